@@ -1,0 +1,127 @@
+"""Owns how runs come to life on a plain host, each at most once; leaves them to their launch scripts from then on.
+
+A submission's file is made exclusively: a launch that is sent twice, or arrives after the client gave it up
+(``settle``), does nothing. Each run's claim is taken here and handed down to its script on an inherited descriptor,
+so that from the first instant the kernel knows whether anybody still cares for the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Dict
+
+from . import rundir
+
+
+def _submission_file(root: str, token: str) -> Path:
+    folder = Path(root) / rundir.CONTROL / "submissions"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / (token + ".json")
+
+
+def _take(root: str, token: str, content: Dict[str, Any]) -> bool:
+    """Make the submission's file with ``content``, durably; False where it exists already."""
+    path = _submission_file(root, token)
+    temporary = path.with_name(".%s.%d" % (path.name, os.getpid()))
+    with open(str(temporary), "w", encoding="utf-8") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(str(temporary), str(path))  # unlike rename, link fails where the name is taken: whole or not at all
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(str(temporary))
+    rundir.sync_folder(path.parent)
+    return True
+
+
+def launch(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Start the runs of one submission, detached.
+
+    Args:
+        request: ``root``, ``token``, ``runs``: a list of ``run_dir``, ``token``, ``script``, in lane order.
+
+    Returns:
+        ``answer``: accepted, repeated or settled; ``runs``: run directory to ``started`` or ``busy`` (a live
+            execution has its claim).
+    """
+    root, token, runs = request["root"], request["token"], request["runs"]
+    content = {"version": 1, "token": token, "time": time.time(), "runs": [run["run_dir"] for run in runs]}
+    if not _take(root, token, content):
+        known = rundir.read_json(_submission_file(root, token)) or {}
+        return {"answer": "settled" if known.get("settled") else "repeated", "runs": {}}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OELM_ATTEMPT")}
+    environment.pop(rundir.RUN_DIR_VARIABLE, None)
+    environment["OELM_QUEUED_AT"] = "%.6f" % content["time"]
+    # All claims are taken before the first script starts: a run that waits for the one before it must find that claim
+    # held.
+    claims = {run["run_dir"]: _claim(run) for run in runs}
+    answers = {}
+    for position, run in enumerate(runs):
+        handle = claims.pop(run["run_dir"])
+        if handle is None:
+            answers[run["run_dir"]] = "busy"
+            continue
+        environment["OELM_QUEUED_AT"] = "%.6f" % (content["time"] + position * 1e-6)
+        _start(run, handle, environment)
+        answers[run["run_dir"]] = "started"
+    return {"answer": "accepted", "runs": answers}
+
+
+def _claim(run: Dict[str, Any]) -> Any:
+    """Take the run's claim and make its folder ready; None where a live execution has it."""
+    control = rundir.control(run["run_dir"], "")
+    control.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = rundir.lock(control / rundir.CLAIM, patience_s=2.0)
+    except rundir.Busy:
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        (control / rundir.CANCEL).unlink()
+    rundir.write_text(control / rundir.SCRIPT, run["script"], durable=False, mode=0o755)
+    return handle
+
+
+def _start(run: Dict[str, Any], handle: int, environment: Dict[str, str]) -> None:
+    """Start the launch script with the held claim on CLAIM_FD, in a session of its own, tied to no terminal."""
+    os.dup2(handle, rundir.CLAIM_FD, inheritable=True)
+    control = rundir.control(run["run_dir"], "")
+    with open(str(control / rundir.SUPERVISOR_LOG), "ab") as log:
+        process = subprocess.Popen(
+            ["bash", str(control / rundir.SCRIPT)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            cwd=run["run_dir"],
+            pass_fds=(rundir.CLAIM_FD,),
+            start_new_session=True,
+        )
+    # The script execs the supervisor: the pid and its start time stay the same.
+    rundir.write_claim(handle, run["token"], rundir.identify(process.pid))
+    os.close(rundir.CLAIM_FD)
+    os.close(handle)
+
+
+def settle(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Answer for good whether a submission was accepted: if it wasn't by now, it never will be.
+
+    Args:
+        request: ``root``, ``token``.
+
+    Returns:
+        ``answer``: accepted or settled; ``runs``: the accepted run directories.
+    """
+    root, token = request["root"], request["token"]
+    content = {"version": 1, "token": token, "time": time.time(), "settled": True, "runs": []}
+    if _take(root, token, content):
+        return {"answer": "settled", "runs": []}
+    known = rundir.read_json(_submission_file(root, token)) or {}
+    return {"answer": "settled" if known.get("settled") else "accepted", "runs": known.get("runs", [])}

@@ -1,0 +1,79 @@
+"""Owns the records of a run that is over (result, manifest, end record); leaves the verdict on it to supervise."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any, Dict, Iterator, List
+
+from . import rundir
+
+RECORD_KEYS = ("study", "run", "group", "label", "seed", "tag", "fingerprint", "snapshot", "revision", "train_code", "target",
+               "world_size", "global_batch", "factors", "train")  # fmt: skip
+"""What a result repeats of the run's record."""
+
+
+def lost_attempt(start: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the record of an attempt that started and left no end: its supervisor, or the whole host, went down."""
+    attempt = {name: start.get(name) for name in ("number", "token", "started_at", "devices", "host", "port")}
+    rebooted = start.get("boot_id") != rundir.boot_id()
+    attempt.update(state=rundir.FAILED, reason="reboot" if rebooted else "supervisor lost")
+    return attempt
+
+
+def write(
+    run_dir: Path, record: Dict[str, Any], state: str, reason: str, attempts: List[Dict[str, Any]], queued_at: float
+) -> None:
+    """Write result and manifest, then the end record, whose presence says that the other two are whole.
+
+    Raises:
+        OSError: The disk is full or gone; the run is then without an end record and counts as lost.
+    """
+    now = time.time()
+    hours = sum(float(attempt.get("wall_s") or 0.0) for attempt in attempts) / 3600
+    gpu_hours = sum(float(a.get("wall_s") or 0.0) * len(a.get("devices") or ()) for a in attempts) / 3600
+    content = {"version": 1}  # type: Dict[str, Any]
+    content.update({name: record.get(name) for name in RECORD_KEYS})
+    content.update(
+        status=state,
+        reason=reason,
+        attempts=attempts,
+        queued_at=queued_at,
+        started_at=attempts[0].get("started_at") if attempts else None,
+        ended_at=now,
+        elapsed_hours=round(hours, 6),
+        gpu_hours=round(gpu_hours, 6),
+        outcome=rundir.read_json(rundir.control(run_dir, rundir.OUTCOME)) or {},
+    )
+    rundir.write_json(run_dir / rundir.RESULT, content)
+    files = [
+        {"name": name, "size": path.stat().st_size, "sha256": sha256(path)} for name, path in result_files(run_dir)
+    ]
+    rundir.write_json(run_dir / rundir.MANIFEST, {"version": 1, "files": files})
+    end = {"version": 1, "token": record.get("token"), "state": state, "reason": reason, "ended_at": now}
+    end["attempts"] = attempts
+    rundir.write_json(rundir.control(run_dir, rundir.END), end)
+
+
+def result_files(run_dir: Path) -> "Iterator[tuple[str, Path]]":
+    """Yield (name relative to the run directory, path) of every result file in sorted order; control and temporary
+    files are none.
+    """
+    for folder, folders, names in os.walk(str(run_dir)):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder) / name
+            relative = path.relative_to(run_dir).as_posix()
+            if not name.startswith(".") and relative != rundir.MANIFEST and path.is_file() and not path.is_symlink():
+                yield relative, path
+
+
+def sha256(path: Path) -> str:
+    """Return the file's SHA-256 in hexadecimal, reading it in pieces."""
+    digest = hashlib.sha256()
+    with open(str(path), "rb") as file:
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,297 @@
+"""Owns the names of a run directory's control files and how they are read and written; leaves their meaning to
+supervise and probe.
+
+docs/run-directory.md is the reader's version of this module. Standard library only, Python 3.8, Linux and macOS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Union
+
+CONTROL = ".oelm"
+"""Hidden folder of control files in a run directory, and of agents, snapshots and submissions in a target's root."""
+RUN, SCRIPT, CLAIM, CANCEL = "run.json", "launch.sh", "claim", "cancel.json"
+START, OUTCOME, END, SUPERVISOR_LOG = "start.json", "outcome.json", "end.json", "supervisor.log"
+LOG, METRICS, HEARTBEAT, TREATMENT = "training.log", "metrics.jsonl", "heartbeat.json", "treatment.json"
+RESULT, MANIFEST = "experiment_result.json", "MANIFEST.json"
+
+CLAIM_FD = 99
+"""File descriptor on which the launcher hands a held claim to the launch script and so to the supervisor."""
+ATTEMPT_VARIABLE, RUN_DIR_VARIABLE = "OELM_ATTEMPT", "OELM_RUN_DIR"
+"""Environment variables by which a run's processes are known, whatever session they moved to."""
+
+MAX_JSON_BYTES = 8 << 20
+"""Control files are small; a larger one is not ours."""
+
+LINUX = sys.platform.startswith("linux")
+
+QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN = "QUEUED", "RUNNING", "DONE", "FAILED", "CANCELLED", "UNKNOWN"
+
+
+def control(run_dir: Union[str, Path], name: str) -> Path:
+    """Return the path of a control file."""
+    return Path(run_dir) / CONTROL / name
+
+
+def read_json(path: Union[str, Path]) -> Optional[Dict[str, Any]]:
+    """Return the object in ``path``; None where it is absent, unreadable, too large or not an object."""
+    try:
+        handle = os.open(str(path), os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        content = os.read(handle, MAX_JSON_BYTES + 1)
+        value = json.loads(content) if len(content) <= MAX_JSON_BYTES else None
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(handle)
+    return value if isinstance(value, dict) else None
+
+
+def write_text(path: Path, text: str, *, durable: bool = True, mode: int = 0o644) -> None:
+    """Replace ``path`` atomically: a reader sees the old content or the new, and (durable) so does one after a power
+    loss.
+    """
+    temporary = path.with_name(".%s.%d.%d" % (path.name, os.getpid(), time.monotonic_ns()))
+    handle = os.open(str(temporary), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Dict[str, Any], *, durable: bool = True) -> None:
+    """Replace ``path`` atomically with ``value`` as JSON."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n", durable=durable)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power loss."""
+    handle = os.open(str(folder), os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# Identity of processes ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells one process from every other one, before and after, on one host (a pid alone is reused)."""
+
+    pid: int
+    """Process id."""
+    start_time: str
+    """Start as the kernel states it; compared, never interpreted."""
+    boot_id: str
+    """Differs after a reboot."""
+    host: str
+    """Host name."""
+
+    def to_json(self) -> Dict[str, Any]:
+        """Return the identity as a JSON object."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: Any) -> "Optional[Identity]":
+        """Return the identity in a JSON object; None where it holds none."""
+        try:
+            return Identity(int(value["pid"]), str(value["start_time"]), str(value["boot_id"]), str(value["host"]))
+        except (TypeError, KeyError, ValueError):
+            return None
+
+    def is_alive(self) -> bool:
+        """True while this very process lives on this host."""
+        return self.boot_id == boot_id() and process_start_time(self.pid) == self.start_time
+
+
+def boot_id() -> str:
+    """Return what the kernel calls this boot (random(4); on macOS kern.bootsessionuuid).
+
+    ``OELM_BOOT_ID_FILE`` names another file to read it from, so that a reboot can be tested.
+    """
+    try:
+        path = os.environ.get("OELM_BOOT_ID_FILE", "/proc/sys/kernel/random/boot_id")
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return _output(["sysctl", "-n", "kern.bootsessionuuid"]) or "unknown"
+
+
+def process_start_time(pid: int) -> str:
+    """Return the start time of process ``pid`` as the kernel states it; empty where there is no such process (or a
+    zombie).
+    """
+    if LINUX:
+        try:
+            with open("/proc/%d/stat" % pid, "rb") as file:
+                # The name in parentheses may hold spaces and parentheses: count behind the last one (proc(5)).
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            return ""
+        return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+    state, _, started = _output(["ps", "-o", "state=,lstart=", "-p", str(pid)]).partition(" ")
+    return "" if state.startswith("Z") else started.strip()
+
+
+def identify(pid: int) -> Identity:
+    """Return the identity of a living process."""
+    return Identity(pid, process_start_time(pid), boot_id(), os.uname().nodename)
+
+
+def processes_of(run_dir: Union[str, Path]) -> List[Identity]:
+    """Return this user's living processes whose environment says that they belong to the run in ``run_dir``.
+
+    torchrun puts its ranks in sessions of their own, so neither parents nor process groups tell (docs/architecture.md).
+    """
+    marker = (RUN_DIR_VARIABLE + "=" + str(run_dir)).encode()
+    found = []
+    for pid, environment in _environments():
+        if marker in environment.split(b"\0"):
+            identity = identify(pid)
+            if identity.start_time:
+                found.append(identity)
+    return found
+
+
+def _environments() -> "Iterator[tuple[int, bytes]]":
+    """Yield (pid, environment, NUL-separated) of every process that may be read."""
+    if LINUX:
+        for name in os.listdir("/proc"):
+            if name.isdigit() and int(name) != os.getpid():
+                try:
+                    with open("/proc/%s/environ" % name, "rb") as file:
+                        yield int(name), file.read()
+                except OSError:
+                    continue
+        return
+    for line in _output(["ps", "-axEww", "-o", "pid=,command="]).splitlines():
+        pid, _, rest = line.strip().partition(" ")
+        if pid.isdigit() and int(pid) != os.getpid():
+            yield int(pid), rest.replace(" ", "\0").encode()
+
+
+def _output(argv: List[str]) -> str:
+    import subprocess  # here, because a probe on Linux never needs it and everybody waits for a probe
+
+    try:
+        return (
+            subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10).stdout.decode().strip()
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def become_subreaper() -> None:
+    """Let orphaned descendants become this process's children, so that they can be reaped (prctl(2), Linux only)."""
+    if LINUX:
+        import ctypes
+
+        PR_SET_CHILD_SUBREAPER = 36
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+# The claim ------------------------------------------------------------------------------------------------------------
+
+
+class Busy(Exception):
+    """Somebody else holds the lock."""
+
+
+def lock(path: Path, *, patience_s: float = 0.0) -> int:
+    """Open and flock ``path`` exclusively; return the descriptor, whose closing (by the kernel, too) releases the lock.
+
+    Args:
+        patience_s: How long a held lock is tried again: a probe takes a claim for an instant to see whether it is free.
+
+    Raises:
+        Busy: Another process holds it.
+    """
+    handle = os.open(str(path), os.O_RDWR | os.O_CREAT, 0o644)
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES) or time.monotonic() >= deadline:
+                os.close(handle)
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise Busy(str(path)) from None
+                raise
+        time.sleep(0.02)
+
+
+def is_locked(path: Union[str, Path]) -> bool:
+    """True while a process holds the flock on ``path``."""
+    try:
+        handle = os.open(str(path), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+
+
+def write_claim(handle: int, token: str, identity: Identity) -> None:
+    """Write into a held claim who holds it."""
+    content = json.dumps(dict(identity.to_json(), token=token)).encode() + b"\n"
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, content, 0)
+
+
+# Append-only files ----------------------------------------------------------------------------------------------------
+
+
+def tail(path: Union[str, Path], max_bytes: int = 4096) -> bytes:
+    """Return the last ``max_bytes`` of a file, from the first whole line on; empty where there is none."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - max_bytes))
+            content = file.read(max_bytes)
+    except OSError:
+        return b""
+    return content if size <= max_bytes else content.partition(b"\n")[2]
+
+
+def last_lines(path: Union[str, Path], count: int) -> List[str]:
+    """Return the last non-empty lines of a log, without terminal escapes and carriage-return overwrites."""
+    text = tail(path, 16384).decode("utf-8", "replace")
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
+    printable = ["".join(c for c in line if c.isprintable()) for line in lines]
+    return [line for line in printable if line.strip()][-count:]
+
+
+def finite(value: Any) -> Optional[float]:
+    """Return a number from a record; None where it isn't a finite one."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return None
