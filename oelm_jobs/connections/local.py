@@ -1,0 +1,63 @@
+"""Owns reaching this machine: the agent runs from the installed package, trees are copied."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import TargetError, UnknownAnswer
+
+if TYPE_CHECKING:
+    from ..snapshot import Tree
+    from ..spec import Target
+
+
+class LocalConnection:
+    """This machine."""
+
+    def __init__(self, target: Target, project: Path) -> None:
+        self.target = target
+        root = Path(target.root).expanduser() if target.root else project
+        self.root = str((root if root.is_absolute() else project / root).resolve())
+        self.python = target.python or sys.executable
+
+    def keep_tree(self, tree: Tree, folder: str) -> str:
+        """Copy ``tree`` to ``folder/<hash>``; return that path."""
+        from .. import snapshot
+
+        try:
+            return str(snapshot.keep(tree, Path(folder)))
+        except OSError as error:
+            raise TargetError(f"{folder}: can't be written: {error}") from error
+
+    def call(self, verb: str, request: Mapping[str, Any], *, timeout_s: float = 60.0) -> dict[str, Any]:
+        """Let the agent answer: a probe only reads, so it runs right here; what acts runs in a process of its own."""
+        if verb in ("probe", "log"):
+            module = importlib.import_module("oelm_jobs.agent.probe")
+            answer: dict[str, Any] = getattr(module, verb)(dict(request))
+            return answer
+        import subprocess
+
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "oelm_jobs.agent", verb],
+                input=json.dumps(request).encode(),
+                capture_output=True,
+                timeout=timeout_s,
+                start_new_session=True,  # Ctrl-C at the client must not cut a launch in two
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            )
+        except subprocess.TimeoutExpired as error:
+            raise UnknownAnswer(f"{verb} on this machine gave no answer within {timeout_s:.0f} s") from error
+        if done.returncode != 0:
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            raise UnknownAnswer(
+                f"{verb} on this machine failed: {said[-1] if said else f'exit code {done.returncode}'}"
+            )
+        answer = json.loads(done.stdout)
+        return answer

@@ -1,0 +1,81 @@
+"""Owns the error tree; the command line alone catches it and leaves its wording to those who raise.
+
+OelmError
+├── UsageError            the command's words are off
+├── ConfigurationError    a study, target or data file is off (names file, key, value and what would be right)
+│   └── UnfairError       the groups would differ in more than the factors
+├── PreflightError        the target can't run this as it stands; nothing was queued
+├── TargetError           the target can't be reached or answers nonsense
+│   └── UnknownAnswer     it may or may not have accepted: never resubmit on this alone
+├── StoreError            the client's own index can't be used
+├── RunFailed             a run that was waited for failed
+└── DataError             text or token files can't be read or made
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OelmError(Exception):
+    """Root of the tree.
+
+    Attributes:
+        hint: The next command or the mend, printed on a line of its own; empty when there is none.
+        exit_code: What the process exits with.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(OelmError):
+    """The command's words are off."""
+
+
+class ConfigurationError(OelmError):
+    """A file that the user wrote is off."""
+
+
+class UnfairError(ConfigurationError):
+    """The groups would differ in more than the factors, and the study does not declare it."""
+
+
+class PreflightError(OelmError):
+    """The target can't run this as it stands; nothing was queued."""
+
+
+class TargetError(OelmError):
+    """The target can't be reached or answers nonsense."""
+
+    exit_code = 3
+
+
+class UnknownAnswer(TargetError):
+    """A launch may or may not have been accepted; the run is looked for, never resubmitted on this alone."""
+
+
+class StoreError(OelmError):
+    """The client's own index can't be used."""
+
+
+class RunFailed(OelmError):
+    """A run that was waited for failed."""
+
+    exit_code = 1
+
+
+class DataError(OelmError):
+    """Text or token files can't be read or made."""
+
+
+def valid_choices(value: str, choices: Iterable[str]) -> str:
+    """Return ``valid: a, b, c`` with the nearest spelling in front (``did you mean 'a'? valid: …``)."""
+    known = sorted(choices)
+    near = difflib.get_close_matches(value, known, n=1)
+    listed = "valid: " + ", ".join(known) if known else "none exist"
+    return f"did you mean {near[0]!r}? {listed}" if near else listed

@@ -1,0 +1,159 @@
+"""Owns the code as it was at submit time: which files belong to it, what it is called, where it is kept; leaves
+sending it to connections.
+
+A snapshot holds the tracked, changed and untracked-unignored files of a git checkout, or without git everything but
+what is plainly not code. Its name is a hash of its content, so equal code is kept once, and it is never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ConfigurationError
+
+NOT_CODE = frozenset(
+    {".git", ".hg", ".svn", ".oelm", ".venv", "venv", "env", "node_modules", "__pycache__", "models", "experiments",
+     "data", "wandb", ".mypy_cache", ".ruff_cache", ".pytest_cache", "build", "dist"}
+)  # fmt: skip
+"""Folders that are left out where no git says what belongs to the project."""
+NEVER = frozenset({".git", ".oelm", "__pycache__"})
+"""Folders that are left out always."""
+MAX_FILE_BYTES = 50 << 20
+"""A larger file is data, not code."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """Files that are kept together under the hash of their content."""
+
+    files: tuple[tuple[str, Path], ...]
+    """(Path within the tree, file), sorted."""
+    hash: str
+    """Hash over paths, modes and contents, hexadecimal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot(Tree):
+    """The project's code as it is."""
+
+    train_code: str
+    """Hash over ``train/`` alone: the code that counts for a comparison."""
+    revision: str
+    """git's commit, with ``-dirty`` where files differ from it; empty without git."""
+
+
+def take(project: Path) -> Snapshot:
+    """Look at the project's code as it is now.
+
+    A project without ``train/`` gets the installed trainer as its own.
+
+    Raises:
+        ConfigurationError: A file vanished or can't be read.
+    """
+    names = _git_files(project)
+    paths = [(name, project / name) for name in names] if names is not None else list(_plain_files(project))
+    if not any(name.startswith("train/") for name, _ in paths):
+        paths += _installed_trainer()
+    kept, entries = [], []
+    for name, path in sorted(paths):
+        try:
+            if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+                continue
+            entries.append((name, _entry(name, path)))
+        except OSError as error:
+            raise ConfigurationError(f"{path}: can't be read for the snapshot: {error}") from error
+        kept.append((name, path))
+    return Snapshot(
+        files=tuple(kept),
+        hash=_hash(entry for _, entry in entries),
+        train_code=_hash(entry for name, entry in entries if name.startswith("train/") and name.endswith(".py")),
+        revision=_revision(project),
+    )
+
+
+def agent() -> Tree:
+    """Return the agent as a folder that ``python FOLDER VERB`` runs."""
+    package = Path(__file__).parent / "agent"
+    files = [(f"agent/{path.name}", path) for path in package.glob("*.py")] + [("__main__.py", package / "start.py")]
+    return Tree(files=tuple(sorted(files)), hash=_hash(_entry(name, path) for name, path in sorted(files)))
+
+
+def _entry(name: str, path: Path) -> bytes:
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    return f"{name}\0{os.access(path, os.X_OK):d}\0{content}\n".encode("utf-8", "surrogateescape")
+
+
+def _hash(entries: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(entry)
+    return digest.hexdigest()[:16]
+
+
+def keep(tree: Tree, folder: Path) -> Path:
+    """Copy the tree to ``folder/<hash>`` unless it is there; return that path. Readers never see half of it."""
+    place = folder / tree.hash
+    if place.is_dir():
+        return place
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{tree.hash}.", dir=folder))
+    for name, path in tree.files:
+        copy = temporary / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+        copy.chmod(0o555 if os.access(path, os.X_OK) else 0o444)
+    temporary.chmod(0o755)
+    try:
+        temporary.rename(place)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)  # another submission was faster with the same content
+        if not place.is_dir():
+            raise
+    return place
+
+
+def _git(project: Path, *arguments: str) -> bytes | None:
+    try:
+        done = subprocess.run(["git", "-C", str(project), *arguments], capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _git_files(project: Path) -> list[str] | None:
+    listing = _git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    if not listing:
+        return None
+    names = [os.fsdecode(name) for name in listing.split(b"\0") if name]
+    return [name for name in dict.fromkeys(names) if not NEVER & set(Path(name).parts)]
+
+
+def _plain_files(project: Path) -> Iterable[tuple[str, Path]]:
+    for folder, folders, names in os.walk(project):
+        folders[:] = [name for name in folders if name not in NOT_CODE and not name.endswith(".egg-info")]
+        for name in names:
+            path = Path(folder) / name
+            if path.suffix not in (".pyc", ".bin", ".pt", ".parquet"):
+                yield path.relative_to(project).as_posix(), path
+
+
+def _installed_trainer() -> list[tuple[str, Path]]:
+    import oelm_jobs.train as train
+
+    package = Path(str(train.__file__)).parent
+    return [(f"train/{path.name}", path) for path in package.glob("*.py")]
+
+
+def _revision(project: Path) -> str:
+    commit = _git(project, "rev-parse", "HEAD")
+    if not commit:
+        return ""
+    changed = _git(project, "status", "--porcelain", "--untracked-files=no")
+    return commit.decode().strip() + ("-dirty" if changed else "")

@@ -1,0 +1,199 @@
+"""Owns the frozen data that the modules pass to each other; leaves reading, deciding and storing to them.
+
+The words are those of docs/architecture.md: a study has groups and seeds, a group times a seed is a run, a run lives
+on one target.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TRAIN_PREFIX = "exp_"
+"""What a run's directory name begins with; the run's name follows."""
+
+
+class State(str, enum.Enum):
+    """Where a run stands (docs/architecture.md, states)."""
+
+    PLANNED = "PLANNED"
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def is_final(self) -> bool:
+        """True where nothing more happens unless somebody submits again."""
+        return self in (State.DONE, State.FAILED, State.CANCELLED)
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """One arm of a study."""
+
+    name: str
+    """Unique within the study; letters, digits, ``_`` and ``-``."""
+    label: str
+    """What tables and figures call it."""
+    factors: Mapping[str, Any]
+    """The train keys that this group sets."""
+    gpus: int | tuple[int, ...]
+    """Any so many GPUs, or exactly these indices (honoured for the study's first seed)."""
+    port: int | None
+    """Preferred port of torchrun; a free one is taken where it is None or in use."""
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes: one for each GPU."""
+        return self.gpus if isinstance(self.gpus, int) else len(self.gpus)
+
+
+RELATIONS = ("reduction", "equivalent_within", "ratio_at_least", "at_most_above")
+"""Decision rules that a hypothesis can declare."""
+
+METRICS = (
+    "final_val_ppl",
+    "final_val_loss",
+    "best_val_ppl",
+    "best_val_loss",
+    "trainable_params",
+    "total_params",
+    "speed",
+    "gpu_hours",
+)
+"""Quantities that a hypothesis can be about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hypothesis:
+    """A claim about two groups with the rule that decides it.
+
+    Rules: ``reduction = [low, high]`` (1 − group/against lies inside), ``equivalent_within = x`` (differs by less than
+    the fraction x, both ways), ``at_most_above = x`` (at most the fraction x above, one-sided), ``ratio_at_least = r``
+    (group/against ≥ r − margin).
+    """
+
+    id: str
+    """``H1`` and so on."""
+    metric: str
+    """One of METRICS."""
+    group: str
+    """The arm that the claim is about."""
+    against: str
+    """The arm that it is compared with."""
+    relation: str
+    """One of RELATIONS."""
+    bounds: tuple[float, ...]
+    """``(low, high)`` for reduction, one number otherwise."""
+    margin: float = 0.0
+    """What ``ratio_at_least`` concedes, as a fraction."""
+    level: float = 0.95
+    """Confidence of the one-sided bound."""
+    claim: str = ""
+    """The claim in words, where the study gives it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One file in ``jobs/``."""
+
+    name: str
+    """The file's name without ``.toml``."""
+    path: Path
+    """Where it was read."""
+    question: str
+    """What the study asks, in one sentence."""
+    is_default: bool
+    """True for the study that commands mean when none is named."""
+    factors: tuple[str, ...]
+    """The only train keys that groups may set."""
+    seeds: tuple[int, ...]
+    """The first one's runs carry the bare group name."""
+    global_batch: int
+    """Sequences per step, the same for every group."""
+    train: Mapping[str, Any]
+    """Every scientific and execution key of the trainer, defaults filled in, without factors and derived keys."""
+    groups: Mapping[str, Group]
+    """By name, in the file's order."""
+    unequal: Mapping[str, str]
+    """Declared differences: key to reason."""
+    hypotheses: tuple[Hypothesis, ...]
+    """In the file's order."""
+    max_retries: int
+    """How often a crashed run is started again by its supervisor."""
+    target_loss: float | None = None
+    """Validation loss (nats) to which time and tokens are counted; the report picks one where it is None."""
+    tuned: tuple[str, ...] = ()
+    """Train keys that were tuned for each group with equal budgets; they may differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A place to run: a connection and a scheduler."""
+
+    name: str
+    """Its table's name in a targets file."""
+    kind: str
+    """``local``, ``ssh`` or ``slurm``."""
+    root: str
+    """Where runs, snapshots and agents lie there; the project's own folder where empty (local only)."""
+    python: str
+    """The interpreter that runs supervisor and trainer; the client's own where empty (local only)."""
+    setup: tuple[str, ...] = ()
+    """Shell lines before anything runs (activate an environment, load modules)."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Folder in the project to folder on the target."""
+    env: tuple[str, ...] = ()
+    """Names of environment variables that are passed on."""
+    host: str = ""
+    """Alias of ~/.ssh/config or host name; empty means this machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One group × one seed with its fully resolved configuration, bound to a target."""
+
+    name: str
+    """``oelm_freeze``, ``oelm_freeze-s43``, with ``-TAG``."""
+    study: str
+    """The study's name."""
+    group: str
+    """The group's name."""
+    label: str
+    """The group's label."""
+    seed: int
+    """Seed of initial weights, dropout and data order."""
+    tag: str
+    """Told apart from the study's plain runs by it; empty for those."""
+    target: str
+    """The target's name."""
+    run_dir: str
+    """Absolute path on the target."""
+    gpus: int | tuple[int, ...]
+    """What the lease asks for."""
+    port: int | None
+    """Preferred port of torchrun."""
+    global_batch: int
+    """Sequences per step."""
+    factors: Mapping[str, Any]
+    """The group's factors."""
+    train: Mapping[str, Any]
+    """Every key of the trainer as it will be, paths as the target sees them."""
+    max_retries: int
+    """How often a crash is retried."""
+    fingerprint: str
+    """Hash of what makes the run scientifically itself; empty while the data's hash isn't known (dry run)."""
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes: one for each GPU."""
+        return self.gpus if isinstance(self.gpus, int) else len(self.gpus)

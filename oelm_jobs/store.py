@@ -1,0 +1,241 @@
+"""Owns the client's index of runs and submissions (SQLite in the user's state folder); leaves the truth to the run
+directories.
+
+The index is what makes a submission happen at most once on the client's side: intent and token are committed before
+anything is sent. Writers take the write lock at once (BEGIN IMMEDIATE), no transaction is open while a target is
+talked to, and the rollback journal is kept because write-ahead logging breaks on network homes
+(https://sqlite.org/wal.html).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import StoreError
+from .spec import State
+
+if TYPE_CHECKING:
+    from .spec import Run
+
+MIGRATIONS: list[str] = [
+    """
+    CREATE TABLE submission (
+        token TEXT PRIMARY KEY, project TEXT NOT NULL, target TEXT NOT NULL, root TEXT NOT NULL, made_at REAL NOT NULL,
+        maker TEXT NOT NULL, answer TEXT NOT NULL, handle TEXT NOT NULL DEFAULT ''
+    );
+    CREATE TABLE run (
+        project TEXT NOT NULL, study TEXT NOT NULL, name TEXT NOT NULL, "group" TEXT NOT NULL, label TEXT NOT NULL,
+        seed INTEGER NOT NULL, tag TEXT NOT NULL, target TEXT NOT NULL, run_dir TEXT NOT NULL, fingerprint TEXT NOT
+        NULL, position INTEGER NOT NULL, token TEXT NOT NULL, spec TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT
+        NULL DEFAULT '', queued_at REAL, observed_at REAL, progress TEXT NOT NULL DEFAULT '{}', PRIMARY KEY (project,
+        study, name)
+    );
+    CREATE INDEX run_token ON run (token);
+    """,
+]
+"""Schema versions in order; ``PRAGMA user_version`` counts those applied. Only ever append."""
+
+INTENT, ACCEPTED, REFUSED, UNKNOWN = "intent", "accepted", "refused", "unknown"
+"""What is known of a submission's answer."""
+
+BUSY_S = 30.0
+"""How long a writer waits for the others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRun:
+    """A run as the client last saw it."""
+
+    project: str
+    """Absolute path of its project."""
+    study: str
+    """Study name."""
+    name: str
+    """Run name."""
+    group: str
+    """Group name."""
+    label: str
+    """Group label."""
+    seed: int
+    """Seed."""
+    tag: str
+    """Tag; empty for plain runs."""
+    target: str
+    """Target name."""
+    run_dir: str
+    """Absolute path on the target."""
+    fingerprint: str
+    """What makes it scientifically itself."""
+    token: str
+    """Token of its newest submission."""
+    spec: Mapping[str, Any]
+    """Its record, as sent to the target."""
+    state: State
+    """Where it stood when last seen."""
+    reason: str
+    """Why."""
+    queued_at: float | None
+    """When it was submitted, Unix seconds."""
+    observed_at: float | None
+    """When the target last answered for it, Unix seconds; None before the first answer."""
+    progress: Mapping[str, Any]
+    """Step, loss, rate and the like as the probe answered."""
+
+
+def state_folder() -> Path:
+    """Return the user's state folder of the toolkit; ``OELM_STATE_DIR`` names another one."""
+    named = os.environ.get("OELM_STATE_DIR")
+    if named:
+        return Path(named)
+    import platformdirs
+
+    return platformdirs.user_state_path("oelm-jobs")
+
+
+class Store:
+    """The index, open. Use it as a context manager."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or state_folder() / "runs.sqlite3"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Transactions are opened by hand (isolation_level=None): sqlite3's own begin deferred, which deadlocks.
+            self._db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._migrate()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"{self.path}: can't be used: {error}", hint="OELM_STATE_DIR names another folder"
+            ) from error
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    def _migrate(self) -> None:
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise StoreError(
+                f"{self.path}: written by a newer oelm-jobs (schema {version}, this one knows {len(MIGRATIONS)})"
+            )
+        if version == len(MIGRATIONS):
+            return
+        with self._writing():
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+                for statement in script.split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {number}")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # Submitting -------------------------------------------------------------------------------------------------------
+
+    def intend(
+        self,
+        project: Path,
+        target: str,
+        root: str,
+        token: str,
+        maker: str,
+        runs: Sequence[Run],
+        record: Callable[[Run], Mapping[str, Any]],
+        may_submit: Callable[[StoredRun], bool],
+    ) -> list[Run]:
+        """Commit the intent to submit runs, before anything is sent; return those that are now this submission's.
+
+        Args:
+            maker: Identity of this process as JSON, by which others see whether it still lives.
+            record: Makes a run's record.
+            may_submit: Says of a run that is stored already whether it may be submitted again; asked under the write
+                lock, so that of concurrent submissions one gets each run.
+        """
+        taken = []
+        with self._writing():
+            first = self._db.execute("SELECT coalesce(max(position), 0) + 1 FROM run").fetchone()[0]
+            for run in runs:
+                known = self.run(project, run.study, run.name)
+                if known is not None and not may_submit(known):
+                    continue
+                taken.append(run)
+                self._db.execute(
+                    """INSERT OR REPLACE INTO run (project, study, name, "group", label, seed, tag, target, run_dir,
+                    fingerprint,
+                       position, token, spec, state, queued_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                    (str(project), run.study, run.name, run.group, run.label, run.seed, run.tag, target, run.run_dir,
+                     run.fingerprint, first + len(taken), token, json.dumps(record(run)), State.PLANNED, time.time()),
+                )  # fmt: skip
+            if taken:
+                self._db.execute(
+                    "INSERT INTO submission VALUES (?, ?, ?, ?, ?, ?, ?, '')",
+                    (token, str(project), target, root, time.time(), maker, INTENT),
+                )
+        return taken
+
+    def answer(
+        self, token: str, answer: str, *, states: Mapping[str, tuple[State, str]] | None = None, handle: str = ""
+    ) -> None:
+        """Record what became of a submission, and the states (by run directory) that follow for its runs."""
+        with self._writing():
+            self._db.execute("UPDATE submission SET answer = ?, handle = ? WHERE token = ?", (answer, handle, token))
+            for run_dir, (state, reason) in (states or {}).items():
+                self._db.execute(
+                    "UPDATE run SET state = ?, reason = ? WHERE token = ? AND run_dir = ?",
+                    (state, reason, token, run_dir),
+                )
+
+    def open_submissions(self, project: Path) -> list[sqlite3.Row]:
+        """Return the submissions (token, target, root, maker) whose answer isn't known."""
+        query = "SELECT token, target, root, maker FROM submission WHERE project = ? AND answer IN (?, ?)"
+        return self._db.execute(query, (str(project), INTENT, UNKNOWN)).fetchall()
+
+    # Reading and observing --------------------------------------------------------------------------------------------
+
+    def run(self, project: Path, study: str, name: str) -> StoredRun | None:
+        """Return one run."""
+        query = "SELECT * FROM run WHERE project = ? AND study = ? AND name = ?"
+        row = self._db.execute(query, (str(project), study, name)).fetchone()
+        return _stored(row) if row else None
+
+    def runs(self, project: Path, study: str | None = None) -> list[StoredRun]:
+        """Return a project's runs in the order of their submission."""
+        query = "SELECT * FROM run WHERE project = ? AND (? IS NULL OR study = ?) ORDER BY position"
+        return [_stored(row) for row in self._db.execute(query, (str(project), study, study))]
+
+    def observe(self, runs: Iterable[tuple[StoredRun, State, str, Mapping[str, Any]]], at: float) -> None:
+        """Record what a target answered about runs, unless they were submitted anew meanwhile."""
+        with self._writing():
+            self._db.executemany(
+                """UPDATE run SET state = ?, reason = ?, progress = ?, observed_at = ?
+                   WHERE project = ? AND study = ? AND name = ? AND token = ?""",
+                [
+                    (state, reason, json.dumps(progress), at, run.project, run.study, run.name, run.token)
+                    for run, state, reason, progress in runs
+                ],
+            )
+
+
+def _stored(row: sqlite3.Row) -> StoredRun:
+    values = dict(row)
+    del values["position"]
+    values.update(state=State(row["state"]), spec=json.loads(row["spec"]), progress=json.loads(row["progress"]))
+    return StoredRun(**values)

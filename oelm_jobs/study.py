@@ -1,0 +1,426 @@
+"""Owns studies: reading a study file, resolving it into runs; leaves targets and submission to
+others.
+
+The trainer's own configuration (``train.config``, standard library only) says which train keys exist and what they
+default to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import spec, tomlfile
+from .errors import ConfigurationError, UsageError, valid_choices
+from .project import study_files
+from .spec import Group, Hypothesis, Run, Study, Target
+from .train import config as trainer
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""Names of studies, groups and tags: they become parts of paths, job names and shell words."""
+
+DERIVED = ("batch_size", "seed", "out_dir", "resume")
+"""Train keys that the toolkit sets itself."""
+ALWAYS_TOLD = ("model_type", "freeze_qk", "d_model", "num_layers", "num_heads", "d_ff", "seq_len", "batch_size",
+               "max_steps", "seed", "data_path", "out_dir")  # fmt: skip
+"""What a command states even where it is the trainer's default: what a reader looks for first."""
+FIRST_PORT = 29500
+"""torchrun's own default; preferred where a study names no port."""
+
+
+# Finding --------------------------------------------------------------------------------------------------------------
+
+
+def load_study(project: Path, name: str | None = None) -> Study:
+    """Return the study called ``name`` (or in the file ``name``); without a name, the one with ``default = true``.
+
+    Raises:
+        UsageError: There is no such study, or no default or two of them.
+        ConfigurationError: The file is off.
+    """
+    files = study_files(project)
+    if name is None:
+        defaults = [study for study in (read_study(path) for path in files) if study.is_default]
+        if len(defaults) == 1:
+            return defaults[0]
+        found = "no study" if not defaults else " and ".join(f"jobs/{study.name}.toml" for study in defaults)
+        names = ", ".join(path.stem for path in files)
+        raise UsageError(f"{found} in {project / 'jobs'} has default = true", hint=f"name one with --study: {names}")
+    if name.endswith(".toml"):
+        return read_study(Path(name).resolve())
+    for path in files:
+        if path.stem == name:
+            return read_study(path)
+    raise UsageError(f"no study {name!r} in {project / 'jobs'}; {valid_choices(name, [p.stem for p in files])}")
+
+
+def run_directory(root: Path, study: Study, run_name: str) -> Path:
+    """Return where a run lies below a project's or a target's root (docs/run-directory.md)."""
+    return checkpoint_folder(root, study) / (spec.TRAIN_PREFIX + run_name)
+
+
+def checkpoint_folder(root: Path, study: Study) -> Path:
+    """Return the folder of a study's run directories."""
+    folder = root / "models" / "checkpoints"
+    return folder if study.is_default else folder / study.name
+
+
+def run_name(study: Study, group: str, seed: int, tag: str = "") -> str:
+    """Return a run's name: the first seed's runs carry the bare name of their group."""
+    name = group if seed == study.seeds[0] else f"{group}-s{seed}"
+    return f"{name}-{tag}" if tag else name
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def read_study(path: Path) -> Study:
+    """Read one study file.
+
+    Raises:
+        ConfigurationError: Names file, table, key, value, the valid choices and the nearest spelling.
+    """
+    top = tomlfile.read(path)
+    _check_name(top, "the file's name", path.stem, also_refused=spec.TRAIN_PREFIX)
+    factors = top.take_list("factors", str)
+    for factor in factors:
+        if factor not in trainer.FIELDS:
+            raise top.error("factors", f"no such train key; {valid_choices(factor, trainer.FIELDS)}", value=factor)
+        if factor in DERIVED or trainer.FIELDS[factor].metadata["kind"] != "scientific":
+            raise top.error("factors", "not a scientific key that groups can differ in", value=factor)
+    seeds = top.take_list("seeds", int, (42,))
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise top.error("seeds", "give at least one seed, each once, none negative", value=list(seeds))
+    question = top.take("question", str, "")
+    is_default = top.take("default", bool, False)
+    max_retries = top.take("max_retries", int, 0)
+    if max_retries < 0:
+        raise top.error("max_retries", "must not be negative", value=max_retries)
+    target_loss = top.take("target_loss", float, 0.0)
+    tuned = top.take_list("tuned", str, ())
+    for key in tuned:
+        if key not in trainer.keys_of_kind("scientific") or key in factors:
+            raise top.error("tuned", "names no scientific train key besides the factors", value=key)
+    train_section = top.take_section("train", required=True)
+    global_batch = train_section.take("global_batch", int)
+    train = _read_train(train_section, factors)
+    groups = _read_groups(top.take_section("groups", required=True), factors, global_batch, train)
+    unequal = _read_unequal(top.take_section("unequal"))
+    hypotheses = _read_hypotheses(top.take_section("hypotheses"), groups)
+    top.finish()
+    return Study(
+        name=path.stem,
+        path=path,
+        question=question,
+        is_default=is_default,
+        factors=factors,
+        seeds=seeds,
+        global_batch=global_batch,
+        train=train,
+        groups=groups,
+        unequal=unequal,
+        hypotheses=hypotheses,
+        max_retries=max_retries,
+        target_loss=target_loss or None,
+        tuned=tuned,
+    )
+
+
+def _check_name(section: tomlfile.Section, what: str, name: str, also_refused: str = "") -> None:
+    refused = f", not beginning with {also_refused!r}" if also_refused else ""
+    if not NAME.fullmatch(name) or (also_refused and name.startswith(also_refused)):
+        raise section.error(what, f"letters, digits, _ and - only, at most 64{refused}", value=name)
+
+
+def _read_value(section: tomlfile.Section, key: str) -> Any:
+    """Take a train key in the trainer's own type."""
+    value = section.take_any(key)
+    try:
+        return getattr(trainer.from_dict({key: value}), key)
+    except trainer.ConfigError as error:
+        raise section.error(key, error.message, value=value) from None
+
+
+def _read_train(section: tomlfile.Section, factors: Sequence[str]) -> dict[str, Any]:
+    settable = [key for key in trainer.FIELDS if key not in DERIVED and key not in factors]
+    train = {key: trainer.FIELDS[key].default for key in settable}
+    for key in section.keys_left():
+        if key in DERIVED:
+            raise section.error(key, "is derived by the toolkit (batch_size from global_batch, seed from seeds)")
+        if key in factors:
+            raise section.error(key, "is a factor: set it in the groups")
+        if key in settable:
+            train[key] = _read_value(section, key)
+    section.finish(settable)
+    return train
+
+
+def _read_groups(
+    section: tomlfile.Section, factors: Sequence[str], global_batch: int, train: Mapping[str, Any]
+) -> dict[str, Group]:
+    groups: dict[str, Group] = {}
+    for name in section.keys_left():
+        _check_name(section, "a group's name", name)
+        if re.search(r"-s\d+$", name):
+            raise section.error(name, "a group's name can't end like a seed (-s43)")
+        table = section.take_section(name)
+        label = table.take("label", str, name)
+        port = table.take("port", int, 0) or None
+        if port is not None and not 1024 <= port <= 65535:
+            raise table.error("port", "valid: 1024 to 65535", value=port)
+        gpus = _read_gpus(table) if "gpus" in table else 1
+        values = {key: _read_value(table, key) for key in table.keys_left() if key in factors}
+        for key in table.keys_left():
+            if key in trainer.FIELDS:
+                raise table.error(
+                    key, f"is not among the study's factors ({', '.join(factors)}): groups may differ in those alone"
+                )
+        table.finish(factors)
+        group = Group(name=name, label=label, factors=values, gpus=gpus, port=port)
+        micro_batch = group.world_size * int(train["gradient_accumulation_steps"])
+        if global_batch < 1 or global_batch % micro_batch:
+            fitting = [n for n in range(1, global_batch + 1) if global_batch % n == 0]
+            raise table.error(
+                "gpus",
+                f"global_batch = {global_batch} can't be divided over {group.world_size} processes"
+                f" x gradient_accumulation_steps = {train['gradient_accumulation_steps']};"
+                f" valid products: {', '.join(map(str, fitting))}",
+                value=list(gpus) if isinstance(gpus, tuple) else gpus,
+            )
+        groups[name] = group
+        _check_config(table, {**train, **values, "seed": 0, "batch_size": global_batch // micro_batch})
+    if not groups:
+        raise section.error("groups", "give at least one group")
+    return groups
+
+
+def _read_gpus(table: tomlfile.Section) -> int | tuple[int, ...]:
+    value = table.take_any("gpus")
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    if (
+        isinstance(value, list)
+        and value
+        and all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in value)
+    ) and len(set(value)) == len(value):
+        return tuple(sorted(value))
+    raise table.error("gpus", "give a number of GPUs (2), or their indices, each once ([0, 1])", value=value)
+
+
+def _check_config(table: tomlfile.Section, values: Mapping[str, Any]) -> None:
+    try:
+        trainer.validate(trainer.from_dict(values))
+    except trainer.ConfigError as error:
+        raise table.error(error.key, error.message, value=error.value) from None
+
+
+def _read_unequal(section: tomlfile.Section) -> dict[str, str]:
+    known = [
+        *trainer.FIELDS,
+        "world_size",
+        "gpu_model",
+        "host",
+        "port",
+        "torch_version",
+        "train_code",
+        "precision",
+        "data",
+    ]
+    unequal = {}
+    for key in section.keys_left():
+        if key in known:
+            unequal[key] = section.take(key, str)
+            if not unequal[key].strip():
+                raise section.error(key, "give the reason for the difference")
+    section.finish(known)
+    return unequal
+
+
+def _read_hypotheses(section: tomlfile.Section, groups: Mapping[str, Group]) -> tuple[Hypothesis, ...]:
+    found = []
+    for name in section.keys_left():
+        _check_name(section, "a hypothesis' name", name)
+        table = section.take_section(name)
+        arms = {key: table.take(key, str, choices=groups) for key in ("group", "against")}
+        if arms["group"] == arms["against"]:
+            raise table.error("against", "a group can't be compared with itself", value=arms["against"])
+        metric = table.take("metric", str, choices=spec.METRICS)
+        relations = [key for key in table.keys_left() if key in spec.RELATIONS]
+        if len(relations) != 1:
+            raise table.error("rule", f"give exactly one of {', '.join(spec.RELATIONS)}")
+        relation = relations[0]
+        bounds = _read_bounds(table, relation)
+        level = table.take("level", float, 0.95)
+        if not 0.5 < level < 1:
+            raise table.error("level", "valid: above 0.5 and below 1", value=level)
+        margin = table.take("margin", float, 0.0)
+        claim = table.take("claim", str, "")
+        table.finish(spec.RELATIONS)
+        found.append(
+            Hypothesis(
+                id=name,
+                metric=metric,
+                relation=relation,
+                bounds=bounds,
+                margin=margin,
+                level=level,
+                claim=claim,
+                **arms,
+            )
+        )
+    return tuple(found)
+
+
+def _read_bounds(table: tomlfile.Section, relation: str) -> tuple[float, ...]:
+    if relation != "reduction":
+        bound = table.take(relation, float)
+        if bound <= 0:
+            raise table.error(relation, "must be above zero", value=bound)
+        return (bound,)
+    bounds = table.take_list(relation, object)
+    numbers = [b for b in bounds if isinstance(b, (int, float)) and not isinstance(b, bool)]
+    if len(bounds) != 2 or len(numbers) != 2 or not numbers[0] < numbers[1]:
+        raise table.error(relation, "give [low, high] as fractions, low below high", value=list(bounds))
+    return (float(numbers[0]), float(numbers[1]))
+
+
+# Resolving ------------------------------------------------------------------------------------------------------------
+
+
+def plan_runs(
+    study: Study,
+    target: Target,
+    root: str,
+    *,
+    groups: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    tag: str = "",
+    overrides: Mapping[str, Any] | None = None,
+    data_hash: str = "",
+) -> list[Run]:
+    """Return the runs of a study on a target, in the order of groups within seeds.
+
+    Args:
+        root: Absolute path on the target.
+        groups: All where empty.
+        seeds: The study's where empty.
+        overrides: Train keys (or ``global_batch``) set for these runs alone, as text; a tag is then needed.
+        data_hash: Hash of the token files; without it the runs have no fingerprint.
+
+    Raises:
+        UsageError: A group doesn't exist, a tag is off, or overrides lack one.
+        ConfigurationError: An override is off.
+    """
+    for name in groups:
+        if name not in study.groups:
+            raise UsageError(f"study {study.name} has no group {name!r}; {valid_choices(name, study.groups)}")
+    if tag and not NAME.fullmatch(tag):
+        raise UsageError(f"--tag {tag!r}: letters, digits, _ and - only, at most 64")
+    if overrides and not tag:
+        raise UsageError(
+            "--set changes the configuration, so these are other runs than the study's own",
+            hint="give them a name of their own: --tag NAME",
+        )
+    global_batch, train = _override(study, overrides or {})
+    runs = []
+    for seed in seeds or study.seeds:
+        for group in study.groups.values():
+            if groups and group.name not in groups:
+                continue
+            name = run_name(study, group.name, seed, tag)
+            run_dir = str(run_directory(Path(root), study, name))
+            accumulation = int(train["gradient_accumulation_steps"])
+            values = {**train, **group.factors, "seed": seed, "out_dir": run_dir, "resume": "auto"}
+            values["batch_size"] = _batch_size(global_batch, group.world_size, accumulation, name)
+            values["data_path"] = target_path(target, root, str(values["data_path"]))
+            if values.get("val_data_path"):
+                values["val_data_path"] = target_path(target, root, str(values["val_data_path"]))
+            pinned = seed == study.seeds[0]
+            runs.append(
+                Run(
+                    name=name,
+                    study=study.name,
+                    group=group.name,
+                    label=group.label,
+                    seed=seed,
+                    tag=tag,
+                    target=target.name,
+                    run_dir=run_dir,
+                    gpus=group.gpus if pinned else group.world_size,
+                    port=group.port,
+                    global_batch=global_batch,
+                    factors=dict(group.factors),
+                    train=values,
+                    max_retries=study.max_retries,
+                    fingerprint=fingerprint(values, global_batch, data_hash) if data_hash else "",
+                )
+            )
+    return runs
+
+
+def _override(study: Study, overrides: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    global_batch, train = study.global_batch, dict(study.train)
+    for key, value in overrides.items():
+        if key == "global_batch":
+            if not str(value).isdigit() or int(value) < 1:
+                raise UsageError(f"--set global_batch={value}: must be a whole number above zero")
+            global_batch = int(value)
+            continue
+        if key not in train:
+            reason = (
+                "is a factor, which groups set"
+                if key in study.factors
+                else valid_choices(key, [*train, "global_batch"])
+            )
+            raise UsageError(f"--set {key}={value}: {reason}")
+        try:
+            train[key] = getattr(trainer.from_dict({key: value}), key)
+            trainer.validate(trainer.from_dict({**train, "seed": 0}))
+        except trainer.ConfigError as error:
+            raise UsageError(f"--set {key}={value}: {error.message}") from None
+    return global_batch, train
+
+
+def _batch_size(global_batch: int, world_size: int, accumulation: int, run: str) -> int:
+    if global_batch % (world_size * accumulation):
+        raise ConfigurationError(
+            f"{run}: global_batch = {global_batch} can't be divided over {world_size} processes"
+            f" x gradient_accumulation_steps = {accumulation}"
+        )
+    return global_batch // (world_size * accumulation)
+
+
+def target_path(target: Target, root: str, path: str) -> str:
+    """Return a data path of the study as the target sees it: a mapped folder replaced, else below the root."""
+    for folder in sorted(target.data, key=len, reverse=True):
+        if path == folder or path.startswith(folder.rstrip("/") + "/"):
+            return target.data[folder].rstrip("/") + path[len(folder.rstrip("/")) :]
+    return path if path.startswith("/") else f"{root}/{path}"
+
+
+def scientific(train: Mapping[str, Any], global_batch: int) -> dict[str, Any]:
+    """Return the keys of a resolved configuration that make a run scientifically itself, seed included."""
+    keys = {key: train[key] for key in trainer.keys_of_kind("scientific") if key in train}
+    return {**keys, "global_batch": global_batch}
+
+
+def fingerprint(train: Mapping[str, Any], global_batch: int, data_hash: str) -> str:
+    """Return the hash of what makes a run scientifically itself: not paths, GPUs, ports, target or code."""
+    content = json.dumps({**scientific(train, global_batch), "data": data_hash}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def command(run: Run, python: str = "python") -> list[str]:
+    """Return the run's command: torchrun with one process per device, then the trainer with what isn't its default."""
+    launcher = [python, "-m", "torch.distributed.run", "--nproc_per_node", str(run.world_size)]
+    launcher += ["--master_port", str(run.port or FIRST_PORT)]
+    told = {
+        key: value
+        for key, value in run.train.items()
+        if value is not None and (key in ALWAYS_TOLD or value != trainer.FIELDS[key].default)
+    }
+    return [*launcher, "-m", "train", *trainer.to_flags(told)]

@@ -1,0 +1,105 @@
+"""Owns how rows become a table of characters; leaves what the cells say, colours and widths of terminals to its callers.
+
+``text`` is dependency-free and fast because ``oelm-status`` prints it; the other forms go through tabulate, which is imported on use.
+"""
+
+from __future__ import annotations
+
+import csv as _csv
+import io
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+GAP = "  "
+"""Between two columns of a text table."""
+
+_ANY_WIDE = re.compile(r"[^\x20-\x7e]")
+
+
+def width(cell: str) -> int:
+    """Return how many terminal columns a string takes: two for wide and full-width characters, none for combining ones."""
+    if not _ANY_WIDE.search(cell):
+        return len(cell)
+    columns = 0
+    for character in cell:
+        if unicodedata.combining(character) or unicodedata.category(character) in ("Cf", "Cc", "Mn", "Me"):
+            continue
+        columns += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    return columns
+
+
+def text(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "") -> str:
+    """Return an aligned table for a terminal, a header line and a rule first, without trailing spaces or newline.
+
+    ``align`` has one letter a column, ``l`` or ``r``; missing letters mean left. Short rows are filled with empty cells; control
+    characters in cells (newlines, escape sequences) are shown as a question mark, so that a cell can't break the table.
+    """
+    count = len(headers)
+    body = [[_clean(str(cell)) for cell in row][:count] for row in rows]
+    table = [[_clean(str(header)) for header in headers], *body]
+    for row in table:
+        row.extend([""] * (count - len(row)))
+    widths = [[width(cell) for cell in row] for row in table]
+    columns = [max(row[i] for row in widths) for i in range(count)]
+    right = [i < len(align) and align[i] == "r" for i in range(count)]
+    lines = []
+    for row, taken in zip(table, widths):
+        cells = [
+            " " * (columns[i] - taken[i]) + row[i] if right[i] else row[i] + " " * (columns[i] - taken[i])
+            for i in range(count)
+        ]
+        lines.append(GAP.join(cells).rstrip())
+    lines.insert(1, GAP.join("-" * column for column in columns))
+    return "\n".join(lines)
+
+
+def markdown(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "") -> str:
+    """Return a GitHub table; pipes and newlines in cells are escaped."""
+    from tabulate import tabulate
+
+    escaped = [[_clean(str(cell)).replace("|", "\\|") for cell in row] for row in rows]
+    heads = [_clean(str(header)).replace("|", "\\|") for header in headers]
+    return str(tabulate(escaped, heads, tablefmt="github", disable_numparse=True, colalign=_colalign(align, heads)))
+
+
+def latex(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "") -> str:
+    """Return a booktabs table (``\\usepackage{booktabs}``) with special characters escaped."""
+    letters = "".join(align[i] if i < len(align) else "l" for i in range(len(headers)))
+    lines = [f"\\begin{{tabular}}{{{letters}}}", "\\toprule"]
+    lines.append(" & ".join(tex(str(header)) for header in headers) + " \\\\")
+    lines.append("\\midrule")
+    lines.extend(" & ".join(tex(str(cell)) for cell in row) + " \\\\" for row in rows)
+    lines += ["\\bottomrule", "\\end{tabular}"]
+    return "\n".join(lines)
+
+
+def csv(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
+    """Return comma-separated values with Unix line ends; None becomes an empty field."""
+    out = io.StringIO()
+    writer = _csv.writer(out, lineterminator="\n")
+    writer.writerow(headers)
+    writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
+    return out.getvalue()
+
+
+def tex(cell: str) -> str:
+    """Return text with LaTeX's special characters escaped and the signs used in reports as commands."""
+    return "".join(_TEX.get(character, character) for character in _clean(cell))
+
+
+_TEX = {
+    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "–": "--", "—": "---", "±": "$\\pm$", "×": "$\\times$",
+    "≥": "$\\geq$", "≤": "$\\leq$", "−": "$-$", "<": "$<$", ">": "$>$", "²": "$^2$", "·": "$\\cdot$",
+}  # fmt: skip
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def _clean(cell: str) -> str:
+    return _CONTROL.sub("?", cell) if _CONTROL.search(cell) else cell
+
+
+def _colalign(align: str, headers: Sequence[str]) -> list[str]:
+    return ["right" if i < len(align) and align[i] == "r" else "left" for i in range(len(headers))]

@@ -1,0 +1,109 @@
+"""Owns reading TOML files of users with errors that name file, table, key, value and what would be right; leaves
+meaning to its callers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import ConfigurationError, valid_choices
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+_REQUIRED: Any = object()
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a table"}
+
+
+def read(path: Path) -> Section:
+    """Return the file's content.
+
+    Raises:
+        ConfigurationError: It can't be read or is not TOML (names the line).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: can't be read: {error}") from error
+    try:
+        return Section(path, "", tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: not valid TOML: {error}") from error
+
+
+class Section:
+    """One table of a file; keys are taken from it one by one, and what is left at the end is unknown."""
+
+    def __init__(self, path: Path, name: str, values: Mapping[str, Any]) -> None:
+        self.path = path
+        self.name = name
+        self._values = dict(values)
+        self._known: list[str] = []
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def keys_left(self) -> list[str]:
+        """Return the keys not yet taken, in the file's order."""
+        return list(self._values)
+
+    def error(self, key: str, message: str, *, value: Any = _REQUIRED) -> ConfigurationError:
+        """Return an error about ``key`` that names the file, the table and the value."""
+        where = f"[{self.name}] " if self.name else ""
+        shown = "" if value is _REQUIRED else f" = {value!r}"
+        return ConfigurationError(f"{self.path}: {where}{key}{shown}: {message}")
+
+    def take(self, key: str, kind: type[T], default: T = _REQUIRED, *, choices: Iterable[str] = ()) -> T:
+        """Return the value of ``key`` (whole numbers count as numbers).
+
+        Raises:
+            ConfigurationError: It is missing without a default, of another type, or not among ``choices``.
+        """
+        self._known.append(key)
+        if key not in self._values:
+            if default is _REQUIRED:
+                raise self.error(key, f"is missing; give {_KINDS[kind]}")
+            return default
+        value = self._values.pop(key)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self.error(key, f"must be {_KINDS[kind]}", value=value)
+        allowed = list(choices)
+        if allowed and value not in allowed:
+            raise self.error(key, valid_choices(str(value), allowed), value=value)
+        return value
+
+    def take_any(self, key: str) -> Any:
+        """Return the value of ``key`` of whatever type; the caller checks it."""
+        self._known.append(key)
+        return self._values.pop(key)
+
+    def take_list(self, key: str, kind: type[T], default: Iterable[T] = _REQUIRED) -> tuple[T, ...]:
+        """Return a list whose items are all of one type."""
+        values = self.take(key, list, _REQUIRED if default is _REQUIRED else list(default))
+        for item in values:
+            if not isinstance(item, kind) or (kind is int and isinstance(item, bool)):
+                raise self.error(key, f"every item must be {_KINDS[kind]}", value=item)
+        return tuple(values)
+
+    def take_section(self, key: str, *, required: bool = False) -> Section:
+        """Return the table ``key``; an empty one where it is absent."""
+        values = self.take(key, dict, _REQUIRED if required else {})
+        return Section(self.path, f"{self.name}.{key}" if self.name else key, values)
+
+    def finish(self, also_known: Iterable[str] = ()) -> None:
+        """Refuse keys that nobody took.
+
+        Raises:
+            ConfigurationError: Names the first, with the nearest valid spelling.
+        """
+        for key, value in self._values.items():
+            known = [*self._known, *also_known]
+            raise self.error(key, f"unknown key; {valid_choices(key, known)}", value=value)
