@@ -1,0 +1,30 @@
+"""Owns the command line ``python -m train``: flags in, exit code out.
+
+It leaves everything else to ``run``, which is imported only when there is something to run: ``--help`` and a
+misspelt flag answer at once, without PyTorch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .config import ConfigError, from_flags, validate
+
+
+def main() -> int:
+    """Parse the flags and run; return the exit code."""
+    try:
+        config = from_flags(sys.argv[1:])
+        warnings = validate(config)
+    except ConfigError as error:
+        if os.environ.get("RANK", "0") == "0":  # under torchrun all processes find the same
+            print(f"train: {error}", file=sys.stderr)
+        return 2
+    from .run import main as run
+
+    return run(config, warnings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""Owns the way from token files to batches: which sequences a step trains on, and which a validation reads.
+
+It leaves to ``oelm-data`` how the files are made. A training step's global batch is a pure function of (seed, step),
+cut into micro-batches that ranks take in turn, so what is learnt from does not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import threading
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import DataError
+from .projections import IGNORED
+from .seeds import draw_offsets
+
+_HASH_BLOCK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """A flat file of little-endian uint16 token ids, mapped into memory."""
+
+    path: str
+    """Where the file is."""
+    tokens: np.ndarray
+    """The ids [num_tokens], uint16, read-only."""
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.tokens.shape[0])
+
+    def windows(self, seq_len: int) -> int:
+        """Return how many sequences of ``seq_len`` targets the file holds, the last one possibly shorter."""
+        return -(-(self.num_tokens - 1) // seq_len)
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """What was trained and validated on, as outcome.json records it."""
+
+    train_sha256: str
+    """Hash of the training file."""
+    val_sha256: str
+    """Hash of the validation file."""
+    train_tokens: int
+    """Length of the training file."""
+    val_tokens: int
+    """Length of the validation file."""
+    tokenizer: str
+    """The tokenizer's name by the manifest; empty without one."""
+
+
+def default_val_path(data_path: str) -> str:
+    """Return val.bin beside the training file."""
+    return os.path.join(os.path.dirname(data_path), "val.bin")
+
+
+def open_tokens(path: str, seq_len: int) -> TokenFile:
+    """Map a token file.
+
+    Raises:
+        DataError: the file is missing, of odd size, or too short for one sequence.
+    """
+    if not os.path.isfile(path):
+        hint = "; --val_data_path names it if it lies elsewhere" if os.path.basename(path) == "val.bin" else ""
+        raise DataError(f"data file not found: {path}{hint}; oelm-data makes token files from text")
+    size = os.path.getsize(path)
+    if size % 2:
+        raise DataError(f"{path} has {size} bytes, an odd number: not a file of uint16 token ids")
+    if size // 2 < seq_len + 2:
+        raise DataError(f"{path} has {size // 2} tokens; seq_len = {seq_len} needs at least {seq_len + 2}")
+    return TokenFile(path, np.memmap(path, dtype="<u2", mode="r"))
+
+
+def verify(train: TokenFile, val: TokenFile, vocab_size: int) -> Tuple[DataRecord, List[str]]:
+    """Read both files once, compare them with the manifest where there is one; return the record and warnings.
+
+    Raises:
+        DataError: a token id is outside the vocabulary, or a file is not the one that its manifest describes.
+    """
+    warnings: List[str] = []
+    hashes = []
+    tokenizer = ""
+    for file in (train, val):
+        digest, largest = _scan(file)
+        if largest >= vocab_size:
+            raise DataError(f"{file.path} holds token id {largest}; vocab_size = {vocab_size} allows ids below that")
+        manifest = _read_manifest(file.path)
+        if manifest is None:
+            warnings.append(f"no manifest.json beside {file.path}: what the tokens are can't be checked")
+        else:
+            entry = manifest.get("files", {}).get(os.path.basename(file.path))
+            if entry is not None and entry.get("sha256") not in (None, digest):
+                raise DataError(f"{file.path} is not the file that its manifest.json describes (sha256 differs)")
+            known = manifest.get("tokenizer", {})
+            if file is train:
+                tokenizer = str(known.get("name", ""))
+                if known.get("vocab_size", vocab_size) < vocab_size:
+                    warnings.append(
+                        f"vocab_size = {vocab_size}, but tokenizer {tokenizer} has {known['vocab_size']} ids: "
+                        f"the rest is never used"
+                    )
+        hashes.append(digest)
+    record = DataRecord(hashes[0], hashes[1], train.num_tokens, val.num_tokens, tokenizer)
+    return record, list(dict.fromkeys(warnings))
+
+
+def _scan(file: TokenFile) -> Tuple[str, int]:
+    """Return the sha256 of a file and its largest token id, reading it once with constant memory."""
+    digest = hashlib.sha256()
+    largest = 0
+    with open(file.path, "rb") as stream:
+        while True:
+            block = stream.read(_HASH_BLOCK_BYTES)
+            if not block:
+                return digest.hexdigest(), largest
+            digest.update(block)
+            largest = max(largest, int(np.frombuffer(block, dtype="<u2").max()))
+
+
+def _read_manifest(data_path: str) -> Optional[Dict]:  # type: ignore[type-arg]
+    path = os.path.join(os.path.dirname(data_path), "manifest.json")
+    if not os.path.isfile(path):
+        return None
+    try:
+        with open(path, encoding="utf-8") as stream:
+            manifest = json.load(stream)
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(manifest, dict):
+        raise DataError(f"{path} is not a manifest: its outermost value is no object")
+    return manifest
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """How a global batch is cut: micro-batch number ``m * world_size + rank`` is a rank's m-th of a step."""
+
+    batch_size: int
+    """Sequences per micro-batch."""
+    micro_steps: int
+    """Micro-batches per rank and step."""
+    rank: int
+    """This process."""
+    world_size: int
+    """All processes."""
+
+    @property
+    def global_batch(self) -> int:
+        return self.batch_size * self.micro_steps * self.world_size
+
+    def numbers(self) -> List[int]:
+        """Return the numbers of this rank's micro-batches within the global batch."""
+        return [m * self.world_size + self.rank for m in range(self.micro_steps)]
+
+
+class TrainingBatches:
+    """The micro-batches of one rank, step after step; on a GPU prepared ahead in pinned memory by one thread."""
+
+    def __init__(
+        self, file: TokenFile, seed: int, seq_len: int, slicing: Slicing, device: torch.device, ahead: int
+    ) -> None:
+        self._file = file
+        self._seed = seed
+        self._seq_len = seq_len
+        self._slicing = slicing
+        self._device = device
+        # Gathering a batch takes a CPU run microseconds; a thread would only take its core away.
+        self._ahead = ahead if device.type == "cuda" else 0
+
+    def steps(self, first: int, last: int) -> Iterator[List[Tensor]]:
+        """Yield for each step in [first, last] the rank's micro-batches, each [batch_size, seq_len + 1], int64."""
+        if not self._ahead:
+            for step in range(first, last + 1):
+                yield [self._to_device(batch) for batch in self.host_batches(step)]
+            return
+        ready: "queue.Queue[List[Tensor]]" = queue.Queue(self._ahead)
+        stopped = threading.Event()
+
+        def prepare() -> None:
+            for step in range(first, last + 1):
+                batches = [batch.pin_memory() for batch in self.host_batches(step)]
+                while not stopped.is_set():
+                    try:
+                        ready.put(batches, timeout=1.0)
+                        break
+                    except queue.Full:
+                        continue
+                if stopped.is_set():
+                    return
+
+        threading.Thread(target=prepare, name="batches", daemon=True).start()
+        try:
+            for _ in range(first, last + 1):
+                yield [self._to_device(batch) for batch in ready.get()]
+        finally:
+            stopped.set()
+
+    def host_batches(self, step: int) -> List[Tensor]:
+        """Return the rank's micro-batches of a step, each [batch_size, seq_len + 1], int16 holding uint16's bits."""
+        offsets = draw_offsets(
+            self._seed, step, self._slicing.global_batch, self._file.num_tokens - self._seq_len
+        ).reshape(-1, self._slicing.batch_size)
+        span = np.arange(self._seq_len + 1)
+        numbers = self._slicing.numbers()
+        # PyTorch had no uint16 before 2.3; the bits travel as int16, at a quarter of int64's traffic.
+        return [torch.from_numpy(self._file.tokens[offsets[n][:, None] + span].view(np.int16)) for n in numbers]
+
+    def _to_device(self, batch: Tensor) -> Tensor:
+        return batch.to(self._device, non_blocking=True).long() & 0xFFFF
+
+
+def validation_batch(file: TokenFile, seq_len: int, first: int, last: int) -> Tuple[Tensor, Tensor]:
+    """Return tokens and targets [last - first, seq_len], int64, of the windows [first, last) in file order.
+
+    Window i holds the targets i * seq_len + 1 … (i + 1) * seq_len; what lies past the file's end is ``IGNORED``.
+    """
+    flat = file.tokens[first * seq_len : last * seq_len + 1].astype(np.int64)
+    count = (last - first) * seq_len
+    tokens = np.zeros(count, dtype=np.int64)
+    targets = np.full(count, IGNORED, dtype=np.int64)
+    tokens[: min(count, flat.size)] = flat[:count]
+    targets[: flat.size - 1] = flat[1:]
+    shape = (last - first, seq_len)
+    return torch.from_numpy(tokens.reshape(shape)), torch.from_numpy(targets.reshape(shape))

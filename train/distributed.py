@@ -1,0 +1,98 @@
+"""Owns what the processes of a run say to one another apart from gradients, and which device each computes on.
+
+It leaves the gradients to DistributedDataParallel. Words between processes go over gloo on the CPU, also on GPU runs:
+they are a few bytes, and asking a GPU would stall it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, List, Optional, Sequence
+
+import torch
+import torch.distributed as dist
+
+from .errors import PeerLost, TrainError, is_peer_lost
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of this run and this process's place among them."""
+
+    rank: int
+    """This process, from 0."""
+    size: int
+    """Number of processes."""
+    local_rank: int
+    """This process among those on its host."""
+    device: torch.device
+    """What it computes on."""
+    words: Optional[Any]
+    """The gloo group for words; None in a run of one process."""
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def agree(self, code: int) -> int:
+        """Return the largest code over all processes. Collective."""
+        return int(self.total([float(code)], dist.ReduceOp.MAX)[0]) if self.size > 1 else code
+
+    def total(self, values: Sequence[float], operation: Any = None) -> List[float]:
+        """Return the sums over all processes, in double precision. Collective."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        with _peer_errors():
+            dist.all_reduce(tensor, op=operation or dist.ReduceOp.SUM, group=self.words)
+        return [float(value) for value in tensor.tolist()]
+
+    def from_main(self, value: Any) -> Any:
+        """Return rank 0's value (anything picklable) on every process. Collective."""
+        if self.size == 1:
+            return value
+        box = [value]
+        with _peer_errors():
+            dist.broadcast_object_list(box, src=0, group=self.words)
+        return box[0]
+
+    def close(self) -> None:
+        """Leave the process groups."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+class _peer_errors:
+    """Turn gloo's errors about a vanished peer into ``PeerLost``."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
+        if error is not None and is_peer_lost(error):
+            raise PeerLost("another process of the run has ended") from error
+
+
+def join() -> World:
+    """Read torchrun's environment, choose the device and meet the other processes; alone without torchrun.
+
+    Raises:
+        TrainError: this host has fewer GPUs than processes.
+    """
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise TrainError(
+                f"process {local_rank} of this host has no GPU: {torch.cuda.device_count()} visible; "
+                f"start torchrun with --nproc_per_node {torch.cuda.device_count()} or free more GPUs"
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    if size == 1:
+        return World(0, 1, local_rank, device, None)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    words = dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
+    return World(rank, size, local_rank, device, words)

@@ -1,0 +1,79 @@
+"""Owns the ways in which a run can end early, each with the status that outcome.json gives it.
+
+It leaves to ``run`` to write the outcome and to print one line; nobody else catches these.
+
+    TrainError (error)
+      DataError          a token file is missing, too short or not what its manifest says
+      CheckpointError    nothing to resume from, or a checkpoint of another run
+      DiskFull           no room for a checkpoint; the older ones are untouched
+      PeerLost           another process of the run has ended
+      Diverged           (diverged) the loss is not finite or far above that of guessing
+      OutOfMemory        (oom) names a batch size that would fit
+"""
+
+from __future__ import annotations
+
+import errno
+
+
+class TrainError(Exception):
+    """An end with a reason that a person can act on: printed as one line, without a traceback."""
+
+    status = "error"
+
+
+class DataError(TrainError):
+    """A token file is missing, too short or not what its manifest says."""
+
+
+class CheckpointError(TrainError):
+    """There is nothing to resume from, or the checkpoint belongs to another run."""
+
+
+class DiskFull(TrainError):
+    """A checkpoint could not be written for want of room."""
+
+
+class PeerLost(TrainError):
+    """A collective failed because another process has ended; that process has the real reason."""
+
+
+class Diverged(TrainError):
+    """The loss is not finite, or has stayed far above that of guessing."""
+
+    status = "diverged"
+
+
+class OutOfMemory(TrainError):
+    """The micro-batch does not fit into the device's memory."""
+
+    status = "oom"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether an error, or one that caused it, says that the disk or the user's quota is full."""
+    seen: "list[BaseException]" = []
+    current: "BaseException | None" = error
+    while current is not None and current not in seen:
+        if isinstance(current, OSError) and current.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        seen.append(current)
+        current = current.__cause__ or current.__context__
+    return False
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error of PyTorch or Python says that memory ran out, on a GPU or on the host."""
+    # torch.cuda.OutOfMemoryError is a RuntimeError with this text; the CPU's allocator has no class of its own.
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+def is_peer_lost(error: BaseException) -> bool:
+    """Tell whether an error of gloo or NCCL says that the other side is gone."""
+    text = str(error).lower()
+    signs = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused")
+    remote = ("remote process exited", "nccl communicator was aborted", "socket timeout", "heartbeat")
+    return isinstance(error, RuntimeError) and any(sign in text for sign in signs + remote)

@@ -1,0 +1,173 @@
+"""Owns what a run is at a step: its progress, what a checkpoint holds of it, and when a checkpoint may be resumed.
+
+It leaves to ``checkpoint`` how the file is kept and to ``loop`` what happens between two states. Learning rate, data
+and dropout are pure functions of (seed, step), so there is no scheduler, loader or generator state to hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Dict, List, Optional
+
+import torch
+
+from . import config as configuration
+from .config import TrainConfig
+from .data import DataRecord
+from .distributed import World
+from .errors import CheckpointError
+from .model import Transformer
+
+VERSION = 1
+
+
+@dataclass
+class Progress:
+    """How far a run has come; everything is a primitive, so that it loads with ``weights_only=True``."""
+
+    step: int = 0
+    """Optimizer steps made."""
+    tokens: int = 0
+    """Tokens trained on, over all processes."""
+    loss_sums: List[float] = field(default_factory=list)
+    """Sum of the mean losses since the last record, per process: a sum's bits depend on its order."""
+    loss_steps: int = 0
+    """Steps in those sums."""
+    validated: bool = True
+    """Whether the validation due at this step has taken place; false if a signal cut it short."""
+    last: Dict[str, Any] = field(default_factory=dict)
+    """The newest record of metrics.jsonl, without its validation."""
+    best: Dict[str, Any] = field(default_factory=dict)
+    """Step and val_loss of the best validation at an interval."""
+    final: Dict[str, Any] = field(default_factory=dict)
+    """The last step's validation; empty before it."""
+    train_s: float = 0.0
+    """Seconds spent in training steps, over all attempts."""
+    val_s: float = 0.0
+    """Seconds spent in validations, over all attempts."""
+    checkpoint_s: float = 0.0
+    """Seconds for which checkpoints held training up, over all attempts."""
+    tokens_per_s: float = 0.0
+    """Median over the steady steps of the newest attempt that had some."""
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """From where a run goes on, and whether it goes on as if it had never stopped."""
+
+    progress: Progress
+    """Where it stood."""
+    treatment: Dict[str, Any]
+    """treatment.json as it was before the first step."""
+    from_step: Optional[int]
+    """The checkpoint's step; None for a run from the start."""
+    inexact: List[str]
+    """Why the rest can't equal the uninterrupted run to the bit; empty if it does."""
+
+
+def checkpoint_content(
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    progress: Progress,
+    config: TrainConfig,
+    world: World,
+    data: DataRecord,
+    treatment: Dict[str, Any],
+    global_batch: int,
+) -> Dict[str, Any]:
+    """Return the checkpoint of a run at a step: primitives and tensors only, not yet copied."""
+    return {
+        "version": VERSION,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict() if scaler is not None else {},
+        "progress": asdict(progress),
+        "treatment": treatment,
+        "config": configuration.to_dict(config),
+        "data": asdict(data),
+        "world": {"size": world.size, "device": world.device.type, "torch": str(torch.__version__)},
+        "global_batch": global_batch,
+        "fingerprint": configuration.fingerprint(config, global_batch),
+    }
+
+
+def best_content(model: Transformer, config: TrainConfig, step: int, val_loss: float) -> Dict[str, Any]:
+    """Return the content of best_model.pt: weights to evaluate and sample from, a third of a checkpoint's size."""
+    return {
+        "version": VERSION,
+        "model": model.state_dict(),
+        "config": configuration.to_dict(config),
+        "progress": {"step": step, "val_loss": val_loss},
+    }
+
+
+def restore(
+    loaded: Dict[str, Any],
+    path: str,
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    config: TrainConfig,
+    world: World,
+    data: DataRecord,
+    global_batch: int,
+) -> Resumption:
+    """Put a checkpoint's content into model, optimizer and scaler.
+
+    Raises:
+        CheckpointError: it holds weights alone, or belongs to a run that is scientifically another.
+    """
+    if "optimizer" not in loaded:
+        raise CheckpointError(f"{path} holds weights alone; a run resumes from a checkpoint_<step>.pt")
+    _refuse_another_run(loaded, path, config, data, global_batch)
+    model.load_state_dict(loaded["model"])
+    optimizer.load_state_dict(loaded["optimizer"])
+    if scaler is not None and loaded["scaler"]:
+        scaler.load_state_dict(loaded["scaler"])
+    progress = Progress(**loaded["progress"])
+    inexact = _reasons_for_inexactness(loaded, config, world, progress)
+    if len(progress.loss_sums) != world.size:
+        # The mean over processes stays what it was: the whole sum, scaled, on the first.
+        whole = sum(progress.loss_sums) * world.size / max(1, len(progress.loss_sums))
+        progress.loss_sums = [whole] + [0.0] * (world.size - 1)
+    if config.max_steps > progress.step:
+        progress.final = {}
+    return Resumption(progress, loaded["treatment"], progress.step, inexact)
+
+
+def _refuse_another_run(
+    loaded: Dict[str, Any], path: str, config: TrainConfig, data: DataRecord, global_batch: int
+) -> None:
+    """Raise CheckpointError unless the checkpoint is of this very run, or of this run with fewer steps planned."""
+    then, now = dict(loaded["config"]), configuration.to_dict(config)
+    then["global batch"], now["global batch"] = loaded["global_batch"], global_batch
+    then["training data"], now["training data"] = loaded["data"]["train_sha256"][:12], data.train_sha256[:12]
+    then["validation data"], now["validation data"] = loaded["data"]["val_sha256"][:12], data.val_sha256[:12]
+    keys = (*configuration.keys_of_kind("scientific"), "global batch", "training data", "validation data")
+    differing = [key for key in keys if then.get(key) != now[key]]
+    if differing == ["max_steps"] and config.max_steps > then["max_steps"]:
+        return
+    if differing:
+        listed = ", ".join(f"{key} = {then.get(key)} there and {now[key]} here" for key in differing)
+        raise CheckpointError(
+            f"{path} belongs to another run: {listed}; use another --out_dir, or start over with --resume none"
+        )
+
+
+def _reasons_for_inexactness(
+    loaded: Dict[str, Any], config: TrainConfig, world: World, progress: Progress
+) -> List[str]:
+    then, planned = loaded["world"], loaded["config"]["max_steps"]
+    reasons = []
+    if then["size"] != world.size:
+        reasons.append(f"{then['size']} processes then, {world.size} now: gradients are summed in another order")
+    elif loaded["config"]["batch_size"] != config.batch_size:
+        reasons.append(f"batch_size {loaded['config']['batch_size']} then, {config.batch_size} now")
+    if then["device"] != world.device.type:
+        reasons.append(f"{then['device']} then, {world.device.type} now")
+    if then["torch"] != str(torch.__version__):
+        reasons.append(f"PyTorch {then['torch']} then, {torch.__version__} now")
+    if planned != config.max_steps:
+        reasons.append(f"{planned} steps planned then, {config.max_steps} now: the learning rate was another")
+    return reasons
