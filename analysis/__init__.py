@@ -1,0 +1,34 @@
+"""Owns turning run directories into tables, verdicts and figures; leaves running, fetching and printing to oelm_jobs.
+
+The names below are loaded on use: importing the package costs next to nothing, numpy, scipy and matplotlib come with what needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .loading import load_directories as load_directories
+    from .loading import load_study_runs as load_study_runs
+    from .output import show as show
+    from .output import write as write
+    from .report import Report as Report
+    from .report import build as build
+
+_HOME = {
+    "show": "output",
+    "load_directories": "loading",
+    "load_study_runs": "loading",
+    "build": "report",
+    "Report": "report",
+    "write": "output",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

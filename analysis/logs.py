@@ -1,0 +1,247 @@
+"""Owns reading a training log of any dialect into columns, in constant memory; leaves folders and what else lies in them to ``folders``.
+
+Three dialects exist (facts of users' logs), with or without a time stamp, a level or a rank in front, and an LR column::
+
+    Step    300 | Loss: 5.6583 | PPL: 286.66 | LR: 4.50e-05
+      Validation | Loss: 1.4793 | PPL: 4.39            (belongs to the step line above)
+    [Step 1000] Validation - Loss: 3.7200, PPL: 41.26
+    Step 100 | loss=5.12 | ppl=167.3                   (with "Eval step 1000 | loss=3.9 | ppl=49.4")
+
+The loss decides, the PPL column is clipped. What a carriage return overwrote, and whatever is a progress bar, is never a record.
+A regular expression for the log's own dialect reads a block in one pass; lines that it doesn't know are read one by one.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import operator
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from .columns import Columns
+from .logwords import Spoken, clean, read_facts, read_line
+
+BLOCK = 1 << 20
+"""Bytes that are read at a time."""
+LONGEST_LINE = 1 << 16
+"""Bytes; a longer line is no record and is skipped without being kept."""
+LARGEST_STEP = 2**53
+
+_STAMP = rb"(?:\d{4}-\d\d-\d\d[^\n|]*?)??"
+_VALIDATION = re.compile(
+    _STAMP + rb"(?:  Validation \| Loss: |\[Step (\d+)\] Validation - Loss: |Eval step +(\d+) \| loss=)(\d+\.\d+)"
+    rb"(?: \| PPL: |, PPL: | \| ppl=)(\d+(?:\.\d+)?)"
+)
+_PLAIN = tuple(
+    re.compile(stamp + train + rb"|([^\n]*)\n")
+    for stamp in (b"", _STAMP)
+    for train in (
+        rb"Step +(\d+) \| Loss: ([\d.]+) \| PPL: [\d.]+ \| LR: ([\d.e-]+)\n",
+        rb"Step +(\d+) \| Loss: ([\d.]+)(?: \| PPL: [\d.]+)?()\n",
+        rb"Step +(\d+) \| loss=([\d.]+)(?: \| ppl=[\d.]+)?(?: \| lr=([\d.e-]+))?\n",
+    )
+)
+"""A quick pass for each dialect; its groups are step, loss, LR, and any other line."""
+_Row = tuple[bytes, bytes, bytes, bytes]
+
+
+@dataclass
+class Log:
+    """What one or more log files hold; filled by ``read``."""
+
+    train: Columns = field(default_factory=Columns)
+    """step, loss, lr."""
+    val: Columns = field(default_factory=lambda: Columns(keep_lowest="loss"))
+    """step, loss."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """Keys of the configuration and parameter counts that the log states, the last one wins."""
+    lines: int = 0
+    """Lines in all, progress bars not counted."""
+    overwritten: int = 0
+    """Progress bars and other texts that a carriage return overwrote."""
+    not_understood: int = 0
+    """Lines that aren't records, facts or progress bars."""
+    alike: int = 0
+    """Those among them that look like records (a step and a loss)."""
+    disagreeing: int = 0
+    """Validations whose PPL isn't exp(loss)."""
+    is_truncated: bool = False
+    """True where the last line has no newline (it is left out)."""
+    is_complete: bool = False
+    """True where the log says that training is complete."""
+    is_nan_at_end: bool = False
+    """True where the last training loss isn't finite."""
+    _step: int = -1
+    _quick: re.Pattern[bytes] = _PLAIN[0]
+    _waiting: list[tuple[int, float, float]] = field(default_factory=list)
+
+    def read(self, path: Path) -> None:
+        """Read a file to the end.
+
+        Raises:
+            OSError: It can't be read.
+        """
+        was_enabled = gc.isenabled()
+        gc.disable()  # millions of short-lived tuples without cycles: looking for some takes a third of the time
+        try:
+            with path.open("rb", buffering=0) as stream:
+                self._read(stream)
+        finally:
+            if was_enabled:
+                gc.enable()
+
+    def _read(self, stream: BinaryIO) -> None:
+        rest = b""
+        is_skipping = False  # inside a line that is too long to be one
+        while block := stream.read(BLOCK):
+            block = rest + block
+            cut = block.rfind(b"\n")
+            if cut < 0:
+                block, lost = _tail(block)
+                self.overwritten += lost
+                if len(block) > LONGEST_LINE:
+                    block, is_skipping = b"", True
+                rest = block
+                continue
+            rest, lost = _tail(block[cut + 1 :])
+            self.overwritten += lost
+            whole = block[: cut + 1]
+            if is_skipping:
+                whole = whole[whole.find(b"\n") + 1 :]
+                self.lines += 1
+                self.not_understood += 1
+                is_skipping = False
+            if len(rest) > LONGEST_LINE:
+                rest, is_skipping = b"", True
+            self._block(whole)
+        self.is_truncated = bool(rest.strip()) or is_skipping
+
+    def _block(self, block: bytes) -> None:
+        if b"\r" in block:
+            block = self._visible(block)
+        found: list[_Row] = self._quick.findall(block)
+        others = [i for i, row in enumerate(found) if row[3]]
+        if len(others) > 0.2 * len(found):
+            self._choose(block)
+            found = self._quick.findall(block)
+            others = [i for i, row in enumerate(found) if row[3]]
+        start = 0
+        step = self._step
+        for i in others:
+            if i and (above := found[i - 1][0]):
+                step = int(above) if len(above) < 16 else -1
+            match = _VALIDATION.fullmatch(found[i][3])
+            if match:
+                bracketed, named, loss, ppl = match.groups()
+                digits = bracketed or named
+                if digits and len(digits) < 16:
+                    step = int(digits)
+                if step >= 0:
+                    self.lines += 1
+                    self._waiting.append((step, float(loss), float(ppl)))
+                    continue
+            self._add_plain(found[start:i])
+            self._step = step
+            self._line(found[i][3])
+            step = self._step
+            start = i + 1
+        self._add_plain(found[start:])
+        self._step = step if found and found[-1][3] else self._step
+        self._flush()
+
+    def _choose(self, block: bytes) -> None:
+        """Take the quick pass that understands most of the beginning of a block."""
+        sample = block[: block.find(b"\n", 20_000) + 1] or block
+        self._quick = min(_PLAIN, key=lambda pattern: sum(bool(row[3]) for row in pattern.findall(sample)))
+
+    def _visible(self, block: bytes) -> bytes:
+        """Return the block with only what a terminal would show at the end of each line."""
+        block = block.replace(b"\r\n", b"\n")
+        if b"\r" not in block:
+            return block
+        self.overwritten += block.count(b"\r")
+        return b"\n".join([line[line.rfind(b"\r") + 1 :] for line in block.split(b"\n")])
+
+    def _add_plain(self, found: list[_Row]) -> None:
+        """Add the training records among the rows of the quick pass."""
+        rows = [row for row in found if row[0]]
+        if not rows:
+            return
+        self.lines += len(rows)
+        try:
+            steps = [int(row[0]) for row in rows]
+            stride = self.train.stride
+            left_out = 0
+            if stride > 1 and steps[0] > self.train.last_added_step and all(map(operator.lt, steps, steps[1:])):
+                # Most rows of a very long log are thinned anyway: only every stride-th one is turned into numbers.
+                keep = slice((len(rows) - 1) % stride, None, stride)
+                left_out = len(rows)
+                rows, steps = rows[keep], steps[keep]
+                left_out -= len(rows)
+            losses = [float(row[1]) for row in rows]
+            self._add_train(steps, losses, [float(row[2]) if row[2] else math.nan for row in rows], left_out)
+        except (ValueError, OverflowError):  # 1.2.3 and the like: the careful pass says which line it is
+            self.lines -= len(rows)
+            for step, loss, rate, _ in rows:
+                self._line(b"Step " + step + b" | Loss: " + loss + (b" | LR: " + rate if rate else b""))
+
+    def _flush(self) -> None:
+        if self._waiting:
+            steps, losses, ppls = (np.array(column) for column in zip(*self._waiting))
+            self._waiting = []
+            with np.errstate(all="ignore"):
+                # Printed with two decimals; clipped at 22026 in the first steps.
+                off = (ppls > 0) & (ppls < 22026) & (np.abs(np.log(ppls) - losses) > 0.02 + 0.006 / ppls)
+            self.disagreeing += int(np.count_nonzero(off))
+            self.val.add({"step": steps.astype(np.int64), "loss": losses.astype(np.float64)})
+
+    def _line(self, raw: bytes) -> None:
+        line = clean(raw[: LONGEST_LINE + 1])
+        if not line:
+            return
+        self.lines += 1
+        spoken = read_line(line)
+        if spoken is None:
+            facts = read_facts(line)
+            if facts:
+                self.facts.update(facts)
+                self.is_complete = self.is_complete or "complete" in facts
+            else:
+                self.not_understood += 1
+            return
+        self._spoken(spoken)
+
+    def _spoken(self, spoken: Spoken) -> None:
+        if spoken.is_progress:
+            self.lines -= 1
+            self.overwritten += 1
+            return
+        step = spoken.step if spoken.step is not None else self._step
+        if spoken.is_odd or not 0 <= step <= LARGEST_STEP:
+            self.not_understood += 1
+            self.alike += 1
+            return
+        if spoken.train_loss is not None:
+            self._add_train([step], [spoken.train_loss], [spoken.lr])
+        elif spoken.step is not None:
+            self._step = step
+        if spoken.val_loss is not None:
+            self._waiting.append((step, spoken.val_loss, spoken.val_ppl))
+
+    def _add_train(self, steps: list[int], losses: list[float], rates: list[float], left_out: int = 0) -> None:
+        self._step = steps[-1]
+        self.is_nan_at_end = not math.isfinite(losses[-1])
+        self.train.add({"step": np.array(steps, dtype=np.int64), "loss": np.array(losses), "lr": np.array(rates)}, left_out=left_out)
+
+
+def _tail(piece: bytes) -> tuple[bytes, int]:
+    """Return what of an unfinished line can still become visible, and how many texts were overwritten in it."""
+    if b"\r" not in piece[:-1]:
+        return piece, 0
+    at = piece.rfind(b"\r", 0, len(piece) - 1)  # a carriage return at the very end may be half of a line end
+    return piece[at + 1 :], piece.count(b"\r", 0, at + 1)

@@ -1,0 +1,172 @@
+"""Owns a report as characters: text for terminals, Markdown, LaTeX, CSV; leaves JSON to ``results`` and HTML to ``page``."""
+
+from __future__ import annotations
+
+import textwrap
+from datetime import datetime, timezone
+
+from oelm_jobs import table as plain
+
+from . import findings, wording
+from .report import Report
+from .tables import Table, grid, raw
+from .words import Text, say, text
+
+WRAP = 100
+"""Columns of running text."""
+
+PRINTED = ("comparison", "runs", "efficiency")
+"""Tables that a terminal shows; the files have all of them."""
+
+
+def date(made_at: float) -> str:
+    """Return a time as UTC to the second."""
+    return datetime.fromtimestamp(made_at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def as_text(report: Report, language: str, made_at: float) -> str:
+    """Return the whole report for a terminal: audit first where it found something, then verdicts, then tables."""
+    parts = [head(report, language, made_at), audit(report, language), verdicts(report, language)]
+    parts += [_table(table, language) for table in report.tables if table.key in PRINTED]
+    notes = reading_notes(report, language)
+    return "\n\n".join(part for part in (*parts, notes) if part) + "\n"
+
+
+def head(report: Report, language: str, made_at: float) -> str:
+    """Return title, question and date."""
+    lines = [say(text("report_title", study=report.study.name), language)]
+    if report.study.question:
+        lines.append(say(text("question", question=report.study.question), language))
+    if report.locked_at is not None:
+        lines.append(say(text("locked", date=date(report.locked_at)), language))
+    lines.append(say(text("made_at", date=date(made_at)), language))
+    return "\n".join(lines)
+
+
+def audit(report: Report, language: str) -> str:
+    """Return what the audit found as a list, deviations from the lock included."""
+    lines = []
+    if report.is_interim:
+        lines.append(say(text("interim_title"), language))
+    found = [f for f in report.findings if f.severity != findings.NOTE]
+    if found:
+        lines.append(_heading(text("heading_audit"), language))
+        lines += [_item(say(text(f"severity_{f.severity}"), language), say(f.text, language)) for f in found]
+    else:
+        lines.append(say(text("audit_clean"), language))
+    if report.deviations:
+        lines += ["", _heading(text("heading_deviations"), language)]
+        lines += [_item("", say(deviation, language)) for deviation in report.deviations]
+    return "\n".join(lines)
+
+
+def verdicts(report: Report, language: str) -> str:
+    """Return each hypothesis with verdict, sentence, rule, interval and reasons."""
+    lines = [_heading(text("heading_verdicts"), language)]
+    labels = report.labels
+    for verdict in report.verdicts:
+        h = verdict.hypothesis
+        outcome = say(text(f"outcome_{verdict.outcome}"), language).upper()
+        lines.append(f"{h.id}  {outcome}  ({say(wording.rule(h), language)})")
+        body: list[Text | str] = [h.claim] if h.claim else []
+        body.append(wording.sentence(verdict, labels))
+        words = wording.interval_words(verdict)
+        body += [words] if words else []
+        body += wording.reasons(verdict, report)
+        lines += [_wrap(say(line, language), "    ", "      ") for line in body]
+    if not report.verdicts:
+        lines.append(say(text("no_hypotheses"), language))
+    return "\n".join(lines)
+
+
+def comparison(report: Report, language: str) -> str:
+    """Return all tables."""
+    return "\n\n".join(_table(table, language) for table in report.tables)
+
+
+def reading_notes(report: Report, language: str) -> str:
+    """Return what was odd about the files."""
+    notes = [say(f.text, language) for f in report.findings if f.severity == findings.NOTE]
+    if not notes:
+        return ""
+    return "\n".join([_heading(text("heading_notes"), language), *(_item("", note) for note in notes)])
+
+
+def as_markdown(report: Report, language: str, made_at: float) -> str:
+    """Return the report as GitHub Markdown."""
+    lines = [f"# {say(text('report_title', study=report.study.name), language)}", ""]
+    lines += [line + "  " for line in head(report, language, made_at).splitlines()[1:]] + [""]
+    if report.is_interim:
+        lines += [f"**{say(text('interim_title'), language)}**", ""]
+    found = [f for f in report.findings if f.severity != findings.NOTE]
+    if found:
+        lines += [f"## {say(text('heading_audit'), language)}", ""]
+        lines += [f"- **{say(text(f'severity_{f.severity}'), language)}** {_escape(say(f.text, language))}" for f in found] + [""]
+    else:
+        lines += [say(text("audit_clean"), language), ""]
+    if report.deviations:
+        lines += [f"## {say(text('heading_deviations'), language)}", ""]
+        lines += [f"- {_escape(say(deviation, language))}" for deviation in report.deviations] + [""]
+    lines += [f"## {say(text('heading_verdicts'), language)}", "", _markdown(wording.verdict_table(report), language), ""]
+    labels = report.labels
+    for verdict in report.verdicts:
+        words = wording.interval_words(verdict)
+        body = [wording.sentence(verdict, labels), *([words] if words else []), *wording.reasons(verdict, report)]
+        lines.append(f"- **{verdict.hypothesis.id}** " + _escape("; ".join(say(line, language) for line in body)))
+    for table in report.tables:
+        lines += ["", f"## {say(table.title, language)}", "", _markdown(table, language)]
+        lines += ["", *(say(remark, language) + "  " for remark in table.remarks)] if table.remarks else []
+    notes = [f for f in report.findings if f.severity == findings.NOTE]
+    if notes:
+        lines += ["", f"## {say(text('heading_notes'), language)}", ""]
+        lines += [f"- {_escape(say(note.text, language))}" for note in notes]
+    return "\n".join(lines) + "\n"
+
+
+def as_latex(report: Report, language: str, made_at: float) -> str:
+    """Return every table in booktabs form with captions, to be put into a paper (``\\usepackage{booktabs}``)."""
+    lines = [f"% {say(text('report_title', study=report.study.name), language)}", f"% {say(text('made_at', date=date(made_at)), language)}"]
+    lines += [f"% {say(f.text, language)}" for f in report.findings if f.severity != findings.NOTE]
+    for table in (wording.verdict_table(report), *report.tables):
+        headers, rows, align = grid(table, language)
+        caption = " ".join([say(table.title, language) + ".", *(say(remark, language) for remark in table.remarks)])
+        lines += ["", "\\begin{table}", "\\centering", f"\\caption{{{plain.tex(caption)}}}", f"\\label{{tab:{table.key}}}"]
+        lines += [plain.latex(rows, headers, align), "\\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(table: Table) -> str:
+    """Return a table for machines: keys as headers, plain numbers, missing values empty."""
+    heads, rows = raw(table)
+    return plain.csv(rows, heads)
+
+
+def _table(table: Table, language: str) -> str:
+    headers, rows, align = grid(table, language)
+    lines = [_heading(table.title, language), plain.text(rows, headers, align)]
+    lines += [say(remark, language) for remark in table.remarks]
+    return "\n".join(lines)
+
+
+def _markdown(table: Table, language: str) -> str:
+    headers, rows, align = grid(table, language)
+    return plain.markdown(rows, headers, align)
+
+
+def _heading(title: Text, language: str) -> str:
+    shown = say(title, language)
+    return f"{shown}\n{'=' * plain.width(shown)}"
+
+
+def _item(mark: str, line: str) -> str:
+    return _wrap(f"{mark}: {line}" if mark else line, "- ", "  ")
+
+
+def _wrap(line: str, first: str, then: str) -> str:
+    if plain.width(line) != len(line):  # wide characters have no blanks to break at; a terminal wraps them
+        return first + line
+    return textwrap.fill(line, WRAP, initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False)
+
+
+def _escape(line: str) -> str:
+    return line.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")

@@ -1,0 +1,200 @@
+"""Owns putting a report together: runs into groups, audit, circumstances of each hypothesis, verdicts, tables; leaves reading to
+``loading`` and every look to the renderers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from oelm_jobs import fairness
+from oelm_jobs.spec import Hypothesis, Study
+
+from . import audit, findings, speed, summaries, treatment
+from .evidence import COUNT_METRICS
+from .findings import Finding
+from .records import LoadedRun
+from .tables import Table
+from .verdicts import Circumstances, Verdict, judge
+from .words import Text, text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that a report says, before it is put into words."""
+
+    study: Study
+    """What was asked."""
+    groups: Mapping[str, tuple[LoadedRun, ...]]
+    """Runs by group, in the study's order; groups without runs are there, empty; tagged runs are groups of their own at the end."""
+    findings: tuple[Finding, ...]
+    """What the audit found, by severity."""
+    verdicts: tuple[Verdict, ...]
+    """In the order of the hypotheses."""
+    tables: tuple[Table, ...]
+    """In the order of printing."""
+    differences: tuple[fairness.Difference, ...] = ()
+    """Configuration keys that aren't the same for all runs."""
+    deviations: tuple[Text, ...] = ()
+    """What changed since the lock."""
+    locked_at: float | None = None
+    """Unix seconds of the lock; None without one."""
+    target_loss: float | None = None
+    """Loss that costs are counted to, where given."""
+
+    @property
+    def runs(self) -> tuple[LoadedRun, ...]:
+        """All runs, group by group."""
+        return tuple(run for members in self.groups.values() for run in members)
+
+    @property
+    def is_interim(self) -> bool:
+        """True where a group lacks finished runs."""
+        return any(finding.key == "interim" for finding in self.findings)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What each group is called."""
+        return labels(self.study, self.groups)
+
+
+def build(
+    study: Study,
+    runs: Sequence[LoadedRun],
+    *,
+    trials: Sequence[speed.Trial] = (),
+    remarks: Sequence[Text] = (),
+    target_loss: float | None = None,
+    deviations: Sequence[Text] = (),
+    locked_at: float | None = None,
+) -> Report:
+    """Make the report of a study from loaded runs; never raises for what the runs hold."""
+    groups = grouped(study, runs)
+    own = {name: groups[name] for name in study.groups}
+    found = treatment.audit(own, {name: group.factors for name, group in study.groups.items()})
+    found += audit.from_configurations(own, study)
+    found += [Finding(severity=findings.WARNING, text=remark) for remark in remarks]
+    around = {h.id: circumstances(h, study, own, found, trials) for h in study.hypotheses}
+    verdicts = judge(study.hypotheses, own, around)
+    named = labels(study, groups)
+    made = [
+        summaries.comparison(groups, named, study.seeds),
+        summaries.by_run(groups),
+        summaries.parameters(groups, named),
+        summaries.efficiency(groups, named, target_loss),
+    ]
+    layers = summaries.layers(groups)
+    if layers is not None:
+        made.append(layers)
+    found.sort(key=lambda finding: findings.SEVERITIES.index(finding.severity))
+    return Report(
+        study=study,
+        groups=groups,
+        findings=tuple(found),
+        verdicts=verdicts,
+        tables=tuple(made),
+        differences=tuple(audit.differences([run for members in own.values() for run in members], study)),
+        deviations=tuple(deviations),
+        locked_at=locked_at,
+        target_loss=target_loss,
+    )
+
+
+def grouped(study: Study, runs: Sequence[LoadedRun]) -> dict[str, tuple[LoadedRun, ...]]:
+    """Return runs by group, seeds in order; tagged runs and unknown groups stand at the end under names of their own."""
+    found: dict[str, list[LoadedRun]] = {name: [] for name in study.groups}
+    for run in sorted(runs, key=lambda run: (run.tag, run.group, run.seed is None, run.seed or 0, run.name)):
+        found.setdefault(f"{run.group}-{run.tag}" if run.tag else run.group, []).append(run)
+    return {name: tuple(members) for name, members in found.items()}
+
+
+def labels(study: Study, groups: Mapping[str, Sequence[LoadedRun]]) -> dict[str, str]:
+    """Return the study's labels, else those that the runs record, else names."""
+    found = {}
+    for name, members in groups.items():
+        own = study.groups[name].label if name in study.groups else ""
+        found[name] = own or next((run.label for run in members if run.label and not run.tag), "") or name
+    return found
+
+
+def circumstances(
+    h: Hypothesis,
+    study: Study,
+    groups: Mapping[str, Sequence[LoadedRun]],
+    found: Sequence[Finding],
+    trials: Sequence[speed.Trial],
+) -> Circumstances:
+    """Return what the audit means for one hypothesis."""
+    a, b = groups.get(h.group, ()), groups.get(h.against, ())
+    concerned = [finding for finding in found if finding.concerns(h.group, h.against)]
+    void = next((finding.text for finding in concerned if finding.severity == findings.VOID), None)
+    factors = [study.groups[name].factors if name in study.groups else {} for name in (h.group, h.against)]
+    if void is None:
+        void = treatment.never_varied(a, b, (_freezing(factors[0]), _freezing(factors[1])))
+    unfair = [
+        text("unfair_pair", what=finding.text)
+        for finding in concerned
+        if finding.severity == findings.UNFAIR and h.metric not in COUNT_METRICS and _separates(finding, study, a, b)
+    ]
+    notes: list[Text] = []
+    if h.metric not in COUNT_METRICS and any(
+        finding.key == "interim" and set(finding.groups) & {h.group, h.against} for finding in found
+    ):
+        notes.append(text("interim_verdict"))
+    trial = undecidable = None
+    if h.metric in fairness.SPEED_METRICS and a and b:
+        trial = next((t for t in trials if (t.group, t.against) == (h.group, h.against)), None) if h.metric == "speed" else None
+        if trial is None:
+            undecidable = speed.incomparable(a, b)
+        elif trial.control is None:
+            notes.append(text("trial_without_control"))
+        elif trial.control_is_off:
+            undecidable, trial = text("trial_control_off", ratio=f"{math.exp(trial.control.mean):.3f}"), None
+        notes += _confounded(h, a, b, trial)
+    return Circumstances(
+        may_pair=may_pair(a, b),
+        void=void,
+        undecidable=undecidable,
+        unfair=tuple(unfair),
+        notes=tuple(notes),
+        trial=trial.estimate if trial else None,
+    )
+
+
+def may_pair(a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> bool:
+    """Tell whether equal seeds of two arms share the data order: the toolkit's trainer, the same data, global batch and length."""
+    if not a or not b or any(run.source != "rundir" for run in (*a, *b)):
+        return False
+    keys = [(run.global_batch, run.train.get("seq_len"), run.data.get("train_sha256")) for run in (*a, *b)]
+    if len(set(keys)) > 1:
+        return False
+    by_seed = {run.seed: run for run in b}
+    return all(treatment.same_start(run, by_seed[run.seed]) is not False for run in a if run.seed in by_seed)
+
+
+def _separates(finding: Finding, study: Study, a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> bool:
+    """Tell whether a difference lies between these two arms (it may lie between one of them and a third)."""
+    if not finding.key:
+        return True
+    return any(difference.key == finding.key for difference in audit.differences([*a, *b], study))
+
+
+def _freezing(factors: Mapping[str, object]) -> object:
+    return False if factors.get("model_type") == "gpt" else factors.get("freeze_qk")
+
+
+def _confounded(h: Hypothesis, a: Sequence[LoadedRun], b: Sequence[LoadedRun], trial: speed.Trial | None) -> list[Text]:
+    """Say so where a speed gain is larger than the operations that freezing saves."""
+    bound = speed.flop_bound(a[0], b[0])
+    if bound is None or h.metric != "speed":
+        return []
+    if trial is not None:
+        ratio = math.exp(trial.estimate.mean)
+    else:
+        speeds = [[run.tokens_per_s for run in arm if run.tokens_per_s] for arm in (a, b)]
+        if not (speeds[0] and speeds[1]):
+            return []
+        ratio = (sum(speeds[0]) / len(speeds[0])) / (sum(speeds[1]) / len(speeds[1]))
+    if ratio <= bound:
+        return []
+    return [text("speed_confounded", ratio=f"{ratio:.3f}", bound=f"{bound:.4f}")]

@@ -1,0 +1,318 @@
+"""Owns filling a report's tables from runs; leaves verdicts to ``verdicts`` and the tables' look to the renderers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from . import tables
+from .evidence import common_step, loss_at
+from .records import LoadedRun
+from .statistics import mean_sd
+from .tables import EMPTY, Cell, Column, Table
+from .words import Text, text
+
+Groups = Mapping[str, Sequence[LoadedRun]]
+
+COMPARISON = (
+    Column("group", tables.TEXT),
+    Column("status", tables.TEXT, "result"),
+    Column("seeds", tables.TEXT, "result"),
+    Column("step", tables.STEP, "result"),
+    Column("final_val_loss", tables.LOSS, "result"),
+    Column("final_val_ppl", tables.PPL, "result"),
+    Column("gap_to_baseline", tables.GAP, "result"),
+    Column("best_val_loss", tables.LOSS, "result"),
+    Column("best_val_ppl", tables.PPL, "result"),
+    Column("total_params", tables.COUNT, "cost"),
+    Column("trainable_params", tables.COUNT, "cost"),
+    Column("frozen_params", tables.COUNT, "cost"),
+    Column("frozen_share", tables.PERCENT, "cost"),
+    Column("frozen_share_without_embedding", tables.PERCENT, "cost"),
+    Column("gpus", tables.TEXT, "cost"),
+    Column("sequences_per_step", tables.TEXT, "cost"),
+    Column("tokens_per_s_per_gpu", tables.RATE, "cost"),
+    Column("hours", tables.HOURS, "cost"),
+    Column("gpu_hours", tables.HOURS, "cost"),
+    Column("peak_gpu_mem_gb", tables.GB, "cost"),
+)
+
+
+def comparison(groups: Groups, labels: Mapping[str, str], planned_seeds: Sequence[int]) -> Table:
+    """Return one row a group; losses at each run's own end, the gap to the first group at the step common to both."""
+    baseline = next(iter(groups), None)
+    rows = []
+    for group, runs in groups.items():
+        losses = [run.final.loss for run in runs if run.final is not None]
+        best = [run.best.loss for run in runs if run.best is not None]
+        loss = _mean(losses)
+        rows.append(
+            (
+                Cell(labels.get(group) or group),
+                Cell(_states(runs)),
+                Cell(_seeds(runs, planned_seeds)),
+                Cell(_span([run.last_step for run in runs]) if runs else None),
+                loss,
+                _ppl(losses),
+                _gap(runs, groups[baseline], group == baseline) if baseline is not None else EMPTY,
+                _mean(best),
+                _ppl(best),
+                _one([run.parameters.total for run in runs]),
+                _one([run.parameters.trainable for run in runs]),
+                _one([run.parameters.frozen for run in runs]),
+                _one([run.parameters.frozen_share for run in runs]),
+                _one([run.parameters.frozen_share_without_embedding for run in runs]),
+                Cell(_set([run.world_size for run in runs])),
+                Cell(_set([run.global_batch for run in runs])),
+                _mean([run.tokens_per_s_per_gpu for run in runs]),
+                _mean([run.elapsed_hours for run in runs]),
+                _mean([run.gpu_hours for run in runs]),
+                _largest([run.peak_gpu_mem_gb for run in runs]),
+            )
+        )
+    return Table("comparison", COMPARISON, tuple(rows), is_turned=len(rows) <= 6)
+
+
+def by_run(groups: Groups) -> Table:
+    """Return one row a run: every seed's value, so that nothing hides behind a mean."""
+    columns = (
+        Column("run", tables.TEXT), Column("group", tables.TEXT), Column("seed", tables.TEXT), Column("status", tables.TEXT),
+        Column("step", tables.STEP), Column("final_val_loss", tables.LOSS), Column("final_val_ppl", tables.PPL),
+        Column("best_val_ppl", tables.PPL), Column("best_step", tables.STEP), Column("tokens_per_s_per_gpu", tables.RATE),
+        Column("hours", tables.HOURS), Column("attempts", tables.COUNT),
+    )  # fmt: skip
+    rows = [
+        (
+            Cell(run.name), Cell(group), Cell(None if run.seed is None else str(run.seed)),
+            Cell(run.status + (f" ({run.reason})" if run.reason else "")), Cell(run.last_step),
+            Cell(run.final.loss if run.final else None), Cell(run.final.ppl if run.final else None),
+            Cell(run.best.ppl if run.best else None), Cell(run.best.step if run.best else None),
+            Cell(run.tokens_per_s_per_gpu), Cell(run.elapsed_hours), Cell(run.attempts),
+        )
+        for group, runs in groups.items() for run in runs
+    ]  # fmt: skip
+    return Table("runs", columns, tuple(rows))
+
+
+def parameters(groups: Groups, labels: Mapping[str, str]) -> Table:
+    """Return counts by group and kind of parameter."""
+    columns = (
+        Column("group", tables.TEXT), Column("embedding_params", tables.COUNT), Column("qk_params", tables.COUNT),
+        Column("other_params", tables.COUNT), Column("total_params", tables.COUNT), Column("trainable_params", tables.COUNT),
+        Column("frozen_params", tables.COUNT), Column("frozen_share", tables.PERCENT),
+        Column("frozen_share_without_embedding", tables.PERCENT),
+    )  # fmt: skip
+    rows = []
+    for group, runs in groups.items():
+        counts = [run.parameters for run in runs]
+        rest = [
+            None if p.total is None or p.embedding is None or p.qk is None else p.total - p.embedding - p.qk for p in counts
+        ]  # fmt: skip
+        rows.append(
+            (
+                Cell(labels.get(group) or group), _one([p.embedding for p in counts]), _one([p.qk for p in counts]), _one(rest),
+                _one([p.total for p in counts]), _one([p.trainable for p in counts]), _one([p.frozen for p in counts]),
+                _one([p.frozen_share for p in counts]), _one([p.frozen_share_without_embedding for p in counts]),
+            )
+        )  # fmt: skip
+    return Table("parameters", columns, tuple(rows))
+
+
+def layers(groups: Groups) -> Table | None:
+    """Return parameters by part of the model, the trainable ones by group; None where no treatment.json has layers."""
+    known = {
+        group: next(run.treatment for run in runs if run.treatment and run.treatment.layers)
+        for group, runs in groups.items()
+        if any(run.treatment and run.treatment.layers for run in runs)
+    }
+    if not known:
+        return None
+    names: dict[str, None] = {}
+    for treatment in known.values():
+        names.update(dict.fromkeys(layer.name for layer in treatment.layers))
+    found = {group: {layer.name: layer for layer in treatment.layers} for group, treatment in known.items()}
+    rows = []
+    for name in names:
+        cells = [found[group].get(name) for group in known]
+        totals = sorted({layer.total for layer in cells if layer})
+        rows.append(
+            (Cell(name), Cell(totals[0] if len(totals) == 1 else None), *(Cell(layer.trainable if layer else None) for layer in cells))
+        )
+    columns = (
+        Column("layer", tables.TEXT), Column("total_params", tables.COUNT),
+        *(Column(f"trainable_{group}", tables.COUNT, label=text("trainable_in", group=group)) for group in known),
+    )  # fmt: skip
+    return Table("layers", columns, tuple(rows))
+
+
+def efficiency(groups: Groups, labels: Mapping[str, str], target_loss: float | None) -> Table:
+    """Return what a loss costs: area under the loss curve, steps, tokens and GPU-hours to a target loss, loss per parameter.
+
+    The area is the mean validation loss over log tokens on the range that every run has; a run that never reaches the target is
+    censored: ``>`` and what it had spent.
+    """
+    baseline = next(iter(groups), None)
+    target = target_loss if target_loss is not None else _baseline_loss(groups)
+    low, high = _token_range(groups)
+    rows = []
+    for group, runs in groups.items():
+        reached = [reach(run, target) for run in runs] if target is not None else []
+        areas = [area(run, low, high) for run in runs]
+        trainable = _one([run.parameters.trainable for run in runs])
+        base = _one([run.parameters.trainable for run in groups[baseline]]) if baseline is not None else EMPTY
+        share = trainable.value / base.value if isinstance(trainable.value, int) and isinstance(base.value, int) else None
+        rows.append(
+            (
+                Cell(labels.get(group) or group), _mean(areas), *(_censored(reached, i) for i in range(3)), trainable, Cell(share),
+                _mean([run.final.loss for run in runs if run.final is not None]),
+            )
+        )  # fmt: skip
+    columns = (
+        Column("group", tables.TEXT), Column("curve_area", tables.LOSS), Column("steps_to_target", tables.STEP),
+        Column("tokens_to_target", tables.COUNT), Column("gpu_hours_to_target", tables.HOURS), Column("trainable_params", tables.COUNT),
+        Column("trainable_share", tables.PERCENT), Column("final_val_loss", tables.LOSS),
+    )  # fmt: skip
+    remarks = []
+    if target is not None:
+        key = "target_given" if target_loss is not None else "target_from_baseline"
+        remarks.append(text(key, loss=f"{target:.4f}", group=labels.get(baseline or "", "") or baseline or ""))
+    if math.isfinite(low) and high > low:
+        remarks.append(text("area_range", low=f"{low:,.0f}", high=f"{high:,.0f}"))
+    return Table("efficiency", columns, tuple(rows), remarks=tuple(remarks))
+
+
+def reach(run: LoadedRun, target: float) -> tuple[tuple[float | None, float | None, float | None], bool]:
+    """Return steps, tokens and GPU-hours until the first validation at or below the target, and whether it was reached.
+
+    GPU-hours are the run's wall clock up to then (validation and checkpoints included) times its GPUs.
+    """
+    table = run.validations
+    if table is None or not len(table.step):
+        return (None, None, None), False
+    hits = np.flatnonzero(table.loss <= target)
+    row = int(hits[0]) if len(hits) else len(table.step) - 1
+    hours: float | None = None
+    if run.gpu_hours is not None and run.elapsed_hours and run.curve is not None and np.isfinite(run.curve.time).any():
+        start = float(np.nanmin(run.curve.time))
+        spent = (float(table.time[row]) - start) / 3600
+        hours = spent * run.gpu_hours / run.elapsed_hours if math.isfinite(spent) and spent >= 0 else None
+    tokens = float(table.tokens[row])
+    return (float(table.step[row]), tokens if math.isfinite(tokens) else None, hours), bool(len(hits))
+
+
+def area(run: LoadedRun, low: float, high: float) -> float | None:
+    """Return the mean validation loss over log tokens between two token counts; None where the run doesn't cover them."""
+    table = run.validations
+    if table is None or not (high > low > 0):
+        return None
+    known = np.isfinite(table.tokens) & np.isfinite(table.loss) & (table.tokens > 0)
+    if np.count_nonzero(known) < 2:
+        return None
+    x, y = np.log(table.tokens[known]), table.loss[known]
+    if x[0] > math.log(low) + 1e-9 or x[-1] < math.log(high) - 1e-9:
+        return None
+    inside = x[(x > math.log(low)) & (x < math.log(high))]
+    points = np.concatenate([[math.log(low)], inside, [math.log(high)]])
+    return float(np.trapezoid(np.interp(points, x, y), points) / (points[-1] - points[0]))
+
+
+def _token_range(groups: Groups) -> tuple[float, float]:
+    lows, highs = [], []
+    for run in (run for runs in groups.values() for run in runs):
+        if run.validations is None or run.diverged:
+            continue
+        known = run.validations.tokens[np.isfinite(run.validations.tokens) & (run.validations.tokens > 0)]
+        if len(known) > 1:
+            lows.append(float(known[0]))
+            highs.append(float(known[-1]))
+    return (max(lows), min(highs)) if lows else (math.nan, math.nan)
+
+
+def _baseline_loss(groups: Groups) -> float | None:
+    first = next(iter(groups.values()), ())
+    losses = [run.final.loss for run in first if run.final is not None and math.isfinite(run.final.loss)]
+    return math.fsum(losses) / len(losses) if losses else None
+
+
+def _censored(reached: Sequence[tuple[tuple[float | None, ...], bool]], position: int) -> Cell:
+    """Return the median over runs, which is known as long as less than half of them are censored."""
+    known = sorted((value[position], not hit) for value, hit in reached if value[position] is not None)
+    if not known:
+        return EMPTY
+    values = sorted((math.inf if censored else float(v or 0.0)) for v, censored in known)
+    middle = values[(len(values) - 1) // 2]
+    if math.isinf(middle):
+        return Cell(max(float(v or 0.0) for v, _ in known), prefix="> ")
+    return Cell(middle)
+
+
+def _gap(runs: Sequence[LoadedRun], baseline: Sequence[LoadedRun], is_baseline: bool) -> Cell:
+    if is_baseline:
+        return EMPTY
+    step, _ = common_step([*runs, *baseline])
+    if step is None:
+        return EMPTY
+    means = []
+    for arm in (runs, baseline):
+        found = [loss_at(run, step) for run in arm if not run.diverged]
+        losses = [loss for loss, _ in filter(None, found)]
+        if not losses or any(run.diverged for run in arm):
+            return EMPTY
+        means.append(math.fsum(losses) / len(losses))
+    return Cell(math.expm1(means[0] - means[1]))
+
+
+def _states(runs: Sequence[LoadedRun]) -> str | Text | None:
+    if not runs:
+        return text("status_no_runs")
+    counts: dict[str, int] = {}
+    for run in runs:
+        counts[run.status] = counts.get(run.status, 0) + 1
+    return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
+def _seeds(runs: Sequence[LoadedRun], planned: Sequence[int]) -> str:
+    done = sum(run.finished or run.source == "log" for run in runs)
+    total = max(len(runs), len(planned))
+    return f"{done}/{total}" if done != total else str(total)
+
+
+def _span(values: Sequence[int | None]) -> int | str | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return known[0] if min(known) == max(known) else f"{min(known):,}–{max(known):,}"
+
+
+def _set(values: Sequence[int | None]) -> str | None:
+    known = sorted({value for value in values if value is not None})
+    return " / ".join(map(str, known)) or None
+
+
+def _mean(values: Sequence[float | None]) -> Cell:
+    mean, sd = mean_sd([value for value in values if value is not None])
+    return Cell(mean, sd)
+
+
+def _ppl(losses: Sequence[float]) -> Cell:
+    """Return exp of the mean loss (the geometric mean of PPL) with the standard deviation of PPL."""
+    mean, sd = mean_sd(losses)
+    if mean is None or not math.isfinite(mean):
+        return Cell(mean)
+    _, spread = mean_sd([math.exp(loss) for loss in losses])
+    return Cell(math.exp(mean), spread if sd is not None else None)
+
+
+def _one(values: Sequence[float | int | None]) -> Cell:
+    """Return what all runs of a group agree on; the values side by side where they don't."""
+    known = sorted({value for value in values if value is not None})
+    if not known:
+        return EMPTY
+    return Cell(known[0]) if len(known) == 1 else Cell(" / ".join(f"{value:,}" for value in known))
+
+
+def _largest(values: Sequence[float | None]) -> Cell:
+    known = [value for value in values if value is not None]
+    return Cell(max(known)) if known else EMPTY

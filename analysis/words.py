@@ -1,0 +1,58 @@
+"""Owns how a statement becomes a sentence in a language; leaves the sentences to ``words_en`` and ``words_zh``.
+
+Everything that a report says is a ``Text`` (a key and its values) until it is printed, so that one report can be printed in any language.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+LANGUAGES = ("en", "zh")
+"""Languages of a report; English is the default."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A sentence to be: its key in the catalogue and the values for its fields."""
+
+    key: str
+    """Key in the catalogue."""
+    values: tuple[tuple[str, Any], ...] = ()
+    """Field and value; a value may be a Text, or a tuple of values to be listed."""
+
+    def __str__(self) -> str:
+        return say(self, "en")
+
+
+def text(key: str, /, **values: Any) -> Text:
+    """Return a Text; unknown keys raise KeyError at once, so that a missing sentence is found by the test that makes it."""
+    catalogue("en")[key]
+    return Text(key, tuple(values.items()))
+
+
+def say(statement: Text | str, language: str) -> str:
+    """Return the sentence; plain strings are returned as they are (labels, user's words)."""
+    if isinstance(statement, str):
+        return statement
+    fields = {name: _value(value, language) for name, value in statement.values}
+    return catalogue(language)[statement.key].format(**fields)
+
+
+@cache
+def catalogue(language: str) -> Mapping[str, str]:
+    """Return the sentences of a language by key."""
+    module = importlib.import_module(f".words_{language}", __package__)
+    sentences: Mapping[str, str] = module.SENTENCES
+    return sentences
+
+
+def _value(value: Any, language: str) -> Any:
+    if isinstance(value, Text):
+        return say(value, language)
+    if isinstance(value, tuple):
+        return ("、" if language == "zh" else ", ").join(str(_value(item, language)) for item in value)
+    return value
