@@ -1,0 +1,103 @@
+"""Owns that a made folder is complete or absent: unfinished files lie in a scratch folder beside their final place.
+
+Leaves what the files are to those who make them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+SCRATCH_PREFIX = ".oelm-data-"
+
+
+@contextlib.contextmanager
+def scratch_folder(output: Path) -> Iterator[Path]:
+    """Give a folder on the output's own disk for unfinished files, removed at the end; clears those of killed makers.
+
+    A maker holds a lock on its folder for as long as it lives; the kernel frees it.
+    """
+    base = output if output.is_dir() else output.parent
+    base.mkdir(parents=True, exist_ok=True)
+    for left in base.glob(f"{SCRATCH_PREFIX}*"):
+        with _locked(left, wait=False) as ended:
+            if ended:
+                shutil.rmtree(left, ignore_errors=True)
+    while True:
+        scratch = base / f"{SCRATCH_PREFIX}{secrets.token_hex(4)}"  # not mkdtemp: its mode 0700 would stay
+        scratch.mkdir()
+        with _locked(scratch, wait=True) as held:
+            if not held:
+                continue  # another maker took it for a dead one's before the lock was held
+            try:
+                yield scratch
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+            return
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a folder's lock; yield whether it is there and locked (or, with ``wait``, there on a disk without locks)."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            locked = True
+        except OSError:
+            locked = wait
+        yield locked and folder.exists()
+    finally:
+        os.close(handle)
+
+
+def publish(scratch: Path, output: Path, names: Sequence[str], *, replace: bool) -> None:
+    """Bring finished files under their names: all at once where the output is new, else in the order of ``names``.
+
+    Raises:
+        FileExistsError: One of them is there already and ``replace`` is false.
+    """
+    if not output.exists():
+        try:
+            scratch.rename(output)
+        except OSError:
+            pass  # another maker was faster
+        else:
+            sync_folder(output.parent)
+            return
+    if not replace and (held := [name for name in names if (output / name).exists()]):
+        raise FileExistsError(errno.EEXIST, "appeared while this was made; look at it and run again", output / held[0])
+    # Old files go first, the last-named before the others: new files beside old ones must never be seen.
+    for name in reversed(names):
+        (output / name).unlink(missing_ok=True)
+    sync_folder(output)
+    for name in names:
+        (scratch / name).replace(output / name)
+    sync_folder(output)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a new file and wait until the disk has it."""
+    with open(path, "xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has the names in a folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

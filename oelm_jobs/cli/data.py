@@ -1,0 +1,187 @@
+"""Owns `oelm-data`: its words, its progress bar and what it prints; leaves the work to data_maker.py and data.py."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import UsageError
+from .common import group, narrate, project
+
+if TYPE_CHECKING:
+    from ..data import Manifest
+    from ..data_maker import Made, Report
+
+PATH = click.Path(path_type=Path)
+
+
+def vocab(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add ``--vocab``."""
+    return click.option(
+        "--vocab",
+        "vocab_size",
+        type=int,
+        metavar="N",
+        default=default,
+        show_default=True,
+        help="Entries of the vocabulary: 50257 is GPT-2's own, less truncates it (at least 257).",
+    )
+
+
+force = click.option("--force", is_flag=True, help="Replace other data in the output folder.")
+
+
+@group("oelm-data")
+def main() -> None:
+    """Make train.bin and val.bin from text, and check them."""
+
+
+@main.command(cls=click.Command)
+@vocab(1024)
+@click.option("--output", type=PATH, metavar="DIR", help="Folder to make.  [default: data/demo in the project]")
+@force
+def demo(vocab_size: int, output: Path | None, force: bool) -> None:
+    """Make a small data folder of the embedded novels, in seconds and without a network."""
+    from .. import data_maker
+
+    folder = output or _project_or_here() / "data" / "demo"
+    with _progress() as report:
+        made = data_maker.demo(folder, vocab_size=vocab_size, force=force, report=report)
+    _print(folder, made)
+
+
+@main.command(cls=click.Command)
+@click.argument("sources", nargs=-1, required=True, type=PATH, metavar="SOURCE...")
+@click.option("--output", required=True, type=PATH, metavar="DIR", help="Folder to make.")
+@vocab(50257)
+@click.option(
+    "--field",
+    metavar="NAME",
+    default="text",
+    show_default=True,
+    help="Column of parquet files or key of JSON lines that holds the text.",
+)
+@click.option(
+    "--val",
+    "validation",
+    multiple=True,
+    type=PATH,
+    metavar="SOURCE",
+    help="Validation text of its own (repeatable).  [default: sources named validation-… or …-valid, else a split]",
+)
+@click.option(
+    "--val-fraction",
+    type=float,
+    metavar="X",
+    default=0.05,
+    show_default=True,
+    help="Share of the sources that becomes validation where they are split.",
+)
+@click.option(
+    "--split",
+    "unit",
+    type=click.Choice(["auto", "document", "tail"]),
+    default="auto",
+    show_default=True,
+    help="Validate on documents chosen by hash or on the tail of each file; auto takes the tail for a few plain texts.",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    help="How many processes encode.  [default: one per CPU]",
+)
+@force
+def make(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
+    """Make a data folder of text: .txt, .jsonl or .parquet files, or folders of them (TinyStories in either form).
+
+    Documents in a .txt are separated by <|endoftext|>. Memory stays constant whatever the size of the text, and the
+    output appears under its name only when it is complete.
+    """
+    from .. import data_maker
+
+    with _progress() as report:
+        made = data_maker.make(sources, output, report=report, **options)
+    _print(output, made)
+
+
+@main.command(cls=click.Command)
+@click.argument("folder", type=PATH, metavar="DIR")
+def check(folder: Path) -> None:
+    """Verify sizes, hashes and that every id is below the vocabulary."""
+    from .. import data
+
+    manifest = data.check(folder)
+    if manifest is None:
+        narrate(f"{folder} has no {data.MANIFEST}: only the lengths could be checked")
+    else:
+        _describe(folder, manifest)
+    click.echo(f"{folder}: sound")
+
+
+def _project_or_here() -> Path:
+    """Return the project's folder, the current one outside of any project."""
+    try:
+        return project()
+    except UsageError:
+        return Path.cwd()
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Report]:
+    """Show a bar on stderr where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    words = {"hash": "reading for hashes", "encode": "encoding"}
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(words[stage], total=total)
+            progress.update(tasks[stage], completed=done)
+
+        yield report
+
+
+def _print(folder: Path, made: Made) -> None:
+    if made.up_to_date:
+        narrate(f"{folder} is up to date; `oelm-data check {folder}` verifies its hashes, --force makes it again")
+    _describe(folder, made.manifest)
+
+
+def _describe(folder: Path, manifest: Manifest) -> None:
+    names = [source.name for source in manifest.source]
+    of = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more" if names else "nothing"
+    click.echo(f"{folder}: {manifest.tokenizer.name} tokens of {of}")
+    for name, file in manifest.files.items():
+        click.echo(f"  {name:<10}{file.tokens:>13,} tokens {file.documents:>11,} documents {file.size / 1e6:>9.1f} MB")
+    split, duplicates = manifest.split, manifest.duplicates
+    if split.unit == "source":
+        click.echo(f"  validation: {', '.join(source.name for source in split.source)}")
+    elif split.val_fraction is not None:
+        unit = "documents" if split.unit == "document" else "text, the last part of each file"
+        click.echo(f"  validation: {split.val_fraction:.3g} of the {unit}")
+    if duplicates is not None:
+        val_documents = manifest.files["val.bin"].documents
+        click.echo(
+            f"  duplicates: {duplicates.val_in_train:,} of {val_documents:,} validation documents are in the training "
+            f"text too; {duplicates.within_train:,} training documents repeat another"
+        )

@@ -1,0 +1,190 @@
+"""Owns what a token folder is (`train.bin`, `val.bin`, `manifest.json`): reads and checks it.
+
+Leaves making one to data_maker.py; the trainer reads the files without this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from .errors import DataError
+
+VERSION = 1
+END_OF_TEXT = "<|endoftext|>"
+"""Ends every document; in a source it separates documents, whatever the source's format."""
+TRAIN, VAL, MANIFEST = "train.bin", "val.bin", "manifest.json"
+
+
+class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the ids mean."""
+
+    name: str
+    """``gpt2``, or ``gpt2-1024`` for its first 1,023 ranks."""
+    vocab_size: int
+    """Every id is below it."""
+    eot: int
+    """Ends each document."""
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of text that the tokens were made of."""
+
+    name: str
+    """Its path below the folder that was named, or its bare name."""
+    sha256: str
+    """Of the file as it was."""
+    size: int = 0
+    """Its length in bytes."""
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How validation was separated from training text."""
+
+    unit: str
+    """``document`` (chosen by hash), ``tail`` (the last part of each file) or ``source`` (files of its own)."""
+    val_fraction: float | None = None
+    """Share that was asked for; None with ``source``."""
+    source: list[Source] = []
+    """The validation files."""
+
+
+class TokenFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of ids."""
+
+    tokens: int
+    """How many ids."""
+    size: int
+    """Its length in bytes, twice the tokens."""
+    sha256: str
+    """Of its content."""
+    documents: int = 0
+    """How many documents, each ended by ``eot``."""
+
+
+class Duplicates(msgspec.Struct, frozen=True, kw_only=True):
+    """Documents that are equal to the letter (blanks at their ends aside)."""
+
+    val_in_train: int
+    """Validation documents that are training documents too: what a model may know by heart."""
+    within_train: int
+    """Training documents that repeat an earlier one."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a token folder holds and what it was made of; the content of ``manifest.json``."""
+
+    version: int = VERSION
+    """Of this format."""
+    tokenizer: Tokenizer
+    """What the ids mean."""
+    dtype: str = "uint16"
+    """Little-endian, flat."""
+    field: str | None = None
+    """Column or key that held the text, of sources that have such."""
+    source: list[Source]
+    """The text files, in order."""
+    split: Split
+    """How validation was separated."""
+    files: dict[str, TokenFile]
+    """By file name."""
+    duplicates: Duplicates | None = None
+    """None where they weren't counted."""
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a token folder, None where there is none (data without one are legal).
+
+    Raises:
+        DataError: There is one, and it can't be read.
+    """
+    path = folder / MANIFEST
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} can't be read: {error}", hint="oelm-data make … --force writes it anew") from error
+
+
+def hash_tokens(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
+    """Return the sha256 of a file in hexadecimal; streams."""
+    digest = hashlib.sha256()
+    with explained(path), open(path, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+            advance(len(chunk))
+    return digest.hexdigest()
+
+
+def check_tokens(path: Path, vocab_size: int) -> int:
+    """Return the number of ids in a file once all are known to be below ``vocab_size``; streams.
+
+    Raises:
+        DataError: It is missing, empty, of an odd length, or holds a larger id (says which and where).
+    """
+    import numpy as np
+
+    with explained(path):
+        size = path.stat().st_size
+        if size == 0 or size % 2:
+            raise DataError(f"{path} is no file of uint16 ids: its length is {size} bytes")
+        done = 0
+        with open(path, "rb") as stream:
+            while chunk := stream.read(1 << 20):
+                ids = np.frombuffer(chunk, dtype="<u2")
+                if int(ids.max()) >= vocab_size:
+                    at = int(np.argmax(ids >= vocab_size))
+                    raise DataError(
+                        f"{path}: token {done + at} is {ids[at]}, and the vocabulary's last id is {vocab_size - 1}"
+                    )
+                done += len(ids)
+    return done
+
+
+def check(folder: Path) -> Manifest | None:
+    """Verify a token folder against its manifest, or by itself where it has none (lengths alone); return the manifest.
+
+    Raises:
+        DataError: Names the first file that is missing or differs, and how.
+    """
+    manifest = read_manifest(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder", hint="oelm-data demo makes data/demo")
+    if manifest is None:
+        for name in (TRAIN, VAL):
+            check_tokens(folder / name, 1 << 16)
+        return None
+    if missing := {TRAIN, VAL} - set(manifest.files):
+        raise DataError(
+            f"{folder / MANIFEST} says nothing of {', '.join(sorted(missing))}", hint="make the data again with --force"
+        )
+    for name, said in manifest.files.items():
+        path = folder / name
+        with explained(path):
+            size = path.stat().st_size
+        if size != said.size or size != 2 * said.tokens:
+            raise DataError(
+                f"{path} is {size} bytes long; its manifest says {said.size} ({said.tokens} tokens)",
+                hint="make it again with --force",
+            )
+        check_tokens(path, manifest.tokenizer.vocab_size)
+        if (found := hash_tokens(path)) != said.sha256:
+            raise DataError(
+                f"{path} was changed: its sha256 is {found}; its manifest says {said.sha256}",
+                hint="make it again with --force",
+            )
+    return manifest
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors into DataError; the one that names a file of its own keeps that name."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename or path}: {error.strerror or error}") from error
