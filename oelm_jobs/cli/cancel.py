@@ -1,0 +1,43 @@
+"""``oelm-cancel``: ends runs with all their processes."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from ..errors import UsageError
+from .common import command, confirm, project
+
+
+@command("oelm-cancel")
+@click.argument("names", nargs=-1, metavar="[STUDY|GROUP|RUN]...")
+@click.option("--study", metavar="NAME", help="Only this study.")
+@click.option("--all", "everything", is_flag=True, help="Every run of this project that isn't over.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool, as_json: bool) -> None:
+    """Cancel runs.
+
+    They write a checkpoint first; submitting them again goes on from there. Cancelling a run that is over does nothing.
+    """
+    from .. import workflow
+    from ..store import Store
+    from .select import select
+
+    if not names and study is None and not everything:
+        raise UsageError("name a study, a group or a run", hint="or give --all; oelm-status lists them")
+    root = project()
+    with Store() as store:
+        chosen = workflow.refresh(store, root, select(store, root, names, study)).runs
+        alive = [run for run in chosen if not run.state.is_final]
+        if len(alive) > 1:
+            listed = ", ".join(run.name for run in alive[:8]) + (", …" if len(alive) > 8 else "")
+            confirm(f"Cancel {len(alive)} runs ({listed})?", yes=yes)
+        done = workflow.cancel(store, root, alive) if alive else {}
+    answers = {run.name: done.get(run.name, f"is {run.state} already") for run in chosen}
+    if as_json:
+        click.echo(json.dumps({"version": 1, "runs": answers}, indent=1))
+        return
+    for name, answer in answers.items():
+        click.echo(f"{name}: {answer}")

@@ -1,0 +1,42 @@
+"""``oelm``: the umbrella over all commands; each is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from .common import CONTEXT
+
+COMMANDS = {
+    "submit": "Put runs where the GPUs are.",
+    "status": "Show where runs stand.",
+    "logs": "Print a run's log.",
+    "cancel": "End runs.",
+    "report": "Tables, verdicts and figures.",
+    "data": "Make train.bin and val.bin from text.",
+}
+"""Command to its line in the overview."""
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"oelm_jobs.cli.{cmd_name}").main
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group("oelm", cls=_Commands, context_settings=CONTEXT)
+def main() -> None:
+    """Run a few groups of training experiments on GPUs that are somewhere else, and get an answer that holds.
+
+    Each command also exists under its dashed name: oelm-submit, oelm-status and so on.
+    """

@@ -1,0 +1,54 @@
+"""Owns how words on a command line pick runs of the store (studies, groups, runs); leaves what happens to them to the
+commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UsageError, valid_choices
+from ..store import Store, StoredRun
+
+
+def select(store: Store, project: Path, words: Sequence[str], study: str | None = None) -> list[StoredRun]:
+    """Return the project's runs that the words name, each a study, a group or a run; all of them without words.
+
+    Raises:
+        UsageError: A word or the study names nothing.
+    """
+    runs = store.runs(project)
+    if study is not None:
+        if study not in {run.study for run in runs}:
+            raise UsageError(
+                f"no run of study {study!r} was submitted here; {valid_choices(study, {run.study for run in runs})}",
+                hint=f"submit it: oelm-submit --study {study}",
+            )
+        runs = [run for run in runs if run.study == study]
+    if not words:
+        return runs
+    chosen: list[StoredRun] = []
+    for word in words:
+        found = [run for run in runs if word in (run.name, run.study, f"{run.study}/{run.name}")]
+        found = found or [run for run in runs if run.group == word]
+        if not found:
+            known = {run.name for run in runs} | {run.group for run in runs} | {run.study for run in runs}
+            raise UsageError(
+                f"{word!r} names no study, group or run that was submitted here; {valid_choices(word, known)}"
+            )
+        chosen += found
+    return [run for run in runs if run in chosen]
+
+
+def select_one(store: Store, project: Path, word: str, study: str | None = None) -> StoredRun:
+    """Return the one run that a word names.
+
+    Raises:
+        UsageError: It names none, or several.
+    """
+    found = select(store, project, [word], study)
+    exact = [run for run in found if run.name == word] or found
+    if len(exact) > 1:
+        names = ", ".join(f"{run.study}/{run.name}" for run in exact[:10])
+        raise UsageError(f"{word!r} names {len(exact)} runs: {names}", hint="name one of them")
+    return exact[0]

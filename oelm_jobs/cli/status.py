@@ -1,0 +1,62 @@
+"""``oelm-status``: where every run stands, as its target says."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from .common import command, narrate, project
+
+
+@command("oelm-status")
+@click.argument("names", nargs=-1, metavar="[STUDY|GROUP|RUN]...")
+@click.option("--study", metavar="NAME", help="Only this study.")
+@click.option(
+    "--state", "states", multiple=True, metavar="STATE", help="Only runs in this state; repeatable, or a,b,c."
+)
+@click.option("--watch", is_flag=True, help="Redraw until interrupted.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(names: tuple[str, ...], study: str | None, states: tuple[str, ...], watch: bool, as_json: bool) -> None:
+    """Show where runs stand: state, progress, losses, rate and the expected rest."""
+    from .. import workflow
+    from ..store import Store
+    from . import view
+    from .select import select
+
+    root = project()
+    wanted = _states(states)
+    with Store() as store:
+
+        def poll() -> workflow.View:
+            found = workflow.refresh(store, root, select(store, root, names, study))
+            return workflow.View(
+                runs=tuple(run for run in found.runs if not wanted or run.state in wanted),
+                unreachable=found.unreachable,
+                at=found.at,
+            )
+
+        if watch:
+            try:
+                view.watch(poll, until_final=False)
+            except KeyboardInterrupt:
+                return
+        shown = poll()
+        if as_json:
+            click.echo(json.dumps(view.as_json(shown), indent=1))
+        elif shown.runs or shown.unreachable:
+            click.echo(view.render(shown))
+        else:
+            narrate("No run yet. Submit some: oelm-submit" if not wanted else "No run is in that state.")
+
+
+def _states(values: tuple[str, ...]) -> set[str]:
+    from ..errors import UsageError, valid_choices
+    from ..spec import State
+    from .common import split_names
+
+    wanted = {value.upper() for value in split_names(values)}
+    for value in wanted:
+        if value not in State.__members__:
+            raise UsageError(f"--state {value}: {valid_choices(value, State.__members__)}")
+    return wanted

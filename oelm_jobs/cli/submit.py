@@ -1,0 +1,281 @@
+"""``oelm-submit``: puts runs where the GPUs are, each at most once."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import RunFailed, UsageError
+from .common import command, narrate, project, split_names
+
+if TYPE_CHECKING:
+    from ..workflow import Plan, Submitted
+
+
+@command("oelm-submit")
+@click.option(
+    "--study", metavar="NAME", help="Study in jobs/ (or a .toml file); without it, the one with default = true."
+)
+@click.option(
+    "--group", "--groups", "groups", multiple=True, metavar="NAME", help="Only this group; repeatable, or a,b,c."
+)
+@click.option("--target", "target_name", default="local", show_default=True, metavar="NAME", help="Where to run.")
+@click.option(
+    "--mode",
+    type=click.Choice(["sequential", "parallel"]),
+    default="sequential",
+    show_default=True,
+    help="Each run after the one before it, or each as soon as it has its devices.",
+)
+@click.option("--seeds", metavar="N,N", help="These seeds instead of the study's.")
+@click.option(
+    "--num-seeds", type=click.IntRange(1), metavar="N", help="The study's seeds, continued upward to N of them."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a train key for these runs; needs --tag."
+)
+@click.option("--tag", default="", metavar="TAG", help="Name these runs apart from the study's own.")
+@click.option(
+    "--stop-on-failure", is_flag=True, help="A failed run cancels the ones behind it (default: they run all the same)."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Show what would be done; needs no data, GPU or network, leaves nothing behind."
+)
+@click.option("--script", is_flag=True, help="With --dry-run: print the launch scripts alone, ready to paste.")
+@click.option("--wait", is_flag=True, help="Stay and show progress; exit code 1 when a run failed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(
+    study: str | None,
+    groups: tuple[str, ...],
+    target_name: str,
+    mode: str,
+    seeds: str | None,
+    num_seeds: int | None,
+    settings: tuple[str, ...],
+    tag: str,
+    stop_on_failure: bool,
+    dry_run: bool,
+    script: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Submit a study's runs.
+
+    What is running or done is left alone; what failed or was cancelled goes on from its last checkpoint. The terminal
+    may be closed as soon as this returns.
+    """
+    from .. import workflow
+    from ..store import Store
+    from ..study import load_study
+    from ..targets import load_target
+
+    if script and not dry_run:
+        raise UsageError("--script goes with --dry-run")
+    root = project()
+    chosen = load_study(root, study)
+    target = load_target(root, target_name)
+    wanted: dict[str, Any] = {
+        "groups": split_names(groups),
+        "seeds": _seeds(seeds, num_seeds, chosen.seeds),
+        "tag": tag,
+        "overrides": _settings(settings),
+        "mode": mode,
+        "stop_on_failure": stop_on_failure,
+    }
+    if dry_run:
+        _show_plan(workflow.make_plan(root, chosen, target, **wanted), script=script, as_json=as_json)
+        return
+    from ..connections import connect
+
+    data_hash = workflow.data_hash(target, connect(target, root).root, chosen)
+    plan = workflow.make_plan(root, chosen, target, **wanted, data_hash=data_hash)
+    with Store() as store:
+        submitted = workflow.submit(plan, store)
+        _show_submitted(plan, submitted, as_json=as_json and not wait)
+        if wait:
+            _wait(plan, store, as_json=as_json)
+
+
+def _seeds(listed: str | None, number: int | None, own: tuple[int, ...]) -> tuple[int, ...]:
+    if listed is not None and number is not None:
+        raise UsageError("--seeds and --num-seeds exclude each other")
+    if listed is not None:
+        try:
+            seeds = tuple(dict.fromkeys(int(part) for part in listed.split(",")))
+        except ValueError:
+            raise UsageError(f"--seeds {listed}: give whole numbers with commas between them, as in 42,43,44") from None
+        if min(seeds) < 0:
+            raise UsageError(f"--seeds {listed}: seeds are not negative")
+        return seeds
+    if number is not None:
+        more = (seed for seed in range(own[0], own[0] + number + len(own)) if seed not in own)
+        return (*own, *more)[:number]
+    return ()
+
+
+def _settings(settings: tuple[str, ...]) -> dict[str, str]:
+    values = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key or not value:
+            raise UsageError(f"--set {setting}: give KEY=VALUE, as in --set max_steps=1000")
+        values[key.strip().replace("-", "_")] = value.strip()
+    return values
+
+
+def _show_plan(plan: Plan, *, script: bool, as_json: bool) -> None:
+    from .. import snapshot, workflow
+    from ..connections import connect
+    from ..store import Store, state_folder
+    from ..study import command as command_of
+    from .view import duration
+
+    if script:
+        scripts = workflow.render(
+            plan, plan.runs, "by-hand", snapshot.take(plan.project), connect(plan.target, plan.project), live=True
+        )
+        click.echo("\n".join(scripts[run.run_dir] for run in plan.runs), nl=False)
+        return
+    expected: dict[str, float] = {}
+    if (state_folder() / "runs.sqlite3").exists():  # a dry run makes no store
+        with Store() as store:
+            expected = workflow.expected_seconds(store, plan)
+    runs: list[dict[str, Any]] = []
+    start: float | None = 0.0
+    for run in plan.runs:
+        seconds = expected.get(run.name)
+        runs.append(
+            {
+                "run": run.name,
+                "group": run.group,
+                "label": run.label,
+                "seed": run.seed,
+                "gpus": list(run.gpus) if isinstance(run.gpus, tuple) else run.gpus,
+                "world_size": run.world_size,
+                "global_batch": run.global_batch,
+                "batch_size": run.train["batch_size"],
+                "accumulation": run.train["gradient_accumulation_steps"],
+                "command": command_of(run),
+                "run_dir": run.run_dir,
+                "start_s": start,
+                "duration_s": seconds,
+            }
+        )
+        if plan.mode == workflow.SEQUENTIAL:
+            start = None if start is None or seconds is None else start + seconds
+    if as_json:
+        differences = [
+            {"key": d.key, "kind": d.kind, "values": dict(d.values), "reason": d.reason} for d in plan.differences
+        ]
+        content = {
+            "version": 1,
+            "study": plan.study.name,
+            "target": plan.target.name,
+            "mode": plan.mode,
+            "executed": False,
+        }
+        click.echo(json.dumps({**content, "runs": runs, "differences": differences}, indent=1))
+        return
+    click.echo(click.style(f"Plan of study {plan.study.name}: not executed", bold=True))
+    if plan.study.question:
+        click.echo(f"  question  {plan.study.question}")
+    click.echo(f"  groups    {', '.join(dict.fromkeys(run.group for run in plan.runs))}")
+    click.echo(f"  seeds     {', '.join(dict.fromkeys(str(run.seed) for run in plan.runs))}")
+    click.echo(f"  target    {plan.target.name} ({plan.root})")
+    after = {"sequential": "one after the other, in this order", "parallel": "each as soon as it has its devices"}
+    click.echo(f"  mode      {plan.mode}: {after[plan.mode]}")
+    for difference in plan.differences:
+        values = ", ".join(f"{group} {value}" for group, value in difference.values.items())
+        click.echo(f"  unequal   {difference.key} ({values}){': ' + difference.reason if difference.reason else ''}")
+    for number, row in enumerate(runs, start=1):
+        click.echo()
+        click.echo(click.style(f"{number}. {row['run']}", bold=True) + f"  {row['label']}, seed {row['seed']}")
+        gpus = row["gpus"]
+        which = (
+            f"GPUs {', '.join(map(str, gpus))}"
+            if isinstance(gpus, list)
+            else f"any {gpus} GPU{'s' if gpus > 1 else ''}"
+        )
+        click.echo(f"   devices   {which} (CPU slots where there is none); world size {row['world_size']}")
+        accumulated = f" x {row['accumulation']} accumulated" if row["accumulation"] > 1 else ""
+        click.echo(
+            f"   batch     {row['global_batch']} sequences per step = {row['batch_size']} per GPU (--batch_size)"
+            f" x {row['world_size']} processes{accumulated}"
+        )
+        click.echo(f"   command   {shlex.join(row['command'])}")
+        click.echo(f"   output    {row['run_dir']}")
+        begin = "unknown" if row["start_s"] is None else "when its devices are free"
+        if row["start_s"]:
+            begin = f"in about {duration(row['start_s'])}"
+        if row["start_s"] is None and plan.mode == workflow.SEQUENTIAL:
+            begin = f"after {runs[number - 2]['run']}"
+        lasts = "unknown until a run of this group has been measured here"
+        click.echo(
+            f"   start     {begin}; duration {'about ' + duration(row['duration_s']) if row['duration_s'] else lasts}"
+        )
+    narrate(
+        "\nNothing was submitted. Without --dry-run, this is; with --script, the complete launch scripts are printed."
+    )
+
+
+def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool) -> None:
+    if as_json:
+        runs = [
+            {
+                "run": s.run.name,
+                "state": str(s.state),
+                "submitted": not s.note,
+                "note": s.note,
+                "run_dir": s.run.run_dir,
+            }
+            for s in submitted
+        ]
+        click.echo(
+            json.dumps({"version": 1, "study": plan.study.name, "target": plan.target.name, "runs": runs}, indent=1)
+        )
+        return
+    for difference in plan.differences:
+        if difference.reason:
+            narrate(f"unequal by declaration: {difference.key}: {difference.reason}")
+    for item in submitted:
+        click.echo(
+            f"{item.run.name}: {'submitted to ' + plan.target.name if not item.note else 'left alone, ' + item.note}"
+        )
+    if any(not item.note for item in submitted):
+        narrate("Runs go on without this terminal. Watch them: oelm-status --watch")
+
+
+def _wait(plan: Plan, store: Any, *, as_json: bool) -> None:
+    from .. import workflow
+    from ..spec import State
+    from . import view
+
+    names = [run.name for run in plan.runs]
+
+    def poll() -> workflow.View:
+        runs = [run for run in store.runs(plan.project, plan.study.name) if run.name in names]
+        return workflow.refresh(store, plan.project, runs)
+
+    try:
+        last = view.watch(poll, until_final=True) if not as_json else _wait_silently(poll)
+    except KeyboardInterrupt:
+        narrate("\nNo longer waiting; the runs go on. Come back with: oelm-status --watch; end them with: oelm-cancel")
+        raise SystemExit(130) from None
+    if as_json:
+        click.echo(json.dumps(view.as_json(last), indent=1))
+    failed = [run.name for run in last.runs if run.state is not State.DONE]
+    if failed:
+        raise RunFailed(f"not done: {', '.join(failed)}", hint=f"what it said: oelm-logs {failed[0]}")
+
+
+def _wait_silently(poll: Any) -> Any:
+    import time
+
+    while True:
+        last = poll()
+        if all(run.state.is_final for run in last.runs):
+            return last
+        time.sleep(1.0)
