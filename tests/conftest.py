@@ -1,0 +1,54 @@
+"""Owns what tests of the toolkit share: isolation from the user's own files, a small project, real runs that never outlive a test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import REPOSITORY, TINY_STUDY, end_all, write_tokens
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep state, leases and configuration of a test to itself; one thread per process."""
+    place = tmp_path_factory.mktemp("user")
+    for variable in [name for name in os.environ if name.startswith("OELM_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("OELM_STATE_DIR", str(place / "state"))
+    monkeypatch.setenv("OELM_LEASE_DIR", str(place / "leases"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(place / "config"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (place / "leases").mkdir()
+    yield
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    """A project with the real trainer and a study called ``tiny``; what still runs in it at the end is ended."""
+    root = tmp_path / "project"
+    (root / "jobs").mkdir(parents=True)
+    (root / "jobs" / "tiny.toml").write_text(TINY_STUDY)
+    shutil.copytree(REPOSITORY / "train", root / "train", ignore=shutil.ignore_patterns("__pycache__"))
+    write_tokens(root / "data" / "tiny" / "train.bin", 4000, 64)
+    write_tokens(root / "data" / "tiny" / "val.bin", 800, 64)
+    yield root
+    end_all(root)
+
+
+@pytest.fixture
+def oelm(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command of the toolkit in the project: ``oelm("status", "--json")``."""
+
+    def run(name: str, *arguments: str, cwd: Path = project, check: bool = True) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-c", f"from oelm_jobs.cli.{name} import main; main()", *arguments]
+        done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+        assert not check or done.returncode == 0, done.stderr + done.stdout
+        return done
+
+    return run

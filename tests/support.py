@@ -1,0 +1,161 @@
+"""Owns how tests make projects, runs and token files, and how they wait; leaves fixtures to conftest."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from oelm_jobs import render
+from oelm_jobs.agent import cancel, launch, probe, rundir
+from oelm_jobs.spec import Run
+from oelm_jobs.targets import LOCAL
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+TINY_STUDY = """
+question = "Does the machinery work?"
+factors = ["model_type", "freeze_qk"]
+seeds = [42]
+max_retries = 0
+[train]
+data_path = "data/tiny/train.bin"
+vocab_size = 64
+global_batch = 4
+d_model = 16
+num_layers = 1
+num_heads = 2
+d_ff = 32
+seq_len = 16
+dropout = 0.0
+max_steps = 12
+warmup_steps = 2
+log_interval = 2
+val_interval = 6
+val_batches = 2
+save_interval = 6
+[groups]
+gpt_base = { label = "Group A: GPT-Base", model_type = "gpt" }
+oelm_no_freeze = { label = "Group B: OELM-NoFreeze", model_type = "oelm", freeze_qk = false }
+oelm_freeze = { label = "Group C: OELM-Freeze", model_type = "oelm", freeze_qk = true }
+[hypotheses]
+H1 = { metric = "trainable_params", group = "oelm_freeze", against = "oelm_no_freeze", reduction = [0.10, 0.20] }
+H2 = { metric = "final_val_ppl", group = "oelm_freeze", against = "oelm_no_freeze", equivalent_within = 0.05 }
+H3 = { metric = "speed", group = "oelm_freeze", against = "oelm_no_freeze", ratio_at_least = 1.0, margin = 0.02 }
+H4 = { metric = "final_val_ppl", group = "oelm_freeze", against = "gpt_base", at_most_above = 0.10 }
+"""
+"""Three groups that train for a few seconds."""
+
+
+def write_tokens(path: Path, count: int, vocab_size: int) -> None:
+    """Write a token file that a model can learn something from: runs of neighbouring ids."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ids = bytearray()
+    value = 1
+    for position in range(count):
+        value = (value * 5 + 3 + position // 7) % vocab_size
+        ids += (value if position % 3 else (value + 1) % vocab_size).to_bytes(2, "little")
+    path.write_bytes(bytes(ids))
+
+
+def end_all(root: Path) -> None:
+    """End every run below ``root``."""
+    run_dirs = [str(path.parent) for path in root.rglob(rundir.CONTROL) if (path / rundir.CLAIM).exists()]
+    if run_dirs:
+        cancel.cancel({"run_dirs": run_dirs})
+
+
+def wait_until(condition: Callable[[], Any], what: str, patience_s: float = 60.0) -> Any:
+    """Return the condition's first true value; fail when it stays false."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"waited {patience_s} s in vain for {what}")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a JSON file's object."""
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def outcome_of(status: str, reason: str = "") -> list[str]:
+    """Return a command that ends at once and leaves the outcome record of a trainer."""
+    program = (
+        "import json, os, pathlib; out = pathlib.Path(os.environ['OELM_RUN_DIR'], '.oelm', 'outcome.json');"
+        f" out.write_text(json.dumps({{'attempt': os.environ['OELM_ATTEMPT'], 'status': {status!r}, 'reason': {reason!r}}}))"
+    )
+    return [sys.executable, "-S", "-c", program]
+
+
+def sleeping(seconds: float = 600.0) -> list[str]:
+    """Return a command that does nothing for a long time."""
+    return [sys.executable, "-S", "-c", f"import time; time.sleep({seconds})"]
+
+
+def make_run(root: Path, name: str, **changes: Any) -> Run:
+    """Return a run below ``root`` as plan_runs would make it."""
+    values: dict[str, Any] = {
+        "name": name, "study": "s", "group": name, "label": name, "seed": 42, "tag": "", "target": "local",
+        "run_dir": str(root / f"exp_{name}"), "gpus": 1, "port": None, "global_batch": 4, "factors": {},
+        "train": {"max_steps": 1, "seq_len": 1}, "max_retries": 0, "fingerprint": "f" * 64,
+    }  # fmt: skip
+    return Run(**{**values, **changes})
+
+
+def script_of(root: Path, run: Run, command: Sequence[str], token: str, target: Any = LOCAL, **extra: Any) -> str:
+    """Return the run's launch script with any command in place of training."""
+    gpus = list(run.gpus) if isinstance(run.gpus, tuple) else run.gpus
+    record = {
+        "token": token, "run": run.name, "run_dir": run.run_dir, "gpus": gpus, "port": run.port, "study": run.study,
+        "fingerprint": run.fingerprint, "max_retries": run.max_retries, **extra,
+    }  # fmt: skip
+    return render.script(
+        REPOSITORY,
+        target,
+        run,
+        record,
+        command=command,
+        python=sys.executable,
+        supervisor=[sys.executable, "-m", "oelm_jobs.agent"],
+        code=str(root),
+    )
+
+
+def launch_runs(
+    root: Path, runs: Sequence[tuple[Run, Sequence[str]]], token: str = "t1", **extra: Any
+) -> dict[str, Any]:
+    """Launch runs as a submission of ``token``; sequential where ``after`` is given as True."""
+    sequential, requests, before = extra.pop("sequential", False), [], None
+    for run, command in runs:
+        script = script_of(root, run, command, token, **extra, after=before if sequential else None)
+        requests.append({"run_dir": run.run_dir, "token": token, "script": script})
+        before = run.run_dir
+    return launch.launch({"root": str(root), "token": token, "runs": requests})
+
+
+def state(run: Run) -> dict[str, Any]:
+    """Return what a probe says of a run."""
+    row: dict[str, Any] = probe.probe({"run_dirs": [run.run_dir]})["runs"][run.run_dir]
+    return row
+
+
+def wait_for_state(run: Run, *wanted: str, patience_s: float = 60.0) -> dict[str, Any]:
+    """Return the probe's row once the run is in one of the states."""
+    return wait_until(
+        lambda: row if (row := state(run))["state"] in wanted else None,
+        f"{run.name} to be {wanted}: {state(run)}",
+        patience_s,
+    )  # type: ignore[no-any-return]
+
+
+def shell(command: Sequence[str]) -> str:
+    """Return a command as a line of shell."""
+    return shlex.join(command)

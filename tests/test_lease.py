@@ -1,0 +1,163 @@
+"""Devices of a plain host: first come first served, all or nothing, released by the kernel; processes race for real."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from oelm_jobs.agent import lease
+from tests.support import wait_until
+
+HOLDER = """
+import os, sys, time
+from oelm_jobs.agent import lease
+request = eval(sys.argv[1])
+held = lease.acquire(request, queued_at=float(sys.argv[2]), token=sys.argv[3], run=sys.argv[3], run_dir="/" + sys.argv[3],
+                     say=lambda text: print("says", text, flush=True))
+print("has", ",".join(device.label for device in held.devices), flush=True)
+with open(sys.argv[4], "a") as journal:
+    for device in held.devices:
+        journal.write(f"+{device.label} {sys.argv[3]}\\n")
+    journal.flush()
+    time.sleep(float(sys.argv[5]))
+    for device in held.devices:
+        journal.write(f"-{device.label} {sys.argv[3]}\\n")
+    journal.flush()
+held.release()
+"""
+
+
+@pytest.fixture
+def four_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a stand-in nvidia-smi that answers from a file on PATH; return that file."""
+    table = tmp_path / "gpus.csv"
+    table.write_text("".join(f"{i}, GPU-uuid-{i}, NVIDIA RTX A5000, 24564, 12, 0\n" for i in range(4)))
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ncat {table}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return table
+
+
+class Holder:
+    """A process that asks for devices and keeps them."""
+
+    def __init__(self, tmp_path: Path, request: object, at: float, name: str, seconds: float = 600.0) -> None:
+        self.output = tmp_path / f"{name}.out"
+        with open(self.output, "wb") as out:
+            argv = [sys.executable, "-c", HOLDER, repr(request), str(at), name, str(tmp_path / "journal"), str(seconds)]
+            self.process = subprocess.Popen(argv, stdout=out, stderr=out)
+
+    @property
+    def devices(self) -> str:
+        for line in self.output.read_text().splitlines():
+            if line.startswith("has "):
+                return line[4:]
+        return ""
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def holders(tmp_path: Path):
+    made: list[Holder] = []
+
+    def make(*arguments: object, **options: float) -> Holder:
+        made.append(Holder(tmp_path, *arguments, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for holder in made:
+        if holder.process.poll() is None:
+            holder.kill()
+
+
+def test_exact_indices_and_counts_are_granted_all_or_nothing(four_gpus, holders) -> None:
+    first = holders((0, 1), 1.0, "a")
+    wait_until(lambda: first.devices == "gpu:0,gpu:1", "a's GPUs")
+    second = holders(3, 2.0, "b")
+    third = holders(1, 3.0, "c")
+    wait_until(lambda: "waiting for 3 GPUs" in second.output.read_text(), "b to wait")
+    wait_until(lambda: "waiting behind b" in third.output.read_text(), "c to wait its turn")
+    time.sleep(1.5)
+    assert not second.devices and not third.devices, "two are free: too few for b, and c does not overtake it"
+    first.kill()
+    wait_until(lambda: len(second.devices.split(",")) == 3, "b's GPUs once the kernel released a's")
+    wait_until(lambda: third.devices, "c's GPU")
+
+
+def test_disjoint_exact_requests_do_not_wait_for_each_other(four_gpus, holders) -> None:
+    first = holders((0, 1), 1.0, "a")
+    wait_until(lambda: first.devices, "a's GPUs")
+    holders((1, 2), 2.0, "b")
+    last = holders((3,), 3.0, "c")
+    wait_until(lambda: last.devices == "gpu:3", "c's GPU")
+
+
+def test_a_gpu_that_others_compute_on_is_passed_over(four_gpus, holders) -> None:
+    lines = four_gpus.read_text().splitlines()
+    lines[0] = "0, GPU-uuid-0, NVIDIA RTX A5000, 24564, 9000, 90"
+    four_gpus.write_text("\n".join(lines) + "\n")
+    holder = holders(2, 1.0, "a")
+    wait_until(lambda: holder.devices == "gpu:1,gpu:2", "two that are free")
+    pinned = holders((0,), 2.0, "b")
+    wait_until(lambda: "in use without a lease: gpu:0" in pinned.output.read_text(), "b to say why it waits")
+
+
+def test_what_the_host_has_not_got_is_refused_at_once(four_gpus) -> None:
+    with pytest.raises(lease.ImpossibleRequest, match="asks for GPU 7; this host has 0, 1, 2, 3"):
+        lease.acquire((0, 7), queued_at=1.0, token="a", run="a", run_dir="/a")
+    with pytest.raises(lease.ImpossibleRequest, match="asks for 5 GPUs; this host has 4"):
+        lease.acquire(5, queued_at=1.0, token="a", run="a", run_dir="/a")
+
+
+def test_the_table_shows_who_holds_what_and_who_waits(four_gpus, holders) -> None:
+    first = holders((0, 1, 2, 3), 1.0, "a")
+    wait_until(lambda: first.devices, "a's GPUs")
+    second = holders(1, 2.0, "b")
+    wait_until(lambda: "says" in second.output.read_text(), "b to wait")
+    table = lease.table()
+    assert [row["run"] for row in table["devices"]] == ["a"] * 4
+    assert [ticket["run"] for ticket in table["queue"]] == ["b"]
+    second.kill()
+    assert lease.table()["queue"] == []
+
+
+def test_a_lease_confines_a_process_to_its_devices(four_gpus) -> None:
+    held = lease.acquire((1, 3), queued_at=1.0, token="a", run="a", run_dir="/a")
+    assert held.environment() == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "GPU-uuid-1,GPU-uuid-3"}
+    held.release()
+    held.release()
+    assert lease.table()["devices"][1]["run"] == ""
+
+
+def test_cpu_slots_are_leased_by_the_same_code() -> None:
+    slots = len(os.sched_getaffinity(0))
+    held = lease.acquire(tuple(range(slots)), queued_at=1.0, token="a", run="a", run_dir="/a")
+    assert [device.label for device in held.devices] == [f"cpu:{i}" for i in range(slots)]
+    assert held.environment()["OMP_NUM_THREADS"] == "1"
+    held.release()
+
+
+def test_many_racing_processes_never_share_a_device(four_gpus, holders, tmp_path: Path) -> None:
+    racers = [holders(1 + i % 3, 1.0 + i * 1e-3, f"r{i:02d}", seconds=0.01) for i in range(24)]
+    for racer in racers:
+        assert racer.process.wait(240) == 0, racer.output.read_text()
+    owner: dict[str, str] = {}
+    for line in (tmp_path / "journal").read_text().splitlines():
+        device, name = line[1:].split()
+        if line[0] == "+":
+            assert device not in owner, f"{name} got {device} while {owner[device]} had it"
+            owner[device] = name
+        else:
+            assert owner.pop(device) == name
+    assert not owner

@@ -1,0 +1,95 @@
+"""The client's index: migrations, concurrent writers, and who gets a run."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oelm_jobs import store as stores
+from oelm_jobs.errors import StoreError
+from oelm_jobs.spec import State
+from oelm_jobs.store import Store
+from tests.support import make_run
+
+WRITER = """
+import sys
+from pathlib import Path
+from oelm_jobs.store import Store
+from tests.support import make_run
+with Store() as store:
+    for i in range(40):
+        run = make_run(Path("/p"), f"r{sys.argv[1]}-{i}")
+        store.intend(Path("/p"), "local", "/p", f"t{sys.argv[1]}-{i}", "{}", [run], lambda run: {}, lambda known: False)
+        store.answer(f"t{sys.argv[1]}-{i}", "accepted", states={run.run_dir: ("QUEUED", "")})
+"""
+
+
+def intend(store: Store, *runs, token: str = "t", again: bool = False) -> list[str]:
+    taken = store.intend(
+        Path("/p"), "local", "/p", token, "{}", runs, lambda run: {"name": run.name}, lambda known: again
+    )
+    return [run.name for run in taken]
+
+
+def test_concurrent_writers_lose_nothing() -> None:
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(i)]) for i in range(8)]
+    assert [writer.wait(120) for writer in writers] == [0] * 8
+    with Store() as store:
+        runs = store.runs(Path("/p"))
+    assert len(runs) == 320 and {run.state for run in runs} == {State.QUEUED}
+
+
+def test_a_run_is_given_to_one_submission(tmp_path: Path) -> None:
+    with Store(tmp_path / "s") as store:
+        runs = [make_run(tmp_path, name) for name in "ab"]
+        assert intend(store, runs[0], token="t1") == ["a"]
+        assert intend(store, *runs, token="t2") == ["b"]
+        assert {run.name: run.token for run in store.runs(Path("/p"))} == {"a": "t1", "b": "t2"}
+        assert intend(store, runs[0], token="t3", again=True) == ["a"]
+        assert [row["token"] for row in store.open_submissions(Path("/p"))] == ["t1", "t2", "t3"]
+
+
+def test_an_observation_of_an_older_submission_changes_nothing(tmp_path: Path) -> None:
+    with Store(tmp_path / "s") as store:
+        run = make_run(tmp_path, "a")
+        intend(store, run, token="t1")
+        before = store.runs(Path("/p"))[0]
+        intend(store, run, token="t2", again=True)
+        store.observe([(before, State.FAILED, "old news", {})], 1.0)
+        assert store.runs(Path("/p"))[0].state is State.PLANNED
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite3"
+    old = sqlite3.connect(path)
+    old.executescript(stores.MIGRATIONS[0])
+    old.execute("PRAGMA user_version = 1")
+    values = ("/p", "s", "a", "g", "l", 42, "", "local", "/d", "f", 1, "t", json.dumps({}), "DONE")
+    columns = (
+        'project, study, name, "group", label, seed, tag, target, run_dir, fingerprint, position, token, spec, state'
+    )
+    old.execute(f"INSERT INTO run ({columns}) VALUES ({', '.join('?' * 14)})", values)
+    old.commit()
+    old.close()
+    with Store(path) as store:
+        assert [(run.name, run.state) for run in store.runs(Path("/p"))] == [("a", State.DONE)]
+        assert store._db.execute("PRAGMA user_version").fetchone()[0] == len(stores.MIGRATIONS)
+
+
+def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    newer = sqlite3.connect(tmp_path / "s")
+    newer.execute("PRAGMA user_version = 999")
+    newer.close()
+    with pytest.raises(StoreError, match="written by a newer oelm-jobs"):
+        Store(tmp_path / "s")
+
+
+def test_a_state_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="can't be used"):
+        Store(tmp_path / "file" / "runs.sqlite3")

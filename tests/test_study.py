@@ -1,0 +1,162 @@
+"""Study and target files: what is right resolves into runs, what is off is named with file, key, value, choices and nearest spelling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from oelm_jobs import project, study, targets
+from oelm_jobs.errors import ConfigurationError, UnfairError, UsageError
+from oelm_jobs.workflow import make_plan
+from tests.support import REPOSITORY, TINY_STUDY
+
+
+def written(tmp_path: Path, text: str, name: str = "tiny") -> Path:
+    path = tmp_path / "jobs" / f"{name}.toml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("d_model = 16", "d_modl = 16", ["[train] d_modl = 16", "unknown key", "did you mean 'd_model'?"]),
+        ("d_model = 16", 'd_model = "wide"', ["[train] d_model = 'wide'", "whole number"]),
+        ("num_heads = 2", "num_heads = 3", ["num_heads = 3", "must divide d_model = 16"]),
+        ("seeds = [42]", "seeds = [42, 42]", ["seeds = [42, 42]", "each once"]),
+        ("seeds = [42]", "seed = [42]", ["seed = [42]", "unknown key", "did you mean 'seeds'?"]),
+        ('model_type = "gpt" }', 'model_type = "gtp" }', ["groups.gpt_base", "model_type = 'gtp'", "gpt, oelm"]),
+        ('model_type = "gpt" }', 'model_type = "gpt", dropout = 0.5 }', ["dropout", "factors (model_type, freeze_qk)"]),
+        ('model_type = "gpt" }', 'model_type = "gpt", gpus = 3 }', ["gpus = 3", "global_batch = 4", "1, 2, 4"]),
+        ('model_type = "gpt" }', 'model_type = "gpt", gpus = [0, 0] }', ["gpus = [0, 0]", "each once"]),
+        ('model_type = "gpt" }', 'model_type = "gpt", lable = "x" }', ["lable = 'x'", "did you mean 'label'?"]),
+        ("global_batch = 4", "global_batch = 4\nbatch_size = 2", ["batch_size", "derived"]),
+        ("global_batch = 4", "", ["global_batch", "is missing"]),
+        ('against = "gpt_base"', 'against = "gpt_bse"', ["against = 'gpt_bse'", "did you mean 'gpt_base'?"]),
+        ('metric = "speed"', 'metric = "sped"', ["metric = 'sped'", "did you mean 'speed'?"]),
+        ("at_most_above = 0.10", "margin = 0.1", ["exactly one of"]),
+        ("reduction = [0.10, 0.20]", "reduction = [0.20, 0.10]", ["reduction = [0.2, 0.1]", "low below high"]),
+        ("[groups]", '[unequal]\nworld_sise = "x"\n[groups]', ["world_sise = 'x'", "did you mean 'world_size'?"]),
+        ("[groups]", "[groups", ["not valid TOML", "line"]),
+    ],
+)  # fmt: skip
+def test_what_is_off_in_a_study_is_named(tmp_path: Path, old: str, new: str, expected: list[str]) -> None:
+    assert old in TINY_STUDY
+    path = written(tmp_path, TINY_STUDY.replace(old, new, 1))
+    with pytest.raises(ConfigurationError) as raised:
+        study.read_study(path)
+    for part in [str(path), *expected]:
+        assert part in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["a;b", "$(x)", "exp_x", "a b"])
+def test_names_that_a_shell_or_a_path_would_misread_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="letters, digits"):
+        study.read_study(written(tmp_path, TINY_STUDY, name))
+
+
+def test_the_reference_study_is_the_default_and_resolves_as_documented() -> None:
+    reference = study.load_study(REPOSITORY)
+    assert reference.name == "qk_freeze" and reference.is_default
+    runs = study.plan_runs(reference, targets.LOCAL, "/root/of/target")
+    assert [(run.name, run.gpus, run.port, run.train["batch_size"]) for run in runs] == [
+        ("gpt_base", (0, 1), 29500, 8),
+        ("oelm_no_freeze", (2, 3), 29501, 8),
+        ("oelm_freeze", (0, 1, 2, 3), 29502, 4),
+    ]
+    assert [run.run_dir for run in runs][0] == "/root/of/target/models/checkpoints/exp_gpt_base"
+
+
+def test_later_seeds_take_any_gpus_and_names_of_their_own() -> None:
+    reference = study.load_study(REPOSITORY)
+    runs = study.plan_runs(reference, targets.LOCAL, "/r", groups=["oelm_freeze"], seeds=[42, 43], tag="lr")
+    assert [(run.name, run.gpus) for run in runs] == [("oelm_freeze-lr", (0, 1, 2, 3)), ("oelm_freeze-s43-lr", 4)]
+    demo = study.load_study(REPOSITORY, "demo")
+    assert study.plan_runs(demo, targets.LOCAL, "/r")[0].run_dir == "/r/models/checkpoints/demo/exp_gpt_base"
+
+
+def test_the_fingerprint_depends_on_science_alone() -> None:
+    reference = study.load_study(REPOSITORY)
+
+    def prints(root: str = "/r", **options: object) -> list[str]:
+        options = {"data_hash": "d", **options}
+        return [run.fingerprint for run in study.plan_runs(reference, targets.LOCAL, root, **options)]  # type: ignore[arg-type]
+
+    assert len(set(prints())) == 3
+    assert prints() == prints(root="/elsewhere") == prints(tag="t", overrides={"log_interval": "7"})
+    assert prints() != prints(data_hash="other")
+    assert prints() != prints(tag="t", overrides={"max_lr": "1e-3"})
+    assert prints() != prints(seeds=[43])
+
+
+def test_set_needs_a_tag_and_a_key_that_exists() -> None:
+    reference = study.load_study(REPOSITORY)
+    with pytest.raises(UsageError, match="other runs than the study's own"):
+        study.plan_runs(reference, targets.LOCAL, "/r", overrides={"max_steps": "10"})
+    with pytest.raises(UsageError, match="did you mean 'max_steps'"):
+        study.plan_runs(reference, targets.LOCAL, "/r", tag="t", overrides={"max_stps": "10"})
+    with pytest.raises(UsageError, match="whole number"):
+        study.plan_runs(reference, targets.LOCAL, "/r", tag="t", overrides={"max_steps": "ten"})
+    with pytest.raises(UsageError, match="no group 'oelm_freez'.*did you mean 'oelm_freeze'"):
+        study.plan_runs(reference, targets.LOCAL, "/r", groups=["oelm_freez"])
+
+
+def test_seed_zero_is_a_seed_and_world_sizes_differ_only_by_declaration(tmp_path: Path) -> None:
+    unequal = TINY_STUDY.replace('model_type = "gpt" }', 'model_type = "gpt", gpus = 2 }')
+    path = written(tmp_path, unequal.replace("seeds = [42]", "seeds = [0]"))
+    plan = make_plan(tmp_path, study.read_study(path), targets.LOCAL)
+    assert [run.seed for run in plan.runs] == [0, 0, 0]
+    assert {difference.key: difference.kind for difference in plan.differences}["world_size"] == "execution"
+
+
+def test_a_scientific_difference_blocks_unless_it_is_declared() -> None:
+    from oelm_jobs.fairness import Arm, check
+
+    arms = [Arm(group=g, run=g, scientific={"max_lr": lr}, execution={}) for g, lr in (("a", 1e-3), ("b", 3e-4))]
+    with pytest.raises(UnfairError, match="max_lr"):
+        check(arms, factors=(), unequal={})
+    assert [d.reason for d in check(arms, factors=(), unequal={"max_lr": "tuned"})] == ["tuned"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[box]\nkind = "lokal"', ["[box] kind = 'lokal'", "did you mean 'local'?"]),
+        ('[box]\nkind = "local"\nrooot = "/x"', ["rooot", "did you mean 'root'?"]),
+        ('[box]\nkind = "local"\npassword = "x"', ["no password belongs in a file"]),
+        ('[box]\nkind = "local"\nsetup = "x"', ["setup = 'x'", "must be a list"]),
+        ('[box]\nkind = "local"\nenv = ["A=1"]', ["env = 'A=1'", "names of environment variables"]),
+    ],
+)
+def test_what_is_off_in_a_targets_file_is_named(tmp_path: Path, text: str, expected: list[str]) -> None:
+    path = written(tmp_path, text, "targets")
+    with pytest.raises(ConfigurationError) as raised:
+        targets.load_targets(tmp_path)
+    for part in [str(path), *expected]:
+        assert part in str(raised.value)
+
+
+def test_the_users_targets_are_known_in_every_project_and_the_projects_own_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    user = tmp_path / "config" / "oelm-jobs" / "targets.toml"
+    user.parent.mkdir(parents=True)
+    user.write_text('[a]\nkind = "local"\nroot = "/user/a"\n[b]\nkind = "local"\nroot = "/user/b"\n')
+    written(tmp_path, '[b]\nkind = "local"\nroot = "/project/b"\n', "targets")
+    known = targets.load_targets(tmp_path)
+    assert {name: target.root for name, target in known.items()} == {"local": "", "a": "/user/a", "b": "/project/b"}
+
+
+def test_a_folder_without_studies_is_no_project(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no project here"):
+        project.find_project(tmp_path)
+
+
+def test_data_paths_follow_the_targets_mapping() -> None:
+    target = targets.Target(name="t", kind="local", root="/r", python="", data={"data/tiny_stories": "/shared/ts"})
+    assert study.target_path(target, "/r", "data/tiny_stories/train.bin") == "/shared/ts/train.bin"
+    assert study.target_path(target, "/r", "data/other/train.bin") == "/r/data/other/train.bin"
+    assert study.target_path(target, "/r", "/abs/train.bin") == "/abs/train.bin"

@@ -1,0 +1,303 @@
+"""One run on its host, from the claim to the end record: real processes, killed for real."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from oelm_jobs.agent import cancel, launch, rundir
+from tests.support import (
+    end_all,
+    launch_runs,
+    make_run,
+    outcome_of,
+    read,
+    script_of,
+    sleeping,
+    state,
+    wait_for_state,
+    wait_until,
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path):
+    yield tmp_path
+    end_all(tmp_path)
+
+
+def supervisor_of(run) -> rundir.Identity:
+    identity = rundir.Identity.from_json(read(rundir.control(run.run_dir, rundir.CLAIM)))
+    assert identity is not None
+    return identity
+
+
+def test_a_run_that_completes_leaves_end_record_result_and_manifest(root: Path) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, outcome_of("completed"))])
+    wait_for_state(run, "DONE")
+    folder = Path(run.run_dir)
+    result, manifest, end = (
+        read(folder / rundir.RESULT),
+        read(folder / rundir.MANIFEST),
+        read(folder / ".oelm/end.json"),
+    )
+    assert result["status"] == end["state"] == "DONE"
+    assert [attempt["number"] for attempt in result["attempts"]] == [1]
+    assert result["attempts"][0]["wall_s"] > 0
+    assert {file["name"] for file in manifest["files"]} == {rundir.LOG, rundir.RESULT}
+
+
+def test_exit_code_zero_without_an_outcome_record_is_not_done(root: Path) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, [sys.executable, "-c", "print('looks fine')"])])
+    row = wait_for_state(run, "DONE", "FAILED")
+    assert row["state"] == "FAILED"
+    assert "no outcome" in row["reason"] and "looks fine" in row["reason"]
+
+
+def test_a_completed_outcome_counts_whatever_the_exit_code_says(root: Path) -> None:
+    run = make_run(root, "a")
+    command = outcome_of("completed")
+    launch_runs(root, [(run, [*command[:-1], command[-1] + "; raise SystemExit(1)"])])
+    assert wait_for_state(run, "DONE", "FAILED")["state"] == "DONE"
+
+
+def test_a_crash_is_failed_with_the_last_error_and_retried_within_the_budget(root: Path) -> None:
+    run = make_run(root, "a", max_retries=1)
+    launch_runs(root, [(run, [sys.executable, "-c", "raise ValueError('on purpose')"])])
+    row = wait_for_state(run, "FAILED")
+    assert "ValueError: on purpose" in row["reason"]
+    attempts = read(Path(run.run_dir) / rundir.RESULT)["attempts"]
+    assert [attempt["number"] for attempt in attempts] == [1, 2]
+    assert all("on purpose" in attempt["reason"] for attempt in attempts)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [("diverged", "loss is nan at step 7"), ("oom", "batch size 4 would fit")]
+)
+def test_the_trainers_own_reason_is_kept(root: Path, status: str, reason: str) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, outcome_of(status, reason))])
+    assert wait_for_state(run, "FAILED")["reason"] == f"{status}: {reason}"
+
+
+def test_sequential_runs_start_one_after_the_other_and_go_on_after_a_failure(root: Path) -> None:
+    runs = [make_run(root, name) for name in "abc"]
+    commands = [outcome_of("completed"), outcome_of("error", "x"), outcome_of("completed")]
+    launch_runs(root, list(zip(runs, commands, strict=True)), sequential=True)
+    assert [wait_for_state(run, "DONE", "FAILED")["state"] for run in runs] == ["DONE", "FAILED", "DONE"]
+    results = [read(Path(run.run_dir) / rundir.RESULT) for run in runs]
+    for earlier, later in zip(results, results[1:], strict=False):
+        assert earlier["attempts"][0]["ended_at"] <= later["attempts"][0]["started_at"]
+
+
+def test_stop_on_failure_cancels_the_runs_behind(root: Path) -> None:
+    runs = [make_run(root, name) for name in "ab"]
+    launch_runs(
+        root,
+        [(runs[0], outcome_of("error", "x")), (runs[1], outcome_of("completed"))],
+        sequential=True,
+        stop_on_failure=True,
+    )
+    assert wait_for_state(runs[1], "CANCELLED", "DONE")["state"] == "CANCELLED"
+    assert not (Path(runs[1].run_dir) / rundir.LOG).exists()
+
+
+def test_a_run_survives_the_end_of_the_process_that_launched_it(root: Path) -> None:
+    run = make_run(root, "a")
+    request = {"root": str(root), "token": "t", "runs": [
+        {"run_dir": run.run_dir, "token": "t", "script": script_of(root, run, sleeping(), "t")}]}  # fmt: skip
+    program = f"from oelm_jobs.agent import launch; launch.launch({request!r})"
+    launcher = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+    launcher.wait(60)
+    os.killpg(launcher.pid, signal.SIGHUP) if _group_exists(launcher.pid) else None
+    row = wait_for_state(run, "RUNNING")
+    assert row["devices"] == ["cpu:0"]
+    assert supervisor_of(run).is_alive()
+
+
+def _group_exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_launch_that_is_sent_twice_starts_nothing_twice(root: Path) -> None:
+    run = make_run(root, "a")
+    command = [sys.executable, "-c", "import os; print('start', os.getpid(), flush=True); import time; time.sleep(600)"]
+    assert launch_runs(root, [(run, command)], token="t")["answer"] == "accepted"
+    assert launch_runs(root, [(run, command)], token="t")["answer"] == "repeated"
+    assert launch_runs(root, [(run, command)], token="another")["runs"][run.run_dir] == "busy"
+    log = Path(run.run_dir) / rundir.LOG
+    wait_until(lambda: log.exists() and log.read_text(), "a start")
+    time.sleep(0.5)
+    assert log.read_text().count("start") == 1
+
+
+def test_a_settled_submission_never_starts(root: Path) -> None:
+    run = make_run(root, "a")
+    assert launch.settle({"root": str(root), "token": "t"})["answer"] == "settled"
+    assert launch_runs(root, [(run, outcome_of("completed"))], token="t")["answer"] == "settled"
+    assert not Path(run.run_dir).exists()
+
+
+def test_an_accepted_submission_is_found_by_its_token(root: Path) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, outcome_of("completed"))], token="t")
+    assert launch.settle({"root": str(root), "token": "t"}) == {"answer": "accepted", "runs": [run.run_dir]}
+
+
+def test_the_script_runs_by_hand_and_again(root: Path) -> None:
+    run = make_run(root, "a")
+    script = root / "by-hand.sh"
+    script.write_text(script_of(root, run, outcome_of("completed"), "by-hand"))
+    for _ in range(2):
+        assert subprocess.run(["bash", str(script)], capture_output=True, timeout=60).returncode == 0
+    assert len(read(Path(run.run_dir) / rundir.RESULT)["attempts"]) == 1
+
+
+def test_another_configuration_never_enters_a_run_directory(root: Path) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, outcome_of("error", "x"))])
+    wait_for_state(run, "FAILED")
+    script = root / "by-hand.sh"
+    script.write_text(script_of(root, make_run(root, "a", fingerprint="0" * 64), outcome_of("completed"), "by-hand"))
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 78 and "another configuration" in done.stderr
+    assert state(run)["state"] == "FAILED"
+
+
+def test_cancel_ends_grandchildren_in_foreign_sessions_and_frees_the_lease(root: Path) -> None:
+    program = (
+        "import subprocess, sys, time, os\n"
+        "p = subprocess.Popen([sys.executable, '-S', '-c', 'import time, signal;"
+        " signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)'], start_new_session=True)\n"
+        "print(p.pid, flush=True); time.sleep(600)"
+    )
+    run = make_run(root, "a")
+    launch_runs(root, [(run, [sys.executable, "-S", "-c", program])])
+    log = Path(run.run_dir) / rundir.LOG
+    grandchild = int(wait_until(lambda: log.exists() and log.read_text().strip(), "the grandchild"))
+    begun = time.monotonic()
+    assert cancel.cancel({"run_dirs": [run.run_dir]})["runs"] == {run.run_dir: "cancelled"}
+    assert time.monotonic() - begun < 3 * cancel.PATIENCE_S  # it came to an end by itself, however busy the machine
+    assert rundir.process_start_time(grandchild) == ""
+    assert state(run)["state"] == "CANCELLED"
+    other = make_run(root, "b")
+    launch_runs(root, [(other, outcome_of("completed"))], token="t2")
+    wait_for_state(other, "DONE")
+
+
+def test_cancel_is_idempotent_and_a_cancelled_run_goes_on_when_submitted_again(root: Path) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, sleeping())])
+    wait_for_state(run, "RUNNING")
+    for expected in ("cancelled", "not running"):
+        assert cancel.cancel({"run_dirs": [run.run_dir]})["runs"][run.run_dir] == expected
+    launch_runs(root, [(run, outcome_of("completed"))], token="t2")
+    wait_for_state(run, "DONE")
+    assert [a["state"] for a in read(Path(run.run_dir) / rundir.RESULT)["attempts"]] == ["CANCELLED", "DONE"]
+
+
+def test_a_queued_run_is_cancelled_before_it_starts(root: Path) -> None:
+    runs = [make_run(root, name) for name in "ab"]
+    launch_runs(root, [(run, sleeping()) for run in runs], sequential=True)
+    wait_for_state(runs[0], "RUNNING")
+    cancel.cancel({"run_dirs": [runs[1].run_dir]})
+    assert state(runs[1])["state"] == "CANCELLED"
+    assert state(runs[0])["state"] == "RUNNING"
+
+
+def test_a_killed_supervisor_is_lost_and_its_survivors_are_ended_by_the_next_attempt(root: Path) -> None:
+    run = make_run(root, "a")
+    program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    launch_runs(root, [(run, [sys.executable, "-S", "-c", program])])
+    log = Path(run.run_dir) / rundir.LOG
+    rank = int(wait_until(lambda: log.exists() and log.read_text().strip(), "the rank"))
+    os.kill(supervisor_of(run).pid, signal.SIGKILL)
+    row = wait_for_state(run, "UNKNOWN")
+    assert "processes live on" in row["reason"]
+    launch_runs(root, [(run, outcome_of("completed"))], token="t2")
+    wait_for_state(run, "DONE")
+    assert rundir.process_start_time(rank) == ""
+    attempts = read(Path(run.run_dir) / rundir.RESULT)["attempts"]
+    assert [(a["state"], a["reason"]) for a in attempts] == [("FAILED", "supervisor lost"), ("DONE", "")]
+
+
+def test_a_reboot_is_told_from_a_lost_supervisor(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, sleeping())])
+    wait_for_state(run, "RUNNING")
+    os.kill(supervisor_of(run).pid, signal.SIGKILL)
+    for identity in wait_until(lambda: rundir.processes_of(run.run_dir), "the survivor"):
+        os.kill(identity.pid, signal.SIGKILL)
+    wait_for_state(run, "FAILED")
+    assert "supervisor lost" in state(run)["reason"]
+    (tmp_path / "boot").write_text("another-boot\n")
+    monkeypatch.setenv("OELM_BOOT_ID_FILE", str(tmp_path / "boot"))
+    assert state(run)["state"] == "FAILED" and "reboot" in state(run)["reason"]
+    launch_runs(root, [(run, outcome_of("completed"))], token="t2")
+    wait_for_state(run, "DONE")
+    assert [a["reason"] for a in read(Path(run.run_dir) / rundir.RESULT)["attempts"]] == ["reboot", ""]
+
+
+def test_a_failing_set_up_ends_the_run_with_its_own_words(root: Path) -> None:
+    from oelm_jobs.spec import Target
+
+    target = Target(name="local", kind="local", root="", python="", setup=("source /nowhere/bin/activate",))
+    run = make_run(root, "a")
+    script = script_of(root, run, outcome_of("completed"), "t", target=target)
+    launch.launch({"root": str(root), "token": "t", "runs": [{"run_dir": run.run_dir, "token": "t", "script": script}]})
+    row = wait_for_state(run, "FAILED")
+    assert "set-up failed" in row["reason"]
+
+
+def test_a_process_left_behind_by_the_set_up_does_not_hold_the_claim(root: Path) -> None:
+    from oelm_jobs.spec import Target
+
+    pid_file = root / "pid"
+    daemon = f"setsid sleep 30 >/dev/null 2>&1 & echo $! > {pid_file}"
+    target = Target(name="local", kind="local", root="", python="", setup=(daemon,))
+    run = make_run(root, "a")
+    script = script_of(root, run, outcome_of("completed"), "t", target=target)
+    launch.launch({"root": str(root), "token": "t", "runs": [{"run_dir": run.run_dir, "token": "t", "script": script}]})
+    try:
+        wait_for_state(run, "DONE")
+    finally:
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+def test_a_preferred_port_that_is_taken_is_replaced(root: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        run = make_run(root, "a", port=port)
+        launch_runs(root, [(run, [sys.executable, "-c", "import sys; print(sys.argv[2])", "--master_port", str(port)])])
+        wait_for_state(run, "FAILED")
+    used = int((Path(run.run_dir) / rundir.LOG).read_text())
+    assert used != port
+    assert f"port {port} is taken; using {used}" in rundir.control(run.run_dir, rundir.SUPERVISOR_LOG).read_text()
+
+
+def test_a_set_up_that_fails_later_is_not_hidden_by_an_older_end(root: Path) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, outcome_of("error", "x"))])
+    wait_for_state(run, "FAILED")
+    script = "#!/bin/bash\necho 'no such module'; exit 1\n"
+    launch.launch(
+        {"root": str(root), "token": "t2", "runs": [{"run_dir": run.run_dir, "token": "t2", "script": script}]}
+    )
+    wait_until(lambda: state(run)["reason"] == "ended before training started: no such module", "the newer failure")
+    assert state(run)["state"] == "FAILED"
