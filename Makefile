@@ -1,0 +1,50 @@
+# make demo: from nothing to a report.  make test: the whole suite with whatever it needs.  make help: all targets.
+# PYTHON=… chooses the interpreter, VENV=… the environment's folder, PYTEST="-k resume" narrows the tests.
+
+VENV ?= .venv
+PYTEST ?=
+PYTEST_PROCESSES ?= 2
+PACKAGING = setup.cfg setup.py pyproject.toml tools/install.sh
+# An environment that is active or a pip setting of the user's must not lead installs elsewhere.
+unexport PIP_TARGET PIP_PREFIX PIP_USER PYTHONHOME
+# Several processes on few cores: OpenMP threads only spin.
+export OMP_NUM_THREADS = 1
+
+.PHONY: help install demo test lint clean
+
+help:
+	@echo "make demo     install into $(VENV), make data, train three small groups, write the report"
+	@echo "make test     run the whole test suite (installs what it needs)"
+	@echo "make lint     ruff and mypy"
+	@echo "make install  install into $(VENV)"
+	@echo "make clean    remove build artefacts and caches (never runs, data or $(VENV))"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: $(PACKAGING)
+	@tools/install.sh "$(VENV)"
+	@touch $@
+
+$(VENV)/.test-installed: $(PACKAGING)
+	@tools/install.sh "$(VENV)" test
+	@touch "$(VENV)/.installed" $@
+
+# The demo's steps, in the README's words. Runs that are complete are not run again.
+demo: $(VENV)/.installed
+	@"$(VENV)/bin/oelm-data" demo
+	@"$(VENV)/bin/oelm-submit" --study demo --wait
+	@"$(VENV)/bin/oelm-report" --study demo --plot
+
+# -n: tests use ports and folders of their own, so that they may run side by side; one file's tests stay together.
+test:
+	@tools/system-packages.sh
+	@$(MAKE) --no-print-directory $(VENV)/.test-installed
+	@"$(VENV)/bin/python" -m pytest -q -n $(PYTEST_PROCESSES) --dist loadfile $(PYTEST) </dev/null
+
+lint: $(VENV)/.test-installed
+	@"$(VENV)/bin/ruff" check .
+	@"$(VENV)/bin/mypy"
+
+clean:
+	@rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find oelm_jobs train analysis templates tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,42 @@
+#!/bin/sh
+# Installs the Debian packages of the commands that are missing; without root or apt it names them and goes on.
+#
+#   tools/system-packages.sh                what the test suite uses
+#   tools/system-packages.sh make ...       only these of the list below
+set -eu
+
+# command        Debian package
+list='
+git              git
+make             make
+python3          python3
+rsync            rsync
+shellcheck       shellcheck
+ssh              openssh-client
+sshd             openssh-server
+'
+
+PATH=$PATH:/usr/sbin:/sbin # where Debian keeps sshd, also for users
+missing=
+while read -r command package; do
+    [ -n "$command" ] || continue
+    [ $# -eq 0 ] || case " $* " in *" $command "*) ;; *) continue ;; esac
+    command -v "$command" >/dev/null || missing="$missing $package"
+done <<END
+$list
+END
+# Debian's own python3 comes without ensurepip; another interpreter may be what is used.
+if [ $# -eq 0 ] && ! python3 -c 'import ensurepip' 2>/dev/null; then
+    missing="$missing python3-venv"
+fi
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing Debian packages:$missing" >&2
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    # shellcheck disable=SC2086  # a list of words
+    apt-get install -y -qq --no-install-recommends $missing >/dev/null
+else
+    echo "not installed (tests that need them will say so):$missing" >&2
+fi
