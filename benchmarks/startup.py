@@ -1,0 +1,99 @@
+"""How long the everyday look takes, against ``python -c pass``: both in one run, in turn, as ratios with their spread.
+
+Goals: ``oelm-status --help`` at most 6 x, ``oelm-status`` with 50 runs at most 8 x.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROUNDS = 21
+
+MAKE_RUNS = """
+import json, sys, time
+from pathlib import Path
+from oelm_jobs.agent import result, rundir
+from oelm_jobs.spec import Run, State
+from oelm_jobs.store import Store
+root, count, final = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "final"
+runs = []
+for i in range(count):
+    run = Run(name=f"g{i % 3}-s{i}", study="s", group=f"g{i % 3}", label="g", seed=i, tag="", target="local",
+              run_dir=str(root / "models" / "checkpoints" / "s" / f"exp_g{i % 3}-s{i}"), gpus=1, port=None, global_batch=16, factors={},
+              train={"max_steps": 1000, "seq_len": 64}, max_retries=0, fingerprint="f" * 64)
+    control = rundir.control(run.run_dir, "")
+    control.mkdir(parents=True)
+    identity = rundir.identify(1).to_json()
+    (control / "claim").write_text(json.dumps(dict(identity, token="t")))
+    (control / "start.json").write_text(json.dumps(dict(identity, number=1, token="t", started_at=time.time(), devices=["cpu:0"])))
+    (control / "end.json").write_text(json.dumps({"state": "DONE", "reason": "", "attempts": [{"number": 1}]}))
+    Path(run.run_dir, "heartbeat.json").write_text(json.dumps(
+        {"step": 1000, "max_steps": 1000, "loss": 3.5, "tokens_per_s": 1e4, "time": time.time()}))
+    Path(run.run_dir, "metrics.jsonl").write_text("".join(
+        json.dumps({"step": s, "loss": 3.5, "val_loss": 3.6, "time": time.time()}) + "\\n" for s in range(100)))
+    runs.append(run)
+with Store() as store:
+    store.intend(root, "local", str(root), "t", "{}", runs,
+                 lambda run: {"train": dict(run.train), "global_batch": run.global_batch}, lambda known: True)
+    store.answer("t", "accepted", states={run.run_dir: (State.DONE if final else State.QUEUED, "") for run in runs})
+"""
+
+
+def seconds(argv: list[str], cwd: Path, environment: dict[str, str]) -> float:
+    """Return the wall time of one whole process."""
+    begun = time.perf_counter()
+    subprocess.run(argv, cwd=cwd, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    """Measure and print."""
+    script = str(Path(sys.executable).with_name("oelm-status"))
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / "project"
+        (project / "jobs").mkdir(parents=True)
+        (project / "jobs" / "s.toml").write_text("")
+        environment = {**os.environ, "OELM_LEASE_DIR": str(Path(folder) / "leases")}
+        (Path(folder) / "leases").mkdir()
+        fresh: dict[str, dict[str, str]] = {}
+        for name in ("probed", "final"):
+            fresh[name] = {**environment, "OELM_STATE_DIR": str(Path(folder) / name)}
+            subprocess.run([sys.executable, "-c", MAKE_RUNS, str(project), "50", name], env=fresh[name], check=True)
+            if name == "probed":
+                shutil.copytree(Path(folder) / name, Path(folder) / "saved")
+                shutil.rmtree(project / "models")
+        cases = {
+            "oelm-status --help": ([script, "--help"], environment, 6.0),
+            "oelm-status, 50 runs, all over": ([script], fresh["final"], 8.0),
+            "oelm-status, 50 runs, all asked": ([script], fresh["probed"], 8.0),
+        }
+        base = [sys.executable, "-c", "pass"]
+        ratios: dict[str, list[float]] = {name: [] for name in cases}
+        for round_number in range(ROUNDS + 1):
+            for name, (argv, variables, _) in cases.items():
+                if variables is fresh["probed"]:  # each time as before the first look
+                    shutil.rmtree(variables["OELM_STATE_DIR"])
+                    shutil.copytree(Path(folder) / "saved", variables["OELM_STATE_DIR"])
+                before = seconds(base, project, environment)
+                ratio = seconds(argv, project, variables) / before
+                if round_number:
+                    ratios[name].append(ratio)
+        rows = []
+        for name, (_, _, goal) in cases.items():
+            low, middle, high = statistics.quantiles(ratios[name], n=4)
+            rows.append({"case": name, "ratio": round(middle, 2), "quartiles": [round(low, 2), round(high, 2)], "goal": goal})
+            print(f"{name:<34} {middle:5.2f} x python -c pass  (quartiles {low:.2f} to {high:.2f}; goal at most {goal:.0f})")
+        if "--json" in sys.argv:
+            print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
