@@ -233,6 +233,25 @@ class Store:
                 ],
             )
 
+    def replace_runs(self, project: Path, target: str, records: Sequence[Mapping[str, Any]]) -> None:
+        """Replace what is known of a project's runs on a target by the records found there; submissions under way
+        stay.
+        """
+        with self._writing():
+            self._db.execute(
+                "DELETE FROM run WHERE project = ? AND target = ? AND state <> ?", (str(project), target, State.PLANNED)
+            )
+            first = self._db.execute("SELECT coalesce(max(position), 0) + 1 FROM run").fetchone()[0]
+            for position, known in enumerate(records, start=first):
+                self._db.execute(
+                    """INSERT OR IGNORE INTO run (project, study, name, "group", label, seed, tag, target, run_dir,
+                       fingerprint, position, token, spec, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                    (str(project), known["study"], known["run"], known["group"], known["label"], known["seed"],
+                     known["tag"],
+                     target, known["run_dir"], known["fingerprint"], position, known["token"], json.dumps(known),
+                     State.UNKNOWN),
+                )  # fmt: skip
+
 
 def _stored(row: sqlite3.Row) -> StoredRun:
     values = dict(row)

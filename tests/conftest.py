@@ -1,4 +1,6 @@
-"""Owns what tests of the toolkit share: isolation from the user's own files, a small project, real runs that never outlive a test."""
+"""Owns what tests of the toolkit share: isolation from the user's own files, a small project, real runs that never
+outlive a test.
+"""
 
 from __future__ import annotations
 

@@ -61,9 +61,9 @@ def test_an_internal_error_shows_its_traceback_only_when_asked(
     import sys
 
     program = (
-        "from oelm_jobs import workflow\n"
+        "from oelm_jobs import observe\n"
         "def broken(*a, **k): raise RuntimeError('oops')\n"
-        "workflow.refresh = broken\n"
+        "observe.refresh = broken\n"
         "from oelm_jobs.cli.status import main; main()"
     )
     plain = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, text=True)

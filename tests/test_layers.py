@@ -14,6 +14,8 @@ from tests.support import REPOSITORY
 ROWS = [
     ["cli"],
     ["workflow"],
+    ["observe", "preflight"],
+    ["plan"],
     ["analysis"],
     ["schedulers"],
     ["connections"],

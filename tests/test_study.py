@@ -1,4 +1,6 @@
-"""Study and target files: what is right resolves into runs, what is off is named with file, key, value, choices and nearest spelling."""
+"""Study and target files: what is right resolves into runs, what is off is named with file, key, value, choices and
+nearest spelling.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import pytest
 
 from oelm_jobs import project, study, targets
 from oelm_jobs.errors import ConfigurationError, UnfairError, UsageError
-from oelm_jobs.workflow import make_plan
+from oelm_jobs.plan import make_plan
 from tests.support import REPOSITORY, TINY_STUDY
 
 
@@ -66,7 +68,7 @@ def test_the_reference_study_is_the_default_and_resolves_as_documented() -> None
         ("oelm_no_freeze", (2, 3), 29501, 8),
         ("oelm_freeze", (0, 1, 2, 3), 29502, 4),
     ]
-    assert [run.run_dir for run in runs][0] == "/root/of/target/models/checkpoints/exp_gpt_base"
+    assert runs[0].run_dir == "/root/of/target/models/checkpoints/exp_gpt_base"
 
 
 def test_later_seeds_take_any_gpus_and_names_of_their_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -94,7 +95,7 @@ def test_sequential_runs_start_one_after_the_other_and_go_on_after_a_failure(roo
     launch_runs(root, list(zip(runs, commands, strict=True)), sequential=True)
     assert [wait_for_state(run, "DONE", "FAILED")["state"] for run in runs] == ["DONE", "FAILED", "DONE"]
     results = [read(Path(run.run_dir) / rundir.RESULT) for run in runs]
-    for earlier, later in zip(results, results[1:], strict=False):
+    for earlier, later in itertools.pairwise(results):
         assert earlier["attempts"][0]["ended_at"] <= later["attempts"][0]["started_at"]
 
 

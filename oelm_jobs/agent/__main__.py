@@ -9,7 +9,16 @@ import json
 import sys
 from typing import List
 
-VERBS = {"launch": "launch", "settle": "launch", "cancel": "cancel", "log": "probe", "probe": "probe"}
+VERBS = {
+    "launch": "launch",
+    "settle": "launch",
+    "cancel": "cancel",
+    "archive": "archive",
+    "find": "archive",
+    "log": "probe",
+    "probe": "probe",
+    "examine": "examine",
+}
 """Verb to the module that answers it with a function of the verb's name; ``supervise`` reads its own arguments."""
 
 

@@ -150,10 +150,8 @@ class Ticket:
 def _read(path: Path) -> Optional[Ticket]:
     """Return the live ticket in ``path``; the file of a dead one is removed where that is allowed."""
     if not rundir.is_locked(path):
-        try:
+        with contextlib.suppress(OSError):  # gone already, or another user's: it is dead all the same
             path.unlink()
-        except OSError:
-            pass  # gone already, or another user's: it is dead all the same
         return None
     content = rundir.read_json(path) or {}
     try:

@@ -18,17 +18,26 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
     """Answer where runs stand.
 
     Args:
-        request: ``run_dirs``; ``devices`` (bool) asks for the host's devices and queue, too.
+        request: ``run_dirs``; ``root``, where given, asks for the host's devices, its queue and the disk there, too.
 
     Returns:
-        ``host``, ``time``, ``runs`` (run directory to its state), and ``devices`` and ``queue`` where asked for.
+        ``host``, ``time``, ``runs`` (run directory to its state), and ``devices``, ``queue`` and ``disk_free`` (bytes)
+        where asked for.
     """
     answer = {"host": os.uname().nodename, "time": time.time()}  # type: Dict[str, Any]
     queue = {ticket.run_dir: place for place, ticket in enumerate(lease.tickets(), start=1)}
     answer["runs"] = {run_dir: _state(run_dir, queue) for run_dir in request["run_dirs"]}
-    if request.get("devices"):
-        answer.update(lease.table())
+    if request.get("root"):
+        answer.update(lease.table(), disk_free=_disk_free(request["root"]))
     return answer
+
+
+def _disk_free(path: str) -> int:
+    """Return the bytes that this user may still write at ``path``, which may not exist yet."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path) or "/"
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize
 
 
 def _state(run_dir: str, queue: Dict[str, int]) -> Dict[str, Any]:
@@ -53,7 +62,7 @@ def _state(run_dir: str, queue: Dict[str, int]) -> Dict[str, Any]:
         row.update(state=rundir.RUNNING)
     elif alive:
         row.update(reason=_last_said(control), place=queue.get(run_dir))
-    elif end.get("state") == rundir.DONE or (end.get("token") == token and (ended or not started) and end):
+    elif end and end.get("token") == token and (ended or not started):
         row.update(state=end.get("state"), reason=end.get("reason", ""), ended_at=end.get("ended_at"))
     elif started and start:
         if start.get("boot_id") != rundir.boot_id():

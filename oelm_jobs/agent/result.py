@@ -10,8 +10,10 @@ from typing import Any, Dict, Iterator, List
 
 from . import rundir
 
-RECORD_KEYS = ("study", "run", "group", "label", "seed", "tag", "fingerprint", "snapshot", "revision", "train_code", "target",
-               "world_size", "global_batch", "factors", "train")  # fmt: skip
+RECORD_KEYS = (
+    "study", "run", "group", "label", "seed", "tag", "fingerprint", "snapshot", "revision", "train_code", "target",
+    "world_size", "global_batch", "factors", "train", "extended_from",
+)  # fmt: skip
 """What a result repeats of the run's record."""
 
 
@@ -53,7 +55,7 @@ def write(
     ]
     rundir.write_json(run_dir / rundir.MANIFEST, {"version": 1, "files": files})
     end = {"version": 1, "token": record.get("token"), "state": state, "reason": reason, "ended_at": now}
-    end["attempts"] = attempts
+    end.update(fingerprint=record.get("fingerprint"), attempts=attempts)
     rundir.write_json(rundir.control(run_dir, rundir.END), end)
 
 

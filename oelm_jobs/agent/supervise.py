@@ -86,7 +86,8 @@ class Supervisor:
         known = rundir.read_json(rundir.control(self.run_dir, rundir.RUN))
         ours = self.record.get("fingerprint", "")
         theirs = (known or {}).get("fingerprint", "")
-        if ours and theirs and ours != theirs:
+        continued = (self.record.get("extended_from") or {}).get("fingerprint")
+        if ours and theirs and ours != theirs and theirs != continued:
             return "holds a run of another configuration (%s, not %s)" % (theirs[:12], ours[:12])
         return ""
 
@@ -114,8 +115,10 @@ class Supervisor:
             self.say("refused: %s %s" % (self.run_dir, refusal))
             return EXIT_REFUSED
         end = rundir.read_json(rundir.control(self.run_dir, rundir.END)) or {}
-        if end.get("state") == rundir.DONE:
+        if end.get("state") == rundir.DONE and end.get("fingerprint") == self.record.get("fingerprint"):
             self.say("already done; nothing to do")
+            # The end record is this submission's, too.
+            rundir.write_json(rundir.control(self.run_dir, rundir.END), dict(end, token=self.token))
             return 0
         rundir.write_json(rundir.control(self.run_dir, rundir.RUN), dict(self.record, command=self.command))
         rundir.become_subreaper()

@@ -21,7 +21,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
 
     They write a checkpoint first; submitting them again goes on from there. Cancelling a run that is over does nothing.
     """
-    from .. import workflow
+    from .. import observe, workflow
     from ..store import Store
     from .select import select
 
@@ -29,7 +29,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
         raise UsageError("name a study, a group or a run", hint="or give --all; oelm-status lists them")
     root = project()
     with Store() as store:
-        chosen = workflow.refresh(store, root, select(store, root, names, study)).runs
+        chosen = observe.refresh(store, root, select(store, root, names, study)).runs
         alive = [run for run in chosen if not run.state.is_final]
         if len(alive) > 1:
             listed = ", ".join(run.name for run in alive[:8]) + (", …" if len(alive) > 8 else "")

@@ -20,7 +20,7 @@ from .common import command, narrate, project
 @click.option("--study", metavar="NAME", help="The run's study, where its name is not unique.")
 def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None) -> None:
     """Print a run's log."""
-    from .. import workflow
+    from .. import observe, workflow
     from ..agent import rundir
     from ..store import Store
     from .select import select_one
@@ -34,7 +34,7 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
         try:
             while True:
                 # The state is asked before the log: what a run wrote before it was over is then never missed.
-                current = workflow.refresh(store, root, [chosen]).runs[0]
+                current = observe.refresh(store, root, [chosen]).runs[0]
                 content, begin, size = workflow.read_log(root, chosen, name, offset=offset, lines=lines)
                 out.write(content)
                 out.flush()

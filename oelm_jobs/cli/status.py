@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,10 +18,13 @@ from .common import command, narrate, project
     "--state", "states", multiple=True, metavar="STATE", help="Only runs in this state; repeatable, or a,b,c."
 )
 @click.option("--watch", is_flag=True, help="Redraw until interrupted.")
+@click.option("--rebuild", is_flag=True, help="Make the index of runs again from the run directories first.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(names: tuple[str, ...], study: str | None, states: tuple[str, ...], watch: bool, as_json: bool) -> None:
+def main(
+    names: tuple[str, ...], study: str | None, states: tuple[str, ...], watch: bool, rebuild: bool, as_json: bool
+) -> None:
     """Show where runs stand: state, progress, losses, rate and the expected rest."""
-    from .. import workflow
+    from ..observe import View, refresh
     from ..store import Store
     from . import view
     from .select import select
@@ -27,10 +32,12 @@ def main(names: tuple[str, ...], study: str | None, states: tuple[str, ...], wat
     root = project()
     wanted = _states(states)
     with Store() as store:
+        if rebuild:
+            _rebuild(store, root)
 
-        def poll() -> workflow.View:
-            found = workflow.refresh(store, root, select(store, root, names, study))
-            return workflow.View(
+        def poll() -> View:
+            found = refresh(store, root, select(store, root, names, study))
+            return View(
                 runs=tuple(run for run in found.runs if not wanted or run.state in wanted),
                 unreachable=found.unreachable,
                 at=found.at,
@@ -60,3 +67,11 @@ def _states(values: tuple[str, ...]) -> set[str]:
         if value not in State.__members__:
             raise UsageError(f"--state {value}: {valid_choices(value, State.__members__)}")
     return wanted
+
+
+def _rebuild(store: Any, root: Path) -> None:
+    from .. import workflow
+    from ..targets import load_targets
+
+    for name, reason in workflow.rebuild(store, root, list(load_targets(root).values())).items():
+        narrate(f"target {name} can't be asked, its runs stay as they were: {reason}")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import RunFailed, UsageError
-from .common import command, narrate, project, split_names
+from .common import command, confirm, narrate, project, split_names
 
 if TYPE_CHECKING:
-    from ..workflow import Plan, Submitted
+    from ..plan import Plan
+    from ..workflow import Submitted
 
 
 @command("oelm-submit")
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a train key for these runs; needs --tag."
 )
 @click.option("--tag", default="", metavar="TAG", help="Name these runs apart from the study's own.")
+@click.option("--rerun", is_flag=True, help="Archive runs that are over, and start them over.")
+@click.option("--extend", is_flag=True, help="The study's max_steps was raised: train finished runs further.")
 @click.option(
     "--stop-on-failure", is_flag=True, help="A failed run cancels the ones behind it (default: they run all the same)."
 )
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 )
 @click.option("--script", is_flag=True, help="With --dry-run: print the launch scripts alone, ready to paste.")
 @click.option("--wait", is_flag=True, help="Stay and show progress; exit code 1 when a run failed.")
+@click.option("--yes", is_flag=True, help="Don't ask before runs are archived.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(
     study: str | None,
@@ -56,10 +60,13 @@ def main(
     num_seeds: int | None,
     settings: tuple[str, ...],
     tag: str,
+    rerun: bool,
+    extend: bool,
     stop_on_failure: bool,
     dry_run: bool,
     script: bool,
     wait: bool,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """Submit a study's runs.
@@ -67,13 +74,14 @@ def main(
     What is running or done is left alone; what failed or was cancelled goes on from its last checkpoint. The terminal
     may be closed as soon as this returns.
     """
-    from .. import workflow
-    from ..store import Store
+    from ..plan import make_plan
     from ..study import load_study
     from ..targets import load_target
 
     if script and not dry_run:
         raise UsageError("--script goes with --dry-run")
+    if rerun and extend:
+        raise UsageError("--rerun and --extend exclude each other")
     root = project()
     chosen = load_study(root, study)
     target = load_target(root, target_name)
@@ -86,14 +94,25 @@ def main(
         "stop_on_failure": stop_on_failure,
     }
     if dry_run:
-        _show_plan(workflow.make_plan(root, chosen, target, **wanted), script=script, as_json=as_json)
+        _show_plan(make_plan(root, chosen, target, **wanted), script=script, as_json=as_json)
         return
+    from .. import preflight, workflow
     from ..connections import connect
+    from ..store import Store
 
-    data_hash = workflow.data_hash(target, connect(target, root).root, chosen)
-    plan = workflow.make_plan(root, chosen, target, **wanted, data_hash=data_hash)
+    data_hash = preflight.data_hash(target, connect(target, root).root, chosen)
+    plan = make_plan(root, chosen, target, **wanted, data_hash=data_hash)
+    how = workflow.RERUN if rerun else workflow.EXTEND if extend else workflow.AGAIN
     with Store() as store:
-        submitted = workflow.submit(plan, store)
+        if rerun:
+            over = [
+                run.name
+                for run in plan.runs
+                if (known := store.run(root, chosen.name, run.name)) and known.state.is_final
+            ]
+            if over:
+                confirm(f"Move what {', '.join(over)} made to .archive and start over?", yes=yes)
+        submitted = workflow.submit(plan, store, how)
         _show_submitted(plan, submitted, as_json=as_json and not wait)
         if wait:
             _wait(plan, store, as_json=as_json)
@@ -127,14 +146,15 @@ def _settings(settings: tuple[str, ...]) -> dict[str, str]:
 
 
 def _show_plan(plan: Plan, *, script: bool, as_json: bool) -> None:
-    from .. import snapshot, workflow
+    from .. import plan as plans
+    from .. import snapshot
     from ..connections import connect
     from ..store import Store, state_folder
     from ..study import command as command_of
     from .view import duration
 
     if script:
-        scripts = workflow.render(
+        scripts = plans.render(
             plan, plan.runs, "by-hand", snapshot.take(plan.project), connect(plan.target, plan.project), live=True
         )
         click.echo("\n".join(scripts[run.run_dir] for run in plan.runs), nl=False)
@@ -142,7 +162,7 @@ def _show_plan(plan: Plan, *, script: bool, as_json: bool) -> None:
     expected: dict[str, float] = {}
     if (state_folder() / "runs.sqlite3").exists():  # a dry run makes no store
         with Store() as store:
-            expected = workflow.expected_seconds(store, plan)
+            expected = plans.expected_seconds(store, plan)
     runs: list[dict[str, Any]] = []
     start: float | None = 0.0
     for run in plan.runs:
@@ -164,7 +184,7 @@ def _show_plan(plan: Plan, *, script: bool, as_json: bool) -> None:
                 "duration_s": seconds,
             }
         )
-        if plan.mode == workflow.SEQUENTIAL:
+        if plan.mode == plans.SEQUENTIAL:
             start = None if start is None or seconds is None else start + seconds
     if as_json:
         differences = [
@@ -210,7 +230,7 @@ def _show_plan(plan: Plan, *, script: bool, as_json: bool) -> None:
         begin = "unknown" if row["start_s"] is None else "when its devices are free"
         if row["start_s"]:
             begin = f"in about {duration(row['start_s'])}"
-        if row["start_s"] is None and plan.mode == workflow.SEQUENTIAL:
+        if row["start_s"] is None and plan.mode == plans.SEQUENTIAL:
             begin = f"after {runs[number - 2]['run']}"
         lasts = "unknown until a run of this group has been measured here"
         click.echo(
@@ -249,15 +269,15 @@ def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool) ->
 
 
 def _wait(plan: Plan, store: Any, *, as_json: bool) -> None:
-    from .. import workflow
+    from ..observe import View, refresh
     from ..spec import State
     from . import view
 
     names = [run.name for run in plan.runs]
 
-    def poll() -> workflow.View:
+    def poll() -> View:
         runs = [run for run in store.runs(plan.project, plan.study.name) if run.name in names]
-        return workflow.refresh(store, plan.project, runs)
+        return refresh(store, plan.project, runs)
 
     try:
         last = view.watch(poll, until_final=True) if not as_json else _wait_silently(poll)

@@ -14,9 +14,9 @@ import click
 
 from .. import table
 from ..agent.rundir import finite
+from ..observe import View
 from ..spec import State
 from ..store import StoredRun
-from ..workflow import View
 
 HEADERS = ("run", "state", "step", "loss", "val ppl", "tokens/s", "ETA", "note")
 ALIGN = "llrrrrrl"

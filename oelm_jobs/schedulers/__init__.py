@@ -54,11 +54,18 @@ class Scheduler(Protocol):
             TargetError: It can't be found out now.
         """
 
-    def poll(self, run_dirs: Sequence[str], *, devices: bool = False) -> Mapping[str, Any]:
-        """Return the probe's answer about runs (agent/probe.py) in one round trip.
+    def poll(self, run_dirs: Sequence[str], *, host: bool = False) -> Mapping[str, Any]:
+        """Return the probe's answer about runs, and about the host, in one round trip (agent/probe.py).
 
         Raises:
             TargetError: The target can't be asked.
+        """
+
+    def archive(self, run_dirs: Sequence[str]) -> None:
+        """Move run directories aside, whole, so that their runs can start over.
+
+        Raises:
+            TargetError: One is in use; none was moved.
         """
 
     def cancel(self, run_dirs: Sequence[str]) -> Mapping[str, str]:

@@ -35,9 +35,18 @@ class LeaseScheduler:
         answer = self._connection.call("settle", {"root": self._connection.root, "token": token})
         return bool(answer["answer"] == "accepted")
 
-    def poll(self, run_dirs: Sequence[str], *, devices: bool = False) -> Mapping[str, Any]:
+    def poll(self, run_dirs: Sequence[str], *, host: bool = False) -> Mapping[str, Any]:
         """Probe the host once for all runs."""
-        return self._connection.call("probe", {"run_dirs": list(run_dirs), "devices": devices})
+        root = self._connection.root if host else ""
+        return self._connection.call("probe", {"run_dirs": list(run_dirs), "root": root})
+
+    def archive(self, run_dirs: Sequence[str]) -> None:
+        """Rename run directories to ``.archive/<name>-<time>`` beside them."""
+        answer = self._connection.call("archive", {"run_dirs": list(run_dirs)})
+        if answer["busy"]:
+            raise TargetError(
+                f"still in use, nothing was archived: {', '.join(answer['busy'])}", hint="end it: oelm-cancel"
+            )
 
     def cancel(self, run_dirs: Sequence[str]) -> Mapping[str, str]:
         """End runs; returns when their claims and leases are free."""

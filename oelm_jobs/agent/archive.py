@@ -1,0 +1,66 @@
+"""Owns run directories as a whole: finding them again, and moving them aside; leaves their content alone."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, Dict, List
+
+from . import rundir
+
+ARCHIVE = ".archive"
+"""Folder beside run directories that holds those which were started over."""
+
+
+def archive(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Move run directories to ``.archive/<name>-<time>`` beside them, all or none.
+
+    Args:
+        request: ``run_dirs``; those that don't exist are passed over.
+
+    Returns:
+        ``moved``: run directory to its new place; ``busy``: those that a live execution has claimed.
+    """
+    claims: Dict[str, int] = {}
+    busy: List[str] = []
+    moved: Dict[str, str] = {}
+    try:
+        for run_dir in request["run_dirs"]:
+            if not os.path.isdir(run_dir):
+                continue
+            try:
+                rundir.control(run_dir, "").mkdir(exist_ok=True)
+                claims[run_dir] = rundir.lock(rundir.control(run_dir, rundir.CLAIM), patience_s=2.0)
+            except rundir.Busy:
+                busy.append(run_dir)
+        for run_dir in claims if not busy else ():
+            folder = Path(run_dir).parent / ARCHIVE
+            folder.mkdir(exist_ok=True)
+            stamp = time.strftime("%Y%m%d-%H%M%S")
+            place = folder / ("%s-%s-%d" % (Path(run_dir).name, stamp, time.monotonic_ns() % 1000000))
+            os.rename(run_dir, str(place))
+            moved[run_dir] = str(place)
+    finally:
+        for handle in claims.values():
+            os.close(handle)
+    return {"moved": moved, "busy": busy}
+
+
+def find(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the records of all runs below a root, archived ones left out.
+
+    Args:
+        request: ``root``.
+
+    Returns:
+        ``runs``: records (run.json), each with ``run_dir`` where it lies now.
+    """
+    runs = []
+    for folder, folders, _ in os.walk(str(Path(request["root"]) / "models" / "checkpoints")):
+        record = rundir.read_json(rundir.control(folder, rundir.RUN))
+        if record is not None:
+            runs.append(dict(record, run_dir=folder))
+            folders[:] = []
+        folders[:] = [name for name in folders if not name.startswith(".")]
+    return {"runs": runs}

@@ -1,0 +1,109 @@
+"""Owns asking targets where runs stand, and remembering what they answered; leaves changing anything to workflow.
+
+A poll that fails changes no state. A submission whose client died before it had an answer is settled here: the target
+says for good whether it was accepted; nothing is ever concluded from silence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .agent import rundir
+from .connections import connect
+from .errors import TargetError
+from .schedulers import scheduler
+from .spec import State
+from .store import ACCEPTED, REFUSED, Store, StoredRun
+
+if TYPE_CHECKING:
+    from .spec import Target
+
+
+NOT_SUBMITTED = "not submitted"
+"""What the reason of a run begins with that never reached its target."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Runs as they stand, and how good that knowledge is."""
+
+    runs: tuple[StoredRun, ...]
+    unreachable: Mapping[str, str]
+    """Target to the reason why it couldn't be asked; its runs keep their last state."""
+    at: float
+    """When this was put together, Unix seconds."""
+
+
+def refresh(store: Store, project: Path, runs: Iterable[StoredRun], *, also_final: bool = False) -> View:
+    """Ask the targets about runs that may have moved, once each, and store what they answer.
+
+    A target that can't be asked changes no state.
+    """
+    from .targets import load_targets
+
+    runs = list(runs)
+    unreachable: dict[str, str] = {}
+    moving: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        if also_final or not run.state.is_final:
+            moving.setdefault(run.target, []).append(run)
+    targets = load_targets(project) if moving else {}
+    observed: dict[tuple[str, str], StoredRun] = {}
+    for name, theirs in moving.items():
+        try:
+            if name not in targets:
+                raise TargetError(f"target {name!r} is in no targets file any more")
+            settled = _settle(store, project, targets[name], theirs)
+            for known in _observe(store, project, targets[name], settled):
+                observed[known.study, known.name] = known
+        except TargetError as error:
+            unreachable[name] = str(error)
+    return View(
+        runs=tuple(observed.get((run.study, run.name), run) for run in runs), unreachable=unreachable, at=time.time()
+    )
+
+
+def _settle(store: Store, project: Path, target: Target, runs: list[StoredRun]) -> list[StoredRun]:
+    """Find out about submissions without an answer whose client is gone; return the runs as they stand then."""
+    if all(run.state is not State.PLANNED for run in runs):
+        return runs
+    planned = {run.token for run in runs if run.state is State.PLANNED}
+    for row in store.open_submissions(project):
+        maker = rundir.Identity.from_json(json.loads(row["maker"]))
+        if row["token"] not in planned or (maker is not None and maker.is_alive() and maker.pid != os.getpid()):
+            continue
+        mine = [run for run in runs if run.token == row["token"]]
+        if scheduler(connect(target, project)).settle(row["token"]):
+            store.answer(row["token"], ACCEPTED, states={run.run_dir: (State.QUEUED, "") for run in mine})
+        else:
+            reason = f"{NOT_SUBMITTED}: the client ended before it was sent"
+            store.answer(row["token"], REFUSED, states={run.run_dir: (State.FAILED, reason) for run in mine})
+    found = [store.run(project, run.study, run.name) for run in runs]
+    return [run for run in found if run is not None]
+
+
+def _observe(store: Store, project: Path, target: Target, runs: list[StoredRun]) -> list[StoredRun]:
+    asked = [run for run in runs if run.state is not State.PLANNED]
+    if not asked:
+        return runs
+    answer = scheduler(connect(target, project)).poll([run.run_dir for run in asked])
+    rows, seen = [], {}
+    for run in asked:
+        row = dict(answer["runs"][run.run_dir])
+        state, reason = State(row.pop("state")), str(row.pop("reason") or "")
+        if row.get("absent") and run.reason.startswith(NOT_SUBMITTED):
+            continue  # it never got there, which is known better here
+        progress = {key: value for key, value in row.items() if value is not None}
+        rows.append((run, state, reason, progress))
+        seen[run.study, run.name] = replace(
+            run, state=state, reason=reason, progress=progress, observed_at=answer["time"]
+        )
+    if any((run.state, run.reason, run.progress) != (state, reason, progress) for run, state, reason, progress in rows):
+        store.observe(rows, answer["time"])
+    return [seen.get((run.study, run.name), run) for run in runs]

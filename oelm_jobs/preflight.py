@@ -1,0 +1,135 @@
+"""Owns the checks between a plan and its submission: whether data, devices, memory and disk will do; leaves queueing
+to workflow.
+
+Each failure names the command that mends it, and comes before anything is queued.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import data
+from .errors import DataError, PreflightError
+from .plan import Plan
+from .spec import Run, Study, Target
+from .study import target_path
+from .train import config as trainer
+from .train import estimate
+
+NOTHING = "nothing was queued"
+
+
+def data_hash(target: Target, root: str, study: Study) -> str:
+    """Check the study's token files on this machine and return the hash over both.
+
+    Files that agree with their manifest are believed; without one they are read whole.
+
+    Raises:
+        PreflightError: One is missing or damaged, or holds ids beyond the vocabulary.
+    """
+    train = Path(target_path(target, root, str(study.train["data_path"])))
+    named = study.train.get("val_data_path")
+    val = Path(target_path(target, root, str(named))) if named else train.with_name("val.bin")
+    return hashlib.sha256("\n".join(_token_hash(path, study) for path in (train, val)).encode()).hexdigest()
+
+
+def _token_hash(path: Path, study: Study) -> str:
+    vocab_size = int(study.train["vocab_size"])
+    if not path.is_file():
+        make = "oelm-data demo" if path.parent.name == "demo" else f"oelm-data make TEXT... --output {path.parent}"
+        raise PreflightError(f"{path}: no such file; {NOTHING}", hint=f"make it: {make}")
+    try:
+        size = path.stat().st_size
+        if size == 0 or size % 2:
+            raise PreflightError(
+                f"{path}: {size} bytes are not uint16 token ids; {NOTHING}", hint="make it anew: oelm-data"
+            )
+        manifest = data.read_manifest(path.parent)
+        listed = manifest.files.get(path.name) if manifest else None
+        if manifest is None or listed is None:
+            data.check_tokens(path, vocab_size)
+            return data.hash_tokens(path)
+    except (OSError, DataError) as error:
+        raise PreflightError(f"{error}; {NOTHING}", hint=getattr(error, "hint", "")) from error
+    if listed.size != size:
+        raise PreflightError(
+            f"{path}: has {size} bytes, its manifest says {listed.size}; {NOTHING}",
+            hint=f"check it: oelm-data check {path.parent}",
+        )
+    if manifest.tokenizer.vocab_size > vocab_size:
+        raise PreflightError(
+            f"{path}: made with {manifest.tokenizer.vocab_size} token ids, but {study.path} says"
+            f" vocab_size = {vocab_size}; {NOTHING}",
+            hint="set vocab_size in [train] to the data's",
+        )
+    return listed.sha256
+
+
+def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> None:
+    """Refuse what the target can never grant.
+
+    Args:
+        runs: Those of the plan that would really be started.
+        answer: The probe's, with ``devices`` and ``disk_free``.
+
+    Raises:
+        PreflightError: Too few devices, too little memory on them, or too little disk for the checkpoints.
+    """
+    devices = answer["devices"]
+    for run in runs:
+        _check_devices(plan, run, devices)
+        _check_memory(plan, run, devices)
+    need = sum(estimate.checkpoint_disk_bytes(_config(run)) for run in runs)
+    free = int(answer["disk_free"])
+    if need > free:
+        raise PreflightError(
+            f"the checkpoints of {len(runs)} runs need up to {need / 1e9:.1f} GB; {plan.target.name} has"
+            f" {free / 1e9:.1f} GB free at {plan.root}; {NOTHING}",
+            hint=f"lower keep_last or keep_every in [train] of {plan.study.path}, or make room",
+        )
+
+
+def _config(run: Run) -> trainer.TrainConfig:
+    return trainer.from_dict({key: value for key, value in run.train.items() if value is not None})
+
+
+def _check_devices(plan: Plan, run: Run, devices: Sequence[Mapping[str, Any]]) -> None:
+    is_gpu = bool(devices) and str(devices[0]["label"]).startswith("gpu")
+    indices = {int(str(device["label"]).rpartition(":")[2]) for device in devices}
+    missing = sorted(set(run.gpus) - indices) if isinstance(run.gpus, tuple) and is_gpu else []
+    if not missing and run.world_size <= len(devices):
+        return
+    kind = "GPU" if is_gpu else "CPU slot"
+    wanted = f"GPU {', '.join(map(str, missing))}" if missing else f"{run.world_size} {kind}s"
+    has = (
+        f"{kind}s {', '.join(map(str, sorted(indices)))}"
+        if is_gpu
+        else f"{len(devices)} {kind}{'s' * (len(devices) != 1)}"
+    )
+    raise PreflightError(
+        f"group {run.group} of study {run.study} asks for {wanted}; {plan.target.name} has {has}; {NOTHING}",
+        hint=f"change gpus of the group in {plan.study.path}, or give another --target",
+    )
+
+
+def _check_memory(plan: Plan, run: Run, devices: Sequence[Mapping[str, Any]]) -> None:
+    """Compare the estimate with the GPU's memory; an estimate that is off by less than half must not forbid a run."""
+    memory = [int(device["memory_mb"]) for device in devices if device.get("memory_mb")]
+    if not memory:
+        return
+    config = _config(run)
+    need = estimate.training_bytes(config)
+    if need > 1.5 * max(memory) * 2**20:
+        smaller = estimate.fitting_batch_size(config, max(memory) * 2**20)
+        hint = "use a smaller model"
+        if smaller is not None:
+            accumulation = config.gradient_accumulation_steps * config.batch_size // smaller
+            hint = f"gradient_accumulation_steps = {accumulation} in [train] makes batches of {smaller} that would fit"
+        raise PreflightError(
+            f"run {run.name} would need about {need / 1e9:.0f} GB on each GPU; the largest of {plan.target.name} has"
+            f" {max(memory) / 1024:.0f} GB; {NOTHING}",
+            hint=hint,
+        )
