@@ -1,4 +1,4 @@
-"""Owns plans: a study resolved into runs, audited and rendered, before anything is done; leaves doing it to workflow."""
+"""Owns plans: a study resolved into runs, audited and rendered before anything is done; leaves doing it to workflow."""
 
 from __future__ import annotations
 

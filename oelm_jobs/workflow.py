@@ -25,6 +25,7 @@ from .plan import Plan, record, render
 from .schedulers import Job, Scheduler, scheduler
 from .spec import Run, State, Target
 from .store import ACCEPTED, REFUSED, UNKNOWN, Store, StoredRun
+from .sync import Verified, verify
 from .targets import load_target
 
 AGAIN, RERUN, EXTEND = "again", "rerun", "extend"
@@ -218,6 +219,12 @@ def read_log(project: Path, run: StoredRun, name: str, *, offset: int | None, li
     connection = connect(load_target(project, run.target), project)
     answer = connection.call("log", {"run_dir": run.run_dir, "name": name, "offset": offset, "lines": lines})
     return base64.b64decode(answer["content"]), int(answer["offset"]), int(answer["size"])
+
+
+def fetch(project: Path, run: StoredRun) -> Verified:
+    """Bring a run home (one of this machine is there already) and check it against its manifest."""
+    load_target(project, run.target)
+    return verify(Path(run.run_dir))
 
 
 def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> dict[str, str]:

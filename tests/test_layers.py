@@ -14,7 +14,7 @@ from tests.support import REPOSITORY
 ROWS = [
     ["cli"],
     ["workflow"],
-    ["observe", "preflight"],
+    ["observe", "preflight", "doctor"],
     ["plan"],
     ["analysis"],
     ["schedulers"],

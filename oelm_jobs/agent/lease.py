@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
 import stat
 import time
 from dataclasses import asdict, dataclass, replace
@@ -379,3 +380,27 @@ def table(where: Optional[Path] = None) -> Dict[str, Any]:
         row = {name: getattr(device, name) for name in ("label", "name", "memory_mb", "memory_used_mb", "utilisation")}
         rows.append(dict(row, user=ticket.user if ticket else "", run=ticket.run if ticket else ""))
     return {"devices": rows, "queue": [asdict(ticket) for ticket in tickets("ticket", where)]}
+
+
+def free_port(preferred: Optional[int]) -> int:
+    """Return the preferred port if it can be bound on this host, else one that the kernel picks.
+
+    Raises:
+        OSError: No port is free.
+    """
+    if preferred and port_is_free(preferred):
+        return preferred
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def port_is_free(port: int) -> bool:
+    """True where ``port`` can be bound now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True

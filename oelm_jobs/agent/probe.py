@@ -28,16 +28,8 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
     queue = {ticket.run_dir: place for place, ticket in enumerate(lease.tickets(), start=1)}
     answer["runs"] = {run_dir: _state(run_dir, queue) for run_dir in request["run_dirs"]}
     if request.get("root"):
-        answer.update(lease.table(), disk_free=_disk_free(request["root"]))
+        answer.update(lease.table(), disk_free=rundir.disk_free(request["root"]))
     return answer
-
-
-def _disk_free(path: str) -> int:
-    """Return the bytes that this user may still write at ``path``, which may not exist yet."""
-    while not os.path.exists(path):
-        path = os.path.dirname(path) or "/"
-    stat = os.statvfs(path)
-    return stat.f_bavail * stat.f_frsize
 
 
 def _state(run_dir: str, queue: Dict[str, int]) -> Dict[str, Any]:

@@ -295,3 +295,11 @@ def finite(value: Any) -> Optional[float]:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     return None
+
+
+def disk_free(path: str) -> int:
+    """Return the bytes that this user may still write at ``path``, which may not exist yet."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path) or "/"
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize

@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -218,7 +217,7 @@ class Supervisor:
     def _attempt(self, before: List[Dict[str, Any]], held: lease.Lease) -> Tuple[Dict[str, Any], Verdict]:
         """Start the command once and see it through; return the attempt's record and the verdict on it."""
         number = 1 + max([int(attempt["number"]) for attempt in before], default=0)
-        port = _free_port(self.record.get("port"))
+        port = lease.free_port(self.record.get("port"))
         if port != self.record.get("port") and self.record.get("port"):
             self.say("port %d is taken; using %d" % (self.record["port"], port))
         argv = _with_port(self.command, port)
@@ -348,21 +347,6 @@ def _with_port(command: List[str], port: int) -> List[str]:
     if "--master_port" in argv[:-1]:
         argv[argv.index("--master_port") + 1] = str(port)
     return argv
-
-
-def _free_port(preferred: Optional[int]) -> int:
-    """Return the preferred port if it can be bound on this host, else one that the kernel picks."""
-    for port in (preferred, 0):
-        if port is None:
-            continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("", port))
-                return int(probe.getsockname()[1])
-            except OSError:
-                continue
-    raise OSError("no free port on this host")
 
 
 def main(argv: List[str]) -> int:

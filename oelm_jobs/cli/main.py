@@ -13,6 +13,8 @@ COMMANDS = {
     "status": "Show where runs stand.",
     "logs": "Print a run's log.",
     "cancel": "End runs.",
+    "fetch": "Bring results home, verified.",
+    "doctor": "Check a target before it costs a night.",
     "report": "Tables, verdicts and figures.",
     "data": "Make train.bin and val.bin from text.",
 }

@@ -49,6 +49,7 @@ class LocalConnection:
                 input=json.dumps(request).encode(),
                 capture_output=True,
                 timeout=timeout_s,
+                cwd="/",  # a project may hold a folder called oelm_jobs
                 start_new_session=True,  # Ctrl-C at the client must not cut a launch in two
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )

@@ -1,0 +1,42 @@
+"""``oelm-doctor``: checks a target before it costs a night."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from ..errors import RunFailed
+from .common import command, project
+
+MARKS = {"good": ("ok", "green"), "warning": ("warning", "yellow"), "bad": ("FAILS", "red")}
+
+
+@command("oelm-doctor")
+@click.argument("target", default="local")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(target: str, as_json: bool) -> None:
+    """Check that TARGET can run this project's studies: Python, torch, devices, leases, disk, data, ports.
+
+    Exit code 1 when something would make a run fail.
+    """
+    from .. import doctor
+    from ..targets import load_target
+
+    root = project()
+    found = doctor.examine(root, load_target(root, target))
+    if as_json:
+        click.echo(
+            json.dumps({"version": 1, "target": target, "findings": [asdict(finding) for finding in found]}, indent=1)
+        )
+    else:
+        width = max(len(finding.what) for finding in found)
+        for finding in found:
+            mark, colour = MARKS[finding.verdict]
+            click.echo(f"{click.style(f'{mark:<8}', fg=colour)}{finding.what:<{width}}  {finding.found}")
+            if finding.mend:
+                click.echo(f"{'':<8}{'':<{width}}  -> {finding.mend}")
+    bad = [finding.what for finding in found if finding.verdict == doctor.BAD]
+    if bad:
+        raise RunFailed(f"target {target} can't run everything: {', '.join(bad)}")

@@ -1,0 +1,149 @@
+"""A day's use: resubmitting, starting over, extending, rebuilding the index, fetching and the doctor, on real training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.support import end_all, read, wait_until
+
+pytestmark = pytest.mark.slow
+
+GPT = ("submit", "--study", "tiny", "--group", "gpt_base")
+
+
+def run_dir(project: Path, name: str = "gpt_base") -> Path:
+    return project / "models" / "checkpoints" / "tiny" / f"exp_{name}"
+
+
+def edit(project: Path, old: str, new: str) -> None:
+    path = project / "jobs" / "tiny.toml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_a_finished_run_is_left_alone_extended_or_started_over_as_asked(oelm, project: Path) -> None:
+    oelm(*GPT, "--wait")
+    assert "left alone, is done" in oelm(*GPT).stdout
+    edit(project, "max_steps = 12", "max_steps = 20")
+    refused = oelm(*GPT, check=False)
+    assert refused.returncode == 2
+    assert "max_steps was 12, is 20" in refused.stderr and "--extend" in refused.stderr and "--tag" in refused.stderr
+    oelm(*GPT, "--extend", "--wait")
+    result = read(run_dir(project) / "experiment_result.json")
+    assert result["outcome"]["step"] == 20 and result["outcome"]["resumed_from"] == 12
+    assert result["extended_from"]["max_steps"] == 12 and len(result["extended_from"]["fingerprint"]) == 64
+    edit(project, "d_ff = 32", "d_ff = 64")
+    assert "d_ff was 32, is 64" in oelm(*GPT, "--extend", check=False).stderr
+    unasked = oelm(*GPT, "--rerun", check=False)
+    assert unasked.returncode == 2 and "--yes" in unasked.stderr
+    oelm(*GPT, "--rerun", "--yes", "--wait")
+    assert read(run_dir(project) / "experiment_result.json")["train"]["d_ff"] == 64
+    archived = list((run_dir(project).parent / ".archive").iterdir())
+    assert len(archived) == 1 and read(archived[0] / "experiment_result.json")["train"]["d_ff"] == 32
+    assert [run["state"] for run in json.loads(oelm("status", "--json").stdout)["runs"]] == ["DONE"]
+
+
+def test_a_tag_makes_runs_of_their_own(oelm, project: Path) -> None:
+    oelm(*GPT, "--set", "max_steps=4", "--tag", "short", "--wait")
+    assert read(run_dir(project, "gpt_base-short") / "experiment_result.json")["outcome"]["step"] == 4
+
+
+def test_twenty_concurrent_submissions_give_each_run_once(oelm, project: Path) -> None:
+    try:
+        with ThreadPoolExecutor(20) as pool:
+            done = list(pool.map(lambda _: oelm("submit", "--study", "tiny", check=False), range(20)))
+        words = [line for one in done for line in one.stdout.splitlines()]
+        assert not [one.stderr for one in done if one.returncode]
+        for name in ("gpt_base", "oelm_no_freeze", "oelm_freeze"):
+            assert sum(line == f"{name}: submitted to local" for line in words) == 1, words
+        wait_until(lambda: '"RUNNING"' in oelm("status", "--json").stdout, "the first run")
+    finally:
+        end_all(project)
+
+
+def test_the_index_is_rebuilt_from_run_directories_alone(
+    oelm, project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    oelm(*GPT, "--wait")
+    before = json.loads(oelm("status", "--json").stdout)["runs"]
+    monkeypatch.setenv("OELM_STATE_DIR", str(tmp_path / "another state"))
+    assert json.loads(oelm("status", "--json").stdout)["runs"] == []
+    after = json.loads(oelm("status", "--rebuild", "--json").stdout)["runs"]
+    for run in (*before, *after):
+        del run["observed_at"], run["queued_at"]
+    assert after == before
+    assert "left alone, is done" in oelm(*GPT).stdout
+
+
+def test_fetch_verifies_and_names_what_is_damaged(oelm, project: Path) -> None:
+    oelm(*GPT, "--wait")
+    assert "verified" in oelm("fetch").stdout
+    checkpoint = run_dir(project) / "best_model.pt"
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(bytes(content))
+    damaged = oelm("fetch", "--json", check=False)
+    assert damaged.returncode == 1
+    assert json.loads(damaged.stdout)["runs"][0]["damaged"] == ["best_model.pt"]
+
+
+@pytest.mark.parametrize("name", ["with space", "it's", 'say "x"', "实验", "$(x)"])
+def test_projects_may_lie_anywhere(oelm, project: Path, tmp_path: Path, name: str) -> None:
+    place = tmp_path / name / "project"
+    place.parent.mkdir()
+    shutil.move(project, place)
+    link = tmp_path / "link"
+    link.symlink_to(place)
+    try:
+        oelm(*GPT, "--wait", cwd=place)
+        assert "DONE" in oelm("status", cwd=link).stdout, "the same project through a symlink"
+        assert "left alone, is done" in oelm(*GPT, cwd=link).stdout
+    finally:
+        end_all(place)
+
+
+def test_the_doctor_finds_what_would_cost_a_night(oelm, project: Path) -> None:
+    good = oelm("doctor")
+    assert "torch" in good.stdout and "FAILS" not in good.stdout
+    (project / "jobs" / "targets.toml").write_text(
+        '[bare]\nkind = "local"\npython = "/nowhere/python"\nsetup = ["true"]\n'
+    )
+    (project / "data" / "tiny" / "val.bin").write_bytes(b"odd")
+    bad = oelm("doctor", "bare", "--json", check=False)
+    assert bad.returncode == 1
+    findings = {finding["what"]: finding for finding in json.loads(bad.stdout)["findings"]}
+    assert findings["torch"]["verdict"] == "bad" and "/nowhere/python" in findings["torch"]["found"]
+    assert findings["data of tiny"]["verdict"] == "bad"
+    assert all(finding["mend"] for finding in findings.values() if finding["verdict"] == "bad")
+
+
+def test_a_wait_that_is_interrupted_leaves_the_run_and_says_how_to_return(oelm, project: Path) -> None:
+    import signal
+
+    edit(project, "max_steps = 12", "max_steps = 100000")
+    program = "from oelm_jobs.cli.submit import main; main()"
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", program, *GPT[1:], "--wait"],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: '"RUNNING"' in oelm("status", "--json").stdout, "the run")
+    waiting.send_signal(signal.SIGINT)
+    _, said = waiting.communicate(timeout=60)
+    assert (
+        waiting.returncode == 130
+        and "the runs go on" in said
+        and "oelm-status --watch" in said
+        and "Traceback" not in said
+    )
+    assert json.loads(oelm("status", "--json").stdout)["runs"][0]["state"] == "RUNNING"
+    assert "cancelled" in oelm("cancel", "gpt_base").stdout
