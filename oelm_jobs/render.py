@@ -6,6 +6,7 @@ other's blocks.
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ TEMPLATES = {"local": "launch.sh.j2"}
 """Kind of target to the template of its launch script."""
 
 
+@functools.lru_cache(maxsize=8)
 def environment(project: Path) -> jinja2.Environment:
     """Return the template environment: an undefined name is an error, everything but names from an allow-list goes
     through ``quote``.

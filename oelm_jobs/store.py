@@ -38,7 +38,7 @@ MIGRATIONS: list[str] = [
         NULL DEFAULT '', queued_at REAL, observed_at REAL, progress TEXT NOT NULL DEFAULT '{}', PRIMARY KEY (project,
         study, name)
     );
-    CREATE INDEX run_token ON run (token);
+    CREATE INDEX run_token ON run (token, run_dir);
     """,
 ]
 """Schema versions in order; ``PRAGMA user_version`` counts those applied. Only ever append."""

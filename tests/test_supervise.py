@@ -302,3 +302,54 @@ def test_a_set_up_that_fails_later_is_not_hidden_by_an_older_end(root: Path) -> 
     )
     wait_until(lambda: state(run)["reason"] == "ended before training started: no such module", "the newer failure")
     assert state(run)["state"] == "FAILED"
+
+
+def test_a_submission_may_have_more_runs_than_low_descriptors(root: Path) -> None:
+    runs = [make_run(root, f"r{i}") for i in range(130)]
+    script = "#!/bin/bash\nexec sleep 5\n"
+    requests = [{"run_dir": run.run_dir, "token": "t", "script": script} for run in runs]
+    answer = launch.launch({"root": str(root), "token": "t", "runs": requests})
+    assert set(answer["runs"].values()) == {"started"}
+    assert all(rundir.is_locked(rundir.control(run.run_dir, rundir.CLAIM)) for run in runs)
+    assert len({supervisor_of(run).pid for run in runs}) == 130
+
+
+def test_durations_are_measured_by_a_clock_that_nobody_sets_back(root: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import time\nbegun, real = time.monotonic(), time.time\n"
+        "time.time = lambda: real() - (3600 if time.monotonic() - begun > 1.0 else 0)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    run = make_run(root, "a")
+    command = outcome_of("completed")
+    launch_runs(root, [(run, [*command[:-1], "import time; time.sleep(2); " + command[-1]])])
+    wait_for_state(run, "DONE")
+    result = read(Path(run.run_dir) / rundir.RESULT)
+    assert result["ended_at"] < result["attempts"][0]["started_at"], "the clock was set back while it ran"
+    assert 2 <= result["attempts"][0]["wall_s"] < 600 and result["elapsed_hours"] > 0
+
+
+def test_a_supervisor_is_small_and_sleeps(root: Path) -> None:
+    waiting, running = make_run(root, "w"), make_run(root, "r")
+    launch_runs(root, [(running, sleeping()), (waiting, sleeping())], sequential=True)
+    wait_for_state(running, "RUNNING")
+    wait_until(lambda: "waiting" in state(waiting)["reason"], "the second to wait")
+    pids = [supervisor_of(run).pid for run in (running, waiting)]
+
+    def ticks(pid: int) -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    before = [ticks(pid) for pid in pids]
+    switches = [_switches(pid) for pid in pids]
+    time.sleep(5)
+    assert [ticks(pid) for pid in pids] == before, "not one clock tick of work in five seconds"
+    assert [_switches(pid) for pid in pids] == switches, "it is not even woken up"
+    for pid in pids:
+        size = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+        assert int(size.split()[1]) < 25 * 1024, size
+
+
+def _switches(pid: int) -> list[str]:
+    return [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "voluntary_ctxt" in line]

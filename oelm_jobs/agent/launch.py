@@ -60,12 +60,10 @@ def launch(request: Dict[str, Any]) -> Dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OELM_ATTEMPT")}
     environment.pop(rundir.RUN_DIR_VARIABLE, None)
     environment["OELM_QUEUED_AT"] = "%.6f" % content["time"]
-    # All claims are taken before the first script starts: a run that waits for the one before it must find that claim
-    # held.
-    claims = {run["run_dir"]: _claim(run) for run in runs}
     answers = {}
+    # In lane order: a run that waits for the one before it finds that claim held, or the run over.
     for position, run in enumerate(runs):
-        handle = claims.pop(run["run_dir"])
+        handle = _claim(run)
         if handle is None:
             answers[run["run_dir"]] = "busy"
             continue

@@ -97,7 +97,7 @@ def render(view: View, *, width: int | None = None) -> str:
         targets = ", ".join(dict.fromkeys(run.target for run in runs))
         blocks.append(click.style(f"study {study} on {targets}", bold=True) + "\n" + body)
     for name, reason in view.unreachable.items():
-        ages = [view.at - run.observed_at for run in view.runs if run.target == name and run.observed_at]
+        ages = [max(0.0, view.at - run.observed_at) for run in view.runs if run.target == name and run.observed_at]
         age = f"what it said {duration(min(ages))} ago stands" if ages else "nothing is known of its runs"
         blocks.append(click.style(f"target {name} can't be asked ({reason}); {age}", fg="magenta"))
     return "\n\n".join(blocks)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ..spec import Target
 
 
+AGENT = (sys.executable, "-m", "oelm_jobs.agent")
+"""What answers a request in a process of its own."""
+
+
 class LocalConnection:
     """This machine."""
 
@@ -45,7 +49,7 @@ class LocalConnection:
 
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "oelm_jobs.agent", verb],
+                [*AGENT, verb],
                 input=json.dumps(request).encode(),
                 capture_output=True,
                 timeout=timeout_s,

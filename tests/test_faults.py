@@ -1,0 +1,211 @@
+"""Faults of real training: a rank, torchrun and the client are killed, the disk is full, the set-up is broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from oelm_jobs.agent import rundir
+from tests.support import end_all, read, wait_until
+
+pytestmark = pytest.mark.slow
+
+LONG = [
+    ("max_steps = 12", "max_steps = 100000"),
+    ("log_interval = 2", "log_interval = 100"),
+    ("save_interval = 6", "save_interval = 100"),
+]
+TWO_RANKS = [('label = "Group A: GPT-Base", ', 'label = "Group A: GPT-Base", gpus = 2, ')]
+
+
+def edit(project: Path, *changes: tuple[str, str]) -> None:
+    path = project / "jobs" / "tiny.toml"
+    for old, new in changes:
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+
+def run_dir(project: Path) -> Path:
+    return project / "models" / "checkpoints" / "tiny" / "exp_gpt_base"
+
+
+def status(oelm) -> dict:
+    return json.loads(oelm("status", "--json").stdout)["runs"][0]
+
+
+def processes(project: Path, word: str) -> list[int]:
+    """Return the run's processes whose command line has ``word``, trainers before others."""
+    found = []
+    for identity in rundir.processes_of(run_dir(project)):
+        argv = Path(f"/proc/{identity.pid}/cmdline").read_bytes().split(b"\0")
+        if (b"torch.distributed.run" in argv) == (word == "torchrun") and b"train" in argv:
+            found.append(identity.pid)
+    return found
+
+
+def started(oelm, project: Path) -> None:
+    oelm("submit", "--study", "tiny", "--group", "gpt_base")
+    wait_until(lambda: list(run_dir(project).glob("checkpoint_*.pt")), "a first checkpoint", 180)
+
+
+@pytest.mark.parametrize("victim", ["rank", "torchrun"])
+def test_a_killed_process_fails_its_attempt_and_the_next_one_resumes(oelm, project: Path, victim: str) -> None:
+    edit(project, *LONG, *TWO_RANKS, ("max_retries = 0", "max_retries = 1"))
+    started(oelm, project)
+    ranks = processes(project, "rank")
+    assert len(ranks) == 2
+    os.kill(ranks[1] if victim == "rank" else processes(project, "torchrun")[0], signal.SIGKILL)
+    wait_until(lambda: status(oelm)["progress"].get("attempt") == 2, "the second attempt", 120)
+    assert all(rundir.process_start_time(pid) == "" for pid in ranks), "no rank of the first attempt is left"
+    wait_until(lambda: "Resum" in (run_dir(project) / "training.log").read_text(), "it to resume", 120)
+    os.kill(processes(project, "rank")[0], signal.SIGKILL)
+    row = wait_until(lambda: row if (row := status(oelm))["state"] == "FAILED" else None, "the end of the budget", 120)
+    attempts = read(run_dir(project) / "experiment_result.json")["attempts"]
+    assert [a["state"] for a in attempts] == ["FAILED", "FAILED"] and all(a["reason"] for a in attempts)
+    assert row["reason"] == attempts[-1]["reason"]
+
+
+def test_a_killed_supervisor_frees_the_devices_and_submitting_again_resumes(oelm, project: Path) -> None:
+    edit(project, *LONG)
+    started(oelm, project)
+    ranks = processes(project, "rank")
+    claim = rundir.Identity.from_json(read(run_dir(project) / ".oelm" / "claim"))
+    assert claim is not None
+    os.kill(claim.pid, signal.SIGKILL)
+    assert status(oelm)["state"] == "UNKNOWN"
+    for pid in [*processes(project, "torchrun"), *ranks]:
+        os.kill(pid, signal.SIGKILL)
+    row = wait_until(lambda: row if (row := status(oelm))["state"] == "FAILED" else None, "the truth")
+    assert "supervisor lost" in row["reason"]
+    oelm("submit", "--study", "tiny", "--group", "gpt_base")
+    wait_until(lambda: status(oelm)["progress"].get("attempt") == 2, "the second attempt", 120)
+
+
+def test_a_full_disk_keeps_the_old_checkpoint_and_is_named(oelm, project: Path) -> None:
+    edit(project, *LONG, ("d_model = 16", "d_model = 128"))
+    models = project / "models"
+    models.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(models)], check=True)
+    try:
+        started(oelm, project)
+        filler = models / "somebody elses"
+        room = os.statvfs(models)
+        filler.write_bytes(b"\0" * max(0, room.f_bavail * room.f_frsize - (64 << 10)))
+        row = wait_until(lambda: row if (row := status(oelm))["state"] == "FAILED" else None, "it to fail", 180)
+        assert "disk full" in row["reason"], row["reason"]
+        kept = list(run_dir(project).glob("checkpoint_*.pt"))
+        assert kept, "the checkpoint before is still there"
+        filler.unlink()
+        oelm("submit", "--study", "tiny", "--group", "gpt_base")
+        wait_until(lambda: "Resum" in (run_dir(project) / "training.log").read_text(), "it to resume", 120)
+    finally:
+        end_all(project)
+        subprocess.run(["umount", "-l", str(models)], check=True)
+
+
+def target(project: Path, **values: object) -> None:
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    (project / "jobs" / "targets.toml").write_text('[odd]\nkind = "local"\n' + "\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"python": "/nowhere/bin/python"}, "/nowhere/bin/python"),
+        ({"setup": ["conda activate nothing"]}, "set-up failed"),
+        ({"python": sys.executable, "setup": ["exit 3"]}, "ended before training started"),
+    ],
+)
+def test_a_broken_target_is_named_in_the_runs_reason(oelm, project: Path, values: dict, expected: str) -> None:
+    target(project, **values)
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "odd")
+    row = wait_until(lambda: row if (row := status(oelm))["state"] == "FAILED" else None, "it to fail")
+    assert expected in row["reason"] + oelm("logs", "--supervisor", "gpt_base").stdout
+
+
+def test_a_set_up_may_use_variables_that_are_not_set(oelm, project: Path) -> None:
+    target(project, setup=['echo "prompt is $PS1 and $CONDA_THING"', "export OELM_TEST=1"])
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "odd", "--wait")
+    assert status(oelm)["state"] == "DONE"
+
+
+def test_unreadable_data_is_named_before_anything_is_queued(oelm, project: Path) -> None:
+    path = project / "data" / "tiny" / "train.bin"
+    path.unlink()
+    path.mkdir()
+    done = oelm("submit", "--study", "tiny", check=False)
+    assert done.returncode == 2 and "train.bin" in done.stderr and "nothing was queued" in done.stderr
+    path.rmdir()
+    path.write_bytes(b"\xff\xff" * 1000)
+    done = oelm("submit", "--study", "tiny", check=False)
+    assert done.returncode == 2 and "65535" in done.stderr and "nothing was queued" in done.stderr
+
+
+def test_a_heartbeat_from_the_future_breaks_nothing(oelm, project: Path) -> None:
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--wait")
+    heartbeat = run_dir(project) / "heartbeat.json"
+    heartbeat.write_text(json.dumps({**read(heartbeat), "time": time.time() + 3600}))
+    assert "DONE" in oelm("status", "--rebuild").stdout
+
+
+KILLED_AT = {
+    "before the intent": "oelm_jobs.store.Store.intend",
+    "before the code is sent": "oelm_jobs.connections.local.LocalConnection.keep_tree",
+    "before the launch": "oelm_jobs.schedulers.leases.LeaseScheduler.submit",
+    "before the answer is stored": "oelm_jobs.store.Store.answer",
+}
+
+
+@pytest.mark.parametrize("point", KILLED_AT)
+def test_a_client_killed_at_any_point_neither_loses_nor_doubles_a_run(oelm, project: Path, point: str) -> None:
+    module, _, name = KILLED_AT[point].rpartition(".")
+    module, _, owner = module.rpartition(".")
+    program = (
+        f"import os, signal, {module} as m\n"
+        f"def die(*a, **k): os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"setattr(m.{owner}, {name!r}, die)\n"
+        "from oelm_jobs.cli.submit import main\nmain(['--study', 'tiny', '--group', 'gpt_base'])"
+    )
+    killed = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--wait")
+    assert status(oelm)["state"] == "DONE"
+    assert len(read(run_dir(project) / "experiment_result.json")["attempts"]) == 1
+    assert (run_dir(project) / "training.log").read_text().count("Total parameters") == 1
+
+
+@pytest.mark.parametrize("started_runs", [0, 1])
+def test_a_launcher_killed_half_way_loses_nothing(oelm, project: Path, started_runs: int) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from oelm_jobs.agent import launch\n"
+        "real, count = launch._claim, 0\n"
+        "def claim(run):\n"
+        "    global count\n"
+        f"    if count == {started_runs}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    count += 1\n"
+        "    return real(run)\n"
+        "launch._claim = claim\n"
+        "from oelm_jobs.agent.__main__ import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    (project.parent / "launcher.py").write_text(program)
+    client = (
+        "import sys\n"
+        "from oelm_jobs.connections import local\n"
+        f"local.AGENT = [sys.executable, {str(project.parent / 'launcher.py')!r}]\n"
+        "from oelm_jobs.cli.submit import main\nmain(['--study', 'tiny'])"
+    )
+    cut = subprocess.run([sys.executable, "-c", client], cwd=project, capture_output=True, text=True, timeout=60)
+    assert cut.returncode == 3 and "oelm-status" in cut.stderr, cut.stderr
+    oelm("submit", "--study", "tiny", "--wait")
+    results = [read(path) for path in project.glob("models/checkpoints/tiny/*/experiment_result.json")]
+    assert [result["status"] for result in results] == ["DONE"] * 3
+    assert [len(result["attempts"]) for result in results] == [1] * 3
