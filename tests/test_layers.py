@@ -34,7 +34,7 @@ ROWS = [
         "corpus",
         "tokenizer",
     ],
-    ["spec", "tomlfile", "train", "text"],
+    ["spec", "tomlfile", "language", "train", "text"],
     ["errors", "agent", "atomic"],
 ]
 """From the top; a module may import what lies below it, and its own package."""

@@ -7,7 +7,7 @@ import json
 import click
 
 from ..errors import UsageError
-from .common import command, confirm, project
+from .common import command, confirm, project, say
 
 
 @command("oelm-cancel")
@@ -40,4 +40,4 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
         click.echo(json.dumps({"version": 1, "runs": answers}, indent=1))
         return
     for name, answer in answers.items():
-        click.echo(f"{name}: {answer}")
+        say(f"{name}: {answer}")

@@ -1,91 +1,171 @@
-"""Owns what all commands share (how errors end a command, the project's place, prompts); leaves what a command does
-to its module.
+"""Owns what all commands share (how errors end a command, the language, the project's place, prompts); leaves what a
+command does to its module.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from ..errors import OelmError, UsageError
+from .. import language
+from ..errors import OelmError, UsageError, valid_choices
+from ..language import tr
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_PIPE = 70, 130, 141
 
 
-def _ending(invoke: Callable[[], Any], name: str, debug: bool) -> Any:
-    """Run a command; an error becomes one line on stderr (and its hint) and an exit code, a traceback only with
-    ``--debug``.
+def say(text: str = "", **style: Any) -> None:
+    """Print a result on stdout, in the chosen language; ``style`` as for click.style, which a pipe does not get."""
+    click.echo(click.style(tr(text), **style) if style else tr(text))
+
+
+def narrate(text: str) -> None:
+    """Say on stderr what goes on, in the chosen language; results alone go to stdout."""
+    click.echo(tr(text), err=True)
+
+
+class Ending(click.Command):
+    """A command that ends as all of ours do: an error is one line on stderr, its hint another, and an exit code.
+
+    A traceback is shown only with ``--debug``. ``--lang`` and OELM_LANG choose the language of everything, help
+    included.
     """
-    try:
-        return invoke()
-    except OelmError as error:
-        if debug:
-            raise
-        click.echo(f"{name}: {error}", err=True)
-        if error.hint:
-            click.echo(f"  {error.hint}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo(f"\n{name}: interrupted", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of a pipe has gone (head): nothing is left to say, and Python's own farewell would complain.
-        sys.stdout = sys.stderr
-        sys.exit(141)
-    except (click.exceptions.Exit, click.ClickException, click.Abort):
-        raise
-    except Exception as error:
-        if debug:
-            raise
-        click.echo(f"{name}: internal error: {type(error).__name__}: {error}", err=True)
-        click.echo(f"  run it again with --debug for the traceback: {name} --debug", err=True)
-        sys.exit(70)
+
+    def main(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command; in standalone mode exit, with the error's code."""
+        words = list(sys.argv[1:] if args is None else args)
+        if not standalone_mode:
+            return super().main(words, prog_name, standalone_mode=False, **extra)
+        name = self.name or "oelm"
+        try:
+            _choose_language(words)
+            sys.exit(super().main(words, prog_name or name, standalone_mode=False, **extra) or 0)
+        except OelmError as error:
+            _fail(name, error, error.exit_code, error.hint, words)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            sys.exit(0)
+        except click.UsageError as error:
+            _fail(name, error, 2, f"help: {error.ctx.command_path if error.ctx else name} --help", words)
+        except click.ClickException as error:
+            _fail(name, error, error.exit_code, "", words)
+        except (KeyboardInterrupt, click.Abort):
+            narrate(f"\n{name}: interrupted")
+            sys.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            # The reader of a pipe has gone (head): nothing is left to say, and Python's own farewell would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(EXIT_PIPE)
+        except Exception as error:
+            hint = f"run it again with --debug for the traceback: {name} --debug"
+            _fail(name, f"internal error: {type(error).__name__}: {error}", EXIT_INTERNAL, hint, words)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the usage line."""
+        formatter.write_usage(ctx.command_path, " ".join(self.collect_usage_pieces(ctx)), prefix=tr("Usage:") + " ")
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what the command does, paragraph by paragraph."""
+        paragraphs = [" ".join(paragraph.split()) for paragraph in (self.help or "").split("\n\n")]
+        for paragraph in paragraphs:
+            formatter.write_paragraph()
+            with formatter.indentation():
+                formatter.write_text(tr(paragraph))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options."""
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        records = [option.get_help_record(ctx) for option in options]
+        with formatter.section(tr("Options")):
+            formatter.write_dl([(record[0], tr(record[1])) for record in records if record is not None])
 
 
-class _Command(click.Command):
-    def invoke(self, ctx: click.Context) -> Any:
-        return _ending(lambda: super(_Command, self).invoke(ctx), self.name or "oelm", ctx.params.pop("debug", False))
+class EndingGroup(Ending, click.Group):
+    """A group of commands that end as all of ours do."""
+
+    command_class = Ending
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, then the commands."""
+        super().format_options(ctx, formatter)
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            rows.append((name, tr(command.get_short_help_str(limit=90) if command else "")))
+        with formatter.section(tr("Commands")):
+            formatter.write_dl(rows)
 
 
-class _Group(click.Group):
-    command_class = _Command
+def _choose_language(words: list[str]) -> None:
+    """Set the language before anything is parsed, so that help and errors of parsing speak it, too."""
+    wanted = os.environ.get("OELM_LANG", "")
+    for position, word in enumerate(words):
+        if word == "--lang" and position + 1 < len(words):
+            wanted = words[position + 1]
+        elif word.startswith("--lang="):
+            wanted = word.partition("=")[2]
+    if wanted and wanted not in language.LANGUAGES:
+        raise UsageError(f"--lang {wanted}: {valid_choices(wanted, language.LANGUAGES)}")
+    language.choose(wanted or "en")
 
-    def invoke(self, ctx: click.Context) -> Any:
-        return _ending(lambda: super(_Group, self).invoke(ctx), self.name or "oelm", ctx.params.pop("debug", False))
+
+def _fail(name: str, error: Exception | str, code: int, hint: str, words: list[str]) -> NoReturn:
+    if "--debug" in words and isinstance(sys.exc_info()[1], Exception):
+        import traceback
+
+        traceback.print_exc()
+    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    click.echo(f"{name}: {tr(message)}", err=True)
+    if hint:
+        click.echo(f"  {tr(hint)}", err=True)
+    sys.exit(code)
 
 
-def _debug(function: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--debug", is_flag=True, help="Show the traceback of an error.")(function)
-
-
-def _version(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_shared_options(made: click.Command) -> None:
+    """Add, behind its own, the options that every command has."""
     from .. import __version__
 
-    return click.version_option(__version__, prog_name="oelm-jobs")(function)
+    def nothing() -> None: ...
+
+    for option in (
+        click.option("--lang", metavar="en|zh", expose_value=False, help="Language of all text (or OELM_LANG)."),
+        click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),
+        click.version_option(__version__, prog_name="oelm-jobs", help="Show the version and exit."),
+    ):
+        option(nothing)
+    made.params += nothing.__click_params__  # type: ignore[attr-defined]
 
 
 def command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a click command called ``name`` that ends errors as all commands do and takes ``--debug`` and
-    ``--version``.
-    """
+    """Make a click command called ``name`` that ends as all do and takes ``--lang``, ``--debug`` and ``--version``."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        wrapped = _version(_debug(function))
-        return click.command(name, cls=_Command, context_settings=CONTEXT, **attributes)(wrapped)
+        made = click.command(name, cls=Ending, context_settings=CONTEXT, **attributes)(function)
+        _with_shared_options(made)
+        return made
 
     return decorate
 
 
 def group(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], click.Group]:
-    """Make a click group called ``name`` whose subcommands (``@main.command()``) end errors as all commands do."""
+    """Make a click group called ``name``, likewise; ``@main.command()`` adds a command to it."""
 
     def decorate(function: Callable[..., Any]) -> click.Group:
-        wrapped = _version(_debug(function))
-        return click.group(name, cls=_Group, context_settings=CONTEXT, **attributes)(wrapped)
+        made = click.group(name, cls=EndingGroup, context_settings=CONTEXT, **attributes)(function)
+        _with_shared_options(made)
+        return made
 
     return decorate
 
@@ -109,10 +189,5 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UsageError(f"{question} Nobody can be asked here.", hint="give --yes to confirm")
-    if not click.confirm(question, err=True):
+    if not click.confirm(tr(question), err=True):
         raise UsageError("not confirmed; nothing was done")
-
-
-def narrate(text: str) -> None:
-    """Say on stderr what goes on; results alone go to stdout."""
-    click.echo(text, err=True)

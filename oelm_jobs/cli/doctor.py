@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from ..errors import RunFailed
+from ..language import tr
 from .common import command, project
 
 MARKS = {"good": ("ok", "green"), "warning": ("warning", "yellow"), "bad": ("FAILS", "red")}
@@ -22,6 +23,7 @@ def main(target: str, as_json: bool) -> None:
     Exit code 1 when something would make a run fail.
     """
     from .. import doctor
+    from ..table import width as columns
     from ..targets import load_target
 
     root = project()
@@ -31,12 +33,16 @@ def main(target: str, as_json: bool) -> None:
             json.dumps({"version": 1, "target": target, "findings": [asdict(finding) for finding in found]}, indent=1)
         )
     else:
-        width = max(len(finding.what) for finding in found)
+        width = max(columns(tr(finding.what)) for finding in found)
+
+        def pad(text: str, size: int) -> str:
+            return tr(text) + " " * (size - columns(tr(text)))
+
         for finding in found:
             mark, colour = MARKS[finding.verdict]
-            click.echo(f"{click.style(f'{mark:<8}', fg=colour)}{finding.what:<{width}}  {finding.found}")
+            click.echo(f"{click.style(pad(mark, 8), fg=colour)}{pad(finding.what, width)}  {tr(finding.found)}")
             if finding.mend:
-                click.echo(f"{'':<8}{'':<{width}}  -> {finding.mend}")
+                click.echo(f"{'':<8}{'':<{width}}  -> {tr(finding.mend)}")
     bad = [finding.what for finding in found if finding.verdict == doctor.BAD]
     if bad:
         raise RunFailed(f"target {target} can't run everything: {', '.join(bad)}")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import RunFailed
-from .common import command, narrate, project
+from .common import command, narrate, project, say
 
 
 @command("oelm-fetch")
@@ -56,8 +56,8 @@ def main(names: tuple[str, ...], study: str | None, as_json: bool) -> None:
 
 def _show(row: dict[str, Any], has_manifest: bool) -> None:
     if row["damaged"]:
-        click.echo(f"{row['run']}: DAMAGED: {', '.join(row['damaged'])}")
+        say(f"{row['run']}: DAMAGED: {', '.join(row['damaged'])}")
     elif has_manifest:
-        click.echo(f"{row['run']}: {row['files']} files, {row['bytes'] / 1e6:.1f} MB, verified, in {row['run_dir']}")
+        say(f"{row['run']}: {row['files']} files, {row['bytes'] / 1e6:.1f} MB, verified, in {row['run_dir']}")
     else:
-        click.echo(f"{row['run']}: is {row['state']}, nothing to verify yet")
+        say(f"{row['run']}: is {row['state']}, nothing to verify yet")

@@ -6,7 +6,8 @@ import importlib
 
 import click
 
-from .common import CONTEXT
+from ..language import tr
+from .common import CONTEXT, EndingGroup
 
 COMMANDS = {
     "submit": "Put runs where the GPUs are.",
@@ -14,14 +15,14 @@ COMMANDS = {
     "logs": "Print a run's log.",
     "cancel": "End runs.",
     "fetch": "Bring results home, verified.",
-    "doctor": "Check a target before it costs a night.",
     "report": "Tables, verdicts and figures.",
+    "doctor": "Check a target before it costs a night.",
     "data": "Make train.bin and val.bin from text.",
 }
 """Command to its line in the overview."""
 
 
-class _Commands(click.Group):
+class _Commands(EndingGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -31,9 +32,9 @@ class _Commands(click.Group):
         command: click.Command = importlib.import_module(f"oelm_jobs.cli.{cmd_name}").main
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section(tr("Commands")):
+            formatter.write_dl([(name, tr(line)) for name, line in COMMANDS.items()])
 
 
 @click.group("oelm", cls=_Commands, context_settings=CONTEXT)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import RunFailed, UsageError
-from .common import command, confirm, narrate, project, split_names
+from .common import command, confirm, narrate, project, say, split_names
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -94,7 +93,9 @@ def main(
         "stop_on_failure": stop_on_failure,
     }
     if dry_run:
-        _show_plan(make_plan(root, chosen, target, **wanted), script=script, as_json=as_json)
+        from .planned import show
+
+        show(make_plan(root, chosen, target, **wanted), script=script, as_json=as_json)
         return
     from .. import preflight, workflow
     from ..connections import connect
@@ -145,102 +146,6 @@ def _settings(settings: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
-def _show_plan(plan: Plan, *, script: bool, as_json: bool) -> None:
-    from .. import plan as plans
-    from .. import snapshot
-    from ..connections import connect
-    from ..store import Store, state_folder
-    from ..study import command as command_of
-    from .view import duration
-
-    if script:
-        scripts = plans.render(
-            plan, plan.runs, "by-hand", snapshot.take(plan.project), connect(plan.target, plan.project), live=True
-        )
-        click.echo("\n".join(scripts[run.run_dir] for run in plan.runs), nl=False)
-        return
-    expected: dict[str, float] = {}
-    if (state_folder() / "runs.sqlite3").exists():  # a dry run makes no store
-        with Store() as store:
-            expected = plans.expected_seconds(store, plan)
-    runs: list[dict[str, Any]] = []
-    start: float | None = 0.0
-    for run in plan.runs:
-        seconds = expected.get(run.name)
-        runs.append(
-            {
-                "run": run.name,
-                "group": run.group,
-                "label": run.label,
-                "seed": run.seed,
-                "gpus": list(run.gpus) if isinstance(run.gpus, tuple) else run.gpus,
-                "world_size": run.world_size,
-                "global_batch": run.global_batch,
-                "batch_size": run.train["batch_size"],
-                "accumulation": run.train["gradient_accumulation_steps"],
-                "command": command_of(run),
-                "run_dir": run.run_dir,
-                "start_s": start,
-                "duration_s": seconds,
-            }
-        )
-        if plan.mode == plans.SEQUENTIAL:
-            start = None if start is None or seconds is None else start + seconds
-    if as_json:
-        differences = [
-            {"key": d.key, "kind": d.kind, "values": dict(d.values), "reason": d.reason} for d in plan.differences
-        ]
-        content = {
-            "version": 1,
-            "study": plan.study.name,
-            "target": plan.target.name,
-            "mode": plan.mode,
-            "executed": False,
-        }
-        click.echo(json.dumps({**content, "runs": runs, "differences": differences}, indent=1))
-        return
-    click.echo(click.style(f"Plan of study {plan.study.name}: not executed", bold=True))
-    if plan.study.question:
-        click.echo(f"  question  {plan.study.question}")
-    click.echo(f"  groups    {', '.join(dict.fromkeys(run.group for run in plan.runs))}")
-    click.echo(f"  seeds     {', '.join(dict.fromkeys(str(run.seed) for run in plan.runs))}")
-    click.echo(f"  target    {plan.target.name} ({plan.root})")
-    after = {"sequential": "one after the other, in this order", "parallel": "each as soon as it has its devices"}
-    click.echo(f"  mode      {plan.mode}: {after[plan.mode]}")
-    for difference in plan.differences:
-        values = ", ".join(f"{group} {value}" for group, value in difference.values.items())
-        click.echo(f"  unequal   {difference.key} ({values}){': ' + difference.reason if difference.reason else ''}")
-    for number, row in enumerate(runs, start=1):
-        click.echo()
-        click.echo(click.style(f"{number}. {row['run']}", bold=True) + f"  {row['label']}, seed {row['seed']}")
-        gpus = row["gpus"]
-        which = (
-            f"GPUs {', '.join(map(str, gpus))}"
-            if isinstance(gpus, list)
-            else f"any {gpus} GPU{'s' if gpus > 1 else ''}"
-        )
-        click.echo(f"   devices   {which} (CPU slots where there is none); world size {row['world_size']}")
-        accumulated = f" x {row['accumulation']} accumulated" if row["accumulation"] > 1 else ""
-        click.echo(
-            f"   batch     {row['global_batch']} sequences per step = {row['batch_size']} per GPU (--batch_size)"
-            f" x {row['world_size']} processes{accumulated}"
-        )
-        click.echo(f"   command   {shlex.join(row['command'])}")
-        click.echo(f"   output    {row['run_dir']}")
-        begin = "unknown" if row["start_s"] is None else "when its devices are free"
-        if row["start_s"]:
-            begin = f"in about {duration(row['start_s'])}"
-        if row["start_s"] is None and plan.mode == plans.SEQUENTIAL:
-            begin = f"after {runs[number - 2]['run']}"
-        lasts = "unknown until a run of this group has been measured here"
-        click.echo(
-            f"   start     {begin}; duration {'about ' + duration(row['duration_s']) if row['duration_s'] else lasts}"
-        )
-    narrate(
-        "\nNothing was submitted. Without --dry-run, this is; with --script, the complete launch scripts are printed."
-    )
-
-
 def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool) -> None:
     if as_json:
         runs = [
@@ -261,8 +166,10 @@ def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool) ->
         if difference.reason:
             narrate(f"unequal by declaration: {difference.key}: {difference.reason}")
     for item in submitted:
-        click.echo(
-            f"{item.run.name}: {'submitted to ' + plan.target.name if not item.note else 'left alone, ' + item.note}"
+        say(
+            f"{item.run.name}: submitted to {plan.target.name}"
+            if not item.note
+            else f"{item.run.name}: left alone, {item.note}"
         )
     if any(not item.note for item in submitted):
         narrate("Runs go on without this terminal. Watch them: oelm-status --watch")

@@ -14,6 +14,7 @@ import click
 
 from .. import table
 from ..agent.rundir import finite
+from ..language import tr
 from ..observe import View
 from ..spec import State
 from ..store import StoredRun
@@ -55,7 +56,7 @@ def _note(run: StoredRun, now: float) -> str:
             parts.append(f"attempt {run.progress['attempt']}")
     if run.reason:
         parts.append(run.reason)
-    return "; ".join(parts)
+    return "; ".join(tr(part) for part in parts)
 
 
 def row(run: StoredRun, now: float) -> tuple[str, ...]:
@@ -95,16 +96,16 @@ def render(view: View, *, width: int | None = None) -> str:
         runs = [run for run in view.runs if run.study == study]
         body = _counts(runs) if len(runs) > MANY_RUNS else _table(runs, view.at, width)
         targets = ", ".join(dict.fromkeys(run.target for run in runs))
-        blocks.append(click.style(f"study {study} on {targets}", bold=True) + "\n" + body)
+        blocks.append(click.style(tr(f"study {study} on {targets}"), bold=True) + "\n" + body)
     for name, reason in view.unreachable.items():
         ages = [max(0.0, view.at - run.observed_at) for run in view.runs if run.target == name and run.observed_at]
         age = f"what it said {duration(min(ages))} ago stands" if ages else "nothing is known of its runs"
-        blocks.append(click.style(f"target {name} can't be asked ({reason}); {age}", fg="magenta"))
+        blocks.append(click.style(tr(f"target {name} can't be asked ({reason}); {age}"), fg="magenta"))
     return "\n\n".join(blocks)
 
 
 def _table(runs: Sequence[StoredRun], now: float, width: int | None) -> str:
-    lines = table.text([row(run, now) for run in runs], HEADERS, ALIGN).splitlines()
+    lines = table.text([row(run, now) for run in runs], [tr(header) for header in HEADERS], ALIGN).splitlines()
     if width is not None:
         lines = [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
     head = len(lines) - len(runs)
@@ -117,7 +118,7 @@ def _counts(runs: Sequence[StoredRun]) -> str:
     for group in dict.fromkeys(run.group for run in runs):
         count = Counter(run.state for run in runs if run.group == group)
         rows.append((group, str(sum(count.values())), *(str(count[state] or "–") for state in states)))
-    return table.text(rows, ("group", "runs", *(str(state) for state in states)), "l" + "r" * (len(states) + 1))
+    return table.text(rows, (tr("group"), tr("runs"), *(str(state) for state in states)), "l" + "r" * (len(states) + 1))
 
 
 def as_json(view: View) -> dict[str, Any]:
@@ -189,7 +190,7 @@ class _Lines(AbstractContextManager[Callable[[View], None]]):
 def line(run: StoredRun, now: float) -> str:
     """Return a run's state as one line of prose, for logs."""
     name, state, *cells, note = row(run, now)
-    named = [f"{header} {cell}" for header, cell in zip(HEADERS[2:-1], cells, strict=True) if cell != "–"]
+    named = [f"{tr(header)} {cell}" for header, cell in zip(HEADERS[2:-1], cells, strict=True) if cell != "–"]
     return "  ".join(part for part in (f"{name:<16}", f"{state:<9}", ", ".join(named), note) if part.strip())
 
 

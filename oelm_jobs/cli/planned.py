@@ -1,0 +1,119 @@
+"""Owns how a plan looks before it is carried out: for people, as JSON, or as the launch scripts themselves."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import click
+
+from .. import plan as plans
+from .. import snapshot
+from ..connections import connect
+from ..store import Store, state_folder
+from ..study import command as command_of
+from .common import narrate, say
+from .view import duration
+
+
+def show(plan: plans.Plan, *, script: bool, as_json: bool) -> None:
+    """Print the plan; leaves nothing behind."""
+    if script:
+        connection = connect(plan.target, plan.project)
+        scripts = plans.render(plan, plan.runs, "by-hand", snapshot.take(plan.project), connection, live=True)
+        click.echo("\n".join(scripts[run.run_dir] for run in plan.runs), nl=False)
+    elif as_json:
+        click.echo(json.dumps(_as_json(plan, _rows(plan)), indent=1))
+    else:
+        _show_head(plan)
+        rows = _rows(plan)
+        for number, row in enumerate(rows, start=1):
+            _show_run(number, row, rows[number - 2]["run"] if number > 1 and plan.mode == plans.SEQUENTIAL else "")
+    narrate(
+        "\nNothing was submitted. Without --dry-run, this is; with --script, the complete launch scripts are printed."
+    )
+
+
+def _rows(plan: plans.Plan) -> list[dict[str, Any]]:
+    expected: dict[str, float] = {}
+    if (state_folder() / "runs.sqlite3").exists():  # a dry run makes no store
+        with Store() as store:
+            expected = plans.expected_seconds(store, plan)
+    rows: list[dict[str, Any]] = []
+    start: float | None = 0.0
+    for run in plan.runs:
+        seconds = expected.get(run.name)
+        rows.append(
+            {
+                "run": run.name,
+                "group": run.group,
+                "label": run.label,
+                "seed": run.seed,
+                "gpus": list(run.gpus) if isinstance(run.gpus, tuple) else run.gpus,
+                "world_size": run.world_size,
+                "global_batch": run.global_batch,
+                "batch_size": run.train["batch_size"],
+                "accumulation": run.train["gradient_accumulation_steps"],
+                "command": command_of(run),
+                "run_dir": run.run_dir,
+                "start_s": start,
+                "duration_s": seconds,
+            }
+        )
+        if plan.mode == plans.SEQUENTIAL:
+            start = None if start is None or seconds is None else start + seconds
+    return rows
+
+
+def _as_json(plan: plans.Plan, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    differences = [
+        {"key": d.key, "kind": d.kind, "values": dict(d.values), "reason": d.reason} for d in plan.differences
+    ]
+    content = {"version": 1, "study": plan.study.name, "target": plan.target.name, "mode": plan.mode, "executed": False}
+    return {**content, "runs": rows, "differences": differences}
+
+
+def _show_head(plan: plans.Plan) -> None:
+    say(f"Plan of study {plan.study.name}: not executed", bold=True)
+    if plan.study.question:
+        say(f"  question  {plan.study.question}")
+    say(f"  groups    {', '.join(dict.fromkeys(run.group for run in plan.runs))}")
+    say(f"  seeds     {', '.join(dict.fromkeys(str(run.seed) for run in plan.runs))}")
+    say(f"  target    {plan.target.name} ({plan.root})")
+    words = {
+        plans.SEQUENTIAL: "one after the other, in this order",
+        plans.PARALLEL: "each as soon as it has its devices",
+    }
+    say(f"  mode      {plan.mode}: {words[plan.mode]}")
+    for difference in plan.differences:
+        values = ", ".join(f"{group} {value}" for group, value in difference.values.items())
+        say(f"  unequal   {difference.key} ({values}){': ' + difference.reason if difference.reason else ''}")
+
+
+def _show_run(number: int, row: dict[str, Any], before: str) -> None:
+    say()
+    click.echo(click.style(f"{number}. {row['run']}", bold=True) + f"  {row['label']}, seed {row['seed']}")
+    gpus, world_size = row["gpus"], row["world_size"]
+    which = (
+        f"GPUs {', '.join(map(str, gpus))}" if isinstance(gpus, list) else f"any {gpus} GPU{'s' if gpus > 1 else ''}"
+    )
+    say(f"   devices   {which} (CPU slots where there is none); world size {world_size}")
+    processes = f"{world_size} process{'es' if world_size > 1 else ''}"
+    accumulated = f" x {row['accumulation']} accumulated" if row["accumulation"] > 1 else ""
+    say(
+        f"   batch     {row['global_batch']} sequences per step = {row['batch_size']} per GPU (--batch_size)"
+        f" x {processes}{accumulated}"
+    )
+    say(f"   command   {shlex.join(row['command'])}")
+    say(f"   output    {row['run_dir']}")
+    begin = f"after {before}" if before else "when its devices are free"
+    if row["start_s"]:
+        begin += f", in about {duration(row['start_s'])}"
+    say(f"   start     {begin}")
+    measured = (
+        f"about {duration(row['duration_s'])}"
+        if row["duration_s"]
+        else "not known: no run of this group was measured here"
+    )
+    say(f"   duration  {measured}")
