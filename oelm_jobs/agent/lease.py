@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 import socket
 import stat
 import time
@@ -255,7 +256,7 @@ def acquire(
     host = devices()
     ticket = Ticket(queued_at, token, _possible(request, host), _user(), run, run_dir)
     handle, path = _post(ticket, where)
-    said = ""
+    said, pause = "", 0.05
     try:
         while True:
             # Only the first in line looks at devices: whoever waits behind it sleeps in the kernel until that one is
@@ -280,7 +281,8 @@ def acquire(
             if obstacle is not None:
                 wait_for_end(first_path)
             else:
-                time.sleep(FOREIGN_POLL_S if foreign else POLL_S)
+                time.sleep(FOREIGN_POLL_S if foreign else pause)
+                pause = min(2 * pause, POLL_S)
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
@@ -368,7 +370,10 @@ def _words(request: Request, host: Sequence[Device]) -> str:
 
 
 def _user() -> str:
-    return os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def table(where: Optional[Path] = None) -> Dict[str, Any]:
