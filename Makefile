@@ -29,16 +29,14 @@ $(VENV)/.test-installed: $(PACKAGING)
 	@tools/install.sh "$(VENV)" test
 	@touch "$(VENV)/.installed" $@
 
-# The demo's steps, in the README's words. Runs that are complete are not run again.
+# Runs that are done are left alone, so that it can be interrupted and run again.
 demo: $(VENV)/.installed
-	@"$(VENV)/bin/oelm-data" demo
-	@"$(VENV)/bin/oelm-submit" --study demo --wait
-	@"$(VENV)/bin/oelm-report" --study demo --plot
+	@tools/demo.sh "$(VENV)"
 
 # -n: tests use ports and folders of their own, so that they may run side by side; one file's tests stay together.
 test:
 	@tools/system-packages.sh
-	@$(MAKE) --no-print-directory $(VENV)/.test-installed
+	@$(MAKE) --no-print-directory --silent $(VENV)/.test-installed
 	@"$(VENV)/bin/python" -m pytest -q -n $(PYTEST_PROCESSES) --dist loadfile $(PYTEST) </dev/null
 
 lint: $(VENV)/.test-installed

@@ -1,6 +1,7 @@
 """Owns turning run directories into tables, verdicts and figures; leaves running, fetching and printing to oelm_jobs.
 
-The names below are loaded on use: importing the package costs next to nothing, numpy, scipy and matplotlib come with what needs them.
+The names below are loaded on use: importing the package costs next to nothing, numpy, scipy and matplotlib come with
+what needs them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Owns the fairness audit from configurations and records; leaves logs without a configuration to ``logaudit`` and the factor to ``treatment``."""
+"""Owns the fairness audit from configurations and records; leaves logs without a configuration to ``logaudit`` and
+the factor to ``treatment``.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,6 @@ from .findings import DECLARED, NOTE, UNFAIR, WARNING, Finding
 from .records import LoadedRun
 from .words import text
 
-_VERSIONS = {"torch": "torch_version", "train_code": "train_code"}
-"""Versions that count as science, by the key that a study declares a difference under."""
-
 
 def arm(run: LoadedRun) -> fairness.Arm:
     """Return the run as the comparison sees it."""
@@ -25,9 +24,9 @@ def arm(run: LoadedRun) -> fairness.Arm:
     hashes = [str(run.data[key]) for key in ("train_sha256", "val_sha256") if run.data.get(key)]
     if hashes:
         scientific["data"] = "+".join(hash_[:12] for hash_ in hashes)
-    for key, name in _VERSIONS.items():
-        if run.versions.get(key):
-            scientific[name] = run.versions[key]
+    for key, value in (("torch_version", run.versions.get("torch")), ("train_code", run.provenance.get("train_code"))):
+        if value:
+            scientific[key] = value
     if run.precision:
         scientific["precision"] = run.precision
     if run.world_size is not None:
@@ -52,10 +51,16 @@ def from_configurations(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -
     for run in listed:
         if run.study and run.study != study.name and study.name:
             findings.append(
-                Finding(severity=WARNING, text=text("other_study", run=run.name, study=run.study, wanted=study.name), groups=(run.group,))
+                Finding(
+                    severity=WARNING,
+                    text=text("other_study", run=run.name, study=run.study, wanted=study.name),
+                    groups=(run.group,),
+                )
             )
     findings += [
-        Finding(severity=NOTE, text=text("run_note", run=run.name, note=note), groups=(run.group,)) for run in listed for note in run.notes
+        Finding(severity=NOTE, text=text("run_note", run=run.name, note=note), groups=(run.group,))
+        for run in listed
+        for note in run.notes
     ]
     return findings
 
@@ -66,9 +71,18 @@ def _difference(d: fairness.Difference) -> Finding:
         return Finding(severity=UNFAIR, text=text("differs", key=d.key, values=values), groups=(), key=d.key)
     if d.reason:
         return Finding(
-            severity=DECLARED, text=text("differs_declared", key=d.key, values=values, reason=d.reason), key=d.key, metrics=d.voids
+            severity=DECLARED,
+            text=text("differs_declared", key=d.key, values=values, reason=d.reason),
+            key=d.key,
+            metrics=d.voids,
         )
-    return Finding(severity=WARNING, text=text("differs_execution", key=d.key, values=values), groups=(), key=d.key, metrics=d.voids)
+    return Finding(
+        severity=WARNING,
+        text=text("differs_execution", key=d.key, values=values),
+        groups=(),
+        key=d.key,
+        metrics=d.voids,
+    )
 
 
 def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Finding]:
@@ -77,16 +91,37 @@ def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Findi
     for group in study.groups:
         members = runs.get(group, ())
         if not members:
-            findings.append(Finding(severity=WARNING, text=text("interim_no_runs", group=group), groups=(group,), key="interim"))
+            findings.append(
+                Finding(severity=WARNING, text=text("interim_no_runs", group=group), groups=(group,), key="interim")
+            )
             continue
         unfinished = [run for run in members if not run.finished and not run.diverged and run.source != "log"]
         if unfinished:
-            states = tuple(f"{run.name} {run.status}{f' ({run.reason})' if run.reason else ''}{_progress(run)}" for run in unfinished)
-            findings.append(Finding(severity=WARNING, text=text("interim_unfinished", runs=states), groups=(group,), key="interim"))
+            states = tuple(
+                f"{run.name} {run.status}{f' ({run.reason})' if run.reason else ''}{_progress(run)}"
+                for run in unfinished
+            )
+            findings.append(
+                Finding(severity=WARNING, text=text("interim_unfinished", runs=states), groups=(group,), key="interim")
+            )
         seen = {run.seed for run in members}
+        extra = tuple(str(run.seed) for run in members if run.seed is not None and run.seed not in study.seeds)
+        if extra:
+            findings.append(
+                Finding(
+                    severity=WARNING, text=text("extra_seeds", group=group, seeds=extra), groups=(group,), key="seeds"
+                )
+            )
         absent = tuple(str(seed) for seed in study.seeds if seed not in seen)
         if absent and None not in seen:
-            findings.append(Finding(severity=WARNING, text=text("interim_seeds", group=group, seeds=absent), groups=(group,), key="interim"))
+            findings.append(
+                Finding(
+                    severity=WARNING,
+                    text=text("interim_seeds", group=group, seeds=absent),
+                    groups=(group,),
+                    key="interim",
+                )
+            )
     return findings
 
 
@@ -112,14 +147,22 @@ def implausible(runs: Sequence[LoadedRun]) -> list[Finding]:
         chance = math.log(vocabulary) if isinstance(vocabulary, int) and vocabulary > 1 else math.log(50257)
         if loss < 0.1 or (len(finals) > 2 and loss < 0.5 * middle):
             findings.append(
-                Finding(severity=WARNING, text=text("ppl_too_low", run=run.name, ppl=f"{run.final.ppl:.3g}", others=f"{math.exp(middle):.3g}"),
-                        groups=(run.group,))
-            )  # fmt: skip
+                Finding(
+                    severity=WARNING,
+                    text=text(
+                        "ppl_too_low", run=run.name, ppl=f"{run.final.ppl:.3g}", others=f"{math.exp(middle):.3g}"
+                    ),
+                    groups=(run.group,),
+                )
+            )
         if loss > chance + 0.05:
             findings.append(
-                Finding(severity=WARNING, text=text("worse_than_chance", run=run.name, loss=f"{loss:.3f}", chance=f"{chance:.3f}"),
-                        groups=(run.group,))
-            )  # fmt: skip
+                Finding(
+                    severity=WARNING,
+                    text=text("worse_than_chance", run=run.name, loss=f"{loss:.3f}", chance=f"{chance:.3f}"),
+                    groups=(run.group,),
+                )
+            )
     return findings
 
 

@@ -1,4 +1,6 @@
-"""Owns collecting records into columns: bounded memory, the last record of a step wins; leaves parsing to ``rundir`` and ``logs``."""
+"""Owns collecting records into columns: bounded memory, the last record of a step wins; leaves parsing to ``rundir``
+and ``logs``.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,9 @@ from numpy.typing import NDArray
 LIMIT = 1 << 18
 """Rows that are kept of one run; more than any reference run logs, few enough for a thousand runs."""
 
+PARTS = 1 << 12
+"""Pieces that rows are kept in before they are joined."""
+
 Column = NDArray[Any]
 
 
@@ -18,7 +23,9 @@ class Columns:
     """Rows appended in the order of a file; the column ``step`` is their key."""
 
     def __init__(self, *, limit: int = LIMIT, keep_lowest: str = "") -> None:
-        """Keep at most twice ``limit`` rows; thinning never drops the last row or the lowest of column ``keep_lowest``."""
+        """Keep at most twice ``limit`` rows; thinning never drops the last row or the lowest of column
+        ``keep_lowest``.
+        """
         self._limit = limit
         self._keep_lowest = keep_lowest
         self._parts: list[dict[str, Column]] = []
@@ -35,7 +42,9 @@ class Columns:
         """Step of the newest row."""
 
     def add(self, rows: Mapping[str, Column], *, left_out: int = 0) -> None:
-        """Append rows; ``rows["step"]`` is an integer column; ``left_out`` rows were thinned by the caller (``stride``)."""
+        """Append rows; ``rows["step"]`` is an integer column; ``left_out`` rows were thinned by the caller
+        (``stride``).
+        """
         step = rows["step"]
         if not len(step):
             return
@@ -51,6 +60,8 @@ class Columns:
         self._rows += len(rows["step"])
         if self._rows > 2 * self._limit:
             self._compact()
+        elif len(self._parts) > PARTS:  # an array of one row weighs as much as one of twenty
+            self._parts = [self._whole()]
 
     def finish(self) -> dict[str, Column] | None:
         """Return the columns by rising step, or None where nothing was added."""
@@ -60,8 +71,7 @@ class Columns:
         return self._parts[0]
 
     def _compact(self) -> None:
-        names = self._parts[0].keys()
-        whole = {name: np.concatenate([part[name] for part in self._parts]) for name in names}
+        whole = self._whole()
         step = whole["step"]
         if np.any(np.diff(step) <= 0):
             _, from_end = np.unique(step[::-1], return_index=True)
@@ -75,6 +85,9 @@ class Columns:
             self.stride *= 2
         self._parts = [whole]
         self._rows = len(whole["step"])
+
+    def _whole(self) -> dict[str, Column]:
+        return {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
 
     def _with_lowest(self, kept: Column, rows: Mapping[str, Column]) -> Column:
         if not self._keep_lowest or np.all(np.isnan(rows[self._keep_lowest])):

@@ -1,7 +1,8 @@
-"""Owns gathering, for one hypothesis, the values that it is decided on: which runs, which step, which pairs; leaves deciding to ``verdicts``.
+"""Owns gathering, for one hypothesis, the values that it is decided on: which runs, which step, which pairs; leaves
+deciding to ``verdicts``.
 
-Rules: the primary end point is the last step on the whole validation file, at the same step for all arms; a diverged seed is a failure of
-its arm and is never dropped; pairs are made by seed only where the data order is the same.
+Rules: the primary end point is the last step on the whole validation file, at the same step for all arms; a diverged
+seed is a failure of its arm and is never dropped; pairs are made by seed only where the data order is the same.
 """
 
 from __future__ import annotations
@@ -62,9 +63,7 @@ class Evidence:
     """Why there is nothing to compare; None where there is."""
 
 
-def gather(
-    hypothesis: Hypothesis, runs: Mapping[str, Sequence[LoadedRun]], *, may_pair: bool
-) -> Evidence:
+def gather(hypothesis: Hypothesis, runs: Mapping[str, Sequence[LoadedRun]], *, may_pair: bool) -> Evidence:
     """Return the values that decide a hypothesis; ``may_pair`` says that equal seeds share the data order."""
     arms = []
     for name in (hypothesis.group, hypothesis.against):
@@ -81,7 +80,7 @@ def gather(
             return Evidence(missing=text("no_finished", group=(hypothesis.group, hypothesis.against)[bool(chosen[0])]))
         chosen = [[run for run in arm if run.validations is not None or run.diverged] for arm in arms]
         notes = [text("compared_unfinished")]
-        for name, kept in zip((hypothesis.group, hypothesis.against), chosen):
+        for name, kept in zip((hypothesis.group, hypothesis.against), chosen, strict=True):
             if not kept:
                 return Evidence(missing=text("no_validation", group=name))
     if may_pair:
@@ -99,14 +98,21 @@ def _usable(arm: Sequence[LoadedRun], notes: list[Text]) -> list[LoadedRun]:
         if run.finished or run.diverged or run.source == "log":
             kept.append(run)
         else:
-            notes.append(text("left_out_unfinished", run=run.name, status=run.status, reason=f" ({run.reason})" if run.reason else ""))
+            notes.append(
+                text(
+                    "left_out_unfinished",
+                    run=run.name,
+                    status=run.status,
+                    reason=f" ({run.reason})" if run.reason else "",
+                )
+            )
     return kept
 
 
 def _pair(arms: list[list[LoadedRun]], notes: list[Text]) -> tuple[list[list[LoadedRun]], bool]:
     by_seed = [{run.seed: run for run in arm if run.seed is not None} for arm in arms]
     common = sorted(by_seed[0].keys() & by_seed[1].keys())
-    if not common or any(len(table) != len(arm) for table, arm in zip(by_seed, arms)):
+    if not common or any(len(table) != len(arm) for table, arm in zip(by_seed, arms, strict=True)):
         return arms, False
     for table in by_seed:
         for seed in sorted(table.keys() - set(common)):
@@ -116,9 +122,10 @@ def _pair(arms: list[list[LoadedRun]], notes: list[Text]) -> tuple[list[list[Loa
 
 def _counts(hypothesis: Hypothesis, arms: list[list[LoadedRun]]) -> Evidence:
     values: list[tuple[Value, ...]] = []
-    for name, arm in zip((hypothesis.group, hypothesis.against), arms):
+    for name, arm in zip((hypothesis.group, hypothesis.against), arms, strict=True):
         known = [
-            (run, run.parameters.trainable if hypothesis.metric == "trainable_params" else run.parameters.total) for run in arm
+            (run, run.parameters.trainable if hypothesis.metric == "trainable_params" else run.parameters.total)
+            for run in arm
         ]
         counts = {count for _, count in known if count is not None}
         if not counts:
@@ -130,7 +137,9 @@ def _counts(hypothesis: Hypothesis, arms: list[list[LoadedRun]]) -> Evidence:
 
 
 def common_step(runs: Sequence[LoadedRun]) -> tuple[int | None, bool]:
-    """Return the largest step that all (not diverged) runs validated at, and whether it is the end of every one of them."""
+    """Return the largest step that all (not diverged) runs validated at, and whether it is the end of every one of
+    them.
+    """
     alive = [run for run in runs if not run.diverged]
     if not alive:
         return None, True
@@ -145,7 +154,9 @@ def common_step(runs: Sequence[LoadedRun]) -> tuple[int | None, bool]:
 
 
 def loss_at(run: LoadedRun, step: int, *, best: bool = False) -> tuple[float, bool] | None:
-    """Return the validation loss at a step (or the lowest until then) and whether it is on the whole file; None where there is none."""
+    """Return the validation loss at a step (or the lowest until then) and whether it is on the whole file; None where
+    there is none.
+    """
     if not best and run.final is not None and run.final.step == step:
         return run.final.loss, run.final.full
     if run.validations is None:
@@ -154,7 +165,9 @@ def loss_at(run: LoadedRun, step: int, *, best: bool = False) -> tuple[float, bo
     until = int(np.searchsorted(table.step, step, side="right"))
     if until == 0 or (not best and table.step[until - 1] != step):
         return None
-    row = int(np.nanargmin(np.where(np.isfinite(table.loss[:until]), table.loss[:until], np.inf))) if best else until - 1
+    row = (
+        int(np.nanargmin(np.where(np.isfinite(table.loss[:until]), table.loss[:until], np.inf))) if best else until - 1
+    )
     return float(table.loss[row]), bool(table.full[row])
 
 
@@ -169,6 +182,8 @@ def _losses(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool
     if step is not None and not at_end:
         notes.append(text("common_step", step=f"{step:,}", ends=tuple(_ends(everyone))))
     best = hypothesis.metric.startswith("best")
+    if best:
+        notes.append(text("best_is_secondary"))
     whole: list[bool] = []
     values: list[tuple[Value, ...]] = []
     for arm in arms:
@@ -184,7 +199,7 @@ def _losses(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool
     if len(set(whole)) > 1:
         notes.append(text("whole_file_mixed"))
     elif whole and not whole[0]:
-        notes.append(text("not_whole_file"))
+        notes.append(text("whole_file_unknown" if all(run.source == "log" for run in everyone) else "not_whole_file"))
     return Evidence(
         group=values[0], against=values[1], is_paired=is_paired, step=step, at_end=at_end,
         whole_file=bool(whole) and all(whole), notes=tuple(notes),
@@ -212,11 +227,13 @@ def _rates(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool,
                 raw = math.nan
             values[position].append(Value(seed=run.seed, run=run.name, raw=raw))
     if is_paired:
-        both = [(a, b) for a, b in zip(*values) if not (math.isnan(a.raw) or math.isnan(b.raw))]
+        both = [(a, b) for a, b in zip(*values, strict=True) if not (math.isnan(a.raw) or math.isnan(b.raw))]
         values = [[a for a, _ in both], [b for _, b in both]]
     else:
         values = [[v for v in arm if not math.isnan(v.raw)] for arm in values]
-    for name, kept in zip((hypothesis.group, hypothesis.against), values):
+    for name, kept in zip((hypothesis.group, hypothesis.against), values, strict=True):
         if not kept:
             return Evidence(missing=text("no_rate", group=name), notes=tuple(notes))
-    return Evidence(group=tuple(values[0]), against=tuple(values[1]), is_paired=is_paired, at_end=True, notes=tuple(notes))
+    return Evidence(
+        group=tuple(values[0]), against=tuple(values[1]), is_paired=is_paired, at_end=True, notes=tuple(notes)
+    )

@@ -1,6 +1,8 @@
-"""Owns the forms of a run directory's JSON files (docs/run-directory.md) as the report reads them; leaves their meaning to ``rundir``.
+"""Owns the forms of a run directory's JSON files (docs/run-directory.md) as the report reads them; leaves their
+meaning to ``rundir``.
 
-Every field has a default and unknown keys are ignored: a report is made of what is there.
+Every field has a default, null and absent are the same, and unknown keys are ignored: a report is made of what is
+there.
 """
 
 from __future__ import annotations
@@ -116,6 +118,8 @@ class Result(msgspec.Struct, frozen=True):
     target: str = ""
     world_size: int | None = None
     global_batch: int | None = None
+    train_code: str = ""
+    started_at: float | None = None
     factors: dict[str, Any] = {}
     train: dict[str, Any] = {}
     outcome: Outcome | None = None
@@ -139,6 +143,8 @@ class Planned(msgspec.Struct, frozen=True):
     fingerprint: str = ""
     snapshot: str = ""
     revision: str = ""
+    train_code: str = ""
+    diff: str = ""
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -180,7 +186,8 @@ class Treated(msgspec.Struct, frozen=True):
 
     model_type: str = ""
     freeze_qk: bool | None = None
-    qk_init: str | None = ""
+    freeze_ffn: bool | None = None
+    qk_init: str = ""
     parameters: Counts = Counts()
     groups: dict[str, TreatedTensors] = {}
     qk_orthogonality_error: float | None = None
@@ -203,13 +210,47 @@ def read(path: Path, form: type[F]) -> tuple[F | None, Text | None]:
     except OSError as error:
         return None, text("file_not_understood", name=path.name, why=error.strerror or "unreadable")
     try:
-        return msgspec.json.decode(data, type=form), None
+        content = _without_nulls(msgspec.json.decode(data))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return None, text("file_not_understood", name=path.name, why=str(error).splitlines()[0])
+        return None, text("file_not_understood", name=path.name, why=_first_line(error))
+    try:
+        return msgspec.convert(content, form), None
+    except msgspec.ValidationError as error:
+        return _fields(content, form), text("file_not_understood", name=path.name, why=_first_line(error))
+
+
+def _without_nulls(content: Any) -> Any:
+    """Return the content with null entries of objects left out: null and absent both mean unknown."""
+    if isinstance(content, dict):
+        return {key: _without_nulls(value) for key, value in content.items() if value is not None}
+    return [_without_nulls(item) for item in content] if isinstance(content, list) else content
+
+
+def _fields(content: Any, form: type[F]) -> F | None:
+    """Return the record with the fields that are of the right type, the others left at their defaults."""
+    if not isinstance(content, dict) or not issubclass(form, msgspec.Struct):
+        return None
+    kept = {}
+    for field in msgspec.structs.fields(form):
+        if field.encode_name in content:
+            try:
+                kept[field.name] = msgspec.convert(content[field.encode_name], field.type)
+            except msgspec.ValidationError:
+                continue
+    try:
+        return form(**kept)
+    except TypeError:
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def number(value: Number | None) -> float | None:
-    """Return a float, with the strings that stand for what JSON can't say as the floats they mean; other strings as NaN."""
+    """Return a float, with the strings that stand for what JSON can't say as the floats they mean; other strings as
+    NaN.
+    """
     if value is None or isinstance(value, (int, float)):
         return value
     try:

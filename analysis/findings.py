@@ -25,7 +25,11 @@ class Finding:
     """The configuration key, where it is about one."""
     metrics: tuple[str, ...] = ()
     """Metrics that it voids; empty means all (``unfair``) or none (other severities)."""
+    is_between: bool = False
+    """True where it lies between its groups and says nothing about one of them alone."""
 
     def concerns(self, *groups: str) -> bool:
-        """Tell whether it is about one of these groups."""
+        """Tell whether it bears on a comparison of these groups."""
+        if self.is_between:
+            return set(self.groups) <= set(groups)
         return not self.groups or bool(set(groups) & set(self.groups))

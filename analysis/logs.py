@@ -1,14 +1,17 @@
-"""Owns reading a training log of any dialect into columns, in constant memory; leaves folders and what else lies in them to ``folders``.
+"""Owns reading a training log of any dialect into columns, in constant memory; leaves folders and what else lies in
+them to ``folders``.
 
-Three dialects exist (facts of users' logs), with or without a time stamp, a level or a rank in front, and an LR column::
+Three dialects exist (facts of users' logs), with or without a time stamp, a level or a rank in front, and an LR
+column::
 
     Step    300 | Loss: 5.6583 | PPL: 286.66 | LR: 4.50e-05
       Validation | Loss: 1.4793 | PPL: 4.39            (belongs to the step line above)
     [Step 1000] Validation - Loss: 3.7200, PPL: 41.26
     Step 100 | loss=5.12 | ppl=167.3                   (with "Eval step 1000 | loss=3.9 | ppl=49.4")
 
-The loss decides, the PPL column is clipped. What a carriage return overwrote, and whatever is a progress bar, is never a record.
-A regular expression for the log's own dialect reads a block in one pass; lines that it doesn't know are read one by one.
+The loss decides, the PPL column is clipped. What a carriage return overwrote, and whatever is a progress bar, is
+never a record. A regular expression for the log's own dialect reads a block in one pass; lines that it doesn't know
+are read one by one.
 """
 
 from __future__ import annotations
@@ -192,7 +195,7 @@ class Log:
 
     def _flush(self) -> None:
         if self._waiting:
-            steps, losses, ppls = (np.array(column) for column in zip(*self._waiting))
+            steps, losses, ppls = (np.array(column) for column in zip(*self._waiting, strict=True))
             self._waiting = []
             with np.errstate(all="ignore"):
                 # Printed with two decimals; clipped at 22026 in the first steps.
@@ -236,7 +239,10 @@ class Log:
     def _add_train(self, steps: list[int], losses: list[float], rates: list[float], left_out: int = 0) -> None:
         self._step = steps[-1]
         self.is_nan_at_end = not math.isfinite(losses[-1])
-        self.train.add({"step": np.array(steps, dtype=np.int64), "loss": np.array(losses), "lr": np.array(rates)}, left_out=left_out)
+        self.train.add(
+            {"step": np.array(steps, dtype=np.int64), "loss": np.array(losses), "lr": np.array(rates)},
+            left_out=left_out,
+        )
 
 
 def _tail(piece: bytes) -> tuple[bytes, int]:

@@ -1,4 +1,6 @@
-"""Owns what a single log line says, in every dialect and with anything in front; leaves files, order and speed to ``logs``."""
+"""Owns what a single log line says, in every dialect and with anything in front; leaves files, order and speed to
+``logs``.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,12 @@ _PREFIX = re.compile(
 )
 _NUMBER = r"([-+]?(?:\d[\d_]*\.?\d*(?:e[-+]?\d+)?|\.\d+|nan|inf(?:inity)?))"
 _STEP = r"\[?(?:global[_ ])?step[\s:=#]*(-?\d[\d,]*)(?:\s*/\s*\d[\d,]*)?\s*\]?"
-_TRAIN = re.compile(rf"{_STEP}\s*[|:,\-]*\s*(?:train(?:ing)?[_ ]?)?loss\s*[:=]?\s*{_NUMBER}(?![\w.])(.*)", re.IGNORECASE)
+_TRAIN = re.compile(
+    rf"{_STEP}\s*[|:,\-]*\s*(?:train(?:ing)?[_ ]?)?loss\s*[:=]?\s*{_NUMBER}(?![\w.])(.*)", re.IGNORECASE
+)
 _VAL_AT = re.compile(
-    rf"(?:{_STEP}\s*[|:,\-]*\s*(?:val(?:id(?:ation)?)?|eval(?:uation)?)\b|eval(?:uation)?\s+{_STEP})"
-    rf"[\s|:,\-]*(?:(?:val|eval)[_ ]?)?loss\s*[:=]?\s*{_NUMBER}(?![\w.])(.*)",
+    rf"(?:{_STEP}\s*[|:,\-]*\s*(?:val(?:id(?:ation)?)?|eval(?:uation)?)(?![a-z])|eval(?:uation)?\s+{_STEP})"
+    rf"[\s|:,_\-]*(?:(?:val|eval)[_ ]?)?loss\s*[:=]?\s*{_NUMBER}(?![\w.])(.*)",
     re.IGNORECASE,
 )
 _VAL = re.compile(
@@ -31,7 +35,9 @@ _VAL_IN = re.compile(rf"\bval(?:idation)?[_ ]?loss\s*[:=]\s*{_NUMBER}", re.IGNOR
 _BAR = re.compile(r"\d+%\s*\||\bit/s\b|\bs/it\b|\d+it \[|[━█▏▎▍▌▋▊▉]{2}|\d+/\d+ \[\d+:\d\d")
 _ALIKE = re.compile(r"\bstep\b.*\bloss\b|\bvalidation\b.*\bloss\b", re.IGNORECASE)
 
-_COUNTS = re.compile(r"(total|trainable|frozen)\s+param(?:eter)?s?\s*[:=]\s*(\d[\d,]*)(?![\d.]*\s*[MBK]\b)", re.IGNORECASE)
+_COUNTS = re.compile(
+    r"(total|trainable|frozen)\s+param(?:eter)?s?\s*[:=]\s*(\d[\d,]*)(?![\d.]*\s*[MBK]\b)", re.IGNORECASE
+)
 _KEYS = {
     "world_size": r"world[_ ]size|number of gpus|num[_ ]gpus|n[_ ]?gpus",
     "batch_size": r"batch[_ ]size(?:[_ ]per[_ ](?:gpu|device))?|micro[_ ]batch[_ ]size",
@@ -54,7 +60,9 @@ _KEYS = {
     "freeze_qk": r"freeze[_ ]qk",
 }
 _FACT = re.compile(
-    r"(?<![\w.])(?:--)?(?:" + "|".join(f"(?P<{key}>{words})" for key, words in _KEYS.items()) + r")['\"]?\s*(?:[:=]\s*|\s(?=[\d]))"
+    r"(?<![\w.])(?:--)?(?:"
+    + "|".join(f"(?P<{key}>{words})" for key, words in _KEYS.items())
+    + r")['\"]?\s*(?:[:=]\s*|\s(?=[\d]))"
     r"['\"]?(?P<value>[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+|true|false|gpt|oelm)\b",
     re.IGNORECASE,
 )
@@ -84,7 +92,9 @@ class Spoken:
 
 
 def clean(raw: bytes) -> str:
-    """Return a line as text: escape sequences and control characters taken out, bad UTF-8 replaced, without blanks around."""
+    """Return a line as text: escape sequences and control characters taken out, bad UTF-8 replaced, without blanks
+    around.
+    """
     if b"\x1b" in raw:
         raw = _ESCAPES.sub(b"", raw)
     return _CONTROL.sub("", raw.decode("utf-8", errors="replace")).strip()
@@ -117,7 +127,9 @@ def read_line(line: str) -> Spoken | None:
 
 
 def read_facts(line: str) -> dict[str, str]:
-    """Return configuration keys and counts that a line states, ``complete`` where it says that training is; empty where none."""
+    """Return configuration keys and counts that a line states, ``complete`` where it says that training is; empty
+    where none.
+    """
     if not _DIGIT_AND_SIGN.search(line):
         return {"complete": "yes"} if _COMPLETE.search(line) else {}
     found = {f"{match[1].lower()}_params": match[2].replace(",", "") for match in _COUNTS.finditer(line)}
@@ -134,7 +146,12 @@ def read_facts(line: str) -> dict[str, str]:
 
 
 def _sound(
-    *, step: int | None = None, train_loss: float | None = None, lr: float = math.nan, val_loss: float | None = None, val_ppl: float = math.nan
+    *,
+    step: int | None = None,
+    train_loss: float | None = None,
+    lr: float = math.nan,
+    val_loss: float | None = None,
+    val_ppl: float = math.nan,
 ) -> Spoken:
     """Return the record, or an odd one where a value can't be: cross-entropy isn't negative, nor is a step."""
     losses = [loss for loss in (train_loss, val_loss) if loss is not None]

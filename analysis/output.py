@@ -1,4 +1,6 @@
-"""Owns which files a report leaves and writing them whole (temporary file, rename); leaves their content to the renderers."""
+"""Owns which files a report leaves and writing them whole (temporary file, rename); leaves their content to the
+renderers.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,9 @@ from pathlib import Path
 
 from oelm_jobs.errors import UsageError
 
-from . import render, results
+from . import page, render, results, tables
 from .report import Report
+from .tables import Table
 from .words import Text
 
 
@@ -22,25 +25,25 @@ def write(
     language: str = "en",
     plot: bool = False,
     style: Path | None = None,
+    refresh_s: int = 0,
 ) -> tuple[list[Path], list[Text]]:
     """Write the report's files into ``folder`` and the summary beside; return what was written, in order, and remarks.
 
     Raises:
         UsageError: The folder can't be written.
     """
-    files: list[tuple[Path, bytes]] = []
-    remarks: list[Text] = []
-    if plot:
-        from . import figures
-
-        files, remarks = figures.draw(report, language, folder, style)
+    files, remarks = draw(report, folder, language=language, style=style) if plot else ([], [])
     head = render.head(report, language, made_at)
     texts = {
         "comparison_table.txt": head + "\n\n" + render.comparison(report, language) + "\n",
-        "hypothesis_validation.txt": "\n\n".join([head, render.audit(report, language), render.verdicts(report, language)]) + "\n",
+        "hypothesis_validation.txt": "\n\n".join(
+            [head, render.audit(report, language), render.verdicts(report, language)]
+        )
+        + "\n",
         "analysis_results.json": results.dumps(results.results(report, language, made_at)),
         "report.md": render.as_markdown(report, language, made_at),
         "tables.tex": render.as_latex(report, language, made_at),
+        "report.html": page.as_html(report, language, made_at, files, refresh_s=refresh_s),
         **{f"{table.key}.csv": render.as_csv(table) for table in report.tables},
     }
     files = [(folder / name, content.encode("utf-8")) for name, content in texts.items()] + files
@@ -51,15 +54,44 @@ def write(
     return [path for path, _ in files], remarks
 
 
-def show(report: Report, form: str, language: str, made_at: float) -> str:
-    """Return the report in one form (``text``, ``markdown``, ``json``, ``latex``), ending in a newline."""
+def draw(
+    report: Report, folder: Path, *, language: str = "en", style: Path | None = None
+) -> tuple[list[tuple[Path, bytes]], list[Text]]:
+    """Return the figures' files without writing them, and remarks.
+
+    Raises:
+        UsageError: The style file isn't one.
+    """
+    from . import figures
+
+    return figures.draw(report, language, folder, style)
+
+
+def show(report: Report, form: str, language: str, made_at: float, *, style: Path | None = None) -> str:
+    """Return the report in one form (``text``, ``markdown``, ``json``, ``latex``, ``html`` with figures), ending in a
+    newline.
+    """
     if form == "markdown":
         return render.as_markdown(report, language, made_at)
     if form == "latex":
         return render.as_latex(report, language, made_at)
     if form == "json":
         return results.dumps(results.results(report, language, made_at))
+    if form == "html":
+        return page.as_html(report, language, made_at, draw(report, Path(), language=language, style=style)[0])
     return render.as_text(report, language, made_at)
+
+
+def show_table(table: Table, form: str, language: str) -> str:
+    """Return one table in one form, ending in a newline; HTML is shown as text."""
+    if form == "json":
+        heads, rows = tables.raw(table)
+        return results.dumps(
+            {"version": results.VERSION, table.key: [dict(zip(heads, row, strict=True)) for row in rows]}
+        )
+    if form in ("markdown", "latex"):
+        return render.one(table, language, form) + "\n"
+    return render.one(table, language, "text") + "\n"
 
 
 def put(path: Path, content: bytes) -> None:
@@ -80,7 +112,9 @@ def put(path: Path, content: bytes) -> None:
             os.unlink(name)
             raise
     except OSError as error:
-        raise UsageError(f"{path} can't be written: {error.strerror or error}", hint="choose another folder: --output DIR") from error
+        raise UsageError(
+            f"{path} can't be written: {error.strerror or error}", hint="choose another folder: --output DIR"
+        ) from error
 
 
 def _umask() -> int:

@@ -1,4 +1,5 @@
-"""Owns the frozen data of a loaded run: curves, end points, counts and what is known about it; leaves reading to ``rundir`` and ``folders``.
+"""Owns the frozen data of a loaded run: curves, end points, counts and what is known about it; leaves reading to
+``rundir`` and ``folders``.
 
 Losses are in nats per token. What isn't known is None, or NaN inside an array, never zero.
 """
@@ -134,6 +135,8 @@ class Treatment:
     """``gpt`` or ``oelm``."""
     freeze_qk: bool | None
     """What was asked for."""
+    freeze_ffn: bool | None
+    """What was asked for."""
     qk_init: str
     """How the Q/K projections were drawn."""
     groups: Mapping[str, TensorGroup]
@@ -202,6 +205,8 @@ class LoadedRun:
     """Train keys that its group sets."""
     train: Mapping[str, Any] = field(default_factory=dict)
     """Resolved configuration; empty where unknown."""
+    started_at: float | None = None
+    """Unix seconds of the first start."""
     fingerprint: str = ""
     """Hash of what makes the run itself."""
     treatment: Treatment | None = None
@@ -215,7 +220,7 @@ class LoadedRun:
     precision: str = ""
     """``fp32``, ``bf16`` …; empty where unknown."""
     provenance: Mapping[str, str] = field(default_factory=dict)
-    """``revision``, ``snapshot``, ``target``."""
+    """``revision``, ``snapshot``, ``train_code``, ``target``, ``diff`` (against the revision); those that are known."""
     notes: tuple[Text, ...] = ()
     """What a reader should know about how it was read (lines not understood, repeated steps …)."""
 

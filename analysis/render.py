@@ -1,27 +1,23 @@
-"""Owns a report as characters: text for terminals, Markdown, LaTeX, CSV; leaves JSON to ``results`` and HTML to ``page``."""
+"""Owns a report as characters: text for terminals, Markdown, LaTeX, CSV; leaves JSON to ``results`` and HTML to
+``page``.
+"""
 
 from __future__ import annotations
 
 import textwrap
-from datetime import datetime, timezone
 
 from oelm_jobs import table as plain
 
 from . import findings, wording
 from .report import Report
 from .tables import Table, grid, raw
-from .words import Text, say, text
+from .words import Text, date, say, text
 
 WRAP = 100
 """Columns of running text."""
 
 PRINTED = ("comparison", "runs", "efficiency")
 """Tables that a terminal shows; the files have all of them."""
-
-
-def date(made_at: float) -> str:
-    """Return a time as UTC to the second."""
-    return datetime.fromtimestamp(made_at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def as_text(report: Report, language: str, made_at: float) -> str:
@@ -101,13 +97,20 @@ def as_markdown(report: Report, language: str, made_at: float) -> str:
     found = [f for f in report.findings if f.severity != findings.NOTE]
     if found:
         lines += [f"## {say(text('heading_audit'), language)}", ""]
-        lines += [f"- **{say(text(f'severity_{f.severity}'), language)}** {_escape(say(f.text, language))}" for f in found] + [""]
+        lines += [
+            f"- **{say(text(f'severity_{f.severity}'), language)}** {_escape(say(f.text, language))}" for f in found
+        ] + [""]
     else:
         lines += [say(text("audit_clean"), language), ""]
     if report.deviations:
         lines += [f"## {say(text('heading_deviations'), language)}", ""]
         lines += [f"- {_escape(say(deviation, language))}" for deviation in report.deviations] + [""]
-    lines += [f"## {say(text('heading_verdicts'), language)}", "", _markdown(wording.verdict_table(report), language), ""]
+    lines += [
+        f"## {say(text('heading_verdicts'), language)}",
+        "",
+        _markdown(wording.verdict_table(report), language),
+        "",
+    ]
     labels = report.labels
     for verdict in report.verdicts:
         words = wording.interval_words(verdict)
@@ -125,12 +128,21 @@ def as_markdown(report: Report, language: str, made_at: float) -> str:
 
 def as_latex(report: Report, language: str, made_at: float) -> str:
     """Return every table in booktabs form with captions, to be put into a paper (``\\usepackage{booktabs}``)."""
-    lines = [f"% {say(text('report_title', study=report.study.name), language)}", f"% {say(text('made_at', date=date(made_at)), language)}"]
+    lines = [
+        f"% {say(text('report_title', study=report.study.name), language)}",
+        f"% {say(text('made_at', date=date(made_at)), language)}",
+    ]
     lines += [f"% {say(f.text, language)}" for f in report.findings if f.severity != findings.NOTE]
     for table in (wording.verdict_table(report), *report.tables):
         headers, rows, align = grid(table, language)
         caption = " ".join([say(table.title, language) + ".", *(say(remark, language) for remark in table.remarks)])
-        lines += ["", "\\begin{table}", "\\centering", f"\\caption{{{plain.tex(caption)}}}", f"\\label{{tab:{table.key}}}"]
+        lines += [
+            "",
+            "\\begin{table}",
+            "\\centering",
+            f"\\caption{{{plain.tex(caption)}}}",
+            f"\\label{{tab:{table.key}}}",
+        ]
         lines += [plain.latex(rows, headers, align), "\\end{table}"]
     return "\n".join(lines) + "\n"
 
@@ -139,6 +151,17 @@ def as_csv(table: Table) -> str:
     """Return a table for machines: keys as headers, plain numbers, missing values empty."""
     heads, rows = raw(table)
     return plain.csv(rows, heads)
+
+
+def one(table: Table, language: str, form: str) -> str:
+    """Return a single table as text, Markdown or LaTeX, with its remarks."""
+    if form == "text":
+        return _table(table, language)
+    remarks = [say(remark, language) for remark in table.remarks]
+    if form == "markdown":
+        return "\n".join([_markdown(table, language), "", *remarks])
+    headers, rows, align = grid(table, language)
+    return "\n".join([*(f"% {remark}" for remark in remarks), plain.latex(rows, headers, align)])
 
 
 def _table(table: Table, language: str) -> str:
@@ -165,7 +188,9 @@ def _item(mark: str, line: str) -> str:
 def _wrap(line: str, first: str, then: str) -> str:
     if plain.width(line) != len(line):  # wide characters have no blanks to break at; a terminal wraps them
         return first + line
-    return textwrap.fill(line, WRAP, initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        line, WRAP, initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _escape(line: str) -> str:

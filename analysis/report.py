@@ -1,5 +1,6 @@
-"""Owns putting a report together: runs into groups, audit, circumstances of each hypothesis, verdicts, tables; leaves reading to
-``loading`` and every look to the renderers."""
+"""Owns putting a report together: runs into groups, audit, circumstances of each hypothesis, verdicts, tables; leaves
+reading to ``loading`` and every look to the renderers.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from oelm_jobs import fairness
 from oelm_jobs.spec import Hypothesis, Study
 
-from . import audit, findings, speed, summaries, treatment
+from . import audit, findings, logaudit, speed, summaries, treatment
 from .evidence import COUNT_METRICS
 from .findings import Finding
+from .lock import Lock, deviations
 from .records import LoadedRun
 from .tables import Table
 from .verdicts import Circumstances, Verdict, judge
@@ -26,7 +28,9 @@ class Report:
     study: Study
     """What was asked."""
     groups: Mapping[str, tuple[LoadedRun, ...]]
-    """Runs by group, in the study's order; groups without runs are there, empty; tagged runs are groups of their own at the end."""
+    """Runs by group, in the study's order; groups without runs are there, empty; tagged runs are groups of their own
+    at the end.
+    """
     findings: tuple[Finding, ...]
     """What the audit found, by severity."""
     verdicts: tuple[Verdict, ...]
@@ -65,17 +69,26 @@ def build(
     trials: Sequence[speed.Trial] = (),
     remarks: Sequence[Text] = (),
     target_loss: float | None = None,
-    deviations: Sequence[Text] = (),
-    locked_at: float | None = None,
+    lock: Lock | None = None,
 ) -> Report:
-    """Make the report of a study from loaded runs; never raises for what the runs hold."""
+    """Make the report of a study from loaded runs; never raises for what the runs hold.
+
+    With a lock the verdicts rest on the locked seeds alone, and what changed since is listed.
+    """
     groups = grouped(study, runs)
     own = {name: groups[name] for name in study.groups}
     found = treatment.audit(own, {name: group.factors for name, group in study.groups.items()})
     found += audit.from_configurations(own, study)
+    found += logaudit.from_curves(own, study)
+    found += logaudit.tuning(runs, study)
     found += [Finding(severity=findings.WARNING, text=remark) for remark in remarks]
-    around = {h.id: circumstances(h, study, own, found, trials) for h in study.hypotheses}
-    verdicts = judge(study.hypotheses, own, around)
+    deciding = own
+    if lock is not None and lock.seeds:
+        deciding = {
+            name: tuple(run for run in members if run.seed in (*lock.seeds, None)) for name, members in own.items()
+        }
+    around = {h.id: circumstances(h, study, deciding, found, trials) for h in study.hypotheses}
+    verdicts = judge(study.hypotheses, deciding, around)
     named = labels(study, groups)
     made = [
         summaries.comparison(groups, named, study.seeds),
@@ -94,14 +107,14 @@ def build(
         verdicts=verdicts,
         tables=tuple(made),
         differences=tuple(audit.differences([run for members in own.values() for run in members], study)),
-        deviations=tuple(deviations),
-        locked_at=locked_at,
+        deviations=tuple(deviations(lock, study, runs)) if lock is not None else (),
+        locked_at=lock.locked_at if lock is not None else None,
         target_loss=target_loss,
     )
 
 
 def grouped(study: Study, runs: Sequence[LoadedRun]) -> dict[str, tuple[LoadedRun, ...]]:
-    """Return runs by group, seeds in order; tagged runs and unknown groups stand at the end under names of their own."""
+    """Return runs by group, seeds in order; tagged runs and unknown groups stand at the end."""
     found: dict[str, list[LoadedRun]] = {name: [] for name in study.groups}
     for run in sorted(runs, key=lambda run: (run.tag, run.group, run.seed is None, run.seed or 0, run.name)):
         found.setdefault(f"{run.group}-{run.tag}" if run.tag else run.group, []).append(run)
@@ -131,11 +144,17 @@ def circumstances(
     factors = [study.groups[name].factors if name in study.groups else {} for name in (h.group, h.against)]
     if void is None:
         void = treatment.never_varied(a, b, (_freezing(factors[0]), _freezing(factors[1])))
-    unfair = [
-        text("unfair_pair", what=finding.text)
+    if void is None and h.metric not in COUNT_METRICS:
+        void = treatment.other_start(a, b, (factors[0], factors[1]))
+    unfair_keys = [
+        finding.key
         for finding in concerned
-        if finding.severity == findings.UNFAIR and h.metric not in COUNT_METRICS and _separates(finding, study, a, b)
+        if finding.severity == findings.UNFAIR
+        and h.metric not in COUNT_METRICS
+        and not (h.metric in fairness.SPEED_METRICS and finding.key == "learning_rate")
+        and _separates(finding, study, a, b)
     ]
+    unfair = [text("unfair_pair", keys=tuple(dict.fromkeys(unfair_keys)))] if unfair_keys else []
     notes: list[Text] = []
     if h.metric not in COUNT_METRICS and any(
         finding.key == "interim" and set(finding.groups) & {h.group, h.against} for finding in found
@@ -143,7 +162,11 @@ def circumstances(
         notes.append(text("interim_verdict"))
     trial = undecidable = None
     if h.metric in fairness.SPEED_METRICS and a and b:
-        trial = next((t for t in trials if (t.group, t.against) == (h.group, h.against)), None) if h.metric == "speed" else None
+        trial = (
+            next((t for t in trials if (t.group, t.against) == (h.group, h.against)), None)
+            if h.metric == "speed"
+            else None
+        )
         if trial is None:
             undecidable = speed.incomparable(a, b)
         elif trial.control is None:
@@ -162,20 +185,21 @@ def circumstances(
 
 
 def may_pair(a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> bool:
-    """Tell whether equal seeds of two arms share the data order: the toolkit's trainer, the same data, global batch and length."""
+    """Tell whether equal seeds of two arms share the data order: the toolkit's trainer, the same data, global batch
+    and length.
+    """
     if not a or not b or any(run.source != "rundir" for run in (*a, *b)):
         return False
     keys = [(run.global_batch, run.train.get("seq_len"), run.data.get("train_sha256")) for run in (*a, *b)]
-    if len(set(keys)) > 1:
-        return False
-    by_seed = {run.seed: run for run in b}
-    return all(treatment.same_start(run, by_seed[run.seed]) is not False for run in a if run.seed in by_seed)
+    return len(set(keys)) == 1
 
 
 def _separates(finding: Finding, study: Study, a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> bool:
     """Tell whether a difference lies between these two arms (it may lie between one of them and a third)."""
     if not finding.key:
         return True
+    if finding.key == "learning_rate":
+        return logaudit.rates_differ(a, b)
     return any(difference.key == finding.key for difference in audit.differences([*a, *b], study))
 
 

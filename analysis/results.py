@@ -1,4 +1,5 @@
-"""Owns the machine-readable forms: ``analysis_results.json`` and the study's summary, both with a version; leaves words to ``wording``.
+"""Owns the machine-readable forms: ``analysis_results.json`` and the study's summary, both with a version; leaves
+words to ``wording``.
 
 Numbers that JSON can't say are the strings ``"inf"`` and ``"-inf"``; what isn't known is null.
 """
@@ -7,15 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 from . import wording
 from .records import LoadedRun, Point
-from .render import date
 from .report import Report
 from .tables import raw
 from .verdicts import Verdict
-from .words import say
+from .words import date, say
 
 VERSION = 1
 """Of both files; rises when a key changes its meaning or goes away."""
@@ -31,14 +32,21 @@ def results(report: Report, language: str, made_at: float) -> dict[str, Any]:
         "interim": report.is_interim,
         "locked_at": date(report.locked_at) if report.locked_at is not None else None,
         "findings": [
-            {"severity": f.severity, "text": say(f.text, language), "groups": list(f.groups), "key": f.key, "metrics": list(f.metrics)}
+            {
+                "severity": f.severity,
+                "text": say(f.text, language),
+                "groups": list(f.groups),
+                "key": f.key,
+                "metrics": list(f.metrics),
+            }
             for f in report.findings
         ],
         "deviations": [say(deviation, language) for deviation in report.deviations],
         "verdicts": [_verdict(verdict, report, language) for verdict in report.verdicts],
         "tables": {table.key: _records(*raw(table)) for table in report.tables},
         "differences": [
-            {"key": d.key, "kind": d.kind, "values": dict(d.values), "reason": d.reason, "unfair": d.is_unfair} for d in report.differences
+            {"key": d.key, "kind": d.kind, "values": dict(d.values), "reason": d.reason, "unfair": d.is_unfair}
+            for d in report.differences
         ],
         "runs": [_run(run, group, language) for group, members in report.groups.items() for run in members],
     }
@@ -54,7 +62,9 @@ def summary(report: Report, language: str, made_at: float) -> dict[str, Any]:
         "study": report.study.name,
         "question": report.study.question,
         "interim": report.is_interim,
-        "groups": {name: {"label": record.pop("group"), **record} for name, record in zip(report.groups, records)},
+        "groups": {
+            name: {"label": record.pop("group"), **record} for name, record in zip(report.groups, records, strict=True)
+        },
         "hypotheses": {verdict.hypothesis.id: _brief(verdict, report, language) for verdict in report.verdicts},
         "limits": [say(f.text, language) for f in report.findings if f.severity in ("void", "unfair", "warning")],
         "deviations": [say(deviation, language) for deviation in report.deviations],
@@ -63,7 +73,12 @@ def summary(report: Report, language: str, made_at: float) -> dict[str, Any]:
 
 def dumps(record: dict[str, Any]) -> str:
     """Return JSON that is the same for the same content: keys in their order, indented, one date line."""
-    return json.dumps(_clean(record), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    made = json.dumps(_clean(record), ensure_ascii=False, indent=1, allow_nan=False)
+    # JSON leaves DEL and the C1 control characters as they are; a terminal obeys them.
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", made) + "\n"
+
+
+_CONTROL = re.compile(r"[\x7f-\x9f]")
 
 
 def _brief(verdict: Verdict, report: Report, language: str) -> dict[str, Any]:
@@ -126,8 +141,18 @@ def _run(run: LoadedRun, group: str, language: str) -> dict[str, Any]:
         "best": _point(run.best),
         "validations": None
         if run.validations is None
-        else {"count": len(run.validations.step), "first_step": int(run.validations.step[0]), "last_step": int(run.validations.step[-1])},
-        "parameters": {"total": p.total, "trainable": p.trainable, "frozen": p.frozen, "qk": p.qk, "embedding": p.embedding},
+        else {
+            "count": len(run.validations.step),
+            "first_step": int(run.validations.step[0]),
+            "last_step": int(run.validations.step[-1]),
+        },
+        "parameters": {
+            "total": p.total,
+            "trainable": p.trainable,
+            "frozen": p.frozen,
+            "qk": p.qk,
+            "embedding": p.embedding,
+        },
         "world_size": run.world_size,
         "global_batch": run.global_batch,
         "tokens_per_s": run.tokens_per_s,
@@ -148,11 +173,15 @@ def _run(run: LoadedRun, group: str, language: str) -> dict[str, Any]:
 
 
 def _point(point: Point | None) -> dict[str, Any] | None:
-    return None if point is None else {"step": point.step, "val_loss": point.loss, "val_ppl": point.ppl, "whole_file": point.full}
+    return (
+        None
+        if point is None
+        else {"step": point.step, "val_loss": point.loss, "val_ppl": point.ppl, "whole_file": point.full}
+    )
 
 
 def _records(heads: list[str], rows: list[list[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(heads, row)) for row in rows]
+    return [dict(zip(heads, row, strict=True)) for row in rows]
 
 
 def _clean(value: Any) -> Any:

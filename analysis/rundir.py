@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,16 +30,18 @@ _STATUS = {"completed": "DONE", "diverged": "FAILED", "oom": "FAILED", "error": 
 
 def is_run_directory(path: Path) -> bool:
     """Tell whether the toolkit's files (not just a log) are there."""
-    return any((path / name).exists() for name in ("metrics.jsonl", ".oelm/run.json", ".oelm/outcome.json")) or (
-        files.read(path / "experiment_result.json", files.Result)[0] or files.Result()
-    ).run != ""
+    return (
+        any((path / name).exists() for name in ("metrics.jsonl", ".oelm/run.json", ".oelm/outcome.json"))
+        or (files.read(path / "experiment_result.json", files.Result)[0] or files.Result()).run != ""
+    )
 
 
 def load(path: Path, *, now: float, groups: tuple[str, ...] = (), first_seed: int | None = None) -> LoadedRun:
     """Read one run directory, finished or not.
 
-    ``groups`` and ``first_seed`` tell apart names such as ``a-s43`` where no record names group and seed; ``now`` (Unix seconds) decides
-    whether a run without an end record is still running. Never raises for what the files hold: notes say what was not understood.
+    ``groups`` and ``first_seed`` tell apart names such as ``a-s43`` where no record names group and seed; ``now``
+    (Unix seconds) decides whether a run without an end record is still running. Never raises for what the files hold:
+    notes say what was not understood.
     """
     notes: list[Text] = []
 
@@ -73,7 +74,11 @@ def load(path: Path, *, now: float, groups: tuple[str, ...] = (), first_seed: in
         name=name,
         group=result.group or planned.group or group,
         label=result.label or planned.label,
-        seed=result.seed if result.seed is not None else planned.seed if planned.seed is not None else _int(train.get("seed"), seed),
+        seed=result.seed
+        if result.seed is not None
+        else planned.seed
+        if planned.seed is not None
+        else _int(train.get("seed"), seed),
         tag=result.tag or planned.tag or tag,
         path=path,
         study=result.study or planned.study,
@@ -101,12 +106,15 @@ def load(path: Path, *, now: float, groups: tuple[str, ...] = (), first_seed: in
         versions={key: str(value) for key, value in outcome.versions.items()},
         data=outcome.data,
         precision=outcome.precision,
+        started_at=_started(result, attempts, start, curve),
         provenance={
             key: value
             for key, value in (
-                ("revision", result.revision or planned.revision),
+                ("revision", result.revision or planned.revision or str(outcome.versions.get("revision", ""))),
                 ("snapshot", result.snapshot or planned.snapshot),
+                ("train_code", result.train_code or planned.train_code),
                 ("target", result.target or planned.target),
+                ("diff", planned.diff),
             )
             if value
         },
@@ -130,7 +138,9 @@ def split_name(name: str, groups: tuple[str, ...], first_seed: int | None) -> tu
 
 
 def steady_speed(curve: Curve | None) -> float | None:
-    """Return the median of tokens per second, the first tenth of the records (warm-up of caches and compilers) left out."""
+    """Return the median of tokens per second, the first tenth of the records (warm-up of caches and compilers) left
+    out.
+    """
     if curve is None:
         return None
     steady = curve.tokens_per_s[len(curve.step) // 10 :]
@@ -155,19 +165,22 @@ def _metrics(path: Path, notes: list[Text]) -> tuple[Curve | None, Validations |
             _add(records, train, val)
     if not_understood:
         notes.append(text("lines_not_understood", name=path.name, count=not_understood))
-    return finish_curve(train, notes, path.name), finish_validations(val)
-
-
-def finish_curve(train: Columns, notes: list[Text], name: str) -> Curve | None:
-    """Return the collected training records and note what was replaced or thinned."""
+    note_columns(train, notes, path.name)
     columns = train.finish()
-    if train.repeated:
-        notes.append(text("steps_repeated", name=name, count=train.repeated, restarts=train.restarts))
+    return Curve(**columns) if columns is not None else None, finish_validations(val)
+
+
+def note_columns(train: Columns, notes: list[Text], name: str) -> None:
+    """Note what was replaced or thinned while training records were collected."""
+    columns = train.finish()
+    if train.repeated or train.restarts:
+        notes.append(text("steps_repeated", name=name, count=f"{train.repeated:,}", restarts=train.restarts))
     if columns is not None and train.last_added_step < int(columns["step"][-1]):
-        notes.append(text("ends_earlier", name=name, step=train.last_added_step, reached=int(columns["step"][-1])))
+        notes.append(
+            text("ends_earlier", name=name, step=f"{train.last_added_step:,}", reached=f"{int(columns['step'][-1]):,}")
+        )
     if train.stride > 1:
         notes.append(text("rows_thinned", name=name, stride=train.stride))
-    return Curve(**columns) if columns is not None else None
 
 
 def finish_validations(val: Columns) -> Validations | None:
@@ -264,7 +277,9 @@ def _status(
     if state:
         return state, reason
     if outcome.status:
-        return _STATUS.get(outcome.status, "UNKNOWN"), outcome.reason or ("" if outcome.status == "completed" else outcome.status)
+        return _STATUS.get(outcome.status, "UNKNOWN"), outcome.reason or (
+            "" if outcome.status == "completed" else outcome.status
+        )
     if alive:
         return "RUNNING", ""
     if beat is None and start is None and planned != files.Planned():
@@ -272,17 +287,26 @@ def _status(
     return "UNKNOWN", "no heartbeat" if beat or start else "no record"
 
 
+def end_points(validations: Validations | None) -> tuple[Point | None, Point | None]:
+    """Return the last validation and the one with the lowest loss; a loss that isn't a number is taken as infinite."""
+    if validations is None:
+        return None, None
+    last = len(validations.step) - 1
+    final = Point(
+        step=int(validations.step[last]), loss=_or_inf(validations.loss[last]), full=bool(validations.full[last])
+    )
+    finite = np.where(np.isfinite(validations.loss), validations.loss, np.inf)
+    low = int(np.argmin(finite))
+    if not math.isfinite(finite[low]):
+        return final, None
+    return final, Point(step=int(validations.step[low]), loss=float(finite[low]), full=bool(validations.full[low]))
+
+
 def _end_points(
     outcome: files.Outcome, validations: Validations | None, status: str, reason: str
 ) -> tuple[Point | None, Point | None]:
-    final = best = None
-    if validations is not None:
-        last = len(validations.step) - 1
-        final = Point(step=int(validations.step[last]), loss=_or_inf(validations.loss[last]), full=bool(validations.full[last]))
-        finite = np.where(np.isfinite(validations.loss), validations.loss, np.inf)
-        low = int(np.argmin(finite))
-        if math.isfinite(finite[low]):
-            best = Point(step=int(validations.step[low]), loss=float(finite[low]), full=bool(validations.full[low]))
+    """Complete the end points by what the outcome of a finished run states."""
+    final, best = end_points(validations)
     if status in ("DONE", "FAILED", "CANCELLED"):
         stated = outcome.final
         loss = files.number(stated.val_loss) if stated else None
@@ -315,7 +339,8 @@ def _treatment(treated: files.Treated | None) -> Treatment | None:
     return Treatment(
         model_type=treated.model_type,
         freeze_qk=treated.freeze_qk,
-        qk_init=treated.qk_init or "",
+        freeze_ffn=treated.freeze_ffn,
+        qk_init=treated.qk_init,
         groups={
             name: TensorGroup(**{key: getattr(group, key) for key in files.TreatedTensors.__struct_fields__})
             for name, group in treated.groups.items()
@@ -336,14 +361,21 @@ def _hours(curve: Curve | None, attempts: list[files.Attempt]) -> float | None:
 
 
 def _gpu_hours(attempts: list[files.Attempt]) -> float | None:
-    parts = [attempt.wall_s * len(attempt.devices) for attempt in attempts if attempt.wall_s is not None and attempt.devices]
+    parts = [
+        attempt.wall_s * len(attempt.devices) for attempt in attempts if attempt.wall_s is not None and attempt.devices
+    ]
     return sum(parts) / 3600 if parts else None
+
+
+def _started(
+    result: files.Result, attempts: list[files.Attempt], start: files.Start | None, curve: Curve | None
+) -> float | None:
+    known = [result.started_at, *(attempt.started_at for attempt in attempts), start.started_at if start else None]
+    if curve is not None and np.isfinite(curve.time).any():
+        known.append(float(np.nanmin(curve.time)))
+    times = [time for time in known if time is not None]
+    return min(times) if times else None
 
 
 def _int(value: Any, otherwise: int | None) -> int | None:
     return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else otherwise
-
-
-def median(values: list[float]) -> float | None:
-    """Return the median, or None of nothing."""
-    return statistics.median(values) if values else None

@@ -1,7 +1,8 @@
-"""Owns estimates, intervals, tests and Holm's procedure on a few values; leaves what they mean for a hypothesis to ``verdicts``.
+"""Owns estimates, intervals, tests and Holm's procedure on a few values; leaves what they mean for a hypothesis to
+``verdicts``.
 
-Everything works on a log scale where ratios are meant; intervals come from the t distribution, because percentile and BCa bootstrap
-intervals cover 74–91 % instead of 95 % with 3–8 seeds.
+Everything works on a log scale where ratios are meant; intervals come from the t distribution, because percentile and
+BCa bootstrap intervals cover 74–91 % instead of 95 % with 3–8 seeds.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def welch(group: Sequence[float], against: Sequence[float]) -> Estimate:
         parts.append(variance / n)
     error2 = sum(parts)
     df = (
-        error2**2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, (group, against)))
+        error2**2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, (group, against), strict=True))
         if error2 > 0
         else len(group) + len(against) - 2
     )
@@ -113,8 +114,9 @@ def welch(group: Sequence[float], against: Sequence[float]) -> Estimate:
 def holm_levels(p_values: Sequence[float], alphas: Sequence[float]) -> list[float]:
     """Return for each hypothesis the error at which Holm's step-down procedure (1979) tests it.
 
-    The hypotheses are taken by rising p / alpha; the k-th of m is tested at alpha / (m − k + 1) until the first isn't rejected, and all
-    that follow keep the level of that one: so intervals at these levels agree with the procedure's decisions.
+    The hypotheses are taken by rising p / alpha; the k-th of m is tested at alpha / (m − k + 1) until the first isn't
+    rejected, and all that follow keep the level of that one: so intervals at these levels agree with the procedure's
+    decisions.
     """
     m = len(p_values)
     levels = [0.0] * m

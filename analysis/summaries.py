@@ -72,17 +72,27 @@ def comparison(groups: Groups, labels: Mapping[str, str], planned_seeds: Sequenc
                 _largest([run.peak_gpu_mem_gb for run in runs]),
             )
         )
-    return Table("comparison", COMPARISON, tuple(rows), is_turned=len(rows) <= 6)
+    remarks = [text("spread_remark")] if any(cell.sd for row in rows for cell in row) else []
+    remarks += [text("gap_remark")] if any(row[6].value is not None for row in rows) else []
+    return Table("comparison", COMPARISON, tuple(rows), is_turned=len(rows) <= 6, remarks=tuple(remarks))
 
 
 def by_run(groups: Groups) -> Table:
     """Return one row a run: every seed's value, so that nothing hides behind a mean."""
     columns = (
-        Column("run", tables.TEXT), Column("group", tables.TEXT), Column("seed", tables.TEXT), Column("status", tables.TEXT),
-        Column("step", tables.STEP), Column("final_val_loss", tables.LOSS), Column("final_val_ppl", tables.PPL),
-        Column("best_val_ppl", tables.PPL), Column("best_step", tables.STEP), Column("tokens_per_s_per_gpu", tables.RATE),
-        Column("hours", tables.HOURS), Column("attempts", tables.COUNT),
-    )  # fmt: skip
+        Column("run", tables.TEXT),
+        Column("group", tables.TEXT),
+        Column("seed", tables.TEXT),
+        Column("status", tables.TEXT),
+        Column("step", tables.STEP),
+        Column("final_val_loss", tables.LOSS),
+        Column("final_val_ppl", tables.PPL),
+        Column("best_val_ppl", tables.PPL),
+        Column("best_step", tables.STEP),
+        Column("tokens_per_s_per_gpu", tables.RATE),
+        Column("hours", tables.HOURS),
+        Column("attempts", tables.COUNT),
+    )
     rows = [
         (
             Cell(run.name), Cell(group), Cell(None if run.seed is None else str(run.seed)),
@@ -99,24 +109,36 @@ def by_run(groups: Groups) -> Table:
 def parameters(groups: Groups, labels: Mapping[str, str]) -> Table:
     """Return counts by group and kind of parameter."""
     columns = (
-        Column("group", tables.TEXT), Column("embedding_params", tables.COUNT), Column("qk_params", tables.COUNT),
-        Column("other_params", tables.COUNT), Column("total_params", tables.COUNT), Column("trainable_params", tables.COUNT),
-        Column("frozen_params", tables.COUNT), Column("frozen_share", tables.PERCENT),
+        Column("group", tables.TEXT),
+        Column("embedding_params", tables.COUNT),
+        Column("qk_params", tables.COUNT),
+        Column("other_params", tables.COUNT),
+        Column("total_params", tables.COUNT),
+        Column("trainable_params", tables.COUNT),
+        Column("frozen_params", tables.COUNT),
+        Column("frozen_share", tables.PERCENT),
         Column("frozen_share_without_embedding", tables.PERCENT),
-    )  # fmt: skip
+    )
     rows = []
     for group, runs in groups.items():
         counts = [run.parameters for run in runs]
         rest = [
-            None if p.total is None or p.embedding is None or p.qk is None else p.total - p.embedding - p.qk for p in counts
-        ]  # fmt: skip
+            None if p.total is None or p.embedding is None or p.qk is None else p.total - p.embedding - p.qk
+            for p in counts
+        ]
         rows.append(
             (
-                Cell(labels.get(group) or group), _one([p.embedding for p in counts]), _one([p.qk for p in counts]), _one(rest),
-                _one([p.total for p in counts]), _one([p.trainable for p in counts]), _one([p.frozen for p in counts]),
-                _one([p.frozen_share for p in counts]), _one([p.frozen_share_without_embedding for p in counts]),
+                Cell(labels.get(group) or group),
+                _one([p.embedding for p in counts]),
+                _one([p.qk for p in counts]),
+                _one(rest),
+                _one([p.total for p in counts]),
+                _one([p.trainable for p in counts]),
+                _one([p.frozen for p in counts]),
+                _one([p.frozen_share for p in counts]),
+                _one([p.frozen_share_without_embedding for p in counts]),
             )
-        )  # fmt: skip
+        )
     return Table("parameters", columns, tuple(rows))
 
 
@@ -129,16 +151,23 @@ def layers(groups: Groups) -> Table | None:
     }
     if not known:
         return None
-    names: dict[str, None] = {}
-    for treatment in known.values():
-        names.update(dict.fromkeys(layer.name for layer in treatment.layers))
-    found = {group: {layer.name: layer for layer in treatment.layers} for group, treatment in known.items()}
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for group, treatment in known.items():
+        table = found.setdefault(group, {})
+        for layer in treatment.layers:
+            name = _part(layer.name)
+            total, trainable = table.get(name, (0, 0))
+            table[name] = (total + layer.total, trainable + layer.trainable)
     rows = []
-    for name in names:
-        cells = [found[group].get(name) for group in known]
-        totals = sorted({layer.total for layer in cells if layer})
+    for name in dict.fromkeys(name for table in found.values() for name in table):
+        counts = [found[group].get(name) for group in known]
+        totals = sorted({count[0] for count in counts if count})
         rows.append(
-            (Cell(name), Cell(totals[0] if len(totals) == 1 else None), *(Cell(layer.trainable if layer else None) for layer in cells))
+            (
+                Cell(name),
+                Cell(totals[0] if len(totals) == 1 else None),
+                *(Cell(count[1] if count else None) for count in counts),
+            )
         )
     columns = (
         Column("layer", tables.TEXT), Column("total_params", tables.COUNT),
@@ -147,11 +176,22 @@ def layers(groups: Groups) -> Table | None:
     return Table("layers", columns, tuple(rows))
 
 
-def efficiency(groups: Groups, labels: Mapping[str, str], target_loss: float | None) -> Table:
-    """Return what a loss costs: area under the loss curve, steps, tokens and GPU-hours to a target loss, loss per parameter.
+def _part(name: str) -> str:
+    """Return the part of the model that a tensor belongs to: ``blocks.3 Q/K`` and ``blocks.3 other``, else the first
+    word.
+    """
+    words = name.split(".")
+    if len(words) > 2 and words[1].isdigit():
+        return f"{words[0]}.{words[1]} {'Q/K' if 'qk' in words else 'other'}"
+    return words[0]
 
-    The area is the mean validation loss over log tokens on the range that every run has; a run that never reaches the target is
-    censored: ``>`` and what it had spent.
+
+def efficiency(groups: Groups, labels: Mapping[str, str], target_loss: float | None) -> Table:
+    """Return what a loss costs: area under the loss curve, steps, tokens and GPU-hours to a target loss, loss per
+    parameter.
+
+    The area is the mean validation loss over log tokens on the range that every run has; a run that never reaches the
+    target is censored: ``>`` and what it had spent.
     """
     baseline = next(iter(groups), None)
     target = target_loss if target_loss is not None else _baseline_loss(groups)
@@ -162,18 +202,29 @@ def efficiency(groups: Groups, labels: Mapping[str, str], target_loss: float | N
         areas = [area(run, low, high) for run in runs]
         trainable = _one([run.parameters.trainable for run in runs])
         base = _one([run.parameters.trainable for run in groups[baseline]]) if baseline is not None else EMPTY
-        share = trainable.value / base.value if isinstance(trainable.value, int) and isinstance(base.value, int) else None
+        share = (
+            trainable.value / base.value if isinstance(trainable.value, int) and isinstance(base.value, int) else None
+        )
         rows.append(
             (
-                Cell(labels.get(group) or group), _mean(areas), *(_censored(reached, i) for i in range(3)), trainable, Cell(share),
+                Cell(labels.get(group) or group),
+                _mean(areas),
+                *(_censored(reached, i) for i in range(3)),
+                trainable,
+                Cell(share),
                 _mean([run.final.loss for run in runs if run.final is not None]),
             )
-        )  # fmt: skip
+        )
     columns = (
-        Column("group", tables.TEXT), Column("curve_area", tables.LOSS), Column("steps_to_target", tables.STEP),
-        Column("tokens_to_target", tables.COUNT), Column("gpu_hours_to_target", tables.HOURS), Column("trainable_params", tables.COUNT),
-        Column("trainable_share", tables.PERCENT), Column("final_val_loss", tables.LOSS),
-    )  # fmt: skip
+        Column("group", tables.TEXT),
+        Column("curve_area", tables.LOSS),
+        Column("steps_to_target", tables.STEP),
+        Column("tokens_to_target", tables.COUNT),
+        Column("gpu_hours_to_target", tables.HOURS),
+        Column("trainable_params", tables.COUNT),
+        Column("trainable_share", tables.PERCENT),
+        Column("final_val_loss", tables.LOSS),
+    )
     remarks = []
     if target is not None:
         key = "target_given" if target_loss is not None else "target_from_baseline"
@@ -203,7 +254,9 @@ def reach(run: LoadedRun, target: float) -> tuple[tuple[float | None, float | No
 
 
 def area(run: LoadedRun, low: float, high: float) -> float | None:
-    """Return the mean validation loss over log tokens between two token counts; None where the run doesn't cover them."""
+    """Return the mean validation loss over log tokens between two token counts; None where the run doesn't cover
+    them.
+    """
     table = run.validations
     if table is None or not (high > low > 0):
         return None
@@ -270,7 +323,11 @@ def _states(runs: Sequence[LoadedRun]) -> str | Text | None:
     counts: dict[str, int] = {}
     for run in runs:
         counts[run.status] = counts.get(run.status, 0) + 1
-    return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    return (
+        next(iter(counts))
+        if len(counts) == 1
+        else ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    )
 
 
 def _seeds(runs: Sequence[LoadedRun], planned: Sequence[int]) -> str:

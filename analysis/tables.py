@@ -1,5 +1,6 @@
-"""Owns the form of a report's tables (typed cells, so that every output shows the same values); leaves filling them to ``summaries``
-and their look to the renderers."""
+"""Owns the form of a report's tables (typed cells, so that every output shows the same values); leaves filling them
+to ``summaries`` and their look to the renderers.
+"""
 
 from __future__ import annotations
 
@@ -85,10 +86,12 @@ def show(cell: Cell, kind: str, language: str) -> str:
         return DASH
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    shown = cell.prefix + _number(value, kind)
+    shown = _number(value, kind)
     if cell.sd is not None and math.isfinite(cell.sd) and cell.sd > 1e-9 * abs(value):
-        shown += " ± " + _number(cell.sd, kind).lstrip("+")
-    return shown
+        decimals = len(shown.partition(".")[2].rstrip(" %")) if "e" not in shown else 0
+        scale = 100 if kind in (PERCENT, GAP) else 1
+        shown += f" ± {scale * cell.sd:,.{decimals}f}" if "e" not in shown else f" ± {cell.sd:.1e}"
+    return cell.prefix + shown
 
 
 def _number(value: float, kind: str) -> str:
@@ -114,24 +117,33 @@ def _number(value: float, kind: str) -> str:
 def grid(table: Table, language: str) -> tuple[list[str], list[list[str]], str]:
     """Return headers, rows and alignment letters as shown, turned where the table says so."""
     heads = [say(column.header, language) for column in table.columns]
-    rows = [[show(cell, column.kind, language) for cell, column in zip(row, table.columns)] for row in table.rows]
+    rows = [
+        [show(cell, column.kind, language) for cell, column in zip(row, table.columns, strict=True)]
+        for row in table.rows
+    ]
     align = "".join("l" if column.kind == TEXT else "r" for column in table.columns)
     if not table.is_turned:
         return heads, rows, align
-    turned = [[head, *column] for head, column in zip(heads[1:], list(zip(*rows))[1:])] if rows else [[head] for head in heads[1:]]
+    turned = (
+        [[head, *column] for head, column in zip(heads[1:], list(zip(*rows, strict=True))[1:], strict=False)]
+        if rows
+        else [[head] for head in heads[1:]]
+    )
     return [heads[0], *(row[0] for row in rows)], turned, "l" + "r" * len(rows)
 
 
 def raw(table: Table) -> tuple[list[str], list[list[float | int | str | None]]]:
-    """Return keys and values for machines: one row a record, a column ``<key>_sd`` where a spread is known, Text in English."""
+    """Return keys and values for machines: one row a record, a column ``<key>_sd`` where a spread is known, Text in
+    English.
+    """
     with_sd = [any(row[i].sd is not None for row in table.rows) for i in range(len(table.columns))]
     heads: list[str] = []
-    for column, spread in zip(table.columns, with_sd):
+    for column, spread in zip(table.columns, with_sd, strict=True):
         heads += [column.key, f"{column.key}_sd"] if spread else [column.key]
     rows: list[list[float | int | str | None]] = []
     for row in table.rows:
         cells: list[float | int | str | None] = []
-        for cell, spread in zip(row, with_sd):
+        for cell, spread in zip(row, with_sd, strict=True):
             cells.append(_plain(cell))
             if spread:
                 cells.append(cell.sd)

@@ -1,7 +1,7 @@
 """Owns the question whether the factor was what each group says; leaves what follows for verdicts to ``report``.
 
-The proof is treatment.json (hashes at start and end, what the optimizer holds); without it parameter counts speak, and sizes of checkpoints
-(a frozen parameter has no two AdamW moments: 8 bytes less).
+The proof is treatment.json (hashes at start and end, what the optimizer holds); without it parameter counts speak,
+and sizes of checkpoints (a frozen parameter has no two AdamW moments: 8 bytes less).
 """
 
 from __future__ import annotations
@@ -27,11 +27,22 @@ def contradictions(run: LoadedRun, factors: Mapping[str, Any]) -> list[Text]:
             found.append(text("factor_is_other", run=run.name, key=key, value=str(stated), wanted=str(value)))
     proof = run.treatment
     if proof is not None:
-        if wanted_model is not None and proof.model_type and proof.model_type != wanted_model:
-            found.append(text("factor_is_other", run=run.name, key="model_type", value=proof.model_type, wanted=str(wanted_model)))
+        for key in ("model_type", "qk_init", "freeze_ffn"):
+            stated, wanted = getattr(proof, key), factors.get(key)
+            if (
+                wanted is not None
+                and stated not in (None, "", wanted)
+                and not (key == "qk_init" and wanted_model == "gpt")
+            ):
+                found.append(text("factor_is_other", run=run.name, key=key, value=str(stated), wanted=str(wanted)))
         found += _tensors(run, frozen)
     counts = run.parameters
-    if isinstance(frozen, bool) and counts.frozen is not None:
+    if (
+        isinstance(frozen, bool)
+        and counts.frozen is not None
+        and not run.train.get("freeze_ffn")
+        and not factors.get("freeze_ffn")
+    ):
         if frozen and counts.frozen == 0:
             found.append(text("nothing_frozen", run=run.name))
         if not frozen and counts.frozen > 0:
@@ -67,28 +78,38 @@ def proven(run: LoadedRun) -> bool:
 
 
 def audit(runs: Mapping[str, Sequence[LoadedRun]], factors: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Return a void finding for every run that contradicts its group, and a warning for groups whose factor nothing proves."""
+    """Return a void finding for every run that contradicts its group, and a warning for groups whose factor nothing
+    proves.
+    """
     findings = []
     for group, members in runs.items():
         if group not in factors:
             continue
         for run in members:
-            findings += [Finding(severity=VOID, text=what, groups=(group,)) for what in contradictions(run, factors[group])]
+            findings += [
+                Finding(severity=VOID, text=what, groups=(group,)) for what in contradictions(run, factors[group])
+            ]
         unproven = [run.name for run in members if run.finished and not proven(run)]
         if unproven and "freeze_qk" in {key for table in factors.values() for key in table}:
-            findings.append(Finding(severity=WARNING, text=text("treatment_unproven", runs=tuple(unproven)), groups=(group,)))
+            findings.append(
+                Finding(severity=WARNING, text=text("treatment_unproven", runs=tuple(unproven)), groups=(group,))
+            )
     return findings
 
 
 def never_varied(a: Sequence[LoadedRun], b: Sequence[LoadedRun], freezing: tuple[object, object]) -> Text | None:
-    """Return why two arms that should differ in freezing don't, judged by counts and checkpoints alone; None where nothing says so.
+    """Return why two arms that should differ in freezing don't, judged by counts and checkpoints alone; None where
+    nothing says so.
 
-    ``freezing`` holds the two groups' ``freeze_qk``. Arms whose frozen and trainable counts are equal trained the same parameters:
-    Q/K kept as buffers look so (they aren't parameters in either arm).
+    ``freezing`` holds the two groups' ``freeze_qk``. Arms whose frozen and trainable counts are equal trained the
+    same parameters: Q/K kept as buffers look so (they aren't parameters in either arm).
     """
     if not (isinstance(freezing[0], bool) and isinstance(freezing[1], bool)) or freezing[0] == freezing[1]:
         return None
-    counts = [{(run.parameters.total, run.parameters.trainable) for run in arm if run.parameters.trainable is not None} for arm in (a, b)]
+    counts = [
+        {(run.parameters.total, run.parameters.trainable) for run in arm if run.parameters.trainable is not None}
+        for arm in (a, b)
+    ]
     if counts[0] and counts[0] == counts[1]:
         total, trainable = next(iter(counts[0]))
         return text("never_varied", total=_count(total), trainable=_count(trainable))
@@ -100,14 +121,30 @@ def never_varied(a: Sequence[LoadedRun], b: Sequence[LoadedRun], freezing: tuple
     return None
 
 
-def same_start(a: LoadedRun, b: LoadedRun) -> bool | None:
-    """Tell whether all initial tensors but Q/K are identical in two runs; None where it isn't recorded."""
-    if a.treatment is None or b.treatment is None:
+SHARED_START = frozenset({"model_type", "freeze_qk", "freeze_ffn", "qk_init"})
+"""Factors that leave all initial tensors but Q/K as they are; groups that differ in others can't share them."""
+
+
+def other_start(
+    a: Sequence[LoadedRun], b: Sequence[LoadedRun], factors: tuple[Mapping[str, Any], Mapping[str, Any]]
+) -> Text | None:
+    """Return which seed's initial tensors besides Q/K differ between two arms that should share them; None where none
+    is known to.
+    """
+    differing = {key for key in {*factors[0], *factors[1]} if factors[0].get(key) != factors[1].get(key)}
+    if not differing <= SHARED_START:
         return None
-    other = [run.treatment.groups.get("other") for run in (a, b) if run.treatment is not None]
-    if other[0] is None or other[1] is None or not (other[0].sha256_start and other[1].sha256_start):
-        return None
-    return other[0].sha256_start == other[1].sha256_start
+    partners = {run.seed: run for run in b if run.seed is not None}
+    for run in a:
+        partner = partners.get(run.seed) if run.seed is not None else None
+        if partner is None or run.treatment is None or partner.treatment is None:
+            continue
+        tensors = [one.treatment.groups for one in (run, partner) if one.treatment is not None]
+        starts = [groups["other"].sha256_start for groups in tensors if "other" in groups]
+        # A frozen feed-forward is an entry of its own: "other" then means other tensors.
+        if len(starts) == 2 and all(starts) and starts[0] != starts[1] and tensors[0].keys() == tensors[1].keys():
+            return text("other_start", a=run.name, b=partner.name)
+    return None
 
 
 def _count(value: int | None) -> str:

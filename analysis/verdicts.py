@@ -1,9 +1,11 @@
-"""Owns deciding hypotheses: rules as regions of a ratio, verdicts from intervals at Holm's levels; leaves gathering to ``evidence``.
+"""Owns deciding hypotheses: rules as regions of a ratio, verdicts from intervals at Holm's levels; leaves gathering
+to ``evidence``.
 
-Every rule is a region for log(group / against). A hypothesis is *supported* where the interval of two one-sided bounds lies inside the
-region, *refuted* where it lies outside, *inconclusive* where it holds a margin; with fewer than two seeds the point estimate says *met* or
-*not met* and nothing more. For each hypothesis one of the two claims is true, so Holm's procedure on the smaller p value keeps the rate of
-any false verdict (directional errors: Shaffer 1980).
+Every rule is a region for log(group / against). A hypothesis is *supported* where the interval of two one-sided
+bounds lies inside the region, *refuted* where it lies outside, *inconclusive* where it holds a margin; with fewer
+than two seeds the point estimate says *met* or *not met* and nothing more. For each hypothesis one of the two claims
+is true, so Holm's procedure on the smaller p value keeps the rate of any false verdict (directional errors: Shaffer
+1980).
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ class Verdict:
     reason: Text | None = None
     """Why the outcome is what it is."""
     notes: tuple[Text, ...] = ()
-    """What else belongs into the verdict's own line: unfairness, interim runs, left-out seeds, an improvement that broke the rule."""
+    """What else belongs into the verdict's own line: unfairness, interim runs, left-out seeds, an improvement that
+    broke the rule.
+    """
 
     @property
     def is_decided(self) -> bool:
@@ -90,7 +94,9 @@ class Circumstances:
 
 
 def region(hypothesis: Hypothesis) -> tuple[float, float]:
-    """Return the ratios group / against that satisfy the rule; "within 5 %" is 1/1.05 to 1.05 (ln 1.05 = 0.0488 both ways)."""
+    """Return the ratios group / against that satisfy the rule; "within 5 %" is 1/1.05 to 1.05 (ln 1.05 = 0.0488 both
+    ways).
+    """
     first = hypothesis.bounds[0]
     if hypothesis.relation == "reduction":
         return 1 - hypothesis.bounds[1], 1 - first
@@ -117,7 +123,7 @@ def judge(
         assert draft.estimate is not None
         p_values.append(min(draft.estimate.p_inside(low, high), draft.estimate.p_outside(low, high)))
     levels = statistics.holm_levels(p_values, [1 - draft.hypothesis.level for draft in tested])
-    alpha = {draft.hypothesis.id: level for draft, level in zip(tested, levels)}
+    alpha = {draft.hypothesis.id: level for draft, level in zip(tested, levels, strict=True)}
     return tuple(_decide(draft, alpha.get(draft.hypothesis.id)) for draft in drafts)
 
 
@@ -141,7 +147,11 @@ class _Draft:
         a, b = [v.log for v in evidence.group], [v.log for v in evidence.against]
         if min(len(a), len(b)) < 2 or not all(map(math.isfinite, a + b)):
             return cls(hypothesis, around, evidence, None)
-        estimate = statistics.paired([x - y for x, y in zip(a, b)]) if evidence.is_paired else statistics.welch(a, b)
+        estimate = (
+            statistics.paired([x - y for x, y in zip(a, b, strict=True)])
+            if evidence.is_paired
+            else statistics.welch(a, b)
+        )
         if estimate.sd < 1e-12:  # several names for one run: no replication, whatever the number of folders
             return cls(hypothesis, around, evidence, None, (text("no_variance", count=estimate.count),))
         return cls(hypothesis, around, evidence, estimate)
@@ -151,9 +161,14 @@ def _decide(draft: _Draft, alpha: float | None) -> Verdict:
     hypothesis, around, evidence = draft.hypothesis, draft.circumstances, draft.evidence
     inside = region(hypothesis)
     base = Verdict(
-        hypothesis=hypothesis, outcome=NO_DATA, region=inside, group=evidence.group, against=evidence.against, step=evidence.step,
+        hypothesis=hypothesis,
+        outcome=NO_DATA,
+        region=inside,
+        group=evidence.group,
+        against=evidence.against,
+        step=evidence.step,
         notes=(*around.unfair, *around.notes, *evidence.notes, *draft.notes),
-    )  # fmt: skip
+    )
     if evidence.missing:
         if around.void:
             return replace(base, outcome=VOID, reason=around.void)
@@ -176,7 +191,11 @@ def _decide(draft: _Draft, alpha: float | None) -> Verdict:
 def _exact(base: Verdict) -> Verdict:
     assert base.ratio is not None
     low, high = base.region
-    holds = low <= base.ratio <= high or math.isclose(base.ratio, low, rel_tol=1e-12) or math.isclose(base.ratio, high, rel_tol=1e-12)
+    holds = (
+        low <= base.ratio <= high
+        or math.isclose(base.ratio, low, rel_tol=1e-12)
+        or math.isclose(base.ratio, high, rel_tol=1e-12)
+    )
     return replace(base, outcome=SUPPORTED if holds else REFUTED, method=EXACT, count=0, reason=text("reason_exact"))
 
 
@@ -186,12 +205,20 @@ def _point(base: Verdict, evidence: Evidence) -> Verdict:
     failed = [v.run for v in evidence.group if math.isinf(v.raw)]
     failed_against = [v.run for v in evidence.against if math.isinf(v.raw)]
     if failed_against:
-        return replace(base, outcome=INCONCLUSIVE, ratio=None, method=POINT, reason=text("reason_baseline_failed", runs=tuple(failed_against)))
+        return replace(
+            base,
+            outcome=INCONCLUSIVE,
+            ratio=None,
+            method=POINT,
+            reason=text("reason_baseline_failed", runs=tuple(failed_against)),
+        )
     assert base.ratio is not None
     met = low <= base.ratio <= high
     if failed:
         outcome = REFUTED if len(evidence.group) > 1 else NOT_MET
-        return replace(base, outcome=outcome, ratio=math.inf, method=POINT, reason=text("reason_failed", runs=tuple(failed)))
+        return replace(
+            base, outcome=outcome, ratio=math.inf, method=POINT, reason=text("reason_failed", runs=tuple(failed))
+        )
     base = replace(base, outcome=MET if met else NOT_MET, method=POINT, count=1, reason=text("reason_one_seed"))
     return _improved(base) if not met else base
 
@@ -215,16 +242,25 @@ def _tested(base: Verdict, estimate: statistics.Estimate, alpha: float) -> Verdi
         p_refuted=estimate.p_outside(low, high),
         reason=text({SUPPORTED: "reason_inside", REFUTED: "reason_outside", INCONCLUSIVE: "reason_contains"}[outcome]),
     )
-    return _improved(verdict) if not inside else verdict
+    return _improved(verdict) if outcome == REFUTED else verdict
 
 
 def _improved(verdict: Verdict) -> Verdict:
     """Say so where a two-sided rule is broken by an improvement, with the one-sided result."""
     h = verdict.hypothesis
-    if h.relation != "equivalent_within" or h.metric == "speed" or verdict.ratio is None or verdict.ratio >= verdict.region[0]:
+    if (
+        h.relation != "equivalent_within"
+        or h.metric == "speed"
+        or verdict.ratio is None
+        or verdict.ratio >= verdict.region[0]
+    ):
         return verdict
     bound = verdict.interval[1] if verdict.interval else verdict.ratio
-    note = text("improvement_broke_rule", one_sided=text("holds" if bound < verdict.region[1] else "open"), above=_percent(h.bounds[0]))
+    note = text(
+        "improvement_broke_rule",
+        one_sided=text("holds" if bound < verdict.region[1] else "open"),
+        above=_percent(h.bounds[0]),
+    )
     return replace(verdict, notes=(*verdict.notes, note))
 
 

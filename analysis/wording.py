@@ -1,4 +1,6 @@
-"""Owns the sentences and numbers by which a verdict is told; leaves languages to ``words`` and layout to the renderers."""
+"""Owns the sentences and numbers by which a verdict is told; leaves languages to ``words`` and layout to the
+renderers.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ from .words import Text, text
 def claim(h: Hypothesis, labels: dict[str, str]) -> Text | str:
     """Return the claim in the study's words, else in ours."""
     return h.claim or text(
-        "claim_words", metric=metric(h), group=labels.get(h.group, h.group), against=labels.get(h.against, h.against), rule=rule(h)
+        "claim_words",
+        metric=metric(h),
+        group=labels.get(h.group, h.group),
+        against=labels.get(h.against, h.against),
+        rule=rule(h),
     )
 
 
@@ -44,7 +50,7 @@ def percent(share: float, *, signed: bool = False) -> str:
         return "∞" if share > 0 else "−∞"
     value = 100 * share
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
-    shown = f"{value:{'+' if signed else ''}.{digits}f}"
+    shown = f"{value:{'+' if signed and round(value, digits) else ''}.{digits}f}"
     if "." in shown:
         shown = shown.rstrip("0").rstrip(".")
     return shown.replace("-", "−") + " %"
@@ -75,11 +81,18 @@ def interval_words(verdict: Verdict) -> Text | None:
     bounds = interval(verdict)
     if bounds is None or verdict.level is None:
         return None
-    units = "units_rounds" if verdict.method == TRIAL else "units_pairs" if verdict.method == "paired" else "units_seeds"
+    units = (
+        "units_rounds" if verdict.method == TRIAL else "units_pairs" if verdict.method == "paired" else "units_seeds"
+    )
     return text(
-        "interval_words", level=percent(1 - 2 * (1 - verdict.level)), low=bounds[0], high=bounds[1], count=verdict.count,
-        units=text(units), method=text(f"method_{verdict.method}"),
-    )  # fmt: skip
+        "interval_words",
+        level=percent(1 - 2 * (1 - verdict.level)),
+        low=bounds[0],
+        high=bounds[1],
+        count=verdict.count,
+        units=text(units),
+        method=text(f"method_{verdict.method}"),
+    )
 
 
 def sentence(verdict: Verdict, labels: dict[str, str]) -> Text:
@@ -139,7 +152,11 @@ def verdict_table(report: Report) -> Table:
                 Cell(estimate),
                 Cell(f"{bounds[0]} … {bounds[1]}") if bounds else EMPTY,
                 Cell(rule(verdict.hypothesis)),
-                Cell(verdict.count if verdict.count and verdict.method not in (EXACT, POINT) or verdict.outcome in (MET, NOT_MET) else None),
+                Cell(
+                    verdict.count
+                    if (verdict.count and verdict.method not in (EXACT, POINT)) or verdict.outcome in (MET, NOT_MET)
+                    else None
+                ),
             )
         )
     return Table("verdicts", columns, tuple(rows))

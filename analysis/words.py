@@ -1,13 +1,16 @@
 """Owns how a statement becomes a sentence in a language; leaves the sentences to ``words_en`` and ``words_zh``.
 
-Everything that a report says is a ``Text`` (a key and its values) until it is printed, so that one report can be printed in any language.
+Everything that a report says is a ``Text`` (a key and its values) until it is printed, so that one report can be
+printed in any language.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import cache
 from typing import Any
 
@@ -29,7 +32,9 @@ class Text:
 
 
 def text(key: str, /, **values: Any) -> Text:
-    """Return a Text; unknown keys raise KeyError at once, so that a missing sentence is found by the test that makes it."""
+    """Return a Text; unknown keys raise KeyError at once, so that a missing sentence is found by the test that makes
+    it.
+    """
     catalogue("en")[key]
     return Text(key, tuple(values.items()))
 
@@ -37,7 +42,7 @@ def text(key: str, /, **values: Any) -> Text:
 def say(statement: Text | str, language: str) -> str:
     """Return the sentence; plain strings are returned as they are (labels, user's words)."""
     if isinstance(statement, str):
-        return statement
+        return _harmless(statement)
     fields = {name: _value(value, language) for name, value in statement.values}
     return catalogue(language)[statement.key].format(**fields)
 
@@ -50,9 +55,22 @@ def catalogue(language: str) -> Mapping[str, str]:
     return sentences
 
 
+def date(at: float) -> str:
+    """Return a time as UTC to the second."""
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 def _value(value: Any, language: str) -> Any:
     if isinstance(value, Text):
         return say(value, language)
     if isinstance(value, tuple):
         return ("、" if language == "zh" else ", ").join(str(_value(item, language)) for item in value)
-    return value
+    return _harmless(value) if isinstance(value, str) else value
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def _harmless(words: str) -> str:
+    """Return words from files without what would steer a terminal or break a line."""
+    return _CONTROL.sub("?", words) if _CONTROL.search(words) else words

@@ -14,10 +14,17 @@ SENTENCES: Mapping[str, str] = {
     "heading_differences": "Configuration differences",
     "heading_provenance": "Provenance",
     "heading_figures": "Figures",
-    "heading_power": "How many seeds each hypothesis needs",
+    "heading_tables": "Tables",
+    "no_differences": "All runs have the same configuration.",
+    "diff_of": "Code of {run}: changes against its revision",
+    "plain": "{word}",
+    "rule_is": "rule: {rule}",
+    "kind_factor": "factor",
+    "kind_scientific": "scientific",
+    "kind_execution": "execution",
     "interim_title": "INTERIM: not every planned run has finished; nothing here is final.",
     "audit_clean": "The audit found nothing that limits the comparison.",
-    "locked": "The rules were locked on {date}, before these results.",
+    "locked": "The rules were locked on {date}.",
     "made_at": "Made {date}",
     "question": "Question: {question}",
     "no_hypotheses": "The study declares no hypotheses.",
@@ -25,9 +32,12 @@ SENTENCES: Mapping[str, str] = {
     "severity_unfair": "unfair",
     "severity_warning": "warning",
     "severity_declared": "declared",
-    "severity_note": "note",
     # table titles
     "table_comparison": "Comparison of the groups",
+    "table_comparison_result": "Comparison of the groups: results",
+    "table_comparison_cost": "Comparison of the groups: cost",
+    "table_differences": "Configuration differences",
+    "table_provenance": "Provenance",
     "table_runs": "Every run",
     "table_parameters": "Parameters",
     "table_efficiency": "What a loss costs",
@@ -80,12 +90,38 @@ SENTENCES: Mapping[str, str] = {
     "column_assumed_gap": "True ratio assumed",
     "column_power_at": "Power with {seeds} seeds",
     "column_seeds_needed": "Seeds for 80 % power",
+    "column_seeds_needed_cautious": "With a larger spread",
+    "column_seeds_needed_holm": "With Holm, at worst",
+    "spread_seen": "{count} seeds",
+    "spread_borrowed": "{hypothesis}",
+    "spread_assumed": "assumed",
+    "power_remark": (
+        "Power: the chance of the right verdict if the true value is the assumed one. A larger spread: the "
+        "upper 80 % bound of what was seen. Fix the number of seeds before training (oelm-report --lock); "
+        "adding seeds until a verdict appears inflates the error."
+    ),
     "column_key": "Key",
+    "column_kind": "Kind",
+    "column_declared": "Declared reason",
+    "column_status_word": "Status",
+    "column_revision": "Revision",
+    "column_snapshot": "Snapshot",
+    "column_train_code": "Trainer code",
+    "column_target": "Target",
+    "column_hardware": "Hardware",
+    "column_host": "Host",
+    "column_versions": "Versions",
+    "column_precision": "Precision",
+    "column_data": "Data",
+    "column_fingerprint": "Fingerprint",
     "status_no_runs": "no runs",
     # table remarks
     "target_given": "Target: validation loss {loss}, as asked.",
-    "target_from_baseline": "Target: validation loss {loss}, the final one of {group} (none was declared). > means not reached by then.",
+    "target_from_baseline": (
+        "Target: validation loss {loss}, the final one of {group} (none was declared). > means not reached by then."
+    ),
     "area_range": "Area over {low} to {high} tokens, which every run covers.",
+    "gap_remark": "The gap is taken at the last step that both arms validated at.",
     "spread_remark": "± is the standard deviation over seeds; – is not known.",
     # metrics
     "metric_final_val_ppl": "final validation PPL",
@@ -134,10 +170,14 @@ SENTENCES: Mapping[str, str] = {
     "reason_contains": "the interval holds the rule's margin: more seeds are needed",
     "reason_failed": "{runs} diverged, which counts as a failure of the arm",
     "reason_baseline_failed": "{runs}, of the arm compared with, diverged: nothing is shown for or against the claim",
-    "improvement_broke_rule": "the two-sided rule is broken by an improvement; the one-sided claim (at most {above} above) {one_sided}",
+    "improvement_broke_rule": (
+        "the two-sided rule is broken by an improvement; the one-sided claim (at most {above} above) {one_sided}"
+    ),
     "holds": "holds",
     "open": "is open",
-    "also_without_embedding": "{share} of all parameters are frozen, {without} of those outside the embeddings; the declared quantity decides",
+    "also_without_embedding": (
+        "{share} of all parameters are frozen, {without} of those outside the embeddings; the declared quantity decides"
+    ),
     # evidence
     "no_runs": "group {group} has no runs",
     "no_finished": "group {group} has no finished run",
@@ -154,18 +194,30 @@ SENTENCES: Mapping[str, str] = {
     "common_step": "compared at step {step}, the last that all validated at (ends: {ends})",
     "whole_file_mixed": "some losses are on the whole validation file and some on a part of it",
     "not_whole_file": "losses are on a part of the validation file",
-    "no_variance": "{count} seeds gave the same values: copies of one run, or a seed that has no effect; taken as one seed",
+    "whole_file_unknown": "whether losses are on the whole validation file is not known",
+    "no_variance": (
+        "{count} seeds gave the same result to the last digit: copies, or a seed without effect; taken as one seed"
+    ),
+    "best_is_secondary": (
+        "the best of many noisy validations is a secondary end point: the final one decides a claim better"
+    ),
     "interim_verdict": "interim",
-    "unfair_pair": "unfair pair: {what}",
+    "unfair_pair": "UNFAIR PAIR: the arms differ in {keys}, which the study does not declare",
     # speed
     "gpu_count": "number of GPUs",
     "gpu_model": "GPU model",
     "host": "host",
-    "speed_unequal": "not on equal hardware: {what} is {a} against {b}; only an interleaved trial on the same devices could decide",
+    "speed_unequal": (
+        "not on equal hardware: {what} is {a} against {b}; only an interleaved trial on the same devices could decide"
+    ),
     "speed_unknown": "the {what} of the runs isn't known",
     "trial_without_control": "the speed trial has no A/A control",
-    "trial_control_off": "the A/A control of the speed trial came out at {ratio} instead of 1.00: the trial was disturbed",
-    "speed_confounded": "a ratio of {ratio} is more than the saved operations can give ({bound}): something else differs, too",
+    "trial_control_off": (
+        "the A/A control of the speed trial came out at {ratio} instead of 1.00: the trial was disturbed"
+    ),
+    "speed_confounded": (
+        "a ratio of {ratio} is more than the saved operations can give ({bound}): something else differs, too"
+    ),
     # treatment
     "factor_is_other": "{run} ran with {key} = {value}, the group says {wanted}",
     "nothing_frozen": "{run} should freeze Q/K, but no parameter is frozen",
@@ -175,13 +227,53 @@ SENTENCES: Mapping[str, str] = {
     "qk_not_in_optimizer": "{run} should train Q/K, but the optimizer doesn't hold them",
     "qk_unchanged": "{run} should train Q/K, but they are the same at start and end",
     "other_unchanged": "{run} trained nothing: all other parameters are the same at start and end",
-    "treatment_unproven": "whether Q/K were treated as the group says is not proven for {runs} (no hashes of start and end)",
+    "treatment_unproven": (
+        "whether Q/K were treated as the group says is not proven for {runs} (no hashes of start and end)"
+    ),
+    "other_start": "{a} and {b} began with different weights besides Q/K: more than the factor was varied",
     "never_varied": "the factor was never varied: both arms have {total} parameters, {trainable} of them trainable",
     "never_varied_sizes": "the factor was never varied: the checkpoints of both arms have the same size ({size})",
+    # lock
+    "lock_after_start": "the plan was locked after {runs} had begun",
+    "lock_changed": "{what} was {before} and is {after}",
+    "lock_removed": "{what} = {before} was removed",
+    "lock_added": "{what} = {after} was added",
+    "lock_seeds_added": "seeds {seeds} came after the lock: they are shown, the verdicts rest on the locked seeds",
+    "lock_seeds_dropped": "seeds {seeds} of the locked plan are no longer in the study",
+    "lock_fingerprint": "{run} was run with another configuration or other data than locked",
+    # command line
+    "nothing_written": "Nothing was written: give --output DIR to get the files, too.",
+    "files_written": "{count} files in {folder}",
+    "lock_begun": "These runs had begun before, which the report will say: {runs}",
+    "lock_written": "Locked: {path}. Commit it, so that its date can be trusted.",
+    "lock_without_fingerprints": "The lock has no fingerprints of runs: {why}",
     # audit
     "differs": "{key} is not the same: {values}",
     "differs_declared": "{key} is not the same ({values}), as declared: {reason}",
     "differs_execution": "{key} is not the same ({values}): speed and hours can't be compared",
+    "schedules_differ": "the learning rates were not the same: {schedules}",
+    "schedule_words": "{run} {shape}, peak {peak}, warm-up {warmup}, decay until {end}, last {final}",
+    "schedule_short": "{run} (too few values)",
+    "shape_cosine": "cosine",
+    "shape_linear": "linear",
+    "shape_constant": "constant",
+    "shape_inverse_sqrt": "inverse square root",
+    "shape_unknown": "another shape",
+    "declared_because": "{what}, as declared: {reason}",
+    "steps_differ": "the runs ended at different steps ({steps}): losses are compared at common steps",
+    "overshoot_plan": "{run} was planned with {planned} steps and trained for {reached}",
+    "overshoot_schedule": "the schedule of {run} ends near step {planned}, it was trained until {reached}",
+    "validation_intervals_differ": (
+        "validations came at different intervals ({intervals} steps): the best of more of them is lower by chance"
+    ),
+    "batch_unknown": (
+        "the number of GPUs differs ({sizes}) and nothing says how many sequences a step had: with the same "
+        "batch per GPU the arms saw different numbers of tokens"
+    ),
+    "totals_differ": "the arms have different numbers of parameters in all ({totals})",
+    "copies": "{a} and {b} have the same validation losses to the last digit: copies, or a factor without any effect",
+    "tuned_unequally": "the arms were not tuned equally; configurations tried: {counts}",
+    "extra_seeds": "group {group} has runs of seeds that the study does not plan ({seeds})",
     "interim_no_runs": "interim: group {group} has no runs",
     "interim_unfinished": "interim: {runs}",
     "interim_seeds": "interim: group {group} has no run of seed {seeds}",
@@ -193,6 +285,14 @@ SENTENCES: Mapping[str, str] = {
     # reading
     "file_not_understood": "{name} was not understood: {why}",
     "lines_not_understood": "{count} lines of {name} were not understood",
+    "no_log": "there is no log",
+    "log_not_understood": (
+        "{count} of {lines} lines of {name} are no records ({alike} of them look like one and aren't understood)"
+    ),
+    "log_overwritten": "{count} progress bars of {name} were passed over",
+    "log_disagreeing": "in {count} validations of {name} the PPL isn't exp(loss): the loss was taken",
+    "log_truncated": "the last line of {name} is cut off and was left out",
+    "log_empty": "{name} holds no record of a step",
     "steps_repeated": "{count} records of {name} were replaced by later ones of the same step ({restarts} restarts)",
     "ends_earlier": "{name} ends at step {step}, an earlier attempt had reached {reached}",
     "rows_thinned": "{name} is very long: one record in {stride} was kept",
@@ -205,24 +305,26 @@ SENTENCES: Mapping[str, str] = {
     "figure_learning_rate": "Learning rate",
     "figure_speed": "Training speed",
     "figure_verdicts": "Verdicts",
-    "figure_efficiency": "Loss against trainable parameters",
+    "figure_loss_vs_parameters": "Loss against trainable parameters",
     "axis_step": "Step",
     "axis_tokens": "Tokens",
     "axis_val_ppl": "Validation PPL",
     "axis_loss": "Loss (nats per token)",
     "axis_lr": "Learning rate",
-    "axis_params": "Parameters (millions)",
-    "axis_trainable": "Trainable parameters (millions)",
+    "axis_params": "Parameters ({unit})",
+    "axis_trainable": "Trainable parameters ({unit})",
+    "unit_millions": "millions",
+    "unit_thousands": "thousands",
     "axis_rate": "Tokens per second and GPU",
-    "axis_ratio": "Ratio group / against",
     "band_words": "band: range over seeds",
     "part_embedding": "embedding",
     "part_qk": "Q/K",
     "part_qk_frozen": "Q/K, frozen",
     "part_other": "other",
     "part_frozen": "other frozen",
+    "part_all_frozen": "frozen",
     "part_trainable": "trainable",
-    "margin_words": "satisfies the rule",
+    "forest_words": "shaded: satisfies the rule; short lines: pairs; dashed: no difference",
     "no_cjk_font": "no font with Chinese characters is installed: the figures are in English",
     "no_values": "nothing to show yet",
 }

@@ -1,6 +1,7 @@
 """Owns the comparison of arms: which keys differ, whether the study declared it, and what a difference voids.
 
-Leaves resolving runs to ``study``, reading results to ``analysis``, and printing to the command line; submit and report both ask here.
+Leaves resolving runs to ``study``, reading results to ``analysis``, and printing to the command line; submit and
+report both ask here.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ EXECUTION_KEYS = frozenset(
         "gradient_accumulation_steps",
         "gpu_model",
         "host",
+        "keep_every",
+        "keep_last",
         "log_interval",
         "num_workers",
         "out_dir",
         "port",
         "resume",
         "save_interval",
-        "keep_checkpoints",
         "target",
+        "use_tensorboard",
         "use_wandb",
         "wandb_project",
         "wandb_run_name",
@@ -48,8 +51,23 @@ SPEED_METRICS = ("speed", "gpu_hours")
 """What a difference in hardware or in the shape of a step makes incomparable."""
 
 _WITHOUT_EFFECT = frozenset(
-    {"out_dir", "port", "resume", "checkpoint_dir", "target", "use_wandb", "wandb_project", "wandb_run_name"}
+    {
+        "checkpoint_dir",
+        "keep_every",
+        "keep_last",
+        "log_interval",
+        "out_dir",
+        "port",
+        "resume",
+        "save_interval",
+        "target",
+        "use_tensorboard",
+        "use_wandb",
+        "wandb_project",
+        "wandb_run_name",
+    }
 )
+"""Execution keys that don't void speed: tokens/s is counted over training steps alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +114,7 @@ class Difference:
 
 
 def split(train: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the scientific and the execution keys of a trainer configuration; seed and data paths belong to neither."""
+    """Return the scientific and the execution keys of a configuration; seed and data paths belong to neither."""
     scientific = {k: v for k, v in train.items() if k not in EXECUTION_KEYS and k not in IGNORED_KEYS}
     execution = {k: v for k, v in train.items() if k in EXECUTION_KEYS}
     return scientific, execution
@@ -108,7 +126,7 @@ def differences(arms: Iterable[Arm], *, factors: Iterable[str], unequal: Mapping
     A key that an arm doesn't have is unknown there and compared among the others (old results record less).
     """
     listed = list(arms)
-    left_out = set(factors)
+    left_out = {*factors, *IGNORED_KEYS}
     found: list[Difference] = []
     for kind in (SCIENTIFIC, EXECUTION):
         tables = [(arm, arm.scientific if kind == SCIENTIFIC else arm.execution) for arm in listed]
@@ -145,7 +163,7 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, bool) is not isinstance(b, bool):
         return False
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b))
+        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=False))
     return bool(a == b)
 
 

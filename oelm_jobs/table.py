@@ -1,6 +1,8 @@
-"""Owns how rows become a table of characters; leaves what the cells say, colours and widths of terminals to its callers.
+"""Owns how rows become a table of characters; leaves what the cells say, colours and widths of terminals to its
+callers.
 
-``text`` is dependency-free and fast because ``oelm-status`` prints it; the other forms go through tabulate, which is imported on use.
+``text`` is dependency-free and fast because ``oelm-status`` prints it; the other forms go through tabulate, which is
+imported on use.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ _ANY_WIDE = re.compile(r"[^\x20-\x7e]")
 
 
 def width(cell: str) -> int:
-    """Return how many terminal columns a string takes: two for wide and full-width characters, none for combining ones."""
+    """Return how many terminal columns a string takes: two for wide and full-width characters, none for combining
+    ones.
+    """
     if not _ANY_WIDE.search(cell):
         return len(cell)
     columns = 0
@@ -32,8 +36,9 @@ def width(cell: str) -> int:
 def text(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "") -> str:
     """Return an aligned table for a terminal, a header line and a rule first, without trailing spaces or newline.
 
-    ``align`` has one letter a column, ``l`` or ``r``; missing letters mean left. Short rows are filled with empty cells; control
-    characters in cells (newlines, escape sequences) are shown as a question mark, so that a cell can't break the table.
+    ``align`` has one letter a column, ``l`` or ``r``; missing letters mean left. Short rows are filled with empty
+    cells; control characters in cells (newlines, escape sequences) are shown as a question mark, so that a cell can't
+    break the table.
     """
     count = len(headers)
     body = [[_clean(str(cell)) for cell in row][:count] for row in rows]
@@ -44,7 +49,7 @@ def text(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "")
     columns = [max(row[i] for row in widths) for i in range(count)]
     right = [i < len(align) and align[i] == "r" for i in range(count)]
     lines = []
-    for row, taken in zip(table, widths):
+    for row, taken in zip(table, widths, strict=False):
         cells = [
             " " * (columns[i] - taken[i]) + row[i] if right[i] else row[i] + " " * (columns[i] - taken[i])
             for i in range(count)

@@ -103,7 +103,8 @@ def encode_batches(
     """Yield ``(key, ids)`` for each ``(key, text)``, in order, whatever the number of processes.
 
     Each process holds one batch at a time and the next is read only when one is free, so that memory stays constant.
-    With one process nothing is started. (Threads would be simpler, but two of them were measured to encode no faster than one.)
+    With one process nothing is started. (Threads would be simpler, but two of them were measured to encode no faster
+    than one.)
 
     Raises:
         DataError: A process was killed, for instance for lack of memory.

@@ -8,12 +8,14 @@ set -eu
 # command        Debian package
 list='
 git              git
+ip               iproute2
 make             make
 python3          python3
 rsync            rsync
 shellcheck       shellcheck
 ssh              openssh-client
 sshd             openssh-server
+tcsh             tcsh
 '
 
 PATH=$PATH:/usr/sbin:/sbin # where Debian keeps sshd, also for users
@@ -34,9 +36,12 @@ fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "installing Debian packages:$missing" >&2
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq
+    # What dpkg has to say matters when it fails.
     # shellcheck disable=SC2086  # a list of words
-    apt-get install -y -qq --no-install-recommends $missing >/dev/null
+    said=$({ apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } 2>&1) || {
+        printf '%s\n' "$said" >&2
+        exit 1
+    }
 else
     echo "not installed (tests that need them will say so):$missing" >&2
 fi

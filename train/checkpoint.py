@@ -17,7 +17,9 @@ from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple
 
 import torch
 
+from .config import TrainConfig
 from .errors import CheckpointError, DiskFull, TrainError, is_disk_full
+from .estimate import checkpoint_disk_bytes
 
 BEST = "best_model.pt"
 _NAME = re.compile(r"checkpoint_(\d+)\.pt")
@@ -204,18 +206,8 @@ class CheckpointWriter:
                 _remove(path)
 
 
-def disk_forecast(
-    out_dir: str, total: int, trainable: int, max_steps: int, save_interval: int, keep_last: int, keep_every: int
-) -> str:
-    """Return a sentence on the disk that a run's checkpoints will take and the disk that is free.
-
-    A checkpoint holds 4 bytes per parameter and 8 more per trainable one (AdamW's moments); ``best_model.pt`` 4. One
-    checkpoint more than is kept exists while it is written.
-    """
-    saves = -(-max_steps // save_interval)
-    kept = min(saves, keep_last + 1) if keep_last else saves
-    kept += max_steps // keep_every if keep_last and keep_every else 0
-    need = min(kept, saves + 1) * (4 * total + 8 * trainable) + 2 * 4 * total
-    free = shutil.disk_usage(out_dir).free
+def disk_forecast(out_dir: str, config: TrainConfig) -> str:
+    """Return a sentence on the disk that a run's checkpoints will take and the disk that is free."""
+    need, free = checkpoint_disk_bytes(config), shutil.disk_usage(out_dir).free
     warning = " - not enough: lower --keep_last or --keep_every" if need > free else ""
     return f"Disk: checkpoints need up to {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free{warning}"

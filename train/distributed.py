@@ -37,7 +37,11 @@ class World:
 
     def agree(self, code: int) -> int:
         """Return the largest code over all processes. Collective."""
-        return int(self.total([float(code)], dist.ReduceOp.MAX)[0]) if self.size > 1 else code
+        return int(self.largest(float(code)))
+
+    def largest(self, value: float) -> float:
+        """Return the largest value over all processes. Collective."""
+        return self.total([value], dist.ReduceOp.MAX)[0]
 
     def total(self, values: Sequence[float], operation: Any = None) -> List[float]:
         """Return the sums over all processes, in double precision. Collective."""

@@ -1,6 +1,6 @@
-"""Owns what a configuration will need (parameters, disk, memory), counted from its sizes alone; leaves measuring to the run.
+"""Owns what a configuration will need (parameters, disk, memory), counted from its sizes alone.
 
-Standard library only: the toolkit asks before anything is queued.
+It leaves measuring to the run. Standard library only: the toolkit asks before anything is queued.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def training_bytes(config: TrainConfig) -> int:
     return static_bytes(config) + config.batch_size * sequence_bytes(config, 2 if config.use_amp else 4)
 
 
-def fitting_batch_size(config: TrainConfig, available_bytes: float, element_bytes: Optional[int] = None) -> Optional[int]:
+def fitting_batch_size(
+    config: TrainConfig, available_bytes: float, element_bytes: Optional[int] = None
+) -> Optional[int]:
     """Return the largest batch size below the configured one that is likely to fit and divides it; None if none is."""
     size = element_bytes or (2 if config.use_amp else 4)
     fitting = int((HEADROOM * available_bytes - static_bytes(config)) // sequence_bytes(config, size))

@@ -6,26 +6,25 @@ process alone (a signal, a failed write) is agreed upon after each step.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import math
 import signal
 import statistics
 import time
-from typing import Any, Callable, ContextManager, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import checkpoint, state
 from .config import TrainConfig
-from .data import DataRecord, Slicing, TokenFile, TrainingBatches
+from .data import DataRecord, TokenFile, TrainingBatches
 from .distributed import World
 from .errors import Diverged
 from .model import Transformer
-from .optimizer import Precision, learning_rate, trainable_parameters
+from .optimizer import Precision, learning_rate
 from .records import Records, step_line, validation_line
-from .seeds import stream_seed
+from .stepping import Stepper
 from .validation import Measurement, combine, interval_windows, measure
 
 GO_ON, STOP, FAILED = 0, 1, 2
@@ -58,7 +57,7 @@ class Trainer:
         world: World,
         records: Records,
         model: Transformer,
-        wrapped: nn.Module,
+        stepper: Stepper,
         optimizer: torch.optim.Optimizer,
         precision: Precision,
         train_file: TokenFile,
@@ -71,7 +70,7 @@ class Trainer:
         self.world = world
         self.records = records
         self.model = model
-        self.wrapped = wrapped
+        self.stepper = stepper
         self.optimizer = optimizer
         self.precision = precision
         self.val_file = val_file
@@ -79,22 +78,20 @@ class Trainer:
         self.treatment = resumption.treatment
         self.progress = resumption.progress
         self.tell_trackers = tell_trackers
-        self.slicing = Slicing(config.batch_size, config.gradient_accumulation_steps, world.rank, world.size)
+        self.slicing = stepper.slicing
         self.batches = TrainingBatches(
             train_file, config.seed, config.seq_len, self.slicing, world.device, config.num_workers
         )
-        self.parameters = trainable_parameters(optimizer)
         self.interruption = Interruption()
         self.writer: Optional[checkpoint.CheckpointWriter] = None
         if world.is_main and records.out_dir:
             self.writer = checkpoint.CheckpointWriter(records.out_dir, config.keep_last, config.keep_every)
         sums = self.progress.loss_sums or [0.0] * world.size
-        self._loss_sum = torch.tensor(sums[world.rank], dtype=torch.float64, device=world.device)
+        stepper.loss_sum.fill_(sums[world.rank])
         self._step_seconds: List[float] = []
         self._window_s = 0.0
         self._window_steps = 0
         self._hot_records = 0
-        self._lagging = _LaggingNorm(world.device)
 
     def train(self) -> bool:
         """Make the steps that are left; return False if a signal stopped the run after a checkpoint.
@@ -136,55 +133,20 @@ class Trainer:
 
     def _step(self, batches: List[Tensor]) -> None:
         """Make one optimizer step on this rank's micro-batches [batch_size, seq_len + 1]."""
-        config, step = self.config, self.progress.step + 1
+        progress = self.progress
         start = time.perf_counter()
-        scale = 1.0 / len(batches)
-        for m, number in enumerate(self.slicing.numbers()):
-            if config.dropout:
-                torch.manual_seed(stream_seed(config.seed, "dropout", step, number))
-            with self._without_reduction(number):
-                with self.precision.autocast():
-                    loss = self.wrapped(batches[m][:, :-1], batches[m][:, 1:], scale)
-                self._loss_sum += loss.detach()
-                (self.precision.scaler.scale(loss) if self.precision.scaler is not None else loss).backward()
-        self._update(step)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.progress.step = step
-        self.progress.tokens += self.slicing.global_batch * config.seq_len
-        self.progress.loss_steps += 1
+        try:
+            self.stepper.step(progress.step + 1, batches)
+        except Diverged as error:
+            self._diverge(str(error))
         seconds = time.perf_counter() - start
+        progress.step += 1
+        progress.tokens += self.slicing.global_batch * self.config.seq_len
+        progress.loss_steps += 1
+        progress.train_s += seconds
         self._step_seconds.append(seconds)
-        self.progress.train_s += seconds
         self._window_s += seconds
         self._window_steps += 1
-
-    def _without_reduction(self, number: int) -> ContextManager[Any]:
-        """Return the context of a micro-batch: gradients go round the processes once a step, with the last one."""
-        if isinstance(self.wrapped, nn.parallel.DistributedDataParallel) and number != self.slicing.numbers()[-1]:
-            return self.wrapped.no_sync()
-        return contextlib.nullcontext()
-
-    def _update(self, step: int) -> None:
-        """Clip the gradient and apply it; a gradient that is not finite is never applied."""
-        scaler = self.precision.scaler
-        lr = learning_rate(self.config, step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
-        limit = self.config.grad_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
-        previous = self._lagging.exchange(norm)
-        if scaler is not None:  # which skips steps that are not finite and lowers its scale by itself
-            scaler.step(self.optimizer)
-            scaler.update()
-            return
-        if not math.isfinite(previous):
-            self._diverge(f"gradient norm is {previous} at step {step}")
-        if self.world.device.type == "cuda":
-            # Fused AdamW leaves out a step on the device if told so, as it does for a gradient scaler.
-            self.optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
 
     def _stop_wanted(self) -> bool:
         """Agree over all processes whether to stop; raise what a background write failed with."""
@@ -202,7 +164,7 @@ class Trainer:
         """Write the mean loss since the last record to log, metrics and trackers. Collective."""
         config, progress = self.config, self.progress
         waited = time.perf_counter()
-        loss_sum = float(self._loss_sum)  # waits for a GPU to finish the step
+        loss_sum = float(self.stepper.loss_sum)  # waits for a GPU to finish the step
         waited = time.perf_counter() - waited
         self._window_s += waited
         progress.train_s += waited
@@ -215,12 +177,12 @@ class Trainer:
             "time": time.time(),
             "loss": loss,
             "lr": lr,
-            "grad_norm": self._lagging.newest(),
+            "grad_norm": self.stepper.newest_norm(),
             "tokens_per_s": tokens / self._window_s if self._window_s else None,
             "gpu_mem_gb": peak_gpu_mem_gb(self.world.device),
         }
         progress.last = {key: value for key, value in record.items() if value is not None}
-        self._loss_sum.zero_()
+        self.stepper.loss_sum.zero_()
         progress.loss_steps = 0
         self._window_s, self._window_steps = 0.0, 0
         self.records.say(step_line(progress.step, loss, lr))
@@ -283,7 +245,7 @@ class Trainer:
     def _save(self, name: str = "") -> None:
         """Hand a checkpoint of this step to the writer. Collective."""
         progress = self.progress
-        own = float(self._loss_sum)
+        own = float(self.stepper.loss_sum)
         sums = [own if rank == self.world.rank else 0.0 for rank in range(self.world.size)]
         progress.loss_sums = self.world.total(sums)  # adding zeros changes no bits
         if self.writer is None:
@@ -327,34 +289,6 @@ class Trainer:
         if self.writer is not None:
             self.writer.finish()
         raise Diverged(reason)
-
-
-class _LaggingNorm:
-    """The gradient norm, read one step late on a GPU so that the GPU always has a step to work on."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
-        self._value: Optional[Tensor] = None
-        self._copied: Any = None
-
-    def exchange(self, norm: Tensor) -> float:
-        """Note this step's norm; return it on a CPU, the step before's on a GPU (0 before the first)."""
-        if not self._on_gpu:
-            self._value = norm
-            return float(norm)
-        previous = self.newest() or 0.0
-        self._value = norm.detach().to("cpu", non_blocking=True)
-        self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._copied.record()
-        return previous
-
-    def newest(self) -> Optional[float]:
-        """Return the newest norm, waiting for it; None before the first step."""
-        if self._value is None:
-            return None
-        if self._copied is not None:
-            self._copied.synchronize()
-        return float(self._value)
 
 
 def peak_gpu_mem_gb(device: torch.device) -> Optional[float]:

@@ -6,7 +6,8 @@ Shapes: N tokens, D d_model, V vocabulary, P padded vocabulary (P >= V).
 
 from __future__ import annotations
 
-from typing import Any, Optional, Tuple
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,20 @@ from torch import Tensor
 IGNORED = -1
 """A target with this value adds nothing to the loss."""
 
-# A chunk of logits is written once and read four times: on a CPU it should stay in the last-level cache, on a GPU it
-# only has to bound the memory peak (4,096 x 50,304 logits are 823 MB in fp32).
-CHUNK_BYTES_CPU = 4 << 20
-CHUNK_BYTES_GPU = 512 << 20
+
+@dataclass(frozen=True)
+class _Tiles:
+    """How the logits [N, V] are cut. A tile should stay in a CPU core's cache while it is made and normalised; a strip
+    of tiles bounds the memory peak (4,096 x 50,257 logits are 823 MB in fp32)."""
+
+    strip_elements: int
+    """Logits that exist at once."""
+    columns: int
+    """Width of a tile."""
+
+
+_CPU_TILES = _Tiles(strip_elements=1 << 24, columns=4096)
+_GPU_TILES = _Tiles(strip_elements=1 << 27, columns=1 << 16)  # a GPU would rather have few large products
 
 
 class _FrozenQKProjection(torch.autograd.Function):
@@ -52,39 +63,42 @@ def project_qkv(x: Tensor, qk: Tensor, v: Tensor) -> Tensor:
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Output head and cross-entropy in row chunks, gradients computed in the forward pass.
+    """Output head and cross-entropy tile by tile, with the gradients computed in the forward pass.
 
-    The logits of all tokens never exist at once, nothing is recomputed, and each chunk is consumed while it is in the
-    cache. (The idea is that of Wijmans et al., "Cut Your Losses in Large-Vocabulary Language Models",
-    arXiv:2411.09009, and of Liger Kernel, arXiv:2410.10989.)
+    The logits of all tokens never exist at once, nothing is recomputed, and no tile is visited again to be normalised:
+    each is softmaxed by itself where it lies in the cache, and the factor that makes it a part of the whole softmax,
+    one number per row and tile, goes into the small operands of the products that follow. (Gradients in the forward
+    pass: Liger Kernel, arXiv:2410.10989; logits in tiles: Wijmans et al., arXiv:2411.09009; joining softmaxes by their
+    log-sum-exp: Milakov and Gimelshein, arXiv:1805.02867.)
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, scale: float) -> Tensor:
         """x [N, D], weight [P, D], targets [N] -> scale * mean cross-entropy, a scalar in fp32."""
         want_x, want_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        scale = scale / max(1, targets.numel())
         x_low, weight_low = _autocast(x, weight)
-        loss = x.new_zeros((), dtype=torch.float32)
         grad_x = torch.empty_like(x) if want_x else None
         grad_weight = torch.zeros_like(weight) if want_weight else None
-        scale = scale / max(1, targets.numel())
-        for rows in _chunks(x, weight):
-            xs, goal = x_low[rows], targets[rows]
-            losses, probs = _losses_and_probs(xs, weight_low, goal, vocab_size)
-            loss += losses.sum()
-            if grad_x is None and grad_weight is None:
-                continue
-            # d loss / d logits = probs - one_hot(target), computed in place.
-            probs[torch.arange(goal.numel(), device=goal.device), goal] -= 1.0
-            probs = probs.to(xs.dtype)
+        loss = x.new_zeros((), dtype=torch.float32)
+        for rows in _strips(x.shape[0], vocab_size, x.device):
+            strip, goal = x_low[rows], targets[rows]
+            tiles, lses = _softmax_tiles(strip, weight_low, vocab_size, keep=want_x or want_weight)
+            lse = torch.logsumexp(lses, 1)  # [n]
+            goal_weight = weight_low[goal]  # [n, D]
+            loss += (lse - (strip * goal_weight).sum(1, dtype=torch.float32)).sum()
+            # d loss / d logits = scale * (softmax - one_hot); a tile's softmax times its factor is the whole's.
+            factors = (lses - lse[:, None]).exp_().mul_(scale)  # [n, tiles]
             if grad_x is not None:
-                grad_x[rows] = (probs @ weight_low).mul_(scale)
+                torch.mul(goal_weight, -scale, out=grad_x[rows])
+            for number, (columns, tile) in enumerate(tiles):
+                factor = factors[:, number : number + 1]
+                if grad_x is not None:
+                    grad_x[rows].addcmul_(tile @ weight_low[columns], factor.to(grad_x.dtype))
+                if grad_weight is not None:
+                    _add_product(grad_weight[columns], tile.t(), (strip * factor).to(tile.dtype))
             if grad_weight is not None:
-                scaled = xs * scale
-                if scaled.dtype == grad_weight.dtype:
-                    grad_weight.addmm_(probs.t(), scaled)
-                else:
-                    grad_weight += probs.t() @ scaled
+                grad_weight.index_add_(0, goal, strip.to(grad_weight.dtype), alpha=-scale)
         ctx.grads = (grad_x, grad_weight)
         return loss * scale
 
@@ -111,38 +125,87 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor, vocab_size:
 def token_losses(x: Tensor, weight: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
     """Return the cross-entropy (nats) of every token [N] in fp32, zero where the target is ``IGNORED``."""
     x_low, weight_low = _autocast(x, weight)
-    found = [
-        _losses_and_probs(x_low[rows], weight_low, targets[rows].clamp(min=0), vocab_size)[0]
-        for rows in _chunks(x, weight)
-    ]
-    return torch.cat(found).masked_fill(targets == IGNORED, 0.0)
+    losses = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
+    for rows in _strips(x.shape[0], vocab_size, x.device):
+        _, lses = _softmax_tiles(x_low[rows], weight_low, vocab_size, keep=False)
+        chosen = (x_low[rows] * weight_low[targets[rows].clamp(min=0)]).sum(1, dtype=torch.float32)
+        losses[rows] = torch.logsumexp(lses, 1) - chosen
+    return losses.masked_fill_(targets == IGNORED, 0.0)
 
 
-def _losses_and_probs(x: Tensor, weight: Tensor, targets: Tensor, vocab_size: int) -> Tuple[Tensor, Tensor]:
-    """Return the losses [n] and the softmax [n, P] of one chunk, both in fp32."""
-    logits = x @ weight.t()
-    if weight.shape[0] > vocab_size:
-        logits[:, vocab_size:] = float("-inf")
-    chosen = logits.gather(1, targets[:, None]).float()
-    logits = logits.float()
-    lse = torch.logsumexp(logits, 1)
-    return lse - chosen[:, 0], torch.softmax(logits, 1)
+def _softmax_tiles(x: Tensor, weight: Tensor, vocab_size: int, keep: bool) -> Tuple[List[Tuple[slice, Tensor]], Tensor]:
+    """Return the tiles of a strip, each softmaxed by itself, and each row's log-sum-exp in every tile.
+
+    x [n, D], weight [P, D] -> [(columns, [n, width])], [n, tiles] in fp32; without ``keep`` the tiles are not kept.
+    """
+    width = (_CPU_TILES if x.device.type == "cpu" else _GPU_TILES).columns
+    starts = range(0, vocab_size, width)
+    lses = torch.empty(x.shape[0], len(starts), dtype=torch.float32, device=x.device)
+    tiles: List[Tuple[slice, Tensor]] = []
+    for number, start in enumerate(starts):
+        # On a GPU the padding goes into the product, which likes whole tiles, and is cut off behind it.
+        last = start + width >= vocab_size
+        end = min(start + width, vocab_size)
+        padded = weight.shape[0] if last and x.device.type != "cpu" else end
+        if x.device.type == "cpu" and x.dtype == torch.float32:
+            tile = _workspace(x.shape[0], end - start, number if keep else 0)
+            torch.mm(x, weight[start:end].t(), out=tile)
+            largest = tile.amax(1)
+            torch.softmax(tile, 1, out=tile)  # row by row, so in place is safe
+            lses[:, number] = largest - tile.amax(1).log_()  # the largest probability is 1 / sum(exp(x - largest))
+        else:
+            logits = (x @ weight[start:padded].t()).float()
+            logits[:, end - start :] = float("-inf")
+            lses[:, number] = torch.logsumexp(logits, 1)
+            tile = torch.softmax(logits, 1).to(x.dtype)
+            end = padded
+        if keep:
+            tiles.append((slice(start, end), tile))
+    return tiles, lses
 
 
-def _chunks(x: Tensor, weight: Tensor) -> "list[slice]":
-    """Cut N rows so that the logits of a chunk keep to the device's budget; no chunk is much smaller than another."""
-    budget = CHUNK_BYTES_CPU if x.device.type == "cpu" else CHUNK_BYTES_GPU
-    rows = max(1, budget // (4 * weight.shape[0]))
-    count = -(-x.shape[0] // rows)
-    size = -(-x.shape[0] // max(1, count))
-    return [slice(start, min(start + size, x.shape[0])) for start in range(0, x.shape[0], max(1, size))]
+_buffers: Dict[int, Tensor] = {}
+
+
+def _workspace(rows: int, columns: int, number: int) -> Tensor:
+    """Return a tile [rows, columns] of memory that stays: to get it anew each step costs a page fault per 4 kB.
+
+    Its content is good until the next call with the same number, which comes with the next strip.
+    """
+    size = rows * columns
+    if number not in _buffers or _buffers[number].numel() < size:
+        _buffers[number] = torch.empty(size, dtype=torch.float32)
+    return _buffers[number][:size].view(rows, columns)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a @ b to ``total`` in place; in fp32 also where the operands are of lower precision."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
+
+
+def _strips(num_rows: int, vocab_size: int, device: torch.device) -> List[slice]:
+    """Cut N rows into strips of equal size that keep to the device's budget of logits."""
+    budget = (_CPU_TILES if device.type == "cpu" else _GPU_TILES).strip_elements
+    count = -(-num_rows * vocab_size // budget)
+    size = -(-num_rows // max(1, count))
+    return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, max(1, size))]
 
 
 def _autocast(*tensors: Tensor) -> Tuple[Tensor, ...]:
     """Cast as autocast would for a matrix product; custom functions and in-place code are not cast for us."""
-    device = tensors[0].device.type
-    if device == "cuda" and torch.is_autocast_enabled():
-        return tuple(t.to(torch.get_autocast_gpu_dtype()) for t in tensors)
-    if device == "cpu" and torch.is_autocast_cpu_enabled():
-        return tuple(t.to(torch.get_autocast_cpu_dtype()) for t in tensors)
-    return tensors
+    dtype = _autocast_dtype(tensors[0].device.type)
+    return tensors if dtype is None else tuple(t.to(dtype) for t in tensors)
+
+
+def _autocast_dtype(device: str) -> Optional[torch.dtype]:
+    """Return the type that autocast now gives to matrix products on a kind of device; None outside of autocast."""
+    if device not in ("cpu", "cuda"):
+        return None
+    if hasattr(torch, "get_autocast_dtype"):  # from PyTorch 2.4
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if device == "cuda":
+        return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None

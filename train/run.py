@@ -15,7 +15,6 @@ from dataclasses import asdict
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
-from torch import nn
 
 from . import checkpoint, environment, memory, state
 from . import config as configuration
@@ -27,13 +26,12 @@ from .loop import Trainer, peak_gpu_mem_gb
 from .model import Transformer
 from .optimizer import Precision, build_optimizer
 from .records import Records, complain
+from .stepping import Stepper, wants_compile
 from .trackers import Trackers
 from .treatment import complete_treatment, describe_treatment
 
 EXIT_COMPLETED, EXIT_FAILED, EXIT_CONFIG, EXIT_RESUMABLE = 0, 1, 2, 75
 """Exit codes for a person's shell; torchrun turns them into 1, so programs read outcome.json."""
-
-_COMPILE_PAYS_AFTER_STEPS = 2_000
 
 
 class Outcome:
@@ -164,12 +162,15 @@ class _Session:
         self.trackers = Trackers(config, records.out_dir if world.is_main else None, records.say)
         if not world.is_main:
             self.trackers = None
+        compiled = wants_compile(config, world.device, config.max_steps - progress.step)
+        if compiled:
+            records.say("Compiling the blocks with torch.compile")
         trainer = Trainer(
             config,
             world,
             records,
             model,
-            self._wrap(model, progress),
+            Stepper(config, world, model, optimizer, precision, compiled),
             optimizer,
             precision,
             train_file,
@@ -189,8 +190,7 @@ class _Session:
         if isinstance(error, TrainError):
             return error
         if is_out_of_memory(error):
-            counts = self.outcome.facts.get("parameters", {"total": 0, "trainable": 0})
-            return OutOfMemory(memory.advice(self.config, counts["total"], counts["trainable"], self.world.device))
+            return OutOfMemory(memory.advice(self.config, self.world.device))
         if is_peer_lost(error):
             return PeerLost("another process of the run has ended")
         return TrainError(f"{type(error).__name__}: {error}")
@@ -266,26 +266,6 @@ class _Session:
         self.records.reopen_metrics()
         self.records.say(f"Starting over: {len(names)} files of an older run moved to {folder}")
 
-    def _wrap(self, model: Transformer, progress: state.Progress) -> nn.Module:
-        """Compile the blocks if that is wanted, and share gradients between processes if there are several."""
-        config, device = self.config, self.world.device
-        left = config.max_steps - progress.step
-        if config.compile == "true" or (
-            config.compile == "auto" and device.type == "cuda" and left >= _COMPILE_PAYS_AFTER_STEPS
-        ):
-            # Block by block: all blocks share one compilation, and DDP can send a block's gradients while the
-            # one below still computes.
-            for block in model.blocks:
-                block.forward = torch.compile(block.forward)
-            self.records.say("Compiling the blocks with torch.compile")
-        if self.world.size == 1:
-            return model
-        return nn.parallel.DistributedDataParallel(
-            model,
-            device_ids=[device.index] if device.type == "cuda" else None,
-            gradient_as_bucket_view=True,
-        )
-
     def _announce(
         self, model: Transformer, precision: Precision, data: DataRecord, resumption: state.Resumption
     ) -> None:
@@ -308,8 +288,7 @@ class _Session:
         say(f"Trainable parameters: {counts['trainable']:,} ({100 * counts['trainable'] / total:.1f}%)")
         say(f"Frozen parameters: {counts['frozen']:,} ({100 * counts['frozen'] / total:.1f}%)")
         if self.records.out_dir:
-            keep = (config.max_steps, config.save_interval, config.keep_last, config.keep_every)
-            say(checkpoint.disk_forecast(self.records.out_dir, total, counts["trainable"], *keep))
+            say(checkpoint.disk_forecast(self.records.out_dir, config))
         if resumption.from_step is not None:
             say(f"Resumed from step {resumption.from_step}")
             for reason in resumption.inexact:

@@ -26,15 +26,19 @@ def generator(seed: int, *names: object) -> torch.Generator:
 
 
 def draw_offsets(seed: int, step: int, count: int, limit: int) -> np.ndarray:
-    """Return ``count`` integers [count] in [0, limit), int64: a pure function of its arguments, on every NumPy version.
+    """Return ``count`` integers [count] in [0, limit), int64: a pure function of the arguments in any NumPy."""
+    offsets: np.ndarray = (splitmix64(stream_seed(seed, "data", step), count) % np.uint64(limit)).astype(np.int64)
+    return offsets
 
-    SplitMix64 (Steele et al., "Fast splittable pseudorandom number generators", OOPSLA 2014) over a counter.
+
+def splitmix64(start: int, count: int) -> np.ndarray:
+    """Return the first ``count`` numbers [count], uint64, of the SplitMix64 generator in state ``start``.
+
+    (Steele et al., "Fast splittable pseudorandom number generators", OOPSLA 2014.)
     """
-    start = stream_seed(seed, "data", step)
     with np.errstate(over="ignore"):
         z = np.uint64(start) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)
-    offsets: np.ndarray = (z % np.uint64(limit)).astype(np.int64)
-    return offsets
+    return z

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .common import group, narrate, project
+from .common import group, narrate, project, say
 
 if TYPE_CHECKING:
     from ..data import Manifest
@@ -41,7 +42,7 @@ def main() -> None:
     """Make train.bin and val.bin from text, and check them."""
 
 
-@main.command(cls=click.Command)
+@main.command()
 @vocab(1024)
 @click.option("--output", type=PATH, metavar="DIR", help="Folder to make.  [default: data/demo in the project]")
 @force
@@ -49,13 +50,13 @@ def demo(vocab_size: int, output: Path | None, force: bool) -> None:
     """Make a small data folder of the embedded novels, in seconds and without a network."""
     from .. import data_maker
 
-    folder = output or _project_or_here() / "data" / "demo"
+    folder = output or _from_here(_project_or_here() / "data" / "demo")
     with _progress() as report:
         made = data_maker.demo(folder, vocab_size=vocab_size, force=force, report=report)
     _print(folder, made)
 
 
-@main.command(cls=click.Command)
+@main.command()
 @click.argument("sources", nargs=-1, required=True, type=PATH, metavar="SOURCE...")
 @click.option("--output", required=True, type=PATH, metavar="DIR", help="Folder to make.")
 @vocab(50257)
@@ -111,7 +112,7 @@ def make(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
     _print(output, made)
 
 
-@main.command(cls=click.Command)
+@main.command()
 @click.argument("folder", type=PATH, metavar="DIR")
 def check(folder: Path) -> None:
     """Verify sizes, hashes and that every id is below the vocabulary."""
@@ -122,7 +123,7 @@ def check(folder: Path) -> None:
         narrate(f"{folder} has no {data.MANIFEST}: only the lengths could be checked")
     else:
         _describe(folder, manifest)
-    click.echo(f"{folder}: sound")
+    say(f"{folder}: sound")
 
 
 def _project_or_here() -> Path:
@@ -131,6 +132,11 @@ def _project_or_here() -> Path:
         return project()
     except UsageError:
         return Path.cwd()
+
+
+def _from_here(path: Path) -> Path:
+    """Return a path as short as it can be said: relative where it lies in the current folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 @contextlib.contextmanager
@@ -163,25 +169,26 @@ def _progress() -> Iterator[Report]:
 
 def _print(folder: Path, made: Made) -> None:
     if made.up_to_date:
-        narrate(f"{folder} is up to date; `oelm-data check {folder}` verifies its hashes, --force makes it again")
+        check_it = shlex.join(["oelm-data", "check", str(folder)])
+        narrate(f"{folder} is up to date ({check_it} verifies its hashes, --force makes it again)")
     _describe(folder, made.manifest)
 
 
 def _describe(folder: Path, manifest: Manifest) -> None:
     names = [source.name for source in manifest.source]
     of = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more" if names else "nothing"
-    click.echo(f"{folder}: {manifest.tokenizer.name} tokens of {of}")
+    say(f"{folder}: {manifest.tokenizer.name} tokens of {of}")
     for name, file in manifest.files.items():
-        click.echo(f"  {name:<10}{file.tokens:>13,} tokens {file.documents:>11,} documents {file.size / 1e6:>9.1f} MB")
+        say(f"  {name:<10}{file.tokens:>13,} tokens {file.documents:>11,} documents {file.size / 1e6:>9.1f} MB")
     split, duplicates = manifest.split, manifest.duplicates
     if split.unit == "source":
-        click.echo(f"  validation: {', '.join(source.name for source in split.source)}")
+        say(f"  validation: {', '.join(source.name for source in split.source)}")
     elif split.val_fraction is not None:
         unit = "documents" if split.unit == "document" else "text, the last part of each file"
-        click.echo(f"  validation: {split.val_fraction:.3g} of the {unit}")
+        say(f"  validation: {split.val_fraction:.3g} of the {unit}")
     if duplicates is not None:
         val_documents = manifest.files["val.bin"].documents
-        click.echo(
+        say(
             f"  duplicates: {duplicates.val_in_train:,} of {val_documents:,} validation documents are in the training "
             f"text too; {duplicates.within_train:,} training documents repeat another"
         )

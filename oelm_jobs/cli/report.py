@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .common import command, narrate
 
+if TYPE_CHECKING:
+    from ..analysis.lock import Lock
+    from ..analysis.records import LoadedRun
+    from ..analysis.report import Report
+    from ..spec import Study
+
 FORMATS = ("text", "markdown", "json", "html", "latex")
+WATCH_S = 10
+"""Seconds between two looks of ``--watch``, and after which a browser loads the page again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line asks for."""
+
+    names: tuple[str, ...]
+    study: str | None
+    folders: tuple[Path, ...]
+    mapping: tuple[str, ...]
+    output: Path | None
+    target_loss: float | None
+    plot: bool
+    style: Path | None
+    language: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the runs come from, and where files go."""
+
+    project: Path | None
+    """None where folders are named outside of any project."""
+    study: Study
+    runs: list[LoadedRun]
+    lock: Lock | None
+    folder: Path | None
+    """None where nothing is written (a selection, or folders without ``--output``)."""
+    summary: Path | None
 
 
 @command("oelm-report")
 @click.argument("names", nargs=-1, metavar="[GROUP|RUN]...")
 @click.option(
-    "--study", metavar="NAME", help="Report on this study (a name in jobs/, or a file); the default study otherwise."
+    "--study", metavar="NAME", help="Report on this study (a name in jobs/, or a file); else the default study."
 )
 @click.option("--plot", is_flag=True, help="Draw the figures, too (PNG and SVG).")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where the files go.")
@@ -23,18 +63,24 @@ FORMATS = ("text", "markdown", "json", "html", "latex")
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option(
-    "--style",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="FILE",
-    help="A matplotlib style file.",
+    "--from",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Read these folders (old results or a log alone will do) instead of the study's runs; repeatable.",
 )
+@click.option("--map", "mapping", multiple=True, metavar="GROUP=DIR", help="Read DIR as a run of GROUP; repeatable.")
 @click.option(
-    "--lang",
-    type=click.Choice(("en", "zh")),
-    envvar="OELM_LANG",
-    default="en",
-    show_default=True,
-    help="Language of the report.",
+    "--target-loss", type=float, metavar="LOSS", help="Count steps, tokens and GPU-hours to this validation loss."
+)
+@click.option("--power", is_flag=True, help="Say how many seeds each hypothesis needs, and write nothing.")
+@click.option(
+    "--lock", "locking", is_flag=True, help="Record the study's rules before training; later changes are reported."
+)
+@click.option("--watch", is_flag=True, help="Renew the files, report.html above all, until every run has ended.")
+@click.option(
+    "--style", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE", help="A matplotlib style."
 )
 def main(
     names: tuple[str, ...],
@@ -43,31 +89,195 @@ def main(
     output: Path | None,
     form: str,
     as_json: bool,
+    folders: tuple[Path, ...],
+    mapping: tuple[str, ...],
+    target_loss: float | None,
+    power: bool,
+    locking: bool,
+    watch: bool,
     style: Path | None,
-    lang: str,
 ) -> None:
     """Compare the groups of a study: tables, verdicts on its hypotheses, and what limits the comparison.
 
-    Writes comparison_table.txt, hypothesis_validation.txt, analysis_results.json and more into the study's
-    experiments folder (or --output DIR), with --plot the figures, and prints the report.
+    Writes comparison_table.txt, hypothesis_validation.txt, analysis_results.json, report.html and more into the
+    study's experiments folder (or --output DIR), with --plot the figures, and prints the report. A selection of
+    groups or runs is only printed, unless --output is given.
     """
-    from .. import analysis
-    from ..analysis import loading, show
+    from ..analysis import loading
+    from ..language import chosen
+
+    form = "json" if as_json else form
+    language = chosen()
+    request = Request(
+        names=names, study=study, folders=folders, mapping=mapping, output=output, target_loss=target_loss,
+        plot=plot or form == "html" or watch, style=style, language=language,
+    )  # fmt: skip
+    if locking:
+        _lock(request)
+    elif watch:
+        _watch(request)
+    elif power:
+        _power(request, form)
+    else:
+        source = _source(request)
+        made_at = loading.now()
+        report = _report(source, request)
+        if form == "html":
+            click.echo(_page(source, report, request, made_at), nl=False)
+        else:
+            from ..analysis.output import show
+
+            click.echo(show(report, form, language, made_at), nl=False)
+        _write(source, report, request, made_at)
+
+
+def _source(request: Request) -> Source:
+    from ..analysis import loading, lock
+    from ..errors import UsageError
     from ..project import find_project
     from ..study import checkpoint_folder, load_study
 
-    project = find_project(Path.cwd())
-    asked = load_study(project, study)
-    runs = analysis.load_study_runs(asked, checkpoint_folder(project, asked))
-    runs = loading.select(runs, names)
-    made_at = loading.now()
-    report = analysis.build(asked, runs)
-    folder = output or loading.output_folder(project, asked)
+    is_named = bool(request.folders or request.mapping)
+    try:
+        project: Path | None = find_project(Path.cwd())
+    except UsageError:
+        if not is_named:
+            raise
+        project = None
+    asked = load_study(project, request.study) if project is not None and (request.study or not is_named) else None
+    if is_named:
+        chosen, runs = loading.load_folders(request.folders, request.mapping, asked)
+    else:
+        assert project is not None and asked is not None
+        chosen, runs = asked, loading.load_study_runs(asked, checkpoint_folder(project, asked))
+    locked = lock.read(loading.lock_path(project, asked)) if project is not None and asked is not None else None
+    if request.names:
+        chosen, runs = loading.selection(chosen, runs, request.names)
+    folder, summary = request.output, None
+    if folder is not None:
+        summary = folder / f"{chosen.name}_summary.json"
+    elif project is not None and asked is not None and not request.names and not is_named:
+        folder, summary = loading.output_folder(project, asked), loading.summary_path(project, asked)
+    return Source(project=project, study=chosen, runs=runs, lock=locked, folder=folder, summary=summary)
+
+
+def _report(source: Source, request: Request) -> Report:
+    from .. import analysis
+    from ..analysis import loading
+
+    trials, remarks = loading.load_trials(source.project, source.study, source.runs)
+    return analysis.build(
+        source.study, source.runs, trials=trials, remarks=remarks, target_loss=request.target_loss, lock=source.lock
+    )
+
+
+def _style(source: Source, request: Request) -> Path | None:
+    from ..analysis import loading
+
+    return request.style or (loading.user_style(source.project) if source.project is not None else None)
+
+
+def _page(source: Source, report: Report, request: Request, made_at: float) -> str:
+    from ..analysis.output import show
+
+    page: str = show(report, "html", request.language, made_at, style=_style(source, request))
+    return page
+
+
+def _write(source: Source, report: Report, request: Request, made_at: float, *, refresh_s: int = 0) -> None:
+    from .. import analysis
+    from ..analysis.words import say
+
+    if source.folder is None:
+        _narrate(request, "nothing_written")
+        return
     files, remarks = analysis.write(
-        report, folder, summary=loading.summary_path(project, asked) if output is None else folder / f"{asked.name}_summary.json",
-        made_at=made_at, language=lang, plot=plot, style=style or loading.user_style(project),
+        report, source.folder, summary=source.summary, made_at=made_at, language=request.language, plot=request.plot,
+        style=_style(source, request), refresh_s=refresh_s,
     )  # fmt: skip
-    click.echo(show(report, "json" if as_json else form, lang, made_at), nl=False)
     for remark in remarks:
-        narrate(str(remark))
-    narrate(f"{len(files)} files in {folder}")
+        narrate(say(remark, request.language))
+    _narrate(request, "files_written", count=len(files), folder=str(source.folder))
+
+
+def _power(request: Request, form: str) -> None:
+    from ..analysis import output, power
+
+    source = _source(request)
+    table = power.table(_report(source, request))
+    click.echo(output.show_table(table, form, request.language), nl=False)
+
+
+def _lock(request: Request) -> None:
+    from ..analysis import loading, lock, output
+    from ..errors import UsageError
+
+    source = _source(replace(request, names=()))
+    if source.project is None or request.folders or request.mapping:
+        raise UsageError(
+            "--lock needs a study of a project", hint="leave out --from and --map, and name the study: --study NAME"
+        )
+    path = loading.lock_path(source.project, source.study)
+    if source.lock is not None:
+        raise UsageError(
+            f"study {source.study.name} was locked before: {path}",
+            hint="a report lists what changed since; to lock anew, remove the file on purpose",
+        )
+    output.put(
+        path,
+        lock.content(source.study, source.runs, _fingerprints(source.project, source.study, request), loading.now()),
+    )
+    begun = [run.name for run in source.runs if run.last_step]
+    if begun:
+        _narrate(request, "lock_begun", runs=tuple(begun))
+    _narrate(request, "lock_written", path=str(path))
+
+
+def _fingerprints(project: Path, study: Study, request: Request) -> dict[str, str]:
+    """Return the fingerprints of the study's runs; none while the data aren't here."""
+    from .. import preflight
+    from ..errors import OelmError
+    from ..spec import Target
+    from ..study import plan_runs
+
+    target = Target(name="local", kind="local", root="", python="")
+    try:
+        data_hash = preflight.data_hash(target, project, study)
+        runs = plan_runs(study, target, str(project), data_hash=data_hash)
+    except OelmError as error:
+        _narrate(request, "lock_without_fingerprints", why=str(error))
+        return {}
+    return {run.name: run.fingerprint for run in runs}
+
+
+def _watch(request: Request) -> None:
+    """Renew the files while runs go on; the last page doesn't reload itself."""
+    from ..analysis import loading
+    from ..errors import UsageError
+
+    seen: tuple[object, ...] = ()
+    try:
+        while True:
+            source = _source(request)
+            if source.folder is None:
+                raise UsageError("--watch writes files", hint="give --output DIR")
+            now = loading.signature(source.runs)
+            report = None
+            if now != seen:
+                seen, report = now, _report(source, request)
+                made_at = loading.now()
+                is_over = not any(run.status in ("QUEUED", "RUNNING") for run in source.runs) and bool(source.runs)
+                _write(source, report, request, made_at, refresh_s=0 if is_over else WATCH_S)
+                if is_over:
+                    return
+            time.sleep(WATCH_S)
+    except KeyboardInterrupt:
+        source = _source(request)
+        _write(source, _report(source, request), request, loading.now())
+
+
+def _narrate(request: Request, key: str, **values: object) -> None:
+    """Say a sentence of the report's catalogue on stderr."""
+    from ..analysis.words import say, text
+
+    narrate(say(text(key, **values), request.language))

@@ -12,7 +12,7 @@ import pytest
 from oelm_jobs.data import END_OF_TEXT, read_manifest
 from oelm_jobs.tokenizer import encoding
 
-WORDS = "the a Lily Tom dog ball was very happy and ran to park, said \"no!\" It's naïve 雪 🙂 1,234".split(" ")
+WORDS = 'the a Lily Tom dog ball was very happy and ran to park, said "no!" It\'s naïve 雪 🙂 1,234'.split(" ")  # noqa: SIM905
 
 
 def _stories() -> list[str]:
@@ -22,7 +22,7 @@ def _stories() -> list[str]:
 
 
 STORIES = _stories()
-"""Four hundred different stories of a few lines, in pre-clean form (no blanks at their ends)."""
+"""Four hundred different stories of a few lines without blanks at their ends."""
 
 
 def write_stories(path: Path, stories: list[str]) -> Path:

@@ -70,7 +70,9 @@ def test_documents_and_pieces_do_not_depend_on_how_the_text_is_read(
 
 
 @given(
-    words=st.lists(st.text(min_size=1, max_size=8) | st.sampled_from(["it's", "'ll", "12", "!?", "naïve", "🙂🙂"]), min_size=1),
+    words=st.lists(
+        st.text(min_size=1, max_size=8) | st.sampled_from(["it's", "'ll", "12", "!?", "naïve", "🙂🙂"]), min_size=1
+    ),
     blanks=st.lists(st.sampled_from([" ", "\n", "  ", "\n\n", "\t", " \n ", "\u00a0", "\r\n"]), min_size=1),
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -183,7 +185,10 @@ def test_a_folder_is_searched_in_depth_in_order_without_hidden_files_each_file_o
     ("names", "validation"),
     [
         (["TinyStories-train.txt", "TinyStories-valid.txt"], ["TinyStories-valid.txt"]),
-        (["train-00000-of-00004-a.parquet", "validation-00000-of-00001-b.parquet"], ["validation-00000-of-00001-b.parquet"]),
+        (
+            ["train-00000-of-00004-a.parquet", "validation-00000-of-00001-b.parquet"],
+            ["validation-00000-of-00001-b.parquet"],
+        ),
         (["train.txt", "val.txt", "valley.txt", "dev.jsonl"], ["val.txt", "dev.jsonl"]),
         (["valid.txt"], []),
     ],

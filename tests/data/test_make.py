@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from oelm_jobs import atomic, data, data_maker
-from oelm_jobs.data import END_OF_TEXT, Duplicates
+from oelm_jobs.data import Duplicates
 from oelm_jobs.data_maker import demo, make
 from oelm_jobs.errors import DataError
 from tests.data.stories import STORIES, read_documents, write_parquet, write_stories
@@ -25,13 +25,13 @@ FILES = ["manifest.json", "train.bin", "val.bin"]
 
 
 def peak_memory(source: Path, output: Path) -> int:
-    """Return the peak resident memory of `make` in a process of its own.
+    """Return the peak resident memory, in the unit of the system's own, of `make` in a process of its own.
 
     Through a small launcher, because Linux counts what the process that starts another occupied as the other's.
     """
     program = (
         "import sys; from pathlib import Path; from oelm_jobs.data_maker import make\n"
-        "make([Path(sys.argv[1])], Path(sys.argv[2]), vocab_size=50257, processes=1)\n"
+        "make([Path(sys.argv[1])], Path(sys.argv[2]), val_fraction=0.5, processes=1)\n"
     )
     launcher = (
         "import resource, subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]], check=True)\n"
@@ -314,10 +314,10 @@ def test_a_maker_at_work_is_not_cleared_away_by_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["documents.txt", "one.txt", "rows.parquet"])
 def test_memory_does_not_grow_with_the_text(tmp_path: Path, form: str) -> None:
     peaks = []
-    for size in (6_000_000, 36_000_000):
+    for size in (6_000_000, 30_000_000):
         source = tmp_path / str(size) / form
         source.parent.mkdir()
-        copies = size // sum(len(story.encode()) for story in STORIES)
+        copies = size // sum(len(story.encode()) for story in STORIES)  # sizes past which every buffer has been full
         if form == "documents.txt":
             write_stories(source, [f"{copy} {story}" for copy in range(copies) for story in STORIES])
         elif form == "one.txt":
@@ -326,7 +326,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, form: str) -> None:
             rows = [f"{copy} {story}" for copy in range(copies) for story in STORIES]
             write_parquet(source, {"text": rows}, len(rows))
         peaks.append(peak_memory(source, source.parent / "out"))
-    assert peaks[1] < 1.15 * peaks[0], peaks
+    assert peaks[1] < 1.12 * peaks[0], peaks  # 24 MB more text, or 12 MB more ids, would be seen
 
 
 def test_the_demo_is_the_novels_whole_and_the_same_everywhere(tmp_path: Path) -> None:

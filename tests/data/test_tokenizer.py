@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import psutil
@@ -20,7 +22,6 @@ from oelm_jobs import tokenizer
 from oelm_jobs.data import END_OF_TEXT
 from oelm_jobs.errors import DataError
 from oelm_jobs.tokenizer import encode, encode_batches, encoding
-
 
 GPT2_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
@@ -117,19 +118,29 @@ def test_reading_runs_at_most_one_batch_per_process_ahead() -> None:
 def test_a_killed_process_is_an_error_not_a_hang() -> None:
     def batches():  # type: ignore[no-untyped-def]
         yield 0, "first"
-        (child,) = [p for p in psutil.Process().children(recursive=True) if p.ppid() == os.getpid() and spawned(p)]
+        (child,) = wait_for_encoders(os.getpid(), 1)
         child.send_signal(signal.SIGKILL)
         child.wait()
         yield 1, "second"
         yield 2, "third"
 
     with pytest.raises(DataError, match="ended early") as caught:
-        list(encode_batches(batches(), 300, processes=1 + 1))
+        list(encode_batches(batches(), 300, processes=2))
     assert "--processes 1" in caught.value.hint
 
 
-def spawned(process: psutil.Process) -> bool:
-    return any("spawn_main" in word for word in process.cmdline())
+def wait_for_encoders(parent: int, count: int) -> list[psutil.Process]:
+    """Return the encoding processes of ``parent`` once so many run (between fork and exec they look like it)."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = []
+        for child in psutil.Process(parent).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += [child] if any("spawn_main" in word for word in child.cmdline()) else []
+        if len(found) == count:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"{len(found)} instead of {count} encoding processes")
 
 
 def test_no_process_survives_a_killed_parent() -> None:
@@ -144,8 +155,7 @@ def test_no_process_survives_a_killed_parent() -> None:
     parent = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert parent.stdout is not None and parent.stdout.readline() == b"ready\n"
-        children = psutil.Process(parent.pid).children(recursive=True)
-        assert len([child for child in children if spawned(child)]) == 2
+        children = wait_for_encoders(parent.pid, 2)
     finally:
         parent.kill()
         parent.communicate()

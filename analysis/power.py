@@ -1,0 +1,176 @@
+"""Owns how many seeds a hypothesis needs: exact power of the decision rules from the spread seen so far; leaves the
+rules to ``verdicts``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from . import tables, wording
+from .evidence import COUNT_METRICS
+from .report import Report
+from .tables import Cell, Column, Table
+from .verdicts import TRIAL, Verdict
+from .words import Text, text
+
+ASSUMED_SD = 0.02
+"""Standard deviation of a pair's log ratio where no spread has been seen: 2 %, usual for small language models."""
+SEEDS = (3, 5, 8)
+"""Numbers of seeds that the table shows the power of."""
+MOST_SEEDS = 200
+"""Where the search ends."""
+WANTED = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """What a hypothesis' power depends on, on the log scale."""
+
+    low: float
+    """Lower margin of the rule's region; minus infinity where it has none."""
+    high: float
+    """Upper margin; infinity where it has none."""
+    alpha: float
+    """Error of each one-sided bound."""
+    sd: float
+    """Standard deviation of a pair's difference (Welch: of a difference of independent runs)."""
+    is_paired: bool
+    """Degrees of freedom n − 1, else 2 (n − 1)."""
+
+
+def power(design: Design, true: float, seeds: int) -> float:
+    """Return the probability of the right verdict (supported where ``true`` lies inside the region, refuted where
+    outside).
+
+    The bound's half-width is random with the standard deviation: the probability is integrated over the chi
+    distribution of s (the approach of Owen 1965 for two one-sided t tests), by 400-point Gauss-Legendre quadrature on
+    its central 1 − 2e-9.
+    """
+    import numpy as np
+    from scipy import stats
+
+    if seeds < 2:
+        return 0.0
+    df = seeds - 1 if design.is_paired else 2 * (seeds - 1)
+    error = design.sd / math.sqrt(seeds)
+    if error == 0:
+        return 1.0
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    first, last = stats.chi.ppf([1e-9, 1 - 1e-9], df)
+    chi = first + (last - first) * (nodes + 1) / 2
+    density = stats.chi.pdf(chi, df) * weights * (last - first) / 2
+    half = stats.t.ppf(1 - design.alpha, df) * error * chi / math.sqrt(df)
+    if design.low < true < design.high:
+        top = stats.norm.cdf((design.high - half - true) / error) if math.isfinite(design.high) else np.ones_like(half)
+        bottom = (
+            stats.norm.cdf((design.low + half - true) / error) if math.isfinite(design.low) else np.zeros_like(half)
+        )
+        right = np.clip(top - bottom, 0.0, 1.0)
+    else:
+        above = (
+            stats.norm.sf((design.high + half - true) / error) if math.isfinite(design.high) else np.zeros_like(half)
+        )
+        below = stats.norm.cdf((design.low - half - true) / error) if math.isfinite(design.low) else np.zeros_like(half)
+        right = np.clip(above + below, 0.0, 1.0)
+    return float(min(1.0, density @ right))
+
+
+def seeds_needed(design: Design, true: float, wanted: float = WANTED) -> int | None:
+    """Return the smallest number of seeds with at least the wanted power; None beyond MOST_SEEDS (a true value on a
+    margin).
+    """
+    low, high = 1, 2
+    while power(design, true, high) < wanted:
+        low, high = high, high * 2
+        if high > 2 * MOST_SEEDS:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(design, true, middle) >= wanted else (middle, high)
+    return high if high <= MOST_SEEDS else None
+
+
+def sd_bound(sd: float, df: float, level: float = 0.8) -> float:
+    """Return the one-sided upper bound of a standard deviation: a spread seen on few seeds may be too small by
+    chance.
+    """
+    from scipy import stats
+
+    return sd * math.sqrt(df / float(stats.chi2.ppf(1 - level, df)))
+
+
+def table(report: Report) -> Table:
+    """Return the plan: for each hypothesis that is a matter of chance, power and seeds at its own level and at Holm's
+    strictest one.
+
+    The true value is taken once as seen (or, before there is any, as the middle of a two-sided rule and as no
+    difference otherwise).
+    """
+    columns = (
+        Column("hypothesis", tables.TEXT),
+        Column("spread", tables.PERCENT),
+        Column("spread_source", tables.TEXT),
+        Column("assumed_gap", tables.TEXT),
+        *(Column(f"power_{n}", tables.PERCENT, label=text("column_power_at", seeds=n)) for n in SEEDS),
+        Column("seeds_needed", tables.STEP),
+        Column("seeds_needed_cautious", tables.STEP),
+        Column("seeds_needed_holm", tables.STEP),
+    )
+    chance = [v for v in report.verdicts if v.hypothesis.metric not in COUNT_METRICS and v.method != TRIAL]
+    rows = []
+    for verdict in chance:
+        low, high = (math.log(edge) if edge > 0 else -math.inf for edge in verdict.region)
+        sd, source, df = _spread(verdict, chance)
+        alpha = 1 - verdict.hypothesis.level
+        paired = verdict.method != "welch"
+        design = Design(low=low, high=high, alpha=alpha, sd=sd, is_paired=paired)
+        strict = Design(low=low, high=high, alpha=alpha / max(len(chance), 1), sd=sd, is_paired=paired)
+        wide = Design(low=low, high=high, alpha=alpha, sd=sd_bound(sd, df), is_paired=paired) if df else None
+        for true in _truths(verdict):
+            needed = [seeds_needed(one, true) if one else None for one in (design, wide, strict)]
+            rows.append(
+                (
+                    Cell(verdict.hypothesis.id),
+                    Cell(sd),
+                    Cell(source),
+                    Cell(wording.in_rule_units(verdict.hypothesis, math.exp(true))),
+                    *(Cell(power(design, true, n)) for n in SEEDS),
+                    *(
+                        Cell(
+                            n if n is not None else MOST_SEEDS if one else None,
+                            prefix="> " if n is None and one else "",
+                        )
+                        for n, one in zip(needed, (design, wide, strict), strict=True)
+                    ),
+                )
+            )
+    return Table("power", columns, tuple(rows), remarks=(text("power_remark"),))
+
+
+def _spread(verdict: Verdict, others: list[Verdict]) -> tuple[float, Text, float | None]:
+    """Return the spread of a pair, where it comes from, and its degrees of freedom; a hypothesis without one borrows
+    the largest.
+    """
+    if verdict.sd:
+        return verdict.sd, text("spread_seen", count=verdict.count), max(verdict.count - 1, 1)
+    kind = verdict.hypothesis.metric.endswith(("ppl", "loss"))
+    known = [v for v in others if v.sd and v.hypothesis.metric.endswith(("ppl", "loss")) == kind]
+    if known:
+        lender = max(known, key=lambda v: v.sd or 0.0)
+        return (
+            lender.sd or ASSUMED_SD,
+            text("spread_borrowed", hypothesis=lender.hypothesis.id),
+            max(lender.count - 1, 1),
+        )
+    return ASSUMED_SD, text("spread_assumed"), None
+
+
+def _truths(verdict: Verdict) -> list[float]:
+    """Return the true log ratios that the plan assumes."""
+    low, high = verdict.region
+    middle = math.sqrt(low * high) if low > 0 and math.isfinite(high) else 1.0
+    found = [math.log(middle)]
+    if verdict.ratio is not None and 0 < verdict.ratio < math.inf and abs(math.log(verdict.ratio) - found[0]) > 1e-6:
+        found.insert(0, math.log(verdict.ratio))
+    return found

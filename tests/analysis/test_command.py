@@ -1,0 +1,277 @@
+"""``oelm-report`` as users call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from . import synthetic
+from .synthetic import make_run, old_log
+
+STUDY = """
+question = "Does it keep perplexity?"
+factors = ["model_type", "freeze_qk"]
+seeds = [42, 43]
+[train]
+data_path = "data/tiny/train.bin"
+vocab_size = 1024
+global_batch = 16
+d_model = 128
+num_layers = 4
+num_heads = 4
+d_ff = 512
+seq_len = 64
+max_steps = 400
+[groups]
+gpt_base = { label = "Group A: GPT-Base", model_type = "gpt", gpus = 1 }
+oelm_no_freeze = { label = "Group B: OELM-NoFreeze", model_type = "oelm", freeze_qk = false, gpus = 1 }
+oelm_freeze = { label = "Group C: OELM-Freeze", model_type = "oelm", freeze_qk = true, gpus = 1 }
+[hypotheses]
+H1 = { metric = "trainable_params", group = "oelm_freeze", against = "oelm_no_freeze", reduction = [0.10, 0.20] }
+H2 = { metric = "final_val_ppl", group = "oelm_freeze", against = "oelm_no_freeze", equivalent_within = 0.05 }
+"""
+LOSSES = {"gpt_base": (3.88, 3.885), "oelm_no_freeze": (3.85, 3.856), "oelm_freeze": (3.95, 3.957)}
+
+
+def report(folder: Path, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-c", "from oelm_jobs.cli.report import main; main()", *arguments]
+    env = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", **environment}
+    done = subprocess.run(
+        argv, cwd=folder, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, env=env
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A project with a default study ``tiny`` and a finished run of each group and seed."""
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "tiny.toml").write_text("default = true\n" + STUDY)
+    for group, losses in LOSSES.items():
+        for seed, loss in zip((42, 43), losses, strict=True):
+            make_run(tmp_path / "models" / "checkpoints", group, seed, final_loss=loss, study_name="tiny")
+    return tmp_path
+
+
+def test_the_default_study_is_reported_and_its_files_lie_in_experiments(place: Path) -> None:
+    done = report(place)
+    assert "H1  SUPPORTED" in done.stdout and "H2  REFUTED" in done.stdout and "Comparison of the groups" in done.stdout
+    names = {path.name for path in (place / "experiments" / "analysis").iterdir()}
+    assert {"comparison_table.txt", "hypothesis_validation.txt", "analysis_results.json", "report.html"} <= names
+    assert not any(name.endswith(".png") for name in names)
+    assert (
+        json.loads((place / "experiments" / "tiny_summary.json").read_text())["hypotheses"]["H1"]["verdict"]
+        == "supported"
+    )
+
+
+def test_plot_adds_the_figures(place: Path) -> None:
+    report(place, "--plot")
+    folder = place / "experiments" / "analysis"
+    assert (folder / "val_ppl_comparison.png").stat().st_size > 10_000 and (
+        folder / "parameter_distribution.svg"
+    ).is_file()
+    assert "<svg" in (folder / "report.html").read_text()
+
+
+def test_another_study_has_folders_of_its_own(place: Path) -> None:
+    (place / "jobs" / "other.toml").write_text(STUDY)
+    make_run(place / "models" / "checkpoints" / "other", "gpt_base", study_name="other")
+    report(place, "--study", "other")
+    assert (place / "experiments" / "other" / "other_summary.json").is_file()
+    assert (place / "experiments" / "other" / "analysis" / "comparison_table.txt").is_file()
+
+
+def test_output_takes_everything_elsewhere(place: Path) -> None:
+    report(place, "--output", "mine")
+    assert (place / "mine" / "comparison_table.txt").is_file() and (place / "mine" / "tiny_summary.json").is_file()
+    assert not (place / "experiments").exists()
+
+
+@pytest.mark.parametrize("arguments", [("--json",), ("--format", "json")])
+def test_json_on_stdout_is_the_results_file(place: Path, arguments: tuple[str, ...]) -> None:
+    done = report(place, *arguments)
+    assert done.stdout == (place / "experiments" / "analysis" / "analysis_results.json").read_text()
+    content = json.loads(done.stdout)
+    assert content["version"] == 1 and [v["id"] for v in content["verdicts"]] == ["H1", "H2"]
+
+
+@pytest.mark.parametrize(
+    ("form", "begins"), [("markdown", "# Report"), ("latex", "% Report"), ("html", "<!DOCTYPE html>")]
+)
+def test_other_forms_go_to_stdout(place: Path, form: str, begins: str) -> None:
+    assert report(place, "--format", form).stdout.startswith(begins)
+
+
+def test_a_selection_is_printed_and_overwrites_nothing(place: Path) -> None:
+    done = report(place, "oelm_freeze", "oelm_no_freeze")
+    assert "gpt_base" not in done.stdout and "H2  REFUTED" in done.stdout
+    assert "Nothing was written" in done.stderr and not (place / "experiments").exists()
+
+
+def test_a_name_that_fits_nothing_is_refused_with_the_valid_ones(place: Path) -> None:
+    done = report(place, "oelm_frozen", check=False)
+    assert (
+        done.returncode == 2
+        and "did you mean" in done.stderr
+        and "oelm_freeze" in done.stderr
+        and "Traceback" not in done.stderr
+    )
+
+
+def test_a_project_without_any_run_says_so_and_does_not_fail(place: Path) -> None:
+    (place / "jobs" / "other.toml").write_text(STUDY)
+    done = report(place, "--study", "other")
+    assert "group gpt_base has no runs" in done.stdout and "H2  NO DATA" in done.stdout and "INTERIM" in done.stdout
+
+
+def test_old_folders_are_read_outside_of_any_project(tmp_path: Path) -> None:
+    for name, frozen in (("gpt", 0), ("nofreeze", 0), ("freeze", 3_145_728)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "training.log").write_text(
+            old_log(frozen=frozen, final_loss=1.5 + len(name) / 100, seed=len(name))
+        )
+    done = report(
+        tmp_path,
+        "--from",
+        "gpt",
+        "--map",
+        "gpt_base=gpt",
+        "--map",
+        "oelm_no_freeze=nofreeze",
+        "--map",
+        "oelm_freeze=freeze",
+    )
+    assert "H1  REFUTED" in done.stdout and "7.01 % below" in done.stdout and "H4  MET (ONE SEED)" in done.stdout
+    assert "Nothing was written" in done.stderr and len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    done = report(tmp_path, "--from", "nowhere", check=False)
+    assert done.returncode == 2 and done.stderr.startswith("oelm-report: --from nowhere")
+
+
+def test_the_planner_prints_seeds_and_writes_nothing(place: Path) -> None:
+    done = report(place, "--power")
+    assert "Power with 5 seeds" in done.stdout and "H1" not in done.stdout and not (place / "experiments").exists()
+    assert json.loads(report(place, "--power", "--json").stdout)["power"][0]["hypothesis"] == "H2"
+
+
+def test_a_lock_is_written_once_and_later_changes_are_deviations(place: Path) -> None:
+    done = report(place, "--lock")
+    assert "had begun before" in done.stderr
+    again = report(place, "--lock", check=False)
+    assert again.returncode == 2 and "was locked before" in again.stderr
+    study = place / "jobs" / "tiny.toml"
+    study.write_text(
+        study.read_text()
+        .replace("equivalent_within = 0.05", "equivalent_within = 0.20")
+        .replace("[42, 43]", "[42, 43, 44]")
+    )
+    shown = report(place).stdout
+    assert "Deviations from the locked plan" in shown and "hypotheses.H2.bounds was [0.05] and is [0.2]" in shown
+    assert "seeds 44 came after the lock" in " ".join(shown.split())
+
+
+def test_chinese_is_spoken_on_request_by_option_or_environment(place: Path) -> None:
+    option, environment = report(place, "--lang", "zh").stdout, report(place, OELM_LANG="zh").stdout
+    assert option == environment and "各组比较" in option and "H1  支持" in option
+
+
+def test_made_again_the_files_are_the_same(place: Path) -> None:
+    report(place, "--plot")
+    folder = place / "experiments" / "analysis"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    report(place, "--plot")
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_in_one_line(place: Path) -> None:
+    (place / "file").write_text("")
+    done = report(place, "--output", "file/below", check=False)
+    assert done.returncode == 2 and "can't be written" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_help_loads_no_heavy_library(place: Path) -> None:
+    code = (
+        "import sys; from oelm_jobs.cli.report import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'numpy', 'scipy', 'matplotlib', 'statsmodels', 'torch', 'msgspec', 'jinja2', 'tabulate'}\n"
+        "heavy &= set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--from DIR" in done.stdout and "--map GROUP=DIR" in done.stdout
+
+
+def test_a_text_report_loads_neither_matplotlib_nor_torch(place: Path) -> None:
+    code = (
+        "import sys; from oelm_jobs.cli.report import main\n"
+        "try: main([])\nexcept SystemExit: pass\n"
+        "heavy = {'matplotlib', 'torch', 'statsmodels', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=place, timeout=60).returncode == 0
+
+
+def test_watch_renews_the_page_until_every_run_has_ended(place: Path) -> None:
+    folder = place / "models" / "checkpoints"
+    running = make_run(folder, "oelm_freeze", 44, stop=200, study_name="tiny")
+    beat = json.loads((running / "heartbeat.json").read_text())
+    synthetic.record(running, "heartbeat.json", {**beat, "time": 1_700_000_000.0})
+    code = "from oelm_jobs.cli import report; report.WATCH_S = 1; report.main(['--watch'])"
+    page = place / "experiments" / "analysis" / "report.html"
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    watching = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=place, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        wait_for(lambda: page.is_file() and 'http-equiv="refresh" content="1"' in page.read_text())
+        assert watching.poll() is None
+        for path in sorted(running.rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+        running.rmdir()
+        make_run(folder, "oelm_freeze", 44, study_name="tiny")
+        assert watching.wait(timeout=60) == 0
+    finally:
+        watching.kill()
+    content = page.read_text()
+    assert "refresh" not in content.split("<style>")[0] and "oelm_freeze-s44" in content
+
+
+def test_watch_that_is_interrupted_leaves_a_page_that_does_not_reload(place: Path) -> None:
+    running = make_run(place / "models" / "checkpoints", "oelm_freeze", 44, stop=200, study_name="tiny")
+    beat = json.loads((running / "heartbeat.json").read_text())
+    synthetic.record(running, "heartbeat.json", {**beat, "time": 1_700_000_000.0})
+    page = place / "experiments" / "analysis" / "report.html"
+    code = "from oelm_jobs.cli.report import main; main(['--watch'])"
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    watching = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=place, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        wait_for(lambda: page.is_file() and (place / "experiments" / "tiny_summary.json").is_file())
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(timeout=60) == 0
+    finally:
+        watching.kill()
+    assert "refresh" not in page.read_text().split("<style>")[0]
+
+
+def wait_for(condition: object, seconds: float = 60) -> None:
+    """Wait until something is true; fail loudly when it never is."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():  # type: ignore[operator]
+            return
+        time.sleep(0.1)
+    raise AssertionError("it never came to be")

@@ -1,0 +1,215 @@
+"""Figures: drawn for every state of a study, readable (no text on other text), the same bytes for the same content."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from oelm_jobs.analysis import build, drawing, figures
+from oelm_jobs.analysis.report import Report
+from oelm_jobs.analysis.words import say, text
+
+from oelm_jobs.errors import UsageError
+
+from . import synthetic
+from .synthetic import load, make_arms, make_run
+
+LOSSES = {"gpt_base": [3.88, 3.9], "oelm_no_freeze": [3.85, 3.86], "oelm_freeze": [3.95, 3.97]}
+
+
+def ordinary(tmp_path: Path) -> Report:
+    return build(synthetic.study(seeds=(42, 43)), make_arms(tmp_path, LOSSES))
+
+
+def one_seed(tmp_path: Path) -> Report:
+    return build(synthetic.study(), make_arms(tmp_path, {"gpt_base": [3.8], "oelm_freeze": [3.8001]}))
+
+
+def nothing(tmp_path: Path) -> Report:
+    return build(synthetic.study(), [])
+
+
+def diverged(tmp_path: Path) -> Report:
+    runs = [
+        load(make_run(tmp_path, "gpt_base")),
+        load(make_run(tmp_path, "oelm_freeze", status="FAILED", reason="diverged")),
+    ]
+    return build(synthetic.study(), runs)
+
+
+def many(tmp_path: Path) -> Report:
+    """Nine groups with long names, all close together."""
+    groups = {f"a_group_with_quite_a_long_name_number_{i}": {"model_type": "gpt"} for i in range(9)}
+    runs = [load(make_run(tmp_path, name, final_loss=3.8 + i / 2000)) for i, name in enumerate(groups)]
+    return build(synthetic.study(groups=groups, hypotheses=()), runs)
+
+
+def unequal_ends(tmp_path: Path) -> Report:
+    runs = [
+        load(make_run(tmp_path, "gpt_base")),
+        load(make_run(tmp_path, "oelm_freeze", stop=100)),
+        load(make_run(tmp_path, "oelm_no_freeze", steps=800)),
+    ]
+    return build(synthetic.study(), runs)
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path, list[tuple[Path, bytes]]]:
+    """An ordinary report, its run directories, and its figures, drawn once."""
+    runs = tmp_path_factory.mktemp("runs")
+    report = ordinary(runs)
+    return report, runs, figures.draw(report, "en", Path("x"))[0]
+
+
+STATES = [ordinary, one_seed, nothing, diverged, many, unequal_ends]
+
+
+def drawn(report: Report, name: str, language: str = "en") -> Figure:
+    with drawing.style(None):
+        return figures.FIGURES[name](
+            report, figures._arms(report), lambda key, /, **values: say(text(key, **values), language)
+        )
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
+def test_no_text_lies_on_other_text(tmp_path: Path, state: object, name: str) -> None:
+    figure = drawn(state(tmp_path), name)  # type: ignore[operator]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    boxes = []
+    for axes in figure.axes:
+        texts = [*axes.texts, axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]  # type: ignore[attr-defined]
+        texts += axes.get_xticklabels() + axes.get_yticklabels() if axes.axison else []
+        legend = axes.get_legend()
+        texts += legend.get_texts() if legend is not None else []
+        for one in texts:
+            if one.get_visible() and one.get_text():
+                box = Text.get_window_extent(one, renderer)  # without the arrow of an annotation
+                if np.isfinite(box.extents).all() and _is_in_sight(one, axes):
+                    boxes.append((one.get_text(), box))
+    for one in figure.texts:
+        boxes.append((one.get_text(), one.get_window_extent(renderer)))
+    assert boxes
+    for i, (a, box) in enumerate(boxes):
+        for b, other in boxes[i + 1 :]:
+            width = min(box.x1, other.x1) - max(box.x0, other.x0)
+            height = min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert width < 1 or height < 1, f"{a!r} lies on {b!r}"
+
+
+def _is_in_sight(one: object, axes: object) -> bool:
+    """Tick labels outside of the axes' limits exist, but aren't drawn."""
+    for axis in (axes.xaxis, axes.yaxis):  # type: ignore[attr-defined]
+        low, high = sorted(axis.get_view_interval())
+        for tick in axis.get_major_ticks():
+            if one in (tick.label1, tick.label2):
+                return bool(low <= tick.get_loc() <= high)
+    return True
+
+
+@pytest.mark.parametrize("state", [nothing, diverged], ids=lambda state: state.__name__)
+def test_every_state_of_a_study_has_all_figures_as_png_and_svg(tmp_path: Path, state: object) -> None:
+    files, remarks = figures.draw(state(tmp_path / "runs"), "en", tmp_path)  # type: ignore[operator]
+    assert [path.name for path, _ in files] == [
+        f"{name}.{suffix}" for name in figures.FIGURES for suffix in ("png", "svg")
+    ]
+    assert {"val_ppl_comparison.png", "parameter_distribution.png"} <= {path.name for path, _ in files}
+    assert remarks == []
+    for path, content in files:
+        assert content.startswith(b"\x89PNG" if path.suffix == ".png" else b"<?xml")
+
+
+def test_files_tell_nothing_of_date_version_or_machine(usual: tuple[Report, Path, list[tuple[Path, bytes]]]) -> None:
+    for path, content in usual[2]:
+        if path.suffix == ".png":
+            assert b"Software" not in content and b"tEXt" not in content
+        else:
+            assert (
+                b"<dc:date>" not in content and b"Matplotlib v" not in content and str(usual[1]).encode() not in content
+            )
+
+
+def test_another_process_draws_the_same_bytes(usual: tuple[Report, Path, list[tuple[Path, bytes]]]) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.analysis import synthetic\n"
+        "from oelm_jobs.analysis import build, figures, loading\n"
+        "study = synthetic.study(seeds=(42, 43))\n"
+        "runs = loading.load_study_runs(study, Path(sys.argv[1]), at=synthetic.START)\n"
+        "[sys.stdout.buffer.write(content) for _, content in figures.draw(build(study, runs), 'en', Path('x'))[0]]"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(usual[1])], capture_output=True, check=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.stdout == b"".join(content for _, content in usual[2])
+
+
+def test_a_style_file_of_the_user_replaces_ours(
+    tmp_path: Path, usual: tuple[Report, Path, list[tuple[Path, bytes]]]
+) -> None:
+    style = tmp_path / "mine.mplstyle"
+    style.write_text("axes.facecolor: ff00ff\n")
+    mine = figures.draw(usual[0], "en", tmp_path, style)[0]
+    assert b"ff00ff" in mine[1][1] and b"ff00ff" not in usual[2][1][1]
+
+
+def test_a_style_file_that_is_none_is_an_error(tmp_path: Path) -> None:
+    style = tmp_path / "mine.mplstyle"
+    style.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="style"):
+        figures.draw(nothing(tmp_path), "en", tmp_path, style)
+
+
+def test_colours_can_be_told_apart_by_the_colour_blind() -> None:
+    """Simulated as dichromats see them (Viénot, Brettel and Mollon 1999), neighbours differ in lightness or hue by a
+    clear step.
+    """
+    with drawing.style(None):
+        colours = [drawing.colour(i) for i in range(6)]
+    linear = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours]) ** 2.2
+    to_lms = np.array([[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.0299566, 0.184309, 1.46709]])
+    for blind in ([[0, 2.02344, -2.52581], [0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0.494207, 0, 1.24827], [0, 0, 1]]):
+        seen = np.clip(linear @ to_lms.T @ np.array(blind).T @ np.linalg.inv(to_lms).T, 0, 1) ** (1 / 2.2)
+        for i in range(len(seen)):
+            for j in range(i):
+                assert np.linalg.norm(seen[i] - seen[j]) > 0.1, (colours[i], colours[j])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.01, 0.2))
+def test_labels_are_moved_apart_in_order_and_no_further_than_needed(places: list[float], spacing: float) -> None:
+    places = sorted(places)
+    found = drawing.spread(places, spacing)
+    assert all(b - a >= spacing - 1e-9 for a, b in pairwise(found))
+    if all(b - a >= spacing for a, b in pairwise(places)):
+        assert found == pytest.approx(places)
+    assert sum(found) == pytest.approx(sum(places), abs=1e-6)
+
+
+def test_thinning_keeps_means_and_smoothing_keeps_lines() -> None:
+    x, y = np.arange(100_000), np.arange(100_000) * 2.0
+    thin_x, thin_y = drawing.thin(x, y)
+    assert len(thin_x) <= drawing.POINTS and np.allclose(thin_y, 2 * thin_x)
+    assert np.allclose(drawing.smooth(y[:1000]), y[:1000])
+    assert len(drawing.thin(np.arange(3), np.array([1.0, math.nan, 3.0]))[0]) == 2
+
+
+def test_without_a_font_that_has_the_characters_chinese_figures_are_in_english_and_say_so(
+    usual: tuple[Report, Path, list[tuple[Path, bytes]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "cjk_font", lambda: None)
+    files, remarks = figures.draw(usual[0], "zh", Path("x"))
+    said = [str(remark) for remark in remarks]
+    assert said == ["no font with Chinese characters is installed: the figures are in English"]
+    assert files == usual[2]

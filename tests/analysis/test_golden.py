@@ -1,0 +1,135 @@
+"""Reports of small committed run folders, character by character.
+
+``UPDATE_GOLDEN=1 pytest tests/analysis/test_golden.py`` writes them anew; read the difference before committing it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+from oelm_jobs.analysis import build, loading, output, render
+from oelm_jobs.analysis.report import Report
+
+from . import synthetic
+
+HERE = Path(__file__).parent
+FOLDERS = HERE / "folders"
+GOLDEN = HERE / "golden"
+AT = 1_700_100_000.0
+
+
+def study_report() -> Report:
+    """Three groups, two seeds, one of them interrupted, as the toolkit leaves them."""
+    study = synthetic.study(seeds=(42, 43), unequal={"world_size": "group C takes the whole server"})
+    return build(study, loading.load_study_runs(study, FOLDERS / "demo", at=AT))
+
+
+def old_report() -> Report:
+    """Old logs in three dialects with all that goes wrong in practice."""
+    names = {"gpt_base": "gpt_medium", "oelm_no_freeze": "run_no_freeze", "oelm_freeze": "oelm_frozen"}
+    study, runs = loading.load_folders(
+        [], [f"{group}={FOLDERS / 'old' / name}" for group, name in names.items()], None, at=AT
+    )
+    return build(study, runs)
+
+
+REPORTS = {"demo": study_report, "old": old_report}
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "latex", "json"])
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_report_is_what_it_was(name: str, form: str) -> None:
+    compare(
+        f"{name}.{ {'text': 'txt', 'markdown': 'md', 'latex': 'tex', 'json': 'json'}[form] }",
+        output.show(REPORTS[name](), form, "en", AT),
+    )
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_chinese_report_is_what_it_was(name: str) -> None:
+    compare(f"{name}.zh.txt", output.show(REPORTS[name](), "text", "zh", AT))
+
+
+def compare(name: str, made: str) -> None:
+    path = GOLDEN / name
+    made = made.replace(str(FOLDERS), "FOLDERS")
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(made, encoding="utf-8")
+    assert made == path.read_text(encoding="utf-8")
+
+
+def test_the_named_files_are_written_and_the_summary_beside_them(tmp_path: Path) -> None:
+    files, _ = output.write(study_report(), tmp_path / "analysis", summary=tmp_path / "demo_summary.json", made_at=AT)
+    names = {path.name for path in files}
+    assert names >= {
+        "comparison_table.txt",
+        "hypothesis_validation.txt",
+        "analysis_results.json",
+        "report.html",
+        "report.md",
+        "tables.tex",
+        "demo_summary.json",
+    }
+    summary = json.loads((tmp_path / "demo_summary.json").read_text())
+    assert summary["version"] == 1 and list(summary["groups"]) == list(synthetic.GROUPS)
+    assert set(summary["hypotheses"]) == {"H1", "H2", "H3", "H4"} and summary["interim"] is True
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_csv_holds_plain_numbers_and_empty_fields_for_what_is_missing() -> None:
+    table = study_report().tables[0]
+    rows = list(csv.DictReader(io.StringIO(render.as_csv(table))))
+    assert [row["total_params"] for row in rows] == [str(synthetic.TOTAL)] * 3
+    assert rows[0]["gap_to_baseline"] == "" and float(rows[2]["gap_to_baseline"]) > 0
+    old = list(csv.DictReader(io.StringIO(render.as_csv(old_report().tables[0]))))
+    assert old[0]["tokens_per_s_per_gpu"] == "" and old[0]["peak_gpu_mem_gb"] == ""
+
+
+def test_a_missing_value_is_a_dash_and_never_zero_in_every_form() -> None:
+    report = old_report()
+    for form in ("text", "markdown", "latex"):
+        made = output.show(report, form, "en", AT)
+        line = next(line for line in made.splitlines() if line.lstrip("| ").startswith("Peak memory"))
+        cells = line.replace("|", " ").replace("&", " ").replace("\\\\", " ").split()[3:]
+        assert cells == ["–" if form != "latex" else "--"] * 3
+
+
+def test_a_report_made_again_differs_in_its_date_alone(tmp_path: Path) -> None:
+    made = []
+    for i, at in enumerate((AT, AT + 86_400)):
+        folder = tmp_path / str(i)
+        files, _ = output.write(study_report(), folder, summary=folder / "s.json", made_at=at, plot=True)
+        made.append({path.name: path.read_bytes() for path in files})
+    assert made[0].keys() == made[1].keys() and len(made[0]) > 20
+    for name, content in made[0].items():
+        other = made[1][name]
+        lines, others = content.splitlines(), other.splitlines()
+        changed = [a for a, b in zip(lines, others, strict=True) if a != b]
+        assert len(changed) <= 1, name
+        assert all(b"2023-11-16" in line for line in changed), name
+
+
+def test_latex_tables_have_as_many_cells_as_columns() -> None:
+    for block in output.show(study_report(), "latex", "en", AT).split("\\begin{tabular}{")[1:]:
+        columns = len(block[: block.index("}")])
+        rows = [line for line in block.split("\\end{tabular}")[0].splitlines() if line.endswith("\\\\")]
+        assert rows and all(line.replace("\\&", "").count("&") == columns - 1 for line in rows)
+
+
+def test_both_languages_have_the_same_sentences_with_the_same_fields() -> None:
+    from string import Formatter
+
+    from oelm_jobs.analysis import words_en, words_zh
+
+    def fields(sentence: str) -> set[str]:
+        return {name for _, name, _, _ in Formatter().parse(sentence) if name}
+
+    assert words_en.SENTENCES.keys() == words_zh.SENTENCES.keys()
+    for key, sentence in words_en.SENTENCES.items():
+        assert fields(sentence) == fields(words_zh.SENTENCES[key]), key

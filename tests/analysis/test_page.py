@@ -1,0 +1,257 @@
+"""The HTML page in a real headless Chromium, from file://, without a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from oelm_jobs.analysis import build, figures
+from oelm_jobs.analysis.page import as_html
+
+from . import synthetic
+from .synthetic import load, make_arms, make_run
+
+LOSSES = {"gpt_base": [3.88, 3.9], "oelm_no_freeze": [3.85, 3.86], "oelm_freeze": [3.95, 3.97]}
+HOSTILE = '</script><script>window.hacked=1</script><img src="https://example.org/x.png" onerror="window.hacked=1">'
+
+
+def chromium() -> str:
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))),
+        None,
+    )
+    assert found, "this test needs a Chromium: apt-get install chromium (tools/system-packages.sh installs it)"
+    return found
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole report: figures, an unfair pair, an unfinished run, a hostile label."""
+    folder = tmp_path_factory.mktemp("page")
+    runs = make_arms(folder / "runs", LOSSES)
+    runs.append(load(make_run(folder / "runs", "oelm_freeze", 44, stop=200)))
+    study = synthetic.study(seeds=(42, 43, 44), unequal={"weight_decay": HOSTILE})
+    runs[0] = load(edit(runs[0].path, weight_decay=0.5))
+    runs[2] = load(edit(runs[2].path, weight_decay=0.1))
+    report = build(study, runs)
+    drawn, _ = figures.draw(report, "en", folder)
+    path = folder / "report.html"
+    path.write_text(as_html(report, "en", 1_700_000_000.0, drawn), encoding="utf-8")
+    return path
+
+
+def edit(folder: Path, **train: object) -> Path:
+    result = json.loads((folder / "experiment_result.json").read_text())
+    result["train"] |= train
+    synthetic.record(folder, "experiment_result.json", result)
+    return folder
+
+
+def run(page: Path, script: str, *options: str) -> Any:
+    """Load the page with a script behind it and return what the script puts into ``window.result``, as JSON."""
+    probe = page.with_name("probe.html")
+    ending = (
+        "<script>window.errors=[];addEventListener('error',e=>errors.push(e.message));"
+        f"addEventListener('load',()=>{{let r;try{{r=(()=>{{{script}}})()}}catch(e){{r='failed: '+e}}"
+        "const out=document.createElement('pre');out.id='probe';out.textContent=JSON.stringify({r,errors});"
+        "document.body.append(out)})</script></body>"
+    )
+    probe.write_text(page.read_text(encoding="utf-8").replace("</body>", ending), encoding="utf-8")
+    done = subprocess.run(
+        [
+            chromium(),
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--virtual-time-budget=3000",
+            f"--user-data-dir={page.parent / 'profile'}",
+            *options,
+            "--dump-dom",
+            probe.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "HOME": str(page.parent)},
+        check=True,
+    )
+    match = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert match, done.stdout[-2000:] + done.stderr[-2000:]
+    answer = json.loads(match[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert answer["errors"] == []
+    return answer["r"]
+
+
+def test_the_page_shows_audit_verdicts_tables_figures_differences_and_provenance(page: Path) -> None:
+    seen = run(
+        page,
+        """return {sections:[...document.querySelectorAll('section')].map(s=>s.id),
+        verdicts:document.querySelectorAll('.verdict').length,
+        figures:[...document.querySelectorAll('figure svg')].every(f=>f.getBoundingClientRect().width>200),
+        banner:!!document.querySelector('.banner'),
+        number:document.querySelectorAll('figure').length, hacked:window.hacked===undefined,
+        images:document.images.length,
+        tables:[...document.querySelectorAll('table')].map(t=>t.id),
+        keys:[...document.querySelectorAll('#table-differences tbody tr')].map(r=>r.cells[0].textContent)}""",
+    )
+    assert seen["sections"] == ["audit", "verdicts", "tables", "figures", "differences", "provenance"]
+    assert seen["verdicts"] == 4 and seen["figures"] and seen["number"] == len(figures.FIGURES) and seen["banner"]
+    assert seen["hacked"] and seen["images"] == 0
+    assert {
+        "table-comparison_result",
+        "table-comparison_cost",
+        "table-runs",
+        "table-parameters",
+        "table-efficiency",
+        "table-provenance",
+    } <= set(seen["tables"])
+    assert seen["keys"] == ["model_type", "freeze_qk", "weight_decay"]
+
+
+def test_a_click_on_a_heading_sorts_and_a_second_one_turns_the_order(page: Path) -> None:
+    seen = run(
+        page,
+        """const t=document.querySelector('#table-runs'), heads=[...t.tHead.rows[0].cells],
+        i=heads.findIndex(h=>h.textContent==='Final val. PPL');
+        const read=()=>[...t.tBodies[0].rows].map(r=>r.cells[i].textContent); const before=read();
+        heads[i].querySelector('button').click();
+        const up=read(), sort=heads[i].getAttribute('aria-sort'); heads[i].querySelector('button').click();
+        return {before,up,sort,down:read(),again:heads[i].getAttribute('aria-sort')}""",
+    )
+    numbers = [float(text) for text in seen["up"]]
+    assert numbers == sorted(numbers) and [float(text) for text in seen["down"]] == numbers[::-1]
+    assert (seen["sort"], seen["again"]) == ("ascending", "descending") and sorted(seen["before"]) == sorted(seen["up"])
+
+
+def test_missing_values_stay_at_the_end_whichever_way_a_table_is_sorted(page: Path) -> None:
+    seen = run(
+        page,
+        """const t=document.querySelector('#table-comparison_result'), heads=[...t.tHead.rows[0].cells],
+        i=heads.findIndex(h=>h.textContent.startsWith('PPL gap'));
+        const read=()=>[...t.tBodies[0].rows].map(r=>r.cells[i].textContent),
+        b=heads[i].querySelector('button'); b.click(); const up=read(); b.click(); return [up, read()]""",
+    )
+    assert seen[0][-1] == seen[1][-1] == "–" and seen[0][0] == seen[1][1]
+
+
+@pytest.mark.parametrize("width", [360, 1400])
+def test_nothing_but_wide_tables_and_figures_scrolls_sideways(page: Path, width: int) -> None:
+    seen = run(
+        page,
+        """const w=innerWidth; return {w, page:document.documentElement.scrollWidth,
+        wide:[...document.querySelectorAll('body *')].filter(e=>
+        !e.closest('.scroll,figure,pre,svg') && e.getBoundingClientRect().right>w+1)
+        .map(e=>e.tagName+'.'+e.className)}""",
+        f"--window-size={width},900",
+    )
+    assert seen["page"] <= seen["w"] and seen["wide"] == []
+
+
+def test_the_page_follows_light_and_dark(page: Path) -> None:
+    script = """const s=getComputedStyle(document.body); return [matchMedia('(prefers-color-scheme: dark)').matches,
+             s.backgroundColor, s.color]
+             """
+    light = run(page, script)
+    dark = run(page, script, "--blink-settings=preferredColorScheme=0")
+    assert light == [False, "rgb(255, 255, 255)", "rgb(27, 27, 31)"]
+    assert dark == [True, "rgb(22, 22, 26)", "rgb(236, 236, 241)"]
+
+
+CONTRAST = """
+const luminance = (colour) => {
+  const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
+    .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const behind = (element) => {
+  for (; element; element = element.parentElement) {
+    const colour = getComputedStyle(element).backgroundColor;
+    if (!/, 0\\)$|transparent/.test(colour)) return colour;
+  }
+  return "rgb(255, 255, 255)";
+};
+const texts = [...document.querySelectorAll("h1, h2, p, li, td, th button, .outcome, .tag, a")];
+return Math.min(...texts.filter((e) => !e.closest("figure")).map((e) => {
+  const [a, b] = [luminance(getComputedStyle(e).color), luminance(behind(e))];
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+}));
+"""
+"""Smallest contrast ratio of any text (WCAG 2)."""
+
+
+def test_text_has_enough_contrast_in_light_and_dark(page: Path) -> None:
+    assert run(page, CONTRAST) >= 4.5
+    assert run(page, CONTRAST, "--blink-settings=preferredColorScheme=0") >= 4.5
+
+
+def test_the_page_prints_to_several_pages_without_navigation(page: Path) -> None:
+    pdf = page.with_name("report.pdf")
+    subprocess.run(
+        [
+            chromium(),
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            f"--user-data-dir={page.parent / 'profile'}",
+            "--no-pdf-header-footer",
+            f"--print-to-pdf={pdf}",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, "HOME": str(page.parent)},
+        check=True,
+    )
+    pages = re.findall(rb"/Type\s*/Page\b", pdf.read_bytes())
+    assert 3 <= len(pages) <= 15
+
+
+class Links(HTMLParser):
+    """Collects what a browser would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for name, value in attributes:
+            if (
+                name in ("src", "srcset", "data", "action")
+                or (name == "href" and tag in ("link", "use", "image"))
+                or name == "xlink:href"
+            ):
+                self.loaded.append(value or "")
+
+
+def test_nothing_is_loaded_from_anywhere(page: Path) -> None:
+    content = page.read_text(encoding="utf-8")
+    links = Links()
+    links.feed(content)
+    assert [link for link in links.loaded if not link.startswith(("#", "data:"))] == []
+    style = content[content.index("<style>") : content.index("</style>")]
+    assert "@import" not in style and "url(" not in style
+
+
+def test_ids_are_unique_over_all_embedded_figures(page: Path) -> None:
+    ids = re.findall(r'\sid="([^"]+)"', page.read_text(encoding="utf-8"))
+    assert len(ids) == len(set(ids))
+
+
+def test_a_page_that_is_watched_loads_itself_again_and_a_final_one_does_not() -> None:
+    report = build(synthetic.study(), [])
+    assert '<meta http-equiv="refresh" content="10">' in as_html(report, "en", 0.0, refresh_s=10)
+    assert "refresh" not in as_html(report, "en", 0.0)
+
+
+def test_the_page_speaks_chinese() -> None:
+    content = as_html(build(synthetic.study(), []), "zh", 0.0)
+    assert '<html lang="zh-Hans">' in content and "结论" in content and "Verdicts" not in content

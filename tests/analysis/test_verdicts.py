@@ -1,0 +1,270 @@
+"""What a hypothesis' verdict is, from values to words, and how often it errs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from oelm_jobs.analysis import build, render, wording
+from oelm_jobs.analysis.evidence import Value
+from oelm_jobs.analysis.records import LoadedRun, Parameters, Point
+from oelm_jobs.analysis.report import Report
+from oelm_jobs.analysis.verdicts import Circumstances, Verdict, judge, region
+
+from oelm_jobs.spec import Hypothesis
+
+from . import synthetic
+
+H2 = Hypothesis(id="H2", metric="final_val_ppl", group="b", against="a", relation="equivalent_within", bounds=(0.05,))
+H4 = Hypothesis(id="H4", metric="final_val_ppl", group="b", against="a", relation="at_most_above", bounds=(0.10,))
+H1 = Hypothesis(id="H1", metric="trainable_params", group="b", against="a", relation="reduction", bounds=(0.10, 0.20))
+H3 = Hypothesis(id="H3", metric="speed", group="b", against="a", relation="ratio_at_least", bounds=(1.0,), margin=0.02)
+
+
+def run(group: str, seed: int, loss: float, **more: object) -> LoadedRun:
+    facts: dict[str, object] = {
+        "status": "DONE",
+        "final": Point(step=100, loss=loss, full=True),
+        "last_step": 100,
+        **more,
+    }
+    return LoadedRun(name=f"{group}-s{seed}", group=group, label=group, seed=seed, path=Path(group), **facts)  # type: ignore[arg-type]
+
+
+def verdict(h: Hypothesis, b: list[float], a: list[float], *, may_pair: bool = True, **around: object) -> Verdict:
+    runs = {"a": [run("a", i, x) for i, x in enumerate(a)], "b": [run("b", i, x) for i, x in enumerate(b)]}
+    return judge([h], runs, {h.id: Circumstances(may_pair=may_pair, **around)})[0]  # type: ignore[arg-type]
+
+
+def test_within_five_percent_means_the_margin_ln_1_05_both_ways() -> None:
+    low, high = region(H2)
+    assert (math.log(low), math.log(high)) == pytest.approx((-0.04879, 0.04879), abs=1e-5)
+
+
+def test_a_reduction_between_ten_and_twenty_percent_is_a_ratio_between_four_fifths_and_nine_tenths() -> None:
+    assert region(H1) == pytest.approx((0.8, 0.9))
+
+
+def test_a_ratio_of_at_least_one_concedes_its_margin() -> None:
+    assert region(H3) == (0.98, math.inf)
+
+
+def test_equal_arms_with_little_spread_support_equivalence() -> None:
+    found = verdict(H2, [2.01, 2.00, 1.995], [2.0, 2.0, 2.0])
+    assert (found.outcome, found.method, found.count) == ("supported", "paired", 3)
+    assert found.ratio == pytest.approx(math.exp(0.005 / 3))
+
+
+def test_a_large_gap_refutes_equivalence() -> None:
+    assert verdict(H2, [2.10, 2.11, 2.09], [2.0, 2.0, 2.0]).outcome == "refuted"
+
+
+def test_a_gap_on_the_margin_is_inconclusive() -> None:
+    assert verdict(H2, [2.03, 2.05, 2.07], [2.0, 2.0, 2.0]).outcome == "inconclusive"
+
+
+def test_one_seed_is_met_or_not_met_by_the_point_estimate_and_says_so() -> None:
+    met, missed = verdict(H2, [2.01], [2.0]), verdict(H2, [2.06], [2.0])
+    assert (met.outcome, missed.outcome) == ("met (one seed)", "not met (one seed)")
+    assert str(met.reason) == "by the point estimate: one seed, seed variance unknown"
+    assert met.interval is None and met.p_supported is None
+
+
+def test_without_a_shared_data_order_the_arms_are_compared_by_welch() -> None:
+    found = verdict(H2, [2.01, 2.0, 1.99], [2.0, 2.01, 1.99], may_pair=False)
+    assert found.method == "welch"
+
+
+def test_pairing_takes_out_what_seeds_have_in_common() -> None:
+    a = [2.0, 2.2, 2.4]
+    b = [2.01, 2.205, 2.412]
+    assert verdict(H2, b, a).outcome == "supported"
+    assert verdict(H2, b, a, may_pair=False).outcome == "inconclusive"
+
+
+def test_non_inferiority_is_one_sided() -> None:
+    assert verdict(H4, [1.5, 1.51, 1.49], [2.0, 2.0, 2.0]).outcome == "supported"
+    assert verdict(H4, [2.2, 2.21, 2.19], [2.0, 2.0, 2.0]).outcome == "refuted"
+
+
+def test_an_improvement_that_breaks_a_two_sided_rule_says_so_with_the_one_sided_result() -> None:
+    found = verdict(H2, [1.9, 1.91, 1.89], [2.0, 2.0, 2.0])
+    assert found.outcome == "refuted"
+    assert any("broken by an improvement" in str(note) and "holds" in str(note) for note in found.notes)
+
+
+def test_a_diverged_seed_is_a_failure_of_its_arm_and_not_dropped() -> None:
+    found = verdict(H4, [2.0, math.inf, 2.01], [2.0, 2.0, 2.0])
+    assert (found.outcome, found.ratio) == ("refuted", math.inf)
+    assert "b-s1 diverged" in str(found.reason)
+    assert len(found.group) == 3
+
+
+def test_a_diverged_baseline_shows_nothing_for_the_claim() -> None:
+    found = verdict(H4, [2.0, 2.0, 2.01], [2.0, math.inf, 2.0])
+    assert (found.outcome, found.ratio) == ("inconclusive", None)
+    assert "a-s1" in str(found.reason)
+
+
+def test_seeds_with_identical_values_count_as_one() -> None:
+    found = verdict(H2, [2.01, 2.01, 2.01], [2.0, 2.0, 2.0])
+    assert found.outcome == "met (one seed)"
+    assert any("taken as one seed" in str(note) for note in found.notes)
+
+
+def test_a_seed_without_a_partner_is_left_out_and_named() -> None:
+    runs = {"a": [run("a", 1, 2.0), run("a", 2, 2.01)], "b": [run("b", 1, 2.0), run("b", 2, 2.02), run("b", 3, 9.0)]}
+    found = judge([H2], runs, {"H2": Circumstances(may_pair=True)})[0]
+    assert [v.seed for v in found.group] == [1, 2]
+    assert any("b-s3 left out: seed 3 has no partner" in str(note) for note in found.notes)
+
+
+def counts(group: str, trainable: int | None) -> LoadedRun:
+    return run(
+        group, 1, 2.0, parameters=Parameters(total=44_896_768, trainable=trainable, frozen=0, embedding=25_993_728)
+    )
+
+
+def test_exact_counts_are_decided_without_statistics() -> None:
+    found = judge([H1], {"a": [counts("a", 44_896_768)], "b": [counts("b", 41_751_040)]}, {})[0]
+    assert (found.outcome, found.method, found.interval) == ("refuted", "exact", None)
+    assert wording.in_rule_units(H1, found.ratio or 0) == "7.01 %"
+
+
+@pytest.mark.parametrize(
+    ("trainable", "outcome"), [(900, "supported"), (800, "supported"), (901, "refuted"), (799, "refuted")]
+)
+def test_the_ends_of_a_reduction_belong_to_it(trainable: int, outcome: str) -> None:
+    assert judge([H1], {"a": [counts("a", 1000)], "b": [counts("b", trainable)]}, {})[0].outcome == outcome
+
+
+def test_runs_of_a_group_that_disagree_on_a_count_give_no_verdict() -> None:
+    found = judge([H1], {"a": [counts("a", 1000)], "b": [counts("b", 900), counts("b", 800)]}, {})[0]
+    assert found.outcome == "no data" and "disagree" in str(found.reason)
+
+
+@pytest.mark.parametrize("missing", ["a", "b"])
+def test_a_group_without_runs_gives_no_verdict_and_names_it(missing: str) -> None:
+    runs = {"a": [run("a", 1, 2.0)], "b": [run("b", 1, 2.0)], missing: []}
+    found = judge([H2], runs, {})[0]
+    assert found.outcome == "no data" and f"group {missing} has no runs" in str(found.reason)
+
+
+def test_exact_counts_take_no_part_in_holm() -> None:
+    runs = {name: [run(name, i, x, parameters=Parameters(total=1000, trainable=t)) for i, x in enumerate(losses)]
+            for name, losses, t in (("a", [2.0, 2.0, 2.0], 1000), ("b", [2.001, 2.0, 2.002], 850))}  # fmt: skip
+    alone = judge([H2], runs, {"H2": Circumstances(may_pair=True)})[0]
+    beside = judge([H1, H2], runs, {"H2": Circumstances(may_pair=True)})[1]
+    assert alone.level == beside.level == pytest.approx(0.95)
+
+
+def test_interval_and_verdict_come_from_the_same_adjusted_level() -> None:
+    runs = {name: [run(name, i, x) for i, x in enumerate(losses)]
+            for name, losses in (("a", [2.0, 2.0, 2.0]), ("b", [2.02, 2.035, 2.028]))}  # fmt: skip
+    around = {h.id: Circumstances(may_pair=True) for h in (H2, H4)}
+    both = judge([H2, H4], runs, around)
+    assert sorted(v.level or 0 for v in both) == pytest.approx([0.95, 0.975])
+    for found in both:
+        assert found.interval is not None
+        low, high = found.region
+        inside = low < found.interval[0] and found.interval[1] < high
+        assert inside == (found.outcome == "supported")
+
+
+def error_rate(
+    gaps: Mapping[str, float], hypotheses: list[Hypothesis], seeds: int, wrong: Mapping[str, str], trials: int
+) -> float:
+    """Return how often any hypothesis gets a wrong verdict; gaps are true log ratios of group b over a, by hypothesis
+    id.
+    """
+    rng = np.random.default_rng(3)
+    errors = 0
+    for _ in range(trials):
+        found = []
+        runs: dict[str, list[LoadedRun]] = {}
+        for h in hypotheses:
+            base = rng.normal(2.0, 0.02, seeds)
+            gap = gaps[h.id] + rng.normal(0, 0.02, seeds)
+            runs[h.against] = [run(h.against, i, float(x)) for i, x in enumerate(base)]
+            runs[h.group] = [run(h.group, i, float(x + d)) for i, (x, d) in enumerate(zip(base, gap, strict=True))]
+        found = judge(hypotheses, runs, {h.id: Circumstances(may_pair=True) for h in hypotheses})
+        errors += any(v.outcome == wrong[v.hypothesis.id] for v in found)
+    return errors / trials
+
+
+@pytest.mark.parametrize(
+    ("gap", "wrong"),
+    [(math.log(1.05), "supported"), (-math.log(1.05), "supported"), (math.log(1.05) - 1e-9, "refuted")],
+)
+def test_a_gap_on_the_margin_is_called_wrongly_at_most_five_times_in_a_hundred(gap: float, wrong: str) -> None:
+    rate = error_rate({"H2": gap}, [H2], 5, {"H2": wrong}, 2000)
+    assert rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
+
+
+def test_any_wrong_verdict_among_four_hypotheses_stays_below_five_in_a_hundred() -> None:
+    family = [
+        Hypothesis(
+            id=f"H{i}", metric="final_val_ppl", group=f"b{i}", against=f"a{i}", relation="at_most_above", bounds=(0.05,)
+        )
+        for i in range(4)
+    ]
+    rate = error_rate({h.id: math.log(1.05) for h in family}, family, 4, {h.id: "supported" for h in family}, 1200)
+    assert rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1200)
+
+
+def test_a_mixed_family_keeps_its_error_rate_when_true_claims_are_supported_first() -> None:
+    family = [
+        Hypothesis(
+            id=f"H{i}",
+            metric="final_val_ppl",
+            group=f"b{i}",
+            against=f"a{i}",
+            relation="equivalent_within",
+            bounds=(0.05,),
+        )
+        for i in range(3)
+    ]
+    gaps = {"H0": 0.0, "H1": 0.0, "H2": math.log(1.05)}
+    wrong = {"H0": "refuted", "H1": "refuted", "H2": "supported"}
+    assert error_rate(gaps, family, 6, wrong, 1200) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1200)
+
+
+def report(tmp_path: Path, losses: Mapping[str, list[float]], **options: object) -> Report:
+    seeds = tuple(42 + i for i in range(max(map(len, losses.values()))))
+    return build(synthetic.study(seeds=seeds), synthetic.make_arms(tmp_path, losses, **options))
+
+
+ARMS = {"gpt_base": [3.88, 3.885, 3.89], "oelm_no_freeze": [3.85, 3.854, 3.86], "oelm_freeze": [3.95, 3.957, 3.96]}
+
+
+def test_the_reference_hypotheses_of_a_clean_study_are_all_decided(tmp_path: Path) -> None:
+    found = report(tmp_path, ARMS)
+    assert {v.hypothesis.id: v.outcome for v in found.verdicts} == {
+        "H1": "supported", "H2": "refuted", "H3": "met (one seed)", "H4": "supported",
+    }  # fmt: skip
+    assert not [f for f in found.findings if f.severity != "note"]
+
+
+def test_a_verdict_is_told_with_estimate_interval_rule_and_number_of_pairs(tmp_path: Path) -> None:
+    text = render.verdicts(report(tmp_path, ARMS), "en")
+    assert "H2  REFUTED  (differs by less than 5 %)" in text
+    assert "is 10.6 % above that of Group B: OELM-NoFreeze (52.23 against 47.21)" in " ".join(text.split())
+    assert "3 pairs, paired t" in text and "95 % interval" in text
+    assert "14.9 % of all parameters are frozen, 17.7 % of those outside the embeddings" in " ".join(text.split())
+
+
+def test_a_run_that_was_not_trained_as_its_group_says_voids_the_verdicts_resting_on_it(tmp_path: Path) -> None:
+    runs = synthetic.make_arms(tmp_path, {"gpt_base": [3.88], "oelm_no_freeze": [3.85]})
+    runs.append(synthetic.load(synthetic.make_run(tmp_path, "oelm_freeze", final_loss=3.95, frozen=False)))
+    found = build(synthetic.study(), runs)
+    outcomes = {v.hypothesis.id: v.outcome for v in found.verdicts}
+    assert outcomes == dict.fromkeys(("H1", "H2", "H3", "H4"), "void")
+    assert next(v for v in found.verdicts if v.hypothesis.id == "H2").ratio == pytest.approx(math.exp(0.1))
+    assert found.findings[0].severity == "void"
+
+
+def test_values_of_a_metric_are_on_the_log_scale() -> None:
+    assert Value(seed=1, run="a", raw=math.e).log == pytest.approx(1.0)

@@ -1,0 +1,41 @@
+"""Owns the fixtures of the trainer's tests; leaves what they are made of to ``support``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.train.support import TINY, Trainers, write_tokens
+from train.config import TrainConfig
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Spinning threads of several tests would only take one another's core."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of a tiny train.bin with val.bin beside it."""
+    return write_tokens(tmp_path_factory.mktemp("tokens"))
+
+
+@pytest.fixture
+def tiny(data: Path, tmp_path: Path) -> TrainConfig:
+    """A run of a second, in a run directory of its own."""
+    return replace(TINY, data_path=str(data), out_dir=str(tmp_path / "run"))
+
+
+@pytest.fixture
+def trainers() -> Iterator[Trainers]:
+    found = Trainers()
+    yield found
+    for process in found.started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()

@@ -1,0 +1,256 @@
+"""Interrupted at any step and started again, a run ends as if it had never stopped: to the bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.train.support import ROOT, Trainers, clean_environment, free_port, metrics, outcome, train_here, wait_until
+from train.checkpoint import list_checkpoints, load_checkpoint
+from train.config import TrainConfig, to_flags
+
+LONG = {"max_steps": 150, "save_interval": 7, "log_interval": 5, "val_interval": 40}
+
+
+def final_state(config: TrainConfig) -> dict[str, Any]:
+    return load_checkpoint(str(Path(str(config.out_dir)) / f"checkpoint_{config.max_steps}.pt"))
+
+
+def assert_same_end(interrupted: TrainConfig, uninterrupted: TrainConfig) -> None:
+    """Assert that weights, optimizer and all logged losses of two runs are the same bits."""
+    a, b = final_state(interrupted), final_state(uninterrupted)
+    assert_equal(a["model"], b["model"])
+    assert_equal(a["optimizer"], b["optimizer"])
+    for key in ("step", "tokens", "best", "final", "loss_sums"):
+        assert a["progress"][key] == b["progress"][key], key
+    found, expected = metrics(interrupted), metrics(uninterrupted)
+    assert found.keys() == expected.keys()
+    for step, record in expected.items():
+        for key in ("loss", "lr", "grad_norm", "val_loss", "val_tokens", "val_full", "tokens"):
+            assert found[step].get(key) == record.get(key), (step, key)
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    if isinstance(b, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(b, dict):
+        assert a.keys() == b.keys()
+        for key, value in b.items():
+            assert_equal(a[key], value)
+    elif isinstance(b, (list, tuple)):
+        assert len(a) == len(b)
+        for left, right in zip(a, b, strict=True):
+            assert_equal(left, right)
+    else:
+        assert a == b
+
+
+def kill_after(trainers: Trainers, config: TrainConfig, world_size: int, step: int, number: signal.Signals) -> None:
+    """Start a run and send a signal to all its processes as soon as a record past ``step`` is written."""
+    processes = trainers.start(config, world_size)
+    wait_until(lambda: max(metrics(config), default=0) >= step or processes[0].poll() is not None, f"step {step}")
+    for process in processes:
+        process.send_signal(number)
+    for process in processes:
+        process.communicate(timeout=120)
+    expected = -number if number == signal.SIGKILL else 75
+    assert [process.returncode for process in processes] == [expected] * world_size
+
+
+@pytest.mark.parametrize("kills", [(5,), (30, 80)])
+def test_a_killed_run_ends_like_one_never_killed(
+    kills: tuple[int, ...], tiny: TrainConfig, tmp_path: Path, trainers: Trainers
+) -> None:
+    config = replace(tiny, **LONG)
+    whole = replace(config, out_dir=str(tmp_path / "whole"))
+    assert train_here(whole) == 0
+    for step in kills:
+        kill_after(trainers, config, 1, step, signal.SIGKILL)
+        assert not (Path(str(config.out_dir)) / ".oelm" / "outcome.json").exists()
+    assert train_here(config) == 0
+    assert kills == (5,) or outcome(config)["resumed_from"] > 0
+    assert outcome(config)["exact"] is True
+    assert_same_end(config, whole)
+
+
+def test_two_ranks_with_accumulation_and_dropout_survive_a_kill_to_the_bit(
+    tiny: TrainConfig, tmp_path: Path, trainers: Trainers
+) -> None:
+    config = replace(tiny, **LONG, batch_size=2, gradient_accumulation_steps=2, dropout=0.2, freeze_qk=False)
+    whole = replace(config, out_dir=str(tmp_path / "whole"))
+    assert trainers.run(whole, 2).code == 0
+    kill_after(trainers, config, 2, 30, signal.SIGKILL)
+    assert trainers.run(config, 2).code == 0
+    assert outcome(config)["resumed_from"] > 0 and outcome(config)["exact"] is True
+    assert_same_end(config, whole)
+
+
+def test_sigterm_leaves_a_checkpoint_of_that_step_and_the_run_goes_on_exactly(
+    tiny: TrainConfig, tmp_path: Path, trainers: Trainers
+) -> None:
+    config = replace(tiny, **{**LONG, "save_interval": 1000})
+    whole = replace(config, out_dir=str(tmp_path / "whole"))
+    assert train_here(whole) == 0
+    kill_after(trainers, config, 1, 33, signal.SIGTERM)
+    left = outcome(config)
+    assert left["status"] == "resumable" and left["step"] > 30
+    assert [step for step, _ in list_checkpoints(str(config.out_dir))] == [left["step"]]
+    assert train_here(config) == 0
+    assert outcome(config)["resumed_from"] == left["step"] and outcome(config)["status"] == "completed"
+    assert_same_end(config, whole)
+
+
+def test_under_torchrun_sigterm_to_the_launcher_is_a_checkpoint_on_all_ranks(tiny: TrainConfig) -> None:
+    config = replace(tiny, **{**LONG, "max_steps": 100_000, "save_interval": 100_000, "val_interval": 100_000})
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
+    environment = {**clean_environment(), "OELM_ATTEMPT": "token:3"}
+    process = subprocess.Popen(
+        [*launcher, str(free_port()), "-m", "train", *to_flags(config)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_until(lambda: max(metrics(config), default=0) >= 10 or process.poll() is not None, "step 10")
+        process.terminate()
+        output, _ = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    left = outcome(config)
+    assert left["status"] == "resumable", output
+    assert left["attempt"] == "token:3" and left["world_size"] == 2
+    assert load_checkpoint(str(Path(str(config.out_dir)) / f"checkpoint_{left['step']}.pt"))["world"]["size"] == 2
+
+
+def test_a_validation_cut_short_by_sigterm_takes_place_after_the_restart(
+    tiny: TrainConfig, tmp_path: Path, trainers: Trainers, data: Path
+) -> None:
+    # One window a turn over a long file: the last validation takes seconds, and the signal comes within it.
+    long_file = tmp_path / "val.bin"
+    long_file.write_bytes((data.parent / "val.bin").read_bytes() * 40)
+    config = replace(tiny, batch_size=1, max_steps=6, log_interval=1, val_interval=100, val_data_path=str(long_file))
+    whole = replace(config, out_dir=str(tmp_path / "whole"))
+    assert train_here(whole) == 0
+    log = Path(str(config.out_dir)) / "training.log"
+    (process,) = trainers.start(config)
+    wait_until(lambda: log.exists() and "Step      6" in log.read_text(), "the last step")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 75
+    assert "val_loss" not in metrics(config)[6]
+    assert train_here(config) == 0
+    assert_same_end(config, whole)
+    tail = log.read_text().splitlines()
+    at = max(i for i, line in enumerate(tail) if line.startswith("  Validation"))
+    assert tail[at - 1].startswith("Step      6 |")
+
+
+def test_other_processes_go_on_from_a_checkpoint_and_say_that_it_is_not_exact(
+    tiny: TrainConfig, tmp_path: Path, trainers: Trainers
+) -> None:
+    whole = replace(tiny, out_dir=str(tmp_path / "whole"), dropout=0.2)
+    assert train_here(whole) == 0
+    config = replace(tiny, dropout=0.2, max_steps=24)
+    kill_after(trainers, replace(config, max_steps=24, log_interval=1), 1, 5, signal.SIGTERM)
+    two = replace(config, batch_size=2)
+    ended = trainers.run(two, 2)
+    assert ended.code == 0, ended.err
+    assert "Not exact: 1 processes then, 2 now" in ended.out
+    assert outcome(two)["exact"] is False and outcome(two)["world_size"] == 2
+    # The micro-batches were cut differently, so dropout differs; the data and everything else do not.
+    assert outcome(two)["final"]["val_loss"] == pytest.approx(outcome(whole)["final"]["val_loss"], abs=0.1)
+
+
+def test_the_number_of_processes_changes_nothing_beyond_rounding(
+    tiny: TrainConfig, tmp_path: Path, trainers: Trainers
+) -> None:
+    layouts = {"accumulated": (2, 2, 1), "two": (2, 1, 2)}
+    runs = {}
+    for name, (batch_size, micro_steps, world_size) in layouts.items():
+        config = replace(
+            tiny, batch_size=batch_size, gradient_accumulation_steps=micro_steps, out_dir=str(tmp_path / name)
+        )
+        assert trainers.run(config, world_size).code == 0
+        runs[name] = metrics(config)
+    assert runs["accumulated"].keys() == runs["two"].keys()
+    for step, record in runs["two"].items():
+        # Dropout is on: masks belong to micro-batches, not to processes.
+        assert record["loss"] == pytest.approx(runs["accumulated"][step]["loss"], abs=1e-5)
+        if "val_loss" in record:
+            assert record["val_loss"] == pytest.approx(runs["accumulated"][step]["val_loss"], abs=1e-5)
+
+
+def test_a_finished_run_started_again_is_complete_at_once(
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_here(tiny) == 0
+    before, records = outcome(tiny), metrics(tiny)
+    monkeypatch.setenv("OELM_ATTEMPT", "t:2")
+    assert train_here(tiny) == 0
+    assert "Resumed from step 24" in capsys.readouterr().out
+    after = outcome(tiny)
+    assert after["status"] == "completed" and after["attempt"] == "t:2"
+    for key in ("final", "best", "step", "tokens"):
+        assert after[key] == before[key]
+    assert metrics(tiny) == records
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_the_differing_keys(
+    tiny: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_here(tiny) == 0
+    for changed, words in [
+        (replace(tiny, dropout=0.3), "dropout = 0.1 there and 0.3 here"),
+        (replace(tiny, batch_size=2), "global batch = 4 there and 2 here"),
+        (replace(tiny, max_steps=20), "max_steps = 24 there and 20 here"),
+    ]:
+        assert train_here(changed) == 1
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert words in line and "--resume none" in line
+        assert outcome(changed)["status"] == "error" and words in outcome(changed)["reason"]
+
+
+def test_more_steps_extend_a_run_and_are_said_not_to_be_exact(
+    tiny: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_here(tiny) == 0
+    longer = replace(tiny, max_steps=30)
+    assert train_here(longer) == 0
+    assert "the learning rate was another" in capsys.readouterr().out
+    left = outcome(longer)
+    assert (left["resumed_from"], left["step"], left["exact"], left["final"]["step"]) == (24, 30, False, 30)
+    assert left["final"]["val_full"] is True
+
+
+def test_resume_none_sets_the_old_run_aside(tiny: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_here(tiny) == 0
+    before = outcome(tiny)
+    assert train_here(replace(tiny, resume="none")) == 0
+    assert "Starting over" in capsys.readouterr().out
+    assert outcome(tiny)["final"] == before["final"] and "resumed_from" not in outcome(tiny)
+    kept = sorted(os.listdir(Path(str(tiny.out_dir)) / "old_1"))
+    assert "checkpoint_24.pt" in kept and "metrics.jsonl" in kept and "best_model.pt" in kept
+
+
+def test_a_named_checkpoint_is_resumed_from(
+    tiny: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_here(replace(tiny, keep_last=0)) == 0
+    source = str(Path(str(tiny.out_dir)) / "checkpoint_10.pt")
+    branch = replace(tiny, out_dir=str(tmp_path / "branch"), resume=source)
+    assert train_here(branch) == 0
+    assert outcome(branch)["resumed_from"] == 10
+    assert_equal(final_state(branch)["model"], final_state(tiny)["model"])
+    assert train_here(replace(branch, resume=str(Path(str(tiny.out_dir)) / "best_model.pt"))) == 1
+    assert "holds weights alone" in capsys.readouterr().err

@@ -1,0 +1,261 @@
+"""Owns ``python -m train.speed_trial``: how fast arms train, measured side by side on the same devices.
+
+It leaves the verdict to the report, which reads ``speed_trial.json``. Arms take short turns in random order, so that
+whatever else slows the machine slows all of them; an arm measured against its own twin (A/A) says how far the trial can
+be trusted. Validation, checkpoints and compilation are outside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import random
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from . import config as configuration
+from .config import ConfigError, TrainConfig
+from .data import TrainingBatches, open_tokens
+from .distributed import World, join
+from .environment import describe_hardware, describe_versions
+from .errors import TrainError
+from .flops import flops_per_token
+from .model import Transformer
+from .optimizer import Precision, build_optimizer
+from .records import complain, write_json
+from .stepping import Stepper, wants_compile
+
+MIN_ROUNDS = 15
+WARMUP_STEPS = 5
+TURN_S = 0.05
+"""Time of a turn: short against what disturbs a machine, long against what starting a turn costs."""
+FILE_NAME = "speed_trial.json"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One contestant: a name and a configuration, with everything that makes its steps."""
+
+    name: str
+    """The group's name; the control's is that of its twin with ``(again)``."""
+    stepper: Stepper
+    """Makes its steps."""
+    batches: Iterator[List[Tensor]]
+    """Its data, the same for all arms."""
+    flops: float
+    """Counted FLOPs of a step per token."""
+
+
+def read_arms(specifications: Sequence[str], common: TrainConfig) -> Dict[str, TrainConfig]:
+    """Return configurations by arm from texts like ``oelm_freeze:model_type=oelm,freeze_qk=true``.
+
+    Raises:
+        ConfigError: fewer than two arms, a name twice, an unknown key, or a value that can't be.
+    """
+    arms: Dict[str, TrainConfig] = {}
+    for specification in specifications:
+        name, _, settings = specification.partition(":")
+        pairs = [item.partition("=") for item in settings.split(",") if item]
+        if not name or name in arms or any(not equals for _, equals, _ in pairs):
+            raise ConfigError("arm", specification, "write NAME:key=value,key=value, each name once")
+        values = dict(configuration.to_dict(common), **{key.replace("-", "_"): value for key, _, value in pairs})
+        arms[name] = configuration.from_dict(values)
+        configuration.validate(arms[name])
+    if len(arms) < 2:
+        raise ConfigError("arm", len(arms), "a trial needs at least two arms")
+    return arms
+
+
+def build_arm(name: str, config: TrainConfig, world: World) -> Arm:
+    """Build an arm's model, optimizer and data. Collective."""
+    model = Transformer(config).to(world.device)
+    optimizer, precision = build_optimizer(model, config), Precision(config, world.device)
+    compiled = wants_compile(config, world.device, config.max_steps)
+    stepper = Stepper(config, world, model.train(), optimizer, precision, compiled)
+    file = open_tokens(config.data_path, config.seq_len)
+    batches = TrainingBatches(file, config.seed, config.seq_len, stepper.slicing, world.device, config.num_workers)
+    return Arm(name, stepper, batches.steps(1, 1 << 40), flops_per_token(config))
+
+
+def time_steps(arm: Arm, count: int, first: int, world: World) -> float:
+    """Make ``count`` steps; return the seconds of the slowest process. Collective."""
+    world.agree(0)  # start together
+    _synchronize(world.device)
+    start = time.perf_counter()
+    for step in range(first, first + count):
+        arm.stepper.step(step, next(arm.batches))
+    _synchronize(world.device)
+    return world.largest(time.perf_counter() - start)
+
+
+def run_trial(
+    arms: Sequence[Arm], rounds: int, seconds: float, seed: int, world: World
+) -> Tuple[Dict[str, List[float]], int]:
+    """Return seconds per step by arm, one per round, and the steps of a round. Collective.
+
+    All arms make the same number of steps a round, enough for the fastest to take about ``seconds``, a few at a time.
+    """
+    for arm in arms:
+        time_steps(arm, WARMUP_STEPS, 1, world)
+    fastest = min(time_steps(arm, 2, 1 + WARMUP_STEPS, world) / 2 for arm in arms)
+    turn = math.ceil(TURN_S / fastest)
+    turns = math.ceil(seconds / (turn * fastest))
+    order, first = list(arms), 3 + WARMUP_STEPS
+    shuffler = random.Random(seed)  # the same on all processes
+    found: Dict[str, List[float]] = {arm.name: [] for arm in arms}
+    for _ in range(rounds):
+        taken = dict.fromkeys(found, 0.0)
+        for _ in range(turns):
+            shuffler.shuffle(order)
+            for arm in order:
+                taken[arm.name] += time_steps(arm, turn, first, world)
+            first += turn
+        for name, whole in taken.items():
+            found[name].append(whole / (turn * turns))
+    return found, turn * turns
+
+
+def compare(a: Sequence[float], b: Sequence[float]) -> Dict[str, Any]:
+    """Return how much faster ``a`` is than ``b``: the paired ratios of speed, their median and its 95 % interval.
+
+    The interval is that of order statistics, which assumes nothing about the noise (Conover, "Practical Nonparametric
+    Statistics", section 3.2).
+    """
+    ratios = [theirs / mine for mine, theirs in zip(a, b)]
+    low, high = median_interval(ratios)
+    return {"median_ratio": statistics.median(ratios), "ci95": [low, high], "ratios": ratios}
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> Tuple[float, float]:
+    """Return the narrowest symmetric pair of order statistics that covers the median with that confidence."""
+    ordered, n = sorted(values), len(values)
+    tail, k = 0.0, 0
+    # P(fewer than k + 1 of n fair coins show heads) is the chance that the (k + 1)-th value lies above the median.
+    while k < n // 2:
+        tail += math.factorial(n) / (math.factorial(k) * math.factorial(n - k)) / 2.0**n
+        if 2 * tail > 1 - confidence:
+            break
+        k += 1
+    k = max(0, k - 1)
+    return ordered[k], ordered[n - 1 - k]
+
+
+def trial_record(
+    configs: Dict[str, TrainConfig], control: str, found: Dict[str, List[float]], count: int, world: World
+) -> Dict[str, Any]:
+    """Return the content of speed_trial.json: all ordered pairs of arms, and the control."""
+    names = list(configs)
+    tokens = {name: configuration.global_batch(c, world.size) * c.seq_len for name, c in configs.items()}
+    return {
+        "version": 1,
+        "time": time.time(),
+        "rounds": len(found[names[0]]),
+        "steps_per_round": count,
+        "world_size": world.size,
+        "precision": Precision(configs[names[0]], world.device).name,
+        "hardware": describe_hardware(world.device),
+        "versions": describe_versions(None),
+        "arms": {
+            name: {
+                "config": configuration.to_dict(configs[name]),
+                "step_s": statistics.median(found[name]),
+                "tokens_per_s": tokens[name] / statistics.median(found[name]),
+                "flops_per_token": flops_per_token(configs[name]),
+            }
+            for name in names
+        },
+        "comparisons": [
+            {
+                "group": a,
+                "against": b,
+                "flop_ratio": flops_per_token(configs[b]) / flops_per_token(configs[a]),
+                **compare(found[a], found[b]),
+            }
+            for a in names
+            for b in names
+            if a != b
+        ],
+        "control": {"group": control, **compare(found[_twin(control)], found[control])},
+    }
+
+
+def _twin(name: str) -> str:
+    return f"{name} (again)"
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def main(argv: List[str]) -> int:
+    """Run a trial and write its record; return the exit code. Every process calls this."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train.speed_trial",
+        description="Measure arms against one another. Other options are the trainer's and hold for all arms.",
+    )
+    parser.add_argument("--arm", action="append", default=[], metavar="NAME:KEY=VALUE,…", help="repeat for each arm")
+    parser.add_argument("--rounds", type=int, default=21, help=f"paired rounds, at least {MIN_ROUNDS} (default: 21)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time of a measurement, about (default: 1)")
+    arguments, others = parser.parse_known_args(argv)
+    world = None
+    try:
+        if arguments.rounds < MIN_ROUNDS:
+            raise ConfigError("rounds", arguments.rounds, f"must be at least {MIN_ROUNDS}")
+        common = configuration.from_flags(others)
+        configs = read_arms(arguments.arm, common)
+        world = join()
+        arms = [build_arm(name, config, world) for name, config in configs.items()]
+        control = list(configs)[-1]
+        arms.append(build_arm(_twin(control), configs[control], world))
+        found, count = run_trial(arms, arguments.rounds, arguments.seconds, common.seed, world)
+        record = trial_record(configs, control, found, count, world)
+        if world.is_main:
+            if common.out_dir:
+                os.makedirs(common.out_dir, exist_ok=True)
+                write_json(os.path.join(common.out_dir, FILE_NAME), record)
+                _write_outcome(common.out_dir, record)
+            _show(record)
+        return 0
+    except (ConfigError, TrainError) as error:
+        if os.environ.get("RANK", "0") == "0":
+            complain(str(error))
+        return 2 if isinstance(error, ConfigError) else 1
+    finally:
+        if world is not None:
+            world.close()
+
+
+def _write_outcome(out_dir: str, record: Dict[str, Any]) -> None:
+    """Say for the supervisor that the trial came to its end, as a training says it."""
+    outcome = {"version": 1, "status": "completed", "reason": "", "attempt": os.environ.get("OELM_ATTEMPT")}
+    outcome.update({key: record[key] for key in ("world_size", "precision", "hardware", "versions")})
+    os.makedirs(os.path.join(out_dir, ".oelm"), exist_ok=True)
+    write_json(os.path.join(out_dir, ".oelm", "outcome.json"), outcome)
+
+
+def _show(record: Dict[str, Any]) -> None:
+    for name, arm in record["arms"].items():
+        print(f"{name}: {1e3 * arm['step_s']:.1f} ms a step, {arm['tokens_per_s']:,.0f} tokens/s")
+    for entry in record["comparisons"]:
+        low, high = entry["ci95"]
+        print(
+            f"{entry['group']} / {entry['against']}: {entry['median_ratio']:.4f} "
+            f"(95 % interval {low:.4f} … {high:.4f}; by counted FLOPs {entry['flop_ratio']:.4f})"
+        )
+    low, high = record["control"]["ci95"]
+    name, ratio = record["control"]["group"], record["control"]["median_ratio"]
+    print(f"control {name} / {name}: {ratio:.4f} (95 % interval {low:.4f} … {high:.4f})")
+    print(json.dumps({"rounds": record["rounds"], "steps_per_round": record["steps_per_round"]}))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
