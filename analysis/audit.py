@@ -39,7 +39,7 @@ def arm(run: LoadedRun) -> fairness.Arm:
 
 def differences(runs: Sequence[LoadedRun], study: Study) -> list[fairness.Difference]:
     """Return what differs over the runs but the factors."""
-    return fairness.differences([arm(run) for run in runs], factors=study.factors, unequal=study.unequal)
+    return fairness.differences([arm(run) for run in runs], factors=study.factors, unequal=study.declared)
 
 
 def from_configurations(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Finding]:

@@ -1,24 +1,34 @@
-"""Owns finding runs: a study's run directories, or folders that the user names; leaves reading one to ``rundir`` and ``folders``."""
+"""Owns finding runs: a study's run directories, or folders that the user names; leaves reading one to ``rundir`` and
+``folders``.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from oelm_jobs.errors import UsageError, valid_choices
-from oelm_jobs.spec import TRAIN_PREFIX, Study
+from oelm_jobs.spec import SPEED_TRIAL, TRAIN_PREFIX, Study
 
-from . import rundir
+from . import folders, reference, rundir, speed
 from .records import LoadedRun
+from .words import Text
+
+TRIAL = "speed_trial.json"
+"""Name of the interleaved speed trial's file."""
 
 
 def load_study_runs(study: Study, folder: Path, *, at: float | None = None) -> list[LoadedRun]:
     """Read every run directory of a study below its checkpoint folder (``models/checkpoints[/<study>]``), by name."""
     if not folder.is_dir():
         return []
-    found = sorted(path for path in folder.glob(f"{TRAIN_PREFIX}*") if path.is_dir())
+    trial = TRAIN_PREFIX + SPEED_TRIAL
+    found = sorted(
+        path for path in folder.glob(f"{TRAIN_PREFIX}*") if path.is_dir() and not path.name.startswith(trial)
+    )
     return load_directories(found, study=study, at=at)
 
 
@@ -30,23 +40,86 @@ def load_directories(paths: Iterable[Path], *, study: Study, at: float | None = 
     return [rundir.load(path, now=moment, groups=tuple(groups), first_seed=first) for path in paths]
 
 
-def select(runs: Sequence[LoadedRun], names: Sequence[str]) -> list[LoadedRun]:
-    """Return the runs whose name or group is among ``names``; all without names.
+def load_folders(
+    paths: Sequence[Path], mapping: Sequence[str], study: Study | None, *, at: float | None = None
+) -> tuple[Study, list[LoadedRun]]:
+    """Read folders that the user names, the toolkit's or old ones, and return the study to report on with the runs.
+
+    ``mapping`` holds ``group=DIR`` words; such folders need not be among ``paths``. Without a study the reference
+    hypotheses H1 to H4 are asked about as many of their groups as there are.
+
+    Raises:
+        UsageError: A folder isn't there, holds no run, or a mapping is off.
+    """
+    moment = now(at)
+    mapped: dict[Path, str] = {}
+    for word in mapping:
+        group, sign, folder = word.partition("=")
+        if not sign or not group or not folder:
+            raise UsageError(f"--map {word}: give GROUP=DIR", hint="for example: --map gpt_base=old/run1")
+        if study is not None and group not in study.groups:
+            raise UsageError(
+                f"--map {word}: study {study.name} has no group {group!r}; {valid_choices(group, study.groups)}"
+            )
+        mapped |= dict.fromkeys(folders.find_runs([Path(folder)]), group)
+    found = list(dict.fromkeys([*folders.find_runs(paths), *mapped]))
+    known = tuple(study.groups) if study is not None else tuple(reference.GROUPS)
+    first = study.seeds[0] if study is not None else None
+    runs = [
+        folders.load(path, now=moment, groups=known, first_seed=first, group=mapped.get(path, "")) for path in found
+    ]
+    return study or reference.study_of(runs), runs
+
+
+def selection(study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> tuple[Study, list[LoadedRun]]:
+    """Return the runs whose name or group is among ``names``, and the study as far as it is about their groups.
 
     Raises:
         UsageError: A name fits no run.
     """
-    if not names:
-        return list(runs)
     known = {run.name for run in runs} | {run.group for run in runs}
     for name in names:
         if name not in known:
             raise UsageError(f"{name!r} names no group or run that is here; {valid_choices(name, known)}")
-    return [run for run in runs if run.name in names or run.group in names]
+    kept = [run for run in runs if run.name in names or run.group in names]
+    groups = {name: group for name, group in study.groups.items() if any(run.group == name for run in kept)}
+    asked = tuple(h for h in study.hypotheses if h.group in groups and h.against in groups)
+    return replace(study, groups=groups, hypotheses=asked), kept
+
+
+def load_trials(project: Path | None, study: Study, runs: Sequence[LoadedRun]) -> tuple[list[speed.Trial], list[Text]]:
+    """Read the speed trials of a study: beside its summary, beside its run directories, and inside them."""
+    places = [] if project is None else [summary_path(project, study).parent]
+    for run in runs:
+        beside = run.path.parent
+        places += [beside, beside / (TRAIN_PREFIX + SPEED_TRIAL)] + ([run.path] if run.path.is_dir() else [])
+    return speed.load_trials([place / TRIAL for place in dict.fromkeys(places)])
+
+
+def signature(runs: Sequence[LoadedRun]) -> tuple[object, ...]:
+    """Return something that changes when there is something new to report on."""
+    seen: list[object] = []
+    for run in runs:
+        names = ("metrics.jsonl", "experiment_result.json", "training.log") if run.path.is_dir() else ("",)
+        for path in (run.path / name if name else run.path for name in names):
+            try:
+                stat = path.stat()
+                seen.append((str(path), stat.st_size, stat.st_mtime_ns))
+            except OSError:
+                continue
+        seen.append((run.name, run.status))
+    return tuple(seen)
+
+
+def lock_path(project: Path, study: Study) -> Path:
+    """Return where a study's lock lies: beside its summary."""
+    return summary_path(project, study).with_name(f"{study.name}_lock.json")
 
 
 def output_folder(project: Path, study: Study) -> Path:
-    """Return where a study's report goes: ``experiments/analysis`` for the default one, ``experiments/<study>/analysis`` for others."""
+    """Return where a study's report goes: ``experiments/analysis`` for the default one,
+    ``experiments/<study>/analysis`` for others.
+    """
     folder = project / "experiments"
     return (folder if study.is_default else folder / study.name) / "analysis"
 

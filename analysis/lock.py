@@ -69,7 +69,7 @@ def plan_of(study: Study) -> dict[str, Any]:
         "global_batch": study.global_batch,
         "train": dict(study.train),
         "groups": {name: dict(group.factors) for name, group in study.groups.items()},
-        "unequal": dict(study.unequal),
+        "unequal": dict(study.declared),
         "hypotheses": {
             h.id: {key: value for key, value in asdict(h).items() if key not in ("id", "claim")}
             for h in study.hypotheses

@@ -51,7 +51,7 @@ def learning_rates(runs: Runs, study: Study) -> list[Finding]:
         schedule = fit(run.curve.step, run.curve.lr)
         described[run.name] = _describe(run, schedule)
     declared = next(
-        (study.unequal[key] for key in ("max_lr", "min_lr", "warmup_steps", "max_steps") if key in study.unequal), ""
+        (study.declared[key] for key in ("max_lr", "min_lr", "warmup_steps", "max_steps") if key in study.declared), ""
     )
     groups = tuple(dict.fromkeys(run.group for run in (seen[0], *differing)))
     statement = text("schedules_differ", schedules=tuple(described.values()))

@@ -81,6 +81,7 @@ class Log:
     """True where the last training loss isn't finite."""
     _step: int = -1
     _quick: re.Pattern[bytes] = _PLAIN[0]
+    _pending: list[tuple[int, float, float]] = field(default_factory=list)
     _waiting: list[tuple[int, float, float]] = field(default_factory=list)
 
     def read(self, path: Path) -> None:
@@ -175,6 +176,7 @@ class Log:
         rows = [row for row in found if row[0]]
         if not rows:
             return
+        self._join()
         self.lines += len(rows)
         try:
             steps = [int(row[0]) for row in rows]
@@ -193,7 +195,17 @@ class Log:
             for step, loss, rate, _ in rows:
                 self._line(b"Step " + step + b" | Loss: " + loss + (b" | LR: " + rate if rate else b""))
 
+    def _join(self) -> None:
+        """Add the training records that were read one by one: arrays of one row are dear."""
+        if self._pending:
+            steps, losses, rates = zip(*self._pending, strict=True)
+            self._pending = []
+            step = self._step  # a validation may have named a later one
+            self._add_train(list(steps), list(losses), list(rates))
+            self._step = step
+
     def _flush(self) -> None:
+        self._join()
         if self._waiting:
             steps, losses, ppls = (np.array(column) for column in zip(*self._waiting, strict=True))
             self._waiting = []
@@ -230,7 +242,8 @@ class Log:
             self.alike += 1
             return
         if spoken.train_loss is not None:
-            self._add_train([step], [spoken.train_loss], [spoken.lr])
+            self._step = step
+            self._pending.append((step, spoken.train_loss, spoken.lr))
         elif spoken.step is not None:
             self._step = step
         if spoken.val_loss is not None:

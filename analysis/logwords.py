@@ -102,10 +102,10 @@ def clean(raw: bytes) -> str:
 
 def read_line(line: str) -> Spoken | None:
     """Return what a cleaned line says about a step; None where it isn't about one."""
-    if "oss" not in line and "OSS" not in line:
-        return Spoken(is_progress=True) if _BAR.search(line) else None
     if _BAR.search(line):
         return Spoken(is_progress=True)
+    if "oss" not in line and "OSS" not in line:
+        return None
     start = _PREFIX.match(line)
     body = line[start.end() :] if start else line
     is_validation = "val" in body.lower()

@@ -208,17 +208,17 @@ def _freezing(factors: Mapping[str, object]) -> object:
 
 
 def _confounded(h: Hypothesis, a: Sequence[LoadedRun], b: Sequence[LoadedRun], trial: speed.Trial | None) -> list[Text]:
-    """Say so where a speed gain is larger than the operations that freezing saves."""
-    bound = speed.flop_bound(a[0], b[0])
+    """Say so where a speed gain is larger than the operations that freezing saves, a trial's beyond its uncertainty."""
+    bound = trial.bound if trial is not None and trial.bound is not None else speed.flop_bound(a[0], b[0])
     if bound is None or h.metric != "speed":
         return []
     if trial is not None:
-        ratio = math.exp(trial.estimate.mean)
+        ratio, least = math.exp(trial.estimate.mean), math.exp(trial.estimate.interval(0.05)[0])
     else:
         speeds = [[run.tokens_per_s for run in arm if run.tokens_per_s] for arm in (a, b)]
         if not (speeds[0] and speeds[1]):
             return []
-        ratio = (sum(speeds[0]) / len(speeds[0])) / (sum(speeds[1]) / len(speeds[1]))
-    if ratio <= bound:
+        ratio = least = (sum(speeds[0]) / len(speeds[0])) / (sum(speeds[1]) / len(speeds[1]))
+    if least <= max(bound, 1.0):
         return []
     return [text("speed_confounded", ratio=f"{ratio:.3f}", bound=f"{bound:.4f}")]

@@ -24,17 +24,19 @@ class Trial:
     against: str
     """The arm in the denominator."""
     estimate: statistics.Estimate
-    """Mean log ratio over the paired rounds."""
+    """Median log ratio over the paired rounds."""
     control: statistics.Estimate | None
     """The same of an arm against itself: near 0, or the trial is disturbed."""
+    bound: float | None = None
+    """Largest ratio that the counted operations allow; None where the file doesn't say."""
 
     @property
     def control_is_off(self) -> bool:
-        """True where the A/A control's 95 % interval excludes a ratio of 1 and it is more than 1 % off."""
-        if self.control is None:
+        """True where the A/A control is more than 1 % off and its 95 % interval (if its rounds make one) excludes 1."""
+        if self.control is None or abs(self.control.mean) <= 0.01:
             return False
         low, high = self.control.interval(0.025)
-        return not low <= 0 <= high and abs(self.control.mean) > 0.01
+        return math.isinf(low) or not low <= 0 <= high
 
 
 def incomparable(a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> Text | None:
@@ -114,13 +116,19 @@ def _comparisons(content: Mapping[str, Any]) -> list[Trial]:
                 Trial(
                     group=str(entry["group"]), against=str(entry["against"]), estimate=estimate,
                     control=_estimate(entry.get("control")) or control,
+                    bound=_positive(entry.get("flop_ratio")),
                 )
             )  # fmt: skip
     return trials
 
 
+def _positive(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) and value > 0 else None
+
+
 def _estimate(entry: Any) -> statistics.Estimate | None:
-    """Return the mean log ratio of an entry's ``ratios`` (one a paired round)."""
+    """Return the median log ratio of an entry's ``ratios`` (one a paired round)."""
     if not isinstance(entry, dict):
         return None
     ratios = entry.get("ratios")
@@ -128,4 +136,4 @@ def _estimate(entry: Any) -> statistics.Estimate | None:
         return None
     if not all(isinstance(r, (int, float)) and not isinstance(r, bool) and math.isfinite(r) and r > 0 for r in ratios):
         return None
-    return statistics.paired([math.log(r) for r in ratios])
+    return statistics.median([math.log(r) for r in ratios])

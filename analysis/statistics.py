@@ -27,7 +27,7 @@ class Estimate:
     count: int
     """Pairs, or the smaller number of values of the two arms."""
     method: str
-    """``paired`` or ``welch``."""
+    """``paired``, ``welch`` or ``median``."""
 
     def interval(self, alpha: float) -> tuple[float, float]:
         """Return the two one-sided bounds at error ``alpha`` each: a confidence interval of level 1 − 2·alpha."""
@@ -63,6 +63,57 @@ class Estimate:
     def p_outside(self, low: float, high: float) -> float:
         """Return the p value of the claim that the value lies outside: the better of the two one-sided tests."""
         return min(self.p_below(low), self.p_above(high))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Median(Estimate):
+    """The median of the differences of many pairs, without any assumption about the noise (Conover, "Practical
+    Nonparametric Statistics", sections 3.1 and 3.2): a disturbed round counts no more than another.
+    """
+
+    values: tuple[float, ...]
+    """The differences, rising."""
+
+    def interval(self, alpha: float) -> tuple[float, float]:
+        """Return the order statistics that bound the median with error ``alpha`` at most on each side."""
+        n, k, tail = len(self.values), 0, 0.0
+        while k < n // 2 and tail + math.comb(n, k) / 2.0**n <= alpha:
+            tail += math.comb(n, k) / 2.0**n
+            k += 1
+        return (self.values[k - 1], self.values[n - k]) if k else (-math.inf, math.inf)
+
+    def p_above(self, bound: float) -> float:
+        """Return the p value of the sign test against ``median <= bound``."""
+        return self._sign(sum(value > bound for value in self.values))
+
+    def p_below(self, bound: float) -> float:
+        """Return the p value of the sign test against ``median >= bound``."""
+        return self._sign(sum(value < bound for value in self.values))
+
+    def _sign(self, count: int) -> float:
+        n = len(self.values)
+        return sum(math.comb(n, k) for k in range(count, n + 1)) / 2.0**n
+
+
+def median(differences: Sequence[float]) -> Median:
+    """Return the median of the differences of pairs.
+
+    Raises:
+        ValueError: Fewer than two differences.
+    """
+    base = paired(differences)
+    values = sorted(differences)
+    n = len(values)
+    middle = values[n // 2] if n % 2 else (values[n // 2 - 1] + values[n // 2]) / 2
+    return Median(
+        mean=middle,
+        standard_error=base.standard_error,
+        df=base.df,
+        sd=base.sd,
+        count=n,
+        method="median",
+        values=tuple(values),
+    )
 
 
 def paired(differences: Sequence[float]) -> Estimate:

@@ -268,7 +268,9 @@ def area(run: LoadedRun, low: float, high: float) -> float | None:
         return None
     inside = x[(x > math.log(low)) & (x < math.log(high))]
     points = np.concatenate([[math.log(low)], inside, [math.log(high)]])
-    return float(np.trapezoid(np.interp(points, x, y), points) / (points[-1] - points[0]))
+    heights = np.interp(points, x, y)
+    trapezoids = (heights[1:] + heights[:-1]) / 2 * np.diff(points)
+    return float(trapezoids.sum() / (points[-1] - points[0]))
 
 
 def _token_range(groups: Groups) -> tuple[float, float]:

@@ -90,7 +90,7 @@ class Circumstances:
     notes: tuple[Text, ...] = ()
     """Further remarks for the verdict's line."""
     trial: statistics.Estimate | None = None
-    """Mean log ratio of the interleaved speed trial."""
+    """Log ratio of the interleaved speed trial."""
 
 
 def region(hypothesis: Hypothesis) -> tuple[float, float]:

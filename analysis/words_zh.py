@@ -157,7 +157,7 @@ SENTENCES: Mapping[str, str] = {
     "method_welch": "Welch t",
     "method_exact": "精确计数",
     "method_point": "点估计",
-    "method_trial": "速度试验，配对 t",
+    "method_trial": "速度试验的中位数，符号检验",
     "reason_exact": "精确计数，无需统计推断",
     "reason_one_seed": "依据点估计：仅一个种子，种子方差未知",
     "reason_inside": "区间位于规则之内",

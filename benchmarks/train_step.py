@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -179,12 +180,11 @@ def report(config: TrainConfig, sides: Sequence[Side], steps: int) -> None:
     )
     for side in sides:
         wall, cpu = statistics.median(side.wall_s), statistics.median(side.cpu_s)
+        speed = f"{tokens / wall:8,.0f} tokens/s, {flops / wall / 1e9:6.1f} GFLOP/s"
         peak = peak_flops(cpu_name(), "fp32")
         mfu = f", MFU {100 * flops / wall / peak:.1f} %" if peak else ""
-        print(
-            f"  {side.name:<10} {1e3 * wall:8.1f} ms wall, {1e3 * cpu:8.1f} ms CPU a step, {tokens / wall:8,.0f} tokens/s, "
-            f"{flops / wall / 1e9:6.1f} GFLOP/s{mfu}, peak memory {side.peak_memory_mb():6,.0f} MB"
-        )
+        memory = f"peak memory {side.peak_memory_mb():6,.0f} MB"
+        print(f"  {side.name:<10} {1e3 * wall:8.1f} ms wall, {1e3 * cpu:8.1f} ms CPU a step, {speed}{mfu}, {memory}")
     if len(sides) < 2:
         return
     ours, theirs = sides
@@ -210,8 +210,9 @@ def main() -> None:
     parser.add_argument("--frozen", action="store_true", help="this trainer as OELM with frozen Q/K")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all turns to a file")
     arguments = parser.parse_args()
+    mode = "compiled" if arguments.compile else "eager"
     print(
-        f"{cpu_name()}, {arguments.threads} thread(s), {os.getloadavg()[0]:.1f} load, {'compiled' if arguments.compile else 'eager'}"
+        f"{cpu_name()}, {arguments.threads} thread(s), {mode}, load {os.getloadavg()[0]:.1f}, PyTorch {version('torch')}"
     )
     turns = {}
     for vocab_size in arguments.vocab or [4096, 50257]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import data
-from .connections import connect
+from . import snapshot
+from .agent import rundir
+from .connections import Place, connect, interpreter, unreached
 from .errors import OelmError
 from .project import study_files
 from .spec import Study, Target
-from .study import read_study, target_path
+from .study import read_study, token_files
+from .train import config as trainer
+from .train import estimate
 
 GOOD, WARNING, BAD = "good", "warning", "bad"
 
@@ -35,59 +40,134 @@ class Finding:
 
 
 def examine(project: Path, target: Target) -> list[Finding]:
-    """Look at everything that a run on ``target`` needs.
+    """Look at everything that a run on ``target`` needs, in one round trip.
 
     Raises:
         TargetError: The target can't be reached at all.
     """
-    studies, found = [], _client()
+    studies, found = [], _client(target)
     for path in study_files(project):
         try:
             studies.append(read_study(path))
         except OelmError as error:
             found.append(Finding(what=f"study {path.stem}", verdict=BAD, found=str(error), mend=f"edit {path}"))
+    there = unreached(target, project)
+    code = Place(tree=snapshot.take(project), folder=f"{there.root}/{rundir.CONTROL}/snapshots")
     connection = connect(target, project)
+    files = {study.name: token_files(there, study) for study in studies}
     ports = sorted({group.port for study in studies for group in study.groups.values() if group.port})
-    request = {"root": connection.root, "python": connection.python, "setup": list(target.setup), "ports": ports}
-    answer = connection.call("examine", request, timeout_s=240)
-    found += [_torch(answer, target), _root(answer, connection.root), *_devices(answer)]
+    request = {
+        "root": there.root,
+        "checkpoint_root": there.checkpoint_root,
+        "python": interpreter(target) if target.host else connection.python,
+        "setup": list(target.setup),
+        "code": f"{code.folder}/{code.tree.hash}",
+        "ports": ports,
+        "files": sorted({path for pair in files.values() for path in pair}),
+    }
+    begun = time.time()
+    answer = connection.call("examine", request, trees=[code], timeout_s=1800)
+    if target.host:
+        found += [_host(answer), *_clock(answer, begun), *_tools(answer), *_logout(answer, target)]
+    found += [_torch(answer, target), *_trainer(answer, target), _root(answer), *_locks(answer), *_quota(answer)]
+    found += _devices(answer)
     for study in studies:
-        found += [_data(study, target, connection.root), _fit(study, answer)]
-    taken = answer["ports_taken"]
-    if taken:
-        listed = ", ".join(map(str, taken))
-        found.append(Finding(what="ports", verdict=WARNING, found=f"{listed} taken; a free one will be used instead"))
-    elif ports:
-        found.append(Finding(what="ports", verdict=GOOD, found=f"{', '.join(map(str, ports))} free"))
-    return found
+        found += [_data(study, target, answer["data"], files[study.name]), _fit(study, answer)]
+        found += [*_memory(study, answer), _disk(study, answer), *_wandb(study, target, answer)]
+    return found + _ports(ports, answer["ports_taken"])
 
 
-def _client() -> list[Finding]:
+def _client(target: Target) -> list[Finding]:
     version = platform.python_version()
     found = [Finding(what="python here", verdict=GOOD, found=f"{version} ({sys.executable})")]
-    if shutil.which("bash") is None:
-        found.append(Finding(what="bash", verdict=BAD, found="not found", mend="install bash: launch scripts need it"))
+    needs = (
+        {"ssh": "reaches the target", "rsync": "brings results home"} if target.host else {"bash": "runs the scripts"}
+    )
+    for name, purpose in needs.items():
+        if shutil.which(name) is None:
+            found.append(
+                Finding(what=f"{name} here", verdict=BAD, found="not found", mend=f"install {name}: it {purpose}")
+            )
     return found
+
+
+def _host(answer: Mapping[str, Any]) -> Finding:
+    words = f"{answer['user']}@{answer['host']}, Python {answer['agent_python']} for the agent, root {answer['root']}"
+    return Finding(what="host", verdict=GOOD, found=words)
+
+
+def _clock(answer: Mapping[str, Any], begun: float) -> list[Finding]:
+    """Compare the clocks: ages of heartbeats are told by the one there."""
+    off = max(begun - answer["time"], answer["time"] - time.time(), 0.0)
+    if off < 60:
+        return []
+    return [
+        Finding(
+            what="clock",
+            verdict=WARNING,
+            found=f"the clocks here and there differ by {off:.0f} s; ages and times to go will look wrong",
+            mend="let one of them keep time (NTP)",
+        )
+    ]
+
+
+def _tools(answer: Mapping[str, Any]) -> list[Finding]:
+    purposes = {"bash": "launch scripts need it", "rsync": "oelm-fetch needs it"}
+    missing = [name for name in purposes if not answer[name]]
+    if not missing:
+        return [Finding(what="bash, rsync", verdict=GOOD, found="there")]
+    return [
+        Finding(what=name, verdict=BAD, found="not found there", mend=f"install it there: {purposes[name]}")
+        for name in missing
+    ]
+
+
+def _logout(answer: Mapping[str, Any], target: Target) -> list[Finding]:
+    if not answer["ends_processes"]:
+        return []
+    return [
+        Finding(
+            what="logout",
+            verdict=BAD,
+            found="this host ends what a user leaves running at logout (KillUserProcesses): runs would not survive it",
+            mend=f"ssh {target.host} loginctl enable-linger, or ask its administrators for it",
+        )
+    ]
 
 
 def _torch(answer: Mapping[str, Any], target: Target) -> Finding:
-    torch = answer["torch"]
-    if "error" in torch:
+    trial = answer["trial"]
+    if "error" in trial:
         mend = "install torch there, or name the interpreter (python) or the set-up lines (setup) in the targets file"
-        return Finding(what="torch", verdict=BAD, found=str(torch["error"]), mend=mend)
+        return Finding(what="torch", verdict=BAD, found=str(trial["error"]), mend=mend)
     gpus = any(str(device["label"]).startswith("gpu") for device in answer["devices"])
-    found = f"{torch['torch']} on Python {torch['python']}"
-    if gpus and not torch["cuda"]:
+    found = f"{trial['torch']} on Python {trial['python']}"
+    if gpus and not trial["cuda"]:
         return Finding(
             what="torch",
             verdict=BAD,
             found=f"{found} sees no GPU, nvidia-smi does",
             mend="install a CUDA build of torch there",
         )
-    return Finding(what="torch", verdict=GOOD, found=found + (f", {torch['gpus']} GPUs" if torch["cuda"] else ", CPU"))
+    return Finding(what="torch", verdict=GOOD, found=found + (f", {trial['gpus']} GPUs" if trial["cuda"] else ", CPU"))
 
 
-def _root(answer: Mapping[str, Any], root: str) -> Finding:
+def _trainer(answer: Mapping[str, Any], target: Target) -> list[Finding]:
+    trial = answer["trial"]
+    if "trainer_error" not in trial:
+        return [] if "error" in trial else [Finding(what="trainer", verdict=GOOD, found="the project's train/ starts")]
+    return [
+        Finding(
+            what="trainer",
+            verdict=BAD,
+            found=f"the project's train/ does not start there: {trial['trainer_error']}",
+            mend=f"mend train/, or give {target.name} another interpreter or set-up",
+        )
+    ]
+
+
+def _root(answer: Mapping[str, Any]) -> Finding:
+    root = answer["root"]
     if answer["writable"]:
         return Finding(
             what="root", verdict=BAD, found=answer["writable"], mend=f"make {root} writable, or set root of the target"
@@ -98,6 +178,26 @@ def _root(answer: Mapping[str, Any], root: str) -> Finding:
             what="disk", verdict=WARNING, found=f"{free:.1f} GB free at {root}", mend="make room: checkpoints need it"
         )
     return Finding(what="disk", verdict=GOOD, found=f"{free:.1f} GB free at {root}")
+
+
+def _locks(answer: Mapping[str, Any]) -> list[Finding]:
+    if not answer["locks"]:
+        return []
+    return [
+        Finding(
+            what="locks",
+            verdict=BAD,
+            found=f"files below the root can't be locked ({answer['locks']}): claims would not hold",
+            mend="set root (or checkpoint_root) of the target to a local disk",
+        )
+    ]
+
+
+def _quota(answer: Mapping[str, Any]) -> list[Finding]:
+    return [
+        Finding(what="quota", verdict=BAD, found=f"over its limit: {line}", mend="free some: oelm-clean, or by hand")
+        for line in answer["quota"]
+    ]
 
 
 def _devices(answer: Mapping[str, Any]) -> list[Finding]:
@@ -123,27 +223,29 @@ def _devices(answer: Mapping[str, Any]) -> list[Finding]:
     return found
 
 
-def _data(study: Study, target: Target, root: str) -> Finding:
-    what = f"data of {study.name}"
-    folder = Path(target_path(target, root, str(study.train["data_path"]))).parent
+def _data(study: Study, target: Target, rows: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> Finding:
+    what, tokens = f"data of {study.name}", 0
+    folder = Path(paths[0]).parent
     make = "oelm-data demo" if folder.name == "demo" else f"oelm-data make TEXT... --output {folder}"
-    if not folder.is_dir():
-        return Finding(what=what, verdict=BAD, found=f"no folder {folder}", mend=f"make it: {make}")
-    try:
-        manifest = data.check(folder)
-    except OelmError as error:
-        return Finding(what=what, verdict=BAD, found=str(error), mend=error.hint or f"make it anew: {make}")
-    if manifest is None:
+    if target.host:
+        make = f"oelm-submit --target {target.name} --send-data"
+    vocabulary = int(study.train["vocab_size"])
+    for path in paths:
+        row = rows[path]
+        wrong = str(row.get("error", ""))
+        if not wrong and (row["size"] == 0 or row["size"] % 2):
+            wrong = f"{row['size']} bytes are not uint16 token ids"
+        listed = ((row["manifest"] or {}).get("files") or {}).get(Path(path).name)
+        if not wrong and isinstance(listed, dict) and listed.get("sha256") != row["sha256"]:
+            wrong = "differs from its manifest"
+        if wrong:
+            return Finding(what=what, verdict=BAD, found=f"{path}: {wrong}", mend=f"make or send it: {make}")
+        if int(row.get("largest", 0)) >= vocabulary:
+            found = f"{path} holds id {row['largest']}, vocab_size is {vocabulary}"
+            return Finding(what=what, verdict=BAD, found=found, mend=f"edit {study.path}")
+        tokens += row["size"] // 2
+    if not rows[paths[0]]["manifest"]:
         return Finding(what=what, verdict=WARNING, found=f"{folder} has no manifest: its content can't be checked")
-    vocab = manifest.tokenizer.vocab_size
-    if vocab > int(study.train["vocab_size"]):
-        return Finding(
-            what=what,
-            verdict=BAD,
-            found=f"{vocab} token ids, vocab_size is {study.train['vocab_size']}",
-            mend=f"edit {study.path}",
-        )
-    tokens = sum(file.tokens for file in manifest.files.values())
     return Finding(what=what, verdict=GOOD, found=f"{tokens:,} tokens agree with their manifest")
 
 
@@ -159,3 +261,60 @@ def _fit(study: Study, answer: Mapping[str, Any]) -> Finding:
             mend=f"change gpus in {study.path}",
         )
     return Finding(what=what, verdict=GOOD, found=f"at most {most} of {have} at a time")
+
+
+def _runs(study: Study) -> list[tuple[str, trainer.TrainConfig]]:
+    """Return the study's groups with a configuration of one process each."""
+    found = []
+    for group in study.groups.values():
+        own = study.global_batch // (group.world_size * int(study.train["gradient_accumulation_steps"]))
+        values = {**study.train, **group.factors, "seed": 0, "batch_size": own}
+        found.append((group.name, trainer.from_dict({key: v for key, v in values.items() if v is not None})))
+    return found
+
+
+def _memory(study: Study, answer: Mapping[str, Any]) -> list[Finding]:
+    memory = [int(device["memory_mb"]) for device in answer["devices"] if device.get("memory_mb")]
+    if not memory:
+        return []
+    needs = {name: estimate.training_bytes(config) for name, config in _runs(study)}
+    name = max(needs, key=lambda group: needs[group])
+    found = f"about {needs[name] / 1e9:.1f} GB for group {name}; the smallest GPU has {min(memory) / 1024:.0f} GB"
+    what = f"memory for {study.name}"
+    if needs[name] > min(memory) * 2**20:
+        mend = f"raise gradient_accumulation_steps in {study.path}"
+        return [Finding(what=what, verdict=WARNING, found=found, mend=mend)]
+    return [Finding(what=what, verdict=GOOD, found=found)]
+
+
+def _disk(study: Study, answer: Mapping[str, Any]) -> Finding:
+    need = len(study.seeds) * sum(estimate.checkpoint_disk_bytes(config) for _, config in _runs(study))
+    found = f"all its checkpoints take up to {need / 1e9:.2f} GB, {answer['disk_free'] / 1e9:.1f} GB are free"
+    what = f"disk for {study.name}"
+    if need > answer["disk_free"]:
+        mend = f"lower keep_last or keep_every in {study.path}, or make room (oelm-clean)"
+        return Finding(what=what, verdict=BAD, found=found, mend=mend)
+    return Finding(what=what, verdict=GOOD, found=found)
+
+
+def _wandb(study: Study, target: Target, answer: Mapping[str, Any]) -> list[Finding]:
+    if not study.train.get("use_wandb") or "error" in answer["trial"]:
+        return []
+    what = f"W&B of {study.name}"
+    if not answer["trial"]["wandb"]:
+        return [
+            Finding(what=what, verdict=WARNING, found="not installed; runs go on without", mend="pip install wandb")
+        ]
+    online = os.environ.get("WANDB_MODE") == "online" and "WANDB_MODE" in target.env
+    if online and not answer["wandb_login"] and "WANDB_API_KEY" not in target.env:
+        return [Finding(what=what, verdict=BAD, found="WANDB_MODE is online, nobody is logged in", mend="wandb login")]
+    return [
+        Finding(what=what, verdict=GOOD, found="online" if online else "offline; oelm-fetch brings its folders home")
+    ]
+
+
+def _ports(wanted: Sequence[int], taken: Sequence[int]) -> list[Finding]:
+    if taken:
+        listed = ", ".join(map(str, taken))
+        return [Finding(what="ports", verdict=WARNING, found=f"{listed} taken; a free one will be used instead")]
+    return [Finding(what="ports", verdict=GOOD, found=f"{', '.join(map(str, wanted))} free")] if wanted else []

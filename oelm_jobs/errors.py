@@ -6,6 +6,7 @@ OelmError
 │   └── UnfairError       the groups would differ in more than the factors
 ├── PreflightError        the target can't run this as it stands; nothing was queued
 ├── TargetError           the target can't be reached or answers nonsense
+│   ├── NotReached        not just now: another try may succeed, and nothing was done there
 │   └── UnknownAnswer     it may or may not have accepted: never resubmit on this alone
 ├── StoreError            the client's own index can't be used
 ├── RunFailed             a run that was waited for failed
@@ -53,6 +54,10 @@ class TargetError(OelmError):
     """The target can't be reached or answers nonsense."""
 
     exit_code = 3
+
+
+class NotReached(TargetError):
+    """The target can't be reached just now; nothing was done there, and another try may succeed."""
 
 
 class UnknownAnswer(TargetError):

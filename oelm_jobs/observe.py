@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .agent import rundir
 from .connections import connect
@@ -38,12 +38,19 @@ class View:
     """Target to the reason why it couldn't be asked; its runs keep their last state."""
     at: float
     """When this was put together, Unix seconds."""
+    hosts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Target to its devices, queue and free disk (agent/probe.py), where they were asked for."""
 
 
-def refresh(store: Store, project: Path, runs: Iterable[StoredRun], *, also_final: bool = False) -> View:
-    """Ask the targets about runs that may have moved, once each, and store what they answer.
+def refresh(
+    store: Store, project: Path, runs: Iterable[StoredRun], *, also_final: bool = False, hosts: Collection[str] = ()
+) -> View:
+    """Ask the targets about runs that may have moved, once each and side by side, and store what they answer.
 
     A target that can't be asked changes no state.
+
+    Args:
+        hosts: Names of targets that are asked about their devices, queue and disk in the same round trip.
     """
     from .targets import load_targets
 
@@ -54,19 +61,49 @@ def refresh(store: Store, project: Path, runs: Iterable[StoredRun], *, also_fina
         if also_final or not run.state.is_final:
             moving.setdefault(run.target, []).append(run)
     targets = load_targets(project) if moving else {}
-    observed: dict[tuple[str, str], StoredRun] = {}
+    settled: dict[str, list[StoredRun]] = {}
     for name, theirs in moving.items():
         try:
             if name not in targets:
                 raise TargetError(f"target {name!r} is in no targets file any more")
-            settled = _settle(store, project, targets[name], theirs)
-            for known in _observe(store, project, targets[name], settled):
-                observed[known.study, known.name] = known
+            settled[name] = _settle(store, project, targets[name], theirs)
         except TargetError as error:
             unreachable[name] = str(error)
+    observed: dict[tuple[str, str], StoredRun] = {}
+    answers: dict[str, Mapping[str, Any]] = {}
+
+    def ask(name: str) -> None:
+        asked = {run.run_dir: run.token for run in settled[name] if run.state is not State.PLANNED}
+        try:
+            if asked or name in hosts:
+                answers[name] = scheduler(connect(targets[name], project)).poll(asked, host=name in hosts)
+        except TargetError as error:
+            unreachable[name] = str(error)
+
+    _side_by_side(ask, list(settled))
+    for name, theirs in settled.items():
+        if name not in unreachable:
+            answer = answers.get(name)
+            for known in _remember(store, theirs, answer) if answer else theirs:
+                observed[known.study, known.name] = known
     return View(
-        runs=tuple(observed.get((run.study, run.name), run) for run in runs), unreachable=unreachable, at=time.time()
+        runs=tuple(observed.get((run.study, run.name), run) for run in runs),
+        unreachable=unreachable,
+        at=time.time(),
+        hosts={name: answer for name, answer in answers.items() if name in hosts},
     )
+
+
+def _side_by_side(ask: Callable[[str], None], names: Sequence[str]) -> None:
+    """Ask several targets at once: one that does not answer must not keep the others waiting."""
+    if len(names) < 2:
+        for name in names:
+            ask(name)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(min(16, len(names))) as pool:
+        list(pool.map(ask, names))
 
 
 def _settle(store: Store, project: Path, target: Target, runs: list[StoredRun]) -> list[StoredRun]:
@@ -88,13 +125,12 @@ def _settle(store: Store, project: Path, target: Target, runs: list[StoredRun]) 
     return [run for run in found if run is not None]
 
 
-def _observe(store: Store, project: Path, target: Target, runs: list[StoredRun]) -> list[StoredRun]:
-    asked = [run for run in runs if run.state is not State.PLANNED]
-    if not asked:
-        return runs
-    answer = scheduler(connect(target, project)).poll([run.run_dir for run in asked])
+def _remember(store: Store, runs: list[StoredRun], answer: Mapping[str, Any]) -> list[StoredRun]:
+    """Store what a target answered about its runs; return them as they stand then."""
     rows, seen = [], {}
-    for run in asked:
+    for run in runs:
+        if run.state is State.PLANNED:
+            continue
         row = dict(answer["runs"][run.run_dir])
         state, reason = State(row.pop("state")), str(row.pop("reason") or "")
         if row.get("absent") and run.reason.startswith(NOT_SUBMITTED):

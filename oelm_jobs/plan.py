@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import fairness
-from .agent import rundir
-from .connections import Connection, connect
+from . import fairness, sbatch
+from .agent import rundir, slurm_submit
+from .connections import Connection, connect, interpreter, unreached
 from .fairness import Difference
+from .sbatch import MAX_ARRAY
+from .schedulers import Job
 from .snapshot import Snapshot
 from .spec import Run, Study, Target
 from .study import command, plan_runs, scientific
@@ -56,15 +59,21 @@ def make_plan(
     mode: str = SEQUENTIAL,
     stop_on_failure: bool = False,
     data_hash: str = "",
+    offline: bool = False,
 ) -> Plan:
-    """Resolve a study into runs and check that their comparison is fair. Needs no data, no GPU and no network.
+    """Resolve a study into runs and check that their comparison is fair. Needs no data and no GPU.
+
+    Args:
+        offline: Don't reach the target: its relative paths are shown below ``~``.
 
     Raises:
         UsageError: A group or an override doesn't exist.
         UnfairError: The groups would differ in more than the study declares.
+        TargetError: The target can't be reached.
     """
-    root = connect(target, project).root
-    runs = plan_runs(study, target, root, groups=groups, seeds=seeds, tag=tag, overrides=overrides, data_hash=data_hash)
+    there = unreached(target, project) if offline else connect(target, project).resolved
+    root = there.root
+    runs = plan_runs(study, there, root, groups=groups, seeds=seeds, tag=tag, overrides=overrides, data_hash=data_hash)
     arms = [
         fairness.Arm(
             group=run.group,
@@ -73,8 +82,9 @@ def make_plan(
             execution={"world_size": run.world_size, "batch_size": run.train["batch_size"]},
         )
         for run in runs
+        if run.trial is None
     ]
-    differences = fairness.check(arms, factors=study.factors, unequal=study.unequal)
+    differences = fairness.check(arms, factors=study.factors, unequal=study.declared)
     return Plan(
         project=project,
         study=study,
@@ -126,41 +136,95 @@ def render(
     *,
     live: bool = False,
     extended: Mapping[str, Any] | None = None,
-) -> dict[str, str]:
-    """Return the launch scripts by run directory.
+    max_array: int = MAX_ARRAY,
+) -> list[Job]:
+    """Return what is to be sent: a script for each run, or for each array of runs where Slurm decides.
 
     Args:
         extended: By run name, what a run is the continuation of.
-        live: Let the scripts run the code in the project's folder as it is (what a dry run prints, which sends no
-            snapshot).
+        live: Nothing is sent: on this machine let the scripts run the code in the project's folder as it is.
+        max_array: Most runs of an array.
+
+    Raises:
+        ConfigurationError: The target's options don't fit the runs, or a template is broken.
     """
-    from .render import script
     from .snapshot import agent
 
     control = f"{plan.root}/{rundir.CONTROL}"
-    supervisor = [connection.python, f"{control}/agent/{agent().hash}"]
+    python = interpreter(plan.target) if live and plan.target.host else connection.python
+    supervisor = [python, f"{control}/agent/{agent().hash}"]
     code, note = f"{control}/snapshots/{snapshot.hash}", ""
-    if live:
-        supervisor = [connection.python, "-m", "oelm_jobs.agent"]
+    if live and plan.target.host:
+        note = f"Not submitted: oelm-submit --target {plan.target.name} sends this, and the code it names."
+    elif live:
+        supervisor = [python, "-m", "oelm_jobs.agent"]
         code, note = (
             str(plan.project),
             "Not submitted: this runs the code in its folder as it is; oelm-submit runs a snapshot of it.",
         )
-    scripts = {}
-    for position, run in enumerate(runs):
-        after = runs[position - 1].run_dir if plan.mode == SEQUENTIAL and position else None
-        scripts[run.run_dir] = script(
+    words: dict[str, Any] = {"python": python, "supervisor": supervisor, "code": code, "note": note}
+    lane = [None, *(run.run_dir for run in runs)] if plan.mode == SEQUENTIAL else [None] * len(runs)
+    records = [
+        {**record(plan, run, token, snapshot, after), "extended_from": (extended or {}).get(run.name)}
+        for run, after in zip(runs, lane, strict=False)
+    ]
+    if plan.target.slurm is not None:
+        return _slurm_jobs(plan, runs, token, records, words, live=live, max_array=max_array)
+    from .render import script
+
+    scripts = [
+        script(plan.project, plan.target, run, known, command=command(run, python), **words)
+        for run, known in zip(runs, records, strict=True)
+    ]
+    return [
+        Job(run_dirs=(run.run_dir,), token=token, script=text, position=position, name=run.name)
+        for position, (run, text) in enumerate(zip(runs, scripts, strict=True))
+    ]
+
+
+def _slurm_jobs(
+    plan: Plan,
+    runs: Sequence[Run],
+    token: str,
+    records: Sequence[Mapping[str, Any]],
+    words: Mapping[str, Any],
+    *,
+    live: bool,
+    max_array: int,
+) -> list[Job]:
+    """Return scripts with headers for sbatch; several runs that don't wait for each other share one."""
+    from .render import slurm_script
+
+    folder = plan.root if live else f"{plan.root}/{rundir.CONTROL}/{slurm_submit.FOLDER}"
+    own = {"scheduler": "slurm", **sbatch.supervision(plan.target)}
+    by_run = {run.name: {**known, **own} for run, known in zip(runs, records, strict=True)}
+    largest = 2 * max((len(json.dumps(known)) for known in records[:10]), default=0)
+    sequential = plan.mode == SEQUENTIAL
+    jobs = []
+    for batch in sbatch.batches(runs, token, sequential=sequential, limit=max_array, run_bytes=largest):
+        stem = f"{token}.{batch.position}"
+        fate = "" if live else str(slurm_submit.file_of(plan.root, token, batch.position, slurm_submit.FATE))
+        script = slurm_script(
             plan.project,
             plan.target,
-            run,
-            {**record(plan, run, token, snapshot, after), "extended_from": (extended or {}).get(run.name)},
-            command=command(run, connection.python),
-            python=connection.python,
-            supervisor=supervisor,
-            code=code,
-            note=note,
+            batch.runs,
+            [{**by_run[run.name], "fate": fate} for run in batch.runs],
+            commands=[command(run, words["python"]) for run in batch.runs],
+            header=sbatch.header(plan.target, batch.runs, name=batch.name, folder=folder, stem=stem),
+            **words,
         )
-    return scripts
+        run_dirs = tuple(run.run_dir for run in batch.runs)
+        jobs.append(
+            Job(
+                run_dirs=run_dirs,
+                token=token,
+                script=script,
+                position=batch.position,
+                name=batch.name,
+                after=batch.after,
+            )
+        )
+    return jobs
 
 
 def expected_seconds(store: Store, plan: Plan) -> dict[str, float]:

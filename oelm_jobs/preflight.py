@@ -11,29 +11,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from . import data
+from .connections import Connection, connect
 from .errors import DataError, PreflightError
 from .plan import Plan
 from .spec import Run, Study, Target
-from .study import target_path
+from .study import token_files
+from .targets import LOCAL
 from .train import config as trainer
 from .train import estimate
 
 NOTHING = "nothing was queued"
 
 
-def data_hash(target: Target, root: str, study: Study) -> str:
-    """Check the study's token files on this machine and return the hash over both.
+def data_hash(target: Target, project: Path, study: Study) -> str:
+    """Check the study's token files where they are, and return the hash over both.
 
     Files that agree with their manifest are believed; without one they are read whole.
 
     Raises:
-        PreflightError: One is missing or damaged, or holds ids beyond the vocabulary.
+        PreflightError: One is missing or damaged, or holds ids beyond the vocabulary, or others than the project's.
     """
-    train = Path(target_path(target, root, str(study.train["data_path"])))
-    named = study.train.get("val_data_path")
-    val = Path(target_path(target, root, str(named))) if named else train.with_name("val.bin")
-    return hashlib.sha256("\n".join(_token_hash(path, study) for path in (train, val)).encode()).hexdigest()
+    connection = connect(target, project)
+    paths = token_files(connection.resolved, study)
+    if not target.host:
+        hashes = [_token_hash(Path(path), study) for path in paths]
+    else:
+        hashes = _hashes_there(connection, paths, project, study)
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def _token_hash(path: Path, study: Study) -> str:
@@ -59,13 +66,66 @@ def _token_hash(path: Path, study: Study) -> str:
             f"{path}: has {size} bytes, its manifest says {listed.size}; {NOTHING}",
             hint=f"check it: oelm-data check {path.parent}",
         )
-    if manifest.tokenizer.vocab_size > vocab_size:
+    _check_vocabulary(str(path), manifest, study)
+    return listed.sha256
+
+
+def _check_vocabulary(path: str, manifest: data.Manifest, study: Study) -> None:
+    if manifest.tokenizer.vocab_size > int(study.train["vocab_size"]):
         raise PreflightError(
             f"{path}: made with {manifest.tokenizer.vocab_size} token ids, but {study.path} says"
-            f" vocab_size = {vocab_size}; {NOTHING}",
+            f" vocab_size = {study.train['vocab_size']}; {NOTHING}",
             hint="set vocab_size in [train] to the data's",
         )
-    return listed.sha256
+
+
+def _hashes_there(connection: Connection, paths: Sequence[str], project: Path, study: Study) -> list[str]:
+    """Let the target look at token files; return their hashes."""
+    name = connection.target.name
+    rows = connection.call("data", {"root": connection.root, "files": list(paths)}, timeout_s=1800)["files"]
+    here = token_files(connect(LOCAL, project).resolved, study)
+    return [_hash_there(name, path, rows[path], Path(mine), study) for path, mine in zip(paths, here, strict=True)]
+
+
+def _hash_there(name: str, path: str, row: Mapping[str, Any], mine: Path, study: Study) -> str:
+    """Judge what a target says of a token file that is ``mine`` in the project."""
+    if "error" in row:
+        raise PreflightError(
+            f"{name}: {path}: {row['error']}; {NOTHING}",
+            hint=f"send the project's: oelm-submit --target {name} --send-data; or name the folder that holds it there:"
+            f' data = {{ "{Path(str(study.train["data_path"])).parent}" = "/..." }} in the targets file',
+        )
+    size = int(row["size"])
+    if size == 0 or size % 2:
+        raise PreflightError(f"{name}: {path}: {size} bytes are not uint16 token ids; {NOTHING}")
+    vocab_size = int(study.train["vocab_size"])
+    if int(row.get("largest", 0)) >= vocab_size:
+        raise PreflightError(
+            f"{name}: {path}: holds id {row['largest']}, the vocabulary's last id is {vocab_size - 1}; {NOTHING}"
+        )
+    if row["manifest"]:
+        try:
+            _check_vocabulary(f"{name}: {path}", msgspec.convert(row["manifest"], data.Manifest), study)
+        except msgspec.ValidationError as error:
+            raise PreflightError(f"{name}: the manifest beside {path} can't be read: {error}; {NOTHING}") from error
+    known = _listed_here(mine)
+    if known and known != row["sha256"]:
+        raise PreflightError(
+            f"{name}: {path} holds other data than {mine} of this project; {NOTHING}",
+            hint=f"runs would be compared over different data: remove or rename one of them, then --send-data,"
+            f' or give another folder in data of target "{name}"',
+        )
+    return str(row["sha256"])
+
+
+def _listed_here(path: Path) -> str:
+    """Return the hash that the project's own manifest gives a token file; empty where there is none."""
+    try:
+        manifest = data.read_manifest(path.parent)
+    except DataError:
+        return ""
+    listed = manifest.files.get(path.name) if manifest else None
+    return listed.sha256 if listed else ""
 
 
 def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> None:
@@ -80,7 +140,8 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> 
     """
     devices = answer["devices"]
     for run in runs:
-        _check_devices(plan, run, devices)
+        if plan.target.slurm is None:  # Slurm grants devices, and says what it never can
+            _check_devices(plan, run, devices)
         _check_memory(plan, run, devices)
     need = sum(estimate.checkpoint_disk_bytes(_config(run)) for run in runs)
     free = int(answer["disk_free"])

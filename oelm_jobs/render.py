@@ -1,4 +1,4 @@
-"""Owns launch scripts: which template, which variables, how they are quoted; leaves the decisions in them to workflow.
+"""Owns launch scripts: which template, which variables, how they are quoted; leaves the decisions in them to plan.
 
 Templates are looked up in the project's ``templates/`` first, then in the installed package, and override each
 other's blocks.
@@ -15,11 +15,12 @@ from typing import Any
 
 import jinja2
 
+from . import sbatch
 from .agent import rundir
 from .errors import ConfigurationError
 from .spec import Run, Target
 
-TEMPLATES = {"local": "launch.sh.j2"}
+TEMPLATES = {"local": "launch.sh.j2", "ssh": "launch.sh.j2", "slurm": "slurm.sh.j2"}
 """Kind of target to the template of its launch script."""
 
 
@@ -67,20 +68,75 @@ def script(
     Raises:
         ConfigurationError: A template of the project is broken (names file and line).
     """
+    return _print(
+        project,
+        target,
+        run=run,
+        runs=[run],
+        command=list(command),
+        python=python,
+        supervisor=list(supervisor),
+        code=code,
+        record=json.dumps(record, ensure_ascii=False, indent=1),
+        header=[],
+        note=note,
+    )
+
+
+def slurm_script(
+    project: Path,
+    target: Target,
+    runs: Sequence[Run],
+    records: Sequence[Mapping[str, Any]],
+    *,
+    commands: Sequence[Sequence[str]],
+    header: Sequence[str],
+    python: str,
+    supervisor: Sequence[str],
+    code: str,
+    note: str = "",
+) -> str:
+    """Return the script of a Slurm job: of one run, or of an array, whose tasks pick their record by their index.
+
+    Args:
+        records: The runs' records.
+        commands: The runs' commands; an array's script has them in the records.
+        header: Options of sbatch, one a line.
+
+    Raises:
+        ConfigurationError: A template of the project is broken (names file and line).
+    """
+    if len(runs) == 1:
+        record = json.dumps(records[0], ensure_ascii=False, indent=1)
+    else:
+        several = [{**known, "command": list(words)} for known, words in zip(records, commands, strict=True)]
+        shared, rests = sbatch.shared_part(several)
+        lines = ",\n".join(json.dumps(rest, ensure_ascii=False) for rest in rests)
+        record = f'{{"shared": {json.dumps(shared, ensure_ascii=False)},\n"runs": [\n{lines}\n]}}'
+    return _print(
+        project,
+        target,
+        run=runs[0],
+        runs=list(runs),
+        command=list(commands[0]) if len(runs) == 1 else [],
+        python=python,
+        supervisor=list(supervisor),
+        code=code,
+        record=record,
+        header=list(header),
+        note=note,
+    )
+
+
+def _print(project: Path, target: Target, **values: Any) -> str:
+    name = target.template or TEMPLATES[target.kind]
     try:
-        template = environment(project).get_template(TEMPLATES[target.kind])
-        return template.render(
-            run=run,
-            target=target,
-            command=list(command),
-            python=python,
-            supervisor=list(supervisor),
-            code=code,
-            record=json.dumps(record, ensure_ascii=False, indent=1),
-            claim_fd=rundir.CLAIM_FD,
-            note=note,
-        )
+        return environment(project).get_template(name).render(target=target, claim_fd=rundir.CLAIM_FD, **values)
+    except jinja2.TemplateNotFound as error:
+        raise ConfigurationError(
+            f"target {target.name}: template {error.name!r} is neither in {project / 'templates'} nor the toolkit's own"
+        ) from error
     except jinja2.TemplateSyntaxError as error:
         raise ConfigurationError(f"{error.filename or error.name}: line {error.lineno}: {error.message}") from error
     except jinja2.UndefinedError as error:
-        raise ConfigurationError(f"template {TEMPLATES[target.kind]}: {error.message}") from error
+        raise ConfigurationError(f"template {name}: {error.message}") from error

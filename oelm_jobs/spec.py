@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+SPEED_TRIAL = "speed_trial"
+"""Name (and group) of a study's speed trial, which is a run like any other but trains nothing."""
 TRAIN_PREFIX = "exp_"
 """What a run's directory name begins with; the run's name follows."""
 
@@ -103,6 +105,16 @@ class Hypothesis:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpeedTrial:
+    """How long a speed trial measures."""
+
+    rounds: int
+    """Paired rounds, at least 15."""
+    seconds: float
+    """Length of one measurement of one arm, about, in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """One file in ``jobs/``."""
 
@@ -132,8 +144,35 @@ class Study:
     """How often a crashed run is started again by its supervisor."""
     target_loss: float | None = None
     """Validation loss (nats) to which time and tokens are counted; the report picks one where it is None."""
+    speed_trial: SpeedTrial | None = None
+    """How the arms of the speed hypothesis are timed side by side before training; None: they are not."""
     tuned: tuple[str, ...] = ()
     """Train keys that were tuned for each group with equal budgets; they may differ."""
+
+    @property
+    def declared(self) -> dict[str, str]:
+        """Keys that may differ over groups, with the reason: declared unequal, or tuned for each group."""
+        return {**dict.fromkeys(self.tuned, "tuned for each group with equal budgets"), **self.unequal}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm:
+    """What a target says of its Slurm."""
+
+    sbatch: Mapping[str, str | None] = field(default_factory=dict)
+    """Long options of sbatch, word for word, in the file's order; None for a switch."""
+    login_shell: bool = False
+    """Whether scripts run in a login shell, which is where clusters make ``module`` known."""
+    requeue: bool = True
+    """Whether a run that was preempted or reached its time limit starts again by itself."""
+    warning_s: int = 120
+    """So long before its time limit a run is told to write a checkpoint; 0 for never."""
+    max_timeouts: int = 100
+    """How often one job may start again after its time limit."""
+    max_parallel: int = 0
+    """Most runs of an array at a time; 0 for as many as the cluster gives."""
+    poll_s: float = 30.0
+    """How old the queue that commands share may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +195,20 @@ class Target:
     """Names of environment variables that are passed on."""
     host: str = ""
     """Alias of ~/.ssh/config or host name; empty means this machine."""
+    user: str = ""
+    """Login name there; what ~/.ssh/config says where empty."""
+    port: int = 0
+    """Port of its SSH server; what ~/.ssh/config says where 0."""
+    connection: str = "fabric"
+    """How it is reached: ``fabric``, or ``openssh`` (one login for all commands, which second factors need)."""
+    checkpoint_root: str = ""
+    """Folder of the run directories; ``<root>/models/checkpoints`` where empty."""
+    gpus_per_run: int = 0
+    """A quota: every run takes so many GPUs, whatever its group says, with the same global batch; 0 for none."""
+    template: str = ""
+    """Name of the template of its scripts in the project's ``templates/``; the kind's own where empty."""
+    slurm: Slurm | None = None
+    """Where Slurm decides when runs start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +245,10 @@ class Run:
     """How often a crash is retried."""
     fingerprint: str
     """Hash of what makes the run scientifically itself; empty while the data's hash isn't known (dry run)."""
+    trial: SpeedTrial | None = None
+    """Of a speed trial: how long it measures; None for a training."""
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of a speed trial: the factors of each arm, which take turns on the same devices; empty for a training."""
 
     @property
     def world_size(self) -> int:

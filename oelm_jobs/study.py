@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,18 @@ def load_study(project: Path, name: str | None = None) -> Study:
     raise UsageError(f"no study {name!r} in {project / 'jobs'}; {valid_choices(name, [p.stem for p in files])}")
 
 
-def run_directory(root: Path, study: Study, run_name: str) -> Path:
+def run_directory(root: Path, study: Study, run_name: str, checkpoint_root: str = "") -> Path:
     """Return where a run lies below a project's or a target's root (docs/run-directory.md)."""
-    return checkpoint_folder(root, study) / (spec.TRAIN_PREFIX + run_name)
+    return checkpoint_folder(root, study, checkpoint_root) / (spec.TRAIN_PREFIX + run_name)
 
 
-def checkpoint_folder(root: Path, study: Study) -> Path:
-    """Return the folder of a study's run directories."""
-    folder = root / "models" / "checkpoints"
+def checkpoint_folder(root: Path, study: Study, checkpoint_root: str = "") -> Path:
+    """Return the folder of a study's run directories.
+
+    Args:
+        checkpoint_root: Takes the place of ``<root>/models/checkpoints`` where a target names another folder.
+    """
+    folder = Path(checkpoint_root) if checkpoint_root else root / "models" / "checkpoints"
     return folder if study.is_default else folder / study.name
 
 
@@ -101,6 +106,7 @@ def read_study(path: Path) -> Study:
     if max_retries < 0:
         raise top.error("max_retries", "must not be negative", value=max_retries)
     target_loss = top.take("target_loss", float, 0.0)
+    speed_trial = _read_speed_trial(top.take_section("speed_trial")) if "speed_trial" in top else None
     tuned = top.take_list("tuned", str, ())
     for key in tuned:
         if key not in trainer.keys_of_kind("scientific") or key in factors:
@@ -111,6 +117,8 @@ def read_study(path: Path) -> Study:
     groups = _read_groups(top.take_section("groups", required=True), factors, global_batch, train)
     unequal = _read_unequal(top.take_section("unequal"))
     hypotheses = _read_hypotheses(top.take_section("hypotheses"), groups)
+    if speed_trial and all(hypothesis.metric != "speed" for hypothesis in hypotheses):
+        raise top.error("speed_trial", "needs a hypothesis with metric = 'speed', whose groups it times")
     top.finish()
     return Study(
         name=path.stem,
@@ -126,8 +134,19 @@ def read_study(path: Path) -> Study:
         hypotheses=hypotheses,
         max_retries=max_retries,
         target_loss=target_loss or None,
+        speed_trial=speed_trial,
         tuned=tuned,
     )
+
+
+def _read_speed_trial(section: tomlfile.Section) -> spec.SpeedTrial:
+    trial = spec.SpeedTrial(rounds=section.take("rounds", int, 21), seconds=section.take("seconds", float, 1.0))
+    if trial.rounds < 15:
+        raise section.error("rounds", "must be at least 15: fewer pairs decide nothing", value=trial.rounds)
+    if trial.seconds <= 0:
+        raise section.error("seconds", "must be above zero", value=trial.seconds)
+    section.finish()
+    return trial
 
 
 def _check_name(section: tomlfile.Section, what: str, name: str, also_refused: str = "") -> None:
@@ -165,6 +184,8 @@ def _read_groups(
     groups: dict[str, Group] = {}
     for name in section.keys_left():
         _check_name(section, "a group's name", name)
+        if name == spec.SPEED_TRIAL:
+            raise section.error(name, "is what the study's speed trial is called")
         if re.search(r"-s\d+$", name):
             raise section.error(name, "a group's name can't end like a seed (-s43)")
         table = section.take_section(name)
@@ -332,14 +353,16 @@ def plan_runs(
             if groups and group.name not in groups:
                 continue
             name = run_name(study, group.name, seed, tag)
-            run_dir = str(run_directory(Path(root), study, name))
+            run_dir = str(run_directory(Path(root), study, name, target.checkpoint_root))
             accumulation = int(train["gradient_accumulation_steps"])
+            pinned = seed == study.seeds[0] and target.slurm is None  # Slurm grants GPUs by number
+            gpus = target.gpus_per_run or (group.gpus if pinned else group.world_size)
+            world_size = gpus if isinstance(gpus, int) else len(gpus)
             values = {**train, **group.factors, "seed": seed, "out_dir": run_dir, "resume": "auto"}
-            values["batch_size"] = _batch_size(global_batch, group.world_size, accumulation, name)
+            values["batch_size"] = _batch_size(global_batch, world_size, accumulation, name)
             values["data_path"] = target_path(target, root, str(values["data_path"]))
             if values.get("val_data_path"):
                 values["val_data_path"] = target_path(target, root, str(values["val_data_path"]))
-            pinned = seed == study.seeds[0]
             runs.append(
                 Run(
                     name=name,
@@ -350,7 +373,7 @@ def plan_runs(
                     tag=tag,
                     target=target.name,
                     run_dir=run_dir,
-                    gpus=group.gpus if pinned else group.world_size,
+                    gpus=gpus,
                     port=group.port,
                     global_batch=global_batch,
                     factors=dict(group.factors),
@@ -359,7 +382,39 @@ def plan_runs(
                     fingerprint=fingerprint(values, global_batch, data_hash) if data_hash else "",
                 )
             )
-    return runs
+    trial = _speed_trial(study, runs)
+    return [trial, *runs] if trial is not None else runs
+
+
+def _speed_trial(study: Study, runs: Sequence[Run]) -> Run | None:
+    """Return the run that times the arms of the speed hypothesis on the devices of the first of them.
+
+    None where the study has no trial, or where not both arms are among the runs of the first seed.
+    """
+    if study.speed_trial is None:
+        return None
+    claim = next(hypothesis for hypothesis in study.hypotheses if hypothesis.metric == "speed")
+    first = {run.group: run for run in runs if run.seed == study.seeds[0]}
+    if claim.group not in first or claim.against not in first:
+        return None
+    like = first[claim.group]
+    name = run_name(study, spec.SPEED_TRIAL, like.seed, like.tag)
+    train = {key: value for key, value in like.train.items() if key not in study.factors}
+    train["out_dir"] = like.run_dir[: -len(like.name)] + name
+    arms = {group: dict(first[group].factors) for group in (claim.group, claim.against)}
+    content = json.dumps([like.fingerprint, arms, like.world_size], sort_keys=True)
+    return replace(
+        like,
+        name=name,
+        group=spec.SPEED_TRIAL,
+        label="Speed trial",
+        run_dir=train["out_dir"],
+        factors={},
+        train=train,
+        arms=arms,
+        trial=study.speed_trial,
+        fingerprint=hashlib.sha256(content.encode()).hexdigest() if like.fingerprint else "",
+    )
 
 
 def _override(study: Study, overrides: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -402,6 +457,13 @@ def target_path(target: Target, root: str, path: str) -> str:
     return path if path.startswith("/") else f"{root}/{path}"
 
 
+def token_files(target: Target, study: Study) -> tuple[str, str]:
+    """Return the study's training and validation file as ``target`` (its paths absolute) sees them."""
+    train = target_path(target, target.root, str(study.train["data_path"]))
+    named = study.train.get("val_data_path")
+    return train, target_path(target, target.root, str(named)) if named else str(Path(train).with_name("val.bin"))
+
+
 def scientific(train: Mapping[str, Any], global_batch: int) -> dict[str, Any]:
     """Return the keys of a resolved configuration that make a run scientifically itself, seed included."""
     keys = {key: train[key] for key in trainer.keys_of_kind("scientific") if key in train}
@@ -423,4 +485,11 @@ def command(run: Run, python: str = "python") -> list[str]:
         for key, value in run.train.items()
         if value is not None and (key in ALWAYS_TOLD or value != trainer.FIELDS[key].default)
     }
+    if run.trial is not None:
+        arms = ["--rounds", str(run.trial.rounds), "--seconds", f"{run.trial.seconds:g}"]
+        for name, factors in run.arms.items():
+            settings = [word.lstrip("-") for word in trainer.to_flags(factors)]
+            pairs = [f"{key}={value}" for key, value in zip(settings[::2], settings[1::2], strict=True)]
+            arms += ["--arm", f"{name}:{','.join(pairs)}"]
+        return [*launcher, "-m", "train.speed_trial", *arms, *trainer.to_flags(told)]
     return [*launcher, "-m", "train", *trainer.to_flags(told)]

@@ -1,11 +1,55 @@
-"""Owns bringing results home and knowing that they are whole; leaves which runs, and saying so, to workflow."""
+"""Owns bringing results home and knowing that they are whole: staging, verification, placing; leaves which runs, and
+how the other machine is reached, to fetch.
+
+A file gets its final name only when it is complete and its hash is the one that was announced. Until then it lies in a
+staging folder on the same disk, where the next try goes on with it. What was fetched is recorded beside the run, so
+that files that haven't changed are neither transferred nor hashed again. Placed files are not forced to the disk: after
+a power failure their size and time tell, and they are fetched again.
+"""
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import posixpath
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .agent import result, rundir
+from .errors import NotReached, TargetError
+from .rsync import NETWORK_CODES, SOME_FAILED, Transfer
+
+STAGING = ".oelm-fetch"
+"""Folder beside run directories for what has not arrived whole."""
+RECORD = "fetched.json"
+"""Control file at home: what was fetched, from where."""
+IDLE_S = 60.0
+"""Without a byte for so long a transfer is ended and begun anew."""
+PIECE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One file as the target announces it."""
+
+    name: str
+    """Path within the run directory."""
+    size: int
+    """Bytes; of a growing file those that the hash covers."""
+    sha256: str
+    """Hexadecimal."""
+    grows: bool
+    """Whether it is appended to while the run trains."""
+    content: bytes | None = None
+    """What is in it, where it came with the announcement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,18 +64,34 @@ class Verified:
     """Listed files that are missing or differ."""
     has_manifest: bool
     """False before a run is over."""
+    elsewhere: tuple[str, ...] = ()
+    """Listed files that were not fetched, as asked."""
+
+
+# What is at home ------------------------------------------------------------------------------------------------------
+
+
+def record(run_dir: Path) -> dict[str, Any]:
+    """Return what was fetched into a run directory (``origin``, ``target``, ``files``, ``left``); empty for a run of
+    this machine.
+    """
+    return rundir.read_json(rundir.control(run_dir, RECORD)) or {}
 
 
 def verify(run_dir: Path) -> Verified:
-    """Compare a run directory with its manifest: presence, sizes and SHA-256.
+    """Compare a run directory with its manifest: presence, sizes and SHA-256, all read anew.
 
     A name in the manifest that leads out of the run directory counts as damaged.
     """
     manifest = rundir.read_json(run_dir / rundir.MANIFEST)
     entries = manifest.get("files", []) if manifest else []
-    damaged = []
+    left = {str(file["name"]) for file in record(run_dir).get("left", [])}
+    damaged, elsewhere = [], []
     for entry in entries:
         path = run_dir / str(entry["name"])
+        if entry["name"] in left and not os.path.lexists(path):
+            elsewhere.append(str(entry["name"]))
+            continue
         inside = not path.is_symlink() and path.resolve().is_relative_to(run_dir.resolve())
         if (
             not inside
@@ -45,4 +105,281 @@ def verify(run_dir: Path) -> Verified:
         size=sum(int(entry["size"]) for entry in entries),
         damaged=tuple(damaged),
         has_manifest=manifest is not None,
+        elsewhere=tuple(elsewhere),
     )
+
+
+def is_here(run_dir: Path, item: Item, known: Mapping[str, Any], *, again: bool = False) -> bool:
+    """Tell whether a file is at home as announced.
+
+    Args:
+        known: The record's entry for it; a file that looks as it did when it was verified is believed.
+        again: Hash it all the same.
+    """
+    path = run_dir / item.name
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    if path.is_symlink() or not path.is_file() or found.st_size != item.size:
+        return False
+    if not again and known.get("sha256") == item.sha256 and known.get("seen") == [found.st_size, found.st_mtime_ns]:
+        return True
+    return result.sha256(path) == item.sha256
+
+
+def seen(path: Path) -> list[int]:
+    """Return by what a file is recognised as unchanged."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def set_aside(run_dir: Path) -> Path:
+    """Move a run directory at home to ``.archive`` beside it, as the target has done with its own; return its place."""
+    folder = run_dir.parent / ".archive"
+    folder.mkdir(exist_ok=True)
+    place = folder / f"{run_dir.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 1000000}"
+    run_dir.rename(place)
+    return place
+
+
+def safe_name(name: str) -> bool:
+    """Tell whether an announced name can only lie inside the run directory; other names are a hostile server's."""
+    parts = name.split("/")
+    if not name or name.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\0" in name:
+        return False
+    own = rundir.CONTROL + "/" + RECORD
+    return name != own and (parts[0] != rundir.CONTROL or len(parts) == 2)
+
+
+# Arriving -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Arrival:
+    """A file on its way: where it lies there, in staging and at last; hashed as it arrives."""
+
+    source: str
+    """Absolute path on the target."""
+    staged: Path
+    """Where rsync writes it."""
+    place: Path
+    """Its final name."""
+    item: Item
+
+    def __post_init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self.read = 0
+        """Bytes hashed so far."""
+        self.is_placed = False
+        """True once it has its final name."""
+
+    def follow(self) -> int:
+        """Hash what has arrived since the last time, at most a piece; return how much that was.
+
+        rsync only ever appends here, so what is there stays as it is.
+        """
+        try:
+            with open(self.staged, "rb") as file:
+                file.seek(self.read)
+                piece = file.read(min(PIECE_BYTES, self.item.size - self.read))
+        except OSError:
+            return 0
+        self._digest.update(piece)
+        self.read += len(piece)
+        return len(piece)
+
+    @property
+    def is_whole(self) -> bool:
+        """True when it is there to its announced length with the announced content."""
+        return self.read == self.item.size and self._digest.hexdigest() == self.item.sha256
+
+    @property
+    def is_wrong(self) -> bool:
+        """True when it is there to its announced length with another content."""
+        return self.read == self.item.size and self._digest.hexdigest() != self.item.sha256
+
+    def start_over(self) -> None:
+        """Throw away what has arrived."""
+        with contextlib.suppress(OSError):
+            self.staged.unlink()
+        self.__post_init__()
+
+
+class Staging:
+    """The folder for what has not arrived whole, used by one fetch at a time."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        """Take it; waits for another fetch to end.
+
+        Raises:
+            TargetError: It can't be made.
+        """
+        self.path = folder / STAGING
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise TargetError(f"{self.path}: can't be written: {error}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say("another fetch into this project is at work; waiting for it")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._end_orphan()
+
+    @property
+    def _orphan(self) -> Path:
+        return self.path / "rsync.json"
+
+    def _end_orphan(self) -> None:
+        """End the rsync of a fetch that was killed: two must not write the same file."""
+        identity = rundir.Identity.from_json(rundir.read_json(self._orphan))
+        if identity is not None and identity.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(identity.pid, 15)
+            deadline = time.monotonic() + 5
+            while identity.is_alive():
+                if time.monotonic() > deadline:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(identity.pid, 9)
+                time.sleep(0.02)
+        self._orphan.unlink(missing_ok=True)
+
+    def arrival(self, source: str, place: Path, item: Item) -> Arrival:
+        """Return a file's way home; what has arrived of another content under its name is thrown away."""
+        staged = self.path / "files" / source.lstrip("/")
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        mark = staged.with_name(f".{staged.name}.for")
+        arrival = Arrival(source=source, staged=staged, place=place, item=item)
+        wanted = "growing" if item.grows else item.sha256
+        if not mark.exists() or mark.read_text(encoding="ascii") != wanted:
+            arrival.start_over()
+            mark.write_text(wanted, encoding="ascii")
+        if staged.is_symlink() or (staged.exists() and not staged.is_file()):
+            raise TargetError(f"{staged} is no plain file", hint=f"look at it, then remove {self.path}")
+        if item.grows and not staged.exists() and place.is_file() and place.stat().st_size <= item.size:
+            shutil.copyfile(place, staged)  # rsync sends what has been appended since
+        if staged.exists() and staged.stat().st_size > item.size and not item.grows:
+            arrival.start_over()
+        return arrival
+
+    def transfer(
+        self,
+        arrivals: Sequence[Arrival],
+        shell: Sequence[str] | None,
+        host: str,
+        remote: str,
+        advance: Callable[[int], None],
+    ) -> None:
+        """Let rsync bring files into staging, and hash them as they come.
+
+        Args:
+            shell: Words of the remote shell; None where the target is this machine.
+            remote: Path of rsync there.
+            advance: Is told how many bytes more are here and hashed.
+
+        Raises:
+            NotReached: The connection broke, or nothing moved for too long; what has arrived stays.
+            TargetError: rsync can't do it at all.
+        """
+        source = f"{host}:/" if shell else "/"
+        transfer = Transfer(
+            source, f"{self.path / 'files'}/", [a.source.lstrip("/") for a in arrivals], shell=shell, remote=remote
+        )
+        rundir.write_json(self._orphan, rundir.identify(transfer.process.pid).to_json(), durable=False)
+        idle_since, code, said = time.monotonic(), 0, ""
+        try:
+            while not transfer.is_over():
+                moved = sum(arrival.follow() for arrival in arrivals if arrival.read < arrival.item.size)
+                advance(moved)
+                if moved:
+                    idle_since = time.monotonic()
+                elif time.monotonic() - idle_since > IDLE_S:
+                    raise NotReached(f"nothing came from {host or 'the target'} for {IDLE_S:.0f} s")
+                else:
+                    time.sleep(0.02)
+        finally:
+            code, said = transfer.end()
+            self._orphan.unlink(missing_ok=True)
+            for arrival in arrivals:
+                while moved := arrival.follow():
+                    advance(moved)
+        if code in NETWORK_CODES:
+            raise NotReached(f"the transfer from {host or 'the target'} broke off: {said or f'rsync exit code {code}'}")
+        if code not in (0, *SOME_FAILED):
+            raise TargetError(f"rsync from {host or 'the target'}: {said or f'exit code {code}'}", hint=_mend(said))
+
+    def close(self) -> None:
+        """Leave it; an empty one is removed."""
+        files = self.path / "files"
+        if files.is_dir() and not any(path.is_file() and not path.name.endswith(".for") for path in files.rglob("*")):
+            shutil.rmtree(files, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _mend(said: str) -> str:
+    if "is your shell clean" in said or "protocol version mismatch" in said:
+        return "the login shell there prints something where there is no terminal: make its start-up files quiet"
+    return ""
+
+
+# Placing --------------------------------------------------------------------------------------------------------------
+
+
+def place_content(run_dir: Path, item: Item) -> None:
+    """Write a file that came with the announcement under its final name.
+
+    Raises:
+        TargetError: It is not what was announced.
+    """
+    assert item.content is not None
+    if hashlib.sha256(item.content).hexdigest() != item.sha256:
+        raise TargetError(f"{item.name} of {run_dir.name} arrived damaged")
+    path = run_dir / item.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(item.content)
+    temporary.replace(path)
+
+
+def place_arrival(arrival: Arrival) -> None:
+    """Give a verified file its final name.
+
+    Raises:
+        TargetError: Staging holds something that is no plain file.
+    """
+    assert arrival.is_whole
+    if arrival.staged.is_symlink() or not arrival.staged.is_file():
+        raise TargetError(f"{arrival.staged} is no plain file")
+    if arrival.staged.stat().st_size > arrival.item.size:
+        os.truncate(arrival.staged, arrival.item.size)  # grew on after it was looked at: what is hashed counts
+    arrival.staged.chmod(0o644)
+    arrival.place.parent.mkdir(parents=True, exist_ok=True)
+    arrival.staged.replace(arrival.place)
+    arrival.staged.with_name(f".{arrival.staged.name}.for").unlink(missing_ok=True)
+    arrival.is_placed = True
+
+
+def write_record(run_dir: Path, content: Mapping[str, Any]) -> None:
+    """Remember what was fetched."""
+    rundir.control(run_dir, "").mkdir(parents=True, exist_ok=True)
+    rundir.write_json(rundir.control(run_dir, RECORD), dict(content), durable=False)
+
+
+def items(rows: Sequence[Mapping[str, Any]]) -> Iterator[Item]:
+    """Return announced files as items.
+
+    Raises:
+        TargetError: One would lie outside of its run directory, or is not described as agreed.
+    """
+    for row in rows:
+        try:
+            name, size, digest = str(row["name"]), int(row["size"]), str(row["sha256"])
+            content = base64.b64decode(row["content"], validate=True) if "content" in row else None
+            grows = bool(row["grows"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise TargetError(f"the target announces a file in words that aren't understood: {error}") from error
+        if not safe_name(name) or size < 0:
+            raise TargetError(f"the target announces {json.dumps(name)}: refused, it isn't inside the run directory")
+        yield Item(name=posixpath.normpath(name), size=size, sha256=digest, grows=grows, content=content)

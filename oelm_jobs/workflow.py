@@ -1,5 +1,5 @@
-"""Owns what a command makes happen: submit · cancel · logs · fetch · rebuild; leaves looking to observe, printing to
-the command line.
+"""Owns what a command makes happen: submit · cancel · logs · rebuild; leaves looking to observe, bringing results home
+to fetch, printing to the command line.
 
 A submission's intent and token are in the store before anything is sent. Where the answer stays unknown (the client
 was killed, no reply came) observe settles the token with the target; nothing is ever sent again on a guess.
@@ -11,7 +11,7 @@ import base64
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from .connections import connect
 from .errors import ConfigurationError, TargetError, UnknownAnswer
 from .observe import NOT_SUBMITTED, refresh
 from .plan import Plan, record, render
-from .schedulers import Job, Scheduler, scheduler
+from .sbatch import MAX_ARRAY
+from .schedulers import Scheduler, scheduler, silent
 from .spec import Run, State, Target
 from .store import ACCEPTED, REFUSED, UNKNOWN, Store, StoredRun
-from .sync import Verified, verify
 from .targets import load_target
 
 AGAIN, RERUN, EXTEND = "again", "rerun", "extend"
@@ -116,7 +116,7 @@ def _another_configuration(run: Run, changes: dict[str, str]) -> ConfigurationEr
     )
 
 
-def submit(plan: Plan, store: Store, how: str = AGAIN) -> list[Submitted]:
+def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None] = silent) -> list[Submitted]:
     """Submit a plan's runs, each at most once; return what became of each.
 
     Runs that are under way or done are left alone; cancelled, failed and lost ones go on from their last checkpoint.
@@ -124,6 +124,7 @@ def submit(plan: Plan, store: Store, how: str = AGAIN) -> list[Submitted]:
     Args:
         how: AGAIN, RERUN (a run that is over is archived and starts over) or EXTEND (a finished run goes on to more
             steps).
+        say: Is told what is waited for.
 
     Raises:
         PreflightError: The target can't run it; nothing was queued.
@@ -131,9 +132,12 @@ def submit(plan: Plan, store: Store, how: str = AGAIN) -> list[Submitted]:
         UnknownAnswer: The launch may or may not have arrived; ``oelm-status`` finds out.
     """
     host = scheduler(connect(plan.target, plan.project))
-    refresh(store, plan.project, store.runs(plan.project, plan.study.name), also_final=True)
+    known = store.runs(plan.project, plan.study.name)
+    view = refresh(store, plan.project, known, also_final=True, hosts=[plan.target.name])
     wanted = _wanted(plan, store, how)
-    preflight.check_target(plan, wanted, host.poll([], host=True) if wanted else {"devices": (), "disk_free": 0})
+    there = (view.hosts.get(plan.target.name) or host.poll({}, host=True)) if wanted else {}
+    if wanted:
+        preflight.check_target(plan, wanted, there)
     token = f"oelm-{secrets.token_hex(8)}"
     code = snapshot.take(plan.project)
     choice = _Choice(how)
@@ -149,7 +153,8 @@ def submit(plan: Plan, store: Store, how: str = AGAIN) -> list[Submitted]:
         lambda known: choice(known, by_name[known.name]),
     )
     if taken:
-        _send(plan, store, host, taken, token, code, choice)
+        max_array = int(there.get("site", {}).get("max_array", MAX_ARRAY))
+        _send(plan, store, host, taken, token, code, choice, say=say, max_array=max_array)
     stored = {known.name: known.state for known in store.runs(plan.project, plan.study.name)}
     return [
         Submitted(run=run, state=stored.get(run.name, State.UNKNOWN), note=choice.left.get(run.name, ""))
@@ -165,7 +170,16 @@ def _wanted(plan: Plan, store: Store, how: str) -> list[Run]:
 
 
 def _send(
-    plan: Plan, store: Store, host: Scheduler, runs: Sequence[Run], token: str, code: snapshot.Snapshot, choice: _Choice
+    plan: Plan,
+    store: Store,
+    host: Scheduler,
+    runs: Sequence[Run],
+    token: str,
+    code: snapshot.Snapshot,
+    choice: _Choice,
+    *,
+    say: Callable[[str], None],
+    max_array: int,
 ) -> None:
     """Put code and runs on the target and remember its answer."""
     connection = connect(plan.target, plan.project)
@@ -174,9 +188,8 @@ def _send(
             host.archive([run.run_dir for run in runs if run.run_dir in choice.archived])
         connection.keep_tree(snapshot.agent(), f"{plan.root}/{rundir.CONTROL}/agent")
         connection.keep_tree(code, f"{plan.root}/{rundir.CONTROL}/snapshots")
-        scripts = render(plan, runs, token, code, connection, extended=choice.extended)
-        jobs = [Job(run_dir=run.run_dir, token=token, script=scripts[run.run_dir]) for run in runs]
-        answer = host.submit(jobs, token)
+        jobs = render(plan, runs, token, code, connection, extended=choice.extended, max_array=max_array)
+        answer = host.submit(jobs, token, say)
     except UnknownAnswer as error:
         store.answer(token, UNKNOWN)
         error.hint = error.hint or "whether it arrived is found out by: oelm-status"
@@ -188,10 +201,13 @@ def _send(
             store.answer(token, REFUSED, states={run.run_dir: refused for run in runs})
         raise
     states = dict.fromkeys((*answer.accepted, *answer.busy), (State.QUEUED, ""))
+    states |= {run_dir: (State.FAILED, f"{NOT_SUBMITTED}: {words}") for run_dir, words in answer.refused.items()}
     store.answer(token, ACCEPTED, states=states, handle=answer.handle)
     for run in runs:
         if run.run_dir in answer.busy:
             choice.left[run.name] = "a live execution has its claim already"
+        if run.run_dir in answer.refused:
+            choice.left[run.name] = f"was not accepted: {answer.refused[run.run_dir]}"
 
 
 def cancel(store: Store, project: Path, runs: Sequence[StoredRun]) -> dict[str, str]:
@@ -204,27 +220,46 @@ def cancel(store: Store, project: Path, runs: Sequence[StoredRun]) -> dict[str, 
     for name in dict.fromkeys(run.target for run in runs):
         theirs = [run for run in runs if run.target == name]
         host = scheduler(connect(load_target(project, name), project))
-        answers = host.cancel([run.run_dir for run in theirs])
+        answers = host.cancel({run.run_dir: run.token for run in theirs})
         done.update({run.name: answers[run.run_dir] for run in theirs})
     refresh(store, project, runs, also_final=True)
     return done
 
 
-def read_log(project: Path, run: StoredRun, name: str, *, offset: int | None, lines: int) -> tuple[bytes, int, int]:
-    """Return (content, offset of its beginning, size of the whole) of a piece of one of a run's logs.
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A piece of one of a run's logs."""
+
+    content: bytes
+    begin: int
+    """Where it begins, in bytes."""
+    size: int
+    """Bytes of the whole log."""
+    state: State
+    """Where the run stood before the log was read, as its files say."""
+    reason: str
+    """Why."""
+
+
+def read_log(
+    project: Path, run: StoredRun, name: str, *, offset: int | None, lines: int, wait_s: float = 0.0
+) -> Piece:
+    """Return a piece of one of a run's logs.
 
     Args:
         offset: Where to begin in bytes; None means ``lines`` lines before the end.
+        wait_s: How long the target may wait for more to be written.
     """
     connection = connect(load_target(project, run.target), project)
-    answer = connection.call("log", {"run_dir": run.run_dir, "name": name, "offset": offset, "lines": lines})
-    return base64.b64decode(answer["content"]), int(answer["offset"]), int(answer["size"])
-
-
-def fetch(project: Path, run: StoredRun) -> Verified:
-    """Bring a run home (one of this machine is there already) and check it against its manifest."""
-    load_target(project, run.target)
-    return verify(Path(run.run_dir))
+    request = {"run_dir": run.run_dir, "name": name, "offset": offset, "lines": lines, "wait_s": wait_s}
+    answer = connection.call("log", request, timeout_s=60 + wait_s)
+    return Piece(
+        content=base64.b64decode(answer["content"]),
+        begin=int(answer["offset"]),
+        size=int(answer["size"]),
+        state=State(answer["state"]),
+        reason=str(answer["reason"] or ""),
+    )
 
 
 def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,10 +91,9 @@ def test_a_cancelled_run_is_resumed_from_its_checkpoint_by_submitting_it_again(o
 
 
 def test_the_dry_run_prints_the_reference_study_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    root = tmp_path / "clone"
-    subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(root)], check=True)
-    for name in ("jobs", "templates"):
-        subprocess.run(["cp", "-r", str(REPOSITORY / name), str(root)], check=True)
+    root = tmp_path / "project"
+    for name in ("jobs", "templates", "train"):
+        shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     before = sorted(str(path) for path in tmp_path.rglob("*"))
     environment = {**os.environ, "OELM_STATE_DIR": str(tmp_path / "state"), "PYTHONDONTWRITEBYTECODE": "1"}
     argv = [sys.executable, "-c", "from oelm_jobs.cli.submit import main; main()", "--dry-run"]
@@ -114,7 +114,7 @@ def test_the_dry_run_prints_the_reference_study_and_leaves_nothing_behind(tmp_pa
             assert f"--nproc_per_node {size} --master_port {port} -m train --model_type {model}" in text
     assert "16 sequences per step = 4 per GPU (--batch_size) x 4 processes" in plan
     assert "Group C: OELM-Freeze" in plan and "unequal   world_size" in plan
-    assert script.count("#!/usr/bin/env bash") == 3
+    assert script.count("#!/usr/bin/env bash") == 4
     assert json.loads(run("--json"))["executed"] is False
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
 

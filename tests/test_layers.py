@@ -14,6 +14,8 @@ from tests.support import REPOSITORY
 ROWS = [
     ["cli"],
     ["workflow"],
+    ["send", "clean"],
+    ["fetch", "terminal"],
     ["observe", "preflight", "doctor"],
     ["plan"],
     ["analysis"],
@@ -34,6 +36,7 @@ ROWS = [
         "corpus",
         "tokenizer",
     ],
+    ["sbatch", "rsync"],
     ["spec", "tomlfile", "language", "train", "text"],
     ["errors", "agent", "atomic"],
 ]

@@ -64,11 +64,12 @@ def test_the_reference_study_is_the_default_and_resolves_as_documented() -> None
     assert reference.name == "qk_freeze" and reference.is_default
     runs = study.plan_runs(reference, targets.LOCAL, "/root/of/target")
     assert [(run.name, run.gpus, run.port, run.train["batch_size"]) for run in runs] == [
+        ("speed_trial", (0, 1, 2, 3), 29502, 4),
         ("gpt_base", (0, 1), 29500, 8),
         ("oelm_no_freeze", (2, 3), 29501, 8),
         ("oelm_freeze", (0, 1, 2, 3), 29502, 4),
     ]
-    assert runs[0].run_dir == "/root/of/target/models/checkpoints/exp_gpt_base"
+    assert runs[1].run_dir == "/root/of/target/models/checkpoints/exp_gpt_base"
 
 
 def test_later_seeds_take_any_gpus_and_names_of_their_own() -> None:
@@ -76,7 +77,7 @@ def test_later_seeds_take_any_gpus_and_names_of_their_own() -> None:
     runs = study.plan_runs(reference, targets.LOCAL, "/r", groups=["oelm_freeze"], seeds=[42, 43], tag="lr")
     assert [(run.name, run.gpus) for run in runs] == [("oelm_freeze-lr", (0, 1, 2, 3)), ("oelm_freeze-s43-lr", 4)]
     demo = study.load_study(REPOSITORY, "demo")
-    assert study.plan_runs(demo, targets.LOCAL, "/r")[0].run_dir == "/r/models/checkpoints/demo/exp_gpt_base"
+    assert study.plan_runs(demo, targets.LOCAL, "/r")[1].run_dir == "/r/models/checkpoints/demo/exp_gpt_base"
 
 
 def test_the_fingerprint_depends_on_science_alone() -> None:
@@ -86,7 +87,7 @@ def test_the_fingerprint_depends_on_science_alone() -> None:
         options = {"data_hash": "d", **options}
         return [run.fingerprint for run in study.plan_runs(reference, targets.LOCAL, root, **options)]  # type: ignore[arg-type]
 
-    assert len(set(prints())) == 3
+    assert len(set(prints())) == 4
     assert prints() == prints(root="/elsewhere") == prints(tag="t", overrides={"log_interval": "7"})
     assert prints() != prints(data_hash="other")
     assert prints() != prints(tag="t", overrides={"max_lr": "1e-3"})
@@ -162,3 +163,25 @@ def test_data_paths_follow_the_targets_mapping() -> None:
     assert study.target_path(target, "/r", "data/tiny_stories/train.bin") == "/shared/ts/train.bin"
     assert study.target_path(target, "/r", "data/other/train.bin") == "/r/data/other/train.bin"
     assert study.target_path(target, "/r", "/abs/train.bin") == "/abs/train.bin"
+
+
+def test_the_speed_trial_times_both_arms_of_its_hypothesis_at_the_real_world_size() -> None:
+    reference = study.load_study(REPOSITORY)
+    trial = study.plan_runs(reference, targets.LOCAL, "/r")[0]
+    words = " ".join(study.command(trial))
+    assert "--nproc_per_node 4" in words and "-m train.speed_trial --rounds 21 --seconds 1" in words
+    assert "--arm oelm_freeze:model_type=oelm,freeze_qk=true" in words
+    assert "--arm oelm_no_freeze:model_type=oelm,freeze_qk=false" in words
+    assert trial.run_dir == "/r/models/checkpoints/exp_speed_trial"
+    alone = study.plan_runs(reference, targets.LOCAL, "/r", groups=["oelm_freeze"])
+    assert [run.name for run in alone] == ["oelm_freeze"], "one arm alone can't be compared"
+    assert "speed_trial" not in [run.name for run in study.plan_runs(reference, targets.LOCAL, "/r", seeds=[43])]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("speed_trial = { rounds = 3 }", "at least 15"), ("speed_trial = { round = 15 }", "did you mean 'rounds'")],
+)
+def test_a_trial_that_decides_nothing_is_refused(tmp_path: Path, line: str, expected: str) -> None:
+    with pytest.raises(ConfigurationError, match=expected):
+        study.read_study(written(tmp_path, line + "\n" + TINY_STUDY))

@@ -306,7 +306,7 @@ def test_a_set_up_that_fails_later_is_not_hidden_by_an_older_end(root: Path) -> 
 
 def test_a_submission_may_have_more_runs_than_low_descriptors(root: Path) -> None:
     runs = [make_run(root, f"r{i}") for i in range(130)]
-    script = "#!/bin/bash\nexec sleep 5\n"
+    script = "#!/bin/bash\nexec sleep 600\n"
     requests = [{"run_dir": run.run_dir, "token": "t", "script": script} for run in runs]
     answer = launch.launch({"root": str(root), "token": "t", "runs": requests})
     assert set(answer["runs"].values()) == {"started"}
@@ -341,6 +341,7 @@ def test_a_supervisor_is_small_and_sleeps(root: Path) -> None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
 
+    wait_until(lambda: _settled(pids), "them to go to sleep")
     before = [ticks(pid) for pid in pids]
     switches = [_switches(pid) for pid in pids]
     time.sleep(5)
@@ -351,5 +352,11 @@ def test_a_supervisor_is_small_and_sleeps(root: Path) -> None:
         assert int(size.split()[1]) < 25 * 1024, size
 
 
+def _settled(pids: list[int]) -> bool:
+    before = [_switches(pid) for pid in pids]
+    time.sleep(1)
+    return before == [_switches(pid) for pid in pids]
+
+
 def _switches(pid: int) -> list[str]:
-    return [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "voluntary_ctxt" in line]
+    return [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "ctxt_switches" in line]

@@ -7,6 +7,7 @@ set -eu
 
 # command        Debian package
 list='
+chromium         chromium
 git              git
 ip               iproute2
 make             make

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any, ContextManager, List
+from typing import Any, ContextManager, List, Tuple
 
 import torch
 from torch import nn
@@ -34,11 +34,14 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
     ]
-    settings: Any = {"lr": config.max_lr, "betas": (config.beta1, config.beta2)}
-    try:
-        return torch.optim.AdamW(groups, fused=True, **settings)
-    except (RuntimeError, TypeError):  # fused AdamW came to CPUs with PyTorch 2.4
-        return torch.optim.AdamW(groups, **settings)
+    # Fused AdamW came to CPUs with PyTorch 2.4; before, it is accepted there and fails at the first step.
+    fused = all(p.is_cuda for p in trainable) or torch_version() >= (2, 4)
+    return torch.optim.AdamW(groups, lr=config.max_lr, betas=(config.beta1, config.beta2), fused=fused)
+
+
+def torch_version() -> Tuple[int, ...]:
+    """Return PyTorch's major and minor version."""
+    return tuple(int(part) for part in str(torch.__version__).split(".")[:2])
 
 
 def trainable_parameters(optimizer: torch.optim.Optimizer) -> List[nn.Parameter]:

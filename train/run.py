@@ -79,6 +79,7 @@ def main(config: TrainConfig, warnings: List[str]) -> int:
     except (TrainError, RuntimeError) as error:
         complain(str(error))
         return EXIT_FAILED
+    memory.keep_freed_memory()
     records = Records(out_dir if world.is_main else None, quiet=not world.is_main)
     outcome = Outcome(records, config, world)
     session = _Session(config, world, records, outcome)

@@ -37,7 +37,7 @@ def splitmix64(start: int, count: int) -> np.ndarray:
     (Steele et al., "Fast splittable pseudorandom number generators", OOPSLA 2014.)
     """
     with np.errstate(over="ignore"):
-        z = np.uint64(start) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+        z: np.ndarray = np.uint64(start) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from typing import List
+from typing import Any, Dict, List
 
 VERBS = {
     "launch": "launch",
@@ -15,11 +15,31 @@ VERBS = {
     "cancel": "cancel",
     "archive": "archive",
     "find": "archive",
+    "data": "tokens",
+    "expect": "tokens",
+    "accept": "tokens",
+    "inventory": "inventory",
+    "remove": "inventory",
     "log": "probe",
     "probe": "probe",
     "examine": "examine",
+    "slurm_submit": "slurm_submit",
+    "slurm_settle": "slurm_submit",
+    "slurm_poll": "slurm_state",
+    "slurm_cancel": "slurm_cancel",
+    "slurm_archive": "slurm_cancel",
 }
 """Verb to the module that answers it with a function of the verb's name; ``supervise`` reads its own arguments."""
+
+
+REFUSED = 3
+"""Exit code of a verb that certainly did nothing."""
+
+
+def answer(verb: str, request: Dict[str, Any]) -> Dict[str, Any]:
+    """Let a verb's module answer a request."""
+    reply = getattr(importlib.import_module("." + VERBS[verb], __package__), verb)(request)
+    return dict(reply)
 
 
 def main(argv: List[str]) -> int:
@@ -35,8 +55,14 @@ def main(argv: List[str]) -> int:
     if verb not in VERBS:
         print("unknown verb %r; valid: supervise, %s" % (verb, ", ".join(sorted(VERBS))), file=sys.stderr)
         return 2
-    module = importlib.import_module("." + VERBS[verb], __package__)
-    json.dump(getattr(module, verb)(json.load(sys.stdin)), sys.stdout)
+    try:
+        reply = answer(verb, json.load(sys.stdin))
+    except Exception as error:
+        if not getattr(error, "is_refusal", False):
+            raise
+        print(error, file=sys.stderr)
+        return REFUSED
+    json.dump(reply, sys.stdout)
     return 0
 
 

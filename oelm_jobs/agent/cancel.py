@@ -80,7 +80,7 @@ def _kill_all(run_dir: str) -> None:
         attempts = list(end.get("attempts", []))
         if start and all(attempt.get("number") != start.get("number") for attempt in attempts):
             attempts.append(
-                dict(result.lost_attempt(start), state=rundir.CANCELLED, reason="cancelled", ended_at=time.time())
+                dict(result.lost_attempt(start, "cancelled"), state=rundir.CANCELLED, ended_at=time.time())
             )
         path = rundir.control(run_dir, "").parent
         result.write(

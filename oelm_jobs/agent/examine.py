@@ -2,42 +2,78 @@
 
 from __future__ import annotations
 
+import fcntl
+import getpass
 import json
 import os
+import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 from typing import Any, Dict, List
 
-from . import lease, rundir
+from . import lease, rundir, tokens
 
-TORCH = (
-    "import json, sys; import torch; print(json.dumps({'torch': torch.__version__, 'python': sys.version.split()[0],"
-    " 'cuda': torch.cuda.is_available(), 'gpus': torch.cuda.device_count()}))"
-)
+TRIAL = """
+import importlib.util, json, sys
+found = {"python": sys.version.split()[0], "wandb": importlib.util.find_spec("wandb") is not None}
+import torch
+found.update(torch=torch.__version__, cuda=torch.cuda.is_available(), gpus=torch.cuda.device_count())
+try:
+    import train.run
+except Exception as error:
+    found["trainer_error"] = "%s: %s" % (type(error).__name__, error)
+print(json.dumps(found))
+"""
+"""What the target's interpreter is asked, in the folder of the code: whether it could train."""
 
 
 def examine(request: Dict[str, Any]) -> Dict[str, Any]:
-    """Look at what a run would find on this host.
+    """Look at what a run would find on this host. Paths may begin with ``~``.
 
     Args:
-        request: ``root``, ``python`` and ``setup`` of the target, ``ports`` that studies prefer.
+        request: ``root``, ``checkpoint_root``, ``python``, ``setup`` and ``code`` (folder of the project's code) of
+            the target, ``ports`` that studies prefer, ``files`` (token files), ``variables`` (names that matter).
 
     Returns:
-        ``agent_python``, ``host``, ``lease_folder`` (path or error), ``devices`` and ``queue``, ``disk_free`` (bytes),
-        ``writable`` (error or empty), ``torch`` (what the target's interpreter says after the set-up, or ``error``),
-        ``ports_taken``.
+        ``agent_python``, ``host``, ``user``, ``time``, ``root``, ``lease_folder`` or ``lease_error``, ``devices`` and
+        ``queue``, ``disk_free`` (bytes, where checkpoints go), ``writable`` and ``locks`` (errors, or empty),
+        ``quota`` (its lines that are over), ``trial`` (what TRIAL said after the set-up, or ``error``), ``bash`` and
+        ``rsync`` (paths, or empty), ``ends_processes`` (the host ends what a logout leaves), ``wandb_login``,
+        ``ports_taken``, ``data`` (as tokens.data answers).
     """
-    answer = {"agent_python": sys.version.split()[0], "host": os.uname().nodename}  # type: Dict[str, Any]
+    root = os.path.expanduser(request["root"])
+    checkpoints = os.path.expanduser(request.get("checkpoint_root") or root)
+    answer: Dict[str, Any] = {"agent_python": sys.version.split()[0], "host": os.uname().nodename}
+    answer.update(user=_user(), time=time.time(), root=root)
     try:
         answer["lease_folder"] = str(lease.folder())
         answer.update(lease.table())
     except OSError as error:
         answer.update(lease_error=str(error), devices=[], queue=[])
-    answer["disk_free"] = rundir.disk_free(request["root"])
-    answer["writable"] = _writable(request["root"])
-    answer["torch"] = _torch(request["setup"], request["python"])
+    answer["disk_free"] = rundir.disk_free(checkpoints)
+    answer["writable"] = _writable(root) or (_writable(checkpoints) if checkpoints != root else "")
+    answer["locks"] = "" if answer["writable"] else _locks(checkpoints)
+    answer["quota"] = _quota()
+    code = os.path.expanduser(request.get("code") or root)
+    python = os.path.expanduser(request["python"])
+    answer["trial"] = _trial(request["setup"], python, code if os.path.isdir(code) else "/")
+    answer["bash"], answer["rsync"] = shutil.which("bash") or "", shutil.which("rsync") or ""
+    answer["ends_processes"] = _ends_processes()
+    answer["wandb_login"] = _wandb_login()
     answer["ports_taken"] = [port for port in request["ports"] if not lease.port_is_free(port)]
+    files = {path: os.path.expanduser(path) for path in request.get("files") or []}
+    rows = tokens.data({"root": root, "files": list(files.values()), "whole": True})["files"]
+    answer["data"] = {path: rows[place] for path, place in files.items()}
     return answer
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())
 
 
 def _writable(root: str) -> str:
@@ -46,21 +82,49 @@ def _writable(root: str) -> str:
     try:
         os.makedirs(os.path.dirname(probe), exist_ok=True)
         with open(probe, "wb") as file:
-            file.write(b"x")
+            file.write(b"x" * 4096)
         os.unlink(probe)
     except OSError as error:
         return str(error)
     return ""
 
 
-def _torch(setup: List[str], python: str) -> Dict[str, Any]:
-    """Ask the target's interpreter, after the target's set-up, for its torch."""
-    script = 'if ! {\n:\n%s\n} >&2; then echo \'set-up failed\' >&2; exit 78; fi\nexec "$0" -c "$1"\n' % "\n".join(
-        setup
+def _locks(root: str) -> str:
+    """Return why files below ``root`` can't be locked (some network file systems); empty where they can."""
+    probe = os.path.join(root, rundir.CONTROL, ".lock-%d" % os.getpid())
+    try:
+        with open(probe, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(probe)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _quota() -> List[str]:
+    """Return the lines of quota(1) that are over their limit, which it marks with an asterisk."""
+    try:
+        done = subprocess.run(
+            ["quota", "-w"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = done.stdout.decode("utf-8", "replace").splitlines()
+    return [" ".join(line.split())[:200] for line in lines if any(word.endswith("*") for word in line.split()[1:])]
+
+
+def _trial(setup: List[str], python: str, code: str) -> Dict[str, Any]:
+    """Ask the target's interpreter, after the target's set-up, whether it could train."""
+    script = 'if ! {\n:\n%s\n} >&2; then echo \'set-up failed\' >&2; exit 78; fi\ncd -- "$2" && exec "$0" -c "$1"\n' % (
+        "\n".join(setup)
     )
     try:
         done = subprocess.run(
-            ["bash", "-c", script, python, TORCH],
+            ["bash", "-c", script, python, TRIAL, code],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -73,3 +137,29 @@ def _torch(setup: List[str], python: str) -> Dict[str, Any]:
     except (ValueError, IndexError):
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
         return {"error": said[-1] if said else "exit code %d" % done.returncode}
+
+
+def _ends_processes() -> bool:
+    """Tell whether this host ends what a user leaves running at logout (logind.conf(5), KillUserProcesses)."""
+    if not os.path.isdir("/run/systemd/system"):
+        return False
+    value = ""
+    for path in ["/etc/systemd/logind.conf", *sorted(map(str, Path("/etc/systemd/logind.conf.d").glob("*.conf")))]:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    key, _, setting = line.partition("=")
+                    value = setting.strip().lower() if key.strip() == "KillUserProcesses" else value
+        except OSError:
+            continue
+    return value in ("yes", "true", "1", "on") and not os.path.exists("/var/lib/systemd/linger/" + _user())
+
+
+def _wandb_login() -> bool:
+    """Tell whether Weights & Biases would find a key."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return "api.wandb.ai" in Path("~/.netrc").expanduser().read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False

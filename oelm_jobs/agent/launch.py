@@ -18,6 +18,12 @@ from typing import Any, Dict
 from . import rundir
 
 
+class Refused(Exception):
+    """The submission was certainly not accepted: nothing was started."""
+
+    is_refusal = True
+
+
 def _submission_file(root: str, token: str) -> Path:
     folder = Path(root) / rundir.CONTROL / "submissions"
     folder.mkdir(parents=True, exist_ok=True)
@@ -26,12 +32,15 @@ def _submission_file(root: str, token: str) -> Path:
 
 def _take(root: str, token: str, content: Dict[str, Any]) -> bool:
     """Make the submission's file with ``content``, durably; False where it exists already."""
-    path = _submission_file(root, token)
-    temporary = path.with_name(".%s.%d" % (path.name, os.getpid()))
-    with open(str(temporary), "w", encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        path = _submission_file(root, token)
+        temporary = path.with_name(".%s.%d" % (path.name, os.getpid()))
+        with open(str(temporary), "w", encoding="utf-8") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise Refused("nothing can be written below %s: %s" % (root, error)) from error
     try:
         os.link(str(temporary), str(path))  # unlike rename, link fails where the name is taken: whole or not at all
     except FileExistsError:
@@ -46,7 +55,8 @@ def launch(request: Dict[str, Any]) -> Dict[str, Any]:
     """Start the runs of one submission, detached.
 
     Args:
-        request: ``root``, ``token``, ``runs``: a list of ``run_dir``, ``token``, ``script``, in lane order.
+        request: ``root``, ``token``, ``runs``: a list of ``run_dir``, ``token``, ``script``, in lane order;
+            ``environment``: variables of the client that the runs get.
 
     Returns:
         ``answer``: accepted, repeated or settled; ``runs``: run directory to ``started`` or ``busy`` (a live
@@ -59,6 +69,7 @@ def launch(request: Dict[str, Any]) -> Dict[str, Any]:
         return {"answer": "settled" if known.get("settled") else "repeated", "runs": {}}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OELM_ATTEMPT")}
     environment.pop(rundir.RUN_DIR_VARIABLE, None)
+    environment.update(request.get("environment") or {})
     environment["OELM_QUEUED_AT"] = "%.6f" % content["time"]
     answers = {}
     # In lane order: a run that waits for the one before it finds that claim held, or the run over.
@@ -83,6 +94,8 @@ def _claim(run: Dict[str, Any]) -> Any:
         return None
     with contextlib.suppress(FileNotFoundError):
         (control / rundir.CANCEL).unlink()
+    with contextlib.suppress(FileExistsError), open(str(control / rundir.ORIGIN), "x", encoding="ascii") as file:
+        file.write(run["token"] + "\n")  # what was fetched of an archived run must not be taken for this one's
     rundir.write_text(control / rundir.SCRIPT, run["script"], durable=False, mode=0o755)
     return handle
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from . import lease, rundir
+from .progress import last_said, progress
 
 MAX_LOG_BYTES = 1 << 20
 """Largest piece of a log in one answer."""
+LOG_POLL_S = 0.3
+"""How often a log that somebody follows is looked at."""
 
 
 def probe(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -25,15 +27,18 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
         where asked for.
     """
     answer = {"host": os.uname().nodename, "time": time.time()}  # type: Dict[str, Any]
-    queue = {ticket.run_dir: place for place, ticket in enumerate(lease.tickets(), start=1)}
-    answer["runs"] = {run_dir: _state(run_dir, queue) for run_dir in request["run_dirs"]}
+    queue = _queue()
+    answer["runs"] = {run_dir: state(run_dir, queue) for run_dir in request["run_dirs"]}
     if request.get("root"):
         answer.update(lease.table(), disk_free=rundir.disk_free(request["root"]))
     return answer
 
 
-def _state(run_dir: str, queue: Dict[str, int]) -> Dict[str, Any]:
+def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any]:
     """Return state, reason and progress of one run.
+
+    Args:
+        queue: Run directory to its place in the host's line; looked up where None.
 
     A held claim means alive. An end record of the newest submission is final. Neither: the supervisor was lost, in a
     reboot if the boot id says so; while processes of the run live on without it, the state is UNKNOWN.
@@ -53,7 +58,7 @@ def _state(run_dir: str, queue: Dict[str, int]) -> Dict[str, Any]:
     if alive and started and not ended:
         row.update(state=rundir.RUNNING)
     elif alive:
-        row.update(reason=_last_said(control), place=queue.get(run_dir))
+        row.update(reason=last_said(control), place=(_queue() if queue is None else queue).get(run_dir))
     elif end and end.get("token") == token and (ended or not started):
         row.update(state=end.get("state"), reason=end.get("reason", ""), ended_at=end.get("ended_at"))
     elif started and start:
@@ -66,61 +71,58 @@ def _state(run_dir: str, queue: Dict[str, int]) -> Dict[str, Any]:
     elif os.path.exists(control + rundir.CANCEL):
         row.update(state=rundir.CANCELLED, reason="cancelled before it started")
     elif claim:
-        said = _last_said(control)
+        said = last_said(control)
         row.update(state=rundir.FAILED, reason="ended before training started" + (": " + said if said else ""))
     else:
         row.update(state=rundir.UNKNOWN, reason="no trace of it on this host", absent=True)
-    heartbeat = rundir.read_json(run_dir + "/" + rundir.HEARTBEAT) or {}
     if row["state"] != rundir.QUEUED:
-        row.update({name: heartbeat.get(name) for name in ("step", "max_steps", "loss", "tokens_per_s")})
-        row["heartbeat_at"] = heartbeat.get("time")
-        row["val_loss"] = _last_val_loss(run_dir)
+        row.update(progress(run_dir))
     return row
 
 
-def _last_said(control: str) -> str:
-    """Return the newest line of the supervisor's log, without its time."""
-    lines = rundir.last_lines(control + rundir.SUPERVISOR_LOG, 1)
-    line = lines[0] if lines else ""
-    return line[20:] if line[:2] == "20" and line[19:20] == " " else line
-
-
-def _last_val_loss(run_dir: str) -> Any:
-    for line in reversed(rundir.tail(run_dir + "/" + rundir.METRICS, 16384).splitlines()):
-        if b'"val_loss"' not in line:
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and rundir.finite(record.get("val_loss")) is not None:
-            return record["val_loss"]
-    return None
+def _queue() -> Dict[str, int]:
+    return {ticket.run_dir: place for place, ticket in enumerate(lease.tickets(), start=1)}
 
 
 def log(request: Dict[str, Any]) -> Dict[str, Any]:
     """Return a piece of a run's log.
 
     Args:
-        request: ``run_dir``, ``name`` of the file, and ``offset`` in bytes, or ``lines`` to count from the end.
+        request: ``run_dir``, ``name`` of the file, and ``offset`` in bytes, or ``lines`` to count from the end;
+            ``wait_s``: how long to wait for more where there is nothing behind the offset and the run isn't over.
 
     Returns:
-        ``content`` (base64), ``offset`` of its beginning, ``size`` of the whole.
+        ``content`` (base64), ``offset`` of its beginning, ``size`` of the whole, and the run's ``state`` and ``reason``.
     """
     import base64
 
     path = Path(request["run_dir"]) / request["name"]
+    deadline = time.monotonic() + float(request.get("wait_s") or 0)
+    while True:
+        # The state is asked before the log: what a run wrote before it was over is then never missed.
+        row = state(request["run_dir"])
+        offset, size, content = _piece(path, request)
+        is_over = row["state"] not in (rundir.QUEUED, rundir.RUNNING)
+        if content or is_over or time.monotonic() >= deadline:
+            break
+        time.sleep(LOG_POLL_S)
+    answer = {"content": base64.b64encode(content).decode(), "offset": offset, "size": size}
+    return dict(answer, state=row["state"], reason=row["reason"])
+
+
+def _piece(path: Path, request: Dict[str, Any]) -> "tuple[int, int, bytes]":
+    """Return (where it begins, size of the whole, content) of the piece of a log that is asked for."""
     try:
         with open(str(path), "rb") as file:
             size = file.seek(0, 2)
             offset = request.get("offset")
             if offset is None:
                 offset = _offset_of_last(file, size, int(request["lines"]))
-            file.seek(min(int(offset), size))
-            content = file.read(MAX_LOG_BYTES)
+            offset = min(int(offset), size)
+            file.seek(offset)
+            return offset, size, file.read(MAX_LOG_BYTES)
     except FileNotFoundError:
-        return {"content": "", "offset": 0, "size": 0}
-    return {"content": base64.b64encode(content).decode(), "offset": min(int(offset), size), "size": size}
+        return 0, 0, b""
 
 
 def _offset_of_last(file: Any, size: int, lines: int) -> int:

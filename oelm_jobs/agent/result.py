@@ -17,11 +17,11 @@ RECORD_KEYS = (
 """What a result repeats of the run's record."""
 
 
-def lost_attempt(start: Dict[str, Any]) -> Dict[str, Any]:
+def lost_attempt(start: Dict[str, Any], reason: str) -> Dict[str, Any]:
     """Return the record of an attempt that started and left no end: its supervisor, or the whole host, went down."""
-    attempt = {name: start.get(name) for name in ("number", "token", "started_at", "devices", "host", "port")}
-    rebooted = start.get("boot_id") != rundir.boot_id()
-    attempt.update(state=rundir.FAILED, reason="reboot" if rebooted else "supervisor lost")
+    names = ("number", "token", "started_at", "devices", "host", "port", "job", "restart", "nodes")
+    attempt = {name: start[name] for name in names if name in start}
+    attempt.update(state=rundir.FAILED, reason=reason)
     return attempt
 
 
@@ -54,7 +54,14 @@ def write(
         {"name": name, "size": path.stat().st_size, "sha256": sha256(path)} for name, path in result_files(run_dir)
     ]
     rundir.write_json(run_dir / rundir.MANIFEST, {"version": 1, "files": files})
-    end = {"version": 1, "token": record.get("token"), "state": state, "reason": reason, "ended_at": now}
+    write_end(run_dir, record, state, reason, attempts)
+
+
+def write_end(
+    run_dir: Path, record: Dict[str, Any], state: str, reason: str, attempts: List[Dict[str, Any]]
+) -> None:
+    """Write the end record alone: of a run that goes on later, or of one that may not have the time for more."""
+    end = {"version": 1, "token": record.get("token"), "state": state, "reason": reason, "ended_at": time.time()}
     end.update(fingerprint=record.get("fingerprint"), attempts=attempts)
     rundir.write_json(rundir.control(run_dir, rundir.END), end)
 

@@ -24,6 +24,8 @@ RUN, SCRIPT, CLAIM, CANCEL = "run.json", "launch.sh", "claim", "cancel.json"
 START, OUTCOME, END, SUPERVISOR_LOG = "start.json", "outcome.json", "end.json", "supervisor.log"
 LOG, METRICS, HEARTBEAT, TREATMENT = "training.log", "metrics.jsonl", "heartbeat.json", "treatment.json"
 RESULT, MANIFEST = "experiment_result.json", "MANIFEST.json"
+ORIGIN = "origin"
+"""Control file that names the run directory's first submission: a run that was started over has another one."""
 
 CLAIM_FD = 99
 """File descriptor on which the launcher hands a held claim to the launch script and so to the supervisor."""
@@ -84,6 +86,27 @@ def write_text(path: Path, text: str, *, durable: bool = True, mode: int = 0o644
 def write_json(path: Path, value: Dict[str, Any], *, durable: bool = True) -> None:
     """Replace ``path`` atomically with ``value`` as JSON."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n", durable=durable)
+
+
+def create(path: Path, content: Dict[str, Any]) -> bool:
+    """Make ``path`` with ``content``, whole and durably, unless it exists; False where it does.
+
+    link(2) fails where the name is taken, also between the clients of a network file system.
+    """
+    temporary = path.with_name(".%s.%s.%d.%d" % (path.name, os.uname().nodename, os.getpid(), time.monotonic_ns()))
+    try:
+        with open(str(temporary), "w", encoding="utf-8") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(str(temporary), str(path))
+    except FileExistsError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(str(temporary))
+    sync_folder(path.parent)
+    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -162,15 +185,18 @@ def identify(pid: int) -> Identity:
     return Identity(pid, process_start_time(pid), boot_id(), os.uname().nodename)
 
 
-def processes_of(run_dir: Union[str, Path]) -> List[Identity]:
-    """Return this user's living processes whose environment says that they belong to the run in ``run_dir``.
+def processes_of(run_dir: Union[str, Path], attempt: str = "") -> List[Identity]:
+    """Return this user's living processes whose environment says that they belong to the run in ``run_dir`` (and to
+    one attempt of it, where that is given as ``OELM_ATTEMPT`` names it).
 
     torchrun puts its ranks in sessions of their own, so neither parents nor process groups tell (docs/architecture.md).
     """
-    marker = (RUN_DIR_VARIABLE + "=" + str(run_dir)).encode()
+    markers = {(RUN_DIR_VARIABLE + "=" + str(run_dir)).encode()}
+    if attempt:
+        markers.add((ATTEMPT_VARIABLE + "=" + attempt).encode())
     found = []
     for pid, environment in _environments():
-        if marker in environment.split(b"\0"):
+        if markers <= set(environment.split(b"\0")):
             identity = identify(pid)
             if identity.start_time:
                 found.append(identity)

@@ -1,5 +1,5 @@
-"""Owns one run on its host, from the claim to the end record: lane, lease, attempts, signals, survivors; leaves
-training to the command.
+"""Owns one run, from the claim to the end record: attempts, signals, survivors; leaves training to the command and
+everything that differs between a plain host and a Slurm job to place.
 
 The launch script execs this program, whoever started the script, so that a run started by hand claims and records
 like any other. Exit codes and process groups of torchrun carry no meaning (it returns 1 for any failure of its ranks
@@ -17,32 +17,20 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import lease, result, rundir
+from . import lease, place, result, rundir
+from .host import Host
+from .place import Place, Refused, Stopped, Superseded, Verdict
 
-STOP_GRACE_S = 7.0
-"""Time for a checkpoint between SIGTERM and SIGKILL; a cancel promises an end within 10 s."""
 RETRY_DELAY_S = 2.0
 """Pause before a crashed command is started again."""
+SURVIVOR_GRACE_S = 2.0
+"""Time for what is left of an attempt after its command has ended."""
 EXIT_BUSY, EXIT_REFUSED, EXIT_FAILED = 75, 78, 1
 """Exit codes of the supervisor: claimed by another, not to be run here, run failed."""
-
-
-class Stopped(Exception):
-    """A signal asked this supervisor to end."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How an attempt ended."""
-
-    state: str
-    reason: str
-    retry: bool = False
 
 
 class Supervisor:
@@ -54,31 +42,15 @@ class Supervisor:
         self.run_dir = Path(record["run_dir"])
         self.token = str(record["token"])
         self.stop_signal: Optional[int] = None
+        self.place = _place(record, self.say)
         self._interruptible = True  # False while a raised Stopped would lose a process or a record
+        self._mark = ""  # OELM_ATTEMPT of the attempt under way
 
     # Preparation ------------------------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        """Narrate into supervisor.log (stderr of this process, which the launcher puts there)."""
+        """Narrate into supervisor.log (stderr of this process, which the script puts there)."""
         print("%s %s" % (time.strftime("%Y-%m-%d %H:%M:%S"), text), file=sys.stderr, flush=True)
-
-    def claim(self) -> int:
-        """Return the descriptor of the run's claim: the launcher's if it handed one over, else a new one.
-
-        Raises:
-            rundir.Busy: Another execution of this run is alive.
-        """
-        path = rundir.control(self.run_dir, rundir.CLAIM)
-        try:
-            handed = os.fstat(rundir.CLAIM_FD)
-            if path.exists() and os.path.samestat(handed, os.stat(str(path))):
-                os.set_inheritable(rundir.CLAIM_FD, False)
-                return rundir.CLAIM_FD
-        except OSError:
-            pass
-        handle = rundir.lock(path, patience_s=2.0)
-        rundir.write_claim(handle, self.token, rundir.identify(os.getpid()))
-        return handle
 
     def refusal(self) -> str:
         """Return why this run directory must not be entered; empty when it may."""
@@ -96,7 +68,7 @@ class Supervisor:
         end = rundir.read_json(rundir.control(self.run_dir, rundir.END))
         attempts = list((end or {}).get("attempts", []))
         if start and all(attempt.get("number") != start.get("number") for attempt in attempts):
-            attempts.append(result.lost_attempt(start))
+            attempts.append(result.lost_attempt(start, self.place.lost_reason(start)))
         return attempts
 
     # The run ----------------------------------------------------------------------------------------------------------
@@ -105,10 +77,23 @@ class Supervisor:
         """Take the claim, wait in line, run the command with its retries, write the records; return the exit code."""
         rundir.control(self.run_dir, "").mkdir(parents=True, exist_ok=True)
         try:
-            self.claim()
+            self.place.claim()
         except rundir.Busy:
             self.say("another execution of this run is alive; nothing to do")
             return EXIT_BUSY
+        except Refused as error:
+            self.say("refused: %s" % error)
+            return EXIT_REFUSED
+        try:
+            return self._run_claimed()
+        except Superseded:
+            self.say("another execution has this run now; nothing more is written")
+            self._kill_own()
+            return EXIT_BUSY
+        finally:
+            self.place.leave()
+
+    def _run_claimed(self) -> int:
         refusal = self.refusal()
         if refusal:
             self.say("refused: %s %s" % (self.run_dir, refusal))
@@ -121,44 +106,80 @@ class Supervisor:
             return 0
         rundir.write_json(rundir.control(self.run_dir, rundir.RUN), dict(self.record, command=self.command))
         rundir.become_subreaper()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in self.place.signals:
             signal.signal(number, self._on_stop)
+        if self.place.look_s:
+            signal.signal(signal.SIGALRM, self._on_look)
+            signal.setitimer(signal.ITIMER_REAL, self.place.look_s, self.place.look_s)
         attempts = self.history()
         queued_at = time.time()
-        held = None  # type: Optional[lease.Lease]
+        acquired = False
         try:
-            self._stop_if_cancelled()
-            queued_at = self._wait_for_lane()
-            self._end_survivors(time.monotonic() + STOP_GRACE_S)
-            held = self._lease(queued_at)
-            self._interruptible = False
-            retries_left = int(self.record.get("max_retries", 0))
-            while True:
-                attempt, verdict = self._attempt(attempts, held)
-                attempts.append(attempt)
-                if not verdict.retry or retries_left == 0:
-                    break
-                retries_left -= 1
-                self.say("attempt %d: %s; starting again" % (attempt["number"], verdict.reason))
-                self._sleep(RETRY_DELAY_S)
+            if self.place.is_cancelled():
+                raise Stopped
+            queued_at = self.place.wait_for_turn()
+            self._end_survivors(time.monotonic() + SURVIVOR_GRACE_S)
+            self.place.acquire(queued_at)
+            self._interruptible, acquired = False, True
+            verdict = self._attempts(attempts)
         except Stopped:
-            verdict = Verdict(rundir.CANCELLED, self._why_stopped() + (" while waiting" if held is None else ""))
+            self._interruptible = False
+            verdict = self.place.judge_stop(self.stop_signal or signal.SIGTERM, attempts, {})
+            words = verdict.reason.partition(", without")[0] + ("" if acquired else " while waiting")
+            verdict = Verdict(verdict.state, words, cause=verdict.cause)
         except lease.ImpossibleRequest as error:
             verdict = Verdict(rundir.FAILED, str(error))
         except OSError as error:
             verdict = Verdict(rundir.FAILED, "the supervisor could not go on: %s" % error)
         self._interruptible = False
         # The devices are free before files are hashed: hashing takes seconds, and others wait.
-        if held is not None:
-            held.release()
+        self.place.release()
+        return self._conclude(verdict, attempts, queued_at)
+
+    def _attempts(self, attempts: List[Dict[str, Any]]) -> Verdict:
+        """Start the command until it completes, is stopped or has used its retries up; append each attempt."""
+        retries_left = int(self.record.get("max_retries", 0)) - self.place.retries_used(attempts)
+        while True:
+            attempt, verdict = self._attempt(attempts)
+            attempts.append(attempt)
+            if not verdict.retry or retries_left <= 0:
+                return verdict
+            retries_left -= 1
+            self.say("attempt %d: %s; starting again" % (attempt["number"], verdict.reason))
+            self._sleep(RETRY_DELAY_S)
+
+    def _conclude(self, verdict: Verdict, attempts: List[Dict[str, Any]], queued_at: float) -> int:
+        """Write the records that a verdict calls for; return the exit code."""
+        self._check_claim()
         self.say("%s %s" % (verdict.state, verdict.reason))
+        if verdict.state == rundir.QUEUED:
+            result.write_end(self.run_dir, self.record, verdict.state, verdict.reason, attempts)
+            refused = self.place.go_on_later()
+            if not refused:
+                return 0
+            verdict = Verdict(rundir.FAILED, "%s, and can't be started again: %s" % (verdict.reason, refused))
+            self.say("%s %s" % (verdict.state, verdict.reason))
+        if self.stop_signal is not None:
+            # Whoever stops a run may not wait until its files are hashed: say the essential first.
+            result.write_end(self.run_dir, self.record, verdict.state, verdict.reason, attempts)
         result.write(self.run_dir, self.record, verdict.state, verdict.reason, attempts, queued_at)
         return 0 if verdict.state == rundir.DONE else EXIT_FAILED
+
+    # Signals ----------------------------------------------------------------------------------------------------------
 
     def _on_stop(self, number: int, frame: Optional[FrameType]) -> None:
         self.stop_signal = number
         if self._interruptible:
             raise Stopped
+
+    def _on_look(self, number: int, frame: Optional[FrameType]) -> None:
+        if self._interruptible:
+            self._check_claim()
+
+    def _check_claim(self) -> None:
+        if not self.place.is_mine():
+            self._interruptible = False
+            raise Superseded
 
     def _sleep(self, seconds: float) -> None:
         """Sleep, or raise Stopped as soon as a stop is asked for."""
@@ -169,70 +190,18 @@ class Supervisor:
         if self.stop_signal is not None:
             raise Stopped
 
-    def _why_stopped(self) -> str:
-        if rundir.control(self.run_dir, rundir.CANCEL).exists():
-            return "cancelled"
-        return "stopped by %s" % signal.Signals(self.stop_signal or signal.SIGTERM).name
-
-    def _stop_if_cancelled(self) -> None:
-        if rundir.control(self.run_dir, rundir.CANCEL).exists():
-            raise Stopped
-
-    def _wait_for_lane(self) -> float:
-        """Sleep in the kernel until the run before this one in its lane is over; return the place in the device queue.
-
-        Raises:
-            Stopped: The predecessor failed and the submission says to stop then.
-        """
-        queued_at = float(os.environ.get("OELM_QUEUED_AT") or time.time())
-        before = self.record.get("after")
-        if not before:
-            return queued_at
-        self.say("waiting for %s to end" % Path(before).name)
-        claim = rundir.control(before, rundir.CLAIM)
-        while rundir.is_locked(claim):
-            lease.wait_for_end(claim)
-        end = rundir.read_json(rundir.control(before, rundir.END)) or {}
-        if self.record.get("stop_on_failure") and end.get("state") != rundir.DONE:
-            rundir.write_json(
-                rundir.control(self.run_dir, rundir.CANCEL), {"by": "stop-on-failure", "time": time.time()}
-            )
-            raise Stopped
-        # A place in the line for devices is earned by waiting for devices, not by waiting for one's own lane.
-        return time.time()
-
-    def _lease(self, queued_at: float) -> lease.Lease:
-        request = self.record["gpus"]
-        return lease.acquire(
-            tuple(request) if isinstance(request, list) else int(request),
-            queued_at=queued_at,
-            token=self.token,
-            run=str(self.record["run"]),
-            run_dir=str(self.run_dir),
-            say=self.say,
-        )
-
     # One attempt ------------------------------------------------------------------------------------------------------
 
-    def _attempt(self, before: List[Dict[str, Any]], held: lease.Lease) -> Tuple[Dict[str, Any], Verdict]:
+    def _attempt(self, before: List[Dict[str, Any]]) -> Tuple[Dict[str, Any], Verdict]:
         """Start the command once and see it through; return the attempt's record and the verdict on it."""
         number = 1 + max([int(attempt["number"]) for attempt in before], default=0)
-        port = lease.free_port(self.record.get("port"))
-        if port != self.record.get("port") and self.record.get("port"):
-            self.say("port %d is taken; using %d" % (self.record["port"], port))
-        argv = _with_port(self.command, port)
-        environment = dict(os.environ, **held.environment())
-        environment.update(
-            {
-                rundir.ATTEMPT_VARIABLE: "%s:%d" % (self.token, number),
-                rundir.RUN_DIR_VARIABLE: str(self.run_dir),
-                "PYTHONUNBUFFERED": "1",
-            }
-        )
-        environment.pop("OELM_QUEUED_AT", None)
-        identity = rundir.identify(os.getpid())
-        start = dict(identity.to_json(), number=number, token=self.token, port=port, started_at=time.time())
-        start["devices"] = [device.label for device in held.devices]
+        argv, port = self.place.argv(self.command, number)
+        self._mark = "%s:%d" % (self.token, number)
+        environment = dict(os.environ, **self.place.environment())
+        environment[rundir.ATTEMPT_VARIABLE] = self._mark
+        environment.update({rundir.RUN_DIR_VARIABLE: str(self.run_dir), "PYTHONUNBUFFERED": "1"})
+        start = dict(rundir.identify(os.getpid()).to_json(), number=number, token=self.token, port=port)
+        start.update(self.place.start_record(), started_at=time.time(), devices=self.place.devices())
         rundir.write_json(rundir.control(self.run_dir, rundir.START), start)
         began = time.monotonic()
         with open(str(self.run_dir / rundir.LOG), "ab") as log:
@@ -246,10 +215,10 @@ class Supervisor:
                     start_new_session=True,
                 )
             except OSError as error:
-                return self._record(
-                    start, began, Verdict(rundir.FAILED, "cannot start %s: %s" % (argv[0], error)), None
-                )
+                verdict = Verdict(rundir.FAILED, "cannot start %s: %s" % (argv[0], error), cause=place.CRASH)
+                return self._record(start, began, verdict, None)
         self.say("attempt %d: process %d on %s" % (number, child.pid, ", ".join(start["devices"])))
+        survivors_until = 0.0
         try:
             self._interruptible = True
             if self.stop_signal is not None:
@@ -258,24 +227,26 @@ class Supervisor:
             self._interruptible = False
         except Stopped:
             self._interruptible = False
-            self._stop(child)
-        self._end_survivors(time.monotonic() + 2.0)
-        return self._record(start, began, self._judge(child.returncode, start), child.returncode)
+            survivors_until = self._stop(child)
+        self._check_claim()
+        self._end_survivors(max(survivors_until, time.monotonic() + SURVIVOR_GRACE_S))
+        return self._record(start, began, self._judge(child.returncode, start, before), child.returncode)
 
-    def _stop(self, child: "subprocess.Popen[bytes]") -> None:
-        """Pass a stop on as SIGTERM, leave time for a checkpoint, then end what is left."""
-        self.say("%s: passing it on" % self._why_stopped())
-        deadline = time.monotonic() + STOP_GRACE_S
-        _signal(child.pid, signal.SIGTERM)
+    def _stop(self, child: "subprocess.Popen[bytes]") -> float:
+        """Pass a stop on, leave time for a checkpoint, then end what is left; return when that time is over."""
+        number = self.stop_signal or signal.SIGTERM
+        self.say("%s: passing it on" % signal.Signals(number).name)
+        deadline = time.monotonic() + self.place.pass_stop(child.pid, number)
         while child.poll() is None and time.monotonic() < deadline:
             try:
                 child.wait(max(0.01, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 continue
         if child.poll() is None:
-            self.say("no end after %.0f s: killing" % STOP_GRACE_S)
+            self.say("no end in the time for a checkpoint: killing")
             _signal(child.pid, signal.SIGKILL)
             child.wait()
+        return deadline
 
     def _end_survivors(self, deadline: float) -> None:
         """End every process of this run but this one: SIGTERM, then SIGKILL at the deadline; reap what became ours."""
@@ -294,36 +265,68 @@ class Supervisor:
                         _signal(identity.pid, signal.SIGKILL if late else signal.SIGTERM)
             time.sleep(0.1)
 
-    def _judge(self, code: int, start: Dict[str, Any]) -> Verdict:
+    def _kill_own(self) -> None:
+        """Kill this attempt's processes, not those of the execution that has the run now."""
+        for identity in rundir.processes_of(self.run_dir, attempt=self._mark) if self._mark else ():
+            if identity.pid != os.getpid() and identity.is_alive():
+                _signal(identity.pid, signal.SIGKILL)
+
+    def _judge(self, code: int, start: Dict[str, Any], before: List[Dict[str, Any]]) -> Verdict:
         """Say how the attempt ended, from the trainer's own record first."""
-        outcome = rundir.read_json(rundir.control(self.run_dir, rundir.OUTCOME)) or {}
-        if outcome.get("attempt") != "%s:%d" % (self.token, start["number"]):
-            outcome = {}
+        outcome = self._outcome(start)
         status, reason = outcome.get("status"), str(outcome.get("reason") or "")
         if status == "completed":
             return Verdict(rundir.DONE, "")
         if self.stop_signal is not None:
-            return Verdict(
-                rundir.CANCELLED, self._why_stopped() + ("" if status == "resumable" else ", without a checkpoint")
-            )
+            return self.place.judge_stop(self.stop_signal, before, outcome)
         if status in ("diverged", "oom", "error"):
-            return Verdict(rundir.FAILED, "%s: %s" % (status, reason) if reason else str(status), retry=True)
+            words = "%s: %s" % (status, reason) if reason else str(status)
+            return Verdict(rundir.FAILED, words, retry=True, cause=place.CRASH)
         how = "killed by %s" % signal.Signals(-code).name if code < 0 else "exit code %d" % code
         if status == "resumable":
-            return Verdict(rundir.FAILED, "stopped from outside after a checkpoint", retry=True)
-        last = rundir.last_lines(self.run_dir / rundir.LOG, 40)
-        telling = [line for line in last if "Error" in line or "error:" in line]
-        said = (telling or last or [""])[-1].strip()
-        return Verdict(rundir.FAILED, "%s, no outcome%s" % (how, ": " + said[:200] if said else ""), retry=True)
+            return Verdict(rundir.FAILED, "stopped from outside after a checkpoint", retry=True, cause=place.CRASH)
+        said = _telling(rundir.last_lines(self.run_dir / rundir.LOG, 60))
+        return Verdict(
+            rundir.FAILED,
+            "%s, no outcome%s" % (how, ": " + said[:200] if said else ""),
+            retry=True,
+            cause=place.CRASH,
+        )
+
+    def _outcome(self, start: Dict[str, Any]) -> Dict[str, Any]:
+        """Return the trainer's record of this attempt; empty where it left none."""
+        outcome = rundir.read_json(rundir.control(self.run_dir, rundir.OUTCOME)) or {}
+        return outcome if outcome.get("attempt") == "%s:%d" % (self.token, start["number"]) else {}
 
     def _record(
         self, start: Dict[str, Any], began: float, verdict: Verdict, code: Optional[int]
     ) -> Tuple[Dict[str, Any], Verdict]:
-        attempt = {name: start[name] for name in ("number", "token", "started_at", "devices", "host", "port")}
-        attempt.update(state=verdict.state, reason=verdict.reason, ended_at=time.time())
+        names = ["number", "token", "started_at", "devices", "host", "port", *self.place.start_record()]
+        attempt = {name: start.get(name) for name in names}
+        outcome = self._outcome(start)
+        if outcome:
+            attempt["steps"] = int(outcome.get("step") or 0) - int(outcome.get("resumed_from") or 0)
+        attempt.update(state=verdict.state, reason=verdict.reason, cause=verdict.cause, ended_at=time.time())
         # The monotonic clock measures: a wall clock may be set back meanwhile.
         attempt.update(wall_s=round(time.monotonic() - began, 3), exit_code=code)
         return attempt, verdict
+
+
+def _place(record: Dict[str, Any], say: Any) -> Place:
+    if record.get("scheduler") == "slurm":
+        from .slurm_job import SlurmJob
+
+        return SlurmJob(record, say)
+    return Host(record, say)
+
+
+def _telling(lines: List[str]) -> str:
+    """Return the line that tells why a command died: the last one that names an error, torchrun's own summary of its
+    ranks' deaths apart.
+    """
+    errors = [line for line in lines if "Error" in line or "error:" in line]
+    own = [line for line in errors if "torch.distributed.elastic" not in line and "ChildFailedError" not in line]
+    return (own or errors or lines or [""])[-1].strip()
 
 
 def _signal(pid: int, number: int) -> None:
@@ -341,24 +344,47 @@ def _reap() -> None:
             return
 
 
-def _with_port(command: List[str], port: int) -> List[str]:
-    """Return the command with torchrun's ``--master_port`` set to a port that is free here and now."""
-    argv = list(command)
-    if "--master_port" in argv[:-1]:
-        argv[argv.index("--master_port") + 1] = str(port)
-    return argv
+def choose(content: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the record that this process is for: an array's script carries those of all its tasks.
+
+    Args:
+        content: A record, or ``shared`` (what all records have in common) and ``runs`` (what each has besides).
+
+    Raises:
+        Refused: Several records, and no task of an array to tell which.
+    """
+    if "runs" not in content:
+        return content
+    index = os.environ.get("SLURM_ARRAY_TASK_ID", "")
+    if not index.isdigit() or int(index) >= len(content["runs"]):
+        raise Refused("this script holds %d runs; sbatch starts each as a task of an array" % len(content["runs"]))
+    record = dict(content["shared"])
+    for name, value in content["runs"][int(index)].items():
+        shared = record.get(name)
+        record[name] = dict(shared, **value) if isinstance(shared, dict) and isinstance(value, dict) else value
+    return record
 
 
 def main(argv: List[str]) -> int:
-    """Read the run's record (stdin, JSON) and its command (arguments after ``--``), and see the run through."""
+    """Read the run's record (stdin, JSON) and its command (arguments after ``--``, or the record's), and see the run
+    through.
+    """
     parser = argparse.ArgumentParser(prog="supervise", description=__doc__)
     parser.add_argument(
         "command", nargs=argparse.REMAINDER, help="-- COMMAND; the value of its --master_port is a preference"
     )
     command = parser.parse_args(argv).command
     command = command[1:] if command[:1] == ["--"] else command
-    record = json.load(sys.stdin)
+    content = json.load(sys.stdin)
     devnull = os.open(os.devnull, os.O_RDONLY)
     os.dup2(devnull, 0)
     os.close(devnull)
+    try:
+        record = choose(content)
+        if record.get("scheduler") == "slurm" and "SLURM_JOB_ID" not in os.environ:
+            raise Refused("this script is for a Slurm job: start it with sbatch")
+    except Refused as error:
+        print("refused: %s" % error, file=sys.stderr)
+        return EXIT_REFUSED
+    command = command or [str(word) for word in record.pop("command")]
     return Supervisor(record, command).run()

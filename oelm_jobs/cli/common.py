@@ -97,6 +97,11 @@ class EndingGroup(Ending, click.Group):
 
     command_class = Ending
 
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command, which takes the shared options, too."""
+        _add_shared_options(cmd)
+        super().add_command(cmd, name)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, then the commands."""
         super().format_options(ctx, formatter)
@@ -133,7 +138,7 @@ def _fail(name: str, error: Exception | str, code: int, hint: str, words: list[s
     sys.exit(code)
 
 
-def _with_shared_options(made: click.Command) -> None:
+def _add_shared_options(made: click.Command) -> None:
     """Add, behind its own, the options that every command has."""
     from .. import __version__
 
@@ -153,7 +158,7 @@ def command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], clic
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         made = click.command(name, cls=Ending, context_settings=CONTEXT, **attributes)(function)
-        _with_shared_options(made)
+        _add_shared_options(made)
         return made
 
     return decorate
@@ -164,7 +169,7 @@ def group(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], click.
 
     def decorate(function: Callable[..., Any]) -> click.Group:
         made = click.group(name, cls=EndingGroup, context_settings=CONTEXT, **attributes)(function)
-        _with_shared_options(made)
+        _add_shared_options(made)
         return made
 
     return decorate

@@ -3,50 +3,84 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import RunFailed
+from ..errors import RunFailed, TargetError, UsageError
 from .common import command, narrate, project, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..fetch import Fetched
+    from ..store import Store
+
+WATCH_S = 10.0
+"""Seconds between two looks of ``--watch``."""
 
 
 @command("oelm-fetch")
 @click.argument("names", nargs=-1, metavar="[STUDY|GROUP|RUN]...")
 @click.option("--study", metavar="NAME", help="Only this study.")
+@click.option(
+    "--checkpoints",
+    type=click.Choice(["none", "best", "latest", "all"]),
+    default="best",
+    show_default=True,
+    help="Which checkpoints come along.",
+)
+@click.option("--verify", is_flag=True, help="Hash what is here already anew, too.")
+@click.option("--report", is_flag=True, help="Make the report when all has arrived.")
+@click.option("--watch", is_flag=True, help="Go on until every run is over, fetching checkpoints as they are made.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(names: tuple[str, ...], study: str | None, as_json: bool) -> None:
-    """Fetch runs and check every file against its manifest.
+def main(
+    names: tuple[str, ...],
+    study: str | None,
+    checkpoints: str,
+    verify: bool,
+    report: bool,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """Fetch runs and verify every file: finished ones, and what runs that still train have made so far.
 
-    Runs of this machine are here already; they are checked. Exit code 1 when a file is missing or differs.
+    Only what is new is transferred; an interrupted fetch goes on where it was. A file gets its name when it is whole.
+    Runs of this machine are here already; they are verified. Exit code 1 when a file is missing or differs.
     """
-    from .. import observe, workflow
     from ..store import Store
-    from .select import select
 
+    if watch and as_json:
+        raise UsageError("--watch and --json exclude each other")
     root = project()
-    rows: list[dict[str, Any]] = []
     with Store() as store:
-        for run in observe.refresh(store, root, select(store, root, names, study)).runs:
-            checked = workflow.fetch(root, run)
-            rows.append(
-                {
-                    "run": run.name,
-                    "state": str(run.state),
-                    "run_dir": run.run_dir,
-                    "files": checked.files,
-                    "bytes": checked.size,
-                    "verified": checked.has_manifest and not checked.damaged,
-                    "damaged": list(checked.damaged),
-                }
-            )
-            if not as_json:
-                _show(rows[-1], checked.has_manifest)
-    if as_json:
-        click.echo(json.dumps({"version": 1, "runs": rows}, indent=1))
-    if not rows:
+        while True:
+            try:
+                fetched = _fetch(store, root, names, study, checkpoints, verify)
+            except TargetError as error:
+                if not watch:
+                    raise
+                narrate(f"{error}; trying again")
+                time.sleep(WATCH_S)
+                continue
+            if as_json:
+                click.echo(json.dumps({"version": 1, "runs": [_as_json(one) for one in fetched]}, indent=1))
+            for one in fetched if not as_json else ():
+                if not watch or one.new_files or one.state.is_final:
+                    _show(one)
+            if not watch or all(one.state.is_final or one.note for one in fetched):
+                break
+            time.sleep(WATCH_S)
+    if not fetched:
         narrate("No run yet. Submit some: oelm-submit")
-    damaged = [row["run"] for row in rows if row["damaged"]]
+    if report:
+        for name in dict.fromkeys(one.run.study for one in fetched):
+            _report(root, name, quiet=as_json)
+    damaged = [one.run.name for one in fetched if one.damaged]
     if damaged:
         raise RunFailed(
             f"damaged: {', '.join(damaged)}",
@@ -54,10 +88,57 @@ def main(names: tuple[str, ...], study: str | None, as_json: bool) -> None:
         )
 
 
-def _show(row: dict[str, Any], has_manifest: bool) -> None:
-    if row["damaged"]:
-        say(f"{row['run']}: DAMAGED: {', '.join(row['damaged'])}")
-    elif has_manifest:
-        say(f"{row['run']}: {row['files']} files, {row['bytes'] / 1e6:.1f} MB, verified, in {row['run_dir']}")
+def _fetch(
+    store: Store, root: Path, names: Sequence[str], study: str | None, checkpoints: str, verify: bool
+) -> list[Fetched]:
+    from .. import observe
+    from ..fetch import fetch
+    from ..targets import load_targets
+    from .progress import Meter
+    from .select import select
+
+    runs = select(store, root, names, study)
+    # What is elsewhere says where it stands when it is asked what it holds: one round trip, not two.
+    remote = {name for name, target in load_targets(root).items() if target.host and target.slurm is None}
+    known = iter(observe.refresh(store, root, [run for run in runs if run.target not in remote]).runs)
+    runs = [run if run.target in remote else next(known) for run in runs]
+    meter = Meter("fetching")
+    try:
+        return fetch(root, runs, meter, checkpoints=checkpoints, again=verify)
+    finally:
+        meter.end()
+
+
+def _as_json(one: Fetched) -> dict[str, Any]:
+    return {
+        "run": one.run.name,
+        "state": str(one.state),
+        "run_dir": str(one.run_dir),
+        "files": one.files,
+        "bytes": one.size,
+        "new_files": one.new_files,
+        "new_bytes": one.new_bytes,
+        "verified": one.complete,
+        "damaged": list(one.damaged),
+        "left": list(one.left),
+        "note": one.note,
+    }
+
+
+def _show(one: Fetched) -> None:
+    if one.damaged:
+        say(f"{one.run.name}: DAMAGED: {', '.join(one.damaged)}")
+    elif one.note:
+        say(f"{one.run.name}: {one.note}")
     else:
-        say(f"{row['run']}: is {row['state']}, nothing to verify yet")
+        new = f"{one.new_files} new ({one.new_bytes / 1e6:.1f} MB), " if one.new_files else ""
+        so_far = "" if one.complete else f"; it is {one.state}, this is what there is so far"
+        say(f"{one.run.name}: {new}{one.files} files, {one.size / 1e6:.1f} MB, verified, in {one.run_dir}{so_far}")
+
+
+def _report(root: Path, study: str, *, quiet: bool) -> None:
+    """Make a study's report as oelm-report does; its words go to stderr where stdout is for a program."""
+    words = [sys.executable, "-c", "from oelm_jobs.cli.report import main; main()", "--study", study, "--plot"]
+    done = subprocess.run(words, cwd=root, stdout=sys.stderr if quiet else None)
+    if done.returncode:
+        raise RunFailed(f"the report of study {study} could not be made (exit code {done.returncode})")

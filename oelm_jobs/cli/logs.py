@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from ..spec import State
 from .common import command, narrate, project
+
+if TYPE_CHECKING:
+    from ..store import Store, StoredRun
+    from ..workflow import Piece
+
+WAIT_S = 20.0
+"""How long the target may wait for more, in one question of --follow."""
+RETRY_S = 2.0
+"""Pause before a lost connection is tried again."""
 
 
 @command("oelm-logs")
@@ -19,33 +31,62 @@ from .common import command, narrate, project
 @click.option("--supervisor", is_flag=True, help="The supervisor's own log: waiting, attempts, signals.")
 @click.option("--study", metavar="NAME", help="The run's study, where its name is not unique.")
 def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None) -> None:
-    """Print a run's log."""
-    from .. import observe, workflow
+    """Print a run's log.
+
+    With --follow a lost connection is made again, and the log goes on where it was.
+    """
     from ..agent import rundir
+    from ..errors import NotReached
     from ..store import Store
     from .select import select_one
 
     root = project()
     name = f"{rundir.CONTROL}/{rundir.SUPERVISOR_LOG}" if supervisor else rundir.LOG
-    out = sys.stdout.buffer
     with Store() as store:
         chosen = select_one(store, root, run, study)
         offset: int | None = None
+        state, reason, lost = chosen.state, "", False
         try:
             while True:
-                # The state is asked before the log: what a run wrote before it was over is then never missed.
-                current = observe.refresh(store, root, [chosen]).runs[0]
-                content, begin, size = workflow.read_log(root, chosen, name, offset=offset, lines=lines)
-                out.write(content)
-                out.flush()
-                offset = begin + len(content)
-                if offset < size:
+                try:
+                    state, reason, piece = _look(store, root, chosen, name, offset, lines, WAIT_S if follow else 0.0)
+                except NotReached as error:
+                    if not follow:
+                        raise
+                    if not lost:
+                        narrate(f"{error}; trying again")
+                    lost = True
+                    time.sleep(RETRY_S)
                     continue
-                if not follow or current.state.is_final:
+                lost = False
+                if piece.size < (offset or 0):
+                    offset = 0  # the run was started over: this is another log
+                    continue
+                sys.stdout.buffer.write(piece.content)
+                sys.stdout.buffer.flush()
+                offset = piece.begin + len(piece.content)
+                if offset < piece.size:
+                    continue
+                if not follow or state.is_final:
                     break
-                time.sleep(1.0)
         except KeyboardInterrupt:
             return
         if offset == 0:
-            why = current.reason or "its training hasn't started"
-            narrate(f"{chosen.name} is {current.state} and has written nothing yet ({why})")
+            why = reason or "its training hasn't started"
+            narrate(f"{chosen.name} is {state} and has written nothing yet ({why})")
+
+
+def _look(
+    store: Store, root: Path, run: StoredRun, name: str, offset: int | None, lines: int, wait_s: float
+) -> tuple[State, str, Piece]:
+    """Return where a run stands and the next piece of its log; where Slurm decides, Slurm is asked, too."""
+    from .. import observe, workflow
+    from ..targets import load_target
+
+    current = None
+    if run.state is State.PLANNED or load_target(root, run.target).slurm is not None:
+        # The state is asked before the log: what a run wrote before it was over is then never missed.
+        current = observe.refresh(store, root, [run]).runs[0]
+        wait_s = min(wait_s, 2.0)
+    piece = workflow.read_log(root, run, name, offset=offset, lines=lines, wait_s=wait_s)
+    return (current.state, current.reason, piece) if current else (piece.state, piece.reason, piece)

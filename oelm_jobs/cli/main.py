@@ -15,9 +15,12 @@ COMMANDS = {
     "logs": "Print a run's log.",
     "cancel": "End runs.",
     "fetch": "Bring results home, verified.",
+    "clean": "Free a target's disk of what is at home.",
     "report": "Tables, verdicts and figures.",
     "doctor": "Check a target before it costs a night.",
     "data": "Make train.bin and val.bin from text.",
+    "shell": "Open a shell on a target, as runs have it.",
+    "tensorboard": "Show a target's runs in TensorBoard.",
 }
 """Command to its line in the overview."""
 

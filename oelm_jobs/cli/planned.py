@@ -21,8 +21,8 @@ def show(plan: plans.Plan, *, script: bool, as_json: bool) -> None:
     """Print the plan; leaves nothing behind."""
     if script:
         connection = connect(plan.target, plan.project)
-        scripts = plans.render(plan, plan.runs, "by-hand", snapshot.take(plan.project), connection, live=True)
-        click.echo("\n".join(scripts[run.run_dir] for run in plan.runs), nl=False)
+        jobs = plans.render(plan, plan.runs, "by-hand", snapshot.take(plan.project), connection, live=True)
+        click.echo("\n".join(job.script for job in jobs), nl=False)
     elif as_json:
         click.echo(json.dumps(_as_json(plan, _rows(plan)), indent=1))
     else:

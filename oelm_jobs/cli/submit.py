@@ -9,6 +9,7 @@ import click
 
 from ..errors import RunFailed, UsageError
 from .common import command, confirm, narrate, project, say, split_names
+from .where import Where, where_options
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--group", "--groups", "groups", multiple=True, metavar="NAME", help="Only this group; repeatable, or a,b,c."
 )
-@click.option("--target", "target_name", default="local", show_default=True, metavar="NAME", help="Where to run.")
+@where_options
 @click.option(
     "--mode",
     type=click.Choice(["sequential", "parallel"]),
@@ -47,13 +48,14 @@ if TYPE_CHECKING:
     "--dry-run", is_flag=True, help="Show what would be done; needs no data, GPU or network, leaves nothing behind."
 )
 @click.option("--script", is_flag=True, help="With --dry-run: print the launch scripts alone, ready to paste.")
+@click.option("--send-data", is_flag=True, help="Send the study's token files where the target lacks them.")
 @click.option("--wait", is_flag=True, help="Stay and show progress; exit code 1 when a run failed.")
 @click.option("--yes", is_flag=True, help="Don't ask before runs are archived.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(
     study: str | None,
     groups: tuple[str, ...],
-    target_name: str,
+    where: Where,
     mode: str,
     seeds: str | None,
     num_seeds: int | None,
@@ -64,6 +66,7 @@ def main(
     stop_on_failure: bool,
     dry_run: bool,
     script: bool,
+    send_data: bool,
     wait: bool,
     yes: bool,
     as_json: bool,
@@ -75,7 +78,6 @@ def main(
     """
     from ..plan import make_plan
     from ..study import load_study
-    from ..targets import load_target
 
     if script and not dry_run:
         raise UsageError("--script goes with --dry-run")
@@ -83,7 +85,7 @@ def main(
         raise UsageError("--rerun and --extend exclude each other")
     root = project()
     chosen = load_study(root, study)
-    target = load_target(root, target_name)
+    target = where.target(root)
     wanted: dict[str, Any] = {
         "groups": split_names(groups),
         "seeds": _seeds(seeds, num_seeds, chosen.seeds),
@@ -95,13 +97,16 @@ def main(
     if dry_run:
         from .planned import show
 
-        show(make_plan(root, chosen, target, **wanted), script=script, as_json=as_json)
+        show(make_plan(root, chosen, target, **wanted, offline=True), script=script, as_json=as_json)
         return
     from .. import preflight, workflow
-    from ..connections import connect
     from ..store import Store
 
-    data_hash = preflight.data_hash(target, connect(target, root).root, chosen)
+    if send_data:
+        from .transfer import send_data as send
+
+        send(root, target, chosen)
+    data_hash = preflight.data_hash(target, root, chosen)
     plan = make_plan(root, chosen, target, **wanted, data_hash=data_hash)
     how = workflow.RERUN if rerun else workflow.EXTEND if extend else workflow.AGAIN
     with Store() as store:
@@ -113,6 +118,7 @@ def main(
             ]
             if over:
                 confirm(f"Move what {', '.join(over)} made to .archive and start over?", yes=yes)
+        where.remember(target)
         submitted = workflow.submit(plan, store, how)
         _show_submitted(plan, submitted, as_json=as_json and not wait)
         if wait:

@@ -4,7 +4,10 @@ schedulers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import atexit
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,10 +16,38 @@ if TYPE_CHECKING:
     from ..spec import Target
 
 
-class Connection(Protocol):
-    """A way to reach a target."""
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """How rsync gets to a target."""
 
-    target: Target
+    shell: tuple[str, ...]
+    """Words of its remote shell, ``ssh`` first."""
+    host: str
+    """What it puts before the colon."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A tree and the folder (absolute, or below ``~``) that is to hold it under its hash."""
+
+    tree: Tree
+    folder: str
+
+
+class Connection(Protocol):
+    """A way to reach a target; one thread uses it at a time."""
+
+    @property
+    def target(self) -> Target:
+        """The target as its file describes it."""
+
+    @property
+    def resolved(self) -> Target:
+        """The target with every path absolute, as it is there.
+
+        Raises:
+            TargetError: It can't be reached.
+        """
 
     @property
     def root(self) -> str:
@@ -37,18 +68,91 @@ class Connection(Protocol):
             TargetError: It can't be reached or written.
         """
 
-    def call(self, verb: str, request: Mapping[str, Any], *, timeout_s: float = 60.0) -> dict[str, Any]:
+    def call(
+        self, verb: str, request: Mapping[str, Any], *, trees: Sequence[Place] = (), timeout_s: float = 60.0
+    ) -> dict[str, Any]:
         """Let the agent there answer a request.
+
+        Args:
+            trees: Have these there before, in the same round trip (a request that only reads does without, where
+                nothing can be written).
 
         Raises:
             TargetError: It was certainly not carried out (refused, not reached).
             UnknownAnswer: It may have been carried out; no answer came.
         """
 
+    def route(self) -> Route | None:
+        """Return how rsync gets there by the same rules; None where it is this machine.
+
+        Raises:
+            TargetError: It can't be reached.
+        """
+
+    def terminal(self, line: str, *options: str) -> list[str]:
+        """Return the words of a command here that runs a line of shell there on this terminal.
+
+        Args:
+            options: More options of ssh; passed over where it is this machine.
+
+        Raises:
+            TargetError: It can't be reached.
+        """
+
+    def close(self) -> None:
+        """Give up what is held open; the next use opens it again."""
+
+
+_open: dict[tuple[str, Path], Connection] = {}
+
 
 def connect(target: Target, project: Path) -> Connection:
-    """Return the connection for a target."""
-    assert target.kind == "local", target.kind
-    from .local import LocalConnection
+    """Return the connection for a target, the same one for as long as the process lives."""
+    known = _open.get((target.name, project))
+    if known is not None and known.target == target:
+        return known
+    if not target.host:
+        from .local import LocalConnection
 
-    return LocalConnection(target, project)
+        made: Connection = LocalConnection(target, project)
+    elif target.connection == "openssh":
+        from .openssh import OpenSSHConnection
+
+        made = OpenSSHConnection(target)
+    else:
+        from .fabric import FabricConnection
+
+        made = FabricConnection(target)
+    if not _open:
+        atexit.register(close_all)
+    _open[target.name, project] = made
+    return made
+
+
+def close_all() -> None:
+    """Close every connection of this process."""
+    while _open:
+        _open.popitem()[1].close()
+
+
+def interpreter(target: Target) -> str:
+    """Return the word that starts Python on another machine: what a set-up brings, unless one is named."""
+    return target.python or ("python" if target.setup else "python3")
+
+
+def unreached(target: Target, project: Path) -> Target:
+    """Return a target with its paths as far as they are known without reaching it: below ``~`` where they are
+    relative.
+    """
+    if not target.host:
+        return connect(target, project).resolved
+
+    def shown(path: str) -> str:
+        return path if not path or path.startswith(("/", "~")) else posixpath.join("~", path)
+
+    return replace(
+        target,
+        root=shown(target.root or "~"),
+        checkpoint_root=shown(target.checkpoint_root),
+        data={folder: shown(path) for folder, path in target.data.items()},
+    )

@@ -6,15 +6,18 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..agent.__main__ import REFUSED
 from ..errors import TargetError, UnknownAnswer
 
 if TYPE_CHECKING:
     from ..snapshot import Tree
     from ..spec import Target
+    from . import Place
 
 
 AGENT = (sys.executable, "-m", "oelm_jobs.agent")
@@ -26,9 +29,18 @@ class LocalConnection:
 
     def __init__(self, target: Target, project: Path) -> None:
         self.target = target
-        root = Path(target.root).expanduser() if target.root else project
-        self.root = str((root if root.is_absolute() else project / root).resolve())
-        self.python = target.python or sys.executable
+        self.python = str(Path(target.python).expanduser()) if target.python else sys.executable
+
+        def below(path: str) -> str:
+            return str((project / Path(path).expanduser()).resolve())
+
+        self.root = below(target.root or ".")
+        self.resolved = replace(
+            target,
+            root=self.root,
+            checkpoint_root=below(target.checkpoint_root) if target.checkpoint_root else "",
+            data={folder: below(path) for folder, path in target.data.items()},
+        )
 
     def keep_tree(self, tree: Tree, folder: str) -> str:
         """Copy ``tree`` to ``folder/<hash>``; return that path."""
@@ -39,8 +51,12 @@ class LocalConnection:
         except OSError as error:
             raise TargetError(f"{folder}: can't be written: {error}") from error
 
-    def call(self, verb: str, request: Mapping[str, Any], *, timeout_s: float = 60.0) -> dict[str, Any]:
+    def call(
+        self, verb: str, request: Mapping[str, Any], *, trees: Sequence[Place] = (), timeout_s: float = 60.0
+    ) -> dict[str, Any]:
         """Let the agent answer: a probe only reads, so it runs right here; what acts runs in a process of its own."""
+        for place in trees:
+            self.keep_tree(place.tree, place.folder)
         if verb in ("probe", "log"):
             module = importlib.import_module("oelm_jobs.agent.probe")
             answer: dict[str, Any] = getattr(module, verb)(dict(request))
@@ -61,8 +77,17 @@ class LocalConnection:
             raise UnknownAnswer(f"{verb} on this machine gave no answer within {timeout_s:.0f} s") from error
         if done.returncode != 0:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            raise UnknownAnswer(
-                f"{verb} on this machine failed: {said[-1] if said else f'exit code {done.returncode}'}"
-            )
+            kind = TargetError if done.returncode == REFUSED else UnknownAnswer
+            raise kind(f"{verb} on this machine failed: {said[-1] if said else f'exit code {done.returncode}'}")
         answer = json.loads(done.stdout)
         return answer
+
+    def route(self) -> None:
+        """Say that rsync needs no remote shell."""
+
+    def terminal(self, line: str, *options: str) -> list[str]:
+        """Return the words that run a line of shell here."""
+        return ["sh", "-c", line]
+
+    def close(self) -> None:
+        """Nothing is held open."""

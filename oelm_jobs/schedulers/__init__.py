@@ -4,8 +4,8 @@ to connections.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -14,14 +14,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run of a submission, rendered."""
+    """One script of a submission: a run, or an array of runs where Slurm decides."""
 
-    run_dir: str
-    """Absolute path on the target."""
+    run_dirs: tuple[str, ...]
+    """Absolute paths on the target."""
     token: str
     """Token of its submission."""
     script: str
     """The launch script."""
+    position: int
+    """Number in the submission."""
+    name: str
+    """What the target calls it."""
+    after: int | None = None
+    """Position of the job that must have ended before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +36,26 @@ class Answer:
 
     accepted: tuple[str, ...]
     """Run directories that will be run."""
-    busy: tuple[str, ...]
+    busy: tuple[str, ...] = ()
     """Run directories that a live execution has claimed already."""
-    handle: str
-    """What the target calls the submission."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Run directories that will certainly not be run, with the target's words."""
+    handle: str = ""
+    """What the target calls the submission; for people."""
+
+
+def silent(text: str) -> None:
+    """Say nothing."""
 
 
 class Scheduler(Protocol):
     """Decides when runs start."""
 
-    def submit(self, jobs: Sequence[Job], token: str) -> Answer:
+    def submit(self, jobs: Sequence[Job], token: str, say: Callable[[str], None] = silent) -> Answer:
         """Submit runs, at most once for a token.
+
+        Args:
+            say: Is told what is waited for.
 
         Raises:
             TargetError: Certainly refused: nothing will run.
@@ -54,8 +69,11 @@ class Scheduler(Protocol):
             TargetError: It can't be found out now.
         """
 
-    def poll(self, run_dirs: Sequence[str], *, host: bool = False) -> Mapping[str, Any]:
+    def poll(self, runs: Mapping[str, str], *, host: bool = False) -> Mapping[str, Any]:
         """Return the probe's answer about runs, and about the host, in one round trip (agent/probe.py).
+
+        Args:
+            runs: Run directory to the token of its newest submission.
 
         Raises:
             TargetError: The target can't be asked.
@@ -68,12 +86,16 @@ class Scheduler(Protocol):
             TargetError: One is in use; none was moved.
         """
 
-    def cancel(self, run_dirs: Sequence[str]) -> Mapping[str, str]:
-        """End runs with all their processes; return what was done by run directory."""
+    def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:
+        """End runs (run directory to token) with all their processes; return what was done by run directory."""
 
 
 def scheduler(connection: Connection) -> Scheduler:
     """Return the scheduler at the other end of a connection."""
+    if connection.target.slurm is not None:
+        from .slurm import SlurmScheduler
+
+        return SlurmScheduler(connection)
     from .leases import LeaseScheduler
 
     return LeaseScheduler(connection)

@@ -4,12 +4,13 @@ the agent there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..connections import Connection
 from ..errors import TargetError
-from . import Answer, Job
+from . import Answer, Job, silent
 
 
 class LeaseScheduler:
@@ -18,27 +19,32 @@ class LeaseScheduler:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def submit(self, jobs: Sequence[Job], token: str) -> Answer:
+    def submit(self, jobs: Sequence[Job], token: str, say: Callable[[str], None] = silent) -> Answer:
         """Start the launch scripts there, detached; they wait for their lane and their leases by themselves."""
-        runs = [{"run_dir": job.run_dir, "token": job.token, "script": job.script} for job in jobs]
-        request = {"root": self._connection.root, "token": token, "runs": runs}
+        runs = [{"run_dir": job.run_dirs[0], "token": job.token, "script": job.script} for job in jobs]
+        request = {"root": self._connection.root, "token": token, "runs": runs, "environment": self._environment()}
         answer = self._connection.call("launch", request, timeout_s=60 + 0.2 * len(jobs))
         if answer["answer"] == "settled":
             raise TargetError(f"submission {token} had been given up")
         states = answer["runs"]
-        accepted = tuple(job.run_dir for job in jobs if states.get(job.run_dir, "started") == "started")
-        busy = tuple(job.run_dir for job in jobs if states.get(job.run_dir) == "busy")
+        run_dirs = [run["run_dir"] for run in runs]
+        accepted = tuple(run_dir for run_dir in run_dirs if states.get(run_dir, "started") == "started")
+        busy = tuple(run_dir for run_dir in run_dirs if states.get(run_dir) == "busy")
         return Answer(accepted=accepted, busy=busy, handle=token)
+
+    def _environment(self) -> dict[str, str]:
+        """Return the allowed variables that are set here; they travel in the request, and are written nowhere."""
+        return {name: os.environ[name] for name in self._connection.target.env if name in os.environ}
 
     def settle(self, token: str) -> bool:
         """Ask whether the launch arrived; if it did not by now, it is fenced off and never will."""
         answer = self._connection.call("settle", {"root": self._connection.root, "token": token})
         return bool(answer["answer"] == "accepted")
 
-    def poll(self, run_dirs: Sequence[str], *, host: bool = False) -> Mapping[str, Any]:
+    def poll(self, runs: Mapping[str, str], *, host: bool = False) -> Mapping[str, Any]:
         """Probe the host once for all runs."""
         root = self._connection.root if host else ""
-        return self._connection.call("probe", {"run_dirs": list(run_dirs), "root": root})
+        return self._connection.call("probe", {"run_dirs": list(runs), "root": root})
 
     def archive(self, run_dirs: Sequence[str]) -> None:
         """Rename run directories to ``.archive/<name>-<time>`` beside them."""
@@ -48,7 +54,7 @@ class LeaseScheduler:
                 f"still in use, nothing was archived: {', '.join(answer['busy'])}", hint="end it: oelm-cancel"
             )
 
-    def cancel(self, run_dirs: Sequence[str]) -> Mapping[str, str]:
+    def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:
         """End runs; returns when their claims and leases are free."""
-        answer: Mapping[str, str] = self._connection.call("cancel", {"run_dirs": list(run_dirs)}, timeout_s=120)["runs"]
+        answer: Mapping[str, str] = self._connection.call("cancel", {"run_dirs": list(runs)}, timeout_s=120)["runs"]
         return answer

@@ -53,6 +53,11 @@ def test_the_trial_decides_where_end_to_end_speed_could_not(tmp_path: Path) -> N
     assert h3(build(synthetic.study(), runs, trials=trials))[:2] == ("supported", "trial")
 
 
+def test_a_disturbed_round_does_not_turn_the_trial(tmp_path: Path) -> None:
+    trial(tmp_path, [*ROUNDS[:-1], 0.3], [1.0, 1.001, 0.999])
+    assert h3(report(tmp_path))[:2] == ("supported", "trial")
+
+
 def test_a_trial_whose_control_is_off_decides_nothing(tmp_path: Path) -> None:
     trial(tmp_path, ROUNDS, [1.08, 1.081, 1.079, 1.08])
     outcome, _, said = h3(report(tmp_path))

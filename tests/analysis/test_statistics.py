@@ -119,3 +119,34 @@ def test_means_of_diverged_runs_are_infinite_and_have_no_spread() -> None:
     assert statistics.mean_sd([1.0, math.inf]) == (math.inf, None)
     assert statistics.mean_sd([]) == (None, None)
     assert statistics.mean_sd([2.0]) == (2.0, None)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=5, max_size=25, unique=True), st.floats(-1, 1))
+def test_the_sign_test_of_a_median_is_that_of_scipy(values: list[float], bound: float) -> None:
+    found = statistics.median(values)
+    above = sum(value > bound for value in values)
+    expected = stats.binomtest(above, len(values), alternative="greater").pvalue
+    assert found.p_above(bound) == pytest.approx(expected)
+    assert found.mean == pytest.approx(float(np.median(values)))
+
+
+@pytest.mark.parametrize("rounds", [7, 15, 16])
+def test_order_statistics_bound_the_median_with_at_most_the_promised_error(rounds: int) -> None:
+    rng = np.random.default_rng(13)
+    misses = 0
+    for _ in range(4000):
+        low, _ = statistics.median(rng.standard_cauchy(rounds).tolist()).interval(0.05)
+        misses += low > 0
+    assert misses / 4000 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 4000)
+
+
+def test_a_bound_of_the_median_and_its_sign_test_agree() -> None:
+    values = np.random.default_rng(1).normal(0.01, 0.005, 15).tolist()
+    found = statistics.median(values)
+    low, high = found.interval(0.05)
+    assert found.p_above(low - 1e-12) <= 0.05 < found.p_above(sorted(values)[sorted(values).index(low) + 1] - 1e-12)
+    assert low < found.mean < high
+
+
+def test_too_few_rounds_bound_nothing() -> None:
+    assert statistics.median([0.1, 0.2, 0.3]).interval(0.05) == (-math.inf, math.inf)

@@ -1,0 +1,191 @@
+"""Owns saying what a run directory holds, so that it can be fetched and verified: finished files with their hash,
+growing ones with a length and the hash up to it; leaves the transfer to rsync.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional
+
+from . import hashes, probe, result, rundir
+
+NONE, BEST, LATEST, ALL = "none", "best", "latest", "all"
+"""Which checkpoints are asked for."""
+BEST_NAME = "best_model.pt"
+SENT_WHOLE = (rundir.RUN, rundir.SCRIPT, rundir.START, rundir.OUTCOME, rundir.END)
+"""Control files that come along: the report reads them."""
+MAX_INLINE_BYTES = 256 << 10
+"""Smaller files that are replaced while a run trains travel in the answer: between a look and a transfer they would
+have changed."""
+HASHES = "hashes.json"
+
+
+def inventory(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Say what run directories hold.
+
+    Args:
+        request: ``runs``: a list of ``run_dir`` and ``have`` (name to SHA-256 of what the client holds already);
+            ``checkpoints``: none, best, latest or all.
+
+    Returns:
+        ``rsync`` (path of the command, empty where there is none), and ``runs``: run directory to ``state``,
+        ``reason``, ``path`` (without symbolic links), ``final`` (over, with a manifest), ``origin``, ``files``
+        (``name``, ``size``, ``sha256``, ``grows``, and ``content`` in base64 where it travels right here), ``left``
+        (files that weren't asked for), ``gone`` (listed in the manifest, but removed).
+    """
+    answers = {}
+    for run in request["runs"]:
+        answers[run["run_dir"]] = _look(run["run_dir"], run.get("have") or {}, request["checkpoints"])
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/bin", "/usr/bin", "/opt/homebrew/bin"])
+    return {"runs": answers, "rsync": shutil.which("rsync", path=path) or ""}
+
+
+def _look(run_dir: str, have: Dict[str, str], policy: str) -> Dict[str, Any]:
+    row = probe.state(run_dir)
+    answer = {"state": row["state"], "reason": row["reason"], "files": [], "left": [], "gone": []}  # type: Dict[str, Any]
+    if row.get("absent"):
+        return dict(answer, final=False, origin="", absent=True)
+    answer["path"] = os.path.realpath(run_dir)
+    answer["origin"] = rundir.tail(rundir.control(run_dir, rundir.ORIGIN), 256).decode("utf-8", "replace").strip()
+    manifest = rundir.read_json(run_dir + "/" + rundir.MANIFEST)
+    # The manifest counts if the newest attempt has an end record, which is written after it.
+    final = manifest is not None and row.get("ended_at") is not None
+    answer["final"] = final
+    if final and manifest is not None:
+        _add_listed(run_dir, manifest, policy, answer)
+        _add_inline(run_dir, rundir.MANIFEST, have, answer)
+    else:
+        _add_living(run_dir, have, policy, answer)
+    for name in SENT_WHOLE:
+        _add_inline(run_dir, rundir.CONTROL + "/" + name, have, answer)
+    _add_growing(run_dir, rundir.CONTROL + "/" + rundir.SUPERVISOR_LOG, answer)
+    return answer
+
+
+def _add_listed(run_dir: str, manifest: Dict[str, Any], policy: str, answer: Dict[str, Any]) -> None:
+    """Add what the manifest of a run that is over lists."""
+    entries = {str(entry["name"]): entry for entry in manifest.get("files", [])}
+    there = {name for name in entries if _size(run_dir + "/" + name) == entries[name]["size"]}
+    answer["gone"] = sorted(set(entries) - there)
+    wanted = _wanted(there, policy)
+    for name in sorted(there):
+        if name in wanted:
+            entry = entries[name]
+            answer["files"].append({"name": name, "size": entry["size"], "sha256": entry["sha256"], "grows": False})
+        else:
+            answer["left"].append({"name": name, "size": entries[name]["size"], "sha256": entries[name]["sha256"]})
+
+
+def _add_living(run_dir: str, have: Dict[str, str], policy: str, answer: Dict[str, Any]) -> None:
+    """Add what a run holds that still trains, or ended without a manifest; its old manifest says nothing any more."""
+    memory = hashes.Memory(rundir.control(run_dir, HASHES))
+    found = {name: str(path) for name, path in result.result_files(Path(run_dir))}
+    wanted = _wanted(found, policy)
+    for name in sorted(found):
+        if name not in wanted:
+            answer["left"].append({"name": name, "size": _size(found[name]) or 0, "sha256": ""})
+        elif name.endswith(".pt"):
+            try:
+                size, digest = _size(found[name]), memory.sha256(found[name])[0]
+            except OSError:
+                continue  # made room for a newer one just now
+            answer["files"].append({"name": name, "size": size, "sha256": digest, "grows": False})
+        elif name.endswith(".json") and "/" not in name:
+            _add_inline(run_dir, name, have, answer)
+        else:
+            _add_growing(run_dir, name, answer)
+    memory.save()
+
+
+def _add_inline(run_dir: str, name: str, have: Dict[str, str], answer: Dict[str, Any]) -> None:
+    try:
+        with open(run_dir + "/" + name, "rb") as file:
+            content = file.read(MAX_INLINE_BYTES + 1)
+    except OSError:
+        return
+    if len(content) > MAX_INLINE_BYTES:
+        _add_growing(run_dir, name, answer)
+        return
+    digest = hashlib.sha256(content).hexdigest()
+    row = {"name": name, "size": len(content), "sha256": digest, "grows": False}
+    if have.get(name) != digest:
+        row["content"] = base64.b64encode(content).decode("ascii")
+    answer["files"].append(row)
+
+
+def _add_growing(run_dir: str, name: str, answer: Dict[str, Any]) -> None:
+    path = run_dir + "/" + name
+    try:
+        size = os.path.getsize(path)
+        digest = hashes.prefix_sha256(path, size)
+    except OSError:
+        return
+    if digest is not None:
+        answer["files"].append({"name": name, "size": size, "sha256": digest, "grows": True})
+
+
+def _size(path: str) -> Optional[int]:
+    try:
+        return os.path.getsize(path) if os.path.isfile(path) and not os.path.islink(path) else None
+    except OSError:
+        return None
+
+
+def _wanted(names: Iterable[str], policy: str) -> List[str]:
+    """Return the files that are asked for: all but checkpoints, and of those what the policy says."""
+    names = list(names)
+    checkpoints = [name for name in names if name.endswith(".pt")]
+    chosen = {NONE: [], BEST: [name for name in checkpoints if name == BEST_NAME], ALL: checkpoints}.get(policy)
+    if chosen is None:
+        numbered = [(int(match.group(1)), name) for name in checkpoints for match in [_step(name)] if match]
+        chosen = [max(numbered)[1]] if numbered else []
+    return [name for name in names if name not in checkpoints or name in chosen]
+
+
+def _step(name: str) -> "Optional[re.Match[str]]":
+    return re.match(r"checkpoint_(\d+)\.pt$", name)
+
+
+def remove(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Remove files of runs that are over, each only while it is what the client fetched.
+
+    Args:
+        request: ``runs``: a list of ``run_dir`` and ``files`` (name to size and SHA-256 as the manifest says).
+
+    Returns:
+        ``runs``: run directory to ``removed`` (names), ``freed`` (bytes) and ``kept`` (name to the reason).
+    """
+    answers = {}
+    for run in request["runs"]:
+        run_dir = run["run_dir"]
+        answer = {"removed": [], "freed": 0, "kept": {}}  # type: Dict[str, Any]
+        answers[run_dir] = answer
+        try:
+            claim = rundir.lock(rundir.control(run_dir, rundir.CLAIM), patience_s=2.0)
+        except (rundir.Busy, OSError):
+            answer["kept"] = dict.fromkeys(run["files"], "the run is alive or gone")
+            continue
+        try:
+            manifest = rundir.read_json(run_dir + "/" + rundir.MANIFEST) or {}
+            listed = {str(entry["name"]): entry for entry in manifest.get("files", [])}
+            for name, known in run["files"].items():
+                entry = listed.get(name)
+                path = run_dir + "/" + name
+                if entry is None or [entry["size"], entry["sha256"]] != known or _size(path) != entry["size"]:
+                    answer["kept"][name] = "is not what was fetched"
+                    continue
+                try:
+                    os.unlink(path)
+                except OSError as error:
+                    answer["kept"][name] = error.strerror or str(error)
+                    continue
+                answer["removed"].append(name)
+                answer["freed"] += entry["size"]
+        finally:
+            os.close(claim)
+    return {"runs": answers}

@@ -1,0 +1,112 @@
+"""Owns what a supervisor needs of where it runs; host and slurm_job are the two such places. Leaves the run itself to
+supervise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Protocol, Tuple
+
+CRASH, TIMEOUT, PREEMPTION, REQUEUE, CANCEL = "crash", "timeout", "preemption", "requeue", "cancel"
+"""Why an attempt ended without completing, as its record says it (budgets count by it)."""
+
+
+class Stopped(Exception):
+    """A signal, or the submission's own rules, asked this supervisor to end."""
+
+
+class Superseded(Exception):
+    """The run is another execution's by now: touch nothing any more."""
+
+
+class Refused(Exception):
+    """This execution must not begin; the reason is in the message."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How an attempt ended."""
+
+    state: str
+    """DONE, FAILED, CANCELLED, or QUEUED where the run goes on in a later start of its job."""
+    reason: str
+    """In words; empty for DONE."""
+    retry: bool = False
+    """Whether another attempt may follow at once."""
+    cause: str = ""
+    """CRASH, TIMEOUT and so on; empty for DONE."""
+
+
+class Place(Protocol):
+    """A plain host, or a Slurm job."""
+
+    signals: Tuple[int, ...]
+    """What asks the supervisor to end its run."""
+    look_s: float
+    """How often it looks whether the run is still its own; 0 where the kernel would end it."""
+
+    def claim(self) -> None:
+        """Make the run this execution's own.
+
+        Raises:
+            rundir.Busy: Another execution of it is alive.
+            Refused: This execution must not begin.
+        """
+
+    def is_mine(self) -> bool:
+        """False once another execution has rightfully taken the run over."""
+
+    def is_cancelled(self) -> bool:
+        """True where a cancel came before this execution began."""
+
+    def lost_reason(self, start: Dict[str, Any]) -> str:
+        """Say why an attempt that left no end was lost, given its start record."""
+
+    def wait_for_turn(self) -> float:
+        """Wait for the run's place in its lane; return its place in the queue for devices, Unix seconds.
+
+        Raises:
+            Stopped: The run before it failed, and the submission says to stop then.
+        """
+
+    def acquire(self, queued_at: float) -> None:
+        """Have the devices.
+
+        Raises:
+            lease.ImpossibleRequest: They can never be had.
+        """
+
+    def devices(self) -> List[str]:
+        """Return the devices' labels; empty before acquire."""
+
+    def environment(self) -> Dict[str, str]:
+        """Return variables that confine the command to the devices."""
+
+    def start_record(self) -> Dict[str, Any]:
+        """Return what start.json and the attempt's record say besides."""
+
+    def argv(self, command: List[str], number: int) -> "Tuple[List[str], Optional[int]]":
+        """Return (words to start an attempt with, its port)."""
+
+    def pass_stop(self, pid: int, number: int) -> float:
+        """Pass a stop on to the command; return the seconds that it has for a checkpoint."""
+
+    def judge_stop(self, number: int, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> Verdict:
+        """Say what a stop by signal ``number`` means for the run.
+
+        Args:
+            attempts: Those before this one.
+            outcome: The trainer's record of this attempt; empty where it left none.
+        """
+
+    def retries_used(self, attempts: List[Dict[str, Any]]) -> int:
+        """Return how many crashes count against the budget already, before this execution's first attempt."""
+
+    def go_on_later(self) -> str:
+        """Have the run started again later, after a verdict of QUEUED; return why that can't be (empty where it can)."""
+
+    def release(self) -> None:
+        """Give up the devices; harmless when called again."""
+
+    def leave(self) -> None:
+        """Give up the claim: all records are written."""

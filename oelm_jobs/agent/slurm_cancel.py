@@ -1,0 +1,132 @@
+"""Owns how runs on a cluster are ended or moved aside from outside; leaves ending their processes to Slurm and their
+supervisors.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, List, Optional, Sequence, Set
+
+from . import archive, rundir, slurm_claim, slurm_commands, slurm_state, slurm_submit
+from .slurm_commands import Job, SlurmError
+
+PATIENCE_S = 60.0
+"""So long the end of running jobs is waited for: Slurm leaves them KillWait (30 s) after SIGTERM."""
+LOOK_S = 1.0
+IDS_PER_COMMAND = 500
+
+
+def slurm_cancel(request: Dict[str, Any]) -> Dict[str, Any]:
+    """End runs, wherever they stand; harmless for a run that is over.
+
+    Args:
+        request: ``root``; ``runs``, a list of (run directory, token).
+
+    Returns:
+        ``runs``: run directory to ``cancelled``, ``not running`` or ``still ending``.
+
+    Raises:
+        SlurmError: slurmctld does not answer; nothing was cancelled.
+    """
+    root = request["root"]
+    wanted = [(str(run_dir), str(token)) for run_dir, token in request["runs"]]
+    tasks = slurm_state.find_tasks(root, wanted)
+    living = {}  # type: Dict[str, List[Job]]
+    jobs = slurm_commands.queue("--me")
+    for run_dir, _ in wanted:
+        found = _jobs_of(run_dir, tasks[run_dir], jobs)
+        if found:
+            living[run_dir] = found
+        elif tasks[run_dir] is not None:
+            _give_up(root, tasks[run_dir])
+    for run_dir, found in living.items():
+        control = rundir.control(run_dir, "")
+        control.mkdir(parents=True, exist_ok=True)
+        content = {"by": "oelm-cancel", "time": time.time(), "jobs": [job.id for job in found]}
+        rundir.write_json(control / rundir.CANCEL, content, durable=False)
+    ids = _fewest([job for found in living.values() for job in found], jobs)
+    for first in range(0, len(ids), IDS_PER_COMMAND):
+        code, _, err = slurm_commands.call(["scancel", *ids[first : first + IDS_PER_COMMAND]], 60.0)
+        if code != 0 and "Invalid job id" not in err:
+            raise SlurmError("scancel: %s" % slurm_commands.said(err, "exit code %d" % code))
+    late = _wait_for_end({job.id for found in living.values() for job in found}) if living else set()
+    slurm_commands.forget_queue()
+    answers = {run_dir: "not running" for run_dir, _ in wanted}
+    for run_dir, found in living.items():
+        answers[run_dir] = "still ending" if any(job.id in late for job in found) else "cancelled"
+    return {"runs": answers}
+
+
+def _jobs_of(run_dir: str, task: Optional[slurm_state.Task], jobs: Sequence[Job]) -> List[Job]:
+    """Return the living jobs that execute a run or would: its submission's, and any that has its claim."""
+    _, owner = slurm_claim.newest(run_dir)
+    found = []
+    for job in jobs:
+        lives = job.state in slurm_claim.ALIVE or job.state in ("PENDING", *slurm_state.MAY_RUN_AGAIN)
+        mine = task is not None and (job.name, job.task) == (task.name, task.task)
+        has_claim = owner is not None and not owner.released and (job.raw_id, job.name) == (owner.job, owner.name)
+        if lives and (mine or has_claim):
+            found.append(job)
+    return found
+
+
+def _give_up(root: str, task: Optional[slurm_state.Task]) -> None:
+    """See to it that a job whose answer was lost never runs, should it still appear."""
+    if task is not None:
+        answer = slurm_submit.answer_of(root, task.token, task.position) or {}
+        if "unknown" in answer:
+            slurm_submit.give_up(root, task.token, task.position)
+
+
+def _fewest(wanted: Sequence[Job], jobs: Sequence[Job]) -> List[str]:
+    """Return the ids to cancel: of an array that goes as a whole, its own instead of its tasks'."""
+    ids = {job.id for job in wanted}
+    arrays = {}  # type: Dict[str, Set[str]]
+    for job in jobs:
+        if job.task is not None and (job.state in slurm_claim.ALIVE or job.state in ("PENDING", "COMPLETING")):
+            arrays.setdefault(job.id.partition("_")[0], set()).add(job.id)
+    for array, members in arrays.items():
+        if members <= ids:
+            ids = (ids - members) | {array}
+    return sorted(ids)
+
+
+def _wait_for_end(ids: Set[str]) -> Set[str]:
+    """Wait until jobs have left their nodes; return those that have not."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            rows = slurm_commands.queue("--me")
+        except SlurmError:
+            return ids
+        late = {r.id for r in rows if r.id in ids and (r.state in slurm_claim.ALIVE or r.state == "COMPLETING")}
+        if not late or time.monotonic() > deadline:
+            return late
+        time.sleep(LOOK_S)
+
+
+def slurm_archive(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Move run directories aside, all or none (agent/archive.py); a living job's claim keeps its run in place.
+
+    Args:
+        request: ``run_dirs``.
+
+    Returns:
+        As archive: ``moved`` and ``busy``.
+
+    Raises:
+        SlurmError: Whether an owner lives can't be found out.
+    """
+    busy = []
+    for run_dir in request["run_dirs"]:
+        number, owner = slurm_claim.newest(run_dir)
+        if not number or owner is None or owner.released:
+            continue
+        ended, why = slurm_claim.job_has_ended(owner)
+        if ended is None and "is ending" not in why:
+            raise SlurmError(why)
+        if not ended:
+            busy.append(run_dir)
+    return {"moved": {}, "busy": busy} if busy else archive.archive(request)
+
+

@@ -1,0 +1,180 @@
+"""Owns who may execute a run on a cluster, where flock can't be trusted: exclusive files that name job and restart
+count; leaves what Slurm says about an owner to slurm_commands.
+
+A claim is the file ``.oelm/slurm-claim.<n>`` with the highest n. Taking one makes the next number exclusively, so of
+all who saw the same owner end, one gets it and nobody ever removes a living claim. An owner counts as ended only when
+it says so itself in its claim, or Slurm does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Callable, List, Optional, Tuple
+
+from . import rundir, slurm_commands
+
+PREFIX = "slurm-claim."
+KEEP = 8
+"""Newest claims that are kept: a stale folder listing of a network file system must not lead to a number that is gone."""
+PATIENCE_S = 600.0
+"""So long a job waits for Slurm's word on the owner, or for an owner that is ending."""
+LOOK_S = 5.0
+"""How often it asks."""
+FENCE_S = 15.0
+"""How often an owner looks whether it still is one; a successor on another node waits twice as long."""
+ALIVE = ("RUNNING", "SUSPENDED", "STOPPED", "CONFIGURING", "RESIZING", "SIGNALING", "STAGE_OUT")
+"""States of a job whose processes may live."""
+
+
+class Unanswered(Exception):
+    """Slurm did not say in time whether a claim's owner has ended."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """One incarnation of a job that executes a run."""
+
+    job: str
+    """``SLURM_JOB_ID``: of an array's task its own."""
+    restart: int
+    """``SLURM_RESTART_COUNT``."""
+    name: str
+    """Job name, by which a reused job id is told."""
+    token: str
+    """Token of the submission."""
+    identity: rundir.Identity
+    """The supervisor."""
+    time: float
+    """When the claim was taken, Unix seconds."""
+    released: bool = False
+    """True once the supervisor is through with the run."""
+
+    @staticmethod
+    def read(path: Path) -> "Optional[Owner]":
+        """Return the owner that a claim names; None where it can't be read."""
+        content = rundir.read_json(path) or {}
+        identity = rundir.Identity.from_json(content.get("identity"))
+        try:
+            return Owner(
+                str(content["job"]),
+                int(content["restart"]),
+                str(content["name"]),
+                str(content["token"]),
+                identity or rundir.Identity(0, "", "", ""),
+                float(content["time"]),
+                bool(content["released"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+def newest(run_dir: str) -> "Tuple[int, Optional[Owner]]":
+    """Return (number, owner) of a run's claim; (0, None) where it never had one."""
+    try:
+        numbers = _numbers(run_dir)
+    except OSError:
+        numbers = []
+    if not numbers:
+        return 0, None
+    return numbers[-1], Owner.read(rundir.control(run_dir, PREFIX + str(numbers[-1])))
+
+
+def _numbers(run_dir: str) -> List[int]:
+    names = os.listdir(str(rundir.control(run_dir, "")))
+    found = [name[len(PREFIX) :] for name in names if name.startswith(PREFIX)]
+    return sorted(int(number) for number in found if number.isdigit())
+
+
+class Claim:
+    """A claim that this process has taken."""
+
+    def __init__(self, run_dir: str, number: int, owner: Owner, before: Optional[Owner]) -> None:
+        self.before = before
+        """The owner before, where there was one."""
+        self._run_dir = run_dir
+        self._number = number
+        self._owner = owner
+
+    def is_held(self) -> bool:
+        """False once Slurm gave the run to another job or incarnation, because it took this one for dead."""
+        try:
+            return _numbers(self._run_dir)[-1:] == [self._number]
+        except OSError:
+            return True  # a file system that is away for a moment takes no claim from anybody
+
+    def release(self) -> None:
+        """Say that this owner is through with the run; harmless when called again."""
+        if not self._owner.released and self.is_held():
+            self._owner = replace(self._owner, released=True)
+            with contextlib.suppress(OSError):
+                path = rundir.control(self._run_dir, PREFIX + str(self._number))
+                rundir.write_json(path, asdict(self._owner))
+
+
+def take(run_dir: str, owner: Owner, say: Callable[[str], None]) -> Claim:
+    """Take a run's claim for a job.
+
+    Raises:
+        rundir.Busy: Its owner lives.
+        Unanswered: Whether it does could not be found out.
+    """
+    deadline, told = time.monotonic() + PATIENCE_S, ""
+    while True:
+        number, before = newest(run_dir)
+        verdict, why = _ended(before, owner) if number else (True, "")
+        if verdict is False:
+            raise rundir.Busy(why)
+        if verdict:
+            path = rundir.control(run_dir, PREFIX + str(number + 1))
+            if rundir.create(path, asdict(owner)):
+                _tidy(run_dir, number + 1)
+                return Claim(run_dir, number + 1, owner, before)
+            continue
+        if time.monotonic() > deadline:
+            raise Unanswered(why)
+        if why != told:
+            say("waiting: %s" % why)
+            told = why
+        time.sleep(LOOK_S)
+
+
+def _tidy(run_dir: str, number: int) -> None:
+    for old in _numbers(run_dir):
+        if old <= number - KEEP:
+            with contextlib.suppress(OSError):
+                rundir.control(run_dir, PREFIX + str(old)).unlink()
+
+
+def _ended(before: Optional[Owner], mine: Owner) -> "Tuple[Optional[bool], str]":
+    """Return whether the owner before has ended (None: not known yet), and why."""
+    if before is None:
+        return None, "the claim can't be read"
+    if before.released:
+        return True, ""
+    if before.job == mine.job and before.name == mine.name:
+        if before.restart < mine.restart:
+            return True, ""  # Slurm starts a job again only when it takes its last incarnation for ended
+        if before.identity.host == mine.identity.host and not before.identity.is_alive():
+            return True, ""
+        return False, "job %s executes this run already" % before.job
+    return job_has_ended(before)
+
+
+def job_has_ended(owner: Owner) -> "Tuple[Optional[bool], str]":
+    """Ask Slurm whether the incarnation that an owner names has ended; (None, why) where that isn't known yet."""
+    try:
+        rows = slurm_commands.queue("--jobs=" + owner.job)
+    except slurm_commands.SlurmError as error:
+        if "Invalid job id" in str(error):
+            return True, ""  # slurmctld knows every job that may run; this one it has forgotten
+        return None, "whether job %s lives can't be found out (%s)" % (owner.job, error)
+    states = [row.state for row in rows if row.name == owner.name and owner.job in (row.raw_id, row.id)]
+    if any(state in ALIVE for state in states):
+        return False, "job %s executes this run" % owner.job
+    if "COMPLETING" in states:
+        return None, "job %s is ending" % owner.job
+    return True, ""  # over, requeued and not started again, or the id is another job's now

@@ -1,0 +1,332 @@
+"""Owns talking to Slurm's commands on its login and compute nodes: deadlines, formats, what they print as rows; leaves
+what that means for a run to slurm_state and slurm_claim.
+
+Sources: squeue(1), sacct(1), scontrol(1). Written for 22.05 to 24.11. One squeue serves every command of a user within
+an interval: its output is kept in the user's cache folder, under a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+
+from . import rundir
+
+QUEUE_FORMAT = "%F|%K|%A|%T|%S|%V|%N|%P|%r|%j"
+"""squeue's fields; the name is last because it may hold anything."""
+ACCOUNT_FORMAT = "JobID,JobIDRaw,State,ExitCode,Submit,Start,End,NodeList,JobName"
+ACCOUNT_CHUNK = 500
+"""Job ids in one sacct."""
+QUEUE_TIMEOUT_S, ACCOUNT_TIMEOUT_S = 40.0, 15.0
+"""Outer deadlines: with slurmdbd hung, sacct blocks for more than 30 s while all else works."""
+ACCOUNT_PAUSE_S = 120.0
+"""So long sacct is not asked again after it gave no answer."""
+FOREIGN_SETTINGS = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_")
+"""Environment variables by which a user's own settings would change what these commands print."""
+
+
+class SlurmError(Exception):
+    """A command of Slurm failed; its words are in the message."""
+
+    is_refusal = True
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job, or one task of an array, as squeue or sacct shows it."""
+
+    id: str
+    """What scancel takes: ``12``, or ``12_3`` for a task of an array."""
+    raw_id: str
+    """``SLURM_JOB_ID`` inside it; an array's own id while the task is pending."""
+    task: Optional[int]
+    """Index in its array."""
+    name: str
+    """Job name, whole."""
+    state: str
+    """In capitals, without what follows it (``CANCELLED by 0`` is CANCELLED)."""
+    reason: str = ""
+    """Why it waits, or ended (squeue)."""
+    submitted_at: float = 0.0
+    """Unix seconds; a requeue counts as a submission."""
+    starts_at: float = 0.0
+    """Start, or the expected one; 0 where there is none."""
+    nodes: str = ""
+    """Its nodes."""
+    partition: str = ""
+    """Its partition."""
+    exit_code: str = ""
+    """``0:9`` as sacct shows it."""
+
+
+# Running commands -----------------------------------------------------------------------------------------------------
+
+
+def call(argv: Sequence[str], timeout_s: float, **variables: str) -> Tuple[int, str, str]:
+    """Run a command; return (exit code, stdout, stderr).
+
+    Times come as Unix seconds. The command gets a session of its own, so that all of it ends at the deadline.
+
+    Raises:
+        SlurmError: It isn't there, or gave no answer in time.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_SETTINGS)}
+    environment.update({"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"}, **variables)
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise SlurmError("%s can't be run: %s" % (argv[0], error.strerror or error)) from error
+    try:
+        out, err = child.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(OSError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        raise SlurmError("%s gave no answer within %.0f s" % (argv[0], timeout_s)) from None
+    return child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+
+
+def said(words: str, fallback: str) -> str:
+    """Return the last line that a command said, without its own name in front."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    line = lines[-1] if lines else fallback
+    return re.sub(r"^(\w+: )?(error: )?", "", line)
+
+
+# The queue ------------------------------------------------------------------------------------------------------------
+
+
+def read_queue(text: str) -> List[Job]:
+    """Return the rows of ``squeue -h -r -o QUEUE_FORMAT``; lines of another shape (banners) are passed over."""
+    jobs = []
+    for line in text.splitlines():
+        fields = line.split("|", 9)
+        if len(fields) != 10 or not fields[0].isdigit():
+            continue
+        array, index, raw_id, state, starts_at, submitted_at, nodes, partition, reason, name = fields
+        task = int(index) if index.isdigit() else None
+        jobs.append(
+            Job(
+                id=array if task is None else "%s_%d" % (array, task),
+                raw_id=raw_id,
+                task=task,
+                name=name,
+                state=state,
+                reason="" if reason == "None" else reason,
+                submitted_at=_seconds(submitted_at),
+                starts_at=_seconds(starts_at),
+                nodes=nodes,
+                partition=partition,
+            )
+        )
+    return jobs
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.isdigit() else 0.0
+
+
+def queue(*options: str) -> List[Job]:
+    """Ask slurmctld for jobs, those included that ended within its MinJobAge.
+
+    Raises:
+        SlurmError: It does not answer.
+    """
+    argv = ["squeue", "--noheader", "--array", "--states=all", "--format=" + QUEUE_FORMAT, *options]
+    code, out, err = call(argv, QUEUE_TIMEOUT_S)
+    if code != 0:
+        raise SlurmError("squeue: %s" % said(err, "exit code %d" % code))
+    return read_queue(out)
+
+
+def my_queue(interval_s: float) -> Tuple[float, List[Job]]:
+    """Return (when it was read, this user's jobs), at most ``interval_s`` old; commands that ask at once share one
+    squeue.
+
+    Raises:
+        SlurmError: slurmctld does not answer.
+    """
+    path = cache_file("squeue")
+    with _locked(path):
+        known = rundir.read_json(path) if path else None
+        if known and 0 <= time.time() - float(known["time"]) < interval_s:
+            return float(known["time"]), read_queue(str(known["text"]))
+        now = time.time()
+        argv = ["squeue", "--noheader", "--array", "--states=all", "--format=" + QUEUE_FORMAT, "--me"]
+        code, out, err = call(argv, QUEUE_TIMEOUT_S)
+        if code != 0:
+            raise SlurmError("squeue: %s" % said(err, "exit code %d" % code))
+        if path is not None:
+            with contextlib.suppress(OSError):  # a full home folder must not keep anybody from looking
+                rundir.write_json(path, {"time": now, "text": out}, durable=False)
+        return now, read_queue(out)
+
+
+def forget_queue() -> None:
+    """Make the next look at the queue a fresh one: something was submitted or cancelled."""
+    path = cache_file("squeue")
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def cache_file(what: str) -> Optional[Path]:
+    """Return this user's file for something about this cluster; None where no folder can be made."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    key = "%s %s %d" % (os.environ.get("SLURM_CONF", ""), os.environ.get("SLURM_CLUSTERS", ""), os.getuid())
+    folder = Path(base) / "oelm-jobs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder / ("%s-%s.json" % (what, hashlib.sha256(key.encode()).hexdigest()[:12]))
+
+
+@contextlib.contextmanager
+def _locked(path: Optional[Path]) -> Iterator[None]:
+    """Hold the cache's lock, which only saves work: where it can't be had, go on without."""
+    handle = None
+    if path is not None:
+        with contextlib.suppress(OSError):
+            handle = os.open(str(path.with_suffix(".lock")), os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + QUEUE_TIMEOUT_S
+    while handle is not None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        except OSError:
+            break
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+# Accounting -----------------------------------------------------------------------------------------------------------
+
+
+def accounts(ids: Iterable[str], since: float) -> Optional[List[Job]]:
+    """Return what accounting knows of jobs (base ids of arrays), every incarnation of them; None where the cluster
+    keeps none.
+
+    Args:
+        since: The earliest submission, Unix seconds.
+
+    Raises:
+        SlurmError: It does not answer (now, or a moment ago).
+    """
+    path = cache_file("sacct")
+    failed = rundir.read_json(path) if path else None
+    if failed and 0 <= time.time() - float(failed["time"]) < ACCOUNT_PAUSE_S:
+        if failed.get("none"):
+            return None
+        raise SlurmError(str(failed["words"]))
+    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 3600))  # clocks differ
+    wanted, found = sorted(set(ids)), []  # type: List[str], List[Job]
+    for first in range(0, len(wanted), ACCOUNT_CHUNK):
+        chunk = ",".join(wanted[first : first + ACCOUNT_CHUNK])
+        argv = ["sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--starttime=" + start]
+        try:
+            code, out, err = call([*argv, "--format=" + ACCOUNT_FORMAT, "--jobs=" + chunk], ACCOUNT_TIMEOUT_S)
+            if code != 0 and ("disabled" in err or "not running a supported" in err):
+                _remember_failure(path, "", none=True)
+                return None
+            if code != 0:
+                raise SlurmError("sacct: %s" % said(err, "exit code %d" % code))
+        except SlurmError as error:
+            _remember_failure(path, str(error), none=False)
+            raise
+        found += read_accounts(out)
+    return found
+
+
+def _remember_failure(path: Optional[Path], words: str, *, none: bool) -> None:
+    if path is not None:
+        with contextlib.suppress(OSError):
+            rundir.write_json(path, {"time": time.time(), "words": words, "none": none}, durable=False)
+
+
+def read_accounts(text: str) -> List[Job]:
+    """Return the rows of sacct in ACCOUNT_FORMAT; steps are left out, ranges of pending tasks spelled out."""
+    jobs = []
+    for line in text.splitlines():
+        fields = line.split("|", 8)
+        if len(fields) != 9 or "." in fields[0] or not fields[0][:1].isdigit():
+            continue
+        shown, raw_id, state, exit_code, submitted_at, start, _, nodes, name = fields
+        base, _, rest = shown.partition("_")
+        for task in tasks(rest) if rest else [None]:  # type: Optional[int]
+            jobs.append(
+                Job(
+                    id=base if task is None else "%s_%d" % (base, task),
+                    raw_id=raw_id,
+                    task=task,
+                    name=name,
+                    state=(state.split() or [""])[0],
+                    submitted_at=_seconds(submitted_at),
+                    starts_at=_seconds(start),
+                    nodes=nodes,
+                    exit_code=exit_code,
+                )
+            )
+    return jobs
+
+
+def tasks(text: str) -> List[int]:
+    """Return the indices in ``3`` or ``[2-7%3]`` or ``[1,3,5-7:2]`` as squeue and sacct write them."""
+    found = []  # type: List[int]
+    for part in text.strip("[]").partition("%")[0].split(","):
+        bounds, _, step = part.partition(":")
+        first, _, last = bounds.partition("-")
+        if first.isdigit():
+            found += range(int(first), int(last or first) + 1, int(step or 1))
+    return found
+
+
+# scontrol -------------------------------------------------------------------------------------------------------------
+
+
+def show_job(job_id: str, timeout_s: float = 15.0) -> Dict[str, str]:
+    """Return what slurmctld knows of one job, as scontrol names it (JobState, Reason, Restarts, PreemptTime, …).
+
+    Raises:
+        SlurmError: It does not answer, or knows no such job.
+    """
+    code, out, err = call(["scontrol", "--oneliner", "show", "job", job_id], timeout_s)
+    if code != 0:
+        raise SlurmError("scontrol: %s" % said(err, "exit code %d" % code))
+    return dict(word.split("=", 1) for word in out.split() if "=" in word)  # type: ignore[misc]
+
+
+def settings() -> Dict[str, str]:
+    """Return the cluster's configuration (scontrol show config), by name.
+
+    Raises:
+        SlurmError: slurmctld does not answer.
+    """
+    code, out, err = call(["scontrol", "show", "config"], QUEUE_TIMEOUT_S)
+    if code != 0:
+        raise SlurmError("scontrol: %s" % said(err, "exit code %d" % code))
+    pairs = (line.partition("=") for line in out.splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}

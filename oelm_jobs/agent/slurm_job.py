@@ -1,0 +1,320 @@
+"""Owns what a run needs of a Slurm job: its claim among jobs, the granted devices, torchrun over one node or several,
+what a signal means, the requeue; leaves claims to slurm_claim and commands to slurm_commands.
+
+The batch process is the supervisor (the script execs it), so ``--signal=B:USR1@N`` reaches it alone. On a cancel, a
+preemption or the time limit Slurm sends SIGTERM to every process of the job, SIGKILL after KillWait (slurm.conf(5)).
+Which of them it was, scontrol tells: a requeued job counts one restart more, a time-out has Reason=TimeLimit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from . import host, lease, place, rundir, slurm_claim, slurm_commands
+
+TERM_GRACE_S = 20.0
+"""Time for a checkpoint after SIGTERM: Slurm kills after KillWait, 30 s by default."""
+WARNING_MARGIN_S = 10.0
+"""What is kept of the warning time for records and the requeue."""
+END_SLACK_S = 120.0
+"""A warning may come a minute early (sbatch(1), --signal); nearer to the end than this it is one of the time limit."""
+REQUEUE_TRIES = 5
+FIRST_PORT, PORTS = 20000, 10000
+"""Rendezvous ports of several nodes, below the kernel's range for outgoing connections."""
+
+
+class SlurmJob:
+    """The Slurm job that this process is the batch script of."""
+
+    signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+    look_s = slurm_claim.FENCE_S
+
+    def __init__(self, record: Dict[str, Any], say: Callable[[str], None]) -> None:
+        self._record = record
+        self._say = say
+        self._run_dir = str(record["run_dir"])
+        self.job = os.environ["SLURM_JOB_ID"]
+        self.restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        self.shown = "%s_%s" % (array, task) if array else self.job
+        """The job as squeue shows it."""
+        self._node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+        self._hosts = [self._node]
+        self._claim = None  # type: Optional[slurm_claim.Claim]
+        self._devices = []  # type: List[str]
+        self._requeued = False  # True where Slurm itself starts the job again
+
+    # The claim --------------------------------------------------------------------------------------------------------
+
+    def claim(self) -> None:
+        """Take the claim, unless the submission was given up or its owner lives."""
+        fate = self._record.get("fate")
+        if fate and not rundir.create(Path(fate), {"fate": "started", "job": self.job, "time": time.time()}):
+            if (rundir.read_json(fate) or {}).get("fate") != "started":
+                raise place.Refused("this submission was given up before Slurm answered for it; submit again")
+        owner = slurm_claim.Owner(
+            job=self.job,
+            restart=self.restart,
+            name=os.environ.get("SLURM_JOB_NAME", ""),
+            token=str(self._record["token"]),
+            identity=rundir.identify(os.getpid()),
+            time=time.time(),
+        )
+        try:
+            self._claim = slurm_claim.take(self._run_dir, owner, self._say)
+        except slurm_claim.Unanswered as error:
+            raise place.Refused(str(error)) from error
+
+    def is_mine(self) -> bool:
+        """Ask the file system whether the claim is still the newest: a node that was cut off learns so that another
+        one goes on with its run.
+        """
+        return self._claim is None or self._claim.is_held()
+
+    def is_cancelled(self) -> bool:
+        """True where this very job was cancelled; what is left of an older cancel is cleared away."""
+        path = rundir.control(self._run_dir, rundir.CANCEL)
+        cancelled = rundir.read_json(path)
+        if cancelled is None:
+            return False
+        if self.shown in cancelled.get("jobs", ()) or self.job in cancelled.get("jobs", ()):
+            return True
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return False
+
+    def lost_reason(self, start: Dict[str, Any]) -> str:
+        """Say what Slurm did to an incarnation that left no end."""
+        if start.get("job") == self.shown:
+            return "ended by Slurm, which started the job again (preemption or node failure)"
+        return "supervisor lost"
+
+    # Devices ----------------------------------------------------------------------------------------------------------
+
+    def wait_for_turn(self) -> float:
+        """The job's dependency has waited already."""
+        if self._record.get("after"):
+            host.stop_on_failure(self._record, self.shown)
+        return time.time()
+
+    def acquire(self, queued_at: float) -> None:
+        """Look at what the job was granted."""
+        before = self._claim.before if self._claim else None
+        if before is not None and not before.released and before.identity.host != os.uname().nodename:
+            # Slurm gave a node up; what still runs there must have the time to see that it lost its claim.
+            self._say("waiting %.0f s: node %s may be cut off and alive" % (2 * self.look_s, before.identity.host))
+            time.sleep(2 * self.look_s)
+        self._hosts = self._host_names()
+        wanted = int(self._record["world_size"])
+        per_node, rest = divmod(wanted, len(self._hosts))
+        if rest:
+            raise lease.ImpossibleRequest(
+                "%d processes can't be divided over the job's %d nodes: change nodes in sbatch of the target"
+                % (wanted, len(self._hosts))
+            )
+        gpus = visible_gpus()
+        if gpus and len(gpus) < per_node:
+            raise lease.ImpossibleRequest(
+                "the job got %d GPUs on %s for %d processes: set gpus_per_run of the target, or ask for more in sbatch"
+                % (len(gpus), self._node, per_node)
+            )
+        kind = "gpu" if gpus else "cpu"
+        first = gpus[:per_node] or [str(index) for index in range(per_node)]
+        named = [(self._hosts[0], index) for index in first]
+        named += [(node, str(index)) for node in self._hosts[1:] for index in range(per_node)]
+        self._devices = ["%s/%s:%s" % (node, kind, index) for node, index in named]
+
+    def _host_names(self) -> List[str]:
+        nodes = os.environ.get("SLURM_JOB_NODELIST") or self._node
+        if int(os.environ.get("SLURM_JOB_NUM_NODES") or 1) == 1:
+            return [nodes]
+        try:
+            code, out, err = slurm_commands.call(["scontrol", "show", "hostnames", nodes], 30.0)
+        except slurm_commands.SlurmError as error:
+            raise OSError(str(error)) from error
+        if code != 0:
+            raise OSError("scontrol: %s" % slurm_commands.said(err, "no host names"))
+        return out.split()
+
+    def devices(self) -> List[str]:
+        """Return labels such as ``n1/gpu:0``."""
+        return self._devices
+
+    def environment(self) -> Dict[str, str]:
+        """Slurm has set what confines the job's processes."""
+        return {}
+
+    def start_record(self) -> Dict[str, Any]:
+        """Name the job's incarnation."""
+        return {"job": self.shown, "restart": self.restart, "nodes": self._hosts}
+
+    # One attempt ------------------------------------------------------------------------------------------------------
+
+    def argv(self, command: List[str], number: int) -> Tuple[List[str], Optional[int]]:
+        """Give torchrun a rendezvous of this attempt's own, and a task on every node."""
+        nodes = len(self._hosts)
+        port = None  # type: Optional[int]
+        endpoint = "localhost:0"
+        if nodes > 1:
+            # Derived from the job, so that jobs that share a node rarely meet; this process is on the first node.
+            port = FIRST_PORT + int(self.job) % PORTS
+            while not lease.port_is_free(port):
+                port += 1
+            endpoint = "%s:%d" % (self._hosts[0], port)
+        words = list(command)
+        if "--master_port" in words[:-1]:
+            place_of = words.index("--master_port")
+            rendezvous = "%s.%d.%d" % (self.job, self.restart, number)
+            words[place_of : place_of + 2] = [
+                "--rdzv-backend=c10d", "--rdzv-endpoint=" + endpoint, "--rdzv-id=" + rendezvous,
+            ]  # fmt: skip
+        if nodes == 1:
+            return words, port
+        if "--nproc_per_node" in words[:-1]:
+            place_of = words.index("--nproc_per_node")
+            per_node = int(words[place_of + 1]) // nodes
+            words[place_of : place_of + 2] = ["--nnodes", str(nodes), "--nproc_per_node", str(per_node)]
+        # From 22.05 on a step has one CPU a task unless told otherwise (srun(1), --cpus-per-task).
+        step = ["srun", "--kill-on-bad-exit=1", "--input=none", "--mpi=none", "--export=ALL"]
+        step += ["--nodes=%d" % nodes, "--ntasks=%d" % nodes, "--ntasks-per-node=1"]
+        return [*step, "--cpus-per-task=%d" % cpus_per_node(), *words], port
+
+    def pass_stop(self, pid: int, number: int) -> float:
+        """Ask for a checkpoint, unless Slurm's own SIGTERM has asked every process of the job already: a second one
+        makes torchrun give its ranks up.
+        """
+        grace = TERM_GRACE_S
+        if number == signal.SIGUSR1:
+            grace = max(TERM_GRACE_S, float(self._record.get("warning_s") or 0) - WARNING_MARGIN_S)
+        elif self._slurm_ends_it():
+            return grace
+        if len(self._hosts) > 1:
+            with contextlib.suppress(slurm_commands.SlurmError):
+                slurm_commands.call(["scancel", "--signal=TERM", self.job], 15.0)
+                return grace
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        return grace
+
+    def _slurm_ends_it(self) -> bool:
+        try:
+            shown = slurm_commands.show_job(self.job, 5.0)
+        except slurm_commands.SlurmError:
+            return False
+        return int(shown.get("Restarts") or 0) > self.restart or "RUNNING" not in shown.get("JobState", "")
+
+    def judge_stop(self, number: int, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> place.Verdict:
+        """Tell a cancel from what Slurm, or this supervisor itself, follows with another start of the job."""
+        saved = "" if outcome.get("status") == "resumable" else ", without a checkpoint"
+        if self.is_cancelled():
+            return place.Verdict(rundir.CANCELLED, "cancelled" + saved, cause=place.CANCEL)
+        cause = self._cause(number)
+        if cause == place.CANCEL:
+            return place.Verdict(rundir.CANCELLED, "cancelled by scancel" + saved, cause=cause)
+        if not cause:
+            return place.Verdict(
+                rundir.CANCELLED, "stopped by %s" % signal.Signals(number).name + saved, cause=place.CANCEL
+            )
+        if cause == place.TIMEOUT:
+            refusal = self._no_more_timeouts(attempts, outcome)
+            if refusal:
+                return place.Verdict(rundir.FAILED, refusal, cause=cause)
+        words = {place.TIMEOUT: "time limit", place.PREEMPTION: "preempted", place.REQUEUE: "requeued"}[cause]
+        if not self._requeued and not self._record.get("requeue", True):
+            return place.Verdict(rundir.FAILED, words + saved + ": submit again to resume", cause=cause)
+        return place.Verdict(rundir.QUEUED, words + saved, cause=cause)
+
+    def _cause(self, number: int) -> str:
+        """Return why a signal came; empty where it came from somebody who only meant this process."""
+        warned = number == signal.SIGUSR1
+        try:
+            shown = slurm_commands.show_job(self.job, 10.0)
+        except slurm_commands.SlurmError as error:
+            self._say("Slurm does not say why it stopped the job (%s)" % error)
+            return place.TIMEOUT if warned else ""
+        self._requeued = int(shown.get("Restarts") or 0) > self.restart
+        if self._requeued:
+            return place.PREEMPTION if "PREEMPTION" in last_words(shown.get("StdOut", "")) else place.REQUEUE
+        if shown.get("Reason") == "TimeLimit":
+            return place.TIMEOUT
+        if shown.get("PreemptTime", "None") not in ("None", "Unknown", "0"):
+            return place.PREEMPTION
+        if "RUNNING" not in shown.get("JobState", ""):
+            return place.CANCEL
+        if not warned:
+            return ""
+        end = shown.get("EndTime", "")
+        slack = float(self._record.get("warning_s") or 0) + END_SLACK_S
+        return place.TIMEOUT if not end.isdigit() or int(end) - time.time() < slack else place.REQUEUE
+
+    def _no_more_timeouts(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> str:
+        """Return why a time-out is one too many; empty where the job may start again."""
+        before = [a for a in attempts if a.get("job") == self.shown and a.get("cause") == place.TIMEOUT]
+        budget = int(self._record.get("max_timeouts") or 0)
+        if len(before) >= budget:
+            return "time limit reached %d times (max_timeouts = %d): submit again to resume" % (len(before) + 1, budget)
+        if not _made_steps(outcome) and attempts and attempts[-1] in before and not attempts[-1].get("steps"):
+            return "the time limit is too short: two starts in a row made no step"
+        return ""
+
+    def retries_used(self, attempts: List[Dict[str, Any]]) -> int:
+        """Count the crashes of this job's earlier incarnations: a requeue must not make the budget new."""
+        return sum(1 for a in attempts if a.get("job") == self.shown and a.get("cause") == place.CRASH)
+
+    # The end ----------------------------------------------------------------------------------------------------------
+
+    def go_on_later(self) -> str:
+        """Requeue the job, unless Slurm has done it; the end record is written, and SIGTERM follows at once."""
+        self.leave()
+        if self._requeued:
+            return ""
+        words = ""
+        for _ in range(REQUEUE_TRIES):
+            try:
+                code, _, err = slurm_commands.call(["scontrol", "requeue", self.job], 20.0)
+            except slurm_commands.SlurmError as error:
+                words = str(error)
+            else:
+                if code == 0:
+                    return ""
+                words = slurm_commands.said(err, "exit code %d" % code)
+            time.sleep(1.0)
+        return words
+
+    def release(self) -> None:
+        """Slurm takes the devices back when the job ends."""
+
+    def leave(self) -> None:
+        """Release the claim."""
+        if self._claim is not None:
+            self._claim.release()
+
+
+def _made_steps(outcome: Dict[str, Any]) -> bool:
+    return int(outcome.get("step") or 0) > int(outcome.get("resumed_from") or 0)
+
+
+def visible_gpus() -> List[str]:
+    """Return the GPUs that Slurm granted on this node, by index; empty where the job has none."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES") or os.environ.get("SLURM_JOB_GPUS") or ""
+    return [part for part in listed.split(",") if part and part != "NoDevFiles"]
+
+
+def cpus_per_node() -> int:
+    """Return the CPUs that the job has on its poorest node (``16(x2),8`` in SLURM_JOB_CPUS_PER_NODE)."""
+    listed = os.environ.get("SLURM_JOB_CPUS_PER_NODE") or os.environ.get("SLURM_CPUS_ON_NODE") or "1"
+    return min(int(number) for number in re.findall(r"(?:^|,)(\d+)", listed))
+
+
+def last_words(job_log: str) -> str:
+    """Return slurmstepd's last note in a job's output (``… CANCELLED AT … DUE TO PREEMPTION ***``); empty without."""
+    for line in reversed(rundir.tail(job_log, 8192).decode("utf-8", "replace").splitlines()):
+        if "slurmstepd" in line and "***" in line:
+            return line
+    return ""

@@ -1,0 +1,82 @@
+"""Owns what Slurm's reasons for waiting mean, and which of them no waiting can clear; leaves reading them to
+slurm_state.
+
+Sources: squeue(1), JOB REASON CODES; the names grew over the versions, so families are told by their endings.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .slurm_commands import Job
+
+WAITING = {
+    "": "waits for its turn",
+    "Priority": "waits for its turn",
+    "Resources": "waits for free nodes",
+    "Dependency": "waits for the run before it",
+    "BeginTime": "waits for its start time",
+    "JobArrayTaskLimit": "waits for other runs of its array",
+    "Cleaning": "waits for its earlier start to end",
+}
+"""Reasons that time alone clears."""
+PEOPLE = {
+    "JobHeldUser": "held by you",
+    "JobHeldAdmin": "held by an administrator",
+    "JobHoldMaxRequeue": "held: started again too often",
+    "launch_failed_requeued_held": "held: it could not be launched",
+    "PartitionDown": "the partition is down",
+    "PartitionInactive": "the partition is inactive",
+    "ReqNodeNotAvail": "a node that it asks for is not available",
+    "NodeDown": "a node that it needs is down",
+}
+"""Reasons that wait for somebody."""
+NEVER = {
+    "PartitionTimeLimit": "its time is above the partition's limit",
+    "PartitionNodeLimit": "it asks for more nodes than the partition allows",
+    "PartitionConfig": "the partition does not allow what it asks for",
+    "BadConstraints": "no node has what it asks for",
+    "InvalidAccount": "the account does not exist or is not yours",
+    "AccountNotAllowed": "the partition does not take this account",
+    "InvalidQOS": "the quality of service does not exist or is not yours",
+    "QOSNotAllowed": "the partition does not take this quality of service",
+    "DependencyNeverSatisfied": "it depends on a job that can't end as it asks",
+    "AssociationTimeLimit": "its time is above your account's limit",
+    "AssociationResourceLimit": "it asks for more than your account may have",
+    "QOSTimeLimit": "its time is above the limit of its quality of service",
+    "QOSResourceLimit": "it asks for more than its quality of service may have",
+}
+"""Reasons that no waiting clears."""
+_PER_JOB = re.compile(r"(Max\w*Per(Job|Node)(Limit)?|Min\w+(NotSatisfied)?|Max(WallDuration|Wall)\w*)$")
+_PER_USER = re.compile(r"^(QOS|Assoc|Max)\w*Max\w*Per(User|Account)(Limit)?$")
+
+
+def can_never_start(reason: str, any_running: bool) -> str:
+    """Return why a job that waits for ``reason`` will never start as it is; empty where it may.
+
+    Args:
+        any_running: Whether other jobs of the same user run: a limit per user can clear when they end.
+    """
+    name = reason.partition(",")[0].strip()
+    if name in NEVER:
+        return NEVER[name]
+    if _PER_JOB.search(name):
+        return "it asks for more than one job may have"
+    if _PER_USER.match(name) and not any_running:
+        return "it asks for more than you may have"
+    return ""
+
+
+def explain(job: Job, any_running: bool) -> str:
+    """Return a pending job's reason in words, Slurm's own name for it in parentheses."""
+    name = job.reason.partition(",")[0].strip()
+    never = can_never_start(name, any_running)
+    if never:
+        return "can't start: %s (%s)" % (never, name)
+    if name in PEOPLE:
+        return "%s (%s)" % (PEOPLE[name], name)
+    if name in WAITING:
+        return "%s (%s)" % (WAITING[name], name) if name else WAITING[name]
+    if "Limit" in name or "Max" in name or "Grp" in name:
+        return "waits for a limit to clear (%s)" % name
+    return "waits (%s)" % name

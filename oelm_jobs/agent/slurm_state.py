@@ -1,0 +1,330 @@
+"""Owns the truth about runs on a cluster: squeue first, the run's own records for what it can't know, sacct for what
+left the queue without a word; decides nothing and changes nothing.
+
+What Slurm and a run say is put together in one place (``_state``). A job's name holds submission, position and nothing
+else that could be reused, so a reused job id is never taken for the run's. Absence from squeue is a state only where
+accounting is known to keep nothing, or confirms it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+
+from . import rundir, slurm_claim, slurm_commands, slurm_reasons, slurm_submit
+from .progress import last_said, progress
+from .slurm_commands import Job, SlurmError
+
+INTERVAL_S = 30.0
+"""How old the queue may be, unless the request says otherwise: one squeue per cluster and interval."""
+NEW_S = 60.0
+"""So long after its submission a job may be missing from accounting."""
+MAY_RUN_AGAIN = ("PREEMPTED", "NODE_FAIL", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESIZING", "REVOKED")
+"""States in squeue after which Slurm may start the job again."""
+RESUME = ": submit again to resume"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which job, and which task of it, is to execute a run."""
+
+    token: str
+    position: int
+    """Number of the job in its submission."""
+    name: str
+    """Job name."""
+    task: Optional[int]
+    """Index in its array; None for a job of one run."""
+    submitted_at: float
+    """When the submission was made, Unix seconds."""
+
+
+@dataclass
+class Records:
+    """What a run has written."""
+
+    start: Dict[str, Any]
+    end: Dict[str, Any]
+
+    @property
+    def has_ended(self) -> bool:
+        """True where the newest attempt has its end on record."""
+        number = self.start.get("number")
+        return bool(self.end) and number in [attempt.get("number") for attempt in self.end.get("attempts", [])]
+
+
+Row = Dict[str, Any]
+
+
+def slurm_poll(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Answer where runs stand.
+
+    Args:
+        request: ``root``; ``runs``, a list of (run directory, token of its submission); ``interval_s``, how old the
+            queue may be; ``host`` asks for the cluster's limits and the disk, too.
+
+    Returns:
+        ``host``, ``time``, ``runs`` (run directory to its state), ``queue_age_s``; where asked for ``site``,
+            ``disk_free`` (bytes) and ``devices`` (empty: Slurm grants them).
+
+    Raises:
+        SlurmError: slurmctld does not answer.
+    """
+    root = request["root"]
+    wanted = [(str(run_dir), str(token)) for run_dir, token in request["runs"]]
+    interval_s = float(request.get("interval_s", INTERVAL_S))
+    answer = {"host": os.uname().nodename, "time": time.time(), "runs": {}}  # type: Dict[str, Any]
+    if wanted:
+        tasks = find_tasks(root, wanted)
+        newest = max((task.submitted_at for task in tasks.values() if task), default=0.0)
+        read_at, jobs = slurm_commands.my_queue(interval_s)
+        if read_at <= newest:
+            read_at, jobs = slurm_commands.my_queue(0.0)
+        answer["runs"] = states(root, wanted, tasks, jobs, read_at)
+        answer["queue_age_s"] = max(0.0, time.time() - read_at)
+    if request.get("host"):
+        from . import slurm_site
+
+        answer.update(site=slurm_site.limits(), disk_free=rundir.disk_free(root), devices=[], queue=[])
+    return answer
+
+
+def find_tasks(root: str, wanted: Iterable[Tuple[str, str]]) -> Dict[str, Optional[Task]]:
+    """Return by run directory the task that a submission has for it; None where no submission is known."""
+    found = {}  # type: Dict[str, Optional[Task]]
+    for token in sorted({token for _, token in wanted}):
+        content = rundir.read_json(slurm_submit.submission_file(root, token)) or {}
+        for job in content.get("jobs", []):
+            is_array = len(job["run_dirs"]) > 1
+            for index, run_dir in enumerate(job["run_dirs"]):
+                task = index if is_array else None
+                name = str(job["name"])
+                found[run_dir] = Task(token, int(job["position"]), name, task, float(content.get("time", 0)))
+    return {
+        run_dir: task if (task := found.get(run_dir)) is not None and task.token == token else None
+        for run_dir, token in wanted
+    }
+
+
+def states(
+    root: str,
+    wanted: Sequence[Tuple[str, str]],
+    tasks: Dict[str, Optional[Task]],
+    jobs: Sequence[Job],
+    read_at: float,
+) -> Dict[str, Row]:
+    """Return the rows of runs, asking accounting once for all that left the queue without a word."""
+    by_name = {}  # type: Dict[Tuple[str, Optional[int]], List[Job]]
+    for job in jobs:
+        by_name.setdefault((job.name, job.task), []).append(job)
+    any_running = any(job.state == "RUNNING" for job in jobs)
+    rows, silent = {}, []  # type: Dict[str, Row], List[str]
+    for run_dir, token in wanted:
+        task = tasks[run_dir]
+        mine = by_name.get((task.name, task.task), []) if task else []
+        records = _records(run_dir)
+        row = _live(run_dir, token, _newest(mine), records, jobs, read_at, any_running)
+        if row is None:
+            silent.append(run_dir)
+        else:
+            rows[run_dir] = row
+    if silent:
+        rows.update(_vanished(root, [(d, t) for d, t in wanted if d in set(silent)], tasks, jobs))
+    for run_dir, row in rows.items():
+        _add_progress(run_dir, row)
+    return rows
+
+
+def _newest(jobs: Sequence[Job]) -> Optional[Job]:
+    """Return the job that counts where a script was also submitted by hand: one that lives, else the newest."""
+    alive = [job for job in jobs if job.state in slurm_claim.ALIVE or job.state in ("PENDING", "COMPLETING")]
+    return max(alive or jobs, key=lambda job: (job.state != "PENDING", job.submitted_at), default=None)
+
+
+def _records(run_dir: str) -> Records:
+    control = run_dir + "/" + rundir.CONTROL + "/"
+    start = rundir.read_json(control + rundir.START)
+    # No attempt yet: nothing else can be there but the end of an earlier submission, or of a wait.
+    return Records(start or {}, rundir.read_json(control + rundir.END) or {})
+
+
+def _row(state: str, reason: str = "", **more: Any) -> Row:
+    return dict(more, state=state, reason=reason)
+
+
+def _live(
+    run_dir: str,
+    token: str,
+    job: Optional[Job],
+    records: Records,
+    jobs: Sequence[Job],
+    read_at: float,
+    any_running: bool,
+) -> Optional[Row]:
+    """Return the row of a run whose job is in the queue, or whose end is beyond doubt; None where neither holds."""
+    start, end = records.start, records.end
+    mine = end.get("token") == token and (records.has_ended or start.get("token") != token)
+    if mine and end.get("state") == rundir.DONE:
+        return _ended(end)
+    shown = {"job": job.id, "token": token} if job else {"token": token}
+    if job is None or job.state not in (*slurm_claim.ALIVE, "PENDING", "COMPLETING", *MAY_RUN_AGAIN):
+        other = _other_owner(run_dir, job, jobs)
+        if other is not None:
+            return _row(rundir.RUNNING, "in job %s" % other.id, job=other.id, token=token, **_started(start))
+        if mine and end.get("state") in (rundir.FAILED, rundir.CANCELLED) and not _is_vague(end):
+            return _ended(end)
+        return _over(run_dir, job.state, job.exit_code, records, token, shown) if job else None
+    if start.get("job") == job.id and start.get("token") == token and not records.has_ended:
+        if job.state not in ("PENDING", *MAY_RUN_AGAIN) or float(start.get("started_at") or 0) > read_at:
+            words = "" if job.state in ("RUNNING", "PENDING") else job.state.lower()
+            return _row(rundir.RUNNING, words, **dict(shown, **_started(start)))
+    if job.state in ("PENDING", "CONFIGURING", *MAY_RUN_AGAIN):
+        words = slurm_reasons.explain(job, any_running) if job.state == "PENDING" else job.state.lower()
+        if end.get("state") == rundir.QUEUED and mine:
+            words = "; ".join(part for part in ("after %s" % end.get("reason", ""), words) if part)
+        expected = job.starts_at if job.starts_at > read_at else None
+        return _row(rundir.QUEUED, words, **dict(shown, starts_at=expected, **_started(start)))
+    if mine and float(end.get("ended_at") or 0) >= job.starts_at:
+        state = end.get("state")
+        return _ended(end) if state != rundir.QUEUED else _row(rundir.QUEUED, "after %s" % end.get("reason"), **shown)
+    said = last_said(run_dir + "/" + rundir.CONTROL + "/")
+    return _row(rundir.RUNNING, "before training: %s" % said if said else "before training", **shown)
+
+
+def _is_vague(end: Dict[str, Any]) -> bool:
+    """True for an end whose reason Slurm knows better: the supervisor only saw a signal."""
+    return str(end.get("reason", "")).startswith("stopped by")
+
+
+def _started(start: Dict[str, Any]) -> Dict[str, Any]:
+    return {"devices": start.get("devices"), "started_at": start.get("started_at"), "attempt": start.get("number")}
+
+
+def _ended(end: Dict[str, Any]) -> Row:
+    attempts = end.get("attempts") or [{}]
+    return _row(
+        str(end.get("state")),
+        str(end.get("reason") or ""),
+        ended_at=end.get("ended_at"),
+        token=end.get("token"),
+        attempt=attempts[-1].get("number"),
+        job=attempts[-1].get("job"),
+        devices=attempts[-1].get("devices"),
+        started_at=attempts[-1].get("started_at"),
+    )
+
+
+def _other_owner(run_dir: str, job: Optional[Job], jobs: Sequence[Job]) -> Optional[Job]:
+    """Return the living job of another submission that has the run's claim."""
+    number, owner = slurm_claim.newest(run_dir)
+    if not number or owner is None or owner.released:
+        return None
+    for other in jobs:
+        if other.raw_id == owner.job and other.name == owner.name and other.state in slurm_claim.ALIVE:
+            return None if job is not None and other.id == job.id else other
+    return None
+
+
+def _over(
+    run_dir: str, state: str, exit_code: str, records: Records, token: str, shown: Dict[str, Any]
+) -> Row:
+    """Return the row of a run whose job has ended, by what Slurm calls its end."""
+    start, end = records.start, records.end
+    started = start.get("token") == token
+    shown = dict(shown, **_started(start)) if started else shown
+    if state == "CANCELLED" or os.path.exists(run_dir + "/" + rundir.CONTROL + "/" + rundir.CANCEL):
+        return _row(rundir.CANCELLED, "cancelled" if started else "cancelled before it started", **shown)
+    if end.get("state") == rundir.QUEUED and end.get("token") == token and records.has_ended:
+        reason = "Slurm did not start it again after: %s" % end.get("reason", "")
+        return _row(rundir.FAILED, reason + RESUME, **shown)
+    words = {
+        "TIMEOUT": "time limit, without the time for a checkpoint",
+        "DEADLINE": "deadline",
+        "OUT_OF_MEMORY": "out of memory: Slurm killed the job",
+        "NODE_FAIL": "node failure",
+        "BOOT_FAIL": "the node did not boot",
+        "PREEMPTED": "preempted, and not started again",
+    }.get(state, "")
+    if words:
+        return _row(rundir.FAILED, words + RESUME, **shown)
+    if not started:
+        said = last_said(run_dir + "/" + rundir.CONTROL + "/")
+        return _row(rundir.FAILED, "ended before training started" + (": " + said if said else ""), **shown)
+    code = " (exit code %s)" % exit_code if exit_code not in ("", "0:0") else ""
+    return _row(rundir.FAILED, "its job ended without an end record%s" % code + RESUME, **shown)
+
+
+# What left the queue --------------------------------------------------------------------------------------------------
+
+
+def _vanished(
+    root: str, silent: Sequence[Tuple[str, str]], tasks: Dict[str, Optional[Task]], jobs: Sequence[Job]
+) -> Dict[str, Row]:
+    """Return the rows of runs whose job is not in the queue and that left no end, from accounting."""
+    rows = {}  # type: Dict[str, Row]
+    asked = {}  # type: Dict[str, Tuple[Task, str]]
+    answers = {}  # type: Dict[Tuple[str, int], Dict[str, Any]]
+    for run_dir, token in silent:
+        task = tasks[run_dir]
+        if task is None:
+            rows[run_dir] = _row(rundir.UNKNOWN, "no trace of it on this cluster", absent=True)
+            continue
+        key = (task.token, task.position)
+        if key not in answers:
+            answers[key] = slurm_submit.answer_of(root, token, task.position) or {}
+        answer = answers[key]
+        if "id" in answer:
+            asked[run_dir] = (task, str(answer["id"]))
+        elif "refused" in answer:
+            rows[run_dir] = _row(rundir.FAILED, "not submitted: %s" % answer["refused"])
+        else:
+            rows[run_dir] = _row(rundir.UNKNOWN, "whether Slurm took it is not known yet")
+    if not asked:
+        return rows
+    since = min(task.submitted_at for task, _ in asked.values())
+    known, trouble = [], ""  # type: Optional[List[Job]], str
+    try:
+        known = slurm_commands.accounts([job_id for _, job_id in asked.values()], since)
+    except SlurmError as error:
+        trouble = str(error)
+    by_name = {}  # type: Dict[Tuple[str, Optional[int]], List[Job]]
+    for job in known or ():
+        by_name.setdefault((job.name, job.task), []).append(job)
+    for run_dir, (task, job_id) in asked.items():
+        shown = {"token": task.token, "job": job_id if task.task is None else "%s_%d" % (job_id, task.task)}
+        mine = by_name.get((task.name, task.task), [])
+        job = max(mine, key=lambda row: (row.submitted_at, row.starts_at), default=None)
+        records = _records(run_dir)
+        if trouble:
+            rows[run_dir] = _row(rundir.UNKNOWN, "left the queue; accounting does not answer (%s)" % trouble, **shown)
+        elif job is not None and job.state in ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING"):
+            words = "accounting says %s, but squeue does not list it" % job.state
+            rows[run_dir] = _row(rundir.UNKNOWN, words, **shown)
+        elif job is not None:
+            rows[run_dir] = _over(run_dir, job.state, job.exit_code, records, task.token, shown)
+        elif known is not None and time.time() - task.submitted_at < NEW_S:
+            rows[run_dir] = _row(rundir.QUEUED, "accepted", **shown)
+        else:
+            rows[run_dir] = _over(run_dir, _by_log(root, task), "", records, task.token, shown)
+    return rows
+
+
+def _by_log(root: str, task: Task) -> str:
+    """Return how a job ended where nobody keeps accounts: slurmstepd's last note in its output says some of it."""
+    from .slurm_job import last_words
+
+    ending = ".log" if task.task is None else "_%d.log" % task.task
+    words = last_words(str(slurm_submit.file_of(root, task.token, task.position, ending)))
+    for mark, state in (("TIME LIMIT", "TIMEOUT"), ("PREEMPTION", "PREEMPTED"), ("NODE FAIL", "NODE_FAIL")):
+        if mark in words:
+            return state
+    return "CANCELLED" if "CANCELLED" in words else ""
+
+
+def _add_progress(run_dir: str, row: Row) -> None:
+    """Add what the trainer says of itself, once it has started."""
+    if row.get("attempt") is None:
+        return
+    row.update(progress(run_dir))

@@ -1,0 +1,269 @@
+"""Owns how scripts become Slurm jobs, each at most once, and how an unknown answer is settled; leaves running them to
+their supervisors.
+
+A submission's file is made exclusively before anything is sent, and each sending of a script has an exclusive file of
+its own, so that neither a repeated request nor two of them at once send anything twice. sbatch's answer may be lost
+("Socket timed out": the job may run all the same): it is then looked for by its name, which holds the token. What is
+not found is settled by the job's *fate*, a file that is made once: by the first supervisor of the job ("started") or
+by whoever gives it up ("settled"), after which the job, should it ever appear, does nothing.
+
+Files in ``<root>/.oelm/slurm``, all beginning ``<token>.<position>``: ``.sh`` the script (which runs by hand, too),
+``.sent.<try>``, ``.answer.json``, ``.fate.json``, ``.log`` or ``_<task>.log`` the job's own output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+from . import rundir, slurm_commands
+from .launch import Refused
+from .slurm_commands import SlurmError
+
+FOLDER = "slurm"
+"""Folder in a root's control folder."""
+FATE = ".fate.json"
+"""Ending of the file that is made by whoever is first: the job, or who gives it up."""
+PATIENCE_S = float(os.environ.get("OELM_LOOK_FOR_S", "30"))
+"""So long a job whose answer was lost is looked for before it is left unknown, or given up."""
+LOOK_S = 2.0
+SBATCH_TIMEOUT_S = 180.0
+"""sbatch retries by itself where the controller is busy or limits its rate."""
+OWN_SETTINGS = (
+    "SBATCH_JOB_NAME", "SBATCH_ARRAY_INX", "SBATCH_OPEN_MODE", "SBATCH_SIGNAL", "SBATCH_REQUEUE", "SBATCH_NO_REQUEUE",
+    "SBATCH_WAIT",
+)  # fmt: skip
+"""Variables by which a user's settings would override what the script states (sbatch(1), INPUT ENVIRONMENT)."""
+UNKNOWN_WORDS = (
+    "timed out", "zero bytes", "receive failure", "send failure", "connection reset", "connection closed",
+    "unexpected message", "communications connection failure",
+)  # fmt: skip
+"""What sbatch says when the controller may have accepted all the same."""
+LIMIT_WORDS = ("MaxSubmit", "GrpSubmit", "MaxJobCount", "temporarily unable to accept", "Resource temporarily unavailable")
+"""What sbatch says when there is no room now; a fixed limit of size or time says other words."""
+
+Sender = Callable[[str, Sequence[str]], Tuple[int, str, str]]
+"""Runs sbatch on a script with more options; returns (exit code, stdout, stderr)."""
+
+
+def folder(root: str) -> Path:
+    """Return (and make) the folder of scripts, answers and output."""
+    path = Path(root) / rundir.CONTROL / FOLDER
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def submission_file(root: str, token: str) -> Path:
+    """Return the path of a submission's file; its folder is made."""
+    path = Path(root) / rundir.CONTROL / "submissions"
+    path.mkdir(parents=True, exist_ok=True)
+    return path / (token + ".json")
+
+
+def file_of(root: str, token: str, position: int, ending: str) -> Path:
+    """Return the path of a job's file."""
+    return Path(root) / rundir.CONTROL / FOLDER / ("%s.%d%s" % (token, position, ending))
+
+
+def sbatch(script: str, options: Sequence[str]) -> Tuple[int, str, str]:
+    """Run sbatch."""
+    environment = {name: "" for name in OWN_SETTINGS if name in os.environ}
+    for name in environment:
+        del os.environ[name]
+    return slurm_commands.call(["sbatch", "--parsable", *options, script], SBATCH_TIMEOUT_S)
+
+
+def slurm_submit(request: Dict[str, Any], send: Sender = sbatch) -> Dict[str, Any]:
+    """Send the scripts of a submission, or those of them that found no room before.
+
+    Args:
+        request: ``root``, ``token``, ``jobs``: a list of ``position``, ``name``, ``script``, ``run_dirs``, ``after``
+            (position of the job that must have ended before, or None); ``environment``: variables of the client.
+
+    Returns:
+        ``answer``: accepted or settled; ``jobs``: position (as text) to one of ``{"id": …}``, ``{"refused": words}``,
+            ``{"unknown": words}``, ``{"limit": words}`` (no room now: ask again).
+    """
+    root, token = request["root"], request["token"]
+    jobs = request["jobs"]
+    content = {"version": 1, "token": token, "time": time.time(), "scheduler": "slurm"}
+    content["jobs"] = [{name: job[name] for name in ("position", "name", "run_dirs")} for job in jobs]
+    try:
+        folder(root)
+        is_first = rundir.create(submission_file(root, token), content)
+    except OSError as error:
+        raise Refused("nothing can be written below %s: %s" % (root, error)) from error
+    if not is_first and (rundir.read_json(submission_file(root, token)) or {}).get("settled"):
+        return {"answer": "settled", "jobs": {}}
+    os.environ.update(request.get("environment") or {})
+    answers = {}  # type: Dict[int, Dict[str, Any]]
+    for job in jobs:
+        position = int(job["position"])
+        answers[position] = _send(root, token, job, answers, send)
+    slurm_commands.forget_queue()
+    return {"answer": "accepted", "jobs": {str(position): answer for position, answer in answers.items()}}
+
+
+def _send(
+    root: str, token: str, job: Dict[str, Any], answers: Dict[int, Dict[str, Any]], send: Sender
+) -> Dict[str, Any]:
+    """Send one script unless it was sent; return its answer."""
+    position = int(job["position"])
+    known = answer_of(root, token, position)
+    if known is not None and "limit" not in known:
+        return known
+    if any("limit" in answer for answer in answers.values()):
+        return {"limit": "waits for the ones before it"}
+    before = answers.get(job["after"]) if job.get("after") is not None else None
+    if before is not None and "id" not in before:
+        words = "not sent: the run before it was not accepted" if "refused" in before else "not sent: what became of the run before it is not known"
+        return _remember(root, token, position, {"refused": words})
+    number = int((known or {}).get("try", 0)) + 1
+    sent = {"time": time.time(), "maker": rundir.identify(os.getpid()).to_json()}
+    if not rundir.create(file_of(root, token, position, ".sent.%d" % number), sent):
+        return {"unknown": "another command is sending it"}
+    script = file_of(root, token, position, ".sh")
+    for run_dir in job["run_dirs"]:
+        with contextlib.suppress(OSError):
+            rundir.control(run_dir, rundir.CANCEL).unlink()
+    rundir.write_text(script, job["script"], mode=0o755)
+    options = ["--dependency=afterany:%s" % before["id"]] if before else []
+    begun = time.time()
+    try:
+        code, out, err = send(str(script), options)
+    except SlurmError as error:
+        # The deadline passed, or sbatch isn't there at all.
+        answer = {"refused": str(error)} if "can't be run" in str(error) else {"unknown": str(error)}
+    else:
+        answer = read_answer(code, out, err)
+    if "unknown" in answer:
+        found = look_for(job["name"], begun, PATIENCE_S)
+        if found:
+            answer = {"id": found}
+    return _remember(root, token, position, dict(answer, **({"try": number} if "limit" in answer else {})))
+
+
+def read_answer(code: int, out: str, err: str) -> Dict[str, Any]:
+    """Say what sbatch's words mean: an id, a certain no, no room now, or that it isn't known."""
+    ids = re.findall(r"^(\d+)(?:;\S+)?\s*$", out, re.MULTILINE)  # a banner may precede it
+    if code == 0:
+        return {"id": ids[-1]} if ids else {"unknown": "sbatch gave no job id"}
+    words = slurm_commands.said(err, "")
+    everything = err.lower()
+    if any(word.lower() in everything for word in LIMIT_WORDS):
+        return {"limit": words}
+    if code < 0 or not words or any(word in everything for word in UNKNOWN_WORDS):
+        return {"unknown": words or "sbatch ended with %d" % code}
+    lines = [re.sub(r"^sbatch: (error: )?", "", line.strip()) for line in err.splitlines() if line.strip()]
+    return {"refused": "; ".join(dict.fromkeys(line for line in lines if "--help" not in line))}
+
+
+def look_for(name: str, since: float, patience_s: float) -> Optional[str]:
+    """Return the id of the job called ``name``, looking for it in the queue for a while and then in accounting."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        with contextlib.suppress(SlurmError):
+            for row in slurm_commands.queue("--name=" + name):
+                if row.name == name:
+                    return row.id.partition("_")[0]
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(LOOK_S)
+    return _in_accounting(name, since)
+
+
+def _in_accounting(name: str, since: float) -> Optional[str]:
+    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 3600))
+    argv = ["sacct", "--noheader", "--parsable2", "--allocations", "--starttime=" + start, "--name=" + name]
+    try:
+        _, out, _ = slurm_commands.call(
+            [*argv, "--format=" + slurm_commands.ACCOUNT_FORMAT], slurm_commands.ACCOUNT_TIMEOUT_S
+        )
+    except SlurmError:
+        return None
+    rows = [row for row in slurm_commands.read_accounts(out) if row.name == name]
+    return rows[-1].id.partition("_")[0] if rows else None
+
+
+def answer_of(root: str, token: str, position: int) -> Optional[Dict[str, Any]]:
+    """Return what became of a script; None where no answer is known."""
+    return rundir.read_json(file_of(root, token, position, ".answer.json"))
+
+
+def _remember(root: str, token: str, position: int, answer: Dict[str, Any]) -> Dict[str, Any]:
+    rundir.write_json(file_of(root, token, position, ".answer.json"), answer)
+    return answer
+
+
+# Settling -------------------------------------------------------------------------------------------------------------
+
+
+def slurm_settle(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Answer for good which jobs of a submission were accepted; those that were not by now never will be.
+
+    Args:
+        request: ``root``, ``token``.
+
+    Returns:
+        ``answer``: accepted (one at least) or settled; ``runs``: the accepted run directories.
+
+    Raises:
+        SlurmError: It can't be found out now: slurmctld does not answer, or a job is being sent.
+    """
+    root, token = request["root"], request["token"]
+    content = {"version": 1, "token": token, "time": time.time(), "settled": True, "scheduler": "slurm", "jobs": []}
+    folder(root)
+    if rundir.create(submission_file(root, token), content):
+        return {"answer": "settled", "runs": []}
+    known = rundir.read_json(submission_file(root, token)) or {}
+    runs = []  # type: List[str]
+    for job in known.get("jobs", []):
+        if _settle_job(root, token, job, float(known.get("time", 0))):
+            runs += job["run_dirs"]
+    return {"answer": "accepted" if runs else "settled", "runs": runs}
+
+
+def _settle_job(root: str, token: str, job: Dict[str, Any], since: float) -> bool:
+    position = int(job["position"])
+    answer = answer_of(root, token, position) or {}
+    if "id" in answer or "refused" in answer:
+        return "id" in answer
+    sent_at = _sent_at(root, token, position)
+    slurm_commands.queue("--name=" + job["name"])  # raises where slurmctld can't be asked: nothing is settled blindly
+    patience = max(0.0, sent_at + PATIENCE_S - time.time()) if sent_at else 0.0
+    found = look_for(job["name"], since, patience) if sent_at else None
+    if found:
+        _remember(root, token, position, {"id": found})
+        return True
+    return not give_up(root, token, position)
+
+
+def _sent_at(root: str, token: str, position: int) -> float:
+    """Return when a script was last sent; 0 where it never was.
+
+    Raises:
+        SlurmError: It is being sent right now.
+    """
+    newest = 0.0
+    for path in folder(root).glob("%s.%d.sent.*" % (token, position)):
+        sent = rundir.read_json(path) or {}
+        maker = rundir.Identity.from_json(sent.get("maker"))
+        here = maker is not None and maker.host == os.uname().nodename
+        if here and maker is not None and maker.is_alive() and maker.pid != os.getpid():
+            raise SlurmError("submission %s is being sent" % token)
+        newest = max(newest, float(sent.get("time", 0)))
+    return newest
+
+
+def give_up(root: str, token: str, position: int) -> bool:
+    """Make sure that a job never runs, whenever it may appear; False where it has started."""
+    path = file_of(root, token, position, FATE)
+    if not rundir.create(path, {"fate": "settled", "time": time.time()}):
+        if (rundir.read_json(path) or {}).get("fate") == "started":
+            return False
+    _remember(root, token, position, {"refused": "sbatch gave no answer, and no job of this submission appeared"})
+    return True

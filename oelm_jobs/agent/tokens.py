@@ -1,0 +1,113 @@
+"""Owns token files on their host: whether they are there and what they hold, and bringing files that were sent under
+their names; leaves judging them to the client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any, Dict
+
+from . import hashes, rundir
+
+MANIFEST = "manifest.json"
+HASHES = "hashes.json"
+"""File in the root's control folder that remembers the hashes of token files."""
+
+
+def data(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Look at token files.
+
+    A file whose size agrees with the manifest beside it is believed, unless ``whole``; another is read whole, once.
+
+    Args:
+        request: ``root``, ``files`` (absolute paths), ``whole``.
+
+    Returns:
+        ``files``: path to ``size``, ``sha256``, ``largest`` (largest id, where the file was read), ``manifest``
+        (the content of the one beside it, or None), or ``error`` where it can't be read or isn't there.
+    """
+    memory = hashes.Memory(rundir.control(request["root"], HASHES))
+    answers = {}
+    for path in request["files"]:
+        row = {"manifest": rundir.read_json(os.path.join(os.path.dirname(path), MANIFEST))}  # type: Dict[str, Any]
+        try:
+            if not os.path.isfile(path):
+                raise OSError("no such file" if not os.path.exists(path) else "not a file")
+            row["size"] = os.path.getsize(path)
+            listed = _listed(row["manifest"], path)
+            if listed.get("size") == row["size"] and listed.get("sha256") and not request.get("whole"):
+                row["sha256"] = str(listed["sha256"])
+            else:
+                row["sha256"], row["largest"] = memory.sha256(path, largest_id=True)
+        except OSError as error:
+            row["error"] = error.strerror or str(error)
+        answers[path] = row
+    memory.save()
+    return {"files": answers}
+
+
+def _listed(manifest: Any, path: str) -> Dict[str, Any]:
+    try:
+        return dict(manifest["files"][os.path.basename(path)])
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def expect(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Make room for files that are about to be sent.
+
+    rsync gets a name without blanks or quotes, which stands in the home folder and points at the staging folder: old
+    versions hand their arguments to the shell as they are.
+
+    Args:
+        request: ``folder`` (absolute) in which the files will lie, ``name`` of the transfer (letters and digits).
+
+    Returns:
+        ``staging`` (absolute), ``link`` (relative to the home folder), ``free`` (bytes), ``rsync`` (path or empty).
+    """
+    import shutil
+
+    staging = os.path.join(request["folder"], ".oelm-incoming-" + request["name"])
+    os.makedirs(staging, exist_ok=True)
+    link = ".oelm-incoming-" + request["name"]
+    place = os.path.join(os.path.expanduser("~"), link)
+    if not os.path.islink(place) or os.readlink(place) != staging:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place)
+        os.symlink(staging, place)
+    return {"staging": staging, "link": link, "free": rundir.disk_free(staging), "rsync": shutil.which("rsync") or ""}
+
+
+def accept(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Bring files that were sent under their final names, each only if its content is what was meant.
+
+    Args:
+        request: ``staging`` and ``folder`` (absolute), ``files``: name to SHA-256, in the order in which they appear.
+
+    Returns:
+        ``placed``: names that are in place now; ``damaged``: names whose content is another; ``taken``: names under
+        which something else lies already.
+    """
+    staging, folder = request["staging"], request["folder"]
+    answer = {"placed": [], "damaged": [], "taken": []}  # type: Dict[str, Any]
+    for name, wanted in request["files"].items():
+        source, place = os.path.join(staging, name), os.path.join(folder, name)
+        if os.path.exists(place):
+            same = hashes.prefix_sha256(place, os.path.getsize(place)) == wanted
+            answer["placed" if same else "taken"].append(name)
+            continue
+        if not os.path.isfile(source) or hashes.prefix_sha256(source, os.path.getsize(source)) != wanted:
+            answer["damaged"].append(name)
+            with contextlib.suppress(OSError):
+                os.unlink(source)
+            continue
+        os.rename(source, place)
+        answer["placed"].append(name)
+    rundir.sync_folder(Path(folder))
+    if not answer["damaged"]:
+        with contextlib.suppress(OSError):
+            os.rmdir(staging)
+            os.unlink(os.path.join(os.path.expanduser("~"), os.path.basename(staging)))
+    return answer

@@ -1,0 +1,123 @@
+"""Owns freeing disk on targets of what is at home, verified: what may go, and letting it go; leaves asking to the
+command line.
+
+A checkpoint may go when its run is over and the copy at home, read anew, has the hash that the target's manifest gives.
+Of a run that isn't done the newest checkpoint stays: submitting it again resumes from there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .agent import result, rundir
+from .connections import connect
+from .errors import TargetError
+from .fetch import home_of
+from .spec import State
+from .store import StoredRun
+from .sync import record
+from .targets import load_target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removable:
+    """What of one run may go."""
+
+    run: StoredRun
+    files: Mapping[str, tuple[int, str]]
+    """Name to size and SHA-256."""
+    note: str = ""
+    """Why something stays."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that would be freed."""
+        return sum(size for size, _ in self.files.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """What became of one run's files."""
+
+    run: StoredRun
+    names: tuple[str, ...]
+    """Files that are gone there."""
+    freed: int
+    """Their bytes."""
+    kept: Mapping[str, str]
+    """Files that stayed after all, and why."""
+
+
+def removable(project: Path, runs: Sequence[StoredRun]) -> list[Removable]:
+    """Say what may go; hashes the copies at home."""
+    return [_removable(project, run) for run in runs]
+
+
+def _removable(project: Path, run: StoredRun) -> Removable:
+    if not load_target(project, run.target).host:
+        return Removable(run=run, files={}, note="is on this machine, there is no second copy")
+    if not run.state.is_final:
+        return Removable(run=run, files={}, note=f"is {run.state}")
+    home = home_of(project, run)
+    known = record(home)
+    manifest = rundir.read_json(home / rundir.MANIFEST) or {}
+    if not known or known.get("run_dir") != run.run_dir or not manifest:
+        return Removable(run=run, files={}, note="was not fetched since it ended: oelm-fetch")
+    checkpoints = {
+        str(entry["name"]): (int(entry["size"]), str(entry["sha256"]))
+        for entry in manifest.get("files", [])
+        if str(entry["name"]).endswith(".pt")
+    }
+    here = {
+        name: entry
+        for name, entry in checkpoints.items()
+        if name in known.get("files", {}) and _is_whole(home / name, *entry)
+    }
+    kept = _newest(checkpoints) if run.state is not State.DONE else ""
+    files = {name: entry for name, entry in here.items() if name != kept}
+    notes = [f"{kept} stays: the run resumes from it"] if kept else []
+    absent = sorted(set(checkpoints) - set(here) - {kept})
+    notes += [f"not here, verified, so they stay: {', '.join(absent)}"] if absent else []
+    return Removable(run=run, files=files, note="; ".join(notes))
+
+
+def _is_whole(path: Path, size: int, digest: str) -> bool:
+    try:
+        return not path.is_symlink() and path.stat().st_size == size and result.sha256(path) == digest
+    except OSError:
+        return False
+
+
+def _newest(names: Mapping[str, object]) -> str:
+    numbered = [(int(match[1]), name) for name in names if (match := re.fullmatch(r"checkpoint_(\d+)\.pt", name))]
+    return max(numbered)[1] if numbered else ""
+
+
+def remove(project: Path, wanted: Sequence[Removable]) -> list[Removed]:
+    """Let files go, each only while it is there what is here.
+
+    Raises:
+        TargetError: A target can't be reached; what it was not asked about stays.
+    """
+    done = []
+    for name in dict.fromkeys(one.run.target for one in wanted if one.files):
+        theirs = [one for one in wanted if one.run.target == name and one.files]
+        connection = connect(load_target(project, name), project)
+        runs = [{"run_dir": one.run.run_dir, "files": {n: list(e) for n, e in one.files.items()}} for one in theirs]
+        answers = connection.call("remove", {"runs": runs}, timeout_s=600)["runs"]
+        for one in theirs:
+            answer = answers.get(one.run.run_dir)
+            if not isinstance(answer, dict):
+                raise TargetError(f"{name}: no answer about {one.run.name}")
+            done.append(
+                Removed(
+                    run=one.run,
+                    names=tuple(answer["removed"]),
+                    freed=int(answer["freed"]),
+                    kept=dict(answer["kept"]),
+                )
+            )
+    return done

@@ -1,0 +1,63 @@
+"""Owns how a transfer looks while it goes on: a line rewritten on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from .common import narrate
+from .view import duration
+
+REDRAW_S, TELL_S = 0.2, 15.0
+
+
+class Meter:
+    """Shows files and bytes on their way, on stderr."""
+
+    def __init__(self, verb: str) -> None:
+        self._verb = verb
+        self._is_terminal = sys.stderr.isatty()
+        self._files = self._size = self._done = 0
+        self._begun = self._shown = time.monotonic()
+        self._has_line = False
+
+    def begin(self, files: int, size: int) -> None:
+        """So many files of so many bytes are on their way."""
+        self._files, self._size, self._done = files, size, 0
+        self._begun = time.monotonic()
+        self._shown = self._begun if not self._is_terminal else 0.0
+
+    def advance(self, size: int) -> None:
+        """So many bytes more have arrived."""
+        self._done += size
+        now = time.monotonic()
+        if now - self._shown >= (REDRAW_S if self._is_terminal else TELL_S):
+            self._shown = now
+            self._show(now)
+
+    def say(self, text: str) -> None:
+        """Tell something on a line of its own."""
+        self.end()
+        narrate(text)
+
+    def _show(self, now: float) -> None:
+        rate = self._done / max(now - self._begun, 1e-3)
+        left = f", {duration((self._size - self._done) / rate)} left" if rate and self._done < self._size else ""
+        share = 100 * self._done // max(self._size, 1)
+        text = (
+            f"{self._verb} {self._files} files: {self._done / 1e6:,.0f} of {self._size / 1e6:,.0f} MB ({share} %),"
+            f" {rate / 1e6:,.1f} MB/s{left}"
+        )
+        if self._is_terminal:
+            click.echo(f"\r\x1b[K{text}", err=True, nl=False)
+            self._has_line = True
+        else:
+            narrate(text)
+
+    def end(self) -> None:
+        """Leave the terminal as it was."""
+        if self._has_line:
+            click.echo("\r\x1b[K", err=True, nl=False)
+            self._has_line = False

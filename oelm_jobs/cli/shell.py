@@ -1,0 +1,26 @@
+"""``oelm shell``: a shell on a target, as runs have it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from .common import command, project
+
+
+@command("oelm-shell")
+@click.argument("target", default="local")
+def main(target: str) -> None:
+    """Open a shell on TARGET with its set-up applied, in its root.
+
+    With connection = "openssh" this is also where a passphrase or a second factor is asked for, once for all commands.
+    """
+    from .. import terminal
+    from ..targets import load_target
+
+    root = project()
+    words = terminal.shell(root, load_target(root, target))
+    sys.stdout.flush()
+    os.execvp(words[0], words)

@@ -1,0 +1,50 @@
+"""``oelm tensorboard``: TensorBoard over a target's runs, through a forwarded port."""
+
+from __future__ import annotations
+
+import subprocess
+
+import click
+
+from ..errors import RunFailed
+from .common import command, narrate, project, say
+
+PORT = 6006
+"""TensorBoard's own."""
+
+
+@command("oelm-tensorboard")
+@click.argument("target", default="local")
+@click.option("--study", metavar="NAME", help="Only this study's runs.")
+@click.option("--port", type=click.IntRange(1, 65535), metavar="N", help="Port on this machine.  [default: 6006]")
+def main(target: str, study: str | None, port: int | None) -> None:
+    """Show the runs of TARGET in TensorBoard, which runs there and is seen here; Ctrl-C ends it.
+
+    Runs write its files where their study says use_tensorboard = true.
+    """
+    from .. import terminal
+    from ..study import load_study
+    from ..targets import load_target
+
+    root = project()
+    chosen = load_study(root, study) if study else None
+    folder = chosen.name if chosen and not chosen.is_default else ""
+    place = load_target(root, target)
+    local = terminal.free_port(port or PORT)
+    if port and local != port:
+        narrate(f"port {port} is taken; using {local}")
+    words, end = terminal.tensorboard(root, place, folder, local)
+    say(f"TensorBoard of {target}: http://127.0.0.1:{local}/")
+    narrate("Ctrl-C ends it.")
+    try:
+        code = subprocess.run(words, stdin=subprocess.DEVNULL).returncode
+    except KeyboardInterrupt:
+        return
+    finally:
+        if end:
+            subprocess.run(end, stdin=subprocess.DEVNULL, capture_output=True)
+    if code not in (0, 130):
+        raise RunFailed(
+            f"TensorBoard on {target} ended with exit code {code}",
+            hint="is it installed there? pip install tensorboard; its words are above",
+        )

@@ -1,0 +1,108 @@
+"""Owns the options that say where to run: a target of a targets file, or a host named on the spot; leaves running there
+to the commands.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from ..spec import Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """What the command line says about the place to run."""
+
+    name: str
+    """``--target``; empty where it wasn't given."""
+    remote: bool
+    """``--remote``."""
+    host: str
+    """``--host``; empty where it wasn't given."""
+    user: str
+    """``--user``."""
+    port: int
+    """``--port``; 0 where it wasn't given."""
+    root: str
+    """``--root``."""
+    setup: tuple[str, ...]
+    """``--setup``, each a line of shell."""
+
+    def target(self, project: Path) -> Target:
+        """Return the target that is meant.
+
+        Raises:
+            UsageError: There is none, or the options contradict each other.
+        """
+        from .. import targets
+
+        if self.host:
+            if self.name:
+                raise UsageError("--target and --host exclude each other")
+            return targets.adhoc(self.host, user=self.user, port=self.port, root=self.root, setup=self.setup)
+        for option in ("user", "port", "root", "setup"):
+            if getattr(self, option):
+                raise UsageError(
+                    f"--{option} goes with --host", hint="what a target of a targets file needs is written there"
+                )
+        if self.name or not self.remote:
+            target = targets.load_target(project, self.name or "local")
+            if self.remote and not target.host:
+                raise UsageError(f"--remote: target {target.name} is this machine")
+            return target
+        remote = [target for target in targets.load_targets(project).values() if target.host]
+        if len(remote) != 1:
+            names = ", ".join(target.name for target in remote)
+            found = f"the targets files know {names}: name one with --target" if remote else "no targets file knows one"
+            raise UsageError(f"--remote: which machine? {found}", hint="or give --host HOST [--user USER]")
+        return remote[0]
+
+    def remember(self, target: Target) -> None:
+        """Write an ad-hoc target down, so that oelm-status and the others find its runs."""
+        from .. import targets
+        from .common import narrate
+
+        if self.host:
+            narrate(f"target {target.name} is remembered in {targets.remember(target)}")
+
+
+def where_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say where to run; it gets them as one argument, ``where``."""
+
+    @functools.wraps(function)
+    def gather(
+        *args: Any, target_name: str, remote: bool, host: str, user: str, port: int, root: str, setup: tuple[str, ...],
+        **more: Any,
+    ) -> Any:  # fmt: skip
+        where = Where(name=target_name, remote=remote, host=host, user=user, port=port, root=root, setup=setup)
+        return function(*args, where=where, **more)
+
+    for option in reversed(
+        (
+            click.option("--target", "target_name", default="", metavar="NAME", help="Where to run.  [default: local]"),
+            click.option("--remote", is_flag=True, help="The one remote target of the targets files."),
+            click.option("--host", default="", metavar="HOST", help="A machine behind SSH, in no targets file."),
+            click.option("--user", default="", metavar="USER", help="With --host: the login name there."),
+            click.option(
+                "--port", default=0, type=click.IntRange(0, 65535), metavar="N", help="With --host: its SSH port."
+            ),
+            click.option("--root", default="", metavar="DIR", help="With --host: folder for runs.  [default: oelm]"),
+            click.option(
+                "--setup",
+                multiple=True,
+                metavar="LINE",
+                help="With --host: a shell line to run first; repeatable.",
+            ),
+        )
+    ):
+        gather = option(gather)
+    return gather

@@ -1,0 +1,52 @@
+"""Owns what one command on another machine looks like from here: bytes in, bytes out, an end; leaves what they mean
+to wire.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+MAX_SAID_BYTES = 16 << 10
+"""How much of a command's stderr is kept: its end."""
+_ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+
+
+class Broken(Exception):
+    """The connection went away, or nothing came for too long, in the middle of a command."""
+
+
+class Channel(Protocol):
+    """One command that runs on the target."""
+
+    def write(self, data: bytes, idle_s: float) -> None:
+        """Send bytes to its stdin.
+
+        Args:
+            idle_s: How long nothing may move.
+
+        Raises:
+            Broken: They could not be handed over.
+        """
+
+    def read(self, idle_s: float) -> bytes:
+        """Return the next bytes of its stdout; empty at its end.
+
+        Raises:
+            Broken: Nothing came for ``idle_s`` seconds.
+        """
+
+    def end(self) -> tuple[int | None, str]:
+        """Return its exit code (None where the connection went first, or a signal ended it) and the last line of its
+        stderr.
+        """
+
+    def close(self) -> None:
+        """Give it up; harmless when called again."""
+
+
+def last_line(said: bytes) -> str:
+    """Return the last line that says something, without escapes and control characters, cut to a sensible length."""
+    text = _ESCAPE.sub(b"", said).decode("utf-8", "replace")
+    lines = ["".join(c for c in line if c.isprintable()).strip() for line in text.splitlines()]
+    return ([line for line in lines if line] or [""])[-1][:400]

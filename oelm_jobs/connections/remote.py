@@ -1,0 +1,181 @@
+"""Owns what all ways to reach another machine share: requests, retries, where things lie there; leaves opening a
+channel to fabric and openssh.
+
+A request that only reads is tried again when the connection breaks. One that acts is sent once: it waits until the
+agent there is ready for it, so that all failures before that are certain, and those after it are found out by asking
+(schedulers). Trees are named by their content, so placing them may be tried again.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import random
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import NotReached, TargetError, UnknownAnswer
+from ..snapshot import Tree, agent
+from ..spec import Target
+from . import Place, Route, interpreter
+from .channel import Channel
+from .wire import Interrupted, Reply, command, converse
+
+READS = frozenset({"", "data", "examine", "find", "inventory", "log", "probe", "settle", "slurm_poll", "slurm_settle"})
+"""Verbs that may be asked twice: they change nothing, or a second time nothing more (``settle``, placing trees)."""
+TRIES = 3
+PATIENCE_S = 8.0
+"""After so long no further try is begun."""
+AGENT_FOLDER = ".oelm/agent"
+
+
+class RemoteConnection:
+    """Another machine; one at a time may use it."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self._home = ""
+        self._resolved: Target | None = None
+        self._is_noisy = False
+        self.round_trips = 0
+        """Commands that were run there."""
+
+    # Given by each way ------------------------------------------------------------------------------------------------
+
+    def _open(self, line: str) -> Channel:
+        """Run a line of shell there, connecting first where that is needed.
+
+        Raises:
+            NotReached: Not just now; nothing was run.
+            TargetError: Not at all; nothing was run.
+        """
+        raise NotImplementedError
+
+    def _drop(self) -> None:
+        """Forget a connection that can't be trusted any more."""
+        raise NotImplementedError
+
+    def route(self) -> Route:
+        """Return how rsync gets there by the same rules."""
+        raise NotImplementedError
+
+    def terminal(self, line: str, *options: str) -> list[str]:
+        """Return the words of a command here that runs a line of shell there on this terminal."""
+        raise NotImplementedError
+
+    def _route(self, shell: Sequence[str]) -> Route:
+        """Return rsync's way by a remote shell, with the noise of the login shell there taken out."""
+        if self._is_noisy:
+            shell = [sys.executable, "-S", str(Path(__file__).with_name("quiet.py")), str(len(shell) + 1), *shell]
+        return Route(shell=tuple(shell), host=self.target.host)
+
+    def close(self) -> None:
+        """Give the connection up."""
+        raise NotImplementedError
+
+    # Where things lie -------------------------------------------------------------------------------------------------
+
+    @property
+    def home(self) -> str:
+        """The home folder there.
+
+        Raises:
+            TargetError: It can't be reached.
+        """
+        if not self._home:
+            self._converse("", {}, [], 60.0)
+        return self._home
+
+    def resolve(self, path: str) -> str:
+        """Return a path of the targets file as an absolute one there."""
+        if not path or path.startswith("/"):
+            return posixpath.normpath(path) if path else ""
+        return posixpath.normpath(posixpath.join(self.home, path.removeprefix("~/").removeprefix("~") or "."))
+
+    @property
+    def resolved(self) -> Target:
+        """The target with every path absolute, as it is there.
+
+        Raises:
+            TargetError: It can't be reached.
+        """
+        if self._resolved is None:
+            self._resolved = replace(
+                self.target,
+                root=self.resolve(self.target.root or "~"),
+                checkpoint_root=self.resolve(self.target.checkpoint_root),
+                data={folder: self.resolve(path) for folder, path in self.target.data.items()},
+            )
+        return self._resolved
+
+    @property
+    def root(self) -> str:
+        """The target's root there.
+
+        Raises:
+            TargetError: It can't be reached.
+        """
+        return self.resolved.root
+
+    @property
+    def python(self) -> str:
+        """The interpreter that runs supervisor and trainer there."""
+        word = interpreter(self.target)
+        return self.resolve(word) if word.startswith("~") else word
+
+    # Requests ---------------------------------------------------------------------------------------------------------
+
+    def keep_tree(self, tree: Tree, folder: str) -> str:
+        """Have ``tree`` under ``folder/<hash>`` there, sent at most once, never half; return that path."""
+        place = f"{folder}/{tree.hash}"
+        if (tree.hash, folder) != (agent().hash, f"{self.root}/{AGENT_FOLDER}"):  # every request brings the agent
+            self._converse("", {}, [Place(tree=tree, folder=folder)], 120.0)
+        return place
+
+    def call(
+        self, verb: str, request: Mapping[str, Any], *, trees: Sequence[Place] = (), timeout_s: float = 60.0
+    ) -> dict[str, Any]:
+        """Let the agent there answer; it is sent along where it isn't there yet."""
+        return self._converse(verb, request, trees, timeout_s)
+
+    def _converse(
+        self, verb: str, request: Mapping[str, Any], places: Sequence[Place], timeout_s: float
+    ) -> dict[str, Any]:
+        reads = verb in READS
+        root = self._resolved.root if self._resolved else self.target.root or "~"
+        own = Place(tree=agent(), folder=posixpath.join(root, AGENT_FOLDER))
+        begun, number = time.monotonic(), 0
+        while True:
+            number += 1
+            try:
+                reply = self._ask(verb, request, [own, *places], reads, timeout_s)
+            except NotReached:
+                if number == TRIES or time.monotonic() - begun > PATIENCE_S:
+                    raise
+            except Interrupted as broken:
+                self._drop()
+                if broken.sent and not reads:
+                    raise UnknownAnswer(f"{self.target.name}: no answer to {verb}: {broken}") from broken
+                if number == TRIES or time.monotonic() - begun > PATIENCE_S:
+                    raise NotReached(f"{self.target.name}: {broken}") from broken
+            else:
+                self._home = self._home or reply.home
+                self._is_noisy = self._is_noisy or reply.is_noisy
+                return reply.answer
+            time.sleep(random.uniform(0.3, 1.0) * number)  # many clients that were cut together come back apart
+
+    def _ask(
+        self, verb: str, request: Mapping[str, Any], places: Sequence[Place], reads: bool, timeout_s: float
+    ) -> Reply:
+        channel = self._open(command(self.target.python or "python3"))
+        self.round_trips += 1
+        try:
+            return converse(channel, verb, request, places, reads=reads, timeout_s=timeout_s)
+        except TargetError as error:
+            error.args = (f"{self.target.name}: {error}",)
+            raise
+        finally:
+            channel.close()

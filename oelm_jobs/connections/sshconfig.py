@@ -1,0 +1,238 @@
+"""Owns what ~/.ssh/config makes of a host: asked from the OpenSSH client itself (``ssh -G``), so that every way to
+reach a host, and rsync, follow the same rules; leaves connecting to fabric and openssh.
+"""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import NotReached, TargetError
+from ..spec import Target
+
+CONNECT_TIMEOUT_S = 10
+"""How long a host may take to accept a connection, where ~/.ssh/config says nothing."""
+FAST_CIPHER = "aes128-gcm@openssh.com"
+"""Twice as fast as OpenSSH's first choice where the processor knows AES; see ciphers()."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the OpenSSH client would do to reach a host (ssh_config(5))."""
+
+    alias: str
+    """What the user calls it."""
+    hostname: str
+    """Name or address."""
+    user: str
+    """Login name."""
+    port: int
+    """Port."""
+    identity_files: tuple[str, ...]
+    """Private keys that exist, in the order in which they are tried."""
+    identities_only: bool
+    """Whether the agent's other keys are left alone."""
+    identity_agent: str
+    """Socket of the agent; empty means ``SSH_AUTH_SOCK``."""
+    known_hosts: tuple[str, ...]
+    """Files of known host keys that exist."""
+    host_key_alias: str
+    """Name under which the host's key is known; empty means its own."""
+    proxy_jump: tuple[str, ...]
+    """Hosts on the way, the first one first."""
+    proxy_command: str
+    """Program whose stdin and stdout lead to the host."""
+    connect_timeout_s: int
+    """How long connecting may take."""
+    ciphers: tuple[str, ...]
+    """Ciphers in order of preference."""
+    control_path: str
+    """Socket of a master connection that the user may have open; empty where none is configured."""
+
+    @property
+    def key_name(self) -> str:
+        """What the host is called in files of known hosts."""
+        if self.host_key_alias:
+            return self.host_key_alias
+        return self.hostname if self.port == 22 else f"[{self.hostname}]:{self.port}"
+
+
+def words(target: Target) -> list[str]:
+    """Return the options of ssh's command line that say more than the target's alias does."""
+    return [*(["-l", target.user] if target.user else []), *(["-p", str(target.port)] if target.port else [])]
+
+
+def look_up(target: Target) -> Settings:
+    """Return how the OpenSSH client would reach a target.
+
+    Raises:
+        TargetError: There is no OpenSSH client, or ~/.ssh/config is off.
+    """
+    return resolve(target.host, tuple(words(target)))
+
+
+@functools.lru_cache(maxsize=64)
+def resolve(alias: str, options: tuple[str, ...] = ()) -> Settings:
+    """Return how the OpenSSH client would reach ``alias`` with the command line's ``options``.
+
+    Raises:
+        TargetError: There is no OpenSSH client, or ~/.ssh/config is off.
+    """
+    try:
+        done = subprocess.run(
+            ["ssh", "-G", *options, "--", alias], stdin=subprocess.DEVNULL, capture_output=True, timeout=30
+        )
+    except FileNotFoundError as error:
+        raise TargetError("there is no ssh command here", hint="install the OpenSSH client") from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise TargetError(f"ssh -G {alias}: {error}") from error
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise TargetError(f"ssh -G {alias}: {said[-1] if said else f'exit code {done.returncode}'}")
+    found: dict[str, list[str]] = {}
+    for line in done.stdout.decode("utf-8", "replace").splitlines():
+        key, _, value = line.partition(" ")
+        found.setdefault(key.lower(), []).append(value.strip())
+
+    def first(key: str) -> str:
+        value = found.get(key, [""])[0]
+        return "" if value.lower() == "none" else value
+
+    return Settings(
+        alias=alias,
+        hostname=first("hostname") or alias,
+        user=first("user"),
+        port=int(first("port") or 22),
+        identity_files=tuple(path for path in map(_path, found.get("identityfile", [])) if Path(path).is_file()),
+        identities_only=first("identitiesonly") == "yes",
+        identity_agent=_path(first("identityagent")) if first("identityagent") != "SSH_AUTH_SOCK" else "",
+        known_hosts=tuple(
+            path
+            for key in ("userknownhostsfile", "globalknownhostsfile")
+            for path in map(_path, first(key).split())
+            if Path(path).is_file()
+        ),
+        host_key_alias=first("hostkeyalias"),
+        proxy_jump=tuple(hop for hop in first("proxyjump").split(",") if hop),
+        proxy_command=first("proxycommand"),
+        connect_timeout_s=int(first("connecttimeout")) if first("connecttimeout").isdigit() else CONNECT_TIMEOUT_S,
+        ciphers=tuple(first("ciphers").split(",")) if first("ciphers") else (),
+        control_path=_path(first("controlpath")),
+    )
+
+
+def _path(value: str) -> str:
+    return str(Path(value).expanduser()) if value.startswith("~") else value
+
+
+def safety(settings: Settings, *, interactive: bool = False) -> list[str]:
+    """Return the options without which the toolkit never calls ssh.
+
+    Args:
+        interactive: Whether the user may be asked for a passphrase or a second factor.
+    """
+    options = {
+        "StrictHostKeyChecking": "yes",  # an unknown host is refused, whatever ~/.ssh/config says
+        "BatchMode": "no" if interactive else "yes",
+        "ConnectTimeout": str(settings.connect_timeout_s),
+        "ServerAliveInterval": "10",
+        "ServerAliveCountMax": "3",
+        "ForwardAgent": "no",
+        "ForwardX11": "no",
+        "PermitLocalCommand": "no",
+        "UpdateHostKeys": "no",
+    }
+    if ciphers := _ciphers(settings):
+        options["Ciphers"] = ciphers
+    return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+
+
+def _ciphers(settings: Settings) -> str:
+    """Return the user's ciphers with the one in front that this processor does in hardware; empty to leave them be.
+
+    OpenSSH prefers chacha20, for processors that don't know AES; only its own order is changed, never a choice.
+    """
+    if not settings.ciphers or not settings.ciphers[0].startswith("chacha20") or not _knows_aes():
+        return ""
+    if FAST_CIPHER not in settings.ciphers:
+        return ""
+    return ",".join([FAST_CIPHER, *(cipher for cipher in settings.ciphers if cipher != FAST_CIPHER)])
+
+
+@functools.lru_cache(maxsize=1)
+def _knows_aes() -> bool:
+    import platform
+
+    if platform.system() == "Darwin":
+        return True  # every Mac since 2010
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.lower().startswith(("flags", "features")):
+                return "aes" in line.split()
+    except OSError:
+        pass
+    return False
+
+
+# What went wrong, in words ------------------------------------------------------------------------------------------
+
+
+def unknown_host(settings: Settings, fingerprint: str) -> TargetError:
+    """Return the error about a host whose key isn't known."""
+    return TargetError(
+        f"the host key of {settings.alias} isn't known here{': ' + fingerprint if fingerprint else ''}",
+        hint=f"compare it with what its administrators say, then log in once by hand: ssh {_by_hand(settings)}",
+    )
+
+
+def changed_host(settings: Settings, fingerprint: str) -> TargetError:
+    """Return the error about a host whose key is another than the known one."""
+    files = settings.known_hosts[0] if settings.known_hosts else "~/.ssh/known_hosts"
+    return TargetError(
+        f"the host key of {settings.alias} HAS CHANGED{': it is ' + fingerprint if fingerprint else ''};"
+        " somebody may be listening in, or the server was set up anew",
+        hint=f"if its administrators confirm the new key: ssh-keygen -f '{files}' -R '{settings.key_name}'"
+        f" && ssh {_by_hand(settings)}",
+    )
+
+
+def no_entry(settings: Settings, said: str) -> TargetError:
+    """Return the error about a login that was refused."""
+    return TargetError(
+        f"{settings.user}@{settings.alias} lets nobody in by key: {said}",
+        hint=f"`ssh {_by_hand(settings)}` must work without a question: put the key into your agent (ssh-add) and"
+        ' on the server (ssh-copy-id); for a second factor set connection = "openssh" in the targets file',
+    )
+
+
+def _by_hand(settings: Settings) -> str:
+    own = resolve(settings.alias) if settings.alias else settings
+    more = [*(["-l", settings.user] if own.user != settings.user else [])]
+    more += ["-p", str(settings.port)] if own.port != settings.port else []
+    return " ".join([*more, settings.alias])
+
+
+def explain(settings: Settings, said: str) -> TargetError:
+    """Return the error that the OpenSSH client's words on stderr mean."""
+    lower = said.lower()
+    if "host identification has changed" in lower:
+        return changed_host(settings, _fingerprint(said))
+    if "host key verification failed" in lower or "host key is known for" in lower:
+        return unknown_host(settings, _fingerprint(said))
+    if "permission denied" in lower or "too many authentication failures" in lower:
+        return no_entry(settings, _telling(said))
+    if "could not resolve hostname" in lower or "bad configuration option" in lower:
+        return TargetError(_telling(said), hint="is it an alias in ~/.ssh/config?")
+    return NotReached(f"{settings.alias} can't be reached: {_telling(said) or 'ssh gave no reason'}")
+
+
+def _fingerprint(said: str) -> str:
+    return next((word.rstrip(".") for word in said.split() if word.startswith("SHA256:")), "")
+
+
+def _telling(said: str) -> str:
+    from .channel import last_line
+
+    return last_line(said.encode())

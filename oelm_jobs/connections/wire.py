@@ -1,0 +1,219 @@
+"""Owns the conversation with the agent on another machine: one command, a program and a request in, framed answers
+out; leaves carrying the bytes to fabric and openssh. The other end is oelm_jobs/agent/bootstrap.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import secrets
+import shlex
+import tarfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import agent
+from ..errors import TargetError, UnknownAnswer
+from ..snapshot import Tree
+from . import Place
+from .channel import Broken, Channel
+
+IDLE_S = 30.0
+"""The agent says every 5 s that it is at work; after so long without a word the connection counts as dead."""
+MAX_NOISE_BYTES = 1 << 20
+"""What a login shell may print before it lets a command run."""
+MAX_ANSWER_BYTES = 64 << 20
+"""A larger answer is none of ours."""
+SLICE_BYTES = 256 << 10
+
+# Plain enough for sh, bash, csh and fish alike: the user's login shell gets to read it. -I and -S keep the user's own
+# modules and site packages out; -X utf8 makes file names the same whatever the locale says.
+_COMMAND = (
+    'exec /bin/sh -c \'case $0 in "~/"*) set -- "$HOME/${0#??}";; *) set -- "$0";; esac;'
+    ' PATH="$PATH:/usr/local/bin:/usr/bin:/bin" exec "$1" -I -S -X utf8'
+    ' -c "import sys;i=sys.stdin.buffer;exec(i.read(int(i.readline())))"\' '
+)
+
+
+class Interrupted(Exception):
+    """The conversation broke off.
+
+    Attributes:
+        sent: Whether an acting request may have arrived.
+    """
+
+    def __init__(self, message: str, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What the agent answered."""
+
+    answer: dict[str, Any]
+    home: str
+    """The home folder there."""
+    is_noisy: bool
+    """Whether the login shell prints where nobody looks."""
+
+
+def command(python: str) -> str:
+    """Return the line for the login shell that makes ``python`` read a program from stdin."""
+    return _COMMAND + shlex.quote(python)
+
+
+def _program() -> bytes:
+    return (Path(str(agent.__file__)).parent / "bootstrap.py").read_bytes()
+
+
+def _frame(content: bytes) -> bytes:
+    return b"%d\n" % len(content) + content
+
+
+def pack(tree: Tree) -> bytes:
+    """Return a tree's files as a compressed archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
+        for name, path in tree.files:
+            content = path.read_bytes()
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o755 if os.access(path, os.X_OK) else 0o644
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def converse(
+    channel: Channel, verb: str, request: Mapping[str, Any], places: Sequence[Place], *, reads: bool, timeout_s: float
+) -> Reply:
+    """Have the agent answer one request over a channel that runs ``command``.
+
+    Args:
+        verb: Empty where trees alone are to be placed.
+        places: Trees that must be there, the agent's own first.
+        reads: Whether the request changes nothing: it is then sent without waiting for the agent to be ready.
+
+    Raises:
+        Interrupted: The connection broke off.
+        TargetError: It was certainly not carried out.
+        UnknownAnswer: It may have been carried out.
+    """
+    deadline = time.monotonic() + timeout_s
+    nonce = secrets.token_hex(16)
+    trees = [{"folder": place.folder, "hash": place.tree.hash} for place in places]
+    header = {"nonce": nonce, "verb": verb, "reads": reads, "trees": trees}
+    words = json.dumps(request).encode("ascii")
+    sent = False
+
+    def patience() -> float:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Broken(f"{verb or 'sending'} took longer than {timeout_s:.0f} s")
+        return min(IDLE_S, left)
+
+    def send(content: bytes) -> None:
+        for start in range(0, len(content), SLICE_BYTES):
+            channel.write(content[start : start + SLICE_BYTES], patience())
+
+    try:
+        send(_frame(_program()) + _frame(json.dumps(header).encode("ascii")) + (_frame(words) if reads else b""))
+        greeted, noise = False, [0]
+        for message in _messages(channel, nonce, patience, noise):
+            greeted = True
+            if "need" in message:
+                wanted = next(place.tree for place in places if place.tree.hash == message["need"])
+                blob = pack(wanted)
+                deadline += len(blob) / 50_000  # a slow uplink may take its time
+                send(_frame(hashlib.sha256(blob).hexdigest().encode()) + _frame(blob))
+            elif "ready" in message:
+                sent = True
+                send(_frame(words))
+            elif "error" in message:
+                raise _failed(verb, message, sent)
+            elif "answer" in message:
+                return _reply(message, noise[0] > 0)
+        code, said = channel.end()
+    except Broken as error:
+        raise Interrupted(str(error), sent) from error
+    if code is None or code == 255:  # 255 is also what the ssh command says of its own troubles (ssh(1))
+        raise Interrupted(said or "the connection was closed", sent)
+    raise _ended(code, said, greeted, sent)
+
+
+def _reply(message: Mapping[str, Any], is_noisy: bool) -> Reply:
+    answer, home = message["answer"], message.get("home")
+    if not isinstance(answer, dict) or not isinstance(home, str):
+        raise TargetError("what the agent said is not understood")
+    return Reply(answer=answer, home=home, is_noisy=is_noisy)
+
+
+def _failed(verb: str, message: Mapping[str, Any], sent: bool) -> TargetError:
+    words = str(message["error"])[:2000]
+    if message.get("python"):
+        return TargetError(
+            words, hint='name a newer interpreter in the targets file, as in python = "~/venv/bin/python"'
+        )
+    if sent and not message.get("refused"):
+        return UnknownAnswer(f"{verb} failed there: {words}")
+    return TargetError(words)
+
+
+def _ended(code: int, said: str, greeted: bool, sent: bool) -> TargetError:
+    """Say why a command ended without an answer."""
+    if greeted:
+        kind = UnknownAnswer if sent else TargetError
+        return kind(f"the agent there ended without an answer: {said or f'exit code {code}'}")
+    if code in (126, 127):
+        return TargetError(
+            f"no Python there: {said or f'exit code {code}'}",
+            hint='name one in the targets file, as in python = "~/venv/bin/python"',
+        )
+    return TargetError(f"the login shell there ended before anything ran: {said or f'exit code {code}'}")
+
+
+def _messages(channel: Channel, nonce: str, patience: Any, noise: list[int]) -> Iterator[dict[str, Any]]:
+    """Yield the agent's messages; what a noisy shell prints between them is passed over and counted in ``noise[0]``."""
+    mark, buffer = f"\n{nonce} ".encode(), bytearray()
+    while True:
+        at = buffer.find(mark)
+        passed = at if at >= 0 else max(0, len(buffer) - len(mark))
+        noise[0] += passed
+        del buffer[:passed]
+        if at >= 0:
+            line, newline, _ = bytes(buffer[len(mark) : len(mark) + 16]).partition(b"\n")
+            if newline:
+                size, begin = int(line) if line.isdigit() else -1, len(mark) + len(line) + 1
+                if not 0 <= size <= MAX_ANSWER_BYTES:
+                    raise TargetError(f"an answer of {line.decode('ascii', 'replace')} bytes is none of the agent's")
+                while len(buffer) < begin + size:
+                    piece = channel.read(patience())
+                    if not piece:
+                        return
+                    buffer += piece
+                yield _message(bytes(buffer[begin : begin + size]))
+                del buffer[: begin + size]
+                continue
+        if noise[0] > MAX_NOISE_BYTES:
+            raise TargetError(
+                "the login shell there prints more than 1 MB before anything runs",
+                hint="let its start-up files (~/.bashrc, ~/.cshrc) print nothing where there is no terminal",
+            )
+        piece = channel.read(patience())
+        if not piece:
+            return
+        buffer += piece
+
+
+def _message(content: bytes) -> dict[str, Any]:
+    try:
+        message = json.loads(content)
+    except ValueError as error:
+        raise TargetError(f"what the agent said is not understood: {error}") from error
+    if not isinstance(message, dict):
+        raise TargetError("what the agent said is not understood")
+    return message

@@ -1,0 +1,153 @@
+"""Owns submission to Slurm at the other end of a connection; leaves Slurm's commands to the agent there, and how
+sbatch is run on this machine to submitit.
+
+Everything but that one sbatch is a verb of the agent, so that behind SSH each of these is one round trip.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..agent import __main__ as agent
+from ..agent import launch, slurm_commands, slurm_submit
+from ..connections import Connection
+from ..errors import TargetError, UnknownAnswer
+from ..sbatch import options_of
+from . import Answer, Job, silent
+
+ROOM_POLL_S = float(os.environ.get("OELM_ROOM_POLL_S", "20"))
+"""How often it is tried again where the cluster takes no more jobs of this user for now."""
+LIMIT, REFUSED, UNKNOWN, ID = "limit", "refused", "unknown", "id"
+
+
+class SlurmScheduler:
+    """Slurm at the other end of a connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._options = options_of(connection.target)
+
+    def _call(self, verb: str, request: Mapping[str, Any], timeout_s: float = 120.0) -> dict[str, Any]:
+        """Let the agent answer; on this machine right here.
+
+        Raises:
+            TargetError: Slurm does not answer, or can't be reached.
+        """
+        if self._connection.target.host:
+            return self._connection.call(verb, request, timeout_s=timeout_s)
+        try:
+            return agent.answer(verb, dict(request))
+        except (slurm_commands.SlurmError, launch.Refused) as error:
+            raise TargetError(f"{self._connection.target.name}: {error}") from error
+
+    # Submission -------------------------------------------------------------------------------------------------------
+
+    def submit(self, jobs: Sequence[Job], token: str, say: Callable[[str], None] = silent) -> Answer:
+        """Send scripts to sbatch, each once; where the cluster has no room for more now, wait for it."""
+        waiting, answers, said = list(jobs), dict[int, dict[str, Any]](), ""
+        while True:
+            answers.update(self._send(jobs, token))
+            waiting = [job for job in jobs if LIMIT in answers[job.position]]
+            if not waiting:
+                return self._read(jobs, answers)
+            words = str(answers[waiting[0].position][LIMIT])
+            runs = sum(len(job.run_dirs) for job in waiting)
+            if words != said:
+                say(
+                    f"{self._connection.target.name} takes no more jobs of yours for now ({words}); {runs} runs are"
+                    " submitted as room comes; Ctrl-C leaves them out"
+                )
+                said = words
+            time.sleep(ROOM_POLL_S)
+
+    def _send(self, jobs: Sequence[Job], token: str) -> dict[int, dict[str, Any]]:
+        request = {
+            "root": self._connection.root,
+            "token": token,
+            "jobs": [
+                {
+                    "position": job.position,
+                    "name": job.name,
+                    "script": job.script,
+                    "run_dirs": list(job.run_dirs),
+                    "after": job.after,
+                }
+                for job in jobs
+            ],
+            "environment": {
+                name: os.environ[name] for name in self._connection.target.env if name in os.environ
+            },
+        }
+        if self._connection.target.host:
+            timeout_s = 60 + len(jobs) * 2.0 + slurm_submit.SBATCH_TIMEOUT_S + slurm_submit.PATIENCE_S
+            answer = self._connection.call("slurm_submit", request, timeout_s=timeout_s)
+        else:
+            from .submitit_sender import send
+
+            try:
+                answer = slurm_submit.slurm_submit(request, send)
+            except launch.Refused as error:
+                raise TargetError(f"{self._connection.target.name}: {error}") from error
+        if answer["answer"] == "settled":
+            raise TargetError(f"submission {token} had been given up")
+        return {int(position): row for position, row in answer["jobs"].items()}
+
+    def _read(self, jobs: Sequence[Job], answers: Mapping[int, Mapping[str, Any]]) -> Answer:
+        """Put the answers for each script together.
+
+        Raises:
+            TargetError: All were refused.
+            UnknownAnswer: Of one it isn't known.
+        """
+        name = self._connection.target.name
+        unknown = [str(answers[job.position][UNKNOWN]) for job in jobs if UNKNOWN in answers[job.position]]
+        if unknown:
+            raise UnknownAnswer(f"{name}: whether Slurm took it is not known: {unknown[0]}")
+        accepted = [job for job in jobs if ID in answers[job.position]]
+        refused = {
+            run_dir: str(answers[job.position][REFUSED])
+            for job in jobs
+            if REFUSED in answers[job.position]
+            for run_dir in job.run_dirs
+        }
+        if refused and not accepted:
+            raise TargetError(f"{name}: sbatch: {next(iter(refused.values()))}", hint=f"check it: oelm-doctor {name}")
+        return Answer(
+            accepted=tuple(run_dir for job in accepted for run_dir in job.run_dirs),
+            refused=refused,
+            handle=",".join(str(answers[job.position][ID]) for job in accepted),
+        )
+
+    def settle(self, token: str) -> bool:
+        """Look for a submission's jobs; those that are not found never run, even should they still appear."""
+        request = {"root": self._connection.root, "token": token}
+        return bool(self._call("slurm_settle", request)["answer"] == "accepted")
+
+    # Looking and ending -----------------------------------------------------------------------------------------------
+
+    def poll(self, runs: Mapping[str, str], *, host: bool = False) -> Mapping[str, Any]:
+        """Ask squeue, the runs' records and sacct, in this order and no more than needed (agent/slurm_state.py)."""
+        request = {
+            "root": self._connection.root,
+            "runs": list(runs.items()),
+            "interval_s": self._options.poll_s,
+            "host": host,
+        }
+        return self._call("slurm_poll", request)
+
+    def archive(self, run_dirs: Sequence[str]) -> None:
+        """Rename run directories to ``.archive/<name>-<time>`` beside them."""
+        answer = self._call("slurm_archive", {"run_dirs": list(run_dirs)})
+        if answer["busy"]:
+            raise TargetError(
+                f"still in use, nothing was archived: {', '.join(answer['busy'])}", hint="end it: oelm-cancel"
+            )
+
+    def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:
+        """Cancel jobs and wait until their processes are gone."""
+        request = {"root": self._connection.root, "runs": list(runs.items())}
+        answer: Mapping[str, str] = self._call("slurm_cancel", request)["runs"]
+        return answer

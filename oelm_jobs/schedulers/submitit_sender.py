@@ -1,0 +1,92 @@
+"""Owns submission through submitit where sbatch is on this machine; leaves scripts to render, and what becomes of an
+answer to agent/slurm_submit.
+
+The only module that depends on submitit's private names (series 1.5; tests/slurm/test_submitit.py fails when they
+change). A SlurmExecutor whose submission text is the rendered script: nothing is pickled, ``map_array`` and
+``batch`` are not used (they build a plain SlurmExecutor and would drop the text).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from ..agent import slurm_submit
+
+
+class ScriptExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
+    """Submits one finished script."""
+
+    def __init__(self, folder: Path, script: Path, options: Sequence[str]) -> None:
+        super().__init__(folder)
+        self._script = script
+        self._options = list(options)
+
+    def submit_script(self) -> str:
+        """Run sbatch on the script; return what it printed.
+
+        Raises:
+            FailedJobError: It failed; the message is what it said.
+            FailedSubmissionError: It printed nothing that could be an id.
+        """
+        return str(self._submit_command("").job_id)
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        return self._script.read_text(encoding="utf-8")
+
+    def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+        return ["sbatch", "--parsable", *self._options, str(submission_file_path)]
+
+    def _num_tasks(self) -> int:
+        return 1
+
+    @staticmethod
+    def _get_job_id_from_submission_command(string: bytes | str) -> str:
+        text = string.decode("utf-8", "replace") if isinstance(string, bytes) else string
+        answer = slurm_submit.read_answer(0, text, "")
+        if "id" not in answer:
+            raise FailedSubmissionError(text)
+        return str(answer["id"])
+
+
+def send(script: str, options: Sequence[str]) -> tuple[int, str, str]:
+    """Submit a script through submitit; return sbatch's (exit code, stdout, stderr).
+
+    Ctrl-C and a closing terminal wait until sbatch has answered: cut short, nobody would know whether it had accepted.
+    """
+    path = Path(script)
+    (path.parent / "submitit").mkdir(exist_ok=True)
+    with _undisturbed():
+        try:
+            # submitit prints what sbatch says; it is said in the answer.
+            with contextlib.redirect_stderr(io.StringIO()):
+                return 0, ScriptExecutor(path.parent / "submitit", path, options).submit_script(), ""
+        except FailedSubmissionError as error:
+            return 0, "", str(error)
+        except FailedJobError as error:
+            cause = error.__cause__
+            code = cause.returncode if isinstance(cause, subprocess.CalledProcessError) else -1
+            return code, "", str(error)
+        except RuntimeError as error:  # "Could not detect srun"
+            return 127, "", f"sbatch can't be run: {error}"
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold back signals that end a client; sbatch inherits the mask. Settings that override a script are set aside."""
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    mine = {name: os.environ.pop(name) for name in slurm_submit.OWN_SETTINGS if name in os.environ}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.environ.update(mine)

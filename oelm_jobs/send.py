@@ -1,0 +1,134 @@
+"""Owns sending a study's token files to a target, once: what is missing there, the transfer, and the check at the other
+end; leaves judging what is there to preflight.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import data, fetch
+from .connections import Connection, connect
+from .errors import DataError, NotReached, PreflightError, TargetError
+from .rsync import NETWORK_CODES, Transfer, upload_folder
+from .spec import Study, Target
+from .study import token_files
+from .sync import IDLE_S
+from .targets import LOCAL
+
+TRIES = 5
+
+
+def send_data(project: Path, target: Target, study: Study, progress: fetch.Progress) -> list[str]:
+    """Have a study's token files (and the manifest beside them) on a target; return the names that were sent.
+
+    Raises:
+        PreflightError: The project lacks them, or the target holds others under their names.
+        TargetError: The target can't be reached; what has arrived is gone on with next time.
+    """
+    if not target.host:
+        return []
+    connection = connect(target, project)
+    here = token_files(connect(LOCAL, project).resolved, study)
+    there = token_files(connection.resolved, study)
+    rows = connection.call("data", {"root": connection.root, "files": list(there)}, timeout_s=1800)["files"]
+    folders: dict[tuple[str, str], dict[str, str]] = {}
+    for mine, theirs in zip(map(Path, here), there, strict=True):
+        row = rows[theirs]
+        if "error" not in row and row["sha256"] == _hash(mine):
+            continue
+        if "error" not in row:
+            raise PreflightError(
+                f"{target.name}: {theirs} holds other data than {mine}; it was not overwritten",
+                hint="remove or rename it there, or name another folder in data of the target",
+            )
+        folders.setdefault((str(mine.parent), str(Path(theirs).parent)), {})[mine.name] = _hash(mine)
+    sent: list[str] = []
+    for (source, place), files in folders.items():
+        manifest = Path(source) / data.MANIFEST
+        if manifest.is_file():
+            files[data.MANIFEST] = data.hash_tokens(manifest)  # last: what it describes is there by then
+        _send(connection, Path(source), place, files, progress)
+        sent += [f"{place}/{name}" for name in files]
+    return sent
+
+
+def _hash(path: Path) -> str:
+    """Return a token file's hash: its manifest's where the size agrees, else computed.
+
+    Raises:
+        PreflightError: It isn't there.
+    """
+    if not path.is_file():
+        raise PreflightError(f"{path}: no such file, so it can't be sent", hint="make it: oelm-data")
+    try:
+        manifest = data.read_manifest(path.parent)
+        listed = manifest.files.get(path.name) if manifest else None
+        return listed.sha256 if listed and listed.size == path.stat().st_size else data.hash_tokens(path)
+    except DataError as error:
+        raise PreflightError(str(error), hint=error.hint) from error
+
+
+def _send(connection: Connection, source: Path, place: str, files: Mapping[str, str], progress: fetch.Progress) -> None:
+    """Send files of one folder, and have them accepted at the other end."""
+    name = "".join(digest[:4] for digest in files.values())[:16]
+    expected = connection.call("expect", {"folder": place, "name": name})
+    size = sum((source / file).stat().st_size for file in files)
+    if size > int(expected["free"]):
+        raise PreflightError(
+            f"{connection.target.name}: {place} has {expected['free'] / 1e9:.1f} GB free, the data need"
+            f" {size / 1e9:.1f} GB; nothing was sent",
+            hint="make room there, or name another folder in data of the target",
+        )
+    request = {"staging": expected["staging"], "folder": place, "files": dict(files)}
+    for _ in range(2):
+        progress.begin(len(files), size)
+        _transfer(connection, source, list(files), expected, progress)
+        answer = connection.call("accept", request, timeout_s=1800)
+        if answer["taken"]:
+            raise PreflightError(
+                f"{connection.target.name}: {place} holds another {', '.join(answer['taken'])}; not overwritten",
+                hint="remove or rename it there, or name another folder in data of the target",
+            )
+        if not answer["damaged"]:
+            return
+    raise TargetError(f"{', '.join(answer['damaged'])} arrived damaged twice; was it changed while it was sent?")
+
+
+def _transfer(
+    connection: Connection, source: Path, names: list[str], expected: Mapping[str, Any], progress: fetch.Progress
+) -> None:
+    for number in range(1, TRIES + 1):
+        route = connection.route()
+        assert route is not None
+        transfer = Transfer(
+            upload_folder(source), f"{route.host}:{expected['link']}/", names, shell=route.shell,
+            remote=str(expected["rsync"]),
+        )  # fmt: skip
+        said, code = "", 0
+        try:
+            _watch(transfer, progress.advance)
+        finally:
+            code, said = transfer.end()
+        if code == 0:
+            return
+        if code not in NETWORK_CODES or number == TRIES:
+            raise TargetError(f"rsync to {connection.target.name}: {said or f'exit code {code}'}")
+        progress.say(f"the transfer broke off ({said or f'rsync exit code {code}'}); going on where it was")
+        time.sleep(float(number))
+
+
+def _watch(transfer: Transfer, advance: Callable[[int], None]) -> None:
+    """Wait for a transfer and tell how far it is; end it when nothing moves any more."""
+    done, last, moved_at = 0, 0, time.monotonic()
+    while not transfer.is_over():
+        moved = transfer.moved()
+        if moved != last:
+            step = moved - last if moved > last else moved  # the next file begins at zero
+            done, last, moved_at = done + step, moved, time.monotonic()
+            advance(step)
+        elif time.monotonic() - moved_at > IDLE_S:
+            raise NotReached(f"nothing moved for {IDLE_S:.0f} s")
+        time.sleep(0.1)

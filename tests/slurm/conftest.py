@@ -1,0 +1,131 @@
+"""Owns what the Slurm tests share: a real cluster for the session, a project whose target it is; leaves the cluster
+itself to testbed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oelm_jobs import observe
+from oelm_jobs.store import Store
+from tests.slurm import testbed
+from tests.slurm.testbed import Testbed
+from tests.support import REPOSITORY, wait_until
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed() -> None:
+    """Fail in CI, else say so, where Slurm isn't installed."""
+    lacking = testbed.missing()
+    words = f"not installed: {', '.join(lacking)}; tools/system-packages.sh installs them"
+    if lacking and not os.environ.get("CI"):
+        pytest.skip(words)
+    assert not lacking, words
+    assert os.getuid() == 0, "the Slurm tests start daemons with device files: run them as root"
+
+
+@pytest.fixture(scope="session")
+def session_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+    """A cluster with accounting, which this process's Slurm tests share."""
+    with Testbed(tmp_path_factory.mktemp("slurm") / "bed") as made:
+        yield made
+
+
+@pytest.fixture
+def new_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Testbed]]:
+    """Start a cluster of a test's own: ``new_cluster(accounting=False)``; it becomes the current one."""
+    made: list[Testbed] = []
+
+    def start(**values: Any) -> Testbed:
+        cluster = Testbed(tmp_path / f"bed{len(made)}", **values)
+        made.append(cluster)
+        cluster.start()
+        use(cluster, monkeypatch, tmp_path)
+        return cluster
+
+    yield start
+    for cluster in made:
+        cluster.stop()
+
+
+@pytest.fixture
+def cluster(session_cluster: Testbed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Testbed]:
+    """The shared cluster, empty before and after a test."""
+    use(session_cluster, monkeypatch, tmp_path)
+    yield session_cluster
+    session_cluster.end_jobs()
+
+
+def use(cluster: Testbed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let this process and its children see the cluster."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("OELM_ROOM_POLL_S", "1")
+
+
+@pytest.fixture
+def target(project: Path) -> Callable[..., None]:
+    """Write the project's target ``cluster``; ``sbatch`` holds options, other keys are the target's."""
+
+    def write(sbatch: dict[str, Any] | None = None, **keys: Any) -> None:
+        values = {"kind": "slurm", "python": sys.executable, "poll_s": 0, **keys}
+        lines = ["[cluster]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+        lines += ["[cluster.sbatch]"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in {"time": 30, **(sbatch or {})}.items()]
+        (project / "jobs" / "targets.toml").write_text("\n".join(lines) + "\n")
+
+    write()
+    return write
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> str:
+    """Return a ``python`` that trains with tests/ssh/trainer.py and is the suite's own for all else."""
+    trainer = REPOSITORY / "tests" / "ssh" / "trainer.py"
+    path = tmp_path / "python"
+    path.write_text(
+        f"#!/bin/sh\n[ \"$2\" != torch.distributed.run ] || exec '{sys.executable}' -S '{trainer}' \"$@\"\n"
+        f"exec '{sys.executable}' \"$@\"\n"
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def states(project: Path) -> Callable[[], dict[str, dict[str, Any]]]:
+    """Ask where runs stand: name to state, reason and progress, as ``oelm-status`` finds them out."""
+
+    def ask() -> dict[str, dict[str, Any]]:
+        with Store() as store:
+            view = observe.refresh(store, project, store.runs(project))
+        assert not view.unreachable, view.unreachable
+        return {r.name: {"state": str(r.state), "reason": r.reason, **r.progress} for r in view.runs}
+
+    return ask
+
+
+@pytest.fixture
+def wait_for(states: Callable[[], dict[str, dict[str, Any]]]) -> Callable[..., dict[str, Any]]:
+    """Wait until a run is in one of some states; return what is said of it."""
+
+    def wait(run: str, *wanted: str, patience_s: float = 120) -> dict[str, Any]:
+        last: dict[str, Any] = {}
+
+        def look() -> dict[str, Any] | None:
+            last.update(states()[run])
+            return dict(last) if last["state"] in wanted else None
+
+        try:
+            return wait_until(look, f"{run} to be {' or '.join(wanted)}", patience_s)  # type: ignore[no-any-return]
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {last.get('state')}: {last.get('reason')}") from None
+
+    return wait

@@ -1,0 +1,74 @@
+"""The everyday commands on a real Slurm, from submit to report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.testbed import Testbed
+from tests.support import read, wait_until
+
+pytestmark = pytest.mark.slow
+
+GROUPS = ["gpt_base", "oelm_no_freeze", "oelm_freeze"]
+
+
+def run_dir(project: Path, name: str = "gpt_base") -> Path:
+    return project / "models" / "checkpoints" / "tiny" / f"exp_{name}"
+
+
+def test_three_groups_are_trained_watched_and_compared(oelm, project: Path, target, cluster: Testbed) -> None:
+    done = oelm("submit", "--study", "tiny", "--target", "cluster", "--wait")
+    assert "submitted to cluster" in done.stdout and "DONE" in done.stdout
+    status = json.loads(oelm("status", "--json").stdout)
+    assert [(run["name"], run["state"], run["progress"]["step"]) for run in status["runs"]] == [
+        (group, "DONE", 12) for group in GROUPS
+    ]
+    results = [read(run_dir(project, group) / "experiment_result.json") for group in GROUPS]
+    assert all(result["attempts"][0]["devices"][0].startswith("n") for result in results)
+    for earlier, later in zip(results, results[1:], strict=False):
+        assert earlier["ended_at"] <= later["started_at"], "one after the other"
+    assert "Validation | Loss" in oelm("logs", "oelm_freeze").stdout
+    assert "H1" in oelm("report", "--study", "tiny").stdout
+
+
+LONG = [
+    ("max_steps = 12", "max_steps = 100000"),
+    ("log_interval = 2", "log_interval = 100"),
+    ("save_interval = 6", "save_interval = 100"),
+]
+
+
+def lengthen(project: Path, *more: tuple[str, str]) -> None:
+    path = project / "jobs" / "tiny.toml"
+    for old, new in (*LONG, *more):
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+
+def test_cancel_ends_pending_and_running_runs_and_submitting_again_resumes(
+    oelm, project: Path, target, cluster: Testbed, wait_for, states
+) -> None:
+    lengthen(project)
+    oelm("submit", "--study", "tiny", "--target", "cluster")
+    wait_for("gpt_base", "RUNNING")
+    assert states()["oelm_freeze"]["state"] == "QUEUED"
+    assert "waits for the run before it" in states()["oelm_freeze"]["reason"]
+    assert oelm("cancel", "oelm_freeze").stdout == "oelm_freeze: cancelled\n"
+    assert states()["oelm_freeze"]["state"] == "CANCELLED"
+
+
+    wait_until(lambda: list(run_dir(project).glob("checkpoint_*.pt")), "a checkpoint", 120)
+    assert oelm("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
+    row = states()["gpt_base"]
+    assert (row["state"], row["reason"]) == ("CANCELLED", "cancelled")
+    outcome = read(run_dir(project) / ".oelm" / "outcome.json")
+    assert outcome["status"] == "resumable"
+    wait_for("oelm_no_freeze", "RUNNING")
+    assert oelm("cancel", "oelm_no_freeze").stdout == "oelm_no_freeze: cancelled\n"
+    assert oelm("cancel", "gpt_base").stdout == "gpt_base: is CANCELLED already\n"
+    oelm("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base")
+    wait_until(lambda: "Resum" in (run_dir(project) / "training.log").read_text(), "it to resume", 120)
+    assert states()["gpt_base"]["attempt"] == 2

@@ -1,0 +1,156 @@
+"""Runs that Slurm stops and starts again: time limits, preemption, requeues, dead nodes; the result is the same bit for
+bit as without any of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.slurm.testbed import Testbed
+from tests.support import read, wait_until
+
+pytestmark = pytest.mark.slow
+
+STEPS = 600
+CHANGES = [
+    ("max_steps = 12", f"max_steps = {STEPS}"),
+    ("log_interval = 2", "log_interval = 20"),
+    ("val_interval = 6", "val_interval = 200"),
+    ("save_interval = 6", "save_interval = 50"),
+]
+STEP = "        progress.step += 1\n"
+
+
+def slow_down(project: Path) -> None:
+    """Give the project's trainer a pause after each step, of as many seconds as TEST_STEP_S says."""
+    path = project / "train" / "loop.py"
+    assert path.read_text().count(STEP) == 1
+    pause = f"{STEP}        time.sleep(float(__import__('os').environ.get('TEST_STEP_S', '0')))\n"
+    path.write_text(path.read_text().replace(STEP, pause))
+    study = project / "jobs" / "tiny.toml"
+    for old, new in CHANGES:
+        assert old in study.read_text()
+        study.write_text(study.read_text().replace(old, new))
+
+
+def run_dir(project: Path, name: str = "gpt_base") -> Path:
+    return project / "models" / "checkpoints" / "tiny" / f"exp_{name}"
+
+
+def job_of(project: Path, name: str = "gpt_base") -> str:
+    return str(read(run_dir(project, name) / ".oelm" / "start.json")["job"])
+
+
+def steps_made(project: Path) -> int:
+    try:
+        return int(read(run_dir(project) / "heartbeat.json")["step"])
+    except (FileNotFoundError, json.JSONDecodeError):
+        return 0
+
+
+def wait_for_steps(project: Path, least: int) -> None:
+    wait_until(lambda: steps_made(project) >= least, f"step {least}", 120)
+
+
+def release_when_requeued(cluster: Testbed, job: str) -> None:
+    """Wait until a job is pending again, and let it start at once."""
+    wait_until(lambda: cluster.job(job).get("JobState") == "PENDING", "the job to be pending again", 90)
+    cluster.release(job)
+
+
+@pytest.fixture
+def uninterrupted(oelm, project: Path) -> Any:
+    """Return what the same run makes without any interruption, after the test: it needs the project's final files."""
+
+    def make() -> Path:
+        oelm("submit", "--study", "tiny", "--group", "gpt_base", "--tag", "whole", "--target", "local", "--wait")
+        return run_dir(project, "gpt_base-whole")
+
+    return make
+
+
+def assert_same_training(one: Path, other: Path) -> None:
+    """Compare weights, optimizer state and recorded losses of two runs bit by bit."""
+    import torch
+
+    contents = [torch.load(path / f"checkpoint_{STEPS}.pt", weights_only=True) for path in (one, other)]
+    assert contents[0]["model"].keys() == contents[1]["model"].keys()
+    for name, tensor in contents[0]["model"].items():
+        assert torch.equal(tensor, contents[1]["model"][name]), name
+    assert _losses(one) == _losses(other)
+
+
+def _losses(folder: Path) -> dict[int, Any]:
+    """Return losses by step; the last record of a step wins, and a stop adds records at steps of its own."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {r["step"]: (r["loss"], r.get("val_loss")) for r in records if r["step"] % 200 == 0}
+
+
+def attempts(project: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = read(run_dir(project) / "experiment_result.json")["attempts"]
+    return found
+
+
+def test_time_limit_preemption_and_requeue_leave_no_mark_on_the_result(
+    oelm, project: Path, target, cluster: Testbed, wait_for, uninterrupted
+) -> None:
+    slow_down(project)
+    pace = project / "pace"
+    pace.write_text("0.1")
+    target({"nodelist": "n1", "partition": "low"}, warning_s=30, setup=[f"export TEST_STEP_S=$(cat {pace})"])
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
+    wait_for_steps(project, 10)
+    job = job_of(project)
+    cluster.run("scontrol", "requeue", job)
+    assert "after requeued" in wait_for("gpt_base", "QUEUED")["reason"]
+    release_when_requeued(cluster, job)
+    wait_for_steps(project, steps_made(project) + 10)
+    urgent = ["sbatch", "--parsable", "-p", "high", "-w", "n1", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1"]
+    cluster.run(*urgent)
+    assert "after preempted" in wait_for("gpt_base", "QUEUED")["reason"]
+    wait_until(lambda: cluster.job(job).get("JobState") == "PENDING", "the job to be pending again", 90)
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    cluster.release(job)
+    wait_for("gpt_base", "RUNNING")
+    assert "after time limit" in wait_for("gpt_base", "QUEUED")["reason"]
+    pace.write_text("0")
+    release_when_requeued(cluster, job)
+    row = wait_for("gpt_base", "DONE", "FAILED")
+    assert row["state"] == "DONE", row["reason"]
+    made = attempts(project)
+    assert [a["cause"] for a in made] == ["requeue", "preemption", "timeout", ""]
+    assert [(a["job"], a["restart"]) for a in made] == [(job, 0), (job, 1), (job, 2), (job, 3)]
+    assert all(a["steps"] > 0 for a in made), "each attempt wrote a checkpoint before it was ended"
+    log = oelm("logs", "gpt_base", "--lines", "1000").stdout
+    assert log.count("Total parameters") == len(made), "one log over all starts"
+    assert_same_training(run_dir(project), uninterrupted())
+
+
+# With a stand-in for training ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def submit(oelm, project: Path, target, stand_in: str, cluster: Testbed) -> Any:
+    """Submit a run of the stand-in trainer: ``submit(sbatch={...}, step_s=0.1, ...)`` with keys of the target."""
+
+    def run(*arguments: str, sbatch: Any = None, step_s: float = 0.1, steps: int = 100000, **keys: Any) -> None:
+        study = project / "jobs" / "tiny.toml"
+        study.write_text(study.read_text().replace("max_steps = 12", f"max_steps = {steps}"))
+        target(sbatch, python=stand_in, setup=[f"export TRAINER_STEP_S={step_s}"], **keys)
+        oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster", *arguments)
+
+    return run
+
+
+def test_a_run_whose_budget_of_time_outs_is_used_up_fails_and_can_be_resumed(
+    submit, project: Path, cluster: Testbed, wait_for
+) -> None:
+    submit(sbatch={"time": 1}, warning_s=90, max_timeouts=0)
+    row = wait_for("gpt_base", "FAILED")
+    assert row["reason"] == "time limit reached 1 times (max_timeouts = 0): submit again to resume"
+    assert attempts(project)[0]["steps"] > 0

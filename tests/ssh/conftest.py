@@ -1,0 +1,155 @@
+"""Owns what the SSH tests share: a client, hosts, and targets of a project that name them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oelm_jobs import connections
+from oelm_jobs.connections import sshconfig
+from tests.ssh.testbed import SSHD, Client, Host, Network
+from tests.support import wait_until
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed() -> None:
+    """Fail, not skip, where what the suite needs is missing."""
+    missing = [
+        name
+        for name in (SSHD, "/usr/bin/ssh", "/usr/bin/rsync", "/usr/bin/unshare", "/usr/bin/nsenter")
+        if not Path(name).exists()
+    ]
+    missing += [] if any(Path(f"{folder}/ip").exists() for folder in ("/usr/sbin", "/sbin", "/usr/bin")) else ["ip"]
+    assert not missing, f"not installed: {', '.join(missing)}; tools/system-packages.sh installs them"
+    assert os.getuid() == 0, "the SSH tests make namespaces: run them as root"
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """The laptop; its ``ssh`` is first on PATH."""
+    made = Client(tmp_path / "laptop")
+    monkeypatch.setenv("PATH", f"{made.place / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    sshconfig.resolve.cache_clear()
+    yield made
+    connections.close_all()
+    sshconfig.resolve.cache_clear()
+
+
+@pytest.fixture
+def new_host(tmp_path: Path, client: Client) -> Iterator[Callable[..., Host]]:
+    """Make and start hosts: ``new_host("box", gpus=4)``."""
+    made: list[Host] = []
+    networks: list[Network] = []
+
+    def start(name: str = "box", *, networked: bool = False, inside: Host | None = None, **values: object) -> Host:
+        if networked or inside:
+            networks.append(Network(inside.network if inside else None))
+            values["network"] = networks[-1]
+        host = Host(place=tmp_path / f"host-{name}", name=name, **values)  # type: ignore[arg-type]
+        made.append(host)
+        host.start(client.public_key)
+        return host
+
+    yield start
+    for host in made:
+        host.stop()
+    for network in networks:
+        network.remove()
+
+
+@pytest.fixture
+def box(new_host: Callable[..., Host], client: Client) -> Host:
+    """One host on loopback that the client knows as ``box``."""
+    host = new_host("box")
+    client.knows(host)
+    return host
+
+
+def write_target(project: Path, name: str = "box", **values: object) -> None:
+    """Add a target to a project: the suite's own python and root ``oelm`` unless given."""
+    values = {"kind": "ssh", "host": name, "root": "oelm", "python": sys.executable, **values}
+    lines = [f"[{name}]"]
+    for key, value in values.items():
+        if isinstance(value, dict):
+            inner = ", ".join(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in value.items())
+            lines.append(f"{key} = {{ {inner} }}")
+        else:
+            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    with (project / "jobs" / "targets.toml").open("a") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def stand_in(host: Host) -> str:
+    """Return a ``python`` on a host that trains with tests/ssh/trainer.py and is the suite's own for all else."""
+    script = host.place / "bin" / "python"
+    trainer = Path(__file__).with_name("trainer.py")
+    script.write_text(
+        "#!/bin/sh\n"
+        f"[ \"$2\" != torch.distributed.run ] || exec '{sys.executable}' -S '{trainer}' \"$@\"\n"
+        f"exec '{sys.executable}' \"$@\"\n"
+    )
+    script.chmod(0o755)
+    return str(script)
+
+
+@dataclass
+class Rig:
+    """A project on the laptop, and the host that its runs go to."""
+
+    host: Host
+    client: Client
+    project: Path
+    oelm: Callable[..., subprocess.CompletedProcess[str]]
+    target: str = "box"
+
+    def run_dir(self, name: str = "gpt_base") -> Path:
+        """Where a run lies on the host."""
+        return self.host.home() / "oelm" / "models" / "checkpoints" / "tiny" / f"exp_{name}"
+
+    def home_dir(self, name: str = "gpt_base") -> Path:
+        """Where it lies at home once it was fetched."""
+        return self.project / "models" / "checkpoints" / "tiny" / f"exp_{name}"
+
+    def submit(self, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Submit runs of the study to the host."""
+        return self.oelm("submit", "--study", "tiny", "--target", self.target, *words, **more)
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Return the runs by name as oelm-status --json shows them."""
+        return {run["name"]: run for run in json.loads(self.oelm("status", "--json").stdout)["runs"]}
+
+    def wait_for(self, name: str, *states: str, patience_s: float = 60.0) -> dict[str, Any]:
+        """Return a run's row once it is in one of the states."""
+        found: dict[str, Any] = wait_until(
+            lambda: row if (row := self.status()[name])["state"] in states else None,
+            f"{name} to be {states}",
+            patience_s,
+        )
+        return found
+
+    def edit(self, *changes: tuple[str, str]) -> None:
+        """Change the study's text."""
+        path = self.project / "jobs" / "tiny.toml"
+        for old, new in changes:
+            assert old in path.read_text()
+            path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.fixture
+def rig(box: Host, client: Client, project: Path, oelm: Callable[..., Any]) -> Rig:
+    """A host with a stand-in for training, and the study's data on it."""
+    write_target(project, python=stand_in(box))
+    write_target(project, "boxo", host="box", python=stand_in(box), connection="openssh")
+    shutil.copytree(project / "data", box.home() / "oelm" / "data")
+    return Rig(host=box, client=client, project=project, oelm=oelm)

@@ -1,0 +1,142 @@
+"""The contract of a connection, kept by all ways to reach a target."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from oelm_jobs import connections, snapshot, targets
+from oelm_jobs.connections import Connection
+from oelm_jobs.errors import TargetError, UnknownAnswer
+from oelm_jobs.rsync import Transfer
+from tests.ssh.testbed import Client, Host
+
+WAYS = ["local", "fabric", "openssh"]
+AWKWARD = ["with space", "it's", 'say "x"', "实验", "$(touch x)", "`id`", "a;b&c|d", "%j *?[x]"]
+
+
+@pytest.fixture(params=WAYS)
+def connection(
+    request: pytest.FixtureRequest, tmp_path: Path, new_host: Callable[..., Host], client: Client
+) -> Iterator[Connection]:
+    """The same target by every way: root ``work`` below a home folder."""
+    if request.param == "local":
+        target = replace(targets.LOCAL, root="work")
+    else:
+        host = new_host("box")
+        client.knows(host)
+        target = replace(targets.adhoc("box", root="work"), connection=request.param)
+    yield connections.connect(target, tmp_path)
+
+
+def tree(folder: Path, files: dict[str, bytes]) -> snapshot.Tree:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        path.chmod(0o755 if name.endswith(".sh") else 0o644)
+    return snapshot.Tree(files=tuple((name, folder / name) for name in sorted(files)), hash="0123456789abcdef")
+
+
+def test_root_and_paths_are_absolute(connection: Connection) -> None:
+    assert connection.root.startswith("/") and connection.root.endswith("/work")
+    there = replace(connection.target, data={"data/x": "shared/x", "y": "/abs/y"}, checkpoint_root="big/runs")
+    resolved = connections.connect(there, Path(connection.root).parent).resolved
+    base = connection.root.removesuffix("/work")
+    assert resolved.data == {"data/x": f"{base}/shared/x", "y": "/abs/y"}
+    assert resolved.checkpoint_root == f"{base}/big/runs"
+
+
+def test_a_tree_is_placed_whole_once_and_read_only(connection: Connection, tmp_path: Path) -> None:
+    sent = tree(tmp_path / "tree", {"a.sh": b"#!/bin/sh\n", "deep/b.bin": bytes(range(256)), "deep/实验.txt": b"x"})
+    for _ in range(2):
+        place = Path(connection.keep_tree(sent, f"{connection.root}/trees"))
+        assert place == Path(connection.root, "trees", sent.hash)
+        assert (place / "deep" / "b.bin").read_bytes() == bytes(range(256))
+        assert (place / "deep" / "实验.txt").read_bytes() == b"x"
+        assert stat.S_IMODE((place / "a.sh").stat().st_mode) == 0o555
+        assert stat.S_IMODE((place / "deep" / "b.bin").stat().st_mode) == 0o444
+        assert os.listdir(place.parent) == [sent.hash]
+        (tmp_path / "tree" / "a.sh").write_bytes(b"changed")  # its name says what it holds: it is not sent again
+        assert (place / "a.sh").read_bytes() == b"#!/bin/sh\n"
+
+
+def test_the_agent_answers_about_runs_and_host(connection: Connection) -> None:
+    answer = connection.call("probe", {"run_dirs": ["/nowhere"], "root": connection.root})
+    assert answer["runs"]["/nowhere"]["state"] == "UNKNOWN"
+    assert answer["disk_free"] > 0 and answer["devices"]
+
+
+def test_names_and_contents_arrive_as_they_are(connection: Connection) -> None:
+    for name in AWKWARD:
+        folder = Path(connection.root, name)
+        folder.mkdir(parents=True)
+        (folder / name).write_bytes(name.encode())
+        answer = connection.call("log", {"run_dir": str(folder), "name": name, "offset": 0})
+        assert base64.b64decode(answer["content"]).decode() == name
+    assert set(os.listdir(connection.root)) - {".oelm"} == set(AWKWARD)
+
+
+def test_an_answer_may_be_large(connection: Connection) -> None:
+    Path(connection.root).mkdir(parents=True, exist_ok=True)
+    content = os.urandom(1 << 20)
+    Path(connection.root, "log").write_bytes(content)
+    answer = connection.call("log", {"run_dir": connection.root, "name": "log", "offset": 0})
+    assert base64.b64decode(answer["content"]) == content
+
+
+def test_a_request_may_be_large(connection: Connection) -> None:
+    names = [f"/nowhere/{number:06}" for number in range(20000)]
+    assert len(connection.call("probe", {"run_dirs": names})["runs"]) == len(names)
+
+
+def test_an_act_that_certainly_did_nothing_is_told_from_one_that_may_have(
+    connection: Connection, tmp_path: Path
+) -> None:
+    assert connection.root
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(TargetError) as refused:
+        connection.call("launch", {"root": str(tmp_path / "file"), "token": "t", "runs": []})
+    assert not isinstance(refused.value, UnknownAnswer) and "nothing can be written" in str(refused.value)
+    with pytest.raises(UnknownAnswer):
+        connection.call("archive", {"run_dirs": 7})
+
+
+def test_it_can_be_used_again_after_it_was_closed(connection: Connection) -> None:
+    for _ in range(2):
+        assert connection.call("probe", {"run_dirs": []})["runs"] == {}
+        connection.close()
+
+
+def test_rsync_gets_there_by_the_same_rules(connection: Connection, tmp_path: Path) -> None:
+    folder = Path(connection.root, AWKWARD[2])
+    folder.mkdir(parents=True)
+    (folder / "file").write_bytes(b"content")
+    route = connection.route()
+    source = f"{route.host}:/" if route else "/"
+    (tmp_path / "to here").mkdir()
+    transfer = Transfer(
+        source, f"{tmp_path}/to here/", [f"{folder}/file".lstrip("/")], shell=route.shell if route else None
+    )
+    transfer.process.wait(60)
+    assert transfer.end()[0] == 0
+    assert (tmp_path / "to here" / f"{folder}/file".lstrip("/")).read_bytes() == b"content"
+
+
+def test_a_line_of_shell_runs_on_the_terminal(connection: Connection) -> None:
+    assert connection.root
+    words = connection.terminal("cd /; pwd")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    assert done.stdout == "/\n"
+
+
+def test_the_suites_own_interpreter_is_named_for_runs(connection: Connection) -> None:
+    assert connection.python == (sys.executable if connection.route() is None else "python3")

@@ -1,0 +1,164 @@
+"""A day's use of a GPU server behind SSH: real training, from submit to report, with the laptop coming and going."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ssh.conftest import Rig, stand_in, write_target
+from tests.ssh.testbed import Client, Host
+from tests.support import read, wait_until
+
+pytestmark = pytest.mark.slow
+GROUPS = ["gpt_base", "oelm_no_freeze", "oelm_freeze"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_three_groups_are_trained_there_and_reported_here(
+    new_host: Callable[..., Host], client: Client, project: Path, oelm: Any
+) -> None:
+    """Real training over an ad-hoc target: data sent on request, six round trips at most, one for a status."""
+    host = new_host("box", gpus=4)
+    client.knows(host)
+    where = (
+        "--host",
+        "box",
+        "--root",
+        "my runs/it's $HOME",
+        "--setup",
+        f'export PATH="{Path(sys.executable).parent}:$PATH"',
+    )
+    refused = oelm("submit", "--study", "tiny", "--mode", "parallel", *where, check=False)
+    assert refused.returncode == 2 and "--send-data" in refused.stderr and "nothing was queued" in refused.stderr
+    sent = oelm("submit", "--study", "tiny", "--mode", "parallel", *where, "--send-data", "--group", "gpt_base")
+    assert "train.bin" in sent.stderr
+    before = host.commands()
+    done = oelm("submit", "--study", "tiny", "--mode", "parallel", *where)
+    assert done.stdout.count("submitted to box") == 2 and "gpt_base: left alone" in done.stdout
+    assert host.commands() - before <= 6
+    log = oelm("logs", "oelm_freeze", "-f").stdout
+    assert "Training complete" in log
+    rows = {}
+    for name in GROUPS:
+        rows[name] = wait_until(
+            lambda name=name: next(
+                (run for run in json.loads(oelm("status", "--json").stdout)["runs"]
+                 if run["name"] == name and run["state"] == "DONE"), None),
+            f"{name} to be done", 120,
+        )  # fmt: skip
+    assert {row["progress"]["step"] for row in rows.values()} == {12}
+    assert all(row["progress"]["devices"][0].startswith("gpu:") for row in rows.values())
+    there = host.home() / "my runs" / "it's $HOME"
+    assert len(list((there / ".oelm" / "snapshots").iterdir())) == 1, "one snapshot serves all runs"
+    record = read(there / "models/checkpoints/tiny/exp_oelm_freeze/.oelm/run.json")
+    assert record["target"] == "box" and record["run_dir"].startswith(str(there))
+    before = host.commands()
+    fetched = oelm("fetch", "--report")
+    assert fetched.stdout.count("verified") == 3 and "H1" in fetched.stdout
+    assert host.commands() - before == 2, "one question and one rsync"
+    for name in GROUPS:
+        home = contents(project / "models" / "checkpoints" / "tiny" / f"exp_{name}")
+        theirs = contents(there / "models" / "checkpoints" / "tiny" / f"exp_{name}")
+        assert {name for name in home if name.endswith(".pt")} == {"best_model.pt"}
+        assert all(theirs[name] == content for name, content in home.items() if name != ".oelm/fetched.json")
+        assert home.keys() >= {
+            "training.log",
+            "metrics.jsonl",
+            "experiment_result.json",
+            "MANIFEST.json",
+            "treatment.json",
+        }
+    assert (project / "experiments" / "tiny" / "analysis" / "val_ppl_comparison.png").exists()
+    before = host.commands()
+    again = json.loads(oelm("fetch", "--json").stdout)["runs"]
+    assert [run["new_files"] for run in again] == [0, 0, 0] and all(run["verified"] for run in again)
+    assert host.commands() - before == 1, "nothing new is found out with one question"
+    assert not (there / "data" / "tiny" / ".oelm-incoming").exists() and len(os.listdir(host.home())) == 1
+
+
+def test_a_cancelled_run_resumes_exactly_after_the_laptop_was_closed(
+    new_host: Callable[..., Host], client: Client, project: Path, oelm: Any
+) -> None:
+    host = new_host("box")
+    client.knows(host)
+    write_target(project, connection="openssh", data={"data/tiny": str(project / "data" / "tiny")})
+    rig = Rig(host=host, client=client, project=project, oelm=oelm)
+    rig.edit(("max_steps = 12", "max_steps = 100000"), ("save_interval = 6", "save_interval = 100"))
+    rig.submit("--group", "gpt_base")
+    wait_until(lambda: list(rig.run_dir().glob("checkpoint_*.pt")), "a checkpoint", 120)
+    assert "cancelled" in oelm("cancel", "gpt_base").stdout
+    assert host.inside("ps", "-eo", "args").count("torch") == 0, "no process of it is left"
+    assert rig.status()["gpt_base"]["state"] == "CANCELLED"
+    rig.submit("--group", "gpt_base")
+    wait_until(lambda: "Resum" in (rig.run_dir() / "training.log").read_text(), "it to resume", 120)
+    assert rig.wait_for("gpt_base", "RUNNING")["progress"]["attempt"] == 2
+    oelm("cancel", "gpt_base")
+
+
+def test_logs_follow_over_attempts_and_a_broken_line_without_a_gap(rig: Rig, client: Client, box: Host) -> None:
+    from tests.ssh.testbed import Proxy
+
+    box.stop()
+    box.environment["TRAINER_STEP_S"] = "0.05"
+    box.start(client.public_key)
+    proxy = Proxy(box)
+    client.knows(box, alias="far", HostName="127.0.0.1", Port=str(proxy.port))
+    write_target(rig.project, "far", python=stand_in(box))
+    rig.target = "far"
+    rig.edit(("max_steps = 12", "max_steps = 150"), ("save_interval = 6", "save_interval = 10"),
+             ("max_retries = 0", "max_retries = 2"))  # fmt: skip
+    rig.submit("--group", "gpt_base")
+    rig.wait_for("gpt_base", "RUNNING")
+    words = [sys.executable, "-c", "from oelm_jobs.cli.logs import main; main()", "gpt_base", "-f", "-n", "1000"]
+    with open(rig.project / "followed", "wb") as out:
+        following = subprocess.Popen(words, cwd=rig.project, stdout=out, stderr=subprocess.PIPE, text=True)
+        for number in range(4):
+            wait_until(lambda: os.path.getsize(rig.project / "followed") > 500 * (number + 1), "more lines")  # noqa: B023
+            proxy.cut()
+            if number == 1:
+                pid = read(rig.run_dir() / ".oelm" / "start.json")["pid"]
+                box.inside("sh", "-c", f"kill -KILL $(cat /proc/{pid}/task/{pid}/children)")
+        _, said = following.communicate(timeout=120)
+    proxy.close()
+    assert following.returncode == 0, said
+    log = (rig.run_dir() / "training.log").read_bytes()
+    assert (rig.project / "followed").read_bytes() == log and log.count(b"Resumed from") >= 1
+
+
+def test_a_watch_survives_a_lost_connection_and_says_how_old_its_news_are(rig: Rig, client: Client, box: Host) -> None:
+    rig.submit("--group", "gpt_base")
+    rig.wait_for("gpt_base", "DONE")
+    box.stop()
+    shown = rig.oelm("status", "gpt_base", check=False)
+    assert "DONE" in shown.stdout, "what is over is not asked for"
+    rig.edit(("max_steps = 12", "max_steps = 100000"))
+    box.environment["TRAINER_STEP_S"] = "0.1"
+    box.set_boot_id()
+    box.start(client.public_key)
+    rig.submit("--group", "oelm_freeze")
+    rig.wait_for("oelm_freeze", "RUNNING")
+    words = [sys.executable, "-c", "from oelm_jobs.cli.status import main; main()", "--watch"]
+    watching = subprocess.Popen(words, cwd=rig.project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        box.stop()
+        stale = rig.oelm("status")
+        assert "can't be asked" in stale.stdout and "ago stands" in stale.stdout and "RUNNING" in stale.stdout
+        box.set_boot_id()
+        box.start(client.public_key)
+        assert watching.stdout is not None
+        lines = iter(watching.stdout.readline, "")
+        assert any("reboot" in line for line in lines), "it came back by itself"
+    finally:
+        watching.send_signal(signal.SIGINT)
+        watching.communicate(timeout=30)

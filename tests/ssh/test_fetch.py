@@ -1,0 +1,313 @@
+"""Bringing results home: nothing gets its name before it is whole and verified, whatever happens on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oelm_jobs import connections, fetch, rsync, sync
+from oelm_jobs.errors import NotReached, TargetError
+from oelm_jobs.store import Store
+from oelm_jobs.sync import Item
+from tests.ssh.conftest import Rig
+from tests.support import read, wait_until
+
+
+class Silent:
+    """Wants to know nothing of a transfer."""
+
+    def begin(self, files: int, size: int) -> None:
+        pass
+
+    def advance(self, size: int) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+
+def train(rig: Rig, *names: str, size: int = 1000, pace: str = "0", steps: int = 12) -> None:
+    """Have runs trained on the host, with checkpoints of ``size`` bytes."""
+    rig.host.stop()
+    rig.host.environment.update(TRAINER_BYTES=str(size), TRAINER_STEP_S=pace)
+    rig.host.start(rig.client.public_key)
+    rig.edit(("max_steps = 12", f"max_steps = {steps}"))
+    rig.submit("--groups", ",".join(names or ("gpt_base",)), "--mode", "parallel")
+
+
+def same(rig: Rig, name: str = "gpt_base") -> list[str]:
+    """Return the files at home, each of them equal to the host's."""
+    found = []
+    for path in sorted(rig.home_dir(name).rglob("*")):
+        relative = str(path.relative_to(rig.home_dir(name)))
+        if path.is_file() and relative != ".oelm/fetched.json":
+            assert path.read_bytes() == (rig.run_dir(name) / relative).read_bytes(), relative
+            found.append(relative)
+    return found
+
+
+def fetched(rig: Rig, *words: str, check: bool = True) -> dict[str, dict[str, Any]]:
+    """Fetch and return what was said about each run."""
+    done = rig.oelm("fetch", "--json", *words, check=check)
+    return {run["run"]: run for run in json.loads(done.stdout)["runs"]}
+
+
+def test_a_fetch_killed_fifty_times_ends_with_identical_files(rig: Rig) -> None:
+    names = ("gpt_base", "oelm_no_freeze")
+    train(rig, *names, size=12 << 20)
+    for name in names:
+        rig.wait_for(name, "DONE")
+    with Store() as store:
+        runs = store.runs(rig.project)
+    luck, kills = random.Random(0), 0
+    while kills < 50:
+        # A fork saves what Python needs to start; the child is a client of its own all the same.
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            with contextlib.suppress(BaseException):
+                fetch.fetch(rig.project, runs, Silent(), checkpoints="all")
+                os._exit(0)
+            os._exit(1)
+        time.sleep(luck.uniform(0.0, 0.9))
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        kills += os.WIFSIGNALED(status)
+        for name in names:
+            same(rig, name)  # whatever has its final name is complete
+        if not os.WIFSIGNALED(status):  # it was faster: what it brought is taken away again, and some of it spoilt
+            victim = luck.choice(list(rig.home_dir(luck.choice(names)).glob("*.pt")))
+            victim.unlink()
+    for run in fetched(rig, "--checkpoints", "all").values():
+        assert run["verified"] and not run["damaged"] and not run["left"]
+    for name in names:
+        assert len(same(rig, name)) == len([p for p in rig.run_dir(name).rglob("*") if p.is_file()]) - len(OWN)
+        assert sync.verify(rig.home_dir(name)).damaged == ()
+    assert not list((rig.home_dir().parent / sync.STAGING).rglob("*.pt")), "staging is empty again"
+
+
+OWN = {"claim", "origin"}
+"""Control files that stay on the host."""
+
+
+def test_a_run_is_fetched_while_it_trains_and_again_when_it_is_done(rig: Rig) -> None:
+    train(rig, pace="0.05", steps=60, size=200_000)
+    wait_until(lambda: (rig.run_dir() / "best_model.pt").exists(), "a best checkpoint")
+    first = fetched(rig)["gpt_base"]
+    assert first["state"] == "RUNNING" and not first["verified"] and not first["damaged"]
+    assert (rig.home_dir() / "best_model.pt").exists() and not (rig.home_dir() / "MANIFEST.json").exists()
+    log = (rig.home_dir() / "training.log").read_bytes()
+    assert log and (rig.run_dir() / "training.log").read_bytes().startswith(log), "a growing file is cut where it stood"
+    assert "interim" in rig.oelm("report", "--study", "tiny").stdout.lower()
+    newest = fetched(rig, "--checkpoints", "latest")["gpt_base"]
+    assert len(list(rig.home_dir().glob("checkpoint_*.pt"))) == 1 and not newest["damaged"]
+    rig.wait_for("gpt_base", "DONE")
+    last = fetched(rig, "--checkpoints", "all")["gpt_base"]
+    assert last["verified"] and set(same(rig)) >= {"MANIFEST.json", "checkpoint_60.pt", ".oelm/end.json"}
+    assert fetched(rig, "--checkpoints", "all")["gpt_base"]["new_files"] == 0
+    assert fetched(rig, "--checkpoints", "none")["gpt_base"]["new_files"] == 0
+
+
+def test_watching_fetches_checkpoints_as_they_are_made_until_all_is_done(rig: Rig, monkeypatch: Any) -> None:
+    train(rig, pace="0.1", steps=40)
+    program = "from oelm_jobs.cli import fetch; fetch.WATCH_S = 0.5; fetch.main()"
+    words = [sys.executable, "-c", program, "--watch", "--checkpoints", "latest"]
+    done = subprocess.run(words, cwd=rig.project, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("gpt_base")]
+    assert len(lines) > 2 and "so far" in lines[0] and "so far" not in lines[-1], lines
+    assert sync.verify(rig.home_dir()).damaged == ()
+
+
+def test_what_is_damaged_is_named_and_never_gets_its_name(rig: Rig) -> None:
+    train(rig)
+    rig.wait_for("gpt_base", "DONE")
+    victim = rig.run_dir() / "best_model.pt"
+    content, times = bytearray(victim.read_bytes()), victim.stat()
+    content[10] ^= 1
+    victim.write_bytes(bytes(content))
+    os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))  # same size, same time, other content
+    run = fetched(rig, check=False)["gpt_base"]
+    assert run["damaged"] == ["best_model.pt"] and not run["verified"]
+    assert not (rig.home_dir() / "best_model.pt").exists()
+    content[10] ^= 1
+    victim.write_bytes(bytes(content))
+    assert fetched(rig)["gpt_base"]["verified"]
+    # Damage at home is found, too, and mended by fetching that file alone.
+    (rig.home_dir() / "metrics.jsonl").write_text("{}\n")
+    again = fetched(rig)["gpt_base"]
+    assert again["verified"] and again["new_files"] == 1
+    spoilt = rig.home_dir() / "best_model.pt"
+    times = spoilt.stat()
+    spoilt.write_bytes(bytes(content[:-1]) + b"?")
+    os.utime(spoilt, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert fetched(rig)["gpt_base"]["new_files"] == 0, "it looks as it did"
+    assert fetched(rig, "--verify")["gpt_base"]["new_files"] == 1, "hashed anew it does not"
+
+
+def test_a_run_that_was_started_over_is_not_mixed_with_what_was_fetched_before(rig: Rig) -> None:
+    train(rig, steps=20)
+    rig.wait_for("gpt_base", "DONE")
+    fetched(rig, "--checkpoints", "all")
+    rig.edit(("max_steps = 20", "max_steps = 10"))
+    rig.submit("--group", "gpt_base", "--rerun", "--yes", "--wait")
+    done = rig.oelm("fetch", "--checkpoints", "all")
+    assert "was started over" in done.stderr
+    assert not list(rig.home_dir().glob("checkpoint_2*.pt")) and same(rig)
+    assert len(list((rig.home_dir().parent / ".archive").iterdir())) == 1
+
+
+def test_a_run_that_was_trained_here_is_not_overwritten(rig: Rig) -> None:
+    train(rig)
+    rig.wait_for("gpt_base", "DONE")
+    control = rig.home_dir() / ".oelm"
+    control.mkdir(parents=True)
+    (control / "run.json").write_text(json.dumps({"run_dir": str(rig.home_dir()), "fingerprint": "f" * 64}))
+    refused = rig.oelm("fetch", check=False)
+    assert refused.returncode == 3 and "was not fetched from box" in refused.stderr and "mv " in refused.stderr
+
+
+def test_offline_folders_of_trackers_come_along(rig: Rig) -> None:
+    train(rig, pace="0.05", steps=40)
+    folder = rig.run_dir() / "wandb" / "offline-run-20240101_000000-abc"
+    wait_until(lambda: rig.run_dir().exists(), "the run directory")
+    folder.mkdir(parents=True)
+    (folder / "run-abc.wandb").write_bytes(os.urandom(5000))
+    (rig.run_dir() / "wandb" / "latest-run").symlink_to(folder.name)
+    (rig.run_dir() / "wandb" / "debug.log").symlink_to("/etc/passwd")
+    fetched(rig)
+    home = rig.home_dir() / "wandb"
+    assert (home / folder.name / "run-abc.wandb").stat().st_size == 5000
+    assert not (home / "latest-run").exists() and not (home / "debug.log").exists(), "links are not followed"
+    rig.wait_for("gpt_base", "DONE")
+    assert fetched(rig)["gpt_base"]["verified"]
+
+
+def test_a_folder_with_an_odd_name_is_fetched_into(rig: Rig, tmp_path: Path) -> None:
+    train(rig)
+    rig.wait_for("gpt_base", "DONE")
+    odd = tmp_path / '云盘 it\'s "x": $(y)' / "project"
+    odd.parent.mkdir()
+    with Store() as store:
+        (run,) = store.runs(rig.project)
+    rig.project.rename(odd)
+    (done,) = fetch.fetch(odd, [run], Silent(), checkpoints="all")
+    assert done.complete and (done.run_dir / "best_model.pt").exists() and odd in done.run_dir.parents
+    connections.close_all()
+    odd.rename(rig.project)
+
+
+def test_a_stopped_sender_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """rsync's own --timeout does not notice: the sender is there, it just does not move."""
+    train(rig, size=30 << 20)
+    rig.wait_for("gpt_base", "DONE")
+    monkeypatch.setattr(sync, "IDLE_S", 1.5)
+    monkeypatch.setattr(fetch, "TRIES", 1)
+    stop = "while :; do pkill -STOP -f 'rsync [-]-server' && exit; done"
+    stopping = subprocess.Popen(["nsenter", "-t", rig.host.first_pid(), "-m", "-p", "sh", "-c", stop])
+    with Store() as store:
+        runs = store.runs(rig.project)
+    with pytest.raises(NotReached, match="nothing came"):
+        fetch.fetch(rig.project, runs, Silent(), checkpoints="all")
+    stopping.wait(30)
+    assert not list(rig.home_dir().glob("*.pt"))
+    monkeypatch.undo()
+
+
+# Servers that lie -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "/etc/passwd", "a/../../x", "", ".", "a//b", "./a", ".oelm/fetched.json", ".oelm/a/b", "a\0b", "a/.."],
+)
+def test_a_name_that_leads_out_of_the_run_directory_is_refused(name: str) -> None:
+    with pytest.raises(TargetError, match="refused"):
+        list(sync.items([{"name": name, "size": 1, "sha256": "0" * 64, "grows": False}]))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {}, {"name": "a"}, {"name": "a", "size": "x", "sha256": "", "grows": False},
+        {"name": "a", "size": -1, "sha256": "", "grows": False},
+        {"name": "a", "size": 1, "sha256": "", "grows": False, "content": "no base64!"},
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_described_as_agreed_is_refused(row: dict[str, Any]) -> None:
+    with pytest.raises(TargetError):
+        list(sync.items([row]))
+
+
+def test_links_and_devices_are_not_taken_for_files(tmp_path: Path) -> None:
+    source, home = tmp_path / "there", tmp_path / "home" / "exp_a"
+    source.mkdir()
+    (source / "link.pt").symlink_to("/etc/passwd")
+    os.mkfifo(source / "pipe.pt")
+    os.mknod(source / "device.pt", 0o600 | 0o20000, os.makedev(1, 3))
+    (source / "large.pt").write_bytes(b"x" * 1000)
+    staging = sync.Staging(tmp_path / "home", lambda text: None)
+    arrivals = [
+        staging.arrival(str(source / name), home / name, Item(name=name, size=5, sha256="0" * 64, grows=False))
+        for name in ("link.pt", "pipe.pt", "device.pt", "large.pt")
+    ]
+    staging.transfer(arrivals, None, "", "", lambda size: None)
+    assert not [arrival for arrival in arrivals if arrival.is_whole]
+    assert not list((tmp_path / "home").rglob("link.pt")) and not list((tmp_path / "home").rglob("device.pt"))
+    staged = arrivals[0].staged
+    staged.symlink_to("/etc/passwd")
+    with pytest.raises(TargetError, match="no plain file"):
+        staging.arrival(arrivals[0].source, arrivals[0].place, arrivals[0].item)
+    staging.close()
+
+
+def test_a_remote_shell_is_handed_to_rsync_word_by_word() -> None:
+    assert rsync.shell_words(["ssh", "-o", "ControlPath=/a b/c"]) == 'ssh -o "ControlPath=/a b/c"'
+    with pytest.raises(TargetError, match="double quote"):
+        rsync.shell_words(['a"b'])
+
+
+# Making room ----------------------------------------------------------------------------------------------------------
+
+
+def test_clean_removes_what_is_at_home_verified_and_says_how_much(rig: Rig) -> None:
+    train(rig, "gpt_base", "oelm_freeze", size=500_000, steps=30)
+    for name in ("gpt_base", "oelm_freeze"):
+        rig.wait_for(name, "DONE")
+    assert "was not fetched" in rig.oelm("clean", "--all").stdout
+    fetched(rig, "--checkpoints", "all")
+    spoilt = rig.home_dir("oelm_freeze") / "best_model.pt"
+    spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"?")
+    unasked = rig.oelm("clean", "--all", check=False)
+    assert unasked.returncode == 2 and "--yes" in unasked.stderr and "MB" in unasked.stdout
+    assert len(list(rig.run_dir().glob("*.pt"))) == 3
+    done = rig.oelm("clean", "--all", "--yes")
+    assert "freed" in done.stdout and "best_model.pt" in done.stdout
+    assert not list(rig.run_dir().glob("*.pt"))
+    assert [path.name for path in rig.run_dir("oelm_freeze").glob("*.pt")] == ["best_model.pt"], "its copy is damaged"
+    assert (rig.run_dir() / "training.log").exists() and rig.status()["gpt_base"]["state"] == "DONE"
+    assert fetched(rig, "gpt_base", "--checkpoints", "all")["gpt_base"]["verified"], "nothing is missed"
+    assert len(list(rig.home_dir().glob("*.pt"))) == 3
+    assert "nothing to remove" in rig.oelm("clean", "gpt_base").stdout
+
+
+def test_clean_leaves_what_a_run_needs_to_go_on(rig: Rig) -> None:
+    train(rig, pace="0.05", steps=100000)
+    wait_until(lambda: len(list(rig.run_dir().glob("checkpoint_*.pt"))) == 2, "two checkpoints")
+    assert "is RUNNING" in rig.oelm("clean", "--all", "--yes").stdout
+    rig.oelm("cancel", "gpt_base")
+    fetched(rig, "--checkpoints", "all")
+    newest = max(rig.run_dir().glob("checkpoint_*.pt"), key=lambda path: int(path.stem[11:]))
+    rig.oelm("clean", "--all", "--yes")
+    assert list(rig.run_dir().glob("*.pt")) == [newest]
+    assert read(rig.run_dir() / "experiment_result.json")["status"] == "CANCELLED"

@@ -1,0 +1,424 @@
+"""What servers and networks are like: odd shells, old or missing interpreters, full disks, keys that changed, lines
+that break, bastions, second factors.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import pty
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from oelm_jobs import connections, targets
+from oelm_jobs.agent import bootstrap
+from oelm_jobs.connections import Connection, fabric, remote, sshconfig, wire
+from oelm_jobs.connections.openssh import OpenSSHConnection
+from oelm_jobs.errors import NotReached, TargetError, UnknownAnswer
+from oelm_jobs.rsync import Transfer
+from tests.ssh.testbed import Account, Client, Host, Proxy
+
+REMOTE = ["fabric", "openssh"]
+NOISE = "echo 'Welcome to the cluster!'; echo 'Quota: 93 %' >&2; printf 'no newline at the end'\n"
+
+
+def reach(way: str, alias: str = "box", **changes: object) -> Connection:
+    target = replace(targets.adhoc(alias, root="oelm"), connection=way, **changes)
+    return connections.connect(target, Path("/"))
+
+
+def works(connection: Connection) -> bool:
+    return connection.call("probe", {"run_dirs": ["/x"], "root": connection.root})["runs"]["/x"]["state"] == "UNKNOWN"
+
+
+# Shells and interpreters ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", REMOTE)
+@pytest.mark.parametrize(
+    ("shell", "start_file"), [("/bin/bash", ".bashrc"), ("/bin/csh", ".cshrc"), ("/bin/dash", None)]
+)
+def test_any_login_shell_will_do_noisy_or_not(
+    new_host: Callable[..., Host], client: Client, tmp_path: Path, way: str, shell: str, start_file: str | None
+) -> None:
+    assert Path(shell).exists(), f"{shell} is missing: tools/system-packages.sh installs it"
+    environment = {"LANG": "de_DE.ISO-8859-1", "LC_ALL": "de_DE.ISO-8859-1", "PATH": "/usr/bin"}
+    host = new_host("box", accounts=[Account("alice", shell=shell)], environment=environment)
+    client.knows(host)
+    if start_file:
+        (host.home() / start_file).write_text(NOISE if shell != "/bin/csh" else NOISE.replace(" >&2", ""))
+    connection = reach(way)
+    assert works(connection)
+    folder = Path(connection.root, "实验 ü")
+    folder.mkdir()
+    (folder / "log").write_bytes(b"x")
+    assert connection.call("log", {"run_dir": str(folder), "name": "log", "offset": 0})["size"] == 1
+    # rsync speaks a protocol of its own on the same channel: the noise is taken out of its way, too.
+    route = connection.route()
+    assert route is not None
+    transfer = Transfer(f"{route.host}:/", f"{tmp_path}/", [f"{folder}/log".lstrip("/")], shell=route.shell)
+    transfer.process.wait(60)
+    code, said = transfer.end()
+    assert code == 0, said
+    assert (tmp_path / f"{folder}/log".lstrip("/")).read_bytes() == b"x"
+
+
+def test_a_shell_that_never_stops_printing_is_named(box: Host) -> None:
+    (box.home() / ".bashrc").write_text("yes 'all work and no play'\n")
+    with pytest.raises(TargetError, match="prints more than 1 MB") as refused:
+        works(reach("fabric"))
+    assert ".bashrc" in refused.value.hint
+
+
+@pytest.mark.parametrize("way", REMOTE)
+def test_a_missing_interpreter_is_named_with_the_mend(box: Host, way: str) -> None:
+    with pytest.raises(TargetError, match="no Python there") as refused:
+        works(reach(way, python="~/no such/python"))
+    assert "python =" in refused.value.hint and not isinstance(refused.value, (UnknownAnswer, NotReached))
+    (box.home() / "venv dir").mkdir()
+    (box.home() / "venv dir" / "python").symlink_to(sys.executable)
+    connections.close_all()
+    assert works(reach(way, python="~/venv dir/python"))
+
+
+def test_an_old_interpreter_is_named_as_such() -> None:
+    source = Path(str(bootstrap.__file__)).read_text()
+    ast.parse(source, feature_version=(3, 6))  # or it could not even say so
+    assert bootstrap.too_old((3, 8)) == "" and "which needs 3.8" in bootstrap.too_old((3, 6, 9))
+
+
+@pytest.mark.parametrize("way", REMOTE)
+def test_a_full_disk_does_not_hide_itself(box: Host, way: str) -> None:
+    root = box.home() / "oelm"
+    root.mkdir()
+    box.inside("mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=2", "tmpfs", str(root))
+    connection = reach(way)
+    answer = connection.call("probe", {"run_dirs": [], "root": connection.root})
+    assert answer["disk_free"] < 8192
+    with pytest.raises(TargetError, match="No space left") as refused:
+        connection.call("launch", {"root": connection.root, "token": "t", "runs": []})
+    assert not isinstance(refused.value, UnknownAnswer)
+
+
+def test_the_agent_is_sent_once_and_shared(box: Host) -> None:
+    for way in REMOTE:
+        assert works(reach(way))
+        connections.close_all()
+    assert len(list((box.home() / "oelm" / ".oelm" / "agent").iterdir())) == 1
+
+
+# Keys -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", REMOTE)
+def test_an_unknown_host_is_refused_whatever_the_configuration_says(box: Host, client: Client, way: str) -> None:
+    client.known_hosts.write_text("")
+    with client.config.open("a") as file:
+        file.write("Host *\n  StrictHostKeyChecking no\n")
+    with pytest.raises(TargetError, match="isn't known here") as refused:
+        works(reach(way))
+    assert "ssh box" in refused.value.hint
+    assert box.logins() == 0 and client.known_hosts.read_text() == ""
+
+
+@pytest.mark.parametrize("way", REMOTE)
+def test_a_changed_host_key_is_refused_and_the_mend_works(
+    box: Host, client: Client, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.stop()
+    box.make_key()
+    box.start(client.public_key)
+    with pytest.raises(TargetError, match="HAS CHANGED") as refused:
+        works(reach(way))
+    assert box.logins() == 0
+    mend = refused.value.hint.partition(": ")[2].partition(" && ")[0]
+    subprocess.run(mend, shell=True, check=True, capture_output=True)
+    with client.known_hosts.open("a") as file:
+        file.write(f"[127.0.0.1]:{box.port} {box.public_key}\n")
+    connections.close_all()
+    sshconfig.resolve.cache_clear()
+    assert works(reach(way))
+
+
+@pytest.mark.parametrize("way", REMOTE)
+def test_hashed_names_and_aliases_of_host_keys_are_understood(
+    new_host: Callable[..., Host], client: Client, way: str
+) -> None:
+    host = new_host("box")
+    client.knows(host, HostKeyAlias="box.example")
+    client.known_hosts.write_text(f"box.example {host.public_key}\n")
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(client.known_hosts)], check=True, capture_output=True)
+    assert "|1|" in client.known_hosts.read_text()
+    assert works(reach(way))
+
+
+@pytest.mark.parametrize("way", REMOTE)
+def test_a_key_that_is_not_let_in_is_named(box: Host, client: Client, way: str) -> None:
+    (box.place / "authorized_keys").write_text("")
+    with pytest.raises(TargetError, match="lets nobody in by key"):
+        works(reach(way))
+
+
+@pytest.mark.parametrize("way", REMOTE)
+def test_an_encrypted_key_works_through_an_agent_and_is_named_without_one(
+    box: Host, client: Client, way: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = ["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", str(client.key)]
+    subprocess.run(words, check=True, capture_output=True)
+    with pytest.raises(TargetError) as refused:
+        works(reach(way))
+    assert "ssh-add" in str(refused.value) + refused.value.hint or "oelm shell" in refused.value.hint
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(tmp_path / "agent")], stdout=subprocess.DEVNULL)
+    try:
+        while not (tmp_path / "agent").exists():
+            time.sleep(0.01)
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
+        ask = tmp_path / "ask"
+        ask.write_text("#!/bin/sh\necho secret\n")
+        ask.chmod(0o755)
+        subprocess.run(
+            ["ssh-add", str(client.key)], check=True, capture_output=True, stdin=subprocess.DEVNULL,
+            env={**os.environ, "SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force"},
+        )  # fmt: skip
+        connections.close_all()
+        assert works(reach(way))
+    finally:
+        agent.kill()
+        agent.wait()
+
+
+# Lines that break -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(box: Host, client: Client) -> object:
+    made = Proxy(box)
+    client.knows(box, alias="far", HostName="127.0.0.1", Port=str(made.port))
+    yield made
+    made.close()
+
+
+def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the deadlines, so that a test sees them pass."""
+    monkeypatch.setattr(wire, "IDLE_S", 1.0)
+    monkeypatch.setattr(remote, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(fabric, "STEP_S", 1.0)
+
+
+@pytest.mark.parametrize("way", REMOTE)
+def test_a_server_that_is_down_is_said_soon(client: Client, box: Host, way: str) -> None:
+    box.stop()
+    with pytest.raises(NotReached, match="can't be reached"):
+        works(reach(way))
+
+
+@pytest.mark.parametrize("way", REMOTE)
+def test_a_read_is_tried_again_where_the_line_breaks(proxy: Proxy, box: Host, way: str) -> None:
+    connection = reach(way, "far")
+    assert works(connection)
+    proxy.cut()
+    assert works(connection), "the line was cut between two commands"
+    proxy.cut()
+    connection.close()
+    proxy.down_limit = 6000  # somewhere in the answer, or in the login
+    assert works(connection)
+
+
+@pytest.mark.parametrize("way", REMOTE)
+def test_a_peer_that_falls_silent_does_not_hold_anybody_for_ever(
+    proxy: Proxy, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_impatient(monkeypatch)
+    connection = reach(way, "far")
+    assert works(connection)
+    proxy.frozen.clear()
+    threading.Timer(15, proxy.frozen.set).start()
+    with pytest.raises(NotReached):
+        connection.call("probe", {"run_dirs": []})
+    assert not proxy.frozen.is_set(), "it gave up by itself"
+    proxy.frozen.set()
+
+
+@pytest.mark.parametrize("way", REMOTE)
+def test_a_pulled_cable_is_noticed_and_a_mended_one_used(
+    new_host: Callable[..., Host], client: Client, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = new_host("box", networked=True)
+    client.knows(host, ConnectTimeout="1")
+    connection = reach(way)
+    assert works(connection)
+    assert host.network is not None
+    host.network.cut()
+    with monkeypatch.context() as impatient:
+        be_impatient(impatient)
+        with pytest.raises(NotReached):
+            connection.call("probe", {"run_dirs": []})
+    host.network.mend()
+    assert works(connection)
+
+
+@pytest.mark.parametrize("way", REMOTE)
+def test_many_at_once_get_past_the_limits_of_a_server(new_host: Callable[..., Host], client: Client, way: str) -> None:
+    host = new_host("box", options=["MaxStartups 2:60:3", "MaxSessions 2"])
+    client.knows(host)
+    assert works(reach(way))
+    connections.close_all()
+    target = replace(targets.adhoc("box", root="oelm"), connection=way)
+
+    def ask(number: int) -> bool:
+        mine = connections.connect(target, Path(f"/{number}"))
+        return bool(mine.call("probe", {"run_dirs": []})["runs"] == {})
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(8)))
+
+
+# Bastions and second factors ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", REMOTE)
+def test_two_bastions_are_passed_in_their_order(new_host: Callable[..., Host], client: Client, way: str) -> None:
+    """Each host has a network of its own that only the one before it can reach."""
+    first = new_host("first", networked=True)
+    second = new_host("second", inside=first)
+    last = new_host("last", inside=second)
+    client.knows(first)
+    client.knows(second)
+    client.knows(last, ProxyJump="first,second")
+    connection = reach(way, "last")
+    assert connection.call("probe", {"run_dirs": []})["host"] == "last"
+    assert [host.logins() for host in (first, second, last)] == [1, 1, 1]
+    route = connection.route()
+    assert route is not None
+    done = subprocess.run([*route.shell, route.host, "hostname"], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "last\n", done.stderr
+
+
+def on_a_terminal(words: list[str], answers: dict[str, str], patience_s: float = 60.0) -> str:
+    """Run a command on a terminal of its own and answer its questions; return what was on the screen."""
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execvp(words[0], words)
+    screen, left, deadline = "", dict(answers), time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        if not select.select([master], [], [], 0.2)[0]:
+            continue
+        try:
+            piece = os.read(master, 4096)
+        except OSError:
+            break
+        if not piece:
+            break
+        screen += piece.decode(errors="replace")
+        for question in [known for known in left if known in screen]:
+            os.write(master, left.pop(question).encode() + b"\n")
+    os.waitpid(pid, 0)
+    os.close(master)
+    assert not left, f"was not asked for {left}: {screen}"
+    return screen
+
+
+ASK = (
+    "import sys; from dataclasses import replace; from pathlib import Path\n"
+    "from oelm_jobs import connections, targets\n"
+    "c = connections.connect(replace(targets.adhoc('box', root='oelm'), connection='openssh'), Path('/'))\n"
+    "print('host is', c.call('probe', {'run_dirs': []})['host'])\n"
+)
+
+
+def test_a_second_factor_is_asked_once_for_all_commands(new_host: Callable[..., Host], client: Client) -> None:
+    host = new_host("box", accounts=[Account("alice", password="one time code")], second_factor=True)
+    client.knows(host)
+    with pytest.raises(TargetError, match="second factor") as refused:
+        works(reach("fabric"))
+    assert 'connection = "openssh"' in refused.value.hint
+    connection = reach("openssh")
+    with pytest.raises(TargetError) as refused:
+        works(connection)
+    assert "oelm shell" in refused.value.hint, "off a terminal nobody is asked"
+    screen = on_a_terminal([sys.executable, "-c", ASK], {"assword": "one time code"})
+    assert "host is box" in screen
+    try:
+        assert works(connection)
+        done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.stdout == "host is box\n", done.stderr
+        route = connection.route()
+        assert route is not None
+        subprocess.run([*route.shell, route.host, "true"], check=True, stdin=subprocess.DEVNULL)
+        assert host.logins() == 1
+        assert all("one time code" not in path.read_text(errors="replace") for path in text_files(client, host))
+    finally:
+        assert isinstance(connection, OpenSSHConnection)
+        connection.log_out()
+
+
+def text_files(client: Client, host: Host) -> list[Path]:
+    """Return everything that was written at either end."""
+    folders = [client.place, host.home(), Path(os.environ["OELM_STATE_DIR"]).parent]
+    return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+
+
+def test_the_folder_of_master_connections_is_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, box: Host
+) -> None:
+    from oelm_jobs.connections import openssh
+
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path)[:30])
+    monkeypatch.setattr(Path, "mkdir", lambda self, **more: None)
+    monkeypatch.setattr(Path, "lstat", lambda self: os.stat(tmp_path))
+    tmp_path.chmod(0o755)
+    with pytest.raises(TargetError, match="not a folder of yours alone"):
+        openssh.control_folder()
+
+
+# Servers that lie -----------------------------------------------------------------------------------------------------
+
+
+class Says:
+    """A channel at whose other end somebody says what they like."""
+
+    def __init__(self, answer: Callable[[str], bytes]) -> None:
+        self._answer, self._nonce, self._done = answer, "", False
+
+    def write(self, data: bytes, idle_s: float) -> None:
+        if b'"nonce": "' in data:
+            self._nonce = data.partition(b'"nonce": "')[2][:32].decode()
+
+    def read(self, idle_s: float) -> bytes:
+        if self._done:
+            return b""
+        self._done = True
+        return self._answer(self._nonce)
+
+    def end(self) -> tuple[int | None, str]:
+        return 0, ""
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (lambda nonce: b"\n%s 99999999999\n{}" % nonce.encode(), "is none of the agent's"),
+        (lambda nonce: b"\n%s -5\n{}" % nonce.encode(), "is none of the agent's"),
+        (lambda nonce: b"\n%s 2\n[]" % nonce.encode(), "not understood"),
+        (lambda nonce: b"\n%s 4\n{\xff}}" % nonce.encode(), "not understood"),
+        (lambda nonce: b"\n%s 20\n{}" % nonce.encode(), "ended"),
+        (lambda nonce: b'\n%s 12\n{"answer":1}' % (b"0" * 32), "ended before anything ran"),
+        (lambda nonce: b'\n%s 13\n{"answer":[]}' % nonce.encode(), "not understood"),
+        (lambda nonce: b"x" * (2 << 20), "prints more than 1 MB"),
+    ],
+)
+def test_an_answer_that_is_not_the_agents_is_refused(answer: Callable[[str], bytes], expected: str) -> None:
+    with pytest.raises(TargetError, match=expected):
+        wire.converse(Says(answer), "probe", {}, [], reads=True, timeout_s=5)

@@ -1,0 +1,82 @@
+"""The README can't lie: every command in it that can run here is run, every option and file that it names exists."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from oelm_jobs.cli.main import COMMANDS
+from oelm_jobs.study import read_study
+from tests.support import REPOSITORY, TINY_STUDY
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```console\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+IN_BLOCKS = [line[2:] for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")]
+IN_TEXT = list(re.findall(r"`((?:oelm|python -m train)[^`\n]*)`", README))
+ELSEWHERE = ("git ", "make ")
+"""Commands that a fresh clone runs (`make demo` and `make test` themselves), not a test inside it."""
+
+
+def runnable(command: str) -> bool:
+    """Say whether a command can run in a test: no placeholder in capitals, nothing endless, no other machine."""
+    return not re.search(r"\b[A-Z]{2,}\b|--watch|box|cluster|gpu43", command) and not command.startswith(ELSEWHERE)
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(IN_BLOCKS) >= 5 and len(IN_TEXT) >= 15
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_runs(oelm, project: Path) -> None:
+    """In the README's order, in a project whose default study has the README's groups and trains for seconds."""
+    (project / "jobs" / "tiny.toml").unlink()
+    (project / "jobs" / "qk_freeze.toml").write_text("default = true\n" + TINY_STUDY)
+    oelm("submit", "--wait")
+    for command in filter(runnable, [*IN_BLOCKS, *IN_TEXT]):
+        words = shlex.split(command, comments=True)
+        if not words[0].startswith("oelm") or (len(words) == 1 and "-" not in words[0]):
+            continue
+        name, arguments = (words[0][5:], words[1:]) if "-" in words[0] else (words[1], words[2:])
+        if "--rerun" in arguments:
+            arguments.append("--yes")  # which a reader is asked on a terminal
+        done = oelm(name, *arguments, check=False)
+        assert done.returncode == 0 or (name == "data" and "demo" not in arguments), f"{command}: {done.stderr}"
+        if name == "submit" and "--dry-run" not in arguments:
+            oelm("submit", "--wait", check=False)
+
+
+@pytest.mark.parametrize("command", [command for command in sorted({*IN_BLOCKS, *IN_TEXT}) if command.startswith("oelm")])
+def test_every_option_that_the_readme_names_exists(command: str) -> None:
+    words = shlex.split(command, comments=True)
+    if words == ["oelm"]:
+        return
+    name = words[0].partition("-")[2] or words[1]
+    assert name in COMMANDS, command
+    main = importlib.import_module(f"oelm_jobs.cli.{name}").main
+    known = {option for param in main.params for option in param.opts} | {"--help"}
+    for sub in getattr(main, "commands", {}).values():
+        known |= {option for param in sub.params for option in param.opts}
+    for word in words:
+        if word.startswith("-"):
+            assert word.partition("=")[0] in known, f"{command}: {word}"
+
+
+def test_every_link_and_picture_of_the_readme_exists() -> None:
+    for path in re.findall(r"\]\(([^)#]+)\)", README):
+        assert path.startswith("http") or (REPOSITORY / path).exists(), path
+
+
+def test_the_study_that_the_readme_shows_is_the_demo() -> None:
+    shown = re.search(r"## Add a study\n.*?```toml\n(.*?)```", README, re.DOTALL)
+    assert shown is not None
+    assert shown.group(1) == (REPOSITORY / "jobs" / "demo.toml").read_text()
+    assert read_study(REPOSITORY / "jobs" / "demo.toml").groups
+
+
+def test_the_readme_mentions_every_command() -> None:
+    for name in COMMANDS:
+        assert f"oelm-{name}" in README or f"oelm {name}" in README, name
