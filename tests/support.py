@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import shlex
 import sys
 import time
@@ -67,6 +69,16 @@ def end_all(root: Path) -> None:
     run_dirs = [str(path.parent) for path in root.rglob(rundir.CONTROL) if (path / rundir.CLAIM).exists()]
     if run_dirs:
         cancel.cancel({"run_dirs": run_dirs})
+
+
+SEED = int(os.environ.get("TEST_SEED", "0"))
+"""Another seed means other moments for the faults; ``for s in $(seq 20); do TEST_SEED=$s make test ...`` tries many."""
+
+
+def random_moment(longest_s: float = 0.8) -> None:
+    """Let a time pass that the seed and the caller decide: the fault that follows comes at no special moment."""
+    caller = sys._getframe(1).f_code.co_name
+    time.sleep(random.Random(f"{SEED} {caller}").uniform(0, longest_s))
 
 
 def wait_until(condition: Callable[[], Any], what: str, patience_s: float = 60.0) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs.agent import rundir
-from tests.support import end_all, read, wait_until
+from tests.support import end_all, random_moment, read, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +61,7 @@ def test_a_killed_process_fails_its_attempt_and_the_next_one_resumes(oelm, proje
     started(oelm, project)
     ranks = processes(project, "rank")
     assert len(ranks) == 2
+    random_moment()
     os.kill(ranks[1] if victim == "rank" else processes(project, "torchrun")[0], signal.SIGKILL)
     wait_until(lambda: status(oelm)["progress"].get("attempt") == 2, "the second attempt", 120)
     assert all(rundir.process_start_time(pid) == "" for pid in ranks), "no rank of the first attempt is left"
@@ -78,6 +79,7 @@ def test_a_killed_supervisor_frees_the_devices_and_submitting_again_resumes(oelm
     ranks = processes(project, "rank")
     claim = rundir.Identity.from_json(read(run_dir(project) / ".oelm" / "claim"))
     assert claim is not None
+    random_moment()
     os.kill(claim.pid, signal.SIGKILL)
     assert status(oelm)["state"] == "UNKNOWN"
     for pid in [*processes(project, "torchrun"), *ranks]:

@@ -18,6 +18,7 @@ from tests.support import (
     launch_runs,
     make_run,
     outcome_of,
+    random_moment,
     read,
     script_of,
     sleeping,
@@ -188,6 +189,7 @@ def test_cancel_ends_grandchildren_in_foreign_sessions_and_frees_the_lease(root:
     launch_runs(root, [(run, [sys.executable, "-S", "-c", program])])
     log = Path(run.run_dir) / rundir.LOG
     grandchild = int(wait_until(lambda: log.exists() and log.read_text().strip(), "the grandchild"))
+    random_moment()
     begun = time.monotonic()
     assert cancel.cancel({"run_dirs": [run.run_dir]})["runs"] == {run.run_dir: "cancelled"}
     assert time.monotonic() - begun < 3 * cancel.PATIENCE_S  # it came to an end by itself, however busy the machine
@@ -201,12 +203,13 @@ def test_cancel_ends_grandchildren_in_foreign_sessions_and_frees_the_lease(root:
 def test_cancel_is_idempotent_and_a_cancelled_run_goes_on_when_submitted_again(root: Path) -> None:
     run = make_run(root, "a")
     launch_runs(root, [(run, sleeping())])
-    wait_for_state(run, "RUNNING")
+    random_moment()  # while the script, the supervisor or the command starts
     for expected in ("cancelled", "not running"):
         assert cancel.cancel({"run_dirs": [run.run_dir]})["runs"][run.run_dir] == expected
     launch_runs(root, [(run, outcome_of("completed"))], token="t2")
     wait_for_state(run, "DONE")
-    assert [a["state"] for a in read(Path(run.run_dir) / rundir.RESULT)["attempts"]] == ["CANCELLED", "DONE"]
+    states = [attempt["state"] for attempt in read(Path(run.run_dir) / rundir.RESULT)["attempts"]]
+    assert states in (["CANCELLED", "DONE"], ["DONE"]), "it may have been cancelled before its first attempt"
 
 
 def test_a_queued_run_is_cancelled_before_it_starts(root: Path) -> None:
@@ -224,6 +227,7 @@ def test_a_killed_supervisor_is_lost_and_its_survivors_are_ended_by_the_next_att
     launch_runs(root, [(run, [sys.executable, "-S", "-c", program])])
     log = Path(run.run_dir) / rundir.LOG
     rank = int(wait_until(lambda: log.exists() and log.read_text().strip(), "the rank"))
+    random_moment()
     os.kill(supervisor_of(run).pid, signal.SIGKILL)
     row = wait_for_state(run, "UNKNOWN")
     assert "processes live on" in row["reason"]

@@ -53,6 +53,14 @@ def starts(project: Path) -> int:
     return (run_dir(project) / "training.log").read_text().count("Started")
 
 
+def last(project: Path, *, steps: int, step_s: float) -> None:
+    """Let the run take its time."""
+    study, targets = project / "jobs" / "tiny.toml", project / "jobs" / "targets.toml"
+    study.write_text(study.read_text().replace("max_steps = 12", f"max_steps = {steps}"))
+    setup = f'poll_s = 0\nsetup = ["export TRAINER_STEP_S={step_s}"]'
+    targets.write_text(targets.read_text().replace("poll_s = 0", setup))
+
+
 def script_of(project: Path) -> Path:
     found = [path for path in (project / ".oelm" / "slurm").glob("*.sh")]
     assert len(found) == 1
@@ -113,14 +121,10 @@ def test_a_controller_that_is_down_is_a_certain_no(
 def test_status_says_that_the_controller_is_down_and_keeps_what_was_known(
     oelm, submit, project: Path, cluster: Testbed, wait_for
 ) -> None:
-    submit("--set", "max_steps=100000", "--tag", "x", TRAINER_STEP_S="0.1") if False else None
-    study = project / "jobs" / "tiny.toml"
-    study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 300"))
-    targets = project / "jobs" / "targets.toml"
-    targets.write_text(targets.read_text().replace("poll_s = 0", 'poll_s = 0\nsetup = ["export TRAINER_STEP_S=0.05"]'))
+    last(project, steps=300, step_s=0.05)
     submit()
     wait_for("gpt_base", "RUNNING")
-    cluster.kill("slurmctld")
+    cluster.kill("slurmctld", signal.SIGTERM)
     try:
         shown = oelm("status").stdout
         assert "RUNNING" in shown and "can't be asked" in shown and "connect failure" in shown
@@ -165,12 +169,9 @@ def test_a_client_killed_at_any_point_neither_loses_nor_doubles_a_run(
 
 
 def test_the_script_runs_by_hand_and_again_and_one_execution_gets_the_run(
-    oelm, submit, project: Path, cluster: Testbed, wait_for, states
+    submit, project: Path, cluster: Testbed, wait_for, states
 ) -> None:
-    study = project / "jobs" / "tiny.toml"
-    study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 60"))
-    targets = project / "jobs" / "targets.toml"
-    targets.write_text(targets.read_text().replace("poll_s = 0", 'poll_s = 0\nsetup = ["export TRAINER_STEP_S=0.1"]'))
+    last(project, steps=60, step_s=0.1)
     submit()
     wait_for("gpt_base", "RUNNING")
     wait_until(lambda: (run_dir(project) / "training.log").exists(), "training")

@@ -98,7 +98,7 @@ def test_a_cancelled_run_resumes_exactly_after_the_laptop_was_closed(
     rig.submit("--group", "gpt_base")
     wait_until(lambda: list(rig.run_dir().glob("checkpoint_*.pt")), "a checkpoint", 120)
     assert "cancelled" in oelm("cancel", "gpt_base").stdout
-    assert host.inside("ps", "-eo", "args").count("torch") == 0, "no process of it is left"
+    assert host.inside("ps", "-ewwo", "args").count("torch") == 0, "no process of it is left"
     assert rig.status()["gpt_base"]["state"] == "CANCELLED"
     rig.submit("--group", "gpt_base")
     wait_until(lambda: "Resum" in (rig.run_dir() / "training.log").read_text(), "it to resume", 120)

@@ -138,7 +138,7 @@ def test_twenty_submissions_at_once_start_a_run_once(rig: Rig, monkeypatch: pyte
     wait_until(lambda: starts(rig), "training")
     assert starts(rig) == 1
     rig.oelm("cancel", "gpt_base")
-    assert rig.host.inside("ps", "-eo", "args").count("trainer.py") == 0
+    assert rig.host.inside("ps", "-ewwo", "args").count("trainer.py") == 0
 
 
 # The server -----------------------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def test_a_killed_supervisor_is_lost_its_survivors_are_ended_and_its_pid_protect
     assert "cancelled" in rig.oelm("cancel", "gpt_base").stdout
     assert time.monotonic() - begun < 60
     assert rig.host.inside("cat", f"/proc/{pid}/comm") == "sleep\n", "the impostor was not touched"
-    assert rig.host.inside("ps", "-eo", "args").count("trainer.py") == 0
+    assert rig.host.inside("ps", "-ewwo", "args").count("trainer.py") == 0
     rig.edit(("max_steps = 100000", "max_steps = 60"))
     rig.submit("--group", "gpt_base", check=False)
     assert rig.status()["gpt_base"]["state"] == "CANCELLED"
@@ -197,7 +197,7 @@ def test_cancel_frees_the_leases_and_ends_what_ignores_it_within_ten_seconds(rig
     stubborn.write_text(trainer.replace("-S '", "-S -c 'import signal,time; signal.signal(signal.SIGTERM,"
                         " signal.SIG_IGN); time.sleep(600)' '"))  # fmt: skip
     rig.submit("--group", "gpt_base")
-    wait_until(lambda: "SIG_IGN" in rig.host.inside("ps", "-eo", "args"), "a process that ignores SIGTERM")
+    wait_until(lambda: "SIG_IGN" in rig.host.inside("ps", "-ewwo", "args"), "a process that ignores SIGTERM")
     end = rig.host.log().count("Starting session")
     assert "cancelled" in rig.oelm("cancel", "gpt_base").stdout
     assert end
@@ -205,7 +205,7 @@ def test_cancel_frees_the_leases_and_ends_what_ignores_it_within_ten_seconds(rig
     assert result["status"] == "CANCELLED"
     told = read(rig.run_dir() / ".oelm" / "cancel.json")["time"]
     assert result["attempts"][0]["ended_at"] - told < 10
-    assert "SIG_IGN" not in rig.host.inside("ps", "-eo", "args")
+    assert "SIG_IGN" not in rig.host.inside("ps", "-ewwo", "args")
     stubborn.write_text(trainer)
     rig.edit(("max_steps = 100000", "max_steps = 12"))
     rig.submit("--groups", "oelm_freeze", "--wait")
