@@ -34,7 +34,7 @@ for i in range(count):
     identity = rundir.identify(1).to_json()
     (control / "claim").write_text(json.dumps(dict(identity, token="t")))
     (control / "start.json").write_text(json.dumps(dict(identity, number=1, token="t", started_at=time.time(), devices=["cpu:0"])))
-    (control / "end.json").write_text(json.dumps({"state": "DONE", "reason": "", "attempts": [{"number": 1}]}))
+    (control / "end.json").write_text(json.dumps({"state": "DONE", "token": "t", "reason": "", "attempts": [{"number": 1}]}))
     Path(run.run_dir, "heartbeat.json").write_text(json.dumps(
         {"step": 1000, "max_steps": 1000, "loss": 3.5, "tokens_per_s": 1e4, "time": time.time()}))
     Path(run.run_dir, "metrics.jsonl").write_text("".join(

@@ -16,9 +16,9 @@ from .agent import result, rundir
 from .connections import connect
 from .errors import TargetError
 from .fetch import home_of
-from .spec import State
+from .state import State
 from .store import StoredRun
-from .sync import record
+from .sync import record, write_record
 from .targets import load_target
 
 
@@ -71,6 +71,8 @@ def _removable(project: Path, run: StoredRun) -> Removable:
         for entry in manifest.get("files", [])
         if str(entry["name"]).endswith(".pt")
     }
+    gone = known.get("removed", {})
+    checkpoints = {name: entry for name, entry in checkpoints.items() if gone.get(name) != entry[1]}
     here = {
         name: entry
         for name, entry in checkpoints.items()
@@ -96,6 +98,12 @@ def _newest(names: Mapping[str, object]) -> str:
     return max(numbered)[1] if numbered else ""
 
 
+def _remember(home: Path, removed: Mapping[str, str]) -> None:
+    """Write down at home what is gone there."""
+    known = record(home)
+    write_record(home, {**known, "removed": {**known.get("removed", {}), **removed}})
+
+
 def remove(project: Path, wanted: Sequence[Removable]) -> list[Removed]:
     """Let files go, each only while it is there what is here.
 
@@ -112,6 +120,7 @@ def remove(project: Path, wanted: Sequence[Removable]) -> list[Removed]:
             answer = answers.get(one.run.run_dir)
             if not isinstance(answer, dict):
                 raise TargetError(f"{name}: no answer about {one.run.name}")
+            _remember(home_of(project, one.run), {n: one.files[n][1] for n in answer["removed"] if n in one.files})
             done.append(
                 Removed(
                     run=one.run,

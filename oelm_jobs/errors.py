@@ -15,7 +15,6 @@ OelmError
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -80,6 +79,8 @@ class DataError(OelmError):
 
 def valid_choices(value: str, choices: Iterable[str]) -> str:
     """Return ``valid: a, b, c`` with the nearest spelling in front (``did you mean 'a'? valid: …``)."""
+    import difflib  # here, because every command imports this module and few of them fail
+
     known = sorted(choices)
     near = difflib.get_close_matches(value, known, n=1)
     listed = "valid: " + ", ".join(known) if known else "none exist"

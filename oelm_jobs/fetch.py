@@ -18,7 +18,7 @@ from . import sync
 from .agent import rundir
 from .connections import Connection, connect
 from .errors import NotReached, OelmError, TargetError
-from .spec import State
+from .state import State
 from .store import StoredRun
 from .study import load_study, run_directory
 from .sync import Arrival, Item, Staging
@@ -170,7 +170,18 @@ class _Fetch:
             looks = self._ask(open_runs)
             self._bring([look for look in looks if look.wanted])
             done.update({look.home: self._settle(look) for look in looks})
+            self._release(looks)
         return [done[home] for _, home in self._runs]
+
+    def _release(self, looks: Sequence[_Run]) -> None:
+        """Let go of checkpoints that the target holds under a second name for this fetch."""
+        held = {
+            look.run.run_dir: names
+            for look in looks
+            if (names := [item.source for item in (*look.here, *look.wanted) if item.source])
+        }
+        if held:
+            self._connection.call("release", {"runs": held})
 
     # Asking -----------------------------------------------------------------------------------------------------------
 
@@ -243,8 +254,7 @@ class _Fetch:
             staging = Staging(folder.resolve(), self._progress.say)
             try:
                 arrivals = [
-                    (look, staging.arrival(f"{look.row['path']}/{item.name}", look.home / item.name, item))
-                    for look, item in large
+                    (look, staging.arrival(look.row["path"], look.home / item.name, item)) for look, item in large
                 ]
                 self._progress.begin(len(arrivals), sum(arrival.item.size for _, arrival in arrivals))
                 self._transfer(staging, arrivals)
@@ -318,6 +328,7 @@ class _Fetch:
             "origin": look.row["origin"],
             "files": {name: entry for name, entry in files.items() if (look.home / name).is_file()},
             "left": left + gone,
+            "removed": look.record.get("removed", {}),
         }
         if here and content != {key: look.record.get(key) for key in content}:
             sync.write_record(look.home, content)

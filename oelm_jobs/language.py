@@ -86,7 +86,7 @@ def _known(text: str, depth: int, *, also_swallowing: bool = False) -> str | Non
     """Return the translation of a sentence that the catalogue has; None where it has none.
 
     Args:
-        also_swallowing: Let placeholders hold semicolons where the template has none.
+        also_swallowing: Let any placeholder hold semicolons.
     """
     exact, templates = _catalogue()
     if text in exact:
@@ -110,8 +110,9 @@ class _Template:
         self._patterns: dict[bool, re.Pattern[str]] = {}
         self.weight = sum(map(len, self._literals))
         """How many characters are its own."""
-        self.is_parted = any("; " in literal for literal in self._literals)
-        """Whether it has semicolons of its own."""
+        has_own = any("; " in literal for literal in self._literals)
+        self.is_parted = has_own or (not self._literals[-1] and self._names[-1].islower())
+        """Whether it may have semicolons: its own, or those of a sentence at its end."""
 
     def translate(self, text: str, depth: int, also_swallowing: bool) -> str | None:
         """Return the translation of a sentence; None where it is another one."""

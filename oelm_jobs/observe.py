@@ -18,7 +18,7 @@ from .agent import rundir
 from .connections import connect
 from .errors import TargetError
 from .schedulers import scheduler
-from .spec import State
+from .state import State
 from .store import ACCEPTED, REFUSED, Store, StoredRun
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def refresh(
     for run in runs:
         if also_final or not run.state.is_final:
             moving.setdefault(run.target, []).append(run)
+        elif run.target in hosts:
+            moving.setdefault(run.target, [])
     targets = load_targets(project) if moving else {}
     settled: dict[str, list[StoredRun]] = {}
     for name, theirs in moving.items():

@@ -6,36 +6,17 @@ on one target.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .state import State as State
+
 SPEED_TRIAL = "speed_trial"
 """Name (and group) of a study's speed trial, which is a run like any other but trains nothing."""
 TRAIN_PREFIX = "exp_"
 """What a run's directory name begins with; the run's name follows."""
-
-
-class State(str, enum.Enum):
-    """Where a run stands (docs/architecture.md, states)."""
-
-    PLANNED = "PLANNED"
-    QUEUED = "QUEUED"
-    RUNNING = "RUNNING"
-    DONE = "DONE"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-    UNKNOWN = "UNKNOWN"
-
-    @property
-    def is_final(self) -> bool:
-        """True where nothing more happens unless somebody submits again."""
-        return self in (State.DONE, State.FAILED, State.CANCELLED)
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True, kw_only=True)

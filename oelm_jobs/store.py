@@ -10,7 +10,6 @@ talked to, and the rollback journal is kept because write-ahead logging breaks o
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import StoreError
-from .spec import State
+from .folders import state_folder
+from .state import State
 
 if TYPE_CHECKING:
     from .spec import Run
@@ -88,16 +88,6 @@ class StoredRun:
     """When the target last answered for it, Unix seconds; None before the first answer."""
     progress: Mapping[str, Any]
     """Step, loss, rate and the like as the probe answered."""
-
-
-def state_folder() -> Path:
-    """Return the user's state folder of the toolkit; ``OELM_STATE_DIR`` names another one."""
-    named = os.environ.get("OELM_STATE_DIR")
-    if named:
-        return Path(named)
-    import platformdirs
-
-    return platformdirs.user_state_path("oelm-jobs")
 
 
 class Store:

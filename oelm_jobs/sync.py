@@ -15,7 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
-import posixpath
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,6 +50,8 @@ class Item:
     """Whether it is appended to while the run trains."""
     content: bytes | None = None
     """What is in it, where it came with the announcement."""
+    source: str = ""
+    """Name under which it is to be had, where that is another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,8 +248,9 @@ class Staging:
                 time.sleep(0.02)
         self._orphan.unlink(missing_ok=True)
 
-    def arrival(self, source: str, place: Path, item: Item) -> Arrival:
+    def arrival(self, run_dir: str, place: Path, item: Item) -> Arrival:
         """Return a file's way home; what has arrived of another content under its name is thrown away."""
+        source = f"{run_dir}/{item.source or item.name}"
         staged = self.path / "files" / source.lstrip("/")
         staged.parent.mkdir(parents=True, exist_ok=True)
         mark = staged.with_name(f".{staged.name}.for")
@@ -377,9 +380,11 @@ def items(rows: Sequence[Mapping[str, Any]]) -> Iterator[Item]:
         try:
             name, size, digest = str(row["name"]), int(row["size"]), str(row["sha256"])
             content = base64.b64decode(row["content"], validate=True) if "content" in row else None
-            grows = bool(row["grows"])
+            grows, source = bool(row["grows"]), str(row.get("source", ""))
         except (KeyError, TypeError, ValueError) as error:
             raise TargetError(f"the target announces a file in words that aren't understood: {error}") from error
         if not safe_name(name) or size < 0:
             raise TargetError(f"the target announces {json.dumps(name)}: refused, it isn't inside the run directory")
-        yield Item(name=posixpath.normpath(name), size=size, sha256=digest, grows=grows, content=content)
+        if source and not re.fullmatch(rf"{re.escape(rundir.CONTROL)}/held/[^/\0]+", source):
+            raise TargetError(f"the target announces {json.dumps(name)} under {json.dumps(source)}: refused")
+        yield Item(name=name, size=size, sha256=digest, grows=grows, content=content, source=source)

@@ -7,7 +7,6 @@ imported on use.
 
 from __future__ import annotations
 
-import csv as _csv
 import io
 import re
 import unicodedata
@@ -82,6 +81,8 @@ def latex(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = ""
 def csv(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
     """Return comma-separated values with Unix line ends; None becomes an empty field."""
     out = io.StringIO()
+    import csv as _csv
+
     writer = _csv.writer(out, lineterminator="\n")
     writer.writerow(headers)
     writer.writerows([["" if cell is None else cell for cell in row] for row in rows])

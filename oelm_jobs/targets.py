@@ -10,8 +10,8 @@ from typing import Any
 
 from . import tomlfile
 from .errors import ConfigurationError, UsageError, valid_choices
-from .sbatch import read_slurm
-from .spec import Target
+from .folders import config_folder
+from .spec import Slurm, Target
 
 KINDS = ("local", "ssh", "slurm")
 """Kinds of targets that this version can use."""
@@ -29,15 +29,9 @@ LOCAL = Target(name="local", kind="local", root="", python="")
 
 def target_files(project: Path) -> list[Path]:
     """Return the targets files that exist: remembered ones, the user's, then the project's, whose tables win."""
-    user = _user_folder()
+    user = config_folder()
     paths = (user / REMEMBERED, user / "targets.toml", project / "jobs" / "targets.toml")
     return [path for path in paths if path.is_file()]
-
-
-def _user_folder() -> Path:
-    import platformdirs
-
-    return platformdirs.user_config_path("oelm-jobs")
 
 
 def load_targets(project: Path) -> dict[str, Target]:
@@ -93,11 +87,17 @@ def _read_target(name: str, table: tomlfile.Section) -> Target:
         env=env,
         gpus_per_run=_read_gpus_per_run(table),
         template=table.take("template", str, ""),
-        slurm=read_slurm(table, is_remote=bool(reach.get("host"))) if kind == "slurm" else None,
+        slurm=_read_slurm(table, bool(reach.get("host"))) if kind == "slurm" else None,
         **reach,
     )
     table.finish()
     return target
+
+
+def _read_slurm(table: tomlfile.Section, is_remote: bool) -> Slurm:
+    from .sbatch import read_slurm  # here, because a status reads this file and few targets are Slurm's
+
+    return read_slurm(table, is_remote=is_remote)
 
 
 def _read_gpus_per_run(table: tomlfile.Section) -> int:
@@ -184,7 +184,7 @@ def remember(target: Target) -> Path:
     Raises:
         ConfigurationError: The file can't be written.
     """
-    path = _user_folder() / REMEMBERED
+    path = config_folder() / REMEMBERED
     tables: dict[str, Target] = {}
     if path.is_file():
         top = tomlfile.read(path)

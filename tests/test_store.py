@@ -93,3 +93,20 @@ def test_a_state_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="can't be used"):
         Store(tmp_path / "file" / "runs.sqlite3")
+
+
+def test_the_users_folders_are_those_of_platformdirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checked against the library, which is too slow to import at start."""
+    import platformdirs
+
+    from oelm_jobs import folders
+
+    for config, state in ((None, None), ("/x/config", "/x/state"), ("relative", "relative")):
+        for variable, value in (("XDG_CONFIG_HOME", config), ("XDG_STATE_HOME", state)):
+            monkeypatch.setenv(variable, value) if value else monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv("OELM_STATE_DIR", raising=False)
+        if config != "relative":
+            assert folders.config_folder() == platformdirs.user_config_path("oelm-jobs")
+            assert folders.state_folder() == platformdirs.user_state_path("oelm-jobs")
+        else:
+            assert folders.state_folder().is_absolute()

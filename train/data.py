@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .cross_entropy import IGNORED
 from .errors import DataError
-from .projections import IGNORED
 from .seeds import draw_offsets
 
 _HASH_BLOCK_BYTES = 1 << 24

@@ -35,7 +35,7 @@ DIVERGED_NATS = 2.0
 
 
 class Interruption:
-    """Remembers that SIGTERM or SIGINT has come; a second SIGINT ends the process at once."""
+    """Remembers that SIGTERM or SIGINT has come, from its construction on; a second SIGINT ends the process at once."""
 
     def __init__(self) -> None:
         self.came = False
@@ -64,6 +64,7 @@ class Trainer:
         val_file: TokenFile,
         data: DataRecord,
         resumption: state.Resumption,
+        interruption: Interruption,
         tell_trackers: Callable[[Dict[str, Any]], None],
     ) -> None:
         self.config = config
@@ -82,7 +83,7 @@ class Trainer:
         self.batches = TrainingBatches(
             train_file, config.seed, config.seq_len, self.slicing, world.device, config.num_workers
         )
-        self.interruption = Interruption()
+        self.interruption = interruption
         self.writer: Optional[checkpoint.CheckpointWriter] = None
         if world.is_main and records.out_dir:
             self.writer = checkpoint.CheckpointWriter(records.out_dir, config.keep_last, config.keep_every)
@@ -105,6 +106,8 @@ class Trainer:
         gc.collect()
         gc.freeze()
         gc.disable()  # collections at random steps make processes wait for one another
+        if self._stop_wanted():  # the signal came while data were read or the network built
+            return self._finish(complete=False)
         if not progress.validated:  # a signal cut the validation of this very step short
             self.records.say(step_line(progress.step, progress.last["loss"], progress.last["lr"]))
             complete = self._validate()

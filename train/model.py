@@ -1,7 +1,7 @@
 """Owns the network: a pre-norm GPT with learned positions and tied embeddings, and OELM, its twin with other Q/K.
 
-It leaves to ``initialization`` how weights are drawn, to ``projections`` the products that are worth their own code,
-and to ``loop`` how the network is trained.
+It leaves to ``initialization`` how weights are drawn, to ``linear`` and ``cross_entropy`` the products that are worth
+their own code, and to ``loop`` how the network is trained.
 
 Shapes, here and in every comment:
 
@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import TrainConfig
+from .cross_entropy import linear_cross_entropy, token_losses
 from .initialization import initialize
-from .projections import linear_cross_entropy, project_qkv, token_losses
+from .linear import linear, project_qkv
 
 
 class CausalSelfAttention(nn.Module):
@@ -46,7 +47,7 @@ class CausalSelfAttention(nn.Module):
         q, k, v = qkv.view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each [B, H, T, K]
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)  # [B, H, T, K]
-        y = self.out(y.transpose(1, 2).reshape(B, T, D))
+        y = linear(y.transpose(1, 2).reshape(B, T, D), self.out.weight)
         return F.dropout(y, self.dropout, self.training)
 
 
@@ -60,7 +61,8 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(config.d_ff, config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(self.down(F.gelu(self.up(x))), self.dropout, self.training)
+        h = F.gelu(linear(x, self.up.weight, self.up.bias))
+        return F.dropout(linear(h, self.down.weight, self.down.bias), self.dropout, self.training)
 
 
 class Block(nn.Module):

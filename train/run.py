@@ -21,11 +21,20 @@ from . import config as configuration
 from .config import TrainConfig
 from .data import DataRecord, TokenFile, default_val_path, open_tokens, verify
 from .distributed import World, join
-from .errors import CheckpointError, OutOfMemory, PeerLost, TrainError, is_out_of_memory, is_peer_lost
-from .loop import Trainer, peak_gpu_mem_gb
+from .errors import (
+    CheckpointError,
+    DiskFull,
+    OutOfMemory,
+    PeerLost,
+    TrainError,
+    is_disk_full,
+    is_out_of_memory,
+    is_peer_lost,
+)
+from .loop import Interruption, Trainer, peak_gpu_mem_gb
 from .model import Transformer
 from .optimizer import Precision, build_optimizer
-from .records import Records, complain
+from .records import Records, complain, write_json
 from .stepping import Stepper, wants_compile
 from .trackers import Trackers
 from .treatment import complete_treatment, describe_treatment
@@ -35,10 +44,14 @@ EXIT_COMPLETED, EXIT_FAILED, EXIT_CONFIG, EXIT_RESUMABLE = 0, 1, 2, 75
 
 
 class Outcome:
-    """outcome.json in the making: facts are added as they become known, so that an early end has what there is."""
+    """outcome.json in the making: facts are added as they become known, so that an early end has what there is.
+
+    Rank 0 writes it, or the process that alone knows why the run failed.
+    """
 
     def __init__(self, records: Records, config: TrainConfig, world: World) -> None:
-        self._records = records
+        self._out_dir = config.out_dir
+        self._attempt = records.attempt
         self._world = world
         self.facts: Dict[str, Any] = {
             "max_steps": config.max_steps,
@@ -51,7 +64,7 @@ class Outcome:
 
     def write(self, status: str, reason: str, progress: Optional[state.Progress]) -> None:
         """Write the file; a failure to write is reported and otherwise ignored: the run's end stands."""
-        record: Dict[str, Any] = {"version": 1, "attempt": self._records.attempt or None, "status": status}
+        record: Dict[str, Any] = {"version": 1, "attempt": self._attempt or None, "status": status}
         record["reason"] = reason
         record["step"] = 0
         if progress is not None:
@@ -65,8 +78,10 @@ class Outcome:
             record.update(checkpoint_s=progress.checkpoint_s, peak_gpu_mem_gb=peak_gpu_mem_gb(self._world.device))
         record.update(self.facts)
         record["time"] = time.time()
+        if not self._out_dir:
+            return
         try:
-            self._records.write(os.path.join(".oelm", "outcome.json"), record)
+            write_json(os.path.join(self._out_dir, ".oelm", "outcome.json"), record)
         except OSError as error:
             complain(f"can't write outcome.json: {error}")
 
@@ -74,21 +89,27 @@ class Outcome:
 def main(config: TrainConfig, warnings: List[str]) -> int:
     """Run one attempt and return its exit code. Every process of the run calls this."""
     out_dir = config.out_dir
+    interruption = Interruption()
     try:
         world = join()
     except (TrainError, RuntimeError) as error:
         complain(str(error))
         return EXIT_FAILED
     memory.keep_freed_memory()
-    records = Records(out_dir if world.is_main else None, quiet=not world.is_main)
+    try:
+        records = Records(out_dir if world.is_main else None, quiet=not world.is_main)
+    except OSError as error:
+        complain(f"can't write to {out_dir}: {error.strerror}")
+        world.close()
+        return EXIT_FAILED
     outcome = Outcome(records, config, world)
-    session = _Session(config, world, records, outcome)
+    session = _Session(config, world, records, outcome, interruption)
     try:
         for warning in warnings:
             records.say(f"Warning: {warning}")
         complete = session.run()
         status = "completed" if complete else "resumable"
-        reason = "" if complete else f"stopped by a signal after a checkpoint at step {session.progress_step()}"
+        reason = "" if complete else f"stopped by a signal at step {session.progress_step()}, which can be resumed"
         outcome.write(status, reason, session.progress)
         records.say("Training complete" if complete else f"Stopped: {reason}")
         return EXIT_COMPLETED if complete else EXIT_RESUMABLE
@@ -123,19 +144,20 @@ def _report(
         traceback.print_exception(type(error), error, error.__traceback__)
     complain(f"{'' if world.size == 1 else f'process {world.rank}: '}{failure}")
     records.note(f"Stopped ({failure.status}): {failure}")
-    if not world.is_main and outcome.facts["config"]["out_dir"]:
-        outcome._records = Records(outcome.facts["config"]["out_dir"], quiet=True)
     outcome.write(failure.status, str(failure), progress)
 
 
 class _Session:
     """The parts of one attempt, built in order; what is built so far serves the error report."""
 
-    def __init__(self, config: TrainConfig, world: World, records: Records, outcome: Outcome) -> None:
+    def __init__(
+        self, config: TrainConfig, world: World, records: Records, outcome: Outcome, interruption: Interruption
+    ) -> None:
         self.config = config
         self.world = world
         self.records = records
         self.outcome = outcome
+        self.interruption = interruption
         self.model: Optional[Transformer] = None
         self.progress: Optional[state.Progress] = None
         self.trackers: Optional[Trackers] = None
@@ -178,6 +200,7 @@ class _Session:
             val_file,
             data,
             resumption,
+            self.interruption,
             self.trackers.add if self.trackers is not None else lambda record: None,
         )
         records.beat(progress.step, config.max_steps, progress.last.get("loss"), progress.last.get("tokens_per_s"))
@@ -190,6 +213,8 @@ class _Session:
         """Return the error as one that a person can act on."""
         if isinstance(error, TrainError):
             return error
+        if is_disk_full(error):
+            return DiskFull("disk full")
         if is_out_of_memory(error):
             return OutOfMemory(memory.advice(self.config, self.world.device))
         if is_peer_lost(error):

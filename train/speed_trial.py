@@ -28,6 +28,7 @@ from .distributed import World, join
 from .environment import describe_hardware, describe_versions
 from .errors import TrainError
 from .flops import flops_per_token
+from .memory import keep_freed_memory
 from .model import Transformer
 from .optimizer import Precision, build_optimizer
 from .records import complain, write_json
@@ -213,6 +214,7 @@ def main(argv: List[str]) -> int:
         common = configuration.from_flags(others)
         configs = read_arms(arguments.arm, common)
         world = join()
+        keep_freed_memory()
         arms = [build_arm(name, config, world) for name, config in configs.items()]
         control = list(configs)[-1]
         arms.append(build_arm(_twin(control), configs[control], world))

@@ -19,6 +19,7 @@ VERBS = {
     "expect": "tokens",
     "accept": "tokens",
     "inventory": "inventory",
+    "release": "inventory",
     "remove": "inventory",
     "log": "probe",
     "probe": "probe",

@@ -5,10 +5,12 @@ growing ones with a length and the hash up to it; leaves the transfer to rsync.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional
 
@@ -23,6 +25,10 @@ MAX_INLINE_BYTES = 256 << 10
 """Smaller files that are replaced while a run trains travel in the answer: between a look and a transfer they would
 have changed."""
 HASHES = "hashes.json"
+HELD = "held"
+"""Control folder of second names for checkpoints on their way: the trainer may replace or remove the first one."""
+HELD_S = 6 * 3600.0
+"""A second name that nobody gave up is removed after so long."""
 
 
 def inventory(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -35,8 +41,9 @@ def inventory(request: Dict[str, Any]) -> Dict[str, Any]:
     Returns:
         ``rsync`` (path of the command, empty where there is none), and ``runs``: run directory to ``state``,
         ``reason``, ``path`` (without symbolic links), ``final`` (over, with a manifest), ``origin``, ``files``
-        (``name``, ``size``, ``sha256``, ``grows``, and ``content`` in base64 where it travels right here), ``left``
-        (files that weren't asked for), ``gone`` (listed in the manifest, but removed).
+        (``name``, ``size``, ``sha256``, ``grows``, ``content`` in base64 where it travels right here, and ``source``
+        where it is to be had under another name), ``left`` (files that weren't asked for), ``gone`` (listed in the
+        manifest, but removed).
     """
     answers = {}
     for run in request["runs"]:
@@ -91,15 +98,55 @@ def _add_living(run_dir: str, have: Dict[str, str], policy: str, answer: Dict[st
             answer["left"].append({"name": name, "size": _size(found[name]) or 0, "sha256": ""})
         elif name.endswith(".pt"):
             try:
-                size, digest = _size(found[name]), memory.sha256(found[name])[0]
+                source = _hold(run_dir, name)
+                size, digest = _size(run_dir + "/" + source), memory.sha256(run_dir + "/" + source)[0]
             except OSError:
                 continue  # made room for a newer one just now
-            answer["files"].append({"name": name, "size": size, "sha256": digest, "grows": False})
+            row = {"name": name, "size": size, "sha256": digest, "grows": False, "source": source}
+            answer["files"].append(row)
         elif name.endswith(".json") and "/" not in name:
             _add_inline(run_dir, name, have, answer)
         else:
             _add_growing(run_dir, name, answer)
     memory.save()
+
+
+def _hold(run_dir: str, name: str) -> str:
+    """Give a checkpoint a second name under which it stays as it is; return it (the first where links can't be made).
+
+    Raises:
+        OSError: It is gone.
+    """
+    found = os.stat(run_dir + "/" + name)
+    held = "%s/%s/%d-%d-%s" % (rundir.CONTROL, HELD, found.st_ino, found.st_mtime_ns, os.path.basename(name))
+    try:
+        os.makedirs(os.path.dirname(run_dir + "/" + held), exist_ok=True)
+        os.link(run_dir + "/" + name, run_dir + "/" + held)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return name
+    return held
+
+
+def release(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Give up second names that were made for a transfer, and those that somebody else forgot.
+
+    Args:
+        request: ``runs``: run directory to the names to give up (``source`` of an inventory).
+    """
+    for run_dir, names in request["runs"].items():
+        folder = rundir.control(run_dir, HELD)
+        for path in list(folder.glob("*")) if folder.is_dir() else ():
+            with contextlib.suppress(OSError):
+                forgotten = time.time() - os.lstat(str(path)).st_ctime > HELD_S
+                if forgotten or "%s/%s/%s" % (rundir.CONTROL, HELD, path.name) in names:
+                    path.unlink()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    return {}
 
 
 def _add_inline(run_dir: str, name: str, have: Dict[str, str], answer: Dict[str, Any]) -> None:

@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import pwd
-import socket
 import stat
 import time
 from dataclasses import asdict, dataclass, replace
@@ -395,6 +394,8 @@ def free_port(preferred: Optional[int]) -> int:
     """
     if preferred and port_is_free(preferred):
         return preferred
+    import socket  # here, because a probe never needs it and everybody waits for a probe
+
     with socket.socket() as probe:
         probe.bind(("", 0))
         return int(probe.getsockname()[1])
@@ -402,6 +403,8 @@ def free_port(preferred: Optional[int]) -> int:
 
 def port_is_free(port: int) -> bool:
     """True where ``port`` can be bound now."""
+    import socket
+
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -29,9 +29,15 @@ def limits() -> Dict[str, Any]:
 
 def max_submit() -> Optional[int]:
     """Return how many jobs this user may have in the queue, tasks of arrays each for one; None where nobody says."""
-    numbers = []  # type: List[int]
-    for row in associations():
-        numbers += [int(row[name]) for name in ("maxsubmitjobs", "grpsubmitjobs") if row[name].isdigit()]
+    known = associations()
+    rows = [(row["maxsubmitjobs"], row["grpsubmitjobs"]) for row in known]
+    if known:
+        mine = {name for row in known for name in row["qos"].split(",")}
+        fields = "name,maxsubmitjobsperuser,grpsubmitjobs"
+        for row in _table(["sacctmgr", "--noheader", "--parsable2", "show", "qos"], fields):
+            if row["name"] in mine:
+                rows.append((row["maxsubmitjobsperuser"], row["grpsubmitjobs"]))
+    numbers = [int(number) for row in rows for number in row if number.isdigit()]
     return min(numbers) if numbers else None
 
 

@@ -152,14 +152,14 @@ def read_answer(code: int, out: str, err: str) -> Dict[str, Any]:
     ids = re.findall(r"^(\d+)(?:;\S+)?\s*$", out, re.MULTILINE)  # a banner may precede it
     if code == 0:
         return {"id": ids[-1]} if ids else {"unknown": "sbatch gave no job id"}
-    words = slurm_commands.said(err, "")
+    lines = [re.sub(r"^sbatch: (error: )?", "", line.strip()) for line in err.splitlines() if line.strip()]
+    words = "; ".join(dict.fromkeys(line for line in lines if "--help" not in line))
     everything = err.lower()
     if any(word.lower() in everything for word in LIMIT_WORDS):
         return {"limit": words}
     if code < 0 or not words or any(word in everything for word in UNKNOWN_WORDS):
         return {"unknown": words or "sbatch ended with %d" % code}
-    lines = [re.sub(r"^sbatch: (error: )?", "", line.strip()) for line in err.splitlines() if line.strip()]
-    return {"refused": "; ".join(dict.fromkeys(line for line in lines if "--help" not in line))}
+    return {"refused": words}
 
 
 def look_for(name: str, since: float, patience_s: float) -> Optional[str]:

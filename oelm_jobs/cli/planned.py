@@ -11,7 +11,8 @@ import click
 from .. import plan as plans
 from .. import snapshot
 from ..connections import connect
-from ..store import Store, state_folder
+from ..folders import state_folder
+from ..store import Store
 from ..study import command as command_of
 from .common import narrate, say
 from .view import duration

@@ -17,11 +17,18 @@ from .common import command, narrate, project
 @click.option(
     "--state", "states", multiple=True, metavar="STATE", help="Only runs in this state; repeatable, or a,b,c."
 )
+@click.option("--gpus", is_flag=True, help="The targets' devices, queues and disks, too.")
 @click.option("--watch", is_flag=True, help="Redraw until interrupted.")
 @click.option("--rebuild", is_flag=True, help="Make the index of runs again from the run directories first.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(
-    names: tuple[str, ...], study: str | None, states: tuple[str, ...], watch: bool, rebuild: bool, as_json: bool
+    names: tuple[str, ...],
+    study: str | None,
+    states: tuple[str, ...],
+    gpus: bool,
+    watch: bool,
+    rebuild: bool,
+    as_json: bool,
 ) -> None:
     """Show where runs stand: state, progress, losses, rate and the expected rest."""
     from ..observe import View, refresh
@@ -36,11 +43,13 @@ def main(
             _rebuild(store, root)
 
         def poll() -> View:
-            found = refresh(store, root, select(store, root, names, study))
+            chosen = select(store, root, names, study)
+            found = refresh(store, root, chosen, hosts={run.target for run in chosen} if gpus else ())
             return View(
                 runs=tuple(run for run in found.runs if not wanted or run.state in wanted),
                 unreachable=found.unreachable,
                 at=found.at,
+                hosts=found.hosts,
             )
 
         if watch:
@@ -59,7 +68,7 @@ def main(
 
 def _states(values: tuple[str, ...]) -> set[str]:
     from ..errors import UsageError, valid_choices
-    from ..spec import State
+    from ..state import State
     from .common import split_names
 
     wanted = {value.upper() for value in split_names(values)}

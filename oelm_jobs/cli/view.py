@@ -16,7 +16,7 @@ from .. import table
 from ..agent.rundir import finite
 from ..language import tr
 from ..observe import View
-from ..spec import State
+from ..state import State
 from ..store import StoredRun
 
 HEADERS = ("run", "state", "step", "loss", "val ppl", "tokens/s", "ETA", "note")
@@ -97,6 +97,10 @@ def render(view: View, *, width: int | None = None) -> str:
         body = _counts(runs) if len(runs) > MANY_RUNS else _table(runs, view.at, width)
         targets = ", ".join(dict.fromkeys(run.target for run in runs))
         blocks.append(click.style(tr(f"study {study} on {targets}"), bold=True) + "\n" + body)
+    for name, answer in view.hosts.items():
+        from . import hosts
+
+        blocks.append(hosts.render(name, answer))
     for name, reason in view.unreachable.items():
         ages = [max(0.0, view.at - run.observed_at) for run in view.runs if run.target == name and run.observed_at]
         age = f"what it said {duration(min(ages))} ago stands" if ages else "nothing is known of its runs"
@@ -130,7 +134,12 @@ def as_json(view: View) -> dict[str, Any]:
         values.update(state=str(run.state), queued_at=run.queued_at, observed_at=run.observed_at)
         values.update(max_steps=run.spec["train"]["max_steps"], eta_s=eta_seconds(run), progress=dict(run.progress))
         runs.append(values)
-    return {"version": 1, "time": view.at, "runs": runs, "unreachable": dict(view.unreachable)}
+    hosts = {
+        name: {key: answer[key] for key in ("devices", "queue", "disk_free") if key in answer}
+        for name, answer in view.hosts.items()
+    }
+    content = {"version": 1, "time": view.at, "runs": runs, "unreachable": dict(view.unreachable)}
+    return {**content, "hosts": hosts} if hosts else content
 
 
 def watch(poll: Callable[[], View], *, until_final: bool, interval_s: float = 2.0) -> View:

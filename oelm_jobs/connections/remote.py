@@ -24,7 +24,9 @@ from . import Place, Route, interpreter
 from .channel import Channel
 from .wire import Interrupted, Reply, command, converse
 
-READS = frozenset({"", "data", "examine", "find", "inventory", "log", "probe", "settle", "slurm_poll", "slurm_settle"})
+READS = frozenset(
+    {"", "data", "examine", "find", "inventory", "log", "probe", "release", "settle", "slurm_poll", "slurm_settle"}
+)
 """Verbs that may be asked twice: they change nothing, or a second time nothing more (``settle``, placing trees)."""
 TRIES = 3
 PATIENCE_S = 8.0

@@ -43,7 +43,8 @@ class LeaseScheduler:
 
     def poll(self, runs: Mapping[str, str], *, host: bool = False) -> Mapping[str, Any]:
         """Probe the host once for all runs."""
-        root = self._connection.root if host else ""
+        there = self._connection.resolved if host else None
+        root = there.checkpoint_root or there.root if there else ""
         return self._connection.call("probe", {"run_dirs": list(runs), "root": root})
 
     def archive(self, run_dirs: Sequence[str]) -> None:

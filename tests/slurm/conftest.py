@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,6 +84,22 @@ def target(project: Path) -> Callable[..., None]:
         (project / "jobs" / "targets.toml").write_text("\n".join(lines) + "\n")
 
     write()
+    return write
+
+
+@pytest.fixture
+def instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Put shell lines in the place of a command of Slurm: ``instead("sacct", "exec $real …")``."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+
+    def write(command: str, lines: str) -> None:
+        real = shutil.which(command, path=os.environ["PATH"].replace(f"{folder}:", ""))
+        (folder / command).write_text(f"#!/bin/bash\nreal={real}\n{lines}\n")
+        (folder / command).chmod(0o755)
+        if str(folder) not in os.environ["PATH"]:
+            monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
     return write
 
 

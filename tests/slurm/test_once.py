@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from oelm_jobs.agent import slurm_submit
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until
 
@@ -32,17 +33,9 @@ def submit(oelm, project: Path, target, stand_in: str, cluster: Testbed) -> Any:
 
 
 @pytest.fixture
-def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Put something else in sbatch's place: ``sbatch("shell lines")``; ``$real`` is the real one."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-
-    def write(lines: str) -> None:
-        (folder / "sbatch").write_text(f"#!/bin/bash\nreal={SBATCH}\n{lines}\n")
-        (folder / "sbatch").chmod(0o755)
-        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-
-    return write
+def sbatch(instead: Any) -> Any:
+    """Put shell lines in sbatch's place: ``sbatch("exec $real …")``."""
+    return lambda lines: instead("sbatch", lines)
 
 
 def run_dir(project: Path) -> Path:
@@ -80,7 +73,8 @@ def test_a_job_whose_answer_was_lost_is_found_by_its_name(
     sbatch(f'{stop}\n$real "$@" 2> "$0.err"; code=$?\n{go_on}\ncat "$0.err" >&2; exit $code')
     done = submit()
     assert "submitted to cluster" in done.stdout
-    assert "Socket timed out" in (Path(os.environ["PATH"].split(":")[0]) / "sbatch.err").read_text()
+    said = next(path for path in os.environ["PATH"].split(":") if Path(path, "sbatch.err").exists())
+    assert "Socket timed out" in Path(said, "sbatch.err").read_text()
     wait_for("gpt_base", "DONE")
     assert len(jobs(cluster)) == before + 1 and starts(project) == 1
 
@@ -92,6 +86,7 @@ def test_a_job_that_does_not_appear_is_given_up_and_does_nothing_should_it_appea
     submit, sbatch, project: Path, cluster: Testbed, monkeypatch: pytest.MonkeyPatch, states, wait_for
 ) -> None:
     monkeypatch.setenv("OELM_LOOK_FOR_S", "1")
+    monkeypatch.setattr(slurm_submit, "PATIENCE_S", 1.0)
     sbatch(LOST)
     done = submit(check=False)
     assert done.returncode == 3 and "not known" in done.stderr and "oelm-status" in done.stderr

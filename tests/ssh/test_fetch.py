@@ -106,6 +106,7 @@ def test_a_run_is_fetched_while_it_trains_and_again_when_it_is_done(rig: Rig) ->
     first = fetched(rig)["gpt_base"]
     assert first["state"] == "RUNNING" and not first["verified"] and not first["damaged"]
     assert (rig.home_dir() / "best_model.pt").exists() and not (rig.home_dir() / "MANIFEST.json").exists()
+    assert not (rig.run_dir() / ".oelm" / "held").exists(), "nothing is held longer than it takes"
     log = (rig.home_dir() / "training.log").read_bytes()
     assert log and (rig.run_dir() / "training.log").read_bytes().startswith(log), "a growing file is cut where it stood"
     assert "interim" in rig.oelm("report", "--study", "tiny").stdout.lower()
@@ -249,6 +250,12 @@ def test_a_file_that_is_not_described_as_agreed_is_refused(row: dict[str, Any]) 
         list(sync.items([row]))
 
 
+def test_a_source_outside_of_the_held_files_is_refused() -> None:
+    for source in ("../x", "/etc/shadow", ".oelm/run.json", ".oelm/held/../../x"):
+        with pytest.raises(TargetError, match="refused"):
+            list(sync.items([{"name": "a.pt", "size": 1, "sha256": "0" * 64, "grows": False, "source": source}]))
+
+
 def test_links_and_devices_are_not_taken_for_files(tmp_path: Path) -> None:
     source, home = tmp_path / "there", tmp_path / "home" / "exp_a"
     source.mkdir()
@@ -258,7 +265,7 @@ def test_links_and_devices_are_not_taken_for_files(tmp_path: Path) -> None:
     (source / "large.pt").write_bytes(b"x" * 1000)
     staging = sync.Staging(tmp_path / "home", lambda text: None)
     arrivals = [
-        staging.arrival(str(source / name), home / name, Item(name=name, size=5, sha256="0" * 64, grows=False))
+        staging.arrival(str(source), home / name, Item(name=name, size=5, sha256="0" * 64, grows=False))
         for name in ("link.pt", "pipe.pt", "device.pt", "large.pt")
     ]
     staging.transfer(arrivals, None, "", "", lambda size: None)
@@ -267,7 +274,7 @@ def test_links_and_devices_are_not_taken_for_files(tmp_path: Path) -> None:
     staged = arrivals[0].staged
     staged.symlink_to("/etc/passwd")
     with pytest.raises(TargetError, match="no plain file"):
-        staging.arrival(arrivals[0].source, arrivals[0].place, arrivals[0].item)
+        staging.arrival(str(source), arrivals[0].place, arrivals[0].item)
     staging.close()
 
 

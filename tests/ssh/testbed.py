@@ -307,8 +307,10 @@ class Proxy:
         self.down_limit: int | None = None
         """Bytes from the host after which the line is cut, once."""
         self.refuse = False
-        self.frozen = threading.Event()
-        self.frozen.set()  # set: bytes flow
+        self.frozen, self.held = threading.Event(), threading.Event()
+        """Set: bytes flow, in both directions; from the host."""
+        self.frozen.set()
+        self.held.set()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -330,9 +332,11 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 self.frozen.wait()
+                if name == "down_limit":
+                    self.held.wait()
                 limit = getattr(self, name)
                 if limit is not None and passed + len(data) > limit:
-                    sink.sendall(data[: limit - passed])
+                    sink.sendall(data[: max(0, limit - passed)])
                     setattr(self, name, None)
                     break
                 passed += len(data)
@@ -351,6 +355,7 @@ class Proxy:
     def close(self) -> None:
         """Give up."""
         self.frozen.set()
+        self.held.set()
         self.cut()
         self._listener.close()
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from tests.train.support import VOCAB_SIZE, write_tokens
+from train.cross_entropy import IGNORED
 from train.data import Slicing, TrainingBatches, default_val_path, open_tokens, validation_batch, verify
 from train.errors import DataError
-from train.projections import IGNORED
 from train.seeds import draw_offsets, splitmix64, stream_seed
 
 

@@ -196,6 +196,22 @@ def test_a_rank_that_loses_its_peer_ends_and_says_so(tiny: TrainConfig, trainers
     assert outcome(tiny)["status"] == "error" and "another process" in outcome(tiny)["reason"]
 
 
+def test_metrics_on_a_full_disk_end_the_run_by_the_same_name(tiny: TrainConfig) -> None:
+    run_folder(tiny).mkdir()
+    os.symlink("/dev/full", run_folder(tiny) / "metrics.jsonl")
+    assert train_here(tiny) == 1
+    assert (outcome(tiny)["status"], outcome(tiny)["reason"]) == ("error", "disk full")
+
+
+def test_a_run_directory_that_cannot_be_made_is_one_line(
+    tiny: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert train_here(replace(tiny, out_dir=str(tmp_path / "file" / "run"))) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "can't write to" in line and "Not a directory" in line
+
+
 def test_missing_data_are_one_line_on_standard_error(tiny: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_here(replace(tiny, data_path="/nowhere/train.bin")) == 1
     printed = capsys.readouterr()

@@ -14,13 +14,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.train.support import TINY
-from train import estimate, projections
+from train import cross_entropy, estimate
+from train import linear as linear_module
 from train.config import TrainConfig
+from train.cross_entropy import linear_cross_entropy, token_losses
 from train.flops import flops_per_token
 from train.initialization import orthogonality_error
+from train.linear import linear, project_qkv
 from train.model import Transformer, padded_vocab_size
 from train.optimizer import build_optimizer, trainable_parameters
-from train.projections import linear_cross_entropy, project_qkv, token_losses
 
 REFERENCE = TrainConfig(model_type="oelm", freeze_qk=True)
 SMALL = replace(TINY, dropout=0.0)
@@ -127,6 +129,21 @@ def test_loss_and_gradients_equal_a_plain_implementation(arm: str) -> None:
         assert torch.allclose(gradient, expected[name], rtol=1e-4, atol=1e-7), name
 
 
+@pytest.mark.parametrize("onednn", [False, True])
+def test_a_linear_layer_is_the_same_by_either_library(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if onednn and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this PyTorch has no oneDNN")
+    monkeypatch.setattr(linear_module, "_has_onednn", lambda: onednn)
+    source = torch.Generator().manual_seed(3)
+    x, weight, bias = (torch.randn(*shape, generator=source) for shape in ((2, 5, 8), (12, 8), (12,)))
+    upstream = torch.randn(2, 5, 12, generator=source)
+    inputs = [tensor.requires_grad_() for tensor in (x, weight, bias)]
+    wanted = torch.autograd.grad(F.linear(*inputs), inputs, upstream)
+    assert torch.allclose(linear(*inputs), F.linear(*inputs), atol=1e-6)
+    for gradient, plain in zip(torch.autograd.grad(linear(*inputs), inputs, upstream), wanted, strict=True):
+        assert torch.allclose(gradient, plain, atol=1e-5)
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_the_gradient_to_the_input_passes_through_q_and_k_frozen_or_not(frozen: bool) -> None:
     source = torch.Generator().manual_seed(1)
@@ -146,7 +163,7 @@ def test_the_gradient_to_the_input_passes_through_q_and_k_frozen_or_not(frozen: 
 def test_tiled_cross_entropy_equals_the_plain_one(
     vocab_size: int, tiles: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(projections, "_CPU_TILES", projections._Tiles(strip_elements=tiles[0], columns=tiles[1]))
+    monkeypatch.setattr(cross_entropy, "_CPU_TILES", cross_entropy._Tiles(strip_elements=tiles[0], columns=tiles[1]))
     source = torch.Generator().manual_seed(2)
     x = torch.randn(13, 8, generator=source).requires_grad_()
     weight = torch.randn(padded_vocab_size(vocab_size), 8, generator=source).requires_grad_()

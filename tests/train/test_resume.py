@@ -14,8 +14,10 @@ import pytest
 import torch
 
 from tests.train.support import ROOT, Trainers, clean_environment, free_port, metrics, outcome, train_here, wait_until
+from train import run
 from train.checkpoint import list_checkpoints, load_checkpoint
 from train.config import TrainConfig, to_flags
+from train.data import verify
 
 LONG = {"max_steps": 150, "save_interval": 7, "log_interval": 5, "val_interval": 40}
 
@@ -108,6 +110,21 @@ def test_sigterm_leaves_a_checkpoint_of_that_step_and_the_run_goes_on_exactly(
     assert_same_end(config, whole)
 
 
+def test_a_signal_before_the_first_step_leaves_a_run_that_can_be_resumed(
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_then_be_stopped(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return verify(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "verify", read_then_be_stopped)
+        assert train_here(tiny) == 75
+    assert (outcome(tiny)["status"], outcome(tiny)["step"]) == ("resumable", 0)
+    assert list_checkpoints(str(tiny.out_dir)) == []
+    assert train_here(tiny) == 0
+
+
 def test_under_torchrun_sigterm_to_the_launcher_is_a_checkpoint_on_all_ranks(tiny: TrainConfig) -> None:
     config = replace(tiny, **{**LONG, "max_steps": 100_000, "save_interval": 100_000, "val_interval": 100_000})
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
@@ -138,7 +155,7 @@ def test_a_validation_cut_short_by_sigterm_takes_place_after_the_restart(
 ) -> None:
     # One window a turn over a long file: the last validation takes seconds, and the signal comes within it.
     long_file = tmp_path / "val.bin"
-    long_file.write_bytes((data.parent / "val.bin").read_bytes() * 40)
+    long_file.write_bytes((data.parent / "val.bin").read_bytes() * 15)
     config = replace(tiny, batch_size=1, max_steps=6, log_interval=1, val_interval=100, val_data_path=str(long_file))
     whole = replace(config, out_dir=str(tmp_path / "whole"))
     assert train_here(whole) == 0

@@ -1,7 +1,6 @@
-"""Owns the two products that autograd would make dearer than they are: the packed QKV projection and the output head
-with its loss. It leaves to ``model`` where they stand and what their weights mean.
+"""Owns the output head and its loss, tile by tile: the dearest product of the network, and its memory peak.
 
-Shapes: N tokens, D d_model, V vocabulary, P padded vocabulary (P >= V).
+It leaves to ``model`` what is projected. Shapes: N tokens, D d_model, V vocabulary, P padded vocabulary (P >= V).
 """
 
 from __future__ import annotations
@@ -10,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from .linear import autocast, product
 
 IGNORED = -1
 """A target with this value adds nothing to the loss."""
@@ -29,37 +29,7 @@ class _Tiles:
 
 
 _CPU_TILES = _Tiles(strip_elements=1 << 24, columns=4096)
-_GPU_TILES = _Tiles(strip_elements=1 << 27, columns=1 << 16)  # a GPU would rather have few large products
-
-
-class _FrozenQKProjection(torch.autograd.Function):
-    """``x @ [Wqk; Wv]^T`` as one product forwards; backwards the product for Wqk's gradient does not take place.
-
-    The gradient to x passes through Wqk all the same: freezing a weight doesn't stop what flows through it.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, qk: Tensor, v: Tensor) -> Tensor:
-        """x [..., D], qk [2D, D], v [D, D] -> [..., 3D]."""
-        packed = torch.cat((qk, v))
-        ctx.save_for_backward(x, packed)
-        return F.linear(x, packed)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tuple[Optional[Tensor], ...]:
-        x, packed = ctx.saved_tensors
-        grad = grads[0]
-        d = packed.shape[1]
-        grad_x = grad @ packed if ctx.needs_input_grad[0] else None
-        grad_v = grad[..., 2 * d :].reshape(-1, d).t() @ x.reshape(-1, d) if ctx.needs_input_grad[2] else None
-        return grad_x, None, grad_v
-
-
-def project_qkv(x: Tensor, qk: Tensor, v: Tensor) -> Tensor:
-    """Project x [..., D] with qk [2D, D] and v [D, D] to [..., 3D] in one product, frozen or not."""
-    if qk.requires_grad:
-        return F.linear(x, torch.cat((qk, v)))
-    return _FrozenQKProjection.apply(*_autocast(x, qk, v))  # type: ignore[no-any-return,no-untyped-call]
+_GPU_TILES = _Tiles(strip_elements=1 << 26, columns=1 << 16)  # a GPU would rather have few large products
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -77,7 +47,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         """x [N, D], weight [P, D], targets [N] -> scale * mean cross-entropy, a scalar in fp32."""
         want_x, want_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         scale = scale / max(1, targets.numel())
-        x_low, weight_low = _autocast(x, weight)
+        x_low, weight_low = autocast(x, weight)
         grad_x = torch.empty_like(x) if want_x else None
         grad_weight = torch.zeros_like(weight) if want_weight else None
         loss = x.new_zeros((), dtype=torch.float32)
@@ -94,7 +64,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for number, (columns, tile) in enumerate(tiles):
                 factor = factors[:, number : number + 1]
                 if grad_x is not None:
-                    grad_x[rows].addcmul_(tile @ weight_low[columns], factor.to(grad_x.dtype))
+                    grad_x[rows].addcmul_(product(tile, weight_low[columns].t()), factor.to(grad_x.dtype))
                 if grad_weight is not None:
                     _add_product(grad_weight[columns], tile.t(), (strip * factor).to(tile.dtype))
             if grad_weight is not None:
@@ -124,7 +94,7 @@ def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor, vocab_size:
 @torch.no_grad()
 def token_losses(x: Tensor, weight: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
     """Return the cross-entropy (nats) of every token [N] in fp32, zero where the target is ``IGNORED``."""
-    x_low, weight_low = _autocast(x, weight)
+    x_low, weight_low = autocast(x, weight)
     losses = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
     for rows in _strips(x.shape[0], vocab_size, x.device):
         _, lses = _softmax_tiles(x_low[rows], weight_low, vocab_size, keep=False)
@@ -192,20 +162,3 @@ def _strips(num_rows: int, vocab_size: int, device: torch.device) -> List[slice]
     count = -(-num_rows * vocab_size // budget)
     size = -(-num_rows // max(1, count))
     return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, max(1, size))]
-
-
-def _autocast(*tensors: Tensor) -> Tuple[Tensor, ...]:
-    """Cast as autocast would for a matrix product; custom functions and in-place code are not cast for us."""
-    dtype = _autocast_dtype(tensors[0].device.type)
-    return tensors if dtype is None else tuple(t.to(dtype) for t in tensors)
-
-
-def _autocast_dtype(device: str) -> Optional[torch.dtype]:
-    """Return the type that autocast now gives to matrix products on a kind of device; None outside of autocast."""
-    if device not in ("cpu", "cuda"):
-        return None
-    if hasattr(torch, "get_autocast_dtype"):  # from PyTorch 2.4
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    if device == "cuda":
-        return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
-    return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None

@@ -1,0 +1,27 @@
+"""Owns the states of a run; a module of its own because a status needs no more of spec than this, and everybody waits
+for it.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class State(str, enum.Enum):
+    """Where a run stands (docs/architecture.md, states)."""
+
+    PLANNED = "PLANNED"
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def is_final(self) -> bool:
+        """True where nothing more happens unless somebody submits again."""
+        return self in (State.DONE, State.FAILED, State.CANCELLED)
+
+    def __str__(self) -> str:
+        return self.value

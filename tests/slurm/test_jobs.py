@@ -1,0 +1,209 @@
+"""Arrays, several nodes, dead nodes, limits of the site."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oelm_jobs.agent import rundir
+from tests.slurm.testbed import Testbed
+from tests.support import read, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def submit(oelm, project: Path, target, stand_in: str, cluster: Testbed) -> Any:
+    """Submit runs of the stand-in trainer: ``submit("--num-seeds", "4", steps=100, step_s=0.1, sbatch={…})``."""
+
+    def run(*arguments: str, steps: int = 12, step_s: float = 0.0, check: bool = True, **keys: Any) -> Any:
+        study = project / "jobs" / "tiny.toml"
+        study.write_text(study.read_text().replace("max_steps = 12", f"max_steps = {steps}"))
+        sbatch = keys.pop("sbatch", None)
+        target(sbatch, **{"python": stand_in, "setup": [f"export TRAINER_STEP_S={step_s}"], **keys})
+        return oelm("submit", "--study", "tiny", "--target", "cluster", "--mode", "parallel", *arguments, check=check)
+
+    return run
+
+
+def run_dir(project: Path, name: str = "gpt_base") -> Path:
+    return project / "models" / "checkpoints" / "tiny" / f"exp_{name}"
+
+
+def start_of(project: Path, name: str = "gpt_base") -> dict[str, Any]:
+    path = run_dir(project, name) / ".oelm" / "start.json"
+    wait_until(path.exists, "the start")
+    return read(path)
+
+
+# Arrays ---------------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_and_groups_are_one_array_with_a_limit_on_how_many_run(
+    submit, project: Path, cluster: Testbed, wait_for, states, oelm
+) -> None:
+    submit("--num-seeds", "3", steps=60, step_s=0.1, max_parallel=2)
+    wait_until(lambda: sum(row["state"] == "RUNNING" for row in states().values()) == 2, "two of them to run")
+    rows = states()
+    assert len(rows) == 9 and len({row["job"].partition("_")[0] for row in rows.values()}) == 1, "one sbatch"
+    queued = [name for name, row in rows.items() if row["state"] == "QUEUED"]
+    assert len(queued) == 7 and "JobArrayTaskLimit" in rows[queued[0]]["reason"]
+    running = [name for name, row in rows.items() if row["state"] == "RUNNING"]
+    cancelled = [running[0], queued[-1]]
+    assert oelm("cancel", "--yes", *cancelled).stdout == "".join(f"{name}: cancelled\n" for name in cancelled)
+    rows = states()
+    assert {rows[name]["state"] for name in cancelled} == {"CANCELLED"}
+    assert not [name for name, row in rows.items() if row["state"] == "CANCELLED" and name not in cancelled]
+    others = [name for name in rows if name not in cancelled]
+    wait_until(lambda: all(states()[name]["state"] == "DONE" for name in others), "the others", 120)
+    for name in others:
+        result = read(run_dir(project, name) / "experiment_result.json")
+        assert result["run"] == name and result["train"]["seed"] == result["seed"]
+
+
+def test_one_task_of_an_array_is_requeued_and_goes_on(
+    submit, project: Path, cluster: Testbed, wait_for
+) -> None:
+    submit("--groups", "gpt_base,oelm_freeze", steps=40, step_s=0.1)
+    wait_for("oelm_freeze", "RUNNING")
+    wait_until((run_dir(project, "oelm_freeze") / "heartbeat.json").exists, "a step")
+    job = start_of(project, "oelm_freeze")["job"]
+    cluster.run("scontrol", "requeue", job)
+    wait_for("oelm_freeze", "QUEUED")
+    wait_until(lambda: cluster.job(job).get("JobState") == "PENDING", "it to be pending")
+    cluster.release(job)
+    for name, number in (("oelm_freeze", 2), ("gpt_base", 1)):
+        wait_for(name, "DONE")
+        assert len(read(run_dir(project, name) / "experiment_result.json")["attempts"]) == number
+
+
+# Limits ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_limit_of_submitted_jobs_is_waited_for(submit, project: Path, cluster: Testbed, states) -> None:
+    cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=4")
+    try:
+        done = submit("--num-seeds", "3", steps=5, step_s=0.1)
+    finally:
+        cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
+    assert "takes no more jobs of yours for now" in done.stderr and "MaxSubmit" in done.stderr
+    assert done.stdout.count("submitted to cluster") == 9
+    wait_until(lambda: {row["state"] for row in states().values()} == {"DONE"}, "all of them", 120)
+
+
+def test_a_quota_that_a_run_can_never_meet_is_named_at_once(submit, project: Path, cluster: Testbed, wait_for) -> None:
+    cluster.run("sacctmgr", "-i", "modify", "qos", "normal", "set", "MaxTRESPerUser=gres/gpu=1")
+    try:
+        study = project / "jobs" / "tiny.toml"
+        study.write_text(study.read_text().replace('label = "Group A: GPT-Base", ', 'label = "A", gpus = 2, '))
+        submit("--group", "gpt_base")
+        row = wait_for("gpt_base", "QUEUED")
+        wait_until(lambda: "can't start" in wait_for("gpt_base", "QUEUED")["reason"], "the reason")
+        assert "you may have (QOSMaxGRESPerUser)" in wait_for("gpt_base", "QUEUED")["reason"], row
+    finally:
+        cluster.run("sacctmgr", "-i", "modify", "qos", "normal", "set", "MaxTRESPerUser=gres/gpu=-1")
+
+
+def test_a_partition_that_does_not_exist_is_refused_before_anything_is_queued(
+    submit, project: Path, cluster: Testbed, states
+) -> None:
+    done = submit("--group", "gpt_base", sbatch={"partition": "loww"}, check=False)
+    assert done.returncode in (2, 3) and "loww" in done.stderr and "low" in done.stderr
+    assert not cluster.run("squeue", "-h")
+
+
+# Nodes ----------------------------------------------------------------------------------------------------------------
+
+
+def test_two_nodes_train_together_and_equal_one(oelm, project: Path, cluster: Testbed, target, wait_for) -> None:
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace('label = "Group A: GPT-Base", ', 'label = "A", gpus = 2, '))
+    target({"nodes": 2})
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster", "--wait")
+    start = start_of(project)
+    assert start["nodes"] == ["n1", "n2"] and start["devices"] == ["n1/gpu:0", "n2/gpu:0"]
+    outcome = read(run_dir(project) / ".oelm" / "outcome.json")
+    assert outcome["world_size"] == 2
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "local", "--tag", "one", "--wait")
+    alone = read(run_dir(project, "gpt_base-one") / ".oelm" / "outcome.json")
+    assert outcome["final"]["val_loss"] == pytest.approx(alone["final"]["val_loss"], rel=1e-4)
+
+
+def test_a_rank_that_fails_on_the_other_node_ends_the_job_with_its_reason(
+    oelm, project: Path, cluster: Testbed, target, wait_for
+) -> None:
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(
+        study.read_text().replace('label = "Group A: GPT-Base", ', 'label = "A", gpus = 2, ')
+        .replace("max_steps = 12", "max_steps = 100000")
+    )
+    loop = project / "train" / "loop.py"
+    step = "        progress.step += 1\n"
+    assert loop.read_text().count(step) == 1
+    failing = "        if progress.step == 5 and __import__('os').environ['RANK'] == '1': raise ValueError('bad luck')\n"
+    loop.write_text(loop.read_text().replace(step, step + failing))
+    target({"nodes": 2})
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
+    row = wait_for("gpt_base", "FAILED")
+    assert "ValueError: bad luck" in row["reason"]
+    wait_until(lambda: not cluster.run("squeue", "-h"), "the job's end")
+
+
+def test_a_dead_node_gives_its_run_to_another_one(submit, project: Path, cluster: Testbed, wait_for) -> None:
+    submit("--group", "gpt_base", steps=100000, step_s=0.1, sbatch={"nodelist": "n2"})
+    wait_for("gpt_base", "RUNNING")
+    wait_until((run_dir(project) / "heartbeat.json").exists, "a step")
+    start = start_of(project)
+    cluster.kill("n2")
+    try:
+        cluster.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
+        wait_until(lambda: cluster.job(start["job"]).get("JobState") == "PENDING", "Slurm to give the node up", 60)
+        assert "SUPERVISOR" not in wait_for("gpt_base", "QUEUED")["reason"]
+        cluster.run("scontrol", "update", f"JobId={start['job']}", "ReqNodeList=n1")
+        cluster.release(start["job"])
+        wait_until(lambda: start_of(project).get("number") == 2, "the second attempt", 60)
+        wait_for("gpt_base", "RUNNING")
+        assert start_of(project)["nodes"] == ["n1"]
+        old = rundir.Identity.from_json(start)
+        assert old is not None
+        wait_until(lambda: not old.is_alive(), "the supervisor on the dead node to see that it lost its claim", 60)
+        kept = run_dir(project) / ".oelm" / "end.json"
+        assert not kept.exists(), "it wrote nothing any more"
+    finally:
+        cluster.start_node("n2")
+        cluster.run("scontrol", "update", "NodeName=n2", "State=RESUME", check=False)
+        wait_until(lambda: cluster.run("sinfo", "-h", "-n", "n2", "-o", "%T").split()[0] in ("idle", "mixed"), "n2", 60)
+
+
+def test_a_supervisor_that_lost_its_claim_ends_its_processes_and_writes_nothing(
+    project: Path, cluster: Testbed, tmp_path: Path
+) -> None:
+    """As on a node that was cut off: the file system is all that it shares with its successor."""
+    import json
+
+    folder = tmp_path / "exp_a"
+    record = {"scheduler": "slurm", "token": "t", "run": "a", "run_dir": str(folder), "world_size": 1, "fingerprint": "f"}
+    program = (
+        "import sys\nfrom oelm_jobs.agent import slurm_job\nslurm_job.SlurmJob.look_s = 0.2\n"
+        "from oelm_jobs.agent.supervise import main\nsys.exit(main(['--', sys.executable, '-c', 'import time; time.sleep(600)']))"
+    )
+    environment = {**os.environ, "SLURM_JOB_ID": "999", "SLURM_JOB_NAME": "a", "SLURMD_NODENAME": "n1"}
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, env=environment, stderr=subprocess.PIPE)
+    assert child.stdin is not None
+    child.stdin.write(json.dumps(record).encode())
+    child.stdin.close()
+    try:
+        wait_until((folder / ".oelm" / "start.json").exists, "the start")
+        mine = read(folder / ".oelm" / "slurm-claim.1")
+        (folder / ".oelm" / "slurm-claim.2").write_text(json.dumps({**mine, "restart": 1}))
+        assert child.wait(30) == 75
+        assert not rundir.processes_of(folder) and not (folder / ".oelm" / "end.json").exists()
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGKILL)

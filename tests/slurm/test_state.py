@@ -1,0 +1,254 @@
+"""What is said of a run agrees with Slurm and with the run's own records, whatever of the two can be asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oelm_jobs import workflow
+from oelm_jobs.agent import rundir, slurm_commands, slurm_reasons
+from oelm_jobs.agent.slurm_commands import Job
+from oelm_jobs.store import Store
+from tests.slurm.testbed import Testbed
+from tests.support import read, wait_until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def submit(oelm, project: Path, target, stand_in: str) -> Any:
+    """Submit runs of the stand-in trainer: ``submit("gpt_base", steps=100, step_s=0.1)``."""
+
+    def run(groups: str = "gpt_base", *arguments: str, steps: int = 12, step_s: float = 0.0, **keys: Any) -> None:
+        study = project / "jobs" / "tiny.toml"
+        study.write_text(study.read_text().replace("max_steps = 12", f"max_steps = {steps}"))
+        sbatch = keys.pop("sbatch", None)
+        target(sbatch, python=stand_in, setup=[f"export TRAINER_STEP_S={step_s}"], **keys)
+        oelm("submit", "--study", "tiny", "--groups", groups, "--target", "cluster", "--mode", "parallel", *arguments)
+
+    return run
+
+
+def run_dir(project: Path, name: str = "gpt_base") -> Path:
+    return project / "models" / "checkpoints" / "tiny" / f"exp_{name}"
+
+
+def job_of(project: Path, name: str = "gpt_base") -> str:
+    start = run_dir(project, name) / ".oelm" / "start.json"
+    wait_until(start.exists, "the start")
+    return str(read(start)["job"])
+
+
+def end_without_a_word(project: Path, cluster: Testbed, name: str) -> None:
+    """Kill a run's supervisor and everything else of it, as nobody does who would leave a record."""
+    wait_until((run_dir(project, name) / "heartbeat.json").exists, "a step")
+    os.kill(int(read(run_dir(project, name) / ".oelm" / "start.json")["pid"]), signal.SIGKILL)
+    for identity in rundir.processes_of(run_dir(project, name)):
+        os.kill(identity.pid, signal.SIGKILL)
+    job = str(read(run_dir(project, name) / ".oelm" / "start.json")["job"])
+    wait_until(lambda: cluster.job(job).get("JobState") == "FAILED", "Slurm to notice")
+
+
+def nothing_in_the_queue(instead: Any) -> None:
+    """What squeue says once MinJobAge has passed."""
+    instead("squeue", "exit 0")
+
+
+def check_a_done_a_killed_and_a_cancelled_run(
+    submit: Any, project: Path, cluster: Testbed, wait_for: Any, look: Any
+) -> None:
+    """Let a run of each kind leave the queue; ``look`` says where they stand then."""
+    submit("gpt_base")
+    wait_for("gpt_base", "DONE")
+    submit("oelm_no_freeze,oelm_freeze", steps=1000, step_s=1.0)
+    end_without_a_word(project, cluster, "oelm_no_freeze")
+    wait_for("oelm_freeze", "RUNNING")
+    wait_until((run_dir(project, "oelm_freeze") / "heartbeat.json").exists, "a step")
+    cluster.run("scancel", job_of(project, "oelm_freeze"))
+    wait_until(lambda: not cluster.run("squeue", "-h"), "both to end")
+    rows = look()
+    assert rows["gpt_base"]["state"] == "DONE"
+    assert rows["oelm_no_freeze"]["state"] == "FAILED"
+    assert rows["oelm_no_freeze"]["reason"].startswith("its job ended without an end record")
+    assert (rows["oelm_freeze"]["state"], rows["oelm_freeze"]["reason"]) == ("CANCELLED", "cancelled by scancel")
+
+
+# What left the queue --------------------------------------------------------------------------------------------------
+
+
+def test_what_left_the_queue_is_known_by_its_record_and_else_by_accounting(
+    submit, project: Path, cluster: Testbed, wait_for, states, instead
+) -> None:
+    def look() -> Any:
+        nothing_in_the_queue(instead)
+        return states()
+
+    check_a_done_a_killed_and_a_cancelled_run(submit, project, cluster, wait_for, look)
+
+
+def test_without_accounting_queue_and_records_are_enough(
+    submit, project: Path, new_cluster, wait_for, states, instead
+) -> None:
+    def look() -> Any:
+        nothing_in_the_queue(instead)
+        return states()
+
+    check_a_done_a_killed_and_a_cancelled_run(submit, project, new_cluster(accounting=False), wait_for, look)
+
+
+def test_a_job_that_slurm_has_forgotten_and_whose_id_another_one_has_is_still_told(
+    submit, project: Path, new_cluster, wait_for, states
+) -> None:
+    cluster = new_cluster(max_job_id=5, min_job_age=2)
+
+    def look() -> Any:
+        forgotten = lambda: "Invalid job id" in cluster.call("scontrol", "show", "job", "1").stderr  # noqa: E731
+        wait_until(forgotten, "slurmctld to forget its old jobs", 150)
+        ids = {cluster.run("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "sleep 600").strip() for _ in range(3)}
+        assert ids & {"1", "2", "3"}, "an id is used again"
+        others.extend(ids)
+        return states()
+
+    others: list[str] = []
+    check_a_done_a_killed_and_a_cancelled_run(submit, project, cluster, wait_for, look)
+    with Store() as store:
+        answers = workflow.cancel(store, project, store.runs(project))
+    assert set(answers.values()) == {"not running"}
+    assert all(cluster.job(job)["JobState"] in ("RUNNING", "PENDING") for job in others), "nobody else's job is hurt"
+    submit("oelm_no_freeze", steps=1000)
+    wait_for("oelm_no_freeze", "DONE")
+
+
+def test_a_pending_run_that_somebody_cancelled_is_cancelled(
+    submit, project: Path, cluster: Testbed, wait_for, states, instead
+) -> None:
+    submit("gpt_base", sbatch={"begin": "now+1hour"})
+    row = states()["gpt_base"]
+    assert row["state"] == "QUEUED" and "start time" in row["reason"] and row["starts_at"] > time.time() + 3000
+    cluster.run("scancel", row["job"])
+    assert wait_for("gpt_base", "CANCELLED")["reason"] == "cancelled before it started"
+    nothing_in_the_queue(instead)
+    assert states()["gpt_base"]["state"] == "CANCELLED"
+
+
+def test_a_hung_slurmdbd_leaves_what_it_alone_would_know_unknown_and_keeps_nobody_waiting(
+    submit, project: Path, cluster: Testbed, wait_for, states, instead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit("gpt_base")
+    wait_for("gpt_base", "DONE")
+    submit("oelm_freeze", steps=1000, step_s=1.0)
+    wait_for("oelm_freeze", "RUNNING")
+    end_without_a_word(project, cluster, "oelm_freeze")
+    nothing_in_the_queue(instead)
+    monkeypatch.setattr(slurm_commands, "ACCOUNT_TIMEOUT_S", 2.0)
+    calls = project / "calls"
+    instead("sacct", f'echo x >> {calls}; exec $real "$@"')
+    cluster.signal("slurmdbd", signal.SIGSTOP)
+    try:
+        for _ in range(2):
+            rows = states()
+            assert rows["gpt_base"]["state"] == "DONE", "its record says so"
+            assert rows["oelm_freeze"]["state"] == "UNKNOWN"
+            assert "accounting does not answer" in rows["oelm_freeze"]["reason"]
+        assert len(calls.read_text().split()) == 1, "the second look does not wait for it again"
+    finally:
+        cluster.signal("slurmdbd", signal.SIGCONT)
+    monkeypatch.setattr(slurm_commands, "ACCOUNT_PAUSE_S", 0.0)
+    assert wait_for("oelm_freeze", "FAILED")["reason"].startswith("its job ended without an end record")
+
+
+# What is in it --------------------------------------------------------------------------------------------------------
+
+
+def test_a_suspended_job_runs_and_says_so(submit, project: Path, cluster: Testbed, wait_for, states) -> None:
+    submit("gpt_base", steps=1000, step_s=0.5)
+    wait_for("gpt_base", "RUNNING")
+    job = job_of(project)
+    cluster.run("scontrol", "suspend", job)
+    wait_until(lambda: states()["gpt_base"]["reason"] == "suspended", "it to be suspended")
+    assert states()["gpt_base"]["state"] == "RUNNING"
+    cluster.run("scontrol", "resume", job)
+    wait_until(lambda: states()["gpt_base"]["reason"] == "", "it to go on")
+
+
+def test_a_set_up_that_fails_ends_the_run_with_its_own_words(
+    oelm, submit, project: Path, cluster: Testbed, wait_for, target
+) -> None:
+    target(setup=["echo 'no such module: torch' >&2; false"])
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
+    row = wait_for("gpt_base", "FAILED")
+    assert row["reason"].startswith("ended before training started: set-up failed")
+    assert "no such module: torch" in oelm("logs", "--supervisor", "gpt_base").stdout
+
+
+def test_commands_that_ask_at_once_share_one_squeue(submit, project: Path, cluster: Testbed, wait_for, instead) -> None:
+    submit("gpt_base", steps=1000, step_s=1.0, poll_s=30)
+    calls = project / "calls"
+    instead("squeue", f'echo x >> {calls}; exec $real "$@"')
+    slurm_commands.forget_queue()
+    found: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(len(slurm_commands.my_queue(30.0)[1]))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 1 and len(found) == 8
+    assert calls.read_text().count("x") == 1
+
+
+# Reading what Slurm prints --------------------------------------------------------------------------------------------
+
+
+def test_squeue_is_read_whatever_a_name_holds() -> None:
+    text = (
+        "Welcome to the cluster!\n"
+        "12|N/A|12|RUNNING|1795495168|1795495160|n1|low|None|a|b c.oelm-1.0\n"
+        "13|4|17|PENDING|N/A|1795495160||low|Resources|tiny.oelm-2.0\n"
+    )
+    first, second = slurm_commands.read_queue(text)
+    assert (first.id, first.task, first.name, first.reason) == ("12", None, "a|b c.oelm-1.0", "")
+    assert (second.id, second.raw_id, second.task, second.starts_at) == ("13_4", "17", 4, 0.0)
+
+
+def test_sacct_is_read_with_steps_left_out_and_ranges_spelled_out() -> None:
+    text = (
+        "12|12|CANCELLED by 0|0:15|1795495160|1795495161|1795495190|n1|x.oelm-1.0\n"
+        "12.batch|12.batch|CANCELLED|0:15|1795495160|1795495161|1795495190|n1|batch\n"
+        "13_[2-4%2]|13|PENDING|0:0|1795495160|Unknown|Unknown|None assigned|y.oelm-1.1\n"
+    )
+    rows = slurm_commands.read_accounts(text)
+    assert [(row.id, row.state) for row in rows] == [
+        ("12", "CANCELLED"), ("13_2", "PENDING"), ("13_3", "PENDING"), ("13_4", "PENDING"),
+    ]  # fmt: skip
+    assert slurm_commands.tasks("[1,3,5-9:2%4]") == [1, 3, 5, 7, 9]
+
+
+@pytest.mark.parametrize(
+    ("reason", "any_running", "never"),
+    [
+        ("QOSMaxGRESPerUser", False, True),
+        ("QOSMaxGRESPerUser", True, False),
+        ("QOSMaxGRESPerJob", True, True),
+        ("AssocMaxWallDurationPerJobLimit", True, True),
+        ("QOSMinGRES", True, True),
+        ("PartitionTimeLimit", True, True),
+        ("BadConstraints", True, True),
+        ("QOSMaxJobsPerUserLimit", True, False),
+        ("AssocGrpGRES", False, False),
+        ("Priority", False, False),
+        ("Resources", False, False),
+        ("JobArrayTaskLimit", False, False),
+    ],
+)
+def test_reasons_that_no_waiting_clears_are_told_from_the_others(reason: str, any_running: bool, never: bool) -> None:
+    assert bool(slurm_reasons.can_never_start(reason, any_running)) == never
+    job = Job(id="1", raw_id="1", task=None, name="n", state="PENDING", reason=reason)
+    assert slurm_reasons.explain(job, any_running).startswith("can't start") == never
