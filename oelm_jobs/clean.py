@@ -16,7 +16,7 @@ from .agent import result, rundir
 from .connections import connect
 from .errors import TargetError
 from .fetch import home_of
-from .state import State
+from .spec import State
 from .store import StoredRun
 from .sync import record, write_record
 from .targets import load_target

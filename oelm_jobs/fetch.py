@@ -18,7 +18,7 @@ from . import sync
 from .agent import rundir
 from .connections import Connection, connect
 from .errors import NotReached, OelmError, TargetError
-from .state import State
+from .spec import State
 from .store import StoredRun
 from .study import load_study, run_directory
 from .sync import Arrival, Item, Staging

@@ -18,7 +18,7 @@ from .agent import rundir
 from .connections import connect
 from .errors import TargetError
 from .schedulers import scheduler
-from .state import State
+from .spec import State
 from .store import ACCEPTED, REFUSED, Store, StoredRun
 
 if TYPE_CHECKING:

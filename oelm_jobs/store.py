@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import StoreError
 from .folders import state_folder
-from .state import State
+from .spec import State
 
 if TYPE_CHECKING:
     from .spec import Run

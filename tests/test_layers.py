@@ -38,7 +38,7 @@ ROWS = [
     ],
     ["sbatch", "rsync"],
     ["spec", "tomlfile", "language", "train", "text"],
-    ["errors", "agent", "atomic", "state", "folders"],
+    ["errors", "agent", "atomic", "folders"],
 ]
 """From the top; a module may import what lies below it, and its own package."""
 SIDEWAYS = {

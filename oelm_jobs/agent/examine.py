@@ -119,13 +119,15 @@ def _quota() -> List[str]:
 
 def _trial(setup: List[str], python: str, code: str) -> Dict[str, Any]:
     """Ask the target's interpreter, after the target's set-up, whether it could train."""
-    script = 'if ! {\n:\n%s\n} >&2; then echo \'set-up failed\' >&2; exit 78; fi\ncd -- "$2" && exec "$0" -c "$1"\n' % (
-        "\n".join(setup)
+    # Read from stdin, not with -c: that would source ~/.bashrc here (Debian's bash below sshd), and not for a run.
+    script = (
+        "if ! {\n:\n%s\n} >&2 </dev/null; then echo 'set-up failed' >&2; exit 78; fi\n"
+        'cd -- "$3" && exec "$1" -c "$2" </dev/null\n' % "\n".join(setup)
     )
     try:
         done = subprocess.run(
-            ["bash", "-c", script, python, TRIAL, code],
-            stdin=subprocess.DEVNULL,
+            ["bash", "-s", python, TRIAL, code],
+            input=script.encode("utf-8", "surrogateescape"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             timeout=180,

@@ -30,7 +30,7 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
     queue = _queue()
     answer["runs"] = {run_dir: state(run_dir, queue) for run_dir in request["run_dirs"]}
     if request.get("root"):
-        answer.update(lease.table(), disk_free=rundir.disk_free(request["root"]))
+        answer.update(lease.table(), disk_free=rundir.disk_free(os.path.expanduser(request["root"])))
     return answer
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..state import State
+from ..spec import State
 from .common import command, narrate, project
 
 if TYPE_CHECKING:

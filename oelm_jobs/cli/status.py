@@ -68,7 +68,7 @@ def main(
 
 def _states(values: tuple[str, ...]) -> set[str]:
     from ..errors import UsageError, valid_choices
-    from ..state import State
+    from ..spec import State
     from .common import split_names
 
     wanted = {value.upper() for value in split_names(values)}

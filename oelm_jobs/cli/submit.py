@@ -183,7 +183,7 @@ def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool) ->
 
 def _wait(plan: Plan, store: Any, *, as_json: bool) -> None:
     from ..observe import View, refresh
-    from ..state import State
+    from ..spec import State
     from . import view
 
     names = [run.name for run in plan.runs]

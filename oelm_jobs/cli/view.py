@@ -16,7 +16,7 @@ from .. import table
 from ..agent.rundir import finite
 from ..language import tr
 from ..observe import View
-from ..state import State
+from ..spec import State
 from ..store import StoredRun
 
 HEADERS = ("run", "state", "step", "loss", "val ppl", "tokens/s", "ETA", "note")

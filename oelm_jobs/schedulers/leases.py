@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from ..connections import Connection
+from ..connections import Connection, unreached
 from ..errors import TargetError
 from . import Answer, Job, silent
 
@@ -43,8 +44,10 @@ class LeaseScheduler:
 
     def poll(self, runs: Mapping[str, str], *, host: bool = False) -> Mapping[str, Any]:
         """Probe the host once for all runs."""
-        there = self._connection.resolved if host else None
-        root = there.checkpoint_root or there.root if there else ""
+        target = self._connection.target
+        # Below ~ where it is relative: what the agent there understands must not cost a round trip to find out.
+        there = unreached(target, Path("/")) if target.host else self._connection.resolved
+        root = (there.checkpoint_root or there.root) if host else ""
         return self._connection.call("probe", {"run_dirs": list(runs), "root": root})
 
     def archive(self, run_dirs: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ bit as without any of it.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 

@@ -1,8 +1,4 @@
-"""Owns the frozen data that the modules pass to each other; leaves reading, deciding and storing to them.
-
-The words are those of docs/architecture.md: a study has groups and seeds, a group times a seed is a run, a run lives
-on one target.
-"""
+"""Owns the frozen data of studies and their runs."""
 
 from __future__ import annotations
 
@@ -10,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from .state import State as State
 
 SPEED_TRIAL = "speed_trial"
 """Name (and group) of a study's speed trial, which is a run like any other but trains nothing."""
@@ -134,62 +128,6 @@ class Study:
     def declared(self) -> dict[str, str]:
         """Keys that may differ over groups, with the reason: declared unequal, or tuned for each group."""
         return {**dict.fromkeys(self.tuned, "tuned for each group with equal budgets"), **self.unequal}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slurm:
-    """What a target says of its Slurm."""
-
-    sbatch: Mapping[str, str | None] = field(default_factory=dict)
-    """Long options of sbatch, word for word, in the file's order; None for a switch."""
-    login_shell: bool = False
-    """Whether scripts run in a login shell, which is where clusters make ``module`` known."""
-    requeue: bool = True
-    """Whether a run that was preempted or reached its time limit starts again by itself."""
-    warning_s: int = 120
-    """So long before its time limit a run is told to write a checkpoint; 0 for never."""
-    max_timeouts: int = 100
-    """How often one job may start again after its time limit."""
-    max_parallel: int = 0
-    """Most runs of an array at a time; 0 for as many as the cluster gives."""
-    poll_s: float = 30.0
-    """How old the queue that commands share may be."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A place to run: a connection and a scheduler."""
-
-    name: str
-    """Its table's name in a targets file."""
-    kind: str
-    """``local``, ``ssh`` or ``slurm``."""
-    root: str
-    """Where runs, snapshots and agents lie there; the project's own folder where empty (local only)."""
-    python: str
-    """The interpreter that runs supervisor and trainer; the client's own where empty (local only)."""
-    setup: tuple[str, ...] = ()
-    """Shell lines before anything runs (activate an environment, load modules)."""
-    data: Mapping[str, str] = field(default_factory=dict)
-    """Folder in the project to folder on the target."""
-    env: tuple[str, ...] = ()
-    """Names of environment variables that are passed on."""
-    host: str = ""
-    """Alias of ~/.ssh/config or host name; empty means this machine."""
-    user: str = ""
-    """Login name there; what ~/.ssh/config says where empty."""
-    port: int = 0
-    """Port of its SSH server; what ~/.ssh/config says where 0."""
-    connection: str = "fabric"
-    """How it is reached: ``fabric``, or ``openssh`` (one login for all commands, which second factors need)."""
-    checkpoint_root: str = ""
-    """Folder of the run directories; ``<root>/models/checkpoints`` where empty."""
-    gpus_per_run: int = 0
-    """A quota: every run takes so many GPUs, whatever its group says, with the same global batch; 0 for none."""
-    template: str = ""
-    """Name of the template of its scripts in the project's ``templates/``; the kind's own where empty."""
-    slurm: Slurm | None = None
-    """Where Slurm decides when runs start."""
 
 
 @dataclass(frozen=True, kw_only=True)

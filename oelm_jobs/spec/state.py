@@ -1,6 +1,4 @@
-"""Owns the states of a run; a module of its own because a status needs no more of spec than this, and everybody waits
-for it.
-"""
+"""Owns the states of a run."""
 
 from __future__ import annotations
 

@@ -1,0 +1,64 @@
+"""Owns the frozen data that the modules pass to each other; leaves reading, deciding and storing to them.
+
+The words are those of docs/architecture.md: a study has groups and seeds, a group times a seed is a run, a run lives on
+one target. What a name needs is imported when the name is used first: making a dozen dataclasses takes longer than
+asking fifty runs where they stand, and a status needs two of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .state import State
+    from .study import (
+        METRICS,
+        RELATIONS,
+        SPEED_TRIAL,
+        TRAIN_PREFIX,
+        Group,
+        Hypothesis,
+        Run,
+        SpeedTrial,
+        Study,
+    )
+    from .target import Slurm, Target
+
+_HOMES = {
+    "state": ("State",),
+    "target": ("Slurm", "Target"),
+    "study": (
+        "Group",
+        "Hypothesis",
+        "METRICS",
+        "RELATIONS",
+        "Run",
+        "SPEED_TRIAL",
+        "SpeedTrial",
+        "Study",
+        "TRAIN_PREFIX",
+    ),
+}
+
+__all__ = [
+    "METRICS",
+    "RELATIONS",
+    "SPEED_TRIAL",
+    "TRAIN_PREFIX",
+    "Group",
+    "Hypothesis",
+    "Run",
+    "Slurm",
+    "SpeedTrial",
+    "State",
+    "Study",
+    "Target",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,62 @@
+"""Owns the frozen data of targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm:
+    """What a target says of its Slurm."""
+
+    sbatch: Mapping[str, str | None] = field(default_factory=dict)
+    """Long options of sbatch, word for word, in the file's order; None for a switch."""
+    login_shell: bool = False
+    """Whether scripts run in a login shell, which is where clusters make ``module`` known."""
+    requeue: bool = True
+    """Whether a run that was preempted or reached its time limit starts again by itself."""
+    warning_s: int = 120
+    """So long before its time limit a run is told to write a checkpoint; 0 for never."""
+    max_timeouts: int = 100
+    """How often one job may start again after its time limit."""
+    max_parallel: int = 0
+    """Most runs of an array at a time; 0 for as many as the cluster gives."""
+    poll_s: float = 30.0
+    """How old the queue that commands share may be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A place to run: a connection and a scheduler."""
+
+    name: str
+    """Its table's name in a targets file."""
+    kind: str
+    """``local``, ``ssh`` or ``slurm``."""
+    root: str
+    """Where runs, snapshots and agents lie there; the project's own folder where empty (local only)."""
+    python: str
+    """The interpreter that runs supervisor and trainer; the client's own where empty (local only)."""
+    setup: tuple[str, ...] = ()
+    """Shell lines before anything runs (activate an environment, load modules)."""
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Folder in the project to folder on the target."""
+    env: tuple[str, ...] = ()
+    """Names of environment variables that are passed on."""
+    host: str = ""
+    """Alias of ~/.ssh/config or host name; empty means this machine."""
+    user: str = ""
+    """Login name there; what ~/.ssh/config says where empty."""
+    port: int = 0
+    """Port of its SSH server; what ~/.ssh/config says where 0."""
+    connection: str = "fabric"
+    """How it is reached: ``fabric``, or ``openssh`` (one login for all commands, which second factors need)."""
+    checkpoint_root: str = ""
+    """Folder of the run directories; ``<root>/models/checkpoints`` where empty."""
+    gpus_per_run: int = 0
+    """A quota: every run takes so many GPUs, whatever its group says, with the same global batch; 0 for none."""
+    template: str = ""
+    """Name of the template of its scripts in the project's ``templates/``; the kind's own where empty."""
+    slurm: Slurm | None = None
+    """Where Slurm decides when runs start."""
