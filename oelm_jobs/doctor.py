@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import snapshot
+from . import site, snapshot
 from .agent import rundir
 from .connections import Place, connect, interpreter, unreached
 from .errors import OelmError
@@ -64,16 +64,21 @@ def examine(project: Path, target: Target) -> list[Finding]:
         "code": f"{code.folder}/{code.tree.hash}",
         "ports": ports,
         "files": sorted({path for pair in files.values() for path in pair}),
+        "slurm": target.slurm is not None,
     }
     begun = time.time()
     answer = connection.call("examine", request, trees=[code], timeout_s=1800)
     if target.host:
-        found += [_host(answer), *_clock(answer, begun), *_tools(answer), *_logout(answer, target)]
-    found += [_torch(answer, target), *_trainer(answer, target), _root(answer), *_locks(answer), *_quota(answer)]
-    found += _devices(answer)
+        found += [_host(answer), *_clock(answer, begun), *_tools(answer)]
+    found += [_torch(answer, target), *_trainer(answer, target), _root(answer), *_quota(answer)]
     for study in studies:
-        found += [_data(study, target, answer["data"], files[study.name]), _fit(study, answer)]
-        found += [*_memory(study, answer), _disk(study, answer), *_wandb(study, target, answer)]
+        found += [_data(study, target, answer["data"], files[study.name]), _disk(study, answer)]
+        found += _wandb(study, target, answer)
+    if target.slurm is not None:
+        return found + _cluster(answer, target, studies)
+    found += [*(_logout(answer, target) if target.host else []), *_locks(answer), *_devices(answer)]
+    for study in studies:
+        found += [_fit(study, answer), *_memory(study, answer)]
     return found + _ports(ports, answer["ports_taken"])
 
 
@@ -310,6 +315,23 @@ def _wandb(study: Study, target: Target, answer: Mapping[str, Any]) -> list[Find
         return [Finding(what=what, verdict=BAD, found="WANDB_MODE is online, nobody is logged in", mend="wandb login")]
     return [
         Finding(what=what, verdict=GOOD, found="online" if online else "offline; oelm-fetch brings its folders home")
+    ]
+
+
+def _cluster(answer: Mapping[str, Any], target: Target, studies: Sequence[Study]) -> list[Finding]:
+    """Say what the cluster makes of the target's options."""
+    if "site" not in answer:
+        mend = "is this the login node, and is Slurm up? Try squeue there"
+        return [Finding(what="slurm", verdict=BAD, found=str(answer["site_error"]), mend=mend)]
+    sizes = {target.gpus_per_run or group.world_size for study in studies for group in study.groups.values()}
+    return [
+        Finding(
+            what=remark.what,
+            verdict=BAD if remark.is_bad else WARNING if remark.is_odd else GOOD,
+            found=remark.found,
+            mend=remark.mend,
+        )
+        for remark in site.judge(target, answer["site"], sizes)
     ]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from . import data
+from . import data, site
 from .connections import Connection, connect
 from .errors import DataError, PreflightError
 from .plan import Plan
@@ -139,8 +139,12 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> 
         PreflightError: Too few devices, too little memory on them, or too little disk for the checkpoints.
     """
     devices = answer["devices"]
+    if plan.target.slurm is not None:
+        for remark in site.judge(plan.target, answer["site"], {run.world_size for run in runs}):
+            if remark.is_bad:
+                raise PreflightError(f"{plan.target.name}: {remark.found}; {NOTHING}", hint=remark.mend)
     for run in runs:
-        if plan.target.slurm is None:  # Slurm grants devices, and says what it never can
+        if plan.target.slurm is None:
             _check_devices(plan, run, devices)
         _check_memory(plan, run, devices)
     need = sum(estimate.checkpoint_disk_bytes(_config(run)) for run in runs)

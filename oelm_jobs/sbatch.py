@@ -113,11 +113,17 @@ def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem:
         stem: Beginning of that file's name.
 
     Raises:
-        ConfigurationError: The target's options ask for other GPUs than the runs have processes.
+        ConfigurationError: The target's options ask for other GPUs than the runs have processes, or Slurm can't keep
+            logs in that folder.
     """
     slurm = options_of(target)
     given = _filled(target, runs[0])
-    # The folder is named by chdir and the file relative to it: in a path, '%' can't be escaped on every version.
+    if "%" in folder or "\\" in folder:
+        # sbatch(1), filename pattern: both are expanded in the whole path, and '%%' is not on every version.
+        raise ConfigurationError(
+            f"target {target.name}: {folder} holds '%' or a backslash, which Slurm does not leave alone in names of logs",
+            hint="give the target another root",
+        )
     lines: dict[str, str | None] = {"job-name": name, "chdir": folder}
     lines["output"] = stem + ("_%a.log" if len(runs) > 1 else ".log")
     lines["open-mode"] = "append"

@@ -40,6 +40,8 @@ MIGRATIONS: list[str] = [
     );
     CREATE INDEX run_token ON run (token, run_dir);
     """,
+    # What a run was before its newest submission, so that a refused submission leaves it as it was.
+    "ALTER TABLE run ADD COLUMN previous TEXT NOT NULL DEFAULT ''",
 ]
 """Schema versions in order; ``PRAGMA user_version`` counts those applied. Only ever append."""
 
@@ -167,12 +169,14 @@ class Store:
                 if known is not None and not may_submit(known):
                     continue
                 taken.append(run)
+                previous = self._row(project, run.study, run.name)
                 self._db.execute(
                     """INSERT OR REPLACE INTO run (project, study, name, "group", label, seed, tag, target, run_dir,
-                    fingerprint,
-                       position, token, spec, state, queued_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                       fingerprint, position, token, spec, state, queued_at, previous)
+                       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
                     (str(project), run.study, run.name, run.group, run.label, run.seed, run.tag, target, run.run_dir,
-                     run.fingerprint, first + len(taken), token, json.dumps(record(run)), State.PLANNED, time.time()),
+                     run.fingerprint, first + len(taken), token, json.dumps(record(run)), State.PLANNED, time.time(),
+                     json.dumps({**previous, "previous": ""}) if previous else ""),
                 )  # fmt: skip
             if taken:
                 self._db.execute(
@@ -184,9 +188,21 @@ class Store:
     def answer(
         self, token: str, answer: str, *, states: Mapping[str, tuple[State, str]] | None = None, handle: str = ""
     ) -> None:
-        """Record what became of a submission, and the states (by run directory) that follow for its runs."""
+        """Record what became of a submission, and the states (by run directory) that follow for its runs.
+
+        Runs of a refused submission are again what they were before it, where they were something.
+        """
         with self._writing():
             self._db.execute("UPDATE submission SET answer = ?, handle = ? WHERE token = ?", (answer, handle, token))
+            if answer == REFUSED:
+                for (previous,) in self._db.execute("SELECT previous FROM run WHERE token = ?", (token,)).fetchall():
+                    values = json.loads(previous or "{}")
+                    if values:
+                        columns = ", ".join(f'"{column}"' for column in values)
+                        places = ", ".join("?" * len(values))
+                        self._db.execute(
+                            f"INSERT OR REPLACE INTO run ({columns}) VALUES ({places})", [*values.values()]
+                        )
             for run_dir, (state, reason) in (states or {}).items():
                 self._db.execute(
                     "UPDATE run SET state = ?, reason = ? WHERE token = ? AND run_dir = ?",
@@ -199,6 +215,11 @@ class Store:
         return self._db.execute(query, (str(project), INTENT, UNKNOWN)).fetchall()
 
     # Reading and observing --------------------------------------------------------------------------------------------
+
+    def _row(self, project: Path, study: str, name: str) -> dict[str, Any]:
+        query = "SELECT * FROM run WHERE project = ? AND study = ? AND name = ?"
+        row = self._db.execute(query, (str(project), study, name)).fetchone()
+        return dict(row) if row else {}
 
     def run(self, project: Path, study: str, name: str) -> StoredRun | None:
         """Return one run."""
@@ -245,6 +266,6 @@ class Store:
 
 def _stored(row: sqlite3.Row) -> StoredRun:
     values = dict(row)
-    del values["position"]
+    del values["position"], values["previous"]
     values.update(state=State(row["state"]), spec=json.loads(row["spec"]), progress=json.loads(row["progress"]))
     return StoredRun(**values)

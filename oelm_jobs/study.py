@@ -98,8 +98,8 @@ def read_study(path: Path) -> Study:
         if factor in DERIVED or trainer.FIELDS[factor].metadata["kind"] != "scientific":
             raise top.error("factors", "not a scientific key that groups can differ in", value=factor)
     seeds = top.take_list("seeds", int, (42,))
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise top.error("seeds", "give at least one seed, each once, none negative", value=list(seeds))
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**63:
+        raise top.error("seeds", "give at least one seed, each once, from 0 to 2^63 - 1", value=list(seeds))
     question = top.take("question", str, "")
     is_default = top.take("default", bool, False)
     max_retries = top.take("max_retries", int, 0)
@@ -158,6 +158,11 @@ def _check_name(section: tomlfile.Section, what: str, name: str, also_refused: s
 def _read_value(section: tomlfile.Section, key: str) -> Any:
     """Take a train key in the trainer's own type."""
     value = section.take_any(key)
+    wanted = trainer.FIELDS[key].metadata["type"]
+    if isinstance(value, str) is not (wanted is str) or (wanted is int and isinstance(value, float)):
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        if not (wanted is str and isinstance(value, bool)):  # compile = true is the trainer's to read
+            raise section.error(key, f"must be {names[wanted]}", value=value)
     try:
         return getattr(trainer.from_dict({key: value}), key)
     except trainer.ConfigError as error:
@@ -204,7 +209,7 @@ def _read_groups(
         group = Group(name=name, label=label, factors=values, gpus=gpus, port=port)
         micro_batch = group.world_size * int(train["gradient_accumulation_steps"])
         if global_batch < 1 or global_batch % micro_batch:
-            fitting = [n for n in range(1, global_batch + 1) if global_batch % n == 0]
+            fitting = [n for n in range(1, min(global_batch, 1024) + 1) if global_batch % n == 0]
             raise table.error(
                 "gpus",
                 f"global_batch = {global_batch} can't be divided over {group.world_size} processes"
@@ -279,6 +284,8 @@ def _read_hypotheses(section: tomlfile.Section, groups: Mapping[str, Group]) -> 
         if not 0.5 < level < 1:
             raise table.error("level", "valid: above 0.5 and below 1", value=level)
         margin = table.take("margin", float, 0.0)
+        if margin < 0:
+            raise table.error("margin", "must not be negative", value=margin)
         claim = table.take("claim", str, "")
         table.finish(spec.RELATIONS)
         found.append(
@@ -310,6 +317,16 @@ def _read_bounds(table: tomlfile.Section, relation: str) -> tuple[float, ...]:
 
 
 # Resolving ------------------------------------------------------------------------------------------------------------
+
+
+def with_settings(study: Study, overrides: Mapping[str, Any]) -> Study:
+    """Return the study as ``--set`` changes it.
+
+    Raises:
+        UsageError: A key doesn't exist or a value is off.
+    """
+    global_batch, train = _override(study, overrides)
+    return replace(study, global_batch=global_batch, train=train)
 
 
 def plan_runs(

@@ -4,6 +4,7 @@ meaning to its callers.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -75,6 +76,8 @@ class Section:
             value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise self.error(key, f"must be {_KINDS[kind]}", value=value)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.error(key, "must be finite", value=value)
         allowed = list(choices)
         if allowed and value not in allowed:
             raise self.error(key, valid_choices(str(value), allowed), value=value)

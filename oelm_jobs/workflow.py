@@ -80,8 +80,8 @@ class _Choice:
             return ""
         if known.target != run.target and known.state is State.DONE:
             return f"is done on target {known.target}"
-        if known.fingerprint != run.fingerprint:
-            changes = _changes(known, run)
+        changes = _changes(known, run)
+        if changes or (known.fingerprint and known.fingerprint != run.fingerprint):
             if (
                 self.how == EXTEND
                 and set(changes) == {"max_steps"}
@@ -184,18 +184,18 @@ def _send(
     """Put code and runs on the target and remember its answer."""
     connection = connect(plan.target, plan.project)
     try:
-        if choice.archived:
-            host.archive([run.run_dir for run in runs if run.run_dir in choice.archived])
         connection.keep_tree(snapshot.agent(), f"{plan.root}/{rundir.CONTROL}/agent")
         connection.keep_tree(code, f"{plan.root}/{rundir.CONTROL}/snapshots")
         jobs = render(plan, runs, token, code, connection, extended=choice.extended, max_array=max_array)
+        if choice.archived:  # last: what can fail before has not moved anything yet
+            host.archive([run.run_dir for run in runs if run.run_dir in choice.archived])
         answer = host.submit(jobs, token, say)
     except UnknownAnswer as error:
         store.answer(token, UNKNOWN)
         error.hint = error.hint or "whether it arrived is found out by: oelm-status"
         raise
     except BaseException as error:
-        # Nothing was accepted: the intent is taken back, so that the next submission may try.
+        # Nothing was accepted: the runs are again what they were, so that the next submission may try.
         if isinstance(error, Exception):
             refused = (State.FAILED, f"{NOT_SUBMITTED}: {error}")
             store.answer(token, REFUSED, states={run.run_dir: refused for run in runs})
@@ -271,7 +271,11 @@ def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> dict[str,
     for target in targets:
         try:
             connection = connect(target, project)
-            records = connection.call("find", {"root": connection.root}, timeout_s=600)["runs"]
+            resolved = connection.resolved
+            request = {"root": resolved.root, "checkpoint_root": resolved.checkpoint_root}
+            records = connection.call("find", request, timeout_s=600)["runs"]
+            if resolved.root != str(project):  # a shared root holds other projects' runs, too
+                records = [known for known in records if known.get("project") == str(project)]
         except TargetError as error:
             unreachable[target.name] = str(error)
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -147,3 +148,57 @@ def test_a_wait_that_is_interrupted_leaves_the_run_and_says_how_to_return(oelm, 
     )
     assert json.loads(oelm("status", "--json").stdout)["runs"][0]["state"] == "RUNNING"
     assert "cancelled" in oelm("cancel", "gpt_base").stdout
+
+
+def test_a_refused_submission_leaves_runs_as_they_were(oelm, project: Path) -> None:
+    oelm(*GPT, "--wait")
+    templates = project / "templates"
+    templates.mkdir()
+    (templates / "launch.sh.j2").write_text("{% broken")
+    for arguments in (["--rerun", "--yes"], ["--extend"]):
+        if "--extend" in arguments:
+            edit(project, "max_steps = 12", "max_steps = 16")
+        assert oelm(*GPT, *arguments, check=False).returncode == 2
+        assert json.loads(oelm("status", "--json").stdout)["runs"][0]["state"] == "DONE"
+        assert (run_dir(project) / "experiment_result.json").exists(), "nothing was archived"
+    (templates / "launch.sh.j2").unlink()
+    oelm(*GPT, "--extend", "--wait")
+    assert read(run_dir(project) / "experiment_result.json")["outcome"]["step"] == 16
+
+
+def test_the_printed_script_runs_all_its_runs_and_never_enters_another_configuration(oelm, project: Path) -> None:
+    script = oelm("submit", "--study", "tiny", "--groups", "gpt_base,oelm_freeze", "--dry-run", "--script").stdout
+    assert subprocess.run(["bash"], input=script, text=True, cwd=project, timeout=120).returncode == 0
+    for name in ("gpt_base", "oelm_freeze"):
+        assert read(run_dir(project, name) / "experiment_result.json")["status"] == "DONE"
+    oelm("status", "--rebuild")
+    edit(project, "d_ff = 32", "d_ff = 64")
+    other = oelm(*GPT, "--dry-run", "--script").stdout
+    done = subprocess.run(["bash"], input=other, text=True, cwd=project, timeout=120, capture_output=True)
+    assert done.returncode == 78 and "another configuration (differs in d_ff)" in done.stderr
+    assert read(run_dir(project) / "experiment_result.json")["status"] == "DONE"
+
+
+def test_other_data_by_set_are_checked_and_are_another_run(oelm, project: Path) -> None:
+    missing = oelm(*GPT, "--set", "data_path=data/nope/train.bin", "--tag", "d", check=False)
+    assert missing.returncode == 2 and "no such file; nothing was queued" in missing.stderr
+
+
+def test_a_broken_nvidia_smi_is_no_reason_to_train_on_the_cpu(
+    oelm, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'; exit 18\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    refused = oelm(*GPT, check=False)
+    assert refused.returncode != 0 and "Driver/library version mismatch" in refused.stderr, refused.stderr
+    assert "Driver/library version mismatch" in oelm("doctor", check=False).stdout
+
+
+def test_records_that_make_no_sense_are_one_runs_trouble(oelm, project: Path) -> None:
+    oelm(*GPT, "--wait")
+    (run_dir(project) / ".oelm" / "end.json").write_text('{"attempts": 3, "state": "BOGUS"}')
+    rows = json.loads(oelm("status", "--rebuild", "--json").stdout)["runs"]
+    assert rows[0]["state"] == "UNKNOWN" and "can't be understood" in rows[0]["reason"]

@@ -35,6 +35,7 @@ ROWS = [
         "data_maker",
         "corpus",
         "tokenizer",
+        "site",
     ],
     ["sbatch", "rsync"],
     ["spec", "tomlfile", "language", "train", "text"],

@@ -85,13 +85,22 @@ def prefers_onednn(x: Tensor) -> bool:
 
     There MKL, PyTorch's BLAS, reaches 80-90 % of oneDNN's speed. The operator is the one that torch.compile generates.
     """
-    return not is_compiling() and x.dtype == torch.float32 and x.device.type == "cpu" and _has_onednn()
+    if is_compiling() or x.dtype != torch.float32 or x.device.type != "cpu":
+        return False
+    return _has_onednn() and _autocast_dtype("cpu") is None
 
 
 @lru_cache(maxsize=1)
 def _has_onednn() -> bool:
-    built_in = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-    return built_in and "AMD" in cpu_name() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    """Tell whether the operator is there and does what it should: it is PyTorch's own and may change with versions."""
+    if "AMD" not in cpu_name():
+        return False
+    x, weight, bias = torch.ones(2, 3), torch.ones(4, 3), torch.ones(4)
+    try:
+        found = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    except Exception:  # absent, or with other arguments, as in PyTorch 2.0
+        return False
+    return bool(torch.equal(found, torch.full((2, 4), 4.0)))
 
 
 def is_compiling() -> bool:

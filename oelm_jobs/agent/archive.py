@@ -51,13 +51,14 @@ def find(request: Dict[str, Any]) -> Dict[str, Any]:
     """Return the records of all runs below a root, archived ones left out.
 
     Args:
-        request: ``root``.
+        request: ``root``; ``checkpoint_root``, where run directories lie elsewhere.
 
     Returns:
         ``runs``: records (run.json), each with ``run_dir`` where it lies now.
     """
     runs = []
-    for folder, folders, _ in os.walk(str(Path(request["root"]) / "models" / "checkpoints")):
+    top = request.get("checkpoint_root") or str(Path(request["root"]) / "models" / "checkpoints")
+    for folder, folders, _ in os.walk(top):
         record = rundir.read_json(rundir.control(folder, rundir.RUN))
         if record is not None:
             runs.append(dict(record, run_dir=folder))

@@ -29,7 +29,8 @@ def cancel(request: Dict[str, Any]) -> Dict[str, Any]:
     for run_dir in reversed(request["run_dirs"]):
         answers[run_dir] = "not running"
         if rundir.is_locked(rundir.control(run_dir, rundir.CLAIM)):
-            rundir.write_json(rundir.control(run_dir, rundir.CANCEL), {"by": "oelm-cancel", "time": time.time()})
+            with contextlib.suppress(OSError):  # on a full disk the signal alone has to do
+                rundir.write_json(rundir.control(run_dir, rundir.CANCEL), {"by": "oelm-cancel", "time": time.time()})
             if _signal_supervisor(run_dir, signal.SIGTERM):
                 waiting[run_dir] = time.monotonic() + PATIENCE_S
                 answers[run_dir] = "cancelled"

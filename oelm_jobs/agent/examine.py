@@ -34,14 +34,15 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
 
     Args:
         request: ``root``, ``checkpoint_root``, ``python``, ``setup`` and ``code`` (folder of the project's code) of
-            the target, ``ports`` that studies prefer, ``files`` (token files), ``variables`` (names that matter).
+            the target, ``ports`` that studies prefer, ``files`` (token files), ``variables`` (names that matter), ``slurm`` (whether
+            runs go to Slurm).
 
     Returns:
         ``agent_python``, ``host``, ``user``, ``time``, ``root``, ``lease_folder`` or ``lease_error``, ``devices`` and
         ``queue``, ``disk_free`` (bytes, where checkpoints go), ``writable`` and ``locks`` (errors, or empty),
         ``quota`` (its lines that are over), ``trial`` (what TRIAL said after the set-up, or ``error``), ``bash`` and
         ``rsync`` (paths, or empty), ``ends_processes`` (the host ends what a logout leaves), ``wandb_login``,
-        ``ports_taken``, ``data`` (as tokens.data answers).
+        ``ports_taken``, ``data`` (as tokens.data answers); ``site`` (slurm_site) or ``site_error``.
     """
     root = os.path.expanduser(request["root"])
     checkpoints = os.path.expanduser(request.get("checkpoint_root") or root)
@@ -66,6 +67,13 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
     files = {path: os.path.expanduser(path) for path in request.get("files") or []}
     rows = tokens.data({"root": root, "files": list(files.values()), "whole": True})["files"]
     answer["data"] = {path: rows[place] for path, place in files.items()}
+    if request.get("slurm"):
+        from . import slurm_commands, slurm_site
+
+        try:
+            answer["site"] = slurm_site.site()
+        except slurm_commands.SlurmError as error:
+            answer["site_error"] = str(error)
     return answer
 
 

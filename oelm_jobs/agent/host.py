@@ -28,6 +28,7 @@ class Host:
         self._say = say
         self._run_dir = Path(record["run_dir"])
         self._held = None  # type: Optional[lease.Lease]
+        self._port_lock = None  # type: Optional[int]
 
     def claim(self) -> None:
         """Use the descriptor of the launcher's claim if it handed one over, else take the claim."""
@@ -40,6 +41,8 @@ class Host:
         except OSError:
             pass
         handle = rundir.lock(path, patience_s=2.0)
+        with contextlib.suppress(FileNotFoundError):
+            rundir.control(self._run_dir, rundir.CANCEL).unlink()  # of an execution that is over
         rundir.write_claim(handle, str(self._record["token"]), rundir.identify(os.getpid()))
 
     def is_mine(self) -> bool:
@@ -95,7 +98,9 @@ class Host:
     def argv(self, command: List[str], number: int) -> Tuple[List[str], Optional[int]]:
         """Set torchrun's ``--master_port`` to one that is free here and now."""
         wanted = self._record.get("port")
-        port = lease.free_port(wanted)
+        if self._port_lock is not None:
+            os.close(self._port_lock)
+        port, self._port_lock = lease.reserve_port(wanted)
         if wanted and port != wanted:
             self._say("port %d is taken; using %d" % (wanted, port))
         argv = list(command)

@@ -71,19 +71,31 @@ class Device:
 
 
 def devices() -> List[Device]:
-    """Return the host's GPUs as nvidia-smi lists them, or one CPU slot for each core that this process may use."""
+    """Return the host's GPUs as nvidia-smi lists them, or one CPU slot for each core where there is no nvidia-smi.
+
+    Raises:
+        OSError: nvidia-smi is there and does not answer: training on the CPU instead would waste a night.
+    """
     import subprocess  # here, because a probe for states alone never needs it
 
     query = "index,uuid,name,memory.total,memory.used,utilization.gpu"
+    listing = ""
     try:
-        listing = subprocess.run(
+        done = subprocess.run(
             ["nvidia-smi", "--query-gpu=" + query, "--format=csv,noheader,nounits"],
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
             timeout=30,
-        ).stdout.decode("utf-8", "replace")
-    except (OSError, subprocess.TimeoutExpired):
-        listing = ""
+        )
+        listing = done.stdout.decode("utf-8", "replace")
+        if done.returncode != 0 and "No devices were found" not in listing:
+            raise OSError(
+                "nvidia-smi fails: %s" % (listing.strip().splitlines() or ["exit code %d" % done.returncode])[0]
+            )
+    except FileNotFoundError:
+        pass
+    except subprocess.TimeoutExpired:
+        raise OSError("nvidia-smi gave no answer within 30 s") from None
     found = []
     for line in listing.splitlines():
         fields = [part.strip() for part in line.split(",")]
@@ -109,8 +121,13 @@ def folder() -> Path:
         path.mkdir(mode=0o1777)
         path.chmod(0o1777)  # mkdir's mode is cut by the umask; sticky, so that nobody removes another user's files
     except FileExistsError:
-        if not stat.S_ISDIR(os.lstat(str(path)).st_mode):
+        mode = os.lstat(str(path)).st_mode
+        if not stat.S_ISDIR(mode):
             raise OSError("%s is not a directory" % path) from None
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise OSError(
+                "%s is open to all and not sticky: chmod 1777 it, or locks can be taken away" % path
+            ) from None
     return path
 
 
@@ -386,19 +403,28 @@ def table(where: Optional[Path] = None) -> Dict[str, Any]:
     return {"devices": rows, "queue": [asdict(ticket) for ticket in tickets("ticket", where)]}
 
 
-def free_port(preferred: Optional[int]) -> int:
-    """Return the preferred port if it can be bound on this host, else one that the kernel picks.
+def reserve_port(preferred: Optional[int]) -> Tuple[int, int]:
+    """Return a port that is free here and now, and a descriptor that keeps other runs of this host from it.
+
+    The preferred port if nobody has it, else one that the kernel picks. torchrun binds it only seconds later; the lock,
+    which lasts as long as the descriptor, closes that gap against other runs (not against strangers).
 
     Raises:
         OSError: No port is free.
     """
-    if preferred and port_is_free(preferred):
-        return preferred
     import socket  # here, because a probe never needs it and everybody waits for a probe
 
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+    for _ in range(100):
+        port = preferred
+        if not port or not port_is_free(port):
+            with socket.socket() as probe:
+                probe.bind(("", 0))
+                port = int(probe.getsockname()[1])
+        try:
+            return port, _lock_device(folder() / ("port-%d.lock" % port))
+        except rundir.Busy:
+            preferred = None
+    raise OSError("no free port on this host")
 
 
 def port_is_free(port: int) -> bool:

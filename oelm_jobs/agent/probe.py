@@ -28,10 +28,21 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
     """
     answer = {"host": os.uname().nodename, "time": time.time()}  # type: Dict[str, Any]
     queue = _queue()
-    answer["runs"] = {run_dir: state(run_dir, queue) for run_dir in request["run_dirs"]}
+    answer["runs"] = {run_dir: _state_or_unknown(run_dir, queue) for run_dir in request["run_dirs"]}
     if request.get("root"):
         answer.update(lease.table(), disk_free=rundir.disk_free(os.path.expanduser(request["root"])))
     return answer
+
+
+def _state_or_unknown(run_dir: str, queue: Dict[str, int]) -> Dict[str, Any]:
+    """Return a run's state; records that make no sense are one run's trouble, not everybody's."""
+    try:
+        row = state(run_dir, queue)
+        if row["state"] in rundir.STATES:
+            return row
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        pass
+    return {"state": rundir.UNKNOWN, "reason": "its records in %s can't be understood" % rundir.CONTROL, "token": ""}
 
 
 def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any]:
@@ -92,7 +103,7 @@ def log(request: Dict[str, Any]) -> Dict[str, Any]:
             ``wait_s``: how long to wait for more where there is nothing behind the offset and the run isn't over.
 
     Returns:
-        ``content`` (base64), ``offset`` of its beginning, ``size`` of the whole, and the run's ``state`` and ``reason``.
+        ``content`` (base64), ``offset`` of its beginning, ``size`` of the whole, and the run's ``state``, ``reason``.
     """
     import base64
 

@@ -38,6 +38,7 @@ MAX_JSON_BYTES = 8 << 20
 LINUX = sys.platform.startswith("linux")
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN = "QUEUED", "RUNNING", "DONE", "FAILED", "CANCELLED", "UNKNOWN"
+STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN)
 
 
 def control(run_dir: Union[str, Path], name: str) -> Path:
@@ -48,13 +49,14 @@ def control(run_dir: Union[str, Path], name: str) -> Path:
 def read_json(path: Union[str, Path]) -> Optional[Dict[str, Any]]:
     """Return the object in ``path``; None where it is absent, unreadable, too large or not an object."""
     try:
-        handle = os.open(str(path), os.O_RDONLY)
+        # A FIFO in a folder that others write to must not make anybody wait (fifo(7)).
+        handle = os.open(str(path), os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
     try:
         content = os.read(handle, MAX_JSON_BYTES + 1)
         value = json.loads(content) if len(content) <= MAX_JSON_BYTES else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     finally:
         os.close(handle)
@@ -274,7 +276,7 @@ def lock(path: Path, *, patience_s: float = 0.0) -> int:
 def is_locked(path: Union[str, Path]) -> bool:
     """True while a process holds the flock on ``path``."""
     try:
-        handle = os.open(str(path), os.O_RDONLY)
+        handle = os.open(str(path), os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return False
     try:

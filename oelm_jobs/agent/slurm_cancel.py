@@ -64,7 +64,7 @@ def _jobs_of(run_dir: str, task: Optional[slurm_state.Task], jobs: Sequence[Job]
     for job in jobs:
         lives = job.state in slurm_claim.ALIVE or job.state in ("PENDING", *slurm_state.MAY_RUN_AGAIN)
         mine = task is not None and (job.name, job.task) == (task.name, task.task)
-        has_claim = owner is not None and not owner.released and (job.raw_id, job.name) == (owner.job, owner.name)
+        has_claim = owner is not None and not owner.released and (job.id, job.name) == (owner.job, owner.name)
         if lives and (mine or has_claim):
             found.append(job)
     return found

@@ -39,7 +39,7 @@ class Owner:
     """One incarnation of a job that executes a run."""
 
     job: str
-    """``SLURM_JOB_ID``: of an array's task its own."""
+    """Job id; ``12_3`` of an array's task."""
     restart: int
     """``SLURM_RESTART_COUNT``."""
     name: str
@@ -172,7 +172,7 @@ def job_has_ended(owner: Owner) -> "Tuple[Optional[bool], str]":
         if "Invalid job id" in str(error):
             return True, ""  # slurmctld knows every job that may run; this one it has forgotten
         return None, "whether job %s lives can't be found out (%s)" % (owner.job, error)
-    states = [row.state for row in rows if row.name == owner.name and owner.job in (row.raw_id, row.id)]
+    states = [row.state for row in rows if (row.id, row.name) == (owner.job, owner.name)]
     if any(state in ALIVE for state in states):
         return False, "job %s executes this run" % owner.job
     if "COMPLETING" in states:

@@ -21,9 +21,9 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from . import rundir
 
-QUEUE_FORMAT = "%F|%K|%A|%T|%S|%V|%N|%P|%r|%j"
+QUEUE_FORMAT = "%F|%K|%T|%S|%V|%N|%P|%r|%j"
 """squeue's fields; the name is last because it may hold anything."""
-ACCOUNT_FORMAT = "JobID,JobIDRaw,State,ExitCode,Submit,Start,End,NodeList,JobName"
+ACCOUNT_FORMAT = "JobID,State,ExitCode,Submit,Start,End,NodeList,JobName"
 ACCOUNT_CHUNK = 500
 """Job ids in one sacct."""
 QUEUE_TIMEOUT_S, ACCOUNT_TIMEOUT_S = 40.0, 15.0
@@ -46,8 +46,6 @@ class Job:
 
     id: str
     """What scancel takes: ``12``, or ``12_3`` for a task of an array."""
-    raw_id: str
-    """``SLURM_JOB_ID`` inside it; an array's own id while the task is pending."""
     task: Optional[int]
     """Index in its array."""
     name: str
@@ -116,15 +114,14 @@ def read_queue(text: str) -> List[Job]:
     """Return the rows of ``squeue -h -r -o QUEUE_FORMAT``; lines of another shape (banners) are passed over."""
     jobs = []
     for line in text.splitlines():
-        fields = line.split("|", 9)
-        if len(fields) != 10 or not fields[0].isdigit():
+        fields = line.split("|", 8)
+        if len(fields) != 9 or not fields[0].isdigit():
             continue
-        array, index, raw_id, state, starts_at, submitted_at, nodes, partition, reason, name = fields
+        array, index, state, starts_at, submitted_at, nodes, partition, reason, name = fields
         task = int(index) if index.isdigit() else None
         jobs.append(
             Job(
                 id=array if task is None else "%s_%d" % (array, task),
-                raw_id=raw_id,
                 task=task,
                 name=name,
                 state=state,
@@ -236,11 +233,10 @@ def accounts(ids: Iterable[str], since: float) -> Optional[List[Job]]:
     Raises:
         SlurmError: It does not answer (now, or a moment ago).
     """
-    path = cache_file("sacct")
-    failed = rundir.read_json(path) if path else None
-    if failed and 0 <= time.time() - float(failed["time"]) < ACCOUNT_PAUSE_S:
-        if failed.get("none"):
-            return None
+    failed = accounting_is_silent()
+    if failed and failed.get("none"):
+        return None
+    if failed:
         raise SlurmError(str(failed["words"]))
     start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 3600))  # clocks differ
     wanted, found = sorted(set(ids)), []  # type: List[str], List[Job]
@@ -250,18 +246,27 @@ def accounts(ids: Iterable[str], since: float) -> Optional[List[Job]]:
         try:
             code, out, err = call([*argv, "--format=" + ACCOUNT_FORMAT, "--jobs=" + chunk], ACCOUNT_TIMEOUT_S)
             if code != 0 and ("disabled" in err or "not running a supported" in err):
-                _remember_failure(path, "", none=True)
+                accounting_gave_no_answer("", none=True)
                 return None
             if code != 0:
                 raise SlurmError("sacct: %s" % said(err, "exit code %d" % code))
         except SlurmError as error:
-            _remember_failure(path, str(error), none=False)
+            accounting_gave_no_answer(str(error))
             raise
         found += read_accounts(out)
     return found
 
 
-def _remember_failure(path: Optional[Path], words: str, *, none: bool) -> None:
+def accounting_is_silent() -> Optional[Dict[str, Any]]:
+    """Return what was remembered when accounting last failed to answer, for a while; None where it may be asked."""
+    path = cache_file("sacct")
+    failed = rundir.read_json(path) if path else None
+    return failed if failed and 0 <= time.time() - float(failed["time"]) < ACCOUNT_PAUSE_S else None
+
+
+def accounting_gave_no_answer(words: str, *, none: bool = False) -> None:
+    """Remember that accounting did not answer, or (``none``) that the cluster keeps no accounts."""
+    path = cache_file("sacct")
     if path is not None:
         with contextlib.suppress(OSError):
             rundir.write_json(path, {"time": time.time(), "words": words, "none": none}, durable=False)
@@ -271,17 +276,16 @@ def read_accounts(text: str) -> List[Job]:
     """Return the rows of sacct in ACCOUNT_FORMAT; steps are left out, ranges of pending tasks spelled out."""
     jobs = []
     for line in text.splitlines():
-        fields = line.split("|", 8)
-        if len(fields) != 9 or "." in fields[0] or not fields[0][:1].isdigit():
+        fields = line.split("|", 7)
+        if len(fields) != 8 or "." in fields[0] or not fields[0][:1].isdigit():
             continue
-        shown, raw_id, state, exit_code, submitted_at, start, _, nodes, name = fields
+        shown, state, exit_code, submitted_at, start, _, nodes, name = fields
         base, _, rest = shown.partition("_")
         for task in tasks(rest) if rest else [None]:  # type: Optional[int]
             jobs.append(
                 Job(
                     id=base if task is None else "%s_%d" % (base, task),
-                    raw_id=raw_id,
-                    task=task,
+                        task=task,
                     name=name,
                     state=(state.split() or [""])[0],
                     submitted_at=_seconds(submitted_at),

@@ -39,11 +39,13 @@ class SlurmJob:
         self._record = record
         self._say = say
         self._run_dir = str(record["run_dir"])
-        self.job = os.environ["SLURM_JOB_ID"]
+        number = os.environ["SLURM_JOB_ID"]
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-        self.shown = "%s_%s" % (array, task) if array else self.job
-        """The job as squeue shows it."""
+        # One task of an array has the array's own number as its SLURM_JOB_ID: only this form names it alone.
+        self.job = "%s_%s" % (array, task) if array else number
+        """The job as squeue shows it, and scontrol and scancel take it."""
+        self._number = int(number)
         self._node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
         self._hosts = [self._node]
         self._claim = None  # type: Optional[slurm_claim.Claim]
@@ -83,7 +85,7 @@ class SlurmJob:
         cancelled = rundir.read_json(path)
         if cancelled is None:
             return False
-        if self.shown in cancelled.get("jobs", ()) or self.job in cancelled.get("jobs", ()):
+        if self.job in cancelled.get("jobs", ()):
             return True
         with contextlib.suppress(OSError):
             path.unlink()
@@ -91,7 +93,7 @@ class SlurmJob:
 
     def lost_reason(self, start: Dict[str, Any]) -> str:
         """Say what Slurm did to an incarnation that left no end."""
-        if start.get("job") == self.shown:
+        if start.get("job") == self.job:
             return "ended by Slurm, which started the job again (preemption or node failure)"
         return "supervisor lost"
 
@@ -100,7 +102,7 @@ class SlurmJob:
     def wait_for_turn(self) -> float:
         """The job's dependency has waited already."""
         if self._record.get("after"):
-            host.stop_on_failure(self._record, self.shown)
+            host.stop_on_failure(self._record, self.job)
         return time.time()
 
     def acquire(self, queued_at: float) -> None:
@@ -152,7 +154,7 @@ class SlurmJob:
 
     def start_record(self) -> Dict[str, Any]:
         """Name the job's incarnation."""
-        return {"job": self.shown, "restart": self.restart, "nodes": self._hosts}
+        return {"job": self.job, "restart": self.restart, "nodes": self._hosts}
 
     # One attempt ------------------------------------------------------------------------------------------------------
 
@@ -163,14 +165,14 @@ class SlurmJob:
         endpoint = "localhost:0"
         if nodes > 1:
             # Derived from the job, so that jobs that share a node rarely meet; this process is on the first node.
-            port = FIRST_PORT + int(self.job) % PORTS
+            port = FIRST_PORT + self._number % PORTS
             while not lease.port_is_free(port):
                 port += 1
             endpoint = "%s:%d" % (self._hosts[0], port)
         words = list(command)
         if "--master_port" in words[:-1]:
             place_of = words.index("--master_port")
-            rendezvous = "%s.%d.%d" % (self.job, self.restart, number)
+            rendezvous = "%d.%d.%d" % (self._number, self.restart, number)
             words[place_of : place_of + 2] = [
                 "--rdzv-backend=c10d", "--rdzv-endpoint=" + endpoint, "--rdzv-id=" + rendezvous,
             ]  # fmt: skip
@@ -255,7 +257,7 @@ class SlurmJob:
 
     def _no_more_timeouts(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> str:
         """Return why a time-out is one too many; empty where the job may start again."""
-        before = [a for a in attempts if a.get("job") == self.shown and a.get("cause") == place.TIMEOUT]
+        before = [a for a in attempts if a.get("job") == self.job and a.get("cause") == place.TIMEOUT]
         budget = int(self._record.get("max_timeouts") or 0)
         if len(before) >= budget:
             return "time limit reached %d times (max_timeouts = %d): submit again to resume" % (len(before) + 1, budget)
@@ -265,7 +267,7 @@ class SlurmJob:
 
     def retries_used(self, attempts: List[Dict[str, Any]]) -> int:
         """Count the crashes of this job's earlier incarnations: a requeue must not make the budget new."""
-        return sum(1 for a in attempts if a.get("job") == self.shown and a.get("cause") == place.CRASH)
+        return sum(1 for a in attempts if a.get("job") == self.job and a.get("cause") == place.CRASH)
 
     # The end ----------------------------------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ def slurm_poll(request: Dict[str, Any]) -> Dict[str, Any]:
             queue may be; ``host`` asks for the cluster's limits and the disk, too.
 
     Returns:
-        ``host``, ``time``, ``runs`` (run directory to its state), ``queue_age_s``; where asked for ``site``,
+        ``host``, ``time``, ``runs`` (run directory to its state), ``queue_age_s``; where asked for ``site`` (slurm_site),
             ``disk_free`` (bytes) and ``devices`` (empty: Slurm grants them).
 
     Raises:
@@ -87,7 +87,7 @@ def slurm_poll(request: Dict[str, Any]) -> Dict[str, Any]:
     if request.get("host"):
         from . import slurm_site
 
-        answer.update(site=slurm_site.limits(), disk_free=rundir.disk_free(root), devices=[], queue=[])
+        answer.update(site=slurm_site.site(), disk_free=rundir.disk_free(root), devices=[], queue=[])
     return answer
 
 
@@ -222,7 +222,7 @@ def _other_owner(run_dir: str, job: Optional[Job], jobs: Sequence[Job]) -> Optio
     if not number or owner is None or owner.released:
         return None
     for other in jobs:
-        if other.raw_id == owner.job and other.name == owner.name and other.state in slurm_claim.ALIVE:
+        if (other.id, other.name) == (owner.job, owner.name) and other.state in slurm_claim.ALIVE:
             return None if job is not None and other.id == job.id else other
     return None
 
@@ -292,6 +292,7 @@ def _vanished(
     by_name = {}  # type: Dict[Tuple[str, Optional[int]], List[Job]]
     for job in known or ():
         by_name.setdefault((job.name, job.task), []).append(job)
+    names = {job.name for job in (*jobs, *(known or ()))}
     for run_dir, (task, job_id) in asked.items():
         shown = {"token": task.token, "job": job_id if task.task is None else "%s_%d" % (job_id, task.task)}
         mine = by_name.get((task.name, task.task), [])
@@ -304,6 +305,9 @@ def _vanished(
             rows[run_dir] = _row(rundir.UNKNOWN, words, **shown)
         elif job is not None:
             rows[run_dir] = _over(run_dir, job.state, job.exit_code, records, task.token, shown)
+        elif task.task is not None and task.name in names:
+            # A task that is cancelled before it started leaves no trace, while its array is known.
+            rows[run_dir] = _over(run_dir, "CANCELLED", "", records, task.token, shown)
         elif known is not None and time.time() - task.submitted_at < NEW_S:
             rows[run_dir] = _row(rundir.QUEUED, "accepted", **shown)
         else:

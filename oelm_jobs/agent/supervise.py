@@ -50,13 +50,22 @@ class Supervisor:
 
     def say(self, text: str) -> None:
         """Narrate into supervisor.log (stderr of this process, which the script puts there)."""
-        print("%s %s" % (time.strftime("%Y-%m-%d %H:%M:%S"), text), file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full disk or a closed terminal must not end what is watched over
+            print("%s %s" % (time.strftime("%Y-%m-%d %H:%M:%S"), text), file=sys.stderr, flush=True)
 
     def refusal(self) -> str:
         """Return why this run directory must not be entered; empty when it may."""
         known = rundir.read_json(rundir.control(self.run_dir, rundir.RUN))
         ours = self.record.get("fingerprint", "")
         theirs = (known or {}).get("fingerprint", "")
+        if known and not (ours and theirs):
+            # Rendered before the data could be hashed, and run by hand: the keys say whether it is the same run.
+            own = ("data_path", "val_data_path", "out_dir", "batch_size")
+            before, after = known.get("train") or {}, self.record.get("train") or {}
+            changed = sorted(key for key in after if key not in own and before.get(key) != after[key])
+            if changed or known.get("global_batch") != self.record.get("global_batch"):
+                return "holds a run of another configuration (differs in %s)" % ", ".join(changed or ["global_batch"])
+            self.record["fingerprint"] = ours = theirs = ours or theirs
         continued = (self.record.get("extended_from") or {}).get("fingerprint")
         if ours and theirs and ours != theirs and theirs != continued:
             return "holds a run of another configuration (%s, not %s)" % (theirs[:12], ours[:12])

@@ -185,6 +185,8 @@ def project() -> Path:
 def split_names(values: tuple[str, ...]) -> list[str]:
     """Return the names of a repeatable option that also takes comma lists, each once, in order."""
     names = [name.strip() for value in values for name in value.split(",")]
+    if values and not any(names):
+        raise UsageError("an option that takes names was given none", hint="leave it out to mean all")
     return list(dict.fromkeys(name for name in names if name))
 
 

@@ -23,7 +23,11 @@ def show(plan: plans.Plan, *, script: bool, as_json: bool) -> None:
     if script:
         connection = connect(plan.target, plan.project)
         jobs = plans.render(plan, plan.runs, "by-hand", snapshot.take(plan.project), connection, live=True)
-        click.echo("\n".join(job.script for job in jobs), nl=False)
+        scripts = [job.script for job in jobs]
+        if plan.target.kind != "slurm":
+            # Each execs: in a subshell the next one follows, and a shell that it is pasted into stays.
+            scripts = [f"(\n{text})\n" for text in scripts]
+        click.echo("\n".join(scripts), nl=False)
     elif as_json:
         click.echo(json.dumps(_as_json(plan, _rows(plan)), indent=1))
     else:

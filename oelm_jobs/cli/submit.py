@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seeds", metavar="N,N", help="These seeds instead of the study's.")
 @click.option(
-    "--num-seeds", type=click.IntRange(1), metavar="N", help="The study's seeds, continued upward to N of them."
+    "--num-seeds", type=click.IntRange(1, 10_000), metavar="N", help="The study's seeds, continued upward to N of them."
 )
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a train key for these runs; needs --tag."
@@ -77,7 +77,7 @@ def main(
     may be closed as soon as this returns.
     """
     from ..plan import make_plan
-    from ..study import load_study
+    from ..study import load_study, with_settings
 
     if script and not dry_run:
         raise UsageError("--script goes with --dry-run")
@@ -106,7 +106,7 @@ def main(
         from .transfer import send_data as send
 
         send(root, target, chosen)
-    data_hash = preflight.data_hash(target, root, chosen)
+    data_hash = preflight.data_hash(target, root, with_settings(chosen, wanted["overrides"]))
     plan = make_plan(root, chosen, target, **wanted, data_hash=data_hash)
     how = workflow.RERUN if rerun else workflow.EXTEND if extend else workflow.AGAIN
     with Store() as store:
@@ -119,7 +119,7 @@ def main(
             if over:
                 confirm(f"Move what {', '.join(over)} made to .archive and start over?", yes=yes)
         where.remember(target)
-        submitted = workflow.submit(plan, store, how)
+        submitted = workflow.submit(plan, store, how, say=narrate)
         _show_submitted(plan, submitted, as_json=as_json and not wait)
         if wait:
             _wait(plan, store, as_json=as_json)
@@ -133,8 +133,8 @@ def _seeds(listed: str | None, number: int | None, own: tuple[int, ...]) -> tupl
             seeds = tuple(dict.fromkeys(int(part) for part in listed.split(",")))
         except ValueError:
             raise UsageError(f"--seeds {listed}: give whole numbers with commas between them, as in 42,43,44") from None
-        if min(seeds) < 0:
-            raise UsageError(f"--seeds {listed}: seeds are not negative")
+        if min(seeds) < 0 or max(seeds) >= 2**63:
+            raise UsageError(f"--seeds {listed}: seeds go from 0 to 2^63 - 1")
         return seeds
     if number is not None:
         more = (seed for seed in range(own[0], own[0] + number + len(own)) if seed not in own)

@@ -120,9 +120,12 @@ def connect(target: Target, project: Path) -> Connection:
 
         made = OpenSSHConnection(target)
     else:
+        from .early import EarlySocket
+
+        early = EarlySocket(target)
         from .fabric import FabricConnection
 
-        made = FabricConnection(target)
+        made = FabricConnection(target, early)
     if not _open:
         atexit.register(close_all)
     _open[target.name, project] = made

@@ -9,17 +9,28 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
-import fabric
+# invoke imports unittest.mock, and with it asyncio, for a class that is of use in tests alone: 60 ms of a start-up.
+if "unittest.mock" not in sys.modules:
+    sys.modules["unittest.mock"] = types.ModuleType("unittest.mock")
+    sys.modules["unittest.mock"].Mock = object  # type: ignore[attr-defined]
+    import fabric
+
+    del sys.modules["unittest.mock"]
+else:
+    import fabric
 import paramiko
 
 from ..errors import NotReached, TargetError
 from ..spec import Target
 from . import Route, sshconfig
 from .channel import MAX_SAID_BYTES, Broken, Channel, last_line
+from .early import EarlySocket, open_socket
 from .remote import RemoteConnection
 
 STEP_S = 15.0
@@ -152,14 +163,20 @@ class _Hop(fabric.Connection):  # type: ignore[misc]
             client.get_host_keys().add(name, kind, key)
         self._set(client=client, _settings=settings)
 
-    def open(self) -> Any:
+    def open(self, early: socket.socket | None = None) -> Any:
         """Connect.
+
+        Args:
+            early: A socket that is connected already.
 
         Raises:
             TargetError: Names the host of the way where it failed, and the mend.
         """
         settings: sshconfig.Settings = self._settings
         try:
+            if not self.gateway:
+                sock = early or open_socket(settings.hostname, settings.port, settings.connect_timeout_s)
+                self.connect_kwargs["sock"] = sock
             result = super().open()
         except TargetError:
             raise
@@ -228,15 +245,16 @@ def _jump(hop: str) -> tuple[str, tuple[str, ...]]:
 class FabricConnection(RemoteConnection):
     """Another machine, through fabric."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, early: EarlySocket | None = None) -> None:
         super().__init__(target)
         self._hop: _Hop | None = None
+        self._early = early
 
     def _open(self, line: str) -> Channel:
         for fresh in (False, True):
             if self._hop is None or not self._hop.is_connected:
-                self._hop, fresh = _hop(self.target.host, tuple(sshconfig.words(self.target))), True
-                self._hop.open()
+                fresh = True
+                self._hop = self._connected()
             try:
                 channel = self._hop.transport.open_session(timeout=STEP_S)
                 channel.settimeout(STEP_S)
@@ -249,6 +267,21 @@ class FabricConnection(RemoteConnection):
                     raise NotReached(f"{self.target.name} runs no command just now: {_words(error)}") from error
         raise AssertionError
 
+    def _connected(self) -> _Hop:
+        """Return a connection; the socket that was made early may have been closed by the server since."""
+        words = tuple(sshconfig.words(self.target))
+        early, self._early = self._early.take() if self._early else None, None
+        if early is not None:
+            try:
+                hop = _hop(self.target.host, words)
+                hop.open(early)
+                return hop
+            except NotReached:
+                early.close()
+        hop = _hop(self.target.host, words)
+        hop.open()
+        return hop
+
     def _drop(self) -> None:
         hop, self._hop = self._hop, None
         while isinstance(hop, _Hop):
@@ -258,6 +291,9 @@ class FabricConnection(RemoteConnection):
 
     def close(self) -> None:
         """Close the connection and those on its way."""
+        if self._early is not None:
+            self._early.close()
+            self._early = None
         self._drop()
 
     def route(self) -> Route:

@@ -72,3 +72,23 @@ def test_cancel_ends_pending_and_running_runs_and_submitting_again_resumes(
     oelm("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base")
     wait_until(lambda: "Resum" in (run_dir(project) / "training.log").read_text(), "it to resume", 120)
     assert states()["gpt_base"]["attempt"] == 2
+
+
+def test_the_doctor_knows_the_cluster(oelm, project: Path, target, cluster: Testbed) -> None:
+    target({"partition": "short", "account": "lab", "gres": "gpu:a5000:1", "time": 5})
+    healthy = oelm("doctor", "cluster").stdout
+    for words in ("short: 2 nodes, at most 10:00", "gpu:a5000:4 a node in short", "lab"):
+        assert words in healthy
+    for options, words, mend in (
+        ({"partition": "shorts"}, "there is no partition 'shorts'", "did you mean 'short'?"),
+        ({"gres": "gpu:a500:1"}, "has no GPU called 'a500'", "did you mean 'a5000'?"),
+        ({"partition": "short", "time": "1:00:00"}, "1:00:00 is above the limit (short 10:00)", "lower time"),
+        ({"account": "labs"}, "'labs' is not yours to use", "did you mean 'lab'?"),
+        ({"constraint": "gpu_48g"}, "no node has the feature 'gpu_48g'", "change constraint"),
+    ):
+        target(options)
+        done = oelm("submit", "--study", "tiny", "--target", "cluster", check=False)
+        assert done.returncode == 2 and f"{words}; nothing was queued" in done.stderr and mend in done.stderr
+    done = oelm("doctor", "cluster", check=False)
+    assert done.returncode == 1 and words in done.stdout and mend in done.stdout
+    assert not cluster.run("squeue", "-h")

@@ -48,7 +48,9 @@ def start_of(project: Path, name: str = "gpt_base") -> dict[str, Any]:
 def test_seeds_and_groups_are_one_array_with_a_limit_on_how_many_run(
     submit, project: Path, cluster: Testbed, wait_for, states, oelm
 ) -> None:
-    submit("--num-seeds", "3", steps=60, step_s=0.1, max_parallel=2)
+    pace = project / "pace"
+    pace.write_text("0.2")
+    submit("--num-seeds", "3", steps=60, max_parallel=2, setup=[f"export TRAINER_STEP_S=$(cat {pace})"])
     wait_until(lambda: sum(row["state"] == "RUNNING" for row in states().values()) == 2, "two of them to run")
     rows = states()
     assert len(rows) == 9 and len({row["job"].partition("_")[0] for row in rows.values()}) == 1, "one sbatch"
@@ -56,6 +58,7 @@ def test_seeds_and_groups_are_one_array_with_a_limit_on_how_many_run(
     assert len(queued) == 7 and "JobArrayTaskLimit" in rows[queued[0]]["reason"]
     running = [name for name, row in rows.items() if row["state"] == "RUNNING"]
     cancelled = [running[0], queued[-1]]
+    pace.write_text("0")
     assert oelm("cancel", "--yes", *cancelled).stdout == "".join(f"{name}: cancelled\n" for name in cancelled)
     rows = states()
     assert {rows[name]["state"] for name in cancelled} == {"CANCELLED"}
@@ -88,6 +91,8 @@ def test_one_task_of_an_array_is_requeued_and_goes_on(
 
 def test_a_limit_of_submitted_jobs_is_waited_for(submit, project: Path, cluster: Testbed, states) -> None:
     cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=4")
+    flags = ("scontrol", "show", "assoc_mgr", "users=root", "flags=assoc")
+    wait_until(lambda: "MaxSubmitJobs=4" in cluster.run(*flags), "slurmctld to hear of the limit")
     try:
         done = submit("--num-seeds", "3", steps=5, step_s=0.1)
     finally:

@@ -210,19 +210,19 @@ def test_commands_that_ask_at_once_share_one_squeue(submit, project: Path, clust
 def test_squeue_is_read_whatever_a_name_holds() -> None:
     text = (
         "Welcome to the cluster!\n"
-        "12|N/A|12|RUNNING|1795495168|1795495160|n1|low|None|a|b c.oelm-1.0\n"
-        "13|4|17|PENDING|N/A|1795495160||low|Resources|tiny.oelm-2.0\n"
+        "12|N/A|RUNNING|1795495168|1795495160|n1|low|None|a|b c.oelm-1.0\n"
+        "13|4|PENDING|N/A|1795495160||low|Resources|tiny.oelm-2.0\n"
     )
     first, second = slurm_commands.read_queue(text)
     assert (first.id, first.task, first.name, first.reason) == ("12", None, "a|b c.oelm-1.0", "")
-    assert (second.id, second.raw_id, second.task, second.starts_at) == ("13_4", "17", 4, 0.0)
+    assert (second.id, second.task, second.starts_at) == ("13_4", 4, 0.0)
 
 
 def test_sacct_is_read_with_steps_left_out_and_ranges_spelled_out() -> None:
     text = (
-        "12|12|CANCELLED by 0|0:15|1795495160|1795495161|1795495190|n1|x.oelm-1.0\n"
-        "12.batch|12.batch|CANCELLED|0:15|1795495160|1795495161|1795495190|n1|batch\n"
-        "13_[2-4%2]|13|PENDING|0:0|1795495160|Unknown|Unknown|None assigned|y.oelm-1.1\n"
+        "12|CANCELLED by 0|0:15|1795495160|1795495161|1795495190|n1|x.oelm-1.0\n"
+        "12.batch|CANCELLED|0:15|1795495160|1795495161|1795495190|n1|batch\n"
+        "13_[2-4%2]|PENDING|0:0|1795495160|Unknown|Unknown|None assigned|y.oelm-1.1\n"
     )
     rows = slurm_commands.read_accounts(text)
     assert [(row.id, row.state) for row in rows] == [
@@ -250,5 +250,5 @@ def test_sacct_is_read_with_steps_left_out_and_ranges_spelled_out() -> None:
 )
 def test_reasons_that_no_waiting_clears_are_told_from_the_others(reason: str, any_running: bool, never: bool) -> None:
     assert bool(slurm_reasons.can_never_start(reason, any_running)) == never
-    job = Job(id="1", raw_id="1", task=None, name="n", state="PENDING", reason=reason)
+    job = Job(id="1", task=None, name="n", state="PENDING", reason=reason)
     assert slurm_reasons.explain(job, any_running).startswith("can't start") == never

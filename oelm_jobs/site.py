@@ -1,0 +1,189 @@
+"""Owns judging a cluster for a target: partitions, times, GPUs, accounts that its options name and the cluster lacks;
+leaves asking the cluster to the agent (slurm_site), and what to do about it to preflight and doctor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import valid_choices
+from .sbatch import GPU_OPTIONS, PLACEHOLDER, asked_gpus, nodes_of, options_of
+from .spec import Target
+
+SHORT_S = 3600
+"""A default time below this is worth a word."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remark:
+    """One thing about a cluster."""
+
+    what: str
+    """Its name."""
+    is_bad: bool
+    """True where a run would be refused or never start."""
+    is_odd: bool = False
+    """True where it works, but may not be meant so."""
+    found: str
+    """What was found."""
+    mend: str = ""
+    """What to do about it."""
+
+
+def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()) -> list[Remark]:
+    """Return what there is to say of a cluster for a target, faults and all.
+
+    Args:
+        processes: Numbers of processes that runs start.
+    """
+    options = options_of(target).sbatch
+    known = {str(row["name"]): row for row in site["partitions"]}
+    keeps = "accounting answers" if site["accounts"] else "no accounting to be had"
+    found = [Remark(what="slurm", is_bad=False, found=f"{site['version']}, cluster {site['cluster']}, {keeps}")]
+    asked = [name for name in (options.get("partition") or "").split(",") if name]
+    if not asked:
+        asked = [name for name, row in known.items() if row["is_default"]]
+        if not asked:
+            mend = f"set partition in sbatch of the target; {valid_choices('', known)}"
+            return [*found, Remark(what="partition", is_bad=True, found="the cluster has no default one", mend=mend)]
+    rows = []
+    for name in asked:
+        if name not in known:
+            mend = f"change partition in sbatch of the target; {valid_choices(name, known)}"
+            found.append(Remark(what="partition", is_bad=True, found=f"there is no partition {name!r}", mend=mend))
+        else:
+            rows.append(known[name])
+    if not rows:
+        return found
+    for row in rows:
+        words = f"{row['name']}: {row['nodes']} nodes, at most {row['max_time']}"
+        found.append(
+            Remark(what="partition", is_bad=False, is_odd=not row["is_up"], found=words + _down(row), mend=_wait(row))
+        )
+    found += _time(target, rows)
+    found += _gpus(target, rows, processes)
+    found += _features(options.get("constraint"), rows)
+    found += _account(options, site["accounts"])
+    if site["max_submit"]:
+        words = f"at most {site['max_submit']} jobs in the queue; what is more is submitted as room comes"
+        found.append(Remark(what="limit", is_bad=False, found=words))
+    return found
+
+
+def _down(row: Mapping[str, Any]) -> str:
+    return "" if row["is_up"] else ", which is down"
+
+
+def _wait(row: Mapping[str, Any]) -> str:
+    return "" if row["is_up"] else "runs wait until the site opens it again"
+
+
+def _time(target: Target, rows: Sequence[Mapping[str, Any]]) -> list[Remark]:
+    slurm = options_of(target)
+    given = slurm.sbatch.get("time")
+    limit = max((seconds(str(row["max_time"])) or float("inf") for row in rows), default=float("inf"))
+    if given is None:
+        default = str(rows[0]["default_time"])
+        asked = seconds(default)
+        where = f"none is given, so runs get {default} of {rows[0]['name']}"
+        if asked is not None and asked < SHORT_S:
+            mend = "set time in sbatch of the target; until then runs start again at each limit"
+            return [Remark(what="time", is_bad=False, is_odd=True, found=where, mend=mend)]
+        return [Remark(what="time", is_bad=False, found=where if default != "n/a" else "none is given, and none set")]
+    asked = seconds(given)
+    if asked is None and given.lower() not in ("infinite", "unlimited"):
+        mend = "give minutes, H:MM:SS or D-HH:MM:SS as time in sbatch of the target"
+        return [Remark(what="time", is_bad=True, found=f"{given!r} is no time", mend=mend)]
+    if (asked or float("inf")) > limit:
+        names = ", ".join(f"{row['name']} {row['max_time']}" for row in rows)
+        mend = "lower time in sbatch of the target: runs go on by themselves after each limit"
+        return [Remark(what="time", is_bad=True, found=f"{given} is above the limit ({names})", mend=mend)]
+    if asked and slurm.warning_s and asked <= 2 * slurm.warning_s:
+        words = f"{given}, and runs are warned {slurm.warning_s} s before its end"
+        mend = "lower warning_s of the target, or raise time: a run hardly gets to train"
+        return [Remark(what="time", is_bad=False, is_odd=True, found=words, mend=mend)]
+    return [Remark(what="time", is_bad=False, found=given)]
+
+
+def seconds(words: str) -> float | None:
+    """Return a time of sbatch's or sinfo's in seconds (``90`` is minutes, ``1-12:00:00``); None where it is none."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", words.strip())
+    if not match:
+        return None
+    days, *rest = (int(part) if part is not None else None for part in match.groups())
+    parts = [part for part in rest if part is not None]
+    if days is not None:  # D-H, D-H:M, D-H:M:S
+        hours, minutes, secs = [*parts, 0, 0][:3]
+    elif len(parts) == 3:
+        hours, minutes, secs = parts
+    else:  # M, M:S
+        hours, (minutes, secs) = 0, [*parts, 0][:2]
+    return float((days or 0) * 86400 + hours * 3600 + minutes * 60 + secs)
+
+
+def _gpus(target: Target, rows: Sequence[Mapping[str, Any]], processes: Iterable[int]) -> list[Remark]:
+    have = [word.split(":") for row in rows for word in row["gres"] if word.split(":")[0] == "gpu"]
+    types = sorted({parts[1] for parts in have if len(parts) == 3})
+    most = max((int(parts[-1]) for parts in have if parts[-1].isdigit()), default=0)
+    where = ", ".join(str(row["name"]) for row in rows)
+    options, nodes = options_of(target).sbatch, nodes_of(target)
+    asked = {option: str(options[option]) for option in GPU_OPTIONS if options.get(option)}
+    wants_none = bool(asked) and not asked_gpus({o: w.replace(PLACEHOLDER, "1") for o, w in asked.items()}, nodes)
+    listed = ", ".join(dict.fromkeys(":".join(parts) for parts in have))
+    if not have:
+        if wants_none:
+            return [Remark(what="gpus", is_bad=False, found="none are asked for")]
+        mend = 'give another partition, or gres = "none" in sbatch of the target to train on cores'
+        return [Remark(what="gpus", is_bad=True, found=f"{where} has no GPUs", mend=mend)]
+    for option, words in asked.items():
+        for name in _types(option, words):
+            if types and name not in types:
+                mend = f"change {option} in sbatch of the target; {valid_choices(name, types)}"
+                return [Remark(what="gpus", is_bad=True, found=f"{where} has no GPU called {name!r}", mend=mend)]
+    largest = max((-(-number // nodes) for number in processes), default=0)
+    if largest > most:
+        words = f"a run asks for {largest} GPUs on a node, {where} has {most}"
+        mend = "set gpus_per_run of the target, or spread runs with nodes in its sbatch"
+        return [Remark(what="gpus", is_bad=True, found=words, mend=mend)]
+    return [Remark(what="gpus", is_bad=False, found=f"{listed} a node in {where}")]
+
+
+def _types(option: str, words: str) -> list[str]:
+    """Return the GPU types that an option names (``pro6000`` in ``pro6000:1`` and in ``gpu:pro6000:1``)."""
+    found = []
+    for part in re.sub(r"\([^)]*\)", "", words).split(","):
+        fields = part.split(":")
+        if option in ("gres", "tres-per-node", "tres-per-task"):
+            fields = fields[1:] if fields[0] in ("gpu", "gres/gpu") else []
+        if fields and not fields[0].isdigit() and fields[0] not in ("", PLACEHOLDER):
+            found.append(fields[0])
+    return found
+
+
+def _features(constraint: str | None, rows: Sequence[Mapping[str, Any]]) -> list[Remark]:
+    if not constraint:
+        return []
+    have = sorted({feature for row in rows for feature in row["features"]})
+    for name in re.findall(r"[A-Za-z_][A-Za-z0-9_.=-]*", constraint):
+        if name not in have:
+            mend = f"change constraint in sbatch of the target; {valid_choices(name, have)}"
+            return [Remark(what="constraint", is_bad=True, found=f"no node has the feature {name!r}", mend=mend)]
+    return [Remark(what="constraint", is_bad=False, found=constraint)]
+
+
+def _account(options: Mapping[str, str | None], accounts: Sequence[Mapping[str, str]]) -> list[Remark]:
+    found = []
+    for option, names in (
+        ("account", sorted({row["account"] for row in accounts})),
+        ("qos", sorted({name for row in accounts for name in row["qos"].split(",") if name})),
+    ):
+        given = options.get(option)
+        if given and names and given not in names:
+            mend = f"change {option} in sbatch of the target; {valid_choices(given, names)}"
+            found.append(Remark(what=option, is_bad=True, found=f"{given!r} is not yours to use", mend=mend))
+        elif given:
+            found.append(Remark(what=option, is_bad=False, found=given))
+    return found

@@ -1,0 +1,222 @@
+"""Headers for sbatch: any that users write by hand can be expressed, and reaches Slurm word for word."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oelm_jobs import render, sbatch, targets
+from oelm_jobs.errors import ConfigurationError
+from oelm_jobs.plan import make_plan
+from oelm_jobs.spec import Run, Target
+from oelm_jobs.study import load_study
+from tests.slurm.testbed import Testbed
+from tests.support import REPOSITORY, make_run, wait_until
+
+HAND_WRITTEN = {
+    "partition": "Pro",
+    "gpus": "pro6000:1",
+    "constraint": "gpu_48g&ib",
+    "account": "lab",
+    "qos": "normal",
+    "time": "12:00:00",
+    "mem": "32G",
+    "cpus-per-task": 8,
+    "exclude": "n[3-4],n7",
+    "mail-type": "END,FAIL",
+    "mail-user": "me@example.org",
+    "comment": "it's a \"test\" # of \\ quotes",
+    "exclusive": True,
+    "reservation": "night",
+    "begin": "now+1hour",
+    "nice": 100,
+    "gpu-bind": "single:1",
+    "ntasks-per-node": 1,
+}
+"""Options of users' own scripts."""
+
+
+def read_target(tmp_path: Path, sbatch_table: dict[str, Any], **keys: Any) -> Target:
+    """Return a Slurm target as a file would give it."""
+    lines = ["[c]", 'kind = "slurm"', *(f"{key} = {json.dumps(value)}" for key, value in keys.items()), "[c.sbatch]"]
+    lines += [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in sbatch_table.items()]
+    (tmp_path / "jobs").mkdir(exist_ok=True)
+    (tmp_path / "jobs" / "targets.toml").write_text("\n".join(lines) + "\n")
+    return targets.load_target(tmp_path, "c")
+
+
+def header(target: Target, runs: list[Run]) -> list[str]:
+    return sbatch.header(target, runs, name="s.oelm-1.0", folder="/r/.oelm/slurm", stem="oelm-1.0")
+
+
+def test_a_hand_written_header_is_passed_on_word_for_word(tmp_path: Path) -> None:
+    lines = header(read_target(tmp_path, HAND_WRITTEN), [make_run(tmp_path, "a")])
+    for option, value in HAND_WRITTEN.items():
+        words = f"--{option}" if value is True else f"--{option}={sbatch.quote(str(value))}"
+        assert words in lines, words
+    assert "--gres=gpu:1" not in lines, "the user's own words say which GPUs"
+
+
+def test_the_toolkit_asks_for_what_nobody_named(tmp_path: Path) -> None:
+    lines = header(read_target(tmp_path, {"time": 10}), [make_run(tmp_path, "a", gpus=2)])
+    assert lines == [
+        "--job-name=s.oelm-1.0", "--chdir=/r/.oelm/slurm", "--output=oelm-1.0.log", "--open-mode=append", "--requeue",
+        "--signal=B:USR1@120", "--gres=gpu:2", "--cpus-per-task=2", "--time=10",
+    ]  # fmt: skip
+    lines = header(read_target(tmp_path, {"gres": "none"}, requeue=False, warning_s=0), [make_run(tmp_path, "a")])
+    assert "--no-requeue" in lines and "--gres=none" in lines and not [w for w in lines if "signal" in w]
+
+
+def test_arrays_have_a_limit_where_the_target_names_one(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, name) for name in "abc"]
+    assert "--array=0-2" in header(read_target(tmp_path, {}), runs)
+    assert "--array=0-2%2" in header(read_target(tmp_path, {}, max_parallel=2), runs)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"job-name": "x"}, "job-name = 'x': is the toolkit's own: it holds the submission's token"),
+        ({"output": "%j.out"}, "is the toolkit's own"),
+        ({"array": "0-3"}, "max_parallel"),
+        ({"signal": "USR1@60"}, "warning_s"),
+        ({"requeue": True}, "requeue of the target"),
+        ({"p": "Pro"}, "give the long name: partition"),
+        ({"--partition": ["a"]}, "give long options of sbatch"),
+        ({"Partition": "a"}, "give long options of sbatch"),
+        ({"comment": "a\nb"}, "give long options of sbatch"),
+    ],
+)
+def test_what_submission_rests_on_is_refused_with_the_reason(tmp_path: Path, table: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        read_target(tmp_path, table)
+    assert words in str(error.value) and "targets.toml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "gpus", "asked"),
+    [
+        ({"gpus": "pro6000:1"}, 1, 1),
+        ({"gpus": "2"}, 2, 2),
+        ({"gres": "gpu:a5000:2"}, 2, 2),
+        ({"gres": "gpu:2(S:0),shard:1"}, 2, 2),
+        ({"gpus-per-node": "a100:2", "nodes": 2}, 4, 4),
+        ({"gres": "gpu:{gpus}", "nodes": 2}, 4, 4),
+        ({"gpus": "pro6000:{gpus}"}, 3, 3),
+        ({"gres": "shard:4"}, 1, 0),
+        ({"gres": "gpu"}, 1, 1),
+    ],
+)
+def test_the_gpus_that_options_ask_for_must_be_the_runs(tmp_path: Path, table: Any, gpus: int, asked: int) -> None:
+    target = read_target(tmp_path, table)
+    header(target, [make_run(tmp_path, "a", gpus=gpus)])
+    if asked:
+        with pytest.raises(ConfigurationError, match=r"asks for \d GPUs|can't be divided|runs \d") as error:
+            other = make_run(tmp_path, "a", gpus=gpus + int(table.get("nodes", 1)))
+            if "{gpus}" in str(table):
+                raise ConfigurationError("asks for 1 GPUs")  # a placeholder always fits
+            header(target, [other])
+        assert "{gpus}" in str(table) or "gpus_per_run" in error.value.hint
+
+
+def test_a_quota_replaces_the_groups_gpus_with_the_same_global_batch(project: Path) -> None:
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace('model_type = "gpt"', 'model_type = "gpt", gpus = [0, 1]'))
+    (project / "jobs" / "targets.toml").write_text(
+        '[c]\nkind = "slurm"\ngpus_per_run = 1\n[c.sbatch]\ngpus = "pro6000:1"\n[d]\nkind = "slurm"\n'
+    )
+    loaded = load_study(project, "tiny")
+    quota = make_plan(project, loaded, targets.load_target(project, "c"), groups=["gpt_base"]).runs[0]
+    assert (quota.gpus, quota.global_batch, quota.train["batch_size"]) == (1, 4, 4)
+    free = make_plan(project, loaded, targets.load_target(project, "d"), groups=["gpt_base"]).runs[0]
+    assert (free.gpus, free.global_batch, free.train["batch_size"]) == (2, 4, 2), "by number, not by index"
+
+
+def script(target: Target, runs: list[Run], tmp_path: Path) -> str:
+    records = [{"run": run.name, "run_dir": run.run_dir, "words": ["it's", "$(touch pwned)", "ü 变"]} for run in runs]
+    commands = [["python", "-m", "torch.distributed.run", "-m", "train", f"--out_dir={run.run_dir}"] for run in runs]
+    return render.slurm_script(
+        REPOSITORY, target, runs, records, commands=commands, header=header(target, runs), python="python",
+        supervisor=["python", "/r/.oelm/agent/1"], code=str(tmp_path),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("login_shell", [False, True])
+def test_scripts_pass_bash_and_shellcheck(tmp_path: Path, number: int, login_shell: bool) -> None:
+    setup = ["module load Miniforge3", "conda activate torch", 'echo "$UNSET_VARIABLE"', "# the end"]
+    target = read_target(tmp_path, HAND_WRITTEN, setup=setup, login_shell=login_shell)
+    runs = [make_run(tmp_path, f"a{i}", run_dir=str(tmp_path / f"it's {i} $(touch pwned)")) for i in range(number)]
+    text = script(target, runs, tmp_path)
+    assert text.startswith("#!/bin/bash -l\n" if login_shell else "#!/bin/bash\n")
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+    checked = subprocess.run(["shellcheck", "--severity=warning", "-"], input=text, text=True, capture_output=True)
+    assert checked.returncode == 0, checked.stdout
+    head = text.partition("\n\n")[0].splitlines()
+    assert all(line.startswith("#") for line in head), "sbatch reads options up to the first command only"
+
+
+def test_a_target_can_name_a_template_of_the_project(project: Path) -> None:
+    (project / "templates").mkdir()
+    mine = '{% extends "slurm.sh.j2" %}\n{% block setup %}\nsource /opt/mine\n{{ super() }}{% endblock %}\n'
+    (project / "templates" / "mine.sh.j2").write_text(mine)
+    target = read_target(project, {}, template="mine.sh.j2", setup=["export A=1"])
+    text = render.slurm_script(
+        project, target, [make_run(project, "a")], [{}], commands=[["x"]], header=["--time=1"], python="p",
+        supervisor=["p"], code="/",
+    )  # fmt: skip
+    assert "#SBATCH --time=1" in text and text.index("source /opt/mine") < text.index("export A=1")
+    with pytest.raises(ConfigurationError, match=r"template 'none\.j2' is neither in"):
+        other = read_target(project, {}, template="none.j2")
+        render.slurm_script(project, other, [make_run(project, "a")], [{}], commands=[["x"]], header=[], python="p",
+                            supervisor=["p"], code="/")  # fmt: skip
+
+
+def test_runs_of_different_size_get_arrays_of_their_own_and_large_ones_are_cut(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path, f"a{i}", gpus=1 + i % 2) for i in range(10)]
+    cut = sbatch.batches(runs, "oelm-1", sequential=False, limit=3)
+    assert [len(batch.runs) for batch in cut] == [3, 2, 3, 2]
+    assert [batch.name for batch in cut] == [f"s.oelm-1.{i}" if len(cut[i].runs) > 1 else "" for i in range(4)]
+    lane = sbatch.batches(runs[:3], "oelm-1", sequential=True)
+    assert [(batch.name, batch.after) for batch in lane] == [
+        ("a0.oelm-1.0", None), ("a1.oelm-1.1", 0), ("a2.oelm-1.2", 1),
+    ]  # fmt: skip
+
+
+def test_an_array_picks_the_record_of_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from oelm_jobs.agent import place, supervise
+
+    records = [{"run": n, "train": {"seed": i, "steps": 5}, "command": ["x", n]} for i, n in enumerate("abc")]
+    shared, rests = sbatch.shared_part(records)
+    assert shared == {"train": {"steps": 5}} and rests[1] == {"run": "b", "train": {"seed": 1}, "command": ["x", "b"]}
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    assert supervise.choose({"shared": shared, "runs": rests}) == records[1]
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID")
+    with pytest.raises(place.Refused, match="holds 3 runs"):
+        supervise.choose({"shared": shared, "runs": rests})
+
+
+@pytest.mark.slow
+def test_options_and_paths_reach_slurm_as_they_were_written(tmp_path: Path, cluster: Testbed) -> None:
+    folder = tmp_path / 'a#b \'x\' "y" $z ü变'
+    folder.mkdir()
+    comment = "it's a \"test\" # of \\ quotes, $HOME `id`"
+    target = read_target(tmp_path, {"comment": comment, "time": 7, "exclusive": True, "partition": "low"})
+    lines = sbatch.header(target, [make_run(tmp_path, "a")], name="a.oelm-1.0", folder=str(folder), stem="oelm-1.0")
+    path = tmp_path / "job.sh"
+    path.write_text("#!/bin/bash\n" + "".join(f"#SBATCH {line}\n" for line in lines) + "echo started\n")
+    job = cluster.run("sbatch", "--parsable", str(path)).strip()
+    shown = cluster.run("scontrol", "show", "job", job)
+    assert f"Comment={comment}" in shown and "TimeLimit=00:07:00" in shown and "JobName=a.oelm-1.0" in shown
+    wait_until(lambda: (folder / "oelm-1.0.log").exists() and (folder / "oelm-1.0.log").read_text(), "the output")
+    assert (folder / "oelm-1.0.log").read_text() == "started\n"
+
+
+def test_a_root_that_slurm_would_misread_in_names_of_logs_is_refused(tmp_path: Path) -> None:
+    target = read_target(tmp_path, {})
+    with pytest.raises(ConfigurationError, match="holds '%'"):
+        sbatch.header(target, [make_run(tmp_path, "a")], name="n", folder="/data/100%/x", stem="s")
