@@ -241,9 +241,9 @@ def test_a_killed_supervisor_is_lost_and_its_survivors_are_ended_by_the_next_att
 def test_a_reboot_is_told_from_a_lost_supervisor(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run = make_run(root, "a")
     launch_runs(root, [(run, sleeping())])
-    wait_for_state(run, "RUNNING")
+    survivors = wait_until(lambda: rundir.processes_of(run.run_dir), "its process")
     os.kill(supervisor_of(run).pid, signal.SIGKILL)
-    for identity in wait_until(lambda: rundir.processes_of(run.run_dir), "the survivor"):
+    for identity in survivors:
         os.kill(identity.pid, signal.SIGKILL)
     wait_for_state(run, "FAILED")
     assert "supervisor lost" in state(run)["reason"]
