@@ -81,7 +81,7 @@ def valid_choices(value: str, choices: Iterable[str]) -> str:
     """Return ``valid: a, b, c`` with the nearest spelling in front (``did you mean 'a'? valid: …``)."""
     import difflib  # here, because every command imports this module and few of them fail
 
-    known = sorted(choices)
+    known = sorted(set(choices))
     near = difflib.get_close_matches(value, known, n=1)
     listed = "valid: " + ", ".join(known) if known else "none exist"
     return f"did you mean {near[0]!r}? {listed}" if near else listed

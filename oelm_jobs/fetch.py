@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from . import sync
 from .agent import rundir
-from .connections import Connection, connect
+from .connections import Connection, connect_for_transfer
 from .errors import NotReached, OelmError, TargetError
 from .spec import State
 from .store import StoredRun
@@ -95,7 +95,7 @@ def fetch(
     """
     done: dict[tuple[str, str], Fetched] = {}
     for name in dict.fromkeys(run.target for run in runs):
-        connection = connect(load_target(project, name), project)
+        connection = connect_for_transfer(load_target(project, name), project)
         theirs = []
         for run in runs:
             if run.target != name:

@@ -147,7 +147,9 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> 
         if plan.target.slurm is None:
             _check_devices(plan, run, devices)
         _check_memory(plan, run, devices)
-    need = sum(estimate.checkpoint_disk_bytes(_config(run)) for run in runs)
+    one_of = {run.group: run for run in runs}  # seeds change no size
+    each = {name: estimate.checkpoint_disk_bytes(_config(run)) for name, run in one_of.items()}
+    need = sum(each[run.group] for run in runs)
     free = int(answer["disk_free"])
     if need > free:
         raise PreflightError(

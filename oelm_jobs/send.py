@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import data, fetch
-from .connections import Connection, connect
+from .connections import Connection, connect, connect_for_transfer
 from .errors import DataError, NotReached, PreflightError, TargetError
 from .rsync import NETWORK_CODES, Transfer, upload_folder
 from .spec import Study, Target
@@ -30,7 +30,7 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
     """
     if not target.host:
         return []
-    connection = connect(target, project)
+    connection = connect_for_transfer(target, project)
     here = token_files(connect(LOCAL, project).resolved, study)
     there = token_files(connection.resolved, study)
     rows = connection.call("data", {"root": connection.root, "files": list(there)}, timeout_s=1800)["files"]

@@ -267,5 +267,27 @@ class Store:
 def _stored(row: sqlite3.Row) -> StoredRun:
     values = dict(row)
     del values["position"], values["previous"]
-    values.update(state=State(row["state"]), spec=json.loads(row["spec"]), progress=json.loads(row["progress"]))
+    values.update(state=State(row["state"]), spec=_Later(row["spec"]), progress=json.loads(row["progress"]))
     return StoredRun(**values)
+
+
+class _Later(Mapping[str, Any]):
+    """An object in JSON, read when somebody looks into it: a status of ten thousand runs never does."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._known: dict[str, Any] | None = None
+
+    def _read(self) -> dict[str, Any]:
+        if self._known is None:
+            self._known = json.loads(self._text)
+        return self._known
+
+    def __getitem__(self, key: str) -> Any:
+        return self._read()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())

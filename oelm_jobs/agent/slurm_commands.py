@@ -15,9 +15,8 @@ import re
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import rundir
 
@@ -40,8 +39,7 @@ class SlurmError(Exception):
     is_refusal = True
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A job, or one task of an array, as squeue or sacct shows it."""
 
     id: str

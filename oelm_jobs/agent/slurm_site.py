@@ -5,11 +5,14 @@ Sources: scontrol(1) show config, sinfo(1), sacctmgr(1).
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import re
-from typing import Any, Dict, List, Optional
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Dict, List, Optional, Tuple
 
-from . import slurm_commands
+from . import rundir, slurm_commands
 from .slurm_commands import SlurmError
 
 DEFAULT_MAX_ARRAY = 1001
@@ -19,8 +22,11 @@ PARTITION_FORMAT = "%R|%P|%a|%l|%L|%D|%G|%f"
 ACCOUNT_FIELDS = "account,partition,qos,defaultqos,maxsubmitjobs,grpsubmitjobs,maxwall"
 
 
-def site() -> Dict[str, Any]:
+def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
     """Return what bears on submissions of this user.
+
+    Args:
+        max_age_s: How old accounts and limits may be: slurmdbd takes its time, and they rarely change.
 
     Returns:
         ``version``, ``cluster``; ``partitions``: a list of ``name``, ``is_default``, ``is_up``, ``max_time`` and
@@ -31,18 +37,37 @@ def site() -> Dict[str, Any]:
     Raises:
         SlurmError: slurmctld does not answer.
     """
-    config = slurm_commands.settings()
+    with ThreadPoolExecutor(3) as pool:  # each of them waits for an answer from elsewhere
+        configured, listed = pool.submit(slurm_commands.settings), pool.submit(partitions)
+        accounted = pool.submit(_accounting, max_age_s)
+        config = configured.result()
+        accounts, classes = accounted.result()
+    most = max_submit(accounts, classes)
     size = int(config.get("MaxArraySize") or DEFAULT_MAX_ARRAY)
-    accounts = associations() if "slurmdbd" in config.get("AccountingStorageType", "") else []
-    most = max_submit(accounts)
     return {
         "version": config.get("SLURM_VERSION", ""),
         "cluster": config.get("ClusterName", ""),
-        "partitions": partitions(),
+        "partitions": listed.result(),
         "accounts": accounts,
         "max_array": max(1, min(size, most or size)),
         "max_submit": most,
     }
+
+
+def _accounting(max_age_s: float) -> Tuple[List[Dict[str, str]], List[Dict[str, str]]]:
+    """Return (accounts, qualities of service), asked for together unless they are known."""
+    path = slurm_commands.cache_file("accounts")
+    known = rundir.read_json(path) if path else None
+    if known and 0 <= time.time() - float(known["time"]) < max_age_s:
+        return known["accounts"], known["qualities"]
+    with ThreadPoolExecutor(2) as pool:
+        mine, classes = pool.submit(associations), pool.submit(qualities)
+        found = mine.result(), classes.result()
+    if path is not None:
+        with contextlib.suppress(OSError):
+            content = {"time": time.time(), "accounts": found[0], "qualities": found[1]}
+            rundir.write_json(path, content, durable=False)
+    return found
 
 
 def partitions() -> List[Dict[str, Any]]:
@@ -91,15 +116,19 @@ def associations() -> List[Dict[str, str]]:
     return _table(argv, ACCOUNT_FIELDS)
 
 
-def max_submit(accounts: List[Dict[str, str]]) -> Optional[int]:
+def qualities() -> List[Dict[str, str]]:
+    """Return the cluster's qualities of service and their limits; empty where accounting does not answer."""
+    if slurm_commands.accounting_is_silent():
+        return []
+    argv = ["sacctmgr", "--noheader", "--parsable2", "show", "qos"]
+    return _table(argv, "name,maxsubmitjobsperuser,grpsubmitjobs")
+
+
+def max_submit(accounts: List[Dict[str, str]], classes: List[Dict[str, str]]) -> Optional[int]:
     """Return how many jobs this user may have in the queue, each task of an array for one; None where nobody says."""
     words = [(row["maxsubmitjobs"], row["grpsubmitjobs"]) for row in accounts]
-    if accounts:
-        mine = {name for row in accounts for name in row["qos"].split(",")}
-        argv = ["sacctmgr", "--noheader", "--parsable2", "show", "qos"]
-        for row in _table(argv, "name,maxsubmitjobsperuser,grpsubmitjobs"):
-            if row["name"] in mine:
-                words.append((row["maxsubmitjobsperuser"], row["grpsubmitjobs"]))
+    mine = {name for row in accounts for name in row["qos"].split(",")}
+    words += [(row["maxsubmitjobsperuser"], row["grpsubmitjobs"]) for row in classes if row["name"] in mine]
     numbers = [int(number) for pair in words for number in pair if number.isdigit()]
     return min(numbers) if numbers else None
 

@@ -21,6 +21,8 @@ INTERVAL_S = 30.0
 """How old the queue may be, unless the request says otherwise: one squeue per cluster and interval."""
 NEW_S = 60.0
 """So long after its submission a job may be missing from accounting."""
+LIMITS_AGE_S = 600.0
+"""How old a user's accounts and limits may be for a submission; oelm-doctor asks anew."""
 MAY_RUN_AGAIN = ("PREEMPTED", "NODE_FAIL", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESIZING", "REVOKED")
 """States in squeue after which Slurm may start the job again."""
 RESUME = ": submit again to resume"
@@ -87,7 +89,7 @@ def slurm_poll(request: Dict[str, Any]) -> Dict[str, Any]:
     if request.get("host"):
         from . import slurm_site
 
-        answer.update(site=slurm_site.site(), disk_free=rundir.disk_free(root), devices=[], queue=[])
+        answer.update(site=slurm_site.site(max_age_s=LIMITS_AGE_S), disk_free=rundir.disk_free(root), devices=[], queue=[])
     return answer
 
 
@@ -124,8 +126,8 @@ def states(
     for run_dir, token in wanted:
         task = tasks[run_dir]
         mine = by_name.get((task.name, task.task), []) if task else []
-        records = _records(run_dir)
-        row = _live(run_dir, token, _newest(mine), records, jobs, read_at, any_running)
+        job = _newest(mine) if len(mine) != 1 else mine[0]
+        row = _live(run_dir, token, job, _records(run_dir, job), jobs, read_at, any_running)
         if row is None:
             silent.append(run_dir)
         else:
@@ -143,10 +145,11 @@ def _newest(jobs: Sequence[Job]) -> Optional[Job]:
     return max(alive or jobs, key=lambda job: (job.state != "PENDING", job.submitted_at), default=None)
 
 
-def _records(run_dir: str) -> Records:
+def _records(run_dir: str, job: Optional[Job]) -> Records:
     control = run_dir + "/" + rundir.CONTROL + "/"
     start = rundir.read_json(control + rundir.START)
-    # No attempt yet: nothing else can be there but the end of an earlier submission, or of a wait.
+    if start is None and job is not None and job.state == "PENDING":
+        return Records({}, {})  # it has not been at work yet: of ten thousand such, one file each is enough
     return Records(start or {}, rundir.read_json(control + rundir.END) or {})
 
 
@@ -297,7 +300,7 @@ def _vanished(
         shown = {"token": task.token, "job": job_id if task.task is None else "%s_%d" % (job_id, task.task)}
         mine = by_name.get((task.name, task.task), [])
         job = max(mine, key=lambda row: (row.submitted_at, row.starts_at), default=None)
-        records = _records(run_dir)
+        records = _records(run_dir, None)
         if trouble:
             rows[run_dir] = _row(rundir.UNKNOWN, "left the queue; accounting does not answer (%s)" % trouble, **shown)
         elif job is not None and job.state in ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING"):

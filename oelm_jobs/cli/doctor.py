@@ -45,4 +45,4 @@ def main(target: str, as_json: bool) -> None:
                 click.echo(f"{'':<8}{'':<{width}}  -> {tr(finding.mend)}")
     bad = [finding.what for finding in found if finding.verdict == doctor.BAD]
     if bad:
-        raise RunFailed(f"target {target} can't run everything: {', '.join(bad)}")
+        raise RunFailed(f"target {target} can't run everything: {', '.join(tr(what) for what in bad)}")

@@ -98,7 +98,7 @@ def _show_head(plan: plans.Plan) -> None:
 
 def _show_run(number: int, row: dict[str, Any], before: str) -> None:
     say()
-    click.echo(click.style(f"{number}. {row['run']}", bold=True) + f"  {row['label']}, seed {row['seed']}")
+    say(f"{number}. {row['run']}  {row['label']}, seed {row['seed']}", bold=True)
     gpus, world_size = row["gpus"], row["world_size"]
     which = (
         f"GPUs {', '.join(map(str, gpus))}" if isinstance(gpus, list) else f"any {gpus} GPU{'s' if gpus > 1 else ''}"

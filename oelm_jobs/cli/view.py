@@ -111,9 +111,18 @@ def render(view: View, *, width: int | None = None) -> str:
 def _table(runs: Sequence[StoredRun], now: float, width: int | None) -> str:
     lines = table.text([row(run, now) for run in runs], [tr(header) for header in HEADERS], ALIGN).splitlines()
     if width is not None:
-        lines = [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
+        lines = [_cut(line, width) for line in lines]
     head = len(lines) - len(runs)
     return "\n".join(lines[:head] + [colour(line, run.state) for line, run in zip(lines[head:], runs, strict=True)])
+
+
+def _cut(line: str, width: int) -> str:
+    """Return a line that takes at most ``width`` columns of a terminal."""
+    if table.width(line) <= width:
+        return line
+    while table.width(line) >= width:
+        line = line[:-1]
+    return line + "…"
 
 
 def _counts(runs: Sequence[StoredRun]) -> str:

@@ -132,6 +132,17 @@ def connect(target: Target, project: Path) -> Connection:
     return made
 
 
+def connect_for_transfer(target: Target, project: Path) -> Connection:
+    """Return the connection for a command that has rsync move bytes, which goes through the OpenSSH client: its
+    questions go the same way, without fabric's start-up and without a second kind of login.
+    """
+    if not target.host or target.connection == "openssh":
+        return connect(target, project)
+    from .openssh import PlainSSHConnection
+
+    return PlainSSHConnection(target)
+
+
 def close_all() -> None:
     """Close every connection of this process."""
     while _open:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -162,10 +163,34 @@ class OpenSSHConnection(RemoteConnection):
                 self.target.host, line]  # fmt: skip
 
 
+class PlainSSHConnection(OpenSSHConnection):
+    """Another machine, through an ``ssh`` for each command: where nothing is asked, and rsync goes that way, too."""
+
+    def _open(self, line: str) -> Channel:
+        settings = self._settings()
+        words = ["ssh", *sshconfig.safety(settings), *sshconfig.words(self.target), "-T", "--", self.target.host, line]
+        return _Process(words, lambda said: sshconfig.explain(settings, said))
+
+    def route(self) -> Route:
+        """Return how rsync gets there: by an ``ssh`` of its own."""
+        return self._route(["ssh", *sshconfig.safety(self._settings()), *sshconfig.words(self.target)])
+
+    def terminal(self, line: str, *options: str) -> list[str]:
+        """Return ssh's words; on a terminal it may ask."""
+        return ["ssh", *sshconfig.safety(self._settings(), interactive=True), *sshconfig.words(self.target), *options,
+                "--", self.target.host, line]  # fmt: skip
+
+
 class _Process:
     """One ``ssh`` process."""
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], explain: Callable[[str], TargetError] | None = None) -> None:
+        """Start it.
+
+        Args:
+            explain: Makes an error of what it said; only where it makes the connection itself.
+        """
+        self._explain = explain
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, bufsize=0,
@@ -217,7 +242,12 @@ class _Process:
         code = self._process.poll()
         size = self._said.seek(0, os.SEEK_END)
         self._said.seek(max(0, size - MAX_SAID_BYTES))
-        return (code if code is not None and code >= 0 else None), last_line(self._said.read())
+        said = self._said.read()
+        if code == 255 and self._explain is not None:  # ssh's own code, of a connection that could not be made
+            error = self._explain(said.decode("utf-8", "replace"))
+            if not isinstance(error, NotReached):
+                raise error
+        return (code if code is not None and code >= 0 else None), last_line(said)
 
     def close(self) -> None:
         """End the process; what it runs there sees its channel closed."""

@@ -133,9 +133,7 @@ def test_the_doctor_finds_in_one_round_trip_what_would_cost_a_night(
     assert findings["data of tiny"]["verdict"] == "bad" and "--send-data" in findings["data of tiny"]["mend"]
     assert findings["trainer"]["verdict"] == "good" and findings["devices"]["found"] == "4 x NVIDIA RTX A5000"
     assert all(finding["mend"] for finding in findings.values() if finding["verdict"] == "bad")
-    write_target(
-        project, "broken", host="box", setup=["source /nowhere/activate"], root="/proc/nowhere"
-    )
+    write_target(project, "broken", host="box", setup=["source /nowhere/activate"], root="/proc/nowhere")
     findings = {f["what"]: f for f in json.loads(oelm("doctor", "broken", "--json", check=False).stdout)["findings"]}
     assert findings["torch"]["verdict"] == "bad" and findings["root"]["verdict"] == "bad"
 

@@ -19,7 +19,7 @@ from oelm_jobs.errors import TargetError, UnknownAnswer
 from oelm_jobs.rsync import Transfer
 from tests.ssh.testbed import Client, Host
 
-WAYS = ["local", "fabric", "openssh"]
+WAYS = ["local", "fabric", "openssh", "plain ssh"]
 AWKWARD = ["with space", "it's", 'say "x"', "实验", "$(touch x)", "`id`", "a;b&c|d", "%j *?[x]"]
 
 
@@ -33,8 +33,10 @@ def connection(
     else:
         host = new_host("box")
         client.knows(host)
-        target = replace(targets.adhoc("box", root="work"), connection=request.param)
-    yield connections.connect(target, tmp_path)
+        way = "fabric" if request.param == "plain ssh" else request.param
+        target = replace(targets.adhoc("box", root="work"), connection=way)
+    connect = connections.connect_for_transfer if request.param == "plain ssh" else connections.connect
+    yield connect(target, tmp_path)
 
 
 def tree(folder: Path, files: dict[str, bytes]) -> snapshot.Tree:
