@@ -11,9 +11,15 @@ chromium         chromium
 git              git
 ip               iproute2
 make             make
+mariadbd         mariadb-server
+munged           munge
 python3          python3
 rsync            rsync
+sbatch           slurm-client
 shellcheck       shellcheck
+slurmctld        slurmctld
+slurmd           slurmd
+slurmdbd         slurmdbd
 ssh              openssh-client
 sshd             openssh-server
 tcsh             tcsh
