@@ -3,8 +3,8 @@
     python benchmarks/ssh.py [--rounds 7] [--megabytes 1000] [--only submit,status,fetch]
 
 Goals: submitting three groups takes at most 3 s more than as many times ``ssh HOST true`` as it has round trips, and
-at most 6 of them; ``oelm-status`` of 100 runs has one, and takes at most 1.3 x ``ssh HOST true`` + 0.3 s; fetching 1 GB,
-verified, has at least 0.85 x the throughput of ``rsync -a -e ssh``; fetching again with nothing new takes at most
+at most 6 of them; ``oelm-status`` of 100 runs has one, and takes at most 1.3 x ``ssh HOST true`` + 0.3 s; fetching and
+verifying 1 GB has at least 0.85 x the throughput of ``rsync -a -e ssh``; fetching again with nothing new takes at most
 1.5 x rsync. Round trips are counted by the server's own log. Needs root and sshd.
 """
 

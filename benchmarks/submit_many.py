@@ -1,7 +1,7 @@
-"""How long the submission of 1,000 runs of a cheap command takes besides the processes themselves, and a status of 10,000.
+"""How long submitting 1,000 runs of a cheap command takes besides the processes themselves; a status of 10,000 runs.
 
-Both sides in one run: the submission, and the bare start of as many launch scripts. Goals: under 5 s between the two; a status
-of 10,000 stored runs under 1 s beyond start-up (``--help``) in under 150 MB.
+Both sides in one run: the submission, and the bare start of as many launch scripts. Goals: under 5 s between the two;
+a status of 10,000 stored runs under 1 s beyond start-up (``--help``) in under 150 MB.
 """
 
 from __future__ import annotations
@@ -78,10 +78,25 @@ def stored_status(place: Path) -> tuple[float, float, float]:
     (project / "jobs" / "s.toml").write_text(STUDY)
     train = {f"key_{i}": i for i in range(40)} | {"max_steps": 1000, "seq_len": 64}
     runs = [
-        Run(name=f"g{i % 3}-s{i}", study="s", group=f"g{i % 3}", label="g", seed=i, tag="", target="local", gpus=1, port=None,
-            run_dir=str(project / f"exp_{i}"), global_batch=16, factors={}, train=train, max_retries=0, fingerprint="f" * 64)
+        Run(
+            name=f"g{i % 3}-s{i}",
+            study="s",
+            group=f"g{i % 3}",
+            label="g",
+            seed=i,
+            tag="",
+            target="local",
+            gpus=1,
+            port=None,
+            run_dir=str(project / f"exp_{i}"),
+            global_batch=16,
+            factors={},
+            train=train,
+            max_retries=0,
+            fingerprint="f" * 64,
+        )
         for i in range(STORED)
-    ]  # fmt: skip
+    ]
     with Store() as store:
         record = {"train": train, "global_batch": 16}
         store.intend(project, "local", str(project), "stored", "{}", runs, lambda run: record, lambda known: True)
@@ -107,12 +122,16 @@ def main() -> None:
         os.environ.update(OELM_STATE_DIR=str(place / "state"), OELM_LEASE_DIR=str(place / "leases"))
         pairs = [(submit(place, number), start_scripts(place)) for number in range(ROUNDS)]
         extra = [ours - bare for ours, bare in pairs]
-        print(f"submitting {RUNS} runs: {statistics.median(ours for ours, _ in pairs):.2f} s,"
-              f" the bare processes {statistics.median(bare for _, bare in pairs):.2f} s;"
-              f" besides them {statistics.median(extra):.2f} s ({min(extra):.2f} to {max(extra):.2f}; goal under 5)")  # fmt: skip
+        print(
+            f"submitting {RUNS} runs: {statistics.median(ours for ours, _ in pairs):.2f} s,"
+            f" the bare processes {statistics.median(bare for _, bare in pairs):.2f} s;"
+            f" besides them {statistics.median(extra):.2f} s ({min(extra):.2f} to {max(extra):.2f}; goal under 5)"
+        )
         status, start_up, memory = stored_status(place)
-        print(f"oelm-status of {STORED} stored runs: {status:.2f} s, start-up {start_up:.2f} s, beyond it"
-              f" {status - start_up:.2f} s (goal under 1); {memory:.0f} MB (goal under 150)")  # fmt: skip
+        print(
+            f"oelm-status of {STORED} stored runs: {status:.2f} s, start-up {start_up:.2f} s, beyond it"
+            f" {status - start_up:.2f} s (goal under 1); {memory:.0f} MB (goal under 150)"
+        )
 
 
 if __name__ == "__main__":

@@ -211,9 +211,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all turns to a file")
     arguments = parser.parse_args()
     mode = "compiled" if arguments.compile else "eager"
-    print(
-        f"{cpu_name()}, {arguments.threads} thread(s), {mode}, load {os.getloadavg()[0]:.1f}, PyTorch {version('torch')}"
-    )
+    load = os.getloadavg()[0]
+    print(f"{cpu_name()}, {arguments.threads} thread(s), {mode}, load {load:.1f}, PyTorch {version('torch')}")
     turns = {}
     for vocab_size in arguments.vocab or [4096, 50257]:
         config = replace(SIZES, vocab_size=vocab_size, compile="true" if arguments.compile else "false")

@@ -68,6 +68,7 @@ def examine(project: Path, target: Target) -> list[Finding]:
     }
     begun = time.time()
     answer = connection.call("examine", request, trees=[code], timeout_s=1800)
+    answer["devices"] = [device for device in answer["devices"] if target.may_lease(device["label"])]
     if target.host:
         found += [_host(answer), *_clock(answer, begun), *_tools(answer)]
     found += [_torch(answer, target), *_trainer(answer, target), _root(answer), *_quota(answer)]

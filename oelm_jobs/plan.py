@@ -114,6 +114,7 @@ def record(plan: Plan, run: Run, token: str, snapshot: Snapshot, after: str | No
         "fingerprint": run.fingerprint,
         "snapshot": snapshot.hash,
         "revision": snapshot.revision,
+        "diff": snapshot.diff,
         "train_code": snapshot.train_code,
         "factors": dict(run.factors),
         "train": dict(run.train),

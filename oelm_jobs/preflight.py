@@ -138,7 +138,7 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> 
     Raises:
         PreflightError: Too few devices, too little memory on them, or too little disk for the checkpoints.
     """
-    devices = answer["devices"]
+    devices = [device for device in answer["devices"] if plan.target.may_lease(device["label"])]
     if plan.target.slurm is not None:
         for remark in site.judge(plan.target, answer["site"], {run.world_size for run in runs}):
             if remark.is_bad:

@@ -1,5 +1,5 @@
-"""Owns sbatch's options: those that a target may set, word for word, those that the toolkit states, and which runs share
-a job; leaves scripts to render and submission to schedulers.
+"""Owns sbatch's options: those that a target may set, word for word, those that the toolkit states, and which runs
+share a job; leaves scripts to render and submission to schedulers.
 
 Source: sbatch(1). A target's options are passed on as they are, so any header can be expressed; only what submission
 and resume rest on is refused.
@@ -39,10 +39,10 @@ OWNED = {
 }
 """Options that a target can't set, with the reason."""
 SHORT = {
-    "A": "account", "B": "extra-node-info", "C": "constraint", "D": "chdir", "G": "gpus", "J": "job-name", "L": "licenses",
-    "M": "clusters", "N": "nodes", "S": "core-spec", "a": "array", "b": "begin", "c": "cpus-per-task", "d": "dependency",
-    "e": "error", "i": "input", "m": "distribution", "n": "ntasks", "o": "output", "p": "partition", "q": "qos",
-    "s": "oversubscribe", "t": "time", "w": "nodelist", "x": "exclude",
+    "A": "account", "B": "extra-node-info", "C": "constraint", "D": "chdir", "G": "gpus", "J": "job-name",
+    "L": "licenses", "M": "clusters", "N": "nodes", "S": "core-spec", "a": "array", "b": "begin",
+    "c": "cpus-per-task", "d": "dependency", "e": "error", "i": "input", "m": "distribution", "n": "ntasks",
+    "o": "output", "p": "partition", "q": "qos", "s": "oversubscribe", "t": "time", "w": "nodelist", "x": "exclude",
 }  # fmt: skip
 """Short options by letter: the long name is what a targets file takes."""
 CPU_OPTIONS = frozenset(
@@ -121,7 +121,7 @@ def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem:
     if "%" in folder or "\\" in folder:
         # sbatch(1), filename pattern: both are expanded in the whole path, and '%%' is not on every version.
         raise ConfigurationError(
-            f"target {target.name}: {folder} holds '%' or a backslash, which Slurm does not leave alone in names of logs",
+            f"target {target.name}: {folder} holds '%' or a backslash, which Slurm reads as something else",
             hint="give the target another root",
         )
     lines: dict[str, str | None] = {"job-name": name, "chdir": folder}
@@ -197,7 +197,7 @@ def asked_gpus(options: Mapping[str, str | None], nodes: int) -> int:
     if options.get("gpus-per-node"):
         return _count(str(options["gpus-per-node"])) * nodes
     for option in ("gres", "tres-per-node"):
-        parts = [part for part in str(options.get(option) or "").replace("gres/", "").replace("gres:", "").split(",")]
+        parts = str(options.get(option) or "").replace("gres/", "").replace("gres:", "").split(",")
         found = sum(_count(part) for part in parts if re.match(r"gpu\b", part))
         if found:
             return found * nodes
@@ -239,6 +239,7 @@ def batches(
         limit: Most tasks of an array.
         run_bytes: Size of a run's part of a script.
     """
+    groups: list[tuple[Run, ...]]
     if sequential:
         groups = [(run,) for run in runs]
     else:
@@ -246,9 +247,7 @@ def batches(
         sizes: dict[int, list[Run]] = {}
         for run in runs:
             sizes.setdefault(run.world_size, []).append(run)
-        groups = [
-            tuple(same[first : first + limit]) for same in sizes.values() for first in range(0, len(same), limit)
-        ]  # type: ignore[misc]
+        groups = [tuple(same[first : first + limit]) for same in sizes.values() for first in range(0, len(same), limit)]
     return [
         Batch(
             position=position,

@@ -25,6 +25,8 @@ NOT_CODE = frozenset(
 """Folders that are left out where no git says what belongs to the project."""
 NEVER = frozenset({".git", ".oelm", "__pycache__"})
 """Folders that are left out always."""
+MAX_DIFF_CHARS = 16_000
+"""A record is repeated for each run; a longer diff is cut."""
 MAX_FILE_BYTES = 50 << 20
 """A larger file is data, not code."""
 
@@ -47,6 +49,8 @@ class Snapshot(Tree):
     """Hash over ``train/`` alone: the code that counts for a comparison."""
     revision: str
     """git's commit, with ``-dirty`` where files differ from it; empty without git."""
+    diff: str
+    """How tracked files differ from that commit, cut where it is long: the snapshot itself holds them whole."""
 
 
 def take(project: Path) -> Snapshot:
@@ -74,7 +78,7 @@ def take(project: Path) -> Snapshot:
         files=tuple(kept),
         hash=_hash(entry for _, entry in entries),
         train_code=_hash(entry for name, entry in entries if name.startswith("train/") and name.endswith(".py")),
-        revision=_revision(project),
+        **_version(project),
     )
 
 
@@ -151,9 +155,13 @@ def _installed_trainer() -> list[tuple[str, Path]]:
     return [(f"train/{path.name}", path) for path in package.glob("*.py")]
 
 
-def _revision(project: Path) -> str:
+def _version(project: Path) -> dict[str, str]:
+    """Return what git says of the checkout: ``revision`` and ``diff``."""
     commit = _git(project, "rev-parse", "HEAD")
     if not commit:
-        return ""
-    changed = _git(project, "status", "--porcelain", "--untracked-files=no")
-    return commit.decode().strip() + ("-dirty" if changed else "")
+        return {"revision": "", "diff": ""}
+    changed = _git(project, "diff", "--no-color", "--no-ext-diff", "HEAD", "--", ".") or b""
+    diff = changed.decode("utf-8", "replace")
+    if len(diff) > MAX_DIFF_CHARS:
+        diff = diff[:MAX_DIFF_CHARS] + "\n… cut here; the snapshot holds the files themselves\n"
+    return {"revision": commit.decode().strip() + ("-dirty" if changed else ""), "diff": diff}

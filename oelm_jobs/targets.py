@@ -85,6 +85,7 @@ def _read_target(name: str, table: tomlfile.Section) -> Target:
         data={key: read_path(data, key) for key in data.keys_left()},
         checkpoint_root=read_path(table, "checkpoint_root"),
         env=env,
+        gpus=_read_gpus(table) if kind != "slurm" else (),
         gpus_per_run=_read_gpus_per_run(table),
         template=table.take("template", str, ""),
         slurm=_read_slurm(table, bool(reach.get("host"))) if kind == "slurm" else None,
@@ -98,6 +99,13 @@ def _read_slurm(table: tomlfile.Section, is_remote: bool) -> Slurm:
     from .sbatch import read_slurm  # here, because a status reads this file and few targets are Slurm's
 
     return read_slurm(table, is_remote=is_remote)
+
+
+def _read_gpus(table: tomlfile.Section) -> tuple[int, ...]:
+    gpus = table.take_list("gpus", int, ())
+    if len(set(gpus)) != len(gpus) or min(gpus, default=0) < 0:
+        raise table.error("gpus", "give the indices that runs may use, each once, as in [0, 1]", value=list(gpus))
+    return tuple(sorted(gpus))
 
 
 def _read_gpus_per_run(table: tomlfile.Section) -> int:

@@ -276,6 +276,9 @@ def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> dict[str,
             records = connection.call("find", request, timeout_s=600)["runs"]
             if resolved.root != str(project):  # a shared root holds other projects' runs, too
                 records = [known for known in records if known.get("project") == str(project)]
+            # This machine and the cluster behind its sbatch may share a root; what names no target goes to any.
+            others = {other.name for other in targets} - {target.name}
+            records = [known for known in records if known.get("target") not in others]
         except TargetError as error:
             unreachable[target.name] = str(error)
             continue

@@ -102,7 +102,8 @@ def outcome_of(status: str, reason: str = "") -> list[str]:
     """Return a command that ends at once and leaves the outcome record of a trainer."""
     program = (
         "import json, os, pathlib; out = pathlib.Path(os.environ['OELM_RUN_DIR'], '.oelm', 'outcome.json');"
-        f" out.write_text(json.dumps({{'attempt': os.environ['OELM_ATTEMPT'], 'status': {status!r}, 'reason': {reason!r}}}))"
+        f" said = {{'attempt': os.environ['OELM_ATTEMPT'], 'status': {status!r}, 'reason': {reason!r}}};"
+        " out.write_text(json.dumps(said))"
     )
     return [sys.executable, "-S", "-c", program]
 

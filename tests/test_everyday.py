@@ -1,4 +1,4 @@
-"""A day's use: resubmitting, starting over, extending, rebuilding the index, fetching and the doctor, on real training."""
+"""A day's use: resubmitting, starting over, extending, rebuilding the index, fetching, the doctor: real training."""
 
 from __future__ import annotations
 

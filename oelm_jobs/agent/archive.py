@@ -47,6 +47,15 @@ def archive(request: Dict[str, Any]) -> Dict[str, Any]:
     return {"moved": moved, "busy": busy}
 
 
+def waiting_records(root: str) -> Dict[str, Dict[str, Any]]:
+    """Return by run directory the records of Slurm jobs that have not begun yet: only their scripts hold them."""
+    if not os.path.isdir(os.path.join(root, rundir.CONTROL, "slurm")):
+        return {}
+    from . import slurm_submit
+
+    return slurm_submit.waiting_records(root)
+
+
 def find(request: Dict[str, Any]) -> Dict[str, Any]:
     """Return the records of all runs below a root, archived ones left out.
 
@@ -57,11 +66,12 @@ def find(request: Dict[str, Any]) -> Dict[str, Any]:
         ``runs``: records (run.json), each with ``run_dir`` where it lies now.
     """
     runs = []
+    waiting = waiting_records(str(request["root"]))
     top = request.get("checkpoint_root") or str(Path(request["root"]) / "models" / "checkpoints")
     for folder, folders, _ in os.walk(top):
         record = rundir.read_json(rundir.control(folder, rundir.RUN))
         if record is not None:
-            runs.append(dict(record, run_dir=folder))
+            runs.append(dict(waiting.pop(folder, record), run_dir=folder))
             folders[:] = []
         folders[:] = [name for name in folders if not name.startswith(".")]
-    return {"runs": runs}
+    return {"runs": [*runs, *waiting.values()]}

@@ -34,8 +34,8 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
 
     Args:
         request: ``root``, ``checkpoint_root``, ``python``, ``setup`` and ``code`` (folder of the project's code) of
-            the target, ``ports`` that studies prefer, ``files`` (token files), ``variables`` (names that matter), ``slurm`` (whether
-            runs go to Slurm).
+            the target, ``ports`` that studies prefer, ``files`` (token files), ``variables`` (names that matter),
+            ``slurm`` (whether runs go to Slurm).
 
     Returns:
         ``agent_python``, ``host``, ``user``, ``time``, ``root``, ``lease_folder`` or ``lease_error``, ``devices`` and

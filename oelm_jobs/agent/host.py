@@ -20,15 +20,15 @@ STOP_GRACE_S = 7.0
 class Host:
     """A plain host."""
 
-    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    signals: Tuple[int, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     look_s = 0.0
 
     def __init__(self, record: Dict[str, Any], say: Callable[[str], None]) -> None:
         self._record = record
         self._say = say
         self._run_dir = Path(record["run_dir"])
-        self._held = None  # type: Optional[lease.Lease]
-        self._port_lock = None  # type: Optional[int]
+        self._held: Optional[lease.Lease] = None
+        self._port_lock: Optional[int] = None
 
     def claim(self) -> None:
         """Use the descriptor of the launcher's claim if it handed one over, else take the claim."""

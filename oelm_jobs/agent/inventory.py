@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional
 
-from . import hashes, probe, result, rundir
+from . import hashes, probe, result, rundir, slurm_claim
 
 NONE, BEST, LATEST, ALL = "none", "best", "latest", "all"
 """Which checkpoints are asked for."""
@@ -212,6 +212,10 @@ def remove(request: Dict[str, Any]) -> Dict[str, Any]:
         run_dir = run["run_dir"]
         answer = {"removed": [], "freed": 0, "kept": {}}  # type: Dict[str, Any]
         answers[run_dir] = answer
+        number, owner = slurm_claim.newest(run_dir)
+        if number and (owner is None or not owner.released):
+            answer["kept"] = dict.fromkeys(run["files"], "a Slurm job has the run")
+            continue
         try:
             claim = rundir.lock(rundir.control(run_dir, rundir.CLAIM), patience_s=2.0)
         except (rundir.Busy, OSError):

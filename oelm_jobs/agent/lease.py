@@ -73,6 +73,8 @@ class Device:
 def devices() -> List[Device]:
     """Return the host's GPUs as nvidia-smi lists them, or one CPU slot for each core where there is no nvidia-smi.
 
+    ``OELM_GPUS`` (indices with commas between them) names the only ones that count.
+
     Raises:
         OSError: nvidia-smi is there and does not answer: training on the CPU instead would waste a night.
     """
@@ -103,7 +105,10 @@ def devices() -> List[Device]:
             memory = [int(part) if part.isdigit() else 0 for part in fields[3:]]
             found.append(Device("gpu-" + fields[1], int(fields[0]), fields[2], *memory))
     if found:
-        return sorted(found, key=lambda device: device.index)
+        allowed = os.environ.get("OELM_GPUS", "").replace(",", " ").split()
+        return sorted(
+            (device for device in found if not allowed or str(device.index) in allowed), key=lambda device: device.index
+        )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return [Device("cpu-%d" % index, index, "CPU core") for index in range(cores)]
 

@@ -103,7 +103,7 @@ class Place(Protocol):
         """Return how many crashes count against the budget already, before this execution's first attempt."""
 
     def go_on_later(self) -> str:
-        """Have the run started again later, after a verdict of QUEUED; return why that can't be (empty where it can)."""
+        """Have the run started again later, after a verdict of QUEUED; return why that can't be, if it can't."""
 
     def release(self) -> None:
         """Give up the devices; harmless when called again."""

@@ -58,6 +58,10 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any
     control = run_dir + "/" + rundir.CONTROL + "/"
     alive = rundir.is_locked(control + rundir.CLAIM)
     start = rundir.read_json(control + rundir.START) or {}
+    if start.get("job"):
+        from . import slurm_state  # here, because few hosts have Slurm and a probe's start-up counts
+
+        return slurm_state.of_run(run_dir)
     end = rundir.read_json(control + rundir.END) or {}
     claim = rundir.read_json(control + rundir.CLAIM) or {}
     token = claim.get("token") or end.get("token") or start.get("token") or ""
@@ -113,7 +117,7 @@ def log(request: Dict[str, Any]) -> Dict[str, Any]:
         # The state is asked before the log: what a run wrote before it was over is then never missed.
         row = state(request["run_dir"])
         offset, size, content = _piece(path, request)
-        is_over = row["state"] not in (rundir.QUEUED, rundir.RUNNING)
+        is_over = row["state"] in (rundir.DONE, rundir.FAILED, rundir.CANCELLED)
         if content or is_over or time.monotonic() >= deadline:
             break
         time.sleep(LOG_POLL_S)

@@ -36,7 +36,7 @@ def write(
     now = time.time()
     hours = sum(float(attempt.get("wall_s") or 0.0) for attempt in attempts) / 3600
     gpu_hours = sum(float(a.get("wall_s") or 0.0) * len(a.get("devices") or ()) for a in attempts) / 3600
-    content = {"version": 1}  # type: Dict[str, Any]
+    content: Dict[str, Any] = {"version": 1}
     content.update({name: record.get(name) for name in RECORD_KEYS})
     content.update(
         status=state,
@@ -57,9 +57,7 @@ def write(
     write_end(run_dir, record, state, reason, attempts)
 
 
-def write_end(
-    run_dir: Path, record: Dict[str, Any], state: str, reason: str, attempts: List[Dict[str, Any]]
-) -> None:
+def write_end(run_dir: Path, record: Dict[str, Any], state: str, reason: str, attempts: List[Dict[str, Any]]) -> None:
     """Write the end record alone: of a run that goes on later, or of one that may not have the time for more."""
     end = {"version": 1, "token": record.get("token"), "state": state, "reason": reason, "ended_at": time.time()}
     end.update(fingerprint=record.get("fingerprint"), attempts=attempts)

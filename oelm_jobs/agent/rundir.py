@@ -90,8 +90,8 @@ def write_json(path: Path, value: Dict[str, Any], *, durable: bool = True) -> No
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n", durable=durable)
 
 
-def create(path: Path, content: Dict[str, Any]) -> bool:
-    """Make ``path`` with ``content``, whole and durably, unless it exists; False where it does.
+def create(path: Path, content: Dict[str, Any], *, durable: bool = True) -> bool:
+    """Make ``path`` with ``content``, whole and (durable) for good, unless it exists; False where it does.
 
     link(2) fails where the name is taken, also between the clients of a network file system.
     """
@@ -100,14 +100,16 @@ def create(path: Path, content: Dict[str, Any]) -> bool:
         with open(str(temporary), "w", encoding="utf-8") as file:
             json.dump(content, file)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.link(str(temporary), str(path))
     except FileExistsError:
         return False
     finally:
         with contextlib.suppress(OSError):
             os.unlink(str(temporary))
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
     return True
 
 

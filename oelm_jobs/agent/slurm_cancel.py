@@ -4,6 +4,7 @@ supervisors.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Dict, List, Optional, Sequence, Set
 
@@ -28,10 +29,10 @@ def slurm_cancel(request: Dict[str, Any]) -> Dict[str, Any]:
     Raises:
         SlurmError: slurmctld does not answer; nothing was cancelled.
     """
-    root = request["root"]
+    root = os.path.expanduser(request["root"])
     wanted = [(str(run_dir), str(token)) for run_dir, token in request["runs"]]
     tasks = slurm_state.find_tasks(root, wanted)
-    living = {}  # type: Dict[str, List[Job]]
+    living: Dict[str, List[Job]] = {}
     jobs = slurm_commands.queue("--me")
     for run_dir, _ in wanted:
         found = _jobs_of(run_dir, tasks[run_dir], jobs)
@@ -81,7 +82,7 @@ def _give_up(root: str, task: Optional[slurm_state.Task]) -> None:
 def _fewest(wanted: Sequence[Job], jobs: Sequence[Job]) -> List[str]:
     """Return the ids to cancel: of an array that goes as a whole, its own instead of its tasks'."""
     ids = {job.id for job in wanted}
-    arrays = {}  # type: Dict[str, Set[str]]
+    arrays: Dict[str, Set[str]] = {}
     for job in jobs:
         if job.task is not None and (job.state in slurm_claim.ALIVE or job.state in ("PENDING", "COMPLETING")):
             arrays.setdefault(job.id.partition("_")[0], set()).add(job.id)
@@ -128,5 +129,3 @@ def slurm_archive(request: Dict[str, Any]) -> Dict[str, Any]:
         if not ended:
             busy.append(run_dir)
     return {"moved": {}, "busy": busy} if busy else archive.archive(request)
-
-

@@ -19,7 +19,7 @@ from . import rundir, slurm_commands
 
 PREFIX = "slurm-claim."
 KEEP = 8
-"""Newest claims that are kept: a stale folder listing of a network file system must not lead to a number that is gone."""
+"""Newest claims that are kept: a network file system's stale listing must not lead to a number that is gone."""
 PATIENCE_S = 600.0
 """So long a job waits for Slurm's word on the owner, or for an owner that is ending."""
 LOOK_S = 5.0

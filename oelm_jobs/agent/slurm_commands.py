@@ -237,7 +237,8 @@ def accounts(ids: Iterable[str], since: float) -> Optional[List[Job]]:
     if failed:
         raise SlurmError(str(failed["words"]))
     start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 3600))  # clocks differ
-    wanted, found = sorted(set(ids)), []  # type: List[str], List[Job]
+    wanted = sorted(set(ids))
+    found: List[Job] = []
     for first in range(0, len(wanted), ACCOUNT_CHUNK):
         chunk = ",".join(wanted[first : first + ACCOUNT_CHUNK])
         argv = ["sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--starttime=" + start]
@@ -279,11 +280,12 @@ def read_accounts(text: str) -> List[Job]:
             continue
         shown, state, exit_code, submitted_at, start, _, nodes, name = fields
         base, _, rest = shown.partition("_")
-        for task in tasks(rest) if rest else [None]:  # type: Optional[int]
+        shown_tasks: Sequence[Optional[int]] = tasks(rest) if rest else [None]
+        for task in shown_tasks:
             jobs.append(
                 Job(
                     id=base if task is None else "%s_%d" % (base, task),
-                        task=task,
+                    task=task,
                     name=name,
                     state=(state.split() or [""])[0],
                     submitted_at=_seconds(submitted_at),
@@ -297,7 +299,7 @@ def read_accounts(text: str) -> List[Job]:
 
 def tasks(text: str) -> List[int]:
     """Return the indices in ``3`` or ``[2-7%3]`` or ``[1,3,5-7:2]`` as squeue and sacct write them."""
-    found = []  # type: List[int]
+    found: List[int] = []
     for part in text.strip("[]").partition("%")[0].split(","):
         bounds, _, step = part.partition(":")
         first, _, last = bounds.partition("-")
@@ -318,7 +320,7 @@ def show_job(job_id: str, timeout_s: float = 15.0) -> Dict[str, str]:
     code, out, err = call(["scontrol", "--oneliner", "show", "job", job_id], timeout_s)
     if code != 0:
         raise SlurmError("scontrol: %s" % said(err, "exit code %d" % code))
-    return dict(word.split("=", 1) for word in out.split() if "=" in word)  # type: ignore[misc]
+    return dict(word.split("=", 1) for word in out.split() if "=" in word)
 
 
 def settings() -> Dict[str, str]:

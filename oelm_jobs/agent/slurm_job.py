@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import host, lease, place, rundir, slurm_claim, slurm_commands
+from .slurm_submit import FATE
 
 TERM_GRACE_S = 20.0
 """Time for a checkpoint after SIGTERM: Slurm kills after KillWait, 30 s by default."""
@@ -32,7 +33,7 @@ FIRST_PORT, PORTS = 20000, 10000
 class SlurmJob:
     """The Slurm job that this process is the batch script of."""
 
-    signals = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+    signals: Tuple[int, ...] = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
     look_s = slurm_claim.FENCE_S
 
     def __init__(self, record: Dict[str, Any], say: Callable[[str], None]) -> None:
@@ -48,18 +49,19 @@ class SlurmJob:
         self._number = int(number)
         self._node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
         self._hosts = [self._node]
-        self._claim = None  # type: Optional[slurm_claim.Claim]
-        self._devices = []  # type: List[str]
+        self._claim: Optional[slurm_claim.Claim] = None
+        self._devices: List[str] = []
         self._requeued = False  # True where Slurm itself starts the job again
+        self._goes_on = False
 
     # The claim --------------------------------------------------------------------------------------------------------
 
     def claim(self) -> None:
         """Take the claim, unless the submission was given up or its owner lives."""
-        fate = self._record.get("fate")
-        if fate and not rundir.create(Path(fate), {"fate": "started", "job": self.job, "time": time.time()}):
-            if (rundir.read_json(fate) or {}).get("fate") != "started":
-                raise place.Refused("this submission was given up before Slurm answered for it; submit again")
+        fate, mine = str(self._record.get("fate") or ""), {"fate": "started", "job": self.job, "time": time.time()}
+        is_first = not fate or rundir.create(Path(fate), mine)
+        if not is_first and (rundir.read_json(fate) or {}).get("fate") != "started":
+            raise place.Refused("this submission was given up before Slurm answered for it; submit again")
         owner = slurm_claim.Owner(
             job=self.job,
             restart=self.restart,
@@ -161,7 +163,7 @@ class SlurmJob:
     def argv(self, command: List[str], number: int) -> Tuple[List[str], Optional[int]]:
         """Give torchrun a rendezvous of this attempt's own, and a task on every node."""
         nodes = len(self._hosts)
-        port = None  # type: Optional[int]
+        port: Optional[int] = None
         endpoint = "localhost:0"
         if nodes > 1:
             # Derived from the job, so that jobs that share a node rarely meet; this process is on the first node.
@@ -273,6 +275,7 @@ class SlurmJob:
 
     def go_on_later(self) -> str:
         """Requeue the job, unless Slurm has done it; the end record is written, and SIGTERM follows at once."""
+        self._goes_on = True
         self.leave()
         if self._requeued:
             return ""
@@ -287,15 +290,27 @@ class SlurmJob:
                     return ""
                 words = slurm_commands.said(err, "exit code %d" % code)
             time.sleep(1.0)
+        self._goes_on = False
         return words
 
     def release(self) -> None:
         """Slurm takes the devices back when the job ends."""
 
     def leave(self) -> None:
-        """Release the claim."""
+        """Release the claim; an output of the job's own in which Slurm said nothing is not kept."""
         if self._claim is not None:
             self._claim.release()
+        path = self._own_output()
+        if path and not self._goes_on:
+            with contextlib.suppress(OSError):
+                if os.path.getsize(path) == 0:
+                    os.unlink(path)
+
+    def _own_output(self) -> str:
+        """Return the file of what Slurm itself says of the job; empty for a script that nobody submitted."""
+        fate = str(self._record.get("fate") or "")
+        task = self.job.partition("_")[2]
+        return fate[: -len(FATE)] + ("_%s.log" % task if task else ".log") if fate.endswith(FATE) else ""
 
 
 def _made_steps(outcome: Dict[str, Any]) -> bool:

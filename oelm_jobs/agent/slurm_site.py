@@ -6,7 +6,8 @@ Sources: scontrol(1) show config, sinfo(1), sacctmgr(1).
 from __future__ import annotations
 
 import contextlib
-import getpass
+import os
+import pwd
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from .slurm_commands import SlurmError
 DEFAULT_MAX_ARRAY = 1001
 SACCTMGR_TIMEOUT_S = 8.0
 PARTITION_FORMAT = "%R|%P|%a|%l|%L|%D|%G|%f"
-"""sinfo's fields: name, name with ``*`` for the default, up or down, time limit, default time, nodes, GPUs, features."""
+"""sinfo's fields: name, again with ``*`` where default, up or down, time limit, default time, nodes, GPUs, features."""
 ACCOUNT_FIELDS = "account,partition,qos,defaultqos,maxsubmitjobs,grpsubmitjobs,maxwall"
 
 
@@ -81,7 +82,7 @@ def partitions() -> List[Dict[str, Any]]:
     )
     if code != 0:
         raise SlurmError("sinfo: %s" % slurm_commands.said(err, "exit code %d" % code))
-    found = {}  # type: Dict[str, Dict[str, Any]]
+    found: Dict[str, Dict[str, Any]] = {}
     for line in out.splitlines():
         fields = line.split("|", 7)
         if len(fields) != 8:
@@ -109,8 +110,8 @@ def associations() -> List[Dict[str, str]]:
     if slurm_commands.accounting_is_silent():
         return []
     try:
-        user = getpass.getuser()
-    except (OSError, KeyError):
+        user = pwd.getpwuid(os.getuid()).pw_name  # whom Slurm takes this for, whatever LOGNAME says
+    except KeyError:
         return []
     argv = ["sacctmgr", "--noheader", "--parsable2", "show", "association", "where", "user=" + user]
     return _table(argv, ACCOUNT_FIELDS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from . import rundir, slurm_claim, slurm_commands, slurm_reasons, slurm_submit
 from .progress import last_said, progress
@@ -23,7 +23,16 @@ NEW_S = 60.0
 """So long after its submission a job may be missing from accounting."""
 LIMITS_AGE_S = 600.0
 """How old a user's accounts and limits may be for a submission; oelm-doctor asks anew."""
-MAY_RUN_AGAIN = ("PREEMPTED", "NODE_FAIL", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESIZING", "REVOKED")
+MAY_RUN_AGAIN = (
+    "PREEMPTED",
+    "NODE_FAIL",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "SPECIAL_EXIT",
+    "RESIZING",
+    "REVOKED",
+)
 """States in squeue after which Slurm may start the job again."""
 RESUME = ": submit again to resume"
 
@@ -64,24 +73,24 @@ def slurm_poll(request: Dict[str, Any]) -> Dict[str, Any]:
     """Answer where runs stand.
 
     Args:
-        request: ``root``; ``runs``, a list of (run directory, token of its submission); ``interval_s``, how old the
-            queue may be; ``host`` asks for the cluster's limits and the disk, too.
+        request: ``root`` and ``checkpoint_root`` (both may begin with ``~``); ``runs``, a list of (run directory, token
+            of its submission); ``interval_s``, how old the queue may be; ``host`` asks for the cluster's limits and the
+            disk, too.
 
     Returns:
-        ``host``, ``time``, ``runs`` (run directory to its state), ``queue_age_s``; where asked for ``site`` (slurm_site),
-            ``disk_free`` (bytes) and ``devices`` (empty: Slurm grants them).
+        ``host``, ``time``, ``runs`` (run directory to its state), ``queue_age_s``; where asked for ``site``
+            (slurm_site), ``disk_free`` (bytes) and ``devices`` (empty: Slurm grants them).
 
     Raises:
         SlurmError: slurmctld does not answer.
     """
-    root = request["root"]
+    root = os.path.expanduser(request["root"])
     wanted = [(str(run_dir), str(token)) for run_dir, token in request["runs"]]
-    interval_s = float(request.get("interval_s", INTERVAL_S))
-    answer = {"host": os.uname().nodename, "time": time.time(), "runs": {}}  # type: Dict[str, Any]
+    answer: Dict[str, Any] = {"host": os.uname().nodename, "time": time.time(), "runs": {}}
     if wanted:
         tasks = find_tasks(root, wanted)
         newest = max((task.submitted_at for task in tasks.values() if task), default=0.0)
-        read_at, jobs = slurm_commands.my_queue(interval_s)
+        read_at, jobs = slurm_commands.my_queue(float(request.get("interval_s", INTERVAL_S)))
         if read_at <= newest:
             read_at, jobs = slurm_commands.my_queue(0.0)
         answer["runs"] = states(root, wanted, tasks, jobs, read_at)
@@ -89,25 +98,46 @@ def slurm_poll(request: Dict[str, Any]) -> Dict[str, Any]:
     if request.get("host"):
         from . import slurm_site
 
-        answer.update(site=slurm_site.site(max_age_s=LIMITS_AGE_S), disk_free=rundir.disk_free(root), devices=[], queue=[])
+        checkpoints = os.path.expanduser(request.get("checkpoint_root") or root)
+        answer.update(site=slurm_site.site(max_age_s=LIMITS_AGE_S), disk_free=rundir.disk_free(checkpoints))
+        answer.update(devices=[], queue=[])
     return answer
+
+
+def of_run(run_dir: str) -> Row:
+    """Return the row of a run that has started, by what it says of itself (probe's question).
+
+    Where slurmctld does not answer, an end on record still counts.
+    """
+    record = rundir.read_json(rundir.control(run_dir, rundir.RUN)) or {}
+    token, fate = str(record.get("token") or ""), str(record.get("fate") or "")
+    wanted = [(run_dir, token)]
+    # The fate's file lies in the root's folder of scripts; a script that nobody submitted names none.
+    root = os.path.dirname(os.path.dirname(os.path.dirname(fate))) if fate else ""
+    tasks: Dict[str, Optional[Task]] = find_tasks(root, wanted) if root else {run_dir: None}
+    try:
+        read_at, jobs = slurm_commands.my_queue(INTERVAL_S)
+    except SlurmError as error:
+        records = _records(run_dir, None)
+        if records.has_ended and records.end.get("state") in (rundir.DONE, rundir.FAILED, rundir.CANCELLED):
+            return _ended(records.end)
+        return _row(rundir.UNKNOWN, str(error), token=token, **_started(records.start))
+    return states(root, wanted, tasks, jobs, read_at)[run_dir]
 
 
 def find_tasks(root: str, wanted: Iterable[Tuple[str, str]]) -> Dict[str, Optional[Task]]:
     """Return by run directory the task that a submission has for it; None where no submission is known."""
-    found = {}  # type: Dict[str, Optional[Task]]
+    wanted = list(wanted)
+    found: Dict[Tuple[str, str], Task] = {}
     for token in sorted({token for _, token in wanted}):
         content = rundir.read_json(slurm_submit.submission_file(root, token)) or {}
         for job in content.get("jobs", []):
             is_array = len(job["run_dirs"]) > 1
             for index, run_dir in enumerate(job["run_dirs"]):
                 task = index if is_array else None
-                name = str(job["name"])
-                found[run_dir] = Task(token, int(job["position"]), name, task, float(content.get("time", 0)))
-    return {
-        run_dir: task if (task := found.get(run_dir)) is not None and task.token == token else None
-        for run_dir, token in wanted
-    }
+                task_of = Task(token, int(job["position"]), str(job["name"]), task, float(content.get("time", 0)))
+                found[token, run_dir] = task_of
+    return {run_dir: found.get((token, run_dir)) for run_dir, token in wanted}
 
 
 def states(
@@ -118,16 +148,24 @@ def states(
     read_at: float,
 ) -> Dict[str, Row]:
     """Return the rows of runs, asking accounting once for all that left the queue without a word."""
-    by_name = {}  # type: Dict[Tuple[str, Optional[int]], List[Job]]
-    for job in jobs:
-        by_name.setdefault((job.name, job.task), []).append(job)
+    by_name = _by_name(jobs)
     any_running = any(job.state == "RUNNING" for job in jobs)
-    rows, silent = {}, []  # type: Dict[str, Row], List[str]
+    rows: Dict[str, Row] = {}
+    silent: List[str] = []
     for run_dir, token in wanted:
         task = tasks[run_dir]
         mine = by_name.get((task.name, task.task), []) if task else []
         job = _newest(mine) if len(mine) != 1 else mine[0]
-        row = _live(run_dir, token, job, _records(run_dir, job), jobs, read_at, any_running)
+        try:
+            row = _live(run_dir, token, job, _records(run_dir, job), jobs, read_at, any_running)
+        except (
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # one run's broken records are not everybody's trouble
+            words = "its records in %s can't be understood" % rundir.CONTROL
+            row = _row(rundir.UNKNOWN, words, token=token)
         if row is None:
             silent.append(run_dir)
         else:
@@ -137,6 +175,14 @@ def states(
     for run_dir, row in rows.items():
         _add_progress(run_dir, row)
     return rows
+
+
+def _by_name(jobs: Iterable[Job]) -> Dict[Tuple[str, Optional[int]], List[Job]]:
+    """Return jobs by name and index in their array."""
+    found: Dict[Tuple[str, Optional[int]], List[Job]] = {}
+    for job in jobs:
+        found.setdefault((job.name, job.task), []).append(job)
+    return found
 
 
 def _newest(jobs: Sequence[Job]) -> Optional[Job]:
@@ -179,10 +225,11 @@ def _live(
         if mine and end.get("state") in (rundir.FAILED, rundir.CANCELLED) and not _is_vague(end):
             return _ended(end)
         return _over(run_dir, job.state, job.exit_code, records, token, shown) if job else None
-    if start.get("job") == job.id and start.get("token") == token and not records.has_ended:
-        if job.state not in ("PENDING", *MAY_RUN_AGAIN) or float(start.get("started_at") or 0) > read_at:
-            words = "" if job.state in ("RUNNING", "PENDING") else job.state.lower()
-            return _row(rundir.RUNNING, words, **dict(shown, **_started(start)))
+    is_at_work = start.get("job") == job.id and start.get("token") == token and not records.has_ended
+    began_since = float(start.get("started_at") or 0) > read_at
+    if is_at_work and (began_since or job.state not in ("PENDING", *MAY_RUN_AGAIN)):
+        words = "" if job.state in ("RUNNING", "PENDING") else job.state.lower()
+        return _row(rundir.RUNNING, words, **dict(shown, **_started(start)))
     if job.state in ("PENDING", "CONFIGURING", *MAY_RUN_AGAIN):
         words = slurm_reasons.explain(job, any_running) if job.state == "PENDING" else job.state.lower()
         if end.get("state") == rundir.QUEUED and mine:
@@ -230,9 +277,7 @@ def _other_owner(run_dir: str, job: Optional[Job], jobs: Sequence[Job]) -> Optio
     return None
 
 
-def _over(
-    run_dir: str, state: str, exit_code: str, records: Records, token: str, shown: Dict[str, Any]
-) -> Row:
+def _over(run_dir: str, state: str, exit_code: str, records: Records, token: str, shown: Dict[str, Any]) -> Row:
     """Return the row of a run whose job has ended, by what Slurm calls its end."""
     start, end = records.start, records.end
     started = start.get("token") == token
@@ -266,9 +311,9 @@ def _vanished(
     root: str, silent: Sequence[Tuple[str, str]], tasks: Dict[str, Optional[Task]], jobs: Sequence[Job]
 ) -> Dict[str, Row]:
     """Return the rows of runs whose job is not in the queue and that left no end, from accounting."""
-    rows = {}  # type: Dict[str, Row]
-    asked = {}  # type: Dict[str, Tuple[Task, str]]
-    answers = {}  # type: Dict[Tuple[str, int], Dict[str, Any]]
+    rows: Dict[str, Row] = {}
+    asked: Dict[str, Tuple[Task, str]] = {}
+    answers: Dict[Tuple[str, int], Dict[str, Any]] = {}
     for run_dir, token in silent:
         task = tasks[run_dir]
         if task is None:
@@ -287,14 +332,13 @@ def _vanished(
     if not asked:
         return rows
     since = min(task.submitted_at for task, _ in asked.values())
-    known, trouble = [], ""  # type: Optional[List[Job]], str
+    known: Optional[List[Job]] = []
+    trouble = ""
     try:
         known = slurm_commands.accounts([job_id for _, job_id in asked.values()], since)
     except SlurmError as error:
         trouble = str(error)
-    by_name = {}  # type: Dict[Tuple[str, Optional[int]], List[Job]]
-    for job in known or ():
-        by_name.setdefault((job.name, job.task), []).append(job)
+    by_name = _by_name(known or ())
     names = {job.name for job in (*jobs, *(known or ()))}
     for run_dir, (task, job_id) in asked.items():
         shown = {"token": task.token, "job": job_id if task.task is None else "%s_%d" % (job_id, task.task)}
@@ -308,7 +352,7 @@ def _vanished(
             rows[run_dir] = _row(rundir.UNKNOWN, words, **shown)
         elif job is not None:
             rows[run_dir] = _over(run_dir, job.state, job.exit_code, records, task.token, shown)
-        elif task.task is not None and task.name in names:
+        elif task.task is not None and task.name in names and records.start.get("token") != task.token:
             # A task that is cancelled before it started leaves no trace, while its array is known.
             rows[run_dir] = _over(run_dir, "CANCELLED", "", records, task.token, shown)
         elif known is not None and time.time() - task.submitted_at < NEW_S:

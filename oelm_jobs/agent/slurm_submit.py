@@ -14,11 +14,12 @@ Files in ``<root>/.oelm/slurm``, all beginning ``<token>.<position>``: ``.sh`` t
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from . import rundir, slurm_commands
 from .launch import Refused
@@ -35,15 +36,23 @@ SBATCH_TIMEOUT_S = 180.0
 """sbatch retries by itself where the controller is busy or limits its rate."""
 OWN_SETTINGS = (
     "SBATCH_JOB_NAME", "SBATCH_ARRAY_INX", "SBATCH_OPEN_MODE", "SBATCH_SIGNAL", "SBATCH_REQUEUE", "SBATCH_NO_REQUEUE",
-    "SBATCH_WAIT",
+    "SBATCH_WAIT", rundir.ATTEMPT_VARIABLE, rundir.RUN_DIR_VARIABLE,
 )  # fmt: skip
-"""Variables by which a user's settings would override what the script states (sbatch(1), INPUT ENVIRONMENT)."""
+"""Variables that no job may get: by some a user's settings would override what the script states (sbatch(1), INPUT
+ENVIRONMENT), by the others a job that is submitted from within a run would be taken for a part of it.
+"""
 UNKNOWN_WORDS = (
     "timed out", "zero bytes", "receive failure", "send failure", "connection reset", "connection closed",
     "unexpected message", "communications connection failure",
 )  # fmt: skip
 """What sbatch says when the controller may have accepted all the same."""
-LIMIT_WORDS = ("MaxSubmit", "GrpSubmit", "MaxJobCount", "temporarily unable to accept", "Resource temporarily unavailable")
+LIMIT_WORDS = (
+    "MaxSubmit",
+    "GrpSubmit",
+    "MaxJobCount",
+    "temporarily unable to accept",
+    "Resource temporarily unavailable",
+)
 """What sbatch says when there is no room now; a fixed limit of size or time says other words."""
 
 Sender = Callable[[str, Sequence[str]], Tuple[int, str, str]]
@@ -71,9 +80,8 @@ def file_of(root: str, token: str, position: int, ending: str) -> Path:
 
 def sbatch(script: str, options: Sequence[str]) -> Tuple[int, str, str]:
     """Run sbatch."""
-    environment = {name: "" for name in OWN_SETTINGS if name in os.environ}
-    for name in environment:
-        del os.environ[name]
+    for name in OWN_SETTINGS:
+        os.environ.pop(name, None)
     return slurm_commands.call(["sbatch", "--parsable", *options, script], SBATCH_TIMEOUT_S)
 
 
@@ -100,7 +108,7 @@ def slurm_submit(request: Dict[str, Any], send: Sender = sbatch) -> Dict[str, An
     if not is_first and (rundir.read_json(submission_file(root, token)) or {}).get("settled"):
         return {"answer": "settled", "jobs": {}}
     os.environ.update(request.get("environment") or {})
-    answers = {}  # type: Dict[int, Dict[str, Any]]
+    answers: Dict[int, Dict[str, Any]] = {}
     for job in jobs:
         position = int(job["position"])
         answers[position] = _send(root, token, job, answers, send)
@@ -120,17 +128,22 @@ def _send(
         return {"limit": "waits for the ones before it"}
     before = answers.get(job["after"]) if job.get("after") is not None else None
     if before is not None and "id" not in before:
-        words = "not sent: the run before it was not accepted" if "refused" in before else "not sent: what became of the run before it is not known"
+        words = (
+            "not sent: the run before it was not accepted"
+            if "refused" in before
+            else "not sent: what became of the run before it is not known"
+        )
         return _remember(root, token, position, {"refused": words})
     number = int((known or {}).get("try", 0)) + 1
     sent = {"time": time.time(), "maker": rundir.identify(os.getpid()).to_json()}
-    if not rundir.create(file_of(root, token, position, ".sent.%d" % number), sent):
+    # Not durable, like the script and the answer: after a power loss the job is looked for, or given up for good.
+    if not rundir.create(file_of(root, token, position, ".sent.%d" % number), sent, durable=False):
         return {"unknown": "another command is sending it"}
     script = file_of(root, token, position, ".sh")
     for run_dir in job["run_dirs"]:
         with contextlib.suppress(OSError):
             rundir.control(run_dir, rundir.CANCEL).unlink()
-    rundir.write_text(script, job["script"], mode=0o755)
+    rundir.write_text(script, job["script"], mode=0o755, durable=False)
     options = ["--dependency=afterany:%s" % before["id"]] if before else []
     begun = time.time()
     try:
@@ -195,7 +208,7 @@ def answer_of(root: str, token: str, position: int) -> Optional[Dict[str, Any]]:
 
 
 def _remember(root: str, token: str, position: int, answer: Dict[str, Any]) -> Dict[str, Any]:
-    rundir.write_json(file_of(root, token, position, ".answer.json"), answer)
+    rundir.write_json(file_of(root, token, position, ".answer.json"), answer, durable=False)
     return answer
 
 
@@ -214,13 +227,13 @@ def slurm_settle(request: Dict[str, Any]) -> Dict[str, Any]:
     Raises:
         SlurmError: It can't be found out now: slurmctld does not answer, or a job is being sent.
     """
-    root, token = request["root"], request["token"]
+    root, token = os.path.expanduser(request["root"]), request["token"]
     content = {"version": 1, "token": token, "time": time.time(), "settled": True, "scheduler": "slurm", "jobs": []}
     folder(root)
     if rundir.create(submission_file(root, token), content):
         return {"answer": "settled", "runs": []}
     known = rundir.read_json(submission_file(root, token)) or {}
-    runs = []  # type: List[str]
+    runs: List[str] = []
     for job in known.get("jobs", []):
         if _settle_job(root, token, job, float(known.get("time", 0))):
             runs += job["run_dirs"]
@@ -262,8 +275,50 @@ def _sent_at(root: str, token: str, position: int) -> float:
 def give_up(root: str, token: str, position: int) -> bool:
     """Make sure that a job never runs, whenever it may appear; False where it has started."""
     path = file_of(root, token, position, FATE)
-    if not rundir.create(path, {"fate": "settled", "time": time.time()}):
-        if (rundir.read_json(path) or {}).get("fate") == "started":
-            return False
+    is_first = rundir.create(path, {"fate": "settled", "time": time.time()})
+    if not is_first and (rundir.read_json(path) or {}).get("fate") == "started":
+        return False
     _remember(root, token, position, {"refused": "sbatch gave no answer, and no job of this submission appeared"})
     return True
+
+
+# Finding again --------------------------------------------------------------------------------------------------------
+
+
+def waiting_records(root: str) -> Dict[str, Dict[str, Any]]:
+    """Return by run directory the record of its newest submission, where the run has not begun under it yet.
+
+    A run that begins writes the record itself (run.json); until then the script is the only place that holds it.
+    """
+    newest: Dict[str, Tuple[float, str, int, int]] = {}
+    for path in submission_file(root, "").parent.glob("*.json"):
+        content = rundir.read_json(path) or {}
+        for job in content.get("jobs", ()) if content.get("scheduler") == "slurm" else ():
+            if "refused" in (answer_of(root, str(content["token"]), int(job["position"])) or {"refused": ""}):
+                continue
+            for index, run_dir in enumerate(job["run_dirs"]):
+                place = (float(content["time"]), str(content["token"]), int(job["position"]), index)
+                newest[run_dir] = max(place, newest.get(run_dir, place))
+    found: Dict[str, Dict[str, Any]] = {}
+    scripts: Dict[Tuple[str, int], List[Dict[str, Any]]] = {}
+    for run_dir, (_, token, position, index) in newest.items():
+        begun = rundir.read_json(rundir.control(run_dir, rundir.RUN)) or {}
+        if begun.get("token") == token:
+            continue
+        if (token, position) not in scripts:
+            scripts[token, position] = records_of(file_of(root, token, position, ".sh"))
+        if index < len(scripts[token, position]):
+            found[run_dir] = dict(scripts[token, position][index], run_dir=run_dir)
+    return found
+
+
+def records_of(script: Path) -> List[Dict[str, Any]]:
+    """Return the records that a script holds, in the order of its tasks; none where it can't be read."""
+    from .supervise import merged
+
+    try:
+        text = script.read_text(encoding="utf-8")
+        content = json.loads(text.partition("<<'OELM_RECORD'\n")[2].partition("\nOELM_RECORD\n")[0])
+    except (OSError, ValueError):
+        return []
+    return [merged(content["shared"], each) for each in content["runs"]] if "runs" in content else [content]

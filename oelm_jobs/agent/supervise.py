@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from . import lease, place, result, rundir
 from .host import Host
@@ -259,7 +259,7 @@ class Supervisor:
 
     def _end_survivors(self, deadline: float) -> None:
         """End every process of this run but this one: SIGTERM, then SIGKILL at the deadline; reap what became ours."""
-        asked = set()  # type: set[int]
+        asked: Set[int] = set()
         while True:
             _reap()
             alive = [p for p in rundir.processes_of(self.run_dir) if p.pid != os.getpid()]
@@ -367,10 +367,15 @@ def choose(content: Dict[str, Any]) -> Dict[str, Any]:
     index = os.environ.get("SLURM_ARRAY_TASK_ID", "")
     if not index.isdigit() or int(index) >= len(content["runs"]):
         raise Refused("this script holds %d runs; sbatch starts each as a task of an array" % len(content["runs"]))
-    record = dict(content["shared"])
-    for name, value in content["runs"][int(index)].items():
-        shared = record.get(name)
-        record[name] = dict(shared, **value) if isinstance(shared, dict) and isinstance(value, dict) else value
+    return merged(content["shared"], content["runs"][int(index)])
+
+
+def merged(shared: Dict[str, Any], own: Dict[str, Any]) -> Dict[str, Any]:
+    """Return a record from what all of an array have in common and what one has besides; tables are put together."""
+    record = dict(shared)
+    for name, value in own.items():
+        both = isinstance(record.get(name), dict) and isinstance(value, dict)
+        record[name] = dict(record[name], **value) if both else value
     return record
 
 

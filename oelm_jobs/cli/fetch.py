@@ -91,15 +91,21 @@ def main(
 def _fetch(
     store: Store, root: Path, names: Sequence[str], study: str | None, checkpoints: str, verify: bool
 ) -> list[Fetched]:
-    from .. import observe
-    from ..fetch import fetch
+    from ..connections import connect_for_transfer
     from ..targets import load_targets
-    from .progress import Meter
     from .select import select
 
     runs = select(store, root, names, study)
+    targets = load_targets(root)
+    for name in dict.fromkeys(run.target for run in runs):
+        if name in targets and targets[name].host:
+            connect_for_transfer(targets[name], root)  # logs in while the rest is imported
+    from .. import observe
+    from ..fetch import fetch
+    from .progress import Meter
+
     # What is elsewhere says where it stands when it is asked what it holds: one round trip, not two.
-    remote = {name for name, target in load_targets(root).items() if target.host and target.slurm is None}
+    remote = {name for name, target in targets.items() if target.host and target.slurm is None}
     known = iter(observe.refresh(store, root, [run for run in runs if run.target not in remote]).runs)
     runs = [run if run.target in remote else next(known) for run in runs]
     meter = Meter("fetching")

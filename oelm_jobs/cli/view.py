@@ -56,6 +56,11 @@ def _note(run: StoredRun, now: float) -> str:
             parts.append(f"attempt {run.progress['attempt']}")
     if run.reason:
         parts.append(run.reason)
+    starts_at = finite(run.progress.get("starts_at"))
+    if run.state is State.QUEUED and starts_at is not None and starts_at > now:
+        parts.append(f"expected to start in {duration(starts_at - now)}")
+    if run.progress.get("job") and not run.state.is_final:
+        parts.append(f"job {run.progress['job']}")
     return "; ".join(tr(part) for part in parts)
 
 

@@ -126,8 +126,6 @@ def connect(target: Target, project: Path) -> Connection:
         from .fabric import FabricConnection
 
         made = FabricConnection(target, early)
-    if not _open:
-        atexit.register(close_all)
     _open[target.name, project] = made
     return made
 
@@ -138,15 +136,22 @@ def connect_for_transfer(target: Target, project: Path) -> Connection:
     """
     if not target.host or target.connection == "openssh":
         return connect(target, project)
-    from .openssh import PlainSSHConnection
+    key = f"{target.name} for rsync", project
+    known = _open.get(key)
+    if known is None or known.target != target:
+        from .openssh import PlainSSHConnection
 
-    return PlainSSHConnection(target)
+        known = _open[key] = PlainSSHConnection(target)
+    return known
 
 
 def close_all() -> None:
     """Close every connection of this process."""
     while _open:
         _open.popitem()[1].close()
+
+
+atexit.register(close_all)
 
 
 def interpreter(target: Target) -> str:

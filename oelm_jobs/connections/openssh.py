@@ -6,26 +6,24 @@ A master that the user has open already (ControlPath in ~/.ssh/config) is used, 
 
 from __future__ import annotations
 
-import hashlib
 import os
-import select
 import stat
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from ..errors import NotReached, TargetError
 from ..spec import Target
 from . import Route, sshconfig
-from .channel import MAX_SAID_BYTES, Broken, Channel, last_line
+from .channel import Channel
+from .process import SSHProcess
 from .remote import RemoteConnection
+from .wire import command
 
 KEEP_MASTER_S = 3600
 """How long a master outlives its last command."""
+KEEP_PLAIN_S = 120
+"""The same where nobody was asked for anything: time enough for rsync, and for the next look."""
 LOGIN_S, ASK_S = 40.0, 150.0
 """How long a login may take without and with questions to the user."""
 END_S = 15.0
@@ -67,6 +65,8 @@ class OpenSSHConnection(RemoteConnection):
                 *sshconfig.words(self.target)]  # fmt: skip
 
     def _own_path(self) -> str:
+        import hashlib
+
         settings = self._settings()
         name = f"{settings.alias} {settings.user}@{settings.hostname}:{settings.port} {settings.proxy_jump}"
         return str(control_folder() / hashlib.sha256(name.encode()).hexdigest()[:12])
@@ -95,6 +95,8 @@ class OpenSSHConnection(RemoteConnection):
                  "-o", f"ControlPersist={KEEP_MASTER_S}", "-N", "-f", "--", self.target.host]  # fmt: skip
         if Path(control).exists():
             Path(control).unlink(missing_ok=True)  # a dead master's; ssh would not replace it
+        import tempfile
+
         # A file, not a pipe: the master keeps it open for as long as it lives. Questions go to the terminal.
         with tempfile.TemporaryFile() as said:
             login = subprocess.Popen(
@@ -134,7 +136,7 @@ class OpenSSHConnection(RemoteConnection):
         if not self._control:
             self._control = self._master()
         words = [*self._words(self._control), "-o", "ControlMaster=no", "-T", "--", self.target.host, line]
-        return _Process(words)
+        return SSHProcess(words)
 
     def _drop(self) -> None:
         self._control = ""
@@ -164,100 +166,41 @@ class OpenSSHConnection(RemoteConnection):
 
 
 class PlainSSHConnection(OpenSSHConnection):
-    """Another machine, through an ``ssh`` for each command: where nothing is asked, and rsync goes that way, too."""
+    """Another machine, through an ``ssh`` for each command: where nothing is asked, and rsync goes that way, too.
+
+    The first one is started at once: it logs in while Python still imports, and stays for a moment as the master of
+    those that follow.
+    """
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._early: SSHProcess | None = self._start(command(target.python or "python3"))
+
+    def _start(self, line: str) -> SSHProcess:
+        words = [*self._shell(), "-T", "--", self.target.host, line]
+        return SSHProcess(words, lambda said: sshconfig.explain(self._settings(), said))
+
+    def _shell(self) -> list[str]:
+        """Return ssh's words up to the host; it makes a master connection where there is none."""
+        shared = {"ControlMaster": "auto", "ControlPath": f"{control_folder()}/%C", "ControlPersist": str(KEEP_PLAIN_S)}
+        options = [word for key, value in shared.items() for word in ("-o", f"{key}={value}")]
+        return ["ssh", *sshconfig.safety(self._settings()), *options, *sshconfig.words(self.target)]
 
     def _open(self, line: str) -> Channel:
-        settings = self._settings()
-        words = ["ssh", *sshconfig.safety(settings), *sshconfig.words(self.target), "-T", "--", self.target.host, line]
-        return _Process(words, lambda said: sshconfig.explain(settings, said))
+        early, self._early = self._early, None
+        return early or self._start(line)
+
+    def close(self) -> None:
+        """Give up what was started early."""
+        if self._early is not None:
+            self._early.close()
+            self._early = None
 
     def route(self) -> Route:
-        """Return how rsync gets there: by an ``ssh`` of its own."""
-        return self._route(["ssh", *sshconfig.safety(self._settings()), *sshconfig.words(self.target)])
+        """Return how rsync gets there."""
+        return self._route(self._shell())
 
     def terminal(self, line: str, *options: str) -> list[str]:
         """Return ssh's words; on a terminal it may ask."""
         return ["ssh", *sshconfig.safety(self._settings(), interactive=True), *sshconfig.words(self.target), *options,
                 "--", self.target.host, line]  # fmt: skip
-
-
-class _Process:
-    """One ``ssh`` process."""
-
-    def __init__(self, words: list[str], explain: Callable[[str], TargetError] | None = None) -> None:
-        """Start it.
-
-        Args:
-            explain: Makes an error of what it said; only where it makes the connection itself.
-        """
-        self._explain = explain
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        self._process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, bufsize=0,
-            start_new_session=True,  # Ctrl-C at the client must not cut a launch in two
-        )  # fmt: skip
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._in, self._out = self._process.stdin, self._process.stdout
-        os.set_blocking(self._in.fileno(), False)
-        self._early = bytearray()
-        self._at_end = False
-
-    def write(self, data: bytes, idle_s: float) -> None:
-        """Send bytes, and take what comes meanwhile, so that a noisy shell does not block."""
-        left = memoryview(data)
-        while left:
-            reading = [] if self._at_end else [self._out]
-            readable, writable, _ = select.select(reading, [self._in], [], idle_s)
-            if not readable and not writable:
-                raise Broken("nothing moved for too long")
-            if readable:
-                piece = os.read(self._out.fileno(), 1 << 16)
-                self._early += piece
-                self._at_end = not piece
-            if writable:
-                try:
-                    left = left[os.write(self._in.fileno(), left[: 64 << 10]) :]
-                except BlockingIOError:
-                    continue
-                except OSError as error:
-                    raise Broken(self.end()[1] or str(error)) from error
-
-    def read(self, idle_s: float) -> bytes:
-        """Return the next bytes."""
-        if self._early:
-            content = bytes(self._early)
-            self._early.clear()
-            return content
-        if self._at_end:
-            return b""
-        if not select.select([self._out], [], [], idle_s)[0]:
-            raise Broken("nothing came for too long")
-        return os.read(self._out.fileno(), 1 << 16)
-
-    def end(self) -> tuple[int | None, str]:
-        """Return exit code and last words."""
-        deadline = time.monotonic() + END_S
-        while self._process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        code = self._process.poll()
-        size = self._said.seek(0, os.SEEK_END)
-        self._said.seek(max(0, size - MAX_SAID_BYTES))
-        said = self._said.read()
-        if code == 255 and self._explain is not None:  # ssh's own code, of a connection that could not be made
-            error = self._explain(said.decode("utf-8", "replace"))
-            if not isinstance(error, NotReached):
-                raise error
-        return (code if code is not None and code >= 0 else None), last_line(said)
-
-    def close(self) -> None:
-        """End the process; what it runs there sees its channel closed."""
-        if self._process.poll() is None:
-            for stream in (self._in, self._out):
-                stream.close()
-            try:
-                self._process.wait(1.0)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        for stream in (self._in, self._out, self._said):
-            stream.close()

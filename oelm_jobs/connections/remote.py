@@ -9,20 +9,21 @@ agent there is ready for it, so that all failures before that are certain, and t
 from __future__ import annotations
 
 import posixpath
-import random
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import NotReached, TargetError, UnknownAnswer
-from ..snapshot import Tree, agent
 from ..spec import Target
 from . import Place, Route, interpreter
 from .channel import Channel
 from .wire import Interrupted, Reply, command, converse
+
+if TYPE_CHECKING:
+    from ..snapshot import Tree
 
 READS = frozenset(
     {"", "data", "examine", "find", "inventory", "log", "probe", "release", "settle", "slurm_poll", "slurm_settle"}
@@ -132,6 +133,8 @@ class RemoteConnection:
 
     def keep_tree(self, tree: Tree, folder: str) -> str:
         """Have ``tree`` under ``folder/<hash>`` there, sent at most once, never half; return that path."""
+        from ..snapshot import agent
+
         place = f"{folder}/{tree.hash}"
         if (tree.hash, folder) != (agent().hash, f"{self.root}/{AGENT_FOLDER}"):  # every request brings the agent
             self._converse("", {}, [Place(tree=tree, folder=folder)], 120.0)
@@ -146,6 +149,10 @@ class RemoteConnection:
     def _converse(
         self, verb: str, request: Mapping[str, Any], places: Sequence[Place], timeout_s: float
     ) -> dict[str, Any]:
+        import random
+
+        from ..snapshot import agent  # not before a channel is being opened: it takes a while
+
         reads = verb in READS
         root = self._resolved.root if self._resolved else self.target.root or "~"
         own = Place(tree=agent(), folder=posixpath.join(root, AGENT_FOLDER))

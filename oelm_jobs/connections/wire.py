@@ -4,24 +4,22 @@ out; leaves carrying the bytes to fabric and openssh. The other end is oelm_jobs
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import os
-import secrets
 import shlex
-import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import agent
 from ..errors import TargetError, UnknownAnswer
-from ..snapshot import Tree
 from . import Place
 from .channel import Broken, Channel
+
+if TYPE_CHECKING:
+    from ..snapshot import Tree
 
 IDLE_S = 30.0
 """The agent says every 5 s that it is at work; after so long without a word the connection counts as dead."""
@@ -78,6 +76,9 @@ def _frame(content: bytes) -> bytes:
 
 def pack(tree: Tree) -> bytes:
     """Return a tree's files as a compressed archive."""
+    import io
+    import tarfile
+
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
         for name, path in tree.files:
@@ -104,7 +105,7 @@ def converse(
         UnknownAnswer: It may have been carried out.
     """
     deadline = time.monotonic() + timeout_s
-    nonce = secrets.token_hex(16)
+    nonce = os.urandom(16).hex()
     trees = [{"folder": place.folder, "hash": place.tree.hash} for place in places]
     header = {"nonce": nonce, "verb": verb, "reads": reads, "trees": trees}
     words = json.dumps(request).encode("ascii")
@@ -127,6 +128,8 @@ def converse(
             greeted = True
             if "need" in message:
                 wanted = next(place.tree for place in places if place.tree.hash == message["need"])
+                import hashlib  # here, like others: most requests find everything in its place
+
                 blob = pack(wanted)
                 deadline += len(blob) / 50_000  # a slow uplink may take its time
                 send(_frame(hashlib.sha256(blob).hexdigest().encode()) + _frame(blob))

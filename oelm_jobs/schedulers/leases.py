@@ -35,7 +35,9 @@ class LeaseScheduler:
 
     def _environment(self) -> dict[str, str]:
         """Return the allowed variables that are set here; they travel in the request, and are written nowhere."""
-        return {name: os.environ[name] for name in self._connection.target.env if name in os.environ}
+        target = self._connection.target
+        found = {name: os.environ[name] for name in target.env if name in os.environ}
+        return {**found, "OELM_GPUS": ",".join(map(str, target.gpus))} if target.gpus else found
 
     def settle(self, token: str) -> bool:
         """Ask whether the launch arrived; if it did not by now, it is fenced off and never will."""

@@ -22,7 +22,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from ..agent import slurm_submit
 
 
-class ScriptExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
+class ScriptExecutor(submitit.SlurmExecutor):
     """Submits one finished script."""
 
     def __init__(self, folder: Path, script: Path, options: Sequence[str]) -> None:

@@ -54,9 +54,15 @@ class Target:
     """How it is reached: ``fabric``, or ``openssh`` (one login for all commands, which second factors need)."""
     checkpoint_root: str = ""
     """Folder of the run directories; ``<root>/models/checkpoints`` where empty."""
+    gpus: tuple[int, ...] = ()
+    """The only GPUs that runs may lease there; all where empty."""
     gpus_per_run: int = 0
     """A quota: every run takes so many GPUs, whatever its group says, with the same global batch; 0 for none."""
     template: str = ""
     """Name of the template of its scripts in the project's ``templates/``; the kind's own where empty."""
     slurm: Slurm | None = None
     """Where Slurm decides when runs start."""
+
+    def may_lease(self, label: str) -> bool:
+        """Tell whether runs may lease the device that leases call ``label`` (``gpu:0``, ``cpu:0``)."""
+        return not self.gpus or not label.startswith("gpu:") or label in {f"gpu:{index}" for index in self.gpus}

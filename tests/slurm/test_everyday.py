@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def test_three_groups_are_trained_watched_and_compared(oelm, project: Path, targ
     ]
     results = [read(run_dir(project, group) / "experiment_result.json") for group in GROUPS]
     assert all(result["attempts"][0]["devices"][0].startswith("n") for result in results)
-    for earlier, later in zip(results, results[1:], strict=False):
+    for earlier, later in itertools.pairwise(results):
         assert earlier["ended_at"] <= later["started_at"], "one after the other"
     assert "Validation | Loss" in oelm("logs", "oelm_freeze").stdout
     assert "H1" in oelm("report", "--study", "tiny").stdout
@@ -58,7 +59,6 @@ def test_cancel_ends_pending_and_running_runs_and_submitting_again_resumes(
     assert "waits for the run before it" in states()["oelm_freeze"]["reason"]
     assert oelm("cancel", "oelm_freeze").stdout == "oelm_freeze: cancelled\n"
     assert states()["oelm_freeze"]["state"] == "CANCELLED"
-
 
     wait_until(lambda: list(run_dir(project).glob("checkpoint_*.pt")), "a checkpoint", 120)
     assert oelm("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
@@ -92,3 +92,16 @@ def test_the_doctor_knows_the_cluster(oelm, project: Path, target, cluster: Test
     done = oelm("doctor", "cluster", check=False)
     assert done.returncode == 1 and words in done.stdout and mend in done.stdout
     assert not cluster.run("squeue", "-h")
+
+
+def test_a_finished_run_is_archived_and_starts_over(
+    oelm, project: Path, target, cluster: Testbed, stand_in: str, wait_for
+) -> None:
+    target(python=stand_in)
+    words = ("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
+    for _ in range(2):
+        oelm(*words, "--rerun", "--yes")
+        wait_for("gpt_base", "DONE")
+        assert len(read(run_dir(project) / "experiment_result.json")["attempts"]) == 1
+    assert len(list(run_dir(project).parent.glob(".archive/exp_gpt_base-*"))) == 1
+    assert not list((project / ".oelm" / "slurm").glob("*.log")), "an output in which Slurm said nothing is not kept"

@@ -29,7 +29,7 @@ HAND_WRITTEN = {
     "exclude": "n[3-4],n7",
     "mail-type": "END,FAIL",
     "mail-user": "me@example.org",
-    "comment": "it's a \"test\" # of \\ quotes",
+    "comment": 'it\'s a "test" # of \\ quotes',
     "exclusive": True,
     "reservation": "night",
     "begin": "now+1hour",
@@ -202,9 +202,9 @@ def test_an_array_picks_the_record_of_its_task(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_options_and_paths_reach_slurm_as_they_were_written(tmp_path: Path, cluster: Testbed) -> None:
-    folder = tmp_path / 'a#b \'x\' "y" $z ü变'
+    folder = tmp_path / "a#b 'x' \"y\" $z ü变"
     folder.mkdir()
-    comment = "it's a \"test\" # of \\ quotes, $HOME `id`"
+    comment = 'it\'s a "test" # of \\ quotes, $HOME `id`'
     target = read_target(tmp_path, {"comment": comment, "time": 7, "exclusive": True, "partition": "low"})
     lines = sbatch.header(target, [make_run(tmp_path, "a")], name="a.oelm-1.0", folder=str(folder), stem="oelm-1.0")
     path = tmp_path / "job.sh"

@@ -70,9 +70,7 @@ def test_seeds_and_groups_are_one_array_with_a_limit_on_how_many_run(
         assert result["run"] == name and result["train"]["seed"] == result["seed"]
 
 
-def test_one_task_of_an_array_is_requeued_and_goes_on(
-    submit, project: Path, cluster: Testbed, wait_for
-) -> None:
+def test_one_task_of_an_array_is_requeued_and_goes_on(submit, project: Path, cluster: Testbed, wait_for) -> None:
     submit("--groups", "gpt_base,oelm_freeze", steps=40, step_s=0.1)
     wait_for("oelm_freeze", "RUNNING")
     wait_until((run_dir(project, "oelm_freeze") / "heartbeat.json").exists, "a step")
@@ -145,13 +143,16 @@ def test_a_rank_that_fails_on_the_other_node_ends_the_job_with_its_reason(
 ) -> None:
     study = project / "jobs" / "tiny.toml"
     study.write_text(
-        study.read_text().replace('label = "Group A: GPT-Base", ', 'label = "A", gpus = 2, ')
+        study.read_text()
+        .replace('label = "Group A: GPT-Base", ', 'label = "A", gpus = 2, ')
         .replace("max_steps = 12", "max_steps = 100000")
     )
     loop = project / "train" / "loop.py"
     step = "        progress.step += 1\n"
     assert loop.read_text().count(step) == 1
-    failing = "        if progress.step == 5 and __import__('os').environ['RANK'] == '1': raise ValueError('bad luck')\n"
+    failing = (
+        "        if progress.step == 5 and __import__('os').environ['RANK'] == '1': raise ValueError('bad luck')\n"
+    )
     loop.write_text(loop.read_text().replace(step, step + failing))
     target({"nodes": 2})
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
@@ -193,13 +194,23 @@ def test_a_supervisor_that_lost_its_claim_ends_its_processes_and_writes_nothing(
     import json
 
     folder = tmp_path / "exp_a"
-    record = {"scheduler": "slurm", "token": "t", "run": "a", "run_dir": str(folder), "world_size": 1, "fingerprint": "f"}
+    record = {
+        "scheduler": "slurm",
+        "token": "t",
+        "run": "a",
+        "run_dir": str(folder),
+        "world_size": 1,
+        "fingerprint": "f",
+    }
     program = (
         "import sys\nfrom oelm_jobs.agent import slurm_job\nslurm_job.SlurmJob.look_s = 0.2\n"
-        "from oelm_jobs.agent.supervise import main\nsys.exit(main(['--', sys.executable, '-c', 'import time; time.sleep(600)']))"
+        "from oelm_jobs.agent.supervise import main\n"
+        "sys.exit(main(['--', sys.executable, '-c', 'import time; time.sleep(600)']))"
     )
     environment = {**os.environ, "SLURM_JOB_ID": "999", "SLURM_JOB_NAME": "a", "SLURMD_NODENAME": "n1"}
-    child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, env=environment, stderr=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, env=environment, stderr=subprocess.PIPE
+    )
     assert child.stdin is not None
     child.stdin.write(json.dumps(record).encode())
     child.stdin.close()

@@ -5,11 +5,15 @@ bit as without any of it.
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from oelm_jobs.agent import rundir
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until
 
@@ -130,7 +134,7 @@ def test_time_limit_preemption_and_requeue_leave_no_mark_on_the_result(
     assert_same_training(run_dir(project), uninterrupted())
 
 
-# With a stand-in for training ------------------------------------------------------------------------------------------
+# With a stand-in for training -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -153,3 +157,71 @@ def test_a_run_whose_budget_of_time_outs_is_used_up_fails_and_can_be_resumed(
     row = wait_for("gpt_base", "FAILED")
     assert row["reason"] == "time limit reached 1 times (max_timeouts = 0): submit again to resume"
     assert attempts(project)[0]["steps"] > 0
+
+
+def test_two_starts_in_a_row_without_a_step_end_the_run_instead_of_going_on_for_ever(
+    oelm, project: Path, target, cluster: Testbed, wait_for
+) -> None:
+    python = project / "python"
+    python.write_text(f'#!/bin/sh\n[ "$2" != torch.distributed.run ] || exec sleep 600\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    target({"time": 1}, python=str(python))
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
+    job = wait_for("gpt_base", "RUNNING")["job"]
+    start = run_dir(project) / ".oelm" / "start.json"
+    for number in (1, 2):
+        wait_until(lambda n=number: start.exists() and read(start)["number"] == n, "the start")
+        cluster.run("scancel", "--signal=USR1", "--batch", job)  # what Slurm sends before the time limit
+        if wait_for("gpt_base", "QUEUED", "FAILED")["state"] == "QUEUED":
+            release_when_requeued(cluster, job)
+            wait_for("gpt_base", "RUNNING")
+    row = wait_for("gpt_base", "FAILED")
+    assert row["reason"] == "the time limit is too short: two starts in a row made no step"
+
+
+def test_crashes_and_requeues_have_budgets_of_their_own(submit, project: Path, cluster: Testbed, wait_for) -> None:
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace("max_retries = 0", "max_retries = 2"))
+    submit(step_s=0.05)
+    job = wait_for("gpt_base", "RUNNING")["job"]
+    wait_until((run_dir(project) / "heartbeat.json").exists, "a step")
+
+    def crash() -> None:
+        number = read(run_dir(project) / ".oelm" / "start.json")["number"]
+        trainers = wait_until(lambda: rundir.processes_of(run_dir(project)), "the trainer")
+        for identity in trainers:
+            os.kill(identity.pid, signal.SIGKILL)
+        wait_until(
+            lambda: (
+                read(run_dir(project) / ".oelm" / "start.json")["number"] > number
+                or wait_for("gpt_base", "RUNNING", "FAILED")["state"] == "FAILED"
+            ),
+            "what follows",
+        )
+
+    crash()
+    for _ in range(2):
+        wait_until(lambda: rundir.processes_of(run_dir(project)), "the trainer")
+        cluster.run("scontrol", "requeue", job)
+        wait_for("gpt_base", "QUEUED")
+        release_when_requeued(cluster, job)
+        wait_for("gpt_base", "RUNNING")
+    crash()
+    crash()
+    assert wait_for("gpt_base", "FAILED")["reason"].startswith("killed by SIGKILL")
+    assert [a["cause"] for a in attempts(project)] == ["crash", "requeue", "requeue", "crash", "crash"]
+
+
+def test_a_run_that_waits_for_its_next_start_is_cancelled_for_good(
+    oelm, submit, project: Path, cluster: Testbed, wait_for
+) -> None:
+    submit()
+    job = wait_for("gpt_base", "RUNNING")["job"]
+    wait_until((run_dir(project) / "heartbeat.json").exists, "a step")
+    cluster.run("scontrol", "requeue", job)
+    wait_for("gpt_base", "QUEUED")
+    wait_until(lambda: cluster.job(job).get("JobState") == "PENDING", "it to be pending")
+    assert oelm("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
+    assert wait_for("gpt_base", "CANCELLED")["reason"] == "cancelled"
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
+    wait_until(lambda: "Resumed" in (run_dir(project) / "training.log").read_text(), "it to go on", 60)

@@ -193,9 +193,7 @@ def test_commands_that_ask_at_once_share_one_squeue(submit, project: Path, clust
     instead("squeue", f'echo x >> {calls}; exec $real "$@"')
     slurm_commands.forget_queue()
     found: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(len(slurm_commands.my_queue(30.0)[1]))) for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(len(slurm_commands.my_queue(30.0)[1]))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -252,3 +250,27 @@ def test_reasons_that_no_waiting_clears_are_told_from_the_others(reason: str, an
     assert bool(slurm_reasons.can_never_start(reason, any_running)) == never
     job = Job(id="1", task=None, name="n", state="PENDING", reason=reason)
     assert slurm_reasons.explain(job, any_running).startswith("can't start") == never
+
+
+def test_a_lost_index_is_made_again_with_the_runs_that_wait(
+    oelm, submit, project: Path, cluster: Testbed, wait_for, states
+) -> None:
+    submit("gpt_base,oelm_freeze", steps=1000, step_s=0.5, sbatch={"exclusive": True, "nodelist": "n1"})
+    wait_until(lambda: sorted(row["state"] for row in states().values()) == ["QUEUED", "RUNNING"], "one to run")
+    before = {name: (row["state"], row["job"]) for name, row in states().items()}
+    (Path(os.environ["OELM_STATE_DIR"]) / "runs.sqlite3").unlink()
+    oelm("status", "--rebuild")
+    assert {name: (row["state"], row["job"]) for name, row in states().items()} == before
+    assert oelm("cancel", "--all", "--yes").stdout.count("cancelled") == 2
+
+
+def test_what_is_fetched_of_a_running_run_is_not_taken_for_its_end(
+    oelm, submit, project: Path, cluster: Testbed, wait_for
+) -> None:
+    from oelm_jobs.agent import probe
+
+    submit("gpt_base", steps=1000, step_s=0.2)
+    wait_for("gpt_base", "RUNNING")
+    job_of(project)
+    row = probe.state(str(run_dir(project)))
+    assert (row["state"], row["job"]) == ("RUNNING", job_of(project))

@@ -72,7 +72,9 @@ def test_a_script_is_submitted_as_it_is_and_again(tmp_path: Path, cluster: Testb
 
 
 @pytest.mark.slow
-def test_a_refusal_is_said_in_sbatchs_words(tmp_path: Path, cluster: Testbed, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_refusal_is_said_in_sbatchs_words(
+    tmp_path: Path, cluster: Testbed, capfd: pytest.CaptureFixture[str]
+) -> None:
     script = tmp_path / "job.sh"
     script.write_text("#!/bin/bash\ntrue\n")
     code, out, err = submitit_sender.send(str(script), ["--partition=none"])

@@ -186,10 +186,8 @@ class Testbed:
         for index in range(GPUS):
             os.mknod(devices / f"gpu{index}", 0o666 | 0o020000, os.makedev(1, 3))
         (self.place / "slurm.conf").write_text(self._conf)
-        (self.place / "gres.conf").write_text(
-            f"NodeName=n[1-2] Name=gpu Type=a5000 File={devices}/gpu[0-{GPUS - 1}]\n"
-        )
-        # From 23.11 on slurmd wants cgroups even where no plugin uses them; the machine may have none that it may write.
+        (self.place / "gres.conf").write_text(f"NodeName=n[1-2] Name=gpu Type=a5000 File={devices}/gpu[0-{GPUS - 1}]\n")
+        # From 23.11 on slurmd wants cgroups though no plugin uses them; the machine may have none that it may write.
         (self.place / "cgroup.conf").write_text("CgroupPlugin=disabled\n" if self._version() >= (23, 11) else "")
         (self.place / "hosts").write_text("127.0.0.1 localhost n1 n2\n" + Path("/etc/hosts").read_text())
         self._munge()
@@ -308,7 +306,7 @@ class Testbed:
         wait(lambda: (place / "munge.socket").exists(), "munged")
 
     def _version(self) -> tuple[int, ...]:
-        words = subprocess.run(["sbatch", "--version"], capture_output=True, text=True).stdout.split()
+        words = self.run("slurmd", "-V").split()
         return tuple(int(part) for part in words[-1].split(".")[:2]) if words else (22, 5)
 
     # Use --------------------------------------------------------------------------------------------------------------

@@ -106,8 +106,9 @@ def test_status_shows_gpus_queue_and_disk_in_the_same_round_trip(rig: Rig) -> No
     rig.host.environment["TRAINER_STEP_S"] = "0.1"
     rig.host.start(rig.client.public_key)
     rig.edit(("max_steps = 12", "max_steps = 100000"))
-    rig.submit("--groups", "gpt_base,oelm_freeze", "--mode", "parallel")
+    rig.submit("--group", "gpt_base")
     rig.wait_for("gpt_base", "RUNNING")
+    rig.submit("--group", "oelm_freeze")
     wait_until(lambda: rig.status()["oelm_freeze"]["progress"].get("place") == 1, "the second run to wait")
     before = rig.host.commands()
     shown = rig.oelm("status", "--gpus").stdout

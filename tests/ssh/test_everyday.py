@@ -49,14 +49,8 @@ def test_three_groups_are_trained_there_and_reported_here(
     assert host.commands() - before <= 6
     log = oelm("logs", "oelm_freeze", "-f").stdout
     assert "Training complete" in log
-    rows = {}
-    for name in GROUPS:
-        rows[name] = wait_until(
-            lambda name=name: next(
-                (run for run in json.loads(oelm("status", "--json").stdout)["runs"]
-                 if run["name"] == name and run["state"] == "DONE"), None),
-            f"{name} to be done", 120,
-        )  # fmt: skip
+    rig = Rig(host=host, client=client, project=project, oelm=oelm)
+    rows = {name: rig.wait_for(name, "DONE", patience_s=120) for name in GROUPS}
     assert {row["progress"]["step"] for row in rows.values()} == {12}
     assert all(row["progress"]["devices"][0].startswith("gpu:") for row in rows.values())
     there = host.home() / "my runs" / "it's $HOME"

@@ -20,12 +20,12 @@ import pytest
 from oelm_jobs import connections
 from oelm_jobs.cli import status
 from oelm_jobs.cli import submit as command
-from oelm_jobs.connections import fabric, openssh, wire
+from oelm_jobs.connections import fabric, process, wire
 from tests.ssh.conftest import Rig, stand_in, write_target
 from tests.ssh.testbed import Account, Client, Host, Proxy
 from tests.support import read, wait_until
 
-REMOTE = {"fabric": fabric._FabricChannel, "openssh": openssh._Process}
+REMOTE = {"fabric": fabric._FabricChannel, "openssh": process.SSHProcess}
 
 
 def starts(rig: Rig, name: str = "gpt_base") -> int:
@@ -96,7 +96,8 @@ def test_a_line_cut_around_the_launch_neither_loses_nor_doubles_a_run(
     else:
         assert row["state"] == "FAILED" and row["reason"].startswith("not submitted")
         assert not rig.run_dir().exists()
-    rig.oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "far", "--wait")
+    rig.oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "far")
+    rig.wait_for("gpt_base", "DONE")
     assert starts(rig) == 1 and len(read(rig.run_dir() / "experiment_result.json")["attempts"]) == 1
     proxy.close()
 
@@ -121,7 +122,8 @@ def test_a_client_killed_at_any_point_neither_loses_nor_doubles_a_run(rig: Rig, 
     )
     killed = subprocess.run([sys.executable, "-c", program], cwd=rig.project, capture_output=True, timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    rig.submit("--group", "gpt_base", "--wait")
+    rig.submit("--group", "gpt_base")
+    rig.wait_for("gpt_base", "DONE")
     assert starts(rig) == 1 and len(read(rig.run_dir() / "experiment_result.json")["attempts"]) == 1
 
 
@@ -282,6 +284,19 @@ def test_gpus_that_others_compute_on_are_passed_over(rig: Rig) -> None:
     rig.oelm("cancel", "oelm_freeze")
 
 
+def test_a_target_may_be_held_to_some_of_its_gpus(rig: Rig) -> None:
+    rig.host.gpus = 4
+    rig.host.show_gpus()
+    write_target(rig.project, "half", host="box", python=stand_in(rig.host), gpus=[2, 3])
+    rig.oelm("submit", "--study", "tiny", "--target", "half", "--mode", "parallel")
+    for name in ("gpt_base", "oelm_no_freeze", "oelm_freeze"):
+        rig.wait_for(name, "DONE")
+    assert set(intervals(rig, ["gpt_base", "oelm_no_freeze", "oelm_freeze"])) <= {"gpu:2", "gpu:3"}
+    rig.edit(("freeze_qk = true }", "freeze_qk = true, gpus = [0] }"))
+    refused = rig.oelm("submit", "--study", "tiny", "--target", "half", "--rerun", "--yes", check=False)
+    assert refused.returncode == 2 and "asks for GPU 0; half has GPUs 2, 3" in refused.stderr
+
+
 def test_two_users_race_for_gpus_and_respect_each_other(
     client: Client, project: Path, oelm: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -311,8 +326,9 @@ def test_two_users_race_for_gpus_and_respect_each_other(
                 write_target(project, user, host="shared", user=user, python=str(python))
                 words = ("submit", "--study", "tiny", "--group", "gpt_base", "--mode", "parallel", "--target", user)
                 oelm(*words, "--seeds", "42,43,44", "--tag", user, "--send-data")
-            wait_until(lambda: all(run["state"] == "DONE" for run in _runs(oelm)), "all to be done")
-            rows = _runs(oelm)
+            rig = Rig(host=host, client=client, project=project, oelm=oelm)
+            wait_until(lambda: all(run["state"] == "DONE" for run in rig.status().values()), "all to be done")
+            rows = list(rig.status().values())
             assert len(rows) == 6
             held: dict[str, list[tuple[float, float, str]]] = {}
             for run in rows:
@@ -325,8 +341,3 @@ def test_two_users_race_for_gpus_and_respect_each_other(
                 assert all(a[1] <= b[0] for a, b in itertools.pairwise(turns)), turns
         finally:
             host.stop()
-
-
-def _runs(oelm: Callable[..., Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(oelm("status", "--json").stdout)["runs"]
-    return found

@@ -1,0 +1,165 @@
+"""How long 1,000 runs take to submit to a real Slurm, against submitit's own map_array of 1,000 functions, and what a
+status of 10,000 runs takes besides squeue.
+
+Both sides in one run, each as a whole process, on the two-node Slurm of the tests (tests/slurm/testbed.py: run it as
+root). Nothing is executed: all jobs begin in an hour. Goals: at most 1.5 times submitit, one sbatch for each array; one
+squeue and no sacct for the status, and under 1 s besides it and start-up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.slurm.testbed import Testbed
+
+RUNS, STORED, ROUNDS = 1_000, 10_000, 5
+
+STUDY = """
+factors = ["model_type"]
+seeds = [0]
+[train]
+data_path = "train.bin"
+vocab_size = 64
+global_batch = 1
+d_model = 16
+num_heads = 2
+num_layers = 1
+d_ff = 32
+seq_len = 16
+[groups.gpt]
+model_type = "gpt"
+"""
+TARGET = """
+[cluster]
+kind = "slurm"
+poll_s = 0
+[cluster.sbatch]
+begin = "now+1hour"
+"""
+SUBMITIT = """
+import submitit
+executor = submitit.SlurmExecutor("submitit")
+executor.update_parameters(array_parallelism=1000, additional_parameters={"begin": "now+1hour"})
+jobs = executor.map_array(abs, range(1000))
+assert len(jobs) == 1000
+"""
+
+
+def make_project(place: Path, name: str) -> Path:
+    """Return a project with one group of a tiny model."""
+    project = place / name
+    (project / "jobs").mkdir(parents=True)
+    (project / "jobs" / "s.toml").write_text(STUDY)
+    (project / "jobs" / "targets.toml").write_text(TARGET)
+    content = b"\1\0" * 1000
+    row = {"tokens": 1000, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest = {
+        "version": 1, "tokenizer": {"name": "none", "vocab_size": 64, "eot": 63}, "dtype": "uint16", "source": [],
+        "split": {"val_fraction": 0.5, "unit": "document"}, "files": {"train.bin": row, "val.bin": row},
+    }  # fmt: skip
+    for file in manifest["files"]:
+        (project / file).write_bytes(content)
+    (project / "manifest.json").write_text(json.dumps(manifest))
+    return project
+
+
+def count_calls(place: Path) -> None:
+    """Put commands that write themselves down in front of Slurm's own."""
+    folder = place / "bin"
+    folder.mkdir()
+    for command in ("sbatch", "squeue", "sacct"):
+        text = f'#!/bin/sh\necho {command} >> {place}/calls\nexec /usr/bin/{command} "$@"\n'
+        (folder / command).write_text(text)
+        (folder / command).chmod(0o755)
+    os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
+
+
+def calls(place: Path) -> dict[str, int]:
+    """Return how often each command was called since the last look."""
+    path = place / "calls"
+    words = path.read_text().split() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return {word: words.count(word) for word in sorted(set(words))}
+
+
+def timed(argv: list[str], folder: Path) -> tuple[float, float]:
+    """Return (seconds, seconds of processor time) that a process and its children take."""
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(argv, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    took, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def middle(pairs: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return the medians of seconds and of processor time."""
+    return statistics.median(took for took, _ in pairs), statistics.median(used for _, used in pairs)
+
+
+def oelm(command: str, *arguments: str) -> list[str]:
+    """Return the words of a command of the toolkit."""
+    return [sys.executable, "-c", f"from oelm_jobs.cli.{command} import main; main()", *arguments]
+
+
+def main() -> None:
+    """Measure, and print what was found against the goals."""
+    with tempfile.TemporaryDirectory() as folder, Testbed(Path(folder) / "bed", max_array_size=1001) as cluster:
+        place = Path(folder)
+        os.environ.update(cluster.environment)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody's commands are compiled anew each time
+        os.environ.update(OELM_STATE_DIR=f"{place}/state", XDG_CACHE_HOME=f"{place}/cache", OMP_NUM_THREADS="1")
+        count_calls(place)
+        ours, theirs = [], []
+        for number in range(ROUNDS):
+            project = make_project(place, f"project-{number}")
+            submit = oelm(
+                "submit", "--study", "s", "--target", "cluster", "--mode", "parallel", "--num-seeds", str(RUNS)
+            )
+            ours.append(timed(submit, project))
+            sent = calls(place)
+            other = place / f"other-{number}"
+            other.mkdir()
+            theirs.append(timed([sys.executable, "-c", SUBMITIT], other))
+            calls(place)
+            print(
+                f"round {number + 1}: {ours[-1][0]:.2f} s, submitit {theirs[-1][0]:.2f} s; {sent.get('sbatch')} sbatch"
+            )
+            cluster.run("scancel", "--user=root")
+        mine, its = middle(ours), middle(theirs)
+        print(
+            f"{RUNS:,} runs as arrays: {mine[0]:.2f} s ({mine[1]:.2f} s of processor time); submitit map_array:"
+            f" {its[0]:.2f} s ({its[1]:.2f} s); ratio {mine[0] / its[0]:.2f}, of processor time"
+            f" {mine[1] / its[1]:.2f} (goal: at most 1.5)"
+        )
+        project = make_project(place, "many")
+        submit = oelm("submit", "--study", "s", "--target", "cluster", "--mode", "parallel", "--num-seeds", str(STORED))
+        took = timed(submit, project)[0]
+        print(f"{STORED:,} runs as arrays: {took:.2f} s; {calls(place).get('sbatch')} sbatch")
+        timed(oelm("status"), project)
+        calls(place)
+        queue = ["squeue", "--noheader", "--array", "--states=all", "--me", "--format=%F|%K|%T|%S|%V|%N|%P|%r|%j"]
+        found = []
+        for argv in (oelm("status"), oelm("status", "--help"), queue):
+            found.append(middle([timed(argv, project) for _ in range(ROUNDS)]))
+            if argv[-1] != "--help" and argv is not queue:
+                made = calls(place)
+        rest = [found[0][part] - found[1][part] - found[2][part] for part in (0, 1)]
+        print(
+            f"status of {STORED:,} runs: {found[0][0]:.2f} s, of that start-up {found[1][0]:.2f} s and squeue"
+            f" {found[2][0]:.2f} s; the rest {rest[0]:.2f} s ({rest[1]:.2f} s of processor time; goal: under 1);"
+            f" calls of {ROUNDS} looks: {made}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""The same cluster behind SSH: the laptop is in another network namespace and has neither Slurm nor its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.slurm.testbed import Testbed
+from tests.ssh.testbed import Client, Host, Network
+from tests.support import read, wait_until
+
+pytestmark = pytest.mark.slow
+
+GROUPS = ["gpt_base", "oelm_no_freeze", "oelm_freeze"]
+
+
+@pytest.fixture
+def login(tmp_path: Path, cluster: Testbed) -> Iterator[Host]:
+    """The cluster's login node, reached over a cable."""
+    network = Network()
+    host = Host(place=tmp_path / "login", name="login", environment={"SLURM_CONF": cluster.environment["SLURM_CONF"]})
+    host.address, host.far = network.gateway, network  # type: ignore[attr-defined]
+    client = Client(tmp_path / "laptop")
+    client.knows(host)
+    host.laptop = client  # type: ignore[attr-defined]
+    host.start(client.public_key)
+    yield host
+    host.stop()
+    network.remove()
+
+
+@pytest.fixture
+def laptop(login: Host, project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run a command of the toolkit on the laptop: ``laptop("status", "--json")``; ``start=True`` leaves it running."""
+    client, network = login.laptop, login.far  # type: ignore[attr-defined]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
+    environment.update(
+        PATH=f"{client.place / 'bin'}:/usr/bin:/bin", XDG_RUNTIME_DIR="", OELM_STATE_DIR=str(project / "s")
+    )
+    environment.pop("SSH_AUTH_SOCK", None)
+
+    def run(name: str, *arguments: str, check: bool = True, start: bool = False) -> Any:
+        program = f"from oelm_jobs.cli.{name} import main; main()"
+        argv = ["/usr/sbin/ip" if Path("/usr/sbin/ip").exists() else "/sbin/ip", "netns", "exec", network.name]
+        argv += [sys.executable, "-c", program, *arguments]
+        if start:
+            return subprocess.Popen(argv, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        done = subprocess.run(argv, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+        assert not check or done.returncode == 0, done.stderr + done.stdout
+        return done
+
+    return run
+
+
+def write_target(project: Path, login: Host, **keys: Any) -> None:
+    values = {"kind": "slurm", "host": "login", "root": "oelm", "python": sys.executable, "poll_s": 0, **keys}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    (project / "jobs" / "targets.toml").write_text("[cluster]\n" + "\n".join(lines) + "\nsbatch = { time = 30 }\n")
+
+
+def run_dir(login: Host, name: str = "gpt_base") -> Path:
+    return login.home() / "oelm" / "models" / "checkpoints" / "tiny" / f"exp_{name}"
+
+
+def states(laptop: Callable[..., Any]) -> dict[str, dict[str, Any]]:
+    return {run["name"]: run for run in json.loads(laptop("status", "--json").stdout)["runs"]}
+
+
+def test_the_study_from_submit_to_report(laptop, login: Host, project: Path) -> None:
+    write_target(project, login)
+    done = laptop("submit", "--study", "tiny", "--target", "cluster", "--send-data", "--wait")
+    assert "submitted to cluster" in done.stdout and "DONE" in done.stdout
+    commands = login.commands()
+    assert [row["state"] for row in states(laptop).values()] == ["DONE"] * 3
+    assert login.commands() == commands, "what is over is not asked for again"
+    laptop("status", "--rebuild")
+    assert [row["state"] for row in states(laptop).values()] == ["DONE"] * 3
+    assert "Validation | Loss" in laptop("logs", "oelm_freeze").stdout
+    laptop("fetch", "tiny")
+    result = read(project / "models" / "checkpoints" / "tiny" / "exp_oelm_freeze" / "experiment_result.json")
+    assert result["status"] == "DONE" and result["attempts"][0]["devices"][0].endswith("gpu:0")
+    report = laptop("report", "--study", "tiny").stdout
+    assert all(name in report for name in ("H1", "H2", "H3", "H4"))
+
+
+def test_a_look_is_one_round_trip_and_cancel_resume_and_doctor_work(
+    laptop, login: Host, project: Path, stand_in: str
+) -> None:
+    write_target(project, login, python=stand_in, setup=["export TRAINER_STEP_S=0.1"])
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 2000"))
+    words = ("submit", "--study", "tiny", "--target", "cluster", "--mode", "parallel", "--send-data")
+    laptop(*words)
+    wait_until(lambda: [r["state"] for r in states(laptop).values()] == ["RUNNING"] * 3, "all to run", 120)
+    before = login.commands()
+    states(laptop)
+    assert login.commands() == before + 1
+    assert laptop("cancel", "oelm_freeze").stdout == "oelm_freeze: cancelled\n"
+    assert states(laptop)["oelm_freeze"]["state"] == "CANCELLED"
+    assert read(run_dir(login, "oelm_freeze") / ".oelm" / "outcome.json")["status"] == "resumable"
+    laptop("submit", "--study", "tiny", "--target", "cluster", "--group", "oelm_freeze")
+    log = run_dir(login, "oelm_freeze") / "training.log"
+    wait_until(lambda: "Resumed" in log.read_text(), "it to resume", 60)
+    assert laptop("cancel", "--all", "--yes").stdout.count("cancelled") == 3
+    healthy = laptop("doctor", "cluster", check=False).stdout
+    assert "low: 2 nodes" in healthy and "gpu:a5000:4" in healthy
+
+
+def test_a_client_that_dies_while_sbatch_works_doubles_nothing(
+    laptop, login: Host, project: Path, stand_in: str, cluster: Testbed
+) -> None:
+    write_target(project, login, python=stand_in)
+    slow = login.place / "bin" / "sbatch"
+    slow.write_text(f'#!/bin/sh\ntouch {login.place}/begun; sleep 3\nexec /usr/bin/sbatch "$@"\n')
+    slow.chmod(0o755)
+    words = ("--study", "tiny", "--target", "cluster", "--group", "gpt_base", "--send-data")
+    client = laptop("submit", *words, start=True)
+    wait_until((login.place / "begun").exists, "sbatch to begin", 60)
+    client.send_signal(signal.SIGKILL)
+    client.communicate()
+    time.sleep(0.5)
+    done = laptop("submit", *words, check=False)
+    assert "left alone" in done.stdout or "being sent" in done.stderr, done.stdout + done.stderr
+    wait_until(lambda: states(laptop)["gpt_base"]["state"] == "DONE", "the run", 60)
+    tokens = {path.name.partition(".")[0] for path in (login.home() / "oelm" / ".oelm" / "slurm").glob("*.sh")}
+    names = cluster.run("squeue", "-h", "--states=all", "-o", "%j").split()
+    assert len([name for name in names if set(name.split(".")) & tokens]) == 1
+    assert len(read(run_dir(login) / "experiment_result.json")["attempts"]) == 1
