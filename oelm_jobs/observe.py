@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from .spec import Target
 
 
+LOCAL = "local"
+"""Name of this machine among the targets."""
+RECENT = 50
+"""So many of the runs that failed or were cancelled last are asked about again: a script may have been started by
+hand."""
 NOT_SUBMITTED = "not submitted"
 """What the reason of a run begins with that never reached its target."""
 
@@ -47,7 +52,8 @@ def refresh(
 ) -> View:
     """Ask the targets about runs that may have moved, once each and side by side, and store what they answer.
 
-    A target that can't be asked changes no state.
+    A target that can't be asked changes no state. What failed or was cancelled may be started again by hand: it is
+    asked about where that costs no connection of its own.
 
     Args:
         hosts: Names of targets that are asked about their devices, queue and disk in the same round trip.
@@ -62,6 +68,10 @@ def refresh(
             moving.setdefault(run.target, []).append(run)
         elif run.target in hosts:
             moving.setdefault(run.target, [])
+    stopped = [run for run in runs if run.state in (State.FAILED, State.CANCELLED)][-RECENT:] if not also_final else []
+    for run in stopped:
+        if (run.target == LOCAL or run.target in moving) and not run.reason.startswith(NOT_SUBMITTED):
+            moving.setdefault(run.target, []).append(run)
     targets = load_targets(project) if moving else {}
     settled: dict[str, list[StoredRun]] = {}
     for name, theirs in moving.items():

@@ -45,6 +45,8 @@ class Plan:
     """In the order of their lane."""
     differences: tuple[Difference, ...]
     """What differs between the groups besides the factors, all of it declared or harmless."""
+    data_hash: str
+    """Hash over the token files; empty where a plan is made without them."""
 
 
 def make_plan(
@@ -94,6 +96,7 @@ def make_plan(
         root=root,
         runs=tuple(runs),
         differences=tuple(differences),
+        data_hash=data_hash,
     )
 
 

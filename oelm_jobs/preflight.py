@@ -7,6 +7,8 @@ Each failure names the command that mends it, and comes before anything is queue
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,12 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> 
         PreflightError: Too few devices, too little memory on them, or too little disk for the checkpoints.
     """
     devices = [device for device in answer["devices"] if plan.target.may_lease(device["label"])]
+    python = os.path.expanduser(plan.target.python)
+    if plan.target.kind == "local" and python and not plan.target.setup and shutil.which(python) is None:
+        raise PreflightError(
+            f"target {plan.target.name}: python = {plan.target.python!r} is no program on this machine; {NOTHING}",
+            hint="give the path of the interpreter that has torch, or set-up lines that put it on PATH",
+        )
     if plan.target.slurm is not None:
         for remark in site.judge(plan.target, answer["site"], {run.world_size for run in runs}):
             if remark.is_bad:

@@ -25,6 +25,8 @@ NOT_CODE = frozenset(
 """Folders that are left out where no git says what belongs to the project."""
 NEVER = frozenset({".git", ".oelm", "__pycache__"})
 """Folders that are left out always."""
+DATA_SUFFIXES = (".bin", ".npy", ".npz", ".parquet", ".pt", ".pyc", ".safetensors")
+"""Files that are left out always: data and weights, whether or not git was told to ignore them."""
 MAX_DIFF_CHARS = 16_000
 """A record is repeated for each run; a longer diff is cut."""
 MAX_FILE_BYTES = 50 << 20
@@ -56,21 +58,26 @@ class Snapshot(Tree):
 def take(project: Path) -> Snapshot:
     """Look at the project's code as it is now.
 
-    A project without ``train/`` gets the installed trainer as its own.
+    A project without ``train/`` gets the installed trainer as its own. Links to files are followed, links to folders
+    are not, except for a ``train`` that lies elsewhere.
 
     Raises:
-        ConfigurationError: A file vanished or can't be read.
+        ConfigurationError: A file can't be read.
     """
     names = _git_files(project)
     paths = [(name, project / name) for name in names] if names is not None else list(_plain_files(project))
+    if (project / "train").is_symlink():
+        paths += [(f"train/{name}", path) for name, path in _plain_files(project / "train")]
     if not any(name.startswith("train/") for name, _ in paths):
         paths += _installed_trainer()
     kept, entries = [], []
     for name, path in sorted(paths):
         try:
-            if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+            if path.suffix in DATA_SUFFIXES or not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
                 continue
             entries.append((name, _entry(name, path)))
+        except FileNotFoundError:  # an editor's temporary file, gone since
+            continue
         except OSError as error:
             raise ConfigurationError(f"{path}: can't be read for the snapshot: {error}") from error
         kept.append((name, path))
@@ -144,8 +151,7 @@ def _plain_files(project: Path) -> Iterable[tuple[str, Path]]:
         folders[:] = [name for name in folders if name not in NOT_CODE and not name.endswith(".egg-info")]
         for name in names:
             path = Path(folder) / name
-            if path.suffix not in (".pyc", ".bin", ".pt", ".parquet"):
-                yield path.relative_to(project).as_posix(), path
+            yield path.relative_to(project).as_posix(), path
 
 
 def _installed_trainer() -> list[tuple[str, Path]]:

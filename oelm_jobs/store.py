@@ -104,16 +104,31 @@ class Store:
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA synchronous = FULL")
             self._migrate()
-        except (OSError, sqlite3.Error) as error:
+        except sqlite3.OperationalError as error:
+            raise self._error(error) from error
+        except sqlite3.DatabaseError as error:
             raise StoreError(
-                f"{self.path}: can't be used: {error}", hint="OELM_STATE_DIR names another folder"
+                f"{self.path}: is damaged: {error}",
+                hint="make it again from the run directories: oelm-status --rebuild",
             ) from error
+        except OSError as error:
+            raise self._error(error) from error
 
     def __enter__(self) -> Store:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._db.close()
+
+    def _error(self, error: Exception) -> StoreError:
+        return StoreError(f"{self.path}: can't be used: {error}", hint="OELM_STATE_DIR names another folder")
+
+    def _query(self, query: str, values: Sequence[object]) -> Iterator[sqlite3.Row]:
+        """Yield the rows of a query."""
+        try:
+            yield from self._db.execute(query, tuple(values))
+        except sqlite3.Error as error:
+            raise self._error(error) from error
 
     def _migrate(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -132,13 +147,16 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._error(error) from error
 
     # Submitting -------------------------------------------------------------------------------------------------------
 
@@ -212,25 +230,23 @@ class Store:
     def open_submissions(self, project: Path) -> list[sqlite3.Row]:
         """Return the submissions (token, target, root, maker) whose answer isn't known."""
         query = "SELECT token, target, root, maker FROM submission WHERE project = ? AND answer IN (?, ?)"
-        return self._db.execute(query, (str(project), INTENT, UNKNOWN)).fetchall()
+        return list(self._query(query, (str(project), INTENT, UNKNOWN)))
 
     # Reading and observing --------------------------------------------------------------------------------------------
 
     def _row(self, project: Path, study: str, name: str) -> dict[str, Any]:
         query = "SELECT * FROM run WHERE project = ? AND study = ? AND name = ?"
-        row = self._db.execute(query, (str(project), study, name)).fetchone()
-        return dict(row) if row else {}
+        return next((dict(row) for row in self._query(query, (str(project), study, name))), {})
 
     def run(self, project: Path, study: str, name: str) -> StoredRun | None:
         """Return one run."""
-        query = "SELECT * FROM run WHERE project = ? AND study = ? AND name = ?"
-        row = self._db.execute(query, (str(project), study, name)).fetchone()
+        row = self._row(project, study, name)
         return _stored(row) if row else None
 
     def runs(self, project: Path, study: str | None = None) -> list[StoredRun]:
         """Return a project's runs in the order of their submission."""
         query = "SELECT * FROM run WHERE project = ? AND (? IS NULL OR study = ?) ORDER BY position"
-        return [_stored(row) for row in self._db.execute(query, (str(project), study, study))]
+        return [_stored(dict(row)) for row in self._query(query, (str(project), study, study))]
 
     def observe(self, runs: Iterable[tuple[StoredRun, State, str, Mapping[str, Any]]], at: float) -> None:
         """Record what a target answered about runs, unless they were submitted anew meanwhile."""
@@ -264,11 +280,25 @@ class Store:
                 )  # fmt: skip
 
 
-def _stored(row: sqlite3.Row) -> StoredRun:
-    values = dict(row)
+def _stored(values: dict[str, Any]) -> StoredRun:
     del values["position"], values["previous"]
-    values.update(state=State(row["state"]), spec=_Later(row["spec"]), progress=json.loads(row["progress"]))
+    values.update(state=State(values["state"]), spec=_Later(values["spec"]), progress=json.loads(values["progress"]))
     return StoredRun(**values)
+
+
+def set_aside() -> Path | None:
+    """Move an index that can't be read out of the way, never away; return where it is now, None where it was sound."""
+    path = state_folder() / "runs.sqlite3"
+    try:
+        Store(path).__exit__()
+        return None
+    except StoreError as error:
+        cause = error.__cause__
+        if not isinstance(cause, sqlite3.DatabaseError) or isinstance(cause, sqlite3.OperationalError):
+            raise
+    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    path.rename(aside)
+    return aside
 
 
 class _Later(Mapping[str, Any]):

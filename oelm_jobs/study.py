@@ -100,7 +100,7 @@ def read_study(path: Path) -> Study:
     seeds = top.take_list("seeds", int, (42,))
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**63:
         raise top.error("seeds", "give at least one seed, each once, from 0 to 2^63 - 1", value=list(seeds))
-    question = top.take("question", str, "")
+    question = _take_line(top, "question", "")
     is_default = top.take("default", bool, False)
     max_retries = top.take("max_retries", int, 0)
     if max_retries < 0:
@@ -149,6 +149,14 @@ def _read_speed_trial(section: tomlfile.Section) -> spec.SpeedTrial:
     return trial
 
 
+def _take_line(section: tomlfile.Section, key: str, default: str) -> str:
+    """Take text that is printed and written into scripts: a line without control characters."""
+    text = section.take(key, str, default)
+    if not text.isprintable():
+        raise section.error(key, "must be one line without control characters", value=text)
+    return text
+
+
 def _check_name(section: tomlfile.Section, what: str, name: str, also_refused: str = "") -> None:
     refused = f", not beginning with {also_refused!r}" if also_refused else ""
     if not NAME.fullmatch(name) or (also_refused and name.startswith(also_refused)):
@@ -194,7 +202,7 @@ def _read_groups(
         if re.search(r"-s\d+$", name):
             raise section.error(name, "a group's name can't end like a seed (-s43)")
         table = section.take_section(name)
-        label = table.take("label", str, name)
+        label = _take_line(table, "label", name)
         port = table.take("port", int, 0) or None
         if port is not None and not 1024 <= port <= 65535:
             raise table.error("port", "valid: 1024 to 65535", value=port)

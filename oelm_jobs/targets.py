@@ -23,6 +23,7 @@ REMEMBERED = "remembered.toml"
 """File beside the user's targets.toml, written by the toolkit: targets that were given on a command line."""
 _HOST = re.compile(r"[A-Za-z0-9_.:%\[\]-]+")
 _USER = re.compile(r"[A-Za-z0-9_.\\@+-]+")
+_NAME = re.compile(r"[\w\[][\w.@:%\[\]\\+-]{0,127}")
 LOCAL = Target(name="local", kind="local", root="", python="")
 """This machine; there without any file."""
 
@@ -44,6 +45,10 @@ def load_targets(project: Path) -> dict[str, Target]:
     for path in target_files(project):
         top = tomlfile.read(path)
         for name in top.keys_left():
+            if not _NAME.fullmatch(name):  # it is written into scripts and onto terminals
+                raise ConfigurationError(
+                    f"{path}: {name!r} can't be a target's name: letters, digits and . _ @ : % + - only, at most 128"
+                )
             found[name] = _read_target(name, top.take_section(name))
     return found
 

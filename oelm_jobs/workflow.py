@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,12 +27,15 @@ from .sbatch import MAX_ARRAY
 from .schedulers import Scheduler, scheduler, silent
 from .spec import Run, State, Target
 from .store import ACCEPTED, REFUSED, UNKNOWN, Store, StoredRun
+from .study import fingerprint
 from .targets import load_target
 
 AGAIN, RERUN, EXTEND = "again", "rerun", "extend"
 """What a submission may do with a run that is over: go on or leave it alone, archive it and start over, train it
 further.
 """
+ARRIVAL_S = 30.0
+"""So long a cancel waits for a submission that is on its way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,8 @@ class _Choice:
     """What is decided about stored runs while the store is locked, by run name."""
 
     how: str
+    data_hash: str
+    """Of the data that the planned runs train on."""
     left: dict[str, str] = field(default_factory=dict)
     """Why a run is left alone."""
     archived: list[str] = field(default_factory=list)
@@ -69,11 +75,19 @@ class _Choice:
         return not reason
 
     def _why_not(self, known: StoredRun, run: Run) -> str:
+        if (known.group, known.seed, known.tag) != (run.group, run.seed, run.tag):
+            raise ConfigurationError(
+                f"{run.name} would name two runs: group {run.group}, seed {run.seed}, tag {run.tag!r};"
+                f" and, submitted before, group {known.group}, seed {known.seed}, tag {known.tag!r}",
+                hint="give these runs another name: --tag NAME",
+            )
         if known.state is State.PLANNED:
             return "is being submitted by another command"
         if known.progress.get("absent") or (known.reason.startswith(NOT_SUBMITTED) and not known.progress):
             return ""
         if not known.state.is_final:
+            if known.state is State.UNKNOWN and known.reason:
+                return f"is {known.state}: {known.reason}"
             return f"is {known.state}" + ("; oelm-cancel ends it" if self.how != AGAIN else "")
         if self.how == RERUN:
             self.archived.append(run.run_dir)
@@ -86,6 +100,7 @@ class _Choice:
                 self.how == EXTEND
                 and set(changes) == {"max_steps"}
                 and run.train["max_steps"] > known.spec["train"]["max_steps"]
+                and self._is_same_data(known, run)
             ):
                 self.extended[run.name] = {
                     "max_steps": known.spec["train"]["max_steps"],
@@ -94,7 +109,20 @@ class _Choice:
                 }
                 return ""
             raise _another_configuration(run, changes)
+        if known.spec.get("extended_from"):  # an extension that was cancelled goes on as one
+            self.extended[run.name] = known.spec["extended_from"]
         return "is done" if known.state is State.DONE else ""
+
+    def _is_same_data(self, known: StoredRun, run: Run) -> bool:
+        """Say whether a stored run of fewer steps trained on the data that is there now.
+
+        Raises:
+            ConfigurationError: It didn't.
+        """
+        train = {**run.train, "max_steps": known.spec["train"]["max_steps"]}
+        if known.fingerprint and fingerprint(train, run.global_batch, self.data_hash) != known.fingerprint:
+            raise _another_configuration(run, {})
+        return True
 
 
 def _changes(known: StoredRun, run: Run) -> dict[str, str]:
@@ -140,7 +168,7 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
         preflight.check_target(plan, wanted, there)
     token = f"oelm-{secrets.token_hex(8)}"
     code = snapshot.take(plan.project)
-    choice = _Choice(how)
+    choice = _Choice(how, plan.data_hash)
     by_name = {run.name: run for run in plan.runs}
     taken = store.intend(
         plan.project,
@@ -164,7 +192,7 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
 
 def _wanted(plan: Plan, store: Store, how: str) -> list[Run]:
     """Return the runs that a submission would start as things stand."""
-    choice = _Choice(how)
+    choice = _Choice(how, plan.data_hash)
     known = {run.name: run for run in store.runs(plan.project, plan.study.name)}
     return [run for run in plan.runs if run.name not in known or choice(known[run.name], run)]
 
@@ -210,20 +238,38 @@ def _send(
             choice.left[run.name] = f"was not accepted: {answer.refused[run.run_dir]}"
 
 
-def cancel(store: Store, project: Path, runs: Sequence[StoredRun]) -> dict[str, str]:
-    """End runs with all their processes; return by run name what was done.
+def cancel(store: Store, project: Path, runs: Sequence[StoredRun]) -> dict[tuple[str, str], str]:
+    """End runs with all their processes; return by study and run name what was done.
+
+    A submission that is on its way is waited for: what it starts a moment later would live on.
 
     Raises:
         TargetError: A target can't be reached; its runs are as they were.
     """
-    done: dict[str, str] = {}
-    for name in dict.fromkeys(run.target for run in runs):
-        theirs = [run for run in runs if run.target == name]
+    runs = _arrived(store, project, runs)
+    done = {
+        (run.study, run.name): "is being submitted by another command; try again"
+        for run in runs
+        if run.state is State.PLANNED
+    }
+    alive = [run for run in runs if run.state is not State.PLANNED]
+    for name in dict.fromkeys(run.target for run in alive):
+        theirs = [run for run in alive if run.target == name]
         host = scheduler(connect(load_target(project, name), project))
         answers = host.cancel({run.run_dir: run.token for run in theirs})
-        done.update({run.name: answers[run.run_dir] for run in theirs})
-    refresh(store, project, runs, also_final=True)
+        done.update({(run.study, run.name): answers[run.run_dir] for run in theirs})
+    refresh(store, project, alive, also_final=True)
     return done
+
+
+def _arrived(store: Store, project: Path, runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Return runs as they stand once their submissions have an answer, or ARRIVAL_S later."""
+    deadline = time.monotonic() + ARRIVAL_S
+    found = list(runs)
+    while any(run.state is State.PLANNED for run in found) and time.monotonic() < deadline:
+        time.sleep(0.2)
+        found = list(refresh(store, project, (store.run(project, run.study, run.name) or run for run in found)).runs)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

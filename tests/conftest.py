@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import REPOSITORY, TINY_STUDY, end_all, write_tokens
+
+# A shell's background job ignores these, and so would all that is started here (sigaction(2)).
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

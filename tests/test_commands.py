@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,9 +60,6 @@ def test_more_devices_than_the_machine_has_are_refused_before_anything_is_queued
 def test_an_internal_error_shows_its_traceback_only_when_asked(
     oelm, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import subprocess
-    import sys
-
     program = (
         "from oelm_jobs import observe\n"
         "def broken(*a, **k): raise RuntimeError('oops')\n"
@@ -80,3 +80,74 @@ def test_status_without_runs_says_what_to_do_and_prints_valid_json(oelm) -> None
     done = oelm("status")
     assert done.stdout == "" and "oelm-submit" in done.stderr
     assert json.loads(oelm("status", "--json").stdout)["runs"] == []
+
+
+def test_a_damaged_index_is_named_and_made_again_without_being_lost(oelm, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = Path(os.environ["OELM_STATE_DIR"])
+    state.mkdir(parents=True)
+    (state / "runs.sqlite3").write_bytes(b"not a database" * 100)
+    done = oelm("status", check=False)
+    assert done.returncode == 2 and "is damaged" in done.stderr and "oelm-status --rebuild" in done.stderr
+    assert "it is kept as" in oelm("status", "--rebuild").stderr
+    (kept,) = state.glob("runs.sqlite3.damaged-*")
+    assert kept.read_bytes().startswith(b"not a database")
+    assert oelm("status").returncode == 0
+
+
+def test_a_full_disk_behind_stdout_is_named(project: Path) -> None:
+    program = "from oelm_jobs.cli.status import main; main(['--json'])"
+    with open("/dev/full", "w") as full:
+        argv = [sys.executable, "-c", program]
+        done = subprocess.run(argv, cwd=project, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 74 and "No space left" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_removed_current_folder_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    program = f"import os; os.rmdir({str(gone)!r}); from oelm_jobs.cli.status import main; main([])"
+    gone.mkdir()
+    done = subprocess.run([sys.executable, "-c", program], cwd=gone, capture_output=True, text=True)
+    assert done.returncode == 2 and "the current folder has been removed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ('["box\\nrm -rf x"]\nkind = "local"', "can't be a target's name"),
+        ('[bare]\nkind = "local"\npython = "/nowhere/python"', "is no program on this machine; nothing was queued"),
+    ],
+)
+def test_a_target_that_cannot_be_is_refused(oelm, project: Path, table: str, expected: str) -> None:
+    (project / "jobs" / "targets.toml").write_text(table + "\n")
+    done = oelm("submit", "--study", "tiny", "--target", "bare", check=False)
+    assert done.returncode == 2 and expected in done.stderr, done.stderr
+
+
+def test_a_label_with_control_characters_is_refused(oelm, project: Path) -> None:
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace('"Group A: GPT-Base"', '"A\\u001b[2J"'))
+    done = oelm("submit", "--study", "tiny", "--dry-run", check=False)
+    assert done.returncode == 2 and "label" in done.stderr and "without control characters" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_a_gpu_that_does_not_exist_is_refused_before_anything_is_queued(
+    oelm, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nfor i in 0 1; do echo "$i, GPU-$i, NVIDIA RTX A5000, 24564, 12, 0"; done\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace('model_type = "gpt" }', 'model_type = "gpt", gpus = [0, 7] }'))
+    done = oelm("submit", "--study", "tiny", "--group", "gpt_base", check=False)
+    assert done.returncode == 2 and "nothing was queued" in done.stderr
+    assert "asks for GPU 7; local has GPUs 0, 1" in done.stderr and "change gpus" in done.stderr, done.stderr
+    assert "No run yet" in oelm("status").stderr
+
+
+def test_the_language_of_an_error_about_the_language_is_the_users_own(oelm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OELM_LANG", "zh")
+    done = oelm("status", "--lang", "xx", check=False)
+    assert done.returncode == 2 and "可选" in done.stderr, done.stderr

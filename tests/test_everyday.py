@@ -202,3 +202,83 @@ def test_records_that_make_no_sense_are_one_runs_trouble(oelm, project: Path) ->
     (run_dir(project) / ".oelm" / "end.json").write_text('{"attempts": 3, "state": "BOGUS"}')
     rows = json.loads(oelm("status", "--rebuild", "--json").stdout)["runs"]
     assert rows[0]["state"] == "UNKNOWN" and "can't be understood" in rows[0]["reason"]
+
+
+def test_a_script_started_by_hand_after_a_cancel_is_seen(oelm, project: Path) -> None:
+    edit(project, "max_steps = 12", "max_steps = 100000")
+    oelm(*GPT)
+    wait_until(lambda: '"RUNNING"' in oelm("status", "--json").stdout, "the run")
+    oelm("cancel", "gpt_base")
+    log = run_dir(project) / ".oelm" / "supervisor.log"
+    with open(log, "ab") as out:
+        script = ["bash", ".oelm/launch.sh"]
+        subprocess.Popen(script, cwd=run_dir(project), stdout=out, stderr=out, start_new_session=True)
+    wait_until(lambda: '"RUNNING"' in oelm("status", "--json").stdout, "the run that nobody submitted")
+    oelm("cancel", "gpt_base")
+    assert "CANCELLED" in oelm("status").stdout
+
+
+def test_an_extension_keeps_its_data_and_its_provenance(oelm, project: Path) -> None:
+    oelm(*GPT, "--wait")
+    edit(project, "max_steps = 12", "max_steps = 200000")
+    tokens = project / "data" / "tiny" / "train.bin"
+    content = tokens.read_bytes()
+    tokens.write_bytes(content[2:] + content[:2])
+    refused = oelm(*GPT, "--extend", check=False)
+    assert refused.returncode == 2 and "other data" in refused.stderr
+    tokens.write_bytes(content)
+    oelm(*GPT, "--extend")
+    wait_until(lambda: '"RUNNING"' in oelm("status", "--json").stdout, "the extension")
+    oelm("cancel", "gpt_base")
+    oelm(*GPT)
+    wait_until(lambda: '"RUNNING"' in oelm("status", "--json").stdout, "the extension to go on")
+    assert read(run_dir(project) / ".oelm" / "run.json")["extended_from"]["max_steps"] == 12
+    oelm("cancel", "gpt_base")
+
+
+def test_a_name_that_two_studies_share_is_shown_with_its_study(oelm, project: Path) -> None:
+    (project / "jobs" / "other.toml").write_text((project / "jobs" / "tiny.toml").read_text())
+    oelm(*GPT, "--wait")
+    oelm("submit", "--study", "other", "--group", "gpt_base", "--wait")
+    shown = oelm("cancel", "gpt_base").stdout.splitlines()
+    assert shown == ["tiny/gpt_base: is DONE already", "other/gpt_base: is DONE already"]
+    rows = json.loads(oelm("cancel", "--all", "--json").stdout)["runs"]
+    assert [(row["study"], row["run"]) for row in rows] == [("tiny", "gpt_base"), ("other", "gpt_base")]
+    fetched = oelm("fetch").stdout
+    assert "tiny/gpt_base: " in fetched and "other/gpt_base: " in fetched
+    lines = [json.loads(line) for line in oelm("logs", "tiny/gpt_base", "-n", "5", "--json").stdout.splitlines()]
+    log = (run_dir(project) / "training.log").read_text().splitlines()
+    assert [line["line"] for line in lines[:-1]] == log[-5:] and lines[-1]["state"] == "DONE"
+    assert oelm("data", "check", "data/tiny", "--json").stdout.startswith("{")
+
+
+def test_two_runs_are_never_known_by_one_name(oelm, project: Path) -> None:
+    oelm(*GPT, "--seeds", "43", "--wait")
+    done = oelm(*GPT, "--tag", "s43", check=False)
+    assert done.returncode == 2 and "gpt_base-s43 would name two runs" in done.stderr and "--tag" in done.stderr
+
+
+def test_a_cancel_waits_for_a_submission_that_is_on_its_way(oelm, project: Path) -> None:
+    """The submitting client is held between its intent and its launch."""
+    held, go = project / "held", project / "go"
+    program = (
+        "import pathlib, time\n"
+        "from oelm_jobs.schedulers.leases import LeaseScheduler\n"
+        "real = LeaseScheduler.submit\n"
+        "def late(*a, **k):\n"
+        f"    pathlib.Path({str(held)!r}).touch()\n"
+        f"    while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)\n"
+        "    return real(*a, **k)\n"
+        "LeaseScheduler.submit = late\n"
+        "from oelm_jobs.cli.submit import main\nmain(['--study', 'tiny', '--group', 'gpt_base'])"
+    )
+    edit(project, "max_steps = 12", "max_steps = 100000")
+    client = subprocess.Popen([sys.executable, "-c", program], cwd=project)
+    wait_until(held.exists, "the client to be on its way")
+    with ThreadPoolExecutor(1) as pool:
+        cancelling = pool.submit(oelm, "cancel", "gpt_base")
+        wait_until(lambda: cancelling.running(), "the cancel")
+        go.touch()
+        assert cancelling.result().stdout.splitlines() == ["gpt_base: cancelled"]
+    assert client.wait() == 0
+    assert "CANCELLED" in oelm("status").stdout

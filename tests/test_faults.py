@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -90,7 +91,8 @@ def test_a_killed_supervisor_frees_the_devices_and_submitting_again_resumes(oelm
     wait_until(lambda: status(oelm)["progress"].get("attempt") == 2, "the second attempt", 120)
 
 
-def test_a_full_disk_keeps_the_old_checkpoint_and_is_named(oelm, project: Path) -> None:
+@pytest.mark.parametrize("left", [64 << 10, 0])
+def test_a_full_disk_keeps_the_old_checkpoint_and_is_named(oelm, project: Path, left: int) -> None:
     edit(project, *LONG, ("d_model = 16", "d_model = 128"))
     models = project / "models"
     models.mkdir()
@@ -99,7 +101,12 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_is_named(oelm, project: Path) 
         started(oelm, project)
         filler = models / "somebody elses"
         room = os.statvfs(models)
-        filler.write_bytes(b"\0" * max(0, room.f_bavail * room.f_frsize - (64 << 10)))
+        if left:
+            filler.write_bytes(b"\0" * max(0, room.f_bavail * room.f_frsize - left))
+        else:  # to the last byte, however much the trainer still writes meanwhile
+            with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+                while True:
+                    file.write(b"\0" * 4096)
         row = wait_until(lambda: row if (row := status(oelm))["state"] == "FAILED" else None, "it to fail", 180)
         assert "disk full" in row["reason"], row["reason"]
         kept = list(run_dir(project).glob("checkpoint_*.pt"))
@@ -120,7 +127,7 @@ def target(project: Path, **values: object) -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"python": "/nowhere/bin/python"}, "/nowhere/bin/python"),
+        ({"python": "/nowhere/bin/python", "setup": ["true"]}, "/nowhere/bin/python"),
         ({"setup": ["conda activate nothing"]}, "set-up failed"),
         ({"python": sys.executable, "setup": ["exit 3"]}, "ended before training started"),
     ],

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs.agent import lease
-from tests.support import wait_until
+from tests.support import end_all, launch_runs, make_run, sleeping, wait_until
 
 HOLDER = """
 import os, sys, time
@@ -114,6 +114,34 @@ def test_a_gpu_that_others_compute_on_is_passed_over(four_gpus, holders) -> None
     wait_until(lambda: holder.devices == "gpu:1,gpu:2", "two that are free")
     pinned = holders((0,), 2.0, "b")
     wait_until(lambda: "in use without a lease: gpu:0" in pinned.output.read_text(), "b to say why it waits")
+
+
+def test_what_is_left_of_a_run_keeps_its_devices(four_gpus, holders) -> None:
+    lost = holders(4, 1.0, "a")
+    wait_until(lambda: lost.devices, "a's GPUs")
+    rank = subprocess.Popen(["sleep", "600"], env={"OELM_RUN_DIR": "/a", "PATH": os.environ["PATH"]})
+    lost.kill()
+    waiting = holders(1, 2.0, "b")
+    wait_until(lambda: "gpu:0 is still used by what is left of a" in waiting.output.read_text(), "b to say why")
+    again = holders(2, 3.0, "a")  # the run itself, claimed anew: its survivors are ended before it asks
+    wait_until(lambda: "place 2" in again.output.read_text(), "a's new execution to stand behind b")
+    rank.kill()
+    rank.wait()
+    wait_until(lambda: waiting.devices and again.devices, "both")
+
+
+def test_what_arrives_after_the_clock_was_set_back_stands_behind(four_gpus, holders, tmp_path: Path) -> None:
+    in_an_hour = time.time() + 3600
+    first = holders(4, in_an_hour, "a")
+    wait_until(lambda: first.devices, "a's GPUs")
+    holders(1, in_an_hour + 1, "b")
+    wait_until(lambda: [ticket.run for ticket in lease.tickets()] == ["b"], "b to wait")
+    run = make_run(tmp_path, "c")
+    try:
+        launch_runs(tmp_path, [(run, sleeping())])
+        wait_until(lambda: [ticket.run for ticket in lease.tickets()] == ["b", "c"], "c to stand behind b")
+    finally:
+        end_all(tmp_path)
 
 
 def test_what_the_host_has_not_got_is_refused_at_once(four_gpus) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -200,6 +201,46 @@ def test_cancel_ends_grandchildren_in_foreign_sessions_and_frees_the_lease(root:
     wait_for_state(other, "DONE")
 
 
+def test_cancel_ends_descendants_that_dropped_their_environment(root: Path) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, ["bash", "-c", "env -i setsid sleep 600 & echo $!; sleep 600"])])
+    log = Path(run.run_dir) / rundir.LOG
+    hidden = int(wait_until(lambda: log.exists() and log.read_text().strip(), "the descendant"))
+    wait_until(lambda: b"OELM" not in Path(f"/proc/{hidden}/environ").read_bytes(), "it to have dropped it")
+    assert cancel.cancel({"run_dirs": [run.run_dir]})["runs"] == {run.run_dir: "cancelled"}
+    assert rundir.process_start_time(hidden) == ""
+
+
+def test_a_supervisor_that_hangs_is_ended_with_all_it_started(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancel, "PATIENCE_S", 1.0)
+    run = make_run(root, "a")
+    launch_runs(root, [(run, ["bash", "-c", "env -i setsid sleep 600 & echo $!; sleep 600"])])
+    log = Path(run.run_dir) / rundir.LOG
+    hidden = int(wait_until(lambda: log.exists() and log.read_text().strip(), "the descendant"))
+    os.kill(supervisor_of(run).pid, signal.SIGSTOP)
+    assert cancel.cancel({"run_dirs": [run.run_dir]})["runs"] == {run.run_dir: "cancelled"}
+    assert rundir.process_start_time(hidden) == "" and not rundir.processes_of(run.run_dir)
+    assert state(run)["state"] == "CANCELLED"
+
+
+def test_a_cancel_between_claim_and_start_is_not_lost(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, claimed = launch._start, threading.Event()
+
+    def late(*arguments: object) -> None:
+        claimed.set()
+        time.sleep(1.0)
+        start(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(launch, "_start", late)
+    run = make_run(root, "a")
+    launching = threading.Thread(target=launch_runs, args=(root, [(run, sleeping())]))
+    launching.start()
+    claimed.wait()
+    assert cancel.cancel({"run_dirs": [run.run_dir]})["runs"] == {run.run_dir: "cancelled"}
+    launching.join()
+    assert state(run)["state"] == "CANCELLED" and not rundir.processes_of(run.run_dir)
+
+
 def test_cancel_is_idempotent_and_a_cancelled_run_goes_on_when_submitted_again(root: Path) -> None:
     run = make_run(root, "a")
     launch_runs(root, [(run, sleeping())])
@@ -266,19 +307,21 @@ def test_a_failing_set_up_ends_the_run_with_its_own_words(root: Path) -> None:
     assert "set-up failed" in row["reason"]
 
 
-def test_a_process_left_behind_by_the_set_up_does_not_hold_the_claim(root: Path) -> None:
+def test_a_process_left_behind_by_the_set_up_serves_all_attempts_and_ends_with_the_run(root: Path) -> None:
     from oelm_jobs.spec import Target
 
     pid_file = root / "pid"
-    daemon = f"setsid sleep 30 >/dev/null 2>&1 & echo $! > {pid_file}"
+    daemon = f"setsid sleep 600 >/dev/null 2>&1 & echo $! > {pid_file}"
     target = Target(name="local", kind="local", root="", python="", setup=(daemon,))
-    run = make_run(root, "a")
-    script = script_of(root, run, outcome_of("completed"), "t", target=target)
+    run = make_run(root, "a", max_retries=1)
+    command = ["bash", "-c", f'kill -0 $(cat {pid_file}) && echo "attempt $OELM_ATTEMPT is served"; exit 1']
+    script = script_of(root, run, command, "t", target=target)
     launch.launch({"root": str(root), "token": "t", "runs": [{"run_dir": run.run_dir, "token": "t", "script": script}]})
-    try:
-        wait_for_state(run, "DONE")
-    finally:
-        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+    wait_for_state(run, "FAILED")
+    assert (Path(run.run_dir) / rundir.LOG).read_text().splitlines() == [
+        f"attempt t:{number} is served" for number in (1, 2)
+    ]
+    assert rundir.process_start_time(int(pid_file.read_text())) == ""
 
 
 def test_a_preferred_port_that_is_taken_is_replaced(root: Path) -> None:

@@ -6,12 +6,14 @@ import contextlib
 import os
 import signal
 import time
-from typing import Any, Dict
+from typing import Any, Dict, List, Optional, Sequence, Set
 
 from . import result, rundir
 
 PATIENCE_S = 10.0
 """A supervisor that has not ended by then is ended itself, and its processes with it."""
+KILL_S = 2.0
+"""So long what is left is killed again and again: it may be forking."""
 
 
 def cancel(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -21,71 +23,97 @@ def cancel(request: Dict[str, Any]) -> Dict[str, Any]:
         request: ``run_dirs``.
 
     Returns:
-        ``runs``: run directory to ``cancelled``, ``not running`` or ``still ending``.
+        ``runs``: run directory to ``cancelled``, ``not running`` or ``still ending`` (the kernel has not let go of it).
     """
-    waiting = {}  # type: Dict[str, float]
+    waiting: Dict[str, float] = {}
+    asked: Set[str] = set()
     answers = {}
     # From the last: a run that would start when the one before it ends is cancelled before that.
     for run_dir in reversed(request["run_dirs"]):
         answers[run_dir] = "not running"
         if rundir.is_locked(rundir.control(run_dir, rundir.CLAIM)):
-            with contextlib.suppress(OSError):  # on a full disk the signal alone has to do
-                rundir.write_json(rundir.control(run_dir, rundir.CANCEL), {"by": "oelm-cancel", "time": time.time()})
-            if _signal_supervisor(run_dir, signal.SIGTERM):
-                waiting[run_dir] = time.monotonic() + PATIENCE_S
-                answers[run_dir] = "cancelled"
-        elif rundir.processes_of(run_dir):
-            _kill_all(run_dir)
             answers[run_dir] = "cancelled"
+            waiting[run_dir] = time.monotonic() + PATIENCE_S
+            if _ask(run_dir):
+                asked.add(run_dir)
+        elif rundir.processes_of(run_dir):
+            answers[run_dir] = "cancelled" if _kill_all(run_dir) else "still ending"
     while waiting:
         for run_dir, deadline in list(waiting.items()):
             if not rundir.is_locked(rundir.control(run_dir, rundir.CLAIM)):
                 del waiting[run_dir]
+            elif run_dir not in asked and _ask(run_dir):
+                asked.add(run_dir)
             elif time.monotonic() >= deadline:
                 del waiting[run_dir]
-                # The supervisor goes first, or it would judge the death of its ranks.
-                _signal_supervisor(run_dir, signal.SIGKILL)
-                _kill_all(run_dir)
+                answers[run_dir] = "cancelled" if _kill_supervised(run_dir) else "still ending"
         time.sleep(0.05)
     return {"runs": answers}
 
 
-def _signal_supervisor(run_dir: str, number: int) -> bool:
-    """Signal the holder of the claim if it is the very process that took it."""
-    claim = rundir.read_json(rundir.control(run_dir, rundir.CLAIM))
-    identity = rundir.Identity.from_json(claim)
-    if identity is None or not identity.is_alive():
+def _ask(run_dir: str) -> bool:
+    """Ask the holder of the claim to end its run; False while the claim doesn't name a living process: a launch has
+    taken it and has yet to start one.
+    """
+    holder = _holder(run_dir)
+    if holder is None:
         return False
-    try:
-        os.kill(identity.pid, number)
-    except ProcessLookupError:
-        return False
+    with contextlib.suppress(OSError):  # on a full disk the signal alone has to do
+        rundir.write_json(rundir.control(run_dir, rundir.CANCEL), {"by": "oelm-cancel", "time": time.time()})
+    _signal([holder], signal.SIGTERM)
     return True
 
 
-def _kill_all(run_dir: str) -> None:
-    """Kill what is left of a run that has no supervisor any more, and record its end."""
-    left = rundir.processes_of(run_dir)
-    for identity in left:
+def _holder(run_dir: str) -> Optional[rundir.Identity]:
+    """Return the living process that took the claim."""
+    identity = rundir.Identity.from_json(rundir.read_json(rundir.control(run_dir, rundir.CLAIM)))
+    return identity if identity is not None and identity.is_alive() else None
+
+
+def _signal(processes: Sequence[rundir.Identity], number: int) -> None:
+    for identity in processes:
         if identity.is_alive():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(identity.pid, signal.SIGKILL)
+                os.kill(identity.pid, number)
+
+
+def _kill_supervised(run_dir: str) -> bool:
+    """Kill a supervisor that doesn't end, and all it started; return whether nothing is left."""
+    holder = _holder(run_dir)
+    family: List[rundir.Identity] = []
+    if holder is not None:
+        family = rundir.descendants_of(holder.pid)
+        # The supervisor goes first, or it would judge the death of its ranks.
+        _signal([holder], signal.SIGKILL)
+    return _kill_all(run_dir, family)
+
+
+def _kill_all(run_dir: str, also: Sequence[rundir.Identity] = ()) -> bool:
+    """Kill what is left of a run that has no supervisor any more, and record its end; return whether all is gone."""
+    deadline = time.monotonic() + KILL_S
+    left = [*rundir.processes_of(run_dir), *also]
+    while left and time.monotonic() < deadline:
+        _signal(left, signal.SIGKILL)
+        time.sleep(0.05)
+        left = [*rundir.processes_of(run_dir), *(identity for identity in also if identity.is_alive())]
     try:
         handle = rundir.lock(rundir.control(run_dir, rundir.CLAIM), patience_s=2.0)
     except rundir.Busy:
-        return
+        return False
     try:
         record = rundir.read_json(rundir.control(run_dir, rundir.RUN)) or {}
         end = rundir.read_json(rundir.control(run_dir, rundir.END)) or {}
         start = rundir.read_json(rundir.control(run_dir, rundir.START)) or {}
         attempts = list(end.get("attempts", []))
         if start and all(attempt.get("number") != start.get("number") for attempt in attempts):
-            attempts.append(
-                dict(result.lost_attempt(start, "cancelled"), state=rundir.CANCELLED, ended_at=time.time())
-            )
+            lost = result.lost_attempt(start, "cancelled")
+            attempts.append(dict(lost, state=rundir.CANCELLED, ended_at=time.time()))
         path = rundir.control(run_dir, "").parent
-        result.write(
-            path, record, rundir.CANCELLED, "cancelled", attempts, float(start.get("started_at") or time.time())
-        )
+        begun = float(start.get("started_at") or time.time())
+        try:
+            result.write(path, record, rundir.CANCELLED, "cancelled", attempts, begun)
+        except OSError:  # a full disk: the end record at least
+            result.write_end(path, record, rundir.CANCELLED, "cancelled", attempts)
     finally:
         os.close(handle)
+    return not left

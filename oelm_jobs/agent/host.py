@@ -59,7 +59,7 @@ class Host:
 
     def wait_for_turn(self) -> float:
         """Sleep in the kernel until the run before this one in its lane is over."""
-        queued_at = float(os.environ.pop("OELM_QUEUED_AT", "") or time.time())
+        queued_at = float(os.environ.pop("OELM_QUEUED_AT", "") or lease.arrival(time.time()))
         before = self._record.get("after")
         if not before:
             return queued_at
@@ -69,7 +69,7 @@ class Host:
             lease.wait_for_end(claim)
         stop_on_failure(self._record)
         # A place in the line for devices is earned by waiting for devices, not by waiting for one's own lane.
-        return time.time()
+        return lease.arrival(time.time())
 
     def acquire(self, queued_at: float) -> None:
         """Wait in line for a lease."""

@@ -8,14 +8,13 @@ so that from the first instant the kernel knows whether anybody still cares for 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import time
 from pathlib import Path
 from typing import Any, Dict
 
-from . import rundir
+from . import lease, rundir
 
 
 class Refused(Exception):
@@ -33,22 +32,9 @@ def _submission_file(root: str, token: str) -> Path:
 def _take(root: str, token: str, content: Dict[str, Any]) -> bool:
     """Make the submission's file with ``content``, durably; False where it exists already."""
     try:
-        path = _submission_file(root, token)
-        temporary = path.with_name(".%s.%d" % (path.name, os.getpid()))
-        with open(str(temporary), "w", encoding="utf-8") as file:
-            json.dump(content, file)
-            file.flush()
-            os.fsync(file.fileno())
+        return rundir.create(_submission_file(root, token), content)
     except OSError as error:
         raise Refused("nothing can be written below %s: %s" % (root, error)) from error
-    try:
-        os.link(str(temporary), str(path))  # unlike rename, link fails where the name is taken: whole or not at all
-    except FileExistsError:
-        return False
-    finally:
-        os.unlink(str(temporary))
-    rundir.sync_folder(path.parent)
-    return True
 
 
 def launch(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -70,7 +56,9 @@ def launch(request: Dict[str, Any]) -> Dict[str, Any]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OELM_ATTEMPT")}
     environment.pop(rundir.RUN_DIR_VARIABLE, None)
     environment.update(request.get("environment") or {})
-    environment["OELM_QUEUED_AT"] = "%.6f" % content["time"]
+    queued_at = content["time"]
+    with contextlib.suppress(OSError):  # what is wrong with the lease folder is the runs' to report
+        queued_at = lease.arrival(queued_at)
     answers = {}
     # In lane order: a run that waits for the one before it finds that claim held, or the run over.
     for position, run in enumerate(runs):
@@ -78,7 +66,7 @@ def launch(request: Dict[str, Any]) -> Dict[str, Any]:
         if handle is None:
             answers[run["run_dir"]] = "busy"
             continue
-        environment["OELM_QUEUED_AT"] = "%.6f" % (content["time"] + position * 1e-6)
+        environment["OELM_QUEUED_AT"] = "%.6f" % (queued_at + position * 1e-6)
         _start(run, handle, environment)
         answers[run["run_dir"]] = "started"
     return {"answer": "accepted", "runs": answers}

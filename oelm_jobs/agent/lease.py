@@ -2,9 +2,9 @@
 is run to supervise.
 
 One lock file per device and one ticket file per waiting or holding process lie in one folder per host that all users
-can reach. The kernel releases both when their holder dies, so nothing has to be cleaned up for the next one to go on.
-The locks are
-advisory: a process that does not ask is seen only as a foreign process on its GPU.
+can reach. The kernel releases both when their holder dies, so nothing has to be cleaned up for the next one to go on;
+but what a dead holder's run has left alive keeps its devices. The locks are advisory: a process that does not ask is
+seen only as a foreign process on its GPU.
 """
 
 from __future__ import annotations
@@ -171,11 +171,21 @@ class Ticket:
 
 
 def _read(path: Path) -> Optional[Ticket]:
-    """Return the live ticket in ``path``; the file of a dead one is removed where that is allowed."""
-    if not rundir.is_locked(path):
-        with contextlib.suppress(OSError):  # gone already, or another user's: it is dead all the same
-            path.unlink()
-        return None
+    """Return the live ticket in ``path``; the file of a dead one is removed where that is allowed.
+
+    A lease outlives its holder while processes of its run do: they may still be computing on the devices.
+    """
+    if rundir.is_locked(path):
+        return _parse(path)
+    ticket = _parse(path)
+    if ticket is not None and ticket.devices and rundir.processes_of(ticket.run_dir):
+        return ticket
+    with contextlib.suppress(OSError):  # gone already, or another user's: it is dead all the same
+        path.unlink()
+    return None
+
+
+def _parse(path: Path) -> Optional[Ticket]:
     content = rundir.read_json(path) or {}
     try:
         request = content["request"]
@@ -201,6 +211,17 @@ def tickets(kind: str = "ticket", where: Optional[Path] = None) -> List[Ticket]:
     where = where or folder()
     found = [_read(where / name) for name in _names(where, kind)]
     return [ticket for ticket in found if ticket is not None]
+
+
+def arrival(now: float) -> float:
+    """Return the place in line (Unix seconds) of what arrives now: behind all who wait, also where the clock was set
+    back meanwhile.
+    """
+    latest = now
+    for name in _names(folder(), "ticket"):
+        with contextlib.suppress(IndexError, ValueError):
+            latest = max(latest, float(name.split("-")[1]) + 1e-6)
+    return latest
 
 
 def _in_the_way(ticket: Ticket, where: Path) -> Optional[Tuple[Ticket, Path, int]]:
@@ -242,7 +263,7 @@ class Lease:
             with contextlib.suppress(OSError):
                 self._ticket_path.unlink()
         while self._handles:
-            os.close(self._handles.pop())
+            os.close(self._handles.pop())  # the ticket's first, the devices' after it
 
     def environment(self) -> Dict[str, str]:
         """Return the variables that confine a process to the leased devices."""
@@ -276,8 +297,10 @@ def acquire(
     where = folder()
     host = devices()
     ticket = Ticket(queued_at, token, _possible(request, host), _user(), run, run_dir)
+    _forget(run_dir, where)
+    guard = _keep(where)
     handle, path = _post(ticket, where)
-    said, pause = "", 0.05
+    said, pause, lease = "", 0.05, None
     try:
         while True:
             # Only the first in line looks at devices: whoever waits behind it sleeps in the kernel until that one is
@@ -285,17 +308,21 @@ def acquire(
             obstacle = _in_the_way(ticket, where)
             granted: List[Device] = []
             foreign: List[Device] = []
+            left: Dict[str, str] = {}
             if obstacle is not None:
                 first, first_path, place = obstacle
                 message = "waiting behind %s of %s (place %d)" % (first.run, first.user, place)
             else:
-                granted, handles, foreign = _try(ticket.request, host, where)
+                granted, handles, foreign, left = _try(ticket.request, host, where)
                 message = "waiting for %s" % _words(ticket.request, host)
                 if foreign:
                     message += "; in use without a lease: " + ", ".join(device.label for device in foreign)
+                for label, owner in left.items():
+                    message += "; %s is still used by what is left of %s" % (label, owner)
             if granted:
                 held_handle, held_path = _post(replace(ticket, devices=tuple(d.index for d in granted)), where)
-                return Lease(granted, [*handles, held_handle], held_path)
+                lease = Lease(granted, [guard, *handles, held_handle], held_path)
+                return lease
             if message != said:
                 say(message)
                 said = message
@@ -308,11 +335,38 @@ def acquire(
         with contextlib.suppress(OSError):
             path.unlink()
         os.close(handle)
+        if lease is None:
+            os.close(guard)
 
 
-def _try(request: Request, host: Sequence[Device], where: Path) -> Tuple[List[Device], List[int], List[Device]]:
-    """Lock what is asked for, all or nothing; return (devices, descriptors, devices passed over for foreign
-    processes).
+def _forget(run_dir: str, where: Path) -> None:
+    """Remove dead leases of a run that is claimed anew, whose older processes have been ended."""
+    for name in _names(where, "lease"):
+        if not rundir.is_locked(where / name):
+            ticket = _parse(where / name)
+            if ticket is not None and ticket.run_dir == run_dir:
+                with contextlib.suppress(OSError):
+                    (where / name).unlink()
+
+
+def _keep(where: Path) -> int:
+    """Keep the folder from being tidied away under a long training: systemd-tmpfiles leaves a locked folder alone
+    (https://systemd.io/TEMPORARY_DIRECTORIES). Return the descriptor that does it.
+    """
+    handle = os.open(str(where), os.O_RDONLY)
+    with contextlib.suppress(OSError):  # somebody is tidying this very moment
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return handle
+
+
+def _try(
+    request: Request, host: Sequence[Device], where: Path
+) -> Tuple[List[Device], List[int], List[Device], Dict[str, str]]:
+    """Lock what is asked for, all or nothing.
+
+    Returns:
+        Devices, descriptors; of those passed over, the ones that foreign processes use, and label to run name of those
+        on which processes of a lost supervisor live.
     """
     wanted = len(request) if isinstance(request, tuple) else request
     locked: Dict[str, int] = {}
@@ -324,9 +378,12 @@ def _try(request: Request, host: Sequence[Device], where: Path) -> Tuple[List[De
                 locked[device.key] = _lock_device(where / (device.key + ".lock"))
             except rundir.Busy:
                 continue
-    if len(locked) >= wanted:
+    # Whoever holds a lease holds the locks: a lease on what is locked here has lost its holder.
+    owners = {index: ticket.run for ticket in tickets("lease", where) for index in ticket.devices}
+    left = {device.key: device for device in host if device.key in locked and device.index in owners}
+    if len(locked) - len(left) >= wanted:
         # What others use is asked for only now, under the locks: nvidia-smi is too dear to be polled.
-        free = [d for d in (devices() if host[0].is_gpu else host) if d.key in locked]
+        free = [d for d in (devices() if host[0].is_gpu else host) if d.key in locked and d.key not in left]
         foreign = [device for device in free if device.is_used_by_others]
         granted = [device for device in free if not device.is_used_by_others][:wanted]
     if len(granted) < wanted:
@@ -334,22 +391,32 @@ def _try(request: Request, host: Sequence[Device], where: Path) -> Tuple[List[De
     for key, handle in locked.items():
         if key not in [device.key for device in granted]:
             os.close(handle)
-    return granted, [locked[device.key] for device in granted], foreign
+    words = {device.label: owners[device.index] for device in left.values()}
+    return granted, [locked[device.key] for device in granted], foreign, words
 
 
 def _lock_device(path: Path) -> int:
     """Lock a device's file, which may be another user's: flock(2) needs no right to write."""
-    try:
-        handle = os.open(str(path), os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        handle = os.open(str(path), os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        os.fchmod(handle, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise rundir.Busy(str(path)) from None
-    return handle
+    while True:
+        try:
+            handle = os.open(str(path), os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            try:
+                # Exclusively: in a sticky folder O_CREAT on another user's file is refused (protected_regular).
+                handle = os.open(str(path), os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+            except FileExistsError:
+                continue  # somebody was faster
+            os.fchmod(handle, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), os.stat(str(path))):
+                return handle
+        except FileNotFoundError:
+            pass
+        except OSError:
+            os.close(handle)
+            raise rundir.Busy(str(path)) from None
+        os.close(handle)  # it was removed meanwhile; a lock that nobody else can see keeps nobody away
 
 
 def wait_for_end(ticket_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -15,6 +16,24 @@ RECORD_KEYS = (
     "world_size", "global_batch", "factors", "train", "extended_from",
 )  # fmt: skip
 """What a result repeats of the run's record."""
+
+
+RESERVE = "reserve"
+"""Control file that keeps room on the disk, so that a run which filled it can still record its end."""
+RESERVE_BYTES = 64 << 10
+"""An end record with all its attempts, and what a file system needs to replace one file by another."""
+
+
+def reserve(run_dir: Path) -> None:
+    """Keep room for the end record; harmless where there is none left."""
+    with contextlib.suppress(OSError), open(str(rundir.control(run_dir, RESERVE)), "wb") as file:
+        file.write(os.urandom(RESERVE_BYTES))  # not zeros, which some file systems don't store
+
+
+def use_reserve(run_dir: Path) -> None:
+    """Give the kept room back to the disk."""
+    with contextlib.suppress(OSError):
+        rundir.control(run_dir, RESERVE).unlink()
 
 
 def lost_attempt(start: Dict[str, Any], reason: str) -> Dict[str, Any]:
@@ -31,8 +50,9 @@ def write(
     """Write result and manifest, then the end record, whose presence says that the other two are whole.
 
     Raises:
-        OSError: The disk is full or gone; the run is then without an end record and counts as lost.
+        OSError: The disk is full or gone.
     """
+    use_reserve(run_dir)
     now = time.time()
     hours = sum(float(attempt.get("wall_s") or 0.0) for attempt in attempts) / 3600
     gpu_hours = sum(float(a.get("wall_s") or 0.0) * len(a.get("devices") or ()) for a in attempts) / 3600

@@ -195,12 +195,12 @@ def processes_of(run_dir: Union[str, Path], attempt: str = "") -> List[Identity]
 
     torchrun puts its ranks in sessions of their own, so neither parents nor process groups tell (docs/architecture.md).
     """
-    markers = {(RUN_DIR_VARIABLE + "=" + str(run_dir)).encode()}
-    if attempt:
-        markers.add((ATTEMPT_VARIABLE + "=" + attempt).encode())
+    markers = [RUN_DIR_VARIABLE + "=" + str(run_dir)] + ([ATTEMPT_VARIABLE + "=" + attempt] if attempt else [])
+    end = b"\0" if LINUX else b" "  # ps(1) of macOS puts blanks between variables, and values may hold some
+    wanted = [end + os.fsencode(marker) + end for marker in markers]
     found = []
     for pid, environment in _environments():
-        if markers <= set(environment.split(b"\0")):
+        if all(marker in end + environment + end for marker in wanted):
             identity = identify(pid)
             if identity.start_time:
                 found.append(identity)
@@ -208,7 +208,7 @@ def processes_of(run_dir: Union[str, Path], attempt: str = "") -> List[Identity]
 
 
 def _environments() -> "Iterator[tuple[int, bytes]]":
-    """Yield (pid, environment, NUL-separated) of every process that may be read."""
+    """Yield (pid, environment) of every process that may be read."""
     if LINUX:
         for name in os.listdir("/proc"):
             if name.isdigit() and int(name) != os.getpid():
@@ -221,18 +221,51 @@ def _environments() -> "Iterator[tuple[int, bytes]]":
     for line in _output(["ps", "-axEww", "-o", "pid=,command="]).splitlines():
         pid, _, rest = line.strip().partition(" ")
         if pid.isdigit() and int(pid) != os.getpid():
-            yield int(pid), rest.replace(" ", "\0").encode()
+            yield int(pid), os.fsencode(rest)
+
+
+def descendants_of(pid: int) -> List[Identity]:
+    """Return the living processes whose parents lead to ``pid``, also those that dropped their environment.
+
+    Below a subreaper (``become_subreaper``) these are all that it ever started, on Linux.
+    """
+    children: Dict[int, List[int]] = {}
+    for child, parent in _parents():
+        children.setdefault(parent, []).append(child)
+    found, left = [], [pid]
+    while left:
+        mine = children.pop(left.pop(), [])
+        left += mine
+        found += [identity for identity in map(identify, mine) if identity.start_time]
+    return found
+
+
+def _parents() -> "Iterator[tuple[int, int]]":
+    """Yield (pid, its parent's pid) of every process."""
+    if LINUX:
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                try:
+                    with open("/proc/%s/stat" % name, "rb") as file:
+                        yield int(name), int(file.read().rpartition(b")")[2].split()[1])
+                except (OSError, IndexError):
+                    continue
+        return
+    for line in _output(["ps", "-axo", "pid=,ppid="]).splitlines():
+        fields = line.split()
+        yield int(fields[0]), int(fields[1])
 
 
 def _output(argv: List[str]) -> str:
     import subprocess  # here, because a probe on Linux never needs it and everybody waits for a probe
 
+    # Start times are compared as text, so they must not depend on who asks.
+    plain = dict(os.environ, LC_ALL="C", TZ="UTC0")
     try:
-        return (
-            subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10).stdout.decode().strip()
-        )
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=plain, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
+    return os.fsdecode(done.stdout).strip()
 
 
 def become_subreaper() -> None:

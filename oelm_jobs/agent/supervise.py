@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 from . import lease, place, result, rundir
 from .host import Host
@@ -45,6 +45,7 @@ class Supervisor:
         self.place = _place(record, self.say)
         self._interruptible = True  # False while a raised Stopped would lose a process or a record
         self._mark = ""  # OELM_ATTEMPT of the attempt under way
+        self._from_setup: List[rundir.Identity] = []  # what set-up lines left running: it serves all attempts
 
     # Preparation ------------------------------------------------------------------------------------------------------
 
@@ -99,6 +100,9 @@ class Supervisor:
             self.say("another execution has this run now; nothing more is written")
             self._kill_own()
             return EXIT_BUSY
+        except OSError as error:  # not even its records could be written: what is said here is the reason shown
+            self.say("the supervisor could not go on: %s" % error)
+            return EXIT_FAILED
         finally:
             self.place.leave()
 
@@ -114,7 +118,9 @@ class Supervisor:
             rundir.write_json(rundir.control(self.run_dir, rundir.END), dict(end, token=self.token))
             return 0
         rundir.write_json(rundir.control(self.run_dir, rundir.RUN), dict(self.record, command=self.command))
+        result.reserve(self.run_dir)
         rundir.become_subreaper()
+        self._from_setup = rundir.descendants_of(os.getpid())
         for number in self.place.signals:
             signal.signal(number, self._on_stop)
         if self.place.look_s:
@@ -141,6 +147,7 @@ class Supervisor:
         except OSError as error:
             verdict = Verdict(rundir.FAILED, "the supervisor could not go on: %s" % error)
         self._interruptible = False
+        self._end_survivors(time.monotonic() + SURVIVOR_GRACE_S, also=self._from_setup)
         # The devices are free before files are hashed: hashing takes seconds, and others wait.
         self.place.release()
         return self._conclude(verdict, attempts, queued_at)
@@ -171,7 +178,14 @@ class Supervisor:
         if self.stop_signal is not None:
             # Whoever stops a run may not wait until its files are hashed: say the essential first.
             result.write_end(self.run_dir, self.record, verdict.state, verdict.reason, attempts)
-        result.write(self.run_dir, self.record, verdict.state, verdict.reason, attempts, queued_at)
+        try:
+            result.write(self.run_dir, self.record, verdict.state, verdict.reason, attempts, queued_at)
+        except OSError as error:  # a full disk: the reserve is enough for the end record
+            reason = "%s; its result could not be written: %s" % (verdict.reason or "training completed", error)
+            self.say(reason)
+            result.use_reserve(self.run_dir)
+            result.write_end(self.run_dir, self.record, rundir.FAILED, reason, attempts)
+            return EXIT_FAILED
         return 0 if verdict.state == rundir.DONE else EXIT_FAILED
 
     # Signals ----------------------------------------------------------------------------------------------------------
@@ -257,12 +271,20 @@ class Supervisor:
             child.wait()
         return deadline
 
-    def _end_survivors(self, deadline: float) -> None:
-        """End every process of this run but this one: SIGTERM, then SIGKILL at the deadline; reap what became ours."""
+    def _end_survivors(self, deadline: float, also: Sequence[rundir.Identity] = ()) -> None:
+        """End every process of this run but this one and those that set-up lines started: SIGTERM, then SIGKILL at the
+        deadline; reap what became ours.
+
+        Args:
+            also: Of what set-up lines started, that which ends, too.
+        """
         asked: Set[int] = set()
+        spared = set(self._from_setup) - set(also)
         while True:
             _reap()
-            alive = [p for p in rundir.processes_of(self.run_dir) if p.pid != os.getpid()]
+            # Descendants, too: a process may have dropped the environment by which it is known.
+            found = {*rundir.processes_of(self.run_dir), *rundir.descendants_of(os.getpid())}
+            alive = sorted((p for p in found - spared if p.pid != os.getpid()), key=lambda identity: identity.pid)
             if not alive:
                 return
             late = time.monotonic() >= deadline
@@ -276,7 +298,8 @@ class Supervisor:
 
     def _kill_own(self) -> None:
         """Kill this attempt's processes, not those of the execution that has the run now."""
-        for identity in rundir.processes_of(self.run_dir, attempt=self._mark) if self._mark else ():
+        own = rundir.processes_of(self.run_dir, attempt=self._mark) if self._mark else []
+        for identity in own + rundir.descendants_of(os.getpid()):
             if identity.pid != os.getpid() and identity.is_alive():
                 _signal(identity.pid, signal.SIGKILL)
 
@@ -294,6 +317,8 @@ class Supervisor:
         how = "killed by %s" % signal.Signals(-code).name if code < 0 else "exit code %d" % code
         if status == "resumable":
             return Verdict(rundir.FAILED, "stopped from outside after a checkpoint", retry=True, cause=place.CRASH)
+        if rundir.disk_free(str(self.run_dir)) < result.RESERVE_BYTES:  # too full for the trainer's own words
+            how = "disk full: " + how
         said = _telling(rundir.last_lines(self.run_dir / rundir.LOG, 60))
         return Verdict(
             rundir.FAILED,

@@ -23,7 +23,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     """
     from .. import observe, workflow
     from ..store import Store
-    from .select import select
+    from .select import select, titles
 
     if not names and study is None and not everything:
         raise UsageError("name a study, a group or a run", hint="or give --all; oelm-status lists them")
@@ -31,13 +31,15 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     with Store() as store:
         chosen = observe.refresh(store, root, select(store, root, names, study)).runs
         alive = [run for run in chosen if not run.state.is_final]
+        called = titles(chosen)
         if len(alive) > 1:
-            listed = ", ".join(run.name for run in alive[:8]) + (", …" if len(alive) > 8 else "")
+            listed = ", ".join(called[run.study, run.name] for run in alive[:8]) + (", …" if len(alive) > 8 else "")
             confirm(f"Cancel {len(alive)} runs ({listed})?", yes=yes)
         done = workflow.cancel(store, root, alive) if alive else {}
-    answers = {run.name: done.get(run.name, f"is {run.state} already") for run in chosen}
+    answers = {key: done.get(key, f"is {run.state} already") for run in chosen for key in [(run.study, run.name)]}
     if as_json:
-        click.echo(json.dumps({"version": 1, "runs": answers}, indent=1))
+        rows = [{"study": study, "run": name, "answer": answer} for (study, name), answer in answers.items()]
+        click.echo(json.dumps({"version": 1, "runs": rows}, indent=1))
         return
-    for name, answer in answers.items():
-        say(f"{name}: {answer}")
+    for key, answer in answers.items():
+        say(f"{called[key]}: {answer}")

@@ -17,7 +17,8 @@ from ..errors import OelmError, UsageError, valid_choices
 from ..language import tr
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_PIPE = 70, 130, 141
+EXIT_INTERNAL, EXIT_SYSTEM, EXIT_INTERRUPTED, EXIT_PIPE = 70, 74, 130, 141
+"""Exit codes besides those of errors.py; all are described in docs/commands.md."""
 
 
 def say(text: str = "", **style: Any) -> None:
@@ -51,7 +52,9 @@ class Ending(click.Command):
         name = self.name or "oelm"
         try:
             _choose_language(words)
-            sys.exit(super().main(words, prog_name or name, standalone_mode=False, **extra) or 0)
+            code = super().main(words, prog_name or name, standalone_mode=False, **extra) or 0
+            sys.stdout.flush()  # here, where a full disk behind a pipe can still be named
+            sys.exit(code)
         except OelmError as error:
             _fail(name, error, error.exit_code, error.hint, words)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -65,9 +68,12 @@ class Ending(click.Command):
             narrate(f"\n{name}: interrupted")
             sys.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
-            # The reader of a pipe has gone (head): nothing is left to say, and Python's own farewell would complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_stdout()  # the reader of a pipe has gone (head)
             sys.exit(EXIT_PIPE)
+        except OSError as error:
+            _discard_stdout()
+            what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+            _fail(name, what, EXIT_SYSTEM, f"run it again with --debug for the traceback: {name} --debug", words)
         except Exception as error:
             hint = f"run it again with --debug for the traceback: {name} --debug"
             _fail(name, f"internal error: {type(error).__name__}: {error}", EXIT_INTERNAL, hint, words)
@@ -108,9 +114,15 @@ class EndingGroup(Ending, click.Group):
         rows = []
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
-            rows.append((name, tr(command.get_short_help_str(limit=90) if command else "")))
+            help_text = (command.help or "").split("\n\n")[0] if command else ""
+            rows.append((name, tr(" ".join(help_text.split()))))
         with formatter.section(tr("Commands")):
             formatter.write_dl(rows)
+
+
+def _discard_stdout() -> None:
+    """Let what is left to say go nowhere, or Python's own farewell would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _choose_language(words: list[str]) -> None:
@@ -121,9 +133,10 @@ def _choose_language(words: list[str]) -> None:
             wanted = words[position + 1]
         elif word.startswith("--lang="):
             wanted = word.partition("=")[2]
+    own = os.environ.get("OELM_LANG", "")
+    language.choose(wanted if wanted in language.LANGUAGES else own if own in language.LANGUAGES else "en")
     if wanted and wanted not in language.LANGUAGES:
         raise UsageError(f"--lang {wanted}: {valid_choices(wanted, language.LANGUAGES)}")
-    language.choose(wanted or "en")
 
 
 def _fail(name: str, error: Exception | str, code: int, hint: str, words: list[str]) -> NoReturn:
@@ -179,7 +192,11 @@ def project() -> Path:
     """Return the project that the current folder belongs to."""
     from ..project import find_project
 
-    return find_project(Path.cwd())
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder has been removed", hint="go to your project's folder") from None
+    return find_project(here)
 
 
 def split_names(values: tuple[str, ...]) -> list[str]:

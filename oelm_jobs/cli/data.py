@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
+from ..language import tr
 from .common import group, narrate, project, say
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def vocab(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     )
 
 
+in_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 force = click.option("--force", is_flag=True, help="Replace other data in the output folder.")
 
 
@@ -46,14 +49,15 @@ def main() -> None:
 @vocab(1024)
 @click.option("--output", type=PATH, metavar="DIR", help="Folder to make.  [default: data/demo in the project]")
 @force
-def demo(vocab_size: int, output: Path | None, force: bool) -> None:
+@in_json
+def demo(vocab_size: int, output: Path | None, force: bool, as_json: bool) -> None:
     """Make a small data folder of the embedded novels, in seconds and without a network."""
     from .. import data_maker
 
     folder = output or _from_here(_project_or_here() / "data" / "demo")
     with _progress() as report:
         made = data_maker.demo(folder, vocab_size=vocab_size, force=force, report=report)
-    _print(folder, made)
+    _print(folder, made, as_json=as_json)
 
 
 @main.command()
@@ -99,7 +103,8 @@ def demo(vocab_size: int, output: Path | None, force: bool) -> None:
     help="How many processes encode.  [default: one per CPU]",
 )
 @force
-def make(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
+@in_json
+def make(sources: tuple[Path, ...], output: Path, as_json: bool, **options: Any) -> None:
     """Make a data folder of text: .txt, .jsonl or .parquet files, or folders of them (TinyStories in either form).
 
     Documents in a .txt are separated by <|endoftext|>. Memory stays constant whatever the size of the text, and the
@@ -109,16 +114,20 @@ def make(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
 
     with _progress() as report:
         made = data_maker.make(sources, output, report=report, **options)
-    _print(output, made)
+    _print(output, made, as_json=as_json)
 
 
 @main.command()
 @click.argument("folder", type=PATH, metavar="DIR")
-def check(folder: Path) -> None:
+@in_json
+def check(folder: Path, as_json: bool) -> None:
     """Verify sizes, hashes and that every id is below the vocabulary."""
     from .. import data
 
     manifest = data.check(folder)
+    if as_json:
+        _print_json(folder, manifest)
+        return
     if manifest is None:
         narrate(f"{folder} has no {data.MANIFEST}: only the lengths could be checked")
     else:
@@ -155,7 +164,7 @@ def _progress() -> Iterator[Report]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    words = {"hash": "reading for hashes", "encode": "encoding"}
+    words = {"hash": tr("reading for hashes"), "encode": tr("encoding")}
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks = {}
 
@@ -167,7 +176,16 @@ def _progress() -> Iterator[Report]:
         yield report
 
 
-def _print(folder: Path, made: Made) -> None:
+def _print_json(folder: Path, manifest: Manifest | None) -> None:
+    import msgspec
+
+    click.echo(json.dumps({"version": 1, "folder": str(folder), "manifest": msgspec.to_builtins(manifest)}, indent=1))
+
+
+def _print(folder: Path, made: Made, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(folder, made.manifest)
+        return
     if made.up_to_date:
         check_it = shlex.join(["oelm-data", "check", str(folder)])
         narrate(f"{folder} is up to date ({check_it} verifies its hashes, --force makes it again)")

@@ -53,6 +53,7 @@ def main(
     Runs of this machine are here already; they are verified. Exit code 1 when a file is missing or differs.
     """
     from ..store import Store
+    from .select import titles
 
     if watch and as_json:
         raise UsageError("--watch and --json exclude each other")
@@ -69,9 +70,10 @@ def main(
                 continue
             if as_json:
                 click.echo(json.dumps({"version": 1, "runs": [_as_json(one) for one in fetched]}, indent=1))
+            called = titles([one.run for one in fetched])
             for one in fetched if not as_json else ():
                 if not watch or one.new_files or one.state.is_final:
-                    _show(one)
+                    _show(called[one.run.study, one.run.name], one)
             if not watch or all(one.state.is_final or one.note for one in fetched):
                 break
             time.sleep(WATCH_S)
@@ -80,7 +82,7 @@ def main(
     if report:
         for name in dict.fromkeys(one.run.study for one in fetched):
             _report(root, name, quiet=as_json)
-    damaged = [one.run.name for one in fetched if one.damaged]
+    damaged = [called[one.run.study, one.run.name] for one in fetched if one.damaged]
     if damaged:
         raise RunFailed(
             f"damaged: {', '.join(damaged)}",
@@ -117,6 +119,7 @@ def _fetch(
 
 def _as_json(one: Fetched) -> dict[str, Any]:
     return {
+        "study": one.run.study,
         "run": one.run.name,
         "state": str(one.state),
         "run_dir": str(one.run_dir),
@@ -131,15 +134,15 @@ def _as_json(one: Fetched) -> dict[str, Any]:
     }
 
 
-def _show(one: Fetched) -> None:
+def _show(name: str, one: Fetched) -> None:
     if one.damaged:
-        say(f"{one.run.name}: DAMAGED: {', '.join(one.damaged)}")
+        say(f"{name}: DAMAGED: {', '.join(one.damaged)}")
     elif one.note:
-        say(f"{one.run.name}: {one.note}")
+        say(f"{name}: {one.note}")
     else:
         new = f"{one.new_files} new ({one.new_bytes / 1e6:.1f} MB), " if one.new_files else ""
         so_far = "" if one.complete else f"; it is {one.state}, this is what there is so far"
-        say(f"{one.run.name}: {new}{one.files} files, {one.size / 1e6:.1f} MB, verified, in {one.run_dir}{so_far}")
+        say(f"{name}: {new}{one.files} files, {one.size / 1e6:.1f} MB, verified, in {one.run_dir}{so_far}")
 
 
 def _report(root: Path, study: str, *, quiet: bool) -> None:

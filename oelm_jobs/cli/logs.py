@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -30,7 +31,8 @@ RETRY_S = 2.0
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run is over.")
 @click.option("--supervisor", is_flag=True, help="The supervisor's own log: waiting, attempts, signals.")
 @click.option("--study", metavar="NAME", help="The run's study, where its name is not unique.")
-def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: an object for each line, then the state.")
+def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None, as_json: bool) -> None:
     """Print a run's log.
 
     With --follow a lost connection is made again, and the log goes on where it was.
@@ -45,6 +47,7 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
     with Store() as store:
         chosen = select_one(store, root, run, study)
         offset: int | None = None
+        write = _Objects(chosen) if as_json else _Bytes()
         state, reason, lost = chosen.state, "", False
         try:
             while True:
@@ -62,8 +65,7 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
                 if piece.size < (offset or 0):
                     offset = 0  # the run was started over: this is another log
                     continue
-                sys.stdout.buffer.write(piece.content)
-                sys.stdout.buffer.flush()
+                write.piece(piece)
                 offset = piece.begin + len(piece.content)
                 if offset < piece.size:
                     continue
@@ -71,9 +73,46 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
                     break
         except KeyboardInterrupt:
             return
-        if offset == 0:
+        write.end(state, reason)
+        if offset == 0 and not as_json:
             why = reason or "its training hasn't started"
             narrate(f"{chosen.name} is {state} and has written nothing yet ({why})")
+
+
+class _Bytes:
+    """Writes a log as it is."""
+
+    def piece(self, piece: Piece) -> None:
+        sys.stdout.buffer.write(piece.content)
+        sys.stdout.buffer.flush()
+
+    def end(self, state: State, reason: str) -> None:
+        pass
+
+
+class _Objects(_Bytes):
+    """Writes a log as JSON, an object a line; ``offset`` is where the line begins, in bytes."""
+
+    def __init__(self, run: StoredRun) -> None:
+        self._run = {"version": 1, "study": run.study, "run": run.name}
+        self._begin, self._open = 0, b""
+
+    def piece(self, piece: Piece) -> None:
+        if not self._open or piece.begin != self._begin + len(self._open):
+            self._begin, self._open = piece.begin, b""
+        *whole, self._open = (self._open + piece.content).split(b"\n")
+        for line in whole:
+            self._write(line)
+            self._begin += len(line) + 1
+        sys.stdout.flush()
+
+    def _write(self, line: bytes) -> None:
+        click.echo(json.dumps({**self._run, "offset": self._begin, "line": line.decode("utf-8", "replace")}))
+
+    def end(self, state: State, reason: str) -> None:
+        if self._open:
+            self._write(self._open)
+        click.echo(json.dumps({**self._run, "state": str(state), "reason": reason}))
 
 
 def _look(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from .common import command, narrate, project
 @click.option("--gpus", is_flag=True, help="The targets' devices, queues and disks, too.")
 @click.option("--watch", is_flag=True, help="Redraw until interrupted.")
 @click.option("--rebuild", is_flag=True, help="Make the index of runs again from the run directories first.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch an object a line.")
 def main(
     names: tuple[str, ...],
     study: str | None,
@@ -32,12 +33,14 @@ def main(
 ) -> None:
     """Show where runs stand: state, progress, losses, rate and the expected rest."""
     from ..observe import View, refresh
-    from ..store import Store
+    from ..store import Store, set_aside
     from . import view
     from .select import select
 
     root = project()
     wanted = _states(states)
+    if rebuild and (aside := set_aside()):
+        narrate(f"the index of runs was damaged; it is kept as {aside}")
     with Store() as store:
         if rebuild:
             _rebuild(store, root)
@@ -53,10 +56,9 @@ def main(
             )
 
         if watch:
-            try:
-                view.watch(poll, until_final=False)
-            except KeyboardInterrupt:
-                return
+            with contextlib.suppress(KeyboardInterrupt):
+                view.watch(poll, in_json=as_json)
+            return
         shown = poll()
         if as_json:
             click.echo(json.dumps(view.as_json(shown), indent=1))

@@ -193,7 +193,8 @@ def _wait(plan: Plan, store: Any, *, as_json: bool) -> None:
         return refresh(store, plan.project, runs)
 
     try:
-        last = view.watch(poll, until_final=True) if not as_json else _wait_silently(poll)
+        over = view.Over()
+        last = view.watch(poll, until=over) if not as_json else _wait_silently(poll, over)
     except KeyboardInterrupt:
         narrate("\nNo longer waiting; the runs go on. Come back with: oelm-status --watch; end them with: oelm-cancel")
         raise SystemExit(130) from None
@@ -204,11 +205,11 @@ def _wait(plan: Plan, store: Any, *, as_json: bool) -> None:
         raise RunFailed(f"not done: {', '.join(failed)}", hint=f"what it said: oelm-logs {failed[0]}")
 
 
-def _wait_silently(poll: Any) -> Any:
+def _wait_silently(poll: Any, over: Any) -> Any:
     import time
 
     while True:
         last = poll()
-        if all(run.state.is_final for run in last.runs):
+        if over(last):
             return last
         time.sleep(1.0)

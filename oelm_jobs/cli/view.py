@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import click
@@ -156,20 +157,52 @@ def as_json(view: View) -> dict[str, Any]:
     return {**content, "hosts": hosts} if hosts else content
 
 
-def watch(poll: Callable[[], View], *, until_final: bool, interval_s: float = 2.0) -> View:
-    """Show runs until all are final (or for ever); redraws in place on a terminal, says what changed elsewhere.
+def watch(
+    poll: Callable[[], View],
+    *,
+    until: Callable[[View], bool] = lambda view: False,
+    in_json: bool = False,
+    interval_s: float = 2.0,
+) -> View:
+    """Show runs until it is enough (or for ever); redraws in place on a terminal, says what changed elsewhere.
+
+    Args:
+        in_json: Print each view as a line of JSON instead.
 
     Returns:
         The last view.
     """
     screen: AbstractContextManager[Callable[[View], None]] = _Screen() if sys.stdout.isatty() else _Lines()
+    if in_json:
+        screen = nullcontext(lambda view: click.echo(json.dumps(as_json(view))))
     with screen as show:
         while True:
             view = poll()
             show(view)
-            if until_final and all(run.state.is_final for run in view.runs):
+            if until(view):
                 return view
             time.sleep(interval_s)
+
+
+class Over:
+    """Says when nothing more will come of runs: each is final, or its target has long said that it can't tell."""
+
+    PATIENCE_S = 60.0
+
+    def __init__(self) -> None:
+        self._unknown_since: dict[tuple[str, str], float] = {}
+
+    def __call__(self, view: View) -> bool:
+        """Say so of a view, newer than the one before."""
+        now, unknown = time.monotonic(), {}
+        for run in view.runs:
+            if run.state is State.UNKNOWN and run.target not in view.unreachable:
+                key = (run.study, run.name)
+                unknown[key] = self._unknown_since.get(key, now)
+        self._unknown_since = unknown
+        return all(
+            run.state.is_final or now - unknown.get((run.study, run.name), now) >= self.PATIENCE_S for run in view.runs
+        )
 
 
 class _Screen(AbstractContextManager[Callable[[View], None]]):
