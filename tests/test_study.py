@@ -4,9 +4,11 @@ nearest spelling.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from oelm_jobs.train import config as trainer
 
 from oelm_jobs import project, study, targets
 from oelm_jobs.errors import ConfigurationError, UnfairError, UsageError
@@ -185,3 +187,28 @@ def test_the_speed_trial_times_both_arms_of_its_hypothesis_at_the_real_world_siz
 def test_a_trial_that_decides_nothing_is_refused(tmp_path: Path, line: str, expected: str) -> None:
     with pytest.raises(ConfigurationError, match=expected):
         study.read_study(written(tmp_path, line + "\n" + TINY_STUDY))
+
+
+def test_the_initialisation_study_crosses_every_init_with_freezing_and_has_a_control_of_the_same_scale() -> None:
+    crossed = study.load_study(REPOSITORY, "qk_init")
+    assert not crossed.is_default and crossed.factors == ("qk_init", "freeze_qk")
+    arms = {(group.factors["qk_init"], group.factors["freeze_qk"]) for group in crossed.groups.values()}
+    inits = trainer.FIELDS["qk_init"].metadata["choices"]
+    assert arms == {(init, frozen) for init in inits for frozen in (False, True)} and len(crossed.groups) == 8
+    question = crossed.hypotheses[0]
+    compared = [crossed.groups[name].factors for name in (question.group, question.against)]
+    assert compared == [
+        {"qk_init": "orthogonal_head", "freeze_qk": True},
+        {"qk_init": "normal_scaled", "freeze_qk": True},
+    ]
+    runs = study.plan_runs(crossed, targets.LOCAL, "/r", data_hash="d")
+    assert len(runs) == len({run.fingerprint for run in runs}) == 8 * len(crossed.seeds)
+    reference = study.load_study(REPOSITORY).train
+    differing = {key for key in reference if key in crossed.train and crossed.train[key] != reference[key]}
+    assert differing == {"max_steps"}, "the reference model on the reference data, trained for less long"
+
+
+def test_the_initialisation_study_plans_without_data_or_gpu(oelm, project: Path) -> None:  # type: ignore[no-untyped-def]
+    shutil.copy(REPOSITORY / "jobs" / "qk_init.toml", project / "jobs")
+    done = oelm("submit", "--study", "qk_init", "--dry-run", "--group", "scaled_frozen", "--seeds", "42")
+    assert "--model_type oelm --freeze_qk true --qk_init normal_scaled" in done.stdout
