@@ -10,10 +10,11 @@ unexport PIP_TARGET PIP_PREFIX PIP_USER PYTHONHOME
 # Several processes on few cores: OpenMP threads only spin.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo demo-ssh demo-slurm test lint clean
 
 help:
 	@echo "make demo     install into $(VENV), make data, train three small groups, write the report"
+	@echo "make demo-ssh, make demo-slurm   the same through an SSH server, on a Slurm of this machine's own (root)"
 	@echo "make test     run the whole test suite (installs what it needs)"
 	@echo "make lint     ruff and mypy"
 	@echo "make install  install into $(VENV)"
@@ -32,6 +33,11 @@ $(VENV)/.test-installed: $(PACKAGING)
 # Runs that are done are left alone, so that it can be interrupted and run again.
 demo: $(VENV)/.installed
 	@tools/demo.sh "$(VENV)"
+
+# The same study through an SSH server on loopback, and on a two-node Slurm with stand-in GPUs: as root.
+demo-ssh demo-slurm: $(VENV)/.test-installed
+	@tools/system-packages.sh
+	@"$(VENV)/bin/python" tools/demo_remote.py $(@:demo-%=%) "$(VENV)"
 
 # -n: tests use ports and folders of their own, so that they may run side by side; one file's tests stay together.
 test:

@@ -15,8 +15,10 @@ step "1/4  Token files from six novels"
 "$bin/oelm-data" demo
 
 step "2/4  Three groups and a speed trial, as many at a time as there are cores (about three minutes on two; Ctrl-C leaves them running)"
+send=
+[ "$target" = local ] || send=--send-data
 status=0
-"$bin/oelm-submit" --study demo --target "$target" --mode parallel --wait || status=$?
+"$bin/oelm-submit" --study demo --target "$target" ${send:+"$send"} --mode parallel --wait || status=$?
 [ "$status" -le 1 ] || exit "$status"
 [ "$target" = local ] || "$bin/oelm-fetch" demo
 
@@ -28,7 +30,7 @@ for group in gpt_base oelm_no_freeze oelm_freeze; do
     model=models/checkpoints/demo/exp_$group/best_model.pt
     [ -f "$model" ] || continue
     printf '\n%s:\n' "$group"
-    OMP_NUM_THREADS=1 "$bin/python" -m train.sample "$model" --prompt "She was" --max_new_tokens 60 | sed 's/^/    /'
+    OMP_NUM_THREADS=1 "$bin/python" -m oelm_jobs.train.sample "$model" --prompt "She was" --max_new_tokens 60 | sed 's/^/    /'
 done
 
 cat >&2 <<TEXT
@@ -36,6 +38,9 @@ cat >&2 <<TEXT
 Where everything is
   experiments/demo/analysis/    the report: tables, verdicts, figures (report.html holds it all in one page)
   models/checkpoints/demo/      the runs: logs, metrics, checkpoints
+
+TEXT
+[ "$target" != local ] || cat >&2 <<TEXT
 
 What to try next (first: . $1/bin/activate)
   oelm-status                   where the runs stand
