@@ -193,15 +193,22 @@ class CheckpointWriter:
     def _write(self, name: str, content: Dict[str, Any]) -> None:
         try:
             write_atomically(os.path.join(self._out_dir, name), content)
-            self._prune()
+            match = _NAME.fullmatch(name)
+            if match:
+                self._prune(int(match.group(1)))
         except TrainError as error:
             self._error = error
 
-    def _prune(self) -> None:
-        """Delete checkpoints that neither ``keep_last`` nor ``keep_every`` asks for, the oldest first."""
+    def _prune(self, newest: int) -> None:
+        """Delete checkpoints that neither ``keep_last`` nor ``keep_every`` asks for, the oldest first.
+
+        Those past step ``newest``, which has just been written, are not counted: they may be torn, and will be written
+        again when the run comes there.
+        """
         if not self._keep_last:
             return
-        for step, path in reversed(list_checkpoints(self._out_dir)[self._keep_last :]):
+        older = [(step, path) for step, path in list_checkpoints(self._out_dir) if step <= newest]
+        for step, path in reversed(older[self._keep_last :]):
             if not self._keep_every or step % self._keep_every:
                 _remove(path)
 

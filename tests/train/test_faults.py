@@ -112,6 +112,16 @@ def test_retention_keeps_the_newest_the_milestones_and_the_best(tiny: TrainConfi
     assert "optimizer" not in best
 
 
+def test_a_torn_checkpoint_of_a_later_step_does_not_push_out_the_good_one_before_it(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint_23.pt").write_bytes(b"torn")
+    writer = CheckpointWriter(str(tmp_path), keep_last=1, keep_every=0)
+    for step, left in ((20, [23, 20]), (21, [23, 21]), (23, [23]), (24, [24])):
+        writer.save(f"checkpoint_{step}.pt", {"model": torch.zeros(1), "config": {}})
+        writer.finish()
+        assert [found for found, _ in list_checkpoints(str(tmp_path))] == left
+        assert load_checkpoint(str(tmp_path / f"checkpoint_{step}.pt"))
+
+
 def test_everything_written_loads_with_weights_only(tiny: TrainConfig) -> None:
     assert train_here(tiny) == 0
     paths = sorted(run_folder(tiny).glob("*.pt"))
