@@ -185,15 +185,19 @@ class _Session:
         self.trackers = Trackers(config, records.out_dir if world.is_main else None, records.say)
         if not world.is_main:
             self.trackers = None
-        compiled = wants_compile(config, world.device, config.max_steps - progress.step)
+        compiled = wants_compile(config, world.device.type)
         if compiled:
             records.say("Compiling the blocks with torch.compile")
+        stepper = Stepper(config, world, model, optimizer, precision, compiled)
+        if not stepper.repeats:
+            records.say("Not exact: this GPU's kernels add in no fixed order")
+            self.outcome.facts.update(exact=resumption.from_step is None)
         trainer = Trainer(
             config,
             world,
             records,
             model,
-            Stepper(config, world, model, optimizer, precision, compiled),
+            stepper,
             optimizer,
             precision,
             train_file,

@@ -79,7 +79,7 @@ def build_arm(name: str, config: TrainConfig, world: World) -> Arm:
     """Build an arm's model, optimizer and data. Collective."""
     model = Transformer(config).to(world.device)
     optimizer, precision = build_optimizer(model, config), Precision(config, world.device)
-    compiled = wants_compile(config, world.device, config.max_steps)
+    compiled = wants_compile(config, world.device.type)
     stepper = Stepper(config, world, model.train(), optimizer, precision, compiled)
     file = open_tokens(config.data_path, config.seq_len)
     batches = TrainingBatches(file, config.seed, config.seq_len, stepper.slicing, world.device, config.num_workers)

@@ -6,7 +6,7 @@ and dropout are pure functions of (seed, step), so there is no scheduler, loader
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Dict, List, Optional
 
 import torch
@@ -15,8 +15,10 @@ from . import config as configuration
 from .config import TrainConfig
 from .data import DataRecord
 from .distributed import World
+from .environment import describe_hardware
 from .errors import CheckpointError
 from .model import Transformer
+from .stepping import wants_compile
 
 VERSION = 1
 
@@ -86,9 +88,20 @@ def checkpoint_content(
         "treatment": treatment,
         "config": configuration.to_dict(config),
         "data": asdict(data),
-        "world": {"size": world.size, "device": world.device.type, "torch": str(torch.__version__)},
+        "world": _describe_world(world),
         "global_batch": global_batch,
         "fingerprint": configuration.fingerprint(config, global_batch),
+    }
+
+
+def _describe_world(world: World) -> Dict[str, Any]:
+    """Return what the bits of a step depend on besides configuration and data."""
+    return {
+        "size": world.size,
+        "device": world.device.type,
+        "name": describe_hardware(world.device)["name"],
+        "threads": torch.get_num_threads() if world.device.type == "cpu" else 0,
+        "torch": str(torch.__version__),
     }
 
 
@@ -158,16 +171,26 @@ def _refuse_another_run(
 def _reasons_for_inexactness(
     loaded: Dict[str, Any], config: TrainConfig, world: World, progress: Progress
 ) -> List[str]:
-    then, planned = loaded["world"], loaded["config"]["max_steps"]
+    now = _describe_world(world)
+    then = {**now, **loaded["world"]}  # older checkpoints tell less
+    before, planned = loaded["config"], loaded["config"]["max_steps"]
     reasons = []
-    if then["size"] != world.size:
-        reasons.append(f"{then['size']} processes then, {world.size} now: gradients are summed in another order")
-    elif loaded["config"]["batch_size"] != config.batch_size:
-        reasons.append(f"batch_size {loaded['config']['batch_size']} then, {config.batch_size} now")
-    if then["device"] != world.device.type:
-        reasons.append(f"{then['device']} then, {world.device.type} now")
-    if then["torch"] != str(torch.__version__):
-        reasons.append(f"PyTorch {then['torch']} then, {torch.__version__} now")
+    if then["size"] != now["size"]:
+        reasons.append(f"{then['size']} processes then, {now['size']} now: gradients are summed in another order")
+    elif before["batch_size"] != config.batch_size:
+        reasons.append(f"batch_size {before['batch_size']} then, {config.batch_size} now")
+    if then["device"] != now["device"]:
+        reasons.append(f"{then['device']} then, {now['device']} now")
+    else:
+        if then["name"] != now["name"]:
+            reasons.append(f"{then['name']} then, {now['name']} now: its kernels round differently")
+        if then["threads"] != now["threads"]:
+            reasons.append(f"{then['threads']} threads then, {now['threads']} now: sums are cut differently")
+        earlier = replace(config, compile=before["compile"], max_steps=planned)
+        if wants_compile(earlier, then["device"]) is not wants_compile(config, now["device"]):
+            reasons.append("compiled then or now, but not both")
+    if then["torch"] != now["torch"]:
+        reasons.append(f"PyTorch {then['torch']} then, {now['torch']} now")
     if planned != config.max_steps:
         reasons.append(f"{planned} steps planned then, {config.max_steps} now: the learning rate was another")
     return reasons

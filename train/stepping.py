@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from typing import Any, ContextManager, List, Optional
 
 import torch
@@ -50,11 +51,19 @@ class Stepper:
             # one below still computes.
             for block in model.blocks:
                 block.forward = torch.compile(block.forward)
+        self.compiled = compiled
+        """Whether the blocks are compiled."""
         self._wrapped: nn.Module = model
+        self.repeats = self._insist_on_repeatability() if self._on_gpu else True
+        """Whether the same step gives the same bits each time."""
         if world.size > 1:
             self._wrapped = nn.parallel.DistributedDataParallel(
                 model, device_ids=[world.device.index] if self._on_gpu else None, gradient_as_bucket_view=True
             )
+            # DDP lays its buckets out anew after its first backward pass, by the order in which gradients came. A
+            # gradient's place in its bucket decides in which order the values of three or more processes are summed,
+            # so the first step of an attempt would round as no other step does.
+            self._pass_without_effect()
 
     @property
     def _on_gpu(self) -> bool:
@@ -84,6 +93,34 @@ class Stepper:
     def newest_norm(self) -> Optional[float]:
         """Return the newest step's gradient norm before clipping, waiting for it; None before the first."""
         return self._norm.newest()
+
+    def _insist_on_repeatability(self) -> bool:
+        """Have a GPU's kernels add in a fixed order; return False, and let them be, if one of them has no such form.
+
+        (https://pytorch.org/docs/stable/notes/randomness.html)
+        """
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        deterministic = getattr(torch.utils, "deterministic", None)  # from PyTorch 2.2
+        if deterministic is not None:
+            deterministic.fill_uninitialized_memory = False  # meant for finding errors, and costs time
+        torch.use_deterministic_algorithms(True)
+        try:
+            self._pass_without_effect()
+        except RuntimeError as error:
+            if "deterministic" not in str(error):
+                raise
+            torch.use_deterministic_algorithms(False)
+            self._optimizer.zero_grad(set_to_none=True)
+            return False
+        return True
+
+    def _pass_without_effect(self) -> None:
+        """Go forward and backward once over made-up tokens, and forget the gradient."""
+        batch = torch.zeros(self._config.batch_size, self._config.seq_len + 1, dtype=torch.long, device=self._device)
+        with self._precision.autocast():
+            loss = self._wrapped(batch[:, :-1], batch[:, 1:])
+        loss.backward()
+        self._optimizer.zero_grad(set_to_none=True)
 
     def _reduction(self, is_last: bool) -> ContextManager[Any]:
         """Return the context of a micro-batch: gradients go round the processes once a step, with the last one."""
@@ -141,8 +178,12 @@ class _LaggingNorm:
         return float(self._value)
 
 
-def wants_compile(config: TrainConfig, device: torch.device, steps_left: int) -> bool:
-    """Tell whether to compile: as the flag says, or on a GPU if the steps left pay for it."""
+def wants_compile(config: TrainConfig, device: str) -> bool:
+    """Tell whether to compile on a kind of device: as the flag says, or on a GPU if the run is long enough.
+
+    The whole run counts, not the steps that are left: compiled and eager blocks round differently, so a resumed run
+    must choose as it did before.
+    """
     if config.compile == "auto":
-        return device.type == "cuda" and steps_left >= COMPILE_PAYS_AFTER_STEPS
+        return device == "cuda" and config.max_steps >= COMPILE_PAYS_AFTER_STEPS
     return config.compile == "true"

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,13 @@ class Trainers:
         self.started: list[subprocess.Popen[str]] = []
 
     def start(
-        self, config: TrainConfig, world_size: int = 1, env: dict[str, str] | None = None, module: str = "train"
+        self,
+        config: TrainConfig,
+        world_size: int = 1,
+        env: dict[str, str] | None = None,
+        module: str = "train",
+        extra: Sequence[str] = (),
+        python: str = sys.executable,
     ) -> list[subprocess.Popen[str]]:
         """Start one process per rank, as torchrun would, and return them."""
         port, processes = free_port(), []
@@ -82,7 +88,7 @@ class Trainers:
             ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
             variables = {key: str(value) for key, value in ranks.items()} if world_size > 1 else {}
             process = subprocess.Popen(
-                [sys.executable, "-m", module, *to_flags(config)],
+                [python, "-m", module, *extra, *to_flags(config)],
                 cwd=ROOT,
                 env={**clean_environment(), "MASTER_ADDR": "127.0.0.1", **variables, **(env or {})},
                 stdout=subprocess.PIPE,

@@ -15,7 +15,7 @@ import torch
 
 from tests.train.support import ROOT, Trainers, clean_environment, free_port, metrics, outcome, train_here, wait_until
 from train import run
-from train.checkpoint import list_checkpoints, load_checkpoint
+from train.checkpoint import BEST, list_checkpoints, load_checkpoint
 from train.config import TrainConfig, to_flags
 from train.data import verify
 
@@ -31,6 +31,9 @@ def assert_same_end(interrupted: TrainConfig, uninterrupted: TrainConfig) -> Non
     a, b = final_state(interrupted), final_state(uninterrupted)
     assert_equal(a["model"], b["model"])
     assert_equal(a["optimizer"], b["optimizer"])
+    best = [load_checkpoint(str(Path(str(config.out_dir)) / BEST)) for config in (interrupted, uninterrupted)]
+    assert_equal(best[0]["model"], best[1]["model"])
+    assert best[0]["progress"] == best[1]["progress"]
     for key in ("step", "tokens", "best", "final", "loss_sums"):
         assert a["progress"][key] == b["progress"][key], key
     found, expected = metrics(interrupted), metrics(uninterrupted)
@@ -67,11 +70,15 @@ def kill_after(trainers: Trainers, config: TrainConfig, world_size: int, step: i
     assert [process.returncode for process in processes] == [expected] * world_size
 
 
-@pytest.mark.parametrize("kills", [(5,), (30, 80)])
+@pytest.mark.parametrize(("kills", "changes"), [
+    ((5,), {}),
+    ((30, 80), {"batch_size": 2, "gradient_accumulation_steps": 2}),
+    ((20, 60, 100), {"save_interval": 1, "val_interval": 5}),  # mostly within the write of a checkpoint
+])  # fmt: skip
 def test_a_killed_run_ends_like_one_never_killed(
-    kills: tuple[int, ...], tiny: TrainConfig, tmp_path: Path, trainers: Trainers
+    kills: tuple[int, ...], changes: dict[str, int], tiny: TrainConfig, tmp_path: Path, trainers: Trainers
 ) -> None:
-    config = replace(tiny, **LONG)
+    config = replace(tiny, **{**LONG, **changes})
     whole = replace(config, out_dir=str(tmp_path / "whole"))
     assert train_here(whole) == 0
     for step in kills:
@@ -83,14 +90,16 @@ def test_a_killed_run_ends_like_one_never_killed(
     assert_same_end(config, whole)
 
 
-def test_two_ranks_with_accumulation_and_dropout_survive_a_kill_to_the_bit(
-    tiny: TrainConfig, tmp_path: Path, trainers: Trainers
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_with_accumulation_and_dropout_survive_a_kill_to_the_bit(
+    world_size: int, tiny: TrainConfig, tmp_path: Path, trainers: Trainers
 ) -> None:
+    # From three on, the order of a sum counts: it must not depend on how long the processes have been running.
     config = replace(tiny, **LONG, batch_size=2, gradient_accumulation_steps=2, dropout=0.2, freeze_qk=False)
     whole = replace(config, out_dir=str(tmp_path / "whole"))
-    assert trainers.run(whole, 2).code == 0
-    kill_after(trainers, config, 2, 30, signal.SIGKILL)
-    assert trainers.run(config, 2).code == 0
+    assert trainers.run(whole, world_size).code == 0
+    kill_after(trainers, config, world_size, 30, signal.SIGKILL)
+    assert trainers.run(config, world_size).code == 0
     assert outcome(config)["resumed_from"] > 0 and outcome(config)["exact"] is True
     assert_same_end(config, whole)
 
@@ -187,6 +196,30 @@ def test_other_processes_go_on_from_a_checkpoint_and_say_that_it_is_not_exact(
     assert outcome(two)["exact"] is False and outcome(two)["world_size"] == 2
     # The micro-batches were cut differently, so dropout differs; the data and everything else do not.
     assert outcome(two)["final"]["val_loss"] == pytest.approx(outcome(whole)["final"]["val_loss"], abs=0.1)
+
+
+def test_what_makes_other_bits_is_said_when_a_run_goes_on(
+    tiny: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train_here(replace(tiny, keep_last=0)) == 0
+    path = Path(str(tiny.out_dir)) / "checkpoint_10.pt"
+    ours = load_checkpoint(str(path))
+    for changes, words in [
+        ({"name": "RTX A5000"}, "RTX A5000 then, "),
+        ({"threads": 7}, "7 threads then, 1 now"),
+        ({"torch": "2.0.1"}, "PyTorch 2.0.1 then, "),
+        ({"device": "cuda"}, "cuda then, cpu now"),
+    ]:
+        torch.save({**ours, "world": {**ours["world"], **changes}}, path)
+        assert train_here(replace(tiny, resume=str(path))) == 0
+        assert f"Not exact: {words}" in capsys.readouterr().out
+        assert outcome(tiny)["exact"] is False
+    torch.save({**ours, "config": {**ours["config"], "compile": "true"}}, path)
+    assert train_here(replace(tiny, resume=str(path))) == 0
+    assert "Not exact: compiled then or now, but not both" in capsys.readouterr().out
+    torch.save({**ours, "world": {key: ours["world"][key] for key in ("size", "device", "torch")}}, path)
+    assert train_here(replace(tiny, resume=str(path))) == 0, "a checkpoint of an older version"
+    assert outcome(tiny)["exact"] is True
 
 
 def test_the_number_of_processes_changes_nothing_beyond_rounding(

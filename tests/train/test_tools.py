@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.train.support import metrics, outcome, train_here, write_tokens
+from tests.train.support import Ended, Trainers, metrics, outcome, read_json, train_here, write_tokens
 from train import config as configuration
 from train import evaluate, sample, speed_trial
 from train.config import ConfigError, TrainConfig, to_flags
@@ -109,6 +109,17 @@ def test_a_speed_trial_records_paired_ratios_of_all_arms_and_a_control(
     assert record["arms"]["freeze"]["config"]["freeze_qk"] is True
     assert "control base / base: " in capsys.readouterr().out
     assert not (Path(str(tiny.out_dir)) / "metrics.jsonl").exists()
+
+
+def test_a_trial_takes_place_at_the_real_world_size(tiny: TrainConfig, trainers: Trainers) -> None:
+    arms = ["--arm", "freeze:model_type=oelm,freeze_qk=true", "--arm", "trained:model_type=oelm,freeze_qk=false"]
+    extra = [*arms, "--rounds", "15", "--seconds", "0.02"]
+    ended = [Ended(process) for process in trainers.start(tiny, 2, module="train.speed_trial", extra=extra)]
+    assert [process.code for process in ended] == [0, 0], ended[0].err
+    record = read_json(Path(str(tiny.out_dir)) / "speed_trial.json")
+    assert record["world_size"] == outcome(tiny)["world_size"] == 2 and outcome(tiny)["status"] == "completed"
+    assert record["comparisons"][0]["flop_ratio"] > 1
+    assert "control trained / trained: " in ended[0].out and ended[1].out == ""
 
 
 def test_a_trial_with_too_few_arms_or_rounds_is_refused(tiny: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
