@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
+import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.train.support import ROOT, clean_environment
+from tests.train.support import ROOT, Ended, Trainers, clean_environment, metrics, outcome, wait_until
+from tests.train.test_resume import LONG, assert_same_end
+from train.config import TrainConfig
 
 MODULES = sorted((ROOT / "train").glob("*.py"))
 WITHOUT_TORCH = ("__init__", "__main__", "config", "errors", "estimate", "flops", "records", "vocabulary")
@@ -86,33 +91,96 @@ def test_a_module_says_what_it_owns_and_ends_near_400_lines(path: Path) -> None:
     assert len(text.splitlines()) <= 420
 
 
-def python38() -> str | None:
-    """A Python 3.8 that runs, if this machine has one."""
-    candidates = [shutil.which("python3.8"), *map(str, Path.home().glob(".pyenv/versions/3.8.*/bin/python3.8"))]
+def python38(needs: str = "sys") -> str:
+    """A Python 3.8 of this machine that can import ``needs``; PYTHON38 may name one. Skips the test without one."""
+    candidates = [os.environ.get("PYTHON38"), shutil.which("python3.8")]
+    candidates += map(str, Path.home().glob(".pyenv/versions/3.8.*/bin/python3.8"))
+    program = f"import sys, {needs}; print(sys.version_info[:2])"
     for candidate in filter(None, candidates):
-        if subprocess.run([candidate, "-c", "pass"], capture_output=True).returncode == 0:
+        done = subprocess.run([candidate, "-c", program], capture_output=True, text=True)
+        if done.stdout.strip() == "(3, 8)":
             return candidate
-    return None
+    pytest.skip(f"no Python 3.8 with {needs} here")
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
 def test_modules_of_the_standard_library_alone_run_on_python_3_8(name: str) -> None:
-    interpreter = python38()
-    if interpreter is None:
-        pytest.skip("no Python 3.8 here")
     program = f"import sys; sys.argv = ['train', '--help']; import train.{name}; assert 'torch' not in sys.modules"
     done = subprocess.run(
-        [interpreter, "-c", program], cwd=ROOT, env=clean_environment(), capture_output=True, text=True
+        [python38(), "-c", program], cwd=ROOT, env=clean_environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
 
+NAMES_IN_USE = """
+import ast, importlib, sys
+
+def find(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+missing = []
+for path in sys.argv[1:]:
+    with open(path, encoding="utf-8") as stream:
+        nodes = list(ast.walk(ast.parse(stream.read(), path)))
+    modules = {}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names = [alias for alias in node.names if alias.name.split(".")[0] not in ("torch", "numpy", "wandb")]
+            modules.update((alias.asname or alias.name, find(alias.name)) for alias in names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module.split(".")[0] != "torch":
+            owner = find(node.module)
+            missing += [(path, node.module, alias.name) for alias in node.names if not hasattr(owner, alias.name)]
+    missing += [(path, name) for name, module in modules.items() if module is None]
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = modules.get(node.value.id)
+            if module is not None and not hasattr(module, node.attr):
+                missing.append((path, node.value.id, node.attr))
+sys.exit(repr(missing) if missing else 0)
+"""
+"""Parses modules and looks up every name of the standard library that they use; torch need not be there."""
+
+
+def test_python_3_8_parses_every_module_and_has_every_name_of_the_standard_library_in_it(tmp_path: Path) -> None:
+    def check(*paths: Path) -> str:
+        return subprocess.run(
+            [python38(), "-c", NAMES_IN_USE, *map(str, paths)], capture_output=True, text=True
+        ).stderr
+
+    assert check(*MODULES) == ""
+    newer = tmp_path / "newer.py"
+    lines = ("import math\nmath.lcm(2)", "from functools import cache", "import tomllib", "match x:\n  case 1: pass")
+    for line in lines:
+        newer.write_text(line)
+        assert check(newer) != "", line
+
+
 def test_the_command_line_answers_on_python_3_8() -> None:
     interpreter = python38()
-    if interpreter is None:
-        pytest.skip("no Python 3.8 here")
     for flags, code, words in ((["--help"], 0, "--freeze_qk"), (["--freze_qk"], 2, "did you mean --freeze_qk?")):
         done = subprocess.run(
             [interpreter, "-m", "train", *flags], cwd=ROOT, env=clean_environment(), capture_output=True, text=True
         )
         assert done.returncode == code and words in done.stdout + done.stderr
+
+
+def test_python_3_8_with_the_pytorch_that_it_has_trains_and_resumes_to_the_bit(
+    tiny: TrainConfig, tmp_path: Path, trainers: Trainers
+) -> None:
+    interpreter = python38("torch, numpy")
+    config = replace(tiny, **LONG, batch_size=2, gradient_accumulation_steps=2)
+    whole = replace(config, out_dir=str(tmp_path / "whole"))
+    for out_dir, step in ((whole.out_dir, None), (config.out_dir, 30), (config.out_dir, None)):
+        processes = trainers.start(replace(config, out_dir=out_dir), 2, python=interpreter)
+        if step is not None:
+            wait_until(lambda: max(metrics(config), default=0) >= 30 or processes[0].poll() is not None, "step 30")  # noqa: B023
+            for process in processes:
+                process.kill()
+        ended = [Ended(process) for process in processes]
+        assert [process.code for process in ended] == [0 if step is None else -signal.SIGKILL] * 2, ended[0].err
+    assert outcome(config)["versions"]["python"].startswith("3.8.")
+    assert outcome(config)["resumed_from"] > 0 and outcome(config)["exact"] is True
+    assert_same_end(config, whole)
