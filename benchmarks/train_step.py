@@ -29,12 +29,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from train.config import TrainConfig, to_flags
-from train.environment import cpu_name
+from train.environment import describe_hardware
 from train.flops import flops_per_token, peak_flops
+from train.optimizer import Precision
 from train.speed_trial import median_interval
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,8 +79,13 @@ class Side:
             self.wall_s.append(wall / steps)
             self.cpu_s.append(cpu / steps)
 
-    def peak_memory_mb(self) -> float:
+    def peak_memory_mb(self, device: str) -> float:
+        """Return the most memory that the process had: of a GPU what PyTorch took and keeps, else of the host."""
         assert self.process is not None
+        if device == "cuda":
+            query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+            rows = [row.split(",") for row in subprocess.check_output(query, text=True).splitlines()]
+            return sum(float(used) for pid, used in rows if int(pid) == self.process.pid)
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024  # type: ignore[union-attr]
 
@@ -112,7 +119,7 @@ def write_data(folder: Path, vocab_size: int) -> None:
     (folder / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": vocab_size}))
 
 
-def our_side(config: TrainConfig, folder: Path, threads: int) -> Side:
+def our_side(config: TrainConfig, folder: Path, env: dict[str, str]) -> Side:
     config = replace(
         config,
         max_steps=FOREVER,
@@ -123,16 +130,16 @@ def our_side(config: TrainConfig, folder: Path, threads: int) -> Side:
         data_path=str(folder / "data" / "bench" / "train.bin"),
         out_dir=str(folder / "run"),
     )
-    return Side(OURS, [sys.executable, "-m", "train", *to_flags(config)], ROOT, environment(threads))
+    return Side(OURS, [sys.executable, "-m", "train", *to_flags(config)], ROOT, env)
 
 
-def their_side(config: TrainConfig, folder: Path, checkout: Path, threads: int) -> Side:
+def their_side(config: TrainConfig, folder: Path, checkout: Path, env: dict[str, str], device: str) -> Side:
     """nanoGPT's train.py with the same sizes; without its biases, which ours has, and without an evaluation."""
     for name in ("train.py", "model.py", "configurator.py"):
         shutil.copy(checkout / name, folder / name)
     settings = {
-        "device": "cpu",
-        "dtype": "float32",
+        "device": device,
+        "dtype": {"bf16": "bfloat16", "fp16": "float16"}.get(precision(device), "float32"),
         "compile": config.compile == "true",
         "dataset": "bench",
         "block_size": config.seq_len,
@@ -148,11 +155,17 @@ def their_side(config: TrainConfig, folder: Path, checkout: Path, threads: int) 
         "max_iters": FOREVER,
     }
     command = [sys.executable, "-u", "train.py", *(f"--{key}={value}" for key, value in settings.items())]
-    return Side(THEIRS, command, folder, environment(threads))
+    return Side(THEIRS, command, folder, env)
 
 
-def environment(threads: int) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)}
+def environment(threads: int, device: str) -> dict[str, str]:
+    hidden = {} if device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
+    own = {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(ROOT)}
+    return {**os.environ, **own, **hidden}
+
+
+def precision(device: str) -> str:
+    return Precision(SIZES, torch.device(device)).name
 
 
 def measure(sides: Sequence[Side], rounds: int, seconds: float) -> int:
@@ -172,7 +185,7 @@ def measure(sides: Sequence[Side], rounds: int, seconds: float) -> int:
     return steps
 
 
-def report(config: TrainConfig, sides: Sequence[Side], steps: int) -> None:
+def report(config: TrainConfig, sides: Sequence[Side], steps: int, device: str) -> None:
     tokens = config.batch_size * config.seq_len
     flops = flops_per_token(config) * tokens
     print(
@@ -181,9 +194,9 @@ def report(config: TrainConfig, sides: Sequence[Side], steps: int) -> None:
     for side in sides:
         wall, cpu = statistics.median(side.wall_s), statistics.median(side.cpu_s)
         speed = f"{tokens / wall:8,.0f} tokens/s, {flops / wall / 1e9:6.1f} GFLOP/s"
-        peak = peak_flops(cpu_name(), "fp32")
+        peak = peak_flops(describe_hardware(torch.device(device))["name"], precision(device))
         mfu = f", MFU {100 * flops / wall / peak:.1f} %" if peak else ""
-        memory = f"peak memory {side.peak_memory_mb():6,.0f} MB"
+        memory = f"peak memory {side.peak_memory_mb(device):6,.0f} MB"
         print(f"  {side.name:<10} {1e3 * wall:8.1f} ms wall, {1e3 * cpu:8.1f} ms CPU a step, {speed}{mfu}, {memory}")
     if len(sides) < 2:
         return
@@ -208,25 +221,30 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="OpenMP threads (default: 1)")
     parser.add_argument("--compile", action="store_true", help="torch.compile on both sides")
     parser.add_argument("--frozen", action="store_true", help="this trainer as OELM with frozen Q/K")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to train (default: a GPU if there is one)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all turns to a file")
     arguments = parser.parse_args()
     mode = "compiled" if arguments.compile else "eager"
     load = os.getloadavg()[0]
-    print(f"{cpu_name()}, {arguments.threads} thread(s), {mode}, load {load:.1f}, PyTorch {version('torch')}")
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = describe_hardware(torch.device(device))["name"]
+    print(f"{name}, {precision(device)}, {arguments.threads} thread(s), {mode}, load {load:.1f}, ", end="")
+    print(f"PyTorch {version('torch')}")
+    env = environment(arguments.threads, device)
     turns = {}
     for vocab_size in arguments.vocab or [4096, 50257]:
         config = replace(SIZES, vocab_size=vocab_size, compile="true" if arguments.compile else "false")
         if arguments.frozen:
             config = replace(config, model_type="oelm", freeze_qk=True)
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
             write_data(folder / "data" / "bench", vocab_size)
-            sides = [our_side(config, folder, arguments.threads)]
+            sides = [our_side(config, folder, env)]
             if arguments.against is not None:
-                sides.append(their_side(config, folder, arguments.against, arguments.threads))
+                sides.append(their_side(config, folder, arguments.against, env, device))
             try:
                 steps = measure(sides, arguments.rounds, arguments.seconds)
-                report(config, sides, steps)
+                report(config, sides, steps, device)
             finally:
                 for side in sides:
                     side.end()
