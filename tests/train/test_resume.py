@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -304,3 +305,19 @@ def test_a_named_checkpoint_is_resumed_from(
     assert_equal(final_state(branch)["model"], final_state(tiny)["model"])
     assert train_here(replace(branch, resume=str(Path(str(tiny.out_dir)) / "best_model.pt"))) == 1
     assert "holds weights alone" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_compiled_run_killed_ends_like_one_never_killed(
+    tiny: TrainConfig, tmp_path: Path, trainers: Trainers
+) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    config = replace(tiny, **LONG, compile="true")
+    whole = replace(config, out_dir=str(tmp_path / "whole"))
+    ended = trainers.run(whole)
+    assert ended.code == 0 and "Compiling the blocks" in ended.out, ended.err
+    kill_after(trainers, config, 1, 30, signal.SIGKILL)
+    assert trainers.run(config).code == 0
+    assert outcome(config)["resumed_from"] > 0 and outcome(config)["exact"] is True
+    assert_same_end(config, whole)
