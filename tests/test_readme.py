@@ -36,6 +36,7 @@ def test_every_command_of_the_readme_runs(oelm, project: Path) -> None:
     """In the README's order, in a project whose default study has the README's groups and trains for seconds."""
     (project / "jobs" / "tiny.toml").unlink()
     (project / "jobs" / "qk_freeze.toml").write_text("default = true\n" + TINY_STUDY)
+    (project / "jobs" / "qk_init.toml").write_text(TINY_STUDY)
     oelm("submit", "--wait")
     for command in filter(runnable, [*IN_BLOCKS, *IN_TEXT]):
         words = shlex.split(command, comments=True)

@@ -356,7 +356,11 @@ def _vanished(
             # A task that is cancelled before it started leaves no trace, while its array is known.
             rows[run_dir] = _over(run_dir, "CANCELLED", "", records, task.token, shown)
         elif known is not None and time.time() - task.submitted_at < NEW_S:
-            rows[run_dir] = _row(rundir.QUEUED, "accepted", **shown)
+            # Accounting hears of everything a little later than the queue.
+            if records.start.get("token") == task.token:
+                rows[run_dir] = _row(rundir.UNKNOWN, "left the queue; accounting does not list it yet", **shown)
+            else:
+                rows[run_dir] = _row(rundir.QUEUED, "accepted", **shown)
         else:
             rows[run_dir] = _over(run_dir, _by_log(root, task), "", records, task.token, shown)
     return rows

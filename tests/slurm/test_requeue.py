@@ -188,9 +188,13 @@ def test_crashes_and_requeues_have_budgets_of_their_own(submit, project: Path, c
     wait_until((run_dir(project) / "heartbeat.json").exists, "a step")
 
     def crash() -> None:
-        number = read(run_dir(project) / ".oelm" / "start.json")["number"]
-        trainers = wait_until(lambda: rundir.processes_of(run_dir(project)), "the trainer")
-        for identity in trainers:
+        def trainers() -> tuple[int, list[rundir.Identity]] | None:
+            start = read(run_dir(project) / ".oelm" / "start.json")
+            found = rundir.processes_of(run_dir(project), attempt=f"{start['token']}:{start['number']}")
+            return (start["number"], found) if found else None
+
+        number, found = wait_until(trainers, "the trainer of the newest attempt")
+        for identity in found:
             with contextlib.suppress(ProcessLookupError):  # ranks go with their torchrun
                 os.kill(identity.pid, signal.SIGKILL)
         wait_until(

@@ -72,7 +72,11 @@ def check_a_done_a_killed_and_a_cancelled_run(
     wait_until((run_dir(project, "oelm_freeze") / "heartbeat.json").exists, "a step")
     cluster.run("scancel", job_of(project, "oelm_freeze"))
     wait_until(lambda: not cluster.run("squeue", "-h"), "both to end")
-    rows = look()
+    def said() -> Any:  # accounting hears of an end a little later than the queue
+        rows = look()
+        return rows if rows["oelm_no_freeze"]["state"] not in ("UNKNOWN", "RUNNING") else None
+
+    rows = wait_until(said, "accounting to know")
     assert rows["gpt_base"]["state"] == "DONE"
     assert rows["oelm_no_freeze"]["state"] == "FAILED"
     assert rows["oelm_no_freeze"]["reason"].startswith("its job ended without an end record")
