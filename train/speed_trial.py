@@ -26,9 +26,9 @@ from .config import ConfigError, TrainConfig
 from .data import TrainingBatches, open_tokens
 from .distributed import World, join
 from .environment import describe_hardware, describe_versions
-from .errors import TrainError
+from .errors import TrainError, is_out_of_memory
 from .flops import flops_per_token
-from .memory import keep_freed_memory
+from .memory import advice, keep_freed_memory
 from .model import Transformer
 from .optimizer import Precision, build_optimizer
 from .records import complain, write_json
@@ -207,7 +207,7 @@ def main(argv: List[str]) -> int:
     parser.add_argument("--rounds", type=int, default=21, help=f"paired rounds, at least {MIN_ROUNDS} (default: 21)")
     parser.add_argument("--seconds", type=float, default=1.0, help="time of a measurement, about (default: 1)")
     arguments, others = parser.parse_known_args(argv)
-    world = None
+    world, common = None, TrainConfig()
     try:
         if arguments.rounds < MIN_ROUNDS:
             raise ConfigError("rounds", arguments.rounds, f"must be at least {MIN_ROUNDS}")
@@ -224,22 +224,30 @@ def main(argv: List[str]) -> int:
             if common.out_dir:
                 os.makedirs(common.out_dir, exist_ok=True)
                 write_json(os.path.join(common.out_dir, FILE_NAME), record)
-                _write_outcome(common.out_dir, record)
+                told = {key: record[key] for key in ("world_size", "precision", "hardware", "versions")}
+                _write_outcome(common.out_dir, {"status": "completed", "reason": "", **told})
             _show(record)
         return 0
     except (ConfigError, TrainError) as error:
         if os.environ.get("RANK", "0") == "0":
             complain(str(error))
         return 2 if isinstance(error, ConfigError) else 1
+    except RuntimeError as error:
+        if world is None or not is_out_of_memory(error):
+            raise
+        reason = advice(common, world.device)
+        complain(reason)
+        if common.out_dir:
+            _write_outcome(common.out_dir, {"status": "oom", "reason": reason})
+        return 1
     finally:
         if world is not None:
             world.close()
 
 
-def _write_outcome(out_dir: str, record: Dict[str, Any]) -> None:
-    """Say for the supervisor that the trial came to its end, as a training says it."""
-    outcome = {"version": 1, "status": "completed", "reason": "", "attempt": os.environ.get("OELM_ATTEMPT")}
-    outcome.update({key: record[key] for key in ("world_size", "precision", "hardware", "versions")})
+def _write_outcome(out_dir: str, told: Dict[str, Any]) -> None:
+    """Say for the supervisor how the trial ended, as a training says it."""
+    outcome = {"version": 1, "attempt": os.environ.get("OELM_ATTEMPT"), **told}
     os.makedirs(os.path.join(out_dir, ".oelm"), exist_ok=True)
     write_json(os.path.join(out_dir, ".oelm", "outcome.json"), outcome)
 

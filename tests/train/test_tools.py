@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -120,6 +121,19 @@ def test_a_trial_takes_place_at_the_real_world_size(tiny: TrainConfig, trainers:
     assert record["world_size"] == outcome(tiny)["world_size"] == 2 and outcome(tiny)["status"] == "completed"
     assert record["comparisons"][0]["flop_ratio"] > 1
     assert "control trained / trained: " in ended[0].out and ended[1].out == ""
+
+
+def test_a_trial_without_enough_memory_names_a_batch_size(
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(speed_trial, "run_trial", fail)
+    arms = ["--arm", "a:model_type=oelm,freeze_qk=true", "--arm", "b:model_type=gpt,freeze_qk=false"]
+    assert speed_trial.main([*arms, *to_flags(tiny)]) == 1
+    assert "--batch_size 2 --gradient_accumulation_steps 2 should fit" in capsys.readouterr().err
+    assert outcome(tiny)["status"] == "oom" and "out of memory at --batch_size 4" in outcome(tiny)["reason"]
 
 
 def test_a_trial_with_too_few_arms_or_rounds_is_refused(tiny: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
