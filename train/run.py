@@ -68,6 +68,7 @@ class Outcome:
         record["reason"] = reason
         record["step"] = 0
         if progress is not None:
+            record["exact"] = not progress.inexact
             final = progress.final or {
                 key: progress.last[key]
                 for key in ("step", "val_loss", "val_tokens", "val_full", "loss")
@@ -179,7 +180,7 @@ class _Session:
         self.outcome.facts.update(parameters=counts, precision=precision.name)
         resumption = self._resume(model, optimizer, precision, data)
         progress = self.progress = resumption.progress
-        self.outcome.facts.update(resumed_from=resumption.from_step, exact=not resumption.inexact)
+        self.outcome.facts.update(resumed_from=resumption.from_step)
         self._announce(model, precision, data, resumption)
         records.write("treatment.json", resumption.treatment)
         self.trackers = Trackers(config, records.out_dir if world.is_main else None, records.say)
@@ -190,8 +191,9 @@ class _Session:
             records.say("Compiling the blocks with torch.compile")
         stepper = Stepper(config, world, model, optimizer, precision, compiled)
         if not stepper.repeats:
-            records.say("Not exact: this GPU's kernels add in no fixed order")
-            self.outcome.facts.update(exact=resumption.from_step is None)
+            records.say("Steps don't repeat to the bit: this GPU's kernels add in no fixed order")
+            if resumption.from_step is not None:
+                progress.inexact.append("kernels add in no fixed order")
         trainer = Trainer(
             config,
             world,

@@ -51,6 +51,8 @@ class Progress:
     """Seconds for which checkpoints held training up, over all attempts."""
     tokens_per_s: float = 0.0
     """Median over the steady steps of the newest attempt that had some."""
+    inexact: List[str] = field(default_factory=list)
+    """Why, since some earlier resumption, the run can't equal the uninterrupted one to the bit; empty if it does."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Resumption:
     from_step: Optional[int]
     """The checkpoint's step; None for a run from the start."""
     inexact: List[str]
-    """Why the rest can't equal the uninterrupted run to the bit; empty if it does."""
+    """What this resumption adds to ``progress.inexact``."""
 
 
 def checkpoint_content(
@@ -139,7 +141,8 @@ def restore(
     if scaler is not None and loaded["scaler"]:
         scaler.load_state_dict(loaded["scaler"])
     progress = Progress(**loaded["progress"])
-    inexact = _reasons_for_inexactness(loaded, config, world, progress)
+    inexact = _reasons_for_inexactness(loaded, config, world)
+    progress.inexact += [reason for reason in inexact if reason not in progress.inexact]
     if len(progress.loss_sums) != world.size:
         # The mean over processes stays what it was: the whole sum, scaled, on the first.
         whole = sum(progress.loss_sums) * world.size / max(1, len(progress.loss_sums))
@@ -168,9 +171,7 @@ def _refuse_another_run(
         )
 
 
-def _reasons_for_inexactness(
-    loaded: Dict[str, Any], config: TrainConfig, world: World, progress: Progress
-) -> List[str]:
+def _reasons_for_inexactness(loaded: Dict[str, Any], config: TrainConfig, world: World) -> List[str]:
     now = _describe_world(world)
     then = {**now, **loaded["world"]}  # older checkpoints tell less
     before, planned = loaded["config"], loaded["config"]["max_steps"]

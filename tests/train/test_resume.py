@@ -282,6 +282,8 @@ def test_more_steps_extend_a_run_and_are_said_not_to_be_exact(
     left = outcome(longer)
     assert (left["resumed_from"], left["step"], left["exact"], left["final"]["step"]) == (24, 30, False, 30)
     assert left["final"]["val_full"] is True
+    assert train_here(longer) == 0
+    assert outcome(longer)["exact"] is False, "resuming once more doesn't make it exact"
 
 
 def test_resume_none_sets_the_old_run_aside(tiny: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
