@@ -104,9 +104,9 @@ def _has_onednn() -> bool:
 
 
 def is_compiling() -> bool:
-    """Tell whether torch.compile is tracing this call; it finds its own way to the fastest product."""
-    compiler = getattr(torch, "compiler", None)  # from PyTorch 2.1
-    return bool(compiler is not None and hasattr(compiler, "is_compiling") and compiler.is_compiling())
+    """Tell whether torch.compile is tracing this call, or may be; it finds its own way to the fastest product."""
+    asked = getattr(getattr(torch, "compiler", None), "is_compiling", None)  # before PyTorch 2.2 there is no telling
+    return True if asked is None else bool(asked())
 
 
 def autocast(*tensors: Tensor) -> Tuple[Tensor, ...]:

@@ -184,3 +184,13 @@ def test_python_3_8_with_the_pytorch_that_it_has_trains_and_resumes_to_the_bit(
     assert outcome(config)["versions"]["python"].startswith("3.8.")
     assert outcome(config)["resumed_from"] > 0 and outcome(config)["exact"] is True
     assert_same_end(config, whole)
+
+
+@pytest.mark.slow
+def test_python_3_8_with_the_pytorch_that_it_has_compiles(tiny: TrainConfig, trainers: Trainers) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    config = replace(tiny, compile="true", max_steps=3)
+    (process,) = trainers.start(config, python=python38("torch, numpy"))
+    ended = Ended(process)
+    assert ended.code == 0 and "Compiling the blocks" in ended.out, ended.err
