@@ -21,25 +21,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from submit_many import STUDY  # beside this file
+
 from tests.slurm.testbed import Testbed
 
 RUNS, STORED, ROUNDS = 1_000, 10_000, 5
 
-STUDY = """
-factors = ["model_type"]
-seeds = [0]
-[train]
-data_path = "train.bin"
-vocab_size = 64
-global_batch = 1
-d_model = 16
-num_heads = 2
-num_layers = 1
-d_ff = 32
-seq_len = 16
-[groups.gpt]
-model_type = "gpt"
-"""
 TARGET = """
 [cluster]
 kind = "slurm"

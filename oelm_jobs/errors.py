@@ -9,6 +9,7 @@ OelmError
 │   ├── NotReached        not just now: another try may succeed, and nothing was done there
 │   └── UnknownAnswer     it may or may not have accepted: never resubmit on this alone
 ├── StoreError            the client's own index can't be used
+│   └── DamagedStore      nor read: it has to be made again
 ├── RunFailed             a run that was waited for failed
 └── DataError             text or token files can't be read or made
 """
@@ -65,6 +66,10 @@ class UnknownAnswer(TargetError):
 
 class StoreError(OelmError):
     """The client's own index can't be used."""
+
+
+class DamagedStore(StoreError):
+    """The client's own index can't be read: it has to be made again."""
 
 
 class RunFailed(OelmError):

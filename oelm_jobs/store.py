@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import StoreError
+from .errors import DamagedStore, StoreError
 from .folders import state_folder
 from .spec import State
 
@@ -92,11 +92,16 @@ class StoredRun:
     """Step, loss, rate and the like as the probe answered."""
 
 
+def index_path() -> Path:
+    """Return the file of the user's index."""
+    return state_folder() / "runs.sqlite3"
+
+
 class Store:
     """The index, open. Use it as a context manager."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self.path = path or state_folder() / "runs.sqlite3"
+        self.path = path or index_path()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # Transactions are opened by hand (isolation_level=None): sqlite3's own begin deferred, which deadlocks.
@@ -104,15 +109,13 @@ class Store:
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA synchronous = FULL")
             self._migrate()
-        except sqlite3.OperationalError as error:
+        except (OSError, sqlite3.OperationalError) as error:
             raise self._error(error) from error
         except sqlite3.DatabaseError as error:
-            raise StoreError(
+            raise DamagedStore(
                 f"{self.path}: is damaged: {error}",
                 hint="make it again from the run directories: oelm-status --rebuild",
             ) from error
-        except OSError as error:
-            raise self._error(error) from error
 
     def __enter__(self) -> Store:
         return self
@@ -288,14 +291,12 @@ def _stored(values: dict[str, Any]) -> StoredRun:
 
 def set_aside() -> Path | None:
     """Move an index that can't be read out of the way, never away; return where it is now, None where it was sound."""
-    path = state_folder() / "runs.sqlite3"
+    path = index_path()
     try:
-        Store(path).__exit__()
-        return None
-    except StoreError as error:
-        cause = error.__cause__
-        if not isinstance(cause, sqlite3.DatabaseError) or isinstance(cause, sqlite3.OperationalError):
-            raise
+        with Store(path):
+            return None
+    except DamagedStore:
+        pass
     aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
     path.rename(aside)
     return aside

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from oelm_jobs import render
 from oelm_jobs.agent import cancel, launch, probe, rundir
 from oelm_jobs.spec import Run
@@ -96,6 +98,15 @@ def read(path: Path) -> dict[str, Any]:
     """Return a JSON file's object."""
     content: dict[str, Any] = json.loads(path.read_text())
     return content
+
+
+def stand_in_for_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
+    """Put a script of these lines first on PATH as nvidia-smi."""
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{lines}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
 
 def outcome_of(status: str, reason: str = "") -> list[str]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import stand_in_for_nvidia_smi
+
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
@@ -82,7 +84,7 @@ def test_status_without_runs_says_what_to_do_and_prints_valid_json(oelm) -> None
     assert json.loads(oelm("status", "--json").stdout)["runs"] == []
 
 
-def test_a_damaged_index_is_named_and_made_again_without_being_lost(oelm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_index_is_named_and_made_again_without_being_lost(oelm) -> None:
     state = Path(os.environ["OELM_STATE_DIR"])
     state.mkdir(parents=True)
     (state / "runs.sqlite3").write_bytes(b"not a database" * 100)
@@ -134,11 +136,8 @@ def test_a_label_with_control_characters_is_refused(oelm, project: Path) -> None
 def test_a_gpu_that_does_not_exist_is_refused_before_anything_is_queued(
     oelm, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text('#!/bin/sh\nfor i in 0 1; do echo "$i, GPU-$i, NVIDIA RTX A5000, 24564, 12, 0"; done\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    two = 'for i in 0 1; do echo "$i, GPU-$i, NVIDIA RTX A5000, 24564, 12, 0"; done'
+    stand_in_for_nvidia_smi(tmp_path, monkeypatch, two)
     study = project / "jobs" / "tiny.toml"
     study.write_text(study.read_text().replace('model_type = "gpt" }', 'model_type = "gpt", gpus = [0, 7] }'))
     done = oelm("submit", "--study", "tiny", "--group", "gpt_base", check=False)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.support import end_all, read, wait_until
+from oelm_jobs import workflow
+from oelm_jobs.store import Store
+from tests.support import end_all, read, stand_in_for_nvidia_smi, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -187,11 +189,8 @@ def test_other_data_by_set_are_checked_and_are_another_run(oelm, project: Path) 
 def test_a_broken_nvidia_smi_is_no_reason_to_train_on_the_cpu(
     oelm, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'; exit 18\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    broken = "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18"
+    stand_in_for_nvidia_smi(tmp_path, monkeypatch, broken)
     refused = oelm(*GPT, check=False)
     assert refused.returncode != 0 and "Driver/library version mismatch" in refused.stderr, refused.stderr
     assert "Driver/library version mismatch" in oelm("doctor", check=False).stdout
@@ -258,8 +257,10 @@ def test_two_runs_are_never_known_by_one_name(oelm, project: Path) -> None:
     assert done.returncode == 2 and "gpt_base-s43 would name two runs" in done.stderr and "--tag" in done.stderr
 
 
-def test_a_cancel_waits_for_a_submission_that_is_on_its_way(oelm, project: Path) -> None:
-    """The submitting client is held between its intent and its launch."""
+def test_a_cancel_waits_for_a_submission_that_is_on_its_way(
+    oelm, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The submitting client is held between its intent and its launch until the cancel waits for it."""
     held, go = project / "held", project / "go"
     program = (
         "import pathlib, time\n"
@@ -275,10 +276,9 @@ def test_a_cancel_waits_for_a_submission_that_is_on_its_way(oelm, project: Path)
     edit(project, "max_steps = 12", "max_steps = 100000")
     client = subprocess.Popen([sys.executable, "-c", program], cwd=project)
     wait_until(held.exists, "the client to be on its way")
-    with ThreadPoolExecutor(1) as pool:
-        cancelling = pool.submit(oelm, "cancel", "gpt_base")
-        wait_until(lambda: cancelling.running(), "the cancel")
-        go.touch()
-        assert cancelling.result().stdout.splitlines() == ["gpt_base: cancelled"]
-    assert client.wait() == 0
+    sleep = time.sleep
+    monkeypatch.setattr(workflow.time, "sleep", lambda seconds: (go.touch(), sleep(seconds)))
+    with Store() as store:
+        assert workflow.cancel(store, project, store.runs(project)) == {("tiny", "gpt_base"): "cancelled"}
+    assert go.exists() and client.wait() == 0
     assert "CANCELLED" in oelm("status").stdout

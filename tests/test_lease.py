@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs.agent import lease
-from tests.support import end_all, launch_runs, make_run, sleeping, wait_until
+from tests.support import end_all, launch_runs, make_run, sleeping, stand_in_for_nvidia_smi, wait_until
 
 HOLDER = """
 import os, sys, time
@@ -41,11 +41,7 @@ def four_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put a stand-in nvidia-smi that answers from a file on PATH; return that file."""
     table = tmp_path / "gpus.csv"
     table.write_text("".join(f"{i}, GPU-uuid-{i}, NVIDIA RTX A5000, 24564, 12, 0\n" for i in range(4)))
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\ncat {table}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    stand_in_for_nvidia_smi(tmp_path, monkeypatch, f"cat {table}")
     return table
 
 
@@ -123,8 +119,9 @@ def test_what_is_left_of_a_run_keeps_its_devices(four_gpus, holders) -> None:
     lost.kill()
     waiting = holders(1, 2.0, "b")
     wait_until(lambda: "gpu:0 is still used by what is left of a" in waiting.output.read_text(), "b to say why")
-    again = holders(2, 3.0, "a")  # the run itself, claimed anew: its survivors are ended before it asks
+    again = holders(2, 3.0, "a")
     wait_until(lambda: "place 2" in again.output.read_text(), "a's new execution to stand behind b")
+    assert not waiting.devices and not again.devices
     rank.kill()
     rank.wait()
     wait_until(lambda: waiting.devices and again.devices, "both")

@@ -28,3 +28,15 @@ def test_a_snapshot_knows_the_commit_and_how_files_differ_from_it(project: Path)
     assert changed.hash != clean.hash and changed.train_code != clean.train_code
     model.write_text(model.read_text() + "# much\n" * 10000)
     assert len(snapshot.take(project).diff) < 20000 and "cut here" in snapshot.take(project).diff
+
+
+def test_a_trainer_that_lies_elsewhere_is_kept_and_data_that_git_does_not_ignore_is_not(
+    project: Path, tmp_path: Path
+) -> None:
+    (project / "train").rename(tmp_path / "trainer")
+    (project / "train").symlink_to(tmp_path / "trainer")
+    (project / "weights.pt").write_bytes(b"x")
+    git(project, "init", "-q")
+    names = {name for name, _ in snapshot.take(project).files}
+    assert {"train/model.py", "train/__main__.py", "jobs/tiny.toml"} <= names
+    assert not {name for name in names if name.endswith((".pt", ".bin"))}

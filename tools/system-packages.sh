@@ -8,6 +8,7 @@ set -eu
 # command        Debian package
 list='
 chromium         chromium
+g++              g++
 git              git
 ip               iproute2
 make             make

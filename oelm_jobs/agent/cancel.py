@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from typing import Any, Dict, List, Optional, Sequence, Set
+from typing import Any, Dict, List, Optional, Sequence
 
 from . import result, rundir
 
@@ -26,24 +26,20 @@ def cancel(request: Dict[str, Any]) -> Dict[str, Any]:
         ``runs``: run directory to ``cancelled``, ``not running`` or ``still ending`` (the kernel has not let go of it).
     """
     waiting: Dict[str, float] = {}
-    asked: Set[str] = set()
     answers = {}
     # From the last: a run that would start when the one before it ends is cancelled before that.
     for run_dir in reversed(request["run_dirs"]):
         answers[run_dir] = "not running"
         if rundir.is_locked(rundir.control(run_dir, rundir.CLAIM)):
-            answers[run_dir] = "cancelled"
             waiting[run_dir] = time.monotonic() + PATIENCE_S
-            if _ask(run_dir):
-                asked.add(run_dir)
         elif rundir.processes_of(run_dir):
             answers[run_dir] = "cancelled" if _kill_all(run_dir) else "still ending"
     while waiting:
-        for run_dir, deadline in list(waiting.items()):
+        for run_dir, deadline in list(waiting.items()):  # still from the last
             if not rundir.is_locked(rundir.control(run_dir, rundir.CLAIM)):
                 del waiting[run_dir]
-            elif run_dir not in asked and _ask(run_dir):
-                asked.add(run_dir)
+            elif answers[run_dir] == "not running" and _ask(run_dir):
+                answers[run_dir] = "cancelled"
             elif time.monotonic() >= deadline:
                 del waiting[run_dir]
                 answers[run_dir] = "cancelled" if _kill_supervised(run_dir) else "still ending"

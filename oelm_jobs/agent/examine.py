@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List
 
-from . import lease, rundir, tokens
+from . import lease, ports, rundir, tokens
 
 TRIAL = """
 import importlib.util, json, sys
@@ -63,7 +63,7 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
     answer["bash"], answer["rsync"] = shutil.which("bash") or "", shutil.which("rsync") or ""
     answer["ends_processes"] = _ends_processes()
     answer["wandb_login"] = _wandb_login()
-    answer["ports_taken"] = [port for port in request["ports"] if not lease.port_is_free(port)]
+    answer["ports_taken"] = [port for port in request["ports"] if not ports.port_is_free(port)]
     files = {path: os.path.expanduser(path) for path in request.get("files") or []}
     rows = tokens.data({"root": root, "files": list(files.values()), "whole": True})["files"]
     answer["data"] = {path: rows[place] for path, place in files.items()}

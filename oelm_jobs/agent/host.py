@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import lease, place, rundir
+from . import lease, place, ports, rundir
 
 STOP_GRACE_S = 7.0
 """Time for a checkpoint between SIGTERM and SIGKILL; a cancel promises an end within 10 s."""
@@ -100,7 +100,7 @@ class Host:
         wanted = self._record.get("port")
         if self._port_lock is not None:
             os.close(self._port_lock)
-        port, self._port_lock = lease.reserve_port(wanted)
+        port, self._port_lock = ports.reserve_port(wanted)
         if wanted and port != wanted:
             self._say("port %d is taken; using %d" % (wanted, port))
         argv = list(command)

@@ -297,7 +297,6 @@ def acquire(
     where = folder()
     host = devices()
     ticket = Ticket(queued_at, token, _possible(request, host), _user(), run, run_dir)
-    _forget(run_dir, where)
     guard = _keep(where)
     handle, path = _post(ticket, where)
     said, pause, lease = "", 0.05, None
@@ -339,16 +338,6 @@ def acquire(
             os.close(guard)
 
 
-def _forget(run_dir: str, where: Path) -> None:
-    """Remove dead leases of a run that is claimed anew, whose older processes have been ended."""
-    for name in _names(where, "lease"):
-        if not rundir.is_locked(where / name):
-            ticket = _parse(where / name)
-            if ticket is not None and ticket.run_dir == run_dir:
-                with contextlib.suppress(OSError):
-                    (where / name).unlink()
-
-
 def _keep(where: Path) -> int:
     """Keep the folder from being tidied away under a long training: systemd-tmpfiles leaves a locked folder alone
     (https://systemd.io/TEMPORARY_DIRECTORIES). Return the descriptor that does it.
@@ -375,7 +364,7 @@ def _try(
     for device in host:  # always in sorted order
         if not isinstance(request, tuple) or device.index in request:
             try:
-                locked[device.key] = _lock_device(where / (device.key + ".lock"))
+                locked[device.key] = lock(where / (device.key + ".lock"))
             except rundir.Busy:
                 continue
     # Whoever holds a lease holds the locks: a lease on what is locked here has lost its holder.
@@ -395,8 +384,12 @@ def _try(
     return granted, [locked[device.key] for device in granted], foreign, words
 
 
-def _lock_device(path: Path) -> int:
-    """Lock a device's file, which may be another user's: flock(2) needs no right to write."""
+def lock(path: Path) -> int:
+    """Lock a file of the folder, which may be another user's: flock(2) needs no right to write. Return the descriptor.
+
+    Raises:
+        rundir.Busy: Another process holds it.
+    """
     while True:
         try:
             handle = os.open(str(path), os.O_RDONLY | os.O_NOFOLLOW)
@@ -473,40 +466,3 @@ def table(where: Optional[Path] = None) -> Dict[str, Any]:
         row = {name: getattr(device, name) for name in ("label", "name", "memory_mb", "memory_used_mb", "utilisation")}
         rows.append(dict(row, user=ticket.user if ticket else "", run=ticket.run if ticket else ""))
     return {"devices": rows, "queue": [asdict(ticket) for ticket in tickets("ticket", where)]}
-
-
-def reserve_port(preferred: Optional[int]) -> Tuple[int, int]:
-    """Return a port that is free here and now, and a descriptor that keeps other runs of this host from it.
-
-    The preferred port if nobody has it, else one that the kernel picks. torchrun binds it only seconds later; the lock,
-    which lasts as long as the descriptor, closes that gap against other runs (not against strangers).
-
-    Raises:
-        OSError: No port is free.
-    """
-    import socket  # here, because a probe never needs it and everybody waits for a probe
-
-    for _ in range(100):
-        port = preferred
-        if not port or not port_is_free(port):
-            with socket.socket() as probe:
-                probe.bind(("", 0))
-                port = int(probe.getsockname()[1])
-        try:
-            return port, _lock_device(folder() / ("port-%d.lock" % port))
-        except rundir.Busy:
-            preferred = None
-    raise OSError("no free port on this host")
-
-
-def port_is_free(port: int) -> bool:
-    """True where ``port`` can be bound now."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True

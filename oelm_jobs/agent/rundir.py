@@ -113,6 +113,15 @@ def create(path: Path, content: Dict[str, Any], *, durable: bool = True) -> bool
     return True
 
 
+def merged(shared: Dict[str, Any], own: Dict[str, Any]) -> Dict[str, Any]:
+    """Return a record from what all of an array have in common and what one has besides; tables are put together."""
+    record = dict(shared)
+    for name, value in own.items():
+        both = isinstance(record.get(name), dict) and isinstance(value, dict)
+        record[name] = dict(record[name], **value) if both else value
+    return record
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in ``folder`` survive a power loss."""
     handle = os.open(str(folder), os.O_RDONLY)

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import host, lease, place, rundir, slurm_claim, slurm_commands
+from . import host, lease, place, ports, rundir, slurm_claim, slurm_commands
 from .slurm_submit import FATE
 
 TERM_GRACE_S = 20.0
@@ -168,7 +168,7 @@ class SlurmJob:
         if nodes > 1:
             # Derived from the job, so that jobs that share a node rarely meet; this process is on the first node.
             port = FIRST_PORT + self._number % PORTS
-            while not lease.port_is_free(port):
+            while not ports.port_is_free(port):
                 port += 1
             endpoint = "%s:%d" % (self._hosts[0], port)
         words = list(command)

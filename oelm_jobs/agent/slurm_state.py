@@ -158,12 +158,8 @@ def states(
         job = _newest(mine) if len(mine) != 1 else mine[0]
         try:
             row = _live(run_dir, token, job, _records(run_dir, job), jobs, read_at, any_running)
-        except (
-            AttributeError,
-            KeyError,
-            TypeError,
-            ValueError,
-        ):  # one run's broken records are not everybody's trouble
+        except (AttributeError, KeyError, TypeError, ValueError):
+            # One run's broken records are not everybody's trouble.
             words = "its records in %s can't be understood" % rundir.CONTROL
             row = _row(rundir.UNKNOWN, words, token=token)
         if row is None:

@@ -314,11 +314,9 @@ def waiting_records(root: str) -> Dict[str, Dict[str, Any]]:
 
 def records_of(script: Path) -> List[Dict[str, Any]]:
     """Return the records that a script holds, in the order of its tasks; none where it can't be read."""
-    from .supervise import merged
-
     try:
         text = script.read_text(encoding="utf-8")
         content = json.loads(text.partition("<<'OELM_RECORD'\n")[2].partition("\nOELM_RECORD\n")[0])
     except (OSError, ValueError):
         return []
-    return [merged(content["shared"], each) for each in content["runs"]] if "runs" in content else [content]
+    return [rundir.merged(content["shared"], each) for each in content["runs"]] if "runs" in content else [content]

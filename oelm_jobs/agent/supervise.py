@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from . import lease, place, result, rundir
 from .host import Host
@@ -147,7 +147,7 @@ class Supervisor:
         except OSError as error:
             verdict = Verdict(rundir.FAILED, "the supervisor could not go on: %s" % error)
         self._interruptible = False
-        self._end_survivors(time.monotonic() + SURVIVOR_GRACE_S, also=self._from_setup)
+        self._end_survivors(time.monotonic() + SURVIVOR_GRACE_S, with_setup=True)
         # The devices are free before files are hashed: hashing takes seconds, and others wait.
         self.place.release()
         return self._conclude(verdict, attempts, queued_at)
@@ -271,15 +271,14 @@ class Supervisor:
             child.wait()
         return deadline
 
-    def _end_survivors(self, deadline: float, also: Sequence[rundir.Identity] = ()) -> None:
-        """End every process of this run but this one and those that set-up lines started: SIGTERM, then SIGKILL at the
-        deadline; reap what became ours.
+    def _end_survivors(self, deadline: float, *, with_setup: bool = False) -> None:
+        """End every process of this run but this one: SIGTERM, then SIGKILL at the deadline; reap what became ours.
 
         Args:
-            also: Of what set-up lines started, that which ends, too.
+            with_setup: Whether what set-up lines left running ends, too.
         """
         asked: Set[int] = set()
-        spared = set(self._from_setup) - set(also)
+        spared = set() if with_setup else set(self._from_setup)
         while True:
             _reap()
             # Descendants, too: a process may have dropped the environment by which it is known.
@@ -392,16 +391,7 @@ def choose(content: Dict[str, Any]) -> Dict[str, Any]:
     index = os.environ.get("SLURM_ARRAY_TASK_ID", "")
     if not index.isdigit() or int(index) >= len(content["runs"]):
         raise Refused("this script holds %d runs; sbatch starts each as a task of an array" % len(content["runs"]))
-    return merged(content["shared"], content["runs"][int(index)])
-
-
-def merged(shared: Dict[str, Any], own: Dict[str, Any]) -> Dict[str, Any]:
-    """Return a record from what all of an array have in common and what one has besides; tables are put together."""
-    record = dict(shared)
-    for name, value in own.items():
-        both = isinstance(record.get(name), dict) and isinstance(value, dict)
-        record[name] = dict(record[name], **value) if both else value
-    return record
+    return rundir.merged(content["shared"], content["runs"][int(index)])
 
 
 def main(argv: List[str]) -> int:

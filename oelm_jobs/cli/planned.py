@@ -11,8 +11,7 @@ import click
 from .. import plan as plans
 from .. import snapshot
 from ..connections import connect
-from ..folders import state_folder
-from ..store import Store
+from ..store import Store, index_path
 from ..study import command as command_of
 from .common import narrate, say
 from .view import duration
@@ -42,7 +41,7 @@ def show(plan: plans.Plan, *, script: bool, as_json: bool) -> None:
 
 def _rows(plan: plans.Plan) -> list[dict[str, Any]]:
     expected: dict[str, float] = {}
-    if (state_folder() / "runs.sqlite3").exists():  # a dry run makes no store
+    if index_path().exists():  # a dry run makes no store
         with Store() as store:
             expected = plans.expected_seconds(store, plan)
     rows: list[dict[str, Any]] = []

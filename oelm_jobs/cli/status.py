@@ -57,7 +57,7 @@ def main(
 
         if watch:
             with contextlib.suppress(KeyboardInterrupt):
-                view.watch(poll, in_json=as_json)
+                view.watch(poll, show=(lambda each: click.echo(json.dumps(view.as_json(each)))) if as_json else None)
             return
         shown = poll()
         if as_json:

@@ -193,8 +193,7 @@ def _wait(plan: Plan, store: Any, *, as_json: bool) -> None:
         return refresh(store, plan.project, runs)
 
     try:
-        over = view.Over()
-        last = view.watch(poll, until=over) if not as_json else _wait_silently(poll, over)
+        last = view.watch(poll, until=view.Over(), show=(lambda each: None) if as_json else None)
     except KeyboardInterrupt:
         narrate("\nNo longer waiting; the runs go on. Come back with: oelm-status --watch; end them with: oelm-cancel")
         raise SystemExit(130) from None
@@ -203,13 +202,3 @@ def _wait(plan: Plan, store: Any, *, as_json: bool) -> None:
     failed = [run.name for run in last.runs if run.state is not State.DONE]
     if failed:
         raise RunFailed(f"not done: {', '.join(failed)}", hint=f"what it said: oelm-logs {failed[0]}")
-
-
-def _wait_silently(poll: Any, over: Any) -> Any:
-    import time
-
-    while True:
-        last = poll()
-        if over(last):
-            return last
-        time.sleep(1.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -161,24 +160,22 @@ def watch(
     poll: Callable[[], View],
     *,
     until: Callable[[View], bool] = lambda view: False,
-    in_json: bool = False,
+    show: Callable[[View], None] | None = None,
     interval_s: float = 2.0,
 ) -> View:
     """Show runs until it is enough (or for ever); redraws in place on a terminal, says what changed elsewhere.
 
     Args:
-        in_json: Print each view as a line of JSON instead.
+        show: Is given each view instead.
 
     Returns:
         The last view.
     """
     screen: AbstractContextManager[Callable[[View], None]] = _Screen() if sys.stdout.isatty() else _Lines()
-    if in_json:
-        screen = nullcontext(lambda view: click.echo(json.dumps(as_json(view))))
-    with screen as show:
+    with nullcontext(show) if show else screen as shown_by:
         while True:
             view = poll()
-            show(view)
+            shown_by(view)
             if until(view):
                 return view
             time.sleep(interval_s)

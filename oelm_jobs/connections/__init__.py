@@ -103,12 +103,12 @@ class Connection(Protocol):
         """Give up what is held open; the next use opens it again."""
 
 
-_open: dict[tuple[str, Path], Connection] = {}
+_open: dict[tuple[str, Path, bool], Connection] = {}
 
 
 def connect(target: Target, project: Path) -> Connection:
     """Return the connection for a target, the same one for as long as the process lives."""
-    known = _open.get((target.name, project))
+    known = _open.get((target.name, project, False))
     if known is not None and known.target == target:
         return known
     if not target.host:
@@ -126,7 +126,7 @@ def connect(target: Target, project: Path) -> Connection:
         from .fabric import FabricConnection
 
         made = FabricConnection(target, early)
-    _open[target.name, project] = made
+    _open[target.name, project, False] = made
     return made
 
 
@@ -136,7 +136,7 @@ def connect_for_transfer(target: Target, project: Path) -> Connection:
     """
     if not target.host or target.connection == "openssh":
         return connect(target, project)
-    key = f"{target.name} for rsync", project
+    key = (target.name, project, True)
     known = _open.get(key)
     if known is None or known.target != target:
         from .openssh import PlainSSHConnection
@@ -175,3 +175,10 @@ def unreached(target: Target, project: Path) -> Target:
         checkpoint_root=shown(target.checkpoint_root),
         data={folder: shown(path) for folder, path in target.data.items()},
     )
+
+
+def as_agent_reads(connection: Connection) -> Target:
+    """Return the connection's target with its paths below ``~`` where they are relative: the agent there knows what
+    that is, so it must not cost a round trip to find out.
+    """
+    return unreached(connection.target, Path("/")) if connection.target.host else connection.resolved

@@ -4,12 +4,14 @@ to connections.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from ..connections import Connection
+    from ..spec import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,13 @@ class Answer:
     """Run directories that will certainly not be run, with the target's words."""
     handle: str = ""
     """What the target calls the submission; for people."""
+
+
+def allowed_environment(target: Target) -> dict[str, str]:
+    """Return the variables that a target allows and that are set here; they travel in a request, and are written
+    nowhere.
+    """
+    return {name: os.environ[name] for name in target.env if name in os.environ}
 
 
 def silent(text: str) -> None:

@@ -4,14 +4,12 @@ the agent there.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ..connections import Connection, unreached
+from ..connections import Connection, as_agent_reads
 from ..errors import TargetError
-from . import Answer, Job, silent
+from . import Answer, Job, allowed_environment, silent
 
 
 class LeaseScheduler:
@@ -34,9 +32,9 @@ class LeaseScheduler:
         return Answer(accepted=accepted, busy=busy, handle=token)
 
     def _environment(self) -> dict[str, str]:
-        """Return the allowed variables that are set here; they travel in the request, and are written nowhere."""
+        """Return the variables that runs get from here, and which GPUs they are held to."""
         target = self._connection.target
-        found = {name: os.environ[name] for name in target.env if name in os.environ}
+        found = allowed_environment(target)
         return {**found, "OELM_GPUS": ",".join(map(str, target.gpus))} if target.gpus else found
 
     def settle(self, token: str) -> bool:
@@ -46,9 +44,7 @@ class LeaseScheduler:
 
     def poll(self, runs: Mapping[str, str], *, host: bool = False) -> Mapping[str, Any]:
         """Probe the host once for all runs."""
-        target = self._connection.target
-        # Below ~ where it is relative: what the agent there understands must not cost a round trip to find out.
-        there = unreached(target, Path("/")) if target.host else self._connection.resolved
+        there = as_agent_reads(self._connection)
         root = (there.checkpoint_root or there.root) if host else ""
         return self._connection.call("probe", {"run_dirs": list(runs), "root": root})
 

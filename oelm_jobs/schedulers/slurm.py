@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..agent import __main__ as agent
 from ..agent import launch, slurm_commands, slurm_submit
-from ..connections import Connection, unreached
+from ..connections import Connection, as_agent_reads
 from ..errors import TargetError, UnknownAnswer
 from ..sbatch import options_of
-from ..spec import Target
-from . import Answer, Job, silent
+from . import Answer, Job, allowed_environment, silent
 
 ROOM_POLL_S = float(os.environ.get("OELM_ROOM_POLL_S", "20"))
 """How often it is tried again where the cluster takes no more jobs of this user for now."""
@@ -44,14 +42,6 @@ class SlurmScheduler:
             return agent.answer(verb, dict(request))
         except (slurm_commands.SlurmError, launch.Refused) as error:
             raise TargetError(f"{self._connection.target.name}: {error}") from error
-
-    def _shown(self) -> Target:
-        """Return the target with its paths below ``~`` where they are relative: the agent there knows what that is, so
-        it must not cost a round trip to find out.
-        """
-        return (
-            unreached(self._connection.target, Path("/")) if self._connection.target.host else self._connection.resolved
-        )
 
     # Submission -------------------------------------------------------------------------------------------------------
 
@@ -87,7 +77,7 @@ class SlurmScheduler:
                 }
                 for job in jobs
             ],
-            "environment": {name: os.environ[name] for name in self._connection.target.env if name in os.environ},
+            "environment": allowed_environment(self._connection.target),
         }
         if self._connection.target.host:
             timeout_s = 60 + len(jobs) * 2.0 + slurm_submit.SBATCH_TIMEOUT_S + slurm_submit.PATIENCE_S
@@ -131,14 +121,14 @@ class SlurmScheduler:
 
     def settle(self, token: str) -> bool:
         """Look for a submission's jobs; those that are not found never run, even should they still appear."""
-        request = {"root": self._shown().root, "token": token}
+        request = {"root": as_agent_reads(self._connection).root, "token": token}
         return bool(self._call("slurm_settle", request)["answer"] == "accepted")
 
     # Looking and ending -----------------------------------------------------------------------------------------------
 
     def poll(self, runs: Mapping[str, str], *, host: bool = False) -> Mapping[str, Any]:
         """Ask squeue, the runs' records and sacct, in this order and no more than needed (agent/slurm_state.py)."""
-        there = self._shown()
+        there = as_agent_reads(self._connection)
         request = {
             "root": there.root,
             "checkpoint_root": there.checkpoint_root,
@@ -158,6 +148,6 @@ class SlurmScheduler:
 
     def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:
         """Cancel jobs and wait until their processes are gone."""
-        request = {"root": self._shown().root, "runs": list(runs.items())}
+        request = {"root": as_agent_reads(self._connection).root, "runs": list(runs.items())}
         answer: Mapping[str, str] = self._call("slurm_cancel", request)["runs"]
         return answer

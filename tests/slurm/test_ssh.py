@@ -23,15 +23,24 @@ pytestmark = pytest.mark.slow
 GROUPS = ["gpt_base", "oelm_no_freeze", "oelm_freeze"]
 
 
+class Login(Host):
+    """The cluster's login node."""
+
+    laptop: Client
+    """Who logs in."""
+    far: Network
+    """Where the laptop is."""
+
+
 @pytest.fixture
-def login(tmp_path: Path, cluster: Testbed) -> Iterator[Host]:
+def login(tmp_path: Path, cluster: Testbed) -> Iterator[Login]:
     """The cluster's login node, reached over a cable."""
     network = Network()
-    host = Host(place=tmp_path / "login", name="login", environment={"SLURM_CONF": cluster.environment["SLURM_CONF"]})
-    host.address, host.far = network.gateway, network  # type: ignore[attr-defined]
+    host = Login(place=tmp_path / "login", name="login", environment={"SLURM_CONF": cluster.environment["SLURM_CONF"]})
+    host.address, host.far = network.gateway, network
     client = Client(tmp_path / "laptop")
     client.knows(host)
-    host.laptop = client  # type: ignore[attr-defined]
+    host.laptop = client
     host.start(client.public_key)
     yield host
     host.stop()
@@ -39,9 +48,9 @@ def login(tmp_path: Path, cluster: Testbed) -> Iterator[Host]:
 
 
 @pytest.fixture
-def laptop(login: Host, project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def laptop(login: Login, project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run a command of the toolkit on the laptop: ``laptop("status", "--json")``; ``start=True`` leaves it running."""
-    client, network = login.laptop, login.far  # type: ignore[attr-defined]
+    client, network = login.laptop, login.far
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
     environment.update(
         PATH=f"{client.place / 'bin'}:/usr/bin:/bin", XDG_RUNTIME_DIR="", OELM_STATE_DIR=str(project / "s")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,17 @@ from typing import Any
 import pytest
 import torch
 
-from tests.train.support import ROOT, Trainers, clean_environment, free_port, metrics, outcome, train_here, wait_until
+from tests.train.support import (
+    ROOT,
+    Trainers,
+    clean_environment,
+    free_port,
+    metrics,
+    need_compiler,
+    outcome,
+    train_here,
+    wait_until,
+)
 from train import run
 from train.checkpoint import BEST, list_checkpoints, load_checkpoint
 from train.config import TrainConfig, to_flags
@@ -313,8 +322,7 @@ def test_a_named_checkpoint_is_resumed_from(
 def test_a_compiled_run_killed_ends_like_one_never_killed(
     tiny: TrainConfig, tmp_path: Path, trainers: Trainers
 ) -> None:
-    if shutil.which("g++") is None:
-        pytest.skip("torch.compile needs a C++ compiler")
+    need_compiler()
     config = replace(tiny, **LONG, compile="true")
     whole = replace(config, out_dir=str(tmp_path / "whole"))
     ended = trainers.run(whole)
