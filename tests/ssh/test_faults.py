@@ -185,7 +185,7 @@ def test_a_killed_supervisor_is_lost_its_survivors_are_ended_and_its_pid_protect
         f" [ $! = {pid} ] && exit 0; done; exit 1"
     )
     rig.host.inside("sh", "-c", impostor)
-    assert rig.host.inside("cat", f"/proc/{pid}/comm") == "sleep\n"
+    wait_until(lambda: rig.host.inside("cat", f"/proc/{pid}/comm") == "sleep\n", "setsid to become sleep")
     assert rig.status()["gpt_base"]["state"] == "UNKNOWN"
     begun = time.monotonic()
     assert "cancelled" in rig.oelm("cancel", "gpt_base").stdout
