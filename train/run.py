@@ -282,7 +282,7 @@ class _Session:
 
     def _set_aside(self, out_dir: str) -> None:
         """Move what an older run left in the folder into one of its own: results are never deleted."""
-        names = ["metrics.jsonl", checkpoint.BEST, "treatment.json"]
+        names = ["metrics.jsonl", checkpoint.BEST, "treatment.json", "tensorboard", "wandb"]
         names += [os.path.basename(path) for _, path in checkpoint.list_checkpoints(out_dir)]
         names = [name for name in names if os.path.exists(os.path.join(out_dir, name))]
         names = [name for name in names if os.path.getsize(os.path.join(out_dir, name))]
@@ -296,7 +296,7 @@ class _Session:
         for name in names:
             os.replace(os.path.join(out_dir, name), os.path.join(folder, name))
         self.records.reopen_metrics()
-        self.records.say(f"Starting over: {len(names)} files of an older run moved to {folder}")
+        self.records.say(f"Starting over: {', '.join(names)} of an older run moved to {folder}")
 
     def _announce(
         self, model: Transformer, precision: Precision, data: DataRecord, resumption: state.Resumption

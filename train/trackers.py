@@ -7,6 +7,7 @@ left alone.
 from __future__ import annotations
 
 import os
+import uuid
 from typing import Any, Callable, Dict, List, Optional
 
 from . import config as configuration
@@ -71,9 +72,21 @@ class Trackers:
         run = wandb.init(
             project=config.wandb_project,
             name=config.wandb_run_name or (os.path.basename(out_dir) if out_dir else None),
+            id=_wandb_id(out_dir) if out_dir else None,
             dir=out_dir or None,
             config=configuration.to_dict(config),
             resume="allow",
         )
         self._sinks["W&B"] = lambda values, step: run.log(values, step=step)
         self._closers.append(run.finish)
+
+
+def _wandb_id(out_dir: str) -> str:
+    """Return W&B's name of this run, made up by its first attempt and kept for those that go on with it."""
+    path = os.path.join(out_dir, "wandb", "run_id")
+    if not os.path.exists(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write(uuid.uuid4().hex)
+    with open(path) as file:
+        return file.read()

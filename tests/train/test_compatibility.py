@@ -146,9 +146,7 @@ sys.exit(repr(missing) if missing else 0)
 
 def test_python_3_8_parses_every_module_and_has_every_name_of_the_standard_library_in_it(tmp_path: Path) -> None:
     def check(*paths: Path) -> str:
-        return subprocess.run(
-            [python38(), "-c", NAMES_IN_USE, *map(str, paths)], capture_output=True, text=True
-        ).stderr
+        return subprocess.run([python38(), "-c", NAMES_IN_USE, *map(str, paths)], capture_output=True, text=True).stderr
 
     assert check(*MODULES) == ""
     newer = tmp_path / "newer.py"

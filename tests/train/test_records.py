@@ -160,12 +160,22 @@ def test_trackers_are_told_every_record(tiny: TrainConfig, monkeypatch: pytest.M
     run = types.SimpleNamespace(
         log=lambda values, step: told.append((step, values)), finish=lambda: finished.append(True)
     )
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **settings: run))
+    names: list[str] = []
+
+    def init(**settings: Any) -> types.SimpleNamespace:
+        names.append(settings["id"])
+        return run
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
     monkeypatch.delenv("WANDB_MODE", raising=False)
     assert train_here(replace(tiny, max_steps=4, use_wandb=True)) == 0
     assert sorted({step for step, _ in told}) == sorted(metrics(tiny))
     assert told[-1][1]["val_loss"] == metrics(tiny)[4]["val_loss"]
     assert finished == [True]
+    assert train_here(replace(tiny, max_steps=6, use_wandb=True)) == 0
+    assert names[0] and names == [names[0]] * 2, "what goes on is the same run to W&B"
+    assert train_here(replace(tiny, max_steps=6, use_wandb=True, resume="none")) == 0
+    assert names[2] != names[0], "what starts over is another"
 
 
 def test_training_learns_what_can_be_learnt(tiny: TrainConfig) -> None:
