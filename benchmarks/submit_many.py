@@ -26,6 +26,7 @@ global_batch = 1
 d_model = 16
 num_heads = 2
 num_layers = 1
+d_ff = 64
 [groups.gpt]
 model_type = "gpt"
 """

@@ -132,7 +132,8 @@ def differences(arms: Iterable[Arm], *, factors: Iterable[str], unequal: Mapping
         tables = [(arm, arm.scientific if kind == SCIENTIFIC else arm.execution) for arm in listed]
         for key in sorted({key for _, table in tables for key in table} - left_out):
             known = [(arm, table[key]) for arm, table in tables if key in table]
-            if all(_equal(value, known[0][1]) for _, value in known[1:]):
+            first = known[0][1]
+            if all(value is first or _equal(value, first) for _, value in known):
                 continue
             found.append(Difference(key=key, kind=kind, values=_by_group(known), reason=unequal.get(key, "")))
     return found

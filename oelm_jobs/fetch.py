@@ -20,7 +20,7 @@ from .connections import Connection, connect_for_transfer
 from .errors import NotReached, OelmError, TargetError
 from .spec import State
 from .store import StoredRun
-from .study import load_study, run_directory
+from .study import checkpoint_folder, load_study, run_directory
 from .sync import Arrival, Item, Staging
 from .targets import load_target
 
@@ -74,7 +74,7 @@ class Fetched:
 def home_of(project: Path, run: StoredRun) -> Path:
     """Return where a run lies in the project, wherever it trains."""
     try:
-        return run_directory(project, load_study(project, run.study), run.name)
+        return run_directory(checkpoint_folder(project, load_study(project, run.study)), run.name)
     except OelmError:  # its study's file is gone: the folder's own name tells as well
         folder = project / "models" / "checkpoints"
         there = Path(run.run_dir)

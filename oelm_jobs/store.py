@@ -182,23 +182,25 @@ class Store:
             may_submit: Says of a run that is stored already whether it may be submitted again; asked under the write
                 lock, so that of concurrent submissions one gets each run.
         """
-        taken = []
+        taken, rows = [], []
         with self._writing():
             first = self._db.execute("SELECT coalesce(max(position), 0) + 1 FROM run").fetchone()[0]
             for run in runs:
-                known = self.run(project, run.study, run.name)
-                if known is not None and not may_submit(known):
+                previous = self._row(project, run.study, run.name)
+                if previous and not may_submit(_stored(dict(previous))):
                     continue
                 taken.append(run)
-                previous = self._row(project, run.study, run.name)
-                self._db.execute(
-                    """INSERT OR REPLACE INTO run (project, study, name, "group", label, seed, tag, target, run_dir,
-                       fingerprint, position, token, spec, state, queued_at, previous)
-                       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                rows.append(
                     (str(project), run.study, run.name, run.group, run.label, run.seed, run.tag, target, run.run_dir,
                      run.fingerprint, first + len(taken), token, json.dumps(record(run)), State.PLANNED, time.time(),
-                     json.dumps({**previous, "previous": ""}) if previous else ""),
+                     json.dumps({**previous, "previous": ""}) if previous else "")
                 )  # fmt: skip
+            self._db.executemany(
+                """INSERT OR REPLACE INTO run (project, study, name, "group", label, seed, tag, target, run_dir,
+                   fingerprint, position, token, spec, state, queued_at, previous)
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                rows,
+            )
             if taken:
                 self._db.execute(
                     "INSERT INTO submission VALUES (?, ?, ?, ?, ?, ?, ?, '')",
@@ -224,11 +226,10 @@ class Store:
                         self._db.execute(
                             f"INSERT OR REPLACE INTO run ({columns}) VALUES ({places})", [*values.values()]
                         )
-            for run_dir, (state, reason) in (states or {}).items():
-                self._db.execute(
-                    "UPDATE run SET state = ?, reason = ? WHERE token = ? AND run_dir = ?",
-                    (state, reason, token, run_dir),
-                )
+            self._db.executemany(
+                "UPDATE run SET state = ?, reason = ? WHERE token = ? AND run_dir = ?",
+                [(state, reason, token, run_dir) for run_dir, (state, reason) in (states or {}).items()],
+            )
 
     def open_submissions(self, project: Path) -> list[sqlite3.Row]:
         """Return the submissions (token, target, root, maker) whose answer isn't known."""

@@ -59,13 +59,13 @@ def load_study(project: Path, name: str | None = None) -> Study:
     raise UsageError(f"no study {name!r} in {project / 'jobs'}; {valid_choices(name, [p.stem for p in files])}")
 
 
-def run_directory(root: Path, study: Study, run_name: str, checkpoint_root: str = "") -> Path:
-    """Return where a run lies below a project's or a target's root (docs/run-directory.md)."""
-    return checkpoint_folder(root, study, checkpoint_root) / (spec.TRAIN_PREFIX + run_name)
+def run_directory(folder: Path, run_name: str) -> Path:
+    """Return where a run lies in its study's folder (docs/run-directory.md)."""
+    return folder / (spec.TRAIN_PREFIX + run_name)
 
 
 def checkpoint_folder(root: Path, study: Study, checkpoint_root: str = "") -> Path:
-    """Return the folder of a study's run directories.
+    """Return the folder of a study's run directories below a project's or a target's root.
 
     Args:
         checkpoint_root: Takes the place of ``<root>/models/checkpoints`` where a target names another folder.
@@ -372,13 +372,14 @@ def plan_runs(
             hint="give them a name of their own: --tag NAME",
         )
     global_batch, train = _override(study, overrides or {})
+    folder = checkpoint_folder(Path(root), study, target.checkpoint_root)
     runs = []
     for seed in seeds or study.seeds:
         for group in study.groups.values():
             if groups and group.name not in groups:
                 continue
             name = run_name(study, group.name, seed, tag)
-            run_dir = str(run_directory(Path(root), study, name, target.checkpoint_root))
+            run_dir = str(run_directory(folder, name))
             accumulation = int(train["gradient_accumulation_steps"])
             pinned = seed == study.seeds[0] and target.slurm is None  # Slurm grants GPUs by number
             gpus = target.gpus_per_run or (group.gpus if pinned else group.world_size)

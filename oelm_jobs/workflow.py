@@ -287,9 +287,7 @@ class Piece:
     """Why."""
 
 
-def read_log(
-    project: Path, run: StoredRun, name: str, *, offset: int | None, lines: int, wait_s: float = 0.0
-) -> Piece:
+def read_log(project: Path, run: StoredRun, name: str, *, offset: int | None, lines: int, wait_s: float = 0.0) -> Piece:
     """Return a piece of one of a run's logs.
 
     Args:

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 KINDS = ("scientific", "execution", "path", "logging")
@@ -114,11 +115,13 @@ _NOT_NEGATIVE = (
 )
 # fmt: on
 assert sorted(_READING_ORDER) == sorted(FIELDS), "every flag has its place in the reading order"
+_PLACE = {name: place for place, name in enumerate(_READING_ORDER)}
 
 _TRUE = ("true", "1", "yes", "on")
 _FALSE = ("false", "0", "no", "off")
 
 
+@lru_cache(maxsize=None)
 def keys_of_kind(kind: str) -> Tuple[str, ...]:
     """Return the names of the fields of one kind, in declaration order."""
     return tuple(name for name, f in FIELDS.items() if f.metadata["kind"] == kind)
@@ -240,7 +243,7 @@ def to_flags(config: Union[TrainConfig, Mapping[str, Any]]) -> List[str]:
     """
     values: Mapping[str, Any] = to_dict(config) if isinstance(config, TrainConfig) else config
     given = {_known(key): value for key, value in values.items() if value is not None}
-    return [word for name in _READING_ORDER if name in given for word in (f"--{name}", _spell(given[name]))]
+    return [word for name in sorted(given, key=_PLACE.__getitem__) for word in (f"--{name}", _spell(given[name]))]
 
 
 def _is_switch(name: str) -> bool:
@@ -250,6 +253,8 @@ def _is_switch(name: str) -> bool:
 
 def _known(key: str) -> str:
     """Return the field that a key names, whichever way its words are joined."""
+    if key in FIELDS:
+        return key
     name = key.replace("-", "_")
     if name in FIELDS:
         return name

@@ -43,7 +43,7 @@ STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN)
 
 def control(run_dir: Union[str, Path], name: str) -> Path:
     """Return the path of a control file."""
-    return Path(run_dir) / CONTROL / name
+    return Path("%s/%s/%s" % (run_dir, CONTROL, name))  # one look at the text instead of three
 
 
 def read_json(path: Union[str, Path]) -> Optional[Dict[str, Any]]:

@@ -44,9 +44,7 @@ def select(store: Store, project: Path, words: Sequence[str], study: str | None 
 def titles(runs: Sequence[StoredRun]) -> dict[tuple[str, str], str]:
     """Return by study and name what to call each of several runs: its name, with its study's where names repeat."""
     times = Counter(run.name for run in runs)
-    return {
-        (run.study, run.name): run.name if times[run.name] == 1 else f"{run.study}/{run.name}" for run in runs
-    }
+    return {(run.study, run.name): run.name if times[run.name] == 1 else f"{run.study}/{run.name}" for run in runs}
 
 
 def select_one(store: Store, project: Path, word: str, study: str | None = None) -> StoredRun:

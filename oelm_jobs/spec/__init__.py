@@ -60,5 +60,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(importlib.import_module(f".{module}", __name__), name)
+            value = globals()[name] = getattr(importlib.import_module(f".{module}", __name__), name)  # asked once
+            return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

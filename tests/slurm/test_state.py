@@ -72,6 +72,7 @@ def check_a_done_a_killed_and_a_cancelled_run(
     wait_until((run_dir(project, "oelm_freeze") / "heartbeat.json").exists, "a step")
     cluster.run("scancel", job_of(project, "oelm_freeze"))
     wait_until(lambda: not cluster.run("squeue", "-h"), "both to end")
+
     def said() -> Any:  # accounting hears of an end a little later than the queue
         rows = look()
         return rows if rows["oelm_no_freeze"]["state"] not in ("UNKNOWN", "RUNNING") else None
