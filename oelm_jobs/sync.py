@@ -33,7 +33,7 @@ RECORD = "fetched.json"
 """Control file at home: what was fetched, from where."""
 IDLE_S = 60.0
 """Without a byte for so long a transfer is ended and begun anew."""
-PIECE_BYTES = 4 << 20
+PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,20 +176,20 @@ class Arrival:
         self.is_placed = False
         """True once it has its final name."""
 
-    def follow(self) -> int:
-        """Hash what has arrived since the last time, at most a piece; return how much that was.
+    def follow(self, buffer: memoryview) -> int:
+        """Hash what has arrived since the last time, at most a buffer full; return how much that was.
 
         rsync only ever appends here, so what is there stays as it is.
         """
         try:
-            with open(self.staged, "rb") as file:
+            with open(self.staged, "rb", buffering=0) as file:
                 file.seek(self.read)
-                piece = file.read(min(PIECE_BYTES, self.item.size - self.read))
+                size = file.readinto(buffer[: self.item.size - self.read]) or 0
         except OSError:
             return 0
-        self._digest.update(piece)
-        self.read += len(piece)
-        return len(piece)
+        self._digest.update(buffer[:size])
+        self.read += size
+        return size
 
     @property
     def is_whole(self) -> bool:
@@ -292,21 +292,22 @@ class Staging:
         )
         rundir.write_json(self._orphan, rundir.identify(transfer.process.pid).to_json(), durable=False)
         idle_since, code, said = time.monotonic(), 0, ""
+        buffer = memoryview(bytearray(PIECE_BYTES))
         try:
             while not transfer.is_over():
-                moved = sum(arrival.follow() for arrival in arrivals if arrival.read < arrival.item.size)
+                moved = sum(arrival.follow(buffer) for arrival in arrivals if arrival.read < arrival.item.size)
                 advance(moved)
                 if moved:
                     idle_since = time.monotonic()
                 elif time.monotonic() - idle_since > IDLE_S:
                     raise NotReached(f"nothing came from {host or 'the target'} for {IDLE_S:.0f} s")
-                else:
-                    time.sleep(0.02)
+                if moved < PIECE_BYTES:
+                    time.sleep(0.02)  # the processor is rsync's and ssh's until there is a piece
         finally:
             code, said = transfer.end()
             self._orphan.unlink(missing_ok=True)
             for arrival in arrivals:
-                while moved := arrival.follow():
+                while moved := arrival.follow(buffer):
                     advance(moved)
         if code in NETWORK_CODES:
             raise NotReached(f"the transfer from {host or 'the target'} broke off: {said or f'rsync exit code {code}'}")
