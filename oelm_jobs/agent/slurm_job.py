@@ -229,7 +229,7 @@ class SlurmJob:
             refusal = self._no_more_timeouts(attempts, outcome)
             if refusal:
                 return place.Verdict(rundir.FAILED, refusal, cause=cause)
-        words = {place.TIMEOUT: "time limit", place.PREEMPTION: "preempted", place.REQUEUE: "requeued"}[cause]
+        words = {place.TIMEOUT: "time limit", place.PREEMPTION: "preemption", place.REQUEUE: "requeue"}[cause]
         if not self._requeued and not self._record.get("requeue", True):
             return place.Verdict(rundir.FAILED, words + saved + ": submit again to resume", cause=cause)
         return place.Verdict(rundir.QUEUED, words + saved, cause=cause)

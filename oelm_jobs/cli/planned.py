@@ -33,7 +33,8 @@ def show(plan: plans.Plan, *, script: bool, as_json: bool) -> None:
         _show_head(plan)
         rows = _rows(plan)
         for number, row in enumerate(rows, start=1):
-            _show_run(number, row, rows[number - 2]["run"] if number > 1 and plan.mode == plans.SEQUENTIAL else "")
+            before = rows[number - 2]["run"] if number > 1 and plan.mode == plans.SEQUENTIAL else ""
+            _show_run(number, row, before, by_slurm=plan.target.slurm is not None)
     narrate(
         "\nNothing was submitted. Without --dry-run, this is; with --script, the complete launch scripts are printed."
     )
@@ -95,14 +96,15 @@ def _show_head(plan: plans.Plan) -> None:
         say(f"  unequal   {difference.key} ({values}){': ' + difference.reason if difference.reason else ''}")
 
 
-def _show_run(number: int, row: dict[str, Any], before: str) -> None:
+def _show_run(number: int, row: dict[str, Any], before: str, *, by_slurm: bool) -> None:
     say()
     say(f"{number}. {row['run']}  {row['label']}, seed {row['seed']}", bold=True)
     gpus, world_size = row["gpus"], row["world_size"]
     which = (
         f"GPUs {', '.join(map(str, gpus))}" if isinstance(gpus, list) else f"any {gpus} GPU{'s' if gpus > 1 else ''}"
     )
-    say(f"   devices   {which} (CPU slots where there is none); world size {world_size}")
+    given = "as Slurm gives them" if by_slurm else "CPU slots where there is none"
+    say(f"   devices   {which} ({given}); world size {world_size}")
     processes = f"{world_size} process{'es' if world_size > 1 else ''}"
     accumulated = f" x {row['accumulation']} accumulated" if row["accumulation"] > 1 else ""
     say(
@@ -111,7 +113,7 @@ def _show_run(number: int, row: dict[str, Any], before: str) -> None:
     )
     say(f"   command   {shlex.join(row['command'])}")
     say(f"   output    {row['run_dir']}")
-    begin = f"after {before}" if before else "when its devices are free"
+    begin = f"after {before}" if before else "when Slurm lets it" if by_slurm else "when its devices are free"
     if row["start_s"]:
         begin += f", in about {duration(row['start_s'])}"
     say(f"   start     {begin}")

@@ -111,12 +111,12 @@ def test_time_limit_preemption_and_requeue_leave_no_mark_on_the_result(
     wait_for_steps(project, 10)
     job = job_of(project)
     cluster.run("scontrol", "requeue", job)
-    assert "after requeued" in wait_for("gpt_base", "QUEUED")["reason"]
+    assert "after requeue" in wait_for("gpt_base", "QUEUED")["reason"]
     release_when_requeued(cluster, job)
     wait_for_steps(project, steps_made(project) + 10)
     urgent = ["sbatch", "--parsable", "-p", "high", "-w", "n1", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1"]
     cluster.run(*urgent)
-    assert "after preempted" in wait_for("gpt_base", "QUEUED")["reason"]
+    assert "after preemption" in wait_for("gpt_base", "QUEUED")["reason"]
     wait_until(lambda: cluster.job(job).get("JobState") == "PENDING", "the job to be pending again", 90)
     # Slurm may warn up to 60 s earlier than it is asked to (sbatch(1), --signal): here 15 s after the start at the
     # earliest, when training has begun, and 75 s after it at the latest, when it is far from its end.
