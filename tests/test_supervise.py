@@ -351,6 +351,21 @@ def test_a_set_up_that_fails_later_is_not_hidden_by_an_older_end(root: Path) -> 
     assert state(run)["state"] == "FAILED"
 
 
+def test_what_an_older_launch_said_is_not_taken_for_the_newest(root: Path) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, outcome_of("error", "x"))])
+    wait_for_state(run, "FAILED")
+    script = "#!/bin/bash\nread -r < go; exec true\n"
+    os.mkfifo(Path(run.run_dir) / "go")
+    launch.launch(
+        {"root": str(root), "token": "t2", "runs": [{"run_dir": run.run_dir, "token": "t2", "script": script}]}
+    )
+    assert (state(run)["state"], state(run)["reason"]) == ("QUEUED", "")
+    with open(Path(run.run_dir) / "go", "w") as go:
+        go.write("\n")
+    wait_until(lambda: state(run)["reason"] == "ended before training started", "its end without a word")
+
+
 def test_a_submission_may_have_more_runs_than_low_descriptors(root: Path) -> None:
     runs = [make_run(root, f"r{i}") for i in range(130)]
     script = "#!/bin/bash\nexec sleep 600\n"

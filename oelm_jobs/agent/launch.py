@@ -92,7 +92,8 @@ def _start(run: Dict[str, Any], handle: int, environment: Dict[str, str]) -> Non
     """Start the launch script with the held claim on CLAIM_FD, in a session of its own, tied to no terminal."""
     os.dup2(handle, rundir.CLAIM_FD, inheritable=True)
     control = rundir.control(run["run_dir"], "")
-    with open(str(control / rundir.SUPERVISOR_LOG), "ab") as log:
+    with open(str(control / rundir.SUPERVISOR_LOG), "ab", buffering=0) as log:
+        log.write(("%s %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), rundir.LAUNCHED)).encode())
         process = subprocess.Popen(
             ["bash", str(control / rundir.SCRIPT)],
             stdin=subprocess.DEVNULL,

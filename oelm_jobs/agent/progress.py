@@ -18,14 +18,15 @@ def progress(run_dir: str) -> Dict[str, Any]:
 
 
 def last_said(control: str) -> str:
-    """Return the newest line of the supervisor's log, without its time.
+    """Return the newest line of the supervisor's log, without its time; empty before the newest launch wrote one.
 
     Args:
         control: The run's control folder, with a slash at its end.
     """
     lines = rundir.last_lines(control + rundir.SUPERVISOR_LOG, 1)
     line = lines[0] if lines else ""
-    return line[20:] if line[:2] == "20" and line[19:20] == " " else line
+    words = line[20:] if line[:2] == "20" and line[19:20] == " " else line
+    return "" if words == rundir.LAUNCHED else words
 
 
 def _last_val_loss(run_dir: str) -> Any:

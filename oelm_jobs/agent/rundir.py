@@ -24,6 +24,8 @@ RUN, SCRIPT, CLAIM, CANCEL = "run.json", "launch.sh", "claim", "cancel.json"
 START, OUTCOME, END, SUPERVISOR_LOG = "start.json", "outcome.json", "end.json", "supervisor.log"
 LOG, METRICS, HEARTBEAT, TREATMENT = "training.log", "metrics.jsonl", "heartbeat.json", "treatment.json"
 RESULT, MANIFEST = "experiment_result.json", "MANIFEST.json"
+LAUNCHED = "launched"
+"""Line of the supervisor's log from which on it is about the newest launch."""
 ORIGIN = "origin"
 """Control file that names the run directory's first submission: a run that was started over has another one."""
 
