@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,13 @@ def test_time_limit_preemption_and_requeue_leave_no_mark_on_the_result(
     pace.write_text("0.1")
     target({"nodelist": "n1", "partition": "low"}, warning_s=45, setup=[f"export TEST_STEP_S=$(cat {pace})"])
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
+    following = subprocess.Popen(
+        [sys.executable, "-c", "from oelm_jobs.cli.logs import main; main()", "gpt_base", "-f", "-n", "1000"],
+        cwd=project,
+        stdout=(project / "followed").open("wb"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     wait_for_steps(project, 10)
     job = job_of(project)
     cluster.run("scontrol", "requeue", job)
@@ -135,6 +143,9 @@ def test_time_limit_preemption_and_requeue_leave_no_mark_on_the_result(
     assert all(a["steps"] > 0 for a in made), "each attempt wrote a checkpoint before it was ended"
     log = oelm("logs", "gpt_base", "--lines", "1000").stdout
     assert log.count("Total parameters") == len(made), "one log over all starts"
+    _, said = following.communicate(timeout=60)
+    assert following.returncode == 0, said
+    assert (project / "followed").read_text() == log, "and it was followed through all of them"
     assert_same_training(run_dir(project), uninterrupted())
 
 

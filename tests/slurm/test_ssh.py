@@ -97,6 +97,11 @@ def test_the_study_from_submit_to_report(laptop, login: Host, project: Path) -> 
     laptop("fetch", "tiny")
     result = read(project / "models" / "checkpoints" / "tiny" / "exp_oelm_freeze" / "experiment_result.json")
     assert result["status"] == "DONE" and result["attempts"][0]["devices"][0].endswith("gpu:0")
+    there = run_dir(login, "oelm_freeze")
+    assert list(there.glob("*.pt"))
+    assert "freed" in laptop("clean", "tiny", "--yes").stdout
+    assert not list(there.glob("best_model.pt")), "what is at home and verified need not be there, too"
+    assert (there / "training.log").exists()
     report = laptop("report", "--study", "tiny").stdout
     assert all(name in report for name in ("H1", "H2", "H3", "H4"))
 
