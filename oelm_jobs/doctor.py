@@ -17,8 +17,9 @@ from .agent import rundir
 from .connections import Place, connect, interpreter, unreached
 from .errors import OelmError
 from .project import study_files
+from .runs import token_files
 from .spec import Study, Target
-from .study import read_study, token_files
+from .study import read_study
 from .train import config as trainer
 from .train import estimate
 

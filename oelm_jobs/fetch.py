@@ -18,9 +18,10 @@ from . import sync
 from .agent import rundir
 from .connections import Connection, connect_for_transfer
 from .errors import NotReached, OelmError, TargetError
+from .runs import checkpoint_folder, run_directory
 from .spec import State
 from .store import StoredRun
-from .study import checkpoint_folder, load_study, run_directory
+from .study import load_study
 from .sync import Arrival, Item, Staging
 from .targets import load_target
 

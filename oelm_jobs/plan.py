@@ -12,11 +12,11 @@ from . import fairness, sbatch
 from .agent import rundir, slurm_submit
 from .connections import Connection, connect, interpreter, unreached
 from .fairness import Difference
+from .runs import command, plan_runs, scientific
 from .sbatch import MAX_ARRAY
 from .schedulers import Job
 from .snapshot import Snapshot
 from .spec import Run, Study, Target
-from .study import command, plan_runs, scientific
 
 if TYPE_CHECKING:
     from .store import Store

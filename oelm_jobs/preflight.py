@@ -19,8 +19,8 @@ from . import data, site
 from .connections import Connection, connect
 from .errors import DataError, PreflightError
 from .plan import Plan
+from .runs import token_files
 from .spec import Run, Study, Target
-from .study import token_files
 from .targets import LOCAL
 from .train import config as trainer
 from .train import estimate

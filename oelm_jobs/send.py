@@ -13,8 +13,8 @@ from . import data, fetch
 from .connections import Connection, connect, connect_for_transfer
 from .errors import DataError, NotReached, PreflightError, TargetError
 from .rsync import NETWORK_CODES, Transfer, upload_folder
+from .runs import token_files
 from .spec import Study, Target
-from .study import token_files
 from .sync import IDLE_S
 from .targets import LOCAL
 

@@ -23,11 +23,11 @@ from .connections import connect
 from .errors import ConfigurationError, TargetError, UnknownAnswer
 from .observe import NOT_SUBMITTED, refresh
 from .plan import Plan, record, render
+from .runs import fingerprint
 from .sbatch import MAX_ARRAY
 from .schedulers import Scheduler, scheduler, silent
 from .spec import Run, State, Target
 from .store import ACCEPTED, REFUSED, UNKNOWN, Store, StoredRun
-from .study import fingerprint
 from .targets import load_target
 
 AGAIN, RERUN, EXTEND = "again", "rerun", "extend"

@@ -23,6 +23,7 @@ ROWS = [
     ["connections"],
     [
         "study",
+        "runs",
         "targets",
         "fairness",
         "render",
@@ -44,6 +45,7 @@ ROWS = [
 """From the top; a module may import what lies below it, and its own package."""
 SIDEWAYS = {
     ("study", "project"),
+    ("runs", "study"),
     ("data_maker", "data"),
     ("data_maker", "corpus"),
     ("data_maker", "tokenizer"),

@@ -13,6 +13,7 @@ from oelm_jobs.train import config as trainer
 from oelm_jobs import project, study, targets
 from oelm_jobs.errors import ConfigurationError, UnfairError, UsageError
 from oelm_jobs.plan import make_plan
+from oelm_jobs.runs import command, plan_runs, target_path
 from tests.support import REPOSITORY, TINY_STUDY
 
 
@@ -64,7 +65,7 @@ def test_names_that_a_shell_or_a_path_would_misread_are_refused(tmp_path: Path, 
 def test_the_reference_study_is_the_default_and_resolves_as_documented() -> None:
     reference = study.load_study(REPOSITORY)
     assert reference.name == "qk_freeze" and reference.is_default
-    runs = study.plan_runs(reference, targets.LOCAL, "/root/of/target")
+    runs = plan_runs(reference, targets.LOCAL, "/root/of/target")
     assert [(run.name, run.gpus, run.port, run.train["batch_size"]) for run in runs] == [
         ("speed_trial", (0, 1, 2, 3), 29502, 4),
         ("gpt_base", (0, 1), 29500, 8),
@@ -76,10 +77,10 @@ def test_the_reference_study_is_the_default_and_resolves_as_documented() -> None
 
 def test_later_seeds_take_any_gpus_and_names_of_their_own() -> None:
     reference = study.load_study(REPOSITORY)
-    runs = study.plan_runs(reference, targets.LOCAL, "/r", groups=["oelm_freeze"], seeds=[42, 43], tag="lr")
+    runs = plan_runs(reference, targets.LOCAL, "/r", groups=["oelm_freeze"], seeds=[42, 43], tag="lr")
     assert [(run.name, run.gpus) for run in runs] == [("oelm_freeze-lr", (0, 1, 2, 3)), ("oelm_freeze-s43-lr", 4)]
     demo = study.load_study(REPOSITORY, "demo")
-    assert study.plan_runs(demo, targets.LOCAL, "/r")[1].run_dir == "/r/models/checkpoints/demo/exp_gpt_base"
+    assert plan_runs(demo, targets.LOCAL, "/r")[1].run_dir == "/r/models/checkpoints/demo/exp_gpt_base"
 
 
 def test_the_fingerprint_depends_on_science_alone() -> None:
@@ -87,7 +88,7 @@ def test_the_fingerprint_depends_on_science_alone() -> None:
 
     def prints(root: str = "/r", **options: object) -> list[str]:
         options = {"data_hash": "d", **options}
-        return [run.fingerprint for run in study.plan_runs(reference, targets.LOCAL, root, **options)]  # type: ignore[arg-type]
+        return [run.fingerprint for run in plan_runs(reference, targets.LOCAL, root, **options)]  # type: ignore[arg-type]
 
     assert len(set(prints())) == 4
     assert prints() == prints(root="/elsewhere") == prints(tag="t", overrides={"log_interval": "7"})
@@ -99,13 +100,13 @@ def test_the_fingerprint_depends_on_science_alone() -> None:
 def test_set_needs_a_tag_and_a_key_that_exists() -> None:
     reference = study.load_study(REPOSITORY)
     with pytest.raises(UsageError, match="other runs than the study's own"):
-        study.plan_runs(reference, targets.LOCAL, "/r", overrides={"max_steps": "10"})
+        plan_runs(reference, targets.LOCAL, "/r", overrides={"max_steps": "10"})
     with pytest.raises(UsageError, match="did you mean 'max_steps'"):
-        study.plan_runs(reference, targets.LOCAL, "/r", tag="t", overrides={"max_stps": "10"})
+        plan_runs(reference, targets.LOCAL, "/r", tag="t", overrides={"max_stps": "10"})
     with pytest.raises(UsageError, match="whole number"):
-        study.plan_runs(reference, targets.LOCAL, "/r", tag="t", overrides={"max_steps": "ten"})
+        plan_runs(reference, targets.LOCAL, "/r", tag="t", overrides={"max_steps": "ten"})
     with pytest.raises(UsageError, match="no group 'oelm_freez'.*did you mean 'oelm_freeze'"):
-        study.plan_runs(reference, targets.LOCAL, "/r", groups=["oelm_freez"])
+        plan_runs(reference, targets.LOCAL, "/r", groups=["oelm_freez"])
 
 
 def test_seed_zero_is_a_seed_and_world_sizes_differ_only_by_declaration(tmp_path: Path) -> None:
@@ -162,22 +163,22 @@ def test_a_folder_without_studies_is_no_project(tmp_path: Path) -> None:
 
 def test_data_paths_follow_the_targets_mapping() -> None:
     target = targets.Target(name="t", kind="local", root="/r", python="", data={"data/tiny_stories": "/shared/ts"})
-    assert study.target_path(target, "/r", "data/tiny_stories/train.bin") == "/shared/ts/train.bin"
-    assert study.target_path(target, "/r", "data/other/train.bin") == "/r/data/other/train.bin"
-    assert study.target_path(target, "/r", "/abs/train.bin") == "/abs/train.bin"
+    assert target_path(target, "/r", "data/tiny_stories/train.bin") == "/shared/ts/train.bin"
+    assert target_path(target, "/r", "data/other/train.bin") == "/r/data/other/train.bin"
+    assert target_path(target, "/r", "/abs/train.bin") == "/abs/train.bin"
 
 
 def test_the_speed_trial_times_both_arms_of_its_hypothesis_at_the_real_world_size() -> None:
     reference = study.load_study(REPOSITORY)
-    trial = study.plan_runs(reference, targets.LOCAL, "/r")[0]
-    words = " ".join(study.command(trial))
+    trial = plan_runs(reference, targets.LOCAL, "/r")[0]
+    words = " ".join(command(trial))
     assert "--nproc_per_node 4" in words and "-m train.speed_trial --rounds 21 --seconds 1" in words
     assert "--arm oelm_freeze:model_type=oelm,freeze_qk=true" in words
     assert "--arm oelm_no_freeze:model_type=oelm,freeze_qk=false" in words
     assert trial.run_dir == "/r/models/checkpoints/exp_speed_trial"
-    alone = study.plan_runs(reference, targets.LOCAL, "/r", groups=["oelm_freeze"])
+    alone = plan_runs(reference, targets.LOCAL, "/r", groups=["oelm_freeze"])
     assert [run.name for run in alone] == ["oelm_freeze"], "one arm alone can't be compared"
-    assert "speed_trial" not in [run.name for run in study.plan_runs(reference, targets.LOCAL, "/r", seeds=[43])]
+    assert "speed_trial" not in [run.name for run in plan_runs(reference, targets.LOCAL, "/r", seeds=[43])]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_the_initialisation_study_crosses_every_init_with_freezing_and_has_a_con
         {"qk_init": "orthogonal_head", "freeze_qk": True},
         {"qk_init": "normal_scaled", "freeze_qk": True},
     ]
-    runs = study.plan_runs(crossed, targets.LOCAL, "/r", data_hash="d")
+    runs = plan_runs(crossed, targets.LOCAL, "/r", data_hash="d")
     assert len(runs) == len({run.fingerprint for run in runs}) == 8 * len(crossed.seeds)
     reference = study.load_study(REPOSITORY).train
     differing = {key for key in reference if key in crossed.train and crossed.train[key] != reference[key]}

@@ -11,8 +11,8 @@ import click
 from .. import plan as plans
 from .. import snapshot
 from ..connections import connect
+from ..runs import command as command_of
 from ..store import Store, index_path
-from ..study import command as command_of
 from .common import narrate, say
 from .view import duration
 

@@ -135,7 +135,8 @@ def _source(request: Request) -> Source:
     from ..analysis import loading, lock
     from ..errors import UsageError
     from ..project import find_project
-    from ..study import checkpoint_folder, load_study
+    from ..runs import checkpoint_folder
+    from ..study import load_study
 
     is_named = bool(request.folders or request.mapping)
     try:
@@ -238,8 +239,8 @@ def _fingerprints(project: Path, study: Study, request: Request) -> dict[str, st
     """Return the fingerprints of the study's runs; none while the data aren't here."""
     from .. import preflight
     from ..errors import OelmError
+    from ..runs import plan_runs
     from ..spec import Target
-    from ..study import plan_runs
 
     target = Target(name="local", kind="local", root="", python="")
     try:

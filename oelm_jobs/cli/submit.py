@@ -77,7 +77,8 @@ def main(
     may be closed as soon as this returns.
     """
     from ..plan import make_plan
-    from ..study import load_study, with_settings
+    from ..runs import with_settings
+    from ..study import load_study
 
     if script and not dry_run:
         raise UsageError("--script goes with --dry-run")
