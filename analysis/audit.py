@@ -8,9 +8,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from oelm_jobs import fairness
 from oelm_jobs.spec import Study
 
+from . import reference
 from .findings import DECLARED, NOTE, UNFAIR, WARNING, Finding
 from .records import LoadedRun
 from .words import text
@@ -48,12 +51,15 @@ def from_configurations(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -
     findings = [_difference(d) for d in differences(listed, study) if d.is_unfair or d.reason or d.voids]
     findings += interim(runs, study)
     findings += implausible(listed)
+    findings += uncompared(runs, study)
+    findings += unchecked(runs)
+    wanted = study.name if study.name != reference.NAME else next((run.study for run in listed if run.study), "")
     for run in listed:
-        if run.study and run.study != study.name and study.name:
+        if run.study and wanted and run.study != wanted:
             findings.append(
                 Finding(
                     severity=WARNING,
-                    text=text("other_study", run=run.name, study=run.study, wanted=study.name),
+                    text=text("other_study", run=run.name, study=run.study, wanted=wanted),
                     groups=(run.group,),
                 )
             )
@@ -123,6 +129,36 @@ def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Findi
                 )
             )
     return findings
+
+
+def uncompared(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Finding]:
+    """Return warnings for what takes part in no comparison: ended runs without a validation, a single group."""
+    findings = []
+    if len(study.groups) == 1:
+        findings.append(Finding(severity=WARNING, text=text("one_group", group=next(iter(study.groups)))))
+    for group, members in runs.items():
+        silent = tuple(
+            run.name
+            for run in members
+            if run.final is None and not run.diverged and (run.finished or run.source == "log")
+        )
+        if silent:
+            findings.append(Finding(severity=WARNING, text=text("never_validated", runs=silent), groups=(group,)))
+    return findings
+
+
+def unchecked(runs: Mapping[str, Sequence[LoadedRun]]) -> list[Finding]:
+    """Return what the audit can't check for runs of which only a log is left: silence would look like equality."""
+    logs = [run for members in runs.values() for run in members if run.source == "log" and run.final is not None]
+    if not logs or sum(bool(members) for members in runs.values()) < 2:
+        return []
+    what = [text("unknown_data")]
+    if any(run.global_batch is None for run in logs):
+        what.append(text("unknown_batch"))
+    if any("max_lr" not in run.train and (run.curve is None or not np.isfinite(run.curve.lr).any()) for run in logs):
+        what.append(text("unknown_rates"))
+    names = tuple(run.name for run in logs)
+    return [Finding(severity=WARNING, text=text("unchecked", what=tuple(what), runs=names), key="unchecked")]
 
 
 def _progress(run: LoadedRun) -> str:

@@ -89,6 +89,18 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def not_read(path: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the folders directly below a path that ``find_runs`` doesn't read: those without a run, and
+    runs that are passed over because the path itself is one.
+    """
+    if not path.is_dir():
+        return [], []
+    below = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
+    if not is_run(path):
+        return [child.name for child in below if not is_run(child)], []
+    return [], [child.name for child in below if child.name != "logs" and is_run(child)]
+
+
 def is_run(folder: Path) -> bool:
     """Tell whether a folder holds a run, the toolkit's or an old one."""
     return rundir.is_run_directory(folder) or bool(log_files(folder)) or (folder / "experiment_result.json").is_file()
@@ -163,9 +175,11 @@ def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) 
     rundir.note_columns(log.train, notes, name)
     final, best = rundir.end_points(validations)
     status, reason = _status(results, log)
-    if (log.is_nan_at_end and final is None) or reason == "diverged":
+    last_trained = int(curve.step[-1]) if curve is not None else 0
+    # A finite validation at or after the last training record shows that the weights are sound.
+    if (log.is_nan_at_end and (final is None or final.step < last_trained)) or reason == "diverged":
         reason = "diverged"
-        final = Point(step=int(curve.step[-1]) if curve is not None else 0, loss=math.inf)
+        final = Point(step=last_trained, loss=math.inf)
     last = [int(table.step[-1]) for table in (curve, validations) if table is not None]
     seed = config.pop("seed", None)
     named = _SEED.search(path.stem if path.is_file() else path.resolve().name)

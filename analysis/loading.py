@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from oelm_jobs.spec import SPEED_TRIAL, TRAIN_PREFIX, Study
 
 from . import folders, reference, rundir, speed
 from .records import LoadedRun
-from .words import Text
+from .words import Text, text
 
 TRIAL = "speed_trial.json"
 """Name of the interleaved speed trial's file."""
@@ -68,7 +69,32 @@ def load_folders(
     runs = [
         folders.load(path, now=moment, groups=known, first_seed=first, group=mapped.get(path, "")) for path in found
     ]
+    runs = _told_apart(runs)
     return study or reference.study_of(runs), runs
+
+
+def _told_apart(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
+    """Return the runs with the folder added to names that occur more than once (two result folders with the same
+    groups).
+    """
+    count = Counter(run.name for run in runs)
+    return [replace(run, name=f"{run.name} ({run.path})") if count[run.name] > 1 else run for run in runs]
+
+
+def left_out(paths: Sequence[Path]) -> list[Text]:
+    """Return which folders below the ones that the user named are not in the report, and why."""
+    found = []
+    for path in paths:
+        without, passed_over = folders.not_read(path)
+        if without:
+            found.append(text("folders_without_run", folder=str(path), names=_listed(without)))
+        if passed_over:
+            found.append(text("folders_passed_over", folder=str(path), names=_listed(passed_over)))
+    return found
+
+
+def _listed(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(names) if len(names) <= 8 else (*names[:7], f"+ {len(names) - 7}")
 
 
 def selection(study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> tuple[Study, list[LoadedRun]]:

@@ -12,6 +12,9 @@ from oelm_jobs.spec import Group, Hypothesis, Study
 
 from .records import LoadedRun
 
+NAME = "folders"
+"""Name of the study that is made up for folders without one."""
+
 GROUPS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_base": ("Group A: GPT-Base", {"model_type": "gpt"}),
     "oelm_no_freeze": ("Group B: OELM-NoFreeze", {"model_type": "oelm", "freeze_qk": False}),
@@ -76,8 +79,8 @@ def study_of(runs: Sequence[LoadedRun]) -> Study:
     seeds = tuple(sorted({run.seed for run in runs if run.seed is not None}))
     batches = {run.global_batch for run in runs if run.global_batch}
     return Study(
-        name="folders",
-        path=Path("folders"),
+        name=NAME,
+        path=Path(NAME),
         question="",
         is_default=False,
         factors=("model_type", "freeze_qk"),

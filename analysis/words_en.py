@@ -281,6 +281,18 @@ SENTENCES: Mapping[str, str] = {
     "ppl_too_low": "{run}: a validation PPL of {ppl} is implausible (the others are near {others})",
     "worse_than_chance": "{run}: a validation loss of {loss} is worse than chance ({chance})",
     "other_study": "{run} says that it belongs to study {study}, not {wanted}",
+    "one_group": "there is no group but {group}: nothing is compared",
+    "never_validated": "{runs} left no validation and takes part in no comparison",
+    "unchecked": "logs alone don't tell whether {what} were the same: {runs}",
+    "unknown_data": "data",
+    "unknown_batch": "sequences per step",
+    "unknown_rates": "learning rates",
+    "folders_without_run": (
+        "these folders of {folder} hold no run (no log, no metrics.jsonl) and were left out: {names}"
+    ),
+    "folders_passed_over": (
+        "{folder} holds a log and was read as one run; these folders of it hold runs, too, and were left out: {names}"
+    ),
     "run_note": "{run}: {note}",
     # reading
     "file_not_understood": "{name} was not understood: {why}",

@@ -167,6 +167,7 @@ def _report(source: Source, request: Request) -> Report:
     from ..analysis import loading
 
     trials, remarks = loading.load_trials(source.project, source.study, source.runs)
+    remarks = [*remarks, *loading.left_out(request.folders)]
     target_loss = request.target_loss or source.study.target_loss
     return analysis.build(
         source.study, source.runs, trials=trials, remarks=remarks, target_loss=target_loss, lock=source.lock

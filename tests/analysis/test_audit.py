@@ -254,6 +254,36 @@ def test_a_run_of_another_study_is_named(tmp_path: Path) -> None:
     assert any("belongs to study qk_init, not demo" in text for text in found(report, "warning"))
 
 
+def test_folders_without_a_study_may_belong_to_any_but_only_to_one(tmp_path: Path) -> None:
+    for name, study in {"gpt_base": "mine", "oelm_no_freeze": "mine", "oelm_freeze": "other"}.items():
+        make_run(tmp_path / name, name, study_name=study)
+    mine, runs = loading.load_folders([tmp_path / "gpt_base", tmp_path / "oelm_no_freeze"], [], None)
+    assert not any("belongs to study" in text for text in found(build(mine, runs), "warning"))
+    both, runs = loading.load_folders([tmp_path / name for name in synthetic.GROUPS], [], None)
+    said = [text for text in found(build(both, runs), "warning") if "belongs to study" in text]
+    assert said == ["oelm_freeze says that it belongs to study other, not mine"]
+
+
+@pytest.mark.parametrize("content", ["", "\x00\x01\x02" * 1000, "nothing that is a record\n"])
+def test_a_run_without_a_validation_is_no_clean_audit(tmp_path: Path, content: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "training.log").write_text(content)
+    said = found(build(*loading.load_folders([tmp_path / "mine"], [], None)), "warning")
+    assert "mine left no validation and takes part in no comparison" in said
+    assert "there is no group but mine: nothing is compared" in said
+
+
+def test_what_logs_alone_cannot_show_is_said(tmp_path: Path) -> None:
+    for name, header, with_lr in (("gpt_base", "", False), ("oelm_freeze", "World size: 2\nbatch_size: 8", True)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "training.log").write_text(old_log(header=header, with_lr=with_lr))
+    both = build(*loading.load_folders([tmp_path / "gpt_base", tmp_path / "oelm_freeze"], [], None))
+    unchecked = "logs alone don't tell whether data, sequences per step, learning rates were the same"
+    assert f"{unchecked}: gpt_base, oelm_freeze" in found(both, "warning")
+    alone = build(*loading.load_folders([tmp_path / "oelm_freeze"], [], None))
+    assert not any("logs alone" in text for text in found(alone, "warning"))
+
+
 def test_implausible_losses_are_flagged(tmp_path: Path) -> None:
     runs = [
         load(make_run(tmp_path, "gpt_base", final_loss=0.03)),

@@ -69,6 +69,31 @@ def test_a_folder_of_run_folders_gives_all_of_them(tmp_path: Path) -> None:
     assert sorted(run.group for run in load(tmp_path / "old")) == sorted(synthetic.GROUPS)
 
 
+def test_folders_without_a_run_are_named(tmp_path: Path) -> None:
+    for group in synthetic.GROUPS:
+        make(tmp_path / "old", group)
+    (tmp_path / "old" / "notes").mkdir()
+    make(tmp_path / "old" / "deeper", "gpt_base")
+    (tmp_path / "old" / ".cache").mkdir()
+    (said,) = map(str, loading.left_out([tmp_path / "old"]))
+    assert said.endswith("left out: deeper, notes") and "cache" not in said
+
+
+def test_runs_below_a_folder_that_is_read_as_a_run_are_named(tmp_path: Path) -> None:
+    make(tmp_path, "old", "slurm-7.out")
+    make(tmp_path / "old", "gpt_base")
+    make(tmp_path / "old", "logs", "train.out")
+    (said,) = map(str, loading.left_out([tmp_path / "old"]))
+    assert said.endswith("left out: gpt_base")
+    assert loading.left_out([tmp_path / "old" / "gpt_base"]) == []
+
+
+def test_equal_names_from_two_places_are_told_apart(tmp_path: Path) -> None:
+    paths = [make(tmp_path / place, "gpt_base") for place in ("first", "second")]
+    assert [run.name for run in load(*paths)] == [f"gpt_base ({path})" for path in paths]
+    assert {run.group for run in load(*paths)} == {"gpt_base"}
+
+
 def test_result_files_beside_the_log_are_used(tmp_path: Path) -> None:
     folder = make(
         tmp_path,
@@ -134,6 +159,23 @@ def test_a_log_that_ends_in_nan_is_a_diverged_run(tmp_path: Path) -> None:
         )
     )
     assert run.diverged
+
+
+@pytest.mark.parametrize(
+    ("ending", "is_diverged"),
+    [
+        ("Step 200 | Loss: nan | PPL: nan\n", True),
+        ("Step 200 | Loss: nan | PPL: nan\n  Validation | Loss: 4.8000 | PPL: 121.51\n", False),
+        ("Step 200 | Loss: 4.7000 | PPL: 109.95\n", False),
+    ],
+)
+def test_a_run_that_turned_nan_after_its_last_validation_is_diverged(
+    tmp_path: Path, ending: str, is_diverged: bool
+) -> None:
+    begin = "Step 100 | Loss: 5.0000 | PPL: 148.41\n  Validation | Loss: 4.9000 | PPL: 134.29\n"
+    (run,) = load(make(tmp_path, "gpt_base", content=begin + ending))
+    assert run.diverged is is_diverged and run.final is not None
+    assert run.final.step == (100 if "4.7" in ending else 200)
 
 
 @pytest.mark.parametrize(
