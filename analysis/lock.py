@@ -151,19 +151,36 @@ def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Text
     return found
 
 
+def rule_deviations(lock: Lock, study: Study) -> dict[str, Text]:
+    """Return, by the hypothesis's id, what belongs into the line of a verdict whose rule isn't the locked one."""
+    before: Mapping[str, Any] = lock.plan.get("hypotheses", {})
+    found = {}
+    for name, rule in plan_of(study)["hypotheses"].items():
+        if name not in before:
+            found[name] = text("rule_added")
+        elif changes := tuple(_changes("", before[name], rule)):
+            found[name] = text("rule_changed", changes=changes)
+    return found
+
+
 def _changes(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Text]:
     found = []
     for key in [*before, *(key for key in after if key not in before)]:
         if key not in after:
-            found.append(text("lock_removed", what=f"{name}.{key}", before=_short(before[key])))
+            found.append(text("lock_removed", what=f"{name}.{key}".lstrip("."), before=_short(before[key])))
         elif key not in before:
-            found.append(text("lock_added", what=f"{name}.{key}", after=_short(after[key])))
+            found.append(text("lock_added", what=f"{name}.{key}".lstrip("."), after=_short(after[key])))
         elif before[key] != after[key]:
             if isinstance(before[key], dict) and isinstance(after[key], dict):
                 found += _changes(f"{name}.{key}", before[key], after[key])
             else:
                 found.append(
-                    text("lock_changed", what=f"{name}.{key}", before=_short(before[key]), after=_short(after[key]))
+                    text(
+                        "lock_changed",
+                        what=f"{name}.{key}".lstrip("."),
+                        before=_short(before[key]),
+                        after=_short(after[key]),
+                    )
                 )
     return found
 

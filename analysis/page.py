@@ -20,6 +20,8 @@ from .verdicts import MET, NOT_MET, REFUTED, SUPPORTED
 from .words import Text, date, say, text
 
 HERE = Path(__file__).parent
+ALARMS = ("unfair_pair", "rule_added", "rule_changed")
+"""Sentences of a verdict that a reader must not miss."""
 _TONES = {SUPPORTED: "good", MET: "good", REFUTED: "bad", NOT_MET: "bad"}
 _PROVENANCE = (
     "run",
@@ -232,7 +234,7 @@ def _verdicts(report: Report, language: str) -> list[dict[str, Any]]:
                 "tone": _TONES.get(verdict.outcome, "open"),
                 "claim": verdict.hypothesis.claim,
                 "sentence": say(wording.sentence(verdict, report.labels), language),
-                "lines": [{"text": say(line, language), "alarm": line.key == "unfair_pair"} for line in lines],
+                "lines": [{"text": say(line, language), "alarm": line.key in ALARMS} for line in lines],
             }
         )
     return made

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from oelm_jobs import fairness
 from oelm_jobs.spec import Hypothesis, Study
@@ -14,7 +14,7 @@ from oelm_jobs.spec import Hypothesis, Study
 from . import audit, findings, logaudit, speed, summaries, treatment
 from .evidence import COUNT_METRICS
 from .findings import Finding
-from .lock import Lock, deviations
+from .lock import Lock, deviations, rule_deviations
 from .records import LoadedRun
 from .tables import Table
 from .verdicts import Circumstances, Verdict, judge
@@ -70,10 +70,12 @@ def build(
     remarks: Sequence[Text] = (),
     target_loss: float | None = None,
     lock: Lock | None = None,
+    planned: Study | None = None,
 ) -> Report:
     """Make the report of a study from loaded runs; never raises for what the runs hold.
 
-    With a lock the verdicts rest on the locked seeds alone, and what changed since is listed.
+    With a lock the verdicts rest on the locked seeds alone, and what changed since is listed; ``planned`` is the whole
+    study that the lock is about, where ``study`` is a selection of it.
     """
     groups = grouped(study, runs)
     own = {name: groups[name] for name in study.groups}
@@ -88,6 +90,9 @@ def build(
             name: tuple(run for run in members if run.seed in (*lock.seeds, None)) for name, members in own.items()
         }
     around = {h.id: circumstances(h, study, deciding, found, trials) for h in study.hypotheses}
+    if lock is not None:
+        for name, note in rule_deviations(lock, study).items():
+            around[name] = replace(around[name], notes=(note, *around[name].notes))
     verdicts = judge(study.hypotheses, deciding, around)
     named = labels(study, groups)
     made = [
@@ -107,7 +112,7 @@ def build(
         verdicts=verdicts,
         tables=tuple(made),
         differences=tuple(audit.differences([run for members in own.values() for run in members], study)),
-        deviations=tuple(deviations(lock, study, runs)) if lock is not None else (),
+        deviations=tuple(deviations(lock, planned or study, runs)) if lock is not None else (),
         locked_at=lock.locked_at if lock is not None else None,
         target_loss=target_loss,
     )

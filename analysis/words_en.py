@@ -238,6 +238,8 @@ SENTENCES: Mapping[str, str] = {
     "lock_changed": "{what} was {before} and is {after}",
     "lock_removed": "{what} = {before} was removed",
     "lock_added": "{what} = {after} was added",
+    "rule_added": "DEVIATION: this hypothesis is not part of the locked plan",
+    "rule_changed": "DEVIATION: the rule is not the locked one: {changes}",
     "lock_seeds_added": "seeds {seeds} came after the lock: they are shown, the verdicts rest on the locked seeds",
     "lock_seeds_dropped": "seeds {seeds} of the locked plan are no longer in the study",
     "lock_fingerprint": "{run} was run with another configuration or other data than locked",

@@ -217,6 +217,8 @@ SENTENCES: Mapping[str, str] = {
     "lock_changed": "{what} 原为 {before}，现为 {after}",
     "lock_removed": "{what} = {before} 已删除",
     "lock_added": "{what} = {after} 为后加",
+    "rule_added": "偏离：该假设不在锁定的方案之中",
+    "rule_changed": "偏离：规则并非锁定的规则：{changes}",
     "lock_seeds_added": "种子 {seeds} 在锁定之后加入：予以显示，但结论只依据锁定的种子",
     "lock_seeds_dropped": "锁定方案中的种子 {seeds} 已不在研究中",
     "lock_fingerprint": "{run} 所用的配置或数据与锁定的不同",

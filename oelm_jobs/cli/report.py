@@ -46,6 +46,8 @@ class Source:
     study: Study
     runs: list[LoadedRun]
     lock: Lock | None
+    planned: Study | None
+    """The whole study that the lock is about; None outside of a project."""
     folder: Path | None
     """None where nothing is written (a selection, or folders without ``--output``)."""
     summary: Path | None
@@ -159,7 +161,7 @@ def _source(request: Request) -> Source:
         summary = folder / f"{chosen.name}_summary.json"
     elif project is not None and asked is not None and not request.names and not is_named:
         folder, summary = loading.output_folder(project, asked), loading.summary_path(project, asked)
-    return Source(project=project, study=chosen, runs=runs, lock=locked, folder=folder, summary=summary)
+    return Source(project=project, study=chosen, runs=runs, lock=locked, planned=asked, folder=folder, summary=summary)
 
 
 def _report(source: Source, request: Request) -> Report:
@@ -170,7 +172,13 @@ def _report(source: Source, request: Request) -> Report:
     remarks = [*remarks, *loading.left_out(request.folders)]
     target_loss = request.target_loss or source.study.target_loss
     return analysis.build(
-        source.study, source.runs, trials=trials, remarks=remarks, target_loss=target_loss, lock=source.lock
+        source.study,
+        source.runs,
+        trials=trials,
+        remarks=remarks,
+        target_loss=target_loss,
+        lock=source.lock,
+        planned=source.planned,
     )
 
 

@@ -179,6 +179,11 @@ def test_a_lock_is_written_once_and_later_changes_are_deviations(place: Path) ->
     shown = report(place).stdout
     assert "Deviations from the locked plan" in shown and "hypotheses.H2.bounds was [0.05] and is [0.2]" in shown
     assert "seeds 44 came after the lock" in " ".join(shown.split())
+    h1, h2 = shown.split("Verdicts\n")[1].split("H2  ")[:2]
+    assert "DEVIATION: the rule is not the locked one: bounds was [0.05] and is [0.2]" in " ".join(h2.split())
+    assert "DEVIATION" not in h1
+    selected = report(place, "gpt_base").stdout
+    assert "hypotheses.H2.bounds was [0.05] and is [0.2]" in selected and "was removed" not in selected
 
 
 def test_chinese_is_spoken_on_request_by_option_or_environment(place: Path) -> None:

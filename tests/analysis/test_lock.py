@@ -59,6 +59,20 @@ def test_added_and_removed_hypotheses_are_listed(tmp_path: Path) -> None:
     assert "was added" in said(locked(tmp_path, []), more, [])[0]
 
 
+def test_a_verdict_by_another_rule_than_the_locked_one_says_so_in_its_own_line(tmp_path: Path) -> None:
+    study = synthetic.study(seeds=(42, 43))
+    runs = synthetic.make_arms(tmp_path, {"gpt_base": [3.8, 3.81], "oelm_freeze": [3.9, 3.91]})
+    h2, h4 = study.hypotheses[1], study.hypotheses[3]
+    changed = replace(study, hypotheses=(replace(h2, bounds=(0.15,)), h4, replace(h4, id="H5", bounds=(0.2,))))
+    report = build(changed, runs, lock=locked(tmp_path, []))
+    notes = {v.hypothesis.id: [str(note) for note in v.notes if "DEVIATION" in str(note)] for v in report.verdicts}
+    assert notes == {
+        "H2": ["DEVIATION: the rule is not the locked one: bounds was [0.05] and is [0.15]"],
+        "H4": [],
+        "H5": ["DEVIATION: this hypothesis is not part of the locked plan"],
+    }
+
+
 def test_a_changed_configuration_and_a_new_excuse_are_listed(tmp_path: Path) -> None:
     changed = replace(
         synthetic.study(seeds=(42, 43), unequal={"max_lr": "why not"}), train={"d_model": 256}, global_batch=32
