@@ -45,6 +45,7 @@ def write(
         "tables.tex": render.as_latex(report, language, made_at),
         "report.html": page.as_html(report, language, made_at, files, refresh_s=refresh_s),
         **{f"{table.key}.csv": render.as_csv(table) for table in report.tables},
+        "verdicts.csv": results.verdicts_csv(report),
     }
     files = [(folder / name, content.encode("utf-8")) for name, content in texts.items()] + files
     if summary is not None:
@@ -68,13 +69,15 @@ def draw(
 
 
 def show(report: Report, form: str, language: str, made_at: float, *, style: Path | None = None) -> str:
-    """Return the report in one form (``text``, ``markdown``, ``json``, ``latex``, ``html`` with figures), ending in a
-    newline.
+    """Return the report in one form (``text``, ``markdown``, ``json``, ``latex``, ``html`` with figures, ``csv``: the
+    comparison alone), ending in a newline.
     """
     if form == "markdown":
         return render.as_markdown(report, language, made_at)
     if form == "latex":
         return render.as_latex(report, language, made_at)
+    if form == "csv":
+        return render.as_csv(report.tables[0])
     if form == "json":
         return results.dumps(results.results(report, language, made_at))
     if form == "html":
@@ -89,7 +92,7 @@ def show_table(table: Table, form: str, language: str) -> str:
         return results.dumps(
             {"version": results.VERSION, table.key: [dict(zip(heads, row, strict=True)) for row in rows]}
         )
-    if form in ("markdown", "latex"):
+    if form in ("markdown", "latex", "csv"):
         return render.one(table, language, form) + "\n"
     return render.one(table, language, "text") + "\n"
 

@@ -22,6 +22,8 @@ from .words import Text, date, say, text
 HERE = Path(__file__).parent
 ALARMS = ("unfair_pair", "rule_added", "rule_changed")
 """Sentences of a verdict that a reader must not miss."""
+WIDEST = 12
+"""Columns of a table that a desktop's window shows side by side."""
 _TONES = {SUPPORTED: "good", MET: "good", REFUTED: "bad", NOT_MET: "bad"}
 _PROVENANCE = (
     "run",
@@ -97,7 +99,7 @@ def as_html(
         ],
         deviations=[say(deviation, language) for deviation in report.deviations],
         verdicts=_verdicts(report, language),
-        tables=[_table(table, language) for table in _cut(report.tables)],
+        tables=[_table(table, language) for table in tables.cut(report.tables, WIDEST)],
         figures=drawn,
         differences=_table(differences(report), language),
         provenance=_table(provenance(report.runs), language),
@@ -167,27 +169,6 @@ def provenance(runs: Sequence[LoadedRun]) -> Table:
         )
         rows.append(tuple(Cell(value or None) for value in values))
     return Table("provenance", columns, tuple(rows))
-
-
-def _cut(made: Sequence[Table]) -> list[Table]:
-    """Return tables with groups as rows, the wide one cut by its columns' sections."""
-    found = []
-    for table in made:
-        names = list(dict.fromkeys(column.section for column in table.columns if column.section))
-        if len(names) < 2:
-            found.append(table)
-            continue
-        for name in names:
-            kept = [i for i, column in enumerate(table.columns) if i == 0 or column.section == name]
-            found.append(
-                Table(
-                    f"{table.key}_{name}",
-                    tuple(table.columns[i] for i in kept),
-                    tuple(tuple(row[i] for i in kept) for row in table.rows),
-                    remarks=table.remarks if name == names[0] else (),
-                )
-            )
-    return found
 
 
 def _table(table: Table, language: str) -> dict[str, Any]:

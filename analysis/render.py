@@ -5,16 +5,22 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 
 from oelm_jobs import table as plain
 
-from . import findings, wording
+from . import findings, tables, wording
 from .report import Report
 from .tables import Table, grid, raw
 from .words import Text, date, say, text
 
 WRAP = 100
 """Columns of running text."""
+
+WIDEST = 12
+"""Columns of a table in a terminal; wider ones are cut."""
+WIDEST_TEX = 9
+"""Columns of a LaTeX table."""
 
 PRINTED = ("comparison", "runs", "efficiency")
 """Tables that a terminal shows; the files have all of them."""
@@ -23,7 +29,7 @@ PRINTED = ("comparison", "runs", "efficiency")
 def as_text(report: Report, language: str, made_at: float) -> str:
     """Return the whole report for a terminal: audit first where it found something, then verdicts, then tables."""
     parts = [head(report, language, made_at), audit(report, language), verdicts(report, language)]
-    parts += [_table(table, language) for table in report.tables if table.key in PRINTED]
+    parts += [_table(table, language) for table in _readable(report) if table.key.startswith(PRINTED)]
     notes = reading_notes(report, language)
     return "\n\n".join(part for part in (*parts, notes) if part) + "\n"
 
@@ -77,7 +83,12 @@ def verdicts(report: Report, language: str) -> str:
 
 def comparison(report: Report, language: str) -> str:
     """Return all tables."""
-    return "\n\n".join(_table(table, language) for table in report.tables)
+    return "\n\n".join(_table(table, language) for table in _readable(report))
+
+
+def _readable(report: Report) -> list[Table]:
+    """Return the tables, those cut that would be too wide to read; a turned one has few columns."""
+    return [piece for t in report.tables for piece in ([t] if t.is_turned else tables.cut([t], WIDEST))]
 
 
 def reading_notes(report: Report, language: str) -> str:
@@ -116,7 +127,7 @@ def as_markdown(report: Report, language: str, made_at: float) -> str:
         words = wording.interval_words(verdict)
         body = [wording.sentence(verdict, labels), *([words] if words else []), *wording.reasons(verdict, report)]
         lines.append(f"- **{verdict.hypothesis.id}** " + _escape("; ".join(say(line, language) for line in body)))
-    for table in report.tables:
+    for table in _readable(report):
         lines += ["", f"## {say(table.title, language)}", "", _markdown(table, language)]
         lines += ["", *(say(remark, language) + "  " for remark in table.remarks)] if table.remarks else []
     notes = [f for f in report.findings if f.severity == findings.NOTE]
@@ -127,24 +138,57 @@ def as_markdown(report: Report, language: str, made_at: float) -> str:
 
 
 def as_latex(report: Report, language: str, made_at: float) -> str:
-    """Return every table in booktabs form with captions, to be put into a paper (``\\usepackage{booktabs}``)."""
+    """Return every table in booktabs form with captions, to be put into a paper (``\\usepackage{booktabs,graphicx}``).
+
+    A table that is wider than the text is shrunk to it; wide ones are turned or cut before.
+    """
     lines = [
         f"% {say(text('report_title', study=report.study.name), language)}",
         f"% {say(text('made_at', date=date(made_at)), language)}",
+        f"% {say(text('latex_needs'), language)}",
     ]
     lines += [f"% {say(f.text, language)}" for f in report.findings if f.severity != findings.NOTE]
-    for table in (wording.verdict_table(report), *report.tables):
-        headers, rows, align = grid(table, language)
+    turned = [
+        t if len(t.rows) > 4 or len(t.rows) >= len(t.columns) else replace(t, is_turned=True) for t in report.tables
+    ]
+    pieces = [piece for t in turned for piece in ([t] if t.is_turned else tables.cut([t], WIDEST_TEX))]
+    for table in (wording.verdict_table(report), *pieces):
         caption = " ".join([say(table.title, language) + ".", *(say(remark, language) for remark in table.remarks)])
         lines += [
             "",
             "\\begin{table}",
             "\\centering",
-            f"\\caption{{{plain.tex(caption)}}}",
+            f"\\caption{{{_tex(plain.tex(caption))}}}",
             f"\\label{{tab:{table.key}}}",
+            "\\medskip",
+            _tabular(table, language),
+            "\\end{table}",
         ]
-        lines += [plain.latex(rows, headers, align), "\\end{table}"]
     return "\n".join(lines) + "\n"
+
+
+def _tabular(table: Table, language: str) -> str:
+    """Return a table that is as wide as the text at most, with long headings on several lines."""
+    headers, rows, align = grid(table, language)
+    lines = plain.latex(rows, headers, align).split("\n")
+    heads = [_heading_cell(header, side) for header, side in zip(headers, align, strict=True)]
+    lines[2] = " & ".join(heads) + r" \\"
+    # After a line's end LaTeX takes a bracket for its height, an asterisk for a command.
+    lines = ["{}" + line if line[:1] in ("[", "*") else line for line in lines]
+    return (
+        "\\sbox0{%\n" + _tex("\n".join(lines)) + "}%\n"
+        "\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\usebox0}\\else\\usebox0\\fi"
+    )
+
+
+def _heading_cell(header: str, side: str) -> str:
+    words = [plain.tex(line) for line in textwrap.wrap(header, 11, break_long_words=False, break_on_hyphens=False)]
+    return f"\\shortstack[{side}]{{" + r" \\ ".join(words) + "}" if len(words) > 1 else plain.tex(header)
+
+
+def _tex(escaped: str) -> str:
+    """Return escaped text with the sign that pdfLaTeX lacks."""
+    return escaped.replace("∞", "$\\infty$")
 
 
 def as_csv(table: Table) -> str:
@@ -154,14 +198,15 @@ def as_csv(table: Table) -> str:
 
 
 def one(table: Table, language: str, form: str) -> str:
-    """Return a single table as text, Markdown or LaTeX, with its remarks."""
+    """Return a single table as text, Markdown, LaTeX or CSV, with its remarks (but in CSV)."""
+    if form == "csv":
+        return as_csv(table).removesuffix("\n")
     if form == "text":
         return _table(table, language)
     remarks = [say(remark, language) for remark in table.remarks]
     if form == "markdown":
         return "\n".join([_markdown(table, language), "", *remarks])
-    headers, rows, align = grid(table, language)
-    return "\n".join([*(f"% {remark}" for remark in remarks), plain.latex(rows, headers, align)])
+    return "\n".join([*(f"% {remark}" for remark in remarks), _tabular(table, language)])
 
 
 def _table(table: Table, language: str) -> str:

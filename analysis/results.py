@@ -11,6 +11,8 @@ import math
 import re
 from typing import Any
 
+from oelm_jobs import table as plain
+
 from . import wording
 from .records import LoadedRun, Point
 from .report import Report
@@ -69,6 +71,16 @@ def summary(report: Report, language: str, made_at: float) -> dict[str, Any]:
         "limits": [say(f.text, language) for f in report.findings if f.severity in ("void", "unfair", "warning")],
         "deviations": [say(deviation, language) for deviation in report.deviations],
     }
+
+
+def verdicts_csv(report: Report) -> str:
+    """Return a line a hypothesis with plain numbers; what isn't known is empty."""
+    keys = (
+        "id", "verdict", "metric", "group", "against", "ratio", "ratio_low", "ratio_high", "one_sided_level", "method",
+        "count", "p_supported", "p_refuted", "step", "rule", "sentence",
+    )  # fmt: skip
+    records = [_clean(_verdict(verdict, report, "en")) for verdict in report.verdicts]
+    return plain.csv([[record[key] for key in keys] for record in records], keys)
 
 
 def dumps(record: dict[str, Any]) -> str:

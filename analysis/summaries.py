@@ -26,11 +26,11 @@ COMPARISON = (
     Column("gap_to_baseline", tables.GAP, "result"),
     Column("best_val_loss", tables.LOSS, "result"),
     Column("best_val_ppl", tables.PPL, "result"),
-    Column("total_params", tables.COUNT, "cost"),
-    Column("trainable_params", tables.COUNT, "cost"),
-    Column("frozen_params", tables.COUNT, "cost"),
-    Column("frozen_share", tables.PERCENT, "cost"),
-    Column("frozen_share_without_embedding", tables.PERCENT, "cost"),
+    Column("total_params", tables.COUNT, "parameters"),
+    Column("trainable_params", tables.COUNT, "parameters"),
+    Column("frozen_params", tables.COUNT, "parameters"),
+    Column("frozen_share", tables.PERCENT, "parameters"),
+    Column("frozen_share_without_embedding", tables.PERCENT, "parameters"),
     Column("gpus", tables.TEXT, "cost"),
     Column("sequences_per_step", tables.TEXT, "cost"),
     Column("tokens_per_s_per_gpu", tables.RATE, "cost"),
@@ -45,8 +45,9 @@ def comparison(groups: Groups, labels: Mapping[str, str], planned_seeds: Sequenc
     baseline = next(iter(groups), None)
     rows = []
     for group, runs in groups.items():
-        losses = [run.final.loss for run in runs if run.final is not None]
-        best = [run.best.loss for run in runs if run.best is not None]
+        counted = finished(runs)
+        losses = [run.final.loss for run in counted if run.final is not None]
+        best = [run.best.loss for run in counted if run.best is not None]
         loss = _mean(losses)
         rows.append(
             (
@@ -56,7 +57,7 @@ def comparison(groups: Groups, labels: Mapping[str, str], planned_seeds: Sequenc
                 Cell(_span([run.last_step for run in runs]) if runs else None),
                 loss,
                 _ppl(losses),
-                _gap(runs, groups[baseline], group == baseline) if baseline is not None else EMPTY,
+                _gap(counted, finished(groups[baseline]), group == baseline) if baseline is not None else EMPTY,
                 _mean(best),
                 _ppl(best),
                 _one([run.parameters.total for run in runs]),
@@ -73,25 +74,31 @@ def comparison(groups: Groups, labels: Mapping[str, str], planned_seeds: Sequenc
             )
         )
     remarks = [text("spread_remark")] if any(cell.sd for row in rows for cell in row) else []
+    remarks += [text("finished_remark")] if any(len(finished(runs)) < len(runs) for runs in groups.values()) else []
     remarks += [text("gap_remark")] if any(row[6].value is not None for row in rows) else []
     return Table("comparison", COMPARISON, tuple(rows), is_turned=len(rows) <= 6, remarks=tuple(remarks))
+
+
+def finished(runs: Sequence[LoadedRun]) -> Sequence[LoadedRun]:
+    """Return the runs that came to their end or diverged (a log can't say and counts); all of them where none has."""
+    return [run for run in runs if run.finished or run.diverged or run.source == "log"] or runs
 
 
 def by_run(groups: Groups) -> Table:
     """Return one row a run: every seed's value, so that nothing hides behind a mean."""
     columns = (
         Column("run", tables.TEXT),
-        Column("group", tables.TEXT),
-        Column("seed", tables.TEXT),
-        Column("status", tables.TEXT),
-        Column("step", tables.STEP),
-        Column("final_val_loss", tables.LOSS),
-        Column("final_val_ppl", tables.PPL),
-        Column("best_val_ppl", tables.PPL),
-        Column("best_step", tables.STEP),
-        Column("tokens_per_s_per_gpu", tables.RATE),
-        Column("hours", tables.HOURS),
-        Column("attempts", tables.COUNT),
+        Column("group", tables.TEXT, "result"),
+        Column("seed", tables.TEXT, "result"),
+        Column("status", tables.TEXT, "result"),
+        Column("step", tables.STEP, "result"),
+        Column("final_val_loss", tables.LOSS, "result"),
+        Column("final_val_ppl", tables.PPL, "result"),
+        Column("best_val_ppl", tables.PPL, "result"),
+        Column("best_step", tables.STEP, "result"),
+        Column("tokens_per_s_per_gpu", tables.RATE, "cost"),
+        Column("hours", tables.HOURS, "cost"),
+        Column("attempts", tables.COUNT, "cost"),
     )
     rows = [
         (
@@ -212,7 +219,7 @@ def efficiency(groups: Groups, labels: Mapping[str, str], target_loss: float | N
                 *(_censored(reached, i) for i in range(3)),
                 trainable,
                 Cell(share),
-                _mean([run.final.loss for run in runs if run.final is not None]),
+                _mean([run.final.loss for run in finished(runs) if run.final is not None]),
             )
         )
     columns = (

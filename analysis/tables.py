@@ -5,6 +5,7 @@ to ``summaries`` and their look to the renderers.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .words import Text, say
@@ -104,7 +105,8 @@ def _number(value: float, kind: str) -> str:
     if kind == PERCENT:
         return f"{100 * value:.1f} %"
     if kind == GAP:
-        return f"{100 * value:+.1f} %".replace("-", "−")
+        shown = f"{100 * value:+.1f} %".replace("-", "−")
+        return shown if shown.strip("+−") != "0.0 %" else "0.0 %"
     if kind == HOURS:
         return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
     if kind == RATE:
@@ -130,6 +132,30 @@ def grid(table: Table, language: str) -> tuple[list[str], list[list[str]], str]:
         else [[head] for head in heads[1:]]
     )
     return [heads[0], *(row[0] for row in rows)], turned, "l" + "r" * len(rows)
+
+
+def cut(made: Sequence[Table], widest: int) -> list[Table]:
+    """Return the tables, those with more than ``widest`` columns cut by their columns' sections (the row's name stays
+    in every piece); a piece whose columns are all in another table is left out.
+    """
+    found = []
+    for table in made:
+        names = list(dict.fromkeys(column.section for column in table.columns if column.section))
+        if len(names) < 2 or len(table.columns) <= widest:
+            found.append(table)
+            continue
+        for name in names:
+            kept = [i for i, column in enumerate(table.columns) if i == 0 or column.section == name]
+            piece = Table(
+                f"{table.key}_{name}",
+                tuple(table.columns[i] for i in kept),
+                tuple(tuple(row[i] for i in kept) for row in table.rows),
+                remarks=table.remarks if name == names[0] else (),
+            )
+            keys = {column.key for column in piece.columns}
+            if not any(keys <= {column.key for column in other.columns} for other in made if other is not table):
+                found.append(piece)
+    return found
 
 
 def raw(table: Table) -> tuple[list[str], list[list[float | int | str | None]]]:

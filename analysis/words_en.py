@@ -27,6 +27,9 @@ SENTENCES: Mapping[str, str] = {
     "locked": "The rules were locked on {date}.",
     "made_at": "Made {date}",
     "question": "Question: {question}",
+    "latex_needs": (
+        "needs \\usepackage{{booktabs,graphicx}}; letters other than Latin need XeLaTeX or LuaLaTeX and a font"
+    ),
     "no_hypotheses": "The study declares no hypotheses.",
     "severity_void": "void",
     "severity_unfair": "unfair",
@@ -36,6 +39,9 @@ SENTENCES: Mapping[str, str] = {
     "table_comparison": "Comparison of the groups",
     "table_comparison_result": "Comparison of the groups: results",
     "table_comparison_cost": "Comparison of the groups: cost",
+    "table_comparison_parameters": "Comparison of the groups: parameters",
+    "table_runs_result": "Every run: results",
+    "table_runs_cost": "Every run: cost",
     "table_differences": "Configuration differences",
     "table_provenance": "Provenance",
     "table_runs": "Every run",
@@ -121,6 +127,7 @@ SENTENCES: Mapping[str, str] = {
         "Target: validation loss {loss}, the final one of {group} (none was declared). > means not reached by then."
     ),
     "area_range": "Area over {low} to {high} tokens, which every run covers.",
+    "finished_remark": "Losses and PPL are those of finished runs; the table of every run has the others, too.",
     "gap_remark": "The gap is taken at the last step that both arms validated at.",
     "spread_remark": "± is the standard deviation over seeds; – is not known.",
     # metrics

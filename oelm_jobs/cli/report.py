@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..analysis.report import Report
     from ..spec import Study
 
-FORMATS = ("text", "markdown", "json", "html", "latex")
+FORMATS = ("text", "markdown", "json", "html", "latex", "csv")
 WATCH_S = 10
 """Seconds between two looks of ``--watch``, and after which a browser loads the page again."""
 
@@ -61,7 +61,12 @@ class Source:
 @click.option("--plot", is_flag=True, help="Draw the figures, too (PNG and SVG).")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where the files go.")
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="What is printed."
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="text",
+    show_default=True,
+    help="What is printed (csv: the comparison).",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option(

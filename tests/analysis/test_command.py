@@ -105,7 +105,8 @@ def test_json_on_stdout_is_the_results_file(place: Path, arguments: tuple[str, .
 
 
 @pytest.mark.parametrize(
-    ("form", "begins"), [("markdown", "# Report"), ("latex", "% Report"), ("html", "<!DOCTYPE html>")]
+    ("form", "begins"),
+    [("markdown", "# Report"), ("latex", "% Report"), ("html", "<!DOCTYPE html>"), ("csv", "group,status,seeds")],
 )
 def test_other_forms_go_to_stdout(place: Path, form: str, begins: str) -> None:
     assert report(place, "--format", form).stdout.startswith(begins)

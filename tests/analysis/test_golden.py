@@ -9,10 +9,12 @@ import csv
 import io
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import build, loading, output, render
+from oelm_jobs.analysis import build, loading, output, render, results, tables
 from oelm_jobs.analysis.report import Report
 
 from . import synthetic
@@ -133,3 +135,63 @@ def test_both_languages_have_the_same_sentences_with_the_same_fields() -> None:
     assert words_en.SENTENCES.keys() == words_zh.SENTENCES.keys()
     for key, sentence in words_en.SENTENCES.items():
         assert fields(sentence) == fields(words_zh.SENTENCES[key]), key
+
+
+LATEX_PAGE = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}" "\n%s\n" r"\end{document}"
+HOSTILE = "a_b 5% & c#d $x^2$ {\\cmd} ~ 1–2 ± ∞ <|>"
+
+
+def latex_report(tmp_path: Path) -> Report:
+    """Many groups with hostile names, a diverged run among them: what pdfLaTeX stumbles over."""
+    for i in range(8):
+        synthetic.make_run(tmp_path, f"[{i}] {HOSTILE}", reason="diverged" if i == 1 else "")
+    return build(*loading.load_folders([tmp_path], [], None, at=AT))
+
+
+@pytest.mark.parametrize("name", ["demo", "old", "hostile"])
+def test_latex_tables_compile_and_fit_the_text(name: str, tmp_path: Path) -> None:
+    report = latex_report(tmp_path / "runs") if name == "hostile" else REPORTS[name]()
+    source = output.show(report, "latex", "en", AT)
+    if name == "hostile":
+        tabulars = "".join(line for line in source.splitlines() if not line.startswith("%"))
+        assert r"\{\textbackslash{}cmd\}" in tabulars and r"$\infty$" in tabulars and "∞" not in tabulars
+    (tmp_path / "paper.tex").write_text(LATEX_PAGE % source, encoding="utf-8")
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed: apt-get install texlive-latex-recommended")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout and (tmp_path / "paper.pdf").stat().st_size > 10_000
+
+
+def test_the_comparison_rests_on_finished_runs_where_there_are_any() -> None:
+    table = study_report().tables[0]
+    rows = list(csv.DictReader(io.StringIO(render.as_csv(table))))
+    assert float(rows[2]["final_val_loss"]) == 3.95 and rows[2]["final_val_loss_sd"] == ""
+    assert any("finished runs" in str(remark) for remark in table.remarks)
+
+
+def test_many_groups_are_shown_in_pieces_that_can_be_read(tmp_path: Path) -> None:
+    groups = {f"group_{i}": {"model_type": "gpt"} for i in range(8)}
+    runs = [synthetic.load(synthetic.make_run(tmp_path, name)) for name in groups]
+    report = build(synthetic.study(groups=groups, hypotheses=()), runs)
+    made = output.show(report, "text", "en", AT)
+    assert "Comparison of the groups: results" in made and "Comparison of the groups: cost" in made
+    assert max(map(len, made.splitlines())) < 200
+    columns = {column.key for table in report.tables for column in table.columns}
+    shown = {column.key for table in tables.cut(report.tables, 9) for column in table.columns}
+    assert shown == columns
+
+
+def test_a_gap_that_rounds_to_nothing_has_no_sign() -> None:
+    assert [tables.show(tables.Cell(gap), tables.GAP, "en") for gap in (-0.0004, 0.0004, 0.0006)] == [
+        "0.0 %", "0.0 %", "+0.1 %",
+    ]  # fmt: skip
+
+
+def test_verdicts_are_there_as_plain_numbers() -> None:
+    rows = list(csv.DictReader(io.StringIO(results.verdicts_csv(study_report()))))
+    assert [row["id"] for row in rows] == ["H1", "H2", "H3", "H4"]
+    assert (rows[0]["verdict"], rows[0]["ratio_low"]) == ("supported", "") and float(rows[1]["ratio"]) > 1.1
