@@ -8,12 +8,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import drawing
+from oelm_jobs import table
+
+from . import drawing, summaries
 from .drawing import Arm, Say
 from .records import LoadedRun
 from .report import Report
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -157,7 +160,7 @@ def _hardware(runs: Sequence[LoadedRun]) -> str:
 
 
 def efficiency(report: Report, arms: Sequence[Arm], say_: Say) -> Figure:
-    """Final validation loss against trainable parameters, every run a point."""
+    """Final validation loss against trainable parameters: every run a point, a dash at the mean of a group."""
     figure, grid = drawing.new(7.2, 4.4)
     figure.subplots_adjust(left=0.12, right=0.72, bottom=0.13, top=0.9)
     axes = grid[0][0]
@@ -167,21 +170,21 @@ def efficiency(report: Report, arms: Sequence[Arm], say_: Say) -> Figure:
     for arm in arms:
         points = [
             (run.parameters.trainable / size_of, run.final.loss)
-            for run in arm.runs
+            for run in summaries.finished(arm.runs)
             if run.parameters.trainable and run.final is not None and math.isfinite(run.final.loss)
         ]
         if points:
+            look = {"linestyle": "", "color": arm.colour, "zorder": 3}
             axes.plot(
-                *zip(*points, strict=True),
-                linestyle="",
-                marker=arm.marker,
-                color=arm.colour,
-                markersize=8,
-                alpha=0.85,
-                markeredgecolor="white",
+                *zip(*points, strict=True), marker=arm.marker, markersize=8, alpha=0.85, markeredgecolor="white", **look
             )
             mean = sum(p[1] for p in points) / len(points)
+            if len(points) > 1:
+                axes.plot(points[0][0], mean, marker="_", markersize=18, markeredgewidth=2, **look)
             ends.append((points[0][0], mean, f"{drawing.cut(arm.label)}  {mean:.4f}", arm.colour))
+    failed = tuple(drawing.cut(arm.label) for arm in arms if any(run.diverged for run in arm.runs))
+    if failed:
+        figure.text(0.02, 0.0, say_("diverged_not_shown", groups=failed), fontsize=8, color="#555555", va="top")
     if not ends:
         drawing.nothing(axes, say_)
         return figure
@@ -189,5 +192,24 @@ def efficiency(report: Report, arms: Sequence[Arm], say_: Say) -> Figure:
     axes.set_xlabel(say_("axis_trainable", unit=say_(unit)))
     axes.set_ylabel(say_("axis_loss"))
     axes.autoscale_view()
-    drawing.label_ends(axes, ends)
+    _label_columns(axes, ends)
     return figure
+
+
+def _label_columns(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write each label right of its own points where the columns of points leave room for it, else all of them right of
+    the axes.
+    """
+    left, right = axes.get_xlim()
+    width = axes.get_window_extent().width / axes.figure.dpi  # inches
+    columns: dict[int, list[tuple[float, float, str, str]]] = {}
+    for end in ends:
+        columns.setdefault(round((end[0] - left) / (right - left) * 40), []).append(end)
+    inner, outer = sorted(columns)[:-1], max(columns)
+    room = {at: (following - at) / 40 * width for at, following in zip(inner, sorted(columns)[1:], strict=True)}
+    if any(room[at] < 0.3 + 0.078 * max(table.width(end[2]) for end in columns[at]) for at in inner):
+        drawing.label_ends(axes, ends)
+        return
+    drawing.label_ends(axes, columns[outer])
+    for at in inner:
+        drawing.label_ends(axes, columns[at], beside=(columns[at][0][0] - left) / (right - left) + 0.035)

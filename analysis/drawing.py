@@ -169,8 +169,11 @@ def smooth(y: Any, share: float = 0.02) -> Any:
     return (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, size: float = 9) -> None:
-    """Write labels right of the axes at the height of (x, y), moved apart where they would overlap, with thin leaders.
+def label_ends(
+    axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, size: float = 9, beside: float = 1.025
+) -> None:
+    """Write labels at the height of (x, y), right of the axes or at another share of their width (``beside``), moved
+    apart where they would overlap, with thin leaders.
 
     ``ends`` are x, y in data units, label, colour. Limits and scales of the axes must be final.
     """
@@ -190,7 +193,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, siz
             label,
             xy=(x, y),
             xycoords="data",
-            xytext=(1.025, place),
+            xytext=(beside, place),
             textcoords="axes fraction",
             va="center",
             ha="left",

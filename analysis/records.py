@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,16 @@ class Validations:
     """True where the whole validation file was used."""
     time: Floats
     """Unix seconds."""
+
+    @property
+    def curve(self) -> Validations:
+        """The validations that make one curve: those on a part of the file where there are some, without the last one
+        on the whole file. Its step in the loss is not a step of training.
+        """
+        if self.full.all() or not self.full.any():
+            return self
+        kept = ~self.full
+        return Validations(**{field.name: getattr(self, field.name)[kept] for field in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)

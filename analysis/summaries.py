@@ -75,6 +75,8 @@ def comparison(groups: Groups, labels: Mapping[str, str], planned_seeds: Sequenc
         )
     remarks = [text("spread_remark")] if any(cell.sd for row in rows for cell in row) else []
     remarks += [text("finished_remark")] if any(len(finished(runs)) < len(runs) for runs in groups.values()) else []
+    points = [(run.final, run.best) for runs in groups.values() for run in runs]
+    remarks += [text("mixed_remark")] if any(f and b and f.full and not b.full for f, b in points) else []
     remarks += [text("gap_remark")] if any(row[6].value is not None for row in rows) else []
     return Table("comparison", COMPARISON, tuple(rows), is_turned=len(rows) <= 6, remarks=tuple(remarks))
 
@@ -264,9 +266,9 @@ def area(run: LoadedRun, low: float, high: float) -> float | None:
     """Return the mean validation loss over log tokens between two token counts; None where the run doesn't cover
     them.
     """
-    table = run.validations
-    if table is None or not (high > low > 0):
+    if run.validations is None or not (high > low > 0):
         return None
+    table = run.validations.curve
     known = np.isfinite(table.tokens) & np.isfinite(table.loss) & (table.tokens > 0)
     if np.count_nonzero(known) < 2:
         return None
@@ -285,7 +287,8 @@ def _token_range(groups: Groups) -> tuple[float, float]:
     for run in (run for runs in groups.values() for run in runs):
         if run.validations is None or run.diverged:
             continue
-        known = run.validations.tokens[np.isfinite(run.validations.tokens) & (run.validations.tokens > 0)]
+        tokens = run.validations.curve.tokens
+        known = tokens[np.isfinite(tokens) & (tokens > 0)]
         if len(known) > 1:
             lows.append(float(known[0]))
             highs.append(float(known[-1]))
@@ -293,9 +296,10 @@ def _token_range(groups: Groups) -> tuple[float, float]:
 
 
 def _baseline_loss(groups: Groups) -> float | None:
+    """Return the loss that every run of the first group has at the end of its validation curve."""
     first = next(iter(groups.values()), ())
-    losses = [run.final.loss for run in first if run.final is not None and math.isfinite(run.final.loss)]
-    return math.fsum(losses) / len(losses) if losses else None
+    tables = [run.validations.curve for run in finished(first) if run.validations is not None and not run.diverged]
+    return max((float(table.loss[-1]) for table in tables if math.isfinite(table.loss[-1])), default=None)
 
 
 def _censored(reached: Sequence[tuple[tuple[float | None, ...], bool]], position: int) -> Cell:

@@ -122,12 +122,16 @@ SENTENCES: Mapping[str, str] = {
     "column_fingerprint": "Fingerprint",
     "status_no_runs": "no runs",
     # table remarks
-    "target_given": "Target: validation loss {loss}, as asked.",
+    "target_given": "Target: validation loss {loss}, as asked. Medians over runs; > means not reached by then.",
     "target_from_baseline": (
-        "Target: validation loss {loss}, the final one of {group} (none was declared). > means not reached by then."
+        "Target: validation loss {loss}, which every run of {group} had at its end (none was declared). Medians over "
+        "runs; > means not reached by then."
     ),
     "area_range": "Area over {low} to {high} tokens, which every run covers.",
     "finished_remark": "Losses and PPL are those of finished runs; the table of every run has the others, too.",
+    "mixed_remark": (
+        "The final loss is on the whole validation file, the best one on a part of it: the two don't compare."
+    ),
     "gap_remark": "The gap is taken at the last step that both arms validated at.",
     "spread_remark": "± is the standard deviation over seeds; – is not known.",
     # metrics
@@ -338,6 +342,9 @@ SENTENCES: Mapping[str, str] = {
     "unit_thousands": "thousands",
     "axis_rate": "Tokens per second and GPU",
     "band_words": "band: range over seeds",
+    "whole_file_words": "lines: validations on a part of the file; markers: the final one on the whole file",
+    "count_diverged": "{count} of {runs} diverged",
+    "diverged_not_shown": "diverged and not shown: runs of {groups}",
     "part_embedding": "embedding",
     "part_qk": "Q/K",
     "part_qk_frozen": "Q/K, frozen",

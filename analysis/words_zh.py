@@ -117,10 +117,14 @@ SENTENCES: Mapping[str, str] = {
     "column_fingerprint": "指纹",
     "status_no_runs": "无运行",
     # table remarks
-    "target_given": "目标：验证损失 {loss}（指定）。",
-    "target_from_baseline": "目标：验证损失 {loss}，即 {group} 的最终值（未另行声明）。> 表示到该处仍未达到。",
+    "target_given": "目标：验证损失 {loss}（指定）。取各次运行的中位数；> 表示到该处仍未达到。",
+    "target_from_baseline": (
+        "目标：验证损失 {loss}，即 {group} 的每次运行在结束时都达到的值（未另行声明）。"
+        "取各次运行的中位数；> 表示到该处仍未达到。"
+    ),
     "area_range": "面积取 {low} 至 {high} 词元，所有运行均覆盖此范围。",
     "finished_remark": "损失与困惑度取自已完成的运行；其余运行见“所有运行”表。",
+    "mixed_remark": "最终损失取自整个验证文件，最佳损失取自其中一部分：两者不可比较。",
     "gap_remark": "差距取两组都做过验证的最后一步。",
     "spread_remark": "± 为种子间标准差；– 表示未知。",
     # metrics
@@ -304,6 +308,9 @@ SENTENCES: Mapping[str, str] = {
     "unit_thousands": "千",
     "axis_rate": "每 GPU 每秒词元数",
     "band_words": "色带：种子间的范围",
+    "whole_file_words": "曲线：用验证文件的一部分；标记：最后一次用整个文件",
+    "count_diverged": "{runs} 次中有 {count} 次发散",
+    "diverged_not_shown": "发散、未显示：{groups} 的运行",
     "part_embedding": "嵌入",
     "part_qk": "Q/K",
     "part_qk_frozen": "Q/K（冻结）",

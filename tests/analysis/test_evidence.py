@@ -113,11 +113,30 @@ def test_the_area_under_a_curve_is_its_mean_over_log_tokens(tmp_path: Path) -> N
     table = run.validations
     assert table is not None
     straight = replace(
-        run, validations=replace(table, tokens=np.exp(np.arange(4.0)), loss=np.array([4.0, 3.0, 2.0, 1.0]))
+        run,
+        validations=replace(
+            table, tokens=np.exp(np.arange(4.0)), loss=np.array([4.0, 3.0, 2.0, 1.0]), full=np.zeros(4, dtype=bool)
+        ),
     )
     assert summaries.area(straight, 1.0, math.exp(3)) == pytest.approx(2.5)
     assert summaries.area(straight, math.exp(0.5), math.exp(1.5)) == pytest.approx(3.0)
     assert summaries.area(straight, 0.5, math.exp(3)) is None
+
+
+def test_a_curve_does_not_mix_validations_on_a_part_and_on_the_whole_of_the_file(tmp_path: Path) -> None:
+    import numpy as np
+
+    run = load(make_run(tmp_path, "gpt_base"))
+    assert run.validations is not None and list(run.validations.full) == [False, False, False, True]
+    worse = replace(run, validations=replace(run.validations, loss=np.array([4.0, 3.0, 2.0, 9.0])))
+    assert worse.validations is not None and list(worse.validations.curve.loss) == [4.0, 3.0, 2.0]
+    low, high = (float(worse.validations.tokens[i]) for i in (0, 2))
+    mean = summaries.area(worse, low, high)
+    assert mean is not None and 2 < mean < 4
+    table = summaries.efficiency({"gpt_base": (worse,)}, {}, None)
+    assert "validation loss 2.0000" in str(table.remarks[0]) and table.rows[0][2].value == 300
+    whole = replace(run.validations, full=np.ones(4, dtype=bool))
+    assert whole.curve is whole
 
 
 def test_one_group_alone_makes_a_report(tmp_path: Path) -> None:

@@ -109,6 +109,39 @@ def test_no_text_lies_on_other_text(tmp_path: Path, state: object, name: str) ->
             assert width < 1 or height < 1, f"{a!r} lies on {b!r}"
 
 
+def words_of(figure: Figure) -> list[str]:
+    return [one.get_text() for one in [*figure.texts, *(one for axes in figure.axes for one in axes.texts)]]
+
+
+def test_labels_tell_arms_apart_that_differ_in_the_fourth_digit(tmp_path: Path) -> None:
+    report = build(synthetic.study(), make_arms(tmp_path, {"gpt_base": [5.1721], "oelm_freeze": [5.1727]}))
+    values = [label.split()[-1] for label in words_of(drawn(report, "val_ppl_comparison")) if "Group" in label]
+    assert values == ["176.28", "176.39"] * 2
+
+
+def test_a_validation_on_the_whole_file_is_a_marker_and_no_step_of_the_curve(tmp_path: Path) -> None:
+    figure = drawn(ordinary(tmp_path), "val_ppl_comparison")
+    assert any("markers: the final one on the whole file" in label for label in words_of(figure))
+    for axes, end in zip(figure.axes, (400, 400 * 16 * 64), strict=True):
+        lines = [line for line in axes.lines if line.get_linestyle() != "None"]
+        markers = [line for line in axes.lines if line.get_linestyle() == "None"]
+        assert len(lines) == 3 and all(max(line.get_xdata()) == end * 3 / 4 for line in lines)
+        assert len(markers) == 6 and all(list(line.get_xdata()) == [end] for line in markers)
+
+
+def test_a_diverged_seed_is_named_in_the_figures_that_can_not_show_it(tmp_path: Path) -> None:
+    runs = make_arms(tmp_path, {"gpt_base": [3.88, 3.9], "oelm_freeze": [3.95]})
+    runs.append(load(make_run(tmp_path, "oelm_freeze", 43, status="FAILED", reason="diverged")))
+    report = build(synthetic.study(seeds=(42, 43)), runs)
+    assert "Group C: OELM-Freeze  1 of 2 diverged" in words_of(drawn(report, "val_ppl_comparison"))
+    assert "diverged and not shown: runs of Group C: OELM-Freeze" in words_of(drawn(report, "loss_vs_parameters"))
+
+
+def test_points_of_loss_and_parameters_have_their_labels_beside_them(tmp_path: Path) -> None:
+    (axes,) = drawn(ordinary(tmp_path), "loss_vs_parameters").axes
+    assert [one.xyann[0] < 1 for one in axes.texts] == [False, False, True]  # type: ignore[attr-defined]
+
+
 def _is_in_sight(one: object, axes: object) -> bool:
     """Tick labels outside of the axes' limits exist, but aren't drawn."""
     for axis in (axes.xaxis, axes.yaxis):  # type: ignore[attr-defined]
