@@ -202,7 +202,7 @@ def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) 
         parameters=_parameters(facts, results, config),
         world_size=world,
         global_batch=sequences,
-        tokens_per_s=_number(results, "tokens_per_s", "tokens_per_second", "throughput"),
+        tokens_per_s=_number(results, "tokens_per_s", "tokens_per_second", "throughput") or rundir.steady_speed(curve),
         elapsed_hours=hours,
         gpu_hours=hours * world if hours is not None and world else None,
         peak_gpu_mem_gb=_number(results, "peak_gpu_mem_gb", "peak_memory_gb"),
@@ -245,7 +245,7 @@ def _curve(log: Log, tokens_per_step: float) -> Curve | None:
         tokens=columns["step"] * tokens_per_step,
         loss=columns["loss"],
         lr=columns["lr"],
-        tokens_per_s=nothing,
+        tokens_per_s=columns["tokens_per_s"],
         time=nothing,
     )
 

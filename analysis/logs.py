@@ -11,7 +11,7 @@ column::
 
 The loss decides, the PPL column is clipped. What a carriage return overwrote, and whatever is a progress bar, is
 never a record. A regular expression for the log's own dialect reads a block in one pass; lines that it doesn't know
-are read one by one.
+are read one by one, and each shape of line (the same but for the digits) is understood only once.
 """
 
 from __future__ import annotations
@@ -27,13 +27,21 @@ from typing import BinaryIO
 import numpy as np
 
 from .columns import Columns
-from .logwords import Spoken, clean, read_facts, read_line
+from .logwords import Span, Spoken, clean, read_facts, read_line, record_places
 
 BLOCK = 1 << 20
 """Bytes that are read at a time."""
 LONGEST_LINE = 1 << 16
 """Bytes; a longer line is no record and is skipped without being kept."""
 LARGEST_STEP = 2**53
+SHAPES = 4096
+"""Shapes of lines that are remembered at a time."""
+LONGEST_SHAPE = 512
+"""Bytes of a line whose shape is remembered."""
+
+_DIGITS = bytes.maketrans(b"0123456789", b"0" * 10)
+_Shape = tuple[Span, Span, Span | None, Span | None] | bool
+"""Where a record's numbers stand; for a line that is no record and states nothing, whether it looks like one."""
 
 _STAMP = rb"(?:\d{4}-\d\d-\d\d[^\n|]*?)??"
 _VALIDATION = re.compile(
@@ -58,7 +66,7 @@ class Log:
     """What one or more log files hold; filled by ``read``."""
 
     train: Columns = field(default_factory=Columns)
-    """step, loss, lr."""
+    """step, loss, lr, tokens_per_s."""
     val: Columns = field(default_factory=lambda: Columns(keep_lowest="loss"))
     """step, loss."""
     facts: dict[str, str] = field(default_factory=dict)
@@ -81,7 +89,8 @@ class Log:
     """True where the last training loss isn't finite."""
     _step: int = -1
     _quick: re.Pattern[bytes] = _PLAIN[0]
-    _pending: list[tuple[int, float, float]] = field(default_factory=list)
+    _shapes: dict[bytes, _Shape] = field(default_factory=dict)
+    _pending: list[tuple[int, float, float, float]] = field(default_factory=list)
     _waiting: list[tuple[int, float, float]] = field(default_factory=list)
 
     def read(self, path: Path) -> None:
@@ -189,7 +198,8 @@ class Log:
                 rows, steps = rows[keep], steps[keep]
                 left_out -= len(rows)
             losses = [float(row[1]) for row in rows]
-            self._add_train(steps, losses, [float(row[2]) if row[2] else math.nan for row in rows], left_out)
+            rates = [float(row[2]) if row[2] else math.nan for row in rows]
+            self._add_train(steps, losses, rates, left_out=left_out)
         except (ValueError, OverflowError):  # 1.2.3 and the like: the careful pass says which line it is
             self.lines -= len(rows)
             for step, loss, rate, _ in rows:
@@ -198,10 +208,10 @@ class Log:
     def _join(self) -> None:
         """Add the training records that were read one by one: arrays of one row are dear."""
         if self._pending:
-            steps, losses, rates = zip(*self._pending, strict=True)
+            steps, losses, rates, speeds = zip(*self._pending, strict=True)
             self._pending = []
             step = self._step  # a validation may have named a later one
-            self._add_train(list(steps), list(losses), list(rates))
+            self._add_train(list(steps), list(losses), list(rates), list(speeds))
             self._step = step
 
     def _flush(self) -> None:
@@ -216,20 +226,51 @@ class Log:
             self.val.add({"step": steps.astype(np.int64), "loss": losses.astype(np.float64)})
 
     def _line(self, raw: bytes) -> None:
+        """Read one line; what lines of its shape (the same but for the digits) say is looked up."""
+        shape = raw.translate(_DIGITS)
+        known = self._shapes.get(shape)
+        if known is None:
+            self._new_line(raw, shape)
+            return
+        self.lines += 1
+        if isinstance(known, bool):
+            self.not_understood += 1
+            self.alike += known
+            return
+        (first, last), loss, rate, speed = known
+        step = int(raw[first:last].replace(b",", b""))
+        if step > LARGEST_STEP:
+            self.not_understood += 1
+            self.alike += 1
+            return
+        self._step = step
+        self._pending.append((step, _at(raw, loss), _at(raw, rate), _at(raw, speed)))
+
+    def _new_line(self, raw: bytes, shape: bytes) -> None:
         line = clean(raw[: LONGEST_LINE + 1])
         if not line:
             return
         self.lines += 1
         spoken = read_line(line)
-        if spoken is None:
-            facts = read_facts(line)
-            if facts:
-                self.facts.update(facts)
-                self.is_complete = self.is_complete or "complete" in facts
-            else:
-                self.not_understood += 1
+        facts = read_facts(line) if spoken is None else {}
+        if facts:
+            self.facts.update(facts)
+            self.is_complete = self.is_complete or "complete" in facts
+        elif spoken is None:
+            self.not_understood += 1
+        else:
+            self._spoken(spoken)
+        if facts or len(raw) > LONGEST_SHAPE:
             return
-        self._spoken(spoken)
+        if len(self._shapes) >= SHAPES:
+            self._shapes.clear()
+        if spoken is None or spoken == Spoken(is_odd=True):
+            self._shapes[shape] = spoken is not None
+        elif spoken.train_loss is not None and spoken.val_loss is None and line.encode() == raw.strip(b" \t\r"):
+            offset = raw.index(line[:1].encode())
+            self._shapes[shape] = tuple(
+                None if place is None else (place[0] + offset, place[1] + offset) for place in record_places(line)
+            )  # type: ignore[assignment]
 
     def _spoken(self, spoken: Spoken) -> None:
         if spoken.is_progress:
@@ -243,19 +284,35 @@ class Log:
             return
         if spoken.train_loss is not None:
             self._step = step
-            self._pending.append((step, spoken.train_loss, spoken.lr))
+            self._pending.append((step, spoken.train_loss, spoken.lr, spoken.tokens_per_s))
         elif spoken.step is not None:
             self._step = step
         if spoken.val_loss is not None:
             self._waiting.append((step, spoken.val_loss, spoken.val_ppl))
 
-    def _add_train(self, steps: list[int], losses: list[float], rates: list[float], left_out: int = 0) -> None:
+    def _add_train(
+        self,
+        steps: list[int],
+        losses: list[float],
+        rates: list[float],
+        speeds: list[float] | None = None,
+        *,
+        left_out: int = 0,
+    ) -> None:
         self._step = steps[-1]
         self.is_nan_at_end = not math.isfinite(losses[-1])
-        self.train.add(
-            {"step": np.array(steps, dtype=np.int64), "loss": np.array(losses), "lr": np.array(rates)},
-            left_out=left_out,
-        )
+        rows = {"step": np.array(steps, dtype=np.int64), "loss": np.array(losses), "lr": np.array(rates)}
+        rows["tokens_per_s"] = np.full(len(steps), math.nan) if speeds is None else np.array(speeds)
+        self.train.add(rows, left_out=left_out)
+
+
+def _at(raw: bytes, place: Span | None) -> float:
+    if place is None:
+        return math.nan
+    try:
+        return float(raw[place[0] : place[1]].replace(b",", b""))
+    except ValueError:  # 1__0
+        return math.nan
 
 
 def _tail(piece: bytes) -> tuple[bytes, int]:

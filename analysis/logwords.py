@@ -30,6 +30,11 @@ _VAL = re.compile(
     rf"(?:val(?:id(?:ation)?)?|eval(?:uation)?)[\s|:,_\-]*loss\s*[:=]?\s*{_NUMBER}(?![\w.])(.*)", re.IGNORECASE
 )
 _LR = re.compile(rf"\b(?:lr|learning[_ ]rate)\s*[:=]\s*{_NUMBER}", re.IGNORECASE)
+_TOKENS = r"tok(?:en)?s?(?:/s(?:ec)?|[_ ]per[_ ]s(?:ec(?:ond)?)?)"
+_RATE = re.compile(
+    rf"\b{_TOKENS}\s*[:=]\s*(\d[\d,]*\.?\d*)(?![\d.,]*[kM])|(?<![\d.,])(\d[\d,]*\.?\d*)\s*{_TOKENS}(?![\w/])",
+    re.IGNORECASE,
+)
 _PPL = re.compile(rf"\b(?:ppl|perplexity)\s*[:=]\s*{_NUMBER}", re.IGNORECASE)
 _VAL_IN = re.compile(rf"\bval(?:idation)?[_ ]?loss\s*[:=]\s*{_NUMBER}", re.IGNORECASE)
 _BAR = re.compile(r"\d+%\s*\||\bit/s\b|\bs/it\b|\d+it \[|[━█▏▎▍▌▋▊▉]{2}|\d+/\d+ \[\d+:\d\d")
@@ -81,6 +86,8 @@ class Spoken:
     """Training loss."""
     lr: float = math.nan
     """Learning rate."""
+    tokens_per_s: float = math.nan
+    """Tokens per second (taken as of all GPUs together)."""
     val_loss: float | None = None
     """Validation loss."""
     val_ppl: float = math.nan
@@ -115,7 +122,7 @@ def read_line(line: str) -> Spoken | None:
             inner = _VAL_IN.search(match[3]) if is_validation else None
             return _sound(
                 step=_integer(match[1]), train_loss=_float(match[2]), lr=_first(_LR, match[3]),
-                val_loss=_float(inner[1]) if inner else None,
+                tokens_per_s=_rate(match[3]), val_loss=_float(inner[1]) if inner else None,
             )  # fmt: skip
     else:
         step = match[1] if match[1] is not None else match[2]
@@ -124,6 +131,31 @@ def read_line(line: str) -> Spoken | None:
     if match:
         return _sound(val_loss=_float(match[1]), val_ppl=_first(_PPL, match[2]))
     return Spoken(is_odd=True) if _ALIKE.search(body) else None
+
+
+Span = tuple[int, int]
+
+
+def record_places(line: str) -> tuple[Span, Span, Span | None, Span | None]:
+    """Return where step, loss, learning rate and tokens per second stand in a line that ``read_line`` takes for a
+    training record without a validation.
+
+    Nothing above asks which digit a digit is: lines that differ in nothing else are records of the same places.
+    """
+    start = _PREFIX.match(line)
+    offset = start.end() if start else 0
+    match = _TRAIN.fullmatch(line[offset:])
+    assert match is not None
+    rest = offset + match.start(3)
+
+    def place(found: re.Match[str] | None) -> Span | None:
+        if found is None:
+            return None
+        first, last = found.span(found.lastindex or 0)
+        return first + rest, last + rest
+
+    step, loss = ((first + offset, last + offset) for first, last in (match.span(1), match.span(2)))
+    return step, loss, place(_LR.search(match[3])), place(_RATE.search(match[3]))
 
 
 def read_facts(line: str) -> dict[str, str]:
@@ -150,6 +182,7 @@ def _sound(
     step: int | None = None,
     train_loss: float | None = None,
     lr: float = math.nan,
+    tokens_per_s: float = math.nan,
     val_loss: float | None = None,
     val_ppl: float = math.nan,
 ) -> Spoken:
@@ -157,12 +190,19 @@ def _sound(
     losses = [loss for loss in (train_loss, val_loss) if loss is not None]
     if any(loss < 0 for loss in losses) or (step is not None and step < 0):
         return Spoken(is_odd=True)
-    return Spoken(step=step, train_loss=train_loss, lr=lr, val_loss=val_loss, val_ppl=val_ppl)
+    return Spoken(
+        step=step, train_loss=train_loss, lr=lr, tokens_per_s=tokens_per_s, val_loss=val_loss, val_ppl=val_ppl
+    )
 
 
 def _first(pattern: re.Pattern[str], rest: str) -> float:
     match = pattern.search(rest)
     return _float(match[1]) if match else math.nan
+
+
+def _rate(rest: str) -> float:
+    match = _RATE.search(rest)
+    return _float((match[1] or match[2]).replace(",", "")) if match else math.nan
 
 
 def _float(word: str) -> float:

@@ -108,6 +108,15 @@ def test_result_files_beside_the_log_are_used(tmp_path: Path) -> None:
     assert run.validations is not None and run.validations.tokens[-1] == 10_000 * 16 * 512
 
 
+def test_speed_comes_from_the_log_where_it_tells_it(tmp_path: Path) -> None:
+    lines = [f"Step {s} | Loss: 3.0000 | LR: 1.00e-04 | tok/s: {40_000 + s}" for s in range(100, 2100, 100)]
+    log = "World size: 2\n" + "\n".join(lines) + "\n"
+    (run,) = load(make(tmp_path / "a", "gpt_base", content=log))
+    assert run.tokens_per_s == 41_150 and run.tokens_per_s_per_gpu == 20_575
+    (run,) = load(make(tmp_path / "b", "gpt_base", content=log, timing_stats={"tokens_per_second": 45_000}))
+    assert run.tokens_per_s == 45_000
+
+
 def test_slurm_files_stand_in_for_a_training_log(tmp_path: Path) -> None:
     first = "".join(line + "\n" for line in old_log(steps=6_000).splitlines())
     second = "".join(f"Step {s} | Loss: 2.0000 | PPL: 7.39 | LR: 1.00e-04\n" for s in range(5_100, 10_001, 100))

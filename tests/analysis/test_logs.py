@@ -159,6 +159,39 @@ def test_facts_of_the_configuration_are_read_from_chatter(tmp_path: Path) -> Non
     assert log.facts["max_lr"] == "0.0003" and log.is_complete
 
 
+@pytest.mark.parametrize(
+    ("words", "rate"),
+    [
+        ("tok/s: 12,345", 12_345.0),
+        ("tokens/s=45000.5", 45_000.5),
+        ("tokens_per_sec: 800", 800.0),
+        ("12,345 tok/s", 12_345.0),
+        ("tok/s/gpu: 500", math.nan),
+        ("500 tok/s/GPU", math.nan),
+        ("45k tok/s", math.nan),
+        ("tok/s: 45k", math.nan),
+    ],
+)
+def test_tokens_per_second_are_read_where_a_line_tells_them(tmp_path: Path, words: str, rate: float) -> None:
+    log = read(tmp_path, f"Step 100 | Loss: 5.0000 | LR: 1.00e-04 | {words}\nStep 200 | Loss: 4.0000 | LR: 1.00e-04\n")
+    assert str(speeds(log)) == str([rate, math.nan])
+
+
+def test_a_shape_of_line_that_is_known_is_read_like_the_first_one(tmp_path: Path) -> None:
+    lines = [f"Step {s:5d}/99999 - train loss: {s / 7:.4f}, ppl 9, lr: {s}e-07, 5 tok/s" for s in range(100, 1000)]
+    log = read(
+        tmp_path, "\n".join([*lines, "Step 99999/99999 - train loss: 1__0.00, ppl 9, lr: 3e-07, 5 tok/s"]) + "\n"
+    )
+    assert rows(log)[:-1] == [(s, round(s / 7, 4), float(f"{s}e-07")) for s in range(100, 1000)]
+    assert len(log._shapes) < 20 and log.not_understood + len(rows(log)) == 901
+
+
+def test_only_a_bounded_number_of_shapes_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "SHAPES", 16)
+    log = read(tmp_path, "".join(f"{'ab' * i} 7\n{'x' * 600}\n" for i in range(1, 100)))
+    assert len(log._shapes) <= 16 and log.not_understood == 198 and max(map(len, log._shapes)) < 512
+
+
 def test_a_binary_file_gives_nothing_and_no_error(tmp_path: Path) -> None:
     log = read(tmp_path, random.Random(1).randbytes(300_000))
     assert rows(log) == [] and log.not_understood > 0
@@ -217,7 +250,9 @@ def test_thinning_keeps_the_lowest_validation_and_the_last(tmp_path: Path) -> No
 
 RECORD = st.tuples(
     st.integers(0, 99),
-    st.sampled_from(["plain", "bare", "equals", "stamped", "val", "bracket", "eval", "chatter", "odd", "bar"]),
+    st.sampled_from(
+        ["plain", "bare", "equals", "stamped", "val", "bracket", "eval", "chatter", "odd", "bar", "foreign", "talk"]
+    ),
 )
 
 
@@ -232,6 +267,7 @@ def test_the_quick_pass_reads_what_the_careful_one_reads(
     careful = Log()
     for raw in text.encode().replace(b"\r\n", b"\n").split(b"\n")[:-1]:
         careful.overwritten += raw.count(b"\r")
+        careful._shapes.clear()
         careful._line(raw[raw.rfind(b"\r") + 1 :])
     careful._flush()
     quick = Log()
@@ -244,7 +280,14 @@ def test_the_quick_pass_reads_what_the_careful_one_reads(
         careful.alike,
         careful.overwritten,
     )
+    assert str(speeds(quick)) == str(speeds(careful))
+    assert quick.facts == careful.facts
     assert quick.lines == careful.lines and quick.train.restarts == careful.train.restarts
+
+
+def speeds(log: Log) -> list[float]:
+    columns = log.train.finish()
+    return [] if columns is None else columns["tokens_per_s"].tolist()
 
 
 def _line(step: int, kind: str) -> str:
@@ -259,6 +302,8 @@ def _line(step: int, kind: str) -> str:
         "eval": f"Eval step {step} | loss={loss:.4f} | ppl={math.exp(loss):.2f}\n",
         "chatter": "Saving checkpoint\n\n",
         "odd": f"Step -{step + 1} | Loss: {loss:.4f} | PPL: 20.09\n",
+        "foreign": f"\t Step {step:,}/99,000 - train loss: {loss:.3g} ({step % 7:.1e}), lr=3.{step % 89}e-04, {step} tok/s\n",
+        "talk": f"worker {step}: {['heartbeat', 'loss at step', 'seed=' + str(step)][step // 100 % 3]} {step * 7}\n",
         "bar": f"\r 5%|▎ | {step}/100 [00:01<00:09, loss=0.03]\rStep {step} | loss=9.99: 7%|▎ | 7/100 [00:01<00:09]\n",
     }[kind]
 
