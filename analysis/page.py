@@ -104,14 +104,27 @@ def as_html(
         differences=_table(differences(report), language),
         provenance=_table(provenance(report.runs), language),
         diffs=[
-            {"summary": words("diff_of", run=run.name), "diff": run.provenance["diff"]}
-            for run in report.runs
-            if run.provenance.get("diff")
+            {"summary": words("diff_of", run=tuple(names)), "diff": diff} for diff, names in _diffs(report.runs).items()
         ],
         notes=[say(f.text, language) for f in report.findings if f.severity == findings.NOTE],
         css=Markup((HERE / "page.css").read_text("utf-8")),
         js=Markup((HERE / "page.js").read_text("utf-8")),
     )
+
+
+def _diffs(runs: Sequence[LoadedRun]) -> dict[str, list[str]]:
+    """Return the names of runs by the changes that their code had against its revision, where it had some."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if run.provenance.get("diff"):
+            found.setdefault(run.provenance["diff"], []).append(run.name)
+    return found
+
+
+def _revision(name: str) -> str:
+    """Return a revision with twelve digits; that its code had been changed is never cut off."""
+    commit, sign, state = name.partition("-")
+    return commit[:12] + sign + state
 
 
 def differences(report: Report) -> Table:
@@ -156,7 +169,7 @@ def provenance(runs: Sequence[LoadedRun]) -> Table:
         values = (
             run.name,
             run.status + (f" ({run.reason})" if run.reason else ""),
-            run.provenance.get("revision", "")[:20],
+            _revision(run.provenance.get("revision", "")),
             run.provenance.get("snapshot", "")[:12],
             run.provenance.get("train_code", "")[:12],
             run.provenance.get("target"),

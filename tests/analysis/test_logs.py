@@ -302,7 +302,7 @@ def _line(step: int, kind: str) -> str:
         "eval": f"Eval step {step} | loss={loss:.4f} | ppl={math.exp(loss):.2f}\n",
         "chatter": "Saving checkpoint\n\n",
         "odd": f"Step -{step + 1} | Loss: {loss:.4f} | PPL: 20.09\n",
-        "foreign": f"\t Step {step:,}/99,000 train loss: {loss:.3g} ({step % 7:.0e}) lr=3.{step % 89}e-04, {step} tok/s\n",
+        "foreign": f"\t Step {step:,}/9,000 loss {loss:.3g} ({step % 7:.0e}) lr=3.{step % 89}e-04, {step} tok/s\n",
         "talk": f"worker {step}: {['heartbeat', 'loss at step', 'seed=' + str(step)][step // 100 % 3]} {step * 7}\n",
         "bar": f"\r 5%|▎ | {step}/100 [00:01<00:09, loss=0.03]\rStep {step} | loss=9.99: 7%|▎ | 7/100 [00:01<00:09]\n",
     }[kind]

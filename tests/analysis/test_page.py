@@ -116,6 +116,46 @@ def test_the_page_shows_audit_verdicts_tables_figures_differences_and_provenance
     assert seen["keys"] == ["model_type", "freeze_qk", "weight_decay"]
 
 
+def test_provenance_has_revision_hardware_versions_data_and_the_changes_of_the_code(tmp_path: Path) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567-dirty"
+    for name in ("gpt_base", "oelm_freeze", "oelm_no_freeze"):
+        folder = make_run(tmp_path / "runs", name)
+        planned = json.loads((folder / ".oelm" / "run.json").read_text())
+        diff = "" if name == "oelm_no_freeze" else "-old line\n+<b>new</b> line"
+        synthetic.record(folder, ".oelm/run.json", planned | {"revision": commit, "diff": diff})
+        result = json.loads((folder / "experiment_result.json").read_text())
+        synthetic.record(folder, "experiment_result.json", result | {"revision": commit})
+    report = build(synthetic.study(), [load(path) for path in sorted((tmp_path / "runs").iterdir())])
+    path = tmp_path / "report.html"
+    path.write_text(as_html(report, "en", 0.0), encoding="utf-8")
+    seen = run(
+        path,
+        """return {head:[...document.querySelectorAll('#table-provenance th')].map(c=>c.textContent),
+        row:[...document.querySelector('#table-provenance tbody tr').cells].map(c=>c.textContent),
+        diffs:[...document.querySelectorAll('#provenance details')].map(d=>[d.querySelector('summary').textContent,
+        d.querySelector('pre').textContent])}""",
+    )
+    row = dict(zip(seen["head"], seen["row"], strict=True))
+    assert row["Revision"] == "0123456789ab-dirty" and row["Trainer code"] == "fedcba987654"
+    assert row["Hardware"] == "1 × RTX A5000" and row["Host"] == "box" and row["Precision"] == "fp32"
+    assert row["Versions"] == "numpy 2.4.6, python 3.11.7, torch 2.13.0"
+    assert row["Data"] == f"{synthetic.sha('train')[:12]} {synthetic.sha('val')[:12]}"
+    assert row["Fingerprint"] == synthetic.sha("fingerprint gpt_base")[:12]
+    assert seen["diffs"] == [
+        ["Code of gpt_base, oelm_freeze: changes against its revision", "-old line\n+<b>new</b> line"]
+    ]
+
+
+def test_no_table_but_provenance_is_wider_than_a_desktop_window(page: Path) -> None:
+    seen = run(
+        page,
+        """return [...document.querySelectorAll('.scroll')].filter(e=>e.scrollWidth>e.clientWidth+1).map(
+        e=>e.querySelector('table').id)""",
+        "--window-size=1280,900",
+    )
+    assert set(seen) <= {"table-provenance"}
+
+
 def test_a_click_on_a_heading_sorts_and_a_second_one_turns_the_order(page: Path) -> None:
     seen = run(
         page,
