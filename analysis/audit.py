@@ -63,12 +63,23 @@ def from_configurations(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -
                     groups=(run.group,),
                 )
             )
-    findings += [
+    return findings
+
+
+def beyond(groups: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Finding]:
+    """Return what is said of all runs, those of no group of the study included: how their files were read, and a
+    warning that such runs are compared with nothing (another value that was tried has a tag, and is meant to be).
+    """
+    strangers = tuple(
+        run.name for name, runs in groups.items() if name not in study.groups for run in runs if not run.tag
+    )
+    findings = [Finding(severity=WARNING, text=text("no_group", runs=strangers))] if strangers else []
+    return findings + [
         Finding(severity=NOTE, text=text("run_note", run=run.name, note=note), groups=(run.group,))
-        for run in listed
+        for runs in groups.values()
+        for run in runs
         for note in run.notes
     ]
-    return findings
 
 
 def _difference(d: fairness.Difference) -> Finding:

@@ -82,6 +82,7 @@ def build(
     found = treatment.audit(own, {name: group.factors for name, group in study.groups.items()})
     found += audit.from_configurations(own, study)
     found += logaudit.from_curves(own, study)
+    found += audit.beyond(groups, study)
     found += logaudit.tuning(runs, study)
     found += [Finding(severity=findings.WARNING, text=remark) for remark in remarks]
     deciding = own

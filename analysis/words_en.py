@@ -294,6 +294,7 @@ SENTENCES: Mapping[str, str] = {
     "ppl_too_low": "{run}: a validation PPL of {ppl} is implausible (the others are near {others})",
     "worse_than_chance": "{run}: a validation loss of {loss} is worse than chance ({chance})",
     "other_study": "{run} says that it belongs to study {study}, not {wanted}",
+    "no_group": "{runs} belong to no group of the study: shown in the tables, compared in no verdict",
     "one_group": "there is no group but {group}: nothing is compared",
     "never_validated": "{runs} left no validation and takes part in no comparison",
     "unchecked": "logs alone don't tell whether {what} were the same: {runs}",

@@ -266,6 +266,7 @@ SENTENCES: Mapping[str, str] = {
     "ppl_too_low": "{run}：验证困惑度 {ppl} 不可信（其他在 {others} 附近）",
     "worse_than_chance": "{run}：验证损失 {loss} 差于随机猜测（{chance}）",
     "other_study": "{run} 自称属于研究 {study}，而不是 {wanted}",
+    "no_group": "{runs} 不属于研究的任何组：在表中显示，不参与任何结论",
     "one_group": "除 {group} 外没有其他组：没有可比较的内容",
     "never_validated": "{runs} 没有留下任何验证，不参与任何比较",
     "unchecked": "仅凭日志无法判断{what}是否相同：{runs}",

@@ -75,7 +75,7 @@ class Source:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Read these folders (old results or a log alone will do) instead of the study's runs; repeatable.",
+    help="Read these folders (old results or a log alone will do; more may follow) instead of the study's runs.",
 )
 @click.option("--map", "mapping", multiple=True, metavar="GROUP=DIR", help="Read DIR as a run of GROUP; repeatable.")
 @click.option(
@@ -114,6 +114,8 @@ def main(
     from ..language import chosen
 
     form = "json" if as_json else form
+    more = _more_folders(names, folders)
+    names, folders = tuple(name for name in names if Path(name) not in more), (*folders, *more)
     language = chosen()
     request = Request(
         names=names, study=study, folders=folders, mapping=mapping, output=output, target_loss=target_loss,
@@ -136,6 +138,16 @@ def main(
 
             click.echo(show(report, form, language, made_at), nl=False)
         _write(source, report, request, made_at)
+
+
+def _more_folders(names: tuple[str, ...], folders: tuple[Path, ...]) -> list[Path]:
+    """Return which names are folders that belong to ``--from`` (a shell makes ``--from old/*`` many words); one that
+    lies directly in a folder of ``--from`` selects a run of it.
+    """
+    within = {folder.resolve() for folder in folders}
+    return [
+        Path(name) for name in names if within and Path(name).exists() and Path(name).resolve().parent not in within
+    ]
 
 
 def _source(request: Request) -> Source:

@@ -273,6 +273,18 @@ def test_a_run_without_a_validation_is_no_clean_audit(tmp_path: Path, content: s
     assert "there is no group but mine: nothing is compared" in said
 
 
+def test_runs_of_no_group_are_named_with_how_their_files_were_read(tmp_path: Path) -> None:
+    stray = make_run(tmp_path, "other_group")
+    (stray / "metrics.jsonl").write_text("no record\n")
+    runs = [*arms(tmp_path), load(stray), load(make_run(tmp_path, "gpt_base", 43, tag="lr1e-3"))]
+    report = build(synthetic.study(), runs)
+    assert "other_group belong to no group of the study: shown in the tables, compared in no verdict" in found(
+        report, "warning"
+    )
+    assert any("1 lines of metrics.jsonl were not understood" in note for note in found(report, "note"))
+    assert not any("lr1e-3" in warning and "no group" in warning for warning in found(report, "warning"))
+
+
 def test_what_logs_alone_cannot_show_is_said(tmp_path: Path) -> None:
     for name, header, with_lr in (("gpt_base", "", False), ("oelm_freeze", "World size: 2\nbatch_size: 8", True)):
         (tmp_path / name).mkdir()

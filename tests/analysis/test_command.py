@@ -155,6 +155,19 @@ def test_old_folders_are_read_outside_of_any_project(tmp_path: Path) -> None:
     assert "Nothing was written" in done.stderr and len(list(tmp_path.iterdir())) == 3
 
 
+def test_many_folders_may_follow_and_a_name_within_one_selects(tmp_path: Path) -> None:
+    for name in ("gpt_base", "oelm_freeze", "oelm_no_freeze"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "training.log").write_text(old_log())
+
+    def runs(*arguments: str) -> list[str]:
+        return [run["run"] for run in json.loads(report(tmp_path, *arguments, "--json").stdout)["runs"]]
+
+    assert runs("--from", "gpt_base", "oelm_freeze") == ["gpt_base", "oelm_freeze"]
+    assert runs("--from", ".", "gpt_base") == ["gpt_base"]
+    assert len(runs("--from", "gpt_base", "oelm_freeze", "--from", "oelm_no_freeze")) == 3
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     done = report(tmp_path, "--from", "nowhere", check=False)
     assert done.returncode == 2 and done.stderr.startswith("oelm-report: --from nowhere")
