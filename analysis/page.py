@@ -66,6 +66,7 @@ def as_html(
         if path.suffix == ".svg"
     ]
     found = [f for f in report.findings if f.severity != findings.NOTE]
+    levels = wording.level_remark(report)
     sections = [
         ("audit", words("heading_audit")),
         ("verdicts", words("heading_verdicts")),
@@ -87,6 +88,7 @@ def as_html(
             "clean": words("audit_clean"),
             "deviations": words("heading_deviations"),
             "verdicts": words("heading_verdicts"),
+            "no_hypotheses": words("no_hypotheses"),
             "figures": words("heading_figures"),
             "differences": words("heading_differences"),
             "no_differences": words("no_differences"),
@@ -99,6 +101,7 @@ def as_html(
         ],
         deviations=[say(deviation, language) for deviation in report.deviations],
         verdicts=_verdicts(report, language),
+        levels=say(levels, language) if levels is not None else "",
         tables=[_table(table, language) for table in tables.cut(report.tables, WIDEST)],
         figures=drawn,
         differences=_table(differences(report), language),

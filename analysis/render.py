@@ -76,6 +76,9 @@ def verdicts(report: Report, language: str) -> str:
         body += [words] if words else []
         body += wording.reasons(verdict, report)
         lines += [_wrap(say(line, language), "    ", "      ") for line in body]
+    remark = wording.level_remark(report)
+    if remark is not None:
+        lines += ["", _wrap(say(remark, language), "", "")]
     if not report.verdicts:
         lines.append(say(text("no_hypotheses"), language))
     return "\n".join(lines)
@@ -119,7 +122,7 @@ def as_markdown(report: Report, language: str, made_at: float) -> str:
     lines += [
         f"## {say(text('heading_verdicts'), language)}",
         "",
-        _markdown(wording.verdict_table(report), language),
+        _markdown(wording.verdict_table(report), language) if report.verdicts else say(text("no_hypotheses"), language),
         "",
     ]
     labels = report.labels
@@ -127,6 +130,8 @@ def as_markdown(report: Report, language: str, made_at: float) -> str:
         words = wording.interval_words(verdict)
         body = [wording.sentence(verdict, labels), *([words] if words else []), *wording.reasons(verdict, report)]
         lines.append(f"- **{verdict.hypothesis.id}** " + _escape("; ".join(say(line, language) for line in body)))
+    remark = wording.level_remark(report)
+    lines += ["", _escape(say(remark, language))] if remark is not None else []
     for table in _readable(report):
         lines += ["", f"## {say(table.title, language)}", "", _markdown(table, language)]
         lines += ["", *(say(remark, language) + "  " for remark in table.remarks)] if table.remarks else []

@@ -240,9 +240,15 @@ def _tested(base: Verdict, estimate: statistics.Estimate, alpha: float) -> Verdi
         count=estimate.count,
         p_supported=estimate.p_inside(low, high),
         p_refuted=estimate.p_outside(low, high),
-        reason=text({SUPPORTED: "reason_inside", REFUTED: "reason_outside", INCONCLUSIVE: "reason_contains"}[outcome]),
+        reason=_reason(outcome, base.method),
     )
     return _improved(verdict) if outcome == REFUTED else verdict
+
+
+def _reason(outcome: str, method: str) -> Text:
+    if outcome == INCONCLUSIVE and method == TRIAL:
+        return text("reason_contains_rounds")
+    return text({SUPPORTED: "reason_inside", REFUTED: "reason_outside", INCONCLUSIVE: "reason_contains"}[outcome])
 
 
 def _improved(verdict: Verdict) -> Verdict:

@@ -135,6 +135,12 @@ def reasons(verdict: Verdict, report: Report) -> list[Text]:
     return found
 
 
+def level_remark(report: Report) -> Text | None:
+    """Return why intervals have unequal levels; None where there are fewer than two."""
+    count = sum(verdict.interval is not None for verdict in report.verdicts)
+    return text("level_remark", count=count) if count > 1 else None
+
+
 def verdict_table(report: Report) -> Table:
     """Return the verdicts as a table."""
     columns = (
@@ -159,4 +165,5 @@ def verdict_table(report: Report) -> Table:
                 ),
             )
         )
-    return Table("verdicts", columns, tuple(rows))
+    remark = level_remark(report)
+    return Table("verdicts", columns, tuple(rows), remarks=(remark,) if remark else ())

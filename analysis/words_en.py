@@ -179,6 +179,11 @@ SENTENCES: Mapping[str, str] = {
     "reason_inside": "the interval lies inside the rule",
     "reason_outside": "the interval lies outside the rule",
     "reason_contains": "the interval holds the rule's margin: more seeds are needed",
+    "level_remark": (
+        "The levels of the intervals are those of Holm's procedure over the {count} hypotheses with one: all verdicts "
+        "together hold at the declared level."
+    ),
+    "reason_contains_rounds": "the interval holds the rule's margin: a longer trial is needed",
     "reason_failed": "{runs} diverged, which counts as a failure of the arm",
     "reason_baseline_failed": "{runs}, of the arm compared with, diverged: nothing is shown for or against the claim",
     "improvement_broke_rule": (

@@ -172,6 +172,8 @@ SENTENCES: Mapping[str, str] = {
     "reason_inside": "区间位于规则之内",
     "reason_outside": "区间位于规则之外",
     "reason_contains": "区间包含规则的界限：需要更多种子",
+    "level_remark": "各区间的水平按 Holm 方法对 {count} 个有区间的假设调整：全部结论合起来达到声明的水平。",
+    "reason_contains_rounds": "区间包含规则的界限：需要更长的测速",
     "reason_failed": "{runs} 发散，计为该组失败",
     "reason_baseline_failed": "对照组的 {runs} 发散：既不能证实也不能否定该主张",
     "improvement_broke_rule": "双侧规则因改善而不满足；单侧主张（至多高出 {above}）{one_sided}",

@@ -139,9 +139,10 @@ def test_a_curve_does_not_mix_validations_on_a_part_and_on_the_whole_of_the_file
     assert whole.curve is whole
 
 
-def test_one_group_alone_makes_a_report(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["text", "markdown", "html"])
+def test_one_group_alone_makes_a_report(tmp_path: Path, form: str) -> None:
     study = synthetic.study(groups={"gpt_base": {"model_type": "gpt"}}, hypotheses=())
-    shown = output.show(build(study, [load(make_run(tmp_path, "gpt_base"))]), "text", "en", 0.0)
+    shown = output.show(build(study, [load(make_run(tmp_path, "gpt_base"))]), form, "en", 0.0)
     assert "The study declares no hypotheses." in shown and "Group A: GPT-Base" in shown
 
 

@@ -272,6 +272,20 @@ class Links(HTMLParser):
                 self.loaded.append(value or "")
 
 
+def test_no_table_is_cut_off_in_print(page: Path) -> None:
+    seen = run(
+        page,
+        """const sheet=document.styleSheets[0];
+        const rules=[...sheet.cssRules].filter(r=>r.media&&r.media.mediaText==='print').flatMap(r=>[...r.cssRules]);
+        rules.forEach(r=>sheet.insertRule(r.cssText,sheet.cssRules.length));
+        document.body.style.width='718px';  // A4 with Chromium's margins
+        return {rules:rules.length, wide:[...document.querySelectorAll('table')].filter(
+        t=>t.getBoundingClientRect().right>719).map(t=>t.id)}""",
+        "--window-size=718,1000",
+    )
+    assert seen["rules"] > 5 and seen["wide"] == []
+
+
 def test_nothing_is_loaded_from_anywhere(page: Path) -> None:
     content = page.read_text(encoding="utf-8")
     links = Links()

@@ -43,6 +43,12 @@ def test_the_interleaved_trial_decides_speed(tmp_path: Path) -> None:
     assert (outcome, method) == ("supported", "trial") and "control" not in said
 
 
+def test_a_trial_that_leaves_it_open_asks_for_rounds_and_not_for_seeds(tmp_path: Path) -> None:
+    trial(tmp_path, [0.96, 0.97, 0.98, 0.99, 1.0, 1.01, 1.02], [1.0, 1.001, 0.999])
+    outcome, method, said = h3(report(tmp_path))
+    assert (outcome, method) == ("inconclusive", "trial") and "a longer trial is needed" in said and "seeds" not in said
+
+
 def test_the_trial_decides_where_end_to_end_speed_could_not(tmp_path: Path) -> None:
     trial(tmp_path, ROUNDS, [1.0, 1.001, 0.999])
     runs = [

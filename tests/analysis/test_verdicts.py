@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oelm_jobs.analysis import build, render, wording
+from oelm_jobs.analysis import build, output, render, wording
 from oelm_jobs.analysis.evidence import Value
 from oelm_jobs.analysis.records import LoadedRun, Parameters, Point
 from oelm_jobs.analysis.report import Report
@@ -254,6 +254,18 @@ def test_a_verdict_is_told_with_estimate_interval_rule_and_number_of_pairs(tmp_p
     assert "is 10.6 % above that of Group B: OELM-NoFreeze (52.23 against 47.21)" in " ".join(text.split())
     assert "3 pairs, paired t" in text and "95 % interval" in text
     assert "14.9 % of all parameters are frozen, 17.7 % of those outside the embeddings" in " ".join(text.split())
+
+
+def test_unequal_levels_of_intervals_are_explained_in_every_form_for_readers(tmp_path: Path) -> None:
+    losses = {"gpt_base": [3.88, 3.885], "oelm_no_freeze": [3.85, 3.856], "oelm_freeze": [3.95, 3.957]}
+    report = build(synthetic.study(seeds=(42, 43)), synthetic.make_arms(tmp_path, losses))
+    count = sum(verdict.interval is not None for verdict in report.verdicts)
+    assert count >= 2
+    for form in ("text", "markdown", "latex", "html"):
+        shown = " ".join(output.show(report, form, "en", 0.0).replace("&#39;", "'").split())
+        assert f"Holm's procedure over the {count} hypotheses with one" in shown, form
+    alone = build(synthetic.study(), synthetic.make_arms(tmp_path / "one", {"gpt_base": [3.8], "oelm_freeze": [3.9]}))
+    assert "Holm" not in output.show(alone, "text", "en", 0.0)
 
 
 def test_a_run_that_was_not_trained_as_its_group_says_voids_the_verdicts_resting_on_it(tmp_path: Path) -> None:
