@@ -93,7 +93,7 @@ SENTENCES: Mapping[str, str] = {
     "column_pairs": "n",
     "column_spread": "SD of a pair",
     "column_spread_source": "Spread from",
-    "column_assumed_gap": "True ratio assumed",
+    "column_assumed_gap": "True value assumed",
     "column_power_at": "Power with {seeds} seeds",
     "column_seeds_needed": "Seeds for 80 % power",
     "column_seeds_needed_cautious": "With a larger spread",

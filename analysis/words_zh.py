@@ -91,7 +91,7 @@ SENTENCES: Mapping[str, str] = {
     "column_pairs": "n",
     "column_spread": "配对标准差",
     "column_spread_source": "标准差来自",
-    "column_assumed_gap": "假定的真实比值",
+    "column_assumed_gap": "假定的真实值",
     "column_power_at": "{seeds} 个种子的功效",
     "column_seeds_needed": "80 % 功效所需种子数",
     "column_seeds_needed_cautious": "若离散更大",
