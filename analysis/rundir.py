@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -118,7 +119,8 @@ def load(path: Path, *, now: float, groups: tuple[str, ...] = (), first_seed: in
             )
             if value
         },
-        notes=tuple(notes),
+        # A record that is just being written is nothing to report.
+        notes=tuple(note for note in notes if note.key != "log_truncated" or status != "RUNNING"),
     )
 
 
@@ -163,6 +165,9 @@ def _metrics(path: Path, notes: list[Text]) -> tuple[Curve | None, Validations |
             records, bad = _decode(lines)
             not_understood += bad
             _add(records, train, val)
+        is_cut_off = stream.tell() > 0 and stream.seek(-1, os.SEEK_END) >= 0 and stream.read(1) != b"\n"
+    if is_cut_off:
+        notes.append(text("log_truncated", name=path.name))
     if not_understood:
         notes.append(text("lines_not_understood", name=path.name, count=not_understood))
     note_columns(train, notes, path.name)

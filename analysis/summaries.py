@@ -246,7 +246,8 @@ def efficiency(groups: Groups, labels: Mapping[str, str], target_loss: float | N
 def reach(run: LoadedRun, target: float) -> tuple[tuple[float | None, float | None, float | None], bool]:
     """Return steps, tokens and GPU-hours until the first validation at or below the target, and whether it was reached.
 
-    GPU-hours are the run's wall clock up to then (validation and checkpoints included) times its GPUs.
+    GPU-hours are the run's wall clock up to then (validation and checkpoints included) times its GPUs; of a run with
+    several attempts, between which it waited, the share of all its GPU-hours that its steps up to then are of all.
     """
     table = run.validations
     if table is None or not len(table.step):
@@ -254,7 +255,11 @@ def reach(run: LoadedRun, target: float) -> tuple[tuple[float | None, float | No
     hits = np.flatnonzero(table.loss <= target)
     row = int(hits[0]) if len(hits) else len(table.step) - 1
     hours: float | None = None
-    if run.gpu_hours is not None and run.elapsed_hours and run.curve is not None and np.isfinite(run.curve.time).any():
+    if run.gpu_hours is not None and (run.attempts or 1) > 1 and run.last_step:
+        hours = run.gpu_hours * min(1.0, float(table.step[row]) / run.last_step)
+    elif (
+        run.gpu_hours is not None and run.elapsed_hours and run.curve is not None and np.isfinite(run.curve.time).any()
+    ):
         start = float(np.nanmin(run.curve.time))
         spent = (float(table.time[row]) - start) / 3600
         hours = spent * run.gpu_hours / run.elapsed_hours if math.isfinite(spent) and spent >= 0 else None

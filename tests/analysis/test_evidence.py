@@ -106,6 +106,18 @@ def test_time_and_tokens_to_a_target_are_censored_where_it_was_not_reached(tmp_p
     assert [row[2].prefix for row in table.rows] == ["", "> "]
 
 
+def test_the_time_that_a_run_waited_between_attempts_is_no_gpu_time(tmp_path: Path) -> None:
+    import numpy as np
+
+    run = load(make_run(tmp_path, "gpt_base"))
+    assert run.validations is not None and run.gpu_hours is not None
+    waited = np.where(run.validations.step > 200, 36_000.0, 0.0)
+    resumed = replace(run, attempts=2, validations=replace(run.validations, time=run.validations.time + waited))
+    assert resumed.validations is not None
+    (_, _, hours), reached = summaries.reach(resumed, float(resumed.validations.loss[2]))
+    assert reached and hours == pytest.approx(0.75 * run.gpu_hours)
+
+
 def test_the_area_under_a_curve_is_its_mean_over_log_tokens(tmp_path: Path) -> None:
     import numpy as np
 

@@ -113,7 +113,11 @@ def test_a_half_written_last_line_is_ignored(tmp_path: Path) -> None:
     with (folder / "metrics.jsonl").open("a") as out:
         out.write('{"step": 220, "loss": 1.')
     run = load(folder)
-    assert run.last_step == 200 and not run.notes
+    assert (run.status, run.last_step, run.notes) == ("RUNNING", 200, ())
+    later = load(folder, now=synthetic.START + 1e6)
+    assert later.status == "UNKNOWN" and [str(note) for note in later.notes] == [
+        "the last line of metrics.jsonl is cut off and was left out"
+    ]
 
 
 @pytest.mark.parametrize(
