@@ -134,6 +134,16 @@ def test_arms_with_the_same_counts_never_varied_the_factor(tmp_path: Path) -> No
     assert outcomes(report)["H1"] == outcomes(report)["H2"] == "void"
 
 
+def test_equal_trainable_counts_alone_show_a_factor_that_was_never_varied() -> None:
+    base = LoadedRun(
+        name="a", group="oelm_no_freeze", label="", seed=1, path=Path("a"), parameters=Parameters(total=10, trainable=9)
+    )
+    said = treatment.never_varied([base], [replace(base, name="b", group="oelm_freeze")], (False, True))
+    assert "both arms have 10 parameters, 9 of them trainable" in str(said)
+    fewer = replace(base, name="b", group="oelm_freeze", parameters=Parameters(total=10, trainable=8))
+    assert treatment.never_varied([base], [fewer], (False, True)) is None
+
+
 def test_arms_with_checkpoints_of_the_same_size_never_varied_the_factor() -> None:
     base = LoadedRun(name="a", group="oelm_no_freeze", label="", seed=1, path=Path("a"), checkpoint_bytes=539_000_000)
     other = replace(base, name="b", checkpoint_bytes=539_000_512)
@@ -204,6 +214,8 @@ def test_twice_the_tokens_a_step_is_unfair(tmp_path: Path) -> None:
 def test_speed_on_another_number_of_gpus_is_undecidable(tmp_path: Path) -> None:
     report = build(synthetic.study(), arms(tmp_path, oelm_freeze={"world_size": 2}))
     assert outcomes(report)["H3"] == "undecidable"
+    why = next(str(v.reason) for v in report.verdicts if v.hypothesis.id == "H3")
+    assert why.startswith("not on equal hardware: number of GPUs is 2 against 1")
     assert any("world_size is not the same" in text for text in found(report, "warning"))
     assert outcomes(report)["H2"] == "not met (one seed)"
 
@@ -334,6 +346,39 @@ def test_unequal_schedules_are_recovered_from_the_learning_rate_column(tmp_path:
     assert "gpt_base cosine, peak 0.0003, warm-up 500, decay until 10,000, last 3e-05" in said
     assert "oelm_no_freeze cosine, peak 0.0003, warm-up 500, decay until 10,000, last 1e-07" in said
     assert "learning_rate" in notes_of(report, "H2") and "learning_rate" not in notes_of(report, "H4")
+
+
+@pytest.mark.parametrize(("factor", "is_found"), [(1.0, False), (1.002, False), (1.1, True), (0.9, True)])
+def test_learning_rates_are_unequal_beyond_what_three_digits_hide(
+    tmp_path: Path, factor: float, is_found: bool
+) -> None:
+    runs = [
+        logged(tmp_path, "oelm_no_freeze", frozen=0, seed=1),
+        logged(tmp_path, "oelm_freeze", max_lr=3e-4 * factor, min_lr=3e-5 * factor, seed=2, final_loss=1.6),
+    ]
+    said = [text for text in found(report_on(runs), "unfair") if "learning rates were not the same" in text]
+    assert bool(said) is is_found
+
+
+@pytest.mark.parametrize(
+    ("change", "method"),
+    [
+        ({}, "paired"),
+        ({"data": {"train_sha256": "x"}}, "welch"),
+        ({"global_batch": 32}, "welch"),
+        ({"train": {"seq_len": 128}}, "welch"),
+        ({"source": "log"}, "welch"),
+    ],
+)
+def test_seeds_make_pairs_only_where_the_data_order_is_the_same(
+    tmp_path: Path, change: dict[str, Any], method: str
+) -> None:
+    losses = {"oelm_no_freeze": [3.85, 3.856, 3.86], "oelm_freeze": [3.95, 3.957, 3.955]}
+    runs = [
+        replace(run, **change) if run.group == "oelm_freeze" else run for run in synthetic.make_arms(tmp_path, losses)
+    ]
+    h2 = next(v for v in build(synthetic.study(seeds=(42, 43, 44)), runs).verdicts if v.hypothesis.id == "H2")
+    assert h2.method == method
 
 
 def test_overshoot_and_unequal_steps_show_without_any_configuration(tmp_path: Path) -> None:

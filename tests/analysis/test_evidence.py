@@ -60,6 +60,16 @@ def test_step_grids_without_a_common_step_give_no_comparison(tmp_path: Path) -> 
     assert str(found.missing) == "the arms were never validated at the same step"
 
 
+def test_a_diverged_run_counts_as_such_also_at_a_step_where_it_was_still_finite(tmp_path: Path) -> None:
+    runs = arms(tmp_path, stop=200)
+    group = next(iter(runs))
+    lost = replace(load(make_run(tmp_path / "lost", group)), status="FAILED", reason="diverged")
+    assert lost.diverged and lost.validations is not None and 200 in lost.validations.step
+    found = gather(hypothesis("final_val_ppl"), {**runs, group: [lost]}, may_pair=False)
+    values = found.group if group == "oelm_freeze" else found.against
+    assert found.step == 200 and [value.raw for value in values] == [math.inf]
+
+
 def test_whole_and_partial_validations_side_by_side_are_said(tmp_path: Path) -> None:
     runs = arms(tmp_path)
     final = runs["gpt_base"][0].final
