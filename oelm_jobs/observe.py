@@ -128,7 +128,7 @@ def _settle(store: Store, project: Path, target: Target, runs: list[StoredRun]) 
         if row["token"] not in planned or (maker is not None and maker.is_alive() and maker.pid != os.getpid()):
             continue
         mine = [run for run in runs if run.token == row["token"]]
-        if scheduler(connect(target, project)).settle(row["token"]):
+        if scheduler(connect(target, project)).settle(row["token"], row["root"]):
             store.answer(row["token"], ACCEPTED, states={run.run_dir: (State.QUEUED, "") for run in mine})
         else:
             reason = f"{NOT_SUBMITTED}: the client ended before it was sent"

@@ -71,8 +71,11 @@ class Scheduler(Protocol):
             UnknownAnswer: It may run; ``settle`` finds out.
         """
 
-    def settle(self, token: str) -> bool:
+    def settle(self, token: str, root: str) -> bool:
         """Find out for good whether a submission was accepted; False means that it never will be.
+
+        Args:
+            root: The target's root when it was submitted; the targets file may name another one by now.
 
         Raises:
             TargetError: It can't be found out now.

@@ -37,9 +37,9 @@ class LeaseScheduler:
         found = allowed_environment(target)
         return {**found, "OELM_GPUS": ",".join(map(str, target.gpus))} if target.gpus else found
 
-    def settle(self, token: str) -> bool:
+    def settle(self, token: str, root: str) -> bool:
         """Ask whether the launch arrived; if it did not by now, it is fenced off and never will."""
-        answer = self._connection.call("settle", {"root": self._connection.root, "token": token})
+        answer = self._connection.call("settle", {"root": root, "token": token})
         return bool(answer["answer"] == "accepted")
 
     def poll(self, runs: Mapping[str, str], *, host: bool = False) -> Mapping[str, Any]:

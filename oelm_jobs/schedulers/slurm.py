@@ -119,10 +119,9 @@ class SlurmScheduler:
             handle=",".join(str(answers[job.position][ID]) for job in accepted),
         )
 
-    def settle(self, token: str) -> bool:
+    def settle(self, token: str, root: str) -> bool:
         """Look for a submission's jobs; those that are not found never run, even should they still appear."""
-        request = {"root": as_agent_reads(self._connection).root, "token": token}
-        return bool(self._call("slurm_settle", request)["answer"] == "accepted")
+        return bool(self._call("slurm_settle", {"root": root, "token": token})["answer"] == "accepted")
 
     # Looking and ending -----------------------------------------------------------------------------------------------
 

@@ -110,8 +110,8 @@ KILLED_AT = {
 }
 
 
-@pytest.mark.parametrize("point", KILLED_AT)
-def test_a_client_killed_at_any_point_neither_loses_nor_doubles_a_run(rig: Rig, point: str) -> None:
+def be_killed(rig: Rig, point: str) -> None:
+    """Submit a run with a client that is killed at a point of KILLED_AT."""
     module, _, name = KILLED_AT[point].rpartition(".")
     module, _, owner = module.rpartition(".")
     program = (
@@ -122,9 +122,24 @@ def test_a_client_killed_at_any_point_neither_loses_nor_doubles_a_run(rig: Rig, 
     )
     killed = subprocess.run([sys.executable, "-c", program], cwd=rig.project, capture_output=True, timeout=60)
     assert killed.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("point", KILLED_AT)
+def test_a_client_killed_at_any_point_neither_loses_nor_doubles_a_run(rig: Rig, point: str) -> None:
+    be_killed(rig, point)
     rig.submit("--group", "gpt_base")
     rig.wait_for("gpt_base", "DONE")
     assert starts(rig) == 1 and len(read(rig.run_dir() / "experiment_result.json")["attempts"]) == 1
+
+
+def test_a_launch_is_fenced_off_where_it_was_sent_even_if_the_targets_root_is_another_one_now(rig: Rig) -> None:
+    be_killed(rig, "before the launch")
+    targets_file = rig.project / "jobs" / "targets.toml"
+    targets_file.write_text(targets_file.read_text().replace('root = "oelm"', 'root = "elsewhere"'))
+    assert rig.wait_for("gpt_base", "FAILED")["reason"].startswith("not submitted")
+    (fence,) = (rig.host.home() / "oelm" / ".oelm" / "submissions").iterdir()
+    assert read(fence)["settled"], "should it arrive after all, it does nothing"
+    assert not (rig.host.home() / "elsewhere" / ".oelm" / "submissions").exists()
 
 
 def test_twenty_submissions_at_once_start_a_run_once(rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
