@@ -86,13 +86,26 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any
     elif os.path.exists(control + rundir.CANCEL):
         row.update(state=rundir.CANCELLED, reason="cancelled before it started")
     elif claim:
-        said = last_said(control)
-        row.update(state=rundir.FAILED, reason="ended before training started" + (": " + said if said else ""))
+        row.update(state=rundir.FAILED, reason=_why_not_started(claim, last_said(control)))
     else:
         row.update(state=rundir.UNKNOWN, reason="no trace of it on this host", absent=True)
     if row["state"] != rundir.QUEUED:
         row.update(progress(run_dir))
     return row
+
+
+def _why_not_started(claim: Dict[str, Any], said: str) -> str:
+    """Return why an execution ended before its first attempt, without a record of its end.
+
+    Args:
+        claim: Its claim, which nobody holds any more.
+        said: The newest line of the supervisor's log.
+    """
+    if claim.get("boot_id") != rundir.boot_id():
+        return "reboot before training started: submit again"
+    if said.startswith("waiting "):  # a supervisor that ends by itself says so
+        return "supervisor lost while it was waiting: submit again"
+    return "ended before training started" + (": " + said if said else "")
 
 
 def _queue() -> Dict[str, int]:

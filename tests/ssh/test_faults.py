@@ -178,11 +178,14 @@ def test_a_reboot_is_named_and_submitting_again_resumes(rig: Rig) -> None:
     rig.host.start(rig.client.public_key)
     rows = rig.status()
     assert rows["gpt_base"]["state"] == "FAILED" and "reboot" in rows["gpt_base"]["reason"]
-    assert rows["oelm_freeze"]["state"] == "FAILED", "it was waiting in its lane"
+    assert rows["oelm_freeze"]["state"] == "FAILED" and "reboot" in rows["oelm_freeze"]["reason"], "it was waiting"
     rig.submit("--groups", "gpt_base,oelm_freeze")
     wait_until(lambda: "Resumed from" in (rig.run_dir() / "training.log").read_text(), "it to resume")
     assert rig.wait_for("gpt_base", "RUNNING")["progress"]["attempt"] == 2
     assert rig.status()["oelm_freeze"]["state"] == "QUEUED"
+    waiting = read(rig.run_dir("oelm_freeze") / ".oelm" / "claim")["pid"]
+    rig.host.inside("kill", "-KILL", str(waiting))
+    assert "supervisor lost" in rig.wait_for("oelm_freeze", "FAILED")["reason"]
     assert "cancelled" in rig.oelm("cancel", "tiny", "--yes").stdout
 
 
