@@ -235,7 +235,7 @@ def _data(study: Study, target: Target, rows: Mapping[str, Mapping[str, Any]], p
     folder = Path(paths[0]).parent
     make = "oelm-data demo" if folder.name == "demo" else f"oelm-data make TEXT... --output {folder}"
     if target.host:
-        make = f"oelm-submit --target {target.name} --send-data"
+        make = f"oelm-submit --study {study.name} --target {target.name} --send-data"
     vocabulary = int(study.train["vocab_size"])
     for path in paths:
         row = rows[path]

@@ -94,7 +94,7 @@ def _hash_there(name: str, path: str, row: Mapping[str, Any], mine: Path, study:
     if "error" in row:
         raise PreflightError(
             f"{name}: {path}: {row['error']}; {NOTHING}",
-            hint=f"send the project's: oelm-submit --target {name} --send-data; or name the folder that holds it there:"
+            hint="send the project's: the same command with --send-data; or name the folder that holds it there:"
             f' data = {{ "{Path(str(study.train["data_path"])).parent}" = "/..." }} in the targets file',
         )
     size = int(row["size"])

@@ -75,7 +75,8 @@ def _send(connection: Connection, source: Path, place: str, files: Mapping[str, 
     """Send files of one folder, and have them accepted at the other end."""
     name = "".join(digest[:4] for digest in files.values())[:16]
     expected = connection.call("expect", {"folder": place, "name": name})
-    size = sum((source / file).stat().st_size for file in files)
+    sizes = {file: (source / file).stat().st_size for file in files}
+    size = sum(sizes.values())
     if size > int(expected["free"]):
         raise PreflightError(
             f"{connection.target.name}: {place} has {expected['free'] / 1e9:.1f} GB free, the data need"
@@ -84,8 +85,7 @@ def _send(connection: Connection, source: Path, place: str, files: Mapping[str, 
         )
     request = {"staging": expected["staging"], "folder": place, "files": dict(files)}
     for _ in range(2):
-        progress.begin(len(files), size)
-        _transfer(connection, source, list(files), expected, progress)
+        _transfer(connection, source, sizes, expected, progress)
         answer = connection.call("accept", request, timeout_s=1800)
         if answer["taken"]:
             raise PreflightError(
@@ -98,30 +98,44 @@ def _send(connection: Connection, source: Path, place: str, files: Mapping[str, 
 
 
 def _transfer(
-    connection: Connection, source: Path, names: list[str], expected: Mapping[str, Any], progress: fetch.Progress
+    connection: Connection,
+    source: Path,
+    sizes: Mapping[str, int],
+    expected: Mapping[str, Any],
+    progress: fetch.Progress,
 ) -> None:
+    """Bring files (name to bytes) into the staging folder there, through as many broken connections as TRIES allows.
+
+    Raises:
+        NotReached: The connection broke once too often; what has arrived stays.
+        TargetError: rsync can't do it at all.
+    """
     for number in range(1, TRIES + 1):
         route = connection.route()
         assert route is not None
+        progress.begin(len(sizes), sum(sizes.values()))  # anew: rsync counts in what had arrived before
         transfer = Transfer(
-            upload_folder(source), f"{route.host}:{expected['link']}/", names, shell=route.shell,
+            upload_folder(source), f"{route.host}:{expected['link']}/", list(sizes), shell=route.shell,
             remote=str(expected["rsync"]),
         )  # fmt: skip
-        said, code = "", 0
+        said, code, idle = "", 0, ""
         try:
-            _watch(transfer, progress.advance)
+            idle = _watch(transfer, progress.advance)
         finally:
             code, said = transfer.end()
         if code == 0:
             return
-        if code not in NETWORK_CODES or number == TRIES:
-            raise TargetError(f"rsync to {connection.target.name}: {said or f'exit code {code}'}")
-        progress.say(f"the transfer broke off ({said or f'rsync exit code {code}'}); going on where it was")
+        why = idle or said or f"rsync exit code {code}"
+        if code not in NETWORK_CODES and not idle:
+            raise TargetError(f"rsync to {connection.target.name}: {why}")
+        if number == TRIES:
+            raise NotReached(f"the transfer to {connection.target.name} broke off: {why}")
+        progress.say(f"the transfer broke off ({why}); going on where it was")
         time.sleep(float(number))
 
 
-def _watch(transfer: Transfer, advance: Callable[[int], None]) -> None:
-    """Wait for a transfer and tell how far it is; end it when nothing moves any more."""
+def _watch(transfer: Transfer, advance: Callable[[int], None]) -> str:
+    """Wait for a transfer and tell how far it is; return early, with the reason, when nothing moves any more."""
     done, last, moved_at = 0, 0, time.monotonic()
     while not transfer.is_over():
         moved = transfer.moved()
@@ -130,5 +144,6 @@ def _watch(transfer: Transfer, advance: Callable[[int], None]) -> None:
             done, last, moved_at = done + step, moved, time.monotonic()
             advance(step)
         elif time.monotonic() - moved_at > IDLE_S:
-            raise NotReached(f"nothing moved for {IDLE_S:.0f} s")
+            return f"nothing moved for {IDLE_S:.0f} s"
         time.sleep(0.1)
+    return ""

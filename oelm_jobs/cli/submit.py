@@ -103,11 +103,12 @@ def main(
     from .. import preflight, workflow
     from ..store import Store
 
+    trained = with_settings(chosen, wanted["overrides"])
     if send_data:
         from .transfer import send_data as send
 
-        send(root, target, chosen)
-    data_hash = preflight.data_hash(target, root, with_settings(chosen, wanted["overrides"]))
+        send(root, target, trained)
+    data_hash = preflight.data_hash(target, root, trained)
     plan = make_plan(root, chosen, target, **wanted, data_hash=data_hash)
     how = workflow.RERUN if rerun else workflow.EXTEND if extend else workflow.AGAIN
     with Store() as store:

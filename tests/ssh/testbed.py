@@ -302,6 +302,8 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self.connections = 0
+        self.sent = 0
+        """Bytes from the client so far, over all connections."""
         self.up_limit: int | None = None
         """Bytes from the client after which the line is cut, once."""
         self.down_limit: int | None = None
@@ -340,6 +342,8 @@ class Proxy:
                     setattr(self, name, None)
                     break
                 passed += len(data)
+                if name == "up_limit":
+                    self.sent += len(data)
                 sink.sendall(data)
         for end in (source, sink):
             with contextlib.suppress(OSError):
