@@ -7,7 +7,7 @@ import json
 import click
 
 from ..errors import UsageError
-from .common import command, confirm, project, say
+from .common import command, confirm, each_target, end_with, project, say
 
 
 @command("oelm-cancel")
@@ -35,11 +35,20 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
         if len(alive) > 1:
             listed = ", ".join(called[run.study, run.name] for run in alive[:8]) + (", …" if len(alive) > 8 else "")
             confirm(f"Cancel {len(alive)} runs ({listed})?", yes=yes)
-        done = workflow.cancel(store, root, alive) if alive else {}
-    answers = {key: done.get(key, f"is {run.state} already") for run in chosen for key in [(run.study, run.name)]}
+        done: dict[tuple[str, str], str] = {}
+        errors = each_target(
+            (run.target for run in alive),
+            lambda name: done.update(workflow.cancel(store, root, [run for run in alive if run.target == name])),
+        )
+    answers = {
+        (run.study, run.name): done.get((run.study, run.name), f"is {run.state} already")
+        for run in chosen
+        if run.state.is_final or run.target not in errors
+    }
     if as_json:
         rows = [{"study": study, "run": name, "answer": answer} for (study, name), answer in answers.items()]
-        click.echo(json.dumps({"version": 1, "runs": rows}, indent=1))
-        return
-    for key, answer in answers.items():
+        unreachable = {name: str(error) for name, error in errors.items()}
+        click.echo(json.dumps({"version": 1, "runs": rows, "unreachable": unreachable}, indent=1))
+    for key, answer in answers.items() if not as_json else ():
         say(f"{called[key]}: {answer}")
+    end_with(errors)

@@ -7,7 +7,7 @@ import json
 import click
 
 from ..errors import UsageError
-from .common import command, confirm, narrate, project, say
+from .common import command, confirm, each_target, end_with, narrate, project, say
 
 
 @command("oelm-clean")
@@ -37,11 +37,15 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
         listed = f"{', '.join(one.files)} ({one.size / 1e6:,.1f} MB)" if one.files else "nothing to remove"
         say(f"{one.run.name} on {one.run.target}: {listed}{'; ' + one.note if one.note else ''}")
     size = sum(one.size for one in found)
-    removed = []
+    removed: list[clean.Removed] = []
+    errors = {}
     if size and not dry_run:
         targets = ", ".join(dict.fromkeys(one.run.target for one in found if one.files))
         confirm(f"Remove {size / 1e6:,.1f} MB of checkpoints from {targets}?", yes=yes)
-        removed = clean.remove(root, found)
+        errors = each_target(
+            (one.run.target for one in found if one.files),
+            lambda name: removed.extend(clean.remove(root, [one for one in found if one.run.target == name])),
+        )
     if as_json:
         rows = [
             {
@@ -54,9 +58,9 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
             for one in found
         ]
         click.echo(json.dumps({"version": 1, "executed": not dry_run, "runs": rows}, indent=1))
-        return
-    for done in removed:
+    for done in removed if not as_json else ():
         for name, reason in done.kept.items():
             narrate(f"{done.run.name}: {name} stays: {reason}")
-    if removed:
+    if removed and not as_json:
         say(f"freed {sum(done.freed for done in removed) / 1e6:,.1f} MB")
+    end_with(errors)

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from .. import language
-from ..errors import OelmError, UsageError, valid_choices
+from ..errors import OelmError, TargetError, UsageError, valid_choices
 from ..language import tr
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -205,6 +205,29 @@ def split_names(values: tuple[str, ...]) -> list[str]:
     if values and not any(names):
         raise UsageError("an option that takes names was given none", hint="leave it out to mean all")
     return list(dict.fromkeys(name for name in names if name))
+
+
+def each_target(names: Iterable[str], act: Callable[[str], None]) -> dict[str, TargetError]:
+    """Act on targets, each once: one that can't be reached must not keep the command from the others.
+
+    Returns:
+        What went wrong, by target; say it with ``end_with``.
+    """
+    errors: dict[str, TargetError] = {}
+    for name in dict.fromkeys(names):
+        try:
+            act(name)
+        except TargetError as error:
+            errors[name] = error
+    return errors
+
+
+def end_with(errors: Mapping[str, TargetError]) -> None:
+    """Raise the last of several targets' errors, having said the others; nothing where there is none."""
+    for number, error in enumerate(errors.values(), start=1):
+        if number == len(errors):
+            raise error
+        narrate(f"{error}")
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import RunFailed, TargetError, UsageError
-from .common import command, narrate, project, say
+from ..errors import NotReached, RunFailed, TargetError, UsageError
+from .common import command, each_target, end_with, narrate, project, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,24 +58,27 @@ def main(
     if watch and as_json:
         raise UsageError("--watch and --json exclude each other")
     root = project()
+    told: set[Path] = set()
     with Store() as store:
         while True:
-            try:
-                fetched = _fetch(store, root, names, study, checkpoints, verify)
-            except TargetError as error:
-                if not watch:
-                    raise
-                narrate(f"{error}; trying again")
-                time.sleep(WATCH_S)
-                continue
+            fetched, errors = _fetch(store, root, names, study, checkpoints, verify)
             if as_json:
-                click.echo(json.dumps({"version": 1, "runs": [_as_json(one) for one in fetched]}, indent=1))
+                content: dict[str, Any] = {"version": 1, "runs": [_as_json(one) for one in fetched]}
+                content["unreachable"] = {name: str(error) for name, error in errors.items()}
+                click.echo(json.dumps(content, indent=1))
             called = titles([one.run for one in fetched])
             for one in fetched if not as_json else ():
-                if not watch or one.new_files or one.state.is_final:
+                if not watch or one.new_files or (one.state.is_final and one.run_dir not in told):
                     _show(called[one.run.study, one.run.name], one)
-            if not watch or all(one.state.is_final or one.note for one in fetched):
+                if one.state.is_final:
+                    told.add(one.run_dir)
+            lost = {name: error for name, error in errors.items() if isinstance(error, NotReached)}
+            if not watch or len(lost) < len(errors):  # what another try does not mend is not tried again
+                end_with(errors)
+            if not watch or (not lost and all(one.state.is_final or one.note for one in fetched)):
                 break
+            for error in lost.values():
+                narrate(f"{error}; trying again")
             time.sleep(WATCH_S)
     if not fetched:
         narrate("No run yet. Submit some: oelm-submit")
@@ -92,7 +95,8 @@ def main(
 
 def _fetch(
     store: Store, root: Path, names: Sequence[str], study: str | None, checkpoints: str, verify: bool
-) -> list[Fetched]:
+) -> tuple[list[Fetched], dict[str, TargetError]]:
+    """Return what was fetched, and why what by target was not."""
     from ..connections import connect_for_transfer
     from ..targets import load_targets
     from .select import select
@@ -111,10 +115,18 @@ def _fetch(
     known = iter(observe.refresh(store, root, [run for run in runs if run.target not in remote]).runs)
     runs = [run if run.target in remote else next(known) for run in runs]
     meter = Meter("fetching")
+    done: dict[tuple[str, str], Fetched] = {}
+
+    def bring(name: str) -> None:
+        theirs = [run for run in runs if run.target == name]
+        for one in fetch(root, theirs, meter, checkpoints=checkpoints, again=verify):
+            done[one.run.study, one.run.name] = one
+
     try:
-        return fetch(root, runs, meter, checkpoints=checkpoints, again=verify)
+        errors = each_target((run.target for run in runs), bring)
     finally:
         meter.end()
+    return [done[run.study, run.name] for run in runs if (run.study, run.name) in done], errors
 
 
 def _as_json(one: Fetched) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from oelm_jobs import connections, fetch, rsync, sync
 from oelm_jobs.errors import NotReached, TargetError
 from oelm_jobs.store import Store
 from oelm_jobs.sync import Item
-from tests.ssh.conftest import Rig
+from tests.ssh.conftest import Rig, stand_in, write_target
+from tests.ssh.testbed import Proxy
 from tests.support import read, wait_until
 
 
@@ -130,6 +132,73 @@ def test_watching_fetches_checkpoints_as_they_are_made_until_all_is_done(rig: Ri
     lines = [line for line in done.stdout.splitlines() if line.startswith("gpt_base")]
     assert len(lines) > 2 and "so far" in lines[0] and "so far" not in lines[-1], lines
     assert sync.verify(rig.home_dir()).damaged == ()
+
+
+@pytest.fixture
+def proxy(rig: Rig) -> Iterator[Proxy]:
+    """A line to the host, by which it is target ``far``; steps take their time there."""
+    made = Proxy(rig.host)
+    rig.client.knows(rig.host, alias="far", HostName="127.0.0.1", Port=str(made.port))
+    write_target(rig.project, "far", python=stand_in(rig.host))
+    rig.host.stop()
+    rig.host.environment["TRAINER_STEP_S"] = "0.1"
+    rig.host.start(rig.client.public_key)
+    yield made
+    made.close()
+
+
+def test_watching_tells_once_of_what_is_over_and_survives_a_lost_connection_but_not_a_changed_key(
+    rig: Rig, proxy: Proxy
+) -> None:
+    rig.target = "far"
+    rig.submit("--group", "oelm_freeze", "--wait")
+    rig.edit(("max_steps = 12", "max_steps = 100000"))
+    rig.submit("--group", "gpt_base")
+    rig.wait_for("gpt_base", "RUNNING")
+    connections.close_all()
+    program = "from oelm_jobs.cli import fetch; fetch.WATCH_S = 0.3; fetch.main()"
+    words = [sys.executable, "-c", program, "--watch"]
+    watching = subprocess.Popen(words, cwd=rig.project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert watching.stdout is not None and watching.stderr is not None
+    told = [watching.stdout.readline() for _ in range(6)]
+    assert sum(line.startswith("oelm_freeze") for line in told) == 1, told
+    proxy.refuse = True
+    proxy.cut()
+    while "trying again" not in watching.stderr.readline():
+        assert watching.poll() is None
+    proxy.refuse = False
+    told = [watching.stdout.readline() for _ in range(6)]
+    assert told[-1].startswith("gpt_base"), "it came back by itself"
+    lines = rig.client.known_hosts.read_text().splitlines()
+    another = Path(f"{rig.client.key}.pub").read_text()
+    rig.client.known_hosts.write_text("\n".join([lines[0], f"[127.0.0.1]:{proxy.port} {another}"]))
+    proxy.cut()
+    _, said = watching.communicate(timeout=60)
+    assert watching.returncode == 3 and "HAS CHANGED" in said
+    rig.client.known_hosts.write_text("\n".join(lines) + "\n")
+    rig.oelm("cancel", "gpt_base")
+
+
+def test_a_target_that_is_down_keeps_nobody_from_the_others(rig: Rig, proxy: Proxy) -> None:
+    rig.edit(("max_steps = 12", "max_steps = 100000"))
+    rig.oelm("submit", "--study", "tiny", "--target", "far", "--group", "gpt_base")
+    rig.submit("--group", "oelm_freeze")
+    for name in ("gpt_base", "oelm_freeze"):
+        rig.wait_for(name, "RUNNING")
+    connections.close_all()
+    proxy.refuse = True
+    proxy.cut()
+    done = rig.oelm("fetch", "--json", check=False)
+    answer = json.loads(done.stdout)
+    assert done.returncode == 3 and [run["run"] for run in answer["runs"]] == ["oelm_freeze"]
+    assert list(answer["unreachable"]) == ["far"] and "far" in done.stderr
+    assert (rig.home_dir("oelm_freeze") / "training.log").exists()
+    done = rig.oelm("cancel", "--all", "--yes", check=False)
+    assert done.returncode == 3 and "oelm_freeze: cancelled" in done.stdout and "far" in done.stderr
+    assert "gpt_base" not in done.stdout, "it was not asked"
+    proxy.refuse = False
+    assert rig.status()["gpt_base"]["state"] == "RUNNING" and rig.status()["oelm_freeze"]["state"] == "CANCELLED"
+    assert "gpt_base: cancelled" in rig.oelm("cancel", "gpt_base").stdout
 
 
 def test_what_is_damaged_is_named_and_never_gets_its_name(rig: Rig) -> None:
