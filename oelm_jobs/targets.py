@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,32 +194,73 @@ def adhoc(host: str, *, user: str = "", port: int = 0, root: str = "", setup: tu
     )
 
 
-def remember(target: Target) -> Path:
-    """Write an ad-hoc target down, so that later commands find its runs; return the file.
+def named_on_the_spot(
+    project: Path, host: str, *, user: str = "", port: int = 0, root: str = "", setup: tuple[str, ...] = ()
+) -> Target:
+    """Return the target that a command line's words mean: what the targets files know under its name already, with the
+    words in place of what is written there; else one made of the words alone.
 
     Raises:
-        ConfigurationError: The file can't be written.
+        UsageError: One of them can't be what it says, or the files know another machine under that name.
     """
+    made = adhoc(host, user=user, port=port, root=root, setup=setup)
+    known = load_targets(project).get(made.name)
+    if known is None:
+        return made
+    if (known.host, known.user, known.port) != (made.host, made.user, made.port):
+        raise UsageError(
+            f"--host {host}: the targets files know {made.name} as another machine: {known.host or 'this one'}",
+            hint=f"--target {made.name} means that one; for {host} itself give that table another name",
+        )
+    return replace(known, root=made.root if root else known.root, setup=setup or known.setup)
+
+
+def remember(project: Path, target: Target) -> Path | None:
+    """Write an ad-hoc target down, so that later commands find its runs; return the file.
+
+    What else stands in the file stays, comments apart.
+
+    Returns:
+        None where a file knew it already.
+
+    Raises:
+        ConfigurationError: The file can't be read or written.
+    """
+    known = load_targets(project).get(target.name)
     path = config_folder() / REMEMBERED
-    tables: dict[str, Target] = {}
-    if path.is_file():
-        top = tomlfile.read(path)
-        tables = {name: _read_target(name, top.take_section(name)) for name in top.keys_left()}
-    if tables.get(target.name) == target:
-        return path
-    tables[target.name] = target
-    lines = ["# Written by oelm-submit --host: targets given on a command line. Edit or delete what you like."]
-    for name, known in tables.items():
-        # A JSON string is a TOML basic string, too.
-        values = {"kind": "ssh", "host": known.host, "user": known.user, "port": known.port, "root": known.root}
-        lines += ["", f"[{json.dumps(name, ensure_ascii=False)}]"]
-        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if value]
-        lines += [f"setup = {json.dumps(list(known.setup), ensure_ascii=False)}"] if known.setup else []
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    if known == target:
+        return None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)  # of several commands at once none may lose another's target
+            tables = tomlfile.tables(path) if path.is_file() else {}
+            if known is not None and target.name not in tables:
+                return None  # it is described in a file of the user's, which wins
+            given = {"kind": "ssh", "host": target.host, "user": target.user, "port": target.port}
+            given |= {"root": target.root, "setup": list(target.setup)}
+            own = {**tables.get(target.name, {}), **given}
+            tables[target.name] = {key: value for key, value in own.items() if value}
+            lines = [
+                "# Written by oelm-submit --host. Add what a targets file may hold, or delete a table; it stays so."
+            ]
+            for name, table in tables.items():
+                lines += ["", f"[{json.dumps(name, ensure_ascii=False)}]"]
+                lines += [f"{key} = {_toml(value)}" for key, value in table.items()]
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            os.close(folder)
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be written: {error}") from error
     return path
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML: a JSON string, number or list of them is one."""
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{json.dumps(key, ensure_ascii=False)} = {_toml(each)}" for key, each in value.items())
+        return f"{{ {inner} }}"
+    return json.dumps(value, ensure_ascii=False)

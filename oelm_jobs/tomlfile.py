@@ -28,12 +28,21 @@ def read(path: Path) -> Section:
     Raises:
         ConfigurationError: It can't be read or is not TOML (names the line).
     """
+    return Section(path, "", tables(path))
+
+
+def tables(path: Path) -> dict[str, Any]:
+    """Return the file's content as it is.
+
+    Raises:
+        ConfigurationError: As ``read``.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: can't be read: {error}") from error
     try:
-        return Section(path, "", tomllib.loads(text))
+        return dict(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: not valid TOML: {error}") from error
 

@@ -120,7 +120,7 @@ def main(
             ]
             if over:
                 confirm(f"Move what {', '.join(over)} made to .archive and start over?", yes=yes)
-        where.remember(target)
+        where.remember(root, target)
         submitted = workflow.submit(plan, store, how, say=narrate)
         _show_submitted(plan, submitted, as_json=as_json and not wait)
         if wait:

@@ -48,7 +48,9 @@ class Where:
         if self.host:
             if self.name:
                 raise UsageError("--target and --host exclude each other")
-            return targets.adhoc(self.host, user=self.user, port=self.port, root=self.root, setup=self.setup)
+            return targets.named_on_the_spot(
+                project, self.host, user=self.user, port=self.port, root=self.root, setup=self.setup
+            )
         for option in ("user", "port", "root", "setup"):
             if getattr(self, option):
                 raise UsageError(
@@ -66,13 +68,14 @@ class Where:
             raise UsageError(f"--remote: which machine? {found}", hint="or give --host HOST [--user USER]")
         return remote[0]
 
-    def remember(self, target: Target) -> None:
+    def remember(self, project: Path, target: Target) -> None:
         """Write an ad-hoc target down, so that oelm-status and the others find its runs."""
         from .. import targets
         from .common import narrate
 
-        if self.host:
-            narrate(f"target {target.name} is remembered in {targets.remember(target)}")
+        path = targets.remember(project, target) if self.host else None
+        if path:
+            narrate(f"target {target.name} is remembered in {path}")
 
 
 def where_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -72,15 +72,40 @@ def test_a_dry_run_needs_no_network_and_says_where_things_will_lie(oelm: Any, pr
     assert "~/venv/bin/python" in script and "Not submitted" in script
 
 
-def test_ad_hoc_targets_are_remembered_once_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ad_hoc_targets_are_remembered_once_each(project: Path) -> None:
     setups = ("source 'a b'/activate", 'export X="$Y"', "echo 实验")
     one = targets.adhoc("box", user="me", port=2222, root="a b/ü", setup=setups)
-    for _ in range(2):
-        path = targets.remember(one)
-        targets.remember(targets.adhoc("other"))
-    found = targets.load_targets(tmp_path)
-    assert found["me@box:2222"] == one and set(found) == {"local", "other", "me@box:2222"}
-    assert path.read_text().count("[") == 3
+    path = targets.remember(project, one)
+    assert path is not None and targets.remember(project, targets.adhoc("other")) == path
+    assert targets.remember(project, one) is None, "it is known"
+    found = targets.load_targets(project)
+    assert found["me@box:2222"] == one and found["other"] == targets.adhoc("other")
+    assert set(found) == {"local", "other", "me@box:2222"}
+
+
+def test_a_host_that_is_named_again_is_what_it_was_and_what_the_user_added_to_it(project: Path) -> None:
+    path = targets.remember(project, targets.adhoc("box", root="runs", setup=("true",)))
+    assert path is not None
+    path.write_text(
+        path.read_text() + 'connection = "openssh"\ndata = { "data/tiny" = "/shared/a \\"b\\"" }\ngpus = [1]\n'
+    )
+    again = targets.named_on_the_spot(project, "box")
+    assert (again.root, again.setup, again.connection, again.gpus) == ("runs", ("true",), "openssh", (1,))
+    moved = targets.named_on_the_spot(project, "box", root="elsewhere")
+    assert targets.remember(project, moved) == path
+    targets.remember(project, targets.adhoc("other"))
+    assert targets.load_targets(project)["box"] == moved and moved.data == {"data/tiny": '/shared/a "b"'}
+
+
+def test_a_host_named_like_a_target_of_a_file_is_that_one_or_refused(oelm: Any, project: Path) -> None:
+    write_target(project, "gpu43", host="gpu43", root="mine")
+    write_target(project, "box", host="gpu44")
+    assert targets.named_on_the_spot(project, "gpu43").root == "mine"
+    assert targets.remember(project, targets.named_on_the_spot(project, "gpu43", root="x")) is None
+    refused = oelm("submit", "--study", "tiny", "--host", "box", "--dry-run", check=False)
+    assert (
+        refused.returncode == 2 and "as another machine: gpu44" in refused.stderr and "--target box" in refused.stderr
+    )
 
 
 def test_allowed_variables_reach_the_run_and_are_written_nowhere(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
