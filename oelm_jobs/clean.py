@@ -83,6 +83,7 @@ def _removable(project: Path, run: StoredRun) -> Removable:
     notes = [f"{kept} stays: the run resumes from it"] if kept else []
     absent = sorted(set(checkpoints) - set(here) - {kept})
     notes += [f"not here, verified, so they stay: {', '.join(absent)}"] if absent else []
+    notes += ["oelm-fetch --checkpoints all brings them"] if absent else []
     return Removable(run=run, files=files, note="; ".join(notes))
 
 

@@ -8,6 +8,7 @@ OelmError
 ├── TargetError           the target can't be reached or answers nonsense
 │   ├── NotReached        not just now: another try may succeed, and nothing was done there
 │   └── UnknownAnswer     it may or may not have accepted: never resubmit on this alone
+├── LocalError            this machine refuses: a full disk, a missing permission
 ├── StoreError            the client's own index can't be used
 │   └── DamagedStore      nor read: it has to be made again
 ├── RunFailed             a run that was waited for failed
@@ -62,6 +63,12 @@ class NotReached(TargetError):
 
 class UnknownAnswer(TargetError):
     """A launch may or may not have been accepted; the run is looked for, never resubmitted on this alone."""
+
+
+class LocalError(OelmError):
+    """This machine refuses: a full disk, a missing permission."""
+
+    exit_code = 74
 
 
 class StoreError(OelmError):

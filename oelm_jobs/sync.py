@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from .agent import result, rundir
-from .errors import NotReached, TargetError
+from .errors import LocalError, NotReached, TargetError
 from .rsync import NETWORK_CODES, SOME_FAILED, Transfer
 
 STAGING = ".oelm-fetch"
@@ -192,6 +192,14 @@ class Arrival:
         return size
 
     @property
+    def arrived(self) -> int:
+        """Bytes that lie in staging, hashed or not."""
+        try:
+            return self.staged.stat().st_size
+        except OSError:
+            return 0
+
+    @property
     def is_whole(self) -> bool:
         """True when it is there to its announced length with the announced content."""
         return self.read == self.item.size and self._digest.hexdigest() == self.item.sha256
@@ -215,14 +223,14 @@ class Staging:
         """Take it; waits for another fetch to end.
 
         Raises:
-            TargetError: It can't be made.
+            LocalError: It can't be made.
         """
         self.path = folder / STAGING
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise TargetError(f"{self.path}: can't be written: {error}") from error
+            raise LocalError(f"{self.path}: can't be written: {error.strerror}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -284,8 +292,10 @@ class Staging:
 
         Raises:
             NotReached: The connection broke, or nothing moved for too long; what has arrived stays.
+            LocalError: The disk here is full.
             TargetError: rsync can't do it at all.
         """
+        self._check_room(arrivals)
         source = f"{host}:/" if shell else "/"
         transfer = Transfer(
             source, f"{self.path / 'files'}/", [a.source.lstrip("/") for a in arrivals], shell=shell, remote=remote
@@ -312,7 +322,23 @@ class Staging:
         if code in NETWORK_CODES:
             raise NotReached(f"the transfer from {host or 'the target'} broke off: {said or f'rsync exit code {code}'}")
         if code not in (0, *SOME_FAILED):
+            self._check_room(arrivals)  # somebody else may have filled it meanwhile
             raise TargetError(f"rsync from {host or 'the target'}: {said or f'exit code {code}'}", hint=_mend(said))
+
+    def _check_room(self, arrivals: Sequence[Arrival]) -> None:
+        """Make sure that what is still to come finds room on the disk here.
+
+        Raises:
+            LocalError: It doesn't.
+        """
+        need = sum(max(0, arrival.item.size - arrival.arrived) for arrival in arrivals)
+        free = shutil.disk_usage(self.path).free
+        if need > free:
+            raise LocalError(
+                f"{need / 1e6:,.1f} MB are to come and {self.path.parent} has {free / 1e6:,.1f} MB free; what has"
+                " arrived stays",
+                hint="make room here, or fetch fewer checkpoints: --checkpoints none, best or latest",
+            )
 
     def close(self) -> None:
         """Leave it; an empty one is removed."""

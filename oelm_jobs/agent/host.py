@@ -63,7 +63,8 @@ class Host:
         before = self._record.get("after")
         if not before:
             return queued_at
-        self._say("waiting for %s to end" % Path(before).name)
+        name = Path(before).name
+        self._say("waiting for %s to end" % (name[4:] if name.startswith("exp_") else name))
         claim = rundir.control(before, rundir.CLAIM)
         while rundir.is_locked(claim):
             lease.wait_for_end(claim)

@@ -77,6 +77,8 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
         if offset == 0 and not as_json:
             why = reason or "its training hasn't started"
             narrate(f"{chosen.name} is {state} and has written nothing yet ({why})")
+        elif follow and not as_json:
+            narrate(f"{chosen.name} is {state}: {reason}" if reason else f"{chosen.name} is {state}")
 
 
 class _Bytes:

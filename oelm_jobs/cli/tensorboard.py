@@ -6,11 +6,13 @@ import subprocess
 
 import click
 
-from ..errors import RunFailed
+from ..errors import RunFailed, TargetError
 from .common import command, narrate, project, say
 
 PORT = 6006
 """TensorBoard's own."""
+SSH_FAILED = 255
+"""What ssh ends with when the trouble is its own (ssh(1))."""
 
 
 @command("oelm-tensorboard")
@@ -43,6 +45,11 @@ def main(target: str, study: str | None, port: int | None) -> None:
     finally:
         if end:
             subprocess.run(end, stdin=subprocess.DEVNULL, capture_output=True)
+    if code == SSH_FAILED and place.host:
+        raise TargetError(
+            f"TensorBoard on {target} isn't seen: ssh's own words are above",
+            hint=f"what is wrong: oelm-doctor {target}",
+        )
     if code not in (0, 130):
         raise RunFailed(
             f"TensorBoard on {target} ended with exit code {code}",

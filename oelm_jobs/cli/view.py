@@ -95,13 +95,12 @@ def colour(line: str, state: State) -> str:
 
 
 def render(view: View, *, width: int | None = None) -> str:
-    """Return the table of runs, one block per study, with a line for every target that couldn't be asked."""
+    """Return the table of runs, one block per study and target, with a line for every target that couldn't be asked."""
     blocks = []
-    for study in dict.fromkeys(run.study for run in view.runs):
-        runs = [run for run in view.runs if run.study == study]
+    for study, target in dict.fromkeys((run.study, run.target) for run in view.runs):
+        runs = [run for run in view.runs if (run.study, run.target) == (study, target)]
         body = _counts(runs) if len(runs) > MANY_RUNS else _table(runs, view.at, width)
-        targets = ", ".join(dict.fromkeys(run.target for run in runs))
-        blocks.append(click.style(tr(f"study {study} on {targets}"), bold=True) + "\n" + body)
+        blocks.append(click.style(tr(f"study {study} on {target}"), bold=True) + "\n" + body)
     for name, answer in view.hosts.items():
         from . import hosts
 

@@ -216,7 +216,7 @@ class _Hop(fabric.Connection):  # type: ignore[misc]
 
 
 def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
 
 
 def _hop(alias: str, options: tuple[str, ...], gateways: tuple[str, ...] | None = None) -> _Hop:

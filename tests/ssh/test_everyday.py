@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +128,9 @@ def test_logs_follow_over_attempts_and_a_broken_line_without_a_gap(rig: Rig, cli
         _, said = following.communicate(timeout=120)
     proxy.close()
     assert following.returncode == 0, said
+    assert said.splitlines()[-1] == "gpt_base is DONE"
+    attempts = read(rig.run_dir() / "experiment_result.json")["attempts"]
+    assert [attempt["state"] for attempt in attempts] == ["FAILED", "DONE"] and "SIGKILL" in attempts[0]["reason"]
     log = (rig.run_dir() / "training.log").read_bytes()
     assert (rig.project / "followed").read_bytes() == log and log.count(b"Resumed from") >= 1
 
@@ -156,3 +161,38 @@ def test_a_watch_survives_a_lost_connection_and_says_how_old_its_news_are(rig: R
     finally:
         watching.send_signal(signal.SIGINT)
         watching.communicate(timeout=30)
+
+
+def test_a_watch_on_a_terminal_redraws_in_place_and_never_clears(
+    rig: Rig, client: Client, box: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.ssh.test_hosts import on_a_terminal
+    from tests.ssh.testbed import Proxy
+
+    box.stop()
+    box.environment["TRAINER_STEP_S"] = "0.1"
+    box.start(client.public_key)
+    proxy = Proxy(box)
+    client.knows(box, alias="far", HostName="127.0.0.1", Port=str(proxy.port))
+    write_target(rig.project, "far", python=stand_in(box))
+    rig.edit(("max_steps = 12", "max_steps = 100000"))
+    rig.oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "far")
+    rig.wait_for("gpt_base", "RUNNING")
+
+    def cut_after_some_looks() -> None:
+        before = box.commands()
+        wait_until(lambda: box.commands() >= before + 3, "it to look")
+        proxy.refuse = True
+        proxy.cut()
+
+    cutting = threading.Thread(target=cut_after_some_looks)
+    cutting.start()
+    code = f"import os; os.chdir({str(rig.project)!r}); from oelm_jobs.cli.status import main; main()"
+    monkeypatch.setenv("TERM", "xterm")
+    screen = on_a_terminal([sys.executable, "-c", code, "--watch"], {"can't be asked": "\x03"})
+    cutting.join()
+    assert screen.count("study tiny on far") >= 3 and "ago stands" in screen
+    assert not re.search(r"\x1b\[[23]?J|\x1b\[H|\x1bc", screen), "nothing is cleared, so nothing flickers"
+    assert screen.count("\x1b[1A") >= 2, "it is drawn over what stood there"
+    proxy.close()
+    rig.target = "box"

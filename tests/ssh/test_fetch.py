@@ -279,6 +279,25 @@ def test_a_folder_with_an_odd_name_is_fetched_into(rig: Rig, tmp_path: Path) -> 
     odd.rename(rig.project)
 
 
+def test_a_full_disk_at_home_is_named_with_what_it_lacks_and_what_is_there_stays(rig: Rig) -> None:
+    train(rig, size=3 << 20)
+    rig.wait_for("gpt_base", "DONE")
+    fetched(rig, "--checkpoints", "none")
+    folder = rig.home_dir()
+    elsewhere = folder.with_name("elsewhere")
+    folder.rename(elsewhere)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder.parent)], check=True)
+    try:
+        full = rig.oelm("fetch", "--checkpoints", "all", check=False)
+        assert full.returncode == 74 and "MB are to come" in full.stderr and "--checkpoints" in full.stderr
+        assert not list(folder.rglob("*.pt"))
+        assert fetched(rig, "--checkpoints", "best")["gpt_base"]["verified"], "this much has room"
+    finally:
+        subprocess.run(["umount", str(folder.parent)], check=True)
+    elsewhere.rename(folder)
+    assert fetched(rig, "--checkpoints", "all")["gpt_base"]["verified"]
+
+
 def test_a_stopped_sender_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """rsync's own --timeout does not notice: the sender is there, it just does not move."""
     train(rig, size=30 << 20)
@@ -363,6 +382,8 @@ def test_clean_removes_what_is_at_home_verified_and_says_how_much(rig: Rig) -> N
     for name in ("gpt_base", "oelm_freeze"):
         rig.wait_for(name, "DONE")
     assert "was not fetched" in rig.oelm("clean", "--all").stdout
+    fetched(rig)
+    assert "oelm-fetch --checkpoints all brings them" in rig.oelm("clean", "--all", "--dry-run").stdout
     fetched(rig, "--checkpoints", "all")
     spoilt = rig.home_dir("oelm_freeze") / "best_model.pt"
     spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"?")
