@@ -75,6 +75,16 @@ def _send(connection: Connection, source: Path, place: str, files: Mapping[str, 
     """Send files of one folder, and have them accepted at the other end."""
     name = "".join(digest[:4] for digest in files.values())[:16]
     expected = connection.call("expect", {"folder": place, "name": name})
+    if "error" in expected:
+        raise PreflightError(
+            f"{connection.target.name}: nothing can be written at {place}: {expected['error']}; nothing was sent",
+            hint="make the folder there, or name another in data of the target",
+        )
+    if not expected["rsync"]:
+        raise PreflightError(
+            f"there is no rsync command on {connection.target.name}; nothing was sent",
+            hint="install it there, or ask its administrators to",
+        )
     sizes = {file: (source / file).stat().st_size for file in files}
     size = sum(sizes.values())
     if size > int(expected["free"]):

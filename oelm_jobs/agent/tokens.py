@@ -5,6 +5,7 @@ their names; leaves judging them to the client.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import Any, Dict
@@ -65,12 +66,18 @@ def expect(request: Dict[str, Any]) -> Dict[str, Any]:
         request: ``folder`` (absolute) in which the files will lie, ``name`` of the transfer (letters and digits).
 
     Returns:
-        ``staging`` (absolute), ``link`` (relative to the home folder), ``free`` (bytes), ``rsync`` (path or empty).
+        ``staging`` (absolute), ``link`` (relative to the home folder), ``free`` (bytes), ``rsync`` (path or empty);
+        or ``error`` alone, where nothing can be written there.
     """
     import shutil
 
     staging = os.path.join(request["folder"], ".oelm-incoming-" + request["name"])
-    os.makedirs(staging, exist_ok=True)
+    try:
+        os.makedirs(staging, exist_ok=True)
+        if not os.access(staging, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        return {"error": error.strerror or str(error)}
     link = ".oelm-incoming-" + request["name"]
     place = os.path.join(os.path.expanduser("~"), link)
     if not os.path.islink(place) or os.readlink(place) != staging:

@@ -26,7 +26,20 @@ if TYPE_CHECKING:
     from ..snapshot import Tree
 
 READS = frozenset(
-    {"", "data", "examine", "find", "inventory", "log", "probe", "release", "settle", "slurm_poll", "slurm_settle"}
+    {
+        "",
+        "data",
+        "examine",
+        "expect",
+        "find",
+        "inventory",
+        "log",
+        "probe",
+        "release",
+        "settle",
+        "slurm_poll",
+        "slurm_settle",
+    }
 )
 """Verbs that may be asked twice: they change nothing, or a second time nothing more (``settle``, placing trees)."""
 TRIES = 3

@@ -129,6 +129,13 @@ def test_other_data_under_the_same_name_are_named_and_left_alone(rig: Rig, far: 
     assert rig.status() == {}
 
 
+def test_a_folder_that_takes_nothing_is_named_with_the_mend(rig: Rig, far: Proxy) -> None:
+    (rig.host.home() / "there").write_text("not a folder")
+    refused = rig.oelm("submit", *SUBMIT, check=False)
+    assert refused.returncode == 2 and f"nothing can be written at {rig.host.home()}/there" in refused.stderr
+    assert "nothing was sent" in refused.stderr and "in data of the target" in refused.stderr
+
+
 def test_what_set_names_is_what_is_sent(rig: Rig, far: Proxy) -> None:
     shutil.copytree(rig.project / "data" / "tiny", rig.project / "data" / "other")
     write_tokens(rig.project / "data" / "other" / "train.bin", 5000, 64)
