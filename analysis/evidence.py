@@ -177,8 +177,6 @@ def _losses(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool
     diverged = [run for run in everyone if run.diverged]
     if step is None and len(diverged) < len(everyone):
         return Evidence(missing=text("no_common_step"), notes=tuple(notes))
-    for run in diverged:
-        notes.append(text("diverged_counts", run=run.name))
     if step is not None and not at_end:
         notes.append(text("common_step", step=f"{step:,}", ends=tuple(_ends(everyone))))
     best = hypothesis.metric.startswith("best")

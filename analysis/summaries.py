@@ -112,7 +112,12 @@ def by_run(groups: Groups) -> Table:
         )
         for group, runs in groups.items() for run in runs
     ]  # fmt: skip
-    return Table("runs", columns, tuple(rows))
+    earlier = tuple(
+        f"{run.name} {run.final.step:,}"
+        for runs in groups.values() for run in runs
+        if run.final is not None and run.last_step is not None and run.final.step < run.last_step
+    )  # fmt: skip
+    return Table("runs", columns, tuple(rows), remarks=(text("validated_before", runs=earlier),) if earlier else ())
 
 
 def parameters(groups: Groups, labels: Mapping[str, str]) -> Table:

@@ -211,6 +211,7 @@ def _point(base: Verdict, evidence: Evidence) -> Verdict:
             ratio=None,
             method=POINT,
             reason=text("reason_baseline_failed", runs=tuple(failed_against)),
+            notes=(*base.notes, *(text("diverged_counts", run=run) for run in failed)),
         )
     assert base.ratio is not None
     met = low <= base.ratio <= high

@@ -128,6 +128,7 @@ SENTENCES: Mapping[str, str] = {
         "runs; > means not reached by then."
     ),
     "area_range": "Area over {low} to {high} tokens, which every run covers.",
+    "validated_before": "Last validated before the last step: {runs}.",
     "finished_remark": "Losses and PPL are those of finished runs; the table of every run has the others, too.",
     "mixed_remark": (
         "The final loss is on the whole validation file, the best one on a part of it: the two don't compare."

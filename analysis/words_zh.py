@@ -123,6 +123,7 @@ SENTENCES: Mapping[str, str] = {
         "取各次运行的中位数；> 表示到该处仍未达到。"
     ),
     "area_range": "面积取 {low} 至 {high} 词元，所有运行均覆盖此范围。",
+    "validated_before": "最后一次验证早于最后一步：{runs}。",
     "finished_remark": "损失与困惑度取自已完成的运行；其余运行见“所有运行”表。",
     "mixed_remark": "最终损失取自整个验证文件，最佳损失取自其中一部分：两者不可比较。",
     "gap_remark": "差距取两组都做过验证的最后一步。",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +168,74 @@ def test_many_folders_may_follow_and_a_name_within_one_selects(tmp_path: Path) -
     assert runs("--from", "gpt_base", "oelm_freeze") == ["gpt_base", "oelm_freeze"]
     assert runs("--from", ".", "gpt_base") == ["gpt_base"]
     assert len(runs("--from", "gpt_base", "oelm_freeze", "--from", "oelm_no_freeze")) == 3
+
+
+HOSTILE_LINES = (
+    "\x1b[31mStep 10100 | Loss: 1.5000 | PPL: 4.48 | LR: 3.00e-05\x1b[0m\x1b]0;title\x07\n"
+    "Step -5 | Loss: 1.5000 | PPL: 4.48\n"
+    "Step 10200 | Loss: -1.5000 | PPL: 4.48\n"
+    "Step 99999999999999999999999 | Loss: 1.5000 | PPL: 4.48\n"
+    + "x" * 3_000_000
+    + "\nStep 10300 | Loss: nan | PPL: nan | LR: 3.00e-05\n"
+)
+
+
+def bad_folders(root: Path) -> Path:
+    """Make folders with everything that a user's old results may hold."""
+    logs = {
+        "gpt_base": old_log(frozen=0).encode(),
+        "oelm_no_freeze": old_log(frozen=0, val_interval=700, seed=1, final_loss=1.6).encode(),
+        "oelm_freeze": (old_log(seed=2, final_loss=1.7) + HOSTILE_LINES).encode(),
+        "empty": b"",
+        "binary": random.Random(1).randbytes(100_000),
+        "half": old_log(seed=3).encode()[:-20],
+    }
+    for name, content in logs.items():
+        (root / name).mkdir(parents=True)
+        (root / name / "training.log").write_bytes(content)
+    for name in ("mine", "other"):
+        make_run(root, name, study_name=f"study_of_{name}")
+    (root / "notes").mkdir()
+    return root
+
+
+def test_every_bad_input_has_its_line_in_the_report(tmp_path: Path) -> None:
+    done = report(tmp_path, "--from", str(bad_folders(tmp_path / "old")))
+    said = " ".join(done.stdout.split())
+    for line in (
+        "empty: training.log holds no record of a step",
+        "binary: training.log holds no record of a step",
+        "lines of training.log are no records (0 of them look like one",
+        "empty left no validation and takes part in no comparison",
+        "half: the last line of training.log is cut off and was left out",
+        "oelm_freeze diverged",
+        "oelm_freeze: 4 of 119 lines of training.log are no records (3 of them look like one and aren't understood)",
+        "Last validated before the last step: oelm_no_freeze 9,800, half 9,000",
+        "validations came at different intervals",
+        "other says that it belongs to study study_of_other, not study_of_mine",
+        "hold no run (no log, no metrics.jsonl) and were left out: notes",
+        "logs alone don't tell whether data, sequences per step were the same",
+    ):
+        assert line in said, line
+    h2 = done.stdout.split("H2  ")[1].split("H3  ")[0]
+    assert "NOT MET (ONE SEED)" in h2 and "oelm_freeze diverged, which counts as a failure of the arm" in h2
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "latex", "csv", "json", "html"])
+def test_bad_input_is_harmless_in_every_form_and_language(tmp_path: Path, form: str) -> None:
+    old = str(bad_folders(tmp_path / "old"))
+    made = [report(tmp_path, "--from", old, "--format", form, "--lang", language).stdout for language in ("en", "zh")]
+    for shown in made:
+        assert len(shown) > 500 and not set(shown) & {"\x1b", "\x07", "\x00"}
+    if form not in ("csv",):
+        assert made[0] != made[1]
+
+
+def test_one_group_of_a_study_is_interim_and_decides_nothing(place: Path) -> None:
+    for folder in (place / "models" / "checkpoints").glob("exp_oelm_*"):
+        shutil.rmtree(folder)
+    shown = report(place).stdout
+    assert "group oelm_freeze has no runs" in shown and shown.count("NO DATA") == 2 and "INTERIM" in shown
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ def test_a_newer_attempt_than_the_recorded_end_means_that_the_run_goes_on(tmp_pa
     synthetic.record(folder, ".oelm/start.json", {"number": 2, "started_at": START + 100})
     beat = json.loads((folder / "heartbeat.json").read_text())["time"]
     assert load(folder, now=beat + 1).status == "RUNNING"
+    lost = load(folder, now=beat + 1e6)
+    assert (lost.status, lost.reason) == ("UNKNOWN", "no heartbeat")
 
 
 def test_a_run_started_by_hand_is_done_when_its_trainer_says_so(tmp_path: Path) -> None:

@@ -106,7 +106,11 @@ def test_a_diverged_seed_is_a_failure_of_its_arm_and_not_dropped() -> None:
 def test_a_diverged_baseline_shows_nothing_for_the_claim() -> None:
     found = verdict(H4, [2.0, 2.0, 2.01], [2.0, math.inf, 2.0])
     assert (found.outcome, found.ratio) == ("inconclusive", None)
-    assert "a-s1" in str(found.reason)
+    assert "a-s1" in str(found.reason) and found.notes == ()
+    both = verdict(H4, [2.0, 2.0, math.inf], [2.0, math.inf, 2.0])
+    assert both.outcome == "inconclusive" and [str(note) for note in both.notes] == [
+        "b-s2 diverged and counts as a failure of its arm"
+    ]
 
 
 def test_seeds_with_identical_values_count_as_one() -> None:
