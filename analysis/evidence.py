@@ -112,6 +112,8 @@ def _usable(arm: Sequence[LoadedRun], notes: list[Text]) -> list[LoadedRun]:
 def _pair(arms: list[list[LoadedRun]], notes: list[Text]) -> tuple[list[list[LoadedRun]], bool]:
     by_seed = [{run.seed: run for run in arm if run.seed is not None} for arm in arms]
     common = sorted(by_seed[0].keys() & by_seed[1].keys())
+    if len(common) < 2 <= min(map(len, arms)):  # many seeds but no spread of pairs: independent values have one
+        return arms, False
     if not common or any(len(table) != len(arm) for table, arm in zip(by_seed, arms, strict=True)):
         return arms, False
     for table in by_seed:

@@ -12,13 +12,16 @@ from oelm_jobs import fairness
 from oelm_jobs.spec import Hypothesis, Study
 
 from . import audit, findings, logaudit, speed, summaries, treatment
-from .evidence import COUNT_METRICS
+from .evidence import COUNT_METRICS, LOSS_METRICS
 from .findings import Finding
 from .lock import Lock, deviations, rule_deviations
 from .records import LoadedRun
 from .tables import Table
 from .verdicts import Circumstances, Verdict, judge
 from .words import Text, text
+
+DOUBTS = ("copies", "ppl_too_low", "worse_than_chance")
+"""Findings about single values that a verdict resting on them repeats in its own line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +169,8 @@ def circumstances(
         finding.key == "interim" and set(finding.groups) & {h.group, h.against} for finding in found
     ):
         notes.append(text("interim_verdict"))
+    if h.metric in LOSS_METRICS:
+        notes += [f.text for f in concerned if f.severity == findings.WARNING and f.text.key in DOUBTS]
     trial = undecidable = None
     if h.metric in fairness.SPEED_METRICS and a and b:
         trial = (

@@ -319,6 +319,18 @@ def test_implausible_losses_are_flagged(tmp_path: Path) -> None:
     assert "oelm_freeze: a validation loss of 7.200 is worse than chance (6.931)" in said
 
 
+def test_a_verdict_repeats_doubts_about_the_values_that_it_rests_on(tmp_path: Path) -> None:
+    runs = synthetic.make_arms(
+        tmp_path, {"gpt_base": [3.8, 3.81], "oelm_no_freeze": [0.03, 0.031], "oelm_freeze": [3.85, 3.9]}
+    )
+    runs[5] = replace(runs[5], validations=runs[4].validations)
+    report = build(synthetic.study(seeds=(42, 43)), runs)
+    assert "oelm_no_freeze: a validation PPL of 1.03 is implausible" in notes_of(report, "H2")
+    for claim in ("H2", "H4"):
+        assert "oelm_freeze and oelm_freeze-s43 have the same validation losses" in notes_of(report, claim)
+    assert "implausible" not in notes_of(report, "H4") and notes_of(report, "H1") == ""
+
+
 def test_unequal_tuning_is_named(tmp_path: Path) -> None:
     runs = [
         *arms(tmp_path),

@@ -87,6 +87,18 @@ def test_an_unfinished_seed_is_left_out_and_named_where_others_have_finished(tmp
     assert "oelm_freeze-s43 left out: RUNNING" in str(found.notes[0])
 
 
+def test_arms_with_hardly_a_seed_in_common_are_compared_as_independent(tmp_path: Path) -> None:
+    def arm(group: str, seeds: tuple[int, ...]) -> list[LoadedRun]:
+        return [load(make_run(tmp_path, group, seed)) for seed in seeds]
+
+    runs = {"gpt_base": arm("gpt_base", (42, 43, 44)), "oelm_freeze": arm("oelm_freeze", (44, 45, 46))}
+    found = gather(hypothesis("final_val_ppl"), runs, may_pair=True)
+    assert not found.is_paired and len(found.group) == len(found.against) == 3 and found.notes == ()
+    runs["oelm_freeze"] = runs["oelm_freeze"][:1]
+    found = gather(hypothesis("final_val_ppl"), runs, may_pair=True)
+    assert found.is_paired and [value.seed for value in found.group] == [44] and len(found.notes) == 2
+
+
 def test_gpu_hours_are_compared_as_ratios(tmp_path: Path) -> None:
     runs = arms(tmp_path, speed=20_000.0)
     found = gather(hypothesis("gpu_hours"), runs, may_pair=True)
