@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from . import tables, wording
 from .evidence import COUNT_METRICS
-from .report import Report
+from .report import Report, may_pair
 from .tables import Cell, Column, Table
 from .verdicts import TRIAL, Verdict
 from .words import Text, text
@@ -123,7 +123,9 @@ def table(report: Report) -> Table:
         low, high = (math.log(edge) if edge > 0 else -math.inf for edge in verdict.region)
         sd, source, df = _spread(verdict, chance)
         alpha = 1 - verdict.hypothesis.level
-        paired = verdict.method != "welch"
+        a, b = (report.groups.get(name, ()) for name in (verdict.hypothesis.group, verdict.hypothesis.against))
+        # Runs that are yet to come share their data order; those that are there may not (old logs).
+        paired = verdict.method != "welch" and (not (a and b) or may_pair(a, b))
         design = Design(low=low, high=high, alpha=alpha, sd=sd, is_paired=paired)
         strict = Design(low=low, high=high, alpha=alpha / max(len(chance), 1), sd=sd, is_paired=paired)
         wide = Design(low=low, high=high, alpha=alpha, sd=sd_bound(sd, df), is_paired=paired) if df else None

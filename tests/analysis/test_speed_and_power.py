@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,11 @@ def test_the_plan_uses_the_spread_that_was_seen_and_says_where_it_is_from(tmp_pa
         v.sd for v in found.verdicts if v.hypothesis.id == "H2"
     )
     assert str(next(row for key, row in rows.items() if key[0] == "H3")[2].value) == "assumed"
+
+
+@pytest.mark.parametrize("source", ["rundir", "log"])
+def test_the_plan_pairs_seeds_only_where_the_runs_could_be_paired(tmp_path: Path, source: str) -> None:
+    runs = [replace(run, source=source) for run in make_arms(tmp_path, {g: x[:1] for g, x in LOSSES.items()})]
+    table = power.table(build(synthetic.study(), runs))
+    row = next(row for row in table.rows if row[0].value == "H2" and row[3].value == "0 %")
+    assert row[4].value == pytest.approx(power.power(design(0.02, paired=source == "rundir"), 0.0, 3))
