@@ -14,6 +14,7 @@ ip               iproute2
 make             make
 mariadbd         mariadb-server
 munged           munge
+pdflatex         texlive-latex-recommended
 python3          python3
 rsync            rsync
 sbatch           slurm-client
