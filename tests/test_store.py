@@ -6,10 +6,12 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from oelm_jobs import observe
 from oelm_jobs import store as stores
 from oelm_jobs.errors import StoreError
 from oelm_jobs.spec import State
@@ -18,6 +20,7 @@ from tests.support import make_run
 
 WRITER = """
 import sys
+import time
 from pathlib import Path
 from oelm_jobs.store import Store
 from tests.support import make_run
@@ -62,6 +65,21 @@ def test_an_observation_of_an_older_submission_changes_nothing(tmp_path: Path) -
         intend(store, run, token="t2", again=True)
         store.observe([(before, State.FAILED, "old news", {})], 1.0)
         assert store.runs(Path("/p"))[0].state is State.PLANNED
+
+
+def test_an_answer_that_says_nothing_new_is_news_of_now(tmp_path: Path) -> None:
+    """The age that is shown of a silent target is that of its last answer, by the clock here."""
+    with Store(tmp_path / "s") as store:
+        intend(store, make_run(tmp_path, "a"), token="t1")
+        (run,) = store.runs(Path("/p"))
+        store.observe([(run, State.QUEUED, "waiting", {"place": 1})], 1000.0)
+        (run,) = store.runs(Path("/p"))
+        assert run.progress == {"place": 1}
+        answer = {"time": 5.0, "runs": {run.run_dir: {"state": "QUEUED", "reason": "waiting", "place": 1}}}
+        begun = time.time()
+        (seen,) = observe._remember(store, [run], answer)
+        (stored,) = store.runs(Path("/p"))
+        assert stored.observed_at == seen.observed_at and (stored.observed_at or 0) >= begun
 
 
 def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:

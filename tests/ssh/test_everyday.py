@@ -102,6 +102,33 @@ def test_a_cancelled_run_resumes_exactly_after_the_laptop_was_closed(
     oelm("cancel", "gpt_base")
 
 
+def test_code_checkpoints_and_data_may_lie_apart_and_a_queued_run_never_sees_later_edits(rig: Rig) -> None:
+    """All three below names that a shell would make something of; the second run waits while the code is edited."""
+    home, odd = rig.host.home(), 'a "b" $(touch x) `id` it\'s'
+    python = rig.host.place / "bin" / "python"
+    python.write_text(python.read_text().replace("\n", f"\ncat train/note >> '{rig.host.place}/seen'\n", 1))
+    write_target(
+        rig.project, "apart", host="box", python=str(python), root=f"code {odd}",
+        checkpoint_root=f"runs {odd}", data={"data/tiny": f"data {odd}"}, setup=["cd /", "export TRAINER_STEP_S=0.1"],
+    )  # fmt: skip
+    rig.target = "apart"
+    note = rig.project / "train" / "note"
+    note.write_text("before\n")
+    rig.submit("--groups", "gpt_base,oelm_freeze", "--send-data")
+    note.write_text("after\n")
+    for name in ("gpt_base", "oelm_freeze"):
+        rig.wait_for(name, "DONE")
+    seen = (rig.host.place / "seen").read_text()
+    assert "before" in seen and "after" not in seen
+    rig.submit("--group", "oelm_no_freeze", "--wait")
+    assert "after" in (rig.host.place / "seen").read_text()
+    assert len(list((home / f"code {odd}" / ".oelm" / "snapshots").iterdir())) == 2
+    assert (home / f"runs {odd}" / "tiny" / "exp_oelm_freeze" / "checkpoint_12.pt").is_file()
+    assert (home / f"data {odd}" / "train.bin").is_file() and not (home / f"code {odd}" / "data").exists()
+    assert rig.oelm("fetch", "--checkpoints", "all").stdout.count(", verified, in ") == 3
+    assert not list(rig.host.place.rglob("x")) and not list(rig.project.rglob("x"))
+
+
 def test_logs_follow_over_attempts_and_a_broken_line_without_a_gap(rig: Rig, client: Client, box: Host) -> None:
     from tests.ssh.testbed import Proxy
 
