@@ -154,6 +154,16 @@ def test_trackers_that_are_missing_or_broken_never_fail_a_run(
     assert "W&B is off: SystemExit: not logged in" in printed and "TensorBoard is off: " in printed
 
 
+def test_tensorboard_reads_what_was_recorded(tiny: TrainConfig) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert train_here(replace(tiny, max_steps=4, use_tensorboard=True)) == 0
+    events = EventAccumulator(f"{tiny.out_dir}/tensorboard")  # type: ignore[no-untyped-call]
+    events.Reload()  # type: ignore[no-untyped-call]
+    losses = {event.step: event.value for event in events.Scalars("val_loss")}  # type: ignore[no-untyped-call]
+    assert losses[4] == pytest.approx(metrics(tiny)[4]["val_loss"])
+
+
 def test_trackers_are_told_every_record(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, dict[str, Any]]] = []
     finished: list[bool] = []
