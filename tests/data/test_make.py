@@ -314,7 +314,7 @@ def test_a_maker_at_work_is_not_cleared_away_by_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["documents.txt", "one.txt", "rows.parquet"])
 def test_memory_does_not_grow_with_the_text(tmp_path: Path, form: str) -> None:
     peaks = []
-    for size in (6_000_000, 30_000_000):
+    for size in (6_000_000, 60_000_000):
         source = tmp_path / str(size) / form
         source.parent.mkdir()
         copies = size // sum(len(story.encode()) for story in STORIES)  # sizes past which every buffer has been full
@@ -326,7 +326,7 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, form: str) -> None:
             rows = [f"{copy} {story}" for copy in range(copies) for story in STORIES]
             write_parquet(source, {"text": rows}, len(rows))
         peaks.append(peak_memory(source, source.parent / "out"))
-    assert peaks[1] < 1.12 * peaks[0], peaks  # 24 MB more text, or 12 MB more ids, would be seen
+    assert peaks[1] < 1.2 * peaks[0], peaks  # 54 MB more text, or 27 MB more ids, would be seen
 
 
 def test_the_demo_is_the_novels_whole_and_the_same_everywhere(tmp_path: Path) -> None:
