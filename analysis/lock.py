@@ -166,22 +166,16 @@ def rule_deviations(lock: Lock, study: Study) -> dict[str, Text]:
 def _changes(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Text]:
     found = []
     for key in [*before, *(key for key in after if key not in before)]:
+        what = f"{name}.{key}" if name else key
         if key not in after:
-            found.append(text("lock_removed", what=f"{name}.{key}".lstrip("."), before=_short(before[key])))
+            found.append(text("lock_removed", what=what, before=_short(before[key])))
         elif key not in before:
-            found.append(text("lock_added", what=f"{name}.{key}".lstrip("."), after=_short(after[key])))
+            found.append(text("lock_added", what=what, after=_short(after[key])))
         elif before[key] != after[key]:
             if isinstance(before[key], dict) and isinstance(after[key], dict):
-                found += _changes(f"{name}.{key}", before[key], after[key])
+                found += _changes(what, before[key], after[key])
             else:
-                found.append(
-                    text(
-                        "lock_changed",
-                        what=f"{name}.{key}".lstrip("."),
-                        before=_short(before[key]),
-                        after=_short(after[key]),
-                    )
-                )
+                found.append(text("lock_changed", what=what, before=_short(before[key]), after=_short(after[key])))
     return found
 
 

@@ -177,7 +177,7 @@ def _tabular(table: Table, language: str) -> str:
     headers, rows, align = grid(table, language)
     lines = plain.latex(rows, headers, align).split("\n")
     heads = [_heading_cell(header, side) for header, side in zip(headers, align, strict=True)]
-    lines[2] = " & ".join(heads) + r" \\"
+    lines[2] = " & ".join(heads) + r" \\"  # behind \begin{tabular} and \toprule
     # After a line's end LaTeX takes a bracket for its height, an asterisk for a command.
     lines = ["{}" + line if line[:1] in ("[", "*") else line for line in lines]
     return (

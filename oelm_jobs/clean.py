@@ -82,8 +82,11 @@ def _removable(project: Path, run: StoredRun) -> Removable:
     files = {name: entry for name, entry in here.items() if name != kept}
     notes = [f"{kept} stays: the run resumes from it"] if kept else []
     absent = sorted(set(checkpoints) - set(here) - {kept})
-    notes += [f"not here, verified, so they stay: {', '.join(absent)}"] if absent else []
-    notes += ["oelm-fetch --checkpoints all brings them"] if absent else []
+    if absent:
+        notes += [
+            f"not here, verified, so they stay: {', '.join(absent)}",
+            "oelm-fetch --checkpoints all brings them",
+        ]
     return Removable(run=run, files=files, note="; ".join(notes))
 
 

@@ -93,6 +93,7 @@ def fetch(
 
     Raises:
         TargetError: A target can't be reached or asked; what has arrived is kept for the next time.
+        LocalError: The disk here is full, or can't be written.
     """
     done: dict[tuple[str, str], Fetched] = {}
     for name in dict.fromkeys(run.target for run in runs):

@@ -20,7 +20,6 @@ from tests.support import make_run
 
 WRITER = """
 import sys
-import time
 from pathlib import Path
 from oelm_jobs.store import Store
 from tests.support import make_run

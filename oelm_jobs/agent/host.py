@@ -63,8 +63,7 @@ class Host:
         before = self._record.get("after")
         if not before:
             return queued_at
-        name = Path(before).name
-        self._say("waiting for %s to end" % (name[4:] if name.startswith("exp_") else name))
+        self._say("waiting for %s to end" % rundir.run_name(before))
         claim = rundir.control(before, rundir.CLAIM)
         while rundir.is_locked(claim):
             lease.wait_for_end(claim)

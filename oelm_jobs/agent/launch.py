@@ -93,7 +93,7 @@ def _start(run: Dict[str, Any], handle: int, environment: Dict[str, str]) -> Non
     os.dup2(handle, rundir.CLAIM_FD, inheritable=True)
     control = rundir.control(run["run_dir"], "")
     with open(str(control / rundir.SUPERVISOR_LOG), "ab", buffering=0) as log:
-        log.write(("%s %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), rundir.LAUNCHED)).encode())
+        log.write(rundir.log_line(rundir.LAUNCHED).encode())
         process = subprocess.Popen(
             ["bash", str(control / rundir.SCRIPT)],
             stdin=subprocess.DEVNULL,

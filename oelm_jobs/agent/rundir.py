@@ -26,6 +26,8 @@ LOG, METRICS, HEARTBEAT, TREATMENT = "training.log", "metrics.jsonl", "heartbeat
 RESULT, MANIFEST = "experiment_result.json", "MANIFEST.json"
 LAUNCHED = "launched"
 """Line of the supervisor's log from which on it is about the newest launch."""
+TRAIN_PREFIX = "exp_"
+"""What a run directory's name begins with; the run's name follows."""
 ORIGIN = "origin"
 """Control file that names the run directory's first submission: a run that was started over has another one."""
 
@@ -46,6 +48,17 @@ STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN)
 def control(run_dir: Union[str, Path], name: str) -> Path:
     """Return the path of a control file."""
     return Path("%s/%s/%s" % (run_dir, CONTROL, name))  # one look at the text instead of three
+
+
+def run_name(run_dir: str) -> str:
+    """Return the name of the run that has a run directory."""
+    name = os.path.basename(run_dir)
+    return name[len(TRAIN_PREFIX) :] if name.startswith(TRAIN_PREFIX) else name
+
+
+def log_line(words: str) -> str:
+    """Return words as the supervisor's log has them: with the time in front and a newline."""
+    return "%s %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), words)
 
 
 def read_json(path: Union[str, Path]) -> Optional[Dict[str, Any]]:

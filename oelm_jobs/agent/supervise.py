@@ -52,7 +52,7 @@ class Supervisor:
     def say(self, text: str) -> None:
         """Narrate into supervisor.log (stderr of this process, which the script puts there)."""
         with contextlib.suppress(OSError):  # a full disk or a closed terminal must not end what is watched over
-            print("%s %s" % (time.strftime("%Y-%m-%d %H:%M:%S"), text), file=sys.stderr, flush=True)
+            print(rundir.log_line(text), end="", file=sys.stderr, flush=True)
 
     def refusal(self) -> str:
         """Return why this run directory must not be entered; empty when it may."""
