@@ -76,6 +76,7 @@ def make_plan(
     there = unreached(target, project) if offline else connect(target, project).resolved
     root = there.root
     runs = plan_runs(study, there, root, groups=groups, seeds=seeds, tag=tag, overrides=overrides, data_hash=data_hash)
+    one_of = {run.group: run for run in runs if run.trial is None}  # seeds change nothing that is compared
     arms = [
         fairness.Arm(
             group=run.group,
@@ -83,8 +84,7 @@ def make_plan(
             scientific=scientific(run.train, run.global_batch),
             execution={"world_size": run.world_size, "batch_size": run.train["batch_size"]},
         )
-        for run in runs
-        if run.trial is None
+        for run in one_of.values()
     ]
     differences = fairness.check(arms, factors=study.factors, unequal=study.declared)
     return Plan(

@@ -111,7 +111,7 @@ def slurm_script(
     else:
         several = [{**known, "command": list(words)} for known, words in zip(records, commands, strict=True)]
         shared, rests = sbatch.shared_part(several)
-        lines = ",\n".join(json.dumps(rest, ensure_ascii=False) for rest in rests)
+        lines = ",\n".join(map(json.JSONEncoder(ensure_ascii=False).encode, rests))
         record = f'{{"shared": {json.dumps(shared, ensure_ascii=False)},\n"runs": [\n{lines}\n]}}'
     return _print(
         project,

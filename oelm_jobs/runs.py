@@ -20,6 +20,8 @@ from .train import config as trainer
 ALWAYS_TOLD = ("model_type", "freeze_qk", "d_model", "num_layers", "num_heads", "d_ff", "seq_len", "batch_size",
                "max_steps", "seed", "data_path", "out_dir")  # fmt: skip
 """What a command states even where it is the trainer's default: what a reader looks for first."""
+LEFT_OUT = {key: field.default for key, field in trainer.FIELDS.items() if key not in ALWAYS_TOLD}
+"""What a command does not state: the trainer's other defaults."""
 FIRST_PORT = 29500
 """torchrun's own default; preferred where a study names no port."""
 
@@ -92,21 +94,21 @@ def plan_runs(
     global_batch, train = _override(study, overrides or {})
     folder = checkpoint_folder(Path(root), study, target.checkpoint_root)
     runs = []
+    accumulation = int(train["gradient_accumulation_steps"])
+    for key in ("data_path", "val_data_path"):
+        if train.get(key):
+            train[key] = target_path(target, root, str(train[key]))
     for seed in seeds or study.seeds:
         for group in study.groups.values():
             if groups and group.name not in groups:
                 continue
             name = run_name(study, group.name, seed, tag)
             run_dir = str(run_directory(folder, name))
-            accumulation = int(train["gradient_accumulation_steps"])
             pinned = seed == study.seeds[0] and target.slurm is None  # Slurm grants GPUs by number
             gpus = target.gpus_per_run or (group.gpus if pinned else group.world_size)
             world_size = gpus if isinstance(gpus, int) else len(gpus)
             values = {**train, **group.factors, "seed": seed, "out_dir": run_dir, "resume": "auto"}
             values["batch_size"] = _batch_size(global_batch, world_size, accumulation, name)
-            values["data_path"] = target_path(target, root, str(values["data_path"]))
-            if values.get("val_data_path"):
-                values["val_data_path"] = target_path(target, root, str(values["val_data_path"]))
             runs.append(
                 Run(
                     name=name,
@@ -224,11 +226,7 @@ def command(run: Run, python: str = "python") -> list[str]:
     """Return the run's command: torchrun with one process per device, then the trainer with what isn't its default."""
     launcher = [python, "-m", "torch.distributed.run", "--nproc_per_node", str(run.world_size)]
     launcher += ["--master_port", str(run.port or FIRST_PORT)]
-    told = {
-        key: value
-        for key, value in run.train.items()
-        if value is not None and (key in ALWAYS_TOLD or value != trainer.FIELDS[key].default)
-    }
+    told = {key: value for key, value in run.train.items() if value is not None and value != LEFT_OUT.get(key)}
     if run.trial is not None:
         arms = ["--rounds", str(run.trial.rounds), "--seconds", f"{run.trial.seconds:g}"]
         for name, factors in run.arms.items():

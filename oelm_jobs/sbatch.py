@@ -260,19 +260,32 @@ def batches(
 
 
 def shared_part(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return (what all records have in common, what each has besides); tables within them are compared key by key."""
+    """Return (what all records have in common, what each has besides), which ``agent.rundir.merged`` puts together.
+
+    Tables within records are compared key by key, lists of equal length place by place (a command's words).
+    """
     first = records[0]
     shared: dict[str, Any] = {}
     rests: list[dict[str, Any]] = [{} for _ in records]
     for key, value in first.items():
         values = [record[key] for record in records]
-        if all(other == value for other in values):
+        if _are_equal(values):
             shared[key] = value
         elif all(isinstance(other, dict) and other.keys() == value.keys() for other in values):
-            shared[key] = {k: v for k, v in value.items() if all(other[k] == v for other in values)}
+            own = [k for k in value if not _are_equal([other[k] for other in values])]
+            shared[key] = {k: v for k, v in value.items() if k not in own}
             for rest, other in zip(rests, values, strict=True):
-                rest[key] = {k: v for k, v in other.items() if k not in shared[key]}
+                rest[key] = {k: other[k] for k in own}
+        elif all(isinstance(other, list) and len(other) == len(value) for other in values):
+            places = [place for place, words in enumerate(zip(*values, strict=True)) if not _are_equal(words)]
+            shared[key] = [None if place in places else word for place, word in enumerate(value)]
+            for rest, other in zip(rests, values, strict=True):
+                rest[key] = {str(place): other[place] for place in places}
         else:
             for rest, other in zip(rests, values, strict=True):
                 rest[key] = other
     return shared, rests
+
+
+def _are_equal(values: Sequence[Any]) -> bool:
+    return values.count(values[0]) == len(values)

@@ -49,9 +49,9 @@ class Snapshot(Tree):
 
     train_code: str
     """Hash over ``train/`` alone: the code that counts for a comparison."""
-    revision: str
+    revision: str = ""
     """git's commit, with ``-dirty`` where files differ from it; empty without git."""
-    diff: str
+    diff: str = ""
     """How tracked files differ from that commit, cut where it is long: the snapshot itself holds them whole."""
 
 
@@ -85,7 +85,7 @@ def take(project: Path) -> Snapshot:
         files=tuple(kept),
         hash=_hash(entry for _, entry in entries),
         train_code=_hash(entry for name, entry in entries if name.startswith("train/") and name.endswith(".py")),
-        **_version(project),
+        **(_version(project) if names is not None else {}),
     )
 
 
@@ -165,7 +165,7 @@ def _version(project: Path) -> dict[str, str]:
     """Return what git says of the checkout: ``revision`` and ``diff``."""
     commit = _git(project, "rev-parse", "HEAD")
     if not commit:
-        return {"revision": "", "diff": ""}
+        return {}
     changed = _git(project, "diff", "--no-color", "--no-ext-diff", "HEAD", "--", ".") or b""
     diff = changed.decode("utf-8", "replace")
     if len(diff) > MAX_DIFF_CHARS:

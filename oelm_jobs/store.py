@@ -182,17 +182,22 @@ class Store:
             may_submit: Says of a run that is stored already whether it may be submitted again; asked under the write
                 lock, so that of concurrent submissions one gets each run.
         """
+        import msgspec  # where it is used: status and the like start without it
+
         taken, rows = [], []
         with self._writing():
             first = self._db.execute("SELECT coalesce(max(position), 0) + 1 FROM run").fetchone()[0]
+            studies = {run.study for run in runs}
+            known = {(row["study"], row["name"]): row for study in studies for row in self._rows(project, study)}
             for run in runs:
-                previous = self._row(project, run.study, run.name)
-                if previous and not may_submit(_stored(dict(previous))):
+                previous = dict(known.get((run.study, run.name), ()))
+                if previous and not may_submit(_stored(previous.copy())):
                     continue
                 taken.append(run)
+                spec = msgspec.json.encode(record(run)).decode()
                 rows.append(
                     (str(project), run.study, run.name, run.group, run.label, run.seed, run.tag, target, run.run_dir,
-                     run.fingerprint, first + len(taken), token, json.dumps(record(run)), State.PLANNED, time.time(),
+                     run.fingerprint, first + len(taken), token, spec, State.PLANNED, time.time(),
                      json.dumps({**previous, "previous": ""}) if previous else "")
                 )  # fmt: skip
             self._db.executemany(
@@ -238,19 +243,23 @@ class Store:
 
     # Reading and observing --------------------------------------------------------------------------------------------
 
-    def _row(self, project: Path, study: str, name: str) -> dict[str, Any]:
-        query = "SELECT * FROM run WHERE project = ? AND study = ? AND name = ?"
-        return next((dict(row) for row in self._query(query, (str(project), study, name))), {})
+    def _rows(self, project: Path, study: str | None) -> Iterator[sqlite3.Row]:
+        query = "SELECT * FROM run WHERE project = ? AND (? IS NULL OR study = ?) ORDER BY position"
+        return self._query(query, (str(project), study, study))
 
     def run(self, project: Path, study: str, name: str) -> StoredRun | None:
         """Return one run."""
-        row = self._row(project, study, name)
-        return _stored(row) if row else None
+        query = "SELECT * FROM run WHERE project = ? AND study = ? AND name = ?"
+        return next((_stored(dict(row)) for row in self._query(query, (str(project), study, name))), None)
 
     def runs(self, project: Path, study: str | None = None) -> list[StoredRun]:
         """Return a project's runs in the order of their submission."""
-        query = "SELECT * FROM run WHERE project = ? AND (? IS NULL OR study = ?) ORDER BY position"
-        return [_stored(dict(row)) for row in self._query(query, (str(project), study, study))]
+        return [_stored(dict(row)) for row in self._rows(project, study)]
+
+    def states(self, project: Path, study: str) -> dict[str, State]:
+        """Return where a study's runs stand, by name."""
+        query = "SELECT name, state FROM run WHERE project = ? AND study = ?"
+        return {name: State(state) for name, state in self._query(query, (str(project), study))}
 
     def observe(self, runs: Iterable[tuple[StoredRun, State, str, Mapping[str, Any]]], at: float) -> None:
         """Record what a target answered about runs, unless they were submitted anew meanwhile."""

@@ -162,7 +162,7 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
     host = scheduler(connect(plan.target, plan.project))
     known = store.runs(plan.project, plan.study.name)
     view = refresh(store, plan.project, known, also_final=True, hosts=[plan.target.name])
-    wanted = _wanted(plan, store, how)
+    wanted = _wanted(plan, view.runs, how)
     there = (view.hosts.get(plan.target.name) or host.poll({}, host=True)) if wanted else {}
     if wanted:
         preflight.check_target(plan, wanted, there)
@@ -183,17 +183,17 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
     if taken:
         max_array = int(there.get("site", {}).get("max_array", MAX_ARRAY))
         _send(plan, store, host, taken, token, code, choice, say=say, max_array=max_array)
-    stored = {known.name: known.state for known in store.runs(plan.project, plan.study.name)}
+    stored = store.states(plan.project, plan.study.name)
     return [
         Submitted(run=run, state=stored.get(run.name, State.UNKNOWN), note=choice.left.get(run.name, ""))
         for run in plan.runs
     ]
 
 
-def _wanted(plan: Plan, store: Store, how: str) -> list[Run]:
+def _wanted(plan: Plan, stored: Sequence[StoredRun], how: str) -> list[Run]:
     """Return the runs that a submission would start as things stand."""
     choice = _Choice(how, plan.data_hash)
-    known = {run.name: run for run in store.runs(plan.project, plan.study.name)}
+    known = {run.name: run for run in stored}
     return [run for run in plan.runs if run.name not in known or choice(known[run.name], run)]
 
 

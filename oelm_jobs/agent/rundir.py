@@ -129,11 +129,19 @@ def create(path: Path, content: Dict[str, Any], *, durable: bool = True) -> bool
 
 
 def merged(shared: Dict[str, Any], own: Dict[str, Any]) -> Dict[str, Any]:
-    """Return a record from what all of an array have in common and what one has besides; tables are put together."""
+    """Return a record from what all of an array have in common and what one has besides.
+
+    Tables are put together; a table for a list holds the list's own words by their place.
+    """
     record = dict(shared)
     for name, value in own.items():
-        both = isinstance(record.get(name), dict) and isinstance(value, dict)
-        record[name] = dict(record[name], **value) if both else value
+        known = record.get(name)
+        if isinstance(known, dict) and isinstance(value, dict):
+            record[name] = dict(known, **value)
+        elif isinstance(known, list) and isinstance(value, dict):
+            record[name] = [value.get(str(place), word) for place, word in enumerate(known)]
+        else:
+            record[name] = value
     return record
 
 

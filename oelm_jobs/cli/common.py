@@ -4,6 +4,7 @@ command does to its module.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,6 +51,8 @@ class Ending(click.Command):
         if not standalone_mode:
             return super().main(words, prog_name, standalone_mode=False, **extra)
         name = self.name or "oelm"
+        # A command makes objects that live until it ends; by default Python looks for dead ones among them every 700.
+        gc.set_threshold(100_000)
         try:
             _choose_language(words)
             code = super().main(words, prog_name or name, standalone_mode=False, **extra) or 0

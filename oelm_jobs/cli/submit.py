@@ -173,12 +173,13 @@ def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool) ->
     for difference in plan.differences:
         if difference.reason:
             narrate(f"unequal by declaration: {difference.key}: {difference.reason}")
-    for item in submitted:
-        say(
-            f"{item.run.name}: submitted to {plan.target.name}"
-            if not item.note
-            else f"{item.run.name}: left alone, {item.note}"
-        )
+    lines = [
+        f"{item.run.name}: submitted to {plan.target.name}"
+        if not item.note
+        else f"{item.run.name}: left alone, {item.note}"
+        for item in submitted
+    ]
+    say("\n".join(lines))
     if any(not item.note for item in submitted):
         narrate("Runs go on without this terminal. Watch them: oelm-status --watch")
 

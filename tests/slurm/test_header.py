@@ -190,11 +190,17 @@ def test_runs_of_different_size_get_arrays_of_their_own_and_large_ones_are_cut(t
 def test_an_array_picks_the_record_of_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from oelm_jobs.agent import place, supervise
 
-    records = [{"run": n, "train": {"seed": i, "steps": 5}, "command": ["x", n]} for i, n in enumerate("abc")]
+    records = [
+        {"run": n, "train": {"seed": i, "steps": 5}, "command": ["x", n, "y"], "gpus": [0] * i}
+        for i, n in enumerate("abc")
+    ]
     shared, rests = sbatch.shared_part(records)
-    assert shared == {"train": {"steps": 5}} and rests[1] == {"run": "b", "train": {"seed": 1}, "command": ["x", "b"]}
+    assert shared == {"train": {"steps": 5}, "command": ["x", None, "y"]}
+    assert rests[1] == {"run": "b", "train": {"seed": 1}, "command": {"1": "b"}, "gpus": [0]}
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     assert supervise.choose({"shared": shared, "runs": rests}) == records[1]
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    assert supervise.choose({"shared": shared, "runs": rests}) == records[2]
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID")
     with pytest.raises(place.Refused, match="holds 3 runs"):
         supervise.choose({"shared": shared, "runs": rests})
