@@ -41,12 +41,13 @@ from oelm_jobs.spec import State
 from oelm_jobs.store import Store
 from tests.support import make_run
 project, root, target, count = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-now, spec = time.time(), {"train": {"max_steps": 1000, "seq_len": 16}, "global_batch": 4}
+now = time.time()
 runs = []
 for i in range(count):
     name = f"g{i % 3}-s{i}"
     run_dir = root / "models" / "checkpoints" / "tiny" / f"exp_{name}"
-    runs.append(make_run(root, name, study="tiny", target=target, run_dir=str(run_dir)))
+    train = {"max_steps": 1000, "seq_len": 16}
+    runs.append(make_run(root, name, study="tiny", target=target, run_dir=str(run_dir), train=train))
     control = rundir.control(run_dir, "")
     control.mkdir(parents=True, exist_ok=True)
     identity = dict(rundir.identify(1).to_json(), token="t")
@@ -57,7 +58,7 @@ for i in range(count):
     (run_dir / "heartbeat.json").write_text(json.dumps({"step": 900, "max_steps": 1000, "loss": 3.5, "time": now}))
     (run_dir / "metrics.jsonl").write_text('{"step": 1, "val_loss": 3.6}\\n' * 300)
 with Store() as store:
-    store.intend(project, target, str(root), "t", "{}", runs, lambda run: spec, lambda known: True)
+    store.intend(project, target, str(root), "t", "{}", runs, lambda known: True)
     store.answer("t", "accepted", states={run.run_dir: (State.QUEUED, "") for run in runs})
 """
 

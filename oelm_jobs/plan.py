@@ -100,7 +100,9 @@ def make_plan(
     )
 
 
-def record(plan: Plan, run: Run, token: str, snapshot: Snapshot, after: str | None) -> dict[str, Any]:
+def _record(
+    plan: Plan, run: Run, token: str, snapshot: Snapshot, after: str | None, extended_from: Any
+) -> dict[str, Any]:
     """Return a run's record, which goes to the target as ``run.json``."""
     return {
         "version": 1,
@@ -128,6 +130,7 @@ def record(plan: Plan, run: Run, token: str, snapshot: Snapshot, after: str | No
         "after": after,
         "stop_on_failure": plan.stop_on_failure,
         "max_retries": run.max_retries,
+        "extended_from": extended_from,
     }
 
 
@@ -169,7 +172,7 @@ def render(
     words: dict[str, Any] = {"python": python, "supervisor": supervisor, "code": code, "note": note}
     lane = [None, *(run.run_dir for run in runs)] if plan.mode == SEQUENTIAL else [None] * len(runs)
     records = [
-        {**record(plan, run, token, snapshot, after), "extended_from": (extended or {}).get(run.name)}
+        _record(plan, run, token, snapshot, after, (extended or {}).get(run.name))
         for run, after in zip(runs, lane, strict=False)
     ]
     if plan.target.slurm is not None:

@@ -22,6 +22,8 @@ ALWAYS_TOLD = ("model_type", "freeze_qk", "d_model", "num_layers", "num_heads", 
 """What a command states even where it is the trainer's default: what a reader looks for first."""
 LEFT_OUT = {key: field.default for key, field in trainer.FIELDS.items() if key not in ALWAYS_TOLD}
 """What a command does not state: the trainer's other defaults."""
+SORTED = json.JSONEncoder(sort_keys=True)
+"""Writes what fingerprints are made of."""
 FIRST_PORT = 29500
 """torchrun's own default; preferred where a study names no port."""
 
@@ -148,7 +150,7 @@ def _speed_trial(study: Study, runs: Sequence[Run]) -> Run | None:
     train = {key: value for key, value in like.train.items() if key not in study.factors}
     train["out_dir"] = like.run_dir[: -len(like.name)] + name
     arms = {group: dict(first[group].factors) for group in (claim.group, claim.against)}
-    content = json.dumps([like.fingerprint, arms, like.world_size], sort_keys=True)
+    content = SORTED.encode([like.fingerprint, arms, like.world_size])
     return replace(
         like,
         name=name,
@@ -218,7 +220,7 @@ def scientific(train: Mapping[str, Any], global_batch: int) -> dict[str, Any]:
 
 def fingerprint(train: Mapping[str, Any], global_batch: int, data_hash: str) -> str:
     """Return the hash of what makes a run scientifically itself: not paths, GPUs, ports, target or code."""
-    content = json.dumps({**scientific(train, global_batch), "data": data_hash}, sort_keys=True)
+    content = SORTED.encode({**scientific(train, global_batch), "data": data_hash})
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -48,6 +48,9 @@ MIGRATIONS: list[str] = [
 INTENT, ACCEPTED, REFUSED, UNKNOWN = "intent", "accepted", "refused", "unknown"
 """What is known of a submission's answer."""
 
+SPEC = ("train", "global_batch", "extended_from")
+"""What is kept here of a run's record, which lies in its run directory."""
+
 BUSY_S = 30.0
 """How long a writer waits for the others."""
 
@@ -79,7 +82,7 @@ class StoredRun:
     token: str
     """Token of its newest submission."""
     spec: Mapping[str, Any]
-    """Its record, as sent to the target."""
+    """What its record says of its configuration: ``train``, ``global_batch``, ``extended_from``."""
     state: State
     """Where it stood when last seen."""
     reason: str
@@ -171,18 +174,18 @@ class Store:
         token: str,
         maker: str,
         runs: Sequence[Run],
-        record: Callable[[Run], Mapping[str, Any]],
         may_submit: Callable[[StoredRun], bool],
+        extended_from: Mapping[str, Any] | None = None,
     ) -> list[Run]:
         """Commit the intent to submit runs, before anything is sent; return those that are now this submission's.
 
         Args:
             maker: Identity of this process as JSON, by which others see whether it still lives.
-            record: Makes a run's record.
             may_submit: Says of a run that is stored already whether it may be submitted again; asked under the write
                 lock, so that of concurrent submissions one gets each run.
+            extended_from: By run name, what a run is the continuation of; may_submit may be what fills it.
         """
-        import msgspec  # where it is used: status and the like start without it
+        from msgspec.json import encode  # here: a status starts without it
 
         taken, rows = [], []
         with self._writing():
@@ -194,10 +197,11 @@ class Store:
                 if previous and not may_submit(_stored(previous.copy())):
                     continue
                 taken.append(run)
-                spec = msgspec.json.encode(record(run)).decode()
+                extended = (extended_from or {}).get(run.name)
+                spec = {"train": run.train, "global_batch": run.global_batch, "extended_from": extended}
                 rows.append(
                     (str(project), run.study, run.name, run.group, run.label, run.seed, run.tag, target, run.run_dir,
-                     run.fingerprint, first + len(taken), token, spec, State.PLANNED, time.time(),
+                     run.fingerprint, first + len(taken), token, encode(spec).decode(), State.PLANNED, time.time(),
                      json.dumps({**previous, "previous": ""}) if previous else "")
                 )  # fmt: skip
             self._db.executemany(
@@ -288,8 +292,8 @@ class Store:
                        fingerprint, position, token, spec, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
                     (str(project), known["study"], known["run"], known["group"], known["label"], known["seed"],
                      known["tag"],
-                     target, known["run_dir"], known["fingerprint"], position, known["token"], json.dumps(known),
-                     State.UNKNOWN),
+                     target, known["run_dir"], known["fingerprint"], position, known["token"],
+                     json.dumps({key: known.get(key) for key in SPEC}), State.UNKNOWN),
                 )  # fmt: skip
 
 

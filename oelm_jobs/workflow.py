@@ -22,7 +22,7 @@ from .agent import rundir
 from .connections import connect
 from .errors import ConfigurationError, TargetError, UnknownAnswer
 from .observe import NOT_SUBMITTED, refresh
-from .plan import Plan, record, render
+from .plan import Plan, render
 from .runs import fingerprint
 from .sbatch import MAX_ARRAY
 from .schedulers import Scheduler, scheduler, silent
@@ -177,8 +177,8 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
         token,
         json.dumps(rundir.identify(os.getpid()).to_json()),
         plan.runs,
-        lambda run: {**record(plan, run, token, code, None), "extended_from": choice.extended.get(run.name)},
         lambda known: choice(known, by_name[known.name]),
+        choice.extended,
     )
     if taken:
         max_array = int(there.get("site", {}).get("max_array", MAX_ARRAY))

@@ -4,6 +4,7 @@ command does to its module.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -51,8 +52,9 @@ class Ending(click.Command):
         if not standalone_mode:
             return super().main(words, prog_name, standalone_mode=False, **extra)
         name = self.name or "oelm"
-        # A command makes objects that live until it ends; by default Python looks for dead ones among them every 700.
+        # What a command makes lives until it ends: looking for garbage among it, now and at the exit, finds none.
         gc.set_threshold(100_000)
+        atexit.register(gc.freeze)
         try:
             _choose_language(words)
             code = super().main(words, prog_name or name, standalone_mode=False, **extra) or 0
