@@ -204,7 +204,7 @@ def _slurm_jobs(
 
     folder = plan.root if live else f"{plan.root}/{rundir.CONTROL}/{slurm_submit.FOLDER}"
     own = {"scheduler": "slurm", **sbatch.supervision(plan.target)}
-    by_run = {run.name: {**known, **own} for run, known in zip(runs, records, strict=True)}
+    by_run = {run.name: known for run, known in zip(runs, records, strict=True)}
     largest = 2 * max((len(json.dumps(known)) for known in records[:10]), default=0)
     sequential = plan.mode == SEQUENTIAL
     jobs = []
@@ -215,7 +215,7 @@ def _slurm_jobs(
             plan.project,
             plan.target,
             batch.runs,
-            [{**by_run[run.name], "fate": fate} for run in batch.runs],
+            [{**by_run[run.name], **own, "fate": fate} for run in batch.runs],
             commands=[command(run, words["python"]) for run in batch.runs],
             header=sbatch.header(plan.target, batch.runs, name=batch.name, folder=folder, stem=stem),
             **words,

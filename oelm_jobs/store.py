@@ -293,7 +293,7 @@ class Store:
                     (str(project), known["study"], known["run"], known["group"], known["label"], known["seed"],
                      known["tag"],
                      target, known["run_dir"], known["fingerprint"], position, known["token"],
-                     json.dumps({key: known.get(key) for key in SPEC}), State.UNKNOWN),
+                     json.dumps({key: known[key] for key in SPEC if key in known}), State.UNKNOWN),
                 )  # fmt: skip
 
 

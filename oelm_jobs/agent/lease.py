@@ -20,12 +20,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
-from . import rundir
+from . import devices, rundir
+from .devices import Device
 
-FOREIGN_MEMORY_MB = 1000
-"""A GPU on which others hold more than this is busy (Xorg or an idle notebook holds less)."""
-FOREIGN_UTILISATION = 25
-"""A GPU without a lease that is busier than this (percent) is in use by somebody who didn't ask."""
 POLL_S, FOREIGN_POLL_S = 1.0, 15.0
 """How often the first in line looks again for devices; slower where only foreign processes are in the way."""
 
@@ -35,82 +32,6 @@ Request = Union[int, Tuple[int, ...]]
 
 class ImpossibleRequest(Exception):
     """This host can never grant the request."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """A GPU, or a CPU slot where the host has no GPU."""
-
-    key: str
-    """Names the lock: ``gpu-<uuid>`` or ``cpu-<n>``."""
-    index: int
-    """What the user calls it, in PCI bus order."""
-    name: str
-    """Model."""
-    memory_mb: int = 0
-    """Total memory; 0 for CPU slots."""
-    memory_used_mb: int = 0
-    """Memory in use by anybody."""
-    utilisation: int = 0
-    """Percent."""
-
-    @property
-    def is_gpu(self) -> bool:
-        """False for a CPU slot."""
-        return self.key.startswith("gpu-")
-
-    @property
-    def label(self) -> str:
-        """``gpu:0`` or ``cpu:0``."""
-        return "%s:%d" % ("gpu" if self.is_gpu else "cpu", self.index)
-
-    @property
-    def is_used_by_others(self) -> bool:
-        """True where somebody without a lease computes on it; asked under the device's lock."""
-        return self.memory_used_mb > FOREIGN_MEMORY_MB or self.utilisation > FOREIGN_UTILISATION
-
-
-def devices() -> List[Device]:
-    """Return the host's GPUs as nvidia-smi lists them, or one CPU slot for each core where there is no nvidia-smi.
-
-    ``OELM_GPUS`` (indices with commas between them) names the only ones that count.
-
-    Raises:
-        OSError: nvidia-smi is there and does not answer: training on the CPU instead would waste a night.
-    """
-    import subprocess  # here, because a probe for states alone never needs it
-
-    query = "index,uuid,name,memory.total,memory.used,utilization.gpu"
-    listing = ""
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=" + query, "--format=csv,noheader,nounits"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=30,
-        )
-        listing = done.stdout.decode("utf-8", "replace")
-        if done.returncode != 0 and "No devices were found" not in listing:
-            raise OSError(
-                "nvidia-smi fails: %s" % (listing.strip().splitlines() or ["exit code %d" % done.returncode])[0]
-            )
-    except FileNotFoundError:
-        pass
-    except subprocess.TimeoutExpired:
-        raise OSError("nvidia-smi gave no answer within 30 s") from None
-    found = []
-    for line in listing.splitlines():
-        fields = [part.strip() for part in line.split(",")]
-        if len(fields) == 6 and fields[0].isdigit():
-            memory = [int(part) if part.isdigit() else 0 for part in fields[3:]]
-            found.append(Device("gpu-" + fields[1], int(fields[0]), fields[2], *memory))
-    if found:
-        allowed = os.environ.get("OELM_GPUS", "").replace(",", " ").split()
-        return sorted(
-            (device for device in found if not allowed or str(device.index) in allowed), key=lambda device: device.index
-        )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [Device("cpu-%d" % index, index, "CPU core") for index in range(cores)]
 
 
 def folder() -> Path:
@@ -295,7 +216,7 @@ def acquire(
         ImpossibleRequest: This host has not got what is asked for.
     """
     where = folder()
-    host = devices()
+    host = devices.of_host()
     ticket = Ticket(queued_at, token, _possible(request, host), _user(), run, run_dir)
     guard = _keep(where)
     handle, path = _post(ticket, where)
@@ -372,7 +293,7 @@ def _try(
     left = {device.key: device for device in host if device.key in locked and device.index in owners}
     if len(locked) - len(left) >= wanted:
         # What others use is asked for only now, under the locks: nvidia-smi is too dear to be polled.
-        free = [d for d in (devices() if host[0].is_gpu else host) if d.key in locked and d.key not in left]
+        free = [d for d in (devices.of_host() if host[0].is_gpu else host) if d.key in locked and d.key not in left]
         foreign = [device for device in free if device.is_used_by_others]
         granted = [device for device in free if not device.is_used_by_others][:wanted]
     if len(granted) < wanted:
@@ -461,7 +382,7 @@ def table(where: Optional[Path] = None) -> Dict[str, Any]:
     """Return the host's devices with who holds them, and its queue, as JSON for status and doctor."""
     owner = {index: ticket for ticket in tickets("lease", where) for index in ticket.devices}
     rows = []
-    for device in devices():
+    for device in devices.of_host():
         ticket = owner.get(device.index)
         row = {name: getattr(device, name) for name in ("label", "name", "memory_mb", "memory_used_mb", "utilisation")}
         rows.append(dict(row, user=ticket.user if ticket else "", run=ticket.run if ticket else ""))
