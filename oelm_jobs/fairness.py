@@ -17,30 +17,18 @@ SCIENTIFIC = "scientific"
 EXECUTION = "execution"
 """Kind of a key that changes only how fast and where: it voids what depends on that."""
 
-EXECUTION_KEYS = frozenset(
-    {
-        "batch_size",
-        "checkpoint_dir",
-        "compile",
-        "gradient_accumulation_steps",
-        "gpu_model",
-        "host",
-        "keep_every",
-        "keep_last",
-        "log_interval",
-        "num_workers",
-        "out_dir",
-        "port",
-        "resume",
-        "save_interval",
-        "target",
-        "use_tensorboard",
-        "use_wandb",
-        "wandb_project",
-        "wandb_run_name",
-        "world_size",
-    }
+_OF_THE_STEP = frozenset(
+    {"batch_size", "compile", "gpu_model", "gradient_accumulation_steps", "host", "num_workers", "world_size"}
 )
+"""What a step runs on and how it is cut: it voids speed."""
+
+_OF_THE_REST = frozenset(
+    {"checkpoint_dir", "keep_every", "keep_last", "log_interval", "out_dir", "port", "resume", "save_interval",
+     "target", "use_tensorboard", "use_wandb", "wandb_project", "wandb_run_name"}
+)  # fmt: skip
+"""What doesn't: tokens/s is counted over training steps alone."""
+
+EXECUTION_KEYS = _OF_THE_STEP | _OF_THE_REST
 """Keys of the trainer and of a run that leave the sequence of updates as it is (micro-batch times world size times
 accumulation is the global batch, which is scientific)."""
 
@@ -49,25 +37,6 @@ IGNORED_KEYS = frozenset({"seed", "data_path", "val_data_path"})
 
 SPEED_METRICS = ("speed", "gpu_hours")
 """What a difference in hardware or in the shape of a step makes incomparable."""
-
-_WITHOUT_EFFECT = frozenset(
-    {
-        "checkpoint_dir",
-        "keep_every",
-        "keep_last",
-        "log_interval",
-        "out_dir",
-        "port",
-        "resume",
-        "save_interval",
-        "target",
-        "use_tensorboard",
-        "use_wandb",
-        "wandb_project",
-        "wandb_run_name",
-    }
-)
-"""Execution keys that don't void speed: tokens/s is counted over training steps alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +74,7 @@ class Difference:
     @property
     def voids(self) -> tuple[str, ...]:
         """Metrics that can't be compared because of it (speed metrics for an execution difference, if any)."""
-        if self.kind == SCIENTIFIC or self.key in _WITHOUT_EFFECT:
+        if self.kind == SCIENTIFIC or self.key in _OF_THE_REST:
             return ()
         return SPEED_METRICS
 
