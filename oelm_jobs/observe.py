@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +151,7 @@ def _remember(store: Store, runs: list[StoredRun], answer: Mapping[str, Any]) ->
             continue  # it never got there, which is known better here
         progress = {key: value for key, value in row.items() if value is not None}
         rows.append((run, state, reason, progress))
-        seen[run.study, run.name] = replace(run, state=state, reason=reason, progress=progress, observed_at=now)
+        seen[run.study, run.name] = run._replace(state=state, reason=reason, progress=progress, observed_at=now)
     is_old = any(now - (run.observed_at or 0.0) > UNCHANGED_S for run, *_ in rows)
     if is_old or any(
         (run.state, run.reason, run.progress) != (state, reason, progress) for run, state, reason, progress in rows

@@ -14,9 +14,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import DamagedStore, StoreError
 from .folders import state_folder
@@ -55,9 +54,8 @@ BUSY_S = 30.0
 """How long a writer waits for the others."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoredRun:
-    """A run as the client last saw it."""
+class StoredRun(NamedTuple):
+    """A run as the client last saw it; a tuple, since a status makes as many as there are runs."""
 
     project: str
     """Absolute path of its project."""
@@ -93,6 +91,10 @@ class StoredRun:
     """When the target last answered for it, Unix seconds; None before the first answer."""
     progress: Mapping[str, Any]
     """Step, loss, rate and the like as the probe answered."""
+
+
+COLUMNS = ", ".join(f'"{field}"' for field in StoredRun._fields)
+"""The fields of a run, as columns of its table."""
 
 
 def index_path() -> Path:
@@ -191,10 +193,12 @@ class Store:
         with self._writing():
             first = self._db.execute("SELECT coalesce(max(position), 0) + 1 FROM run").fetchone()[0]
             studies = {run.study for run in runs}
-            known = {(row["study"], row["name"]): row for study in studies for row in self._rows(project, study)}
+            known = {
+                (row["study"], row["name"]): row for study in studies for row in self._rows(project, study, columns="*")
+            }
             for run in runs:
                 previous = dict(known.get((run.study, run.name), ()))
-                if previous and not may_submit(_stored(previous.copy())):
+                if previous and not may_submit(_stored([previous[field] for field in StoredRun._fields])):
                     continue
                 taken.append(run)
                 extended = (extended_from or {}).get(run.name)
@@ -247,18 +251,18 @@ class Store:
 
     # Reading and observing --------------------------------------------------------------------------------------------
 
-    def _rows(self, project: Path, study: str | None) -> Iterator[sqlite3.Row]:
-        query = "SELECT * FROM run WHERE project = ? AND (? IS NULL OR study = ?) ORDER BY position"
+    def _rows(self, project: Path, study: str | None, *, columns: str = COLUMNS) -> Iterator[sqlite3.Row]:
+        query = f"SELECT {columns} FROM run WHERE project = ? AND (? IS NULL OR study = ?) ORDER BY position"
         return self._query(query, (str(project), study, study))
 
     def run(self, project: Path, study: str, name: str) -> StoredRun | None:
         """Return one run."""
-        query = "SELECT * FROM run WHERE project = ? AND study = ? AND name = ?"
-        return next((_stored(dict(row)) for row in self._query(query, (str(project), study, name))), None)
+        query = f"SELECT {COLUMNS} FROM run WHERE project = ? AND study = ? AND name = ?"
+        return next((_stored(row) for row in self._query(query, (str(project), study, name))), None)
 
     def runs(self, project: Path, study: str | None = None) -> list[StoredRun]:
         """Return a project's runs in the order of their submission."""
-        return [_stored(dict(row)) for row in self._rows(project, study)]
+        return [_stored(row) for row in self._rows(project, study)]
 
     def states(self, project: Path, study: str) -> dict[str, State]:
         """Return where a study's runs stand, by name."""
@@ -297,10 +301,11 @@ class Store:
                 )  # fmt: skip
 
 
-def _stored(values: dict[str, Any]) -> StoredRun:
-    del values["position"], values["previous"]
-    values.update(state=State(values["state"]), spec=_Later(values["spec"]), progress=json.loads(values["progress"]))
-    return StoredRun(**values)
+def _stored(row: Sequence[Any]) -> StoredRun:
+    """Return the run in a row of COLUMNS."""
+    *same, spec, state, reason, queued_at, observed_at, progress = row
+    found = (_Later(spec), State(state), reason, queued_at, observed_at, json.loads(progress))
+    return StoredRun._make((*same, *found))
 
 
 def set_aside() -> Path | None:

@@ -6,9 +6,8 @@ Sources: squeue(1), JOB REASON CODES; the names grew over the versions, so famil
 
 from __future__ import annotations
 
+import functools
 import re
-
-from .slurm_commands import Job
 
 WAITING = {
     "": "waits for its turn",
@@ -67,9 +66,10 @@ def can_never_start(reason: str, any_running: bool) -> str:
     return ""
 
 
-def explain(job: Job, any_running: bool) -> str:
-    """Return a pending job's reason in words, Slurm's own name for it in parentheses."""
-    name = job.reason.partition(",")[0].strip()
+@functools.lru_cache(maxsize=None)  # thousands of jobs wait for a handful of reasons
+def explain(reason: str, any_running: bool) -> str:
+    """Return in words why a job waits, Slurm's own name for it in parentheses (``can_never_start``'s arguments)."""
+    name = reason.partition(",")[0].strip()
     never = can_never_start(name, any_running)
     if never:
         return "can't start: %s (%s)" % (never, name)

@@ -227,7 +227,7 @@ def _live(
         words = "" if job.state in ("RUNNING", "PENDING") else job.state.lower()
         return _row(rundir.RUNNING, words, **dict(shown, **_started(start)))
     if job.state in ("PENDING", "CONFIGURING", *MAY_RUN_AGAIN):
-        words = slurm_reasons.explain(job, any_running) if job.state == "PENDING" else job.state.lower()
+        words = slurm_reasons.explain(job.reason, any_running) if job.state == "PENDING" else job.state.lower()
         if end.get("state") == rundir.QUEUED and mine:
             words = "; ".join(part for part in ("after %s" % end.get("reason", ""), words) if part)
         expected = job.starts_at if job.starts_at > read_at else None
