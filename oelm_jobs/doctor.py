@@ -24,6 +24,8 @@ from .train import config as trainer
 from .train import estimate
 
 GOOD, WARNING, BAD = "good", "warning", "bad"
+LITTLE_LEFT = 0.05
+"""Part of a quota below which what is left of it is worth a word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,10 +203,25 @@ def _locks(answer: Mapping[str, Any]) -> list[Finding]:
 
 
 def _quota(answer: Mapping[str, Any]) -> list[Finding]:
-    return [
-        Finding(what="quota", verdict=BAD, found=f"over its limit: {line}", mend="free some: oelm-clean, or by hand")
-        for line in answer["quota"]
-    ]
+    found = []
+    for row in answer["quotas"]:
+        what = f"quota of group {row['group']}" if row["group"] else "quota"
+        mount = row["mount"]
+        for used, limit, words in (
+            (row["used"], row["limit"], f"{row['used'] / 1e9:.1f} of {row['limit'] / 1e9:.1f} GB used on {mount}"),
+            (row["files"], row["files_limit"], f"{row['files']:,} of {row['files_limit']:,} files used on {mount}"),
+        ):
+            if limit:
+                verdict = BAD if used >= limit else WARNING if used > (1 - LITTLE_LEFT) * limit else GOOD
+                mend = "" if verdict == GOOD else "free some: oelm-clean, or by hand"
+                found.append(Finding(what=what, verdict=verdict, found=words, mend=mend))
+    return found
+
+
+def _disk_left(answer: Mapping[str, Any]) -> int:
+    """Return the bytes that checkpoints may take, by the disk and by quotas."""
+    quotas = [row for row in answer["quotas"] if answer["checkpoints"] in row["paths"] and row["limit"]]
+    return min(int(left) for left in [answer["disk_free"], *(max(0, row["limit"] - row["used"]) for row in quotas)])
 
 
 def _devices(answer: Mapping[str, Any]) -> list[Finding]:
@@ -296,9 +313,10 @@ def _memory(study: Study, answer: Mapping[str, Any]) -> list[Finding]:
 
 def _disk(study: Study, answer: Mapping[str, Any]) -> Finding:
     need = len(study.seeds) * sum(estimate.checkpoint_disk_bytes(config) for _, config in _runs(study))
-    found = f"all its checkpoints take up to {need / 1e9:.2f} GB, {answer['disk_free'] / 1e9:.1f} GB are free"
+    left = _disk_left(answer)
+    found = f"all its checkpoints take up to {need / 1e9:.2f} GB, {left / 1e9:.1f} GB are free"
     what = f"disk for {study.name}"
-    if need > answer["disk_free"]:
+    if need > left:
         mend = f"lower keep_last or keep_every in {study.path}, or make room (oelm-clean)"
         return Finding(what=what, verdict=BAD, found=found, mend=mend)
     return Finding(what=what, verdict=GOOD, found=found)

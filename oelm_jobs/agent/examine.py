@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List
 
-from . import lease, ports, rundir, tokens
+from . import lease, ports, quota, rundir, tokens
 
 TRIAL = """
 import importlib.util, json, sys
@@ -39,10 +39,11 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
 
     Returns:
         ``agent_python``, ``host``, ``user``, ``time``, ``root``, ``lease_folder`` or ``lease_error``, ``devices`` and
-        ``queue``, ``disk_free`` (bytes, where checkpoints go), ``writable`` and ``locks`` (errors, or empty),
-        ``quota`` (its lines that are over), ``trial`` (what TRIAL said after the set-up, or ``error``), ``bash`` and
-        ``rsync`` (paths, or empty), ``ends_processes`` (the host ends what a logout leaves), ``wandb_login``,
-        ``ports_taken``, ``data`` (as tokens.data answers); ``site`` (slurm_site) or ``site_error``.
+        ``queue``, ``checkpoints`` (where they go) and ``disk_free`` (bytes, there), ``writable`` and ``locks`` (errors,
+        or empty), ``quotas`` (of root, checkpoints and home, as quota.quotas answers), ``trial`` (what TRIAL said after
+        the set-up, or ``error``), ``bash`` and ``rsync`` (paths, or empty), ``ends_processes`` (the host ends what a
+        logout leaves), ``wandb_login``, ``ports_taken``, ``data`` (as tokens.data answers); ``site`` (slurm_site) or
+        ``site_error``.
     """
     root = os.path.expanduser(request["root"])
     checkpoints = os.path.expanduser(request.get("checkpoint_root") or root)
@@ -53,10 +54,10 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
         answer.update(lease.table())
     except OSError as error:
         answer.update(lease_error=str(error), devices=[], queue=[])
-    answer["disk_free"] = rundir.disk_free(checkpoints)
+    answer.update(checkpoints=checkpoints, disk_free=rundir.disk_free(checkpoints))
     answer["writable"] = _writable(root) or (_writable(checkpoints) if checkpoints != root else "")
     answer["locks"] = "" if answer["writable"] else _locks(checkpoints)
-    answer["quota"] = _quota()
+    answer["quotas"] = quota.quotas([root, checkpoints, os.path.expanduser("~")])
     code = os.path.expanduser(request.get("code") or root)
     python = os.path.expanduser(request["python"])
     answer["trial"] = _trial(request["setup"], python, code if os.path.isdir(code) else "/")
@@ -107,22 +108,6 @@ def _locks(root: str) -> str:
     except OSError as error:
         return str(error)
     return ""
-
-
-def _quota() -> List[str]:
-    """Return the lines of quota(1) that are over their limit, which it marks with an asterisk."""
-    try:
-        done = subprocess.run(
-            ["quota", "-w"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    lines = done.stdout.decode("utf-8", "replace").splitlines()
-    return [" ".join(line.split())[:200] for line in lines if any(word.endswith("*") for word in line.split()[1:])]
 
 
 def _trial(setup: List[str], python: str, code: str) -> Dict[str, Any]:
