@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs.agent import cancel, launch, rundir
+from oelm_jobs.agent import cancel, launch, rundir, supervise
 from tests.support import (
     end_all,
     launch_runs,
@@ -239,6 +240,35 @@ def test_a_cancel_between_claim_and_start_is_not_lost(root: Path, monkeypatch: p
     assert cancel.cancel({"run_dirs": [run.run_dir]})["runs"] == {run.run_dir: "cancelled"}
     launching.join()
     assert state(run)["state"] == "CANCELLED" and not rundir.processes_of(run.run_dir)
+
+
+@pytest.mark.parametrize("step", ["history", "judge_stop"])
+def test_a_stop_that_comes_while_a_run_is_prepared_or_stopped_is_not_lost(root: Path, step: str) -> None:
+    run = make_run(root, "a")
+    rundir.control(run.run_dir, "").mkdir(parents=True)
+    record = {"run": "a", "run_dir": run.run_dir, "token": "t1", "gpus": 1, "max_retries": 0}
+    program = f"""
+import json, os, signal
+from oelm_jobs.agent import host, supervise
+
+def stopping(does):
+    def wrapped(*arguments):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return does(*arguments)
+    return wrapped
+
+supervise.Supervisor.history = stopping(supervise.Supervisor.history)
+if {step!r} == "judge_stop":
+    host.Host.judge_stop = stopping(host.Host.judge_stop)
+record = json.loads({json.dumps(record)!r})
+print(supervise.Supervisor(record, ["true"]).run())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{supervise.EXIT_FAILED}\n", done.stderr
+    assert "Traceback" not in done.stderr
+    end = read(rundir.control(run.run_dir, rundir.END))
+    assert (end["state"], end["reason"]) == ("CANCELLED", "stopped by SIGTERM while waiting")
 
 
 def test_cancel_is_idempotent_and_a_cancelled_run_goes_on_when_submitted_again(root: Path) -> None:

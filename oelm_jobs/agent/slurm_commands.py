@@ -184,7 +184,9 @@ def forget_queue() -> None:
 def cache_file(what: str) -> Optional[Path]:
     """Return this user's file for something about this cluster; None where no folder can be made."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    key = "%s %s %d" % (os.environ.get("SLURM_CONF", ""), os.environ.get("SLURM_CLUSTERS", ""), os.getuid())
+    # Clusters may share home folders; a login node belongs to one of them.
+    names = [os.uname().nodename, *(os.environ.get(name, "") for name in ("SLURM_CONF", "SLURM_CLUSTERS"))]
+    key = " ".join([*names, str(os.getuid())])
     folder = Path(base) / "oelm-jobs"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,7 @@ class Supervisor:
         self.token = str(record["token"])
         self.stop_signal: Optional[int] = None
         self.place = _place(record, self.say)
-        self._interruptible = True  # False while a raised Stopped would lose a process or a record
+        self._interruptible = False  # True while a raised Stopped loses neither a process nor a record
         self._mark = ""  # OELM_ATTEMPT of the attempt under way
         self._from_setup: List[rundir.Identity] = []  # what set-up lines left running: it serves all attempts
 
@@ -130,7 +130,8 @@ class Supervisor:
         queued_at = time.time()
         acquired = False
         try:
-            if self.place.is_cancelled():
+            self._interruptible = True
+            if self.stop_signal is not None or self.place.is_cancelled():
                 raise Stopped
             queued_at = self.place.wait_for_turn()
             self._end_survivors(time.monotonic() + SURVIVOR_GRACE_S)
@@ -193,6 +194,7 @@ class Supervisor:
     def _on_stop(self, number: int, frame: Optional[FrameType]) -> None:
         self.stop_signal = number
         if self._interruptible:
+            self._interruptible = False  # a second signal must not interrupt what the first one led to
             raise Stopped
 
     def _on_look(self, number: int, frame: Optional[FrameType]) -> None:

@@ -209,6 +209,17 @@ def test_commands_that_ask_at_once_share_one_squeue(submit, project: Path, clust
 # Reading what Slurm prints --------------------------------------------------------------------------------------------
 
 
+def test_clusters_that_share_a_home_share_no_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    here, machine = os.uname(), "login.other-cluster"
+    files = {slurm_commands.cache_file("squeue")}
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result((here.sysname, machine, *here[2:])))
+    files.add(slurm_commands.cache_file("squeue"))
+    monkeypatch.setenv("SLURM_CONF", "/etc/another/slurm.conf")
+    files.add(slurm_commands.cache_file("squeue"))
+    assert len(files) == 3
+
+
 def test_squeue_is_read_whatever_a_name_holds() -> None:
     text = (
         "Welcome to the cluster!\n"
