@@ -130,8 +130,9 @@ def slurm_script(
 
 def _print(project: Path, target: Target, **values: Any) -> str:
     name = target.template or TEMPLATES[target.kind]
+    values.update(target=target, claim_fd=rundir.CLAIM_FD, launched=rundir.LAUNCHED)
     try:
-        return environment(project).get_template(name).render(target=target, claim_fd=rundir.CLAIM_FD, **values)
+        return environment(project).get_template(name).render(**values)
     except jinja2.TemplateNotFound as error:
         raise ConfigurationError(
             f"target {target.name}: template {error.name!r} is neither in {project / 'templates'} nor the toolkit's own"

@@ -34,8 +34,9 @@ def slurm_cancel(request: Dict[str, Any]) -> Dict[str, Any]:
     tasks = slurm_state.find_tasks(root, wanted)
     living: Dict[str, List[Job]] = {}
     jobs = slurm_commands.queue("--me")
+    named = slurm_state.by_name(jobs)
     for run_dir, _ in wanted:
-        found = _jobs_of(run_dir, tasks[run_dir], jobs)
+        found = _jobs_of(run_dir, tasks[run_dir], named)
         if found:
             living[run_dir] = found
         elif tasks[run_dir] is not None:
@@ -58,17 +59,13 @@ def slurm_cancel(request: Dict[str, Any]) -> Dict[str, Any]:
     return {"runs": answers}
 
 
-def _jobs_of(run_dir: str, task: Optional[slurm_state.Task], jobs: Sequence[Job]) -> List[Job]:
+def _jobs_of(run_dir: str, task: Optional[slurm_state.Task], named: slurm_state.Named) -> List[Job]:
     """Return the living jobs that execute a run or would: its submission's, and any that has its claim."""
-    _, owner = slurm_claim.newest(run_dir)
-    found = []
-    for job in jobs:
-        lives = job.state in slurm_claim.ALIVE or job.state in ("PENDING", *slurm_state.MAY_RUN_AGAIN)
-        mine = task is not None and (job.name, job.task) == (task.name, task.task)
-        has_claim = owner is not None and not owner.released and (job.id, job.name) == (owner.job, owner.name)
-        if lives and (mine or has_claim):
-            found.append(job)
-    return found
+    found = list(named.get((task.name, task.task), ())) if task is not None else []
+    owner = slurm_state.claimed_by(run_dir, named)
+    if owner is not None and owner not in found:
+        found.append(owner)
+    return [job for job in found if not job.is_over and job.state != "COMPLETING"]
 
 
 def _give_up(root: str, task: Optional[slurm_state.Task]) -> None:
@@ -84,7 +81,7 @@ def _fewest(wanted: Sequence[Job], jobs: Sequence[Job]) -> List[str]:
     ids = {job.id for job in wanted}
     arrays: Dict[str, Set[str]] = {}
     for job in jobs:
-        if job.task is not None and (job.state in slurm_claim.ALIVE or job.state in ("PENDING", "COMPLETING")):
+        if job.task is not None and not job.is_over:
             arrays.setdefault(job.id.partition("_")[0], set()).add(job.id)
     for array, members in arrays.items():
         if members <= ids:
@@ -100,7 +97,7 @@ def _wait_for_end(ids: Set[str]) -> Set[str]:
             rows = slurm_commands.queue("--me")
         except SlurmError:
             return ids
-        late = {r.id for r in rows if r.id in ids and (r.state in slurm_claim.ALIVE or r.state == "COMPLETING")}
+        late = {row.id for row in rows if row.id in ids and row.is_alive}
         if not late or time.monotonic() > deadline:
             return late
         time.sleep(LOOK_S)

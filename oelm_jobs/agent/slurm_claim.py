@@ -26,8 +26,6 @@ LOOK_S = 5.0
 """How often it asks."""
 FENCE_S = 15.0
 """How often an owner looks whether it still is one; a successor on another node waits twice as long."""
-ALIVE = ("RUNNING", "SUSPENDED", "STOPPED", "CONFIGURING", "RESIZING", "SIGNALING", "STAGE_OUT")
-"""States of a job whose processes may live."""
 
 
 class Unanswered(Exception):
@@ -172,9 +170,9 @@ def job_has_ended(owner: Owner) -> "Tuple[Optional[bool], str]":
         if "Invalid job id" in str(error):
             return True, ""  # slurmctld knows every job that may run; this one it has forgotten
         return None, "whether job %s lives can't be found out (%s)" % (owner.job, error)
-    states = [row.state for row in rows if (row.id, row.name) == (owner.job, owner.name)]
-    if any(state in ALIVE for state in states):
+    alive = [row.state for row in rows if (row.id, row.name) == (owner.job, owner.name) and row.is_alive]
+    if any(state != "COMPLETING" for state in alive):
         return False, "job %s executes this run" % owner.job
-    if "COMPLETING" in states:
+    if alive:
         return None, "job %s is ending" % owner.job
     return True, ""  # over, requeued and not started again, or the id is another job's now

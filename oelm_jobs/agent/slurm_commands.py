@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -27,6 +29,8 @@ ACCOUNT_CHUNK = 500
 """Job ids in one sacct."""
 QUEUE_TIMEOUT_S, ACCOUNT_TIMEOUT_S = 40.0, 15.0
 """Outer deadlines: with slurmdbd hung, sacct blocks for more than 30 s while all else works."""
+LOGIN_TIMEOUT_S = 20.0
+"""For a site's profile scripts."""
 ACCOUNT_PAUSE_S = 120.0
 """So long sacct is not asked again after it gave no answer."""
 FOREIGN_SETTINGS = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_")
@@ -37,6 +41,17 @@ class SlurmError(Exception):
     """A command of Slurm failed; its words are in the message."""
 
     is_refusal = True
+
+
+OVER = frozenset({"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "TIMEOUT"})
+"""States of a job that has ended for good."""
+WAITING = frozenset(
+    {"PENDING", "PREEMPTED", "NODE_FAIL", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "REVOKED",
+     "SPECIAL_EXIT", "LAUNCH_FAILED", "RECONFIG_FAIL"}
+)  # fmt: skip
+"""States of a job of which nothing runs and which Slurm may start, for the first time or again. In any other state, and
+in those that newer versions add, processes of it may live.
+"""
 
 
 class Job(NamedTuple):
@@ -63,6 +78,16 @@ class Job(NamedTuple):
     exit_code: str = ""
     """``0:9`` as sacct shows it."""
 
+    @property
+    def is_over(self) -> bool:
+        """True once it has ended for good."""
+        return self.state in OVER
+
+    @property
+    def is_alive(self) -> bool:
+        """True while processes of it may live; those of a COMPLETING one are being ended."""
+        return self.state not in OVER and self.state not in WAITING
+
 
 # Running commands -----------------------------------------------------------------------------------------------------
 
@@ -75,6 +100,8 @@ def call(argv: Sequence[str], timeout_s: float, **variables: str) -> Tuple[int, 
     Raises:
         SlurmError: It isn't there, or gave no answer in time.
     """
+    if shutil.which(argv[0]) is None:
+        _look_in_login_shell(argv[0])
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_SETTINGS)}
     environment.update({"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"}, **variables)
     try:
@@ -86,6 +113,8 @@ def call(argv: Sequence[str], timeout_s: float, **variables: str) -> Tuple[int, 
             env=environment,
             start_new_session=True,
         )
+    except FileNotFoundError as error:
+        raise SlurmError("%s can't be run: there is none on this host, is it a login node?" % argv[0]) from error
     except OSError as error:
         raise SlurmError("%s can't be run: %s" % (argv[0], error.strerror or error)) from error
     try:
@@ -96,6 +125,19 @@ def call(argv: Sequence[str], timeout_s: float, **variables: str) -> Tuple[int, 
         child.communicate()
         raise SlurmError("%s gave no answer within %.0f s" % (argv[0], timeout_s)) from None
     return child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+
+
+@functools.lru_cache(maxsize=None)
+def _look_in_login_shell(command: str) -> None:
+    """Add the folder of a command to PATH, where the site's profile alone does so: what ssh runs has not read it."""
+    argv = ["bash", "-lc", 'command -v -- "$0"', command]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=LOGIN_TIMEOUT_S
+        )
+        lines = done.stdout.decode("utf-8", "replace").splitlines()  # a profile may greet before
+        if done.returncode == 0 and lines and os.access(lines[-1], os.X_OK):
+            os.environ["PATH"] = "%s:%s" % (os.environ.get("PATH", os.defpath), os.path.dirname(lines[-1]))
 
 
 def said(words: str, fallback: str) -> str:

@@ -17,13 +17,19 @@ WAITING = {
     "BeginTime": "waits for its start time",
     "JobArrayTaskLimit": "waits for other runs of its array",
     "Cleaning": "waits for its earlier start to end",
+    "Nodes required for job are DOWN": "waits: its nodes are down, drained or reserved for jobs of higher priority",
 }
 """Reasons that time alone clears."""
-PEOPLE = {
+HELD = {
     "JobHeldUser": "held by you",
     "JobHeldAdmin": "held by an administrator",
     "JobHoldMaxRequeue": "held: started again too often",
     "launch_failed_requeued_held": "held: it could not be launched",
+    "job_requeued_in_held_state": "held since it was requeued",
+}
+"""Reasons that wait for ``scontrol release``."""
+PEOPLE = {
+    **HELD,
     "PartitionDown": "the partition is down",
     "PartitionInactive": "the partition is inactive",
     "ReqNodeNotAvail": "a node that it asks for is not available",
@@ -50,13 +56,25 @@ _PER_JOB = re.compile(r"(Max\w*Per(Job|Node)(Limit)?|Min\w+(NotSatisfied)?|Max(W
 _PER_USER = re.compile(r"^(QOS|Assoc|Max)\w*Max\w*Per(User|Account)(Limit)?$")
 
 
+def _name(reason: str) -> str:
+    """Return a reason's name: some are sentences, with blanks or underscores by version; a comma leads to details."""
+    name = reason.partition(",")[0].strip()
+    underscored = name.replace(" ", "_")
+    return underscored if underscored in HELD else name
+
+
+def is_held(reason: str) -> bool:
+    """True where nothing but ``scontrol release`` lets the job start: a start that Slurm expects means nothing then."""
+    return _name(reason) in HELD
+
+
 def can_never_start(reason: str, any_running: bool) -> str:
     """Return why a job that waits for ``reason`` will never start as it is; empty where it may.
 
     Args:
         any_running: Whether other jobs of the same user run: a limit per user can clear when they end.
     """
-    name = reason.partition(",")[0].strip()
+    name = _name(reason)
     if name in NEVER:
         return NEVER[name]
     if _PER_JOB.search(name):
@@ -69,12 +87,18 @@ def can_never_start(reason: str, any_running: bool) -> str:
 @functools.lru_cache(maxsize=None)  # thousands of jobs wait for a handful of reasons
 def explain(reason: str, any_running: bool) -> str:
     """Return in words why a job waits, Slurm's own name for it in parentheses (``can_never_start``'s arguments)."""
-    name = reason.partition(",")[0].strip()
+    name = _name(reason)
     never = can_never_start(name, any_running)
     if never:
         return "can't start: %s (%s)" % (never, name)
+    if name in HELD:
+        return "%s (%s); scontrol release lets it go" % (HELD[name], name)
+    if name == "ReqNodeNotAvail":
+        return "%s (%s)" % (PEOPLE[name], ", ".join(part.strip() for part in reason.split(",")))
     if name in PEOPLE:
         return "%s (%s)" % (PEOPLE[name], name)
+    if " " in name and name in WAITING:
+        return WAITING[name]
     if name in WAITING:
         return "%s (%s)" % (WAITING[name], name) if name else WAITING[name]
     if "Limit" in name or "Max" in name or "Grp" in name:

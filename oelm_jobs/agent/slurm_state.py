@@ -23,17 +23,6 @@ NEW_S = 60.0
 """So long after its submission a job may be missing from accounting."""
 LIMITS_AGE_S = 600.0
 """How old a user's accounts and limits may be for a submission; oelm-doctor asks anew."""
-MAY_RUN_AGAIN = (
-    "PREEMPTED",
-    "NODE_FAIL",
-    "REQUEUED",
-    "REQUEUE_HOLD",
-    "REQUEUE_FED",
-    "SPECIAL_EXIT",
-    "RESIZING",
-    "REVOKED",
-)
-"""States in squeue after which Slurm may start the job again."""
 RESUME = ": submit again to resume"
 
 
@@ -67,6 +56,8 @@ class Records:
 
 
 Row = Dict[str, Any]
+Named = Dict[Tuple[str, Optional[int]], List[Job]]
+"""Jobs by name and index in their array: of ten thousand, each run's own are found at once."""
 
 
 def slurm_poll(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -148,16 +139,16 @@ def states(
     read_at: float,
 ) -> Dict[str, Row]:
     """Return the rows of runs, asking accounting once for all that left the queue without a word."""
-    by_name = _by_name(jobs)
+    named = by_name(jobs)
     any_running = any(job.state == "RUNNING" for job in jobs)
     rows: Dict[str, Row] = {}
     silent: List[str] = []
     for run_dir, token in wanted:
         task = tasks[run_dir]
-        mine = by_name.get((task.name, task.task), []) if task else []
+        mine = named.get((task.name, task.task), []) if task else []
         job = _newest(mine) if len(mine) != 1 else mine[0]
         try:
-            row = _live(run_dir, token, job, _records(run_dir, job), jobs, read_at, any_running)
+            row = _live(run_dir, token, task, job, _records(run_dir, job), named, read_at, any_running)
         except (AttributeError, KeyError, TypeError, ValueError):
             # One run's broken records are not everybody's trouble.
             words = "its records in %s can't be understood" % rundir.CONTROL
@@ -173,9 +164,9 @@ def states(
     return rows
 
 
-def _by_name(jobs: Iterable[Job]) -> Dict[Tuple[str, Optional[int]], List[Job]]:
+def by_name(jobs: Iterable[Job]) -> Named:
     """Return jobs by name and index in their array."""
-    found: Dict[Tuple[str, Optional[int]], List[Job]] = {}
+    found: Named = {}
     for job in jobs:
         found.setdefault((job.name, job.task), []).append(job)
     return found
@@ -183,7 +174,7 @@ def _by_name(jobs: Iterable[Job]) -> Dict[Tuple[str, Optional[int]], List[Job]]:
 
 def _newest(jobs: Sequence[Job]) -> Optional[Job]:
     """Return the job that counts where a script was also submitted by hand: one that lives, else the newest."""
-    alive = [job for job in jobs if job.state in slurm_claim.ALIVE or job.state in ("PENDING", "COMPLETING")]
+    alive = [job for job in jobs if job.is_alive or job.state == "PENDING"]
     return max(alive or jobs, key=lambda job: (job.state != "PENDING", job.submitted_at), default=None)
 
 
@@ -202,35 +193,38 @@ def _row(state: str, reason: str = "", **more: Any) -> Row:
 def _live(
     run_dir: str,
     token: str,
+    task: Optional[Task],
     job: Optional[Job],
     records: Records,
-    jobs: Sequence[Job],
+    named: Named,
     read_at: float,
     any_running: bool,
 ) -> Optional[Row]:
     """Return the row of a run whose job is in the queue, or whose end is beyond doubt; None where neither holds."""
     start, end = records.start, records.end
     mine = end.get("token") == token and (records.has_ended or start.get("token") != token)
-    if mine and end.get("state") == rundir.DONE:
+    # A script that somebody started by hand may have seen the run through meanwhile.
+    since = task is not None and float(end.get("ended_at") or 0) > task.submitted_at and records.has_ended
+    if (mine or since) and end.get("state") == rundir.DONE:
         return _ended(end)
     shown = {"job": job.id, "token": token} if job else {"token": token}
-    if job is None or job.state not in (*slurm_claim.ALIVE, "PENDING", "COMPLETING", *MAY_RUN_AGAIN):
-        other = _other_owner(run_dir, job, jobs)
-        if other is not None:
+    if job is None or job.is_over:
+        other = claimed_by(run_dir, named)
+        if other is not None and other.is_alive and other.state != "COMPLETING" and other != job:
             return _row(rundir.RUNNING, "in job %s" % other.id, job=other.id, token=token, **_started(start))
         if mine and end.get("state") in (rundir.FAILED, rundir.CANCELLED) and not _is_vague(end):
             return _ended(end)
         return _over(run_dir, job.state, job.exit_code, records, token, shown) if job else None
     is_at_work = start.get("job") == job.id and start.get("token") == token and not records.has_ended
     began_since = float(start.get("started_at") or 0) > read_at
-    if is_at_work and (began_since or job.state not in ("PENDING", *MAY_RUN_AGAIN)):
+    if is_at_work and (began_since or job.is_alive):
         words = "" if job.state in ("RUNNING", "PENDING") else job.state.lower()
         return _row(rundir.RUNNING, words, **dict(shown, **_started(start)))
-    if job.state in ("PENDING", "CONFIGURING", *MAY_RUN_AGAIN):
+    if not job.is_alive or job.state == "CONFIGURING":
         words = slurm_reasons.explain(job.reason, any_running) if job.state == "PENDING" else job.state.lower()
         if end.get("state") == rundir.QUEUED and mine:
             words = "; ".join(part for part in ("after %s" % end.get("reason", ""), words) if part)
-        expected = job.starts_at if job.starts_at > read_at else None
+        expected = job.starts_at if job.starts_at > read_at and not slurm_reasons.is_held(job.reason) else None
         return _row(rundir.QUEUED, words, **dict(shown, starts_at=expected, **_started(start)))
     if mine and float(end.get("ended_at") or 0) >= job.starts_at:
         state = end.get("state")
@@ -262,15 +256,14 @@ def _ended(end: Dict[str, Any]) -> Row:
     )
 
 
-def _other_owner(run_dir: str, job: Optional[Job], jobs: Sequence[Job]) -> Optional[Job]:
-    """Return the living job of another submission that has the run's claim."""
-    number, owner = slurm_claim.newest(run_dir)
-    if not number or owner is None or owner.released:
+def claimed_by(run_dir: str, named: Named) -> Optional[Job]:
+    """Return the job in the queue that has the run's claim, whichever submission it is of."""
+    _, owner = slurm_claim.newest(run_dir)
+    if owner is None or owner.released:
         return None
-    for other in jobs:
-        if (other.id, other.name) == (owner.job, owner.name) and other.state in slurm_claim.ALIVE:
-            return None if job is not None and other.id == job.id else other
-    return None
+    index = owner.job.partition("_")[2]
+    same = named.get((owner.name, int(index) if index.isdigit() else None), ())
+    return next((job for job in same if job.id == owner.job), None)
 
 
 def _over(run_dir: str, state: str, exit_code: str, records: Records, token: str, shown: Dict[str, Any]) -> Row:
@@ -334,11 +327,11 @@ def _vanished(
         known = slurm_commands.accounts([job_id for _, job_id in asked.values()], since)
     except SlurmError as error:
         trouble = str(error)
-    by_name = _by_name(known or ())
+    named = by_name(known or ())
     names = {job.name for job in (*jobs, *(known or ()))}
     for run_dir, (task, job_id) in asked.items():
         shown = {"token": task.token, "job": job_id if task.task is None else "%s_%d" % (job_id, task.task)}
-        mine = by_name.get((task.name, task.task), [])
+        mine = named.get((task.name, task.task), [])
         job = max(mine, key=lambda row: (row.submitted_at, row.starts_at), default=None)
         records = _records(run_dir, None)
         if trouble:

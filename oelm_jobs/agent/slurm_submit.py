@@ -34,13 +34,25 @@ PATIENCE_S = float(os.environ.get("OELM_LOOK_FOR_S", "30"))
 LOOK_S = 2.0
 SBATCH_TIMEOUT_S = 180.0
 """sbatch retries by itself where the controller is busy or limits its rate."""
-OWN_SETTINGS = (
-    "SBATCH_JOB_NAME", "SBATCH_ARRAY_INX", "SBATCH_OPEN_MODE", "SBATCH_SIGNAL", "SBATCH_REQUEUE", "SBATCH_NO_REQUEUE",
-    "SBATCH_WAIT", rundir.ATTEMPT_VARIABLE, rundir.RUN_DIR_VARIABLE,
+OWNED_VARIABLES = (
+    "SBATCH_ARRAY_INX", "SBATCH_CLUSTERS", "SBATCH_ERROR", "SBATCH_INPUT", "SBATCH_JOB_NAME", "SBATCH_NO_REQUEUE",
+    "SBATCH_OPEN_MODE", "SBATCH_OUTPUT", "SBATCH_REQUEUE", "SBATCH_SIGNAL", "SBATCH_TEST_ONLY", "SBATCH_WAIT",
 )  # fmt: skip
-"""Variables that no job may get: by some a user's settings would override what the script states (sbatch(1), INPUT
-ENVIRONMENT), by the others a job that is submitted from within a run would be taken for a part of it.
+"""Variables for options that are the toolkit's own, whether a script states them or not."""
+VARIABLES = {"time": "SBATCH_TIMELIMIT", "switches": "SBATCH_REQ_SWITCH"}
+"""Long options whose variable is called otherwise (sbatch(1), INPUT ENVIRONMENT VARIABLES)."""
+ALTERNATIVES = (
+    ("SBATCH_MEM_PER_CPU", "SBATCH_MEM_PER_GPU", "SBATCH_MEM_PER_NODE", "SBATCH_MEM"),
+    ("SBATCH_GPUS", "SBATCH_GPUS_PER_NODE", "SBATCH_GPUS_PER_SOCKET", "SBATCH_GPUS_PER_TASK", "SBATCH_GRES",
+     "SBATCH_TRES_PER_TASK"),
+)  # fmt: skip
+"""Variables for the same thing: an option for one of them sets all aside."""
+OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SALLOC_")
+"""Variables that name the job in which a submission is made: its new job would take itself for a part of that one, as
+Slurm resets some of them alone.
 """
+OF_THE_CLUSTER = frozenset({"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_CONF_SERVER"})
+"""Those of them that say where Slurm is."""
 UNKNOWN_WORDS = (
     "timed out", "zero bytes", "receive failure", "send failure", "connection reset", "connection closed",
     "unexpected message", "communications connection failure",
@@ -78,10 +90,30 @@ def file_of(root: str, token: str, position: int, ending: str) -> Path:
     return Path(root) / rundir.CONTROL / FOLDER / ("%s.%d%s" % (token, position, ending))
 
 
+def set_aside(script: str) -> List[str]:
+    """Return the variables that sbatch may not get with a script: those that would override what it states (sbatch(1):
+    a variable wins over a line of the script), and those of a job or run in which this process runs.
+    """
+    stated = {
+        VARIABLES.get(option, "SBATCH_" + option.upper().replace("-", "_"))
+        for option in re.findall(r"^#SBATCH --([a-z0-9-]+)", script, re.MULTILINE)
+    }
+    for same in ALTERNATIVES:
+        if stated.intersection(same):
+            stated.update(same)
+    stated.update(OWNED_VARIABLES)
+    own = (rundir.ATTEMPT_VARIABLE, rundir.RUN_DIR_VARIABLE)
+    return [
+        name
+        for name in os.environ
+        if name in stated or name in own or (name.startswith(OF_A_JOB) and name not in OF_THE_CLUSTER)
+    ]
+
+
 def sbatch(script: str, options: Sequence[str]) -> Tuple[int, str, str]:
     """Run sbatch."""
-    for name in OWN_SETTINGS:
-        os.environ.pop(name, None)
+    for name in set_aside(Path(script).read_text(encoding="utf-8")):
+        del os.environ[name]
     return slurm_commands.call(["sbatch", "--parsable", *options, script], SBATCH_TIMEOUT_S)
 
 
@@ -278,7 +310,11 @@ def give_up(root: str, token: str, position: int) -> bool:
     is_first = rundir.create(path, {"fate": "settled", "time": time.time()})
     if not is_first and (rundir.read_json(path) or {}).get("fate") == "started":
         return False
-    _remember(root, token, position, {"refused": "sbatch gave no answer, and no job of this submission appeared"})
+    no_room = (answer_of(root, token, position) or {}).get("limit")
+    words = "sbatch gave no answer, and no job of this submission appeared"
+    if no_room:
+        words = "its submission was ended while it waited for room (%s)" % no_room
+    _remember(root, token, position, {"refused": words})
     return True
 
 

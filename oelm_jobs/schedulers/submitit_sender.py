@@ -64,7 +64,7 @@ def send(script: str, options: Sequence[str]) -> tuple[int, str, str]:
     """
     path = Path(script)
     (path.parent / "submitit").mkdir(exist_ok=True)
-    with _undisturbed():
+    with _undisturbed(path):
         try:
             # submitit prints what sbatch says; it is said in the answer.
             with contextlib.redirect_stderr(io.StringIO()):
@@ -80,10 +80,10 @@ def send(script: str, options: Sequence[str]) -> tuple[int, str, str]:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Hold back signals that end a client; sbatch inherits the mask. Settings that override a script are set aside."""
+def _undisturbed(script: Path) -> Iterator[None]:
+    """Hold back signals that end a client; sbatch inherits the mask. Variables that override a script are set aside."""
     held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    mine = {name: os.environ.pop(name) for name in slurm_submit.OWN_SETTINGS if name in os.environ}
+    mine = {name: os.environ.pop(name) for name in slurm_submit.set_aside(script.read_text(encoding="utf-8"))}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
         yield

@@ -84,6 +84,41 @@ def test_one_task_of_an_array_is_requeued_and_goes_on(submit, project: Path, clu
         assert len(read(run_dir(project, name) / "experiment_result.json")["attempts"]) == number
 
 
+WITHIN_A_JOB = {
+    "SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "3", "SLURM_RESTART_COUNT": "2",
+    "SLURM_MEM_PER_CPU": "100", "SLURM_MEM_PER_NODE": "200", "SLURMD_NODENAME": "n9",
+}  # fmt: skip
+"""What a task of an array, requeued twice, has in its environment."""
+SETTINGS = {"SBATCH_PARTITION": "high", "SBATCH_TIMELIMIT": "3", "SBATCH_OUTPUT": "mine.out", "SBATCH_GPUS": "4"}
+"""A user's own, of what the target or the toolkit states."""
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_neither_a_job_in_which_a_run_is_submitted_nor_a_users_settings_bend_it(
+    submit, oelm, project: Path, cluster: Testbed, wait_for, monkeypatch: pytest.MonkeyPatch, by_hand: bool
+) -> None:
+    for name, value in {**WITHIN_A_JOB, **({} if by_hand else SETTINGS)}.items():
+        monkeypatch.setenv(name, value)
+    words = ("--group", "gpt_base")
+    submit(*words, *(["--dry-run"] if by_hand else []), sbatch={"partition": "low"}, steps=300, step_s=0.1)
+    if by_hand:
+        monkeypatch.delenv("SLURM_RESTART_COUNT")
+        text = oelm("submit", "--study", "tiny", "--target", "cluster", *words, "--dry-run", "--script").stdout
+        script = project / "by-hand.sh"
+        script.write_text("#!/bin/bash" + text.partition("#!/bin/bash")[2])
+        cluster.run("sbatch", str(script))
+    job = wait_until(lambda: cluster.run("squeue", "-h", "-t", "running", "-o", "%i"), "the job").strip()
+    start = start_of(project)
+    assert (start["job"], start["restart"]) == (job, 0)
+    shown = cluster.job(job)
+    assert (shown["Partition"], shown["TimeLimit"]) == ("low", "00:30:00")
+    assert "mine.out" not in shown["StdOut"] and "gres/gpu=1" in shown.get("TRES", shown.get("AllocTRES", ""))
+    cluster.run("scontrol", "requeue", job)
+    wait_until(lambda: cluster.job(job).get("JobState") == "PENDING", "it to be pending")
+    end = read(run_dir(project) / ".oelm" / "end.json")
+    assert end["state"] == "QUEUED" and end["reason"].startswith("requeue")
+
+
 # Limits ---------------------------------------------------------------------------------------------------------------
 
 
@@ -98,6 +133,29 @@ def test_a_limit_of_submitted_jobs_is_waited_for(submit, project: Path, cluster:
     assert "takes no more jobs of yours for now" in done.stderr and "MaxSubmit" in done.stderr
     assert done.stdout.count("submitted to cluster") == 9
     wait_until(lambda: {row["state"] for row in states().values()} == {"DONE"}, "all of them", 120)
+
+
+def test_a_submission_that_is_ended_while_it_waits_for_room_says_so(
+    submit, oelm, project: Path, cluster: Testbed, states
+) -> None:
+    submit("--group", "gpt_base", "--dry-run", steps=100_000)
+    cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=1")
+    flags = ("scontrol", "show", "assoc_mgr", "users=root", "flags=assoc")
+    wait_until(lambda: "MaxSubmitJobs=1" in cluster.run(*flags), "slurmctld to hear of the limit")
+    try:
+        program = "from oelm_jobs.cli.submit import main; main()"
+        words = ["--study", "tiny", "--target", "cluster", "--groups", "gpt_base,oelm_freeze"]
+        argv = [sys.executable, "-c", program, *words]
+        with subprocess.Popen(argv, cwd=project, stderr=subprocess.PIPE, text=True) as waiting:
+            assert waiting.stderr is not None
+            wait_until(lambda: "takes no more jobs" in waiting.stderr.readline(), "it to wait")
+            waiting.send_signal(signal.SIGINT)
+    finally:
+        cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
+    rows = states()
+    assert rows["gpt_base"]["state"] in ("QUEUED", "RUNNING")
+    assert rows["oelm_freeze"]["state"] == "FAILED"
+    assert "its submission was ended while it waited for room (" in rows["oelm_freeze"]["reason"]
 
 
 def test_a_quota_that_a_run_can_never_meet_is_named_at_once(submit, project: Path, cluster: Testbed, wait_for) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs import workflow
-from oelm_jobs.agent import rundir, slurm_commands, slurm_reasons
+from oelm_jobs.agent import rundir, slurm_commands, slurm_reasons, slurm_state
 from oelm_jobs.store import Store
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until
@@ -191,6 +191,34 @@ def test_a_set_up_that_fails_ends_the_run_with_its_own_words(
     assert "no such module: torch" in oelm("logs", "--supervisor", "gpt_base").stdout
 
 
+def test_what_an_older_job_said_is_not_taken_for_the_newest(
+    submit, oelm, target, project: Path, cluster: Testbed, wait_for, states, stand_in: str
+) -> None:
+    submit("gpt_base", steps=1000, step_s=1.0)
+    wait_for("gpt_base", "RUNNING")
+    oelm("cancel", "gpt_base")
+    gate = project / "gate"
+    target(python=stand_in, setup=[f"until [ -e {gate} ]; do sleep 0.1; done"])
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
+    assert wait_for("gpt_base", "RUNNING")["reason"] == "before training"
+    oelm("cancel", "gpt_base")
+    assert wait_for("gpt_base", "CANCELLED", "FAILED")["state"] == "CANCELLED"
+
+
+def test_a_run_that_a_script_by_hand_saw_through_is_done(
+    submit, oelm, project: Path, cluster: Testbed, wait_for, states
+) -> None:
+    submit("gpt_base", sbatch={"begin": "now+1hour"})
+    wait_for("gpt_base", "QUEUED")
+    words = ("--study", "tiny", "--group", "gpt_base", "--target", "cluster", "--dry-run", "--script")
+    text = "#!/bin/bash" + oelm("submit", *words).stdout.partition("#!/bin/bash")[2]
+    (project / "by-hand.sh").write_text(text.replace("#SBATCH --begin=now+1hour\n", ""))
+    cluster.run("sbatch", str(project / "by-hand.sh"))
+    wait_for("gpt_base", "DONE")
+    cluster.run("scancel", "--user=root")
+    assert states()["gpt_base"]["state"] == "DONE"
+
+
 def test_commands_that_ask_at_once_share_one_squeue(submit, project: Path, cluster: Testbed, wait_for, instead) -> None:
     submit("gpt_base", steps=1000, step_s=1.0, poll_s=30)
     calls = project / "calls"
@@ -264,6 +292,48 @@ def test_sacct_is_read_with_steps_left_out_and_ranges_spelled_out() -> None:
 def test_reasons_that_no_waiting_clears_are_told_from_the_others(reason: str, any_running: bool, never: bool) -> None:
     assert bool(slurm_reasons.can_never_start(reason, any_running)) == never
     assert slurm_reasons.explain(reason, any_running).startswith("can't start") == never
+
+
+@pytest.mark.parametrize(
+    ("reason", "words", "is_held"),
+    [
+        ("None", "waits (None)", False),
+        ("Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions",
+         "waits: its nodes are down, drained or reserved for jobs of higher priority", False),
+        ("ReqNodeNotAvail, UnavailableNodes:n[3-4]",
+         "a node that it asks for is not available (ReqNodeNotAvail, UnavailableNodes:n[3-4])", False),
+        ("job requeued in held state",
+         "held since it was requeued (job_requeued_in_held_state); scontrol release lets it go", True),
+        ("JobHeldUser", "held by you (JobHeldUser); scontrol release lets it go", True),
+    ],
+)  # fmt: skip
+def test_reasons_are_told_in_words_with_what_belongs_to_them(reason: str, words: str, is_held: bool) -> None:
+    assert slurm_reasons.explain(reason, any_running=True) == words
+    assert slurm_reasons.is_held(reason) == is_held
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "STAGE_OUT", "POWER_UP_NODE", "A_STATE_OF_2030"])
+def test_a_state_that_nobody_knows_is_not_taken_for_an_end(tmp_path: Path, state: str) -> None:
+    job = slurm_commands.Job(id="1", task=None, name="n", state=state)
+    assert job.is_alive and not job.is_over
+    task = slurm_state.Task("t", 0, "n", None, 1.0)
+    rows = slurm_state.states(str(tmp_path), [(str(tmp_path), "t")], {str(tmp_path): task}, [job], 2.0)
+    assert rows[str(tmp_path)]["state"] == "RUNNING"
+
+
+def test_commands_that_a_profile_alone_puts_on_the_path_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "opt" / "slurm"
+    folder.mkdir(parents=True)
+    (folder / "squirrel").write_text("#!/bin/sh\necho found\n")
+    (folder / "squirrel").chmod(0o755)
+    (tmp_path / ".bash_profile").write_text(f"echo Welcome\nPATH=$PATH:{folder}\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    assert slurm_commands.call(["squirrel"], 10.0) == (0, "found\n", "")
+    with pytest.raises(slurm_commands.SlurmError, match="weasel can't be run: there is none on this host"):
+        slurm_commands.call(["weasel"], 10.0)
 
 
 def test_a_lost_index_is_made_again_with_the_runs_that_wait(
