@@ -31,7 +31,9 @@ RECENT = 50
 """So many of the runs that failed or were cancelled last are asked about again: a script may have been started by
 hand."""
 UNCHANGED_S = 10.0
-"""An answer that says nothing new is stored where the last one is older: its age is shown when the target is silent."""
+"""The age of an answer that says nothing new is stored where the last one is older: it is shown when the target is
+silent.
+"""
 NOT_SUBMITTED = "not submitted"
 """What the reason of a run begins with that never reached its target."""
 
@@ -141,7 +143,7 @@ def _settle(store: Store, project: Path, target: Target, runs: list[StoredRun]) 
 
 def _remember(store: Store, runs: list[StoredRun], answer: Mapping[str, Any]) -> list[StoredRun]:
     """Store what a target answered about its runs; return them as they stand then."""
-    rows, seen, now = [], {}, time.time()  # by the clock here, by which its age is told
+    changed, same, seen, now = [], [], {}, time.time()  # by the clock here, by which its age is told
     for run in runs:
         if run.state is State.PLANNED:
             continue
@@ -150,11 +152,11 @@ def _remember(store: Store, runs: list[StoredRun], answer: Mapping[str, Any]) ->
         if row.get("absent") and run.reason.startswith(NOT_SUBMITTED):
             continue  # it never got there, which is known better here
         progress = {key: value for key, value in row.items() if value is not None}
-        rows.append((run, state, reason, progress))
+        if (run.state, run.reason, run.progress) != (state, reason, progress):
+            changed.append((run, state, reason, progress))
+        elif now - (run.observed_at or 0.0) > UNCHANGED_S:
+            same.append(run)
         seen[run.study, run.name] = run._replace(state=state, reason=reason, progress=progress, observed_at=now)
-    is_old = any(now - (run.observed_at or 0.0) > UNCHANGED_S for run, *_ in rows)
-    if is_old or any(
-        (run.state, run.reason, run.progress) != (state, reason, progress) for run, state, reason, progress in rows
-    ):
-        store.observe(rows, now)
+    if changed or same:
+        store.observe(changed, now, unchanged=same)
     return [seen.get((run.study, run.name), run) for run in runs]

@@ -239,6 +239,8 @@ class Store:
                         self._db.execute(
                             f"INSERT OR REPLACE INTO run ({columns}) VALUES ({places})", [*values.values()]
                         )
+            if answer == ACCEPTED:
+                self._db.execute("UPDATE run SET previous = '' WHERE token = ?", (token,))
             self._db.executemany(
                 "UPDATE run SET state = ?, reason = ? WHERE token = ? AND run_dir = ?",
                 [(state, reason, token, run_dir) for run_dir, (state, reason) in (states or {}).items()],
@@ -269,16 +271,28 @@ class Store:
         query = "SELECT name, state FROM run WHERE project = ? AND study = ?"
         return {name: State(state) for name, state in self._query(query, (str(project), study))}
 
-    def observe(self, runs: Iterable[tuple[StoredRun, State, str, Mapping[str, Any]]], at: float) -> None:
-        """Record what a target answered about runs, unless they were submitted anew meanwhile."""
+    def observe(
+        self,
+        runs: Iterable[tuple[StoredRun, State, str, Mapping[str, Any]]],
+        at: float,
+        *,
+        unchanged: Iterable[StoredRun] = (),
+    ) -> None:
+        """Record what a target answered about runs, and of which it said what is known, unless they were submitted
+        anew meanwhile.
+        """
+        its_own = "WHERE project = ? AND study = ? AND name = ? AND token = ?"
         with self._writing():
             self._db.executemany(
-                """UPDATE run SET state = ?, reason = ?, progress = ?, observed_at = ?
-                   WHERE project = ? AND study = ? AND name = ? AND token = ?""",
+                f"UPDATE run SET state = ?, reason = ?, progress = ?, observed_at = ? {its_own}",
                 [
                     (state, reason, json.dumps(progress), at, run.project, run.study, run.name, run.token)
                     for run, state, reason, progress in runs
                 ],
+            )
+            self._db.executemany(
+                f"UPDATE run SET observed_at = ? {its_own}",
+                [(at, run.project, run.study, run.name, run.token) for run in unchanged],
             )
 
     def replace_runs(self, project: Path, target: str, records: Sequence[Mapping[str, Any]]) -> None:

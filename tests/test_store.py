@@ -60,8 +60,9 @@ def test_an_observation_of_an_older_submission_changes_nothing(tmp_path: Path) -
         intend(store, run, token="t1")
         before = store.runs(Path("/p"))[0]
         intend(store, run, token="t2", again=True)
-        store.observe([(before, State.FAILED, "old news", {})], 1.0)
-        assert store.runs(Path("/p"))[0].state is State.PLANNED
+        store.observe([(before, State.FAILED, "old news", {})], 1.0, unchanged=[before])
+        (run,) = store.runs(Path("/p"))
+        assert (run.state, run.observed_at) == (State.PLANNED, None)
 
 
 def test_an_answer_that_says_nothing_new_is_news_of_now(tmp_path: Path) -> None:
