@@ -34,6 +34,8 @@ UNCHANGED_S = 10.0
 """The age of an answer that says nothing new is stored where the last one is older: it is shown when the target is
 silent.
 """
+ELSEWHERE_S = 300.0
+"""So long a submission that is made on another host is left alone after its last sign of life."""
 NOT_SUBMITTED = "not submitted"
 """What the reason of a run begins with that never reached its target."""
 
@@ -129,16 +131,26 @@ def _settle(store: Store, project: Path, target: Target, runs: list[StoredRun]) 
     planned = {run.token for run in runs if run.state is State.PLANNED}
     for row in store.open_submissions(project):
         maker = rundir.Identity.from_json(json.loads(row["maker"]))
-        if row["token"] not in planned or (maker is not None and maker.is_alive() and maker.pid != os.getpid()):
+        if row["token"] not in planned or _is_under_way(maker, row["made_at"]):
             continue
-        mine = [run for run in runs if run.token == row["token"]]
-        if scheduler(connect(target, project)).settle(row["token"], row["root"]):
-            store.answer(row["token"], ACCEPTED, states={run.run_dir: (State.QUEUED, "") for run in mine})
-        else:
-            reason = f"{NOT_SUBMITTED}: the client ended before it was sent"
-            store.answer(row["token"], REFUSED, states={run.run_dir: (State.FAILED, reason) for run in mine})
+        known = store.runs_of(row["token"])  # also those that nobody asks about now: it is settled once, for all
+        open_ones = [run_dir for run_dir, state in known.items() if state is State.PLANNED]
+        answer = scheduler(connect(target, project)).settle(row["token"], row["root"], open_ones)
+        states = dict.fromkeys(answer.accepted, (State.QUEUED, ""))
+        states |= {run_dir: (State.FAILED, f"{NOT_SUBMITTED}: {words}") for run_dir, words in answer.refused.items()}
+        is_accepted = answer.accepted or len(open_ones) < len(known)
+        store.answer(row["token"], ACCEPTED if is_accepted else REFUSED, states=states)
     found = [store.run(project, run.study, run.name) for run in runs]
     return [run for run in found if run is not None]
+
+
+def _is_under_way(maker: rundir.Identity | None, touched_at: float) -> bool:
+    """True while the process that makes a submission may still be at it."""
+    if maker is None or maker.pid == os.getpid():
+        return False
+    if maker.host != os.uname().nodename:  # the index lies on a shared home; whether it lives can't be seen from here
+        return time.time() - touched_at < ELSEWHERE_S
+    return maker.is_alive()
 
 
 def _remember(store: Store, runs: list[StoredRun], answer: Mapping[str, Any]) -> list[StoredRun]:
@@ -152,6 +164,8 @@ def _remember(store: Store, runs: list[StoredRun], answer: Mapping[str, Any]) ->
         if row.get("absent") and run.reason.startswith(NOT_SUBMITTED):
             continue  # it never got there, which is known better here
         progress = {key: value for key, value in row.items() if value is not None}
+        if state is State.UNKNOWN and run.state.is_final:
+            continue  # what was known of its end is not forgotten because nobody can be asked again
         if (run.state, run.reason, run.progress) != (state, reason, progress):
             changed.append((run, state, reason, progress))
         elif now - (run.observed_at or 0.0) > UNCHANGED_S:

@@ -224,7 +224,8 @@ class Store:
     def answer(
         self, token: str, answer: str, *, states: Mapping[str, tuple[State, str]] | None = None, handle: str = ""
     ) -> None:
-        """Record what became of a submission, and the states (by run directory) that follow for its runs.
+        """Record what became of a submission, and the states (by run directory) that follow for those of its runs of
+        which nothing was known.
 
         Runs of a refused submission are again what they were before it, where they were something.
         """
@@ -242,13 +243,22 @@ class Store:
             if answer == ACCEPTED:
                 self._db.execute("UPDATE run SET previous = '' WHERE token = ?", (token,))
             self._db.executemany(
-                "UPDATE run SET state = ?, reason = ? WHERE token = ? AND run_dir = ?",
-                [(state, reason, token, run_dir) for run_dir, (state, reason) in (states or {}).items()],
+                "UPDATE run SET state = ?, reason = ? WHERE token = ? AND run_dir = ? AND state = ?",
+                [(state, reason, token, run_dir, State.PLANNED) for run_dir, (state, reason) in (states or {}).items()],
+            )
+
+    def accept(self, token: str, run_dirs: Sequence[str]) -> None:
+        """Record which runs of a submission were accepted while others still wait: a sign of life of its maker."""
+        with self._writing():
+            self._db.execute("UPDATE submission SET made_at = ? WHERE token = ?", (time.time(), token))
+            self._db.executemany(
+                "UPDATE run SET state = ?, previous = '' WHERE token = ? AND run_dir = ? AND state = ?",
+                [(State.QUEUED, token, run_dir, State.PLANNED) for run_dir in run_dirs],
             )
 
     def open_submissions(self, project: Path) -> list[sqlite3.Row]:
-        """Return the submissions (token, target, root, maker) whose answer isn't known."""
-        query = "SELECT token, target, root, maker FROM submission WHERE project = ? AND answer IN (?, ?)"
+        """Return the submissions (token, target, root, maker, made_at) whose answer isn't known."""
+        query = "SELECT token, target, root, maker, made_at FROM submission WHERE project = ? AND answer IN (?, ?)"
         return list(self._query(query, (str(project), INTENT, UNKNOWN)))
 
     # Reading and observing --------------------------------------------------------------------------------------------
@@ -266,6 +276,11 @@ class Store:
         """Return a project's runs in the order of their submission."""
         return [_stored(row) for row in self._rows(project, study)]
 
+    def runs_of(self, token: str) -> dict[str, State]:
+        """Return where a submission's runs stand, by run directory."""
+        query = "SELECT run_dir, state FROM run WHERE token = ?"
+        return {run_dir: State(state) for run_dir, state in self._query(query, (token,))}
+
     def states(self, project: Path, study: str) -> dict[str, State]:
         """Return where a study's runs stand, by name."""
         query = "SELECT name, state FROM run WHERE project = ? AND study = ?"
@@ -281,17 +296,17 @@ class Store:
         """Record what a target answered about runs, and of which it said what is known, unless they were submitted
         anew meanwhile.
         """
-        its_own = "WHERE project = ? AND study = ? AND name = ? AND token = ?"
         with self._writing():
             self._db.executemany(
-                f"UPDATE run SET state = ?, reason = ?, progress = ?, observed_at = ? {its_own}",
+                """UPDATE run SET state = ?, reason = ?, progress = ?, observed_at = ?
+                   WHERE project = ? AND study = ? AND name = ? AND token = ?""",
                 [
                     (state, reason, json.dumps(progress), at, run.project, run.study, run.name, run.token)
                     for run, state, reason, progress in runs
                 ],
             )
             self._db.executemany(
-                f"UPDATE run SET observed_at = ? {its_own}",
+                "UPDATE run SET observed_at = ? WHERE project = ? AND study = ? AND name = ? AND token = ?",
                 [(at, run.project, run.study, run.name, run.token) for run in unchanged],
             )
 

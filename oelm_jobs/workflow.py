@@ -217,7 +217,7 @@ def _send(
         jobs = render(plan, runs, token, code, connection, extended=choice.extended, max_array=max_array)
         if choice.archived:  # last: what can fail before has not moved anything yet
             host.archive([run.run_dir for run in runs if run.run_dir in choice.archived])
-        answer = host.submit(jobs, token, say)
+        answer = host.submit(jobs, token, say, lambda run_dirs: store.accept(token, run_dirs))
     except UnknownAnswer as error:
         store.answer(token, UNKNOWN)
         error.hint = error.hint or "whether it arrived is found out by: oelm-status"

@@ -35,16 +35,21 @@ def archive(request: Dict[str, Any]) -> Dict[str, Any]:
             except rundir.Busy:
                 busy.append(run_dir)
         for run_dir in claims if not busy else ():
-            folder = Path(run_dir).parent / ARCHIVE
-            folder.mkdir(exist_ok=True)
-            stamp = time.strftime("%Y%m%d-%H%M%S")
-            place = folder / ("%s-%s-%d" % (Path(run_dir).name, stamp, time.monotonic_ns() % 1000000))
-            os.rename(run_dir, str(place))
-            moved[run_dir] = str(place)
+            moved[run_dir] = move_aside(run_dir)
     finally:
         for handle in claims.values():
             os.close(handle)
     return {"moved": moved, "busy": busy}
+
+
+def move_aside(run_dir: str) -> str:
+    """Move a run directory, whose claim this process holds, into the archive; return where it is now."""
+    folder = Path(run_dir).parent / ARCHIVE
+    folder.mkdir(exist_ok=True)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    place = folder / ("%s-%s-%d" % (Path(run_dir).name, stamp, time.monotonic_ns() % 1000000))
+    os.rename(run_dir, str(place))
+    return str(place)
 
 
 def waiting_records(root: str) -> Dict[str, Dict[str, Any]]:

@@ -108,7 +108,8 @@ def write_json(path: Path, value: Dict[str, Any], *, durable: bool = True) -> No
 def create(path: Path, content: Dict[str, Any], *, durable: bool = True) -> bool:
     """Make ``path`` with ``content``, whole and (durable) for good, unless it exists; False where it does.
 
-    link(2) fails where the name is taken, also between the clients of a network file system.
+    link(2) fails where the name is taken, also between the clients of a network file system; where its answer was lost
+    on the way, the number of links tells that it was made (open(2), O_EXCL).
     """
     temporary = path.with_name(".%s.%s.%d.%d" % (path.name, os.uname().nodename, os.getpid(), time.monotonic_ns()))
     try:
@@ -117,9 +118,11 @@ def create(path: Path, content: Dict[str, Any], *, durable: bool = True) -> bool
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.link(str(temporary), str(path))
-    except FileExistsError:
-        return False
+        try:
+            os.link(str(temporary), str(path))
+        except FileExistsError:
+            if os.stat(str(temporary)).st_nlink != 2:
+                return False
     finally:
         with contextlib.suppress(OSError):
             os.unlink(str(temporary))

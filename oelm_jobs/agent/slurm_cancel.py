@@ -4,6 +4,7 @@ supervisors.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import Any, Dict, List, Optional, Sequence, Set
@@ -46,11 +47,7 @@ def slurm_cancel(request: Dict[str, Any]) -> Dict[str, Any]:
         control.mkdir(parents=True, exist_ok=True)
         content = {"by": "oelm-cancel", "time": time.time(), "jobs": [job.id for job in found]}
         rundir.write_json(control / rundir.CANCEL, content, durable=False)
-    ids = _fewest([job for found in living.values() for job in found], jobs)
-    for first in range(0, len(ids), IDS_PER_COMMAND):
-        code, _, err = slurm_commands.call(["scancel", *ids[first : first + IDS_PER_COMMAND]], 60.0)
-        if code != 0 and "Invalid job id" not in err:
-            raise SlurmError("scancel: %s" % slurm_commands.said(err, "exit code %d" % code))
+    _scancel(_fewest([job for found in living.values() for job in found], jobs))
     late = _wait_for_end({job.id for found in living.values() for job in found}) if living else set()
     slurm_commands.forget_queue()
     answers = {run_dir: "not running" for run_dir, _ in wanted}
@@ -65,7 +62,13 @@ def _jobs_of(run_dir: str, task: Optional[slurm_state.Task], named: slurm_state.
     owner = slurm_state.claimed_by(run_dir, named)
     if owner is not None and owner not in found:
         found.append(owner)
-    return [job for job in found if not job.is_over and job.state != "COMPLETING"]
+    return [job for job in found if not job.is_over and not (job.state == "COMPLETING" and _is_final(run_dir))]
+
+
+def _is_final(run_dir: str) -> bool:
+    """True for a run whose job is ending and will not start again, by the run's own end record."""
+    records = slurm_state.records_of(run_dir)
+    return records.has_ended and records.end.get("state") in (rundir.DONE, rundir.FAILED, rundir.CANCELLED)
 
 
 def _give_up(root: str, task: Optional[slurm_state.Task]) -> None:
@@ -89,17 +92,29 @@ def _fewest(wanted: Sequence[Job], jobs: Sequence[Job]) -> List[str]:
     return sorted(ids)
 
 
+def _scancel(ids: Sequence[str]) -> None:
+    for first in range(0, len(ids), IDS_PER_COMMAND):
+        code, _, err = slurm_commands.call(["scancel", *ids[first : first + IDS_PER_COMMAND]], 60.0)
+        if code != 0 and "Invalid job id" not in err:
+            raise SlurmError("scancel: %s" % slurm_commands.said(err, "exit code %d" % code))
+
+
 def _wait_for_end(ids: Set[str]) -> Set[str]:
-    """Wait until jobs have left their nodes; return those that have not."""
+    """Wait until jobs have left their nodes, cancelling again what was just being requeued; return those that have
+    not.
+    """
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             rows = slurm_commands.queue("--me")
         except SlurmError:
             return ids
-        late = {row.id for row in rows if row.id in ids and row.is_alive}
+        late = {row.id for row in rows if row.id in ids and not row.is_over}
         if not late or time.monotonic() > deadline:
             return late
+        again = [row.id for row in rows if row.id in ids and not row.is_over and not row.is_alive]
+        with contextlib.suppress(SlurmError):
+            _scancel(again)
         time.sleep(LOOK_S)
 
 
@@ -115,14 +130,19 @@ def slurm_archive(request: Dict[str, Any]) -> Dict[str, Any]:
     Raises:
         SlurmError: Whether an owner lives can't be found out.
     """
-    busy = []
-    for run_dir in request["run_dirs"]:
-        number, owner = slurm_claim.newest(run_dir)
-        if not number or owner is None or owner.released:
-            continue
-        ended, why = slurm_claim.job_has_ended(owner)
-        if ended is None and "is ending" not in why:
-            raise SlurmError(why)
-        if not ended:
-            busy.append(run_dir)
-    return {"moved": {}, "busy": busy} if busy else archive.archive(request)
+    claims: Dict[str, slurm_claim.Claim] = {}
+    moved: Dict[str, str] = {}
+    try:
+        for run_dir in request["run_dirs"]:
+            if os.path.isdir(run_dir):
+                claim = slurm_claim.take_for_archive(run_dir)
+                if claim is None:
+                    return {"moved": {}, "busy": [run_dir]}
+                claims[run_dir] = claim
+        for run_dir in claims:
+            moved[run_dir] = archive.move_aside(run_dir)
+    finally:
+        for run_dir, claim in claims.items():
+            if run_dir not in moved:
+                claim.release()
+    return {"moved": moved, "busy": []}

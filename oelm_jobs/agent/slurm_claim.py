@@ -18,12 +18,16 @@ from typing import Callable, List, Optional, Tuple
 from . import rundir, slurm_commands
 
 PREFIX = "slurm-claim."
+ARCHIVING, ARCHIVING_S = "archive", 60.0
+"""What stands for the job where a run's directory is about to be moved away, and how long that may take."""
 KEEP = 8
 """Newest claims that are kept: a network file system's stale listing must not lead to a number that is gone."""
 PATIENCE_S = 600.0
 """So long a job waits for Slurm's word on the owner, or for an owner that is ending."""
 LOOK_S = 5.0
 """How often it asks."""
+GONE_S = 10.0
+"""A run's folder that is missing for so long is gone."""
 FENCE_S = 15.0
 """How often an owner looks whether it still is one; a successor on another node waits twice as long."""
 
@@ -96,13 +100,25 @@ class Claim:
         self._run_dir = run_dir
         self._number = number
         self._owner = owner
+        self._gone_since: Optional[float] = None
 
     def is_held(self) -> bool:
-        """False once Slurm gave the run to another job or incarnation, because it took this one for dead."""
+        """False once Slurm gave the run to another job or incarnation, because it took this one for dead, or its
+        directory was moved or removed: the run may have begun anew in another one of the same name.
+        """
         try:
-            return _numbers(self._run_dir)[-1:] == [self._number]
+            numbers = _numbers(self._run_dir)
+        except FileNotFoundError:
+            # A file system that is mounted again has no folder for a moment.
+            self._gone_since = self._gone_since or time.monotonic()
+            return time.monotonic() - self._gone_since < GONE_S
         except OSError:
             return True  # a file system that is away for a moment takes no claim from anybody
+        self._gone_since = None
+        if numbers[-1:] != [self._number]:
+            return False
+        owner = Owner.read(rundir.control(self._run_dir, PREFIX + str(self._number)))
+        return owner is None or owner.identity == self._owner.identity
 
     def release(self) -> None:
         """Say that this owner is through with the run; harmless when called again."""
@@ -140,6 +156,27 @@ def take(run_dir: str, owner: Owner, say: Callable[[str], None]) -> Claim:
         time.sleep(LOOK_S)
 
 
+def take_for_archive(run_dir: str) -> Optional[Claim]:
+    """Take a run's claim to move its directory away; None where its owner lives, or may.
+
+    Raises:
+        slurm_commands.SlurmError: Whether it does can't be found out.
+    """
+    number, before = newest(run_dir)
+    if number and before is None:
+        return None
+    if before is not None and not before.released:
+        ended, why = _ended(before, None)
+        if ended is None and "can't be found out" in why:
+            raise slurm_commands.SlurmError(why)
+        if not ended:
+            return None
+    owner = Owner(ARCHIVING, 0, "", "", rundir.identify(os.getpid()), time.time())
+    rundir.control(run_dir, "").mkdir(exist_ok=True)
+    is_mine = rundir.create(rundir.control(run_dir, PREFIX + str(number + 1)), asdict(owner))
+    return Claim(run_dir, number + 1, owner, before) if is_mine else None
+
+
 def _tidy(run_dir: str, number: int) -> None:
     for old in _numbers(run_dir):
         if old <= number - KEEP:
@@ -147,13 +184,16 @@ def _tidy(run_dir: str, number: int) -> None:
                 rundir.control(run_dir, PREFIX + str(old)).unlink()
 
 
-def _ended(before: Optional[Owner], mine: Owner) -> "Tuple[Optional[bool], str]":
+def _ended(before: Optional[Owner], mine: Optional[Owner]) -> "Tuple[Optional[bool], str]":
     """Return whether the owner before has ended (None: not known yet), and why."""
     if before is None:
         return None, "the claim can't be read"
     if before.released:
         return True, ""
-    if before.job == mine.job and before.name == mine.name:
+    if before.job == ARCHIVING:  # which takes a moment, unless it is killed in it
+        is_over = time.time() - before.time > ARCHIVING_S
+        return (True, "") if is_over else (None, "its directory is being archived")
+    if mine is not None and before.job == mine.job and before.name == mine.name:
         if before.restart < mine.restart:
             return True, ""  # Slurm starts a job again only when it takes its last incarnation for ended
         if before.identity.host == mine.identity.host and not before.identity.is_alive():

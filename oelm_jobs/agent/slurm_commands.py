@@ -24,16 +24,20 @@ from . import rundir
 
 QUEUE_FORMAT = "%F|%K|%T|%S|%V|%N|%P|%r|%j"
 """squeue's fields; the name is last because it may hold anything."""
+QUEUE = ("squeue", "--noheader", "--all", "--array", "--states=all", "--format=" + QUEUE_FORMAT)
+"""Jobs that ended within MinJobAge are shown, and those in partitions that are hidden from this user."""
 ACCOUNT_FORMAT = "JobID,State,ExitCode,Submit,Start,End,NodeList,JobName"
 ACCOUNT_CHUNK = 500
 """Job ids in one sacct."""
 QUEUE_TIMEOUT_S, ACCOUNT_TIMEOUT_S = 40.0, 15.0
 """Outer deadlines: with slurmdbd hung, sacct blocks for more than 30 s while all else works."""
+NO_ACCOUNTS = re.compile(r"(?i)disabled|not running a supported|permission denied")
+"""What sacct says where the cluster keeps no accounts, or not for its users."""
 LOGIN_TIMEOUT_S = 20.0
 """For a site's profile scripts."""
 ACCOUNT_PAUSE_S = 120.0
 """So long sacct is not asked again after it gave no answer."""
-FOREIGN_SETTINGS = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_")
+FOREIGN_SETTINGS = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")
 """Environment variables by which a user's own settings would change what these commands print."""
 
 
@@ -43,11 +47,15 @@ class SlurmError(Exception):
     is_refusal = True
 
 
-OVER = frozenset({"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "TIMEOUT"})
-"""States of a job that has ended for good."""
+OVER = frozenset(
+    {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}
+)
+"""States in squeue of a job that has ended for good: one that starts again after a preemption or a node's failure is
+COMPLETING, then PENDING.
+"""
 WAITING = frozenset(
-    {"PENDING", "PREEMPTED", "NODE_FAIL", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "REVOKED",
-     "SPECIAL_EXIT", "LAUNCH_FAILED", "RECONFIG_FAIL"}
+    {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "REVOKED", "SPECIAL_EXIT", "LAUNCH_FAILED",
+     "RECONFIG_FAIL"}
 )  # fmt: skip
 """States of a job of which nothing runs and which Slurm may start, for the first time or again. In any other state, and
 in those that newer versions add, processes of it may live.
@@ -103,7 +111,8 @@ def call(argv: Sequence[str], timeout_s: float, **variables: str) -> Tuple[int, 
     if shutil.which(argv[0]) is None:
         _look_in_login_shell(argv[0])
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_SETTINGS)}
-    environment.update({"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s"}, **variables)
+    # Lists of array indices come whole, not cut after 64 characters.
+    environment.update({"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}, **variables)
     try:
         child = subprocess.Popen(
             list(argv),
@@ -185,8 +194,7 @@ def queue(*options: str) -> List[Job]:
     Raises:
         SlurmError: It does not answer.
     """
-    argv = ["squeue", "--noheader", "--array", "--states=all", "--format=" + QUEUE_FORMAT, *options]
-    code, out, err = call(argv, QUEUE_TIMEOUT_S)
+    code, out, err = call([*QUEUE, *options], QUEUE_TIMEOUT_S)
     if code != 0:
         raise SlurmError("squeue: %s" % said(err, "exit code %d" % code))
     return read_queue(out)
@@ -205,8 +213,7 @@ def my_queue(interval_s: float) -> Tuple[float, List[Job]]:
         if known and 0 <= time.time() - float(known["time"]) < interval_s:
             return float(known["time"]), read_queue(str(known["text"]))
         now = time.time()
-        argv = ["squeue", "--noheader", "--array", "--states=all", "--format=" + QUEUE_FORMAT, "--me"]
-        code, out, err = call(argv, QUEUE_TIMEOUT_S)
+        code, out, err = call([*QUEUE, "--me"], QUEUE_TIMEOUT_S)
         if code != 0:
             raise SlurmError("squeue: %s" % said(err, "exit code %d" % code))
         if path is not None:
@@ -288,13 +295,16 @@ def accounts(ids: Iterable[str], since: float) -> Optional[List[Job]]:
         argv = ["sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--starttime=" + start]
         try:
             code, out, err = call([*argv, "--format=" + ACCOUNT_FORMAT, "--jobs=" + chunk], ACCOUNT_TIMEOUT_S)
-            if code != 0 and ("disabled" in err or "not running a supported" in err):
+            if code != 0 and NO_ACCOUNTS.search(err):
                 accounting_gave_no_answer("", none=True)
                 return None
             if code != 0:
                 raise SlurmError("sacct: %s" % said(err, "exit code %d" % code))
         except SlurmError as error:
-            accounting_gave_no_answer(str(error))
+            is_none = "can't be run" in str(error)
+            accounting_gave_no_answer(str(error), none=is_none)
+            if is_none:
+                return None
             raise
         found += read_accounts(out)
     return found
@@ -364,7 +374,10 @@ def show_job(job_id: str, timeout_s: float = 15.0) -> Dict[str, str]:
     code, out, err = call(["scontrol", "--oneliner", "show", "job", job_id], timeout_s)
     if code != 0:
         raise SlurmError("scontrol: %s" % said(err, "exit code %d" % code))
-    return dict(word.split("=", 1) for word in out.split() if "=" in word)
+    found: Dict[str, str] = {}
+    for name, value in re.findall(r"(\S+?)=(.*?)(?=\s+[A-Za-z:/]+=|\s*$)", out):
+        found.setdefault(name, value)  # a comment, which comes late, may look like anything
+    return found
 
 
 def settings() -> Dict[str, str]:

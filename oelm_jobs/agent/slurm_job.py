@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import host, lease, place, ports, rundir, slurm_claim, slurm_commands
-from .slurm_submit import FATE
+from .slurm_submit import FATE, UNKNOWN_WORDS
 
 TERM_GRACE_S = 20.0
 """Time for a checkpoint after SIGTERM: Slurm kills after KillWait, 30 s by default."""
@@ -25,7 +25,12 @@ WARNING_MARGIN_S = 10.0
 """What is kept of the warning time for records and the requeue."""
 END_SLACK_S = 120.0
 """A warning may come a minute early (sbatch(1), --signal); nearer to the end than this it is one of the time limit."""
-REQUEUE_TRIES = 5
+REQUEUE_TRIES, REQUEUE_PAUSE_S = 5, 2.0
+"""How often a requeue that Slurm refuses is tried, and the pause between tries."""
+SILENCE = re.compile(r"(?i)unable to contact|" + "|".join(map(re.escape, UNKNOWN_WORDS)))
+"""What scontrol says where the controller did not answer."""
+REQUEUE_PATIENCE_S = 900.0
+"""So long it is tried where the controller does not answer: nobody enforces a time limit meanwhile."""
 FIRST_PORT, PORTS = 20000, 10000
 """Rendezvous ports of several nodes, below the kernel's range for outgoing connections."""
 
@@ -200,8 +205,8 @@ class SlurmJob:
             return grace
         if len(self._hosts) > 1:
             with contextlib.suppress(slurm_commands.SlurmError):
-                slurm_commands.call(["scancel", "--signal=TERM", self.job], 15.0)
-                return grace
+                if slurm_commands.call(["scancel", "--signal=TERM", self.job], 15.0)[0] == 0:
+                    return grace
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         return grace
@@ -279,8 +284,8 @@ class SlurmJob:
         self.leave()
         if self._requeued:
             return ""
-        words = ""
-        for _ in range(REQUEUE_TRIES):
+        words, refusals, deadline = "", 0, time.monotonic() + REQUEUE_PATIENCE_S
+        while refusals < REQUEUE_TRIES and time.monotonic() < deadline:
             try:
                 code, _, err = slurm_commands.call(["scontrol", "requeue", self.job], 20.0)
             except slurm_commands.SlurmError as error:
@@ -289,9 +294,21 @@ class SlurmJob:
                 if code == 0:
                     return ""
                 words = slurm_commands.said(err, "exit code %d" % code)
-            time.sleep(1.0)
+                # A controller that is restarted or hung takes no job's time, either.
+                refusals += not SILENCE.search(err)
+            if self._was_requeued():  # the answer was lost, or the SIGTERM that follows it ended scontrol
+                return ""
+            self._say("scontrol requeue: %s" % words)
+            time.sleep(REQUEUE_PAUSE_S)
         self._goes_on = False
         return words
+
+    def _was_requeued(self) -> bool:
+        try:
+            shown = slurm_commands.show_job(self.job, 10.0)
+        except slurm_commands.SlurmError:
+            return False
+        return int(shown.get("Restarts") or 0) > self.restart or shown.get("JobState") == "PENDING"
 
     def release(self) -> None:
         """Slurm takes the devices back when the job ends."""

@@ -46,14 +46,11 @@ NEVER = {
     "InvalidQOS": "the quality of service does not exist or is not yours",
     "QOSNotAllowed": "the partition does not take this quality of service",
     "DependencyNeverSatisfied": "it depends on a job that can't end as it asks",
-    "AssociationTimeLimit": "its time is above your account's limit",
-    "AssociationResourceLimit": "it asks for more than your account may have",
-    "QOSTimeLimit": "its time is above the limit of its quality of service",
-    "QOSResourceLimit": "it asks for more than its quality of service may have",
+    "MaxMemPerLimit": "it asks for more memory than one job may have",
 }
 """Reasons that no waiting clears."""
 _PER_JOB = re.compile(r"(Max\w*Per(Job|Node)(Limit)?|Min\w+(NotSatisfied)?|Max(WallDuration|Wall)\w*)$")
-_PER_USER = re.compile(r"^(QOS|Assoc|Max)\w*Max\w*Per(User|Account)(Limit)?$")
+_PER_USER = re.compile(r"^(QOS|Assoc|Max)\w*Max\w*PerUser(Limit)?$")
 
 
 def _name(reason: str) -> str:
@@ -72,7 +69,7 @@ def can_never_start(reason: str, any_running: bool) -> str:
     """Return why a job that waits for ``reason`` will never start as it is; empty where it may.
 
     Args:
-        any_running: Whether other jobs of the same user run: a limit per user can clear when they end.
+        any_running: Whether other jobs of the same user live: a limit per user can clear when they end.
     """
     name = _name(reason)
     if name in NEVER:

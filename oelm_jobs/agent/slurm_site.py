@@ -45,6 +45,9 @@ def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
         accounts, classes = accounted.result()
     most = max_submit(accounts, classes)
     size = int(config.get("MaxArraySize") or DEFAULT_MAX_ARRAY)
+    tasks = re.search(r"max_array_tasks=(\d+)", config.get("SchedulerParameters", ""))
+    if tasks:
+        size = min(size, int(tasks[1]))
     return {
         "version": config.get("SLURM_VERSION", ""),
         "cluster": config.get("ClusterName", ""),
@@ -78,7 +81,7 @@ def partitions() -> List[Dict[str, Any]]:
         SlurmError: slurmctld does not answer.
     """
     code, out, err = slurm_commands.call(
-        ["sinfo", "--noheader", "--format=" + PARTITION_FORMAT], slurm_commands.QUEUE_TIMEOUT_S
+        ["sinfo", "--noheader", "--all", "--format=" + PARTITION_FORMAT], slurm_commands.QUEUE_TIMEOUT_S
     )
     if code != 0:
         raise SlurmError("sinfo: %s" % slurm_commands.said(err, "exit code %d" % code))

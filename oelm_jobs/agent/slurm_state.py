@@ -38,7 +38,7 @@ class Task:
     task: Optional[int]
     """Index in its array; None for a job of one run."""
     submitted_at: float
-    """When the submission was made, Unix seconds."""
+    """When Slurm accepted it (until that is known: when its submission was made), Unix seconds."""
 
 
 @dataclass
@@ -109,7 +109,7 @@ def of_run(run_dir: str) -> Row:
     try:
         read_at, jobs = slurm_commands.my_queue(INTERVAL_S)
     except SlurmError as error:
-        records = _records(run_dir, None)
+        records = records_of(run_dir)
         if records.has_ended and records.end.get("state") in (rundir.DONE, rundir.FAILED, rundir.CANCELLED):
             return _ended(records.end)
         return _row(rundir.UNKNOWN, str(error), token=token, **_started(records.start))
@@ -123,11 +123,11 @@ def find_tasks(root: str, wanted: Iterable[Tuple[str, str]]) -> Dict[str, Option
     for token in sorted({token for _, token in wanted}):
         content = rundir.read_json(slurm_submit.submission_file(root, token)) or {}
         for job in content.get("jobs", []):
-            is_array = len(job["run_dirs"]) > 1
+            is_array, position, name = len(job["run_dirs"]) > 1, int(job["position"]), str(job["name"])
+            answer = slurm_submit.answer_of(root, token, position) or {}
+            submitted_at = float(answer.get("time") or content.get("time") or 0)
             for index, run_dir in enumerate(job["run_dirs"]):
-                task = index if is_array else None
-                task_of = Task(token, int(job["position"]), str(job["name"]), task, float(content.get("time", 0)))
-                found[token, run_dir] = task_of
+                found[token, run_dir] = Task(token, position, name, index if is_array else None, submitted_at)
     return {run_dir: found.get((token, run_dir)) for run_dir, token in wanted}
 
 
@@ -140,7 +140,7 @@ def states(
 ) -> Dict[str, Row]:
     """Return the rows of runs, asking accounting once for all that left the queue without a word."""
     named = by_name(jobs)
-    any_running = any(job.state == "RUNNING" for job in jobs)
+    any_running = any(job.is_alive for job in jobs)
     rows: Dict[str, Row] = {}
     silent: List[str] = []
     for run_dir, token in wanted:
@@ -148,7 +148,7 @@ def states(
         mine = named.get((task.name, task.task), []) if task else []
         job = _newest(mine) if len(mine) != 1 else mine[0]
         try:
-            row = _live(run_dir, token, task, job, _records(run_dir, job), named, read_at, any_running)
+            row = _live(run_dir, token, task, job, records_of(run_dir, job), named, read_at, any_running)
         except (AttributeError, KeyError, TypeError, ValueError):
             # One run's broken records are not everybody's trouble.
             words = "its records in %s can't be understood" % rundir.CONTROL
@@ -178,7 +178,8 @@ def _newest(jobs: Sequence[Job]) -> Optional[Job]:
     return max(alive or jobs, key=lambda job: (job.state != "PENDING", job.submitted_at), default=None)
 
 
-def _records(run_dir: str, job: Optional[Job]) -> Records:
+def records_of(run_dir: str, job: Optional[Job] = None) -> Records:
+    """Return what a run has written, as far as that bears on its state."""
     control = run_dir + "/" + rundir.CONTROL + "/"
     start = rundir.read_json(control + rundir.START)
     if start is None and job is not None and job.state == "PENDING":
@@ -226,7 +227,7 @@ def _live(
             words = "; ".join(part for part in ("after %s" % end.get("reason", ""), words) if part)
         expected = job.starts_at if job.starts_at > read_at and not slurm_reasons.is_held(job.reason) else None
         return _row(rundir.QUEUED, words, **dict(shown, starts_at=expected, **_started(start)))
-    if mine and float(end.get("ended_at") or 0) >= job.starts_at:
+    if mine and (job.state == "COMPLETING" or float(end.get("ended_at") or 0) >= job.starts_at):
         state = end.get("state")
         return _ended(end) if state != rundir.QUEUED else _row(rundir.QUEUED, "after %s" % end.get("reason"), **shown)
     said = last_said(run_dir + "/" + rundir.CONTROL + "/")
@@ -333,7 +334,7 @@ def _vanished(
         shown = {"token": task.token, "job": job_id if task.task is None else "%s_%d" % (job_id, task.task)}
         mine = named.get((task.name, task.task), [])
         job = max(mine, key=lambda row: (row.submitted_at, row.starts_at), default=None)
-        records = _records(run_dir, None)
+        records = records_of(run_dir)
         if trouble:
             rows[run_dir] = _row(rundir.UNKNOWN, "left the queue; accounting does not answer (%s)" % trouble, **shown)
         elif job is not None and job.state in ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING"):
@@ -341,7 +342,12 @@ def _vanished(
             rows[run_dir] = _row(rundir.UNKNOWN, words, **shown)
         elif job is not None:
             rows[run_dir] = _over(run_dir, job.state, job.exit_code, records, task.token, shown)
-        elif task.task is not None and task.name in names and records.start.get("token") != task.token:
+        elif (
+            task.task is not None
+            and task.name in names
+            and records.start.get("token") != task.token
+            and not os.path.exists(_output_of(root, task))
+        ):
             # A task that is cancelled before it started leaves no trace, while its array is known.
             rows[run_dir] = _over(run_dir, "CANCELLED", "", records, task.token, shown)
         elif known is not None and time.time() - task.submitted_at < NEW_S:
@@ -359,12 +365,17 @@ def _by_log(root: str, task: Task) -> str:
     """Return how a job ended where nobody keeps accounts: slurmstepd's last note in its output says some of it."""
     from .slurm_job import last_words
 
-    ending = ".log" if task.task is None else "_%d.log" % task.task
-    words = last_words(str(slurm_submit.file_of(root, task.token, task.position, ending)))
+    words = last_words(_output_of(root, task))
     for mark, state in (("TIME LIMIT", "TIMEOUT"), ("PREEMPTION", "PREEMPTED"), ("NODE FAIL", "NODE_FAIL")):
         if mark in words:
             return state
     return "CANCELLED" if "CANCELLED" in words else ""
+
+
+def _output_of(root: str, task: Task) -> str:
+    """Return the file of a job's own output, which Slurm makes when it starts the job."""
+    ending = ".log" if task.task is None else "_%d.log" % task.task
+    return str(slurm_submit.file_of(root, task.token, task.position, ending))
 
 
 def _add_progress(run_dir: str, row: Row) -> None:

@@ -200,10 +200,11 @@ def read_answer(code: int, out: str, err: str) -> Dict[str, Any]:
     lines = [re.sub(r"^sbatch: (error: )?", "", line.strip()) for line in err.splitlines() if line.strip()]
     words = "; ".join(dict.fromkeys(line for line in lines if "--help" not in line))
     everything = err.lower()
-    if any(word.lower() in everything for word in LIMIT_WORDS):
-        return {"limit": words}
+    # sbatch may first say that there is no room, try again, and then lose the answer.
     if code < 0 or not words or any(word in everything for word in UNKNOWN_WORDS):
         return {"unknown": words or "sbatch ended with %d" % code}
+    if any(word.lower() in everything for word in LIMIT_WORDS):
+        return {"limit": words}
     return {"refused": words}
 
 
@@ -240,7 +241,7 @@ def answer_of(root: str, token: str, position: int) -> Optional[Dict[str, Any]]:
 
 
 def _remember(root: str, token: str, position: int, answer: Dict[str, Any]) -> Dict[str, Any]:
-    rundir.write_json(file_of(root, token, position, ".answer.json"), answer, durable=False)
+    rundir.write_json(file_of(root, token, position, ".answer.json"), dict(answer, time=time.time()), durable=False)
     return answer
 
 
@@ -254,7 +255,8 @@ def slurm_settle(request: Dict[str, Any]) -> Dict[str, Any]:
         request: ``root``, ``token``.
 
     Returns:
-        ``answer``: accepted (one at least) or settled; ``runs``: the accepted run directories.
+        ``answer``: accepted (one at least) or settled; ``runs``: the accepted run directories; ``refused``: the others
+            that are known, with the reason.
 
     Raises:
         SlurmError: It can't be found out now: slurmctld does not answer, or a job is being sent.
@@ -263,13 +265,17 @@ def slurm_settle(request: Dict[str, Any]) -> Dict[str, Any]:
     content = {"version": 1, "token": token, "time": time.time(), "settled": True, "scheduler": "slurm", "jobs": []}
     folder(root)
     if rundir.create(submission_file(root, token), content):
-        return {"answer": "settled", "runs": []}
+        return {"answer": "settled", "runs": [], "refused": {}}
     known = rundir.read_json(submission_file(root, token)) or {}
     runs: List[str] = []
+    refused: Dict[str, str] = {}
     for job in known.get("jobs", []):
         if _settle_job(root, token, job, float(known.get("time", 0))):
             runs += job["run_dirs"]
-    return {"answer": "accepted" if runs else "settled", "runs": runs}
+        else:
+            words = (answer_of(root, token, int(job["position"])) or {}).get("refused", "")
+            refused.update(dict.fromkeys(job["run_dirs"], str(words)))
+    return {"answer": "accepted" if runs else "settled", "runs": runs, "refused": refused}
 
 
 def _settle_job(root: str, token: str, job: Dict[str, Any], since: float) -> bool:

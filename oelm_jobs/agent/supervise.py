@@ -174,6 +174,7 @@ class Supervisor:
             refused = self.place.go_on_later()
             if not refused:
                 return 0
+            self._check_claim()  # released before: another job may have the run by now
             verdict = Verdict(rundir.FAILED, "%s, and can't be started again: %s" % (verdict.reason, refused))
             self.say("%s %s" % (verdict.state, verdict.reason))
         if self.stop_signal is not None:

@@ -53,6 +53,10 @@ def allowed_environment(target: Target) -> dict[str, str]:
     return {name: os.environ[name] for name in target.env if name in os.environ}
 
 
+NEVER_SENT = "the client ended before it was sent"
+"""Why a run that was settled was not accepted, where nobody knows better."""
+
+
 def silent(text: str) -> None:
     """Say nothing."""
 
@@ -60,22 +64,30 @@ def silent(text: str) -> None:
 class Scheduler(Protocol):
     """Decides when runs start."""
 
-    def submit(self, jobs: Sequence[Job], token: str, say: Callable[[str], None] = silent) -> Answer:
+    def submit(
+        self,
+        jobs: Sequence[Job],
+        token: str,
+        say: Callable[[str], None] = silent,
+        accepted: Callable[[Sequence[str]], None] = lambda run_dirs: None,
+    ) -> Answer:
         """Submit runs, at most once for a token.
 
         Args:
             say: Is told what is waited for.
+            accepted: Is told the run directories accepted so far, again and again while the others wait.
 
         Raises:
             TargetError: Certainly refused: nothing will run.
             UnknownAnswer: It may run; ``settle`` finds out.
         """
 
-    def settle(self, token: str, root: str) -> bool:
-        """Find out for good whether a submission was accepted; False means that it never will be.
+    def settle(self, token: str, root: str, run_dirs: Sequence[str]) -> Answer:
+        """Find out for good which runs of a submission were accepted; the others, which it names, never will be.
 
         Args:
             root: The target's root when it was submitted; the targets file may name another one by now.
+            run_dirs: The runs of which nothing is known yet.
 
         Raises:
             TargetError: It can't be found out now.

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..connections import Connection, as_agent_reads
 from ..errors import TargetError
-from . import Answer, Job, allowed_environment, silent
+from . import NEVER_SENT, Answer, Job, allowed_environment, silent
 
 
 class LeaseScheduler:
@@ -18,7 +18,13 @@ class LeaseScheduler:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def submit(self, jobs: Sequence[Job], token: str, say: Callable[[str], None] = silent) -> Answer:
+    def submit(
+        self,
+        jobs: Sequence[Job],
+        token: str,
+        say: Callable[[str], None] = silent,
+        accepted: Callable[[Sequence[str]], None] = lambda run_dirs: None,
+    ) -> Answer:
         """Start the launch scripts there, detached; they wait for their lane and their leases by themselves."""
         runs = [{"run_dir": job.run_dirs[0], "token": job.token, "script": job.script} for job in jobs]
         request = {"root": self._connection.root, "token": token, "runs": runs, "environment": self._environment()}
@@ -27,9 +33,9 @@ class LeaseScheduler:
             raise TargetError(f"submission {token} had been given up")
         states = answer["runs"]
         run_dirs = [run["run_dir"] for run in runs]
-        accepted = tuple(run_dir for run_dir in run_dirs if states.get(run_dir, "started") == "started")
+        started = tuple(run_dir for run_dir in run_dirs if states.get(run_dir, "started") == "started")
         busy = tuple(run_dir for run_dir in run_dirs if states.get(run_dir) == "busy")
-        return Answer(accepted=accepted, busy=busy, handle=token)
+        return Answer(accepted=started, busy=busy, handle=token)
 
     def _environment(self) -> dict[str, str]:
         """Return the variables that runs get from here, and which GPUs they are held to."""
@@ -37,10 +43,12 @@ class LeaseScheduler:
         found = allowed_environment(target)
         return {**found, "OELM_GPUS": ",".join(map(str, target.gpus))} if target.gpus else found
 
-    def settle(self, token: str, root: str) -> bool:
+    def settle(self, token: str, root: str, run_dirs: Sequence[str]) -> Answer:
         """Ask whether the launch arrived; if it did not by now, it is fenced off and never will."""
         answer = self._connection.call("settle", {"root": root, "token": token})
-        return bool(answer["answer"] == "accepted")
+        if answer["answer"] == "accepted":
+            return Answer(accepted=tuple(run_dirs))
+        return Answer(accepted=(), refused=dict.fromkeys(run_dirs, NEVER_SENT))
 
     def poll(self, runs: Mapping[str, str], *, host: bool = False) -> Mapping[str, Any]:
         """Probe the host once for all runs."""

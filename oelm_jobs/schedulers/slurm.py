@@ -16,7 +16,7 @@ from ..agent import launch, slurm_commands, slurm_submit
 from ..connections import Connection, as_agent_reads
 from ..errors import TargetError, UnknownAnswer
 from ..sbatch import options_of
-from . import Answer, Job, allowed_environment, silent
+from . import NEVER_SENT, Answer, Job, allowed_environment, silent
 
 ROOM_POLL_S = float(os.environ.get("OELM_ROOM_POLL_S", "20"))
 """How often it is tried again where the cluster takes no more jobs of this user for now."""
@@ -45,14 +45,26 @@ class SlurmScheduler:
 
     # Submission -------------------------------------------------------------------------------------------------------
 
-    def submit(self, jobs: Sequence[Job], token: str, say: Callable[[str], None] = silent) -> Answer:
+    def submit(
+        self,
+        jobs: Sequence[Job],
+        token: str,
+        say: Callable[[str], None] = silent,
+        accepted: Callable[[Sequence[str]], None] = lambda run_dirs: None,
+    ) -> Answer:
         """Send scripts to sbatch, each once; where the cluster has no room for more now, wait for it."""
-        waiting, answers, said = list(jobs), dict[int, dict[str, Any]](), ""
+        answers, said = dict[int, dict[str, Any]](), ""
         while True:
-            answers.update(self._send(jobs, token))
+            try:
+                answers.update(self._send(jobs, token))
+            except TargetError as error:
+                if any(ID in answer or UNKNOWN in answer for answer in answers.values()):
+                    raise UnknownAnswer(str(error), hint=error.hint) from error  # some of them run already
+                raise
             waiting = [job for job in jobs if LIMIT in answers[job.position]]
             if not waiting:
                 return self._read(jobs, answers)
+            accepted([run_dir for job in jobs if ID in answers[job.position] for run_dir in job.run_dirs])
             words = str(answers[waiting[0].position][LIMIT])
             runs = sum(len(job.run_dirs) for job in waiting)
             if words != said:
@@ -119,9 +131,14 @@ class SlurmScheduler:
             handle=",".join(str(answers[job.position][ID]) for job in accepted),
         )
 
-    def settle(self, token: str, root: str) -> bool:
+    def settle(self, token: str, root: str, run_dirs: Sequence[str]) -> Answer:
         """Look for a submission's jobs; those that are not found never run, even should they still appear."""
-        return bool(self._call("slurm_settle", {"root": root, "token": token})["answer"] == "accepted")
+        answer = self._call("slurm_settle", {"root": root, "token": token})
+        found = set(answer["runs"])
+        refused = {
+            run_dir: answer["refused"].get(run_dir) or NEVER_SENT for run_dir in run_dirs if run_dir not in found
+        }
+        return Answer(accepted=tuple(run_dir for run_dir in run_dirs if run_dir in found), refused=refused)
 
     # Looking and ending -----------------------------------------------------------------------------------------------
 

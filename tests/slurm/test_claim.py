@@ -1,0 +1,111 @@
+"""Who may execute a run on a cluster: exclusive files, whatever happens to them and to the folder that holds them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oelm_jobs.agent import rundir, slurm_cancel, slurm_claim, slurm_commands
+from tests.support import read
+
+
+def owner(job: str = "1", **changes: Any) -> slurm_claim.Owner:
+    made = slurm_claim.Owner(job, 0, "tiny.oelm-1.0", "oelm-1", rundir.identify(os.getpid()), 1.0)
+    return replace(made, **changes)
+
+
+def elsewhere(made: slurm_claim.Owner) -> slurm_claim.Owner:
+    """Return the owner as a supervisor on another node would be it."""
+    return replace(made, identity=replace(made.identity, host="n9", pid=7))
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> str:
+    (tmp_path / "exp_a" / ".oelm").mkdir(parents=True)
+    return str(tmp_path / "exp_a")
+
+
+def take(run_dir: str, made: slurm_claim.Owner) -> slurm_claim.Claim:
+    return slurm_claim.take(run_dir, made, lambda words: None)
+
+
+def test_a_claim_of_the_same_number_in_a_new_folder_of_the_same_name_is_another_one(run_dir: str) -> None:
+    mine = take(run_dir, owner())
+    assert mine.is_held()
+    shutil.rmtree(run_dir)
+    Path(run_dir, ".oelm").mkdir(parents=True)
+    assert not mine.is_held(), "its folder is another one now"
+    take(run_dir, elsewhere(owner("2")))
+    assert not mine.is_held()
+
+
+def test_a_folder_that_is_away_for_a_moment_takes_no_claim_and_one_that_stays_away_does(
+    run_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = take(run_dir, owner())
+    os.rename(run_dir, run_dir + ".moved")
+    assert mine.is_held()
+    os.rename(run_dir + ".moved", run_dir)
+    assert mine.is_held()
+    os.rename(run_dir, run_dir + ".moved")
+    assert mine.is_held()
+    monkeypatch.setattr(slurm_claim, "GONE_S", 0.0)
+    assert not mine.is_held()
+
+
+def test_an_exclusive_file_whose_making_lost_its_answer_is_known_as_ones_own(
+    run_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def made_and_lost(source: str, place: str) -> None:
+        link(source, place)
+        raise FileExistsError(place)  # what a retransmitted request is answered (open(2), O_EXCL)
+
+    monkeypatch.setattr(os, "link", made_and_lost)
+    assert rundir.create(Path(run_dir, "x"), {"mine": True})
+    monkeypatch.setattr(os, "link", link)
+    assert not rundir.create(Path(run_dir, "x"), {"mine": False})
+    assert read(Path(run_dir, "x")) == {"mine": True}
+
+
+def test_moving_aside_needs_no_flock_and_gives_way_to_who_may_live(
+    run_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_flock(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(rundir.fcntl, "flock", no_flock)
+    said: dict[str, Any] = {"answer": (False, "job 1 executes this run")}
+    monkeypatch.setattr(slurm_claim, "job_has_ended", lambda owner: said["answer"])
+    mine = take(run_dir, elsewhere(owner()))
+    assert slurm_cancel.slurm_archive({"run_dirs": [run_dir]}) == {"moved": {}, "busy": [run_dir]}
+    said["answer"] = (None, "whether job 1 lives can't be found out (squeue: no)")
+    with pytest.raises(slurm_commands.SlurmError, match="can't be found out"):
+        slurm_cancel.slurm_archive({"run_dirs": [run_dir]})
+    mine.release()
+    Path(run_dir, ".oelm", "slurm-claim.2").write_text("half of a cl")
+    assert slurm_cancel.slurm_archive({"run_dirs": [run_dir]})["busy"] == [run_dir], "an owner that can't be read"
+    Path(run_dir, ".oelm", "slurm-claim.2").unlink()
+    moved = slurm_cancel.slurm_archive({"run_dirs": [run_dir, run_dir + "-none"]})["moved"]
+    assert list(moved) == [run_dir] and os.path.isdir(moved[run_dir]) and not os.path.exists(run_dir)
+
+
+def test_a_job_that_starts_while_a_folder_is_moved_aside_waits_for_it(
+    run_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert slurm_claim.take_for_archive(run_dir) is not None
+    assert slurm_claim.take_for_archive(run_dir) is None, "one at a time"
+    heard: list[str] = []
+    monkeypatch.setattr(slurm_claim, "LOOK_S", 0.01)
+    monkeypatch.setattr(slurm_claim, "PATIENCE_S", 0.1)
+    with pytest.raises(slurm_claim.Unanswered, match="being archived"):
+        slurm_claim.take(run_dir, owner(), heard.append)
+    assert heard == ["waiting: its directory is being archived"]
+    monkeypatch.setattr(slurm_claim, "ARCHIVING_S", 0.0)  # who archived was killed in it
+    assert take(run_dir, owner()).is_held()
