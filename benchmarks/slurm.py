@@ -136,7 +136,7 @@ def main() -> None:
         print(f"{STORED:,} runs as arrays: {took:.2f} s; {calls(place).get('sbatch')} sbatch")
         timed(oelm("status"), project)
         calls(place)
-        queue = ["squeue", "--noheader", "--array", "--states=all", "--me", "--format=%F|%K|%T|%S|%V|%N|%P|%r|%j"]
+        queue = ["squeue", "--noheader", "--array", "--states=all", "--me", "--format=%F|%K|%T|%S|%V|%N|%P|%q|%r|%j"]
         found = []
         for argv in (oelm("status"), oelm("status", "--help"), queue):
             found.append(middle([timed(argv, project) for _ in range(ROUNDS)]))

@@ -67,7 +67,7 @@ def _jobs_of(run_dir: str, task: Optional[slurm_state.Task], named: slurm_state.
 
 def _is_final(run_dir: str) -> bool:
     """True for a run whose job is ending and will not start again, by the run's own end record."""
-    records = slurm_state.records_of(run_dir)
+    records = slurm_state.run_records(run_dir)
     return records.has_ended and records.end.get("state") in (rundir.DONE, rundir.FAILED, rundir.CANCELLED)
 
 

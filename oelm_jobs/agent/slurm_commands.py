@@ -22,7 +22,7 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Se
 
 from . import rundir
 
-QUEUE_FORMAT = "%F|%K|%T|%S|%V|%N|%P|%r|%j"
+QUEUE_FORMAT = "%F|%K|%T|%S|%V|%N|%P|%q|%r|%j"
 """squeue's fields; the name is last because it may hold anything."""
 QUEUE = ("squeue", "--noheader", "--all", "--array", "--states=all", "--format=" + QUEUE_FORMAT)
 """Jobs that ended within MinJobAge are shown, and those in partitions that are hidden from this user."""
@@ -83,6 +83,8 @@ class Job(NamedTuple):
     """Its nodes."""
     partition: str = ""
     """Its partition."""
+    qos: str = ""
+    """Its quality of service (squeue)."""
     exit_code: str = ""
     """``0:9`` as sacct shows it."""
 
@@ -163,10 +165,10 @@ def read_queue(text: str) -> List[Job]:
     """Return the rows of ``squeue -h -r -o QUEUE_FORMAT``; lines of another shape (banners) are passed over."""
     jobs = []
     for line in text.splitlines():
-        fields = line.split("|", 8)
-        if len(fields) != 9 or not fields[0].isdigit():
+        fields = line.split("|", 9)
+        if len(fields) != 10 or not fields[0].isdigit():
             continue
-        array, index, state, starts_at, submitted_at, nodes, partition, reason, name = fields
+        array, index, state, starts_at, submitted_at, nodes, partition, qos, reason, name = fields
         task = int(index) if index.isdigit() else None
         jobs.append(
             Job(
@@ -179,6 +181,7 @@ def read_queue(text: str) -> List[Job]:
                 starts_at=_seconds(starts_at),
                 nodes=nodes,
                 partition=partition,
+                qos=qos,
             )
         )
     return jobs

@@ -65,27 +65,27 @@ def is_held(reason: str) -> bool:
     return _name(reason) in HELD
 
 
-def can_never_start(reason: str, any_running: bool) -> str:
+def can_never_start(reason: str, may_clear: bool) -> str:
     """Return why a job that waits for ``reason`` will never start as it is; empty where it may.
 
     Args:
-        any_running: Whether other jobs of the same user live: a limit per user can clear when they end.
+        may_clear: Whether a limit per user may clear, because other jobs of the user's will end.
     """
     name = _name(reason)
     if name in NEVER:
         return NEVER[name]
     if _PER_JOB.search(name):
         return "it asks for more than one job may have"
-    if _PER_USER.match(name) and not any_running:
+    if _PER_USER.match(name) and not may_clear:
         return "it asks for more than you may have"
     return ""
 
 
 @functools.lru_cache(maxsize=None)  # thousands of jobs wait for a handful of reasons
-def explain(reason: str, any_running: bool) -> str:
+def explain(reason: str, may_clear: bool) -> str:
     """Return in words why a job waits, Slurm's own name for it in parentheses (``can_never_start``'s arguments)."""
     name = _name(reason)
-    never = can_never_start(name, any_running)
+    never = can_never_start(name, may_clear)
     if never:
         return "can't start: %s (%s)" % (never, name)
     if name in HELD:

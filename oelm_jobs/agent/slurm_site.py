@@ -125,7 +125,17 @@ def qualities() -> List[Dict[str, str]]:
     if slurm_commands.accounting_is_silent():
         return []
     argv = ["sacctmgr", "--noheader", "--parsable2", "show", "qos"]
-    return _table(argv, "name,maxsubmitjobsperuser,grpsubmitjobs")
+    return _table(argv, "name,maxsubmitjobsperuser,grpsubmitjobs,maxtresperuser")
+
+
+def gpu_quota(qos: str, *, max_age_s: float) -> Optional[int]:
+    """Return how many GPUs a user may have at a time under a quality of service; None where nobody says."""
+    _, classes = _accounting(max_age_s)
+    for row in classes:
+        match = re.search(r"(?:^|,)gres/gpu=(\d+)", row.get("maxtresperuser", "")) if row["name"] == qos else None
+        if match:
+            return int(match[1])
+    return None
 
 
 def max_submit(accounts: List[Dict[str, str]], classes: List[Dict[str, str]]) -> Optional[int]:

@@ -109,7 +109,7 @@ def of_run(run_dir: str) -> Row:
     try:
         read_at, jobs = slurm_commands.my_queue(INTERVAL_S)
     except SlurmError as error:
-        records = records_of(run_dir)
+        records = run_records(run_dir)
         if records.has_ended and records.end.get("state") in (rundir.DONE, rundir.FAILED, rundir.CANCELLED):
             return _ended(records.end)
         return _row(rundir.UNKNOWN, str(error), token=token, **_started(records.start))
@@ -148,7 +148,8 @@ def states(
         mine = named.get((task.name, task.task), []) if task else []
         job = _newest(mine) if len(mine) != 1 else mine[0]
         try:
-            row = _live(run_dir, token, task, job, records_of(run_dir, job), named, read_at, any_running)
+            may_clear = any_running and not (task and job and _is_beyond_quota(root, task, job))
+            row = _live(run_dir, token, task, job, run_records(run_dir, job), named, read_at, may_clear)
         except (AttributeError, KeyError, TypeError, ValueError):
             # One run's broken records are not everybody's trouble.
             words = "its records in %s can't be understood" % rundir.CONTROL
@@ -162,6 +163,18 @@ def states(
     for run_dir, row in rows.items():
         _add_progress(run_dir, row)
     return rows
+
+
+def _is_beyond_quota(root: str, task: Task, job: Job) -> bool:
+    """True for a job that waits because its user has too many GPUs, and asks by itself for more than anybody gets."""
+    if job.state != "PENDING" or "GRES" not in job.reason:
+        return False
+    from . import slurm_site
+
+    quota = slurm_site.gpu_quota(job.qos, max_age_s=LIMITS_AGE_S)
+    records = slurm_submit.records_of(slurm_submit.file_of(root, task.token, task.position, ".sh"))
+    index = task.task or 0
+    return quota is not None and index < len(records) and int(records[index]["world_size"]) > quota
 
 
 def by_name(jobs: Iterable[Job]) -> Named:
@@ -178,7 +191,7 @@ def _newest(jobs: Sequence[Job]) -> Optional[Job]:
     return max(alive or jobs, key=lambda job: (job.state != "PENDING", job.submitted_at), default=None)
 
 
-def records_of(run_dir: str, job: Optional[Job] = None) -> Records:
+def run_records(run_dir: str, job: Optional[Job] = None) -> Records:
     """Return what a run has written, as far as that bears on its state."""
     control = run_dir + "/" + rundir.CONTROL + "/"
     start = rundir.read_json(control + rundir.START)
@@ -199,9 +212,13 @@ def _live(
     records: Records,
     named: Named,
     read_at: float,
-    any_running: bool,
+    may_clear: bool,
 ) -> Optional[Row]:
-    """Return the row of a run whose job is in the queue, or whose end is beyond doubt; None where neither holds."""
+    """Return the row of a run whose job is in the queue, or whose end is beyond doubt; None where neither holds.
+
+    Args:
+        may_clear: Whether a limit per user may clear: other jobs of the user's live.
+    """
     start, end = records.start, records.end
     mine = end.get("token") == token and (records.has_ended or start.get("token") != token)
     # A script that somebody started by hand may have seen the run through meanwhile.
@@ -222,7 +239,7 @@ def _live(
         words = "" if job.state in ("RUNNING", "PENDING") else job.state.lower()
         return _row(rundir.RUNNING, words, **dict(shown, **_started(start)))
     if not job.is_alive or job.state == "CONFIGURING":
-        words = slurm_reasons.explain(job.reason, any_running) if job.state == "PENDING" else job.state.lower()
+        words = slurm_reasons.explain(job.reason, may_clear) if job.state == "PENDING" else job.state.lower()
         if end.get("state") == rundir.QUEUED and mine:
             words = "; ".join(part for part in ("after %s" % end.get("reason", ""), words) if part)
         expected = job.starts_at if job.starts_at > read_at and not slurm_reasons.is_held(job.reason) else None
@@ -334,7 +351,7 @@ def _vanished(
         shown = {"token": task.token, "job": job_id if task.task is None else "%s_%d" % (job_id, task.task)}
         mine = named.get((task.name, task.task), [])
         job = max(mine, key=lambda row: (row.submitted_at, row.starts_at), default=None)
-        records = records_of(run_dir)
+        records = run_records(run_dir)
         if trouble:
             rows[run_dir] = _row(rundir.UNKNOWN, "left the queue; accounting does not answer (%s)" % trouble, **shown)
         elif job is not None and job.state in ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING"):

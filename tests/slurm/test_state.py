@@ -251,8 +251,8 @@ def test_clusters_that_share_a_home_share_no_queue(tmp_path: Path, monkeypatch: 
 def test_squeue_is_read_whatever_a_name_holds() -> None:
     text = (
         "Welcome to the cluster!\n"
-        "12|N/A|RUNNING|1795495168|1795495160|n1|low|None|a|b c.oelm-1.0\n"
-        "13|4|PENDING|N/A|1795495160||low|Resources|tiny.oelm-2.0\n"
+        "12|N/A|RUNNING|1795495168|1795495160|n1|low|normal|None|a|b c.oelm-1.0\n"
+        "13|4|PENDING|N/A|1795495160||low|normal|Resources|tiny.oelm-2.0\n"
     )
     first, second = slurm_commands.read_queue(text)
     assert (first.id, first.task, first.name, first.reason) == ("12", None, "a|b c.oelm-1.0", "")
@@ -308,7 +308,7 @@ def test_reasons_that_no_waiting_clears_are_told_from_the_others(reason: str, an
     ],
 )  # fmt: skip
 def test_reasons_are_told_in_words_with_what_belongs_to_them(reason: str, words: str, is_held: bool) -> None:
-    assert slurm_reasons.explain(reason, any_running=True) == words
+    assert slurm_reasons.explain(reason, may_clear=True) == words
     assert slurm_reasons.is_held(reason) == is_held
 
 
