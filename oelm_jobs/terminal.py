@@ -13,6 +13,14 @@ from pathlib import Path
 from .connections import connect, interpreter, unreached
 from .spec import Target
 
+PROFILE = [
+    "[ ! -r /etc/profile ] || . /etc/profile",
+    "if [ -r ~/.bash_profile ]; then . ~/.bash_profile",
+    "elif [ -r ~/.bash_login ]; then . ~/.bash_login",
+    "elif [ -r ~/.profile ]; then . ~/.profile; fi",
+]
+"""What a login shell reads (bash(1), INVOCATION); one that is told to read a file besides is none."""
+
 
 def _as_bash(script: str, how: str) -> str:
     """Return a line for any login shell that hands ``script`` to bash.
@@ -36,7 +44,8 @@ def shell(project: Path, target: Target) -> list[str]:
         TargetError: It can't be reached.
     """
     there = unreached(target, project)
-    lines = ["[ ! -f ~/.bashrc ] || . ~/.bashrc", f"mkdir -p -- {_home(there.root)}", f"cd -- {_home(there.root)}"]
+    begin = PROFILE if target.login_shell else ["[ ! -f ~/.bashrc ] || . ~/.bashrc"]
+    lines = [*begin, f"mkdir -p -- {_home(there.root)}", f"cd -- {_home(there.root)}"]
     lines += [*target.setup, f"PS1={shlex.quote(f'({target.name}) ')}$PS1"]
     line = _as_bash("\n".join(lines) + "\n", "exec bash -c 'exec bash --rcfile <(SCRIPT) -i'")
     return connect(target, project).terminal(line, "-t")
@@ -59,7 +68,8 @@ def tensorboard(project: Path, target: Target, study_folder: str, port: int) -> 
     connection = connect(target, project)
     python = _home(interpreter(target)) if target.host else shlex.quote(connection.python)
     board = f"exec {python} -m tensorboard.main --logdir {_home(folder)} --host 127.0.0.1 --port {remote}"
-    line = _as_bash("\n".join([*target.setup, board]) + "\n", "exec bash -c 'exec bash <(SCRIPT)'")
+    login = " -l" if target.login_shell else ""
+    line = _as_bash("\n".join([*target.setup, board]) + "\n", f"exec bash -c 'exec bash{login} <(SCRIPT)'")
     forward = f"127.0.0.1:{port}:127.0.0.1:{remote}"
     # -tt: without a terminal there the program would outlive this command.
     words = connection.terminal(line, "-tt", "-L", forward, "-o", "ExitOnForwardFailure=yes")

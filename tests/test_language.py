@@ -37,7 +37,8 @@ UNREAD_CALLS = {
 """Functions whose text arguments nobody reads."""
 UNREAD = re.compile(
     r"CREATE |ALTER |SELECT |INSERT |UPDATE |DELETE |PRAGMA |BEGIN "  # SQL in variables
-    r"|import |from \S+ import |exec |echo ⟦x⟧|if ! |-c \"|\[ ! |mkdir |oelm-data demo$|oelm-data make TEXT"  # commands
+    r"|import |from \S+ import |exec |echo ⟦x⟧|if ! |(?:el)?if \[ |-c \"|\[ ! |mkdir "  # commands
+    r"|oelm-data demo$|oelm-data make TEXT"
     r"|command -v "
     r"|# |Not submitted: "  # comments in files that are written: they stay in the language of the files around them
     r"|%Y-|setup = |\{?\"[a-z]+\": |⟦x⟧ h ⟦x⟧ min$|⟦x⟧ here$|Application Support$"  # formats, names
@@ -238,7 +239,12 @@ def test_words_of_tables_have_translations() -> None:
     ]
     marks = [mark for mark, _ in doctor.MARKS.values()]
     tools = ("bash here", "rsync here", "ssh here")
-    words = {*view.HEADERS, *hosts.HEADERS, "group", "runs", *marks, *findings, *tools} - {"torch", "bash", "slurm"}
+    words = {*view.HEADERS, *hosts.HEADERS, "group", "runs", *marks, *findings, *tools} - {
+        "torch",
+        "bash",
+        "slurm",
+        "sbatch",
+    }
     assert not [word for word in words if not _has_chinese(language.tr(word))]
 
 

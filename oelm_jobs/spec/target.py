@@ -63,6 +63,11 @@ class Target:
     slurm: Slurm | None = None
     """Where Slurm decides when runs start."""
 
+    @property
+    def login_shell(self) -> bool:
+        """Whether its scripts run in a login shell."""
+        return self.slurm is not None and self.slurm.login_shell
+
     def may_lease(self, label: str) -> bool:
         """Tell whether runs may lease the device that leases call ``label`` (``gpu:0``, ``cpu:0``)."""
         return not self.gpus or not label.startswith("gpu:") or label in {f"gpu:{index}" for index in self.gpus}

@@ -161,7 +161,10 @@ def test_the_doctor_finds_in_one_round_trip_what_would_cost_a_night(
     assert all(finding["mend"] for finding in findings.values() if finding["verdict"] == "bad")
     write_target(project, "broken", host="box", setup=["source /nowhere/activate"], root="/proc/nowhere")
     findings = {f["what"]: f for f in json.loads(oelm("doctor", "broken", "--json", check=False).stdout)["findings"]}
-    assert findings["torch"]["verdict"] == "bad" and findings["root"]["verdict"] == "bad"
+    assert findings["set-up"]["verdict"] == "bad" and findings["root"]["verdict"] == "bad"
+    words = "line 1, source /nowhere/activate: bash: /nowhere/activate: No such file or directory"
+    assert findings["set-up"]["found"] == words and "torch" not in findings, "what was not tried is not judged"
+    assert findings["set-up"]["mend"].startswith("mend setup of target broken")
 
 
 # Tunnels --------------------------------------------------------------------------------------------------------------
@@ -182,6 +185,19 @@ def test_a_shell_has_the_set_up_and_stands_in_the_root(
     ]
     screen = on_a_terminal([*words, "box"], {"(box) ": 'echo "$GREETING in $PWD"; exit'})
     assert f"set up in {host.home()}/my runs" in screen
+
+
+@pytest.mark.parametrize("login_shell", [True, False])
+def test_a_shell_reads_the_profile_where_runs_do(box: Host, project: Path, login_shell: bool) -> None:
+    (box.home() / ".bash_profile").write_text('module() { export LOADED="$*"; }\n')
+    write_target(project, kind="slurm", setup=["module load torch"], connection="openssh", login_shell=login_shell)
+    words = [
+        sys.executable,
+        "-c",
+        f"import os; os.chdir({str(project)!r}); from oelm_jobs.cli.shell import main; main()",
+    ]
+    screen = on_a_terminal([*words, "box"], {"(box) ": 'echo "got <$LOADED>"; exit'})
+    assert ("got <load torch>" if login_shell else "module: command not found") in screen
 
 
 @pytest.mark.parametrize("way", ["fabric", "openssh"])
