@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import platform
+import re
 import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import site, snapshot
+from . import needs, site, snapshot
 from .agent import rundir
-from .connections import Place, connect, interpreter, unreached
-from .errors import OelmError
+from .connections import Connection, Place, connect, interpreter, unreached
+from .errors import ConfigurationError, OelmError
+from .finding import BAD, GOOD, WARNING, Finding
+from .plan import SEQUENTIAL, Plan, render
 from .project import study_files
-from .runs import token_files
+from .render import trial as trial_script
+from .runs import plan_runs, token_files
+from .schedulers import allowed_environment
 from .spec import Study, Target
 from .study import read_study
-from .train import config as trainer
-from .train import estimate
 
-GOOD, WARNING, BAD = "good", "warning", "bad"
 LITTLE_LEFT = 0.05
 """Part of a quota below which what is left of it is worth a word."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing looked at."""
-
-    what: str
-    """Its name."""
-    verdict: str
-    """GOOD, WARNING (works, but) or BAD (a run would fail)."""
-    found: str
-    """What was found."""
-    mend: str = ""
-    """What to do about it."""
+PROFILE_WORDS = re.compile(r"\b(module|ml|spack|conda|mamba|micromamba): |conda (init|activate)")
+"""What a shell says that lacks what sites define in profiles."""
 
 
 def examine(project: Path, target: Target) -> list[Finding]:
@@ -55,8 +43,12 @@ def examine(project: Path, target: Target) -> list[Finding]:
         except OelmError as error:
             found.append(Finding(what=f"study {path.stem}", verdict=BAD, found=str(error), mend=f"edit {path}"))
     there = unreached(target, project)
-    code = Place(tree=snapshot.take(project), folder=f"{there.root}/{rundir.CONTROL}/snapshots")
+    taken = snapshot.take(project)
+    code = Place(tree=taken, folder=f"{there.root}/{rundir.CONTROL}/snapshots")
     connection = connect(target, project)
+    jobs, wrong = _jobs(project, there, studies, taken, connection)
+    trial, untried = _trial(project, target)
+    found += [*wrong, *(finding for finding in untried if finding not in wrong)]
     files = {study.name: token_files(there, study) for study in studies}
     ports = sorted({group.port for study in studies for group in study.groups.values() if group.port})
     request = {
@@ -65,6 +57,9 @@ def examine(project: Path, target: Target) -> list[Finding]:
         "python": interpreter(target) if target.host else connection.python,
         "setup": list(target.setup),
         "code": f"{code.folder}/{code.tree.hash}",
+        "trial": trial,
+        "jobs": jobs,
+        "environment": allowed_environment(target),
         "ports": ports,
         "files": sorted({path for pair in files.values() for path in pair}),
         "slurm": target.slurm is not None,
@@ -74,25 +69,77 @@ def examine(project: Path, target: Target) -> list[Finding]:
     answer["devices"] = [device for device in answer["devices"] if target.may_lease(device["label"])]
     if target.host:
         found += [_host(answer), *_clock(answer, begun), *_tools(answer)]
-    found += [_torch(answer, target), *_trainer(answer, target), _root(answer), *_quota(answer)]
+    found += [*_setup(answer["trial"], target), *_torch(answer), *_trainer(answer, target)]
+    found += [_root(answer), *_quota(answer)]
     for study in studies:
-        found += [_data(study, target, answer["data"], files[study.name]), _disk(study, answer)]
-        found += _wandb(study, target, answer)
+        found += [needs.data(study, target, answer["data"], files[study.name]), needs.disk(study, answer)]
+        found += needs.wandb(study, target, answer)
     if target.slurm is not None:
         return found + _cluster(answer, target, studies)
     found += [*(_logout(answer, target) if target.host else []), *_locks(answer), *_devices(answer)]
     for study in studies:
-        found += [_fit(study, answer), *_memory(study, answer)]
+        found += [needs.devices(study, answer), *needs.memory(study, answer)]
     return found + _ports(ports, answer["ports_taken"])
+
+
+def _jobs(
+    project: Path, there: Target, studies: Sequence[Study], taken: snapshot.Snapshot, connection: Connection
+) -> tuple[dict[str, str], list[Finding]]:
+    """Return the script of a job of each size that runs have, by number of processes, and why others can't be made."""
+    jobs: dict[str, str] = {}
+    errors: dict[int | str, ConfigurationError] = {}
+    for study in studies:
+        try:
+            runs = plan_runs(study, there, there.root)
+        except ConfigurationError as error:
+            errors[study.name] = error
+            continue
+        for run in runs:
+            size = run.world_size
+            if str(size) in jobs or size in errors:
+                continue
+            plan = Plan(
+                project=project,
+                study=study,
+                target=there,
+                mode=SEQUENTIAL,
+                stop_on_failure=False,
+                root=there.root,
+                runs=(run,),
+                differences=(),
+                data_hash="",
+            )
+            try:
+                jobs[str(size)] = render(plan, [run], "oelm-doctor", taken, connection, live=True)[0].script
+            except ConfigurationError as error:
+                errors[size] = error
+    return jobs, list(dict.fromkeys(_unmade(error, there) for error in errors.values()))
+
+
+def _trial(project: Path, target: Target) -> tuple[str, list[Finding]]:
+    """Return how launch scripts of the target begin, and why that can't be tried; without one it isn't."""
+    try:
+        script = trial_script(project, target)
+    except ConfigurationError as error:
+        return "", [_unmade(error, target)]
+    if script:
+        return script, []
+    words = "not tried: the template of its scripts has no block called command"
+    return "", [Finding(what="set-up", verdict=WARNING, found=words)]
+
+
+def _unmade(error: ConfigurationError, target: Target) -> Finding:
+    mend = error.hint or f"change target {target.name} or its template, or the study"
+    return Finding(what="script", verdict=BAD, found=str(error), mend=mend)
 
 
 def _client(target: Target) -> list[Finding]:
     version = platform.python_version()
     found = [Finding(what="python here", verdict=GOOD, found=f"{version} ({sys.executable})")]
-    needs = (
+    programs = (
         {"ssh": "reaches the target", "rsync": "brings results home"} if target.host else {"bash": "runs the scripts"}
     )
-    for name, purpose in needs.items():
+    for name, purpose in programs.items():
         if shutil.which(name) is None:
             found.append(
                 Finding(what=f"{name} here", verdict=BAD, found="not found", mend=f"install {name}: it {purpose}")
@@ -144,27 +191,49 @@ def _logout(answer: Mapping[str, Any], target: Target) -> list[Finding]:
     ]
 
 
-def _torch(answer: Mapping[str, Any], target: Target) -> Finding:
+def _setup(trial: Mapping[str, Any], target: Target) -> list[Finding]:
+    """Say how far the set-up gets in the shell that runs have."""
+    lines, shell = len(target.setup), "a login shell" if target.login_shell else "a shell that reads no profile"
+    if "setup_error" not in trial:
+        if not target.setup or not trial:
+            return []
+        return [Finding(what="set-up", verdict=GOOD, found=f"{lines} {'line' if lines == 1 else 'lines'}, in {shell}")]
+    line, said = str(trial["line"]), str(trial["setup_error"])
+    found = f"ended before its end: {said}"
+    if line:
+        number = list(target.setup).index(line) + 1 if line in target.setup else "?"
+        found = f"line {number}, {' '.join(line.split())}: {said or 'failed without a word'}"
+    mend = f"mend setup of target {target.name}: each line has to succeed, in {shell}"
+    if trial["is_broken"]:
+        mend = f"write what belongs together into one line of setup of target {target.name}: each is run on its own"
+    elif PROFILE_WORDS.search(said) and target.slurm is not None and not target.login_shell:
+        mend = f"set login_shell = true in target {target.name}"
+    elif PROFILE_WORDS.search(said):
+        mend = f"source the file that defines it first, in setup of target {target.name}"
+    return [Finding(what="set-up", verdict=BAD, found=found, mend=mend)]
+
+
+def _torch(answer: Mapping[str, Any]) -> list[Finding]:
     trial = answer["trial"]
     if "error" in trial:
         mend = "install torch there, or name the interpreter (python) or the set-up lines (setup) in the targets file"
-        return Finding(what="torch", verdict=BAD, found=str(trial["error"]), mend=mend)
+        return [Finding(what="torch", verdict=BAD, found=str(trial["error"]), mend=mend)]
+    if "torch" not in trial:
+        return []
     gpus = any(str(device["label"]).startswith("gpu") for device in answer["devices"])
     found = f"{trial['torch']} on Python {trial['python']}"
     if gpus and not trial["cuda"]:
-        return Finding(
-            what="torch",
-            verdict=BAD,
-            found=f"{found} sees no GPU, nvidia-smi does",
-            mend="install a CUDA build of torch there",
-        )
-    return Finding(what="torch", verdict=GOOD, found=found + (f", {trial['gpus']} GPUs" if trial["cuda"] else ", CPU"))
+        mend = "install a CUDA build of torch there"
+        return [Finding(what="torch", verdict=BAD, found=f"{found} sees no GPU, nvidia-smi does", mend=mend)]
+    found += f", {trial['gpus']} GPUs" if trial["cuda"] else ", CPU"
+    return [Finding(what="torch", verdict=GOOD, found=found)]
 
 
 def _trainer(answer: Mapping[str, Any], target: Target) -> list[Finding]:
     trial = answer["trial"]
     if "trainer_error" not in trial:
-        return [] if "error" in trial else [Finding(what="trainer", verdict=GOOD, found="the project's train/ starts")]
+        words = "the project's train/ starts"
+        return [Finding(what="trainer", verdict=GOOD, found=words)] if "torch" in trial else []
     return [
         Finding(
             what="trainer",
@@ -218,12 +287,6 @@ def _quota(answer: Mapping[str, Any]) -> list[Finding]:
     return found
 
 
-def _disk_left(answer: Mapping[str, Any]) -> int:
-    """Return the bytes that checkpoints may take, by the disk and by quotas."""
-    quotas = [row for row in answer["quotas"] if answer["checkpoints"] in row["paths"] and row["limit"]]
-    return min(int(left) for left in [answer["disk_free"], *(max(0, row["limit"] - row["used"]) for row in quotas)])
-
-
 def _devices(answer: Mapping[str, Any]) -> list[Finding]:
     if "lease_error" in answer:
         return [
@@ -247,103 +310,13 @@ def _devices(answer: Mapping[str, Any]) -> list[Finding]:
     return found
 
 
-def _data(study: Study, target: Target, rows: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> Finding:
-    what, tokens = f"data of {study.name}", 0
-    folder = Path(paths[0]).parent
-    make = "oelm-data demo" if folder.name == "demo" else f"oelm-data make TEXT... --output {folder}"
-    if target.host:
-        make = f"oelm-submit --study {study.name} --target {target.name} --send-data"
-    vocabulary = int(study.train["vocab_size"])
-    for path in paths:
-        row = rows[path]
-        wrong = str(row.get("error", ""))
-        if not wrong and (row["size"] == 0 or row["size"] % 2):
-            wrong = f"{row['size']} bytes are not uint16 token ids"
-        listed = ((row["manifest"] or {}).get("files") or {}).get(Path(path).name)
-        if not wrong and isinstance(listed, dict) and listed.get("sha256") != row["sha256"]:
-            wrong = "differs from its manifest"
-        if wrong:
-            return Finding(what=what, verdict=BAD, found=f"{path}: {wrong}", mend=f"make or send it: {make}")
-        if int(row.get("largest", 0)) >= vocabulary:
-            found = f"{path} holds id {row['largest']}, vocab_size is {vocabulary}"
-            return Finding(what=what, verdict=BAD, found=found, mend=f"edit {study.path}")
-        tokens += row["size"] // 2
-    if not rows[paths[0]]["manifest"]:
-        return Finding(what=what, verdict=WARNING, found=f"{folder} has no manifest: its content can't be checked")
-    return Finding(what=what, verdict=GOOD, found=f"{tokens:,} tokens agree with their manifest")
-
-
-def _fit(study: Study, answer: Mapping[str, Any]) -> Finding:
-    most = max(group.world_size for group in study.groups.values())
-    have = len(answer["devices"])
-    what = f"devices for {study.name}"
-    if most > have:
-        return Finding(
-            what=what,
-            verdict=BAD,
-            found=f"a group asks for {most}, there are {have}",
-            mend=f"change gpus in {study.path}",
-        )
-    return Finding(what=what, verdict=GOOD, found=f"at most {most} of {have} at a time")
-
-
-def _runs(study: Study) -> list[tuple[str, trainer.TrainConfig]]:
-    """Return the study's groups with a configuration of one process each."""
-    found = []
-    for group in study.groups.values():
-        own = study.global_batch // (group.world_size * int(study.train["gradient_accumulation_steps"]))
-        values = {**study.train, **group.factors, "seed": 0, "batch_size": own}
-        found.append((group.name, trainer.from_dict({key: v for key, v in values.items() if v is not None})))
-    return found
-
-
-def _memory(study: Study, answer: Mapping[str, Any]) -> list[Finding]:
-    memory = [int(device["memory_mb"]) for device in answer["devices"] if device.get("memory_mb")]
-    if not memory:
-        return []
-    needs = {name: estimate.training_bytes(config) for name, config in _runs(study)}
-    name = max(needs, key=lambda group: needs[group])
-    found = f"about {needs[name] / 1e9:.1f} GB for group {name}; the smallest GPU has {min(memory) / 1024:.0f} GB"
-    what = f"memory for {study.name}"
-    if needs[name] > min(memory) * 2**20:
-        mend = f"raise gradient_accumulation_steps in {study.path}"
-        return [Finding(what=what, verdict=WARNING, found=found, mend=mend)]
-    return [Finding(what=what, verdict=GOOD, found=found)]
-
-
-def _disk(study: Study, answer: Mapping[str, Any]) -> Finding:
-    need = len(study.seeds) * sum(estimate.checkpoint_disk_bytes(config) for _, config in _runs(study))
-    left = _disk_left(answer)
-    found = f"all its checkpoints take up to {need / 1e9:.2f} GB, {left / 1e9:.1f} GB are free"
-    what = f"disk for {study.name}"
-    if need > left:
-        mend = f"lower keep_last or keep_every in {study.path}, or make room (oelm-clean)"
-        return Finding(what=what, verdict=BAD, found=found, mend=mend)
-    return Finding(what=what, verdict=GOOD, found=found)
-
-
-def _wandb(study: Study, target: Target, answer: Mapping[str, Any]) -> list[Finding]:
-    if not study.train.get("use_wandb") or "error" in answer["trial"]:
-        return []
-    what = f"W&B of {study.name}"
-    if not answer["trial"]["wandb"]:
-        return [
-            Finding(what=what, verdict=WARNING, found="not installed; runs go on without", mend="pip install wandb")
-        ]
-    online = os.environ.get("WANDB_MODE") == "online" and "WANDB_MODE" in target.env
-    if online and not answer["wandb_login"] and "WANDB_API_KEY" not in target.env:
-        return [Finding(what=what, verdict=BAD, found="WANDB_MODE is online, nobody is logged in", mend="wandb login")]
-    return [
-        Finding(what=what, verdict=GOOD, found="online" if online else "offline; oelm-fetch brings its folders home")
-    ]
-
-
 def _cluster(answer: Mapping[str, Any], target: Target, studies: Sequence[Study]) -> list[Finding]:
     """Say what the cluster makes of the target's options."""
     if "site" not in answer:
         mend = "is this the login node, and is Slurm up? Try squeue there"
         return [Finding(what="slurm", verdict=BAD, found=str(answer["site_error"]), mend=mend)]
     sizes = {target.gpus_per_run or group.world_size for study in studies for group in study.groups.values()}
+    remarks = site.judge(target, answer["site"], sizes)
     return [
         Finding(
             what=remark.what,
@@ -351,7 +324,7 @@ def _cluster(answer: Mapping[str, Any], target: Target, studies: Sequence[Study]
             found=remark.found,
             mend=remark.mend,
         )
-        for remark in site.judge(target, answer["site"], sizes)
+        for remark in remarks
     ]
 
 

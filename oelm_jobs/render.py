@@ -22,6 +22,8 @@ from .spec import Run, Target
 
 TEMPLATES = {"local": "launch.sh.j2", "ssh": "launch.sh.j2", "slurm": "slurm.sh.j2"}
 """Kind of target to the template of its launch script."""
+TRIAL = "trial.sh.j2"
+"""Template that puts a question in the place of the run into one of them."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -128,11 +130,27 @@ def slurm_script(
     )
 
 
-def _print(project: Path, target: Target, **values: Any) -> str:
-    name = target.template or TEMPLATES[target.kind]
+def trial(project: Path, target: Target) -> str:
+    """Return a script that begins as the target's launch scripts do, and then tries the interpreter
+    (agent/trial.py); empty where the target's template has no block for the command that could be replaced.
+
+    Raises:
+        ConfigurationError: A template of the project is broken (names file and line).
+    """
+    words: dict[str, Any] = {"run": None, "runs": [], "command": [], "python": "", "supervisor": [], "code": "/"}
+    text = _print(project, target, TRIAL, base=_template(target), record="", header=[], note="", **words)
+    return text if "$OELM_TRIAL_REACHED" in text else ""
+
+
+def _template(target: Target) -> str:
+    return target.template or TEMPLATES[target.kind]
+
+
+def _print(project: Path, target: Target, template: str = "", **values: Any) -> str:
+    name = _template(target)
     values.update(target=target, claim_fd=rundir.CLAIM_FD, launched=rundir.LAUNCHED)
     try:
-        return environment(project).get_template(name).render(**values)
+        return environment(project).get_template(template or name).render(**values)
     except jinja2.TemplateNotFound as error:
         raise ConfigurationError(
             f"target {target.name}: template {error.name!r} is neither in {project / 'templates'} nor the toolkit's own"

@@ -37,10 +37,11 @@ ROWS = [
         "corpus",
         "tokenizer",
         "site",
+        "needs",
     ],
     ["sbatch", "rsync"],
     ["spec", "tomlfile", "language", "train", "text"],
-    ["errors", "agent", "atomic", "folders"],
+    ["errors", "agent", "atomic", "folders", "finding"],
 ]
 """From the top; a module may import what lies below it, and its own package."""
 SIDEWAYS = {

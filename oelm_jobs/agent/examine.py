@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import getpass
-import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict
 
-from . import lease, ports, quota, rundir, tokens
-
-TRIAL = """
-import importlib.util, json, sys
-found = {"python": sys.version.split()[0], "wandb": importlib.util.find_spec("wandb") is not None}
-import torch
-found.update(torch=torch.__version__, cuda=torch.cuda.is_available(), gpus=torch.cuda.device_count())
-try:
-    import train.run
-except Exception as error:
-    found["trainer_error"] = "%s: %s" % (type(error).__name__, error)
-print(json.dumps(found))
-"""
-"""What the target's interpreter is asked, in the folder of the code: whether it could train."""
+from . import lease, ports, quota, rundir, tokens, trial
 
 
 def examine(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -34,17 +19,19 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
 
     Args:
         request: ``root``, ``checkpoint_root``, ``python``, ``setup`` and ``code`` (folder of the project's code) of
-            the target, ``ports`` that studies prefer, ``files`` (token files), ``variables`` (names that matter),
-            ``slurm`` (whether runs go to Slurm).
+            the target, ``trial`` (how its launch scripts begin, or empty), ``environment`` (variables of the client
+            that runs get), ``ports`` that studies prefer, ``files`` (token files), ``slurm`` (whether runs go to
+            Slurm), ``jobs`` (scripts for it, by number of processes as text).
 
     Returns:
         ``agent_python``, ``host``, ``user``, ``time``, ``root``, ``lease_folder`` or ``lease_error``, ``devices`` and
         ``queue``, ``checkpoints`` (where they go) and ``disk_free`` (bytes, there), ``writable`` and ``locks`` (errors,
-        or empty), ``quotas`` (of root, checkpoints and home, as quota.quotas answers), ``trial`` (what TRIAL said after
-        the set-up, or ``error``), ``bash`` and ``rsync`` (paths, or empty), ``ends_processes`` (the host ends what a
+        or empty), ``quotas`` (of root, checkpoints and home, as quota.quotas answers), ``trial`` (as trial.attempt
+        answers), ``bash`` and ``rsync`` (paths, or empty), ``ends_processes`` (the host ends what a
         logout leaves), ``wandb_login``, ``ports_taken``, ``data`` (as tokens.data answers); ``site`` (slurm_site) or
-        ``site_error``.
+        ``site_error``, ``tests`` (of ``jobs``, as slurm_site.test_only answers).
     """
+    os.environ.update(request.get("environment") or {})
     root = os.path.expanduser(request["root"])
     checkpoints = os.path.expanduser(request.get("checkpoint_root") or root)
     answer: Dict[str, Any] = {"agent_python": sys.version.split()[0], "host": os.uname().nodename}
@@ -60,7 +47,7 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
     answer["quotas"] = quota.quotas([root, checkpoints, os.path.expanduser("~")])
     code = os.path.expanduser(request.get("code") or root)
     python = os.path.expanduser(request["python"])
-    answer["trial"] = _trial(request["setup"], python, code if os.path.isdir(code) else "/")
+    answer["trial"] = trial.attempt(request["trial"], request["setup"], python, code if os.path.isdir(code) else "/")
     answer["bash"], answer["rsync"] = shutil.which("bash") or "", shutil.which("rsync") or ""
     answer["ends_processes"] = _ends_processes()
     answer["wandb_login"] = _wandb_login()
@@ -108,30 +95,6 @@ def _locks(root: str) -> str:
     except OSError as error:
         return str(error)
     return ""
-
-
-def _trial(setup: List[str], python: str, code: str) -> Dict[str, Any]:
-    """Ask the target's interpreter, after the target's set-up, whether it could train."""
-    # Read from stdin, not with -c: that would source ~/.bashrc here (Debian's bash below sshd), and not for a run.
-    script = (
-        "if ! {\n:\n%s\n} >&2 </dev/null; then echo 'set-up failed' >&2; exit 78; fi\n"
-        'cd -- "$3" && exec "$1" -c "$2" </dev/null\n' % "\n".join(setup)
-    )
-    try:
-        done = subprocess.run(
-            ["bash", "-s", python, TRIAL, code],
-            input=script.encode("utf-8", "surrogateescape"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=180,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return {"error": str(error)}
-    try:
-        return dict(json.loads(done.stdout.decode("utf-8", "replace").strip().splitlines()[-1]))
-    except (ValueError, IndexError):
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        return {"error": said[-1] if said else "exit code %d" % done.returncode}
 
 
 def _ends_processes() -> bool:

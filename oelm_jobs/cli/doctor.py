@@ -23,6 +23,7 @@ def main(target: str, as_json: bool) -> None:
     Exit code 1 when something would make a run fail.
     """
     from .. import doctor
+    from ..finding import BAD
     from ..table import width as columns
     from ..targets import load_target
 
@@ -43,6 +44,6 @@ def main(target: str, as_json: bool) -> None:
             click.echo(f"{click.style(pad(mark, 8), fg=colour)}{pad(finding.what, width)}  {tr(finding.found)}")
             if finding.mend:
                 click.echo(f"{'':<8}{'':<{width}}  -> {tr(finding.mend)}")
-    bad = [finding.what for finding in found if finding.verdict == doctor.BAD]
+    bad = [finding.what for finding in found if finding.verdict == BAD]
     if bad:
         raise RunFailed(f"target {target} can't run everything: {', '.join(tr(what) for what in bad)}")

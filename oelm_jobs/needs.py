@@ -1,0 +1,112 @@
+"""Owns judging what a study needs of a target: token files, devices, memory, disk, W&B; leaves looking to the agent
+there, and what else a run needs to doctor.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .finding import BAD, GOOD, WARNING, Finding
+from .spec import Study, Target
+from .train import config as trainer
+from .train import estimate
+
+
+def _left(answer: Mapping[str, Any]) -> int:
+    """Return the bytes that checkpoints may take, by the disk and by quotas."""
+    quotas = [row for row in answer["quotas"] if answer["checkpoints"] in row["paths"] and row["limit"]]
+    return min(int(left) for left in [answer["disk_free"], *(max(0, row["limit"] - row["used"]) for row in quotas)])
+
+
+def data(study: Study, target: Target, rows: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> Finding:
+    what, tokens = f"data of {study.name}", 0
+    folder = Path(paths[0]).parent
+    make = "oelm-data demo" if folder.name == "demo" else f"oelm-data make TEXT... --output {folder}"
+    if target.host:
+        make = f"oelm-submit --study {study.name} --target {target.name} --send-data"
+    vocabulary = int(study.train["vocab_size"])
+    for path in paths:
+        row = rows[path]
+        wrong = str(row.get("error", ""))
+        if not wrong and (row["size"] == 0 or row["size"] % 2):
+            wrong = f"{row['size']} bytes are not uint16 token ids"
+        listed = ((row["manifest"] or {}).get("files") or {}).get(Path(path).name)
+        if not wrong and isinstance(listed, dict) and listed.get("sha256") != row["sha256"]:
+            wrong = "differs from its manifest"
+        if wrong:
+            return Finding(what=what, verdict=BAD, found=f"{path}: {wrong}", mend=f"make or send it: {make}")
+        if int(row.get("largest", 0)) >= vocabulary:
+            found = f"{path} holds id {row['largest']}, vocab_size is {vocabulary}"
+            return Finding(what=what, verdict=BAD, found=found, mend=f"edit {study.path}")
+        tokens += row["size"] // 2
+    if not rows[paths[0]]["manifest"]:
+        return Finding(what=what, verdict=WARNING, found=f"{folder} has no manifest: its content can't be checked")
+    return Finding(what=what, verdict=GOOD, found=f"{tokens:,} tokens agree with their manifest")
+
+
+def devices(study: Study, answer: Mapping[str, Any]) -> Finding:
+    most = max(group.world_size for group in study.groups.values())
+    have = len(answer["devices"])
+    what = f"devices for {study.name}"
+    if most > have:
+        return Finding(
+            what=what,
+            verdict=BAD,
+            found=f"a group asks for {most}, there are {have}",
+            mend=f"change gpus in {study.path}",
+        )
+    return Finding(what=what, verdict=GOOD, found=f"at most {most} of {have} at a time")
+
+
+def _runs(study: Study) -> list[tuple[str, trainer.TrainConfig]]:
+    """Return the study's groups with a configuration of one process each."""
+    found = []
+    for group in study.groups.values():
+        own = study.global_batch // (group.world_size * int(study.train["gradient_accumulation_steps"]))
+        values = {**study.train, **group.factors, "seed": 0, "batch_size": own}
+        found.append((group.name, trainer.from_dict({key: v for key, v in values.items() if v is not None})))
+    return found
+
+
+def memory(study: Study, answer: Mapping[str, Any]) -> list[Finding]:
+    memory = [int(device["memory_mb"]) for device in answer["devices"] if device.get("memory_mb")]
+    if not memory:
+        return []
+    needs = {name: estimate.training_bytes(config) for name, config in _runs(study)}
+    name = max(needs, key=lambda group: needs[group])
+    found = f"about {needs[name] / 1e9:.1f} GB for group {name}; the smallest GPU has {min(memory) / 1024:.0f} GB"
+    what = f"memory for {study.name}"
+    if needs[name] > min(memory) * 2**20:
+        mend = f"raise gradient_accumulation_steps in {study.path}"
+        return [Finding(what=what, verdict=WARNING, found=found, mend=mend)]
+    return [Finding(what=what, verdict=GOOD, found=found)]
+
+
+def disk(study: Study, answer: Mapping[str, Any]) -> Finding:
+    need = len(study.seeds) * sum(estimate.checkpoint_disk_bytes(config) for _, config in _runs(study))
+    left = _left(answer)
+    found = f"all its checkpoints take up to {need / 1e9:.2f} GB, {left / 1e9:.1f} GB are free"
+    what = f"disk for {study.name}"
+    if need > left:
+        mend = f"lower keep_last or keep_every in {study.path}, or make room (oelm-clean)"
+        return Finding(what=what, verdict=BAD, found=found, mend=mend)
+    return Finding(what=what, verdict=GOOD, found=found)
+
+
+def wandb(study: Study, target: Target, answer: Mapping[str, Any]) -> list[Finding]:
+    if not study.train.get("use_wandb") or "torch" not in answer["trial"]:
+        return []
+    what = f"W&B of {study.name}"
+    if not answer["trial"]["wandb"]:
+        return [
+            Finding(what=what, verdict=WARNING, found="not installed; runs go on without", mend="pip install wandb")
+        ]
+    online = os.environ.get("WANDB_MODE") == "online" and "WANDB_MODE" in target.env
+    if online and not answer["wandb_login"] and "WANDB_API_KEY" not in target.env:
+        return [Finding(what=what, verdict=BAD, found="WANDB_MODE is online, nobody is logged in", mend="wandb login")]
+    return [
+        Finding(what=what, verdict=GOOD, found="online" if online else "offline; oelm-fetch brings its folders home")
+    ]
