@@ -316,7 +316,7 @@ def _cluster(answer: Mapping[str, Any], target: Target, studies: Sequence[Study]
         mend = "is this the login node, and is Slurm up? Try squeue there"
         return [Finding(what="slurm", verdict=BAD, found=str(answer["site_error"]), mend=mend)]
     sizes = {target.gpus_per_run or group.world_size for study in studies for group in study.groups.values()}
-    remarks = site.judge(target, answer["site"], sizes)
+    remarks = site.judge(target, answer["site"], sizes) + site.tried(target, answer["tests"])
     return [
         Finding(
             what=remark.what,

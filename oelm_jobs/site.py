@@ -1,10 +1,13 @@
-"""Owns judging a cluster for a target: partitions, times, GPUs, accounts that its options name and the cluster lacks;
-leaves asking the cluster to the agent (slurm_site), and what to do about it to preflight and doctor.
+"""Owns judging a cluster for a target: partitions, times, GPUs, accounts that its options name and the cluster lacks,
+and what sbatch says of them; leaves asking the cluster to the agent (slurm_site), and what to do about it to preflight
+and doctor.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +18,14 @@ from .spec import Target
 
 SHORT_S = 3600
 """A default time below this is worth a word."""
+SOON_S = 60
+"""A job that Slurm would start within so long would start now."""
+MENDS = {
+    "starts_in_s": "",
+    "limit": "none is needed: runs are submitted as room comes",
+    "unknown": "try it again: the cluster did not answer",
+}
+"""What to do about what sbatch says of a job, where the job's options are not at fault."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +59,7 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
         asked = [name for name, row in known.items() if row["is_default"]]
         if not asked:
             mend = f"set partition in sbatch of the target; {valid_choices('', known)}"
-            return [*found, Remark(what="partition", is_bad=True, found="the cluster has no default one", mend=mend)]
+            found.append(Remark(what="partition", is_bad=True, found="the cluster has no default one", mend=mend))
     rows = []
     for name in asked:
         if name not in known:
@@ -56,16 +67,16 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
             found.append(Remark(what="partition", is_bad=True, found=f"there is no partition {name!r}", mend=mend))
         else:
             rows.append(known[name])
-    if not rows:
-        return found
     for row in rows:
         words = f"{row['name']}: {row['nodes']} nodes, at most {row['max_time']}"
         found.append(
             Remark(what="partition", is_bad=False, is_odd=not row["is_up"], found=words + _down(row), mend=_wait(row))
         )
-    found += _time(target, rows)
-    found += _gpus(target, rows, processes)
-    found += _features(options.get("constraint"), rows)
+    places = rows or list(known.values())  # of a partition that isn't there, only what no other has is said besides
+    if rows or options.get("time"):
+        found += _time(target, places)
+    found += _gpus(target, places, processes)
+    found += _features(options.get("constraint"), places)
     found += _account(options, site["accounts"])
     if site["max_submit"]:
         words = f"at most {site['max_submit']} jobs in the queue; what is more is submitted as room comes"
@@ -84,28 +95,29 @@ def _wait(row: Mapping[str, Any]) -> str:
 def _time(target: Target, rows: Sequence[Mapping[str, Any]]) -> list[Remark]:
     slurm = options_of(target)
     given = slurm.sbatch.get("time")
-    limit = max((seconds(str(row["max_time"])) or float("inf") for row in rows), default=float("inf"))
+    limits = [seconds(str(row["max_time"])) for row in rows]
     if given is None:
-        default = str(rows[0]["default_time"])
+        first = rows[0]  # without a default time of its own, a partition's limit is it (slurm.conf(5), DefaultTime)
+        default = str(first["max_time" if first["default_time"] in ("n/a", "NONE") else "default_time"])
         asked = seconds(default)
-        where = f"none is given, so runs get {default} of {rows[0]['name']}"
-        if asked is not None and asked < SHORT_S:
-            mend = "set time in sbatch of the target; until then runs start again at each limit"
-            return [Remark(what="time", is_bad=False, is_odd=True, found=where, mend=mend)]
-        return [Remark(what="time", is_bad=False, found=where if default != "n/a" else "none is given, and none set")]
-    asked = seconds(given)
-    if asked is None and given.lower() not in ("infinite", "unlimited"):
-        mend = "give minutes, H:MM:SS or D-HH:MM:SS as time in sbatch of the target"
-        return [Remark(what="time", is_bad=True, found=f"{given!r} is no time", mend=mend)]
-    if (asked or float("inf")) > limit:
-        names = ", ".join(f"{row['name']} {row['max_time']}" for row in rows)
-        mend = "lower time in sbatch of the target: runs go on by themselves after each limit"
-        return [Remark(what="time", is_bad=True, found=f"{given} is above the limit ({names})", mend=mend)]
+        words = f"none is given, so runs get {default} of {first['name']}" if asked else "none is given, and none set"
+    else:
+        asked, words = seconds(given), given
+        if asked is None and given.lower() not in ("infinite", "unlimited"):
+            mend = "give minutes, H:MM:SS or D-HH:MM:SS as time in sbatch of the target"
+            return [Remark(what="time", is_bad=True, found=f"{given!r} is no time", mend=mend)]
+        if (asked or float("inf")) > max((limit or float("inf") for limit in limits), default=float("inf")):
+            names = ", ".join(f"{row['name']} {row['max_time']}" for row in rows)
+            mend = "lower time in sbatch of the target: runs go on by themselves after each limit"
+            return [Remark(what="time", is_bad=True, found=f"{given} is above the limit ({names})", mend=mend)]
     if asked and slurm.warning_s and asked <= 2 * slurm.warning_s:
-        words = f"{given}, and runs are warned {slurm.warning_s} s before its end"
+        words += f", and runs are warned {slurm.warning_s} s before its end"
         mend = "lower warning_s of the target, or raise time: a run hardly gets to train"
         return [Remark(what="time", is_bad=False, is_odd=True, found=words, mend=mend)]
-    return [Remark(what="time", is_bad=False, found=given)]
+    if given is None and asked and asked < SHORT_S:
+        mend = "set time in sbatch of the target; until then runs start again at each limit"
+        return [Remark(what="time", is_bad=False, is_odd=True, found=words, mend=mend)]
+    return [Remark(what="time", is_bad=False, found=words)]
 
 
 def seconds(words: str) -> float | None:
@@ -183,7 +195,43 @@ def _account(options: Mapping[str, str | None], accounts: Sequence[Mapping[str, 
         given = options.get(option)
         if given and names and given not in names:
             mend = f"change {option} in sbatch of the target; {valid_choices(given, names)}"
-            found.append(Remark(what=option, is_bad=True, found=f"{given!r} is not yours to use", mend=mend))
+            found.append(Remark(what=option, is_bad=True, found=f"{option} {given!r} is not yours to use", mend=mend))
         elif given:
             found.append(Remark(what=option, is_bad=False, found=given))
     return found
+
+
+def tried(target: Target, tests: Mapping[str, Mapping[str, Any]]) -> list[Remark]:
+    """Return what sbatch says of a job of each size, equal words once.
+
+    Args:
+        tests: What it said (agent/slurm_site.py) by number of processes.
+    """
+    sizes: dict[tuple[str, str], list[str]] = {}
+    for size, test in sorted(tests.items(), key=lambda pair: int(pair[0])):
+        kind = next(kind for kind in ("starts_in_s", "refused", "limit", "unknown") if kind in test)
+        words = _start(float(test[kind])) if kind == "starts_in_s" else str(test[kind])
+        sizes.setdefault((kind, words), []).append(size)
+    found = []
+    for (kind, words), alike in sizes.items():
+        if kind == "starts_in_s" or len(alike) < len(tests):
+            words = f"a job of {', '.join(alike)} {'process' if alike == ['1'] else 'processes'}: {words}"
+        mend = _mend(target, tests[alike[0]]) if kind == "refused" else MENDS[kind]
+        is_bad, is_odd = kind == "refused", kind in ("limit", "unknown")
+        found.append(Remark(what="sbatch", is_bad=is_bad, is_odd=is_odd, found=words, mend=mend))
+    return found
+
+
+def _start(starts_in_s: float) -> str:
+    if starts_in_s <= SOON_S:
+        return "would start now"
+    return f"would start at {time.strftime('%Y-%m-%d %H:%M', time.localtime(time.time() + starts_in_s))}"
+
+
+def _mend(target: Target, test: Mapping[str, Any]) -> str:
+    unknown = re.search(r"unrecognized option \W*--([a-z0-9-]+)", str(test["refused"]))
+    if unknown is None:
+        return f"change sbatch of target {target.name}"
+    near = difflib.get_close_matches(unknown[1], test.get("options", ()), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "sbatch --help lists the options"
+    return f"change {unknown[1]} in sbatch of the target; {hint}"

@@ -60,6 +60,7 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
 
         try:
             answer["site"] = slurm_site.site()
+            answer["tests"] = {size: slurm_site.test_only(script) for size, script in request["jobs"].items()}
         except slurm_commands.SlurmError as error:
             answer["site_error"] = str(error)
     return answer

@@ -1,6 +1,7 @@
-"""Owns what a cluster is like: its limits, partitions, GPUs, accounts; leaves judging it to the client (site).
+"""Owns what a cluster is like: its limits, partitions, GPUs, accounts, and what sbatch would make of a script; leaves
+judging it to the client (site).
 
-Sources: scontrol(1) show config, sinfo(1), sacctmgr(1).
+Sources: scontrol(1) show config, sinfo(1), sacctmgr(1), sbatch(1).
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import contextlib
 import os
 import pwd
 import re
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import rundir, slurm_commands
+from . import rundir, slurm_commands, slurm_submit
 from .slurm_commands import SlurmError
 
 DEFAULT_MAX_ARRAY = 1001
@@ -56,6 +58,31 @@ def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
         "max_array": max(1, min(size, most or size)),
         "max_submit": most,
     }
+
+
+def test_only(script: str) -> Dict[str, Any]:
+    """Ask what sbatch would make of a script (sbatch(1), --test-only); nothing is submitted.
+
+    Returns:
+        ``starts_in_s``, seconds until a job would start; or ``refused``, ``limit`` (no room now) or ``unknown``, with
+        sbatch's words; ``options``: the long options that it knows, where it does not know one.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(prefix="oelm-test-", suffix=".sh") as file:
+            file.write(script.encode("utf-8", "surrogateescape"))
+            file.flush()
+            code, out, err = slurm_submit.sbatch(file.name, ["--test-only"])
+    except (SlurmError, OSError) as error:
+        return {"unknown": str(error)}
+    if code == 0:
+        start = re.search(r"to start at (\d+)\b", out + err)
+        return {"starts_in_s": max(0.0, float(start[1]) - time.time()) if start else 0.0}
+    answer = slurm_submit.read_answer(code, out, err)
+    if "unrecognized option" in err:
+        with contextlib.suppress(SlurmError):
+            _, listed, _ = slurm_commands.call(["sbatch", "--help"], slurm_submit.SBATCH_TIMEOUT_S)
+            answer["options"] = sorted(set(re.findall(r"^ .*?--([a-z][a-z0-9-]+)", listed, re.MULTILINE)))
+    return answer
 
 
 def _accounting(max_age_s: float) -> Tuple[List[Dict[str, str]], List[Dict[str, str]]]:

@@ -83,7 +83,7 @@ def test_the_doctor_knows_the_cluster(oelm, project: Path, target, cluster: Test
         ({"partition": "shorts"}, "there is no partition 'shorts'", "did you mean 'short'?"),
         ({"gres": "gpu:a500:1"}, "has no GPU called 'a500'", "did you mean 'a5000'?"),
         ({"partition": "short", "time": "1:00:00"}, "1:00:00 is above the limit (short 10:00)", "lower time"),
-        ({"account": "labs"}, "'labs' is not yours to use", "did you mean 'lab'?"),
+        ({"account": "labs"}, "account 'labs' is not yours to use", "did you mean 'lab'?"),
         ({"constraint": "gpu_48g"}, "no node has the feature 'gpu_48g'", "change constraint"),
     ):
         target(options)
@@ -92,6 +92,69 @@ def test_the_doctor_knows_the_cluster(oelm, project: Path, target, cluster: Test
     done = oelm("doctor", "cluster", check=False)
     assert done.returncode == 1 and words in done.stdout and mend in done.stdout
     assert not cluster.run("squeue", "-h")
+
+
+def test_the_doctor_lets_sbatch_judge_what_jobs_ask_for(oelm, project: Path, target, cluster: Testbed) -> None:
+    def findings() -> dict[str, list[dict[str, str]]]:
+        found: dict[str, list[dict[str, str]]] = {}
+        for finding in json.loads(oelm("doctor", "cluster", "--json", check=False).stdout)["findings"]:
+            found.setdefault(finding["what"], []).append(finding)
+        return found
+
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace('model_type = "gpt"', 'model_type = "gpt", gpus = 2'))
+    target()
+    [both] = findings()["sbatch"]
+    assert (both["verdict"], both["found"]) == ("good", "a job of 1, 2 processes: would start now")
+
+    for options, words, mend in (
+        ({"partiton": "low"}, "unrecognized option '--partiton=low'", "did you mean 'partition'?"),
+        ({"qqq": "low"}, "unrecognized option '--qqq=low'", "sbatch --help lists the options"),
+        ({"gres": "gpus:1"}, "Invalid generic resource (gres) specification", "change sbatch of target cluster"),
+        ({"mem": "500G"}, "Requested node configuration is not available", "change sbatch"),
+        ({"nodelist": "n7"}, "Invalid node name specified", "change sbatch"),
+        ({"reservation": "foo"}, "Requested reservation is invalid", "change sbatch"),
+        ({"exclude": "n[1-2]"}, "Requested node configuration is not available", "change sbatch"),
+    ):
+        target(options)
+        [sbatch] = findings()["sbatch"]
+        assert sbatch["verdict"] == "bad" and words in sbatch["found"] and mend in sbatch["mend"], sbatch
+
+    target({"gres": "gpu:2"})
+    found = findings()
+    assert found["script"][0]["verdict"] == "bad" and "asks for 2 GPUs" in found["script"][0]["found"]
+    assert found["sbatch"][0]["found"] == "a job of 2 processes: would start now", "what does fit is tried"
+    target({"nodes": 2})
+    assert "1 processes of group oelm_no_freeze can't be divided" in findings()["script"][0]["found"]
+    target(template="nope.j2")
+    [script] = findings()["script"]
+    assert script["verdict"] == "bad" and script["mend"] and "template 'nope.j2' is neither in" in script["found"]
+    assert not cluster.run("squeue", "-h"), "nothing was submitted"
+
+
+def test_the_doctor_says_all_that_is_wrong_at_once_and_what_waiting_clears(
+    oelm, project: Path, target, cluster: Testbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target({"partition": "shorts", "account": "labs", "constraint": "gpu_48g", "time": "9-00:00:00"})
+    shown = oelm("doctor", "cluster", check=False).stdout
+    for words in (
+        "there is no partition 'shorts'",
+        "account 'labs' is not yours to use",
+        "no node has the feature 'gpu_48g'",
+        "9-00:00:00 is above the limit (low 1-00:00:00, high 1-00:00:00, short 10:00)",
+    ):
+        assert words in shown
+    target({"time": 20})
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "9-00:00:00")  # a user's settings don't bend what the script states
+    monkeypatch.setenv("SBATCH_TEST_ONLY", "1")
+    assert "would start now" in oelm("doctor", "cluster").stdout
+    user = cluster.run("id", "-un").strip()
+    cluster.run("sacctmgr", "-i", "modify", "user", user, "set", "maxsubmitjobs=0")
+    try:
+        limited = oelm("doctor", "cluster").stdout
+        assert "AssocMaxSubmitJobLimit" in limited and "runs are submitted as room comes" in limited
+    finally:
+        cluster.run("sacctmgr", "-i", "modify", "user", user, "set", "maxsubmitjobs=-1")
 
 
 def test_a_finished_run_is_archived_and_starts_over(

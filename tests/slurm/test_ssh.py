@@ -129,6 +129,30 @@ def test_a_look_is_one_round_trip_and_cancel_resume_and_doctor_work(
     assert "low: 2 nodes" in healthy and "gpu:a5000:4" in healthy
 
 
+def test_what_a_profile_defines_is_there_for_the_doctor_as_it_is_for_runs(
+    laptop, login: Host, project: Path, stand_in: str
+) -> None:
+    (login.home() / ".bash_profile").write_text('echo "welcome to the cluster"\nmodule() { export LOADED="$*"; }\n')
+    setup = ["module load torch", '[ "$LOADED" = "load torch" ]']
+
+    def findings() -> dict[str, dict[str, str]]:
+        found = json.loads(laptop("doctor", "cluster", "--json", check=False).stdout)["findings"]
+        return {finding["what"]: finding for finding in found}
+
+    write_target(project, login, python=stand_in, setup=setup)
+    before = login.commands()
+    healthy = findings()
+    assert login.commands() == before + 1
+    assert healthy["set-up"]["found"] == "2 lines, in a login shell" and healthy["torch"]["verdict"] == "good"
+    assert healthy["sbatch"]["found"] == "a job of 1 process: would start now"
+    laptop("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base", "--send-data", "--wait")
+
+    write_target(project, login, python=stand_in, setup=setup, login_shell=False)
+    broken = findings()["set-up"]
+    assert broken["found"] == "line 1, module load torch: bash: module: command not found"
+    assert broken["mend"] == "set login_shell = true in target cluster"
+
+
 def test_a_client_that_dies_while_sbatch_works_doubles_nothing(
     laptop, login: Host, project: Path, stand_in: str, cluster: Testbed
 ) -> None:

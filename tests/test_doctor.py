@@ -1,0 +1,166 @@
+"""What the doctor makes of a set-up and of a cluster: it agrees with what a run would meet."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oelm_jobs import doctor, render, site
+from oelm_jobs.agent import trial
+from oelm_jobs.finding import BAD
+from oelm_jobs.spec import Slurm, Target
+from tests.support import REPOSITORY, make_run
+
+# The set-up -----------------------------------------------------------------------------------------------------------
+
+SETUPS: list[tuple[list[str], str, str]] = [
+    (["export A=1", "# a comment", 'echo "$A"'], "", ""),
+    (["false; true"], "", ""),
+    (["sleep 2 & export B=1"], "", ""),
+    (["set -- a b"], "", ""),
+    (["false", "true"], "line 1, false: failed without a word", "each line has to succeed, in a shell that reads no"),
+    (["true", "source /no/activate"], "line 2, source /no/activate: bash: /no/activate: No such file or directory", ""),
+    (["module load x"], "line 1, module load x: bash: module: command not found", "source the file that defines it"),
+    (
+        ["true", "if true; then", "export A=1", "fi"],
+        "line 2, if true; then: bash: syntax error near unexpected token `}'",
+        "write what belongs together into one line of setup of target t",
+    ),
+    (["if true; then\nexport A=1\nfi"], "", ""),
+    (["echo 'over here' >&2; exit 3"], "ended before its end: over here", "each line has to succeed"),
+    (
+        ["echo 'EnvError: conda is not set up' >&2; echo 'IMPORTANT: run conda init' >&2; false"],
+        "line 1, echo 'EnvError: conda is not set up' >&2; echo 'IMPORTANT: run conda init' >&2; false:"
+        " EnvError: conda is not set up",
+        "",
+    ),
+    (["exit 3"], "ended before its end: exit code 3", "each line has to succeed"),
+]
+
+
+def attempt(target: Target, project: Path = REPOSITORY) -> dict[str, Any]:
+    return trial.attempt(render.trial(project, target), list(target.setup), sys.executable, str(REPOSITORY))
+
+
+@pytest.mark.parametrize(("setup", "found", "mend"), SETUPS)
+def test_a_set_up_passes_for_the_doctor_where_it_passes_for_a_run(
+    tmp_path: Path, setup: list[str], found: str, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "QUESTION", 'print(\'{"torch": "2"}\')')
+    target = Target(name="t", kind="local", root="", python="", setup=tuple(setup))
+    script = render.script(
+        REPOSITORY, target, make_run(tmp_path, "a"), {}, command=[], python="", supervisor=["true"], code="/"
+    )
+    path = tmp_path / "run.sh"
+    path.write_text(script)
+    run = subprocess.run(
+        ["bash", str(path)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    answer = attempt(target)
+    assert (run.returncode == 0) == (answer == {"torch": "2"}) == (not found), answer
+    for finding in doctor._setup(answer, target):
+        assert (finding.verdict == BAD) == bool(found)
+        assert not found or (finding.found == found and mend in finding.mend), finding
+
+
+def test_a_line_that_sources_a_file_gives_it_no_arguments(tmp_path: Path) -> None:
+    (tmp_path / "activate").write_text('[ "$#" = 0 ]\n')  # as conda's does, which takes the first for an environment
+    target = Target(name="t", kind="local", root="", python="", setup=(f"source {tmp_path}/activate",))
+    assert "setup_error" not in attempt(target)
+
+
+@pytest.mark.parametrize("login_shell", [True, False])
+def test_a_profile_is_read_where_runs_read_it(
+    tmp_path: Path, login_shell: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "QUESTION", 'print(\'{"torch": "2"}\')')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".bash_profile").write_text("echo welcome; module() { :; }\n")
+    slurm = Slurm(login_shell=login_shell)
+    target = Target(name="c", kind="slurm", root="", python="", setup=("module load x",), slurm=slurm)
+    [finding] = doctor._setup(attempt(target), target)
+    expected = ("1 line, in a login shell", "") if login_shell else (
+        "line 1, module load x: bash: module: command not found", "set login_shell = true in target c",
+    )  # fmt: skip
+    assert (finding.found, finding.mend) == expected
+
+
+def test_a_template_of_the_project_is_tried_as_it_is_or_not_at_all(project: Path) -> None:
+    (project / "templates").mkdir()
+    mine = '{% extends "launch.sh.j2" %}{% block setup %}\nsource /opt/mine || exit 78\n{{ super() }}{% endblock %}'
+    (project / "templates" / "mine.j2").write_text(mine)
+    target = Target(name="t", kind="local", root="", python="", setup=("true",), template="mine.j2")
+    assert "/opt/mine" in attempt(target, project)["setup_error"]
+    (project / "templates" / "mine.j2").write_text("#!/bin/bash\ntouch /tmp/never\n")
+    assert render.trial(project, target) == "" and attempt(target, project) == {}
+
+
+def test_the_doctor_names_a_template_that_is_broken_and_a_batch_that_cannot_be_divided(oelm, project: Path) -> None:
+    (project / "jobs" / "targets.toml").write_text('[odd]\nkind = "local"\ntemplate = "nope.j2"\ngpus_per_run = 3\n')
+    found = json.loads(oelm("doctor", "odd", "--json", check=False).stdout)["findings"]
+    scripts = [finding["found"] for finding in found if finding["what"] == "script"]
+    assert len(scripts) == 2 and "can't be divided over 3 processes" in scripts[0] and "'nope.j2'" in scripts[1]
+
+
+# The cluster ----------------------------------------------------------------------------------------------------------
+
+
+def cluster(**row: Any) -> dict[str, Any]:
+    """Return a cluster of one partition."""
+    known = {"name": "low", "is_default": True, "is_up": True, "max_time": "1-00:00:00", "default_time": "1:00:00"}
+    partition = {**known, "nodes": 2, "gres": ["gpu:a5000:4"], "features": [], **row}
+    accounts = [{"account": "lab", "qos": "normal"}]
+    return {"version": "22", "cluster": "c", "accounts": accounts, "max_submit": None, "partitions": [partition]}
+
+
+def remarks(options: dict[str, str], there: dict[str, Any], **slurm: Any) -> dict[str, site.Remark]:
+    target = Target(name="c", kind="slurm", root="", python="", slurm=Slurm(sbatch=options, **slurm))
+    return {remark.what: remark for remark in site.judge(target, there, [1])}
+
+
+@pytest.mark.parametrize("options", [{"partition": "lwo"}, {}])
+def test_a_wrong_partition_hides_nothing_else(options: dict[str, str]) -> None:
+    there = cluster(is_default=False)
+    assert "time" not in remarks(options, there), "of whose default nothing can be said"
+    given = {"time": "2-0", "account": "lba", "qos": "nromal", "constraint": "x", "gres": "gpu:a500:1"}
+    found = remarks({**options, **given}, there)
+    assert {what for what, remark in found.items() if remark.is_bad} == {
+        "partition", "time", "account", "qos", "constraint", "gpus",
+    }  # fmt: skip
+    assert found["account"].found == "account 'lba' is not yours to use"
+    assert found["qos"].found == "qos 'nromal' is not yours to use"
+
+
+@pytest.mark.parametrize(
+    ("options", "row", "is_odd"),
+    [
+        ({}, {}, False),
+        ({}, {"default_time": "5:00"}, True),
+        ({}, {"default_time": "n/a", "max_time": "30:00"}, True),
+        ({}, {"default_time": "n/a", "max_time": "infinite"}, False),
+        ({"time": "10"}, {}, True),
+        ({"time": "30"}, {"default_time": "5:00"}, False),
+    ],
+)
+def test_a_warning_that_leaves_no_time_to_train_is_odd(options: dict[str, str], row: Any, is_odd: bool) -> None:
+    time = remarks(options, cluster(**row), warning_s=600)["time"]
+    assert not time.is_bad and time.is_odd == is_odd, time
+    assert ("runs are warned 600 s" in time.found) == (is_odd and "max_time" not in row)
+
+
+def test_equal_words_of_sbatch_are_said_once() -> None:
+    target = Target(name="c", kind="slurm", root="", python="", slurm=Slurm())
+    refused = {"refused": "Invalid qos"}
+    both = site.tried(target, {"2": refused, "1": refused})
+    assert [(remark.found, remark.is_bad) for remark in both] == [("Invalid qos", True)]
+    unequal = site.tried(target, {"1": {"starts_in_s": 90000.0}, "2": refused, "4": {"limit": "x"}})
+    assert [(remark.is_bad, remark.is_odd) for remark in unequal] == [(False, False), (True, False), (False, True)]
+    assert (
+        "a job of 1 process: would start at 20" in unequal[0].found
+        and unequal[1].found == "a job of 2 processes: Invalid qos"
+    )
