@@ -164,7 +164,7 @@ def test_a_quota_that_a_run_can_never_meet_is_named_at_once(submit, project: Pat
         study = project / "jobs" / "tiny.toml"
         study.write_text(study.read_text().replace('label = "Group A: GPT-Base", ', 'label = "A", gpus = 2, '))
         # That others of the user's jobs run, without a GPU, clears nothing.
-        cluster.run("sbatch", "--wrap=sleep 600")
+        cluster.run("sbatch", "--output=/dev/null", "--wrap=sleep 600")
         submit("--group", "gpt_base")
         row = wait_for("gpt_base", "QUEUED")
         wait_until(lambda: "can't start" in wait_for("gpt_base", "QUEUED")["reason"], "the reason")
