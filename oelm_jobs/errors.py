@@ -17,7 +17,7 @@ OelmError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class OelmError(Exception):
@@ -89,11 +89,28 @@ class DataError(OelmError):
     """Text or token files can't be read or made."""
 
 
+FEW, MANY = 8, 10
+"""Of more than so many names (the second) no more than so many (the first) are listed."""
+
+
 def valid_choices(value: str, choices: Iterable[str]) -> str:
-    """Return ``valid: a, b, c`` with the nearest spelling in front (``did you mean 'a'? valid: …``)."""
+    """Return ``valid: a, b, c`` with the nearest spelling in front (``did you mean 'a'? valid: …``); of many choices
+    the nearest few.
+    """
     import difflib  # here, because every command imports this module and few of them fail
 
     known = sorted(set(choices))
-    near = difflib.get_close_matches(value, known, n=1)
-    listed = "valid: " + ", ".join(known) if known else "none exist"
+    if not known:
+        return "none exist"
+    near = difflib.get_close_matches(value, known, n=FEW)
+    if len(known) > MANY:
+        known = [*near, *(name for name in known if name not in near)]
+    listed = f"valid: {few(known)}"
     return f"did you mean {near[0]!r}? {listed}" if near else listed
+
+
+def few(names: Sequence[str]) -> str:
+    """Return ``a, b, c``; of many names the first few and how many more there are."""
+    if len(names) <= MANY:
+        return ", ".join(names)
+    return f"{', '.join(names[:FEW])} and {len(names) - FEW:,} more"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UsageError, valid_choices
+from ..errors import UsageError, few, valid_choices
 from ..store import Store, StoredRun
 
 
@@ -28,17 +28,18 @@ def select(store: Store, project: Path, words: Sequence[str], study: str | None 
         runs = [run for run in runs if run.study == study]
     if not words:
         return runs
-    chosen: list[StoredRun] = []
+    chosen: set[tuple[str, str]] = set()
     for word in words:
         found = [run for run in runs if word in (run.name, run.study, f"{run.study}/{run.name}")]
         found = found or [run for run in runs if run.group == word]
         if not found:
             known = {run.name for run in runs} | {run.group for run in runs} | {run.study for run in runs}
             raise UsageError(
-                f"{word!r} names no study, group or run that was submitted here; {valid_choices(word, known)}"
+                f"{word!r} names no study, group or run that was submitted here; {valid_choices(word, known)}",
+                hint="all of them: oelm-status" if known else "",
             )
-        chosen += found
-    return [run for run in runs if run in chosen]
+        chosen.update((run.study, run.name) for run in found)
+    return [run for run in runs if (run.study, run.name) in chosen]
 
 
 def titles(runs: Sequence[StoredRun]) -> dict[tuple[str, str], str]:
@@ -56,6 +57,6 @@ def select_one(store: Store, project: Path, word: str, study: str | None = None)
     found = select(store, project, [word], study)
     exact = [run for run in found if run.name == word] or found
     if len(exact) > 1:
-        names = ", ".join(f"{run.study}/{run.name}" for run in exact[:10])
+        names = few([f"{run.study}/{run.name}" for run in exact])
         raise UsageError(f"{word!r} names {len(exact)} runs: {names}", hint="name one of them")
     return exact[0]
