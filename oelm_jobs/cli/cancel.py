@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import click
 
-from ..errors import UsageError
+from ..errors import TargetError, UnknownAnswer, UsageError
 from .common import command, confirm, each_target, end_with, project, say
 
 
@@ -40,6 +41,9 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
             (run.target for run in alive),
             lambda name: done.update(workflow.cancel(store, root, [run for run in alive if run.target == name])),
         )
+    words = ["oelm-cancel", *names, *(["--study", study] if study else []), *(["--all"] if everything else [])]
+    for error in errors.values():
+        _say_what_was_done(error, again=shlex.join(words))
     answers = {
         (run.study, run.name): done.get((run.study, run.name), f"is {run.state} already")
         for run in chosen
@@ -52,3 +56,15 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     for key, answer in answers.items() if not as_json else ():
         say(f"{called[key]}: {answer}")
     end_with(errors)
+
+
+def _say_what_was_done(error: TargetError, *, again: str) -> None:
+    """Add to a target's error what it means for the runs there; cancelling twice does no harm.
+
+    Args:
+        again: The command to give again.
+    """
+    # A scancel without an answer may have been heard; whatever else is refused came before it (agent/slurm_cancel.py).
+    is_open = isinstance(error, UnknownAnswer) or "scancel" in str(error)
+    error.args = (f"{error}; {'what was cancelled there is not known' if is_open else 'nothing was cancelled there'}",)
+    error.hint = f"try it again: {again}" + (f"; {error.hint}" if error.hint else "")
