@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -21,6 +22,8 @@ WAIT_S = 20.0
 """How long the target may wait for more, in one question of --follow."""
 RETRY_S = 2.0
 """Pause before a lost connection is tried again."""
+NOT_STARTED = "its training hasn't started"
+"""Why a run has no log, where nothing else is known."""
 
 
 @command("oelm-logs")
@@ -49,10 +52,11 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
         offset: int | None = None
         write = _Objects(chosen) if as_json else _Bytes()
         state, reason, lost = chosen.state, "", False
+        wait_s = 0.0  # at first: what there is, and where the run stands, is said at once
         try:
             while True:
                 try:
-                    state, reason, piece = _look(store, root, chosen, name, offset, lines, WAIT_S if follow else 0.0)
+                    state, reason, piece = _look(store, root, chosen, name, offset, lines, wait_s)
                 except NotReached as error:
                     if not follow:
                         raise
@@ -71,12 +75,17 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
                     continue
                 if not follow or state.is_final:
                     break
+                if not wait_s and state is not State.RUNNING:
+                    narrate(f"{chosen.name} is {state} ({reason or NOT_STARTED}); its log follows when it is written")
+                wait_s = WAIT_S
         except KeyboardInterrupt:
             return
         write.end(state, reason)
         if offset == 0 and not as_json:
-            why = reason or "its training hasn't started"
-            narrate(f"{chosen.name} is {state} and has written nothing yet ({why})")
+            narrate(f"{chosen.name} is {state} and has written nothing yet ({reason or NOT_STARTED})")
+            if not supervisor and state not in (State.PLANNED, State.QUEUED):  # whose reason is the supervisor's word
+                words = ["oelm-logs", run, *(["--study", study] if study else []), "--supervisor"]
+                narrate(f"  what was said before its training: {shlex.join(words)}")
         elif follow and not as_json:
             narrate(f"{chosen.name} is {state}: {reason}" if reason else f"{chosen.name} is {state}")
 
