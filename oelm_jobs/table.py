@@ -32,6 +32,15 @@ def width(cell: str) -> int:
     return columns
 
 
+def cut(words: str, columns: int) -> str:
+    """Return words that take at most so many terminal columns, with an ellipsis for what is cut off."""
+    if width(words) <= columns:
+        return words
+    while words and width(words) >= columns:
+        words = words[:-1]
+    return words + "…"
+
+
 def text(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "") -> str:
     """Return an aligned table for a terminal, a header line and a rule first, without trailing spaces or newline.
 

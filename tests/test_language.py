@@ -239,12 +239,18 @@ def test_words_of_tables_have_translations() -> None:
     ]
     marks = [mark for mark, _ in doctor.MARKS.values()]
     tools = ("bash here", "rsync here", "ssh here")
-    words = {*view.HEADERS, *hosts.HEADERS, "group", "runs", *marks, *findings, *tools} - {
-        "torch",
-        "bash",
-        "slurm",
-        "sbatch",
-    }
+    words = {
+        *view.HEADERS,
+        *hosts.HEADERS,
+        *hosts.PARTITION_HEADERS,
+        "default",
+        "down",
+        "group",
+        "runs",
+        *marks,
+        *findings,
+        *tools,
+    } - {"torch", "bash", "slurm", "sbatch"}
     assert not [word for word in words if not _has_chinese(language.tr(word))]
 
 
@@ -256,6 +262,12 @@ def test_words_of_tables_have_translations() -> None:
         ("gpu1: /data/x: no such file; nothing was queued", "gpu1：/data/x：没有该文件；没有任何运行进入队列"),
         ("a.toml: [train] max_stps = 12: unknown key; did you mean 'max_steps'? valid: beta1, beta2",
          "a.toml：[train] max_stps = 12：未知的键；是不是 'max_steps'？可选：beta1, beta2"),
+        ("'x' names no study, group or run that was submitted here; did you mean 'y'? valid: y, z and 1,492 more",
+         "'x' 不是这里提交过的研究、组或运行；是不是 'y'？可选：y, z，另有 1,492 个"),
+        ("cluster: squeue: timed out; nothing was cancelled there",
+         "cluster：squeue 报错：超时；那里没有取消任何运行"),
+        ("a is QUEUED (waits for its turn (Priority)); its log follows when it is written",
+         "a 处于 QUEUED 状态（等待轮到它（Priority））；一有日志就会显示"),
         ("all free; 3 runs wait", "全部空闲；3 个运行在等待"),
         ("out of memory: Slurm killed the job: submit again to resume",
          "内存不足：作业被 Slurm 杀死：再次提交即可继续"),

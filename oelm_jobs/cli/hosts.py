@@ -1,4 +1,4 @@
-"""Owns how a target's devices, queue and disk look in a terminal; leaves asking for them to observe."""
+"""Owns how a target's devices or partitions, queue and disk look in a terminal; leaves asking for them to observe."""
 
 from __future__ import annotations
 
@@ -11,18 +11,37 @@ from .. import table
 from ..language import tr
 
 HEADERS = ("device", "model", "memory", "use", "held by")
+PARTITION_HEADERS = ("partition", "nodes", "GPUs a node", "max time", "note")
 
 
-def render(name: str, answer: Mapping[str, Any]) -> str:
-    """Return what a target said of itself (agent/probe.py, with ``root``)."""
-    rows = []
-    for device in answer.get("devices", ()):
-        memory = f"{device['memory_used_mb'] / 1024:.1f}/{device['memory_mb'] / 1024:.0f} GB"
-        holder = f"{device['user']} ({device['run']})" if device["run"] else "–"
-        use = f"{device['utilisation']} %" if device["memory_mb"] else "–"
-        rows.append((device["label"], device["name"], memory if device["memory_mb"] else "–", use, holder))
+def render(name: str, answer: Mapping[str, Any], width: int | None = None) -> str:
+    """Return what a target said of itself (agent/probe.py or slurm_state.py, with its devices asked for).
+
+    Args:
+        width: Columns that a line of a table may take.
+    """
     waiting = [f"{ticket['run']} of {ticket['user']}" for ticket in answer.get("queue", ())]
     facts = [f"{answer['disk_free'] / 1e9:.1f} GB free"] if "disk_free" in answer else []
     facts += [f"waiting: {', '.join(waiting)}"] if waiting else []
-    head = click.style(tr(f"target {name}: {'; '.join(facts)}"), bold=True)
-    return "\n".join([head, *([table.text(rows, [tr(header) for header in HEADERS], "llrrl")] if rows else [])])
+    lines = [click.style(tr(f"target {name}: {'; '.join(facts)}"), bold=True)]
+    for rows, headers, align in (
+        ([_device(row) for row in answer.get("devices", ())], HEADERS, "llrrl"),
+        ([_partition(row) for row in answer.get("site", {}).get("partitions", ())], PARTITION_HEADERS, "lrlrl"),
+    ):
+        if rows:
+            lines += table.text(rows, [tr(header) for header in headers], align).splitlines()
+    return "\n".join([lines[0], *(line if width is None else table.cut(line, width) for line in lines[1:])])
+
+
+def _device(row: Mapping[str, Any]) -> tuple[str, ...]:
+    memory = f"{row['memory_used_mb'] / 1024:.1f}/{row['memory_mb'] / 1024:.0f} GB"
+    holder = f"{row['user']} ({row['run']})" if row["run"] else "–"
+    use = f"{row['utilisation']} %" if row["memory_mb"] else "–"
+    return (row["label"], row["name"], memory if row["memory_mb"] else "–", use, holder)
+
+
+def _partition(row: Mapping[str, Any]) -> tuple[str, ...]:
+    kinds = [word.split(":") for word in row["gres"] if word.split(":")[0] == "gpu"]
+    gpus = ", ".join(" x ".join(reversed(kind[1:])) for kind in kinds)  # gpu:a5000:4 and gpu:4
+    notes = [word for word, holds in (("default", row["is_default"]), ("down", not row["is_up"])) if holds]
+    return (row["name"], str(row["nodes"]), gpus or "–", row["max_time"], ", ".join(tr(word) for word in notes))

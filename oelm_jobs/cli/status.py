@@ -31,7 +31,10 @@ def main(
     rebuild: bool,
     as_json: bool,
 ) -> None:
-    """Show where runs stand: state, progress, losses, rate and the expected rest."""
+    """Show where runs stand: state, progress, losses, rate and the expected rest.
+
+    A terminal that is too narrow gets fewer columns and notes that are cut; a pipe or a file gets everything.
+    """
     from ..observe import View, refresh
     from ..store import Store, set_aside
     from . import view
@@ -62,8 +65,8 @@ def main(
         shown = poll()
         if as_json:
             click.echo(json.dumps(view.as_json(shown), indent=1))
-        elif shown.runs or shown.unreachable:
-            click.echo(view.render(shown))
+        elif shown.runs or shown.unreachable or shown.hosts:
+            click.echo(view.render(shown, width=view.terminal_width()))
         else:
             narrate("No run yet. Submit some: oelm-submit" if not wanted else "No run is in that state.")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -21,8 +22,22 @@ from ..store import StoredRun
 
 HEADERS = ("run", "state", "step", "loss", "val ppl", "tokens/s", "ETA", "note")
 ALIGN = "llrrrrrl"
+EXPENDABLE = ("tokens/s", "val ppl", "loss")
+"""What a narrow terminal does without, in this order, before notes are cut below NOTE_COLUMNS."""
+NOTE_COLUMNS = 36
+"""So much of a note says what is going on."""
 MANY_RUNS = 50
-"""Above so many runs a table counts states per group."""
+"""Above so many runs a table counts states per group, unless it has a terminal's height to keep to."""
+KEPT_FIRST = (
+    State.RUNNING,
+    State.FAILED,
+    State.UNKNOWN,
+    State.CANCELLED,
+    State.PLANNED,
+    State.QUEUED,
+    State.DONE,
+)
+"""Which runs stay in view where a terminal has no room for all."""
 STALE_S = 120.0
 """A heartbeat older than this is named in the note."""
 
@@ -37,38 +52,50 @@ def duration(seconds: float) -> str:
 
 def eta_seconds(run: StoredRun) -> float | None:
     """Return the expected rest of a running run's training."""
-    progress = run.progress
-    rate, step = finite(progress.get("tokens_per_s")), finite(progress.get("step"))
+    rate, step = _rate(run), finite(run.progress.get("step"))
     if run.state is not State.RUNNING or not rate or step is None:
         return None
     tokens_per_step = float(run.spec["global_batch"]) * float(run.spec["train"]["seq_len"])
     return max(0.0, (float(run.spec["train"]["max_steps"]) - step) * tokens_per_step / rate)
 
 
+def _rate(run: StoredRun) -> float | None:
+    """Return tokens per second as the newest attempt said last; None where only an older one has said any."""
+    progress = run.progress
+    beat, start = finite(progress.get("heartbeat_at")), finite(progress.get("started_at"))
+    is_old = run.state is State.QUEUED or (beat is not None and start is not None and beat < start)
+    return None if is_old else finite(progress.get("tokens_per_s"))
+
+
 def _note(run: StoredRun, now: float) -> str:
-    parts = []
+    progress, parts = run.progress, []
+    job = f"job {progress['job']}" if progress.get("job") and not run.state.is_final else ""
+    if run.reason == f"in {job}":
+        job = ""
     if run.state is State.RUNNING:
-        parts.append("on " + ", ".join(run.progress.get("devices") or ()))
-        beat = finite(run.progress.get("heartbeat_at")) or finite(run.progress.get("started_at"))
-        if beat is not None and now - beat > STALE_S:
-            parts.append(f"no sign of progress for {duration(now - beat)}")
-        if (run.progress.get("attempt") or 1) > 1:
-            parts.append(f"attempt {run.progress['attempt']}")
-    if run.reason:
-        parts.append(run.reason)
-    starts_at = finite(run.progress.get("starts_at"))
+        if progress.get("devices"):
+            parts.append("on " + ", ".join(progress["devices"]))
+        # The heartbeat may be an older attempt's.
+        signs = [sign for key in ("heartbeat_at", "started_at") if (sign := finite(progress.get(key))) is not None]
+        if signs and now - max(signs) > STALE_S:
+            parts.append(f"no sign of progress for {duration(now - max(signs))}")
+        parts.append(job)  # before what its supervisor says, which may be long
+        if (progress.get("attempt") or 1) > 1:
+            parts.append(f"attempt {progress['attempt']}")
+    parts.append(run.reason)
+    starts_at = finite(progress.get("starts_at"))
     if run.state is State.QUEUED and starts_at is not None and starts_at > now:
         parts.append(f"expected to start in {duration(starts_at - now)}")
-    if run.progress.get("job") and not run.state.is_final:
-        parts.append(f"job {run.progress['job']}")
-    return "; ".join(tr(part) for part in parts)
+    if run.state is not State.RUNNING:
+        parts.append(job)
+    return "; ".join(tr(part) for part in parts if part)
 
 
 def row(run: StoredRun, now: float) -> tuple[str, ...]:
     """Return a run's line in the table; what isn't known is a dash."""
     progress = run.progress
-    step, loss, val, rate = (finite(progress.get(key)) for key in ("step", "loss", "val_loss", "tokens_per_s"))
-    eta = eta_seconds(run)
+    step, loss, val = (finite(progress.get(key)) for key in ("step", "loss", "val_loss"))
+    rate, eta = _rate(run), eta_seconds(run)
     steps = run.spec["train"]["max_steps"]
     return (
         run.name,
@@ -94,39 +121,91 @@ def colour(line: str, state: State) -> str:
     return click.style(line, fg=colours[state]) if state in colours else line
 
 
-def render(view: View, *, width: int | None = None) -> str:
-    """Return the table of runs, one block per study and target, with a line for every target that couldn't be asked."""
-    blocks = []
-    for study, target in dict.fromkeys((run.study, run.target) for run in view.runs):
-        runs = [run for run in view.runs if (run.study, run.target) == (study, target)]
-        body = _counts(runs) if len(runs) > MANY_RUNS else _table(runs, view.at, width)
-        blocks.append(click.style(tr(f"study {study} on {target}"), bold=True) + "\n" + body)
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that stdout is; None for a pipe or a file, where nothing is cut."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
+
+
+def render(view: View, *, width: int | None = None, height: int | None = None) -> str:
+    """Return the table of runs, one block per study and target, with a line for every target that couldn't be asked.
+
+    Args:
+        width: Columns that a table's lines may take.
+        height: Lines that all may take; the last of the runs' says how many had no room.
+    """
+    about = []
     for name, answer in view.hosts.items():
         from . import hosts
 
-        blocks.append(hosts.render(name, answer))
+        about.append(hosts.render(name, answer, width))
     for name, reason in view.unreachable.items():
         ages = [max(0.0, view.at - run.observed_at) for run in view.runs if run.target == name and run.observed_at]
         age = f"what it said {duration(min(ages))} ago stands" if ages else "nothing is known of its runs"
-        blocks.append(click.style(tr(f"target {name} can't be asked ({reason}); {age}"), fg="magenta"))
-    return "\n\n".join(blocks)
+        about.append(click.style(tr(f"target {name} can't be asked ({reason}); {age}"), fg="magenta"))
+    shown: Sequence[StoredRun] = view.runs
+    if height is not None:
+        shown = _in_view(view.runs, height - sum(block.count("\n") + 2 for block in about))
+    blocks = []
+    for study, target in dict.fromkeys((run.study, run.target) for run in shown):
+        runs = [run for run in shown if (run.study, run.target) == (study, target)]
+        body = _counts(runs) if height is None and len(runs) > MANY_RUNS else _table(runs, view.at, width)
+        blocks.append(click.style(tr(f"study {study} on {target}"), bold=True) + "\n" + body)
+    if len(shown) < len(view.runs):
+        left_out = Counter(run.state for run in view.runs)
+        left_out.subtract(run.state for run in shown)
+        states = ", ".join(f"{left_out[state]} {state}" for state in KEPT_FIRST if left_out[state])
+        blocks[-1:] = ["\n".join([*blocks[-1:], tr(f"… {left_out.total()} more: {states}")])]
+    return "\n\n".join(blocks + about)
+
+
+def _in_view(runs: Sequence[StoredRun], lines: int) -> Sequence[StoredRun]:
+    """Return the runs whose tables fit into so many lines, in their order; where not all do, with a line to spare."""
+    per_table = 4  # its title, its head of two lines and the empty line before the next
+    tables = {(run.study, run.target) for run in runs}
+    if len(runs) + per_table * len(tables) - 1 <= lines:
+        return runs
+    kept: set[int] = set()
+    tables.clear()
+    for position in sorted(range(len(runs)), key=lambda position: KEPT_FIRST.index(runs[position].state)):
+        table_of = (runs[position].study, runs[position].target)
+        if len(kept) + 1 + per_table * len(tables | {table_of}) <= lines:
+            kept.add(position)
+            tables.add(table_of)
+    return [run for position, run in enumerate(runs) if position in kept]
 
 
 def _table(runs: Sequence[StoredRun], now: float, width: int | None) -> str:
-    lines = table.text([row(run, now) for run in runs], [tr(header) for header in HEADERS], ALIGN).splitlines()
+    rows = [row(run, now) for run in runs]
+    names: Sequence[str] = HEADERS
     if width is not None:
-        lines = [_cut(line, width) for line in lines]
+        names, rows = _fit(rows, width)
+    align = "".join(ALIGN[HEADERS.index(name)] for name in names)
+    lines = table.text(rows, [tr(name) for name in names], align).splitlines()
+    if width is not None:
+        lines = [table.cut(line, width) for line in lines]  # where even the names are too long
     head = len(lines) - len(runs)
     return "\n".join(lines[:head] + [colour(line, run.state) for line, run in zip(lines[head:], runs, strict=True)])
 
 
-def _cut(line: str, width: int) -> str:
-    """Return a line that takes at most ``width`` columns of a terminal."""
-    if table.width(line) <= width:
-        return line
-    while table.width(line) >= width:
-        line = line[:-1]
-    return line + "…"
+def _fit(rows: Sequence[tuple[str, ...]], width: int) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the names and the rows of the columns that a terminal has room for, notes cut to what the others leave."""
+    taken = {
+        name: max(table.width(cell) for cell in (tr(name), *column))
+        for name, *column in zip(HEADERS, *rows, strict=True)
+    }
+    names = list(HEADERS)
+
+    def room() -> int:
+        return width - sum(taken[name] + len(table.GAP) for name in names[:-1])
+
+    for name in EXPENDABLE:
+        if room() < min(taken["note"], NOTE_COLUMNS):
+            names.remove(name)
+    kept = [HEADERS.index(name) for name in names[:-1]]
+    return names, [(*(row[position] for position in kept), table.cut(row[-1], max(room(), 1))) for row in rows]
 
 
 def _counts(runs: Sequence[StoredRun]) -> str:
@@ -147,10 +226,11 @@ def as_json(view: View) -> dict[str, Any]:
         values.update(state=str(run.state), queued_at=run.queued_at, observed_at=run.observed_at)
         values.update(max_steps=run.spec["train"]["max_steps"], eta_s=eta_seconds(run), progress=dict(run.progress))
         runs.append(values)
-    hosts = {
-        name: {key: answer[key] for key in ("devices", "queue", "disk_free") if key in answer}
-        for name, answer in view.hosts.items()
-    }
+    hosts: dict[str, dict[str, Any]] = {}
+    for name, answer in view.hosts.items():
+        hosts[name] = {key: answer[key] for key in ("devices", "queue", "disk_free") if key in answer}
+        if "site" in answer:
+            hosts[name]["partitions"] = answer["site"]["partitions"]
     content = {"version": 1, "time": view.at, "runs": runs, "unreachable": dict(view.unreachable)}
     return {**content, "hosts": hosts} if hosts else content
 
@@ -212,7 +292,16 @@ class _Screen(AbstractContextManager[Callable[[View], None]]):
         console = Console()
         self._live = Live(console=console, auto_refresh=False, transient=False)
         self._live.__enter__()
-        return lambda view: self._live.update(Text.from_ansi(render(view, width=console.width)), refresh=True)
+
+        def show(view: View) -> None:
+            width, height = console.size
+            text = Text.from_ansi(render(view, width=width, height=height))
+            excess = len(text.wrap(console, width)) - height  # sentences may take several lines
+            if excess > 0:
+                text = Text.from_ansi(render(view, width=width, height=height - excess))
+            self._live.update(text, refresh=True)
+
+        return show
 
     def __exit__(self, *details: Any) -> None:
         self._live.__exit__(*details)
@@ -224,7 +313,7 @@ class _Lines(AbstractContextManager[Callable[[View], None]]):
     EVERY_S = 15.0
 
     def __enter__(self) -> Callable[[View], None]:
-        self._seen: dict[str, tuple[State, float]] = {}
+        self._seen: dict[tuple[str, str], tuple[State, float]] = {}
         return self._show
 
     def __exit__(self, *details: Any) -> None:
@@ -233,9 +322,10 @@ class _Lines(AbstractContextManager[Callable[[View], None]]):
     def _show(self, view: View) -> None:
         now = time.monotonic()
         for run in view.runs:
-            state, at = self._seen.get(run.name, (None, -math.inf))
+            key = (run.study, run.name)
+            state, at = self._seen.get(key, (None, -math.inf))
             if run.state is not state or (run.state is State.RUNNING and now - at >= self.EVERY_S):
-                self._seen[run.name] = (run.state, now)
+                self._seen[key] = (run.state, now)
                 click.echo(line(run, view.at))
 
 
@@ -244,8 +334,3 @@ def line(run: StoredRun, now: float) -> str:
     name, state, *cells, note = row(run, now)
     named = [f"{tr(header)} {cell}" for header, cell in zip(HEADERS[2:-1], cells, strict=True) if cell != "–"]
     return "  ".join(part for part in (f"{name:<16}", f"{state:<9}", ", ".join(named), note) if part.strip())
-
-
-def counts(runs: Iterable[StoredRun]) -> Mapping[State, int]:
-    """Return how many runs are in each state."""
-    return Counter(run.state for run in runs)
