@@ -157,6 +157,15 @@ def test_the_doctor_says_all_that_is_wrong_at_once_and_what_waiting_clears(
         cluster.run("sacctmgr", "-i", "modify", "user", user, "set", "maxsubmitjobs=-1")
 
 
+def test_the_status_shows_the_partitions(oelm, project: Path, target, cluster: Testbed, stand_in: str) -> None:
+    target(python=stand_in)
+    oelm("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base")
+    lines = [" ".join(line.split()) for line in oelm("status", "--gpus").stdout.splitlines()]
+    assert "low 2 4 x a5000 1-00:00:00 default" in lines and "short 2 4 x a5000 10:00" in lines
+    hosts = json.loads(oelm("status", "--gpus", "--json").stdout)["hosts"]
+    assert [row["name"] for row in hosts["cluster"]["partitions"]] == ["low", "high", "short"]
+
+
 def test_a_finished_run_is_archived_and_starts_over(
     oelm, project: Path, target, cluster: Testbed, stand_in: str, wait_for
 ) -> None:
