@@ -278,7 +278,7 @@ def test_a_cancel_that_slurm_does_not_answer_says_what_it_did_and_what_to_do(
     programs.mkdir()
     for name in ("squeue", "scancel", "sacct", "scontrol", "sinfo"):
         trouble = f"echo '{name}: error: slurm_load_jobs error: Socket timed out on send/recv operation' >&2; exit 1"
-        job = "echo '12|N/A|PENDING|N/A|1000|(null)|p|Priority|oelm-t1-0'" if name == "squeue" else "true"
+        job = "echo '12|N/A|PENDING|N/A|1000|(null)|p|normal|Priority|oelm-t1-0'" if name == "squeue" else "true"
         (programs / name).write_text(f"#!/bin/sh\n{trouble if name == broken else job}\n")
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")

@@ -220,7 +220,8 @@ def main() -> None:
         except Exception as error:
             import traceback
 
-            words = str(error) if getattr(error, "is_refusal", False) else "%s: %s" % (type(error).__name__, error)
+            is_ours = hasattr(error, "is_refusal")
+            words = str(error) if is_ours else "%s: %s" % (type(error).__name__, error)
             traceback.print_exc()
             speaker.say(error=words, refused=bool(getattr(error, "is_refusal", False)))
             return

@@ -10,7 +10,7 @@ import time
 from typing import Any, Dict, List, Optional, Sequence, Set
 
 from . import archive, rundir, slurm_claim, slurm_commands, slurm_state, slurm_submit
-from .slurm_commands import Job, SlurmError
+from .slurm_commands import HalfDone, Job, SlurmError
 
 PATIENCE_S = 60.0
 """So long the end of running jobs is waited for: Slurm leaves them KillWait (30 s) after SIGTERM."""
@@ -29,6 +29,7 @@ def slurm_cancel(request: Dict[str, Any]) -> Dict[str, Any]:
 
     Raises:
         SlurmError: slurmctld does not answer; nothing was cancelled.
+        HalfDone: What was cancelled is not known.
     """
     root = os.path.expanduser(request["root"])
     wanted = [(str(run_dir), str(token)) for run_dir, token in request["runs"]]
@@ -94,9 +95,12 @@ def _fewest(wanted: Sequence[Job], jobs: Sequence[Job]) -> List[str]:
 
 def _scancel(ids: Sequence[str]) -> None:
     for first in range(0, len(ids), IDS_PER_COMMAND):
-        code, _, err = slurm_commands.call(["scancel", *ids[first : first + IDS_PER_COMMAND]], 60.0)
+        try:
+            code, _, err = slurm_commands.call(["scancel", *ids[first : first + IDS_PER_COMMAND]], 60.0)
+        except SlurmError as error:
+            raise HalfDone(str(error)) from error
         if code != 0 and "Invalid job id" not in err:
-            raise SlurmError("scancel: %s" % slurm_commands.said(err, "exit code %d" % code))
+            raise HalfDone("scancel: %s" % slurm_commands.said(err, "exit code %d" % code))
 
 
 def _wait_for_end(ids: Set[str]) -> Set[str]:

@@ -42,9 +42,15 @@ FOREIGN_SETTINGS = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")
 
 
 class SlurmError(Exception):
-    """A command of Slurm failed; its words are in the message."""
+    """A command of Slurm failed, and changed nothing; its words are in the message."""
 
     is_refusal = True
+
+
+class HalfDone(SlurmError):
+    """A command that changes something failed, or gave no answer: what it did is not known."""
+
+    is_refusal = False
 
 
 OVER = frozenset(

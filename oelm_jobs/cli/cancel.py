@@ -64,7 +64,6 @@ def _say_what_was_done(error: TargetError, *, again: str) -> None:
     Args:
         again: The command to give again.
     """
-    # A scancel without an answer may have been heard; whatever else is refused came before it (agent/slurm_cancel.py).
-    is_open = isinstance(error, UnknownAnswer) or "scancel" in str(error)
+    is_open = isinstance(error, UnknownAnswer)
     error.args = (f"{error}; {'what was cancelled there is not known' if is_open else 'nothing was cancelled there'}",)
     error.hint = f"try it again: {again}" + (f"; {error.hint}" if error.hint else "")

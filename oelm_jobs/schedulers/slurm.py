@@ -35,11 +35,14 @@ class SlurmScheduler:
 
         Raises:
             TargetError: Slurm does not answer, or can't be reached.
+            UnknownAnswer: What was done is not known.
         """
         if self._connection.target.host:
             return self._connection.call(verb, request, timeout_s=timeout_s)
         try:
             return agent.answer(verb, dict(request))
+        except slurm_commands.HalfDone as error:
+            raise UnknownAnswer(f"{self._connection.target.name}: {error}") from error
         except (slurm_commands.SlurmError, launch.Refused) as error:
             raise TargetError(f"{self._connection.target.name}: {error}") from error
 
