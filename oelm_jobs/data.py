@@ -96,6 +96,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """None where they weren't counted."""
 
 
+def how_to_make(folder: Path) -> str:
+    """Return the command that makes a token folder."""
+    return "oelm-data demo" if folder.name == "demo" else f"oelm-data make TEXT... --output {folder}"
+
+
 def read_manifest(folder: Path) -> Manifest | None:
     """Return the manifest of a token folder, None where there is none (data without one are legal).
 

@@ -31,25 +31,26 @@ NOTHING = "nothing was queued"
 def data_hash(target: Target, project: Path, study: Study) -> str:
     """Check the study's token files where they are, and return the hash over both.
 
-    Files that agree with their manifest are believed; without one they are read whole.
+    Files that agree with their manifest are believed; without one they are read whole. Those of a target on this
+    machine that aren't the project's own are looked at as on any other.
 
     Raises:
         PreflightError: One is missing or damaged, or holds ids beyond the vocabulary, or others than the project's.
     """
     connection = connect(target, project)
     paths = token_files(connection.resolved, study)
-    if not target.host:
+    here = token_files(connect(LOCAL, project).resolved, study)
+    if not target.host and paths == here:
         hashes = [_token_hash(Path(path), study) for path in paths]
     else:
-        hashes = _hashes_there(connection, paths, project, study)
+        hashes = _hashes_there(connection, paths, here, study)
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def _token_hash(path: Path, study: Study) -> str:
     vocab_size = int(study.train["vocab_size"])
     if not path.is_file():
-        make = "oelm-data demo" if path.parent.name == "demo" else f"oelm-data make TEXT... --output {path.parent}"
-        raise PreflightError(f"{path}: no such file; {NOTHING}", hint=f"make it: {make}")
+        raise PreflightError(f"{path}: no such file; {NOTHING}", hint=f"make it: {data.how_to_make(path.parent)}")
     try:
         size = path.stat().st_size
         if size == 0 or size % 2:
@@ -81,22 +82,22 @@ def _check_vocabulary(path: str, manifest: data.Manifest, study: Study) -> None:
         )
 
 
-def _hashes_there(connection: Connection, paths: Sequence[str], project: Path, study: Study) -> list[str]:
-    """Let the target look at token files; return their hashes."""
-    name = connection.target.name
+def _hashes_there(connection: Connection, paths: Sequence[str], here: Sequence[str], study: Study) -> list[str]:
+    """Let the target look at token files, which are ``here`` in the project; return their hashes."""
+    target = connection.target
     rows = connection.call("data", {"root": connection.root, "files": list(paths)}, timeout_s=1800)["files"]
-    here = token_files(connect(LOCAL, project).resolved, study)
-    return [_hash_there(name, path, rows[path], Path(mine), study) for path, mine in zip(paths, here, strict=True)]
+    named = (study.train["data_path"], study.train.get("val_data_path") or study.train["data_path"])
+    return [
+        _hash_there(target, path, rows[path], Path(mine), Path(str(name)).parent, study)
+        for path, mine, name in zip(paths, here, named, strict=True)
+    ]
 
 
-def _hash_there(name: str, path: str, row: Mapping[str, Any], mine: Path, study: Study) -> str:
-    """Judge what a target says of a token file that is ``mine`` in the project."""
+def _hash_there(target: Target, path: str, row: Mapping[str, Any], mine: Path, folder: Path, study: Study) -> str:
+    """Judge what a target says of a token file that is ``mine`` in the project, in what the study calls ``folder``."""
+    name = target.name
     if "error" in row:
-        raise PreflightError(
-            f"{name}: {path}: {row['error']}; {NOTHING}",
-            hint="send the project's: the same command with --send-data; or name the folder that holds it there:"
-            f' data = {{ "{Path(str(study.train["data_path"])).parent}" = "/..." }} in the targets file',
-        )
+        raise PreflightError(f"{name}: {path}: {row['error']}; {NOTHING}", hint=_how_to_have(target, mine, folder))
     size = int(row["size"])
     if size == 0 or size % 2:
         raise PreflightError(f"{name}: {path}: {size} bytes are not uint16 token ids; {NOTHING}")
@@ -118,6 +119,21 @@ def _hash_there(name: str, path: str, row: Mapping[str, Any], mine: Path, study:
             f' or give another folder in data of target "{name}"',
         )
     return str(row["sha256"])
+
+
+def _how_to_have(target: Target, mine: Path, folder: Path) -> str:
+    """Say what to do about a token file that a target lacks."""
+    if target.host:
+        return (
+            "send the project's: the same command with --send-data; or name the folder that holds it there:"
+            f' data = {{ "{folder}" = "/..." }} in the targets file'
+        )
+    if not mine.is_file():
+        return f"make it: {data.how_to_make(mine.parent)}; then the same command with --send-data"
+    return (
+        f"the project has it: the same command with --send-data copies it there; or let runs read it in {mine.parent}:"
+        f' data = {{ "{folder}" = "{mine.parent}" }} in the targets file'
+    )
 
 
 def _listed_here(path: Path) -> str:

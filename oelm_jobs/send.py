@@ -1,5 +1,6 @@
 """Owns sending a study's token files to a target, once: what is missing there, the transfer, and the check at the other
-end; leaves judging what is there to preflight.
+end; leaves judging what is there to preflight. A target on this machine whose root is elsewhere is sent to like any
+other.
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
         PreflightError: The project lacks them, or the target holds others under their names.
         TargetError: The target can't be reached; what has arrived is gone on with next time.
     """
-    if not target.host:
-        return []
     connection = connect_for_transfer(target, project)
     here = token_files(connect(LOCAL, project).resolved, study)
     there = token_files(connection.resolved, study)
@@ -62,7 +61,9 @@ def _hash(path: Path) -> str:
         PreflightError: It isn't there.
     """
     if not path.is_file():
-        raise PreflightError(f"{path}: no such file, so it can't be sent", hint="make it: oelm-data")
+        raise PreflightError(
+            f"{path}: no such file, so it can't be sent", hint=f"make it: {data.how_to_make(path.parent)}"
+        )
     try:
         manifest = data.read_manifest(path.parent)
         listed = manifest.files.get(path.name) if manifest else None
@@ -74,7 +75,7 @@ def _hash(path: Path) -> str:
 def _send(connection: Connection, source: Path, place: str, files: Mapping[str, str], progress: fetch.Progress) -> None:
     """Send files of one folder, and have them accepted at the other end."""
     name = "".join(digest[:4] for digest in files.values())[:16]
-    expected = connection.call("expect", {"folder": place, "name": name})
+    expected = connection.call("expect", {"folder": place, "name": name, "link": bool(connection.target.host)})
     if "error" in expected:
         raise PreflightError(
             f"{connection.target.name}: nothing can be written at {place}: {expected['error']}; nothing was sent",
@@ -122,12 +123,14 @@ def _transfer(
     """
     for number in range(1, TRIES + 1):
         route = connection.route()
-        assert route is not None
         progress.begin(len(sizes), sum(sizes.values()))  # anew: rsync counts in what had arrived before
         transfer = Transfer(
-            upload_folder(source), f"{route.host}:{expected['link']}/", list(sizes), shell=route.shell,
-            remote=str(expected["rsync"]),
-        )  # fmt: skip
+            upload_folder(source),
+            f"{route.host}:{expected['link']}/" if route else f"{expected['staging']}/",
+            list(sizes),
+            shell=route.shell if route else None,
+            remote=str(expected["rsync"]) if route else "",
+        )
         said, code, idle = "", 0, ""
         try:
             idle = _watch(transfer, progress.advance)

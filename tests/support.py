@@ -109,6 +109,22 @@ def stand_in_for_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lin
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
 
+def stand_in_for_python(path: Path, options: str = "") -> str:
+    """Make ``path`` a ``python`` that trains with tests/ssh/trainer.py and is the suite's own for all else; return it.
+
+    Args:
+        options: Of the suite's python, ``-S`` to keep the toolkit and torch from it.
+    """
+    trainer = REPOSITORY / "tests" / "ssh" / "trainer.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f"#!/bin/sh\n[ \"$2\" != torch.distributed.run ] || exec '{sys.executable}' -S '{trainer}' \"$@\"\n"
+        f"exec '{sys.executable}' {options} \"$@\"\n"
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
 def outcome_of(status: str, reason: str = "") -> list[str]:
     """Return a command that ends at once and leaves the outcome record of a trainer."""
     program = (

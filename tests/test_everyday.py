@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from oelm_jobs import workflow
 from oelm_jobs.store import Store
-from tests.support import end_all, read, stand_in_for_nvidia_smi, wait_until
+from tests.support import end_all, read, stand_in_for_nvidia_smi, stand_in_for_python, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -282,3 +283,51 @@ def test_a_cancel_waits_for_a_submission_that_is_on_its_way(
         assert workflow.cancel(store, project, store.runs(project)) == {("tiny", "gpt_base"): "cancelled"}
     assert go.exists() and client.wait() == 0
     assert "CANCELLED" in oelm("status").stdout
+
+
+# A root elsewhere on this machine -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scratch(project: Path, tmp_path: Path) -> Iterator[Path]:
+    """A target ``scratch`` of this machine whose runs lie on another disk than the project; return its root."""
+    root, python = tmp_path / "scratch" / "me", stand_in_for_python(tmp_path / "python")
+    (project / "jobs" / "targets.toml").write_text(f'[scratch]\nkind = "local"\nroot = "{root}"\npython = "{python}"\n')
+    yield root
+    end_all(root)
+
+
+THERE = (*GPT, "--target", "scratch")
+
+
+def test_data_are_copied_to_a_root_elsewhere_when_asked_for(oelm, project: Path, scratch: Path) -> None:
+    refused = oelm(*THERE, check=False)
+    assert refused.returncode == 2 and f"scratch: {scratch}/data/tiny/train.bin: no such file" in refused.stderr
+    assert "nothing was queued" in refused.stderr and "the same command with --send-data" in refused.stderr
+    done = oelm(*THERE, "--send-data", "--wait")
+    assert "sent to scratch" in done.stderr and "submitted to scratch" in done.stdout
+    for name in ("train.bin", "val.bin"):
+        assert (scratch / "data" / "tiny" / name).read_bytes() == (project / "data" / "tiny" / name).read_bytes()
+    assert sorted(path.name for path in (scratch / "data" / "tiny").iterdir()) == ["train.bin", "val.bin"]
+    assert "scratch has the data already" in oelm(*THERE, "--send-data").stderr
+    shutil.copy(project / "data" / "tiny" / "val.bin", scratch / "data" / "tiny" / "train.bin")
+    assert "holds other data than" in oelm(*THERE, "--send-data", check=False).stderr
+
+
+def test_the_hint_about_data_that_only_the_project_has_works_as_it_stands(oelm, project: Path, scratch: Path) -> None:
+    hint = oelm(*THERE, check=False).stderr
+    line = hint[hint.index("data = {") : hint.index("} in the targets file") + 1]
+    with (project / "jobs" / "targets.toml").open("a") as file:
+        file.write(line + "\n")
+    oelm(*THERE, "--wait")
+    assert read(scratch / "models/checkpoints/tiny/exp_gpt_base/experiment_result.json")["status"] == "DONE"
+    assert not (scratch / "data").exists()
+
+
+def test_data_that_nobody_has_are_to_be_made_in_the_project(oelm, project: Path, scratch: Path) -> None:
+    shutil.rmtree(project / "data" / "tiny")
+    make = f"make it: oelm-data make TEXT... --output {project}/data/tiny"
+    assert f"{make}; then the same command with --send-data" in oelm(*THERE, check=False).stderr
+    for words in ((*THERE, "--send-data"), (*GPT, "--send-data"), GPT):
+        refused = oelm(*words, check=False)
+        assert refused.returncode == 2 and make in refused.stderr and "has the data already" not in refused.stderr

@@ -59,11 +59,12 @@ def _listed(manifest: Any, path: str) -> Dict[str, Any]:
 def expect(request: Dict[str, Any]) -> Dict[str, Any]:
     """Make room for files that are about to be sent.
 
-    rsync gets a name without blanks or quotes, which stands in the home folder and points at the staging folder: old
-    versions hand their arguments to the shell as they are.
+    From another machine rsync gets a name without blanks or quotes, which stands in the home folder and points at the
+    staging folder: old versions hand their arguments to the shell as they are.
 
     Args:
-        request: ``folder`` (absolute) in which the files will lie, ``name`` of the transfer (letters and digits).
+        request: ``folder`` (absolute) in which the files will lie, ``name`` of the transfer (letters and digits),
+            ``link``: whether that name is needed.
 
     Returns:
         ``staging`` (absolute), ``link`` (relative to the home folder), ``free`` (bytes), ``rsync`` (path or empty);
@@ -80,7 +81,7 @@ def expect(request: Dict[str, Any]) -> Dict[str, Any]:
         return {"error": error.strerror or str(error)}
     link = ".oelm-incoming-" + request["name"]
     place = os.path.join(os.path.expanduser("~"), link)
-    if not os.path.islink(place) or os.readlink(place) != staging:
+    if request["link"] and (not os.path.islink(place) or os.readlink(place) != staging):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place)
         os.symlink(staging, place)

@@ -19,7 +19,7 @@ from oelm_jobs.cli import view
 from oelm_jobs.connections import sshconfig
 from oelm_jobs.store import Store
 from tests.ssh.testbed import SSHD, Client, Host, Network
-from tests.support import wait_until
+from tests.support import stand_in_for_python, wait_until
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -94,15 +94,7 @@ def write_target(project: Path, name: str = "box", **values: object) -> None:
 
 def stand_in(host: Host) -> str:
     """Return a ``python`` on a host that trains with tests/ssh/trainer.py and is the suite's own for all else."""
-    script = host.place / "bin" / "python"
-    trainer = Path(__file__).with_name("trainer.py")
-    script.write_text(
-        "#!/bin/sh\n"
-        f"[ \"$2\" != torch.distributed.run ] || exec '{sys.executable}' -S '{trainer}' \"$@\"\n"
-        f"exec '{sys.executable}' \"$@\"\n"
-    )
-    script.chmod(0o755)
-    return str(script)
+    return stand_in_for_python(host.place / "bin" / "python")
 
 
 @dataclass
