@@ -2,6 +2,7 @@
 command line.
 
 A checkpoint may go when its run is over and the copy at home, read anew, has the hash that the target's manifest gives.
+A run whose directory is the one in the project, as on this machine without another root, has no copy and loses nothing.
 Of a run that isn't done the newest checkpoint stays: submitting it again resumes from there.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from .agent import result, rundir
 from .connections import connect
 from .errors import TargetError
-from .fetch import home_of
+from .fetch import home_of, lies_at_home
 from .spec import State
 from .store import StoredRun
 from .sync import record, write_record
@@ -57,11 +58,11 @@ def removable(project: Path, runs: Sequence[StoredRun]) -> list[Removable]:
 
 
 def _removable(project: Path, run: StoredRun) -> Removable:
-    if not load_target(project, run.target).host:
-        return Removable(run=run, files={}, note="is on this machine, there is no second copy")
+    home = home_of(project, run)
+    if lies_at_home(load_target(project, run.target), run, home):
+        return Removable(run=run, files={}, note="is in the project, there is no second copy")
     if not run.state.is_final:
         return Removable(run=run, files={}, note=f"is {run.state}")
-    home = home_of(project, run)
     known = record(home)
     manifest = rundir.read_json(home / rundir.MANIFEST) or {}
     if not known or known.get("run_dir") != run.run_dir or not manifest:

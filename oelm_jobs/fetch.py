@@ -7,6 +7,7 @@ what is missing, and the question is repeated for files that changed under way.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from .agent import rundir
 from .connections import Connection, connect_for_transfer
 from .errors import NotReached, OelmError, TargetError
 from .runs import checkpoint_folder, run_directory
-from .spec import State
+from .spec import State, Target
 from .store import StoredRun
 from .study import load_study
 from .sync import Arrival, Item, Staging
@@ -82,6 +83,16 @@ def home_of(project: Path, run: StoredRun) -> Path:
         return (folder / run.study if there.parent.name == run.study else folder) / there.name
 
 
+def lies_at_home(target: Target, run: StoredRun, home: Path) -> bool:
+    """Tell whether a run's directory is the one in the project, under whatever name: then there is no copy of it."""
+    if target.host:
+        return False
+    try:
+        return os.path.samefile(run.run_dir, home)  # also through links, and where a disk is mounted twice
+    except OSError:  # one of them isn't there
+        return Path(run.run_dir).resolve() == home.resolve()
+
+
 def fetch(
     project: Path, runs: Sequence[StoredRun], progress: Progress, *, checkpoints: str = "best", again: bool = False
 ) -> list[Fetched]:
@@ -103,7 +114,7 @@ def fetch(
             if run.target != name:
                 continue
             home = home_of(project, run)
-            if Path(run.run_dir) == home and not connection.target.host:
+            if lies_at_home(connection.target, run, home):
                 done[run.study, run.name] = _in_place(run, home)
             else:
                 theirs.append((run, home))

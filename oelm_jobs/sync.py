@@ -29,8 +29,6 @@ from .rsync import NETWORK_CODES, SOME_FAILED, Transfer
 
 STAGING = ".oelm-fetch"
 """Folder beside run directories for what has not arrived whole."""
-RECORD = "fetched.json"
-"""Control file at home: what was fetched, from where."""
 IDLE_S = 60.0
 """Without a byte for so long a transfer is ended and begun anew."""
 PIECE_BYTES = 1 << 20
@@ -77,7 +75,7 @@ def record(run_dir: Path) -> dict[str, Any]:
     """Return what was fetched into a run directory (``origin``, ``target``, ``files``, ``left``); empty for a run of
     this machine.
     """
-    return rundir.read_json(rundir.control(run_dir, RECORD)) or {}
+    return rundir.read_json(rundir.control(run_dir, rundir.FETCHED)) or {}
 
 
 def verify(run_dir: Path) -> Verified:
@@ -150,7 +148,7 @@ def safe_name(name: str) -> bool:
     parts = name.split("/")
     if not name or name.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\0" in name:
         return False
-    own = rundir.CONTROL + "/" + RECORD
+    own = rundir.CONTROL + "/" + rundir.FETCHED
     return name != own and (parts[0] != rundir.CONTROL or len(parts) == 2)
 
 
@@ -394,7 +392,7 @@ def place_arrival(arrival: Arrival) -> None:
 def write_record(run_dir: Path, content: Mapping[str, Any]) -> None:
     """Remember what was fetched."""
     rundir.control(run_dir, "").mkdir(parents=True, exist_ok=True)
-    rundir.write_json(rundir.control(run_dir, RECORD), dict(content), durable=False)
+    rundir.write_json(rundir.control(run_dir, rundir.FETCHED), dict(content), durable=False)
 
 
 def items(rows: Sequence[Mapping[str, Any]]) -> Iterator[Item]:

@@ -331,3 +331,37 @@ def test_data_that_nobody_has_are_to_be_made_in_the_project(oelm, project: Path,
     for words in ((*THERE, "--send-data"), (*GPT, "--send-data"), GPT):
         refused = oelm(*words, check=False)
         assert refused.returncode == 2 and make in refused.stderr and "has the data already" not in refused.stderr
+
+
+def test_a_root_elsewhere_is_freed_of_what_is_in_the_project_verified(oelm, project: Path, scratch: Path) -> None:
+    oelm(*THERE, "--send-data", "--wait")
+    there = scratch / "models" / "checkpoints" / "tiny" / "exp_gpt_base"
+    assert "was not fetched" in oelm("clean", "--all", "--yes").stdout
+    oelm("fetch", "--checkpoints", "all")
+    spoilt = run_dir(project) / "best_model.pt"
+    spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"?")
+    unasked = oelm("clean", "--all", check=False)
+    assert unasked.returncode == 2 and "--yes" in unasked.stderr and list(there.glob("checkpoint_*.pt"))
+    assert "freed" in oelm("clean", "--all", "--yes").stdout
+    assert [path.name for path in there.glob("*.pt")] == ["best_model.pt"], "its copy is damaged"
+    assert list(run_dir(project).glob("checkpoint_*.pt")) and (there / "training.log").exists()
+    oelm("fetch", "--verify")
+    assert "freed" in oelm("clean", "--all", "--yes").stdout
+    assert not list(there.glob("*.pt"))
+
+
+@pytest.mark.parametrize("linked", ["the project's folder", "the root"])
+def test_a_run_that_lies_in_the_project_under_another_name_is_never_cleaned(
+    oelm, project: Path, scratch: Path, linked: str
+) -> None:
+    ours, theirs = project / "models", scratch / "models"
+    link, place = (ours, theirs) if linked == "the project's folder" else (theirs, ours)
+    place.mkdir(parents=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(place)
+    oelm(*THERE, "--send-data", "--wait")
+    before = sorted(path.name for path in run_dir(project).glob("*.pt"))
+    assert "verified" in oelm("fetch", "--checkpoints", "all").stdout
+    assert not (run_dir(project) / ".oelm" / "fetched.json").exists(), "nothing was fetched from anywhere"
+    assert "there is no second copy" in oelm("clean", "--all", "--yes").stdout
+    assert sorted(path.name for path in run_dir(project).glob("*.pt")) == before != []

@@ -212,6 +212,9 @@ def remove(request: Dict[str, Any]) -> Dict[str, Any]:
         run_dir = run["run_dir"]
         answer = {"removed": [], "freed": 0, "kept": {}}  # type: Dict[str, Any]
         answers[run_dir] = answer
+        if os.path.lexists(rundir.control(run_dir, rundir.FETCHED)):  # both machines see one disk: no second copy
+            answer["kept"] = dict.fromkeys(run["files"], "it is the client's own copy")
+            continue
         number, owner = slurm_claim.newest(run_dir)
         if number and (owner is None or not owner.released):
             answer["kept"] = dict.fromkeys(run["files"], "a Slurm job has the run")

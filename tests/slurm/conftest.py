@@ -18,7 +18,7 @@ from oelm_jobs import observe
 from oelm_jobs.store import Store
 from tests.slurm import testbed
 from tests.slurm.testbed import Testbed
-from tests.support import REPOSITORY, wait_until
+from tests.support import stand_in_for_python, wait_until
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -74,11 +74,11 @@ def use(cluster: Testbed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 @pytest.fixture
 def target(project: Path) -> Callable[..., None]:
-    """Write the project's target ``cluster``; ``sbatch`` holds options, other keys are the target's."""
+    """Write the project's target ``cluster``; ``sbatch`` holds options, other keys are the target's (None for none)."""
 
     def write(sbatch: dict[str, Any] | None = None, **keys: Any) -> None:
         values = {"kind": "slurm", "python": sys.executable, "poll_s": 0, **keys}
-        lines = ["[cluster]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+        lines = ["[cluster]", *(f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None)]
         lines += ["[cluster.sbatch]"]
         lines += [f"{key} = {json.dumps(value)}" for key, value in {"time": 30, **(sbatch or {})}.items()]
         (project / "jobs" / "targets.toml").write_text("\n".join(lines) + "\n")
@@ -106,14 +106,7 @@ def instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
 @pytest.fixture
 def stand_in(tmp_path: Path) -> str:
     """Return a ``python`` that trains with tests/ssh/trainer.py and is the suite's own for all else."""
-    trainer = REPOSITORY / "tests" / "ssh" / "trainer.py"
-    path = tmp_path / "python"
-    path.write_text(
-        f"#!/bin/sh\n[ \"$2\" != torch.distributed.run ] || exec '{sys.executable}' -S '{trainer}' \"$@\"\n"
-        f"exec '{sys.executable}' \"$@\"\n"
-    )
-    path.chmod(0o755)
-    return str(path)
+    return stand_in_for_python(tmp_path / "python")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.testbed import Testbed
-from tests.support import read, wait_until
+from tests.support import end_all, read, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -179,3 +179,26 @@ def test_a_finished_run_is_archived_and_starts_over(
     # The supervisor tidies up last, after the records that say DONE.
     outputs = project / ".oelm" / "slurm"
     wait_until(lambda: not list(outputs.glob("*.log")), "the outputs in which Slurm said nothing to be gone")
+
+
+GPT = ("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
+
+
+def test_a_root_elsewhere_on_this_machine_is_sent_the_data_fetched_from_and_freed(
+    oelm, project: Path, tmp_path: Path, target, cluster: Testbed, stand_in: str
+) -> None:
+    """docs/slurm.md's example without ``host``: the project lies on one disk, the runs on another."""
+    root = tmp_path / "scratch" / "me"
+    there = root / "models" / "checkpoints" / "tiny" / "exp_gpt_base"
+    target(python=stand_in, root=str(root))
+    refused = oelm(*GPT, check=False)
+    assert refused.returncode == 2 and "the same command with --send-data" in refused.stderr
+    assert "sent to cluster" in oelm(*GPT, "--send-data", "--wait").stderr
+    assert (root / "data" / "tiny" / "train.bin").read_bytes() == (project / "data/tiny/train.bin").read_bytes()
+    assert not run_dir(project).exists()
+    oelm("fetch", "--checkpoints", "all")
+    ours = sorted(path.name for path in run_dir(project).glob("*.pt"))
+    assert "freed" in oelm("clean", "--all", "--yes").stdout
+    assert not list(there.glob("*.pt")) and (there / "training.log").exists()
+    assert sorted(path.name for path in run_dir(project).glob("*.pt")) == ours != []
+    end_all(root)

@@ -410,3 +410,16 @@ def test_clean_leaves_what_a_run_needs_to_go_on(rig: Rig) -> None:
     rig.oelm("clean", "--all", "--yes")
     assert list(rig.run_dir().glob("*.pt")) == [newest]
     assert read(rig.run_dir() / "experiment_result.json")["status"] == "CANCELLED"
+
+
+def test_a_disk_that_both_machines_see_holds_no_second_copy(rig: Rig) -> None:
+    """A home folder of the laptop and the host alike: what was "fetched" is the run itself."""
+    write_target(rig.project, "near", host="box", root=str(rig.project), python=stand_in(rig.host))
+    rig.target = "near"
+    rig.submit("--group", "gpt_base")
+    rig.wait_for("gpt_base", "DONE")
+    fetched(rig, "--checkpoints", "all")
+    before = sorted(path.name for path in rig.home_dir().glob("*.pt"))
+    done = rig.oelm("clean", "--all", "--yes")
+    assert "it is the client's own copy" in done.stderr
+    assert sorted(path.name for path in rig.home_dir().glob("*.pt")) == before != []
