@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +165,7 @@ def render(
     if live and plan.target.host:
         note = f"Not submitted: oelm-submit --target {plan.target.name} sends this, and the code it names."
     elif live:
-        supervisor = [python, "-m", "oelm_jobs.agent"]
+        supervisor = [sys.executable, "-m", "oelm_jobs.agent"]  # where the toolkit is installed, whatever trains
         code, note = (
             str(plan.project),
             "Not submitted: this runs the code in its folder as it is; oelm-submit runs a snapshot of it.",

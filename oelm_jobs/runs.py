@@ -224,7 +224,7 @@ def fingerprint(train: Mapping[str, Any], global_batch: int, data_hash: str) -> 
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def command(run: Run, python: str = "python") -> list[str]:
+def command(run: Run, python: str) -> list[str]:
     """Return the run's command: torchrun with one process per device, then the trainer with what isn't its default."""
     launcher = [python, "-m", "torch.distributed.run", "--nproc_per_node", str(run.world_size)]
     launcher += ["--master_port", str(run.port or FIRST_PORT)]

@@ -66,7 +66,7 @@ def tensorboard(project: Path, target: Target, study_folder: str, port: int) -> 
     folder = f"{folder}/{study_folder}" if study_folder else folder
     remote = port if not target.host else random.randint(20000, 60000)
     connection = connect(target, project)
-    python = _home(interpreter(target)) if target.host else shlex.quote(connection.python)
+    python = _home(interpreter(target))
     board = f"exec {python} -m tensorboard.main --logdir {_home(folder)} --host 127.0.0.1 --port {remote}"
     login = " -l" if target.login_shell else ""
     line = _as_bash("\n".join([*target.setup, board]) + "\n", f"exec bash -c 'exec bash{login} <(SCRIPT)'")

@@ -365,3 +365,13 @@ def test_a_run_that_lies_in_the_project_under_another_name_is_never_cleaned(
     assert not (run_dir(project) / ".oelm" / "fetched.json").exists(), "nothing was fetched from anywhere"
     assert "there is no second copy" in oelm("clean", "--all", "--yes").stdout
     assert sorted(path.name for path in run_dir(project).glob("*.pt")) == before != []
+
+
+def test_a_run_inherits_no_modules_of_the_toolkits_interpreter(oelm, project: Path) -> None:
+    """Its own interpreter may be another, which takes PYTHONPATH first."""
+    python = stand_in_for_python(project.parent / "python")
+    (project / "jobs" / "targets.toml").write_text(
+        f'[own]\nkind = "local"\npython = "{python}"\nsetup = [\'echo "modules: ${{PYTHONPATH:-its own}}"\']\n'
+    )
+    oelm(*GPT, "--target", "own", "--wait")
+    assert "modules: its own" in (run_dir(project) / ".oelm" / "supervisor.log").read_text()

@@ -10,7 +10,7 @@ import click
 
 from .. import plan as plans
 from .. import snapshot
-from ..connections import connect
+from ..connections import connect, interpreter
 from ..runs import command as command_of
 from ..store import Store, index_path
 from .common import narrate, say
@@ -45,6 +45,7 @@ def _rows(plan: plans.Plan) -> list[dict[str, Any]]:
     if index_path().exists():  # a dry run makes no store
         with Store() as store:
             expected = plans.expected_seconds(store, plan)
+    python = interpreter(plan.target)
     rows: list[dict[str, Any]] = []
     start: float | None = 0.0
     for run in plan.runs:
@@ -60,7 +61,7 @@ def _rows(plan: plans.Plan) -> list[dict[str, Any]]:
                 "global_batch": run.global_batch,
                 "batch_size": run.train["batch_size"],
                 "accumulation": run.train["gradient_accumulation_steps"],
-                "command": command_of(run),
+                "command": command_of(run, python),
                 "run_dir": run.run_dir,
                 "start_s": start,
                 "duration_s": seconds,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import atexit
 import posixpath
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,8 +156,14 @@ atexit.register(close_all)
 
 
 def interpreter(target: Target) -> str:
-    """Return the word that starts Python on another machine: what a set-up brings, unless one is named."""
-    return target.python or ("python" if target.setup else "python3")
+    """Return the word that starts Python for supervisor and trainer: the one that is named; else what a set-up brings
+    on another machine and under Slurm; else ``python3`` there, and the toolkit's own here.
+    """
+    if target.host:
+        return target.python or ("python" if target.setup else "python3")
+    if target.python:
+        return str(Path(target.python).expanduser())
+    return "python" if target.slurm is not None and target.setup else sys.executable
 
 
 def unreached(target: Target, project: Path) -> Target:

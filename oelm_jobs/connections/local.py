@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..agent.__main__ import REFUSED
 from ..errors import TargetError, UnknownAnswer
+from . import interpreter
 
 if TYPE_CHECKING:
     from ..snapshot import Tree
@@ -20,8 +20,16 @@ if TYPE_CHECKING:
     from . import Place
 
 
-AGENT = (sys.executable, "-m", "oelm_jobs.agent")
-"""What answers a request in a process of its own."""
+PROGRAM = """\
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from oelm_jobs.agent.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+AGENT = (sys.executable, "-c", PROGRAM, str(Path(__file__).parents[2]))
+"""What answers a request in a process of its own. It finds the toolkit without PYTHONPATH, which the runs that it
+starts would inherit: their interpreter may be another, with a torch of its own.
+"""
 
 
 class LocalConnection:
@@ -29,7 +37,7 @@ class LocalConnection:
 
     def __init__(self, target: Target, project: Path) -> None:
         self.target = target
-        self.python = str(Path(target.python).expanduser()) if target.python else sys.executable
+        self.python = interpreter(target)
 
         def below(path: str) -> str:
             return str((project / Path(path).expanduser()).resolve())
@@ -71,7 +79,6 @@ class LocalConnection:
                 timeout=timeout_s,
                 cwd="/",  # a project may hold a folder called oelm_jobs
                 start_new_session=True,  # Ctrl-C at the client must not cut a launch in two
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
         except subprocess.TimeoutExpired as error:
             raise UnknownAnswer(f"{verb} on this machine gave no answer within {timeout_s:.0f} s") from error

@@ -37,7 +37,7 @@ class Target:
     root: str
     """Where runs, snapshots and agents lie there; the project's own folder where empty (local only)."""
     python: str
-    """The interpreter that runs supervisor and trainer; the client's own where empty (local only)."""
+    """The interpreter that runs supervisor and trainer; where empty, connections.interpreter says which."""
     setup: tuple[str, ...] = ()
     """Shell lines before anything runs (activate an environment, load modules)."""
     data: Mapping[str, str] = field(default_factory=dict)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.slurm.testbed import Testbed
-from tests.support import end_all, read, wait_until
+from tests.support import end_all, read, stand_in_for_python, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -202,3 +203,44 @@ def test_a_root_elsewhere_on_this_machine_is_sent_the_data_fetched_from_and_free
     assert not list(there.glob("*.pt")) and (there / "training.log").exists()
     assert sorted(path.name for path in run_dir(project).glob("*.pt")) == ours != []
     end_all(root)
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> str:
+    """Return a set-up line that brings a ``python`` which can't import the toolkit and trains with a stand-in."""
+    python = stand_in_for_python(tmp_path / "module" / "bin" / "python", "-S")
+    return f"export PATH='{Path(python).parent}':$PATH"
+
+
+def test_a_set_up_brings_the_interpreter_as_it_does_behind_ssh(
+    oelm, project: Path, target, cluster: Testbed, module: str
+) -> None:
+    target(python=None, setup=[module])
+    assert "command   python -m torch.distributed.run" in oelm(*GPT, "--dry-run").stdout
+    oelm(*GPT, "--wait")
+    assert read(run_dir(project) / "experiment_result.json")["status"] == "DONE"
+    assert (run_dir(project) / "training.log").read_text().startswith("Started"), "the stand-in trained"
+    doctor = oelm("doctor", "cluster", check=False).stdout
+    assert "No module named 'torch'" in doctor, "the doctor asks the same interpreter"
+
+
+def test_a_printed_script_trains_with_the_set_ups_interpreter_and_is_supervised_by_the_toolkits(
+    oelm, project: Path, target, cluster: Testbed, module: str, tmp_path: Path
+) -> None:
+    target(python=None, setup=[module])
+    path = tmp_path / "job.sh"
+    path.write_text(oelm(*GPT, "--dry-run", "--script").stdout)
+    cluster.run("sbatch", str(path))
+    result = run_dir(project) / "experiment_result.json"
+    wait_until(lambda: result.exists() and read(result)["status"] == "DONE", "the run to be done")
+    assert (run_dir(project) / "training.log").read_text().startswith("Started"), "the stand-in trained"
+
+
+def test_without_set_up_the_toolkits_own_interpreter_is_used_and_shown(oelm, project: Path, target) -> None:
+    target(python=None)
+    plan = oelm(*GPT, "--dry-run").stdout
+    assert f"command   {sys.executable} -m torch.distributed.run" in plan
+    row = json.loads(oelm(*GPT, "--dry-run", "--json").stdout)["runs"][0]
+    assert row["command"][:2] == [sys.executable, "-m"]
+    target(python="~/venv/bin/python", setup=["module load torch"])
+    assert f"command   {Path.home()}/venv/bin/python -m" in oelm(*GPT, "--dry-run").stdout
