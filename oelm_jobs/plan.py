@@ -190,6 +190,21 @@ def render(
     ]
 
 
+def check_scripts(
+    plan: Plan, runs: Sequence[Run], token: str, snapshot: Snapshot, connection: Connection, *, max_array: int
+) -> None:
+    """Print the scripts of two runs of each size, which is as many as an array needs, and throw them away: what can't
+    be printed is found before a submission is stored, at the same cost for a thousand runs.
+
+    Raises:
+        ConfigurationError: As ``render``.
+    """
+    sizes: dict[int, list[Run]] = {}
+    for run in runs:
+        sizes.setdefault(run.world_size, []).append(run)
+    render(plan, [run for same in sizes.values() for run in same[:2]], token, snapshot, connection, max_array=max_array)
+
+
 def _slurm_jobs(
     plan: Plan,
     runs: Sequence[Run],

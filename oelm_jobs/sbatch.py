@@ -71,6 +71,8 @@ def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
     Raises:
         ConfigurationError: An option is the toolkit's own, no long option, or no text, number or switch.
     """
+    if "gpus" in table:
+        raise _pinned(table, "gpus", table.take_any("gpus"))
     options = table.take_section("sbatch")
     words: dict[str, str | None] = {}
     for key in options.keys_left():
@@ -79,6 +81,8 @@ def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
         if len(name) == 1:
             long = SHORT.get(name)
             raise options.error(key, f"give the long name{': ' + long if long else ''}", value=value)
+        if name in GPU_OPTIONS and isinstance(value, list):
+            raise _pinned(options, key, value)
         if name in OWNED:
             raise options.error(key, f"is the toolkit's own: {OWNED[name]}", value=value)
         if not _NAME.fullmatch(name) or not isinstance(value, (str, int, float)) or "\n" in str(value):
@@ -98,6 +102,13 @@ def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
         if getattr(slurm, key) < least:
             raise table.error(key, "must not be negative", value=getattr(slurm, key))
     return slurm
+
+
+def _pinned(table: tomlfile.Section, key: str, value: Any) -> ConfigurationError:
+    """Return the error about GPUs that are named by their indices."""
+    error = table.error(key, "Slurm chooses the GPUs, a target says only how many", value=value)
+    error.hint = "gpus_per_run = N in the target gives every run N of them"
+    return error
 
 
 # The header -----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from .agent import rundir
 from .connections import connect
 from .errors import ConfigurationError, TargetError, UnknownAnswer
 from .observe import NOT_SUBMITTED, refresh
-from .plan import Plan, render
+from .plan import Plan, check_scripts, render
 from .runs import fingerprint
 from .sbatch import MAX_ARRAY
 from .schedulers import Scheduler, scheduler, silent
@@ -159,15 +159,18 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
         ConfigurationError: A run directory holds another configuration.
         UnknownAnswer: The launch may or may not have arrived; ``oelm-status`` finds out.
     """
-    host = scheduler(connect(plan.target, plan.project))
+    connection = connect(plan.target, plan.project)
+    host = scheduler(connection)
     known = store.runs(plan.project, plan.study.name)
     view = refresh(store, plan.project, known, also_final=True, hosts=[plan.target.name])
     wanted = _wanted(plan, view.runs, how)
     there = (view.hosts.get(plan.target.name) or host.poll({}, host=True)) if wanted else {}
-    if wanted:
-        preflight.check_target(plan, wanted, there)
     token = f"oelm-{secrets.token_hex(8)}"
     code = snapshot.take(plan.project)
+    max_array = int(there.get("site", {}).get("max_array", MAX_ARRAY))
+    if wanted:
+        preflight.check_target(plan, wanted, there)
+        check_scripts(plan, wanted, token, code, connection, max_array=max_array)
     choice = _Choice(how, plan.data_hash)
     by_name = {run.name: run for run in plan.runs}
     taken = store.intend(
@@ -181,7 +184,6 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
         choice.extended,
     )
     if taken:
-        max_array = int(there.get("site", {}).get("max_array", MAX_ARRAY))
         _send(plan, store, host, taken, token, code, choice, say=say, max_array=max_array)
     stored = store.states(plan.project, plan.study.name)
     return [

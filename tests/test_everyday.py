@@ -375,3 +375,14 @@ def test_a_run_inherits_no_modules_of_the_toolkits_interpreter(oelm, project: Pa
     )
     oelm(*GPT, "--target", "own", "--wait")
     assert "modules: its own" in (run_dir(project) / ".oelm" / "supervisor.log").read_text()
+
+
+# Found before anything is stored --------------------------------------------------------------------------------------
+
+
+def test_a_script_that_cannot_be_printed_leaves_no_run_behind(oelm, project: Path) -> None:
+    targets = project / "jobs" / "targets.toml"
+    targets.write_text('[mine]\nkind = "local"\ntemplate = "none.j2"\n')
+    refused = oelm("submit", "--study", "tiny", "--target", "mine", check=False)
+    assert refused.returncode == 2 and "template 'none.j2' is neither in" in refused.stderr
+    assert json.loads(oelm("status", "--json").stdout)["runs"] == []

@@ -244,3 +244,22 @@ def test_without_set_up_the_toolkits_own_interpreter_is_used_and_shown(oelm, pro
     assert row["command"][:2] == [sys.executable, "-m"]
     target(python="~/venv/bin/python", setup=["module load torch"])
     assert f"command   {Path.home()}/venv/bin/python -m" in oelm(*GPT, "--dry-run").stdout
+
+
+def test_what_cannot_be_printed_leaves_no_run_behind(oelm, project: Path, target, cluster: Testbed) -> None:
+    (project / "templates").mkdir()
+    (project / "templates" / "array.sh.j2").write_text(
+        '{% extends "slurm.sh.j2" %}{% block setup %}{% if runs | length > 1 %}{{ nonsense }}{% endif %}{% endblock %}'
+    )
+    cases = (
+        ({"nodes": 2}, {}, "1 processes of group gpt_base can't be divided over nodes = 2"),
+        ({"gres": "gpu:a5000:2"}, {}, "asks for 2 GPUs"),
+        ({}, {"template": "none.sh.j2"}, "template 'none.sh.j2' is neither in"),
+        ({}, {"template": "array.sh.j2", "setup": ["true"]}, "'nonsense' is undefined"),
+    )
+    for options, keys, words in cases:
+        target(options, **keys)
+        done = oelm("submit", "--study", "tiny", "--target", "cluster", "--mode", "parallel", check=False)
+        assert done.returncode == 2 and words in done.stderr, done.stderr
+        assert json.loads(oelm("status", "--json").stdout)["runs"] == [], "as if it had never been tried"
+    assert not cluster.run("squeue", "-h")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs import render, sbatch, targets
+from oelm_jobs import plan, render, sbatch, snapshot, targets
+from oelm_jobs.connections import connect
 from oelm_jobs.errors import ConfigurationError
 from oelm_jobs.plan import make_plan
 from oelm_jobs.spec import Run, Target
@@ -134,6 +135,25 @@ def test_a_quota_replaces_the_groups_gpus_with_the_same_global_batch(project: Pa
     assert (quota.gpus, quota.global_batch, quota.train["batch_size"]) == (1, 4, 4)
     free = make_plan(project, loaded, targets.load_target(project, "d"), groups=["gpt_base"]).runs[0]
     assert (free.gpus, free.global_batch, free.train["batch_size"]) == (2, 4, 2), "by number, not by index"
+
+
+@pytest.mark.parametrize("keys", [{"gpus": [0, 1]}, {"sbatch": {"gpus": [0]}}, {"sbatch": {"gres": [0]}}])
+def test_gpus_by_index_are_refused_with_the_key_that_says_how_many(tmp_path: Path, keys: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="Slurm chooses the GPUs") as error:
+        read_target(tmp_path, keys.pop("sbatch", {}), **keys)
+    assert "gpus_per_run" in error.value.hint
+
+
+def test_a_thousand_runs_are_checked_by_the_scripts_of_two(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = read_target(project, {"nodes": 2})
+    made = make_plan(project, load_study(project, "tiny"), target, seeds=range(1000), mode="parallel")
+    printed: list[int] = []
+    monkeypatch.setattr(plan, "render", lambda plan, runs, *rest, **more: printed.append(len(runs)))
+    plan.check_scripts(made, made.runs, "t", snapshot.take(project), connect(target, project), max_array=1000)
+    assert len(made.runs) == 3000 and printed == [2]
+    monkeypatch.undo()
+    with pytest.raises(ConfigurationError, match="can't be divided over nodes = 2"):
+        plan.check_scripts(made, made.runs, "t", snapshot.take(project), connect(target, project), max_array=1000)
 
 
 def script(target: Target, runs: list[Run], tmp_path: Path) -> str:
