@@ -23,6 +23,7 @@ from .runs import plan_runs, token_files
 from .schedulers import allowed_environment
 from .spec import Study, Target
 from .study import read_study
+from .targets import LOCAL
 
 LITTLE_LEFT = 0.05
 """Part of a quota below which what is left of it is worth a word."""
@@ -72,7 +73,9 @@ def examine(project: Path, target: Target) -> list[Finding]:
     found += [*_setup(answer["trial"], target), *_torch(answer), *_trainer(answer, target)]
     found += [_root(answer), *_quota(answer)]
     for study in studies:
-        found += [needs.data(study, target, answer["data"], files[study.name]), needs.disk(study, answer)]
+        own = token_files(unreached(LOCAL, project), study)
+        found.append(needs.data(study, target, answer["data"], files[study.name], own=own))
+        found.append(needs.disk(study, answer))
         found += needs.wandb(study, target, answer)
     if target.slurm is not None:
         return found + _cluster(answer, target, studies)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .data import how_to_make
 from .finding import BAD, GOOD, WARNING, Finding
 from .spec import Study, Target
 from .train import config as trainer
@@ -21,11 +22,14 @@ def _left(answer: Mapping[str, Any]) -> int:
     return min(int(left) for left in [answer["disk_free"], *(max(0, row["limit"] - row["used"]) for row in quotas)])
 
 
-def data(study: Study, target: Target, rows: Mapping[str, Mapping[str, Any]], paths: Sequence[str]) -> Finding:
+def data(
+    study: Study, target: Target, rows: Mapping[str, Mapping[str, Any]], paths: Sequence[str], *, own: Sequence[str]
+) -> Finding:
+    """Judge a study's token files where the target has them; ``own`` are those of the project."""
     what, tokens = f"data of {study.name}", 0
     folder = Path(paths[0]).parent
-    make = "oelm-data demo" if folder.name == "demo" else f"oelm-data make TEXT... --output {folder}"
-    if target.host:
+    make = how_to_make(folder)
+    if target.host or list(paths) != list(own):
         make = f"oelm-submit --study {study.name} --target {target.name} --send-data"
     vocabulary = int(study.train["vocab_size"])
     for path in paths:

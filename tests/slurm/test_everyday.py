@@ -192,6 +192,9 @@ def test_a_root_elsewhere_on_this_machine_is_sent_the_data_fetched_from_and_free
     root = tmp_path / "scratch" / "me"
     there = root / "models" / "checkpoints" / "tiny" / "exp_gpt_base"
     target(python=stand_in, root=str(root))
+    findings = json.loads(oelm("doctor", "cluster", "--json", check=False).stdout)["findings"]
+    (data,) = [finding for finding in findings if finding["what"] == "data of tiny"]
+    assert data["verdict"] == "bad" and "oelm-submit --study tiny --target cluster --send-data" in data["mend"]
     refused = oelm(*GPT, check=False)
     assert refused.returncode == 2 and "the same command with --send-data" in refused.stderr
     assert "sent to cluster" in oelm(*GPT, "--send-data", "--wait").stderr
