@@ -1,9 +1,9 @@
 """How long 1,000 runs take to submit to a real Slurm, against submitit's own map_array of 1,000 functions, and what a
-status of 10,000 runs takes besides squeue.
+status of 10,000 runs takes besides squeue: while they wait, and once they left the queue and accounting is asked.
 
 Both sides in one run, each as a whole process, on the two-node Slurm of the tests (tests/slurm/testbed.py: run it as
 root). Nothing is executed: all jobs begin in an hour. Goals: at most 1.5 times submitit, one sbatch for each array; one
-squeue and no sacct for the status, and under 1 s besides it and start-up.
+squeue and no more sacct than needed for the status, and under 1 s besides these and start-up.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from submit_many import STUDY  # beside this file
 from tests.slurm.testbed import Testbed
 
 RUNS, STORED, ROUNDS = 1_000, 10_000, 11
+MIN_JOB_AGE_S, FORGOTTEN_S = 10, 90
+"""How long slurmctld keeps jobs that ended, and after which time it has dropped them for sure."""
 QUIET_S = 3
 """Seconds after a round's jobs were cancelled, in which slurmctld, on the same processors, forgets them."""
 
@@ -68,7 +70,10 @@ def count_calls(place: Path) -> None:
     folder = place / "bin"
     folder.mkdir()
     for command in ("sbatch", "squeue", "sacct"):
-        text = f'#!/bin/sh\necho {command} >> {place}/calls\nexec /usr/bin/{command} "$@"\n'
+        text = (
+            f'#!/bin/bash\nbegun=$EPOCHREALTIME\n/usr/bin/{command} "$@"; code=$?\n'
+            f"echo {command} $begun $EPOCHREALTIME >> {place}/calls\nexit $code\n"
+        )
         (folder / command).write_text(text)
         (folder / command).chmod(0o755)
     os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
@@ -76,10 +81,18 @@ def count_calls(place: Path) -> None:
 
 def calls(place: Path) -> dict[str, int]:
     """Return how often each command was called since the last look."""
+    return {command: len(took) for command, took in seconds_of_calls(place).items()}
+
+
+def seconds_of_calls(place: Path) -> dict[str, list[float]]:
+    """Return by command how long each call since the last look took."""
     path = place / "calls"
-    words = path.read_text().split() if path.exists() else []
+    found: dict[str, list[float]] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        command, begun, ended = line.split()
+        found.setdefault(command, []).append(float(ended) - float(begun))
     path.unlink(missing_ok=True)
-    return {word: words.count(word) for word in sorted(set(words))}
+    return dict(sorted(found.items()))
 
 
 def timed(argv: list[str], folder: Path) -> tuple[float, float]:
@@ -102,7 +115,10 @@ def oelm(command: str, *arguments: str) -> list[str]:
 
 def main() -> None:
     """Measure, and print what was found against the goals."""
-    with tempfile.TemporaryDirectory() as folder, Testbed(Path(folder) / "bed", max_array_size=1001) as cluster:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Testbed(Path(folder) / "bed", max_array_size=1001, min_job_age=MIN_JOB_AGE_S) as cluster,
+    ):
         place = Path(folder)
         os.environ.update(cluster.environment)
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody's commands are compiled anew each time
@@ -135,19 +151,37 @@ def main() -> None:
         took = timed(submit, project)[0]
         print(f"{STORED:,} runs as arrays: {took:.2f} s; {calls(place).get('sbatch')} sbatch")
         timed(oelm("status"), project)
-        calls(place)
-        queue = ["squeue", "--noheader", "--array", "--states=all", "--me", "--format=%F|%K|%T|%S|%V|%N|%P|%q|%r|%j"]
-        found = []
-        for argv in (oelm("status"), oelm("status", "--help"), queue):
-            found.append(middle([timed(argv, project) for _ in range(ROUNDS)]))
-            if argv[-1] != "--help" and argv is not queue:
-                made = calls(place)
-        rest = [found[0][part] - found[1][part] - found[2][part] for part in (0, 1)]
-        print(
-            f"status of {STORED:,} runs: {found[0][0]:.2f} s, of that start-up {found[1][0]:.2f} s and squeue"
-            f" {found[2][0]:.2f} s; the rest {rest[0]:.2f} s ({rest[1]:.2f} s of processor time; goal: under 1);"
-            f" calls of {ROUNDS} looks: {made}"
-        )
+        start_up = middle([timed(oelm("status", "--help"), project) for _ in range(ROUNDS)])[0]
+        report("waiting", [look(place, project) for _ in range(ROUNDS)], start_up)
+        cluster.run("scancel", "--user=root")
+        time.sleep(FORGOTTEN_S)
+        assert not cluster.run("squeue", "--noheader", "--states=all"), "slurmctld has forgotten them"
+        index = place / "state" / "runs.sqlite3"
+        before, looks = index.read_bytes(), []
+        for _ in range(ROUNDS):
+            index.write_bytes(before)
+            looks.append(look(place, project))
+        report("gone from the queue", looks, start_up)
+
+
+def look(place: Path, project: Path) -> tuple[float, dict[str, list[float]]]:
+    """Return the seconds of an oelm-status, and of each call that it made."""
+    calls(place)
+    return timed(oelm("status"), project)[0], seconds_of_calls(place)
+
+
+def report(what: str, looks: list[tuple[float, dict[str, list[float]]]], start_up: float) -> None:
+    """Print what a status took besides start-up and Slurm's own commands."""
+    rest = sorted(took - start_up - sum(map(sum, made.values())) for took, made in looks)
+    commands = ", ".join(
+        f"{len(took)} {command} {statistics.median(sum(made[command]) for _, made in looks):.2f} s"
+        for command, took in looks[-1][1].items()
+    )
+    print(
+        f"status of {STORED:,} runs {what}: {statistics.median(took for took, _ in looks):.2f} s, of that start-up"
+        f" {start_up:.2f} s, {commands}; the rest {statistics.median(rest):.2f} s ({rest[0]:.2f} to {rest[-1]:.2f},"
+        f" {ROUNDS} looks; goal: under 1)"
+    )
 
 
 if __name__ == "__main__":

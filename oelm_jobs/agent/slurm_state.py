@@ -142,39 +142,42 @@ def states(
     named = by_name(jobs)
     any_running = any(job.is_alive for job in jobs)
     rows: Dict[str, Row] = {}
-    silent: List[str] = []
+    silent: List[Tuple[str, str]] = []
+    beyond: Dict[Tuple[str, int], bool] = {}  # the runs of a job are of one size
     for run_dir, token in wanted:
         task = tasks[run_dir]
         mine = named.get((task.name, task.task), []) if task else []
         job = _newest(mine) if len(mine) != 1 else mine[0]
+        may_clear = any_running
+        if any_running and task and job and job.state == "PENDING" and "GRES" in job.reason:
+            key = (task.token, task.position)
+            if key not in beyond:
+                beyond[key] = _is_beyond_quota(root, task, job)
+            may_clear = not beyond[key]
         try:
-            may_clear = any_running and not (task and job and _is_beyond_quota(root, task, job))
             row = _live(run_dir, token, task, job, run_records(run_dir, job), named, read_at, may_clear)
         except (AttributeError, KeyError, TypeError, ValueError):
             # One run's broken records are not everybody's trouble.
             words = "its records in %s can't be understood" % rundir.CONTROL
             row = _row(rundir.UNKNOWN, words, token=token)
         if row is None:
-            silent.append(run_dir)
+            silent.append((run_dir, token))
         else:
             rows[run_dir] = row
     if silent:
-        rows.update(_vanished(root, [(d, t) for d, t in wanted if d in set(silent)], tasks, jobs))
+        rows.update(_vanished(root, silent, tasks, jobs))
     for run_dir, row in rows.items():
         _add_progress(run_dir, row)
     return rows
 
 
 def _is_beyond_quota(root: str, task: Task, job: Job) -> bool:
-    """True for a job that waits because its user has too many GPUs, and asks by itself for more than anybody gets."""
-    if job.state != "PENDING" or "GRES" not in job.reason:
-        return False
+    """True where a job that waits for its user's GPUs asks for more than any user gets by itself."""
     from . import slurm_site
 
     quota = slurm_site.gpu_quota(job.qos, max_age_s=LIMITS_AGE_S)
     records = slurm_submit.records_of(slurm_submit.file_of(root, task.token, task.position, ".sh"))
-    index = task.task or 0
-    return quota is not None and index < len(records) and int(records[index]["world_size"]) > quota
+    return quota is not None and bool(records) and int(records[0]["world_size"]) > quota
 
 
 def by_name(jobs: Iterable[Job]) -> Named:
