@@ -73,6 +73,14 @@ def use(cluster: Testbed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 @pytest.fixture
+def no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of words: no cluster, no job around them, and no cache of another test."""
+    for name in [name for name in os.environ if name.startswith("SLURM")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
 def target(project: Path) -> Callable[..., None]:
     """Write the project's target ``cluster``; ``sbatch`` holds options, other keys are the target's (None for none)."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs.agent import rundir, slurm_cancel, slurm_claim, slurm_commands
+from tests.slurm.recorded import NAME, NO_CONTROLLER, fails, prints, queue_line
 from tests.support import read
 
 
@@ -109,3 +111,28 @@ def test_a_job_that_starts_while_a_folder_is_moved_aside_waits_for_it(
     assert heard == ["waiting: its directory is being archived"]
     monkeypatch.setattr(slurm_claim, "ARCHIVING_S", 0.0)  # who archived was killed in it
     assert take(run_dir, owner()).is_held()
+
+
+@pytest.mark.parametrize(
+    ("lines", "ended"),
+    [
+        (prints(queue_line("RUNNING")), False),
+        (prints(queue_line("SUSPENDED")), False),
+        (prints(queue_line("CONFIGURING")), False),
+        (prints(queue_line("COMPLETING")), None),
+        (prints(queue_line("COMPLETED")), True),
+        (prints(queue_line("PENDING")), True),
+        (prints(queue_line("REQUEUE_HOLD")), True),
+        (prints(queue_line("RUNNING", name="b.other.0")), True),
+        (prints(queue_line("COMPLETING", name="b.other.0")), True),
+        (prints(queue_line("RUNNING", task="1")), True),
+        (prints(""), True),
+        (fails("slurm_load_jobs error: Invalid job id specified"), True),
+        (NO_CONTROLLER, None),
+    ],
+)
+def test_whether_a_claims_owner_has_ended_is_slurms_word_on_its_id_and_name(
+    instead: Callable[[str, str], None], no_cluster: None, lines: str, ended: bool | None
+) -> None:
+    instead("squeue", lines)
+    assert slurm_claim.job_has_ended(owner("7", name=NAME))[0] is ended

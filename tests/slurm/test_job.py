@@ -1,0 +1,333 @@
+"""What a supervisor makes of its Slurm job: the claim's owner before, torchrun over nodes, why it is stopped, budgets;
+by recorded words, without a cluster.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oelm_jobs.agent import lease, place, rundir, slurm_claim, slurm_commands, slurm_job
+from oelm_jobs.agent.slurm_commands import SlurmError
+from tests.slurm.recorded import NAME, TOKEN, fails, prints
+
+pytestmark = pytest.mark.usefixtures("no_cluster")
+
+AGAIN = ": submit again to resume"
+Put = Callable[[str, str], None]
+
+
+def slurm_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **record: Any) -> slurm_job.SlurmJob:
+    """Return the job of a run, as its batch process sees it on node n1."""
+    monkeypatch.setenv("SLURM_JOB_ID", os.environ.get("SLURM_JOB_ID", "7"))
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    (tmp_path / "exp_a" / ".oelm").mkdir(parents=True, exist_ok=True)
+    values = {"run_dir": str(tmp_path / "exp_a"), "token": TOKEN, "world_size": 1, **record}
+    return slurm_job.SlurmJob(values, lambda words: None)
+
+
+# The node before, and this one ----------------------------------------------------------------------------------------
+
+
+def owner(**changes: Any) -> slurm_claim.Owner:
+    """Return a supervisor on another node."""
+    made = slurm_claim.Owner("7", 0, NAME, TOKEN, rundir.Identity(7, "1", "x", "n9"), 1.0)
+    return slurm_claim.Owner(**{**made.__dict__, **changes})
+
+
+@pytest.mark.parametrize(
+    ("before", "waits"),
+    [
+        (owner(), True),
+        (owner(released=True), False),
+        (owner(identity=rundir.identify(os.getpid())), False),
+        (None, False),
+    ],
+)
+def test_a_successor_of_a_node_that_may_be_cut_off_waits_until_it_must_have_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: slurm_claim.Owner | None, waits: bool
+) -> None:
+    slept: list[float] = []
+    job = slurm_run(tmp_path, monkeypatch)
+    job._claim = slurm_claim.Claim(job._run_dir, 2, owner(), before)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    job.acquire(0.0)
+    assert slept == ([2 * slurm_claim.FENCE_S] if waits else [])
+
+
+# Torchrun over nodes --------------------------------------------------------------------------------------------------
+
+COMMAND = ["python", "-m", "torch.distributed.run", "--nproc_per_node", "4", "--master_port", "29500", "-m", "train"]
+
+
+def words_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, job: int = 7, restart: int = 0, attempt: int = 1, nodes: int = 1
+) -> tuple[list[str], int | None]:
+    """Return what an attempt is started with on nodes n1, n2, …."""
+    monkeypatch.setenv("SLURM_JOB_ID", str(job))
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+    made = slurm_run(tmp_path, monkeypatch, world_size=4)
+    made._hosts = [f"n{number + 1}" for number in range(nodes)]
+    return made.argv(COMMAND, attempt)
+
+
+def value_of(words: Sequence[str], option: str) -> str:
+    """Return the value of ``--option=value``."""
+    return next(word.partition("=")[2] for word in words if word.startswith(option + "="))
+
+
+def test_on_one_node_the_ranks_meet_at_a_port_that_they_find_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, port = words_of(tmp_path, monkeypatch)
+    assert port is None and words[0] == "python" and "srun" not in words
+    assert value_of(words, "--rdzv-endpoint") == "localhost:0" and "--rdzv-backend=c10d" in words
+    assert "--master_port" not in words and words[words.index("--nproc_per_node") + 1] == "4"
+
+
+def test_each_attempt_of_each_start_of_each_job_has_a_rendezvous_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = itertools.product((7, 71), (0, 1), (1, 2, 11), (1, 2))
+    made = [
+        words_of(tmp_path, monkeypatch, job=job, restart=restart, attempt=attempt, nodes=nodes)[0]
+        for job, restart, attempt, nodes in several
+    ]
+    assert len({value_of(words, "--rdzv-id") for words in made}) == 12, "the same on all nodes, else another one"
+
+
+def test_over_nodes_each_gets_one_task_with_its_share_of_the_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_CPUS_PER_NODE", "16(x1),8")
+    words, port = words_of(tmp_path, monkeypatch, nodes=2)
+    step, command = words[: words.index("python")], words[words.index("python") :]
+    assert step[0] == "srun" and "--kill-on-bad-exit=1" in step, "a rank that fails must end those on other nodes"
+    assert {"--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=8"} <= set(step)
+    assert command[command.index("--nnodes") + 1] == "2" and command[command.index("--nproc_per_node") + 1] == "2"
+    assert value_of(command, "--rdzv-endpoint") == f"n1:{port}"
+
+
+def test_jobs_over_nodes_meet_at_ports_that_follow_from_their_ids_and_are_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def port(job: int) -> int:
+        found = words_of(tmp_path, monkeypatch, job=job, nodes=2)[1]
+        assert found is not None
+        return found
+
+    first, last = slurm_job.FIRST_PORT, slurm_job.FIRST_PORT + slurm_job.PORTS
+    monkeypatch.setattr(slurm_job.ports, "port_is_free", lambda number: True)
+    assert [port(7), port(8), port(slurm_job.PORTS + 9)] == [first + 7, first + 8, first + 9]
+    assert first <= port(67108863) < last
+    monkeypatch.undo()
+    with socket.socket() as busy:
+        for number in range(4000, 4100):
+            try:
+                busy.bind(("", first + number))
+                break
+            except OSError:
+                continue
+        busy.listen()
+        assert first + number < port(number) < first + number + 100
+
+
+def test_a_job_that_was_granted_less_than_the_run_needs_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    with pytest.raises(lease.ImpossibleRequest, match="got 1 GPUs on n1 for 2 processes"):
+        slurm_run(tmp_path, monkeypatch, world_size=2).acquire(0.0)
+    job = slurm_run(tmp_path, monkeypatch)
+    job.acquire(0.0)
+    assert job.devices() == ["n1/gpu:2"]
+
+
+# Why a job was stopped ------------------------------------------------------------------------------------------------
+
+
+def shows(monkeypatch: pytest.MonkeyPatch, shown: dict[str, str] | None) -> None:
+    """Let scontrol show a job so, or give no answer."""
+
+    def show(job: str, timeout_s: float = 15.0) -> dict[str, str]:
+        if shown is None:
+            raise SlurmError("scontrol gave no answer within 5 s")
+        return {"JobState": "RUNNING", "Restarts": "0", "Reason": "None", **shown}
+
+    monkeypatch.setattr(slurm_commands, "show_job", show)
+
+
+SOON, FAR = str(int(time.time()) + 100), str(int(time.time()) + 1_000_000)
+"""When the job's time is over: within a warning's reach, and far beyond it."""
+USR1, TERM = signal.SIGUSR1, signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("number", "shown", "cause"),
+    [
+        (TERM, {"Reason": "TimeLimit", "JobState": "COMPLETING"}, place.TIMEOUT),
+        (TERM, {"Reason": "TimeLimit"}, place.TIMEOUT),
+        (TERM, {"PreemptTime": "1795495160", "JobState": "COMPLETING"}, place.PREEMPTION),
+        (USR1, {"PreemptTime": "1795495160", "EndTime": SOON}, place.PREEMPTION),
+        (TERM, {"PreemptTime": "None", "JobState": "CANCELLED"}, place.CANCEL),
+        (TERM, {"JobState": "COMPLETING"}, place.CANCEL),
+        (TERM, {}, ""),
+        (TERM, {"EndTime": SOON}, ""),
+        (USR1, {"EndTime": SOON}, place.TIMEOUT),
+        (USR1, {"EndTime": "Unknown"}, place.TIMEOUT),
+        (USR1, {"EndTime": FAR}, place.REQUEUE),
+        (USR1, None, place.TIMEOUT),
+        (TERM, None, ""),
+        (TERM, {"Restarts": "1", "JobState": "PENDING"}, place.REQUEUE),
+        (TERM, {"Restarts": "1", "JobState": "PENDING", "PreemptTime": "1795495160"}, place.REQUEUE),
+    ],
+)
+def test_scontrol_tells_why_a_signal_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, shown: Any, cause: str
+) -> None:
+    shows(monkeypatch, shown)
+    job = slurm_run(tmp_path, monkeypatch, warning_s=120)
+    assert job._cause(number) == cause
+    assert job._requeued == bool(shown and shown.get("Restarts") == "1"), "whether Slurm itself starts it again"
+
+
+def test_a_restart_is_one_by_preemption_where_slurmstepd_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "7.log"
+    output.write_text("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO PREEMPTION ***\n")
+    shows(monkeypatch, {"Restarts": "3", "StdOut": str(output), "JobState": "PENDING"})
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert slurm_run(tmp_path, monkeypatch)._cause(TERM) == place.PREEMPTION
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    assert slurm_run(tmp_path, monkeypatch)._cause(TERM) == place.CANCEL, "this start is the one that is counted"
+
+
+SAVED = {"status": "resumable", "step": 20, "resumed_from": 10}
+WARNED = {"EndTime": SOON}
+REQUEUED = {"Restarts": "1", "JobState": "PENDING"}
+
+
+@pytest.mark.parametrize(
+    ("number", "shown", "requeue", "outcome", "state", "reason"),
+    [
+        (USR1, WARNED, True, SAVED, "QUEUED", "time limit"),
+        (USR1, WARNED, True, {}, "QUEUED", "time limit, without a checkpoint"),
+        (USR1, WARNED, False, SAVED, "FAILED", "time limit" + AGAIN),
+        (USR1, {"EndTime": FAR}, False, {}, "FAILED", "requeue, without a checkpoint" + AGAIN),
+        (TERM, {"PreemptTime": "1"}, False, SAVED, "FAILED", "preemption" + AGAIN),
+        (TERM, REQUEUED, False, SAVED, "QUEUED", "requeue"),
+        (TERM, {"JobState": "COMPLETING"}, True, SAVED, "CANCELLED", "cancelled by scancel"),
+        (TERM, {}, True, SAVED, "CANCELLED", "stopped by SIGTERM"),
+    ],
+)
+def test_a_target_without_requeue_leaves_resuming_to_its_user(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    shown: Any,
+    requeue: bool,
+    outcome: Any,
+    state: str,
+    reason: str,
+) -> None:
+    shows(monkeypatch, shown)
+    job = slurm_run(tmp_path, monkeypatch, warning_s=120, requeue=requeue, max_timeouts=9)
+    verdict = job.judge_stop(number, [], outcome)
+    assert (verdict.state, verdict.reason) == (state, reason)
+
+
+def attempt(cause: str, *, job: str = "7", steps: int = 5) -> dict[str, Any]:
+    """Return the record of an earlier attempt."""
+    return {"job": job, "cause": cause, "steps": steps}
+
+
+@pytest.mark.parametrize(
+    ("before", "outcome", "refusal"),
+    [
+        ([], SAVED, ""),
+        ([attempt("timeout")], SAVED, ""),
+        ([attempt("timeout"), attempt("timeout")], SAVED, "time limit reached 3 times (max_timeouts = 2)" + AGAIN),
+        ([attempt("timeout"), attempt("preemption"), attempt("crash"), attempt("requeue")], SAVED, ""),
+        ([attempt("timeout", job="5"), attempt("timeout", job="5"), attempt("timeout")], SAVED, ""),
+        ([attempt("timeout", steps=0)], {}, "the time limit is too short: two starts in a row made no step"),
+        ([attempt("timeout", steps=0)], SAVED, ""),
+        ([attempt("timeout")], {}, ""),
+        ([attempt("timeout", steps=0, job="5")], {}, ""),
+        ([attempt("preemption", steps=0)], {}, ""),
+        ([attempt("timeout", steps=0)], {"step": 10, "resumed_from": 10},
+         "the time limit is too short: two starts in a row made no step"),
+    ],
+)  # fmt: skip
+def test_the_budget_of_time_outs_is_one_of_this_jobs_time_outs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: Any, outcome: Any, refusal: str
+) -> None:
+    shows(monkeypatch, WARNED)
+    job = slurm_run(tmp_path, monkeypatch, max_timeouts=2, warning_s=120)
+    assert job._no_more_timeouts(before, outcome) == refusal
+    verdict = job.judge_stop(USR1, before, outcome)
+    assert (verdict.state, verdict.cause) == ("FAILED" if refusal else "QUEUED", place.TIMEOUT)
+
+
+def test_the_budget_of_retries_counts_this_jobs_crashes_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    causes = ("crash", "timeout", "preemption", "requeue", "cancel", "")
+    before = [attempt(cause) for cause in causes] + [attempt("crash", job="5"), attempt("crash")]
+    assert slurm_run(tmp_path, monkeypatch).retries_used(before) == 2
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    assert slurm_run(tmp_path, monkeypatch).retries_used([attempt("crash"), attempt("crash", job="7_1")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "shown", "grace_s", "passed"),
+    [
+        (TERM, {}, 20.0, True),
+        (TERM, None, 20.0, True),
+        (TERM, {"JobState": "COMPLETING"}, 20.0, False),
+        (TERM, {"Restarts": "1", "JobState": "PENDING"}, 20.0, False),
+        (TERM, {"Restarts": "1"}, 20.0, False),
+        (USR1, {"JobState": "RUNNING"}, 110.0, True),
+        (USR1, {"JobState": "COMPLETING"}, 110.0, True),
+    ],
+)
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_ranks_that_slurms_own_sigterm_has_reached_get_no_second_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    instead: Put,
+    number: int,
+    shown: Any,
+    grace_s: float,
+    passed: bool,
+    nodes: int,
+) -> None:
+    calls, killed = tmp_path / "calls", list[tuple[int, int]]()
+    instead("scancel", prints("", calls))
+    monkeypatch.setattr(os, "kill", lambda pid, signum: killed.append((pid, signum)))
+    shows(monkeypatch, shown)
+    job = slurm_run(tmp_path, monkeypatch, warning_s=120)
+    job._hosts = ["n1", "n2"][:nodes]
+    assert job.pass_stop(4711, number) == grace_s
+    assert killed == ([(4711, TERM)] if passed and nodes == 1 else [])
+    assert (calls.read_text() if calls.exists() else "") == ("--signal=TERM 7\n" if passed and nodes == 2 else "")
+
+
+def test_ranks_on_this_node_are_asked_where_scancel_can_not_ask_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instead: Put
+) -> None:
+    killed = list[tuple[int, int]]()
+    instead("scancel", fails("scancel: error: Unable to contact slurm controller (connect failure)"))
+    monkeypatch.setattr(os, "kill", lambda pid, signum: killed.append((pid, signum)))
+    shows(monkeypatch, {})
+    job = slurm_run(tmp_path, monkeypatch)
+    job._hosts = ["n1", "n2"]
+    job.pass_stop(4711, TERM)
+    assert killed == [(4711, TERM)]

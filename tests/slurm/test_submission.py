@@ -1,0 +1,138 @@
+"""What sbatch's words mean, who sends a script, and what is settled: with stand-ins for Slurm's commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oelm_jobs.agent import rundir
+from oelm_jobs.agent import slurm_submit as submission
+from oelm_jobs.agent.slurm_commands import SlurmError
+from tests.slurm.recorded import NAME, NO_CONTROLLER, TOKEN, prints, queue_line
+
+pytestmark = pytest.mark.usefixtures("no_cluster")
+
+Put = Callable[[str, str], None]
+
+
+@pytest.mark.parametrize(
+    ("code", "out", "err", "answer"),
+    [
+        (0, "12\n", "", {"id": "12"}),
+        (0, "Welcome 2 all\n12;cluster\n", "", {"id": "12"}),
+        (0, "", "", "unknown"),
+        (1, "", "sbatch: error: Unable to contact slurm controller (connect failure)", "refused"),
+        (1, "", "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+         "refused"),
+        (1, "", "sbatch: error: Batch job submission failed: Invalid account or account/partition combination",
+         "refused"),
+        (1, "", "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy", "refused"),
+        (1, "", "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", "unknown"),
+        (1, "", "sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received", "unknown"),
+        (1, "", "sbatch: error: Batch job submission failed: Message receive failure", "unknown"),
+        (1, "", "", "unknown"),
+        (-9, "", "sbatch: error: Unable to contact slurm controller (connect failure)", "unknown"),
+        (1, "", "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed", "limit"),
+        (1, "", "sbatch: error: QOSMaxSubmitJobPerUserLimit", "limit"),
+        (1, "", "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying", "limit"),
+        (1, "", "sbatch: error: Slurm temporarily unable to accept job\nsbatch: error: Socket timed out", "unknown"),
+    ],
+)  # fmt: skip
+def test_sbatchs_words_are_an_id_a_certain_no_no_room_or_not_known(
+    code: int, out: str, err: str, answer: dict[str, str] | str
+) -> None:
+    said = submission.read_answer(code, out, err)
+    assert said == answer if isinstance(answer, dict) else list(said) == [answer]
+
+
+def request(root: Path) -> dict[str, Any]:
+    """Return a submission of one job."""
+    run_dir = root / "exp_a"
+    (run_dir / ".oelm").mkdir(parents=True, exist_ok=True)
+    job = {"position": 0, "name": NAME, "script": "#!/bin/bash\n", "run_dirs": [str(run_dir)], "after": None}
+    return {"root": str(root), "token": TOKEN, "jobs": [job]}
+
+
+def fate(root: Path) -> Path:
+    return submission.file_of(str(root), TOKEN, 0, submission.FATE)
+
+
+def test_of_two_commands_that_send_the_same_script_at_once_one_does(tmp_path: Path) -> None:
+    sent, both, answers = list[str](), threading.Barrier(2), list[dict[str, Any]]()
+
+    def send(script: str, options: Sequence[str]) -> tuple[int, str, str]:
+        sent.append(script)
+        time.sleep(0.5)
+        return 0, "7\n", ""
+
+    def command() -> None:
+        both.wait()
+        answers.append(submission.slurm_submit(request(tmp_path), send)["jobs"]["0"])
+
+    threads = [threading.Thread(target=command) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(sent) == 1
+    assert {"unknown": "another command is sending it"} in answers, "who comes second does not know what becomes of it"
+    assert "7" in [answer.get("id") for answer in answers]
+    assert submission.slurm_submit(request(tmp_path), send)["jobs"]["0"]["id"] == "7" and len(sent) == 1
+
+
+def test_a_submission_that_is_being_sent_is_not_settled(tmp_path: Path, instead: Put) -> None:
+    """Another process sends it and lives; once it is dead, its job is looked for and then given up for good."""
+    instead("squeue", prints(""))
+    instead("sacct", prints(""))
+    begun = tmp_path / "begun"
+    program = (
+        "import json, pathlib, sys, time\nfrom oelm_jobs.agent import slurm_submit\n"
+        f"def send(*_): pathlib.Path({str(begun)!r}).touch(); time.sleep(600)\n"
+        "slurm_submit.slurm_submit(json.load(sys.stdin), send)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as sender:
+        assert sender.stdin is not None
+        sender.stdin.write(json.dumps(request(tmp_path)).encode())
+        sender.stdin.close()
+        try:
+            deadline = time.monotonic() + 60
+            while not begun.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            with pytest.raises(SlurmError, match="is being sent"):
+                submission.slurm_settle({"root": str(tmp_path), "token": TOKEN})
+            assert not fate(tmp_path).exists()
+        finally:
+            sender.kill()
+    sent = submission.file_of(str(tmp_path), TOKEN, 0, ".sent.1")
+    sent.write_text(json.dumps({**json.loads(sent.read_text()), "time": time.time() - 100}))
+    settled = submission.slurm_settle({"root": str(tmp_path), "token": TOKEN})
+    assert settled["answer"] == "settled" and json.loads(fate(tmp_path).read_text())["fate"] == "settled"
+
+
+@pytest.mark.parametrize("was_sent", [True, False])
+def test_nothing_is_settled_while_slurm_can_not_be_asked(tmp_path: Path, instead: Put, was_sent: bool) -> None:
+    def lost(*_: Any) -> Any:
+        raise KeyboardInterrupt  # the client dies while sbatch works
+
+    if was_sent:
+        with pytest.raises(KeyboardInterrupt):
+            submission.slurm_submit(request(tmp_path), lost)
+    else:
+        content = {"token": TOKEN, "time": 1.0, "jobs": request(tmp_path)["jobs"]}
+        rundir.write_json(submission.submission_file(str(tmp_path), TOKEN), content)
+    instead("squeue", NO_CONTROLLER)
+    with pytest.raises(SlurmError, match="connect failure"):
+        submission.slurm_settle({"root": str(tmp_path), "token": TOKEN})
+    assert not fate(tmp_path).exists(), "the job may be there: it must be allowed to start"
+    instead("squeue", prints(queue_line("PENDING") if was_sent else ""))
+    settled = submission.slurm_settle({"root": str(tmp_path), "token": TOKEN})
+    assert settled["answer"] == ("accepted" if was_sent else "settled")
+    assert fate(tmp_path).exists() != was_sent
