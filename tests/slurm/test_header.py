@@ -106,22 +106,43 @@ def test_what_submission_rests_on_is_refused_with_the_reason(tmp_path: Path, tab
         ({"gres": "gpu:a5000:2"}, 2, 2),
         ({"gres": "gpu:2(S:0),shard:1"}, 2, 2),
         ({"gpus-per-node": "a100:2", "nodes": 2}, 4, 4),
-        ({"gres": "gpu:{gpus}", "nodes": 2}, 4, 4),
-        ({"gpus": "pro6000:{gpus}"}, 3, 3),
         ({"gres": "shard:4"}, 1, 0),
         ({"gres": "gpu"}, 1, 1),
     ],
 )
 def test_the_gpus_that_options_ask_for_must_be_the_runs(tmp_path: Path, table: Any, gpus: int, asked: int) -> None:
     target = read_target(tmp_path, table)
-    header(target, [make_run(tmp_path, "a", gpus=gpus)])
-    if asked:
-        with pytest.raises(ConfigurationError, match=r"asks for \d GPUs|can't be divided|runs \d") as error:
-            other = make_run(tmp_path, "a", gpus=gpus + int(table.get("nodes", 1)))
-            if "{gpus}" in str(table):
-                raise ConfigurationError("asks for 1 GPUs")  # a placeholder always fits
-            header(target, [other])
-        assert "{gpus}" in str(table) or "gpus_per_run" in error.value.hint
+    assert header(target, [make_run(tmp_path, "a", gpus=gpus)])
+    other = make_run(tmp_path, "a", gpus=gpus + int(table.get("nodes", 1)))
+    if not asked:
+        assert header(target, [other]), "nothing is known of what it asks for"
+        return
+    with pytest.raises(
+        ConfigurationError, match=rf"asks for {asked} GPUs .*runs {other.world_size} processes"
+    ) as error:
+        header(target, [other])
+    assert f"gpus_per_run = {asked}" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("table", "gpus", "line"),
+    [
+        ({"gpus": "pro6000:{gpus}"}, 3, "--gpus=pro6000:3"),
+        ({"gpus": "{gpus}", "nodes": 2}, 4, "--gpus=4"),
+        ({"gres": "gpu:{gpus}", "nodes": 2}, 4, "--gres=gpu:2"),
+        ({"gpus-per-node": "a100:{gpus}", "nodes": 2}, 6, "--gpus-per-node=a100:3"),
+    ],
+)
+def test_a_placeholder_stands_for_the_runs_gpus_or_a_nodes_share_of_them(
+    tmp_path: Path, table: Any, gpus: int, line: str
+) -> None:
+    assert line in header(read_target(tmp_path, table), [make_run(tmp_path, "a", gpus=gpus)])
+
+
+def test_processes_that_nodes_can_not_share_equally_are_refused(tmp_path: Path) -> None:
+    target = read_target(tmp_path, {"gpus": "{gpus}", "nodes": 2})
+    with pytest.raises(ConfigurationError, match="3 processes of group a can't be divided over nodes = 2"):
+        header(target, [make_run(tmp_path, "a", gpus=3)])
 
 
 def test_a_quota_replaces_the_groups_gpus_with_the_same_global_batch(project: Path) -> None:
@@ -178,6 +199,33 @@ def test_scripts_pass_bash_and_shellcheck(tmp_path: Path, number: int, login_she
     assert checked.returncode == 0, checked.stdout
     head = text.partition("\n\n")[0].splitlines()
     assert all(line.startswith("#") for line in head), "sbatch reads options up to the first command only"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_set_up_lines_run_as_in_a_users_own_shell_and_a_failed_one_ends_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Site profiles and conda's scripts read unset variables, and go on after commands that fail."""
+    monkeypatch.delenv("OELM_NOT_SET", raising=False)
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(number - 1))
+    runs = [make_run(tmp_path, f"a{index}") for index in range(number)]
+    log = Path(runs[-1].run_dir) / ".oelm" / "supervisor.log"
+    supervisor = tmp_path / "supervisor"
+    supervisor.write_text('echo "supervisor: $HERE"; cat')
+    lines = ['echo "unset: <$OELM_NOT_SET>"', "false; false | true", "export HERE=set"]
+
+    def execute(*setup: str) -> tuple[int, str]:
+        text = script(read_target(tmp_path, {}, setup=setup), runs, tmp_path)
+        before = log.read_text() if log.exists() else ""
+        assert text.count("exec python /r/.oelm/agent/1 supervise") == 1
+        text = text.replace("exec python /r/.oelm/agent/1", f"exec bash {supervisor}")
+        code = subprocess.run(["bash"], input=text, text=True, timeout=60).returncode
+        return code, log.read_text()[len(before) :]
+
+    code, said = execute(*lines)
+    assert code == 0 and "unset: <>\n" in said and "supervisor: set\n" in said and '"words"' in said
+    code, said = execute(*lines, "(exit 3)")
+    assert code == 78 and "set-up failed: (exit 3)" in said and "supervisor" not in said
 
 
 def test_a_target_can_name_a_template_of_the_project(project: Path) -> None:

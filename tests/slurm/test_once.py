@@ -107,12 +107,22 @@ def test_a_job_that_does_not_appear_is_given_up_and_does_nothing_should_it_appea
 def test_a_controller_that_is_down_is_a_certain_no(
     submit, sbatch, project: Path, cluster: Testbed, states, wait_for
 ) -> None:
-    sbatch("echo 'sbatch: error: Unable to contact slurm controller (connect failure)' >&2; exit 1")
-    done = submit(check=False)
-    assert done.returncode == 3 and "Unable to contact slurm controller" in done.stderr
+    # It answers what is asked before a submission, and is gone once sbatch is called.
+    sbatch(f'kill -KILL {cluster.pid("slurmctld")}; exec $real "$@"')
+    try:
+        done = submit(check=False)
+    finally:
+        cluster.kill("slurmctld")
+        cluster.start_daemon("slurmctld", ["slurmctld", "-D"])
+    wait_until(lambda: not cluster.call("squeue").returncode, "the controller")
+    assert done.returncode == 3 and "Unable to contact slurm controller (connect failure)" in done.stderr
+    assert "not known" not in done.stderr
+    row = states()["gpt_base"]
+    assert row["state"] == "FAILED" and row["reason"].startswith("not submitted: ")
     sbatch('exec $real "$@"')
     assert "submitted" in submit().stdout
     wait_for("gpt_base", "DONE")
+    assert starts(project) == 1
 
 
 def test_status_says_that_the_controller_is_down_and_keeps_what_was_known(

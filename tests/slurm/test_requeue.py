@@ -5,8 +5,10 @@ bit as without any of it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -134,6 +136,7 @@ def test_time_limit_preemption_and_requeue_leave_no_mark_on_the_result(
     wait_for("gpt_base", "RUNNING")
     assert "after time limit" in wait_for("gpt_base", "QUEUED")["reason"]
     pace.write_text("0")
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=30")  # a slow machine would come to the limit again
     release_when_requeued(cluster, job)
     row = wait_for("gpt_base", "DONE", "FAILED")
     assert row["state"] == "DONE", row["reason"]
@@ -143,6 +146,9 @@ def test_time_limit_preemption_and_requeue_leave_no_mark_on_the_result(
     assert all(a["steps"] > 0 for a in made), "each attempt wrote a checkpoint before it was ended"
     log = oelm("logs", "gpt_base", "--lines", "1000").stdout
     assert log.count("Total parameters") == len(made), "one log over all starts"
+    assert sum(a["steps"] for a in made) == STEPS, "none was made twice"
+    ends = list(itertools.accumulate(a["steps"] for a in made))[:-1]
+    assert re.findall(r"Resumed from step (\d+)", log) == [str(step) for step in ends]
     _, said = following.communicate(timeout=60)
     assert following.returncode == 0, said
     assert (project / "followed").read_text() == log, "and it was followed through all of them"

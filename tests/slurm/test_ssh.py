@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -158,16 +157,20 @@ def test_a_client_that_dies_while_sbatch_works_doubles_nothing(
 ) -> None:
     write_target(project, login, python=stand_in)
     slow = login.place / "bin" / "sbatch"
-    slow.write_text(f'#!/bin/sh\ntouch {login.place}/begun; sleep 3\nexec /usr/bin/sbatch "$@"\n')
+    slow.write_text(
+        f"#!/bin/sh\ntouch {login.place}/begun; until [ -e {login.place}/go-on ]; do sleep 0.1; done\n"
+        'exec /usr/bin/sbatch "$@"\n'
+    )
     slow.chmod(0o755)
     words = ("--study", "tiny", "--target", "cluster", "--group", "gpt_base", "--send-data")
     client = laptop("submit", *words, start=True)
     wait_until((login.place / "begun").exists, "sbatch to begin", 60)
     client.send_signal(signal.SIGKILL)
     client.communicate()
-    time.sleep(0.5)
-    done = laptop("submit", *words, check=False)
-    assert "left alone" in done.stdout or "being sent" in done.stderr, done.stdout + done.stderr
+    for _ in range(2):
+        done = laptop("submit", *words, check=False)
+        assert done.returncode == 3 and "being sent" in done.stderr, done.stdout + done.stderr
+    (login.place / "go-on").touch()
     wait_until(lambda: states(laptop)["gpt_base"]["state"] == "DONE", "the run", 60)
     tokens = {path.name.partition(".")[0] for path in (login.home() / "oelm" / ".oelm" / "slurm").glob("*.sh")}
     names = cluster.run("squeue", "-h", "--states=all", "-o", "%j").split()

@@ -262,12 +262,7 @@ class Testbed:
         is_new = not folder.exists()
         if is_new:
             folder.mkdir()
-            subprocess.run(
-                ["mariadb-install-db", *options, "--skip-test-db", "--auth-root-authentication-method=normal"],
-                check=True,
-                capture_output=True,
-                env={**os.environ, **self.environment},
-            )
+            self.run("mariadb-install-db", *options, "--skip-test-db", "--auth-root-authentication-method=normal")
         (self.place / "init.sql").write_text(
             "CREATE DATABASE IF NOT EXISTS slurm_acct;\n"
             "CREATE USER IF NOT EXISTS 'slurm'@'%' IDENTIFIED BY 'slurm';\n"
