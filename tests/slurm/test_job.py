@@ -125,10 +125,10 @@ def test_jobs_over_nodes_meet_at_ports_that_follow_from_their_ids_and_are_free(
         return found
 
     first, last = slurm_job.FIRST_PORT, slurm_job.FIRST_PORT + slurm_job.PORTS
-    monkeypatch.setattr(slurm_job.ports, "port_is_free", lambda number: True)
-    assert [port(7), port(8), port(slurm_job.PORTS + 9)] == [first + 7, first + 8, first + 9]
-    assert first <= port(67108863) < last
-    monkeypatch.undo()
+    with monkeypatch.context() as free:
+        free.setattr(slurm_job.ports, "port_is_free", lambda number: True)
+        assert [port(7), port(8), port(slurm_job.PORTS + 9)] == [first + 7, first + 8, first + 9]
+        assert first <= port(67108863) < last
     with socket.socket() as busy:
         for number in range(4000, 4100):
             try:

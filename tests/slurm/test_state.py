@@ -124,6 +124,8 @@ def test_a_job_that_slurm_has_forgotten_and_whose_id_another_one_has_is_still_to
         while killed not in others:
             assert len(others) < 5, f"job id {killed} is used again"
             others.append(cluster.run("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "sleep 600").strip())
+        both = ("sacct", "--noheader", "--allocations", "--duplicates", "--starttime=now-1hour", f"--jobs={killed}")
+        wait_until(lambda: len(cluster.run(*both).splitlines()) == 2, "accounting to list both jobs of that id")
         return states()
 
     check_a_done_a_killed_and_a_cancelled_run(submit, project, cluster, wait_for, look)

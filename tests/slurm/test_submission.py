@@ -17,6 +17,7 @@ from oelm_jobs.agent import rundir
 from oelm_jobs.agent import slurm_submit as submission
 from oelm_jobs.agent.slurm_commands import SlurmError
 from tests.slurm.recorded import NAME, NO_CONTROLLER, TOKEN, prints, queue_line
+from tests.support import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
 
@@ -103,9 +104,7 @@ def test_a_submission_that_is_being_sent_is_not_settled(tmp_path: Path, instead:
         sender.stdin.write(json.dumps(request(tmp_path)).encode())
         sender.stdin.close()
         try:
-            deadline = time.monotonic() + 60
-            while not begun.exists() and time.monotonic() < deadline:
-                time.sleep(0.02)
+            wait_until(begun.exists, "it to send")
             with pytest.raises(SlurmError, match="is being sent"):
                 submission.slurm_settle({"root": str(tmp_path), "token": TOKEN})
             assert not fate(tmp_path).exists()
