@@ -26,7 +26,7 @@ NO_CONTROLLER = fails("squeue: error: Unable to contact slurm controller (connec
 
 def queue_line(state: str, *, name: str = NAME, job: str = "7", task: str = "N/A") -> str:
     """Return a line as squeue prints it."""
-    return f"{job}|{task}|{state}|{STARTED:.0f}|{SUBMITTED:.0f}|n1|low|None|{name}"
+    return f"{job}|{task}|{state}|{STARTED:.0f}|{SUBMITTED:.0f}|n1|low|normal|None|{name}"
 
 
 def account(state: str, exit_code: str = "0:0", *, job: str = "7", name: str = NAME) -> str:
