@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs import observe, workflow
-from oelm_jobs.agent import rundir, slurm_commands, slurm_site
+from oelm_jobs.agent import rundir, slurm_commands, slurm_job, slurm_site
 from oelm_jobs.spec import State
 from oelm_jobs.store import Store
 from tests.slurm.testbed import Testbed
@@ -306,20 +306,34 @@ def test_a_requeue_that_was_made_and_not_answered_is_known_as_made(
     assert "can't be started again" not in (control(project) / "supervisor.log").read_text()
 
 
+@pytest.mark.parametrize("how", ["gone", "hung"])
 def test_a_requeue_waits_for_a_controller_that_is_away(
-    configure, submit, project: Path, cluster: Testbed, wait_for
+    configure, submit, project: Path, cluster: Testbed, wait_for, how: str
 ) -> None:
-    configure()
+    impatient = project / "slurm.conf"  # the job's own commands find out in a second that nobody answers
+    settings = Path(cluster.environment["SLURM_CONF"]).read_text()
+    for name in ("MessageTimeout", "SlurmctldTimeout"):
+        assert f"{name}=5" in settings
+        settings = settings.replace(f"{name}=5", f"{name}=1")
+    impatient.write_text(settings)
+    configure(setup=["export TRAINER_STEP_S=0.1", f"export SLURM_CONF={impatient}"])
     submit()
     job = wait_for_step(project)
     log = control(project) / "supervisor.log"
-    cluster.kill("slurmctld", signal.SIGTERM)
+    if how == "gone":
+        cluster.kill("slurmctld", signal.SIGTERM)
+    else:
+        cluster.signal("slurmctld", signal.SIGSTOP)
     try:
         # What Slurm's warning is, sent as it can be without a controller.
         os.kill(int(read(control(project) / "start.json")["pid"]), signal.SIGUSR1)
-        wait_until(lambda: log.read_text().count("scontrol requeue: ") > 5 or "FAILED" in log.read_text(), "tries", 240)
+        tried = lambda: log.read_text().count("scontrol requeue: ") > slurm_job.REQUEUE_TRIES  # noqa: E731
+        wait_until(lambda: tried() or "FAILED" in log.read_text(), "more tries than a refusal gets", 120)
     finally:
-        cluster.start_daemon("slurmctld", ["slurmctld", "-D"])
+        if how == "gone":
+            cluster.start_daemon("slurmctld", ["slurmctld", "-D"])
+        else:
+            cluster.signal("slurmctld", signal.SIGCONT)
     assert "FAILED" not in log.read_text()
     wait_until(lambda: not cluster.call("squeue").returncode, "the controller")
     goes_on(project, cluster, job)
