@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs import observe, workflow
-from oelm_jobs.agent import rundir, slurm_commands, slurm_job, slurm_site
+from oelm_jobs.agent import rundir, slurm_commands, slurm_job, slurm_site, slurm_submit
 from oelm_jobs.spec import State
 from oelm_jobs.store import Store
 from tests.slurm.testbed import Testbed
@@ -167,6 +167,46 @@ def test_what_was_accepted_while_the_rest_waits_is_known_and_stays_so_when_the_r
         assert len(read(control(project, name).parent / "experiment_result.json")["attempts"]) == 1
 
 
+def test_a_job_whose_answer_was_lost_is_not_forgotten_when_the_client_fails_while_it_waits_for_room(
+    configure, client, submit, instead, project: Path, cluster: Testbed, states, wait_for,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    late, folder = project / "late", project / ".oelm" / "submissions"
+    monkeypatch.setenv("OELM_LOOK_FOR_S", "0")
+    monkeypatch.setattr(slurm_submit, "PATIENCE_S", 0.0)
+    failed = "echo 'sbatch: error: Batch job submission failed"
+    instead(
+        "sbatch",
+        f"if mkdir {late}.asked 2>/dev/null; then\n"
+        f'  (until [ -e {late} ]; do sleep 0.1; done; $real "$@") < /dev/null > {late}.id 2>&1 &\n'
+        f"  {failed}: Socket timed out on send/recv operation' >&2\n"
+        f"else\n  {failed}: AssocMaxSubmitJobLimit' >&2\nfi\nexit 1",
+    )
+    study = project / "jobs" / "tiny.toml"  # jobs of their own
+    study.write_text(study.read_text().replace('label = "Group C: OELM-Freeze"', 'label = "C", gpus = 2'))
+    configure(steps=5, step_s=0)
+    waiting = client("gpt_base,oelm_freeze")
+    wait_for_no_room(waiting)
+    folder.rename(f"{folder}.away")
+    folder.write_text("")
+    assert waiting.wait(60) == 3
+    folder.unlink()
+    Path(f"{folder}.away").rename(folder)
+    rows = states()
+    assert {row["state"] for row in rows.values()} == {"FAILED"}
+    assert all(row["reason"].startswith("not submitted: ") for row in rows.values())
+    late.touch()
+    job = wait_until(lambda: Path(f"{late}.id").read_text().strip(), "the late job")
+    wait_until(lambda: cluster.job(job)["JobState"] in ("FAILED", "COMPLETED"), "its end")
+    assert "given up" in (control(project) / "supervisor.log").read_text()
+    assert not log_of(project)
+    instead("sbatch", 'exec $real "$@"')
+    submit("gpt_base,oelm_freeze")
+    for name in rows:
+        wait_for(name, "DONE")
+        assert log_of(project, name).count("Started") == 1
+
+
 OTHER_NODE = """
 import os
 here = os.uname()
@@ -238,17 +278,20 @@ def test_a_status_of_one_run_settles_a_dead_clients_submission_for_all_its_runs(
 # Cancels --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("first", ["taken", "passed over"])
 def test_a_run_that_is_just_being_requeued_is_cancelled_for_good(
-    configure, submit, oelm, project: Path, cluster: Testbed, wait_for
+    configure, submit, oelm, instead, project: Path, cluster: Testbed, wait_for, first: str
 ) -> None:
+    if first == "passed over":  # scancel says nothing of a job that is "already completing" and ends with 0
+        instead("scancel", f'mkdir {project}/asked 2>/dev/null && exit 0; exec $real "$@"')
     configure(step_s=6)  # so long its checkpoint takes: until then the job is COMPLETING
     submit()
     job = wait_for_step(project)
     cluster.run("scontrol", "requeue", job)
     wait_until(lambda: cluster.job(job)["JobState"] == "COMPLETING", "it to be ending")
     assert oelm("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
-    assert wait_for("gpt_base", "CANCELLED")["reason"] == "cancelled"
     assert cluster.job(job)["JobState"] == "CANCELLED", "it will not start again"
+    assert wait_for("gpt_base", "CANCELLED")["reason"] == "cancelled"
     assert "Resumed" not in log_of(project)
 
 
@@ -275,9 +318,10 @@ def test_what_the_environment_says_to_scancel_leaves_nothing_uncancelled(
     configure()
     submit()
     job = wait_for_step(project)
-    monkeypatch.setenv("SCANCEL_STATE", "PENDING")
-    monkeypatch.setenv("SCANCEL_NAME", "foo")
-    assert oelm("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
+    with monkeypatch.context() as changed:
+        changed.setenv("SCANCEL_STATE", "PENDING")
+        changed.setenv("SCANCEL_NAME", "foo")
+        assert oelm("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
     assert wait_for("gpt_base", "CANCELLED")["reason"] == "cancelled"
     assert cluster.job(job)["JobState"] == "CANCELLED"
 
