@@ -156,6 +156,7 @@ def test_what_was_accepted_while_the_rest_waits_is_known_and_stays_so_when_the_r
     assert rows[accepted[1]]["state"] in ("QUEUED", "RUNNING")
     assert {rows[name]["state"] for name in others} == {"FAILED"}
     assert all(rows[name]["reason"].startswith("not submitted: ") for name in others), rows
+    assert not any("sbatch gave no answer" in rows[name]["reason"] for name in others), rows
 
     room_for(-1)
     said = submit(groups, "--num-seeds", "2").stdout
