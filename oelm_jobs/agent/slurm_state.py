@@ -377,7 +377,10 @@ def _vanished(
             else:
                 rows[run_dir] = _row(rundir.QUEUED, "accepted", **shown)
         else:
-            rows[run_dir] = _over(run_dir, _by_log(root, task), "", records, task.token, shown)
+            # Without accounts: what Slurm never started was cancelled.
+            started = records.start.get("token") == task.token or _was_started(root, task)
+            state = _by_log(root, task) if started or known is not None else "CANCELLED"
+            rows[run_dir] = _over(run_dir, state, "", records, task.token, shown)
     return rows
 
 
@@ -390,6 +393,12 @@ def _by_log(root: str, task: Task) -> str:
         if mark in words:
             return state
     return "CANCELLED" if "CANCELLED" in words else ""
+
+
+def _was_started(root: str, task: Task) -> bool:
+    """True where a job left its own output or, as an output with nothing in it is not kept, its supervisor's mark."""
+    fate = slurm_submit.file_of(root, task.token, task.position, slurm_submit.FATE)
+    return os.path.exists(_output_of(root, task)) or (task.task is None and fate.exists())
 
 
 def _output_of(root: str, task: Task) -> str:

@@ -437,7 +437,11 @@ def test_where_sacct_is_no_help_the_ends_of_runs_are_known_all_the_same(
         instead("sacct", DENIED)
     configure(sbatch={"begin": "now+1hour"})
     submit("gpt_base")
-    cancelled = wait_for("gpt_base", "QUEUED")["job"]
+    submit("oelm_no_freeze")
+    cancelled, scancelled = (wait_for(name, "QUEUED")["job"] for name in ("gpt_base", "oelm_no_freeze"))
+    cluster.run("scancel", scancelled)
+    before_it_started = ("CANCELLED", "cancelled before it started")
+    wait_for("oelm_no_freeze", "CANCELLED")
     configure()
     submit("oelm_freeze")
     killed = wait_for_step(project, "oelm_freeze")
@@ -447,14 +451,15 @@ def test_where_sacct_is_no_help_the_ends_of_runs_are_known_all_the_same(
     for identity in rundir.processes_of(control(project, "oelm_freeze").parent):
         os.kill(identity.pid, signal.SIGKILL)
     wait_until(lambda: cluster.job(killed).get("JobState") == "FAILED", "Slurm to notice")
-    hide(instead, cancelled, killed)
+    hide(instead, cancelled, scancelled, killed)
     rows = states()
-    assert (rows["gpt_base"]["state"], rows["gpt_base"]["reason"]) == ("CANCELLED", "cancelled before it started")
+    for name in ("gpt_base", "oelm_no_freeze"):
+        assert (rows[name]["state"], rows[name]["reason"]) == before_it_started
     assert rows["oelm_freeze"]["state"] == "FAILED"
     assert rows["oelm_freeze"]["reason"].startswith("its job ended without an end record")
-    said = submit("gpt_base,oelm_freeze").stdout
-    assert said.count("submitted to cluster") == 2
-    for name in ("gpt_base", "oelm_freeze"):
+    said = submit("gpt_base,oelm_no_freeze,oelm_freeze").stdout
+    assert said.count("submitted to cluster") == 3
+    for name in rows:
         wait_for_step(project, name)
         wait_for(name, "RUNNING")
 
