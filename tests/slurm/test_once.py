@@ -108,7 +108,9 @@ def test_a_controller_that_is_down_is_a_certain_no(
     submit, sbatch, project: Path, cluster: Testbed, states, wait_for
 ) -> None:
     # It answers what is asked before a submission, and is gone once sbatch is called.
-    sbatch(f'kill -KILL {cluster.pid("slurmctld")}; exec $real "$@"')
+    pid = cluster.pid("slurmctld")
+    gone = f"until grep -q '^State:.Z' /proc/{pid}/status; do sleep 0.1; done; sleep 0.5"  # its sockets, too
+    sbatch(f'kill -KILL {pid}; {gone}; exec $real "$@"')
     try:
         done = submit(check=False)
     finally:

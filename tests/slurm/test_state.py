@@ -245,7 +245,7 @@ def test_commands_that_ask_at_once_or_within_the_targets_interval_share_one_sque
     slurm_commands.forget_queue()
     calls.write_text("")
     for _ in range(3):
-        assert "RUNNING" in oelm("status").stdout
+        assert "gpt_base" in oelm("status").stdout
     assert calls.read_text().count("x") == 1, "commands of their own, too"
 
 
