@@ -250,8 +250,17 @@ def _live(
     if mine and (job.state == "COMPLETING" or float(end.get("ended_at") or 0) >= job.starts_at):
         state = end.get("state")
         return _ended(end) if state != rundir.QUEUED else _row(rundir.QUEUED, "after %s" % end.get("reason"), **shown)
-    said = last_said(run_dir + "/" + rundir.CONTROL + "/")
+    control = run_dir + "/" + rundir.CONTROL + "/"
+    # Until the script has written its first line, the log's last one is an older start's.
+    said = last_said(control) if _written_at(control + rundir.SUPERVISOR_LOG) >= job.starts_at else ""
     return _row(rundir.RUNNING, "before training: %s" % said if said else "before training", **shown)
+
+
+def _written_at(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
 
 
 def _is_vague(end: Dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ commands, without a cluster.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -150,6 +151,18 @@ def test_a_run_whose_job_is_over_runs_in_another_one_that_has_its_claim(bed: Bed
     bed.write("slurm-claim.2", owner)
     said = bed.say(row("CANCELLED"), other)
     assert (said["state"], said["job"]) == (state, "9" if state == "RUNNING" else "7")
+
+
+@pytest.mark.parametrize(
+    ("written_at", "reason"),
+    [(STARTED - 1, "before training"), (STARTED + 1, "before training: CANCELLED cancelled")],
+)
+def test_what_the_supervisors_log_says_is_quoted_once_this_start_has_written_to_it(
+    bed: Bed, written_at: float, reason: str
+) -> None:
+    bed.write("supervisor.log", rundir.log_line("CANCELLED cancelled"))
+    os.utime(bed.run_dir / ".oelm" / "supervisor.log", (written_at, written_at))
+    assert bed.say(row("RUNNING"))["reason"] == reason
 
 
 def test_a_pending_job_says_when_slurm_expects_to_start_it_unless_it_is_held(bed: Bed) -> None:
