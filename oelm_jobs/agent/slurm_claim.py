@@ -86,7 +86,7 @@ def newest(run_dir: str) -> "Tuple[int, Optional[Owner]]":
 
 
 def _numbers(run_dir: str) -> List[int]:
-    names = os.listdir(str(rundir.control(run_dir, "")))
+    names = os.listdir(run_dir + "/" + rundir.CONTROL)
     found = [name[len(PREFIX) :] for name in names if name.startswith(PREFIX)]
     return sorted(int(number) for number in found if number.isdigit())
 

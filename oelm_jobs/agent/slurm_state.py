@@ -142,7 +142,7 @@ def states(
     named = by_name(jobs)
     any_running = any(job.is_alive for job in jobs)
     rows: Dict[str, Row] = {}
-    silent: List[Tuple[str, str]] = []
+    silent: Dict[str, Records] = {}
     beyond: Dict[Tuple[str, int], bool] = {}  # the runs of a job are of one size
     for run_dir, token in wanted:
         task = tasks[run_dir]
@@ -155,13 +155,14 @@ def states(
                 beyond[key] = _is_beyond_quota(root, task, job)
             may_clear = not beyond[key]
         try:
-            row = _live(run_dir, token, task, job, run_records(run_dir, job), named, read_at, may_clear)
+            records = run_records(run_dir, job)
+            row = _live(run_dir, token, task, job, records, named, read_at, may_clear)
         except (AttributeError, KeyError, TypeError, ValueError):
             # One run's broken records are not everybody's trouble.
             words = "its records in %s can't be understood" % rundir.CONTROL
             row = _row(rundir.UNKNOWN, words, token=token)
         if row is None:
-            silent.append((run_dir, token))
+            silent[run_dir] = records
         else:
             rows[run_dir] = row
     if silent:
@@ -198,8 +199,8 @@ def run_records(run_dir: str, job: Optional[Job] = None) -> Records:
     """Return what a run has written, as far as that bears on its state."""
     control = run_dir + "/" + rundir.CONTROL + "/"
     start = rundir.read_json(control + rundir.START)
-    if start is None and job is not None and job.state == "PENDING":
-        return Records({}, {})  # it has not been at work yet: of ten thousand such, one file each is enough
+    if start is None and (job.state == "PENDING" if job else not os.access(control, os.F_OK)):
+        return Records({}, {})  # it has not been at work yet: of ten thousand such, one look each is enough
     return Records(start or {}, rundir.read_json(control + rundir.END) or {})
 
 
@@ -288,6 +289,8 @@ def _ended(end: Dict[str, Any]) -> Row:
 
 def claimed_by(run_dir: str, named: Named) -> Optional[Job]:
     """Return the job in the queue that has the run's claim, whichever submission it is of."""
+    if not named:
+        return None
     _, owner = slurm_claim.newest(run_dir)
     if owner is None or owner.released:
         return None
@@ -327,20 +330,20 @@ def _over(run_dir: str, state: str, exit_code: str, records: Records, token: str
 
 
 def _vanished(
-    root: str, silent: Sequence[Tuple[str, str]], tasks: Dict[str, Optional[Task]], jobs: Sequence[Job]
+    root: str, silent: Dict[str, Records], tasks: Dict[str, Optional[Task]], jobs: Sequence[Job]
 ) -> Dict[str, Row]:
     """Return the rows of runs whose job is not in the queue and that left no end, from accounting."""
     rows: Dict[str, Row] = {}
     asked: Dict[str, Tuple[Task, str]] = {}
     answers: Dict[Tuple[str, int], Dict[str, Any]] = {}
-    for run_dir, token in silent:
+    for run_dir in silent:
         task = tasks[run_dir]
         if task is None:
             rows[run_dir] = _row(rundir.UNKNOWN, "no trace of it on this cluster", absent=True)
             continue
         key = (task.token, task.position)
         if key not in answers:
-            answers[key] = slurm_submit.answer_of(root, token, task.position) or {}
+            answers[key] = slurm_submit.answer_of(root, task.token, task.position) or {}
         answer = answers[key]
         if "id" in answer:
             asked[run_dir] = (task, str(answer["id"]))
@@ -363,7 +366,7 @@ def _vanished(
         shown = {"token": task.token, "job": job_id if task.task is None else "%s_%d" % (job_id, task.task)}
         mine = named.get((task.name, task.task), [])
         job = max(mine, key=lambda row: (row.submitted_at, row.starts_at), default=None)
-        records = run_records(run_dir)
+        records = silent[run_dir]
         if trouble:
             rows[run_dir] = _row(rundir.UNKNOWN, "left the queue; accounting does not answer (%s)" % trouble, **shown)
         elif job is not None and job.state in ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING"):
