@@ -52,6 +52,7 @@ SIDEWAYS = {
     ("data_maker", "tokenizer"),
     ("corpus", "data"),
     ("tokenizer", "data"),
+    ("needs", "data"),
 }
 """Within a row: making token folders builds on reading them."""
 

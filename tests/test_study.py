@@ -171,7 +171,7 @@ def test_data_paths_follow_the_targets_mapping() -> None:
 def test_the_speed_trial_times_both_arms_of_its_hypothesis_at_the_real_world_size() -> None:
     reference = study.load_study(REPOSITORY)
     trial = plan_runs(reference, targets.LOCAL, "/r")[0]
-    words = " ".join(command(trial))
+    words = " ".join(command(trial, "python"))
     assert "--nproc_per_node 4" in words and "-m train.speed_trial --rounds 21 --seconds 1" in words
     assert "--arm oelm_freeze:model_type=oelm,freeze_qk=true" in words
     assert "--arm oelm_no_freeze:model_type=oelm,freeze_qk=false" in words
