@@ -353,8 +353,9 @@ def test_a_requeue_that_was_made_and_not_answered_is_known_as_made(
 
 @pytest.mark.parametrize("how", ["gone", "hung"])
 def test_a_requeue_waits_for_a_controller_that_is_away(
-    configure, submit, project: Path, cluster: Testbed, wait_for, how: str
+    configure, submit, project: Path, new_cluster: Any, wait_for, how: str
 ) -> None:
+    cluster = new_cluster(accounting=False)  # what a controller forgets is no other test's trouble
     impatient = project / "slurm.conf"  # the job's own commands find out in a second that nobody answers
     settings = Path(cluster.environment["SLURM_CONF"]).read_text()
     for name in ("MessageTimeout", "SlurmctldTimeout"):
