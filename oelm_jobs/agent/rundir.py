@@ -25,6 +25,8 @@ START, OUTCOME, END, SUPERVISOR_LOG = "start.json", "outcome.json", "end.json", 
 LOG, METRICS, HEARTBEAT, TREATMENT = "training.log", "metrics.jsonl", "heartbeat.json", "treatment.json"
 RESULT, MANIFEST = "experiment_result.json", "MANIFEST.json"
 FETCHED = "fetched.json"
+NEVER_SENT = "the client ended before it was sent"
+"""Why a run whose submission was settled was not accepted, where nobody knows better."""
 LAUNCHED = "launched"
 """Line of the supervisor's log from which on it is about the newest launch."""
 TRAIN_PREFIX = "exp_"

@@ -319,7 +319,7 @@ def give_up(root: str, token: str, position: int) -> bool:
     no_room = (answer_of(root, token, position) or {}).get("limit")
     words = "sbatch gave no answer, and no job of this submission appeared"
     if not any(folder(root).glob("%s.%d.sent.*" % (token, position))):
-        words = "the client ended before it was sent"
+        words = rundir.NEVER_SENT
     elif no_room:
         words = "its submission was ended while it waited for room (%s)" % no_room
     _remember(root, token, position, {"refused": words})

@@ -53,10 +53,6 @@ def allowed_environment(target: Target) -> dict[str, str]:
     return {name: os.environ[name] for name in target.env if name in os.environ}
 
 
-NEVER_SENT = "the client ended before it was sent"
-"""Why a run that was settled was not accepted, where nobody knows better."""
-
-
 def silent(text: str) -> None:
     """Say nothing."""
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..agent import rundir
 from ..connections import Connection, as_agent_reads
 from ..errors import TargetError
-from . import NEVER_SENT, Answer, Job, allowed_environment, silent
+from . import Answer, Job, allowed_environment, silent
 
 
 class LeaseScheduler:
@@ -48,7 +49,7 @@ class LeaseScheduler:
         answer = self._connection.call("settle", {"root": root, "token": token})
         if answer["answer"] == "accepted":
             return Answer(accepted=tuple(run_dirs))
-        return Answer(accepted=(), refused=dict.fromkeys(run_dirs, NEVER_SENT))
+        return Answer(accepted=(), refused=dict.fromkeys(run_dirs, rundir.NEVER_SENT))
 
     def poll(self, runs: Mapping[str, str], *, host: bool = False) -> Mapping[str, Any]:
         """Probe the host once for all runs."""

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..agent import __main__ as agent
-from ..agent import launch, slurm_commands, slurm_submit
+from ..agent import launch, rundir, slurm_commands, slurm_submit
 from ..connections import Connection, as_agent_reads
 from ..errors import TargetError, UnknownAnswer
 from ..sbatch import options_of
-from . import NEVER_SENT, Answer, Job, allowed_environment, silent
+from . import Answer, Job, allowed_environment, silent
 
 ROOM_POLL_S = float(os.environ.get("OELM_ROOM_POLL_S", "20"))
 """How often it is tried again where the cluster takes no more jobs of this user for now."""
@@ -139,7 +139,7 @@ class SlurmScheduler:
         answer = self._call("slurm_settle", {"root": root, "token": token})
         found = set(answer["runs"])
         refused = {
-            run_dir: answer["refused"].get(run_dir) or NEVER_SENT for run_dir in run_dirs if run_dir not in found
+            run_dir: answer["refused"].get(run_dir) or rundir.NEVER_SENT for run_dir in run_dirs if run_dir not in found
         }
         return Answer(accepted=tuple(run_dir for run_dir in run_dirs if run_dir in found), refused=refused)
 
