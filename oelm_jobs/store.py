@@ -54,6 +54,10 @@ BUSY_S = 30.0
 """How long a writer waits for the others."""
 
 
+CACHE_KIB = 65_536
+"""Memory for pages: a transaction over ten thousand runs that outgrows it writes before it commits."""
+
+
 class StoredRun(NamedTuple):
     """A run as the client last saw it; a tuple, since a status makes as many as there are runs."""
 
@@ -113,6 +117,7 @@ class Store:
             self._db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             self._migrate()
         except (OSError, sqlite3.OperationalError) as error:
             raise self._error(error) from error
@@ -333,7 +338,7 @@ class Store:
 def _stored(row: Sequence[Any]) -> StoredRun:
     """Return the run in a row of COLUMNS."""
     *same, spec, state, reason, queued_at, observed_at, progress = row
-    found = (_Later(spec), State(state), reason, queued_at, observed_at, json.loads(progress))
+    found = (_Later(spec), State(state), reason, queued_at, observed_at, _Later(progress))
     return StoredRun._make((*same, *found))
 
 
@@ -370,3 +375,6 @@ class _Later(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._read())
+
+    def __eq__(self, other: object) -> bool:
+        return self._read() == other

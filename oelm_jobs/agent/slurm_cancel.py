@@ -9,7 +9,7 @@ import os
 import time
 from typing import Any, Dict, List, Optional, Sequence, Set
 
-from . import archive, rundir, slurm_claim, slurm_commands, slurm_state, slurm_submit
+from . import archive, rundir, slurm_claim, slurm_commands, slurm_ended, slurm_submit, slurm_tasks
 from .slurm_commands import HalfDone, Job, SlurmError
 
 PATIENCE_S = 60.0
@@ -33,10 +33,10 @@ def slurm_cancel(request: Dict[str, Any]) -> Dict[str, Any]:
     """
     root = os.path.expanduser(request["root"])
     wanted = [(str(run_dir), str(token)) for run_dir, token in request["runs"]]
-    tasks = slurm_state.find_tasks(root, wanted)
+    tasks = slurm_tasks.find_tasks(root, wanted)
     living: Dict[str, List[Job]] = {}
     jobs = slurm_commands.queue("--me")
-    named = slurm_state.by_name(jobs)
+    named = slurm_tasks.by_name(jobs)
     for run_dir, _ in wanted:
         found = _jobs_of(run_dir, tasks[run_dir], named)
         if found:
@@ -57,10 +57,10 @@ def slurm_cancel(request: Dict[str, Any]) -> Dict[str, Any]:
     return {"runs": answers}
 
 
-def _jobs_of(run_dir: str, task: Optional[slurm_state.Task], named: slurm_state.Named) -> List[Job]:
+def _jobs_of(run_dir: str, task: Optional[slurm_tasks.Task], named: slurm_tasks.Named) -> List[Job]:
     """Return the living jobs that execute a run or would: its submission's, and any that has its claim."""
     found = list(named.get((task.name, task.task), ())) if task is not None else []
-    owner = slurm_state.claimed_by(run_dir, named)
+    owner = slurm_tasks.claimed_by(run_dir, named)
     if owner is not None and owner not in found:
         found.append(owner)
     return [job for job in found if not job.is_over and not (job.state == "COMPLETING" and _is_final(run_dir))]
@@ -68,11 +68,11 @@ def _jobs_of(run_dir: str, task: Optional[slurm_state.Task], named: slurm_state.
 
 def _is_final(run_dir: str) -> bool:
     """True for a run whose job is ending and will not start again, by the run's own end record."""
-    records = slurm_state.run_records(run_dir)
+    records = slurm_ended.read_records(run_dir)
     return records.has_ended and records.end.get("state") in (rundir.DONE, rundir.FAILED, rundir.CANCELLED)
 
 
-def _give_up(root: str, task: Optional[slurm_state.Task]) -> None:
+def _give_up(root: str, task: Optional[slurm_tasks.Task]) -> None:
     """See to it that a job whose answer was lost never runs, should it still appear."""
     if task is not None:
         answer = slurm_submit.answer_of(root, task.token, task.position) or {}

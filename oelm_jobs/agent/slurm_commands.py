@@ -343,20 +343,17 @@ def read_accounts(text: str) -> List[Job]:
             continue
         shown, state, exit_code, submitted_at, start, _, nodes, name = fields
         base, _, rest = shown.partition("_")
-        shown_tasks: Sequence[Optional[int]] = tasks(rest) if rest else [None]
-        for task in shown_tasks:
-            jobs.append(
-                Job(
-                    id=base if task is None else "%s_%d" % (base, task),
-                    task=task,
-                    name=name,
-                    state=(state.split() or [""])[0],
-                    submitted_at=_seconds(submitted_at),
-                    starts_at=_seconds(start),
-                    nodes=nodes,
-                    exit_code=exit_code,
-                )
-            )
+        job = Job(
+            id=base,
+            task=None,
+            name=name,
+            state=(state.split() or [""])[0],
+            submitted_at=_seconds(submitted_at),
+            starts_at=_seconds(start),
+            nodes=nodes,
+            exit_code=exit_code,
+        )
+        jobs += [job._replace(id="%s_%d" % (base, task), task=task) for task in tasks(rest)] if rest else [job]
     return jobs
 
 

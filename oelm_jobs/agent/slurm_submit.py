@@ -87,7 +87,7 @@ def submission_file(root: str, token: str) -> Path:
 
 def file_of(root: str, token: str, position: int, ending: str) -> Path:
     """Return the path of a job's file."""
-    return Path(root) / rundir.CONTROL / FOLDER / ("%s.%d%s" % (token, position, ending))
+    return Path("%s/%s/%s/%s.%d%s" % (root, rundir.CONTROL, FOLDER, token, position, ending))  # a status makes many
 
 
 def set_aside(script: str) -> List[str]:

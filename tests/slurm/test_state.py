@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs import workflow
-from oelm_jobs.agent import rundir, slurm_commands, slurm_reasons, slurm_state
+from oelm_jobs.agent import rundir, slurm_commands, slurm_reasons, slurm_state, slurm_tasks
 from oelm_jobs.store import Store
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until
@@ -331,7 +331,7 @@ def test_reasons_are_told_in_words_with_what_belongs_to_them(reason: str, words:
 def test_a_state_that_nobody_knows_is_not_taken_for_an_end(tmp_path: Path, state: str) -> None:
     job = slurm_commands.Job(id="1", task=None, name="n", state=state)
     assert job.is_alive and not job.is_over
-    task = slurm_state.Task("t", 0, "n", None, 1.0)
+    task = slurm_tasks.Task("t", 0, "n", None, 1.0)
     rows = slurm_state.states(str(tmp_path), [(str(tmp_path), "t")], {str(tmp_path): task}, [job], 2.0)
     assert rows[str(tmp_path)]["state"] == "RUNNING"
 

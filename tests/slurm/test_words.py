@@ -8,14 +8,14 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from oelm_jobs import site
-from oelm_jobs.agent import rundir, slurm_commands, slurm_site, slurm_state
+from oelm_jobs.agent import rundir, slurm_commands, slurm_site, slurm_state, slurm_tasks
 from oelm_jobs.agent import slurm_submit as submission
 from oelm_jobs.agent.slurm_commands import Job
 from oelm_jobs.spec import Slurm, Target
@@ -52,7 +52,7 @@ class Bed:
     """A run's directory and its submission, whatever is written there."""
 
     root: Path
-    task: slurm_state.Task = field(default_factory=lambda: slurm_state.Task(TOKEN, 0, NAME, None, SUBMITTED))
+    task: slurm_tasks.Task = field(default_factory=lambda: slurm_tasks.Task(TOKEN, 0, NAME, None, SUBMITTED))
     answer: dict[str, Any] = field(default_factory=lambda: {"id": "7"})
 
     @property
@@ -229,7 +229,7 @@ def test_accounting_has_a_minute_to_hear_of_a_job(
     instead("sacct", prints(""))
     if begun:
         bed.write("start.json", begun)
-    bed.task = replace(bed.task, submitted_at=time.time() - age_s)
+    bed.task = bed.task._replace(submitted_at=time.time() - age_s)
     said = bed.say()
     assert (said["state"], said["reason"]) == (state, reason)
 
@@ -255,7 +255,7 @@ def test_a_job_whose_sending_is_in_the_dark_is_unknown_and_one_that_was_refused_
 def test_an_arrays_task_without_a_trace_was_cancelled_before_it_started_unless_it_left_an_output(
     bed: Bed, instead: Put, output: str | None, others: str | None, state: str, reason: str
 ) -> None:
-    bed.task = replace(bed.task, task=2)
+    bed.task = bed.task._replace(task=2)
     instead("sacct", prints(account("COMPLETED", job=f"7_{others}") if others else ""))
     submission.folder(str(bed.root))
     if output is not None:
