@@ -160,6 +160,7 @@ def main() -> None:
         before, looks = index.read_bytes(), []
         for _ in range(ROUNDS):
             index.write_bytes(before)
+            os.sync()  # or the status would write this copy to disk, too
             looks.append(look(place, project))
         report("gone from the queue", looks, start_up)
 
