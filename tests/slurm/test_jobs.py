@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -130,10 +131,17 @@ def test_arrays_are_cut_where_the_cluster_says_so(submit, project: Path, cluster
 # Limits ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_limit_of_submitted_jobs_is_waited_for(submit, project: Path, cluster: Testbed, states) -> None:
-    cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=4")
+def leave_room_for(cluster: Testbed, jobs: int) -> None:
+    """Limit the user to so many more jobs: slurmctld may still count some of a shared cluster that are long over."""
     flags = ("scontrol", "show", "assoc_mgr", "users=root", "flags=assoc")
-    wait_until(lambda: "MaxSubmitJobs=4" in cluster.run(*flags), "slurmctld to hear of the limit")
+    counted = max(map(int, re.findall(r"GrpSubmitJobs=\w*\((\d+)\)", cluster.run(*flags))))
+    limit = f"MaxSubmitJobs={counted + jobs}"
+    cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", limit)
+    wait_until(lambda: re.search(limit + r"\b", cluster.run(*flags)), "slurmctld to hear of the limit")
+
+
+def test_a_limit_of_submitted_jobs_is_waited_for(submit, project: Path, cluster: Testbed, states) -> None:
+    leave_room_for(cluster, 4)
     try:
         done = submit("--num-seeds", "3", steps=5, step_s=0.1)
     finally:
@@ -147,9 +155,7 @@ def test_a_submission_that_is_ended_while_it_waits_for_room_says_so(
     submit, oelm, project: Path, cluster: Testbed, states
 ) -> None:
     submit("--group", "gpt_base", "--dry-run", steps=100_000)
-    cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=1")
-    flags = ("scontrol", "show", "assoc_mgr", "users=root", "flags=assoc")
-    wait_until(lambda: "MaxSubmitJobs=1" in cluster.run(*flags), "slurmctld to hear of the limit")
+    leave_room_for(cluster, 1)
     try:
         program = "from oelm_jobs.cli.submit import main; main()"
         words = ["--study", "tiny", "--target", "cluster", "--groups", "gpt_base,oelm_freeze"]
