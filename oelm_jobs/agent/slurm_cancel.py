@@ -63,13 +63,11 @@ def _jobs_of(run_dir: str, task: Optional[slurm_tasks.Task], named: slurm_tasks.
     owner = slurm_tasks.claimed_by(run_dir, named)
     if owner is not None and owner not in found:
         found.append(owner)
-    return [job for job in found if not job.is_over and not (job.state == "COMPLETING" and _is_final(run_dir))]
-
-
-def _is_final(run_dir: str) -> bool:
-    """True for a run whose job is ending and will not start again, by the run's own end record."""
-    records = slurm_ended.read_records(run_dir)
-    return records.has_ended and records.end.get("state") in (rundir.DONE, rundir.FAILED, rundir.CANCELLED)
+    return [
+        job
+        for job in found
+        if not job.is_over and not (job.state == "COMPLETING" and slurm_ended.read_records(run_dir).is_final)
+    ]
 
 
 def _give_up(root: str, task: Optional[slurm_tasks.Task]) -> None:

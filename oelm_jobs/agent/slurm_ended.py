@@ -39,6 +39,11 @@ class Records(NamedTuple):
         number = self.start.get("number")
         return bool(self.end) and number in [attempt.get("number") for attempt in self.end.get("attempts", [])]
 
+    @property
+    def is_final(self) -> bool:
+        """True where that end is one after which Slurm starts nothing again."""
+        return self.has_ended and self.end.get("state") in (rundir.DONE, rundir.FAILED, rundir.CANCELLED)
+
 
 def read_records(run_dir: str) -> Records:
     """Return what a run has written, as far as that bears on its state."""
@@ -53,6 +58,7 @@ def read_records(run_dir: str) -> Records:
 
 
 def make_row(state: str, reason: str = "", **more: Any) -> Row:
+    """Return a row."""
     return dict(more, state=state, reason=reason)
 
 
@@ -62,10 +68,12 @@ def is_vague(end: Dict[str, Any]) -> bool:
 
 
 def of_start(start: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what a row says of a start record."""
     return {"devices": start.get("devices"), "started_at": start.get("started_at"), "attempt": start.get("number")}
 
 
 def of_end(end: Dict[str, Any]) -> Row:
+    """Return the row of a run by its own end record."""
     attempts = end.get("attempts") or [{}]
     return make_row(
         str(end.get("state")),
@@ -80,7 +88,13 @@ def of_end(end: Dict[str, Any]) -> Row:
 
 
 def over(run_dir: str, state: str, exit_code: str, records: Records, token: str, shown: Dict[str, Any]) -> Row:
-    """Return the row of a run whose job has ended, by what Slurm calls its end."""
+    """Return the row of a run whose job has ended, by what Slurm calls its end.
+
+    Args:
+        state: Slurm's word; empty where nobody kept it.
+        token: The run's submission: records of another one are not about this job.
+        shown: What the row says of the job.
+    """
     start, end = records.start, records.end
     started = start.get("token") == token
     shown = dict(shown, **of_start(start)) if started else shown
@@ -160,7 +174,7 @@ def vanished(
 
 def _by_account(run_dir: str, rows: Sequence[Job], records: Records, token: str, shown: Dict[str, Any]) -> Row:
     """Return the row of a run that accounting lists, by its newest incarnation."""
-    job = max(rows, key=lambda row: (row.submitted_at, row.starts_at)) if len(rows) > 1 else rows[0]
+    job = max(rows, key=lambda row: (row.submitted_at, row.starts_at))
     if job.state in ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING"):
         words = "accounting says %s, but squeue does not list it" % job.state
         return make_row(rundir.UNKNOWN, words, **shown)

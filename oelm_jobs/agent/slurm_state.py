@@ -72,7 +72,7 @@ def of_run(run_dir: str) -> Row:
         read_at, jobs = slurm_commands.my_queue(INTERVAL_S)
     except SlurmError as error:
         records = read_records(run_dir)
-        if records.has_ended and records.end.get("state") in (rundir.DONE, rundir.FAILED, rundir.CANCELLED):
+        if records.is_final:
             return of_end(records.end)
         return make_row(rundir.UNKNOWN, str(error), token=token, **of_start(records.start))
     return states(root, wanted, tasks, jobs, read_at)[run_dir]
