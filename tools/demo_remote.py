@@ -44,7 +44,7 @@ def slurm(place: Path) -> Iterator[tuple[dict[str, object], dict[str, str]]]:
     """Have a Slurm of two nodes with four stand-in GPUs each; yield as ``ssh`` does."""
     with Testbed(place / "slurm") as cluster:
         yield {"kind": "slurm", "sbatch": SBATCH, "setup": SETUP}, cluster.environment
-        columns = "JobID%12,JobName%40,State,Elapsed,NodeList,AllocTRES%50"
+        columns = "JobID%6,JobName%28,State%9,Elapsed%8,NodeList%8,AllocTRES%38"
         print("\n" + cluster.run("sacct", "--allocations", "--format=" + columns))
 
 

@@ -372,17 +372,30 @@ def tasks(text: str) -> List[int]:
 
 
 def show_job(job_id: str, timeout_s: float = 15.0) -> Dict[str, str]:
-    """Return what slurmctld knows of one job, as scontrol names it (JobState, Reason, Restarts, PreemptTime, …).
+    """Return what slurmctld knows of one job, as scontrol names it (JobState, Reason, Restarts, TRES, …).
 
     Raises:
         SlurmError: It does not answer, or knows no such job.
     """
-    code, out, err = call(["scontrol", "--oneliner", "show", "job", job_id], timeout_s)
+    return _show("job", job_id, timeout_s)
+
+
+def show_partition(name: str, timeout_s: float = 15.0) -> Dict[str, str]:
+    """Return what slurmctld knows of one partition, as scontrol names it (QoS, MaxTime, …).
+
+    Raises:
+        SlurmError: It does not answer, or knows no such partition.
+    """
+    return _show("partition", name, timeout_s)
+
+
+def _show(entity: str, name: str, timeout_s: float) -> Dict[str, str]:
+    code, out, err = call(["scontrol", "--oneliner", "show", entity, name], timeout_s)
     if code != 0:
         raise SlurmError("scontrol: %s" % said(err, "exit code %d" % code))
     found: Dict[str, str] = {}
-    for name, value in re.findall(r"(\S+?)=(.*?)(?=\s+[A-Za-z:/]+=|\s*$)", out):
-        found.setdefault(name, value)  # a comment, which comes late, may look like anything
+    for key, value in re.findall(r"(\S+?)=(.*?)(?=\s+[A-Za-z:/]+=|\s*$)", out):
+        found.setdefault(key, value)  # a comment, which comes late, may look like anything
     return found
 
 

@@ -65,6 +65,11 @@ def is_held(reason: str) -> bool:
     return _name(reason) in HELD
 
 
+def is_per_user(reason: str) -> bool:
+    """True where the job waits for a limit on what one user has at a time."""
+    return bool(_PER_USER.match(_name(reason)))
+
+
 def can_never_start(reason: str, may_clear: bool) -> str:
     """Return why a job that waits for ``reason`` will never start as it is; empty where it may.
 
@@ -76,7 +81,7 @@ def can_never_start(reason: str, may_clear: bool) -> str:
         return NEVER[name]
     if _PER_JOB.search(name):
         return "it asks for more than one job may have"
-    if _PER_USER.match(name) and not may_clear:
+    if is_per_user(name) and not may_clear:
         return "it asks for more than you may have"
     return ""
 

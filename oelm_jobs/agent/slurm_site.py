@@ -13,7 +13,7 @@ import re
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from . import rundir, slurm_commands, slurm_submit
 from .slurm_commands import SlurmError
@@ -22,6 +22,8 @@ DEFAULT_MAX_ARRAY = 1001
 SACCTMGR_TIMEOUT_S = 8.0
 PARTITION_FORMAT = "%R|%P|%a|%l|%L|%D|%G|%f"
 """sinfo's fields: name, again with ``*`` where default, up or down, time limit, default time, nodes, GPUs, features."""
+UNITS_MIB = {"": 1.0, "K": 2.0**-10, "M": 1.0, "G": 2.0**10, "T": 2.0**20, "P": 2.0**30}
+"""What follows an amount of memory; plain numbers are MiB."""
 ACCOUNT_FIELDS = "account,partition,qos,defaultqos,maxsubmitjobs,grpsubmitjobs,maxwall"
 
 
@@ -155,14 +157,23 @@ def qualities() -> List[Dict[str, str]]:
     return _table(argv, "name,maxsubmitjobsperuser,grpsubmitjobs,maxtresperuser")
 
 
-def gpu_quota(qos: str, *, max_age_s: float) -> Optional[int]:
-    """Return how many GPUs a user may have at a time under a quality of service; None where nobody says."""
+def limits_per_user(names: Iterable[str], *, max_age_s: float) -> Dict[str, float]:
+    """Return how much of each resource a user may have at a time (``parse_resources``) under all of these qualities of
+    service; what nobody limits is not in it.
+    """
     _, classes = _accounting(max_age_s)
+    found: Dict[str, float] = {}
     for row in classes:
-        match = re.search(r"(?:^|,)gres/gpu=(\d+)", row.get("maxtresperuser", "")) if row["name"] == qos else None
-        if match:
-            return int(match[1])
-    return None
+        if row["name"] in names:
+            for resource, amount in parse_resources(row.get("maxtresperuser", "")).items():
+                found[resource] = min(amount, found.get(resource, amount))
+    return found
+
+
+def parse_resources(words: str) -> Dict[str, float]:
+    """Return ``{"cpu": 2, "mem": 2048, "gres/gpu": 1}`` (memory in MiB) from ``cpu=2,mem=2G,gres/gpu=1``."""
+    matches = re.finditer(r"([^=,]+)=([0-9.]+)([KMGTP]?)", words)
+    return {match[1]: float(match[2]) * UNITS_MIB[match[3]] for match in matches}
 
 
 def max_submit(accounts: List[Dict[str, str]], classes: List[Dict[str, str]]) -> Optional[int]:

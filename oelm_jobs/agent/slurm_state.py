@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any, Dict, Optional, Sequence, Tuple
 
-from . import rundir, slurm_commands, slurm_reasons, slurm_submit
+from . import rundir, slurm_commands, slurm_reasons
 from .progress import last_said, progress
 from .slurm_commands import Job, SlurmError
 from .slurm_ended import Records, Row, is_vague, make_row, of_end, of_start, over, read_records, vanished
@@ -18,6 +18,8 @@ from .slurm_tasks import Named, Task, by_name, claimed_by, find_tasks, that_coun
 
 INTERVAL_S = 30.0
 """How old the queue may be, unless the request says otherwise: one squeue per cluster and interval."""
+JUDGED = 16
+"""So many jobs that wait for a limit per user are asked about one by one: those of a submission are of few sizes."""
 LIMITS_AGE_S = 600.0
 """How old a user's accounts and limits may be for a submission; oelm-doctor asks anew."""
 
@@ -96,11 +98,11 @@ def states(
         mine = named.get((task.name, task.task), []) if task else []
         job = that_counts(mine)
         may_clear = any_running
-        if any_running and task and job and job.state == "PENDING" and "GRES" in job.reason:
+        if any_running and task and job and job.state == "PENDING" and slurm_reasons.is_per_user(job.reason):
             key = (task.token, task.position)
-            if key not in beyond:
-                beyond[key] = _is_beyond_quota(root, task, job)
-            may_clear = not beyond[key]
+            if key not in beyond and len(beyond) < JUDGED:
+                beyond[key] = _is_beyond_limits(job)
+            may_clear = not beyond.get(key, False)
         try:
             records = read_records(run_dir)
             row = _live(run_dir, token, task, job, records, named, read_at, may_clear)
@@ -119,13 +121,19 @@ def states(
     return rows
 
 
-def _is_beyond_quota(root: str, task: Task, job: Job) -> bool:
-    """True where a job that waits for its user's GPUs asks for more than any user gets by itself."""
+def _is_beyond_limits(job: Job) -> bool:
+    """True where a job that waits for a limit per user asks for more than any user gets, by its own quality of service
+    or its partition's.
+    """
     from . import slurm_site
 
-    quota = slurm_site.gpu_quota(job.qos, max_age_s=LIMITS_AGE_S)
-    records = slurm_submit.records_of(slurm_submit.file_of(root, task.token, task.position, ".sh"))
-    return quota is not None and bool(records) and int(records[0]["world_size"]) > quota
+    try:
+        asked = slurm_site.parse_resources(slurm_commands.show_job(job.id).get("TRES", ""))
+        partition = slurm_commands.show_partition(job.partition.partition(",")[0])
+    except SlurmError:
+        return False
+    limits = slurm_site.limits_per_user({job.qos, partition.get("QoS", "")}, max_age_s=LIMITS_AGE_S)
+    return any(asked.get(resource, 0.0) > limit for resource, limit in limits.items())
 
 
 def _live(

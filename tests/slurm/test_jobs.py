@@ -172,19 +172,45 @@ def test_a_submission_that_is_ended_while_it_waits_for_room_says_so(
     assert "its submission was ended while it waited for room (" in rows["oelm_freeze"]["reason"]
 
 
-def test_a_quota_that_a_run_can_never_meet_is_named_at_once(submit, project: Path, cluster: Testbed, wait_for) -> None:
-    cluster.run("sacctmgr", "-i", "modify", "qos", "normal", "set", "MaxTRESPerUser=gres/gpu=1")
+@pytest.mark.parametrize(
+    ("quota", "options", "reason"),
+    [
+        ("gres/gpu=1", {}, "QOSMaxGRESPerUser"),
+        ("cpu=1", {"cpus-per-task": 2}, "QOSMaxCpuPerUserLimit"),
+    ],
+)
+def test_a_quota_that_a_run_can_never_meet_is_named_at_once(
+    submit, project: Path, cluster: Testbed, wait_for, quota: str, options: dict[str, object], reason: str
+) -> None:
+    cluster.run("sacctmgr", "-i", "modify", "qos", "normal", "set", f"MaxTRESPerUser={quota}")
     try:
         study = project / "jobs" / "tiny.toml"
         study.write_text(study.read_text().replace('label = "Group A: GPT-Base", ', 'label = "A", gpus = 2, '))
-        # That others of the user's jobs run, without a GPU, clears nothing.
+        # That others of the user's jobs run, within the quota, clears nothing.
         cluster.run("sbatch", "--output=/dev/null", "--wrap=sleep 600")
-        submit("--group", "gpt_base")
+        submit("--group", "gpt_base", sbatch=options)
         row = wait_for("gpt_base", "QUEUED")
         wait_until(lambda: "can't start" in wait_for("gpt_base", "QUEUED")["reason"], "the reason")
-        assert "you may have (QOSMaxGRESPerUser)" in wait_for("gpt_base", "QUEUED")["reason"], row
+        assert f"you may have ({reason}" in wait_for("gpt_base", "QUEUED")["reason"], row
     finally:
-        cluster.run("sacctmgr", "-i", "modify", "qos", "normal", "set", "MaxTRESPerUser=gres/gpu=-1")
+        unlimited = f"MaxTRESPerUser={quota.partition('=')[0]}=-1"
+        cluster.run("sacctmgr", "-i", "modify", "qos", "normal", "set", unlimited)
+
+
+def test_a_quota_of_the_partition_that_a_run_can_never_meet_is_named_at_once(
+    submit, project: Path, cluster: Testbed, wait_for
+) -> None:
+    cluster.run("sacctmgr", "-i", "add", "qos", "few", "set", "MaxTRESPerUser=gres/gpu=1")
+    wait_until(lambda: "few" in cluster.run("scontrol", "show", "assoc_mgr", "flags=qos"), "slurmctld to know it")
+    cluster.run("scontrol", "update", "PartitionName=short", "QOS=few")
+    try:
+        study = project / "jobs" / "tiny.toml"
+        study.write_text(study.read_text().replace('label = "Group A: GPT-Base", ', 'label = "A", gpus = 2, '))
+        cluster.run("sbatch", "--partition=short", "--output=/dev/null", "--wrap=sleep 200")
+        submit("--group", "gpt_base", sbatch={"partition": "short", "time": "5"})
+        wait_until(lambda: "can't start" in wait_for("gpt_base", "QUEUED")["reason"], "the reason")
+    finally:
+        cluster.run("scontrol", "update", "PartitionName=short", "QOS=")
 
 
 def test_a_partition_that_does_not_exist_is_refused_before_anything_is_queued(

@@ -360,3 +360,16 @@ def test_a_default_time_that_runs_get_is_named_and_is_odd_where_it_is_short() ->
 def test_a_limit_of_submitted_jobs_is_named() -> None:
     assert [remark.is_bad for remark in remarks(max_submit=4) if "at most 4 jobs" in remark.found] == [False]
     assert not [remark for remark in remarks() if "jobs in the queue" in remark.found]
+
+
+def test_a_quota_is_the_least_of_the_qualities_of_service_that_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"name": "normal", "maxtresperuser": "cpu=64,mem=1T,gres/gpu=4"},
+        {"name": "few", "maxtresperuser": "gres/gpu=1,gres/gpu:a5000=0,mem=512G"},
+        {"name": "other", "maxtresperuser": "cpu=1"},
+    ]
+    monkeypatch.setattr(slurm_site, "_accounting", lambda _: ([], rows))
+    found = slurm_site.limits_per_user({"normal", "few", "N/A"}, max_age_s=0)
+    assert found == {"cpu": 64, "mem": 512 * 1024, "gres/gpu": 1, "gres/gpu:a5000": 0}
+    assert slurm_site.limits_per_user({"N/A"}, max_age_s=0) == {}
+    assert slurm_site.parse_resources("cpu=8,mem=4000M,node=1,gres/gpu=2")["mem"] == 4000
