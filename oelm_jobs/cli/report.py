@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..spec import Study
 
 FORMATS = ("text", "markdown", "json", "html", "latex", "csv")
+WITHOUT_END = ("QUEUED", "UNKNOWN")
+"""States of a run by its files where these tell neither an end nor that it is at work."""
 WATCH_S = 10
 """Seconds between two looks of ``--watch``, and after which a browser loads the page again."""
 
@@ -169,7 +171,8 @@ def _source(request: Request) -> Source:
         chosen, runs = loading.load_folders(request.folders, request.mapping, asked)
     else:
         assert project is not None and asked is not None
-        chosen, runs = asked, loading.load_study_runs(asked, checkpoint_folder(project, asked))
+        chosen = asked
+        runs = _as_last_seen(project, asked, loading.load_study_runs(asked, checkpoint_folder(project, asked)))
     locked = lock.read(loading.lock_path(project, asked)) if project is not None and asked is not None else None
     if request.names:
         chosen, runs = loading.selection(chosen, runs, request.names)
@@ -179,6 +182,32 @@ def _source(request: Request) -> Source:
     elif project is not None and asked is not None and not request.names and not is_named:
         folder, summary = loading.output_folder(project, asked), loading.summary_path(project, asked)
     return Source(project=project, study=chosen, runs=runs, lock=locked, planned=asked, folder=folder, summary=summary)
+
+
+def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[LoadedRun]:
+    """Return the runs; one whose files here tell no end as its target was last seen to have it, since files that were
+    fetched are as old as that. That a run is DONE, its own files alone show.
+    """
+    from ..spec import State
+    from ..store import Store, index_path
+
+    if not any(run.status in WITHOUT_END for run in runs) or not index_path().exists():
+        return runs
+    with Store() as store:
+        known = {run.name: run for run in store.runs(project, study.name)}
+    found = []
+    for run in runs:
+        seen = known.get(run.name)
+        if run.status in WITHOUT_END and seen is not None:
+            is_elsewhere = seen.run_dir != str(run.path)
+            if seen.state is State.DONE and is_elsewhere:
+                run = replace(run, status="UNKNOWN", reason=f"DONE on {seen.target}: oelm-fetch brings it")
+            elif seen.state in (State.FAILED, State.CANCELLED) or (
+                seen.state in (State.QUEUED, State.RUNNING) and is_elsewhere
+            ):
+                run = replace(run, status=seen.state.value, reason=seen.reason)
+        found.append(run)
+    return found
 
 
 def _report(source: Source, request: Request) -> Report:

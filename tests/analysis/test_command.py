@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from oelm_jobs.spec import State
+from oelm_jobs.store import Store
+
 from . import synthetic
 from .synthetic import make_run, old_log
 
@@ -39,6 +42,8 @@ oelm_freeze = { label = "Group C: OELM-Freeze", model_type = "oelm", freeze_qk =
 H1 = { metric = "trainable_params", group = "oelm_freeze", against = "oelm_no_freeze", reduction = [0.10, 0.20] }
 H2 = { metric = "final_val_ppl", group = "oelm_freeze", against = "oelm_no_freeze", equivalent_within = 0.05 }
 """
+LATER = "1800000000"
+"""When heartbeats of the runs are long over."""
 LOSSES = {"gpt_base": (3.88, 3.885), "oelm_no_freeze": (3.85, 3.856), "oelm_freeze": (3.95, 3.957)}
 
 
@@ -82,6 +87,41 @@ def test_plot_adds_the_figures(place: Path) -> None:
         folder / "parameter_distribution.svg"
     ).is_file()
     assert "<svg" in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "shown"),
+    [
+        (State.CANCELLED, "before it started", "CANCELLED (before it started) 200/400"),
+        (State.FAILED, "out of memory", "FAILED (out of memory) 200/400"),
+        (State.RUNNING, "", "RUNNING 200/400"),
+        (State.DONE, "", "UNKNOWN (DONE on box: oelm-fetch brings it) 200/400"),
+        (State.UNKNOWN, "", "UNKNOWN (no heartbeat) 200/400"),
+    ],
+)
+def test_a_run_whose_files_tell_no_end_stands_as_its_target_was_last_seen_to_have_it(
+    place: Path, state: State, reason: str, shown: str
+) -> None:
+    run_dir = place / "models" / "checkpoints" / "exp_gpt_base-s43"
+    shutil.rmtree(run_dir)
+    make_run(run_dir.parent, "gpt_base", 43, stop=200, study_name="tiny")
+    words = {"study": "tiny", "run": "gpt_base-s43", "group": "gpt_base", "label": "", "seed": 43, "tag": ""}
+    record = {**words, "run_dir": f"/far/{run_dir.name}", "fingerprint": "", "token": "t"}
+    with Store() as store:
+        store.replace_runs(place, "box", [record])
+        store.observe([(run, state, reason, {}) for run in store.runs(place)], time.time())
+    assert f"interim: gpt_base-s43 {shown}" in report(place, SOURCE_DATE_EPOCH=LATER).stdout
+
+
+def test_files_of_this_machine_are_newer_than_what_was_seen_of_them(place: Path) -> None:
+    run_dir = place / "models" / "checkpoints" / "exp_gpt_base-s43"
+    shutil.rmtree(run_dir)
+    make_run(run_dir.parent, "gpt_base", 43, stop=200, study_name="tiny")
+    words = {"study": "tiny", "run": "gpt_base-s43", "group": "gpt_base", "label": "", "seed": 43, "tag": ""}
+    with Store() as store:
+        store.replace_runs(place, "local", [{**words, "run_dir": str(run_dir), "fingerprint": "", "token": "t"}])
+        store.observe([(run, State.RUNNING, "", {}) for run in store.runs(place)], time.time())
+    assert "gpt_base-s43 UNKNOWN (no heartbeat) 200/400" in report(place, SOURCE_DATE_EPOCH=LATER).stdout
 
 
 def test_another_study_has_folders_of_its_own(place: Path) -> None:
