@@ -216,8 +216,8 @@ def one(table: Table, language: str, form: str) -> str:
 
 def _table(table: Table, language: str) -> str:
     headers, rows, align = grid(table, language)
-    lines = [_heading(table.title, language), plain.text(rows, headers, align)]
-    lines += [say(remark, language) for remark in table.remarks]
+    lines = [_heading(table.title, language), plain.text(rows, headers, align, within=WRAP)]
+    lines += [_wrap(say(remark, language), "", "") for remark in table.remarks]
     return "\n".join(lines)
 
 

@@ -15,6 +15,9 @@ from collections.abc import Iterable, Sequence
 GAP = "  "
 """Between two columns of a text table."""
 
+NARROWEST = (12, 8, 1)
+"""To so many characters headers are folded, in this order, until a table fits."""
+
 _ANY_WIDE = re.compile(r"[^\x20-\x7e]")
 
 
@@ -41,30 +44,53 @@ def cut(words: str, columns: int) -> str:
     return words + "…"
 
 
-def text(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "") -> str:
-    """Return an aligned table for a terminal, a header line and a rule first, without trailing spaces or newline.
+def text(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "", *, within: int | None = None) -> str:
+    """Return an aligned table for a terminal, its headers and a rule first, without trailing spaces or newline.
 
     ``align`` has one letter a column, ``l`` or ``r``; missing letters mean left. Short rows are filled with empty
     cells; control characters in cells (newlines, escape sequences) are shown as a question mark, so that a cell can't
-    break the table.
+    break the table. Where it would take more than ``within`` columns, headers are folded to what stands below them.
     """
     count = len(headers)
     body = [[_clean(str(cell)) for cell in row][:count] for row in rows]
-    table = [[_clean(str(header)) for header in headers], *body]
-    for row in table:
+    for row in body:
         row.extend([""] * (count - len(row)))
-    widths = [[width(cell) for cell in row] for row in table]
+    heads = [[_clean(str(header)) for header in headers]]
+    widths = [[width(cell) for cell in row] for row in body]
+    below = [max((row[i] for row in widths), default=0) for i in range(count)]
+    if within is not None:
+        heads = _folded(heads[0], below, within - len(GAP) * (count - 1))
+    table = [*heads, *body]
+    widths[:0] = [[width(cell) for cell in row] for row in heads]
     columns = [max(row[i] for row in widths) for i in range(count)]
     right = [i < len(align) and align[i] == "r" for i in range(count)]
     lines = []
-    for row, taken in zip(table, widths, strict=False):
+    for row, taken in zip(table, widths, strict=True):
         cells = [
             " " * (columns[i] - taken[i]) + row[i] if right[i] else row[i] + " " * (columns[i] - taken[i])
             for i in range(count)
         ]
         lines.append(GAP.join(cells).rstrip())
-    lines.insert(1, GAP.join("-" * column for column in columns))
+    lines.insert(len(heads), GAP.join("-" * column for column in columns))
     return "\n".join(lines)
+
+
+def _folded(headers: Sequence[str], below: Sequence[int], within: int) -> list[list[str]]:
+    """Return the lines of headers, the last one above the rule: broken at blanks as little as it takes for columns with
+    cells of these widths to fit.
+    """
+    import textwrap
+
+    folded = [[header] for header in headers]
+    for narrowest in NARROWEST:
+        if sum(max(cells, *map(width, lines)) for cells, lines in zip(below, folded, strict=True)) <= within:
+            break
+        folded = [
+            textwrap.wrap(header, max(cells, narrowest), break_long_words=False, break_on_hyphens=False) or [""]
+            for header, cells in zip(headers, below, strict=True)
+        ]
+    height = max(map(len, folded), default=0)
+    return [list(line) for line in zip(*([""] * (height - len(lines)) + lines for lines in folded), strict=True)]
 
 
 def markdown(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "") -> str:

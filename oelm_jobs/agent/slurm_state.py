@@ -128,10 +128,11 @@ def _is_beyond_limits(job: Job) -> bool:
     from . import slurm_site
 
     try:
-        asked = slurm_site.parse_resources(slurm_commands.show_job(job.id).get("TRES", ""))
+        shown = slurm_commands.show_job(job.id)
         partition = slurm_commands.show_partition(job.partition.partition(",")[0])
     except SlurmError:
         return False
+    asked = slurm_site.parse_resources(shown.get("ReqTRES") or shown.get("TRES", ""))  # 22.05: TRES
     limits = slurm_site.limits_per_user({job.qos, partition.get("QoS", "")}, max_age_s=LIMITS_AGE_S)
     return any(asked.get(resource, 0.0) > limit for resource, limit in limits.items())
 

@@ -73,3 +73,17 @@ def test_csv_reads_back_as_it_was() -> None:
     rows = [["a,b", 'quote "', None, 1.5]]
     made = table.csv(rows, ["w", "x", "y", "z"])
     assert list(csv.reader(io.StringIO(made))) == [["w", "x", "y", "z"], ["a,b", 'quote "', "", "1.5"]]
+
+
+def test_headers_are_folded_only_as_far_as_it_takes_to_fit() -> None:
+    rows, headers = [["gpt_base", "3.7863", "12"]], ["Run", "Mean validation loss", "Attempts so far"]
+    whole = table.text(rows, headers, "lrr")
+    assert table.text(rows, headers, "lrr", within=47) == whole and len(whole.splitlines()[0]) == 47
+    assert table.text(rows, headers, "lrr", within=46).splitlines() == [
+        "                Mean",
+        "          validation  Attempts so",
+        "Run             loss          far",
+        "--------  ----------  -----------",
+        "gpt_base      3.7863           12",
+    ]
+    assert table.text(rows, headers, "lrr", within=30).splitlines()[1] == "          validation  Attempts"
