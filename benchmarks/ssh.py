@@ -36,7 +36,7 @@ WAYS = ("fabric", "openssh")
 MAKE_RUNS = """
 import json, sys, time
 from pathlib import Path
-from oelm_jobs.agent import rundir
+from oelm_jobs.agent import processes, rundir
 from oelm_jobs.spec import State
 from oelm_jobs.store import Store
 from tests.support import make_run
@@ -50,7 +50,7 @@ for i in range(count):
     runs.append(make_run(root, name, study="tiny", target=target, run_dir=str(run_dir), train=train))
     control = rundir.control(run_dir, "")
     control.mkdir(parents=True, exist_ok=True)
-    identity = dict(rundir.identify(1).to_json(), token="t")
+    identity = dict(processes.identify(1).to_json(), token="t")
     end = {"state": "DONE", "reason": "", "token": "t", "ended_at": now, "attempts": [{"number": 1}]}
     (control / "claim").write_text(json.dumps(identity))
     (control / "start.json").write_text(json.dumps(dict(identity, number=1, started_at=now, devices=["gpu:0"])))

@@ -20,7 +20,7 @@ ROUNDS = 21
 MAKE_RUNS = """
 import json, sys, time
 from pathlib import Path
-from oelm_jobs.agent import result, rundir
+from oelm_jobs.agent import processes, result, rundir
 from oelm_jobs.spec import Run, State
 from oelm_jobs.store import Store
 root, count, final = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "final"
@@ -32,7 +32,7 @@ for i in range(count):
               train={"max_steps": 1000, "seq_len": 64}, max_retries=0, fingerprint="f" * 64)
     control = rundir.control(run.run_dir, "")
     control.mkdir(parents=True)
-    identity = rundir.identify(1).to_json()
+    identity = processes.identify(1).to_json()
     (control / "claim").write_text(json.dumps(dict(identity, token="t")))
     start = dict(identity, number=1, token="t", started_at=time.time(), devices=["cpu:0"])
     (control / "start.json").write_text(json.dumps(start))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .agent import rundir
+from .agent import processes
 from .connections import connect
 from .errors import TargetError
 from .schedulers import scheduler
@@ -130,7 +130,7 @@ def _settle(store: Store, project: Path, target: Target, runs: list[StoredRun]) 
         return runs
     planned = {run.token for run in runs if run.state is State.PLANNED}
     for row in store.open_submissions(project):
-        maker = rundir.Identity.from_json(json.loads(row["maker"]))
+        maker = processes.Identity.from_json(json.loads(row["maker"]))
         if row["token"] not in planned or _is_under_way(maker, row["made_at"]):
             continue
         known = store.runs_of(row["token"])  # also those that nobody asks about now: it is settled once, for all
@@ -144,7 +144,7 @@ def _settle(store: Store, project: Path, target: Target, runs: list[StoredRun]) 
     return [run for run in found if run is not None]
 
 
-def _is_under_way(maker: rundir.Identity | None, touched_at: float) -> bool:
+def _is_under_way(maker: processes.Identity | None, touched_at: float) -> bool:
     """True while the process that makes a submission may still be at it."""
     if maker is None or maker.pid == os.getpid():
         return False

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .agent import result, rundir
+from .agent import processes, result, rundir
 from .errors import LocalError, NotReached, TargetError
 from .rsync import NETWORK_CODES, SOME_FAILED, Transfer
 
@@ -242,7 +242,7 @@ class Staging:
 
     def _end_orphan(self) -> None:
         """End the rsync of a fetch that was killed: two must not write the same file."""
-        identity = rundir.Identity.from_json(rundir.read_json(self._orphan))
+        identity = processes.Identity.from_json(rundir.read_json(self._orphan))
         if identity is not None and identity.is_alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(identity.pid, 15)
@@ -298,7 +298,7 @@ class Staging:
         transfer = Transfer(
             source, f"{self.path / 'files'}/", [a.source.lstrip("/") for a in arrivals], shell=shell, remote=remote
         )
-        rundir.write_json(self._orphan, rundir.identify(transfer.process.pid).to_json(), durable=False)
+        rundir.write_json(self._orphan, processes.identify(transfer.process.pid).to_json(), durable=False)
         idle_since, code, said = time.monotonic(), 0, ""
         buffer = memoryview(bytearray(PIECE_BYTES))
         try:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import preflight, snapshot
-from .agent import rundir
+from .agent import processes, rundir
 from .connections import connect
 from .errors import ConfigurationError, TargetError, UnknownAnswer
 from .observe import NOT_SUBMITTED, refresh
@@ -178,7 +178,7 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
         plan.target.name,
         plan.root,
         token,
-        json.dumps(rundir.identify(os.getpid()).to_json()),
+        json.dumps(processes.identify(os.getpid()).to_json()),
         plan.runs,
         lambda known: choice(known, by_name[known.name]),
         choice.extended,

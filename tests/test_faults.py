@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs.agent import rundir
+from oelm_jobs.agent import processes
 from tests.support import end_all, random_moment, read, wait_until
 
 pytestmark = pytest.mark.slow
@@ -41,10 +41,10 @@ def status(oelm) -> dict:
     return json.loads(oelm("status", "--json").stdout)["runs"][0]
 
 
-def processes(project: Path, word: str) -> list[int]:
+def pids_of(project: Path, word: str) -> list[int]:
     """Return the run's processes whose command line has ``word``, trainers before others."""
     found = []
-    for identity in rundir.processes_of(run_dir(project)):
+    for identity in processes.of_run(run_dir(project)):
         argv = Path(f"/proc/{identity.pid}/cmdline").read_bytes().split(b"\0")
         if (b"torch.distributed.run" in argv) == (word == "torchrun") and b"train" in argv:
             found.append(identity.pid)
@@ -60,14 +60,14 @@ def started(oelm, project: Path) -> None:
 def test_a_killed_process_fails_its_attempt_and_the_next_one_resumes(oelm, project: Path, victim: str) -> None:
     edit(project, *LONG, *TWO_RANKS, ("max_retries = 0", "max_retries = 1"))
     started(oelm, project)
-    ranks = processes(project, "rank")
+    ranks = pids_of(project, "rank")
     assert len(ranks) == 2
     random_moment()
-    os.kill(ranks[1] if victim == "rank" else processes(project, "torchrun")[0], signal.SIGKILL)
+    os.kill(ranks[1] if victim == "rank" else pids_of(project, "torchrun")[0], signal.SIGKILL)
     wait_until(lambda: status(oelm)["progress"].get("attempt") == 2, "the second attempt", 120)
-    assert all(rundir.process_start_time(pid) == "" for pid in ranks), "no rank of the first attempt is left"
+    assert all(processes.start_time_of(pid) == "" for pid in ranks), "no rank of the first attempt is left"
     wait_until(lambda: "Resum" in (run_dir(project) / "training.log").read_text(), "it to resume", 120)
-    os.kill(processes(project, "rank")[0], signal.SIGKILL)
+    os.kill(pids_of(project, "rank")[0], signal.SIGKILL)
     row = wait_until(lambda: row if (row := status(oelm))["state"] == "FAILED" else None, "the end of the budget", 120)
     attempts = read(run_dir(project) / "experiment_result.json")["attempts"]
     assert [a["state"] for a in attempts] == ["FAILED", "FAILED"] and all(a["reason"] for a in attempts)
@@ -77,13 +77,13 @@ def test_a_killed_process_fails_its_attempt_and_the_next_one_resumes(oelm, proje
 def test_a_killed_supervisor_frees_the_devices_and_submitting_again_resumes(oelm, project: Path) -> None:
     edit(project, *LONG)
     started(oelm, project)
-    ranks = processes(project, "rank")
-    claim = rundir.Identity.from_json(read(run_dir(project) / ".oelm" / "claim"))
+    ranks = pids_of(project, "rank")
+    claim = processes.Identity.from_json(read(run_dir(project) / ".oelm" / "claim"))
     assert claim is not None
     random_moment()
     os.kill(claim.pid, signal.SIGKILL)
     assert status(oelm)["state"] == "UNKNOWN"
-    for pid in [*processes(project, "torchrun"), *ranks]:
+    for pid in [*pids_of(project, "torchrun"), *ranks]:
         os.kill(pid, signal.SIGKILL)
     row = wait_until(lambda: row if (row := status(oelm))["state"] == "FAILED" else None, "the truth")
     assert "supervisor lost" in row["reason"]
@@ -101,10 +101,10 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_is_named(oelm, project: Path, 
         started(oelm, project)
         filler = models / "somebody elses"
         room = os.statvfs(models)
-        if left:
-            filler.write_bytes(b"\0" * max(0, room.f_bavail * room.f_frsize - left))
-        else:  # to the last byte, however much the trainer still writes meanwhile
-            with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+        with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:  # the trainer writes meanwhile
+            if left:
+                file.write(b"\0" * max(0, room.f_bavail * room.f_frsize - left))
+            else:  # to the last byte
                 while True:
                     file.write(b"\0" * 4096)
         row = wait_until(lambda: row if (row := status(oelm))["state"] == "FAILED" else None, "it to fail", 180)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs.agent import cancel, launch, rundir, supervise
+from oelm_jobs.agent import cancel, launch, processes, rundir, supervise
 from tests.support import (
     end_all,
     launch_runs,
@@ -36,8 +36,8 @@ def root(tmp_path: Path):
     end_all(tmp_path)
 
 
-def supervisor_of(run) -> rundir.Identity:
-    identity = rundir.Identity.from_json(read(rundir.control(run.run_dir, rundir.CLAIM)))
+def supervisor_of(run) -> processes.Identity:
+    identity = processes.Identity.from_json(read(rundir.control(run.run_dir, rundir.CLAIM)))
     assert identity is not None
     return identity
 
@@ -195,7 +195,7 @@ def test_cancel_ends_grandchildren_in_foreign_sessions_and_frees_the_lease(root:
     begun = time.monotonic()
     assert cancel.cancel({"run_dirs": [run.run_dir]})["runs"] == {run.run_dir: "cancelled"}
     assert time.monotonic() - begun < 3 * cancel.PATIENCE_S  # it came to an end by itself, however busy the machine
-    assert rundir.process_start_time(grandchild) == ""
+    assert processes.start_time_of(grandchild) == ""
     assert state(run)["state"] == "CANCELLED"
     other = make_run(root, "b")
     launch_runs(root, [(other, outcome_of("completed"))], token="t2")
@@ -209,7 +209,7 @@ def test_cancel_ends_descendants_that_dropped_their_environment(root: Path) -> N
     hidden = int(wait_until(lambda: log.exists() and log.read_text().strip(), "the descendant"))
     wait_until(lambda: b"OELM" not in Path(f"/proc/{hidden}/environ").read_bytes(), "it to have dropped it")
     assert cancel.cancel({"run_dirs": [run.run_dir]})["runs"] == {run.run_dir: "cancelled"}
-    assert rundir.process_start_time(hidden) == ""
+    assert processes.start_time_of(hidden) == ""
 
 
 def test_a_supervisor_that_hangs_is_ended_with_all_it_started(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +220,7 @@ def test_a_supervisor_that_hangs_is_ended_with_all_it_started(root: Path, monkey
     hidden = int(wait_until(lambda: log.exists() and log.read_text().strip(), "the descendant"))
     os.kill(supervisor_of(run).pid, signal.SIGSTOP)
     assert cancel.cancel({"run_dirs": [run.run_dir]})["runs"] == {run.run_dir: "cancelled"}
-    assert rundir.process_start_time(hidden) == "" and not rundir.processes_of(run.run_dir)
+    assert processes.start_time_of(hidden) == "" and not processes.of_run(run.run_dir)
     assert state(run)["state"] == "CANCELLED"
 
 
@@ -239,7 +239,7 @@ def test_a_cancel_between_claim_and_start_is_not_lost(root: Path, monkeypatch: p
     claimed.wait()
     assert cancel.cancel({"run_dirs": [run.run_dir]})["runs"] == {run.run_dir: "cancelled"}
     launching.join()
-    assert state(run)["state"] == "CANCELLED" and not rundir.processes_of(run.run_dir)
+    assert state(run)["state"] == "CANCELLED" and not processes.of_run(run.run_dir)
 
 
 @pytest.mark.parametrize("step", ["history", "judge_stop"])
@@ -304,7 +304,7 @@ def test_a_killed_supervisor_is_lost_and_its_survivors_are_ended_by_the_next_att
     assert "processes live on" in row["reason"]
     launch_runs(root, [(run, outcome_of("completed"))], token="t2")
     wait_for_state(run, "DONE")
-    assert rundir.process_start_time(rank) == ""
+    assert processes.start_time_of(rank) == ""
     attempts = read(Path(run.run_dir) / rundir.RESULT)["attempts"]
     assert [(a["state"], a["reason"]) for a in attempts] == [("FAILED", "supervisor lost"), ("DONE", "")]
 
@@ -312,7 +312,7 @@ def test_a_killed_supervisor_is_lost_and_its_survivors_are_ended_by_the_next_att
 def test_a_reboot_is_told_from_a_lost_supervisor(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run = make_run(root, "a")
     launch_runs(root, [(run, sleeping())])
-    survivors = wait_until(lambda: rundir.processes_of(run.run_dir), "its process")
+    survivors = wait_until(lambda: processes.of_run(run.run_dir), "its process")
     os.kill(supervisor_of(run).pid, signal.SIGKILL)
     for identity in survivors:
         os.kill(identity.pid, signal.SIGKILL)
@@ -351,7 +351,7 @@ def test_a_process_left_behind_by_the_set_up_serves_all_attempts_and_ends_with_t
     assert (Path(run.run_dir) / rundir.LOG).read_text().splitlines() == [
         f"attempt t:{number} is served" for number in (1, 2)
     ]
-    assert rundir.process_start_time(int(pid_file.read_text())) == ""
+    assert processes.start_time_of(int(pid_file.read_text())) == ""
 
 
 def test_a_preferred_port_that_is_taken_is_replaced(root: Path) -> None:

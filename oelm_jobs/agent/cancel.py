@@ -8,7 +8,7 @@ import signal
 import time
 from typing import Any, Dict, List, Optional, Sequence
 
-from . import result, rundir
+from . import processes, result, rundir
 
 PATIENCE_S = 10.0
 """A supervisor that has not ended by then is ended itself, and its processes with it."""
@@ -32,7 +32,7 @@ def cancel(request: Dict[str, Any]) -> Dict[str, Any]:
         answers[run_dir] = "not running"
         if rundir.is_locked(rundir.control(run_dir, rundir.CLAIM)):
             waiting[run_dir] = time.monotonic() + PATIENCE_S
-        elif rundir.processes_of(run_dir):
+        elif processes.of_run(run_dir):
             answers[run_dir] = "cancelled" if _kill_all(run_dir) else "still ending"
     while waiting:
         for run_dir, deadline in list(waiting.items()):  # still from the last
@@ -56,42 +56,35 @@ def _ask(run_dir: str) -> bool:
         return False
     with contextlib.suppress(OSError):  # on a full disk the signal alone has to do
         rundir.write_json(rundir.control(run_dir, rundir.CANCEL), {"by": "oelm-cancel", "time": time.time()})
-    _signal([holder], signal.SIGTERM)
+    processes.send([holder], signal.SIGTERM)
     return True
 
 
-def _holder(run_dir: str) -> Optional[rundir.Identity]:
+def _holder(run_dir: str) -> Optional[processes.Identity]:
     """Return the living process that took the claim."""
-    identity = rundir.Identity.from_json(rundir.read_json(rundir.control(run_dir, rundir.CLAIM)))
+    identity = processes.Identity.from_json(rundir.read_json(rundir.control(run_dir, rundir.CLAIM)))
     return identity if identity is not None and identity.is_alive() else None
-
-
-def _signal(processes: Sequence[rundir.Identity], number: int) -> None:
-    for identity in processes:
-        if identity.is_alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(identity.pid, number)
 
 
 def _kill_supervised(run_dir: str) -> bool:
     """Kill a supervisor that doesn't end, and all it started; return whether nothing is left."""
     holder = _holder(run_dir)
-    family: List[rundir.Identity] = []
+    family: List[processes.Identity] = []
     if holder is not None:
-        family = rundir.descendants_of(holder.pid)
+        family = processes.descendants_of(holder.pid)
         # The supervisor goes first, or it would judge the death of its ranks.
-        _signal([holder], signal.SIGKILL)
+        processes.send([holder], signal.SIGKILL)
     return _kill_all(run_dir, family)
 
 
-def _kill_all(run_dir: str, also: Sequence[rundir.Identity] = ()) -> bool:
+def _kill_all(run_dir: str, also: Sequence[processes.Identity] = ()) -> bool:
     """Kill what is left of a run that has no supervisor any more, and record its end; return whether all is gone."""
     deadline = time.monotonic() + KILL_S
-    left = [*rundir.processes_of(run_dir), *also]
+    left = [*processes.of_run(run_dir), *also]
     while left and time.monotonic() < deadline:
-        _signal(left, signal.SIGKILL)
+        processes.send(left, signal.SIGKILL)
         time.sleep(0.05)
-        left = [*rundir.processes_of(run_dir), *(identity for identity in also if identity.is_alive())]
+        left = [*processes.of_run(run_dir), *(identity for identity in also if identity.is_alive())]
     try:
         handle = rundir.lock(rundir.control(run_dir, rundir.CLAIM), patience_s=2.0)
     except rundir.Busy:

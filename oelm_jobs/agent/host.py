@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import lease, place, ports, rundir
+from . import lease, place, ports, processes, rundir
 
 STOP_GRACE_S = 7.0
 """Time for a checkpoint between SIGTERM and SIGKILL; a cancel promises an end within 10 s."""
@@ -43,7 +43,7 @@ class Host:
         handle = rundir.lock(path, patience_s=2.0)
         with contextlib.suppress(FileNotFoundError):
             rundir.control(self._run_dir, rundir.CANCEL).unlink()  # of an execution that is over
-        rundir.write_claim(handle, str(self._record["token"]), rundir.identify(os.getpid()))
+        rundir.write_claim(handle, str(self._record["token"]), processes.identify(os.getpid()))
 
     def is_mine(self) -> bool:
         """Always: the kernel keeps the claim for as long as this process lives."""
@@ -55,7 +55,7 @@ class Host:
 
     def lost_reason(self, start: Dict[str, Any]) -> str:
         """Tell a reboot from a supervisor that was killed."""
-        return "reboot" if start.get("boot_id") != rundir.boot_id() else "supervisor lost"
+        return "reboot" if start.get("boot_id") != processes.boot_id() else "supervisor lost"
 
     def wait_for_turn(self) -> float:
         """Sleep in the kernel until the run before this one in its lane is over."""

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict
 
-from . import lease, rundir
+from . import lease, processes, rundir
 
 
 class Refused(Exception):
@@ -54,7 +54,7 @@ def launch(request: Dict[str, Any]) -> Dict[str, Any]:
         known = rundir.read_json(_submission_file(root, token)) or {}
         return {"answer": "settled" if known.get("settled") else "repeated", "runs": {}}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OELM_ATTEMPT")}
-    environment.pop(rundir.RUN_DIR_VARIABLE, None)
+    environment.pop(processes.RUN_DIR_VARIABLE, None)
     environment.update(request.get("environment") or {})
     queued_at = content["time"]
     with contextlib.suppress(OSError):  # what is wrong with the lease folder is the runs' to report
@@ -105,7 +105,7 @@ def _start(run: Dict[str, Any], handle: int, environment: Dict[str, str]) -> Non
             start_new_session=True,
         )
     # The script execs the supervisor: the pid and its start time stay the same.
-    rundir.write_claim(handle, run["token"], rundir.identify(process.pid))
+    rundir.write_claim(handle, run["token"], processes.identify(process.pid))
     os.close(rundir.CLAIM_FD)
     os.close(handle)
 

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
-from . import devices, rundir
+from . import devices, processes, rundir
 from .devices import Device
 
 POLL_S, FOREIGN_POLL_S = 1.0, 15.0
@@ -99,7 +99,7 @@ def _read(path: Path) -> Optional[Ticket]:
     if rundir.is_locked(path):
         return _parse(path)
     ticket = _parse(path)
-    if ticket is not None and ticket.devices and rundir.processes_of(ticket.run_dir):
+    if ticket is not None and ticket.devices and processes.of_run(ticket.run_dir):
         return ticket
     with contextlib.suppress(OSError):  # gone already, or another user's: it is dead all the same
         path.unlink()

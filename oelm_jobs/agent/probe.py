@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from . import lease, rundir
+from . import lease, processes, rundir
 from .progress import last_said, progress
 
 MAX_LOG_BYTES = 1 << 20
@@ -77,9 +77,9 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any
     elif end and end.get("token") == token and (ended or not started):
         row.update(state=end.get("state"), reason=end.get("reason", ""), ended_at=end.get("ended_at"))
     elif started and start:
-        if start.get("boot_id") != rundir.boot_id():
+        if start.get("boot_id") != processes.boot_id():
             row.update(state=rundir.FAILED, reason="reboot: submit again to resume")
-        elif rundir.processes_of(run_dir):
+        elif processes.of_run(run_dir):
             row.update(state=rundir.UNKNOWN, reason="supervisor lost, its processes live on: oelm-cancel ends them")
         else:
             row.update(state=rundir.FAILED, reason="supervisor lost: submit again to resume")
@@ -101,7 +101,7 @@ def _why_not_started(claim: Dict[str, Any], said: str) -> str:
         claim: Its claim, which nobody holds any more.
         said: The newest line of the supervisor's log.
     """
-    if claim.get("boot_id") != rundir.boot_id():
+    if claim.get("boot_id") != processes.boot_id():
         return "reboot before training started: submit again"
     if said.startswith("waiting "):  # a supervisor that ends by itself says so
         return "supervisor lost while it was waiting: submit again"

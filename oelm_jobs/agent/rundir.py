@@ -12,11 +12,11 @@ import fcntl
 import json
 import math
 import os
-import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Any, Dict, List, Optional, Union
+
+from .processes import Identity
 
 CONTROL = ".oelm"
 """Hidden folder of control files in a run directory, and of agents, snapshots and submissions in a target's root."""
@@ -36,13 +36,8 @@ ORIGIN = "origin"
 
 CLAIM_FD = 99
 """File descriptor on which the launcher hands a held claim to the launch script and so to the supervisor."""
-ATTEMPT_VARIABLE, RUN_DIR_VARIABLE = "OELM_ATTEMPT", "OELM_RUN_DIR"
-"""Environment variables by which a run's processes are known, whatever session they moved to."""
-
 MAX_JSON_BYTES = 8 << 20
 """Control files are small; a larger one is not ours."""
-
-LINUX = sys.platform.startswith("linux")
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN = "QUEUED", "RUNNING", "DONE", "FAILED", "CANCELLED", "UNKNOWN"
 STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN)
@@ -158,161 +153,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-# Identity of processes ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What tells one process from every other one, before and after, on one host (a pid alone is reused)."""
-
-    pid: int
-    """Process id."""
-    start_time: str
-    """Start as the kernel states it; compared, never interpreted."""
-    boot_id: str
-    """Differs after a reboot."""
-    host: str
-    """Host name."""
-
-    def to_json(self) -> Dict[str, Any]:
-        """Return the identity as a JSON object."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(value: Any) -> "Optional[Identity]":
-        """Return the identity in a JSON object; None where it holds none."""
-        try:
-            return Identity(int(value["pid"]), str(value["start_time"]), str(value["boot_id"]), str(value["host"]))
-        except (TypeError, KeyError, ValueError):
-            return None
-
-    def is_alive(self) -> bool:
-        """True while this very process lives on this host."""
-        return self.boot_id == boot_id() and process_start_time(self.pid) == self.start_time
-
-
-def boot_id() -> str:
-    """Return what the kernel calls this boot (random(4); on macOS kern.bootsessionuuid).
-
-    ``OELM_BOOT_ID_FILE`` names another file to read it from, so that a reboot can be tested.
-    """
-    try:
-        path = os.environ.get("OELM_BOOT_ID_FILE", "/proc/sys/kernel/random/boot_id")
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return _output(["sysctl", "-n", "kern.bootsessionuuid"]) or "unknown"
-
-
-def process_start_time(pid: int) -> str:
-    """Return the start time of process ``pid`` as the kernel states it; empty where there is no such process (or a
-    zombie).
-    """
-    if LINUX:
-        try:
-            with open("/proc/%d/stat" % pid, "rb") as file:
-                # The name in parentheses may hold spaces and parentheses: count behind the last one (proc(5)).
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            return ""
-        return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
-    state, _, started = _output(["ps", "-o", "state=,lstart=", "-p", str(pid)]).partition(" ")
-    return "" if state.startswith("Z") else started.strip()
-
-
-def identify(pid: int) -> Identity:
-    """Return the identity of a living process."""
-    return Identity(pid, process_start_time(pid), boot_id(), os.uname().nodename)
-
-
-def processes_of(run_dir: Union[str, Path], attempt: str = "") -> List[Identity]:
-    """Return this user's living processes whose environment says that they belong to the run in ``run_dir`` (and to
-    one attempt of it, where that is given as ``OELM_ATTEMPT`` names it).
-
-    torchrun puts its ranks in sessions of their own, so neither parents nor process groups tell (docs/architecture.md).
-    """
-    markers = [RUN_DIR_VARIABLE + "=" + str(run_dir)] + ([ATTEMPT_VARIABLE + "=" + attempt] if attempt else [])
-    end = b"\0" if LINUX else b" "  # ps(1) of macOS puts blanks between variables, and values may hold some
-    wanted = [end + os.fsencode(marker) + end for marker in markers]
-    found = []
-    for pid, environment in _environments():
-        if all(marker in end + environment + end for marker in wanted):
-            identity = identify(pid)
-            if identity.start_time:
-                found.append(identity)
-    return found
-
-
-def _environments() -> "Iterator[tuple[int, bytes]]":
-    """Yield (pid, environment) of every process that may be read."""
-    if LINUX:
-        for name in os.listdir("/proc"):
-            if name.isdigit() and int(name) != os.getpid():
-                try:
-                    with open("/proc/%s/environ" % name, "rb") as file:
-                        yield int(name), file.read()
-                except OSError:
-                    continue
-        return
-    for line in _output(["ps", "-axEww", "-o", "pid=,command="]).splitlines():
-        pid, _, rest = line.strip().partition(" ")
-        if pid.isdigit() and int(pid) != os.getpid():
-            yield int(pid), os.fsencode(rest)
-
-
-def descendants_of(pid: int) -> List[Identity]:
-    """Return the living processes whose parents lead to ``pid``, also those that dropped their environment.
-
-    Below a subreaper (``become_subreaper``) these are all that it ever started, on Linux.
-    """
-    children: Dict[int, List[int]] = {}
-    for child, parent in _parents():
-        children.setdefault(parent, []).append(child)
-    found, left = [], [pid]
-    while left:
-        mine = children.pop(left.pop(), [])
-        left += mine
-        found += [identity for identity in map(identify, mine) if identity.start_time]
-    return found
-
-
-def _parents() -> "Iterator[tuple[int, int]]":
-    """Yield (pid, its parent's pid) of every process."""
-    if LINUX:
-        for name in os.listdir("/proc"):
-            if name.isdigit():
-                try:
-                    with open("/proc/%s/stat" % name, "rb") as file:
-                        yield int(name), int(file.read().rpartition(b")")[2].split()[1])
-                except (OSError, IndexError):
-                    continue
-        return
-    for line in _output(["ps", "-axo", "pid=,ppid="]).splitlines():
-        fields = line.split()
-        yield int(fields[0]), int(fields[1])
-
-
-def _output(argv: List[str]) -> str:
-    import subprocess  # here, because a probe on Linux never needs it and everybody waits for a probe
-
-    # Start times are compared as text, so they must not depend on who asks.
-    plain = dict(os.environ, LC_ALL="C", TZ="UTC0")
-    try:
-        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=plain, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return os.fsdecode(done.stdout).strip()
-
-
-def become_subreaper() -> None:
-    """Let orphaned descendants become this process's children, so that they can be reaped (prctl(2), Linux only)."""
-    if LINUX:
-        import ctypes
-
-        PR_SET_CHILD_SUBREAPER = 36
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 # The claim ------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Callable, List, Optional, Tuple
 
-from . import rundir, slurm_commands
+from . import processes, rundir, slurm_commands
 
 PREFIX = "slurm-claim."
 ARCHIVING, ARCHIVING_S = "archive", 60.0
@@ -48,7 +48,7 @@ class Owner:
     """Job name, by which a reused job id is told."""
     token: str
     """Token of the submission."""
-    identity: rundir.Identity
+    identity: processes.Identity
     """The supervisor."""
     time: float
     """When the claim was taken, Unix seconds."""
@@ -59,14 +59,14 @@ class Owner:
     def read(path: Path) -> "Optional[Owner]":
         """Return the owner that a claim names; None where it can't be read."""
         content = rundir.read_json(path) or {}
-        identity = rundir.Identity.from_json(content.get("identity"))
+        identity = processes.Identity.from_json(content.get("identity"))
         try:
             return Owner(
                 str(content["job"]),
                 int(content["restart"]),
                 str(content["name"]),
                 str(content["token"]),
-                identity or rundir.Identity(0, "", "", ""),
+                identity or processes.Identity(0, "", "", ""),
                 float(content["time"]),
                 bool(content["released"]),
             )
@@ -171,7 +171,7 @@ def take_for_archive(run_dir: str) -> Optional[Claim]:
             raise slurm_commands.SlurmError(why)
         if not ended:
             return None
-    owner = Owner(ARCHIVING, 0, "", "", rundir.identify(os.getpid()), time.time())
+    owner = Owner(ARCHIVING, 0, "", "", processes.identify(os.getpid()), time.time())
     rundir.control(run_dir, "").mkdir(exist_ok=True)
     is_mine = rundir.create(rundir.control(run_dir, PREFIX + str(number + 1)), asdict(owner))
     return Claim(run_dir, number + 1, owner, before) if is_mine else None

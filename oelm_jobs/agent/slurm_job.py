@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import host, lease, place, ports, rundir, slurm_claim, slurm_commands
+from . import host, lease, place, ports, processes, rundir, slurm_claim, slurm_commands
 from .slurm_submit import FATE, UNKNOWN_WORDS
 
 TERM_GRACE_S = 20.0
@@ -72,7 +72,7 @@ class SlurmJob:
             restart=self.restart,
             name=os.environ.get("SLURM_JOB_NAME", ""),
             token=str(self._record["token"]),
-            identity=rundir.identify(os.getpid()),
+            identity=processes.identify(os.getpid()),
             time=time.time(),
         )
         try:

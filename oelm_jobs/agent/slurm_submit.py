@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from . import rundir, slurm_commands
+from . import processes, rundir, slurm_commands
 from .launch import Refused
 from .slurm_commands import SlurmError
 
@@ -102,7 +102,7 @@ def set_aside(script: str) -> List[str]:
         if stated.intersection(same):
             stated.update(same)
     stated.update(OWNED_VARIABLES)
-    own = (rundir.ATTEMPT_VARIABLE, rundir.RUN_DIR_VARIABLE)
+    own = (processes.ATTEMPT_VARIABLE, processes.RUN_DIR_VARIABLE)
     return [
         name
         for name in os.environ
@@ -167,7 +167,7 @@ def _send(
         )
         return _remember(root, token, position, {"refused": words})
     number = int((known or {}).get("try", 0)) + 1
-    sent = {"time": time.time(), "maker": rundir.identify(os.getpid()).to_json()}
+    sent = {"time": time.time(), "maker": processes.identify(os.getpid()).to_json()}
     # Not durable, like the script and the answer: after a power loss the job is looked for, or given up for good.
     if not rundir.create(file_of(root, token, position, ".sent.%d" % number), sent, durable=False):
         return {"unknown": "another command is sending it"}
@@ -302,7 +302,7 @@ def _sent_at(root: str, token: str, position: int) -> float:
     newest = 0.0
     for path in folder(root).glob("%s.%d.sent.*" % (token, position)):
         sent = rundir.read_json(path) or {}
-        maker = rundir.Identity.from_json(sent.get("maker"))
+        maker = processes.Identity.from_json(sent.get("maker"))
         here = maker is not None and maker.host == os.uname().nodename
         if here and maker is not None and maker.is_alive() and maker.pid != os.getpid():
             raise SlurmError("submission %s is being sent" % token)

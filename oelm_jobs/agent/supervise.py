@@ -19,9 +19,9 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from . import lease, place, result, rundir
+from . import lease, place, processes, result, rundir
 from .host import Host
 from .place import Place, Refused, Stopped, Superseded, Verdict
 
@@ -45,7 +45,7 @@ class Supervisor:
         self.place = _place(record, self.say)
         self._interruptible = False  # True while a raised Stopped loses neither a process nor a record
         self._mark = ""  # OELM_ATTEMPT of the attempt under way
-        self._from_setup: List[rundir.Identity] = []  # what set-up lines left running: it serves all attempts
+        self._from_setup: List[processes.Identity] = []  # what set-up lines left running: it serves all attempts
 
     # Preparation ------------------------------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ class Supervisor:
             return self._run_claimed()
         except Superseded:
             self.say("another execution has this run now; nothing more is written")
-            self._kill_own()
+            processes.kill_attempt(self.run_dir, self._mark)
             return EXIT_BUSY
         except OSError as error:  # not even its records could be written: what is said here is the reason shown
             self.say("the supervisor could not go on: %s" % error)
@@ -119,8 +119,8 @@ class Supervisor:
             return 0
         rundir.write_json(rundir.control(self.run_dir, rundir.RUN), dict(self.record, command=self.command))
         result.reserve(self.run_dir)
-        rundir.become_subreaper()
-        self._from_setup = rundir.descendants_of(os.getpid())
+        processes.become_subreaper()
+        self._from_setup = processes.descendants_of(os.getpid())
         for number in self.place.signals:
             signal.signal(number, self._on_stop)
         if self.place.look_s:
@@ -148,7 +148,7 @@ class Supervisor:
         except OSError as error:
             verdict = Verdict(rundir.FAILED, "the supervisor could not go on: %s" % error)
         self._interruptible = False
-        self._end_survivors(time.monotonic() + SURVIVOR_GRACE_S, with_setup=True)
+        processes.end_run(self.run_dir, time.monotonic() + SURVIVOR_GRACE_S, self.say)
         # The devices are free before files are hashed: hashing takes seconds, and others wait.
         self.place.release()
         return self._conclude(verdict, attempts, queued_at)
@@ -224,9 +224,9 @@ class Supervisor:
         argv, port = self.place.argv(self.command, number)
         self._mark = "%s:%d" % (self.token, number)
         environment = dict(os.environ, **self.place.environment())
-        environment[rundir.ATTEMPT_VARIABLE] = self._mark
-        environment.update({rundir.RUN_DIR_VARIABLE: str(self.run_dir), "PYTHONUNBUFFERED": "1"})
-        start = dict(rundir.identify(os.getpid()).to_json(), number=number, token=self.token, port=port)
+        environment[processes.ATTEMPT_VARIABLE] = self._mark
+        environment.update({processes.RUN_DIR_VARIABLE: str(self.run_dir), "PYTHONUNBUFFERED": "1"})
+        start = dict(processes.identify(os.getpid()).to_json(), number=number, token=self.token, port=port)
         start.update(self.place.start_record(), started_at=time.time(), devices=self.place.devices())
         rundir.write_json(rundir.control(self.run_dir, rundir.START), start)
         began = time.monotonic()
@@ -270,40 +270,13 @@ class Supervisor:
                 continue
         if child.poll() is None:
             self.say("no end in the time for a checkpoint: killing")
-            _signal(child.pid, signal.SIGKILL)
+            child.kill()
             child.wait()
         return deadline
 
-    def _end_survivors(self, deadline: float, *, with_setup: bool = False) -> None:
-        """End every process of this run but this one: SIGTERM, then SIGKILL at the deadline; reap what became ours.
-
-        Args:
-            with_setup: Whether what set-up lines left running ends, too.
-        """
-        asked: Set[int] = set()
-        spared = set() if with_setup else set(self._from_setup)
-        while True:
-            _reap()
-            # Descendants, too: a process may have dropped the environment by which it is known.
-            found = {*rundir.processes_of(self.run_dir), *rundir.descendants_of(os.getpid())}
-            alive = sorted((p for p in found - spared if p.pid != os.getpid()), key=lambda identity: identity.pid)
-            if not alive:
-                return
-            late = time.monotonic() >= deadline
-            for identity in alive:
-                if identity.pid not in asked or late:
-                    self.say("ending process %d of this run with %s" % (identity.pid, "SIGKILL" if late else "SIGTERM"))
-                    asked.add(identity.pid)
-                    if identity.is_alive():
-                        _signal(identity.pid, signal.SIGKILL if late else signal.SIGTERM)
-            time.sleep(0.1)
-
-    def _kill_own(self) -> None:
-        """Kill this attempt's processes, not those of the execution that has the run now."""
-        own = rundir.processes_of(self.run_dir, attempt=self._mark) if self._mark else []
-        for identity in own + rundir.descendants_of(os.getpid()):
-            if identity.pid != os.getpid() and identity.is_alive():
-                _signal(identity.pid, signal.SIGKILL)
+    def _end_survivors(self, deadline: float) -> None:
+        """End what is left of an attempt, but what set-up lines left running."""
+        processes.end_run(self.run_dir, deadline, self.say, spared=self._from_setup)
 
     def _judge(self, code: int, start: Dict[str, Any], before: List[Dict[str, Any]]) -> Verdict:
         """Say how the attempt ended, from the trainer's own record first."""
@@ -363,21 +336,6 @@ def _telling(lines: List[str]) -> str:
     errors = [line for line in lines if "Error" in line or "error:" in line]
     own = [line for line in errors if "torch.distributed.elastic" not in line and "ChildFailedError" not in line]
     return (own or errors or lines or [""])[-1].strip()
-
-
-def _signal(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def _reap() -> None:
-    """Reap orphans that became this process's children."""
-    while True:
-        try:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                return
-        except ChildProcessError:
-            return
 
 
 def choose(content: Dict[str, Any]) -> Dict[str, Any]:

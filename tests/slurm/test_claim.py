@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import rundir, slurm_cancel, slurm_claim, slurm_commands
+from oelm_jobs.agent import processes, rundir, slurm_cancel, slurm_claim, slurm_commands
 from tests.slurm.recorded import NAME, NO_CONTROLLER, fails, prints, queue_line
 from tests.support import read
 
 
 def owner(job: str = "1", **changes: Any) -> slurm_claim.Owner:
-    made = slurm_claim.Owner(job, 0, "tiny.oelm-1.0", "oelm-1", rundir.identify(os.getpid()), 1.0)
+    made = slurm_claim.Owner(job, 0, "tiny.oelm-1.0", "oelm-1", processes.identify(os.getpid()), 1.0)
     return replace(made, **changes)
 
 

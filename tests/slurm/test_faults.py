@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs import observe, workflow
-from oelm_jobs.agent import rundir, slurm_commands, slurm_job, slurm_site, slurm_submit
+from oelm_jobs.agent import processes, rundir, slurm_commands, slurm_job, slurm_site, slurm_submit
 from oelm_jobs.spec import State
 from oelm_jobs.store import Store
 from tests.slurm.testbed import Testbed
@@ -449,7 +449,7 @@ def test_where_sacct_is_no_help_the_ends_of_runs_are_known_all_the_same(
     assert oelm("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
     start = read(control(project, "oelm_freeze") / "start.json")
     os.kill(int(start["pid"]), signal.SIGKILL)
-    for identity in rundir.processes_of(control(project, "oelm_freeze").parent):
+    for identity in processes.of_run(control(project, "oelm_freeze").parent):
         os.kill(identity.pid, signal.SIGKILL)
     wait_until(lambda: cluster.job(killed).get("JobState") == "FAILED", "Slurm to notice")
     hide(instead, cancelled, scancelled, killed)

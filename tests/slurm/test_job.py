@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import lease, place, rundir, slurm_claim, slurm_commands, slurm_job
+from oelm_jobs.agent import lease, place, processes, slurm_claim, slurm_commands, slurm_job
 from oelm_jobs.agent.slurm_commands import SlurmError
 from tests.slurm.recorded import NAME, TOKEN, fails, prints
 
@@ -39,7 +39,7 @@ def slurm_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **record: Any) ->
 
 def owner(**changes: Any) -> slurm_claim.Owner:
     """Return a supervisor on another node."""
-    made = slurm_claim.Owner("7", 0, NAME, TOKEN, rundir.Identity(7, "1", "x", "n9"), 1.0)
+    made = slurm_claim.Owner("7", 0, NAME, TOKEN, processes.Identity(7, "1", "x", "n9"), 1.0)
     return slurm_claim.Owner(**{**made.__dict__, **changes})
 
 
@@ -48,7 +48,7 @@ def owner(**changes: Any) -> slurm_claim.Owner:
     [
         (owner(), True),
         (owner(released=True), False),
-        (owner(identity=rundir.identify(os.getpid())), False),
+        (owner(identity=processes.identify(os.getpid())), False),
         (None, False),
     ],
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import rundir
+from oelm_jobs.agent import processes
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until
 
@@ -277,7 +277,7 @@ def test_a_dead_node_gives_its_run_to_another_one(submit, project: Path, cluster
         wait_until(lambda: start_of(project).get("number") == 2, "the second attempt", 60)
         wait_for("gpt_base", "RUNNING")
         assert start_of(project)["nodes"] == ["n1"]
-        old = rundir.Identity.from_json(start)
+        old = processes.Identity.from_json(start)
         assert old is not None
         wait_until(lambda: not old.is_alive(), "the supervisor on the dead node to see that it lost its claim", 60)
         kept = run_dir(project) / ".oelm" / "end.json"
@@ -320,7 +320,7 @@ def test_a_supervisor_that_lost_its_claim_ends_its_processes_and_writes_nothing(
         mine = read(folder / ".oelm" / "slurm-claim.1")
         (folder / ".oelm" / "slurm-claim.2").write_text(json.dumps({**mine, "restart": 1}))
         assert child.wait(30) == 75
-        assert not rundir.processes_of(folder) and not (folder / ".oelm" / "end.json").exists()
+        assert not processes.of_run(folder) and not (folder / ".oelm" / "end.json").exists()
     finally:
         if child.poll() is None:
             child.send_signal(signal.SIGKILL)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import rundir
+from oelm_jobs.agent import processes
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until
 
@@ -208,9 +208,9 @@ def test_crashes_and_requeues_have_budgets_of_their_own(submit, project: Path, c
     wait_until((run_dir(project) / "heartbeat.json").exists, "a step")
 
     def crash() -> None:
-        def trainers() -> tuple[int, list[rundir.Identity]] | None:
+        def trainers() -> tuple[int, list[processes.Identity]] | None:
             start = read(run_dir(project) / ".oelm" / "start.json")
-            found = rundir.processes_of(run_dir(project), attempt=f"{start['token']}:{start['number']}")
+            found = processes.of_run(run_dir(project), attempt=f"{start['token']}:{start['number']}")
             return (start["number"], found) if found else None
 
         number, found = wait_until(trainers, "the trainer of the newest attempt")
@@ -227,7 +227,7 @@ def test_crashes_and_requeues_have_budgets_of_their_own(submit, project: Path, c
 
     crash()
     for _ in range(2):
-        wait_until(lambda: rundir.processes_of(run_dir(project)), "the trainer")
+        wait_until(lambda: processes.of_run(run_dir(project)), "the trainer")
         cluster.run("scontrol", "requeue", job)
         wait_for("gpt_base", "QUEUED")
         release_when_requeued(cluster, job)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs import workflow
-from oelm_jobs.agent import rundir, slurm_commands, slurm_reasons, slurm_state, slurm_tasks
+from oelm_jobs.agent import processes, slurm_commands, slurm_reasons, slurm_state, slurm_tasks
 from oelm_jobs.store import Store
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until
@@ -48,7 +48,7 @@ def end_without_a_word(project: Path, cluster: Testbed, name: str) -> None:
     """Kill a run's supervisor and everything else of it, as nobody does who would leave a record."""
     wait_until((run_dir(project, name) / "heartbeat.json").exists, "a step")
     os.kill(int(read(run_dir(project, name) / ".oelm" / "start.json")["pid"]), signal.SIGKILL)
-    for identity in rundir.processes_of(run_dir(project, name)):
+    for identity in processes.of_run(run_dir(project, name)):
         os.kill(identity.pid, signal.SIGKILL)
     job = str(read(run_dir(project, name) / ".oelm" / "start.json")["job"])
     wait_until(lambda: cluster.job(job).get("JobState") == "FAILED", "Slurm to notice")
