@@ -52,6 +52,8 @@ class Owner:
     """The supervisor."""
     time: float
     """When the claim was taken, Unix seconds."""
+    cluster: str = ""
+    """``SLURM_CLUSTER_NAME``: another cluster that shares the disk knows nothing of the job."""
     released: bool = False
     """True once the supervisor is through with the run."""
 
@@ -68,6 +70,7 @@ class Owner:
                 str(content["token"]),
                 identity or processes.Identity(0, "", "", ""),
                 float(content["time"]),
+                str(content.get("cluster") or ""),
                 bool(content["released"]),
             )
         except (KeyError, TypeError, ValueError):
@@ -193,6 +196,13 @@ def _ended(before: Optional[Owner], mine: Optional[Owner]) -> "Tuple[Optional[bo
     if before.job == ARCHIVING:  # which takes a moment, unless it is killed in it
         is_over = time.time() - before.time > ARCHIVING_S
         return (True, "") if is_over else (None, "its directory is being archived")
+    here = slurm_commands.cluster_name() if before.cluster else ""
+    if here and here != before.cluster:
+        return None, "whether job %s of cluster %s lives can't be found out on cluster %s" % (
+            before.job,
+            before.cluster,
+            here,
+        )
     if mine is not None and before.job == mine.job and before.name == mine.name:
         if before.restart < mine.restart:
             return True, ""  # Slurm starts a job again only when it takes its last incarnation for ended

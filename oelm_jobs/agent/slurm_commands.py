@@ -410,3 +410,11 @@ def settings() -> Dict[str, str]:
         raise SlurmError("scontrol: %s" % said(err, "exit code %d" % code))
     pairs = (line.partition("=") for line in out.splitlines() if "=" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def cluster_name() -> str:
+    """Return the name of the cluster that this is a node of; empty where nobody says."""
+    name = os.environ.get("SLURM_CLUSTER_NAME", "")
+    with contextlib.suppress(SlurmError):
+        name = name or settings().get("ClusterName", "")
+    return name

@@ -74,6 +74,7 @@ class SlurmJob:
             token=str(self._record["token"]),
             identity=processes.identify(os.getpid()),
             time=time.time(),
+            cluster=os.environ.get("SLURM_CLUSTER_NAME", ""),
         )
         try:
             self._claim = slurm_claim.take(self._run_dir, owner, self._say)

@@ -136,3 +136,22 @@ def test_whether_a_claims_owner_has_ended_is_slurms_word_on_its_id_and_name(
 ) -> None:
     instead("squeue", lines)
     assert slurm_claim.job_has_ended(owner("7", name=NAME))[0] is ended
+
+
+def test_a_job_of_another_cluster_on_the_same_disk_is_not_taken_for_ended(
+    run_dir: str, instead: Callable[[str, str], None], no_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instead("squeue", fails("slurm_load_jobs error: Invalid job id specified"))
+    take(run_dir, elsewhere(owner("7", cluster="big")))
+    monkeypatch.setattr(slurm_claim, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(slurm_claim, "LOOK_S", 0.0)
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "small")
+    words = "job 7 of cluster big lives can't be found out on cluster small"
+    with pytest.raises(slurm_claim.Unanswered, match=words):
+        take(run_dir, owner("7"))
+    monkeypatch.delenv("SLURM_CLUSTER_NAME")  # a login node asks
+    instead("scontrol", prints("ClusterName             = small"))
+    with pytest.raises(slurm_commands.SlurmError, match=words):
+        slurm_claim.take_for_archive(run_dir)
+    instead("scontrol", prints("ClusterName             = big"))
+    assert take(run_dir, owner("8")).is_held()

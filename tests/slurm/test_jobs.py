@@ -233,6 +233,10 @@ def test_two_nodes_train_together_and_equal_one(oelm, project: Path, cluster: Te
     assert start["nodes"] == ["n1", "n2"] and start["devices"] == ["n1/gpu:0", "n2/gpu:0"]
     outcome = read(run_dir(project) / ".oelm" / "outcome.json")
     assert outcome["world_size"] == 2
+    assert (
+        read(run_dir(project) / ".oelm" / "slurm-claim.1")["cluster"]
+        == cluster.run("sacctmgr", "-n", "-P", "show", "cluster", "format=cluster").strip()
+    )
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "local", "--tag", "one", "--wait")
     alone = read(run_dir(project, "gpt_base-one") / ".oelm" / "outcome.json")
     assert outcome["final"]["val_loss"] == pytest.approx(alone["final"]["val_loss"], rel=1e-4)
