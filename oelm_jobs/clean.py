@@ -1,7 +1,8 @@
 """Owns freeing disk on targets of what is at home, verified: what may go, and letting it go; leaves asking to the
 command line.
 
-A checkpoint may go when its run is over and the copy at home, read anew, has the hash that the target's manifest gives.
+A checkpoint may go when its run is over and the copy at home, read anew, has the hash that the target's manifest gives;
+of a run that was left without one, by a lost node or while it waited to start again, the hash that the file there has.
 A run whose directory is the one in the project, as on this machine without another root, has no copy and loses nothing.
 Of a run that isn't done the newest checkpoint stays: submitting it again resumes from there.
 """
@@ -12,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .agent import result, rundir
 from .connections import connect
@@ -64,14 +66,10 @@ def _removable(project: Path, run: StoredRun) -> Removable:
     if not run.state.is_final:
         return Removable(run=run, files={}, note=f"is {run.state}")
     known = record(home)
-    manifest = rundir.read_json(home / rundir.MANIFEST) or {}
-    if not known or known.get("run_dir") != run.run_dir or not manifest:
+    manifest = rundir.read_json(home / rundir.MANIFEST)
+    if not known or known.get("run_dir") != run.run_dir or (manifest is None and run.state is State.DONE):
         return Removable(run=run, files={}, note="was not fetched since it ended: oelm-fetch")
-    checkpoints = {
-        str(entry["name"]): (int(entry["size"]), str(entry["sha256"]))
-        for entry in manifest.get("files", [])
-        if str(entry["name"]).endswith(".pt")
-    }
+    checkpoints = _checkpoints(known, manifest)
     gone = known.get("removed", {})
     checkpoints = {name: entry for name, entry in checkpoints.items() if gone.get(name) != entry[1]}
     here = {
@@ -89,6 +87,21 @@ def _removable(project: Path, run: StoredRun) -> Removable:
             "oelm-fetch --checkpoints all brings them",
         ]
     return Removable(run=run, files=files, note="; ".join(notes))
+
+
+def _checkpoints(known: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> dict[str, tuple[int, str]]:
+    """Return name to size and hash of a run's checkpoints, by its manifest; where nobody was left to write one when it
+    ended, by what was fetched (no hash for what was not).
+    """
+    entries = manifest.get("files", []) if manifest is not None else []
+    if manifest is None:
+        entries = [dict(file, sha256="") for file in known.get("left", []) if "size" in file]
+        entries += [dict(file, name=name) for name, file in known.get("files", {}).items()]
+    return {
+        str(entry["name"]): (int(entry["size"]), str(entry["sha256"]))
+        for entry in entries
+        if str(entry["name"]).endswith(".pt")
+    }
 
 
 def _is_whole(path: Path, size: int, digest: str) -> bool:

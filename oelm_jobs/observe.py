@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .spec import Target
 
 
-LOCAL = "local"
-"""Name of this machine among the targets."""
 RECENT = 50
 """So many of the runs that failed or were cancelled last are asked about again: a script may have been started by
 hand."""
@@ -54,7 +52,13 @@ class View:
 
 
 def refresh(
-    store: Store, project: Path, runs: Iterable[StoredRun], *, also_final: bool = False, hosts: Collection[str] = ()
+    store: Store,
+    project: Path,
+    runs: Iterable[StoredRun],
+    *,
+    also_final: bool = False,
+    also_stopped: bool = False,
+    hosts: Collection[str] = (),
 ) -> View:
     """Ask the targets about runs that may have moved, once each and side by side, and store what they answer.
 
@@ -62,6 +66,8 @@ def refresh(
     asked about where that costs no connection of its own.
 
     Args:
+        also_final: Whether all are asked about, wherever they are.
+        also_stopped: Whether what failed or was cancelled is.
         hosts: Names of targets that are asked about their devices, queue and disk in the same round trip.
     """
     from .targets import load_targets
@@ -74,11 +80,16 @@ def refresh(
             moving.setdefault(run.target, []).append(run)
         elif run.target in hosts:
             moving.setdefault(run.target, [])
-    stopped = [run for run in runs if run.state in (State.FAILED, State.CANCELLED)][-RECENT:] if not also_final else []
-    for run in stopped:
-        if (run.target == LOCAL or run.target in moving) and not run.reason.startswith(NOT_SUBMITTED):
+    stopped = [
+        run
+        for run in runs
+        if run.state in (State.FAILED, State.CANCELLED) and not also_final and not run.reason.startswith(NOT_SUBMITTED)
+    ]
+    targets = load_targets(project) if moving or stopped else {}
+    for run in stopped if also_stopped else stopped[-RECENT:]:
+        is_here = run.target in targets and not targets[run.target].host
+        if also_stopped or is_here or run.target in moving:
             moving.setdefault(run.target, []).append(run)
-    targets = load_targets(project) if moving else {}
     settled: dict[str, list[StoredRun]] = {}
     for name, theirs in moving.items():
         try:
@@ -163,9 +174,10 @@ def _remember(store: Store, runs: list[StoredRun], answer: Mapping[str, Any]) ->
         state, reason = State(row.pop("state")), str(row.pop("reason") or "")
         if row.get("absent") and run.reason.startswith(NOT_SUBMITTED):
             continue  # it never got there, which is known better here
-        progress = {key: value for key, value in row.items() if value is not None}
-        if state is State.UNKNOWN and run.state.is_final:
+        is_known = state is not State.UNKNOWN and not row.pop("assumed", False)
+        if run.state.is_final and not is_known:
             continue  # what was known of its end is not forgotten because nobody can be asked again
+        progress = {key: value for key, value in row.items() if value is not None}
         if (run.state, run.reason, run.progress) != (state, reason, progress):
             changed.append((run, state, reason, progress))
         elif now - (run.observed_at or 0.0) > UNCHANGED_S:

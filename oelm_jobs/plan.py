@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import fairness, sbatch
 from .agent import rundir, slurm_submit
 from .connections import Connection, connect, interpreter, unreached
+from .errors import ConfigurationError
 from .fairness import Difference
 from .runs import command, plan_runs, scientific
 from .sbatch import MAX_ARRAY
@@ -223,6 +224,13 @@ def _slurm_jobs(
     by_run = {run.name: known for run, known in zip(runs, records, strict=True)}
     largest = 2 * max((len(json.dumps(known)) for known in records[:10]), default=0)
     sequential = plan.mode == SEQUENTIAL
+    given = sbatch.options_of(plan.target).sbatch.get("dependency") or ""
+    if sequential and len(runs) > 1 and "?" in given:
+        raise ConfigurationError(
+            f"target {plan.target.name}: dependency = {given!r} in sbatch has alternatives, which can't be joined with"
+            " the wait for the run before",
+            hint="give --mode parallel, or jobs that all have to end, joined by ','",
+        )
     jobs = []
     for batch in sbatch.batches(runs, token, sequential=sequential, limit=max_array, run_bytes=largest):
         stem = f"{token}.{batch.position}"

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.nodes
 
 from . import sbatch
 from .agent import rundir
-from .errors import ConfigurationError
+from .errors import ConfigurationError, valid_choices
 from .spec import Run, Target
 
 TEMPLATES = {"local": "launch.sh.j2", "ssh": "launch.sh.j2", "slurm": "slurm.sh.j2"}
@@ -150,6 +151,7 @@ def _print(project: Path, target: Target, template: str = "", **values: Any) -> 
     name = _template(target)
     values.update(target=target, claim_fd=rundir.CLAIM_FD, launched=rundir.LAUNCHED)
     try:
+        _check_blocks(project, name)
         return environment(project).get_template(template or name).render(**values)
     except jinja2.TemplateNotFound as error:
         raise ConfigurationError(
@@ -159,3 +161,38 @@ def _print(project: Path, target: Target, template: str = "", **values: Any) -> 
         raise ConfigurationError(f"{error.filename or error.name}: line {error.lineno}: {error.message}") from error
     except jinja2.UndefinedError as error:
         raise ConfigurationError(f"template {name}: {error.message}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _check_blocks(project: Path, name: str) -> None:
+    """See to it that what a template puts in the place of its parent's blocks replaces some.
+
+    Raises:
+        ConfigurationError: A block that the parent doesn't have.
+        jinja2.TemplateError: It isn't there, or broken.
+    """
+    known = _inherited(project, name)
+    for block in _parsed(project, name).body if known else ():
+        if isinstance(block, jinja2.nodes.Block) and block.name not in known:
+            raise ConfigurationError(
+                f"template {name}: line {block.lineno}: there is no block {block.name!r} to override;"
+                f" {valid_choices(block.name, known)}"
+            )
+
+
+def _inherited(project: Path, name: str) -> set[str]:
+    """Return the blocks that a template's parents have; none where it has no parent."""
+    found: set[str] = set()
+    parent = _parsed(project, name).find(jinja2.nodes.Extends)
+    while parent is not None and isinstance(parent.template, jinja2.nodes.Const):
+        tree = _parsed(project, str(parent.template.value))
+        found.update(block.name for block in tree.find_all(jinja2.nodes.Block))
+        parent = tree.find(jinja2.nodes.Extends)
+    return found
+
+
+def _parsed(project: Path, name: str) -> jinja2.nodes.Template:
+    templates = environment(project)
+    assert templates.loader is not None
+    source, path, _ = templates.loader.get_source(templates, name)
+    return templates.parse(source, name, path)

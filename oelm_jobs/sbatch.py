@@ -7,6 +7,7 @@ and resume rest on is refused.
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,11 @@ CPU_OPTIONS = frozenset(
 """Options that say how many cores a job gets; without any, the toolkit asks for one a process."""
 GPU_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "gres", "tres-per-node", "tres-per-task")
 """Options that say which GPUs a job gets; without any, the toolkit asks for as many as the run has processes."""
+VALUE_WORDS = (
+    ("memory", ("mem", "mem-per-cpu", "mem-per-gpu")), ("node name", ("nodelist", "exclude")),
+    ("generic resource", GPU_OPTIONS), ("reservation", ("reservation",)), ("license", ("licenses",)),
+)  # fmt: skip
+"""What sbatch says of a value, and the options that it may be about."""
 PLACEHOLDER = "{gpus}"
 """In a value: the number of GPUs, of the run for ``gpus`` and of a node otherwise."""
 MAX_ARRAY = 1000
@@ -85,6 +91,10 @@ def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
             raise _pinned(options, key, value)
         if name in OWNED:
             raise options.error(key, f"is the toolkit's own: {OWNED[name]}", value=value)
+        if isinstance(value, (datetime.date, datetime.time)):
+            raise options.error(key, f'put it in quotes: {key} = "{value}"', value=str(value))
+        if name == "nodes" and not re.fullmatch(r"[1-9]\d*", str(value)):
+            raise options.error(key, "give one number: a run's processes are divided over its nodes", value=value)
         if not _NAME.fullmatch(name) or not isinstance(value, (str, int, float)) or "\n" in str(value):
             raise options.error(key, "give long options of sbatch with a text, a number, or true", value=value)
         if value is not False:
@@ -207,12 +217,31 @@ def asked_gpus(options: Mapping[str, str | None], nodes: int) -> int:
         return _count(str(options["gpus"]))
     if options.get("gpus-per-node"):
         return _count(str(options["gpus-per-node"])) * nodes
+    for option in ("gpus-per-task", "tres-per-task"):
+        found = _gpus_in(str(options.get(option) or ""), is_plain=option == "gpus-per-task")
+        if found:
+            return found * _tasks(options, nodes)
     for option in ("gres", "tres-per-node"):
-        parts = str(options.get(option) or "").replace("gres/", "").replace("gres:", "").split(",")
-        found = sum(_count(part) for part in parts if re.match(r"gpu\b", part))
+        found = _gpus_in(str(options.get(option) or ""), is_plain=False)
         if found:
             return found * nodes
     return 0
+
+
+def _gpus_in(words: str, *, is_plain: bool) -> int:
+    """Return how many GPUs an option's value names, which holds nothing else (``2``, ``a100:2``) or may hold other
+    resources besides (``gpu:2,shard:8``).
+    """
+    parts = words.replace("gres/", "").replace("gres:", "").split(",")
+    return sum(_count(part) for part in parts if (is_plain and part) or re.match(r"gpu\b", part))
+
+
+def _tasks(options: Mapping[str, str | None], nodes: int) -> int:
+    """Return how many tasks options ask for (sbatch(1): one a node unless they say otherwise)."""
+    ntasks, per_node = options.get("ntasks") or "", options.get("ntasks-per-node") or ""
+    if ntasks.isdigit():
+        return int(ntasks)
+    return nodes * (int(per_node) if per_node.isdigit() else 1)
 
 
 def _count(words: str) -> int:
@@ -222,6 +251,17 @@ def _count(words: str) -> int:
         for part in words.split(",")
         if part
     )
+
+
+def named_in(target: Target, words: str) -> str:
+    """Return the target's option that sbatch's words are about, as its file has it (``mem = '32 G'``); empty where they
+    name none.
+    """
+    given = options_of(target).sbatch
+    named = re.findall(r"--([a-z][a-z-]*[a-z])", words)
+    named += [option for said, options in VALUE_WORDS if said in words.lower() for option in options]
+    named = [option for option in named if option in given]
+    return f"{named[0]} = {given[named[0]]!r}" if named else ""
 
 
 # Which runs share a job -----------------------------------------------------------------------------------------------

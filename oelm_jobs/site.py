@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .agent import slurm_site
 from .errors import valid_choices
-from .sbatch import GPU_OPTIONS, PLACEHOLDER, asked_gpus, nodes_of, options_of
+from .sbatch import GPU_OPTIONS, PLACEHOLDER, asked_gpus, named_in, nodes_of, options_of
 from .spec import Target
 
 SHORT_S = 3600
@@ -78,6 +79,7 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
     found += _gpus(target, places, processes)
     found += _features(options.get("constraint"), places)
     found += _account(options, site["accounts"])
+    found += _quota(target, site, rows, processes)
     if site["max_submit"]:
         words = f"at most {site['max_submit']} jobs in the queue; what is more is submitted as room comes"
         found.append(Remark(what="limit", is_bad=False, found=words))
@@ -141,12 +143,10 @@ def _gpus(target: Target, rows: Sequence[Mapping[str, Any]], processes: Iterable
     types = sorted({parts[1] for parts in have if len(parts) == 3})
     most = max((int(parts[-1]) for parts in have if parts[-1].isdigit()), default=0)
     where = ", ".join(str(row["name"]) for row in rows)
-    options, nodes = options_of(target).sbatch, nodes_of(target)
-    asked = {option: str(options[option]) for option in GPU_OPTIONS if options.get(option)}
-    wants_none = bool(asked) and not asked_gpus({o: w.replace(PLACEHOLDER, "1") for o, w in asked.items()}, nodes)
+    asked = _asked(target)
     listed = ", ".join(dict.fromkeys(":".join(parts) for parts in have))
     if not have:
-        if wants_none:
+        if _wants_none(target):
             return [Remark(what="gpus", is_bad=False, found="none are asked for")]
         mend = 'give another partition, or gres = "none" in sbatch of the target to train on cores'
         return [Remark(what="gpus", is_bad=True, found=f"{where} has no GPUs", mend=mend)]
@@ -155,12 +155,23 @@ def _gpus(target: Target, rows: Sequence[Mapping[str, Any]], processes: Iterable
             if types and name not in types:
                 mend = f"change {option} in sbatch of the target; {valid_choices(name, types)}"
                 return [Remark(what="gpus", is_bad=True, found=f"{where} has no GPU called {name!r}", mend=mend)]
-    largest = max((-(-number // nodes) for number in processes), default=0)
+    largest = max((-(-number // nodes_of(target)) for number in processes), default=0)
     if largest > most:
         words = f"a run asks for {largest} GPUs on a node, {where} has {most}"
         mend = "set gpus_per_run of the target, or spread runs with nodes in its sbatch"
         return [Remark(what="gpus", is_bad=True, found=words, mend=mend)]
     return [Remark(what="gpus", is_bad=False, found=f"{listed} a node in {where}")]
+
+
+def _asked(target: Target) -> dict[str, str]:
+    """Return the target's options that say which GPUs a job gets."""
+    options = options_of(target).sbatch
+    return {option: str(options[option]) for option in GPU_OPTIONS if options.get(option)}
+
+
+def _wants_none(target: Target) -> bool:
+    asked = {option: words.replace(PLACEHOLDER, "1") for option, words in _asked(target).items()}
+    return bool(asked) and not asked_gpus(asked, nodes_of(target))
 
 
 def _types(option: str, words: str) -> list[str]:
@@ -201,6 +212,33 @@ def _account(options: Mapping[str, str | None], accounts: Sequence[Mapping[str, 
     return found
 
 
+def _quota(
+    target: Target, site: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], processes: Iterable[int]
+) -> list[Remark]:
+    """Return what is wrong with a run's GPUs by the limits on accounts and qualities of service: such a job would wait
+    for ever.
+    """
+    options = options_of(target).sbatch
+    accounts = {row["account"]: row for row in site["accounts"]}
+    account = options.get("account") or next((row["defaultaccount"] for row in site["users"]), "")
+    mine = accounts.get(account, {}).get("qos", "").split(",")
+    # Without a default one, the only one that an account may use, else "normal".
+    default = accounts.get(account, {}).get("defaultqos") or (mine[0] if len(mine) == 1 else "normal")
+    qos = options.get("qos") or default
+    most = [
+        slurm_site.limits(site, account=account, qos=qos, partition_qos=str(row["qos"])).get("gres/gpu")
+        for row in rows or [{"qos": ""}]
+    ]
+    largest = 0 if _wants_none(target) else max(processes, default=0)
+    limits = [limit for limit in most if limit is not None]
+    if len(limits) < len(most) or largest <= max(limits):
+        return []
+    words = f"a run asks for {largest} GPUs, the limits of your account and quality of service are {max(limits):.0f}"
+    mend = f"set gpus_per_run = {max(limits):.0f} of the target, or account or qos in its sbatch"
+    mend += f"; were they raised just now, oelm-doctor {target.name} asks anew"
+    return [Remark(what="quota", is_bad=True, found=words, mend=mend)]
+
+
 def tried(target: Target, tests: Mapping[str, Mapping[str, Any]]) -> list[Remark]:
     """Return what sbatch says of a job of each size, equal words once.
 
@@ -231,7 +269,8 @@ def _start(starts_in_s: float) -> str:
 def _mend(target: Target, test: Mapping[str, Any]) -> str:
     unknown = re.search(r"unrecognized option \W*--([a-z0-9-]+)", str(test["refused"]))
     if unknown is None:
-        return f"change sbatch of target {target.name}"
+        named = named_in(target, str(test["refused"]))
+        return f"change {f'{named} in ' if named else ''}sbatch of target {target.name}"
     near = difflib.get_close_matches(unknown[1], test.get("options", ()), n=1)
     hint = f"did you mean {near[0]!r}?" if near else "sbatch --help lists the options"
     return f"change {unknown[1]} in sbatch of the target; {hint}"

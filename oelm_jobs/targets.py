@@ -117,9 +117,10 @@ def _read_gpus(table: tomlfile.Section) -> tuple[int, ...]:
 
 
 def _read_gpus_per_run(table: tomlfile.Section) -> int:
+    is_given = "gpus_per_run" in table
     number = table.take("gpus_per_run", int, 0)
-    if number < 0:
-        raise table.error("gpus_per_run", "must not be negative", value=number)
+    if is_given and number < 1:
+        raise table.error("gpus_per_run", "must be at least 1", value=number)
     return number
 
 

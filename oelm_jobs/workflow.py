@@ -108,7 +108,8 @@ class _Choice:
                     "before": known.spec.get("extended_from"),
                 }
                 return ""
-            raise _another_configuration(run, changes)
+            is_longer = run.train["max_steps"] > known.spec["train"]["max_steps"]
+            raise _another_configuration(run, changes, may_extend=is_longer)
         if known.spec.get("extended_from"):  # an extension that was cancelled goes on as one
             self.extended[run.name] = known.spec["extended_from"]
         return "is done" if known.state is State.DONE else ""
@@ -134,9 +135,9 @@ def _changes(known: StoredRun, run: Run) -> dict[str, str]:
     return {key: f"{key} was {before[key]}, is {after[key]}" for key in keys}
 
 
-def _another_configuration(run: Run, changes: dict[str, str]) -> ConfigurationError:
+def _another_configuration(run: Run, changes: dict[str, str], *, may_extend: bool = False) -> ConfigurationError:
     hint = "give these runs a name of their own: --tag NAME; or archive the old one and start over: --rerun"
-    if set(changes) == {"max_steps"}:
+    if may_extend and set(changes) == {"max_steps"}:
         hint = "to train the finished run further: --extend; " + hint
     return ConfigurationError(
         f"{run.run_dir} holds run {run.name} of another configuration: {'; '.join(changes.values()) or 'other data'}",

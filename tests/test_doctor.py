@@ -113,14 +113,43 @@ def test_the_doctor_names_a_template_that_is_broken_and_a_batch_that_cannot_be_d
 def cluster(**row: Any) -> dict[str, Any]:
     """Return a cluster of one partition."""
     known = {"name": "low", "is_default": True, "is_up": True, "max_time": "1-00:00:00", "default_time": "1:00:00"}
-    partition = {**known, "nodes": 2, "gres": ["gpu:a5000:4"], "features": [], **row}
-    accounts = [{"account": "lab", "qos": "normal"}]
-    return {"version": "22", "cluster": "c", "accounts": accounts, "max_submit": None, "partitions": [partition]}
+    partition = {**known, "nodes": 2, "gres": ["gpu:a5000:4"], "features": [], "qos": "", **row}
+    accounts = [{"account": "lab", "qos": "normal", "defaultqos": ""}]
+    accounting = {"users": [{"defaultaccount": "lab"}], "accounts": accounts, "groups": [], "qualities": []}
+    return {"version": "22", "cluster": "c", "max_submit": None, "partitions": [partition], **accounting}
 
 
-def remarks(options: dict[str, str], there: dict[str, Any], **slurm: Any) -> dict[str, site.Remark]:
+def remarks(options: dict[str, str], there: dict[str, Any], processes: int = 1, **slurm: Any) -> dict[str, site.Remark]:
     target = Target(name="c", kind="slurm", root="", python="", slurm=Slurm(sbatch=options, **slurm))
-    return {remark.what: remark for remark in site.judge(target, there, [1])}
+    return {remark.what: remark for remark in site.judge(target, there, [processes])}
+
+
+@pytest.mark.parametrize(
+    ("qualities", "groups", "partition_qos", "most"),
+    [
+        ([{"name": "normal", "maxtresperuser": "gres/gpu=1"}], [], "", 1),
+        ([{"name": "normal", "grptres": "cpu=4,gres/gpu=2"}], [], "", 2),
+        ([], [{"account": "lab", "parentname": "all"}, {"account": "all", "grptres": "gres/gpu=2"}], "", 2),
+        ([{"name": "few", "maxtres": "gres/gpu=3"}], [], "few", 3),
+        # The partition's quality of service comes first, unless the job's says otherwise.
+        ([{"name": "few", "maxtresperuser": "gres/gpu=8"}, {"name": "normal", "maxtresperuser": "gres/gpu=1"}],
+         [], "few", None),
+        ([{"name": "few", "maxtresperuser": "gres/gpu=8"},
+          {"name": "normal", "maxtresperuser": "gres/gpu=1", "flags": "DenyOnLimit,OverPartQOS"}], [], "few", 1),
+        ([{"name": "other", "maxtresperuser": "gres/gpu=1"}], [{"account": "others", "grptres": "gres/gpu=1"}], "",
+         None),
+    ],
+)  # fmt: skip
+def test_more_gpus_than_the_limits_ever_give_are_refused(
+    qualities: list[dict[str, str]], groups: list[dict[str, str]], partition_qos: str, most: int | None
+) -> None:
+    there = {**cluster(qos=partition_qos), "qualities": qualities, "groups": [{"parentname": "", **g} for g in groups]}
+    found = remarks({}, there, processes=4)
+    assert ("quota" in found) == (most is not None)
+    if most is not None:
+        assert found["quota"].is_bad and f"are {most}" in found["quota"].found
+        assert "quota" not in remarks({}, there, processes=most)
+        assert "quota" not in remarks({"gres": "none"}, there, processes=4), "it wants none"
 
 
 @pytest.mark.parametrize("options", [{"partition": "lwo"}, {}])

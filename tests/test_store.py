@@ -13,7 +13,8 @@ import pytest
 
 from oelm_jobs import observe
 from oelm_jobs import store as stores
-from oelm_jobs.errors import StoreError
+from oelm_jobs.cli.select import select, select_one
+from oelm_jobs.errors import StoreError, UsageError
 from oelm_jobs.spec import State
 from oelm_jobs.store import Store
 from tests.support import make_run
@@ -126,3 +127,22 @@ def test_the_users_folders_are_those_of_platformdirs(monkeypatch: pytest.MonkeyP
             assert folders.state_folder() == platformdirs.user_state_path("oelm-jobs")
         else:
             assert folders.state_folder().is_absolute()
+
+
+def test_a_word_names_a_group_with_all_its_seeds_and_study_with_run_one_of_them(tmp_path: Path) -> None:
+    def record(name: str, group: str, seed: int) -> dict[str, object]:
+        words = {"label": "", "tag": "", "fingerprint": "", "token": "t", "run_dir": f"/r/{name}"}
+        return {"study": "tiny", "run": name, "group": group, "seed": seed, **words}
+
+    with Store(tmp_path / "runs.sqlite3") as store:
+        rows = [record("gpt", "gpt", 42), record("gpt-s43", "gpt", 43), record("oelm", "oelm", 42)]
+        store.replace_runs(tmp_path, "box", rows)
+
+        def named(*words: str) -> list[str]:
+            return [run.name for run in select(store, tmp_path, words)]
+
+        assert named("gpt") == ["gpt", "gpt-s43"] and named("tiny/gpt") == ["gpt"] and named("gpt-s43") == ["gpt-s43"]
+        assert named("tiny") == named() == ["gpt", "gpt-s43", "oelm"] and named("oelm", "tiny/gpt") == ["gpt", "oelm"]
+        assert select_one(store, tmp_path, "gpt").name == "gpt", "what takes one run takes the group's first"
+        with pytest.raises(UsageError, match="'gtp' names no study, group or run .*did you mean 'gpt'"):
+            named("gtp")

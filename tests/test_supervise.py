@@ -452,3 +452,50 @@ def _settled(pids: list[int]) -> bool:
 
 def _switches(pid: int) -> list[str]:
     return [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "ctxt_switches" in line]
+
+
+REPORT = """Step      4 | Loss: 4.1577
+RuntimeError: CUDA error: an illegal memory access was encountered
+train: process 0: Error: another process of the run has ended
+E1126 14:51:29 1 torch/distributed/elastic/multiprocessing/api.py:1] failed (exitcode: -11) local_rank: 0 (pid: 3)
+    raise RendezvousConnectionError(
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+Failures:
+[1]:
+  time      : 2026-11-26_14:51:29
+  host      : n1
+  rank      : 0 (local_rank: 0)
+  exitcode  : 1 (pid: 2)
+  error_file: <N/A>
+Root Cause (first observed failure):
+[0]:
+  time      : 2026-11-26_14:51:29
+  host      : n2
+  rank      : 1 (local_rank: 0)
+  exitcode  : -11 (pid: 3)  (SIGSEGV)
+  error_file: <N/A>
+"""
+SAID = ": RuntimeError: CUDA error: an illegal memory access was encountered"
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        (REPORT, "process 1 on n2: killed by SIGSEGV" + SAID),
+        (REPORT.replace("-11 (pid: 3)", "77 (pid: 3)"), "process 1 on n2: exit code 77" + SAID),
+        (REPORT.replace("-11 (pid: 3)", "-40 (pid: 3)"), "process 1 on n2: killed by signal 40" + SAID),
+        (REPORT.replace("CUDA error", "CUDA"), "process 1 on n2: killed by SIGSEGV: RuntimeError: CUDA: an illegal"),
+        (REPORT.replace("RuntimeError: CUDA error", "oh"), "process 1 on n2: killed by SIGSEGV"),
+        (REPORT.replace("-11 (pid: 3)", "1 (pid: 3)"), ""),
+        ("Step      4 | Loss: 4.1577", ""),
+    ],
+)
+def test_the_process_that_failed_first_is_named_from_torchruns_report(report: str, words: str) -> None:
+    found = supervise._first_failure(report.splitlines())
+    assert found.startswith(words) and bool(found) == bool(words)
+
+
+def test_the_trainers_word_for_a_lost_process_is_the_one_that_the_supervisor_knows() -> None:
+    from train.errors import PeerLost
+
+    assert str(PeerLost()) == supervise.PEER_LOST

@@ -95,6 +95,18 @@ def test_a_job_is_named_once_and_before_long_words() -> None:
     assert cells(stored("r", State.QUEUED, NEVER, job="87_1"))["note"] == f"{NEVER}; job 87_1"
 
 
+def test_a_suspended_run_says_so_first_and_has_no_expected_end() -> None:
+    run = stored("r", State.RUNNING, "suspended", **{**TRAINING, "attempt": 1})
+    assert cells(run)["note"] == "suspended; on n1/gpu:a5000:0" and cells(run)["ETA"] == "–"
+
+
+def test_devices_in_a_row_are_put_together() -> None:
+    devices = ["n1/gpu:0", "n1/gpu:1", "n1/gpu:2", "n1/gpu:5", "n2/gpu:6", "n2/cpu"]
+    note = cells(stored("r", State.RUNNING, devices=devices[:5]))["note"]
+    assert note == "on n1/gpu:0-2, n1/gpu:5, n2/gpu:6"
+    assert cells(stored("r", State.RUNNING, devices=devices[4:]))["note"] == "on n2/gpu:6, n2/cpu"
+
+
 # Narrow terminals -----------------------------------------------------------------------------------------------------
 
 

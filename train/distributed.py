@@ -75,7 +75,7 @@ class _peer_errors:
 
     def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
         if error is not None and is_peer_lost(error):
-            raise PeerLost("another process of the run has ended") from error
+            raise PeerLost() from error
 
 
 def join() -> World:

@@ -37,6 +37,9 @@ class DiskFull(TrainError):
 class PeerLost(TrainError):
     """A collective failed because another process has ended; that process has the real reason."""
 
+    def __init__(self) -> None:
+        super().__init__("another process of the run has ended")
+
 
 class Diverged(TrainError):
     """The loss is not finite, or has stayed far above that of guessing."""

@@ -224,7 +224,7 @@ class _Session:
         if is_out_of_memory(error):
             return OutOfMemory(memory.advice(self.config, self.world.device))
         if is_peer_lost(error):
-            return PeerLost("another process of the run has ended")
+            return PeerLost()
         return TrainError(f"{type(error).__name__}: {error}")
 
     def close(self) -> None:

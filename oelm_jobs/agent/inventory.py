@@ -176,6 +176,20 @@ def _add_growing(run_dir: str, name: str, answer: Dict[str, Any]) -> None:
         answer["files"].append({"name": name, "size": size, "sha256": digest, "grows": True})
 
 
+def _is_what_was_fetched(path: str, name: str, size: int, digest: str, listed: Dict[str, Any]) -> bool:
+    """Compare a file with what the client has of it, by the run's manifest; where nobody was left to write one, by the
+    file's own hash.
+    """
+    if _size(path) != size:
+        return False
+    if listed:
+        return name in listed and [listed[name]["size"], listed[name]["sha256"]] == [size, digest]
+    try:
+        return "/" not in name and result.sha256(Path(path)) == digest
+    except OSError:
+        return False
+
+
 def _size(path: str) -> Optional[int]:
     try:
         return os.path.getsize(path) if os.path.isfile(path) and not os.path.islink(path) else None
@@ -202,7 +216,7 @@ def remove(request: Dict[str, Any]) -> Dict[str, Any]:
     """Remove files of runs that are over, each only while it is what the client fetched.
 
     Args:
-        request: ``runs``: a list of ``run_dir`` and ``files`` (name to size and SHA-256 as the manifest says).
+        request: ``runs``: a list of ``run_dir`` and ``files`` (name to size and SHA-256 as fetched).
 
     Returns:
         ``runs``: run directory to ``removed`` (names), ``freed`` (bytes) and ``kept`` (name to the reason).
@@ -215,8 +229,7 @@ def remove(request: Dict[str, Any]) -> Dict[str, Any]:
         if os.path.lexists(rundir.control(run_dir, rundir.FETCHED)):  # both machines see one disk: no second copy
             answer["kept"] = dict.fromkeys(run["files"], "it is the client's own copy")
             continue
-        number, owner = slurm_claim.newest(run_dir)
-        if number and (owner is None or not owner.released):
+        if not slurm_claim.is_free(run_dir):
             answer["kept"] = dict.fromkeys(run["files"], "a Slurm job has the run")
             continue
         try:
@@ -228,9 +241,8 @@ def remove(request: Dict[str, Any]) -> Dict[str, Any]:
             manifest = rundir.read_json(run_dir + "/" + rundir.MANIFEST) or {}
             listed = {str(entry["name"]): entry for entry in manifest.get("files", [])}
             for name, known in run["files"].items():
-                entry = listed.get(name)
-                path = run_dir + "/" + name
-                if entry is None or [entry["size"], entry["sha256"]] != known or _size(path) != entry["size"]:
+                path, (size, digest) = run_dir + "/" + name, known
+                if not _is_what_was_fetched(path, name, size, digest, listed):
                     answer["kept"][name] = "is not what was fetched"
                     continue
                 try:
@@ -239,7 +251,7 @@ def remove(request: Dict[str, Any]) -> Dict[str, Any]:
                     answer["kept"][name] = error.strerror or str(error)
                     continue
                 answer["removed"].append(name)
-                answer["freed"] += entry["size"]
+                answer["freed"] += size
         finally:
             os.close(claim)
     return {"runs": answers}

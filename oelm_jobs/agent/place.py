@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Protocol, Tuple
 
 CRASH, TIMEOUT, PREEMPTION, REQUEUE, CANCEL = "crash", "timeout", "preemption", "requeue", "cancel"
+NODE_FAILURE = "node failure"
 """Why an attempt ended without completing, as its record says it (budgets count by it)."""
 
 

@@ -14,6 +14,10 @@ def progress(run_dir: str) -> Dict[str, Any]:
     """Return what the trainer last said: step, max_steps, loss, tokens_per_s, heartbeat_at and val_loss."""
     heartbeat = rundir.read_json(run_dir + "/" + rundir.HEARTBEAT) or {}
     row = {name: heartbeat.get(name) for name in ("step", "max_steps", "loss", "tokens_per_s")}
+    # An attempt that ended went on after its last heartbeat.
+    outcome = rundir.read_json("%s/%s/%s" % (run_dir, rundir.CONTROL, rundir.OUTCOME)) or {}
+    if outcome.get("attempt") == heartbeat.get("attempt") and outcome.get("step"):
+        row["step"] = outcome["step"]
     return dict(row, heartbeat_at=heartbeat.get("time"), val_loss=_last_val_loss(run_dir))
 
 

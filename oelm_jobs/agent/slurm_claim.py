@@ -180,6 +180,12 @@ def take_for_archive(run_dir: str) -> Optional[Claim]:
     return Claim(run_dir, number + 1, owner, before) if is_mine else None
 
 
+def is_free(run_dir: str) -> bool:
+    """True where no job has the run, by its owner's word or Slurm's."""
+    number, owner = newest(run_dir)
+    return not number or (owner is not None and _ended(owner, None)[0] is True)
+
+
 def _tidy(run_dir: str, number: int) -> None:
     for old in _numbers(run_dir):
         if old <= number - KEEP:

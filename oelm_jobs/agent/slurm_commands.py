@@ -377,26 +377,30 @@ def show_job(job_id: str, timeout_s: float = 15.0) -> Dict[str, str]:
     Raises:
         SlurmError: It does not answer, or knows no such job.
     """
-    return _show("job", job_id, timeout_s)
+    return _show(["job", job_id], timeout_s)[0]
 
 
-def show_partition(name: str, timeout_s: float = 15.0) -> Dict[str, str]:
-    """Return what slurmctld knows of one partition, as scontrol names it (QoS, MaxTime, …).
+def show_partitions(timeout_s: float = 15.0) -> List[Dict[str, str]]:
+    """Return what slurmctld knows of the partitions, as scontrol names it (PartitionName, QoS, MaxTime, …).
 
     Raises:
-        SlurmError: It does not answer, or knows no such partition.
+        SlurmError: It does not answer.
     """
-    return _show("partition", name, timeout_s)
+    return [row for row in _show(["partition"], timeout_s) if "PartitionName" in row]
 
 
-def _show(entity: str, name: str, timeout_s: float) -> Dict[str, str]:
-    code, out, err = call(["scontrol", "--oneliner", "show", entity, name], timeout_s)
+def _show(words: Sequence[str], timeout_s: float) -> List[Dict[str, str]]:
+    """Return the entities that ``scontrol show WORDS`` prints, one a line; at least one, which may be empty."""
+    code, out, err = call(["scontrol", "--oneliner", "show", *words], timeout_s)
     if code != 0:
         raise SlurmError("scontrol: %s" % said(err, "exit code %d" % code))
-    found: Dict[str, str] = {}
-    for key, value in re.findall(r"(\S+?)=(.*?)(?=\s+[A-Za-z:/]+=|\s*$)", out):
-        found.setdefault(key, value)  # a comment, which comes late, may look like anything
-    return found
+    rows = []
+    for line in out.splitlines() or [""]:
+        found: Dict[str, str] = {}
+        for key, value in re.findall(r"(\S+?)=(.*?)(?=\s+[A-Za-z:/]+=|\s*$)", line):
+            found.setdefault(key, value)  # a comment, which comes late, may look like anything
+        rows.append(found)
+    return rows
 
 
 def settings() -> Dict[str, str]:

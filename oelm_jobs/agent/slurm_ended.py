@@ -97,9 +97,11 @@ def over(run_dir: str, state: str, exit_code: str, records: Records, token: str,
     """
     start, end = records.start, records.end
     started = start.get("token") == token
-    shown = dict(shown, **of_start(start)) if started else shown
+    if start:  # progress is the run's, whichever submission made it
+        shown = dict(shown, **(of_start(start) if started else {"attempt": start.get("number")}))
     if state == "CANCELLED" or records.is_cancelled:
-        return make_row(rundir.CANCELLED, "cancelled" if started else "cancelled before it started", **shown)
+        before = "cancelled before it started again" if start else "cancelled before it started"
+        return make_row(rundir.CANCELLED, "cancelled" if started else before, **shown)
     if end.get("state") == rundir.QUEUED and end.get("token") == token and records.has_ended:
         reason = "Slurm did not start it again after: %s" % end.get("reason", "")
         return make_row(rundir.FAILED, reason + RESUME, **shown)
@@ -198,7 +200,7 @@ def _without_account(
         # Accounting hears of everything a little later than the queue.
         if started:
             return make_row(rundir.UNKNOWN, "left the queue; accounting does not list it yet", **shown)
-        return make_row(rundir.QUEUED, "accepted", **shown)
+        return make_row(rundir.QUEUED, "accepted", assumed=True, **shown)
     # Without accounts: what Slurm never started was cancelled.
     has_run = is_kept or started or was_started(root, task)
     return over(run_dir, _by_log(root, task) if has_run else "CANCELLED", "", records, task.token, shown)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import host, lease, place, ports, processes, rundir, slurm_claim, slurm_commands
-from .slurm_submit import FATE, UNKNOWN_WORDS
+from .slurm_submit import FATE, SILENCE
 
 TERM_GRACE_S = 20.0
 """Time for a checkpoint after SIGTERM: Slurm kills after KillWait, 30 s by default."""
@@ -25,10 +25,10 @@ WARNING_MARGIN_S = 10.0
 """What is kept of the warning time for records and the requeue."""
 END_SLACK_S = 120.0
 """A warning may come a minute early (sbatch(1), --signal); nearer to the end than this it is one of the time limit."""
+RESTARTED_BY = (("PREEMPTION", place.PREEMPTION), ("NODE FAIL", place.NODE_FAILURE))
+"""Why Slurm starts a job again, by what slurmstepd noted in its output."""
 REQUEUE_TRIES, REQUEUE_PAUSE_S = 5, 2.0
 """How often a requeue that Slurm refuses is tried, and the pause between tries."""
-SILENCE = re.compile(r"(?i)unable to contact|" + "|".join(map(re.escape, UNKNOWN_WORDS)))
-"""What scontrol says where the controller did not answer."""
 REQUEUE_PATIENCE_S = 900.0
 """So long it is tried where the controller does not answer: nobody enforces a time limit meanwhile."""
 FIRST_PORT, PORTS = 20000, 10000
@@ -235,7 +235,7 @@ class SlurmJob:
             refusal = self._no_more_timeouts(attempts, outcome)
             if refusal:
                 return place.Verdict(rundir.FAILED, refusal, cause=cause)
-        words = {place.TIMEOUT: "time limit", place.PREEMPTION: "preemption", place.REQUEUE: "requeue"}[cause]
+        words = "time limit" if cause == place.TIMEOUT else cause
         if not self._requeued and not self._record.get("requeue", True):
             return place.Verdict(rundir.FAILED, words + saved + ": submit again to resume", cause=cause)
         return place.Verdict(rundir.QUEUED, words + saved, cause=cause)
@@ -250,14 +250,18 @@ class SlurmJob:
             return place.TIMEOUT if warned else ""
         self._requeued = int(shown.get("Restarts") or 0) > self.restart
         if self._requeued:
-            return place.PREEMPTION if "PREEMPTION" in last_words(shown.get("StdOut", "")) else place.REQUEUE
+            said = last_words(shown.get("StdOut", ""))
+            return next((cause for mark, cause in RESTARTED_BY if mark in said), place.REQUEUE)
         if shown.get("Reason") == "TimeLimit":
             return place.TIMEOUT
         if shown.get("PreemptTime", "None") not in ("None", "Unknown", "0"):
             return place.PREEMPTION
-        if "RUNNING" not in shown.get("JobState", ""):
+        state = shown.get("JobState", "")
+        if state.startswith("NODE_FAIL"):
+            return place.NODE_FAILURE
+        if state.startswith(("CANCELLED", "COMPLETING")):  # what scancel leads to while processes live
             return place.CANCEL
-        if not warned:
+        if "RUNNING" not in state or not warned:  # any other end is Slurm's to name, once the job is over
             return ""
         end = shown.get("EndTime", "")
         slack = float(self._record.get("warning_s") or 0) + END_SLACK_S

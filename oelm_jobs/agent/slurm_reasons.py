@@ -13,7 +13,7 @@ WAITING = {
     "": "waits for its turn",
     "Priority": "waits for its turn",
     "Resources": "waits for free nodes",
-    "Dependency": "waits for the run before it",
+    "Dependency": "waits for the job before it",
     "BeginTime": "waits for its start time",
     "JobArrayTaskLimit": "waits for other runs of its array",
     "Cleaning": "waits for its earlier start to end",
@@ -50,7 +50,8 @@ NEVER = {
 }
 """Reasons that no waiting clears."""
 _PER_JOB = re.compile(r"(Max\w*Per(Job|Node)(Limit)?|Min\w+(NotSatisfied)?|Max(WallDuration|Wall)\w*)$")
-_PER_USER = re.compile(r"^(QOS|Assoc|Max)\w*Max\w*PerUser(Limit)?$")
+_PER_USER = re.compile(r"^(QOS|Assoc|Max)\w*Max\w*PerUser(Limit)?$|^AssocMaxJobsLimit$")
+_PER_GROUP = re.compile(r"^(QOS|Assoc)Grp\w+$|^QOSMax\w+PerAccount(Limit)?$")
 
 
 def _name(reason: str) -> str:
@@ -70,11 +71,16 @@ def is_per_user(reason: str) -> bool:
     return bool(_PER_USER.match(_name(reason)))
 
 
+def is_per_group(reason: str) -> bool:
+    """True where the job waits for a limit on what all users of an account or a quality of service have at a time."""
+    return bool(_PER_GROUP.match(_name(reason)))
+
+
 def can_never_start(reason: str, may_clear: bool) -> str:
     """Return why a job that waits for ``reason`` will never start as it is; empty where it may.
 
     Args:
-        may_clear: Whether a limit per user may clear, because other jobs of the user's will end.
+        may_clear: Whether a limit per user or group may clear, because jobs of theirs will end.
     """
     name = _name(reason)
     if name in NEVER:
@@ -83,6 +89,8 @@ def can_never_start(reason: str, may_clear: bool) -> str:
         return "it asks for more than one job may have"
     if is_per_user(name) and not may_clear:
         return "it asks for more than you may have"
+    if is_per_group(name) and not may_clear:
+        return "it asks for more than its account or quality of service may have"
     return ""
 
 

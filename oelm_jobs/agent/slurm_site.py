@@ -13,7 +13,7 @@ import re
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from . import rundir, slurm_commands, slurm_submit
 from .slurm_commands import SlurmError
@@ -24,7 +24,10 @@ PARTITION_FORMAT = "%R|%P|%a|%l|%L|%D|%G|%f"
 """sinfo's fields: name, again with ``*`` where default, up or down, time limit, default time, nodes, GPUs, features."""
 UNITS_MIB = {"": 1.0, "K": 2.0**-10, "M": 1.0, "G": 2.0**10, "T": 2.0**20, "P": 2.0**30}
 """What follows an amount of memory; plain numbers are MiB."""
-ACCOUNT_FIELDS = "account,partition,qos,defaultqos,maxsubmitjobs,grpsubmitjobs,maxwall"
+ACCOUNT_FIELDS = "account,partition,qos,defaultqos,maxsubmitjobs,grpsubmitjobs,maxwall,maxtres,grptres"
+GROUP_FIELDS = "account,parentname,maxtres,grptres"
+QUALITY_FIELDS = "name,flags,maxsubmitjobsperuser,grpsubmitjobs,maxtres,maxtresperuser,maxtresperaccount,grptres"
+"""sacctmgr's fields of this user's associations, of the accounts' own, and of qualities of service."""
 
 
 def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
@@ -35,8 +38,8 @@ def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
 
     Returns:
         ``version``, ``cluster``; ``partitions``: a list of ``name``, ``is_default``, ``is_up``, ``max_time`` and
-            ``default_time`` (as sinfo writes them), ``nodes`` (how many), ``gres`` and ``features`` (lists);
-            ``accounts`` (a list of ``account``, ``qos``, …; empty without accounting); ``max_array`` (tasks),
+            ``default_time`` (as sinfo writes them), ``nodes`` (how many), ``gres`` and ``features`` (lists), ``qos``
+            (the partition's own); ``accounts``, ``groups`` and ``qualities`` (``accounting``); ``max_array`` (tasks),
             ``max_submit`` (jobs in the queue, or None).
 
     Raises:
@@ -44,10 +47,10 @@ def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
     """
     with ThreadPoolExecutor(3) as pool:  # each of them waits for an answer from elsewhere
         configured, listed = pool.submit(slurm_commands.settings), pool.submit(partitions)
-        accounted = pool.submit(_accounting, max_age_s)
+        accounted = pool.submit(accounting, max_age_s)
         config = configured.result()
-        accounts, classes = accounted.result()
-    most = max_submit(accounts, classes)
+        known = accounted.result()
+    most = max_submit(known["accounts"], known["qualities"])
     size = int(config.get("MaxArraySize") or DEFAULT_MAX_ARRAY)
     tasks = re.search(r"max_array_tasks=(\d+)", config.get("SchedulerParameters", ""))
     if tasks:
@@ -56,7 +59,7 @@ def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
         "version": config.get("SLURM_VERSION", ""),
         "cluster": config.get("ClusterName", ""),
         "partitions": listed.result(),
-        "accounts": accounts,
+        **known,
         "max_array": max(1, min(size, most or size)),
         "max_submit": most,
     }
@@ -87,20 +90,36 @@ def test_only(script: str) -> Dict[str, Any]:
     return answer
 
 
-def _accounting(max_age_s: float) -> Tuple[List[Dict[str, str]], List[Dict[str, str]]]:
-    """Return (accounts, qualities of service), asked for together unless they are known."""
-    path = slurm_commands.cache_file("accounts")
+def accounting(max_age_s: float) -> Dict[str, List[Dict[str, str]]]:
+    """Return ``users`` (this one, its default account), ``accounts`` (its associations), ``groups`` (all accounts) and
+    ``qualities`` (of service), as sacctmgr names their fields, asked for together unless they are known; empty where
+    accounting does not answer.
+    """
+    path = slurm_commands.cache_file("accounting")
     known = rundir.read_json(path) if path else None
     if known and 0 <= time.time() - float(known["time"]) < max_age_s:
-        return known["accounts"], known["qualities"]
-    with ThreadPoolExecutor(2) as pool:
-        mine, classes = pool.submit(associations), pool.submit(qualities)
-        found = mine.result(), classes.result()
+        return dict(known["found"])
+    asked = {
+        "users": (["user", "where", "name=" + _user()], "defaultaccount"),
+        "accounts": (["association", "where", "user=" + _user()], ACCOUNT_FIELDS),
+        "groups": (["association", "where", "user="], GROUP_FIELDS),
+        "qualities": (["qos"], QUALITY_FIELDS),
+    }
+    with ThreadPoolExecutor(len(asked)) as pool:
+        rows = {name: pool.submit(_table, words, fields) for name, (words, fields) in asked.items()}
+        found = {name: row.result() for name, row in rows.items()}
     if path is not None:
         with contextlib.suppress(OSError):
-            content = {"time": time.time(), "accounts": found[0], "qualities": found[1]}
-            rundir.write_json(path, content, durable=False)
+            rundir.write_json(path, {"time": time.time(), "found": found}, durable=False)
     return found
+
+
+def _user() -> str:
+    """Return whom Slurm takes this for, whatever LOGNAME says."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def partitions() -> List[Dict[str, Any]]:
@@ -114,6 +133,9 @@ def partitions() -> List[Dict[str, Any]]:
     )
     if code != 0:
         raise SlurmError("sinfo: %s" % slurm_commands.said(err, "exit code %d" % code))
+    qualities: Dict[str, str] = {}
+    with contextlib.suppress(SlurmError):
+        qualities = {row["PartitionName"]: row.get("QoS", "") for row in slurm_commands.show_partitions()}
     found: Dict[str, Dict[str, Any]] = {}
     for line in out.splitlines():
         fields = line.split("|", 7)
@@ -123,7 +145,7 @@ def partitions() -> List[Dict[str, Any]]:
         row = found.setdefault(
             name,
             {"name": name, "is_default": marked.endswith("*"), "is_up": up == "up", "max_time": limit,
-             "default_time": default, "nodes": 0, "gres": [], "features": []},
+             "default_time": default, "nodes": 0, "gres": [], "features": [], "qos": qualities.get(name, "")},
         )  # fmt: skip
         row["nodes"] += int(nodes) if nodes.isdigit() else 0
         row["gres"] += [word for word in parse_gres(gres) if word not in row["gres"]]
@@ -137,36 +159,51 @@ def parse_gres(words: str) -> List[str]:
     return [part for part in plain.split(",") if part]
 
 
-def associations() -> List[Dict[str, str]]:
-    """Return this user's accounts as accounting has them; empty where it does not answer."""
-    if slurm_commands.accounting_is_silent():
-        return []
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name  # whom Slurm takes this for, whatever LOGNAME says
-    except KeyError:
-        return []
-    argv = ["sacctmgr", "--noheader", "--parsable2", "show", "association", "where", "user=" + user]
-    return _table(argv, ACCOUNT_FIELDS)
+def limits(
+    known: Mapping[str, Sequence[Mapping[str, str]]], *, account: str, qos: str, partition_qos: str
+) -> Dict[str, float]:
+    """Return how much of each resource (``parse_resources``) one job may get at most under all that is limited, for
+    itself, its user, its account or all in a quality of service; what nobody limits is not in it.
 
+    Of several places that limit the same, the first counts: the partition's quality of service, the job's (the other
+    way round where that has the flag OverPartQOS), the user's association, the account's and its parents'
+    (https://slurm.schedmd.com/resource_limits.html). Limits of groups hold on every level of accounts.
 
-def qualities() -> List[Dict[str, str]]:
-    """Return the cluster's qualities of service and their limits; empty where accounting does not answer."""
-    if slurm_commands.accounting_is_silent():
-        return []
-    argv = ["sacctmgr", "--noheader", "--parsable2", "show", "qos"]
-    return _table(argv, "name,maxsubmitjobsperuser,grpsubmitjobs,maxtresperuser")
-
-
-def limits_per_user(names: Iterable[str], *, max_age_s: float) -> Dict[str, float]:
-    """Return how much of each resource a user may have at a time (``parse_resources``) under all of these qualities of
-    service; what nobody limits is not in it.
+    Args:
+        known: What ``accounting`` returns.
+        account: The job's; empty where it isn't known.
+        qos: The job's quality of service.
+        partition_qos: Its partition's.
     """
-    _, classes = _accounting(max_age_s)
+    classes = {row["name"]: row for row in known["qualities"]}
+    order = [classes[name] for name in (partition_qos, qos) if name in classes]
+    if "OverPartQOS" in classes.get(qos, {}).get("flags", ""):
+        order.reverse()
+    above = [row for row in known["accounts"] if row["account"] == account]
+    parents = {row["account"]: row for row in known["groups"]}
+    while account in parents:
+        above.append(parents[account])
+        account = parents.pop(account)["parentname"]
+    of_groups = {**_least(above, "grptres"), **_first(order, "grptres")}
+    of_jobs = {**_first(above, "maxtres"), **_first(order, "maxtres")}
+    tables = [of_groups, of_jobs, _first(order, "maxtresperuser"), _first(order, "maxtresperaccount")]
+    return {name: min(table[name] for table in tables if name in table) for table in tables for name in table}
+
+
+def _first(rows: Sequence[Mapping[str, str]], field: str) -> Dict[str, float]:
+    """Return the resources that a field of rows limits, each as the first row does."""
     found: Dict[str, float] = {}
-    for row in classes:
-        if row["name"] in names:
-            for resource, amount in parse_resources(row.get("maxtresperuser", "")).items():
-                found[resource] = min(amount, found.get(resource, amount))
+    for row in reversed(rows):
+        found.update(parse_resources(row.get(field, "")))
+    return found
+
+
+def _least(rows: Sequence[Mapping[str, str]], field: str) -> Dict[str, float]:
+    """Return the resources that a field of rows limits, each as the strictest row does."""
+    found: Dict[str, float] = {}
+    for row in rows:
+        for resource, amount in parse_resources(row.get(field, "")).items():
+            found[resource] = min(amount, found.get(resource, amount))
     return found
 
 
@@ -185,9 +222,13 @@ def max_submit(accounts: List[Dict[str, str]], classes: List[Dict[str, str]]) ->
     return min(numbers) if numbers else None
 
 
-def _table(argv: List[str], fields: str) -> List[Dict[str, str]]:
+def _table(words: List[str], fields: str) -> List[Dict[str, str]]:
+    """Return the rows of ``sacctmgr show WORDS``."""
+    if slurm_commands.accounting_is_silent():
+        return []
+    argv = ["sacctmgr", "--noheader", "--parsable2", "show", *words, "format=" + fields]
     try:
-        code, out, _ = slurm_commands.call([*argv, "format=" + fields], SACCTMGR_TIMEOUT_S)
+        code, out, _ = slurm_commands.call(argv, SACCTMGR_TIMEOUT_S)
     except SlurmError:
         slurm_commands.accounting_gave_no_answer("sacctmgr gave no answer")
         return []

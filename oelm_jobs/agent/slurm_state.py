@@ -19,9 +19,10 @@ from .slurm_tasks import Named, Task, by_name, claimed_by, find_tasks, that_coun
 INTERVAL_S = 30.0
 """How old the queue may be, unless the request says otherwise: one squeue per cluster and interval."""
 JUDGED = 16
-"""So many jobs that wait for a limit per user are asked about one by one: those of a submission are of few sizes."""
-LIMITS_AGE_S = 600.0
-"""How old a user's accounts and limits may be for a submission; oelm-doctor asks anew."""
+"""So many jobs that wait for a limit are asked about one by one: those of a submission are of few sizes."""
+LIMITS_AGE_S, JUDGED_BY_AGE_S = 600.0, 60.0
+"""How old accounts and limits may be for a submission, and for judging a job that Slurm says waits for one; oelm-doctor
+asks anew."""
 
 
 def slurm_poll(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -98,11 +99,14 @@ def states(
         mine = named.get((task.name, task.task), []) if task else []
         job = that_counts(mine)
         may_clear = any_running
-        if any_running and task and job and job.state == "PENDING" and slurm_reasons.is_per_user(job.reason):
-            key = (task.token, task.position)
-            if key not in beyond and len(beyond) < JUDGED:
-                beyond[key] = _is_beyond_limits(job)
-            may_clear = not beyond.get(key, False)
+        if task and job and job.state == "PENDING":
+            is_per_group = slurm_reasons.is_per_group(job.reason)
+            may_clear = any_running or is_per_group
+            if may_clear and (is_per_group or slurm_reasons.is_per_user(job.reason)):
+                key = (task.token, task.position)
+                if key not in beyond and len(beyond) < JUDGED:
+                    beyond[key] = _is_beyond_limits(job)
+                may_clear = not beyond.get(key, False)
         try:
             records = read_records(run_dir)
             row = _live(run_dir, token, task, job, records, named, read_at, may_clear)
@@ -122,18 +126,21 @@ def states(
 
 
 def _is_beyond_limits(job: Job) -> bool:
-    """True where a job that waits for a limit per user asks for more than any user gets, by its own quality of service
-    or its partition's.
-    """
+    """True where a job that waits for a limit asks for more than it could get if nobody else had any."""
     from . import slurm_site
 
     try:
         shown = slurm_commands.show_job(job.id)
-        partition = slurm_commands.show_partition(job.partition.partition(",")[0])
+        partitions = {row["PartitionName"]: row.get("QoS", "") for row in slurm_commands.show_partitions()}
     except SlurmError:
         return False
     asked = slurm_site.parse_resources(shown.get("ReqTRES") or shown.get("TRES", ""))  # 22.05: TRES
-    limits = slurm_site.limits_per_user({job.qos, partition.get("QoS", "")}, max_age_s=LIMITS_AGE_S)
+    limits = slurm_site.limits(
+        slurm_site.accounting(JUDGED_BY_AGE_S),
+        account=shown.get("Account", ""),
+        qos=job.qos,
+        partition_qos=partitions.get(job.partition.partition(",")[0], ""),
+    )
     return any(asked.get(resource, 0.0) > limit for resource, limit in limits.items())
 
 
@@ -165,7 +172,9 @@ def _live(
             return make_row(rundir.RUNNING, "in job %s" % other.id, job=other.id, token=token, **of_start(start))
         if mine and end.get("state") in (rundir.FAILED, rundir.CANCELLED) and not is_vague(end):
             return of_end(end)
-        return over(run_dir, job.state, job.exit_code, records, token, shown) if job else None
+        if job is None or task is None or (task.refused and start.get("token") != token):
+            return None  # what sbatch answered, or accounting, says more
+        return over(run_dir, job.state, job.exit_code, records, token, shown)
     is_at_work = start.get("job") == job.id and start.get("token") == token and not records.has_ended
     began_since = float(start.get("started_at") or 0) > read_at
     if is_at_work and (began_since or job.is_alive):

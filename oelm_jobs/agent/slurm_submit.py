@@ -58,6 +58,8 @@ UNKNOWN_WORDS = (
     "unexpected message", "communications connection failure",
 )  # fmt: skip
 """What sbatch says when the controller may have accepted all the same."""
+SILENCE = re.compile(r"(?i)unable to contact|" + "|".join(map(re.escape, UNKNOWN_WORDS)))
+"""What Slurm's commands say where the controller did not answer."""
 LIMIT_WORDS = (
     "MaxSubmit",
     "GrpSubmit",
@@ -176,7 +178,7 @@ def _send(
         with contextlib.suppress(OSError):
             rundir.control(run_dir, rundir.CANCEL).unlink()
     rundir.write_text(script, job["script"], mode=0o755, durable=False)
-    options = ["--dependency=afterany:%s" % before["id"]] if before else []
+    options = ["--dependency=" + _joined(str(before["id"]), job["script"])] if before else []
     begun = time.time()
     try:
         code, out, err = send(str(script), options)
@@ -190,6 +192,12 @@ def _send(
         if found:
             answer = {"id": found}
     return _remember(root, token, position, dict(answer, **({"try": number} if "limit" in answer else {})))
+
+
+def _joined(before: str, script: str) -> str:
+    """Return the dependency on the job before, with what the script states: an option replaces that otherwise."""
+    stated = re.search(r'^#SBATCH --dependency="?([^"\n]+)', script, re.MULTILINE)
+    return "afterany:%s%s" % (before, "," + stated[1] if stated else "")
 
 
 def read_answer(code: int, out: str, err: str) -> Dict[str, Any]:

@@ -27,6 +27,8 @@ class Task(NamedTuple):
     """Index in its array; None for a job of one run."""
     submitted_at: float
     """When Slurm accepted it (until that is known: when its submission was made), Unix seconds."""
+    refused: str = ""
+    """Why it was not submitted: slurmctld keeps some jobs that it refused."""
 
 
 Named = Dict[Tuple[str, Optional[int]], List[Job]]
@@ -46,9 +48,11 @@ def find_tasks(root: str, wanted: Iterable[Tuple[str, str]]) -> Dict[str, Option
         for job in content.get("jobs", []):
             is_array, position, name = len(job["run_dirs"]) > 1, int(job["position"]), str(job["name"])
             answer = slurm_submit.answer_of(root, token, position) or {}
+            refused = str(answer.get("refused") or "")
             submitted_at = float(answer.get("time") or content.get("time") or 0)
             for index, run_dir in enumerate(job["run_dirs"]):
-                found[token, run_dir] = Task(token, position, name, index if is_array else None, submitted_at)
+                task = index if is_array else None
+                found[token, run_dir] = Task(token, position, name, task, submitted_at, refused)
     return {run_dir: found.get((token, run_dir)) for run_dir, token in wanted}
 
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +31,10 @@ RETRY_DELAY_S = 2.0
 """Pause before a crashed command is started again."""
 SURVIVOR_GRACE_S = 2.0
 """Time for what is left of an attempt after its command has ended."""
+PEER_LOST = "another process of the run has ended"
+"""The trainer's reason where not the process that writes its record failed, but another one (train/errors.py)."""
+LOG_LINES = 100
+"""In so many lines at the end of the log torchrun's report and the words before it are looked for."""
 EXIT_BUSY, EXIT_REFUSED, EXIT_FAILED = 75, 78, 1
 """Exit codes of the supervisor: claimed by another, not to be run here, run failed."""
 
@@ -288,13 +294,16 @@ class Supervisor:
             return self.place.judge_stop(self.stop_signal, before, outcome)
         if status in ("diverged", "oom", "error"):
             words = "%s: %s" % (status, reason) if reason else str(status)
+            if reason == PEER_LOST:  # the process that ended could not say why: a signal, a crash of the interpreter
+                words = _first_failure(rundir.last_lines(self.run_dir / rundir.LOG, LOG_LINES)) or words
             return Verdict(rundir.FAILED, words, retry=True, cause=place.CRASH)
-        how = "killed by %s" % signal.Signals(-code).name if code < 0 else "exit code %d" % code
+        how = "killed by " + _signal_name(-code) if code < 0 else "exit code %d" % code
         if status == "resumable":
             return Verdict(rundir.FAILED, "stopped from outside after a checkpoint", retry=True, cause=place.CRASH)
         if rundir.disk_free(str(self.run_dir)) < result.RESERVE_BYTES:  # too full for the trainer's own words
             how = "disk full: " + how
-        said = _telling(rundir.last_lines(self.run_dir / rundir.LOG, 60))
+        lines = rundir.last_lines(self.run_dir / rundir.LOG, LOG_LINES)
+        said = _first_failure(lines) or _telling(lines)
         return Verdict(
             rundir.FAILED,
             "%s, no outcome%s" % (how, ": " + said[:200] if said else ""),
@@ -335,7 +344,33 @@ def _telling(lines: List[str]) -> str:
     """
     errors = [line for line in lines if "Error" in line or "error:" in line]
     own = [line for line in errors if "torch.distributed.elastic" not in line and "ChildFailedError" not in line]
+    own = [line for line in own if PEER_LOST not in line] or own
     return (own or errors or lines or [""])[-1].strip()
+
+
+def _first_failure(lines: List[str]) -> str:
+    """Return which process failed first and how, with the newest error that it may have said, from torchrun's report;
+    empty where there is none.
+
+    Processes that only lost another one exit with 1 (torch.distributed.elastic.multiprocessing.errors).
+    """
+    text = "\n".join(lines)
+    failures = re.findall(r"host *: (\S+)\n *rank *: (\d+) .*\n *exitcode *: (-?\d+)", text)
+    failures = [failure for failure in failures if failure[2] != "1"]
+    if not failures:
+        return ""
+    host, rank, code = failures[0]
+    how = "exit code " + code if int(code) > 0 else "killed by " + _signal_name(-int(code))
+    before = list(itertools.takewhile(lambda line: "distributed/elastic" not in line, lines))
+    said = [line.strip() for line in before if re.search(r"(?i)(error|exception): ", line) and PEER_LOST not in line]
+    return "process %s on %s: %s%s" % (rank, host, how, ": " + said[-1][:200] if said else "")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return "signal %d" % number
 
 
 def choose(content: Dict[str, Any]) -> Dict[str, Any]:

@@ -30,7 +30,8 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
         raise UsageError("name a study, a group or a run", hint="or give --all; oelm-status lists them")
     root = project()
     with Store() as store:
-        chosen = observe.refresh(store, root, select(store, root, names, study)).runs
+        view = observe.refresh(store, root, select(store, root, names, study), also_stopped=bool(names))
+        chosen = view.runs
         alive = [run for run in chosen if not run.state.is_final]
         called = titles(chosen)
         if len(alive) > 1:
@@ -45,7 +46,12 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     for error in errors.values():
         _say_what_was_done(error, again=shlex.join(words))
     answers = {
-        (run.study, run.name): done.get((run.study, run.name), f"is {run.state} already")
+        (run.study, run.name): done.get(
+            (run.study, run.name),
+            f"was {run.state} when {run.target} last answered"
+            if run.target in view.unreachable
+            else f"is {run.state} already",
+        )
         for run in chosen
         if run.state.is_final or run.target not in errors
     }

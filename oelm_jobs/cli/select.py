@@ -15,6 +15,8 @@ from ..store import Store, StoredRun
 def select(store: Store, project: Path, words: Sequence[str], study: str | None = None) -> list[StoredRun]:
     """Return the project's runs that the words name, each a study, a group or a run; all of them without words.
 
+    A group's first run has the group's own name, which stands for all of them: ``STUDY/RUN`` is that run alone.
+
     Raises:
         UsageError: A word or the study names nothing.
     """
@@ -30,8 +32,7 @@ def select(store: Store, project: Path, words: Sequence[str], study: str | None 
         return runs
     chosen: set[tuple[str, str]] = set()
     for word in words:
-        found = [run for run in runs if word in (run.name, run.study, f"{run.study}/{run.name}")]
-        found = found or [run for run in runs if run.group == word]
+        found = [run for run in runs if word in (run.name, run.group, run.study, f"{run.study}/{run.name}")]
         if not found:
             known = {run.name for run in runs} | {run.group for run in runs} | {run.study for run in runs}
             raise UsageError(

@@ -50,7 +50,8 @@ def main(
 
         def poll() -> View:
             chosen = select(store, root, names, study)
-            found = refresh(store, root, chosen, hosts={run.target for run in chosen} if gpus else ())
+            asked = {run.target for run in chosen} if gpus else ()
+            found = refresh(store, root, chosen, also_stopped=bool(names), hosts=asked)
             return View(
                 runs=tuple(run for run in found.runs if not wanted or run.state in wanted),
                 unreachable=found.unreachable,

@@ -38,6 +38,8 @@ KEPT_FIRST = (
     State.DONE,
 )
 """Which runs stay in view where a terminal has no room for all."""
+SUSPENDED = "suspended"
+"""The reason of a run whose job Slurm has suspended (agent/slurm_state.py)."""
 STALE_S = 120.0
 """A heartbeat older than this is named in the note."""
 
@@ -53,7 +55,7 @@ def duration(seconds: float) -> str:
 def eta_seconds(run: StoredRun) -> float | None:
     """Return the expected rest of a running run's training."""
     rate, step = _rate(run), finite(run.progress.get("step"))
-    if run.state is not State.RUNNING or not rate or step is None:
+    if run.state is not State.RUNNING or run.reason == SUSPENDED or not rate or step is None:
         return None
     tokens_per_step = float(run.spec["global_batch"]) * float(run.spec["train"]["seq_len"])
     return max(0.0, (float(run.spec["train"]["max_steps"]) - step) * tokens_per_step / rate)
@@ -73,22 +75,39 @@ def _note(run: StoredRun, now: float) -> str:
     if run.reason == f"in {job}":
         job = ""
     if run.state is State.RUNNING:
-        if progress.get("devices"):
-            parts.append("on " + ", ".join(progress["devices"]))
+        if run.reason == SUSPENDED:  # what hinders it is not to be cut off
+            parts.append(run.reason)
         # The heartbeat may be an older attempt's.
         signs = [sign for key in ("heartbeat_at", "started_at") if (sign := finite(progress.get(key))) is not None]
         if signs and now - max(signs) > STALE_S:
             parts.append(f"no sign of progress for {duration(now - max(signs))}")
+        if progress.get("devices"):
+            parts.append("on " + ", ".join(_condensed(progress["devices"])))
         parts.append(job)  # before what its supervisor says, which may be long
         if (progress.get("attempt") or 1) > 1:
             parts.append(f"attempt {progress['attempt']}")
-    parts.append(run.reason)
+    if run.reason not in parts:
+        parts.append(run.reason)
     starts_at = finite(progress.get("starts_at"))
     if run.state is State.QUEUED and starts_at is not None and starts_at > now:
         parts.append(f"expected to start in {duration(starts_at - now)}")
     if run.state is not State.RUNNING:
         parts.append(job)
     return "; ".join(tr(part) for part in parts if part)
+
+
+def _condensed(devices: Sequence[str]) -> list[str]:
+    """Return labels such as ``n1/gpu:0`` with what follows one another put together (``n1/gpu:0-3``)."""
+    found: list[tuple[str, int, int]] = []
+    for label in devices:
+        kind, _, index = label.rpartition(":")
+        if not index.isdigit():
+            return list(devices)
+        if found and found[-1][0] == kind and found[-1][2] + 1 == int(index):
+            found[-1] = (kind, found[-1][1], int(index))
+        else:
+            found.append((kind, int(index), int(index)))
+    return [f"{kind}:{first}" if first == last else f"{kind}:{first}-{last}" for kind, first, last in found]
 
 
 def row(run: StoredRun, now: float) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ from typing import Any
 from ..agent import __main__ as agent
 from ..agent import launch, rundir, slurm_commands, slurm_submit
 from ..connections import Connection, as_agent_reads
-from ..errors import TargetError, UnknownAnswer
-from ..sbatch import options_of
+from ..errors import PreflightError, TargetError, UnknownAnswer
+from ..sbatch import named_in, options_of
 from . import Answer, Job, allowed_environment, silent
 
 ROOM_POLL_S = float(os.environ.get("OELM_ROOM_POLL_S", "20"))
@@ -72,8 +72,8 @@ class SlurmScheduler:
             runs = sum(len(job.run_dirs) for job in waiting)
             if words != said:
                 say(
-                    f"{self._connection.target.name} takes no more jobs of yours for now ({words}); {runs} runs are"
-                    " submitted as room comes; Ctrl-C leaves them out"
+                    f"{self._connection.target.name} takes no more jobs of yours for now ({words});"
+                    f" runs that wait for room: {runs}; Ctrl-C leaves them out"
                 )
                 said = words
             time.sleep(ROOM_POLL_S)
@@ -112,7 +112,8 @@ class SlurmScheduler:
         """Put the answers for each script together.
 
         Raises:
-            TargetError: All were refused.
+            PreflightError: All were refused.
+            TargetError: Nobody was there to take them.
             UnknownAnswer: Of one it isn't known.
         """
         name = self._connection.target.name
@@ -127,7 +128,11 @@ class SlurmScheduler:
             for run_dir in job.run_dirs
         }
         if refused and not accepted:
-            raise TargetError(f"{name}: sbatch: {next(iter(refused.values()))}", hint=f"check it: oelm-doctor {name}")
+            words = next(iter(refused.values()))
+            named = named_in(self._connection.target, words)
+            hint = f"{f'change {named} in sbatch of target {name}; ' if named else ''}check it: oelm-doctor {name}"
+            is_silent = slurm_submit.SILENCE.search(words)
+            raise (TargetError if is_silent else PreflightError)(f"{name}: sbatch: {words}", hint=hint)
         return Answer(
             accepted=tuple(run_dir for job in accepted for run_dir in job.run_dirs),
             refused=refused,

@@ -57,7 +57,7 @@ def test_cancel_ends_pending_and_running_runs_and_submitting_again_resumes(
     oelm("submit", "--study", "tiny", "--target", "cluster")
     wait_for("gpt_base", "RUNNING")
     assert states()["oelm_freeze"]["state"] == "QUEUED"
-    assert "waits for the run before it" in states()["oelm_freeze"]["reason"]
+    assert "waits for the job before it" in states()["oelm_freeze"]["reason"]
     assert oelm("cancel", "oelm_freeze").stdout == "oelm_freeze: cancelled\n"
     assert states()["oelm_freeze"]["state"] == "CANCELLED"
 
@@ -73,6 +73,21 @@ def test_cancel_ends_pending_and_running_runs_and_submitting_again_resumes(
     oelm("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base")
     wait_until(lambda: "Resum" in (run_dir(project) / "training.log").read_text(), "it to resume", 120)
     assert states()["gpt_base"]["attempt"] == 2
+
+
+def test_a_cancelled_run_whose_script_somebody_starts_by_hand_is_seen_and_can_be_cancelled(
+    oelm, project: Path, target, cluster: Testbed, wait_for
+) -> None:
+    lengthen(project)
+    oelm("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base")
+    wait_until((run_dir(project) / "heartbeat.json").exists, "a step", 60)
+    oelm("cancel", "gpt_base")
+    [script] = (project / ".oelm" / "slurm").glob("*.sh")
+    cluster.run("sbatch", str(script))
+    assert wait_for("gpt_base", "QUEUED", "RUNNING")["job"]
+    assert oelm("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
+    assert not cluster.run("squeue", "-h")
+    assert wait_for("gpt_base", "CANCELLED")["step"] is not None
 
 
 def test_the_doctor_knows_the_cluster(oelm, project: Path, target, cluster: Testbed) -> None:
@@ -111,10 +126,11 @@ def test_the_doctor_lets_sbatch_judge_what_jobs_ask_for(oelm, project: Path, tar
     for options, words, mend in (
         ({"partiton": "low"}, "unrecognized option '--partiton=low'", "did you mean 'partition'?"),
         ({"qqq": "low"}, "unrecognized option '--qqq=low'", "sbatch --help lists the options"),
-        ({"gres": "gpus:1"}, "Invalid generic resource (gres) specification", "change sbatch of target cluster"),
+        ({"gres": "gpus:1"}, "Invalid generic resource (gres) specification", "change gres = 'gpus:1' in sbatch"),
         ({"mem": "500G"}, "Requested node configuration is not available", "change sbatch"),
-        ({"nodelist": "n7"}, "Invalid node name specified", "change sbatch"),
-        ({"reservation": "foo"}, "Requested reservation is invalid", "change sbatch"),
+        ({"mem": "32 G"}, "Invalid --mem specification", "change mem = '32 G' in sbatch of target cluster"),
+        ({"nodelist": "n7"}, "Invalid node name specified", "change nodelist = 'n7' in sbatch"),
+        ({"reservation": "foo"}, "Requested reservation is invalid", "change reservation = 'foo'"),
         ({"exclude": "n[1-2]"}, "Requested node configuration is not available", "change sbatch"),
     ):
         target(options)
@@ -131,6 +147,17 @@ def test_the_doctor_lets_sbatch_judge_what_jobs_ask_for(oelm, project: Path, tar
     [script] = findings()["script"]
     assert script["verdict"] == "bad" and script["mend"] and "template 'nope.j2' is neither in" in script["found"]
     assert not cluster.run("squeue", "-h"), "nothing was submitted"
+
+
+def test_what_sbatch_refuses_names_the_option_and_stays_not_submitted(
+    oelm, project: Path, target, cluster: Testbed, states
+) -> None:
+    target({"mem": "900G"})
+    done = oelm("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base", check=False)
+    assert done.returncode == 2, "there is nothing to try again"
+    assert "Memory specification can not be satisfied" in done.stderr and "change mem = '900G'" in done.stderr
+    reason = states()["gpt_base"]["reason"]
+    assert reason.startswith("not submitted: ") and "Memory specification" in reason
 
 
 def test_the_doctor_says_all_that_is_wrong_at_once_and_what_waiting_clears(

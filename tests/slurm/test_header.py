@@ -90,6 +90,7 @@ def test_arrays_have_a_limit_where_the_target_names_one(tmp_path: Path) -> None:
         ({"--partition": ["a"]}, "give long options of sbatch"),
         ({"Partition": "a"}, "give long options of sbatch"),
         ({"comment": "a\nb"}, "give long options of sbatch"),
+        ({"nodes": "1-2"}, "give one number"),
     ],
 )
 def test_what_submission_rests_on_is_refused_with_the_reason(tmp_path: Path, table: dict[str, Any], words: str) -> None:
@@ -107,6 +108,9 @@ def test_what_submission_rests_on_is_refused_with_the_reason(tmp_path: Path, tab
         ({"gres": "gpu:2(S:0),shard:1"}, 2, 2),
         ({"gpus-per-node": "a100:2", "nodes": 2}, 4, 4),
         ({"gres": "shard:4"}, 1, 0),
+        ({"gpus-per-task": "a100:2", "ntasks": 2}, 4, 4),
+        ({"gpus-per-task": 1, "ntasks-per-node": 2}, 2, 2),
+        ({"tres-per-task": "cpu:4,gres/gpu:2"}, 2, 2),
         ({"gres": "gpu"}, 1, 1),
     ],
 )
@@ -242,6 +246,47 @@ def test_a_target_can_name_a_template_of_the_project(project: Path) -> None:
         other = read_target(project, {}, template="none.j2")
         render.slurm_script(project, other, [make_run(project, "a")], [{}], commands=[["x"]], header=[], python="p",
                             supervisor=["p"], code="/")  # fmt: skip
+
+
+@pytest.mark.parametrize("parent", ["slurm.sh.j2", "launch.sh.j2"])
+def test_a_block_is_overridden_whether_the_target_has_set_up_or_not_and_must_exist(project: Path, parent: str) -> None:
+    def text() -> str:
+        return render.slurm_script(
+            project, read_target(project, {}, template="mine.sh.j2"), [make_run(project, "a")], [{}],
+            commands=[["x"]], header=[], python="p", supervisor=["p"], code="/",
+        )  # fmt: skip
+
+    (project / "templates").mkdir()
+    mine = project / "templates" / "mine.sh.j2"
+    mine.write_text(f'{{% extends "{parent}" %}}\n{{% block setup %}}\nexport MINE=1\n{{% endblock %}}\n')
+    assert "\nexport MINE=1\n" in text()
+    mine.write_text(f'{{% extends "{parent}" %}}\n{{% block headr %}}\n# x\n{{% endblock %}}\n')
+    render.environment.cache_clear()
+    render._check_blocks.cache_clear()
+    with pytest.raises(ConfigurationError, match=r"line 2: there is no block 'headr'.*did you mean 'header'"):
+        text()
+
+
+def test_times_that_toml_takes_for_its_own_have_to_be_quoted(project: Path) -> None:
+    (project / "jobs" / "targets.toml").write_text('[c]\nkind = "slurm"\nsbatch = { time = 12:00:00 }\n')
+    with pytest.raises(ConfigurationError, match=r'time = .*put it in quotes: time = "12:00:00"'):
+        targets.load_target(project, "c")
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_run_gets_at_least_one_gpu(project: Path, number: int) -> None:
+    with pytest.raises(ConfigurationError, match=rf"gpus_per_run = {number}: must be at least 1"):
+        read_target(project, {}, gpus_per_run=number)
+
+
+def test_alternatives_to_wait_for_need_runs_that_do_not_wait_for_each_other(oelm, project: Path) -> None:
+    (project / "jobs" / "targets.toml").write_text(
+        '[c]\nkind = "slurm"\nsbatch = { dependency = "afterok:1?afterok:2" }\n'
+    )
+    words = ("submit", "--study", "tiny", "--target", "c", "--dry-run", "--script")
+    done = oelm(*words, check=False)
+    assert done.returncode == 2 and "dependency = 'afterok:1?afterok:2' in sbatch has alternatives" in done.stderr
+    assert '#SBATCH --dependency="afterok:1?afterok:2"' in oelm(*words, "--mode", "parallel").stdout
 
 
 def test_runs_of_different_size_get_arrays_of_their_own_and_large_ones_are_cut(tmp_path: Path) -> None:

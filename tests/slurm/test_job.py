@@ -179,6 +179,8 @@ USR1, TERM = signal.SIGUSR1, signal.SIGTERM
         (USR1, {"PreemptTime": "1795495160", "EndTime": SOON}, place.PREEMPTION),
         (TERM, {"PreemptTime": "None", "JobState": "CANCELLED"}, place.CANCEL),
         (TERM, {"JobState": "COMPLETING"}, place.CANCEL),
+        (TERM, {"JobState": "NODE_FAIL"}, place.NODE_FAILURE),
+        (TERM, {"JobState": "OUT_OF_MEMORY"}, ""),
         (TERM, {}, ""),
         (TERM, {"EndTime": SOON}, ""),
         (USR1, {"EndTime": SOON}, place.TIMEOUT),
@@ -199,14 +201,22 @@ def test_scontrol_tells_why_a_signal_came(
     assert job._requeued == bool(shown and shown.get("Restarts") == "1"), "whether Slurm itself starts it again"
 
 
-def test_a_restart_is_one_by_preemption_where_slurmstepd_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("why", "cause"),
+    [
+        ("PREEMPTION", place.PREEMPTION),
+        ("NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS", place.NODE_FAILURE),
+        ("JOB REQUEUE", place.REQUEUE),
+    ],
+)
+def test_a_restarts_cause_is_what_slurmstepd_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str, cause: str
 ) -> None:
     output = tmp_path / "7.log"
-    output.write_text("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO PREEMPTION ***\n")
-    shows(monkeypatch, {"Restarts": "3", "StdOut": str(output), "JobState": "PENDING"})
+    output.write_text(f"slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO {why} ***\n")
+    shows(monkeypatch, {"Restarts": "3", "StdOut": str(output), "JobState": "COMPLETING"})
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    assert slurm_run(tmp_path, monkeypatch)._cause(TERM) == place.PREEMPTION
+    assert slurm_run(tmp_path, monkeypatch)._cause(TERM) == cause
     monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
     assert slurm_run(tmp_path, monkeypatch)._cause(TERM) == place.CANCEL, "this start is the one that is counted"
 
@@ -224,6 +234,7 @@ REQUEUED = {"Restarts": "1", "JobState": "PENDING"}
         (USR1, WARNED, False, SAVED, "FAILED", "time limit" + AGAIN),
         (USR1, {"EndTime": FAR}, False, {}, "FAILED", "requeue, without a checkpoint" + AGAIN),
         (TERM, {"PreemptTime": "1"}, False, SAVED, "FAILED", "preemption" + AGAIN),
+        (TERM, {"JobState": "NODE_FAIL"}, False, SAVED, "FAILED", "node failure" + AGAIN),
         (TERM, REQUEUED, False, SAVED, "QUEUED", "requeue"),
         (TERM, {"JobState": "COMPLETING"}, True, SAVED, "CANCELLED", "cancelled by scancel"),
         (TERM, {}, True, SAVED, "CANCELLED", "stopped by SIGTERM"),

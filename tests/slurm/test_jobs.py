@@ -60,7 +60,8 @@ def test_seeds_and_groups_are_one_array_with_a_limit_on_how_many_run(
     running = [name for name, row in rows.items() if row["state"] == "RUNNING"]
     cancelled = [running[0], queued[-1]]
     pace.write_text("0")
-    assert oelm("cancel", "--yes", *cancelled).stdout == "".join(f"{name}: cancelled\n" for name in cancelled)
+    said = oelm("cancel", "--yes", *(f"tiny/{name}" for name in cancelled)).stdout
+    assert said == "".join(f"{name}: cancelled\n" for name in cancelled)
     rows = states()
     assert {rows[name]["state"] for name in cancelled} == {"CANCELLED"}
     assert not [name for name, row in rows.items() if row["state"] == "CANCELLED" and name not in cancelled]
@@ -172,42 +173,48 @@ def test_a_submission_that_is_ended_while_it_waits_for_room_says_so(
     assert "its submission was ended while it waited for room (" in rows["oelm_freeze"]["reason"]
 
 
+ON_QOS, ON_ACCOUNT = ("qos", "normal"), ("account", "root")
+
+
 @pytest.mark.parametrize(
-    ("quota", "options", "reason"),
+    ("where", "quota", "reason"),
     [
-        ("gres/gpu=1", {}, "QOSMaxGRESPerUser"),
-        ("cpu=1", {"cpus-per-task": 2}, "QOSMaxCpuPerUserLimit"),
+        (ON_QOS, "MaxTRESPerUser=gres/gpu=1", "you may have (QOSMaxGRESPerUser"),
+        (ON_QOS, "MaxTRESPerUser=cpu=1", "you may have (QOSMaxCpuPerUserLimit"),
+        (ON_QOS, "GrpTRES=gres/gpu=1", "may have (QOSGrpGRES"),
+        (ON_ACCOUNT, "GrpTRES=gres/gpu=1", "may have (AssocGrpGRES"),
     ],
 )
 def test_a_quota_that_a_run_can_never_meet_is_named_at_once(
-    submit, project: Path, cluster: Testbed, wait_for, quota: str, options: dict[str, object], reason: str
+    submit, oelm, project: Path, cluster: Testbed, wait_for, where: tuple[str, str], quota: str, reason: str
 ) -> None:
-    cluster.run("sacctmgr", "-i", "modify", "qos", "normal", "set", f"MaxTRESPerUser={quota}")
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace('label = "Group A: GPT-Base", ', 'label = "A", gpus = 2, '))
+    # That others of the user's jobs run, within the quota, clears nothing.
+    cluster.run("sbatch", "--output=/dev/null", "--wrap=sleep 600")
+    submit("--group", "gpt_base", sbatch={"hold": True})
+    cluster.run("sacctmgr", "-i", "modify", *where, "set", quota)
     try:
-        study = project / "jobs" / "tiny.toml"
-        study.write_text(study.read_text().replace('label = "Group A: GPT-Base", ', 'label = "A", gpus = 2, '))
-        # That others of the user's jobs run, within the quota, clears nothing.
-        cluster.run("sbatch", "--output=/dev/null", "--wrap=sleep 600")
-        submit("--group", "gpt_base", sbatch=options)
-        row = wait_for("gpt_base", "QUEUED")
+        oelm("doctor", "cluster", check=False)  # which asks for limits anew
+        cluster.run("scontrol", "release", wait_for("gpt_base", "QUEUED")["job"])
         wait_until(lambda: "can't start" in wait_for("gpt_base", "QUEUED")["reason"], "the reason")
-        assert f"you may have ({reason}" in wait_for("gpt_base", "QUEUED")["reason"], row
+        assert reason in wait_for("gpt_base", "QUEUED")["reason"]
+        if "gpu" in quota:
+            done = submit("--group", "gpt_base", "--tag", "b", check=False)
+            assert done.returncode == 2 and "set gpus_per_run = 1" in done.stderr
     finally:
-        unlimited = f"MaxTRESPerUser={quota.partition('=')[0]}=-1"
-        cluster.run("sacctmgr", "-i", "modify", "qos", "normal", "set", unlimited)
+        cluster.run("sacctmgr", "-i", "modify", *where, "set", quota.rpartition("=")[0] + "=-1")
 
 
 def test_a_quota_of_the_partition_that_a_run_can_never_meet_is_named_at_once(
     submit, project: Path, cluster: Testbed, wait_for
 ) -> None:
-    cluster.run("sacctmgr", "-i", "add", "qos", "few", "set", "MaxTRESPerUser=gres/gpu=1")
+    cluster.run("sacctmgr", "-i", "add", "qos", "few", "set", "MaxTRESPerUser=cpu=1")
     wait_until(lambda: "few" in cluster.run("scontrol", "show", "assoc_mgr", "flags=qos"), "slurmctld to know it")
     cluster.run("scontrol", "update", "PartitionName=short", "QOS=few")
     try:
-        study = project / "jobs" / "tiny.toml"
-        study.write_text(study.read_text().replace('label = "Group A: GPT-Base", ', 'label = "A", gpus = 2, '))
         cluster.run("sbatch", "--partition=short", "--output=/dev/null", "--wrap=sleep 200")
-        submit("--group", "gpt_base", sbatch={"partition": "short", "time": "5"})
+        submit("--group", "gpt_base", sbatch={"partition": "short", "time": "5", "cpus-per-task": 2})
         wait_until(lambda: "can't start" in wait_for("gpt_base", "QUEUED")["reason"], "the reason")
     finally:
         cluster.run("scontrol", "update", "PartitionName=short", "QOS=")
@@ -242,8 +249,16 @@ def test_two_nodes_train_together_and_equal_one(oelm, project: Path, cluster: Te
     assert outcome["final"]["val_loss"] == pytest.approx(alone["final"]["val_loss"], rel=1e-4)
 
 
+RAISES = "raise ValueError('bad luck')"
+DIES = "(print('CUDA Error: illegal access', flush=True), __import__('os').kill(__import__('os').getpid(), 11))"
+
+
+@pytest.mark.parametrize(
+    ("fails", "reason"),
+    [(RAISES, "ValueError: bad luck"), (DIES, ": killed by SIGSEGV: CUDA Error: illegal access")],
+)
 def test_a_rank_that_fails_on_the_other_node_ends_the_job_with_its_reason(
-    oelm, project: Path, cluster: Testbed, target, wait_for
+    oelm, project: Path, cluster: Testbed, target, wait_for, fails: str, reason: str
 ) -> None:
     study = project / "jobs" / "tiny.toml"
     study.write_text(
@@ -254,15 +269,29 @@ def test_a_rank_that_fails_on_the_other_node_ends_the_job_with_its_reason(
     loop = project / "train" / "loop.py"
     step = "        progress.step += 1\n"
     assert loop.read_text().count(step) == 1
-    failing = (
-        "        if progress.step == 5 and __import__('os').environ['RANK'] == '1': raise ValueError('bad luck')\n"
-    )
+    failing = f"        if progress.step == 5 and __import__('os').environ['RANK'] == '1': {fails}\n"
     loop.write_text(loop.read_text().replace(step, step + failing))
     target({"nodes": 2})
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
     row = wait_for("gpt_base", "FAILED")
-    assert "ValueError: bad luck" in row["reason"]
+    assert reason in row["reason"]
     wait_until(lambda: not cluster.run("squeue", "-h"), "the job's end")
+
+
+def test_a_run_whose_node_slurm_gives_up_was_not_cancelled_by_anybody(
+    submit, project: Path, cluster: Testbed, wait_for
+) -> None:
+    submit("--group", "gpt_base", steps=100000, step_s=0.1, sbatch={"nodelist": "n2"}, requeue=False)
+    wait_for("gpt_base", "RUNNING")
+    wait_until((run_dir(project) / "heartbeat.json").exists, "a step")
+    cluster.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
+    try:
+        assert wait_for("gpt_base", "FAILED")["reason"] == "node failure: submit again to resume"
+        end = run_dir(project) / ".oelm" / "end.json"
+        wait_until(end.exists, "its record")
+        assert (read(end)["state"], read(end)["reason"]) == ("FAILED", "node failure: submit again to resume")
+    finally:
+        wait_until(lambda: "idle" in cluster.run("sinfo", "-h", "-n", "n2", "-o", "%T"), "the node to be back", 90)
 
 
 def test_a_dead_node_gives_its_run_to_another_one(submit, project: Path, cluster: Testbed, wait_for) -> None:

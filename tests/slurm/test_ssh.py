@@ -128,6 +128,44 @@ def test_a_look_is_one_round_trip_and_cancel_resume_and_doctor_work(
     assert "low: 2 nodes" in healthy and "gpu:a5000:4" in healthy
 
 
+def test_a_cancelled_run_that_somebody_starts_by_hand_there_is_seen_by_who_names_it(
+    laptop, login: Host, project: Path, cluster: Testbed, stand_in: str
+) -> None:
+    write_target(project, login, python=stand_in, setup=["export TRAINER_STEP_S=0.1"])
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 2000"))
+    laptop("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base", "--send-data")
+    laptop("cancel", "gpt_base")
+    [script] = (login.home() / "oelm" / ".oelm" / "slurm").glob("*.sh")
+    cluster.run("sbatch", str(script))
+    assert json.loads(laptop("status", "gpt_base", "--json").stdout)["runs"][0]["state"] in ("QUEUED", "RUNNING")
+    assert laptop("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
+    cluster.run("sbatch", str(script))
+    assert laptop("cancel", "gpt_base").stdout == "gpt_base: cancelled\n", "what the index calls over is asked about"
+    assert not cluster.run("squeue", "-h")
+    login.stop()
+    assert laptop("cancel", "gpt_base").stdout == "gpt_base: was CANCELLED when cluster last answered\n"
+
+
+def test_a_run_that_was_cancelled_while_it_waited_to_start_again_is_fetched_and_freed(
+    laptop, login: Host, project: Path, cluster: Testbed, stand_in: str
+) -> None:
+    write_target(project, login, python=stand_in, setup=["export TRAINER_STEP_S=0.05"])
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 2000"))
+    laptop("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base", "--send-data")
+    wait_until(lambda: len(list(run_dir(login).glob("checkpoint_*.pt"))) > 1, "checkpoints", 60)
+    job = states(laptop)["gpt_base"]["progress"]["job"]
+    cluster.run("scontrol", "requeue", job)
+    wait_until(lambda: states(laptop)["gpt_base"]["state"] == "QUEUED", "it to wait again", 60)
+    assert laptop("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
+    assert "is CANCELLED" in laptop("fetch", "gpt_base", "--checkpoints", "all").stdout
+    there = {path.name for path in run_dir(login).glob("*.pt")}
+    assert "freed" in laptop("clean", "gpt_base", "--yes").stdout
+    left = {path.name for path in run_dir(login).glob("*.pt")}
+    assert len(left) == 1 and left < there, "the newest checkpoint stays: the run resumes from it"
+
+
 def test_what_a_profile_defines_is_there_for_the_doctor_as_it_is_for_runs(
     laptop, login: Host, project: Path, stand_in: str
 ) -> None:

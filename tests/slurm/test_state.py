@@ -288,7 +288,7 @@ def test_sacct_is_read_with_steps_left_out_and_ranges_spelled_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "any_running", "never"),
+    ("reason", "may_clear", "never"),
     [
         ("QOSMaxGRESPerUser", False, True),
         ("QOSMaxGRESPerUser", True, False),
@@ -298,15 +298,19 @@ def test_sacct_is_read_with_steps_left_out_and_ranges_spelled_out() -> None:
         ("PartitionTimeLimit", True, True),
         ("BadConstraints", True, True),
         ("QOSMaxJobsPerUserLimit", True, False),
-        ("AssocGrpGRES", False, False),
+        ("AssocGrpGRES", False, True),
+        ("AssocGrpGRES", True, False),
+        ("QOSGrpCpuLimit", False, True),
+        ("AssocMaxJobsLimit", False, True),
+        ("AssocMaxJobsLimit", True, False),
         ("Priority", False, False),
         ("Resources", False, False),
         ("JobArrayTaskLimit", False, False),
     ],
 )
-def test_reasons_that_no_waiting_clears_are_told_from_the_others(reason: str, any_running: bool, never: bool) -> None:
-    assert bool(slurm_reasons.can_never_start(reason, any_running)) == never
-    assert slurm_reasons.explain(reason, any_running).startswith("can't start") == never
+def test_reasons_that_no_waiting_clears_are_told_from_the_others(reason: str, may_clear: bool, never: bool) -> None:
+    assert bool(slurm_reasons.can_never_start(reason, may_clear)) == never
+    assert slurm_reasons.explain(reason, may_clear).startswith("can't start") == never
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,28 @@ def test_of_two_commands_that_send_the_same_script_at_once_one_does(tmp_path: Pa
     assert submission.slurm_submit(request(tmp_path), send)["jobs"]["0"]["id"] == "7" and len(sent) == 1
 
 
+@pytest.mark.parametrize(
+    ("stated", "wanted"),
+    [
+        ("", "afterany:7"),
+        ("#SBATCH --dependency=afterok:204\n", "afterany:7,afterok:204"),
+        ('#SBATCH --dependency="afterok:204,singleton"\n', "afterany:7,afterok:204,singleton"),
+    ],
+)
+def test_what_a_target_makes_jobs_wait_for_holds_for_all_of_a_chain(tmp_path: Path, stated: str, wanted: str) -> None:
+    sent: list[list[str]] = []
+
+    def send(_: str, options: Any) -> Any:
+        sent.append(list(options))
+        return 0, "7\n", ""
+
+    [job] = request(tmp_path)["jobs"]
+    job["script"] = "#!/bin/bash\n" + stated
+    next_one = {**job, "position": 1, "after": 0, "run_dirs": [str(tmp_path / "exp_b")]}
+    submission.slurm_submit({**request(tmp_path), "jobs": [job, next_one]}, send)
+    assert sent == [[], [f"--dependency={wanted}"]]
+
+
 def test_a_submission_that_is_being_sent_is_not_settled(tmp_path: Path, instead: Put) -> None:
     """Another process sends it and lives; once it is dead, its job is looked for and then given up for good."""
     instead("squeue", prints(""))

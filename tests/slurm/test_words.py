@@ -116,9 +116,28 @@ IN_THE_QUEUE = [
      "time limit, without the time for a checkpoint" + AGAIN),
     (row("OUT_OF_MEMORY"), start(), None, "FAILED", "out of memory: Slurm killed the job" + AGAIN),
     (row("CANCELLED"), None, None, "CANCELLED", "cancelled before it started"),
+    (row("CANCELLED"), start(token="oelm-0"), end("CANCELLED", token="oelm-0"), "CANCELLED",
+     "cancelled before it started again"),
     (row("CANCELLED"), start(), None, "CANCELLED", "cancelled"),
     (row("CANCELLED"), start(), end("CANCELLED", "cancelled by scancel"), "CANCELLED", "cancelled by scancel"),
 ]  # fmt: skip
+
+
+def test_progress_stays_where_a_later_submission_was_cancelled_before_it_started(bed: Bed) -> None:
+    bed.write("start.json", start(token="oelm-0"))
+    (bed.run_dir / "heartbeat.json").write_text(json.dumps({"step": 20, "max_steps": 3000, "attempt": "oelm-0:1"}))
+    assert bed.say(row("CANCELLED"))["step"] == 20
+    bed.write("outcome.json", {"step": 23, "attempt": "oelm-0:1"})
+    assert bed.say(row("CANCELLED"))["step"] == 23, "it went on after its last heartbeat"
+    bed.write("outcome.json", {"step": 7, "attempt": "oelm-0:0"})
+    assert bed.say(row("CANCELLED"))["step"] == 20, "an older attempt's"
+
+
+def test_a_job_that_slurmctld_refused_and_keeps_is_one_that_was_not_submitted(bed: Bed) -> None:
+    bed.answer = {"refused": "Memory specification can not be satisfied", "time": SUBMITTED}
+    bed.task = bed.task._replace(refused="Memory specification can not be satisfied")
+    said = bed.say(row("FAILED", reason="BadConstraints"))
+    assert (said["state"], said["reason"]) == ("FAILED", "not submitted: Memory specification can not be satisfied")
 
 
 @pytest.mark.parametrize(("job", "begun", "ended", "state", "reason"), IN_THE_QUEUE)
@@ -323,14 +342,16 @@ SLURM_VERSION           = 22.05.8
 def test_an_array_is_as_large_as_the_sites_limits_let_it_be(
     instead: Put, size: int, parameters: str, submit: str, array: int
 ) -> None:
-    instead("scontrol", prints(CONFIG.format(size=size, parameters=parameters)))
+    config = CONFIG.format(size=size, parameters=parameters)
+    shown = "PartitionName=low AllowGroups=ALL QoS=few State=UP"
+    instead("scontrol", f"case $* in *partition*) echo '{shown}';; *) {prints(config)}\n;; esac")
     instead("sinfo", prints("low|low*|up|1-00:00:00|1:00:00|2|gpu:a5000:4(S:0-1)|(null)"))
-    instead("sacctmgr", f"case $* in *association*) echo 'lab||normal||{submit}||';; esac")
+    instead("sacctmgr", f"case $* in *user=*account,partition*) echo 'lab||normal||{submit}||||';; esac")
     known = slurm_site.site()
     assert known["max_array"] == array and known["max_submit"] == (int(submit) if submit else None)
     assert known["partitions"][0] == {
         "name": "low", "is_default": True, "is_up": True, "max_time": "1-00:00:00", "default_time": "1:00:00",
-        "nodes": 2, "gres": ["gpu:a5000:4"], "features": [],
+        "nodes": 2, "gres": ["gpu:a5000:4"], "features": [], "qos": "few",
     }  # fmt: skip
 
 
@@ -338,11 +359,11 @@ def remarks(default_time: str = "1:00:00", max_submit: int | None = None, **opti
     """Return what is said of a cluster with one partition to a target with some options."""
     partition = {
         "name": "low", "is_default": True, "is_up": True, "max_time": "1-00:00:00", "default_time": default_time,
-        "nodes": 2, "gres": ["gpu:a5000:4"], "features": [],
+        "nodes": 2, "gres": ["gpu:a5000:4"], "features": [], "qos": "",
     }  # fmt: skip
     known = {
-        "version": "22.05.8", "cluster": "c", "partitions": [partition], "accounts": [], "max_array": 1001,
-        "max_submit": max_submit,
+        "version": "22.05.8", "cluster": "c", "partitions": [partition], "users": [], "accounts": [], "groups": [],
+        "qualities": [], "max_array": 1001, "max_submit": max_submit,
     }  # fmt: skip
     target = Target(name="c", kind="slurm", root="/r", python="python3", slurm=Slurm(sbatch=dict(options)))
     return site.judge(target, known)
@@ -362,14 +383,9 @@ def test_a_limit_of_submitted_jobs_is_named() -> None:
     assert not [remark for remark in remarks() if "jobs in the queue" in remark.found]
 
 
-def test_a_quota_is_the_least_of_the_qualities_of_service_that_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [
-        {"name": "normal", "maxtresperuser": "cpu=64,mem=1T,gres/gpu=4"},
-        {"name": "few", "maxtresperuser": "gres/gpu=1,gres/gpu:a5000=0,mem=512G"},
-        {"name": "other", "maxtresperuser": "cpu=1"},
-    ]
-    monkeypatch.setattr(slurm_site, "_accounting", lambda _: ([], rows))
-    found = slurm_site.limits_per_user({"normal", "few", "N/A"}, max_age_s=0)
-    assert found == {"cpu": 64, "mem": 512 * 1024, "gres/gpu": 1, "gres/gpu:a5000": 0}
-    assert slurm_site.limits_per_user({"N/A"}, max_age_s=0) == {}
-    assert slurm_site.parse_resources("cpu=8,mem=4000M,node=1,gres/gpu=2")["mem"] == 4000
+def test_amounts_of_resources_are_read_in_slurms_units() -> None:
+    assert slurm_site.parse_resources("cpu=8,mem=4000M,node=1,gres/gpu:a5000=2") == {
+        "cpu": 8, "mem": 4000, "node": 1, "gres/gpu:a5000": 2,
+    }  # fmt: skip
+    assert slurm_site.parse_resources("mem=1T")["mem"] == 1024 * slurm_site.parse_resources("mem=1G")["mem"]
+    assert slurm_site.parse_resources("") == {}

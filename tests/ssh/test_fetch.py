@@ -300,7 +300,7 @@ def test_a_full_disk_at_home_is_named_with_what_it_lacks_and_what_is_there_stays
 
 def test_a_stopped_sender_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """rsync's own --timeout does not notice: the sender is there, it just does not move."""
-    train(rig, size=30 << 20)
+    train(rig, size=120 << 20)
     rig.wait_for("gpt_base", "DONE")
     monkeypatch.setattr(sync, "IDLE_S", 1.5)
     monkeypatch.setattr(fetch, "TRIES", 1)
