@@ -103,9 +103,10 @@ def refresh(
 
     def ask(name: str) -> None:
         asked = {run.run_dir: run.token for run in settled[name] if run.state is not State.PLANNED}
+        ended = [run.run_dir for run in settled[name] if run.state.is_final]
         try:
             if asked or name in hosts:
-                answers[name] = scheduler(connect(targets[name], project)).poll(asked, host=name in hosts)
+                answers[name] = scheduler(connect(targets[name], project)).poll(asked, ended=ended, host=name in hosts)
         except TargetError as error:
             unreachable[name] = str(error)
 
@@ -174,8 +175,7 @@ def _remember(store: Store, runs: list[StoredRun], answer: Mapping[str, Any]) ->
         state, reason = State(row.pop("state")), str(row.pop("reason") or "")
         if row.get("absent") and run.reason.startswith(NOT_SUBMITTED):
             continue  # it never got there, which is known better here
-        is_known = state is not State.UNKNOWN and not row.pop("assumed", False)
-        if run.state.is_final and not is_known:
+        if state is State.UNKNOWN and run.state.is_final:
             continue  # what was known of its end is not forgotten because nobody can be asked again
         progress = {key: value for key, value in row.items() if value is not None}
         if (run.state, run.reason, run.progress) != (state, reason, progress):

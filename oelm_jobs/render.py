@@ -171,9 +171,10 @@ def _check_blocks(project: Path, name: str) -> None:
         ConfigurationError: A block that the parent doesn't have.
         jinja2.TemplateError: It isn't there, or broken.
     """
-    known = _inherited(project, name)
-    for block in _parsed(project, name).body if known else ():
-        if isinstance(block, jinja2.nodes.Block) and block.name not in known:
+    known, tree = _inherited(project, name), _parsed(project, name)
+    called = {call.attr for call in tree.find_all(jinja2.nodes.Getattr) if getattr(call.node, "name", "") == "self"}
+    for block in tree.body if known else ():
+        if isinstance(block, jinja2.nodes.Block) and block.name not in known | called:
             raise ConfigurationError(
                 f"template {name}: line {block.lineno}: there is no block {block.name!r} to override;"
                 f" {valid_choices(block.name, known)}"

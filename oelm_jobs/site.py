@@ -216,27 +216,30 @@ def _quota(
     target: Target, site: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], processes: Iterable[int]
 ) -> list[Remark]:
     """Return what is wrong with a run's GPUs by the limits on accounts and qualities of service: such a job would wait
-    for ever.
+    for ever. Where the target names neither, a plugin or a variable of the site's may choose others: that is odd, not
+    bad.
     """
     options = options_of(target).sbatch
-    accounts = {row["account"]: row for row in site["accounts"]}
     account = options.get("account") or next((row["defaultaccount"] for row in site["users"]), "")
-    mine = accounts.get(account, {}).get("qos", "").split(",")
-    # Without a default one, the only one that an account may use, else "normal".
-    default = accounts.get(account, {}).get("defaultqos") or (mine[0] if len(mine) == 1 else "normal")
-    qos = options.get("qos") or default
-    most = [
-        slurm_site.limits(site, account=account, qos=qos, partition_qos=str(row["qos"])).get("gres/gpu")
-        for row in rows or [{"qos": ""}]
-    ]
+    most = []
+    for row in rows if site["is_limited"] else ():
+        partition = str(row["name"])
+        mine = slurm_site.association(site["accounts"], account, partition)
+        allowed = mine.get("qos", "").split(",")
+        # Without a default one, the only one that an account may use, else "normal".
+        qos = options.get("qos") or mine.get("defaultqos") or (allowed[0] if len(allowed) == 1 else "normal")
+        limits = slurm_site.limits(site, account=account, qos=qos, partition=partition, partition_qos=str(row["qos"]))
+        most.append(limits.get("gres/gpu", float("inf")))
     largest = 0 if _wants_none(target) else max(processes, default=0)
-    limits = [limit for limit in most if limit is not None]
-    if len(limits) < len(most) or largest <= max(limits):
+    if largest <= max(most, default=float("inf")):
         return []
-    words = f"a run asks for {largest} GPUs, the limits of your account and quality of service are {max(limits):.0f}"
-    mend = f"set gpus_per_run = {max(limits):.0f} of the target, or account or qos in its sbatch"
-    mend += f"; were they raised just now, oelm-doctor {target.name} asks anew"
-    return [Remark(what="quota", is_bad=True, found=words, mend=mend)]
+    number = int(max(most))
+    words = f"a run asks for {largest} GPUs, the limits of your account and quality of service are {number}"
+    mend = f"set gpus_per_run = {number} of the target, or account or qos in its sbatch"
+    if number < 1:
+        mend = 'give another account or qos in sbatch of the target, or gres = "none" to train on cores'
+    is_sure = bool(options.get("account") and options.get("qos"))
+    return [Remark(what="quota", is_bad=is_sure, is_odd=not is_sure, found=words, mend=mend)]
 
 
 def tried(target: Target, tests: Mapping[str, Mapping[str, Any]]) -> list[Remark]:

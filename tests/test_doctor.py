@@ -114,9 +114,16 @@ def cluster(**row: Any) -> dict[str, Any]:
     """Return a cluster of one partition."""
     known = {"name": "low", "is_default": True, "is_up": True, "max_time": "1-00:00:00", "default_time": "1:00:00"}
     partition = {**known, "nodes": 2, "gres": ["gpu:a5000:4"], "features": [], "qos": "", **row}
-    accounts = [{"account": "lab", "qos": "normal", "defaultqos": ""}]
+    accounts = [{"account": "lab", "qos": "normal", "defaultqos": "", "partition": ""}]
     accounting = {"users": [{"defaultaccount": "lab"}], "accounts": accounts, "groups": [], "qualities": []}
-    return {"version": "22", "cluster": "c", "max_submit": None, "partitions": [partition], **accounting}
+    return {
+        "version": "22",
+        "cluster": "c",
+        "max_submit": None,
+        "partitions": [partition],
+        "is_limited": True,
+        **accounting,
+    }
 
 
 def remarks(options: dict[str, str], there: dict[str, Any], processes: int = 1, **slurm: Any) -> dict[str, site.Remark]:
@@ -144,12 +151,30 @@ def test_more_gpus_than_the_limits_ever_give_are_refused(
     qualities: list[dict[str, str]], groups: list[dict[str, str]], partition_qos: str, most: int | None
 ) -> None:
     there = {**cluster(qos=partition_qos), "qualities": qualities, "groups": [{"parentname": "", **g} for g in groups]}
-    found = remarks({}, there, processes=4)
+    named = {"account": "lab", "qos": "normal"}
+    found = remarks(named, there, processes=4)
     assert ("quota" in found) == (most is not None)
     if most is not None:
         assert found["quota"].is_bad and f"are {most}" in found["quota"].found
-        assert "quota" not in remarks({}, there, processes=most)
-        assert "quota" not in remarks({"gres": "none"}, there, processes=4), "it wants none"
+        assert "quota" not in remarks(named, there, processes=most)
+        assert "quota" not in remarks({**named, "gres": "none"}, there, processes=4), "it wants none"
+        assert "quota" not in remarks(named, {**there, "is_limited": False}, processes=4), "nobody keeps to them"
+        assert remarks({}, there, processes=4)["quota"].is_odd, "the site may choose others"
+
+
+def test_an_association_with_a_partition_counts_there_alone() -> None:
+    there = cluster()
+    of_all = {**there["accounts"][0], "grptres": "gres/gpu=8"}
+    of_debug = {**of_all, "partition": "debug", "grptres": "gres/gpu=1", "defaultqos": "tiny"}
+    there.update(accounts=[of_all, of_debug], qualities=[{"name": "tiny", "maxtres": "gres/gpu=1"}])
+    assert "quota" not in remarks({"account": "lab"}, there, processes=4)
+    there["accounts"] = [of_all, {**of_debug, "partition": "low"}]
+    assert "quota" in remarks({"account": "lab"}, there, processes=4)
+
+
+def test_a_limit_of_no_gpu_is_not_answered_with_no_gpu_a_run() -> None:
+    there = {**cluster(), "qualities": [{"name": "normal", "maxtres": "gres/gpu=0"}]}
+    assert 'gres = "none"' in remarks({}, there)["quota"].mend
 
 
 @pytest.mark.parametrize("options", [{"partition": "lwo"}, {}])

@@ -487,6 +487,12 @@ SAID = ": RuntimeError: CUDA error: an illegal memory access was encountered"
         (REPORT.replace("CUDA error", "CUDA"), "process 1 on n2: killed by SIGSEGV: RuntimeError: CUDA: an illegal"),
         (REPORT.replace("RuntimeError: CUDA error", "oh"), "process 1 on n2: killed by SIGSEGV"),
         (REPORT.replace("-11 (pid: 3)", "1 (pid: 3)"), ""),
+        # What failed by itself first counts, not what torchrun killed half a minute later.
+        (REPORT.replace("-11 (pid: 3)", "-9 (pid: 3)").replace("29\n  host      : n2", "59\n  host      : n2"), ""),
+        (
+            REPORT.replace("1 (pid: 2)", "-6 (pid: 2)").replace("29\n  host      : n1", "31\n  host      : n1"),
+            "process 1 on n2: killed by SIGSEGV",
+        ),
         ("Step      4 | Loss: 4.1577", ""),
     ],
 )

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional
 
-from . import hashes, probe, result, rundir, slurm_claim
+from . import hashes, probe, result, rundir, slurm_claim, slurm_ended
 
 NONE, BEST, LATEST, ALL = "none", "best", "latest", "all"
 """Which checkpoints are asked for."""
@@ -176,16 +176,23 @@ def _add_growing(run_dir: str, name: str, answer: Dict[str, Any]) -> None:
         answer["files"].append({"name": name, "size": size, "sha256": digest, "grows": True})
 
 
-def _is_what_was_fetched(path: str, name: str, size: int, digest: str, listed: Dict[str, Any]) -> bool:
-    """Compare a file with what the client has of it, by the run's manifest; where nobody was left to write one, by the
-    file's own hash.
+def _is_what_was_fetched(run_dir: str, name: str, size: int, digest: str) -> bool:
+    """Compare a file with what the client has of it: by the run's manifest, where that is about the newest attempt and
+    this very file, else by the file's own hash (a lost node, say, leaves an older attempt's manifest or none).
     """
-    if _size(path) != size:
+    path, manifest_path = run_dir + "/" + name, run_dir + "/" + rundir.MANIFEST
+    if _size(path) != size or name != os.path.basename(name):
         return False
-    if listed:
-        return name in listed and [listed[name]["size"], listed[name]["sha256"]] == [size, digest]
     try:
-        return "/" not in name and result.sha256(Path(path)) == digest
+        is_older = os.stat(path).st_mtime_ns <= os.stat(manifest_path).st_mtime_ns
+        if is_older and slurm_ended.read_records(run_dir).has_ended:
+            files = (rundir.read_json(manifest_path) or {}).get("files", [])
+            if {"name": name, "size": size, "sha256": digest} in files:
+                return True
+    except OSError:
+        pass
+    try:
+        return result.sha256(Path(path)) == digest
     except OSError:
         return False
 
@@ -238,15 +245,12 @@ def remove(request: Dict[str, Any]) -> Dict[str, Any]:
             answer["kept"] = dict.fromkeys(run["files"], "the run is alive or gone")
             continue
         try:
-            manifest = rundir.read_json(run_dir + "/" + rundir.MANIFEST) or {}
-            listed = {str(entry["name"]): entry for entry in manifest.get("files", [])}
-            for name, known in run["files"].items():
-                path, (size, digest) = run_dir + "/" + name, known
-                if not _is_what_was_fetched(path, name, size, digest, listed):
+            for name, (size, digest) in run["files"].items():
+                if not _is_what_was_fetched(run_dir, name, size, digest):
                     answer["kept"][name] = "is not what was fetched"
                     continue
                 try:
-                    os.unlink(path)
+                    os.unlink(run_dir + "/" + name)
                 except OSError as error:
                     answer["kept"][name] = error.strerror or str(error)
                     continue

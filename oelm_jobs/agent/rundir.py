@@ -223,9 +223,17 @@ def tail(path: Union[str, Path], max_bytes: int = 4096) -> bytes:
     return content if size <= max_bytes else content.partition(b"\n")[2]
 
 
-def last_lines(path: Union[str, Path], count: int) -> List[str]:
-    """Return the last non-empty lines of a log, without terminal escapes and carriage-return overwrites."""
-    text = tail(path, 16384).decode("utf-8", "replace")
+def last_lines(path: Union[str, Path], count: int, *, since: int = 0) -> List[str]:
+    """Return the last non-empty lines of a log, without terminal escapes and carriage-return overwrites.
+
+    Args:
+        since: Bytes at its beginning that are not looked at.
+    """
+    try:
+        room = max(0, os.stat(path).st_size - since)
+    except OSError:
+        room = 0
+    text = tail(path, min(room, 16384)).decode("utf-8", "replace") if room else ""
     lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
     printable = ["".join(c for c in line if c.isprintable()) for line in lines]
     return [line for line in printable if line.strip()][-count:]

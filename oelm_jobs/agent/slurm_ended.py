@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import rundir, slurm_commands, slurm_submit
 from .progress import last_said
@@ -123,7 +123,11 @@ def over(run_dir: str, state: str, exit_code: str, records: Records, token: str,
 
 
 def vanished(
-    root: str, silent: Dict[str, Records], tasks: Dict[str, Optional[Task]], jobs: Sequence[Job]
+    root: str,
+    silent: Dict[str, Records],
+    tasks: Dict[str, Optional[Task]],
+    jobs: Sequence[Job],
+    ended: AbstractSet[str] = frozenset(),
 ) -> Dict[str, Row]:
     """Return the rows of runs whose job is not in the queue and that left no end, asking accounting once for all.
 
@@ -131,6 +135,7 @@ def vanished(
         silent: Run directory to what the run has written.
         tasks: Run directory to its task.
         jobs: What squeue lists.
+        ended: Run directories whose end is known: nobody is asked for them.
     """
     rows: Dict[str, Row] = {}
     asked: Dict[str, Tuple[Task, str]] = {}
@@ -144,7 +149,9 @@ def vanished(
         if key not in answers:
             answers[key] = slurm_submit.answer_of(root, task.token, task.position) or {}
         answer = answers[key]
-        if "id" in answer:
+        if run_dir in ended:
+            rows[run_dir] = make_row(rundir.UNKNOWN, "left the queue; its end was known before")
+        elif "id" in answer:
             asked[run_dir] = (task, str(answer["id"]))
         elif "refused" in answer:
             rows[run_dir] = make_row(rundir.FAILED, "not submitted: %s" % answer["refused"])
@@ -200,7 +207,7 @@ def _without_account(
         # Accounting hears of everything a little later than the queue.
         if started:
             return make_row(rundir.UNKNOWN, "left the queue; accounting does not list it yet", **shown)
-        return make_row(rundir.QUEUED, "accepted", assumed=True, **shown)
+        return make_row(rundir.QUEUED, "accepted", **shown)
     # Without accounts: what Slurm never started was cancelled.
     has_run = is_kept or started or was_started(root, task)
     return over(run_dir, _by_log(root, task) if has_run else "CANCELLED", "", records, task.token, shown)

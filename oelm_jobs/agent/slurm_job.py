@@ -257,8 +257,10 @@ class SlurmJob:
         if shown.get("PreemptTime", "None") not in ("None", "Unknown", "0"):
             return place.PREEMPTION
         state = shown.get("JobState", "")
-        if state.startswith("NODE_FAIL"):
+        if state.startswith("NODE_FAIL") or shown.get("Reason") == "NodeDown":  # COMPLETING while processes live
             return place.NODE_FAILURE
+        if shown.get("Reason") == "DeadLine":
+            return ""
         if state.startswith(("CANCELLED", "COMPLETING")):  # what scancel leads to while processes live
             return place.CANCEL
         if "RUNNING" not in state or not warned:  # any other end is Slurm's to name, once the job is over

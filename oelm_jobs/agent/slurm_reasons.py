@@ -50,7 +50,7 @@ NEVER = {
 }
 """Reasons that no waiting clears."""
 _PER_JOB = re.compile(r"(Max\w*Per(Job|Node)(Limit)?|Min\w+(NotSatisfied)?|Max(WallDuration|Wall)\w*)$")
-_PER_USER = re.compile(r"^(QOS|Assoc|Max)\w*Max\w*PerUser(Limit)?$|^AssocMaxJobsLimit$")
+_PER_USER = re.compile(r"^(QOS|Assoc|Max)\w*Max\w*PerUser(Limit)?$")
 _PER_GROUP = re.compile(r"^(QOS|Assoc)Grp\w+$|^QOSMax\w+PerAccount(Limit)?$")
 
 

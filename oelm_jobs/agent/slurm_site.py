@@ -39,8 +39,8 @@ def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
     Returns:
         ``version``, ``cluster``; ``partitions``: a list of ``name``, ``is_default``, ``is_up``, ``max_time`` and
             ``default_time`` (as sinfo writes them), ``nodes`` (how many), ``gres`` and ``features`` (lists), ``qos``
-            (the partition's own); ``accounts``, ``groups`` and ``qualities`` (``accounting``); ``max_array`` (tasks),
-            ``max_submit`` (jobs in the queue, or None).
+            (the partition's own); ``accounts``, ``groups`` and ``qualities`` (``accounting``), ``is_limited`` (whether
+            Slurm keeps to their limits); ``max_array`` (tasks), ``max_submit`` (jobs in the queue, or None).
 
     Raises:
         SlurmError: slurmctld does not answer.
@@ -60,6 +60,7 @@ def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
         "cluster": config.get("ClusterName", ""),
         "partitions": listed.result(),
         **known,
+        "is_limited": bool({"limits", "safe"} & set(config.get("AccountingStorageEnforce", "").split(","))),
         "max_array": max(1, min(size, most or size)),
         "max_submit": most,
     }
@@ -99,10 +100,12 @@ def accounting(max_age_s: float) -> Dict[str, List[Dict[str, str]]]:
     known = rundir.read_json(path) if path else None
     if known and 0 <= time.time() - float(known["time"]) < max_age_s:
         return dict(known["found"])
+    cluster = slurm_commands.cluster_name()  # one slurmdbd may serve several
+    here = ["cluster=" + cluster] if cluster else []
     asked = {
         "users": (["user", "where", "name=" + _user()], "defaultaccount"),
-        "accounts": (["association", "where", "user=" + _user()], ACCOUNT_FIELDS),
-        "groups": (["association", "where", "user="], GROUP_FIELDS),
+        "accounts": (["association", "where", "user=" + _user(), *here], ACCOUNT_FIELDS),
+        "groups": (["association", "where", "user=", *here], GROUP_FIELDS),
         "qualities": (["qos"], QUALITY_FIELDS),
     }
     with ThreadPoolExecutor(len(asked)) as pool:
@@ -160,7 +163,7 @@ def parse_gres(words: str) -> List[str]:
 
 
 def limits(
-    known: Mapping[str, Sequence[Mapping[str, str]]], *, account: str, qos: str, partition_qos: str
+    known: Mapping[str, Sequence[Mapping[str, str]]], *, account: str, qos: str, partition: str, partition_qos: str
 ) -> Dict[str, float]:
     """Return how much of each resource (``parse_resources``) one job may get at most under all that is limited, for
     itself, its user, its account or all in a quality of service; what nobody limits is not in it.
@@ -173,13 +176,15 @@ def limits(
         known: What ``accounting`` returns.
         account: The job's; empty where it isn't known.
         qos: The job's quality of service.
-        partition_qos: Its partition's.
+        partition: Its partition.
+        partition_qos: That one's quality of service.
     """
     classes = {row["name"]: row for row in known["qualities"]}
     order = [classes[name] for name in (partition_qos, qos) if name in classes]
     if "OverPartQOS" in classes.get(qos, {}).get("flags", ""):
         order.reverse()
-    above = [row for row in known["accounts"] if row["account"] == account]
+    mine = association(known["accounts"], account, partition)
+    above = [mine] if mine else []
     parents = {row["account"]: row for row in known["groups"]}
     while account in parents:
         above.append(parents[account])
@@ -188,6 +193,14 @@ def limits(
     of_jobs = {**_first(above, "maxtres"), **_first(order, "maxtres")}
     tables = [of_groups, of_jobs, _first(order, "maxtresperuser"), _first(order, "maxtresperaccount")]
     return {name: min(table[name] for table in tables if name in table) for table in tables for name in table}
+
+
+def association(rows: Sequence[Mapping[str, str]], account: str, partition: str) -> Mapping[str, str]:
+    """Return this user's association with an account: the one for a partition, else the one for all; empty where there
+    is none.
+    """
+    found = {row["partition"]: row for row in rows if row["account"] == account}
+    return found.get(partition) or found.get("") or {}
 
 
 def _first(rows: Sequence[Mapping[str, str]], field: str) -> Dict[str, float]:

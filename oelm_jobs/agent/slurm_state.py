@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Dict, Optional, Sequence, Tuple
 
 from . import rundir, slurm_commands, slurm_reasons
 from .progress import last_said, progress
@@ -30,8 +30,8 @@ def slurm_poll(request: Dict[str, Any]) -> Dict[str, Any]:
 
     Args:
         request: ``root`` and ``checkpoint_root`` (both may begin with ``~``); ``runs``, a list of (run directory, token
-            of its submission); ``interval_s``, how old the queue may be; ``host`` asks for the cluster's limits and the
-            disk, too.
+            of its submission); ``ended``, those whose end is known: accounting is not asked for them; ``interval_s``,
+            how old the queue may be; ``host`` asks for the cluster's limits and the disk, too.
 
     Returns:
         ``host``, ``time``, ``runs`` (run directory to its state), ``queue_age_s``; where asked for ``site``
@@ -49,7 +49,7 @@ def slurm_poll(request: Dict[str, Any]) -> Dict[str, Any]:
         read_at, jobs = slurm_commands.my_queue(float(request.get("interval_s", INTERVAL_S)))
         if read_at <= newest:
             read_at, jobs = slurm_commands.my_queue(0.0)
-        answer["runs"] = states(root, wanted, tasks, jobs, read_at)
+        answer["runs"] = states(root, wanted, tasks, jobs, read_at, ended=frozenset(request.get("ended", ())))
         answer["queue_age_s"] = max(0.0, time.time() - read_at)
     if request.get("host"):
         from . import slurm_site
@@ -87,8 +87,13 @@ def states(
     tasks: Dict[str, Optional[Task]],
     jobs: Sequence[Job],
     read_at: float,
+    ended: AbstractSet[str] = frozenset(),
 ) -> Dict[str, Row]:
-    """Return the rows of runs, asking accounting once for all that left the queue without a word."""
+    """Return the rows of runs, asking accounting once for all that left the queue without a word.
+
+    Args:
+        ended: Run directories whose end is known already.
+    """
     named = by_name(jobs)
     any_running = any(job.is_alive for job in jobs)
     rows: Dict[str, Row] = {}
@@ -119,7 +124,7 @@ def states(
         else:
             rows[run_dir] = row
     if silent:
-        rows.update(vanished(root, silent, tasks, jobs))
+        rows.update(vanished(root, silent, tasks, jobs, ended))
     for run_dir, row in rows.items():
         _add_progress(run_dir, row)
     return rows
@@ -131,17 +136,18 @@ def _is_beyond_limits(job: Job) -> bool:
 
     try:
         shown = slurm_commands.show_job(job.id)
-        partitions = {row["PartitionName"]: row.get("QoS", "") for row in slurm_commands.show_partitions()}
+        qualities = {row["PartitionName"]: row.get("QoS", "") for row in slurm_commands.show_partitions()}
     except SlurmError:
         return False
     asked = slurm_site.parse_resources(shown.get("ReqTRES") or shown.get("TRES", ""))  # 22.05: TRES
-    limits = slurm_site.limits(
-        slurm_site.accounting(JUDGED_BY_AGE_S),
-        account=shown.get("Account", ""),
-        qos=job.qos,
-        partition_qos=partitions.get(job.partition.partition(",")[0], ""),
-    )
-    return any(asked.get(resource, 0.0) > limit for resource, limit in limits.items())
+    known, account = slurm_site.accounting(JUDGED_BY_AGE_S), shown.get("Account", "")
+    each = [
+        slurm_site.limits(
+            known, account=account, qos=job.qos, partition=partition, partition_qos=qualities.get(partition, "")
+        )
+        for partition in job.partition.split(",")
+    ]
+    return all(any(asked.get(resource, 0.0) > most for resource, most in limits.items()) for limits in each)
 
 
 def _live(

@@ -51,6 +51,7 @@ class Supervisor:
         self.place = _place(record, self.say)
         self._interruptible = False  # True while a raised Stopped loses neither a process nor a record
         self._mark = ""  # OELM_ATTEMPT of the attempt under way
+        self._log_start = 0  # size of the log before it
         self._from_setup: List[processes.Identity] = []  # what set-up lines left running: it serves all attempts
 
     # Preparation ------------------------------------------------------------------------------------------------------
@@ -237,6 +238,7 @@ class Supervisor:
         rundir.write_json(rundir.control(self.run_dir, rundir.START), start)
         began = time.monotonic()
         with open(str(self.run_dir / rundir.LOG), "ab") as log:
+            self._log_start = log.tell()
             try:
                 child = subprocess.Popen(
                     argv,
@@ -295,14 +297,14 @@ class Supervisor:
         if status in ("diverged", "oom", "error"):
             words = "%s: %s" % (status, reason) if reason else str(status)
             if reason == PEER_LOST:  # the process that ended could not say why: a signal, a crash of the interpreter
-                words = _first_failure(rundir.last_lines(self.run_dir / rundir.LOG, LOG_LINES)) or words
+                words = _first_failure(self._last_lines()) or words
             return Verdict(rundir.FAILED, words, retry=True, cause=place.CRASH)
         how = "killed by " + _signal_name(-code) if code < 0 else "exit code %d" % code
         if status == "resumable":
             return Verdict(rundir.FAILED, "stopped from outside after a checkpoint", retry=True, cause=place.CRASH)
         if rundir.disk_free(str(self.run_dir)) < result.RESERVE_BYTES:  # too full for the trainer's own words
             how = "disk full: " + how
-        lines = rundir.last_lines(self.run_dir / rundir.LOG, LOG_LINES)
+        lines = self._last_lines()
         said = _first_failure(lines) or _telling(lines)
         return Verdict(
             rundir.FAILED,
@@ -310,6 +312,9 @@ class Supervisor:
             retry=True,
             cause=place.CRASH,
         )
+
+    def _last_lines(self) -> List[str]:
+        return rundir.last_lines(self.run_dir / rundir.LOG, LOG_LINES, since=self._log_start)
 
     def _outcome(self, start: Dict[str, Any]) -> Dict[str, Any]:
         """Return the trainer's record of this attempt; empty where it left none."""
@@ -349,17 +354,23 @@ def _telling(lines: List[str]) -> str:
 
 
 def _first_failure(lines: List[str]) -> str:
-    """Return which process failed first and how, with the newest error that it may have said, from torchrun's report;
-    empty where there is none.
+    """Return which process failed first and how, with the newest error that was said before, from torchrun's reports
+    (one a node); empty where there is none, or where it ended by itself with an error of its own (exit code 1), of
+    which the log tells more.
 
-    Processes that only lost another one exit with 1 (torch.distributed.elastic.multiprocessing.errors).
+    A report lists all that ended, also those that torchrun ended in consequence, each with its time
+    (torch.distributed.elastic.multiprocessing.errors, ChildFailedError).
     """
-    text = "\n".join(lines)
-    failures = re.findall(r"host *: (\S+)\n *rank *: (\d+) .*\n *exitcode *: (-?\d+)", text)
-    failures = [failure for failure in failures if failure[2] != "1"]
+    failures = re.findall(
+        r"time *: (\S+)\n *host *: (\S+)\n *rank *: (\d+) .*\n *exitcode *: (-?\d+)", "\n".join(lines)
+    )
     if not failures:
         return ""
-    host, rank, code = failures[0]
+    at_first = min(failures)[0]
+    telling = [failure for failure in failures if failure[0] == at_first and failure[3] not in ("1", "-15")]
+    if not telling:
+        return ""
+    _, host, rank, code = telling[0]
     how = "exit code " + code if int(code) > 0 else "killed by " + _signal_name(-int(code))
     before = list(itertools.takewhile(lambda line: "distributed/elastic" not in line, lines))
     said = [line.strip() for line in before if re.search(r"(?i)(error|exception): ", line) and PEER_LOST not in line]

@@ -5,7 +5,7 @@ to connections.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -89,11 +89,12 @@ class Scheduler(Protocol):
             TargetError: It can't be found out now.
         """
 
-    def poll(self, runs: Mapping[str, str], *, host: bool = False) -> Mapping[str, Any]:
+    def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> Mapping[str, Any]:
         """Return the probe's answer about runs, and about the host, in one round trip (agent/probe.py).
 
         Args:
             runs: Run directory to the token of its newest submission.
+            ended: Those of them whose end is known: they are asked about for signs of life alone.
 
         Raises:
             TargetError: The target can't be asked.

@@ -4,7 +4,7 @@ the agent there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ..agent import rundir
@@ -51,7 +51,7 @@ class LeaseScheduler:
             return Answer(accepted=tuple(run_dirs))
         return Answer(accepted=(), refused=dict.fromkeys(run_dirs, rundir.NEVER_SENT))
 
-    def poll(self, runs: Mapping[str, str], *, host: bool = False) -> Mapping[str, Any]:
+    def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> Mapping[str, Any]:
         """Probe the host once for all runs."""
         there = as_agent_reads(self._connection)
         root = (there.checkpoint_root or there.root) if host else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ..agent import __main__ as agent
@@ -150,13 +150,14 @@ class SlurmScheduler:
 
     # Looking and ending -----------------------------------------------------------------------------------------------
 
-    def poll(self, runs: Mapping[str, str], *, host: bool = False) -> Mapping[str, Any]:
+    def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> Mapping[str, Any]:
         """Ask squeue, the runs' records and sacct, in this order and no more than needed (agent/slurm_state.py)."""
         there = as_agent_reads(self._connection)
         request = {
             "root": there.root,
             "checkpoint_root": there.checkpoint_root,
             "runs": list(runs.items()),
+            "ended": list(ended),
             "interval_s": self._options.poll_s,
             "host": host,
         }

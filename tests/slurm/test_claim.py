@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import processes, rundir, slurm_cancel, slurm_claim, slurm_commands
+from oelm_jobs.agent import inventory, processes, result, rundir, slurm_cancel, slurm_claim, slurm_commands
 from tests.slurm.recorded import NAME, NO_CONTROLLER, fails, prints, queue_line
 from tests.support import read
 
@@ -155,3 +155,48 @@ def test_a_job_of_another_cluster_on_the_same_disk_is_not_taken_for_ended(
         slurm_claim.take_for_archive(run_dir)
     instead("scontrol", prints("ClusterName             = big"))
     assert take(run_dir, owner("8")).is_held()
+
+
+def test_a_run_whose_node_was_lost_is_free_once_slurm_says_so(
+    run_dir: str, instead: Callable[[str, str], None], no_cluster: None
+) -> None:
+    take(run_dir, elsewhere(owner("7", name=NAME)))
+    instead("squeue", prints(queue_line("RUNNING")))
+    assert not slurm_claim.is_free(run_dir)
+    instead("squeue", NO_CONTROLLER)
+    assert not slurm_claim.is_free(run_dir), "nobody knows"
+    instead("squeue", prints(queue_line("NODE_FAIL")))
+    assert slurm_claim.is_free(run_dir)
+
+
+def test_only_what_the_client_has_is_removed_whatever_manifest_an_older_attempt_left(
+    run_dir: str, no_cluster: None
+) -> None:
+    best = Path(run_dir, "best_model.pt")
+
+    def remove_new() -> list[str]:
+        best.write_bytes(b"new weights")
+        entry = [11, result.sha256(best)]
+        answer = inventory.remove({"runs": [{"run_dir": run_dir, "files": {best.name: entry}}]})
+        removed: list[str] = answer["runs"][run_dir]["removed"]
+        return removed
+
+    def write(state: str, attempts: int) -> None:
+        record = {"state": state, "token": "oelm-1", "attempts": [{"number": n + 1} for n in range(attempts)]}
+        rundir.write_json(rundir.control(run_dir, rundir.END), record)
+
+    assert remove_new() == [best.name], "no manifest: its own hash"
+    best.write_bytes(b"old weights")
+    old = {"name": best.name, "size": 11, "sha256": result.sha256(best)}
+    files = {"runs": [{"run_dir": run_dir, "files": {best.name: [old["size"], old["sha256"]]}}]}
+    rundir.write_json(rundir.control(run_dir, rundir.START), {"number": 1})
+    write("CANCELLED", 1)
+    rundir.write_json(Path(run_dir, rundir.MANIFEST), {"files": [old]})
+    rundir.write_json(rundir.control(run_dir, rundir.START), {"number": 2})
+    best.write_bytes(b"new weights")  # of an attempt whose node was lost: it left no manifest of its own
+    assert inventory.remove(files)["runs"][run_dir]["kept"] == {best.name: "is not what was fetched"}
+    os.utime(best, (1, 1))
+    assert inventory.remove(files)["runs"][run_dir]["removed"] == [], "a clock that went back makes no difference"
+    assert remove_new() == [best.name], "nor does that manifest keep what was fetched since"
+    best.write_bytes(b"old weights")
+    assert inventory.remove(files)["runs"][run_dir]["removed"] == [best.name]

@@ -143,7 +143,7 @@ def test_what_was_accepted_while_the_rest_waits_is_known_and_stays_so_when_the_r
     accepted = [name for name, row in rows.items() if row["state"] in ("QUEUED", "RUNNING")]
     others = [name for name, row in rows.items() if row["state"] == "PLANNED"]
     assert (len(accepted), len(others)) == (2, 4), rows
-    assert oelm("cancel", accepted[0]).stdout == f"{accepted[0]}: cancelled\n"
+    assert oelm("cancel", f"tiny/{accepted[0]}").stdout == f"{accepted[0]}: cancelled\n"
     assert waiting.poll() is None, "the others still wait"
 
     folder.rename(f"{folder}.away")  # the file system fails under its next round

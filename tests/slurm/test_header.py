@@ -260,6 +260,11 @@ def test_a_block_is_overridden_whether_the_target_has_set_up_or_not_and_must_exi
     mine = project / "templates" / "mine.sh.j2"
     mine.write_text(f'{{% extends "{parent}" %}}\n{{% block setup %}}\nexport MINE=1\n{{% endblock %}}\n')
     assert "\nexport MINE=1\n" in text()
+    called = "{% block own %}\nexport OWN=1\n{% endblock %}\n{% block setup %}\n{{ self.own() }}{% endblock %}\n"
+    mine.write_text(f'{{% extends "{parent}" %}}\n{called}')
+    render.environment.cache_clear()
+    render._check_blocks.cache_clear()
+    assert "\nexport OWN=1\n" in text()
     mine.write_text(f'{{% extends "{parent}" %}}\n{{% block headr %}}\n# x\n{{% endblock %}}\n')
     render.environment.cache_clear()
     render._check_blocks.cache_clear()

@@ -180,6 +180,8 @@ USR1, TERM = signal.SIGUSR1, signal.SIGTERM
         (TERM, {"PreemptTime": "None", "JobState": "CANCELLED"}, place.CANCEL),
         (TERM, {"JobState": "COMPLETING"}, place.CANCEL),
         (TERM, {"JobState": "NODE_FAIL"}, place.NODE_FAILURE),
+        (TERM, {"JobState": "COMPLETING", "Reason": "NodeDown"}, place.NODE_FAILURE),
+        (TERM, {"JobState": "COMPLETING", "Reason": "DeadLine"}, ""),
         (TERM, {"JobState": "OUT_OF_MEMORY"}, ""),
         (TERM, {}, ""),
         (TERM, {"EndTime": SOON}, ""),

@@ -200,7 +200,8 @@ def test_a_quota_that_a_run_can_never_meet_is_named_at_once(
         wait_until(lambda: "can't start" in wait_for("gpt_base", "QUEUED")["reason"], "the reason")
         assert reason in wait_for("gpt_base", "QUEUED")["reason"]
         if "gpu" in quota:
-            done = submit("--group", "gpt_base", "--tag", "b", check=False)
+            named = {"account": "root", "qos": "normal"}
+            done = submit("--group", "gpt_base", "--tag", "b", sbatch=named, check=False)
             assert done.returncode == 2 and "set gpus_per_run = 1" in done.stderr
     finally:
         cluster.run("sacctmgr", "-i", "modify", *where, "set", quota.rpartition("=")[0] + "=-1")

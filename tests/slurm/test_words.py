@@ -363,7 +363,7 @@ def remarks(default_time: str = "1:00:00", max_submit: int | None = None, **opti
     }  # fmt: skip
     known = {
         "version": "22.05.8", "cluster": "c", "partitions": [partition], "users": [], "accounts": [], "groups": [],
-        "qualities": [], "max_array": 1001, "max_submit": max_submit,
+        "qualities": [], "max_array": 1001, "max_submit": max_submit, "is_limited": True,
     }  # fmt: skip
     target = Target(name="c", kind="slurm", root="/r", python="python3", slurm=Slurm(sbatch=dict(options)))
     return site.judge(target, known)
