@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from . import preflight, snapshot
 from .agent import processes, rundir
 from .connections import connect
 from .errors import ConfigurationError, TargetError, UnknownAnswer
+from .fetch import home_of
 from .observe import NOT_SUBMITTED, refresh
 from .plan import Plan, check_scripts, render
 from .runs import fingerprint
@@ -56,8 +58,12 @@ class _Choice:
     how: str
     data_hash: str
     """Of the data that the planned runs train on."""
+    is_gone: Callable[[StoredRun], bool]
+    """Tells whether nothing of a run that is over exists any more."""
     left: dict[str, str] = field(default_factory=dict)
     """Why a run is left alone."""
+    gone: dict[str, State] = field(default_factory=dict)
+    """What a run was of which nothing exists any more."""
     archived: list[str] = field(default_factory=list)
     """Run directories to move away first."""
     extended: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -89,6 +95,9 @@ class _Choice:
             if known.state is State.UNKNOWN and known.reason:
                 return f"is {known.state}: {known.reason}"
             return f"is {known.state}" + ("; oelm-cancel ends it" if self.how != AGAIN else "")
+        if known.target == run.target and self.is_gone(known):
+            self.gone[run.name] = known.state
+            return ""
         if self.how == RERUN:
             self.archived.append(run.run_dir)
             return ""
@@ -124,6 +133,18 @@ class _Choice:
         if known.fingerprint and fingerprint(train, run.global_batch, self.data_hash) != known.fingerprint:
             raise _another_configuration(run, {})
         return True
+
+
+def _is_gone(plan: Plan, known: StoredRun) -> bool:
+    """Tell whether a run's directory in the project was removed (the project was cloned anew, say) and no copy of it
+    fetched; one elsewhere may be on a disk that is away.
+    """
+    run_dir = Path(known.run_dir)
+    if plan.target.host or not run_dir.is_relative_to(plan.project) or os.path.lexists(run_dir):
+        return False
+    if any(folder.is_symlink() and not folder.exists() for folder in run_dir.parents):
+        return False
+    return not os.path.lexists(home_of(plan.project, known))
 
 
 def _changes(known: StoredRun, run: Run) -> dict[str, str]:
@@ -172,7 +193,7 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
     if wanted:
         preflight.check_target(plan, wanted, there)
         check_scripts(plan, wanted, token, code, connection, max_array=max_array)
-    choice = _Choice(how, plan.data_hash)
+    choice = _Choice(how, plan.data_hash, partial(_is_gone, plan))
     by_name = {run.name: run for run in plan.runs}
     taken = store.intend(
         plan.project,
@@ -184,6 +205,9 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
         lambda known: choice(known, by_name[known.name]),
         choice.extended,
     )
+    for run in taken:
+        if run.name in choice.gone:
+            say(f"{run.name} was {choice.gone[run.name]}, and its files are gone: it starts over")
     if taken:
         _send(plan, store, host, taken, token, code, choice, say=say, max_array=max_array)
     stored = store.states(plan.project, plan.study.name)
@@ -195,7 +219,7 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
 
 def _wanted(plan: Plan, stored: Sequence[StoredRun], how: str) -> list[Run]:
     """Return the runs that a submission would start as things stand."""
-    choice = _Choice(how, plan.data_hash)
+    choice = _Choice(how, plan.data_hash, partial(_is_gone, plan))
     known = {run.name: run for run in stored}
     return [run for run in plan.runs if run.name not in known or choice(known[run.name], run)]
 

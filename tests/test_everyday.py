@@ -32,6 +32,20 @@ def edit(project: Path, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new))
 
 
+def test_a_finished_run_of_which_nothing_is_left_starts_over(oelm, project: Path, tmp_path: Path) -> None:
+    oelm(*GPT, "--wait")
+    models, away = project / "models", tmp_path / "away"
+    models.rename(away)
+    models.symlink_to(tmp_path / "a disk that is not mounted")
+    assert "left alone, is done" in oelm(*GPT).stdout, "its files may come back"
+    models.unlink()
+    again = oelm(*GPT, "--wait")
+    assert "gpt_base was DONE, and its files are gone: it starts over" in again.stderr
+    result = read(run_dir(project) / "experiment_result.json")
+    assert result["status"] == "DONE" and result["attempts"][0]["number"] == 1
+    assert "left alone, is done" in oelm(*GPT).stdout
+
+
 def test_a_finished_run_is_left_alone_extended_or_started_over_as_asked(oelm, project: Path) -> None:
     oelm(*GPT, "--wait")
     assert "left alone, is done" in oelm(*GPT).stdout
