@@ -33,8 +33,8 @@ SURVIVOR_GRACE_S = 2.0
 """Time for what is left of an attempt after its command has ended."""
 PEER_LOST = "another process of the run has ended"
 """The trainer's reason where not the process that writes its record failed, but another one (train/errors.py)."""
-LOG_LINES = 100
-"""In so many lines at the end of the log torchrun's report and the words before it are looked for."""
+LOG_LINES = 400
+"""In so many lines at the end of the log torchrun's reports, one a node, and the words before them are looked for."""
 EXIT_BUSY, EXIT_REFUSED, EXIT_FAILED = 75, 78, 1
 """Exit codes of the supervisor: claimed by another, not to be run here, run failed."""
 
@@ -372,8 +372,10 @@ def _first_failure(lines: List[str]) -> str:
         return ""
     _, host, rank, code = telling[0]
     how = "exit code " + code if int(code) > 0 else "killed by " + _signal_name(-int(code))
-    before = list(itertools.takewhile(lambda line: "distributed/elastic" not in line, lines))
-    said = [line.strip() for line in before if re.search(r"(?i)(error|exception): ", line) and PEER_LOST not in line]
+    before = itertools.takewhile(lambda line: "failed (exitcode" not in line, lines)
+    others = ("distributed/elastic", "distributed.elastic", "srun: ", "slurmstepd", PEER_LOST)
+    said = [line.strip() for line in before if re.search(r"(?i)(error|exception): ", line)]
+    said = [line for line in said if not any(mark in line for mark in others)]
     return "process %s on %s: %s%s" % (rank, host, how, ": " + said[-1][:200] if said else "")
 
 
