@@ -14,7 +14,6 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,9 @@ from . import preflight, snapshot
 from .agent import processes, rundir
 from .connections import connect
 from .errors import ConfigurationError, TargetError, UnknownAnswer
-from .fetch import home_of
 from .observe import NOT_SUBMITTED, refresh
 from .plan import Plan, check_scripts, render
-from .runs import fingerprint
+from .runs import checkpoint_folder, fingerprint, run_directory
 from .sbatch import MAX_ARRAY
 from .schedulers import Scheduler, scheduler, silent
 from .spec import Run, State, Target
@@ -56,10 +54,8 @@ class _Choice:
     """What is decided about stored runs while the store is locked, by run name."""
 
     how: str
-    data_hash: str
-    """Of the data that the planned runs train on."""
-    is_gone: Callable[[StoredRun], bool]
-    """Tells whether nothing of a run that is over exists any more."""
+    plan: Plan
+    """What is submitted."""
     left: dict[str, str] = field(default_factory=dict)
     """Why a run is left alone."""
     gone: dict[str, State] = field(default_factory=dict)
@@ -95,7 +91,7 @@ class _Choice:
             if known.state is State.UNKNOWN and known.reason:
                 return f"is {known.state}: {known.reason}"
             return f"is {known.state}" + ("; oelm-cancel ends it" if self.how != AGAIN else "")
-        if known.target == run.target and self.is_gone(known):
+        if known.target == run.target and _is_gone(self.plan, known):
             self.gone[run.name] = known.state
             return ""
         if self.how == RERUN:
@@ -130,7 +126,7 @@ class _Choice:
             ConfigurationError: It didn't.
         """
         train = {**run.train, "max_steps": known.spec["train"]["max_steps"]}
-        if known.fingerprint and fingerprint(train, run.global_batch, self.data_hash) != known.fingerprint:
+        if known.fingerprint and fingerprint(train, run.global_batch, self.plan.data_hash) != known.fingerprint:
             raise _another_configuration(run, {})
         return True
 
@@ -144,7 +140,7 @@ def _is_gone(plan: Plan, known: StoredRun) -> bool:
         return False
     if any(folder.is_symlink() and not folder.exists() for folder in run_dir.parents):
         return False
-    return not os.path.lexists(home_of(plan.project, known))
+    return not os.path.lexists(run_directory(checkpoint_folder(plan.project, plan.study), known.name))
 
 
 def _changes(known: StoredRun, run: Run) -> dict[str, str]:
@@ -193,7 +189,7 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
     if wanted:
         preflight.check_target(plan, wanted, there)
         check_scripts(plan, wanted, token, code, connection, max_array=max_array)
-    choice = _Choice(how, plan.data_hash, partial(_is_gone, plan))
+    choice = _Choice(how, plan)
     by_name = {run.name: run for run in plan.runs}
     taken = store.intend(
         plan.project,
@@ -219,7 +215,7 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
 
 def _wanted(plan: Plan, stored: Sequence[StoredRun], how: str) -> list[Run]:
     """Return the runs that a submission would start as things stand."""
-    choice = _Choice(how, plan.data_hash, partial(_is_gone, plan))
+    choice = _Choice(how, plan)
     known = {run.name: run for run in stored}
     return [run for run in plan.runs if run.name not in known or choice(known[run.name], run)]
 

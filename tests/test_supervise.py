@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs.agent import cancel, launch, processes, rundir, supervise
+from oelm_jobs.agent import cancel, failure, launch, processes, rundir, supervise
 from tests.support import (
     end_all,
     launch_runs,
@@ -497,11 +497,11 @@ SAID = ": RuntimeError: CUDA error: an illegal memory access was encountered"
     ],
 )
 def test_the_process_that_failed_first_is_named_from_torchruns_report(report: str, words: str) -> None:
-    found = supervise._first_failure(report.splitlines())
+    found = failure.first_failure(report.splitlines())
     assert found.startswith(words) and bool(found) == bool(words)
 
 
 def test_the_trainers_word_for_a_lost_process_is_the_one_that_the_supervisor_knows() -> None:
     from train.errors import PeerLost
 
-    assert str(PeerLost()) == supervise.PEER_LOST
+    assert str(PeerLost()) == failure.PEER_LOST

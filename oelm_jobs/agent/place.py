@@ -7,8 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Protocol, Tuple
 
-CRASH, TIMEOUT, PREEMPTION, REQUEUE, CANCEL = "crash", "timeout", "preemption", "requeue", "cancel"
-NODE_FAILURE = "node failure"
+CRASH, TIMEOUT, PREEMPTION, NODE_FAILURE = "crash", "timeout", "preemption", "node failure"
+REQUEUE, CANCEL = "requeue", "cancel"
 """Why an attempt ended without completing, as its record says it (budgets count by it)."""
 
 

@@ -1,7 +1,7 @@
 """Owns talking to Slurm's commands on its login and compute nodes: deadlines, formats, what they print as rows; leaves
 what that means for a run to slurm_state and slurm_claim.
 
-Sources: squeue(1), sacct(1), scontrol(1). Written for 22.05 to 24.11. One squeue serves every command of a user within
+Sources: squeue(1), scontrol(1). Written for 22.05 to 24.11. One squeue serves every command of a user within
 an interval: its output is kept in the user's cache folder, under a lock.
 """
 
@@ -18,7 +18,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import rundir
 
@@ -26,17 +26,10 @@ QUEUE_FORMAT = "%F|%K|%T|%S|%V|%N|%P|%q|%r|%j"
 """squeue's fields; the name is last because it may hold anything."""
 QUEUE = ("squeue", "--noheader", "--all", "--array", "--states=all", "--format=" + QUEUE_FORMAT)
 """Jobs that ended within MinJobAge are shown, and those in partitions that are hidden from this user."""
-ACCOUNT_FORMAT = "JobID,State,ExitCode,Submit,Start,End,NodeList,JobName"
-ACCOUNT_CHUNK = 500
-"""Job ids in one sacct."""
-QUEUE_TIMEOUT_S, ACCOUNT_TIMEOUT_S = 40.0, 15.0
-"""Outer deadlines: with slurmdbd hung, sacct blocks for more than 30 s while all else works."""
-NO_ACCOUNTS = re.compile(r"(?i)disabled|not running a supported|permission denied")
-"""What sacct says where the cluster keeps no accounts, or not for its users."""
+QUEUE_TIMEOUT_S = 40.0
+"""Outer deadline of what slurmctld answers."""
 LOGIN_TIMEOUT_S = 20.0
 """For a site's profile scripts."""
-ACCOUNT_PAUSE_S = 120.0
-"""So long sacct is not asked again after it gave no answer."""
 FOREIGN_SETTINGS = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")
 """Environment variables by which a user's own settings would change what these commands print."""
 
@@ -183,8 +176,8 @@ def read_queue(text: str) -> List[Job]:
                 name=name,
                 state=state,
                 reason="" if reason == "None" else reason,
-                submitted_at=_seconds(submitted_at),
-                starts_at=_seconds(starts_at),
+                submitted_at=seconds(submitted_at),
+                starts_at=seconds(starts_at),
                 nodes=nodes,
                 partition=partition,
                 qos=qos,
@@ -193,7 +186,8 @@ def read_queue(text: str) -> List[Job]:
     return jobs
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """Return a time as Slurm prints it under SLURM_TIME_FORMAT=%s; 0 where there is none."""
     return float(text) if text.isdigit() else 0.0
 
 
@@ -276,96 +270,6 @@ def _locked(path: Optional[Path]) -> Iterator[None]:
     finally:
         if handle is not None:
             os.close(handle)
-
-
-# Accounting -----------------------------------------------------------------------------------------------------------
-
-
-def accounts(ids: Iterable[str], since: float) -> Optional[List[Job]]:
-    """Return what accounting knows of jobs (base ids of arrays), every incarnation of them; None where the cluster
-    keeps none.
-
-    Args:
-        since: The earliest submission, Unix seconds.
-
-    Raises:
-        SlurmError: It does not answer (now, or a moment ago).
-    """
-    failed = accounting_is_silent()
-    if failed and failed.get("none"):
-        return None
-    if failed:
-        raise SlurmError(str(failed["words"]))
-    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 3600))  # clocks differ
-    wanted = sorted(set(ids))
-    found: List[Job] = []
-    for first in range(0, len(wanted), ACCOUNT_CHUNK):
-        chunk = ",".join(wanted[first : first + ACCOUNT_CHUNK])
-        argv = ["sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--starttime=" + start]
-        try:
-            code, out, err = call([*argv, "--format=" + ACCOUNT_FORMAT, "--jobs=" + chunk], ACCOUNT_TIMEOUT_S)
-            if code != 0 and NO_ACCOUNTS.search(err):
-                accounting_gave_no_answer("", none=True)
-                return None
-            if code != 0:
-                raise SlurmError("sacct: %s" % said(err, "exit code %d" % code))
-        except SlurmError as error:
-            is_none = "can't be run" in str(error)
-            accounting_gave_no_answer(str(error), none=is_none)
-            if is_none:
-                return None
-            raise
-        found += read_accounts(out)
-    return found
-
-
-def accounting_is_silent() -> Optional[Dict[str, Any]]:
-    """Return what was remembered when accounting last failed to answer, for a while; None where it may be asked."""
-    path = cache_file("sacct")
-    failed = rundir.read_json(path) if path else None
-    return failed if failed and 0 <= time.time() - float(failed["time"]) < ACCOUNT_PAUSE_S else None
-
-
-def accounting_gave_no_answer(words: str, *, none: bool = False) -> None:
-    """Remember that accounting did not answer, or (``none``) that the cluster keeps no accounts."""
-    path = cache_file("sacct")
-    if path is not None:
-        with contextlib.suppress(OSError):
-            rundir.write_json(path, {"time": time.time(), "words": words, "none": none}, durable=False)
-
-
-def read_accounts(text: str) -> List[Job]:
-    """Return the rows of sacct in ACCOUNT_FORMAT; steps are left out, ranges of pending tasks spelled out."""
-    jobs = []
-    for line in text.splitlines():
-        fields = line.split("|", 7)
-        if len(fields) != 8 or "." in fields[0] or not fields[0][:1].isdigit():
-            continue
-        shown, state, exit_code, submitted_at, start, _, nodes, name = fields
-        base, _, rest = shown.partition("_")
-        job = Job(
-            id=base,
-            task=None,
-            name=name,
-            state=(state.split() or [""])[0],
-            submitted_at=_seconds(submitted_at),
-            starts_at=_seconds(start),
-            nodes=nodes,
-            exit_code=exit_code,
-        )
-        jobs += [job._replace(id="%s_%d" % (base, task), task=task) for task in tasks(rest)] if rest else [job]
-    return jobs
-
-
-def tasks(text: str) -> List[int]:
-    """Return the indices in ``3`` or ``[2-7%3]`` or ``[1,3,5-7:2]`` as squeue and sacct write them."""
-    found: List[int] = []
-    for part in text.strip("[]").partition("%")[0].split(","):
-        bounds, _, step = part.partition(":")
-        first, _, last = bounds.partition("-")
-        if first.isdigit():
-            found += range(int(first), int(last or first) + 1, int(step or 1))
-    return found
 
 
 # scontrol -------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import os
 import time
 from typing import AbstractSet, Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from . import rundir, slurm_commands, slurm_submit
+from . import rundir, slurm_accounts, slurm_submit
 from .progress import last_said
 from .slurm_commands import Job, SlurmError
 from .slurm_tasks import Task, by_name, output_of, was_started
@@ -163,7 +163,7 @@ def vanished(
     trouble = ""
     try:
         since = min(task.submitted_at for task, _ in asked.values())
-        known = slurm_commands.accounts([job_id for _, job_id in asked.values()], since)
+        known = slurm_accounts.jobs([job_id for _, job_id in asked.values()], since)
     except SlurmError as error:
         trouble = "left the queue; accounting does not answer (%s)" % error
     named = by_name(known or ())

@@ -15,7 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from . import rundir, slurm_commands, slurm_submit
+from . import rundir, slurm_accounts, slurm_commands, slurm_submit
 from .slurm_commands import SlurmError
 
 DEFAULT_MAX_ARRAY = 1001
@@ -237,13 +237,13 @@ def max_submit(accounts: List[Dict[str, str]], classes: List[Dict[str, str]]) ->
 
 def _table(words: List[str], fields: str) -> List[Dict[str, str]]:
     """Return the rows of ``sacctmgr show WORDS``."""
-    if slurm_commands.accounting_is_silent():
+    if slurm_accounts.is_silent():
         return []
     argv = ["sacctmgr", "--noheader", "--parsable2", "show", *words, "format=" + fields]
     try:
         code, out, _ = slurm_commands.call(argv, SACCTMGR_TIMEOUT_S)
     except SlurmError:
-        slurm_commands.accounting_gave_no_answer("sacctmgr gave no answer")
+        slurm_accounts.gave_no_answer("sacctmgr gave no answer")
         return []
     names = fields.split(",")
     rows = [line.split("|") for line in out.splitlines() if code == 0]

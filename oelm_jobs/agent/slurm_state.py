@@ -6,6 +6,7 @@ What Slurm and a run say of a job in the queue is put together in one place (``_
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import AbstractSet, Any, Dict, Optional, Sequence, Tuple
@@ -131,7 +132,21 @@ def states(
 
 
 def _is_beyond_limits(job: Job) -> bool:
-    """True where a job that waits for a limit asks for more than it could get if nobody else had any."""
+    """True where a job that waits for a limit asks for more than it could get if nobody else had any; found out once a
+    minute, however many commands watch.
+    """
+    path, now = slurm_commands.cache_file("limits"), time.time()
+    known = (rundir.read_json(path) if path else None) or {}
+    known = {name: row for name, row in known.items() if 0 <= now - float(row["time"]) < JUDGED_BY_AGE_S}
+    if job.id not in known:
+        known[job.id] = {"time": now, "is_beyond": _judge_limits(job)}
+        if path is not None:
+            with contextlib.suppress(OSError):
+                rundir.write_json(path, known, durable=False)
+    return bool(known[job.id]["is_beyond"])
+
+
+def _judge_limits(job: Job) -> bool:
     from . import slurm_site
 
     try:

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from . import processes, rundir, slurm_commands
+from . import processes, rundir, slurm_accounts, slurm_commands
 from .launch import Refused
 from .slurm_commands import SlurmError
 
@@ -234,12 +234,10 @@ def _in_accounting(name: str, since: float) -> Optional[str]:
     start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 3600))
     argv = ["sacct", "--noheader", "--parsable2", "--allocations", "--starttime=" + start, "--name=" + name]
     try:
-        _, out, _ = slurm_commands.call(
-            [*argv, "--format=" + slurm_commands.ACCOUNT_FORMAT], slurm_commands.ACCOUNT_TIMEOUT_S
-        )
+        _, out, _ = slurm_commands.call([*argv, "--format=" + slurm_accounts.FORMAT], slurm_accounts.TIMEOUT_S)
     except SlurmError:
         return None
-    rows = [row for row in slurm_commands.read_accounts(out) if row.name == name]
+    rows = [row for row in slurm_accounts.read(out) if row.name == name]
     return rows[-1].id.partition("_")[0] if rows else None
 
 

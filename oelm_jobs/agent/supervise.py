@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -23,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import lease, place, processes, result, rundir
+from . import failure, lease, place, processes, result, rundir
 from .host import Host
 from .place import Place, Refused, Stopped, Superseded, Verdict
 
@@ -31,10 +29,6 @@ RETRY_DELAY_S = 2.0
 """Pause before a crashed command is started again."""
 SURVIVOR_GRACE_S = 2.0
 """Time for what is left of an attempt after its command has ended."""
-PEER_LOST = "another process of the run has ended"
-"""The trainer's reason where not the process that writes its record failed, but another one (train/errors.py)."""
-LOG_LINES = 400
-"""In so many lines at the end of the log torchrun's reports, one a node, and the words before them are looked for."""
 EXIT_BUSY, EXIT_REFUSED, EXIT_FAILED = 75, 78, 1
 """Exit codes of the supervisor: claimed by another, not to be run here, run failed."""
 
@@ -296,16 +290,16 @@ class Supervisor:
             return self.place.judge_stop(self.stop_signal, before, outcome)
         if status in ("diverged", "oom", "error"):
             words = "%s: %s" % (status, reason) if reason else str(status)
-            if reason == PEER_LOST:  # the process that ended could not say why: a signal, a crash of the interpreter
-                words = _first_failure(self._last_lines()) or words
+            if reason == failure.PEER_LOST:  # who ended could not say why: a signal, say
+                words = failure.first_failure(self._last_lines()) or words
             return Verdict(rundir.FAILED, words, retry=True, cause=place.CRASH)
-        how = "killed by " + _signal_name(-code) if code < 0 else "exit code %d" % code
+        how = "killed by " + failure.signal_name(-code) if code < 0 else "exit code %d" % code
         if status == "resumable":
             return Verdict(rundir.FAILED, "stopped from outside after a checkpoint", retry=True, cause=place.CRASH)
         if rundir.disk_free(str(self.run_dir)) < result.RESERVE_BYTES:  # too full for the trainer's own words
             how = "disk full: " + how
         lines = self._last_lines()
-        said = _first_failure(lines) or _telling(lines)
+        said = failure.first_failure(lines) or failure.telling(lines)
         return Verdict(
             rundir.FAILED,
             "%s, no outcome%s" % (how, ": " + said[:200] if said else ""),
@@ -314,7 +308,7 @@ class Supervisor:
         )
 
     def _last_lines(self) -> List[str]:
-        return rundir.last_lines(self.run_dir / rundir.LOG, LOG_LINES, since=self._log_start)
+        return rundir.last_lines(self.run_dir / rundir.LOG, failure.LOG_LINES, since=self._log_start)
 
     def _outcome(self, start: Dict[str, Any]) -> Dict[str, Any]:
         """Return the trainer's record of this attempt; empty where it left none."""
@@ -341,49 +335,6 @@ def _place(record: Dict[str, Any], say: Any) -> Place:
 
         return SlurmJob(record, say)
     return Host(record, say)
-
-
-def _telling(lines: List[str]) -> str:
-    """Return the line that tells why a command died: the last one that names an error, torchrun's own summary of its
-    ranks' deaths apart.
-    """
-    errors = [line for line in lines if "Error" in line or "error:" in line]
-    own = [line for line in errors if "torch.distributed.elastic" not in line and "ChildFailedError" not in line]
-    own = [line for line in own if PEER_LOST not in line] or own
-    return (own or errors or lines or [""])[-1].strip()
-
-
-def _first_failure(lines: List[str]) -> str:
-    """Return which process failed first and how, with the newest error that was said before, from torchrun's reports
-    (one a node); empty where there is none, or where it ended by itself with an error of its own (exit code 1), of
-    which the log tells more.
-
-    A report lists all that ended, also those that torchrun ended in consequence, each with its time
-    (torch.distributed.elastic.multiprocessing.errors, ChildFailedError).
-    """
-    failures = re.findall(
-        r"time *: (\S+)\n *host *: (\S+)\n *rank *: (\d+) .*\n *exitcode *: (-?\d+)", "\n".join(lines)
-    )
-    if not failures:
-        return ""
-    at_first = min(failures)[0]
-    telling = [failure for failure in failures if failure[0] == at_first and failure[3] not in ("1", "-15")]
-    if not telling:
-        return ""
-    _, host, rank, code = telling[0]
-    how = "exit code " + code if int(code) > 0 else "killed by " + _signal_name(-int(code))
-    before = itertools.takewhile(lambda line: "failed (exitcode" not in line, lines)
-    others = ("distributed/elastic", "distributed.elastic", "srun: ", "slurmstepd", PEER_LOST)
-    said = [line.strip() for line in before if re.search(r"(?i)(error|exception): ", line)]
-    said = [line for line in said if not any(mark in line for mark in others)]
-    return "process %s on %s: %s%s" % (rank, host, how, ": " + said[-1][:200] if said else "")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # most real-time signals have no name
-        return "signal %d" % number
 
 
 def choose(content: Dict[str, Any]) -> Dict[str, Any]:

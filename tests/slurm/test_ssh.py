@@ -83,6 +83,13 @@ def states(laptop: Callable[..., Any]) -> dict[str, dict[str, Any]]:
     return {run["name"]: run for run in json.loads(laptop("status", "--json").stdout)["runs"]}
 
 
+def submit_a_long_one(laptop: Callable[..., Any], login: Host, project: Path, stand_in: str, *, pace_s: float) -> None:
+    write_target(project, login, python=stand_in, setup=[f"export TRAINER_STEP_S={pace_s}"])
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 2000"))
+    laptop("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base", "--send-data")
+
+
 def test_the_study_from_submit_to_report(laptop, login: Host, project: Path) -> None:
     write_target(project, login)
     done = laptop("submit", "--study", "tiny", "--target", "cluster", "--send-data", "--wait")
@@ -131,10 +138,7 @@ def test_a_look_is_one_round_trip_and_cancel_resume_and_doctor_work(
 def test_a_cancelled_run_that_somebody_starts_by_hand_there_is_seen_by_who_names_it(
     laptop, login: Host, project: Path, cluster: Testbed, stand_in: str
 ) -> None:
-    write_target(project, login, python=stand_in, setup=["export TRAINER_STEP_S=0.1"])
-    study = project / "jobs" / "tiny.toml"
-    study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 2000"))
-    laptop("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base", "--send-data")
+    submit_a_long_one(laptop, login, project, stand_in, pace_s=0.1)
     laptop("cancel", "gpt_base")
     [script] = (login.home() / "oelm" / ".oelm" / "slurm").glob("*.sh")
     cluster.run("sbatch", str(script))
@@ -150,10 +154,7 @@ def test_a_cancelled_run_that_somebody_starts_by_hand_there_is_seen_by_who_names
 def test_a_run_that_was_cancelled_while_it_waited_to_start_again_is_fetched_and_freed(
     laptop, login: Host, project: Path, cluster: Testbed, stand_in: str
 ) -> None:
-    write_target(project, login, python=stand_in, setup=["export TRAINER_STEP_S=0.05"])
-    study = project / "jobs" / "tiny.toml"
-    study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 2000"))
-    laptop("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base", "--send-data")
+    submit_a_long_one(laptop, login, project, stand_in, pace_s=0.05)
     wait_until(lambda: len(list(run_dir(login).glob("checkpoint_*.pt"))) > 1, "checkpoints", 60)
     job = states(laptop)["gpt_base"]["progress"]["job"]
     cluster.run("scontrol", "requeue", job)

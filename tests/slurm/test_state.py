@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs import observe, workflow
-from oelm_jobs.agent import processes, slurm_commands, slurm_reasons, slurm_state, slurm_tasks
+from oelm_jobs.agent import processes, slurm_accounts, slurm_commands, slurm_reasons, slurm_state, slurm_tasks
 from oelm_jobs.store import Store
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until
@@ -163,7 +163,7 @@ def test_a_hung_slurmdbd_leaves_what_it_alone_would_know_unknown_and_keeps_nobod
     wait_for("oelm_freeze", "RUNNING")
     end_without_a_word(project, cluster, "oelm_freeze")
     nothing_in_the_queue(instead)
-    monkeypatch.setattr(slurm_commands, "ACCOUNT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(slurm_accounts, "TIMEOUT_S", 2.0)
     calls = project / "calls"
     instead("sacct", f'echo x >> {calls}; exec $real "$@"')
     cluster.signal("slurmdbd", signal.SIGSTOP)
@@ -176,7 +176,7 @@ def test_a_hung_slurmdbd_leaves_what_it_alone_would_know_unknown_and_keeps_nobod
         assert len(calls.read_text().split()) == 1, "the second look does not wait for it again"
     finally:
         cluster.signal("slurmdbd", signal.SIGCONT)
-    monkeypatch.setattr(slurm_commands, "ACCOUNT_PAUSE_S", 0.0)
+    monkeypatch.setattr(slurm_accounts, "PAUSE_S", 0.0)
     assert wait_for("oelm_freeze", "FAILED")["reason"].startswith("its job ended without an end record")
 
 
@@ -285,11 +285,11 @@ def test_sacct_is_read_with_steps_left_out_and_ranges_spelled_out() -> None:
         "12.batch|CANCELLED|0:15|1795495160|1795495161|1795495190|n1|batch\n"
         "13_[2-4%2]|PENDING|0:0|1795495160|Unknown|Unknown|None assigned|y.oelm-1.1\n"
     )
-    rows = slurm_commands.read_accounts(text)
+    rows = slurm_accounts.read(text)
     assert [(row.id, row.state) for row in rows] == [
         ("12", "CANCELLED"), ("13_2", "PENDING"), ("13_3", "PENDING"), ("13_4", "PENDING"),
     ]  # fmt: skip
-    assert slurm_commands.tasks("[1,3,5-9:2%4]") == [1, 3, 5, 7, 9]
+    assert slurm_accounts.tasks("[1,3,5-9:2%4]") == [1, 3, 5, 7, 9]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs import site
-from oelm_jobs.agent import rundir, slurm_commands, slurm_site, slurm_state, slurm_tasks
+from oelm_jobs.agent import rundir, slurm_accounts, slurm_site, slurm_state, slurm_tasks
 from oelm_jobs.agent import slurm_submit as submission
 from oelm_jobs.agent.slurm_commands import Job
 from oelm_jobs.spec import Slurm, Target
@@ -309,7 +309,7 @@ def test_accounting_is_asked_for_500_jobs_at_once(instead: Put, tmp_path: Path) 
     calls = tmp_path / "calls"
     instead("sacct", f'echo "${{@: -1}}" >> {calls}; echo "$(wc -l < {calls})|COMPLETED|0:0|1|2|3|n1|x"')
     ids = {str(number) for number in range(1200)}
-    found = slurm_commands.accounts(sorted(ids), SUBMITTED)
+    found = slurm_accounts.jobs(sorted(ids), SUBMITTED)
     asked = [line.removeprefix("--jobs=").split(",") for line in calls.read_text().split()]
     assert sorted(len(part) for part in asked) == [200, 500, 500]
     assert {job for part in asked for job in part} == ids

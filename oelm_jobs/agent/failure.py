@@ -1,0 +1,59 @@
+"""Owns reading from a log why a command died: its last telling line, and torchrun's report of its processes; leaves the
+trainer's own record, which comes first, to supervise.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import signal
+from typing import List
+
+PEER_LOST = "another process of the run has ended"
+"""The trainer's reason where not the process that writes its record failed, but another one (train/errors.py)."""
+LOG_LINES = 400
+"""In so many lines at the end of the log torchrun's reports, one a node, and the words before them are looked for."""
+
+
+def telling(lines: List[str]) -> str:
+    """Return the line that tells why a command died: the last one that names an error, torchrun's own summary of its
+    ranks' deaths apart.
+    """
+    errors = [line for line in lines if "Error" in line or "error:" in line]
+    own = [line for line in errors if "torch.distributed.elastic" not in line and "ChildFailedError" not in line]
+    own = [line for line in own if PEER_LOST not in line] or own
+    return (own or errors or lines or [""])[-1].strip()
+
+
+def first_failure(lines: List[str]) -> str:
+    """Return which process failed first and how, with the newest error that was said before, from torchrun's reports
+    (one a node); empty where there is none, or where it ended by itself with an error of its own (exit code 1), of
+    which the log tells more.
+
+    A report lists all that ended, also those that torchrun ended in consequence, each with its time
+    (torch.distributed.elastic.multiprocessing.errors, ChildFailedError).
+    """
+    failures = re.findall(
+        r"time *: (\S+)\n *host *: (\S+)\n *rank *: (\d+) .*\n *exitcode *: (-?\d+)", "\n".join(lines)
+    )
+    if not failures:
+        return ""
+    at_first = min(failures)[0]
+    telling = [failure for failure in failures if failure[0] == at_first and failure[3] not in ("1", "-15")]
+    if not telling:
+        return ""
+    _, host, rank, code = telling[0]
+    how = "exit code " + code if int(code) > 0 else "killed by " + signal_name(-int(code))
+    before = itertools.takewhile(lambda line: "failed (exitcode" not in line, lines)
+    others = ("distributed/elastic", "distributed.elastic", "srun: ", "slurmstepd", PEER_LOST)
+    said = [line.strip() for line in before if re.search(r"(?i)(error|exception): ", line)]
+    said = [line for line in said if not any(mark in line for mark in others)]
+    return "process %s on %s: %s%s" % (rank, host, how, ": " + said[-1][:200] if said else "")
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return "signal %d" % number

@@ -1,0 +1,112 @@
+"""Owns asking Slurm's accounting, which may be absent, closed to users, or hung; leaves what its rows mean to
+slurm_ended.
+
+Source: sacct(1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from typing import Any, Dict, Iterable, List, Optional
+
+from . import rundir
+from .slurm_commands import Job, SlurmError, cache_file, call, said, seconds
+
+FORMAT = "JobID,State,ExitCode,Submit,Start,End,NodeList,JobName"
+CHUNK = 500
+"""Job ids in one sacct."""
+TIMEOUT_S = 15.0
+"""Outer deadline: with slurmdbd hung, sacct blocks for more than 30 s while all else works."""
+NONE_KEPT = re.compile(r"(?i)disabled|not running a supported|permission denied")
+"""What sacct says where the cluster keeps no accounts, or not for its users."""
+PAUSE_S = 120.0
+"""So long sacct is not asked again after it gave no answer."""
+
+
+def jobs(ids: Iterable[str], since: float) -> Optional[List[Job]]:
+    """Return what accounting knows of jobs (base ids of arrays), every incarnation of them; None where the cluster
+    keeps none.
+
+    Args:
+        since: The earliest submission, Unix seconds.
+
+    Raises:
+        SlurmError: It does not answer (now, or a moment ago).
+    """
+    failed = is_silent()
+    if failed and failed.get("none"):
+        return None
+    if failed:
+        raise SlurmError(str(failed["words"]))
+    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 3600))  # clocks differ
+    wanted = sorted(set(ids))
+    found: List[Job] = []
+    for first in range(0, len(wanted), CHUNK):
+        chunk = ",".join(wanted[first : first + CHUNK])
+        argv = ["sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--starttime=" + start]
+        try:
+            code, out, err = call([*argv, "--format=" + FORMAT, "--jobs=" + chunk], TIMEOUT_S)
+            if code != 0 and NONE_KEPT.search(err):
+                gave_no_answer("", none=True)
+                return None
+            if code != 0:
+                raise SlurmError("sacct: %s" % said(err, "exit code %d" % code))
+        except SlurmError as error:
+            is_none = "can't be run" in str(error)
+            gave_no_answer(str(error), none=is_none)
+            if is_none:
+                return None
+            raise
+        found += read(out)
+    return found
+
+
+def is_silent() -> Optional[Dict[str, Any]]:
+    """Return what was remembered when accounting last failed to answer, for a while; None where it may be asked."""
+    path = cache_file("sacct")
+    failed = rundir.read_json(path) if path else None
+    return failed if failed and 0 <= time.time() - float(failed["time"]) < PAUSE_S else None
+
+
+def gave_no_answer(words: str, *, none: bool = False) -> None:
+    """Remember that accounting did not answer, or (``none``) that the cluster keeps no accounts."""
+    path = cache_file("sacct")
+    if path is not None:
+        with contextlib.suppress(OSError):
+            rundir.write_json(path, {"time": time.time(), "words": words, "none": none}, durable=False)
+
+
+def read(text: str) -> List[Job]:
+    """Return the rows of sacct in FORMAT; steps are left out, ranges of pending tasks spelled out."""
+    jobs = []
+    for line in text.splitlines():
+        fields = line.split("|", 7)
+        if len(fields) != 8 or "." in fields[0] or not fields[0][:1].isdigit():
+            continue
+        shown, state, exit_code, submitted_at, start, _, nodes, name = fields
+        base, _, rest = shown.partition("_")
+        job = Job(
+            id=base,
+            task=None,
+            name=name,
+            state=(state.split() or [""])[0],
+            submitted_at=seconds(submitted_at),
+            starts_at=seconds(start),
+            nodes=nodes,
+            exit_code=exit_code,
+        )
+        jobs += [job._replace(id="%s_%d" % (base, task), task=task) for task in tasks(rest)] if rest else [job]
+    return jobs
+
+
+def tasks(text: str) -> List[int]:
+    """Return the indices in ``3`` or ``[2-7%3]`` or ``[1,3,5-7:2]`` as squeue and sacct write them."""
+    found: List[int] = []
+    for part in text.strip("[]").partition("%")[0].split(","):
+        bounds, _, step = part.partition(":")
+        first, _, last = bounds.partition("-")
+        if first.isdigit():
+            found += range(int(first), int(last or first) + 1, int(step or 1))
+    return found
