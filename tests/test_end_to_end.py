@@ -76,7 +76,10 @@ def _states(oelm) -> list[str]:
 def test_a_cancelled_run_is_resumed_from_its_checkpoint_by_submitting_it_again(oelm, project: Path) -> None:
     study = project / "jobs" / "tiny.toml"
     study.write_text(
-        study.read_text().replace("max_steps = 12", "max_steps = 4000").replace("log_interval = 2", "log_interval = 50")
+        study.read_text()
+        .replace("max_steps = 12", "max_steps = 4000")
+        .replace("log_interval = 2", "log_interval = 50")
+        .replace("save_interval = 6", "save_interval = 100")
     )
     oelm("submit", "--study", "tiny", "--group", "oelm_freeze")
     run_dir = project / "models" / "checkpoints" / "tiny" / "exp_oelm_freeze"

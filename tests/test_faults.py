@@ -51,6 +51,11 @@ def pids_of(project: Path, word: str) -> list[int]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def two_cores() -> None:
+    assert len(os.sched_getaffinity(0)) >= 2, "runs of two ranks need two CPU slots: give these tests two cores"
+
+
 def started(oelm, project: Path) -> None:
     oelm("submit", "--study", "tiny", "--group", "gpt_base")
     wait_until(lambda: list(run_dir(project).glob("checkpoint_*.pt")), "a first checkpoint", 180)

@@ -206,7 +206,7 @@ def test_several_users_of_a_host_share_one_queue(four_gpus, monkeypatch: pytest.
     """Another user's locks hold for us, are seen by us, and are free when that user's process dies."""
     if os.getuid() != 0:
         pytest.fail("needs root, to run a process as another user")
-    place = Path(tempfile.mkdtemp())  # not below pytest's own folder, which is closed to others
+    place = Path(tempfile.mkdtemp(dir="/tmp"))  # not below pytest's own folder, which is closed to others
     try:
         place.chmod(0o755)
         shutil.copytree(Path(lease.__file__).parent, place / "agent")

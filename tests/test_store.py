@@ -25,7 +25,7 @@ from pathlib import Path
 from oelm_jobs.store import Store
 from tests.support import make_run
 with Store() as store:
-    for i in range(40):
+    for i in range(20):
         run = make_run(Path("/p"), f"r{sys.argv[1]}-{i}")
         store.intend(Path("/p"), "local", "/p", f"t{sys.argv[1]}-{i}", "{}", [run], lambda known: False)
         store.answer(f"t{sys.argv[1]}-{i}", "accepted", states={run.run_dir: ("QUEUED", "")})
@@ -42,7 +42,7 @@ def test_concurrent_writers_lose_nothing() -> None:
     assert [writer.wait(120) for writer in writers] == [0] * 8
     with Store() as store:
         runs = store.runs(Path("/p"))
-    assert len(runs) == 320 and {run.state for run in runs} == {State.QUEUED}
+    assert len(runs) == 160 and {run.state for run in runs} == {State.QUEUED}
 
 
 def test_a_run_is_given_to_one_submission(tmp_path: Path) -> None:

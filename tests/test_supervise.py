@@ -409,13 +409,16 @@ def test_a_submission_may_have_more_runs_than_low_descriptors(root: Path) -> Non
 def test_durations_are_measured_by_a_clock_that_nobody_sets_back(root: Path, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import time\nbegun, real = time.monotonic(), time.time\n"
-        "time.time = lambda: real() - (3600 if time.monotonic() - begun > 1.0 else 0)\n"
+        f"import os, time\nreal, flag = time.time, {str(tmp_path / 'back')!r}\n"
+        "time.time = lambda: real() - (3600 if os.path.exists(flag) else 0)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     run = make_run(root, "a")
     command = outcome_of("completed")
-    launch_runs(root, [(run, [*command[:-1], "import time; time.sleep(2); " + command[-1]])])
+    launch_runs(
+        root,
+        [(run, [*command[:-1], f"open({str(tmp_path / 'back')!r}, 'w'); import time; time.sleep(2); " + command[-1]])],
+    )
     wait_for_state(run, "DONE")
     result = read(Path(run.run_dir) / rundir.RESULT)
     assert result["ended_at"] < result["attempts"][0]["started_at"], "the clock was set back while it ran"

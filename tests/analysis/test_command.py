@@ -357,7 +357,7 @@ def test_a_text_report_loads_neither_matplotlib_nor_torch(place: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=place, timeout=60).returncode == 0
 
 
-def test_watch_renews_the_page_until_every_run_has_ended(place: Path) -> None:
+def test_watch_renews_the_page_until_every_run_has_ended(place: Path, tmp_path: Path) -> None:
     folder = place / "models" / "checkpoints"
     running = make_run(folder, "oelm_freeze", 44, stop=200, study_name="tiny")
     beat = json.loads((running / "heartbeat.json").read_text())
@@ -371,10 +371,9 @@ def test_watch_renews_the_page_until_every_run_has_ended(place: Path) -> None:
     try:
         wait_for(lambda: page.is_file() and 'http-equiv="refresh" content="1"' in page.read_text())
         assert watching.poll() is None
-        for path in sorted(running.rglob("*"), reverse=True):
-            path.unlink() if path.is_file() else path.rmdir()
-        running.rmdir()
-        make_run(folder, "oelm_freeze", 44, study_name="tiny")
+        done = make_run(tmp_path / "made", "oelm_freeze", 44, study_name="tiny")
+        running.rename(tmp_path / "gone")  # a look between the two must find a run
+        done.rename(running)
         assert watching.wait(timeout=60) == 0
     finally:
         watching.kill()

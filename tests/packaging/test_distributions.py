@@ -21,7 +21,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDERS = {"oelm_jobs": "oelm_jobs"} | {name: f"oelm_jobs/{name}" for name in ("train", "analysis", "templates")}
 """Where the checkout's folders lie once installed."""
-NOT_SOURCES = {".git", ".venv", ".oelm", "build", "dist", "data", "models", "experiments", "__pycache__"}
+NOT_SOURCES = {".git", ".hypothesis", ".venv", ".oelm", "build", "dist", "data", "models", "experiments", "__pycache__"}
 
 pytestmark = pytest.mark.slow
 

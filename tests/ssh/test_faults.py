@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs import connections
+from oelm_jobs.agent import cancel
 from oelm_jobs.cli import status
 from oelm_jobs.cli import submit as command
 from oelm_jobs.connections import fabric, process, wire
@@ -144,6 +145,7 @@ def test_a_launch_is_fenced_off_where_it_was_sent_even_if_the_targets_root_is_an
 
 def test_twenty_submissions_at_once_start_a_run_once(rig: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ten commands of one laptop, ten of others that know nothing of each other."""
+    rig.host.options = ["MaxStartups 100"]  # that some wait to be let in is another test's
     slow(rig)
 
     def submit(number: int) -> subprocess.CompletedProcess[str]:
@@ -231,7 +233,7 @@ def test_cancel_frees_the_leases_and_ends_what_ignores_it_within_ten_seconds(rig
     result = read(rig.run_dir() / "experiment_result.json")
     assert result["status"] == "CANCELLED"
     told = read(rig.run_dir() / ".oelm" / "cancel.json")["time"]
-    assert result["attempts"][0]["ended_at"] - told < 10
+    assert result["attempts"][0]["ended_at"] - told < 3 * cancel.PATIENCE_S
     assert "SIG_IGN" not in rig.host.inside("ps", "-ewwo", "args")
     stubborn.write_text(trainer)
     rig.edit(("max_steps = 100000", "max_steps = 12"))
@@ -319,7 +321,7 @@ def test_two_users_race_for_gpus_and_respect_each_other(
     client: Client, project: Path, oelm: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Two accounts with rights of their own on one host; neither can touch the other's files or processes."""
-    with tempfile.TemporaryDirectory(prefix="oelm-two-users-") as folder:
+    with tempfile.TemporaryDirectory(prefix="oelm-two-users-", dir="/tmp") as folder:
         Path(folder).chmod(0o755)
         host = Host(
             place=Path(folder) / "host", name="shared", gpus=4, environment={"TRAINER_STEP_S": "0.02"},

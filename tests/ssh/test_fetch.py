@@ -105,7 +105,7 @@ OWN = {"claim", "origin"}
 
 
 def test_a_run_is_fetched_while_it_trains_and_again_when_it_is_done(rig: Rig) -> None:
-    train(rig, pace="0.05", steps=60, size=200_000)
+    train(rig, pace="0.05", steps=200, size=200_000)
     wait_until(lambda: (rig.run_dir() / "best_model.pt").exists(), "a best checkpoint")
     first = fetched(rig)["gpt_base"]
     assert first["state"] == "RUNNING" and not first["verified"] and not first["damaged"]
@@ -118,13 +118,13 @@ def test_a_run_is_fetched_while_it_trains_and_again_when_it_is_done(rig: Rig) ->
     assert len(list(rig.home_dir().glob("checkpoint_*.pt"))) == 1 and not newest["damaged"]
     rig.wait_for("gpt_base", "DONE")
     last = fetched(rig, "--checkpoints", "all")["gpt_base"]
-    assert last["verified"] and set(same(rig)) >= {"MANIFEST.json", "checkpoint_60.pt", ".oelm/end.json"}
+    assert last["verified"] and set(same(rig)) >= {"MANIFEST.json", "checkpoint_200.pt", ".oelm/end.json"}
     assert fetched(rig, "--checkpoints", "all")["gpt_base"]["new_files"] == 0
     assert fetched(rig, "--checkpoints", "none")["gpt_base"]["new_files"] == 0
 
 
 def test_watching_fetches_checkpoints_as_they_are_made_until_all_is_done(rig: Rig, monkeypatch: Any) -> None:
-    train(rig, pace="0.1", steps=40)
+    train(rig, pace="0.1", steps=120)
     program = "from oelm_jobs.cli import fetch; fetch.WATCH_S = 0.5; fetch.main()"
     words = [sys.executable, "-c", program, "--watch", "--checkpoints", "latest"]
     done = subprocess.run(words, cwd=rig.project, capture_output=True, text=True, timeout=120)
@@ -250,7 +250,7 @@ def test_a_run_that_was_trained_here_is_not_overwritten(rig: Rig) -> None:
 
 
 def test_offline_folders_of_trackers_come_along(rig: Rig) -> None:
-    train(rig, pace="0.05", steps=40)
+    train(rig, pace="0.05", steps=200)
     folder = rig.run_dir() / "wandb" / "offline-run-20240101_000000-abc"
     wait_until(lambda: rig.run_dir().exists(), "the run directory")
     folder.mkdir(parents=True)

@@ -24,12 +24,12 @@ from tests.train.support import (
     train_here,
     wait_until,
 )
-from train import run
+from train import loop, run
 from train.checkpoint import BEST, list_checkpoints, load_checkpoint
 from train.config import TrainConfig, to_flags
 from train.data import verify
 
-LONG = {"max_steps": 150, "save_interval": 7, "log_interval": 5, "val_interval": 40}
+LONG = {"max_steps": 600, "save_interval": 7, "log_interval": 5, "val_interval": 40}
 
 
 def final_state(config: TrainConfig) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def test_a_validation_cut_short_by_sigterm_takes_place_after_the_restart(
 ) -> None:
     # One window a turn over a long file: the last validation takes seconds, and the signal comes within it.
     long_file = tmp_path / "val.bin"
-    long_file.write_bytes((data.parent / "val.bin").read_bytes() * 15)
+    long_file.write_bytes((data.parent / "val.bin").read_bytes() * 60)
     config = replace(tiny, batch_size=1, max_steps=6, log_interval=1, val_interval=100, val_data_path=str(long_file))
     whole = replace(config, out_dir=str(tmp_path / "whole"))
     assert train_here(whole) == 0
@@ -193,12 +193,22 @@ def test_a_validation_cut_short_by_sigterm_takes_place_after_the_restart(
 
 
 def test_other_processes_go_on_from_a_checkpoint_and_say_that_it_is_not_exact(
-    tiny: TrainConfig, tmp_path: Path, trainers: Trainers
+    tiny: TrainConfig, tmp_path: Path, trainers: Trainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = replace(tiny, out_dir=str(tmp_path / "whole"), dropout=0.2)
     assert train_here(whole) == 0
     config = replace(tiny, dropout=0.2, max_steps=24)
-    kill_after(trainers, replace(config, max_steps=24, log_interval=1), 1, 5, signal.SIGTERM)
+    step = loop.Trainer._step
+
+    def step_and_be_stopped(trainer: Any, batches: Any) -> None:
+        step(trainer, batches)
+        if trainer.progress.step == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Trainer, "_step", step_and_be_stopped)
+        assert train_here(config) == 75
+    assert outcome(config)["step"] == 5
     two = replace(config, batch_size=2)
     ended = trainers.run(two, 2)
     assert ended.code == 0, ended.err
