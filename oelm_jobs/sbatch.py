@@ -93,6 +93,9 @@ def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
             raise options.error(key, f"is the toolkit's own: {OWNED[name]}", value=value)
         if isinstance(value, (datetime.date, datetime.time)):
             raise options.error(key, f'put it in quotes: {key} = "{value}"', value=str(value))
+        if name == "dependency" and "singleton" in str(value):
+            why = "means nothing here, as job names are unique: max_parallel of the target limits how many run"
+            raise options.error(key, why, value=value)
         if name == "nodes" and not re.fullmatch(r"[1-9]\d*", str(value)):
             raise options.error(key, "give one number: a run's processes are divided over its nodes", value=value)
         if not _NAME.fullmatch(name) or not isinstance(value, (str, int, float)) or "\n" in str(value):
@@ -153,9 +156,17 @@ def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem:
         lines["signal"] = f"B:USR1@{slurm.warning_s}"
     if len(runs) > 1:
         lines["array"] = f"0-{len(runs) - 1}" + (f"%{slurm.max_parallel}" if slurm.max_parallel else "")
-    per_node = runs[0].world_size // nodes_of(target)
+    nodes = nodes_of(target)
+    per_node = runs[0].world_size // nodes
+    lines["nodes"] = str(nodes)  # without it Slurm may spread GPUs over as many as it likes (sbatch(1), --nodes)
     if not any(option in given for option in GPU_OPTIONS):
         lines["gres"] = f"gpu:{per_node}"
+    match = re.fullmatch(r"(.+:)?\d+", given.get("gpus") or "")
+    if match and nodes > 1:  # and divide them, or tasks that have one each, unevenly
+        lines["gpus-per-node"] = f"{match[1] or ''}{per_node}"
+    tasks = given.get("ntasks") or ""
+    if tasks.isdigit() and nodes > 1 and int(tasks) % nodes == 0:
+        lines["ntasks-per-node"] = str(int(tasks) // nodes)
     if not any(option in given for option in CPU_OPTIONS):
         lines["cpus-per-task"] = str(per_node)
     lines.update(given)

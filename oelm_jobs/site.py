@@ -9,7 +9,7 @@ import difflib
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .agent import slurm_site
@@ -23,7 +23,7 @@ SOON_S = 60
 """A job that Slurm would start within so long would start now."""
 MENDS = {
     "starts_in_s": "",
-    "limit": "none is needed: runs are submitted as room comes",
+    "limit": "none is needed where other jobs of yours take the room: runs are submitted as it comes",
     "unknown": "try it again: the cluster did not answer",
 }
 """What to do about what sbatch says of a job, where the job's options are not at fault."""
@@ -52,15 +52,49 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
         processes: Numbers of processes that runs start.
     """
     options = options_of(target).sbatch
-    known = {str(row["name"]): row for row in site["partitions"]}
     keeps = "accounting answers" if site["accounts"] else "no accounting to be had"
     found = [Remark(what="slurm", is_bad=False, found=f"{site['version']}, cluster {site['cluster']}, {keeps}")]
-    asked = [name for name in (options.get("partition") or "").split(",") if name]
+    placed = _placed(target, site, _partitions(target, site), processes)
+    if not options.get("partition"):  # a plugin or a variable of the site's may choose another: sbatch will say
+        anywhere = _placed(target, site, [str(row["name"]) for row in site["partitions"]], processes)
+        sure = {remark.what for remark in anywhere if remark.is_bad}
+        placed = [replace(it, is_bad=False, is_odd=True) if it.is_bad and it.what not in sure else it for it in placed]
+    found += placed
+    found += _account(options, site)
+    found += _quota(target, site, processes)
+    most = _most_jobs(target, site)
+    if most is not None:
+        words = f"at most {most} jobs in the queue; what is more is submitted as room comes"
+        mend = ""
+        if most == 0:
+            words = "your account and quality of service may have no jobs in the queue"
+            mend = "give another account or qos in sbatch of the target, or ask who runs the cluster"
+        is_sure = bool(options.get("account") and options.get("qos"))
+        bad, odd = most == 0 and is_sure, most == 0 and not is_sure
+        found.append(Remark(what="limit", is_bad=bad, is_odd=odd, found=words, mend=mend))
+    return found
+
+
+def array_limit(target: Target, site: Mapping[str, Any]) -> int:
+    """Return the most tasks that an array of the target's may have."""
+    most = _most_jobs(target, site)
+    return max(1, min(int(site["max_array"]), most or int(site["max_array"])))
+
+
+def _partitions(target: Target, site: Mapping[str, Any]) -> list[str]:
+    """Return the partitions that the target's runs go to: those that it names, else the cluster's default."""
+    named = [name for name in (options_of(target).sbatch.get("partition") or "").split(",") if name]
+    return named or [str(row["name"]) for row in site["partitions"] if row["is_default"]]
+
+
+def _placed(target: Target, site: Mapping[str, Any], asked: Sequence[str], processes: Iterable[int]) -> list[Remark]:
+    """Return what there is to say of partitions, and of what the target asks for in them."""
+    options = options_of(target).sbatch
+    known = {str(row["name"]): row for row in site["partitions"]}
+    found = []
     if not asked:
-        asked = [name for name, row in known.items() if row["is_default"]]
-        if not asked:
-            mend = f"set partition in sbatch of the target; {valid_choices('', known)}"
-            found.append(Remark(what="partition", is_bad=True, found="the cluster has no default one", mend=mend))
+        mend = f"set partition in sbatch of the target; {valid_choices('', known)}"
+        found.append(Remark(what="partition", is_bad=True, found="the cluster has no default one", mend=mend))
     rows = []
     for name in asked:
         if name not in known:
@@ -78,11 +112,6 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
         found += _time(target, places)
     found += _gpus(target, places, processes)
     found += _features(options.get("constraint"), places)
-    found += _account(options, site["accounts"])
-    found += _quota(target, site, rows, processes)
-    if site["max_submit"]:
-        words = f"at most {site['max_submit']} jobs in the queue; what is more is submitted as room comes"
-        found.append(Remark(what="limit", is_bad=False, found=words))
     return found
 
 
@@ -190,21 +219,23 @@ def _features(constraint: str | None, rows: Sequence[Mapping[str, Any]]) -> list
     if not constraint:
         return []
     have = sorted({feature for row in rows for feature in row["features"]})
-    for name in re.findall(r"[A-Za-z_][A-Za-z0-9_.=-]*", constraint):
-        if name not in have:
+    for word in re.split(r"[&|,()\[\]\s]+", constraint):
+        name = re.sub(r"\*\d+$", "", word)  # of how many nodes
+        if name and name not in have:
             mend = f"change constraint in sbatch of the target; {valid_choices(name, have)}"
             return [Remark(what="constraint", is_bad=True, found=f"no node has the feature {name!r}", mend=mend)]
     return [Remark(what="constraint", is_bad=False, found=constraint)]
 
 
-def _account(options: Mapping[str, str | None], accounts: Sequence[Mapping[str, str]]) -> list[Remark]:
+def _account(options: Mapping[str, str | None], site: Mapping[str, Any]) -> list[Remark]:
     found = []
+    accounts: Sequence[Mapping[str, str]] = site["accounts"] if site["is_enforced"] else ()  # else any name is taken
     for option, names in (
         ("account", sorted({row["account"] for row in accounts})),
         ("qos", sorted({name for row in accounts for name in row["qos"].split(",") if name})),
     ):
         given = options.get(option)
-        if given and names and given not in names:
+        if given and names and given.lower() not in names:  # sacctmgr(1): names are kept in lower case
             mend = f"change {option} in sbatch of the target; {valid_choices(given, names)}"
             found.append(Remark(what=option, is_bad=True, found=f"{option} {given!r} is not yours to use", mend=mend))
         elif given:
@@ -212,24 +243,38 @@ def _account(options: Mapping[str, str | None], accounts: Sequence[Mapping[str, 
     return found
 
 
-def _quota(
-    target: Target, site: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], processes: Iterable[int]
-) -> list[Remark]:
+def _limited_by(target: Target, site: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return, for each partition of the target's, what limits go by (arguments of slurm_site.limits); nothing where
+    Slurm keeps to none.
+    """
+    options = options_of(target).sbatch
+    qualities = {str(row["name"]): str(row["qos"]) for row in site["partitions"]}
+    account = (options.get("account") or next((row["defaultaccount"] for row in site["users"]), "")).lower()
+    found = []
+    for name in _partitions(target, site) if site["is_limited"] else ():
+        mine = slurm_site.association(site["accounts"], account, name)
+        allowed = mine.get("qos", "").split(",")
+        # Without a default one, the only one that an account may use, else "normal".
+        qos = options.get("qos") or mine.get("defaultqos") or (allowed[0] if len(allowed) == 1 else "normal")
+        own = qualities.get(name, "")
+        found.append({"account": account, "qos": qos.lower(), "partition": name, "partition_qos": own})
+    return found
+
+
+def _most_jobs(target: Target, site: Mapping[str, Any]) -> int | None:
+    """Return how many jobs the target's user may have in the queue; None where nobody says."""
+    numbers = [slurm_site.most_jobs(site, **place) for place in _limited_by(target, site)]
+    return min((number for number in numbers if number is not None), default=None)
+
+
+def _quota(target: Target, site: Mapping[str, Any], processes: Iterable[int]) -> list[Remark]:
     """Return what is wrong with a run's GPUs by the limits on accounts and qualities of service: such a job would wait
     for ever. Where the target names neither, a plugin or a variable of the site's may choose others: that is odd, not
     bad.
     """
     options = options_of(target).sbatch
-    account = options.get("account") or next((row["defaultaccount"] for row in site["users"]), "")
-    most = []
-    for row in rows if site["is_limited"] else ():
-        partition = str(row["name"])
-        mine = slurm_site.association(site["accounts"], account, partition)
-        allowed = mine.get("qos", "").split(",")
-        # Without a default one, the only one that an account may use, else "normal".
-        qos = options.get("qos") or mine.get("defaultqos") or (allowed[0] if len(allowed) == 1 else "normal")
-        limits = slurm_site.limits(site, account=account, qos=qos, partition=partition, partition_qos=str(row["qos"]))
-        most.append(limits.get("gres/gpu", float("inf")))
+    each = [slurm_site.limits(site, **place) for place in _limited_by(target, site)]
+    most = [limits.get("gres/gpu", float("inf")) for limits in each]
     largest = 0 if _wants_none(target) else max(processes, default=0)
     if largest <= max(most, default=float("inf")):
         return []

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import preflight, snapshot
+from . import preflight, site, snapshot
 from .agent import processes, rundir
 from .connections import connect
 from .errors import ConfigurationError, TargetError, UnknownAnswer
@@ -185,7 +185,7 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
     there = (view.hosts.get(plan.target.name) or host.poll({}, host=True)) if wanted else {}
     token = f"oelm-{secrets.token_hex(8)}"
     code = snapshot.take(plan.project)
-    max_array = int(there.get("site", {}).get("max_array", MAX_ARRAY))
+    max_array = site.array_limit(plan.target, there["site"]) if "site" in there else MAX_ARRAY
     if wanted:
         preflight.check_target(plan, wanted, there)
         check_scripts(plan, wanted, token, code, connection, max_array=max_array)

@@ -119,8 +119,9 @@ def cluster(**row: Any) -> dict[str, Any]:
     return {
         "version": "22",
         "cluster": "c",
-        "max_submit": None,
+        "max_array": 1001,
         "partitions": [partition],
+        "is_enforced": True,
         "is_limited": True,
         **accounting,
     }
@@ -172,6 +173,75 @@ def test_an_association_with_a_partition_counts_there_alone() -> None:
     assert "quota" in remarks({"account": "lab"}, there, processes=4)
 
 
+@pytest.mark.parametrize(
+    ("row", "options", "what", "is_bad"),
+    [
+        ({"gres": []}, {}, "gpus", False),
+        ({"gres": []}, {"partition": "low"}, "gpus", True),
+        ({"max_time": "10:00"}, {"time": "60"}, "time", False),
+        ({"max_time": "10:00"}, {"time": "60", "partition": "low"}, "time", True),
+    ],
+)
+def test_what_the_default_partition_lacks_is_no_refusal_where_another_has_it(
+    row: dict[str, Any], options: dict[str, str], what: str, is_bad: bool
+) -> None:
+    there = cluster(**row)
+    there["partitions"] += [{**cluster(is_default=False)["partitions"][0], "name": "other"}]
+    assert remarks(options, there)[what].is_bad == is_bad and remarks(options, there)[what].is_odd != is_bad
+
+
+@pytest.mark.parametrize(
+    ("constraint", "is_bad"),
+    [
+        ("80gb", False), ("a100&80gb", False), ("[2080ti*2|ib:hdr]", False), ("(a100|80gb)&ib:hdr", False),
+        ("a100&81gb", True), ("gb", True),
+    ],
+)  # fmt: skip
+def test_features_are_read_whole(constraint: str, is_bad: bool) -> None:
+    there = cluster(features=["80gb", "a100", "2080ti", "ib:hdr"])
+    assert remarks({"constraint": constraint}, there)["constraint"].is_bad == is_bad
+
+
+def test_accounts_are_judged_as_slurm_does() -> None:
+    assert not remarks({"account": "LAB", "qos": "Normal"}, cluster())["account"].is_bad, "kept in lower case"
+    there = {**cluster(), "is_enforced": False, "is_limited": False}
+    assert not remarks({"account": "anything"}, there)["account"].is_bad, "nobody asks whether it exists"
+
+
+NORMAL, FEW = {"name": "normal"}, {"name": "few"}
+
+
+@pytest.mark.parametrize(
+    ("mine", "qualities", "groups", "partition_qos", "most"),
+    [
+        ({}, [], [], "", None),
+        ({"maxsubmitjobs": "3"}, [], [], "", 3),
+        ({"maxsubmitjobs": "3"}, [{**NORMAL, "maxsubmitjobsperuser": "5"}], [], "", 5),
+        ({"maxsubmitjobs": "3"}, [{"name": "debug", "maxsubmitjobsperuser": "2"}], [], "", 3),
+        ({}, [{**FEW, "maxsubmitjobsperuser": "2"}, {**NORMAL, "maxsubmitjobsperuser": "5"}], [], "few", 2),
+        ({}, [{**NORMAL, "maxsubmitjobsperaccount": "4"}], [], "", 4),
+        ({}, [{**NORMAL, "grpsubmitjobs": "6"}], [{"account": "lab", "grpsubmitjobs": "1"}], "", 6),
+        ({}, [], [{"account": "lab", "parentname": "all"}, {"account": "all", "grpsubmitjobs": "7"}], "", 7),
+        ({"maxsubmitjobs": "0"}, [], [], "", 0),
+    ],
+)
+def test_the_jobs_that_a_user_may_have_are_those_of_the_targets_limits(
+    mine: dict[str, str], qualities: list[dict[str, str]], groups: list[dict[str, str]], partition_qos: str,
+    most: int | None,
+) -> None:  # fmt: skip
+    there = {**cluster(qos=partition_qos), "qualities": qualities, "groups": [{"parentname": "", **g} for g in groups]}
+    there["accounts"] = [{**there["accounts"][0], "qos": "debug,normal", **mine}]
+    target = Target(name="c", kind="slurm", root="", python="", slurm=Slurm())
+    assert site.array_limit(target, there) == (most or 1001)
+    found = remarks({}, there)
+    assert ("limit" in found) == (most is not None)
+    if most == 0:
+        assert found["limit"].is_odd and remarks({"account": "lab", "qos": "normal"}, there)["limit"].is_bad
+    elif most is not None:
+        assert f"at most {most} jobs" in found["limit"].found and not found["limit"].is_odd
+    assert site.array_limit(target, {**there, "is_limited": False}) == 1001, "nobody keeps to them"
+
+
 def test_a_limit_of_no_gpu_is_not_answered_with_no_gpu_a_run() -> None:
     there = {**cluster(), "qualities": [{"name": "normal", "maxtres": "gres/gpu=0"}]}
     assert 'gres = "none"' in remarks({}, there)["quota"].mend
@@ -183,9 +253,10 @@ def test_a_wrong_partition_hides_nothing_else(options: dict[str, str]) -> None:
     assert "time" not in remarks(options, there), "of whose default nothing can be said"
     given = {"time": "2-0", "account": "lba", "qos": "nromal", "constraint": "x", "gres": "gpu:a500:1"}
     found = remarks({**options, **given}, there)
-    assert {what for what, remark in found.items() if remark.is_bad} == {
-        "partition", "time", "account", "qos", "constraint", "gpus",
-    }  # fmt: skip
+    wrong = {"partition", "time", "account", "qos", "constraint", "gpus"}
+    assert {what for what, remark in found.items() if remark.is_bad or remark.is_odd} == wrong
+    # A site may choose the partition of jobs that name none; the rest no partition has.
+    assert {what for what, remark in found.items() if remark.is_bad} == wrong - (set() if options else {"partition"})
     assert found["account"].found == "account 'lba' is not yours to use"
     assert found["qos"].found == "qos 'nromal' is not yours to use"
 

@@ -120,6 +120,10 @@ class Host:
         saved = "" if outcome.get("status") == "resumable" else ", without a checkpoint"
         return place.Verdict(rundir.CANCELLED, words + saved, cause=place.CANCEL)
 
+    def judge_end(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> Optional[place.Verdict]:
+        """Nobody but its own user stops a run here."""
+        return None
+
     def retries_used(self, attempts: List[Dict[str, Any]]) -> int:
         """Each submission has its own budget."""
         return 0

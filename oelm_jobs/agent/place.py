@@ -100,6 +100,11 @@ class Place(Protocol):
             outcome: The trainer's record of this attempt; empty where it left none.
         """
 
+    def judge_end(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> Optional[Verdict]:
+        """Say what it means that the command ended after a checkpoint though this process had no signal (arguments as
+        in judge_stop); None where nothing is known of it.
+        """
+
     def retries_used(self, attempts: List[Dict[str, Any]]) -> int:
         """Return how many crashes count against the budget already, before this execution's first attempt."""
 

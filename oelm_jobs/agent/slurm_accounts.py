@@ -7,6 +7,7 @@ Source: sacct(1).
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from typing import Any, Dict, Iterable, List, Optional
@@ -19,10 +20,21 @@ CHUNK = 500
 """Job ids in one sacct."""
 TIMEOUT_S = 15.0
 """Outer deadline: with slurmdbd hung, sacct blocks for more than 30 s while all else works."""
+PATIENCE_S = 60.0
+"""After so long no further sacct is begun: whoever asks has a deadline, too."""
 NONE_KEPT = re.compile(r"(?i)disabled|not running a supported|permission denied")
 """What sacct says where the cluster keeps no accounts, or not for its users."""
 PAUSE_S = 120.0
 """So long sacct is not asked again after it gave no answer."""
+
+
+class HalfAnswered(SlurmError):
+    """Accounting answered for some of the jobs."""
+
+    def __init__(self, words: str, found: List[Job]) -> None:
+        super().__init__(words)
+        self.found = found
+        """What it said of them."""
 
 
 def jobs(ids: Iterable[str], since: float) -> Optional[List[Job]]:
@@ -34,6 +46,7 @@ def jobs(ids: Iterable[str], since: float) -> Optional[List[Job]]:
 
     Raises:
         SlurmError: It does not answer (now, or a moment ago).
+        HalfAnswered: It did for some of them.
     """
     failed = is_silent()
     if failed and failed.get("none"):
@@ -43,9 +56,14 @@ def jobs(ids: Iterable[str], since: float) -> Optional[List[Job]]:
     start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 3600))  # clocks differ
     wanted = sorted(set(ids))
     found: List[Job] = []
+    argv = ["sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--starttime=" + start]
+    if os.environ.get("SLURM_CLUSTERS"):  # which sacct alone does not read
+        argv.append("--clusters=" + os.environ["SLURM_CLUSTERS"])
+    begun = time.monotonic()
     for first in range(0, len(wanted), CHUNK):
         chunk = ",".join(wanted[first : first + CHUNK])
-        argv = ["sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--starttime=" + start]
+        if time.monotonic() - begun > PATIENCE_S:
+            raise HalfAnswered("sacct takes more than %.0f s" % PATIENCE_S, found)
         try:
             code, out, err = call([*argv, "--format=" + FORMAT, "--jobs=" + chunk], TIMEOUT_S)
             if code != 0 and NONE_KEPT.search(err):
@@ -58,21 +76,23 @@ def jobs(ids: Iterable[str], since: float) -> Optional[List[Job]]:
             gave_no_answer(str(error), none=is_none)
             if is_none:
                 return None
-            raise
+            raise HalfAnswered(str(error), found) from error
         found += read(out)
     return found
 
 
-def is_silent() -> Optional[Dict[str, Any]]:
-    """Return what was remembered when accounting last failed to answer, for a while; None where it may be asked."""
-    path = cache_file("sacct")
+def is_silent(command: str = "sacct") -> Optional[Dict[str, Any]]:
+    """Return what was remembered when a command last had no answer of accounting, for a while; None where it may be
+    asked.
+    """
+    path = cache_file(command)
     failed = rundir.read_json(path) if path else None
     return failed if failed and 0 <= time.time() - float(failed["time"]) < PAUSE_S else None
 
 
-def gave_no_answer(words: str, *, none: bool = False) -> None:
-    """Remember that accounting did not answer, or (``none``) that the cluster keeps no accounts."""
-    path = cache_file("sacct")
+def gave_no_answer(words: str, *, none: bool = False, command: str = "sacct") -> None:
+    """Remember that accounting did not answer a command, or (``none``) that the cluster keeps no accounts."""
+    path = cache_file(command)
     if path is not None:
         with contextlib.suppress(OSError):
             rundir.write_json(path, {"time": time.time(), "words": words, "none": none}, durable=False)

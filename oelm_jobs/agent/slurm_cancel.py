@@ -14,7 +14,8 @@ from .slurm_commands import HalfDone, Job, SlurmError
 
 PATIENCE_S = 60.0
 """So long the end of running jobs is waited for: Slurm leaves them KillWait (30 s) after SIGTERM."""
-LOOK_S = 1.0
+LOOK_S, LONGEST_LOOK_S = 0.5, 8.0
+"""How soon it is first looked, and the pause to which that grows: slurmctld serves others, too."""
 IDS_PER_COMMAND = 500
 
 
@@ -105,7 +106,7 @@ def _wait_for_end(ids: Set[str]) -> Set[str]:
     """Wait until jobs have left their nodes, cancelling again what was just being requeued; return those that have
     not.
     """
-    deadline = time.monotonic() + PATIENCE_S
+    deadline, pause = time.monotonic() + PATIENCE_S, LOOK_S
     while True:
         try:
             rows = slurm_commands.queue("--me")
@@ -117,7 +118,8 @@ def _wait_for_end(ids: Set[str]) -> Set[str]:
         again = [row.id for row in rows if row.id in ids and not row.is_over and not row.is_alive]
         with contextlib.suppress(SlurmError):
             _scancel(again)
-        time.sleep(LOOK_S)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_LOOK_S)
 
 
 def slurm_archive(request: Dict[str, Any]) -> Dict[str, Any]:

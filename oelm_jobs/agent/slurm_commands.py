@@ -18,9 +18,9 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from . import rundir
+from . import processes, rundir
 
 QUEUE_FORMAT = "%F|%K|%T|%S|%V|%N|%P|%q|%r|%j"
 """squeue's fields; the name is last because it may hold anything."""
@@ -28,10 +28,17 @@ QUEUE = ("squeue", "--noheader", "--all", "--array", "--states=all", "--format="
 """Jobs that ended within MinJobAge are shown, and those in partitions that are hidden from this user."""
 QUEUE_TIMEOUT_S = 40.0
 """Outer deadline of what slurmctld answers."""
+CLUSTER_AGE_S, CLUSTER_TIMEOUT_S = 86400.0, 5.0
+"""How long a login node's cluster is remembered, and the deadline of asking for it."""
+LOGIN_WORDS = ("bash", "-lc", 'printf "\\n%s\\n%s" "$SLURM_CONF" "$(type -P -- "$0")"')
 LOGIN_TIMEOUT_S = 20.0
 """For a site's profile scripts."""
 FOREIGN_SETTINGS = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")
 """Environment variables by which a user's own settings would change what these commands print."""
+AS_READ = {"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
+"""Variables that make them print what is read here: Unix seconds, and lists of array indices whole, not cut after 64
+characters.
+"""
 
 
 class SlurmError(Exception):
@@ -101,10 +108,13 @@ class Job(NamedTuple):
 # Running commands -----------------------------------------------------------------------------------------------------
 
 
-def call(argv: Sequence[str], timeout_s: float, **variables: str) -> Tuple[int, str, str]:
+def call(argv: Sequence[str], timeout_s: float, variables: Mapping[str, str] = AS_READ) -> Tuple[int, str, str]:
     """Run a command; return (exit code, stdout, stderr).
 
-    Times come as Unix seconds. The command gets a session of its own, so that all of it ends at the deadline.
+    The command gets a session of its own, so that all of it ends at the deadline.
+
+    Args:
+        variables: What its environment has besides; none of it for what hands its environment on to a job.
 
     Raises:
         SlurmError: It isn't there, or gave no answer in time.
@@ -112,8 +122,7 @@ def call(argv: Sequence[str], timeout_s: float, **variables: str) -> Tuple[int, 
     if shutil.which(argv[0]) is None:
         _look_in_login_shell(argv[0])
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_SETTINGS)}
-    # Lists of array indices come whole, not cut after 64 characters.
-    environment.update({"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}, **variables)
+    environment.update(variables)
     try:
         child = subprocess.Popen(
             list(argv),
@@ -139,15 +148,21 @@ def call(argv: Sequence[str], timeout_s: float, **variables: str) -> Tuple[int, 
 
 @functools.lru_cache(maxsize=None)
 def _look_in_login_shell(command: str) -> None:
-    """Add the folder of a command to PATH, where the site's profile alone does so: what ssh runs has not read it."""
-    argv = ["bash", "-lc", 'command -v -- "$0"', command]
+    """Add the folder of a command to PATH, where the site's profile alone does so: what ssh runs has not read it.
+
+    With it comes SLURM_CONF, without which the command may not find its cluster. A profile may greet before, and may
+    put a function or an alias in the command's place.
+    """
+    argv = [*LOGIN_WORDS, command]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=LOGIN_TIMEOUT_S
         )
-        lines = done.stdout.decode("utf-8", "replace").splitlines()  # a profile may greet before
-        if done.returncode == 0 and lines and os.access(lines[-1], os.X_OK):
-            os.environ["PATH"] = "%s:%s" % (os.environ.get("PATH", os.defpath), os.path.dirname(lines[-1]))
+        configuration, path = done.stdout.decode("utf-8", "replace").split("\n")[-2:]
+        if os.access(path, os.X_OK):
+            os.environ["PATH"] = "%s:%s" % (os.environ.get("PATH", os.defpath), os.path.dirname(path))
+            if configuration:
+                os.environ.setdefault("SLURM_CONF", configuration)
 
 
 def said(words: str, fallback: str) -> str:
@@ -234,17 +249,45 @@ def forget_queue() -> None:
 
 
 def cache_file(what: str) -> Optional[Path]:
-    """Return this user's file for something about this cluster; None where no folder can be made."""
+    """Return this user's file for something about this cluster, the same on all its login nodes; None where no folder
+    can be made.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    # Clusters may share home folders; a login node belongs to one of them.
-    names = [os.uname().nodename, *(os.environ.get(name, "") for name in ("SLURM_CONF", "SLURM_CLUSTERS"))]
-    key = " ".join([*names, str(os.getuid())])
     folder = Path(base) / "oelm-jobs"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
+    # Clusters may share home folders, and even names of login nodes.
+    known = _cluster(folder, *(os.environ.get(name, "") for name in ("SLURM_CONF", "SLURM_CLUSTERS")))
+    return _named(folder, what, *(known or _this_host()))
+
+
+def _named(folder: Path, what: str, *of: str) -> Path:
+    key = " ".join([*of, str(os.getuid())])
     return folder / ("%s-%s.json" % (what, hashlib.sha256(key.encode()).hexdigest()[:12]))
+
+
+def _this_host() -> Tuple[str, str]:
+    return os.uname().nodename, processes.boot_id()
+
+
+@functools.lru_cache(maxsize=None)
+def _cluster(folder: Path, configuration: str, clusters: str) -> Tuple[str, ...]:
+    """Return the name and the controller of the cluster that this host is a login node of, asked once a day; empty
+    where nobody says.
+    """
+    path = _named(folder, "cluster", configuration, clusters, *_this_host())
+    known = rundir.read_json(path) or {}
+    if not 0 <= time.time() - float(known.get("time") or 0) < CLUSTER_AGE_S:
+        try:
+            shown = settings(CLUSTER_TIMEOUT_S)
+        except SlurmError:
+            return ()
+        known = {"time": time.time(), "name": shown.get("ClusterName", ""), "host": shown.get("SlurmctldHost[0]", "")}
+        with contextlib.suppress(OSError):
+            rundir.write_json(path, known, durable=False)
+    return (str(known["name"]), str(known["host"]), clusters) if known.get("name") else ()
 
 
 @contextlib.contextmanager
@@ -307,13 +350,13 @@ def _show(words: Sequence[str], timeout_s: float) -> List[Dict[str, str]]:
     return rows
 
 
-def settings() -> Dict[str, str]:
+def settings(timeout_s: float = QUEUE_TIMEOUT_S) -> Dict[str, str]:
     """Return the cluster's configuration (scontrol show config), by name.
 
     Raises:
         SlurmError: slurmctld does not answer.
     """
-    code, out, err = call(["scontrol", "show", "config"], QUEUE_TIMEOUT_S)
+    code, out, err = call(["scontrol", "show", "config"], timeout_s)
     if code != 0:
         raise SlurmError("scontrol: %s" % said(err, "exit code %d" % code))
     pairs = (line.partition("=") for line in out.splitlines() if "=" in line)
@@ -324,5 +367,5 @@ def cluster_name() -> str:
     """Return the name of the cluster that this is a node of; empty where nobody says."""
     name = os.environ.get("SLURM_CLUSTER_NAME", "")
     with contextlib.suppress(SlurmError):
-        name = name or settings().get("ClusterName", "")
+        name = name or settings(CLUSTER_TIMEOUT_S).get("ClusterName", "")
     return name

@@ -115,10 +115,14 @@ def over(run_dir: str, state: str, exit_code: str, records: Records, token: str,
     }.get(state, "")
     if words:
         return make_row(rundir.FAILED, words + RESUME, **shown)
-    if not started:
-        said = last_said(run_dir + "/" + rundir.CONTROL + "/")
-        return make_row(rundir.FAILED, "ended before training started" + (": " + said if said else ""), **shown)
     code = " (exit code %s)" % exit_code if exit_code not in ("", "0:0") else ""
+    if not started:
+        control = run_dir + "/" + rundir.CONTROL + "/"
+        said = last_said(control)
+        words = ": " + said if said else code
+        if not os.path.exists(control + rundir.SUPERVISOR_LOG):  # the script's first act
+            words += ": nothing of it is in %s; do the compute nodes share that folder?" % run_dir
+        return make_row(rundir.FAILED, "ended before training started" + words, **shown)
     return make_row(rundir.FAILED, "its job ended without an end record%s" % code + RESUME, **shown)
 
 
@@ -166,15 +170,16 @@ def vanished(
         known = slurm_accounts.jobs([job_id for _, job_id in asked.values()], since)
     except SlurmError as error:
         trouble = "left the queue; accounting does not answer (%s)" % error
+        known = error.found if isinstance(error, slurm_accounts.HalfAnswered) else []
     named = by_name(known or ())
     names = {job.name for job in (*jobs, *(known or ()))}
     for run_dir, (task, job_id) in asked.items():
         shown = {"token": task.token, "job": job_id if task.task is None else "%s_%d" % (job_id, task.task)}
         records, mine = silent[run_dir], named.get((task.name, task.task))
-        if trouble:
-            rows[run_dir] = make_row(rundir.UNKNOWN, trouble, **shown)
-        elif mine:
+        if mine:
             rows[run_dir] = _by_account(run_dir, mine, records, task.token, shown)
+        elif trouble:
+            rows[run_dir] = make_row(rundir.UNKNOWN, trouble, **shown)
         else:
             is_kept, is_known = known is not None, task.name in names
             rows[run_dir] = _without_account(root, run_dir, task, records, is_kept, is_known, shown)

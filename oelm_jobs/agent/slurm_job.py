@@ -20,9 +20,16 @@ from . import host, lease, place, ports, processes, rundir, slurm_claim, slurm_c
 from .slurm_submit import FATE, SILENCE
 
 TERM_GRACE_S = 20.0
-"""Time for a checkpoint after SIGTERM: Slurm kills after KillWait, 30 s by default."""
+"""Least time for a checkpoint after SIGTERM: Slurm kills after KillWait, 30 s by default."""
 WARNING_MARGIN_S = 10.0
-"""What is kept of the warning time for records and the requeue."""
+"""What is kept of KillWait or the warning time for records and the requeue."""
+OF_TASKS = (
+    "SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_NTASKS_PER_GPU", "SLURM_NTASKS_PER_TRES", "SLURM_GPU_BIND",
+    "SLURM_TRES_BIND",
+)  # fmt: skip
+"""Variables by which srun would give each node's one task the GPUs of one process (srun(1), INPUT ENVIRONMENT
+VARIABLES).
+"""
 END_SLACK_S = 120.0
 """A warning may come a minute early (sbatch(1), --signal); nearer to the end than this it is one of the time limit."""
 RESTARTED_BY = (("PREEMPTION", place.PREEMPTION), ("NODE FAIL", place.NODE_FAILURE))
@@ -70,7 +77,7 @@ class SlurmJob:
         owner = slurm_claim.Owner(
             job=self.job,
             restart=self.restart,
-            name=os.environ.get("SLURM_JOB_NAME", ""),
+            name=os.environ.get("OELM_JOB_NAME") or os.environ.get("SLURM_JOB_NAME", ""),
             token=str(self._record["token"]),
             identity=processes.identify(os.getpid()),
             time=time.time(),
@@ -193,17 +200,22 @@ class SlurmJob:
         # From 22.05 on a step has one CPU a task unless told otherwise (srun(1), --cpus-per-task).
         step = ["srun", "--kill-on-bad-exit=1", "--input=none", "--mpi=none", "--export=ALL"]
         step += ["--nodes=%d" % nodes, "--ntasks=%d" % nodes, "--ntasks-per-node=1"]
+        per_task = [name for name in OF_TASKS if name in os.environ]
+        if per_task and visible_gpus():
+            step.append("--gpus-per-node=%d" % (int(self._record["world_size"]) // nodes))
+            step = ["env", *("--unset=" + name for name in per_task), *step]
         return [*step, "--cpus-per-task=%d" % cpus_per_node(), *words], port
 
     def pass_stop(self, pid: int, number: int) -> float:
         """Ask for a checkpoint, unless Slurm's own SIGTERM has asked every process of the job already: a second one
         makes torchrun give its ranks up.
         """
-        grace = TERM_GRACE_S
         if number == signal.SIGUSR1:
             grace = max(TERM_GRACE_S, float(self._record.get("warning_s") or 0) - WARNING_MARGIN_S)
-        elif self._slurm_ends_it():
-            return grace
+        else:
+            grace = max(TERM_GRACE_S, kill_wait() - WARNING_MARGIN_S)
+            if self._slurm_ends_it():
+                return grace
         if len(self._hosts) > 1:
             with contextlib.suppress(slurm_commands.SlurmError):
                 if slurm_commands.call(["scancel", "--signal=TERM", self.job], 15.0)[0] == 0:
@@ -239,6 +251,14 @@ class SlurmJob:
         if not self._requeued and not self._record.get("requeue", True):
             return place.Verdict(rundir.FAILED, words + saved + ": submit again to resume", cause=cause)
         return place.Verdict(rundir.QUEUED, words + saved, cause=cause)
+
+    def judge_end(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> Optional[place.Verdict]:
+        """Ask Slurm: with a GraceTime the SIGTERM of a preemption goes to the job's steps alone, and to the batch
+        process when that time is over (slurm.conf(5), GraceTime).
+        """
+        if self._cause(signal.SIGTERM) not in (place.PREEMPTION, place.REQUEUE, place.NODE_FAILURE, place.TIMEOUT):
+            return None
+        return self.judge_stop(signal.SIGTERM, attempts, outcome)
 
     def _cause(self, number: int) -> str:
         """Return why a signal came; empty where it came from somebody who only meant this process."""
@@ -345,6 +365,14 @@ def visible_gpus() -> List[str]:
     """Return the GPUs that Slurm granted on this node, by index; empty where the job has none."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES") or os.environ.get("SLURM_JOB_GPUS") or ""
     return [part for part in listed.split(",") if part and part != "NoDevFiles"]
+
+
+def kill_wait() -> float:
+    """Return the seconds from Slurm's SIGTERM to its SIGKILL (slurm.conf(5), KillWait); 0 where it does not say."""
+    with contextlib.suppress(slurm_commands.SlurmError):
+        words = slurm_commands.settings(5.0).get("KillWait", "").split()
+        return float(words[0]) if words and words[0].isdigit() else 0.0
+    return 0.0
 
 
 def cpus_per_node() -> int:

@@ -34,11 +34,11 @@ PEOPLE = {
     "PartitionInactive": "the partition is inactive",
     "ReqNodeNotAvail": "a node that it asks for is not available",
     "NodeDown": "a node that it needs is down",
+    "PartitionNodeLimit": "nodes are down or drained, or it asks for more of them than the partition allows",
 }
 """Reasons that wait for somebody."""
 NEVER = {
     "PartitionTimeLimit": "its time is above the partition's limit",
-    "PartitionNodeLimit": "it asks for more nodes than the partition allows",
     "PartitionConfig": "the partition does not allow what it asks for",
     "BadConstraints": "no node has what it asks for",
     "InvalidAccount": "the account does not exist or is not yours",
@@ -49,9 +49,12 @@ NEVER = {
     "MaxMemPerLimit": "it asks for more memory than one job may have",
 }
 """Reasons that no waiting clears."""
-_PER_JOB = re.compile(r"(Max\w*Per(Job|Node)(Limit)?|Min\w+(NotSatisfied)?|Max(WallDuration|Wall)\w*)$")
+_BUDGET = re.compile(r"^(QOS|Assoc)Grp(Wall|\w*(?<!Run)Minutes)(Limit)?$")
+_RUN_MINUTES = re.compile(r"^(QOS|Assoc)Grp\w*RunMinutes(Limit)?$")
+_LEAST = re.compile(r"^(QOS|Assoc)?Min(?!utes)\w+$")
+_PER_JOB = re.compile(r"(Max\w*Per(Job|Node)(Limit)?|Max(WallDuration|Wall)\w*)$")
 _PER_USER = re.compile(r"^(QOS|Assoc|Max)\w*Max\w*PerUser(Limit)?$")
-_PER_GROUP = re.compile(r"^(QOS|Assoc)Grp\w+$|^QOSMax\w+PerAccount(Limit)?$")
+_PER_GROUP = re.compile(r"^(QOS|Assoc)Grp\w+$|^(QOS)?Max\w+PerAccount(Limit)?$")
 
 
 def _name(reason: str) -> str:
@@ -73,7 +76,8 @@ def is_per_user(reason: str) -> bool:
 
 def is_per_group(reason: str) -> bool:
     """True where the job waits for a limit on what all users of an account or a quality of service have at a time."""
-    return bool(_PER_GROUP.match(_name(reason)))
+    name = _name(reason)
+    return bool(_PER_GROUP.match(name)) and not _BUDGET.match(name) and not _RUN_MINUTES.match(name)
 
 
 def can_never_start(reason: str, may_clear: bool) -> str:
@@ -85,6 +89,8 @@ def can_never_start(reason: str, may_clear: bool) -> str:
     name = _name(reason)
     if name in NEVER:
         return NEVER[name]
+    if _LEAST.match(name):
+        return "it asks for less than one job must have"
     if _PER_JOB.search(name):
         return "it asks for more than one job may have"
     if is_per_user(name) and not may_clear:
@@ -107,6 +113,8 @@ def explain(reason: str, may_clear: bool) -> str:
         return "%s (%s)" % (PEOPLE[name], ", ".join(part.strip() for part in reason.split(",")))
     if name in PEOPLE:
         return "%s (%s)" % (PEOPLE[name], name)
+    if _BUDGET.match(name):
+        return "waits: the minutes of its account or quality of service are used up, or too few for it (%s)" % name
     if " " in name and name in WAITING:
         return WAITING[name]
     if name in WAITING:

@@ -13,7 +13,7 @@ import re
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import rundir, slurm_accounts, slurm_commands, slurm_submit
 from .slurm_commands import SlurmError
@@ -25,8 +25,11 @@ PARTITION_FORMAT = "%R|%P|%a|%l|%L|%D|%G|%f"
 UNITS_MIB = {"": 1.0, "K": 2.0**-10, "M": 1.0, "G": 2.0**10, "T": 2.0**20, "P": 2.0**30}
 """What follows an amount of memory; plain numbers are MiB."""
 ACCOUNT_FIELDS = "account,partition,qos,defaultqos,maxsubmitjobs,grpsubmitjobs,maxwall,maxtres,grptres"
-GROUP_FIELDS = "account,parentname,maxtres,grptres"
-QUALITY_FIELDS = "name,flags,maxsubmitjobsperuser,grpsubmitjobs,maxtres,maxtresperuser,maxtresperaccount,grptres"
+GROUP_FIELDS = "account,parentname,grpsubmitjobs,maxtres,grptres"
+QUALITY_FIELDS = (
+    "name,flags,maxsubmitjobsperuser,maxsubmitjobsperaccount,grpsubmitjobs,maxtres,maxtresperuser,maxtresperaccount,"
+    "grptres"
+)
 """sacctmgr's fields of this user's associations, of the accounts' own, and of qualities of service."""
 
 
@@ -39,8 +42,9 @@ def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
     Returns:
         ``version``, ``cluster``; ``partitions``: a list of ``name``, ``is_default``, ``is_up``, ``max_time`` and
             ``default_time`` (as sinfo writes them), ``nodes`` (how many), ``gres`` and ``features`` (lists), ``qos``
-            (the partition's own); ``accounts``, ``groups`` and ``qualities`` (``accounting``), ``is_limited`` (whether
-            Slurm keeps to their limits); ``max_array`` (tasks), ``max_submit`` (jobs in the queue, or None).
+            (the partition's own); ``users``, ``accounts``, ``groups`` and ``qualities`` (``accounting``);
+            ``is_enforced`` and ``is_limited`` (whether Slurm takes jobs of known accounts alone, and keeps to their
+            limits); ``max_array`` (tasks).
 
     Raises:
         SlurmError: slurmctld does not answer.
@@ -50,19 +54,19 @@ def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
         accounted = pool.submit(accounting, max_age_s)
         config = configured.result()
         known = accounted.result()
-    most = max_submit(known["accounts"], known["qualities"])
     size = int(config.get("MaxArraySize") or DEFAULT_MAX_ARRAY)
     tasks = re.search(r"max_array_tasks=(\d+)", config.get("SchedulerParameters", ""))
     if tasks:
         size = min(size, int(tasks[1]))
+    enforced = set(config.get("AccountingStorageEnforce", "").split(","))
     return {
         "version": config.get("SLURM_VERSION", ""),
         "cluster": config.get("ClusterName", ""),
         "partitions": listed.result(),
         **known,
-        "is_limited": bool({"limits", "safe"} & set(config.get("AccountingStorageEnforce", "").split(","))),
-        "max_array": max(1, min(size, most or size)),
-        "max_submit": most,
+        "is_enforced": bool({"associations", "limits", "qos", "safe", "wckeys"} & enforced),
+        "is_limited": bool({"limits", "safe"} & enforced),
+        "max_array": size,
     }
 
 
@@ -77,7 +81,7 @@ def test_only(script: str) -> Dict[str, Any]:
         with tempfile.NamedTemporaryFile(prefix="oelm-test-", suffix=".sh") as file:
             file.write(script.encode("utf-8", "surrogateescape"))
             file.flush()
-            code, out, err = slurm_submit.sbatch(file.name, ["--test-only"])
+            code, out, err = slurm_submit.sbatch(file.name, ["--test-only"], slurm_commands.AS_READ)
     except (SlurmError, OSError) as error:
         return {"unknown": str(error)}
     if code == 0:
@@ -111,10 +115,10 @@ def accounting(max_age_s: float) -> Dict[str, List[Dict[str, str]]]:
     with ThreadPoolExecutor(len(asked)) as pool:
         rows = {name: pool.submit(_table, words, fields) for name, (words, fields) in asked.items()}
         found = {name: row.result() for name, row in rows.items()}
-    if path is not None:
+    if path is not None and None not in found.values():  # what was not answered is asked again
         with contextlib.suppress(OSError):
             rundir.write_json(path, {"time": time.time(), "found": found}, durable=False)
-    return found
+    return {name: rows or [] for name, rows in found.items()}
 
 
 def _user() -> str:
@@ -179,6 +183,39 @@ def limits(
         partition: Its partition.
         partition_qos: That one's quality of service.
     """
+    order, above = _levels(known, account=account, qos=qos, partition=partition, partition_qos=partition_qos)
+    of_groups = {**_least(above, "grptres"), **_first(order, "grptres")}
+    of_jobs = {**_first(above, "maxtres"), **_first(order, "maxtres")}
+    tables = [of_groups, of_jobs, _first(order, "maxtresperuser"), _first(order, "maxtresperaccount")]
+    return {name: min(table[name] for table in tables if name in table) for table in tables for name in table}
+
+
+def most_jobs(
+    known: Mapping[str, Sequence[Mapping[str, str]]], *, account: str, qos: str, partition: str, partition_qos: str
+) -> Optional[int]:
+    """Return how many jobs this user may have in the queue, each task of an array for one (arguments and order of
+    limits as in ``limits``); None where nobody says.
+    """
+    order, above = _levels(known, account=account, qos=qos, partition=partition, partition_qos=partition_qos)
+    of_user = [
+        *(row.get("maxsubmitjobsperuser", "") for row in order),
+        *(row.get("maxsubmitjobs", "") for row in above[:1]),
+    ]
+    of_account = [row.get("maxsubmitjobsperaccount", "") for row in order]
+    of_group = [row.get("grpsubmitjobs", "") for row in order]
+    if not any(words.isdigit() for words in of_group):  # those of accounts hold on every level
+        numbers = [int(words) for row in above for words in [row.get("grpsubmitjobs", "")] if words.isdigit()]
+        of_group = [str(min(numbers))] if numbers else []
+    firsts = [next((int(words) for words in each if words.isdigit()), None) for each in (of_user, of_account, of_group)]
+    return min((number for number in firsts if number is not None), default=None)
+
+
+def _levels(
+    known: Mapping[str, Sequence[Mapping[str, str]]], *, account: str, qos: str, partition: str, partition_qos: str
+) -> Tuple[List[Mapping[str, str]], List[Mapping[str, str]]]:
+    """Return whose limits a job is under: qualities of service, the first to count before the others; and the user's
+    association, its account's, and those of that one's parents.
+    """
     classes = {row["name"]: row for row in known["qualities"]}
     order = [classes[name] for name in (partition_qos, qos) if name in classes]
     if "OverPartQOS" in classes.get(qos, {}).get("flags", ""):
@@ -189,10 +226,7 @@ def limits(
     while account in parents:
         above.append(parents[account])
         account = parents.pop(account)["parentname"]
-    of_groups = {**_least(above, "grptres"), **_first(order, "grptres")}
-    of_jobs = {**_first(above, "maxtres"), **_first(order, "maxtres")}
-    tables = [of_groups, of_jobs, _first(order, "maxtresperuser"), _first(order, "maxtresperaccount")]
-    return {name: min(table[name] for table in tables if name in table) for table in tables for name in table}
+    return order, above
 
 
 def association(rows: Sequence[Mapping[str, str]], account: str, partition: str) -> Mapping[str, str]:
@@ -226,25 +260,18 @@ def parse_resources(words: str) -> Dict[str, float]:
     return {match[1]: float(match[2]) * UNITS_MIB[match[3]] for match in matches}
 
 
-def max_submit(accounts: List[Dict[str, str]], classes: List[Dict[str, str]]) -> Optional[int]:
-    """Return how many jobs this user may have in the queue, each task of an array for one; None where nobody says."""
-    words = [(row["maxsubmitjobs"], row["grpsubmitjobs"]) for row in accounts]
-    mine = {name for row in accounts for name in row["qos"].split(",")}
-    words += [(row["maxsubmitjobsperuser"], row["grpsubmitjobs"]) for row in classes if row["name"] in mine]
-    numbers = [int(number) for pair in words for number in pair if number.isdigit()]
-    return min(numbers) if numbers else None
-
-
-def _table(words: List[str], fields: str) -> List[Dict[str, str]]:
-    """Return the rows of ``sacctmgr show WORDS``."""
-    if slurm_accounts.is_silent():
-        return []
+def _table(words: List[str], fields: str) -> Optional[List[Dict[str, str]]]:
+    """Return the rows of ``sacctmgr show WORDS``; None where it does not answer, or sacct did not a moment ago."""
+    if slurm_accounts.is_silent() or slurm_accounts.is_silent("sacctmgr"):
+        return None
     argv = ["sacctmgr", "--noheader", "--parsable2", "show", *words, "format=" + fields]
     try:
         code, out, _ = slurm_commands.call(argv, SACCTMGR_TIMEOUT_S)
-    except SlurmError:
-        slurm_accounts.gave_no_answer("sacctmgr gave no answer")
-        return []
+    except SlurmError as error:
+        slurm_accounts.gave_no_answer(str(error), command="sacctmgr")  # sacct may answer all the same
+        return None
+    if code != 0:
+        return None
     names = fields.split(",")
-    rows = [line.split("|") for line in out.splitlines() if code == 0]
+    rows = [line.split("|") for line in out.splitlines()]
     return [dict(zip(names, row)) for row in rows if len(row) == len(names)]

@@ -96,7 +96,7 @@ def states(
         ended: Run directories whose end is known already.
     """
     named = by_name(jobs)
-    any_running = any(job.is_alive for job in jobs)
+    any_at_work = any(job.is_alive or job.is_over for job in jobs)  # a reason outlives what it was about for a while
     rows: Dict[str, Row] = {}
     silent: Dict[str, Records] = {}
     beyond: Dict[Tuple[str, int], bool] = {}  # the runs of a job are of one size
@@ -104,10 +104,10 @@ def states(
         task = tasks[run_dir]
         mine = named.get((task.name, task.task), []) if task else []
         job = that_counts(mine)
-        may_clear = any_running
+        may_clear = any_at_work
         if task and job and job.state == "PENDING":
             is_per_group = slurm_reasons.is_per_group(job.reason)
-            may_clear = any_running or is_per_group
+            may_clear = any_at_work or is_per_group
             if may_clear and (is_per_group or slurm_reasons.is_per_user(job.reason)):
                 key = (task.token, task.position)
                 if key not in beyond and len(beyond) < JUDGED:
@@ -202,7 +202,8 @@ def _live(
         words = "" if job.state in ("RUNNING", "PENDING") else job.state.lower()
         return make_row(rundir.RUNNING, words, **dict(shown, **of_start(start)))
     if not job.is_alive or job.state == "CONFIGURING":
-        words = slurm_reasons.explain(job.reason, may_clear) if job.state == "PENDING" else job.state.lower()
+        is_told = job.state == "PENDING" or slurm_reasons.is_held(job.reason)
+        words = slurm_reasons.explain(job.reason, may_clear) if is_told else job.state.lower()
         if end.get("state") == rundir.QUEUED and mine:
             words = "; ".join(part for part in ("after %s" % end.get("reason", ""), words) if part)
         expected = job.starts_at if job.starts_at > read_at and not slurm_reasons.is_held(job.reason) else None

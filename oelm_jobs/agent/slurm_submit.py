@@ -19,7 +19,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import processes, rundir, slurm_accounts, slurm_commands
 from .launch import Refused
@@ -81,10 +81,8 @@ def folder(root: str) -> Path:
 
 
 def submission_file(root: str, token: str) -> Path:
-    """Return the path of a submission's file; its folder is made."""
-    path = Path(root) / rundir.CONTROL / "submissions"
-    path.mkdir(parents=True, exist_ok=True)
-    return path / (token + ".json")
+    """Return the path of a submission's file."""
+    return Path(root) / rundir.CONTROL / "submissions" / (token + ".json")
 
 
 def file_of(root: str, token: str, position: int, ending: str) -> Path:
@@ -112,11 +110,11 @@ def set_aside(script: str) -> List[str]:
     ]
 
 
-def sbatch(script: str, options: Sequence[str]) -> Tuple[int, str, str]:
-    """Run sbatch."""
+def sbatch(script: str, options: Sequence[str], variables: Optional[Mapping[str, str]] = None) -> Tuple[int, str, str]:
+    """Run sbatch, which hands its environment on to the job."""
     for name in set_aside(Path(script).read_text(encoding="utf-8")):
         del os.environ[name]
-    return slurm_commands.call(["sbatch", "--parsable", *options, script], SBATCH_TIMEOUT_S)
+    return slurm_commands.call(["sbatch", "--parsable", *options, script], SBATCH_TIMEOUT_S, variables or {})
 
 
 def slurm_submit(request: Dict[str, Any], send: Sender = sbatch) -> Dict[str, Any]:
@@ -135,8 +133,7 @@ def slurm_submit(request: Dict[str, Any], send: Sender = sbatch) -> Dict[str, An
     content = {"version": 1, "token": token, "time": time.time(), "scheduler": "slurm"}
     content["jobs"] = [{name: job[name] for name in ("position", "name", "run_dirs")} for job in jobs]
     try:
-        folder(root)
-        is_first = rundir.create(submission_file(root, token), content)
+        is_first = _begin(root, token, content)
     except OSError as error:
         raise Refused("nothing can be written below %s: %s" % (root, error)) from error
     if not is_first and (rundir.read_json(submission_file(root, token)) or {}).get("settled"):
@@ -148,6 +145,14 @@ def slurm_submit(request: Dict[str, Any], send: Sender = sbatch) -> Dict[str, An
         answers[position] = _send(root, token, job, answers, send)
     slurm_commands.forget_queue()
     return {"answer": "accepted", "jobs": {str(position): answer for position, answer in answers.items()}}
+
+
+def _begin(root: str, token: str, content: Dict[str, Any]) -> bool:
+    """Make a submission's file, and the folders around; False where it is there."""
+    folder(root)
+    path = submission_file(root, token)
+    path.parent.mkdir(exist_ok=True)
+    return rundir.create(path, content)
 
 
 def _send(
@@ -173,6 +178,8 @@ def _send(
     # Not durable, like the script and the answer: after a power loss the job is looked for, or given up for good.
     if not rundir.create(file_of(root, token, position, ".sent.%d" % number), sent, durable=False):
         return {"unknown": "another command is sending it"}
+    with contextlib.suppress(OSError):  # a night of waiting for room is thousands of tries
+        file_of(root, token, position, ".sent.%d" % (number - 2)).unlink()
     script = file_of(root, token, position, ".sh")
     for run_dir in job["run_dirs"]:
         with contextlib.suppress(OSError):
@@ -246,8 +253,10 @@ def answer_of(root: str, token: str, position: int) -> Optional[Dict[str, Any]]:
     return rundir.read_json(file_of(root, token, position, ".answer.json"))
 
 
-def _remember(root: str, token: str, position: int, answer: Dict[str, Any]) -> Dict[str, Any]:
-    rundir.write_json(file_of(root, token, position, ".answer.json"), dict(answer, time=time.time()), durable=False)
+def _remember(root: str, token: str, position: int, answer: Dict[str, Any], at: float = 0.0) -> Dict[str, Any]:
+    """Keep an answer, and when it was given (or the script sent, where it is found out later)."""
+    content = dict(answer, time=at or time.time())
+    rundir.write_json(file_of(root, token, position, ".answer.json"), content, durable=False)
     return answer
 
 
@@ -269,8 +278,7 @@ def slurm_settle(request: Dict[str, Any]) -> Dict[str, Any]:
     """
     root, token = os.path.expanduser(request["root"]), request["token"]
     content = {"version": 1, "token": token, "time": time.time(), "settled": True, "scheduler": "slurm", "jobs": []}
-    folder(root)
-    if rundir.create(submission_file(root, token), content):
+    if _begin(root, token, content):
         return {"answer": "settled", "runs": [], "refused": {}}
     known = rundir.read_json(submission_file(root, token)) or {}
     runs: List[str] = []
@@ -294,7 +302,7 @@ def _settle_job(root: str, token: str, job: Dict[str, Any], since: float) -> boo
     patience = max(0.0, sent_at + PATIENCE_S - time.time()) if sent_at else 0.0
     found = look_for(job["name"], since, patience) if sent_at else None
     if found:
-        _remember(root, token, position, {"id": found})
+        _remember(root, token, position, {"id": found}, at=sent_at)
         return True
     return not give_up(root, token, position)
 

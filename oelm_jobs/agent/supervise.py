@@ -295,7 +295,9 @@ class Supervisor:
             return Verdict(rundir.FAILED, words, retry=True, cause=place.CRASH)
         how = "killed by " + failure.signal_name(-code) if code < 0 else "exit code %d" % code
         if status == "resumable":
-            return Verdict(rundir.FAILED, "stopped from outside after a checkpoint", retry=True, cause=place.CRASH)
+            words = "stopped from outside after a checkpoint"
+            known = self.place.judge_end(before, outcome)
+            return known or Verdict(rundir.FAILED, words, retry=True, cause=place.CRASH)
         if rundir.disk_free(str(self.run_dir)) < result.RESERVE_BYTES:  # too full for the trainer's own words
             how = "disk full: " + how
         lines = self._last_lines()

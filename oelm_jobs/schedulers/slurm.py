@@ -14,7 +14,7 @@ from typing import Any
 from ..agent import __main__ as agent
 from ..agent import launch, rundir, slurm_commands, slurm_submit
 from ..connections import Connection, as_agent_reads
-from ..errors import PreflightError, TargetError, UnknownAnswer
+from ..errors import NotReached, PreflightError, TargetError, UnknownAnswer
 from ..sbatch import named_in, options_of
 from . import Answer, Job, allowed_environment, silent
 
@@ -43,7 +43,7 @@ class SlurmScheduler:
             return agent.answer(verb, dict(request))
         except slurm_commands.HalfDone as error:
             raise UnknownAnswer(f"{self._connection.target.name}: {error}") from error
-        except (slurm_commands.SlurmError, launch.Refused) as error:
+        except (slurm_commands.SlurmError, launch.Refused, OSError) as error:
             raise TargetError(f"{self._connection.target.name}: {error}") from error
 
     # Submission -------------------------------------------------------------------------------------------------------
@@ -55,30 +55,43 @@ class SlurmScheduler:
         say: Callable[[str], None] = silent,
         accepted: Callable[[Sequence[str]], None] = lambda run_dirs: None,
     ) -> Answer:
-        """Send scripts to sbatch, each once; where the cluster has no room for more now, wait for it."""
+        """Send scripts to sbatch, each once; where the cluster has no room for more now, wait for it.
+
+        The agent remembers its answers, so that a wait outlives a lost connection: what is asked again is not sent
+        again.
+        """
         answers, said = dict[int, dict[str, Any]](), ""
+        name = self._connection.target.name
         while True:
             try:
-                answers.update(self._send(jobs, token))
+                answers.update(self._send(jobs, token, answers))
+                trouble = ""
             except TargetError as error:
-                if any(ID in answer or UNKNOWN in answer for answer in answers.values()):
+                if answers and isinstance(error, (NotReached, UnknownAnswer)):
+                    trouble = f"{error}; tried again until it answers"
+                elif any(ID in answer or UNKNOWN in answer for answer in answers.values()):
                     raise UnknownAnswer(str(error), hint=error.hint) from error  # some of them run already
-                raise
+                else:
+                    raise
             waiting = [job for job in jobs if LIMIT in answers[job.position]]
-            if not waiting:
+            if not waiting and not trouble:
                 return self._read(jobs, answers)
             accepted([run_dir for job in jobs if ID in answers[job.position] for run_dir in job.run_dirs])
-            words = str(answers[waiting[0].position][LIMIT])
-            runs = sum(len(job.run_dirs) for job in waiting)
+            words = trouble or f"{name} takes no more jobs of yours for now ({answers[waiting[0].position][LIMIT]})"
             if words != said:
-                say(
-                    f"{self._connection.target.name} takes no more jobs of yours for now ({words});"
-                    f" runs that wait for room: {runs}; Ctrl-C leaves them out"
-                )
+                runs = sum(len(job.run_dirs) for job in waiting)
+                say(f"{words}; runs that wait for room: {runs}; Ctrl-C leaves them out")
                 said = words
             time.sleep(ROOM_POLL_S)
 
-    def _send(self, jobs: Sequence[Job], token: str) -> dict[int, dict[str, Any]]:
+    def _send(
+        self, jobs: Sequence[Job], token: str, answers: Mapping[int, Mapping[str, Any]]
+    ) -> dict[int, dict[str, Any]]:
+        """Send scripts.
+
+        Args:
+            answers: What is known of them: those that were accepted or refused are only named.
+        """
         request = {
             "root": self._connection.root,
             "token": token,
@@ -86,7 +99,7 @@ class SlurmScheduler:
                 {
                     "position": job.position,
                     "name": job.name,
-                    "script": job.script,
+                    "script": "" if {ID, REFUSED} & answers.get(job.position, {}).keys() else job.script,
                     "run_dirs": list(job.run_dirs),
                     "after": job.after,
                 }

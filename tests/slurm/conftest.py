@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -70,6 +71,27 @@ def use(cluster: Testbed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("OELM_ROOM_POLL_S", "1")
+
+
+@pytest.fixture
+def room_for(cluster: Testbed) -> Iterator[Callable[[int], None]]:
+    """Limit how many more jobs of this user the cluster takes; -1 for as many as come."""
+    flags = ("scontrol", "show", "assoc_mgr", "users=root", "flags=assoc")
+
+    def limit(jobs: int) -> None:
+        # slurmctld may still count some of a shared cluster that are long over.
+        counted = max(map(int, re.findall(r"GrpSubmitJobs=\w*\((\d+)\)", cluster.run(*flags))))
+        most = counted + jobs if jobs >= 0 else -1
+        cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", f"MaxSubmitJobs={most}")
+
+        def is_heard() -> bool:
+            found = re.findall(r"MaxSubmitJobs=(\d+)", cluster.run(*flags))
+            return str(most) in found if jobs >= 0 else not found
+
+        wait_until(is_heard, "slurmctld to hear of the limit")
+
+    yield limit
+    limit(-1)
 
 
 @pytest.fixture

@@ -180,7 +180,8 @@ def test_the_doctor_says_all_that_is_wrong_at_once_and_what_waiting_clears(
     cluster.run("sacctmgr", "-i", "modify", "user", user, "set", "maxsubmitjobs=0")
     try:
         limited = oelm("doctor", "cluster").stdout
-        assert "AssocMaxSubmitJobLimit" in limited and "runs are submitted as room comes" in limited
+        assert "AssocMaxSubmitJobLimit" in limited and "runs are submitted as it comes" in limited
+        assert "may have no jobs in the queue" in limited, "so that here none comes"
     finally:
         cluster.run("sacctmgr", "-i", "modify", "user", user, "set", "maxsubmitjobs=-1")
 
@@ -202,6 +203,8 @@ def test_a_finished_run_is_archived_and_starts_over(
     for _ in range(2):
         oelm(*words, "--rerun", "--yes")
         wait_for("gpt_base", "DONE")
+        claim = run_dir(project) / ".oelm" / "slurm-claim.1"
+        wait_until(lambda path=claim: read(path)["released"], "the supervisor to be through")
         assert len(read(run_dir(project) / "experiment_result.json")["attempts"]) == 1
     assert len(list(run_dir(project).parent.glob(".archive/exp_gpt_base-*"))) == 1
     # The supervisor tidies up last, after the records that say DONE.

@@ -5,7 +5,6 @@ and controllers that get lost, accounts that nobody may read.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import sqlite3
@@ -72,24 +71,6 @@ def client(project: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         if each.poll() is None:
             each.kill()
         each.communicate()
-
-
-@pytest.fixture
-def room_for(cluster: Testbed) -> Iterator[Callable[[int], None]]:
-    """Limit how many jobs of a user the cluster takes; -1 for as many as come."""
-
-    def limit(jobs: int) -> None:
-        cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", f"MaxSubmitJobs={jobs}")
-        flags = ("scontrol", "show", "assoc_mgr", "users=root", "flags=assoc")
-
-        def is_heard() -> bool:
-            found = re.findall(r"MaxSubmitJobs=(\d+)", cluster.run(*flags))
-            return str(jobs) in found if jobs >= 0 else not found
-
-        wait_until(is_heard, "slurmctld to hear of the limit")
-
-    yield limit
-    limit(-1)
 
 
 def wait_for_no_room(submission: subprocess.Popen[str]) -> None:

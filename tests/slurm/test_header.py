@@ -66,7 +66,7 @@ def test_the_toolkit_asks_for_what_nobody_named(tmp_path: Path) -> None:
     lines = header(read_target(tmp_path, {"time": 10}), [make_run(tmp_path, "a", gpus=2)])
     assert lines == [
         "--job-name=s.oelm-1.0", "--chdir=/r/.oelm/slurm", "--output=oelm-1.0.log", "--open-mode=append", "--requeue",
-        "--signal=B:USR1@120", "--gres=gpu:2", "--cpus-per-task=2", "--time=10",
+        "--signal=B:USR1@120", "--nodes=1", "--gres=gpu:2", "--cpus-per-task=2", "--time=10",
     ]  # fmt: skip
     lines = header(read_target(tmp_path, {"gres": "none"}, requeue=False, warning_s=0), [make_run(tmp_path, "a")])
     assert "--no-requeue" in lines and "--gres=none" in lines and not [w for w in lines if "signal" in w]
@@ -133,6 +133,9 @@ def test_the_gpus_that_options_ask_for_must_be_the_runs(tmp_path: Path, table: A
     [
         ({"gpus": "pro6000:{gpus}"}, 3, "--gpus=pro6000:3"),
         ({"gpus": "{gpus}", "nodes": 2}, 4, "--gpus=4"),
+        ({"gpus": "{gpus}", "nodes": 2}, 4, "--gpus-per-node=2"),
+        ({"gpus": "gpu80:{gpus}", "nodes": 2}, 4, "--gpus-per-node=gpu80:2"),
+        ({"gpus-per-task": 1, "ntasks": 4, "nodes": 2}, 4, "--ntasks-per-node=2"),
         ({"gres": "gpu:{gpus}", "nodes": 2}, 4, "--gres=gpu:2"),
         ({"gpus-per-node": "a100:{gpus}", "nodes": 2}, 6, "--gpus-per-node=a100:3"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -132,41 +131,41 @@ def test_arrays_are_cut_where_the_cluster_says_so(submit, project: Path, cluster
 # Limits ---------------------------------------------------------------------------------------------------------------
 
 
-def leave_room_for(cluster: Testbed, jobs: int) -> None:
-    """Limit the user to so many more jobs: slurmctld may still count some of a shared cluster that are long over."""
-    flags = ("scontrol", "show", "assoc_mgr", "users=root", "flags=assoc")
-    counted = max(map(int, re.findall(r"GrpSubmitJobs=\w*\((\d+)\)", cluster.run(*flags))))
-    limit = f"MaxSubmitJobs={counted + jobs}"
-    cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", limit)
-    wait_until(lambda: re.search(limit + r"\b", cluster.run(*flags)), "slurmctld to hear of the limit")
-
-
-def test_a_limit_of_submitted_jobs_is_waited_for(submit, project: Path, cluster: Testbed, states) -> None:
-    leave_room_for(cluster, 4)
-    try:
-        done = submit("--num-seeds", "3", steps=5, step_s=0.1)
-    finally:
-        cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
+def test_a_limit_of_submitted_jobs_is_waited_for(submit, room_for, project: Path, cluster: Testbed, states) -> None:
+    room_for(4)
+    done = submit("--num-seeds", "3", steps=5, step_s=0.1)
     assert "takes no more jobs of yours for now" in done.stderr and "MaxSubmit" in done.stderr
     assert done.stdout.count("submitted to cluster") == 9
     wait_until(lambda: {row["state"] for row in states().values()} == {"DONE"}, "all of them", 120)
 
 
+def test_arrays_are_no_larger_than_the_limit_of_the_partitions_quality_of_service(
+    submit, project: Path, cluster: Testbed, states
+) -> None:
+    cluster.run("sacctmgr", "-i", "add", "qos", "short", "set", "MaxSubmitJobsPerUser=2")
+    wait_until(lambda: "QOS=short" in cluster.run("scontrol", "show", "assoc_mgr", "flags=qos"), "slurmctld to know it")
+    cluster.run("scontrol", "update", "PartitionName=short", "QOS=short")
+    try:
+        done = submit("--num-seeds", "2", steps=5, sbatch={"partition": "short", "time": "5"})
+    finally:
+        cluster.run("scontrol", "update", "PartitionName=short", "QOS=")
+    assert done.stdout.count("submitted to cluster") == 6 and "takes no more jobs of yours" in done.stderr
+    wait_until(lambda: {row["state"] for row in states().values()} == {"DONE"}, "all of them", 120)
+    assert len({row["job"].partition("_")[0] for row in states().values()}) == 3, "two at a time"
+
+
 def test_a_submission_that_is_ended_while_it_waits_for_room_says_so(
-    submit, oelm, project: Path, cluster: Testbed, states
+    submit, room_for, oelm, project: Path, cluster: Testbed, states
 ) -> None:
     submit("--group", "gpt_base", "--dry-run", steps=100_000)
-    leave_room_for(cluster, 1)
-    try:
-        program = "from oelm_jobs.cli.submit import main; main()"
-        words = ["--study", "tiny", "--target", "cluster", "--groups", "gpt_base,oelm_freeze"]
-        argv = [sys.executable, "-c", program, *words]
-        with subprocess.Popen(argv, cwd=project, stderr=subprocess.PIPE, text=True) as waiting:
-            assert waiting.stderr is not None
-            wait_until(lambda: "takes no more jobs" in waiting.stderr.readline(), "it to wait")
-            waiting.send_signal(signal.SIGINT)
-    finally:
-        cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=-1")
+    room_for(1)
+    program = "from oelm_jobs.cli.submit import main; main()"
+    words = ["--study", "tiny", "--target", "cluster", "--groups", "gpt_base,oelm_freeze"]
+    argv = [sys.executable, "-c", program, *words]
+    with subprocess.Popen(argv, cwd=project, stderr=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stderr is not None
+        wait_until(lambda: "takes no more jobs" in waiting.stderr.readline(), "it to wait")
+        waiting.send_signal(signal.SIGINT)
     rows = states()
     assert rows["gpt_base"]["state"] in ("QUEUED", "RUNNING")
     assert rows["oelm_freeze"]["state"] == "FAILED"
@@ -219,6 +218,8 @@ def test_a_quota_of_the_partition_that_a_run_can_never_meet_is_named_at_once(
         wait_until(lambda: "can't start" in wait_for("gpt_base", "QUEUED")["reason"], "the reason")
     finally:
         cluster.run("scontrol", "update", "PartitionName=short", "QOS=")
+        cluster.end_jobs()
+        cluster.run("sacctmgr", "-i", "delete", "qos", "few", check=False)
 
 
 def test_a_partition_that_does_not_exist_is_refused_before_anything_is_queued(
@@ -248,6 +249,22 @@ def test_two_nodes_train_together_and_equal_one(oelm, project: Path, cluster: Te
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "local", "--tag", "one", "--wait")
     alone = read(run_dir(project, "gpt_base-one") / ".oelm" / "outcome.json")
     assert outcome["final"]["val_loss"] == pytest.approx(alone["final"]["val_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"ntasks": 4, "gpus-per-task": 1}, {"gpus": "a5000:4"}])
+def test_every_process_of_two_nodes_sees_the_gpus_of_its_node(
+    oelm, project: Path, cluster: Testbed, target, wait_for, options: dict[str, Any]
+) -> None:
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace('label = "Group A: GPT-Base", ', 'label = "A", gpus = 4, '))
+    loop = project / "train" / "loop.py"
+    step = "        progress.step += 1\n"
+    assert loop.read_text().count(step) == 1
+    seen = f"open(r'{project}/seen.' + os.environ['RANK'], 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+    loop.write_text(loop.read_text().replace(step, f"{step}        import os; {seen}\n"))
+    target({"nodes": 2, **options})
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster", "--wait")
+    assert [(project / f"seen.{rank}").read_text() for rank in range(4)] == ["0,1"] * 4
 
 
 RAISES = "raise ValueError('bad luck')"
@@ -354,7 +371,8 @@ def test_a_supervisor_that_lost_its_claim_ends_its_processes_and_writes_nothing(
         mine = read(folder / ".oelm" / "slurm-claim.1")
         (folder / ".oelm" / "slurm-claim.2").write_text(json.dumps({**mine, "restart": 1}))
         assert child.wait(30) == 75
-        assert not processes.of_run(folder) and not (folder / ".oelm" / "end.json").exists()
+        wait_until(lambda: not processes.of_run(folder), "its processes to be gone")
+        assert not (folder / ".oelm" / "end.json").exists()
     finally:
         if child.poll() is None:
             child.send_signal(signal.SIGKILL)

@@ -46,11 +46,11 @@ def starts(project: Path) -> int:
     return (run_dir(project) / "training.log").read_text().count("Started")
 
 
-def last(project: Path, *, steps: int, step_s: float) -> None:
+def last(project: Path, *, steps: int, step_s: float, line: str = "true") -> None:
     """Let the run take its time."""
     study, targets = project / "jobs" / "tiny.toml", project / "jobs" / "targets.toml"
     study.write_text(study.read_text().replace("max_steps = 12", f"max_steps = {steps}"))
-    setup = f'poll_s = 0\nsetup = ["export TRAINER_STEP_S={step_s}"]'
+    setup = f'poll_s = 0\nsetup = ["export TRAINER_STEP_S={step_s}", "{line}"]'
     targets.write_text(targets.read_text().replace("poll_s = 0", setup))
 
 
@@ -176,10 +176,11 @@ def test_a_client_killed_at_any_point_neither_loses_nor_doubles_a_run(
     assert len(jobs(cluster, project)) == 1
 
 
+@pytest.mark.parametrize("line", ["true", "export SLURM_JOB_NAME=bash"])  # what some trainers ask for
 def test_the_script_runs_by_hand_and_again_and_one_execution_gets_the_run(
-    submit, project: Path, cluster: Testbed, wait_for, states
+    submit, project: Path, cluster: Testbed, wait_for, states, line: str
 ) -> None:
-    last(project, steps=60, step_s=0.1)
+    last(project, steps=200, step_s=0.1, line=line)
     submit()
     wait_for("gpt_base", "RUNNING")
     wait_until(lambda: (run_dir(project) / "training.log").exists(), "training")

@@ -155,6 +155,34 @@ def test_time_limit_preemption_and_requeue_leave_no_mark_on_the_result(
     assert_same_training(run_dir(project), uninterrupted())
 
 
+def test_a_preemption_whose_notice_goes_to_the_ranks_alone_is_no_crash(
+    oelm, project: Path, target, cluster: Testbed, wait_for
+) -> None:
+    """With a GraceTime, the steps of a job on several nodes have SIGTERM long before the batch process."""
+    slow_down(project)
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace('label = "Group A: GPT-Base", ', 'label = "A", gpus = 2, '))
+    pace = project / "pace"
+    pace.write_text("0.1")
+    target({"nodes": 2, "partition": "low"}, setup=[f"export TEST_STEP_S=$(cat {pace})"])
+    cluster.run("scontrol", "update", "PartitionName=low", "GraceTime=60")
+    try:
+        oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
+        wait_for_steps(project, 10)
+        job = job_of(project)
+        urgent = ["-p", "high", "-N", "2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1"]
+        cluster.run("sbatch", "--parsable", *urgent)
+        assert "after preemption" in wait_for("gpt_base", "QUEUED", "FAILED")["reason"]
+    finally:
+        cluster.run("scontrol", "update", "PartitionName=low", "GraceTime=0")
+    pace.write_text("0")
+    release_when_requeued(cluster, job)
+    row = wait_for("gpt_base", "DONE", "FAILED")
+    assert row["state"] == "DONE", row["reason"]
+    made = attempts(project)
+    assert [a["cause"] for a in made] == ["preemption", ""] and sum(a["steps"] for a in made) == STEPS
+
+
 # With a stand-in for training -----------------------------------------------------------------------------------------
 
 
@@ -174,7 +202,7 @@ def submit(oelm, project: Path, target, stand_in: str, cluster: Testbed) -> Any:
 def test_a_run_whose_budget_of_time_outs_is_used_up_fails_and_can_be_resumed(
     submit, project: Path, cluster: Testbed, wait_for
 ) -> None:
-    submit(sbatch={"time": 1}, warning_s=90, max_timeouts=0)
+    submit(sbatch={"time": 2}, warning_s=60, max_timeouts=0)  # warned half a minute after its start, not in it
     row = wait_for("gpt_base", "FAILED")
     assert row["reason"] == "time limit reached 1 times (max_timeouts = 0): submit again to resume"
     assert attempts(project)[0]["steps"] > 0
@@ -186,7 +214,7 @@ def test_two_starts_in_a_row_without_a_step_end_the_run_instead_of_going_on_for_
     python = project / "python"
     python.write_text(f'#!/bin/sh\n[ "$2" != torch.distributed.run ] || exec sleep 600\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    target({"time": 1}, python=str(python))
+    target({"time": 3}, python=str(python))
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
     job = wait_for("gpt_base", "RUNNING")["job"]
     start = run_dir(project) / ".oelm" / "start.json"

@@ -191,6 +191,37 @@ def test_what_a_profile_defines_is_there_for_the_doctor_as_it_is_for_runs(
     assert broken["mend"] == "set login_shell = true in target cluster"
 
 
+def test_a_submission_that_waits_for_room_outlives_a_lost_connection(
+    laptop, login: Login, project: Path, stand_in: str, room_for
+) -> None:
+    write_target(project, login, python=stand_in)
+    laptop("submit", "--study", "tiny", "--target", "cluster", "--group", "oelm_no_freeze", "--send-data", "--wait")
+    room_for(1)
+    words = ("--study", "tiny", "--target", "cluster", "--groups", "gpt_base,oelm_freeze")
+    client = laptop("submit", *words, start=True)
+    said = b""
+
+    def says(what: str) -> bool:
+        nonlocal said
+        said += client.stderr.readline()
+        return what.encode() in said
+
+    wait_until(lambda: says("takes no more jobs of yours for now"), "it to wait for room")
+    login.far.cut()
+    wait_until(lambda: says("tried again until it answers"), "it to miss its host", 240)
+    login.far.mend()
+    room_for(-1)
+    out, rest = client.communicate(timeout=240)
+    assert client.returncode == 0, (said + rest).decode()
+    assert out.decode().count("submitted to cluster") == 2
+    wait_until(lambda: {row["state"] for row in states(laptop).values()} == {"DONE"}, "all of them", 120)
+    for name in ("gpt_base", "oelm_freeze"):
+        assert len(read(run_dir(login, name) / "experiment_result.json")["attempts"]) == 1
+        assert (run_dir(login, name) / "training.log").read_text().count("Started") == 1
+    sent = list((login.home() / "oelm" / ".oelm" / "slurm").glob("*.sent.*"))
+    assert len(sent) <= 5, "a night of waiting leaves no night of files"
+
+
 def test_a_client_that_dies_while_sbatch_works_doubles_nothing(
     laptop, login: Host, project: Path, stand_in: str, cluster: Testbed
 ) -> None:

@@ -257,15 +257,27 @@ def test_commands_that_ask_at_once_or_within_the_targets_interval_share_one_sque
 # Reading what Slurm prints --------------------------------------------------------------------------------------------
 
 
-def test_clusters_that_share_a_home_share_no_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_login_nodes_of_a_cluster_share_its_queue_and_clusters_that_share_a_home_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instead
+) -> None:
+    here = os.uname()
+
+    def file_on(node: str, cluster: str, controller: str = "head", answers: bool = True) -> Path | None:
+        monkeypatch.setattr(os, "uname", lambda: os.uname_result((here.sysname, node, *here[2:])))
+        monkeypatch.setenv("OELM_BOOT_ID_FILE", str(tmp_path / f"{node}-{cluster}-{controller}"))
+        (tmp_path / f"{node}-{cluster}-{controller}").write_text(f"{node}-{cluster}-{controller}")
+        lines = f"echo 'ClusterName = {cluster}'; echo 'SlurmctldHost[0] = {controller}'"
+        instead("scontrol", lines if answers else "exit 1")
+        slurm_commands._cluster.cache_clear()
+        return slurm_commands.cache_file("squeue")
+
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    here, machine = os.uname(), "login.other-cluster"
-    files = {slurm_commands.cache_file("squeue")}
-    monkeypatch.setattr(os, "uname", lambda: os.uname_result((here.sysname, machine, *here[2:])))
-    files.add(slurm_commands.cache_file("squeue"))
-    monkeypatch.setenv("SLURM_CONF", "/etc/another/slurm.conf")
-    files.add(slurm_commands.cache_file("squeue"))
-    assert len(files) == 3
+    assert file_on("login1", "c") == file_on("login2", "c")
+    assert file_on("login1", "c") != file_on("login1", "d"), "two nodes of one name"
+    assert file_on("login1", "c") != file_on("login1", "c", "head2"), "two clusters of one name"
+    assert file_on("login1", "c", answers=False) == file_on("login1", "c"), "remembered"
+    assert file_on("login8", "c", answers=False) != file_on("login9", "c", answers=False), "told by their nodes"
+    slurm_commands._cluster.cache_clear()
 
 
 def test_squeue_is_read_whatever_a_name_holds() -> None:
@@ -307,6 +319,13 @@ def test_sacct_is_read_with_steps_left_out_and_ranges_spelled_out() -> None:
         ("AssocGrpGRES", True, False),
         ("QOSGrpCpuLimit", False, True),
         ("AssocMaxJobsLimit", False, False),
+        ("AssocGrpCPURunMinutesLimit", False, False),
+        ("AssocGrpBillingMinutes", False, False),
+        ("QOSGrpGRESMinutes", False, False),
+        ("AssocGrpWallLimit", False, False),
+        ("AssocMaxCpuMinutesPerJobLimit", True, True),
+        ("PartitionNodeLimit", True, False),
+        ("MaxGRESPerAccount", False, True),
         ("Priority", False, False),
         ("Resources", False, False),
         ("JobArrayTaskLimit", False, False),
@@ -328,6 +347,12 @@ def test_reasons_that_no_waiting_clears_are_told_from_the_others(reason: str, ma
         ("job requeued in held state",
          "held since it was requeued (job_requeued_in_held_state); scontrol release lets it go", True),
         ("JobHeldUser", "held by you (JobHeldUser); scontrol release lets it go", True),
+        ("AssocGrpBillingMinutes", "waits: the minutes of its account or quality of service are used up, or too few for"
+         " it (AssocGrpBillingMinutes)", False),
+        ("AssocGrpCPURunMinutesLimit", "waits for a limit to clear (AssocGrpCPURunMinutesLimit)", False),
+        ("QOSMinGRES", "can't start: it asks for less than one job must have (QOSMinGRES)", False),
+        ("PartitionNodeLimit", "nodes are down or drained, or it asks for more of them than the partition allows"
+         " (PartitionNodeLimit)", False),
     ],
 )  # fmt: skip
 def test_reasons_are_told_in_words_with_what_belongs_to_them(reason: str, words: str, is_held: bool) -> None:

@@ -148,6 +148,7 @@ def test_nothing_is_settled_while_slurm_can_not_be_asked(tmp_path: Path, instead
             submission.slurm_submit(request(tmp_path), lost)
     else:
         content = {"token": TOKEN, "time": 1.0, "jobs": request(tmp_path)["jobs"]}
+        submission.submission_file(str(tmp_path), TOKEN).parent.mkdir(parents=True)
         rundir.write_json(submission.submission_file(str(tmp_path), TOKEN), content)
     instead("squeue", NO_CONTROLLER)
     with pytest.raises(SlurmError, match="connect failure"):

@@ -75,6 +75,7 @@ class Bed:
 def bed(tmp_path: Path) -> Bed:
     made = Bed(tmp_path / "root")
     made.write("run.json", {"token": TOKEN})
+    made.write("supervisor.log", "")
     return made
 
 
@@ -87,6 +88,8 @@ IN_THE_QUEUE = [
     (row("REQUEUED"), start(), end("QUEUED", "requeue"), "QUEUED", "after requeue; requeued"),
     (row("REQUEUE_HOLD"), start(), end("QUEUED", "requeue"), "QUEUED", "after requeue; requeue_hold"),
     (row("SPECIAL_EXIT"), None, None, "QUEUED", "special_exit"),
+    (row("REQUEUE_HOLD", reason="job_requeued_in_held_state"), start(), end("QUEUED", "requeue"), "QUEUED",
+     "after requeue; held since it was requeued (job_requeued_in_held_state); scontrol release lets it go"),
     (row("RUNNING"), None, None, "RUNNING", "before training"),
     (row("RUNNING"), start(), None, "RUNNING", ""),
     (row("RUNNING", starts_at=LATER), start(), end("QUEUED", "preemption"), "RUNNING", "before training"),
@@ -253,6 +256,57 @@ def test_accounting_has_a_minute_to_hear_of_a_job(
     assert (said["state"], said["reason"]) == (state, reason)
 
 
+def test_a_run_that_left_nothing_where_it_belongs_makes_one_ask_what_its_node_sees(bed: Bed, instead: Put) -> None:
+    (bed.run_dir / ".oelm" / "supervisor.log").unlink()
+    for said in (bed.say(row("FAILED", exit_code="0:53")), bed.say(row("COMPLETED"))):
+        assert said["state"] == "FAILED" and "do the compute nodes share that folder?" in said["reason"]
+        assert str(bed.run_dir) in said["reason"]
+    assert "(exit code 0:53)" in bed.say(row("FAILED", exit_code="0:53"))["reason"]
+
+
+def test_what_accounting_told_before_it_fell_silent_counts(
+    bed: Bed, instead: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_accounts, "CHUNK", 1)
+    told = "8|COMPLETED|0:0|1|2|3|n1|other"
+    instead(
+        "sacct", f"case $* in *--jobs=8) echo '{told}';; *) echo 'sacct: error: slurmdbd is away' >&2; exit 1;; esac"
+    )
+    with pytest.raises(slurm_accounts.HalfAnswered, match="slurmdbd is away") as error:
+        slurm_accounts.jobs(["8", "9"], SUBMITTED)
+    assert [job.id for job in error.value.found] == ["8"]
+
+
+def test_many_slow_answers_of_accounting_have_one_deadline(instead: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm_accounts, "CHUNK", 1)
+    monkeypatch.setattr(slurm_accounts, "PATIENCE_S", 0.0)
+    instead("sacct", "sleep 0.01; echo '8|COMPLETED|0:0|1|2|3|n1|other'")
+    with pytest.raises(slurm_accounts.HalfAnswered, match="takes more than") as error:
+        slurm_accounts.jobs(["8", "9"], SUBMITTED)
+    assert len(error.value.found) <= 1
+
+
+def test_a_cluster_that_the_profile_names_is_the_one_whose_accounts_are_read(
+    instead: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CLUSTERS", "second")  # squeue, sbatch and scontrol read it, sacct does not
+    instead("sacct", f'echo "$*" > {tmp_path}/said')
+    slurm_accounts.jobs(["8"], SUBMITTED)
+    assert "--clusters=second" in (tmp_path / "said").read_text()
+
+
+def test_sacctmgrs_silence_is_not_saccts(instead: Put) -> None:
+    instead("scontrol", prints(CONFIG.format(size=4, parameters="(null)")))
+    instead("sacctmgr", "exit 1")
+    instead("sacct", prints(account("COMPLETED")))
+    assert slurm_site.accounting(600.0) == {"users": [], "accounts": [], "groups": [], "qualities": []}
+    instead("sacctmgr", "echo 'lab||||||||'")
+    assert slurm_site.accounting(600.0)["accounts"], "what was not answered is asked again"
+    slurm_accounts.gave_no_answer("sacctmgr gave no answer", command="sacctmgr")
+    assert slurm_site.accounting(0.0)["accounts"] == [], "for a while it is left alone"
+    assert slurm_accounts.jobs(["7"], SUBMITTED), "sacct is asked all the same"
+
+
 def test_a_job_whose_sending_is_in_the_dark_is_unknown_and_one_that_was_refused_says_why(bed: Bed) -> None:
     bed.answer = {"unknown": "Socket timed out"}
     assert bed.say()["state"] == "UNKNOWN"
@@ -328,34 +382,32 @@ SLURM_VERSION           = 22.05.8
 
 
 @pytest.mark.parametrize(
-    ("size", "parameters", "submit", "array"),
+    ("size", "parameters", "array"),
     [
-        (1001, "(null)", "", 1001),
-        (4, "(null)", "", 4),
-        (1001, "bf_continue,max_array_tasks=5,sched_interval=1", "", 5),
-        (4, "max_array_tasks=50", "", 4),
-        (1001, "(null)", "3", 3),
-        (4, "(null)", "30", 4),
-        (1, "(null)", "", 1),
+        (1001, "(null)", 1001),
+        (4, "(null)", 4),
+        (1001, "bf_continue,max_array_tasks=5,sched_interval=1", 5),
+        (4, "max_array_tasks=50", 4),
+        (1, "(null)", 1),
     ],
 )
 def test_an_array_is_as_large_as_the_sites_limits_let_it_be(
-    instead: Put, size: int, parameters: str, submit: str, array: int
+    instead: Put, size: int, parameters: str, array: int
 ) -> None:
     config = CONFIG.format(size=size, parameters=parameters)
     shown = "PartitionName=low AllowGroups=ALL QoS=few State=UP"
     instead("scontrol", f"case $* in *partition*) echo '{shown}';; *) {prints(config)}\n;; esac")
     instead("sinfo", prints("low|low*|up|1-00:00:00|1:00:00|2|gpu:a5000:4(S:0-1)|(null)"))
-    instead("sacctmgr", f"case $* in *user=*account,partition*) echo 'lab||normal||{submit}||||';; esac")
+    instead("sacctmgr", "case $* in *user=*account,partition*) echo 'lab||normal||||||';; esac")
     known = slurm_site.site()
-    assert known["max_array"] == array and known["max_submit"] == (int(submit) if submit else None)
+    assert known["max_array"] == array
     assert known["partitions"][0] == {
         "name": "low", "is_default": True, "is_up": True, "max_time": "1-00:00:00", "default_time": "1:00:00",
         "nodes": 2, "gres": ["gpu:a5000:4"], "features": [], "qos": "few",
     }  # fmt: skip
 
 
-def remarks(default_time: str = "1:00:00", max_submit: int | None = None, **options: str) -> list[site.Remark]:
+def remarks(default_time: str = "1:00:00", **options: str) -> list[site.Remark]:
     """Return what is said of a cluster with one partition to a target with some options."""
     partition = {
         "name": "low", "is_default": True, "is_up": True, "max_time": "1-00:00:00", "default_time": default_time,
@@ -363,7 +415,7 @@ def remarks(default_time: str = "1:00:00", max_submit: int | None = None, **opti
     }  # fmt: skip
     known = {
         "version": "22.05.8", "cluster": "c", "partitions": [partition], "users": [], "accounts": [], "groups": [],
-        "qualities": [], "max_array": 1001, "max_submit": max_submit, "is_limited": True,
+        "qualities": [], "max_array": 1001, "is_enforced": True, "is_limited": True,
     }  # fmt: skip
     target = Target(name="c", kind="slurm", root="/r", python="python3", slurm=Slurm(sbatch=dict(options)))
     return site.judge(target, known)
@@ -376,11 +428,6 @@ def test_a_default_time_that_runs_get_is_named_and_is_odd_where_it_is_short() ->
     assert of_time(default_time="1:00:00") == [(False, False)]
     assert of_time(default_time="30:00") == [(True, False)]
     assert of_time(default_time="30:00", time="2:00:00") == []
-
-
-def test_a_limit_of_submitted_jobs_is_named() -> None:
-    assert [remark.is_bad for remark in remarks(max_submit=4) if "at most 4 jobs" in remark.found] == [False]
-    assert not [remark for remark in remarks() if "jobs in the queue" in remark.found]
 
 
 def test_amounts_of_resources_are_read_in_slurms_units() -> None:
