@@ -28,7 +28,6 @@ OWNED = {
     "requeue": "requeue of the target says it",
     "no-requeue": "requeue of the target says it",
     "chdir": "a run works in its snapshot of the code; root of the target says where that lies",
-    "clusters": "a target is one cluster",
     "wrap": "the script is the toolkit's",
     "parsable": "sbatch's answer is read by the toolkit",
     "quiet": "sbatch's answer is read by the toolkit",
@@ -96,6 +95,8 @@ def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
         if name == "dependency" and "singleton" in str(value):
             why = "means nothing here, as job names are unique: max_parallel of the target limits how many run"
             raise options.error(key, why, value=value)
+        if name == "clusters" and not re.fullmatch(r"[\w.-]+", str(value)):
+            raise options.error(key, "give one: each cluster is a target of its own", value=value)
         if name == "nodes" and not re.fullmatch(r"[1-9]\d*", str(value)):
             raise options.error(key, "give one number: a run's processes are divided over its nodes", value=value)
         if not _NAME.fullmatch(name) or not isinstance(value, (str, int, float)) or "\n" in str(value):

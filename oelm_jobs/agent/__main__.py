@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from typing import Any, Dict, List
 
@@ -38,7 +39,10 @@ REFUSED = 3
 
 
 def answer(verb: str, request: Dict[str, Any]) -> Dict[str, Any]:
-    """Let a verb's module answer a request."""
+    """Let a verb's module answer a request; its ``clusters``, where it has any, are those of Slurm's commands."""
+    clusters = request.pop("clusters", "")
+    if clusters:
+        os.environ["SLURM_CLUSTERS"] = clusters
     reply = getattr(importlib.import_module("." + VERBS[verb], __package__), verb)(request)
     return dict(reply)
 

@@ -374,6 +374,7 @@ def main(argv: List[str]) -> int:
         record = choose(content)
         if record.get("scheduler") == "slurm" and "SLURM_JOB_ID" not in os.environ:
             raise Refused("this script is for a Slurm job: start it with sbatch")
+        os.environ.pop("SLURM_CLUSTERS", None)  # a job's node is of its own cluster
     except Refused as error:
         print("refused: %s" % error, file=sys.stderr)
         return EXIT_REFUSED

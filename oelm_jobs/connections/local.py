@@ -62,10 +62,13 @@ class LocalConnection:
     def call(
         self, verb: str, request: Mapping[str, Any], *, trees: Sequence[Place] = (), timeout_s: float = 60.0
     ) -> dict[str, Any]:
-        """Let the agent answer: a probe only reads, so it runs right here; what acts runs in a process of its own."""
+        """Let the agent answer: a probe only reads, so it runs right here; what acts, or is about another of a site's
+        clusters, runs in a process of its own.
+        """
         for place in trees:
             self.keep_tree(place.tree, place.folder)
-        if verb in ("probe", "log"):
+        clusters = self.target.clusters
+        if verb in ("probe", "log") and not clusters:
             module = importlib.import_module("oelm_jobs.agent.probe")
             answer: dict[str, Any] = getattr(module, verb)(dict(request))
             return answer
@@ -74,7 +77,7 @@ class LocalConnection:
         try:
             done = subprocess.run(
                 [*AGENT, verb],
-                input=json.dumps(request).encode(),
+                input=json.dumps({**request, "clusters": clusters}).encode(),
                 capture_output=True,
                 timeout=timeout_s,
                 cwd="/",  # a project may hold a folder called oelm_jobs

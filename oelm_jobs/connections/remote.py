@@ -157,7 +157,7 @@ class RemoteConnection:
         self, verb: str, request: Mapping[str, Any], *, trees: Sequence[Place] = (), timeout_s: float = 60.0
     ) -> dict[str, Any]:
         """Let the agent there answer; it is sent along where it isn't there yet."""
-        return self._converse(verb, request, trees, timeout_s)
+        return self._converse(verb, {**request, "clusters": self.target.clusters}, trees, timeout_s)
 
     def _converse(
         self, verb: str, request: Mapping[str, Any], places: Sequence[Place], timeout_s: float

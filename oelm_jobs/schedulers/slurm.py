@@ -6,9 +6,10 @@ Everything but that one sbatch is a verb of the agent, so that behind SSH each o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..agent import __main__ as agent
@@ -37,7 +38,7 @@ class SlurmScheduler:
             TargetError: Slurm does not answer, or can't be reached.
             UnknownAnswer: What was done is not known.
         """
-        if self._connection.target.host:
+        if self._connection.target.host or self._connection.target.clusters:
             return self._connection.call(verb, request, timeout_s=timeout_s)
         try:
             return agent.answer(verb, dict(request))
@@ -107,16 +108,18 @@ class SlurmScheduler:
             ],
             "environment": allowed_environment(self._connection.target),
         }
+        clusters = self._connection.target.clusters
         if self._connection.target.host:
             timeout_s = 60 + len(jobs) * 2.0 + slurm_submit.SBATCH_TIMEOUT_S + slurm_submit.PATIENCE_S
             answer = self._connection.call("slurm_submit", request, timeout_s=timeout_s)
         else:
             from .submitit_sender import send
 
-            try:
-                answer = slurm_submit.slurm_submit(request, send)
-            except launch.Refused as error:
-                raise TargetError(f"{self._connection.target.name}: {error}") from error
+            with _asking(clusters):
+                try:
+                    answer = slurm_submit.slurm_submit(request, send)
+                except launch.Refused as error:
+                    raise TargetError(f"{self._connection.target.name}: {error}") from error
         if answer["answer"] == "settled":
             raise TargetError(f"submission {token} had been given up")
         return {int(position): row for position, row in answer["jobs"].items()}
@@ -189,3 +192,17 @@ class SlurmScheduler:
         request = {"root": as_agent_reads(self._connection).root, "runs": list(runs.items())}
         answer: Mapping[str, str] = self._call("slurm_cancel", request)["runs"]
         return answer
+
+
+@contextlib.contextmanager
+def _asking(clusters: str) -> Iterator[None]:
+    """Let Slurm's commands be about one of a site's clusters for a while; about their own where it is empty."""
+    before = dict(os.environ)
+    if clusters:
+        os.environ["SLURM_CLUSTERS"] = clusters
+    try:
+        yield
+    finally:
+        if clusters:
+            os.environ.pop("SLURM_CLUSTERS")
+            os.environ.update(before)

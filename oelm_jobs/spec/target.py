@@ -68,6 +68,11 @@ class Target:
         """Whether its scripts run in a login shell."""
         return self.slurm is not None and self.slurm.login_shell
 
+    @property
+    def clusters(self) -> str:
+        """The one of a site's clusters that Slurm's commands are about (sbatch(1), --clusters); empty for their own."""
+        return (self.slurm.sbatch.get("clusters") or "") if self.slurm is not None else ""
+
     def may_lease(self, label: str) -> bool:
         """Tell whether runs may lease the device that leases call ``label`` (``gpu:0``, ``cpu:0``)."""
         return not self.gpus or not label.startswith("gpu:") or label in {f"gpu:{index}" for index in self.gpus}

@@ -186,6 +186,29 @@ def test_the_doctor_says_all_that_is_wrong_at_once_and_what_waiting_clears(
         cluster.run("sacctmgr", "-i", "modify", "user", user, "set", "maxsubmitjobs=-1")
 
 
+def test_every_command_is_about_the_cluster_that_the_target_names(
+    oelm, project: Path, target, cluster: Testbed, stand_in: str, instead, wait_for
+) -> None:
+    """As sites with several clusters ask for it: their commands are about another one otherwise."""
+    said = project / "said"
+    for command in ("sbatch", "squeue", "sacct", "scontrol", "scancel", "sinfo"):
+        # In a job, its node's own cluster is the one.
+        instead(command, f'[ "$SLURM_JOB_ID" ] || echo "{command} $SLURM_CLUSTERS $*" >> {said}\nexec $real "$@"')
+    target({"clusters": "oelmtest"}, python=stand_in, setup=["export TRAINER_STEP_S=0.1"])
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 2000"))
+    assert "would start now" in oelm("doctor", "cluster").stdout
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
+    wait_for("gpt_base", "RUNNING")
+    wait_until((run_dir(project) / "heartbeat.json").exists, "a step")
+    assert oelm("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
+    assert wait_for("gpt_base", "CANCELLED")["reason"].startswith("cancelled")
+    lines = said.read_text().splitlines()
+    assert {line.split()[0] for line in lines} >= {"sbatch", "squeue", "scontrol", "scancel", "sinfo"}
+    others = [line for line in lines if line.split()[1:2] != ["oelmtest"] and "--help" not in line]
+    assert not others, others
+
+
 def test_the_status_shows_the_partitions(oelm, project: Path, target, cluster: Testbed, stand_in: str) -> None:
     target(python=stand_in)
     oelm("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base")

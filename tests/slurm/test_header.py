@@ -91,6 +91,8 @@ def test_arrays_have_a_limit_where_the_target_names_one(tmp_path: Path) -> None:
         ({"Partition": "a"}, "give long options of sbatch"),
         ({"comment": "a\nb"}, "give long options of sbatch"),
         ({"nodes": "1-2"}, "give one number"),
+        ({"clusters": "cm2,cm4"}, "each cluster is a target of its own"),
+        ({"dependency": "singleton"}, "max_parallel"),
     ],
 )
 def test_what_submission_rests_on_is_refused_with_the_reason(tmp_path: Path, table: dict[str, Any], words: str) -> None:

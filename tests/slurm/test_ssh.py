@@ -222,6 +222,19 @@ def test_a_submission_that_waits_for_room_outlives_a_lost_connection(
     assert len(sent) <= 5, "a night of waiting leaves no night of files"
 
 
+def test_the_cluster_that_a_target_names_is_asked_there(laptop, login: Login, project: Path, stand_in: str) -> None:
+    write_target(project, login, python=stand_in)
+    targets = project / "jobs" / "targets.toml"
+    targets.write_text(targets.read_text().replace("time = 30", 'time = 30, clusters = "oelmtest"'))
+    for command in ("sbatch", "squeue"):
+        asked = login.place / "bin" / command
+        asked.write_text(f'#!/bin/sh\necho "$SLURM_CLUSTERS" >> {login.place}/asked\nexec /usr/bin/{command} "$@"\n')
+        asked.chmod(0o755)
+    laptop("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base", "--send-data", "--wait")
+    assert states(laptop)["gpt_base"]["state"] == "DONE"
+    assert set((login.place / "asked").read_text().split("\n")) == {"oelmtest", ""}
+
+
 def test_a_client_that_dies_while_sbatch_works_doubles_nothing(
     laptop, login: Host, project: Path, stand_in: str, cluster: Testbed
 ) -> None:
