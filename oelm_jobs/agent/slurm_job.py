@@ -200,10 +200,10 @@ class SlurmJob:
         # From 22.05 on a step has one CPU a task unless told otherwise (srun(1), --cpus-per-task).
         step = ["srun", "--kill-on-bad-exit=1", "--input=none", "--mpi=none", "--export=ALL"]
         step += ["--nodes=%d" % nodes, "--ntasks=%d" % nodes, "--ntasks-per-node=1"]
-        per_task = [name for name in OF_TASKS if name in os.environ]
-        if per_task and visible_gpus():
-            step.append("--gpus-per-node=%d" % (int(self._record["world_size"]) // nodes))
-            step = ["env", *("--unset=" + name for name in per_task), *step]
+        kind = gpus_of_a_task()
+        if kind is not None:
+            step.append("--gpus-per-node=%s%d" % (kind, int(self._record["world_size"]) // nodes))
+            step = ["env", *("--unset=" + name for name in OF_TASKS if name in os.environ), *step]
         return [*step, "--cpus-per-task=%d" % cpus_per_node(), *words], port
 
     def pass_stop(self, pid: int, number: int) -> float:
@@ -365,6 +365,18 @@ def visible_gpus() -> List[str]:
     """Return the GPUs that Slurm granted on this node, by index; empty where the job has none."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES") or os.environ.get("SLURM_JOB_GPUS") or ""
     return [part for part in listed.split(",") if part and part != "NoDevFiles"]
+
+
+def gpus_of_a_task() -> Optional[str]:
+    """Return the type of the GPUs that the job asked for by task (``a100:``; empty where it named none); None where it
+    did not ask that way.
+    """
+    words = os.environ.get("SLURM_GPUS_PER_TASK", "")
+    # From 23.11 on, it may hold cores alone.
+    others = os.environ.get("SLURM_TRES_PER_TASK", "").split(",")
+    words = words or next((part.partition("gpu")[2][1:] for part in others if "gpu" in part), "")
+    match = re.fullmatch(r"(?:([^:=]+)[:=])?\d+", words)
+    return ("%s:" % match[1] if match[1] else "") if match else None
 
 
 def kill_wait() -> float:

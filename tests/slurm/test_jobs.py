@@ -251,7 +251,9 @@ def test_two_nodes_train_together_and_equal_one(oelm, project: Path, cluster: Te
     assert outcome["final"]["val_loss"] == pytest.approx(alone["final"]["val_loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("options", [{"ntasks": 4, "gpus-per-task": 1}, {"gpus": "a5000:4"}])
+@pytest.mark.parametrize(
+    "options", [{"ntasks": 4, "gpus-per-task": 1}, {"ntasks": 4, "gpus-per-task": "a5000:1"}, {"gpus": "a5000:4"}]
+)
 def test_every_process_of_two_nodes_sees_the_gpus_of_its_node(
     oelm, project: Path, cluster: Testbed, target, wait_for, options: dict[str, Any]
 ) -> None:

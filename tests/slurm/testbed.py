@@ -53,6 +53,7 @@ SlurmctldTimeout=5
 MessageTimeout=5
 KillWait=15
 MinJobAge={min_job_age}
+FirstJobId={first_job_id}
 MaxJobId={max_job_id}
 MaxArraySize={max_array_size}
 MaxJobCount=30000
@@ -154,6 +155,8 @@ class Testbed:
             "database_port": ports[4],
             "min_job_age": min_job_age,
             "max_job_id": max_job_id,
+            # Ranks on several nodes meet at a port made from the job id; clusters of other tests share this machine.
+            "first_job_id": 1 + os.getpid() % 9973 if max_job_id > 20000 else 1,
             "max_array_size": max_array_size,
             "scheduler": scheduler or "nohold_on_prolog_fail",
         }
