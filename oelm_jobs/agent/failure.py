@@ -1,5 +1,5 @@
-"""Owns reading from a log why a command died: its last telling line, and torchrun's report of its processes; leaves the
-trainer's own record, which comes first, to supervise.
+"""Owns reading from a log why a command died: its last telling line, torchrun's report of its processes, slurmstepd's
+note on its job; leaves the trainer's own record, which comes first, to supervise.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ import itertools
 import re
 import signal
 from typing import List
+
+from . import rundir
 
 PEER_LOST = "another process of the run has ended"
 """The trainer's reason where not the process that writes its record failed, but another one (train/errors.py)."""
@@ -49,6 +51,14 @@ def first_failure(lines: List[str]) -> str:
     said = [line.strip() for line in before if re.search(r"(?i)(error|exception): ", line)]
     said = [line for line in said if not any(mark in line for mark in others)]
     return "process %s on %s: %s%s" % (rank, host, how, ": " + said[-1][:200] if said else "")
+
+
+def slurmstepds_note(job_log: str) -> str:
+    """Return slurmstepd's last note in a job's output (``… CANCELLED AT … DUE TO PREEMPTION ***``); empty without."""
+    for line in reversed(rundir.tail(job_log, 8192).decode("utf-8", "replace").splitlines()):
+        if "slurmstepd" in line and "***" in line:
+            return line
+    return ""
 
 
 def signal_name(number: int) -> str:

@@ -10,7 +10,7 @@ import os
 import time
 from typing import AbstractSet, Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from . import rundir, slurm_accounts, slurm_submit
+from . import failure, rundir, slurm_accounts, slurm_submit
 from .progress import last_said
 from .slurm_commands import Job, SlurmError
 from .slurm_tasks import Task, by_name, output_of, was_started
@@ -220,9 +220,7 @@ def _without_account(
 
 def _by_log(root: str, task: Task) -> str:
     """Return how a job ended where nobody keeps accounts: slurmstepd's last note in its output says some of it."""
-    from .slurm_job import last_words
-
-    words = last_words(str(output_of(root, task)))
+    words = failure.slurmstepds_note(str(output_of(root, task)))
     for mark, state in (("TIME LIMIT", "TIMEOUT"), ("PREEMPTION", "PREEMPTED"), ("NODE FAIL", "NODE_FAIL")):
         if mark in words:
             return state

@@ -1,5 +1,5 @@
-"""Owns what a run needs of a Slurm job: its claim among jobs, the granted devices, torchrun over one node or several,
-what a signal means, the requeue; leaves claims to slurm_claim and commands to slurm_commands.
+"""Owns what a run needs of a Slurm job: its claim among jobs, the granted devices, what a signal means, the requeue;
+leaves claims to slurm_claim, commands to slurm_commands, and starting ranks on the job's nodes to slurm_step.
 
 The batch process is the supervisor (the script execs it), so ``--signal=B:USR1@N`` reaches it alone. On a cancel, a
 preemption or the time limit Slurm sends SIGTERM to every process of the job, SIGKILL after KillWait (slurm.conf(5)).
@@ -10,26 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import host, lease, place, ports, processes, rundir, slurm_claim, slurm_commands
+from . import failure, host, lease, place, processes, rundir, slurm_claim, slurm_commands, slurm_step
 from .slurm_submit import FATE, SILENCE
 
 TERM_GRACE_S = 20.0
 """Least time for a checkpoint after SIGTERM: Slurm kills after KillWait, 30 s by default."""
 WARNING_MARGIN_S = 10.0
 """What is kept of KillWait or the warning time for records and the requeue."""
-OF_TASKS = (
-    "SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_NTASKS_PER_GPU", "SLURM_NTASKS_PER_TRES", "SLURM_GPU_BIND",
-    "SLURM_TRES_BIND",
-)  # fmt: skip
-"""Variables by which srun would give each node's one task the GPUs of one process (srun(1), INPUT ENVIRONMENT
-VARIABLES).
-"""
 END_SLACK_S = 120.0
 """A warning may come a minute early (sbatch(1), --signal); nearer to the end than this it is one of the time limit."""
 RESTARTED_BY = (("PREEMPTION", place.PREEMPTION), ("NODE FAIL", place.NODE_FAILURE))
@@ -38,8 +30,6 @@ REQUEUE_TRIES, REQUEUE_PAUSE_S = 5, 2.0
 """How often a requeue that Slurm refuses is tried, and the pause between tries."""
 REQUEUE_PATIENCE_S = 900.0
 """So long it is tried where the controller does not answer: nobody enforces a time limit meanwhile."""
-FIRST_PORT, PORTS = 20000, 10000
-"""Rendezvous ports of several nodes, below the kernel's range for outgoing connections."""
 
 
 class SlurmJob:
@@ -127,7 +117,7 @@ class SlurmJob:
             # Slurm gave a node up; what still runs there must have the time to see that it lost its claim.
             self._say("waiting %.0f s: node %s may be cut off and alive" % (2 * self.look_s, before.identity.host))
             time.sleep(2 * self.look_s)
-        self._hosts = self._host_names()
+        self._hosts = slurm_step.hosts(self._node)
         wanted = int(self._record["world_size"])
         per_node, rest = divmod(wanted, len(self._hosts))
         if rest:
@@ -135,7 +125,7 @@ class SlurmJob:
                 "%d processes can't be divided over the job's %d nodes: change nodes in sbatch of the target"
                 % (wanted, len(self._hosts))
             )
-        gpus = visible_gpus()
+        gpus = slurm_step.visible_gpus()
         if gpus and len(gpus) < per_node:
             raise lease.ImpossibleRequest(
                 "the job got %d GPUs on %s for %d processes: set gpus_per_run of the target, or ask for more in sbatch"
@@ -146,18 +136,6 @@ class SlurmJob:
         named = [(self._hosts[0], index) for index in first]
         named += [(node, str(index)) for node in self._hosts[1:] for index in range(per_node)]
         self._devices = ["%s/%s:%s" % (node, kind, index) for node, index in named]
-
-    def _host_names(self) -> List[str]:
-        nodes = os.environ.get("SLURM_JOB_NODELIST") or self._node
-        if int(os.environ.get("SLURM_JOB_NUM_NODES") or 1) == 1:
-            return [nodes]
-        try:
-            code, out, err = slurm_commands.call(["scontrol", "show", "hostnames", nodes], 30.0)
-        except slurm_commands.SlurmError as error:
-            raise OSError(str(error)) from error
-        if code != 0:
-            raise OSError("scontrol: %s" % slurm_commands.said(err, "no host names"))
-        return out.split()
 
     def devices(self) -> List[str]:
         """Return labels such as ``n1/gpu:0``."""
@@ -175,36 +153,8 @@ class SlurmJob:
 
     def argv(self, command: List[str], number: int) -> Tuple[List[str], Optional[int]]:
         """Give torchrun a rendezvous of this attempt's own, and a task on every node."""
-        nodes = len(self._hosts)
-        port: Optional[int] = None
-        endpoint = "localhost:0"
-        if nodes > 1:
-            # Derived from the job, so that jobs that share a node rarely meet; this process is on the first node.
-            port = FIRST_PORT + self._number % PORTS
-            while not ports.port_is_free(port):
-                port += 1
-            endpoint = "%s:%d" % (self._hosts[0], port)
-        words = list(command)
-        if "--master_port" in words[:-1]:
-            place_of = words.index("--master_port")
-            rendezvous = "%d.%d.%d" % (self._number, self.restart, number)
-            words[place_of : place_of + 2] = [
-                "--rdzv-backend=c10d", "--rdzv-endpoint=" + endpoint, "--rdzv-id=" + rendezvous,
-            ]  # fmt: skip
-        if nodes == 1:
-            return words, port
-        if "--nproc_per_node" in words[:-1]:
-            place_of = words.index("--nproc_per_node")
-            per_node = int(words[place_of + 1]) // nodes
-            words[place_of : place_of + 2] = ["--nnodes", str(nodes), "--nproc_per_node", str(per_node)]
-        # From 22.05 on a step has one CPU a task unless told otherwise (srun(1), --cpus-per-task).
-        step = ["srun", "--kill-on-bad-exit=1", "--input=none", "--mpi=none", "--export=ALL"]
-        step += ["--nodes=%d" % nodes, "--ntasks=%d" % nodes, "--ntasks-per-node=1"]
-        kind = gpus_of_a_task()
-        if kind is not None:
-            step.append("--gpus-per-node=%s%d" % (kind, int(self._record["world_size"]) // nodes))
-            step = ["env", *("--unset=" + name for name in OF_TASKS if name in os.environ), *step]
-        return [*step, "--cpus-per-task=%d" % cpus_per_node(), *words], port
+        rendezvous = "%d.%d.%d" % (self._number, self.restart, number)
+        return slurm_step.words(command, self._hosts, self._number, rendezvous)
 
     def pass_stop(self, pid: int, number: int) -> float:
         """Ask for a checkpoint, unless Slurm's own SIGTERM has asked every process of the job already: a second one
@@ -270,7 +220,7 @@ class SlurmJob:
             return place.TIMEOUT if warned else ""
         self._requeued = int(shown.get("Restarts") or 0) > self.restart
         if self._requeued:
-            said = last_words(shown.get("StdOut", ""))
+            said = failure.slurmstepds_note(shown.get("StdOut", ""))
             return next((cause for mark, cause in RESTARTED_BY if mark in said), place.REQUEUE)
         if shown.get("Reason") == "TimeLimit":
             return place.TIMEOUT
@@ -361,41 +311,9 @@ def _made_steps(outcome: Dict[str, Any]) -> bool:
     return int(outcome.get("step") or 0) > int(outcome.get("resumed_from") or 0)
 
 
-def visible_gpus() -> List[str]:
-    """Return the GPUs that Slurm granted on this node, by index; empty where the job has none."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES") or os.environ.get("SLURM_JOB_GPUS") or ""
-    return [part for part in listed.split(",") if part and part != "NoDevFiles"]
-
-
-def gpus_of_a_task() -> Optional[str]:
-    """Return the type of the GPUs that the job asked for by task (``a100:``; empty where it named none); None where it
-    did not ask that way.
-    """
-    words = os.environ.get("SLURM_GPUS_PER_TASK", "")
-    # From 23.11 on, it may hold cores alone.
-    others = os.environ.get("SLURM_TRES_PER_TASK", "").split(",")
-    words = words or next((part.partition("gpu")[2][1:] for part in others if "gpu" in part), "")
-    match = re.fullmatch(r"(?:([^:=]+)[:=])?\d+", words)
-    return ("%s:" % match[1] if match[1] else "") if match else None
-
-
 def kill_wait() -> float:
     """Return the seconds from Slurm's SIGTERM to its SIGKILL (slurm.conf(5), KillWait); 0 where it does not say."""
     with contextlib.suppress(slurm_commands.SlurmError):
         words = slurm_commands.settings(5.0).get("KillWait", "").split()
         return float(words[0]) if words and words[0].isdigit() else 0.0
     return 0.0
-
-
-def cpus_per_node() -> int:
-    """Return the CPUs that the job has on its poorest node (``16(x2),8`` in SLURM_JOB_CPUS_PER_NODE)."""
-    listed = os.environ.get("SLURM_JOB_CPUS_PER_NODE") or os.environ.get("SLURM_CPUS_ON_NODE") or "1"
-    return min(int(number) for number in re.findall(r"(?:^|,)(\d+)", listed))
-
-
-def last_words(job_log: str) -> str:
-    """Return slurmstepd's last note in a job's output (``… CANCELLED AT … DUE TO PREEMPTION ***``); empty without."""
-    for line in reversed(rundir.tail(job_log, 8192).decode("utf-8", "replace").splitlines()):
-        if "slurmstepd" in line and "***" in line:
-            return line
-    return ""

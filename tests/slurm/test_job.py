@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import lease, place, processes, slurm_claim, slurm_commands, slurm_job
+from oelm_jobs.agent import lease, place, processes, slurm_claim, slurm_commands, slurm_job, slurm_step
 from oelm_jobs.agent.slurm_commands import SlurmError
 from tests.slurm.recorded import NAME, TOKEN, fails, prints
 
@@ -130,6 +130,7 @@ def test_gpus_of_each_task_become_those_of_a_nodes_one_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, option: str
 ) -> None:
     monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     words, _ = words_of(tmp_path, monkeypatch, nodes=2)
     assert [word for word in words if word.startswith("--gpus")] == ([option] if option else [])
     assert words[:2] == (["env", f"--unset={variable}"] if option else ["srun", "--kill-on-bad-exit=1"])
@@ -143,10 +144,10 @@ def test_jobs_over_nodes_meet_at_ports_that_follow_from_their_ids_and_are_free(
         assert found is not None
         return found
 
-    first, last = slurm_job.FIRST_PORT, slurm_job.FIRST_PORT + slurm_job.PORTS
+    first, last = slurm_step.FIRST_PORT, slurm_step.FIRST_PORT + slurm_step.PORTS
     with monkeypatch.context() as free:
-        free.setattr(slurm_job.ports, "port_is_free", lambda number: True)
-        assert [port(7), port(8), port(slurm_job.PORTS + 9)] == [first + 7, first + 8, first + 9]
+        free.setattr(slurm_step.ports, "port_is_free", lambda number: True)
+        assert [port(7), port(8), port(slurm_step.PORTS + 9)] == [first + 7, first + 8, first + 9]
         assert first <= port(67108863) < last
     with socket.socket() as busy:
         for number in range(4000, 4100):

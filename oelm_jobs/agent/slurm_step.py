@@ -1,0 +1,109 @@
+"""Owns how a job's ranks are started: the nodes and GPUs that it was granted, torchrun's rendezvous, and the step of
+srun over several nodes; leaves what becomes of them to slurm_job.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import List, Optional, Sequence, Tuple
+
+from . import ports, slurm_commands
+
+OF_TASKS = (
+    "SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_NTASKS_PER_GPU", "SLURM_NTASKS_PER_TRES", "SLURM_GPU_BIND",
+    "SLURM_TRES_BIND",
+)  # fmt: skip
+"""Variables by which srun would give each node's one task the GPUs of one process (srun(1), INPUT ENVIRONMENT
+VARIABLES).
+"""
+FIRST_PORT, PORTS = 20000, 10000
+"""Rendezvous ports of several nodes, below the kernel's range for outgoing connections."""
+
+
+def hosts(node: str) -> List[str]:
+    """Return the names of the job's nodes, the first one first.
+
+    Args:
+        node: This process's.
+
+    Raises:
+        OSError: Slurm does not spell them out.
+    """
+    listed = os.environ.get("SLURM_JOB_NODELIST") or node
+    if int(os.environ.get("SLURM_JOB_NUM_NODES") or 1) == 1:
+        return [listed]
+    try:
+        code, out, err = slurm_commands.call(["scontrol", "show", "hostnames", listed], 30.0)
+    except slurm_commands.SlurmError as error:
+        raise OSError(str(error)) from error
+    if code != 0:
+        raise OSError("scontrol: %s" % slurm_commands.said(err, "no host names"))
+    return out.split()
+
+
+def words(command: Sequence[str], nodes: Sequence[str], job: int, rendezvous: str) -> Tuple[List[str], Optional[int]]:
+    """Return (words that start a run on a job's nodes, port of its rendezvous or None where torchrun finds one).
+
+    Args:
+        command: torchrun's, with ``--nproc_per_node`` for all processes and a ``--master_port``.
+        nodes: This process's first.
+        job: The job's number, from which the port follows.
+        rendezvous: Name of the rendezvous: this attempt's own.
+    """
+    port: Optional[int] = None
+    endpoint = "localhost:0"
+    if len(nodes) > 1:
+        # Derived from the job, so that jobs that share a node rarely meet; this process is on the first node.
+        port = FIRST_PORT + job % PORTS
+        while not ports.port_is_free(port):
+            port += 1
+        endpoint = "%s:%d" % (nodes[0], port)
+    made = list(command)
+    if "--master_port" in made[:-1]:
+        at = made.index("--master_port")
+        made[at : at + 2] = ["--rdzv-backend=c10d", "--rdzv-endpoint=" + endpoint, "--rdzv-id=" + rendezvous]
+    if len(nodes) == 1:
+        return made, port
+    if "--nproc_per_node" in made[:-1]:
+        at = made.index("--nproc_per_node")
+        per_node = int(made[at + 1]) // len(nodes)
+        made[at : at + 2] = ["--nnodes", str(len(nodes)), "--nproc_per_node", str(per_node)]
+    return [*_step(len(nodes)), *made], port
+
+
+def _step(nodes: int) -> List[str]:
+    """Return the words that start a command once on each node, with all that the job has there."""
+    step = ["srun", "--kill-on-bad-exit=1", "--input=none", "--mpi=none", "--export=ALL"]
+    step += ["--nodes=%d" % nodes, "--ntasks=%d" % nodes, "--ntasks-per-node=1"]
+    # From 22.05 on a step has one CPU a task unless told otherwise (srun(1), --cpus-per-task).
+    step.append("--cpus-per-task=%d" % cpus_per_node())
+    prefix, gpus = gpus_of_a_task(), visible_gpus()
+    if prefix is None or not gpus:
+        return step
+    unset = ["--unset=" + name for name in OF_TASKS if name in os.environ]
+    return ["env", *unset, *step, "--gpus-per-node=%s%d" % (prefix, len(gpus))]
+
+
+def visible_gpus() -> List[str]:
+    """Return the GPUs that Slurm granted on this node, by index; empty where the job has none."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES") or os.environ.get("SLURM_JOB_GPUS") or ""
+    return [part for part in listed.split(",") if part and part != "NoDevFiles"]
+
+
+def gpus_of_a_task() -> Optional[str]:
+    """Return the type of the GPUs that the job asked for by task (``a100:``; empty where it named none); None where it
+    did not ask that way.
+    """
+    asked = os.environ.get("SLURM_GPUS_PER_TASK", "")
+    # From 23.11 on, it may hold cores alone.
+    others = os.environ.get("SLURM_TRES_PER_TASK", "").split(",")
+    asked = asked or next((part.partition("gpu")[2][1:] for part in others if "gpu" in part), "")
+    match = re.fullmatch(r"(?:([^:=]+)[:=])?\d+", asked)
+    return ("%s:" % match[1] if match[1] else "") if match else None
+
+
+def cpus_per_node() -> int:
+    """Return the CPUs that the job has on its poorest node (``16(x2),8`` in SLURM_JOB_CPUS_PER_NODE)."""
+    listed = os.environ.get("SLURM_JOB_CPUS_PER_NODE") or os.environ.get("SLURM_CPUS_ON_NODE") or "1"
+    return min(int(number) for number in re.findall(r"(?:^|,)(\d+)", listed))
