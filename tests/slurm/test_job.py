@@ -353,6 +353,31 @@ def test_ranks_that_slurms_own_sigterm_has_reached_get_no_second_one(
     assert (calls.read_text() if calls.exists() else "") == ("--signal=TERM 7\n" if passed and nodes == 2 else "")
 
 
+@pytest.mark.parametrize(("shown", "grace_s"), [("120 sec", 110.0), ("30 sec", 20.0), ("15 sec", 20.0)])
+def test_a_checkpoint_has_the_time_that_the_cluster_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instead: Put, shown: str, grace_s: float
+) -> None:
+    instead("scontrol", prints(f"KillWait                = {shown}\n"))
+    monkeypatch.setattr(os, "kill", lambda pid, signum: None)
+    assert slurm_run(tmp_path, monkeypatch).pass_stop(4711, TERM) == grace_s
+
+
+@pytest.mark.parametrize(
+    ("shown", "state"),
+    [
+        ({"JobState": "RUNNING", "PreemptTime": "1795495160"}, "QUEUED"),
+        ({"JobState": "RUNNING", "PreemptTime": "None"}, ""),
+        ({"JobState": "PENDING", "Restarts": "1"}, "QUEUED"),
+    ],
+)
+def test_ranks_that_stop_before_their_supervisor_are_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: dict[str, str], state: str
+) -> None:
+    shows(monkeypatch, shown)
+    verdict = slurm_run(tmp_path, monkeypatch).judge_end([], {"status": "resumable"})
+    assert (verdict.state if verdict else "") == state
+
+
 def test_ranks_on_this_node_are_asked_where_scancel_can_not_ask_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instead: Put
 ) -> None:
