@@ -104,6 +104,19 @@ def _checkpoints(known: Mapping[str, Any], manifest: Mapping[str, Any] | None) -
     }
 
 
+def has_no_checkpoint(project: Path, run: StoredRun) -> bool:
+    """True where the copy at home shows that a finished run's checkpoints were freed on its target; false also where it
+    does not tell (it is of another submission, or there is none).
+    """
+    home = home_of(project, run)
+    known, manifest = record(home), rundir.read_json(home / rundir.MANIFEST)
+    end = rundir.read_json(rundir.control(home, rundir.END)) or {}
+    if known.get("run_dir") != run.run_dir or end.get("token") != run.token:
+        return False
+    steps = {name: entry for name, entry in _checkpoints(known, manifest).items() if name.startswith("checkpoint_")}
+    return bool(steps) and all(known.get("removed", {}).get(name) == entry[1] for name, entry in steps.items())
+
+
 def _is_whole(path: Path, size: int, digest: str) -> bool:
     try:
         return not path.is_symlink() and path.stat().st_size == size and result.sha256(path) == digest

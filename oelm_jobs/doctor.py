@@ -317,6 +317,8 @@ def _cluster(answer: Mapping[str, Any], target: Target, studies: Sequence[Study]
     """Say what the cluster makes of the target's options."""
     if "site" not in answer:
         mend = "is this the login node, and is Slurm up? Try squeue there"
+        if target.clusters:
+            mend = f"check clusters = {target.clusters!r} in sbatch of the target: sacctmgr show cluster lists them"
         return [Finding(what="slurm", verdict=BAD, found=str(answer["site_error"]), mend=mend)]
     sizes = {target.gpus_per_run or group.world_size for study in studies for group in study.groups.values()}
     remarks = site.judge(target, answer["site"], sizes) + site.tried(target, answer["tests"])

@@ -65,6 +65,14 @@ class UnknownAnswer(TargetError):
     """A launch may or may not have been accepted; the run is looked for, never resubmitted on this alone."""
 
 
+class NoSuchTarget(UsageError):
+    """A target is in no targets file (any more)."""
+
+
+class AnswerLost(UnknownAnswer):
+    """The connection broke before the target's answer came."""
+
+
 class LocalError(OelmError):
     """This machine refuses: a full disk, a missing permission."""
 

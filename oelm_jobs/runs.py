@@ -184,7 +184,8 @@ def _override(study: Study, overrides: Mapping[str, Any]) -> tuple[int, dict[str
             train[key] = getattr(trainer.from_dict({key: value}), key)
             trainer.validate(trainer.from_dict({**train, "seed": 0}))
         except trainer.ConfigError as error:
-            raise UsageError(f"--set {key}={value}: {error.message}") from None
+            named = "" if error.key == key else f"{error.key} = {error.value} "
+            raise UsageError(f"--set {key}={value}: {named}{error.message}") from None
     return global_batch, train
 
 

@@ -8,6 +8,7 @@ and resume rest on is refused.
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
         if name == "dependency" and "singleton" in str(value):
             why = "means nothing here, as job names are unique: max_parallel of the target limits how many run"
             raise options.error(key, why, value=value)
-        if name == "clusters" and not re.fullmatch(r"[\w.-]+", str(value)):
+        if name == "clusters" and (not re.fullmatch(r"[\w.-]+", str(value)) or value in (True, "all")):
             raise options.error(key, "give one: each cluster is a target of its own", value=value)
         if name == "nodes" and not re.fullmatch(r"[1-9]\d*", str(value)):
             raise options.error(key, "give one number: a run's processes are divided over its nodes", value=value)
@@ -162,11 +163,11 @@ def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem:
     lines["nodes"] = str(nodes)  # without it Slurm may spread GPUs over as many as it likes (sbatch(1), --nodes)
     if not any(option in given for option in GPU_OPTIONS):
         lines["gres"] = f"gpu:{per_node}"
-    match = re.fullmatch(r"(.+:)?\d+", given.get("gpus") or "")
+    match = re.fullmatch(r"([^,:]+:)?\d+", given.get("gpus") or "")
     if match and nodes > 1:  # and divide them, or tasks that have one each, unevenly
         lines["gpus-per-node"] = f"{match[1] or ''}{per_node}"
     tasks = given.get("ntasks") or ""
-    if tasks.isdigit() and nodes > 1 and int(tasks) % nodes == 0:
+    if tasks.isdigit() and nodes > 1 and int(tasks) % nodes == 0 and "ntasks-per-gpu" not in given:
         lines["ntasks-per-node"] = str(int(tasks) // nodes)
     if not any(option in given for option in CPU_OPTIONS):
         lines["cpus-per-task"] = str(per_node)
@@ -194,10 +195,32 @@ def supervision(target: Target) -> dict[str, Any]:
 
 
 def nodes_of(target: Target) -> int:
-    """Return how many nodes a run of the target spreads over."""
-    words = options_of(target).sbatch.get("nodes") or "1"
-    match = re.match(r"\d+", words)
-    return max(1, int(match[0])) if match else 1
+    """Return how many nodes a run of the target spreads over: as many as its options say, or follow from them."""
+    options = options_of(target).sbatch
+
+    def number(option: str) -> int:
+        words = options.get(option) or ""
+        return _count(words) if words and PLACEHOLDER not in words else 0
+
+    if number("nodes"):
+        return number("nodes")
+    for whole, part in (("gpus", "gpus-per-node"), ("ntasks", "ntasks-per-node")):
+        if number(whole) and number(part) and number(whole) % number(part) == 0:
+            return number(whole) // number(part)
+    return max(1, _listed(options.get("nodelist") or ""))
+
+
+def _listed(names: str) -> int:
+    """Return how many nodes ``n[1-3,7],m1`` names, all of which Slurm grants; 0 where that can't be read."""
+    found = 0
+    if not re.fullmatch(r"([^\[\],]|,|\[\d+(-\d+)?(,\d+(-\d+)?)*\])*", names):
+        return 0
+    for name in re.split(r",(?![^\[]*\])", names):
+        ranges = [each.split(",") for each in re.findall(r"\[([^\]]*)\]", name)]
+        bounds = [[part.partition("-") for part in each] for each in ranges]
+        sizes = [sum(int(last or first) - int(first) + 1 for first, _, last in each) for each in bounds]
+        found += math.prod(sizes) if name else 0
+    return found
 
 
 def _filled(target: Target, run: Run) -> dict[str, str | None]:

@@ -104,9 +104,10 @@ def _placed(target: Target, site: Mapping[str, Any], asked: Sequence[str], proce
             rows.append(known[name])
     for row in rows:
         words = f"{row['name']}: {row['nodes']} nodes, at most {row['max_time']}"
-        found.append(
-            Remark(what="partition", is_bad=False, is_odd=not row["is_up"], found=words + _down(row), mend=_wait(row))
-        )
+        down, mend = _down(row)
+        is_bad = not row["takes_jobs"]
+        is_odd = not row["is_up"] and not is_bad
+        found.append(Remark(what="partition", is_bad=is_bad, is_odd=is_odd, found=words + down, mend=mend))
     places = rows or list(known.values())  # of a partition that isn't there, only what no other has is said besides
     if rows or options.get("time"):
         found += _time(target, places)
@@ -115,12 +116,13 @@ def _placed(target: Target, site: Mapping[str, Any], asked: Sequence[str], proce
     return found
 
 
-def _down(row: Mapping[str, Any]) -> str:
-    return "" if row["is_up"] else ", which is down"
-
-
-def _wait(row: Mapping[str, Any]) -> str:
-    return "" if row["is_up"] else "runs wait until the site opens it again"
+def _down(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Say of a partition that isn't up that it is so, and what to do about it."""
+    if not row["takes_jobs"]:
+        return ", which is drained or inactive and takes no jobs", "give another one, or wait until the site opens it"
+    if not row["is_up"]:
+        return ", which is down", "runs wait until the site opens it again"
+    return "", ""
 
 
 def _time(target: Target, rows: Sequence[Mapping[str, Any]]) -> list[Remark]:

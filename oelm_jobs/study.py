@@ -83,6 +83,8 @@ def read_study(path: Path) -> Study:
             raise top.error("tuned", "names no scientific train key besides the factors", value=key)
     train_section = top.take_section("train", required=True)
     global_batch = train_section.take("global_batch", int)
+    if global_batch < 1:
+        raise train_section.error("global_batch", "must be a whole number above zero", value=global_batch)
     train = _read_train(train_section, factors)
     groups = _read_groups(top.take_section("groups", required=True), factors, global_batch, train)
     unequal = _read_unequal(top.take_section("unequal"))
@@ -183,10 +185,10 @@ def _read_groups(
                 raise table.error(
                     key, f"is not among the study's factors ({', '.join(factors)}): groups may differ in those alone"
                 )
-        table.finish(factors)
+        table.finish([*factors, "gpus"])
         group = Group(name=name, label=label, factors=values, gpus=gpus, port=port)
         micro_batch = group.world_size * int(train["gradient_accumulation_steps"])
-        if global_batch < 1 or global_batch % micro_batch:
+        if global_batch % micro_batch:
             fitting = [n for n in range(1, min(global_batch, 1024) + 1) if global_batch % n == 0]
             raise table.error(
                 "gpus",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import tomlfile
-from .errors import ConfigurationError, UsageError, valid_choices
+from .errors import ConfigurationError, NoSuchTarget, UsageError, valid_choices
 from .folders import config_folder
 from .spec import Slurm, Target
 
@@ -60,12 +60,12 @@ def load_target(project: Path, name: str) -> Target:
     """Return one target.
 
     Raises:
-        UsageError: There is none of that name.
+        NoSuchTarget: There is none of that name.
     """
     targets = load_targets(project)
     if name not in targets:
         files = " or ".join(str(path) for path in target_files(project)) or str(project / "jobs" / "targets.toml")
-        raise UsageError(
+        raise NoSuchTarget(
             f"no target {name!r}; {valid_choices(name, targets)}", hint=f"targets are described in {files}"
         )
     return targets[name]
@@ -171,6 +171,8 @@ def _wrong_path(path: str) -> str:
         return "a path that begins with '-' or holds control characters is refused"
     if path.startswith("~") and path[1:2] not in ("", "/"):
         return "another user's home folder must be given as an absolute path"
+    if "$" in path:
+        return "variables are not expanded: write the path that echo prints there"
     return ""
 
 

@@ -8,26 +8,30 @@ was killed, no reply came) observe settles the token with the target; nothing is
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from . import preflight, site, snapshot
 from .agent import processes, rundir
+from .clean import has_no_checkpoint
 from .connections import connect
 from .errors import ConfigurationError, TargetError, UnknownAnswer
 from .observe import NOT_SUBMITTED, refresh
 from .plan import Plan, check_scripts, render
+from .project import study_files
 from .runs import checkpoint_folder, fingerprint, run_directory
 from .sbatch import MAX_ARRAY
 from .schedulers import Scheduler, scheduler, silent
-from .spec import Run, State, Target
+from .spec import SPEED_TRIAL, Run, State, Target
 from .store import ACCEPTED, REFUSED, UNKNOWN, Store, StoredRun
+from .study import read_study
 from .targets import load_target
 
 AGAIN, RERUN, EXTEND = "again", "rerun", "extend"
@@ -107,6 +111,11 @@ class _Choice:
                 and run.train["max_steps"] > known.spec["train"]["max_steps"]
                 and self._is_same_data(known, run)
             ):
+                if has_no_checkpoint(self.plan.project, known):
+                    raise ConfigurationError(
+                        f"{run.name} has no checkpoint on {known.target} to go on from: oelm-clean freed them",
+                        hint="archive it there and start over: --rerun",
+                    )
                 self.extended[run.name] = {
                     "max_steps": known.spec["train"]["max_steps"],
                     "fingerprint": known.fingerprint,
@@ -329,6 +338,24 @@ def read_log(project: Path, run: StoredRun, name: str, *, offset: int | None, li
     )
 
 
+class _Order:
+    """Where a run's record stands among others: by study, tag, seed, and the study's order of groups where its file
+    still has them.
+    """
+
+    def __init__(self, project: Path) -> None:
+        self._groups: dict[str, dict[str, int]] = {}
+        for path in study_files(project):
+            with contextlib.suppress(ConfigurationError):
+                study = read_study(path)
+                self._groups[study.name] = {name: place for place, name in enumerate(study.groups)}
+
+    def __call__(self, known: Mapping[str, Any]) -> tuple[Any, ...]:
+        group = str(known["group"])
+        place = -1 if group == SPEED_TRIAL else self._groups.get(str(known["study"]), {}).get(group, len(group))
+        return str(known["study"]), str(known["tag"]), int(known["seed"]), place, group
+
+
 def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> dict[str, str]:
     """Make the project's part of the index again from the run directories; return the targets that couldn't be asked.
 
@@ -349,6 +376,6 @@ def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> dict[str,
         except TargetError as error:
             unreachable[target.name] = str(error)
             continue
-        store.replace_runs(project, target.name, records)
+        store.replace_runs(project, target.name, sorted(records, key=_Order(project)))
     refresh(store, project, store.runs(project), also_final=True)
     return unreachable

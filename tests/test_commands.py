@@ -20,6 +20,8 @@ from tests.support import stand_in_for_nvidia_smi
         (["submit"], ["no study", "has default = true", "--study: tiny"]),
         (["submit", "--study", "tiny", "--group", "oelm_freez"], ["did you mean 'oelm_freeze'?"]),
         (["submit", "--study", "tiny", "--target", "bxo"], ["no target 'bxo'", "valid: local"]),
+        (["submit", "--study", "tiny", "--target", ""], ["--target was given no name", "leave it out to mean local"]),
+        (["submit", "--study", "tiny", "--tag", "x", "--set", "d_model=31"], ["num_heads = 2 must divide d_model"]),
         (["submit", "--study", "tiny", "--set", "max_steps=5"], ["--tag NAME"]),
         (["submit", "--study", "tiny", "--seeds", "a"], ["whole numbers"]),
         (["submit", "--study", "tiny", "--tag", "a b"], ["letters, digits"]),
@@ -37,6 +39,27 @@ def test_a_wrong_word_is_named_with_the_right_ones(oelm, arguments: list[str], e
     for part in expected:
         assert part in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_json_stands_alone_on_stdout_also_after_a_wait(oelm, project: Path) -> None:
+    done = oelm("submit", "--study", "tiny", "--group", "gpt_base", "--json", "--wait")
+    assert [run["state"] for run in json.loads(done.stdout)["runs"]] == ["DONE"]
+    assert "gpt_base: submitted to local" in done.stderr
+
+
+def test_a_target_that_was_renamed_keeps_no_command_from_the_others(oelm, project: Path) -> None:
+    targets = project / "jobs" / "targets.toml"
+    targets.write_text('[other]\nkind = "local"\n')
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 100000"))
+    for group, target in (("gpt_base", "other"), ("oelm_freeze", "local")):
+        oelm("submit", "--study", "tiny", "--group", group, "--target", target)
+    targets.unlink()
+    done = oelm("cancel", "--all", "--yes", check=False)
+    assert done.returncode == 3 and "no target 'other'" in done.stderr and "oelm_freeze: cancelled" in done.stdout
+    assert oelm("fetch", check=False).returncode == 3
+    targets.write_text('[other]\nkind = "local"\n')
+    assert "gpt_base: cancelled" in oelm("cancel", "--all", "--yes").stdout
 
 
 def test_missing_data_is_named_before_anything_is_queued(oelm, project: Path) -> None:
@@ -117,6 +140,7 @@ def test_a_removed_current_folder_is_named(tmp_path: Path) -> None:
     [
         ('["box\\nrm -rf x"]\nkind = "local"', "can't be a target's name"),
         ('[bare]\nkind = "local"\npython = "/nowhere/python"', "is no program on this machine; nothing was queued"),
+        ('[bare]\nkind = "ssh"\nhost = "h"\nroot = "$SCRATCH/oelm"', "variables are not expanded"),
     ],
 )
 def test_a_target_that_cannot_be_is_refused(oelm, project: Path, table: str, expected: str) -> None:

@@ -112,7 +112,14 @@ def test_the_doctor_names_a_template_that_is_broken_and_a_batch_that_cannot_be_d
 
 def cluster(**row: Any) -> dict[str, Any]:
     """Return a cluster of one partition."""
-    known = {"name": "low", "is_default": True, "is_up": True, "max_time": "1-00:00:00", "default_time": "1:00:00"}
+    known = {
+        "name": "low",
+        "is_default": True,
+        "is_up": True,
+        "takes_jobs": True,
+        "max_time": "1-00:00:00",
+        "default_time": "1:00:00",
+    }
     partition = {**known, "nodes": 2, "gres": ["gpu:a5000:4"], "features": [], "qos": "", **row}
     accounts = [{"account": "lab", "qos": "normal", "defaultqos": "", "partition": ""}]
     accounting = {"users": [{"defaultaccount": "lab"}], "accounts": accounts, "groups": [], "qualities": []}

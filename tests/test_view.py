@@ -225,7 +225,14 @@ def test_a_status_keeps_to_the_terminals_width_and_a_pipe_gets_everything(oelm, 
 
 
 def partition(name: str, **changes: Any) -> dict[str, Any]:
-    row = {"name": name, "is_default": False, "is_up": True, "max_time": "1-00:00:00", "default_time": "1:00:00"}
+    row = {
+        "name": name,
+        "is_default": False,
+        "is_up": True,
+        "takes_jobs": True,
+        "max_time": "1-00:00:00",
+        "default_time": "1:00:00",
+    }
     return {**row, "nodes": 2, "gres": ["gpu:a5000:4", "shard:8"], "features": [], **changes}
 
 

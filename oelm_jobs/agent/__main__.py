@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 from typing import Any, Dict, List
 
@@ -42,7 +41,9 @@ def answer(verb: str, request: Dict[str, Any]) -> Dict[str, Any]:
     """Let a verb's module answer a request; its ``clusters``, where it has any, are those of Slurm's commands."""
     clusters = request.pop("clusters", "")
     if clusters:
-        os.environ["SLURM_CLUSTERS"] = clusters
+        from . import slurm_commands
+
+        slurm_commands.about(clusters)
     reply = getattr(importlib.import_module("." + VERBS[verb], __package__), verb)(request)
     return dict(reply)
 

@@ -78,5 +78,5 @@ def find(request: Dict[str, Any]) -> Dict[str, Any]:
         if record is not None:
             runs.append(dict(waiting.pop(folder, record), run_dir=folder))
             folders[:] = []
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
     return {"runs": [*runs, *waiting.values()]}

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import time
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from . import rundir
 from .slurm_commands import Job, SlurmError, cache_file, call, said, seconds
@@ -53,19 +53,15 @@ def jobs(ids: Iterable[str], since: float) -> Optional[List[Job]]:
         return None
     if failed:
         raise SlurmError(str(failed["words"]))
-    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 3600))  # clocks differ
     wanted = sorted(set(ids))
     found: List[Job] = []
-    argv = ["sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--starttime=" + start]
-    if os.environ.get("SLURM_CLUSTERS"):  # which sacct alone does not read
-        argv.append("--clusters=" + os.environ["SLURM_CLUSTERS"])
     begun = time.monotonic()
     for first in range(0, len(wanted), CHUNK):
         chunk = ",".join(wanted[first : first + CHUNK])
         if time.monotonic() - begun > PATIENCE_S:
             raise HalfAnswered("sacct takes more than %.0f s" % PATIENCE_S, found)
         try:
-            code, out, err = call([*argv, "--format=" + FORMAT, "--jobs=" + chunk], TIMEOUT_S)
+            code, out, err = ask(since, "--duplicates", "--jobs=" + chunk)
             if code != 0 and NONE_KEPT.search(err):
                 gave_no_answer("", none=True)
                 return None
@@ -79,6 +75,19 @@ def jobs(ids: Iterable[str], since: float) -> Optional[List[Job]]:
             raise HalfAnswered(str(error), found) from error
         found += read(out)
     return found
+
+
+def ask(since: float, *options: str) -> Tuple[int, str, str]:
+    """Run sacct for jobs that were there from ``since`` (Unix seconds) on; return (exit code, stdout, stderr).
+
+    Raises:
+        SlurmError: It isn't there, or gave no answer in time.
+    """
+    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 3600))  # clocks differ
+    argv = ["sacct", "--noheader", "--parsable2", "--allocations", "--starttime=" + start, "--format=" + FORMAT]
+    if os.environ.get("SLURM_CLUSTERS"):  # which sacct alone does not read
+        argv.append("--clusters=" + os.environ["SLURM_CLUSTERS"])
+    return call([*argv, *options], TIMEOUT_S)
 
 
 def is_silent(command: str = "sacct") -> Optional[Dict[str, Any]]:

@@ -203,7 +203,9 @@ def _ended(before: Optional[Owner], mine: Optional[Owner]) -> "Tuple[Optional[bo
         is_over = time.time() - before.time > ARCHIVING_S
         return (True, "") if is_over else (None, "its directory is being archived")
     here = slurm_commands.cluster_name() if before.cluster else ""
-    if here and here != before.cluster:
+    if before.cluster and not here:
+        return None, "slurmctld does not answer"
+    if here != before.cluster:
         return None, "whether job %s of cluster %s lives can't be found out on cluster %s" % (
             before.job,
             before.cluster,

@@ -30,7 +30,7 @@ QUEUE_TIMEOUT_S = 40.0
 """Outer deadline of what slurmctld answers."""
 CLUSTER_AGE_S, CLUSTER_TIMEOUT_S = 86400.0, 5.0
 """How long a login node's cluster is remembered, and the deadline of asking for it."""
-LOGIN_WORDS = ("bash", "-lc", 'printf "\\n%s\\n%s" "$SLURM_CONF" "$(type -P -- "$0")"')
+LOGIN_WORDS = ("bash", "-lc", 'printf "\\n%s\\n%s" "${SLURM_CONF-}" "$(type -P -- "$0")"')
 LOGIN_TIMEOUT_S = 20.0
 """For a site's profile scripts."""
 FOREIGN_SETTINGS = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")
@@ -158,7 +158,7 @@ def _look_in_login_shell(command: str) -> None:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=LOGIN_TIMEOUT_S
         )
-        configuration, path = done.stdout.decode("utf-8", "replace").split("\n")[-2:]
+        *_, configuration, path = ["", *done.stdout.decode("utf-8", "replace").split("\n")]
         if os.access(path, os.X_OK):
             os.environ["PATH"] = "%s:%s" % (os.environ.get("PATH", os.defpath), os.path.dirname(path))
             if configuration:
@@ -252,15 +252,22 @@ def cache_file(what: str) -> Optional[Path]:
     """Return this user's file for something about this cluster, the same on all its login nodes; None where no folder
     can be made.
     """
+    folder = _cache_folder()
+    if folder is None:
+        return None
+    # Clusters may share home folders, and even names of login nodes.
+    known = _cluster(folder, *(os.environ.get(name, "") for name in ("SLURM_CONF", "SLURM_CLUSTERS")))
+    return _named(folder, what, *(known or _this_host()))
+
+
+def _cache_folder() -> Optional[Path]:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(base) / "oelm-jobs"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
-    # Clusters may share home folders, and even names of login nodes.
-    known = _cluster(folder, *(os.environ.get(name, "") for name in ("SLURM_CONF", "SLURM_CLUSTERS")))
-    return _named(folder, what, *(known or _this_host()))
+    return folder
 
 
 def _named(folder: Path, what: str, *of: str) -> Path:
@@ -367,5 +374,17 @@ def cluster_name() -> str:
     """Return the name of the cluster that this is a node of; empty where nobody says."""
     name = os.environ.get("SLURM_CLUSTER_NAME", "")
     with contextlib.suppress(SlurmError):
-        name = name or settings(CLUSTER_TIMEOUT_S).get("ClusterName", "")
+        name = name or settings().get("ClusterName", "")
     return name
+
+
+def about(clusters: str) -> None:
+    """Let all of Slurm's commands of this process be about one of a site's clusters, by the environment.
+
+    This host's own is reached without accounting, by which Slurm knows the others.
+    """
+    folder = _cache_folder()
+    own = _cluster(folder, os.environ.get("SLURM_CONF", ""), "") if folder is not None else ()
+    if own[:1] != (clusters,):
+        os.environ["SLURM_CLUSTERS"] = clusters
+        os.environ.pop("SLURM_CLUSTER_NAME", None)  # of the job, on another one, in which this may run

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from . import failure, host, lease, place, processes, rundir, slurm_claim, slurm_commands, slurm_step
-from .slurm_submit import FATE, SILENCE
+from .slurm_submit import FATE, JOB_NAME_VARIABLE, SILENCE
 
 TERM_GRACE_S = 20.0
 """Least time for a checkpoint after SIGTERM: Slurm kills after KillWait, 30 s by default."""
@@ -67,7 +67,7 @@ class SlurmJob:
         owner = slurm_claim.Owner(
             job=self.job,
             restart=self.restart,
-            name=os.environ.get("OELM_JOB_NAME") or os.environ.get("SLURM_JOB_NAME", ""),
+            name=os.environ.get(JOB_NAME_VARIABLE) or os.environ.get("SLURM_JOB_NAME", ""),
             token=str(self._record["token"]),
             identity=processes.identify(os.getpid()),
             time=time.time(),

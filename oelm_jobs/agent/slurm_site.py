@@ -40,11 +40,11 @@ def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
         max_age_s: How old accounts and limits may be: slurmdbd takes its time, and they rarely change.
 
     Returns:
-        ``version``, ``cluster``; ``partitions``: a list of ``name``, ``is_default``, ``is_up``, ``max_time`` and
-            ``default_time`` (as sinfo writes them), ``nodes`` (how many), ``gres`` and ``features`` (lists), ``qos``
-            (the partition's own); ``users``, ``accounts``, ``groups`` and ``qualities`` (``accounting``);
-            ``is_enforced`` and ``is_limited`` (whether Slurm takes jobs of known accounts alone, and keeps to their
-            limits); ``max_array`` (tasks).
+        ``version``, ``cluster``; ``partitions``: a list of ``name``, ``is_default``, ``is_up``, ``takes_jobs`` (a
+            drained one does not), ``max_time`` and ``default_time`` (as sinfo writes them), ``nodes`` (how many),
+            ``gres`` and ``features`` (lists), ``qos`` (the partition's own); ``users``, ``accounts``, ``groups`` and
+            ``qualities`` (``accounting``); ``is_enforced`` and ``is_limited`` (whether Slurm takes jobs of known
+            accounts alone, and keeps to their limits); ``max_array`` (tasks).
 
     Raises:
         SlurmError: slurmctld does not answer.
@@ -151,7 +151,8 @@ def partitions() -> List[Dict[str, Any]]:
         name, marked, up, limit, default, nodes, gres, features = fields
         row = found.setdefault(
             name,
-            {"name": name, "is_default": marked.endswith("*"), "is_up": up == "up", "max_time": limit,
+            {"name": name, "is_default": marked.endswith("*"), "is_up": up == "up",
+             "takes_jobs": up in ("up", "down"), "max_time": limit,
              "default_time": default, "nodes": 0, "gres": [], "features": [], "qos": qualities.get(name, "")},
         )  # fmt: skip
         row["nodes"] += int(nodes) if nodes.isdigit() else 0
@@ -266,11 +267,11 @@ def _table(words: List[str], fields: str) -> Optional[List[Dict[str, str]]]:
         return None
     argv = ["sacctmgr", "--noheader", "--parsable2", "show", *words, "format=" + fields]
     try:
-        code, out, _ = slurm_commands.call(argv, SACCTMGR_TIMEOUT_S)
+        code, out, err = slurm_commands.call(argv, SACCTMGR_TIMEOUT_S)
     except SlurmError as error:
-        slurm_accounts.gave_no_answer(str(error), command="sacctmgr")  # sacct may answer all the same
-        return None
+        code, out, err = -1, "", str(error)
     if code != 0:
+        slurm_accounts.gave_no_answer(err, command="sacctmgr")  # sacct may answer all the same
         return None
     names = fields.split(",")
     rows = [line.split("|") for line in out.splitlines()]

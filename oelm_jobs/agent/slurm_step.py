@@ -79,28 +79,34 @@ def _step(nodes: int) -> List[str]:
     # From 22.05 on a step has one CPU a task unless told otherwise (srun(1), --cpus-per-task).
     step.append("--cpus-per-task=%d" % cpus_per_node())
     prefix, gpus = gpus_of_a_task(), visible_gpus()
-    if prefix is None or not gpus:
-        return step
+    if gpus and prefix is not None:
+        step.append("--gpus-per-node=%s%d" % (prefix, len(gpus)))
     unset = ["--unset=" + name for name in OF_TASKS if name in os.environ]
-    return ["env", *unset, *step, "--gpus-per-node=%s%d" % (prefix, len(gpus))]
+    return ["env", *unset, *step] if gpus and unset else step
 
 
 def visible_gpus() -> List[str]:
-    """Return the GPUs that Slurm granted on this node, by index; empty where the job has none."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES") or os.environ.get("SLURM_JOB_GPUS") or ""
-    return [part for part in listed.split(",") if part and part != "NoDevFiles"]
+    """Return the GPUs that Slurm granted on this node, by the node's own index; empty where the job has none.
+
+    In a cgroup, CUDA_VISIBLE_DEVICES counts those of the job alone from 0 (gres.conf(5)).
+    """
+    listed = [os.environ.get(name, "").split(",") for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS")]
+    seen, granted = ([part for part in parts if part and part != "NoDevFiles"] for parts in listed)
+    return granted if len(granted) == len(seen) or not seen else seen
 
 
 def gpus_of_a_task() -> Optional[str]:
     """Return the type of the GPUs that the job asked for by task (``a100:``; empty where it named none); None where it
     did not ask that way.
     """
-    asked = os.environ.get("SLURM_GPUS_PER_TASK", "")
-    # From 23.11 on, it may hold cores alone.
-    others = os.environ.get("SLURM_TRES_PER_TASK", "").split(",")
-    asked = asked or next((part.partition("gpu")[2][1:] for part in others if "gpu" in part), "")
-    match = re.fullmatch(r"(?:([^:=]+)[:=])?\d+", asked)
-    return ("%s:" % match[1] if match[1] else "") if match else None
+    asked = os.environ.get("SLURM_GPUS_PER_TASK")
+    if asked is None:  # from 23.11 on, the other variable may hold cores alone
+        others = os.environ.get("SLURM_TRES_PER_TASK", "").split(",")
+        asked = next((part.partition("gpu")[2][1:] for part in others if "gpu" in part), None)
+    if asked is None:
+        return None
+    name = re.sub(r"(^|[:=])\d+$", "", asked)
+    return name + ":" if name else ""
 
 
 def cpus_per_node() -> int:

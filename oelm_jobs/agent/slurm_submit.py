@@ -47,6 +47,8 @@ ALTERNATIVES = (
      "SBATCH_TRES_PER_TASK"),
 )  # fmt: skip
 """Variables for the same thing: an option for one of them sets all aside."""
+JOB_NAME_VARIABLE = "OELM_JOB_NAME"
+"""In which a script keeps its job's name (templates/slurm.sh.j2)."""
 OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SALLOC_")
 """Variables that name the job in which a submission is made: its new job would take itself for a part of that one, as
 Slurm resets some of them alone.
@@ -102,7 +104,7 @@ def set_aside(script: str) -> List[str]:
         if stated.intersection(same):
             stated.update(same)
     stated.update(OWNED_VARIABLES)
-    own = (processes.ATTEMPT_VARIABLE, processes.RUN_DIR_VARIABLE)
+    own = (processes.ATTEMPT_VARIABLE, processes.RUN_DIR_VARIABLE, JOB_NAME_VARIABLE)
     return [
         name
         for name in os.environ
@@ -177,7 +179,9 @@ def _send(
     sent = {"time": time.time(), "maker": processes.identify(os.getpid()).to_json()}
     # Not durable, like the script and the answer: after a power loss the job is looked for, or given up for good.
     if not rundir.create(file_of(root, token, position, ".sent.%d" % number), sent, durable=False):
-        return {"unknown": "another command is sending it"}
+        return _sent_by_another(root, token, job)
+    if answer_of(root, token, position) != known:  # another command has come and gone meanwhile
+        return {"limit": "another command is sending it"}
     with contextlib.suppress(OSError):  # a night of waiting for room is thousands of tries
         file_of(root, token, position, ".sent.%d" % (number - 2)).unlink()
     script = file_of(root, token, position, ".sh")
@@ -199,6 +203,21 @@ def _send(
         if found:
             answer = {"id": found}
     return _remember(root, token, position, dict(answer, **({"try": number} if "limit" in answer else {})))
+
+
+def _sent_by_another(root: str, token: str, job: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what to say of a script whose sending has begun and has no answer: ask again while its maker lives; else
+    its job is looked for.
+    """
+    position = int(job["position"])
+    try:
+        sent_at = _sent_at(root, token, position)
+    except SlurmError:
+        return {"limit": "another command is sending it"}
+    found = look_for(job["name"], sent_at, max(0.0, sent_at + PATIENCE_S - time.time()))
+    if found:
+        return _remember(root, token, position, {"id": found}, at=sent_at)
+    return {"unknown": "the command that was sending it has ended without an answer"}
 
 
 def _joined(before: str, script: str) -> str:
@@ -238,10 +257,8 @@ def look_for(name: str, since: float, patience_s: float) -> Optional[str]:
 
 
 def _in_accounting(name: str, since: float) -> Optional[str]:
-    start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since - 3600))
-    argv = ["sacct", "--noheader", "--parsable2", "--allocations", "--starttime=" + start, "--name=" + name]
     try:
-        _, out, _ = slurm_commands.call([*argv, "--format=" + slurm_accounts.FORMAT], slurm_accounts.TIMEOUT_S)
+        _, out, _ = slurm_accounts.ask(since, "--name=" + name)
     except SlurmError:
         return None
     rows = [row for row in slurm_accounts.read(out) if row.name == name]

@@ -71,6 +71,8 @@ class Supervisor:
         continued = (self.record.get("extended_from") or {}).get("fingerprint")
         if ours and theirs and ours != theirs and theirs != continued:
             return "holds a run of another configuration (%s, not %s)" % (theirs[:12], ours[:12])
+        if self.record.get("extended_from") and not any(self.run_dir.glob("checkpoint_*.pt")):
+            return "has no checkpoint to go on from (oelm-clean frees them): submit --rerun to start over"
         return ""
 
     def history(self) -> List[Dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from .. import language
-from ..errors import OelmError, TargetError, UsageError, valid_choices
+from ..errors import NoSuchTarget, OelmError, TargetError, UsageError, valid_choices
 from ..language import tr
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -224,6 +224,8 @@ def each_target(names: Iterable[str], act: Callable[[str], None]) -> dict[str, T
             act(name)
         except TargetError as error:
             errors[name] = error
+        except NoSuchTarget as error:
+            errors[name] = TargetError(str(error), hint=error.hint)
     return errors
 
 

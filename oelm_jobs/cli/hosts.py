@@ -43,5 +43,7 @@ def _device(row: Mapping[str, Any]) -> tuple[str, ...]:
 def _partition(row: Mapping[str, Any]) -> tuple[str, ...]:
     kinds = [word.split(":") for word in row["gres"] if word.split(":")[0] == "gpu"]
     gpus = ", ".join(" x ".join(reversed(kind[1:])) for kind in kinds)  # gpu:a5000:4 and gpu:4
-    notes = [word for word, holds in (("default", row["is_default"]), ("down", not row["is_up"])) if holds]
+    is_down = row["takes_jobs"] and not row["is_up"]
+    states = (("default", row["is_default"]), ("down", is_down), ("takes no jobs", not row["takes_jobs"]))
+    notes = [word for word, holds in states if holds]
     return (row["name"], str(row["nodes"]), gpus or "–", row["max_time"], ", ".join(tr(word) for word in notes))

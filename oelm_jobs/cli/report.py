@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..analysis.records import LoadedRun
     from ..analysis.report import Report
     from ..spec import Study
+    from ..store import StoredRun
 
 FORMATS = ("text", "markdown", "json", "html", "latex", "csv")
 WITHOUT_END = ("QUEUED", "UNKNOWN")
@@ -185,29 +186,47 @@ def _source(request: Request) -> Source:
 
 
 def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[LoadedRun]:
-    """Return the runs; one whose files here tell no end as its target was last seen to have it, since files that were
-    fetched are as old as that. That a run is DONE, its own files alone show.
+    """Return the runs, and those that are elsewhere alone; one whose files here tell no end, or are of fewer steps, as
+    its target was last seen to have it, since files that were fetched are as old as that. That a run is DONE, its own
+    files alone show.
     """
+    from ..analysis.records import LoadedRun
     from ..spec import State
     from ..store import Store, index_path
 
-    if not any(run.status in WITHOUT_END for run in runs) or not index_path().exists():
+    if not index_path().exists():
         return runs
     with Store() as store:
         known = {run.name: run for run in store.runs(project, study.name)}
     found = []
     for run in runs:
-        seen = known.get(run.name)
-        if run.status in WITHOUT_END and seen is not None:
+        seen = known.pop(run.name, None)
+        if seen is not None:
             is_elsewhere = seen.run_dir != str(run.path)
-            if seen.state is State.DONE and is_elsewhere:
-                run = replace(run, status="UNKNOWN", reason=f"DONE on {seen.target}: oelm-fetch brings it")
-            elif seen.state in (State.FAILED, State.CANCELLED) or (
-                seen.state in (State.QUEUED, State.RUNNING) and is_elsewhere
-            ):
-                run = replace(run, status=seen.state.value, reason=seen.reason)
+            is_older = bool(run.fingerprint and seen.fingerprint and run.fingerprint != seen.fingerprint)
+            if run.status in WITHOUT_END or (is_elsewhere and is_older):
+                run = _as_seen(run, seen, is_elsewhere=is_elsewhere)
         found.append(run)
-    return found
+    for seen in known.values():
+        is_there = seen.progress or seen.state in (State.QUEUED, State.RUNNING)  # not one that was never submitted
+        if seen.group in study.groups and is_there and not Path(seen.run_dir).exists():
+            run = LoadedRun(
+                name=seen.name, group=seen.group, label=study.groups[seen.group].label, seed=seen.seed,
+                path=Path(seen.run_dir), study=study.name, tag=seen.tag,
+            )  # fmt: skip
+            found.append(_as_seen(run, seen, is_elsewhere=True))
+    return sorted(found, key=lambda run: str(run.path.name))
+
+
+def _as_seen(run: LoadedRun, seen: StoredRun, *, is_elsewhere: bool) -> LoadedRun:
+    """Return a run in the state in which its target was last seen to have it."""
+    from ..spec import State
+
+    if seen.state is State.DONE and is_elsewhere:
+        return replace(run, status="UNKNOWN", reason=f"DONE on {seen.target}: oelm-fetch brings it")
+    if seen.state in (State.FAILED, State.CANCELLED) or (seen.state in (State.QUEUED, State.RUNNING) and is_elsewhere):
+        return replace(run, status=seen.state.value, reason=seen.reason)
+    return run
 
 
 def _report(source: Source, request: Request) -> Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -122,7 +123,7 @@ def main(
                 confirm(f"Move what {', '.join(over)} made to .archive and start over?", yes=yes)
         where.remember(root, target)
         submitted = workflow.submit(plan, store, how, say=narrate)
-        _show_submitted(plan, submitted, as_json=as_json and not wait)
+        _show_submitted(plan, submitted, as_json=as_json and not wait, tell=narrate if as_json else say)
         if wait:
             _wait(plan, store, as_json=as_json)
 
@@ -154,7 +155,9 @@ def _settings(settings: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
-def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool) -> None:
+def _show_submitted(
+    plan: Plan, submitted: list[Submitted], *, as_json: bool, tell: Callable[[str], None] = say
+) -> None:
     if as_json:
         runs = [
             {
@@ -179,7 +182,7 @@ def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool) ->
         else f"{item.run.name}: left alone, {item.note}"
         for item in submitted
     ]
-    say("\n".join(lines))
+    tell("\n".join(lines))
     if any(not item.note for item in submitted):
         narrate("Runs go on without this terminal. Watch them: oelm-status --watch")
 

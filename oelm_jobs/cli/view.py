@@ -32,9 +32,9 @@ KEPT_FIRST = (
     State.RUNNING,
     State.FAILED,
     State.UNKNOWN,
-    State.CANCELLED,
-    State.PLANNED,
     State.QUEUED,
+    State.PLANNED,
+    State.CANCELLED,
     State.DONE,
 )
 """Which runs stay in view where a terminal has no room for all."""

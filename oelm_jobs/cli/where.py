@@ -83,15 +83,17 @@ def where_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def gather(
-        *args: Any, target_name: str, remote: bool, host: str, user: str, port: int, root: str, setup: tuple[str, ...],
-        **more: Any,
+        *args: Any, target_name: str | None, remote: bool, host: str, user: str, port: int, root: str,
+        setup: tuple[str, ...], **more: Any,
     ) -> Any:  # fmt: skip
-        where = Where(name=target_name, remote=remote, host=host, user=user, port=port, root=root, setup=setup)
+        if target_name == "":
+            raise UsageError("--target was given no name", hint="leave it out to mean local")
+        where = Where(name=target_name or "", remote=remote, host=host, user=user, port=port, root=root, setup=setup)
         return function(*args, where=where, **more)
 
     for option in reversed(
         (
-            click.option("--target", "target_name", default="", metavar="NAME", help="Where to run.  [default: local]"),
+            click.option("--target", "target_name", metavar="NAME", help="Where to run.  [default: local]"),
             click.option("--remote", is_flag=True, help="The one remote target of the targets files."),
             click.option("--host", default="", metavar="HOST", help="A machine behind SSH, in no targets file."),
             click.option("--user", default="", metavar="USER", help="With --host: the login name there."),

@@ -87,8 +87,10 @@ class LocalConnection:
             raise UnknownAnswer(f"{verb} on this machine gave no answer within {timeout_s:.0f} s") from error
         if done.returncode != 0:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            kind = TargetError if done.returncode == REFUSED else UnknownAnswer
-            raise kind(f"{verb} on this machine failed: {said[-1] if said else f'exit code {done.returncode}'}")
+            words = said[-1] if said else f"exit code {done.returncode}"
+            if done.returncode == REFUSED:  # in words of its own
+                raise TargetError(f"{self.target.name}: {words}")
+            raise UnknownAnswer(f"{verb} on this machine failed: {words}")
         answer = json.loads(done.stdout)
         return answer
 

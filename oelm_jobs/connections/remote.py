@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NotReached, TargetError, UnknownAnswer
+from ..errors import AnswerLost, NotReached, TargetError
 from ..spec import Target
 from . import Place, Route, interpreter
 from .channel import Channel
@@ -180,7 +180,7 @@ class RemoteConnection:
             except Interrupted as broken:
                 self._drop()
                 if broken.sent and not reads:
-                    raise UnknownAnswer(f"{self.target.name}: no answer to {verb}: {broken}") from broken
+                    raise AnswerLost(f"{self.target.name}: no answer to {verb}: {broken}") from broken
                 if number == TRIES or time.monotonic() - begun > PATIENCE_S:
                     raise NotReached(f"{self.target.name}: {broken}") from broken
             else:

@@ -15,7 +15,7 @@ from typing import Any
 from ..agent import __main__ as agent
 from ..agent import launch, rundir, slurm_commands, slurm_submit
 from ..connections import Connection, as_agent_reads
-from ..errors import NotReached, PreflightError, TargetError, UnknownAnswer
+from ..errors import AnswerLost, NotReached, PreflightError, TargetError, UnknownAnswer
 from ..sbatch import named_in, options_of
 from . import Answer, Job, allowed_environment, silent
 
@@ -68,7 +68,7 @@ class SlurmScheduler:
                 answers.update(self._send(jobs, token, answers))
                 trouble = ""
             except TargetError as error:
-                if answers and isinstance(error, (NotReached, UnknownAnswer)):
+                if answers and isinstance(error, (NotReached, AnswerLost)):
                     trouble = f"{error}; tried again until it answers"
                 elif any(ID in answer or UNKNOWN in answer for answer in answers.values()):
                     raise UnknownAnswer(str(error), hint=error.hint) from error  # some of them run already
@@ -199,10 +199,10 @@ def _asking(clusters: str) -> Iterator[None]:
     """Let Slurm's commands be about one of a site's clusters for a while; about their own where it is empty."""
     before = dict(os.environ)
     if clusters:
-        os.environ["SLURM_CLUSTERS"] = clusters
+        slurm_commands.about(clusters)
     try:
         yield
     finally:
         if clusters:
-            os.environ.pop("SLURM_CLUSTERS")
+            os.environ.pop("SLURM_CLUSTERS", None)
             os.environ.update(before)

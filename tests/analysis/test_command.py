@@ -113,6 +113,22 @@ def test_a_run_whose_files_tell_no_end_stands_as_its_target_was_last_seen_to_hav
     assert f"interim: gpt_base-s43 {shown}" in report(place, SOURCE_DATE_EPOCH=LATER).stdout
 
 
+def test_runs_that_are_elsewhere_alone_make_a_report_interim(place: Path) -> None:
+    words = {"study": "tiny", "group": "gpt_base", "label": "", "tag": "", "token": "t"}
+    names = {"gpt_base-s90": (State.RUNNING, {"step": 3}), "gpt_base-s91": (State.DONE, {"step": 400}),
+             "gpt_base-s92": (State.FAILED, {}), "gpt_base-s43": (State.RUNNING, {"step": 500})}  # fmt: skip
+    rows = [{**words, "run": name, "seed": int(name[-2:]), "run_dir": f"/far/exp_{name}", "fingerprint": "f" * 64}
+            for name in names]  # fmt: skip
+    with Store() as store:
+        store.replace_runs(place, "box", rows)
+        store.observe([(run, names[run.name][0], "", names[run.name][1]) for run in store.runs(place)], time.time())
+    said = " ".join(report(place, SOURCE_DATE_EPOCH=LATER).stdout.split())
+    assert "INTERIM" in said and "gpt_base-s90 RUNNING" in said
+    assert "gpt_base-s91 UNKNOWN (DONE on box: oelm-fetch brings it)" in said
+    assert "gpt_base-s92" not in said, "it was never submitted"
+    assert "gpt_base-s43 RUNNING" in said, "the copy here is of fewer steps"
+
+
 def test_files_of_this_machine_are_newer_than_what_was_seen_of_them(place: Path) -> None:
     run_dir = place / "models" / "checkpoints" / "exp_gpt_base-s43"
     shutil.rmtree(run_dir)

@@ -92,6 +92,8 @@ def test_arrays_have_a_limit_where_the_target_names_one(tmp_path: Path) -> None:
         ({"comment": "a\nb"}, "give long options of sbatch"),
         ({"nodes": "1-2"}, "give one number"),
         ({"clusters": "cm2,cm4"}, "each cluster is a target of its own"),
+        ({"clusters": "all"}, "each cluster is a target of its own"),
+        ({"clusters": True}, "each cluster is a target of its own"),
         ({"dependency": "singleton"}, "max_parallel"),
     ],
 )
@@ -146,6 +148,27 @@ def test_a_placeholder_stands_for_the_runs_gpus_or_a_nodes_share_of_them(
     tmp_path: Path, table: Any, gpus: int, line: str
 ) -> None:
     assert line in header(read_target(tmp_path, table), [make_run(tmp_path, "a", gpus=gpus)])
+
+
+@pytest.mark.parametrize(
+    ("table", "nodes"),
+    [
+        ({}, 1),
+        ({"gpus": 4}, 1),
+        ({"nodes": 2}, 2),
+        ({"gpus": 4, "gpus-per-node": 2}, 2),
+        ({"gpus": "a100:4", "gpus-per-node": "a100:4"}, 1),
+        ({"ntasks": 4, "ntasks-per-node": 2, "gpus-per-task": 1}, 2),
+        ({"ntasks-per-node": 4, "gpus": 4}, 1),
+        ({"nodelist": "n1", "gpus": 4}, 1),
+        ({"nodelist": "n[1-2]", "gpus": 4}, 2),
+        ({"nodelist": "n[01-02,7],m1", "gpus": 4}, 4),
+        ({"nodelist": "n[a-b]", "gpus": 4}, 1),
+    ],
+)
+def test_as_many_nodes_are_stated_as_the_options_ask_for(tmp_path: Path, table: dict[str, Any], nodes: int) -> None:
+    lines = header(read_target(tmp_path, table), [make_run(tmp_path, "a", gpus=4)])
+    assert [line for line in lines if line.startswith("--nodes=")] == [f"--nodes={nodes}"]
 
 
 def test_processes_that_nodes_can_not_share_equally_are_refused(tmp_path: Path) -> None:

@@ -121,6 +121,9 @@ def test_over_nodes_each_gets_one_task_with_its_share_of_the_ranks(
     [
         ("SLURM_GPUS_PER_TASK", "1", "--gpus-per-node=2"),
         ("SLURM_GPUS_PER_TASK", "a100:1", "--gpus-per-node=a100:2"),
+        ("SLURM_GPUS_PER_TASK", "a100", "--gpus-per-node=a100:2"),
+        ("SLURM_TRES_PER_TASK", "cpu=4,gres/gpu", "--gpus-per-node=2"),
+        ("SLURM_NTASKS_PER_GPU", "1", ""),
         ("SLURM_TRES_PER_TASK", "cpu=4,gres/gpu:a100=1", "--gpus-per-node=a100:2"),
         ("SLURM_TRES_PER_TASK", "cpu:4,gres/gpu:1", "--gpus-per-node=2"),
         ("SLURM_TRES_PER_TASK", "cpu=4", ""),
@@ -133,7 +136,9 @@ def test_gpus_of_each_task_become_those_of_a_nodes_one_task(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     words, _ = words_of(tmp_path, monkeypatch, nodes=2)
     assert [word for word in words if word.startswith("--gpus")] == ([option] if option else [])
-    assert words[:2] == (["env", f"--unset={variable}"] if option else ["srun", "--kill-on-bad-exit=1"])
+    assert words[:3] == ["env", f"--unset={variable}", "srun"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert words_of(tmp_path, monkeypatch, nodes=2)[0][0] == "srun", "a job without GPUs"
 
 
 def test_jobs_over_nodes_meet_at_ports_that_follow_from_their_ids_and_are_free(

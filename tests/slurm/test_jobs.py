@@ -152,6 +152,7 @@ def test_arrays_are_no_larger_than_the_limit_of_the_partitions_quality_of_servic
     assert done.stdout.count("submitted to cluster") == 6 and "takes no more jobs of yours" in done.stderr
     wait_until(lambda: {row["state"] for row in states().values()} == {"DONE"}, "all of them", 120)
     assert len({row["job"].partition("_")[0] for row in states().values()}) == 3, "two at a time"
+    cluster.run("sacctmgr", "-i", "delete", "qos", "short", check=False)
 
 
 def test_a_submission_that_is_ended_while_it_waits_for_room_says_so(

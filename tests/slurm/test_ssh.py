@@ -226,6 +226,12 @@ def test_the_cluster_that_a_target_names_is_asked_there(laptop, login: Login, pr
     write_target(project, login, python=stand_in)
     targets = project / "jobs" / "targets.toml"
     targets.write_text(targets.read_text().replace("time = 30", 'time = 30, clusters = "oelmtest"'))
+    own = login.place / "bin" / "scontrol"
+    own.write_text(
+        '#!/bin/sh\ncase "$SLURM_CLUSTERS$SLURM_JOB_ID$*" in "show config") echo "ClusterName = head"; exit;; esac\n'
+        'exec /usr/bin/scontrol "$@"\n'
+    )
+    own.chmod(0o755)
     for command in ("sbatch", "squeue"):
         asked = login.place / "bin" / command
         asked.write_text(f'#!/bin/sh\necho "$SLURM_CLUSTERS" >> {login.place}/asked\nexec /usr/bin/{command} "$@"\n')

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs import site
-from oelm_jobs.agent import rundir, slurm_accounts, slurm_site, slurm_state, slurm_tasks
+from oelm_jobs.agent import rundir, slurm_accounts, slurm_commands, slurm_site, slurm_state, slurm_tasks
 from oelm_jobs.agent import slurm_submit as submission
 from oelm_jobs.agent.slurm_commands import Job
 from oelm_jobs.spec import Slurm, Target
@@ -277,6 +277,48 @@ def test_what_accounting_told_before_it_fell_silent_counts(
     assert [job.id for job in error.value.found] == ["8"]
 
 
+def test_a_run_of_which_accounting_told_before_it_fell_silent_has_its_end(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fall_silent(*_: Any) -> Any:
+        raise slurm_accounts.HalfAnswered("sacct gave no answer", slurm_accounts.read(account("TIMEOUT")))
+
+    monkeypatch.setattr(slurm_accounts, "jobs", fall_silent)
+    bed.write("start.json", start())
+    assert bed.say()["reason"].startswith("time limit")
+
+
+@pytest.mark.parametrize(
+    ("profile", "is_found"),
+    [
+        ("export SLURM_CONF=/etc/site.conf", True),
+        ("squeue_there() { echo a function; }; echo Welcome", True),
+        ("set -u", True),
+        ("exit 0", False),
+        ("exec true", False),
+    ],
+)
+def test_profiles_of_every_kind_are_asked_where_slurms_commands_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str, is_found: bool
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", "")
+    monkeypatch.delenv("SLURM_CONF")
+    folder = tmp_path / "slurm" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "squeue_there").write_text('#!/bin/sh\necho "$SLURM_CONF"\n')
+    (folder / "squeue_there").chmod(0o755)
+    (tmp_path / ".bash_profile").write_text(f"PATH=$PATH:{folder}\n{profile}\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", os.environ["PATH"])  # which the look adds to
+    slurm_commands._look_in_login_shell.cache_clear()
+    if not is_found:
+        with pytest.raises(slurm_commands.SlurmError, match="there is none on this host"):
+            slurm_commands.call(["squeue_there"], 10.0)
+        return
+    _, out, _ = slurm_commands.call(["squeue_there"], 10.0)
+    assert out.strip() == ("/etc/site.conf" if "SLURM_CONF" in profile else "")
+
+
 def test_many_slow_answers_of_accounting_have_one_deadline(instead: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm_accounts, "CHUNK", 1)
     monkeypatch.setattr(slurm_accounts, "PATIENCE_S", 0.0)
@@ -295,15 +337,15 @@ def test_a_cluster_that_the_profile_names_is_the_one_whose_accounts_are_read(
     assert "--clusters=second" in (tmp_path / "said").read_text()
 
 
-def test_sacctmgrs_silence_is_not_saccts(instead: Put) -> None:
+def test_sacctmgrs_silence_is_not_saccts(instead: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     instead("scontrol", prints(CONFIG.format(size=4, parameters="(null)")))
     instead("sacctmgr", "exit 1")
     instead("sacct", prints(account("COMPLETED")))
     assert slurm_site.accounting(600.0) == {"users": [], "accounts": [], "groups": [], "qualities": []}
     instead("sacctmgr", "echo 'lab||||||||'")
-    assert slurm_site.accounting(600.0)["accounts"], "what was not answered is asked again"
-    slurm_accounts.gave_no_answer("sacctmgr gave no answer", command="sacctmgr")
-    assert slurm_site.accounting(0.0)["accounts"] == [], "for a while it is left alone"
+    assert slurm_site.accounting(600.0)["accounts"] == [], "for a while it is left alone"
+    monkeypatch.setattr(slurm_accounts, "PAUSE_S", 0.0)
+    assert slurm_site.accounting(600.0)["accounts"], "then what was not answered is asked again"
     assert slurm_accounts.jobs(["7"], SUBMITTED), "sacct is asked all the same"
 
 
@@ -402,7 +444,8 @@ def test_an_array_is_as_large_as_the_sites_limits_let_it_be(
     known = slurm_site.site()
     assert known["max_array"] == array
     assert known["partitions"][0] == {
-        "name": "low", "is_default": True, "is_up": True, "max_time": "1-00:00:00", "default_time": "1:00:00",
+        "name": "low", "is_default": True, "is_up": True, "takes_jobs": True,
+        "max_time": "1-00:00:00", "default_time": "1:00:00",
         "nodes": 2, "gres": ["gpu:a5000:4"], "features": [], "qos": "few",
     }  # fmt: skip
 
@@ -410,7 +453,8 @@ def test_an_array_is_as_large_as_the_sites_limits_let_it_be(
 def remarks(default_time: str = "1:00:00", **options: str) -> list[site.Remark]:
     """Return what is said of a cluster with one partition to a target with some options."""
     partition = {
-        "name": "low", "is_default": True, "is_up": True, "max_time": "1-00:00:00", "default_time": default_time,
+        "name": "low", "is_default": True, "is_up": True, "takes_jobs": True,
+        "max_time": "1-00:00:00", "default_time": default_time,
         "nodes": 2, "gres": ["gpu:a5000:4"], "features": [], "qos": "",
     }  # fmt: skip
     known = {

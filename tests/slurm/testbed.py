@@ -156,7 +156,7 @@ class Testbed:
             "min_job_age": min_job_age,
             "max_job_id": max_job_id,
             # Ranks on several nodes meet at a port made from the job id; clusters of other tests share this machine.
-            "first_job_id": 1 + os.getpid() % 9973 if max_job_id > 20000 else 1,
+            "first_job_id": 1 + os.getpid() * 1009 % 9973 if max_job_id > 20000 else 1,
             "max_array_size": max_array_size,
             "scheduler": scheduler or "nohold_on_prolog_fail",
         }

@@ -398,6 +398,10 @@ def test_clean_removes_what_is_at_home_verified_and_says_how_much(rig: Rig) -> N
     assert fetched(rig, "gpt_base", "--checkpoints", "all")["gpt_base"]["verified"], "nothing is missed"
     assert len(list(rig.home_dir().glob("*.pt"))) == 3
     assert "nothing to remove" in rig.oelm("clean", "gpt_base").stdout
+    rig.edit(("max_steps = 30", "max_steps = 40"))
+    refused = rig.oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "box", "--extend", check=False)
+    assert refused.returncode == 2 and "oelm-clean freed them" in refused.stderr
+    assert (rig.run_dir() / "training.log").read_text().count("Started") == 1, "it does not start over in its folder"
 
 
 def test_clean_leaves_what_a_run_needs_to_go_on(rig: Rig) -> None:
