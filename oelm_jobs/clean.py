@@ -65,6 +65,8 @@ def _removable(project: Path, run: StoredRun) -> Removable:
         return Removable(run=run, files={}, note="is in the project, there is no second copy")
     if not run.state.is_final:
         return Removable(run=run, files={}, note=f"is {run.state}")
+    if run.state is not State.DONE and not run.progress:
+        return Removable(run=run, files={}, note="never started: there is nothing of it")
     known = record(home)
     manifest = rundir.read_json(home / rundir.MANIFEST)
     if not known or known.get("run_dir") != run.run_dir or (manifest is None and run.state is State.DONE):

@@ -323,7 +323,8 @@ class _Fetch:
     def _settle(self, look: _Run) -> Fetched:
         """Write down what is here of a run."""
         if look.row.get("absent"):
-            return Fetched(run=look.run, run_dir=look.home, state=State.UNKNOWN, note="is not there any more")
+            note = "is not there any more" if look.run.progress else "never started: there is nothing of it"
+            return Fetched(run=look.run, run_dir=look.home, state=State.UNKNOWN, note=note)
         here = {item.name: item for item in look.here}
         damaged = tuple(item.name for item in look.wanted if item.name not in here)
         files = dict(look.record.get("files", {}))

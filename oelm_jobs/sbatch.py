@@ -39,6 +39,11 @@ OWNED = {
     "version": "is no option of a job",
 }
 """Options that a target can't set, with the reason."""
+OF_TARGET = frozenset(
+    {"data", "env", "gpus_per_run", "host", "kind", "login_shell", "max_parallel", "max_timeouts", "poll_s", "python",
+     "root", "setup", "template", "user", "warning_s"}
+)  # fmt: skip
+"""Keys of a target that are easily written among sbatch's options, where none is called so."""
 SHORT = {
     "A": "account", "B": "extra-node-info", "C": "constraint", "D": "chdir", "G": "gpus", "J": "job-name",
     "L": "licenses", "M": "clusters", "N": "nodes", "S": "core-spec", "a": "array", "b": "begin",
@@ -87,6 +92,8 @@ def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
         if len(name) == 1:
             long = SHORT.get(name)
             raise options.error(key, f"give the long name{': ' + long if long else ''}", value=value)
+        if name.replace("-", "_") in OF_TARGET:
+            raise options.error(key, "is a key of the target itself: write it above this table", value=value)
         if name in GPU_OPTIONS and isinstance(value, list):
             raise _pinned(options, key, value)
         if name in OWNED:

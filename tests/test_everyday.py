@@ -100,6 +100,23 @@ def test_the_index_is_rebuilt_from_run_directories_alone(
     assert "left alone, is done" in oelm(*GPT).stdout
 
 
+def test_a_rebuilt_index_has_the_studys_order(oelm, project: Path) -> None:
+    oelm("submit", "--study", "tiny", "--num-seeds", "2", "--mode", "parallel", "--wait")
+    names = [run["name"] for run in json.loads(oelm("status", "--rebuild", "--json").stdout)["runs"]]
+    groups = ["gpt_base", "oelm_no_freeze", "oelm_freeze"]
+    assert names == [*groups, *(f"{group}-s43" for group in groups)]
+
+
+def test_a_run_without_a_checkpoint_is_not_trained_further_from_the_beginning(oelm, project: Path) -> None:
+    oelm(*GPT, "--wait")
+    for path in run_dir(project).glob("checkpoint_*.pt"):
+        path.unlink()
+    edit(project, "max_steps = 12", "max_steps = 16")
+    oelm(*GPT, "--extend", "--wait", check=False)
+    assert read(run_dir(project) / "experiment_result.json")["outcome"]["step"] == 12
+    assert "has no checkpoint to go on from" in (run_dir(project) / ".oelm" / "supervisor.log").read_text()
+
+
 def test_fetch_verifies_and_names_what_is_damaged(oelm, project: Path) -> None:
     oelm(*GPT, "--wait")
     assert "verified" in oelm("fetch").stdout
@@ -256,7 +273,8 @@ def test_a_name_that_two_studies_share_is_shown_with_its_study(oelm, project: Pa
     oelm("submit", "--study", "other", "--group", "gpt_base", "--wait")
     shown = oelm("cancel", "gpt_base").stdout.splitlines()
     assert shown == ["tiny/gpt_base: is DONE already", "other/gpt_base: is DONE already"]
-    rows = json.loads(oelm("cancel", "--all", "--json").stdout)["runs"]
+    assert "No run of this project is under way" in oelm("cancel", "--all").stderr
+    rows = json.loads(oelm("cancel", "gpt_base", "--json").stdout)["runs"]
     assert [(row["study"], row["run"]) for row in rows] == [("tiny", "gpt_base"), ("other", "gpt_base")]
     fetched = oelm("fetch").stdout
     assert "tiny/gpt_base: " in fetched and "other/gpt_base: " in fetched

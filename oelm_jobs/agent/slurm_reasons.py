@@ -17,6 +17,8 @@ WAITING = {
     "BeginTime": "waits for its start time",
     "JobArrayTaskLimit": "waits for other runs of its array",
     "Cleaning": "waits for its earlier start to end",
+    "Reservation": "waits for its reservation",
+    "Licenses": "waits for licenses",
     "Nodes required for job are DOWN": "waits: its nodes are down, drained or reserved for jobs of higher priority",
 }
 """Reasons that time alone clears."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 
 import click
 
 from ..errors import TargetError, UnknownAnswer, UsageError
-from .common import command, confirm, each_target, end_with, project, say
+from .common import command, confirm, each_target, end_with, narrate, project, say
 
 
 @command("oelm-cancel")
@@ -23,6 +24,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     They write a checkpoint first; submitting them again goes on from there. Cancelling a run that is over does nothing.
     """
     from .. import observe, workflow
+    from ..spec import State
     from ..store import Store
     from .select import select, titles
 
@@ -33,10 +35,17 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
         view = observe.refresh(store, root, select(store, root, names, study), also_stopped=bool(names))
         chosen = view.runs
         alive = [run for run in chosen if not run.state.is_final]
+        if everything and not names and study is None:
+            chosen = tuple(alive)
+            if not alive:
+                narrate("No run of this project is under way.")
         called = titles(chosen)
         if len(alive) > 1:
             listed = ", ".join(called[run.study, run.name] for run in alive[:8]) + (", …" if len(alive) > 8 else "")
             confirm(f"Cancel {len(alive)} runs ({listed})?", yes=yes)
+        working = sum(run.state is State.RUNNING for run in alive)
+        if working and sys.stderr.isatty():
+            narrate(f"Waiting until {working} runs have written a checkpoint")
         done: dict[tuple[str, str], str] = {}
         errors = each_target(
             (run.target for run in alive),

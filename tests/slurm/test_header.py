@@ -92,6 +92,8 @@ def test_arrays_have_a_limit_where_the_target_names_one(tmp_path: Path) -> None:
         ({"comment": "a\nb"}, "give long options of sbatch"),
         ({"nodes": "1-2"}, "give one number"),
         ({"clusters": "cm2,cm4"}, "each cluster is a target of its own"),
+        ({"gpus_per_run": 1}, "is a key of the target itself"),
+        ({"setup": ["module load x"]}, "is a key of the target itself"),
         ({"clusters": "all"}, "each cluster is a target of its own"),
         ({"clusters": True}, "each cluster is a target of its own"),
         ({"dependency": "singleton"}, "max_parallel"),

@@ -141,6 +141,51 @@ def test_a_submission_that_is_being_sent_is_not_settled(tmp_path: Path, instead:
     assert settled["answer"] == "settled" and json.loads(fate(tmp_path).read_text())["fate"] == "settled"
 
 
+def test_a_job_that_is_found_later_counts_from_its_sending(tmp_path: Path, instead: Put) -> None:
+    """Accounting is asked for what was submitted since then."""
+
+    def lost(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        submission.slurm_submit(request(tmp_path), lost)
+    sent = submission.file_of(str(tmp_path), TOKEN, 0, ".sent.1")
+    sent.write_text(json.dumps({**json.loads(sent.read_text()), "time": 1000.0}))
+    instead("squeue", prints(queue_line("PENDING")))
+    assert submission.slurm_settle({"root": str(tmp_path), "token": TOKEN})["answer"] == "accepted"
+    assert (submission.answer_of(str(tmp_path), TOKEN, 0) or {})["time"] == 1000.0
+
+
+def test_a_sending_that_has_been_overtaken_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it was held up, and although only the newest tries' files are kept."""
+    sent = list[str]()
+
+    def no_room(script: str, options: Sequence[str]) -> tuple[int, str, str]:
+        sent.append(script)
+        return 1, "", "sbatch: error: AssocMaxSubmitJobLimit"
+
+    for _ in range(4):
+        submission.slurm_submit(request(tmp_path), no_room)
+    assert len(sent) == 4
+    numbers = [path.suffix for path in submission.folder(str(tmp_path)).glob("*.sent.*")]
+    assert sorted(numbers) == [".3", ".4"], "a night of waiting leaves no night of files"
+    known = [{"limit": "x", "try": 1, "time": 1.0}]  # what it read before it was held up
+    real = submission.answer_of
+    monkeypatch.setattr(submission, "answer_of", lambda *place: known.pop() if known else real(*place))
+    answer = submission.slurm_submit(request(tmp_path), no_room)["jobs"]["0"]
+    assert answer == {"limit": "another command is sending it"} and len(sent) == 4
+
+
+def test_sbatch_hands_on_the_environment_as_it_is(
+    tmp_path: Path, instead: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    monkeypatch.setenv("OELM_JOB_NAME", "the job in which this runs")
+    instead("sbatch", f'echo "$LC_ALL,$SLURM_TIME_FORMAT,$OELM_JOB_NAME" > {tmp_path}/said; echo 7')
+    submission.slurm_submit(request(tmp_path))
+    assert (tmp_path / "said").read_text() == "C.UTF-8,,\n"
+
+
 @pytest.mark.parametrize("was_sent", [True, False])
 def test_nothing_is_settled_while_slurm_can_not_be_asked(tmp_path: Path, instead: Put, was_sent: bool) -> None:
     def lost(*_: Any) -> Any:

@@ -319,6 +319,14 @@ def test_profiles_of_every_kind_are_asked_where_slurms_commands_are(
     assert out.strip() == ("/etc/site.conf" if "SLURM_CONF" in profile else "")
 
 
+def test_a_limit_that_jobs_used_up_a_moment_ago_may_have_cleared(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(slurm_state, "_is_beyond_limits", lambda job: bool(asked.append(job.id)))
+    waiting, over = row("PENDING", reason="QOSMaxJobsPerUserLimit"), row("COMPLETED", id="6", name="other")
+    assert "can't start" in bed.say(waiting)["reason"] and not asked
+    assert "waits for a limit to clear" in bed.say(waiting, over)["reason"] and asked == ["7"]
+
+
 def test_many_slow_answers_of_accounting_have_one_deadline(instead: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm_accounts, "CHUNK", 1)
     monkeypatch.setattr(slurm_accounts, "PATIENCE_S", 0.0)
