@@ -19,7 +19,7 @@ import pytest
 
 from oelm_jobs import table
 from oelm_jobs.cli import hosts, view
-from oelm_jobs.errors import UnknownAnswer, few, valid_choices
+from oelm_jobs.errors import ConfigurationError, UnknownAnswer, few, valid_choices
 from oelm_jobs.observe import View
 from oelm_jobs.spec import State
 from oelm_jobs.store import ACCEPTED, Store, StoredRun
@@ -314,3 +314,23 @@ def test_a_target_whose_answer_is_lost_may_have_cancelled() -> None:
     _say_what_was_done(error, again="oelm-cancel a")
     assert str(error) == "box: no answer to cancel; what was cancelled there is not known"
     assert error.hint == "try it again: oelm-cancel a; look at the network"
+
+
+def test_a_file_that_is_half_saved_does_not_end_a_watch() -> None:
+    looks: list[View | ConfigurationError] = [sixty(), ConfigurationError("targets.toml: not valid TOML"), sixty()]
+    seen = list[View]()
+
+    def poll() -> View:
+        look = looks.pop(0)
+        if isinstance(look, ConfigurationError):
+            raise look
+        return look
+
+    view.watch(poll, until=lambda each: not looks, show=seen.append, interval_s=0)
+    targets = {run.target for run in seen[0].runs}
+    assert [dict(each.unreachable) for each in seen] == [
+        dict(seen[0].unreachable), dict.fromkeys(targets, "targets.toml: not valid TOML"), dict(seen[0].unreachable),
+    ]  # fmt: skip
+    with pytest.raises(ConfigurationError):
+        looks.append(ConfigurationError("at the first look"))
+        view.watch(poll)

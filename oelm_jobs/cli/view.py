@@ -9,12 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from .. import table
 from ..agent.rundir import finite
+from ..errors import ConfigurationError
 from ..language import tr
 from ..observe import View
 from ..spec import State
@@ -263,6 +265,8 @@ def watch(
 ) -> View:
     """Show runs until it is enough (or for ever); redraws in place on a terminal, says what changed elsewhere.
 
+    A file of the project's that is off meanwhile (half saved, say) leaves what was seen before in place.
+
     Args:
         show: Is given each view instead.
 
@@ -270,9 +274,15 @@ def watch(
         The last view.
     """
     screen: AbstractContextManager[Callable[[View], None]] = _Screen() if sys.stdout.isatty() else _Lines()
+    view: View | None = None
     with nullcontext(show) if show else screen as shown_by:
         while True:
-            view = poll()
+            try:
+                view = poll()
+            except ConfigurationError as error:
+                if view is None:
+                    raise
+                view = replace(view, unreachable=dict.fromkeys((run.target for run in view.runs), str(error)))
             shown_by(view)
             if until(view):
                 return view
