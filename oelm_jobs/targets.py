@@ -171,7 +171,7 @@ def _wrong_path(path: str) -> str:
         return "a path that begins with '-' or holds control characters is refused"
     if path.startswith("~") and path[1:2] not in ("", "/"):
         return "another user's home folder must be given as an absolute path"
-    if "$" in path:
+    if any(re.fullmatch(r"\$(\w+|\{\w+\})", part) for part in path.split("/")):
         return "variables are not expanded: write the path that echo prints there"
     return ""
 

@@ -141,6 +141,7 @@ def test_a_removed_current_folder_is_named(tmp_path: Path) -> None:
         ('["box\\nrm -rf x"]\nkind = "local"', "can't be a target's name"),
         ('[bare]\nkind = "local"\npython = "/nowhere/python"', "is no program on this machine; nothing was queued"),
         ('[bare]\nkind = "ssh"\nhost = "h"\nroot = "$SCRATCH/oelm"', "variables are not expanded"),
+        ('[bare]\nkind = "ssh"\nhost = "h"\nroot = "/scratch/${USER}/oelm"', "variables are not expanded"),
     ],
 )
 def test_a_target_that_cannot_be_is_refused(oelm, project: Path, table: str, expected: str) -> None:
