@@ -31,6 +31,7 @@ QUEUE_TIMEOUT_S = 40.0
 CLUSTER_AGE_S, CLUSTER_TIMEOUT_S = 86400.0, 5.0
 """How long a login node's cluster is remembered, and the deadline of asking for it."""
 LOGIN_WORDS = ("bash", "-lc", 'printf "\\n%s\\n%s" "${SLURM_CONF-}" "$(type -P -- "$0")"')
+"""Prints, last, SLURM_CONF and the path of the command that follows, as a login shell has them."""
 LOGIN_TIMEOUT_S = 20.0
 """For a site's profile scripts."""
 FOREIGN_SETTINGS = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")

@@ -51,8 +51,7 @@ NEVER = {
     "MaxMemPerLimit": "it asks for more memory than one job may have",
 }
 """Reasons that no waiting clears."""
-_BUDGET = re.compile(r"^(QOS|Assoc)Grp(Wall|\w*(?<!Run)Minutes)(Limit)?$")
-_RUN_MINUTES = re.compile(r"^(QOS|Assoc)Grp\w*RunMinutes(Limit)?$")
+_MINUTES = re.compile(r"^(QOS|Assoc)Grp(Wall|\w*Minutes)(Limit)?$")
 _LEAST = re.compile(r"^(QOS|Assoc)?Min(?!utes)\w+$")
 _PER_JOB = re.compile(r"(Max\w*Per(Job|Node)(Limit)?|Max(WallDuration|Wall)\w*)$")
 _PER_USER = re.compile(r"^(QOS|Assoc|Max)\w*Max\w*PerUser(Limit)?$")
@@ -79,7 +78,7 @@ def is_per_user(reason: str) -> bool:
 def is_per_group(reason: str) -> bool:
     """True where the job waits for a limit on what all users of an account or a quality of service have at a time."""
     name = _name(reason)
-    return bool(_PER_GROUP.match(name)) and not _BUDGET.match(name) and not _RUN_MINUTES.match(name)
+    return bool(_PER_GROUP.match(name)) and not _MINUTES.match(name)
 
 
 def can_never_start(reason: str, may_clear: bool) -> str:
@@ -115,7 +114,7 @@ def explain(reason: str, may_clear: bool) -> str:
         return "%s (%s)" % (PEOPLE[name], ", ".join(part.strip() for part in reason.split(",")))
     if name in PEOPLE:
         return "%s (%s)" % (PEOPLE[name], name)
-    if _BUDGET.match(name):
+    if _MINUTES.match(name) and "Run" not in name:  # those of running jobs come back as these end
         return "waits: the minutes of its account or quality of service are used up, or too few for it (%s)" % name
     if " " in name and name in WAITING:
         return WAITING[name]

@@ -8,7 +8,8 @@ not found is settled by the job's *fate*, a file that is made once: by the first
 by whoever gives it up ("settled"), after which the job, should it ever appear, does nothing.
 
 Files in ``<root>/.oelm/slurm``, all beginning ``<token>.<position>``: ``.sh`` the script (which runs by hand, too),
-``.sent.<try>``, ``.answer.json``, ``.fate.json``, ``.log`` or ``_<task>.log`` the job's own output.
+``.sent.<try>`` (of the newest tries), ``.answer.json``, ``.fate.json``, and ``.log`` or ``_<task>.log``, the job's own
+output.
 """
 
 from __future__ import annotations
@@ -214,10 +215,14 @@ def _sent_by_another(root: str, token: str, job: Dict[str, Any]) -> Dict[str, An
         sent_at = _sent_at(root, token, position)
     except SlurmError:
         return {"limit": "another command is sending it"}
-    found = look_for(job["name"], sent_at, max(0.0, sent_at + PATIENCE_S - time.time()))
-    if found:
-        return _remember(root, token, position, {"id": found}, at=sent_at)
-    return {"unknown": "the command that was sending it has ended without an answer"}
+    found = _find(root, token, job, sent_at, sent_at)
+    return found or {"unknown": "the command that was sending it has ended without an answer"}
+
+
+def _find(root: str, token: str, job: Dict[str, Any], sent_at: float, since: float) -> Optional[Dict[str, Any]]:
+    """Look for the job of a script that was sent, and remember it as the answer; None where there is none."""
+    found = look_for(job["name"], since, max(0.0, sent_at + PATIENCE_S - time.time()))
+    return _remember(root, token, int(job["position"]), {"id": found}, at=sent_at) if found else None
 
 
 def _joined(before: str, script: str) -> str:
@@ -316,10 +321,7 @@ def _settle_job(root: str, token: str, job: Dict[str, Any], since: float) -> boo
         return "id" in answer
     sent_at = _sent_at(root, token, position)
     slurm_commands.queue("--name=" + job["name"])  # raises where slurmctld can't be asked: nothing is settled blindly
-    patience = max(0.0, sent_at + PATIENCE_S - time.time()) if sent_at else 0.0
-    found = look_for(job["name"], since, patience) if sent_at else None
-    if found:
-        _remember(root, token, position, {"id": found}, at=sent_at)
+    if sent_at and _find(root, token, job, sent_at, since):
         return True
     return not give_up(root, token, position)
 

@@ -186,9 +186,9 @@ def _source(request: Request) -> Source:
 
 
 def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[LoadedRun]:
-    """Return the runs, and those that are elsewhere alone; one whose files here tell no end, or are of fewer steps, as
-    its target was last seen to have it, since files that were fetched are as old as that. That a run is DONE, its own
-    files alone show.
+    """Return the runs, and those that are elsewhere alone; one whose files here tell no end, or are from before it was
+    extended, as its target was last seen to have it, since files that were fetched are as old as that. That a run is
+    DONE, its own files alone show.
     """
     from ..analysis.records import LoadedRun
     from ..spec import State

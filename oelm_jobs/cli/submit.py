@@ -155,9 +155,7 @@ def _settings(settings: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
-def _show_submitted(
-    plan: Plan, submitted: list[Submitted], *, as_json: bool, tell: Callable[[str], None] = say
-) -> None:
+def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool, tell: Callable[[str], None]) -> None:
     if as_json:
         runs = [
             {

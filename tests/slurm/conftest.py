@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs import observe
+from oelm_jobs.agent import slurm_commands
 from oelm_jobs.store import Store
 from tests.slurm import testbed
 from tests.slurm.testbed import Testbed
@@ -92,6 +93,40 @@ def room_for(cluster: Testbed) -> Iterator[Callable[[int], None]]:
 
     yield limit
     limit(-1)
+
+
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
+    """Give the user a login profile that alone puts a command on PATH: ``profile("squeue_there", "echo it", "exit")``,
+    the last being what else it does.
+    """
+
+    def write(command: str, lines: str, more: str) -> None:
+        folder = tmp_path / "opt" / "slurm"
+        folder.mkdir(parents=True)
+        (folder / command).write_text(f"#!/bin/sh\n{lines}\n")
+        (folder / command).chmod(0o755)
+        (tmp_path / ".bash_profile").write_text(f"PATH=$PATH:{folder}\n{more}\n")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("PATH", os.environ["PATH"])  # which the look adds to
+        slurm_commands._look_in_login_shell.cache_clear()
+
+    return write
+
+
+@pytest.fixture
+def limited_partition(cluster: Testbed) -> Iterator[Callable[[str], None]]:
+    """Give the partition ``short`` a quality of service with a limit: ``limited_partition("MaxTRESPerUser=cpu=1")``."""
+
+    def limit(words: str) -> None:
+        cluster.run("sacctmgr", "-i", "add", "qos", "few", "set", words)
+        wait_until(lambda: "few" in cluster.run("scontrol", "show", "assoc_mgr", "flags=qos"), "slurmctld to know it")
+        cluster.run("scontrol", "update", "PartitionName=short", "QOS=few")
+
+    yield limit
+    cluster.run("scontrol", "update", "PartitionName=short", "QOS=")
+    cluster.end_jobs()
+    cluster.run("sacctmgr", "-i", "delete", "qos", "few", check=False)
 
 
 @pytest.fixture

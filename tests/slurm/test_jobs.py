@@ -140,19 +140,13 @@ def test_a_limit_of_submitted_jobs_is_waited_for(submit, room_for, project: Path
 
 
 def test_arrays_are_no_larger_than_the_limit_of_the_partitions_quality_of_service(
-    submit, project: Path, cluster: Testbed, states
+    submit, limited_partition, project: Path, cluster: Testbed, states
 ) -> None:
-    cluster.run("sacctmgr", "-i", "add", "qos", "short", "set", "MaxSubmitJobsPerUser=2")
-    wait_until(lambda: "QOS=short" in cluster.run("scontrol", "show", "assoc_mgr", "flags=qos"), "slurmctld to know it")
-    cluster.run("scontrol", "update", "PartitionName=short", "QOS=short")
-    try:
-        done = submit("--num-seeds", "2", steps=5, sbatch={"partition": "short", "time": "5"})
-    finally:
-        cluster.run("scontrol", "update", "PartitionName=short", "QOS=")
+    limited_partition("MaxSubmitJobsPerUser=2")
+    done = submit("--num-seeds", "2", steps=5, sbatch={"partition": "short", "time": "5"})
     assert done.stdout.count("submitted to cluster") == 6 and "takes no more jobs of yours" in done.stderr
     wait_until(lambda: {row["state"] for row in states().values()} == {"DONE"}, "all of them", 120)
     assert len({row["job"].partition("_")[0] for row in states().values()}) == 3, "two at a time"
-    cluster.run("sacctmgr", "-i", "delete", "qos", "short", check=False)
 
 
 def test_a_submission_that_is_ended_while_it_waits_for_room_says_so(
@@ -208,19 +202,12 @@ def test_a_quota_that_a_run_can_never_meet_is_named_at_once(
 
 
 def test_a_quota_of_the_partition_that_a_run_can_never_meet_is_named_at_once(
-    submit, project: Path, cluster: Testbed, wait_for
+    submit, limited_partition, project: Path, cluster: Testbed, wait_for
 ) -> None:
-    cluster.run("sacctmgr", "-i", "add", "qos", "few", "set", "MaxTRESPerUser=cpu=1")
-    wait_until(lambda: "few" in cluster.run("scontrol", "show", "assoc_mgr", "flags=qos"), "slurmctld to know it")
-    cluster.run("scontrol", "update", "PartitionName=short", "QOS=few")
-    try:
-        cluster.run("sbatch", "--partition=short", "--output=/dev/null", "--wrap=sleep 200")
-        submit("--group", "gpt_base", sbatch={"partition": "short", "time": "5", "cpus-per-task": 2})
-        wait_until(lambda: "can't start" in wait_for("gpt_base", "QUEUED")["reason"], "the reason")
-    finally:
-        cluster.run("scontrol", "update", "PartitionName=short", "QOS=")
-        cluster.end_jobs()
-        cluster.run("sacctmgr", "-i", "delete", "qos", "few", check=False)
+    limited_partition("MaxTRESPerUser=cpu=1")
+    cluster.run("sbatch", "--partition=short", "--output=/dev/null", "--wrap=sleep 200")
+    submit("--group", "gpt_base", sbatch={"partition": "short", "time": "5", "cpus-per-task": 2})
+    wait_until(lambda: "can't start" in wait_for("gpt_base", "QUEUED")["reason"], "the reason")
 
 
 def test_a_partition_that_does_not_exist_is_refused_before_anything_is_queued(

@@ -369,16 +369,8 @@ def test_a_state_that_nobody_knows_is_not_taken_for_an_end(tmp_path: Path, state
     assert rows[str(tmp_path)]["state"] == "RUNNING"
 
 
-def test_commands_that_a_profile_alone_puts_on_the_path_are_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "opt" / "slurm"
-    folder.mkdir(parents=True)
-    (folder / "squirrel").write_text("#!/bin/sh\necho found\n")
-    (folder / "squirrel").chmod(0o755)
-    (tmp_path / ".bash_profile").write_text(f"echo Welcome\nPATH=$PATH:{folder}\n")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", os.environ["PATH"])
+def test_commands_that_a_profile_alone_puts_on_the_path_are_found(profile) -> None:
+    profile("squirrel", "echo found", "echo Welcome")
     assert slurm_commands.call(["squirrel"], 10.0) == (0, "found\n", "")
     with pytest.raises(slurm_commands.SlurmError, match="weasel can't be run: there is none on this host"):
         slurm_commands.call(["weasel"], 10.0)

@@ -289,7 +289,7 @@ def test_a_run_of_which_accounting_told_before_it_fell_silent_has_its_end(
 
 
 @pytest.mark.parametrize(
-    ("profile", "is_found"),
+    ("lines", "is_found"),
     [
         ("export SLURM_CONF=/etc/site.conf", True),
         ("squeue_there() { echo a function; }; echo Welcome", True),
@@ -299,24 +299,17 @@ def test_a_run_of_which_accounting_told_before_it_fell_silent_has_its_end(
     ],
 )
 def test_profiles_of_every_kind_are_asked_where_slurms_commands_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str, is_found: bool
+    monkeypatch: pytest.MonkeyPatch, profile: Callable[[str, str, str], None], lines: str, is_found: bool
 ) -> None:
-    monkeypatch.setenv("SLURM_CONF", "")
+    monkeypatch.setenv("SLURM_CONF", "")  # so that it is as it was afterwards
     monkeypatch.delenv("SLURM_CONF")
-    folder = tmp_path / "slurm" / "bin"
-    folder.mkdir(parents=True)
-    (folder / "squeue_there").write_text('#!/bin/sh\necho "$SLURM_CONF"\n')
-    (folder / "squeue_there").chmod(0o755)
-    (tmp_path / ".bash_profile").write_text(f"PATH=$PATH:{folder}\n{profile}\n")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", os.environ["PATH"])  # which the look adds to
-    slurm_commands._look_in_login_shell.cache_clear()
+    profile("squeue_there", 'echo "$SLURM_CONF"', lines)
     if not is_found:
         with pytest.raises(slurm_commands.SlurmError, match="there is none on this host"):
             slurm_commands.call(["squeue_there"], 10.0)
         return
     _, out, _ = slurm_commands.call(["squeue_there"], 10.0)
-    assert out.strip() == ("/etc/site.conf" if "SLURM_CONF" in profile else "")
+    assert out.strip() == ("/etc/site.conf" if "SLURM_CONF" in lines else "")
 
 
 def test_a_limit_that_jobs_used_up_a_moment_ago_may_have_cleared(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
