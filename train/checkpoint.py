@@ -159,7 +159,7 @@ class CheckpointWriter:
         self._keep_last = keep_last
         self._keep_every = keep_every
         self._thread: Optional[threading.Thread] = None
-        self._error: Optional[TrainError] = None
+        self._error: Optional[Exception] = None
         self.blocked_s = 0.0
         """Seconds for which training stood still: copying, and waiting for the write before."""
 
@@ -196,7 +196,7 @@ class CheckpointWriter:
             match = _NAME.fullmatch(name)
             if match:
                 self._prune(int(match.group(1)))
-        except TrainError as error:
+        except Exception as error:  # whatever it is: nobody else hears of it in this thread
             self._error = error
 
     def _prune(self, newest: int) -> None:

@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -178,30 +178,40 @@ class TrainingBatches:
         self._ahead = ahead if device.type == "cuda" else 0
 
     def steps(self, first: int, last: int) -> Iterator[List[Tensor]]:
-        """Yield for each step in [first, last] the rank's micro-batches, each [batch_size, seq_len + 1], int64."""
+        """Yield for each step in [first, last] the rank's micro-batches, each [batch_size, seq_len + 1], int64.
+
+        Raises what went wrong while they were prepared, in whichever thread that was.
+        """
         if not self._ahead:
             for step in range(first, last + 1):
                 yield [self._to_device(batch) for batch in self.host_batches(step)]
             return
-        ready: "queue.Queue[List[Tensor]]" = queue.Queue(self._ahead)
+        ready: "queue.Queue[Union[List[Tensor], BaseException]]" = queue.Queue(self._ahead)
         stopped = threading.Event()
 
+        def hand_over(item: Union[List[Tensor], BaseException]) -> None:
+            while not stopped.is_set():
+                try:
+                    return ready.put(item, timeout=1.0)
+                except queue.Full:
+                    continue
+
         def prepare() -> None:
-            for step in range(first, last + 1):
-                batches = [batch.pin_memory() for batch in self.host_batches(step)]
-                while not stopped.is_set():
-                    try:
-                        ready.put(batches, timeout=1.0)
-                        break
-                    except queue.Full:
-                        continue
-                if stopped.is_set():
-                    return
+            try:
+                for step in range(first, last + 1):
+                    hand_over([batch.pin_memory() for batch in self.host_batches(step)])
+                    if stopped.is_set():
+                        return
+            except BaseException as error:  # whoever waits for batches would wait for ever
+                hand_over(error)
 
         threading.Thread(target=prepare, name="batches", daemon=True).start()
         try:
             for _ in range(first, last + 1):
-                yield [self._to_device(batch) for batch in ready.get()]
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield [self._to_device(batch) for batch in item]
         finally:
             stopped.set()
 

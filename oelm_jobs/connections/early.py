@@ -8,7 +8,6 @@ import contextlib
 import socket
 import threading
 
-from ..errors import OelmError
 from ..spec import Target
 from . import sshconfig
 
@@ -37,7 +36,7 @@ class EarlySocket:
 
     def _connect(self) -> None:
         # What goes wrong here is found out again, and told, when the connection is really made.
-        with contextlib.suppress(OelmError, OSError):
+        with contextlib.suppress(Exception):
             settings = sshconfig.look_up(self._target)
             if not settings.proxy_jump and not settings.proxy_command:
                 self._socket = open_socket(settings.hostname, settings.port, settings.connect_timeout_s)

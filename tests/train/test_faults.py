@@ -14,6 +14,7 @@ import torch
 
 from tests.train.support import (
     ROOT,
+    Ended,
     Trainers,
     clean_environment,
     metrics,
@@ -227,3 +228,43 @@ def test_missing_data_are_one_line_on_standard_error(tiny: TrainConfig, capsys: 
     printed = capsys.readouterr()
     assert printed.err == "train: data file not found: /nowhere/train.bin; oelm-data makes token files from text\n"
     assert outcome(tiny)["reason"].startswith("data file not found")
+
+
+def test_an_error_in_the_thread_that_prepares_batches_ends_the_run_with_its_words(
+    tiny: TrainConfig, trainers: Trainers
+) -> None:
+    env = {"OELM_TEST_FAILS_ON": "0", "OELM_TEST_FAILS_AT": "7"}
+    ended = Ended(trainers.start(tiny, env=env, module="tests.train.without_gpu")[0])
+    assert ended.code == 1
+    left = outcome(tiny)
+    assert (left["status"], left["step"]) == ("error", 6)
+    assert left["reason"] == "OSError: [Errno 5] Input/output error"
+    assert "in prepare" in ended.err and "in gathered" in ended.err  # the thread's own traceback
+
+
+def test_an_error_in_one_ranks_batches_ends_all_ranks(tiny: TrainConfig, trainers: Trainers) -> None:
+    env = {"OELM_TEST_FAILS_ON": "1", "OELM_TEST_FAILS_AT": "7"}
+    ended = [Ended(each) for each in trainers.start(tiny, 2, env=env, module="tests.train.without_gpu")]
+    assert [process.code for process in ended] == [1, 1]
+    assert outcome(tiny)["status"] == "error" and "Input/output error" in outcome(tiny)["reason"]
+
+
+def test_batches_prepared_ahead_are_those_of_the_step(tiny: TrainConfig, trainers: Trainers) -> None:
+    env = {"OELM_TEST_FAILS_ON": "0", "OELM_TEST_FAILS_AT": "-1"}
+    assert train_here(tiny) == 0
+    expected = load_checkpoint(str(run_folder(tiny) / "checkpoint_24.pt"))["model"]
+    ahead = replace(tiny, out_dir=str(run_folder(tiny).parent / "ahead"))
+    assert Ended(trainers.start(ahead, env=env, module="tests.train.without_gpu")[0]).code == 0
+    found = load_checkpoint(str(run_folder(ahead) / "checkpoint_24.pt"))["model"]
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_checkpoint_that_cannot_be_written_for_an_unforeseen_reason_ends_the_run(tiny: TrainConfig) -> None:
+    def unforeseen(path: str, content: object) -> None:
+        raise ValueError("nobody foresaw this")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.checkpoint.write_atomically", unforeseen)
+        assert train_here(tiny) == 1
+    assert outcome(tiny)["status"] == "error"
+    assert outcome(tiny)["reason"] == "ValueError: nobody foresaw this"
