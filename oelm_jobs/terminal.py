@@ -52,8 +52,8 @@ def shell(project: Path, target: Target) -> list[str]:
 
 
 def tensorboard(project: Path, target: Target, study_folder: str, port: int) -> tuple[list[str], list[str]]:
-    """Return the words of a command that shows a target's runs on ``port`` of this machine, and of one that ends the
-    forwarding afterwards (empty where nothing has to be ended).
+    """Lead ``port`` of this machine to a target; return the words of a command that shows its runs there, and of one
+    that ends the forwarding afterwards (empty where nothing has to be ended).
 
     Args:
         study_folder: Folder of run directories below the target's checkpoint folder; empty for all studies.
@@ -70,11 +70,8 @@ def tensorboard(project: Path, target: Target, study_folder: str, port: int) -> 
     board = f"exec {python} -m tensorboard.main --logdir {_home(folder)} --host 127.0.0.1 --port {remote}"
     login = " -l" if target.login_shell else ""
     line = _as_bash("\n".join([*target.setup, board]) + "\n", f"exec bash -c 'exec bash{login} <(SCRIPT)'")
-    forward = f"127.0.0.1:{port}:127.0.0.1:{remote}"
-    # -tt: without a terminal there the program would outlive this command.
-    words = connection.terminal(line, "-tt", "-L", forward, "-o", "ExitOnForwardFailure=yes")
-    end = connection.terminal("", "-O", "cancel", "-L", forward)[:-1] if target.connection == "openssh" else []
-    return words, end if target.host else []
+    end = connection.forward(port, remote) if target.host else []
+    return connection.terminal(line, "-tt"), end  # -tt: without a terminal there the program would outlive this command
 
 
 def free_port(preferred: int) -> int:

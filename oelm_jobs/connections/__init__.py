@@ -100,6 +100,14 @@ class Connection(Protocol):
             TargetError: It can't be reached.
         """
 
+    def forward(self, port: int, there: int) -> list[str]:
+        """Lead a port of this machine's loopback to one of the target's, until the command whose words are returned
+        is run (none where it is this machine).
+
+        Raises:
+            TargetError: It can't be reached, or the port is taken.
+        """
+
     def close(self) -> None:
         """Give up what is held open; the next use opens it again."""
 

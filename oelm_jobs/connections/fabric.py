@@ -31,6 +31,7 @@ from ..spec import Target
 from . import Route, sshconfig
 from .channel import MAX_SAID_BYTES, Broken, Channel, last_line
 from .early import EarlySocket, open_socket
+from .openssh import KEEP_PLAIN_S, OpenSSHConnection, plain_shell, plain_terminal
 from .remote import RemoteConnection
 
 STEP_S = 15.0
@@ -298,14 +299,15 @@ class FabricConnection(RemoteConnection):
 
     def route(self) -> Route:
         """Return how rsync gets there: through the OpenSSH client, five times as fast as a channel of paramiko."""
-        settings = sshconfig.look_up(self.target)
-        return self._route(["ssh", *sshconfig.safety(settings), *sshconfig.words(self.target)])
+        return self._route(plain_shell(self.target))
 
     def terminal(self, line: str, *options: str) -> list[str]:
         """Return ssh's words; on a terminal it may ask."""
-        settings = sshconfig.look_up(self.target)
-        return ["ssh", *sshconfig.safety(settings, interactive=True), *sshconfig.words(self.target), *options, "--",
-                self.target.host, line]  # fmt: skip
+        return plain_terminal(self.target, line, *options)
+
+    def forward(self, port: int, there: int) -> list[str]:
+        """Have a master connection of OpenSSH's lead a port there; return the words that end it."""
+        return OpenSSHConnection(self.target, KEEP_PLAIN_S).forward(port, there)
 
 
 class _FabricChannel:

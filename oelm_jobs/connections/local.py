@@ -101,5 +101,9 @@ class LocalConnection:
         """Return the words that run a line of shell here."""
         return ["sh", "-c", line]
 
+    def forward(self, port: int, there: int) -> list[str]:
+        """Say that there is nothing to forward."""
+        return []
+
     def close(self) -> None:
         """Nothing is held open."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..errors import NotReached, TargetError
 from ..spec import Target
 from . import Route, sshconfig
-from .channel import Channel
+from .channel import Channel, last_line
 from .process import SSHProcess
 from .remote import RemoteConnection
 from .wire import command
@@ -50,9 +50,15 @@ def control_folder() -> Path:
 class OpenSSHConnection(RemoteConnection):
     """Another machine, through ``ssh`` and its master connection."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, keep_s: int = KEEP_MASTER_S) -> None:
+        """Prepare it.
+
+        Args:
+            keep_s: How long a master that is made outlives its last command.
+        """
         super().__init__(target)
         self._control = ""
+        self._keep_s = keep_s
 
     # The master -------------------------------------------------------------------------------------------------------
 
@@ -91,8 +97,9 @@ class OpenSSHConnection(RemoteConnection):
     def _log_in(self, control: str) -> str:
         # Nobody is asked where nobody sits; a question there would hang for ever.
         interactive = sys.stdin.isatty() and sys.stderr.isatty()
-        words = [*self._words(control, interactive=interactive), "-o", "ControlMaster=yes",
-                 "-o", f"ControlPersist={KEEP_MASTER_S}", "-N", "-f", "--", self.target.host]  # fmt: skip
+        # -N and -f first: behind SessionType=default they would be refused, behind ForkAfterAuthentication=no unheard.
+        words = ["ssh", "-N", "-f", *self._words(control, interactive=interactive)[1:], "-o", "ControlMaster=yes",
+                 "-o", f"ControlPersist={self._keep_s}", "--", self.target.host]  # fmt: skip
         if Path(control).exists():
             Path(control).unlink(missing_ok=True)  # a dead master's; ssh would not replace it
         import tempfile
@@ -164,6 +171,21 @@ class OpenSSHConnection(RemoteConnection):
         return [*self._words(self._control, interactive=True), "-o", "ControlMaster=no", *options, "--",
                 self.target.host, line]  # fmt: skip
 
+    def forward(self, port: int, there: int) -> list[str]:
+        """Have the master lead a port of this machine's loopback to one there; return the words that end it."""
+        self._control = self._control or self._master()
+
+        def words(act: str) -> list[str]:
+            # Without the user's configuration: the forwards of the host's entry would be asked for, too, and the
+            # option that clears them clears this one.
+            return ["ssh", "-F", "/dev/null", "-o", f"ControlPath={self._control}", "-O", act,
+                    "-L", f"127.0.0.1:{port}:127.0.0.1:{there}", "--", self.target.host]  # fmt: skip
+
+        done = subprocess.run(words("forward"), stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S)
+        if done.returncode:
+            raise TargetError(f"{self.target.name}: port {port} can't be forwarded: {last_line(done.stderr)}")
+        return words("cancel")
+
 
 class PlainSSHConnection(OpenSSHConnection):
     """Another machine, through an ``ssh`` for each command: where nothing is asked, and rsync goes that way, too.
@@ -202,5 +224,20 @@ class PlainSSHConnection(OpenSSHConnection):
 
     def terminal(self, line: str, *options: str) -> list[str]:
         """Return ssh's words; on a terminal it may ask."""
-        return ["ssh", *sshconfig.safety(self._settings(), interactive=True), *sshconfig.words(self.target), *options,
-                "--", self.target.host, line]  # fmt: skip
+        return plain_terminal(self.target, line, *options)
+
+    def forward(self, port: int, there: int) -> list[str]:
+        """Have a master of its own lead a port there; return the words that end it."""
+        return OpenSSHConnection(self.target, KEEP_PLAIN_S).forward(port, there)
+
+
+def plain_shell(target: Target, *, interactive: bool = False) -> list[str]:
+    """Return the words of an ``ssh`` that logs in for itself; a master that the user has open is used, none is made."""
+    settings = sshconfig.look_up(target)
+    return ["ssh", *sshconfig.safety(settings, interactive=interactive), "-o", "ControlMaster=no",
+            *sshconfig.words(target)]  # fmt: skip
+
+
+def plain_terminal(target: Target, line: str, *options: str) -> list[str]:
+    """Return the words of such an ``ssh`` that runs a line of shell on this terminal, where it may ask."""
+    return [*plain_shell(target, interactive=True), *options, "--", target.host, line]

@@ -82,6 +82,10 @@ class RemoteConnection:
         """Return the words of a command here that runs a line of shell there on this terminal."""
         raise NotImplementedError
 
+    def forward(self, port: int, there: int) -> list[str]:
+        """Lead a port of this machine's loopback to one there; return the words of the command that ends it."""
+        raise NotImplementedError
+
     def _route(self, shell: Sequence[str]) -> Route:
         """Return rsync's way by a remote shell, with the noise of the login shell there taken out."""
         if self._is_noisy:

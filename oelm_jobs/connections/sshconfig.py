@@ -17,6 +17,13 @@ CONNECT_TIMEOUT_S = 10
 FAST_CIPHER = "aes128-gcm@openssh.com"
 """Twice as fast as OpenSSH's first choice where the processor knows AES; see ciphers()."""
 
+SESSION = (
+    ("RemoteCommand", "none"), ("SessionType", "default"), ("StdinNull", "no"), ("ForkAfterAuthentication", "no"),
+)  # fmt: skip
+"""What a host's entry may say of every session, undone. Clients before OpenSSH 8.7 don't know them all, and an unknown
+option ends them: ``ssh -G`` tells which ones it knows. (IgnoreUnknown on the command line would take the user's own
+away.)"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -50,6 +57,8 @@ class Settings:
     """Ciphers in order of preference."""
     control_path: str
     """Socket of a master connection that the user may have open; empty where none is configured."""
+    session: tuple[tuple[str, str], ...]
+    """Options that give sessions back to the command line, of those that this client knows."""
 
     @property
     def key_name(self) -> str:
@@ -120,6 +129,7 @@ def resolve(alias: str, options: tuple[str, ...] = ()) -> Settings:
         connect_timeout_s=int(first("connecttimeout")) if first("connecttimeout").isdigit() else CONNECT_TIMEOUT_S,
         ciphers=tuple(first("ciphers").split(",")) if first("ciphers") else (),
         control_path=_path(first("controlpath")),
+        session=tuple((option, value) for option, value in SESSION if option.lower() in found),
     )
 
 
@@ -128,7 +138,8 @@ def _path(value: str) -> str:
 
 
 def safety(settings: Settings, *, interactive: bool = False) -> list[str]:
-    """Return the options without which the toolkit never calls ssh.
+    """Return the options without which the toolkit never calls ssh. The first value counts (ssh_config(5)), so they
+    come before all others but -N and -f.
 
     Args:
         interactive: Whether the user may be asked for a passphrase or a second factor.
@@ -143,6 +154,12 @@ def safety(settings: Settings, *, interactive: bool = False) -> list[str]:
         "ForwardX11": "no",
         "PermitLocalCommand": "no",
         "UpdateHostKeys": "no",
+        "LogLevel": "INFO",  # what it says is read
+        # What the user's entry wants of a login by hand. A forwarded port would be held by whoever came first.
+        "ClearAllForwardings": "yes",
+        "Tunnel": "no",
+        "RequestTTY": "no",  # -t overrules it
+        **dict(settings.session),
     }
     if ciphers := _ciphers(settings):
         options["Ciphers"] = ciphers
