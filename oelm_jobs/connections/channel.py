@@ -29,6 +29,13 @@ class Channel(Protocol):
             Broken: They could not be handed over.
         """
 
+    def close_input(self) -> None:
+        """Let it see the end of its stdin; harmless when called again.
+
+        Raises:
+            Broken: It could not be told.
+        """
+
     def read(self, idle_s: float) -> bytes:
         """Return the next bytes of its stdout; empty at its end.
 

@@ -325,6 +325,13 @@ class _FabricChannel:
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise Broken(_lost(error)) from error
 
+    def close_input(self) -> None:
+        """Send the end of its stdin."""
+        try:
+            self._channel.shutdown_write()
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise Broken(_lost(error)) from error
+
     def read(self, idle_s: float) -> bytes:
         """Return the next bytes."""
         self._channel.settimeout(idle_s)

@@ -16,9 +16,9 @@ from ..errors import NotReached, TargetError
 from ..spec import Target
 from . import Route, sshconfig
 from .channel import Channel, last_line
+from .greeting import command
 from .process import SSHProcess
 from .remote import RemoteConnection
-from .wire import command
 
 KEEP_MASTER_S = 3600
 """How long a master outlives its last command."""

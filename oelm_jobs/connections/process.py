@@ -73,6 +73,10 @@ class SSHProcess:
                 except OSError as error:
                     raise Broken(self.end()[1] or str(error)) from error
 
+    def close_input(self) -> None:
+        """Close its stdin."""
+        self._streams[0].close()
+
     def read(self, idle_s: float) -> bytes:
         """Return the next bytes."""
         deadline = time.monotonic() + idle_s

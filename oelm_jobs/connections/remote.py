@@ -20,7 +20,8 @@ from ..errors import AnswerLost, NotReached, TargetError
 from ..spec import Target
 from . import Place, Route, interpreter
 from .channel import Channel
-from .wire import Interrupted, Reply, command, converse
+from .greeting import command
+from .wire import Interrupted, Reply, converse
 
 if TYPE_CHECKING:
     from ..snapshot import Tree

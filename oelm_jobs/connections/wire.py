@@ -1,12 +1,13 @@
 """Owns the conversation with the agent on another machine: one command, a program and a request in, framed answers
-out; leaves carrying the bytes to fabric and openssh. The other end is oelm_jobs/agent/bootstrap.py.
+out; leaves the first words to greeting, carrying the bytes to fabric and openssh. The other end is
+oelm_jobs/agent/bootstrap.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,25 +18,16 @@ from .. import agent
 from ..errors import TargetError, UnknownAnswer
 from . import Place
 from .channel import Broken, Channel
+from .greeting import LINE_MISSED, MAX_NOISE_BYTES, greet, line_missed, too_noisy
 
 if TYPE_CHECKING:
     from ..snapshot import Tree
 
 IDLE_S = 30.0
 """The agent says every 5 s that it is at work; after so long without a word the connection counts as dead."""
-MAX_NOISE_BYTES = 1 << 20
-"""What a login shell may print before it lets a command run."""
 MAX_ANSWER_BYTES = 64 << 20
 """A larger answer is none of ours."""
 SLICE_BYTES = 256 << 10
-
-# Plain enough for sh, bash, csh and fish alike: the user's login shell gets to read it. -I and -S keep the user's own
-# modules and site packages out; -X utf8 makes file names the same whatever the locale says.
-_COMMAND = (
-    'exec /bin/sh -c \'case $0 in "~/"*) set -- "$HOME/${0#??}";; *) set -- "$0";; esac;'
-    ' PATH="$PATH:/usr/local/bin:/usr/bin:/bin" exec "$1" -I -S -X utf8'
-    ' -c "import sys;i=sys.stdin.buffer;exec(i.read(int(i.readline())))"\' '
-)
 
 
 class Interrupted(Exception):
@@ -59,11 +51,6 @@ class Reply:
     """The home folder there."""
     is_noisy: bool
     """Whether the login shell prints where nobody looks."""
-
-
-def command(python: str) -> str:
-    """Return the line for the login shell that makes ``python`` read a program from stdin."""
-    return _COMMAND + shlex.quote(python)
 
 
 def _program() -> bytes:
@@ -122,8 +109,10 @@ def converse(
             channel.write(content[start : start + SLICE_BYTES], patience())
 
     try:
-        send(_frame(_program()) + _frame(json.dumps(header).encode("ascii")) + (_frame(words) if reads else b""))
-        greeted, noise = False, [0]
+        noise = [greet(channel, patience)]
+        greeted = False
+        with contextlib.suppress(Broken):  # where Python did not start its end is told below, by its exit code
+            send(_frame(_program()) + _frame(json.dumps(header).encode("ascii")) + (_frame(words) if reads else b""))
         for message in _messages(channel, nonce, patience, noise):
             greeted = True
             if "need" in message:
@@ -176,7 +165,9 @@ def _ended(code: int, said: str, greeted: bool, sent: bool) -> TargetError:
             f"no Python there: {said or f'exit code {code}'}",
             hint='name one in the targets file, as in python = "~/venv/bin/python"',
         )
-    return TargetError(f"the login shell there ended before anything ran: {said or f'exit code {code}'}")
+    if code == LINE_MISSED:
+        return line_missed()
+    return TargetError(f"Python there ended before it read the request: {said or f'exit code {code}'}")
 
 
 def _messages(channel: Channel, nonce: str, patience: Any, noise: list[int]) -> Iterator[dict[str, Any]]:
@@ -202,10 +193,7 @@ def _messages(channel: Channel, nonce: str, patience: Any, noise: list[int]) -> 
                 del buffer[: begin + size]
                 continue
         if noise[0] > MAX_NOISE_BYTES:
-            raise TargetError(
-                "the login shell there prints more than 1 MB before anything runs",
-                hint="let its start-up files (~/.bashrc, ~/.cshrc) print nothing where there is no terminal",
-            )
+            raise too_noisy()
         piece = channel.read(patience())
         if not piece:
             return

@@ -401,8 +401,13 @@ class Says:
     def read(self, idle_s: float) -> bytes:
         if self._done:
             return b""
+        if not self._nonce:
+            return b"\noelm-jobs=1\n"
         self._done = True
         return self._answer(self._nonce)
+
+    def close_input(self) -> None:
+        pass
 
     def end(self) -> tuple[int | None, str]:
         return 0, ""
@@ -419,7 +424,7 @@ class Says:
         (lambda nonce: b"\n%s 2\n[]" % nonce.encode(), "not understood"),
         (lambda nonce: b"\n%s 4\n{\xff}}" % nonce.encode(), "not understood"),
         (lambda nonce: b"\n%s 20\n{}" % nonce.encode(), "ended"),
-        (lambda nonce: b'\n%s 12\n{"answer":1}' % (b"0" * 32), "ended before anything ran"),
+        (lambda nonce: b'\n%s 12\n{"answer":1}' % (b"0" * 32), "ended before it read"),
         (lambda nonce: b'\n%s 13\n{"answer":[]}' % nonce.encode(), "not understood"),
         (lambda nonce: b"x" * (2 << 20), "prints more than 1 MB"),
     ],

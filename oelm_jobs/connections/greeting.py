@@ -1,0 +1,154 @@
+"""Owns the first words with a command on another machine: that it is ours that runs there, before anything is sent that
+another program could take for its own; leaves the conversation to wire.
+
+A login shell may hand over to another shell, end, or ask something before it runs what it is told, and a server may
+force a program of its own on a login. So the program for Python is sent when /bin/sh has said, by our line, that it
+starts Python next: nothing comes between. It costs no time where Python takes longer to start than the words to travel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Callable
+
+from ..errors import TargetError
+from .channel import Broken, Channel, last_line
+
+MAX_NOISE_BYTES = 1 << 20
+"""What a login shell may print before it lets a command run."""
+TOLD_BYTES = 4 << 10
+"""How much of that is kept, to say what ran instead: its end."""
+FIRST_LINE = b"exit 93\n"
+"""Sent at once: a shell that reads commands from stdin ends with it, Python passes over it. As a packet of SFTP it is
+one of 1.7 GB, which servers refuse."""
+SHELL_READS, LINE_MISSED, BAD_PACKET = 93, 94, 11
+"""Exit codes: of such a shell; of Python where somebody else has read the first line; of OpenSSH's sftp-server."""
+AFTER_END_S = 3.0
+"""How long something that waited for its input may take to end once that has."""
+# Said by our line, not in it: a program that repeats the command that it was given does not say this.
+_GREETING = b"\noelm-jobs=1\n"
+# Plain enough for sh, bash, csh and fish alike: the user's login shell gets to read it. -I and -S keep the user's own
+# modules and site packages out; -X utf8 makes file names the same whatever the locale says.
+_COMMAND = (
+    'exec /bin/sh -c \'case $0 in "~/"*) set -- "$HOME/${0#??}";; *) set -- "$0";; esac; echo; echo "oelm-jobs=$#";'
+    ' PATH="$PATH:/usr/local/bin:/usr/bin:/bin" exec "$1" -I -S -X utf8'
+    f' -c "import sys;i=sys.stdin.buffer;len(i.readline())=={len(FIRST_LINE)}or sys.exit({LINE_MISSED});'
+    "exec(i.read(int(i.readline())))\"' "
+)
+_FILES = "~/.bashrc, ~/.zshenv, ~/.cshrc or ~/.config/fish/config.fish"
+_FORCED = "does the server force a command on this login (ForceCommand, or command= in authorized_keys)?"
+
+
+def command(python: str) -> str:
+    """Return the line for the login shell that makes ``python`` read a program from stdin."""
+    return _COMMAND + shlex.quote(python)
+
+
+def greet(channel: Channel, patience: Callable[[], float]) -> int:
+    """Wait for the greeting on a channel that runs ``command``; return how many bytes were printed before it.
+
+    Raises:
+        Broken: The connection broke off, or nobody said anything.
+        TargetError: Something else runs there. It was sent nothing but the first line.
+    """
+    heard = _Heard(channel)
+    with contextlib.suppress(Broken):  # what has ended already is told by its exit code
+        channel.write(FIRST_LINE, patience())
+    try:
+        is_greeted = heard.listen(patience)
+    except Broken as silence:
+        # It is slow, gone, or waits for more: the end of its input tells.
+        try:
+            channel.close_input()
+            is_greeted = heard.listen(lambda: AFTER_END_S)
+        except Broken:
+            raise silence from None
+        if is_greeted:
+            raise line_missed() from None
+    if not is_greeted:
+        code, said = channel.end()
+        raise _instead(code, said or last_line(heard.text))
+    return heard.before
+
+
+class _Heard:
+    """What a channel says, up to the greeting."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self.before = 0
+        """How many bytes came before the greeting."""
+        self.text = b""
+        """The last of them."""
+
+    def listen(self, patience: Callable[[], float]) -> bool:
+        """Return whether the greeting came before the end.
+
+        Raises:
+            Broken: Nothing came for too long.
+            TargetError: Too much came.
+        """
+        while True:
+            at = self.text.find(_GREETING)
+            if at >= 0:
+                self.before += at
+                return True
+            passed = max(0, len(self.text) - TOLD_BYTES)
+            self.before += passed
+            self.text = self.text[passed:]
+            if self.before > MAX_NOISE_BYTES:
+                raise too_noisy()
+            piece = self._channel.read(patience())
+            if not piece:
+                return False
+            self.text += piece
+
+
+def too_noisy() -> TargetError:
+    """Return the error about a login shell that never stops printing."""
+    return TargetError(
+        "the login shell there prints more than 1 MB before anything runs",
+        hint="let its start-up files (~/.bashrc, ~/.cshrc) print nothing where there is no terminal",
+    )
+
+
+def line_missed() -> TargetError:
+    """Return the error about somebody who reads what is meant for the command."""
+    return TargetError(
+        "the login shell there reads input before it runs what it is told",
+        hint=f"look for `read` in its start-up files ({_FILES}): it may ask on a terminal only, as in"
+        " [ -t 0 ] && read answer",
+    )
+
+
+def _instead(code: int | None, said: str) -> TargetError:
+    """Return the error that names what ran instead of our line.
+
+    Raises:
+        Broken: Nothing is known of it: the connection went.
+    """
+    if code is None or code == 255:  # 255 is also what the ssh command says of its own troubles (ssh(1))
+        raise Broken(said or "the connection was closed")
+    if code == SHELL_READS:
+        return TargetError(
+            "another shell takes over there before anything runs",
+            hint=f"look for `exec` in the login shell's start-up files ({_FILES}): it may hand over on a terminal only,"
+            f" as in [ -t 1 ] && exec zsh; or {_FORCED}",
+        )
+    lower = said.lower()
+    if "sftp" in lower or (code == BAD_PACKET and not said):
+        return TargetError(
+            f"this login is for file transfer alone (sftp): {said or f'exit code {code}'}",
+            hint="nothing can be run there: ask its administrators for a login that has a shell (ForceCommand"
+            " internal-sftp in their sshd_config keeps this one from it)",
+        )
+    if "account is" in lower and "not available" in lower:
+        return TargetError(
+            f"this login has no shell: {said}",
+            hint="ask its administrators for a login that has a shell: this one's in /etc/passwd is nologin",
+        )
+    return TargetError(
+        f"the login shell there ended before anything ran: {said or f'exit code {code}'}",
+        hint=f"look for `exit` or `exec` in its start-up files ({_FILES}), or {_FORCED}",
+    )
