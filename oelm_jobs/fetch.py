@@ -7,6 +7,7 @@ what is missing, and the question is repeated for files that changed under way.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -15,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from . import sync
-from .agent import rundir
+from . import names, sync
+from .agent import inside, rundir
 from .connections import Connection, connect_for_transfer
-from .errors import NotReached, OelmError, TargetError
+from .errors import NotReached, OelmError, StoreError, TargetError
 from .runs import checkpoint_folder, run_directory
 from .spec import State, Target
 from .store import StoredRun
@@ -74,13 +75,22 @@ class Fetched:
 
 
 def home_of(project: Path, run: StoredRun) -> Path:
-    """Return where a run lies in the project, wherever it trains."""
+    """Return where a run lies in the project, wherever it trains.
+
+    Raises:
+        StoreError: The index has a run of a name that no study can have given it.
+    """
+    if names.why_not_study(run.study) or not inside.is_plain(run.name) or "/" in run.name:
+        raise StoreError(
+            f"the index has a run of study {run.study!r} called {run.name!r}: no study can have named it so",
+            hint="make the index again from the run directories: oelm-status --rebuild",
+        )
     try:
         return run_directory(checkpoint_folder(project, load_study(project, run.study)), run.name)
     except OelmError:  # its study's file is gone: the folder's own name tells as well
         folder = project / "models" / "checkpoints"
-        there = Path(run.run_dir)
-        return (folder / run.study if there.parent.name == run.study else folder) / there.name
+        is_alone = Path(run.run_dir).parent.name == run.study
+        return run_directory(folder / run.study if is_alone else folder, run.name)
 
 
 def lies_at_home(target: Target, run: StoredRun, home: Path) -> bool:
@@ -218,6 +228,8 @@ class _Fetch:
         look = _Run(run=run, home=home, row=row, record=sync.record(home), here=[], wanted=[])
         if row.get("absent"):
             return look
+        if not inside.is_absolute(str(row["path"])):
+            raise TargetError(f"{run.target} says that {run.name} lies in {json.dumps(row['path'])}: refused")
         self._check_home(look)
         known = look.record.get("files", {})
         for item in sync.items(row["files"]):
@@ -267,7 +279,7 @@ class _Fetch:
             staging = Staging(folder.resolve(), self._progress.say)
             try:
                 arrivals = [
-                    (look, staging.arrival(look.row["path"], look.home / item.name, item)) for look, item in large
+                    (look, staging.arrival(look.row["path"], look.home, item)) for look, item in large
                 ]
                 self._progress.begin(len(arrivals), sum(arrival.item.size for _, arrival in arrivals))
                 self._transfer(staging, arrivals)

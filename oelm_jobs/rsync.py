@@ -74,8 +74,10 @@ class Transfer:
             TargetError: rsync can't be started.
         """
         # No recursion, links, devices, owners or modes: only the regular files that are named, and only their bytes.
+        # It is said as well, since an alias in the user's ~/.popt may turn them on (popt(3)).
         # The list goes over the wire, not through the shell at the other end, so no name is ever quoted.
         words = [installed(), "--append", "--times", "--relative", "--from0", "--files-from=-", "--progress"]
+        words += ["--no-links", "--no-devices", "--no-specials", "--no-perms", "--no-owner", "--no-group"]
         words += [f"--timeout={IO_TIMEOUT_S}"]
         words += ["-e", shell_words(shell)] if shell else []
         words += [f"--rsync-path={remote}"] if remote else []

@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import spec
+from . import names, spec
 from .errors import ConfigurationError, UsageError, valid_choices
 from .spec import Run, Study, Target
-from .study import NAME
 from .train import config as trainer
 
 ALWAYS_TOLD = ("model_type", "freeze_qk", "d_model", "num_layers", "num_heads", "d_ff", "seq_len", "batch_size",
@@ -45,8 +44,7 @@ def checkpoint_folder(root: Path, study: Study, checkpoint_root: str = "") -> Pa
 
 def run_name(study: Study, group: str, seed: int, tag: str = "") -> str:
     """Return a run's name: the first seed's runs carry the bare name of their group."""
-    name = group if seed == study.seeds[0] else f"{group}-s{seed}"
-    return f"{name}-{tag}" if tag else name
+    return names.run_name(group, None if seed == study.seeds[0] else seed, tag)
 
 
 def with_settings(study: Study, overrides: Mapping[str, Any]) -> Study:
@@ -86,8 +84,8 @@ def plan_runs(
     for name in groups:
         if name not in study.groups:
             raise UsageError(f"study {study.name} has no group {name!r}; {valid_choices(name, study.groups)}")
-    if tag and not NAME.fullmatch(tag):
-        raise UsageError(f"--tag {tag!r}: letters, digits, _ and - only, at most 64")
+    if tag and (reason := names.why_not(tag)):
+        raise UsageError(f"--tag {tag!r}: {reason}")
     if overrides and not tag:
         raise UsageError(
             "--set changes the configuration, so these are other runs than the study's own",

@@ -86,6 +86,8 @@ def _send(connection: Connection, source: Path, place: str, files: Mapping[str, 
             f"there is no rsync command on {connection.target.name}; nothing was sent",
             hint="install it there, or ask its administrators to",
         )
+    if expected["link"] != f".oelm-incoming-{name}":
+        raise TargetError(f"{connection.target.name} expects the data at {expected['link']!r}: refused")
     sizes = {file: (source / file).stat().st_size for file in files}
     size = sum(sizes.values())
     if size > int(expected["free"]):

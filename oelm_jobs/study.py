@@ -6,19 +6,15 @@ default to.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import spec, tomlfile
+from . import names, spec, tomlfile
 from .errors import UsageError, valid_choices
 from .project import study_files
 from .spec import Group, Hypothesis, Study
 from .train import config as trainer
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""Names of studies, groups and tags: they become parts of paths, job names and shell words."""
 
 DERIVED = ("batch_size", "seed", "out_dir", "resume")
 """Train keys that the toolkit sets itself."""
@@ -60,7 +56,7 @@ def read_study(path: Path) -> Study:
         ConfigurationError: Names file, table, key, value, the valid choices and the nearest spelling.
     """
     top = tomlfile.read(path)
-    _check_name(top, "the file's name", path.stem, also_refused=spec.TRAIN_PREFIX)
+    _check_name(top, "the file's name", path.stem, names.why_not_study(path.stem))
     factors = top.take_list("factors", str)
     for factor in factors:
         if factor not in trainer.FIELDS:
@@ -68,7 +64,7 @@ def read_study(path: Path) -> Study:
         if factor in DERIVED or trainer.FIELDS[factor].metadata["kind"] != "scientific":
             raise top.error("factors", "not a scientific key that groups can differ in", value=factor)
     seeds = top.take_list("seeds", int, (42,))
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**63:
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) > names.MAX_SEED:
         raise top.error("seeds", "give at least one seed, each once, from 0 to 2^63 - 1", value=list(seeds))
     question = _take_line(top, "question", "")
     is_default = top.take("default", bool, False)
@@ -124,15 +120,14 @@ def _read_speed_trial(section: tomlfile.Section) -> spec.SpeedTrial:
 def _take_line(section: tomlfile.Section, key: str, default: str) -> str:
     """Take text that is printed and written into scripts: a line without control characters."""
     text = section.take(key, str, default)
-    if not text.isprintable():
-        raise section.error(key, "must be one line without control characters", value=text)
+    if reason := names.why_not_line(text):
+        raise section.error(key, reason, value=text)
     return text
 
 
-def _check_name(section: tomlfile.Section, what: str, name: str, also_refused: str = "") -> None:
-    refused = f", not beginning with {also_refused!r}" if also_refused else ""
-    if not NAME.fullmatch(name) or (also_refused and name.startswith(also_refused)):
-        raise section.error(what, f"letters, digits, _ and - only, at most 64{refused}", value=name)
+def _check_name(section: tomlfile.Section, what: str, name: str, reason: str) -> None:
+    if reason:
+        raise section.error(what, reason, value=name)
 
 
 def _read_value(section: tomlfile.Section, key: str) -> Any:
@@ -168,11 +163,11 @@ def _read_groups(
 ) -> dict[str, Group]:
     groups: dict[str, Group] = {}
     for name in section.keys_left():
-        _check_name(section, "a group's name", name)
+        _check_name(section, "a group's name", name, names.why_not(name))
         if name == spec.SPEED_TRIAL:
             raise section.error(name, "is what the study's speed trial is called")
-        if re.search(r"-s\d+$", name):
-            raise section.error(name, "a group's name can't end like a seed (-s43)")
+        if reason := names.why_not_group(name):
+            raise section.error(name, reason)
         table = section.take_section(name)
         label = _take_line(table, "label", name)
         port = table.take("port", int, 0) or None
@@ -249,7 +244,7 @@ def _read_unequal(section: tomlfile.Section) -> dict[str, str]:
 def _read_hypotheses(section: tomlfile.Section, groups: Mapping[str, Group]) -> tuple[Hypothesis, ...]:
     found = []
     for name in section.keys_left():
-        _check_name(section, "a hypothesis' name", name)
+        _check_name(section, "a hypothesis' name", name, names.why_not(name))
         table = section.take_section(name)
         arms = {key: table.take(key, str, choices=groups) for key in ("group", "against")}
         if arms["group"] == arms["against"]:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .agent import processes, result, rundir
+from .agent import inside, processes, result, rundir
 from .errors import LocalError, NotReached, TargetError
 from .rsync import NETWORK_CODES, SOME_FAILED, Transfer
 
@@ -146,10 +146,21 @@ def set_aside(run_dir: Path) -> Path:
 def safe_name(name: str) -> bool:
     """Tell whether an announced name can only lie inside the run directory; other names are a hostile server's."""
     parts = name.split("/")
-    if not name or name.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\0" in name:
-        return False
     own = rundir.CONTROL + "/" + rundir.FETCHED
-    return name != own and (parts[0] != rundir.CONTROL or len(parts) == 2)
+    return inside.is_plain(name) and name != own and (parts[0] != rundir.CONTROL or len(parts) == 2)
+
+
+@contextlib.contextmanager
+def _kept_inside() -> Iterator[None]:
+    """Turn a path that would lead out of its folder into what the command line tells of a target.
+
+    Raises:
+        TargetError: One would; nothing was written through it.
+    """
+    try:
+        yield
+    except inside.Outside as error:
+        raise TargetError(f"{error}; nothing was written there", hint="look at it, then remove it") from error
 
 
 # Arriving -------------------------------------------------------------------------------------------------------------
@@ -161,10 +172,10 @@ class Arrival:
 
     source: str
     """Absolute path on the target."""
-    staged: Path
-    """Where rsync writes it."""
-    place: Path
-    """Its final name."""
+    files: Path
+    """Folder into which rsync writes."""
+    home: Path
+    """The run directory at home."""
     item: Item
 
     def __post_init__(self) -> None:
@@ -174,13 +185,23 @@ class Arrival:
         self.is_placed = False
         """True once it has its final name."""
 
+    @property
+    def staged(self) -> Path:
+        """Where rsync writes it."""
+        return self.files / self.source.lstrip("/")
+
+    @property
+    def mark(self) -> Path:
+        """What says of which content it is, beside it."""
+        return self.staged.with_name(f".{self.staged.name}.for")
+
     def follow(self, buffer: memoryview) -> int:
         """Hash what has arrived since the last time, at most a buffer full; return how much that was.
 
         rsync only ever appends here, so what is there stays as it is.
         """
         try:
-            with open(self.staged, "rb", buffering=0) as file:
+            with open(self.staged, "rb", buffering=0, opener=_plainly) as file:
                 file.seek(self.read)
                 size = file.readinto(buffer[: self.item.size - self.read]) or 0
         except OSError:
@@ -193,7 +214,7 @@ class Arrival:
     def arrived(self) -> int:
         """Bytes that lie in staging, hashed or not."""
         try:
-            return self.staged.stat().st_size
+            return self.staged.lstat().st_size
         except OSError:
             return 0
 
@@ -214,6 +235,10 @@ class Arrival:
         self.__post_init__()
 
 
+def _plainly(path: str, flags: int) -> int:
+    return os.open(path, flags | inside.FLAGS)
+
+
 class Staging:
     """The folder for what has not arrived whole, used by one fetch at a time."""
 
@@ -222,11 +247,13 @@ class Staging:
 
         Raises:
             LocalError: It can't be made.
+            TargetError: A link is in its place.
         """
         self.path = folder / STAGING
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            with _kept_inside():
+                self._lock = inside.open_below(folder, f"{STAGING}/lock", os.O_RDWR | os.O_CREAT)
+                inside.make_parent(folder, f"{STAGING}/files/any")
         except OSError as error:
             raise LocalError(f"{self.path}: can't be written: {error.strerror}") from error
         try:
@@ -254,20 +281,30 @@ class Staging:
                 time.sleep(0.02)
         self._orphan.unlink(missing_ok=True)
 
-    def arrival(self, run_dir: str, place: Path, item: Item) -> Arrival:
-        """Return a file's way home; what has arrived of another content under its name is thrown away."""
-        source = f"{run_dir}/{item.source or item.name}"
-        staged = self.path / "files" / source.lstrip("/")
-        staged.parent.mkdir(parents=True, exist_ok=True)
-        mark = staged.with_name(f".{staged.name}.for")
-        arrival = Arrival(source=source, staged=staged, place=place, item=item)
-        wanted = "growing" if item.grows else item.sha256
-        if not mark.exists() or mark.read_text(encoding="ascii") != wanted:
-            arrival.start_over()
-            mark.write_text(wanted, encoding="ascii")
+    def arrival(self, run_dir: str, home: Path, item: Item) -> Arrival:
+        """Return a file's way home; what has arrived of another content under its name is thrown away.
+
+        Args:
+            run_dir: Where the target says that the run lies, absolute.
+            home: Where it lies here.
+
+        Raises:
+            TargetError: It would be written elsewhere than into staging, or there lies no plain file.
+        """
+        arrival = Arrival(
+            source=f"{run_dir}/{item.source or item.name}", files=self.path / "files", home=home, item=item
+        )
+        with _kept_inside():
+            staged = inside.make_parent(arrival.files, arrival.source.lstrip("/"))
+            place = inside.path_in(home, item.name)
+            wanted = "growing" if item.grows else item.sha256
+            if _text(arrival.mark) != wanted:
+                arrival.start_over()
+                inside.write(staged.parent, arrival.mark.name, wanted.encode())
         if staged.is_symlink() or (staged.exists() and not staged.is_file()):
             raise TargetError(f"{staged} is no plain file", hint=f"look at it, then remove {self.path}")
-        if item.grows and not staged.exists() and place.is_file() and place.stat().st_size <= item.size:
+        is_here = place.is_file() and not place.is_symlink() and place.stat().st_size <= item.size
+        if item.grows and not staged.exists() and is_here:
             shutil.copyfile(place, staged)  # rsync sends what has been appended since
         if staged.exists() and staged.stat().st_size > item.size and not item.grows:
             arrival.start_over()
@@ -346,6 +383,15 @@ class Staging:
         os.close(self._lock)
 
 
+def _text(path: Path) -> str:
+    """Return what a small plain file holds; empty where there is none."""
+    try:
+        with open(path, "rb", opener=_plainly) as file:
+            return file.read(256).decode("ascii", "replace")
+    except OSError:
+        return ""
+
+
 def _mend(said: str) -> str:
     if "is your shell clean" in said or "protocol version mismatch" in said:
         return "the login shell there prints something where there is no terminal: make its start-up files quiet"
@@ -364,35 +410,35 @@ def place_content(run_dir: Path, item: Item) -> None:
     assert item.content is not None
     if hashlib.sha256(item.content).hexdigest() != item.sha256:
         raise TargetError(f"{item.name} of {run_dir.name} arrived damaged")
-    path = run_dir / item.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(item.content)
-    temporary.replace(path)
+    with _kept_inside():
+        inside.write(run_dir, item.name, item.content)
 
 
 def place_arrival(arrival: Arrival) -> None:
     """Give a verified file its final name.
 
     Raises:
-        TargetError: Staging holds something that is no plain file.
+        TargetError: Staging holds something that is no plain file, or a link is on the way to its place.
     """
     assert arrival.is_whole
-    if arrival.staged.is_symlink() or not arrival.staged.is_file():
-        raise TargetError(f"{arrival.staged} is no plain file")
-    if arrival.staged.stat().st_size > arrival.item.size:
-        os.truncate(arrival.staged, arrival.item.size)  # grew on after it was looked at: what is hashed counts
-    arrival.staged.chmod(0o644)
-    arrival.place.parent.mkdir(parents=True, exist_ok=True)
-    arrival.staged.replace(arrival.place)
-    arrival.staged.with_name(f".{arrival.staged.name}.for").unlink(missing_ok=True)
+    with _kept_inside():
+        file = inside.open_below(arrival.files, arrival.source.lstrip("/"), os.O_RDWR)
+        try:
+            if os.fstat(file).st_size > arrival.item.size:
+                os.ftruncate(file, arrival.item.size)  # grew on after it was looked at: what is hashed counts
+            os.fchmod(file, 0o644)
+        finally:
+            os.close(file)
+        inside.replace(arrival.staged, arrival.home, arrival.item.name)
+    arrival.mark.unlink(missing_ok=True)
     arrival.is_placed = True
 
 
 def write_record(run_dir: Path, content: Mapping[str, Any]) -> None:
     """Remember what was fetched."""
-    rundir.control(run_dir, "").mkdir(parents=True, exist_ok=True)
-    rundir.write_json(rundir.control(run_dir, rundir.FETCHED), dict(content), durable=False)
+    with _kept_inside():
+        path = inside.make_parent(run_dir, f"{rundir.CONTROL}/{rundir.FETCHED}")
+    rundir.write_json(path, dict(content), durable=False)
 
 
 def items(rows: Sequence[Mapping[str, Any]]) -> Iterator[Item]:

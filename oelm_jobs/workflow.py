@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import preflight, site, snapshot
+from . import names, preflight, site, snapshot
 from .agent import processes, rundir
 from .clean import has_no_checkpoint
 from .connections import connect
@@ -356,10 +356,15 @@ class _Order:
         return str(known["study"]), str(known["tag"]), int(known["seed"]), place, group
 
 
-def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> dict[str, str]:
+def rebuild(
+    store: Store, project: Path, targets: Sequence[Target], say: Callable[[str], None] = silent
+) -> dict[str, str]:
     """Make the project's part of the index again from the run directories; return the targets that couldn't be asked.
 
     Runs of a target that can't be asked stay as they are, and so do submissions under way.
+
+    Args:
+        say: Is told which records are passed over, since no submission can have written them.
     """
     unreachable = {}
     for target in targets:
@@ -373,6 +378,10 @@ def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> dict[str,
             # This machine and the cluster behind its sbatch may share a root; what names no target goes to any.
             others = {other.name for other in targets} - {target.name}
             records = [known for known in records if known.get("target") not in others]
+            for known in records:
+                if wrong := names.what_is_wrong(known):
+                    say(f"{target.name}: a record in {known.get('run_dir')} was passed over: {wrong}")
+            records = [known for known in records if not names.what_is_wrong(known)]
         except TargetError as error:
             unreachable[target.name] = str(error)
             continue

@@ -39,9 +39,9 @@ ROWS = [
         "site",
         "needs",
     ],
-    ["sbatch", "rsync"],
+    ["sbatch", "rsync", "names"],
     ["spec", "tomlfile", "language", "train", "text"],
-    ["errors", "agent", "atomic", "folders", "finding"],
+    ["errors", "agent", "atomic", "folders", "finding", "visible"],
 ]
 """From the top; a module may import what lies below it, and its own package."""
 SIDEWAYS = {

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List
 
-from . import rundir
+from . import inside, rundir
 
 ARCHIVE = ".archive"
 """Folder beside run directories that holds those which were started over."""
@@ -21,12 +21,16 @@ def archive(request: Dict[str, Any]) -> Dict[str, Any]:
 
     Returns:
         ``moved``: run directory to its new place; ``busy``: those that a live execution has claimed.
+
+    Raises:
+        inside.Outside: One is no run directory; nothing was moved.
     """
+    run_dirs = [inside.run_dir(run_dir) for run_dir in request["run_dirs"]]
     claims: Dict[str, int] = {}
     busy: List[str] = []
     moved: Dict[str, str] = {}
     try:
-        for run_dir in request["run_dirs"]:
+        for run_dir in run_dirs:
             if not os.path.isdir(run_dir):
                 continue
             try:

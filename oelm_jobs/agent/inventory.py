@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional
 
-from . import hashes, probe, result, rundir, slurm_claim, slurm_ended
+from . import hashes, inside, probe, result, rundir, slurm_claim, slurm_ended
 
 NONE, BEST, LATEST, ALL = "none", "best", "latest", "all"
 """Which checkpoints are asked for."""
@@ -227,8 +227,14 @@ def remove(request: Dict[str, Any]) -> Dict[str, Any]:
 
     Returns:
         ``runs``: run directory to ``removed`` (names), ``freed`` (bytes) and ``kept`` (name to the reason).
+
+    Raises:
+        inside.Outside: A name leads out of its run directory; nothing was removed.
     """
     answers = {}
+    for run in request["runs"]:
+        for name in run["files"]:
+            inside.path_in(inside.run_dir(run["run_dir"]), name)
     for run in request["runs"]:
         run_dir = run["run_dir"]
         answer = {"removed": [], "freed": 0, "kept": {}}  # type: Dict[str, Any]

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict
 
-from . import lease, processes, rundir
+from . import inside, lease, processes, rundir
 
 
 class Refused(Exception):
@@ -26,7 +26,7 @@ class Refused(Exception):
 def _submission_file(root: str, token: str) -> Path:
     folder = Path(root) / rundir.CONTROL / "submissions"
     folder.mkdir(parents=True, exist_ok=True)
-    return folder / (token + ".json")
+    return folder / (inside.token(token) + ".json")
 
 
 def _take(root: str, token: str, content: Dict[str, Any]) -> bool:
@@ -47,9 +47,14 @@ def launch(request: Dict[str, Any]) -> Dict[str, Any]:
     Returns:
         ``answer``: accepted, repeated or settled; ``runs``: run directory to ``started`` or ``busy`` (a live
             execution has its claim).
+
+    Raises:
+        Refused: Nothing can be written there.
+        inside.Outside: A run has no run directory's path, or the token is none.
     """
     root, token, runs = request["root"], request["token"], request["runs"]
-    content = {"version": 1, "token": token, "time": time.time(), "runs": [run["run_dir"] for run in runs]}
+    run_dirs = [inside.run_dir(run["run_dir"]) for run in runs]
+    content = {"version": 1, "token": token, "time": time.time(), "runs": run_dirs}
     if not _take(root, token, content):
         known = rundir.read_json(_submission_file(root, token)) or {}
         return {"answer": "settled" if known.get("settled") else "repeated", "runs": {}}

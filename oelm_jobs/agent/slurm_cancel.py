@@ -9,7 +9,7 @@ import os
 import time
 from typing import Any, Dict, List, Optional, Sequence, Set
 
-from . import archive, rundir, slurm_claim, slurm_commands, slurm_ended, slurm_submit, slurm_tasks
+from . import archive, inside, rundir, slurm_claim, slurm_commands, slurm_ended, slurm_submit, slurm_tasks
 from .slurm_commands import HalfDone, Job, SlurmError
 
 PATIENCE_S = 60.0
@@ -133,11 +133,13 @@ def slurm_archive(request: Dict[str, Any]) -> Dict[str, Any]:
 
     Raises:
         SlurmError: Whether an owner lives can't be found out.
+        inside.Outside: One is no run directory; nothing was moved.
     """
+    run_dirs = [inside.run_dir(run_dir) for run_dir in request["run_dirs"]]
     claims: Dict[str, slurm_claim.Claim] = {}
     moved: Dict[str, str] = {}
     try:
-        for run_dir in request["run_dirs"]:
+        for run_dir in run_dirs:
             if os.path.isdir(run_dir):
                 claim = slurm_claim.take_for_archive(run_dir)
                 if claim is None:

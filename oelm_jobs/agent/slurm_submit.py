@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from . import processes, rundir, slurm_accounts, slurm_commands
+from . import inside, processes, rundir, slurm_accounts, slurm_commands
 from .launch import Refused
 from .slurm_commands import SlurmError
 
@@ -133,6 +133,9 @@ def slurm_submit(request: Dict[str, Any], send: Sender = sbatch) -> Dict[str, An
     """
     root, token = request["root"], request["token"]
     jobs = request["jobs"]
+    for job in jobs:
+        for run_dir in job["run_dirs"]:
+            inside.run_dir(run_dir)
     content = {"version": 1, "token": token, "time": time.time(), "scheduler": "slurm"}
     content["jobs"] = [{name: job[name] for name in ("position", "name", "run_dirs")} for job in jobs]
     try:
@@ -152,6 +155,7 @@ def slurm_submit(request: Dict[str, Any], send: Sender = sbatch) -> Dict[str, An
 
 def _begin(root: str, token: str, content: Dict[str, Any]) -> bool:
     """Make a submission's file, and the folders around; False where it is there."""
+    inside.token(token)
     folder(root)
     path = submission_file(root, token)
     path.parent.mkdir(exist_ok=True)

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, Dict
 
-from . import hashes, rundir
+from . import hashes, inside, rundir
 
 MANIFEST = "manifest.json"
 HASHES = "hashes.json"
@@ -69,17 +69,20 @@ def expect(request: Dict[str, Any]) -> Dict[str, Any]:
     Returns:
         ``staging`` (absolute), ``link`` (relative to the home folder), ``free`` (bytes), ``rsync`` (path or empty);
         or ``error`` alone, where nothing can be written there.
+
+    Raises:
+        inside.Outside: The name can't be part of a folder's.
     """
     import shutil
 
-    staging = os.path.join(request["folder"], ".oelm-incoming-" + request["name"])
+    link = ".oelm-incoming-" + inside.token(request["name"])
+    staging = os.path.join(request["folder"], link)
     try:
         os.makedirs(staging, exist_ok=True)
         if not os.access(staging, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         return {"error": error.strerror or str(error)}
-    link = ".oelm-incoming-" + request["name"]
     place = os.path.join(os.path.expanduser("~"), link)
     if request["link"] and (not os.path.islink(place) or os.readlink(place) != staging):
         with contextlib.suppress(FileNotFoundError):
@@ -97,16 +100,21 @@ def accept(request: Dict[str, Any]) -> Dict[str, Any]:
     Returns:
         ``placed``: names that are in place now; ``damaged``: names whose content is another; ``taken``: names under
         which something else lies already.
+
+    Raises:
+        inside.Outside: A name leads out of the folder; nothing was placed.
     """
     staging, folder = request["staging"], request["folder"]
     answer = {"placed": [], "damaged": [], "taken": []}  # type: Dict[str, Any]
+    places = {name: (inside.path_in(staging, name), inside.path_in(folder, name)) for name in request["files"]}
     for name, wanted in request["files"].items():
-        source, place = os.path.join(staging, name), os.path.join(folder, name)
+        source, place = map(str, places[name])
         if os.path.exists(place):
             same = hashes.prefix_sha256(place, os.path.getsize(place)) == wanted
             answer["placed" if same else "taken"].append(name)
             continue
-        if not os.path.isfile(source) or hashes.prefix_sha256(source, os.path.getsize(source)) != wanted:
+        is_plain = os.path.isfile(source) and not os.path.islink(source)
+        if not is_plain or hashes.prefix_sha256(source, os.path.getsize(source)) != wanted:
             answer["damaged"].append(name)
             with contextlib.suppress(OSError):
                 os.unlink(source)

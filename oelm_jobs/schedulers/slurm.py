@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..agent import __main__ as agent
-from ..agent import launch, rundir, slurm_commands, slurm_submit
+from ..agent import inside, launch, rundir, slurm_commands, slurm_submit
 from ..connections import Connection, as_agent_reads
 from ..errors import AnswerLost, NotReached, PreflightError, TargetError, UnknownAnswer
 from ..sbatch import named_in, options_of
@@ -44,7 +44,7 @@ class SlurmScheduler:
             return agent.answer(verb, dict(request))
         except slurm_commands.HalfDone as error:
             raise UnknownAnswer(f"{self._connection.target.name}: {error}") from error
-        except (slurm_commands.SlurmError, launch.Refused, OSError) as error:
+        except (slurm_commands.SlurmError, launch.Refused, inside.Outside, OSError) as error:
             raise TargetError(f"{self._connection.target.name}: {error}") from error
 
     # Submission -------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class SlurmScheduler:
             with _asking(clusters):
                 try:
                     answer = slurm_submit.slurm_submit(request, send)
-                except launch.Refused as error:
+                except (launch.Refused, inside.Outside) as error:
                     raise TargetError(f"{self._connection.target.name}: {error}") from error
         if answer["answer"] == "settled":
             raise TargetError(f"submission {token} had been given up")

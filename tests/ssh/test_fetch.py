@@ -355,7 +355,7 @@ def test_links_and_devices_are_not_taken_for_files(tmp_path: Path) -> None:
     (source / "large.pt").write_bytes(b"x" * 1000)
     staging = sync.Staging(tmp_path / "home", lambda text: None)
     arrivals = [
-        staging.arrival(str(source), home / name, Item(name=name, size=5, sha256="0" * 64, grows=False))
+        staging.arrival(str(source), home, Item(name=name, size=5, sha256="0" * 64, grows=False))
         for name in ("link.pt", "pipe.pt", "device.pt", "large.pt")
     ]
     staging.transfer(arrivals, None, "", "", lambda size: None)
@@ -364,7 +364,7 @@ def test_links_and_devices_are_not_taken_for_files(tmp_path: Path) -> None:
     staged = arrivals[0].staged
     staged.symlink_to("/etc/passwd")
     with pytest.raises(TargetError, match="no plain file"):
-        staging.arrival(str(source), arrivals[0].place, arrivals[0].item)
+        staging.arrival(str(source), home, arrivals[0].item)
     staging.close()
 
 

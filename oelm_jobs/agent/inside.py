@@ -1,0 +1,156 @@
+"""Owns that what is written under a name from elsewhere lies in the folder that it is meant for; leaves the writing to
+those who make files, here and at home.
+
+A folder is the user's to choose: it and those above it may be links (``models`` on a big disk), and they are followed.
+Names below it come from another machine: they hold no step upwards, and no link below the folder leads anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any, Union
+
+from . import rundir
+
+TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+"""Tokens of submissions and names of transfers: they become parts of file names."""
+FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""With which a file is opened: no link is followed, and a FIFO keeps nobody waiting."""
+
+
+class Outside(ValueError):
+    """A name leads out of the folder that it was meant for; nothing was written."""
+
+    is_refusal = True
+
+
+def path_in(folder: Union[str, Path], name: str) -> Path:
+    """Return the path of ``name`` below ``folder``, links in the folder's own path followed.
+
+    Raises:
+        Outside: The name is none of a file below the folder, or a link on the way to it lies below the folder. A link
+            in the file's own place is the caller's: renaming replaces it, ``open_new`` refuses it.
+    """
+    parts = name.split("/")
+    if not is_plain(name):
+        raise Outside("%r is no name of a file below %s" % (name[:200], folder))
+    path = Path(os.path.realpath(str(folder)))
+    for part in parts[:-1]:
+        path = path / part
+        _check(path)
+    return path / parts[-1]
+
+
+def is_plain(name: str) -> bool:
+    """Tell whether a relative name goes down only: no step upwards, no empty step, nothing absolute."""
+    return bool(name) and "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
+
+
+def is_absolute(path: str) -> bool:
+    """Tell whether a path is absolute and has no step upwards, as paths in records and requests are."""
+    return path == "/" or (path.startswith("/") and is_plain(path[1:]))
+
+
+def make_parent(folder: Union[str, Path], name: str) -> Path:
+    """Make the folders between ``folder`` and ``name``, and ``folder`` itself; return the name's path.
+
+    Raises:
+        Outside: As ``path_in`` says.
+        OSError: One can't be made.
+    """
+    path = path_in(folder, name)
+    os.makedirs(str(path.parent), exist_ok=True)
+    return path_in(folder, name)  # nobody has put a link there meanwhile
+
+
+def open_below(folder: Union[str, Path], name: str, flags: int, mode: int = 0o644) -> int:
+    """Open a file below a folder, making the folders on the way where it may be made; return the descriptor.
+
+    Raises:
+        Outside: As ``path_in`` says, or its own place holds a link or something that is no plain file.
+        OSError: It can't be opened.
+    """
+    path = make_parent(folder, name) if flags & os.O_CREAT else path_in(folder, name)
+    try:
+        found = os.lstat(str(path))
+    except FileNotFoundError:
+        found = None
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        raise Outside("%s is no plain file" % path)
+    return os.open(str(path), flags | FLAGS, mode)
+
+
+def replace(source: Union[str, Path], folder: Union[str, Path], name: str) -> Path:
+    """Give a plain file its final name below a folder, in place of what has it; return its path.
+
+    Raises:
+        Outside: As ``path_in`` says, or the source is no plain file.
+        OSError: It can't be renamed.
+    """
+    if not stat.S_ISREG(os.lstat(str(source)).st_mode):
+        raise Outside("%s is no plain file" % source)
+    path = make_parent(folder, name)
+    os.replace(str(source), str(path))
+    return path
+
+
+def write(folder: Union[str, Path], name: str, content: bytes) -> Path:
+    """Write a file below a folder whole, in place of what has its name; return its path.
+
+    Raises:
+        Outside: As ``path_in`` says.
+        OSError: It can't be written.
+    """
+    path = make_parent(folder, name)
+    temporary = path.with_name(".%s.%d" % (path.name[:200], os.getpid()))
+    if os.path.lexists(str(temporary)):
+        os.unlink(str(temporary))
+    try:
+        with os.fdopen(os.open(str(temporary), os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o644), "wb") as file:
+            file.write(content)
+        os.replace(str(temporary), str(path))
+    except BaseException:
+        if os.path.lexists(str(temporary)):
+            os.unlink(str(temporary))
+        raise
+    return path
+
+
+def run_dir(path: Any) -> str:
+    """Return a run directory that a request names.
+
+    Raises:
+        Outside: It is no absolute path of one (``…/exp_NAME``).
+    """
+    name = os.path.basename(path) if isinstance(path, str) and is_absolute(path) else ""
+    if not name.startswith(rundir.TRAIN_PREFIX) or name == rundir.TRAIN_PREFIX:
+        raise Outside("%r is no run directory: those are absolute and called %sNAME" % (path, rundir.TRAIN_PREFIX))
+    return str(path)
+
+
+def token(word: Any) -> str:
+    """Return a submission's token, or a transfer's name, that a request names.
+
+    Raises:
+        Outside: It can't be part of a file's name.
+    """
+    if not isinstance(word, str) or not TOKEN.fullmatch(word):
+        raise Outside("%r is no token" % (word,))
+    return word
+
+
+def _check(path: Path) -> None:
+    """Refuse a folder on the way that is a link, or is none.
+
+    Raises:
+        Outside: So it is.
+    """
+    try:
+        mode = os.lstat(str(path)).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(mode):
+        raise Outside("%s is %s" % (path, "a link that leads elsewhere" if stat.S_ISLNK(mode) else "no folder"))

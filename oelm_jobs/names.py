@@ -1,0 +1,87 @@
+"""Owns the rules for names (studies, groups, tags, runs), which become parts of paths, job names and shell words, in
+study files and in records that come back from a target; leaves reading either to study and rebuild.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from . import spec
+from .agent import inside
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""Names of studies, groups, hypotheses and tags."""
+MAX_SEED = 2**63 - 1
+_SEED_ENDING = re.compile(r"-s\d+$")
+
+
+def why_not(name: object, *, also_refused: str = "") -> str:
+    """Return why something can't be a name; empty where it can.
+
+    Args:
+        also_refused: What it may not begin with.
+    """
+    refused = f", not beginning with {also_refused!r}" if also_refused else ""
+    is_name = isinstance(name, str) and NAME.fullmatch(name) and not (also_refused and name.startswith(also_refused))
+    return "" if is_name else f"letters, digits, _ and - only, at most 64{refused}"
+
+
+def why_not_study(name: object) -> str:
+    """Return why something can't be a study's name; empty where it can."""
+    return why_not(name, also_refused=spec.TRAIN_PREFIX)
+
+
+def why_not_group(name: object) -> str:
+    """Return why something can't be a group's name; empty where it can."""
+    if reason := why_not(name):
+        return reason
+    return "a group's name can't end like a seed (-s43)" if _SEED_ENDING.search(str(name)) else ""
+
+
+def why_not_line(text: object) -> str:
+    """Return why something can't be printed as a line of text; empty where it can."""
+    return "" if isinstance(text, str) and text.isprintable() else "must be one line without control characters"
+
+
+def run_name(group: str, seed: int | None, tag: str) -> str:
+    """Return a run's name; ``seed`` is None for the study's first one, whose runs carry the bare name of their group.
+    """
+    name = group if seed is None else f"{group}-s{seed}"
+    return f"{name}-{tag}" if tag else name
+
+
+def what_is_wrong(known: Mapping[str, Any]) -> str:
+    """Return the first thing in a run's record that no study file and no submission could have brought about, as
+    ``key = value: reason``; empty where it may be believed.
+    """
+    group, seed, tag = known.get("group"), known.get("seed"), known.get("tag")
+    is_seed = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= MAX_SEED
+    reasons = {
+        "study": why_not_study(known.get("study")),
+        "group": why_not_group(group),
+        "seed": "" if is_seed else "seeds go from 0 to 2^63 - 1",
+        "tag": "" if tag == "" else why_not(tag),
+        "label": why_not_line(known.get("label")),
+        "token": "" if inside.TOKEN.fullmatch(str(known.get("token", ""))) else "is no token of a submission",
+        "fingerprint": "" if re.fullmatch(r"[0-9A-Za-z]{0,128}", str(known.get("fingerprint"))) else "is no hash",
+        "run_dir": "" if inside.is_absolute(str(known.get("run_dir", ""))) else "must be an absolute path",
+    }
+    for key, reason in reasons.items():
+        if reason:
+            return f"{key} = {str(known.get(key))[:100]!r}: {reason}"
+    if known.get("run") not in (run_name(str(group), None, str(tag)), run_name(str(group), seed, str(tag))):
+        return f"run = {str(known.get('run'))[:100]!r}: is not what a run of this group, seed and tag is called"
+    return _wrong_configuration(known)
+
+
+def _wrong_configuration(known: Mapping[str, Any]) -> str:
+    """Return which number is missing or off by which a run's progress is told."""
+    train = known.get("train")
+    values = train if isinstance(train, Mapping) else {}
+    numbers = {key: values.get(key) for key in ("max_steps", "seq_len")} | {"global_batch": known.get("global_batch")}
+    for key, value in numbers.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            return f"{key} = {str(value)[:100]!r}: must be a whole number above zero"
+    return ""
