@@ -12,6 +12,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from . import visible
+
 GAP = "  "
 """Between two columns of a text table."""
 
@@ -48,14 +50,14 @@ def text(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "",
     """Return an aligned table for a terminal, its headers and a rule first, without trailing spaces or newline.
 
     ``align`` has one letter a column, ``l`` or ``r``; missing letters mean left. Short rows are filled with empty
-    cells; control characters in cells (newlines, escape sequences) are shown as a question mark, so that a cell can't
-    break the table. Where it would take more than ``within`` columns, headers are folded to what stands below them.
+    cells; control characters in cells (newlines, escape sequences) are shown as escapes, so that a cell can't break
+    the table. Where it would take more than ``within`` columns, headers are folded to what stands below them.
     """
     count = len(headers)
-    body = [[_clean(str(cell)) for cell in row][:count] for row in rows]
+    body = [[visible.line(str(cell)) for cell in row][:count] for row in rows]
     for row in body:
         row.extend([""] * (count - len(row)))
-    heads = [[_clean(str(header)) for header in headers]]
+    heads = [[visible.line(str(header)) for header in headers]]
     widths = [[width(cell) for cell in row] for row in body]
     below = [max((row[i] for row in widths), default=0) for i in range(count)]
     if within is not None:
@@ -97,8 +99,8 @@ def markdown(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str =
     """Return a GitHub table; pipes and newlines in cells are escaped."""
     from tabulate import tabulate
 
-    escaped = [[_clean(str(cell)).replace("|", "\\|") for cell in row] for row in rows]
-    heads = [_clean(str(header)).replace("|", "\\|") for header in headers]
+    escaped = [[visible.line(str(cell)).replace("|", "\\|") for cell in row] for row in rows]
+    heads = [visible.line(str(header)).replace("|", "\\|") for header in headers]
     return str(tabulate(escaped, heads, tablefmt="github", disable_numparse=True, colalign=_colalign(align, heads)))
 
 
@@ -126,7 +128,7 @@ def csv(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
 
 def tex(cell: str) -> str:
     """Return text with LaTeX's special characters escaped and the signs used in reports as commands."""
-    return "".join(_TEX.get(character, character) for character in _clean(cell))
+    return "".join(_TEX.get(character, character) for character in visible.line(cell))
 
 
 _TEX = {
@@ -134,13 +136,6 @@ _TEX = {
     "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "–": "--", "—": "---", "±": "$\\pm$", "×": "$\\times$",
     "≥": "$\\geq$", "≤": "$\\leq$", "−": "$-$", "<": "$<$", ">": "$>$", "²": "$^2$", "·": "$\\cdot$",
 }  # fmt: skip
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
-
-def _clean(cell: str) -> str:
-    return _CONTROL.sub("?", cell) if _CONTROL.search(cell) else cell
-
 
 def _colalign(align: str, headers: Sequence[str]) -> list[str]:
     return ["right" if i < len(align) and align[i] == "r" else "left" for i in range(len(headers))]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 
 import click
 
 from ..errors import TargetError, UnknownAnswer, UsageError
-from .common import command, confirm, each_target, end_with, narrate, project, say
+from .common import command, confirm, each_target, end_with, narrate, project, put_json, say
 
 
 @command("oelm-cancel")
@@ -67,7 +66,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     if as_json:
         rows = [{"study": study, "run": name, "answer": answer} for (study, name), answer in answers.items()]
         unreachable = {name: str(error) for name, error in errors.items()}
-        click.echo(json.dumps({"version": 1, "runs": rows, "unreachable": unreachable}, indent=1))
+        put_json({"version": 1, "runs": rows, "unreachable": unreachable})
     for key, answer in answers.items() if not as_json else ():
         say(f"{called[key]}: {answer}")
     end_with(errors)

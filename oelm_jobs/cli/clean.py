@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from ..errors import UsageError
-from .common import command, confirm, each_target, end_with, narrate, project, say
+from .common import command, confirm, each_target, end_with, narrate, project, put_json, say
 
 
 @command("oelm-clean")
@@ -57,7 +55,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
             }
             for one in found
         ]
-        click.echo(json.dumps({"version": 1, "executed": not dry_run, "runs": rows}, indent=1))
+        put_json({"version": 1, "executed": not dry_run, "runs": rows})
     for done in removed if not as_json else ():
         for name, reason in done.kept.items():
             narrate(f"{done.run.name}: {name} stays: {reason}")

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +16,7 @@ from typing import Any, NoReturn
 
 import click
 
-from .. import language
+from .. import language, visible
 from ..errors import NoSuchTarget, OelmError, TargetError, UsageError, valid_choices
 from ..language import tr
 
@@ -25,12 +27,25 @@ EXIT_INTERNAL, EXIT_SYSTEM, EXIT_INTERRUPTED, EXIT_PIPE = 70, 74, 130, 141
 
 def say(text: str = "", **style: Any) -> None:
     """Print a result on stdout, in the chosen language; ``style`` as for click.style, which a pipe does not get."""
-    click.echo(click.style(tr(text), **style) if style else tr(text))
+    words = visible.text(tr(text))
+    click.echo(click.style(words, **style) if style else words)
 
 
 def narrate(text: str) -> None:
     """Say on stderr what goes on, in the chosen language; results alone go to stdout."""
-    click.echo(tr(text), err=True)
+    click.echo(visible.text(tr(text)), err=True)
+
+
+def put(text: str, *, nl: bool = True) -> None:
+    """Print text that is in its language already on stdout; of what would steer a terminal colours alone are left, so
+    what comes from elsewhere in it has been through ``visible`` before it got one.
+    """
+    click.echo(visible.coloured(text), nl=nl)
+
+
+def put_json(value: object, *, indent: int | None = 1) -> None:
+    """Print a value as JSON on stdout."""
+    click.echo(visible.in_json(json.dumps(value, indent=indent)))
 
 
 class Ending(click.Command):
@@ -55,6 +70,8 @@ class Ending(click.Command):
         # What a command makes lives until it ends: looking for garbage among it, now and at the exit, finds none.
         gc.set_threshold(100_000)
         atexit.register(gc.freeze)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of a small alphabet is no reason to fail
         try:
             _choose_language(words)
             code = super().main(words, prog_name or name, standalone_mode=False, **extra) or 0
@@ -148,11 +165,11 @@ def _fail(name: str, error: Exception | str, code: int, hint: str, words: list[s
     if "--debug" in words and isinstance(sys.exc_info()[1], Exception):
         import traceback
 
-        traceback.print_exc()
+        click.echo(visible.text(traceback.format_exc()), err=True)
     message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    click.echo(f"{name}: {tr(message)}", err=True)
-    if hint:
-        click.echo(f"  {tr(hint)}", err=True)
+    for begin, said in ((f"{name}: ", message), ("  ", hint)):
+        if said:  # what follows a newline is still this command's error, and looks it
+            click.echo(begin + visible.text(tr(said)).replace("\n", "\n  "), err=True)
     sys.exit(code)
 
 
@@ -243,5 +260,5 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UsageError(f"{question} Nobody can be asked here.", hint="give --yes to confirm")
-    if not click.confirm(tr(question), err=True):
+    if not click.confirm(visible.text(tr(question)), err=True):
         raise UsageError("not confirmed; nothing was done")

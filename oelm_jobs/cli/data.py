@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import click
 
 from ..errors import UsageError
 from ..language import tr
-from .common import group, narrate, project, say
+from .common import group, narrate, project, put_json, say
 
 if TYPE_CHECKING:
     from ..data import Manifest
@@ -179,7 +178,7 @@ def _progress() -> Iterator[Report]:
 def _print_json(folder: Path, manifest: Manifest | None) -> None:
     import msgspec
 
-    click.echo(json.dumps({"version": 1, "folder": str(folder), "manifest": msgspec.to_builtins(manifest)}, indent=1))
+    put_json({"version": 1, "folder": str(folder), "manifest": msgspec.to_builtins(manifest)})
 
 
 def _print(folder: Path, made: Made, *, as_json: bool) -> None:

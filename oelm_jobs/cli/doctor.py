@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import click
 
+from .. import visible
 from ..errors import RunFailed
 from ..language import tr
-from .common import command, project
+from .common import command, project, put, put_json
 
 MARKS = {"good": ("ok", "green"), "warning": ("warning", "yellow"), "bad": ("FAILS", "red")}
 
@@ -30,20 +30,19 @@ def main(target: str, as_json: bool) -> None:
     root = project()
     found = doctor.examine(root, load_target(root, target))
     if as_json:
-        click.echo(
-            json.dumps({"version": 1, "target": target, "findings": [asdict(finding) for finding in found]}, indent=1)
-        )
+        put_json({"version": 1, "target": target, "findings": [asdict(finding) for finding in found]})
     else:
-        width = max(columns(tr(finding.what)) for finding in found)
+        width = max(columns(visible.line(tr(finding.what))) for finding in found)
 
         def pad(text: str, size: int) -> str:
-            return tr(text) + " " * (size - columns(tr(text)))
+            return visible.line(tr(text)) + " " * (size - columns(visible.line(tr(text))))
 
         for finding in found:
             mark, colour = MARKS[finding.verdict]
-            click.echo(f"{click.style(pad(mark, 8), fg=colour)}{pad(finding.what, width)}  {tr(finding.found)}")
+            found_text, mend = visible.text(tr(finding.found)), visible.text(tr(finding.mend))
+            put(f"{click.style(pad(mark, 8), fg=colour)}{pad(finding.what, width)}  {found_text}")
             if finding.mend:
-                click.echo(f"{'':<8}{'':<{width}}  -> {tr(finding.mend)}")
+                put(f"{'':<8}{'':<{width}}  -> {mend}")
     bad = [finding.what for finding in found if finding.verdict == BAD]
     if bad:
         raise RunFailed(f"target {target} can't run everything: {', '.join(tr(what) for what in bad)}")

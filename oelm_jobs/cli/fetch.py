@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import NotReached, RunFailed, TargetError, UsageError
-from .common import command, each_target, end_with, narrate, project, say
+from .common import command, each_target, end_with, narrate, project, put_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +64,7 @@ def main(
             if as_json:
                 content: dict[str, Any] = {"version": 1, "runs": [_as_json(one) for one in fetched]}
                 content["unreachable"] = {name: str(error) for name, error in errors.items()}
-                click.echo(json.dumps(content, indent=1))
+                put_json(content)
             called = titles([one.run for one in fetched])
             for one in fetched if not as_json else ():
                 if not watch or one.new_files or (one.state.is_final and one.run_dir not in told):

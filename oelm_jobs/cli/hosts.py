@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .. import table
+from .. import table, visible
 from ..language import tr
 
 HEADERS = ("device", "model", "memory", "use", "held by")
@@ -23,7 +23,7 @@ def render(name: str, answer: Mapping[str, Any], width: int | None = None) -> st
     waiting = [f"{ticket['run']} of {ticket['user']}" for ticket in answer.get("queue", ())]
     facts = [f"{answer['disk_free'] / 1e9:.1f} GB free"] if "disk_free" in answer else []
     facts += [f"waiting: {', '.join(waiting)}"] if waiting else []
-    lines = [click.style(tr(f"target {name}: {'; '.join(facts)}"), bold=True)]
+    lines = [click.style(visible.line(tr(f"target {name}: {'; '.join(facts)}")), bold=True)]
     for rows, headers, align in (
         ([_device(row) for row in answer.get("devices", ())], HEADERS, "llrrl"),
         ([_partition(row) for row in answer.get("site", {}).get("partitions", ())], PARTITION_HEADERS, "lrlrl"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .. import visible
 from ..spec import State
-from .common import command, narrate, project
+from .common import command, narrate, project, put, put_json
 
 if TYPE_CHECKING:
     from ..store import Store, StoredRun
@@ -50,7 +50,7 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
     with Store() as store:
         chosen = select_one(store, root, run, study)
         offset: int | None = None
-        write = _Objects(chosen) if as_json else _Bytes()
+        write = _Objects(chosen) if as_json else _Shown() if sys.stdout.isatty() else _Bytes()
         state, reason, lost = chosen.state, "", False
         wait_s = 0.0  # at first: what there is, and where the run stands, is said at once
         try:
@@ -101,6 +101,19 @@ class _Bytes:
         pass
 
 
+class _Shown(_Bytes):
+    """Writes a log on a terminal, which nothing in it may steer."""
+
+    def __init__(self) -> None:
+        self._stream = visible.Stream()
+
+    def piece(self, piece: Piece) -> None:
+        put(self._stream.piece(piece.content), nl=False)
+
+    def end(self, state: State, reason: str) -> None:
+        put(self._stream.piece(b"", final=True), nl=False)
+
+
 class _Objects(_Bytes):
     """Writes a log as JSON, an object a line; ``offset`` is where the line begins, in bytes."""
 
@@ -118,12 +131,12 @@ class _Objects(_Bytes):
         sys.stdout.flush()
 
     def _write(self, line: bytes) -> None:
-        click.echo(json.dumps({**self._run, "offset": self._begin, "line": line.decode("utf-8", "replace")}))
+        put_json({**self._run, "offset": self._begin, "line": line.decode("utf-8", "replace")}, indent=None)
 
     def end(self, state: State, reason: str) -> None:
         if self._open:
             self._write(self._open)
-        click.echo(json.dumps({**self._run, "state": str(state), "reason": reason}))
+        put_json({**self._run, "state": str(state), "reason": reason}, indent=None)
 
 
 def _look(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
+import sys
 from typing import Any
 
-import click
-
 from .. import plan as plans
-from .. import snapshot
+from .. import snapshot, visible
 from ..connections import connect, interpreter
 from ..runs import command as command_of
 from ..store import Store, index_path
-from .common import narrate, say
+from .common import narrate, put, put_json, say
 from .view import duration
 
 
@@ -26,9 +24,10 @@ def show(plan: plans.Plan, *, script: bool, as_json: bool) -> None:
         if plan.target.kind != "slurm":
             # Each execs: in a subshell the next one follows, and a shell that it is pasted into stays.
             scripts = [f"(\n{text})\n" for text in scripts]
-        click.echo("\n".join(scripts), nl=False)
+        whole = "\n".join(scripts)
+        put(visible.text(whole) if sys.stdout.isatty() else whole, nl=False)
     elif as_json:
-        click.echo(json.dumps(_as_json(plan, _rows(plan)), indent=1))
+        put_json(_as_json(plan, _rows(plan)))
     else:
         _show_head(plan)
         rows = _rows(plan)

@@ -7,6 +7,7 @@ import time
 
 import click
 
+from .. import visible
 from ..language import tr
 from .common import narrate
 from .view import duration
@@ -52,7 +53,7 @@ class Meter:
             f" {rate / 1e6:,.1f} MB/s{left}"
         )
         if self._is_terminal:
-            click.echo(f"\r\x1b[K{tr(text)}", err=True, nl=False)
+            click.echo(f"\r\x1b[K{visible.text(tr(text))}", err=True, nl=False)
             self._has_line = True
         else:
             narrate(text)

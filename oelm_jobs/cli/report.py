@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import command, narrate
+from .. import visible
+from .common import command, narrate, put
 
 if TYPE_CHECKING:
     from ..analysis.lock import Lock
@@ -135,11 +136,11 @@ def main(
         made_at = loading.now()
         report = _report(source, request)
         if form == "html":
-            click.echo(_page(source, report, request, made_at), nl=False)
+            put(visible.text(_page(source, report, request, made_at)), nl=False)
         else:
             from ..analysis.output import show
 
-            click.echo(show(report, form, language, made_at), nl=False)
+            _put(show(report, form, language, made_at), form)
         _write(source, report, request, made_at)
 
 
@@ -281,7 +282,12 @@ def _power(request: Request, form: str) -> None:
 
     source = _source(request)
     table = power.table(_report(source, request))
-    click.echo(output.show_table(table, form, request.language), nl=False)
+    _put(output.show_table(table, form, request.language), form)
+
+
+def _put(words: str, form: str) -> None:
+    """Print a report in one form; it quotes logs and records that may come from anywhere."""
+    put(visible.in_json(words) if form == "json" else visible.text(words), nl=False)
 
 
 def _lock(request: Request) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .common import command, narrate, project
+from .common import command, narrate, project, put, put_json
 
 
 @command("oelm-status")
@@ -61,13 +60,13 @@ def main(
 
         if watch:
             with contextlib.suppress(KeyboardInterrupt):
-                view.watch(poll, show=(lambda each: click.echo(json.dumps(view.as_json(each)))) if as_json else None)
+                view.watch(poll, show=(lambda each: put_json(view.as_json(each), indent=None)) if as_json else None)
             return
         shown = poll()
         if as_json:
-            click.echo(json.dumps(view.as_json(shown), indent=1))
+            put_json(view.as_json(shown))
         elif shown.runs or shown.unreachable or shown.hosts:
-            click.echo(view.render(shown, width=view.terminal_width()))
+            put(view.render(shown, width=view.terminal_width()))
         else:
             narrate("No run yet. Submit some: oelm-submit" if not wanted else "No run is in that state.")
 
@@ -88,5 +87,5 @@ def _rebuild(store: Any, root: Path) -> None:
     from .. import workflow
     from ..targets import load_targets
 
-    for name, reason in workflow.rebuild(store, root, list(load_targets(root).values())).items():
+    for name, reason in workflow.rebuild(store, root, list(load_targets(root).values()), narrate).items():
         narrate(f"target {name} can't be asked, its runs stay as they were: {reason}")

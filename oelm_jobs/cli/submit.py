@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import RunFailed, UsageError
-from .common import command, confirm, narrate, project, say, split_names
+from .common import command, confirm, narrate, project, put_json, say, split_names
 from .where import Where, where_options
 
 if TYPE_CHECKING:
@@ -167,9 +166,7 @@ def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool, te
             }
             for s in submitted
         ]
-        click.echo(
-            json.dumps({"version": 1, "study": plan.study.name, "target": plan.target.name, "runs": runs}, indent=1)
-        )
+        put_json({"version": 1, "study": plan.study.name, "target": plan.target.name, "runs": runs})
         return
     for difference in plan.differences:
         if difference.reason:
@@ -202,7 +199,7 @@ def _wait(plan: Plan, store: Any, *, as_json: bool) -> None:
         narrate("\nNo longer waiting; the runs go on. Come back with: oelm-status --watch; end them with: oelm-cancel")
         raise SystemExit(130) from None
     if as_json:
-        click.echo(json.dumps(view.as_json(last), indent=1))
+        put_json(view.as_json(last))
     failed = [run.name for run in last.runs if run.state is not State.DONE]
     if failed:
         raise RunFailed(f"not done: {', '.join(failed)}", hint=f"what it said: oelm-logs {failed[0]}")

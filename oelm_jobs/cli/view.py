@@ -14,13 +14,14 @@ from typing import Any
 
 import click
 
-from .. import table
+from .. import table, visible
 from ..agent.rundir import finite
 from ..errors import ConfigurationError
 from ..language import tr
 from ..observe import View
 from ..spec import State
 from ..store import StoredRun
+from .common import put
 
 HEADERS = ("run", "state", "step", "loss", "val ppl", "tokens/s", "ETA", "note")
 ALIGN = "llrrrrrl"
@@ -113,20 +114,20 @@ def _condensed(devices: Sequence[str]) -> list[str]:
 
 
 def row(run: StoredRun, now: float) -> tuple[str, ...]:
-    """Return a run's line in the table; what isn't known is a dash."""
+    """Return a run's line in the table, its words as a terminal may have them; what isn't known is a dash."""
     progress = run.progress
     step, loss, val = (finite(progress.get(key)) for key in ("step", "loss", "val_loss"))
     rate, eta = _rate(run), eta_seconds(run)
     steps = run.spec["train"]["max_steps"]
     return (
-        run.name,
+        visible.line(run.name),
         str(run.state),
         "–" if step is None else f"{step:.0f}/{steps}",
         "–" if loss is None else f"{loss:.3f}",
         "–" if val is None else f"{math.exp(min(val, 700)):.2f}",
         "–" if rate is None else f"{rate:,.0f}",
         "–" if eta is None else duration(eta),
-        _note(run, now),
+        visible.line(_note(run, now)),
     )
 
 
@@ -165,7 +166,7 @@ def render(view: View, *, width: int | None = None, height: int | None = None) -
     for name, reason in view.unreachable.items():
         ages = [max(0.0, view.at - run.observed_at) for run in view.runs if run.target == name and run.observed_at]
         age = f"what it said {duration(min(ages))} ago stands" if ages else "nothing is known of its runs"
-        about.append(click.style(tr(f"target {name} can't be asked ({reason}); {age}"), fg="magenta"))
+        about.append(click.style(visible.line(tr(f"target {name} can't be asked ({reason}); {age}")), fg="magenta"))
     shown: Sequence[StoredRun] = view.runs
     if height is not None:
         shown = _in_view(view.runs, height - sum(block.count("\n") + 2 for block in about))
@@ -173,7 +174,7 @@ def render(view: View, *, width: int | None = None, height: int | None = None) -
     for study, target in dict.fromkeys((run.study, run.target) for run in shown):
         runs = [run for run in shown if (run.study, run.target) == (study, target)]
         body = _counts(runs) if height is None and len(runs) > MANY_RUNS else _table(runs, view.at, width)
-        blocks.append(click.style(tr(f"study {study} on {target}"), bold=True) + "\n" + body)
+        blocks.append(click.style(visible.line(tr(f"study {study} on {target}")), bold=True) + "\n" + body)
     if len(shown) < len(view.runs):
         left_out = Counter(run.state for run in view.runs)
         left_out.subtract(run.state for run in shown)
@@ -355,7 +356,7 @@ class _Lines(AbstractContextManager[Callable[[View], None]]):
             state, at = self._seen.get(key, (None, -math.inf))
             if run.state is not state or (run.state is State.RUNNING and now - at >= self.EVERY_S):
                 self._seen[key] = (run.state, now)
-                click.echo(line(run, view.at))
+                put(line(run, view.at))
 
 
 def line(run: StoredRun, now: float) -> str:

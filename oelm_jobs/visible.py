@@ -1,0 +1,79 @@
+"""Owns how text from elsewhere looks on a terminal: whatever would steer it, reorder it or hide in it is shown as an
+escape (``\\x1b``, ``\\u202e``); leaves printing to the command line.
+
+A server's words, a log and a file's name may hold anything. What is shown is never what they do.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+
+_FORMAT = (
+    "\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+"""Characters without a width of their own that reorder what stands around them or hide in it (Unicode Technical Report
+36 and Standard Annex 9): soft hyphen, bidirectional controls, zero-width ones, line and paragraph separators, tags.
+"""
+_CONTROL = "\x00-\x1f\x7f-\x9f\ud800-\udfff"
+"""C0, DEL and C1 (ISO 6429), and halves of pairs, which can't be written at all."""
+_IN_A_LINE = re.compile(f"[{_CONTROL}{_FORMAT}]")
+_IN_A_TEXT = re.compile(f"(?![\\n\\t])[{_CONTROL}{_FORMAT}]")
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
+"""What click.style puts around words (Select Graphic Rendition)."""
+
+
+def text(words: str) -> str:
+    """Return words with their newlines and tabs, and everything else that isn't shown as itself as an escape."""
+    return words if _is_plain(words) else _IN_A_TEXT.sub(_escape, words)
+
+
+def coloured(words: str) -> str:
+    """Return words of which the parts from elsewhere have been through ``line`` or ``text``: colours alone are left."""
+    return "".join(part if number % 2 else text(part) for number, part in enumerate(_COLOUR.split(words)))
+
+
+def in_json(document: str) -> str:
+    """Return a JSON document that says the same and in which everything but newlines is shown as itself."""
+    return _IN_A_TEXT.sub(lambda found: json.dumps(found.group())[1:-1].replace("\x7f", "\\u007f"), document)
+
+
+def line(words: str) -> str:
+    """Return words as one line: newlines and tabs are escapes, too."""
+    return words if _is_plain(words) else _IN_A_LINE.sub(_escape, words)
+
+
+def _is_plain(words: str) -> bool:
+    return words.isascii() and words.isprintable()
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    named = {9: "\\t", 10: "\\n", 13: "\\r"}
+    if code in named:
+        return named[code]
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+class Stream:
+    """Text that comes in pieces of bytes, cut anywhere: within a character, an escape sequence, a line's end."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._after_return = False
+
+    def piece(self, content: bytes, *, final: bool = False) -> str:
+        """Return what of it can be shown now; a carriage return begins a new line, since nothing that was shown is
+        written over.
+
+        Args:
+            final: Whether nothing follows.
+        """
+        words = self._decoder.decode(content, final)
+        if self._after_return and words:
+            words = words.removeprefix("\n")
+            self._after_return = False
+        self._after_return = words.endswith("\r") or (self._after_return and not words)
+        return text(words.replace("\r\n", "\n").replace("\r", "\n"))
