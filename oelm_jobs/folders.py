@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from .errors import LocalError
+
 NAME = "oelm-jobs"
 MAC = Path("Library") / "Application Support"
 
@@ -24,8 +26,37 @@ def state_folder() -> Path:
     return Path(named) if named else _folder("XDG_STATE_HOME", Path(".local") / "state")
 
 
+def home() -> Path:
+    """Return the user's home folder.
+
+    Raises:
+        LocalError: Neither HOME nor the user database names one.
+    """
+    try:
+        found = Path.home()
+    except RuntimeError:
+        found = Path()
+    if not found.is_absolute():
+        raise LocalError(
+            f"no home folder is known: HOME is not set, and user {os.getuid()} is not in the user database",
+            hint="export HOME=/a/folder/of/yours",
+        )
+    return found
+
+
+def expanded(path: str) -> Path:
+    """Return a path of the user's with ``~`` replaced by a home folder.
+
+    Raises:
+        LocalError: It is not known.
+    """
+    if path == "~" or path.startswith("~/"):
+        return home() / path[2:]
+    return Path(path).expanduser() if path.startswith("~") else Path(path)
+
+
 def _folder(variable: str, below_home: Path) -> Path:
     named = os.environ.get(variable, "")
     if os.path.isabs(named):  # a relative one is to be ignored
         return Path(named) / NAME
-    return Path.home() / (MAC if sys.platform == "darwin" else below_home) / NAME
+    return home() / (MAC if sys.platform == "darwin" else below_home) / NAME

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -223,3 +224,38 @@ def test_a_launcher_killed_half_way_loses_nothing(oelm, project: Path, started_r
     results = [read(path) for path in project.glob("models/checkpoints/tiny/*/experiment_result.json")]
     assert [result["status"] for result in results] == ["DONE"] * 3
     assert [len(result["attempts"]) for result in results] == [1] * 3
+
+
+# A user whom nothing gives a home -------------------------------------------------------------------------------------
+
+
+def without_a_home(tmp_path: Path, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command where HOME is not set and the user database is empty, as in a container of a foreign uid."""
+    (tmp_path / "passwd").write_text("")
+    (tmp_path / "nsswitch.conf").write_text("passwd: files\n")
+    mounts = 'for name in passwd nsswitch.conf; do mount --bind "$0/$name" "/etc/$name" || exit; done; exec "$@"'
+    namespace = ["unshare", "--mount", "sh", "-c", mounts, str(tmp_path)]
+    nowhere = ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "OELM_STATE_DIR", "USER", "LOGNAME")
+    environment = {name: value for name, value in os.environ.items() if name not in nowhere}
+    return subprocess.run([*namespace, *words], env=environment, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.mark.parametrize("command", ["status", "submit --study tiny", "doctor"])
+def test_a_client_without_a_home_says_what_to_set(project: Path, tmp_path: Path, command: str) -> None:
+    name, *options = command.split()
+    program = f"from oelm_jobs.cli.{name} import main; main()"
+    done = without_a_home(tmp_path, sys.executable, "-c", program, *options, cwd=project, stdin=subprocess.DEVNULL)
+    assert done.returncode == 74 and "HOME is not set" in done.stderr and "export HOME=" in done.stderr, done.stderr
+    assert not list(project.glob("~*")), "nothing is written into a folder that is called like the sign for home"
+
+
+def test_an_agent_without_a_home_refuses_and_says_what_to_set(tmp_path: Path) -> None:
+    from oelm_jobs.agent import bootstrap
+
+    header = json.dumps({"nonce": "n0", "trees": [], "verb": "probe", "reads": True})
+    request = json.dumps({"run_dirs": []})
+    words = "".join(f"{len(frame)}\n{frame}" for frame in (header, request))
+    done = without_a_home(tmp_path, sys.executable, "-S", bootstrap.__file__, input=words, cwd=tmp_path)
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert "HOME is not set" in said[-1]["error"] and said[-1]["refused"], done.stderr
+    assert not list(tmp_path.glob("~*"))

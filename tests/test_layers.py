@@ -53,8 +53,9 @@ SIDEWAYS = {
     ("corpus", "data"),
     ("tokenizer", "data"),
     ("needs", "data"),
+    ("folders", "errors"),
 }
-"""Within a row: making token folders builds on reading them."""
+"""Within a row: making token folders builds on reading them, and an unknown home folder is an error."""
 
 
 def layer(name: str) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs.agent import cancel, failure, launch, processes, rundir, supervise
+from oelm_jobs.agent import cancel, failure, launch, ports, processes, rundir, supervise
 from tests.support import (
     end_all,
     launch_runs,
@@ -508,3 +508,146 @@ def test_the_trainers_word_for_a_lost_process_is_the_one_that_the_supervisor_kno
     from train.errors import PeerLost
 
     assert str(PeerLost()) == failure.PEER_LOST
+
+
+# What an environment brings along -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "leftovers",
+    [
+        {"PET_NNODES": "2", "PET_NODE_RANK": "1", "PET_MASTER_ADDR": "10.255.0.9"},  # a pod's, in every shell of it
+        {"PYTHONSAFEPATH": "1"},  # Python would not find train/ in the folder that it runs in
+        {"PYTHON_EXEC": "/nowhere/python"},
+    ],
+    ids=lambda leftovers: next(iter(leftovers)),
+)
+def test_what_is_left_of_another_launcher_does_not_reach_a_run(
+    oelm, project: Path, monkeypatch: pytest.MonkeyPatch, leftovers: dict[str, str]
+) -> None:
+    for name, value in leftovers.items():
+        monkeypatch.setenv(name, value)
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--wait")
+    run_dir = project / "models" / "checkpoints" / "tiny" / "exp_gpt_base"
+    assert read(run_dir / rundir.RESULT)["status"] == "DONE"
+
+
+TAKEN = """
+import os, pathlib, socket, sys
+port, number = int(sys.argv[2]), int(os.environ["OELM_ATTEMPT"].rpartition(":")[2])
+stranger = socket.socket()
+if number < int(sys.argv[3]):
+    print("torch.distributed.DistNetworkError: The server socket has failed to bind. port:", port, "EADDRINUSE")
+    raise SystemExit(1)
+"""
+"""A launcher that finds its port taken until the attempt of its last argument."""
+
+
+def test_a_port_that_a_stranger_took_costs_another_port_and_none_of_the_retries(root: Path) -> None:
+    run = make_run(root, "a", port=29611, max_retries=0)
+    completes = outcome_of("completed")[-1]
+    launch_runs(root, [(run, [sys.executable, "-c", TAKEN + completes, "--master_port", "29611", "3"])])
+    wait_for_state(run, "DONE", "FAILED")
+    attempts = read(Path(run.run_dir) / rundir.RESULT)["attempts"]
+    assert [attempt["state"] for attempt in attempts] == ["FAILED", "FAILED", "DONE"]
+    assert attempts[0]["reason"] == f"port {attempts[0]['port']} was taken by another program"
+    assert len({attempt["port"] for attempt in attempts}) == 3, "the one that was lost is not tried again"
+
+
+def test_a_port_that_is_taken_again_and_again_ends_the_run_with_that_reason(root: Path) -> None:
+    run = make_run(root, "a", port=29612)
+    launch_runs(root, [(run, [sys.executable, "-c", TAKEN, "--master_port", "29612", "99"])])
+    row = wait_for_state(run, "FAILED")
+    assert row["reason"].endswith("was taken by another program")
+    assert len(read(Path(run.run_dir) / rundir.RESULT)["attempts"]) == 1 + supervise.PORT_TRIES
+
+
+def test_words_about_a_port_after_training_began_are_a_crash_like_any_other(root: Path) -> None:
+    run = make_run(root, "a")
+    program = (
+        "import json, os, pathlib; out = pathlib.Path(os.environ['OELM_RUN_DIR']);"
+        " (out / 'heartbeat.json').write_text(json.dumps({'attempt': os.environ['OELM_ATTEMPT'], 'step': 5}));"
+        " print('OSError: [Errno 98] Address already in use'); raise SystemExit(1)"
+    )
+    launch_runs(root, [(run, [sys.executable, "-S", "-c", program])])
+    wait_for_state(run, "FAILED")
+    assert [a["cause"] for a in read(Path(run.run_dir) / rundir.RESULT)["attempts"]] == ["crash"]
+
+
+def test_a_real_launcher_whose_port_a_stranger_takes_between_look_and_bind_trains_on_another(
+    oelm, project: Path
+) -> None:
+    import socket
+
+    run_dir = project / "models" / "checkpoints" / "tiny" / "exp_gpt_base"
+    seen, taken = run_dir / ".oelm" / rundir.START, socket.socket()
+
+    def steal() -> None:
+        port = wait_until(lambda: seen.exists() and read(seen)["port"], "the port of the first attempt")
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("", port))
+        taken.listen()
+
+    thief = threading.Thread(target=steal)
+    thief.start()
+    try:
+        oelm("submit", "--study", "tiny", "--group", "gpt_base", "--wait")
+        attempts = read(run_dir / rundir.RESULT)["attempts"]
+        assert [attempt["state"] for attempt in attempts] == ["FAILED", "DONE"]
+        assert "was taken by another program" in attempts[0]["reason"]
+    finally:
+        thief.join()
+        taken.close()
+
+
+def test_a_port_that_somebody_has_in_the_other_family_alone_is_not_free() -> None:
+    import socket
+
+    with socket.socket(socket.AF_INET6) as taken:
+        taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        taken.bind(("::", 0))
+        taken.listen()
+        assert not ports.port_is_free(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["Loading", "/usr/bin/python3: No module named train"], "/usr/bin/python3: No module named train"),
+        (["bash: line 1: accelerate: command not found", "bye"], "bash: line 1: accelerate: command not found"),
+        (["ValueError: off", "at last"], "ValueError: off"),
+        (["it is over"], "it is over"),
+        (
+            ["no words that are known", "E1129 09:00:00 7 torch/distributed/elastic/multiprocessing/api.py:1] failed"],
+            "no words that are known",
+        ),
+    ],
+)
+def test_the_telling_line_need_not_hold_the_word_error(lines: list[str], reason: str) -> None:
+    assert failure.telling(lines) == reason
+
+
+def test_a_missing_trainer_is_named_as_the_reason(root: Path) -> None:
+    run = make_run(root, "a")
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "1", "--master_port", "29500"]
+    launch_runs(root, [(run, [sys.executable, *launcher, "-m", "no_such_trainer"])])
+    assert "No module named no_such_trainer" in wait_for_state(run, "FAILED")["reason"]
+
+
+def test_a_timer_that_fires_while_a_supervisor_ends_does_not_end_it(root: Path) -> None:
+    run = make_run(root, "a")
+    rundir.control(run.run_dir, "").mkdir(parents=True)
+    record = {"run": "a", "run_dir": run.run_dir, "token": "t1", "gpus": 1, "max_retries": 0}
+    program = f"""
+import atexit, json, signal, sys, time
+from oelm_jobs.agent import host, supervise
+
+host.Host.look_s = 0.001
+class Slow:  # what an interpreter drops last of all, when it has put the signals' own handlers back
+    def __del__(self, sleep=time.sleep):
+        sleep(0.5)
+sys.modules["kept to the last"] = Slow()
+sys.exit(supervise.Supervisor(json.loads({json.dumps(record)!r}), ["true"]).run())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == supervise.EXIT_FAILED, (done.returncode, done.stderr)

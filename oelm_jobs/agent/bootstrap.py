@@ -44,6 +44,12 @@ def receive(stream: Any) -> bytes:
     return bytes(content)
 
 
+class Homeless(Exception):
+    """Nobody says where this user's files belong: nothing was done."""
+
+    is_refusal = True
+
+
 class Speaker:
     """Says frames on what was stdout; stdout itself becomes stderr, so that nothing else can get between."""
 
@@ -65,6 +71,21 @@ class Speaker:
 def resolve(path: str, home: str) -> str:
     """Return an absolute path: ``~`` is a home folder, what is relative lies below one's own."""
     return os.path.normpath(os.path.join(home, os.path.expanduser(path)))
+
+
+def home_folder() -> str:
+    """Return this user's home folder.
+
+    Raises:
+        Homeless: Neither HOME nor the user database names one.
+    """
+    found = os.path.expanduser("~")
+    if not os.path.isabs(found):
+        raise Homeless(
+            "no home folder is known on %s: HOME is not set, and user %d is not in its user database; let the login"
+            " set HOME" % (os.uname().nodename, os.getuid())
+        )
+    return found
 
 
 def unpack(blob: bytes) -> Dict[str, Any]:
@@ -160,7 +181,7 @@ def fetch_trees(header: Dict[str, Any], home: str, stream: Any, speaker: Speaker
 
 def work(speaker: Speaker, stream: Any, header: Dict[str, Any]) -> Dict[str, Any]:
     """Do what a request asks for and return its answer."""
-    home = os.path.expanduser("~")
+    home = home_folder()
     words = receive(stream) if header["reads"] else b""
     in_memory = fetch_trees(header, home, stream, speaker)
     if not header["verb"]:

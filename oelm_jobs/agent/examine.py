@@ -120,5 +120,5 @@ def _wandb_login() -> bool:
         return True
     try:
         return "api.wandb.ai" in Path("~/.netrc").expanduser().read_text(encoding="utf-8", errors="replace")
-    except OSError:
+    except (OSError, RuntimeError):  # nobody says where this user's home is
         return False

@@ -17,14 +17,31 @@ LOG_LINES = 400
 """In so many lines at the end of the log torchrun's reports, one a node, and the words before them are looked for."""
 
 
+TELLING_WORDS = (
+    r"Error|error:|Exception:|No module named|No such file|command not found|can't open file|Permission denied|Killed"
+    r"|[Ss]egmentation fault|Bus error|core dumped|Illegal instruction"
+)
+"""What a line holds that says why a program gave up; many do so without the word error."""
+LAUNCHER_WORDS = "(?i)torch[./]distributed[./](elastic|run)|ChildFailedError|^=+$|^-+$"
+"""What torchrun's own words on its ranks' deaths hold; where its report begins, the reasons stand before."""
+PORT_WORDS = "(?i)EADDRINUSE|address already in use"
+"""What is said where somebody else listens on a port."""
+
+
 def telling(lines: List[str]) -> str:
     """Return the line that tells why a command died: the last one that names an error, torchrun's own summary of its
     ranks' deaths apart.
     """
-    errors = [line for line in lines if "Error" in line or "error:" in line]
-    own = [line for line in errors if "torch.distributed.elastic" not in line and "ChildFailedError" not in line]
+    errors = [line for line in lines if re.search(TELLING_WORDS, line)]
+    own = [line for line in errors if not re.search(LAUNCHER_WORDS, line)]
     own = [line for line in own if PEER_LOST not in line] or own
-    return (own or errors or lines or [""])[-1].strip()
+    before = list(itertools.takewhile(lambda line: not re.search(LAUNCHER_WORDS, line), lines))
+    return (own or before or errors or lines or [""])[-1].strip()
+
+
+def is_port_taken(lines: List[str]) -> bool:
+    """Tell whether a command died because somebody else has its port."""
+    return any(re.search(PORT_WORDS, line) for line in lines)
 
 
 def first_failure(lines: List[str]) -> str:

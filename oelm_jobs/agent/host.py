@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
 
 from . import lease, place, ports, processes, rundir
 
@@ -95,12 +95,12 @@ class Host:
         """Nothing besides."""
         return {}
 
-    def argv(self, command: List[str], number: int) -> Tuple[List[str], Optional[int]]:
+    def argv(self, command: List[str], number: int, avoided: Collection[int]) -> Tuple[List[str], Optional[int]]:
         """Set torchrun's ``--master_port`` to one that is free here and now."""
         wanted = self._record.get("port")
         if self._port_lock is not None:
             os.close(self._port_lock)
-        port, self._port_lock = ports.reserve_port(wanted)
+        port, self._port_lock = ports.reserve_port(wanted, avoided)
         if wanted and port != wanted:
             self._say("port %d is taken; using %d" % (wanted, port))
         argv = list(command)

@@ -5,10 +5,10 @@ supervise.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Protocol, Tuple
+from typing import Any, Collection, Dict, List, Optional, Protocol, Tuple
 
 CRASH, TIMEOUT, PREEMPTION, NODE_FAILURE = "crash", "timeout", "preemption", "node failure"
-REQUEUE, CANCEL = "requeue", "cancel"
+REQUEUE, CANCEL, PORT = "requeue", "cancel", "port"
 """Why an attempt ended without completing, as its record says it (budgets count by it)."""
 
 
@@ -86,8 +86,8 @@ class Place(Protocol):
     def start_record(self) -> Dict[str, Any]:
         """Return what start.json and the attempt's record say besides."""
 
-    def argv(self, command: List[str], number: int) -> "Tuple[List[str], Optional[int]]":
-        """Return (words to start an attempt with, its port)."""
+    def argv(self, command: List[str], number: int, avoided: Collection[int]) -> "Tuple[List[str], Optional[int]]":
+        """Return (words to start an attempt with, its port, which is none of the avoided ones)."""
 
     def pass_stop(self, pid: int, number: int) -> float:
         """Pass a stop on to the command; return the seconds that it has for a checkpoint."""

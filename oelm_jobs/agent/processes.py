@@ -19,6 +19,13 @@ from typing import Any, Callable, Collection, Dict, Iterable, Iterator, List, Op
 ATTEMPT_VARIABLE, RUN_DIR_VARIABLE = "OELM_ATTEMPT", "OELM_RUN_DIR"
 """Environment variables by which a run's processes are known, whatever session they moved to."""
 
+LAUNCHER_LEFTOVERS = ("PET_", "TORCHELASTIC_")
+"""Beginnings of variables by which torchrun is told what the command says already: a pod's, or an outer torchrun's
+(torch/distributed/argparse_util.py).
+"""
+MISLEADING = ("PYTHON_EXEC", "PYTHONSAFEPATH")
+"""torchrun would start its ranks with another interpreter, and Python would not find the code in its working folder."""
+
 LINUX = sys.platform.startswith("linux")
 
 
@@ -50,6 +57,15 @@ class Identity:
     def is_alive(self) -> bool:
         """True while this very process lives on this host."""
         return self.boot_id == boot_id() and start_time_of(self.pid) == self.start_time
+
+
+def plain_environment() -> Dict[str, str]:
+    """Return this process's environment without what would lead a run's launcher astray."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(LAUNCHER_LEFTOVERS) and name not in MISLEADING
+    }
 
 
 def boot_id() -> str:

@@ -233,7 +233,8 @@ def last_lines(path: Union[str, Path], count: int, *, since: int = 0) -> List[st
         room = max(0, os.stat(path).st_size - since)
     except OSError:
         room = 0
-    text = tail(path, min(room, max(16384, 256 * count))).decode("utf-8", "replace") if room else ""
+    # A byte more, the newline before: tail begins behind the first one that it sees.
+    text = tail(path, min(room + 1, max(16384, 256 * count))).decode("utf-8", "replace") if room else ""
     lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
     printable = ["".join(c for c in line if c.isprintable()) for line in lines]
     return [line for line in printable if line.strip()][-count:]

@@ -263,6 +263,8 @@ def cache_file(what: str) -> Optional[Path]:
 
 def _cache_folder() -> Optional[Path]:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    if not os.path.isabs(base):  # nobody says where this user's home is
+        return None
     folder = Path(base) / "oelm-jobs"
     try:
         folder.mkdir(parents=True, exist_ok=True)

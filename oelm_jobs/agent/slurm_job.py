@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
 
 from . import failure, host, lease, place, processes, rundir, slurm_claim, slurm_commands, slurm_step
 from .slurm_submit import FATE, JOB_NAME_VARIABLE, SILENCE
@@ -151,10 +151,10 @@ class SlurmJob:
 
     # One attempt ------------------------------------------------------------------------------------------------------
 
-    def argv(self, command: List[str], number: int) -> Tuple[List[str], Optional[int]]:
+    def argv(self, command: List[str], number: int, avoided: Collection[int]) -> Tuple[List[str], Optional[int]]:
         """Give torchrun a rendezvous of this attempt's own, and a task on every node."""
         rendezvous = "%d.%d.%d" % (self._number, self.restart, number)
-        return slurm_step.words(command, self._hosts, self._number, rendezvous)
+        return slurm_step.words(command, self._hosts, self._number, rendezvous, avoided)
 
     def pass_stop(self, pid: int, number: int) -> float:
         """Ask for a checkpoint, unless Slurm's own SIGTERM has asked every process of the job already: a second one

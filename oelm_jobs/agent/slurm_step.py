@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import List, Optional, Sequence, Tuple
+from typing import Collection, List, Optional, Sequence, Tuple
 
 from . import ports, slurm_commands
 
@@ -42,7 +42,9 @@ def hosts(node: str) -> List[str]:
     return out.split()
 
 
-def words(command: Sequence[str], nodes: Sequence[str], job: int, rendezvous: str) -> Tuple[List[str], Optional[int]]:
+def words(
+    command: Sequence[str], nodes: Sequence[str], job: int, rendezvous: str, avoided: Collection[int] = ()
+) -> Tuple[List[str], Optional[int]]:
     """Return (words that start a run on a job's nodes, port of its rendezvous or None where torchrun finds one).
 
     Args:
@@ -50,13 +52,14 @@ def words(command: Sequence[str], nodes: Sequence[str], job: int, rendezvous: st
         nodes: This process's first.
         job: The job's number, from which the port follows.
         rendezvous: Name of the rendezvous: this attempt's own.
+        avoided: Ports that turned out to be a stranger's.
     """
     port: Optional[int] = None
     endpoint = "localhost:0"
     if len(nodes) > 1:
         # Derived from the job, so that jobs that share a node rarely meet; this process is on the first node.
         port = FIRST_PORT + job % PORTS
-        while not ports.port_is_free(port):
+        while port in avoided or not ports.port_is_free(port):
             port += 1
         endpoint = "%s:%d" % (nodes[0], port)
     made = list(command)

@@ -29,6 +29,8 @@ RETRY_DELAY_S = 2.0
 """Pause before a crashed command is started again."""
 SURVIVOR_GRACE_S = 2.0
 """Time for what is left of an attempt after its command has ended."""
+PORT_TRIES = 5
+"""So often another port is tried where a stranger took the one before; it costs nothing of the retries."""
 EXIT_BUSY, EXIT_REFUSED, EXIT_FAILED = 75, 78, 1
 """Exit codes of the supervisor: claimed by another, not to be run here, run failed."""
 
@@ -46,6 +48,7 @@ class Supervisor:
         self._interruptible = False  # True while a raised Stopped loses neither a process nor a record
         self._mark = ""  # OELM_ATTEMPT of the attempt under way
         self._log_start = 0  # size of the log before it
+        self._lost_ports: List[int] = []  # taken by strangers between look and bind
         self._from_setup: List[processes.Identity] = []  # what set-up lines left running: it serves all attempts
 
     # Preparation ------------------------------------------------------------------------------------------------------
@@ -107,7 +110,16 @@ class Supervisor:
             self.say("the supervisor could not go on: %s" % error)
             return EXIT_FAILED
         finally:
+            self._stop_listening()
             self.place.leave()
+
+    def _stop_listening(self) -> None:
+        """Disarm the timer and ignore what asks for an end: it has come, and the interpreter's own handlers, which it
+        puts back when it ends, would make a signal's death of it.
+        """
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in (signal.SIGALRM, *self.place.signals):
+            signal.signal(number, signal.SIG_IGN)
 
     def _run_claimed(self) -> int:
         refusal = self.refusal()
@@ -162,6 +174,11 @@ class Supervisor:
         while True:
             attempt, verdict = self._attempt(attempts)
             attempts.append(attempt)
+            if verdict.cause == place.PORT and len(self._lost_ports) < PORT_TRIES:
+                self._lost_ports.append(int(attempt["port"] or 0))
+                self.say("attempt %d: %s; trying another one" % (attempt["number"], verdict.reason))
+                self._sleep(0)
+                continue
             if not verdict.retry or retries_left <= 0:
                 return verdict
             retries_left -= 1
@@ -224,9 +241,9 @@ class Supervisor:
     def _attempt(self, before: List[Dict[str, Any]]) -> Tuple[Dict[str, Any], Verdict]:
         """Start the command once and see it through; return the attempt's record and the verdict on it."""
         number = 1 + max([int(attempt["number"]) for attempt in before], default=0)
-        argv, port = self.place.argv(self.command, number)
+        argv, port = self.place.argv(self.command, number, self._lost_ports)
         self._mark = "%s:%d" % (self.token, number)
-        environment = dict(os.environ, **self.place.environment())
+        environment = dict(processes.plain_environment(), **self.place.environment())
         environment[processes.ATTEMPT_VARIABLE] = self._mark
         environment.update({processes.RUN_DIR_VARIABLE: str(self.run_dir), "PYTHONUNBUFFERED": "1"})
         start = dict(processes.identify(os.getpid()).to_json(), number=number, token=self.token, port=port)
@@ -303,6 +320,9 @@ class Supervisor:
         if rundir.disk_free(str(self.run_dir)) < result.RESERVE_BYTES:  # too full for the trainer's own words
             how = "disk full: " + how
         lines = self._last_lines()
+        if not outcome and failure.is_port_taken(lines) and not self._came_to_training(start):
+            words = "port %s was taken by another program" % (start.get("port") or "of the rendezvous")
+            return Verdict(rundir.FAILED, words, retry=True, cause=place.PORT)
         said = failure.first_failure(lines) or failure.telling(lines)
         return Verdict(
             rundir.FAILED,
@@ -310,6 +330,11 @@ class Supervisor:
             retry=True,
             cause=place.CRASH,
         )
+
+    def _came_to_training(self, start: Dict[str, Any]) -> bool:
+        """True where the trainer of this attempt has given a sign of life."""
+        beat = rundir.read_json(self.run_dir / rundir.HEARTBEAT) or {}
+        return beat.get("attempt") == "%s:%d" % (self.token, start["number"])
 
     def _last_lines(self) -> List[str]:
         return rundir.last_lines(self.run_dir / rundir.LOG, failure.LOG_LINES, since=self._log_start)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..folders import expanded
+
 if TYPE_CHECKING:
     from ..snapshot import Tree
     from ..spec import Target
@@ -170,7 +172,7 @@ def interpreter(target: Target) -> str:
     if target.host:
         return target.python or ("python" if target.setup else "python3")
     if target.python:
-        return str(Path(target.python).expanduser())
+        return str(expanded(target.python))
     return "python" if target.slurm is not None and target.setup else sys.executable
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..agent.__main__ import REFUSED
 from ..errors import TargetError, UnknownAnswer
+from ..folders import expanded
 from . import interpreter
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class LocalConnection:
         self.python = interpreter(target)
 
         def below(path: str) -> str:
-            return str((project / Path(path).expanduser()).resolve())
+            return str((project / expanded(path)).resolve())
 
         self.root = below(target.root or ".")
         self.resolved = replace(

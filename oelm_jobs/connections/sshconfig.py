@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import NotReached, TargetError
+from ..folders import expanded
 from ..spec import Target
 
 CONNECT_TIMEOUT_S = 10
@@ -134,7 +135,7 @@ def resolve(alias: str, options: tuple[str, ...] = ()) -> Settings:
 
 
 def _path(value: str) -> str:
-    return str(Path(value).expanduser()) if value.startswith("~") else value
+    return str(expanded(value))
 
 
 def safety(settings: Settings, *, interactive: bool = False) -> list[str]:
