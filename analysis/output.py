@@ -8,6 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from oelm_jobs import visible
 from oelm_jobs.errors import UsageError
 
 from . import page, render, results, tables
@@ -47,12 +48,17 @@ def write(
         **{f"{table.key}.csv": render.as_csv(table) for table in report.tables},
         "verdicts.csv": results.verdicts_csv(report),
     }
-    files = [(folder / name, content.encode("utf-8")) for name, content in texts.items()] + files
+    files = [(folder / name, _encoded(name, content)) for name, content in texts.items()] + files
     if summary is not None:
-        files.append((summary, results.dumps(results.summary(report, language, made_at)).encode("utf-8")))
+        files.append((summary, _encoded(summary.name, results.dumps(results.summary(report, language, made_at)))))
     for path, content in files:
         put(path, content)
     return [path for path, _ in files], remarks
+
+
+def _encoded(name: str, content: str) -> bytes:
+    """Return a file's bytes; what it quotes of logs and records steers no terminal that it is shown on."""
+    return (visible.in_json(content) if name.endswith(".json") else visible.text(content)).encode("utf-8")
 
 
 def draw(

@@ -19,11 +19,10 @@ from typing import Any, Protocol
 from . import names, sync
 from .agent import inside, rundir
 from .connections import Connection, connect_for_transfer
-from .errors import NotReached, OelmError, StoreError, TargetError
-from .runs import checkpoint_folder, run_directory
+from .errors import NotReached, StoreError, TargetError
+from .runs import run_directory
 from .spec import State, Target
 from .store import StoredRun
-from .study import load_study
 from .sync import Arrival, Item, Staging
 from .targets import load_target
 
@@ -75,7 +74,8 @@ class Fetched:
 
 
 def home_of(project: Path, run: StoredRun) -> Path:
-    """Return where a run lies in the project, wherever it trains.
+    """Return where a run lies in the project, wherever it trains: below ``models/checkpoints`` as it does there, in its
+    study's folder or without one. Which study is the default today makes no difference.
 
     Raises:
         StoreError: The index has a run of a name that no study can have given it.
@@ -85,12 +85,14 @@ def home_of(project: Path, run: StoredRun) -> Path:
             f"the index has a run of study {run.study!r} called {run.name!r}: no study can have named it so",
             hint="make the index again from the run directories: oelm-status --rebuild",
         )
-    try:
-        return run_directory(checkpoint_folder(project, load_study(project, run.study)), run.name)
-    except OelmError:  # its study's file is gone: the folder's own name tells as well
-        folder = project / "models" / "checkpoints"
-        is_alone = Path(run.run_dir).parent.name == run.study
-        return run_directory(folder / run.study if is_alone else folder, run.name)
+    folder = project / "models" / "checkpoints"
+    bare, own = (run_directory(place, run.name) for place in (folder, folder / run.study))
+    there = Path(run.run_dir)
+    if there in (bare, own):
+        return there
+    home, other = (own, bare) if there.parent.name == run.study else (bare, own)
+    is_at_other = sync.record(other).get("run_dir") == run.run_dir and not sync.record(home)
+    return other if is_at_other else home  # fetched when the default study was another one
 
 
 def lies_at_home(target: Target, run: StoredRun, home: Path) -> bool:
@@ -278,9 +280,7 @@ class _Fetch:
                 )
             staging = Staging(folder.resolve(), self._progress.say)
             try:
-                arrivals = [
-                    (look, staging.arrival(look.row["path"], look.home, item)) for look, item in large
-                ]
+                arrivals = [(look, staging.arrival(look.row["path"], look.home, item)) for look, item in large]
                 self._progress.begin(len(arrivals), sum(arrival.item.size for _, arrival in arrivals))
                 self._transfer(staging, arrivals)
             finally:

@@ -46,8 +46,7 @@ def why_not_line(text: object) -> str:
 
 
 def run_name(group: str, seed: int | None, tag: str) -> str:
-    """Return a run's name; ``seed`` is None for the study's first one, whose runs carry the bare name of their group.
-    """
+    """Return a run's name; without a seed that of the study's first one, whose runs carry their group's bare name."""
     name = group if seed is None else f"{group}-s{seed}"
     return f"{name}-{tag}" if tag else name
 

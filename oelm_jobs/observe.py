@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .agent import processes
+from .agent.rundir import finite
 from .connections import connect
 from .errors import TargetError
 from .schedulers import scheduler
@@ -110,7 +111,7 @@ def refresh(
         except TargetError as error:
             unreachable[name] = str(error)
 
-    _side_by_side(ask, list(settled))
+    side_by_side(ask, list(settled))
     for name, theirs in settled.items():
         if name not in unreachable:
             answer = answers.get(name)
@@ -124,7 +125,7 @@ def refresh(
     )
 
 
-def _side_by_side(ask: Callable[[str], None], names: Sequence[str]) -> None:
+def side_by_side(ask: Callable[[str], None], names: Sequence[str]) -> None:
     """Ask several targets at once: one that does not answer must not keep the others waiting."""
     if len(names) < 2:
         for name in names:
@@ -168,6 +169,7 @@ def _is_under_way(maker: processes.Identity | None, touched_at: float) -> bool:
 def _remember(store: Store, runs: list[StoredRun], answer: Mapping[str, Any]) -> list[StoredRun]:
     """Store what a target answered about its runs; return them as they stand then."""
     changed, same, seen, now = [], [], {}, time.time()  # by the clock here, by which its age is told
+    ahead_s = round((finite(answer.get("time")) or now) - now, -1)
     for run in runs:
         if run.state is State.PLANNED:
             continue
@@ -178,6 +180,8 @@ def _remember(store: Store, runs: list[StoredRun], answer: Mapping[str, Any]) ->
         if state is State.UNKNOWN and run.state.is_final:
             continue  # what was known of its end is not forgotten because nobody can be asked again
         progress = {key: value for key, value in row.items() if value is not None}
+        if ahead_s:  # what it says of times is by its own clock
+            progress["clock_ahead_s"] = ahead_s
         if (run.state, run.reason, run.progress) != (state, reason, progress):
             changed.append((run, state, reason, progress))
         elif now - (run.observed_at or 0.0) > UNCHANGED_S:

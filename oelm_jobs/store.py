@@ -323,16 +323,24 @@ class Store:
             self._db.execute(
                 "DELETE FROM run WHERE project = ? AND target = ? AND state <> ?", (str(project), target, State.PLANNED)
             )
-            first = self._db.execute("SELECT coalesce(max(position), 0) + 1 FROM run").fetchone()[0]
-            for position, known in enumerate(records, start=first):
-                self._db.execute(
-                    """INSERT OR IGNORE INTO run (project, study, name, "group", label, seed, tag, target, run_dir,
-                       fingerprint, position, token, spec, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-                    (str(project), known["study"], known["run"], known["group"], known["label"], known["seed"],
-                     known["tag"],
-                     target, known["run_dir"], known["fingerprint"], position, known["token"],
-                     json.dumps({key: known[key] for key in SPEC if key in known}), State.UNKNOWN),
-                )  # fmt: skip
+            self._add(project, target, records)
+
+    def add_runs(self, project: Path, target: str, records: Sequence[Mapping[str, Any]]) -> None:
+        """Add the runs of records found on a target; of a run that the project has nothing is changed."""
+        with self._writing():
+            self._add(project, target, records)
+
+    def _add(self, project: Path, target: str, records: Sequence[Mapping[str, Any]]) -> None:
+        first = self._db.execute("SELECT coalesce(max(position), 0) + 1 FROM run").fetchone()[0]
+        for position, known in enumerate(records, start=first):
+            spec = json.dumps({key: known[key] for key in SPEC if key in known})
+            self._db.execute(
+                """INSERT OR IGNORE INTO run (project, study, name, "group", label, seed, tag, target, run_dir,
+                   fingerprint, position, token, spec, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                (str(project), known["study"], known["run"], known["group"], known["label"], known["seed"],
+                 known["tag"], target, known["run_dir"], known["fingerprint"], position, known["token"], spec,
+                 State.UNKNOWN),
+            )  # fmt: skip
 
 
 def _stored(row: Sequence[Any]) -> StoredRun:

@@ -137,5 +137,6 @@ _TEX = {
     "≥": "$\\geq$", "≤": "$\\leq$", "−": "$-$", "<": "$<$", ">": "$>$", "²": "$^2$", "·": "$\\cdot$",
 }  # fmt: skip
 
+
 def _colalign(align: str, headers: Sequence[str]) -> list[str]:
     return ["right" if i < len(align) and align[i] == "r" else "left" for i in range(len(headers))]

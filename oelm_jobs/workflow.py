@@ -1,4 +1,4 @@
-"""Owns what a command makes happen: submit · cancel · logs · rebuild; leaves looking to observe, bringing results home
+"""Owns what a command makes happen: submit · cancel · logs; leaves looking to observe, bringing results home
 to fetch, printing to the command line.
 
 A submission's intent and token are in the store before anything is sent. Where the answer stays unknown (the client
@@ -8,30 +8,28 @@ was killed, no reply came) observe settles the token with the target; nothing is
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import names, preflight, site, snapshot
+from . import preflight, site, snapshot
 from .agent import processes, rundir
 from .clean import has_no_checkpoint
 from .connections import connect
-from .errors import ConfigurationError, TargetError, UnknownAnswer
+from .errors import ConfigurationError, UnknownAnswer
+from .fetch import home_of
 from .observe import NOT_SUBMITTED, refresh
 from .plan import Plan, check_scripts, render
-from .project import study_files
-from .runs import checkpoint_folder, fingerprint, run_directory
+from .runs import fingerprint
 from .sbatch import MAX_ARRAY
 from .schedulers import Scheduler, scheduler, silent
-from .spec import SPEED_TRIAL, Run, State, Target
+from .spec import Run, State
 from .store import ACCEPTED, REFUSED, UNKNOWN, Store, StoredRun
-from .study import read_study
 from .targets import load_target
 
 AGAIN, RERUN, EXTEND = "again", "rerun", "extend"
@@ -89,7 +87,7 @@ class _Choice:
             )
         if known.state is State.PLANNED:
             return "is being submitted by another command"
-        if known.progress.get("absent") or (known.reason.startswith(NOT_SUBMITTED) and not known.progress):
+        if _never_was(known):
             return ""
         if not known.state.is_final:
             if known.state is State.UNKNOWN and known.reason:
@@ -140,6 +138,11 @@ class _Choice:
         return True
 
 
+def _never_was(known: StoredRun) -> bool:
+    """Tell whether a stored run's target has nothing of it: it was refused, or its directory was removed."""
+    return bool(known.progress.get("absent")) or (known.reason.startswith(NOT_SUBMITTED) and not known.progress)
+
+
 def _is_gone(plan: Plan, known: StoredRun) -> bool:
     """Tell whether a run's directory in the project was removed (the project was cloned anew, say) and no copy of it
     fetched; one elsewhere may be on a disk that is away.
@@ -149,7 +152,7 @@ def _is_gone(plan: Plan, known: StoredRun) -> bool:
         return False
     if any(folder.is_symlink() and not folder.exists() for folder in run_dir.parents):
         return False
-    return not os.path.lexists(run_directory(checkpoint_folder(plan.project, plan.study), known.name))
+    return not os.path.lexists(home_of(plan.project, known))
 
 
 def _changes(known: StoredRun, run: Run) -> dict[str, str]:
@@ -188,7 +191,9 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
     """
     connection = connect(plan.target, plan.project)
     host = scheduler(connection)
-    known = store.runs(plan.project, plan.study.name)
+    known = store.runs(plan.project)
+    plan = _where_they_lie(plan, known)
+    known = [run for run in known if run.study == plan.study.name]
     view = refresh(store, plan.project, known, also_final=True, hosts=[plan.target.name])
     wanted = _wanted(plan, view.runs, how)
     there = (view.hosts.get(plan.target.name) or host.poll({}, host=True)) if wanted else {}
@@ -220,6 +225,31 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
         Submitted(run=run, state=stored.get(run.name, State.UNKNOWN), note=choice.left.get(run.name, ""))
         for run in plan.runs
     ]
+
+
+def _where_they_lie(plan: Plan, stored: Sequence[StoredRun]) -> Plan:
+    """Return the plan with each run that was submitted before where it lies: another study may have been the default.
+
+    Raises:
+        ConfigurationError: Another study's run lies where one of these would.
+    """
+    known = {run.name: run for run in stored if (run.study, run.target) == (plan.study.name, plan.target.name)}
+    others = [run for run in stored if run.target == plan.target.name and run.study != plan.study.name]
+    taken = {run.run_dir: run for run in others if not _never_was(run)}
+    runs = []
+    for run in plan.runs:
+        there = known[run.name].run_dir if run.name in known else run.run_dir
+        folders = Path(there).parent, Path(run.run_dir).parent
+        if folders in ((folders[1] / run.study, folders[1]), (folders[0], folders[0] / run.study)):
+            run = replace(run, run_dir=there, train={**run.train, "out_dir": there})
+        if run.run_dir in taken:
+            other = taken[run.run_dir]
+            raise ConfigurationError(
+                f"{run.run_dir} holds run {other.name} of study {other.study}",
+                hint=f"give these runs a name of their own: --tag NAME; or make {other.study} the default study again",
+            )
+        runs.append(run)
+    return replace(plan, runs=tuple(runs))
 
 
 def _wanted(plan: Plan, stored: Sequence[StoredRun], how: str) -> list[Run]:
@@ -336,55 +366,3 @@ def read_log(project: Path, run: StoredRun, name: str, *, offset: int | None, li
         state=State(answer["state"]),
         reason=str(answer["reason"] or ""),
     )
-
-
-class _Order:
-    """Where a run's record stands among others: by study, tag, seed, and the study's order of groups where its file
-    still has them.
-    """
-
-    def __init__(self, project: Path) -> None:
-        self._groups: dict[str, dict[str, int]] = {}
-        for path in study_files(project):
-            with contextlib.suppress(ConfigurationError):
-                study = read_study(path)
-                self._groups[study.name] = {name: place for place, name in enumerate(study.groups)}
-
-    def __call__(self, known: Mapping[str, Any]) -> tuple[Any, ...]:
-        group = str(known["group"])
-        place = -1 if group == SPEED_TRIAL else self._groups.get(str(known["study"]), {}).get(group, len(group))
-        return str(known["study"]), str(known["tag"]), int(known["seed"]), place, group
-
-
-def rebuild(
-    store: Store, project: Path, targets: Sequence[Target], say: Callable[[str], None] = silent
-) -> dict[str, str]:
-    """Make the project's part of the index again from the run directories; return the targets that couldn't be asked.
-
-    Runs of a target that can't be asked stay as they are, and so do submissions under way.
-
-    Args:
-        say: Is told which records are passed over, since no submission can have written them.
-    """
-    unreachable = {}
-    for target in targets:
-        try:
-            connection = connect(target, project)
-            resolved = connection.resolved
-            request = {"root": resolved.root, "checkpoint_root": resolved.checkpoint_root}
-            records = connection.call("find", request, timeout_s=600)["runs"]
-            if resolved.root != str(project):  # a shared root holds other projects' runs, too
-                records = [known for known in records if known.get("project") == str(project)]
-            # This machine and the cluster behind its sbatch may share a root; what names no target goes to any.
-            others = {other.name for other in targets} - {target.name}
-            records = [known for known in records if known.get("target") not in others]
-            for known in records:
-                if wrong := names.what_is_wrong(known):
-                    say(f"{target.name}: a record in {known.get('run_dir')} was passed over: {wrong}")
-            records = [known for known in records if not names.what_is_wrong(known)]
-        except TargetError as error:
-            unreachable[target.name] = str(error)
-            continue
-        store.replace_runs(project, target.name, sorted(records, key=_Order(project)))
-    refresh(store, project, store.runs(project), also_final=True)
-    return unreachable

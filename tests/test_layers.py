@@ -14,7 +14,7 @@ from tests.support import REPOSITORY
 ROWS = [
     ["cli"],
     ["workflow"],
-    ["send", "clean"],
+    ["send", "clean", "rebuild"],
     ["fetch", "terminal"],
     ["observe", "preflight", "doctor"],
     ["plan"],

@@ -37,7 +37,7 @@ def select(store: Store, project: Path, words: Sequence[str], study: str | None 
             known = {run.name for run in runs} | {run.group for run in runs} | {run.study for run in runs}
             raise UsageError(
                 f"{word!r} names no study, group or run that was submitted here; {valid_choices(word, known)}",
-                hint="all of them: oelm-status" if known else "",
+                hint="all of them: oelm-status" if known else "what lies on the targets: oelm-status",
             )
         chosen.update((run.study, run.name) for run in found)
     return [run for run in runs if (run.study, run.name) in chosen]

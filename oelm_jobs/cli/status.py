@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .common import command, narrate, project, put, put_json
+
+if TYPE_CHECKING:
+    from ..rebuild import Holding
+    from ..store import Store
 
 
 @command("oelm-status")
@@ -20,6 +25,13 @@ from .common import command, narrate, project, put, put_json
 @click.option("--gpus", is_flag=True, help="The targets' devices, queues and disks, too.")
 @click.option("--watch", is_flag=True, help="Redraw until interrupted.")
 @click.option("--rebuild", is_flag=True, help="Make the index of runs again from the run directories first.")
+@click.option(
+    "--adopt",
+    is_flag=False,
+    flag_value="",
+    metavar="[PROJECT]",
+    help="Rebuild, and take over the runs that a project submitted which was moved, or is on another machine.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch an object a line.")
 def main(
     names: tuple[str, ...],
@@ -28,11 +40,13 @@ def main(
     gpus: bool,
     watch: bool,
     rebuild: bool,
+    adopt: str | None,
     as_json: bool,
 ) -> None:
     """Show where runs stand: state, progress, losses, rate and the expected rest.
 
-    A terminal that is too narrow gets fewer columns and notes that are cut; a pipe or a file gets everything.
+    A terminal that is too narrow gets fewer columns and notes that are cut; a pipe or a file gets everything. Where
+    this project has no run, the targets are asked whose runs they hold.
     """
     from ..observe import View, refresh
     from ..store import Store, set_aside
@@ -41,11 +55,10 @@ def main(
 
     root = project()
     wanted = _states(states)
-    if rebuild and (aside := set_aside()):
+    if (rebuild or adopt is not None) and (aside := set_aside()):
         narrate(f"the index of runs was damaged; it is kept as {aside}")
     with Store() as store:
-        if rebuild:
-            _rebuild(store, root)
+        elsewhere = _look_elsewhere(store, root, rebuild=rebuild, adopt=adopt)
 
         def poll() -> View:
             chosen = select(store, root, names, study)
@@ -64,11 +77,13 @@ def main(
             return
         shown = poll()
         if as_json:
-            put_json(view.as_json(shown))
+            content = view.as_json(shown)
+            put_json({**content, "elsewhere": [_as_json(one) for one in elsewhere]} if elsewhere else content)
         elif shown.runs or shown.unreachable or shown.hosts:
             put(view.render(shown, width=view.terminal_width()))
         else:
-            narrate("No run yet. Submit some: oelm-submit" if not wanted else "No run is in that state.")
+            none = "This project has no run here yet." if elsewhere else "No run yet. Submit some: oelm-submit"
+            narrate("No run is in that state." if wanted else none)
 
 
 def _states(values: tuple[str, ...]) -> set[str]:
@@ -83,9 +98,62 @@ def _states(values: tuple[str, ...]) -> set[str]:
     return wanted
 
 
-def _rebuild(store: Any, root: Path) -> None:
-    from .. import workflow
+def _look_elsewhere(store: Store, root: Path, *, rebuild: bool, adopt: str | None) -> list[Holding]:
+    """Make the index again where that is asked for, else see what the targets hold where it has nothing; say which runs
+    lie on targets that the index does not have, and return them.
+    """
+    is_asked = rebuild or adopt is not None
+    if not is_asked and store.runs(root):
+        return []
+    from .. import rebuild as rebuilding
     from ..targets import load_targets
 
-    for name, reason in workflow.rebuild(store, root, list(load_targets(root).values()), narrate).items():
-        narrate(f"target {name} can't be asked, its runs stay as they were: {reason}")
+    targets = list(load_targets(root).values())
+    found = rebuilding.rebuild(store, root, targets) if is_asked else rebuilding.survey(store, root, targets)
+    for words in found.passed_over:
+        narrate(words)
+    for name, reason in found.unreachable.items():
+        what = "its runs stay as they were" if is_asked else "what lies there is not known"
+        narrate(f"target {name} can't be asked, {what}: {reason}")
+    left = [holding for holding in found.holdings if not (is_asked and holding.is_own)]
+    if adopt is not None:
+        taken = rebuilding.adopt(store, root, found, adopt, narrate)
+        for holding in taken:
+            narrate(f"took over {_runs(holding)}")
+        if not taken:
+            narrate("There is nothing to take over.")
+        keys = {(holding.target, holding.project) for holding in taken}
+        left = [holding for holding in left if (holding.target, holding.project) not in keys]
+    several = len({holding.project for holding in left if holding.is_elsewhere and not holding.is_own}) > 1
+    for holding in left:
+        named = f" {shlex.quote(holding.project)}" if several or not holding.is_elsewhere else ""
+        if holding.is_own:
+            narrate(f"{holding.target} holds {_runs(holding)}; bring them into the index: oelm-status --rebuild")
+        else:
+            narrate(f"{holding.target} holds {_runs(holding)}; take them over: oelm-status --adopt{named}")
+    return left
+
+
+def _runs(holding: Holding) -> str:
+    """Return ``2 runs of project /p: tiny/gpt_base RUNNING, tiny/oelm_freeze DONE``."""
+    from ..errors import few
+
+    whose = "this project" if holding.is_own else f"project {holding.project or '(not named)'}"
+    listed = [
+        " ".join(filter(None, (f"{known['study']}/{known['run']}", holding.states.get(known["run_dir"], ""))))
+        for known in holding.records
+    ]
+    return f"{len(listed)} {'run' if len(listed) == 1 else 'runs'} of {whose}: {few(listed)}"
+
+
+def _as_json(holding: Holding) -> dict[str, Any]:
+    runs = [
+        {
+            "study": known["study"],
+            "name": known["run"],
+            "run_dir": known["run_dir"],
+            "state": holding.states.get(known["run_dir"]),
+        }
+        for known in holding.records
+    ]
+    return {"target": holding.target, "project": holding.project, "is_own": holding.is_own, "runs": runs}

@@ -74,6 +74,7 @@ def _rate(run: StoredRun) -> float | None:
 
 def _note(run: StoredRun, now: float) -> str:
     progress, parts = run.progress, []
+    now += finite(progress.get("clock_ahead_s")) or 0.0  # by the target's clock, as its times are
     job = f"job {progress['job']}" if progress.get("job") and not run.state.is_final else ""
     if run.reason == f"in {job}":
         job = ""

@@ -6,8 +6,6 @@ A master that the user has open already (ControlPath in ~/.ssh/config) is used, 
 
 from __future__ import annotations
 
-import os
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +17,7 @@ from .channel import Channel, last_line
 from .greeting import command
 from .process import SSHProcess
 from .remote import RemoteConnection
+from .sockets import control_folder
 
 KEEP_MASTER_S = 3600
 """How long a master outlives its last command."""
@@ -27,24 +26,6 @@ KEEP_PLAIN_S = 120
 LOGIN_S, ASK_S = 40.0, 150.0
 """How long a login may take without and with questions to the user."""
 END_S = 15.0
-
-
-def control_folder() -> Path:
-    """Return (and make) the folder of master sockets, which nobody else can enter.
-
-    It is short because the path of a socket is (unix(7): 108 bytes), and holds no spaces.
-
-    Raises:
-        TargetError: Somebody else has made it.
-    """
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    path = Path(runtime) / "oelm" if runtime and len(runtime) < 40 and " " not in runtime else None
-    path = path or Path(f"/tmp/oelm-ssh-{os.getuid()}")
-    path.mkdir(mode=0o700, exist_ok=True)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise TargetError(f"{path} is not a folder of yours alone", hint=f"look at it, then remove it: ls -ld {path}")
-    return path
 
 
 class OpenSSHConnection(RemoteConnection):

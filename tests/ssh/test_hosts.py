@@ -372,19 +372,6 @@ def text_files(client: Client, host: Host) -> list[Path]:
     return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
 
 
-def test_the_folder_of_master_connections_is_nobody_elses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, box: Host
-) -> None:
-    from oelm_jobs.connections import openssh
-
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path)[:30])
-    monkeypatch.setattr(Path, "mkdir", lambda self, **more: None)
-    monkeypatch.setattr(Path, "lstat", lambda self: os.stat(tmp_path))
-    tmp_path.chmod(0o755)
-    with pytest.raises(TargetError, match="not a folder of yours alone"):
-        openssh.control_folder()
-
-
 # Servers that lie -----------------------------------------------------------------------------------------------------
 
 
