@@ -38,7 +38,7 @@ class EarlySocket:
         # What goes wrong here is found out again, and told, when the connection is really made.
         with contextlib.suppress(Exception):
             settings = sshconfig.look_up(self._target)
-            if not settings.proxy_jump and not settings.proxy_command:
+            if not settings.proxy_jump and not settings.proxy_command and not settings.beyond:
                 self._socket = open_socket(settings.hostname, settings.port, settings.connect_timeout_s)
 
     def take(self) -> socket.socket | None:

@@ -7,12 +7,12 @@ Programs and data go through a raw channel: ``Connection.run(in_stream=…)`` co
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import sys
+import threading
 import time
 import types
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 # invoke imports unittest.mock, and with it asyncio, for a class that is of use in tests alone: 60 ms of a start-up.
@@ -27,119 +27,30 @@ else:
 import paramiko
 
 from ..errors import NotReached, TargetError
+from ..language import tr
 from ..spec import Target
 from . import Route, sshconfig
 from .channel import MAX_SAID_BYTES, Broken, Channel, last_line
 from .early import EarlySocket, open_socket
+from .login import Beyond, Client, HostKey, SecondFactor, beyond, may_ask
 from .openssh import KEEP_PLAIN_S, OpenSSHConnection, plain_shell, plain_terminal
+from .proxy import Proxy
 from .remote import RemoteConnection
 
 STEP_S = 15.0
 """How long banner, login and the opening of a channel may take, each."""
+LOGIN_S = 60.0
+"""How long all of them may take together: each lasts for as long as single bytes drip in."""
+CLOSED_S = 5.0
+"""A socket made early that fails within so long was closed by the server; another is tried."""
 KEEPALIVE_S = 15
-
-
-class SecondFactor(Exception):
-    """The host wants more than a key."""
-
-
-class _Client(paramiko.SSHClient):  # type: ignore[misc]
-    """paramiko's client with OpenSSH's order of keys; never asks anybody anything."""
-
-    def __init__(self, settings: sshconfig.Settings) -> None:
-        super().__init__()
-        self._settings = settings
-        self.encrypted: list[str] = []
-        """Key files that need a passphrase."""
-
-    def _auth(self, username: str, *ignored: Any) -> None:
-        """Try the agent's keys that are configured, then its others, then key files (ssh_config(5), IdentityFile)."""
-        transport = self.get_transport()
-        assert transport is not None
-        error: Exception = paramiko.AuthenticationException("no key was accepted")
-        for load in self._keys():
-            try:
-                key = load()
-                if transport.auth_publickey(username, key):
-                    raise SecondFactor
-                return
-            except paramiko.PasswordRequiredException:
-                continue
-            except paramiko.BadAuthenticationType as refused:
-                raise paramiko.AuthenticationException(f"keys are not accepted ({refused.allowed_types})") from refused
-            except paramiko.AuthenticationException as refused:
-                error = refused
-        if self.encrypted:
-            raise paramiko.AuthenticationException(
-                f"{self.encrypted[0]} is encrypted and isn't in an agent: ssh-add {self.encrypted[0]}"
-            )
-        raise error
-
-    def _keys(self) -> list[Any]:
-        """Return functions that give the keys to try, in order."""
-        files = self._settings.identity_files
-        public = {content for path in files if (content := _public(path))}
-        agent_keys = _agent_keys(self._settings)
-        known = [key for key in agent_keys if key.get_base64() in public]
-        others = [] if self._settings.identities_only else [key for key in agent_keys if key not in known]
-        in_agent = {key.get_base64() for key in known}
-        left = [path for path in files if _public(path) not in in_agent]
-        return [
-            *((lambda key=key: key) for key in known + others),
-            *((lambda path=path: self._load(path)) for path in left),
-        ]
-
-    def _load(self, path: str) -> Any:
-        try:
-            return paramiko.PKey.from_path(path)
-        except (paramiko.PasswordRequiredException, TypeError, ValueError) as error:
-            # cryptography says TypeError ("key is password-protected") where paramiko does not translate it
-            if "password" in str(error).lower() or "encrypted" in str(error).lower():
-                self.encrypted.append(path)
-            raise paramiko.PasswordRequiredException(str(error)) from error
-        except (OSError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
-            raise paramiko.PasswordRequiredException(f"{path}: {error}") from error
-
-
-def _public(path: str) -> str:
-    """Return the base64 of the public half beside a private key; empty where there is none."""
-    try:
-        return Path(f"{path}.pub").read_text(encoding="utf-8").split()[1]
-    except (OSError, IndexError, UnicodeDecodeError):
-        return ""
-
-
-def _agent_keys(settings: sshconfig.Settings) -> list[Any]:
-    if settings.identity_agent:
-        os.environ["SSH_AUTH_SOCK"] = settings.identity_agent  # the only way to tell paramiko
-    try:
-        return list(paramiko.Agent().get_keys())
-    except (paramiko.SSHException, OSError):
-        return []
-
-
-class _Refuse(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
-    """fabric's own policy accepts every key."""
-
-    def __init__(self, settings: sshconfig.Settings) -> None:
-        self._settings = settings
-
-    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
-        raise _HostKey(sshconfig.unknown_host(self._settings, f"{key.get_name()} {key.fingerprint}"))
-
-
-class _HostKey(Exception):
-    """Carries the error about a host key through paramiko."""
-
-    def __init__(self, error: TargetError) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 class _Hop(fabric.Connection):  # type: ignore[misc]
     """A host on the way, or at its end."""
 
-    def __init__(self, settings: sshconfig.Settings, gateway: Any) -> None:
+    def __init__(self, settings: sshconfig.Settings, gateway: _Hop | None) -> None:
+        client = Client(settings)
         super().__init__(
             host=settings.hostname,
             user=settings.user,
@@ -150,19 +61,10 @@ class _Hop(fabric.Connection):  # type: ignore[misc]
             config=fabric.Config(lazy=True, overrides={"load_ssh_configs": False}),
             connect_kwargs={
                 "banner_timeout": STEP_S, "auth_timeout": STEP_S, "channel_timeout": STEP_S,
-                "allow_agent": False, "look_for_keys": False,
+                "allow_agent": False, "look_for_keys": False, "transport_factory": client.transport,
             },
         )  # fmt: skip
-        client = _Client(settings)
-        client.set_missing_host_key_policy(_Refuse(settings))
-        known = paramiko.HostKeys()
-        for path in settings.known_hosts:
-            with contextlib.suppress(OSError, UnicodeDecodeError):
-                known.load(path)
-        name = settings.hostname if settings.port == 22 else f"[{settings.hostname}]:{settings.port}"
-        for kind, key in (known.lookup(settings.key_name) or {}).items():
-            client.get_host_keys().add(name, kind, key)
-        self._set(client=client, _settings=settings)
+        self._set(client=client, _settings=settings, _proxy=None)
 
     def open(self, early: socket.socket | None = None) -> Any:
         """Connect.
@@ -172,39 +74,38 @@ class _Hop(fabric.Connection):  # type: ignore[misc]
 
         Raises:
             TargetError: Names the host of the way where it failed, and the mend.
+            Beyond: The OpenSSH client may get there.
         """
         settings: sshconfig.Settings = self._settings
         try:
-            if not self.gateway:
+            if settings.proxy_command:
+                self._set(_proxy=Proxy(settings.proxy_command))
+                self.connect_kwargs["sock"] = self._proxy.socket
+            elif not self.gateway:
                 sock = early or open_socket(settings.hostname, settings.port, settings.connect_timeout_s)
                 self.connect_kwargs["sock"] = sock
-            result = super().open()
-        except TargetError:
+            with _bounded(self.client, LOGIN_S):
+                result = super().open()
+        except (TargetError, Beyond):
             raise
-        except _HostKey as refused:
+        except HostKey as refused:
             raise refused.error from None
-        except paramiko.BadHostKeyException as error:
-            raise sshconfig.changed_host(settings, f"{error.key.get_name()} {error.key.fingerprint}") from error
-        except SecondFactor:
-            raise TargetError(
-                f"{settings.alias} wants a second factor",
-                hint='set connection = "openssh" in the targets file: it asks once for all commands',
-            ) from None
         except paramiko.AuthenticationException as error:
-            raise sshconfig.no_entry(settings, str(error)) from error
+            raise sshconfig.no_entry(settings, _words(error)) from error
+        except paramiko.ssh_exception.IncompatiblePeer as error:
+            raise Beyond(f"{settings.alias} offers no algorithm that paramiko may use") from error
         except socket.gaierror as error:
             raise TargetError(
                 f"{settings.hostname}: no such host ({error.strerror})", hint="is it an alias in ~/.ssh/config?"
             ) from error
-        except (OSError, EOFError, paramiko.SSHException) as error:
-            raise NotReached(f"{settings.alias} can't be reached: {_words(error)}") from error
+        except Exception as error:  # whatever a server's bytes make of paramiko
+            words = self._end_proxy() or _words(error)
+            raise NotReached(f"{settings.alias} can't be reached: {words}") from error
         self.transport.set_keepalive(KEEPALIVE_S)
         return result
 
     def open_gateway(self) -> Any:
         """Return a channel through the host before this one (fabric's own waits for an hour)."""
-        if isinstance(self.gateway, str):
-            return super().open_gateway()
         self.gateway.open()
         try:
             return self.gateway.transport.open_channel(
@@ -215,19 +116,51 @@ class _Hop(fabric.Connection):  # type: ignore[misc]
                 f"{self._settings.alias} can't be reached from {self.gateway._settings.alias}: {_words(error)}"
             ) from error
 
+    def drop(self) -> None:
+        """Close it and those on its way."""
+        with contextlib.suppress(Exception):
+            self.client.close()
+        self._end_proxy()
+        if self.gateway:
+            self.gateway.drop()
+
+    def _end_proxy(self) -> str:
+        return self._proxy.end() if self._proxy is not None else ""
+
+
+@contextlib.contextmanager
+def _bounded(client: Any, limit_s: float) -> Iterator[None]:
+    """Close a client's connection when a step takes too long: some of paramiko's wait for ever."""
+    watch = threading.Timer(limit_s, client.close)
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
+
 
 def _words(error: BaseException) -> str:
-    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+    """Return what went wrong; part of it may be the server's."""
+    if isinstance(error, TimeoutError) or "No existing session" in str(error):  # a key exchange that took too long
+        return "nothing came for too long"
+    words = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+    return last_line(words.encode("utf-8", "replace"))
 
 
 def _hop(alias: str, options: tuple[str, ...], gateways: tuple[str, ...] | None = None) -> _Hop:
     """Return the connection to a host behind the hosts before it.
 
     ``ProxyJump a,b`` visits a first and reaches b from there (ssh_config(5)); fabric 3.2.3 does it the other way round.
+
+    Raises:
+        Beyond: One of them can be reached with the OpenSSH client alone.
     """
     settings = sshconfig.resolve(alias, options)
+    if why := beyond(settings):
+        raise Beyond(why)
     jumps = settings.proxy_jump if gateways is None else gateways
-    gateway: Any = settings.proxy_command if not jumps else None
+    gateway: _Hop | None = None
     if jumps:
         name, more = _jump(jumps[-1])
         gateway = _hop(name, more, jumps[:-1] or None)
@@ -250,8 +183,26 @@ class FabricConnection(RemoteConnection):
         super().__init__(target)
         self._hop: _Hop | None = None
         self._early = early
+        self._instead: OpenSSHConnection | None = None
+        """What goes on where paramiko can't."""
 
     def _open(self, line: str) -> Channel:
+        if self._instead is None:
+            try:
+                return self._open_here(line)
+            except Beyond as found:  # before a login was complete, so nothing was run
+                self.close()
+                other = OpenSSHConnection(self.target, KEEP_PLAIN_S)
+                hint = 'set connection = "openssh" in the targets file: it asks once for all commands'
+                if isinstance(found, SecondFactor) and not may_ask() and not other.is_logged_in():
+                    raise TargetError(str(found), hint=hint) from None
+                way = 'connection = "openssh" in the targets file takes this way at once'
+                said = tr(f"{self.target.name}: {found}; going on through OpenSSH ({way})")
+                print(said, file=sys.stderr, flush=True)
+                self._instead = other
+        return self._instead._open(line)
+
+    def _open_here(self, line: str) -> Channel:
         for fresh in (False, True):
             if self._hop is None or not self._hop.is_connected:
                 fresh = True
@@ -259,7 +210,8 @@ class FabricConnection(RemoteConnection):
             try:
                 channel = self._hop.transport.open_session(timeout=STEP_S)
                 channel.settimeout(STEP_S)
-                channel.exec_command(line)
+                with _bounded(self._hop.client, STEP_S):
+                    channel.exec_command(line)
                 return _FabricChannel(channel)
             except (OSError, EOFError, paramiko.SSHException) as error:
                 # An old connection may have died unseen; the command was not run. ChannelException: MaxSessions.
@@ -271,24 +223,29 @@ class FabricConnection(RemoteConnection):
     def _connected(self) -> _Hop:
         """Return a connection; the socket that was made early may have been closed by the server since."""
         words = tuple(sshconfig.words(self.target))
+        hop, begun = _hop(self.target.host, words), time.monotonic()
         early, self._early = self._early.take() if self._early else None, None
-        if early is not None:
-            try:
-                hop = _hop(self.target.host, words)
-                hop.open(early)
-                return hop
-            except NotReached:
-                early.close()
+        try:
+            hop.open(early)
+        except NotReached:
+            hop.drop()
+            if early is None or time.monotonic() - begun > CLOSED_S:
+                raise
+        except BaseException:
+            hop.drop()
+            raise
+        else:
+            return hop
         hop = _hop(self.target.host, words)
         hop.open()
         return hop
 
     def _drop(self) -> None:
         hop, self._hop = self._hop, None
-        while isinstance(hop, _Hop):
-            with contextlib.suppress(Exception):
-                hop.client.close()
-            hop = hop.gateway
+        if hop is not None:
+            hop.drop()
+        if self._instead is not None:
+            self._instead._drop()
 
     def close(self) -> None:
         """Close the connection and those on its way."""
@@ -299,11 +256,14 @@ class FabricConnection(RemoteConnection):
 
     def route(self) -> Route:
         """Return how rsync gets there: through the OpenSSH client, five times as fast as a channel of paramiko."""
+        if self._instead is not None:
+            self._instead._is_noisy = self._is_noisy
+            return self._instead.route()
         return self._route(plain_shell(self.target))
 
     def terminal(self, line: str, *options: str) -> list[str]:
         """Return ssh's words; on a terminal it may ask."""
-        return plain_terminal(self.target, line, *options)
+        return self._instead.terminal(line, *options) if self._instead else plain_terminal(self.target, line, *options)
 
     def forward(self, port: int, there: int) -> list[str]:
         """Have a master connection of OpenSSH's lead a port there; return the words that end it."""

@@ -69,11 +69,19 @@ class OpenSSHConnection(RemoteConnection):
             NotReached: Not just now.
             TargetError: The host's key or the user's was refused.
         """
+        return self._open_master() or self._log_in(self._own_path())
+
+    def _open_master(self) -> str:
+        """Return the socket of a living master connection; empty where there is none."""
         theirs = self._settings().control_path
         for control in [path for path in (theirs, self._own_path()) if path and Path(path).exists()]:
             if self._is_up(control):
                 return control
-        return self._log_in(self._own_path())
+        return ""
+
+    def is_logged_in(self) -> bool:
+        """Tell whether a master connection is open, so that nobody will be asked for anything."""
+        return bool(self._open_master())
 
     def _log_in(self, control: str) -> str:
         # Nobody is asked where nobody sits; a question there would hang for ever.

@@ -5,7 +5,9 @@ reach a host, and rsync, follow the same rules; leaves connecting to fabric and 
 from __future__ import annotations
 
 import functools
+import re
 import subprocess
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,19 @@ SESSION = (
 option ends them: ``ssh -G`` tells which ones it knows. (IgnoreUnknown on the command line would take the user's own
 away.)"""
 
+ALGORITHMS = {
+    "kex": "kexalgorithms", "ciphers": "ciphers", "macs": "macs", "keys": "hostkeyalgorithms",
+    "pubkeys": "pubkeyacceptedalgorithms",
+}  # fmt: skip
+"""By paramiko's word for a kind of algorithms, ``ssh -G``'s."""
+OTHER_LOGINS = {"gssapi-with-mic": "gssapiauthentication", "hostbased": "hostbasedauthentication"}
+BEYOND = {
+    "CertificateFile": ("",), "PKCS11Provider": ("",), "KnownHostsCommand": ("",), "RevokedHostKeys": ("",),
+    "PubkeyAuthentication": ("", "yes", "true"), "BindAddress": ("",), "BindInterface": ("",),
+    "AddressFamily": ("", "any"), "ProxyUseFdpass": ("", "no"),
+}  # fmt: skip
+"""Options that decide how a host is reached and that paramiko can't follow, with the values that ask for nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -43,7 +58,7 @@ class Settings:
     identities_only: bool
     """Whether the agent's other keys are left alone."""
     identity_agent: str
-    """Socket of the agent; empty means ``SSH_AUTH_SOCK``."""
+    """Socket of the agent, or ``$`` and the name of the variable that has it; empty for none."""
     known_hosts: tuple[str, ...]
     """Files of known host keys that exist."""
     host_key_alias: str
@@ -51,13 +66,19 @@ class Settings:
     proxy_jump: tuple[str, ...]
     """Hosts on the way, the first one first."""
     proxy_command: str
-    """Program whose stdin and stdout lead to the host."""
+    """Line of shell whose stdin and stdout lead to the host."""
     connect_timeout_s: int
     """How long connecting may take."""
     ciphers: tuple[str, ...]
     """Ciphers in order of preference."""
     control_path: str
     """Socket of a master connection that the user may have open; empty where none is configured."""
+    algorithms: tuple[tuple[str, tuple[str, ...]], ...]
+    """By paramiko's word for their kind, the algorithms that the user allows."""
+    other_logins: tuple[str, ...]
+    """Ways to log in that the user allows and paramiko is not used for, as servers call them."""
+    beyond: str
+    """An option that decides and that paramiko can't follow; empty where there is none."""
     session: tuple[tuple[str, str], ...]
     """Options that give sessions back to the command line, of those that this client knows."""
 
@@ -110,32 +131,68 @@ def resolve(alias: str, options: tuple[str, ...] = ()) -> Settings:
         value = found.get(key, [""])[0]
         return "" if value.lower() == "none" else value
 
+    hostname, user, port = first("hostname") or alias, first("user"), first("port") or "22"
+    tokens = {"h": hostname, "n": alias, "p": port, "r": user, "k": first("hostkeyalias") or hostname}
+
+    def path(value: str) -> str:
+        return _path(_expand(value, tokens))
+
+    agent = found.get("identityagent", ["SSH_AUTH_SOCK"])[0]
     return Settings(
         alias=alias,
-        hostname=first("hostname") or alias,
-        user=first("user"),
-        port=int(first("port") or 22),
-        identity_files=tuple(path for path in map(_path, found.get("identityfile", [])) if Path(path).is_file()),
+        hostname=hostname,
+        user=user,
+        port=int(port),
+        identity_files=tuple(file for file in map(path, found.get("identityfile", [])) if Path(file).is_file()),
         identities_only=first("identitiesonly") == "yes",
-        identity_agent=_path(first("identityagent")) if first("identityagent") != "SSH_AUTH_SOCK" else "",
+        identity_agent="$SSH_AUTH_SOCK" if agent == "SSH_AUTH_SOCK" else path(first("identityagent")),
         known_hosts=tuple(
-            path
+            file
             for key in ("userknownhostsfile", "globalknownhostsfile")
-            for path in map(_path, first(key).split())
-            if Path(path).is_file()
+            for file in _files(map(path, first(key).split()))
         ),
         host_key_alias=first("hostkeyalias"),
         proxy_jump=tuple(hop for hop in first("proxyjump").split(",") if hop),
-        proxy_command=first("proxycommand"),
+        proxy_command=_expand(first("proxycommand"), tokens),
         connect_timeout_s=int(first("connecttimeout")) if first("connecttimeout").isdigit() else CONNECT_TIMEOUT_S,
         ciphers=tuple(first("ciphers").split(",")) if first("ciphers") else (),
-        control_path=_path(first("controlpath")),
+        control_path=path(first("controlpath")),
+        algorithms=tuple((kind, tuple(first(key).split(","))) for kind, key in ALGORITHMS.items() if first(key)),
+        other_logins=tuple(way for way, key in OTHER_LOGINS.items() if first(key) == "yes"),
+        beyond=next((option for option, usual in BEYOND.items() if first(option.lower()) not in usual), ""),
         session=tuple((option, value) for option, value in SESSION if option.lower() in found),
     )
 
 
 def _path(value: str) -> str:
     return str(expanded(value))
+
+
+def _expand(value: str, tokens: Mapping[str, str]) -> str:
+    """Return a value with its tokens replaced (ssh_config(5), TOKENS), as far as ``ssh -G`` has left them."""
+    if "%" not in value:
+        return value
+    import getpass
+    import hashlib
+    import os
+    import socket
+
+    here = socket.gethostname()
+    own = {"%": "%", "l": here, "L": here.partition(".")[0], "d": str(Path.home()), "i": str(os.getuid())}
+    own["C"] = hashlib.sha1("".join((here, tokens["h"], tokens["p"], tokens["r"])).encode()).hexdigest()
+    own |= {"u": getpass.getuser()} if "%u" in value else {}
+    return re.sub(r"%(.)", lambda token: {**own, **tokens}.get(token[1], token[0]), value)
+
+
+def _files(words: Iterable[str]) -> list[str]:
+    """Return the files that exist of a list in which blanks are in their names as well as between them."""
+    left, found = list(words), []
+    while left:
+        ends = (end for end in range(len(left), 0, -1) if Path(" ".join(left[:end])).is_file())
+        end = next(ends, 0)
+        found += [" ".join(left[:end])] if end else []
+        del left[: end or 1]
+    return found
 
 
 def safety(settings: Settings, *, interactive: bool = False) -> list[str]:
@@ -205,9 +262,19 @@ def unknown_host(settings: Settings, fingerprint: str) -> TargetError:
     )
 
 
-def changed_host(settings: Settings, fingerprint: str) -> TargetError:
-    """Return the error about a host whose key is another than the known one."""
-    files = settings.known_hosts[0] if settings.known_hosts else "~/.ssh/known_hosts"
+def revoked_host(settings: Settings, fingerprint: str) -> TargetError:
+    """Return the error about a host that shows a key of which the user's files say that it must not be believed."""
+    return TargetError(
+        f"the host key of {settings.alias} IS REVOKED{': ' + fingerprint if fingerprint else ''};"
+        " somebody who has stolen it may be listening in",
+        hint="ask its administrators; the line is marked @revoked in the files of known hosts, or stands in"
+        " RevokedHostKeys",
+    )
+
+
+def changed_host(settings: Settings, fingerprint: str, file: str = "") -> TargetError:
+    """Return the error about a host whose key is another than the known one, which stands in ``file``."""
+    files = file or (settings.known_hosts[0] if settings.known_hosts else "~/.ssh/known_hosts")
     return TargetError(
         f"the host key of {settings.alias} HAS CHANGED{': it is ' + fingerprint if fingerprint else ''};"
         " somebody may be listening in, or the server was set up anew",
@@ -235,12 +302,22 @@ def _by_hand(settings: Settings) -> str:
 def explain(settings: Settings, said: str) -> TargetError:
     """Return the error that the OpenSSH client's words on stderr mean."""
     lower = said.lower()
+    if "revoked host key detected" in lower or "was revoked and you have requested strict" in lower:
+        return revoked_host(settings, _fingerprint(said))
+    if "revoked" in lower and "host key verification failed" in lower:
+        return revoked_host(settings, _fingerprint(said))
     if "host identification has changed" in lower:
         return changed_host(settings, _fingerprint(said))
     if "host key verification failed" in lower or "host key is known for" in lower:
         return unknown_host(settings, _fingerprint(said))
     if "permission denied" in lower or "too many authentication failures" in lower:
         return no_entry(settings, _telling(said))
+    if "unable to negotiate with" in lower:
+        return TargetError(
+            f"{settings.alias} can't be talked to: {_telling(said)}",
+            hint="if it is to be trusted with an old algorithm, allow that for this host in ~/.ssh/config, as in"
+            " KexAlgorithms +diffie-hellman-group14-sha1",
+        )
     if "could not resolve hostname" in lower or "bad configuration option" in lower:
         return TargetError(_telling(said), hint="is it an alias in ~/.ssh/config?")
     return NotReached(f"{settings.alias} can't be reached: {_telling(said) or 'ssh gave no reason'}")

@@ -1,0 +1,103 @@
+"""Owns what files of known host keys say about a host's key (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT); leaves what
+follows from it to fabric. The OpenSSH client reads them itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import fnmatch
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+REVOKED, AUTHORITY = "@revoked", "@cert-authority"
+
+
+class Verdict(enum.Enum):
+    """What the files say about a key."""
+
+    KNOWN = "known"
+    UNKNOWN = "unknown"
+    CHANGED = "changed"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line about a host."""
+
+    file: str
+    marker: str
+    """``@revoked``, ``@cert-authority``, or empty."""
+    kind: str
+    """Type of the key."""
+    key: bytes
+    """The public key as it is sent."""
+
+
+def lines_about(names: Sequence[str], files: Iterable[str]) -> list[Line]:
+    """Return what the files say about a host that has these names; what is no such line is passed over."""
+    wanted = [name.lower() for name in names]
+    found = []
+    for file in files:
+        try:
+            content = Path(file).read_bytes()
+        except OSError:
+            continue
+        for text in content.decode("utf-8", "replace").splitlines():
+            words = text.split()
+            marker = words.pop(0) if words and words[0].startswith("@") else ""
+            if len(words) < 3 or words[0].startswith("#") or marker not in ("", REVOKED, AUTHORITY):
+                continue
+            if not any(_names(words[0], name) for name in wanted):
+                continue
+            try:
+                key = base64.b64decode(words[2], validate=True)
+            except (binascii.Error, ValueError):
+                continue
+            kind = words[1].encode("utf-8", "replace")
+            if key.startswith(len(kind).to_bytes(4, "big") + kind):
+                found.append(Line(file=file, marker=marker, kind=words[1], key=key))
+    return found
+
+
+def _names(field: str, name: str) -> bool:
+    """Tell whether a line's first field means a host: hashed, or patterns of which none that is negated matches."""
+    if field.startswith("|"):
+        parts = field.split("|")
+        try:
+            salt, digest = base64.b64decode(parts[2]), base64.b64decode(parts[3])
+        except (IndexError, binascii.Error, ValueError):
+            return False
+        return parts[1] == "1" and hmac.compare_digest(hmac.new(salt, name.encode(), hashlib.sha1).digest(), digest)
+    is_meant = False
+    for pattern in field.lower().split(","):
+        if _matches(pattern.removeprefix("!"), name):
+            if pattern.startswith("!"):
+                return False
+            is_meant = True
+    return is_meant
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Match with ``*`` and ``?`` alone: brackets are part of names with a port."""
+    return bool(re.fullmatch(fnmatch.translate(pattern.replace("[", "[[]")), name))
+
+
+def judge(lines: Iterable[Line], key: bytes) -> tuple[Verdict, str]:
+    """Return what the lines about a host say of the key that it shows, and the file that says so."""
+    others = ""
+    verdict = (Verdict.UNKNOWN, "")
+    for line in lines:
+        if line.marker == REVOKED and line.key == key:
+            return Verdict.REVOKED, line.file
+        if not line.marker and line.key == key:
+            verdict = (Verdict.KNOWN, line.file)
+        elif not line.marker:
+            others = others or line.file
+    return (Verdict.CHANGED, others) if others and verdict[0] is Verdict.UNKNOWN else verdict

@@ -1,0 +1,227 @@
+"""Owns how paramiko's client logs in: which keys in which order, from which agent, which host key it believes, which
+algorithms it may use; leaves connecting to fabric.
+
+Where the OpenSSH client could do more, Beyond says what; the host's key is never part of that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import paramiko
+from paramiko.agent import AgentSSH
+
+from ..errors import TargetError
+from . import knownhosts, sshconfig
+from .knownhosts import Verdict
+
+# What goes wrong is raised as well; without a handler logging prints it, with the tracebacks of paramiko's threads.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+AGENT_S = 60.0
+"""How long an agent may take to answer: it may ask its user."""
+UNUSABLE = ("sk-", "-cert-")
+"""Parts of the names of kinds of keys that paramiko can't use."""
+
+
+class Beyond(Exception):
+    """The OpenSSH client can do here what paramiko can't; the message says what."""
+
+
+class SecondFactor(Beyond):
+    """The host wants more than a key: somebody has to be asked, or has been."""
+
+
+class HostKey(Exception):
+    """Carries the error about a host key through paramiko."""
+
+    def __init__(self, error: TargetError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def may_ask() -> bool:
+    """Tell whether somebody sits at a terminal who can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def beyond(settings: sshconfig.Settings) -> str:
+    """Return what of the host's entry or of the known hosts only the OpenSSH client can follow; empty where nothing."""
+    if settings.beyond:
+        return f"{settings.beyond} of ~/.ssh/config is beyond paramiko"
+    for line in about(settings):
+        if line.marker == knownhosts.AUTHORITY:
+            return f"{line.file} has a certificate authority for {settings.alias}, which is beyond paramiko"
+    return ""
+
+
+def about(settings: sshconfig.Settings) -> list[knownhosts.Line]:
+    """Return what is known of a host's keys; the name without the port stands in for the one with it, as with ssh."""
+    found = knownhosts.lines_about([settings.key_name], settings.known_hosts)
+    if any(not line.marker for line in found) or settings.host_key_alias or settings.port == 22:
+        return found
+    return [*found, *knownhosts.lines_about([settings.hostname], settings.known_hosts)]
+
+
+class Client(paramiko.SSHClient):  # type: ignore[misc]
+    """paramiko's client with OpenSSH's order of keys; never asks anybody anything."""
+
+    def __init__(self, settings: sshconfig.Settings) -> None:
+        super().__init__()
+        self._settings = settings
+        self._known = about(settings)
+        self.set_missing_host_key_policy(_Judge(settings, self._known))
+        self._untried: list[str] = []
+        """What the OpenSSH client could have tried besides."""
+        self._encrypted = ""
+        """A key file that needs a passphrase."""
+
+    def transport(self, sock: Any, **options: Any) -> paramiko.Transport:
+        """Return a transport that keeps to the user's choice of algorithms, and asks for host keys that are known."""
+        disabled = {
+            kind: [name for name in getattr(paramiko.Transport, f"_preferred_{kind}") if name not in allowed]
+            for kind, allowed in self._settings.algorithms
+        }
+        made = paramiko.Transport(sock, **{**options, "disabled_algorithms": disabled})
+        kinds = {line.kind for line in self._known if not line.marker}
+        order = made.get_security_options()
+        signed = {name: "ssh-rsa" if name.startswith("rsa-sha2-") else name for name in order.key_types}
+        order.key_types = sorted(order.key_types, key=lambda name: signed[name] not in kinds)
+        return made
+
+    def _auth(self, username: str, *ignored: Any) -> None:
+        """Try the agent's keys that are configured, then its others, then key files (ssh_config(5), IdentityFile)."""
+        transport = self.get_transport()
+        assert transport is not None
+        error: Exception = paramiko.AuthenticationException("no key was accepted")
+        for load in self._keys():
+            try:
+                key = load()
+                if transport.auth_publickey(username, key):
+                    raise SecondFactor(f"{self._settings.alias} wants a second factor")
+                return
+            except paramiko.PasswordRequiredException:
+                continue
+            except paramiko.BadAuthenticationType as refused:
+                error = paramiko.AuthenticationException(f"keys are not accepted ({refused.allowed_types})")
+                break
+            except paramiko.AuthenticationException as refused:
+                if "timeout" in str(refused):
+                    raise paramiko.SSHException(str(refused)) from refused
+                if "algorithm" in str(refused):
+                    self._untried.append("a signature that paramiko does not make")
+                error = refused
+        self._ask_for_more(transport, username)
+        if self._untried:
+            raise Beyond(f"{self._settings.alias} may want {self._untried[0]}")
+        if self._encrypted:
+            raise paramiko.AuthenticationException(
+                f"{self._encrypted} is encrypted and isn't in an agent: ssh-add {self._encrypted}"
+            )
+        raise error
+
+    def _ask_for_more(self, transport: paramiko.Transport, username: str) -> None:
+        """Find out by which other ways the host lets people in that the OpenSSH client knows."""
+        ways: list[str] = []
+        try:
+            transport.auth_none(username)
+        except paramiko.BadAuthenticationType as refused:
+            ways = refused.allowed_types
+        except (OSError, EOFError, paramiko.SSHException):
+            return  # enough was tried
+        more = {"gssapi-with-mic": "a Kerberos ticket", "hostbased": "the key of this machine"}
+        self._untried += [more[way] for way in self._settings.other_logins if way in ways]
+        if may_ask():
+            self._untried += [f"the passphrase of {self._encrypted}"] if self._encrypted else []
+            self._untried += ["a password"] if {"password", "keyboard-interactive"} & set(ways) else []
+
+    def _keys(self) -> list[Any]:
+        """Return functions that give the keys to try, in order."""
+        files = self._settings.identity_files
+        public = {content for path in files if (content := _public(path))}
+        held = _agent_keys(self._settings)
+        agent_keys = [key for key in held if not any(part in key.get_name() for part in UNUSABLE)]
+        if len(agent_keys) < len(held):
+            self._untried.append("a key of the agent that is of no kind that paramiko knows")
+        known = [key for key in agent_keys if key.get_base64() in public]
+        others = [] if self._settings.identities_only else [key for key in agent_keys if key not in known]
+        in_agent = {key.get_base64() for key in known}
+        certified = {path for path in files if Path(f"{path}-cert.pub").is_file()}
+        left = [path for path in files if _public(path) not in in_agent]
+        self._untried += [f"the certificate beside {path}" for path in files if path in certified and path not in left]
+        return [
+            *((lambda key=key: key) for key in known + others),
+            *(
+                (lambda path=path, bare=bare: self._load(path, bare))
+                for path in left
+                for bare in ((False, True) if path in certified else (True,))
+            ),
+        ]
+
+    def _load(self, path: str, bare: bool) -> Any:
+        """Return a key, ``bare`` or with the certificate beside it."""
+        try:
+            key = paramiko.PKey.from_path(path)
+            key.public_blob = None if bare else key.public_blob
+            return key
+        except Exception as error:
+            # cryptography says TypeError ("key is password-protected") where paramiko does not translate it
+            if "password" in str(error).lower() or "encrypted" in str(error).lower():
+                self._encrypted = self._encrypted or path
+            elif not isinstance(error, OSError):
+                self._untried.append(f"{path}, which paramiko can't read")
+            raise paramiko.PasswordRequiredException(str(error)) from error
+
+
+def _public(path: str) -> str:
+    """Return the base64 of the public half beside a private key; empty where there is none."""
+    try:
+        return Path(f"{path}.pub").read_text(encoding="utf-8").split()[1]
+    except (OSError, IndexError, UnicodeDecodeError):
+        return ""
+
+
+class _Agent(AgentSSH):  # type: ignore[misc]
+    """The agent at a socket; paramiko's own knows but the one of the environment."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.settimeout(AGENT_S)
+        try:
+            made.connect(path)
+            self._connect(made)
+        except BaseException:
+            made.close()
+            raise
+
+
+def _agent_keys(settings: sshconfig.Settings) -> list[Any]:
+    path = settings.identity_agent
+    path = os.environ.get(path[1:], "") if path.startswith("$") else path
+    with contextlib.suppress(Exception):  # one that is gone, or talks nonsense, has no keys
+        return list(_Agent(path).get_keys()) if path else []
+    return []
+
+
+class _Judge(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
+    """Lets known keys pass alone. paramiko itself knows none: it would keep one of each type, and no marks."""
+
+    def __init__(self, settings: sshconfig.Settings, known: list[knownhosts.Line]) -> None:
+        self._settings, self._known = settings, known
+
+    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
+        verdict, file = knownhosts.judge(self._known, key.asbytes())
+        fingerprint = f"{key.get_name()} {key.fingerprint}"
+        if verdict is Verdict.REVOKED:
+            raise HostKey(sshconfig.revoked_host(self._settings, fingerprint))
+        if verdict is Verdict.CHANGED:
+            raise HostKey(sshconfig.changed_host(self._settings, fingerprint, file))
+        if verdict is Verdict.UNKNOWN:
+            raise HostKey(sshconfig.unknown_host(self._settings, fingerprint))
