@@ -56,13 +56,13 @@ def laptop(login: Login, project: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     )
     environment.pop("SSH_AUTH_SOCK", None)
 
-    def run(name: str, *arguments: str, check: bool = True, start: bool = False) -> Any:
+    def run(name: str, *arguments: str, check: bool = True, start: bool = False, cwd: Path = project) -> Any:
         program = f"from oelm_jobs.cli.{name} import main; main()"
         argv = ["/usr/sbin/ip" if Path("/usr/sbin/ip").exists() else "/sbin/ip", "netns", "exec", network.name]
         argv += [sys.executable, "-c", program, *arguments]
         if start:
             return subprocess.Popen(argv, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        done = subprocess.run(argv, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(argv, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
         assert not check or done.returncode == 0, done.stderr + done.stdout
         return done
 
@@ -110,6 +110,25 @@ def test_the_study_from_submit_to_report(laptop, login: Host, project: Path) -> 
     assert (there / "training.log").exists()
     report = laptop("report", "--study", "tiny").stdout
     assert all(name in report for name in ("H1", "H2", "H3", "H4"))
+
+
+def test_a_moved_project_takes_over_a_job_that_runs_and_one_that_waits(
+    laptop, login: Host, project: Path, stand_in: str, tmp_path: Path
+) -> None:
+    submit_a_long_one(laptop, login, project, stand_in, pace_s=0.1)
+    wait_until(lambda: states(laptop)["gpt_base"]["state"] == "RUNNING", "the job to run", 120)
+    study = project / "jobs" / "targets.toml"
+    study.write_text(study.read_text().replace("time = 30", 'time = 30, begin = "now+1hour"'))
+    laptop("submit", "--study", "tiny", "--target", "cluster", "--group", "oelm_freeze")
+    moved = tmp_path / "moved"
+    project.rename(moved)  # with its index: the laptop's is empty now
+    looked = laptop("status", cwd=moved).stderr
+    assert f"cluster holds 2 runs of project {project}: " in looked
+    assert "tiny/gpt_base RUNNING" in looked and "tiny/oelm_freeze QUEUED" in looked
+    laptop("status", "--adopt", cwd=moved)
+    laptop("cancel", "--all", "--yes", cwd=moved)
+    shown = json.loads(laptop("status", "--json", cwd=moved).stdout)["runs"]
+    assert {run["name"]: run["state"] for run in shown} == {"gpt_base": "CANCELLED", "oelm_freeze": "CANCELLED"}
 
 
 def test_a_look_is_one_round_trip_and_cancel_resume_and_doctor_work(
