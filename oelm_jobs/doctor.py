@@ -70,7 +70,7 @@ def examine(project: Path, target: Target) -> list[Finding]:
     answer["devices"] = [device for device in answer["devices"] if target.may_lease(device["label"])]
     if target.host:
         found += [_host(answer), *_clock(answer, begun), *_tools(answer)]
-    found += [*_setup(answer["trial"], target), *_torch(answer), *_trainer(answer, target)]
+    found += [*_setup(answer["trial"], target), *_torch(answer), *_trainer(answer, target, taken.passed_over)]
     found += [_root(answer), *_quota(answer)]
     for study in studies:
         own = token_files(unreached(LOCAL, project), study)
@@ -232,10 +232,10 @@ def _torch(answer: Mapping[str, Any]) -> list[Finding]:
     return [Finding(what="torch", verdict=GOOD, found=found)]
 
 
-def _trainer(answer: Mapping[str, Any], target: Target) -> list[Finding]:
+def _trainer(answer: Mapping[str, Any], target: Target, passed_over: str) -> list[Finding]:
     trial = answer["trial"]
     if "trainer_error" not in trial:
-        words = "the project's train/ starts"
+        words = passed_over or "the project's train/ starts"
         return [Finding(what="trainer", verdict=GOOD, found=words)] if "torch" in trial else []
     return [
         Finding(

@@ -25,6 +25,8 @@ NOT_CODE = frozenset(
 """Folders that are left out where no git says what belongs to the project."""
 NEVER = frozenset({".git", ".oelm", "__pycache__"})
 """Folders that are left out always."""
+TRAINER_MARKS = (b"outcome.json", b"oelm_jobs")
+"""One of them stands in every trainer's code: docs/run-directory.md asks for the file."""
 DATA_SUFFIXES = (".bin", ".npy", ".npz", ".parquet", ".pt", ".pyc", ".safetensors")
 """Files that are left out always: data and weights, whether or not git was told to ignore them."""
 MAX_DIFF_CHARS = 16_000
@@ -49,6 +51,8 @@ class Snapshot(Tree):
 
     train_code: str
     """Hash over ``train/`` alone: the code that counts for a comparison."""
+    passed_over: str = ""
+    """Why a folder ``train/`` of the project is not in it; empty where it is, or there is none."""
     revision: str = ""
     """git's commit, with ``-dirty`` where files differ from it; empty without git."""
     diff: str = ""
@@ -58,18 +62,21 @@ class Snapshot(Tree):
 def take(project: Path) -> Snapshot:
     """Look at the project's code as it is now.
 
-    A project without ``train/`` gets the installed trainer as its own. Links to files are followed, links to folders
-    are not, except for a ``train`` that lies elsewhere.
+    A project without a trainer in ``train/`` gets the installed one, in the place of what else it calls so. Links to
+    files are followed, links to folders are not, except for a ``train`` that lies elsewhere.
 
     Raises:
         ConfigurationError: A file can't be read.
     """
     names = _git_files(project)
     paths = [(name, project / name) for name in names] if names is not None else list(_plain_files(project))
-    if (project / "train").is_symlink():
+    if (project / "train" / "__main__.py").is_file() and (project / "train").is_symlink():
         paths += [(f"train/{name}", path) for name, path in _plain_files(project / "train")]
-    if not any(name.startswith("train/") for name, _ in paths):
-        paths += _installed_trainer()
+    passed_over = ""
+    if not _has_trainer(paths):
+        if any(name.startswith("train/") for name, _ in paths):
+            passed_over = f"{project / 'train'} is not the trainer: runs use the installed one"
+        paths = [(name, path) for name, path in paths if not name.startswith("train/")] + _installed_trainer()
     kept, entries = [], []
     for name, path in sorted(paths):
         try:
@@ -84,6 +91,7 @@ def take(project: Path) -> Snapshot:
     return Snapshot(
         files=tuple(kept),
         hash=_hash(entry for _, entry in entries),
+        passed_over=passed_over,
         train_code=_hash(entry for name, entry in entries if name.startswith("train/") and name.endswith(".py")),
         **(_version(project) if names is not None else {}),
     )
@@ -152,6 +160,22 @@ def _plain_files(project: Path) -> Iterable[tuple[str, Path]]:
         for name in names:
             path = Path(folder) / name
             yield path.relative_to(project).as_posix(), path
+
+
+def _has_trainer(paths: Iterable[tuple[str, Path]]) -> bool:
+    """Tell whether ``train/`` holds a trainer: it can be run, and knows of the file that says how a run ended, or of
+    the toolkit. Others call their own packages and their data so, too.
+    """
+    code = {name: path for name, path in paths if name.startswith("train/") and name.endswith(".py")}
+    return "train/__main__.py" in code and any(_mentions(path, TRAINER_MARKS) for path in code.values())
+
+
+def _mentions(path: Path, words: Iterable[bytes]) -> bool:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return any(word in content for word in words)
 
 
 def _installed_trainer() -> list[tuple[str, Path]]:

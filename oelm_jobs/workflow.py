@@ -199,6 +199,8 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
     there = (view.hosts.get(plan.target.name) or host.poll({}, host=True)) if wanted else {}
     token = f"oelm-{secrets.token_hex(8)}"
     code = snapshot.take(plan.project)
+    if code.passed_over:
+        say(code.passed_over)
     max_array = site.array_limit(plan.target, there["site"]) if "site" in there else MAX_ARRAY
     if wanted:
         preflight.check_target(plan, wanted, there)

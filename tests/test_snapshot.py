@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from oelm_jobs import snapshot
 
@@ -40,3 +43,36 @@ def test_a_trainer_that_lies_elsewhere_is_kept_and_data_that_git_does_not_ignore
     names = {name for name, _ in snapshot.take(project).files}
     assert {"train/model.py", "train/__main__.py", "jobs/tiny.toml"} <= names
     assert not {name for name in names if name.endswith((".pt", ".bin"))}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"images/cat.txt": "data"},
+        {"__init__.py": "", "loop.py": "def fit(): ...\n"},
+        {"__init__.py": "", "__main__.py": "print('fitting a forest')\n"},
+    ],
+)
+def test_what_somebody_else_calls_train_does_not_replace_the_trainer(
+    oelm,  # type: ignore[no-untyped-def]
+    project: Path,
+    files: dict[str, str],
+) -> None:
+    shutil.rmtree(project / "train")
+    for name, content in files.items():
+        (project / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / "train" / name).write_text(content)
+    done = oelm("submit", "--study", "tiny", "--group", "gpt_base", "--wait")
+    assert f"{project / 'train'} is not the trainer: runs use the installed one" in done.stderr
+    assert "DONE" in done.stdout + oelm("status").stdout
+    assert "is not the trainer" in oelm("doctor", check=False).stdout
+
+
+def test_a_link_to_a_folder_of_data_called_train_is_not_walked(project: Path, tmp_path: Path) -> None:
+    (project / "train").rename(tmp_path / "elsewhere")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "cat.py").write_text("x")
+    (project / "train").symlink_to(tmp_path / "images")
+    git(project, "init", "-q")
+    names = {name for name, _ in snapshot.take(project).files}
+    assert "train/__main__.py" in names and "train/cat.py" not in names
