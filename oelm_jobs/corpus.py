@@ -6,6 +6,7 @@ Leaves encoding to tokenizer.py, and the split and the writing to data_maker.py.
 from __future__ import annotations
 
 import codecs
+import json
 import lzma
 import os
 import re
@@ -14,7 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from .data import END_OF_TEXT
+from .data import END_OF_TEXT, Oddities
+from .encodings import conversion, name_encoding
 from .errors import DataError, valid_choices
 
 KINDS = {".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -161,13 +163,20 @@ def _after_blank(stream: BinaryIO) -> int:
     return start + next((i for i, byte in enumerate(window) if byte & 0xC0 != 0x80), len(window))
 
 
-def read_documents(file: TextFile, *, field: str = "text", advance: Advance = lambda _: None) -> Iterator[Piece]:
+def read_documents(
+    file: TextFile,
+    *,
+    field: str = "text",
+    advance: Advance = lambda _: None,
+    oddities: Oddities | None = None,
+) -> Iterator[Piece]:
     """Yield the documents of a file, blanks at their ends removed, empty ones left out.
 
     Args:
         file: What to read.
         field: Column of a parquet file or key of a JSON line that holds the text.
         advance: Told of every few bytes that were read.
+        oddities: Counts what was read although strict parsers refuse it.
 
     Raises:
         DataError: The file is not what its name says; says where.
@@ -175,7 +184,8 @@ def read_documents(file: TextFile, *, field: str = "text", advance: Advance = la
     if file.kind == "parquet":
         return cut_documents(text + END_OF_TEXT for text in _read_parquet(file, field, advance))
     if file.kind == "jsonl":
-        return cut_documents(text + END_OF_TEXT for text in _read_jsonl(file, field, advance))
+        texts = _read_jsonl(file, field, advance, oddities if oddities is not None else Oddities())
+        return cut_documents(text + END_OF_TEXT for text in texts)
     if file.kind == "novels":
         text = lzma.decompress(file.path.read_bytes()).decode("utf-8")
         advance(file.path.stat().st_size)
@@ -238,18 +248,28 @@ def _read_text(file: TextFile, advance: Advance) -> Iterator[str]:
                 text = decoder.decode(chunk, final=ended)
             except UnicodeDecodeError as error:
                 where = offset - held + error.start
-                raise DataError(
-                    f"{file.path} is not UTF-8 text (byte {where} is 0x{error.object[error.start]:02x})",
-                    hint=f"if it is text, convert it: iconv -f LATIN1 -t UTF-8 {file.name}",
-                ) from None
+                is_wide = where < 4 or b"\0" in error.object  # then its beginning and its zeros tell
+                content = error.object if is_wide else error.object[error.start :]
+                raise _other_encoding(file.path, content, where, error.object[error.start]) from None
             if "\0" in text:
+                if offset == 0 and name_encoding(chunk):
+                    raise _other_encoding(file.path, chunk, 1, 0)
                 raise DataError(f"{file.path} is not text: it holds zero bytes (near byte {offset})")
             offset += len(chunk)
             advance(len(chunk))
             yield text
 
 
-def _read_jsonl(file: TextFile, field: str, advance: Advance) -> Iterator[str]:
+def _other_encoding(path: Path, content: bytes, where: int, byte: int) -> DataError:
+    """Return the error about bytes that are not UTF-8, with the conversion that they ask for."""
+    encoding = name_encoding(content)
+    if encoding.startswith("UTF"):
+        return DataError(f"{path} is {encoding} text, not UTF-8", hint=f"convert it: {conversion(path, encoding)}")
+    hint = f"if it is text, convert it: {conversion(path, encoding)}" if encoding else ""
+    return DataError(f"{path} is not UTF-8 text (byte {where} is 0x{byte:02x})", hint=hint)
+
+
+def _read_jsonl(file: TextFile, field: str, advance: Advance, oddities: Oddities) -> Iterator[str]:
     import msgspec
 
     decoder = msgspec.json.Decoder()
@@ -257,7 +277,7 @@ def _read_jsonl(file: TextFile, field: str, advance: Advance) -> Iterator[str]:
     with open(file.path, "rb") as stream:
         stream.seek(offset)
         while (file.stop is None or offset < file.stop) and (line := stream.readline()):
-            where = f"{file.path}: the line at byte {offset}"
+            where, is_first = f"{file.path}: the line at byte {offset}", offset == 0
             offset += len(line)
             advance(len(line))
             line = line.removeprefix(codecs.BOM_UTF8).strip()
@@ -265,20 +285,57 @@ def _read_jsonl(file: TextFile, field: str, advance: Advance) -> Iterator[str]:
                 continue
             try:
                 record = decoder.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise DataError(f"{where} is not JSON: {error}") from None
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                try:
+                    record = _decode_leniently(line, oddities)
+                except (ValueError, RecursionError):
+                    encoding = name_encoding(line) if is_first else ""
+                    if encoding.startswith("UTF"):
+                        raise _other_encoding(file.path, line, 0, line[0]) from None
+                    raise DataError(f"{where} is not JSON: {error}") from None
             if not isinstance(record, dict):
                 raise DataError(f"{where} is no object: {line[:40].decode(errors='replace')}")
             if field not in record:
                 raise DataError(
                     f"{where} has no field {field!r}; {valid_choices(field, record)}", hint="choose one with --field"
                 )
-            yield _text_of(record[field], f"{where}, field {field!r},")
+            yield _whole_characters(_text_of(record[field], f"{where}, field {field!r},"), oddities)
+
+
+def _decode_leniently(line: bytes, oddities: Oddities) -> object:
+    """Return a line as Python's json reads it, which wrote most of those that the standard forbids: NaN and infinite
+    numbers, and halves of characters (lone surrogates), also as bytes.
+
+    Raises:
+        ValueError: That can't read it either.
+    """
+    found: list[str] = []
+
+    def constant(name: str) -> float:
+        found.append(name)
+        return float(name)
+
+    record = json.loads(line.decode("utf-8", "surrogatepass"), parse_constant=constant)
+    oddities.not_finite += bool(found)
+    return record
+
+
+def _whole_characters(text: str, oddities: Oddities) -> str:
+    """Return text without lone surrogates: pairs become their character, halves U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+        return text
+    except UnicodeEncodeError:
+        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        oddities.surrogates += whole.count("\ufffd") > text.count("\ufffd")
+        return whole
 
 
 def _text_of(value: object, where: str) -> str:
-    """Return a field's text; null is an empty document."""
-    if value is None:
+    """Return a field's text; null is an empty document, and so is NaN, which pandas writes for it."""
+    if value is None or value != value:
         return ""
     if not isinstance(value, str):
         raise DataError(f"{where} is no text but {type(value).__name__}")

@@ -75,6 +75,15 @@ class Duplicates(msgspec.Struct, frozen=True, kw_only=True):
     """Training documents that repeat an earlier one."""
 
 
+class Oddities(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What was read although strict parsers of JSON refuse it; counted while text is read."""
+
+    not_finite: int = 0
+    """Lines that hold NaN or an infinite number."""
+    surrogates: int = 0
+    """Texts with halves of characters (lone surrogates), which became U+FFFD."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a token folder holds and what it was made of; the content of ``manifest.json``."""
 
@@ -94,6 +103,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """By file name."""
     duplicates: Duplicates | None = None
     """None where they weren't counted."""
+    oddities: Oddities | None = None
+    """None where the text had none."""
 
 
 def how_to_make(folder: Path) -> str:

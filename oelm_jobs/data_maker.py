@@ -25,6 +25,7 @@ from .data import (
     VAL,
     Duplicates,
     Manifest,
+    Oddities,
     Source,
     Split,
     TokenFile,
@@ -174,7 +175,8 @@ def _make(recipe: _Recipe, output: Path, *, processes: int, force: bool, report:
         output = output.resolve()  # a link to another disk stays one
         with scratch_folder(output) as scratch, _Writer(scratch / TRAIN) as train, _Writer(scratch / VAL) as val:
             writers = {TRAIN: train, VAL: val}
-            batches = _batches(recipe, writers, _counter("encode", total, report))
+            oddities = Oddities()
+            batches = _batches(recipe, writers, oddities, _counter("encode", total, report))
             processes = min(processes, 1 + total // BYTES_PER_PROCESS)
             for name, tokens in tokenizer.encode_batches(batches, recipe.vocab_size, processes=processes):
                 writers[name].write(tokens)
@@ -185,6 +187,7 @@ def _make(recipe: _Recipe, output: Path, *, processes: int, force: bool, report:
                 wanted,
                 files={name: writer.finish() for name, writer in writers.items()},
                 duplicates=_count_duplicates(train.hashes, val.hashes),
+                oddities=oddities if oddities != Oddities() else None,
             )
             _refuse_empty(made)
             write_durably(scratch / MANIFEST, msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
@@ -208,13 +211,16 @@ def _manifest(recipe: _Recipe, advance: Callable[[int], None]) -> Manifest:
     )
 
 
-def _batches(recipe: _Recipe, writers: dict[str, _Writer], advance: Callable[[int], None]) -> Iterator[tuple[str, str]]:
-    """Yield ``(file name, text)`` to encode, and enter each document's hash with its writer."""
+def _batches(
+    recipe: _Recipe, writers: dict[str, _Writer], oddities: Oddities, advance: Callable[[int], None]
+) -> Iterator[tuple[str, str]]:
+    """Yield ``(file name, text)`` to encode, enter each document's hash with its writer, and count oddities."""
     held: dict[str, list[str]] = {TRAIN: [], VAL: []}
     chars = {TRAIN: 0, VAL: 0}
     name, index = TRAIN, -1
     for part, fixed in recipe.parts():
-        for text, first, last in corpus.read_documents(part, field=recipe.field or "", advance=advance):
+        pieces = corpus.read_documents(part, field=recipe.field or "", advance=advance, oddities=oddities)
+        for text, first, last in pieces:
             if first:
                 digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8)
                 index += 1

@@ -7,7 +7,6 @@ index has it already: the index is what remembers that a run was taken over, and
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,13 +14,12 @@ from typing import Any
 
 from . import names
 from .connections import Connection, connect
-from .errors import ConfigurationError, TargetError, UsageError, few, valid_choices
+from .errors import TargetError, UsageError, few, valid_choices
 from .observe import refresh, side_by_side
-from .project import study_files
 from .schedulers import scheduler
 from .spec import SPEED_TRIAL, State, Target
 from .store import Store
-from .study import read_study
+from .study import read_studies
 
 Record = Mapping[str, Any]
 """A run's record (run.json), with ``run_dir`` where it lies now."""
@@ -157,12 +155,11 @@ class _Order:
     still has them.
     """
 
-    def __init__(self, project: Path) -> None:
-        self._groups: dict[str, dict[str, int]] = {}
-        for path in study_files(project):
-            with contextlib.suppress(ConfigurationError):
-                study = read_study(path)
-                self._groups[study.name] = {name: place for place, name in enumerate(study.groups)}
+    def __init__(self, project: Path, warn: Callable[[str], None] = lambda _: None) -> None:
+        self._groups = {
+            study.name: {name: place for place, name in enumerate(study.groups)}
+            for study in read_studies(project, warn)
+        }
 
     def __call__(self, known: Record) -> tuple[Any, ...]:
         group = str(known["group"])
@@ -176,13 +173,15 @@ def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
     Runs of a target that can't be asked stay as they are, and so do submissions under way.
     """
     found = survey(store, project, targets, own_states=False)
+    odd: list[str] = []
+    order = _Order(project, odd.append)
     for target in targets:
         if target.name not in found.unreachable:
             own = [h for h in found.holdings if h.target == target.name and h.is_own]
             records = [record for holding in own for record in holding.records]
-            store.replace_runs(project, target.name, sorted(records, key=_Order(project)))
+            store.replace_runs(project, target.name, sorted(records, key=order))
     refresh(store, project, store.runs(project), also_final=True)
-    return found
+    return replace(found, passed_over=(*found.passed_over, *odd))
 
 
 def adopt(

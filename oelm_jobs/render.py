@@ -36,7 +36,7 @@ def environment(project: Path) -> jinja2.Environment:
 
     folders = [project / "templates", Path(str(templates.__file__)).parent]
     found = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folders),
+        loader=jinja2.FileSystemLoader(folders, encoding="utf-8-sig"),  # Windows' editors put a mark in front
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -6,12 +6,12 @@ default to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import names, spec, tomlfile
-from .errors import UsageError, valid_choices
+from .errors import ConfigurationError, UsageError, valid_choices
 from .project import study_files
 from .spec import Group, Hypothesis, Study
 from .train import config as trainer
@@ -23,8 +23,26 @@ DERIVED = ("batch_size", "seed", "out_dir", "resume")
 # Finding --------------------------------------------------------------------------------------------------------------
 
 
-def load_study(project: Path, name: str | None = None) -> Study:
+def read_studies(project: Path, warn: Callable[[str], None] = lambda _: None) -> list[Study]:
+    """Return the project's studies, sorted by name; a file that is off stops only those who name it.
+
+    Args:
+        warn: Is told of each such file, in one line.
+    """
+    studies = []
+    for path in study_files(project):
+        try:
+            studies.append(read_study(path))
+        except ConfigurationError as error:
+            warn(f"{error}; passed over")
+    return studies
+
+
+def load_study(project: Path, name: str | None = None, warn: Callable[[str], None] = lambda _: None) -> Study:
     """Return the study called ``name`` (or in the file ``name``); without a name, the one with ``default = true``.
+
+    Args:
+        warn: Is told of files that are off and may be passed over.
 
     Raises:
         UsageError: There is no such study, or no default or two of them.
@@ -32,10 +50,12 @@ def load_study(project: Path, name: str | None = None) -> Study:
     """
     files = study_files(project)
     if name is None:
-        defaults = [study for study in (read_study(path) for path in files) if study.is_default]
+        studies = read_studies(project, warn)
+        defaults = [study for study in studies if study.is_default]
         if len(defaults) == 1:
             return defaults[0]
-        found = "no study" if not defaults else " and ".join(f"jobs/{study.name}.toml" for study in defaults)
+        none = "no study" if len(studies) == len(files) else "no study that can be read"
+        found = none if not defaults else " and ".join(f"jobs/{study.name}.toml" for study in defaults)
         names = ", ".join(path.stem for path in files)
         raise UsageError(f"{found} in {project / 'jobs'} has default = true", hint=f"name one with --study: {names}")
     if name.endswith(".toml"):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .encodings import conversion, name_encoding
 from .errors import ConfigurationError, valid_choices
 
 if sys.version_info >= (3, 11):
@@ -38,12 +39,20 @@ def tables(path: Path) -> dict[str, Any]:
         ConfigurationError: As ``read``.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")  # editors of Windows put a byte order mark in front
+    except UnicodeDecodeError as error:
+        encoding = name_encoding(error.object if error.object[:1] in b"\xff\xfe" else error.object[error.start :])
+        if not encoding:
+            raise ConfigurationError(f"{path}: not valid TOML: it is no text") from error
+        raise ConfigurationError(
+            f"{path}: is {encoding} text, and TOML is UTF-8",
+            hint=f"save it as UTF-8 in the editor, or convert it: {conversion(path, encoding)}",
+        ) from error
+    except OSError as error:
         raise ConfigurationError(f"{path}: can't be read: {error}") from error
     try:
         return dict(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigurationError(f"{path}: not valid TOML: {error}") from error
 
 

@@ -41,7 +41,7 @@ ROWS = [
     ],
     ["sbatch", "rsync", "names"],
     ["spec", "tomlfile", "language", "train", "text"],
-    ["errors", "agent", "atomic", "folders", "finding", "visible"],
+    ["errors", "agent", "atomic", "encodings", "folders", "finding", "visible"],
 ]
 """From the top; a module may import what lies below it, and its own package."""
 SIDEWAYS = {

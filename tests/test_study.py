@@ -213,3 +213,44 @@ def test_the_initialisation_study_plans_without_data_or_gpu(oelm, project: Path)
     shutil.copy(REPOSITORY / "jobs" / "qk_init.toml", project / "jobs")
     done = oelm("submit", "--study", "qk_init", "--dry-run", "--group", "scaled_frozen", "--seeds", "42")
     assert "--model_type oelm --freeze_qk true --qk_init normal_scaled" in done.stdout
+
+
+def test_a_byte_order_mark_in_front_of_a_study_or_targets_file_is_no_part_of_it(project: Path) -> None:
+    path = project / "jobs" / "tiny.toml"
+    plain = study.load_study(project, "tiny")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert study.load_study(project, "tiny") == plain
+    (project / "jobs" / "targets.toml").write_bytes(b'\xef\xbb\xbf[box]\r\nkind = "ssh"\r\nhost = "h"\r\n')
+    assert "box" in targets.load_targets(project)
+
+
+@pytest.mark.parametrize(("encoding", "named"), [("utf-16", "UTF-16"), ("gb18030", "GB18030"), ("utf-16-le", "")])
+def test_a_study_file_in_another_encoding_is_named_with_its_conversion(
+    project: Path, encoding: str, named: str
+) -> None:
+    path = project / "jobs" / "tiny.toml"
+    path.write_text("# \u6b63\u4ea4\u521d\u59cb\u5316\n" + path.read_text(), encoding=encoding)
+    with pytest.raises(ConfigurationError, match=r"tiny\.toml: ") as caught:
+        study.load_study(project, "tiny")
+    if named:
+        assert f"is {named} text, and TOML is UTF-8" in str(caught.value)
+        assert f"iconv -f {named} -t UTF-8 " in caught.value.hint
+
+
+def test_a_study_file_that_is_off_stops_only_those_who_name_it(oelm, project: Path) -> None:  # type: ignore[no-untyped-def]
+    tiny = project / "jobs" / "tiny.toml"
+    tiny.write_text("default = true\n" + tiny.read_text())
+    (project / "jobs" / "broken.toml").write_text("question = \n")
+    word = f"{project / 'jobs' / 'broken.toml'}: not valid TOML"
+    for words in (("submit", "--wait", "--group", "gpt_base"), ("report",), ("status", "--rebuild")):
+        done = oelm(*words)
+        said = [line for line in done.stderr.splitlines() if "broken.toml" in line]
+        assert len(said) == 1 and word in said[0] and said[0].endswith("; passed over"), done.stderr
+    assert "DONE" in oelm("status").stdout and "broken.toml" not in oelm("status").stderr
+    examined = oelm("doctor", check=False)
+    assert "disk for tiny" in examined.stdout and "study broken" in examined.stdout
+    refused = oelm("submit", "--study", "broken", check=False)
+    assert refused.returncode == 2 and word in refused.stderr and "passed over" not in refused.stderr
+    tiny.write_text(tiny.read_text().replace("default = true\n", ""))
+    nowhere = oelm("submit", check=False)
+    assert nowhere.returncode == 2 and "no study that can be read in" in nowhere.stderr and word in nowhere.stderr

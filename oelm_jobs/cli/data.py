@@ -209,3 +209,7 @@ def _describe(folder: Path, manifest: Manifest) -> None:
             f"  duplicates: {duplicates.val_in_train:,} of {val_documents:,} validation documents are in the training "
             f"text too; {duplicates.within_train:,} training documents repeat another"
         )
+    if (odd := manifest.oddities) is not None and odd.not_finite:
+        say(f"  read all the same: {odd.not_finite:,} JSON lines with NaN or an infinite number in them")
+    if odd is not None and odd.surrogates:
+        say(f"  read all the same: {odd.surrogates:,} texts with halves of characters, which became U+FFFD")

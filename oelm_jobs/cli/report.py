@@ -168,7 +168,9 @@ def _source(request: Request) -> Source:
         if not is_named:
             raise
         project = None
-    asked = load_study(project, request.study) if project is not None and (request.study or not is_named) else None
+    asked = None
+    if project is not None and (request.study or not is_named):
+        asked = load_study(project, request.study, warn=narrate)
     if is_named:
         chosen, runs = loading.load_folders(request.folders, request.mapping, asked)
     else:

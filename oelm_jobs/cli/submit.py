@@ -85,7 +85,7 @@ def main(
     if rerun and extend:
         raise UsageError("--rerun and --extend exclude each other")
     root = project()
-    chosen = load_study(root, study)
+    chosen = load_study(root, study, warn=narrate)
     target = where.target(root)
     wanted: dict[str, Any] = {
         "groups": split_names(groups),

@@ -110,3 +110,14 @@ def test_help_costs_no_numpy() -> None:
         "assert not {'numpy', 'tiktoken', 'rich', 'pyarrow', 'torch'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_lines_with_nan_are_made_into_data_and_their_number_is_said_and_kept(tmp_path: Path) -> None:
+    lines = [f'{{"text": "story {n} once upon a time", "score": NaN}}\n' for n in range(200)]
+    (tmp_path / "s.jsonl").write_text("".join(lines) + r'{"text": "half \ud800"}' + "\n")
+    done = oelm_data("make", "s.jsonl", "--output", "d", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "read all the same: 200 JSON lines with NaN" in done.stdout
+    assert "read all the same: 1 texts with halves" in done.stdout
+    manifest = data.read_manifest(tmp_path / "d")
+    assert manifest is not None and manifest.oddities == data.Oddities(not_finite=200, surrogates=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from oelm_jobs import corpus
 from oelm_jobs.corpus import Piece, TextFile, cut_documents, cut_tail, find_files, read_documents, split_by_name
-from oelm_jobs.data import END_OF_TEXT
+from oelm_jobs.data import END_OF_TEXT, Oddities
 from oelm_jobs.errors import DataError
 from oelm_jobs.tokenizer import encode
 from tests.data.stories import STORIES, write_parquet, write_stories
@@ -115,14 +116,15 @@ def test_another_field_can_be_chosen(tmp_path: Path) -> None:
         ("latin.txt", "naïve".encode("latin-1"), r"latin\.txt is not UTF-8 text \(byte 2 is 0xef\)"),
         ("late.txt", b"a" * (1 << 20) + b"b\xff", r"byte 1048577 is 0xff"),
         ("cut.txt", "雪".encode()[:2], r"is not UTF-8 text \(byte 0 is 0xe9\)"),
-        ("wide.txt", "hello".encode("utf-16"), r"is not UTF-8 text"),
+        ("wide.txt", "hello".encode("utf-16"), r"wide\.txt is UTF-16 text, not UTF-8"),
+        ("wide.jsonl", '{"text": "x"}\n'.encode("utf-16"), r"wide\.jsonl is UTF-16 text, not UTF-8"),
         ("binary.txt", bytes(range(32)), r"holds zero bytes"),
         ("a.jsonl", b'{"text": "x"}\n{"text": \n', r"a\.jsonl: the line at byte 14 is not JSON"),
         ("a.jsonl", b'["x"]\n', r"is no object: \[\"x\"\]"),
         ("a.jsonl", b'{"txt": "x", "id": 1}\n', r"no field 'text'; did you mean 'txt'\? valid: id, txt"),
         ("a.jsonl", b'{"text": 3}\n', r"field 'text', is no text but int"),
         ("a.jsonl", b'{"text": "\xff"}\n', r"is not JSON"),
-        ("a.jsonl", b'{"text": "\\ud800"}\n', r"is not JSON"),
+        ("a.jsonl", b'{"text": "x", "n": nan}\n', r"is not JSON"),
     ],
 )
 def test_text_that_is_not_what_its_name_says_is_refused_with_the_place(
@@ -244,3 +246,52 @@ def test_json_of_any_escape_is_the_text_itself(tmp_path: Path) -> None:
 
 def test_tokens_of_the_separator_are_one_id() -> None:
     assert np.frombuffer(encode(f"x{END_OF_TEXT}y", 1024), "<u2").tolist().count(1023) == 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [
+        ("utf-16", "UTF-16"),  # PowerShell's > and Notepad's "Unicode"
+        ("utf-16-le", "UTF-16LE"),
+        ("utf-16-be", "UTF-16BE"),
+        ("utf-32", "UTF-32"),
+        ("gb18030", "GB18030"),
+        ("cp1252", "CP1252"),
+        ("latin-1", "LATIN1"),
+    ],
+)
+def test_the_conversion_that_is_advised_makes_the_text_readable(tmp_path: Path, encoding: str, named: str) -> None:
+    text = {
+        "gb18030": "从前有一个小女孩，她叫丽丽。\r\n她喜欢 red 球。\r\n",
+        "cp1252": "\u201cOnce\u201d upon a time, in a caf\xe9, there was \xe9t\xe9.\r\n",
+        "latin-1": "Once upon a time in a caf\xe9 there was \xe9t\xe9 and na\xefvet\xe9.\r\n",
+    }.get(encoding, "Once upon a time, in a caf\xe9.\r\nThe end.\r\n")
+    path = tmp_path / "a story.txt"
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(DataError) as caught:
+        read(path)
+    command = caught.value.hint.partition("convert it: ")[2]
+    assert f"-f {named} " in command
+    subprocess.run(["sh", "-c", command], check=True, cwd="/")
+    assert read(tmp_path / "a story.utf8.txt") == [text.strip()]
+
+
+def test_lines_that_their_writers_parser_reads_are_read_and_counted(tmp_path: Path) -> None:
+    lines = [
+        '{"text": "one", "score": NaN}',
+        '{"text": "two", "score": [1, -Infinity], "deep": {"x": Infinity}}',
+        json.dumps({"text": "three", "other": float("nan")}),
+        '{"text": NaN}',  # pandas' missing value, like null
+        r'{"text": "half \ud83d of it"}',
+        r'{"text": "whole \ud83d\ude00"}',
+        '{"text": "six", "n": 1e999}',
+    ]
+    raw = "\n".join(lines).encode() + b'\n{"text": "as bytes \xed\xa0\xbd\xed\xb8\x80 and \xed\xa0\xbd"}\n'
+    (tmp_path / "a.jsonl").write_bytes(raw)
+    oddities = Oddities()
+    (file,) = find_files([tmp_path / "a.jsonl"])
+    found = joined(list(read_documents(file, oddities=oddities)))
+    assert found == [
+        "one", "two", "three", "half \ufffd of it", "whole \U0001f600", "six", "as bytes \U0001f600 and \ufffd"
+    ]  # fmt: skip
+    assert (oddities.not_finite, oddities.surrogates) == (4, 2)
