@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import RunFailed, TargetError
+from ..store import Store
 from .common import command, narrate, project, say
+
+if TYPE_CHECKING:
+    from ..spec import Study
 
 PORT = 6006
 """TensorBoard's own."""
 SSH_FAILED = 255
 """What ssh ends with when the trouble is its own (ssh(1))."""
+
+
+def _folder(root: Path, study: Study, target: str) -> str:
+    """Return a study's folder below the target's checkpoints: where its runs lie, which another default may have
+    decided; empty where they lie in none of its own.
+    """
+    with Store() as store:
+        places = {Path(run.run_dir).parent.name for run in store.runs(root, study.name) if run.target == target}
+    has_own = places == {study.name} if places else not study.is_default
+    return study.name if has_own else ""
 
 
 @command("oelm-tensorboard")
@@ -29,8 +45,7 @@ def main(target: str, study: str | None, port: int | None) -> None:
     from ..targets import load_target
 
     root = project()
-    chosen = load_study(root, study) if study else None
-    folder = chosen.name if chosen and not chosen.is_default else ""
+    folder = _folder(root, load_study(root, study), target) if study else ""
     place = load_target(root, target)
     local = terminal.free_port(port or PORT)
     if port and local != port:

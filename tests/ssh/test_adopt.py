@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from oelm_jobs.cli import tensorboard
 from oelm_jobs.connections import connect, connect_for_transfer, sockets
 from oelm_jobs.connections.openssh import OpenSSHConnection
+from oelm_jobs.study import load_study
 from oelm_jobs.targets import load_target
 from tests.ssh.conftest import Rig, write_target
 from tests.ssh.test_fetch import fetched, train
@@ -55,7 +57,7 @@ def test_a_moved_project_takes_over_its_runs_while_they_train(rig: Rig, target: 
     adopted = rig.oelm("status", "--adopt", cwd=moved)
     assert f"took over 1 run of project {rig.project}: tiny/gpt_base" in adopted.stderr and "RUNNING" in adopted.stdout
     assert states(rig.oelm, moved, "--rebuild") == {"tiny/gpt_base": "RUNNING"}, "a rebuild does not give it back"
-    assert "Started" in rig.oelm("logs", "gpt_base", cwd=moved).stdout
+    assert "Started" in rig.oelm("logs", "gpt_base", "--lines", "99999", cwd=moved).stdout
     assert "cancelled" in rig.oelm("cancel", "gpt_base", cwd=moved).stdout
     assert states(rig.oelm, moved) == {"tiny/gpt_base": "CANCELLED"}
     done = json.loads(rig.oelm("fetch", "--json", cwd=moved).stdout)["runs"]
@@ -227,10 +229,12 @@ def test_moving_the_default_to_another_study_moves_no_run(rig: Rig, box: Host) -
     assert states(rig.oelm, rig.project, "--rebuild") == {"tiny/gpt_base": "RUNNING"}
     assert fetched(rig)["gpt_base"]["run_dir"] == str(home)
     assert "cancelled" in rig.oelm("cancel", "gpt_base").stdout
-    assert "Started" in rig.oelm("logs", "tiny/gpt_base").stdout
+    assert "Started" in rig.oelm("logs", "tiny/gpt_base", "--lines", "99999").stdout
     done: dict[str, Any] = fetched(rig, "--checkpoints", "all")["gpt_base"]
     assert done["verified"] and done["run_dir"] == str(home) and before <= {path.name for path in home.iterdir()}
     assert not (home.parent / "tiny").exists() and not (home.parent / "other").exists()
+    tiny, other = (load_study(rig.project, name) for name in ("tiny", "other"))
+    assert (tensorboard._folder(rig.project, tiny, "box"), tensorboard._folder(rig.project, other, "box")) == ("", "")
     taken = rig.oelm("submit", "--study", "other", "--group", "gpt_base", "--target", "box", check=False)
     assert taken.returncode == 2 and "holds run gpt_base of study tiny" in taken.stderr and "--tag" in taken.stderr
     rig.submit("--group", "gpt_base")
