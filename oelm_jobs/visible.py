@@ -1,5 +1,5 @@
 """Owns how text from elsewhere looks on a terminal: whatever would steer it, reorder it or hide in it is shown as an
-escape (``\\x1b``, ``\\u202e``); leaves printing to the command line.
+escape (``\\x1b``, ``\\u202e``); leaves printing to the command line, notices from below it apart.
 
 A server's words, a log and a file's name may hold anything. What is shown is never what they do.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import sys
 
 _FORMAT = (
     "\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -28,6 +29,11 @@ _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 def text(words: str) -> str:
     """Return words with their newlines and tabs, and everything else that isn't shown as itself as an escape."""
     return words if _is_plain(words) else _IN_A_TEXT.sub(_escape, words)
+
+
+def notice(words: str) -> None:
+    """Say on stderr, at once, what the user should know before the command goes on."""
+    print(text(words), file=sys.stderr, flush=True)
 
 
 def coloured(words: str) -> str:

@@ -95,7 +95,7 @@ class Host:
         """Nothing besides."""
         return {}
 
-    def argv(self, command: List[str], number: int, avoided: Collection[int]) -> Tuple[List[str], Optional[int]]:
+    def argv(self, command: List[str], number: int, avoided: Collection[int] = ()) -> Tuple[List[str], Optional[int]]:
         """Set torchrun's ``--master_port`` to one that is free here and now."""
         wanted = self._record.get("port")
         if self._port_lock is not None:

@@ -86,7 +86,7 @@ class Place(Protocol):
     def start_record(self) -> Dict[str, Any]:
         """Return what start.json and the attempt's record say besides."""
 
-    def argv(self, command: List[str], number: int, avoided: Collection[int]) -> "Tuple[List[str], Optional[int]]":
+    def argv(self, command: List[str], number: int, avoided: Collection[int] = ()) -> "Tuple[List[str], Optional[int]]":
         """Return (words to start an attempt with, its port, which is none of the avoided ones)."""
 
     def pass_stop(self, pid: int, number: int) -> float:

@@ -151,7 +151,7 @@ class SlurmJob:
 
     # One attempt ------------------------------------------------------------------------------------------------------
 
-    def argv(self, command: List[str], number: int, avoided: Collection[int]) -> Tuple[List[str], Optional[int]]:
+    def argv(self, command: List[str], number: int, avoided: Collection[int] = ()) -> Tuple[List[str], Optional[int]]:
         """Give torchrun a rendezvous of this attempt's own, and a task on every node."""
         rendezvous = "%d.%d.%d" % (self._number, self.restart, number)
         return slurm_step.words(command, self._hosts, self._number, rendezvous, avoided)

@@ -29,6 +29,7 @@ import paramiko
 from ..errors import NotReached, TargetError
 from ..language import tr
 from ..spec import Target
+from ..visible import notice
 from . import Route, sshconfig
 from .channel import MAX_SAID_BYTES, Broken, Channel, last_line
 from .early import EarlySocket, open_socket
@@ -197,8 +198,7 @@ class FabricConnection(RemoteConnection):
                 if isinstance(found, SecondFactor) and not may_ask() and not other.is_logged_in():
                     raise TargetError(str(found), hint=hint) from None
                 way = 'connection = "openssh" in the targets file takes this way at once'
-                said = tr(f"{self.target.name}: {found}; going on through OpenSSH ({way})")
-                print(said, file=sys.stderr, flush=True)
+                notice(tr(f"{self.target.name}: {found}; going on through OpenSSH ({way})"))
                 self._instead = other
         return self._instead._open(line)
 
