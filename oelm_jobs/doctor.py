@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from .spec import Study, Target
 from .study import read_study
 from .targets import LOCAL
 
+LEASE_BYTES, LEASE_FILES = 1_000_000, 100
+"""So much room the leases of a busy host take."""
 LITTLE_LEFT = 0.05
 """Part of a quota below which what is left of it is worth a word."""
 PROFILE_WORDS = re.compile(r"\b(module|ml|spack|conda|mamba|micromamba): |conda (init|activate)")
@@ -297,9 +300,18 @@ def _devices(answer: Mapping[str, Any]) -> list[Finding]:
         ]
     devices, queue = answer["devices"], answer["queue"]
     held = [f"{d['label']} by {d['user']} ({d['run']})" for d in devices if d["run"]]
-    foreign = [d["label"] for d in devices if not d["run"] and d["memory_used_mb"] > 1000]
+    held += [f"{d['label']} without a ticket by {d['holder']}" for d in devices if d["holder"]]
+    foreign = [d["label"] for d in devices if not d["run"] and not d["holder"] and d["memory_used_mb"] > 1000]
     names = sorted({str(device["name"]) for device in devices})
-    found = [Finding(what="devices", verdict=GOOD, found=f"{len(devices)} x {' / '.join(names)}")]
+    count = f"{len(devices)} x {' / '.join(names)}" if devices else "none that runs may have"
+    limit = f", held to {answer['limit']}" if answer["limit"] else ""
+    found = [Finding(what="devices", verdict=GOOD if devices else BAD, found=count + limit)]
+    if not devices:
+        found[0] = replace(found[0], mend="name GPUs that are there, or unset it")
+    for device in devices:
+        if device["fault"]:
+            mend = "nvidia-smi shows more; its administrators reset it. Runs that need it wait"
+            found.append(Finding(what="devices", verdict=BAD, found=device["fault"], mend=mend))
     if foreign:
         found.append(
             Finding(
@@ -310,6 +322,25 @@ def _devices(answer: Mapping[str, Any]) -> list[Finding]:
         )
     holders = "held: " + ", ".join(held) if held else "all free"
     found.append(Finding(what="leases", verdict=GOOD, found=holders + (f"; {len(queue)} runs wait" if queue else "")))
+    return found + _lease_folder(answer)
+
+
+def _lease_folder(answer: Mapping[str, Any]) -> list[Finding]:
+    """Judge the folder in which all users of the host keep their leases."""
+    found, where = [], answer["lease_folder"]
+    if answer["lease_privacy"]:
+        mend = "let OELM_LEASE_DIR name a folder (mode 1777) that all users see, for all of them"
+        words = f"other users' leases are not seen: {answer['lease_privacy']}"
+        found.append(Finding(what="lease folder", verdict=WARNING, found=words, mend=mend))
+    free, files = answer["lease_room"], answer["lease_files"]
+    if free < LEASE_BYTES or 0 <= files < LEASE_FILES:
+        words = f"{where}: {free / 1e6:.1f} MB and {files if files >= 0 else 'enough'} files are left"
+        mend = "make room there: without it no run gets devices"
+        found.append(Finding(what="lease folder", verdict=BAD, found=words, mend=mend))
+    if answer["junk"]:
+        more = f" and {len(answer['junk']) - 5} more" if len(answer["junk"]) > 5 else ""
+        words = f"passed over in {where}: {', '.join(answer['junk'][:5])}{more}"
+        found.append(Finding(what="lease folder", verdict=WARNING, found=words, mend="have it removed by its owner"))
     return found
 
 

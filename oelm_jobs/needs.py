@@ -53,7 +53,7 @@ def data(
 
 def devices(study: Study, answer: Mapping[str, Any]) -> Finding:
     most = max(group.world_size for group in study.groups.values())
-    have = len(answer["devices"])
+    have = sum(1 for device in answer["devices"] if not device.get("fault"))
     what = f"devices for {study.name}"
     if most > have:
         return Finding(

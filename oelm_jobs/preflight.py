@@ -169,7 +169,7 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> 
                 raise PreflightError(f"{plan.target.name}: {remark.found}; {NOTHING}", hint=remark.mend)
     for run in runs:
         if plan.target.slurm is None:
-            _check_devices(plan, run, devices)
+            _check_devices(plan, run, devices, str(answer.get("limit") or ""))
         _check_memory(plan, run, devices)
     one_of = {run.group: run for run in runs}  # seeds change no size
     each = {name: estimate.checkpoint_disk_bytes(_config(run)) for name, run in one_of.items()}
@@ -187,7 +187,7 @@ def _config(run: Run) -> trainer.TrainConfig:
     return trainer.from_dict({key: value for key, value in run.train.items() if value is not None})
 
 
-def _check_devices(plan: Plan, run: Run, devices: Sequence[Mapping[str, Any]]) -> None:
+def _check_devices(plan: Plan, run: Run, devices: Sequence[Mapping[str, Any]], limit: str) -> None:
     is_gpu = bool(devices) and str(devices[0]["label"]).startswith("gpu")
     indices = {int(str(device["label"]).rpartition(":")[2]) for device in devices}
     missing = sorted(set(run.gpus) - indices) if isinstance(run.gpus, tuple) and is_gpu else []
@@ -200,6 +200,8 @@ def _check_devices(plan: Plan, run: Run, devices: Sequence[Mapping[str, Any]]) -
         if is_gpu
         else f"{len(devices)} {kind}{'s' * (len(devices) != 1)}"
     )
+    has = has if devices else "no GPU that runs may have"
+    has += f" (held to {limit})" if limit else ""
     raise PreflightError(
         f"group {run.group} of study {run.study} asks for {wanted}; {plan.target.name} has {has}; {NOTHING}",
         hint=f"change gpus of the group in {plan.study.path}, or give another --target",

@@ -26,7 +26,7 @@ for number in (signal.SIGINT, signal.SIGHUP):
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep state, leases and configuration of a test to itself; one thread per process."""
     place = tmp_path_factory.mktemp("user")
-    for variable in [name for name in os.environ if name.startswith("OELM_")]:
+    for variable in [name for name in os.environ if name.startswith(("OELM_", "SLURM_", "CUDA_VISIBLE_DEVICES"))]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("OELM_STATE_DIR", str(place / "state"))
     monkeypatch.setenv("OELM_LEASE_DIR", str(place / "leases"))

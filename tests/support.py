@@ -101,7 +101,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def stand_in_for_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
-    """Put a script of these lines first on PATH as nvidia-smi."""
+    """Put a script of these lines first on PATH as nvidia-smi, and let trainers use the CPU in place of its GPUs."""
+    monkeypatch.setenv("OELM_STAND_IN_GPUS", "1")
     program = tmp_path / "bin" / "nvidia-smi"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{lines}\n")

@@ -146,7 +146,7 @@ def _trainer_texts(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """Yield (text, line) of the trainer's errors."""
     for node in ast.walk(tree):
         name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
-        is_error = name.endswith("Error") or name in ("DiskFull", "PeerLost", "Diverged", "OutOfMemory")
+        is_error = name.endswith("Error") or name in ("DiskFull", "NoGpu", "PeerLost", "Diverged", "OutOfMemory")
         if isinstance(node, ast.Call) and (is_error or name in TRAINER_SPEAKING):
             yield from ((text, node.lineno) for argument in node.args for text in text_of(argument))
         elif isinstance(node, ast.FunctionDef) and node.name in TRAINER_SPEAKING:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs.agent import lease
+from oelm_jobs.agent import lease, lease_folder, tickets
 from tests.support import end_all, launch_runs, make_run, sleeping, stand_in_for_nvidia_smi, wait_until
 
 HOLDER = """
 import os, sys, time
-from oelm_jobs.agent import lease
+from oelm_jobs.agent import lease, lease_folder, tickets
 request = eval(sys.argv[1])
 held = lease.acquire(request, queued_at=float(sys.argv[2]), token=sys.argv[3], run=sys.argv[3], run_dir="/" +
 sys.argv[3],
@@ -51,6 +51,7 @@ class Holder:
     def __init__(self, tmp_path: Path, request: object, at: float, name: str, seconds: float = 600.0) -> None:
         self.output = tmp_path / f"{name}.out"
         with open(self.output, "wb") as out:
+            at = at if at > 1e9 else time.time() - 600 + at
             argv = [sys.executable, "-c", HOLDER, repr(request), str(at), name, str(tmp_path / "journal"), str(seconds)]
             self.process = subprocess.Popen(argv, stdout=out, stderr=out)
 
@@ -132,11 +133,11 @@ def test_what_arrives_after_the_clock_was_set_back_stands_behind(four_gpus, hold
     first = holders(4, in_an_hour, "a")
     wait_until(lambda: first.devices, "a's GPUs")
     holders(1, in_an_hour + 1, "b")
-    wait_until(lambda: [ticket.run for ticket in lease.tickets()] == ["b"], "b to wait")
+    wait_until(lambda: [ticket.run for ticket in tickets.waiting()] == ["b"], "b to wait")
     run = make_run(tmp_path, "c")
     try:
         launch_runs(tmp_path, [(run, sleeping())])
-        wait_until(lambda: [ticket.run for ticket in lease.tickets()] == ["b", "c"], "c to stand behind b")
+        wait_until(lambda: [ticket.run for ticket in tickets.waiting()] == ["b", "c"], "c to stand behind b")
     finally:
         end_all(tmp_path)
 
@@ -162,7 +163,11 @@ def test_the_table_shows_who_holds_what_and_who_waits(four_gpus, holders) -> Non
 
 def test_a_lease_confines_a_process_to_its_devices(four_gpus) -> None:
     held = lease.acquire((1, 3), queued_at=1.0, token="a", run="a", run_dir="/a")
-    assert held.environment() == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "GPU-uuid-1,GPU-uuid-3"}
+    assert held.environment() == {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": "GPU-uuid-1,GPU-uuid-3",
+        "OELM_LEASED_GPUS": "2",
+    }
     held.release()
     held.release()
     assert lease.table()["devices"][1]["run"] == ""
@@ -214,7 +219,7 @@ def test_several_users_of_a_host_share_one_queue(four_gpus, monkeypatch: pytest.
         (place / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\ncat <<'X'\n{four_gpus.read_text()}X\n")
         (place / "bin" / "nvidia-smi").chmod(0o755)
         monkeypatch.setenv("OELM_LEASE_DIR", str(place / "leases"))
-        lease.folder()
+        lease_folder.folder()
         other = subprocess.Popen(
             ["/usr/bin/python3", "-c", OTHER_USERS, str(place)],
             user="nobody",

@@ -13,7 +13,7 @@ from typing import Any, List, Optional, Sequence
 import torch
 import torch.distributed as dist
 
-from .errors import PeerLost, TrainError, is_peer_lost
+from .errors import NoGpu, PeerLost, TrainError, is_peer_lost
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,33 @@ class _peer_errors:
             raise PeerLost() from error
 
 
+def leased_gpus() -> int:
+    """Return how many GPUs this host's processes were given by who started them; 0 where that is not known, and with
+    OELM_STAND_IN_GPUS, which says that the GPUs of this host are only stood in for.
+    """
+    given = os.environ.get("OELM_LEASED_GPUS", "")
+    return int(given) if given.isdigit() and not os.environ.get("OELM_STAND_IN_GPUS") else 0
+
+
+def _why_none() -> str:
+    """Return what torch says of why it sees no GPU."""
+    version = f"torch {torch.__version__}"
+    if torch.version.cuda is None and getattr(torch.version, "hip", None) is None:
+        return f"{version} is a build for the CPU alone"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    held = "" if visible is None else f", CUDA_VISIBLE_DEVICES={visible}"
+    try:
+        torch.zeros(1, device="cuda")
+    except Exception as error:
+        return f"{version} for CUDA {torch.version.cuda}{held} says {str(error).splitlines()[0]}"
+    return f"{version} for CUDA {torch.version.cuda}{held}"
+
+
 def join() -> World:
     """Read torchrun's environment, choose the device and meet the other processes; alone without torchrun.
 
     Raises:
+        NoGpu: the run was given GPUs (OELM_LEASED_GPUS), and torch sees none.
         TrainError: this host has fewer GPUs than processes.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -95,6 +118,8 @@ def join() -> World:
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
+    elif leased_gpus():
+        raise NoGpu(f"torch sees no GPU, {leased_gpus()} given to this run: {_why_none()}")
     if size == 1:
         return World(0, 1, local_rank, device, None)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

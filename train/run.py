@@ -95,6 +95,8 @@ def main(config: TrainConfig, warnings: List[str]) -> int:
         world = join()
     except (TrainError, RuntimeError) as error:
         complain(str(error))
+        if isinstance(error, TrainError):
+            _write_early_end(out_dir, error)
         return EXIT_FAILED
     memory.keep_freed_memory()
     try:
@@ -120,6 +122,19 @@ def main(config: TrainConfig, warnings: List[str]) -> int:
         return EXIT_FAILED
     finally:
         session.close()
+
+
+def _write_early_end(out_dir: Optional[str], error: TrainError) -> None:
+    """Write outcome.json for a run that ended before its parts were there; it is the same from every process."""
+    if not out_dir:
+        return
+    record: Dict[str, Any] = {"version": 1, "attempt": os.environ.get("OELM_ATTEMPT") or None, "status": error.status}
+    record.update(reason=str(error), step=0, time=time.time())
+    try:
+        os.makedirs(os.path.join(out_dir, ".oelm"), exist_ok=True)
+        write_json(os.path.join(out_dir, ".oelm", "outcome.json"), record)
+    except OSError as failure:
+        complain(f"can't write outcome.json: {failure}")
 
 
 def _report(

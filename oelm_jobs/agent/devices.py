@@ -5,13 +5,20 @@ leaves who may use them to lease.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
-from typing import List
+from typing import List, Optional
+
+from . import permitted
 
 FOREIGN_MEMORY_MB = 1000
 """A GPU on which others hold more than this is busy (Xorg or an idle notebook holds less)."""
 FOREIGN_UTILISATION = 25
 """A GPU without a lease that is busier than this (percent) is in use by somebody who didn't ask."""
+UNTOLD_WORDS = ("N/A", "Not Supported")
+"""What nvidia-smi says for the utilisation of a healthy GPU in MIG mode, and of some models; a memory in use that can't
+be told is a fault: nobody knows who computes there.
+"""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,15 @@ class Device:
     """Memory in use by anybody."""
     utilisation: int = 0
     """Percent."""
+    fault: str = ""
+    """What nvidia-smi says in place of values (``[GPU requires reset]``); such a GPU is leased to nobody."""
+    cuda_name: str = ""
+    """What CUDA calls what runs may have of it, where that is not all of it: a MIG instance."""
+
+    @property
+    def visible_name(self) -> str:
+        """What CUDA_VISIBLE_DEVICES calls it."""
+        return self.cuda_name or self.key[len("gpu-") :]
 
     @property
     def is_gpu(self) -> bool:
@@ -48,43 +64,58 @@ class Device:
 
 
 def of_host() -> List[Device]:
-    """Return the host's GPUs as nvidia-smi lists them, or one CPU slot for each core where there is no nvidia-smi.
+    """Return the GPUs that runs on this host may have, as nvidia-smi lists them and the environment permits; one CPU
+    slot for each core where there is no nvidia-smi, or where CUDA_VISIBLE_DEVICES hides every GPU.
 
-    ``OELM_GPUS`` (indices with commas between them) names the only ones that count.
+    Empty where the environment permits none of the GPUs that are there without saying that none is wanted.
 
     Raises:
         OSError: nvidia-smi is there and does not answer: training on the CPU instead would waste a night.
     """
-    import subprocess  # here, because a probe for states alone never needs it
+    found = [] if permitted.hides_all() else _gpus()
+    if found:
+        return permitted.of(found)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return [Device("cpu-%d" % index, index, "CPU core") for index in range(cores)]
 
+
+def _gpus() -> List[Device]:
+    import shutil  # here, because a probe for states alone never needs them
+    import subprocess
+
+    # Looked for, because exec(3) says that permission is denied where a folder of PATH is closed and it is in none.
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
     query = "index,uuid,name,memory.total,memory.used,utilization.gpu"
-    listing = ""
     try:
         done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=" + query, "--format=csv,noheader,nounits"],
+            [program, "--query-gpu=" + query, "--format=csv,noheader,nounits"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=30,
         )
-        listing = done.stdout.decode("utf-8", "replace")
-        if done.returncode != 0 and "No devices were found" not in listing:
-            raise OSError(
-                "nvidia-smi fails: %s" % (listing.strip().splitlines() or ["exit code %d" % done.returncode])[0]
-            )
-    except FileNotFoundError:
-        pass
     except subprocess.TimeoutExpired:
         raise OSError("nvidia-smi gave no answer within 30 s") from None
-    found = []
-    for line in listing.splitlines():
-        fields = [part.strip() for part in line.split(",")]
-        if len(fields) == 6 and fields[0].isdigit():
-            memory = [int(part) if part.isdigit() else 0 for part in fields[3:]]
-            found.append(Device("gpu-" + fields[1], int(fields[0]), fields[2], *memory))
-    if found:
-        allowed = os.environ.get("OELM_GPUS", "").replace(",", " ").split()
-        return sorted(
-            (device for device in found if not allowed or str(device.index) in allowed), key=lambda device: device.index
-        )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [Device("cpu-%d" % index, index, "CPU core") for index in range(cores)]
+    listing = done.stdout.decode("utf-8", "replace")
+    found = [device for device in map(_gpu, listing.splitlines()) if device is not None]
+    # One that fell off the bus makes nvidia-smi fail, and lists the others.
+    if done.returncode != 0 and not found and "No devices were found" not in listing:
+        raise OSError("nvidia-smi fails: %s" % (listing.strip().splitlines() or ["exit code %d" % done.returncode])[0])
+    return found
+
+
+def _gpu(line: str) -> Optional[Device]:
+    """Return the GPU in a line of nvidia-smi's; None where it holds none."""
+    fields = [part.strip() for part in line.split(",")]
+    if len(fields) < 6 or not fields[0].isdigit():
+        return None
+    uuid, name, values = fields[1], ", ".join(fields[2:-3]), fields[-3:]
+    faults = [value for value in values[:2] if not value.isdigit()]
+    if not values[2].isdigit() and values[2].strip("[]") not in UNTOLD_WORDS:
+        faults.append(values[2])
+    key = "gpu-" + uuid
+    if not re.fullmatch(r"[A-Za-z0-9-]+", uuid):  # it names a file
+        key, faults = "gpu-index-" + fields[0], [uuid, *faults]
+    total, used, busy = (int(value) if value.isdigit() and not faults else 0 for value in values)
+    return Device(key, int(fields[0]), name, total, used, busy, fault=faults[0] if faults else "")

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict
 
-from . import lease, ports, quota, rundir, tokens, trial
+from . import lease, lease_folder, ports, quota, rundir, tokens, trial
 
 
 def examine(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -24,12 +24,13 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
             Slurm), ``jobs`` (scripts for it, by number of processes as text).
 
     Returns:
-        ``agent_python``, ``host``, ``user``, ``time``, ``root``, ``lease_folder`` or ``lease_error``, ``devices`` and
-        ``queue``, ``checkpoints`` (where they go) and ``disk_free`` (bytes, there), ``writable`` and ``locks`` (errors,
-        or empty), ``quotas`` (of root, checkpoints and home, as quota.quotas answers), ``trial`` (as trial.attempt
-        answers), ``bash`` and ``rsync`` (paths, or empty), ``ends_processes`` (the host ends what a
-        logout leaves), ``wandb_login``, ``ports_taken``, ``data`` (as tokens.data answers); ``site`` (slurm_site) or
-        ``site_error``, ``tests`` (of ``jobs``, as slurm_site.test_only answers).
+        ``agent_python``, ``host``, ``user``, ``time``, ``root``, what lease.table answers, ``lease_folder`` with
+        ``lease_privacy`` (why others don't share it, or empty), ``lease_room`` (bytes) and ``lease_files`` (left there;
+        -1 where nobody counts) or ``lease_error``, ``checkpoints`` (where they go) and ``disk_free`` (bytes, there),
+        ``writable`` and ``locks`` (errors, or empty), ``quotas`` (of root, checkpoints and home, as quota.quotas
+        answers), ``trial`` (as trial.attempt answers), ``bash`` and ``rsync`` (paths, or empty), ``ends_processes``
+        (the host ends what a logout leaves), ``wandb_login``, ``ports_taken``, ``data`` (as tokens.data answers);
+        ``site`` (slurm_site) or ``site_error``, ``tests`` (of ``jobs``, as slurm_site.test_only answers).
     """
     os.environ.update(request.get("environment") or {})
     root = os.path.expanduser(request["root"])
@@ -37,8 +38,10 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
     answer: Dict[str, Any] = {"agent_python": sys.version.split()[0], "host": os.uname().nodename}
     answer.update(user=_user(), time=time.time(), root=root)
     try:
-        answer["lease_folder"] = str(lease.folder())
-        answer.update(lease.table())
+        where = lease_folder.folder()
+        answer["lease_folder"], answer["lease_privacy"] = str(where), lease_folder.privacy(where)
+        answer["lease_room"], answer["lease_files"] = lease_folder.room(where)
+        answer.update(lease.table(where))
     except OSError as error:
         answer.update(lease_error=str(error), devices=[], queue=[])
     answer.update(checkpoints=checkpoints, disk_free=rundir.disk_free(checkpoints))

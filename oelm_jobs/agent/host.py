@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
 
-from . import lease, place, ports, processes, rundir
+from . import lease, lease_folder, place, ports, processes, rundir, tickets
 
 STOP_GRACE_S = 7.0
 """Time for a checkpoint between SIGTERM and SIGKILL; a cancel promises an end within 10 s."""
@@ -59,17 +59,17 @@ class Host:
 
     def wait_for_turn(self) -> float:
         """Sleep in the kernel until the run before this one in its lane is over."""
-        queued_at = float(os.environ.pop("OELM_QUEUED_AT", "") or lease.arrival(time.time()))
+        queued_at = float(os.environ.pop("OELM_QUEUED_AT", "") or tickets.arrival(time.time()))
         before = self._record.get("after")
         if not before:
             return queued_at
         self._say("waiting for %s to end" % rundir.run_name(before))
         claim = rundir.control(before, rundir.CLAIM)
         while rundir.is_locked(claim):
-            lease.wait_for_end(claim)
+            lease_folder.wait_for_end(claim)
         stop_on_failure(self._record)
         # A place in the line for devices is earned by waiting for devices, not by waiting for one's own lane.
-        return lease.arrival(time.time())
+        return tickets.arrival(time.time())
 
     def acquire(self, queued_at: float) -> None:
         """Wait in line for a lease."""

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict
 
-from . import inside, lease, processes, rundir
+from . import inside, permitted, processes, rundir, tickets
 
 
 class Refused(Exception):
@@ -60,10 +60,12 @@ def launch(request: Dict[str, Any]) -> Dict[str, Any]:
         return {"answer": "settled" if known.get("settled") else "repeated", "runs": {}}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OELM_ATTEMPT")}
     environment.pop(processes.RUN_DIR_VARIABLE, None)
+    environment.pop(permitted.AT_SUBMISSION, None)
     environment.update(request.get("environment") or {})
+    environment.update(permitted.travelling(environment))
     queued_at = content["time"]
     with contextlib.suppress(OSError):  # what is wrong with the lease folder is the runs' to report
-        queued_at = lease.arrival(queued_at)
+        queued_at = tickets.arrival(queued_at)
     answers = {}
     # In lane order: a run that waits for the one before it finds that claim held, or the run over.
     for position, run in enumerate(runs):

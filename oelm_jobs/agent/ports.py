@@ -7,7 +7,7 @@ import errno
 import socket
 from typing import Collection, Optional, Tuple
 
-from . import lease, rundir
+from . import lease_folder, rundir
 
 
 def reserve_port(preferred: Optional[int], avoided: Collection[int] = ()) -> Tuple[int, int]:
@@ -29,8 +29,8 @@ def reserve_port(preferred: Optional[int], avoided: Collection[int] = ()) -> Tup
                 probe.bind(("", 0))
                 port = int(probe.getsockname()[1])
         try:
-            return port, lease.lock(lease.folder() / ("port-%d.lock" % port))
-        except rundir.Busy:
+            return port, lease_folder.lock(lease_folder.folder() / ("port-%d.lock" % port))
+        except (rundir.Busy, lease_folder.Unusable):
             preferred = None
     raise OSError("no free port on this host")
 

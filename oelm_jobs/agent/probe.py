@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from . import lease, processes, rundir
+from . import lease, lease_folder, processes, rundir, tickets
 from .progress import last_said, progress
 
 MAX_LOG_BYTES = 1 << 20
@@ -109,7 +109,13 @@ def _why_not_started(claim: Dict[str, Any], said: str) -> str:
 
 
 def _queue() -> Dict[str, int]:
-    return {ticket.run_dir: place for place, ticket in enumerate(lease.tickets(), start=1)}
+    """Return this user's waiting runs' places in the host's line; none where the folder of it can't be used."""
+    me = lease_folder.user_name(os.getuid())
+    try:
+        line = tickets.waiting()
+    except OSError:  # runs say why when they need it
+        return {}
+    return {ticket.run_dir: place for place, ticket in enumerate(line, start=1) if ticket.user == me}
 
 
 def log(request: Dict[str, Any]) -> Dict[str, Any]:

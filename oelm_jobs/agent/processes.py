@@ -97,6 +97,14 @@ def start_time_of(pid: int) -> str:
     return "" if state.startswith("Z") else started.strip()
 
 
+def user_of(pid: int) -> int:
+    """Return the user id of a process; this user's own where the system does not say (only one's own are seen then)."""
+    try:
+        return os.stat("/proc/%d" % pid).st_uid if LINUX else os.getuid()
+    except OSError:
+        return -1
+
+
 def identify(pid: int) -> Identity:
     """Return the identity of a living process."""
     return Identity(pid, start_time_of(pid), boot_id(), os.uname().nodename)

@@ -53,6 +53,7 @@ class SlurmJob:
         self._hosts = [self._node]
         self._claim: Optional[slurm_claim.Claim] = None
         self._devices: List[str] = []
+        self._gpus_per_node = 0
         self._requeued = False  # True where Slurm itself starts the job again
         self._goes_on = False
 
@@ -131,6 +132,7 @@ class SlurmJob:
                 "the job got %d GPUs on %s for %d processes: set gpus_per_run of the target, or ask for more in sbatch"
                 % (len(gpus), self._node, per_node)
             )
+        self._gpus_per_node = per_node if gpus else 0
         kind = "gpu" if gpus else "cpu"
         first = gpus[:per_node] or [str(index) for index in range(per_node)]
         named = [(self._hosts[0], index) for index in first]
@@ -142,8 +144,8 @@ class SlurmJob:
         return self._devices
 
     def environment(self) -> Dict[str, str]:
-        """Slurm has set what confines the job's processes."""
-        return {}
+        """Slurm has set what confines the job's processes; say how many GPUs they must see on each node."""
+        return {lease.GPUS_VARIABLE: str(self._gpus_per_node)}
 
     def start_record(self) -> Dict[str, Any]:
         """Name the job's incarnation."""

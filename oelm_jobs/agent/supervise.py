@@ -311,7 +311,7 @@ class Supervisor:
             words = "%s: %s" % (status, reason) if reason else str(status)
             if reason == failure.PEER_LOST:  # who ended could not say why: a signal, say
                 words = failure.first_failure(self._last_lines()) or words
-            return Verdict(rundir.FAILED, words, retry=True, cause=place.CRASH)
+            return Verdict(rundir.FAILED, words, retry=failure.NO_GPU_WORDS not in words, cause=place.CRASH)
         how = "killed by " + failure.signal_name(-code) if code < 0 else "exit code %d" % code
         if status == "resumable":
             words = "stopped from outside after a checkpoint"
@@ -327,7 +327,7 @@ class Supervisor:
         return Verdict(
             rundir.FAILED,
             "%s, no outcome%s" % (how, ": " + said[:200] if said else ""),
-            retry=True,
+            retry=failure.NO_GPU_WORDS not in said,
             cause=place.CRASH,
         )
 

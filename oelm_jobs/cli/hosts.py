@@ -23,6 +23,8 @@ def render(name: str, answer: Mapping[str, Any], width: int | None = None) -> st
     waiting = [f"{ticket['run']} of {ticket['user']}" for ticket in answer.get("queue", ())]
     facts = [f"{answer['disk_free'] / 1e9:.1f} GB free"] if "disk_free" in answer else []
     facts += [f"waiting: {', '.join(waiting)}"] if waiting else []
+    facts += [f"held to {answer['limit']}"] if answer.get("limit") else []
+    facts += [f"passed over: {', '.join(answer['junk'])}"] if answer.get("junk") else []
     lines = [click.style(visible.line(tr(f"target {name}: {'; '.join(facts)}")), bold=True)]
     for rows, headers, align in (
         ([_device(row) for row in answer.get("devices", ())], HEADERS, "llrrl"),
@@ -36,6 +38,10 @@ def render(name: str, answer: Mapping[str, Any], width: int | None = None) -> st
 def _device(row: Mapping[str, Any]) -> tuple[str, ...]:
     memory = f"{row['memory_used_mb'] / 1024:.1f}/{row['memory_mb'] / 1024:.0f} GB"
     holder = f"{row['user']} ({row['run']})" if row["run"] else "–"
+    if row.get("holder"):
+        holder = tr(f"without a ticket: {row['holder']}")
+    if row.get("fault"):
+        return (row["label"], row["name"], "–", "–", tr(row["fault"]))
     use = f"{row['utilisation']} %" if row["memory_mb"] else "–"
     return (row["label"], row["name"], memory if row["memory_mb"] else "–", use, holder)
 

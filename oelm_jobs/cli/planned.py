@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import plan as plans
 from .. import snapshot, visible
+from ..agent import permitted
 from ..connections import connect, interpreter
 from ..runs import command as command_of
 from ..store import Store, index_path
@@ -86,6 +87,9 @@ def _show_head(plan: plans.Plan) -> None:
     say(f"  groups    {', '.join(dict.fromkeys(run.group for run in plan.runs))}")
     say(f"  seeds     {', '.join(dict.fromkeys(str(run.seed) for run in plan.runs))}")
     say(f"  target    {plan.target.name} ({plan.root})")
+    limit = permitted.words() if plan.target.kind == "local" else ""
+    if limit:
+        say(f"  held to   {limit}")
     words = {
         plans.SEQUENTIAL: "one after the other, in this order",
         plans.PARALLEL: "each as soon as it has its devices",

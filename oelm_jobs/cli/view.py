@@ -251,7 +251,7 @@ def as_json(view: View) -> dict[str, Any]:
         runs.append(values)
     hosts: dict[str, dict[str, Any]] = {}
     for name, answer in view.hosts.items():
-        hosts[name] = {key: answer[key] for key in ("devices", "queue", "disk_free") if key in answer}
+        hosts[name] = {key: answer[key] for key in ("devices", "queue", "limit", "junk", "disk_free") if key in answer}
         if "site" in answer:
             hosts[name]["partitions"] = answer["site"]["partitions"]
     content = {"version": 1, "time": view.at, "runs": runs, "unreachable": dict(view.unreachable)}

@@ -142,6 +142,7 @@ class Testbed:
         self.accounting = accounting
         self.environment = {
             "SLURM_CONF": str(place / "slurm.conf"),
+            "OELM_STAND_IN_GPUS": "1",
             "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin",
         }
         self._children: dict[str, subprocess.Popen[bytes]] = {}

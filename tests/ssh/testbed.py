@@ -196,6 +196,7 @@ class Host:
             "PATH": f"{self.place / 'bin'}:{SYSTEM_PATH}",
             "OELM_LEASE_DIR": str(self.place / "leases"),
             "OMP_NUM_THREADS": "1",
+            "OELM_STAND_IN_GPUS": "1",
             **self.environment,
         }
         pairs = " ".join(f'"{key}={value}"' for key, value in variables.items())

@@ -1,0 +1,142 @@
+"""Owns which GPUs of a host the environment lets its runs have: those of CUDA_VISIBLE_DEVICES, of an enclosing Slurm
+job and of the target; leaves listing them to devices.
+
+Sources: CUDA C++ Programming Guide (CUDA environment variables); salloc(1) and srun(1) (SLURM_JOB_GPUS,
+SLURM_STEP_GPUS); nvidia-smi(1).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence
+
+if TYPE_CHECKING:
+    from .devices import Device
+
+CUDA = "CUDA_VISIBLE_DEVICES"
+AT_SUBMISSION = "OELM_VISIBLE_DEVICES"
+"""CUDA_VISIBLE_DEVICES as it was where a run was submitted: set-up lines may set another one, which frees no GPU."""
+OF_TARGET = "OELM_GPUS"
+"""Indices that the target's ``gpus`` names."""
+OF_JOB = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
+"""Indices of what Slurm granted to the step or job that this process is in."""
+LISTING_TIMEOUT_S = 30.0
+
+
+def travelling(environment: Mapping[str, str]) -> Dict[str, str]:
+    """Return the variable by which the limit of a submission travels with its runs; empty where there is none."""
+    return {AT_SUBMISSION: environment[CUDA]} if CUDA in environment else {}
+
+
+def limits(environment: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
+    """Return the variables that hold runs to some of the host's GPUs, with their values."""
+    known = os.environ if environment is None else environment
+    found = {name: known[name] for name in (AT_SUBMISSION, CUDA) if name in known}
+    if found.get(AT_SUBMISSION) == found.get(CUDA):
+        found.pop(AT_SUBMISSION, None)
+    if known.get(OF_TARGET):
+        found[OF_TARGET] = known[OF_TARGET]
+    of_job = next((name for name in OF_JOB if known.get(name)), "")
+    return dict(found, **{of_job: known[of_job]}) if of_job else found
+
+
+def words(environment: Optional[Mapping[str, str]] = None) -> str:
+    """Return the limits for people, as in ``CUDA_VISIBLE_DEVICES=0,1``; empty where there are none."""
+    shown = {OF_TARGET: "gpus of the target", AT_SUBMISSION: CUDA + " at submission"}
+    return ", ".join("%s=%s" % (shown.get(name, name), value) for name, value in limits(environment).items())
+
+
+def hides_all(environment: Optional[Mapping[str, str]] = None) -> bool:
+    """True where CUDA_VISIBLE_DEVICES says that there are to be no GPUs: empty, -1, or Slurm's NoDevFiles."""
+    return any(
+        value.split(",")[0].strip() in ("", "-1", "NoDevFiles")
+        for name, value in limits(environment).items()
+        if name in (CUDA, AT_SUBMISSION)
+    )
+
+
+def of(gpus: Sequence[Device], environment: Optional[Mapping[str, str]] = None) -> List[Device]:
+    """Return those of a host's GPUs that runs may have, in order of their indices; possibly none."""
+    kept = list(gpus)
+    for name, value in limits(environment).items():
+        if name in (CUDA, AT_SUBMISSION):
+            named = {device.key: device for device in _as_cuda(value, gpus)}
+            kept = [_narrower(device, named[device.key]) for device in kept if device.key in named]
+        else:
+            indices = _indices(value)
+            # In a cgroup nvidia-smi lists the job's GPUs alone and counts them from 0: nothing is left to be held to.
+            if name == OF_TARGET or len(gpus) > len(indices):
+                kept = [device for device in kept if device.index in indices]
+    return sorted(kept, key=lambda device: device.index)
+
+
+def _narrower(one: Device, other: Device) -> Device:
+    return one if one.cuda_name else other
+
+
+def _indices(value: str) -> List[int]:
+    """Return the indices in ``0,2-3``."""
+    found: List[int] = []
+    for part in re.split(r"[,\s]+", value):
+        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part)
+        if match:
+            found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return found
+
+
+def _as_cuda(value: str, gpus: Sequence[Device]) -> List[Device]:
+    """Return the GPUs that a value of CUDA_VISIBLE_DEVICES names; as CUDA does, look no further than the first entry
+    that names none.
+
+    Indices are nvidia-smi's, which are CUDA's with CUDA_DEVICE_ORDER=PCI_BUS_ID. A MIG instance stands for the GPU
+    that it is a part of: that one is leased, and the run sees the instance alone.
+    """
+    found: Dict[str, Device] = {}
+    for entry in (part.strip() for part in value.split(",")):
+        if entry.isdigit():
+            matches = [device for device in gpus if device.index == int(entry)]
+        elif entry.upper().startswith("GPU-"):
+            matches = [device for device in gpus if _is_called(device, entry)]
+        elif entry.upper().startswith("MIG-"):
+            instance, parent = _mig_instance(entry)
+            # What is in use on the whole GPU says nothing about a part of it.
+            own = {"cuda_name": instance, "memory_mb": 0, "memory_used_mb": 0, "utilisation": 0}
+            matches = [replace(device, **own) for device in gpus if parent and _is_called(device, parent)]  # type: ignore[arg-type]
+        else:
+            matches = []
+        if len(matches) != 1:  # none, or a beginning that several share
+            break
+        found.setdefault(matches[0].key, matches[0])
+    return list(found.values())
+
+
+def _is_called(device: Device, beginning: str) -> bool:
+    return device.key.lower().startswith("gpu-" + beginning.lower())
+
+
+def _mig_instance(entry: str) -> "tuple[str, str]":
+    """Return (UUID of the one MIG instance that an entry names, UUID of its GPU); empty where there is none."""
+    old = re.fullmatch(r"MIG-(GPU-[0-9a-fA-F-]+)/\d+/\d+", entry)  # of drivers before R470
+    if old:
+        return entry, old[1]
+    found, parent = [], ""
+    for line in _listing().splitlines():
+        uuid = re.search(r"\(UUID: ([^)\s]+)\)", line)
+        if uuid and line.startswith("GPU "):
+            parent = uuid[1]
+        elif uuid and uuid[1].lower().startswith(entry.lower()):
+            found.append((uuid[1], parent))
+    return found[0] if len(found) == 1 else ("", "")
+
+
+def _listing() -> str:
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-L"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=LISTING_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", "replace")
