@@ -228,7 +228,7 @@ class _Fetch:
 
     def _compare(self, run: StoredRun, home: Path, row: Mapping[str, Any]) -> _Run:
         look = _Run(run=run, home=home, row=row, record=sync.record(home), here=[], wanted=[])
-        if row.get("absent"):
+        if _is_nothing(row):  # nor is what lies at home of another one yet
             return look
         if not inside.is_absolute(str(row["path"])):
             raise TargetError(f"{run.target} says that {run.name} lies in {json.dumps(row['path'])}: refused")
@@ -334,7 +334,7 @@ class _Fetch:
 
     def _settle(self, look: _Run) -> Fetched:
         """Write down what is here of a run."""
-        if look.row.get("absent"):
+        if _is_nothing(look.row):
             note = "is not there any more" if look.run.progress else "never started: there is nothing of it"
             return Fetched(run=look.run, run_dir=look.home, state=State.UNKNOWN, note=note)
         here = {item.name: item for item in look.here}
@@ -371,6 +371,11 @@ class _Fetch:
             damaged=damaged,
             left=tuple(str(file["name"]) for file in left),
         )
+
+
+def _is_nothing(row: Mapping[str, Any]) -> bool:
+    """True where the target has nothing of a run: it has not started, not started over yet, or is gone."""
+    return bool(row.get("absent")) or not (row["files"] or row["left"])
 
 
 def _last_first(item: Item) -> int:

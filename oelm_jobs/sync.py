@@ -229,9 +229,14 @@ class Arrival:
         return self.read == self.item.size and self._digest.hexdigest() != self.item.sha256
 
     def start_over(self) -> None:
-        """Throw away what has arrived."""
+        """Throw away what has arrived. Of a growing file an empty one stays, so that the next try is not begun with the
+        copy at home, which is none of its beginning.
+        """
         with contextlib.suppress(OSError):
-            self.staged.unlink()
+            if self.item.grows:
+                os.close(os.open(self.staged, os.O_WRONLY | os.O_TRUNC | inside.FLAGS))
+            else:
+                self.staged.unlink()
         self.__post_init__()
 
 

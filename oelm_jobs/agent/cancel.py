@@ -81,6 +81,7 @@ def _kill_all(run_dir: str, also: Sequence[processes.Identity] = ()) -> bool:
     """Kill what is left of a run that has no supervisor any more, and record its end; return whether all is gone."""
     deadline = time.monotonic() + KILL_S
     left = [*processes.of_run(run_dir), *also]
+    lived = bool(left)
     while left and time.monotonic() < deadline:
         processes.send(left, signal.SIGKILL)
         time.sleep(0.05)
@@ -91,16 +92,12 @@ def _kill_all(run_dir: str, also: Sequence[processes.Identity] = ()) -> bool:
         return False
     try:
         record = rundir.read_json(rundir.control(run_dir, rundir.RUN)) or {}
-        end = rundir.read_json(rundir.control(run_dir, rundir.END)) or {}
-        start = rundir.read_json(rundir.control(run_dir, rundir.START)) or {}
-        attempts = list(end.get("attempts", []))
-        if start and all(attempt.get("number") != start.get("number") for attempt in attempts):
-            lost = result.lost_attempt(start, "cancelled")
-            attempts.append(dict(lost, state=rundir.CANCELLED, ended_at=time.time()))
         path = rundir.control(run_dir, "").parent
-        begun = float(start.get("started_at") or time.time())
+        attempts, _ = result.attempts_so_far(path, lambda start: "cancelled", end_state=rundir.CANCELLED, lived=lived)
+        first = attempts[0].get("started_at") if attempts else None
+        queued_at = rundir.finite(record.get("queued_at")) or rundir.finite(first) or time.time()
         try:
-            result.write(path, record, rundir.CANCELLED, "cancelled", attempts, begun)
+            result.write(path, record, rundir.CANCELLED, "cancelled", attempts, queued_at)
         except OSError:  # a full disk: the end record at least
             result.write_end(path, record, rundir.CANCELLED, "cancelled", attempts)
     finally:

@@ -57,6 +57,10 @@ class Host:
         """Tell a reboot from a supervisor that was killed."""
         return "reboot" if start.get("boot_id") != processes.boot_id() else "supervisor lost"
 
+    def submitted_at(self) -> float:
+        """The launcher's word, taken once: what runs here submits nothing at that time."""
+        return float(os.environ.pop("OELM_SUBMITTED_AT", "") or time.time())
+
     def wait_for_turn(self) -> float:
         """Sleep in the kernel until the run before this one in its lane is over."""
         queued_at = float(os.environ.pop("OELM_QUEUED_AT", "") or tickets.arrival(time.time()))

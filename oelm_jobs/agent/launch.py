@@ -64,6 +64,7 @@ def launch(request: Dict[str, Any]) -> Dict[str, Any]:
     environment.update(request.get("environment") or {})
     environment.update(permitted.travelling(environment))
     queued_at = content["time"]
+    environment["OELM_SUBMITTED_AT"] = "%.6f" % queued_at
     with contextlib.suppress(OSError):  # what is wrong with the lease folder is the runs' to report
         queued_at = tickets.arrival(queued_at)
     answers = {}
@@ -89,8 +90,7 @@ def _claim(run: Dict[str, Any]) -> Any:
         return None
     with contextlib.suppress(FileNotFoundError):
         (control / rundir.CANCEL).unlink()
-    with contextlib.suppress(FileExistsError), open(str(control / rundir.ORIGIN), "x", encoding="ascii") as file:
-        file.write(run["token"] + "\n")  # what was fetched of an archived run must not be taken for this one's
+    rundir.mark_origin(run["run_dir"], run["token"])
     rundir.write_text(control / rundir.SCRIPT, run["script"], durable=False, mode=0o755)
     return handle
 

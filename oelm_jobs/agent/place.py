@@ -63,6 +63,9 @@ class Place(Protocol):
     def lost_reason(self, start: Dict[str, Any]) -> str:
         """Say why an attempt that left no end was lost, given its start record."""
 
+    def submitted_at(self) -> float:
+        """Return when this execution's submission was made, Unix seconds; now, where a script was started by hand."""
+
     def wait_for_turn(self) -> float:
         """Wait for the run's place in its lane; return its place in the queue for devices, Unix seconds.
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from . import rundir
 
@@ -36,12 +36,55 @@ def use_reserve(run_dir: Path) -> None:
         rundir.control(run_dir, RESERVE).unlink()
 
 
-def lost_attempt(start: Dict[str, Any], reason: str) -> Dict[str, Any]:
-    """Return the record of an attempt that started and left no end: its supervisor, or the whole host, went down."""
+def attempts_so_far(
+    run_dir: Path,
+    why_lost: Callable[[Dict[str, Any]], str],
+    *,
+    end_state: str = rundir.FAILED,
+    lived: bool = False,
+) -> Tuple[List[Dict[str, Any]], int]:
+    """Return (a run's attempts so far, how many of them the end record has). One that has a start but no end lost its
+    supervisor, to a reboot or to a kill; it lasted until its last sign of life.
+
+    Args:
+        why_lost: Says why, given the start record.
+        end_state: State of such an attempt.
+        lived: Whether its processes lived until just now.
+    """
+    start = rundir.read_json(rundir.control(run_dir, rundir.START))
+    end = rundir.read_json(rundir.control(run_dir, rundir.END))
+    attempts = list((end or {}).get("attempts", []))
+    on_record = len(attempts)
+    if start and all(attempt.get("number") != start.get("number") for attempt in attempts):
+        attempts += start.get("before") or []
+        lost = lost_attempt(run_dir, start, why_lost(start), lived=lived)
+        attempts.append(dict(lost, state=end_state))
+    return attempts, on_record
+
+
+def lost_attempt(run_dir: Path, start: Dict[str, Any], reason: str, *, lived: bool = False) -> Dict[str, Any]:
+    """Return the record of an attempt that started and left no end (arguments as in attempts_so_far)."""
     names = ("number", "token", "started_at", "devices", "host", "port", "job", "restart", "nodes")
     attempt = {name: start[name] for name in names if name in start}
     attempt.update(state=rundir.FAILED, reason=reason)
+    began_at, now = rundir.finite(start.get("started_at")), time.time()
+    if began_at is not None:
+        # Clocks differ between nodes and file servers, or were set back.
+        ended_at = max(began_at, now if lived else min(_last_sign(run_dir, start), now))
+        attempt.update(ended_at=ended_at, wall_s=round(ended_at - began_at, 3))
     return attempt
+
+
+def _last_sign(run_dir: Path, start: Dict[str, Any]) -> float:
+    """Return when an attempt was last heard of, Unix seconds: by its heartbeat, or what it wrote last; 0 for never."""
+    beat = rundir.read_json(run_dir / rundir.HEARTBEAT) or {}
+    is_its = beat.get("attempt") == "%s:%s" % (start.get("token"), start.get("number"))
+    signs = [rundir.finite(beat.get("time")) or 0.0 if is_its else 0.0]
+    written = [run_dir / rundir.LOG, run_dir / rundir.METRICS, rundir.control(run_dir, rundir.OUTCOME)]
+    for path in (*written, *run_dir.glob("*.pt")):
+        with contextlib.suppress(OSError):
+            signs.append(path.stat().st_mtime)
+    return max(signs)
 
 
 def write(

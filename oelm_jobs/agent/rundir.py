@@ -129,6 +129,16 @@ def create(path: Path, content: Dict[str, Any], *, durable: bool = True) -> bool
     return True
 
 
+def mark_origin(run_dir: Union[str, Path], token: str) -> None:
+    """Name the submission that a run directory begins with, unless it has one: what was fetched of a run that was
+    archived must not be taken for what another one in its place makes. The run's claim is held.
+    """
+    if os.path.exists(control(run_dir, RUN)):  # begun by a version that named none: it is the same run all the same
+        return
+    with contextlib.suppress(FileExistsError), open(str(control(run_dir, ORIGIN)), "x", encoding="ascii") as file:
+        file.write(token + "\n")
+
+
 def merged(shared: Dict[str, Any], own: Dict[str, Any]) -> Dict[str, Any]:
     """Return a record from what all of an array have in common and what one has besides.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
 
 from . import failure, host, lease, place, processes, rundir, slurm_claim, slurm_commands, slurm_step
-from .slurm_submit import FATE, JOB_NAME_VARIABLE, SILENCE
+from .slurm_submit import FATE, JOB_NAME_VARIABLE, SILENCE, submission_file
 
 TERM_GRACE_S = 20.0
 """Least time for a checkpoint after SIGTERM: Slurm kills after KillWait, 30 s by default."""
@@ -104,6 +104,13 @@ class SlurmJob:
         return "supervisor lost"
 
     # Devices ----------------------------------------------------------------------------------------------------------
+
+    def submitted_at(self) -> float:
+        """What the submission's own file says, however often Slurm has started the job since."""
+        fate = str(self._record.get("fate") or "")
+        root = os.path.dirname(os.path.dirname(os.path.dirname(fate)))
+        made = rundir.read_json(submission_file(root, str(self._record["token"]))) if fate else None
+        return rundir.finite((made or {}).get("time")) or time.time()
 
     def wait_for_turn(self) -> float:
         """The job's dependency has waited already."""

@@ -48,6 +48,7 @@ class Supervisor:
         self._interruptible = False  # True while a raised Stopped loses neither a process nor a record
         self._mark = ""  # OELM_ATTEMPT of the attempt under way
         self._log_start = 0  # size of the log before it
+        self._on_record = 0  # attempts that the end record of an earlier execution has
         self._lost_ports: List[int] = []  # taken by strangers between look and bind
         self._from_setup: List[processes.Identity] = []  # what set-up lines left running: it serves all attempts
 
@@ -79,13 +80,14 @@ class Supervisor:
         return ""
 
     def history(self) -> List[Dict[str, Any]]:
-        """Return the attempts so far; one that has a start but no end lost its supervisor, to a reboot or to a kill."""
-        start = rundir.read_json(rundir.control(self.run_dir, rundir.START))
-        end = rundir.read_json(rundir.control(self.run_dir, rundir.END))
-        attempts = list((end or {}).get("attempts", []))
-        if start and all(attempt.get("number") != start.get("number") for attempt in attempts):
-            attempts.append(result.lost_attempt(start, self.place.lost_reason(start)))
+        """Return the attempts so far."""
+        attempts, self._on_record = result.attempts_so_far(self.run_dir, self.place.lost_reason)
         return attempts
+
+    def _queued_at(self) -> float:
+        """Return when the run was first submitted, Unix seconds; a run directory keeps it over all submissions."""
+        known = rundir.read_json(rundir.control(self.run_dir, rundir.RUN)) or {}
+        return rundir.finite(known.get("queued_at")) or self.place.submitted_at()
 
     # The run ----------------------------------------------------------------------------------------------------------
 
@@ -132,7 +134,10 @@ class Supervisor:
             # The end record is this submission's, too.
             rundir.write_json(rundir.control(self.run_dir, rundir.END), dict(end, token=self.token))
             return 0
-        rundir.write_json(rundir.control(self.run_dir, rundir.RUN), dict(self.record, command=self.command))
+        rundir.mark_origin(self.run_dir, self.token)  # a script that nobody launched, or that Slurm has started
+        queued_at = self._queued_at()
+        content = dict(self.record, command=self.command, queued_at=queued_at)
+        rundir.write_json(rundir.control(self.run_dir, rundir.RUN), content)
         result.reserve(self.run_dir)
         processes.become_subreaper()
         self._from_setup = processes.descendants_of(os.getpid())
@@ -142,15 +147,14 @@ class Supervisor:
             signal.signal(signal.SIGALRM, self._on_look)
             signal.setitimer(signal.ITIMER_REAL, self.place.look_s, self.place.look_s)
         attempts = self.history()
-        queued_at = time.time()
         acquired = False
         try:
             self._interruptible = True
             if self.stop_signal is not None or self.place.is_cancelled():
                 raise Stopped
-            queued_at = self.place.wait_for_turn()
+            arrived_at = self.place.wait_for_turn()
             self._end_survivors(time.monotonic() + SURVIVOR_GRACE_S)
-            self.place.acquire(queued_at)
+            self.place.acquire(arrived_at)
             self._interruptible, acquired = False, True
             verdict = self._attempts(attempts)
         except Stopped:
@@ -248,6 +252,8 @@ class Supervisor:
         environment.update({processes.RUN_DIR_VARIABLE: str(self.run_dir), "PYTHONUNBUFFERED": "1"})
         start = dict(processes.identify(os.getpid()).to_json(), number=number, token=self.token, port=port)
         start.update(self.place.start_record(), started_at=time.time(), devices=self.place.devices())
+        if before[self._on_record :]:  # should this execution be lost, too, they are on no other record
+            start.update(before=before[self._on_record :])
         rundir.write_json(rundir.control(self.run_dir, rundir.START), start)
         began = time.monotonic()
         with open(str(self.run_dir / rundir.LOG), "ab") as log:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,9 @@ from oelm_jobs import observe
 from oelm_jobs.agent import slurm_commands
 from oelm_jobs.store import Store
 from tests.slurm import testbed
+from tests.slurm.login import Login
 from tests.slurm.testbed import Testbed
+from tests.ssh.testbed import Client, Network
 from tests.support import stand_in_for_python, wait_until
 
 
@@ -204,3 +207,41 @@ def wait_for(states: Callable[[], dict[str, dict[str, Any]]]) -> Callable[..., d
             raise AssertionError(f"{error}; it is {last.get('state')}: {last.get('reason')}") from None
 
     return wait
+
+
+@pytest.fixture
+def login(tmp_path: Path, cluster: Testbed) -> Iterator[Login]:
+    """The cluster's login node, reached over a cable."""
+    network = Network()
+    host = Login(place=tmp_path / "login", name="login", environment={"SLURM_CONF": cluster.environment["SLURM_CONF"]})
+    host.address, host.far = network.gateway, network
+    client = Client(tmp_path / "laptop")
+    client.knows(host)
+    host.laptop = client
+    host.start(client.public_key)
+    yield host
+    host.stop()
+    network.remove()
+
+
+@pytest.fixture
+def laptop(login: Login, project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run a command of the toolkit on the laptop: ``laptop("status", "--json")``; ``start=True`` leaves it running."""
+    client, network = login.laptop, login.far
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
+    environment.update(
+        PATH=f"{client.place / 'bin'}:/usr/bin:/bin", XDG_RUNTIME_DIR="", OELM_STATE_DIR=str(project / "s")
+    )
+    environment.pop("SSH_AUTH_SOCK", None)
+
+    def run(name: str, *arguments: str, check: bool = True, start: bool = False, cwd: Path = project) -> Any:
+        program = f"from oelm_jobs.cli.{name} import main; main()"
+        argv = ["/usr/sbin/ip" if Path("/usr/sbin/ip").exists() else "/sbin/ip", "netns", "exec", network.name]
+        argv += [sys.executable, "-c", program, *arguments]
+        if start:
+            return subprocess.Popen(argv, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        done = subprocess.run(argv, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+        assert not check or done.returncode == 0, done.stderr + done.stdout
+        return done
+
+    return run

@@ -3,76 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.slurm.login import Login, write_target
 from tests.slurm.testbed import Testbed
-from tests.ssh.testbed import Client, Host, Network
+from tests.ssh.testbed import Host
 from tests.support import read, wait_until
 
 pytestmark = pytest.mark.slow
 
 GROUPS = ["gpt_base", "oelm_no_freeze", "oelm_freeze"]
-
-
-class Login(Host):
-    """The cluster's login node."""
-
-    laptop: Client
-    """Who logs in."""
-    far: Network
-    """Where the laptop is."""
-
-
-@pytest.fixture
-def login(tmp_path: Path, cluster: Testbed) -> Iterator[Login]:
-    """The cluster's login node, reached over a cable."""
-    network = Network()
-    host = Login(place=tmp_path / "login", name="login", environment={"SLURM_CONF": cluster.environment["SLURM_CONF"]})
-    host.address, host.far = network.gateway, network
-    client = Client(tmp_path / "laptop")
-    client.knows(host)
-    host.laptop = client
-    host.start(client.public_key)
-    yield host
-    host.stop()
-    network.remove()
-
-
-@pytest.fixture
-def laptop(login: Login, project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Run a command of the toolkit on the laptop: ``laptop("status", "--json")``; ``start=True`` leaves it running."""
-    client, network = login.laptop, login.far
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
-    environment.update(
-        PATH=f"{client.place / 'bin'}:/usr/bin:/bin", XDG_RUNTIME_DIR="", OELM_STATE_DIR=str(project / "s")
-    )
-    environment.pop("SSH_AUTH_SOCK", None)
-
-    def run(name: str, *arguments: str, check: bool = True, start: bool = False, cwd: Path = project) -> Any:
-        program = f"from oelm_jobs.cli.{name} import main; main()"
-        argv = ["/usr/sbin/ip" if Path("/usr/sbin/ip").exists() else "/sbin/ip", "netns", "exec", network.name]
-        argv += [sys.executable, "-c", program, *arguments]
-        if start:
-            return subprocess.Popen(argv, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        done = subprocess.run(argv, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
-        assert not check or done.returncode == 0, done.stderr + done.stdout
-        return done
-
-    return run
-
-
-def write_target(project: Path, login: Host, **keys: Any) -> None:
-    values = {"kind": "slurm", "host": "login", "root": "oelm", "python": sys.executable, "poll_s": 0, **keys}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-    (project / "jobs" / "targets.toml").write_text("[cluster]\n" + "\n".join(lines) + "\nsbatch = { time = 30 }\n")
 
 
 def run_dir(login: Host, name: str = "gpt_base") -> Path:

@@ -239,6 +239,16 @@ def test_a_run_that_was_started_over_is_not_mixed_with_what_was_fetched_before(r
     assert len(list((rig.home_dir().parent / ".archive").iterdir())) == 1
 
 
+def test_a_log_whose_beginning_has_changed_there_is_fetched_whole(rig: Rig) -> None:
+    train(rig)
+    rig.wait_for("gpt_base", "DONE")
+    fetched(rig)
+    log = rig.run_dir() / ".oelm" / "supervisor.log"
+    log.write_text(f"cut off and written anew\n{log.read_text()}")
+    assert fetched(rig)["gpt_base"]["damaged"] == []
+    assert same(rig)
+
+
 def test_a_run_that_was_trained_here_is_not_overwritten(rig: Rig) -> None:
     train(rig)
     rig.wait_for("gpt_base", "DONE")

@@ -1,0 +1,139 @@
+"""Runs on a cluster that start over, or start again: what is at home of the old one, and what the records say."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oelm_jobs.agent import processes
+from tests.slurm.login import Login, write_target
+from tests.slurm.testbed import Testbed
+from tests.support import end_all, read, wait_until
+
+pytestmark = pytest.mark.slow
+
+SUBMIT = ("submit", "--study", "tiny", "--group", "gpt_base", "--target", "cluster")
+
+
+def home_dir(project: Path) -> Path:
+    return project / "models" / "checkpoints" / "tiny" / "exp_gpt_base"
+
+
+def set_steps(project: Path, steps: int) -> None:
+    study = project / "jobs" / "tiny.toml"
+    line = next(line for line in study.read_text().splitlines() if line.startswith("max_steps"))
+    study.write_text(study.read_text().replace(line, f"max_steps = {steps}"))
+
+
+def old_copies(project: Path) -> list[Path]:
+    return sorted((home_dir(project).parent / ".archive").glob("exp_gpt_base-*"))
+
+
+def start_over_and_fetch(run: Callable[..., Any], project: Path) -> None:
+    """Train, fetch, start over with other settings, and fetch again, while it waits and when it is done."""
+    run(*SUBMIT, "--send-data", "--wait")
+    run("fetch", "--checkpoints", "all")
+    before = {path.name: path.read_bytes() for path in home_dir(project).glob("[!.]*.*")}
+    set_steps(project, 10)
+    run(*SUBMIT, "--rerun", "--yes", "--wait")
+    done = run("fetch", "--checkpoints", "all")
+    assert "DAMAGED" not in done.stdout and "verified" in done.stdout
+    assert "gpt_base was started over; what was fetched before is in" in done.stderr
+    [aside] = old_copies(project)
+    assert str(aside) in done.stderr
+    assert {path.name: path.read_bytes() for path in aside.glob("[!.]*.*")} == before, "nothing of it is overwritten"
+    assert read(home_dir(project) / "experiment_result.json")["train"]["max_steps"] == 10
+    assert "new" not in run("fetch", "--checkpoints", "all", "--verify").stdout and len(old_copies(project)) == 1
+    # A run that goes on is the same run.
+    set_steps(project, 14)
+    run(*SUBMIT, "--extend", "--wait")
+    assert "started over" not in run("fetch").stderr and len(old_copies(project)) == 1
+
+
+def test_a_run_that_starts_over_leaves_the_copy_at_home_whole_beside_the_new_one(
+    oelm, project: Path, tmp_path: Path, target, cluster: Testbed, stand_in: str
+) -> None:
+    target(python=stand_in, root=str(tmp_path / "scratch"))
+    start_over_and_fetch(oelm, project)
+    end_all(tmp_path / "scratch")
+
+
+def test_a_run_that_starts_over_behind_ssh_leaves_the_copy_at_home_whole_beside_the_new_one(
+    laptop: Callable[..., Any],
+    login: Login,
+    project: Path,
+    stand_in: str,
+) -> None:
+    write_target(project, login, python=stand_in)
+    start_over_and_fetch(laptop, project)
+
+
+def test_a_rerun_that_waits_or_is_cancelled_before_it_starts_keeps_what_is_at_home(
+    oelm, project: Path, tmp_path: Path, target, cluster: Testbed, stand_in: str, states
+) -> None:
+    target(python=stand_in, root=str(tmp_path / "scratch"))
+    oelm(*SUBMIT, "--send-data", "--wait")
+    oelm("fetch")
+    target({"begin": "now+1hour"}, python=stand_in, root=str(tmp_path / "scratch"))
+    oelm(*SUBMIT, "--rerun", "--yes")
+    assert states()["gpt_base"]["state"] == "QUEUED"
+    for _ in range(2):
+        oelm("fetch")
+        assert (home_dir(project) / "experiment_result.json").exists() and not old_copies(project)
+        oelm("cancel", "gpt_base")
+    target(python=stand_in, root=str(tmp_path / "scratch"))
+    oelm(*SUBMIT, "--wait")
+    assert "was started over" in oelm("fetch").stderr and len(old_copies(project)) == 1
+    end_all(tmp_path / "scratch")
+
+
+def test_requeues_and_lost_supervisors_keep_the_submissions_time_and_count_their_hours(
+    oelm, project: Path, target, cluster: Testbed, stand_in: str, wait_for
+) -> None:
+    target(python=stand_in, setup=["export TRAINER_STEP_S=0.05"])
+    set_steps(project, 4000)
+    oelm(*SUBMIT)
+    token = wait_for("gpt_base", "RUNNING")["token"]
+    control = home_dir(project) / ".oelm"
+
+    def steps() -> int:
+        try:
+            return int(read(home_dir(project) / "heartbeat.json")["step"])
+        except (OSError, ValueError):
+            return 0
+
+    def started(number: int) -> bool:
+        return (control / "start.json").exists() and read(control / "start.json")["number"] == number
+
+    wait_until(lambda: steps() >= 40, "steps", 120)
+    cluster.run("scontrol", "requeue", read(control / "start.json")["job"])
+    wait_until(lambda: cluster.job(read(control / "start.json")["job"]).get("JobState") == "PENDING", "it to wait", 90)
+    cluster.release(read(control / "start.json")["job"])
+    wait_until(lambda: started(2), "the second start", 120)
+    before = steps()
+    wait_until(lambda: steps() >= before + 40, "more steps", 120)
+    # No end record is left: all of the run goes at once, as with its node.
+    start = read(control / "start.json")
+    supervisor = processes.Identity.from_json(start)
+    assert supervisor is not None
+    for identity in (supervisor, *processes.of_run(str(home_dir(project)))):
+        os.kill(identity.pid, signal.SIGKILL)
+    wait_for("gpt_base", "FAILED")
+    last = read(home_dir(project) / "heartbeat.json")["time"]
+    set_steps(project, 4000)
+    target(python=stand_in)
+    oelm(*SUBMIT, "--wait")
+    known = read(home_dir(project) / "experiment_result.json")
+    submission = json.loads((project / ".oelm" / "submissions" / f"{token}.json").read_text())
+    assert abs(known["queued_at"] - submission["time"]) < 0.01
+    assert known["queued_at"] < known["attempts"][0]["started_at"] == known["started_at"]
+    lost = known["attempts"][1]
+    assert lost["wall_s"] >= last - lost["started_at"] - 0.01 > 0
+    assert known["elapsed_hours"] == pytest.approx(sum(a["wall_s"] for a in known["attempts"]) / 3600, abs=1e-5)
+    assert known["gpu_hours"] == pytest.approx(known["elapsed_hours"], abs=1e-5)
