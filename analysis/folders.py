@@ -176,8 +176,8 @@ def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) 
     final, best = rundir.end_points(validations)
     status, reason = _status(results, log)
     last_trained = int(curve.step[-1]) if curve is not None else 0
-    # A finite validation at or after the last training record shows that the weights are sound.
-    if (log.is_nan_at_end and (final is None or final.step < last_trained)) or reason == "diverged":
+    # A finite loss after one that isn't shows that the weights are sound (or that the run went on from before it).
+    if log.is_nan_at_end or reason == "diverged":
         reason = "diverged"
         final = Point(step=last_trained, loss=math.inf)
     last = [int(table.step[-1]) for table in (curve, validations) if table is not None]
@@ -230,6 +230,10 @@ def _log_notes(log: Log, name: str) -> list[Text]:
         notes.append(text("log_disagreeing", name=name, count=f"{log.disagreeing:,}"))
     if log.is_truncated:
         notes.append(text("log_truncated", name=name))
+    if log.encoding:
+        notes.append(text("log_encoding", name=name, encoding=log.encoding))
+    if log.not_finite:
+        notes.append(text("log_not_finite", name=name, count=f"{log.not_finite:,}"))
     if not log.train.added and not log.val.added:
         notes.append(text("log_empty", name=name or "–"))
     return notes

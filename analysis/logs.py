@@ -1,13 +1,14 @@
 """Owns reading a training log of any dialect into columns, in constant memory; leaves folders and what else lies in
 them to ``folders``.
 
-Three dialects exist (facts of users' logs), with or without a time stamp, a level or a rank in front, and an LR
-column::
+Three dialects exist (facts of users' logs), with or without whatever a logger puts in front, and an LR column; nanoGPT
+has its own::
 
     Step    300 | Loss: 5.6583 | PPL: 286.66 | LR: 4.50e-05
       Validation | Loss: 1.4793 | PPL: 4.39            (belongs to the step line above)
     [Step 1000] Validation - Loss: 3.7200, PPL: 41.26
     Step 100 | loss=5.12 | ppl=167.3                   (with "Eval step 1000 | loss=3.9 | ppl=49.4")
+    iter 1990: loss 3.8853, time 1096.65ms             (with "step 2000: train loss 4.0390, val loss 4.0427")
 
 The loss decides, the PPL column is clipped. What a carriage return overwrote, and whatever is a progress bar, is
 never a record. A regular expression for the log's own dialect reads a block in one pass; lines that it doesn't know
@@ -16,18 +17,22 @@ are read one by one, and each shape of line (the same but for the digits) is und
 
 from __future__ import annotations
 
+import codecs
 import gc
 import math
 import operator
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from oelm_jobs.encodings import SAMPLE_BYTES, name_encoding
+
 from .columns import Columns
-from .logwords import Span, Spoken, clean, read_facts, read_line, record_places
+from .logwords import ODD, Span, Spoken, clean, read_facts, read_line, read_record, record_places
 
 BLOCK = 1 << 20
 """Bytes that are read at a time."""
@@ -86,7 +91,11 @@ class Log:
     is_complete: bool = False
     """True where the log says that training is complete."""
     is_nan_at_end: bool = False
-    """True where the last training loss isn't finite."""
+    """True where the last loss of any line isn't finite: training, validation, or one told in passing."""
+    not_finite: int = 0
+    """Lines with such a loss."""
+    encoding: str = ""
+    """What a file of wider characters is written in (PowerShell's ``>`` writes UTF-16); empty for all others."""
     _step: int = -1
     _quick: re.Pattern[bytes] = _PLAIN[0]
     _shapes: dict[bytes, _Shape] = field(default_factory=dict)
@@ -103,16 +112,32 @@ class Log:
         gc.disable()  # millions of short-lived tuples without cycles: looking for some takes a third of the time
         try:
             with path.open("rb", buffering=0) as stream:
-                self._read(stream)
+                self._read(self._blocks(stream))
         finally:
             if was_enabled:
                 gc.enable()
 
-    def _read(self, stream: BinaryIO) -> None:
+    def _blocks(self, stream: BinaryIO) -> Iterator[bytes]:
+        """Yield the file a block at a time, as UTF-8 where it is in characters of 16 or 32 bits."""
+        sample = stream.read(SAMPLE_BYTES)
+        stream.seek(0)
+        is_wide = b"\0" in sample or sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        encoding = name_encoding(sample) if is_wide else ""
+        if not encoding.startswith("UTF-"):
+            while block := stream.read(BLOCK):
+                yield block
+            return
+        self.encoding = encoding
+        decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+        while block := stream.read(BLOCK):
+            yield decoder.decode(block).encode()
+        yield decoder.decode(b"", final=True).encode()
+
+    def _read(self, blocks: Iterable[bytes]) -> None:
         rest = b""
         is_skipping = False  # inside a line that is too long to be one
-        while block := stream.read(BLOCK):
-            block = rest + block
+        for piece in blocks:
+            block = rest + piece
             cut = block.rfind(b"\n")
             if cut < 0:
                 block, lost = _tail(block)
@@ -156,6 +181,7 @@ class Log:
                     step = int(digits)
                 if step >= 0:
                     self.lines += 1
+                    self.is_nan_at_end = False
                     self._waiting.append((step, float(loss), float(ppl)))
                     continue
             self._add_plain(found[start:i])
@@ -198,6 +224,7 @@ class Log:
                 rows, steps = rows[keep], steps[keep]
                 left_out -= len(rows)
             losses = [float(row[1]) for row in rows]
+            self._heard(losses[-1])  # the quick pass takes digits alone: infinite is what is too large for a float
             rates = [float(row[2]) if row[2] else math.nan for row in rows]
             self._add_train(steps, losses, rates, left_out=left_out)
         except (ValueError, OverflowError):  # 1.2.3 and the like: the careful pass says which line it is
@@ -237,14 +264,15 @@ class Log:
             self.not_understood += 1
             self.alike += known
             return
-        (first, last), loss, rate, speed = known
-        step = int(raw[first:last].replace(b",", b""))
-        if step > LARGEST_STEP:
+        words = [raw[place[0] : place[1]].decode() if place is not None else "" for place in known]
+        record = read_record(*words)
+        if record is None or record[0] > LARGEST_STEP:
             self.not_understood += 1
             self.alike += 1
             return
-        self._step = step
-        self._pending.append((step, _at(raw, loss), _at(raw, rate), _at(raw, speed)))
+        self._step = record[0]
+        self._heard(record[1])
+        self._pending.append(record)
 
     def _new_line(self, raw: bytes, shape: bytes) -> None:
         line = clean(raw[: LONGEST_LINE + 1])
@@ -264,9 +292,14 @@ class Log:
             return
         if len(self._shapes) >= SHAPES:
             self._shapes.clear()
-        if spoken is None or spoken == Spoken(is_odd=True):
+        if spoken is None or spoken == ODD:
             self._shapes[shape] = spoken is not None
-        elif spoken.train_loss is not None and spoken.val_loss is None and line.encode() == raw.strip(b" \t\r"):
+        elif (
+            spoken.train_loss is not None
+            and spoken.val_loss is None
+            and line.isascii()  # places are counted in characters here, in bytes there
+            and line.encode() == raw.strip(b" \t\r")
+        ):
             offset = raw.index(line[:1].encode())
             self._shapes[shape] = tuple(
                 None if place is None else (place[0] + offset, place[1] + offset) for place in record_places(line)
@@ -277,11 +310,17 @@ class Log:
             self.lines -= 1
             self.overwritten += 1
             return
+        if spoken.is_not_finite:
+            self.not_understood += 1
+            self.alike += spoken.is_odd
+            self._heard(math.nan)
+            return
         step = spoken.step if spoken.step is not None else self._step
         if spoken.is_odd or not 0 <= step <= LARGEST_STEP:
             self.not_understood += 1
             self.alike += 1
             return
+        self._heard(*(loss for loss in (spoken.train_loss, spoken.val_loss) if loss is not None))
         if spoken.train_loss is not None:
             self._step = step
             self._pending.append((step, spoken.train_loss, spoken.lr, spoken.tokens_per_s))
@@ -289,6 +328,11 @@ class Log:
             self._step = step
         if spoken.val_loss is not None:
             self._waiting.append((step, spoken.val_loss, spoken.val_ppl))
+
+    def _heard(self, *losses: float) -> None:
+        """Take note of whether the losses of a line are finite; the last line decides."""
+        self.is_nan_at_end = not all(map(math.isfinite, losses))
+        self.not_finite += self.is_nan_at_end
 
     def _add_train(
         self,
@@ -300,19 +344,9 @@ class Log:
         left_out: int = 0,
     ) -> None:
         self._step = steps[-1]
-        self.is_nan_at_end = not math.isfinite(losses[-1])
         rows = {"step": np.array(steps, dtype=np.int64), "loss": np.array(losses), "lr": np.array(rates)}
         rows["tokens_per_s"] = np.full(len(steps), math.nan) if speeds is None else np.array(speeds)
         self.train.add(rows, left_out=left_out)
-
-
-def _at(raw: bytes, place: Span | None) -> float:
-    if place is None:
-        return math.nan
-    try:
-        return float(raw[place[0] : place[1]].replace(b",", b""))
-    except ValueError:  # 1__0
-        return math.nan
 
 
 def _tail(piece: bytes) -> tuple[bytes, int]:

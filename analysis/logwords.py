@@ -8,40 +8,64 @@ import math
 import re
 from dataclasses import dataclass
 
+from . import numbers
+from .numbers import NUMBER, NUMERAL
+
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-_PREFIX = re.compile(
-    r"(?:\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[^\]\s]*\]?[\s:|\-]*)?"
-    r"(?:\[?(?:[\w.]+\s*[:\-|]\s*)?(?:DEBUG|INFO|WARNING)\]?[\s:|\-]*)?"
-    r"(?:\[(?:rank ?|default)?\d+\]:?\s*)?",
+LONGEST_PREFIX = 200
+"""Characters in which a logger says who, when and how grave, before the record."""
+_VAL_WORD = r"(?:val(?:id(?:ation)?)?|eval(?:uation)?)"
+_STEP_WORD = r"\[?(?:global[_ ])?(?:step|iter(?:ation)?)[\s:=#]{0,16}"
+_STEP = rf"{_STEP_WORD}({NUMERAL})(?:\s{{0,4}}/\s{{0,4}}{NUMERAL})?"
+_SEPARATOR = r"[\s|:,;.\-\])]{0,24}"
+_BETWEEN = r"[\s|:,_/.\-\])]{0,24}"
+_LOSS = rf"loss[\s:=]{{0,16}}({NUMBER})"
+_HEAD = re.compile(
+    rf"(?<![a-z])(?:{_STEP_WORD}-?\d"
+    rf"|{_VAL_WORD}(?![a-z])(?={_BETWEEN}(?:(?:val|eval)[_ ]?)?(?:loss|{_STEP_WORD}-?\d)))",
     re.IGNORECASE,
 )
-_NUMBER = r"([-+]?(?:\d[\d_]*\.?\d*(?:e[-+]?\d+)?|\.\d+|nan|inf(?:inity)?))"
-_STEP = r"\[?(?:global[_ ])?step[\s:=#]*(-?\d[\d,]*)(?:\s*/\s*\d[\d,]*)?\s*\]?"
-_TRAIN = re.compile(
-    rf"{_STEP}\s*[|:,\-]*\s*(?:train(?:ing)?[_ ]?)?loss\s*[:=]?\s*{_NUMBER}(?![\w.])(.*)", re.IGNORECASE
-)
+"""Where a record begins."""
+_TRAIN = re.compile(rf"{_STEP}{_SEPARATOR}(?:train(?:ing)?[_ /.]?)?{_LOSS}(.*)", re.IGNORECASE)
 _VAL_AT = re.compile(
-    rf"(?:{_STEP}\s*[|:,\-]*\s*(?:val(?:id(?:ation)?)?|eval(?:uation)?)(?![a-z])|eval(?:uation)?\s+{_STEP})"
-    rf"[\s|:,_\-]*(?:(?:val|eval)[_ ]?)?loss\s*[:=]?\s*{_NUMBER}(?![\w.])(.*)",
+    rf"(?:{_STEP}{_SEPARATOR}{_VAL_WORD}(?![a-z])|{_VAL_WORD}[\s\]:|,)\-]{{1,16}}{_STEP})"
+    rf"{_BETWEEN}(?:{_VAL_WORD}[_ ]?)?{_LOSS}(.*)",
     re.IGNORECASE,
 )
-_VAL = re.compile(
-    rf"(?:val(?:id(?:ation)?)?|eval(?:uation)?)[\s|:,_\-]*loss\s*[:=]?\s*{_NUMBER}(?![\w.])(.*)", re.IGNORECASE
-)
-_LR = re.compile(rf"\b(?:lr|learning[_ ]rate)\s*[:=]\s*{_NUMBER}", re.IGNORECASE)
+_VAL = re.compile(rf"{_VAL_WORD}{_BETWEEN}{_LOSS}(.*)", re.IGNORECASE)
+_LR = re.compile(rf"\b(?:lr|learning[_ ]rate)\s{{0,8}}[:=]?\s{{0,8}}({NUMBER})", re.IGNORECASE)
 _TOKENS = r"tok(?:en)?s?(?:/s(?:ec)?|[_ ]per[_ ]s(?:ec(?:ond)?)?)"
 _RATE = re.compile(
-    rf"\b{_TOKENS}\s*[:=]\s*(\d[\d,]*\.?\d*)(?![\d.,]*[kM])|(?<![\d.,])(\d[\d,]*\.?\d*)\s*{_TOKENS}(?![\w/])",
+    rf"\b{_TOKENS}\s{{0,8}}[:=]\s{{0,8}}({NUMERAL})(?!\s?[kM])|(?<![\d.,])({NUMERAL})\s{{0,8}}{_TOKENS}"
+    r"(?![\w/]|\s{0,8}[:=]?\s{0,8}\d)",
     re.IGNORECASE,
 )
-_PPL = re.compile(rf"\b(?:ppl|perplexity)\s*[:=]\s*{_NUMBER}", re.IGNORECASE)
-_VAL_IN = re.compile(rf"\bval(?:idation)?[_ ]?loss\s*[:=]\s*{_NUMBER}", re.IGNORECASE)
-_BAR = re.compile(r"\d+%\s*\||\bit/s\b|\bs/it\b|\d+it \[|[━█▏▎▍▌▋▊▉]{2}|\d+/\d+ \[\d+:\d\d")
-_ALIKE = re.compile(r"\bstep\b.*\bloss\b|\bvalidation\b.*\bloss\b", re.IGNORECASE)
+_PPL = re.compile(rf"\b(?:ppl|perplexity)\s{{0,8}}[:=]?\s{{0,8}}({NUMBER})", re.IGNORECASE)
+_VAL_IN = re.compile(rf"(?<![a-z]){_VAL_WORD}[_ /.]?loss(?:[\s:=]{{0,16}}({NUMBER}))?", re.IGNORECASE)
+_TRAIN_IN = re.compile(rf"(?<![a-z])train(?:ing)?[_ /.]?loss(?:[\s:=]{{0,16}}({NUMBER}))?", re.IGNORECASE)
+_BAR = re.compile(r"\d%\s{0,8}\||\bit/s\b|\bs/it\b|\dit \[|[━█▏▎▍▌▋▊▉]{2}|\d/\d{1,20} \[\d{1,9}:\d\d")
+_ALIKE = (
+    (re.compile(r"\b(?:step|iter(?:ation)?)\b", re.IGNORECASE), re.compile(r"loss\b", re.IGNORECASE)),
+    (re.compile(r"\bvalidation\b", re.IGNORECASE), re.compile(r"\bloss\b", re.IGNORECASE)),
+)
+_NOT_FINITE = re.compile(
+    r"(?<![a-z])loss['\"]?[\s:=]{0,16}(?:(?:is|was|became)\s{1,8})?[-+]?(?:nan|inf(?:inity)?)\b", re.IGNORECASE
+)
+_GOES_ON = re.compile(r"[ \u00a0\u202f'\u2019]\d{3}(?!\d)")
+"""What makes three digits or fewer the beginning of a longer number: thousands that a blank divides."""
+
+_BRACKETS = re.compile(r"\[[^\[\]]*\]|\([^()]*\)|<[^<>]*>")
+_PROSE = re.compile(r"(?<!\S)(?![A-Z]+ )[A-Za-z']{2,} +[a-z']{2,}(?=[\s,:;.]|$)")
+_OF_THE_PAST = re.compile(
+    r"(?<![a-z])(?:best|lowest|resum|restor|load|sav(?:ed|ing)|checkpoint|epoch|loss(?!\w))(?!\w*/)", re.IGNORECASE
+)
+_OF_VALIDATION = re.compile(r"(?<![a-z])(?:val|valid|validat\w*|eval\w*|test|dev)(?![a-z/])", re.IGNORECASE)
+_LAST_WORD = re.compile(r"[A-Z]+|(?i:trace|debug|info|notice|warn|warning)")
 
 _COUNTS = re.compile(
-    r"(total|trainable|frozen)\s+param(?:eter)?s?\s*[:=]\s*(\d[\d,]*)(?![\d.]*\s*[MBK]\b)", re.IGNORECASE
+    rf"(total|trainable|frozen)\s{{1,8}}param(?:eter)?s?\s{{0,8}}[:=]\s{{0,8}}({NUMERAL})(?!\s{{0,4}}[MBK]\b)",
+    re.IGNORECASE,
 )
 _KEYS = {
     "world_size": r"world[_ ]size|number of gpus|num[_ ]gpus|n[_ ]?gpus",
@@ -64,11 +88,11 @@ _KEYS = {
     "model_type": r"model[_ ]type",
     "freeze_qk": r"freeze[_ ]qk",
 }
+_FRACTIONS = ("max_lr", "min_lr", "weight_decay", "dropout")
 _FACT = re.compile(
     r"(?<![\w.])(?:--)?(?:"
     + "|".join(f"(?P<{key}>{words})" for key, words in _KEYS.items())
-    + r")['\"]?\s*(?:[:=]\s*|\s(?=[\d]))"
-    r"['\"]?(?P<value>[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?|\.\d+|true|false|gpt|oelm)\b",
+    + rf")['\"]?\s{{0,8}}(?:[:=]\s{{0,8}}|\s(?=[\d]))['\"]?(?P<value>{NUMERAL}|(?:true|false|gpt|oelm)\b)",
     re.IGNORECASE,
 )
 _DIGIT_AND_SIGN = re.compile(r"[=:\d]")
@@ -96,6 +120,14 @@ class Spoken:
     """It is a progress bar, whatever numbers stand in it."""
     is_odd: bool = False
     """It looks like a record and isn't one (a negative step, a loss below zero, cut in the middle)."""
+    by_its_digits: bool = False
+    """It is odd for its digits: another line of its shape may be a record."""
+    is_not_finite: bool = False
+    """It is no record, and says that a loss isn't finite."""
+
+
+ODD = Spoken(is_odd=True)
+UNREADABLE = Spoken(is_odd=True, by_its_digits=True)
 
 
 def clean(raw: bytes) -> str:
@@ -104,7 +136,7 @@ def clean(raw: bytes) -> str:
     """
     if b"\x1b" in raw:
         raw = _ESCAPES.sub(b"", raw)
-    return _CONTROL.sub("", raw.decode("utf-8", errors="replace")).strip()
+    return _CONTROL.sub("", raw.decode("utf-8", errors="replace")).lstrip("\ufeff").strip()
 
 
 def read_line(line: str) -> Spoken | None:
@@ -113,24 +145,61 @@ def read_line(line: str) -> Spoken | None:
         return Spoken(is_progress=True)
     if "oss" not in line and "OSS" not in line:
         return None
-    start = _PREFIX.match(line)
-    body = line[start.end() :] if start else line
-    is_validation = "val" in body.lower()
-    if not is_validation or (match := _VAL_AT.fullmatch(body)) is None:
-        match = _TRAIN.fullmatch(body)
-        if match:
-            inner = _VAL_IN.search(match[3]) if is_validation else None
-            return _sound(
-                step=_integer(match[1]), train_loss=_float(match[2]), lr=_first(_LR, match[3]),
-                tokens_per_s=_rate(match[3]), val_loss=_float(inner[1]) if inner else None,
-            )  # fmt: skip
-    else:
+    start = record_start(line)
+    spoken = _record(line, start) if start is not None else None
+    if spoken is not None:
+        return spoken
+    is_alike = any((first := head.search(line)) and loss.search(line, first.end()) for head, loss in _ALIKE)
+    if _NOT_FINITE.search(line):
+        return Spoken(is_odd=is_alike, is_not_finite=True)
+    return ODD if is_alike else None
+
+
+def record_start(line: str) -> int | None:
+    """Return where the record in a line begins, behind whatever a logger put before it; None where none begins.
+
+    A logger's words are short, hold no sentence and end with a sign, a number or a level: what is told in passing
+    ("Resumed at step 100: loss 3.2") is no record.
+    """
+    head = _HEAD.search(line, 0, LONGEST_PREFIX + 64)
+    if head is None or head.start() > LONGEST_PREFIX:
+        return None
+    prefix = line[: head.start()].rstrip()
+    if not prefix:
+        return head.start()
+    plain = _BRACKETS.sub("[]", prefix)
+    if _PROSE.search(plain) or _OF_THE_PAST.search(prefix):
+        return None
+    is_validation = head[0][0] in "vVeE"
+    if not is_validation and _OF_VALIDATION.search(prefix):
+        return None
+    last = re.search(r"[^\W\d_]+$", prefix)
+    return head.start() if last is None or _LAST_WORD.fullmatch(last[0]) else None
+
+
+def _record(line: str, start: int) -> Spoken | None:
+    is_validation = "val" in line[start:].lower()
+    if is_validation and (match := _VAL_AT.fullmatch(line, start)):
         step = match[1] if match[1] is not None else match[2]
-        return _sound(step=_integer(step), val_loss=_float(match[3]), val_ppl=_first(_PPL, match[4]))
-    match = _VAL.fullmatch(body) if is_validation else None
-    if match:
-        return _sound(val_loss=_float(match[1]), val_ppl=_first(_PPL, match[2]))
-    return Spoken(is_odd=True) if _ALIKE.search(body) else None
+        inner = _TRAIN_IN.search(match[4])
+        if _goes_on(match[3], match[4]) or (inner and inner[1] is None):
+            return UNREADABLE
+        return _sound(
+            step=step, val_loss=match[3], val_ppl=_first(_PPL, match[4]), train_loss=inner[1] if inner else None
+        )
+    if match := _TRAIN.fullmatch(line, start):
+        inner = _VAL_IN.search(match[3]) if is_validation else None
+        if _goes_on(match[2], match[3]) or (inner and inner[1] is None):
+            return UNREADABLE
+        return _sound(
+            step=match[1], train_loss=match[2], lr=_first(_LR, match[3]), rate=_first(_RATE, match[3]),
+            val_loss=inner[1] if inner else None,
+        )  # fmt: skip
+    if is_validation and (match := _VAL.fullmatch(line, start)):
+        if _goes_on(match[1], match[2]):
+            return UNREADABLE
+        return _sound(val_loss=match[1], val_ppl=_first(_PPL, match[2]))
+    return None
 
 
 Span = tuple[int, int]
@@ -140,13 +209,12 @@ def record_places(line: str) -> tuple[Span, Span, Span | None, Span | None]:
     """Return where step, loss, learning rate and tokens per second stand in a line that ``read_line`` takes for a
     training record without a validation.
 
-    Nothing above asks which digit a digit is: lines that differ in nothing else are records of the same places.
+    Nothing above asks which digit a digit is: lines that differ in nothing else are records of the same places. What
+    the digits there mean, ``read_record`` says.
     """
-    start = _PREFIX.match(line)
-    offset = start.end() if start else 0
-    match = _TRAIN.fullmatch(line[offset:])
+    match = _TRAIN.fullmatch(line, record_start(line) or 0)
     assert match is not None
-    rest = offset + match.start(3)
+    rest = match.start(3)
 
     def place(found: re.Match[str] | None) -> Span | None:
         if found is None:
@@ -154,8 +222,17 @@ def record_places(line: str) -> tuple[Span, Span, Span | None, Span | None]:
         first, last = found.span(found.lastindex or 0)
         return first + rest, last + rest
 
-    step, loss = ((first + offset, last + offset) for first, last in (match.span(1), match.span(2)))
-    return step, loss, place(_LR.search(match[3])), place(_RATE.search(match[3]))
+    return match.span(1), match.span(2), place(_LR.search(match[3])), place(_RATE.search(match[3]))
+
+
+def read_record(step: str, loss: str, lr: str, rate: str) -> tuple[int, float, float, float] | None:
+    """Return a training record's numbers (NaN for the last two where the words are empty); None where one of them is
+    unclear.
+    """
+    found, value, speed = numbers.integer(step), numbers.real(loss), numbers.real(lr) if lr else math.nan
+    if found is None or value is None or speed is None:
+        return None
+    return found, value, speed, _rate(rate, loss) if rate else math.nan
 
 
 def read_facts(line: str) -> dict[str, str]:
@@ -164,11 +241,16 @@ def read_facts(line: str) -> dict[str, str]:
     """
     if not _DIGIT_AND_SIGN.search(line):
         return {"complete": "yes"} if _COMPLETE.search(line) else {}
-    found = {f"{match[1].lower()}_params": match[2].replace(",", "") for match in _COUNTS.finditer(line)}
+    found = {}
+    for match in _COUNTS.finditer(line):
+        count = numbers.integer(match[2])
+        if count is not None:
+            found[f"{match[1].lower()}_params"] = str(count)
     for match in _FACT.finditer(line):
-        key = match.lastgroup if match.lastgroup != "value" else None
-        key = key or next(name for name in _KEYS if match[name] is not None)
-        found[key] = match["value"].replace(",", "").lower()
+        key = next(name for name in _KEYS if match[name] is not None)
+        value = _plain(key, match["value"].lower())
+        if value is not None:
+            found[key] = value
     gpus = _GPUS.search(line)
     if gpus:
         found.setdefault("world_size", gpus[1])
@@ -179,39 +261,56 @@ def read_facts(line: str) -> dict[str, str]:
 
 def _sound(
     *,
-    step: int | None = None,
-    train_loss: float | None = None,
-    lr: float = math.nan,
-    tokens_per_s: float = math.nan,
-    val_loss: float | None = None,
-    val_ppl: float = math.nan,
+    step: str | None = None,
+    train_loss: str | None = None,
+    lr: str = "",
+    rate: str = "",
+    val_loss: str | None = None,
+    val_ppl: str = "",
 ) -> Spoken:
-    """Return the record, or an odd one where a value can't be: cross-entropy isn't negative, nor is a step."""
-    losses = [loss for loss in (train_loss, val_loss) if loss is not None]
-    if any(loss < 0 for loss in losses) or (step is not None and step < 0):
-        return Spoken(is_odd=True)
+    """Return the record, or an odd one where a number is unclear or can't be: cross-entropy isn't negative, nor is a
+    step.
+    """
+    found = numbers.integer(step) if step is not None else None
+    losses = [numbers.real(loss) if loss is not None else None for loss in (train_loss, val_loss)]
+    speed = numbers.real(lr) if lr else math.nan
+    if speed is None or (found is None) is not (step is None):
+        return UNREADABLE
+    if any(value is None and word is not None for value, word in zip(losses, (train_loss, val_loss), strict=True)):
+        return UNREADABLE
+    if any(value is not None and value < 0 for value in losses) or (found is not None and found < 0):
+        return ODD
+    ppl = numbers.real(val_ppl) if val_ppl else math.nan
     return Spoken(
-        step=step, train_loss=train_loss, lr=lr, tokens_per_s=tokens_per_s, val_loss=val_loss, val_ppl=val_ppl
+        step=found,
+        train_loss=losses[0],
+        lr=speed,
+        tokens_per_s=_rate(rate, train_loss or "") if rate else math.nan,
+        val_loss=losses[1],
+        val_ppl=math.nan if ppl is None else ppl,
     )
 
 
-def _first(pattern: re.Pattern[str], rest: str) -> float:
+def _goes_on(word: str, rest: str) -> bool:
+    """Tell whether a number is only the first of several groups of digits that blanks divide."""
+    return len(word) < 4 and word.isdigit() and _GOES_ON.match(rest) is not None
+
+
+def _first(pattern: re.Pattern[str], rest: str) -> str:
     match = pattern.search(rest)
-    return _float(match[1]) if match else math.nan
+    return str(match[match.lastindex or 0]) if match else ""
 
 
-def _rate(rest: str) -> float:
-    match = _RATE.search(rest)
-    return _float((match[1] or match[2]).replace(",", "")) if match else math.nan
+def _rate(word: str, loss: str) -> float:
+    """Return tokens per second: commas divide thousands, but beside a loss with a decimal comma nobody knows."""
+    is_point = "," not in loss or "." in loss
+    value = numbers.real(word, grouped=is_point)
+    return math.nan if value is None else value
 
 
-def _float(word: str) -> float:
-    try:
-        return float(word)
-    except ValueError:
-        return math.nan
-
-
-def _integer(word: str) -> int:
-    digits = word.replace(",", "")
-    return int(digits) if len(digits) < 20 else -1
+def _plain(key: str, word: str) -> str | None:
+    """Return a stated value with its thousands undivided and a decimal point; None where it is unclear."""
+    if "," not in word and word.count(".") < 2:
+        return word
+    value = numbers.real(word) if key in _FRACTIONS else numbers.integer(word)
+    return None if value is None else str(value)

@@ -102,7 +102,7 @@ def as_html(
         deviations=[say(deviation, language) for deviation in report.deviations],
         verdicts=_verdicts(report, language),
         levels=say(levels, language) if levels is not None else "",
-        tables=[_table(table, language) for table in tables.cut(report.tables, WIDEST)],
+        tables=[_table(table, language) for table in tables.cut([t.for_readers for t in report.tables], WIDEST)],
         figures=drawn,
         differences=_table(differences(report), language),
         provenance=_table(provenance(report.runs), language),

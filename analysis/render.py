@@ -91,7 +91,8 @@ def comparison(report: Report, language: str) -> str:
 
 def _readable(report: Report) -> list[Table]:
     """Return the tables, those cut that would be too wide to read; a turned one has few columns."""
-    return [piece for t in report.tables for piece in ([t] if t.is_turned else tables.cut([t], WIDEST))]
+    shown = [t.for_readers for t in report.tables]
+    return [piece for t in shown for piece in ([t] if t.is_turned else tables.cut([t], WIDEST))]
 
 
 def reading_notes(report: Report, language: str) -> str:
@@ -153,9 +154,8 @@ def as_latex(report: Report, language: str, made_at: float) -> str:
         f"% {say(text('latex_needs'), language)}",
     ]
     lines += [f"% {say(f.text, language)}" for f in report.findings if f.severity != findings.NOTE]
-    turned = [
-        t if len(t.rows) > 4 or len(t.rows) >= len(t.columns) else replace(t, is_turned=True) for t in report.tables
-    ]
+    shown = [t.for_readers for t in report.tables]
+    turned = [t if len(t.rows) > 4 or len(t.rows) >= len(t.columns) else replace(t, is_turned=True) for t in shown]
     pieces = [piece for t in turned for piece in ([t] if t.is_turned else tables.cut([t], WIDEST_TEX))]
     for table in (wording.verdict_table(report), *pieces):
         caption = " ".join([say(table.title, language) + ".", *(say(remark, language) for remark in table.remarks)])

@@ -96,6 +96,7 @@ def by_run(groups: Groups) -> Table:
         Column("step", tables.STEP, "result"),
         Column("final_val_loss", tables.LOSS, "result"),
         Column("final_val_ppl", tables.PPL, "result"),
+        Column("best_val_loss", tables.LOSS, "result", is_plain=True),
         Column("best_val_ppl", tables.PPL, "result"),
         Column("best_step", tables.STEP, "result"),
         Column("tokens_per_s_per_gpu", tables.RATE, "cost"),
@@ -107,7 +108,8 @@ def by_run(groups: Groups) -> Table:
             Cell(run.name), Cell(group), Cell(None if run.seed is None else str(run.seed)),
             Cell(run.status + (f" ({run.reason})" if run.reason else "")), Cell(run.last_step),
             Cell(run.final.loss if run.final else None), Cell(run.final.ppl if run.final else None),
-            Cell(run.best.ppl if run.best else None), Cell(run.best.step if run.best else None),
+            Cell(run.best.loss if run.best else None), Cell(run.best.ppl if run.best else None),
+            Cell(run.best.step if run.best else None),
             Cell(run.tokens_per_s_per_gpu), Cell(run.elapsed_hours), Cell(run.attempts),
         )
         for group, runs in groups.items() for run in runs

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .words import Text, say
 
@@ -46,6 +46,8 @@ class Column:
 
     label: Text | None = None
     """Its heading, where that isn't the sentence ``column_<key>``."""
+    is_plain: bool = False
+    """True where it stands in CSV and JSON alone: readers have its value in another unit."""
 
     @property
     def header(self) -> Text:
@@ -72,6 +74,13 @@ class Table:
     def title(self) -> Text:
         """Its heading."""
         return Text(f"table_{self.key}")
+
+    @property
+    def for_readers(self) -> Table:
+        """The table without the columns that only programs read."""
+        kept = [i for i, column in enumerate(self.columns) if not column.is_plain]
+        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[i] for i in kept), rows=rows)
 
 
 def show(cell: Cell, kind: str, language: str) -> str:

@@ -324,6 +324,8 @@ SENTENCES: Mapping[str, str] = {
     "log_overwritten": "{count} progress bars of {name} were passed over",
     "log_disagreeing": "in {count} validations of {name} the PPL isn't exp(loss): the loss was taken",
     "log_truncated": "the last line of {name} is cut off and was left out",
+    "log_encoding": "{name} is {encoding} text and was read as such",
+    "log_not_finite": "{count} lines of {name} tell a loss that isn't finite",
     "log_empty": "{name} holds no record of a step",
     "steps_repeated": "{count} records of {name} were replaced by later ones of the same step ({restarts} restarts)",
     "ends_earlier": "{name} ends at step {step}, an earlier attempt had reached {reached}",

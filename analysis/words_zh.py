@@ -287,6 +287,8 @@ SENTENCES: Mapping[str, str] = {
     "log_overwritten": "略过了 {name} 中的 {count} 个进度条",
     "log_disagreeing": "{name} 中有 {count} 次验证的困惑度不等于 exp(损失)：以损失为准",
     "log_truncated": "{name} 的最后一行被截断，未计入",
+    "log_encoding": "{name} 是 {encoding} 文本，已按此读取",
+    "log_not_finite": "{name} 中有 {count} 行的损失不是有限数",
     "log_empty": "{name} 中没有任何步的记录",
     "steps_repeated": "{name} 中有 {count} 条记录被同一步的后续记录取代（重启 {restarts} 次）",
     "ends_earlier": "{name} 止于第 {step} 步，而更早的一次启动曾到达第 {reached} 步",

@@ -1,0 +1,64 @@
+"""Reading a number as people, programs and locales print it, or refusing it: a number is never cut at a comma."""
+
+from __future__ import annotations
+
+import re
+
+NUMERAL = (
+    r"[-+]?[.,]?\d(?:[\d_.,]{0,38}\d)?(?:\.?e[-+]?\d{1,4})?"
+    r"(?!\w|[.,_]+\d|['\u2019\u00a0\u202f]\d)"
+)
+"""A regular expression (case ignored, no groups) for all of a number; a comma or full stop behind it is punctuation.
+
+It ends at a boundary and is of bounded length, so that no part of a longer number matches.
+"""
+NUMBER = rf"(?:{NUMERAL}|[-+]?(?:nan|inf(?:inity)?)\b)"
+"""The same, or what a float that isn't finite prints as."""
+
+_COMMA_GROUPS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+")
+_POINT_GROUPS = re.compile(r"[-+]?\d{1,3}(?:\.\d{3})+")
+_DECIMAL = re.compile(r"[-+]?(\d*),(\d+)")
+
+
+def real(word: str, *, grouped: bool = False) -> float | None:
+    """Return what a number means: ``3.72``, ``3,7200``, ``1,234.56``, ``1.234,56``; None where it isn't clear.
+
+    ``3,720`` may be 3.72 or 3720 and is refused, but where ``grouped`` says that commas divide thousands.
+    """
+    if "," not in word:
+        try:
+            return float(word)
+        except ValueError:
+            return float(word.replace(".", "")) if word.count(".") > 1 and _POINT_GROUPS.fullmatch(word) else None
+    mantissa, e, exponent = word.lower().partition("e")
+    whole, point, fraction = mantissa.partition(".")
+    if _COMMA_GROUPS.fullmatch(whole) and (point or grouped or whole.count(",") > 1) and "," not in fraction:
+        plain = mantissa.replace(",", "")
+    elif match := _DECIMAL.fullmatch(mantissa):
+        before, after = match.groups()
+        if len(after) == 3 and 0 < len(before) < 4 and not before.startswith("0") and not e:
+            return None
+        plain = mantissa.replace(",", ".")
+    else:
+        whole, _, fraction = mantissa.partition(",")
+        if not _POINT_GROUPS.fullmatch(whole):
+            return None
+        plain = whole.replace(".", "") + "." + fraction
+    try:
+        return float(plain + e + exponent)
+    except ValueError:
+        return None
+
+
+def integer(word: str) -> int | None:
+    """Return a whole number, thousands divided or not: ``44896768``, ``44,896,768``, ``44.896.768``; else None."""
+    if word.isdecimal():
+        return int(word)
+    if _COMMA_GROUPS.fullmatch(word):
+        word = word.replace(",", "")
+    elif word.count(".") > 1 and _POINT_GROUPS.fullmatch(word):
+        word = word.replace(".", "")
+    try:
+        return int(word)
+    except ValueError:
+        return None
