@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from . import tables, wording
 from .evidence import COUNT_METRICS
 from .report import Report, may_pair
+from .statistics import outside_tests
 from .tables import Cell, Column, Table
 from .verdicts import TRIAL, Verdict
 from .words import Text, text
@@ -32,7 +33,7 @@ class Design:
     high: float
     """Upper margin; infinity where it has none."""
     alpha: float
-    """Error of each one-sided bound."""
+    """Error of each one-sided bound that supports; those that refute a rule with two sides have half of it each."""
     sd: float
     """Standard deviation of a pair's difference (Welch: of a difference of independent runs)."""
     is_paired: bool
@@ -60,8 +61,10 @@ def power(design: Design, true: float, seeds: int) -> float:
     first, last = stats.chi.ppf([1e-9, 1 - 1e-9], df)
     chi = first + (last - first) * (nodes + 1) / 2
     density = stats.chi.pdf(chi, df) * weights * (last - first) / 2
-    half = stats.t.ppf(1 - design.alpha, df) * error * chi / math.sqrt(df)
-    if design.low < true < design.high:
+    is_inside = design.low < true < design.high
+    alpha = design.alpha if is_inside else design.alpha / outside_tests(design.low, design.high)
+    half = stats.t.ppf(1 - alpha, df) * error * chi / math.sqrt(df)
+    if is_inside:
         top = stats.norm.cdf((design.high - half - true) / error) if math.isfinite(design.high) else np.ones_like(half)
         bottom = (
             stats.norm.cdf((design.low + half - true) / error) if math.isfinite(design.low) else np.zeros_like(half)

@@ -2,10 +2,10 @@
 to ``evidence``.
 
 Every rule is a region for log(group / against). A hypothesis is *supported* where the interval of two one-sided
-bounds lies inside the region, *refuted* where it lies outside, *inconclusive* where it holds a margin; with fewer
-than two seeds the point estimate says *met* or *not met* and nothing more. For each hypothesis one of the two claims
-is true, so Holm's procedure on the smaller p value keeps the rate of any false verdict (directional errors: Shaffer
-1980).
+bounds lies inside the region, *refuted* where it (of a rule with two sides: that of half the error on each) lies
+outside, *inconclusive* where it holds a margin; with fewer than two seeds the point estimate says *met* or *not met*
+and nothing more. For each hypothesis one of the two claims is true, so Holm's procedure on the smaller p value keeps
+the rate of any false verdict (directional errors: Shaffer 1980).
 """
 
 from __future__ import annotations
@@ -228,6 +228,9 @@ def _tested(base: Verdict, estimate: statistics.Estimate, alpha: float) -> Verdi
     low, high = _logs(base.region)
     lower, upper = estimate.interval(alpha)
     inside = lower > low and upper < high
+    if not inside:  # both bounds must hold to support, either one refutes: that takes them at half the error each
+        alpha /= max(statistics.outside_tests(low, high), 1)
+        lower, upper = estimate.interval(alpha)
     outside = upper < low or lower > high
     outcome = SUPPORTED if inside else REFUTED if outside else INCONCLUSIVE
     verdict = replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
 VALUES = st.lists(st.floats(-3, 3, allow_subnormal=False), min_size=3, max_size=12).filter(lambda v: np.std(v) > 1e-3)
+PAIRS = st.tuples(VALUES, VALUES).map(lambda two: (two[0][: len(two[1])], two[1][: len(two[0])]))
+PAIRS = PAIRS.filter(lambda two: min(map(np.std, two)) > 1e-3)
 MARGIN = math.log(1.05)
 settings.register_profile("report", max_examples=40, deadline=None)
 settings.load_profile("report")
@@ -27,8 +30,11 @@ def test_the_paired_interval_is_that_of_scipy(differences: list[float]) -> None:
     assert estimate.sd == pytest.approx(np.std(differences, ddof=1))
 
 
-@given(VALUES, VALUES)
-def test_the_welch_interval_and_its_degrees_of_freedom_are_those_of_scipy(a: list[float], b: list[float]) -> None:
+@given(PAIRS)
+def test_the_welch_interval_and_its_degrees_of_freedom_are_those_of_scipy(
+    values: tuple[list[float], list[float]],
+) -> None:
+    a, b = values
     estimate = statistics.welch(a, b)
     reference = stats.ttest_ind(a, b, equal_var=False)
     expected = reference.confidence_interval(0.9)
@@ -44,8 +50,9 @@ def test_two_one_sided_paired_tests_agree_with_statsmodels(differences: list[flo
     )
 
 
-@given(VALUES, VALUES)
-def test_two_one_sided_welch_tests_agree_with_statsmodels(a: list[float], b: list[float]) -> None:
+@given(PAIRS)
+def test_two_one_sided_welch_tests_agree_with_statsmodels(values: tuple[list[float], list[float]]) -> None:
+    a, b = values
     expected, _, _ = ttost_ind(np.array(a), np.array(b), -MARGIN, MARGIN, usevar="unequal")
     assert statistics.welch(a, b).p_inside(-MARGIN, MARGIN) == pytest.approx(float(expected), rel=1e-7, abs=1e-12)
 
@@ -123,7 +130,7 @@ def test_means_of_diverged_runs_are_infinite_and_have_no_spread() -> None:
 
 @given(st.lists(st.floats(-1, 1), min_size=5, max_size=25, unique=True), st.floats(-1, 1))
 def test_the_sign_test_of_a_median_is_that_of_scipy(values: list[float], bound: float) -> None:
-    found = statistics.median(values)
+    found = replace(statistics.median(values), independent=1.0)
     above = sum(value > bound for value in values)
     expected = stats.binomtest(above, len(values), alternative="greater").pvalue
     assert found.p_above(bound) == pytest.approx(expected)
@@ -150,3 +157,73 @@ def test_a_bound_of_the_median_and_its_sign_test_agree() -> None:
 
 def test_too_few_rounds_bound_nothing() -> None:
     assert statistics.median([0.1, 0.2, 0.3]).interval(0.05) == (-math.inf, math.inf)
+
+
+# Error rates ----------------------------------------------------------------------------------------------------------
+
+
+def most(share: float, draws: int) -> float:
+    """Return the most that a share of so many draws may be by chance."""
+    return share + 3 * math.sqrt(share * (1 - share) / draws)
+
+
+@given(VALUES, VALUES, st.floats(1e-6, 0.5))
+def test_critical_values_of_unequal_counts_are_the_inverse_of_their_tails(
+    a: list[float], b: list[float], alpha: float
+) -> None:
+    estimate = statistics.welch(a, [*b, 9.0, 8.0] if len(a) == len(b) else b)
+    assert isinstance(estimate, statistics.UnequalCounts)
+    assert estimate.tail(estimate.critical(alpha)) == pytest.approx(alpha, rel=1e-6)
+    assert estimate.tail(-1.0) == pytest.approx(1 - estimate.tail(1.0))
+    tails = [float(stats.t.sf(2.0, len(values) - 1)) for values in (a, b)]
+    if len(a) != len(b):
+        assert min(tails) <= estimate.tail(2.0) <= max(tails)
+
+
+@pytest.mark.parametrize(("counts", "spread"), [((2, 2), 10.0), ((2, 3), 0.3), ((2, 8), 0.5), ((3, 8), 0.5)])
+def test_means_of_few_values_with_unequal_spreads_keep_their_error(counts: tuple[int, int], spread: float) -> None:
+    rng, draws = np.random.default_rng(17), 4000
+    errors = 0
+    for _ in range(draws):
+        a, b = rng.normal(0, 1, counts[0]).tolist(), rng.normal(0, spread, counts[1]).tolist()
+        errors += statistics.welch(a, b).interval(0.05)[0] > 0
+    assert errors / draws <= most(0.05, draws)
+
+
+@pytest.mark.parametrize("beside", [0.1, 1.0, 10.0])
+def test_refuting_a_rule_with_two_sides_keeps_its_error_however_wide_the_spread(beside: float) -> None:
+    rng, draws, margin = np.random.default_rng(19), 4000, 1.0
+    errors = 0
+    for _ in range(draws):
+        found = statistics.paired(rng.normal(margin, beside * margin, 4).tolist())
+        errors += found.p_outside(-margin, margin) <= 0.05
+    assert errors / draws <= most(0.05, draws)
+
+
+@pytest.mark.parametrize("rounds", [9, 15, 21, 41])
+@pytest.mark.parametrize("correlation", [0.0, 0.3, 0.5])
+def test_a_median_of_correlated_rounds_keeps_its_error(rounds: int, correlation: float) -> None:
+    rng, draws = np.random.default_rng(23), 1500
+    errors = 0
+    for _ in range(draws):
+        errors += statistics.median(autoregression(rng, rounds, correlation)).interval(0.05)[0] > 0
+    assert errors / draws <= most(0.05, draws)
+
+
+def autoregression(rng: np.random.Generator, count: int, correlation: float) -> list[float]:
+    """Return a series of standard normal values, each correlated with the one before."""
+    values = [rng.normal()]
+    while len(values) < count:
+        values.append(correlation * values[-1] + math.sqrt(1 - correlation**2) * rng.normal())
+    return values
+
+
+def test_the_order_of_rounds_tells_how_many_are_independent() -> None:
+    rng = np.random.default_rng(29)
+    assert np.mean([statistics.independent_share(rng.normal(0, 1, 41).tolist()) for _ in range(200)]) > 0.85
+    calm = rng.normal(0, 1, 41).tolist()
+    assert statistics.independent_share(sorted(calm)) < 0.2, "a drift over the whole trial"
+    assert statistics.independent_share([1.0, -1.0] * 20) == pytest.approx(1.0, abs=0.1), "never more than all"
+    assert statistics.independent_share([0.5] * 9) == 1.0
+    burst = [*calm[:20], 1e9, *calm[21:]]
+    assert statistics.independent_share(burst) == pytest.approx(statistics.independent_share(calm), abs=0.2)
