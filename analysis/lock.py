@@ -68,7 +68,7 @@ def plan_of(study: Study) -> dict[str, Any]:
         "seeds": list(study.seeds),
         "global_batch": study.global_batch,
         "train": dict(study.train),
-        "groups": {name: dict(group.factors) for name, group in study.groups.items()},
+        "groups": {name: group.values for name, group in study.groups.items()},
         "unequal": dict(study.declared),
         "hypotheses": {
             h.id: {key: value for key, value in asdict(h).items() if key not in ("id", "claim")}

@@ -4,6 +4,7 @@ validations, counts, copies; leaves configurations to ``audit``.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -19,6 +20,9 @@ from .words import Text, text
 RATE_TOLERANCE = 0.03
 """Relative difference of learning rates at one step that printing with three digits can't explain."""
 
+SHAPE = ("d_model", "num_layers", "d_ff", "seq_len")
+"""Train keys that the number of parameters follows from."""
+
 Runs = Mapping[str, Sequence[LoadedRun]]
 
 
@@ -28,7 +32,7 @@ def from_curves(runs: Runs, study: Study) -> list[Finding]:
     findings += steps(runs, study)
     findings += validation_intervals(runs)
     findings += unknown_batches(runs)
-    findings += totals(runs)
+    findings += totals(runs, study)
     findings += copies(runs)
     return findings
 
@@ -50,14 +54,20 @@ def learning_rates(runs: Runs, study: Study) -> list[Finding]:
         assert run.curve is not None
         schedule = fit(run.curve.step, run.curve.lr)
         described[run.name] = _describe(run, schedule)
-    declared = next(
-        (study.declared[key] for key in ("max_lr", "min_lr", "warmup_steps", "max_steps") if key in study.declared), ""
-    )
+    members = (seen[0], *differing)
+    is_between = not any(a.group == b.group and _rates_differ(a, b) for a, b in itertools.combinations(members, 2))
+    declared = _declared(study, "max_lr", "min_lr", "warmup_steps", "max_steps") if is_between else ""
     groups = tuple(dict.fromkeys(run.group for run in (seen[0], *differing)))
     statement = text("schedules_differ", schedules=tuple(described.values()))
     if declared:
         statement = text("declared_because", what=statement, reason=declared)
     return [Finding(severity=DECLARED if declared else UNFAIR, text=statement, groups=groups, key="learning_rate")]
+
+
+def _declared(study: Study, *keys: str) -> str | Text:
+    """Return why groups may differ in one of some keys; empty where nothing is declared."""
+    of_question: dict[str, str | Text] = {**dict.fromkeys(study.factors, text("is_factor")), **study.declared}
+    return next((of_question[key] for key in keys if key in of_question), "")
 
 
 def rates_differ(a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> bool:
@@ -118,7 +128,7 @@ def steps(runs: Runs, study: Study) -> list[Finding]:
         for run in members
         if run.last_step is not None and (run.finished or run.source == "log")
     ]
-    if len({run.last_step for run in ended}) > 1:
+    if len({run.last_step for run in ended}) > 1 and not _declared(study, "max_steps"):
         shown = tuple(f"{run.name} {run.last_step:,}" for run in ended)
         findings.append(Finding(severity=WARNING, text=text("steps_differ", steps=shown), key="steps"))
     for run in ended:
@@ -170,8 +180,12 @@ def unknown_batches(runs: Runs) -> list[Finding]:
     return [Finding(severity=WARNING, text=text("batch_unknown", sizes=shown), groups=tuple(known), key="global_batch")]
 
 
-def totals(runs: Runs) -> list[Finding]:
-    """Return unequal total parameter counts: the arms are then not the same model with a different treatment."""
+def totals(runs: Runs, study: Study) -> list[Finding]:
+    """Return unequal total parameter counts: the arms are then not the same model with a different treatment, unless
+    the model's shape is what the study asks about.
+    """
+    if _declared(study, *SHAPE):
+        return []
     found = {group: run.parameters.total for group, members in runs.items() for run in members if run.parameters.total}
     if len(set(found.values())) < 2:
         return []

@@ -150,7 +150,7 @@ def circumstances(
     a, b = groups.get(h.group, ()), groups.get(h.against, ())
     concerned = [finding for finding in found if finding.concerns(h.group, h.against)]
     void = next((finding.text for finding in concerned if finding.severity == findings.VOID), None)
-    factors = [study.groups[name].factors if name in study.groups else {} for name in (h.group, h.against)]
+    factors = [study.groups[name].values if name in study.groups else {} for name in (h.group, h.against)]
     if void is None:
         void = treatment.never_varied(a, b, (_freezing(factors[0]), _freezing(factors[1])))
     if void is None and h.metric not in COUNT_METRICS:

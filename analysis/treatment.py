@@ -81,7 +81,7 @@ def audit(runs: Mapping[str, Sequence[LoadedRun]], factors: Mapping[str, Mapping
     """Return a void finding for every run that contradicts its group, and a warning for groups whose factor nothing
     proves.
     """
-    findings = []
+    findings = missing_parameters(runs, factors)
     for group, members in runs.items():
         if group not in factors:
             continue
@@ -95,6 +95,39 @@ def audit(runs: Mapping[str, Sequence[LoadedRun]], factors: Mapping[str, Mapping
                 Finding(severity=WARNING, text=text("treatment_unproven", runs=tuple(unproven)), groups=(group,))
             )
     return findings
+
+
+def missing_parameters(
+    runs: Mapping[str, Sequence[LoadedRun]], factors: Mapping[str, Mapping[str, Any]]
+) -> list[Finding]:
+    """Return a void finding for every run that should train everything and has exactly so many parameters fewer as
+    another arm freezes: Q/K that are kept as buffers count as none, and no optimizer moves them.
+    """
+    listed = [(factors[group], run) for group, members in runs.items() if group in factors for run in members]
+    # A frozen feed-forward is frozen in all arms, or a factor whose counts differ for a reason of its own.
+    counted = [(own, run) for own, run in listed if run.parameters.total and not run.train.get("freeze_ffn")]
+    freezing = [run for own, run in counted if own.get("freeze_qk") is True and run.parameters.frozen]
+    findings = []
+    for own, run in counted:
+        trains_all = own.get("model_type") == "gpt" or own.get("freeze_qk") is False
+        for other in freezing if trains_all and not own.get("freeze_ffn") else ():
+            frozen, total = other.parameters.frozen, other.parameters.total
+            assert frozen is not None and total is not None
+            if run.parameters.total == total - frozen and _shape(run) == _shape(other):
+                what = text(
+                    "frozen_are_missing",
+                    run=run.name,
+                    other=other.name,
+                    total=_count(run.parameters.total),
+                    frozen=_count(frozen),
+                )
+                findings.append(Finding(severity=VOID, text=what, groups=(run.group,)))
+                break
+    return findings
+
+
+def _shape(run: LoadedRun) -> list[object]:
+    return [run.train.get(key) for key in ("vocab_size", "d_model", "num_layers", "d_ff", "seq_len")]
 
 
 def never_varied(a: Sequence[LoadedRun], b: Sequence[LoadedRun], freezing: tuple[object, object]) -> Text | None:

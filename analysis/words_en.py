@@ -239,6 +239,11 @@ SENTENCES: Mapping[str, str] = {
     "factor_is_other": "{run} ran with {key} = {value}, the group says {wanted}",
     "nothing_frozen": "{run} should freeze Q/K, but no parameter is frozen",
     "something_frozen": "{run} should train everything, but {count} parameters are frozen",
+    "frozen_are_missing": (
+        "{run} should train everything, but its {total} parameters lack exactly the {frozen} that {other} freezes: "
+        "they are no parameters in it (buffers, perhaps), and are not trained"
+    ),
+    "is_factor": "a factor of the study",
     "qk_in_optimizer": "{run} should freeze Q/K, but the optimizer holds them",
     "qk_changed": "{run} should freeze Q/K, but they changed between start and end",
     "qk_not_in_optimizer": "{run} should train Q/K, but the optimizer doesn't hold them",

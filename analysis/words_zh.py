@@ -215,6 +215,11 @@ SENTENCES: Mapping[str, str] = {
     "factor_is_other": "{run} 以 {key} = {value} 运行，而该组应为 {wanted}",
     "nothing_frozen": "{run} 应冻结 Q/K，但没有参数被冻结",
     "something_frozen": "{run} 应训练全部参数，但有 {count} 个参数被冻结",
+    "frozen_are_missing": (
+        "{run} 应训练全部参数，但其 {total} 个参数恰好缺少 {other} 所冻结的 {frozen} 个："
+        "它们在其中不是参数（可能是缓冲区），没有被训练"
+    ),
+    "is_factor": "该研究的因素",
     "qk_in_optimizer": "{run} 应冻结 Q/K，但优化器包含它们",
     "qk_changed": "{run} 应冻结 Q/K，但它们在训练前后发生了变化",
     "qk_not_in_optimizer": "{run} 应训练 Q/K，但优化器不包含它们",

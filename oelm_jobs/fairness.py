@@ -92,19 +92,22 @@ def split(train: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def differences(arms: Iterable[Arm], *, factors: Iterable[str], unequal: Mapping[str, str]) -> list[Difference]:
     """Return every key on which the arms differ, the factors apart, scientific ones first, each in alphabetical order.
 
-    A key that an arm doesn't have is unknown there and compared among the others (old results record less).
+    A factor explains a difference between groups, none between the runs of one. A key that an arm doesn't have is
+    unknown there and compared among the others (old results record less).
     """
     listed = list(arms)
-    left_out = {*factors, *IGNORED_KEYS}
+    between_groups = {*factors}
     found: list[Difference] = []
     for kind in (SCIENTIFIC, EXECUTION):
         tables = [(arm, arm.scientific if kind == SCIENTIFIC else arm.execution) for arm in listed]
-        for key in sorted({key for _, table in tables for key in table} - left_out):
+        for key in sorted({key for _, table in tables for key in table} - IGNORED_KEYS):
             known = [(arm, table[key]) for arm, table in tables if key in table]
             first = known[0][1]
             if all(value is first or _equal(value, first) for _, value in known):
                 continue
-            found.append(Difference(key=key, kind=kind, values=_by_group(known), reason=unequal.get(key, "")))
+            values, is_between = _by_group(known)
+            if not (is_between and key in between_groups):
+                found.append(Difference(key=key, kind=kind, values=values, reason=unequal.get(key, "")))
     return found
 
 
@@ -137,10 +140,11 @@ def _equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _by_group(known: Sequence[tuple[Arm, Any]]) -> dict[str, Any]:
+def _by_group(known: Sequence[tuple[Arm, Any]]) -> tuple[dict[str, Any], bool]:
+    """Return values by group, and True; by run, and False, where the runs of one group disagree."""
     by_group: dict[str, Any] = {}
     for arm, value in known:
         if arm.group in by_group and not _equal(by_group[arm.group], value):
-            return {arm.run: value for arm, value in known}
+            return {arm.run: value for arm, value in known}, False
         by_group[arm.group] = value
-    return by_group
+    return by_group, True

@@ -69,8 +69,8 @@ def _runs(study: Study) -> list[tuple[str, trainer.TrainConfig]]:
     """Return the study's groups with a configuration of one process each."""
     found = []
     for group in study.groups.values():
-        own = study.global_batch // (group.world_size * int(study.train["gradient_accumulation_steps"]))
-        values = {**study.train, **group.factors, "seed": 0, "batch_size": own}
+        values = {**study.train, **group.values, "seed": 0}
+        values["batch_size"] = study.global_batch // (group.world_size * int(values["gradient_accumulation_steps"]))
         found.append((group.name, trainer.from_dict({key: v for key, v in values.items() if v is not None})))
     return found
 

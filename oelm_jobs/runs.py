@@ -94,7 +94,6 @@ def plan_runs(
     global_batch, train = _override(study, overrides or {})
     folder = checkpoint_folder(Path(root), study, target.checkpoint_root)
     runs = []
-    accumulation = int(train["gradient_accumulation_steps"])
     for key in ("data_path", "val_data_path"):
         if train.get(key):
             train[key] = target_path(target, root, str(train[key]))
@@ -107,7 +106,8 @@ def plan_runs(
             pinned = seed == study.seeds[0] and target.slurm is None  # Slurm grants GPUs by number
             gpus = target.gpus_per_run or (group.gpus if pinned else group.world_size)
             world_size = gpus if isinstance(gpus, int) else len(gpus)
-            values = {**train, **group.factors, "seed": seed, "out_dir": run_dir, "resume": "auto"}
+            values = {**train, **group.values, "seed": seed, "out_dir": run_dir, "resume": "auto"}
+            accumulation = int(values["gradient_accumulation_steps"])
             values["batch_size"] = _batch_size(global_batch, world_size, accumulation, name)
             runs.append(
                 Run(
@@ -145,9 +145,11 @@ def _speed_trial(study: Study, runs: Sequence[Run]) -> Run | None:
         return None
     like = first[claim.group]
     name = run_name(study, spec.SPEED_TRIAL, like.seed, like.tag)
-    train = {key: value for key, value in like.train.items() if key not in study.factors}
+    names_of_arms = (claim.group, claim.against)
+    own = [key for group in names_of_arms for key in study.groups[group].declared]
+    train = {key: value for key, value in like.train.items() if key not in (*study.factors, *own)}
     train["out_dir"] = like.run_dir[: -len(like.name)] + name
-    arms = {group: dict(first[group].factors) for group in (claim.group, claim.against)}
+    arms = {group: {**first[group].factors, **{key: first[group].train[key] for key in own}} for group in names_of_arms}
     content = SORTED.encode([like.fingerprint, arms, like.world_size])
     return replace(
         like,
@@ -178,6 +180,9 @@ def _override(study: Study, overrides: Mapping[str, Any]) -> tuple[int, dict[str
                 else valid_choices(key, [*train, "global_batch"])
             )
             raise UsageError(f"--set {key}={value}: {reason}")
+        setting = [group.name for group in study.groups.values() if key in group.declared]
+        if setting:
+            raise UsageError(f"--set {key}={value}: groups set it themselves ({', '.join(setting)})")
         try:
             train[key] = getattr(trainer.from_dict({key: value}), key)
             trainer.validate(trainer.from_dict({**train, "seed": 0}))

@@ -18,6 +18,8 @@ from .train import config as trainer
 
 DERIVED = ("batch_size", "seed", "out_dir", "resume")
 """Train keys that the toolkit sets itself."""
+OF_THE_STUDY = ("data_path", "val_data_path", "vocab_size")
+"""Train keys that are the same for all groups, whatever is declared: all see the same tokens."""
 
 
 # Finding --------------------------------------------------------------------------------------------------------------
@@ -102,8 +104,9 @@ def read_study(path: Path) -> Study:
     if global_batch < 1:
         raise train_section.error("global_batch", "must be a whole number above zero", value=global_batch)
     train = _read_train(train_section, factors)
-    groups = _read_groups(top.take_section("groups", required=True), factors, global_batch, train)
     unequal = _read_unequal(top.take_section("unequal"))
+    declared = [key for key in (*tuned, *unequal) if key in train and key not in OF_THE_STUDY]
+    groups = _read_groups(top.take_section("groups", required=True), factors, declared, global_batch, train)
     hypotheses = _read_hypotheses(top.take_section("hypotheses"), groups)
     if speed_trial and all(hypothesis.metric != "speed" for hypothesis in hypotheses):
         raise top.error("speed_trial", "needs a hypothesis with metric = 'speed', whose groups it times")
@@ -179,7 +182,11 @@ def _read_train(section: tomlfile.Section, factors: Sequence[str]) -> dict[str, 
 
 
 def _read_groups(
-    section: tomlfile.Section, factors: Sequence[str], global_batch: int, train: Mapping[str, Any]
+    section: tomlfile.Section,
+    factors: Sequence[str],
+    declared: Sequence[str],
+    global_batch: int,
+    train: Mapping[str, Any],
 ) -> dict[str, Group]:
     groups: dict[str, Group] = {}
     for name in section.keys_left():
@@ -194,21 +201,33 @@ def _read_groups(
         if port is not None and not 1024 <= port <= 65535:
             raise table.error("port", "valid: 1024 to 65535", value=port)
         gpus = _read_gpus(table) if "gpus" in table else 1
-        values = {key: _read_value(table, key) for key in table.keys_left() if key in factors}
+        values = {key: _read_value(table, key) for key in table.keys_left() if key in (*factors, *declared)}
         for key in table.keys_left():
-            if key in trainer.FIELDS:
+            if key in OF_THE_STUDY:
+                raise table.error(key, "is the same for all groups of a study: set it in [train]")
+            if key in trainer.FIELDS and key not in DERIVED:
                 raise table.error(
-                    key, f"is not among the study's factors ({', '.join(factors)}): groups may differ in those alone"
+                    key,
+                    f"is not among the study's factors ({', '.join(factors)}), nor tuned or declared in [unequal]:"
+                    " groups may differ in those alone",
                 )
-        table.finish([*factors, "gpus"])
-        group = Group(name=name, label=label, factors=values, gpus=gpus, port=port)
-        micro_batch = group.world_size * int(train["gradient_accumulation_steps"])
+        table.finish([*factors, *declared, "gpus"])
+        group = Group(
+            name=name,
+            label=label,
+            factors={key: value for key, value in values.items() if key in factors},
+            gpus=gpus,
+            port=port,
+            declared={key: value for key, value in values.items() if key not in factors},
+        )
+        accumulation = int({**train, **values}["gradient_accumulation_steps"])
+        micro_batch = group.world_size * accumulation
         if global_batch % micro_batch:
             fitting = [n for n in range(1, min(global_batch, 1024) + 1) if global_batch % n == 0]
             raise table.error(
                 "gpus",
                 f"global_batch = {global_batch} can't be divided over {group.world_size} processes"
-                f" x gradient_accumulation_steps = {train['gradient_accumulation_steps']};"
+                f" x gradient_accumulation_steps = {accumulation};"
                 f" valid products: {', '.join(map(str, fitting))}",
                 value=list(gpus) if isinstance(gpus, tuple) else gpus,
             )

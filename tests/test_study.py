@@ -37,6 +37,7 @@ def written(tmp_path: Path, text: str, name: str = "tiny") -> Path:
         ('model_type = "gpt" }', 'model_type = "gpt", gpus = 3 }', ["gpus = 3", "global_batch = 4", "1, 2, 4"]),
         ('model_type = "gpt" }', 'model_type = "gpt", gpus = [0, 0] }', ["gpus = [0, 0]", "each once"]),
         ('model_type = "gpt" }', 'model_type = "gpt", lable = "x" }', ["lable = 'x'", "did you mean 'label'?"]),
+        ('model_type = "gpt" }', 'model_type = "gpt", vocab_size = 5 }', ["vocab_size", "the same for all groups"]),
         ("global_batch = 4", "global_batch = 4\nbatch_size = 2", ["batch_size", "derived"]),
         ("global_batch = 4", "", ["global_batch", "is missing"]),
         ('against = "gpt_base"', 'against = "gpt_bse"', ["against = 'gpt_bse'", "did you mean 'gpt_base'?"]),
@@ -107,6 +108,35 @@ def test_set_needs_a_tag_and_a_key_that_exists() -> None:
         plan_runs(reference, targets.LOCAL, "/r", tag="t", overrides={"max_steps": "ten"})
     with pytest.raises(UsageError, match="no group 'oelm_freez'.*did you mean 'oelm_freeze'"):
         plan_runs(reference, targets.LOCAL, "/r", groups=["oelm_freez"])
+
+
+DECLARING = TINY_STUDY.replace(
+    "[train]", 'tuned = ["max_lr"]\n[unequal]\nweight_decay = "as published"\n[train]', 1
+).replace('model_type = "gpt" }', 'model_type = "gpt", max_lr = 1e-3, weight_decay = 0.2 }')
+"""Groups that set what is tuned, and what is declared unequal."""
+
+
+def test_groups_set_what_is_tuned_or_declared_unequal(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, study.read_study(written(tmp_path, DECLARING)), targets.LOCAL)
+    runs = {run.group: run for run in plan.runs}
+    assert (runs["gpt_base"].train["max_lr"], runs["gpt_base"].train["weight_decay"]) == (1e-3, 0.2)
+    assert runs["oelm_freeze"].train["max_lr"] == 3e-4, "the study's own"
+    assert runs["gpt_base"].factors == {"model_type": "gpt"}
+    reasons = {difference.key: difference.reason for difference in plan.differences if not difference.is_unfair}
+    assert reasons["weight_decay"] == "as published" and "equal budgets" in reasons["max_lr"]
+    with pytest.raises(UsageError, match="groups set it themselves \\(gpt_base\\)"):
+        plan_runs(plan.study, targets.LOCAL, "/r", tag="t", overrides={"max_lr": "1"})
+
+
+def test_the_arms_of_a_speed_trial_keep_what_their_groups_set(tmp_path: Path) -> None:
+    arm = "freeze_qk = true"
+    text = TINY_STUDY.replace("[train]", '[unequal]\ndropout = "x"\n[train]', 1).replace(
+        arm, arm + ", dropout = 0.5", 1
+    )
+    text = text.replace("seeds = [42]", "seeds = [42]\nspeed_trial = { rounds = 15, seconds = 0.3 }")
+    trial = plan_runs(study.read_study(written(tmp_path, text)), targets.LOCAL, "/r")[0]
+    assert "dropout" not in trial.train
+    assert sorted(values["dropout"] for values in trial.arms.values()) == [0.0, 0.5]
 
 
 def test_seed_zero_is_a_seed_and_world_sizes_differ_only_by_declaration(tmp_path: Path) -> None:

@@ -23,11 +23,18 @@ class Group:
     label: str
     """What tables and figures call it."""
     factors: Mapping[str, Any]
-    """The train keys that this group sets."""
+    """The study's factors that this group sets."""
     gpus: int | tuple[int, ...]
     """Any so many GPUs, or exactly these indices (honoured for the study's first seed)."""
     port: int | None
     """Preferred port of torchrun; a free one is taken where it is None or in use."""
+    declared: Mapping[str, Any] = field(default_factory=dict)
+    """Train keys besides that this group sets: tuned for each group, or declared unequal with a reason."""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every train key that this group sets."""
+        return {**self.declared, **self.factors}
 
     @property
     def world_size(self) -> int:
@@ -103,7 +110,7 @@ class Study:
     is_default: bool
     """True for the study that commands mean when none is named."""
     factors: tuple[str, ...]
-    """The only train keys that groups may set."""
+    """The train keys that the question is about: groups set them."""
     seeds: tuple[int, ...]
     """The first one's runs carry the bare group name."""
     global_batch: int

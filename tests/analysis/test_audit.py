@@ -134,6 +134,43 @@ def test_arms_with_the_same_counts_never_varied_the_factor(tmp_path: Path) -> No
     assert outcomes(report)["H1"] == outcomes(report)["H2"] == "void"
 
 
+@pytest.mark.parametrize("other", ["gpt_base", "oelm_no_freeze"])
+def test_an_arm_that_lacks_what_another_freezes_did_not_train_it(tmp_path: Path, other: str) -> None:
+    """Q/K as buffers: the arm says that it trains everything, which is true of what it counts."""
+    runs = [
+        logged(tmp_path, other, total=41_751_040, frozen=0, seed=1),
+        logged(tmp_path, "oelm_freeze", total=44_896_768, frozen=3_145_728, seed=2, final_loss=1.6),
+    ]
+    report = report_on(runs)
+    assert any("lack exactly the 3,145,728 that oelm_freeze freezes" in said for said in found(report, "void"))
+    of_arm = {v.hypothesis.id for v in report.verdicts if other in (v.hypothesis.group, v.hypothesis.against)}
+    assert {outcomes(report)[name] for name in of_arm} <= {"void"} and of_arm
+    sound = [logged(tmp_path, other, total=44_896_768, frozen=0, seed=1), runs[1]]
+    assert not found(report_on(sound), "void")
+
+
+def test_a_learning_rate_that_is_a_factor_is_declared(tmp_path: Path) -> None:
+    runs = arms(tmp_path, oelm_freeze={"train": {"max_lr": 1e-3}})
+    as_is = build(synthetic.study(), runs)
+    assert any("learning rates" in said for said in found(as_is, "unfair"))
+    asked = replace(synthetic.study(), factors=("model_type", "freeze_qk", "max_lr"))
+    report = build(asked, runs)
+    assert not found(report, "unfair")
+    assert any("learning rates" in said and "a factor of the study" in said for said in found(report, "declared"))
+    seeds = [*runs, load(make_run(tmp_path, "oelm_freeze", 43, train={"max_lr": 5e-4}))]
+    assert any("learning rates" in said for said in found(build(asked, seeds), "unfair")), "within a group"
+
+
+def test_unequal_lengths_and_shapes_that_are_asked_about_are_no_findings(tmp_path: Path) -> None:
+    runs = [
+        logged(tmp_path, "oelm_no_freeze", total=41_751_040, frozen=0, seed=1),
+        logged(tmp_path, "oelm_freeze", total=50_000_000, frozen=3_145_728, seed=2, final_loss=1.6),
+    ]
+    assert any("numbers of parameters" in said for said in found(report_on(runs), "warning"))
+    asked = report_on(runs, factors=("model_type", "freeze_qk", "d_model"))
+    assert not any("numbers of parameters" in said for said in found(asked, "warning"))
+
+
 def test_equal_trainable_counts_alone_show_a_factor_that_was_never_varied() -> None:
     base = LoadedRun(
         name="a", group="oelm_no_freeze", label="", seed=1, path=Path("a"), parameters=Parameters(total=10, trainable=9)

@@ -54,6 +54,12 @@ def test_runs_of_one_group_that_disagree_are_told_apart_by_name() -> None:
     assert found.values == {"a": 100, "a-s43": 200, "b": 100}
 
 
+def test_a_factor_excuses_no_difference_between_the_seeds_of_a_group() -> None:
+    arms = [arm("a", "a", freeze_qk=True), arm("a", "a-s43", freeze_qk=False), arm("b", "b", freeze_qk=False)]
+    (found,) = fairness.differences(arms, factors=FACTORS, unequal={})
+    assert found.is_unfair and found.values == {"a": True, "a-s43": False, "b": False}
+
+
 def test_seeds_are_replication_and_no_difference() -> None:
     assert fairness.differences([arm("a", seed=42), arm("a", seed=43)], factors=(), unequal={}) == []
 

@@ -122,8 +122,9 @@ def test_time_limit_preemption_and_requeue_leave_no_mark_on_the_result(
     job = job_of(project)
     cluster.run("scontrol", "requeue", job)
     assert "after requeue" in wait_for("gpt_base", "QUEUED")["reason"]
+    pace.write_text("1")  # however late a busy machine makes room for the urgent job
     release_when_requeued(cluster, job)
-    wait_for_steps(project, steps_made(project) + 10)
+    wait_for_steps(project, steps_made(project) + 3)
     urgent = ["sbatch", "--parsable", "-p", "high", "-w", "n1", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1"]
     cluster.run(*urgent)
     assert "after preemption" in wait_for("gpt_base", "QUEUED")["reason"]

@@ -49,10 +49,14 @@ def run(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of 127.0.0.1 that nothing listens on; below those that the kernel gives to outgoing connections,
+    which would take it again before anybody listens there.
+    """
+    while True:
+        port = random.randrange(10000, 32000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def crypt(password: str) -> str:
