@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .agent import result, rundir
+from .agent import records, result, rundir
 from .connections import connect
 from .errors import TargetError
 from .fetch import home_of, lies_at_home
@@ -68,7 +68,7 @@ def _removable(project: Path, run: StoredRun) -> Removable:
     if run.state is not State.DONE and not run.progress:
         return Removable(run=run, files={}, note="never started: there is nothing of it")
     known = record(home)
-    manifest = rundir.read_json(home / rundir.MANIFEST)
+    manifest = records.read_if_sound(home / rundir.MANIFEST) or None
     if not known or known.get("run_dir") != run.run_dir or (manifest is None and run.state is State.DONE):
         return Removable(run=run, files={}, note="was not fetched since it ended: oelm-fetch")
     checkpoints = _checkpoints(known, manifest)
@@ -111,8 +111,8 @@ def has_no_checkpoint(project: Path, run: StoredRun) -> bool:
     does not tell (it is of another submission, or there is none).
     """
     home = home_of(project, run)
-    known, manifest = record(home), rundir.read_json(home / rundir.MANIFEST)
-    end = rundir.read_json(rundir.control(home, rundir.END)) or {}
+    known, manifest = record(home), records.read_if_sound(home / rundir.MANIFEST) or None
+    end = records.read_if_sound(rundir.control(home, rundir.END))
     if known.get("run_dir") != run.run_dir or end.get("token") != run.token:
         return False
     steps = {name: entry for name, entry in _checkpoints(known, manifest).items() if name.startswith("checkpoint_")}

@@ -6,6 +6,7 @@ OelmError
 │   └── UnfairError       the groups would differ in more than the factors
 ├── PreflightError        the target can't run this as it stands; nothing was queued
 ├── TargetError           the target can't be reached or answers nonsense
+│   ├── Nonsense          it answers what is not agreed: nothing of it counts
 │   ├── NotReached        not just now: another try may succeed, and nothing was done there
 │   └── UnknownAnswer     it may or may not have accepted: never resubmit on this alone
 ├── LocalError            this machine refuses: a full disk, a missing permission
@@ -55,6 +56,10 @@ class TargetError(OelmError):
     """The target can't be reached or answers nonsense."""
 
     exit_code = 3
+
+
+class Nonsense(TargetError):
+    """The target answers what is not agreed; nothing of it counts."""
 
 
 class NotReached(TargetError):

@@ -248,7 +248,7 @@ class _Fetch:
         if not look.home.is_dir() or not any(look.home.iterdir()):
             return
         if not look.record:
-            theirs = rundir.read_json(rundir.control(look.home, rundir.RUN)) or {}
+            theirs = rundir.read_json(rundir.control(look.home, rundir.RUN)) or {}  # whatever it is, it is not ours
             if theirs and theirs.get("run_dir") != look.run.run_dir:
                 raise TargetError(
                     f"{look.home} holds a run that was not fetched from {self._connection.target.name}",

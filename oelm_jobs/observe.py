@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .agent import processes
 from .agent.rundir import finite
 from .connections import connect
-from .errors import TargetError
+from .errors import Nonsense, TargetError
 from .schedulers import scheduler
 from .spec import State
 from .store import ACCEPTED, REFUSED, Store, StoredRun
@@ -46,6 +46,8 @@ class View:
     runs: tuple[StoredRun, ...]
     unreachable: Mapping[str, str]
     """Target to the reason why it couldn't be asked; its runs keep their last state."""
+    nonsense: tuple[str, ...] = ()
+    """Of those reasons the ones that say that it answered, but nothing that can be believed."""
     at: float
     """When this was put together, Unix seconds."""
     hosts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -75,6 +77,7 @@ def refresh(
 
     runs = list(runs)
     unreachable: dict[str, str] = {}
+    nonsense: list[str] = []
     moving: dict[str, list[StoredRun]] = {}
     for run in runs:
         if also_final or not run.state.is_final:
@@ -91,6 +94,12 @@ def refresh(
         is_here = run.target in targets and not targets[run.target].host
         if also_stopped or is_here or run.target in moving:
             moving.setdefault(run.target, []).append(run)
+
+    def fail(name: str, error: TargetError) -> None:
+        unreachable[name] = str(error)
+        if isinstance(error, Nonsense):
+            nonsense.append(str(error))
+
     settled: dict[str, list[StoredRun]] = {}
     for name, theirs in moving.items():
         try:
@@ -98,7 +107,7 @@ def refresh(
                 raise TargetError(f"target {name!r} is in no targets file any more")
             settled[name] = _settle(store, project, targets[name], theirs)
         except TargetError as error:
-            unreachable[name] = str(error)
+            fail(name, error)
     observed: dict[tuple[str, str], StoredRun] = {}
     answers: dict[str, Mapping[str, Any]] = {}
 
@@ -109,7 +118,7 @@ def refresh(
             if asked or name in hosts:
                 answers[name] = scheduler(connect(targets[name], project)).poll(asked, ended=ended, host=name in hosts)
         except TargetError as error:
-            unreachable[name] = str(error)
+            fail(name, error)
 
     side_by_side(ask, list(settled))
     for name, theirs in settled.items():
@@ -120,6 +129,7 @@ def refresh(
     return View(
         runs=tuple(observed.get((run.study, run.name), run) for run in runs),
         unreachable=unreachable,
+        nonsense=tuple(nonsense),
         at=time.time(),
         hosts={name: answer for name, answer in answers.items() if name in hosts},
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import names
 from .connections import Connection, connect
-from .errors import TargetError, UsageError, few, valid_choices
+from .errors import Nonsense, TargetError, UsageError, few, valid_choices
 from .observe import refresh, side_by_side
 from .schedulers import scheduler
 from .spec import SPEED_TRIAL, State, Target
@@ -52,6 +52,8 @@ class Survey:
     """By target; a project's own first."""
     unreachable: Mapping[str, str]
     """Target to the reason why it couldn't be asked."""
+    nonsense: tuple[str, ...] = ()
+    """Of those reasons the ones that say that it answered, but nothing that can be believed."""
     passed_over: tuple[str, ...] = ()
     """What was found and isn't believed, in words."""
 
@@ -64,6 +66,7 @@ def survey(store: Store, project: Path, targets: Sequence[Target], *, own_states
     """
     found: dict[str, list[Holding]] = {}
     unreachable: dict[str, str] = {}
+    nonsense: list[str] = []
     passed_over: list[str] = []
     known = {(run.target, run.run_dir, run.study, run.name) for run in store.runs(project)}
     by_name = {target.name: target for target in targets}
@@ -92,6 +95,8 @@ def survey(store: Store, project: Path, targets: Sequence[Target], *, own_states
             ]
         except TargetError as error:
             unreachable[name] = str(error)
+            if isinstance(error, Nonsense):
+                nonsense.append(str(error))
 
     side_by_side(ask, list(by_name))
     everything = [holding for name in by_name for holding in found.get(name, ())]
@@ -99,6 +104,7 @@ def survey(store: Store, project: Path, targets: Sequence[Target], *, own_states
     return Survey(
         holdings=tuple(sorted((h for h in holdings if h.records), key=lambda h: not h.is_own)),
         unreachable=unreachable,
+        nonsense=tuple(nonsense),
         passed_over=tuple(passed_over),
     )
 

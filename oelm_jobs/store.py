@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .agent import records, schema, verbs
+from .agent.schema import Number, Table
 from .errors import DamagedStore, StoreError
 from .folders import state_folder
 from .spec import State
@@ -50,6 +52,9 @@ INTENT, ACCEPTED, REFUSED, UNKNOWN = "intent", "accepted", "refused", "unknown"
 SPEC = ("train", "global_batch", "extended_from")
 """What is kept here of a run's record, which lies in its run directory."""
 
+MAX_REASON = 4000
+"""Characters of a reason; whatever lies in an index that somebody else has written to."""
+_STATES = {state.value: state for state in State}
 BUSY_S = 30.0
 """How long a writer waits for the others."""
 
@@ -284,12 +289,12 @@ class Store:
     def runs_of(self, token: str) -> dict[str, State]:
         """Return where a submission's runs stand, by run directory."""
         query = "SELECT run_dir, state FROM run WHERE token = ?"
-        return {run_dir: State(state) for run_dir, state in self._query(query, (token,))}
+        return {run_dir: _STATES.get(state, State.UNKNOWN) for run_dir, state in self._query(query, (token,))}
 
     def states(self, project: Path, study: str) -> dict[str, State]:
         """Return where a study's runs stand, by name."""
         query = "SELECT name, state FROM run WHERE project = ? AND study = ?"
-        return {name: State(state) for name, state in self._query(query, (str(project), study))}
+        return {name: _STATES.get(state, State.UNKNOWN) for name, state in self._query(query, (str(project), study))}
 
     def observe(
         self,
@@ -346,8 +351,10 @@ class Store:
 def _stored(row: Sequence[Any]) -> StoredRun:
     """Return the run in a row of COLUMNS."""
     *same, spec, state, reason, queued_at, observed_at, progress = row
-    found = (_Later(spec), State(state), reason, queued_at, observed_at, _Later(progress))
-    return StoredRun._make((*same, *found))
+    state = _STATES.get(state, State.UNKNOWN)
+    if type(reason) is not str or len(reason) > MAX_REASON:
+        reason = str(reason)[:MAX_REASON]
+    return StoredRun._make((*same, _Spec(spec), state, reason, queued_at, observed_at, _Progress(progress)))
 
 
 def set_aside() -> Path | None:
@@ -372,8 +379,21 @@ class _Later(Mapping[str, Any]):
 
     def _read(self) -> dict[str, Any]:
         if self._known is None:
-            self._known = json.loads(self._text)
+            try:
+                known = schema.loads(self._text)
+                wrong = self._why_not(known)
+            except (schema.Misfit, TypeError) as error:
+                known, wrong = {}, str(error)
+            self._known = known if wrong is None else self._otherwise(wrong)
         return self._known
+
+    def _why_not(self, known: Any) -> str | None:
+        """Return why something can't be what was stored; None where it can."""
+        raise NotImplementedError
+
+    def _otherwise(self, wrong: str) -> dict[str, Any]:
+        """Return what takes its place where it can't."""
+        raise NotImplementedError
 
     def __getitem__(self, key: str) -> Any:
         return self._read()[key]
@@ -386,3 +406,30 @@ class _Later(Mapping[str, Any]):
 
     def __eq__(self, other: object) -> bool:
         return self._read() == other
+
+
+class _Progress(_Later):
+    """What a target answered about a run; nothing where it can't have: it is asked again."""
+
+    def _why_not(self, known: Any) -> str | None:
+        return _PROGRESS_IS(known)
+
+    def _otherwise(self, wrong: str) -> dict[str, Any]:
+        return {}
+
+
+class _Spec(_Later):
+    """What a run's record says of its configuration."""
+
+    def _why_not(self, known: Any) -> str | None:
+        return _SPEC_IS(known)
+
+    def _otherwise(self, wrong: str) -> dict[str, Any]:
+        raise StoreError(
+            f"the index has a run whose configuration can't be understood: spec{wrong}",
+            hint="make the index again from the run directories: oelm-status --rebuild",
+        )
+
+
+_PROGRESS_IS = schema.compiled(Table({}, {**verbs.PROGRESS, "clock_ahead_s": Number()}))
+_SPEC_IS = schema.compiled(records.SPEC)

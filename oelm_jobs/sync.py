@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .agent import inside, processes, result, rundir
+from .agent import inside, processes, records, result, rundir, schema
 from .errors import LocalError, NotReached, TargetError
 from .rsync import NETWORK_CODES, SOME_FAILED, Transfer
 
@@ -75,17 +75,20 @@ def record(run_dir: Path) -> dict[str, Any]:
     """Return what was fetched into a run directory (``origin``, ``target``, ``files``, ``left``); empty for a run of
     this machine.
     """
-    return rundir.read_json(rundir.control(run_dir, rundir.FETCHED)) or {}
+    return records.read_if_sound(rundir.control(run_dir, rundir.FETCHED))
 
 
 def verify(run_dir: Path) -> Verified:
     """Compare a run directory with its manifest: presence, sizes and SHA-256, all read anew.
 
-    A name in the manifest that leads out of the run directory counts as damaged.
+    A name in the manifest that leads out of the run directory counts as damaged, and so does a manifest that is none.
     """
-    manifest = rundir.read_json(run_dir / rundir.MANIFEST)
-    entries = manifest.get("files", []) if manifest else []
-    left = {str(file["name"]) for file in record(run_dir).get("left", [])}
+    try:
+        manifest = records.read(run_dir / rundir.MANIFEST)
+    except schema.Misfit:
+        return Verified(files=0, size=0, damaged=(rundir.MANIFEST,), has_manifest=True)
+    entries = manifest["files"] if manifest else []
+    left = {file["name"] for file in record(run_dir).get("left", [])}
     damaged, elsewhere = [], []
     for entry in entries:
         path = run_dir / str(entry["name"])

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from . import preflight, site, snapshot
-from .agent import processes, rundir
+from .agent import probe, processes, rundir
 from .clean import has_no_checkpoint
 from .connections import connect
+from .connections.answers import nonsense
 from .errors import ConfigurationError, UnknownAnswer
 from .fetch import home_of
 from .observe import NOT_SUBMITTED, refresh
@@ -357,14 +358,21 @@ def read_log(project: Path, run: StoredRun, name: str, *, offset: int | None, li
     Args:
         offset: Where to begin in bytes; None means ``lines`` lines before the end.
         wait_s: How long the target may wait for more to be written.
+
+    Raises:
+        TargetError: It can't be asked, or sends another piece.
     """
     connection = connect(load_target(project, run.target), project)
     request = {"run_dir": run.run_dir, "name": name, "offset": offset, "lines": lines, "wait_s": wait_s}
     answer = connection.call("log", request, timeout_s=60 + wait_s)
+    begin, size = answer["offset"], answer["size"]
+    meant = range(max(0, size - probe.MAX_LOG_BYTES), size + 1) if offset is None else (min(size, offset),)
+    if begin not in meant:
+        raise nonsense(run.target, "log", f"log.offset = {begin}: was asked for from {meant[0]} of {size} on")
     return Piece(
         content=base64.b64decode(answer["content"]),
-        begin=int(answer["offset"]),
-        size=int(answer["size"]),
+        begin=begin,
+        size=size,
         state=State(answer["state"]),
-        reason=str(answer["reason"] or ""),
+        reason=answer["reason"] or "",
     )

@@ -9,6 +9,8 @@ import json
 import sys
 from typing import Any, Dict, List
 
+from . import schema, verbs
+
 VERBS = {
     "launch": "launch",
     "settle": "launch",
@@ -30,7 +32,9 @@ VERBS = {
     "slurm_cancel": "slurm_cancel",
     "slurm_archive": "slurm_cancel",
 }
-"""Verb to the module that answers it with a function of the verb's name; ``supervise`` reads its own arguments."""
+"""Verb to the module that answers it with a function of the verb's name; ``verbs`` describes what each is asked and
+answers. ``supervise`` reads its own arguments.
+"""
 
 
 REFUSED = 3
@@ -38,14 +42,19 @@ REFUSED = 3
 
 
 def answer(verb: str, request: Dict[str, Any]) -> Dict[str, Any]:
-    """Let a verb's module answer a request; its ``clusters``, where it has any, are those of Slurm's commands."""
+    """Let a verb's module answer a request; its ``clusters``, where it has any, are those of Slurm's commands.
+
+    Raises:
+        schema.Misfit: The request is none; nothing was done.
+    """
+    verbs.check_request(verb, request)
     clusters = request.pop("clusters", "")
     if clusters:
         from . import slurm_commands
 
         slurm_commands.about(clusters)
     reply = getattr(importlib.import_module("." + VERBS[verb], __package__), verb)(request)
-    return dict(reply)
+    return verbs.cut_answer(verb, dict(reply))
 
 
 def main(argv: List[str]) -> int:
@@ -59,7 +68,7 @@ def main(argv: List[str]) -> int:
         print("unknown verb %r; valid: supervise, %s" % (verb, ", ".join(sorted(VERBS))), file=sys.stderr)
         return 2
     try:
-        reply = answer(verb, json.load(sys.stdin))
+        reply = answer(verb, schema.loads(sys.stdin.buffer.read()))
     except Exception as error:
         if not getattr(error, "is_refusal", False):
             raise

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List
 
-from . import inside, rundir
+from . import inside, rundir, verbs
 
 ARCHIVE = ".archive"
 """Folder beside run directories that holds those which were started over."""
@@ -80,7 +80,11 @@ def find(request: Dict[str, Any]) -> Dict[str, Any]:
     for folder, folders, _ in os.walk(top):
         record = rundir.read_json(rundir.control(folder, rundir.RUN))
         if record is not None:
-            runs.append(dict(waiting.pop(folder, record), run_dir=folder))
+            found = dict(waiting.pop(folder, record), run_dir=folder)
+            # Nothing of what can't be told in an answer, but that it is there.
+            runs.append(
+                found if verbs.fits_find(found) else {"run_dir": os.fsencode(folder).decode("utf-8", "replace")}
+            )
             folders[:] = []
         folders[:] = sorted(name for name in folders if not name.startswith("."))
     return {"runs": [*runs, *waiting.values()]}

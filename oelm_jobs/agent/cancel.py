@@ -8,7 +8,7 @@ import signal
 import time
 from typing import Any, Dict, List, Optional, Sequence
 
-from . import processes, result, rundir
+from . import processes, records, result, rundir
 
 PATIENCE_S = 10.0
 """A supervisor that has not ended by then is ended itself, and its processes with it."""
@@ -91,7 +91,7 @@ def _kill_all(run_dir: str, also: Sequence[processes.Identity] = ()) -> bool:
     except rundir.Busy:
         return False
     try:
-        record = rundir.read_json(rundir.control(run_dir, rundir.RUN)) or {}
+        record = records.read_if_sound(rundir.control(run_dir, rundir.RUN))
         path = rundir.control(run_dir, "").parent
         attempts, _ = result.attempts_so_far(path, lambda start: "cancelled", end_state=rundir.CANCELLED, lived=lived)
         first = attempts[0].get("started_at") if attempts else None

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
 
-from . import lease, lease_folder, place, ports, processes, rundir, tickets
+from . import lease, lease_folder, place, ports, processes, records, rundir, tickets
 
 STOP_GRACE_S = 7.0
 """Time for a checkpoint between SIGTERM and SIGKILL; a cancel promises an end within 10 s."""
@@ -154,7 +154,7 @@ def stop_on_failure(record: Dict[str, Any], *jobs: str) -> None:
     Raises:
         place.Stopped: It is given up.
     """
-    end = rundir.read_json(rundir.control(record["after"], rundir.END)) or {}
+    end = records.read_if_sound(rundir.control(record["after"], rundir.END))
     if record.get("stop_on_failure") and end.get("state") != rundir.DONE:
         content = {"by": "stop-on-failure", "time": time.time(), "jobs": list(jobs)}
         rundir.write_json(rundir.control(record["run_dir"], rundir.CANCEL), content)

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional
 
-from . import hashes, inside, probe, result, rundir, slurm_claim, slurm_ended
+from . import hashes, inside, probe, records, result, rundir, schema, slurm_claim, slurm_ended
 
 NONE, BEST, LATEST, ALL = "none", "best", "latest", "all"
 """Which checkpoints are asked for."""
@@ -53,13 +53,13 @@ def inventory(request: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _look(run_dir: str, have: Dict[str, str], policy: str) -> Dict[str, Any]:
-    row = probe.state(run_dir)
+    row = probe.state_or_unknown(run_dir)
     answer = {"state": row["state"], "reason": row["reason"], "files": [], "left": [], "gone": []}  # type: Dict[str, Any]
     if row.get("absent"):
         return dict(answer, final=False, origin="", absent=True)
     answer["path"] = os.path.realpath(run_dir)
     answer["origin"] = rundir.tail(rundir.control(run_dir, rundir.ORIGIN), 256).decode("utf-8", "replace").strip()
-    manifest = rundir.read_json(run_dir + "/" + rundir.MANIFEST)
+    manifest = records.read_if_sound(run_dir + "/" + rundir.MANIFEST) or None
     # The manifest counts if the newest attempt has an end record, which is written after it.
     final = manifest is not None and row.get("ended_at") is not None
     answer["final"] = final
@@ -186,10 +186,10 @@ def _is_what_was_fetched(run_dir: str, name: str, size: int, digest: str) -> boo
     try:
         is_older = os.stat(path).st_mtime_ns <= os.stat(manifest_path).st_mtime_ns
         if is_older and slurm_ended.read_records(run_dir).has_ended:
-            files = (rundir.read_json(manifest_path) or {}).get("files", [])
+            files = records.read_if_sound(manifest_path).get("files", [])
             if {"name": name, "size": size, "sha256": digest} in files:
                 return True
-    except OSError:
+    except (OSError, schema.Misfit):
         pass
     try:
         return result.sha256(Path(path)) == digest

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from . import lease, lease_folder, processes, rundir, tickets
+from . import lease, lease_folder, processes, records, rundir, tickets
 from .progress import last_said, progress
 
 MAX_LOG_BYTES = 1 << 20
@@ -28,13 +28,13 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
     """
     answer = {"host": os.uname().nodename, "time": time.time()}  # type: Dict[str, Any]
     queue = _queue()
-    answer["runs"] = {run_dir: _state_or_unknown(run_dir, queue) for run_dir in request["run_dirs"]}
+    answer["runs"] = {run_dir: state_or_unknown(run_dir, queue) for run_dir in request["run_dirs"]}
     if request.get("root"):
         answer.update(lease.table(), disk_free=rundir.disk_free(os.path.expanduser(request["root"])))
     return answer
 
 
-def _state_or_unknown(run_dir: str, queue: Dict[str, int]) -> Dict[str, Any]:
+def state_or_unknown(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any]:
     """Return a run's state; records that make no sense are one run's trouble, not everybody's."""
     try:
         row = state(run_dir, queue)
@@ -53,17 +53,20 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any
 
     A held claim means alive. An end record of the newest submission is final. Neither: the supervisor was lost, in a
     reboot if the boot id says so; while processes of the run live on without it, the state is UNKNOWN.
+
+    Raises:
+        ValueError: Its records make no sense.
     """
     # Plain strings: a status asks for hundreds of runs, and building paths costs more than reading the files.
     control = run_dir + "/" + rundir.CONTROL + "/"
     alive = rundir.is_locked(control + rundir.CLAIM)
-    start = rundir.read_json(control + rundir.START) or {}
+    start = records.read(control + rundir.START) or {}
     if start.get("job"):
         from . import slurm_state  # here, because few hosts have Slurm and a probe's start-up counts
 
         return slurm_state.of_run(run_dir)
-    end = rundir.read_json(control + rundir.END) or {}
-    claim = rundir.read_json(control + rundir.CLAIM) or {}
+    end = records.read(control + rundir.END) or {}
+    claim = records.read(control + rundir.CLAIM) or {}
     token = claim.get("token") or end.get("token") or start.get("token") or ""
     started = start.get("token") == token
     ended = start.get("number") in [attempt.get("number") for attempt in end.get("attempts", [])]
@@ -134,7 +137,7 @@ def log(request: Dict[str, Any]) -> Dict[str, Any]:
     deadline = time.monotonic() + float(request.get("wait_s") or 0)
     while True:
         # The state is asked before the log: what a run wrote before it was over is then never missed.
-        row = state(request["run_dir"])
+        row = state_or_unknown(request["run_dir"])
         offset, size, content = _piece(path, request)
         is_over = row["state"] in (rundir.DONE, rundir.FAILED, rundir.CANCELLED)
         if content or is_over or time.monotonic() >= deadline:

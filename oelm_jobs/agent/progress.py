@@ -7,18 +7,25 @@ from __future__ import annotations
 import json
 from typing import Any, Dict
 
-from . import rundir
+from . import records, rundir
 
 
 def progress(run_dir: str) -> Dict[str, Any]:
     """Return what the trainer last said: step, max_steps, loss, tokens_per_s, heartbeat_at and val_loss."""
-    heartbeat = rundir.read_json(run_dir + "/" + rundir.HEARTBEAT) or {}
-    row = {name: heartbeat.get(name) for name in ("step", "max_steps", "loss", "tokens_per_s")}
+    heartbeat = records.read_if_sound(run_dir + "/" + rundir.HEARTBEAT)
+    # Of a run that diverges the loss is no number; nothing else that makes no sense is passed on either.
+    row = {name: _number(heartbeat.get(name)) for name in ("step", "max_steps", "tokens_per_s")}  # type: Dict[str, Any]
     # An attempt that ended went on after its last heartbeat.
-    outcome = rundir.read_json("%s/%s/%s" % (run_dir, rundir.CONTROL, rundir.OUTCOME)) or {}
-    if outcome.get("attempt") == heartbeat.get("attempt") and outcome.get("step"):
+    outcome = records.read_if_sound("%s/%s/%s" % (run_dir, rundir.CONTROL, rundir.OUTCOME))
+    if outcome.get("attempt") == heartbeat.get("attempt") and _number(outcome.get("step")):
         row["step"] = outcome["step"]
-    return dict(row, heartbeat_at=heartbeat.get("time"), val_loss=_last_val_loss(run_dir))
+    row.update(loss=rundir.finite(heartbeat.get("loss")), heartbeat_at=_number(heartbeat.get("time")))
+    return dict(row, val_loss=_last_val_loss(run_dir))
+
+
+def _number(value: Any) -> Any:
+    """Return a count, rate or time of a record; None where it can't be one."""
+    return value if rundir.finite(value) is not None and 0 <= value < 1e300 else None
 
 
 def last_said(control: str) -> str:

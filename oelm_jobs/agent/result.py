@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
-from . import rundir
+from . import records, rundir
 
 RECORD_KEYS = (
     "study", "run", "group", "label", "seed", "tag", "fingerprint", "snapshot", "revision", "train_code", "target",
@@ -51,9 +51,9 @@ def attempts_so_far(
         end_state: State of such an attempt.
         lived: Whether its processes lived until just now.
     """
-    start = rundir.read_json(rundir.control(run_dir, rundir.START))
-    end = rundir.read_json(rundir.control(run_dir, rundir.END))
-    attempts = list((end or {}).get("attempts", []))
+    start = records.read_if_sound(rundir.control(run_dir, rundir.START))
+    end = records.read_if_sound(rundir.control(run_dir, rundir.END))
+    attempts = list(end.get("attempts", []))
     on_record = len(attempts)
     if start and all(attempt.get("number") != start.get("number") for attempt in attempts):
         attempts += start.get("before") or []
@@ -77,7 +77,7 @@ def lost_attempt(run_dir: Path, start: Dict[str, Any], reason: str, *, lived: bo
 
 def _last_sign(run_dir: Path, start: Dict[str, Any]) -> float:
     """Return when an attempt was last heard of, Unix seconds: by its heartbeat, or what it wrote last; 0 for never."""
-    beat = rundir.read_json(run_dir / rundir.HEARTBEAT) or {}
+    beat = records.read_if_sound(run_dir / rundir.HEARTBEAT)
     is_its = beat.get("attempt") == "%s:%s" % (start.get("token"), start.get("number"))
     signs = [rundir.finite(beat.get("time")) or 0.0 if is_its else 0.0]
     written = [run_dir / rundir.LOG, run_dir / rundir.METRICS, rundir.control(run_dir, rundir.OUTCOME)]
@@ -129,14 +129,16 @@ def write_end(run_dir: Path, record: Dict[str, Any], state: str, reason: str, at
 
 def result_files(run_dir: Path) -> "Iterator[tuple[str, Path]]":
     """Yield (name relative to the run directory, path) of every result file in sorted order; control and temporary
-    files are none.
+    files are none, nor is what no record can name.
     """
     for folder, folders, names in os.walk(str(run_dir)):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(folder) / name
             relative = path.relative_to(run_dir).as_posix()
-            if not name.startswith(".") and relative != rundir.MANIFEST and path.is_file() and not path.is_symlink():
+            if name.startswith(".") or relative == rundir.MANIFEST or not rundir.is_text(relative):
+                continue
+            if path.is_file() and not path.is_symlink():
                 yield relative, path
 
 

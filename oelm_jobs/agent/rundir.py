@@ -83,7 +83,8 @@ def write_text(path: Path, text: str, *, durable: bool = True, mode: int = 0o644
     temporary = path.with_name(".%s.%d.%d" % (path.name, os.getpid(), time.monotonic_ns()))
     handle = os.open(str(temporary), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        # What is half a character in a name (os.fsdecode) is an escape in JSON.
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fchmod(file.fileno(), mode)
@@ -96,6 +97,14 @@ def write_text(path: Path, text: str, *, durable: bool = True, mode: int = 0o644
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def is_text(name: str) -> bool:
+    """Tell whether a file's name is text, as records and answers hold it: names may be any bytes."""
+    try:
+        return bool(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
 
 
 def write_json(path: Path, value: Dict[str, Any], *, durable: bool = True) -> None:

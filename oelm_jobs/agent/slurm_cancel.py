@@ -9,7 +9,7 @@ import os
 import time
 from typing import Any, Dict, List, Optional, Sequence, Set
 
-from . import archive, inside, rundir, slurm_claim, slurm_commands, slurm_ended, slurm_submit, slurm_tasks
+from . import archive, inside, rundir, schema, slurm_claim, slurm_commands, slurm_ended, slurm_submit, slurm_tasks
 from .slurm_commands import HalfDone, Job, SlurmError
 
 PATIENCE_S = 60.0
@@ -64,11 +64,15 @@ def _jobs_of(run_dir: str, task: Optional[slurm_tasks.Task], named: slurm_tasks.
     owner = slurm_tasks.claimed_by(run_dir, named)
     if owner is not None and owner not in found:
         found.append(owner)
-    return [
-        job
-        for job in found
-        if not job.is_over and not (job.state == "COMPLETING" and slurm_ended.read_records(run_dir).is_final)
-    ]
+    return [job for job in found if not job.is_over and not (job.state == "COMPLETING" and _is_final(run_dir))]
+
+
+def _is_final(run_dir: str) -> bool:
+    """True where a run's own records say that it is over."""
+    try:
+        return slurm_ended.read_records(run_dir).is_final
+    except schema.Misfit:
+        return False
 
 
 def _give_up(root: str, task: Optional[slurm_tasks.Task]) -> None:

@@ -10,7 +10,7 @@ import os
 import time
 from typing import AbstractSet, Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from . import failure, rundir, slurm_accounts, slurm_submit
+from . import failure, records, rundir, slurm_accounts, slurm_submit
 from .progress import last_said
 from .slurm_commands import Job, SlurmError
 from .slurm_tasks import Task, by_name, output_of, was_started
@@ -46,14 +46,18 @@ class Records(NamedTuple):
 
 
 def read_records(run_dir: str) -> Records:
-    """Return what a run has written, as far as that bears on its state."""
+    """Return what a run has written, as far as that bears on its state.
+
+    Raises:
+        schema.Misfit: It makes no sense.
+    """
     control = run_dir + "/" + rundir.CONTROL + "/"
     try:
         names = os.listdir(control)  # of ten thousand runs that were not at work yet, one look each is enough
     except OSError:
         return Records({}, {}, False)
-    start = rundir.read_json(control + rundir.START) if rundir.START in names else None
-    end = rundir.read_json(control + rundir.END) if rundir.END in names else None
+    start = records.read(control + rundir.START) if rundir.START in names else None
+    end = records.read(control + rundir.END) if rundir.END in names else None
     return Records(start or {}, end or {}, rundir.CANCEL in names)
 
 

@@ -13,6 +13,7 @@ from typing import AbstractSet, Any, Dict, Optional, Sequence, Tuple
 
 from . import rundir, slurm_commands, slurm_reasons
 from .progress import last_said, progress
+from .records import read as read_record
 from .slurm_commands import Job, SlurmError
 from .slurm_ended import Records, Row, is_vague, make_row, of_end, of_start, over, read_records, vanished
 from .slurm_tasks import Named, Task, by_name, claimed_by, find_tasks, that_counts
@@ -66,7 +67,7 @@ def of_run(run_dir: str) -> Row:
 
     Where slurmctld does not answer, an end on record still counts.
     """
-    record = rundir.read_json(rundir.control(run_dir, rundir.RUN)) or {}
+    record = read_record(rundir.control(run_dir, rundir.RUN)) or {}
     token, fate = str(record.get("token") or ""), str(record.get("fate") or "")
     wanted = [(run_dir, token)]
     # The fate's file lies in the root's folder of scripts; a script that nobody submitted names none.

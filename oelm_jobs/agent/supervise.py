@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import failure, lease, place, processes, result, rundir
+from . import failure, lease, place, processes, records, result, rundir, schema
 from .host import Host
 from .place import Place, Refused, Stopped, Superseded, Verdict
 
@@ -61,7 +61,10 @@ class Supervisor:
 
     def refusal(self) -> str:
         """Return why this run directory must not be entered; empty when it may."""
-        known = rundir.read_json(rundir.control(self.run_dir, rundir.RUN))
+        try:
+            known = records.read(rundir.control(self.run_dir, rundir.RUN))
+        except schema.Misfit as error:
+            return "holds a record that can't be understood: %s" % error
         ours = self.record.get("fingerprint", "")
         theirs = (known or {}).get("fingerprint", "")
         if known and not (ours and theirs):
@@ -86,7 +89,7 @@ class Supervisor:
 
     def _queued_at(self) -> float:
         """Return when the run was first submitted, Unix seconds; a run directory keeps it over all submissions."""
-        known = rundir.read_json(rundir.control(self.run_dir, rundir.RUN)) or {}
+        known = records.read_if_sound(rundir.control(self.run_dir, rundir.RUN))
         return rundir.finite(known.get("queued_at")) or self.place.submitted_at()
 
     # The run ----------------------------------------------------------------------------------------------------------
@@ -128,7 +131,7 @@ class Supervisor:
         if refusal:
             self.say("refused: %s %s" % (self.run_dir, refusal))
             return EXIT_REFUSED
-        end = rundir.read_json(rundir.control(self.run_dir, rundir.END)) or {}
+        end = records.read_if_sound(rundir.control(self.run_dir, rundir.END))
         if end.get("state") == rundir.DONE and end.get("fingerprint") == self.record.get("fingerprint"):
             self.say("already done; nothing to do")
             # The end record is this submission's, too.
@@ -339,7 +342,7 @@ class Supervisor:
 
     def _came_to_training(self, start: Dict[str, Any]) -> bool:
         """True where the trainer of this attempt has given a sign of life."""
-        beat = rundir.read_json(self.run_dir / rundir.HEARTBEAT) or {}
+        beat = records.read_if_sound(self.run_dir / rundir.HEARTBEAT)
         return beat.get("attempt") == "%s:%d" % (self.token, start["number"])
 
     def _last_lines(self) -> List[str]:
@@ -347,7 +350,7 @@ class Supervisor:
 
     def _outcome(self, start: Dict[str, Any]) -> Dict[str, Any]:
         """Return the trainer's record of this attempt; empty where it left none."""
-        outcome = rundir.read_json(rundir.control(self.run_dir, rundir.OUTCOME)) or {}
+        outcome = records.read_if_sound(rundir.control(self.run_dir, rundir.OUTCOME))
         return outcome if outcome.get("attempt") == "%s:%d" % (self.token, start["number"]) else {}
 
     def _record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
@@ -22,6 +23,10 @@ WAIT_S = 20.0
 """How long the target may wait for more, in one question of --follow."""
 RETRY_S = 2.0
 """Pause before a lost connection is tried again."""
+PAUSE_S = 0.2
+"""Pause after a look that brought nothing."""
+MAX_ODD = 10
+"""So many looks may find a shorter log than before, or bring less of it than there is: it is made anew just now."""
 NOT_STARTED = "its training hasn't started"
 """Why a run has no log, where nothing else is known."""
 
@@ -40,7 +45,8 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
 
     With --follow a lost connection is made again, and the log goes on where it was.
     """
-    from ..agent import rundir
+    from ..agent import probe, rundir
+    from ..connections.answers import nonsense
     from ..errors import NotReached
     from ..store import Store
     from .select import select_one
@@ -53,6 +59,7 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
         write = _Objects(chosen) if as_json else _Shown() if sys.stdout.isatty() else _Bytes()
         state, reason, lost = chosen.state, "", False
         wait_s = 0.0  # at first: what there is, and where the run stands, is said at once
+        end, odd = math.inf, 0
         try:
             while True:
                 try:
@@ -66,15 +73,24 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
                     time.sleep(RETRY_S)
                     continue
                 lost = False
-                if piece.size < (offset or 0):
-                    offset = 0  # the run was started over: this is another log
+                is_another = piece.size < (offset or 0)  # the run was started over
+                is_odd = is_another or len(piece.content) < min(probe.MAX_LOG_BYTES, piece.size - piece.begin)
+                odd = odd + is_odd if is_odd or not follow else 0
+                if odd > MAX_ODD:
+                    raise nonsense(chosen.target, "log", f"log.size = {piece.size}: is not what is sent")
+                if is_another:
+                    offset, end = 0, math.inf
                     continue
                 write.piece(piece)
                 offset = piece.begin + len(piece.content)
-                if offset < piece.size:
+                if not follow:
+                    end = min(end, piece.size)  # what is written from now on is not waited for
+                if offset < min(end, piece.size):
                     continue
                 if not follow or state.is_final:
                     break
+                if wait_s and not piece.content:
+                    time.sleep(PAUSE_S)  # whether or not the target has waited
                 if not wait_s and state is not State.RUNNING:
                     narrate(f"{chosen.name} is {state} ({reason or NOT_STARTED}); its log follows when it is written")
                 wait_s = WAIT_S

@@ -48,6 +48,7 @@ def main(
     A terminal that is too narrow gets fewer columns and notes that are cut; a pipe or a file gets everything. Where
     this project has no run, the targets are asked whose runs they hold.
     """
+    from ..errors import Nonsense
     from ..observe import View, refresh
     from ..store import Store, set_aside
     from . import view
@@ -58,7 +59,7 @@ def main(
     if (rebuild or adopt is not None) and (aside := set_aside()):
         narrate(f"the index of runs was damaged; it is kept as {aside}")
     with Store() as store:
-        elsewhere = _look_elsewhere(store, root, rebuild=rebuild, adopt=adopt)
+        elsewhere, nonsense = _look_elsewhere(store, root, rebuild=rebuild, adopt=adopt)
 
         def poll() -> View:
             chosen = select(store, root, names, study)
@@ -67,6 +68,7 @@ def main(
             return View(
                 runs=tuple(run for run in found.runs if not wanted or run.state in wanted),
                 unreachable=found.unreachable,
+                nonsense=found.nonsense,
                 at=found.at,
                 hosts=found.hosts,
             )
@@ -84,6 +86,8 @@ def main(
         else:
             none = "This project has no run here yet." if elsewhere else "No run yet. Submit some: oelm-submit"
             narrate("No run is in that state." if wanted else none)
+        for words in (*nonsense, *shown.nonsense):
+            raise Nonsense(words)
 
 
 def _states(values: tuple[str, ...]) -> set[str]:
@@ -98,13 +102,15 @@ def _states(values: tuple[str, ...]) -> set[str]:
     return wanted
 
 
-def _look_elsewhere(store: Store, root: Path, *, rebuild: bool, adopt: str | None) -> list[Holding]:
+def _look_elsewhere(
+    store: Store, root: Path, *, rebuild: bool, adopt: str | None
+) -> tuple[list[Holding], tuple[str, ...]]:
     """Make the index again where that is asked for, else see what the targets hold where it has nothing; say which runs
-    lie on targets that the index does not have, and return them.
+    lie on targets that the index does not have; return them, and which targets answered nonsense.
     """
     is_asked = rebuild or adopt is not None
     if not is_asked and store.runs(root):
-        return []
+        return [], ()
     from .. import rebuild as rebuilding
     from ..targets import load_targets
 
@@ -131,7 +137,7 @@ def _look_elsewhere(store: Store, root: Path, *, rebuild: bool, adopt: str | Non
             narrate(f"{holding.target} holds {_runs(holding)}; bring them into the index: oelm-status --rebuild")
         else:
             narrate(f"{holding.target} holds {_runs(holding)}; take them over: oelm-status --adopt{named}")
-    return left
+    return left, found.nonsense
 
 
 def _runs(holding: Holding) -> str:

@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..agent import verbs
 from ..agent.__main__ import REFUSED
 from ..errors import TargetError, UnknownAnswer
 from ..folders import expanded
 from . import interpreter
+from .answers import believed, read
 
 if TYPE_CHECKING:
     from ..snapshot import Tree
@@ -69,10 +71,11 @@ class LocalConnection:
         for place in trees:
             self.keep_tree(place.tree, place.folder)
         clusters = self.target.clusters
+        name = self.target.name
         if verb in ("probe", "log") and not clusters:
             module = importlib.import_module("oelm_jobs.agent.probe")
-            answer: dict[str, Any] = getattr(module, verb)(dict(request))
-            return answer
+            answer = verbs.cut_answer(verb, getattr(module, verb)(dict(request)))
+            return believed(name, verb, request, answer)
         import subprocess
 
         try:
@@ -90,10 +93,9 @@ class LocalConnection:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
             words = said[-1] if said else f"exit code {done.returncode}"
             if done.returncode == REFUSED:  # in words of its own
-                raise TargetError(f"{self.target.name}: {words}")
+                raise TargetError(f"{name}: {words}")
             raise UnknownAnswer(f"{verb} on this machine failed: {words}")
-        answer = json.loads(done.stdout)
-        return answer
+        return believed(name, verb, request, read(name, verb, done.stdout))
 
     def route(self) -> None:
         """Say that rsync needs no remote shell."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import AnswerLost, NotReached, TargetError
 from ..spec import Target
 from . import Place, Route, interpreter
+from .answers import READS, believed
 from .channel import Channel
 from .greeting import command
 from .wire import Interrupted, Reply, converse
@@ -26,23 +27,6 @@ from .wire import Interrupted, Reply, converse
 if TYPE_CHECKING:
     from ..snapshot import Tree
 
-READS = frozenset(
-    {
-        "",
-        "data",
-        "examine",
-        "expect",
-        "find",
-        "inventory",
-        "log",
-        "probe",
-        "release",
-        "settle",
-        "slurm_poll",
-        "slurm_settle",
-    }
-)
-"""Verbs that may be asked twice: they change nothing, or a second time nothing more (``settle``, placing trees)."""
 TRIES = 3
 PATIENCE_S = 8.0
 """After so long no further try is begun."""
@@ -162,7 +146,8 @@ class RemoteConnection:
         self, verb: str, request: Mapping[str, Any], *, trees: Sequence[Place] = (), timeout_s: float = 60.0
     ) -> dict[str, Any]:
         """Let the agent there answer; it is sent along where it isn't there yet."""
-        return self._converse(verb, {**request, "clusters": self.target.clusters}, trees, timeout_s)
+        answer = self._converse(verb, {**request, "clusters": self.target.clusters}, trees, timeout_s)
+        return believed(self.target.name, verb, request, answer)
 
     def _converse(
         self, verb: str, request: Mapping[str, Any], places: Sequence[Place], timeout_s: float

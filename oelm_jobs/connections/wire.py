@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import agent
-from ..errors import TargetError, UnknownAnswer
+from ..agent import schema, verbs
+from ..errors import Nonsense, TargetError, UnknownAnswer
 from . import Place
+from .answers import MAX_ANSWER_BYTES
 from .channel import Broken, Channel
 from .greeting import LINE_MISSED, MAX_NOISE_BYTES, greet, line_missed, too_noisy
 
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
 IDLE_S = 30.0
 """The agent says every 5 s that it is at work; after so long without a word the connection counts as dead."""
-MAX_ANSWER_BYTES = 64 << 20
-"""A larger answer is none of ours."""
 SLICE_BYTES = 256 << 10
 
 
@@ -88,6 +88,7 @@ def converse(
 
     Raises:
         Interrupted: The connection broke off.
+        Nonsense: What is said there is not what was agreed.
         TargetError: It was certainly not carried out.
         UnknownAnswer: It may have been carried out.
     """
@@ -97,6 +98,7 @@ def converse(
     header = {"nonce": nonce, "verb": verb, "reads": reads, "trees": trees}
     words = json.dumps(request).encode("ascii")
     sent = False
+    lacking = {place.tree.hash: place.tree for place in places}
 
     def patience() -> float:
         left = deadline - time.monotonic()
@@ -116,13 +118,17 @@ def converse(
         for message in _messages(channel, nonce, patience, noise):
             greeted = True
             if "need" in message:
-                wanted = next(place.tree for place in places if place.tree.hash == message["need"])
+                wanted = lacking.pop(message["need"], None)
+                if wanted is None:
+                    raise schema.Misfit(f".need = {message['need']}: is no tree that it may lack")
                 import hashlib  # here, like others: most requests find everything in its place
 
                 blob = pack(wanted)
                 deadline += len(blob) / 50_000  # a slow uplink may take its time
                 send(_frame(hashlib.sha256(blob).hexdigest().encode()) + _frame(blob))
             elif "ready" in message:
+                if sent or reads:
+                    raise schema.Misfit(".ready: was said twice, or of what was sent already")
                 sent = True
                 send(_frame(words))
             elif "error" in message:
@@ -130,6 +136,8 @@ def converse(
             elif "answer" in message:
                 return _reply(message, noise[0] > 0)
         code, said = channel.end()
+    except schema.Misfit as error:
+        raise (UnknownAnswer if sent else Nonsense)(f"answers nonsense: message{error}") from error
     except Broken as error:
         raise Interrupted(str(error), sent) from error
     if code is None or code == 255:  # 255 is also what the ssh command says of its own troubles (ssh(1))
@@ -138,14 +146,13 @@ def converse(
 
 
 def _reply(message: Mapping[str, Any], is_noisy: bool) -> Reply:
-    answer, home = message["answer"], message.get("home")
-    if not isinstance(answer, dict) or not isinstance(home, str):
-        raise TargetError("what the agent said is not understood")
-    return Reply(answer=answer, home=home, is_noisy=is_noisy)
+    if "home" not in message:
+        raise schema.Misfit(".home is missing")
+    return Reply(answer=message["answer"], home=message["home"], is_noisy=is_noisy)
 
 
 def _failed(verb: str, message: Mapping[str, Any], sent: bool) -> TargetError:
-    words = str(message["error"])[:2000]
+    words = message["error"][:2000].encode("utf-8", "replace").decode()
     if message.get("python"):
         return TargetError(
             words, hint='name a newer interpreter in the targets file, as in python = "~/venv/bin/python"'
@@ -183,7 +190,7 @@ def _messages(channel: Channel, nonce: str, patience: Any, noise: list[int]) -> 
             if newline:
                 size, begin = int(line) if line.isdigit() else -1, len(mark) + len(line) + 1
                 if not 0 <= size <= MAX_ANSWER_BYTES:
-                    raise TargetError(f"an answer of {line.decode('ascii', 'replace')} bytes is none of the agent's")
+                    raise schema.Misfit(f": {line.decode('ascii', 'replace')} bytes are no size of one")
                 while len(buffer) < begin + size:
                     piece = channel.read(patience())
                     if not piece:
@@ -201,10 +208,13 @@ def _messages(channel: Channel, nonce: str, patience: Any, noise: list[int]) -> 
 
 
 def _message(content: bytes) -> dict[str, Any]:
-    try:
-        message = json.loads(content)
-    except ValueError as error:
-        raise TargetError(f"what the agent said is not understood: {error}") from error
-    if not isinstance(message, dict):
-        raise TargetError("what the agent said is not understood")
-    return message
+    """Return a message, whose answer is yet to be looked at.
+
+    Raises:
+        schema.Misfit: It is none.
+    """
+    message = schema.loads(content)
+    wrong = verbs.wrong_message(message)
+    if wrong is not None:
+        raise schema.Misfit(wrong)
+    return dict(message)

@@ -13,8 +13,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..agent import __main__ as agent
-from ..agent import inside, launch, rundir, slurm_commands, slurm_submit
+from ..agent import inside, launch, rundir, schema, slurm_commands, slurm_submit
 from ..connections import Connection, as_agent_reads
+from ..connections.answers import believed
 from ..errors import AnswerLost, NotReached, PreflightError, TargetError, UnknownAnswer
 from ..sbatch import named_in, options_of
 from . import Answer, Job, allowed_environment, silent
@@ -41,11 +42,12 @@ class SlurmScheduler:
         if self._connection.target.host or self._connection.target.clusters:
             return self._connection.call(verb, request, timeout_s=timeout_s)
         try:
-            return agent.answer(verb, dict(request))
+            answer = agent.answer(verb, dict(request))
         except slurm_commands.HalfDone as error:
             raise UnknownAnswer(f"{self._connection.target.name}: {error}") from error
-        except (slurm_commands.SlurmError, launch.Refused, inside.Outside, OSError) as error:
+        except (slurm_commands.SlurmError, launch.Refused, inside.Outside, schema.Misfit, OSError) as error:
             raise TargetError(f"{self._connection.target.name}: {error}") from error
+        return believed(self._connection.target.name, verb, request, answer)
 
     # Submission -------------------------------------------------------------------------------------------------------
 
@@ -172,7 +174,7 @@ class SlurmScheduler:
         request = {
             "root": there.root,
             "checkpoint_root": there.checkpoint_root,
-            "runs": list(runs.items()),
+            "runs": [list(pair) for pair in runs.items()],
             "ended": list(ended),
             "interval_s": self._options.poll_s,
             "host": host,
@@ -189,7 +191,7 @@ class SlurmScheduler:
 
     def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:
         """Cancel jobs and wait until their processes are gone."""
-        request = {"root": as_agent_reads(self._connection).root, "runs": list(runs.items())}
+        request = {"root": as_agent_reads(self._connection).root, "runs": [list(pair) for pair in runs.items()]}
         answer: Mapping[str, str] = self._call("slurm_cancel", request)["runs"]
         return answer
 

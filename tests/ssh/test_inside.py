@@ -48,7 +48,8 @@ def test_a_run_that_lies_above_its_folder_is_not_fetched(done: Rig, path: object
     row = {"name": "precious.txt", "size": 4, "sha256": "0" * 64, "grows": False}
     lie(done, "inventory", '    answer["origin"] =', f"    answer['files'].append({row!r})\n    answer['origin'] =")
     lie(done, "inventory", "os.path.realpath(run_dir)\n", f"{path!r}\n")
-    assert "refused" in refuses(done.oelm, done)
+    said = refuses(done.oelm, done)
+    assert "refused" in said or "answers nonsense" in said
 
 
 @pytest.mark.parametrize("name", ["../precious.txt", "../../../../precious.txt", "{}/precious.txt", "a/../../b", ".."])

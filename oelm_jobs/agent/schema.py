@@ -1,0 +1,347 @@
+"""Owns what shapes of data there are and the one checker that compares a value with one, for the agent and for the
+client; leaves which data have which shape to verbs and records.
+
+Everything that arrives is JSON from elsewhere: an answer, a request, a record on a disk that others write to. A shape
+is plain data; ``compiled`` makes a function of it, since a status checks ten thousand rows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+
+Check = Callable[[Any], Optional[str]]
+"""Returns None where a value fits; else where it does not and why, as ``.key[3] = "x": must be a number``."""
+
+
+class Misfit(ValueError):
+    """A value is not what was agreed; the message says where."""
+
+    is_refusal = True
+
+
+class Text(NamedTuple):
+    """Text that can be encoded; without NUL where it has a pattern."""
+
+    most: int = 4096
+    """Characters."""
+    pattern: str = ""
+    """Regular expression for the whole; any text where it is empty."""
+    among: Tuple[str, ...] = ()
+    """The only values."""
+    is_prose: bool = False
+    """Whether people alone read it: whoever says it cuts it to ``most``."""
+    unit: int = 1
+    """Its length is a multiple of so many characters."""
+    may_be_odd: bool = False
+    """Whether it may hold halves of characters, as names of files may."""
+
+
+class Number(NamedTuple):
+    """A finite number."""
+
+    least: float = -1e300
+    most: float = 1e300
+    whole: bool = False
+    """Whether it is an integer."""
+
+
+class Flag(NamedTuple):
+    """True or false."""
+
+
+class Maybe(NamedTuple):
+    """What fits a shape, or null."""
+
+    shape: Any
+
+
+class Each(NamedTuple):
+    """A list of what fits a shape."""
+
+    shape: Any
+    most: int = 100_000
+
+
+class Row(NamedTuple):
+    """A list of as many values as shapes, each of its own shape."""
+
+    shapes: Tuple[Any, ...]
+
+
+class Map(NamedTuple):
+    """An object of any keys, each with what fits a shape."""
+
+    shape: Any
+    most: int = 100_000
+    keys: Text = Text()
+
+
+class Table(NamedTuple):
+    """An object of known keys. What it has besides is a newer version's, and is dropped unless the table keeps it."""
+
+    must: Dict[str, Any]
+    may: Dict[str, Any] = {}  # noqa: RUF012 - a tuple's field, which nobody changes
+    keeps: bool = False
+
+
+class Either(NamedTuple):
+    """What fits one of several shapes."""
+
+    shapes: Tuple[Any, ...]
+
+
+class Anything(NamedTuple):
+    """Any JSON, as far as it is bounded."""
+
+    depth: int = 8
+    values: int = 10_000
+    """How many there may be in it."""
+    text: int = 65_536
+    """Characters of a text or key."""
+    is_table: bool = False
+    """Whether it has to be an object."""
+
+
+Shape = Union[Text, Number, Flag, Maybe, Each, Row, Map, Table, Either, Anything]
+
+_HALF = re.compile("[\ud800-\udfff]")
+"""Halves of pairs, which no file, database or terminal takes."""
+SHOWN = 60
+"""So much of a value is shown."""
+
+
+def loads(content: Union[str, bytes]) -> Any:
+    """Return what a JSON document says.
+
+    Raises:
+        Misfit: It is none, is nested too deeply, or holds a number that is none.
+    """
+    try:
+        return json.loads(content, parse_constant=_no_constant)
+    except RecursionError:
+        raise Misfit(": is nested too deeply") from None
+    except ValueError as error:
+        raise Misfit(": is no JSON (%s)" % error) from None
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError("%s is no number" % word)
+
+
+def shortened(value: Any) -> str:
+    """Return what of a value an error shows, whatever its size or depth."""
+    if isinstance(value, str):
+        return json.dumps(value[:SHOWN] + ("…" if len(value) > SHOWN else ""), ensure_ascii=False)
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**20 else "a number of %d bits" % value.bit_length()
+    if isinstance(value, float):
+        return repr(value)
+    kind = "a list of %d" if isinstance(value, list) else "an object of %d"
+    return kind % len(value) if isinstance(value, (list, dict)) else type(value).__name__
+
+
+def _wrong(value: Any, words: str) -> str:
+    return " = %s: %s" % (shortened(value), words)
+
+
+def compiled(shape: Any) -> Check:
+    """Return the function that checks values of a shape; it drops what a table does not know."""
+    return _MAKERS[type(shape)](shape)
+
+
+def _text(shape: Text) -> Check:
+    most, among, unit, may_be_odd = shape.most, frozenset(shape.among), shape.unit, shape.may_be_odd
+    matches = re.compile(shape.pattern).fullmatch if shape.pattern else None
+
+    def check(value: Any) -> Optional[str]:
+        if type(value) is not str:
+            return _wrong(value, "must be text")
+        if len(value) > most:
+            return _wrong(value, "has %d characters, at most %d are meant" % (len(value), most))
+        if among:
+            return None if value in among else _wrong(value, "valid: %s" % ", ".join(shape.among))
+        if len(value) % unit or (matches is not None and not matches(value)):
+            return _wrong(value, "does not look as agreed")
+        if not value.isascii() and not may_be_odd and _HALF.search(value):
+            return _wrong(value, "holds half a character")
+        return None
+
+    return check
+
+
+def _number(shape: Number) -> Check:
+    least, most, whole = shape
+
+    def check(value: Any) -> Optional[str]:
+        kind = type(value)
+        if kind is not int and (kind is not float or whole):
+            return _wrong(value, "must be a whole number" if whole else "must be a number")
+        if least <= value <= most:  # of NaN neither holds
+            return None
+        return _wrong(value, "must lie between %g and %g" % (least, most))
+
+    return check
+
+
+def _flag(shape: Flag) -> Check:
+    return lambda value: None if type(value) is bool else _wrong(value, "must be true or false")
+
+
+def _maybe(shape: Maybe) -> Check:
+    inner = compiled(shape.shape)
+    return lambda value: None if value is None else inner(value)
+
+
+def _each(shape: Each) -> Check:
+    inner, most = compiled(shape.shape), shape.most
+
+    def check(value: Any) -> Optional[str]:
+        if type(value) is not list and type(value) is not tuple:  # JSON of our own process has not been written yet
+            return _wrong(value, "must be a list")
+        if len(value) > most:
+            return _wrong(value, "at most %d are meant" % most)
+        for number, item in enumerate(value):
+            wrong = inner(item)
+            if wrong is not None:
+                return "[%d]%s" % (number, wrong)
+        return None
+
+    return check
+
+
+def _row(shape: Row) -> Check:
+    inner = [compiled(each) for each in shape.shapes]
+
+    def check(value: Any) -> Optional[str]:
+        if type(value) not in (list, tuple) or len(value) != len(inner):
+            return _wrong(value, "must be a list of %d" % len(inner))
+        for number, item in enumerate(value):
+            wrong = inner[number](item)
+            if wrong is not None:
+                return "[%d]%s" % (number, wrong)
+        return None
+
+    return check
+
+
+def _map(shape: Map) -> Check:
+    inner, key_is, most = compiled(shape.shape), compiled(shape.keys), shape.most
+
+    def check(value: Any) -> Optional[str]:
+        if type(value) is not dict:
+            return _wrong(value, "must be an object")
+        if len(value) > most:
+            return _wrong(value, "at most %d are meant" % most)
+        for key, item in value.items():
+            wrong = key_is(key)
+            if wrong is None:
+                wrong = inner(item)
+                if wrong is None:
+                    continue
+                return ".%s%s" % (key[: 4 * SHOWN], wrong)
+            return "'s key" + wrong
+        return None
+
+    return check
+
+
+def _table(shape: Table) -> Check:
+    must, keeps = frozenset(shape.must), shape.keeps
+    known = {key: compiled(each) for key, each in [*shape.must.items(), *shape.may.items()]}
+    find = known.get
+
+    def check(value: Any) -> Optional[str]:
+        if type(value) is not dict:
+            return _wrong(value, "must be an object")
+        if not must <= value.keys():
+            return ".%s is missing" % sorted(must - value.keys())[0]
+        is_newer = False
+        for key, item in value.items():
+            inner = find(key)
+            if inner is None:
+                is_newer = True
+                continue
+            wrong = inner(item)
+            if wrong is not None:
+                return ".%s%s" % (key, wrong)
+        if is_newer and not keeps:
+            for key in [key for key in value if key not in known]:
+                del value[key]
+        return None
+
+    return check
+
+
+def _either(shape: Either) -> Check:
+    inner = [compiled(each) for each in shape.shapes]
+
+    def check(value: Any) -> Optional[str]:
+        wrong: Optional[str] = None
+        for each in inner:
+            wrong = each(value)
+            if wrong is None:
+                return None
+        return wrong
+
+    return check
+
+
+def _anything(shape: Anything) -> Check:
+    def check(value: Any) -> Optional[str]:
+        if shape.is_table and type(value) is not dict:
+            return _wrong(value, "must be an object")
+        left, level = shape.values, [value]
+        number, text = _number(Number()), _text(Text(most=shape.text))
+        for _ in range(shape.depth + 1):
+            below: List[Any] = []
+            left -= len(level)
+            if left < 0:
+                return _wrong(value, "holds more than %d values" % shape.values)
+            for item in level:
+                kind, wrong = type(item), None
+                if kind is dict:
+                    below += [*item, *item.values()]
+                elif kind is list or kind is tuple:
+                    below += item
+                elif kind is str:
+                    wrong = text(item)
+                elif item is not None and kind is not bool:
+                    wrong = number(item)
+                if wrong is not None:
+                    return wrong
+            if not below:
+                return None
+            level = below
+        return _wrong(value, "is nested more than %d deep" % shape.depth)
+
+    return check
+
+
+_MAKERS: Dict[Any, Callable[[Any], Check]] = {
+    Text: _text, Number: _number, Flag: _flag, Maybe: _maybe, Each: _each, Row: _row, Map: _map, Table: _table,
+    Either: _either, Anything: _anything,
+}  # fmt: skip
+
+
+def cut(shape: Any, value: Any) -> Any:
+    """Return a value with the prose in it cut to what its shape allows, and without halves of characters there."""
+    if isinstance(shape, Text) and shape.is_prose and isinstance(value, str):
+        value = _HALF.sub("\ufffd", value)
+        return value if len(value) <= shape.most else value[: shape.most - 1] + "…"
+    if isinstance(shape, Maybe):
+        return cut(shape.shape, value)
+    if isinstance(shape, Table) and isinstance(value, dict):
+        shapes = dict(shape.must, **shape.may)
+        return {key: cut(shapes.get(key), item) for key, item in value.items()}
+    if isinstance(shape, Map) and isinstance(value, dict):
+        return {key: cut(shape.shape, item) for key, item in value.items()}
+    if isinstance(shape, Each) and isinstance(value, (list, tuple)):
+        return [cut(shape.shape, item) for item in value]
+    if isinstance(shape, Either):
+        for each in shape.shapes:
+            value = cut(each, value)
+    return value

@@ -1,0 +1,300 @@
+"""Owns what the agent's verbs are asked and answer, as data: the types and limits of every request and answer; leaves
+comparing them to schema, and answering to the verbs' modules.
+
+A key that is not here does not exist for the other side: what a module comes to answer is added here, too.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Dict, Mapping, NamedTuple, Optional
+
+from . import rundir, schema
+from .schema import Anything, Each, Either, Flag, Map, Maybe, Number, Row, Table, Text
+
+# What there is ----------------------------------------------------------------------------------------------------
+
+WORDS = Text(most=2000, is_prose=True)
+"""Reasons, errors, names of devices: for people."""
+LINE = Text(most=300, is_prose=True)
+PATH = Text(most=4096, pattern=r"[^\0]+")
+OPTIONAL_PATH = Text(most=4096, pattern=r"[^\0]*")
+ABSOLUTE = Text(most=4096, pattern=r"/[^\0]*")
+TOKEN = Text(most=128, pattern=r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+BASE64 = Text(most=2 << 20, pattern="[A-Za-z0-9+/]*={0,2}", unit=4)
+HASH = Text(most=128, pattern="[0-9a-f]+")
+MAYBE_HASH = Text(most=128, pattern="[0-9a-f]*")
+JOB = Text(most=64, pattern=r"[0-9][0-9_\[\]a-z+.-]*")
+STATE = Text(among=rundir.STATES)
+COUNT = Number(0, 2**53, whole=True)
+SIZE = Number(0, 2**63 - 1, whole=True)
+TIME = Number(0, 1e11)
+"""Unix seconds."""
+SCRIPT = Text(most=16 << 20)
+ENVIRONMENT = Map(Text(most=131_072), 1000)
+RUN_DIRS = Each(ABSOLUTE)
+RUN_TOKENS = Each(Row((ABSOLUTE, Text(most=128))))
+
+PROGRESS: Dict[str, Any] = {
+    "token": Maybe(Text(most=128)), "devices": Maybe(Each(LINE, 4096)), "started_at": Maybe(TIME),
+    "ended_at": Maybe(TIME), "attempt": Maybe(COUNT), "place": Maybe(COUNT), "absent": Maybe(Flag()),
+    "job": Maybe(JOB), "starts_at": Maybe(TIME), "step": Maybe(COUNT), "max_steps": Maybe(COUNT),
+    "loss": Maybe(Number()), "val_loss": Maybe(Number()), "tokens_per_s": Maybe(Number(0)),
+    "heartbeat_at": Maybe(TIME),
+}  # fmt: skip
+"""What is said of a run besides its state."""
+STANDS = Table({"state": STATE, "reason": Maybe(WORDS)}, PROGRESS)
+
+MEGABYTES = Number(0, 2**40, whole=True)
+DEVICE = Table(
+    {"label": LINE, "name": LINE, "memory_mb": MEGABYTES, "memory_used_mb": MEGABYTES,
+     "utilisation": Number(0, 1000, whole=True), "user": LINE, "run": LINE},
+    {"holder": WORDS, "fault": WORDS},
+)  # fmt: skip
+INDICES = Each(Number(0, 1 << 20, whole=True), 4096)
+TICKET = Table(
+    {"user": LINE, "run": LINE, "run_dir": Text(is_prose=True)},
+    {"time": Number(), "token": LINE, "request": Either((COUNT, INDICES)), "devices": INDICES},
+)
+LEASES = {"devices": Each(DEVICE, 4096), "queue": Each(TICKET), "limit": WORDS, "junk": Each(WORDS)}
+
+FIELDS = Each(Map(WORDS, 64), 100_000)
+"""A table of sacctmgr's."""
+PARTITION = Table(
+    {"name": LINE, "is_default": Flag(), "is_up": Flag(), "takes_jobs": Flag(), "max_time": LINE, "default_time": LINE,
+     "nodes": COUNT, "gres": Each(LINE, 10_000), "features": Each(LINE, 10_000), "qos": LINE}
+)  # fmt: skip
+SITE = Table(
+    {"version": LINE, "cluster": LINE, "partitions": Each(PARTITION, 10_000),
+     "users": Each(Table({"defaultaccount": LINE}), 1000),
+     "accounts": Each(Table({"account": LINE, "partition": LINE, "qos": WORDS, "defaultqos": LINE}, {
+         "maxsubmitjobs": LINE, "grpsubmitjobs": LINE, "maxwall": LINE, "maxtres": WORDS, "grptres": WORDS})),
+     "groups": Each(Table({"account": LINE, "parentname": LINE}, {
+         "grpsubmitjobs": LINE, "maxtres": WORDS, "grptres": WORDS})),
+     "qualities": Each(Table({"name": LINE}, {
+         "flags": WORDS, "maxsubmitjobsperuser": LINE, "maxsubmitjobsperaccount": LINE, "grpsubmitjobs": LINE,
+         "maxtres": WORDS, "maxtresperuser": WORDS, "maxtresperaccount": WORDS, "grptres": WORDS})),
+     "is_enforced": Flag(), "is_limited": Flag(), "max_array": COUNT}
+)  # fmt: skip
+HOST = {"host": LINE, "time": TIME}
+ON_A_CLUSTER = {"site": SITE, "disk_free": SIZE, **LEASES}
+
+NAME = Text(most=1024, pattern=r"[^\0]+")
+LEFT = Table({"name": NAME, "size": SIZE, "sha256": MAYBE_HASH})
+ANNOUNCED = Table(
+    {"name": NAME, "size": SIZE, "sha256": HASH, "grows": Flag()},
+    {"content": BASE64, "source": Text(most=1024)},
+)
+HELD = Table(
+    {"state": STATE, "reason": Maybe(WORDS), "files": Each(ANNOUNCED), "left": Each(LEFT), "gone": Each(NAME),
+     "final": Flag(), "origin": Text(most=256)},
+    {"path": PATH, "absent": Maybe(Flag())},
+)  # fmt: skip
+TOKEN_FILE = Either(
+    (
+        Table({"size": SIZE, "sha256": HASH, "manifest": Maybe(Anything(is_table=True))}, {"largest": COUNT}),
+        Table({"error": WORDS, "manifest": Maybe(Anything(is_table=True))}),
+    )
+)
+TRIED = {"starts_in_s": Number(0), "refused": WORDS, "limit": WORDS, "unknown": WORDS}
+QUOTA = Table(
+    {"mount": PATH, "paths": Each(PATH, 16), "group": LINE, "used": SIZE, "limit": SIZE, "files": SIZE,
+     "files_limit": SIZE}
+)  # fmt: skip
+ANSWERED = {"answer": Text(among=("accepted", "repeated", "settled"))}
+FOUND = Anything(depth=200, is_table=True)
+DONE = Text(among=("cancelled", "not running", "still ending"))
+MOVED = Table({"moved": Map(PATH), "busy": Each(ABSOLUTE)})
+
+# Verbs ------------------------------------------------------------------------------------------------------------
+
+ANSWERS: Dict[str, Any] = {
+    "": Table({}),
+    "launch": Table({**ANSWERED, "runs": Map(Text(among=("started", "busy")))}),
+    "settle": Table({**ANSWERED, "runs": Each(ABSOLUTE)}),
+    "cancel": Table({"runs": Map(DONE)}),
+    "archive": MOVED,
+    "find": Table({"runs": Each(FOUND)}),  # each is judged for itself (records)
+    "data": Table({"files": Map(TOKEN_FILE)}),
+    "expect": Either(
+        (Table({"staging": ABSOLUTE, "link": NAME, "free": SIZE, "rsync": Text()}), Table({"error": WORDS}))
+    ),
+    "accept": Table({"placed": Each(NAME), "damaged": Each(NAME), "taken": Each(NAME)}),
+    "inventory": Table({"rsync": Text(), "runs": Map(HELD)}),
+    "release": Table({}),
+    "remove": Table({"runs": Map(Table({"removed": Each(NAME), "freed": SIZE, "kept": Map(WORDS, keys=NAME)}))}),
+    "log": Table(
+        {"content": BASE64, "offset": SIZE, "size": SIZE, "state": STATE,
+         "reason": Maybe(WORDS)}
+    ),
+    "probe": Table({**HOST, "runs": Map(STANDS)}, {"disk_free": SIZE, **LEASES}),
+    "examine": Table(
+        {"agent_python": LINE, **HOST, "user": LINE, "root": PATH, "devices": Each(DEVICE, 4096), "queue": Each(TICKET),
+         "checkpoints": PATH, "disk_free": SIZE, "writable": WORDS, "locks": WORDS, "quotas": Each(QUOTA, 1000),
+         "trial": Either((
+             Table({"setup_error": WORDS, "line": Text(is_prose=True), "is_broken": Flag()}),
+             Table({"error": WORDS}),
+             Table({"python": LINE, "wandb": Flag(), "torch": LINE, "cuda": Flag(), "gpus": COUNT},
+                   {"trainer_error": WORDS}),
+             Map(Flag(), most=0))),
+         "bash": Text(), "rsync": Text(), "ends_processes": Flag(), "wandb_login": Flag(),
+         "ports_taken": Each(COUNT, 10_000), "data": Map(TOKEN_FILE)},
+        {"lease_folder": PATH, "lease_error": WORDS, "limit": WORDS, "junk": Each(WORDS), "lease_privacy": WORDS,
+         "lease_room": SIZE, "lease_files": Number(-1, 2**63 - 1, whole=True), "site": SITE, "site_error": WORDS,
+         "tests": Map(Either(tuple(
+             Table({kind: each}, {"options": Each(LINE, 1000)}) for kind, each in TRIED.items())))},
+    ),
+    "slurm_submit": Table(
+        {**ANSWERED, "jobs": Map(Either((
+            Table({"id": JOB}), Table({"refused": WORDS}), Table({"unknown": WORDS}), Table({"limit": WORDS}))))}
+    ),
+    "slurm_settle": Table({**ANSWERED, "runs": Each(ABSOLUTE), "refused": Map(WORDS)}),
+    "slurm_poll": Table({**HOST, "runs": Map(STANDS)}, {"queue_age_s": Number(0), **ON_A_CLUSTER}),
+    "slurm_cancel": Table({"runs": Map(DONE)}),
+    "slurm_archive": MOVED,
+}  # fmt: skip
+
+ROOT = {"root": PATH}
+ROOTS = {"root": PATH, "checkpoint_root": OPTIONAL_PATH}
+SUBMISSION = {"root": PATH, "token": TOKEN}
+REQUESTS: Dict[str, Any] = {
+    "launch": Table(
+        {**SUBMISSION, "runs": Each(Table({"run_dir": ABSOLUTE, "token": TOKEN, "script": SCRIPT}))},
+        {"environment": Maybe(ENVIRONMENT)},
+    ),
+    "settle": Table(SUBMISSION),
+    "cancel": Table({"run_dirs": RUN_DIRS}),
+    "archive": Table({"run_dirs": RUN_DIRS}),
+    "find": Table(ROOT, {"checkpoint_root": OPTIONAL_PATH}),
+    "data": Table({**ROOT, "files": Each(PATH, 1000)}, {"whole": Maybe(Flag())}),
+    "expect": Table({"folder": ABSOLUTE, "name": TOKEN, "link": Flag()}),
+    "accept": Table({"staging": ABSOLUTE, "folder": ABSOLUTE, "files": Map(HASH, 1000, keys=NAME)}),
+    "inventory": Table(
+        {"runs": Each(Table({"run_dir": ABSOLUTE}, {"have": Maybe(Map(HASH, keys=NAME))})),
+         "checkpoints": Text(among=("none", "best", "latest", "all"))}
+    ),
+    "release": Table({"runs": Map(Each(NAME))}),
+    "remove": Table({"runs": Each(Table({"run_dir": ABSOLUTE, "files": Map(Row((SIZE, HASH)), keys=NAME)}))}),
+    "log": Table(
+        {"run_dir": ABSOLUTE, "name": Text(among=(rundir.LOG, "%s/%s" % (rundir.CONTROL, rundir.SUPERVISOR_LOG)))},
+        {"offset": Maybe(SIZE), "lines": Maybe(COUNT), "wait_s": Maybe(Number(0, 3600))},
+    ),
+    "probe": Table({"run_dirs": RUN_DIRS}, {"root": OPTIONAL_PATH}),
+    "examine": Table(
+        {**ROOT, "python": PATH, "setup": Each(SCRIPT, 10_000), "trial": SCRIPT, "ports": Each(COUNT, 10_000)},
+        {"checkpoint_root": OPTIONAL_PATH, "code": OPTIONAL_PATH, "environment": Maybe(ENVIRONMENT),
+         "files": Maybe(Each(PATH, 10_000)), "slurm": Maybe(Flag()), "jobs": Maybe(Map(SCRIPT, 1000))},
+    ),
+    "slurm_submit": Table(
+        {**SUBMISSION, "jobs": Each(Table(
+            {"position": COUNT, "name": PATH, "script": SCRIPT, "run_dirs": RUN_DIRS}, {"after": Maybe(COUNT)}))},
+        {"environment": Maybe(ENVIRONMENT)},
+    ),
+    "slurm_settle": Table(SUBMISSION),
+    "slurm_poll": Table(
+        {**ROOT, "runs": RUN_TOKENS},
+        {"checkpoint_root": OPTIONAL_PATH, "ended": RUN_DIRS, "interval_s": Number(0), "host": Flag()},
+    ),
+    "slurm_cancel": Table({**ROOT, "runs": RUN_TOKENS}),
+    "slurm_archive": Table({"run_dirs": RUN_DIRS}),
+}  # fmt: skip
+
+
+MESSAGE = Table(
+    {},
+    {"need": Text(most=128, pattern="[0-9A-Za-z]+"), "error": Text(most=64 << 20, may_be_odd=True), "home": ABSOLUTE,
+     "python": Flag(), "refused": Flag(), "lacks": INDICES},
+    keeps=True,
+)  # fmt: skip
+"""What bootstrap says in a frame, but for the answer in it; hello, ready and alive are said by being there."""
+COMMON: Dict[str, Any] = {
+    "clusters": Text(most=1024),
+    "own": Maybe(Table({"root": PATH, "share": Text(most=64), "also": Each(PATH, 16)})),
+}
+"""What every request may have besides."""
+
+
+class Asked(NamedTuple):
+    """What an answer has an entry for, each."""
+
+    about: str
+    """The answer's key of them."""
+    by: str
+    """The request's list."""
+    place: Any = None
+    """Which part of the list's entries is the key; the entry itself where it is None."""
+
+
+ASKED: Dict[str, Asked] = {
+    "probe": Asked("runs", "run_dirs"),
+    "slurm_poll": Asked("runs", "runs", 0),
+    "cancel": Asked("runs", "run_dirs"),
+    "slurm_cancel": Asked("runs", "runs", 0),
+    "inventory": Asked("runs", "runs", "run_dir"),
+    "remove": Asked("runs", "runs", "run_dir"),
+    "data": Asked("files", "files"),
+    "examine": Asked("data", "files"),
+    "slurm_submit": Asked("jobs", "jobs", "position"),
+}
+
+
+@functools.lru_cache(maxsize=None)
+def _answer(verb: str) -> schema.Check:
+    return schema.compiled(ANSWERS[verb])
+
+
+@functools.lru_cache(maxsize=None)
+def _of_message() -> schema.Check:
+    return schema.compiled(MESSAGE)
+
+
+def wrong_message(message: Any) -> Optional[str]:
+    """Return where a message is none of bootstrap's, and why; None where it is."""
+    return _of_message()(message)
+
+
+def check_request(verb: str, request: Any) -> None:
+    """See to it that a request is one; what it has besides is dropped from it.
+
+    Raises:
+        schema.Misfit: It isn't; nothing was done.
+    """
+    shape = REQUESTS[verb]
+    wrong = schema.compiled(Table(shape.must, dict(shape.may, **COMMON)))(request)
+    if wrong is not None:
+        raise schema.Misfit("the request is not understood: %s%s" % (verb, wrong))
+
+
+@functools.lru_cache(maxsize=None)
+def _found() -> schema.Check:
+    return schema.compiled(FOUND)
+
+
+def fits_find(record: Dict[str, Any]) -> bool:
+    """Tell whether a run's record can be part of an answer."""
+    return _found()(record) is None
+
+
+def cut_answer(verb: str, answer: Dict[str, Any]) -> Dict[str, Any]:
+    """Return an answer whose prose is no longer than the client takes."""
+    if _answer(verb)(answer) is None:
+        return answer
+    return dict(schema.cut(ANSWERS[verb], answer))
+
+
+def wrong_answer(verb: str, request: Mapping[str, Any], answer: Any) -> Optional[str]:
+    """Return where an answer is not what was agreed, and why; None where it is. What it says besides is dropped from
+    it: keys of a newer agent, and entries that nobody asked for.
+    """
+    asked = ASKED.get(verb)
+    if asked is not None and type(answer) is dict and type(answer.get(asked.about)) is dict:
+        entries = request.get(asked.by) or ()
+        wanted = entries if asked.place is None else [str(entry[asked.place]) for entry in entries]
+        given = answer[asked.about]
+        is_given_up = answer.get("answer") == "settled"  # a submission that came too late: nothing is said of its jobs
+        try:
+            answer[asked.about] = {key: given[key] for key in wanted if not is_given_up}
+        except KeyError as error:
+            return "%s.%s.%s is missing" % (verb, asked.about, error.args[0])
+    wrong = _answer(verb)(answer)
+    return None if wrong is None else (verb or "answer") + wrong

@@ -1,0 +1,65 @@
+"""Owns believing what an agent answers: each answer is compared with what the verb may answer, once, before anybody
+looks at it; leaves describing that to agent/verbs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..agent import schema, verbs
+from ..errors import Nonsense, TargetError, UnknownAnswer
+
+READS = frozenset(
+    {
+        "",
+        "data",
+        "examine",
+        "expect",
+        "find",
+        "inventory",
+        "log",
+        "probe",
+        "release",
+        "settle",
+        "slurm_poll",
+        "slurm_settle",
+    }
+)
+"""Verbs that may be asked twice: they change nothing, or a second time nothing more (``settle``, placing trees)."""
+MAX_ANSWER_BYTES = 64 << 20
+"""A larger answer is none of ours."""
+
+
+def read(target: str, verb: str, content: bytes) -> Any:
+    """Return what an answer's JSON says.
+
+    Raises:
+        Nonsense: It is none.
+        UnknownAnswer: It is none, and the request may have been carried out.
+    """
+    if len(content) > MAX_ANSWER_BYTES:
+        raise nonsense(target, verb, f"{verb}: {len(content):,} bytes are more than an answer has")
+    try:
+        return schema.loads(content)
+    except schema.Misfit as error:
+        raise nonsense(target, verb, f"{verb}{error}") from error
+
+
+def believed(target: str, verb: str, request: Mapping[str, Any], answer: Any) -> dict[str, Any]:
+    """Return an answer that is as agreed, without what it says besides.
+
+    Raises:
+        Nonsense: It isn't; nothing of it counts.
+        UnknownAnswer: It isn't, and the request may have been carried out.
+    """
+    wrong = verbs.wrong_answer(verb, request, answer)
+    if wrong is not None:
+        raise nonsense(target, verb, wrong)
+    return dict(answer)
+
+
+def nonsense(target: str, verb: str, wrong: str) -> TargetError:
+    """Return the error of an answer that isn't as agreed; what a verb that acts has done is then not known."""
+    kind = Nonsense if verb in READS else UnknownAnswer
+    return kind(f"{target}: answers nonsense: {wrong}")
