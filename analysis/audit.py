@@ -53,9 +53,9 @@ def from_configurations(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -
     findings += implausible(listed)
     findings += uncompared(runs, study)
     findings += unchecked(runs)
-    wanted = study.name if study.name != reference.NAME else next((run.study for run in listed if run.study), "")
-    for run in listed:
-        if run.study and wanted and run.study != wanted:
+    wanted = next((run.study for run in listed if run.study), "")
+    for run in listed if reference.is_made_up(study) else ():
+        if run.study and run.study != wanted:
             findings.append(
                 Finding(
                     severity=WARNING,

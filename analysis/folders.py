@@ -123,7 +123,7 @@ def load(path: Path, *, now: float, groups: Sequence[str], first_seed: int | Non
     """Read one folder (or log file); ``group`` is what the user says it is, otherwise its name decides."""
     if path.is_dir() and rundir.is_run_directory(path):
         run = rundir.load(path, now=now, groups=tuple(groups), first_seed=first_seed)
-        return _renamed(run, group) if group and group != run.group else run
+        return _renamed(run, group) if group else run
     return _old(path, list(groups), first_seed, group)
 
 
@@ -143,7 +143,10 @@ def group_of(path: Path, groups: Sequence[str]) -> str:
 def _renamed(run: LoadedRun, group: str) -> LoadedRun:
     from dataclasses import replace
 
-    return replace(run, group=group, label="", tag="")
+    if group == run.group and not run.study:
+        return run
+    # What the user says counts for more than the record, also about the study that it is compared in.
+    return replace(run, group=group, label=run.label if group == run.group else "", tag="", study="")
 
 
 def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) -> LoadedRun:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,8 @@ from pathlib import Path
 from oelm_jobs.errors import UsageError, valid_choices
 from oelm_jobs.spec import SPEED_TRIAL, TRAIN_PREFIX, Study
 
-from . import folders, reference, rundir, speed
-from .records import LoadedRun
+from . import files, folders, reference, replicates, rundir, speed
+from .records import LoadedRun, told_apart
 from .words import Text, text
 
 TRIAL = "speed_trial.json"
@@ -23,14 +22,32 @@ TRIAL = "speed_trial.json"
 
 
 def load_study_runs(study: Study, folder: Path, *, at: float | None = None) -> list[LoadedRun]:
-    """Read every run directory of a study below its checkpoint folder (``models/checkpoints[/<study>]``), by name."""
-    if not folder.is_dir():
-        return []
-    trial = TRAIN_PREFIX + SPEED_TRIAL
-    found = sorted(
-        path for path in folder.glob(f"{TRAIN_PREFIX}*") if path.is_dir() and not path.name.startswith(trial)
-    )
-    return load_directories(found, study=study, at=at)
+    """Read a study's run directories below ``models/checkpoints`` (or in its own folder there), by name."""
+    return study_runs(study, folder, at=at)[0]
+
+
+def study_runs(study: Study, folder: Path, *, at: float | None = None) -> tuple[list[LoadedRun], list[LoadedRun]]:
+    """Read a study's run directories below ``models/checkpoints``: in its own folder there, and directly in it, where
+    the runs of what was the default study when they were submitted lie.
+
+    Whose a run is, its record says, not which study is the default today; what has no record is of the study in whose
+    folder it lies. The second list holds runs of other studies that lie where this one's do.
+    """
+    at = now(at)
+    own, strangers = [], []
+    for place in (folder, folder / study.name):
+        if not place.is_dir():
+            continue
+        paths = sorted(path for path in place.glob(f"{TRAIN_PREFIX}*") if path.is_dir() and not _is_trial(path))
+        is_its_own = place.name == study.name or study.is_default
+        of_study, others = replicates.divide(study, load_directories(paths, study=study, at=at))
+        own += [run for run in of_study if run.study or is_its_own]
+        strangers += others if is_its_own else []
+    return sorted(own, key=lambda run: (run.path.name, str(run.path))), strangers
+
+
+def _is_trial(path: Path) -> bool:
+    return path.name.startswith(TRAIN_PREFIX + SPEED_TRIAL)
 
 
 def load_directories(paths: Iterable[Path], *, study: Study, at: float | None = None) -> list[LoadedRun]:
@@ -69,16 +86,8 @@ def load_folders(
     runs = [
         folders.load(path, now=moment, groups=known, first_seed=first, group=mapped.get(path, "")) for path in found
     ]
-    runs = _told_apart(runs)
+    runs = told_apart(runs)
     return study or reference.study_of(runs), runs
-
-
-def _told_apart(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
-    """Return the runs with the folder added to names that occur more than once (two result folders with the same
-    groups).
-    """
-    count = Counter(run.name for run in runs)
-    return [replace(run, name=f"{run.name} ({run.path})") if count[run.name] > 1 else run for run in runs]
 
 
 def left_out(paths: Sequence[Path]) -> list[Text]:
@@ -98,16 +107,18 @@ def _listed(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def selection(study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> tuple[Study, list[LoadedRun]]:
-    """Return the runs whose name or group is among ``names``, and the study as far as it is about their groups.
+    """Return the runs whose name, group or folder is among ``names``, and the study as far as it is about their groups.
 
     Raises:
         UsageError: A name fits no run.
     """
     known = {run.name for run in runs} | {run.group for run in runs}
-    for name in names:
-        if name not in known:
+    wanted = {name: {name, str(Path(name).resolve())} for name in names}
+    marks = {id(run): {run.name, run.group, run.path.name, str(run.path.resolve())} for run in runs}
+    for name, words in wanted.items():
+        if not any(words & own for own in marks.values()):
             raise UsageError(f"{name!r} names no group or run that is here; {valid_choices(name, known)}")
-    kept = [run for run in runs if run.name in names or run.group in names]
+    kept = [run for run in runs if any(words & marks[id(run)] for words in wanted.values())]
     groups = {name: group for name, group in study.groups.items() if any(run.group == name for run in kept)}
     asked = tuple(h for h in study.hypotheses if h.group in groups and h.against in groups)
     return replace(study, groups=groups, hypotheses=asked), kept
@@ -116,10 +127,21 @@ def selection(study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> 
 def load_trials(project: Path | None, study: Study, runs: Sequence[LoadedRun]) -> tuple[list[speed.Trial], list[Text]]:
     """Read the speed trials of a study: beside its summary, beside its run directories, and inside them."""
     places = [] if project is None else [summary_path(project, study).parent]
+    if project is not None:
+        base = project / "models" / "checkpoints"
+        places += [place / (TRAIN_PREFIX + SPEED_TRIAL) for place in (base, base / study.name)]
     for run in runs:
         beside = run.path.parent
         places += [beside, beside / (TRAIN_PREFIX + SPEED_TRIAL)] + ([run.path] if run.path.is_dir() else [])
-    return speed.load_trials([place / TRIAL for place in dict.fromkeys(places)])
+    kept: list[Path] = []
+    foreign: list[Path] = []
+    for place in dict.fromkeys(places):
+        record = files.read(place / ".oelm/run.json", files.Planned)[0] or files.Planned()
+        is_foreign = record.study not in ("", study.name) and not reference.is_made_up(study)
+        (foreign if is_foreign else kept).append(place / TRIAL)
+    trials, notes = speed.load_trials(kept)
+    others = tuple(str(path) for path in foreign if path.exists())
+    return trials, [*notes, *([text("trial_of_another_study", files=others, wanted=study.name)] if others else [])]
 
 
 def signature(runs: Sequence[LoadedRun]) -> tuple[object, ...]:
@@ -138,8 +160,10 @@ def signature(runs: Sequence[LoadedRun]) -> tuple[object, ...]:
 
 
 def lock_path(project: Path, study: Study) -> Path:
-    """Return where a study's lock lies: beside its summary."""
-    return summary_path(project, study).with_name(f"{study.name}_lock.json")
+    """Return where a study's lock lies: beside its summary, or where that was when another study was the default."""
+    name, folder = f"{study.name}_lock.json", project / "experiments"
+    here = summary_path(project, study).with_name(name)
+    return next((path for path in (here, folder / name, folder / study.name / name) if path.exists()), here)
 
 
 def output_folder(project: Path, study: Study) -> Path:

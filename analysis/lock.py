@@ -90,9 +90,14 @@ def content(study: Study, runs: Sequence[LoadedRun], fingerprints: Mapping[str, 
         "plan_sha256": _hash(plan),
         "plan": plan,
         "fingerprints": dict(fingerprints),
-        "started": sorted(run.name for run in runs if run.last_step),
+        "started": sorted(run.name for run in runs if has_begun(run)),
     }
     return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def has_begun(run: LoadedRun) -> bool:
+    """Tell whether a run was at work when it was last seen, here or on its target; no clock is asked."""
+    return bool(run.last_step) or run.status in ("RUNNING", "DONE")
 
 
 def read(path: Path) -> Lock | None:

@@ -7,8 +7,9 @@ Losses are in nats per token. What isn't known is None, or NaN inside an array, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -250,3 +251,11 @@ class LoadedRun:
         if self.tokens_per_s is None or not self.world_size:
             return None
         return self.tokens_per_s / self.world_size
+
+
+def told_apart(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
+    """Return the runs with the folder added to names that occur more than once (two result folders with the same
+    groups).
+    """
+    count = Counter(run.name for run in runs)
+    return [replace(run, name=f"{run.name} ({run.path})") if count[run.name] > 1 else run for run in runs]

@@ -60,6 +60,11 @@ HYPOTHESES = (
 """The reference study's claims."""
 
 
+def is_made_up(study: Study) -> bool:
+    """Tell whether a study is the one that is assumed for folders without one."""
+    return study.path == Path(NAME)
+
+
 def study_of(runs: Sequence[LoadedRun]) -> Study:
     """Return a study of the runs' groups; with a reference group among them all three and their hypotheses belong to
     it.

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from oelm_jobs import fairness
 from oelm_jobs.spec import Hypothesis, Study
 
-from . import audit, findings, logaudit, speed, summaries, treatment
+from . import audit, findings, logaudit, replicates, speed, summaries, treatment
 from .evidence import COUNT_METRICS, LOSS_METRICS
 from .findings import Finding
 from .lock import Lock, deviations, rule_deviations
-from .records import LoadedRun
+from .records import LoadedRun, told_apart
 from .tables import Table
 from .verdicts import Circumstances, Verdict, judge
 from .words import Text, text
@@ -80,20 +80,23 @@ def build(
     With a lock the verdicts rest on the locked seeds alone, and what changed since is listed; ``planned`` is the whole
     study that the lock is about, where ``study`` is a selection of it.
     """
-    groups = grouped(study, runs)
+    settled = replicates.settle(study, runs)
+    runs = settled.runs
+    groups = grouped(study, told_apart(runs))
     own = {name: groups[name] for name in study.groups}
     found = treatment.audit(own, {name: group.factors for name, group in study.groups.items()})
     found += audit.from_configurations(own, study)
     found += logaudit.from_curves(own, study)
     found += audit.beyond(groups, study)
     found += logaudit.tuning(runs, study)
-    found += [Finding(severity=findings.WARNING, text=remark) for remark in remarks]
-    deciding = own
+    found += [*settled.findings, *(Finding(severity=findings.WARNING, text=remark) for remark in remarks)]
+    deciding, disputes = own, [dispute for dispute in settled.disputes if not dispute.tag]
     if lock is not None and lock.seeds:
         deciding = {
             name: tuple(run for run in members if run.seed in (*lock.seeds, None)) for name, members in own.items()
         }
-    around = {h.id: circumstances(h, study, deciding, found, trials) for h in study.hypotheses}
+        disputes = [dispute for dispute in disputes if dispute.seed in (*lock.seeds, None)]
+    around = {h.id: circumstances(h, study, deciding, found, trials, disputes) for h in study.hypotheses}
     if lock is not None:
         for name, note in rule_deviations(lock, study).items():
             around[name] = replace(around[name], notes=(note, *around[name].notes))
@@ -126,7 +129,9 @@ def grouped(study: Study, runs: Sequence[LoadedRun]) -> dict[str, tuple[LoadedRu
     """Return runs by group, seeds in order; tagged runs and unknown groups stand at the end."""
     found: dict[str, list[LoadedRun]] = {name: [] for name in study.groups}
     for run in sorted(runs, key=lambda run: (run.tag, run.group, run.seed is None, run.seed or 0, run.name)):
-        found.setdefault(f"{run.group}-{run.tag}" if run.tag else run.group, []).append(run)
+        name = f"{run.group}-{run.tag}" if run.tag else run.group
+        # A tagged run is no seed of the group whose name it happens to have.
+        found.setdefault(f"{run.group} ({run.tag})" if run.tag and name in study.groups else name, []).append(run)
     return {name: tuple(members) for name, members in found.items()}
 
 
@@ -145,6 +150,7 @@ def circumstances(
     groups: Mapping[str, Sequence[LoadedRun]],
     found: Sequence[Finding],
     trials: Sequence[speed.Trial],
+    disputes: Sequence[replicates.Dispute] = (),
 ) -> Circumstances:
     """Return what the audit means for one hypothesis."""
     a, b = groups.get(h.group, ()), groups.get(h.against, ())
@@ -172,17 +178,21 @@ def circumstances(
     if h.metric in LOSS_METRICS:
         notes += [f.text for f in concerned if f.severity == findings.WARNING and f.text.key in DOUBTS]
     trial = undecidable = None
+    if h.metric not in COUNT_METRICS:
+        undecidable = next((d.reason for d in disputes if d.group in (h.group, h.against)), None)
     if h.metric in fairness.SPEED_METRICS and a and b:
-        trial = (
-            next((t for t in trials if (t.group, t.against) == (h.group, h.against)), None)
-            if h.metric == "speed"
-            else None
-        )
-        if trial is None:
+        timed = [t for t in trials if h.metric == "speed" and (t.group, t.against) == (h.group, h.against)]
+        trial = timed[0] if timed else None
+        if any(t.estimate != timed[0].estimate for t in timed):
+            files = tuple(str(t.path) for t in timed)
+            undecidable, trial = text("reason_two_trials", files=files), None
+        elif trial is not None:
+            undecidable = None  # it is made of rounds, not of runs
+        elif undecidable is None:
             undecidable = speed.incomparable(a, b)
-        elif trial.control is None:
+        if trial is not None and trial.control is None:
             notes.append(text("trial_without_control"))
-        elif trial.control_is_off:
+        elif trial is not None and trial.control is not None and trial.control_is_off:
             undecidable, trial = text("trial_control_off", ratio=f"{math.exp(trial.control.mean):.3f}"), None
         notes += _confounded(h, a, b, trial)
     return Circumstances(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Trial:
     """The same of an arm against itself: near 0, or the trial is disturbed."""
     bound: float | None = None
     """Largest ratio that the counted operations allow; None where the file doesn't say."""
+    path: Path = Path()
+    """The file."""
 
     @property
     def control_is_off(self) -> bool:
@@ -97,7 +99,7 @@ def load_trials(paths: Sequence[Path]) -> tuple[list[Trial], list[Text]]:
             notes.append(note)
         if content is None:
             continue
-        found = _comparisons(content)
+        found = [replace(trial, path=path) for trial in _comparisons(content)]
         if not found:
             notes.append(text("file_not_understood", name=path.name, why="no paired rounds"))
         trials += found

@@ -304,6 +304,22 @@ SENTENCES: Mapping[str, str] = {
     "diverged": "{run} diverged",
     "ppl_too_low": "{run}: a validation PPL of {ppl} is implausible (the others are near {others})",
     "worse_than_chance": "{run}: a validation loss of {loss} is worse than chance ({chance})",
+    "strangers_passed_over": (
+        "passed over, since the record of each says that it belongs to study {study}, not {wanted}: {runs}"
+    ),
+    "copy_left_out": "{copy} holds nothing that {run} doesn't hold (group {group}, seed {seed}): a copy, left out",
+    "two_results": (
+        "group {group} has several results of seed {seed} ({runs}) and nothing says which one counts: what rests on "
+        "the group is undecidable; name the folders that count (oelm-report DIR...), or take one away: {command}"
+    ),
+    "seeds_unknown": (
+        "group {group} has several results ({runs}) and not all tell their seed: they may be one seed, run again; what "
+        "rests on the group is undecidable; put the seed into the folder's name: {command}"
+    ),
+    "reason_two_results": "group {group} has several results of seed {seed}",
+    "reason_seeds": "group {group} has several results and not all tell their seed",
+    "trial_of_another_study": "{files} belongs to another study than {wanted} by its record and doesn't count here",
+    "reason_two_trials": "there are several speed trials of these two groups with different rounds ({files})",
     "other_study": "{run} says that it belongs to study {study}, not {wanted}",
     "no_group": "{runs} belong to no group of the study: shown in the tables, compared in no verdict",
     "one_group": "there is no group but {group}: nothing is compared",

@@ -273,6 +273,20 @@ SENTENCES: Mapping[str, str] = {
     "diverged": "{run} 发散",
     "ppl_too_low": "{run}：验证困惑度 {ppl} 不可信（其他在 {others} 附近）",
     "worse_than_chance": "{run}：验证损失 {loss} 差于随机猜测（{chance}）",
+    "strangers_passed_over": "以下运行按其记录属于研究 {study} 而不是 {wanted}，未计入：{runs}",
+    "copy_left_out": "{copy} 的内容 {run} 都有（组 {group}，种子 {seed}）：是副本，未计入",
+    "two_results": (
+        "组 {group} 的种子 {seed} 有多个结果（{runs}），且无从得知以哪个为准：依赖该组的结论无法判定；"
+        "请指明计入的文件夹（oelm-report DIR...），或移走一个：{command}"
+    ),
+    "seeds_unknown": (
+        "组 {group} 有多个结果（{runs}），且并非都标明种子：可能是同一种子的重跑；依赖该组的结论无法判定；"
+        "请把种子写入文件夹名：{command}"
+    ),
+    "reason_two_results": "组 {group} 的种子 {seed} 有多个结果",
+    "reason_seeds": "组 {group} 有多个结果，且并非都标明种子",
+    "trial_of_another_study": "{files} 按其记录不属于研究 {wanted}，不计入",
+    "reason_two_trials": "这两组有多个轮次不同的测速（{files}）",
     "other_study": "{run} 自称属于研究 {study}，而不是 {wanted}",
     "no_group": "{runs} 不属于研究的任何组：在表中显示，不参与任何结论",
     "one_group": "除 {group} 外没有其他组：没有可比较的内容",

@@ -49,6 +49,8 @@ class Source:
     """None where folders are named outside of any project."""
     study: Study
     runs: list[LoadedRun]
+    strangers: list[LoadedRun]
+    """Runs of other studies that lie where this one's do."""
     lock: Lock | None
     planned: Study | None
     """The whole study that the lock is about; None outside of a project."""
@@ -158,7 +160,6 @@ def _source(request: Request) -> Source:
     from ..analysis import loading, lock
     from ..errors import UsageError
     from ..project import find_project
-    from ..runs import checkpoint_folder
     from ..study import load_study
 
     is_named = bool(request.folders or request.mapping)
@@ -168,7 +169,7 @@ def _source(request: Request) -> Source:
         if not is_named:
             raise
         project = None
-    asked = None
+    asked, strangers = None, []
     if project is not None and (request.study or not is_named):
         asked = load_study(project, request.study, warn=narrate)
     if is_named:
@@ -176,7 +177,8 @@ def _source(request: Request) -> Source:
     else:
         assert project is not None and asked is not None
         chosen = asked
-        runs = _as_last_seen(project, asked, loading.load_study_runs(asked, checkpoint_folder(project, asked)))
+        runs, strangers = loading.study_runs(asked, project / "models" / "checkpoints")
+        runs = _as_last_seen(project, asked, runs)
     locked = lock.read(loading.lock_path(project, asked)) if project is not None and asked is not None else None
     if request.names:
         chosen, runs = loading.selection(chosen, runs, request.names)
@@ -185,7 +187,10 @@ def _source(request: Request) -> Source:
         summary = folder / f"{chosen.name}_summary.json"
     elif project is not None and asked is not None and not request.names and not is_named:
         folder, summary = loading.output_folder(project, asked), loading.summary_path(project, asked)
-    return Source(project=project, study=chosen, runs=runs, lock=locked, planned=asked, folder=folder, summary=summary)
+    return Source(
+        project=project, study=chosen, runs=runs, strangers=strangers, lock=locked, planned=asked, folder=folder,
+        summary=summary,
+    )  # fmt: skip
 
 
 def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[LoadedRun]:
@@ -203,22 +208,36 @@ def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[Lo
         known = {run.name: run for run in store.runs(project, study.name)}
     found = []
     for run in runs:
-        seen = known.pop(run.name, None)
+        seen = known.get(run.name)
         if seen is not None:
+            run = _by_clock_here(run, seen)
             is_elsewhere = seen.run_dir != str(run.path)
             is_older = bool(run.fingerprint and seen.fingerprint and run.fingerprint != seen.fingerprint)
             if run.status in WITHOUT_END or (is_elsewhere and is_older):
                 run = _as_seen(run, seen, is_elsewhere=is_elsewhere)
         found.append(run)
+    here = {run.name for run in runs}
     for seen in known.values():
         is_there = seen.progress or seen.state in (State.QUEUED, State.RUNNING)  # not one that was never submitted
-        if seen.group in study.groups and is_there and not Path(seen.run_dir).exists():
+        if seen.name not in here and seen.group in study.groups and is_there and not Path(seen.run_dir).exists():
             run = LoadedRun(
                 name=seen.name, group=seen.group, label=study.groups[seen.group].label, seed=seen.seed,
-                path=Path(seen.run_dir), study=study.name, tag=seen.tag,
+                path=Path(seen.run_dir), study=study.name, tag=seen.tag, last_step=_whole(seen.progress.get("step")),
             )  # fmt: skip
             found.append(_as_seen(run, seen, is_elsewhere=True))
     return sorted(found, key=lambda run: str(run.path.name))
+
+
+def _by_clock_here(run: LoadedRun, seen: StoredRun) -> LoadedRun:
+    """Return a run with its start by the clock here, as far as its target's was seen to differ: a lock goes by ours."""
+    ahead_s = seen.progress.get("clock_ahead_s")
+    if run.started_at is None or not isinstance(ahead_s, (int, float)):
+        return run
+    return replace(run, started_at=run.started_at - ahead_s)
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _as_seen(run: LoadedRun, seen: StoredRun, *, is_elsewhere: bool) -> LoadedRun:
@@ -241,7 +260,7 @@ def _report(source: Source, request: Request) -> Report:
     target_loss = request.target_loss or source.study.target_loss
     return analysis.build(
         source.study,
-        source.runs,
+        [*source.runs, *source.strangers],
         trials=trials,
         remarks=remarks,
         target_loss=target_loss,
@@ -311,7 +330,7 @@ def _lock(request: Request) -> None:
         path,
         lock.content(source.study, source.runs, _fingerprints(source.project, source.study, request), loading.now()),
     )
-    begun = [run.name for run in source.runs if run.last_step]
+    begun = [run.name for run in source.runs if lock.has_begun(run)]
     if begun:
         _narrate(request, "lock_begun", runs=tuple(begun))
     _narrate(request, "lock_written", path=str(path))
