@@ -274,7 +274,15 @@ def lose_the_end(world: World) -> None:
     (run_dir / "checkpoint_5.pt").write_bytes(b"weights")
 
 
+def wake(world: World) -> None:
+    """Let the index believe that all runs are alive: they are asked for."""
+    with Store() as store:
+        store._db.execute("UPDATE run SET state = 'RUNNING' WHERE target = 'box'")
+
+
 BEFORE: dict[str, Callable[[World], None]] = {
+    "status": wake,
+    "devices": wake,
     "cancel": take_for_running,
     "fetch what is not over": lose_the_end,
     "settle": forget_answers,
@@ -335,6 +343,79 @@ def test_no_answer_does_harm(world: World, name: str, lies: Any, whom: int) -> N
         return answer
 
     check(world, name, change)
+
+
+def of(verb: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[str, Any], Any]:
+    """Return what changes one verb's answer alone."""
+    return lambda said, answer: change(answer) if said == verb else answer
+
+
+def with_rows(change: Callable[[dict[str, Any]], Any]) -> Callable[[str, Any], Any]:
+    """Return what changes each row of a probe's answer."""
+    return of("probe", lambda answer: {**answer, "runs": {key: change(row) for key, row in answer["runs"].items()}})
+
+
+def stored() -> list[Any]:
+    """Return what the index has of the host that lies."""
+    with Store() as store:
+        return store._db.execute("SELECT * FROM run WHERE target = 'box' ORDER BY name").fetchall()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "wrong"),
+    [
+        ("status", with_rows(lambda row: {**row, "state": "BUSY"}), '.state = "BUSY": valid: '),
+        ("status", with_rows(lambda row: ["DONE"]), " = a list of 1: must be an object"),
+        ("status", with_rows(lambda row: {**row, "attempt": "q"}), '.attempt = "q": must be a whole number'),
+        ("status", with_rows(lambda row: {**row, "reason": "x" * (10 << 20)}), "has 10485760 characters"),
+        ("status", with_rows(lambda row: {**row, "loss": float("nan")}), "NaN is no number"),
+        ("status", of("probe", lambda answer: {**answer, "runs": {}}), "is missing"),
+        ("status", of("probe", lambda answer: without(answer, ("time",))), "probe.time is missing"),
+        ("logs", of("log", lambda answer: {**answer, "offset": "none"}), 'log.offset = "none": must be a whole number'),
+        ("logs", of("log", lambda answer: {**answer, "size": 10**9}), "log.offset = 0: was asked for from"),
+        ("logs", of("log", lambda answer: {**answer, "size": answer["size"] + 7}), "is not what is sent"),
+        ("logs", of("log", lambda answer: {**answer, "content": "no base64!"}), "log.content"),
+        ("fetch", of("inventory", lambda answer: without(answer, ("rsync",))), "inventory.rsync is missing"),
+        ("submit", of("probe", lambda answer: {**answer, "devices": 7}), "probe.devices = 7: must be a list"),
+        ("doctor", of("examine", lambda answer: without(answer, ("limit",))), "examine.limit is missing"),
+    ],
+)
+@pytest.mark.usefixtures("put_back")
+def test_nonsense_is_named_and_nothing_of_it_is_stored(
+    world: World, name: str, change: Callable[[str, Any], Any], wrong: str
+) -> None:
+    world.put_back()
+    BEFORE.get(name, lambda world: None)(world)
+    before = stored()
+    code, out, err = world.run(*COMMANDS[name], change=change)
+    assert code == 3 and "answers nonsense: " in out + err and wrong in out + err, (code, out, err)
+    assert stored() == before
+
+
+@pytest.mark.usefixtures("put_back")
+def test_what_a_newer_agent_says_besides_is_ignored(world: World) -> None:
+    world.put_back()
+    wake(world)
+
+    def newer(verb: str, answer: Any) -> Any:
+        rows = {key: {**row, "unheard_of": [row]} for key, row in answer.get("runs", {}).items()}
+        return {**answer, "unheard_of": 1, **({"runs": rows} if rows else {})}
+
+    code, out, err = world.run("status", "--json", change=newer)
+    assert code == 0 and {run["state"] for run in json.loads(out)["runs"]} == {"DONE", "QUEUED"}, err
+    assert "unheard_of" not in out + str(stored())
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("progress", '{"attempt": "q"}'), ("progress", "[" * 100_000), ("state", "q"), ("reason", 7)]
+)
+@pytest.mark.usefixtures("put_back")
+def test_nonsense_that_an_older_version_has_stored_breaks_no_status(world: World, column: str, value: Any) -> None:
+    world.put_back()
+    with Store() as store:
+        store._db.execute(f"UPDATE run SET {column} = ?", (value,))
+    code, out, err = world.run("status", "--json")
+    assert code == 0 and len(json.loads(out)["runs"]) == 4, err
 
 
 @pytest.mark.parametrize("what", FRAMES)
