@@ -1,5 +1,6 @@
-"""Owns the rules for names (studies, groups, tags, runs), which become parts of paths, job names and shell words, in
-study files and in records that come back from a target; leaves reading either to study and rebuild.
+"""Owns the rules for names (studies, groups, tags, runs) and for paths on targets, which become parts of paths, job
+names and shell words, in study files and in records that come back from a target; leaves reading either to study,
+targets and rebuild.
 """
 
 from __future__ import annotations
@@ -45,6 +46,17 @@ def why_not_line(text: object) -> str:
     return "" if isinstance(text, str) and text.isprintable() else "must be one line without control characters"
 
 
+def why_not_path(path: str) -> str:
+    """Return why something can't be a path on a target, whose ``~`` is expanded there; empty where it can."""
+    if path.startswith("-") or not path.isprintable():
+        return "a path that begins with '-' or holds control characters is refused"
+    if path.startswith("~") and path[1:2] not in ("", "/"):
+        return "another user's home folder must be given as an absolute path"
+    if any(re.fullmatch(r"\$(\w+|\{\w+\})", part) for part in path.split("/")):
+        return "variables are not expanded: write the path that echo prints there"
+    return ""
+
+
 def run_name(group: str, seed: int | None, tag: str) -> str:
     """Return a run's name; without a seed that of the study's first one, whose runs carry their group's bare name."""
     name = group if seed is None else f"{group}-s{seed}"
@@ -64,7 +76,7 @@ def what_is_wrong(known: Mapping[str, Any]) -> str:
         "tag": "" if tag == "" else why_not(tag),
         "label": why_not_line(known.get("label")),
         "token": "" if inside.TOKEN.fullmatch(str(known.get("token", ""))) else "is no token of a submission",
-        "fingerprint": "" if re.fullmatch(r"[0-9A-Za-z]{0,128}", str(known.get("fingerprint", "?"))) else "is no hash",
+        "fingerprint": "" if re.fullmatch(r"[0-9A-Za-z]{0,128}", str(known.get("fingerprint"))) else "is no hash",
         "run_dir": "" if inside.is_absolute(str(known.get("run_dir", ""))) else "must be an absolute path",
     }
     for key, reason in reasons.items():

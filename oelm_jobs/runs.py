@@ -186,6 +186,8 @@ def _override(study: Study, overrides: Mapping[str, Any]) -> tuple[int, dict[str
         try:
             train[key] = getattr(trainer.from_dict({key: value}), key)
             trainer.validate(trainer.from_dict({**train, "seed": 0}))
+            if key in trainer.keys_of_kind("path") and (reason := names.why_not_path(str(train[key]))):
+                raise UsageError(f"--set {key}={value}: {reason}")
         except trainer.ConfigError as error:
             named = "" if error.key == key else f"{error.key} = {error.value} "
             raise UsageError(f"--set {key}={value}: {named}{error.message}") from None
@@ -202,10 +204,14 @@ def _batch_size(global_batch: int, world_size: int, accumulation: int, run: str)
 
 
 def target_path(target: Target, root: str, path: str) -> str:
-    """Return a data path of the study as the target sees it: a mapped folder replaced, else below the root."""
+    """Return a data path of the study as the target sees it: a mapped folder replaced, else below the root; ``~`` is
+    the home folder there.
+    """
     for folder in sorted(target.data, key=len, reverse=True):
         if path == folder or path.startswith(folder.rstrip("/") + "/"):
             return target.data[folder].rstrip("/") + path[len(folder.rstrip("/")) :]
+    if path == "~" or path.startswith("~/"):
+        return (target.home or "~") + path[1:]
     return path if path.startswith("/") else f"{root}/{path}"
 
 

@@ -176,7 +176,9 @@ def _read_train(section: tomlfile.Section, factors: Sequence[str]) -> dict[str, 
         if key in factors:
             raise section.error(key, "is a factor: set it in the groups")
         if key in settable:
-            train[key] = _read_value(section, key)
+            train[key] = value = _read_value(section, key)
+            if key in trainer.keys_of_kind("path") and (reason := names.why_not_path(str(value))):
+                raise section.error(key, reason, value=value)
     section.finish(settable)
     return train
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import tomlfile
+from . import names, tomlfile
 from .errors import ConfigurationError, NoSuchTarget, UsageError, valid_choices
 from .folders import config_folder
 from .spec import Slurm, Target
@@ -160,20 +160,10 @@ def read_path(table: tomlfile.Section, key: str, default: str = "") -> str:
         ConfigurationError: It begins like an option, or holds characters that no path should.
     """
     path = table.take(key, str, default)
-    wrong = _wrong_path(path)
+    wrong = names.why_not_path(path)
     if wrong:
         raise table.error(key, wrong, value=path)
     return path
-
-
-def _wrong_path(path: str) -> str:
-    if path.startswith("-") or not path.isprintable():
-        return "a path that begins with '-' or holds control characters is refused"
-    if path.startswith("~") and path[1:2] not in ("", "/"):
-        return "another user's home folder must be given as an absolute path"
-    if any(re.fullmatch(r"\$(\w+|\{\w+\})", part) for part in path.split("/")):
-        return "variables are not expanded: write the path that echo prints there"
-    return ""
 
 
 # Targets given on a command line --------------------------------------------------------------------------------------
@@ -189,8 +179,8 @@ def adhoc(host: str, *, user: str = "", port: int = 0, root: str = "", setup: tu
         wrong = _wrong_reach(key, value)
         if wrong or (key == "host" and not host):
             raise UsageError(f"--{key} {value!r}: {wrong or 'is missing'}")
-    if _wrong_path(root):
-        raise UsageError(f"--root {root!r}: {_wrong_path(root)}")
+    if names.why_not_path(root):
+        raise UsageError(f"--root {root!r}: {names.why_not_path(root)}")
     name = (f"{user}@" if user else "") + host + (f":{port}" if port else "")
     return Target(
         name=name, kind="ssh", host=host, user=user, port=port, root=root or DEFAULT_ROOT, python="", setup=setup

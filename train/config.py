@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
@@ -127,6 +128,11 @@ def keys_of_kind(kind: str) -> Tuple[str, ...]:
     return tuple(name for name, f in FIELDS.items() if f.metadata["kind"] == kind)
 
 
+def fewest_tokens(seq_len: int) -> int:
+    """Return how many tokens a training or validation file must hold at least."""
+    return seq_len + 2
+
+
 def from_dict(values: Mapping[str, object]) -> TrainConfig:
     """Build a configuration from plain values.
 
@@ -231,7 +237,10 @@ def from_flags(argv: Sequence[str]) -> TrainConfig:
     for word in argv:
         if word.startswith("--") and len(word) > 2:
             name, equals, value = word[2:].partition("=")
-            word = "--" + (name.replace("-", "_") if name == "help" else _known(name)) + equals + value
+            name = name.replace("-", "_") if name == "help" else _known(name)
+            if name in keys_of_kind("path") and value.startswith("~/"):
+                value = os.path.expanduser(value)  # no shell does behind an equals sign
+            word = "--" + name + equals + value
         words.append(word)
     return from_dict(vars(parser.parse_args(words)))
 

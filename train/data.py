@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .config import fewest_tokens
 from .cross_entropy import IGNORED
 from .errors import DataError
 from .seeds import draw_offsets
@@ -76,8 +77,8 @@ def open_tokens(path: str, seq_len: int) -> TokenFile:
     size = os.path.getsize(path)
     if size % 2:
         raise DataError(f"{path} has {size} bytes, an odd number: not a file of uint16 token ids")
-    if size // 2 < seq_len + 2:
-        raise DataError(f"{path} has {size // 2} tokens; seq_len = {seq_len} needs at least {seq_len + 2}")
+    if size // 2 < fewest_tokens(seq_len):
+        raise DataError(f"{path} has {size // 2} tokens; seq_len = {seq_len} needs at least {fewest_tokens(seq_len)}")
     return TokenFile(path, np.memmap(path, dtype="<u2", mode="r"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent import verbs
-from ..agent.__main__ import REFUSED
+from ..agent.__main__ import REFUSED, VERBS
 from ..errors import TargetError, UnknownAnswer
 from ..folders import expanded
 from . import interpreter
@@ -51,6 +52,7 @@ class LocalConnection:
             root=self.root,
             checkpoint_root=below(target.checkpoint_root) if target.checkpoint_root else "",
             data={folder: below(path) for folder, path in target.data.items()},
+            home=os.path.expanduser("~"),
         )
 
     def keep_tree(self, tree: Tree, folder: str) -> str:
@@ -65,15 +67,15 @@ class LocalConnection:
     def call(
         self, verb: str, request: Mapping[str, Any], *, trees: Sequence[Place] = (), timeout_s: float = 60.0
     ) -> dict[str, Any]:
-        """Let the agent answer: a probe only reads, so it runs right here; what acts, or is about another of a site's
-        clusters, runs in a process of its own.
+        """Let the agent answer: what only reads runs right here; what acts, or is about another of a site's clusters,
+        runs in a process of its own.
         """
         for place in trees:
             self.keep_tree(place.tree, place.folder)
         clusters = self.target.clusters
         name = self.target.name
-        if verb in ("probe", "log") and not clusters:
-            module = importlib.import_module("oelm_jobs.agent.probe")
+        if verb in ("probe", "log", "data") and not clusters:
+            module = importlib.import_module(f"oelm_jobs.agent.{VERBS[verb]}")
             answer = verbs.cut_answer(verb, getattr(module, verb)(dict(request)))
             return believed(name, verb, request, answer)
         import subprocess

@@ -113,6 +113,7 @@ class RemoteConnection:
                 root=self.resolve(self.target.root or "~"),
                 checkpoint_root=self.resolve(self.target.checkpoint_root),
                 data={folder: self.resolve(path) for folder, path in self.target.data.items()},
+                home=self.home,
             )
         return self._resolved
 

@@ -60,6 +60,8 @@ class Target:
     """A quota: every run takes so many GPUs, whatever its group says, with the same global batch; 0 for none."""
     template: str = ""
     """Name of the template of its scripts in the project's ``templates/``; the kind's own where empty."""
+    home: str = ""
+    """The home folder there, once the target was reached; no file says it."""
     slurm: Slurm | None = None
     """Where Slurm decides when runs start."""
 

@@ -56,6 +56,16 @@ def test_bare_resume_means_auto_and_false_means_none() -> None:
     assert from_flags(["--resume", "x/checkpoint_5.pt"]).resume == "x/checkpoint_5.pt"
 
 
+def test_a_home_folder_that_the_shell_left_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    config = from_flags(["--out_dir=~/runs/a", "--data-path=~/data/train.bin", "--wandb_run_name=~/a"])
+    assert (config.out_dir, config.data_path, config.wandb_run_name) == (
+        "/home/me/runs/a",
+        "/home/me/data/train.bin",
+        "~/a",
+    )
+
+
 def test_every_configuration_survives_the_command_line() -> None:
     config = replace(
         TrainConfig(), model_type="oelm", freeze_qk=True, max_lr=1e-3, out_dir="out dir/läuft", compile="false", seed=7
