@@ -1,6 +1,6 @@
-"""Owns what a token folder is (`train.bin`, `val.bin`, `manifest.json`): reads and checks it.
+"""Owns what a token folder is (`train.bin`, `val.bin`, `manifest.json`): reads it.
 
-Leaves making one to data_maker.py; the trainer reads the files without this module.
+Leaves making one to data_maker.py, and judging what files hold to data_check.py; the trainer reads them by itself.
 """
 
 from __future__ import annotations
@@ -135,66 +135,6 @@ def hash_tokens(path: Path, advance: Callable[[int], None] = lambda _: None) -> 
             digest.update(chunk)
             advance(len(chunk))
     return digest.hexdigest()
-
-
-def check_tokens(path: Path, vocab_size: int) -> int:
-    """Return the number of ids in a file once all are known to be below ``vocab_size``; streams.
-
-    Raises:
-        DataError: It is missing, empty, of an odd length, or holds a larger id (says which and where).
-    """
-    import numpy as np
-
-    with explained(path):
-        size = path.stat().st_size
-        if size == 0 or size % 2:
-            raise DataError(f"{path} is no file of uint16 ids: its length is {size} bytes")
-        done = 0
-        with open(path, "rb") as stream:
-            while chunk := stream.read(1 << 20):
-                ids = np.frombuffer(chunk, dtype="<u2")
-                if int(ids.max()) >= vocab_size:
-                    at = int(np.argmax(ids >= vocab_size))
-                    raise DataError(
-                        f"{path}: token {done + at} is {ids[at]}, and the vocabulary's last id is {vocab_size - 1}"
-                    )
-                done += len(ids)
-    return done
-
-
-def check(folder: Path) -> Manifest | None:
-    """Verify a token folder against its manifest, or by itself where it has none (lengths alone); return the manifest.
-
-    Raises:
-        DataError: Names the first file that is missing or differs, and how.
-    """
-    manifest = read_manifest(folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder} is no folder", hint="oelm-data demo makes data/demo")
-    if manifest is None:
-        for name in (TRAIN, VAL):
-            check_tokens(folder / name, 1 << 16)
-        return None
-    if missing := {TRAIN, VAL} - set(manifest.files):
-        raise DataError(
-            f"{folder / MANIFEST} says nothing of {', '.join(sorted(missing))}", hint="make the data again with --force"
-        )
-    for name, said in manifest.files.items():
-        path = folder / name
-        with explained(path):
-            size = path.stat().st_size
-        if size != said.size or size != 2 * said.tokens:
-            raise DataError(
-                f"{path} is {size} bytes long; its manifest says {said.size} ({said.tokens} tokens)",
-                hint="make it again with --force",
-            )
-        check_tokens(path, manifest.tokenizer.vocab_size)
-        if (found := hash_tokens(path)) != said.sha256:
-            raise DataError(
-                f"{path} was changed: its sha256 is {found}; its manifest says {said.sha256}",
-                hint="make it again with --force",
-            )
-    return manifest
 
 
 @contextlib.contextmanager

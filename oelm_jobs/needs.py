@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import data_check
 from .data import how_to_make
 from .finding import BAD, GOOD, WARNING, Finding
 from .spec import Study, Target
@@ -31,20 +32,11 @@ def data(
     make = how_to_make(folder)
     if target.host or list(paths) != list(own):
         make = f"oelm-submit --study {study.name} --target {target.name} --send-data"
-    vocabulary = int(study.train["vocab_size"])
     for path in paths:
         row = rows[path]
-        wrong = str(row.get("error", ""))
-        if not wrong and (row["size"] == 0 or row["size"] % 2):
-            wrong = f"{row['size']} bytes are not uint16 token ids"
-        listed = ((row["manifest"] or {}).get("files") or {}).get(Path(path).name)
-        if not wrong and isinstance(listed, dict) and listed.get("sha256") != row["sha256"]:
-            wrong = "differs from its manifest"
-        if wrong:
-            return Finding(what=what, verdict=BAD, found=f"{path}: {wrong}", mend=f"make or send it: {make}")
-        if int(row.get("largest", 0)) >= vocabulary:
-            found = f"{path} holds id {row['largest']}, vocab_size is {vocabulary}"
-            return Finding(what=what, verdict=BAD, found=found, mend=f"edit {study.path}")
+        if fault := data_check.fault(path, row, data_check.need_of(study)):
+            mend = fault.mend or f"make or send it: {make}"
+            return Finding(what=what, verdict=BAD, found=f"{path}: {fault.found}", mend=mend)
         tokens += row["size"] // 2
     if not rows[paths[0]]["manifest"]:
         return Finding(what=what, verdict=WARNING, found=f"{folder} has no manifest: its content can't be checked")

@@ -13,10 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from . import data, site
-from .connections import Connection, connect
+from . import data, data_check, site
+from .connections import connect
 from .errors import DataError, PreflightError
 from .plan import Plan
 from .runs import token_files
@@ -31,94 +29,33 @@ NOTHING = "nothing was queued"
 def data_hash(target: Target, project: Path, study: Study) -> str:
     """Check the study's token files where they are, and return the hash over both.
 
-    Files that agree with their manifest are believed; without one they are read whole. Those of a target on this
-    machine that aren't the project's own are looked at as on any other.
+    Files that agree with their manifest and are no younger are believed; others are read whole, once.
 
     Raises:
-        PreflightError: One is missing or damaged, or holds ids beyond the vocabulary, or others than the project's.
+        PreflightError: One won't do, as data_check says, or holds other data than the project's.
     """
     connection = connect(target, project)
     paths = token_files(connection.resolved, study)
     here = token_files(connect(LOCAL, project).resolved, study)
-    if not target.host and paths == here:
-        hashes = [_token_hash(Path(path), study) for path in paths]
-    else:
-        hashes = _hashes_there(connection, paths, here, study)
-    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
-
-def _token_hash(path: Path, study: Study) -> str:
-    vocab_size = int(study.train["vocab_size"])
-    if not path.is_file():
-        raise PreflightError(f"{path}: no such file; {NOTHING}", hint=f"make it: {data.how_to_make(path.parent)}")
-    try:
-        size = path.stat().st_size
-        if size == 0 or size % 2:
-            raise PreflightError(
-                f"{path}: {size} bytes are not uint16 token ids; {NOTHING}", hint="make it anew: oelm-data"
-            )
-        manifest = data.read_manifest(path.parent)
-        listed = manifest.files.get(path.name) if manifest else None
-        if manifest is None or listed is None:
-            data.check_tokens(path, vocab_size)
-            return data.hash_tokens(path)
-    except (OSError, DataError) as error:
-        raise PreflightError(f"{error}; {NOTHING}", hint=getattr(error, "hint", "")) from error
-    if listed.size != size:
-        raise PreflightError(
-            f"{path}: has {size} bytes, its manifest says {listed.size}; {NOTHING}",
-            hint=f"check it: oelm-data check {path.parent}",
-        )
-    _check_vocabulary(str(path), manifest, study)
-    return listed.sha256
-
-
-def _check_vocabulary(path: str, manifest: data.Manifest, study: Study) -> None:
-    if manifest.tokenizer.vocab_size > int(study.train["vocab_size"]):
-        raise PreflightError(
-            f"{path}: made with {manifest.tokenizer.vocab_size} token ids, but {study.path} says"
-            f" vocab_size = {study.train['vocab_size']}; {NOTHING}",
-            hint="set vocab_size in [train] to the data's",
-        )
-
-
-def _hashes_there(connection: Connection, paths: Sequence[str], here: Sequence[str], study: Study) -> list[str]:
-    """Let the target look at token files, which are ``here`` in the project; return their hashes."""
-    target = connection.target
     rows = connection.call("data", {"root": connection.root, "files": list(paths)}, timeout_s=1800)["files"]
     named = (study.train["data_path"], study.train.get("val_data_path") or study.train["data_path"])
-    return [
-        _hash_there(target, path, rows[path], Path(mine), Path(str(name)).parent, study)
-        for path, mine, name in zip(paths, here, named, strict=True)
-    ]
-
-
-def _hash_there(target: Target, path: str, row: Mapping[str, Any], mine: Path, folder: Path, study: Study) -> str:
-    """Judge what a target says of a token file that is ``mine`` in the project, in what the study calls ``folder``."""
-    name = target.name
-    if "error" in row:
-        raise PreflightError(f"{name}: {path}: {row['error']}; {NOTHING}", hint=_how_to_have(target, mine, folder))
-    size = int(row["size"])
-    if size == 0 or size % 2:
-        raise PreflightError(f"{name}: {path}: {size} bytes are not uint16 token ids; {NOTHING}")
-    vocab_size = int(study.train["vocab_size"])
-    if int(row.get("largest", 0)) >= vocab_size:
-        raise PreflightError(
-            f"{name}: {path}: holds id {row['largest']}, the vocabulary's last id is {vocab_size - 1}; {NOTHING}"
-        )
-    if row["manifest"]:
-        try:
-            _check_vocabulary(f"{name}: {path}", msgspec.convert(row["manifest"], data.Manifest), study)
-        except msgspec.ValidationError as error:
-            raise PreflightError(f"{name}: the manifest beside {path} can't be read: {error}; {NOTHING}") from error
-    known = _listed_here(mine)
-    if known and known != row["sha256"]:
-        raise PreflightError(
-            f"{name}: {path} holds other data than {mine} of this project; {NOTHING}",
-            hint=f"runs would be compared over different data: remove or rename one of them, then --send-data,"
-            f' or give another folder in data of target "{name}"',
-        )
-    return str(row["sha256"])
+    need, hashes = data_check.need_of(study), []
+    for path, mine, name in zip(paths, map(Path, here), named, strict=True):
+        is_own = not target.host and paths == here
+        if fault := data_check.fault(path, rows[path], need):
+            where = path if is_own else f"{target.name}: {path}"
+            folder = Path(str(name)).parent
+            make = f"make it: {data.how_to_make(mine.parent)}" if is_own else _how_to_have(target, mine, folder)
+            raise PreflightError(f"{where}: {fault.found}; {NOTHING}", hint=fault.mend or make)
+        known = "" if is_own else _listed_here(mine)
+        if known and known != rows[path]["sha256"]:
+            raise PreflightError(
+                f"{target.name}: {path} holds other data than {mine} of this project; {NOTHING}",
+                hint=f"runs would be compared over different data: remove or rename one of them, then --send-data,"
+                f' or give another folder in data of target "{target.name}"',
+            )
+        hashes.append(str(rows[path]["sha256"]))
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def _how_to_have(target: Target, mine: Path, folder: Path) -> str:

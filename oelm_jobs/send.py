@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import data, fetch
+from . import data, data_check, fetch
 from .connections import Connection, connect, connect_for_transfer
-from .errors import DataError, NotReached, PreflightError, TargetError
+from .errors import NotReached, PreflightError, TargetError
 from .rsync import NETWORK_CODES, Transfer, upload_folder
 from .runs import token_files
 from .spec import Study, Target
@@ -26,24 +26,32 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
     """Have a study's token files (and the manifest beside them) on a target; return the names that were sent.
 
     Raises:
-        PreflightError: The project lacks them, or the target holds others under their names.
+        PreflightError: The project lacks them, they won't do, or the target holds others under their names.
         TargetError: The target can't be reached; what has arrived is gone on with next time.
     """
     connection = connect_for_transfer(target, project)
-    here = token_files(connect(LOCAL, project).resolved, study)
+    own = connect(LOCAL, project)
+    here = token_files(own.resolved, study)
+    rows = own.call("data", {"root": own.root, "files": list(here)})["files"]
+    hashes = {}
+    for path in here:
+        if fault := data_check.fault(path, rows[path], data_check.need_of(study)):
+            hint = fault.mend or f"make it: {data.how_to_make(Path(path).parent)}"
+            raise PreflightError(f"{path}: {fault.found}; nothing was sent", hint=hint)
+        hashes[Path(path)] = str(rows[path]["sha256"])
     there = token_files(connection.resolved, study)
     rows = connection.call("data", {"root": connection.root, "files": list(there)}, timeout_s=1800)["files"]
     folders: dict[tuple[str, str], dict[str, str]] = {}
     for mine, theirs in zip(map(Path, here), there, strict=True):
         row = rows[theirs]
-        if "error" not in row and row["sha256"] == _hash(mine):
+        if "error" not in row and row["sha256"] == hashes[mine]:
             continue
         if "error" not in row:
             raise PreflightError(
                 f"{target.name}: {theirs} holds other data than {mine}; it was not overwritten",
                 hint="remove or rename it there, or name another folder in data of the target",
             )
-        folders.setdefault((str(mine.parent), str(Path(theirs).parent)), {})[mine.name] = _hash(mine)
+        folders.setdefault((str(mine.parent), str(Path(theirs).parent)), {})[mine.name] = hashes[mine]
     sent: list[str] = []
     for (source, place), files in folders.items():
         manifest = Path(source) / data.MANIFEST
@@ -52,24 +60,6 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
         _send(connection, Path(source), place, files, progress)
         sent += [f"{place}/{name}" for name in files]
     return sent
-
-
-def _hash(path: Path) -> str:
-    """Return a token file's hash: its manifest's where the size agrees, else computed.
-
-    Raises:
-        PreflightError: It isn't there.
-    """
-    if not path.is_file():
-        raise PreflightError(
-            f"{path}: no such file, so it can't be sent", hint=f"make it: {data.how_to_make(path.parent)}"
-        )
-    try:
-        manifest = data.read_manifest(path.parent)
-        listed = manifest.files.get(path.name) if manifest else None
-        return listed.sha256 if listed and listed.size == path.stat().st_size else data.hash_tokens(path)
-    except DataError as error:
-        raise PreflightError(str(error), hint=error.hint) from error
 
 
 def _send(connection: Connection, source: Path, place: str, files: Mapping[str, str], progress: fetch.Progress) -> None:

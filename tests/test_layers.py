@@ -33,6 +33,7 @@ ROWS = [
         "table",
         "project",
         "data",
+        "data_check",
         "data_maker",
         "corpus",
         "tokenizer",
@@ -53,6 +54,8 @@ SIDEWAYS = {
     ("corpus", "data"),
     ("tokenizer", "data"),
     ("needs", "data"),
+    ("needs", "data_check"),
+    ("data_check", "data"),
     ("folders", "errors"),
 }
 """Within a row: making token folders builds on reading them, and an unknown home folder is an error."""

@@ -99,7 +99,7 @@ def _add_living(run_dir: str, have: Dict[str, str], policy: str, answer: Dict[st
         elif name.endswith(".pt"):
             try:
                 source = _hold(run_dir, name)
-                size, digest = _size(run_dir + "/" + source), memory.sha256(run_dir + "/" + source)[0]
+                size, digest = _size(run_dir + "/" + source), memory.sha256(run_dir + "/" + source)
             except OSError:
                 continue  # made room for a newer one just now
             row = {"name": name, "size": size, "sha256": digest, "grows": False, "source": source}

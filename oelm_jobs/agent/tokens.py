@@ -8,9 +8,9 @@ import contextlib
 import errno
 import os
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Optional, Sequence
 
-from . import hashes, inside, rundir
+from . import hashes, inside, rundir, samples
 
 MANIFEST = "manifest.json"
 HASHES = "hashes.json"
@@ -18,35 +18,62 @@ HASHES = "hashes.json"
 
 
 def data(request: Dict[str, Any]) -> Dict[str, Any]:
-    """Look at token files.
-
-    A file whose size agrees with the manifest beside it is believed, unless ``whole``; another is read whole, once.
+    """Look at token files; what was read of them is remembered in the root.
 
     Args:
         request: ``root``, ``files`` (absolute paths), ``whole``.
 
     Returns:
-        ``files``: path to ``size``, ``sha256``, ``largest`` (largest id, where the file was read), ``manifest``
-        (the content of the one beside it, or None), or ``error`` where it can't be read or isn't there.
+        ``files``: as ``look`` returns them.
     """
     memory = hashes.Memory(rundir.control(request["root"], HASHES))
-    answers = {}
-    for path in request["files"]:
-        row = {"manifest": rundir.read_json(os.path.join(os.path.dirname(path), MANIFEST))}  # type: Dict[str, Any]
+    answers = look(request["files"], memory, whole=bool(request.get("whole")))
+    memory.save()
+    return {"files": answers}
+
+
+def look(files: Sequence[str], memory: Optional[hashes.Memory] = None, whole: bool = True) -> Dict[str, Any]:
+    """Look at token files.
+
+    A file whose size agrees with the manifest beside it, and which is no younger than that, is believed, unless
+    ``whole``; another is read whole, once as long as ``memory`` knows it.
+
+    Returns:
+        Path to ``size``, ``written_as`` (what it seems to hold in the place of ids, as samples.written_as says; empty),
+        ``sha256``, ``largest`` and ``at`` (largest id and its first place, where the file was read), or ``error`` where
+        the file can't be read or isn't there; ``manifest`` (the content of the one beside it without its lists of
+        sources, or None), ``manifest_error`` (why that can't be read; empty).
+    """
+    memory = memory or hashes.Memory(None)
+    answers = {}  # type: Dict[str, Any]
+    for path in files:
+        beside = os.path.join(os.path.dirname(path), MANIFEST)
+        row = {"manifest": _judged(rundir.read_json(beside)), "manifest_error": ""}  # type: Dict[str, Any]
+        if row["manifest"] is None and os.path.lexists(beside):
+            row["manifest_error"] = "it is no JSON object, too large, or not to be read"
         try:
             if not os.path.isfile(path):
                 raise OSError("no such file" if not os.path.exists(path) else "not a file")
             row["size"] = os.path.getsize(path)
+            row["written_as"] = samples.written_as(path)
             listed = _listed(row["manifest"], path)
-            if listed.get("size") == row["size"] and listed.get("sha256") and not request.get("whole"):
+            is_known = listed.get("size") == row["size"] and listed.get("sha256")
+            if is_known and not whole and os.stat(path).st_mtime_ns <= os.stat(beside).st_mtime_ns:
                 row["sha256"] = str(listed["sha256"])
             else:
-                row["sha256"], row["largest"] = memory.sha256(path, largest_id=True)
+                row["sha256"], row["largest"], row["at"] = memory.ids(path)
         except OSError as error:
             row["error"] = error.strerror or str(error)
         answers[path] = row
-    memory.save()
-    return {"files": answers}
+    return answers
+
+
+def _judged(manifest: Optional[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
+    """Return a manifest without its lists of sources: there may be thousands, and nobody judges them."""
+    if manifest is None:
+        return None
+    split = manifest.get("split")
+    return dict(manifest, source=[], split=dict(split, source=[]) if isinstance(split, dict) else split)
 
 
 def _listed(manifest: Any, path: str) -> Dict[str, Any]:

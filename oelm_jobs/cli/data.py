@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -12,14 +13,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
+from ..folders import expanded
 from ..language import tr
 from .common import group, narrate, project, put_json, say
 
 if TYPE_CHECKING:
     from ..data import Manifest
+    from ..data_check import Need
     from ..data_maker import Made, Report
 
-PATH = click.Path(path_type=Path)
+
+class _Path(click.Path):
+    """A path; ``~`` is expanded where the shell left it (``--output=~/data``): no folder of that name is made."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(expanded(os.fspath(value)), param, ctx)
+
+
+PATH = _Path(path_type=Path)
 
 
 def vocab(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -120,10 +131,10 @@ def make(sources: tuple[Path, ...], output: Path, as_json: bool, **options: Any)
 @click.argument("folder", type=PATH, metavar="DIR")
 @in_json
 def check(folder: Path, as_json: bool) -> None:
-    """Verify sizes, hashes and that every id is below the vocabulary."""
-    from .. import data
+    """Verify sizes, hashes and ids, and that this project's studies can use the files."""
+    from .. import data, data_check
 
-    manifest = data.check(folder)
+    manifest = data_check.check(folder, _needs(folder))
     if as_json:
         _print_json(folder, manifest)
         return
@@ -132,6 +143,26 @@ def check(folder: Path, as_json: bool) -> None:
     else:
         _describe(folder, manifest)
     say(f"{folder}: sound")
+
+
+def _needs(folder: Path) -> list[tuple[str, Need]]:
+    """Return what the project's studies ask of token files in a folder, by the files' names; nothing outside of any."""
+    from ..connections import connect
+    from ..data_check import need_of
+    from ..runs import token_files
+    from ..study import read_studies
+    from ..targets import LOCAL
+
+    try:
+        root = project()
+    except UsageError:
+        return []
+    found = []
+    for study in read_studies(root, narrate):
+        for path in map(Path, token_files(connect(LOCAL, root).resolved, study)):
+            if path.parent.resolve() == folder.resolve():
+                found.append((path.name, need_of(study)))
+    return found
 
 
 def _project_or_here() -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs import data
+from oelm_jobs import data, data_check
 from tests.data.stories import STORIES, write_stories
 
 COMMAND = [sys.executable, "-c", "from oelm_jobs.cli.data import main; main()"]
@@ -27,7 +27,7 @@ def test_demo_makes_the_demo_data_of_the_project_that_one_is_in(tmp_path: Path) 
     assert done.returncode == 0 and done.stderr == ""
     assert "gpt2-1024 tokens of austen.txt.xz" in done.stdout
     assert "train.bin     1,517,799 tokens" in done.stdout
-    assert data.check(tmp_path / "data" / "demo") is not None
+    assert data_check.check(tmp_path / "data" / "demo") is not None
     again = oelm_data("demo", cwd=tmp_path)
     assert again.returncode == 0 and "up to date" in again.stderr and again.stdout.count("train.bin") == 1
 
@@ -53,7 +53,7 @@ def test_make_and_check_speak_of_what_they_did(tmp_path: Path) -> None:
     os.truncate(tmp_path / "data" / "tiny" / "val.bin", 2)
     broken = oelm_data("check", "data/tiny", cwd=tmp_path)
     assert broken.returncode == 2
-    assert broken.stderr.startswith("oelm-data: data/tiny/val.bin is 2 bytes long; its manifest says")
+    assert broken.stderr.startswith("oelm-data: data/tiny/val.bin: has 2 bytes, its manifest says")
 
 
 @pytest.mark.parametrize(

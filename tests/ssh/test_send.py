@@ -154,3 +154,30 @@ def test_the_hint_about_missing_data_works_as_it_stands(rig: Rig) -> None:
     assert refused.returncode == 2 and "the same command with --send-data" in refused.stderr
     doctor = rig.oelm("doctor", "box", check=False).stdout
     assert "oelm-submit --study tiny --target box --send-data" in doctor
+
+
+def test_what_is_wrong_with_the_data_of_a_host_is_found_there(rig: Rig) -> None:
+    """By the rules of `oelm-data check`, whatever the project itself holds."""
+    there = rig.host.home() / "oelm" / "data" / "tiny"
+    whole = (there / "val.bin").read_bytes()
+    for content, found in (
+        (whole[: 2 * 17], "val.bin: holds 17 tokens, and study tiny needs at least 18 (seq_len = 16)"),
+        (b"".join(whole[at : at + 2] + b"\0\0" for at in range(0, len(whole), 2)), "val.bin: holds 32-bit numbers"),
+        (b"Once upon a time.\n" * 100, "val.bin: holds plain text, not uint16 token ids"),
+    ):
+        (there / "val.bin").write_bytes(content)
+        for target in ("box", "boxo"):
+            refused = rig.oelm("submit", "--study", "tiny", "--target", target, check=False)
+            assert refused.returncode == 2 and f"{target}: {there}/{found}" in refused.stderr, refused.stderr
+            assert "nothing was queued" in refused.stderr
+        doctor = rig.oelm("doctor", "box", check=False)
+        assert doctor.returncode == 1 and found in doctor.stdout
+    assert rig.status() == {}
+
+
+def test_a_home_folder_in_the_study_is_the_host_s_there(rig: Rig) -> None:
+    shutil.move(rig.host.home() / "oelm" / "data", rig.host.home() / "corpora")
+    rig.edit(('"data/tiny/train.bin"', '"~/corpora/tiny/train.bin"'))
+    assert "corpora/tiny has no manifest" in rig.oelm("doctor", "box", check=False).stdout
+    rig.submit("--group", "gpt_base", "--wait")
+    assert rig.status()["gpt_base"]["state"] == "DONE"
