@@ -76,7 +76,7 @@ def what_is_wrong(known: Mapping[str, Any]) -> str:
         "tag": "" if tag == "" else why_not(tag),
         "label": why_not_line(known.get("label")),
         "token": "" if inside.TOKEN.fullmatch(str(known.get("token", ""))) else "is no token of a submission",
-        "fingerprint": "" if re.fullmatch(r"[0-9A-Za-z]{0,128}", str(known.get("fingerprint"))) else "is no hash",
+        "fingerprint": "" if re.fullmatch(r"[0-9A-Za-z]{0,128}", str(known.get("fingerprint", "?"))) else "is no hash",
         "run_dir": "" if inside.is_absolute(str(known.get("run_dir", ""))) else "must be an absolute path",
     }
     for key, reason in reasons.items():

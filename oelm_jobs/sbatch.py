@@ -159,6 +159,7 @@ def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem:
         )
     lines: dict[str, str | None] = {"job-name": name, "chdir": folder}
     lines["output"] = stem + ("_%a.log" if len(runs) > 1 else ".log")
+    lines["comment"] = name  # where a site's plugin gives jobs names of its own, it is found by this
     lines["open-mode"] = "append"
     lines["requeue" if slurm.requeue else "no-requeue"] = None
     if slurm.warning_s:

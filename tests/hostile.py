@@ -103,11 +103,14 @@ class Server:
 
     home: Path
     change: Change = honest
-    known: dict[str, Any] = field(default_factory=dict)
+    known: dict[tuple[str, bool], Any] = field(default_factory=dict)
     """Answers that are not asked for again: looking a host over takes seconds."""
     heard: list[str] = field(default_factory=list)
     """The verbs of the command under way."""
+    asked: set[str] = field(default_factory=set)
+    """All verbs that were ever answered."""
     unknown_keys: set[str] = field(default_factory=set)
+    """What the agent has said that its own description of its answers does not know."""
 
     def answer(self, nonce: str, verb: str, request: Any) -> bytes:
         self.heard.append(verb)
@@ -124,14 +127,16 @@ class Server:
         return frame(nonce, b'{"answer": %s, "home": %s}' % (content, json.dumps(str(self.home)).encode()))
 
     def _said(self, verb: str, request: Any) -> Any:
-        if verb in self.known:
-            return self.known[verb]
+        key = (verb, bool(request.get("slurm")))
+        if key in self.known:
+            return self.known[key]
         said = json.loads(json.dumps(agent.answer(verb, copy.deepcopy(request))))
+        self.asked.add(verb)
         believed = copy.deepcopy(said)
         assert verbs.wrong_answer(verb, request, believed) is None
         self.unknown_keys |= {f"{verb}{where}" for where in _lost(said, believed)}
         if verb == "examine":
-            self.known[verb] = said
+            self.known[key] = said
         return said
 
 

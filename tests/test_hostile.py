@@ -17,7 +17,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.hostile import Server, World, frame, places, reach, replaced, steers, without
+from oelm_jobs.agent import verbs
+from oelm_jobs.store import Store
+from tests.hostile import Server, World, frame, honest, places, reach, replaced, steers, without
+from tests.slurm.recorded import prints
 from tests.support import TINY_STUDY, end_all, stand_in_for_python, wait_until, write_tokens
 from tests.test_visible import HOSTILE
 
@@ -36,8 +39,18 @@ COMMANDS = {
     "submit": ("submit", "--study", "tiny", "--target", "box", "--seeds", "43", "--group", "gpt_base"),
     "rerun": ("submit", "--study", "tiny", "--target", "box", "--group", "oelm_freeze", "--rerun", "--yes"),
     "send": ("submit", "--study", "tiny", "--target", "box", "--seeds", "43", "--send-data"),
-    "clean": ("clean", "--yes"),
+    "fetch what is not over": ("fetch", "oelm_freeze", "--checkpoints", "all"),
+    "clean": ("clean", "--all", "--yes"),
     "doctor": ("doctor", "box"),
+    "settle": ("status",),
+    "status of a cluster": ("status", "gpt_base-s50", "--gpus"),
+    "submit to a cluster": ("submit", "--study", "tiny", "--target", "cluster", "--seeds", "51", "--group", "gpt_base"),
+    "cancel on a cluster": ("cancel", "gpt_base-s50", "--yes"),
+    "rerun on a cluster": (
+        *("submit", "--study", "tiny", "--target", "cluster"),
+        *("--seeds", "50", "--group", "gpt_base", "--rerun", "--yes"),
+    ),
+    "doctor of a cluster": ("doctor", "cluster"),
 }
 """What is tried, each against every kind of lie."""
 
@@ -49,13 +62,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     made = World(place=base / "world", server=Server(home=base / "world" / "server"))
     with pytest.MonkeyPatch.context() as patch:
         _enter(made, patch)
+        _stand_in_for_slurm(made, patch)
         reach(made.server, patch, _made(made.place / "bin"))
         _furnish(made)
         # What is submitted from now on never starts.
         patch.setattr("oelm_jobs.agent.launch._start", lambda run, handle, environment: os.close(handle))
         yield made
         end_all(made.place)
-        os.chdir("/")
 
 
 def _made(folder: Path) -> Path:
@@ -64,19 +77,41 @@ def _made(folder: Path) -> Path:
 
 
 def _enter(world: World, patch: pytest.MonkeyPatch) -> None:
-    """Let the user be the one of the world."""
+    """Let the user be the one of the world, for as long as the patch holds."""
+    patch.chdir(".")
     patch.setenv("OELM_STATE_DIR", str(world.place / "state"))
     patch.setenv("OELM_LEASE_DIR", str(_made(world.place / "leases")))
     patch.setenv("XDG_CONFIG_HOME", str(world.place / "config"))
     patch.setenv("HOME", str(_made(world.place / "home")))
+    patch.setenv("XDG_CACHE_HOME", str(world.place / "server" / ".cache"))  # the agent, which runs here, keeps its own
+
+
+def _stand_in_for_slurm(world: World, patch: pytest.MonkeyPatch) -> None:
+    """Put commands first on PATH that say of an idle cluster what Slurm's say."""
+    partition = "main|main*|up|1-00:00:00|1:00:00|2|gpu:4(S:0-1)|fast"
+    said = {
+        "squeue": "",
+        "sacct": "",
+        "scancel": "",
+        "sbatch": "77",
+        "sinfo": partition,
+        "sacctmgr": "",
+        "scontrol": "SLURM_VERSION = 23.02.7\nClusterName = toy\nMaxArraySize = 1001\nPartitionName=main QoS=N/A",
+    }
+    for name, text in said.items():
+        program = _made(world.place / "bin") / name
+        program.write_text(f"#!/bin/sh\n{prints(text)}\n")
+        program.chmod(0o755)
+    patch.setenv("PATH", f"{world.place / 'bin'}:{os.environ['PATH']}")
 
 
 def _furnish(world: World) -> None:
     project, root = world.project, world.place / "server" / "oelm"
     (_made(project / "jobs") / "tiny.toml").write_text(TINY_STUDY)
     python = stand_in_for_python(world.place / "bin" / "python")
+    reach = f'host = "box"\nconnection = "openssh"\nroot = "{root}"\npython = "{python}"\n'
     (project / "jobs" / "targets.toml").write_text(
-        f'[box]\nkind = "ssh"\nhost = "box"\nconnection = "openssh"\nroot = "{root}"\npython = "{python}"\n'
+        f'[box]\nkind = "ssh"\n{reach}[cluster]\nkind = "slurm"\n{reach}[cluster.sbatch]\ntime = "1:00:00"\n'
     )
     write_tokens(project / "data" / "tiny" / "train.bin", 400, 64)
     write_tokens(project / "data" / "tiny" / "val.bin", 200, 64)
@@ -98,6 +133,9 @@ def _furnish(world: World) -> None:
     submit("oelm_freeze")
     other = submit("oelm_no_freeze").with_name("exp_gpt_base-s77")
     shutil.copytree(root / "models" / "checkpoints" / "tiny" / "exp_gpt_base", other)
+    words = ("submit", "--study", "tiny", "--target", "cluster", "--seeds", "50", "--group", "gpt_base")
+    code, _, err = world.run(*words)
+    assert code == 0, err
     record = json.loads((other / ".oelm" / "run.json").read_text())
     record.update(project="/gone", seed=77, run="gpt_base-s77", run_dir=str(other))
     (other / ".oelm" / "run.json").write_text(json.dumps(record))
@@ -202,9 +240,64 @@ LIES = st.lists(
 )
 
 
-def check(world: World, command: tuple[str, ...], change: Callable[[str, Any], Any]) -> str:
+def forget_answers(world: World) -> None:
+    """Have the submissions' answers lost, and their client gone."""
+    with Store() as store:
+        store._db.execute("UPDATE submission SET answer = 'intent', maker = '{}'")
+        store._db.execute("UPDATE run SET state = 'PLANNED' WHERE name <> 'gpt_base'")
+
+
+def lose_data(world: World) -> None:
+    """Have the server lack the data."""
+    shutil.rmtree(world.place / "server" / "oelm" / "data")
+
+
+def end_on_the_cluster(world: World) -> None:
+    """Let the cluster's run have failed."""
+    with Store() as store:
+        store._db.execute("UPDATE run SET state = 'FAILED' WHERE name = 'gpt_base-s50'")
+
+
+def take_for_running(world: World) -> None:
+    """Let the index believe that a run is alive, and the server say so."""
+    with Store() as store:
+        store._db.execute("UPDATE run SET state = 'RUNNING' WHERE name = 'oelm_freeze'")
+        run_dir = next(run.run_dir for run in store.runs(world.project) if run.name == "oelm_freeze")
+    row = {"state": "RUNNING", "reason": "", "step": 5, "heartbeat_at": 1.0}
+    world.server.known["probe", False] = {"host": "box", "time": time.time(), "runs": {run_dir: row}}
+
+
+def lose_the_end(world: World) -> None:
+    """Let a run have been cut off, with a checkpoint there."""
+    run_dir = world.place / "server" / "oelm" / "models" / "checkpoints" / "tiny" / "exp_oelm_freeze"
+    (run_dir / "MANIFEST.json").unlink()
+    (run_dir / "checkpoint_5.pt").write_bytes(b"weights")
+
+
+def wake(world: World) -> None:
+    """Let the index believe that all runs are alive: they are asked for."""
+    with Store() as store:
+        store._db.execute("UPDATE run SET state = 'RUNNING' WHERE target = 'box'")
+
+
+BEFORE: dict[str, Callable[[World], None]] = {
+    "status": wake,
+    "devices": wake,
+    "cancel": take_for_running,
+    "fetch what is not over": lose_the_end,
+    "settle": forget_answers,
+    "send": lose_data,
+    "rerun on a cluster": end_on_the_cluster,
+}
+"""What happens before some of the commands."""
+
+
+def check(world: World, name: str, change: Callable[[str, Any], Any]) -> str:
     """Run a command against a lie, and see what it has left behind; return what it said."""
+    command = COMMANDS[name]
     world.put_back()
+    world.server.known.pop(("probe", False), None)
+    BEFORE.get(name, lambda world: None)(world)
     before = world.outside()
     code, out, err = world.run(*command, change=change)
     said = out + err
@@ -212,6 +305,7 @@ def check(world: World, command: tuple[str, ...], change: Callable[[str, Any], A
     assert not steers(out) and not steers(err), (out, err)
     assert len(err) < 20_000 and "Traceback" not in err, err
     assert world.outside() == before
+    world.server.known.pop(("probe", False), None)
     code, out, err = world.run("status", "--json")
     assert code == 0, f"and then the index can't be read: {err}"
     names = ("gpt_base", "oelm_freeze", "oelm_no_freeze")
@@ -226,7 +320,7 @@ def check(world: World, command: tuple[str, ...], change: Callable[[str, Any], A
     return said
 
 
-@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 @settings(
     max_examples=EXAMPLES,
     derandomize=True,
@@ -237,7 +331,7 @@ def check(world: World, command: tuple[str, ...], change: Callable[[str, Any], A
 )
 @given(lies=LIES, whom=st.integers(0, 3))
 @pytest.mark.usefixtures("put_back")
-def test_no_answer_does_harm(world: World, command: tuple[str, ...], lies: Any, whom: int) -> None:
+def test_no_answer_does_harm(world: World, name: str, lies: Any, whom: int) -> None:
     heard: list[str] = []
 
     def change(verb: str, answer: Any) -> Any:
@@ -248,7 +342,80 @@ def test_no_answer_does_harm(world: World, command: tuple[str, ...], lies: Any, 
             answer = lie(kind, number, copy.deepcopy(NONSENSE[value]))(answer)
         return answer
 
-    check(world, command, change)
+    check(world, name, change)
+
+
+def of(verb: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[str, Any], Any]:
+    """Return what changes one verb's answer alone."""
+    return lambda said, answer: change(answer) if said == verb else answer
+
+
+def with_rows(change: Callable[[dict[str, Any]], Any]) -> Callable[[str, Any], Any]:
+    """Return what changes each row of a probe's answer."""
+    return of("probe", lambda answer: {**answer, "runs": {key: change(row) for key, row in answer["runs"].items()}})
+
+
+def stored() -> list[Any]:
+    """Return what the index has of the host that lies."""
+    with Store() as store:
+        return store._db.execute("SELECT * FROM run WHERE target = 'box' ORDER BY name").fetchall()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "wrong"),
+    [
+        ("status", with_rows(lambda row: {**row, "state": "BUSY"}), '.state = "BUSY": valid: '),
+        ("status", with_rows(lambda row: ["DONE"]), " = a list of 1: must be an object"),
+        ("status", with_rows(lambda row: {**row, "attempt": "q"}), '.attempt = "q": must be a whole number'),
+        ("status", with_rows(lambda row: {**row, "reason": "x" * (10 << 20)}), "has 10485760 characters"),
+        ("status", with_rows(lambda row: {**row, "loss": float("nan")}), "NaN is no number"),
+        ("status", of("probe", lambda answer: {**answer, "runs": {}}), "is missing"),
+        ("status", of("probe", lambda answer: without(answer, ("time",))), "probe.time is missing"),
+        ("logs", of("log", lambda answer: {**answer, "offset": "none"}), 'log.offset = "none": must be a whole number'),
+        ("logs", of("log", lambda answer: {**answer, "size": 10**9}), "log.offset = 0: was asked for from"),
+        ("logs", of("log", lambda answer: {**answer, "size": answer["size"] + 7}), "is not what is sent"),
+        ("logs", of("log", lambda answer: {**answer, "content": "no base64!"}), "log.content"),
+        ("fetch", of("inventory", lambda answer: without(answer, ("rsync",))), "inventory.rsync is missing"),
+        ("submit", of("probe", lambda answer: {**answer, "devices": 7}), "probe.devices = 7: must be a list"),
+        ("doctor", of("examine", lambda answer: without(answer, ("limit",))), "examine.limit is missing"),
+    ],
+)
+@pytest.mark.usefixtures("put_back")
+def test_nonsense_is_named_and_nothing_of_it_is_stored(
+    world: World, name: str, change: Callable[[str, Any], Any], wrong: str
+) -> None:
+    world.put_back()
+    BEFORE.get(name, lambda world: None)(world)
+    before = stored()
+    code, out, err = world.run(*COMMANDS[name], change=change)
+    assert code == 3 and "answers nonsense: " in out + err and wrong in out + err, (code, out, err)
+    assert stored() == before
+
+
+@pytest.mark.usefixtures("put_back")
+def test_what_a_newer_agent_says_besides_is_ignored(world: World) -> None:
+    world.put_back()
+    wake(world)
+
+    def newer(verb: str, answer: Any) -> Any:
+        rows = {key: {**row, "unheard_of": [row]} for key, row in answer.get("runs", {}).items()}
+        return {**answer, "unheard_of": 1, **({"runs": rows} if rows else {})}
+
+    code, out, err = world.run("status", "--json", change=newer)
+    assert code == 0 and {run["state"] for run in json.loads(out)["runs"]} == {"DONE", "QUEUED"}, err
+    assert "unheard_of" not in out + str(stored())
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("progress", '{"attempt": "q"}'), ("progress", "[" * 100_000), ("state", "q"), ("reason", 7)]
+)
+@pytest.mark.usefixtures("put_back")
+def test_nonsense_that_an_older_version_has_stored_breaks_no_status(world: World, column: str, value: Any) -> None:
+    world.put_back()
+    with Store() as store:
+        store._db.execute(f"UPDATE run SET {column} = ?", (value,))
+    code, out, err = world.run("status", "--json")
+    assert code == 0 and len(json.loads(out)["runs"]) == 4, err
 
 
 @pytest.mark.parametrize("what", FRAMES)
@@ -256,5 +423,13 @@ def test_no_answer_does_harm(world: World, command: tuple[str, ...], lies: Any, 
 def test_no_message_does_harm(world: World, what: str) -> None:
     names = "error", "refusal", "cut", "never", "noise", "alive", "twice", "empty"
     for command in ("status", "fetch", "submit", "logs"):
-        said = check(world, COMMANDS[command], lambda verb, answer: FRAMES[what])
+        said = check(world, command, lambda verb, answer: FRAMES[what])
         assert "answers nonsense" in said or any(name in what for name in names), said
+
+
+@pytest.mark.usefixtures("put_back")
+def test_the_truth_is_understood_whole_and_every_verb_was_tried(world: World) -> None:
+    for name in COMMANDS:
+        check(world, name, honest)
+    assert not world.server.unknown_keys, "agent/verbs.py does not know all that the agent says"
+    assert world.server.asked == set(verbs.ANSWERS) - {""}

@@ -22,7 +22,7 @@ class Misfit(ValueError):
 
 
 class Text(NamedTuple):
-    """Text that can be encoded; without NUL where it has a pattern."""
+    """Text that can be encoded; without NUL, which no path or argument holds, unless it is prose or odd."""
 
     most: int = 4096
     """Characters."""
@@ -155,6 +155,7 @@ def compiled(shape: Any) -> Check:
 
 def _text(shape: Text) -> Check:
     most, among, unit, may_be_odd = shape.most, frozenset(shape.among), shape.unit, shape.may_be_odd
+    may_hold_nul = shape.is_prose or may_be_odd
     matches = re.compile(shape.pattern).fullmatch if shape.pattern else None
 
     def check(value: Any) -> Optional[str]:
@@ -166,6 +167,8 @@ def _text(shape: Text) -> Check:
             return None if value in among else _wrong(value, "valid: %s" % ", ".join(shape.among))
         if len(value) % unit or (matches is not None and not matches(value)):
             return _wrong(value, "does not look as agreed")
+        if "\0" in value and not may_hold_nul:
+            return _wrong(value, "holds NUL")
         if not value.isascii() and not may_be_odd and _HALF.search(value):
             return _wrong(value, "holds half a character")
         return None
@@ -295,7 +298,7 @@ def _anything(shape: Anything) -> Check:
         if shape.is_table and type(value) is not dict:
             return _wrong(value, "must be an object")
         left, level = shape.values, [value]
-        number, text = _number(Number()), _text(Text(most=shape.text))
+        number, text = _number(Number()), _text(Text(most=shape.text, is_prose=True))
         for _ in range(shape.depth + 1):
             below: List[Any] = []
             left -= len(level)

@@ -12,8 +12,8 @@ import re
 import time
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
-from . import rundir
-from .slurm_commands import Job, SlurmError, cache_file, call, said, seconds
+from . import rundir, slurm_words
+from .slurm_commands import Job, SlurmError, cache_file, call, seconds
 
 FORMAT = "JobID,State,ExitCode,Submit,Start,End,NodeList,JobName"
 CHUNK = 500
@@ -22,8 +22,13 @@ TIMEOUT_S = 15.0
 """Outer deadline: with slurmdbd hung, sacct blocks for more than 30 s while all else works."""
 PATIENCE_S = 60.0
 """After so long no further sacct is begun: whoever asks has a deadline, too."""
-NONE_KEPT = re.compile(r"(?i)disabled|not running a supported|permission denied")
+NONE_KEPT = re.compile(
+    r"(?im)^(?:\S+: )*(?:slurm accounting storage is disabled|you are not running a supported accounting)"
+    r"|^(?:.*\s)?\S*sacct: .*permission denied"
+)
 """What sacct says where the cluster keeps no accounts, or not for its users."""
+ROW = re.compile(r"\d[\w+]*(?:_[^|]*)?\|[A-Z_]+")
+"""How a row of a job begins, which no step's does."""
 PAUSE_S = 120.0
 """So long sacct is not asked again after it gave no answer."""
 
@@ -66,7 +71,7 @@ def jobs(ids: Iterable[str], since: float) -> Optional[List[Job]]:
                 gave_no_answer("", none=True)
                 return None
             if code != 0:
-                raise SlurmError("sacct: %s" % said(err, "exit code %d" % code))
+                raise SlurmError(slurm_words.said(err, "sacct", code))
         except SlurmError as error:
             is_none = "can't be run" in str(error)
             gave_no_answer(str(error), none=is_none)
@@ -112,7 +117,7 @@ def read(text: str) -> List[Job]:
     jobs = []
     for line in text.splitlines():
         fields = line.split("|", 7)
-        if len(fields) != 8 or "." in fields[0] or not fields[0][:1].isdigit():
+        if len(fields) != 8 or not ROW.match(line):
             continue
         shown, state, exit_code, submitted_at, start, _, nodes, name = fields
         base, _, rest = shown.partition("_")

@@ -9,7 +9,18 @@ import os
 import time
 from typing import Any, Dict, List, Optional, Sequence, Set
 
-from . import archive, inside, rundir, schema, slurm_claim, slurm_commands, slurm_ended, slurm_submit, slurm_tasks
+from . import (
+    archive,
+    inside,
+    rundir,
+    schema,
+    slurm_claim,
+    slurm_commands,
+    slurm_ended,
+    slurm_submit,
+    slurm_tasks,
+    slurm_words,
+)
 from .slurm_commands import HalfDone, Job, SlurmError
 
 PATIENCE_S = 60.0
@@ -37,9 +48,9 @@ def slurm_cancel(request: Dict[str, Any]) -> Dict[str, Any]:
     tasks = slurm_tasks.find_tasks(root, wanted)
     living: Dict[str, List[Job]] = {}
     jobs = slurm_commands.queue("--me")
-    named = slurm_tasks.by_name(jobs)
+    listed = slurm_tasks.Listed(jobs)
     for run_dir, _ in wanted:
-        found = _jobs_of(run_dir, tasks[run_dir], named)
+        found = _jobs_of(run_dir, tasks[run_dir], listed)
         if found:
             living[run_dir] = found
         elif tasks[run_dir] is not None:
@@ -58,10 +69,10 @@ def slurm_cancel(request: Dict[str, Any]) -> Dict[str, Any]:
     return {"runs": answers}
 
 
-def _jobs_of(run_dir: str, task: Optional[slurm_tasks.Task], named: slurm_tasks.Named) -> List[Job]:
+def _jobs_of(run_dir: str, task: Optional[slurm_tasks.Task], listed: slurm_tasks.Listed) -> List[Job]:
     """Return the living jobs that execute a run or would: its submission's, and any that has its claim."""
-    found = list(named.get((task.name, task.task), ())) if task is not None else []
-    owner = slurm_tasks.claimed_by(run_dir, named)
+    found = listed.of(task, run_dir) if task is not None else []
+    owner = listed.owner_of(run_dir)
     if owner is not None and owner not in found:
         found.append(owner)
     return [job for job in found if not job.is_over and not (job.state == "COMPLETING" and _is_final(run_dir))]
@@ -102,8 +113,8 @@ def _scancel(ids: Sequence[str]) -> None:
             code, _, err = slurm_commands.call(["scancel", *ids[first : first + IDS_PER_COMMAND]], 60.0)
         except SlurmError as error:
             raise HalfDone(str(error)) from error
-        if code != 0 and "Invalid job id" not in err:
-            raise HalfDone("scancel: %s" % slurm_commands.said(err, "exit code %d" % code))
+        if code != 0 and not any("Invalid job id" in line for line in slurm_words.own(err, "scancel")):
+            raise HalfDone(slurm_words.said(err, "scancel", code))
 
 
 def _wait_for_end(ids: Set[str]) -> Set[str]:

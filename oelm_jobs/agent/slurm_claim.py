@@ -28,6 +28,8 @@ LOOK_S = 5.0
 """How often it asks."""
 GONE_S = 10.0
 """A run's folder that is missing for so long is gone."""
+CLOCKS_S = 300.0
+"""So much clocks of a cluster differ at most: munge refuses more."""
 FENCE_S = 15.0
 """How often an owner looks whether it still is one; a successor on another node waits twice as long."""
 
@@ -211,7 +213,7 @@ def _ended(before: Optional[Owner], mine: Optional[Owner]) -> "Tuple[Optional[bo
             before.cluster,
             here,
         )
-    if mine is not None and before.job == mine.job and before.name == mine.name:
+    if mine is not None and before.job == mine.job and (before.name == mine.name or before.token == mine.token):
         if before.restart < mine.restart:
             return True, ""  # Slurm starts a job again only when it takes its last incarnation for ended
         if before.identity.host == mine.identity.host and not before.identity.is_alive():
@@ -228,9 +230,18 @@ def job_has_ended(owner: Owner) -> "Tuple[Optional[bool], str]":
         if "Invalid job id" in str(error):
             return True, ""  # slurmctld knows every job that may run; this one it has forgotten
         return None, "whether job %s lives can't be found out (%s)" % (owner.job, error)
-    alive = [row.state for row in rows if (row.id, row.name) == (owner.job, owner.name) and row.is_alive]
+    alive = [row.state for row in rows if is_of(row, owner) and row.is_alive]
     if any(state != "COMPLETING" for state in alive):
         return False, "job %s executes this run" % owner.job
     if alive:
         return None, "job %s is ending" % owner.job
     return True, ""  # over, requeued and not started again, or the id is another job's now
+
+
+def is_of(job: slurm_commands.Job, owner: Owner) -> bool:
+    """Tell whether a job that Slurm lists is a claim's owner; ids are used again, and jobs renamed."""
+    if job.id != owner.job:
+        return False
+    if job.name == owner.name or any(mark.rpartition(".")[0] == owner.token for mark in job.marks):
+        return True
+    return not job.marks and 0 < job.starts_at <= owner.time + CLOCKS_S  # the claim is taken by a job that has started

@@ -20,10 +20,15 @@ import time
 from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from . import processes, rundir
+from . import processes, rundir, slurm_words
 
-QUEUE_FORMAT = "%F|%K|%T|%S|%V|%N|%P|%q|%r|%j"
-"""squeue's fields; the name is last because it may hold anything."""
+BEFORE_NAME = "|oelm|"
+QUEUE_FORMAT = "%F|%K|%T|%S|%V|%N|%P|%q|%r|%k" + BEFORE_NAME + "%j"
+"""squeue's fields; comment and name are last because they may hold anything."""
+QUEUE_ROW = re.compile(r"\d+\|[^|]+\|[A-Z_]+\|")
+"""How a row begins; a greeting does not."""
+MARK = re.compile(r"oelm-\w+\.\d+(?!\w)")
+"""What job names and comments hold: a submission's token and a script's position."""
 QUEUE = ("squeue", "--noheader", "--all", "--array", "--states=all", "--format=" + QUEUE_FORMAT)
 """Jobs that ended within MinJobAge are shown, and those in partitions that are hidden from this user."""
 QUEUE_TIMEOUT_S = 40.0
@@ -94,6 +99,13 @@ class Job(NamedTuple):
     """Its quality of service (squeue)."""
     exit_code: str = ""
     """``0:9`` as sacct shows it."""
+    comment: str = ""
+    """Its comment (squeue), where a script keeps its job's name a second time: a site's plugin may rename jobs."""
+
+    @property
+    def marks(self) -> "List[str]":
+        """Submission and position that it is known by, as often as its name and comment say them."""
+        return MARK.findall("%s %s" % (self.name, self.comment))
 
     @property
     def is_over(self) -> bool:
@@ -166,13 +178,6 @@ def _look_in_login_shell(command: str) -> None:
                 os.environ.setdefault("SLURM_CONF", configuration)
 
 
-def said(words: str, fallback: str) -> str:
-    """Return the last line that a command said, without its own name in front."""
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
-    line = lines[-1] if lines else fallback
-    return re.sub(r"^(\w+: )?(error: )?", "", line)
-
-
 # The queue ------------------------------------------------------------------------------------------------------------
 
 
@@ -181,9 +186,10 @@ def read_queue(text: str) -> List[Job]:
     jobs = []
     for line in text.splitlines():
         fields = line.split("|", 9)
-        if len(fields) != 10 or not fields[0].isdigit():
+        if len(fields) != 10 or not QUEUE_ROW.match(line):
             continue
-        array, index, state, starts_at, submitted_at, nodes, partition, qos, reason, name = fields
+        array, index, state, starts_at, submitted_at, nodes, partition, qos, reason, rest = fields
+        comment, _, name = rest.rpartition(BEFORE_NAME)  # without it a line break in the comment cut the row
         task = int(index) if index.isdigit() else None
         jobs.append(
             Job(
@@ -197,6 +203,7 @@ def read_queue(text: str) -> List[Job]:
                 nodes=nodes,
                 partition=partition,
                 qos=qos,
+                comment="" if comment == "(null)" else comment,
             )
         )
     return jobs
@@ -215,7 +222,7 @@ def queue(*options: str) -> List[Job]:
     """
     code, out, err = call([*QUEUE, *options], QUEUE_TIMEOUT_S)
     if code != 0:
-        raise SlurmError("squeue: %s" % said(err, "exit code %d" % code))
+        raise SlurmError(slurm_words.said(err, "squeue", code))
     return read_queue(out)
 
 
@@ -226,7 +233,7 @@ def my_queue(interval_s: float) -> Tuple[float, List[Job]]:
     Raises:
         SlurmError: slurmctld does not answer.
     """
-    path = cache_file("squeue")
+    path = cache_file("queue")
     with _locked(path):
         known = rundir.read_json(path) if path else None
         if known and 0 <= time.time() - float(known["time"]) < interval_s:
@@ -234,7 +241,7 @@ def my_queue(interval_s: float) -> Tuple[float, List[Job]]:
         now = time.time()
         code, out, err = call([*QUEUE, "--me"], QUEUE_TIMEOUT_S)
         if code != 0:
-            raise SlurmError("squeue: %s" % said(err, "exit code %d" % code))
+            raise SlurmError(slurm_words.said(err, "squeue", code))
         if path is not None:
             with contextlib.suppress(OSError):  # a full home folder must not keep anybody from looking
                 rundir.write_json(path, {"time": now, "text": out}, durable=False)
@@ -243,7 +250,7 @@ def my_queue(interval_s: float) -> Tuple[float, List[Job]]:
 
 def forget_queue() -> None:
     """Make the next look at the queue a fresh one: something was submitted or cancelled."""
-    path = cache_file("squeue")
+    path = cache_file("queue")
     if path is not None:
         with contextlib.suppress(OSError):
             path.unlink()
@@ -334,7 +341,10 @@ def show_job(job_id: str, timeout_s: float = 15.0) -> Dict[str, str]:
     Raises:
         SlurmError: It does not answer, or knows no such job.
     """
-    return _show(["job", job_id], timeout_s)[0]
+    rows = _show("JobId", ["job", job_id], timeout_s)
+    if not rows:
+        raise SlurmError("scontrol: shows no job %s" % job_id)
+    return rows[0]
 
 
 def show_partitions(timeout_s: float = 15.0) -> List[Dict[str, str]]:
@@ -343,16 +353,18 @@ def show_partitions(timeout_s: float = 15.0) -> List[Dict[str, str]]:
     Raises:
         SlurmError: It does not answer.
     """
-    return [row for row in _show(["partition"], timeout_s) if "PartitionName" in row]
+    return _show("PartitionName", ["partition"], timeout_s)
 
 
-def _show(words: Sequence[str], timeout_s: float) -> List[Dict[str, str]]:
-    """Return the entities that ``scontrol show WORDS`` prints, one a line; at least one, which may be empty."""
+def _show(first: str, words: Sequence[str], timeout_s: float) -> List[Dict[str, str]]:
+    """Return the entities that ``scontrol show WORDS`` prints, one a line that begins with the key ``first``."""
     code, out, err = call(["scontrol", "--oneliner", "show", *words], timeout_s)
     if code != 0:
-        raise SlurmError("scontrol: %s" % said(err, "exit code %d" % code))
+        raise SlurmError(slurm_words.said(err, "scontrol", code))
     rows = []
-    for line in out.splitlines() or [""]:
+    for line in out.splitlines():
+        if not line.startswith(first + "="):
+            continue
         found: Dict[str, str] = {}
         for key, value in re.findall(r"(\S+?)=(.*?)(?=\s+[A-Za-z:/]+=|\s*$)", line):
             found.setdefault(key, value)  # a comment, which comes late, may look like anything
@@ -368,9 +380,12 @@ def settings(timeout_s: float = QUEUE_TIMEOUT_S) -> Dict[str, str]:
     """
     code, out, err = call(["scontrol", "show", "config"], timeout_s)
     if code != 0:
-        raise SlurmError("scontrol: %s" % said(err, "exit code %d" % code))
-    pairs = (line.partition("=") for line in out.splitlines() if "=" in line)
-    return {name.strip(): value.strip() for name, _, value in pairs}
+        raise SlurmError(slurm_words.said(err, "scontrol", code))
+    found: Dict[str, str] = {}
+    shown = out.partition("Configuration data as of ")[2] or out
+    for name, value in re.findall(r"^(\w\S*) *= ?(.*)$", shown, re.MULTILINE):
+        found.setdefault(name, value.strip())
+    return found
 
 
 def cluster_name() -> str:

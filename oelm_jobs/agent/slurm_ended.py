@@ -13,7 +13,7 @@ from typing import AbstractSet, Any, Dict, List, NamedTuple, Optional, Sequence,
 from . import failure, records, rundir, slurm_accounts, slurm_submit
 from .progress import last_said
 from .slurm_commands import Job, SlurmError
-from .slurm_tasks import Task, by_name, output_of, was_started
+from .slurm_tasks import Listed, Task, output_of, was_started
 
 NEW_S = 60.0
 """So long after its submission a job may be missing from accounting."""
@@ -175,17 +175,16 @@ def vanished(
     except SlurmError as error:
         trouble = "left the queue; accounting does not answer (%s)" % error
         known = error.found if isinstance(error, slurm_accounts.HalfAnswered) else []
-    named = by_name(known or ())
-    names = {job.name for job in (*jobs, *(known or ()))}
+    accounted, everywhere = Listed(known or ()), Listed((*jobs, *(known or ())))
     for run_dir, (task, job_id) in asked.items():
         shown = {"token": task.token, "job": job_id if task.task is None else "%s_%d" % (job_id, task.task)}
-        records, mine = silent[run_dir], named.get((task.name, task.task))
+        records, mine = silent[run_dir], accounted.of(task, run_dir)
         if mine:
             rows[run_dir] = _by_account(run_dir, mine, records, task.token, shown)
         elif trouble:
             rows[run_dir] = make_row(rundir.UNKNOWN, trouble, **shown)
         else:
-            is_kept, is_known = known is not None, task.name in names
+            is_kept, is_known = known is not None, everywhere.has_any(task)
             rows[run_dir] = _without_account(root, run_dir, task, records, is_kept, is_known, shown)
     return rows
 

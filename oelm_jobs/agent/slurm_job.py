@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
 
-from . import failure, host, lease, place, processes, rundir, slurm_claim, slurm_commands, slurm_step
-from .slurm_submit import FATE, JOB_NAME_VARIABLE, SILENCE, submission_file
+from . import failure, host, lease, place, processes, rundir, slurm_claim, slurm_commands, slurm_step, slurm_words
+from .slurm_submit import FATE, JOB_NAME_VARIABLE, submission_file
 
 TERM_GRACE_S = 20.0
 """Least time for a checkpoint after SIGTERM: Slurm kills after KillWait, 30 s by default."""
@@ -279,9 +279,9 @@ class SlurmJob:
             else:
                 if code == 0:
                     return ""
-                words = slurm_commands.said(err, "exit code %d" % code)
+                words = slurm_words.last(err, "scontrol") or "exit code %d" % code
                 # A controller that is restarted or hung takes no job's time, either.
-                refusals += not SILENCE.search(err)
+                refusals += not slurm_words.SILENCE.search(slurm_words.last(err, "scontrol"))
             if self._was_requeued():  # the answer was lost, or the SIGTERM that follows it ended scontrol
                 return ""
             self._say("scontrol requeue: %s" % words)

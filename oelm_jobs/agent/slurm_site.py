@@ -15,13 +15,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from . import rundir, slurm_accounts, slurm_commands, slurm_submit
+from . import rundir, slurm_accounts, slurm_commands, slurm_submit, slurm_words
 from .slurm_commands import SlurmError
 
 DEFAULT_MAX_ARRAY = 1001
 SACCTMGR_TIMEOUT_S = 8.0
 PARTITION_FORMAT = "%R|%P|%a|%l|%L|%D|%G|%f"
 """sinfo's fields: name, again with ``*`` where default, up or down, time limit, default time, nodes, GPUs, features."""
+UP = ("up", "down", "drain", "inact")
+"""What sinfo says of a partition, and no greeting does (sinfo(1), %a)."""
 UNITS_MIB = {"": 1.0, "K": 2.0**-10, "M": 1.0, "G": 2.0**10, "T": 2.0**20, "P": 2.0**30}
 """What follows an amount of memory; plain numbers are MiB."""
 ACCOUNT_FIELDS = "account,partition,qos,defaultqos,maxsubmitjobs,grpsubmitjobs,maxwall,maxtres,grptres"
@@ -54,7 +56,8 @@ def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
         accounted = pool.submit(accounting, max_age_s)
         config = configured.result()
         known = accounted.result()
-    size = int(config.get("MaxArraySize") or DEFAULT_MAX_ARRAY)
+    given = config.get("MaxArraySize", "")
+    size = int(given) if given.isdigit() else DEFAULT_MAX_ARRAY
     tasks = re.search(r"max_array_tasks=(\d+)", config.get("SchedulerParameters", ""))
     if tasks:
         size = min(size, int(tasks[1]))
@@ -85,9 +88,9 @@ def test_only(script: str) -> Dict[str, Any]:
     except (SlurmError, OSError) as error:
         return {"unknown": str(error)}
     if code == 0:
-        start = re.search(r"to start at (\d+)\b", out + err)
+        start = re.search(r"^sbatch: Job \d+ to start at (\d+)\b", out + "\n" + err, re.MULTILINE)
         return {"starts_in_s": max(0.0, float(start[1]) - time.time()) if start else 0.0}
-    answer = slurm_submit.read_answer(code, out, err)
+    answer = slurm_submit.with_variables(slurm_words.read_answer(code, out, err), script)
     if "unrecognized option" in err:
         with contextlib.suppress(SlurmError):
             _, listed, _ = slurm_commands.call(["sbatch", "--help"], slurm_submit.SBATCH_TIMEOUT_S)
@@ -107,7 +110,7 @@ def accounting(max_age_s: float) -> Dict[str, List[Dict[str, str]]]:
     cluster = slurm_commands.cluster_name()  # one slurmdbd may serve several
     here = ["cluster=" + cluster] if cluster else []
     asked = {
-        "users": (["user", "where", "name=" + _user()], "defaultaccount"),
+        "users": (["user", "where", "name=" + _user()], "user,defaultaccount"),
         "accounts": (["association", "where", "user=" + _user(), *here], ACCOUNT_FIELDS),
         "groups": (["association", "where", "user=", *here], GROUP_FIELDS),
         "qualities": (["qos"], QUALITY_FIELDS),
@@ -139,14 +142,14 @@ def partitions() -> List[Dict[str, Any]]:
         ["sinfo", "--noheader", "--all", "--format=" + PARTITION_FORMAT], slurm_commands.QUEUE_TIMEOUT_S
     )
     if code != 0:
-        raise SlurmError("sinfo: %s" % slurm_commands.said(err, "exit code %d" % code))
+        raise SlurmError(slurm_words.said(err, "sinfo", code))
     qualities: Dict[str, str] = {}
     with contextlib.suppress(SlurmError):
         qualities = {row["PartitionName"]: row.get("QoS", "") for row in slurm_commands.show_partitions()}
     found: Dict[str, Dict[str, Any]] = {}
     for line in out.splitlines():
         fields = line.split("|", 7)
-        if len(fields) != 8:
+        if len(fields) != 8 or fields[2] not in UP:
             continue
         name, marked, up, limit, default, nodes, gres, features = fields
         row = found.setdefault(

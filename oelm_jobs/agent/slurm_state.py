@@ -16,7 +16,7 @@ from .progress import last_said, progress
 from .records import read as read_record
 from .slurm_commands import Job, SlurmError
 from .slurm_ended import Records, Row, is_vague, make_row, of_end, of_start, over, read_records, vanished
-from .slurm_tasks import Named, Task, by_name, claimed_by, find_tasks, that_counts
+from .slurm_tasks import Listed, Task, find_tasks, that_counts
 
 INTERVAL_S = 30.0
 """How old the queue may be, unless the request says otherwise: one squeue per cluster and interval."""
@@ -96,14 +96,14 @@ def states(
     Args:
         ended: Run directories whose end is known already.
     """
-    named = by_name(jobs)
+    listed = Listed(jobs)
     any_at_work = any(job.is_alive or job.is_over for job in jobs)  # a reason outlives what it was about for a while
     rows: Dict[str, Row] = {}
     silent: Dict[str, Records] = {}
     beyond: Dict[Tuple[str, int], bool] = {}  # the runs of a job are of one size
     for run_dir, token in wanted:
         task = tasks[run_dir]
-        mine = named.get((task.name, task.task), []) if task else []
+        mine = listed.of(task, run_dir) if task else []
         job = that_counts(mine)
         may_clear = any_at_work
         if task and job and job.state == "PENDING":
@@ -116,7 +116,7 @@ def states(
                 may_clear = not beyond.get(key, False)
         try:
             records = read_records(run_dir)
-            row = _live(run_dir, token, task, job, records, named, read_at, may_clear)
+            row = _live(run_dir, token, task, job, records, listed, read_at, may_clear)
         except (AttributeError, KeyError, TypeError, ValueError):
             # One run's broken records are not everybody's trouble.
             words = "its records in %s can't be understood" % rundir.CONTROL
@@ -172,7 +172,7 @@ def _live(
     task: Optional[Task],
     job: Optional[Job],
     records: Records,
-    named: Named,
+    listed: Listed,
     read_at: float,
     may_clear: bool,
 ) -> Optional[Row]:
@@ -189,7 +189,7 @@ def _live(
         return of_end(end)
     shown = {"job": job.id, "token": token} if job else {"token": token}
     if job is None or job.is_over:
-        other = claimed_by(run_dir, named)
+        other = listed.owner_of(run_dir)
         if other is not None and other.is_alive and other.state != "COMPLETING" and other != job:
             return make_row(rundir.RUNNING, "in job %s" % other.id, job=other.id, token=token, **of_start(start))
         if mine and end.get("state") in (rundir.FAILED, rundir.CANCELLED) and not is_vague(end):

@@ -4,11 +4,12 @@ srun over several nodes; leaves what becomes of them to slurm_job.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from typing import Collection, List, Optional, Sequence, Tuple
 
-from . import ports, slurm_commands
+from . import ports
 
 OF_TASKS = (
     "SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_NTASKS_PER_GPU", "SLURM_NTASKS_PER_TRES", "SLURM_GPU_BIND",
@@ -28,18 +29,37 @@ def hosts(node: str) -> List[str]:
         node: This process's.
 
     Raises:
-        OSError: Slurm does not spell them out.
+        OSError: They are not as many as Slurm says.
     """
     listed = os.environ.get("SLURM_JOB_NODELIST") or node
-    if int(os.environ.get("SLURM_JOB_NUM_NODES") or 1) == 1:
+    number = int(os.environ.get("SLURM_JOB_NUM_NODES") or 1)
+    if number == 1:
         return [listed]
-    try:
-        code, out, err = slurm_commands.call(["scontrol", "show", "hostnames", listed], 30.0)
-    except slurm_commands.SlurmError as error:
-        raise OSError(str(error)) from error
-    if code != 0:
-        raise OSError("scontrol: %s" % slurm_commands.said(err, "no host names"))
-    return out.split()
+    found = expand(listed)
+    if len(found) != number:
+        raise OSError("%s are not %d nodes" % (listed, number))
+    return found
+
+
+def expand(listed: str) -> List[str]:
+    """Return the names in a list of nodes as Slurm writes it (``n[01-03,7]x[1-2],m1``), in its order. By itself: what a
+    site's own programs print around the answer of ``scontrol show hostnames`` could be names, too.
+    """
+    found: List[str] = []
+    for name in re.split(r",(?![^\[]*\])", listed):
+        parts = re.split(r"\[([^\]]*)\]", name)  # every second one is what stood in brackets
+        choices = [_numbers(part) if place % 2 else [part] for place, part in enumerate(parts)]
+        found += ["".join(chosen) for chosen in itertools.product(*choices)]
+    return found
+
+
+def _numbers(ranges: str) -> List[str]:
+    """Return the numbers in ``01-03,7``, as wide as they are written."""
+    found: List[str] = []
+    for part in ranges.split(","):
+        first, _, last = part.partition("-")
+        found += ["%0*d" % (len(first), number) for number in range(int(first), int(last or first) + 1)]
+    return found
 
 
 def words(

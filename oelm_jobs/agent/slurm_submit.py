@@ -24,7 +24,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import inside, processes, rundir, slurm_accounts, slurm_commands
 from .launch import Refused
-from .slurm_commands import SlurmError
+from .slurm_commands import MARK, SlurmError
+from .slurm_words import is_hearsay, read_answer
 
 FOLDER = "slurm"
 """Folder in a root's control folder."""
@@ -54,24 +55,10 @@ OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SALLOC_")
 """Variables that name the job in which a submission is made: its new job would take itself for a part of that one, as
 Slurm resets some of them alone.
 """
+MOST_LISTED = 400
+"""Characters of what is told of variables."""
 OF_THE_CLUSTER = frozenset({"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_CONF_SERVER"})
 """Those of them that say where Slurm is."""
-UNKNOWN_WORDS = (
-    "timed out", "zero bytes", "receive failure", "send failure", "connection reset", "connection closed",
-    "unexpected message", "communications connection failure",
-)  # fmt: skip
-"""What sbatch says when the controller may have accepted all the same."""
-SILENCE = re.compile(r"(?i)unable to contact|" + "|".join(map(re.escape, UNKNOWN_WORDS)))
-"""What Slurm's commands say where the controller did not answer."""
-LIMIT_WORDS = (
-    "MaxSubmit",
-    "GrpSubmit",
-    "MaxJobCount",
-    "temporarily unable to accept",
-    "Resource temporarily unavailable",
-)
-"""What sbatch says when there is no room now; a fixed limit of size or time says other words."""
-
 Sender = Callable[[str, Sequence[str]], Tuple[int, str, str]]
 """Runs sbatch on a script with more options; returns (exit code, stdout, stderr)."""
 
@@ -113,11 +100,23 @@ def set_aside(script: str) -> List[str]:
     ]
 
 
+def with_variables(answer: Dict[str, Any], script: str) -> Dict[str, Any]:
+    """Return an answer of sbatch's; where it took no job, with the variables of the user's own that it has read besides
+    what the script states.
+    """
+    names = sorted({name for name in os.environ if name.startswith("SBATCH_")}.difference(set_aside(script)))
+    listed = ", ".join("%s=%s" % (name, os.environ[name]) for name in names)
+    if len(listed) > MOST_LISTED:
+        listed = listed[:MOST_LISTED] + "…"
+    words = "; in the environment: %s" % listed if listed else ""
+    return {kind: said + words if kind in ("refused", "limit") else said for kind, said in answer.items()}
+
+
 def sbatch(script: str, options: Sequence[str], variables: Optional[Mapping[str, str]] = None) -> Tuple[int, str, str]:
     """Run sbatch, which hands its environment on to the job."""
     for name in set_aside(Path(script).read_text(encoding="utf-8")):
         del os.environ[name]
-    return slurm_commands.call(["sbatch", "--parsable", *options, script], SBATCH_TIMEOUT_S, variables or {})
+    return slurm_commands.call(["sbatch", *options, script], SBATCH_TIMEOUT_S, variables or {})
 
 
 def slurm_submit(request: Dict[str, Any], send: Sender = sbatch) -> Dict[str, Any]:
@@ -203,6 +202,11 @@ def _send(
         answer = {"refused": str(error)} if "can't be run" in str(error) else {"unknown": str(error)}
     else:
         answer = read_answer(code, out, err)
+        if "refused" in answer and is_hearsay(code, err):
+            # Should sbatch have taken it all the same, the job must not run.
+            is_fenced = rundir.create(file_of(root, token, position, FATE), {"fate": "settled", "time": time.time()})
+            answer = answer if is_fenced else {"unknown": answer["refused"]}
+        answer = with_variables(answer, job["script"])
     if "unknown" in answer:
         found = look_for(job["name"], begun, PATIENCE_S)
         if found:
@@ -235,29 +239,13 @@ def _joined(before: str, script: str) -> str:
     return "afterany:%s%s" % (before, "," + stated[1] if stated else "")
 
 
-def read_answer(code: int, out: str, err: str) -> Dict[str, Any]:
-    """Say what sbatch's words mean: an id, a certain no, no room now, or that it isn't known."""
-    ids = re.findall(r"^(\d+)(?:;\S+)?\s*$", out, re.MULTILINE)  # a banner may precede it
-    if code == 0:
-        return {"id": ids[-1]} if ids else {"unknown": "sbatch gave no job id"}
-    lines = [re.sub(r"^sbatch: (error: )?", "", line.strip()) for line in err.splitlines() if line.strip()]
-    words = "; ".join(dict.fromkeys(line for line in lines if "--help" not in line))
-    everything = err.lower()
-    # sbatch may first say that there is no room, try again, and then lose the answer.
-    if code < 0 or not words or any(word in everything for word in UNKNOWN_WORDS):
-        return {"unknown": words or "sbatch ended with %d" % code}
-    if any(word.lower() in everything for word in LIMIT_WORDS):
-        return {"limit": words}
-    return {"refused": words}
-
-
 def look_for(name: str, since: float, patience_s: float) -> Optional[str]:
     """Return the id of the job called ``name``, looking for it in the queue for a while and then in accounting."""
     deadline = time.monotonic() + patience_s
     while True:
         with contextlib.suppress(SlurmError):
-            for row in slurm_commands.queue("--name=" + name):
-                if row.name == name:
+            for row in slurm_commands.queue("--me"):  # all of them: a site's plugin may have renamed it
+                if row.name == name or set(MARK.findall(name)).intersection(row.marks):
                     return row.id.partition("_")[0]
         if time.monotonic() >= deadline:
             break

@@ -1,17 +1,17 @@
 """Owns which job, and which task of it, is to execute a run, and finding it among those that Slurm shows; leaves what
 its state means to slurm_state and slurm_ended.
 
-A job's name holds submission, position and nothing else that could be reused, so a reused job id is never taken for the
-run's.
+A job's name and comment hold submission and position, so a reused job id is never taken for the run's, and a job that
+a site or a user has renamed is still found.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from . import rundir, slurm_claim, slurm_submit
-from .slurm_commands import Job
+from .slurm_commands import MARK, Job
 
 
 class Task(NamedTuple):
@@ -29,10 +29,14 @@ class Task(NamedTuple):
     """When Slurm accepted it (until that is known: when its submission was made), Unix seconds."""
     refused: str = ""
     """Why it was not submitted: slurmctld keeps some jobs that it refused."""
+    job: str = ""
+    """Id of the job, of an array its own; empty where sbatch's answer isn't known."""
 
 
-Named = Dict[Tuple[str, Optional[int]], List[Job]]
-"""Jobs by name and index in their array: of ten thousand, each run's own are found at once."""
+EARLIER_S, LATER_S = 200.0, 15.0
+"""So long before and after sbatch's answer Slurm may say that a job was submitted: sbatch takes its time (it retries),
+and clocks differ.
+"""
 
 
 def find_tasks(root: str, wanted: Iterable[Tuple[str, str]]) -> Dict[str, Optional[Task]]:
@@ -52,16 +56,67 @@ def find_tasks(root: str, wanted: Iterable[Tuple[str, str]]) -> Dict[str, Option
             submitted_at = float(answer.get("time") or content.get("time") or 0)
             for index, run_dir in enumerate(job["run_dirs"]):
                 task = index if is_array else None
-                found[token, run_dir] = Task(token, position, name, task, submitted_at, refused)
+                number = str(answer.get("id") or "")
+                found[token, run_dir] = Task(token, position, name, task, submitted_at, refused, number)
     return {run_dir: found.get((token, run_dir)) for run_dir, token in wanted}
 
 
-def by_name(jobs: Iterable[Job]) -> Named:
-    """Return jobs by name and index in their array."""
-    found: Named = {}
-    for job in jobs:
-        found.setdefault((job.name, job.task), []).append(job)
-    return found
+class Listed:
+    """Jobs that squeue or sacct lists: of ten thousand, each run's own are found at once."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._by_key: Dict[Tuple[str, Optional[int]], List[Job]] = {}
+        self._by_id: Dict[str, List[Job]] = {}
+        self._keys: Set[str] = set()
+        for job in jobs:
+            for key in {job.name, *job.marks}:
+                self._by_key.setdefault((key, job.task), []).append(job)
+                self._keys.add(key)
+            self._by_id.setdefault(job.id, []).append(job)
+            if job.task is not None:
+                self._by_id.setdefault(job.id.partition("_")[0], []).append(job)
+
+    def of(self, task: Task, run_dir: str) -> List[Job]:
+        """Return a task's jobs: those that its submission's mark is on, in the name or in the comment; where a site
+        takes both away, that of its id and of its time, or of the name that it had when it last claimed the run.
+        """
+        found = self._by_key.get((_key(task), task.task))
+        if found or not task.job:
+            return list(found or ())
+        number = task.job if task.task is None else "%s_%d" % (task.job, task.task)
+        if number not in self._by_id:
+            return []
+        _, owner = slurm_claim.newest(run_dir)
+        is_its = owner is not None and (owner.job, owner.token) == (number, task.token)
+        return self._by_time(task, number, owner.name if owner is not None and is_its else "")
+
+    def has_any(self, task: Task) -> bool:
+        """Tell whether a task's job, or another task of its array, is listed."""
+        return _key(task) in self._keys or bool(task.job and self._by_time(task, task.job))
+
+    def _by_time(self, task: Task, number: str, name: str = "") -> List[Job]:
+        """Return the jobs of an id that were submitted when the task was, or are called ``name``; a requeue is another
+        submission of the same name. Ids are used again.
+        """
+        same = [job for job in self._by_id.get(number, ()) if not job.marks]
+        since, until = task.submitted_at - EARLIER_S, task.submitted_at + LATER_S
+        names = {job.name for job in same if since <= job.submitted_at <= until}
+        return [job for job in same if job.name in names or job.name == name]
+
+    def owner_of(self, run_dir: str) -> Optional[Job]:
+        """Return the job that has the run's claim, whichever submission it is of."""
+        if not self._by_id:
+            return None
+        _, owner = slurm_claim.newest(run_dir)
+        if owner is None or owner.released:
+            return None
+        return next((job for job in self._by_id.get(owner.job, ()) if slurm_claim.is_of(job, owner)), None)
+
+
+def _key(task: Task) -> str:
+    """Return by what a task's jobs are found: submission and position."""
+    marks = MARK.findall(task.name)
+    return marks[-1] if marks else task.name
 
 
 def that_counts(jobs: Sequence[Job]) -> Optional[Job]:
@@ -72,18 +127,6 @@ def that_counts(jobs: Sequence[Job]) -> Optional[Job]:
         return jobs[0] if jobs else None
     alive = [job for job in jobs if job.is_alive or job.state == "PENDING"]
     return max(alive or jobs, key=lambda job: (job.state != "PENDING", job.submitted_at))
-
-
-def claimed_by(run_dir: str, named: Named) -> Optional[Job]:
-    """Return the job in the queue that has the run's claim, whichever submission it is of."""
-    if not named:
-        return None
-    _, owner = slurm_claim.newest(run_dir)
-    if owner is None or owner.released:
-        return None
-    index = owner.job.partition("_")[2]
-    same = named.get((owner.name, int(index) if index.isdigit() else None), ())
-    return next((job for job in same if job.id == owner.job), None)
 
 
 def output_of(root: str, task: Task) -> Path:

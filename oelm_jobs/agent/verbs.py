@@ -7,7 +7,7 @@ A key that is not here does not exist for the other side: what a module comes to
 from __future__ import annotations
 
 import functools
-from typing import Any, Dict, Mapping, NamedTuple, Optional
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from . import rundir, schema
 from .schema import Anything, Each, Either, Flag, Map, Maybe, Number, Row, Table, Text
@@ -48,8 +48,7 @@ STANDS = Table({"state": STATE, "reason": Maybe(WORDS)}, PROGRESS)
 MEGABYTES = Number(0, 2**40, whole=True)
 DEVICE = Table(
     {"label": LINE, "name": LINE, "memory_mb": MEGABYTES, "memory_used_mb": MEGABYTES,
-     "utilisation": Number(0, 1000, whole=True), "user": LINE, "run": LINE},
-    {"holder": WORDS, "fault": WORDS},
+     "utilisation": Number(0, 1000, whole=True), "user": LINE, "run": LINE, "holder": WORDS, "fault": WORDS}
 )  # fmt: skip
 INDICES = Each(Number(0, 1 << 20, whole=True), 4096)
 TICKET = Table(
@@ -240,6 +239,27 @@ ASKED: Dict[str, Asked] = {
 }
 
 
+class Wanted(NamedTuple):
+    """What an answer has, too, where the request holds a word, or does not."""
+
+    word: str
+    is_held: bool
+    keys: Tuple[str, ...]
+    unless: str = ""
+    """The answer's key that says why it lacks them."""
+
+
+WANTED: Dict[str, Tuple[Wanted, ...]] = {
+    "probe": (Wanted("root", True, ("devices", "queue", "disk_free", "limit", "junk")),),
+    "slurm_poll": (Wanted("host", True, ("devices", "queue", "disk_free", "site")),),
+    "examine": (
+        Wanted("slurm", False, ("lease_folder", "lease_privacy", "lease_room", "lease_files", "limit", "junk"),
+               unless="lease_error"),
+        Wanted("slurm", True, ("site", "tests"), unless="site_error"),
+    ),
+}  # fmt: skip
+
+
 @functools.lru_cache(maxsize=None)
 def _answer(verb: str) -> schema.Check:
     return schema.compiled(ANSWERS[verb])
@@ -299,4 +319,7 @@ def wrong_answer(verb: str, request: Mapping[str, Any], answer: Any) -> Optional
         except KeyError as error:
             return "%s.%s.%s is missing" % (verb, asked.about, error.args[0])
     wrong = _answer(verb)(answer)
+    for more in WANTED.get(verb, ()) if wrong is None else ():
+        if bool(request.get(more.word)) is more.is_held and more.unless not in answer:
+            wrong = wrong or next((".%s is missing" % key for key in more.keys if key not in answer), None)
     return None if wrong is None else (verb or "answer") + wrong

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..agent import __main__ as agent
-from ..agent import inside, launch, rundir, schema, slurm_commands, slurm_submit
+from ..agent import inside, launch, rundir, schema, slurm_commands, slurm_submit, slurm_words
 from ..connections import Connection, as_agent_reads
 from ..connections.answers import believed
 from ..errors import AnswerLost, NotReached, PreflightError, TargetError, UnknownAnswer
@@ -149,7 +149,7 @@ class SlurmScheduler:
             words = next(iter(refused.values()))
             named = named_in(self._connection.target, words)
             hint = f"{f'change {named} in sbatch of target {name}; ' if named else ''}check it: oelm-doctor {name}"
-            is_silent = slurm_submit.SILENCE.search(words)
+            is_silent = slurm_words.NO_CONTROLLER.search(words)
             raise (TargetError if is_silent else PreflightError)(f"{name}: sbatch: {words}", hint=hint)
         return Answer(
             accepted=tuple(run_dir for job in accepted for run_dir in job.run_dirs),

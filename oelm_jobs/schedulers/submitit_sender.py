@@ -13,13 +13,30 @@ import io
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from ..agent import slurm_submit
+from ..agent import slurm_submit, slurm_words
+
+READABLY = """\
+import subprocess, sys
+try:
+    done = subprocess.run(sys.argv[1:], capture_output=True)
+except OSError as error:
+    print("sbatch can't be run: %s" % error.strerror, file=sys.stderr)
+    sys.exit(127)
+for stream, words in ((sys.stdout, done.stdout), (sys.stderr, done.stderr)):
+    stream.buffer.write(words.decode("utf-8", "replace")[-10000:].encode("utf-8", "replace"))
+    stream.flush()
+sys.exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
+"""
+"""Runs a command and says what it said in UTF-8, in one piece: submitit ends a command whose words it can't decode, and
+what a site's own programs say is not always UTF-8.
+"""
 
 
 class ScriptExecutor(submitit.SlurmExecutor):
@@ -31,11 +48,11 @@ class ScriptExecutor(submitit.SlurmExecutor):
         self._options = list(options)
 
     def submit_script(self) -> str:
-        """Run sbatch on the script; return what it printed.
+        """Run sbatch on the script; return the job's id.
 
         Raises:
             FailedJobError: It failed; the message is what it said.
-            FailedSubmissionError: It printed nothing that could be an id.
+            FailedSubmissionError: It named no job.
         """
         return str(self._submit_command("").job_id)
 
@@ -43,7 +60,8 @@ class ScriptExecutor(submitit.SlurmExecutor):
         return self._script.read_text(encoding="utf-8")
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
-        return ["sbatch", "--parsable", *self._options, str(submission_file_path)]
+        sbatch = ["sbatch", *self._options, str(submission_file_path)]
+        return [sys.executable, "-S", "-c", READABLY, *sbatch]
 
     def _num_tasks(self) -> int:
         return 1
@@ -51,7 +69,7 @@ class ScriptExecutor(submitit.SlurmExecutor):
     @staticmethod
     def _get_job_id_from_submission_command(string: bytes | str) -> str:
         text = string.decode("utf-8", "replace") if isinstance(string, bytes) else string
-        answer = slurm_submit.read_answer(0, text, "")
+        answer = slurm_words.read_answer(0, text, "")
         if "id" not in answer:
             raise FailedSubmissionError(text)
         return str(answer["id"])
@@ -68,7 +86,8 @@ def send(script: str, options: Sequence[str]) -> tuple[int, str, str]:
         try:
             # submitit prints what sbatch says; it is said in the answer.
             with contextlib.redirect_stderr(io.StringIO()):
-                return 0, ScriptExecutor(path.parent / "submitit", path, options).submit_script(), ""
+                number = ScriptExecutor(path.parent / "submitit", path, options).submit_script()
+            return 0, f"Submitted batch job {number}\n", ""
         except FailedSubmissionError as error:
             return 0, "", str(error)
         except FailedJobError as error:

@@ -65,7 +65,8 @@ def test_a_hand_written_header_is_passed_on_word_for_word(tmp_path: Path) -> Non
 def test_the_toolkit_asks_for_what_nobody_named(tmp_path: Path) -> None:
     lines = header(read_target(tmp_path, {"time": 10}), [make_run(tmp_path, "a", gpus=2)])
     assert lines == [
-        "--job-name=s.oelm-1.0", "--chdir=/r/.oelm/slurm", "--output=oelm-1.0.log", "--open-mode=append", "--requeue",
+        "--job-name=s.oelm-1.0", "--chdir=/r/.oelm/slurm", "--output=oelm-1.0.log",
+        "--comment=s.oelm-1.0", "--open-mode=append", "--requeue",
         "--signal=B:USR1@120", "--nodes=1", "--gres=gpu:2", "--cpus-per-task=2", "--time=10",
     ]  # fmt: skip
     lines = header(read_target(tmp_path, {"gres": "none"}, requeue=False, warning_s=0), [make_run(tmp_path, "a")])

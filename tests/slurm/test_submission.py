@@ -27,8 +27,8 @@ Put = Callable[[str, str], None]
 @pytest.mark.parametrize(
     ("code", "out", "err", "answer"),
     [
-        (0, "12\n", "", {"id": "12"}),
-        (0, "Welcome 2 all\n12;cluster\n", "", {"id": "12"}),
+        (0, "Submitted batch job 12\n", "", {"id": "12"}),
+        (0, "Welcome 2 all\nSubmitted batch job 12 on cluster c\n", "", {"id": "12"}),
         (0, "", "", "unknown"),
         (1, "", "sbatch: error: Unable to contact slurm controller (connect failure)", "refused"),
         (1, "", "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
@@ -75,7 +75,7 @@ def test_of_two_commands_that_send_the_same_script_at_once_one_does(
     def send(script: str, options: Sequence[str]) -> tuple[int, str, str]:
         sent.append(script)
         time.sleep(0.5)
-        return 0, "7\n", ""
+        return 0, "Submitted batch job 7\n", ""
 
     def command() -> None:
         both.wait()
@@ -105,7 +105,7 @@ def test_what_a_target_makes_jobs_wait_for_holds_for_all_of_a_chain(tmp_path: Pa
 
     def send(_: str, options: Any) -> Any:
         sent.append(list(options))
-        return 0, "7\n", ""
+        return 0, "Submitted batch job 7\n", ""
 
     [job] = request(tmp_path)["jobs"]
     job["script"] = "#!/bin/bash\n" + stated
@@ -181,7 +181,7 @@ def test_sbatch_hands_on_the_environment_as_it_is(
 ) -> None:
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     monkeypatch.setenv("OELM_JOB_NAME", "the job in which this runs")
-    instead("sbatch", f'echo "$LC_ALL,$SLURM_TIME_FORMAT,$OELM_JOB_NAME" > {tmp_path}/said; echo 7')
+    instead("sbatch", f'echo "$LC_ALL,$SLURM_TIME_FORMAT,$OELM_JOB_NAME" > {tmp_path}/said; echo Submitted batch job 7')
     submission.slurm_submit(request(tmp_path))
     assert (tmp_path / "said").read_text() == "C.UTF-8,,\n"
 

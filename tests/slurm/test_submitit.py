@@ -13,6 +13,7 @@ import submitit
 from submitit.core import core
 from submitit.core.utils import FailedSubmissionError
 
+from oelm_jobs.agent import slurm_words
 from oelm_jobs.schedulers import submitit_sender
 from oelm_jobs.schedulers.submitit_sender import ScriptExecutor
 from tests.slurm.testbed import Testbed
@@ -54,7 +55,7 @@ def test_no_other_module_knows_submitit() -> None:
 
 def test_an_id_is_read_behind_a_banner_and_nothing_is_made_up() -> None:
     read = ScriptExecutor._get_job_id_from_submission_command
-    assert read("Welcome!\n12;cluster\n") == "12"
+    assert read("Welcome!\n7\nSubmitted batch job 12 on cluster b\n") == "12"
     with pytest.raises(FailedSubmissionError):
         read("Submitted?\n")
 
@@ -66,8 +67,9 @@ def test_a_script_is_submitted_as_it_is_and_again(tmp_path: Path, cluster: Testb
     for _ in range(2):
         code, out, err = submitit_sender.send(str(script), ["--time=3"])
         assert (code, err) == (0, "")
-        assert cluster.job(out)["JobName"] == "mine" and cluster.job(out)["TimeLimit"] == "00:03:00"
-    kept = tmp_path / "submitit" / f"{out}_submission.sh"
+        number = slurm_words.read_answer(code, out, err)["id"]
+        assert cluster.job(number)["JobName"] == "mine" and cluster.job(number)["TimeLimit"] == "00:03:00"
+    kept = tmp_path / "submitit" / f"{number}_submission.sh"
     assert kept.read_text() == script.read_text()
 
 

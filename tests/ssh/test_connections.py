@@ -81,8 +81,8 @@ def test_names_and_contents_arrive_as_they_are(connection: Connection) -> None:
     for name in AWKWARD:
         folder = Path(connection.root, name)
         folder.mkdir(parents=True)
-        (folder / name).write_bytes(name.encode())
-        answer = connection.call("log", {"run_dir": str(folder), "name": name, "offset": 0})
+        (folder / "training.log").write_bytes(name.encode())
+        answer = connection.call("log", {"run_dir": str(folder), "name": "training.log", "offset": 0})
         assert base64.b64decode(answer["content"]).decode() == name
     assert set(os.listdir(connection.root)) - {".oelm"} == set(AWKWARD)
 
@@ -90,8 +90,8 @@ def test_names_and_contents_arrive_as_they_are(connection: Connection) -> None:
 def test_an_answer_may_be_large(connection: Connection) -> None:
     Path(connection.root).mkdir(parents=True, exist_ok=True)
     content = os.urandom(1 << 20)
-    Path(connection.root, "log").write_bytes(content)
-    answer = connection.call("log", {"run_dir": connection.root, "name": "log", "offset": 0})
+    Path(connection.root, "training.log").write_bytes(content)
+    answer = connection.call("log", {"run_dir": connection.root, "name": "training.log", "offset": 0})
     assert base64.b64decode(answer["content"]) == content
 
 
@@ -108,8 +108,14 @@ def test_an_act_that_certainly_did_nothing_is_told_from_one_that_may_have(
     with pytest.raises(TargetError) as refused:
         connection.call("launch", {"root": str(tmp_path / "file"), "token": "t", "runs": []})
     assert not isinstance(refused.value, UnknownAnswer) and "nothing can be written" in str(refused.value)
-    with pytest.raises(UnknownAnswer):
+    with pytest.raises(TargetError) as misunderstood:
         connection.call("archive", {"run_dirs": 7})
+    assert not isinstance(misunderstood.value, UnknownAnswer) and "archive.run_dirs = 7" in str(misunderstood.value)
+    run_dir = tmp_path / "runs" / "exp_a"
+    (run_dir / ".oelm").mkdir(parents=True)
+    (tmp_path / "runs" / ".archive").write_text("not a folder")
+    with pytest.raises(UnknownAnswer):
+        connection.call("archive", {"run_dirs": [str(run_dir)]})
 
 
 def test_it_can_be_used_again_after_it_was_closed(connection: Connection) -> None:

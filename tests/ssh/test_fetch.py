@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -314,7 +315,13 @@ def test_a_stopped_sender_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch)
     rig.wait_for("gpt_base", "DONE")
     monkeypatch.setattr(sync, "IDLE_S", 1.5)
     monkeypatch.setattr(fetch, "TRIES", 1)
-    stop = "while :; do pkill -STOP -f 'rsync [-]-server' && exit; done"
+    slow = rig.host.place / "slow"  # so that it can't be through before it is stopped
+    shutil.copy("/usr/bin/rsync", rig.host.place / "real")
+    slow.write_text(f'#!/bin/sh\nfirst=$1; shift; exec {rig.host.place}/real "$first" --bwlimit=4000 "$@"\n')
+    for path in (slow, rig.host.place / "real"):
+        path.chmod(0o755)
+    rig.host.inside("mount", "--bind", str(slow), "/usr/bin/rsync")
+    stop = "while :; do pkill -STOP -f 'real [-]-server' && exit; done"
     stopping = subprocess.Popen(["nsenter", "-t", rig.host.first_pid(), "-m", "-p", "sh", "-c", stop])
     with Store() as store:
         runs = store.runs(rig.project)
@@ -323,6 +330,7 @@ def test_a_stopped_sender_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch)
     stopping.wait(30)
     assert not list(rig.home_dir().glob("*.pt"))
     monkeypatch.undo()
+    rig.host.inside("umount", "/usr/bin/rsync")
 
 
 # Servers that lie -----------------------------------------------------------------------------------------------------

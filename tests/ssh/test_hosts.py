@@ -61,16 +61,16 @@ def test_any_login_shell_will_do_noisy_or_not(
     assert works(connection)
     folder = Path(connection.root, "实验 ü")
     folder.mkdir()
-    (folder / "log").write_bytes(b"x")
-    assert connection.call("log", {"run_dir": str(folder), "name": "log", "offset": 0})["size"] == 1
+    (folder / "training.log").write_bytes(b"x")
+    assert connection.call("log", {"run_dir": str(folder), "name": "training.log", "offset": 0})["size"] == 1
     # rsync speaks a protocol of its own on the same channel: the noise is taken out of its way, too.
     route = connection.route()
     assert route is not None
-    transfer = Transfer(f"{route.host}:/", f"{tmp_path}/", [f"{folder}/log".lstrip("/")], shell=route.shell)
+    transfer = Transfer(f"{route.host}:/", f"{tmp_path}/", [f"{folder}/training.log".lstrip("/")], shell=route.shell)
     transfer.process.wait(60)
     code, said = transfer.end()
     assert code == 0, said
-    assert (tmp_path / f"{folder}/log".lstrip("/")).read_bytes() == b"x"
+    assert (tmp_path / f"{folder}/training.log".lstrip("/")).read_bytes() == b"x"
 
 
 def test_a_shell_that_never_stops_printing_is_named(box: Host) -> None:
@@ -406,13 +406,13 @@ class Says:
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (lambda nonce: b"\n%s 99999999999\n{}" % nonce.encode(), "is none of the agent's"),
-        (lambda nonce: b"\n%s -5\n{}" % nonce.encode(), "is none of the agent's"),
-        (lambda nonce: b"\n%s 2\n[]" % nonce.encode(), "not understood"),
-        (lambda nonce: b"\n%s 4\n{\xff}}" % nonce.encode(), "not understood"),
+        (lambda nonce: b"\n%s 99999999999\n{}" % nonce.encode(), "answers nonsense: .* no size"),
+        (lambda nonce: b"\n%s -5\n{}" % nonce.encode(), "answers nonsense: .* no size"),
+        (lambda nonce: b"\n%s 2\n[]" % nonce.encode(), "answers nonsense: .* must be an object"),
+        (lambda nonce: b"\n%s 4\n{\xff}}" % nonce.encode(), "answers nonsense: .* no JSON"),
         (lambda nonce: b"\n%s 20\n{}" % nonce.encode(), "ended"),
         (lambda nonce: b'\n%s 12\n{"answer":1}' % (b"0" * 32), "ended before it read"),
-        (lambda nonce: b'\n%s 13\n{"answer":[]}' % nonce.encode(), "not understood"),
+        (lambda nonce: b'\n%s 13\n{"answer":[]}' % nonce.encode(), "answers nonsense: .* missing"),
         (lambda nonce: b"x" * (2 << 20), "prints more than 1 MB"),
     ],
 )
