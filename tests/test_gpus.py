@@ -135,6 +135,30 @@ def test_who_asks_for_a_broken_gpu_waits_lets_others_go_first_and_goes_on_when_i
     wait_until(lambda: "has ['gpu:0']" in exact(), "the mended one")
 
 
+@pytest.mark.parametrize("broken", ["", "exit 9"], ids=["no GPU is listed", "nvidia-smi fails"])
+def test_gpus_that_vanish_while_a_run_waits_make_it_wait_on_and_take_no_cpu_slots(
+    gpus: Path, waiter, tmp_path: Path, broken: str
+) -> None:
+    whole = gpus.read_text()
+    gpus.write_text(row(0, "GPU-aaaa-0", used="9000") + row(1, "GPU-aabb-1", used="9000"))
+    run = waiter(1, time.time(), "patient")
+    wait_until(lambda: "in use without a lease: gpu:0, gpu:1" in run(), "it to wait")
+    program = tmp_path / "bin" / "nvidia-smi"
+    gpus.write_text(""), replace_with(program, f"#!/bin/sh\n{broken}\n")
+    words = "nvidia-smi fails: exit code 9" if broken else "nvidia-smi lists no GPU for it"
+    wait_until(lambda: f"waiting for 1 GPU; {words}" in run(), "the reason")
+    gpus.write_text(whole), replace_with(program, f"#!/bin/sh\nexec cat {gpus}\n")
+    wait_until(lambda: "has ['gpu:0']" in run(), "the GPU once it is back")
+
+
+def replace_with(program: Path, content: str) -> None:
+    """Replace a program in one step: half of one is never run."""
+    new = program.with_name("new")
+    new.write_text(content)
+    new.chmod(0o755)
+    new.rename(program)
+
+
 def test_what_is_out_of_order_is_shown_by_status_and_doctor(oelm, project: Path, gpus: Path) -> None:
     gpus.write_text(row(0, "GPU-aaaa-0", *3 * ["[GPU requires reset]"]) + row(1, "GPU-aabb-1"))
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--wait")
@@ -161,6 +185,8 @@ def test_what_is_out_of_order_is_shown_by_status_and_doctor(oelm, project: Path,
         ("MIG-2222-b", ["gpu:0"]),
         ("MIG-GPU-aabb-1/1/0", ["gpu:1"]),
         ("MIG-3333-c", []),
+        ("\u00b2", []),
+        ("9" * 5000, []),
     ],
 )
 def test_cuda_visible_devices_is_read_as_cuda_reads_it(
@@ -280,6 +306,12 @@ def test_the_trainers_words_for_a_gpu_it_cant_see_are_those_that_the_supervisor_
     monkeypatch.setenv(lease.GPUS_VARIABLE, "2")
     with pytest.raises(NoGpu, match=failure.NO_GPU_WORDS):
         distributed.join()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(NoGpu, match=f"torch sees 1 GPU only, 2 {failure.NO_GPU_WORDS}"):
+        distributed.join()
+    monkeypatch.undo()
+    monkeypatch.setenv(lease.GPUS_VARIABLE, "2")
     monkeypatch.setenv("OELM_STAND_IN_GPUS", "1")
     assert distributed.join().device.type == "cpu"
 

@@ -172,6 +172,15 @@ def test_junk_called_like_a_ticket_stops_nobody_and_is_named_with_its_owner(shar
     assert len(lease.table()["junk"]) == 2 and "\x1b" not in str(lease.table())
 
 
+def test_of_much_junk_some_is_named_and_the_rest_counted(shared: Shared) -> None:
+    made = f"for i in range(70): open(os.path.join({str(shared.leases)!r}, 'ticket-%d.json' % i), 'w')"
+    assert shared.by(MALLORY, made) == ""
+    words = shared.by(ALICE, "acquire(1)")
+    assert "has gpu:0" in words and words.count("passed over") == lease.MOST_JUNK + 1, words
+    assert f"passed over in {shared.leases}: 50 files more" in words
+    assert len(lease.table()["junk"]) == lease.MOST_JUNK + 1
+
+
 @pytest.mark.parametrize(
     "make",
     ["os.symlink('/etc/passwd', name)", "open(name, 'w'); os.chmod(name, 0o600)", "os.mkdir(name, 0o700)"],
@@ -216,6 +225,15 @@ def test_a_folder_that_another_user_made_first_is_refused_with_his_name(shared: 
     shared.by(MALLORY, f"os.umask(0o022); PLACE = {str(shared.place)!r}; path = {str(shared.leases)!r}\n{make}")
     told = shared.by(ALICE, "acquire(1)")
     assert f"{shared.leases} {words}" in told and "let OELM_LEASE_DIR name another folder" in told, told
+
+
+def test_a_folder_that_its_maker_keeps_looking_new_makes_nobody_wait_for_long(shared: Shared) -> None:
+    shared.leases.chmod(0o755)
+    os.chown(shared.leases, pwd.getpwnam(MALLORY).pw_uid, -1)
+    touching = shared.start(MALLORY, f"while True: os.chmod({str(shared.leases)!r}, 0o755); time.sleep(0.1)")
+    told = shared.by(ALICE, "acquire(1)")
+    assert f"belongs to {MALLORY} and is closed to you" in told, told
+    assert touching.poll() is None, "he was still at it"
 
 
 def test_a_folder_that_another_user_made_well_is_used(shared: Shared) -> None:
@@ -263,11 +281,78 @@ def test_a_ticket_that_asking_could_have_given_is_waited_for(shared: Shared) -> 
     wait_until(lambda: "has gpu:0" in said(ours), "our turn")
 
 
-def test_a_lease_without_its_locks_is_none(shared: Shared) -> None:
-    false = shared.start(MALLORY, POSTS.format(time="time.time()", request=2, run_dir="/m", devices=(0, 1)))
+def test_names_alone_and_tickets_of_the_future_push_nobody_far_back(shared: Shared) -> None:
+    soon = time.time() + tickets.LATEST_S - 60
+    shared.by(MALLORY, f"open({str(shared.leases / f'ticket-{soon:.6f}-x-1.json')!r}, 'w')")
+    assert tickets.arrival(time.time()) < time.time() + 60, "a name alone is no ticket"
+    future = shared.start(MALLORY, POSTS.format(time=soon, request=1, run_dir="/m", devices=()))
+    wait_until(lambda: "posted" in said(future), "the ticket")
+    assert tickets.arrival(time.time()) <= time.time() + tickets.LATEST_S / 2
+    assert "has gpu:0" in shared.by(ALICE, "acquire(1)")
+
+
+def test_a_lease_counts_however_long_its_run_had_waited(shared: Shared) -> None:
+    long_ago = f"time.time() - {10 * tickets.EARLIEST_S}"
+    locks = f"device = lease_folder.lock(lease_folder.Path({str(shared.leases / 'gpu-GPU-uuid-0.lock')!r}))"
+    served = shared.start(ALICE, locks + POSTS.format(time=long_ago, request=1, run_dir="/m", devices=(0,)))
+    wait_until(lambda: "posted" in said(served), "the lease")
+    table = lease.table()
+    assert [(row["user"], row["run"]) for row in table["devices"]] == [(ALICE, "m"), ("", "")] and not table["junk"]
+
+
+def test_a_lease_whose_lock_file_was_removed_keeps_its_device(shared: Shared) -> None:
+    lock = shared.leases / "gpu-GPU-uuid-0.lock"
+    shared.by(MALLORY, f"os.close(lease_folder.lock(lease_folder.Path({str(lock)!r})))")  # as the first to use it
+    first = shared.start(ALICE, "acquire((0,), 'first'); sys.stdin.read()")
+    wait_until(lambda: "has gpu:0" in said(first), "the first")
+    shared.by(MALLORY, f"os.unlink({str(lock)!r})")
+    assert "has gpu:1" in shared.by(ALICE, "acquire(1, 'other')")
+    second = shared.start(MALLORY, "acquire((0,), 'second')")
+    wait_until(lambda: f"gpu:0 is leased to first of {ALICE}, whose lock was removed" in said(second), "why it waits")
+    assert [row["run"] for row in lease.table()["devices"]] == ["first", ""]
+    first.kill()
+    wait_until(lambda: "has gpu:0" in said(second), "the second once the first is over")
+
+
+@pytest.mark.parametrize("sign", ["+", "-"])
+def test_of_two_leases_that_of_who_has_the_lock_is_shown(shared: Shared, sign: str) -> None:
+    true = shared.start(ALICE, "acquire(1, 'true'); sys.stdin.read()")
+    wait_until(lambda: "has gpu:0" in said(true), "the true one")
+    false = shared.start(MALLORY, POSTS.format(time=f"time.time() {sign} 60", request=1, run_dir="/m", devices=(0,)))
+    wait_until(lambda: "posted" in said(false), "the false one")
+    assert [(row["user"], row["run"]) for row in lease.table()["devices"]] == [(ALICE, "true"), ("", "")]
+
+
+def test_a_lease_without_its_lock_is_waited_for_and_named_as_a_lock_is(shared: Shared) -> None:
+    false = shared.start(MALLORY, POSTS.format(time="time.time()", request=1, run_dir="/m", devices=(0,)))
     wait_until(lambda: "posted" in said(false), "the false lease")
+    exact = shared.start(ALICE, "acquire((0,))")
+    wait_until(lambda: f"gpu:0 is leased to m of {MALLORY}, whose lock was removed" in said(exact), "his name")
+    false.kill()
+    wait_until(lambda: "has gpu:0" in said(exact), "it to go on")
+
+
+def test_cpu_slots_and_gpus_of_one_host_have_leases_and_lines_of_their_own(shared: Shared) -> None:
+    hidden = "os.environ['CUDA_VISIBLE_DEVICES'] = ''\n"
+    slots = len(os.sched_getaffinity(0))
+    on_cpu = shared.start(MALLORY, hidden + f"acquire({slots}, 'on-cpu'); sys.stdin.read()")
+    wait_until(lambda: "has cpu:0" in said(on_cpu), "all slots")
+    waiting = shared.start(MALLORY, hidden + "acquire(1, 'waits')")
+    wait_until(lambda: "waiting for 1 CPU slot" in said(waiting), "one to wait for a slot")
     assert [row["run"] for row in lease.table()["devices"]] == ["", ""]
     assert "has gpu:0,gpu:1" in shared.by(ALICE, "acquire(2)")
+    on_cpu.kill()
+    wait_until(lambda: "has cpu:0" in said(waiting), "the slot")
+
+
+def test_a_lease_of_an_older_version_counts(shared: Shared) -> None:
+    """It does not say of which kind its devices are."""
+    older = "asdict = tickets.asdict\ntickets.asdict = lambda of: {k: v for k, v in asdict(of).items() if k != 'of'}\n"
+    held = shared.start(MALLORY, older + "acquire(1, 'older'); sys.stdin.read()")
+    wait_until(lambda: "has gpu:0" in said(held), "the older version's")
+    assert '"of"' not in next(shared.leases.glob("lease-*.json")).read_text()
+    assert [(row["user"], row["run"]) for row in lease.table()["devices"]] == [(MALLORY, "older"), ("", "")]
+    assert "has gpu:1" in shared.by(ALICE, "acquire(1)")
 
 
 def test_a_dead_lease_in_the_name_of_somebody_elses_run_is_none(shared: Shared) -> None:
@@ -316,6 +401,16 @@ def test_a_lock_held_without_a_ticket_is_shown_with_its_holder(
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--wait")
     assert f"without a ticket: process {silent.pid} of {MALLORY}" in oelm("status", "--gpus").stdout
     assert f"gpu:0 without a ticket by process {silent.pid}" in oelm("doctor", check=False).stdout
+
+
+def test_a_shared_lock_is_not_free_either(shared: Shared) -> None:
+    path = shared.leases / "gpu-GPU-uuid-0.lock"
+    shares = f"import fcntl\nhandle = open({str(path)!r}, 'w')\nfcntl.flock(handle, fcntl.LOCK_SH)\n"
+    silent = shared.start(MALLORY, shares + "print('held', flush=True)\nsys.stdin.read()")
+    wait_until(lambda: "held" in said(silent), "the lock")
+    assert lease.table()["devices"][0]["holder"].startswith(f"process {silent.pid} of {MALLORY}")
+    waiting = shared.start(ALICE, "acquire((0,))")
+    wait_until(lambda: f"locked without a ticket by process {silent.pid} of {MALLORY}" in said(waiting), "the name")
 
 
 # The disk under it ----------------------------------------------------------------------------------------------------

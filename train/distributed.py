@@ -87,7 +87,7 @@ def leased_gpus() -> int:
 
 
 def _why_none() -> str:
-    """Return what torch says of why it sees no GPU."""
+    """Return what torch says of why it sees no GPU, or fewer than there are."""
     version = f"torch {torch.__version__}"
     if torch.version.cuda is None and getattr(torch.version, "hip", None) is None:
         return f"{version} is a build for the CPU alone"
@@ -104,22 +104,24 @@ def join() -> World:
     """Read torchrun's environment, choose the device and meet the other processes; alone without torchrun.
 
     Raises:
-        NoGpu: the run was given GPUs (OELM_LEASED_GPUS), and torch sees none.
+        NoGpu: the run was given GPUs (OELM_LEASED_GPUS), and torch sees none or fewer.
         TrainError: this host has fewer GPUs than processes.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cpu")
-    if torch.cuda.is_available():
-        if local_rank >= torch.cuda.device_count():
+    seen, given = torch.cuda.device_count() if torch.cuda.is_available() else 0, leased_gpus()
+    if seen < given:
+        few = f"torch sees {seen} GPU only, {given} given to this run: {_why_none()}"
+        raise NoGpu(few if seen else f"torch sees no GPU, {given} given to this run: {_why_none()}")
+    if seen:
+        if local_rank >= seen:
             raise TrainError(
-                f"process {local_rank} of this host has no GPU: {torch.cuda.device_count()} visible; "
-                f"start torchrun with --nproc_per_node {torch.cuda.device_count()} or free more GPUs"
+                f"process {local_rank} of this host has no GPU: {seen} visible; "
+                f"start torchrun with --nproc_per_node {seen} or free more GPUs"
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    elif leased_gpus():
-        raise NoGpu(f"torch sees no GPU, {leased_gpus()} given to this run: {_why_none()}")
     if size == 1:
         return World(0, 1, local_rank, device, None)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

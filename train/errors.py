@@ -4,7 +4,7 @@ It leaves to ``run`` to write the outcome and to print one line; nobody else cat
 
     TrainError (error)
       DataError          a token file is missing, too short or not what its manifest says
-      NoGpu              GPUs were given to the run, and torch sees none
+      NoGpu              GPUs were given to the run, and torch sees none or fewer
       CheckpointError    nothing to resume from, or a checkpoint of another run
       DiskFull           no room for a checkpoint; the older ones are untouched
       PeerLost           another process of the run has ended

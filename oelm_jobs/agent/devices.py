@@ -11,6 +11,7 @@ from typing import List, Optional
 
 from . import permitted
 
+NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 FOREIGN_MEMORY_MB = 1000
 """A GPU on which others hold more than this is busy (Xorg or an idle notebook holds less)."""
 FOREIGN_UTILISATION = 25
@@ -53,9 +54,14 @@ class Device:
         return self.key.startswith("gpu-")
 
     @property
+    def kind(self) -> str:
+        """``gpu`` or ``cpu``."""
+        return "gpu" if self.is_gpu else "cpu"
+
+    @property
     def label(self) -> str:
         """``gpu:0`` or ``cpu:0``."""
-        return "%s:%d" % ("gpu" if self.is_gpu else "cpu", self.index)
+        return "%s:%d" % (self.kind, self.index)
 
     @property
     def is_used_by_others(self) -> bool:
@@ -108,14 +114,14 @@ def _gpus() -> List[Device]:
 def _gpu(line: str) -> Optional[Device]:
     """Return the GPU in a line of nvidia-smi's; None where it holds none."""
     fields = [part.strip() for part in line.split(",")]
-    if len(fields) < 6 or not fields[0].isdigit():
+    if len(fields) < 6 or not NUMBER.fullmatch(fields[0]):
         return None
     uuid, name, values = fields[1], ", ".join(fields[2:-3]), fields[-3:]
-    faults = [value for value in values[:2] if not value.isdigit()]
-    if not values[2].isdigit() and values[2].strip("[]") not in UNTOLD_WORDS:
+    faults = [value for value in values[:2] if not NUMBER.fullmatch(value)]
+    if not NUMBER.fullmatch(values[2]) and values[2].strip("[]") not in UNTOLD_WORDS:
         faults.append(values[2])
     key = "gpu-" + uuid
     if not re.fullmatch(r"[A-Za-z0-9-]+", uuid):  # it names a file
         key, faults = "gpu-index-" + fields[0], [uuid, *faults]
-    total, used, busy = (int(value) if value.isdigit() and not faults else 0 for value in values)
+    total, used, busy = (int(value) if NUMBER.fullmatch(value) and not faults else 0 for value in values)
     return Device(key, int(fields[0]), name, total, used, busy, fault=faults[0] if faults else "")

@@ -13,8 +13,8 @@ from . import rundir
 
 PEER_LOST = "another process of the run has ended"
 """The trainer's reason where not the process that writes its record failed, but another one (train/errors.py)."""
-NO_GPU_WORDS = "torch sees no GPU"
-"""How the trainer's reason begins where it was given GPUs that it can't see (train/distributed.py): it is not tried
+NO_GPU_WORDS = "given to this run: torch"
+"""What the trainer's reason holds where it was given GPUs that it can't see (train/distributed.py): it is not tried
 again, since nothing will be different then.
 """
 LOG_LINES = 400

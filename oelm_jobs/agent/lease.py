@@ -25,6 +25,8 @@ POLL_S, FOREIGN_POLL_S = 1.0, 15.0
 """How often the first in line looks again for devices; slower where only what no lock tells is in the way."""
 GPUS_VARIABLE = "OELM_LEASED_GPUS"
 """How many GPUs a process of a run must be able to see; 0 on CPU slots."""
+MOST_JUNK = 20
+"""So many files that are passed over are named; whoever makes more of them is named by then."""
 
 
 class ImpossibleRequest(Exception):
@@ -71,7 +73,7 @@ def acquire(
 
     Args:
         request: A number of devices, or exact indices.
-        queued_at: Place in line, Unix seconds; no longer ago than a ticket's time may be.
+        queued_at: Place in line, Unix seconds, as near to it as a ticket's time may be.
         say: Is told what is waited for whenever that changes.
 
     Raises:
@@ -79,12 +81,11 @@ def acquire(
         OSError: The folder of all users' tickets can't be used, or nvidia-smi does not answer.
     """
     where = lease_folder.folder()
-    now, slack = time.time(), tickets.EARLIEST_S / 2
-    at = min(max(queued_at, now - slack), now + tickets.LATEST_S / 2)
     host = devices.of_host()
+    request = _possible(request, host)
     me = lease_folder.user_name(os.getuid())
-    line = _Line(Ticket(at, token, _possible(request, host), me, run, run_dir), where)
-    for words in tickets.find("ticket", where)[1] + tickets.find("lease", where)[1]:
+    line = _Line(Ticket(queued_at, token, request, me, run, run_dir, of=host[0].kind), where)
+    for words in _named(tickets.find("ticket", where)[1] + tickets.find("lease", where)[1]):
         say("passed over in %s: %s" % (where, words))
     guard = _keep(where)
     said, pause, lease = "", 0.05, None
@@ -128,7 +129,8 @@ def acquire(
                 time.sleep(FOREIGN_POLL_S if look.hindrances else pause)
                 pause = min(2 * pause, POLL_S)
             if faulty:
-                host = devices.of_host()
+                listed = _as_now([])
+                host = host if listed is None else listed
     finally:
         line.leave()
         if lease is None:
@@ -151,8 +153,10 @@ class _Line:
             OSError: No ticket can be written.
         """
         if self._posted is None:
-            if self._has_left:
-                self.ticket = replace(self.ticket, time=tickets.arrival(time.time(), self._where))
+            now = time.time()
+            left = self._has_left
+            at = tickets.arrival(now, self._where) if left else tickets.within_reach(self.ticket.time, now)
+            self.ticket = replace(self.ticket, time=at)
             self._posted = tickets.post(self.ticket, self._where)
         return tickets.ahead_of(self.ticket, self._where)
 
@@ -219,9 +223,22 @@ def _faulty(request: Request, host: Sequence[Device]) -> List[str]:
     faulty = [fault_words(device) for device in asked if device.fault]
     if len(asked) - len(faulty) >= _wanted(request):
         return []
-    return faulty or [
-        "nvidia-smi lists only %s" % (", ".join(device.label for device in host) or "GPUs that are not for it")
-    ]
+    if not faulty and not host:
+        return ["nvidia-smi lists no GPU for it"]
+    return faulty or ["nvidia-smi lists only %s" % ", ".join(device.label for device in host)]
+
+
+def _as_now(hindrances: List[str]) -> Optional[List[Device]]:
+    """Return the host's GPUs as they are now; None, with the reason added to the hindrances, where nvidia-smi does not
+    answer.
+
+    Never CPU slots: where a run waits for GPUs and none is listed any more, it would waste a night on them.
+    """
+    try:
+        return [device for device in devices.of_host() if device.is_gpu]
+    except OSError as error:
+        hindrances.append(str(error))
+        return None
 
 
 def _try(request: Request, host: List[Device], where: Path) -> _Look:
@@ -239,18 +256,18 @@ def _try(request: Request, host: List[Device], where: Path) -> _Look:
             busy.append(device)
         except lease_folder.Unusable as error:
             look.hindrances.append("%s: %s" % (device.label, error))
-    owners = _owners(where)
-    # Whoever holds a lease holds the locks: only one that has lost its holder has a say about what is locked here.
-    left = {
-        device.key: device
-        for device in host
-        if device.key in locked and device.index in owners and not owners[device.index].is_alive
-    }
-    if len(locked) - len(left) >= _wanted(request):
+    claims = _claims(where, host[0].kind)
+    if any(claims[device.index][0].is_alive for device in host if device.key in locked and device.index in claims):
+        time.sleep(0.05)  # the kernel frees a killed process's locks one after the other, its ticket's last
+        claims = _claims(where, host[0].kind)
+    # What is leased and could be locked here has lost its holder, and what is left of that run computes on; or its lock
+    # file was removed under it, as who made the file may do.
+    taken = {device.key: device for device in host if device.key in locked and device.index in claims}
+    if len(locked) - len(taken) >= _wanted(request):
         # What others use is asked for only now, under the locks: nvidia-smi is too dear to be polled.
-        if host[0].is_gpu:
-            look.host = devices.of_host()
-        free = [device for device in look.host if device.key in locked and device.key not in left]
+        listed = _as_now(look.hindrances) if host[0].is_gpu else host
+        look.host = host if listed is None else listed
+        free = [device for device in listed or () if device.key in locked and device.key not in taken]
         foreign = [device for device in free if device.is_used_by_others]
         if foreign:
             look.hindrances.append("in use without a lease: " + ", ".join(device.label for device in foreign))
@@ -264,11 +281,13 @@ def _try(request: Request, host: List[Device], where: Path) -> _Look:
             os.close(handle)
     look.handles = [locked[device.key] for device in look.granted]
     if not look.granted:
-        for device in left.values():
-            run = owners[device.index].ticket.run
-            look.hindrances.append("%s is still used by what is left of %s" % (device.label, run))
+        for device in taken.values():
+            by = claims[device.index][0]
+            words = "%s is leased to %s of %s, whose lock was removed" if by.is_alive else (
+                "%s is still used by what is left of %s of %s")  # fmt: skip
+            look.hindrances.append(words % (device.label, by.ticket.run, by.ticket.user))
         for device in busy:
-            if device.index not in owners:
+            if device.index not in claims:
                 look.hindrances += _untold(device, where)
     return look
 
@@ -277,10 +296,32 @@ def _lock_path(device: Device, where: Path) -> Path:
     return where / (device.key + ".lock")
 
 
-def _owners(where: Path) -> Dict[int, tickets.Found]:
-    """Return who has which device index; of several, one that is alive."""
-    found = sorted(tickets.find("lease", where)[0], key=lambda known: known.is_alive)
-    return {index: known for known in found for index in known.ticket.devices}
+def _claims(where: Path, kind: str) -> Dict[int, List[tickets.Found]]:
+    """Return the leases of each device of a kind that has some, by its index; those of the living first.
+
+    Several are more than can be: one at most is true.
+    """
+    claims: Dict[int, List[tickets.Found]] = {}
+    for known in sorted(tickets.find("lease", where)[0], key=lambda known: not known.is_alive):
+        for index in known.ticket.devices if known.ticket.may_be_of(kind) else ():
+            claims.setdefault(index, []).append(known)
+    return claims
+
+
+def _owner(device: Device, claims: Sequence[tickets.Found], where: Path) -> Optional[tickets.Found]:
+    """Return the lease that a device is shown with: of several, that of the process which took the device's lock."""
+    if len(claims) > 1:
+        holders = lease_folder.holders_of(_lock_path(device, where)) or []
+        for known in claims:
+            if set(holders) & set(lease_folder.holders_of(known.path) or []):
+                return known
+    return claims[0] if claims else None
+
+
+def _named(junk: List[str]) -> List[str]:
+    """Return what of the junk is named."""
+    more = len(junk) - MOST_JUNK
+    return [*junk[:MOST_JUNK], "%d files more" % more] if more > 0 else junk
 
 
 def _untold(device: Device, where: Path) -> List[str]:
@@ -288,7 +329,7 @@ def _untold(device: Device, where: Path) -> List[str]:
     path = _lock_path(device, where)
     time.sleep(0.05)  # between a lock and its ticket there is a moment
     with contextlib.suppress(lease_folder.Unusable):
-        if lease_folder.is_locked(path) and device.index not in _owners(where):
+        if lease_folder.is_locked(path) and device.index not in _claims(where, device.kind):
             return ["%s is locked without a ticket by %s" % (device.label, lease_folder.holder_of(path))]
     return []
 
@@ -330,19 +371,20 @@ def table(where: Optional[Path] = None) -> Dict[str, Any]:
     is leased to nobody; ``limit``: what holds runs of this environment to some GPUs; ``junk``: what is passed over.
     """
     where = where or lease_folder.folder()
-    owners, rows = _owners(where), []
+    host, rows = devices.of_host(), []
+    claims = _claims(where, host[0].kind) if host else {}
     waiting, junk = tickets.find("ticket", where)
     junk += tickets.find("lease", where)[1]
-    for device in devices.of_host():
+    for device in host:
         row = {name: getattr(device, name) for name in ("label", "name", "memory_mb", "memory_used_mb", "utilisation")}
         row.update(user="", run="", holder="", fault=fault_words(device) if device.fault else "")
-        owner = owners.get(device.index)
+        owner = _owner(device, claims.get(device.index, ()), where)
         try:
             is_locked = lease_folder.is_locked(_lock_path(device, where))
         except lease_folder.Unusable as error:
             row["fault"] = row["fault"] or str(error)
             is_locked = False
-        if owner is not None and (is_locked or not owner.is_alive):
+        if owner is not None:
             row.update(user=owner.ticket.user, run=owner.ticket.run)
         elif is_locked:
             row["holder"] = lease_folder.holder_of(_lock_path(device, where)) if _untold(device, where) else ""
@@ -351,5 +393,5 @@ def table(where: Optional[Path] = None) -> Dict[str, Any]:
         "devices": rows,
         "queue": [asdict(known.ticket) for known in waiting],
         "limit": permitted.words(),
-        "junk": junk,
+        "junk": _named(junk),
     }

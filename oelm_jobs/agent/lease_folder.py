@@ -40,6 +40,7 @@ def folder() -> Path:
         OSError: It can't be made or used; the message says whose it is.
     """
     path = Path(os.environ.get("OELM_LEASE_DIR") or "/tmp/oelm-leases")
+    patience_ends = time.monotonic() + FRESH_S  # whose folder it is can make it look fresh for ever
     while True:
         try:
             path.mkdir(mode=0o1777)
@@ -48,10 +49,14 @@ def folder() -> Path:
             pass
         except OSError as error:
             raise OSError(error.errno, "the lease folder can't be made: %s" % error.strerror, str(path)) from error
-        wrong = _wrong_with(path)
+        try:
+            wrong = _wrong_with(path)
+            is_fresh = 0 <= time.time() - os.lstat(str(path)).st_ctime < FRESH_S
+        except FileNotFoundError:
+            wrong, is_fresh = "%s is removed again and again" % path, True
         if not wrong:
             return path
-        if not 0 <= time.time() - os.lstat(str(path)).st_ctime < FRESH_S:
+        if not is_fresh or time.monotonic() >= patience_ends:
             raise OSError("%s; have it removed, or let OELM_LEASE_DIR name another folder for all users" % wrong)
         time.sleep(0.05)
 
@@ -150,7 +155,7 @@ def lock(path: Path) -> int:
 
 
 def is_locked(path: Path) -> bool:
-    """True while a process holds the lock of a file of the folder.
+    """True while a process holds the lock of a file of the folder, be it a shared one: that keeps others away as well.
 
     Raises:
         Unusable: It can't be opened.
@@ -162,15 +167,19 @@ def is_locked(path: Path) -> bool:
     except OSError:
         raise Unusable("%s can't be locked: %s" % (path.parent, described(path))) from None
     try:
-        return is_held(handle)
+        return _fails(handle, fcntl.LOCK_EX)
     finally:
         os.close(handle)
 
 
 def is_held(handle: int) -> bool:
-    """True while another open file has the lock of this one's file."""
+    """True while another open file has the whole lock of this one's file, as who made it has; readers don't count."""
+    return _fails(handle, fcntl.LOCK_SH)
+
+
+def _fails(handle: int, kind: int) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except OSError:
         return True
     fcntl.flock(handle, fcntl.LOCK_UN)
@@ -190,19 +199,28 @@ def wait_for_end(path: Path) -> None:
 
 
 def holder_of(path: Path) -> str:
-    """Return who holds a lock, in words, from proc(5)'s list of locks; as far as that can be seen."""
+    """Return who holds a lock, in words, as far as that can be seen."""
+    pids = holders_of(path)
+    if pids is None:
+        return "somebody"
+    return _process(pids[0]) if pids else "somebody whose process can't be seen from here"
+
+
+def holders_of(path: Path) -> Optional[List[int]]:
+    """Return the processes that took a file's lock and have it, from proc(5)'s list of locks; those that can be seen
+    from here, None where nobody lists them.
+    """
     try:
         there = os.lstat(str(path))
         with open("/proc/locks", encoding="ascii", errors="replace") as file:
             found = re.findall(r"^\d+: FLOCK +\S+ +\S+ +(-?\d+) +(\w+):(\w+):(\d+) ", file.read(), re.MULTILINE)
     except OSError:
-        return "somebody"
+        return None
     of_inode = [(pid, major, minor) for pid, major, minor, inode in found if int(inode) == there.st_ino]
     device = (os.major(there.st_dev), os.minor(there.st_dev))
     # Some file systems (overlayfs, btrfs) call their device otherwise here.
     exact = [entry for entry in of_inode if (int(entry[1], 16), int(entry[2], 16)) == device] or of_inode
-    pids = [int(pid) for pid, _, _ in exact if int(pid) > 0]
-    return _process(pids[0]) if pids else "somebody whose process can't be seen from here"
+    return [int(pid) for pid, _, _ in exact if int(pid) > 0]
 
 
 def _process(pid: int) -> str:

@@ -81,7 +81,7 @@ def _indices(value: str) -> List[int]:
     """Return the indices in ``0,2-3``."""
     found: List[int] = []
     for part in re.split(r"[,\s]+", value):
-        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part)
+        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part, re.ASCII)
         if match:
             found += range(int(match[1]), int(match[2] or match[1]) + 1)
     return found
@@ -96,7 +96,7 @@ def _as_cuda(value: str, gpus: Sequence[Device]) -> List[Device]:
     """
     found: Dict[str, Device] = {}
     for entry in (part.strip() for part in value.split(",")):
-        if entry.isdigit():
+        if re.fullmatch(r"\d{1,9}", entry, re.ASCII):
             matches = [device for device in gpus if device.index == int(entry)]
         elif entry.upper().startswith("GPU-"):
             matches = [device for device in gpus if _is_called(device, entry)]

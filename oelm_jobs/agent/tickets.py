@@ -2,7 +2,7 @@
 folder to lease_folder and what tickets are good for to lease.
 
 Anybody may write into the folder. So a ticket counts only as what its maker could have got by asking: it is read
-strictly, its user is who owns the file, and its time is no earlier than the file by more than a set-up takes.
+strictly, its user is who owns the file, and its time is no further from the file's than set-ups and clocks explain.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ EARLIEST_S = 3600.0
 """A ticket's time, when its run was queued, may be so long before its file was made (set-up lines take their time). A
 file's change time is the kernel's, nobody can set it: so nobody gets further ahead than this by a made-up time.
 """
-LATEST_S = 400 * 86400.0
-"""And so long after it: who comes when the clock was set back stands behind all who wait."""
+LATEST_S = 4 * 3600.0
+"""And so long after it: who comes when the clock was set back by less stands behind all who wait. By a ticket of the
+future nobody pushes those who come after it further back than half of this.
+"""
 MAX_BYTES, MAX_TEXT, MAX_INDEX = 1 << 16, 4096, 9999
 NAME = re.compile(r"(ticket|lease)-(\d{10}\.\d{6})-([\w.-]{1,100})-\d{1,10}\.json", re.ASCII)
 
@@ -55,6 +57,8 @@ class Ticket:
     """Run directory."""
     devices: Tuple[int, ...] = ()
     """Granted device indices; empty while it waits."""
+    of: str = ""
+    """What it asks for devices of, ``gpu`` or ``cpu``; empty where an older version did not say."""
 
     @property
     def kind(self) -> str:
@@ -67,10 +71,16 @@ class Ticket:
         return "%s-%017.6f-%s-%d.json" % (self.kind, self.time, self.token, os.getpid())
 
     def conflicts_with(self, other: Ticket) -> bool:
-        """False only where both ask for exact devices and share none."""
+        """False only where they ask for different kinds, or both for exact devices and share none."""
+        if not self.may_be_of(other.of):
+            return False
         if isinstance(self.request, tuple) and isinstance(other.request, tuple):
             return bool(set(self.request) & set(other.request))
         return True
+
+    def may_be_of(self, kind: str) -> bool:
+        """False only where it is known to be about another kind of devices."""
+        return self.of == kind or not self.of or not kind
 
 
 @dataclass(frozen=True)
@@ -136,18 +146,20 @@ def _parsed(name: str, content: bytes, there: os.stat_result) -> Optional[Ticket
     texts: List[Any] = [value.get(key) for key in ("token", "user", "run", "run_dir")]
     if not all(isinstance(text, str) and len(text) <= MAX_TEXT and text.isprintable() for text in texts):
         return None
-    if isinstance(at, bool) or not isinstance(at, (int, float)) or not _is_plausible(at, there.st_ctime):
-        return None
     if not (_is_count(request) or (_are_indices(request) and request)) or not _are_indices(devices):
+        return None
+    if isinstance(at, bool) or not isinstance(at, (int, float)) or not 0 <= at < 1e10:  # NaN is no less, either
+        return None
+    # A lease's file is made when the waiting is over, and its time is no place in line.
+    if not devices and not there.st_ctime - EARLIEST_S <= at <= there.st_ctime + LATEST_S:
+        return None
+    of = value.get("of", "")
+    if of not in ("", "gpu", "cpu"):
         return None
     asked: Request = tuple(request) if isinstance(request, list) else request
     token, user, run, run_dir = texts
-    ticket = Ticket(float(at), token, asked, user, run, run_dir, tuple(devices))
+    ticket = Ticket(float(at), token, asked, user, run, run_dir, tuple(devices), of)
     return ticket if (ticket.kind, "%017.6f" % ticket.time, token) == match.groups() else None
-
-
-def _is_plausible(at: float, made_at: float) -> bool:
-    return made_at - EARLIEST_S <= at <= made_at + LATEST_S  # false for NaN and the infinities, too
 
 
 def _is_count(value: Any) -> bool:
@@ -188,12 +200,12 @@ def arrival(now: float, where: Optional[Path] = None) -> float:
     """Return the place in line (Unix seconds) of what arrives now: behind all who wait, also where the clock was set
     back meanwhile.
     """
-    latest = now
-    for name in names(where or lease_folder.folder(), "ticket"):
-        match = NAME.fullmatch(name)
-        if match and float(match[2]) <= now + LATEST_S:
-            latest = max(latest, float(match[2]) + 1e-6)
-    return latest
+    return within_reach(max([now, *(ticket.time + 1e-6 for ticket in waiting(where))]), now)
+
+
+def within_reach(at: float, now: float) -> float:
+    """Return the place in line nearest to ``at`` that a ticket made now may have, with time to spare for making it."""
+    return min(max(at, now - EARLIEST_S / 2), now + LATEST_S / 2)
 
 
 def ahead_of(ticket: Ticket, where: Path) -> Optional[Tuple[Ticket, Path, int]]:
