@@ -93,7 +93,7 @@ def _stand_in_for_slurm(world: World, patch: pytest.MonkeyPatch) -> None:
         "squeue": "",
         "sacct": "",
         "scancel": "",
-        "sbatch": "77",
+        "sbatch": "Submitted batch job 77",
         "sinfo": partition,
         "sacctmgr": "",
         "scontrol": "SLURM_VERSION = 23.02.7\nClusterName = toy\nMaxArraySize = 1001\nPartitionName=main QoS=N/A",
