@@ -52,7 +52,10 @@ def expanded(path: str) -> Path:
     """
     if path == "~" or path.startswith("~/"):
         return home() / path[2:]
-    return Path(path).expanduser() if path.startswith("~") else Path(path)
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # ~somebody
+        raise LocalError(f"{path}: no such user, or nobody says where that home folder is") from None
 
 
 def _folder(variable: str, below_home: Path) -> Path:

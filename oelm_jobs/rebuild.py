@@ -15,6 +15,7 @@ from typing import Any
 from . import names
 from .connections import Connection, connect
 from .errors import Nonsense, TargetError, UsageError, few, valid_choices
+from .folders import expanded
 from .observe import refresh, side_by_side
 from .schedulers import scheduler
 from .spec import SPEED_TRIAL, State, Target
@@ -225,7 +226,7 @@ def adopt(
 
 
 def _owned_by(owner: str, others: Sequence[Holding]) -> list[Holding]:
-    wanted = str(Path(owner).expanduser()) if owner.startswith("~") else owner.rstrip("/") or "/"
+    wanted = str(expanded(owner)) if owner.startswith("~") else owner.rstrip("/") or "/"
     chosen = [holding for holding in others if holding.project == wanted]
     if not chosen:
         known = [holding.project for holding in others if holding.project]

@@ -13,6 +13,7 @@ from typing import Any
 
 from . import names, spec
 from .errors import ConfigurationError, UsageError, valid_choices
+from .folders import expanded
 from .spec import Run, Study, Target
 from .train import config as trainer
 
@@ -211,7 +212,7 @@ def target_path(target: Target, root: str, path: str) -> str:
         if path == folder or path.startswith(folder.rstrip("/") + "/"):
             return target.data[folder].rstrip("/") + path[len(folder.rstrip("/")) :]
     if path == "~" or path.startswith("~/"):
-        return (target.home or "~") + path[1:]
+        return (target.home or "~") + path[1:] if target.host else str(expanded(path))
     return path if path.startswith("/") else f"{root}/{path}"
 
 

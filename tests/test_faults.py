@@ -249,6 +249,23 @@ def test_a_client_without_a_home_says_what_to_set(project: Path, tmp_path: Path,
     assert not list(project.glob("~*")), "nothing is written into a folder that is called like the sign for home"
 
 
+def test_data_in_an_unknown_home_are_asked_for_by_what_to_set(project: Path, tmp_path: Path) -> None:
+    """Where all folders of the toolkit's own are named, nothing but the study needs a home."""
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace('"data/tiny/train.bin"', '"~/data/tiny/train.bin"'))
+    folders = [f"{name}={tmp_path}/own" for name in ("XDG_CONFIG_HOME", "OELM_STATE_DIR", "OELM_LEASE_DIR")]
+    program = "from oelm_jobs.cli.submit import main; main()"
+    words = ["env", *folders, sys.executable, "-c", program, "--study", "tiny"]
+    done = without_a_home(tmp_path, *words, cwd=project, stdin=subprocess.DEVNULL)
+    assert done.returncode == 74 and "export HOME=" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("words", [("data", "demo", "--output=~no-one/x"), ("status", "--adopt", "~no-one/x")])
+def test_the_home_folder_of_a_user_whom_nobody_knows_is_named(oelm, project: Path, words: tuple[str, ...]) -> None:
+    refused = oelm(*words, check=False)
+    assert refused.returncode == 74 and "~no-one/x: no such user" in refused.stderr, refused.stderr
+
+
 def test_an_agent_without_a_home_refuses_and_says_what_to_set(tmp_path: Path) -> None:
     from oelm_jobs.agent import bootstrap
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -52,7 +51,6 @@ class LocalConnection:
             root=self.root,
             checkpoint_root=below(target.checkpoint_root) if target.checkpoint_root else "",
             data={folder: below(path) for folder, path in target.data.items()},
-            home=os.path.expanduser("~"),
         )
 
     def keep_tree(self, tree: Tree, folder: str) -> str:

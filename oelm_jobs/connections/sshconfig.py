@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import NotReached, TargetError
-from ..folders import expanded
+from ..folders import expanded, home
 from ..spec import Target
 
 CONNECT_TIMEOUT_S = 10
@@ -178,7 +178,8 @@ def _expand(value: str, tokens: Mapping[str, str]) -> str:
     import socket
 
     here = socket.gethostname()
-    own = {"%": "%", "l": here, "L": here.partition(".")[0], "d": str(Path.home()), "i": str(os.getuid())}
+    own = {"%": "%", "l": here, "L": here.partition(".")[0], "i": str(os.getuid())}
+    own |= {"d": str(home())} if "%d" in value else {}
     own["C"] = hashlib.sha1("".join((here, tokens["h"], tokens["p"], tokens["r"])).encode()).hexdigest()
     own |= {"u": getpass.getuser()} if "%u" in value else {}
     return re.sub(r"%(.)", lambda token: {**own, **tokens}.get(token[1], token[0]), value)
