@@ -92,8 +92,10 @@ HELD = Table(
 BESIDE = {"manifest": Maybe(Anything(is_table=True)), "manifest_error": WORDS}
 TOKEN_FILE = Either(
     (
-        Table({**BESIDE, "size": SIZE, "written_as": Text(most=32, pattern="[a-z0-9]*"), "sha256": HASH},
-              {"largest": COUNT, "at": SIZE}),
+        Table(
+            {**BESIDE, "size": SIZE, "written_as": Text(most=32, pattern="[a-z0-9]*"), "sha256": HASH},
+            {"largest": COUNT, "at": SIZE},
+        ),
         Table({**BESIDE, "error": WORDS}),
     )
 )
@@ -297,11 +299,29 @@ def fits_find(record: Dict[str, Any]) -> bool:
     return _found()(record) is None
 
 
+@functools.lru_cache(maxsize=None)
+def _stands() -> schema.Check:
+    return schema.compiled(STANDS)
+
+
 def cut_answer(verb: str, answer: Dict[str, Any]) -> Dict[str, Any]:
-    """Return an answer whose prose is no longer than the client takes."""
+    """Return an answer as the client takes it: prose no longer than agreed, and one run's records that make no sense
+    that run's trouble alone.
+    """
     if _answer(verb)(answer) is None:
         return answer
-    return dict(schema.cut(ANSWERS[verb], answer))
+    fitting = dict(schema.cut(ANSWERS[verb], answer))
+    if verb in ("probe", "slurm_poll"):
+        fitting["runs"] = {run_dir: _understood(row) for run_dir, row in fitting["runs"].items()}
+    return fitting
+
+
+def _understood(row: Dict[str, Any]) -> Dict[str, Any]:
+    wrong = _stands()(row)
+    if wrong is None:
+        return row
+    words = "its records in %s can't be understood: %s" % (rundir.CONTROL, wrong.lstrip("."))
+    return {"state": rundir.UNKNOWN, "reason": words[: WORDS.most], "token": ""}
 
 
 def wrong_answer(verb: str, request: Mapping[str, Any], answer: Any) -> Optional[str]:
