@@ -96,6 +96,7 @@ def _read_target(name: str, table: tomlfile.Section) -> Target:
         gpus=_read_gpus(table) if kind != "slurm" else (),
         gpus_per_run=_read_gpus_per_run(table),
         template=table.take("template", str, ""),
+        share=table.take("share", str, "", choices=("group",)) if "share" in table else "",
         slurm=_read_slurm(table, bool(reach.get("host"))) if kind == "slurm" else None,
         **reach,
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import preflight, site, snapshot
+from . import preflight, sent, site, snapshot
 from .agent import probe, processes, rundir
 from .clean import has_no_checkpoint
 from .connections import connect
@@ -222,6 +222,8 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
         if run.name in choice.gone:
             say(f"{run.name} was {choice.gone[run.name]}, and its files are gone: it starts over")
     if taken:
+        for words in sent.words(code, plan.target):
+            say(words)
         _send(plan, store, host, taken, token, code, choice, say=say, max_array=max_array)
     stored = store.states(plan.project, plan.study.name)
     return [

@@ -17,7 +17,7 @@ ROWS = [
     ["send", "clean", "rebuild"],
     ["fetch", "terminal"],
     ["observe", "preflight", "doctor"],
-    ["plan"],
+    ["plan", "sent"],
     ["analysis"],
     ["schedulers"],
     ["connections"],
@@ -29,6 +29,8 @@ ROWS = [
         "render",
         "store",
         "snapshot",
+        "checkout",
+        "contents",
         "sync",
         "table",
         "project",
@@ -42,7 +44,7 @@ ROWS = [
     ],
     ["sbatch", "rsync", "names"],
     ["spec", "tomlfile", "language", "train", "text"],
-    ["errors", "agent", "atomic", "encodings", "folders", "finding", "visible"],
+    ["credentials", "errors", "agent", "atomic", "encodings", "folders", "finding", "visible"],
 ]
 """From the top; a module may import what lies below it, and its own package."""
 SIDEWAYS = {
@@ -56,6 +58,8 @@ SIDEWAYS = {
     ("needs", "data"),
     ("needs", "data_check"),
     ("data_check", "data"),
+    ("snapshot", "checkout"),
+    ("snapshot", "contents"),
     ("folders", "errors"),
 }
 """Within a row: making token folders builds on reading them, and an unknown home folder is an error."""

@@ -42,12 +42,20 @@ REFUSED = 3
 
 
 def answer(verb: str, request: Dict[str, Any]) -> Dict[str, Any]:
-    """Let a verb's module answer a request; its ``clusters``, where it has any, are those of Slurm's commands.
+    """Let a verb's module answer a request; its ``clusters``, where it has any, are those of Slurm's commands, and its
+    ``own`` says who may read what is written (the arguments of privacy.enter).
 
     Raises:
         schema.Misfit: The request is none; nothing was done.
+        privacy.NotOurs: The root is somebody else's; nothing was done.
     """
     verbs.check_request(verb, request)
+    own = request.pop("own", None)
+    if own:
+        from . import privacy
+
+        privacy.confine(own["share"])
+        privacy.enter(own["root"], own["share"], own["also"], make=False)
     clusters = request.pop("clusters", "")
     if clusters:
         from . import slurm_commands

@@ -6,8 +6,9 @@ and one command is one round trip (oelm_jobs/connections/wire.py is the other en
 the answer is therefore framed by a nonce; nothing is done before the request has arrived whole.
 
 Frames to the server: length in decimal, newline, so many bytes. Frames from it: newline, nonce, space, length,
-newline, so many bytes of JSON. First of all an object with ``hello``, then ``need`` (hash of a tree that the client
-then sends), ``ready`` (for a request that acts; one that only reads is sent at once), ``alive`` (still at work), and
+newline, so many bytes of JSON. First of all an object with ``hello``, then ``need`` (hash of a tree of which the
+client then sends a list of files), ``lacks`` (numbers in that list: what is not stored there, and sent then),
+``ready`` (for a request that acts; one that only reads is sent at once), ``alive`` (still at work), and
 at last ``answer`` or ``error``.
 
 This module parses on Python 3.6, so that an old interpreter can be named as such.
@@ -19,10 +20,17 @@ import sys
 import threading
 from typing import Any, Dict, List, Optional
 
+if "keep" not in globals():  # where it is sent, their text comes before this one's (connections/wire.py)
+    if __package__:
+        from .privacy import confine, enter
+        from .trees import is_kept, keep
+    else:
+        sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        from agent.privacy import confine, enter  # type: ignore[import-not-found,no-redef]
+        from agent.trees import is_kept, keep  # type: ignore[import-not-found,no-redef]
+
 ALIVE_S = 5.0
 """How often a verb that takes its time says that it is at work."""
-CONTROL = ".oelm"
-"""As in rundir, which isn't there yet."""
 
 
 class Cut(Exception):
@@ -88,8 +96,8 @@ def home_folder() -> str:
     return found
 
 
-def unpack(blob: bytes) -> Dict[str, Any]:
-    """Return the files of a packed tree: name to (content, whether it is executable)."""
+def unpack(blob: bytes) -> Dict[str, bytes]:
+    """Return the files of a packed tree: name to content."""
     import io
     import tarfile
 
@@ -97,43 +105,20 @@ def unpack(blob: bytes) -> Dict[str, Any]:
     with tarfile.open(fileobj=io.BytesIO(blob)) as archive:
         for member in archive.getmembers():
             file = archive.extractfile(member)
-            if file is None or member.name.startswith("/") or ".." in member.name.split("/"):
+            if file is None:
                 raise ValueError("%r can't be part of a tree" % member.name)
-            found[member.name] = (file.read(), bool(member.mode & 0o100))
+            found[member.name] = file.read()
     return found
-
-
-def install(files: Dict[str, Any], place: str) -> None:
-    """Write files to ``place``, whole or not at all; nobody ever sees half of it."""
-    import shutil
-    import tempfile
-
-    folder = os.path.dirname(place)
-    os.makedirs(folder, exist_ok=True)
-    temporary = tempfile.mkdtemp(prefix=".%s." % os.path.basename(place), dir=folder)
-    try:
-        for name, (content, executable) in files.items():
-            path = os.path.join(temporary, name)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with open(path, "wb") as file:
-                file.write(content)
-            os.chmod(path, 0o555 if executable else 0o444)
-        os.chmod(temporary, 0o755)
-        os.rename(temporary, place)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if not os.path.isdir(place):  # else another client was faster with the same content
-            raise
 
 
 class Memory:
     """Imports the agent from memory where the disk takes nothing any more: a full disk must not hide itself."""
 
-    def __init__(self, files: Dict[str, Any]) -> None:
+    def __init__(self, files: Dict[str, bytes]) -> None:
         import importlib.util
 
         self._spec = importlib.util.spec_from_loader
-        self._sources = {name: content for name, (content, _) in files.items()}
+        self._sources = files
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Return how to import a module of the agent (importlib's protocol for finders)."""
@@ -151,7 +136,28 @@ class Memory:
         exec(compile(self._sources[module.__spec__.origin], module.__spec__.origin, "exec"), module.__dict__)
 
 
-def fetch_trees(header: Dict[str, Any], home: str, stream: Any, speaker: Speaker) -> Optional[Dict[str, Any]]:
+def enter_root(header: Dict[str, Any], home: str) -> None:
+    """Let nobody read what is written who may not, and see that the root may be used."""
+    share = header.get("share", "")
+    confine(share)
+    try:
+        enter(resolve(header["root"], home), share, [resolve(path, home) for path in header.get("also", ())])
+    except OSError:  # a full disk, say: a request that only reads may be about that
+        if not header["reads"]:
+            raise
+
+
+def receive_blob(stream: Any) -> bytes:
+    """Return what comes as a frame with its hash before it."""
+    import hashlib  # here, like others below: most requests find everything in its place
+
+    digest, blob = receive(stream).decode("ascii"), receive(stream)
+    if hashlib.sha256(blob).hexdigest() != digest:
+        raise ValueError("what arrived is not what was sent")
+    return blob
+
+
+def fetch_trees(header: Dict[str, Any], home: str, stream: Any, speaker: Speaker) -> Optional[Dict[str, bytes]]:
     """Have every tree that the request needs in its place.
 
     Returns:
@@ -159,18 +165,13 @@ def fetch_trees(header: Dict[str, Any], home: str, stream: Any, speaker: Speaker
         only reads does without trees that can't be written.
     """
     for number, tree in enumerate(header["trees"]):
-        place = os.path.join(resolve(tree["folder"], home), tree["hash"])
-        if os.path.isdir(place):
+        folder = resolve(tree["folder"], home)
+        if is_kept(folder, tree["hash"]):
             continue
         speaker.say(need=tree["hash"])
-        import hashlib  # here, like others below: most requests find everything in its place
-
-        digest, blob = receive(stream).decode("ascii"), receive(stream)
-        if hashlib.sha256(blob).hexdigest() != digest:
-            raise ValueError("what arrived is not what was sent")
-        files = unpack(blob)
+        files = {}  # type: Dict[str, bytes]
         try:
-            install(files, place)
+            receive_tree(folder, tree["hash"], files, stream, speaker)
         except OSError:
             if not header["reads"] or (number and not header["verb"]):
                 raise
@@ -179,9 +180,35 @@ def fetch_trees(header: Dict[str, Any], home: str, stream: Any, speaker: Speaker
     return None
 
 
+def receive_tree(folder: str, name: str, files: Dict[str, bytes], stream: Any, speaker: Speaker) -> None:
+    """Have a tree that isn't there sent, and keep it.
+
+    Args:
+        files: Gets the content of what was sent, by name.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    import zlib
+
+    announced = json.loads(zlib.decompress(receive_blob(stream)).decode("utf-8"))
+    rows = [(path, bool(executable), sha256) for path, executable, sha256 in announced["rows"]]
+    if announced["whole"]:
+        files.update(unpack(receive_blob(stream)))
+
+    def contents(lacking: List[int]) -> Any:
+        if not announced["whole"]:
+            speaker.say(lacks=lacking)
+            files.update(unpack(receive_blob(stream)))
+        return lambda number: files[rows[number][0]]
+
+    keep(folder, name, rows, contents)
+
+
 def work(speaker: Speaker, stream: Any, header: Dict[str, Any]) -> Dict[str, Any]:
     """Do what a request asks for and return its answer."""
     home = home_folder()
+    enter_root(header, home)
     words = receive(stream) if header["reads"] else b""
     in_memory = fetch_trees(header, home, stream, speaker)
     if not header["verb"]:

@@ -206,7 +206,7 @@ REQUESTS: Dict[str, Any] = {
 MESSAGE = Table(
     {},
     {"need": Text(most=128, pattern="[0-9A-Za-z]+"), "error": Text(most=64 << 20, may_be_odd=True), "home": ABSOLUTE,
-     "python": Flag(), "refused": Flag(), "lacks": INDICES},
+     "python": Flag(), "refused": Flag(), "lacks": Each(COUNT, 1 << 20)},
     keeps=True,
 )  # fmt: skip
 """What bootstrap says in a frame, but for the answer in it; hello, ready and alive are said by being there."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..agent import verbs
+from ..agent import privacy, trees, verbs
 from ..agent.__main__ import REFUSED, VERBS
 from ..errors import TargetError, UnknownAnswer
 from ..folders import expanded
@@ -53,12 +53,22 @@ class LocalConnection:
             data={folder: below(path) for folder, path in target.data.items()},
         )
 
+    @property
+    def _own(self) -> dict[str, Any]:
+        """Whose the root is, as privacy.enter takes it."""
+        elsewhere = self.resolved.checkpoint_root
+        return {"root": self.root, "share": self.target.share, "also": [elsewhere] if elsewhere else []}
+
     def keep_tree(self, tree: Tree, folder: str) -> str:
         """Copy ``tree`` to ``folder/<hash>``; return that path."""
         from .. import snapshot
 
         try:
-            return str(snapshot.keep(tree, Path(folder)))
+            with privacy.confined(self.target.share):
+                privacy.enter(**self._own)
+                return str(snapshot.keep(tree, Path(folder)))
+        except (privacy.NotOurs, trees.Damaged) as error:
+            raise TargetError(f"{self.target.name}: {error}") from error
         except OSError as error:
             raise TargetError(f"{folder}: can't be written: {error}") from error
 
@@ -74,14 +84,15 @@ class LocalConnection:
         name = self.target.name
         if verb in ("probe", "log", "data") and not clusters:
             module = importlib.import_module(f"oelm_jobs.agent.{VERBS[verb]}")
-            answer = verbs.cut_answer(verb, getattr(module, verb)(dict(request)))
+            with privacy.confined(self.target.share):  # of token files it remembers the hashes
+                answer = verbs.cut_answer(verb, getattr(module, verb)(dict(request)))
             return believed(name, verb, request, answer)
         import subprocess
 
         try:
             done = subprocess.run(
                 [*AGENT, verb],
-                input=json.dumps({**request, "clusters": clusters}).encode(),
+                input=json.dumps({**request, "clusters": clusters, "own": self._own}).encode(),
                 capture_output=True,
                 timeout=timeout_s,
                 cwd="/",  # a project may hold a folder called oelm_jobs

@@ -22,7 +22,7 @@ from . import Place, Route, interpreter
 from .answers import READS, believed
 from .channel import Channel
 from .greeting import command
-from .wire import Interrupted, Reply, converse
+from .wire import Interrupted, Own, Reply, converse
 
 if TYPE_CHECKING:
     from ..snapshot import Tree
@@ -160,11 +160,12 @@ class RemoteConnection:
         reads = verb in READS
         root = self._resolved.root if self._resolved else self.target.root or "~"
         own = Place(tree=agent(), folder=posixpath.join(root, AGENT_FOLDER))
+        also = (self.target.checkpoint_root,) if self.target.checkpoint_root else ()
         begun, number = time.monotonic(), 0
         while True:
             number += 1
             try:
-                reply = self._ask(verb, request, [own, *places], reads, timeout_s)
+                reply = self._ask(verb, request, Own(root, self.target.share, also), [own, *places], reads, timeout_s)
             except NotReached:
                 if number == TRIES or time.monotonic() - begun > PATIENCE_S:
                     raise
@@ -181,12 +182,12 @@ class RemoteConnection:
             time.sleep(random.uniform(0.3, 1.0) * number)  # many clients that were cut together come back apart
 
     def _ask(
-        self, verb: str, request: Mapping[str, Any], places: Sequence[Place], reads: bool, timeout_s: float
+        self, verb: str, request: Mapping[str, Any], own: Own, places: Sequence[Place], reads: bool, timeout_s: float
     ) -> Reply:
         channel = self._open(command(self.target.python or "python3"))
         self.round_trips += 1
         try:
-            return converse(channel, verb, request, places, reads=reads, timeout_s=timeout_s)
+            return converse(channel, verb, request, places, own=own, reads=reads, timeout_s=timeout_s)
         except TargetError as error:
             error.args = (f"{self.target.name}: {error}",)
             raise

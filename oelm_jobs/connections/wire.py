@@ -6,11 +6,13 @@ oelm_jobs/agent/bootstrap.py.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 IDLE_S = 30.0
 """The agent says every 5 s that it is at work; after so long without a word the connection counts as dead."""
 SLICE_BYTES = 256 << 10
+WHOLE_BYTES = 512 << 10
+"""A tree of no more bytes is sent as it is, without asking which of its files are there."""
 
 
 class Interrupted(Exception):
@@ -42,6 +46,18 @@ class Interrupted(Exception):
         self.sent = sent
 
 
+@dataclass(frozen=True)
+class Own:
+    """Whose the root of a target is (agent/privacy.py)."""
+
+    root: str
+    """Absolute, or below the home folder there."""
+    share: str
+    """Who else may use it: a target's ``share``."""
+    also: tuple[str, ...] = ()
+    """Folders of run directories that lie elsewhere."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reply:
     """What the agent answered."""
@@ -53,36 +69,51 @@ class Reply:
     """Whether the login shell prints where nobody looks."""
 
 
+@functools.lru_cache(maxsize=1)
 def _program() -> bytes:
-    return (Path(str(agent.__file__)).parent / "bootstrap.py").read_bytes()
+    """Return what Python there runs: every request brings it, so it is packed."""
+    import binascii
+
+    folder = Path(str(agent.__file__)).parent
+    text = b"\n".join((folder / f"{name}.py").read_bytes() for name in ("privacy", "trees", "bootstrap"))
+    packed = binascii.b2a_base64(zlib.compress(text, 9), newline=False)
+    return b"import binascii,zlib;exec(zlib.decompress(binascii.a2b_base64(b'%s')))" % packed
 
 
 def _frame(content: bytes) -> bytes:
     return b"%d\n" % len(content) + content
 
 
-def pack(tree: Tree) -> bytes:
-    """Return a tree's files as a compressed archive."""
+def pack(tree: Tree, numbers: Iterable[int]) -> bytes:
+    """Return files of a tree as a compressed archive."""
     import io
     import tarfile
 
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
-        for name, path in tree.files:
-            content = path.read_bytes()
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(content), 0o755 if os.access(path, os.X_OK) else 0o644
+        for number in numbers:
+            content = tree.read(number)
+            member = tarfile.TarInfo(tree.files[number][0])
+            member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
 
 
 def converse(
-    channel: Channel, verb: str, request: Mapping[str, Any], places: Sequence[Place], *, reads: bool, timeout_s: float
+    channel: Channel,
+    verb: str,
+    request: Mapping[str, Any],
+    places: Sequence[Place],
+    *,
+    own: Own = Own("~", ""),
+    reads: bool,
+    timeout_s: float,
 ) -> Reply:
     """Have the agent answer one request over a channel that runs ``command``.
 
     Args:
         verb: Empty where trees alone are to be placed.
+        own: Whose the root there is.
         places: Trees that must be there, the agent's own first.
         reads: Whether the request changes nothing: it is then sent without waiting for the agent to be ready.
 
@@ -95,7 +126,8 @@ def converse(
     deadline = time.monotonic() + timeout_s
     nonce = os.urandom(16).hex()
     trees = [{"folder": place.folder, "hash": place.tree.hash} for place in places]
-    header = {"nonce": nonce, "verb": verb, "reads": reads, "trees": trees}
+    header = {"nonce": nonce, "verb": verb, "reads": reads, "trees": trees, **asdict(own)}
+    wanted: Tree | None = None
     words = json.dumps(request).encode("ascii")
     sent = False
     lacking = {place.tree.hash: place.tree for place in places}
@@ -110,6 +142,13 @@ def converse(
         for start in range(0, len(content), SLICE_BYTES):
             channel.write(content[start : start + SLICE_BYTES], patience())
 
+    def send_blob(blob: bytes) -> None:
+        nonlocal deadline
+        import hashlib  # here, like others: most requests find everything in its place
+
+        deadline += len(blob) / 50_000  # a slow uplink may take its time
+        send(_frame(hashlib.sha256(blob).hexdigest().encode()) + _frame(blob))
+
     try:
         noise = [greet(channel, patience)]
         greeted = False
@@ -121,11 +160,17 @@ def converse(
                 wanted = lacking.pop(message["need"], None)
                 if wanted is None:
                     raise schema.Misfit(f".need = {message['need']}: is no tree that it may lack")
-                import hashlib  # here, like others: most requests find everything in its place
-
-                blob = pack(wanted)
-                deadline += len(blob) / 50_000  # a slow uplink may take its time
-                send(_frame(hashlib.sha256(blob).hexdigest().encode()) + _frame(blob))
+                is_whole = wanted.size <= WHOLE_BYTES
+                rows = json.dumps({"whole": is_whole, "rows": wanted.rows}).encode("ascii")
+                send_blob(zlib.compress(rows, 6))
+                if is_whole:
+                    send_blob(pack(wanted, range(len(wanted.files))))
+                    wanted = None
+            elif "lacks" in message:
+                if wanted is None:
+                    raise schema.Misfit(".lacks: was said of no tree")
+                send_blob(pack(wanted, _chosen(wanted, message["lacks"])))
+                wanted = None
             elif "ready" in message:
                 if sent or reads:
                     raise schema.Misfit(".ready: was said twice, or of what was sent already")
@@ -143,6 +188,18 @@ def converse(
     if code is None or code == 255:  # 255 is also what the ssh command says of its own troubles (ssh(1))
         raise Interrupted(said or "the connection was closed", sent)
     raise _ended(code, said, greeted, sent)
+
+
+def _chosen(tree: Tree, numbers: Sequence[int]) -> list[int]:
+    """Return which files the agent asks for, each once.
+
+    Raises:
+        schema.Misfit: The tree has no such file.
+    """
+    wanted = sorted(set(numbers))
+    if wanted and wanted[-1] >= len(tree.files):
+        raise schema.Misfit(f".lacks = {wanted[-1]}: must lie between 0 and {len(tree.files) - 1}")
+    return wanted
 
 
 def _reply(message: Mapping[str, Any], is_noisy: bool) -> Reply:

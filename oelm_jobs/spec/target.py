@@ -62,6 +62,8 @@ class Target:
     """Name of the template of its scripts in the project's ``templates/``; the kind's own where empty."""
     home: str = ""
     """The home folder there, once the target was reached; no file says it."""
+    share: str = ""
+    """``group`` where the group of the root's folder may use the root, too; its owner alone where empty."""
     slurm: Slurm | None = None
     """Where Slurm decides when runs start."""
 

@@ -45,7 +45,7 @@ def tree(folder: Path, files: dict[str, bytes]) -> snapshot.Tree:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         path.chmod(0o755 if name.endswith(".sh") else 0o644)
-    return snapshot.Tree(files=tuple((name, folder / name) for name in sorted(files)), hash="0123456789abcdef")
+    return snapshot.tree((name, folder / name) for name in files)
 
 
 def test_root_and_paths_are_absolute(connection: Connection) -> None:
@@ -64,8 +64,8 @@ def test_a_tree_is_placed_whole_once_and_read_only(connection: Connection, tmp_p
         assert place == Path(connection.root, "trees", sent.hash)
         assert (place / "deep" / "b.bin").read_bytes() == bytes(range(256))
         assert (place / "deep" / "实验.txt").read_bytes() == b"x"
-        assert stat.S_IMODE((place / "a.sh").stat().st_mode) == 0o555
-        assert stat.S_IMODE((place / "deep" / "b.bin").stat().st_mode) == 0o444
+        assert stat.S_IMODE((place / "a.sh").stat().st_mode) == 0o500
+        assert stat.S_IMODE((place / "deep" / "b.bin").stat().st_mode) == 0o400
         assert os.listdir(place.parent) == [sent.hash]
         (tmp_path / "tree" / "a.sh").write_bytes(b"changed")  # its name says what it holds: it is not sent again
         assert (place / "a.sh").read_bytes() == b"#!/bin/sh\n"

@@ -1,0 +1,215 @@
+"""Owns trees of files that are kept under the hash of their content (snapshots, agents): each file is stored once, and
+a tree that has most of its files from former ones is made of second names for them; leaves the way here to wire.
+
+Stored files lie in ``files/`` beside the folder of trees, one store for each user (links to another's files are
+refused where the kernel protects them), under the hash of their content. They are read-only. A run of root's could
+write into one all the same: a stored file counts only while it has the time of change that it was stored with.
+
+Sent down the channel before bootstrap, so it parses on Python 3.6 and imports nothing of the agent.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import stat
+import time
+from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
+
+Row = Tuple[str, bool, str]
+"""A file: path within the tree, whether it is executable, SHA-256 of its content."""
+Read = Callable[[int], bytes]
+"""Returns the content of a file by its number in the list."""
+
+STORE = "files"
+LOCK = "files.lock"
+STORED_NS = 946684800 * 10**9
+"""Time of change of every stored file (the year 2000)."""
+USED_S = 3600.0
+"""How exact a tree's time of change tells when it was last asked for."""
+LOCK_PATIENCE_S = 60.0
+
+
+class Damaged(Exception):
+    """What arrived is not what was announced: nothing was kept."""
+
+    is_refusal = True
+
+
+def name_of(rows: Iterable[Row]) -> str:
+    """Return the hash over a tree's files that is its name."""
+    digest = hashlib.sha256()
+    for name, executable, sha256 in rows:
+        digest.update(("%s\0%d\0%s\n" % (name, executable, sha256)).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def is_kept(folder: str, name: str) -> bool:
+    """Tell whether a tree is there, and mark it as in use."""
+    place = os.path.join(folder, name)
+    try:
+        found = os.stat(place)
+    except OSError:
+        return False
+    if time.time() - found.st_mtime > USED_S:
+        with contextlib.suppress(OSError), held(folder):
+            os.utime(place)
+    return os.path.isdir(place)
+
+
+@contextlib.contextmanager
+def held(folder: str, *, alone: bool = False) -> Iterator[bool]:
+    """Keep others from removing what is used (or, ``alone``, from using it) for a while; yield whether that is so: on
+    a file system without locks it isn't, and the age of what is removed must do.
+    """
+    path = os.path.join(os.path.dirname(folder), LOCK)
+    handle = None
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        _lock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        is_held = True
+    except OSError:
+        is_held = False
+    try:
+        yield is_held
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(handle: int, kind: int) -> None:
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
+def keep(folder: str, tree: str, rows: Sequence[Row], contents: Callable[[List[int]], Read]) -> None:
+    """Have a tree in ``folder`` under its hash, whole or not at all; nobody ever sees half of it.
+
+    Args:
+        contents: Is told which rows are not stored here, and returns what reads them.
+
+    Raises:
+        Damaged: A content is not what its row says, or the rows are not what the tree's name says.
+        OSError: It can't be written.
+    """
+    if is_kept(folder, tree):
+        return
+    for name, _, sha256 in rows:
+        if name.startswith("/") or ".." in name.split("/") or len(sha256) != 64 or not sha256.isalnum():
+            raise Damaged("%r can't be part of a tree" % name)
+    if name_of(rows) != tree:
+        raise Damaged("what arrived is not what was sent: a list of files that has another hash")
+    os.makedirs(folder, exist_ok=True)
+    with held(folder):
+        stores = _Stores(os.path.join(os.path.dirname(folder), STORE))
+        sources = [stores.find(executable, sha256) for _, executable, sha256 in rows]
+        read = contents([number for number, source in enumerate(sources) if source is None])
+        temporary = os.path.join(folder, ".%s.%s.%d.%.6f" % (tree, os.uname()[1], os.getpid(), time.time()))
+        os.mkdir(temporary)
+        try:
+            made = {temporary}
+            for number, ((name, executable, sha256), source) in enumerate(zip(rows, sources)):
+                path = os.path.join(temporary, name)
+                above = os.path.dirname(path)
+                if above not in made:
+                    os.makedirs(above, exist_ok=True)
+                    made.add(above)
+                # What was stored a moment ago may be gone: others may be at work where there are no locks.
+                if source is None or not stores.link(source, path, executable, sha256):
+                    write_new(path, _checked(read(number), name, sha256), executable)
+                    stores.add(path, executable, sha256)
+            os.rename(temporary, os.path.join(folder, tree))
+        except BaseException:
+            import shutil
+
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not os.path.isdir(os.path.join(folder, tree)):  # else another client was faster with the same content
+                raise
+
+
+def _checked(content: bytes, name: str, sha256: str) -> bytes:
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise Damaged("%s changed while it was sent: submit again" % name)
+    return content
+
+
+def write_new(path: str, content: bytes, executable: bool) -> None:
+    """Write a file that is never changed; who may read it is the umask's to say."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o555 if executable else 0o444)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    os.utime(path, ns=(STORED_NS, STORED_NS))
+
+
+class _Stores:
+    """Stored files: this user's, which can be linked to, and others', which can be copied."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._own = str(os.geteuid())
+        self._umask = os.umask(0o077)
+        os.umask(self._umask)
+        try:
+            others = sorted(name for name in os.listdir(place) if name != self._own)
+        except OSError:
+            others = []
+        self._users = [self._own, *others]
+        self._made: Set[str] = set()
+
+    def _path(self, user: str, executable: bool, sha256: str) -> str:
+        return "%s/%s/%s/%s%s" % (self._place, user, sha256[:2], sha256[2:], "x" if executable else "")
+
+    def find(self, executable: bool, sha256: str) -> Optional[str]:
+        """Return where a content is stored, unchanged since; None where it isn't."""
+        for user in self._users:
+            path = self._path(user, executable, sha256)
+            try:
+                found = os.lstat(path)
+            except OSError:
+                continue
+            if stat.S_ISREG(found.st_mode) and found.st_mtime_ns == STORED_NS:
+                mode = (0o555 if executable else 0o444) & ~self._umask
+                if user != self._own or stat.S_IMODE(found.st_mode) == mode:
+                    return path
+        return None
+
+    def link(self, source: str, path: str, executable: bool, sha256: str) -> bool:
+        """Make ``path`` of a stored file: a second name for it, or a copy; False where that can't be done now."""
+        if source.startswith("%s/%s/" % (self._place, self._own)):
+            try:
+                os.link(source, path)
+                return True
+            except OSError:  # too many links, or a file system without them
+                pass
+        try:
+            with open(source, "rb") as file:
+                content = file.read()
+        except OSError:
+            return False
+        if hashlib.sha256(content).hexdigest() != sha256:
+            return False
+        write_new(path, content, executable)
+        self.add(path, executable, sha256)
+        return True
+
+    def add(self, path: str, executable: bool, sha256: str) -> None:
+        """Store a file that was just written, in place of a damaged one; done without where it can't be."""
+        stored = self._path(self._own, executable, sha256)
+        above = os.path.dirname(stored)
+        with contextlib.suppress(OSError):
+            if above not in self._made:
+                os.makedirs(above, exist_ok=True)
+                self._made.add(above)
+            try:
+                os.link(path, stored)
+            except FileExistsError:
+                if self.find(executable, sha256) != stored:
+                    os.unlink(stored)
+                    os.link(path, stored)
