@@ -133,6 +133,7 @@ def _record(
         "stop_on_failure": plan.stop_on_failure,
         "max_retries": run.max_retries,
         "extended_from": extended_from,
+        **({"share": plan.target.share} if plan.target.share else {}),
     }
 
 

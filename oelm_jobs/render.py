@@ -150,6 +150,7 @@ def _template(target: Target) -> str:
 def _print(project: Path, target: Target, template: str = "", **values: Any) -> str:
     name = _template(target)
     values.update(target=target, claim_fd=rundir.CLAIM_FD, launched=rundir.LAUNCHED)
+    values.update(umask="007" if target.share else "077")
     try:
         _check_blocks(project, name)
         return environment(project).get_template(template or name).render(**values)

@@ -434,7 +434,8 @@ def place_arrival(arrival: Arrival) -> None:
         try:
             if os.fstat(file).st_size > arrival.item.size:
                 os.ftruncate(file, arrival.item.size)  # grew on after it was looked at: what is hashed counts
-            os.fchmod(file, 0o644)
+            # rsync has set what both the source and this user's umask allow.
+            os.fchmod(file, os.fstat(file).st_mode & 0o666 | 0o600)
         finally:
             os.close(file)
         inside.replace(arrival.staged, arrival.home, arrival.item.name)

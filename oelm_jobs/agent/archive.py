@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List
 
-from . import inside, rundir, verbs
+from . import inside, privacy, rundir, verbs
 
 ARCHIVE = ".archive"
 """Folder beside run directories that holds those which were started over."""
@@ -24,8 +24,10 @@ def archive(request: Dict[str, Any]) -> Dict[str, Any]:
 
     Raises:
         inside.Outside: One is no run directory; nothing was moved.
+        privacy.NotOurs: One is another user's; nothing was moved.
     """
     run_dirs = [inside.run_dir(run_dir) for run_dir in request["run_dirs"]]
+    privacy.not_anothers(run_dirs)
     claims: Dict[str, int] = {}
     busy: List[str] = []
     moved: Dict[str, str] = {}

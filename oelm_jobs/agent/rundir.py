@@ -76,18 +76,17 @@ def read_json(path: Union[str, Path]) -> Optional[Dict[str, Any]]:
     return value if isinstance(value, dict) else None
 
 
-def write_text(path: Path, text: str, *, durable: bool = True, mode: int = 0o644) -> None:
+def write_text(path: Path, text: str, *, durable: bool = True, mode: int = 0o666) -> None:
     """Replace ``path`` atomically: a reader sees the old content or the new, and (durable) so does one after a power
-    loss.
+    loss. Who may read it is the umask's to say.
     """
     temporary = path.with_name(".%s.%d.%d" % (path.name, os.getpid(), time.monotonic_ns()))
-    handle = os.open(str(temporary), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    handle = os.open(str(temporary), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         # What is half a character in a name (os.fsdecode) is an escape in JSON.
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
-            os.fchmod(file.fileno(), mode)
             if durable:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -190,7 +189,7 @@ def lock(path: Path, *, patience_s: float = 0.0) -> int:
     Raises:
         Busy: Another process holds it.
     """
-    handle = os.open(str(path), os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(str(path), os.O_RDWR | os.O_CREAT, 0o666)
     deadline = time.monotonic() + patience_s
     while True:
         try:

@@ -10,7 +10,7 @@ import os
 import time
 from typing import AbstractSet, Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from . import failure, records, rundir, slurm_accounts, slurm_submit
+from . import failure, privacy, records, rundir, slurm_accounts, slurm_submit
 from .progress import last_said
 from .slurm_commands import Job, SlurmError
 from .slurm_tasks import Listed, Task, output_of, was_started
@@ -55,6 +55,8 @@ def read_records(run_dir: str) -> Records:
     try:
         names = os.listdir(control)  # of ten thousand runs that were not at work yet, one look each is enough
     except OSError:
+        return Records({}, {}, False)
+    if privacy.another(run_dir):  # in a root that a group shares
         return Records({}, {}, False)
     start = records.read(control + rundir.START) if rundir.START in names else None
     end = records.read(control + rundir.END) if rundir.END in names else None

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from . import inside, processes, rundir, slurm_accounts, slurm_commands
+from . import inside, privacy, processes, rundir, slurm_accounts, slurm_commands
 from .launch import Refused
 from .slurm_commands import MARK, SlurmError
 from .slurm_words import is_hearsay, read_answer
@@ -135,6 +135,7 @@ def slurm_submit(request: Dict[str, Any], send: Sender = sbatch) -> Dict[str, An
     for job in jobs:
         for run_dir in job["run_dirs"]:
             inside.run_dir(run_dir)
+    privacy.take_run_dirs(root, [run_dir for job in jobs for run_dir in job["run_dirs"]])
     content = {"version": 1, "token": token, "time": time.time(), "scheduler": "slurm"}
     content["jobs"] = [{name: job[name] for name in ("position", "name", "run_dirs")} for job in jobs]
     try:
@@ -192,7 +193,7 @@ def _send(
     for run_dir in job["run_dirs"]:
         with contextlib.suppress(OSError):
             rundir.control(run_dir, rundir.CANCEL).unlink()
-    rundir.write_text(script, job["script"], mode=0o755, durable=False)
+    rundir.write_text(script, job["script"], mode=0o777, durable=False)
     options = ["--dependency=" + _joined(str(before["id"]), job["script"])] if before else []
     begun = time.time()
     try:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import failure, lease, place, processes, records, result, rundir, schema
+from . import failure, lease, place, privacy, processes, records, result, rundir, schema
 from .host import Host
 from .place import Place, Refused, Stopped, Superseded, Verdict
 
@@ -96,13 +96,14 @@ class Supervisor:
 
     def run(self) -> int:
         """Take the claim, wait in line, run the command with its retries, write the records; return the exit code."""
-        rundir.control(self.run_dir, "").mkdir(parents=True, exist_ok=True)
         try:
+            privacy.not_anothers([str(self.run_dir)])
+            rundir.control(self.run_dir, "").mkdir(parents=True, exist_ok=True)
             self.place.claim()
         except rundir.Busy:
             self.say("another execution of this run is alive; nothing to do")
             return EXIT_BUSY
-        except Refused as error:
+        except (Refused, privacy.NotOurs) as error:
             self.say("refused: %s" % error)
             return EXIT_REFUSED
         try:
@@ -410,6 +411,7 @@ def main(argv: List[str]) -> int:
         record = choose(content)
         if record.get("scheduler") == "slurm" and "SLURM_JOB_ID" not in os.environ:
             raise Refused("this script is for a Slurm job: start it with sbatch")
+        privacy.confine(str(record.get("share") or ""))
         os.environ.pop("SLURM_CLUSTERS", None)  # a job's node is of its own cluster
     except Refused as error:
         print("refused: %s" % error, file=sys.stderr)

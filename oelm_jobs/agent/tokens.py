@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
-from . import hashes, inside, rundir, samples
+from . import hashes, inside, privacy, rundir, samples
 
 MANIFEST = "manifest.json"
 HASHES = "hashes.json"
@@ -146,6 +146,7 @@ def accept(request: Dict[str, Any]) -> Dict[str, Any]:
             with contextlib.suppress(OSError):
                 os.unlink(source)
             continue
+        privacy.settle(source)
         os.rename(source, place)
         answer["placed"].append(name)
     rundir.sync_folder(Path(folder))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..agent import __main__ as agent
-from ..agent import inside, launch, rundir, schema, slurm_commands, slurm_submit, slurm_words
+from ..agent import inside, launch, privacy, rundir, schema, slurm_commands, slurm_submit, slurm_words
 from ..connections import Connection, as_agent_reads
 from ..connections.answers import believed
 from ..errors import AnswerLost, NotReached, PreflightError, TargetError, UnknownAnswer
@@ -23,6 +23,10 @@ from . import Answer, Job, allowed_environment, silent
 ROOM_POLL_S = float(os.environ.get("OELM_ROOM_POLL_S", "20"))
 """How often it is tried again where the cluster takes no more jobs of this user for now."""
 LIMIT, REFUSED, UNKNOWN, ID = "limit", "refused", "unknown", "id"
+REFUSALS = (
+    slurm_commands.SlurmError, launch.Refused, inside.Outside, privacy.NotOurs, schema.Misfit, OSError
+)  # fmt: skip
+"""What a verb ends with that did nothing."""
 
 
 class SlurmScheduler:
@@ -42,12 +46,22 @@ class SlurmScheduler:
         if self._connection.target.host or self._connection.target.clusters:
             return self._connection.call(verb, request, timeout_s=timeout_s)
         try:
-            answer = agent.answer(verb, dict(request))
+            with self._own():
+                answer = agent.answer(verb, dict(request))
         except slurm_commands.HalfDone as error:
             raise UnknownAnswer(f"{self._connection.target.name}: {error}") from error
-        except (slurm_commands.SlurmError, launch.Refused, inside.Outside, schema.Misfit, OSError) as error:
+        except REFUSALS as error:
             raise TargetError(f"{self._connection.target.name}: {error}") from error
         return believed(self._connection.target.name, verb, request, answer)
+
+    @contextlib.contextmanager
+    def _own(self) -> Iterator[None]:
+        """Let what is written on this machine be read by those alone who may."""
+        there = self._connection.resolved
+        with privacy.confined(there.share):
+            also = [there.checkpoint_root] if there.checkpoint_root else []
+            privacy.enter(there.root, there.share, also, make=False)
+            yield
 
     # Submission -------------------------------------------------------------------------------------------------------
 
@@ -119,8 +133,9 @@ class SlurmScheduler:
 
             with _asking(clusters):
                 try:
-                    answer = slurm_submit.slurm_submit(request, send)
-                except (launch.Refused, inside.Outside) as error:
+                    with self._own():
+                        answer = slurm_submit.slurm_submit(request, send)
+                except (launch.Refused, inside.Outside, privacy.NotOurs) as error:
                     raise TargetError(f"{self._connection.target.name}: {error}") from error
         if answer["answer"] == "settled":
             raise TargetError(f"submission {token} had been given up")

@@ -26,10 +26,11 @@ from pathlib import Path
 SSHD = "/usr/sbin/sshd"
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
+FIRST_GROUP = 21900
 INIT = """set -e
 mount --make-rprivate /
 mount -t proc proc /proc
-for file in passwd shadow; do mount --bind "$1/$file" /etc/$file; done
+for file in passwd shadow group; do mount --bind "$1/$file" /etc/$file; done
 [ ! -e "$1/pam" ] || mount --bind "$1/pam" /etc/pam.d/sshd
 mount --bind "$1/boot_id" /proc/sys/kernel/random/boot_id
 mkdir -p /run/sshd
@@ -126,6 +127,8 @@ class Host:
     """More lines of sshd_config."""
     environment: dict[str, str] = field(default_factory=dict)
     """More variables of every login."""
+    groups: dict[str, Sequence[str]] = field(default_factory=dict)
+    """More groups, with the accounts in them; their numbers count from FIRST_GROUP."""
     gpus: int = 0
     """How many GPUs the stand-in for nvidia-smi shows; without any, CPU slots are leased."""
     second_factor: bool = False
@@ -147,6 +150,10 @@ class Host:
             shadow.append(f"{account.name}:{crypt(account.password) if account.password else '*'}:19000:0:99999:7:::")
         (self.place / "passwd").write_text("\n".join(lines) + "\n")
         (self.place / "shadow").write_text("\n".join(shadow) + "\n")
+        groups = [Path("/etc/group").read_text().rstrip("\n")]
+        for number, (group, members) in enumerate(self.groups.items(), start=FIRST_GROUP):
+            groups.append(f"{group}:x:{number}:{','.join(members)}")
+        (self.place / "group").write_text("\n".join(groups) + "\n")
         self.make_key()
         self.set_boot_id()
         if self.gpus:
