@@ -32,7 +32,7 @@ import numpy as np
 from oelm_jobs.encodings import SAMPLE_BYTES, name_encoding
 
 from .columns import Columns
-from .logwords import ODD, Span, Spoken, clean, read_facts, read_line, read_record, record_places
+from .logwords import ODD, Span, Spoken, clean, read_facts, read_line, read_record, record_places, tells_finite
 
 BLOCK = 1 << 20
 """Bytes that are read at a time."""
@@ -44,6 +44,8 @@ SHAPES = 4096
 LONGEST_SHAPE = 512
 """Bytes of a line whose shape is remembered."""
 
+_LINE_END = re.compile(rb"\r{1,9}\n")
+"""Text that is written through two layers which both end lines as Windows does has two carriage returns."""
 _DIGITS = bytes.maketrans(b"0123456789", b"0" * 10)
 _Shape = tuple[Span, Span, Span | None, Span | None] | bool
 """Where a record's numbers stand; for a line that is no record and states nothing, whether it looks like one."""
@@ -96,6 +98,8 @@ class Log:
     """Lines with such a loss."""
     encoding: str = ""
     """What a file of wider characters is written in (PowerShell's ``>`` writes UTF-16); empty for all others."""
+    _not_finite_loss: str = ""
+    """What the last line of a loss that isn't finite called it, where that was no record."""
     _step: int = -1
     _quick: re.Pattern[bytes] = _PLAIN[0]
     _shapes: dict[bytes, _Shape] = field(default_factory=dict)
@@ -181,7 +185,7 @@ class Log:
                     step = int(digits)
                 if step >= 0:
                     self.lines += 1
-                    self.is_nan_at_end = False
+                    self._heard(float(loss))
                     self._waiting.append((step, float(loss), float(ppl)))
                     continue
             self._add_plain(found[start:i])
@@ -200,7 +204,7 @@ class Log:
 
     def _visible(self, block: bytes) -> bytes:
         """Return the block with only what a terminal would show at the end of each line."""
-        block = block.replace(b"\r\n", b"\n")
+        block = _LINE_END.sub(b"\n", block)
         if b"\r" not in block:
             return block
         self.overwritten += block.count(b"\r")
@@ -256,7 +260,7 @@ class Log:
         """Read one line; what lines of its shape (the same but for the digits) say is looked up."""
         shape = raw.translate(_DIGITS)
         known = self._shapes.get(shape)
-        if known is None:
+        if known is None or (isinstance(known, bool) and self._not_finite_loss):
             self._new_line(raw, shape)
             return
         self.lines += 1
@@ -279,6 +283,8 @@ class Log:
         if not line:
             return
         self.lines += 1
+        if self._not_finite_loss and tells_finite(line, self._not_finite_loss):
+            self._heard()
         spoken = read_line(line)
         facts = read_facts(line) if spoken is None else {}
         if facts:
@@ -297,6 +303,7 @@ class Log:
         elif (
             spoken.train_loss is not None
             and spoken.val_loss is None
+            and not (spoken.is_not_finite and math.isfinite(spoken.train_loss))  # another loss of the line isn't
             and line.isascii()  # places are counted in characters here, in bytes there
             and line.encode() == raw.strip(b" \t\r")
         ):
@@ -306,21 +313,22 @@ class Log:
             )  # type: ignore[assignment]
 
     def _spoken(self, spoken: Spoken) -> None:
+        step = spoken.step if spoken.step is not None else self._step
+        is_record = spoken.train_loss is not None or spoken.val_loss is not None
+        is_sound = is_record and 0 <= step <= LARGEST_STEP
+        if spoken.is_not_finite:
+            self._heard(math.nan)
+            self._not_finite_loss = spoken.not_finite_loss
+        elif is_sound:
+            self._heard(*(loss for loss in (spoken.train_loss, spoken.val_loss) if loss is not None))
         if spoken.is_progress:
             self.lines -= 1
             self.overwritten += 1
             return
-        if spoken.is_not_finite:
+        if not is_sound:
             self.not_understood += 1
-            self.alike += spoken.is_odd
-            self._heard(math.nan)
+            self.alike += spoken.is_odd or is_record
             return
-        step = spoken.step if spoken.step is not None else self._step
-        if spoken.is_odd or not 0 <= step <= LARGEST_STEP:
-            self.not_understood += 1
-            self.alike += 1
-            return
-        self._heard(*(loss for loss in (spoken.train_loss, spoken.val_loss) if loss is not None))
         if spoken.train_loss is not None:
             self._step = step
             self._pending.append((step, spoken.train_loss, spoken.lr, spoken.tokens_per_s))
@@ -333,6 +341,7 @@ class Log:
         """Take note of whether the losses of a line are finite; the last line decides."""
         self.is_nan_at_end = not all(map(math.isfinite, losses))
         self.not_finite += self.is_nan_at_end
+        self._not_finite_loss = ""
 
     def _add_train(
         self,
@@ -351,7 +360,6 @@ class Log:
 
 def _tail(piece: bytes) -> tuple[bytes, int]:
     """Return what of an unfinished line can still become visible, and how many texts were overwritten in it."""
-    if b"\r" not in piece[:-1]:
-        return piece, 0
-    at = piece.rfind(b"\r", 0, len(piece) - 1)  # a carriage return at the very end may be half of a line end
-    return piece[at + 1 :], piece.count(b"\r", 0, at + 1)
+    end = len(piece.rstrip(b"\r"))  # carriage returns at the very end may be a part of a line end
+    at = piece.rfind(b"\r", 0, end)
+    return (piece, 0) if at < 0 else (piece[at + 1 :], piece.count(b"\r", 0, at + 1))

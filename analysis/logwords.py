@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import numbers
 from .numbers import NUMBER, NUMERAL
@@ -34,10 +34,11 @@ _VAL_AT = re.compile(
     re.IGNORECASE,
 )
 _VAL = re.compile(rf"{_VAL_WORD}{_BETWEEN}{_LOSS}(.*)", re.IGNORECASE)
+_AT_STEP = re.compile(rf"\b(?:at|after)\s{{1,4}}{_STEP}", re.IGNORECASE)
 _LR = re.compile(rf"\b(?:lr|learning[_ ]rate)\s{{0,8}}[:=]?\s{{0,8}}({NUMBER})", re.IGNORECASE)
 _TOKENS = r"tok(?:en)?s?(?:/s(?:ec)?|[_ ]per[_ ]s(?:ec(?:ond)?)?)"
 _RATE = re.compile(
-    rf"\b{_TOKENS}\s{{0,8}}[:=]\s{{0,8}}({NUMERAL})(?!\s?[kM])|(?<![\d.,])({NUMERAL})\s{{0,8}}{_TOKENS}"
+    rf"\b{_TOKENS}\s{{0,8}}[:=]\s{{0,8}}({NUMERAL})(?!\s?[kM])|(?<![\d.,])(?<!\d )({NUMERAL})\s{{0,8}}{_TOKENS}"
     r"(?![\w/]|\s{0,8}[:=]?\s{0,8}\d)",
     re.IGNORECASE,
 )
@@ -49,11 +50,21 @@ _ALIKE = (
     (re.compile(r"\b(?:step|iter(?:ation)?)\b", re.IGNORECASE), re.compile(r"loss\b", re.IGNORECASE)),
     (re.compile(r"\bvalidation\b", re.IGNORECASE), re.compile(r"\bloss\b", re.IGNORECASE)),
 )
+_VALUE = r"['\"]?[\s:=>\-]{0,16}(?:(?:is|was|became|turned|went|to|now)\s{1,8}){0,2}(?:tensor)?[\[('\"]{0,3}"
+_NAN = r"[-+]?(?:nan|inf(?:inity)?|1\.#(?:[qs]?nan|ind|inf)\d{0,9})(?!-?\w|\s{1,4}(?:or|check|guard|count)\b)"
+_NAMED = r"(?<![a-z])(?P<name>(?:[a-z]{1,20}[_/.]){0,3}loss(?:es)?(?:/\w{1,20})?)"
 _NOT_FINITE = re.compile(
-    r"(?<![a-z])loss['\"]?[\s:=]{0,16}(?:(?:is|was|became)\s{1,8})?[-+]?(?:nan|inf(?:inity)?)\b", re.IGNORECASE
+    rf"{_NAMED}(?:\s{{1,8}}(?:at|in|of|on|for)\s{{1,8}}[a-z]{{1,12}}[\s#:=]{{1,4}}\d{{1,12}})?{_VALUE}{_NAN}"
+    r"|(?<![a-z])loss\s{1,8}(?:is|was|became)\s{1,8}(?:not\s{1,8}(?:a\s{1,8})?(?:finite|number)|non-?finite|infinite)\b"
+    r"|(?<!\w)(?<!no )(?<!for )(?<!if )(?<!on )(?<!0 )(?<!without )(?:nan|non-?finite|infinite) loss(?:es)?"
+    r"(?=\s(?:at|in|on|detected|encountered|found|occurred|seen|during)\b|[!,.;]|$)",
+    re.IGNORECASE,
 )
-_GOES_ON = re.compile(r"[ \u00a0\u202f'\u2019]\d{3}(?!\d)")
-"""What makes three digits or fewer the beginning of a longer number: thousands that a blank divides."""
+"""What says that a loss isn't finite, in a record or in passing."""
+_TOLD = re.compile(rf"{_NAMED}{_VALUE}({NUMERAL})", re.IGNORECASE)
+_NOT_OF_NOW = re.compile(
+    r"best|lowest|minim|(?<![a-z])min(?![a-z])|resum|restor|load|sav(?:ed|ing)|checkpoint", re.IGNORECASE
+)
 
 _BRACKETS = re.compile(r"\[[^\[\]]*\]|\([^()]*\)|<[^<>]*>")
 _PROSE = re.compile(r"(?<!\S)(?![A-Z]+ )[A-Za-z']{2,} +[a-z']{2,}(?=[\s,:;.]|$)")
@@ -61,7 +72,7 @@ _OF_THE_PAST = re.compile(
     r"(?<![a-z])(?:best|lowest|resum|restor|load|sav(?:ed|ing)|checkpoint|epoch|loss(?!\w))(?!\w*/)", re.IGNORECASE
 )
 _OF_VALIDATION = re.compile(r"(?<![a-z])(?:val|valid|validat\w*|eval\w*|test|dev)(?![a-z/])", re.IGNORECASE)
-_LAST_WORD = re.compile(r"[A-Z]+|(?i:trace|debug|info|notice|warn|warning)")
+_LAST_WORD = re.compile(r"[A-Z]+|(?i:trace|debug|info|notice|warn|warning|train|training)")
 
 _COUNTS = re.compile(
     rf"(total|trainable|frozen)\s{{1,8}}param(?:eter)?s?\s{{0,8}}[:=]\s{{0,8}}({NUMERAL})(?!\s{{0,4}}[MBK]\b)",
@@ -123,7 +134,9 @@ class Spoken:
     by_its_digits: bool = False
     """It is odd for its digits: another line of its shape may be a record."""
     is_not_finite: bool = False
-    """It is no record, and says that a loss isn't finite."""
+    """It says that a loss isn't finite, in a record or in passing."""
+    not_finite_loss: str = ""
+    """What it calls that loss, where it is no record."""
 
 
 ODD = Spoken(is_odd=True)
@@ -142,17 +155,33 @@ def clean(raw: bytes) -> str:
 def read_line(line: str) -> Spoken | None:
     """Return what a cleaned line says about a step; None where it isn't about one."""
     if _BAR.search(line):
-        return Spoken(is_progress=True)
+        return _telling(Spoken(is_progress=True), line)
     if "oss" not in line and "OSS" not in line:
         return None
     start = record_start(line)
     spoken = _record(line, start) if start is not None else None
     if spoken is not None:
-        return spoken
+        return replace(spoken, is_not_finite=_NOT_FINITE.search(line) is not None)
     is_alike = any((first := head.search(line)) and loss.search(line, first.end()) for head, loss in _ALIKE)
-    if _NOT_FINITE.search(line):
-        return Spoken(is_odd=is_alike, is_not_finite=True)
-    return ODD if is_alike else None
+    told = _telling(Spoken(is_odd=is_alike), line)
+    return told if told.is_not_finite else ODD if is_alike else None
+
+
+def _telling(spoken: Spoken, line: str) -> Spoken:
+    match = _NOT_FINITE.search(line)
+    return spoken if match is None else replace(spoken, is_not_finite=True, not_finite_loss=_name(match))
+
+
+def _name(match: re.Match[str]) -> str:
+    return (match["name"] or match[0]).lower()
+
+
+def tells_finite(line: str, loss: str) -> bool:
+    """Tell whether a line that is no record says that the loss of this name is a number now."""
+    if _NOT_OF_NOW.search(line):
+        return False
+    values = [numbers.real(match[2]) for match in _TOLD.finditer(line) if _name(match) == loss]
+    return any(value is not None and math.isfinite(value) for value in values)
 
 
 def record_start(line: str) -> int | None:
@@ -182,23 +211,22 @@ def _record(line: str, start: int) -> Spoken | None:
     if is_validation and (match := _VAL_AT.fullmatch(line, start)):
         step = match[1] if match[1] is not None else match[2]
         inner = _TRAIN_IN.search(match[4])
-        if _goes_on(match[3], match[4]) or (inner and inner[1] is None):
+        if inner and inner[1] is None:
             return UNREADABLE
         return _sound(
             step=step, val_loss=match[3], val_ppl=_first(_PPL, match[4]), train_loss=inner[1] if inner else None
         )
     if match := _TRAIN.fullmatch(line, start):
         inner = _VAL_IN.search(match[3]) if is_validation else None
-        if _goes_on(match[2], match[3]) or (inner and inner[1] is None):
+        if inner and inner[1] is None:
             return UNREADABLE
         return _sound(
             step=match[1], train_loss=match[2], lr=_first(_LR, match[3]), rate=_first(_RATE, match[3]),
             val_loss=inner[1] if inner else None,
         )  # fmt: skip
     if is_validation and (match := _VAL.fullmatch(line, start)):
-        if _goes_on(match[1], match[2]):
-            return UNREADABLE
-        return _sound(val_loss=match[1], val_ppl=_first(_PPL, match[2]))
+        at = _AT_STEP.search(match[2])
+        return _sound(step=at[1] if at else None, val_loss=match[1], val_ppl=_first(_PPL, match[2]))
     return None
 
 
@@ -289,11 +317,6 @@ def _sound(
         val_loss=losses[1],
         val_ppl=math.nan if ppl is None else ppl,
     )
-
-
-def _goes_on(word: str, rest: str) -> bool:
-    """Tell whether a number is only the first of several groups of digits that blanks divide."""
-    return len(word) < 4 and word.isdigit() and _GOES_ON.match(rest) is not None
 
 
 def _first(pattern: re.Pattern[str], rest: str) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 
 NUMERAL = (
+    r"(?![-+]?\d{1,3}[ '\u2019\u00a0\u2009\u202f]\d{3}(?!\d))"
     r"[-+]?[.,]?\d(?:[\d_.,]{0,38}\d)?(?:\.?e[-+]?\d{1,4})?"
-    r"(?!\w|[.,_]+\d|['\u2019\u00a0\u202f]\d)"
+    r"(?!\w|[.,_]+\d|\.?#|['\u2019\u00a0\u2009\u202f\u00b7\u02d9\u066b\u066c\u201a\uff0c\uff0e]\d)"
 )
 """A regular expression (case ignored, no groups) for all of a number; a comma or full stop behind it is punctuation.
 
-It ends at a boundary and is of bounded length, so that no part of a longer number matches.
+It ends at a boundary and is of bounded length, so that no part of a longer number matches, whatever mark its writer's
+locale divides it by (three digits or fewer, a blank and three more are the beginning of one); ``1.#QNAN`` of old C
+libraries is none.
 """
 NUMBER = rf"(?:{NUMERAL}|[-+]?(?:nan|inf(?:inity)?)\b)"
 """The same, or what a float that isn't finite prints as."""

@@ -40,6 +40,7 @@ def reason(tmp_path: Path) -> str:
         "[1,0]<stdout>:",
         "Mar  1 12:00:00 node-3.cluster.local train[123]: ",
         "WARN  ",
+        "Training ",
         "训练日志 2024年3月1日 | ",
         "\ufeff",
     ],
@@ -88,11 +89,27 @@ def test_a_number_with_a_comma_is_read_whole(tmp_path: Path, word: str, loss: fl
 
 
 @pytest.mark.parametrize(
-    "word", ["3,720", "1 234,56", "1\u202f234,56", "1'234.56", "1.2.3", "3,72.00", "12,34,56", "3.72abc"]
-)
+    "word",
+    [
+        "3,720", "1 234,56", "1\u202f234,56", "1\u2009234", "1'234.56", "1.2.3", "3,72.00", "12,34,56", "3.72abc",
+        "3\u00b772", "3\u201a72", "\u0663\u066b\u0667\u0662", "3\uff0c72", "1.#QNAN", "1.#IND", "1.#INF",
+    ],
+)  # fmt: skip
 def test_a_number_that_is_not_clear_is_refused_and_never_cut(tmp_path: Path, word: str) -> None:
     log = read(tmp_path, f"Step 100 | Loss: {word} | PPL: 1\n")
     assert (rows(log), log.alike) == ([], 1)
+
+
+def test_counts_and_rates_whose_thousands_are_divided_by_a_blank_are_not_cut(tmp_path: Path) -> None:
+    text = "Total parameters: 44 896 768\nTrainable parameters: 41\u202f751\u202f040\nbatch_size: 1 024\nseed: 42\n"
+    log = read(tmp_path, text + "Step 5 | Loss: 3.2 | 12 345 tok/s\nStep 6 | Loss: 3.2 | tok/s: 12 345\n")
+    assert log.facts == {"seed": "42"} and [math.isnan(rate) for rate in speeds(log)] == [True, True]
+    assert [row[0] for row in rows(log)] == [5, 6]
+
+
+def test_a_validation_is_of_the_step_that_stands_behind_it(tmp_path: Path) -> None:
+    log = read(tmp_path, "Step 50 | Loss: 3.9\nval loss 3.1 at step 100\n")
+    assert validations(log) == [(100, 3.1)]
 
 
 def test_the_learning_rate_beside_a_decimal_comma_is_read_whole(tmp_path: Path) -> None:
@@ -139,11 +156,53 @@ def test_the_lines_of_nanogpt_are_read(tmp_path: Path) -> None:
         "{'loss': nan, 'grad_norm': nan, 'learning_rate': 1e-4}",
         "Loss is nan, stopping training",
         "  Validation | Loss: nan | PPL: nan",
+        "Step 2100 | Loss: tensor(nan, device='cuda:0')",
+        "loss: [nan]",
+        "{'loss': 'nan', 'grad_norm': 'nan'}",
+        "loss/train: nan",
+        "losses: -1.#IND",
+        "Step 2100 | Loss: 3.9 | aux_loss: nan",
+        "Training loss at step 2100 is nan",
+        "NaN loss at step 2100",
+        "Non-finite loss detected, stopping",
+        "Loss is not finite",
+        "Epoch 1: 100%|####| 10/10 [00:01<00:00, 9.1it/s, loss=nan, v_num=0]",
     ],
 )
 def test_a_last_loss_that_is_not_finite_is_divergence_in_whatever_line(tmp_path: Path, line: str) -> None:
     read(tmp_path, f"Step 2000 | Loss: 4.0000 | PPL: 54.60\n  Validation | Loss: 4.0427 | PPL: 56.98\n{line}\n")
     assert reason(tmp_path) == "diverged"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["checking for nan loss", "no nan loss so far", "loss NaN or inf: False", "loss_nan: 0", "loss information: 3"],
+)
+def test_words_about_losses_that_are_not_finite_are_no_divergence(tmp_path: Path, line: str) -> None:
+    assert read(tmp_path, f"Step 2000 | Loss: 4.0000 | PPL: 54.60\n{line}\n").not_finite == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        ("{'loss': nan, 'grad_norm': 1.0}", "{'loss': 4.0, 'grad_norm': 1.0}"),
+        ("50%|##  | 5/10 [00:01<00:01, 5.0it/s, loss=nan]", "60%|### | 6/10 [00:01<00:01, 5.0it/s, loss=4.1]"),
+        ("NaN loss at step 10", "Step 20 | Loss: 4.0"),
+        ("Step 10 | Loss: 4.0 | aux_loss: nan", "Step 20 | Loss: 4.0 | aux_loss: 1.0"),
+    ],
+)
+def test_a_loss_of_whatever_line_that_is_finite_again_is_no_divergence(tmp_path: Path, bad: str, good: str) -> None:
+    log = read(tmp_path, f"{good}\n{good}\n{bad}\n")
+    assert log.is_nan_at_end and log.not_finite == 1
+    log = read(tmp_path, f"{good}\n{good}\n{bad}\n{good}\n")
+    assert not log.is_nan_at_end and log.not_finite == 1
+    log = read(tmp_path, f"{good}\n{bad}\n{good}\n{bad}\n")
+    assert log.is_nan_at_end and log.not_finite == 2
+
+
+def test_the_lowest_loss_of_before_does_not_undo_a_divergence(tmp_path: Path) -> None:
+    log = read(tmp_path, "{'loss': 4.0}\n{'loss': nan}\nBest loss: 3.2\nlowest val_loss 3.2, loss 3.1\nmin loss: 3.0\n")
+    assert log.is_nan_at_end
 
 
 def test_a_loss_that_is_not_finite_and_was_overcome_is_said_and_no_divergence(tmp_path: Path) -> None:
@@ -167,6 +226,16 @@ def test_characters_that_a_block_cuts_are_read_whole(tmp_path: Path, monkeypatch
     monkeypatch.setattr("oelm_jobs.analysis.logs.BLOCK", 7)
     log = read(tmp_path, ("Step 100 | Loss: 5.6583 | 😀\n" * 3 + RECORDS).encode("utf-16"))
     assert [row[0] for row in rows(log)] == [100, 200, 300]
+
+
+@pytest.mark.parametrize("block", [1 << 20, 7])
+def test_lines_that_end_with_two_carriage_returns_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr("oelm_jobs.analysis.logs.BLOCK", block)
+    log = read(tmp_path, ("  5%|#  | 1/20\r" + RECORDS).replace("\n", "\r\r\n"))
+    assert [row[0] for row in rows(log)] == [100, 200, 300] and validations(log) == [(300, 3.72)]
+    assert (log.not_understood, log.overwritten) == (0, 1)
 
 
 def test_zeros_in_a_log_of_bytes_are_passed_over(tmp_path: Path) -> None:
