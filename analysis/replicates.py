@@ -20,8 +20,10 @@ from .findings import WARNING, Finding
 from .records import Curve, LoadedRun, Validations
 from .words import Text, text
 
-LEAST_RECORDS = 3
-"""Validations that agree to the last digit between two seeds only where one is a copy of the other."""
+LEAST_RECORDS = 6
+"""Losses that agree to the last digit between two seeds only where one is a copy of the other; a validation, which is
+over many more tokens than a training record, counts as two.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +103,18 @@ def _few(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names) if len(names) <= 8 else (*names[:7], f"+ {len(names) - 7}")
 
 
-def _preference(run: LoadedRun) -> tuple[bool, int, int, str]:
-    """Order the runs of one seed: the one that went furthest first; a backup has a longer name, or lies deeper."""
+def _preference(run: LoadedRun) -> tuple[bool, int, int, int, str]:
+    """Order the runs of one seed: the one that went furthest first, of those the one with most records; a backup has a
+    longer name, or lies deeper.
+    """
     is_over = run.finished or run.diverged
-    return not is_over, -(run.last_step or 0), len(str(run.path)), str(run.path)
+    return not is_over, -(run.last_step or 0), -_count(run), len(str(run.path)), str(run.path)
+
+
+def _count(run: LoadedRun) -> int:
+    """Return how many losses a run recorded, a validation as two."""
+    validations = 0 if run.validations is None else len(run.validations.step)
+    return 2 * validations + (0 if run.curve is None else len(run.curve.step))
 
 
 def _seed(run: LoadedRun) -> str:
@@ -113,14 +123,11 @@ def _seed(run: LoadedRun) -> str:
 
 def _is_copy(whole: LoadedRun, part: LoadedRun) -> bool:
     """Tell whether a run holds nothing that another of its group doesn't: a copy, an older state of it, an empty
-    folder; of another seed only where all that was recorded is the same.
+    folder; of another seed only where what was recorded is enough to tell.
     """
     if whole.seed == part.seed:
         return _holds(whole, part)
-    count = 0 if part.validations is None else len(part.validations.step)
-    if whole.validations is None or not LEAST_RECORDS <= count == len(whole.validations.step):
-        return False
-    return _holds(whole, part) and _agree(whole.curve, part.curve)
+    return _count(part) >= LEAST_RECORDS and _holds(whole, part) and _agree(whole.curve, part.curve)
 
 
 def _holds(whole: LoadedRun, part: LoadedRun) -> bool:
@@ -147,7 +154,12 @@ def _agree(whole: Curve | Validations | None, part: Curve | Validations | None) 
 
 
 def _disputes(group: str, tag: str, runs: Sequence[LoadedRun]) -> list[Dispute]:
-    with_result = [run for run in runs if run.final is not None or run.diverged]
+    # One that was never validated still has a speed and a cost; of a log nothing else tells that it is over.
+    with_result = [
+        run
+        for run in runs
+        if run.final is not None or run.diverged or run.finished or (run.source == "log" and run.curve is not None)
+    ]
     if len(with_result) < 2:
         return []
     if any(run.seed is None for run in with_result):

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,51 @@ def test_an_older_state_of_a_run_and_an_empty_folder_are_left_out(tmp_path: Path
         (empty / name).unlink()
     made = made_of([load(older), load(empty), *runs])
     assert len(said(made, "copy_left_out")) == 2 and len(made.runs) == 4
+
+
+def test_a_copy_that_lacks_most_files_is_left_out_however_short_its_name(tmp_path: Path) -> None:
+    runs = synthetic.make_arms(tmp_path, TWO)
+    shutil.copytree(tmp_path / "exp_oelm_freeze-s43", tmp_path / "b")
+    (tmp_path / "b" / "metrics.jsonl").unlink()
+    for order in ([load(tmp_path / "b"), *runs], [*runs, load(tmp_path / "b")]):
+        made = made_of(order)
+        assert not said(made, "two_results") and [run.path.name for run in made.runs].count("b") == 0
+
+
+@pytest.mark.parametrize("records", [12, 20])
+def test_what_is_left_of_a_run_under_the_name_of_another_seed_is_no_seed_of_its_own(
+    tmp_path: Path, records: int
+) -> None:
+    """An older state of it (12 of 20 records), or all of a run that was validated once."""
+    runs = synthetic.make_arms(tmp_path, TWO, val_interval=100 if records < 20 else 400)
+    for name in ("oelm_freeze", "oelm_no_freeze"):
+        again = tmp_path / f"exp_{name}-s44"
+        shutil.copytree(tmp_path / f"exp_{name}-s43", again)
+        (again / "experiment_result.json").unlink()
+        (again / ".oelm" / "run.json").unlink()
+        lines = (again / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (again / "metrics.jsonl").write_text("".join(lines[:records]))
+        runs.append(load(again))
+    made = build(synthetic.study(seeds=(42, 43, 44)), runs)
+    assert len(made.runs) == 4 and len(said(made, "copy_left_out")) == 2
+
+
+def test_two_runs_of_a_seed_that_were_never_validated_cost_nothing_certain(tmp_path: Path) -> None:
+    asked = (replace(synthetic.study().hypotheses[0], id="H9", metric="gpu_hours", relation="equivalent_within"),)
+    runs = synthetic.make_arms(tmp_path, TWO)
+    for run in runs:
+        path = run.path / "metrics.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text(
+            "".join(json.dumps({k: v for k, v in line.items() if k != "val_loss"}) + "\n" for line in lines)
+        )
+        path = run.path / "experiment_result.json"
+        content = json.loads(path.read_text())
+        del content["outcome"]["final"], content["outcome"]["best"]
+        path.write_text(json.dumps(content))
+    changed(tmp_path / "exp_oelm_freeze-s43", tmp_path / "exp_oelm_freeze-s43.rerun", 0.0002)
+    made = build(synthetic.study(seeds=(42, 43), hypotheses=asked), [load(path) for path in tmp_path.glob("exp_*")])
+    assert outcome(made, "H9") == "undecidable" and len(said(made, "two_results")) == 1
 
 
 def test_two_results_of_a_seed_decide_nothing_until_one_is_chosen(tmp_path: Path) -> None:
