@@ -83,7 +83,7 @@ def random_moment(longest_s: float = 0.8) -> None:
     time.sleep(random.Random(f"{SEED} {caller}").uniform(0, longest_s))
 
 
-def wait_until(condition: Callable[[], Any], what: str, patience_s: float = 60.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, patience_s: float = 240.0) -> Any:
     """Return the condition's first true value; fail when it stays false."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
@@ -188,7 +188,7 @@ def state(run: Run) -> dict[str, Any]:
     return row
 
 
-def wait_for_state(run: Run, *wanted: str, patience_s: float = 60.0) -> dict[str, Any]:
+def wait_for_state(run: Run, *wanted: str, patience_s: float = 240.0) -> dict[str, Any]:
     """Return the probe's row once the run is in one of the states."""
     return wait_until(
         lambda: row if (row := state(run))["state"] in wanted else None,

@@ -173,7 +173,7 @@ def test_a_wait_that_is_interrupted_leaves_the_run_and_says_how_to_return(oelm, 
     )
     wait_until(lambda: '"RUNNING"' in oelm("status", "--json").stdout, "the run")
     waiting.send_signal(signal.SIGINT)
-    _, said = waiting.communicate(timeout=60)
+    _, said = waiting.communicate(timeout=300)
     assert (
         waiting.returncode == 130
         and "the runs go on" in said

@@ -41,7 +41,7 @@ def test_following_a_run_that_waits_says_at_once_what_for(oelm, project: Path) -
         assert following.stderr is not None
         spoke = select.select([following.stderr], [], [], 10)[0]
         end_all(project)
-        out, said = following.communicate(timeout=60)
+        out, said = following.communicate(timeout=300)
     assert spoke, "within 10 s, of the 20 s that a target may be asked to wait for more"
     assert said.startswith("gpt_base is QUEUED (") and "its log follows when it is written" in said
     assert out == "" and following.returncode == 0

@@ -170,7 +170,7 @@ def test_a_run_directory_names_the_submission_that_began_it_whoever_starts_its_s
 
     for token in ("t1", "t2"):
         script = script_of(root, by_hand, outcome_of("error"), token)
-        subprocess.run(["bash"], input=script, text=True, timeout=60)
+        subprocess.run(["bash"], input=script, text=True, timeout=300)
     assert origin_of(by_hand) == "t1\n"
 
     control = rundir.control(older.run_dir, "")

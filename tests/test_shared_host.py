@@ -80,7 +80,7 @@ class Shared:
     def by(self, user: str, program: str) -> str:
         """Let a user run a program to its end; return what it said."""
         process = self.start(user, program)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         return str(process.said())  # type: ignore[attr-defined]
 
 
@@ -460,7 +460,7 @@ def test_a_tmp_of_ones_own_is_found_out(shared: Shared, user: str, instance: str
     place.mkdir()
     shared.leases = place / "oelm-leases"
     process = in_a_namespace(shared, f"mount --bind {own} {place}", PRIVACY, user)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert f"{place} is mounted for you alone" in said(process)
 
 
@@ -470,7 +470,7 @@ def test_a_tmpfs_that_a_session_mounts_for_itself_is_found_out(shared: Shared, u
     place.mkdir()
     shared.leases = place / "oelm-leases"
     process = in_a_namespace(shared, f"mount -t tmpfs -o mode=1777 none {place}", PRIVACY, user)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert f"{place} is mounted for you alone (tmpfs)" in said(process)
 
 

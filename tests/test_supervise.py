@@ -120,7 +120,7 @@ def test_a_run_survives_the_end_of_the_process_that_launched_it(root: Path) -> N
         {"run_dir": run.run_dir, "token": "t", "script": script_of(root, run, sleeping(), "t")}]}  # fmt: skip
     program = f"from oelm_jobs.agent import launch; launch.launch({request!r})"
     launcher = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
-    launcher.wait(60)
+    launcher.wait(300)
     os.killpg(launcher.pid, signal.SIGHUP) if _group_exists(launcher.pid) else None
     row = wait_for_state(run, "RUNNING")
     assert row["devices"] == ["cpu:0"]
@@ -165,7 +165,7 @@ def test_the_script_runs_by_hand_and_again(root: Path) -> None:
     script = root / "by-hand.sh"
     script.write_text(script_of(root, run, outcome_of("completed"), "by-hand"))
     for _ in range(2):
-        assert subprocess.run(["bash", str(script)], capture_output=True, timeout=60).returncode == 0
+        assert subprocess.run(["bash", str(script)], capture_output=True, timeout=300).returncode == 0
     assert len(read(Path(run.run_dir) / rundir.RESULT)["attempts"]) == 1
 
 
@@ -175,12 +175,14 @@ def test_another_configuration_never_enters_a_run_directory(root: Path) -> None:
     wait_for_state(run, "FAILED")
     script = root / "by-hand.sh"
     script.write_text(script_of(root, make_run(root, "a", fingerprint="0" * 64), outcome_of("completed"), "by-hand"))
-    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 78 and "another configuration" in done.stderr
     assert state(run)["state"] == "FAILED"
 
 
-def test_cancel_ends_grandchildren_in_foreign_sessions_and_frees_the_lease(root: Path) -> None:
+def test_cancel_ends_grandchildren_in_foreign_sessions_and_frees_the_lease(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = (
         "import subprocess, sys, time, os\n"
         "p = subprocess.Popen([sys.executable, '-S', '-c', 'import time, signal;"
@@ -192,9 +194,9 @@ def test_cancel_ends_grandchildren_in_foreign_sessions_and_frees_the_lease(root:
     log = Path(run.run_dir) / rundir.LOG
     grandchild = int(wait_until(lambda: log.exists() and log.read_text().strip(), "the grandchild"))
     random_moment()
-    begun = time.monotonic()
+    monkeypatch.setattr(cancel, "PATIENCE_S", 240.0)  # it comes to an end by itself, however busy the machine
+    monkeypatch.setattr(cancel, "_kill_supervised", lambda run_dir: pytest.fail("it had to be ended by force"))
     assert cancel.cancel({"run_dirs": [run.run_dir]})["runs"] == {run.run_dir: "cancelled"}
-    assert time.monotonic() - begun < 3 * cancel.PATIENCE_S  # it came to an end by itself, however busy the machine
     assert processes.start_time_of(grandchild) == ""
     assert state(run)["state"] == "CANCELLED"
     other = make_run(root, "b")
@@ -264,7 +266,7 @@ if {step!r} == "judge_stop":
 record = json.loads({json.dumps(record)!r})
 print(supervise.Supervisor(record, ["true"]).run())
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.stdout == f"{supervise.EXIT_FAILED}\n", done.stderr
     assert "Traceback" not in done.stderr
     end = read(rundir.control(run.run_dir, rundir.END))
@@ -649,5 +651,5 @@ class Slow:  # what an interpreter drops last of all, when it has put the signal
 sys.modules["kept to the last"] = Slow()
 sys.exit(supervise.Supervisor(json.loads({json.dumps(record)!r}), ["true"]).run())
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == supervise.EXIT_FAILED, (done.returncode, done.stderr)

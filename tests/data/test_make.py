@@ -289,7 +289,7 @@ def test_a_maker_killed_at_work_leaves_no_final_name_and_the_next_one_clears_up(
     finally:
         maker.kill()
         maker.wait()
-    _, alive = psutil.wait_procs(workers, timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=300)
     assert not alive
     left = [path for path in base.iterdir() if path.name.startswith(atomic.SCRATCH_PREFIX)]
     assert len(left) == 1

@@ -159,5 +159,5 @@ def test_no_process_survives_a_killed_parent() -> None:
     finally:
         parent.kill()
         parent.communicate()
-    _, alive = psutil.wait_procs(children, timeout=60)
+    _, alive = psutil.wait_procs(children, timeout=300)
     assert not alive

@@ -194,7 +194,7 @@ def states(project: Path) -> Callable[[], dict[str, dict[str, Any]]]:
 def wait_for(states: Callable[[], dict[str, dict[str, Any]]]) -> Callable[..., dict[str, Any]]:
     """Wait until a run is in one of some states; return what is said of it."""
 
-    def wait(run: str, *wanted: str, patience_s: float = 120) -> dict[str, Any]:
+    def wait(run: str, *wanted: str, patience_s: float = 240) -> dict[str, Any]:
         last: dict[str, Any] = {}
 
         def look() -> dict[str, Any] | None:

@@ -101,11 +101,11 @@ def stored(project: Path) -> dict[str, tuple[State, str]]:
 
 def goes_on(project: Path, cluster: Testbed, job: str) -> None:
     """Wait until a job is requeued, and until its run goes on from its checkpoint after that."""
-    wait_until(lambda: cluster.job(job).get("JobState") == "PENDING", "the job to be pending again", 90)
+    wait_until(lambda: cluster.job(job).get("JobState") == "PENDING", "the job to be pending again")
     end = read(control(project) / "end.json")
     assert end["state"] == "QUEUED", end["reason"]
     cluster.release(job)
-    wait_until(lambda: "Resumed" in log_of(project), "it to go on", 90)
+    wait_until(lambda: "Resumed" in log_of(project), "it to go on")
 
 
 # A client that waits for room -----------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_what_was_accepted_while_the_rest_waits_is_known_and_stays_so_when_the_r
 
     folder.rename(f"{folder}.away")  # the file system fails under its next round
     folder.write_text("")
-    assert waiting.wait(60) == 3
+    assert waiting.wait(300) == 3
     folder.unlink()
     Path(f"{folder}.away").rename(folder)
     rows = states()
@@ -143,7 +143,7 @@ def test_what_was_accepted_while_the_rest_waits_is_known_and_stays_so_when_the_r
     said = submit(groups, "--num-seeds", "2").stdout
     assert said.count("submitted to cluster") == 5 and f"{accepted[1]}: left alone" in said
     gate.touch()
-    wait_until(lambda: {row["state"] for row in states().values()} == {"DONE"}, "all of them", 120)
+    wait_until(lambda: {row["state"] for row in states().values()} == {"DONE"}, "all of them")
     for name in rows:
         assert log_of(project, name).count("Started") == 1
         assert len(read(control(project, name).parent / "experiment_result.json")["attempts"]) == 1
@@ -171,7 +171,7 @@ def test_a_job_whose_answer_was_lost_is_not_forgotten_when_the_client_fails_whil
     wait_for_no_room(waiting)
     folder.rename(f"{folder}.away")
     folder.write_text("")
-    assert waiting.wait(60) == 3
+    assert waiting.wait(300) == 3
     folder.unlink()
     Path(f"{folder}.away").rename(folder)
     rows = states()
@@ -200,7 +200,7 @@ def test_a_submission_that_another_login_node_is_making_is_left_alone_until_it_i
     configure, client, room_for, project: Path, cluster: Testbed, states, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sign_of_life(at: float | None = None) -> float:
-        with sqlite3.connect(Path(os.environ["OELM_STATE_DIR"]) / "runs.sqlite3", timeout=30) as index:
+        with sqlite3.connect(Path(os.environ["OELM_STATE_DIR"]) / "runs.sqlite3", timeout=300) as index:
             if at is not None:
                 index.execute("UPDATE submission SET made_at = ?", (at,))
             return float(index.execute("SELECT made_at FROM submission").fetchone()[0])
@@ -244,7 +244,7 @@ def test_a_status_of_one_run_settles_a_dead_clients_submission_for_all_its_runs(
     configure(steps=5, step_s=0)
     groups = "gpt_base,oelm_no_freeze,oelm_freeze"
     killed = client(groups, lines=DIE.format(owner=owner, name=name))
-    assert killed.wait(60) == -signal.SIGKILL
+    assert killed.wait(300) == -signal.SIGKILL
     assert {known for known, _ in stored(project).values()} == {State.PLANNED}
     oelm("status", "gpt_base")
     others = [stored(project)[run] for run in ("oelm_no_freeze", "oelm_freeze")]
@@ -355,7 +355,7 @@ def test_a_requeue_waits_for_a_controller_that_is_away(
         # What Slurm's warning is, sent as it can be without a controller.
         os.kill(int(read(control(project) / "start.json")["pid"]), signal.SIGUSR1)
         tried = lambda: log.read_text().count("scontrol requeue: ") > slurm_job.REQUEUE_TRIES  # noqa: E731
-        wait_until(lambda: tried() or "FAILED" in log.read_text(), "more tries than a refusal gets", 120)
+        wait_until(lambda: tried() or "FAILED" in log.read_text(), "more tries than a refusal gets")
     finally:
         if how == "gone":
             cluster.start_daemon("slurmctld", ["slurmctld", "-D"])
@@ -376,10 +376,10 @@ def test_a_run_that_is_preempted_and_may_not_be_requeued_fails_at_once_and_goes_
     urgent = ["sbatch", "--parsable", "-p", "high", "-w", "n1", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1"]
     cluster.run(*urgent)
     wait_until(lambda: cluster.job(job)["JobState"] == "PREEMPTED", "its end")
-    row = wait_for("gpt_base", "FAILED", patience_s=20)
+    row = wait_for("gpt_base", "FAILED")
     assert row["reason"] == "preemption: submit again to resume"
     submit()
-    wait_until(lambda: "Resumed" in log_of(project), "it to go on", 90)
+    wait_until(lambda: "Resumed" in log_of(project), "it to go on")
     wait_for("gpt_base", "RUNNING")
 
 
@@ -482,7 +482,7 @@ def test_a_queue_that_was_read_before_a_job_was_accepted_says_nothing_of_it(
     try:
         wait_until(asked.exists, "it to ask")
         send.touch()
-        assert submitting.wait(60) == 0
+        assert submitting.wait(300) == 0
     finally:
         send.touch()
         answer.touch()

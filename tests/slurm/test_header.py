@@ -254,7 +254,7 @@ def test_set_up_lines_run_as_in_a_users_own_shell_and_a_failed_one_ends_the_scri
         before = log.read_text() if log.exists() else ""
         assert text.count("exec python /r/.oelm/agent/1 supervise") == 1
         text = text.replace("exec python /r/.oelm/agent/1", f"exec bash {supervisor}")
-        code = subprocess.run(["bash"], input=text, text=True, timeout=60).returncode
+        code = subprocess.run(["bash"], input=text, text=True, timeout=300).returncode
         return code, log.read_text()[len(before) :]
 
     code, said = execute(*lines)

@@ -167,7 +167,7 @@ def test_a_client_killed_at_any_point_neither_loses_nor_doubles_a_run(
         "from oelm_jobs.cli.submit import main\n"
         "main(['--study', 'tiny', '--group', 'gpt_base', '--target', 'cluster'])"
     )
-    killed = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, timeout=60)
+    killed = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, timeout=300)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     submit()
     wait_for("gpt_base", "DONE")
@@ -193,5 +193,5 @@ def test_the_script_runs_by_hand_and_again_and_one_execution_gets_the_run(
     wait_until(lambda: cluster.job(done)["JobState"] == "COMPLETED", "a third one to find it done")
     assert states()["gpt_base"]["state"] == "DONE"
     assert starts(project) == 1
-    refused = subprocess.run(["bash", str(script_of(project))], capture_output=True, timeout=60)
+    refused = subprocess.run(["bash", str(script_of(project))], capture_output=True, timeout=300)
     assert refused.returncode == 78, "only sbatch starts it"

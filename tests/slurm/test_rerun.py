@@ -111,13 +111,13 @@ def test_requeues_and_lost_supervisors_keep_the_submissions_time_and_count_their
     def started(number: int) -> bool:
         return (control / "start.json").exists() and read(control / "start.json")["number"] == number
 
-    wait_until(lambda: steps() >= 40, "steps", 120)
+    wait_until(lambda: steps() >= 40, "steps")
     cluster.run("scontrol", "requeue", read(control / "start.json")["job"])
-    wait_until(lambda: cluster.job(read(control / "start.json")["job"]).get("JobState") == "PENDING", "it to wait", 90)
+    wait_until(lambda: cluster.job(read(control / "start.json")["job"]).get("JobState") == "PENDING", "it to wait")
     cluster.release(read(control / "start.json")["job"])
-    wait_until(lambda: started(2), "the second start", 120)
+    wait_until(lambda: started(2), "the second start")
     before = steps()
-    wait_until(lambda: steps() >= before + 40, "more steps", 120)
+    wait_until(lambda: steps() >= before + 40, "more steps")
     # No end record is left: all of the run goes at once, as with its node.
     start = read(control / "start.json")
     supervisor = processes.Identity.from_json(start)

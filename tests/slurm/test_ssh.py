@@ -61,7 +61,7 @@ def test_a_moved_project_takes_over_a_job_that_runs_and_one_that_waits(
     laptop, login: Host, project: Path, stand_in: str, tmp_path: Path
 ) -> None:
     submit_a_long_one(laptop, login, project, stand_in, pace_s=0.1)
-    wait_until(lambda: states(laptop)["gpt_base"]["state"] == "RUNNING", "the job to run", 120)
+    wait_until(lambda: states(laptop)["gpt_base"]["state"] == "RUNNING", "the job to run")
     study = project / "jobs" / "targets.toml"
     study.write_text(study.read_text().replace("time = 30", 'time = 30, begin = "now+1hour"'))
     laptop("submit", "--study", "tiny", "--target", "cluster", "--group", "oelm_freeze")
@@ -84,7 +84,7 @@ def test_a_look_is_one_round_trip_and_cancel_resume_and_doctor_work(
     study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 2000"))
     words = ("submit", "--study", "tiny", "--target", "cluster", "--mode", "parallel", "--send-data")
     laptop(*words)
-    wait_until(lambda: [r["state"] for r in states(laptop).values()] == ["RUNNING"] * 3, "all to run", 120)
+    wait_until(lambda: [r["state"] for r in states(laptop).values()] == ["RUNNING"] * 3, "all to run")
     before = login.commands()
     states(laptop)
     assert login.commands() == before + 1
@@ -93,7 +93,7 @@ def test_a_look_is_one_round_trip_and_cancel_resume_and_doctor_work(
     assert read(run_dir(login, "oelm_freeze") / ".oelm" / "outcome.json")["status"] == "resumable"
     laptop("submit", "--study", "tiny", "--target", "cluster", "--group", "oelm_freeze")
     log = run_dir(login, "oelm_freeze") / "training.log"
-    wait_until(lambda: "Resumed" in log.read_text(), "it to resume", 60)
+    wait_until(lambda: "Resumed" in log.read_text(), "it to resume")
     assert laptop("cancel", "--all", "--yes").stdout.count("cancelled") == 3
     healthy = laptop("doctor", "cluster", check=False).stdout
     assert "low: 2 nodes" in healthy and "gpu:a5000:4" in healthy
@@ -119,10 +119,10 @@ def test_a_run_that_was_cancelled_while_it_waited_to_start_again_is_fetched_and_
     laptop, login: Host, project: Path, cluster: Testbed, stand_in: str
 ) -> None:
     submit_a_long_one(laptop, login, project, stand_in, pace_s=0.05)
-    wait_until(lambda: len(list(run_dir(login).glob("checkpoint_*.pt"))) > 1, "checkpoints", 60)
+    wait_until(lambda: len(list(run_dir(login).glob("checkpoint_*.pt"))) > 1, "checkpoints")
     job = states(laptop)["gpt_base"]["progress"]["job"]
     cluster.run("scontrol", "requeue", job)
-    wait_until(lambda: states(laptop)["gpt_base"]["state"] == "QUEUED", "it to wait again", 60)
+    wait_until(lambda: states(laptop)["gpt_base"]["state"] == "QUEUED", "it to wait again")
     assert laptop("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
     assert "is CANCELLED" in laptop("fetch", "gpt_base", "--checkpoints", "all").stdout
     there = {path.name for path in run_dir(login).glob("*.pt")}
@@ -178,7 +178,7 @@ def test_a_submission_that_waits_for_room_outlives_a_lost_connection(
     out, rest = client.communicate(timeout=240)
     assert client.returncode == 0, (said + rest).decode()
     assert out.decode().count("submitted to cluster") == 2
-    wait_until(lambda: {row["state"] for row in states(laptop).values()} == {"DONE"}, "all of them", 120)
+    wait_until(lambda: {row["state"] for row in states(laptop).values()} == {"DONE"}, "all of them")
     for name in ("gpt_base", "oelm_freeze"):
         assert len(read(run_dir(login, name) / "experiment_result.json")["attempts"]) == 1
         assert (run_dir(login, name) / "training.log").read_text().count("Started") == 1
@@ -217,7 +217,7 @@ def test_a_client_that_dies_while_sbatch_works_doubles_nothing(
     slow.chmod(0o755)
     words = ("--study", "tiny", "--target", "cluster", "--group", "gpt_base", "--send-data")
     client = laptop("submit", *words, start=True)
-    wait_until((login.place / "begun").exists, "sbatch to begin", 60)
+    wait_until((login.place / "begun").exists, "sbatch to begin")
     client.send_signal(signal.SIGKILL)
     client.communicate()
     for _ in range(2):
@@ -225,7 +225,7 @@ def test_a_client_that_dies_while_sbatch_works_doubles_nothing(
     shown = laptop("status")
     assert "is being sent" in shown.stdout + shown.stderr
     (login.place / "go-on").touch()
-    wait_until(lambda: states(laptop)["gpt_base"]["state"] == "DONE", "the run", 60)
+    wait_until(lambda: states(laptop)["gpt_base"]["state"] == "DONE", "the run")
     tokens = {path.name.partition(".")[0] for path in (login.home() / "oelm" / ".oelm" / "slurm").glob("*.sh")}
     names = cluster.run("squeue", "-h", "--states=all", "-o", "%j").split()
     assert len([name for name in names if set(name.split(".")) & tokens]) == 1

@@ -120,7 +120,7 @@ def test_a_job_that_slurm_has_forgotten_and_whose_id_another_one_has_is_still_to
         killed = job_of(project, "oelm_no_freeze")
         if not others:
             forgotten = lambda: "Invalid job id" in cluster.call("scontrol", "show", "job", killed).stderr  # noqa: E731
-            wait_until(forgotten, "slurmctld to forget its old jobs", 150)
+            wait_until(forgotten, "slurmctld to forget its old jobs")
         while killed not in others:
             assert len(others) < 5, f"job id {killed} is used again"
             others.append(cluster.run("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "sleep 600").strip())

@@ -110,7 +110,7 @@ def free_ports(count: int) -> list[int]:
             first = 10000 + (first + count) % 20000
 
 
-def wait(condition: Callable[[], bool], what: str, patience_s: float = 60.0) -> None:
+def wait(condition: Callable[[], bool], what: str, patience_s: float = 240.0) -> None:
     """Wait until a condition holds.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -78,6 +79,23 @@ def box(new_host: Callable[..., Host], client: Client) -> Host:
     return host
 
 
+@contextlib.contextmanager
+def ssh_agent(place: Path) -> Iterator[None]:
+    """Run an agent without keys that listens at ``place``, whose socket is there before it does."""
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(place)], stdout=subprocess.DEVNULL)
+    environment = {**os.environ, "SSH_AUTH_SOCK": str(place)}
+
+    def listens() -> bool:
+        return subprocess.run(["ssh-add", "-l"], env=environment, capture_output=True).returncode == 1
+
+    try:
+        wait_until(listens, "the agent to say that it has no key")
+        yield
+    finally:
+        agent.kill()
+        agent.wait()
+
+
 def write_target(project: Path, name: str = "box", **values: object) -> None:
     """Add a target to a project: the suite's own python and root ``oelm`` unless given."""
     values = {"kind": "ssh", "host": name, "root": "oelm", "python": sys.executable, **values}
@@ -125,7 +143,7 @@ class Rig:
             shown = view.as_json(observe.refresh(store, self.project, store.runs(self.project)))
         return {run["name"]: run for run in shown["runs"]}
 
-    def wait_for(self, name: str, *states: str, patience_s: float = 60.0) -> dict[str, Any]:
+    def wait_for(self, name: str, *states: str, patience_s: float = 240.0) -> dict[str, Any]:
         """Return a run's row once it is in one of the states."""
         found: dict[str, Any] = wait_until(
             lambda: row if (row := self.status()[name])["state"] in states else None,

@@ -18,6 +18,7 @@ from oelm_jobs import connections
 from oelm_jobs.connections import openssh
 from oelm_jobs.connections.openssh import OpenSSHConnection
 from oelm_jobs.errors import NotReached, TargetError
+from tests.ssh.conftest import ssh_agent
 from tests.ssh.test_hosts import ASK, EVERY, be_impatient, on_a_terminal, reach, works
 from tests.ssh.testbed import Account, Client, Host, run
 
@@ -44,18 +45,12 @@ def name_of(host: Host) -> str:
 @contextlib.contextmanager
 def agent_with(key: Path, place: Path) -> Iterator[Path]:
     """Have an agent that alone holds a key: the file is gone."""
-    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(place)], stdout=subprocess.DEVNULL)
-    try:
-        while not place.exists():
-            time.sleep(0.01)
+    with ssh_agent(place):
         subprocess.run(
             ["ssh-add", str(key)], check=True, capture_output=True, env={**os.environ, "SSH_AUTH_SOCK": str(place)}
         )
         key.unlink()
         yield place
-    finally:
-        agent.kill()
-        agent.wait()
 
 
 def test_the_agent_of_one_target_is_not_that_of_another(

@@ -134,7 +134,7 @@ def test_rsync_gets_there_by_the_same_rules(connection: Connection, tmp_path: Pa
     transfer = Transfer(
         source, f"{tmp_path}/to here/", [f"{folder}/file".lstrip("/")], shell=route.shell if route else None
     )
-    transfer.process.wait(60)
+    transfer.process.wait(300)
     assert transfer.end()[0] == 0
     assert (tmp_path / "to here" / f"{folder}/file".lstrip("/")).read_bytes() == b"content"
 

@@ -76,7 +76,7 @@ def all_works(way: str, ports: list[int], tmp_path: Path) -> None:
     (tmp_path / way).mkdir()
     name = f"{connection.root}/file".lstrip("/")
     transfer = Transfer(f"{route.host}:/", f"{tmp_path / way}/", [name], shell=route.shell)
-    transfer.process.wait(60)
+    transfer.process.wait(300)
     code, said = transfer.end()
     assert code == 0, said
     assert (tmp_path / way / name).read_bytes() == b"content"
@@ -134,7 +134,7 @@ def test_a_port_is_led_there_and_given_back_while_those_of_the_entry_stay_free(
     try:
         connection, port = reach(way), free_port()
         end = connection.forward(port, server.server_port)
-        with urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+        with urlopen(f"http://127.0.0.1:{port}/", timeout=300) as answer:
             assert answer.read() == b"hello"
         assert not any(map(is_held, ports))
         with pytest.raises(TargetError, match=f"port {server.server_port} can't be forwarded"):

@@ -92,12 +92,12 @@ def test_a_cancelled_run_resumes_exactly_after_the_laptop_was_closed(
     rig = Rig(host=host, client=client, project=project, oelm=oelm)
     rig.edit(("max_steps = 12", "max_steps = 100000"), ("save_interval = 6", "save_interval = 100"))
     rig.submit("--group", "gpt_base")
-    wait_until(lambda: list(rig.run_dir().glob("checkpoint_*.pt")), "a checkpoint", 120)
+    wait_until(lambda: list(rig.run_dir().glob("checkpoint_*.pt")), "a checkpoint")
     assert "cancelled" in oelm("cancel", "gpt_base").stdout
     assert host.inside("ps", "-ewwo", "args").count("torch") == 0, "no process of it is left"
     assert rig.status()["gpt_base"]["state"] == "CANCELLED"
     rig.submit("--group", "gpt_base")
-    wait_until(lambda: "Resum" in (rig.run_dir() / "training.log").read_text(), "it to resume", 120)
+    wait_until(lambda: "Resum" in (rig.run_dir() / "training.log").read_text(), "it to resume")
     assert rig.wait_for("gpt_base", "RUNNING")["progress"]["attempt"] == 2
     oelm("cancel", "gpt_base")
 
@@ -187,7 +187,7 @@ def test_a_watch_survives_a_lost_connection_and_says_how_old_its_news_are(rig: R
         assert any("reboot" in line for line in lines), "it came back by itself"
     finally:
         watching.send_signal(signal.SIGINT)
-        watching.communicate(timeout=30)
+        watching.communicate(timeout=300)
 
 
 def test_a_watch_on_a_terminal_redraws_in_place_and_never_clears(

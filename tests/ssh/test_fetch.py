@@ -174,7 +174,7 @@ def test_watching_tells_once_of_what_is_over_and_survives_a_lost_connection_but_
     another = Path(f"{rig.client.key}.pub").read_text()
     rig.client.known_hosts.write_text("\n".join([lines[0], f"[127.0.0.1]:{proxy.port} {another}"]))
     proxy.cut()
-    _, said = watching.communicate(timeout=60)
+    _, said = watching.communicate(timeout=300)
     assert watching.returncode == 3 and "HAS CHANGED" in said
     rig.client.known_hosts.write_text("\n".join(lines) + "\n")
     rig.oelm("cancel", "gpt_base")
@@ -327,7 +327,7 @@ def test_a_stopped_sender_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch)
         runs = store.runs(rig.project)
     with pytest.raises(NotReached, match="nothing came"):
         fetch.fetch(rig.project, runs, Silent(), checkpoints="all")
-    stopping.wait(30)
+    stopping.wait(300)
     assert not list(rig.home_dir().glob("*.pt"))
     monkeypatch.undo()
     rig.host.inside("umount", "/usr/bin/rsync")

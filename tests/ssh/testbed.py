@@ -46,7 +46,7 @@ exec cat '{table}'
 
 def run(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command and return what it said."""
-    return subprocess.run(words, check=check, capture_output=True, text=True, timeout=60)
+    return subprocess.run(words, check=check, capture_output=True, text=True, timeout=300)
 
 
 def free_port() -> int:
@@ -225,7 +225,7 @@ class Host:
             words = ["ip", "netns", "exec", self.network.name, *words]
         with open(self.place / "init.log", "ab") as log:
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"{self.name} does not start: {(self.place / 'init.log').read_text()}{self.log()}")
