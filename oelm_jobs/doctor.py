@@ -295,9 +295,10 @@ def _quota(answer: Mapping[str, Any]) -> list[Finding]:
 
 def _devices(answer: Mapping[str, Any]) -> list[Finding]:
     if "lease_error" in answer:
-        return [
-            Finding(what="leases", verdict=BAD, found=answer["lease_error"], mend="OELM_LEASE_DIR names another folder")
-        ]
+        error = answer["lease_error"]
+        is_listing = error.startswith("nvidia-smi ")
+        mend = "run nvidia-smi there by hand" if is_listing else "OELM_LEASE_DIR names another folder"
+        return [Finding(what="leases", verdict=BAD, found=error, mend=mend)]
     devices, queue = answer["devices"], answer["queue"]
     held = [f"{d['label']} by {d['user']} ({d['run']})" for d in devices if d["run"]]
     held += [f"{d['label']} without a ticket by {d['holder']}" for d in devices if d["holder"]]

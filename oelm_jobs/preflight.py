@@ -93,6 +93,8 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> 
     Raises:
         PreflightError: Too few devices, too little memory on them, or too little disk for the checkpoints.
     """
+    if answer.get("lease_error"):
+        raise PreflightError(f"target {plan.target.name}: {answer['lease_error']}; {NOTHING}")
     devices = [device for device in answer["devices"] if plan.target.may_lease(device["label"])]
     python = os.path.expanduser(plan.target.python)
     if plan.target.kind == "local" and python and not plan.target.setup and shutil.which(python) is None:

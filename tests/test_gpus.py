@@ -169,6 +169,17 @@ def test_what_is_out_of_order_is_shown_by_status_and_doctor(oelm, project: Path,
     assert "FAILS   devices" in looked and "gpu:0 can't be used: nvidia-smi says [GPU requires reset]" in looked
 
 
+def test_an_nvidia_smi_that_fails_hides_no_runs_and_doctor_says_where_to_look(
+    oelm, project: Path, gpus: Path, tmp_path: Path
+) -> None:
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--wait")
+    replace_with(tmp_path / "bin" / "nvidia-smi", "#!/bin/sh\necho Driver/library version mismatch\nexit 18\n")
+    shown = oelm("status", "--gpus").stdout
+    assert "no devices: nvidia-smi fails: Driver/library version mismatch" in shown and "DONE" in shown, shown
+    looked = oelm("doctor", check=False).stdout
+    assert "nvidia-smi fails: Driver/library version mismatch" in looked and "run nvidia-smi there by hand" in looked
+
+
 # What the environment permits -----------------------------------------------------------------------------------------
 
 

@@ -243,11 +243,18 @@ def test_a_folder_that_another_user_made_well_is_used(shared: Shared) -> None:
     assert "has gpu:0" in shared.by(ALICE, "acquire(1)")
 
 
-def test_a_lease_folder_that_cant_be_used_hides_no_runs(oelm, project: Path, shared: Shared) -> None:
-    shared.leases.rmdir()
+def test_a_lease_folder_that_cant_be_used_hides_no_runs(
+    oelm, project: Path, shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OELM_STAND_IN_GPUS", "1")
+    only = ("--study", "tiny", "--group", "gpt_base")
+    oelm("submit", *only, "--wait")
+    shutil.rmtree(shared.leases)
     shared.leases.write_text("")
-    assert oelm("status").returncode == 0
-    refused = oelm("submit", "--study", "tiny", "--group", "gpt_base", check=False)
+    assert "DONE" in oelm("status").stdout
+    shown = oelm("status", "--gpus").stdout
+    assert "DONE" in shown and f"no devices: {shared.leases} is a file of root, not a folder" in shown, shown
+    refused = oelm("submit", *only, "--tag", "again", check=False)
     assert refused.returncode != 0 and "is a file of root, not a folder" in refused.stderr, refused.stderr
     assert "is a file of root, not a folder" in oelm("doctor", check=False).stdout
 
@@ -353,6 +360,19 @@ def test_a_lease_of_an_older_version_counts(shared: Shared) -> None:
     assert '"of"' not in next(shared.leases.glob("lease-*.json")).read_text()
     assert [(row["user"], row["run"]) for row in lease.table()["devices"]] == [(MALLORY, "older"), ("", "")]
     assert "has gpu:1" in shared.by(ALICE, "acquire(1)")
+
+
+@pytest.mark.parametrize("devices", [(), (0,)], ids=["ticket", "lease"])
+def test_a_dead_ticket_that_another_user_locks_stays_dead(shared: Shared, devices: tuple[int, ...]) -> None:
+    ours = shared.start(ALICE, POSTS.format(time="time.time()", request=1, run_dir="/m", devices=devices))
+    wait_until(lambda: "posted" in said(ours), "our ticket")
+    (path,) = map(str, shared.leases.glob("*-m-*.json"))
+    taking = f"import fcntl\nhandle = open({path!r})\nfcntl.flock(handle, fcntl.LOCK_EX)\nprint('taken', flush=True)\n"
+    false = shared.start(MALLORY, taking + "sys.stdin.read()")
+    ours.kill()
+    wait_until(lambda: "taken" in said(false), "the lock of what is dead")
+    assert not tickets.waiting() and [row["run"] for row in lease.table()["devices"]] == ["", ""]
+    assert "has gpu:0,gpu:1" in shared.by(ALICE, "acquire(2)")
 
 
 def test_a_dead_lease_in_the_name_of_somebody_elses_run_is_none(shared: Shared) -> None:

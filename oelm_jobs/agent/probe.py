@@ -23,14 +23,18 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
         request: ``run_dirs``; ``root``, where given, asks for the host's devices, its queue and the disk there, too.
 
     Returns:
-        ``host``, ``time``, ``runs`` (run directory to its state), and ``devices``, ``queue`` and ``disk_free`` (bytes)
-        where asked for.
+        ``host``, ``time``, ``runs`` (run directory to its state), and where asked for ``disk_free`` (bytes) and what
+        lease.table answers, empty with ``lease_error`` where its folder or nvidia-smi is in disorder.
     """
     answer = {"host": os.uname().nodename, "time": time.time()}  # type: Dict[str, Any]
     queue = _queue()
     answer["runs"] = {run_dir: state_or_unknown(run_dir, queue) for run_dir in request["run_dirs"]}
     if request.get("root"):
-        answer.update(lease.table(), disk_free=rundir.disk_free(os.path.expanduser(request["root"])))
+        answer["disk_free"] = rundir.disk_free(os.path.expanduser(request["root"]))
+        try:
+            answer.update(lease.table())
+        except OSError as error:  # it hides no runs
+            answer.update(devices=[], queue=[], limit="", junk=[], lease_error=str(error))
     return answer
 
 

@@ -112,7 +112,7 @@ def read(path: Path) -> Optional[Found]:
         ticket = _parsed(path.name, os.read(handle, MAX_BYTES + 1), there) if stat.S_ISREG(there.st_mode) else None
         if ticket is None:
             raise Junk(lease_folder.described(path))
-        is_alive = lease_folder.is_held(handle)
+        is_alive = lease_folder.is_held(handle) and not _is_held_by_others(path, there.st_uid)
     finally:
         os.close(handle)
     if not is_alive and not (ticket.devices and _has_survivors(ticket, there.st_uid)):
@@ -120,6 +120,15 @@ def read(path: Path) -> Optional[Found]:
             path.unlink()
         return None
     return Found(replace(ticket, user=lease_folder.user_name(there.st_uid)), path, there.st_uid, is_alive)
+
+
+def _is_held_by_others(path: Path, uid: int) -> bool:
+    """True where processes of other users than the ticket's are seen to hold its lock: they took it when it was dead.
+
+    A process that the system lets nobody look into is root's (proc(5)), and may be anybody's.
+    """
+    holders = {processes.user_of(pid) for pid in lease_folder.holders_of(path) or ()}
+    return bool(holders) and not holders & {uid, 0, -1}
 
 
 def _has_survivors(ticket: Ticket, uid: int) -> bool:

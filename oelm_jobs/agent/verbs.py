@@ -130,7 +130,7 @@ ANSWERS: Dict[str, Any] = {
         {"content": BASE64, "offset": SIZE, "size": SIZE, "state": STATE,
          "reason": Maybe(WORDS)}
     ),
-    "probe": Table({**HOST, "runs": Map(STANDS)}, {"disk_free": SIZE, **LEASES}),
+    "probe": Table({**HOST, "runs": Map(STANDS)}, {"disk_free": SIZE, "lease_error": WORDS, **LEASES}),
     "examine": Table(
         {"agent_python": LINE, **HOST, "user": LINE, "root": PATH, "devices": Each(DEVICE, 4096), "queue": Each(TICKET),
          "checkpoints": PATH, "disk_free": SIZE, "writable": WORDS, "locks": WORDS, "quotas": Each(QUOTA, 1000),

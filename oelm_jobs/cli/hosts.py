@@ -25,6 +25,7 @@ def render(name: str, answer: Mapping[str, Any], width: int | None = None) -> st
     facts += [f"waiting: {', '.join(waiting)}"] if waiting else []
     facts += [f"held to {answer['limit']}"] if answer.get("limit") else []
     facts += [f"passed over: {', '.join(answer['junk'])}"] if answer.get("junk") else []
+    facts += [f"no devices: {answer['lease_error']}"] if answer.get("lease_error") else []
     lines = [click.style(visible.line(tr(f"target {name}: {'; '.join(facts)}")), bold=True)]
     for rows, headers, align in (
         ([_device(row) for row in answer.get("devices", ())], HEADERS, "llrrl"),

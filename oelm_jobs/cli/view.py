@@ -250,8 +250,9 @@ def as_json(view: View) -> dict[str, Any]:
         values.update(max_steps=run.spec["train"]["max_steps"], eta_s=eta_seconds(run), progress=dict(run.progress))
         runs.append(values)
     hosts: dict[str, dict[str, Any]] = {}
+    of_host = ("devices", "queue", "limit", "junk", "lease_error", "disk_free")
     for name, answer in view.hosts.items():
-        hosts[name] = {key: answer[key] for key in ("devices", "queue", "limit", "junk", "disk_free") if key in answer}
+        hosts[name] = {key: answer[key] for key in of_host if key in answer}
         if "site" in answer:
             hosts[name]["partitions"] = answer["site"]["partitions"]
     content = {"version": 1, "time": view.at, "runs": runs, "unreachable": dict(view.unreachable)}
