@@ -42,8 +42,9 @@ REFUSED = 3
 
 
 def answer(verb: str, request: Dict[str, Any]) -> Dict[str, Any]:
-    """Let a verb's module answer a request; its ``clusters``, where it has any, are those of Slurm's commands, and its
-    ``own`` says who may read what is written (the arguments of privacy.enter).
+    """Let a verb's module answer a request; its ``clusters``, where it has any, are those of Slurm's commands, which
+    find what they find in a login shell where it says so (``login_shell``), and its ``own`` says who may read what is
+    written (the arguments of privacy.enter).
 
     Raises:
         schema.Misfit: The request is none; nothing was done.
@@ -57,6 +58,10 @@ def answer(verb: str, request: Dict[str, Any]) -> Dict[str, Any]:
         privacy.confine(own["share"])
         privacy.enter(own["root"], own["share"], own["also"], make=False)
     clusters = request.pop("clusters", "")
+    if request.pop("login_shell", False):
+        from . import slurm_profile
+
+        slurm_profile.follow(fresh=verb in ("examine", "slurm_submit"))
     if clusters:
         from . import slurm_commands
 

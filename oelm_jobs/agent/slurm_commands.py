@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import hashlib
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from . import processes, rundir, slurm_words
+from . import processes, rundir, slurm_profile, slurm_words
 
 BEFORE_NAME = "|oelm|"
 QUEUE_FORMAT = "%F|%K|%T|%S|%V|%N|%P|%q|%r|%k" + BEFORE_NAME + "%j"
@@ -35,10 +34,6 @@ QUEUE_TIMEOUT_S = 40.0
 """Outer deadline of what slurmctld answers."""
 CLUSTER_AGE_S, CLUSTER_TIMEOUT_S = 86400.0, 5.0
 """How long a login node's cluster is remembered, and the deadline of asking for it."""
-LOGIN_WORDS = ("bash", "-lc", 'printf "\\n%s\\n%s" "${SLURM_CONF-}" "$(type -P -- "$0")"')
-"""Prints, last, SLURM_CONF and the path of the command that follows, as a login shell has them."""
-LOGIN_TIMEOUT_S = 20.0
-"""For a site's profile scripts."""
 FOREIGN_SETTINGS = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")
 """Environment variables by which a user's own settings would change what these commands print."""
 AS_READ = {"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
@@ -133,7 +128,7 @@ def call(argv: Sequence[str], timeout_s: float, variables: Mapping[str, str] = A
         SlurmError: It isn't there, or gave no answer in time.
     """
     if shutil.which(argv[0]) is None:
-        _look_in_login_shell(argv[0])
+        slurm_profile.find(argv[0])
     environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_SETTINGS)}
     environment.update(variables)
     try:
@@ -157,25 +152,6 @@ def call(argv: Sequence[str], timeout_s: float, variables: Mapping[str, str] = A
         child.communicate()
         raise SlurmError("%s gave no answer within %.0f s" % (argv[0], timeout_s)) from None
     return child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
-
-
-@functools.lru_cache(maxsize=None)
-def _look_in_login_shell(command: str) -> None:
-    """Add the folder of a command to PATH, where the site's profile alone does so: what ssh runs has not read it.
-
-    With it comes SLURM_CONF, without which the command may not find its cluster. A profile may greet before, and may
-    put a function or an alias in the command's place.
-    """
-    argv = [*LOGIN_WORDS, command]
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=LOGIN_TIMEOUT_S
-        )
-        *_, configuration, path = ["", *done.stdout.decode("utf-8", "replace").split("\n")]
-        if os.access(path, os.X_OK):
-            os.environ["PATH"] = "%s:%s" % (os.environ.get("PATH", os.defpath), os.path.dirname(path))
-            if configuration:
-                os.environ.setdefault("SLURM_CONF", configuration)
 
 
 # The queue ------------------------------------------------------------------------------------------------------------
@@ -260,29 +236,12 @@ def cache_file(what: str) -> Optional[Path]:
     """Return this user's file for something about this cluster, the same on all its login nodes; None where no folder
     can be made.
     """
-    folder = _cache_folder()
+    folder = slurm_profile.cache_folder()
     if folder is None:
         return None
     # Clusters may share home folders, and even names of login nodes.
     known = _cluster(folder, *(os.environ.get(name, "") for name in ("SLURM_CONF", "SLURM_CLUSTERS")))
-    return _named(folder, what, *(known or _this_host()))
-
-
-def _cache_folder() -> Optional[Path]:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    if not os.path.isabs(base):  # nobody says where this user's home is
-        return None
-    folder = Path(base) / "oelm-jobs"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder
-
-
-def _named(folder: Path, what: str, *of: str) -> Path:
-    key = " ".join([*of, str(os.getuid())])
-    return folder / ("%s-%s.json" % (what, hashlib.sha256(key.encode()).hexdigest()[:12]))
+    return slurm_profile.cache_file(folder, what, *(known or _this_host()))
 
 
 def _this_host() -> Tuple[str, str]:
@@ -294,7 +253,7 @@ def _cluster(folder: Path, configuration: str, clusters: str) -> Tuple[str, ...]
     """Return the name and the controller of the cluster that this host is a login node of, asked once a day; empty
     where nobody says.
     """
-    path = _named(folder, "cluster", configuration, clusters, *_this_host())
+    path = slurm_profile.cache_file(folder, "cluster", configuration, clusters, *_this_host())
     known = rundir.read_json(path) or {}
     if not 0 <= time.time() - float(known.get("time") or 0) < CLUSTER_AGE_S:
         try:
@@ -401,7 +360,8 @@ def about(clusters: str) -> None:
 
     This host's own is reached without accounting, by which Slurm knows the others.
     """
-    folder = _cache_folder()
+    os.environ.pop("SLURM_CLUSTERS", None)  # the profile's, or the terminal's
+    folder = slurm_profile.cache_folder()
     own = _cluster(folder, os.environ.get("SLURM_CONF", ""), "") if folder is not None else ()
     if own[:1] != (clusters,):
         os.environ["SLURM_CLUSTERS"] = clusters

@@ -212,6 +212,7 @@ MESSAGE = Table(
 """What bootstrap says in a frame, but for the answer in it; hello, ready and alive are said by being there."""
 COMMON: Dict[str, Any] = {
     "clusters": Text(most=1024),
+    "login_shell": Flag(),
     "own": Maybe(Table({"root": PATH, "share": Text(most=64), "also": Each(PATH, 16)})),
 }
 """What every request may have besides."""

@@ -147,7 +147,8 @@ class RemoteConnection:
         self, verb: str, request: Mapping[str, Any], *, trees: Sequence[Place] = (), timeout_s: float = 60.0
     ) -> dict[str, Any]:
         """Let the agent there answer; it is sent along where it isn't there yet."""
-        answer = self._converse(verb, {**request, "clusters": self.target.clusters}, trees, timeout_s)
+        about = {"clusters": self.target.clusters, "login_shell": self.target.login_shell}
+        answer = self._converse(verb, {**request, **about}, trees, timeout_s)
         return believed(self.target.name, verb, request, answer)
 
     def _converse(

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs import observe
-from oelm_jobs.agent import slurm_commands
+from oelm_jobs.agent import slurm_profile
 from oelm_jobs.store import Store
 from tests.slurm import testbed
 from tests.slurm.login import Login
@@ -112,7 +112,7 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         (tmp_path / ".bash_profile").write_text(f"PATH=$PATH:{folder}\n{more}\n")
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("PATH", os.environ["PATH"])  # which the look adds to
-        slurm_commands._look_in_login_shell.cache_clear()
+        slurm_profile.find.cache_clear()
 
     return write
 
