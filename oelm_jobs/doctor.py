@@ -21,6 +21,7 @@ from .plan import SEQUENTIAL, Plan, render
 from .project import study_files
 from .render import trial as trial_script
 from .runs import plan_runs, token_files
+from .sbatch import without_slurm
 from .schedulers import allowed_environment
 from .spec import Study, Target
 from .study import read_study
@@ -348,12 +349,14 @@ def _lease_folder(answer: Mapping[str, Any]) -> list[Finding]:
 def _cluster(answer: Mapping[str, Any], target: Target, studies: Sequence[Study]) -> list[Finding]:
     """Say what the cluster makes of the target's options."""
     if "site" not in answer:
-        mend = "is this the login node, and is Slurm up? Try squeue there"
+        mend = without_slurm(target)
         if target.clusters:
             mend = f"check clusters = {target.clusters!r} in sbatch of the target: sacctmgr show cluster lists them"
         return [Finding(what="slurm", verdict=BAD, found=str(answer["site_error"]), mend=mend)]
     sizes = {target.gpus_per_run or group.world_size for study in studies for group in study.groups.values()}
     remarks = site.judge(target, answer["site"], sizes) + site.tried(target, answer["tests"])
+    if answer["trial"].get("slurm_error"):
+        remarks.append(site.out_of_reach(interpreter(target), str(answer["trial"]["slurm_error"])))
     return [
         Finding(
             what=remark.what,

@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import data, data_check, site
-from .connections import connect
+from . import data, data_check, render, site
+from .connections import connect, interpreter
 from .errors import DataError, PreflightError
 from .plan import Plan
 from .runs import token_files
+from .schedulers import allowed_environment
 from .spec import Run, Study, Target
 from .targets import LOCAL
 from .train import config as trainer
@@ -120,6 +121,30 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> 
             f" {free / 1e9:.1f} GB free at {plan.root}; {NOTHING}",
             hint=f"lower keep_last or keep_every in [train] of {plan.study.path}, or make room",
         )
+
+
+def out_of_reach(plan: Plan) -> str:
+    """Return what to say where the interpreter that a cluster's jobs get can't talk to Slurm; empty where it can, and
+    where nobody knows: its set-up may need a compute node.
+
+    Raises:
+        TargetError: The target can't be asked.
+    """
+    target, connection = plan.target, connect(plan.target, plan.project)
+    script = render.trial(plan.project, target)
+    if not script:
+        return ""
+    request = {
+        "trial": script,
+        "setup": list(target.setup),
+        "python": interpreter(target) if target.host else connection.python,
+        "environment": allowed_environment(target),
+    }
+    words = connection.call("slurm_trial", request, timeout_s=180)["slurm_error"]
+    if not words:
+        return ""
+    remark = site.out_of_reach(interpreter(target), words)
+    return f"{target.name}: {remark.found}; {remark.mend}"
 
 
 def _config(run: Run) -> trainer.TrainConfig:

@@ -196,6 +196,17 @@ def options_of(target: Target) -> Slurm:
     return target.slurm
 
 
+def without_slurm(target: Target) -> str:
+    """Return what to do where Slurm's commands can't be run, or don't answer, on a target."""
+    words = "is this the login node, and is Slurm up? Try squeue there"
+    if not (target.host and target.python):
+        return words
+    return (
+        f"{words}; where python = {target.python!r} of the target is in a container, bind Slurm's commands, its"
+        " configuration and munge's socket into it"
+    )
+
+
 def supervision(target: Target) -> dict[str, Any]:
     """Return what a run's record says of how its job is supervised."""
     slurm = options_of(target)

@@ -310,6 +310,17 @@ def tried(target: Target, tests: Mapping[str, Mapping[str, Any]]) -> list[Remark
     return found
 
 
+def out_of_reach(python: str, words: str) -> Remark:
+    """Return what to say of an interpreter of runs that can't talk to Slurm, in its words."""
+    return Remark(
+        what="slurm for runs",
+        is_bad=True,
+        found=f"{python} can't talk to Slurm, so runs don't outlive a time limit or a lost node: {words}",
+        mend="let python of the target be one outside any container, or bind Slurm's commands, its configuration and"
+        " munge's socket into the container",
+    )
+
+
 def _start(starts_in_s: float) -> str:
     if starts_in_s <= SOON_S:
         return "would start now"

@@ -202,6 +202,8 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
     code = snapshot.take(plan.project)
     if code.passed_over:
         say(code.passed_over)
+    if wanted and plan.target.slurm is not None and (words := preflight.out_of_reach(plan)):
+        say(words)
     max_array = site.array_limit(plan.target, there["site"]) if "site" in there else MAX_ARRAY
     if wanted:
         preflight.check_target(plan, wanted, there)

@@ -39,7 +39,7 @@ UNREAD = re.compile(
     r"CREATE |ALTER |SELECT |INSERT |UPDATE |DELETE |PRAGMA |BEGIN "  # SQL in variables
     r"|import |from \S+ import |exec |echo ⟦x⟧|if ! |(?:el)?if \[ |-c \"|\[ ! |mkdir "  # commands
     r"|oelm-data demo$|oelm-data make TEXT"
-    r"|command -v |Submitted batch job "
+    r"|command -v |printf |Submitted batch job "
     r"|# |Not submitted: "  # comments in files that are written: they stay in the language of the files around them
     r"|%Y-|setup = |\{?\"[a-z]+\": |⟦x⟧ h ⟦x⟧ min$|⟦x⟧ here$|Application Support$"  # formats, names
     r"|[A-Z ]+$|.*\(\?"  # marks in what others print, and patterns

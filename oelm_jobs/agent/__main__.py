@@ -31,6 +31,7 @@ VERBS = {
     "slurm_poll": "slurm_state",
     "slurm_cancel": "slurm_cancel",
     "slurm_archive": "slurm_cancel",
+    "slurm_trial": "slurm_trial",
 }
 """Verb to the module that answers it with a function of the verb's name; ``verbs`` describes what each is asked and
 answers. ``supervise`` reads its own arguments.

@@ -50,7 +50,9 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
     answer["quotas"] = quota.quotas([root, checkpoints, os.path.expanduser("~")])
     code = os.path.expanduser(request.get("code") or root)
     python = os.path.expanduser(request["python"])
-    answer["trial"] = trial.attempt(request["trial"], request["setup"], python, code if os.path.isdir(code) else "/")
+    question = trial.QUESTION + (trial.OF_SLURM if request.get("slurm") else "")
+    folder = code if os.path.isdir(code) else "/"
+    answer["trial"] = trial.attempt(request["trial"], request["setup"], python, folder, question=question)
     answer["bash"], answer["rsync"] = shutil.which("bash") or "", shutil.which("rsync") or ""
     answer["ends_processes"] = _ends_processes()
     answer["wandb_login"] = _wandb_login()

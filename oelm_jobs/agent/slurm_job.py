@@ -276,6 +276,7 @@ class SlurmJob:
                 code, _, err = slurm_commands.call(["scontrol", "requeue", self.job], 20.0)
             except slurm_commands.SlurmError as error:
                 words = str(error)
+                refusals += "can't be run" in words
             else:
                 if code == 0:
                     return ""

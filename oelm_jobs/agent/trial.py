@@ -25,6 +25,19 @@ except Exception as error:
 print(json.dumps(found))
 """
 """What the target's interpreter is asked, in the folder of the code: whether it could train."""
+OF_SLURM = """
+import json, os, sys
+found = globals().get("found", {})
+try:
+    sys.path.insert(0, os.environ["OELM_TRIAL_AGENT"])
+    from agent import slurm_commands
+    slurm_commands.settings(30.0)
+    found["slurm_error"] = ""
+except Exception as error:
+    found["slurm_error"] = str(error).partition(", is it")[0]
+print(json.dumps(found))
+"""
+"""What it is asked besides where jobs are Slurm's, or for itself: whether a supervisor could talk to it."""
 REACHED_WORDS = "oelm-doctor: set-up passed"
 """What the script says on stderr between set-up and question."""
 FAILED_WORDS = "set-up failed: "
@@ -34,7 +47,20 @@ TELLING_WORDS = "(?i)error|not found|no such|denied|unknown"
 TRIAL_TIMEOUT_S = 180.0
 
 
-def attempt(script: str, setup: List[str], python: str, folder: str) -> Dict[str, Any]:
+def agent_folder() -> str:
+    """Return the folder that holds the agent's package, this one."""
+    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def attempt(
+    script: str,
+    setup: List[str],
+    python: str,
+    folder: str,
+    *,
+    question: str = "",
+    timeout_s: float = TRIAL_TIMEOUT_S,
+) -> Dict[str, Any]:
     """Run the script as its first line says, and see how far it gets.
 
     Args:
@@ -42,15 +68,17 @@ def attempt(script: str, setup: List[str], python: str, folder: str) -> Dict[str
         setup: The target's set-up lines.
         python: The interpreter, as it is known after the set-up.
         folder: Of the code.
+        question: A program that prints a line of JSON; QUESTION where it is empty.
 
     Returns:
-        What QUESTION said; or ``error``, the interpreter's words; or ``setup_error``, the set-up's, with ``line``, the
+        What it said; or ``error``, the interpreter's words; or ``setup_error``, the set-up's, with ``line``, the
         line of it that failed (empty where it isn't known), and ``is_broken`` where that is no whole command; or
         nothing without a script.
     """
     if not script:
         return {}
-    variables = {"OELM_TRIAL": QUESTION, "OELM_TRIAL_PYTHON": python, "OELM_TRIAL_FOLDER": folder}
+    variables = {"OELM_TRIAL": question or QUESTION, "OELM_TRIAL_PYTHON": python, "OELM_TRIAL_FOLDER": folder}
+    variables["OELM_TRIAL_AGENT"] = agent_folder()
     # Files, not pipes: what a set-up line leaves running would keep a pipe open. And not with -c, which would source
     # ~/.bashrc here (Debian's bash below sshd), and not for a run.
     with contextlib.ExitStack() as files:
@@ -71,9 +99,9 @@ def attempt(script: str, setup: List[str], python: str, folder: str) -> Dict[str
         except OSError as error:
             return {"error": str(error)}
         try:
-            ending = "exit code %d" % child.wait(TRIAL_TIMEOUT_S)
+            ending = "exit code %d" % child.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            ending = "no end within %.0f s" % TRIAL_TIMEOUT_S
+            ending = "no end within %.0f s" % timeout_s
         with contextlib.suppress(OSError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()

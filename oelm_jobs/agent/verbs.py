@@ -138,7 +138,7 @@ ANSWERS: Dict[str, Any] = {
              Table({"setup_error": WORDS, "line": Text(is_prose=True), "is_broken": Flag()}),
              Table({"error": WORDS}),
              Table({"python": LINE, "wandb": Flag(), "torch": LINE, "cuda": Flag(), "gpus": COUNT},
-                   {"trainer_error": WORDS}),
+                   {"trainer_error": WORDS, "slurm_error": WORDS}),
              Map(Flag(), most=0))),
          "bash": Text(), "rsync": Text(), "ends_processes": Flag(), "wandb_login": Flag(),
          "ports_taken": Each(COUNT, 10_000), "data": Map(TOKEN_FILE)},
@@ -155,6 +155,7 @@ ANSWERS: Dict[str, Any] = {
     "slurm_poll": Table({**HOST, "runs": Map(STANDS)}, {"queue_age_s": Number(0), **ON_A_CLUSTER}),
     "slurm_cancel": Table({"runs": Map(DONE)}),
     "slurm_archive": MOVED,
+    "slurm_trial": Table({"slurm_error": WORDS}),
 }  # fmt: skip
 
 ROOT = {"root": PATH}
@@ -200,6 +201,9 @@ REQUESTS: Dict[str, Any] = {
     ),
     "slurm_cancel": Table({**ROOT, "runs": RUN_TOKENS}),
     "slurm_archive": Table({"run_dirs": RUN_DIRS}),
+    "slurm_trial": Table(
+        {"python": PATH, "setup": Each(SCRIPT, 10_000), "trial": SCRIPT}, {"environment": Maybe(ENVIRONMENT)}
+    ),
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ READS = frozenset(
         "settle",
         "slurm_poll",
         "slurm_settle",
+        "slurm_trial",
     }
 )
 """Verbs that may be asked twice: they change nothing, or a second time nothing more (``settle``, placing trees)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,11 +18,13 @@ from ..agent import inside, launch, privacy, rundir, schema, slurm_commands, slu
 from ..connections import Connection, as_agent_reads
 from ..connections.answers import believed
 from ..errors import AnswerLost, NotReached, PreflightError, TargetError, UnknownAnswer
-from ..sbatch import named_in, options_of
+from ..sbatch import named_in, options_of, without_slurm
 from . import Answer, Job, allowed_environment, silent
 
 ROOM_POLL_S = float(os.environ.get("OELM_ROOM_POLL_S", "20"))
 """How often it is tried again where the cluster takes no more jobs of this user for now."""
+OF_SLURM = re.compile(r": (?:squeue|scontrol|sbatch)(?::| can't be run| gave no answer)")
+"""How an error begins, behind the target's name, that is one of Slurm's commands there."""
 LIMIT, REFUSED, UNKNOWN, ID = "limit", "refused", "unknown", "id"
 REFUSALS = (
     slurm_commands.SlurmError, launch.Refused, inside.Outside, privacy.NotOurs, schema.Misfit, OSError
@@ -44,7 +47,12 @@ class SlurmScheduler:
             UnknownAnswer: What was done is not known.
         """
         if self._connection.target.host or self._connection.target.clusters:
-            return self._connection.call(verb, request, timeout_s=timeout_s)
+            try:
+                return self._connection.call(verb, request, timeout_s=timeout_s)
+            except TargetError as error:
+                if not error.hint and OF_SLURM.search(str(error)):
+                    error.hint = without_slurm(self._connection.target)
+                raise
         try:
             with self._own():
                 answer = agent.answer(verb, dict(request))

@@ -394,3 +394,18 @@ def test_ranks_on_this_node_are_asked_where_scancel_can_not_ask_all(
     job._hosts = ["n1", "n2"]
     job.pass_stop(4711, TERM)
     assert killed == [(4711, TERM)]
+
+
+def test_a_requeue_by_a_command_that_is_not_there_is_given_up_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[list[str]] = []
+
+    def call(argv: list[str], timeout_s: float) -> None:
+        tried.append(argv)
+        raise slurm_commands.SlurmError("scontrol can't be run: there is none on this host, is it a login node?")
+
+    monkeypatch.setattr(slurm_commands, "call", call)
+    monkeypatch.setattr(slurm_job, "REQUEUE_PAUSE_S", 0.0)
+    assert "can't be run" in slurm_run(tmp_path, monkeypatch).go_on_later()
+    assert [argv[1] for argv in tried].count("requeue") == slurm_job.REQUEUE_TRIES
