@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .agent import inside, processes, records, result, rundir, schema
+from .agent import inside, inventory, processes, records, result, rundir, schema
 from .errors import LocalError, NotReached, TargetError
 from .rsync import NETWORK_CODES, SOME_FAILED, Transfer
 
@@ -32,6 +33,11 @@ STAGING = ".oelm-fetch"
 IDLE_S = 60.0
 """Without a byte for so long a transfer is ended and begun anew."""
 PIECE_BYTES = 1 << 20
+CONTROLS = frozenset(f"{rundir.CONTROL}/{name}" for name in (*inventory.SENT_WHOLE, rundir.SUPERVISOR_LOG))
+"""Control files that come along."""
+UNSEEN = "".join(map(chr, [0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF]))
+UNNAMEABLE = (errno.ENAMETOOLONG, errno.EILSEQ)
+"""What is said of a name that a disk can't hold (macOS refuses some text)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,18 +97,11 @@ def verify(run_dir: Path) -> Verified:
     left = {file["name"] for file in record(run_dir).get("left", [])}
     damaged, elsewhere = [], []
     for entry in entries:
-        path = run_dir / str(entry["name"])
-        if entry["name"] in left and not os.path.lexists(path):
-            elsewhere.append(str(entry["name"]))
-            continue
-        inside = not path.is_symlink() and path.resolve().is_relative_to(run_dir.resolve())
-        if (
-            not inside
-            or not path.is_file()
-            or path.stat().st_size != entry["size"]
-            or result.sha256(path) != entry["sha256"]
-        ):
-            damaged.append(str(entry["name"]))
+        name = str(entry["name"])
+        if name in left and not os.path.lexists(run_dir / name):
+            elsewhere.append(name)
+        elif not _is_listed(run_dir, name, entry):
+            damaged.append(name)
     return Verified(
         files=len(entries),
         size=sum(int(entry["size"]) for entry in entries),
@@ -110,6 +109,18 @@ def verify(run_dir: Path) -> Verified:
         has_manifest=manifest is not None,
         elsewhere=tuple(elsewhere),
     )
+
+
+def _is_listed(run_dir: Path, name: str, entry: Mapping[str, Any]) -> bool:
+    """Tell whether a file is what its manifest's entry says, and lies where its name says."""
+    path = run_dir / name
+    try:
+        is_inside = not path.is_symlink() and path.resolve().is_relative_to(run_dir.resolve())
+        if not is_inside or not path.is_file() or path.stat().st_size != entry["size"]:
+            return False
+        return bool(result.sha256(path) == entry["sha256"])
+    except OSError:  # no disk has such a name, or it can't be read
+        return False
 
 
 def is_here(run_dir: Path, item: Item, known: Mapping[str, Any], *, again: bool = False) -> bool:
@@ -147,10 +158,15 @@ def set_aside(run_dir: Path) -> Path:
 
 
 def safe_name(name: str) -> bool:
-    """Tell whether an announced name can only lie inside the run directory; other names are a hostile server's."""
-    parts = name.split("/")
-    own = rundir.CONTROL + "/" + rundir.FETCHED
-    return inside.is_plain(name) and name != own and (parts[0] != rundir.CONTROL or len(parts) == 2)
+    """Tell whether an announced name can only lie inside the run directory, and is no hidden one but a control file's:
+    other names are a hostile server's. ``.git`` or ``.envrc`` there would give orders to programs of the user's, and a
+    disk that takes ``.OELM`` for ``.oelm`` would let the record of what was fetched be replaced.
+    """
+    if not inside.is_plain(name):
+        return False
+    # Some disks (HFS+) take a name with characters that can't be seen for the one without them.
+    hidden = any(part.lstrip(UNSEEN).startswith(".") for part in name.split("/"))
+    return not hidden or name in CONTROLS
 
 
 @contextlib.contextmanager
@@ -158,12 +174,17 @@ def _kept_inside() -> Iterator[None]:
     """Turn a path that would lead out of its folder into what the command line tells of a target.
 
     Raises:
-        TargetError: One would; nothing was written through it.
+        TargetError: One would, or can't be one here; nothing was written through it.
     """
     try:
         yield
     except inside.Outside as error:
         raise TargetError(f"{error}; nothing was written there", hint="look at it, then remove it") from error
+    except OSError as error:
+        if error.errno not in UNNAMEABLE:
+            raise
+        name = error.filename2 or error.filename
+        raise TargetError(f"a name that can't be a file's here: {name!r} ({error.strerror})") from error
 
 
 # Arriving -------------------------------------------------------------------------------------------------------------
@@ -189,14 +210,20 @@ class Arrival:
         """True once it has its final name."""
 
     @property
+    def name(self) -> str:
+        """Its name below the folder into which rsync writes."""
+        return self.source.lstrip("/")
+
+    @property
     def staged(self) -> Path:
         """Where rsync writes it."""
-        return self.files / self.source.lstrip("/")
+        return self.files / self.name
 
     @property
     def mark(self) -> Path:
         """What says of which content it is, beside it."""
-        return self.staged.with_name(f".{self.staged.name}.for")
+        name = hashlib.sha256(os.fsencode(self.staged.name)).hexdigest()[:32]  # its own may be as long as names can be
+        return self.staged.with_name(f".{name}.for")
 
     def follow(self, buffer: memoryview) -> int:
         """Hash what has arrived since the last time, at most a buffer full; return how much that was.
@@ -231,15 +258,27 @@ class Arrival:
         """True when it is there to its announced length with another content."""
         return self.read == self.item.size and self._digest.hexdigest() != self.item.sha256
 
+    def begin_with(self, path: Path) -> None:
+        """Stage what there is already.
+
+        Raises:
+            inside.Outside: It would be written elsewhere.
+            OSError: It can't be written.
+        """
+        with open(path, "rb", opener=_plainly) as old:
+            new = inside.open_below(self.files, self.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            with os.fdopen(new, "wb") as file:
+                shutil.copyfileobj(old, file)
+
     def start_over(self) -> None:
         """Throw away what has arrived. Of a growing file an empty one stays, so that the next try is not begun with the
         copy at home, which is none of its beginning.
         """
-        with contextlib.suppress(OSError):
+        with _kept_inside(), contextlib.suppress(OSError):
             if self.item.grows:
-                os.close(os.open(self.staged, os.O_WRONLY | os.O_TRUNC | inside.FLAGS))
+                os.close(inside.open_below(self.files, self.name, os.O_WRONLY | os.O_TRUNC))
             else:
-                self.staged.unlink()
+                inside.remove(self.files, self.name)
         self.__post_init__()
 
 
@@ -303,19 +342,19 @@ class Staging:
             source=f"{run_dir}/{item.source or item.name}", files=self.path / "files", home=home, item=item
         )
         with _kept_inside():
-            staged = inside.make_parent(arrival.files, arrival.source.lstrip("/"))
+            staged = inside.make_parent(arrival.files, arrival.name)
             place = inside.path_in(home, item.name)
             wanted = "growing" if item.grows else item.sha256
             if _text(arrival.mark) != wanted:
                 arrival.start_over()
                 inside.write(staged.parent, arrival.mark.name, wanted.encode())
-        if staged.is_symlink() or (staged.exists() and not staged.is_file()):
-            raise TargetError(f"{staged} is no plain file", hint=f"look at it, then remove {self.path}")
-        is_here = place.is_file() and not place.is_symlink() and place.stat().st_size <= item.size
-        if item.grows and not staged.exists() and is_here:
-            shutil.copyfile(place, staged)  # rsync sends what has been appended since
-        if staged.exists() and staged.stat().st_size > item.size and not item.grows:
-            arrival.start_over()
+            if staged.is_symlink() or (staged.exists() and not staged.is_file()):
+                raise TargetError(f"{staged} is no plain file", hint=f"look at it, then remove {self.path}")
+            is_here = place.is_file() and not place.is_symlink() and place.stat().st_size <= item.size
+            if item.grows and not staged.exists() and is_here:
+                arrival.begin_with(place)  # rsync sends what has been appended since
+            if staged.exists() and staged.stat().st_size > item.size and not item.grows:
+                arrival.start_over()
         return arrival
 
     def transfer(
@@ -430,7 +469,7 @@ def place_arrival(arrival: Arrival) -> None:
     """
     assert arrival.is_whole
     with _kept_inside():
-        file = inside.open_below(arrival.files, arrival.source.lstrip("/"), os.O_RDWR)
+        file = inside.open_below(arrival.files, arrival.name, os.O_RDWR)
         try:
             if os.fstat(file).st_size > arrival.item.size:
                 os.ftruncate(file, arrival.item.size)  # grew on after it was looked at: what is hashed counts
@@ -438,16 +477,16 @@ def place_arrival(arrival: Arrival) -> None:
             os.fchmod(file, os.fstat(file).st_mode & 0o666 | 0o600)
         finally:
             os.close(file)
-        inside.replace(arrival.staged, arrival.home, arrival.item.name)
+        inside.replace((arrival.files, arrival.name), arrival.home, arrival.item.name)
     arrival.mark.unlink(missing_ok=True)
     arrival.is_placed = True
 
 
 def write_record(run_dir: Path, content: Mapping[str, Any]) -> None:
     """Remember what was fetched."""
+    words = json.dumps(content, indent=1) + "\n"
     with _kept_inside():
-        path = inside.make_parent(run_dir, f"{rundir.CONTROL}/{rundir.FETCHED}")
-    rundir.write_json(path, dict(content), durable=False)
+        inside.write(run_dir, f"{rundir.CONTROL}/{rundir.FETCHED}", words.encode("ascii"))
 
 
 def items(rows: Sequence[Mapping[str, Any]]) -> Iterator[Item]:
@@ -456,6 +495,7 @@ def items(rows: Sequence[Mapping[str, Any]]) -> Iterator[Item]:
     Raises:
         TargetError: One would lie outside of its run directory, or is not described as agreed.
     """
+    names = set()
     for row in rows:
         try:
             name, size, digest = str(row["name"]), int(row["size"]), str(row["sha256"])
@@ -465,6 +505,9 @@ def items(rows: Sequence[Mapping[str, Any]]) -> Iterator[Item]:
             raise TargetError(f"the target announces a file in words that aren't understood: {error}") from error
         if not safe_name(name) or size < 0:
             raise TargetError(f"the target announces {json.dumps(name)}: refused, it isn't inside the run directory")
+        if name in names:
+            raise TargetError(f"the target announces {json.dumps(name)} twice: refused")
+        names.add(name)
         if source and not re.fullmatch(rf"{re.escape(rundir.CONTROL)}/held/[^/\0]+", source):
             raise TargetError(f"the target announces {json.dumps(name)} under {json.dumps(source)}: refused")
         yield Item(name=name, size=size, sha256=digest, grows=grows, content=content, source=source)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from oelm_jobs import names
+from oelm_jobs import names, sync
 from oelm_jobs.agent import archive, inside, inventory, launch, slurm_cancel, slurm_submit, tokens
 
 OUTWARD = ("../x", "a/../../x", "/etc/passwd", "", ".", "..", "a//b", "a/./b", "a/", "a\0b")
@@ -29,7 +31,9 @@ def test_a_name_that_leads_out_is_refused_by_every_way_to_write(folder: Path, na
     for attempt in (
         lambda: inside.path_in(folder, name),
         lambda: inside.write(folder, name, b"x"),
-        lambda: inside.replace(source, folder, name),
+        lambda: inside.replace((folder.parent, "source"), folder, name),
+        lambda: inside.replace((folder, name), folder, "x"),
+        lambda: inside.remove(folder, name),
         lambda: inside.open_below(folder, name, os.O_WRONLY | os.O_CREAT),
     ):
         with pytest.raises(inside.Outside):
@@ -52,6 +56,47 @@ def test_a_link_below_the_folder_is_not_followed_and_one_in_a_files_place_is_rep
     assert [path.name for path in outside.iterdir()] == ["file"] and (outside / "file").read_text() == "theirs"
 
 
+@pytest.mark.parametrize("act", ["write", "replace", "open", "make", "remove"])
+def test_a_link_that_is_put_there_between_look_and_act_leads_nowhere(
+    folder: Path, act: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = folder.parent / "outside"
+    (outside / "file").write_text("theirs")
+    (folder / "source").write_text("ours")
+    (folder / "sub").mkdir()
+    truth = inside.path_in
+
+    def swapped(*words: object) -> Path:
+        """Look as always; then somebody is faster."""
+        path = truth(*words)
+        if words[1] == "sub/file" and (folder / "sub").is_dir() and not (folder / "sub").is_symlink():
+            (folder / "sub").rmdir()
+            (folder / "sub").symlink_to(outside)
+        return path
+
+    monkeypatch.setattr(inside, "path_in", swapped)
+    with pytest.raises(inside.Outside):
+        if act == "write":
+            inside.write(folder, "sub/file", b"x")
+        elif act == "replace":
+            inside.replace((folder, "source"), folder, "sub/file")
+        elif act == "open":
+            os.close(inside.open_below(folder, "sub/file", os.O_WRONLY | os.O_TRUNC | os.O_CREAT))
+        elif act == "make":
+            inside.make_parent(folder, "sub/file")
+        else:
+            inside.remove(folder, "sub/file")
+    assert [path.name for path in outside.iterdir()] == ["file"] and (outside / "file").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\u4e2d" * 85, "a/" * 50 + "n" * 255])
+def test_a_name_may_be_as_long_as_names_can_be(folder: Path, name: str) -> None:
+    path = inside.write(folder, name, b"x")
+    (folder / "source").write_bytes(b"y")
+    assert inside.replace((folder, "source"), folder, name).read_bytes() == b"y"
+    assert [found.name for found in path.parent.iterdir()] == [path.name], "nothing is left beside it"
+
+
 def test_links_of_the_user_in_the_folders_own_path_are_followed(folder: Path) -> None:
     (folder / "models").symlink_to(folder.parent / "outside")
     written = inside.write(folder / "models" / "exp_a", "sub/file", b"x")
@@ -62,6 +107,17 @@ def test_a_fifo_keeps_nobody_waiting(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     with pytest.raises(inside.Outside, match="no plain file"):
         inside.open_below(folder, "pipe", os.O_RDONLY)
+
+
+def test_a_manifest_that_names_what_cannot_be_is_damaged_there_and_read_on(folder: Path) -> None:
+    (folder.parent / "outside" / "x").write_text("x")
+    (folder / "link").symlink_to(folder.parent / "outside")
+    odd = ["n" * 256, "a/" * 500, "../outside/x", str(folder.parent / "outside" / "x"), "link/x"]
+    digest = hashlib.sha256(b"x").hexdigest()
+    files = [{"name": name, "size": 1, "sha256": digest} for name in (*odd, "fine")]
+    (folder / "fine").write_text("x")
+    (folder / "MANIFEST.json").write_text(json.dumps({"files": files}))
+    assert sync.verify(folder).damaged == tuple(odd)
 
 
 # Requests of a client that is wrong -----------------------------------------------------------------------------------

@@ -7,11 +7,14 @@ Names below it come from another machine: they hold no step upwards, and no link
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import stat
+import time
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Iterator, Tuple, Union
 
 from . import rundir
 
@@ -19,6 +22,9 @@ TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 """Tokens of submissions and names of transfers: they become parts of file names."""
 FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 """With which a file is opened: no link is followed, and a FIFO keeps nobody waiting."""
+
+_FOLDER = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
+"""With which a folder is held; macOS has no O_PATH, so there it must be readable."""
 
 
 class Outside(ValueError):
@@ -61,9 +67,8 @@ def make_parent(folder: Union[str, Path], name: str) -> Path:
         Outside: As ``path_in`` says.
         OSError: One can't be made.
     """
-    path = path_in(folder, name)
-    os.makedirs(str(path.parent), exist_ok=True)
-    return path_in(folder, name)  # nobody has put a link there meanwhile
+    with _parent(folder, name, make=True) as (_, path):
+        return path
 
 
 def open_below(folder: Union[str, Path], name: str, flags: int, mode: int = 0o666) -> int:
@@ -73,27 +78,30 @@ def open_below(folder: Union[str, Path], name: str, flags: int, mode: int = 0o66
         Outside: As ``path_in`` says, or its own place holds a link or something that is no plain file.
         OSError: It can't be opened.
     """
-    path = make_parent(folder, name) if flags & os.O_CREAT else path_in(folder, name)
-    try:
-        found = os.lstat(str(path))
-    except FileNotFoundError:
-        found = None
-    if found is not None and not stat.S_ISREG(found.st_mode):
-        raise Outside("%s is no plain file" % path)
-    return os.open(str(path), flags | FLAGS, mode)
+    with _parent(folder, name, make=bool(flags & os.O_CREAT)) as (parent, path):
+        try:
+            found = os.stat(path.name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            found = None
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            raise Outside("%s is no plain file" % path)
+        return os.open(path.name, flags | FLAGS, mode, dir_fd=parent)
 
 
-def replace(source: Union[str, Path], folder: Union[str, Path], name: str) -> Path:
+def replace(source: Tuple[Union[str, Path], str], folder: Union[str, Path], name: str) -> Path:
     """Give a plain file its final name below a folder, in place of what has it; return its path.
 
+    Args:
+        source: Another folder, and the file's name below that.
+
     Raises:
-        Outside: As ``path_in`` says, or the source is no plain file.
+        Outside: As ``path_in`` says of both names, or the source is no plain file.
         OSError: It can't be renamed.
     """
-    if not stat.S_ISREG(os.lstat(str(source)).st_mode):
-        raise Outside("%s is no plain file" % source)
-    path = make_parent(folder, name)
-    os.replace(str(source), str(path))
+    with _parent(*source, make=False) as (from_parent, old), _parent(folder, name, make=True) as (parent, path):
+        if not stat.S_ISREG(os.stat(old.name, dir_fd=from_parent, follow_symlinks=False).st_mode):
+            raise Outside("%s is no plain file" % old)
+        os.replace(old.name, path.name, src_dir_fd=from_parent, dst_dir_fd=parent)
     return path
 
 
@@ -104,19 +112,29 @@ def write(folder: Union[str, Path], name: str, content: bytes) -> Path:
         Outside: As ``path_in`` says.
         OSError: It can't be written.
     """
-    path = make_parent(folder, name)
-    temporary = path.with_name(".%s.%d" % (path.name[:200], os.getpid()))
-    if os.path.lexists(str(temporary)):
-        os.unlink(str(temporary))
-    try:
-        with os.fdopen(os.open(str(temporary), os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o666), "wb") as file:
-            file.write(content)
-        os.replace(str(temporary), str(path))
-    except BaseException:
-        if os.path.lexists(str(temporary)):
-            os.unlink(str(temporary))
-        raise
+    with _parent(folder, name, make=True) as (parent, path):
+        temporary = ".new.%d.%d" % (os.getpid(), time.monotonic_ns())  # the name itself may be as long as names can be
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | FLAGS, 0o666, dir_fd=parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.replace(temporary, path.name, src_dir_fd=parent, dst_dir_fd=parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=parent)
+            raise
     return path
+
+
+def remove(folder: Union[str, Path], name: str) -> None:
+    """Remove a file below a folder, or a link in its place.
+
+    Raises:
+        Outside: As ``path_in`` says.
+        OSError: It can't be removed.
+    """
+    with _parent(folder, name, make=False) as (parent, path):
+        os.unlink(path.name, dir_fd=parent)
 
 
 def run_dir(path: Any) -> str:
@@ -140,6 +158,40 @@ def token(word: Any) -> str:
     if not isinstance(word, str) or not TOKEN.fullmatch(word):
         raise Outside("%r is no token" % (word,))
     return word
+
+
+@contextlib.contextmanager
+def _parent(folder: Union[str, Path], name: str, make: bool) -> Iterator[Tuple[int, Path]]:
+    """Hold the folder that has ``name`` in it open, and give its descriptor and the name's path: whoever puts a link
+    on the way meanwhile leads nobody elsewhere.
+
+    Raises:
+        Outside: As ``path_in`` says.
+        OSError: A folder on the way can't be entered or made.
+    """
+    path = path_in(folder, name)
+    above = name.split("/")[:-1]
+    place = Path(os.path.realpath(str(folder)))
+    if make:
+        os.makedirs(str(place), exist_ok=True)
+    handle = os.open(str(place), _FOLDER)
+    try:
+        for part in above:
+            place = place / part
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=handle)
+            try:
+                entered = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=handle)
+            except OSError as error:
+                if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.EMLINK):  # open(2); EMLINK on BSD
+                    raise
+                raise Outside("%s is a link that leads elsewhere" % place) from None  # put there just now
+            os.close(handle)
+            handle = entered
+        yield handle, path
+    finally:
+        os.close(handle)
 
 
 def _check(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -338,8 +340,12 @@ def test_a_stopped_sender_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     "name",
-    ["../x", "/etc/passwd", "a/../../x", "", ".", "a//b", "./a", ".oelm/fetched.json", ".oelm/a/b", "a\0b", "a/.."],
-)
+    [
+        "../x", "/etc/passwd", "a/../../x", "", ".", "a//b", "./a", ".oelm/fetched.json", ".oelm/a/b", "a\0b", "a/..",
+        ".git/config", "sub/.git/config", ".envrc", "sub/.envrc", "\u200c.git/config", ".g\u200cit/config",
+        ".OELM/fetched.json", ".oelm/FETCHED.json", ".oelm/run.json/x", ".oelm/hashes.json",
+    ],
+)  # fmt: skip
 def test_a_name_that_leads_out_of_the_run_directory_is_refused(name: str) -> None:
     with pytest.raises(TargetError, match="refused"):
         list(sync.items([{"name": name, "size": 1, "sha256": "0" * 64, "grows": False}]))
@@ -356,6 +362,12 @@ def test_a_name_that_leads_out_of_the_run_directory_is_refused(name: str) -> Non
 def test_a_file_that_is_not_described_as_agreed_is_refused(row: dict[str, Any]) -> None:
     with pytest.raises(TargetError):
         list(sync.items([row]))
+
+
+def test_a_file_that_is_announced_twice_is_refused() -> None:
+    row = {"name": "a", "size": 1, "sha256": "0" * 64, "grows": False}
+    with pytest.raises(TargetError, match="twice"):
+        list(sync.items([row, {**row, "sha256": "1" * 64}]))
 
 
 def test_a_source_outside_of_the_held_files_is_refused() -> None:
@@ -383,6 +395,37 @@ def test_links_and_devices_are_not_taken_for_files(tmp_path: Path) -> None:
     staged.symlink_to("/etc/passwd")
     with pytest.raises(TargetError, match="no plain file"):
         staging.arrival(str(source), home, arrivals[0].item)
+    staging.close()
+
+
+@pytest.mark.parametrize("grows", [False, True])
+@pytest.mark.parametrize("name", ["n" * 255, "\u4e2d" * 85])
+def test_a_file_of_the_longest_name_comes_home(tmp_path: Path, name: str, grows: bool) -> None:
+    source, home = tmp_path / "there", tmp_path / "home" / "exp_a"
+    source.mkdir()
+    (source / name).write_bytes(b"x" * 1000)
+    digest = hashlib.sha256(b"x" * 1000).hexdigest()
+    staging = sync.Staging(tmp_path / "home", lambda text: None)
+    if grows:
+        home.mkdir()
+        (home / name).write_bytes(b"x" * 500)
+    arrival = staging.arrival(str(source), home, Item(name=name, size=1000, sha256=digest, grows=grows))
+    staging.transfer([arrival], None, "", "", lambda size: None)
+    sync.place_arrival(arrival)
+    staging.close()
+    assert (home / name).read_bytes() == b"x" * 1000
+    assert [path.name for path in staging.path.iterdir()] == ["lock"]
+
+
+def test_a_name_that_no_disk_here_can_hold_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "exp_a").mkdir()
+    staging = sync.Staging(tmp_path, lambda text: None)
+    item = Item(name="n" * 256, size=1, sha256="0" * 64, grows=False, content=b"x")
+    with pytest.raises(TargetError, match="can't be a file's here"):
+        staging.arrival("/there", tmp_path / "exp_a", item)
+    named = replace(item, sha256=hashlib.sha256(b"x").hexdigest())
+    with pytest.raises(TargetError, match="can't be a file's here"):
+        sync.place_content(tmp_path / "exp_a", named)
     staging.close()
 
 
