@@ -7,6 +7,7 @@ index has it already: the index is what remembers that a run was taken over, and
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from .spec import SPEED_TRIAL, State, Target
 from .store import Store
 from .study import read_studies
 
+UNNAMED = "unnamed"
+"""What stands for a project that records don't name, also where one is asked for."""
 Record = Mapping[str, Any]
 """A run's record (run.json), with ``run_dir`` where it lies now."""
 
@@ -38,6 +41,16 @@ class Holding:
     """Where they stand, by run directory; empty where that was not asked."""
     is_own: bool = False
     """Whether they are this project's."""
+
+    @property
+    def owner(self) -> str:
+        """The project in words."""
+        return self.project or UNNAMED
+
+    def lives(self, record: Record) -> bool:
+        """True where a run was not over when its target was asked."""
+        state = self.states.get(record["run_dir"])
+        return state is not None and not state.is_final
 
     @property
     def is_elsewhere(self) -> bool:
@@ -59,12 +72,8 @@ class Survey:
     """What was found and isn't believed, in words."""
 
 
-def survey(store: Store, project: Path, targets: Sequence[Target], *, own_states: bool = True) -> Survey:
-    """Ask targets, side by side, which runs of which project lie there and where they stand.
-
-    Args:
-        own_states: Also of those that are this project's.
-    """
+def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
+    """Ask targets, side by side, which runs of which project lie there and where they stand."""
     found: dict[str, list[Holding]] = {}
     unreachable: dict[str, str] = {}
     nonsense: list[str] = []
@@ -86,14 +95,11 @@ def survey(store: Store, project: Path, targets: Sequence[Target], *, own_states
                 own = is_ours or (name, record["run_dir"], record["study"], record["run"]) in known
                 named = record.get("project")
                 owners.setdefault(str(project) if own else named if isinstance(named, str) else "", []).append(record)
-            found[name] = [
+            holdings = [
                 Holding(target=name, project=owner, records=tuple(theirs), is_own=owner == str(project))
                 for owner, theirs in owners.items()
             ]
-            found[name] = [
-                _with_states(connection, holding) if own_states or not holding.is_own else holding
-                for holding in found[name]
-            ]
+            found[name] = [_with_states(connection, holding) for holding in holdings]
         except TargetError as error:
             unreachable[name] = str(error)
             if isinstance(error, Nonsense):
@@ -179,16 +185,38 @@ def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
 
     Runs of a target that can't be asked stay as they are, and so do submissions under way.
     """
-    found = survey(store, project, targets, own_states=False)
+    found = survey(store, project, targets)
     odd: list[str] = []
     order = _Order(project, odd.append)
+    own = _one_of_each(store, project, found, odd.append)
     for target in targets:
         if target.name not in found.unreachable:
-            own = [h for h in found.holdings if h.target == target.name and h.is_own]
-            records = [record for holding in own for record in holding.records]
-            store.replace_runs(project, target.name, sorted(records, key=order))
+            store.replace_runs(project, target.name, sorted(own.get(target.name, ()), key=order))
     refresh(store, project, store.runs(project), also_final=True)
     return replace(found, passed_over=(*found.passed_over, *odd))
+
+
+def _one_of_each(store: Store, project: Path, survey: Survey, say: Callable[[str], None]) -> dict[str, list[Record]]:
+    """Return by target the records of a project's own runs, one of each name: a run that went on elsewhere lies on two
+    targets. It is where the index has it; where that knows nothing, where it lives.
+    """
+    indexed = {(run.study, run.name): run.target for run in store.runs(project)}
+    found: dict[tuple[str, str], list[tuple[Holding, Record]]] = {}
+    for holding in survey.holdings:
+        for record in holding.records if holding.is_own else ():
+            found.setdefault((record["study"], record["run"]), []).append((holding, record))
+    chosen: dict[str, list[Record]] = {}
+    for key, ones in found.items():
+        where = indexed.get(key)
+        ones.sort(key=lambda one: (one[0].target != where, not one[0].lives(one[1])))
+        if where not in survey.unreachable:
+            holding, record = ones.pop(0)
+            chosen.setdefault(holding.target, []).append(record)
+            where = holding.target
+        for other, _ in ones:
+            if other.target != where:
+                say(f"{other.target} holds {key[0]}/{key[1]}, too; the index has what lies on {where}")
+    return chosen
 
 
 def adopt(
@@ -208,7 +236,7 @@ def adopt(
         UsageError: There is no such project, or several that could be meant.
     """
     others = [holding for holding in found.holdings if not holding.is_own]
-    chosen = _owned_by(owner, others) if owner else _moved(others)
+    chosen = sorted(_owned_by(owner, others) if owner else _moved(others), key=_none_lives)
     own = {(run.study, run.name) for run in store.runs(project)}
     taken = []
     for holding in chosen:
@@ -225,11 +253,16 @@ def adopt(
     return taken
 
 
+def _none_lives(holding: Holding) -> bool:
+    """Sort key: of two runs of one name the one that lives is taken."""
+    return not any(map(holding.lives, holding.records))
+
+
 def _owned_by(owner: str, others: Sequence[Holding]) -> list[Holding]:
     wanted = str(expanded(owner)) if owner.startswith("~") else owner.rstrip("/") or "/"
-    chosen = [holding for holding in others if holding.project == wanted]
+    chosen = [holding for holding in others if holding.owner == wanted]
     if not chosen:
-        known = [holding.project for holding in others if holding.project]
+        known = [holding.owner for holding in others]
         raise UsageError(f"no run of project {owner} was found on any target; {valid_choices(owner, known)}")
     return chosen
 
@@ -241,16 +274,16 @@ def _moved(others: Sequence[Holding]) -> list[Holding]:
         UsageError: There are several, or all are projects here.
     """
     moved = [holding for holding in others if holding.is_elsewhere]
-    projects = sorted({holding.project for holding in moved})
+    projects = sorted({holding.owner for holding in moved})
     if len(projects) > 1:
         raise UsageError(
             f"runs of {len(projects)} projects lie on the targets: {few(projects)}",
-            hint=f"name the one whose runs are meant: oelm-status --adopt {projects[0]}",
+            hint=f"name the one whose runs are meant: oelm-status --adopt {shlex.quote(projects[0])}",
         )
     if not moved and others:
-        projects = sorted({holding.project for holding in others})
+        projects = sorted({holding.owner for holding in others})
         raise UsageError(
             f"what lies on the targets belongs to projects on this machine: {few(projects)}",
-            hint=f"to take it over from one all the same, name it: oelm-status --adopt {projects[0]}",
+            hint=f"to take it over from one all the same, name it: oelm-status --adopt {shlex.quote(projects[0])}",
         )
     return moved

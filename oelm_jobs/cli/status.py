@@ -132,7 +132,7 @@ def _look_elsewhere(
         left = [holding for holding in left if (holding.target, holding.project) not in keys]
     several = len({holding.project for holding in left if holding.is_elsewhere and not holding.is_own}) > 1
     for holding in left:
-        named = f" {shlex.quote(holding.project)}" if several or not holding.is_elsewhere else ""
+        named = f" {shlex.quote(holding.owner)}" if several or not holding.is_elsewhere else ""
         if holding.is_own:
             narrate(f"{holding.target} holds {_runs(holding)}; bring them into the index: oelm-status --rebuild")
         else:
@@ -144,7 +144,7 @@ def _runs(holding: Holding) -> str:
     """Return ``2 runs of project /p: tiny/gpt_base RUNNING, tiny/oelm_freeze DONE``."""
     from ..errors import few
 
-    whose = "this project" if holding.is_own else f"project {holding.project or '(not named)'}"
+    whose = "this project" if holding.is_own else f"project {holding.owner}"
     listed = [
         " ".join(filter(None, (f"{known['study']}/{known['run']}", holding.states.get(known["run_dir"], ""))))
         for known in holding.records
