@@ -49,8 +49,10 @@ def lines_about(names: Sequence[str], files: Iterable[str]) -> list[Line]:
             content = Path(file).read_bytes()
         except OSError:
             continue
-        for text in content.decode("utf-8", "replace").splitlines():
-            words = text.split()
+        # Blanks, tabs and line feeds alone part words and lines: a comment that holds another separator of Unicode's
+        # must not begin a line that OpenSSH does not see.
+        for text in content.decode("utf-8", "replace").split("\n"):
+            words = [word for word in re.split("[ \t\r]", text) if word]
             marker = words.pop(0) if words and words[0].startswith("@") else ""
             if len(words) < 3 or words[0].startswith("#") or marker not in ("", REVOKED, AUTHORITY):
                 continue

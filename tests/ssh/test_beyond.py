@@ -209,6 +209,11 @@ def test_a_revoked_key_of_a_host_is_refused_however_well_it_is_known(
           "NAME KEY"], True),
         (["# NAME KEY"], False),
         (["@revoked NAME OTHER", "NAME KEY"], True),
+        (["NAME\tKEY by\thand\r"], True),
+        (["other.example KEY a comment\x0bNAME KEY"], False),
+        (["other.example KEY a comment\x0c\x1c\x85NAME KEY"], False),
+        (["other.example KEY a comment\xe2\x80\xa8NAME KEY"], False),  # U+2028
+        (["NAME\xc2\xa0KEY"], False),  # U+00A0
     ],
 )  # fmt: skip
 def test_files_of_known_hosts_mean_what_they_mean_to_openssh(
