@@ -75,7 +75,9 @@ class RemoteConnection:
         """Return rsync's way by a remote shell, with the noise of the login shell there taken out."""
         if self._is_noisy:
             shell = [sys.executable, "-S", str(Path(__file__).with_name("quiet.py")), str(len(shell) + 1), *shell]
-        return Route(shell=tuple(shell), host=self.target.host)
+        host = self.target.host
+        host = f"[{host}]" if ":" in host and not host.startswith("[") else host  # an IPv6 address (rsync(1))
+        return Route(shell=tuple(shell), host=host)
 
     def close(self) -> None:
         """Give the connection up."""

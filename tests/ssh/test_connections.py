@@ -139,6 +139,24 @@ def test_rsync_gets_there_by_the_same_rules(connection: Connection, tmp_path: Pa
     assert (tmp_path / "to here" / f"{folder}/file".lstrip("/")).read_bytes() == b"content"
 
 
+@pytest.mark.parametrize("way", ["fabric", "openssh", "plain ssh"])
+def test_rsync_takes_an_address_with_colons_for_a_host(box: Host, client: Client, tmp_path: Path, way: str) -> None:
+    """An IPv6 address before a path reads like a module of an rsync daemon."""
+    client.knows(box, alias="fd00::7")
+    target = replace(targets.adhoc("fd00::7", root="work"), connection="openssh" if way == "openssh" else "fabric")
+    connect = connections.connect_for_transfer if way == "plain ssh" else connections.connect
+    made = connect(target, tmp_path)
+    folder = Path(made.root)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "file").write_bytes(b"content")
+    route = made.route()
+    assert route is not None
+    transfer = Transfer(f"{route.host}:/", f"{tmp_path}/here/", [f"{folder}/file".lstrip("/")], shell=route.shell)
+    transfer.process.wait(60)
+    assert transfer.end() == (0, "")
+    assert (tmp_path / "here" / f"{folder}/file".lstrip("/")).read_bytes() == b"content"
+
+
 def test_a_line_of_shell_runs_on_the_terminal(connection: Connection) -> None:
     assert connection.root
     words = connection.terminal("cd /; pwd")
