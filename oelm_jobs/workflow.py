@@ -238,8 +238,9 @@ def _where_they_lie(plan: Plan, stored: Sequence[StoredRun]) -> Plan:
     """Return the plan with each run that was submitted before where it lies: another study may have been the default.
 
     Raises:
-        ConfigurationError: Another study's run lies where one of these would.
+        ConfigurationError: Another study's run lies where one of these would, or would on a disk of macOS.
     """
+    _check_letters(plan, [run.name for run in stored if run.study == plan.study.name])
     known = {run.name: run for run in stored if (run.study, run.target) == (plan.study.name, plan.target.name)}
     others = [run for run in stored if run.target == plan.target.name and run.study != plan.study.name]
     taken = {run.run_dir: run for run in others if not _never_was(run)}
@@ -257,6 +258,24 @@ def _where_they_lie(plan: Plan, stored: Sequence[StoredRun]) -> Plan:
             )
         runs.append(run)
     return replace(plan, runs=tuple(runs))
+
+
+def _check_letters(plan: Plan, submitted: Sequence[str]) -> None:
+    """Refuse a new run whose name is another's but for the case of letters: fetched to a disk that takes the two for
+    one, as those of macOS do, either would take the other's place.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    names = dict.fromkeys([*submitted, *(run.name for run in plan.runs)])
+    alike: dict[str, str] = {}
+    for name in names:
+        other = alike.setdefault(name.lower(), name)
+        if other != name and name not in submitted:
+            raise ConfigurationError(
+                f"runs {other} and {name} differ in upper and lower case alone: a disk of macOS would keep one of them",
+                hint="rename the group, or give these runs a name of their own: --tag NAME",
+            )
 
 
 def _wanted(plan: Plan, stored: Sequence[StoredRun], how: str) -> list[Run]:

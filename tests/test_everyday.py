@@ -317,6 +317,22 @@ def test_a_cancel_waits_for_a_submission_that_is_on_its_way(
     assert "CANCELLED" in oelm("status").stdout
 
 
+def test_a_name_that_differs_in_the_case_of_letters_alone_is_refused_before_anything_is_queued(
+    oelm, project: Path
+) -> None:
+    edit(project, "[groups]\n", '[groups]\nGPT_base = { label = "Another", model_type = "gpt" }\n')
+    words = ("submit", "--study", "tiny", "--groups", "gpt_base,GPT_base", "--mode", "sequential")
+    refused = oelm(*words, check=False)
+    assert refused.returncode == 2 and "differ in upper and lower case alone" in refused.stderr
+    assert "--tag" in refused.stderr and "No run yet" in oelm("status").stderr
+    oelm(*GPT, "--wait")
+    other = oelm("submit", "--study", "tiny", "--group", "GPT_base", check=False)
+    assert other.returncode == 2 and "runs gpt_base and GPT_base differ" in other.stderr
+    oelm("submit", "--study", "tiny", "--group", "GPT_base", "--tag", "big", "--wait")
+    runs = json.loads(oelm("status", "--json").stdout)["runs"]
+    assert {run["name"]: run["state"] for run in runs} == {"gpt_base": "DONE", "GPT_base-big": "DONE"}
+
+
 # A root elsewhere on this machine -------------------------------------------------------------------------------------
 
 
