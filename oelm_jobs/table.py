@@ -96,11 +96,14 @@ def _folded(headers: Sequence[str], below: Sequence[int], within: int) -> list[l
 
 
 def markdown(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "") -> str:
-    """Return a GitHub table; pipes and newlines in cells are escaped."""
+    """Return a GitHub table; pipes, newlines and what would be HTML in cells are escaped."""
     from tabulate import tabulate
 
-    escaped = [[visible.line(str(cell)).replace("|", "\\|") for cell in row] for row in rows]
-    heads = [visible.line(str(header)).replace("|", "\\|") for header in headers]
+    def plain(cell: str) -> str:
+        return visible.line(str(cell)).replace("|", "\\|").replace("<", "&lt;")
+
+    escaped = [[plain(cell) for cell in row] for row in rows]
+    heads = [plain(header) for header in headers]
     return str(tabulate(escaped, heads, tablefmt="github", disable_numparse=True, colalign=_colalign(align, heads)))
 
 

@@ -31,9 +31,16 @@ def text(words: str) -> str:
     return words if _is_plain(words) else _IN_A_TEXT.sub(_escape, words)
 
 
+def message(words: str) -> str:
+    """Return words of which no part looks like another message: what follows a newline in them is indented."""
+    shown = text(words)
+    begin = len(shown) - len(shown.lstrip("\n"))
+    return shown[:begin] + shown[begin:].replace("\n", "\n  ")
+
+
 def notice(words: str) -> None:
     """Say on stderr, at once, what the user should know before the command goes on."""
-    print(text(words), file=sys.stderr, flush=True)
+    print(message(words), file=sys.stderr, flush=True)
 
 
 def coloured(words: str) -> str:

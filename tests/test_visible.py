@@ -11,11 +11,12 @@ import sys
 import unicodedata
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from oelm_jobs import visible
-from oelm_jobs.cli import view
+from oelm_jobs.cli import common, view
 from oelm_jobs.observe import View
 from oelm_jobs.spec import State
 from oelm_jobs.store import ACCEPTED, Store
@@ -108,6 +109,14 @@ def test_an_error_is_harmless_also_with_its_traceback(oelm, project: Path) -> No
         failed = oelm("status", HOSTILE + "\noelm-status: all is well", *words, check=False)
         assert failed.returncode == 2 and not DANGEROUS.search(failed.stderr)
         assert "\noelm-status: all is well" not in failed.stderr, "a second line is no second message"
+
+
+def test_a_second_line_is_no_second_message(capsys: pytest.CaptureFixture[str]) -> None:
+    for tell in (common.narrate, visible.notice):
+        tell("box: a record in /x\noelm-fetch: all is well\n\noelm-fetch: all")
+        assert not re.search("^oelm-fetch", capsys.readouterr().err, re.MULTILINE)
+    common.narrate("\noelm-fetch: interrupted")
+    assert capsys.readouterr().err == "\noelm-fetch: interrupted\n", "our own begins one"
 
 
 def test_a_log_on_a_terminal_steers_nothing_and_a_pipe_gets_it_byte_for_byte(oelm, project: Path) -> None:

@@ -33,7 +33,7 @@ def say(text: str = "", **style: Any) -> None:
 
 def narrate(text: str) -> None:
     """Say on stderr what goes on, in the chosen language; results alone go to stdout."""
-    click.echo(visible.text(tr(text)), err=True)
+    click.echo(visible.message(tr(text)), err=True)
 
 
 def put(text: str, *, nl: bool = True) -> None:
@@ -169,7 +169,7 @@ def _fail(name: str, error: Exception | str, code: int, hint: str, words: list[s
     message = error.format_message() if isinstance(error, click.ClickException) else str(error)
     for begin, said in ((f"{name}: ", message), ("  ", hint)):
         if said:  # what follows a newline is still this command's error, and looks it
-            click.echo(begin + visible.text(tr(said)).replace("\n", "\n  "), err=True)
+            click.echo(begin + visible.message(tr(said)), err=True)
     sys.exit(code)
 
 

@@ -46,6 +46,7 @@ def test_short_rows_are_filled() -> None:
 
 def test_markdown_escapes_what_would_end_a_cell() -> None:
     assert "a\\|b" in table.markdown([["a|b", "1"]], HEADERS)
+    assert "<" not in table.markdown([["<script>", "1"]], ["<b>", "PPL"]), "nor what a browser would run"
 
 
 def test_markdown_keeps_numbers_as_they_are_written() -> None:
