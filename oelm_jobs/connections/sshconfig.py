@@ -165,7 +165,7 @@ def resolve(alias: str, options: tuple[str, ...] = ()) -> Settings:
 
 
 def _path(value: str) -> str:
-    return str(expanded(value))
+    return str(expanded(value)) if value else ""
 
 
 def _expand(value: str, tokens: Mapping[str, str]) -> str:

@@ -13,6 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 from oelm_jobs import connections
+from oelm_jobs.connections import sshconfig
 from oelm_jobs.errors import TargetError
 from oelm_jobs.rsync import Transfer
 from tests.ssh.test_hosts import EVERY, reach, works
@@ -144,3 +145,11 @@ def test_a_port_is_led_there_and_given_back_while_those_of_the_entry_stay_free(
     finally:
         server.shutdown()
         connections.close_all()
+
+
+def test_what_an_entry_has_none_of_is_no_file(client: Client) -> None:
+    client.config.write_text("Host bare\n  IdentityAgent none\n  ControlPath none\nHost usual\n")
+    for alias in ("bare", "usual"):
+        settings = sshconfig.resolve(alias)
+        assert settings.control_path == "", "the current folder is no socket of a master"
+        assert settings.identity_agent == ("" if alias == "bare" else "$SSH_AUTH_SOCK")
