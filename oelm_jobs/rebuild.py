@@ -78,8 +78,11 @@ def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
     unreachable: dict[str, str] = {}
     nonsense: list[str] = []
     passed_over: list[str] = []
-    known = {(run.target, run.run_dir, run.study, run.name) for run in store.runs(project)}
     by_name = {target.name: target for target in targets}
+    # A target that is in no file any more was renamed, for all that is known: its runs are looked for everywhere.
+    known = {
+        (run.target if run.target in by_name else "", run.run_dir, run.study, run.name) for run in store.runs(project)
+    }
 
     def ask(name: str) -> None:
         try:
@@ -92,7 +95,8 @@ def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
             is_ours = resolved.root == str(project)
             owners: dict[str, list[Record]] = {}
             for record in believed:
-                own = is_ours or (name, record["run_dir"], record["study"], record["run"]) in known
+                keys = [(where, record["run_dir"], record["study"], record["run"]) for where in (name, "")]
+                own = is_ours or not known.isdisjoint(keys)
                 named = record.get("project")
                 owners.setdefault(str(project) if own else named if isinstance(named, str) else "", []).append(record)
             holdings = [
@@ -189,9 +193,10 @@ def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
     odd: list[str] = []
     order = _Order(project, odd.append)
     own = _one_of_each(store, project, found, odd.append)
+    gone = {run.target for run in store.runs(project)} - {target.name for target in targets}
     for target in targets:
         if target.name not in found.unreachable:
-            store.replace_runs(project, target.name, sorted(own.get(target.name, ()), key=order))
+            store.replace_runs(project, target.name, sorted(own.get(target.name, ()), key=order), gone)
     refresh(store, project, store.runs(project), also_final=True)
     return replace(found, passed_over=(*found.passed_over, *odd))
 

@@ -320,13 +320,26 @@ class Store:
                 [(at, run.project, run.study, run.name, run.token) for run in unchanged],
             )
 
-    def replace_runs(self, project: Path, target: str, records: Sequence[Mapping[str, Any]]) -> None:
+    def replace_runs(
+        self, project: Path, target: str, records: Sequence[Mapping[str, Any]], gone: Iterable[str] = ()
+    ) -> None:
         """Replace what is known of a project's runs on a target by the records found there; submissions under way
         stay.
+
+        Args:
+            gone: Targets that there are no more; runs of theirs that are among the records are on this one from now on.
         """
         with self._writing():
             self._db.execute(
                 "DELETE FROM run WHERE project = ? AND target = ? AND state <> ?", (str(project), target, State.PLANNED)
+            )
+            self._db.executemany(
+                "DELETE FROM run WHERE project = ? AND target = ? AND study = ? AND name = ? AND state <> ?",
+                [
+                    (str(project), before, known["study"], known["run"], State.PLANNED)
+                    for before in gone
+                    for known in records
+                ],
             )
             self._add(project, target, records)
 

@@ -66,7 +66,8 @@ def load_target(project: Path, name: str) -> Target:
     if name not in targets:
         files = " or ".join(str(path) for path in target_files(project)) or str(project / "jobs" / "targets.toml")
         raise NoSuchTarget(
-            f"no target {name!r}; {valid_choices(name, targets)}", hint=f"targets are described in {files}"
+            f"no target {name!r}; {valid_choices(name, targets)}",
+            hint=f"targets are described in {files}; runs of a renamed one are found by oelm-status --rebuild",
         )
     return targets[name]
 

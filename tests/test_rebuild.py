@@ -95,3 +95,21 @@ def test_what_is_said_of_a_projects_path_can_be_typed_as_it_stands(oelm: Any, pr
     for (owner,) in offered[:2]:
         assert "took over 1 run" in oelm("status", "--adopt", owner, cwd=other).stderr
     assert len(json.loads(oelm("status", "--json", cwd=other).stdout)["runs"]) == 2
+
+
+def test_the_runs_of_a_target_that_was_renamed_are_found_there(
+    oelm: Any, project: Path, roots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oelm(*GPT, "--target", "first", "--wait")
+    monkeypatch.setenv("TRAINER_STEP_S", "0.05")
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 100000"))
+    oelm("submit", "--study", "tiny", "--group", "oelm_freeze", "--target", "first")
+    files = project / "jobs" / "targets.toml"
+    files.write_text(files.read_text().replace("[first]", "[renamed]"))
+    lost = oelm("cancel", "oelm_freeze", check=False)
+    assert lost.returncode != 0 and "oelm-status --rebuild" in lost.stderr
+    found = {name: (target, state) for name, target, state in rows(oelm, "--rebuild")}
+    assert found["gpt_base"] == ("renamed", "DONE") and found["oelm_freeze"][0] == "renamed"
+    assert "cancelled" in oelm("cancel", "oelm_freeze").stdout
+    assert json.loads(oelm("fetch", "gpt_base", "--json").stdout)["runs"][0]["verified"]
