@@ -1,5 +1,5 @@
-"""Owns freeing disk on targets of what is at home, verified: what may go, and letting it go; leaves asking to the
-command line.
+"""Owns freeing disk on targets of what is at home, verified, and of code that nobody needs any more: what may go, and
+letting it go; leaves asking to the command line.
 
 A checkpoint may go when its run is over and the copy at home, read anew, has the hash that the target's manifest gives;
 of a run that was left without one, by a lost node or while it waited to start again, the hash that the file there has.
@@ -10,17 +10,18 @@ Of a run that isn't done the newest checkpoint stays: submitting it again resume
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .agent import records, result, rundir
-from .connections import connect
+from .agent import records, result, rundir, trees
+from .connections import Connection, connect
 from .errors import TargetError
 from .fetch import home_of, lies_at_home
 from .spec import State
-from .store import StoredRun
+from .store import Store, StoredRun
 from .sync import record, write_record
 from .targets import load_target
 
@@ -52,6 +53,18 @@ class Removed:
     """Their bytes."""
     kept: Mapping[str, str]
     """Files that stayed after all, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unused:
+    """Snapshots below a target's root that no run and no submission needs."""
+
+    target: str
+    names: tuple[str, ...]
+    size: int
+    """Bytes that would be freed."""
+    note: str = ""
+    """Why more stay than need to; empty where nothing is in doubt."""
 
 
 def removable(project: Path, runs: Sequence[StoredRun]) -> list[Removable]:
@@ -163,3 +176,42 @@ def remove(project: Path, wanted: Sequence[Removable]) -> list[Removed]:
                 )
             )
     return done
+
+
+# Snapshots ------------------------------------------------------------------------------------------------------------
+
+
+def unused(project: Path, store: Store, name: str) -> Unused:
+    """Ask a target which snapshots are needed by no run that isn't over, whoever's, and by no submission.
+
+    Raises:
+        TargetError: It can't be asked.
+    """
+    connection, request, note = _request(project, store, name)
+    answer = connection.call("snapshots", request, timeout_s=600)
+    words = "; ".join(part for part in (answer["note"], note) if part)
+    return Unused(target=name, names=tuple(answer["unused"]), size=int(answer["freed"]), note=words)
+
+
+def discard(project: Path, store: Store, wanted: Unused) -> tuple[tuple[str, ...], int]:
+    """Remove snapshots, each only if it still isn't needed; return the names of those that are gone, and their bytes.
+
+    Raises:
+        TargetError: It can't be asked, or somebody is submitting there just now.
+    """
+    connection, request, _ = _request(project, store, wanted.target)
+    answer = connection.call("discard", {**request, "names": list(wanted.names)}, timeout_s=600)
+    return tuple(answer["removed"]), int(answer["freed"])
+
+
+def _request(project: Path, store: Store, name: str) -> tuple[Connection, dict[str, Any], str]:
+    """Return a target's connection and what to ask of it about snapshots, and why some of them stay in any case."""
+    connection = connect(load_target(project, name), project)
+    there = connection.resolved
+    request: dict[str, Any] = {"root": there.root, "checkpoint_root": there.checkpoint_root, "young_s": 0.0}
+    oldest = store.oldest_unanswered(there.root)
+    if oldest is None:
+        return connection, request, ""
+    whose, made_at = oldest
+    request["young_s"] = max(0.0, time.time() - made_at) + 2 * trees.USED_S
+    return connection, request, f"what a submission of {whose} may need stays: its answer isn't known (oelm-status)"

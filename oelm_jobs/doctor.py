@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import needs, site, snapshot
-from .agent import rundir
+from .agent import rundir, snapshots
 from .connections import Connection, Place, connect, interpreter, unreached
 from .errors import ConfigurationError, OelmError
 from .finding import BAD, GOOD, WARNING, Finding
@@ -49,7 +49,7 @@ def examine(project: Path, target: Target) -> list[Finding]:
             found.append(Finding(what=f"study {path.stem}", verdict=BAD, found=str(error), mend=f"edit {path}"))
     there = unreached(target, project)
     taken = snapshot.take(project)
-    code = Place(tree=taken, folder=f"{there.root}/{rundir.CONTROL}/snapshots")
+    code = Place(tree=taken, folder=f"{there.root}/{rundir.CONTROL}/{snapshots.FOLDER}")
     connection = connect(target, project)
     jobs, wrong = _jobs(project, there, studies, taken, connection)
     trial, untried = _trial(project, target)

@@ -7,6 +7,7 @@ OelmError
 ├── PreflightError        the target can't run this as it stands; nothing was queued
 ├── TargetError           the target can't be reached or answers nonsense
 │   ├── Nonsense          it answers what is not agreed: nothing of it counts
+│   ├── CodeGone          the code was removed there before the submission named it; nothing was started
 │   ├── NotReached        not just now: another try may succeed, and nothing was done there
 │   └── UnknownAnswer     it may or may not have accepted: never resubmit on this alone
 ├── LocalError            this machine refuses: a full disk, a missing permission
@@ -60,6 +61,10 @@ class TargetError(OelmError):
 
 class Nonsense(TargetError):
     """The target answers what is not agreed; nothing of it counts."""
+
+
+class CodeGone(TargetError):
+    """The code that a submission needs was removed there meanwhile; nothing was started, and it may be sent again."""
 
 
 class NotReached(TargetError):

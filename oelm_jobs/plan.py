@@ -187,7 +187,14 @@ def render(
         for run, known in zip(runs, records, strict=True)
     ]
     return [
-        Job(run_dirs=(run.run_dir,), token=token, script=text, position=position, name=run.name)
+        Job(
+            run_dirs=(run.run_dir,),
+            token=token,
+            script=text,
+            position=position,
+            name=run.name,
+            snapshot=None if live else snapshot.hash,
+        )
         for position, (run, text) in enumerate(zip(runs, scripts, strict=True))
     ]
 
@@ -254,6 +261,7 @@ def _slurm_jobs(
                 position=batch.position,
                 name=batch.name,
                 after=batch.after,
+                snapshot=None if live else str(records[0]["snapshot"]),
             )
         )
     return jobs

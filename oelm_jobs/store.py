@@ -271,6 +271,14 @@ class Store:
         query = "SELECT token, target, root, maker, made_at FROM submission WHERE project = ? AND answer IN (?, ?)"
         return list(self._query(query, (str(project), INTENT, UNKNOWN)))
 
+    def oldest_unanswered(self, root: str) -> tuple[str, float] | None:
+        """Return (project, when it was made) of the oldest submission to a root whose answer isn't known, whichever
+        project's; None where there is none.
+        """
+        query = "SELECT project, made_at FROM submission WHERE root = ? AND answer IN (?, ?) ORDER BY made_at LIMIT 1"
+        row = next(self._query(query, (root, INTENT, UNKNOWN)), None)
+        return (str(row["project"]), float(row["made_at"])) if row else None
+
     # Reading and observing --------------------------------------------------------------------------------------------
 
     def _rows(self, project: Path, study: str | None, *, columns: str = COLUMNS) -> Iterator[sqlite3.Row]:

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from . import preflight, sent, site, snapshot
-from .agent import probe, processes, rundir
+from .agent import probe, processes, rundir, snapshots
 from .clean import has_no_checkpoint
 from .connections import connect
 from .connections.answers import nonsense
-from .errors import ConfigurationError, UnknownAnswer
+from .errors import CodeGone, ConfigurationError, UnknownAnswer
 from .fetch import home_of
 from .observe import NOT_SUBMITTED, refresh
 from .plan import Plan, check_scripts, render
 from .runs import fingerprint
 from .sbatch import MAX_ARRAY
-from .schedulers import Scheduler, scheduler, silent
+from .schedulers import Answer, Job, Scheduler, scheduler, silent
 from .spec import Run, State
 from .store import ACCEPTED, REFUSED, UNKNOWN, Store, StoredRun
 from .targets import load_target
@@ -37,6 +37,8 @@ AGAIN, RERUN, EXTEND = "again", "rerun", "extend"
 """What a submission may do with a run that is over: go on or leave it alone, archive it and start over, train it
 further.
 """
+CODE_TRIES = 3
+"""So often the code is sent for one submission."""
 ARRIVAL_S = 30.0
 """So long a cancel waits for a submission that is on its way."""
 
@@ -299,13 +301,14 @@ def _send(
 ) -> None:
     """Put code and runs on the target and remember its answer."""
     connection = connect(plan.target, plan.project)
+    folder = f"{plan.root}/{rundir.CONTROL}/{snapshots.FOLDER}"
     try:
         connection.keep_tree(snapshot.agent(), f"{plan.root}/{rundir.CONTROL}/agent")
-        connection.keep_tree(code, f"{plan.root}/{rundir.CONTROL}/snapshots")
+        connection.keep_tree(code, folder)
         jobs = render(plan, runs, token, code, connection, extended=choice.extended, max_array=max_array)
         if choice.archived:  # last: what can fail before has not moved anything yet
             host.archive([run.run_dir for run in runs if run.run_dir in choice.archived])
-        answer = host.submit(jobs, token, say, lambda run_dirs: store.accept(token, run_dirs))
+        answer = _submit(host, jobs, token, say, store, again=lambda: connection.keep_tree(code, folder))
     except UnknownAnswer as error:
         store.answer(token, UNKNOWN)
         error.hint = error.hint or "whether it arrived is found out by: oelm-status"
@@ -324,6 +327,26 @@ def _send(
             choice.left[run.name] = "a live execution has its claim already"
         if run.run_dir in answer.refused:
             choice.left[run.name] = f"was not accepted: {answer.refused[run.run_dir]}"
+
+
+def _submit(
+    host: Scheduler,
+    jobs: Sequence[Job],
+    token: str,
+    say: Callable[[str], None],
+    store: Store,
+    again: Callable[[], object],
+) -> Answer:
+    """Submit jobs; where the code was removed there since it was sent, have it sent once more."""
+    tries = 0
+    while True:
+        try:
+            return host.submit(jobs, token, say, lambda run_dirs: store.accept(token, run_dirs))
+        except CodeGone:
+            tries += 1
+            if tries == CODE_TRIES:
+                raise
+            again()
 
 
 def cancel(store: Store, project: Path, runs: Sequence[StoredRun]) -> dict[tuple[str, str], str]:

@@ -22,6 +22,8 @@ VERBS = {
     "accept": "tokens",
     "inventory": "inventory",
     "release": "inventory",
+    "snapshots": "snapshots",
+    "discard": "snapshots",
     "remove": "inventory",
     "log": "probe",
     "probe": "probe",

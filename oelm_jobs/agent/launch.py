@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict
 
-from . import inside, permitted, privacy, processes, rundir, tickets
+from . import inside, permitted, privacy, processes, rundir, snapshots, tickets
 
 
 class Refused(Exception):
@@ -24,15 +24,15 @@ class Refused(Exception):
 
 
 def _submission_file(root: str, token: str) -> Path:
-    folder = Path(root) / rundir.CONTROL / "submissions"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / (inside.token(token) + ".json")
+    return Path(root) / rundir.CONTROL / "submissions" / (inside.token(token) + ".json")
 
 
 def _take(root: str, token: str, content: Dict[str, Any]) -> bool:
     """Make the submission's file with ``content``, durably; False where it exists already."""
+    path = _submission_file(root, token)
     try:
-        return rundir.create(_submission_file(root, token), content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return rundir.create(path, content)
     except OSError as error:
         raise Refused("nothing can be written below %s: %s" % (root, error)) from error
 
@@ -42,23 +42,34 @@ def launch(request: Dict[str, Any]) -> Dict[str, Any]:
 
     Args:
         request: ``root``, ``token``, ``runs``: a list of ``run_dir``, ``token``, ``script``, in lane order;
-            ``environment``: variables of the client that the runs get.
+            ``snapshot``: name of the code that they need; ``environment``: variables of the client that the runs get.
 
     Returns:
-        ``answer``: accepted, repeated or settled; ``runs``: run directory to ``started`` or ``busy`` (a live
-            execution has its claim).
+        ``answer``: accepted, repeated, settled or lacking (the snapshot is gone; nothing was started); ``runs``: run
+            directory to ``started`` or ``busy`` (a live execution has its claim).
 
     Raises:
         Refused: Nothing can be written there.
         inside.Outside: A run has no run directory's path, or the token is none.
         privacy.NotOurs: A run directory is another user's.
+        trees.Busy: Snapshots are being removed.
     """
+    with snapshots.needed(request["root"], request) as is_there:
+        return _launch(request, is_there)
+
+
+def _launch(request: Dict[str, Any], is_there: bool) -> Dict[str, Any]:
     root, token, runs = request["root"], request["token"], request["runs"]
     run_dirs = [inside.run_dir(run["run_dir"]) for run in runs]
-    privacy.take_run_dirs(root, run_dirs)
+    if not is_there and not _submission_file(root, token).exists():
+        return {"answer": snapshots.LACKING, "runs": {}}
+    made = privacy.take_run_dirs(root, run_dirs)
     content = {"version": 1, "token": token, "time": time.time(), "runs": run_dirs}
+    if request.get("snapshot"):
+        content["snapshot"] = request["snapshot"]
     if not _take(root, token, content):
         known = rundir.read_json(_submission_file(root, token)) or {}
+        privacy.leave_run_dirs(made)
         return {"answer": "settled" if known.get("settled") else "repeated", "runs": {}}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OELM_ATTEMPT")}
     environment.pop(processes.RUN_DIR_VARIABLE, None)

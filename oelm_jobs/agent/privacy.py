@@ -241,8 +241,9 @@ def _is_shared(root: str) -> bool:
         return False
 
 
-def take_run_dirs(root: str, run_dirs: Sequence[str]) -> None:
-    """Make run directories of a shared root, so that whose they are is decided before anything is queued.
+def take_run_dirs(root: str, run_dirs: Sequence[str]) -> List[str]:
+    """Make run directories of a shared root, so that whose they are is decided before anything is queued; return those
+    that were not there.
 
     Raises:
         NotOurs: One is another user's.
@@ -256,7 +257,13 @@ def take_run_dirs(root: str, run_dirs: Sequence[str]) -> None:
                 made.append(run_dir)
         not_anothers(run_dirs)
     except NotOurs:
-        for run_dir in made:
-            with contextlib.suppress(OSError):
-                os.rmdir(run_dir)
+        leave_run_dirs(made)
         raise
+    return made
+
+
+def leave_run_dirs(made: Sequence[str]) -> None:
+    """Remove run directories that were made for nothing."""
+    for run_dir in made:
+        with contextlib.suppress(OSError):
+            os.rmdir(run_dir)

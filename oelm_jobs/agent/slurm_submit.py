@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from . import inside, privacy, processes, rundir, slurm_accounts, slurm_commands
+from . import inside, privacy, processes, rundir, slurm_accounts, slurm_commands, snapshots
 from .launch import Refused
 from .slurm_commands import MARK, SlurmError
 from .slurm_words import is_hearsay, read_answer
@@ -124,25 +124,37 @@ def slurm_submit(request: Dict[str, Any], send: Sender = sbatch) -> Dict[str, An
 
     Args:
         request: ``root``, ``token``, ``jobs``: a list of ``position``, ``name``, ``script``, ``run_dirs``, ``after``
-            (position of the job that must have ended before, or None); ``environment``: variables of the client.
+            (position of the job that must have ended before, or None); ``snapshot``: name of the code that they need;
+            ``environment``: variables of the client.
 
     Returns:
-        ``answer``: accepted or settled; ``jobs``: position (as text) to one of ``{"id": …}``, ``{"refused": words}``,
-            ``{"unknown": words}``, ``{"limit": words}`` (no room now: ask again).
+        ``answer``: accepted, settled or lacking (the snapshot is gone; nothing was sent); ``jobs``: position (as text)
+            to one of ``{"id": …}``, ``{"refused": words}``, ``{"unknown": words}``, ``{"limit": words}`` (no room now:
+            ask again).
     """
+    with snapshots.needed(request["root"], request) as is_there:
+        return _submit(request, send, is_there)
+
+
+def _submit(request: Dict[str, Any], send: Sender, is_there: bool) -> Dict[str, Any]:
     root, token = request["root"], request["token"]
     jobs = request["jobs"]
     for job in jobs:
         for run_dir in job["run_dirs"]:
             inside.run_dir(run_dir)
-    privacy.take_run_dirs(root, [run_dir for job in jobs for run_dir in job["run_dirs"]])
+    if not is_there and not submission_file(root, inside.token(token)).exists():
+        return {"answer": snapshots.LACKING, "jobs": {}}
+    made = privacy.take_run_dirs(root, [run_dir for job in jobs for run_dir in job["run_dirs"]])
     content = {"version": 1, "token": token, "time": time.time(), "scheduler": "slurm"}
     content["jobs"] = [{name: job[name] for name in ("position", "name", "run_dirs")} for job in jobs]
+    if request.get("snapshot"):
+        content["snapshot"] = request["snapshot"]
     try:
         is_first = _begin(root, token, content)
     except OSError as error:
         raise Refused("nothing can be written below %s: %s" % (root, error)) from error
     if not is_first and (rundir.read_json(submission_file(root, token)) or {}).get("settled"):
+        privacy.leave_run_dirs(made)
         return {"answer": "settled", "jobs": {}}
     os.environ.update(request.get("environment") or {})
     answers: Dict[int, Dict[str, Any]] = {}

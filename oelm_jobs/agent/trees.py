@@ -27,7 +27,13 @@ STORED_NS = 946684800 * 10**9
 """Time of change of every stored file (the year 2000)."""
 USED_S = 3600.0
 """How exact a tree's time of change tells when it was last asked for."""
-LOCK_PATIENCE_S = 60.0
+LOCK_PATIENCE_S = 30.0
+
+
+class Busy(Exception):
+    """Somebody else is at work on the trees for too long: nothing was done."""
+
+    is_refusal = True
 
 
 class Damaged(Exception):
@@ -61,31 +67,36 @@ def is_kept(folder: str, name: str) -> bool:
 def held(folder: str, *, alone: bool = False) -> Iterator[bool]:
     """Keep others from removing what is used (or, ``alone``, from using it) for a while; yield whether that is so: on
     a file system without locks it isn't, and the age of what is removed must do.
+
+    Raises:
+        Busy: Others take their time.
     """
     path = os.path.join(os.path.dirname(folder), LOCK)
     handle = None
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        _lock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        is_held = True
-    except OSError:
-        is_held = False
-    try:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            is_held = _lock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        except OSError:
+            is_held = False
         yield is_held
     finally:
         if handle is not None:
             os.close(handle)
 
 
-def _lock(handle: int, kind: int) -> None:
+def _lock(handle: int, kind: int) -> bool:
+    """Take a lock; False where there are none."""
     deadline = time.monotonic() + LOCK_PATIENCE_S
     while True:
         try:
             fcntl.flock(handle, kind | fcntl.LOCK_NB)
-            return
+            return True
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise
+                raise Busy("code is being sent or removed there by another command: try again") from None
+        except OSError:
+            return False
         time.sleep(0.05)
 
 
@@ -132,6 +143,40 @@ def keep(folder: str, tree: str, rows: Sequence[Row], contents: Callable[[List[i
             shutil.rmtree(temporary, ignore_errors=True)
             if not os.path.isdir(os.path.join(folder, tree)):  # else another client was faster with the same content
                 raise
+
+
+def remove(place: str) -> None:
+    """Remove a tree; nobody sees half of it."""
+    import shutil
+
+    gone = os.path.join(os.path.dirname(place), ".%s.gone.%d" % (os.path.basename(place), os.getpid()))
+    os.rename(place, gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def sweep(folder: str, age_s: float) -> None:
+    """Remove this user's stored files that no tree has any more, and what a command that was killed has left.
+
+    Args:
+        age_s: Only what has been so for so long: where there are no locks somebody may be at work.
+    """
+    import shutil
+
+    now = time.time()
+    store = os.path.join(os.path.dirname(folder), STORE, str(os.geteuid()))
+    for place, _, names in os.walk(store):
+        for name in names:
+            path = os.path.join(place, name)
+            with contextlib.suppress(OSError):
+                found = os.lstat(path)
+                if found.st_nlink == 1 and now - found.st_ctime >= age_s:
+                    os.unlink(path)
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            found = os.lstat(path)
+            if name.startswith(".") and found.st_uid == os.geteuid() and now - found.st_ctime >= age_s:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _checked(content: bytes, name: str, sha256: str) -> bytes:

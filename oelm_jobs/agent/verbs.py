@@ -105,6 +105,9 @@ QUOTA = Table(
      "files_limit": SIZE}
 )  # fmt: skip
 ANSWERED = {"answer": Text(among=("accepted", "repeated", "settled"))}
+SUBMITTED = {"answer": Text(among=("accepted", "repeated", "settled", "lacking"))}
+TREE = Text(most=16, pattern="[0-9a-f]{16}")
+TREES = Each(TREE)
 FOUND = Anything(depth=200, is_table=True)
 DONE = Text(among=("cancelled", "not running", "still ending"))
 MOVED = Table({"moved": Map(PATH), "busy": Each(ABSOLUTE)})
@@ -113,7 +116,7 @@ MOVED = Table({"moved": Map(PATH), "busy": Each(ABSOLUTE)})
 
 ANSWERS: Dict[str, Any] = {
     "": Table({}),
-    "launch": Table({**ANSWERED, "runs": Map(Text(among=("started", "busy")))}),
+    "launch": Table({**SUBMITTED, "runs": Map(Text(among=("started", "busy")))}),
     "settle": Table({**ANSWERED, "runs": Each(ABSOLUTE)}),
     "cancel": Table({"runs": Map(DONE)}),
     "archive": MOVED,
@@ -126,6 +129,8 @@ ANSWERS: Dict[str, Any] = {
     "inventory": Table({"rsync": Text(), "runs": Map(HELD)}),
     "release": Table({}),
     "remove": Table({"runs": Map(Table({"removed": Each(NAME), "freed": SIZE, "kept": Map(WORDS, keys=NAME)}))}),
+    "snapshots": Table({"unused": TREES, "freed": SIZE, "needed": COUNT, "note": WORDS}),
+    "discard": Table({"removed": TREES, "freed": SIZE}),
     "log": Table(
         {"content": BASE64, "offset": SIZE, "size": SIZE, "state": STATE,
          "reason": Maybe(WORDS)}
@@ -148,7 +153,7 @@ ANSWERS: Dict[str, Any] = {
              Table({kind: each}, {"options": Each(LINE, 1000)}) for kind, each in TRIED.items())))},
     ),
     "slurm_submit": Table(
-        {**ANSWERED, "jobs": Map(Either((
+        {**SUBMITTED, "jobs": Map(Either((
             Table({"id": JOB}), Table({"refused": WORDS}), Table({"unknown": WORDS}), Table({"limit": WORDS}))))}
     ),
     "slurm_settle": Table({**ANSWERED, "runs": Each(ABSOLUTE), "refused": Map(WORDS)}),
@@ -161,10 +166,11 @@ ANSWERS: Dict[str, Any] = {
 ROOT = {"root": PATH}
 ROOTS = {"root": PATH, "checkpoint_root": OPTIONAL_PATH}
 SUBMISSION = {"root": PATH, "token": TOKEN}
+UNUSED = {"checkpoint_root": OPTIONAL_PATH, "young_s": Number(0)}
 REQUESTS: Dict[str, Any] = {
     "launch": Table(
         {**SUBMISSION, "runs": Each(Table({"run_dir": ABSOLUTE, "token": TOKEN, "script": SCRIPT}))},
-        {"environment": Maybe(ENVIRONMENT)},
+        {"environment": Maybe(ENVIRONMENT), "snapshot": Maybe(TREE)},
     ),
     "settle": Table(SUBMISSION),
     "cancel": Table({"run_dirs": RUN_DIRS}),
@@ -179,6 +185,8 @@ REQUESTS: Dict[str, Any] = {
     ),
     "release": Table({"runs": Map(Each(NAME))}),
     "remove": Table({"runs": Each(Table({"run_dir": ABSOLUTE, "files": Map(Row((SIZE, HASH)), keys=NAME)}))}),
+    "snapshots": Table(ROOT, UNUSED),
+    "discard": Table({**ROOT, "names": TREES}, UNUSED),
     "log": Table(
         {"run_dir": ABSOLUTE, "name": Text(among=(rundir.LOG, "%s/%s" % (rundir.CONTROL, rundir.SUPERVISOR_LOG)))},
         {"offset": Maybe(SIZE), "lines": Maybe(COUNT), "wait_s": Maybe(Number(0, 3600))},
@@ -192,7 +200,7 @@ REQUESTS: Dict[str, Any] = {
     "slurm_submit": Table(
         {**SUBMISSION, "jobs": Each(Table(
             {"position": COUNT, "name": PATH, "script": SCRIPT, "run_dirs": RUN_DIRS}, {"after": Maybe(COUNT)}))},
-        {"environment": Maybe(ENVIRONMENT)},
+        {"environment": Maybe(ENVIRONMENT), "snapshot": Maybe(TREE)},
     ),
     "slurm_settle": Table(SUBMISSION),
     "slurm_poll": Table(
@@ -338,7 +346,8 @@ def wrong_answer(verb: str, request: Mapping[str, Any], answer: Any) -> Optional
         entries = request.get(asked.by) or ()
         wanted = entries if asked.place is None else [str(entry[asked.place]) for entry in entries]
         given = answer[asked.about]
-        is_given_up = answer.get("answer") == "settled"  # a submission that came too late: nothing is said of its jobs
+        # Of the jobs of a submission that came too late, or without its code, nothing is said.
+        is_given_up = answer.get("answer") in ("settled", "lacking")
         try:
             answer[asked.about] = {key: given[key] for key in wanted if not is_given_up}
         except KeyError as error:

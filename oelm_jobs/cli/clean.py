@@ -1,11 +1,17 @@
-"""``oelm-clean``: frees a target's disk of checkpoints that are at home, verified."""
+"""``oelm-clean``: frees a target's disk of checkpoints that are at home, verified, and of code that nobody needs."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import UsageError
 from .common import command, confirm, each_target, end_with, narrate, project, put_json, say
+
+if TYPE_CHECKING:
+    from ..clean import Removable, Unused
 
 
 @command("oelm-clean")
@@ -16,10 +22,12 @@ from .common import command, confirm, each_target, end_with, narrate, project, p
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Remove checkpoints from targets where the copy here is verified once more; logs and results stay there.
+    """Remove from targets checkpoints whose copy here is verified once more, and code that nobody needs any more; logs
+    and results stay there.
 
     Runs that are not over are left alone, and so is the newest checkpoint of one that could be resumed. A finished run
-    whose checkpoints are gone can't be extended there any more.
+    whose checkpoints are gone can't be extended there any more. Code (a snapshot of each submission) stays where a run
+    that isn't over names it, whoever's, or a submission whose answer isn't known.
     """
     from .. import clean, observe
     from ..store import Store
@@ -30,20 +38,31 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
     root = project()
     with Store() as store:
         runs = observe.refresh(store, root, select(store, root, names, study)).runs
-    found = clean.removable(root, runs)
-    for one in found if not as_json else ():
-        listed = f"{', '.join(one.files)} ({one.size / 1e6:,.1f} MB)" if one.files else "nothing to remove"
-        say(f"{one.run.name} on {one.run.target}: {listed}{'; ' + one.note if one.note else ''}")
-    size = sum(one.size for one in found)
-    removed: list[clean.Removed] = []
-    errors = {}
-    if size and not dry_run:
-        targets = ", ".join(dict.fromkeys(one.run.target for one in found if one.files))
-        confirm(f"Remove {size / 1e6:,.1f} MB of checkpoints from {targets}?", yes=yes)
-        errors = each_target(
-            (one.run.target for one in found if one.files),
-            lambda name: removed.extend(clean.remove(root, [one for one in found if one.run.target == name])),
-        )
+        found = clean.removable(root, runs)
+        code: list[clean.Unused] = []
+        targets = list(dict.fromkeys(run.target for run in runs))
+        errors = each_target(targets, lambda name: code.append(clean.unused(root, store, name)))
+        if not as_json:
+            _announce(found, code)
+        removed: list[clean.Removed] = []
+        discarded: dict[str, tuple[tuple[str, ...], int]] = {}
+
+        def free(name: str) -> None:
+            if files := [one for one in found if one.run.target == name and one.files]:
+                removed.extend(clean.remove(root, files))
+            for one in code:
+                if one.target == name and one.names:
+                    discarded[name] = clean.discard(root, store, one)
+
+        size, code_size = sum(one.size for one in found), sum(one.size for one in code)
+        where = [name for name in targets if any(one.run.target == name and one.files for one in found)]
+        where += [one.target for one in code if one.names and one.target not in where]
+        if where and not dry_run:
+            what = f"{size / 1e6:,.1f} MB of checkpoints" if size else ""
+            if any(one.names for one in code):
+                what += f"{' and ' if what else ''}{code_size / 1e6:,.1f} MB of code"
+            confirm(f"Remove {what} from {', '.join(where)}?", yes=yes)
+            errors.update(each_target(where, free))
     if as_json:
         rows = [
             {
@@ -55,10 +74,33 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
             }
             for one in found
         ]
-        put_json({"version": 1, "executed": not dry_run, "runs": rows})
+        snapshots = [
+            {
+                "target": one.target,
+                "removable": list(one.names),
+                "bytes": one.size,
+                "note": one.note,
+                "removed": list(discarded.get(one.target, ((), 0))[0]),
+            }
+            for one in code
+        ]
+        put_json({"version": 1, "executed": not dry_run, "runs": rows, "snapshots": snapshots})
     for done in removed if not as_json else ():
         for name, reason in done.kept.items():
             narrate(f"{done.run.name}: {name} stays: {reason}")
-    if removed and not as_json:
-        say(f"freed {sum(done.freed for done in removed) / 1e6:,.1f} MB")
+    if (removed or discarded) and not as_json:
+        freed = sum(done.freed for done in removed) + sum(size for _, size in discarded.values())
+        say(f"freed {freed / 1e6:,.1f} MB")
     end_with(errors)
+
+
+def _announce(found: Sequence[Removable], code: Sequence[Unused]) -> None:
+    """Say what may go, and why something stays."""
+    for one in found:
+        listed = f"{', '.join(one.files)} ({one.size / 1e6:,.1f} MB)" if one.files else "nothing to remove"
+        say(f"{one.run.name} on {one.run.target}: {listed}{'; ' + one.note if one.note else ''}")
+    for each in code:
+        if each.names:
+            say(f"code on {each.target}: snapshots that no run needs: {len(each.names)} ({each.size / 1e6:,.1f} MB)")
+        if each.note:
+            say(f"code on {each.target}: {each.note}")

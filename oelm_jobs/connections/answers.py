@@ -25,6 +25,7 @@ READS = frozenset(
         "slurm_poll",
         "slurm_settle",
         "slurm_trial",
+        "snapshots",
     }
 )
 """Verbs that may be asked twice: they change nothing, or a second time nothing more (``settle``, placing trees)."""

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ..spec import Target
 
 
+CODE_GONE = "the code is not there any more: another command has removed it"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One script of a submission: a run, or an array of runs where Slurm decides."""
@@ -30,6 +33,8 @@ class Job:
     """What the target calls it."""
     after: int | None = None
     """Position of the job that must have ended before."""
+    snapshot: str | None = None
+    """Name of the code that it runs there, the same for all of a submission."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,7 @@ class Scheduler(Protocol):
             accepted: Is told the run directories accepted so far, again and again while the others wait.
 
         Raises:
+            CodeGone: Its code is not there any more: send it again.
             TargetError: Certainly refused: nothing will run.
             UnknownAnswer: It may run; ``settle`` finds out.
         """

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from ..agent import rundir
+from ..agent import rundir, snapshots
 from ..connections import Connection, as_agent_reads
-from ..errors import TargetError
-from . import Answer, Job, allowed_environment, silent
+from ..errors import CodeGone, TargetError
+from . import CODE_GONE, Answer, Job, allowed_environment, silent
 
 
 class LeaseScheduler:
@@ -28,8 +28,16 @@ class LeaseScheduler:
     ) -> Answer:
         """Start the launch scripts there, detached; they wait for their lane and their leases by themselves."""
         runs = [{"run_dir": job.run_dirs[0], "token": job.token, "script": job.script} for job in jobs]
-        request = {"root": self._connection.root, "token": token, "runs": runs, "environment": self._environment()}
+        request = {
+            "root": self._connection.root,
+            "token": token,
+            "runs": runs,
+            "snapshot": jobs[0].snapshot,
+            "environment": self._environment(),
+        }
         answer = self._connection.call("launch", request, timeout_s=60 + 0.2 * len(jobs))
+        if answer["answer"] == snapshots.LACKING:
+            raise CodeGone(f"{self._connection.target.name}: {CODE_GONE}")
         if answer["answer"] == "settled":
             raise TargetError(f"submission {token} had been given up")
         states = answer["runs"]

@@ -14,12 +14,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..agent import __main__ as agent
-from ..agent import inside, launch, privacy, rundir, schema, slurm_commands, slurm_submit, slurm_words
+from ..agent import inside, launch, privacy, rundir, schema, slurm_commands, slurm_submit, slurm_words, snapshots, trees
 from ..connections import Connection, as_agent_reads
 from ..connections.answers import believed
-from ..errors import AnswerLost, NotReached, PreflightError, TargetError, UnknownAnswer
+from ..errors import AnswerLost, CodeGone, NotReached, PreflightError, TargetError, UnknownAnswer
 from ..sbatch import named_in, options_of, without_slurm
-from . import Answer, Job, allowed_environment, silent
+from . import CODE_GONE, Answer, Job, allowed_environment, silent
 
 ROOM_POLL_S = float(os.environ.get("OELM_ROOM_POLL_S", "20"))
 """How often it is tried again where the cluster takes no more jobs of this user for now."""
@@ -27,7 +27,7 @@ OF_SLURM = re.compile(r": (?:squeue|scontrol|sbatch)(?::| can't be run| gave no 
 """How an error begins, behind the target's name, that is one of Slurm's commands there."""
 LIMIT, REFUSED, UNKNOWN, ID = "limit", "refused", "unknown", "id"
 REFUSALS = (
-    slurm_commands.SlurmError, launch.Refused, inside.Outside, privacy.NotOurs, schema.Misfit, OSError
+    slurm_commands.SlurmError, launch.Refused, inside.Outside, privacy.NotOurs, trees.Busy, schema.Misfit, OSError
 )  # fmt: skip
 """What a verb ends with that did nothing."""
 
@@ -130,9 +130,10 @@ class SlurmScheduler:
                 }
                 for job in jobs
             ],
+            "snapshot": jobs[0].snapshot,
             "environment": allowed_environment(self._connection.target),
         }
-        clusters = self._connection.target.clusters
+        name, clusters = self._connection.target.name, self._connection.target.clusters
         if self._connection.target.host:
             timeout_s = 60 + len(jobs) * 2.0 + slurm_submit.SBATCH_TIMEOUT_S + slurm_submit.PATIENCE_S
             answer = self._connection.call("slurm_submit", request, timeout_s=timeout_s)
@@ -143,8 +144,10 @@ class SlurmScheduler:
                 try:
                     with self._own():
                         answer = slurm_submit.slurm_submit(request, send)
-                except (launch.Refused, inside.Outside, privacy.NotOurs) as error:
-                    raise TargetError(f"{self._connection.target.name}: {error}") from error
+                except (launch.Refused, inside.Outside, privacy.NotOurs, trees.Busy) as error:
+                    raise TargetError(f"{name}: {error}") from error
+        if answer["answer"] == snapshots.LACKING:
+            raise CodeGone(f"{name}: {CODE_GONE}")
         if answer["answer"] == "settled":
             raise TargetError(f"submission {token} had been given up")
         return {int(position): row for position, row in answer["jobs"].items()}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import processes
+from oelm_jobs.agent import processes, snapshots
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until
 
@@ -165,6 +165,54 @@ def test_a_submission_that_is_ended_while_it_waits_for_room_says_so(
     assert rows["gpt_base"]["state"] in ("QUEUED", "RUNNING", "DONE"), "it was accepted"
     assert rows["oelm_freeze"]["state"] == "FAILED"
     assert "its submission was ended while it waited for room (" in rows["oelm_freeze"]["reason"]
+
+
+@pytest.mark.parametrize(("share", "others"), [(None, 0o077), ("group", 0o007)])
+def test_what_a_job_writes_is_its_owners_alone_or_its_groups(
+    submit, project: Path, tmp_path: Path, cluster: Testbed, share: str | None, others: int
+) -> None:
+    root = tmp_path / "scratch"
+    root.mkdir(mode=0o755)
+    before = os.umask(0)
+    try:
+        submit("--group", "gpt_base", "--send-data", "--wait", root=str(root), share=share)
+    finally:
+        os.umask(before)
+    found = [path for path in root.rglob("*") if not path.is_symlink()]
+    assert {"training.log", "supervisor.log", "submissions"} <= {path.name for path in found}
+    assert not [path for path in found if path.stat().st_mode & others]
+    closed = [path for path in found if not path.stat().st_mode & 0o040]
+    assert closed if share is None else not closed
+
+
+def unused(project: Path) -> list[str]:
+    """Return the snapshots that the agent says nobody needs."""
+    return list(snapshots.snapshots({"root": str(project)})["unused"])
+
+
+def test_the_code_of_a_job_that_waits_stays_until_it_was_cancelled(
+    submit, oelm, project: Path, cluster: Testbed, wait_for
+) -> None:
+    submit("--group", "gpt_base", sbatch={"hold": True})
+    job = wait_for("gpt_base", "QUEUED")["job"]
+    assert unused(project) == []
+    cluster.run("scancel", job)
+    wait_for("gpt_base", "CANCELLED")
+    (left,) = unused(project)
+    oelm("clean", "--all", "--yes")
+    assert not (project / ".oelm" / "snapshots" / left).exists()
+
+
+def test_the_code_of_a_submission_that_waits_for_room_stays(submit, room_for, project: Path, cluster: Testbed) -> None:
+    submit("--group", "gpt_base", "--dry-run", steps=100_000)
+    room_for(0)
+    program = "from oelm_jobs.cli.submit import main; main()"
+    argv = [sys.executable, "-c", program, "--study", "tiny", "--target", "cluster", "--group", "gpt_base"]
+    with subprocess.Popen(argv, cwd=project, stderr=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stderr is not None
+        wait_until(lambda: "takes no more jobs" in waiting.stderr.readline(), "it to wait")
+        assert len(list((project / ".oelm" / "snapshots").iterdir())) == 1 and unused(project) == []
+        waiting.send_signal(signal.SIGINT)
 
 
 ON_QOS, ON_ACCOUNT = ("qos", "normal"), ("account", "root")

@@ -442,7 +442,7 @@ def test_clean_removes_what_is_at_home_verified_and_says_how_much(rig: Rig) -> N
     train(rig, "gpt_base", "oelm_freeze", size=500_000, steps=30)
     for name in ("gpt_base", "oelm_freeze"):
         rig.wait_for(name, "DONE")
-    assert "was not fetched" in rig.oelm("clean", "--all").stdout
+    assert "was not fetched" in rig.oelm("clean", "--all", "--dry-run").stdout
     fetched(rig)
     assert "oelm-fetch --checkpoints all brings them" in rig.oelm("clean", "--all", "--dry-run").stdout
     fetched(rig, "--checkpoints", "all")

@@ -150,6 +150,27 @@ def test_a_run_of_the_same_name_is_refused_for_certain_and_says_whose_it_is(lab:
     assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
 
 
+def test_the_code_of_another_users_run_is_removed_by_nobody(lab: Lab) -> None:
+    (lab.host.home("bob") / ".bashrc").write_text("export TRAINER_STEP_S=600\n")
+    lab.submit("alice", "shared", "--send-data")
+    lab.done("alice", "gpt_base")
+    lab.submit("bob", "shared", "--tag", "b")  # with the same code, which is alice's
+    wait_until(lambda: lab.rows("bob")["gpt_base-b"]["state"] == "RUNNING", "bob's run")
+    (lab.projects["alice"] / "new.py").write_text("x = 1\n")
+    lab.submit("alice", "shared", "--tag", "c")
+    lab.done("alice", "gpt_base-c")
+    code = lab.folder / "oelm" / ".oelm" / "snapshots"
+    assert {path.stat().st_uid for path in code.iterdir()} == {21001} and len(list(code.iterdir())) == 2
+    lab.oelm("clean", "--all", "--yes", cwd=lab.projects["alice"])
+    (kept,) = code.iterdir()
+    assert not (kept / "new.py").exists(), "bob's run needs the first"
+    lab.oelm("cancel", "gpt_base", "--yes", cwd=lab.projects["bob"])
+    lab.oelm("clean", "--all", "--yes", cwd=lab.projects["bob"])
+    assert list(code.iterdir()) == [kept], "it is alice's to remove"
+    lab.oelm("clean", "--all", "--yes", cwd=lab.projects["alice"])
+    assert list(code.iterdir()) == []
+
+
 def test_who_is_not_in_the_group_of_a_shared_root_is_told_so(lab: Lab) -> None:
     lab.submit("alice", "shared", "--send-data")
     refused = lab.submit("carol", "shared", check=False)
