@@ -74,6 +74,9 @@ def enter(root: str, share: str, also: Sequence[str] = (), *, make: bool = True)
             raise NotOurs(_whose(root))
         if not os.access(control, os.W_OK | os.X_OK):
             _refuse_stranger(control, share)
+        for folder in also:
+            os.makedirs(folder, exist_ok=True)
+            _share_folder(folder, found.st_gid)
     elif share:
         _share(root, control, found, also)
     elif found.st_mode & 0o077:

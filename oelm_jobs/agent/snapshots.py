@@ -58,8 +58,8 @@ def snapshots(request: Dict[str, Any]) -> Dict[str, Any]:
             within so many seconds stays, since a submission whose fate is not known may name it.
 
     Returns:
-        ``unused``: their names; ``freed``: bytes that removing them would free; ``needed``: how many others there are;
-        ``note``: why some can't be judged, empty where all could be.
+        ``unused``: their names; ``freed``: bytes that removing them would free; ``note``: why some can't be judged,
+            empty where all could be.
     """
     root = str(request["root"])
     folder = os.path.join(root, rundir.CONTROL, FOLDER)
@@ -67,7 +67,6 @@ def snapshots(request: Dict[str, Any]) -> Dict[str, Any]:
     return {
         "unused": found.names,
         "freed": _size(os.path.join(folder, name) for name in found.names),
-        "needed": found.others,
         "note": found.note,
     }
 
@@ -99,7 +98,6 @@ def discard(request: Dict[str, Any]) -> Dict[str, Any]:
 
 class _Found(NamedTuple):
     names: List[str]
-    others: int
     note: str
 
 
@@ -107,19 +105,16 @@ def _unused(root: str, checkpoint_root: str, young_s: float) -> _Found:
     """Return this user's snapshots that nobody needs."""
     folder = os.path.join(root, rundir.CONTROL, FOLDER)
     candidates: Set[str] = set()
-    others = 0
     now = time.time()
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             place = os.path.join(folder, name)
             look = os.lstat(place)
-            if _NAME.fullmatch(name) and stat.S_ISDIR(look.st_mode):
-                if privacy.is_ours(look, folder) and now - look.st_mtime >= young_s:
-                    candidates.add(name)
-                else:
-                    others += 1
+            is_one = _NAME.fullmatch(name) and stat.S_ISDIR(look.st_mode) and privacy.is_ours(look, folder)
+            if is_one and now - look.st_mtime >= young_s:
+                candidates.add(name)
     wanted, note = _wanted(root, checkpoint_root, candidates) if candidates else (set(), "")
-    return _Found(sorted(candidates - wanted), others + len(candidates & wanted), note)
+    return _Found(sorted(candidates - wanted), note)
 
 
 def _wanted(root: str, checkpoint_root: str, candidates: Set[str]) -> Tuple[Set[str], str]:

@@ -129,7 +129,7 @@ ANSWERS: Dict[str, Any] = {
     "inventory": Table({"rsync": Text(), "runs": Map(HELD)}),
     "release": Table({}),
     "remove": Table({"runs": Map(Table({"removed": Each(NAME), "freed": SIZE, "kept": Map(WORDS, keys=NAME)}))}),
-    "snapshots": Table({"unused": TREES, "freed": SIZE, "needed": COUNT, "note": WORDS}),
+    "snapshots": Table({"unused": TREES, "freed": SIZE, "note": WORDS}),
     "discard": Table({"removed": TREES, "freed": SIZE}),
     "log": Table(
         {"content": BASE64, "offset": SIZE, "size": SIZE, "state": STATE,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs import connections, snapshot, targets
-from oelm_jobs.connections import Connection
+from oelm_jobs.connections import Connection, wire
 from oelm_jobs.errors import TargetError, UnknownAnswer
 from oelm_jobs.rsync import Transfer
 from tests.ssh.testbed import Client, Host
@@ -69,6 +69,23 @@ def test_a_tree_is_placed_whole_once_and_read_only(connection: Connection, tmp_p
         assert os.listdir(place.parent) == [sent.hash]
         (tmp_path / "tree" / "a.sh").write_bytes(b"changed")  # its name says what it holds: it is not sent again
         assert (place / "a.sh").read_bytes() == b"#!/bin/sh\n"
+
+
+def test_of_a_large_tree_only_what_changed_is_sent_again(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"part{number // 100}/{number}.py": b"# %d\n" % number * 20 for number in range(5000)}
+    sent: list[int] = []
+    pack = wire.pack
+    monkeypatch.setattr(wire, "pack", lambda tree, numbers: pack(tree, [sent.append(n) or n for n in numbers]))
+    first = Path(connection.keep_tree(tree(tmp_path / "tree", files), f"{connection.root}/trees"))
+    files["part7/777.py"] = b"changed = True\n"
+    sent.clear()
+    second = Path(connection.keep_tree(tree(tmp_path / "tree", files), f"{connection.root}/trees"))
+    assert len(sent) == (0 if connection.target.kind == "local" else 1)
+    assert (second / "part7" / "777.py").read_bytes() == files["part7/777.py"]
+    assert (first / "part7" / "777.py").read_bytes() == b"# 777\n" * 20
+    assert (first / "part0" / "1.py").samefile(second / "part0" / "1.py")
 
 
 def test_the_agent_answers_about_runs_and_host(connection: Connection) -> None:

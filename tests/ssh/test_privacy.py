@@ -79,6 +79,8 @@ def lab(client: Client, project: Path, oelm: Callable[..., Any]) -> Iterator[Lab
             common = {"host": "lab", "user": user, "python": str(python), "root": str(folder / "oelm")}
             write_target(project, f"own-{user}", **common)
             write_target(project, f"shared-{user}", share="group", **common)
+            disk = str(host.place / f"disk-{user}")
+            write_target(project, f"disk-{user}", share="group", checkpoint_root=disk, **common)
         projects = {"alice": project}
         for user in ("bob", "carol"):
             projects[user] = project.parent / f"project-{user}"
@@ -136,6 +138,19 @@ def test_a_shared_root_is_the_groups_and_runs_of_two_users_go_on_beside_each_oth
         assert mode >> 3 & owners == owners, f"the group may not do with {path} what its owner may: {mode:o}"
         assert not path.is_dir() or mode & stat.S_ISGID, path
     assert len(list((lab.folder / "oelm" / ".oelm" / "snapshots").iterdir())) == 1, "one serves both users"
+
+
+def test_runs_on_another_disk_are_the_groups_too_whoever_made_the_root(lab: Lab) -> None:
+    lab.submit("alice", "shared", "--send-data")
+    lab.done("alice", "gpt_base")
+    for user, uid in (("alice", 21001), ("bob", 21002)):
+        disk = lab.host.place / f"disk-{user}"
+        disk.mkdir(mode=0o755)
+        os.chown(disk, uid, uid)
+        lab.submit(user, "disk", "--tag", user)
+        assert lab.done(user, f"gpt_base-{user}").is_relative_to(disk)
+        for path, look in entries(disk):
+            assert look.st_gid == FIRST_GROUP and stat.S_IMODE(look.st_mode) & 0o060 == 0o060, path
 
 
 def test_a_run_of_the_same_name_is_refused_for_certain_and_says_whose_it_is(lab: Lab) -> None:
