@@ -104,7 +104,10 @@ def refresh(
     for name, theirs in moving.items():
         try:
             if name not in targets:
-                raise TargetError(f"target {name!r} is in no targets file any more")
+                raise TargetError(
+                    f"target {name!r} is in no targets file any more; if it was renamed, oelm-status --rebuild finds"
+                    " its runs"
+                )
             settled[name] = _settle(store, project, targets[name], theirs)
         except TargetError as error:
             fail(name, error)

@@ -8,12 +8,12 @@ index has it already: the index is what remembers that a run was taken over, and
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import names
+from . import names, sync
 from .connections import Connection, connect
 from .errors import Nonsense, TargetError, UsageError, few, valid_choices
 from .folders import expanded
@@ -111,7 +111,8 @@ def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
 
     side_by_side(ask, list(by_name))
     everything = [holding for name in by_name for holding in found.get(name, ())]
-    holdings = [_only_here(holding, everything, by_name) for holding in everything]
+    indexed = {(run.target, run.study, run.name) for run in store.runs(project)}
+    holdings = [_only_here(holding, everything, by_name, indexed) for holding in everything]
     return Survey(
         holdings=tuple(sorted((h for h in holdings if h.records), key=lambda h: not h.is_own)),
         unreachable=unreachable,
@@ -147,9 +148,15 @@ def _with_states(connection: Connection, holding: Holding) -> Holding:
     return replace(holding, states={run_dir: State(rows[run_dir]["state"]) for run_dir in asked})
 
 
-def _only_here(holding: Holding, everything: Sequence[Holding], targets: Mapping[str, Target]) -> Holding:
+def _only_here(
+    holding: Holding,
+    everything: Sequence[Holding],
+    targets: Mapping[str, Target],
+    indexed: Collection[tuple[str, str, str]],
+) -> Holding:
     """Return a holding without the runs of another target here: this machine and the cluster behind its sbatch may
-    share a root, and then a run is the one's that its record names.
+    share a root, and then a run is the one's that its record names; what was fetched is another's, too, as long as
+    that, or the index (by target, study and name), knows of it.
     """
     elsewhere = {
         (other.target, record["run_dir"], record["token"])
@@ -158,8 +165,16 @@ def _only_here(holding: Holding, everything: Sequence[Holding], targets: Mapping
         for record in other.records
     }
 
+    names_elsewhere = {(study, name) for target, study, name in indexed if target != holding.target}
+    for other in everything:
+        if other.target != holding.target:
+            names_elsewhere |= {(record["study"], record["run"]) for record in other.records}
+
     def is_anothers(record: Record) -> bool:
         named = record.get("target")
+        is_known = (record["study"], record["run"]) in names_elsewhere and not targets[holding.target].host
+        if is_known and sync.record(Path(record["run_dir"])):
+            return True
         if named == holding.target or named not in targets:
             return False
         return holding.is_own or (named, record["run_dir"], record["token"]) in elsewhere

@@ -101,6 +101,7 @@ def test_the_runs_of_a_target_that_was_renamed_are_found_there(
     oelm: Any, project: Path, roots: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     oelm(*GPT, "--target", "first", "--wait")
+    oelm("fetch", "gpt_base")
     monkeypatch.setenv("TRAINER_STEP_S", "0.05")
     study = project / "jobs" / "tiny.toml"
     study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 100000"))
@@ -113,3 +114,5 @@ def test_the_runs_of_a_target_that_was_renamed_are_found_there(
     assert found["gpt_base"] == ("renamed", "DONE") and found["oelm_freeze"][0] == "renamed"
     assert "cancelled" in oelm("cancel", "oelm_freeze").stdout
     assert json.loads(oelm("fetch", "gpt_base", "--json").stdout)["runs"][0]["verified"]
+    files.write_text(files.read_text().replace("[renamed]", "[again]").replace(str(roots), str(roots / "gone")))
+    assert dict.fromkeys(target for _, target, _ in rows(oelm, "--rebuild")) == {"renamed": None}, "not the copy here"
