@@ -61,6 +61,8 @@ class Settings:
     """Socket of the agent, or ``$`` and the name of the variable that has it; empty for none."""
     known_hosts: tuple[str, ...]
     """Files of known host keys that exist."""
+    forgets_keys: bool
+    """Whether no file is named that could remember a host's key (``UserKnownHostsFile /dev/null``)."""
     host_key_alias: str
     """Name under which the host's key is known; empty means its own."""
     proxy_jump: tuple[str, ...]
@@ -151,6 +153,7 @@ def resolve(alias: str, options: tuple[str, ...] = ()) -> Settings:
             for key in ("userknownhostsfile", "globalknownhostsfile")
             for file in _files(map(path, first(key).split()))
         ),
+        forgets_keys=set(first("userknownhostsfile").split()) <= {"/dev/null"},
         host_key_alias=first("hostkeyalias"),
         proxy_jump=tuple(hop for hop in first("proxyjump").split(",") if hop),
         proxy_command=_expand(first("proxycommand"), tokens),
@@ -257,9 +260,13 @@ def _knows_aes() -> bool:
 
 def unknown_host(settings: Settings, fingerprint: str) -> TargetError:
     """Return the error about a host whose key isn't known."""
+    options = ["-o", "UserKnownHostsFile=~/.ssh/known_hosts", "-o", "StrictHostKeyChecking=ask"]
+    by_hand = " ".join(["ssh", *(options if settings.forgets_keys else []), _by_hand(settings)])
+    hint = f"compare it with what its administrators say, then log in once by hand: {by_hand}"
+    if settings.forgets_keys:
+        hint += "; and take UserKnownHostsFile /dev/null for it out of ~/.ssh/config, which keeps it from being known"
     return TargetError(
-        f"the host key of {settings.alias} isn't known here{': ' + fingerprint if fingerprint else ''}",
-        hint=f"compare it with what its administrators say, then log in once by hand: ssh {_by_hand(settings)}",
+        f"the host key of {settings.alias} isn't known here{': ' + fingerprint if fingerprint else ''}", hint=hint
     )
 
 

@@ -122,6 +122,26 @@ def test_the_agent_is_sent_once_and_shared(box: Host) -> None:
 
 
 @pytest.mark.parametrize("way", EVERY)
+def test_a_host_whose_key_is_never_remembered_is_named_with_a_mend_that_works(
+    box: Host, client: Client, way: str
+) -> None:
+    """As entries for machines that come and go have it: logging in by hand would make nothing known."""
+    entry = client.config.read_text()
+    client.config.write_text("")
+    client.knows(box, UserKnownHostsFile="/dev/null", StrictHostKeyChecking="no")
+    with pytest.raises(TargetError, match="isn't known here") as refused:
+        works(reach(way))
+    command, _, more = refused.value.hint.partition("by hand: ")[2].partition("; ")
+    assert "UserKnownHostsFile /dev/null" in more and "ssh -o UserKnownHostsFile=~/.ssh/known_hosts" in command
+    client.known_hosts.write_text("")
+    words = command.replace("~/.ssh/known_hosts", str(client.known_hosts)).replace("=ask", "=accept-new").split()
+    assert subprocess.run([*words, "true"], stdin=subprocess.DEVNULL).returncode == 0
+    client.config.write_text(entry)
+    sshconfig.resolve.cache_clear()
+    assert works(reach(way))
+
+
+@pytest.mark.parametrize("way", EVERY)
 def test_an_unknown_host_is_refused_whatever_the_configuration_says(box: Host, client: Client, way: str) -> None:
     client.known_hosts.write_text("")
     with client.config.open("a") as file:
