@@ -179,7 +179,8 @@ def validate(config: TrainConfig) -> List[str]:
     _require(config, "seed", config.seed < 2**63, "must be below 2^63")
     _require(config, "vocab_size", config.vocab_size <= 65_536, "must be at most 65536: tokens are stored in 16 bits")
     if config.d_model % config.num_heads:
-        divisors = [n for n in range(1, config.d_model + 1) if config.d_model % n == 0]
+        most = min(config.d_model, 1024)  # a slip of the keyboard may be any number
+        divisors = [n for n in range(1, most + 1) if config.d_model % n == 0]
         raise ConfigError(
             "num_heads", config.num_heads, f"must divide d_model = {config.d_model}; {_choose(map(str, divisors))}"
         )

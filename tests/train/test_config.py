@@ -104,6 +104,7 @@ def test_an_unknown_flag_is_answered_with_the_nearest_spelling() -> None:
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
+        (f"--d_model {10**30} --num_heads 7", "num_heads = 7: must divide d_model = 1000"),
         ("--num_heads 7", "num_heads = 7: must divide d_model = 512; choose one of 1, 2, 4"),
         ("--model_type bert", "model_type = bert: choose one of gpt, oelm"),
         ("--qk_init ortho --model_type oelm", "choose one of orthogonal_head, orthogonal, normal, normal_scaled"),
