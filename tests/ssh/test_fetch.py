@@ -313,26 +313,22 @@ def test_a_full_disk_at_home_is_named_with_what_it_lacks_and_what_is_there_stays
 
 def test_a_stopped_sender_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """rsync's own --timeout does not notice: the sender is there, it just does not move."""
-    train(rig, size=120 << 20)
+    train(rig, size=1 << 20)
     rig.wait_for("gpt_base", "DONE")
     monkeypatch.setattr(sync, "IDLE_S", 1.5)
     monkeypatch.setattr(fetch, "TRIES", 1)
-    slow = rig.host.place / "slow"  # so that it can't be through before it is stopped
-    shutil.copy("/usr/bin/rsync", rig.host.place / "real")
-    slow.write_text(f'#!/bin/sh\nfirst=$1; shift; exec {rig.host.place}/real "$first" --bwlimit=4000 "$@"\n')
-    for path in (slow, rig.host.place / "real"):
+    stuck, real = rig.host.place / "stuck", rig.host.place / "real"
+    shutil.copy("/usr/bin/rsync", real)
+    # It greets, and is stuck before the first byte of a file: what has arrived would be gone on with.
+    stuck.write_text(f'#!/bin/sh\n{real} "$@" | {{ head -c 40; sleep 600; }}\n')
+    for path in (stuck, real):
         path.chmod(0o755)
-    rig.host.inside("mount", "--bind", str(slow), "/usr/bin/rsync")
-    stop = "while :; do pkill -STOP -f 'real [-]-server' && exit; done"
-    stopping = subprocess.Popen(["nsenter", "-t", rig.host.first_pid(), "-m", "-p", "sh", "-c", stop])
+    rig.host.inside("mount", "--bind", str(stuck), "/usr/bin/rsync")
     with Store() as store:
         runs = store.runs(rig.project)
     with pytest.raises(NotReached, match="nothing came"):
         fetch.fetch(rig.project, runs, Silent(), checkpoints="all")
-    stopping.wait(300)
     assert not list(rig.home_dir().glob("*.pt"))
-    monkeypatch.undo()
-    rig.host.inside("umount", "/usr/bin/rsync")
 
 
 # Servers that lie -----------------------------------------------------------------------------------------------------
