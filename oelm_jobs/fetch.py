@@ -75,7 +75,8 @@ class Fetched:
 
 def home_of(project: Path, run: StoredRun) -> Path:
     """Return where a run lies in the project, wherever it trains: below ``models/checkpoints`` as it does there, in its
-    study's folder or without one. Which study is the default today makes no difference.
+    study's folder or without one. Which study is the default today makes no difference, and what is of another study
+    stays where it is.
 
     Raises:
         StoreError: The index has a run of a name that no study can have given it.
@@ -92,7 +93,8 @@ def home_of(project: Path, run: StoredRun) -> Path:
         return there
     home, other = (own, bare) if there.parent.name == run.study else (bare, own)
     is_at_other = sync.record(other).get("run_dir") == run.run_dir and not sync.record(home)
-    return other if is_at_other else home  # fetched when the default study was another one
+    is_anothers = sync.study_in(home) not in ("", run.study)
+    return other if is_at_other or is_anothers else home  # fetched when the default study was another one
 
 
 def lies_at_home(target: Target, run: StoredRun, home: Path) -> bool:

@@ -84,6 +84,11 @@ def record(run_dir: Path) -> dict[str, Any]:
     return records.read_if_sound(rundir.control(run_dir, rundir.FETCHED))
 
 
+def study_in(run_dir: Path) -> str:
+    """Return whose run lies in a directory of this machine, trained or fetched; empty where no record says."""
+    return str(records.read_if_sound(rundir.control(run_dir, rundir.RUN)).get("study", ""))
+
+
 def verify(run_dir: Path) -> Verified:
     """Compare a run directory with its manifest: presence, sizes and SHA-256, all read anew.
 

@@ -13,7 +13,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from .connections.answers import nonsense
 from .errors import CodeGone, ConfigurationError, UnknownAnswer
 from .fetch import home_of
 from .observe import NOT_SUBMITTED, refresh
+from .places import never_was, where_they_lie
 from .plan import Plan, check_scripts, render
 from .runs import fingerprint
 from .sbatch import MAX_ARRAY
@@ -90,7 +91,7 @@ class _Choice:
             )
         if known.state is State.PLANNED:
             return "is being submitted by another command"
-        if _never_was(known):
+        if never_was(known):
             return ""
         if not known.state.is_final:
             if known.state is State.UNKNOWN and known.reason:
@@ -139,11 +140,6 @@ class _Choice:
         if known.fingerprint and fingerprint(train, run.global_batch, self.plan.data_hash) != known.fingerprint:
             raise _another_configuration(run, {})
         return True
-
-
-def _never_was(known: StoredRun) -> bool:
-    """Tell whether a stored run's target has nothing of it: it was refused, or its directory was removed."""
-    return bool(known.progress.get("absent")) or (known.reason.startswith(NOT_SUBMITTED) and not known.progress)
 
 
 def _is_gone(plan: Plan, known: StoredRun) -> bool:
@@ -195,7 +191,7 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
     connection = connect(plan.target, plan.project)
     host = scheduler(connection)
     known = store.runs(plan.project)
-    plan = _where_they_lie(plan, known)
+    plan = where_they_lie(plan, known, say)
     known = [run for run in known if run.study == plan.study.name]
     view = refresh(store, plan.project, known, also_final=True, hosts=[plan.target.name])
     wanted = _wanted(plan, view.runs, how)
@@ -234,50 +230,6 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
         Submitted(run=run, state=stored.get(run.name, State.UNKNOWN), note=choice.left.get(run.name, ""))
         for run in plan.runs
     ]
-
-
-def _where_they_lie(plan: Plan, stored: Sequence[StoredRun]) -> Plan:
-    """Return the plan with each run that was submitted before where it lies: another study may have been the default.
-
-    Raises:
-        ConfigurationError: Another study's run lies where one of these would, or would on a disk of macOS.
-    """
-    _check_letters(plan, [run.name for run in stored if run.study == plan.study.name])
-    known = {run.name: run for run in stored if (run.study, run.target) == (plan.study.name, plan.target.name)}
-    others = [run for run in stored if run.target == plan.target.name and run.study != plan.study.name]
-    taken = {run.run_dir: run for run in others if not _never_was(run)}
-    runs = []
-    for run in plan.runs:
-        there = known[run.name].run_dir if run.name in known else run.run_dir
-        folders = Path(there).parent, Path(run.run_dir).parent
-        if folders in ((folders[1] / run.study, folders[1]), (folders[0], folders[0] / run.study)):
-            run = replace(run, run_dir=there, train={**run.train, "out_dir": there})
-        if run.run_dir in taken:
-            other = taken[run.run_dir]
-            raise ConfigurationError(
-                f"{run.run_dir} holds run {other.name} of study {other.study}",
-                hint=f"give these runs a name of their own: --tag NAME; or make {other.study} the default study again",
-            )
-        runs.append(run)
-    return replace(plan, runs=tuple(runs))
-
-
-def _check_letters(plan: Plan, submitted: Sequence[str]) -> None:
-    """Refuse a new run whose name is another's but for the case of letters: fetched to a disk that takes the two for
-    one, as those of macOS do, either would take the other's place.
-
-    Raises:
-        ConfigurationError: There is one.
-    """
-    names = dict.fromkeys([*submitted, *(run.name for run in plan.runs)])
-    alike: dict[str, str] = {}
-    for name in names:
-        other = alike.setdefault(name.lower(), name)
-        if other != name and name not in submitted:
-            raise ConfigurationError(
-                f"runs {other} and {name} differ in upper and lower case alone: a disk of macOS would keep one of them",
-                hint="rename the group, or give these runs a name of their own: --tag NAME",
-            )
 
 
 def _wanted(plan: Plan, stored: Sequence[StoredRun], how: str) -> list[Run]:

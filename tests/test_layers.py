@@ -15,7 +15,7 @@ ROWS = [
     ["cli"],
     ["workflow"],
     ["send", "clean", "rebuild"],
-    ["fetch", "terminal"],
+    ["fetch", "terminal", "places"],
     ["observe", "preflight", "doctor"],
     ["plan", "sent"],
     ["analysis"],

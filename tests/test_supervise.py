@@ -180,6 +180,17 @@ def test_another_configuration_never_enters_a_run_directory(root: Path) -> None:
     assert state(run)["state"] == "FAILED"
 
 
+def test_another_study_never_enters_a_run_directory_and_takes_no_result_from_it(root: Path) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, outcome_of("completed"))])
+    wait_for_state(run, "DONE")
+    script = root / "by-hand.sh"
+    script.write_text(script_of(root, make_run(root, "a", study="another"), outcome_of("completed"), "by-hand"))
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 78 and f"holds run a of study {run.study}" in done.stderr
+    assert read(rundir.control(run.run_dir, rundir.END))["token"] != "by-hand"
+
+
 def test_cancel_ends_grandchildren_in_foreign_sessions_and_frees_the_lease(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,6 +65,8 @@ class Supervisor:
             known = records.read(rundir.control(self.run_dir, rundir.RUN))
         except schema.Misfit as error:
             return "holds a record that can't be understood: %s" % error
+        if known and known.get("study", self.record.get("study")) != self.record.get("study"):
+            return "holds run %s of study %s" % (known.get("run"), known["study"])
         ours = self.record.get("fingerprint", "")
         theirs = (known or {}).get("fingerprint", "")
         if known and not (ours and theirs):

@@ -98,7 +98,7 @@ def main(
     if dry_run:
         from .planned import show
 
-        show(make_plan(root, chosen, target, **wanted, offline=True), script=script, as_json=as_json)
+        show(_as_stored(make_plan(root, chosen, target, **wanted, offline=True)), script=script, as_json=as_json)
         return
     from .. import preflight, workflow
     from ..store import Store
@@ -125,6 +125,17 @@ def main(
         _show_submitted(plan, submitted, as_json=as_json and not wait, tell=narrate if as_json else say)
         if wait:
             _wait(plan, store, as_json=as_json)
+
+
+def _as_stored(plan: Plan) -> Plan:
+    """Return a plan with its runs where they lie, as far as the index knows; a dry run makes none."""
+    from ..places import where_they_lie
+    from ..store import Store, index_path
+
+    if not index_path().exists():
+        return where_they_lie(plan, [], narrate)
+    with Store() as store:
+        return where_they_lie(plan, store.runs(plan.project), narrate)
 
 
 def _seeds(listed: str | None, number: int | None, own: tuple[int, ...]) -> tuple[int, ...]:

@@ -235,8 +235,10 @@ def test_moving_the_default_to_another_study_moves_no_run(rig: Rig, box: Host) -
     assert not (home.parent / "tiny").exists() and not (home.parent / "other").exists()
     tiny, other = (load_study(rig.project, name) for name in ("tiny", "other"))
     assert (tensorboard._folder(rig.project, tiny, "box"), tensorboard._folder(rig.project, other, "box")) == ("", "")
-    taken = rig.oelm("submit", "--study", "other", "--group", "gpt_base", "--target", "box", check=False)
-    assert taken.returncode == 2 and "holds run gpt_base of study tiny" in taken.stderr and "--tag" in taken.stderr
+    for study, folder in (("tiny", ""), ("other", "other/")):
+        planned = rig.oelm("submit", "--study", study, "--group", "gpt_base", "--target", "box", "--dry-run", "--json")
+        [run] = json.loads(planned.stdout)["runs"]
+        assert run["run_dir"] == f"~/oelm/models/checkpoints/{folder}exp_gpt_base"
     rig.submit("--group", "gpt_base")
     wait_until(lambda: "Resumed from step" in (there / "training.log").read_text(), "it goes on where it lies")
     assert not (there.parent / "tiny").exists()
