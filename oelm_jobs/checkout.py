@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .agent import rundir
+
 OUTPUTS = ("data", "experiments", "models")
 """Folders at the top of a project that hold what runs read and write. Code in them comes along, by its ending."""
 CHECKPOINTS = "models/checkpoints/"
@@ -25,6 +27,8 @@ NOT_CODE = frozenset(
 """Folders that are left out where no git says what belongs to the project."""
 NEVER = frozenset({".git", ".oelm", "__pycache__"})
 """Folders that are left out always."""
+RUN_MARKS = (rundir.RUN, rundir.CLAIM, rundir.SCRIPT, rundir.ORIGIN)
+"""One of these is among the control files of every run directory."""
 GIT_TIMEOUT_S = 60.0
 
 
@@ -39,6 +43,8 @@ class Listing:
     is_git: bool
     empty_modules: tuple[str, ...] = ()
     """Submodules that are not checked out here."""
+    outputs: frozenset[str] = frozenset()
+    """Those that runs read or write."""
 
 
 def git(project: Path, *arguments: str) -> bytes | None:
@@ -63,7 +69,7 @@ def list_files(project: Path) -> Listing:
         found = dict.fromkeys(name for name, _ in plain_files(project))
     names = tuple(name for name in found if not NEVER.intersection(name.split("/")))
     return Listing(names=names, tracked=frozenset(tracked), is_git=bool(tracked or empty) or _is_git(project),
-                   empty_modules=tuple(empty))  # fmt: skip
+                   empty_modules=tuple(empty), outputs=frozenset(_outputs(project, names)))  # fmt: skip
 
 
 def _is_git(project: Path) -> bool:
@@ -107,6 +113,26 @@ def is_output(name: str) -> bool:
     if name.startswith(CHECKPOINTS):
         return True
     return top in OUTPUTS and top != name and not name.lower().endswith(CODE_SUFFIXES)
+
+
+def _outputs(project: Path, names: Iterable[str]) -> Iterable[str]:
+    """Yield what runs read or write, also below roots and run directories of targets that lie in the project."""
+    kinds: dict[str, str] = {"": ""}
+
+    def kind(folder: str) -> str:
+        if folder not in kinds:
+            control = f"{project}/{folder}/{rundir.CONTROL}"
+            found = "root" if os.path.isdir(control) else ""
+            kinds[folder] = "run" if found and any(os.path.exists(f"{control}/{mark}") for mark in RUN_MARKS) else found
+        return kinds[folder]
+
+    for name in names:
+        folder, is_code = name.rpartition("/")[0], not is_output(name)
+        while folder and is_code:
+            is_code = kind(folder) != "run" and not (kind(folder) == "root" and is_output(name[len(folder) + 1 :]))
+            folder = folder.rpartition("/")[0]
+        if not is_code:
+            yield name
 
 
 def plain_files(folder: Path) -> Iterable[tuple[str, Path]]:

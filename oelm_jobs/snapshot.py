@@ -104,7 +104,7 @@ def take(project: Path) -> Snapshot:
     """
     listing = checkout.list_files(project)
     top = f"{project}/"
-    paths = [(name, top + name) for name in listing.names if not checkout.is_output(name)]
+    paths = [(name, top + name) for name in listing.names if name not in listing.outputs]
     if (project / "train" / "__main__.py").is_file() and (project / "train").is_symlink():
         paths += [(f"train/{name}", str(path)) for name, path in checkout.plain_files(project / "train")]
     passed_over = ""
@@ -115,8 +115,8 @@ def take(project: Path) -> Snapshot:
     contents = Contents(project)
     left = [
         _left(name, "is what runs read or write", listing)
-        for name in sorted(listing.tracked)
-        if checkout.is_output(name) and not credentials.why_by_name(name)
+        for name in sorted(listing.tracked & listing.outputs)
+        if not credentials.why_by_name(name)
     ]
     left += [_left(name, "is a submodule that is not checked out here", listing) for name in listing.empty_modules]
     files, rows, own_alone, size, largest = [], [], [], 0, ("", 0)

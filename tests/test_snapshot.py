@@ -17,6 +17,7 @@ import pytest
 from oelm_jobs import contents, sent, snapshot
 from oelm_jobs.agent import trees
 from oelm_jobs.spec import Target
+from tests.support import stand_in_for_python
 
 
 def git(project: Path, *words: str) -> str:
@@ -228,6 +229,31 @@ def test_run_outputs_never_come_along_and_code_in_their_folders_does(project: Pa
         write(project, name)
     found = names_of(project)
     assert set(code) <= found and not set(outputs) & found
+
+
+@pytest.mark.parametrize("with_git", [True, False])
+def test_what_targets_in_the_project_hold_never_comes_along(
+    oelm: Callable[..., subprocess.CompletedProcess[str]], project: Path, tmp_path: Path, with_git: bool
+) -> None:
+    if with_git:
+        git(project, "init", "-q")
+    python = stand_in_for_python(tmp_path / "bin" / "python")
+    targets = f"[near]\nkind = 'local'\npython = '{python}'\nroot = 'scratch/near'\n"
+    (project / "jobs" / "targets.toml").write_text(
+        targets + targets.replace("near", "disk") + "checkpoint_root = 'out'\n"
+    )
+    for target in ("near", "disk"):
+        shutil.copytree(project / "data", project / "scratch" / target / "data")
+        oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", target, "--tag", target, "--wait")
+    assert list(project.glob("out/**/training.log")) and list(project.glob("scratch/near/models/**/training.log"))
+    write(project, "scratch/plot.py")
+    write(project, "inner/.oelm/submissions/a.json")  # a project of its own in this one
+    write(project, "inner/model.py")
+    found = names_of(project)
+    assert {name for name in found if name.startswith(("scratch/", "out/", "inner/"))} == {
+        "scratch/plot.py",
+        "inner/model.py",
+    }
 
 
 def test_an_unchanged_project_is_not_read_again_and_every_change_is_seen(
