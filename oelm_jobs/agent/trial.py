@@ -48,8 +48,9 @@ TRIAL_TIMEOUT_S = 180.0
 
 
 def agent_folder() -> str:
-    """Return the folder that holds the agent's package, this one."""
-    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    """Return the folder that holds the agent's package, this one; empty where it runs from memory (bootstrap)."""
+    place = globals().get("__file__")
+    return os.path.dirname(os.path.dirname(os.path.abspath(place))) if place else ""
 
 
 def attempt(

@@ -178,7 +178,7 @@ def test_a_job_whose_answer_was_lost_is_not_forgotten_when_the_client_fails_whil
     assert {row["state"] for row in rows.values()} == {"FAILED"}
     assert all(row["reason"].startswith("not submitted: ") for row in rows.values())
     late.touch()
-    job = wait_until(lambda: Path(f"{late}.id").read_text().strip(), "the late job")
+    job = wait_until(lambda: Path(f"{late}.id").read_text().split()[-1:], "the late job")[0]
     wait_until(lambda: cluster.job(job)["JobState"] in ("FAILED", "COMPLETED"), "its end")
     assert "given up" in (control(project) / "supervisor.log").read_text()
     assert not log_of(project)
