@@ -38,6 +38,8 @@ def tables(path: Path) -> dict[str, Any]:
     Raises:
         ConfigurationError: As ``read``.
     """
+    if path.exists() and not path.is_file():  # reading a FIFO would wait for a writer for ever
+        raise ConfigurationError(f"{path}: can't be read: it is no file")
     try:
         text = path.read_text(encoding="utf-8-sig")  # editors of Windows put a byte order mark in front
     except UnicodeDecodeError as error:

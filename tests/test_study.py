@@ -4,6 +4,7 @@ nearest spelling.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -284,3 +285,13 @@ def test_a_study_file_that_is_off_stops_only_those_who_name_it(oelm, project: Pa
     tiny.write_text(tiny.read_text().replace("default = true\n", ""))
     nowhere = oelm("submit", check=False)
     assert nowhere.returncode == 2 and "no study that can be read in" in nowhere.stderr and word in nowhere.stderr
+
+
+def test_what_is_no_file_in_the_folder_of_studies_is_named_and_never_waited_for(project: Path) -> None:
+    (project / "jobs" / "dir.toml").mkdir()
+    (project / "jobs" / "gone.toml").symlink_to(project / "nowhere")
+    (project / "jobs" / "loop.toml").symlink_to("loop.toml")
+    os.mkfifo(project / "jobs" / "pipe.toml")
+    said: list[str] = []
+    assert [found.name for found in study.read_studies(project, said.append)] == ["tiny"]
+    assert len(said) == 4 and all("can't be read" in words for words in said)
