@@ -251,7 +251,10 @@ class _Fetch:
             return
         if not look.record:
             theirs = rundir.read_json(rundir.control(look.home, rundir.RUN)) or {}  # whatever it is, it is not ours
-            if theirs and theirs.get("run_dir") != look.run.run_dir:
+            if (str(look.home), theirs.get("token")) in _left(look.run):
+                place = sync.set_aside(look.home)
+                self._progress.say(f"{look.run.name} was started over; what it was here before is in {place}")
+            elif theirs and theirs.get("run_dir") != look.run.run_dir:
                 raise TargetError(
                     f"{look.home} holds a run that was not fetched from {self._connection.target.name}",
                     hint=f"move it away first: mv '{look.home}' '{look.home}-old'",
@@ -373,6 +376,11 @@ class _Fetch:
             damaged=damaged,
             left=tuple(str(file["name"]) for file in left),
         )
+
+
+def _left(run: StoredRun) -> set[tuple[str, str]]:
+    """Return where a run that moved to another target lay before: run directory and token."""
+    return {(place["run_dir"], place["token"]) for place in run.spec.get("left") or ()}
 
 
 def _is_nothing(row: Mapping[str, Any]) -> bool:

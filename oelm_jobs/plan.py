@@ -103,7 +103,7 @@ def make_plan(
 
 
 def _record(
-    plan: Plan, run: Run, token: str, snapshot: Snapshot, after: str | None, extended_from: Any
+    plan: Plan, run: Run, token: str, snapshot: Snapshot, after: str | None, extended_from: Any, left: Any
 ) -> dict[str, Any]:
     """Return a run's record, which goes to the target as ``run.json``."""
     return {
@@ -133,6 +133,7 @@ def _record(
         "stop_on_failure": plan.stop_on_failure,
         "max_retries": run.max_retries,
         "extended_from": extended_from,
+        **({"left": left} if left else {}),
         **({"share": plan.target.share} if plan.target.share else {}),
     }
 
@@ -146,12 +147,14 @@ def render(
     *,
     live: bool = False,
     extended: Mapping[str, Any] | None = None,
+    left: Mapping[str, Any] | None = None,
     max_array: int = MAX_ARRAY,
 ) -> list[Job]:
     """Return what is to be sent: a script for each run, or for each array of runs where Slurm decides.
 
     Args:
         extended: By run name, what a run is the continuation of.
+        left: By run name, what it has left on other targets.
         live: Nothing is sent: on this machine let the scripts run the code in the project's folder as it is.
         max_array: Most runs of an array.
 
@@ -175,7 +178,7 @@ def render(
     words: dict[str, Any] = {"python": python, "supervisor": supervisor, "code": code, "note": note}
     lane = [None, *(run.run_dir for run in runs)] if plan.mode == SEQUENTIAL else [None] * len(runs)
     records = [
-        _record(plan, run, token, snapshot, after, (extended or {}).get(run.name))
+        _record(plan, run, token, snapshot, after, (extended or {}).get(run.name), (left or {}).get(run.name))
         for run, after in zip(runs, lane, strict=False)
     ]
     if plan.target.slurm is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import names, sync
+from . import moving, names, sync
 from .connections import Connection, connect
 from .errors import Nonsense, TargetError, UsageError, few, valid_choices
 from .folders import expanded
@@ -113,6 +113,7 @@ def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
     everything = [holding for name in by_name for holding in found.get(name, ())]
     indexed = {(run.target, run.study, run.name) for run in store.runs(project)}
     holdings = [_only_here(holding, everything, by_name, indexed) for holding in everything]
+    holdings = [_without_superseded(holding, holdings) for holding in holdings]
     return Survey(
         holdings=tuple(sorted((h for h in holdings if h.records), key=lambda h: not h.is_own)),
         unreachable=unreachable,
@@ -180,6 +181,14 @@ def _only_here(
         return holding.is_own or (named, record["run_dir"], record["token"]) in elsewhere
 
     return replace(holding, records=tuple(record for record in holding.records if not is_anothers(record)))
+
+
+def _without_superseded(holding: Holding, everything: Sequence[Holding]) -> Holding:
+    """Return a holding without what its project's runs left there when they started over on another target."""
+    found = [record for other in everything if other.project == holding.project for record in other.records]
+    old = moving.superseded(found)
+    kept = [r for r in holding.records if (holding.target, str(r["run_dir"]), str(r["token"])) not in old]
+    return replace(holding, records=tuple(kept))
 
 
 class _Order:

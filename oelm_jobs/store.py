@@ -49,7 +49,7 @@ MIGRATIONS: list[str] = [
 INTENT, ACCEPTED, REFUSED, UNKNOWN = "intent", "accepted", "refused", "unknown"
 """What is known of a submission's answer."""
 
-SPEC = ("train", "global_batch", "extended_from")
+SPEC = ("train", "global_batch", "extended_from", "left")
 """What is kept here of a run's record, which lies in its run directory."""
 
 MAX_REASON = 4000
@@ -89,7 +89,7 @@ class StoredRun(NamedTuple):
     token: str
     """Token of its newest submission."""
     spec: Mapping[str, Any]
-    """What its record says of its configuration: ``train``, ``global_batch``, ``extended_from``."""
+    """What its record says of its configuration: ``train``, ``global_batch``, ``extended_from``, ``left``."""
     state: State
     """Where it stood when last seen."""
     reason: str
@@ -188,6 +188,7 @@ class Store:
         runs: Sequence[Run],
         may_submit: Callable[[StoredRun], bool],
         extended_from: Mapping[str, Any] | None = None,
+        left: Mapping[str, Any] | None = None,
     ) -> list[Run]:
         """Commit the intent to submit runs, before anything is sent; return those that are now this submission's.
 
@@ -196,6 +197,7 @@ class Store:
             may_submit: Says of a run that is stored already whether it may be submitted again; asked under the write
                 lock, so that of concurrent submissions one gets each run.
             extended_from: By run name, what a run is the continuation of; may_submit may be what fills it.
+            left: By run name, what a run leaves on other targets; likewise.
         """
         from msgspec.json import encode  # here: a status starts without it
 
@@ -213,6 +215,8 @@ class Store:
                 taken.append(run)
                 extended = (extended_from or {}).get(run.name)
                 spec = {"train": run.train, "global_batch": run.global_batch, "extended_from": extended}
+                if left and left.get(run.name):
+                    spec["left"] = left[run.name]
                 rows.append(
                     (str(project), run.study, run.name, run.group, run.label, run.seed, run.tag, target, run.run_dir,
                      run.fingerprint, first + len(taken), token, encode(spec).decode(), State.PLANNED, time.time(),
@@ -298,6 +302,11 @@ class Store:
         """Return where a submission's runs stand, by run directory."""
         query = "SELECT run_dir, state FROM run WHERE token = ?"
         return {run_dir: _STATES.get(state, State.UNKNOWN) for run_dir, state in self._query(query, (token,))}
+
+    def runs_that_left(self, project: Path) -> list[StoredRun]:
+        """Return a project's runs that have left something on other targets, found without reading what all are."""
+        query = f"SELECT {COLUMNS} FROM run WHERE project = ? AND spec LIKE '%\"left\":%' ORDER BY position"
+        return [run for run in map(_stored, self._query(query, (str(project),))) if run.spec.get("left")]
 
     def states(self, project: Path, study: str) -> dict[str, State]:
         """Return where a study's runs stand, by name."""

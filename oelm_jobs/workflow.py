@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import preflight, sent, site, snapshot
+from . import moving, preflight, sent, site, snapshot
 from .agent import probe, processes, rundir, snapshots
 from .clean import has_no_checkpoint
 from .connections import connect
@@ -70,6 +70,12 @@ class _Choice:
     """Run directories to move away first."""
     extended: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What a run is the continuation of."""
+    in_place: frozenset[str] = frozenset()
+    """Runs of other targets that lie where they would on this one."""
+    moved: dict[str, StoredRun] = field(default_factory=dict)
+    """What a run was on another target, of which nothing comes along."""
+    behind: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    """What a run leaves on other targets."""
 
     def __call__(self, known: StoredRun, run: Run) -> bool:
         """Say whether a stored run may be submitted.
@@ -80,6 +86,8 @@ class _Choice:
         reason = self._why_not(known, run)
         if reason:
             self.left[run.name] = reason
+        else:
+            self.behind[run.name] = moving.left(known, run, moves=run.name in self.moved)
         return not reason
 
     def _why_not(self, known: StoredRun, run: Run) -> str:
@@ -94,18 +102,24 @@ class _Choice:
         if never_was(known):
             return ""
         if not known.state.is_final:
+            where = f" on target {known.target}" if known.target != run.target else ""
             if known.state is State.UNKNOWN and known.reason:
-                return f"is {known.state}: {known.reason}"
-            return f"is {known.state}" + ("; oelm-cancel ends it" if self.how != AGAIN else "")
+                return f"is {known.state}{where}: {known.reason}"
+            return f"is {known.state}{where}" + ("; oelm-cancel ends it" if self.how != AGAIN else "")
         if known.target == run.target and _is_gone(self.plan, known):
             self.gone[run.name] = known.state
             return ""
-        if self.how == RERUN:
-            self.archived.append(run.run_dir)
-            return ""
-        if known.target != run.target and known.state is State.DONE:
+        moves = known.target != run.target and run.name not in self.in_place
+        if known.target != run.target and known.state is State.DONE and self.how != RERUN:
             return f"is done on target {known.target}"
-        changes = _changes(known, run)
+        changes = _changes(known, run) if self.how != RERUN else {}
+        if moves:
+            if changes or (self.how != RERUN and known.fingerprint and known.fingerprint != run.fingerprint):
+                raise _another_configuration(known, run, changes)
+            self.moved[run.name] = known
+        if moves or self.how == RERUN:
+            self.archived.append(run.run_dir)  # there may be something from before it was elsewhere
+            return ""
         if changes or (known.fingerprint and known.fingerprint != run.fingerprint):
             if (
                 self.how == EXTEND
@@ -125,7 +139,7 @@ class _Choice:
                 }
                 return ""
             is_longer = run.train["max_steps"] > known.spec["train"]["max_steps"]
-            raise _another_configuration(run, changes, may_extend=is_longer)
+            raise _another_configuration(known, run, changes, may_extend=is_longer)
         if known.spec.get("extended_from"):  # an extension that was cancelled goes on as one
             self.extended[run.name] = known.spec["extended_from"]
         return "is done" if known.state is State.DONE else ""
@@ -138,7 +152,7 @@ class _Choice:
         """
         train = {**run.train, "max_steps": known.spec["train"]["max_steps"]}
         if known.fingerprint and fingerprint(train, run.global_batch, self.plan.data_hash) != known.fingerprint:
-            raise _another_configuration(run, {})
+            raise _another_configuration(known, run, {})
         return True
 
 
@@ -163,12 +177,14 @@ def _changes(known: StoredRun, run: Run) -> dict[str, str]:
     return {key: f"{key} was {before[key]}, is {after[key]}" for key in keys}
 
 
-def _another_configuration(run: Run, changes: dict[str, str], *, may_extend: bool = False) -> ConfigurationError:
+def _another_configuration(
+    known: StoredRun, run: Run, changes: dict[str, str], *, may_extend: bool = False
+) -> ConfigurationError:
     hint = "give these runs a name of their own: --tag NAME; or archive the old one and start over: --rerun"
     if may_extend and set(changes) == {"max_steps"}:
         hint = "to train the finished run further: --extend; " + hint
     return ConfigurationError(
-        f"{run.run_dir} holds run {run.name} of another configuration: {'; '.join(changes.values()) or 'other data'}",
+        f"{known.run_dir} holds run {run.name} of another configuration: {'; '.join(changes.values()) or 'other data'}",
         hint=hint,
     )
 
@@ -194,7 +210,8 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
     plan = where_they_lie(plan, known, say)
     known = [run for run in known if run.study == plan.study.name]
     view = refresh(store, plan.project, known, also_final=True, hosts=[plan.target.name])
-    wanted = _wanted(plan, view.runs, how)
+    in_place = moving.in_place(plan, (run for run in view.runs if run.state.is_final))
+    wanted = _wanted(plan, view.runs, how, in_place)
     there = (view.hosts.get(plan.target.name) or host.poll({}, host=True)) if wanted else {}
     token = f"oelm-{secrets.token_hex(8)}"
     code = snapshot.take(plan.project)
@@ -206,7 +223,7 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
     if wanted:
         preflight.check_target(plan, wanted, there)
         check_scripts(plan, wanted, token, code, connection, max_array=max_array)
-    choice = _Choice(how, plan)
+    choice = _Choice(how, plan, in_place=in_place)
     by_name = {run.name: run for run in plan.runs}
     taken = store.intend(
         plan.project,
@@ -217,8 +234,15 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
         plan.runs,
         lambda known: choice(known, by_name[known.name]),
         choice.extended,
+        choice.behind,
     )
     for run in taken:
+        if run.name in choice.moved:
+            before = choice.moved[run.name]
+            say(
+                f"{run.name} was {before.state} on target {before.target} and starts over on {run.target};"
+                f" what it left there is in {before.run_dir}"
+            )
         if run.name in choice.gone:
             say(f"{run.name} was {choice.gone[run.name]}, and its files are gone: it starts over")
     if taken:
@@ -232,9 +256,9 @@ def submit(plan: Plan, store: Store, how: str = AGAIN, say: Callable[[str], None
     ]
 
 
-def _wanted(plan: Plan, stored: Sequence[StoredRun], how: str) -> list[Run]:
+def _wanted(plan: Plan, stored: Sequence[StoredRun], how: str, in_place: frozenset[str]) -> list[Run]:
     """Return the runs that a submission would start as things stand."""
-    choice = _Choice(how, plan)
+    choice = _Choice(how, plan, in_place=in_place)
     known = {run.name: run for run in stored}
     return [run for run in plan.runs if run.name not in known or choice(known[run.name], run)]
 
@@ -257,7 +281,13 @@ def _send(
     try:
         connection.keep_tree(snapshot.agent(), f"{plan.root}/{rundir.CONTROL}/agent")
         connection.keep_tree(code, folder)
-        jobs = render(plan, runs, token, code, connection, extended=choice.extended, max_array=max_array)
+        jobs = render(
+            plan, runs, token, code, connection, extended=choice.extended, left=choice.behind, max_array=max_array
+        )
+        for run in runs:
+            aside = moving.set_copy_aside(plan.project, choice.moved[run.name]) if run.name in choice.moved else None
+            if aside:
+                say(f"{run.name}: what was fetched of it before is in {aside}")
         if choice.archived:  # last: what can fail before has not moved anything yet
             host.archive([run.run_dir for run in runs if run.run_dir in choice.archived])
         answer = _submit(host, jobs, token, say, store, again=lambda: connection.keep_tree(code, folder))

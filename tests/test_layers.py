@@ -15,6 +15,7 @@ ROWS = [
     ["cli"],
     ["workflow"],
     ["send", "clean", "rebuild"],
+    ["moving"],
     ["fetch", "terminal", "places"],
     ["observe", "preflight", "doctor"],
     ["plan", "sent"],

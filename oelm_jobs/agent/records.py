@@ -27,9 +27,11 @@ EXTENDED = Table(
     {"before": Maybe(Anything(depth=150, is_table=True))},  # once deeper for each extension
     keeps=True,
 )
+LEFT = Each(Table({"target": Text(most=256), "run_dir": ABSOLUTE, "token": Text(most=128)}), 100)
+"""What a run that moved to another target has left on others."""
 SPEC = Table(
     {"train": Table({"max_steps": POSITIVE, "seq_len": POSITIVE}, keeps=True), "global_batch": POSITIVE},
-    {"extended_from": Maybe(EXTENDED)},
+    {"extended_from": Maybe(EXTENDED), "left": Maybe(LEFT)},
     keeps=True,
 )
 """What the client's index keeps of a run's record."""
@@ -40,7 +42,7 @@ RUN = Table(
      "seed": Number(whole=True), "target": Text(), "project": Maybe(OPTIONAL_PATH), "run_dir": ABSOLUTE,
      "fingerprint": Text(most=128), "train": FREE, "factors": FREE, "global_batch": POSITIVE,
      "gpus": Either((COUNT, INDICES)), "port": Maybe(COUNT), "after": Maybe(ABSOLUTE), "max_retries": COUNT,
-     "extended_from": Maybe(EXTENDED), "fate": Maybe(OPTIONAL_PATH)},
+     "extended_from": Maybe(EXTENDED), "left": Maybe(LEFT), "fate": Maybe(OPTIONAL_PATH)},
     keeps=True,
 )  # fmt: skip
 """run.json"""

@@ -383,15 +383,21 @@ def waiting_records(root: str) -> Dict[str, Dict[str, Any]]:
                 newest[run_dir] = max(place, newest.get(run_dir, place))
     found: Dict[str, Dict[str, Any]] = {}
     scripts: Dict[Tuple[str, int], List[Dict[str, Any]]] = {}
-    for run_dir, (_, token, position, index) in newest.items():
+    for run_dir, (sent_at, token, position, index) in newest.items():
         begun = rundir.read_json(rundir.control(run_dir, rundir.RUN)) or {}
-        if begun.get("token") == token:
-            continue
+        if begun.get("token") == token or _made_at(root, begun.get("token")) > sent_at:
+            continue  # it has begun, under this submission or a later one that was not Slurm's
         if (token, position) not in scripts:
             scripts[token, position] = records_of(file_of(root, token, position, ".sh"))
         if index < len(scripts[token, position]):
             found[run_dir] = dict(scripts[token, position][index], run_dir=run_dir)
     return found
+
+
+def _made_at(root: str, token: Any) -> float:
+    """Return when a submission was made; 0 where this root has none of that token."""
+    made = rundir.read_json(submission_file(root, token)) if token and inside.TOKEN.fullmatch(str(token)) else None
+    return float(rundir.finite((made or {}).get("time")) or 0)
 
 
 def records_of(script: Path) -> List[Dict[str, Any]]:

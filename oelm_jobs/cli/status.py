@@ -12,6 +12,7 @@ import click
 from .common import command, narrate, project, put, put_json
 
 if TYPE_CHECKING:
+    from ..observe import View
     from ..rebuild import Holding
     from ..store import Store
 
@@ -78,14 +79,18 @@ def main(
                 view.watch(poll, show=(lambda each: put_json(view.as_json(each), indent=None)) if as_json else None)
             return
         shown = poll()
+        left = _left(store, root, shown)
         if as_json:
             content = view.as_json(shown)
-            put_json({**content, "elsewhere": [_as_json(one) for one in elsewhere]} if elsewhere else content)
+            if elsewhere:
+                content = {**content, "elsewhere": [_as_json(one) for one in elsewhere]}
+            put_json({**content, "left": left} if left else content)
         elif shown.runs or shown.unreachable or shown.hosts:
             put(view.render(shown, width=view.terminal_width()))
         else:
             none = "This project has no run here yet." if elsewhere else "No run yet. Submit some: oelm-submit"
             narrate("No run is in that state." if wanted else none)
+        _tell_of(left)
         for words in (*nonsense, *shown.nonsense):
             raise Nonsense(words)
 
@@ -138,6 +143,34 @@ def _look_elsewhere(
         else:
             narrate(f"{holding.target} holds {_runs(holding)}; take them over: oelm-status --adopt{named}")
     return left, found.nonsense
+
+
+def _left(store: Store, root: Path, shown: View) -> list[dict[str, str]]:
+    """Return what runs that are shown have left on other targets, as JSON has it."""
+    moved = store.runs_that_left(root)
+    if not moved:
+        return []
+    from ..moving import left_by
+
+    asked = {(run.study, run.name) for run in shown.runs}
+    return [
+        {"study": run.study, "name": run.name, "target": place["target"], "run_dir": place["run_dir"]}
+        for run, place in left_by(root, [run for run in moved if (run.study, run.name) in asked])
+    ]
+
+
+def _tell_of(left: list[dict[str, str]]) -> None:
+    from ..errors import few
+
+    for target in dict.fromkeys(place["target"] for place in left):
+        theirs = [place for place in left if place["target"] == target]
+        listed = few([f"{place['study']}/{place['name']} in {place['run_dir']}" for place in theirs])
+        if len(theirs) == 1:
+            narrate(f"{target} still holds what 1 run left there when it started over elsewhere: {listed}")
+        else:
+            narrate(
+                f"{target} still holds what {len(theirs)} runs left there when they started over elsewhere: {listed}"
+            )
 
 
 def _runs(holding: Holding) -> str:
