@@ -28,8 +28,10 @@ LOOK_S = 5.0
 """How often it asks."""
 GONE_S = 10.0
 """A run's folder that is missing for so long is gone."""
-CLOCKS_S = 300.0
-"""So much clocks of a cluster differ at most: munge refuses more."""
+CLOCKS_S = 3.0
+"""So much clocks of a cluster may differ for a job without our marks to be told by its times. Where ids come round
+soon, another job may have the id a few seconds later.
+"""
 FENCE_S = 15.0
 """How often an owner looks whether it still is one; a successor on another node waits twice as long."""
 

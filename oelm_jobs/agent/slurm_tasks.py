@@ -33,7 +33,7 @@ class Task(NamedTuple):
     """Id of the job, of an array its own; empty where sbatch's answer isn't known."""
 
 
-EARLIER_S, LATER_S = 200.0, 15.0
+EARLIER_S, LATER_S = 200.0, slurm_claim.CLOCKS_S
 """So long before and after sbatch's answer Slurm may say that a job was submitted: sbatch takes its time (it retries),
 and clocks differ.
 """
