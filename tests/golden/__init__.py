@@ -1,0 +1,38 @@
+"""What the toolkit writes and says, kept as files that tests compare it with.
+
+``UPDATE_GOLDEN=1 pytest tests/test_golden_*.py`` writes the files anew; read the difference before committing it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def compare(name: str, made: str) -> None:
+    """Fail where a text isn't that of a file below this folder."""
+    path = HERE / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(made, encoding="utf-8")
+    assert made == path.read_text(encoding="utf-8"), f"{path} says something else; see {HERE / '__init__.py'}"
+
+
+def without_what_varies(text: str, places: Iterable[tuple[str, str]]) -> str:
+    """Return a text with names in the place of paths, tokens and hashes of code.
+
+    Args:
+        places: Paths and what to call them; a path within another one comes first.
+    """
+    for path, name in places:
+        text = text.replace(path, name)
+    tokens = list(dict.fromkeys(re.findall(r"oelm-[0-9a-f]{16}", text)))
+    for number, token in enumerate(tokens, start=1):
+        text = text.replace(token, f"oelm-TOKEN{number}")
+    text = re.sub(r"(?<=/\.oelm/agent/)[0-9a-f]{16}", "AGENT", text)
+    text = re.sub(r"(?<=/\.oelm/snapshots/)[0-9a-f]{16}", "SNAPSHOT", text)
+    return re.sub(r'"(train_code|snapshot)": "[0-9a-f]+"', r'"\1": "HASH"', text)
