@@ -16,6 +16,8 @@ import pytest
 
 from tests.support import REPOSITORY, TINY_STUDY, end_all, write_tokens
 
+pytest.register_assert_rewrite("tests.versions")
+
 # A shell's background job ignores these, and so would all that is started here (sigaction(2)).
 for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:
@@ -47,6 +49,14 @@ def project(tmp_path: Path) -> Iterator[Path]:
     write_tokens(root / "data" / "tiny" / "val.bin", 800, 64)
     yield root
     end_all(root)
+
+
+@pytest.fixture(scope="session")
+def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return what leads to another version of the toolkit in sys.path (tests/versions.py)."""
+    from tests import versions
+
+    return versions.previous_version(tmp_path_factory.mktemp("versions"))
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Stands in for training where a test is about everything else: the files of a run directory, made in no time.
 
 Run as ``python trainer.py -m torch.distributed.run … -m train …``; TRAINER_STEP_S is how long a step takes,
-TRAINER_BYTES how large a checkpoint is. It resumes from its newest checkpoint and checkpoints on SIGTERM.
+TRAINER_BYTES how large a checkpoint is. After its first checkpoint it waits while the folder TRAINER_HOLD has a file
+with the name of the run directory. It resumes from its newest checkpoint and checkpoints on SIGTERM.
 """
 
 import json
@@ -16,6 +17,7 @@ option = {argv[i][2:]: argv[i + 1] for i in range(len(argv) - 1) if argv[i].star
 out, steps = option["out_dir"], int(option["max_steps"])
 pace, size = float(os.environ.get("TRAINER_STEP_S", "0")), int(os.environ.get("TRAINER_BYTES", "1000"))
 every = int(option.get("save_interval", "5000"))
+hold = os.path.join(os.environ.get("TRAINER_HOLD", "/nowhere"), os.path.basename(out))
 stopped = []
 signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
 
@@ -54,6 +56,8 @@ print("devices", os.environ.get("CUDA_VISIBLE_DEVICES", ""), "ranks", option["np
 with open(os.path.join(out, "metrics.jsonl"), "a") as metrics:
     for step in range(begin + 1, steps + 1):
         time.sleep(pace)
+        while step == every + 1 and os.path.exists(hold) and not stopped:
+            time.sleep(0.05)
         print(f"Step {step:6} | Loss: 4.0000 | PPL: 54.60 | LR: 1.00e-03", flush=True)
         metrics.write(json.dumps({"step": step, "loss": 4.0, "val_loss": 4.0, "time": time.time()}) + "\n")
         metrics.flush()
