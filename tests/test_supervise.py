@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -55,7 +56,9 @@ def test_a_run_that_completes_leaves_end_record_result_and_manifest(root: Path) 
     assert result["status"] == end["state"] == "DONE"
     assert [attempt["number"] for attempt in result["attempts"]] == [1]
     assert result["attempts"][0]["wall_s"] > 0
-    assert {file["name"] for file in manifest["files"]} == {rundir.LOG, rundir.RESULT}
+    listed = {file["name"]: (file["size"], file["sha256"]) for file in manifest["files"]}
+    contents = {name: (folder / name).read_bytes() for name in (rundir.LOG, rundir.RESULT)}
+    assert listed == {name: (len(held), hashlib.sha256(held).hexdigest()) for name, held in contents.items()}
 
 
 def test_exit_code_zero_without_an_outcome_record_is_not_done(root: Path) -> None:
@@ -282,6 +285,19 @@ print(supervise.Supervisor(record, ["true"]).run())
     assert "Traceback" not in done.stderr
     end = read(rundir.control(run.run_dir, rundir.END))
     assert (end["state"], end["reason"]) == ("CANCELLED", "stopped by SIGTERM while waiting")
+
+
+@pytest.mark.parametrize("differs", ["start_time", "boot_id"])
+def test_a_process_that_has_the_number_of_the_recorded_one_is_not_ended(differs: str) -> None:
+    with subprocess.Popen(sleeping()) as stranger:
+        try:
+            before = processes.Identity(**{**processes.identify(stranger.pid).to_json(), differs: "another"})
+            processes.send([before], signal.SIGKILL)
+            assert not before.is_alive()
+            with pytest.raises(subprocess.TimeoutExpired):
+                stranger.wait(0.5)
+        finally:
+            stranger.kill()
 
 
 def test_cancel_is_idempotent_and_a_cancelled_run_goes_on_when_submitted_again(root: Path) -> None:
