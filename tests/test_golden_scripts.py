@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from oelm_jobs.cli.submit import main as submit
 from tests.golden import compare, without_what_varies
+from tests.golden.slurm import stand_in_for_slurm
 from tests.support import TINY_STUDY, stand_in_for_python
 
 ONE = ("--group", "oelm_freeze")
@@ -153,24 +154,6 @@ def test_scripts_that_a_host_got_are_what_they_were(oelm, project: Path, tmp_pat
     keep("sent_local_extended", paths[:1])
     oelm(*words, "--target", "there", "--group", "gpt_base", "--rerun", "--yes", "--send-data")
     keep("sent_local_moved", [tmp_path / "elsewhere/models/checkpoints/tiny/exp_gpt_base/.oelm/launch.sh"])
-
-
-def stand_in_for_slurm(folder: Path) -> None:
-    """Make commands of a Slurm that takes every job, starts none, and lists none."""
-    commands = {
-        "sbatch": 'echo "$*" >> "$0.calls"; echo Submitted batch job $(wc -l < "$0.calls")',
-        "srun": "exit 0",
-        "squeue": "exit 0",
-        "sacct": "exit 0",
-        "scancel": "exit 0",
-        "sacctmgr": "echo 'sacctmgr: error: accounting is disabled' >&2; exit 1",
-        "sinfo": "echo 'low|low*|up|infinite|1:00:00|4|gpu:8|(null)'",
-        "scontrol": "[ \"$2\" = config ] && echo 'ClusterName = c'; exit 0",
-    }
-    folder.mkdir()
-    for name, line in commands.items():
-        (folder / name).write_text(f"#!/bin/bash\n{line}\n")
-        (folder / name).chmod(0o755)
 
 
 @pytest.mark.parametrize("mode", ["sequential", "parallel"])
