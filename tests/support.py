@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -53,6 +54,18 @@ H3 = { metric = "speed", group = "oelm_freeze", against = "oelm_no_freeze", rati
 H4 = { metric = "final_val_ppl", group = "oelm_freeze", against = "gpt_base", at_most_above = 0.10 }
 """
 """Three groups that train for a few seconds."""
+
+
+def needs(*commands: str, root: bool = False, linux: bool = False) -> None:
+    """Skip the test where this machine lacks what it needs, and say what; in CI, where all of it is there, fail."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # where Debian keeps sshd and ip, also for users
+    lacking = [command for command in commands if shutil.which(command, path=path) is None]
+    if lacking:
+        lacking[-1] += " (tools/system-packages.sh installs them)"
+    lacking += ["root"] if root and os.geteuid() != 0 else []
+    lacking = ["Linux"] if linux and not sys.platform.startswith("linux") else lacking
+    if lacking:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs {', '.join(lacking)}")
 
 
 def write_tokens(path: Path, count: int, vocab_size: int) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs.agent import lease, lease_folder, tickets
-from tests.support import end_all, launch_runs, make_run, sleeping, stand_in_for_nvidia_smi, wait_until
+from tests.support import end_all, launch_runs, make_run, needs, sleeping, stand_in_for_nvidia_smi, wait_until
 
 HOLDER = """
 import os, sys, time
@@ -209,8 +209,7 @@ sys.stdin.read()
 
 def test_several_users_of_a_host_share_one_queue(four_gpus, monkeypatch: pytest.MonkeyPatch, holders) -> None:
     """Another user's locks hold for us, are seen by us, and are free when that user's process dies."""
-    if os.getuid() != 0:
-        pytest.fail("needs root, to run a process as another user")
+    needs(root=True)  # to run a process as another user
     place = Path(tempfile.mkdtemp(dir="/tmp"))  # not below pytest's own folder, which is closed to others
     try:
         place.chmod(0o755)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs.agent import lease, lease_folder, tickets
-from tests.support import wait_until
+from tests.support import needs, wait_until
 
 MALLORY, ALICE = "games", "daemon"
 """Two users that every system has: one who is in the way, one who wants to compute."""
@@ -86,8 +86,7 @@ class Shared:
 
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
-    if os.getuid() != 0:
-        pytest.fail("needs root, to run processes as other users")
+    needs(root=True)  # to run processes as other users
     place = Path(tempfile.mkdtemp(dir="/tmp"))  # not below pytest's own folder, which is closed to others
     place.chmod(0o755)
     shutil.copytree(Path(lease.__file__).parent, place / "agent", ignore=shutil.ignore_patterns("__pycache__"))

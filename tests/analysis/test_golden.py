@@ -9,13 +9,14 @@ import csv
 import io
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from oelm_jobs.analysis import build, loading, output, render, results, tables
 from oelm_jobs.analysis.report import Report
+
+from tests.support import needs
 
 from . import synthetic
 
@@ -156,8 +157,7 @@ def test_latex_tables_compile_and_fit_the_text(name: str, tmp_path: Path) -> Non
         tabulars = "".join(line for line in source.splitlines() if not line.startswith("%"))
         assert r"\{\textbackslash{}cmd\}" in tabulars and r"$\infty$" in tabulars and "∞" not in tabulars
     (tmp_path / "paper.tex").write_text(LATEX_PAGE % source, encoding="utf-8")
-    if shutil.which("pdflatex") is None and not os.environ.get("CI"):
-        pytest.skip("pdflatex is not installed: apt-get install texlive-latex-recommended")
+    needs("pdflatex")
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
         cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120,

@@ -15,6 +15,8 @@ import pytest
 from oelm_jobs.analysis import build, figures
 from oelm_jobs.analysis.page import as_html
 
+from tests.support import needs
+
 from . import synthetic
 from .synthetic import load, make_arms, make_run
 
@@ -23,12 +25,14 @@ HOSTILE = '</script><script>window.hacked=1</script><img src="https://example.or
 
 
 def chromium() -> str:
+    """Return the path of a Chromium."""
     found = next(
         (path for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (path := shutil.which(name))),
         None,
     )
-    assert found, "this test needs a Chromium: apt-get install chromium (tools/system-packages.sh installs it)"
-    return found
+    if found is None:
+        needs("chromium")
+    return str(found)
 
 
 @pytest.fixture(scope="module")

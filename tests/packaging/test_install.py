@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import needs
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 INSTALL = REPOSITORY / "tools" / "install.sh"
 SYSTEM_PACKAGES = REPOSITORY / "tools" / "system-packages.sh"
@@ -183,7 +185,6 @@ def test_a_failure_of_apt_is_a_failure(machine: Path) -> None:
 def test_scripts_are_sound_shell(path: Path) -> None:
     assert os.access(path, os.X_OK)
     assert subprocess.run(["bash", "-n", path]).returncode == 0
-    if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is not installed (tools/system-packages.sh installs it)")
+    needs("shellcheck")
     done = subprocess.run(["shellcheck", path], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

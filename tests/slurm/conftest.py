@@ -4,9 +4,9 @@ itself to testbed.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -22,30 +22,28 @@ from oelm_jobs.store import Store
 from tests.slurm import testbed
 from tests.slurm.login import Login
 from tests.slurm.testbed import Testbed
+from tests.ssh.testbed import COMMANDS as SSH_COMMANDS
 from tests.ssh.testbed import Client, Network
-from tests.support import stand_in_for_python, wait_until
+from tests.support import needs, stand_in_for_python, wait_until
 
-
-@pytest.fixture(scope="session", autouse=True)
-def installed() -> None:
-    """Fail in CI, else say so, where Slurm isn't installed."""
-    lacking = testbed.missing()
-    words = f"not installed: {', '.join(lacking)}; tools/system-packages.sh installs them"
-    if lacking and not os.environ.get("CI"):
-        pytest.skip(words)
-    assert not lacking, words
-    assert os.getuid() == 0, "the Slurm tests start daemons with device files: run them as root"
+ROOMS = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def session_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+def installed() -> None:
+    """Slurm, and root for daemons with device files."""
+    needs(*testbed.COMMANDS, root=True, linux=True)
+
+
+@pytest.fixture(scope="session")
+def session_cluster(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     """A cluster with accounting, which this process's Slurm tests share."""
     with Testbed(tmp_path_factory.mktemp("slurm") / "bed") as made:
         yield made
 
 
 @pytest.fixture
-def new_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Testbed]]:
+def new_cluster(installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Testbed]]:
     """Start a cluster of a test's own: ``new_cluster(accounting=False)``; it becomes the current one."""
     made: list[Testbed] = []
 
@@ -79,23 +77,29 @@ def use(cluster: Testbed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 @pytest.fixture
 def room_for(cluster: Testbed) -> Iterator[Callable[[int], None]]:
-    """Limit how many more jobs of this user the cluster takes; -1 for as many as come."""
-    flags = ("scontrol", "show", "assoc_mgr", "users=root", "flags=assoc")
+    """Limit how many jobs the cluster takes of this user; -1 for as many as come.
+
+    The limit is one of an account of the test's own, which is the default one meanwhile: in the others slurmctld may
+    still count jobs of earlier tests that are long over, and would have no room for an array as large as the limit.
+    """
+    account = f"room{next(ROOMS)}"
+    before = cluster.run("sacctmgr", "-nP", "show", "user", "root", "format=DefaultAccount").strip()
+
+    def heard() -> str:
+        return cluster.run("scontrol", "show", "assoc_mgr", f"accounts={account}", "users=root", "flags=assoc")
 
     def limit(jobs: int) -> None:
-        # slurmctld may still count some of a shared cluster that are long over.
-        counted = max(map(int, re.findall(r"GrpSubmitJobs=\w*\((\d+)\)", cluster.run(*flags))))
-        most = counted + jobs if jobs >= 0 else -1
-        cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", f"MaxSubmitJobs={most}")
+        cluster.run("sacctmgr", "-i", "modify", "user", "root", f"account={account}", "set", f"MaxSubmitJobs={jobs}")
+        wait_until(lambda: f"MaxSubmitJobs={jobs if jobs >= 0 else ''}(" in heard(), "slurmctld to hear of the limit")
 
-        def is_heard() -> bool:
-            found = re.findall(r"MaxSubmitJobs=(\d+)", cluster.run(*flags))
-            return str(most) in found if jobs >= 0 else not found
-
-        wait_until(is_heard, "slurmctld to hear of the limit")
-
+    cluster.run("sacctmgr", "-i", "add", "account", account)
+    cluster.run("sacctmgr", "-i", "add", "user", "root", f"account={account}")
+    cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", f"DefaultAccount={account}")
+    wait_until(lambda: "MaxSubmitJobs=" in heard(), "slurmctld to hear of the account")
     yield limit
-    limit(-1)
+    cluster.end_jobs()
+    cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", f"DefaultAccount={before}")
+    cluster.run("sacctmgr", "-i", "delete", "account", account)
 
 
 @pytest.fixture
@@ -212,6 +216,7 @@ def wait_for(states: Callable[[], dict[str, dict[str, Any]]]) -> Callable[..., d
 @pytest.fixture
 def login(tmp_path: Path, cluster: Testbed) -> Iterator[Login]:
     """The cluster's login node, reached over a cable."""
+    needs(*SSH_COMMANDS)
     network = Network()
     host = Login(place=tmp_path / "login", name="login", environment={"SLURM_CONF": cluster.environment["SLURM_CONF"]})
     host.address, host.far = network.gateway, network

@@ -19,25 +19,18 @@ from oelm_jobs import connections, observe
 from oelm_jobs.cli import view
 from oelm_jobs.connections import sshconfig
 from oelm_jobs.store import Store
-from tests.ssh.testbed import SSHD, Client, Host, Network
-from tests.support import stand_in_for_python, wait_until
+from tests.ssh.testbed import COMMANDS, Client, Host, Network
+from tests.support import needs, stand_in_for_python, wait_until
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def installed() -> None:
-    """Fail, not skip, where what the suite needs is missing."""
-    missing = [
-        name
-        for name in (SSHD, "/usr/bin/ssh", "/usr/bin/rsync", "/usr/bin/unshare", "/usr/bin/nsenter")
-        if not Path(name).exists()
-    ]
-    missing += [] if any(Path(f"{folder}/ip").exists() for folder in ("/usr/sbin", "/sbin", "/usr/bin")) else ["ip"]
-    assert not missing, f"not installed: {', '.join(missing)}; tools/system-packages.sh installs them"
-    assert os.getuid() == 0, "the SSH tests make namespaces: run them as root"
+    """SSH's programs, and root for namespaces."""
+    needs(*COMMANDS, root=True, linux=True)
 
 
 @pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+def client(installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """The laptop; its ``ssh`` is first on PATH."""
     made = Client(tmp_path / "laptop")
     monkeypatch.setenv("PATH", f"{made.place / 'bin'}:{os.environ['PATH']}")

@@ -25,7 +25,7 @@ from oelm_jobs.store import Store
 from oelm_jobs.sync import Item
 from tests.ssh.conftest import Rig, stand_in, write_target
 from tests.ssh.testbed import Proxy
-from tests.support import read, wait_until
+from tests.support import needs, read, wait_until
 
 
 class Silent:
@@ -373,6 +373,7 @@ def test_a_source_outside_of_the_held_files_is_refused() -> None:
 
 
 def test_links_and_devices_are_not_taken_for_files(tmp_path: Path) -> None:
+    needs("rsync", root=True)  # to make a device
     source, home = tmp_path / "there", tmp_path / "home" / "exp_a"
     source.mkdir()
     (source / "link.pt").symlink_to("/etc/passwd")
@@ -397,6 +398,7 @@ def test_links_and_devices_are_not_taken_for_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("grows", [False, True])
 @pytest.mark.parametrize("name", ["n" * 255, "\u4e2d" * 85])
 def test_a_file_of_the_longest_name_comes_home(tmp_path: Path, name: str, grows: bool) -> None:
+    needs("rsync")
     source, home = tmp_path / "there", tmp_path / "home" / "exp_a"
     source.mkdir()
     (source / name).write_bytes(b"x" * 1000)

@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SSHD = "/usr/sbin/sshd"
+COMMANDS = ("sshd", "ssh", "rsync", "unshare", "nsenter", "ip")
+"""What a host needs (tools/system-packages.sh installs it)."""
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 FIRST_GROUP = 21900

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from train import run
 from train.config import TrainConfig, to_flags
@@ -43,13 +41,6 @@ TINY = TrainConfig(
     log_interval=4,
     save_interval=10,
 )
-
-
-def need_compiler() -> None:
-    """Skip the test where torch.compile has no C++ compiler; in CI fail, for tools/system-packages.sh installs one."""
-    if shutil.which("g++") is None and not os.environ.get("CI"):
-        pytest.skip("torch.compile needs a C++ compiler: tools/system-packages.sh installs one")
-    assert shutil.which("g++"), "no C++ compiler: tools/system-packages.sh installs one"
 
 
 def write_tokens(folder: Path, train_tokens: int = 4000, val_tokens: int = 700, vocab_size: int = VOCAB_SIZE) -> Path:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.support import ROOT, Ended, Trainers, clean_environment, metrics, need_compiler, outcome, wait_until
+from tests.support import needs
+from tests.train.support import ROOT, Ended, Trainers, clean_environment, metrics, outcome, wait_until
 from tests.train.test_resume import LONG, assert_same_end
 from train.config import TrainConfig
 
@@ -186,7 +187,7 @@ def test_python_3_8_with_the_pytorch_that_it_has_trains_and_resumes_to_the_bit(
 
 @pytest.mark.slow
 def test_python_3_8_with_the_pytorch_that_it_has_compiles(tiny: TrainConfig, trainers: Trainers) -> None:
-    need_compiler()
+    needs("g++")  # for torch.compile
     config = replace(tiny, compile="true", max_steps=3)
     (process,) = trainers.start(config, python=python38("torch, numpy"))
     ended = Ended(process)

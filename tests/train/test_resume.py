@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support import needs
 from tests.train.support import (
     ROOT,
     Trainers,
     clean_environment,
     free_port,
     metrics,
-    need_compiler,
     outcome,
     train_here,
     wait_until,
@@ -332,7 +332,7 @@ def test_a_named_checkpoint_is_resumed_from(
 def test_a_compiled_run_killed_ends_like_one_never_killed(
     tiny: TrainConfig, tmp_path: Path, trainers: Trainers
 ) -> None:
-    need_compiler()
+    needs("g++")  # for torch.compile
     config = replace(tiny, **LONG, compile="true")
     whole = replace(config, out_dir=str(tmp_path / "whole"))
     ended = trainers.run(whole)
