@@ -21,12 +21,10 @@ from typing import Any
 
 import pytest
 
-from tests.golden import HERE, compare
+from tests.golden import compare_json
 from tests.golden.slurm import stand_in_for_slurm
 from tests.support import REPOSITORY, end_all, stand_in_for_nvidia_smi, stand_in_for_python, wait_until
 
-ADDED = ("code", "values")
-"""Keys that answers may have besides."""
 VARYING = {
     "time": 1.0, "started_at": 2.0, "ended_at": 3.0, "heartbeat_at": 4.0, "starts_at": 5.0, "at": 6, "disk_free": 7,
     "free": 8, "lease_room": 9, "lease_files": 10, "queue_age_s": 0.5, "freed": 11, "host": "HOST", "user": "USER",
@@ -81,7 +79,7 @@ class Agent:
         return answer
 
     def noted(self) -> str:
-        """Return the notes without what differs from time to time."""
+        """Return the notes as JSON, without what differs from time to time."""
         notes = [{**note, "answer": _without(note["answer"])} if "answer" in note else note for note in self.notes]
         text = json.dumps(notes, indent=1, ensure_ascii=False)
         for path, name in ((str(self.root), "ROOT"), (str(REPOSITORY), "REPOSITORY"), (sys.executable, "PYTHON")):
@@ -99,26 +97,6 @@ def _without(value: Any) -> Any:
             for key, each in value.items()
         }
     return [_without(each) for each in value] if isinstance(value, list) else value
-
-
-def without_added(made: Any, kept: Any) -> Any:
-    """Return what is said without keys that are new in it and may be."""
-    if isinstance(made, dict) and isinstance(kept, dict):
-        return {
-            key: without_added(each, kept.get(key)) for key, each in made.items() if key in kept or key not in ADDED
-        }
-    if isinstance(made, list) and isinstance(kept, list) and len(made) == len(kept):
-        return [without_added(*pair) for pair in zip(made, kept, strict=True)]
-    return made
-
-
-def compare_notes(name: str, text: str) -> None:
-    """Fail where notes aren't the kept ones, added keys apart."""
-    path = HERE / "wire" / name
-    if path.exists() and not os.environ.get("UPDATE_GOLDEN"):
-        made = without_added(json.loads(text), json.loads(path.read_text()))
-        text = json.dumps(made, indent=1, ensure_ascii=False) + "\n"
-    compare(f"wire/{name}", text)
 
 
 @pytest.fixture
@@ -178,7 +156,7 @@ def test_submissions_are_asked_for_and_answered_as_they_were(agent: Agent, host:
     agent.ask("launch", {**first, "token": "oelm-3"})  # came too late
     outside = [{"run_dir": "/", "token": "oelm-4", "script": "exit 1"}]
     agent.ask("launch", {**first, "token": "oelm-4", "runs": outside})
-    compare_notes("launch_settle.json", agent.noted())
+    compare_json("wire/launch_settle.json", json.loads(agent.noted()))
 
 
 @pytest.mark.slow
@@ -215,7 +193,7 @@ def test_runs_are_looked_at_ended_and_archived_as_they_were(agent: Agent, host: 
         record.pop("queued_at", None)
     agent.ask("archive", {"run_dirs": run_dirs})
     agent.ask("probe", {"run_dirs": run_dirs[:1]})
-    compare_notes("probe_cancel_archive_log_find.json", agent.noted())
+    compare_json("wire/probe_cancel_archive_log_find.json", json.loads(agent.noted()))
 
 
 @pytest.mark.slow
@@ -234,7 +212,7 @@ def test_results_are_listed_and_freed_as_they_were(agent: Agent, host: Callable[
     rows = {name: [files[name]["size"], files[name]["sha256"]] for name in have}
     rows["best_model.pt"][1] = "0" * 64  # not what was fetched
     agent.ask("remove", {"runs": [{"run_dir": run_dir, "files": rows}]})
-    compare_notes("inventory_release_remove.json", agent.noted())
+    compare_json("wire/inventory_release_remove.json", json.loads(agent.noted()))
 
 
 def _forget_content(note: dict[str, Any]) -> None:
@@ -268,7 +246,7 @@ def test_token_files_are_looked_at_and_taken_as_they_were(agent: Agent) -> None:
     for note in agent.notes:
         if note["verb"] == "expect" and "rsync" in (note.get("answer") or {}):
             note["answer"]["rsync"] = "RSYNC"
-    compare_notes("data_expect_accept.json", agent.noted())
+    compare_json("wire/data_expect_accept.json", json.loads(agent.noted()))
 
 
 @pytest.mark.slow
@@ -281,7 +259,7 @@ def test_code_is_cleaned_up_as_it_was(agent: Agent, host: Callable[..., Any]) ->
     agent.ask("snapshots", request)
     agent.ask("discard", {**request, "names": ["fedcba9876543210"]})
     agent.ask("snapshots", request)
-    compare_notes("snapshots_discard.json", agent.noted())
+    compare_json("wire/snapshots_discard.json", json.loads(agent.noted()))
 
 
 TRIAL = """#!/bin/bash
@@ -303,7 +281,7 @@ def test_a_host_is_examined_as_it_was(agent: Agent, tmp_path: Path) -> None:
     answer.update(bash="BASH", rsync="RSYNC", ends_processes=False, wandb_login=False, quotas=[], lease_privacy="")
     answer.update(ports_taken=[], junk=[])
     agent.notes[-1]["request"]["python"] = "/none"
-    compare_notes("examine.json", agent.noted())
+    compare_json("wire/examine.json", json.loads(agent.noted()))
 
 
 # Slurm ----------------------------------------------------------------------------------------------------------------
@@ -365,7 +343,7 @@ def test_jobs_are_submitted_settled_polled_and_ended_as_they_were(agent: Agent, 
     agent.ask("slurm_poll", poll)
     agent.ask("slurm_cancel", {"root": root, "runs": runs})
     agent.ask("slurm_archive", {"run_dirs": run_dirs})
-    compare_notes("slurm_submit_settle_poll_cancel_archive.json", agent.noted())
+    compare_json("wire/slurm_submit_settle_poll_cancel_archive.json", json.loads(agent.noted()))
 
 
 @pytest.mark.slow
@@ -387,7 +365,7 @@ def test_what_slurm_says_of_jobs_is_told_as_it_was(agent: Agent, slurm: Path) ->
     agent.ask("slurm_poll", {**poll, "runs": runs[:1]})
     (slurm / "squeue").write_text("#!/bin/sh\necho 'squeue: error: Unable to contact slurm controller' >&2; exit 1\n")
     agent.ask("slurm_poll", {**poll, "runs": runs[:1]})
-    compare_notes("slurm_poll.json", agent.noted())
+    compare_json("wire/slurm_poll.json", json.loads(agent.noted()))
 
 
 def test_a_cluster_is_examined_and_tried_as_it_was(agent: Agent, slurm: Path) -> None:
@@ -398,7 +376,7 @@ def test_a_cluster_is_examined_and_tried_as_it_was(agent: Agent, slurm: Path) ->
     agent.ask("examine", request)
     answer = agent.notes[-1]["answer"]
     answer.update(bash="BASH", rsync="RSYNC", ends_processes=False, wandb_login=False, quotas=[])
-    compare_notes("slurm_trial_examine.json", agent.noted())
+    compare_json("wire/slurm_trial_examine.json", json.loads(agent.noted()))
 
 
 # Bytes ----------------------------------------------------------------------------------------------------------------
@@ -514,5 +492,5 @@ def test_what_travels_to_another_machine_travels_as_it_did(
     hashes = list(dict.fromkeys(re.findall(r'(?<=hash": ")[0-9a-f]{16}', text)))
     for place, each in enumerate(hashes, start=1):
         text = text.replace(each, f"HASH{place}")
-    compare("wire/bytes.json", text + "\n")
+    compare_json("wire/bytes.json", json.loads(text))
     end_all(home)

@@ -1,0 +1,137 @@
+"""Runs in every state, as the store and the run directories of an earlier version hold them, and what is said of them.
+
+``tests/golden/states`` holds records that real runs left: ``host.json`` (run directories, by path) and ``store.sql``
+(the client's index, with runs of a host behind SSH besides), with names in the place of paths, hosts and the boot.
+These are never written anew: later versions are to read them, and to show a reason that has no code word for word.
+What is said of them may get keys called ``code`` and ``values``; ``UPDATE_GOLDEN=1 pytest tests/test_golden_states.py``
+writes that anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from oelm_jobs.cli.report import main as report
+from oelm_jobs.cli.status import main as status
+from tests.golden import HERE, compare, compare_json
+from tests.support import REPOSITORY
+
+STATES = HERE / "states"
+NOW = 1795960000.0
+"""When it is looked at: somewhat more than an hour after the runs."""
+TARGETS = """
+[here]
+kind = "local"
+[bad]
+kind = "local"
+"""
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> list[tuple[str, str]]:
+    """What stands in the recorded files, and what it is here."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return [("PROJECT", str(tmp_path / "project")), ("PLACE", str(tmp_path)), ("PYTHON", sys.executable),
+            ("BOOT_ID", boot), ('"HOST"', f'"{os.uname().nodename}"'), ("TOOLKIT", str(REPOSITORY))]  # fmt: skip
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, places: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project with the store and the run directories; one run's claim is held, and of another a process lives."""
+    root = tmp_path / "project"
+    (root / "jobs").mkdir(parents=True)
+    (root / "jobs" / "tiny.toml").write_text((STATES / "tiny.toml").read_text())
+    for path, text in json.loads((STATES / "host.json").read_text()).items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(here(text, places))
+    index = Path(os.environ["OELM_STATE_DIR"]) / "runs.sqlite3"
+    index.parent.mkdir(mode=0o700)
+    with sqlite3.connect(index) as store:
+        store.executescript(here((STATES / "store.sql").read_text(), places) + "PRAGMA user_version = 2;")
+    store.close()
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    runs = root / "models" / "checkpoints" / "tiny"
+    held = [os.open(runs / f"exp_{name}" / ".oelm" / "claim", os.O_RDWR) for name in ("running", "waiting", "behind")]
+    for claim in held:
+        fcntl.flock(claim, fcntl.LOCK_EX)
+    alone = {**os.environ, "OELM_RUN_DIR": str(runs / "exp_alone")}
+    with subprocess.Popen([sys.executable, "-S", "-c", "input()"], env=alone, stdin=subprocess.PIPE) as left:
+        yield root
+        left.kill()
+    for claim in held:
+        os.close(claim)
+
+
+def here(text: str, places: Sequence[tuple[str, str]]) -> str:
+    for name, path in places:
+        text = text.replace(name, path)
+    return text
+
+
+def told(text: str, places: Sequence[tuple[str, str]]) -> str:
+    """Return what was printed with names in the place of what they stand for."""
+    for name, path in places:
+        text = text.replace(path, name)
+    return text
+
+
+def say(command: Any, *arguments: str) -> str:
+    """Return what a command prints on stdout."""
+    done = CliRunner().invoke(command, arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture
+def answering(recorded: Path) -> Path:
+    """The project with the targets of this machine."""
+    (recorded / "jobs" / "targets.toml").write_text(TARGETS)
+    return recorded
+
+
+def test_what_a_store_says_of_targets_that_are_gone_stays(recorded: Path, places: list[tuple[str, str]]) -> None:
+    compare("states/kept.txt", told(say(status), places))
+    compare_json("states/kept.json", json.loads(told(say(status, "--json"), places)))
+
+
+def test_what_run_directories_say_of_themselves_stays(recorded: Path, places: list[tuple[str, str]]) -> None:
+    run_dirs = [str(path) for path in sorted((recorded / "models" / "checkpoints" / "tiny").glob("exp_*"))]
+    done = subprocess.run(
+        [sys.executable, "-m", "oelm_jobs.agent", "probe"],
+        input=json.dumps({"run_dirs": run_dirs}), capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    compare_json("states/probed.json", json.loads(told(done.stdout, places))["runs"])
+
+
+def test_what_is_said_of_runs_whose_targets_answer_stays(answering: Path, places: list[tuple[str, str]]) -> None:
+    compare("states/asked.txt", told(say(status, "--study", "tiny"), places))
+    compare_json("states/asked.json", json.loads(told(say(status, "--study", "tiny", "--json"), places)))
+
+
+def test_what_a_store_that_is_made_again_says_stays(answering: Path, places: list[tuple[str, str]]) -> None:
+    (Path(os.environ["OELM_STATE_DIR"]) / "runs.sqlite3").unlink()
+    said = json.loads(told(say(status, "--rebuild", "--json"), places))
+    said["runs"].sort(key=lambda run: (run["study"], run["name"]))
+    compare_json("states/rebuilt.json", said)
+
+
+def test_what_a_report_reads_in_run_directories_stays(recorded: Path, places: list[tuple[str, str]]) -> None:
+    said = json.loads(told(say(report, "--study", "tiny", "--json"), places))
+    keys = ("run", "status", "reason", "last_step", "max_steps", "attempts", "elapsed_hours", "final", "notes")
+    runs = [{key: run[key] for key in keys} for run in said["runs"]]
+    compare_json("states/reported.json", {"runs": runs, "findings": said["findings"], "table": said["tables"]["runs"]})
