@@ -1,7 +1,8 @@
 """Runs in every state, as the store and the run directories of an earlier version hold them, and what is said of them.
 
-``tests/golden/states`` holds records that real runs left: ``host.json`` (run directories, by path) and ``store.sql``
-(the client's index, with runs of a host behind SSH besides), with names in the place of paths, hosts and the boot.
+``tests/golden/states`` holds records that real runs left: ``host.json`` and ``slurm.json`` (run
+directories of this machine and of a cluster, by path), and ``store.sql`` (the client's index, with runs of a host
+behind SSH besides), with names in the place of paths, hosts and the boot.
 These are never written anew: later versions are to read them, and to show a reason that has no code word for word.
 What is said of them may get keys called ``code`` and ``values``; ``UPDATE_GOLDEN=1 pytest tests/test_golden_states.py``
 writes that anew.
@@ -26,6 +27,7 @@ from click.testing import CliRunner
 from oelm_jobs.cli.report import main as report
 from oelm_jobs.cli.status import main as status
 from tests.golden import HERE, compare, compare_json
+from tests.golden.slurm import stand_in_for_slurm
 from tests.support import REPOSITORY
 
 STATES = HERE / "states"
@@ -36,6 +38,11 @@ TARGETS = """
 kind = "local"
 [bad]
 kind = "local"
+"""
+CLUSTER = """
+[cluster]
+kind = "slurm"
+poll_s = 0
 """
 
 
@@ -52,10 +59,12 @@ def recorded(tmp_path: Path, places: list[tuple[str, str]], monkeypatch: pytest.
     """A project with the store and the run directories; one run's claim is held, and of another a process lives."""
     root = tmp_path / "project"
     (root / "jobs").mkdir(parents=True)
-    (root / "jobs" / "tiny.toml").write_text((STATES / "tiny.toml").read_text())
-    for path, text in json.loads((STATES / "host.json").read_text()).items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(here(text, places))
+    for name in ("tiny.toml", "batch.toml"):
+        (root / "jobs" / name).write_text((STATES / name).read_text())
+    for name in ("host.json", "slurm.json"):
+        for path, text in json.loads((STATES / name).read_text()).items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(here(text, places))
     index = Path(os.environ["OELM_STATE_DIR"]) / "runs.sqlite3"
     index.parent.mkdir(mode=0o700)
     with sqlite3.connect(index) as store:
@@ -102,6 +111,40 @@ def answering(recorded: Path) -> Path:
     return recorded
 
 
+@pytest.fixture
+def cluster(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cluster where some of the recorded jobs are in the queue, others in the accounts."""
+    folder = tmp_path / "slurm"
+    stand_in_for_slurm(folder)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (recorded / "jobs" / "targets.toml").write_text(TARGETS + CLUSTER)
+    jobs = {}
+    for path in (recorded / ".oelm" / "submissions").glob("*.json"):
+        for job in json.loads(path.read_text()).get("jobs", ()):
+            answer = recorded / ".oelm" / "slurm" / f"{path.stem}.{job['position']}.answer.json"
+            said = json.loads(answer.read_text())
+            for task, run_dir in enumerate(job["run_dirs"]):
+                index = f"_{task}" if len(job["run_dirs"]) > 1 else ""
+                jobs[Path(run_dir).name[4:]] = (said["id"], index, said["time"], job["name"])
+
+    def queued(run: str, state: str, reason: str) -> str:
+        number, index, at, name = jobs[run]
+        return (
+            f"{number}|{index[1:] or 'N/A'}|{state}|{at + 1:.0f}|{at:.0f}|n1|low|normal|{reason}|(null)|oelm|{name}\n"
+        )
+
+    def ended(run: str, state: str, code: str) -> str:
+        number, index, at, name = jobs[run]
+        return f"{number}{index}|{state}|{code}|{at:.0f}|{at + 1:.0f}|{at + 9:.0f}|n1|{name}\n"
+
+    (folder / "squeue.says").write_text(
+        queued("running", "RUNNING", "None") + queued("pending", "PENDING", "BeginTime")
+    )
+    (folder / "sacct.says").write_text(ended("lost", "NODE_FAIL", "0:0") + ended("late", "TIMEOUT", "0:0"))
+    return folder
+
+
 def test_what_a_store_says_of_targets_that_are_gone_stays(recorded: Path, places: list[tuple[str, str]]) -> None:
     compare("states/kept.txt", told(say(status), places))
     compare_json("states/kept.json", json.loads(told(say(status, "--json"), places)))
@@ -123,15 +166,24 @@ def test_what_is_said_of_runs_whose_targets_answer_stays(answering: Path, places
     compare_json("states/asked.json", json.loads(told(say(status, "--study", "tiny", "--json"), places)))
 
 
-def test_what_a_store_that_is_made_again_says_stays(answering: Path, places: list[tuple[str, str]]) -> None:
+def test_what_is_said_of_jobs_whose_cluster_answers_stays(cluster: Path, places: list[tuple[str, str]]) -> None:
+    compare("states/asked_slurm.txt", told(say(status, "--study", "batch"), places))
+    compare_json("states/asked_slurm.json", json.loads(told(say(status, "--study", "batch", "--json"), places)))
+
+
+def test_what_a_store_that_is_made_again_says_stays(cluster: Path, places: list[tuple[str, str]]) -> None:
     (Path(os.environ["OELM_STATE_DIR"]) / "runs.sqlite3").unlink()
     said = json.loads(told(say(status, "--rebuild", "--json"), places))
     said["runs"].sort(key=lambda run: (run["study"], run["name"]))
     compare_json("states/rebuilt.json", said)
 
 
-def test_what_a_report_reads_in_run_directories_stays(recorded: Path, places: list[tuple[str, str]]) -> None:
-    said = json.loads(told(say(report, "--study", "tiny", "--json"), places))
+@pytest.mark.parametrize("study", ["tiny", "batch"])
+def test_what_a_report_reads_in_run_directories_stays(
+    recorded: Path, places: list[tuple[str, str]], study: str
+) -> None:
+    said = json.loads(told(say(report, "--study", study, "--json"), places))
     keys = ("run", "status", "reason", "last_step", "max_steps", "attempts", "elapsed_hours", "final", "notes")
     runs = [{key: run[key] for key in keys} for run in said["runs"]]
-    compare_json("states/reported.json", {"runs": runs, "findings": said["findings"], "table": said["tables"]["runs"]})
+    kept = {"runs": runs, "findings": said["findings"], "table": said["tables"]["runs"]}
+    compare_json(f"states/reported_{study}.json", kept)
