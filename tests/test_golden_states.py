@@ -178,6 +178,22 @@ def test_what_a_store_that_is_made_again_says_stays(cluster: Path, places: list[
     compare_json("states/rebuilt.json", said)
 
 
+def test_what_another_project_finds_and_takes_over_stays(
+    recorded: Path, cluster: Path, tmp_path: Path, places: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    (other / "jobs").mkdir(parents=True)
+    (other / "jobs" / "tiny.toml").write_text((STATES / "tiny.toml").read_text())
+    (other / "jobs" / "targets.toml").write_text(f'[there]\nkind = "local"\nroot = "{recorded}"\n')
+    monkeypatch.chdir(other)
+    found = json.loads(told(say(status, "--json"), places))
+    for holding in found["elsewhere"]:
+        holding["runs"].sort(key=lambda run: (run["study"], run["name"]))
+    taken = json.loads(told(say(status, "--adopt", str(recorded), "--json"), places))
+    runs = sorted([run["study"], run["name"], run["target"], run["state"], run["reason"]] for run in taken["runs"])
+    compare_json("states/adopted.json", {"found": found, "taken": runs})
+
+
 @pytest.mark.parametrize("study", ["tiny", "batch"])
 def test_what_a_report_reads_in_run_directories_stays(
     recorded: Path, places: list[tuple[str, str]], study: str
