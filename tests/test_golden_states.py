@@ -65,6 +65,7 @@ def recorded(tmp_path: Path, places: list[tuple[str, str]], monkeypatch: pytest.
         for path, text in json.loads((STATES / name).read_text()).items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(here(text, places))
+            os.utime(root / path, (NOW - 4500, NOW - 4500))
     index = Path(os.environ["OELM_STATE_DIR"]) / "runs.sqlite3"
     index.parent.mkdir(mode=0o700)
     with sqlite3.connect(index) as store:
