@@ -7,6 +7,7 @@ tries another one.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from tests import versions
 from tests.support import end_all, stand_in_for_nvidia_smi, stand_in_for_python
-from tests.versions import SCENARIOS, Bench
+from tests.versions import ON_ONE_DEVICE, SCENARIOS, Bench
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,8 @@ def bench(project: Path, tmp_path: Path, previous: Path, monkeypatch: pytest.Mon
         f'setup = ["export TRAINER_HOLD={holds}"]\n'
     )
     shutil.copytree(project / "data", root / "data")
-    yield Bench(previous=previous, project=project, target="here", root=root, holds=holds)
+    leases = Path(os.environ["OELM_LEASE_DIR"])
+    yield Bench(previous=previous, project=project, target="here", root=root, holds=holds, leases=leases)
     end_all(root)
 
 
@@ -46,10 +48,6 @@ def test_the_other_version_is_run_whole_and_as_it_was(previous: Path) -> None:
     assert (previous / "oelm_jobs" / "agent" / "__main__.py").read_bytes() == kept
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [*SCENARIOS, versions.one_device_serves_runs_of_both_versions_in_turn],
-    ids=lambda scenario: scenario.__name__,
-)
+@pytest.mark.parametrize("scenario", SCENARIOS + ON_ONE_DEVICE, ids=lambda scenario: scenario.__name__)
 def test_of_the_other_version(bench: Bench, scenario: Callable[[Bench], None]) -> None:
     scenario(bench)

@@ -83,17 +83,21 @@ class Bench:
     """The target's root, as this process sees it."""
     holds: Path
     """The folder that TRAINER_HOLD names on the target."""
+    leases: Path | None = None
+    """A plain host's folder of leases."""
     environment: dict[str, str] = field(default_factory=dict)
     """Variables of the next commands."""
 
     def __post_init__(self) -> None:
         self.holds.mkdir()
 
-    def _run(self, name: str, words: tuple[str, ...], folder: Path | None, check: bool) -> Any:
+    def _argv(self, name: str, words: tuple[str, ...], folder: Path | None) -> list[str]:
         path = f"import sys; sys.path.insert(0, {str(folder)!r}); " if folder else ""
-        argv = [sys.executable, "-c", f"{path}from oelm_jobs.cli.{name} import main; main()", *words]
+        return [sys.executable, "-c", f"{path}from oelm_jobs.cli.{name} import main; main()", *words]
+
+    def _run(self, name: str, words: tuple[str, ...], folder: Path | None, check: bool) -> Any:
         done = subprocess.run(
-            argv,
+            self._argv(name, words, folder),
             cwd=self.project,
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
@@ -103,6 +107,12 @@ class Bench:
         )
         assert not check or done.returncode == 0, f"{name} {words}: {done.stderr}{done.stdout}"
         return done
+
+    def start(self, version: Path | None, name: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start a command in the project: of the version in a folder, or (None) of this one."""
+        null = subprocess.DEVNULL
+        argv = self._argv(name, words, version)
+        return subprocess.Popen(argv, cwd=self.project, stdin=null, stdout=null, stderr=null)
 
     def old(self, name: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of the other version in the project."""
@@ -181,6 +191,12 @@ class Bench:
         run_dir = str(self.run_dir(name))
         return [pid for pid, argv in processes() if run_dir in argv and argv[2:3] and argv[2].endswith("trainer.py")]
 
+    def lose_supervisor(self, name: str) -> None:
+        """Kill the supervisor of a run on a plain host."""
+        run_dir = str(self.run_dir(name))
+        [pid] = [pid for pid, argv in processes() if argv[2:3] == ["supervise"] and run_dir in argv]
+        os.kill(pid, signal.SIGKILL)
+
     def crash(self, name: str) -> None:
         """Kill a run's trainer."""
         [pid] = self.trainers(name)
@@ -254,6 +270,7 @@ def a_waiting_and_a_training_run_are_cancelled_and_go_on_from_their_checkpoints(
     assert read(bench.run_dir("gpt_base") / ".oelm" / "outcome.json")["status"] == "resumable"
     bench.wait_until_held("oelm_no_freeze")  # whose supervisor saw that the one before it is over
     bench.wait_for(gpt_base="CANCELLED", oelm_no_freeze="RUNNING", oelm_freeze="CANCELLED")
+    assert bench.rows()["gpt_base"]["reason"] == "cancelled", "its supervisor was told who ended it"
     assert not bench.trainers("oelm_freeze") and not (bench.run_dir("oelm_freeze") / "training.log").exists()
     assert {name: facts(row) for name, row in bench.rows().items()} == {
         name: facts(row) for name, row in bench.rows(bench.old).items()
@@ -395,3 +412,34 @@ def one_device_serves_runs_of_both_versions_in_turn(bench: Bench) -> None:
     [[first], [second], [third]] = (bench.attempts(name) for name in ("gpt_base", "oelm_freeze", "oelm_no_freeze"))
     assert first["ended_at"] <= second["started_at"] and second["ended_at"] <= third["started_at"]
     assert first["devices"] == second["devices"] == third["devices"]
+    assert bench.leases is not None
+    locks = sorted(path.name for path in bench.leases.glob("gpu-*"))
+    assert len(locks) == 1, f"both versions lock the device by one file: {locks}"
+
+
+def what_a_lost_supervisor_leaves_keeps_its_device_until_it_is_ended(bench: Bench) -> None:
+    """For a host with one device."""
+    bench.hold("gpt_base")
+    bench.submit(bench.old, "gpt_base")
+    bench.wait_until_held("gpt_base")
+    bench.lose_supervisor("gpt_base")
+    bench.wait_for(gpt_base="UNKNOWN")
+    assert "UNKNOWN" in bench.submit(bench.new, "gpt_base") and len(bench.trainers("gpt_base")) == 1
+    bench.submit(bench.new, "oelm_freeze")
+    log = bench.run_dir("oelm_freeze") / ".oelm" / "supervisor.log"
+    wait_until(lambda: log.exists() and "gpt_base" in log.read_text(), "the newer run to see whose device it is")
+    assert not bench.trainers("oelm_freeze")
+    assert bench.new("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
+    assert not bench.trainers("gpt_base")
+    bench.wait_for(oelm_freeze="DONE")
+    bench.release("gpt_base")
+    assert "gpt_base: submitted" in bench.submit(bench.new, "gpt_base")
+    bench.wait_for(gpt_base="DONE")
+    assert len(bench.attempts("gpt_base")) == 2 and "Resumed from step" in bench.log("gpt_base")
+
+
+ON_ONE_DEVICE = (
+    one_device_serves_runs_of_both_versions_in_turn,
+    what_a_lost_supervisor_leaves_keeps_its_device_until_it_is_ended,
+)
+"""Each for every plain host."""

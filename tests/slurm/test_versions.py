@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.testbed import Testbed
+from tests.support import wait_until
 from tests.versions import SCENARIOS, Bench
 
 pytestmark = pytest.mark.slow
@@ -28,3 +29,33 @@ def bench(project: Path, tmp_path: Path, previous: Path, target, cluster: Testbe
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_of_the_other_version(bench: Bench, scenario: Callable[[Bench], None]) -> None:
     scenario(bench)
+
+
+def test_a_job_of_a_client_that_was_killed_over_sbatch_does_nothing_once_the_run_was_submitted_again(
+    bench: Bench, tmp_path: Path, cluster: Testbed, instead
+) -> None:
+    """Its sbatch outlives the client and is served after the second one's."""
+    sent, go_on, accepted = (tmp_path / name for name in ("sent", "go-on", "accepted"))
+    wait = f"echo $$ >> {sent}; until [ -e {go_on} ]; do sleep 0.1; done"
+    instead("sbatch", f'{wait}; $real "$@"; code=$?; echo $code >> {accepted}; exit $code')
+
+    def lines(path: Path) -> int:
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    words = ("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base")
+    client = bench.start(bench.previous, *words)
+    again = None
+    try:
+        wait_until(lambda: lines(sent) == 1, "sbatch to begin")
+        client.kill()
+        client.wait()
+        again = bench.start(None, *words)
+        wait_until(lambda: lines(sent) == 2, "this version to give the first submission up, and to make its own")
+    finally:
+        go_on.touch()
+    assert again.wait(300) == 0
+    wait_until(lambda: lines(accepted) == 2, "both jobs to be accepted")
+    bench.wait_for(gpt_base="DONE")
+    wait_until(lambda: not cluster.run("squeue", "-h").strip(), "both jobs to be over")
+    assert bench.states() == {"gpt_base": "DONE"}
+    assert len(bench.attempts("gpt_base")) == 1 and bench.log("gpt_base").count("Started") == 1

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import versions
 from tests.ssh.conftest import stand_in, write_target
 from tests.ssh.testbed import Client, Host
-from tests.versions import SCENARIOS, Bench
+from tests.versions import ON_ONE_DEVICE, SCENARIOS, Bench
 
 pytestmark = pytest.mark.slow
 
@@ -26,13 +25,10 @@ def bench(new_host: Callable[..., Host], client: Client, project: Path, tmp_path
     write_target(project, python=stand_in(host), setup=[f"export TRAINER_HOLD={holds}"])
     root = host.home() / "oelm"
     shutil.copytree(project / "data", root / "data")
-    return Bench(previous=previous, project=project, target="box", root=root, holds=holds)
+    leases = host.place / "leases"
+    return Bench(previous=previous, project=project, target="box", root=root, holds=holds, leases=leases)
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [*SCENARIOS, versions.one_device_serves_runs_of_both_versions_in_turn],
-    ids=lambda scenario: scenario.__name__,
-)
+@pytest.mark.parametrize("scenario", SCENARIOS + ON_ONE_DEVICE, ids=lambda scenario: scenario.__name__)
 def test_of_the_other_version(bench: Bench, scenario: Callable[[Bench], None]) -> None:
     scenario(bench)
