@@ -1,4 +1,5 @@
-# make demo: from nothing to a report.  make test: the whole suite with whatever it needs.  make help: all targets.
+# make demo: from nothing to a report.  make check: while you work.  make test: the whole suite with whatever it needs.
+# make help: all targets.
 # PYTHON=… chooses the interpreter, VENV=… the environment's folder, PYTEST="-k resume" narrows the tests.
 
 VENV ?= .venv
@@ -10,11 +11,12 @@ unexport PIP_TARGET PIP_PREFIX PIP_USER PYTHONHOME
 # Several processes on few cores: OpenMP threads only spin.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install demo demo-ssh demo-slurm test lint clean
+.PHONY: help install demo demo-ssh demo-slurm check test lint clean
 
 help:
 	@echo "make demo     install into $(VENV), make data, train three small groups, write the report"
 	@echo "make demo-ssh, make demo-slurm   the same through an SSH server, on a Slurm of this machine's own (root)"
+	@echo "make check    ruff, mypy and the quick tests: under a minute on two cores"
 	@echo "make test     run the whole test suite (installs what it needs)"
 	@echo "make lint     ruff and mypy"
 	@echo "make install  install into $(VENV)"
@@ -45,8 +47,14 @@ test:
 	@$(MAKE) --no-print-directory --silent $(VENV)/.test-installed
 	@"$(VENV)/bin/python" -m pytest -q -n $(PYTEST_PROCESSES) --dist loadfile $(PYTEST) </dev/null
 
+# The slowest tests are named at the end: what takes over a second on a quiet machine gets the mark slow.
+check: lint
+	@"$(VENV)/bin/python" -m pytest -q -n $(PYTEST_PROCESSES) --dist loadfile -m "not slow" \
+		--durations 5 --durations-min 1 $(PYTEST) </dev/null
+
 lint: $(VENV)/.test-installed
 	@"$(VENV)/bin/ruff" check .
+	@"$(VENV)/bin/ruff" format --check --quiet .
 	@"$(VENV)/bin/mypy"
 
 clean:

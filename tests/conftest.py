@@ -24,6 +24,18 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 
+SLOW_FIXTURES = {"oelm", "installed", "editable", "sdist", "trainers", "shared"}
+"""What asks for one of these starts commands, servers, a cluster, a build or training: slow without its own mark."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow by what it asks for, before ``-m`` chooses."""
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep state, leases and configuration of a test to itself; one thread per process."""

@@ -48,3 +48,7 @@ def test_status_and_report_read_them_in_a_project_that_never_submitted_anything(
     for hypothesis in ("H1", "H2", "H3", "H4"):
         assert hypothesis in text
     assert (tmp_path / "experiments" / "fixture_summary.json").exists()
+
+
+def test_what_starts_commands_is_marked_slow_by_itself(oelm, request: pytest.FixtureRequest) -> None:
+    assert request.node.get_closest_marker("slow")
