@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs.agent import cancel, failure, launch, ports, processes, rundir, supervise
+from oelm_jobs.agent import cancel, failure, inventory, launch, ports, processes, rundir, supervise
 from tests.support import (
     end_all,
     launch_runs,
@@ -74,6 +74,24 @@ def test_a_completed_outcome_counts_whatever_the_exit_code_says(root: Path) -> N
     command = outcome_of("completed")
     launch_runs(root, [(run, [*command[:-1], command[-1] + "; raise SystemExit(1)"])])
     assert wait_for_state(run, "DONE", "FAILED")["state"] == "DONE"
+
+
+def test_an_extension_that_dies_early_is_not_done_by_what_the_run_before_it_left(root: Path) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, outcome_of("completed"))])
+    wait_for_state(run, "DONE")
+    (Path(run.run_dir) / "checkpoint_1.pt").touch()
+    longer = make_run(root, "a", fingerprint="0" * 64)
+    dies = [sys.executable, "-S", "-c", "raise SystemExit(1)"]
+    launch_runs(root, [(longer, dies)], token="t2", extended_from={"fingerprint": run.fingerprint})
+
+    def end() -> tuple[str, str]:
+        row = state(run)
+        return (row["state"], row["reason"]) if row["token"] == "t2" and row.get("ended_at") else ("", "")
+
+    wait_until(lambda: end()[0], "the extension's end")
+    assert end() == ("FAILED", "exit code 1, no outcome")
+    assert read(rundir.control(run.run_dir, rundir.OUTCOME)) == {"attempt": "t1:1", "status": "completed", "reason": ""}
 
 
 def test_a_crash_is_failed_with_the_last_error_and_retried_within_the_budget(root: Path) -> None:
@@ -336,6 +354,126 @@ def test_a_killed_supervisor_is_lost_and_its_survivors_are_ended_by_the_next_att
     assert processes.start_time_of(rank) == ""
     attempts = read(Path(run.run_dir) / rundir.RESULT)["attempts"]
     assert [(a["state"], a["reason"]) for a in attempts] == [("FAILED", "supervisor lost"), ("DONE", "")]
+
+
+WHETHER_ALIVE = (
+    "import os, sys; stat = '/proc/%s/stat' % sys.argv[1];"
+    " alive = os.path.exists(stat) and open(stat).read().rpartition(')')[2].split()[0] != 'Z';"
+    " print('alive' if alive else 'gone', flush=True); "
+)
+"""Says whether a process lives, before anything else happens."""
+
+
+@pytest.mark.parametrize("all_devices", [False, True], ids=["a device is free", "it has the only devices"])
+def test_survivors_of_a_lost_attempt_are_ended_before_the_next_one_takes_devices(root: Path, all_devices: bool) -> None:
+    gpus = len(os.sched_getaffinity(0)) if all_devices else 1
+    run = make_run(root, "a", gpus=gpus)
+    program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    launch_runs(root, [(run, [sys.executable, "-S", "-c", program])])
+    log = Path(run.run_dir) / rundir.LOG
+    rank = int(wait_until(lambda: log.exists() and log.read_text().strip(), "the rank"))
+    os.kill(supervisor_of(run).pid, signal.SIGKILL)
+    wait_for_state(run, "UNKNOWN")
+    completes = outcome_of("completed")[-1]
+    launch_runs(root, [(run, [sys.executable, "-S", "-c", WHETHER_ALIVE + completes, str(rank)])], token="t2")
+
+    def said() -> str:
+        assert "still used by what is left of" not in (row := state(run)["reason"]), row
+        return log.read_text().partition("\n")[2]
+
+    assert wait_until(said, "the next attempt") == "gone\n"
+    wait_for_state(run, "DONE")
+
+
+def test_what_is_left_of_an_attempt_is_ended_before_the_next_one_starts(root: Path, tmp_path: Path) -> None:
+    run, left = make_run(root, "a", max_retries=1), tmp_path / "left"
+    command = f"[ -e {left} ] && {{ kill -0 $(cat {left}) && echo alive || echo gone; exit 1; }}"
+    command += f"; setsid sh -c 'trap \"\" TERM; echo $$ > {left}; while :; do sleep 0.2; done' & sleep 1; exit 1"
+    launch_runs(root, [(run, ["bash", "-c", command])])
+    wait_for_state(run, "FAILED")
+    assert (Path(run.run_dir) / rundir.LOG).read_text().splitlines()[-1] == "gone"
+
+
+STUBBORN = "trap '' TERM HUP; echo $$ > {pid}; while :; do sleep 0.1; done"
+"""Shell lines of a process that has to be killed."""
+
+
+@pytest.mark.parametrize("what", ["a rank", "a process of the set-up"])
+def test_devices_are_free_only_when_all_that_may_use_them_has_ended(root: Path, tmp_path: Path, what: str) -> None:
+    from oelm_jobs.spec import Target
+
+    slots, pid = len(os.sched_getaffinity(0)), tmp_path / "pid"
+    stubborn = tmp_path / "stubborn.sh"
+    stubborn.write_text(STUBBORN.format(pid=pid))
+    start = f"setsid bash {stubborn} >/dev/null 2>&1 &"
+    is_rank = what == "a rank"
+    ends = f"until [ -s {pid} ]; do sleep 0.05; done; sleep 1"
+    first, second = make_run(root, "a", gpus=slots), make_run(root, "b", gpus=slots)
+    target = Target(name="local", kind="local", root="", python="", setup=() if is_rank else (start,))
+    command = ["bash", "-c", f"{start if is_rank else ''} {ends}"]
+    script = script_of(root, first, command, "t1", target=target)
+    runs = [{"run_dir": first.run_dir, "token": "t1", "script": script}]
+    launch.launch({"root": str(root), "token": "t1", "runs": runs})
+    wait_until(lambda: pid.exists() and pid.read_text(), "the process that has to be killed")
+    says = f"kill -0 $(cat {pid}) 2>/dev/null && echo alive || echo gone"
+    launch_runs(root, [(second, ["bash", "-c", says])], token="t2")
+    wait_for_state(second, "FAILED")
+    assert (Path(second.run_dir) / rundir.LOG).read_text() == "gone\n"
+
+
+def ended_while_it_hashes(run, tmp_path: Path, command: list[str]) -> None:
+    """Submit a run again that was cancelled once, stop it, and kill its supervisor once the result is written."""
+    launch_runs(tmp_path, [(run, command)], token="t2")
+    wait_until(lambda: (Path(run.run_dir) / "is_ready").exists(), "its command")
+    with open(Path(run.run_dir) / "large.pt", "wb") as file:  # it takes minutes to hash, and no room on the disk
+        file.truncate(1 << 38)
+    os.kill(supervisor_of(run).pid, signal.SIGTERM)
+
+    def is_written() -> bool:
+        attempts = read(Path(run.run_dir) / rundir.RESULT)["attempts"]
+        return [attempt["number"] for attempt in attempts] == [1, 2]
+
+    wait_until(is_written, "the result")
+    os.kill(supervisor_of(run).pid, signal.SIGKILL)
+    wait_until(lambda: not rundir.is_locked(rundir.control(run.run_dir, rundir.CLAIM)), "its end")
+
+
+def cancelled_once(root: Path):
+    """Return a run whose first attempt was cancelled, with all its records."""
+    run = make_run(root, "a")
+    launch_runs(root, [(run, sleeping())])
+    wait_for_state(run, "RUNNING")
+    cancel.cancel({"run_dirs": [run.run_dir]})
+    assert (Path(run.run_dir) / rundir.MANIFEST).exists()
+    return run
+
+
+READY = "import os, pathlib, signal, sys, time; out = pathlib.Path(os.environ['OELM_RUN_DIR']);"
+
+
+def test_a_second_cancel_is_not_taken_for_whole_by_the_manifest_of_the_first(root: Path) -> None:
+    run = cancelled_once(root)
+    waits = READY + " (out / 'is_ready').touch(); time.sleep(600)"
+    ended_while_it_hashes(run, root, [sys.executable, "-S", "-c", waits])
+    assert (state(run)["state"], state(run)["reason"]) == ("CANCELLED", "stopped by SIGTERM, without a checkpoint")
+    asked = {"runs": [{"run_dir": run.run_dir, "have": {}}], "checkpoints": "none"}
+    answer = inventory.inventory(asked)["runs"][run.run_dir]
+    assert not answer["final"] and rundir.MANIFEST not in [file["name"] for file in answer["files"]]
+    assert rundir.RESULT in [file["name"] for file in answer["files"]], "what is there comes home all the same"
+
+
+def test_a_run_that_completes_as_it_is_stopped_is_done_only_with_result_and_manifest(root: Path) -> None:
+    run = cancelled_once(root)
+    completes = outcome_of("completed")[-1].replace("import json, os, pathlib;", "import json;")
+    ends = f"\ndef ends(*_): exec({completes!r}); os._exit(0)\nsignal.signal(signal.SIGTERM, ends);"
+    program = READY + ends + " (out / 'is_ready').touch(); time.sleep(600)"
+    ended_while_it_hashes(run, root, [sys.executable, "-S", "-c", program])
+    assert read(Path(run.run_dir) / rundir.RESULT)["status"] == "DONE"
+    assert state(run)["state"] == "FAILED", "without a manifest nobody may take it for done"
+    (Path(run.run_dir) / "large.pt").unlink()
+    launch_runs(root, [(run, outcome_of("completed"))], token="t3")
+    wait_for_state(run, "DONE")
+    assert (Path(run.run_dir) / rundir.MANIFEST).exists()
 
 
 def test_a_reboot_is_told_from_a_lost_supervisor(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

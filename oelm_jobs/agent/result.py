@@ -96,6 +96,7 @@ def write(
         OSError: The disk is full or gone.
     """
     use_reserve(run_dir)
+    _drop_manifest(run_dir)
     now = time.time()
     hours = sum(float(attempt.get("wall_s") or 0.0) for attempt in attempts) / 3600
     gpu_hours = sum(float(a.get("wall_s") or 0.0) * len(a.get("devices") or ()) for a in attempts) / 3600
@@ -117,11 +118,23 @@ def write(
         {"name": name, "size": path.stat().st_size, "sha256": sha256(path)} for name, path in result_files(run_dir)
     ]
     rundir.write_json(run_dir / rundir.MANIFEST, {"version": 1, "files": files})
-    write_end(run_dir, record, state, reason, attempts)
+    _write_end(run_dir, record, state, reason, attempts)
 
 
 def write_end(run_dir: Path, record: Dict[str, Any], state: str, reason: str, attempts: List[Dict[str, Any]]) -> None:
     """Write the end record alone: of a run that goes on later, or of one that may not have the time for more."""
+    _drop_manifest(run_dir)
+    _write_end(run_dir, record, state, reason, attempts)
+
+
+def _drop_manifest(run_dir: Path) -> None:
+    """Remove the manifest of an earlier end: beside a new end record it would be taken for that one's."""
+    with contextlib.suppress(OSError):
+        (run_dir / rundir.MANIFEST).unlink()
+        rundir.sync_folder(run_dir)
+
+
+def _write_end(run_dir: Path, record: Dict[str, Any], state: str, reason: str, attempts: List[Dict[str, Any]]) -> None:
     end = {"version": 1, "token": record.get("token"), "state": state, "reason": reason, "ended_at": time.time()}
     end.update(fingerprint=record.get("fingerprint"), attempts=attempts)
     rundir.write_json(rundir.control(run_dir, rundir.END), end)

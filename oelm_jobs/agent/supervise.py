@@ -207,8 +207,9 @@ class Supervisor:
             self._check_claim()  # released before: another job may have the run by now
             verdict = Verdict(rundir.FAILED, "%s, and can't be started again: %s" % (verdict.reason, refused))
             self.say("%s %s" % (verdict.state, verdict.reason))
-        if self.stop_signal is not None:
-            # Whoever stops a run may not wait until its files are hashed: say the essential first.
+        if self.stop_signal is not None and verdict.state != rundir.DONE:
+            # Whoever stops a run may not wait until its files are hashed: say the essential first. DONE comes last in
+            # any case: nobody would make up for a result that is missing then.
             result.write_end(self.run_dir, self.record, verdict.state, verdict.reason, attempts)
         try:
             result.write(self.run_dir, self.record, verdict.state, verdict.reason, attempts, queued_at)
