@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from tests import journal
 from tests.train.support import Trainers, metrics, outcome, read_json, train_here
 from train.config import TrainConfig, to_dict
 from train.records import Records, as_json, step_line, validation_line
@@ -191,3 +194,22 @@ def test_trackers_are_told_every_record(tiny: TrainConfig, monkeypatch: pytest.M
 def test_training_learns_what_can_be_learnt(tiny: TrainConfig) -> None:
     assert train_here(replace(tiny, max_steps=300, val_interval=300, dropout=0.0)) == 0
     assert outcome(tiny)["final"]["val_loss"] < 0.6 * math.log(tiny.vocab_size)
+
+
+def test_a_checkpoint_is_synced_before_and_after_it_gets_its_name_and_the_metrics_before_it(tiny: TrainConfig) -> None:
+    folder = Path(str(tiny.out_dir))
+    folder.mkdir()
+    with journal.kept(folder) as kept:
+        assert train_here(tiny) == 0
+    for name in ("checkpoint_10.pt", "checkpoint_20.pt", "checkpoint_24.pt", "best_model.pt"):
+        lines = kept.lines(name, "./")
+        named = [at for at, line in enumerate(lines) if line == f"name {name}"]
+        assert named and all(lines[at - 1 : at + 2] == [f"sync {name}", f"name {name}", "sync ./"] for at in named)
+        assert torch.load(io.BytesIO(kept.contents[name]), weights_only=True), "whole when it gets its name"
+    for count, step in enumerate((10, 20, 24), start=1):
+        lines = kept.lines("metrics.jsonl", "training.log", f"checkpoint_{step}.pt")
+        before = lines[: lines.index(f"sync checkpoint_{step}.pt")]
+        assert before.count("sync metrics.jsonl") >= count and before.count("sync training.log") >= count
+    outcome = ".oelm/outcome.json"
+    assert kept.lines(outcome) == [f"sync {outcome}", f"name {outcome}"]
+    assert json.loads(kept.contents[outcome])["status"] == "completed"
