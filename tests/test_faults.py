@@ -97,6 +97,20 @@ def test_a_killed_supervisor_frees_the_devices_and_submitting_again_resumes(oelm
     wait_until(lambda: status(oelm)["progress"].get("attempt") == 2, "the second attempt")
 
 
+def test_a_run_of_which_nobody_knows_is_not_submitted_again(oelm, project: Path) -> None:
+    edit(project, *LONG)
+    oelm("submit", "--study", "tiny", "--group", "gpt_base")
+    ranks = wait_until(lambda: pids_of(project, "rank"), "its rank")
+    claim = processes.Identity.from_json(read(run_dir(project) / ".oelm" / "claim"))
+    assert claim is not None
+    os.kill(claim.pid, signal.SIGKILL)
+    for arguments in ((), ("--rerun",)):
+        done = oelm("submit", "--study", "tiny", "--group", "gpt_base", *arguments, check=False)
+        assert "is UNKNOWN: supervisor lost, its processes live on" in done.stdout + done.stderr
+    assert pids_of(project, "rank") == ranks and status(oelm)["state"] == "UNKNOWN"
+    assert len(list((project / ".oelm" / "submissions").glob("*.json"))) == 1
+
+
 @pytest.mark.parametrize("left", [64 << 10, 0])
 def test_a_full_disk_keeps_the_old_checkpoint_and_is_named(oelm, project: Path, left: int) -> None:
     edit(project, *LONG, ("d_model = 16", "d_model = 128"))

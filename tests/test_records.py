@@ -156,6 +156,16 @@ def test_the_last_sign_of_life_is_the_attempts_own_and_no_clock_makes_days_of_it
     assert lost["ended_at"] == pytest.approx(began_at + seconds, abs=5.0)
 
 
+def test_there_is_no_end_record_where_the_manifest_could_not_be_written(root: Path) -> None:
+    run = make_run(root, "a")
+    folder = Path(run.run_dir)
+    (folder / rundir.CONTROL).mkdir(parents=True)
+    (folder / rundir.MANIFEST).mkdir()  # no file takes the place of a folder
+    with pytest.raises(OSError):
+        result.write(folder, {"token": "t1"}, rundir.DONE, "", [{"number": 1}], time.time())
+    assert (folder / rundir.RESULT).exists() and not rundir.control(folder, rundir.END).exists()
+
+
 def origin_of(run: Run) -> str:
     return rundir.control(run.run_dir, rundir.ORIGIN).read_text()
 

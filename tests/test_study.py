@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,13 @@ def test_a_scientific_difference_blocks_unless_it_is_declared() -> None:
     with pytest.raises(UnfairError, match="max_lr"):
         check(arms, factors=(), unequal={})
     assert [d.reason for d in check(arms, factors=(), unequal={"max_lr": "tuned"})] == ["tuned"]
+
+
+def test_groups_that_differ_in_more_than_the_factors_make_no_plan(tmp_path: Path) -> None:
+    fair = study.read_study(written(tmp_path, TINY_STUDY))
+    assert make_plan(tmp_path, fair, targets.LOCAL).runs
+    with pytest.raises(UnfairError, match=r"\(model_type\): freeze_qk"):
+        make_plan(tmp_path, replace(fair, factors=("model_type",)), targets.LOCAL)
 
 
 @pytest.mark.parametrize(

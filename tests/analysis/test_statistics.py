@@ -71,6 +71,17 @@ def test_holm_rejects_what_statsmodels_rejects(p_values: list[float]) -> None:
     assert [p <= level for p, level in zip(p_values, levels, strict=True)] == list(rejected)
 
 
+@given(st.lists(st.floats(0.005, 0.06), min_size=2, max_size=8))
+def test_holm_rejects_what_statsmodels_rejects_where_the_order_of_p_decides(p_values: list[float]) -> None:
+    levels = statistics.holm_levels(p_values, [0.05] * len(p_values))
+    rejected, _, _, _ = multipletests(p_values, alpha=0.05, method="holm")
+    assert [p <= level for p, level in zip(p_values, levels, strict=True)] == list(rejected)
+
+
+def test_holm_takes_the_hypotheses_by_their_p_whatever_the_order_in_which_they_stand() -> None:
+    assert statistics.holm_levels([0.04, 0.001, 0.02], [0.05] * 3) == pytest.approx([0.05, 0.05 / 3, 0.05 / 2])
+
+
 def test_holm_tests_the_hypotheses_that_follow_the_first_failure_at_its_level() -> None:
     assert statistics.holm_levels([0.001, 0.04, 0.9], [0.05] * 3) == pytest.approx([0.05 / 3, 0.05 / 2, 0.05 / 2])
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 
 from oelm_jobs.agent import inventory, processes, result, rundir, slurm_cancel, slurm_claim, slurm_commands
 from tests.slurm.recorded import NAME, NO_CONTROLLER, fails, prints, queue_line
-from tests.support import read
+from tests.support import REPOSITORY, read
 
 
 def owner(job: str = "1", **changes: Any) -> slurm_claim.Owner:
@@ -58,6 +61,50 @@ def test_a_folder_that_is_away_for_a_moment_takes_no_claim_and_one_that_stays_aw
     assert mine.is_held()
     monkeypatch.setattr(slurm_claim, "GONE_S", 0.0)
     assert not mine.is_held()
+
+
+RACER = """
+import fcntl, os, sys
+from oelm_jobs.agent import processes, rundir, slurm_claim
+
+newest = slurm_claim.newest
+
+def together(run_dir):
+    found = newest(run_dir)
+    print("looked", flush=True)
+    with open(sys.argv[2]) as gate:
+        fcntl.flock(gate, fcntl.LOCK_SH)
+    return found
+
+slurm_claim.newest = together
+owner = slurm_claim.Owner("7", 0, "tiny.oelm-1.0", "oelm-1", processes.identify(os.getpid()), 1.0)
+try:
+    slurm_claim.take(sys.argv[1], owner, lambda words: None)
+    print("has it", flush=True)
+except rundir.Busy:
+    print("busy", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_of_many_that_saw_the_same_claim_released_one_gets_the_run(run_dir: str, tmp_path: Path) -> None:
+    take(run_dir, elsewhere(owner())).release()
+    racers: list[subprocess.Popen[str]] = []
+    try:
+        with open(tmp_path / "gate", "w") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            for _ in range(8):
+                argv = [sys.executable, "-S", "-c", RACER, run_dir, gate.name]
+                pipe = subprocess.PIPE
+                racers.append(subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, cwd=REPOSITORY))
+            for racer in racers:
+                assert racer.stdout is not None and racer.stdout.readline() == "looked\n"
+        said = [next(line for line in racer.stdout or () if line != "looked\n") for racer in racers]
+    finally:
+        for racer in racers:
+            racer.kill()
+            racer.communicate()
+    assert sorted(said) == ["busy\n"] * 7 + ["has it\n"]
 
 
 def test_an_exclusive_file_whose_making_lost_its_answer_is_known_as_ones_own(

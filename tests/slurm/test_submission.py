@@ -206,3 +206,19 @@ def test_nothing_is_settled_while_slurm_can_not_be_asked(tmp_path: Path, instead
     settled = submission.slurm_settle({"root": str(tmp_path), "token": TOKEN})
     assert settled["answer"] == ("accepted" if was_sent else "settled")
     assert fate(tmp_path).exists() != was_sent
+
+
+def test_a_job_that_has_started_is_accepted_although_slurm_shows_nothing_of_it(tmp_path: Path, instead: Put) -> None:
+    def lost(*_: Any) -> Any:
+        raise KeyboardInterrupt  # the client dies while sbatch works
+
+    with pytest.raises(KeyboardInterrupt):
+        submission.slurm_submit(request(tmp_path), lost)
+    sent = submission.file_of(str(tmp_path), TOKEN, 0, ".sent.1")
+    sent.write_text(json.dumps({**json.loads(sent.read_text()), "time": 1.0}))
+    assert rundir.create(fate(tmp_path), {"fate": "started", "job": "7", "time": time.time()})
+    instead("squeue", prints(""))
+    instead("sacct", prints(""))
+    settled = submission.slurm_settle({"root": str(tmp_path), "token": TOKEN})
+    assert settled == {"answer": "accepted", "runs": [str(tmp_path / "exp_a")], "refused": {}}
+    assert submission.answer_of(str(tmp_path), TOKEN, 0) is None, "nobody says that it was not submitted"

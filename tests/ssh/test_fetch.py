@@ -415,6 +415,22 @@ def test_a_file_of_the_longest_name_comes_home(tmp_path: Path, name: str, grows:
     assert [path.name for path in staging.path.iterdir()] == ["lock"]
 
 
+def test_what_grew_on_after_it_was_hashed_does_not_come_home(tmp_path: Path) -> None:
+    source, home = tmp_path / "there", tmp_path / "home" / "exp_a"
+    source.mkdir()
+    (source / "training.log").write_bytes(b"x" * 1000)
+    staging = sync.Staging(tmp_path / "home", lambda text: None)
+    item = Item(name="training.log", size=1000, sha256=hashlib.sha256(b"x" * 1000).hexdigest(), grows=True)
+    arrival = staging.arrival(str(source), home, item)
+    staging.transfer([arrival], None, "", "", lambda size: None)
+    assert arrival.is_whole
+    with open(arrival.staged, "ab") as staged:
+        staged.write(b"not looked at")
+    sync.place_arrival(arrival)
+    staging.close()
+    assert (home / "training.log").read_bytes() == b"x" * 1000
+
+
 def test_a_name_that_no_disk_here_can_hold_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "exp_a").mkdir()
     staging = sync.Staging(tmp_path, lambda text: None)
