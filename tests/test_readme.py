@@ -72,6 +72,16 @@ def test_every_link_and_picture_of_the_readme_exists() -> None:
         assert path.startswith("http") or (REPOSITORY / path).exists(), path
 
 
+def test_every_place_and_command_that_contributing_names_exists() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:oelm_jobs|analysis|train|tests|tools)/[\w./]*)`|\]\(([^)#:]+)\)", text)
+    assert len(paths) > 20
+    for path in map("".join, paths):
+        assert (REPOSITORY / path).exists(), path
+    targets = re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"\bmake ([a-z]+)\b", text)) <= set(targets)
+
+
 def test_the_study_that_the_readme_shows_is_the_demo() -> None:
     shown = re.search(r"## Add a study\n.*?```toml\n(.*?)```", README, re.DOTALL)
     assert shown is not None

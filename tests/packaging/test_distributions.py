@@ -135,10 +135,10 @@ def test_the_wheel_carries_the_text_and_its_licence(wheel: Path) -> None:
 def test_the_sdist_holds_what_tests_and_the_makefile_need(sdist: Path, checkout: Path) -> None:
     with tarfile.open(sdist) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    for folder in ("tests", "jobs", "docs", "benchmarks", "tools", ".ci"):
+    for folder in ("tests", "jobs", "docs", "benchmarks", "tools", ".ci", ".github"):
         expected = {path.relative_to(checkout).as_posix() for path in (checkout / folder).rglob("*") if path.is_file()}
         assert expected - held == set()
-    assert {"Makefile", "LICENSE", "pyproject.toml", "setup.cfg", "setup.py"} <= held
+    assert {"CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "LICENSE", "pyproject.toml", "setup.cfg", "setup.py"} <= held
     made = (".venv", ".git/", "models/", "data/", "experiments/")
     assert not [name for name in held if name.endswith(".pyc") or name.startswith(made)]
 
