@@ -356,6 +356,8 @@ def test_a_killed_supervisor_is_lost_and_its_survivors_are_ended_by_the_next_att
     assert [(a["state"], a["reason"]) for a in attempts] == [("FAILED", "supervisor lost"), ("DONE", "")]
 
 
+SAY_WHETHER_ALIVE = "grep -qs '^State:.[^ZX]' /proc/$(cat {pid})/status && echo alive || echo gone"
+"""Shell lines that say whether a process runs on; one that has ended may be there until it is reaped."""
 WHETHER_ALIVE = (
     "import os, sys; stat = '/proc/%s/stat' % sys.argv[1];"
     " alive = os.path.exists(stat) and open(stat).read().rpartition(')')[2].split()[0] != 'Z';"
@@ -364,6 +366,7 @@ WHETHER_ALIVE = (
 """Says whether a process lives, before anything else happens."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("all_devices", [False, True], ids=["a device is free", "it has the only devices"])
 def test_survivors_of_a_lost_attempt_are_ended_before_the_next_one_takes_devices(root: Path, all_devices: bool) -> None:
     gpus = len(os.sched_getaffinity(0)) if all_devices else 1
@@ -385,9 +388,10 @@ def test_survivors_of_a_lost_attempt_are_ended_before_the_next_one_takes_devices
     wait_for_state(run, "DONE")
 
 
+@pytest.mark.slow
 def test_what_is_left_of_an_attempt_is_ended_before_the_next_one_starts(root: Path, tmp_path: Path) -> None:
     run, left = make_run(root, "a", max_retries=1), tmp_path / "left"
-    command = f"[ -e {left} ] && {{ kill -0 $(cat {left}) && echo alive || echo gone; exit 1; }}"
+    command = f"[ -e {left} ] && {{ {SAY_WHETHER_ALIVE.format(pid=left)}; exit 1; }}"
     command += f"; setsid sh -c 'trap \"\" TERM; echo $$ > {left}; while :; do sleep 0.2; done' & sleep 1; exit 1"
     launch_runs(root, [(run, ["bash", "-c", command])])
     wait_for_state(run, "FAILED")
@@ -398,16 +402,17 @@ STUBBORN = "trap '' TERM HUP; echo $$ > {pid}; while :; do sleep 0.1; done"
 """Shell lines of a process that has to be killed."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["a rank", "a process of the set-up"])
 def test_devices_are_free_only_when_all_that_may_use_them_has_ended(root: Path, tmp_path: Path, what: str) -> None:
     from oelm_jobs.spec import Target
 
-    slots, pid = len(os.sched_getaffinity(0)), tmp_path / "pid"
+    slots, pid, go = len(os.sched_getaffinity(0)), tmp_path / "pid", tmp_path / "go"
     stubborn = tmp_path / "stubborn.sh"
     stubborn.write_text(STUBBORN.format(pid=pid))
     start = f"setsid bash {stubborn} >/dev/null 2>&1 &"
     is_rank = what == "a rank"
-    ends = f"until [ -s {pid} ]; do sleep 0.05; done; sleep 1"
+    ends = f"until [ -e {go} ]; do sleep 0.05; done"
     first, second = make_run(root, "a", gpus=slots), make_run(root, "b", gpus=slots)
     target = Target(name="local", kind="local", root="", python="", setup=() if is_rank else (start,))
     command = ["bash", "-c", f"{start if is_rank else ''} {ends}"]
@@ -415,8 +420,10 @@ def test_devices_are_free_only_when_all_that_may_use_them_has_ended(root: Path, 
     runs = [{"run_dir": first.run_dir, "token": "t1", "script": script}]
     launch.launch({"root": str(root), "token": "t1", "runs": runs})
     wait_until(lambda: pid.exists() and pid.read_text(), "the process that has to be killed")
-    says = f"kill -0 $(cat {pid}) 2>/dev/null && echo alive || echo gone"
-    launch_runs(root, [(second, ["bash", "-c", says])], token="t2")
+    wait_for_state(first, "RUNNING")
+    launch_runs(root, [(second, ["bash", "-c", SAY_WHETHER_ALIVE.format(pid=pid)])], token="t2")
+    wait_until(lambda: "waiting" in state(second)["reason"], "the second to wait for the first one's devices")
+    go.touch()
     wait_for_state(second, "FAILED")
     assert (Path(second.run_dir) / rundir.LOG).read_text() == "gone\n"
 
@@ -462,6 +469,7 @@ def test_a_second_cancel_is_not_taken_for_whole_by_the_manifest_of_the_first(roo
     assert rundir.RESULT in [file["name"] for file in answer["files"]], "what is there comes home all the same"
 
 
+@pytest.mark.slow
 def test_a_run_that_completes_as_it_is_stopped_is_done_only_with_result_and_manifest(root: Path) -> None:
     run = cancelled_once(root)
     completes = outcome_of("completed")[-1].replace("import json, os, pathlib;", "import json;")

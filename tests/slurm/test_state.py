@@ -24,12 +24,13 @@ pytestmark = pytest.mark.slow
 def submit(oelm, project: Path, target, stand_in: str) -> Any:
     """Submit runs of the stand-in trainer: ``submit("gpt_base", steps=100, step_s=0.1)``."""
 
-    def run(groups: str = "gpt_base", *arguments: str, steps: int = 12, step_s: float = 0.0, **keys: Any) -> None:
+    def run(groups: str = "gpt_base", *arguments: str, steps: int = 12, step_s: float = 0.0, **keys: Any) -> Any:
         study = project / "jobs" / "tiny.toml"
         study.write_text(study.read_text().replace("max_steps = 12", f"max_steps = {steps}"))
         sbatch = keys.pop("sbatch", None)
         target(sbatch, python=stand_in, setup=[f"export TRAINER_STEP_S={step_s}"], **keys)
-        oelm("submit", "--study", "tiny", "--groups", groups, "--target", "cluster", "--mode", "parallel", *arguments)
+        words = ("--study", "tiny", "--groups", groups, "--target", "cluster", "--mode", "parallel")
+        return oelm("submit", *words, *arguments)
 
     return run
 
@@ -174,6 +175,9 @@ def test_a_hung_slurmdbd_leaves_what_it_alone_would_know_unknown_and_keeps_nobod
             assert rows["oelm_freeze"]["state"] == "UNKNOWN"
             assert "accounting does not answer" in rows["oelm_freeze"]["reason"]
         assert len(calls.read_text().split()) == 1, "the second look does not wait for it again"
+        scripts = set((project / ".oelm" / "slurm").glob("*.sh"))
+        assert "is UNKNOWN" in submit("oelm_freeze").stdout
+        assert set((project / ".oelm" / "slurm").glob("*.sh")) == scripts, "nothing is sent while nobody knows"
     finally:
         cluster.signal("slurmdbd", signal.SIGCONT)
     monkeypatch.setattr(slurm_accounts, "PAUSE_S", 0.0)

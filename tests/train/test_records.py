@@ -196,6 +196,7 @@ def test_training_learns_what_can_be_learnt(tiny: TrainConfig) -> None:
     assert outcome(tiny)["final"]["val_loss"] < 0.6 * math.log(tiny.vocab_size)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_synced_before_and_after_it_gets_its_name_and_the_metrics_before_it(tiny: TrainConfig) -> None:
     folder = Path(str(tiny.out_dir))
     folder.mkdir()
