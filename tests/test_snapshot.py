@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -340,6 +341,17 @@ def test_trees_that_lead_out_of_their_folder_are_refused(tmp_path: Path) -> None
         rows = [(name, False, "0" * 64)]
         with pytest.raises(trees.Damaged):
             trees.keep(str(tmp_path / "t"), trees.name_of(rows), rows, lambda lacking: lambda number: b"")
+
+
+def test_a_tree_is_kept_only_under_its_own_hash_and_with_the_content_that_it_announces(tmp_path: Path) -> None:
+    rows = [("a.py", False, hashlib.sha256(b"print()").hexdigest())]
+    folder = tmp_path / "t"
+    for name, content in (("0" * 16, b"print()"), (trees.name_of(rows), b"print(1)")):
+        with pytest.raises(trees.Damaged):
+            trees.keep(str(folder), name, rows, lambda lacking, content=content: lambda number: content)
+        assert not folder.exists() or list(folder.iterdir()) == []
+    trees.keep(str(folder), trees.name_of(rows), rows, lambda lacking: lambda number: b"print()")
+    assert (folder / trees.name_of(rows) / "a.py").read_bytes() == b"print()"
 
 
 def test_a_submission_says_what_is_sent_and_what_is_left_out(

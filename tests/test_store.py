@@ -81,6 +81,19 @@ def test_an_answer_that_says_nothing_new_is_news_of_now(tmp_path: Path) -> None:
         assert stored.observed_at == seen.observed_at and (stored.observed_at or 0) >= begun
 
 
+def test_an_end_that_was_known_is_not_forgotten(tmp_path: Path) -> None:
+    """A disk that is away, or a cluster that has forgotten the job, has nothing new to say of it."""
+    with Store(tmp_path / "s") as store:
+        intend(store, make_run(tmp_path, "a"), token="t1")
+        (run,) = store.runs(Path("/p"))
+        store.observe([(run, State.DONE, "", {"step": 9})], 1000.0)
+        (run,) = store.runs(Path("/p"))
+        answer = {"time": 5.0, "runs": {run.run_dir: {"state": "UNKNOWN", "reason": "no trace of it", "absent": True}}}
+        assert observe._remember(store, [run], answer) == [run]
+        (stored,) = store.runs(Path("/p"))
+        assert (stored.state, stored.progress) == (State.DONE, {"step": 9})
+
+
 def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
     path = tmp_path / "runs.sqlite3"
     old = sqlite3.connect(path)

@@ -189,7 +189,7 @@ def run_tests(checkout: Path, tests: Sequence[str], *options: str) -> Outcome:
         except BaseException:
             _end(process)
             raise
-    failed = re.search(r"^FAILED (\S+)", output, re.MULTILINE)
+    failed = re.search(r"^FAILED (.+?)(?: - |$)", output, re.MULTILINE)
     noticed = not words and process.returncode == TESTS_FAILED and failed is not None
     if noticed and failed is not None:
         words = failed[1]
@@ -248,7 +248,8 @@ def _try_all(folder: Path, breaks: Sequence[Break], processes: int) -> int:
     copy_checkout(base)
     tests = sorted({test for change in breaks for test in change.tests})
     print(f"{len(tests)} tests of {len(breaks)} breaks, without any: ", end="", flush=True)
-    sound = run_tests(base, tests)
+    side_by_side = ("-n", str(processes), "--dist", "loadfile") if processes > 1 else ()
+    sound = run_tests(base, tests, *side_by_side)
     print(f"{sound.seconds:.0f} s", flush=True)
     if " passed" not in sound.output or re.search(r"\d (failed|error|skipped)", sound.output.splitlines()[-1]):
         print(sound.output)

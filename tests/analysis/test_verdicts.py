@@ -132,6 +132,14 @@ def counts(group: str, trainable: int | None) -> LoadedRun:
     )
 
 
+def test_pairs_are_made_by_seed_in_whatever_order_runs_come() -> None:
+    a = [run("a", 1, 2.0), run("a", 2, 2.2), run("a", 3, 2.4)]
+    b = [run("b", 3, 2.412), run("b", 1, 2.01), run("b", 2, 2.205)]
+    found = judge([H2], {"a": a, "b": b}, {"H2": Circumstances(may_pair=True)})[0]
+    assert found.outcome == "supported", "the spread of the seeds is taken out"
+    assert [value.seed for value in found.group] == [value.seed for value in found.against] == [1, 2, 3]
+
+
 def test_exact_counts_are_decided_without_statistics() -> None:
     found = judge([H1], {"a": [counts("a", 44_896_768)], "b": [counts("b", 41_751_040)]}, {})[0]
     assert (found.outcome, found.method, found.interval) == ("refuted", "exact", None)

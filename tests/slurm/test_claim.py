@@ -207,13 +207,14 @@ def test_a_job_of_another_cluster_on_the_same_disk_is_not_taken_for_ended(
 def test_a_run_whose_node_was_lost_is_free_once_slurm_says_so(
     run_dir: str, instead: Callable[[str, str], None], no_cluster: None
 ) -> None:
-    take(run_dir, elsewhere(owner("7", name=NAME)))
+    lost = take(run_dir, elsewhere(owner("7", name=NAME)))
     instead("squeue", prints(queue_line("RUNNING")))
     assert not slurm_claim.is_free(run_dir)
     instead("squeue", NO_CONTROLLER)
     assert not slurm_claim.is_free(run_dir), "nobody knows"
     instead("squeue", prints(queue_line("NODE_FAIL")))
     assert slurm_claim.is_free(run_dir)
+    assert take(run_dir, owner("8")).is_held() and not lost.is_held(), "should its node come back, it ends itself"
 
 
 def test_only_what_the_client_has_is_removed_whatever_manifest_an_older_attempt_left(
