@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -90,7 +91,8 @@ def room_for(cluster: Testbed) -> Iterator[Callable[[int], None]]:
 
     def limit(jobs: int) -> None:
         cluster.run("sacctmgr", "-i", "modify", "user", "root", f"account={account}", "set", f"MaxSubmitJobs={jobs}")
-        wait_until(lambda: f"MaxSubmitJobs={jobs if jobs >= 0 else ''}(" in heard(), "slurmctld to hear of the limit")
+        shown = rf"MaxSubmitJobs={jobs}\b" if jobs >= 0 else r"MaxSubmitJobs=(?!\d)"
+        wait_until(lambda: re.search(shown, heard()), "slurmctld to hear of the limit")
 
     cluster.run("sacctmgr", "-i", "add", "account", account)
     cluster.run("sacctmgr", "-i", "add", "user", "root", f"account={account}")

@@ -70,6 +70,17 @@ def release_when_requeued(cluster: Testbed, job: str) -> None:
     cluster.release(job)
 
 
+def limit_soon(cluster: Testbed, job: str, warning_s: int) -> None:
+    """Give a job that runs the next whole minute as its time limit at which Slurm, which looks every 30 s, still warns
+    in time: at most 90 s after the warning that it is asked for.
+    """
+    days, _, clock = cluster.job(job)["RunTime"].rpartition("-")
+    hours, minutes, seconds = map(int, clock.split(":"))
+    made = ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+    limit = -(-(made + warning_s + 30) // 60)
+    cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={limit}")
+
+
 @pytest.fixture
 def uninterrupted(oelm, project: Path) -> Any:
     """Return what the same run makes without any interruption, after the test: it needs the project's final files."""
@@ -129,12 +140,11 @@ def test_time_limit_preemption_and_requeue_leave_no_mark_on_the_result(
     cluster.run(*urgent)
     assert "after preemption" in wait_for("gpt_base", "QUEUED")["reason"]
     wait_until(lambda: cluster.job(job).get("JobState") == "PENDING", "the job to be pending again")
-    # Slurm may warn up to 60 s earlier than it is asked to (sbatch(1), --signal): here 15 s after the start at the
-    # earliest, when training has begun, and 75 s after it at the latest, when it is far from its end.
-    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=2")
-    pace.write_text("0.3")
+    pace.write_text("0.5")  # its 600 steps outlast any warning
     cluster.release(job)
     wait_for("gpt_base", "RUNNING")
+    wait_for_steps(project, steps_made(project) + 3)
+    limit_soon(cluster, job, warning_s=45)
     assert "after time limit" in wait_for("gpt_base", "QUEUED")["reason"]
     pace.write_text("0")
     cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=30")  # a slow machine would come to the limit again
@@ -203,7 +213,9 @@ def submit(oelm, project: Path, target, stand_in: str, cluster: Testbed) -> Any:
 def test_a_run_whose_budget_of_time_outs_is_used_up_fails_and_can_be_resumed(
     submit, project: Path, cluster: Testbed, wait_for
 ) -> None:
-    submit(sbatch={"time": 2}, warning_s=60, max_timeouts=0)  # warned half a minute after its start, not in it
+    submit(sbatch={"time": 30}, warning_s=60, max_timeouts=0)
+    wait_for_steps(project, 1)
+    limit_soon(cluster, job_of(project), warning_s=60)
     row = wait_for("gpt_base", "FAILED")
     assert row["reason"] == "time limit reached 1 times (max_timeouts = 0): submit again to resume"
     assert attempts(project)[0]["steps"] > 0
