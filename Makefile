@@ -41,16 +41,18 @@ demo-ssh demo-slurm: $(VENV)/.test-installed
 	@tools/system-packages.sh
 	@"$(VENV)/bin/python" tools/demo_remote.py $(@:demo-%=%) "$(VENV)"
 
-# -n: tests use ports and folders of their own, so that they may run side by side; one file's tests stay together.
+# Tests use ports and folders of their own, so that they may run side by side; one file's tests stay together, and files
+# begin in the order of tests/conftest.py, the longest first, not by their number of tests.
+PYTEST_RUN = "$(VENV)/bin/python" -m pytest -q -n $(PYTEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
 test:
 	@tools/system-packages.sh
 	@$(MAKE) --no-print-directory --silent $(VENV)/.test-installed
-	@"$(VENV)/bin/python" -m pytest -q -n $(PYTEST_PROCESSES) --dist loadfile $(PYTEST) </dev/null
+	@$(PYTEST_RUN) $(PYTEST) </dev/null
 
 # The slowest tests are named at the end: what takes over a second on a quiet machine gets the mark slow.
 check: lint
-	@"$(VENV)/bin/python" -m pytest -q -n $(PYTEST_PROCESSES) --dist loadfile -m "not slow" \
-		--durations 5 --durations-min 1 $(PYTEST) </dev/null
+	@$(PYTEST_RUN) -m "not slow" --durations 5 --durations-min 1 $(PYTEST) </dev/null
 
 lint: $(VENV)/.test-installed
 	@"$(VENV)/bin/ruff" check .

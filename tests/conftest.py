@@ -27,10 +27,15 @@ for number in (signal.SIGINT, signal.SIGHUP):
 SLOW_FIXTURES = {"oelm", "installed", "editable", "sdist", "trainers", "shared"}
 """What asks for one of these starts commands, servers, a cluster, a build or training: slow without its own mark."""
 
+FIRST = ("slurm", "ssh", "train")
+"""Folders whose files take the longest: begun first, no process is left alone with one of them at the end."""
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow by what it asks for, before ``-m`` chooses."""
+    """Mark what is slow by what it asks for, before ``-m`` chooses; put what takes longest first."""
+    folders = {item: item.path.parent.name for item in items}
+    items.sort(key=lambda item: FIRST.index(folders[item]) if folders[item] in FIRST else len(FIRST))
     for item in items:
         if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")

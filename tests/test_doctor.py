@@ -68,6 +68,7 @@ def test_a_set_up_passes_for_the_doctor_where_it_passes_for_a_run(
         assert not found or (finding.found == found and mend in finding.mend), finding
 
 
+@pytest.mark.slow
 def test_a_line_that_sources_a_file_gives_it_no_arguments(tmp_path: Path) -> None:
     (tmp_path / "activate").write_text('[ "$#" = 0 ]\n')  # as conda's does, which takes the first for an environment
     target = Target(name="t", kind="local", root="", python="", setup=(f"source {tmp_path}/activate",))

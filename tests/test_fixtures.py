@@ -30,6 +30,7 @@ def test_a_run_directory_agrees_with_its_manifest(run: Path) -> None:
     assert checked.has_manifest and not checked.damaged and checked.files >= 7
 
 
+@pytest.mark.slow
 def test_status_and_report_read_them_in_a_project_that_never_submitted_anything(tmp_path: Path) -> None:
     (tmp_path / "jobs").mkdir()
     shutil.copy(FIXTURES / "study.toml", tmp_path / "jobs" / "fixture.toml")

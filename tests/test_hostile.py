@@ -320,6 +320,7 @@ def check(world: World, name: str, change: Callable[[str, Any], Any]) -> str:
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 @settings(
     max_examples=EXAMPLES,
@@ -361,6 +362,7 @@ def stored() -> list[Any]:
         return store._db.execute("SELECT * FROM run WHERE target = 'box' ORDER BY name").fetchall()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change", "wrong"),
     [
@@ -419,6 +421,7 @@ def test_nonsense_that_an_older_version_has_stored_breaks_no_status(world: World
     assert code == 0 and len(json.loads(out)["runs"]) == 4, err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", FRAMES)
 @pytest.mark.usefixtures("put_back")
 def test_no_message_does_harm(world: World, what: str) -> None:
@@ -428,6 +431,7 @@ def test_no_message_does_harm(world: World, what: str) -> None:
         assert "answers nonsense" in said or any(name in what for name in names), said
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("put_back")
 def test_the_truth_is_understood_whole_and_every_verb_was_tried(world: World) -> None:
     for name in COMMANDS:

@@ -81,6 +81,7 @@ def holders(tmp_path: Path):
             holder.kill()
 
 
+@pytest.mark.slow
 def test_exact_indices_and_counts_are_granted_all_or_nothing(four_gpus, holders) -> None:
     first = holders((0, 1), 1.0, "a")
     wait_until(lambda: first.devices == "gpu:0,gpu:1", "a's GPUs")
@@ -113,6 +114,7 @@ def test_a_gpu_that_others_compute_on_is_passed_over(four_gpus, holders) -> None
     wait_until(lambda: "in use without a lease: gpu:0" in pinned.output.read_text(), "b to say why it waits")
 
 
+@pytest.mark.slow
 def test_what_is_left_of_a_run_keeps_its_devices(four_gpus, holders) -> None:
     lost = holders(4, 1.0, "a")
     wait_until(lambda: lost.devices, "a's GPUs")

@@ -54,6 +54,7 @@ def odd(record: dict[str, Any]) -> Iterator[bytes]:
     yield from BYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_over", [True, False], ids=["over", "cut off"])
 @pytest.mark.parametrize("name", sorted(set(records.KINDS) - {rundir.FETCHED}))
 def test_a_record_that_makes_no_sense_is_one_runs_trouble(

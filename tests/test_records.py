@@ -49,6 +49,7 @@ def result_of(run: Run) -> dict[str, Any]:
     return read(Path(run.run_dir) / rundir.RESULT)
 
 
+@pytest.mark.slow
 def test_queued_at_is_the_submission_however_long_the_lane_was(root: Path) -> None:
     before, run = make_run(root, "a"), make_run(root, "b")
     launch_runs(root, [(before, sleeping(3.0)), (run, outcome_of("completed"))], sequential=True)
@@ -91,6 +92,7 @@ def test_attempts_whose_supervisors_were_lost_count_until_their_last_sign_of_lif
     assert known["gpu_hours"] == pytest.approx(known["elapsed_hours"], abs=1e-4), "one device"
 
 
+@pytest.mark.slow
 def test_a_crash_before_a_loss_is_not_forgotten_with_it(root: Path, tmp_path: Path) -> None:
     run, mark = make_run(root, "a", max_retries=1), tmp_path / "crashed"
     program = f"import os, time; os.path.exists({str(mark)!r}) and time.sleep(600); open({str(mark)!r}, 'w'); 1 / 0"

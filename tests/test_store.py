@@ -37,6 +37,7 @@ def intend(store: Store, *runs, token: str = "t", again: bool = False) -> list[s
     return [run.name for run in taken]
 
 
+@pytest.mark.slow
 def test_concurrent_writers_lose_nothing() -> None:
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(i)]) for i in range(8)]
     assert [writer.wait(120) for writer in writers] == [0] * 8

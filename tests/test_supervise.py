@@ -94,6 +94,7 @@ def test_an_extension_that_dies_early_is_not_done_by_what_the_run_before_it_left
     assert read(rundir.control(run.run_dir, rundir.OUTCOME)) == {"attempt": "t1:1", "status": "completed", "reason": ""}
 
 
+@pytest.mark.slow
 def test_a_crash_is_failed_with_the_last_error_and_retried_within_the_budget(root: Path) -> None:
     run = make_run(root, "a", max_retries=1)
     launch_runs(root, [(run, [sys.executable, "-c", "raise ValueError('on purpose')"])])
@@ -156,6 +157,7 @@ def _group_exists(group: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_launch_that_is_sent_twice_starts_nothing_twice(root: Path) -> None:
     run = make_run(root, "a")
     command = [sys.executable, "-c", "import os; print('start', os.getpid(), flush=True); import time; time.sleep(600)"]
@@ -212,6 +214,7 @@ def test_another_study_never_enters_a_run_directory_and_takes_no_result_from_it(
     assert read(rundir.control(run.run_dir, rundir.END))["token"] != "by-hand"
 
 
+@pytest.mark.slow
 def test_cancel_ends_grandchildren_in_foreign_sessions_and_frees_the_lease(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -512,6 +515,7 @@ def test_a_failing_set_up_ends_the_run_with_its_own_words(root: Path) -> None:
     assert "set-up failed" in row["reason"]
 
 
+@pytest.mark.slow
 def test_a_process_left_behind_by_the_set_up_serves_all_attempts_and_ends_with_the_run(root: Path) -> None:
     from oelm_jobs.spec import Target
 
@@ -581,6 +585,7 @@ def test_a_submission_may_have_more_runs_than_low_descriptors(root: Path) -> Non
     assert len({supervisor_of(run).pid for run in runs}) == 130
 
 
+@pytest.mark.slow
 def test_durations_are_measured_by_a_clock_that_nobody_sets_back(root: Path, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
@@ -600,6 +605,7 @@ def test_durations_are_measured_by_a_clock_that_nobody_sets_back(root: Path, tmp
     assert 2 <= result["attempts"][0]["wall_s"] < 600 and result["elapsed_hours"] > 0
 
 
+@pytest.mark.slow
 def test_a_supervisor_is_small_and_sleeps(root: Path) -> None:
     waiting, running = make_run(root, "w"), make_run(root, "r")
     launch_runs(root, [(running, sleeping()), (waiting, sleeping())], sequential=True)
@@ -802,6 +808,7 @@ def test_the_telling_line_need_not_hold_the_word_error(lines: list[str], reason:
     assert failure.telling(lines) == reason
 
 
+@pytest.mark.slow
 def test_a_missing_trainer_is_named_as_the_reason(root: Path) -> None:
     run = make_run(root, "a")
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "1", "--master_port", "29500"]

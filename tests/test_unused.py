@@ -122,6 +122,7 @@ def gone_before(project: Path, times: int) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_code_that_is_removed_before_its_launch_is_sent_again(quick: Path) -> None:
     done = gone_before(quick, 2)
     assert done.returncode == 0, done.stderr

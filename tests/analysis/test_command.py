@@ -20,6 +20,8 @@ from oelm_jobs.store import Store
 from . import synthetic
 from .synthetic import make_run, old_log
 
+pytestmark = pytest.mark.slow
+
 STUDY = """
 question = "Does it keep perplexity?"
 factors = ["model_type", "freeze_qk"]

@@ -173,6 +173,7 @@ def test_a_curve_does_not_mix_validations_on_a_part_and_on_the_whole_of_the_file
     assert whole.curve is whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])
 def test_one_group_alone_makes_a_report(tmp_path: Path, form: str) -> None:
     study = synthetic.study(groups={"gpt_base": {"model_type": "gpt"}}, hypotheses=())

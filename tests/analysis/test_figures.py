@@ -24,6 +24,8 @@ from oelm_jobs.errors import UsageError
 from . import synthetic
 from .synthetic import load, make_arms, make_run
 
+pytestmark = pytest.mark.slow
+
 LOSSES = {"gpt_base": [3.88, 3.9], "oelm_no_freeze": [3.85, 3.86], "oelm_freeze": [3.95, 3.97]}
 
 

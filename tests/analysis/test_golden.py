@@ -103,6 +103,7 @@ def test_a_missing_value_is_a_dash_and_never_zero_in_every_form() -> None:
         assert cells == ["–" if form != "latex" else "--"] * 3
 
 
+@pytest.mark.slow
 def test_a_report_made_again_differs_in_its_date_alone(tmp_path: Path) -> None:
     made = []
     for i, at in enumerate((AT, AT + 86_400)):

@@ -218,6 +218,7 @@ def test_a_huge_line_is_passed_over_without_being_kept(tmp_path: Path) -> None:
     assert peak < 12 << 20
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oelm_jobs.analysis.columns.LIMIT", 4096)
     peaks = []

@@ -20,6 +20,8 @@ from tests.support import needs
 from . import synthetic
 from .synthetic import load, make_arms, make_run
 
+pytestmark = pytest.mark.slow
+
 LOSSES = {"gpt_base": [3.88, 3.9], "oelm_no_freeze": [3.85, 3.86], "oelm_freeze": [3.95, 3.97]}
 HOSTILE = '</script><script>window.hacked=1</script><img src="https://example.org/x.png" onerror="window.hacked=1">'
 

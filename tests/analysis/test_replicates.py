@@ -218,6 +218,7 @@ def verdicts(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     return {v["id"]: v["verdict"] for v in json.loads(done.stdout)["verdicts"]}
 
 
+@pytest.mark.slow
 def test_the_runs_of_a_study_are_its_own_whichever_is_the_default(place: Path) -> None:
     before = verdicts(report(place, "--json"))
     default(place, "other")
@@ -231,6 +232,7 @@ def test_the_runs_of_a_study_are_its_own_whichever_is_the_default(place: Path) -
     assert len(runs) == 7 and "belongs to study" not in report(place, "--study", "tiny").stdout
 
 
+@pytest.mark.slow
 def test_folders_named_for_a_study_give_it_no_runs_of_another_unless_they_are_mapped(place: Path) -> None:
     folder = "models/checkpoints"
     done = report(place, "--study", "other", "--from", folder, "--json")
@@ -239,6 +241,7 @@ def test_folders_named_for_a_study_give_it_no_runs_of_another_unless_they_are_ma
     assert [run["run"] for run in json.loads(mapped.stdout)["runs"]] == ["gpt_base"]
 
 
+@pytest.mark.slow
 def test_what_has_no_record_is_of_the_study_in_whose_folder_it_lies(place: Path) -> None:
     folder = place / "models" / "checkpoints"
     shutil.rmtree(folder)
@@ -253,6 +256,7 @@ def test_what_has_no_record_is_of_the_study_in_whose_folder_it_lies(place: Path)
     assert (seeds("tiny"), seeds("other")) == ([43], [42])
 
 
+@pytest.mark.slow
 def test_one_of_two_results_is_chosen_by_its_folder_or_by_archiving_the_other(place: Path) -> None:
     folder = place / "models" / "checkpoints"
     changed(folder / "exp_oelm_freeze", folder / "tiny" / "exp_oelm_freeze", 0.0002)
@@ -266,6 +270,7 @@ def test_one_of_two_results_is_chosen_by_its_folder_or_by_archiving_the_other(pl
     assert verdicts(report(place, "--json"))["H2"] == "inconclusive"
 
 
+@pytest.mark.slow
 def test_a_lock_is_found_where_it_was_written_whichever_study_is_the_default(place: Path) -> None:
     report(place, "--lock")
     default(place, "other")
@@ -275,6 +280,7 @@ def test_a_lock_is_found_where_it_was_written_whichever_study_is_the_default(pla
     assert report(place, "--study", "tiny", "--lock", check=False).returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead_s", [86_400.0, -86_400.0])
 def test_a_lock_goes_by_the_clock_here_where_that_of_the_target_was_seen_to_differ(place: Path, ahead_s: float) -> None:
     words = {"study": "tiny", "group": "gpt_base", "label": "", "seed": 42, "tag": "", "fingerprint": "", "token": "t"}

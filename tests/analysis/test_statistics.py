@@ -64,6 +64,7 @@ def test_one_sided_p_values_agree_with_scipy(differences: list[float]) -> None:
     assert estimate.p_above(0.1) == pytest.approx(stats.ttest_1samp(differences, 0.1, alternative="greater").pvalue)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(1e-6, 1), min_size=1, max_size=8))
 def test_holm_rejects_what_statsmodels_rejects(p_values: list[float]) -> None:
     levels = statistics.holm_levels(p_values, [0.05] * len(p_values))
@@ -71,6 +72,7 @@ def test_holm_rejects_what_statsmodels_rejects(p_values: list[float]) -> None:
     assert [p <= level for p, level in zip(p_values, levels, strict=True)] == list(rejected)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0.005, 0.06), min_size=2, max_size=8))
 def test_holm_rejects_what_statsmodels_rejects_where_the_order_of_p_decides(p_values: list[float]) -> None:
     levels = statistics.holm_levels(p_values, [0.05] * len(p_values))

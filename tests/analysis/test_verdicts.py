@@ -207,6 +207,7 @@ def error_rate(
     return errors / trials
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gap", "wrong"),
     [(math.log(1.05), "supported"), (-math.log(1.05), "supported"), (math.log(1.05) - 1e-9, "refuted")],
@@ -216,6 +217,7 @@ def test_a_gap_on_the_margin_is_called_wrongly_at_most_five_times_in_a_hundred(g
     assert rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 2000)
 
 
+@pytest.mark.slow
 def test_any_wrong_verdict_among_four_hypotheses_stays_below_five_in_a_hundred() -> None:
     family = [
         Hypothesis(
@@ -227,6 +229,7 @@ def test_any_wrong_verdict_among_four_hypotheses_stays_below_five_in_a_hundred()
     assert rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1200)
 
 
+@pytest.mark.slow
 def test_a_mixed_family_keeps_its_error_rate_when_true_claims_are_supported_first() -> None:
     family = [
         Hypothesis(
@@ -268,6 +271,7 @@ def test_a_verdict_is_told_with_estimate_interval_rule_and_number_of_pairs(tmp_p
     assert "14.9 % of all parameters are frozen, 17.7 % of those outside the embeddings" in " ".join(text.split())
 
 
+@pytest.mark.slow
 def test_unequal_levels_of_intervals_are_explained_in_every_form_for_readers(tmp_path: Path) -> None:
     losses = {"gpt_base": [3.88, 3.885], "oelm_no_freeze": [3.85, 3.856], "oelm_freeze": [3.95, 3.957]}
     report = build(synthetic.study(seeds=(42, 43)), synthetic.make_arms(tmp_path, losses))

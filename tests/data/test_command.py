@@ -20,6 +20,7 @@ def oelm_data(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]
     return subprocess.run([*COMMAND, *words], cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_demo_makes_the_demo_data_of_the_project_that_one_is_in(tmp_path: Path) -> None:
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "demo.toml").touch()
@@ -32,6 +33,7 @@ def test_demo_makes_the_demo_data_of_the_project_that_one_is_in(tmp_path: Path) 
     assert again.returncode == 0 and "up to date" in again.stderr and again.stdout.count("train.bin") == 1
 
 
+@pytest.mark.slow
 def test_demo_outside_of_a_project_makes_it_here_and_takes_another_vocabulary_and_place(tmp_path: Path) -> None:
     assert oelm_data("demo", "--vocab", "300", cwd=tmp_path).returncode == 0
     manifest = data.read_manifest(tmp_path / "data" / "demo")
@@ -40,6 +42,7 @@ def test_demo_outside_of_a_project_makes_it_here_and_takes_another_vocabulary_an
     assert (tmp_path / "other" / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_make_and_check_speak_of_what_they_did(tmp_path: Path) -> None:
     write_stories(tmp_path / "TinyStories-train.txt", STORIES)
     write_stories(tmp_path / "TinyStories-valid.txt", STORIES[:5])

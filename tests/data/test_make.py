@@ -265,6 +265,7 @@ def test_data_that_appear_meanwhile_are_not_overwritten(tmp_path: Path) -> None:
     assert names(tmp_path) == ["in", "out"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_maker_killed_at_work_leaves_no_final_name_and_the_next_one_clears_up(tmp_path: Path, existing: bool) -> None:
     source, out = tmp_path / "big.txt", tmp_path / "place" / "out"
@@ -311,6 +312,7 @@ def test_a_maker_at_work_is_not_cleared_away_by_another(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["documents.txt", "one.txt", "rows.parquet"])
 def test_memory_does_not_grow_with_the_text(tmp_path: Path, form: str) -> None:
     peaks = []

@@ -143,6 +143,7 @@ def wait_for_encoders(parent: int, count: int) -> list[psutil.Process]:
     raise AssertionError(f"{len(found)} instead of {count} encoding processes")
 
 
+@pytest.mark.slow
 def test_no_process_survives_a_killed_parent() -> None:
     program = (
         "import sys\n"

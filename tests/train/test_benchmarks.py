@@ -19,6 +19,7 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_small_text_is_learnt_by_its_characters() -> None:
     printed = run("benchmarks/characters.py", "--steps", "40", "--characters", "100000")
     guessing, (loss,) = re.findall(r"guessing: ([\d.]+)", printed)[0], re.findall(r"validation loss ([\d.]+)", printed)

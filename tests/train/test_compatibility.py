@@ -145,6 +145,7 @@ sys.exit(repr(missing) if missing else 0)
 """Parses modules and looks up every name of the standard library that they use; torch need not be there."""
 
 
+@pytest.mark.slow
 def test_python_3_8_parses_every_module_and_has_every_name_of_the_standard_library_in_it(tmp_path: Path) -> None:
     def check(*paths: Path) -> str:
         return subprocess.run([python38(), "-c", NAMES_IN_USE, *map(str, paths)], capture_output=True, text=True).stderr

@@ -27,6 +27,8 @@ from train.checkpoint import BEST, CheckpointWriter, list_checkpoints, load_chec
 from train.config import TrainConfig, to_flags
 from train.errors import CheckpointError, DiskFull, TrainError
 
+pytestmark = pytest.mark.slow
+
 
 def run_folder(config: TrainConfig) -> Path:
     return Path(str(config.out_dir))

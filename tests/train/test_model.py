@@ -288,6 +288,7 @@ def counted_flops_per_token(config: TrainConfig) -> float:
     return counted.flops / config.seq_len
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("vocab_size", "least"), [(50257, 1.022), (4096, 1.045)])
 def test_freezing_saves_the_flops_that_it_can(vocab_size: int, least: float) -> None:
     trained = replace(REFERENCE, freeze_qk=False, vocab_size=vocab_size, dropout=0.0)
@@ -304,6 +305,7 @@ def test_the_reference_costs_what_is_published() -> None:
     assert flops_per_token(REFERENCE) == pytest.approx(280.2e6, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_compiled_blocks_compute_the_same_loss() -> None:
     pytest.importorskip("torch._inductor")
     model = Transformer(SMALL)

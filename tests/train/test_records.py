@@ -35,6 +35,7 @@ def test_numbers_that_are_not_finite_are_text_and_absent_ones_are_left_out() -> 
     assert as_json({"a": math.nan, "b": [math.inf, 1.5], "c": None}) == {"a": "nan", "b": ["inf", 1.5]}
 
 
+@pytest.mark.slow
 def test_a_run_leaves_every_file_of_the_contract(tiny: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_here(tiny) == 0
     printed = capsys.readouterr().out
@@ -167,6 +168,7 @@ def test_tensorboard_reads_what_was_recorded(tiny: TrainConfig) -> None:
     assert losses[4] == pytest.approx(metrics(tiny)[4]["val_loss"])
 
 
+@pytest.mark.slow
 def test_trackers_are_told_every_record(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, dict[str, Any]]] = []
     finished: list[bool] = []
@@ -191,6 +193,7 @@ def test_trackers_are_told_every_record(tiny: TrainConfig, monkeypatch: pytest.M
     assert names[2] != names[0], "what starts over is another"
 
 
+@pytest.mark.slow
 def test_training_learns_what_can_be_learnt(tiny: TrainConfig) -> None:
     assert train_here(replace(tiny, max_steps=300, val_interval=300, dropout=0.0)) == 0
     assert outcome(tiny)["final"]["val_loss"] < 0.6 * math.log(tiny.vocab_size)

@@ -29,6 +29,8 @@ from train.checkpoint import BEST, list_checkpoints, load_checkpoint
 from train.config import TrainConfig, to_flags
 from train.data import verify
 
+pytestmark = pytest.mark.slow
+
 LONG = {"max_steps": 600, "save_interval": 7, "log_interval": 5, "val_interval": 40}
 
 
@@ -328,7 +330,6 @@ def test_a_named_checkpoint_is_resumed_from(
     assert "holds weights alone" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_compiled_run_killed_ends_like_one_never_killed(
     tiny: TrainConfig, tmp_path: Path, trainers: Trainers
 ) -> None:

@@ -50,6 +50,7 @@ def algorithms() -> Iterator[None]:
     torch.utils.deterministic.fill_uninitialized_memory = True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True])
 def test_steps_follow_a_plain_loop_over_whole_batches(frozen: bool) -> None:
     config = replace(TINY, freeze_qk=frozen, dropout=0.0, batch_size=2, gradient_accumulation_steps=2)

@@ -18,6 +18,7 @@ from train.speed_trial import compare, median_interval, read_arms
 from train.vocabulary import Vocabulary, find_merges
 
 
+@pytest.mark.slow
 def test_evaluating_a_checkpoint_gives_the_number_of_its_log(
     tiny: TrainConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,6 +55,7 @@ def speaking(tmp_path: Path) -> TrainConfig:
     return config
 
 
+@pytest.mark.slow
 def test_samples_go_on_from_the_prompt_and_are_repeatable(
     speaking: TrainConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,6 +91,7 @@ def test_the_vocabulary_is_that_of_the_data_sets(size: int) -> None:
         assert own.decode(ids) == text
 
 
+@pytest.mark.slow
 def test_a_speed_trial_records_paired_ratios_of_all_arms_and_a_control(
     tiny: TrainConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
