@@ -10,20 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .loading import load_directories as load_directories
-    from .loading import load_study_runs as load_study_runs
-    from .output import show as show
-    from .output import write as write
+    from .output.writing import show as show
+    from .output.writing import write as write
+    from .reading.loading import load_directories as load_directories
+    from .reading.loading import load_study_runs as load_study_runs
     from .report import Report as Report
     from .report import build as build
 
 _HOME = {
-    "show": "output",
-    "load_directories": "loading",
-    "load_study_runs": "loading",
+    "show": "output.writing",
+    "load_directories": "reading.loading",
+    "load_study_runs": "reading.loading",
     "build": "report",
     "Report": "report",
-    "write": "output",
+    "write": "output.writing",
 }
 
 __all__ = sorted(_HOME)

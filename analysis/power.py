@@ -8,11 +8,11 @@ import math
 from dataclasses import dataclass
 
 from . import tables, wording
-from .evidence import COUNT_METRICS
+from .judging.evidence import COUNT_METRICS
+from .judging.verdicts import TRIAL, Verdict
 from .report import Report, may_pair
 from .statistics import outside_tests
 from .tables import Cell, Column, Table
-from .verdicts import TRIAL, Verdict
 from .words import Text, text
 
 ASSUMED_SD = 0.02

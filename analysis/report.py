@@ -8,16 +8,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from oelm_jobs import fairness
 from oelm_jobs.spec import Hypothesis, Study
+from oelm_jobs.study import fairness
 
-from . import audit, findings, logaudit, replicates, speed, summaries, treatment
-from .evidence import COUNT_METRICS, LOSS_METRICS
+from . import findings, summaries
+from .audit import configurations, observations, treatment
+from .audit.lock import Lock, deviations, rule_deviations
 from .findings import Finding
-from .lock import Lock, deviations, rule_deviations
-from .records import LoadedRun, told_apart
+from .judging import speed
+from .judging.evidence import COUNT_METRICS, LOSS_METRICS
+from .judging.verdicts import Circumstances, Verdict, judge
+from .reading import replicates
+from .reading.loaded_run import LoadedRun, told_apart
+from .reading.trials import Trial
 from .tables import Table
-from .verdicts import Circumstances, Verdict, judge
 from .words import Text, text
 
 DOUBTS = ("copies", "ppl_too_low", "worse_than_chance")
@@ -69,7 +73,7 @@ def build(
     study: Study,
     runs: Sequence[LoadedRun],
     *,
-    trials: Sequence[speed.Trial] = (),
+    trials: Sequence[Trial] = (),
     remarks: Sequence[Text] = (),
     target_loss: float | None = None,
     lock: Lock | None = None,
@@ -85,10 +89,10 @@ def build(
     groups = grouped(study, told_apart(runs))
     own = {name: groups[name] for name in study.groups}
     found = treatment.audit(own, {name: group.factors for name, group in study.groups.items()})
-    found += audit.from_configurations(own, study)
-    found += logaudit.from_curves(own, study)
-    found += audit.beyond(groups, study)
-    found += logaudit.tuning(runs, study)
+    found += configurations.from_configurations(own, study)
+    found += observations.from_curves(own, study)
+    found += configurations.beyond(groups, study)
+    found += observations.tuning(runs, study)
     found += [*settled.findings, *(Finding(severity=findings.WARNING, text=remark) for remark in remarks)]
     deciding, disputes = own, [dispute for dispute in settled.disputes if not dispute.tag]
     if lock is not None and lock.seeds:
@@ -118,7 +122,7 @@ def build(
         findings=tuple(found),
         verdicts=verdicts,
         tables=tuple(made),
-        differences=tuple(audit.differences([run for members in own.values() for run in members], study)),
+        differences=tuple(configurations.differences([run for members in own.values() for run in members], study)),
         deviations=tuple(deviations(lock, planned or study, runs)) if lock is not None else (),
         locked_at=lock.locked_at if lock is not None else None,
         target_loss=target_loss,
@@ -149,7 +153,7 @@ def circumstances(
     study: Study,
     groups: Mapping[str, Sequence[LoadedRun]],
     found: Sequence[Finding],
-    trials: Sequence[speed.Trial],
+    trials: Sequence[Trial],
     disputes: Sequence[replicates.Dispute] = (),
 ) -> Circumstances:
     """Return what the audit means for one hypothesis."""
@@ -220,15 +224,15 @@ def _separates(finding: Finding, study: Study, a: Sequence[LoadedRun], b: Sequen
     if not finding.key:
         return True
     if finding.key == "learning_rate":
-        return logaudit.rates_differ(a, b)
-    return any(difference.key == finding.key for difference in audit.differences([*a, *b], study))
+        return observations.rates_differ(a, b)
+    return any(difference.key == finding.key for difference in configurations.differences([*a, *b], study))
 
 
 def _freezing(factors: Mapping[str, object]) -> object:
     return False if factors.get("model_type") == "gpt" else factors.get("freeze_qk")
 
 
-def _confounded(h: Hypothesis, a: Sequence[LoadedRun], b: Sequence[LoadedRun], trial: speed.Trial | None) -> list[Text]:
+def _confounded(h: Hypothesis, a: Sequence[LoadedRun], b: Sequence[LoadedRun], trial: Trial | None) -> list[Text]:
     """Say so where a speed gain is larger than the operations that freezing saves, a trial's beyond its uncertainty."""
     bound = trial.bound if trial is not None and trial.bound is not None else speed.flop_bound(a[0], b[0])
     if bound is None or h.metric != "speed":

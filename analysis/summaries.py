@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from . import tables
-from .evidence import common_step, loss_at
-from .records import LoadedRun
+from .judging.evidence import common_step, loss_at
+from .reading.loaded_run import LoadedRun
 from .statistics import mean_sd
 from .tables import EMPTY, Cell, Column, Table
 from .words import Text, text

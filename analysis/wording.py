@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from oelm_jobs.spec import Hypothesis
 
 from . import tables
-from .evidence import COUNT_METRICS
+from .judging.evidence import COUNT_METRICS
+from .judging.verdicts import EXACT, MET, NOT_MET, POINT, TRIAL, Verdict
 from .report import Report
 from .tables import EMPTY, Cell, Column, Table
-from .verdicts import EXACT, MET, NOT_MET, POINT, TRIAL, Verdict
 from .words import Text, text
 
 

@@ -20,9 +20,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from oelm_jobs import data_maker, tokenizer
-from oelm_jobs.corpus import NOVELS_PATH
-from oelm_jobs.data import END_OF_TEXT
+from oelm_jobs.data import maker, tokenizer
+from oelm_jobs.data.corpus import NOVELS_PATH
+from oelm_jobs.data.token_folder import END_OF_TEXT
 
 STORY_CHARS = 900
 
@@ -65,9 +65,7 @@ def main() -> None:
             rates["tiktoken alone"].append(tokens / (time.perf_counter() - start))
             for count in counts:
                 start = time.perf_counter()
-                made = data_maker.make(
-                    [source], Path(folder) / "out", vocab_size=options.vocab, processes=count, force=True
-                )
+                made = maker.make([source], Path(folder) / "out", vocab_size=options.vocab, processes=count, force=True)
                 tokens = sum(file.tokens for file in made.manifest.files.values())
                 rates[f"oelm-data, {count} processes"].append(tokens / (time.perf_counter() - start))
     cpus = f"{platform.machine()}, {os.cpu_count()} CPUs"

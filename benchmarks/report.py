@@ -144,7 +144,7 @@ def run_case(case: str, folder: Path) -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     size = 0
     if case in LOGS:
-        from oelm_jobs.analysis.logs import Log
+        from oelm_jobs.analysis.reading.logs import Log
 
         path = folder / "training.log"
         log = Log()
@@ -153,10 +153,12 @@ def run_case(case: str, folder: Path) -> None:
         assert columns is not None and log.not_understood == 0
         size = path.stat().st_size
     else:
-        from oelm_jobs.analysis import build, loading, output
+        from oelm_jobs.analysis import build
+        from oelm_jobs.analysis.output import writing
+        from oelm_jobs.analysis.reading import loading
 
         study, runs = loading.load_folders([folder], [], None, at=1.8e9)
-        output.write(build(study, runs), folder / "out", summary=None, made_at=1.8e9, plot=case == "plots")
+        writing.write(build(study, runs), folder / "out", summary=None, made_at=1.8e9, plot=case == "plots")
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rate = f", {size / 1e6 / wall:.0f} MB/s ({size / 1e6 / cpu:.0f} MB per CPU second)" if size else ""

@@ -25,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from oelm_jobs import contents, snapshot
+from oelm_jobs.code import contents, snapshot
 
 
 def make_project(project: Path, number: int) -> list[Path]:

@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs import connections, snapshot
+from oelm_jobs import connections
 from oelm_jobs.agent import __main__ as agent
 from oelm_jobs.agent import verbs
+from oelm_jobs.code import snapshot
 from oelm_jobs.connections import Place, Route, remote
 from oelm_jobs.connections.openssh import OpenSSHConnection, PlainSSHConnection
 from tests.test_visible import DANGEROUS

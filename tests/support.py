@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs import render
-from oelm_jobs.agent import cancel, launch, probe, rundir
+from oelm_jobs.agent import probe, rundir
+from oelm_jobs.agent.host import cancel, launch
+from oelm_jobs.scripts import templates
 from oelm_jobs.spec import Run
-from oelm_jobs.targets import LOCAL
+from oelm_jobs.targets.files import LOCAL
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -176,7 +177,7 @@ def script_of(root: Path, run: Run, command: Sequence[str], token: str, target: 
         "token": token, "run": run.name, "run_dir": run.run_dir, "gpus": gpus, "port": run.port, "study": run.study,
         "fingerprint": run.fingerprint, "max_retries": run.max_retries, **extra,
     }  # fmt: skip
-    return render.script(
+    return templates.script(
         REPOSITORY,
         target,
         run,

@@ -214,7 +214,7 @@ def test_a_client_killed_at_any_point_neither_loses_nor_doubles_a_run(oelm, proj
 def test_a_launcher_killed_half_way_loses_nothing(oelm, project: Path, started_runs: int) -> None:
     program = (
         "import os, signal, sys\n"
-        "from oelm_jobs.agent import launch\n"
+        "from oelm_jobs.agent.host import launch\n"
         "real, count = launch._claim, 0\n"
         "def claim(run):\n"
         "    global count\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs.sync import verify
+from oelm_jobs.transfer.sync import verify
 from tests.support import REPOSITORY, read
 
 FIXTURES = REPOSITORY / "tests" / "fixtures"

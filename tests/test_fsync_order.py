@@ -16,7 +16,11 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import cancel, launch, processes, rundir, slurm_claim, slurm_job, slurm_submit
+from oelm_jobs.agent import processes, rundir
+from oelm_jobs.agent.host import cancel, launch
+from oelm_jobs.agent.slurm import claim as slurm_claim
+from oelm_jobs.agent.slurm import job as slurm_job
+from oelm_jobs.agent.slurm import submit as slurm_submit
 from tests import journal
 from tests.support import end_all, launch_runs, make_run, outcome_of, read, script_of, sleeping, wait_for_state
 

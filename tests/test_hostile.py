@@ -66,7 +66,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         reach(made.server, patch, _made(made.place / "bin"))
         _furnish(made)
         # What is submitted from now on never starts.
-        patch.setattr("oelm_jobs.agent.launch._start", lambda run, handle, environment: os.close(handle))
+        patch.setattr("oelm_jobs.agent.host.launch._start", lambda run, handle, environment: os.close(handle))
         yield made
         end_all(made.place)
 
@@ -147,7 +147,7 @@ def put_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The world as it was, and its user's."""
     _enter(world, monkeypatch)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    monkeypatch.setattr("oelm_jobs.workflow.ARRIVAL_S", 0.1)
+    monkeypatch.setattr("oelm_jobs.submit.submission.ARRIVAL_S", 0.1)
     world.put_back()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs.cli.main import COMMANDS
-from oelm_jobs.study import read_study
+from oelm_jobs.study.files import read_study
 from tests.support import REPOSITORY, TINY_STUDY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

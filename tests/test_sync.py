@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs import sync
 from oelm_jobs.errors import TargetError
+from oelm_jobs.transfer import sync
 
 CONTENT = b"weights"
 

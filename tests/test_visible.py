@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from oelm_jobs import visible
 from oelm_jobs.cli import common, view
-from oelm_jobs.observe import View
+from oelm_jobs.runs.observe import View
 from oelm_jobs.spec import State
 from oelm_jobs.store import ACCEPTED, Store
+from tests.cli.test_view import stored
 from tests.support import REPOSITORY, make_run
-from tests.test_view import stored
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202egnp.exe\u200b\rover"
 """Sets a window's title, clears the screen, uses C1, DEL, reorders, hides, writes over."""

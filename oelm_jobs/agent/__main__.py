@@ -12,28 +12,28 @@ from typing import Any, Dict, List
 from . import schema, verbs
 
 VERBS = {
-    "launch": "launch",
-    "settle": "launch",
-    "cancel": "cancel",
-    "archive": "archive",
-    "find": "archive",
-    "data": "tokens",
-    "expect": "tokens",
-    "accept": "tokens",
-    "inventory": "inventory",
-    "release": "inventory",
-    "snapshots": "snapshots",
-    "discard": "snapshots",
-    "remove": "inventory",
+    "launch": "host.launch",
+    "settle": "host.launch",
+    "cancel": "host.cancel",
+    "archive": "host.archive",
+    "find": "transfer.find",
+    "data": "transfer.tokens",
+    "expect": "transfer.tokens",
+    "accept": "transfer.tokens",
+    "inventory": "transfer.inventory",
+    "release": "transfer.inventory",
+    "snapshots": "transfer.clean",
+    "discard": "transfer.clean",
+    "remove": "transfer.inventory",
     "log": "probe",
     "probe": "probe",
-    "examine": "examine",
-    "slurm_submit": "slurm_submit",
-    "slurm_settle": "slurm_submit",
-    "slurm_poll": "slurm_state",
-    "slurm_cancel": "slurm_cancel",
-    "slurm_archive": "slurm_cancel",
-    "slurm_trial": "slurm_trial",
+    "examine": "checks.examine",
+    "slurm_submit": "slurm.submit",
+    "slurm_settle": "slurm.submit",
+    "slurm_poll": "slurm.state",
+    "slurm_cancel": "slurm.cancel",
+    "slurm_archive": "slurm.cancel",
+    "slurm_trial": "checks.slurm_trial",
 }
 """Verb to the module that answers it with a function of the verb's name; ``verbs`` describes what each is asked and
 answers. ``supervise`` reads its own arguments.
@@ -62,11 +62,11 @@ def answer(verb: str, request: Dict[str, Any]) -> Dict[str, Any]:
         privacy.enter(own["root"], own["share"], own["also"], make=False)
     clusters = request.pop("clusters", "")
     if request.pop("login_shell", False):
-        from . import slurm_profile
+        from .slurm import profile as slurm_profile
 
         slurm_profile.follow(fresh=verb in ("examine", "slurm_submit"))
     if clusters:
-        from . import slurm_commands
+        from .slurm import commands as slurm_commands
 
         slurm_commands.about(clusters)
     reply = getattr(importlib.import_module("." + VERBS[verb], __package__), verb)(request)

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from . import lease, lease_folder, privacy, processes, records, rundir, tickets
-from .progress import last_said, progress
+from . import privacy, processes, records, rundir
+from .host import lease, lease_folder, tickets
+from .run.progress import last_said, progress
 
 MAX_LOG_BYTES = 1 << 20
 """Largest piece of a log in one answer."""
@@ -69,7 +70,7 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any
     alive = rundir.is_locked(control + rundir.CLAIM)
     start = records.read(control + rundir.START) or {}
     if start.get("job"):
-        from . import slurm_state  # here, because few hosts have Slurm and a probe's start-up counts
+        from .slurm import state as slurm_state  # here, because few hosts have Slurm and a probe's start-up counts
 
         return slurm_state.of_run(run_dir)
     end = records.read(control + rundir.END) or {}

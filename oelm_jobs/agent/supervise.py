@@ -21,9 +21,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import failure, lease, place, privacy, processes, records, result, rundir, schema
-from .host import Host
-from .place import Place, Refused, Stopped, Superseded, Verdict
+from . import privacy, processes, records, rundir, schema
+from .host import lease
+from .host.host import Host
+from .run import failure, place, result
+from .run.place import Place, Refused, Stopped, Superseded, Verdict
 
 RETRY_DELAY_S = 2.0
 """Pause before a crashed command is started again."""
@@ -373,7 +375,7 @@ class Supervisor:
 
 def _place(record: Dict[str, Any], say: Any) -> Place:
     if record.get("scheduler") == "slurm":
-        from .slurm_job import SlurmJob
+        from .slurm.job import SlurmJob
 
         return SlurmJob(record, say)
     return Host(record, say)

@@ -22,7 +22,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
 
     They write a checkpoint first; submitting them again goes on from there. Cancelling a run that is over does nothing.
     """
-    from .. import observe, workflow
+    from ..runs import control, observe
     from ..spec import State
     from ..store import Store
     from .select import select, titles
@@ -48,7 +48,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
         done: dict[tuple[str, str], str] = {}
         errors = each_target(
             (run.target for run in alive),
-            lambda name: done.update(workflow.cancel(store, root, [run for run in alive if run.target == name])),
+            lambda name: done.update(control.cancel(store, root, [run for run in alive if run.target == name])),
         )
     words = ["oelm-cancel", *names, *(["--study", study] if study else []), *(["--all"] if everything else [])]
     for error in errors.values():

@@ -11,7 +11,7 @@ from ..errors import UsageError
 from .common import command, confirm, each_target, end_with, narrate, project, put_json, say
 
 if TYPE_CHECKING:
-    from ..clean import Removable, Unused
+    from ..transfer.clean import Removable, Unused
 
 
 @command("oelm-clean")
@@ -29,8 +29,9 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
     whose checkpoints are gone can't be extended there any more. Code (a snapshot of each submission) stays where a run
     that isn't over names it, whoever's, or a submission whose answer isn't known.
     """
-    from .. import clean, observe
+    from ..runs import observe
     from ..store import Store
+    from ..transfer import clean
     from .select import select
 
     if not names and study is None and not everything:

@@ -18,9 +18,9 @@ from ..language import tr
 from .common import group, narrate, project, put_json, say
 
 if TYPE_CHECKING:
-    from ..data import Manifest
-    from ..data_check import Need
-    from ..data_maker import Made, Report
+    from ..data.check import Need
+    from ..data.maker import Made, Report
+    from ..data.token_folder import Manifest
 
 
 class _Path(click.Path):
@@ -62,11 +62,11 @@ def main() -> None:
 @in_json
 def demo(vocab_size: int, output: Path | None, force: bool, as_json: bool) -> None:
     """Make a small data folder of the embedded novels, in seconds and without a network."""
-    from .. import data_maker
+    from ..data import maker
 
     folder = output or _from_here(_project_or_here() / "data" / "demo")
     with _progress() as report:
-        made = data_maker.demo(folder, vocab_size=vocab_size, force=force, report=report)
+        made = maker.demo(folder, vocab_size=vocab_size, force=force, report=report)
     _print(folder, made, as_json=as_json)
 
 
@@ -120,10 +120,10 @@ def make(sources: tuple[Path, ...], output: Path, as_json: bool, **options: Any)
     Documents in a .txt are separated by <|endoftext|>. Memory stays constant whatever the size of the text, and the
     output appears under its name only when it is complete.
     """
-    from .. import data_maker
+    from ..data import maker
 
     with _progress() as report:
-        made = data_maker.make(sources, output, report=report, **options)
+        made = maker.make(sources, output, report=report, **options)
     _print(output, made, as_json=as_json)
 
 
@@ -132,14 +132,15 @@ def make(sources: tuple[Path, ...], output: Path, as_json: bool, **options: Any)
 @in_json
 def check(folder: Path, as_json: bool) -> None:
     """Verify sizes, hashes and ids, and that this project's studies can use the files."""
-    from .. import data, data_check
+    from ..data import check as data_check
+    from ..data import token_folder
 
     manifest = data_check.check(folder, _needs(folder))
     if as_json:
         _print_json(folder, manifest)
         return
     if manifest is None:
-        narrate(f"{folder} has no {data.MANIFEST}: only the lengths could be checked")
+        narrate(f"{folder} has no {token_folder.MANIFEST}: only the lengths could be checked")
     else:
         _describe(folder, manifest)
     say(f"{folder}: sound")
@@ -148,10 +149,10 @@ def check(folder: Path, as_json: bool) -> None:
 def _needs(folder: Path) -> list[tuple[str, Need]]:
     """Return what the project's studies ask of token files in a folder, by the files' names; nothing outside of any."""
     from ..connections import connect
-    from ..data_check import need_of
-    from ..runs import token_files
-    from ..study import read_studies
-    from ..targets import LOCAL
+    from ..data.check import need_of
+    from ..study.files import read_studies
+    from ..study.resolve import token_files
+    from ..targets.files import LOCAL
 
     try:
         root = project()

@@ -22,10 +22,10 @@ def main(target: str, as_json: bool) -> None:
 
     Exit code 1 when something would make a run fail.
     """
-    from .. import doctor
-    from ..finding import BAD
+    from ..checks import doctor
+    from ..checks.finding import BAD
     from ..table import width as columns
-    from ..targets import load_target
+    from ..targets.files import load_target
 
     root = project()
     found = doctor.examine(root, load_target(root, target))

@@ -16,8 +16,8 @@ from .common import command, each_target, end_with, narrate, project, put_json, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..fetch import Fetched
     from ..store import Store
+    from ..transfer.fetch import Fetched
 
 WATCH_S = 10.0
 """Seconds between two looks of ``--watch``."""
@@ -97,7 +97,7 @@ def _fetch(
 ) -> tuple[list[Fetched], dict[str, TargetError]]:
     """Return what was fetched, and why what by target was not."""
     from ..connections import connect_for_transfer
-    from ..targets import load_targets
+    from ..targets.files import load_targets
     from .select import select
 
     runs = select(store, root, names, study)
@@ -105,8 +105,8 @@ def _fetch(
     for name in dict.fromkeys(run.target for run in runs):
         if name in targets and targets[name].host:
             connect_for_transfer(targets[name], root)  # logs in while the rest is imported
-    from .. import observe
-    from ..fetch import fetch
+    from ..runs import observe
+    from ..transfer.fetch import fetch
     from .progress import Meter
 
     # What is elsewhere says where it stands when it is asked what it holds: one round trip, not two.

@@ -15,7 +15,7 @@ PARTITION_HEADERS = ("partition", "nodes", "GPUs a node", "max time", "note")
 
 
 def render(name: str, answer: Mapping[str, Any], width: int | None = None) -> str:
-    """Return what a target said of itself (agent/probe.py or slurm_state.py, with its devices asked for).
+    """Return what a target said of itself (agent/probe.py or slurm/state.py, with its devices asked for).
 
     Args:
         width: Columns that a line of a table may take.

@@ -16,8 +16,8 @@ from ..spec import State
 from .common import command, narrate, project, put, put_json
 
 if TYPE_CHECKING:
+    from ..runs.control import Piece
     from ..store import Store, StoredRun
-    from ..workflow import Piece
 
 WAIT_S = 20.0
 """How long the target may wait for more, in one question of --follow."""
@@ -159,13 +159,13 @@ def _look(
     store: Store, root: Path, run: StoredRun, name: str, offset: int | None, lines: int, wait_s: float
 ) -> tuple[State, str, Piece]:
     """Return where a run stands and the next piece of its log; where Slurm decides, Slurm is asked, too."""
-    from .. import observe, workflow
-    from ..targets import load_target
+    from ..runs import control, observe
+    from ..targets.files import load_target
 
     current = None
     if run.state is State.PLANNED or load_target(root, run.target).slurm is not None:
         # The state is asked before the log: what a run wrote before it was over is then never missed.
         current = observe.refresh(store, root, [run]).runs[0]
         wait_s = min(wait_s, 2.0)
-    piece = workflow.read_log(root, run, name, offset=offset, lines=lines, wait_s=wait_s)
+    piece = control.read_log(root, run, name, offset=offset, lines=lines, wait_s=wait_s)
     return (current.state, current.reason, piece) if current else (piece.state, piece.reason, piece)

@@ -7,11 +7,13 @@ import sys
 from typing import Any
 
 from .. import plan as plans
-from .. import snapshot, visible
-from ..agent import permitted
+from .. import visible
+from ..agent.host import permitted
+from ..code import snapshot
 from ..connections import connect, interpreter
-from ..runs import command as command_of
+from ..scripts import jobs as launch_scripts
 from ..store import Store, index_path
+from ..study.resolve import command as command_of
 from .common import narrate, put, put_json, say
 from .view import duration
 
@@ -20,7 +22,7 @@ def show(plan: plans.Plan, *, script: bool, as_json: bool) -> None:
     """Print the plan; leaves nothing behind."""
     if script:
         connection = connect(plan.target, plan.project)
-        jobs = plans.render(plan, plan.runs, "by-hand", snapshot.take(plan.project), connection, live=True)
+        jobs = launch_scripts.render(plan, plan.runs, "by-hand", snapshot.take(plan.project), connection, live=True)
         scripts = [job.script for job in jobs]
         if plan.target.kind != "slurm":
             # Each execs: in a subshell the next one follows, and a shell that it is pasted into stays.

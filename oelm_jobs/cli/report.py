@@ -13,8 +13,8 @@ from .. import visible
 from .common import command, narrate, put
 
 if TYPE_CHECKING:
-    from ..analysis.lock import Lock
-    from ..analysis.records import LoadedRun
+    from ..analysis.audit.lock import Lock
+    from ..analysis.reading.loaded_run import LoadedRun
     from ..analysis.report import Report
     from ..spec import Study
     from ..store import StoredRun
@@ -116,7 +116,7 @@ def main(
     study's experiments folder (or --output DIR), with --plot the figures, and prints the report. A selection of
     groups or runs is only printed, unless --output is given.
     """
-    from ..analysis import loading
+    from ..analysis.reading import loading
     from ..language import chosen
 
     form = "json" if as_json else form
@@ -140,7 +140,7 @@ def main(
         if form == "html":
             put(visible.text(_page(source, report, request, made_at)), nl=False)
         else:
-            from ..analysis.output import show
+            from ..analysis.output.writing import show
 
             _put(show(report, form, language, made_at), form)
         _write(source, report, request, made_at)
@@ -157,10 +157,11 @@ def _more_folders(names: tuple[str, ...], folders: tuple[Path, ...]) -> list[Pat
 
 
 def _source(request: Request) -> Source:
-    from ..analysis import loading, lock
+    from ..analysis.audit import lock
+    from ..analysis.reading import loading
     from ..errors import UsageError
     from ..project import find_project
-    from ..study import load_study
+    from ..study.files import load_study
 
     is_named = bool(request.folders or request.mapping)
     try:
@@ -198,7 +199,7 @@ def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[Lo
     extended, as its target was last seen to have it, since files that were fetched are as old as that. That a run is
     DONE, its own files alone show.
     """
-    from ..analysis.records import LoadedRun
+    from ..analysis.reading.loaded_run import LoadedRun
     from ..spec import State
     from ..store import Store, index_path
 
@@ -253,7 +254,7 @@ def _as_seen(run: LoadedRun, seen: StoredRun, *, is_elsewhere: bool) -> LoadedRu
 
 def _report(source: Source, request: Request) -> Report:
     from .. import analysis
-    from ..analysis import loading
+    from ..analysis.reading import loading
 
     trials, remarks = loading.load_trials(source.project, source.study, source.runs)
     remarks = [*remarks, *loading.left_out(request.folders)]
@@ -270,13 +271,13 @@ def _report(source: Source, request: Request) -> Report:
 
 
 def _style(source: Source, request: Request) -> Path | None:
-    from ..analysis import loading
+    from ..analysis.reading import loading
 
     return request.style or (loading.user_style(source.project) if source.project is not None else None)
 
 
 def _page(source: Source, report: Report, request: Request, made_at: float) -> str:
-    from ..analysis.output import show
+    from ..analysis.output.writing import show
 
     page: str = show(report, "html", request.language, made_at, style=_style(source, request))
     return page
@@ -299,7 +300,8 @@ def _write(source: Source, report: Report, request: Request, made_at: float, *, 
 
 
 def _power(request: Request, form: str) -> None:
-    from ..analysis import output, power
+    from ..analysis import power
+    from ..analysis.output import writing as output
 
     source = _source(request)
     table = power.table(_report(source, request))
@@ -312,7 +314,9 @@ def _put(words: str, form: str) -> None:
 
 
 def _lock(request: Request) -> None:
-    from ..analysis import loading, lock, output
+    from ..analysis.audit import lock
+    from ..analysis.output import writing as output
+    from ..analysis.reading import loading
     from ..errors import UsageError
 
     source = _source(replace(request, names=()))
@@ -338,10 +342,10 @@ def _lock(request: Request) -> None:
 
 def _fingerprints(project: Path, study: Study, request: Request) -> dict[str, str]:
     """Return the fingerprints of the study's runs; none while the data aren't here."""
-    from .. import preflight
+    from ..checks import preflight
     from ..errors import OelmError
-    from ..runs import plan_runs
     from ..spec import Target
+    from ..study.resolve import plan_runs
 
     target = Target(name="local", kind="local", root="", python="")
     try:
@@ -355,7 +359,7 @@ def _fingerprints(project: Path, study: Study, request: Request) -> dict[str, st
 
 def _watch(request: Request) -> None:
     """Renew the files while runs go on; the last page doesn't reload itself."""
-    from ..analysis import loading
+    from ..analysis.reading import loading
     from ..errors import UsageError
 
     seen: tuple[object, ...] = ()

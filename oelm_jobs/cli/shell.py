@@ -17,8 +17,8 @@ def main(target: str) -> None:
 
     With connection = "openssh" this is also where a passphrase or a second factor is asked for, once for all commands.
     """
-    from .. import terminal
-    from ..targets import load_target
+    from ..runs import terminal
+    from ..targets.files import load_target
 
     root = project()
     words = terminal.shell(root, load_target(root, target))

@@ -12,8 +12,8 @@ import click
 from .common import command, narrate, project, put, put_json
 
 if TYPE_CHECKING:
-    from ..observe import View
-    from ..rebuild import Holding
+    from ..runs.observe import View
+    from ..runs.rebuild import Holding
     from ..store import Store
 
 
@@ -50,7 +50,7 @@ def main(
     this project has no run, the targets are asked whose runs they hold.
     """
     from ..errors import Nonsense
-    from ..observe import View, refresh
+    from ..runs.observe import View, refresh
     from ..store import Store, set_aside
     from . import view
     from .select import select
@@ -116,8 +116,8 @@ def _look_elsewhere(
     is_asked = rebuild or adopt is not None
     if not is_asked and store.runs(root):
         return [], ()
-    from .. import rebuild as rebuilding
-    from ..targets import load_targets
+    from ..runs import rebuild as rebuilding
+    from ..targets.files import load_targets
 
     targets = list(load_targets(root).values())
     found = rebuilding.rebuild(store, root, targets) if is_asked else rebuilding.survey(store, root, targets)
@@ -150,7 +150,7 @@ def _left(store: Store, root: Path, shown: View) -> list[dict[str, str]]:
     moved = store.runs_that_left(root)
     if not moved:
         return []
-    from ..moving import left_by
+    from ..runs.moving import left_by
 
     asked = {(run.study, run.name) for run in shown.runs}
     return [

@@ -13,7 +13,7 @@ from .where import Where, where_options
 
 if TYPE_CHECKING:
     from ..plan import Plan
-    from ..workflow import Submitted
+    from ..submit.submission import Submitted
 
 
 @command("oelm-submit")
@@ -77,8 +77,8 @@ def main(
     may be closed as soon as this returns.
     """
     from ..plan import make_plan
-    from ..runs import with_settings
-    from ..study import load_study
+    from ..study.files import load_study
+    from ..study.resolve import with_settings
 
     if script and not dry_run:
         raise UsageError("--script goes with --dry-run")
@@ -100,8 +100,9 @@ def main(
 
         show(_as_stored(make_plan(root, chosen, target, **wanted, offline=True)), script=script, as_json=as_json)
         return
-    from .. import preflight, workflow
+    from ..checks import preflight
     from ..store import Store
+    from ..submit import submission
 
     trained = with_settings(chosen, wanted["overrides"])
     if send_data:
@@ -110,7 +111,7 @@ def main(
         send(root, target, trained)
     data_hash = preflight.data_hash(target, root, trained)
     plan = make_plan(root, chosen, target, **wanted, data_hash=data_hash)
-    how = workflow.RERUN if rerun else workflow.EXTEND if extend else workflow.AGAIN
+    how = submission.RERUN if rerun else submission.EXTEND if extend else submission.AGAIN
     with Store() as store:
         if rerun:
             over = [
@@ -121,7 +122,7 @@ def main(
             if over:
                 confirm(f"Move what {', '.join(over)} made to .archive and start over?", yes=yes)
         where.remember(root, target)
-        submitted = workflow.submit(plan, store, how, say=narrate)
+        submitted = submission.submit(plan, store, how, say=narrate)
         _show_submitted(plan, submitted, as_json=as_json and not wait, tell=narrate if as_json else say)
         if wait:
             _wait(plan, store, as_json=as_json)
@@ -129,7 +130,7 @@ def main(
 
 def _as_stored(plan: Plan) -> Plan:
     """Return a plan with its runs where they lie, as far as the index knows; a dry run makes none."""
-    from ..places import where_they_lie
+    from ..runs.locations import where_they_lie
     from ..store import Store, index_path
 
     if not index_path().exists():
@@ -194,7 +195,7 @@ def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool, te
 
 
 def _wait(plan: Plan, store: Any, *, as_json: bool) -> None:
-    from ..observe import View, refresh
+    from ..runs.observe import View, refresh
     from ..spec import State
     from . import view
 

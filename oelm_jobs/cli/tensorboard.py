@@ -40,9 +40,9 @@ def main(target: str, study: str | None, port: int | None) -> None:
 
     Runs write its files where their study says use_tensorboard = true.
     """
-    from .. import terminal
-    from ..study import load_study
-    from ..targets import load_target
+    from ..runs import terminal
+    from ..study.files import load_study
+    from ..targets.files import load_target
 
     root = project()
     folder = _folder(root, load_study(root, study), target) if study else ""

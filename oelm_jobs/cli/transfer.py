@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def send_data(project: Path, target: Target, study: Study) -> None:
     """Send a study's token files where the target lacks them, with progress."""
-    from ..send import send_data as send
+    from ..transfer.send import send_data as send
     from .progress import Meter
 
     meter = Meter("sending")

@@ -18,7 +18,7 @@ from .. import table, visible
 from ..agent.rundir import finite
 from ..errors import ConfigurationError
 from ..language import tr
-from ..observe import View
+from ..runs.observe import View
 from ..spec import State
 from ..store import StoredRun
 from .common import put
@@ -42,7 +42,7 @@ KEPT_FIRST = (
 )
 """Which runs stay in view where a terminal has no room for all."""
 SUSPENDED = "suspended"
-"""The reason of a run whose job Slurm has suspended (agent/slurm_state.py)."""
+"""The reason of a run whose job Slurm has suspended (agent/slurm/state.py)."""
 STALE_S = 120.0
 """A heartbeat older than this is named in the note."""
 

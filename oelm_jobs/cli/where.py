@@ -43,7 +43,7 @@ class Where:
         Raises:
             UsageError: There is none, or the options contradict each other.
         """
-        from .. import targets
+        from ..targets import files as targets
 
         if self.host:
             if self.name:
@@ -70,7 +70,7 @@ class Where:
 
     def remember(self, project: Path, target: Target) -> None:
         """Write an ad-hoc target down, so that oelm-status and the others find its runs."""
-        from .. import targets
+        from ..targets import files as targets
         from .common import narrate
 
         path = targets.remember(project, target) if self.host else None

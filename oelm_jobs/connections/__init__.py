@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..folders import expanded
 
 if TYPE_CHECKING:
-    from ..snapshot import Tree
+    from ..code.snapshot import Tree
     from ..spec import Target
 
 

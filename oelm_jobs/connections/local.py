@@ -18,7 +18,7 @@ from . import interpreter
 from .answers import believed, read
 
 if TYPE_CHECKING:
-    from ..snapshot import Tree
+    from ..code.snapshot import Tree
     from ..spec import Target
     from . import Place
 
@@ -61,7 +61,7 @@ class LocalConnection:
 
     def keep_tree(self, tree: Tree, folder: str) -> str:
         """Copy ``tree`` to ``folder/<hash>``; return that path."""
-        from .. import snapshot
+        from ..code import snapshot
 
         try:
             with privacy.confined(self.target.share):

@@ -25,7 +25,7 @@ from .greeting import command
 from .wire import Interrupted, Own, Reply, converse
 
 if TYPE_CHECKING:
-    from ..snapshot import Tree
+    from ..code.snapshot import Tree
 
 TRIES = 3
 PATIENCE_S = 8.0
@@ -138,7 +138,7 @@ class RemoteConnection:
 
     def keep_tree(self, tree: Tree, folder: str) -> str:
         """Have ``tree`` under ``folder/<hash>`` there, sent at most once, never half; return that path."""
-        from ..snapshot import agent
+        from ..code.snapshot import agent
 
         place = f"{folder}/{tree.hash}"
         if (tree.hash, folder) != (agent().hash, f"{self.root}/{AGENT_FOLDER}"):  # every request brings the agent
@@ -158,7 +158,7 @@ class RemoteConnection:
     ) -> dict[str, Any]:
         import random
 
-        from ..snapshot import agent  # not before a channel is being opened: it takes a while
+        from ..code.snapshot import agent  # not before a channel is being opened: it takes a while
 
         reads = verb in READS
         root = self._resolved.root if self._resolved else self.target.root or "~"

@@ -25,7 +25,7 @@ from .channel import Broken, Channel
 from .greeting import LINE_MISSED, MAX_NOISE_BYTES, greet, line_missed, too_noisy
 
 if TYPE_CHECKING:
-    from ..snapshot import Tree
+    from ..code.snapshot import Tree
 
 IDLE_S = 30.0
 """The agent says every 5 s that it is at work; after so long without a word the connection counts as dead."""

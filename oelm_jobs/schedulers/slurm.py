@@ -14,11 +14,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..agent import __main__ as agent
-from ..agent import inside, launch, privacy, rundir, schema, slurm_commands, slurm_submit, slurm_words, snapshots, trees
+from ..agent import inside, privacy, rundir, schema, snapshots, trees
+from ..agent.host import launch
+from ..agent.slurm import commands as slurm_commands
+from ..agent.slurm import submit as slurm_submit
+from ..agent.slurm import words as slurm_words
 from ..connections import Connection, as_agent_reads
 from ..connections.answers import believed
 from ..errors import AnswerLost, CodeGone, NotReached, PreflightError, TargetError, UnknownAnswer
-from ..sbatch import named_in, options_of, without_slurm
+from ..targets.sbatch import named_in, options_of, without_slurm
 from . import CODE_GONE, Answer, Job, allowed_environment, silent
 
 ROOM_POLL_S = float(os.environ.get("OELM_ROOM_POLL_S", "20"))
@@ -195,7 +199,7 @@ class SlurmScheduler:
     # Looking and ending -----------------------------------------------------------------------------------------------
 
     def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> Mapping[str, Any]:
-        """Ask squeue, the runs' records and sacct, in this order and no more than needed (agent/slurm_state.py)."""
+        """Ask squeue, the runs' records and sacct, in this order and no more than needed (agent/slurm/state.py)."""
         there = as_agent_reads(self._connection)
         request = {
             "root": there.root,

@@ -20,7 +20,8 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from ..agent import slurm_submit, slurm_words
+from ..agent.slurm import submit as slurm_submit
+from ..agent.slurm import words as slurm_words
 
 READABLY = """\
 import subprocess, sys

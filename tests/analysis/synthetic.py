@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from oelm_jobs.analysis import reference, rundir
-from oelm_jobs.analysis.records import LoadedRun
+from oelm_jobs.analysis.reading import reference, run_directory
+from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 
 from oelm_jobs.spec import Group, Hypothesis, Study
 
@@ -261,7 +261,7 @@ def make_arms(root: Path, losses: Mapping[str, list[float]], **options: Any) -> 
 
 
 def load(folder: Path, now: float = START) -> LoadedRun:
-    return rundir.load(folder, now=now, groups=tuple(GROUPS), first_seed=42)
+    return run_directory.load(folder, now=now, groups=tuple(GROUPS), first_seed=42)
 
 
 def old_log(

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oelm_jobs.analysis import build, loading, schedule, treatment
-from oelm_jobs.analysis.records import LoadedRun, Parameters
+from oelm_jobs.analysis import build
+from oelm_jobs.analysis.audit import schedule, treatment
+from oelm_jobs.analysis.reading import loading
+from oelm_jobs.analysis.reading.loaded_run import LoadedRun, Parameters
 from oelm_jobs.analysis.report import Report
 
 from . import synthetic
@@ -119,7 +121,7 @@ def logged(tmp_path: Path, group: str, **options: Any) -> LoadedRun:
 
 
 def report_on(runs: list[LoadedRun], **options: Any) -> Report:
-    from oelm_jobs.analysis import reference
+    from oelm_jobs.analysis.reading import reference
 
     return build(replace(reference.study_of(runs), **options), runs)
 
@@ -467,13 +469,13 @@ def test_unequal_validation_intervals_and_totals_are_named(tmp_path: Path) -> No
 
 
 def test_equal_schedules_logged_at_different_steps_are_equal(tmp_path: Path) -> None:
-    from oelm_jobs.analysis import logaudit
+    from oelm_jobs.analysis.audit import observations
 
     one, other = logged(tmp_path, "oelm_no_freeze", seed=1), logged(tmp_path, "oelm_freeze", seed=2)
     assert other.curve is not None
     kept = slice(1, None, 3)
     sparse = replace(other, curve=replace(other.curve, step=other.curve.step[kept], lr=other.curve.lr[kept]))
-    assert not logaudit.rates_differ([one], [sparse])
+    assert not observations.rates_differ([one], [sparse])
 
 
 def cosine(step: float, warmup: int, end: int, peak: float, low: float) -> float:

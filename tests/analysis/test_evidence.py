@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import build, output, summaries
-from oelm_jobs.analysis.evidence import common_step, gather, loss_at
-from oelm_jobs.analysis.records import LoadedRun
+from oelm_jobs.analysis import build, summaries
+from oelm_jobs.analysis.judging.evidence import common_step, gather, loss_at
+from oelm_jobs.analysis.output import writing
+from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 
 from oelm_jobs.spec import Hypothesis
 
@@ -177,7 +178,7 @@ def test_a_curve_does_not_mix_validations_on_a_part_and_on_the_whole_of_the_file
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])
 def test_one_group_alone_makes_a_report(tmp_path: Path, form: str) -> None:
     study = synthetic.study(groups={"gpt_base": {"model_type": "gpt"}}, hypotheses=())
-    shown = output.show(build(study, [load(make_run(tmp_path, "gpt_base"))]), form, "en", 0.0)
+    shown = writing.show(build(study, [load(make_run(tmp_path, "gpt_base"))]), form, "en", 0.0)
     assert "The study declares no hypotheses." in shown and "Group A: GPT-Base" in shown
 
 
@@ -197,6 +198,6 @@ def test_words_from_files_cannot_steer_a_terminal(tmp_path: Path, form: str) -> 
         study=hostile,
     )
     study = synthetic.study(groups={"gpt_base": {"model_type": "gpt"}}, hypotheses=(), unequal={"max_lr": hostile})
-    shown = output.show(build(study, [run]), form, "en", 0.0)
+    shown = writing.show(build(study, [run]), form, "en", 0.0)
     assert not any(ord(character) < 32 and character != "\n" for character in shown) and "\x9b" not in shown
     assert "\nH9" not in shown

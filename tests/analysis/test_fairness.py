@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from oelm_jobs.train import config as trainer
 
-from oelm_jobs import fairness
 from oelm_jobs.errors import UnfairError
-from oelm_jobs.fairness import Arm
+from oelm_jobs.study import fairness
+from oelm_jobs.study.fairness import Arm
 
 FACTORS = ("model_type", "freeze_qk")
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from oelm_jobs.analysis import build, drawing, figures
+from oelm_jobs.analysis import build, figures
+from oelm_jobs.analysis.figures import drawing
 from oelm_jobs.analysis.report import Report
 from oelm_jobs.analysis.words import say, text
 
@@ -179,7 +180,7 @@ def test_files_tell_nothing_of_date_version_or_machine(usual: tuple[Report, Path
 def test_another_process_draws_the_same_bytes(usual: tuple[Report, Path, list[tuple[Path, bytes]]]) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.analysis import synthetic\n"
-        "from oelm_jobs.analysis import build, figures, loading\n"
+        "from oelm_jobs.analysis import build, figures; from oelm_jobs.analysis.reading import loading\n"
         "study = synthetic.study(seeds=(42, 43))\n"
         "runs = loading.load_study_runs(study, Path(sys.argv[1]), at=synthetic.START)\n"
         "[sys.stdout.buffer.write(content) for _, content in figures.draw(build(study, runs), 'en', Path('x'))[0]]"

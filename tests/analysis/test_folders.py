@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import folders, loading
-from oelm_jobs.analysis.records import LoadedRun
+from oelm_jobs.analysis.reading import folders, loading
+from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 
 from oelm_jobs.errors import UsageError
 

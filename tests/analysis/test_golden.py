@@ -13,7 +13,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import build, loading, output, render, results, tables
+from oelm_jobs.analysis import build, tables
+from oelm_jobs.analysis.output import plain_text, results, writing
+from oelm_jobs.analysis.reading import loading
 from oelm_jobs.analysis.report import Report
 
 from tests.support import needs
@@ -49,13 +51,13 @@ REPORTS = {"demo": study_report, "old": old_report}
 def test_a_report_is_what_it_was(name: str, form: str) -> None:
     compare(
         f"{name}.{ {'text': 'txt', 'markdown': 'md', 'latex': 'tex', 'json': 'json'}[form] }",
-        output.show(REPORTS[name](), form, "en", AT),
+        writing.show(REPORTS[name](), form, "en", AT),
     )
 
 
 @pytest.mark.parametrize("name", REPORTS)
 def test_a_chinese_report_is_what_it_was(name: str) -> None:
-    compare(f"{name}.zh.txt", output.show(REPORTS[name](), "text", "zh", AT))
+    compare(f"{name}.zh.txt", writing.show(REPORTS[name](), "text", "zh", AT))
 
 
 def compare(name: str, made: str) -> None:
@@ -68,7 +70,7 @@ def compare(name: str, made: str) -> None:
 
 
 def test_the_named_files_are_written_and_the_summary_beside_them(tmp_path: Path) -> None:
-    files, _ = output.write(study_report(), tmp_path / "analysis", summary=tmp_path / "demo_summary.json", made_at=AT)
+    files, _ = writing.write(study_report(), tmp_path / "analysis", summary=tmp_path / "demo_summary.json", made_at=AT)
     names = {path.name for path in files}
     assert names >= {
         "comparison_table.txt",
@@ -87,17 +89,17 @@ def test_the_named_files_are_written_and_the_summary_beside_them(tmp_path: Path)
 
 def test_csv_holds_plain_numbers_and_empty_fields_for_what_is_missing() -> None:
     table = study_report().tables[0]
-    rows = list(csv.DictReader(io.StringIO(render.as_csv(table))))
+    rows = list(csv.DictReader(io.StringIO(plain_text.as_csv(table))))
     assert [row["total_params"] for row in rows] == [str(synthetic.TOTAL)] * 3
     assert rows[0]["gap_to_baseline"] == "" and float(rows[2]["gap_to_baseline"]) > 0
-    old = list(csv.DictReader(io.StringIO(render.as_csv(old_report().tables[0]))))
+    old = list(csv.DictReader(io.StringIO(plain_text.as_csv(old_report().tables[0]))))
     assert old[0]["tokens_per_s_per_gpu"] == "" and old[0]["peak_gpu_mem_gb"] == ""
 
 
 def test_a_missing_value_is_a_dash_and_never_zero_in_every_form() -> None:
     report = old_report()
     for form in ("text", "markdown", "latex"):
-        made = output.show(report, form, "en", AT)
+        made = writing.show(report, form, "en", AT)
         line = next(line for line in made.splitlines() if line.lstrip("| ").startswith("Peak memory"))
         cells = line.replace("|", " ").replace("&", " ").replace("\\\\", " ").split()[3:]
         assert cells == ["–" if form != "latex" else "--"] * 3
@@ -108,7 +110,7 @@ def test_a_report_made_again_differs_in_its_date_alone(tmp_path: Path) -> None:
     made = []
     for i, at in enumerate((AT, AT + 86_400)):
         folder = tmp_path / str(i)
-        files, _ = output.write(study_report(), folder, summary=folder / "s.json", made_at=at, plot=True)
+        files, _ = writing.write(study_report(), folder, summary=folder / "s.json", made_at=at, plot=True)
         made.append({path.name: path.read_bytes() for path in files})
     assert made[0].keys() == made[1].keys() and len(made[0]) > 20
     for name, content in made[0].items():
@@ -120,7 +122,7 @@ def test_a_report_made_again_differs_in_its_date_alone(tmp_path: Path) -> None:
 
 
 def test_latex_tables_have_as_many_cells_as_columns() -> None:
-    for block in output.show(study_report(), "latex", "en", AT).split("\\begin{tabular}{")[1:]:
+    for block in writing.show(study_report(), "latex", "en", AT).split("\\begin{tabular}{")[1:]:
         columns = len(block[: block.index("}")])
         rows = [line for line in block.split("\\end{tabular}")[0].splitlines() if line.endswith("\\\\")]
         assert rows and all(line.replace("\\&", "").count("&") == columns - 1 for line in rows)
@@ -153,7 +155,7 @@ def latex_report(tmp_path: Path) -> Report:
 @pytest.mark.parametrize("name", ["demo", "old", "hostile"])
 def test_latex_tables_compile_and_fit_the_text(name: str, tmp_path: Path) -> None:
     report = latex_report(tmp_path / "runs") if name == "hostile" else REPORTS[name]()
-    source = output.show(report, "latex", "en", AT)
+    source = writing.show(report, "latex", "en", AT)
     if name == "hostile":
         tabulars = "".join(line for line in source.splitlines() if not line.startswith("%"))
         assert r"\{\textbackslash{}cmd\}" in tabulars and r"$\infty$" in tabulars and "∞" not in tabulars
@@ -169,7 +171,7 @@ def test_latex_tables_compile_and_fit_the_text(name: str, tmp_path: Path) -> Non
 
 def test_the_comparison_rests_on_finished_runs_where_there_are_any() -> None:
     table = study_report().tables[0]
-    rows = list(csv.DictReader(io.StringIO(render.as_csv(table))))
+    rows = list(csv.DictReader(io.StringIO(plain_text.as_csv(table))))
     assert float(rows[2]["final_val_loss"]) == 3.95 and rows[2]["final_val_loss_sd"] == ""
     assert any("finished runs" in str(remark) for remark in table.remarks)
 
@@ -178,7 +180,7 @@ def test_many_groups_are_shown_in_pieces_that_can_be_read(tmp_path: Path) -> Non
     groups = {f"group_{i}": {"model_type": "gpt"} for i in range(8)}
     runs = [synthetic.load(synthetic.make_run(tmp_path, name)) for name in groups]
     report = build(synthetic.study(groups=groups, hypotheses=()), runs)
-    made = output.show(report, "text", "en", AT)
+    made = writing.show(report, "text", "en", AT)
     assert "Comparison of the groups: results" in made and "Comparison of the groups: cost" in made
     assert max(map(len, made.splitlines())) < 200
     columns = {column.key for table in report.tables for column in table.columns}

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import build, lock, render
-from oelm_jobs.analysis.records import LoadedRun
+from oelm_jobs.analysis import build
+from oelm_jobs.analysis.audit import lock
+from oelm_jobs.analysis.output import plain_text
+from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 
 from oelm_jobs.errors import UsageError
 
@@ -93,7 +95,7 @@ def test_seeds_that_came_later_are_labelled_and_do_not_decide(tmp_path: Path) ->
     assert any("seeds 44 came after the lock" in str(d) for d in report.deviations)
     h2 = next(v for v in report.verdicts if v.hypothesis.id == "H2")
     assert [v.seed for v in h2.group] == [42, 43]
-    assert "Deviations from the locked plan" in render.as_text(report, "en", 0.0)
+    assert "Deviations from the locked plan" in plain_text.as_text(report, "en", 0.0)
 
 
 def test_a_run_of_another_fingerprint_is_listed(tmp_path: Path) -> None:

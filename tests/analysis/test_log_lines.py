@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from oelm_jobs.analysis import folders, numbers
-from oelm_jobs.analysis.logs import Log
+from oelm_jobs.analysis.reading import folders, numbers
+from oelm_jobs.analysis.reading.logs import Log
 
 from .test_logs import read, rows, speeds, validations
 
@@ -223,7 +223,7 @@ def test_a_log_of_wide_characters_or_with_a_mark_is_read(tmp_path: Path, encodin
 
 
 def test_characters_that_a_block_cuts_are_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oelm_jobs.analysis.logs.BLOCK", 7)
+    monkeypatch.setattr("oelm_jobs.analysis.reading.logs.BLOCK", 7)
     log = read(tmp_path, ("Step 100 | Loss: 5.6583 | 😀\n" * 3 + RECORDS).encode("utf-16"))
     assert [row[0] for row in rows(log)] == [100, 200, 300]
 
@@ -232,7 +232,7 @@ def test_characters_that_a_block_cuts_are_read_whole(tmp_path: Path, monkeypatch
 def test_lines_that_end_with_two_carriage_returns_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr("oelm_jobs.analysis.logs.BLOCK", block)
+    monkeypatch.setattr("oelm_jobs.analysis.reading.logs.BLOCK", block)
     log = read(tmp_path, ("  5%|#  | 1/20\r" + RECORDS).replace("\n", "\r\r\n"))
     assert [row[0] for row in rows(log)] == [100, 200, 300] and validations(log) == [(300, 3.72)]
     assert (log.not_understood, log.overwritten) == (0, 1)

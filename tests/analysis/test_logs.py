@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oelm_jobs.analysis import logs
-from oelm_jobs.analysis.logs import Log
+from oelm_jobs.analysis.reading import logs
+from oelm_jobs.analysis.reading.logs import Log
 
 from . import synthetic
 
@@ -220,7 +220,7 @@ def test_a_huge_line_is_passed_over_without_being_kept(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oelm_jobs.analysis.columns.LIMIT", 4096)
+    monkeypatch.setattr("oelm_jobs.analysis.reading.columns.LIMIT", 4096)
     peaks = []
     for size in (60_000, 240_000):
         path = tmp_path / f"{size}.log"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from oelm_jobs.analysis import build, figures
-from oelm_jobs.analysis.page import as_html
+from oelm_jobs.analysis.output.page import as_html
 
 from tests.support import needs
 

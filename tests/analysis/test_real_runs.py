@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import build, loading, output, treatment
+from oelm_jobs.analysis import build
+from oelm_jobs.analysis.audit import treatment
+from oelm_jobs.analysis.output import writing
+from oelm_jobs.analysis.reading import loading
 
 from . import synthetic
 
@@ -39,5 +42,5 @@ def test_real_runs_make_a_report_that_finds_them_comparable() -> None:
     verdicts = {v.hypothesis.id: v for v in report.verdicts}
     assert verdicts["H1"].method == "exact" and verdicts["H1"].is_decided
     assert (verdicts["H2"].method, verdicts["H2"].count) == ("paired", 2)
-    shown = output.show(report, "text", "en", 0.0)
+    shown = writing.show(report, "text", "en", 0.0)
     assert "Group C: OELM-Freeze" in shown and "nan" not in shown.lower()

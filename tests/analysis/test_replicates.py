@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import build, loading, lock, replicates
-from oelm_jobs.analysis.records import LoadedRun
+from oelm_jobs.analysis import build
+from oelm_jobs.analysis.audit import lock
+from oelm_jobs.analysis.reading import loading, replicates
+from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 from oelm_jobs.analysis.report import Report
 
 from oelm_jobs.spec import State

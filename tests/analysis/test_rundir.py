@@ -7,8 +7,8 @@ import math
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import loading, rundir
-from oelm_jobs.analysis.records import LoadedRun
+from oelm_jobs.analysis.reading import loading, run_directory
+from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 
 from . import synthetic
 from .synthetic import START, load, make_run
@@ -188,7 +188,7 @@ def test_nulls_mean_the_same_as_absent_keys(tmp_path: Path) -> None:
     ],
 )
 def test_names_say_group_seed_and_tag(name: str, expected: tuple[str, int, str]) -> None:
-    assert rundir.split_name(name, ("gpt_base", "oelm_no_freeze", "oelm_freeze"), 42) == expected
+    assert run_directory.split_name(name, ("gpt_base", "oelm_no_freeze", "oelm_freeze"), 42) == expected
 
 
 def test_a_study_without_any_run_directory_has_no_runs(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_study_without_any_run_directory_has_no_runs(tmp_path: Path) -> None:
 
 def test_a_thousand_columns_are_thinned_evenly_and_keep_their_ends(tmp_path: Path) -> None:
     import numpy as np
-    from oelm_jobs.analysis.columns import Columns
+    from oelm_jobs.analysis.reading.columns import Columns
 
     columns = Columns(limit=100)
     for start in range(0, 10_000, 50):

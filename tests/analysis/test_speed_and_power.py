@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oelm_jobs.analysis import build, loading, power, speed
-from oelm_jobs.analysis.records import LoadedRun, Parameters
+from oelm_jobs.analysis import build, power
+from oelm_jobs.analysis.judging import speed
+from oelm_jobs.analysis.reading import loading
+from oelm_jobs.analysis.reading.loaded_run import LoadedRun, Parameters
 from oelm_jobs.analysis.report import Report
 
 from . import synthetic

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oelm_jobs.analysis import build, output, render, wording
-from oelm_jobs.analysis.evidence import Value
-from oelm_jobs.analysis.records import LoadedRun, Parameters, Point
+from oelm_jobs.analysis import build, wording
+from oelm_jobs.analysis.judging.evidence import Value
+from oelm_jobs.analysis.judging.verdicts import Circumstances, Verdict, judge, region
+from oelm_jobs.analysis.output import plain_text, writing
+from oelm_jobs.analysis.reading.loaded_run import LoadedRun, Parameters, Point
 from oelm_jobs.analysis.report import Report
-from oelm_jobs.analysis.verdicts import Circumstances, Verdict, judge, region
 
 from oelm_jobs.spec import Hypothesis
 
@@ -264,7 +265,7 @@ def test_the_reference_hypotheses_of_a_clean_study_are_all_decided(tmp_path: Pat
 
 
 def test_a_verdict_is_told_with_estimate_interval_rule_and_number_of_pairs(tmp_path: Path) -> None:
-    text = render.verdicts(report(tmp_path, ARMS), "en")
+    text = plain_text.verdicts(report(tmp_path, ARMS), "en")
     assert "H2  REFUTED  (differs by less than 5 %)" in text
     assert "is 10.6 % above that of Group B: OELM-NoFreeze (52.23 against 47.21)" in " ".join(text.split())
     assert "3 pairs, paired t" in text and "95 % interval" in text
@@ -278,10 +279,10 @@ def test_unequal_levels_of_intervals_are_explained_in_every_form_for_readers(tmp
     count = sum(verdict.interval is not None for verdict in report.verdicts)
     assert count >= 2
     for form in ("text", "markdown", "latex", "html"):
-        shown = " ".join(output.show(report, form, "en", 0.0).replace("&#39;", "'").split())
+        shown = " ".join(writing.show(report, form, "en", 0.0).replace("&#39;", "'").split())
         assert f"Holm's procedure over the {count} hypotheses with one" in shown, form
     alone = build(synthetic.study(), synthetic.make_arms(tmp_path / "one", {"gpt_base": [3.8], "oelm_freeze": [3.9]}))
-    assert "Holm" not in output.show(alone, "text", "en", 0.0)
+    assert "Holm" not in writing.show(alone, "text", "en", 0.0)
 
 
 def test_a_run_that_was_not_trained_as_its_group_says_voids_the_verdicts_resting_on_it(tmp_path: Path) -> None:

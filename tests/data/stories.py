@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oelm_jobs.data import END_OF_TEXT, read_manifest
-from oelm_jobs.tokenizer import encoding
+from oelm_jobs.data.token_folder import END_OF_TEXT, read_manifest
+from oelm_jobs.data.tokenizer import encoding
 
 WORDS = 'the a Lily Tom dog ball was very happy and ran to park, said "no!" It\'s naïve 雪 🙂 1,234'.split(" ")  # noqa: SIM905
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oelm_jobs import data, data_check
-from oelm_jobs.agent import tokens, verbs
-from oelm_jobs.data_maker import demo
+from oelm_jobs.agent import verbs
+from oelm_jobs.agent.transfer import tokens
+from oelm_jobs.data import check as data_check
+from oelm_jobs.data import token_folder
+from oelm_jobs.data.maker import demo
 from oelm_jobs.errors import DataError
 
 
@@ -30,19 +32,21 @@ def edit(folder: Path, **changes: object) -> None:
 
 
 def test_sound_data_pass(folder: Path) -> None:
-    assert data_check.check(folder) == data.read_manifest(folder)
+    assert data_check.check(folder) == token_folder.read_manifest(folder)
 
 
 def test_the_module_needs_no_heavy_library() -> None:
-    program = "import sys, oelm_jobs.data; assert not {'numpy', 'tiktoken', 'rich', 'torch'} & set(sys.modules)"
+    program = (
+        "import sys, oelm_jobs.data.token_folder; assert not {'numpy', 'tiktoken', 'rich', 'torch'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_folder_without_a_manifest_has_none_and_is_checked_by_its_lengths(folder: Path, tmp_path: Path) -> None:
     (folder / "manifest.json").unlink()
-    assert data.read_manifest(folder) is None
+    assert token_folder.read_manifest(folder) is None
     assert data_check.check(folder) is None
-    assert data.read_manifest(tmp_path / "nowhere") is None
+    assert token_folder.read_manifest(tmp_path / "nowhere") is None
     with pytest.raises(DataError, match="nowhere is no folder"):
         data_check.check(tmp_path / "nowhere")
     (folder / "val.bin").write_bytes(b"abc")
@@ -65,7 +69,7 @@ def test_keys_that_a_later_version_adds_are_ignored_and_those_of_an_older_one_su
 def test_a_manifest_that_cannot_be_read_is_an_error_that_names_it(folder: Path, content: bytes) -> None:
     (folder / "manifest.json").write_bytes(content)
     with pytest.raises(DataError, match=r"demo/manifest\.json can't be read") as caught:
-        data.read_manifest(folder)
+        token_folder.read_manifest(folder)
     assert "--force" in caught.value.hint
 
 
@@ -88,7 +92,7 @@ def test_a_missing_file_is_named(folder: Path) -> None:
     with pytest.raises(DataError, match=r"val\.bin: no such file"):
         data_check.check(folder)
     with pytest.raises(DataError, match="No such file"):
-        data.hash_tokens(folder / "val.bin")
+        token_folder.hash_tokens(folder / "val.bin")
 
 
 def test_a_manifest_that_leaves_a_file_out_is_refused(folder: Path) -> None:
@@ -129,7 +133,7 @@ def test_what_its_own_maker_vouches_for_is_no_file_of_another_type(folder: Path)
         data_check.check(folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     files = manifest["files"] | {
-        "train.bin": {**manifest["files"]["train.bin"], "sha256": data.hash_tokens(folder / "train.bin")}
+        "train.bin": {**manifest["files"]["train.bin"], "sha256": token_folder.hash_tokens(folder / "train.bin")}
     }
     edit(folder, files=files)
     assert data_check.check(folder) is not None

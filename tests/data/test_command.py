@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs import data, data_check
+from oelm_jobs.data import check as data_check
+from oelm_jobs.data import token_folder
 from tests.data.stories import STORIES, write_stories
 
 COMMAND = [sys.executable, "-c", "from oelm_jobs.cli.data import main; main()"]
@@ -36,7 +37,7 @@ def test_demo_makes_the_demo_data_of_the_project_that_one_is_in(tmp_path: Path) 
 @pytest.mark.slow
 def test_demo_outside_of_a_project_makes_it_here_and_takes_another_vocabulary_and_place(tmp_path: Path) -> None:
     assert oelm_data("demo", "--vocab", "300", cwd=tmp_path).returncode == 0
-    manifest = data.read_manifest(tmp_path / "data" / "demo")
+    manifest = token_folder.read_manifest(tmp_path / "data" / "demo")
     assert manifest is not None and manifest.tokenizer.vocab_size == 300
     assert oelm_data("demo", "--output", "other", cwd=tmp_path).returncode == 0
     assert (tmp_path / "other" / "manifest.json").exists()
@@ -122,5 +123,5 @@ def test_lines_with_nan_are_made_into_data_and_their_number_is_said_and_kept(tmp
     assert done.returncode == 0, done.stderr
     assert "read all the same: 200 JSON lines with NaN" in done.stdout
     assert "read all the same: 1 texts with halves" in done.stdout
-    manifest = data.read_manifest(tmp_path / "d")
-    assert manifest is not None and manifest.oddities == data.Oddities(not_finite=200, surrogates=1)
+    manifest = token_folder.read_manifest(tmp_path / "d")
+    assert manifest is not None and manifest.oddities == token_folder.Oddities(not_finite=200, surrogates=1)

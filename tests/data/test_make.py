@@ -15,9 +15,11 @@ import numpy as np
 import psutil
 import pytest
 
-from oelm_jobs import atomic, data, data_check, data_maker
-from oelm_jobs.data import Duplicates
-from oelm_jobs.data_maker import demo, make
+from oelm_jobs.data import atomic, token_folder
+from oelm_jobs.data import check as data_check
+from oelm_jobs.data import maker as data_maker
+from oelm_jobs.data.maker import demo, make
+from oelm_jobs.data.token_folder import Duplicates
 from oelm_jobs.errors import DataError
 from tests.data.stories import STORIES, read_documents, write_parquet, write_stories
 
@@ -30,7 +32,7 @@ def peak_memory(source: Path, output: Path) -> int:
     Through a small launcher, because Linux counts what the process that starts another occupied as the other's.
     """
     program = (
-        "import sys; from pathlib import Path; from oelm_jobs.data_maker import make\n"
+        "import sys; from pathlib import Path; from oelm_jobs.data.maker import make\n"
         "make([Path(sys.argv[1])], Path(sys.argv[2]), val_fraction=0.5, processes=1)\n"
     )
     launcher = (
@@ -61,17 +63,17 @@ def test_all_documents_come_back_each_once(tmp_path: Path, name: str) -> None:
 def test_the_manifest_tells_the_truth(tmp_path: Path) -> None:
     source = write_stories(tmp_path / "a.txt", STORIES)
     made = make([source], tmp_path / "out", vocab_size=500, val_fraction=0.1).manifest
-    assert data.read_manifest(tmp_path / "out") == made == data_check.check(tmp_path / "out")
-    assert made.tokenizer == data.Tokenizer(name="gpt2-500", vocab_size=500, eot=499)
+    assert token_folder.read_manifest(tmp_path / "out") == made == data_check.check(tmp_path / "out")
+    assert made.tokenizer == token_folder.Tokenizer(name="gpt2-500", vocab_size=500, eot=499)
     assert [(s.name, s.sha256, s.size) for s in made.source] == [
         ("a.txt", hashlib.sha256(source.read_bytes()).hexdigest(), source.stat().st_size)
     ]
-    assert made.split == data.Split(unit="document", val_fraction=0.1)
+    assert made.split == token_folder.Split(unit="document", val_fraction=0.1)
     for name in ("train.bin", "val.bin"):
         raw, said = (tmp_path / "out" / name).read_bytes(), made.files[name]
         ids = np.frombuffer(raw, "<u2")
         assert (said.size, said.tokens, said.sha256) == (len(raw), len(ids), hashlib.sha256(raw).hexdigest())
-        assert said.sha256 == data.hash_tokens(tmp_path / "out" / name)
+        assert said.sha256 == token_folder.hash_tokens(tmp_path / "out" / name)
         assert said.documents == int((ids == 499).sum())
         assert ids.max() < 500
 
@@ -133,7 +135,7 @@ def test_a_single_plain_text_gives_its_tail_to_validation(tmp_path: Path) -> Non
     ((head,), (tail,)) = (read_documents(tmp_path / "out" / name) for name in ("train.bin", "val.bin"))
     assert f"{head}\n\n{tail}" == text
     assert 0.05 < len(tail) / len(text) < 0.15
-    assert made.split == data.Split(unit="tail", val_fraction=0.1)
+    assert made.split == token_folder.Split(unit="tail", val_fraction=0.1)
 
 
 def test_the_unit_of_the_split_can_be_chosen(tmp_path: Path) -> None:
@@ -275,7 +277,7 @@ def test_a_maker_killed_at_work_leaves_no_final_name_and_the_next_one_clears_up(
     before = content(out) if existing else None
     write_stories(source, STORIES * 200)
     program = (
-        "import sys; from pathlib import Path; from oelm_jobs.data_maker import make\n"
+        "import sys; from pathlib import Path; from oelm_jobs.data.maker import make\n"
         "if __name__ == '__main__':\n"
         "    make([Path(sys.argv[1])], Path(sys.argv[2]), vocab_size=300, processes=2, force=True)\n"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oelm_jobs.agent import hashes, samples, tokens
+from oelm_jobs.agent.transfer import hashes, samples, tokens
 
 ZIPF = np.random.default_rng(1).zipf(1.2, 200_000) % 50_000
 """Ids as text has them: small ones are frequent."""
@@ -106,7 +106,7 @@ def test_an_empty_file_has_no_id(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_changed_after_its_manifest_was_written_is_read(tmp_path: Path) -> None:
-    from oelm_jobs.data_maker import demo
+    from oelm_jobs.data.maker import demo
 
     demo(tmp_path / "demo", vocab_size=300)
     path, root = tmp_path / "demo" / "val.bin", tmp_path / "root"

@@ -18,10 +18,10 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oelm_jobs import tokenizer
-from oelm_jobs.data import END_OF_TEXT
+from oelm_jobs.data import tokenizer
+from oelm_jobs.data.token_folder import END_OF_TEXT
+from oelm_jobs.data.tokenizer import encode, encode_batches, encoding
 from oelm_jobs.errors import DataError
-from oelm_jobs.tokenizer import encode, encode_batches, encoding
 
 GPT2_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
@@ -147,7 +147,7 @@ def wait_for_encoders(parent: int, count: int) -> list[psutil.Process]:
 def test_no_process_survives_a_killed_parent() -> None:
     program = (
         "import sys\n"
-        "from oelm_jobs.tokenizer import encode_batches\n"
+        "from oelm_jobs.data.tokenizer import encode_batches\n"
         "def batches():\n"
         "    yield 0, 'a'\n    yield 1, 'b'\n"
         "    print('ready', flush=True); sys.stdin.read()\n    yield 2, 'c'\n"

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs import observe
-from oelm_jobs.agent import slurm_profile
+from oelm_jobs.agent.slurm import profile as slurm_profile
+from oelm_jobs.runs import observe
 from oelm_jobs.store import Store
 from tests.slurm import testbed
 from tests.slurm.login import Login

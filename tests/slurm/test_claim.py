@@ -14,7 +14,12 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import inventory, processes, result, rundir, slurm_cancel, slurm_claim, slurm_commands
+from oelm_jobs.agent import processes, rundir
+from oelm_jobs.agent.run import result
+from oelm_jobs.agent.slurm import cancel as slurm_cancel
+from oelm_jobs.agent.slurm import claim as slurm_claim
+from oelm_jobs.agent.slurm import commands as slurm_commands
+from oelm_jobs.agent.transfer import inventory
 from tests.slurm.recorded import NAME, NO_CONTROLLER, fails, prints, queue_line
 from tests.support import REPOSITORY, read
 
@@ -65,7 +70,7 @@ def test_a_folder_that_is_away_for_a_moment_takes_no_claim_and_one_that_stays_aw
 
 RACER = """
 import fcntl, os, sys
-from oelm_jobs.agent import processes, rundir, slurm_claim
+from oelm_jobs.agent import processes, rundir; from oelm_jobs.agent.slurm import claim as slurm_claim
 
 newest = slurm_claim.newest
 

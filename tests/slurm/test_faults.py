@@ -18,8 +18,13 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs import observe, workflow
-from oelm_jobs.agent import processes, rundir, slurm_commands, slurm_job, slurm_site, slurm_submit
+from oelm_jobs.agent import processes, rundir
+from oelm_jobs.agent.slurm import commands as slurm_commands
+from oelm_jobs.agent.slurm import job as slurm_job
+from oelm_jobs.agent.slurm import site as slurm_site
+from oelm_jobs.agent.slurm import submit as slurm_submit
+from oelm_jobs.runs import observe
+from oelm_jobs.runs.control import cancel
 from oelm_jobs.spec import State
 from oelm_jobs.store import Store
 from tests.slurm.testbed import Testbed
@@ -288,7 +293,7 @@ def test_a_run_that_is_done_is_not_called_cancelled_because_its_job_is_still_end
         instead("squeue", '$real "$@" | sed "s/|COMPLETED|/|COMPLETING|/"')
         before = store.runs(project)
         assert [run.state for run in before] == [State.QUEUED], "nobody has looked since"
-        answers = workflow.cancel(store, project, before)
+        answers = cancel(store, project, before)
     assert set(answers.values()) == {"not running"}
     assert not (control(project) / rundir.CANCEL).exists()
     assert wait_for("gpt_base", "DONE")

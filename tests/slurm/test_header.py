@@ -9,12 +9,17 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs import plan, render, sbatch, snapshot, targets
+from oelm_jobs import plan
+from oelm_jobs.code import snapshot
 from oelm_jobs.connections import connect
 from oelm_jobs.errors import ConfigurationError
 from oelm_jobs.plan import make_plan
+from oelm_jobs.scripts import templates
+from oelm_jobs.scripts.jobs import check_scripts
 from oelm_jobs.spec import Run, Target
-from oelm_jobs.study import load_study
+from oelm_jobs.study.files import load_study
+from oelm_jobs.targets import files as targets
+from oelm_jobs.targets import sbatch
 from tests.slurm.testbed import Testbed
 from tests.support import REPOSITORY, make_run, needs, wait_until
 
@@ -205,17 +210,17 @@ def test_a_thousand_runs_are_checked_by_the_scripts_of_two(project: Path, monkey
     made = make_plan(project, load_study(project, "tiny"), target, seeds=range(1000), mode="parallel")
     printed: list[int] = []
     monkeypatch.setattr(plan, "render", lambda plan, runs, *rest, **more: printed.append(len(runs)))
-    plan.check_scripts(made, made.runs, "t", snapshot.take(project), connect(target, project), max_array=1000)
+    check_scripts(made, made.runs, "t", snapshot.take(project), connect(target, project), max_array=1000)
     assert len(made.runs) == 3000 and printed == [2]
     monkeypatch.undo()
     with pytest.raises(ConfigurationError, match="can't be divided over nodes = 2"):
-        plan.check_scripts(made, made.runs, "t", snapshot.take(project), connect(target, project), max_array=1000)
+        check_scripts(made, made.runs, "t", snapshot.take(project), connect(target, project), max_array=1000)
 
 
 def script(target: Target, runs: list[Run], tmp_path: Path) -> str:
     records = [{"run": run.name, "run_dir": run.run_dir, "words": ["it's", "$(touch pwned)", "ü 变"]} for run in runs]
     commands = [["python", "-m", "torch.distributed.run", "-m", "train", f"--out_dir={run.run_dir}"] for run in runs]
-    return render.slurm_script(
+    return templates.slurm_script(
         REPOSITORY, target, runs, records, commands=commands, header=header(target, runs), python="python",
         supervisor=["python", "/r/.oelm/agent/1"], code=str(tmp_path),
     )  # fmt: skip
@@ -269,21 +274,21 @@ def test_a_target_can_name_a_template_of_the_project(project: Path) -> None:
     mine = '{% extends "slurm.sh.j2" %}\n{% block setup %}\nsource /opt/mine\n{{ super() }}{% endblock %}\n'
     (project / "templates" / "mine.sh.j2").write_text(mine)
     target = read_target(project, {}, template="mine.sh.j2", setup=["export A=1"])
-    text = render.slurm_script(
+    text = templates.slurm_script(
         project, target, [make_run(project, "a")], [{}], commands=[["x"]], header=["--time=1"], python="p",
         supervisor=["p"], code="/",
     )  # fmt: skip
     assert "#SBATCH --time=1" in text and text.index("source /opt/mine") < text.index("export A=1")
     with pytest.raises(ConfigurationError, match=r"template 'none\.j2' is neither in"):
         other = read_target(project, {}, template="none.j2")
-        render.slurm_script(project, other, [make_run(project, "a")], [{}], commands=[["x"]], header=[], python="p",
+        templates.slurm_script(project, other, [make_run(project, "a")], [{}], commands=[["x"]], header=[], python="p",
                             supervisor=["p"], code="/")  # fmt: skip
 
 
 @pytest.mark.parametrize("parent", ["slurm.sh.j2", "launch.sh.j2"])
 def test_a_block_is_overridden_whether_the_target_has_set_up_or_not_and_must_exist(project: Path, parent: str) -> None:
     def text() -> str:
-        return render.slurm_script(
+        return templates.slurm_script(
             project, read_target(project, {}, template="mine.sh.j2"), [make_run(project, "a")], [{}],
             commands=[["x"]], header=[], python="p", supervisor=["p"], code="/",
         )  # fmt: skip
@@ -294,12 +299,12 @@ def test_a_block_is_overridden_whether_the_target_has_set_up_or_not_and_must_exi
     assert "\nexport MINE=1\n" in text()
     called = "{% block own %}\nexport OWN=1\n{% endblock %}\n{% block setup %}\n{{ self.own() }}{% endblock %}\n"
     mine.write_text(f'{{% extends "{parent}" %}}\n{called}')
-    render.environment.cache_clear()
-    render._check_blocks.cache_clear()
+    templates.environment.cache_clear()
+    templates._check_blocks.cache_clear()
     assert "\nexport OWN=1\n" in text()
     mine.write_text(f'{{% extends "{parent}" %}}\n{{% block headr %}}\n# x\n{{% endblock %}}\n')
-    render.environment.cache_clear()
-    render._check_blocks.cache_clear()
+    templates.environment.cache_clear()
+    templates._check_blocks.cache_clear()
     with pytest.raises(ConfigurationError, match=r"line 2: there is no block 'headr'.*did you mean 'header'"):
         text()
 
@@ -338,7 +343,8 @@ def test_runs_of_different_size_get_arrays_of_their_own_and_large_ones_are_cut(t
 
 
 def test_an_array_picks_the_record_of_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from oelm_jobs.agent import place, supervise
+    from oelm_jobs.agent import supervise
+    from oelm_jobs.agent.run import place
 
     records = [
         {"run": n, "train": {"seed": i, "steps": 5}, "command": ["x", n, "y"], "gpus": [0] * i}

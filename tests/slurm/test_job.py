@@ -15,8 +15,14 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import lease, place, processes, slurm_claim, slurm_commands, slurm_job, slurm_step
-from oelm_jobs.agent.slurm_commands import SlurmError
+from oelm_jobs.agent import processes
+from oelm_jobs.agent.host import lease
+from oelm_jobs.agent.run import place
+from oelm_jobs.agent.slurm import claim as slurm_claim
+from oelm_jobs.agent.slurm import commands as slurm_commands
+from oelm_jobs.agent.slurm import job as slurm_job
+from oelm_jobs.agent.slurm import step as slurm_step
+from oelm_jobs.agent.slurm.commands import SlurmError
 from tests.slurm.recorded import NAME, TOKEN, fails, prints
 
 pytestmark = pytest.mark.usefixtures("no_cluster")

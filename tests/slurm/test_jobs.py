@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import processes, snapshots
+from oelm_jobs.agent import processes
+from oelm_jobs.agent.transfer import clean
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until
 
@@ -187,7 +188,7 @@ def test_what_a_job_writes_is_its_owners_alone_or_its_groups(
 
 def unused(project: Path) -> list[str]:
     """Return the snapshots that the agent says nobody needs."""
-    return list(snapshots.snapshots({"root": str(project)})["unused"])
+    return list(clean.snapshots({"root": str(project)})["unused"])
 
 
 def test_the_code_of_a_job_that_waits_stays_until_it_was_cancelled(
@@ -393,7 +394,7 @@ def test_a_supervisor_that_lost_its_claim_ends_its_processes_and_writes_nothing(
         "fingerprint": "f",
     }
     program = (
-        "import sys\nfrom oelm_jobs.agent import slurm_job\nslurm_job.SlurmJob.look_s = 0.2\n"
+        "import sys\nfrom oelm_jobs.agent.slurm import job as slurm_job\nslurm_job.SlurmJob.look_s = 0.2\n"
         "from oelm_jobs.agent.supervise import main\n"
         "sys.exit(main(['--', sys.executable, '-c', 'import time; time.sleep(600)']))"
     )

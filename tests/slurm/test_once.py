@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import slurm_submit
+from oelm_jobs.agent.slurm import submit as slurm_submit
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until
 
@@ -149,7 +149,7 @@ KILLED_AT = {
     "before the code is sent": "oelm_jobs.connections.local.LocalConnection.keep_tree",
     "before anything is sent": "oelm_jobs.schedulers.slurm.SlurmScheduler.submit",
     "before sbatch": "oelm_jobs.schedulers.submitit_sender.ScriptExecutor.submit_script",
-    "before the answer is kept": "oelm_jobs.agent.slurm_submit._remember",
+    "before the answer is kept": "oelm_jobs.agent.slurm.submit._remember",
     "before the answer is stored": "oelm_jobs.store.Store.answer",
 }
 

@@ -11,18 +11,16 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import (
-    processes,
-    slurm_accounts,
-    slurm_claim,
-    slurm_commands,
-    slurm_site,
-    slurm_step,
-    slurm_submit,
-    slurm_tasks,
-    slurm_words,
-)
-from oelm_jobs.agent.slurm_commands import Job
+from oelm_jobs.agent import processes
+from oelm_jobs.agent.slurm import accounts as slurm_accounts
+from oelm_jobs.agent.slurm import claim as slurm_claim
+from oelm_jobs.agent.slurm import commands as slurm_commands
+from oelm_jobs.agent.slurm import site as slurm_site
+from oelm_jobs.agent.slurm import step as slurm_step
+from oelm_jobs.agent.slurm import submit as slurm_submit
+from oelm_jobs.agent.slurm import tasks as slurm_tasks
+from oelm_jobs.agent.slurm import words as slurm_words
+from oelm_jobs.agent.slurm.commands import Job
 from tests.slurm.recorded import NAME, STARTED, SUBMITTED, TOKEN, account, queue_line
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until

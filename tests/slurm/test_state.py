@@ -11,9 +11,15 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs import observe, workflow
-from oelm_jobs.agent import processes, slurm_accounts, slurm_commands, slurm_reasons, slurm_state, slurm_tasks
+from oelm_jobs.agent import processes
+from oelm_jobs.agent.slurm import accounts as slurm_accounts
+from oelm_jobs.agent.slurm import commands as slurm_commands
+from oelm_jobs.agent.slurm import reasons as slurm_reasons
+from oelm_jobs.agent.slurm import state as slurm_state
+from oelm_jobs.agent.slurm import tasks as slurm_tasks
+from oelm_jobs.runs import observe
 from oelm_jobs.store import Store
+from oelm_jobs.submit import submission
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until
 
@@ -131,7 +137,7 @@ def test_a_job_that_slurm_has_forgotten_and_whose_id_another_one_has_is_still_to
 
     check_a_done_a_killed_and_a_cancelled_run(submit, project, cluster, wait_for, look)
     with Store() as store:
-        answers = workflow.cancel(store, project, store.runs(project))
+        answers = submission.cancel(store, project, store.runs(project))
     assert set(answers.values()) == {"not running"}
     assert all(cluster.job(job)["JobState"] in ("RUNNING", "PENDING") for job in others), "nobody else's job is hurt"
     submit("oelm_no_freeze", steps=1000)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from oelm_jobs.agent import rundir
-from oelm_jobs.agent import slurm_submit as submission
-from oelm_jobs.agent.slurm_commands import SlurmError
+from oelm_jobs.agent.slurm import submit as submission
+from oelm_jobs.agent.slurm.commands import SlurmError
 from tests.slurm.recorded import NAME, NO_CONTROLLER, TOKEN, prints, queue_line
 from tests.support import wait_until
 
@@ -120,7 +120,7 @@ def test_a_submission_that_is_being_sent_is_not_settled(tmp_path: Path, instead:
     instead("sacct", prints(""))
     begun = tmp_path / "begun"
     program = (
-        "import json, pathlib, sys, time\nfrom oelm_jobs.agent import slurm_submit\n"
+        "import json, pathlib, sys, time\nfrom oelm_jobs.agent.slurm import submit as slurm_submit\n"
         f"def send(*_): pathlib.Path({str(begun)!r}).touch(); time.sleep(600)\n"
         "slurm_submit.slurm_submit(json.load(sys.stdin), send)"
     )

@@ -13,7 +13,7 @@ import submitit
 from submitit.core import core
 from submitit.core.utils import FailedSubmissionError
 
-from oelm_jobs.agent import slurm_words
+from oelm_jobs.agent.slurm import words as slurm_words
 from oelm_jobs.schedulers import submitit_sender
 from oelm_jobs.schedulers.submitit_sender import ScriptExecutor
 from tests.slurm.testbed import Testbed

@@ -14,10 +14,15 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs import site
-from oelm_jobs.agent import rundir, slurm_accounts, slurm_commands, slurm_site, slurm_state, slurm_tasks
-from oelm_jobs.agent import slurm_submit as submission
-from oelm_jobs.agent.slurm_commands import Job
+from oelm_jobs.agent import rundir
+from oelm_jobs.agent.slurm import accounts as slurm_accounts
+from oelm_jobs.agent.slurm import commands as slurm_commands
+from oelm_jobs.agent.slurm import site as slurm_site
+from oelm_jobs.agent.slurm import state as slurm_state
+from oelm_jobs.agent.slurm import submit as submission
+from oelm_jobs.agent.slurm import tasks as slurm_tasks
+from oelm_jobs.agent.slurm.commands import Job
+from oelm_jobs.checks import site
 from oelm_jobs.spec import Slurm, Target
 from tests.slurm.recorded import ENDED, LATER, NAME, READ, STARTED, SUBMITTED, TOKEN, account, fails, prints
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs import connections, observe
+from oelm_jobs import connections
 from oelm_jobs.cli import view
 from oelm_jobs.connections import sshconfig
+from oelm_jobs.runs import observe
 from oelm_jobs.store import Store
 from tests.ssh.testbed import COMMANDS, Client, Host, Network
 from tests.support import needs, stand_in_for_python, wait_until

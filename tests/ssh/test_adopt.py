@@ -17,8 +17,8 @@ import pytest
 from oelm_jobs.cli import tensorboard
 from oelm_jobs.connections import connect, connect_for_transfer, sockets
 from oelm_jobs.connections.openssh import OpenSSHConnection
-from oelm_jobs.study import load_study
-from oelm_jobs.targets import load_target
+from oelm_jobs.study.files import load_study
+from oelm_jobs.targets.files import load_target
 from tests.ssh.conftest import Rig, write_target
 from tests.ssh.test_fetch import fetched, train
 from tests.ssh.testbed import Host

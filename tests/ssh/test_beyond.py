@@ -436,7 +436,7 @@ TALK: dict[str, Callable[[], Iterator[bytes]]] = {
 
 TELL = (
     "from pathlib import Path\n"
-    "from oelm_jobs import connections, errors, targets\n"
+    "from oelm_jobs import connections, errors; from oelm_jobs.targets import files as targets\n"
     "from oelm_jobs.connections import fabric, openssh, remote\n"
     "fabric.LOGIN_S, openssh.LOGIN_S, remote.TRIES = 2.0, 3.0, 1\n"
     "try:\n"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs import targets
+from oelm_jobs.targets import files as targets
 from tests.ssh.conftest import Rig, write_target
 from tests.ssh.test_hosts import NOISE, on_a_terminal
 from tests.ssh.testbed import Client, Host

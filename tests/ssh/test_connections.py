@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs import connections, snapshot, targets
+from oelm_jobs import connections
+from oelm_jobs.code import snapshot
 from oelm_jobs.connections import Connection, wire
 from oelm_jobs.errors import TargetError, UnknownAnswer
-from oelm_jobs.rsync import Transfer
+from oelm_jobs.targets import files as targets
+from oelm_jobs.transfer.rsync import Transfer
 from tests.ssh.testbed import Client, Host
 
 WAYS = ["local", "fabric", "openssh", "plain ssh"]

@@ -15,7 +15,7 @@ import pytest
 from oelm_jobs import connections
 from oelm_jobs.connections import sshconfig
 from oelm_jobs.errors import TargetError
-from oelm_jobs.rsync import Transfer
+from oelm_jobs.transfer.rsync import Transfer
 from tests.ssh.test_hosts import EVERY, reach, works
 from tests.ssh.testbed import Client, Host, free_port
 

@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs import connections, fetch, rsync, sync
+from oelm_jobs import connections
 from oelm_jobs.errors import NotReached, TargetError
 from oelm_jobs.store import Store
-from oelm_jobs.sync import Item
+from oelm_jobs.transfer import fetch, rsync, sync
+from oelm_jobs.transfer.sync import Item
 from tests.ssh.conftest import Rig, stand_in, write_target
 from tests.ssh.testbed import Proxy
 from tests.support import needs, read, wait_until

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs import connections, targets
+from oelm_jobs import connections
 from oelm_jobs.agent import bootstrap
 from oelm_jobs.connections import Connection, fabric, remote, sshconfig, wire
 from oelm_jobs.connections.openssh import OpenSSHConnection
 from oelm_jobs.errors import NotReached, TargetError, UnknownAnswer
-from oelm_jobs.rsync import Transfer
+from oelm_jobs.targets import files as targets
+from oelm_jobs.transfer.rsync import Transfer
 from tests.ssh.conftest import ssh_agent
 from tests.ssh.testbed import Account, Client, Host, Proxy
 
@@ -356,7 +357,7 @@ def on_a_terminal(words: list[str], answers: dict[str, str], patience_s: float =
 
 ASK = (
     "import sys; from dataclasses import replace; from pathlib import Path\n"
-    "from oelm_jobs import connections, targets\n"
+    "from oelm_jobs import connections; from oelm_jobs.targets import files as targets\n"
     "c = connections.connect(replace(targets.adhoc('box', root='oelm'), connection='openssh'), Path('/'))\n"
     "print('host is', c.call('probe', {'run_dirs': []})['host'])\n"
 )

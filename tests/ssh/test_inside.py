@@ -46,8 +46,13 @@ def refuses(oelm: Callable[..., subprocess.CompletedProcess[str]], rig: Rig, *wo
 @pytest.mark.parametrize("path", ["/../../../../..", "/x/../../../../../..", "relative", "", 7, None])
 def test_a_run_that_lies_above_its_folder_is_not_fetched(done: Rig, path: object) -> None:
     row = {"name": "precious.txt", "size": 4, "sha256": "0" * 64, "grows": False}
-    lie(done, "inventory", '    answer["origin"] =', f"    answer['files'].append({row!r})\n    answer['origin'] =")
-    lie(done, "inventory", "os.path.realpath(run_dir)\n", f"{path!r}\n")
+    lie(
+        done,
+        "transfer/inventory",
+        '    answer["origin"] =',
+        f"    answer['files'].append({row!r})\n    answer['origin'] =",
+    )
+    lie(done, "transfer/inventory", "os.path.realpath(run_dir)\n", f"{path!r}\n")
     said = refuses(done.oelm, done)
     assert "refused" in said or "answers nonsense" in said
 
@@ -55,7 +60,12 @@ def test_a_run_that_lies_above_its_folder_is_not_fetched(done: Rig, path: object
 @pytest.mark.parametrize("name", ["../precious.txt", "../../../../precious.txt", "{}/precious.txt", "a/../../b", ".."])
 def test_a_file_whose_name_leads_out_is_not_fetched(done: Rig, name: str) -> None:
     row = {"name": name.format(done.project), "size": 4, "sha256": "0" * 64, "grows": False, "content": "bm9wZQ=="}
-    lie(done, "inventory", '    answer["origin"] =', f"    answer['files'].append({row!r})\n    answer['origin'] =")
+    lie(
+        done,
+        "transfer/inventory",
+        '    answer["origin"] =',
+        f"    answer['files'].append({row!r})\n    answer['origin'] =",
+    )
     assert "refused" in refuses(done.oelm, done)
 
 
@@ -115,7 +125,7 @@ def test_an_index_that_has_such_names_already_leads_nowhere(done: Rig) -> None:
 
 
 def test_data_go_to_no_other_folder_than_was_asked_for(done: Rig) -> None:
-    lie(done, "tokens", '"link": link,', '"link": ".ssh",')
+    lie(done, "transfer/tokens", '"link": link,', '"link": ".ssh",')
     (done.host.home() / "oelm" / "data" / "tiny" / "train.bin").unlink()
     done.edit(("seeds = [42]", "seeds = [7]"))
     failed = done.oelm("submit", "--study", "tiny", "--target", "box", "--send-data", check=False)

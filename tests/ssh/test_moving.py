@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs.targets import load_target
+from oelm_jobs.targets.files import load_target
 from tests.ssh.conftest import Rig, write_target
 from tests.ssh.test_fetch import train
 from tests.support import wait_until

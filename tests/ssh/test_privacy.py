@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs import observe
 from oelm_jobs.cli import view
+from oelm_jobs.runs import observe
 from oelm_jobs.store import Store
 from tests.ssh.conftest import write_target
 from tests.ssh.testbed import FIRST_GROUP, Account, Client, Host

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs import connections, send, targets
+from oelm_jobs import connections
+from oelm_jobs.targets import files as targets
+from oelm_jobs.transfer import send
 from tests.ssh.conftest import Rig, stand_in, write_target
 from tests.ssh.test_hosts import on_a_terminal
 from tests.ssh.testbed import Proxy

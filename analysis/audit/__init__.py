@@ -1,0 +1,1 @@
+"""Whether a comparison was fair: by configurations, and by what runs show."""

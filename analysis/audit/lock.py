@@ -1,0 +1,193 @@
+"""Owns the lock of a study: writing its rules and fingerprints before training, and listing what changed since;
+leaves deciding on the locked seeds alone to ``report``.
+
+A plan that is fixed before the data keeps the error rates of its verdicts; adding seeds until a verdict appears does
+not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from oelm_jobs.errors import UsageError
+from oelm_jobs.spec import Study
+
+from ..reading.loaded_run import LoadedRun
+from ..words import Text, date, text
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """A plan as it was when it was locked."""
+
+    study: str
+    """The study's name."""
+    locked_at: float
+    """Unix seconds."""
+    plan: Mapping[str, Any]
+    """``question``, ``factors``, ``seeds``, ``global_batch``, ``train``, ``groups``, ``unequal``, ``hypotheses``, as
+    plain data.
+    """
+    fingerprints: Mapping[str, str]
+    """Fingerprint of each run whose data was known, by name."""
+    started: tuple[str, ...]
+    """Runs that had begun before: the lock can't speak for those."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that decide."""
+        return tuple(self.plan.get("seeds", ()))
+
+
+class _File(msgspec.Struct):
+    """The lock file."""
+
+    version: int
+    study: str
+    locked_at: float
+    plan: dict[str, Any]
+    plan_sha256: str
+    fingerprints: dict[str, str] = {}
+    started: list[str] = []
+
+
+def plan_of(study: Study) -> dict[str, Any]:
+    """Return what is locked: everything of a study that bears on a verdict, as plain data."""
+    plan = {
+        "question": study.question,
+        "factors": list(study.factors),
+        "seeds": list(study.seeds),
+        "global_batch": study.global_batch,
+        "train": dict(study.train),
+        "groups": {name: group.values for name, group in study.groups.items()},
+        "unequal": dict(study.declared),
+        "hypotheses": {
+            h.id: {key: value for key, value in asdict(h).items() if key not in ("id", "claim")}
+            for h in study.hypotheses
+        },
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(plan))
+    return plain
+
+
+def content(study: Study, runs: Sequence[LoadedRun], fingerprints: Mapping[str, str], locked_at: float) -> bytes:
+    """Return the lock file of a study as it is now."""
+    plan = plan_of(study)
+    record = {
+        "version": VERSION,
+        "study": study.name,
+        "locked_at": locked_at,
+        "locked": date(locked_at),
+        "plan_sha256": _hash(plan),
+        "plan": plan,
+        "fingerprints": dict(fingerprints),
+        "started": sorted(run.name for run in runs if has_begun(run)),
+    }
+    return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def has_begun(run: LoadedRun) -> bool:
+    """Tell whether a run was at work when it was last seen, here or on its target; no clock is asked."""
+    return bool(run.last_step) or run.status in ("RUNNING", "DONE")
+
+
+def read(path: Path) -> Lock | None:
+    """Return a study's lock, None where there is none.
+
+    Raises:
+        UsageError: The file isn't a lock, or was changed after it was written.
+    """
+    try:
+        record = msgspec.json.decode(path.read_bytes(), type=_File)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(
+            f"{path}: not a lock file: {error}", hint="restore it from version control, or remove it and lock again"
+        ) from error
+    if record.version != VERSION:
+        raise UsageError(
+            f"{path}: lock version {record.version} is unknown; valid: {VERSION}", hint="use the release that wrote it"
+        )
+    if _hash(record.plan) != record.plan_sha256:
+        raise UsageError(
+            f"{path}: the plan in it was edited after it was locked", hint="restore it from version control"
+        )
+    return Lock(
+        study=record.study,
+        locked_at=record.locked_at,
+        plan=record.plan,
+        fingerprints=record.fingerprints,
+        started=tuple(record.started),
+    )
+
+
+def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Text]:
+    """Return in words what isn't as it was locked: rules, seeds, configuration, and runs of other fingerprints."""
+    now = plan_of(study)
+    found = [text("lock_after_start", runs=lock.started)] if lock.started else []
+    for name in ("hypotheses", "groups", "train", "unequal"):
+        found += _changes(name, lock.plan.get(name, {}), now[name])
+    for name in ("question", "factors", "global_batch"):
+        if lock.plan.get(name) != now[name]:
+            found.append(text("lock_changed", what=name, before=_short(lock.plan.get(name)), after=_short(now[name])))
+    planned = set(lock.seeds)
+    added = sorted(({run.seed for run in runs if run.seed is not None and not run.tag} | set(study.seeds)) - planned)
+    if added:
+        found.append(text("lock_seeds_added", seeds=tuple(map(str, added))))
+    dropped = sorted(planned - set(study.seeds))
+    if dropped:
+        found.append(text("lock_seeds_dropped", seeds=tuple(map(str, dropped))))
+    for run in runs:
+        known = lock.fingerprints.get(run.name)
+        if known and run.fingerprint and run.fingerprint != known:
+            found.append(text("lock_fingerprint", run=run.name))
+        if run.started_at is not None and run.started_at < lock.locked_at and run.name not in lock.started:
+            found.append(text("lock_after_start", runs=(run.name,)))
+    return found
+
+
+def rule_deviations(lock: Lock, study: Study) -> dict[str, Text]:
+    """Return, by the hypothesis's id, what belongs into the line of a verdict whose rule isn't the locked one."""
+    before: Mapping[str, Any] = lock.plan.get("hypotheses", {})
+    found = {}
+    for name, rule in plan_of(study)["hypotheses"].items():
+        if name not in before:
+            found[name] = text("rule_added")
+        elif changes := tuple(_changes("", before[name], rule)):
+            found[name] = text("rule_changed", changes=changes)
+    return found
+
+
+def _changes(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Text]:
+    found = []
+    for key in [*before, *(key for key in after if key not in before)]:
+        what = f"{name}.{key}" if name else key
+        if key not in after:
+            found.append(text("lock_removed", what=what, before=_short(before[key])))
+        elif key not in before:
+            found.append(text("lock_added", what=what, after=_short(after[key])))
+        elif before[key] != after[key]:
+            if isinstance(before[key], dict) and isinstance(after[key], dict):
+                found += _changes(what, before[key], after[key])
+            else:
+                found.append(text("lock_changed", what=what, before=_short(before[key]), after=_short(after[key])))
+    return found
+
+
+def _short(value: Any) -> str:
+    shown = json.dumps(value, ensure_ascii=False)
+    return shown if len(shown) <= 100 else shown[:99] + "…"
+
+
+def _hash(plan: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plan, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,184 @@
+"""Owns the question whether the factor was what each group says; leaves what follows for verdicts to ``report``.
+
+The proof is treatment.json (hashes at start and end, what the optimizer holds); without it parameter counts speak,
+and sizes of checkpoints (a frozen parameter has no two AdamW moments: 8 bytes less).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..findings import VOID, WARNING, Finding
+from ..reading.loaded_run import LoadedRun
+from ..words import Text, text
+
+
+def contradictions(run: LoadedRun, factors: Mapping[str, Any]) -> list[Text]:
+    """Return what in a run's records contradicts its group's factors; empty where nothing does, which isn't proof."""
+    found: list[Text] = []
+    frozen = factors.get("freeze_qk")
+    wanted_model = factors.get("model_type")
+    if wanted_model == "gpt":
+        frozen = False
+    for key, value in factors.items():
+        stated = run.train.get(key, run.factors.get(key))
+        if stated is not None and stated != value and not (key == "freeze_qk" and wanted_model == "gpt"):
+            found.append(text("factor_is_other", run=run.name, key=key, value=str(stated), wanted=str(value)))
+    proof = run.treatment
+    if proof is not None:
+        for key in ("model_type", "qk_init", "freeze_ffn"):
+            stated, wanted = getattr(proof, key), factors.get(key)
+            if (
+                wanted is not None
+                and stated not in (None, "", wanted)
+                and not (key == "qk_init" and wanted_model == "gpt")
+            ):
+                found.append(text("factor_is_other", run=run.name, key=key, value=str(stated), wanted=str(wanted)))
+        found += _tensors(run, frozen)
+    counts = run.parameters
+    if (
+        isinstance(frozen, bool)
+        and counts.frozen is not None
+        and not run.train.get("freeze_ffn")
+        and not factors.get("freeze_ffn")
+    ):
+        if frozen and counts.frozen == 0:
+            found.append(text("nothing_frozen", run=run.name))
+        if not frozen and counts.frozen > 0:
+            found.append(text("something_frozen", run=run.name, count=f"{counts.frozen:,}"))
+    return found
+
+
+def _tensors(run: LoadedRun, frozen: object) -> list[Text]:
+    assert run.treatment is not None
+    found: list[Text] = []
+    qk, other = run.treatment.groups.get("qk"), run.treatment.groups.get("other")
+    if qk is not None and frozen is True:
+        if qk.requires_grad or qk.in_optimizer:
+            found.append(text("qk_in_optimizer", run=run.name))
+        if qk.sha256_end and qk.sha256_end != qk.sha256_start:
+            found.append(text("qk_changed", run=run.name))
+    if qk is not None and frozen is False:
+        if qk.requires_grad is False or qk.in_optimizer is False:
+            found.append(text("qk_not_in_optimizer", run=run.name))
+        if qk.sha256_end and qk.sha256_end == qk.sha256_start:
+            found.append(text("qk_unchanged", run=run.name))
+    if other is not None and other.sha256_end and other.sha256_end == other.sha256_start:
+        found.append(text("other_unchanged", run=run.name))
+    return found
+
+
+def proven(run: LoadedRun) -> bool:
+    """Tell whether treatment.json is there with hashes of start and end."""
+    if run.treatment is None:
+        return False
+    qk = run.treatment.groups.get("qk")
+    return qk is not None and bool(qk.sha256_start and qk.sha256_end)
+
+
+def audit(runs: Mapping[str, Sequence[LoadedRun]], factors: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Return a void finding for every run that contradicts its group, and a warning for groups whose factor nothing
+    proves.
+    """
+    findings = missing_parameters(runs, factors)
+    for group, members in runs.items():
+        if group not in factors:
+            continue
+        for run in members:
+            findings += [
+                Finding(severity=VOID, text=what, groups=(group,)) for what in contradictions(run, factors[group])
+            ]
+        unproven = [run.name for run in members if run.finished and not proven(run)]
+        if unproven and "freeze_qk" in {key for table in factors.values() for key in table}:
+            findings.append(
+                Finding(severity=WARNING, text=text("treatment_unproven", runs=tuple(unproven)), groups=(group,))
+            )
+    return findings
+
+
+def missing_parameters(
+    runs: Mapping[str, Sequence[LoadedRun]], factors: Mapping[str, Mapping[str, Any]]
+) -> list[Finding]:
+    """Return a void finding for every run that should train everything and has exactly so many parameters fewer as
+    another arm freezes: Q/K that are kept as buffers count as none, and no optimizer moves them.
+    """
+    listed = [(factors[group], run) for group, members in runs.items() if group in factors for run in members]
+    # A frozen feed-forward is frozen in all arms, or a factor whose counts differ for a reason of its own.
+    counted = [(own, run) for own, run in listed if run.parameters.total and not run.train.get("freeze_ffn")]
+    freezing = [run for own, run in counted if own.get("freeze_qk") is True and run.parameters.frozen]
+    findings = []
+    for own, run in counted:
+        trains_all = own.get("model_type") == "gpt" or own.get("freeze_qk") is False
+        for other in freezing if trains_all and not own.get("freeze_ffn") else ():
+            frozen, total = other.parameters.frozen, other.parameters.total
+            assert frozen is not None and total is not None
+            if run.parameters.total == total - frozen and _shape(run) == _shape(other):
+                what = text(
+                    "frozen_are_missing",
+                    run=run.name,
+                    other=other.name,
+                    total=_count(run.parameters.total),
+                    frozen=_count(frozen),
+                )
+                findings.append(Finding(severity=VOID, text=what, groups=(run.group,)))
+                break
+    return findings
+
+
+def _shape(run: LoadedRun) -> list[object]:
+    return [run.train.get(key) for key in ("vocab_size", "d_model", "num_layers", "d_ff", "seq_len")]
+
+
+def never_varied(a: Sequence[LoadedRun], b: Sequence[LoadedRun], freezing: tuple[object, object]) -> Text | None:
+    """Return why two arms that should differ in freezing don't, judged by counts and checkpoints alone; None where
+    nothing says so.
+
+    ``freezing`` holds the two groups' ``freeze_qk``. Arms whose frozen and trainable counts are equal trained the
+    same parameters: Q/K kept as buffers look so (they aren't parameters in either arm).
+    """
+    if not (isinstance(freezing[0], bool) and isinstance(freezing[1], bool)) or freezing[0] == freezing[1]:
+        return None
+    counts = [
+        {(run.parameters.total, run.parameters.trainable) for run in arm if run.parameters.trainable is not None}
+        for arm in (a, b)
+    ]
+    if counts[0] and counts[0] == counts[1]:
+        total, trainable = next(iter(counts[0]))
+        return text("never_varied", total=_count(total), trainable=_count(trainable))
+    sizes = [{run.checkpoint_bytes for run in arm if run.checkpoint_bytes} for arm in (a, b)]
+    if not (counts[0] and counts[1]) and sizes[0] and sizes[1]:
+        smallest, largest = min(sizes[0] | sizes[1]), max(sizes[0] | sizes[1])
+        if largest - smallest < 0.005 * largest:
+            return text("never_varied_sizes", size=f"{largest / 1e6:,.0f} MB")
+    return None
+
+
+SHARED_START = frozenset({"model_type", "freeze_qk", "freeze_ffn", "qk_init"})
+"""Factors that leave all initial tensors but Q/K as they are; groups that differ in others can't share them."""
+
+
+def other_start(
+    a: Sequence[LoadedRun], b: Sequence[LoadedRun], factors: tuple[Mapping[str, Any], Mapping[str, Any]]
+) -> Text | None:
+    """Return which seed's initial tensors besides Q/K differ between two arms that should share them; None where none
+    is known to.
+    """
+    differing = {key for key in {*factors[0], *factors[1]} if factors[0].get(key) != factors[1].get(key)}
+    if not differing <= SHARED_START:
+        return None
+    partners = {run.seed: run for run in b if run.seed is not None}
+    for run in a:
+        partner = partners.get(run.seed) if run.seed is not None else None
+        if partner is None or run.treatment is None or partner.treatment is None:
+            continue
+        tensors = [one.treatment.groups for one in (run, partner) if one.treatment is not None]
+        starts = [groups["other"].sha256_start for groups in tensors if "other" in groups]
+        # A frozen feed-forward is an entry of its own: "other" then means other tensors.
+        if len(starts) == 2 and all(starts) and starts[0] != starts[1] and tensors[0].keys() == tensors[1].keys():
+            return text("other_start", a=run.name, b=partner.name)
+    return None
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"

@@ -1,0 +1,69 @@
+"""Owns which figures a report has, in which order, and drawing them all; leaves each figure to ``curves``, ``bars``
+and ``forest``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..report import Report
+from ..words import Text, say, text
+from . import bars, curves, drawing, forest
+from .drawing import Arm, Say
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw(
+    report: Report, language: str, folder: Path, style: Path | None = None
+) -> tuple[list[tuple[Path, bytes]], list[Text]]:
+    """Return the files of all figures (PNG and SVG) and remarks; a figure without values says so instead of being
+    absent.
+    """
+    remarks = []
+    if language == "zh":
+        with drawing.style(style):
+            font = drawing.cjk_font()
+        if font is None:
+            language = "en"
+            remarks.append(text("no_cjk_font"))
+    files: list[tuple[Path, bytes]] = []
+    with drawing.style(style):
+        import matplotlib
+
+        if language == "zh" and (font := drawing.cjk_font()):
+            matplotlib.rcParams["font.sans-serif"] = [font, *matplotlib.rcParams["font.sans-serif"]]
+        arms = _arms(report)
+        for name, make in FIGURES.items():
+            figure = make(report, arms, lambda key, /, **values: say(text(key, **values), language))
+            files += drawing.save(figure, folder / f"{name}.png")
+    return files, remarks
+
+
+def _arms(report: Report) -> list[Arm]:
+    labels = report.labels
+    return [
+        Arm(
+            labels[name],
+            runs,
+            drawing.colour(i),
+            drawing.DASHES[i % len(drawing.DASHES)],
+            drawing.MARKERS[i % len(drawing.MARKERS)],
+        )
+        for i, (name, runs) in enumerate(report.groups.items())
+    ]
+
+
+FIGURES: dict[str, Callable[[Report, Sequence[Arm], Say], Figure]] = {
+    "val_ppl_comparison": curves.val_ppl,
+    "parameter_distribution": bars.parameters,
+    "training_loss": curves.training_loss,
+    "learning_rate": curves.learning_rate,
+    "speed": bars.speed,
+    "verdicts": forest.forest,
+    "loss_vs_parameters": bars.efficiency,
+}
+"""File stem and maker of each figure, in the order of a report."""

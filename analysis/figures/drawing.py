@@ -1,0 +1,269 @@
+"""Owns what all figures share: style, colours, direct labels without overlaps, thinning, files of fixed bytes; leaves
+the figures to ``figures``.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from oelm_jobs import table
+from oelm_jobs.errors import UsageError
+
+from ..reading.loaded_run import LoadedRun
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+POINTS = 1500
+"""Points of a curve that are drawn; more than a page can show."""
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
+"""Line styles by group: a second sign besides colour, for print."""
+MARKERS = "osD^vPX*"
+"""Markers by group."""
+STYLE = Path(__file__).with_name("report.mplstyle")
+"""The style that is used where the user gives none."""
+CJK = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Microsoft YaHei",
+    "SimHei",
+)
+"""Fonts that have Chinese characters, the first that is installed is used."""
+
+_CJK_FILE = re.compile(r"NotoSansCJK-Reg|SourceHanSansSC-Reg|wqy|PingFang|Hiragino Sans GB|msyh|simhei", re.IGNORECASE)
+
+
+Say = Callable[..., str]
+"""Makes a sentence of the report's language from a key and its values."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A group as the figures show it."""
+
+    label: str
+    runs: tuple[LoadedRun, ...]
+    colour: str
+    dashes: Any
+    marker: str
+
+
+@contextmanager
+def style(path: Path | None) -> Iterator[None]:
+    """Use our style, then the user's, while figures are made; without a display and without pyplot's global state.
+
+    Raises:
+        UsageError: The user's file isn't a style.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    # Some fonts have one weight only; which one is used is not the reader's concern.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    from matplotlib import style as styles
+
+    chosen: list[str | Path | dict[str, Any]] = [STYLE]
+    if path is not None:
+        try:
+            own = matplotlib.rc_params_from_file(path, use_default_template=False)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"--style {path}: not a matplotlib style file: {error}", hint=f"copy ours and change it: {STYLE.name}"
+            ) from error
+        chosen.append({str(key): value for key, value in own.items()})
+    with styles.context(chosen, after_reset=True):
+        yield
+
+
+def cjk_font() -> str | None:
+    """Return the name of an installed font with Chinese characters; fonts newer than matplotlib's own list are found,
+    too.
+    """
+    from matplotlib import font_manager
+
+    manager = font_manager.fontManager
+    for is_searched in (False, True):
+        if is_searched:
+            for path in sorted(font_manager.findSystemFonts()):
+                if _CJK_FILE.search(Path(path).name):
+                    with suppress(OSError, RuntimeError):  # a font file that FreeType can't read
+                        manager.addfont(path)
+        installed = {font.name for font in manager.ttflist}
+        found = next((name for name in CJK if name in installed), None)
+        if found is not None:
+            return found
+    return None
+
+
+def colour(position: int) -> str:
+    """Return the colour of the group at a position."""
+    import matplotlib
+
+    colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
+    chosen = colours[position % len(colours)]
+    return chosen if str(chosen).startswith("#") else f"#{chosen}"
+
+
+def save(figure: Figure, path: Path) -> list[tuple[Path, bytes]]:
+    """Return PNG and SVG of a figure as bytes that depend on its content only (no date, no version, a fixed hash
+    salt).
+    """
+    made = []
+    for suffix in (".png", ".svg"):
+        out = io.BytesIO()
+        metadata: dict[str, Any] = {"Software": None} if suffix == ".png" else {"Date": None, "Creator": None}
+        figure.savefig(out, format=suffix[1:], metadata=metadata, bbox_inches="tight", pad_inches=0.12)
+        made.append((path.with_suffix(suffix), out.getvalue()))
+    return made
+
+
+def new(width: float, height: float, columns: int = 1, rows: int = 1, **grid: Any) -> tuple[Figure, Any]:
+    """Return a figure (inches) and its grid of axes."""
+    from matplotlib.figure import Figure as MatplotlibFigure
+
+    figure = MatplotlibFigure(figsize=(width, height))
+    return figure, figure.subplots(rows, columns, squeeze=False, **grid)
+
+
+def nothing(axes: Axes, say_: Say) -> None:
+    """Say in the axes that there is nothing to show yet."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, say_("no_values"), ha="center", va="center", transform=axes.transAxes, color="#666666")
+
+
+def thin(x: Any, y: Any, points: int = POINTS) -> tuple[Any, Any]:
+    """Return means over equal numbers of neighbours so that about ``points`` remain; short curves unchanged."""
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = x[known], y[known]
+    if len(x) <= points:
+        return x, y
+    size = -(-len(x) // points)
+    starts = np.arange(0, len(x), size)
+    counts = np.diff(np.append(starts, len(x)))
+    return np.add.reduceat(x.astype(float), starts) / counts, np.add.reduceat(y, starts) / counts
+
+
+def smooth(y: Any, share: float = 0.02) -> Any:
+    """Return a centred running mean over a share of the points (five at least), narrower towards the ends so that
+    nothing is invented there.
+    """
+    half = max(int(len(y) * share / 2), 2)
+    sums = np.concatenate([[0.0], np.cumsum(y)])
+    at = np.arange(len(y))
+    reach = np.minimum(half, np.minimum(at, len(y) - 1 - at))
+    return (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)
+
+
+def label_ends(
+    axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, size: float = 9, beside: float = 1.025
+) -> None:
+    """Write labels at the height of (x, y), right of the axes or at another share of their width (``beside``), moved
+    apart where they would overlap, with thin leaders.
+
+    ``ends`` are x, y in data units, label, colour. Limits and scales of the axes must be final.
+    """
+    if not ends:
+        return
+    height = axes.get_window_extent().height / axes.figure.dpi * 72  # points
+    spacing = 1.35 * size * max(1 + label.count("\n") for _, _, label, _ in ends) / height
+    to_axes = axes.transData + axes.transAxes.inverted()
+    wanted = []
+    for x, y, label, tint in ends:
+        _, at = to_axes.transform((x, y))
+        wanted.append((float(min(max(at, 0.0), 1.0)) if np.isfinite(at) else 1.0, x, y, label, tint))
+    wanted.sort(key=lambda item: item[0])
+    heights = spread([item[0] for item in wanted], spacing)
+    for (_, x, y, label, tint), place in zip(wanted, heights, strict=True):
+        axes.annotate(
+            label,
+            xy=(x, y),
+            xycoords="data",
+            xytext=(beside, place),
+            textcoords="axes fraction",
+            va="center",
+            ha="left",
+            fontsize=size,
+            color=tint,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": tint,
+                "linewidth": 0.6,
+                "shrinkA": 0,
+                "shrinkB": 2,
+                "alpha": 0.7,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def cut(label: str, longest: int = 32) -> str:
+    """Return a label that leaves room for the figure: its middle left out, since names differ at their ends."""
+    return label if len(label) <= longest else f"{label[: longest - 13]}…{label[-12:]}"
+
+
+def place_panels(
+    figure: Figure, panels: Sequence[Axes], labels: Sequence[str], *, panel: float = 4.4, height: float = 3.5
+) -> None:
+    """Put panels of a fixed size (inches) side by side with room for the labels right of each, and size the figure to
+    them.
+    """
+    room = 0.35 + 0.078 * max((table.width(label) for label in labels), default=0)  # inches of a column at 9 points
+    left, bottom, top = 0.75, 0.65, 0.4
+    step = left + panel + room
+    wide, high = step * len(panels), bottom + height + top
+    figure.set_size_inches(wide, high)
+    for i, axes in enumerate(panels):
+        axes.set_position(((i * step + left) / wide, bottom / high, panel / wide, height / high))
+
+
+def spread(places: Sequence[float], spacing: float) -> list[float]:
+    """Return rising places at least ``spacing`` apart, as near to the wanted ones as a pooled fit makes them (least
+    squares).
+    """
+    blocks: list[list[float]] = []  # sum of offsets-corrected places, count
+    for i, place in enumerate(places):
+        blocks.append([place - i * spacing, 1.0])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] >= blocks[-1][0] / blocks[-1][1]:
+            total, count = blocks.pop()
+            blocks[-1][0] += total
+            blocks[-1][1] += count
+    found: list[float] = []
+    for total, count in blocks:
+        found += [total / count] * int(count)
+    return [place + i * spacing for i, place in enumerate(found)]
+
+
+def plain_ticks(axis: Any, low: float, high: float) -> None:
+    """Set ticks that are readable numbers on a logarithmic axis, also where it spans less than a decade."""
+    from matplotlib import ticker
+
+    if high / low < 8:
+        axis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    else:
+        axis.set_major_locator(ticker.LogLocator(10, subs=(1, 2, 5)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_minor_locator(ticker.NullLocator())
+
+
+def short_count(value: float, _: object = None) -> str:
+    """Return 12,000 as 12k, 3,400,000 as 3.4M."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"

@@ -1,0 +1,1 @@
+"""Hypotheses decided: evidence, intervals, verdicts."""

@@ -1,0 +1,58 @@
+"""Owns whether two arms' speeds can be compared, the interleaved trial and the counted bound; leaves the verdict to
+``verdicts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..reading.loaded_run import LoadedRun
+from ..words import Text, text
+
+
+def incomparable(a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> Text | None:
+    """Return why end-to-end speeds of two arms can't be compared: other GPU model, count or host, or any of them
+    unknown.
+    """
+    seen: dict[str, tuple[set[str], set[str]]] = {}
+    for position, arm in enumerate((a, b)):
+        for run in arm:
+            for key, value in (
+                ("gpu_count", run.world_size),
+                ("gpu_model", run.hardware.get("name")),
+                ("host", run.hardware.get("host")),
+            ):
+                seen.setdefault(key, (set(), set()))[position].add(str(value) if value else "–")
+    for key, (left, right) in seen.items():
+        if left != right or len(left) > 1:
+            return text("speed_unequal", what=text(key), a=tuple(sorted(left)), b=tuple(sorted(right)))
+        if left == {"–"}:
+            return text("speed_unknown", what=text(key))
+    for key in ("batch_size", "gradient_accumulation_steps", "compile"):
+        known = [{str(run.train[key]) for run in arm if key in run.train} for arm in (a, b)]
+        if known[0] and known[1] and len(known[0] | known[1]) > 1:
+            return text("speed_unequal", what=key, a=tuple(sorted(known[0])), b=tuple(sorted(known[1])))
+    return None
+
+
+def flop_bound(run: LoadedRun, trained: LoadedRun) -> float | None:
+    """Return the largest speed ratio that freezing Q/K can give, from counted FLOPs per token; None where the shape
+    is unknown.
+
+    A trained product costs 6 FLOPs per parameter and token, a frozen one 4 (no weight gradient); attention
+    12·layers·d·T (PaLM, appendix B). Position embeddings, biases and norms are no products. At the reference: 286.5 /
+    280.2 MFLOP = 1.0225.
+    """
+    frozen, total = run.parameters.frozen, trained.parameters.total
+    shape = {key: run.train.get(key) for key in ("d_model", "num_layers", "d_ff", "seq_len")}
+    if (
+        not frozen
+        or not total
+        or trained.parameters.frozen != 0
+        or not all(isinstance(v, int) and v > 0 for v in shape.values())
+    ):
+        return None
+    d, layers, ff, length = (int(shape[key]) for key in ("d_model", "num_layers", "d_ff", "seq_len"))  # type: ignore[arg-type]
+    products = total - length * d - layers * (ff + d + 4 * d) - 2 * d
+    full = 6 * products + 12 * layers * d * length
+    return full / (full - 2 * frozen)

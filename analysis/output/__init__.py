@@ -1,0 +1,1 @@
+"""Forms of a report: text, HTML, JSON, files."""

@@ -1,0 +1,247 @@
+"""Owns a report as characters: text for terminals, Markdown, LaTeX, CSV; leaves JSON to ``results`` and HTML to
+``page``.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import replace
+
+from oelm_jobs import table as plain
+
+from .. import findings, tables, wording
+from ..report import Report
+from ..tables import Table, grid, raw
+from ..words import Text, date, say, text
+
+WRAP = 100
+"""Columns of running text."""
+
+WIDEST = 12
+"""Columns of a table in a terminal; wider ones are cut."""
+WIDEST_TEX = 9
+"""Columns of a LaTeX table."""
+
+PRINTED = ("comparison", "runs", "efficiency")
+"""Tables that a terminal shows; the files have all of them."""
+
+
+def as_text(report: Report, language: str, made_at: float) -> str:
+    """Return the whole report for a terminal: audit first where it found something, then verdicts, then tables."""
+    parts = [head(report, language, made_at), audit(report, language), verdicts(report, language)]
+    parts += [_table(table, language) for table in _readable(report) if table.key.startswith(PRINTED)]
+    notes = reading_notes(report, language)
+    return "\n\n".join(part for part in (*parts, notes) if part) + "\n"
+
+
+def head(report: Report, language: str, made_at: float) -> str:
+    """Return title, question and date."""
+    lines = [say(text("report_title", study=report.study.name), language)]
+    if report.study.question:
+        lines.append(say(text("question", question=report.study.question), language))
+    if report.locked_at is not None:
+        lines.append(say(text("locked", date=date(report.locked_at)), language))
+    lines.append(say(text("made_at", date=date(made_at)), language))
+    return "\n".join(lines)
+
+
+def audit(report: Report, language: str) -> str:
+    """Return what the audit found as a list, deviations from the lock included."""
+    lines = []
+    if report.is_interim:
+        lines.append(say(text("interim_title"), language))
+    found = [f for f in report.findings if f.severity != findings.NOTE]
+    if found:
+        lines.append(_heading(text("heading_audit"), language))
+        lines += [_item(say(text(f"severity_{f.severity}"), language), say(f.text, language)) for f in found]
+    else:
+        lines.append(say(text("audit_clean"), language))
+    if report.deviations:
+        lines += ["", _heading(text("heading_deviations"), language)]
+        lines += [_item("", say(deviation, language)) for deviation in report.deviations]
+    return "\n".join(lines)
+
+
+def verdicts(report: Report, language: str) -> str:
+    """Return each hypothesis with verdict, sentence, rule, interval and reasons."""
+    lines = [_heading(text("heading_verdicts"), language)]
+    labels = report.labels
+    for verdict in report.verdicts:
+        h = verdict.hypothesis
+        outcome = say(text(f"outcome_{verdict.outcome}"), language).upper()
+        lines.append(f"{h.id}  {outcome}  ({say(wording.rule(h), language)})")
+        body: list[Text | str] = [h.claim] if h.claim else []
+        body.append(wording.sentence(verdict, labels))
+        words = wording.interval_words(verdict)
+        body += [words] if words else []
+        body += wording.reasons(verdict, report)
+        lines += [_wrap(say(line, language), "    ", "      ") for line in body]
+    remark = wording.level_remark(report)
+    if remark is not None:
+        lines += ["", _wrap(say(remark, language), "", "")]
+    if not report.verdicts:
+        lines.append(say(text("no_hypotheses"), language))
+    return "\n".join(lines)
+
+
+def comparison(report: Report, language: str) -> str:
+    """Return all tables."""
+    return "\n\n".join(_table(table, language) for table in _readable(report))
+
+
+def _readable(report: Report) -> list[Table]:
+    """Return the tables, those cut that would be too wide to read; a turned one has few columns."""
+    shown = [t.for_readers for t in report.tables]
+    return [piece for t in shown for piece in ([t] if t.is_turned else tables.cut([t], WIDEST))]
+
+
+def reading_notes(report: Report, language: str) -> str:
+    """Return what was odd about the files."""
+    notes = [say(f.text, language) for f in report.findings if f.severity == findings.NOTE]
+    if not notes:
+        return ""
+    return "\n".join([_heading(text("heading_notes"), language), *(_item("", note) for note in notes)])
+
+
+def as_markdown(report: Report, language: str, made_at: float) -> str:
+    """Return the report as GitHub Markdown."""
+    lines = [f"# {say(text('report_title', study=report.study.name), language)}", ""]
+    lines += [line + "  " for line in head(report, language, made_at).splitlines()[1:]] + [""]
+    if report.is_interim:
+        lines += [f"**{say(text('interim_title'), language)}**", ""]
+    found = [f for f in report.findings if f.severity != findings.NOTE]
+    if found:
+        lines += [f"## {say(text('heading_audit'), language)}", ""]
+        lines += [
+            f"- **{say(text(f'severity_{f.severity}'), language)}** {_escape(say(f.text, language))}" for f in found
+        ] + [""]
+    else:
+        lines += [say(text("audit_clean"), language), ""]
+    if report.deviations:
+        lines += [f"## {say(text('heading_deviations'), language)}", ""]
+        lines += [f"- {_escape(say(deviation, language))}" for deviation in report.deviations] + [""]
+    lines += [
+        f"## {say(text('heading_verdicts'), language)}",
+        "",
+        _markdown(wording.verdict_table(report), language) if report.verdicts else say(text("no_hypotheses"), language),
+        "",
+    ]
+    labels = report.labels
+    for verdict in report.verdicts:
+        words = wording.interval_words(verdict)
+        body = [wording.sentence(verdict, labels), *([words] if words else []), *wording.reasons(verdict, report)]
+        lines.append(f"- **{verdict.hypothesis.id}** " + _escape("; ".join(say(line, language) for line in body)))
+    remark = wording.level_remark(report)
+    lines += ["", _escape(say(remark, language))] if remark is not None else []
+    for table in _readable(report):
+        lines += ["", f"## {say(table.title, language)}", "", _markdown(table, language)]
+        lines += ["", *(say(remark, language) + "  " for remark in table.remarks)] if table.remarks else []
+    notes = [f for f in report.findings if f.severity == findings.NOTE]
+    if notes:
+        lines += ["", f"## {say(text('heading_notes'), language)}", ""]
+        lines += [f"- {_escape(say(note.text, language))}" for note in notes]
+    return "\n".join(lines) + "\n"
+
+
+def as_latex(report: Report, language: str, made_at: float) -> str:
+    """Return every table in booktabs form with captions, to be put into a paper (``\\usepackage{booktabs,graphicx}``).
+
+    A table that is wider than the text is shrunk to it; wide ones are turned or cut before.
+    """
+    lines = [
+        f"% {say(text('report_title', study=report.study.name), language)}",
+        f"% {say(text('made_at', date=date(made_at)), language)}",
+        f"% {say(text('latex_needs'), language)}",
+    ]
+    lines += [f"% {say(f.text, language)}" for f in report.findings if f.severity != findings.NOTE]
+    shown = [t.for_readers for t in report.tables]
+    turned = [t if len(t.rows) > 4 or len(t.rows) >= len(t.columns) else replace(t, is_turned=True) for t in shown]
+    pieces = [piece for t in turned for piece in ([t] if t.is_turned else tables.cut([t], WIDEST_TEX))]
+    for table in (wording.verdict_table(report), *pieces):
+        caption = " ".join([say(table.title, language) + ".", *(say(remark, language) for remark in table.remarks)])
+        lines += [
+            "",
+            "\\begin{table}",
+            "\\centering",
+            f"\\caption{{{_tex(plain.tex(caption))}}}",
+            f"\\label{{tab:{table.key}}}",
+            "\\medskip",
+            _tabular(table, language),
+            "\\end{table}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _tabular(table: Table, language: str) -> str:
+    """Return a table that is as wide as the text at most, with long headings on several lines."""
+    headers, rows, align = grid(table, language)
+    lines = plain.latex(rows, headers, align).split("\n")
+    heads = [_heading_cell(header, side) for header, side in zip(headers, align, strict=True)]
+    lines[2] = " & ".join(heads) + r" \\"  # behind \begin{tabular} and \toprule
+    # After a line's end LaTeX takes a bracket for its height, an asterisk for a command.
+    lines = ["{}" + line if line[:1] in ("[", "*") else line for line in lines]
+    return (
+        "\\sbox0{%\n" + _tex("\n".join(lines)) + "}%\n"
+        "\\ifdim\\wd0>\\linewidth\\resizebox{\\linewidth}{!}{\\usebox0}\\else\\usebox0\\fi"
+    )
+
+
+def _heading_cell(header: str, side: str) -> str:
+    words = [plain.tex(line) for line in textwrap.wrap(header, 11, break_long_words=False, break_on_hyphens=False)]
+    return f"\\shortstack[{side}]{{" + r" \\ ".join(words) + "}" if len(words) > 1 else plain.tex(header)
+
+
+def _tex(escaped: str) -> str:
+    """Return escaped text with the sign that pdfLaTeX lacks."""
+    return escaped.replace("∞", "$\\infty$")
+
+
+def as_csv(table: Table) -> str:
+    """Return a table for machines: keys as headers, plain numbers, missing values empty."""
+    heads, rows = raw(table)
+    return plain.csv(rows, heads)
+
+
+def one(table: Table, language: str, form: str) -> str:
+    """Return a single table as text, Markdown, LaTeX or CSV, with its remarks (but in CSV)."""
+    if form == "csv":
+        return as_csv(table).removesuffix("\n")
+    if form == "text":
+        return _table(table, language)
+    remarks = [say(remark, language) for remark in table.remarks]
+    if form == "markdown":
+        return "\n".join([_markdown(table, language), "", *remarks])
+    return "\n".join([*(f"% {remark}" for remark in remarks), _tabular(table, language)])
+
+
+def _table(table: Table, language: str) -> str:
+    headers, rows, align = grid(table, language)
+    lines = [_heading(table.title, language), plain.text(rows, headers, align, within=WRAP)]
+    lines += [_wrap(say(remark, language), "", "") for remark in table.remarks]
+    return "\n".join(lines)
+
+
+def _markdown(table: Table, language: str) -> str:
+    headers, rows, align = grid(table, language)
+    return plain.markdown(rows, headers, align)
+
+
+def _heading(title: Text, language: str) -> str:
+    shown = say(title, language)
+    return f"{shown}\n{'=' * plain.width(shown)}"
+
+
+def _item(mark: str, line: str) -> str:
+    return _wrap(f"{mark}: {line}" if mark else line, "- ", "  ")
+
+
+def _wrap(line: str, first: str, then: str) -> str:
+    if plain.width(line) != len(line):  # wide characters have no blanks to break at; a terminal wraps them
+        return first + line
+    return textwrap.fill(
+        line, WRAP, initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _escape(line: str) -> str:
+    return line.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")

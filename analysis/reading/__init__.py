@@ -1,0 +1,1 @@
+"""Run directories, old result folders and logs, read into loaded runs."""

@@ -1,0 +1,259 @@
+"""Owns the forms of a run directory's JSON files (docs/run-directory.md) as the report reads them; leaves their
+meaning to ``rundir``.
+
+Every field has a default, null and absent are the same, and unknown keys are ignored: a report is made of what is
+there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from ..words import Text, text
+
+NAN = float("nan")
+Step = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Number = float | str
+"""A float, or ``"nan"`` and ``"inf"``, which JSON can't say."""
+
+
+class Metric(msgspec.Struct, frozen=True, gc=False):
+    """A line of metrics.jsonl."""
+
+    step: Step
+    tokens: float = NAN
+    time: float = NAN
+    loss: Number = NAN
+    lr: float = NAN
+    tokens_per_s: float = NAN
+    val_loss: Number | None = None
+    val_full: bool = False
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """heartbeat.json."""
+
+    step: Step = 0
+    max_steps: Step | None = None
+    time: float = NAN
+
+
+class End(msgspec.Struct, frozen=True):
+    """The ``final`` and ``best`` entries of an outcome."""
+
+    step: Step = 0
+    val_loss: Number | None = None
+    val_full: bool = False
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Parameter counts."""
+
+    total: int | None = None
+    trainable: int | None = None
+    frozen: int | None = None
+    qk: int | None = None
+    embedding: int | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """outcome.json."""
+
+    attempt: str = ""
+    status: str = ""
+    reason: str = ""
+    step: Step | None = None
+    max_steps: Step | None = None
+    final: End | None = None
+    best: End | None = None
+    parameters: Counts = Counts()
+    tokens_per_s: float | None = None
+    train_s: float | None = None
+    val_s: float | None = None
+    checkpoint_s: float | None = None
+    peak_gpu_mem_gb: float | None = None
+    world_size: int | None = None
+    global_batch: int | None = None
+    resumed_from: int | None = None
+    exact: bool | None = None
+    data: dict[str, Any] = {}
+    hardware: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
+    precision: str = ""
+    config: dict[str, Any] = {}
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """An entry of a result's ``attempts``."""
+
+    number: int = 0
+    state: str = ""
+    reason: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+    wall_s: float | None = None
+    devices: list[Any] = []
+
+
+class Result(msgspec.Struct, frozen=True):
+    """experiment_result.json."""
+
+    study: str = ""
+    run: str = ""
+    group: str = ""
+    label: str = ""
+    seed: int | None = None
+    tag: str = ""
+    status: str = ""
+    reason: str = ""
+    attempts: list[Attempt] = []
+    elapsed_hours: float | None = None
+    gpu_hours: float | None = None
+    fingerprint: str = ""
+    snapshot: str = ""
+    revision: str = ""
+    target: str = ""
+    world_size: int | None = None
+    global_batch: int | None = None
+    train_code: str = ""
+    started_at: float | None = None
+    factors: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    outcome: Outcome | None = None
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """run.json."""
+
+    study: str = ""
+    run: str = ""
+    name: str = ""
+    group: str = ""
+    label: str = ""
+    seed: int | None = None
+    tag: str = ""
+    target: str = ""
+    world_size: int | None = None
+    global_batch: int | None = None
+    factors: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    fingerprint: str = ""
+    snapshot: str = ""
+    revision: str = ""
+    train_code: str = ""
+    diff: str = ""
+
+
+class Start(msgspec.Struct, frozen=True):
+    """start.json."""
+
+    number: int = 0
+    started_at: float | None = None
+    devices: list[Any] = []
+
+
+class EndRecord(msgspec.Struct, frozen=True):
+    """end.json."""
+
+    state: str = ""
+    reason: str = ""
+    wall_s: float | None = None
+    attempts: list[Attempt] = []
+
+
+class TreatedTensors(msgspec.Struct, frozen=True):
+    """An entry of treatment.json's ``groups``."""
+
+    requires_grad: bool | None = None
+    in_optimizer: bool | None = None
+    sha256_start: str = ""
+    sha256_end: str = ""
+
+
+class TreatedLayer(msgspec.Struct, frozen=True):
+    """An entry of treatment.json's ``layers``."""
+
+    name: str
+    total: int
+    trainable: int
+
+
+class Treated(msgspec.Struct, frozen=True):
+    """treatment.json."""
+
+    model_type: str = ""
+    freeze_qk: bool | None = None
+    freeze_ffn: bool | None = None
+    qk_init: str = ""
+    parameters: Counts = Counts()
+    groups: dict[str, TreatedTensors] = {}
+    qk_orthogonality_error: float | None = None
+    layers: list[TreatedLayer] = []
+
+
+F = TypeVar("F")
+LARGEST_JSON = 64 << 20
+"""Bytes; a larger record is not one of ours."""
+
+
+def read(path: Path, form: type[F]) -> tuple[F | None, Text | None]:
+    """Return the file's content (None where it is absent or not understood) and a note on what was wrong with it."""
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            return None, text("file_not_understood", name=path.name, why="larger than 64 MiB")
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None, None
+    except OSError as error:
+        return None, text("file_not_understood", name=path.name, why=error.strerror or "unreadable")
+    try:
+        content = _without_nulls(msgspec.json.decode(data))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return None, text("file_not_understood", name=path.name, why=_first_line(error))
+    try:
+        return msgspec.convert(content, form), None
+    except msgspec.ValidationError as error:
+        return _fields(content, form), text("file_not_understood", name=path.name, why=_first_line(error))
+
+
+def _without_nulls(content: Any) -> Any:
+    """Return the content with null entries of objects left out: null and absent both mean unknown."""
+    if isinstance(content, dict):
+        return {key: _without_nulls(value) for key, value in content.items() if value is not None}
+    return [_without_nulls(item) for item in content] if isinstance(content, list) else content
+
+
+def _fields(content: Any, form: type[F]) -> F | None:
+    """Return the record with the fields that are of the right type, the others left at their defaults."""
+    if not isinstance(content, dict) or not issubclass(form, msgspec.Struct):
+        return None
+    kept = {}
+    for field in msgspec.structs.fields(form):
+        if field.encode_name in content:
+            try:
+                kept[field.name] = msgspec.convert(content[field.encode_name], field.type)
+            except msgspec.ValidationError:
+                continue
+    try:
+        return form(**kept)
+    except TypeError:
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def number(value: Number | None) -> float | None:
+    """Return a float, with the strings that stand for what JSON can't say as the floats they mean; other strings as
+    NaN.
+    """
+    if value is None or isinstance(value, (int, float)):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return NAN

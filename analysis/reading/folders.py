@@ -1,0 +1,378 @@
+"""Owns reading users' old result folders (a log, and perhaps small result files beside it) into a ``LoadedRun``, and
+finding the runs below folders that the user names; leaves the toolkit's own run directories to ``rundir`` and the
+lines of a log to ``logs``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oelm_jobs.errors import UsageError
+from oelm_jobs.spec import TRAIN_PREFIX
+
+from ..words import Text, text
+from . import run_directory
+from .loaded_run import Curve, LoadedRun, Parameters, Point, Validations
+from .logs import Log
+
+LOG_NAMES = ("training.log", "train.log")
+LOG_PATTERNS = ("*.log", "*.out", "*.err", "logs/*.log", "logs/*.out", "logs/*.err")
+RESULT_NAMES = (
+    "experiment_result.json",
+    "timing_stats.json",
+    "results.json",
+    "config.json",
+    "args.json",
+    "run_config.json",
+)
+LARGEST_RESULT = 16 << 20
+"""Bytes; a larger result file isn't one."""
+
+_SEED = re.compile(r"[-_.]?s(?:eed)?[-_]?(\d{1,6})(?=$|[-_.])", re.IGNORECASE)
+_DONE = {"completed": "DONE", "complete": "DONE", "success": "DONE", "done": "DONE", "finished": "DONE"}
+_FAILED = {
+    "failed": "FAILED",
+    "error": "FAILED",
+    "oom": "FAILED",
+    "diverged": "FAILED",
+    "cancelled": "CANCELLED",
+    "timeout": "FAILED",
+}
+_INTEGERS = (
+    "world_size",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "global_batch",
+    "max_steps",
+    "warmup_steps",
+    "seq_len",
+    "d_model",
+    "num_layers",
+    "num_heads",
+    "d_ff",
+    "vocab_size",
+    "seed",
+)
+_FLOATS = ("max_lr", "min_lr", "weight_decay", "dropout")
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """Return the run folders (or log files) at or directly below the given paths, in order.
+
+    Raises:
+        UsageError: A path doesn't exist, or nothing that looks like a run lies there.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise UsageError(
+                f"--from {path}: there is no such folder",
+                hint="give a folder with a training.log, or one of run folders",
+            )
+        if path.is_file() or is_run(path):
+            found.append(path)
+            continue
+        below = [child for child in sorted(path.iterdir()) if child.is_dir() and is_run(child)]
+        if not below:
+            raise UsageError(
+                f"--from {path}: neither this folder nor one directly below it holds a run",
+                hint="a run folder has a training.log, another *.log, *.out or *.err, or the toolkit's metrics.jsonl",
+            )
+        found += below
+    return list(dict.fromkeys(found))
+
+
+def not_read(path: Path) -> tuple[list[str], list[str]]:
+    """Return the names of the folders directly below a path that ``find_runs`` doesn't read: those without a run, and
+    runs that are passed over because the path itself is one.
+    """
+    if not path.is_dir():
+        return [], []
+    below = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
+    if not is_run(path):
+        return [child.name for child in below if not is_run(child)], []
+    return [], [child.name for child in below if child.name != "logs" and is_run(child)]
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder holds a run, the toolkit's or an old one."""
+    return (
+        run_directory.is_run_directory(folder)
+        or bool(log_files(folder))
+        or (folder / "experiment_result.json").is_file()
+    )
+
+
+def log_files(folder: Path) -> list[Path]:
+    """Return the logs to read, in the order of writing: training.log alone where it exists, else all logs by the
+    numbers in their names.
+
+    Of one Slurm job, ``.err`` (progress bars, mostly) comes before ``.out``, whose records then win.
+    """
+    for name in LOG_NAMES:
+        if (folder / name).is_file():
+            return [folder / name]
+    found = {path for pattern in LOG_PATTERNS for path in folder.glob(pattern) if path.is_file()}
+    return sorted(found, key=lambda path: (_numbers(path.stem), path.stem, path.suffix != ".err", path.name))
+
+
+def load(path: Path, *, now: float, groups: Sequence[str], first_seed: int | None, group: str = "") -> LoadedRun:
+    """Read one folder (or log file); ``group`` is what the user says it is, otherwise its name decides."""
+    if path.is_dir() and run_directory.is_run_directory(path):
+        run = run_directory.load(path, now=now, groups=tuple(groups), first_seed=first_seed)
+        return _renamed(run, group) if group else run
+    return _old(path, list(groups), first_seed, group)
+
+
+def group_of(path: Path, groups: Sequence[str]) -> str:
+    """Return the known group whose name the folder's name contains (the longest), else the folder's own name without
+    ``exp_``.
+    """
+    name = (path.stem if path.is_file() else path.resolve().name).lower()
+    name = name.removeprefix(TRAIN_PREFIX)
+    plain = re.sub(r"[^a-z0-9]", "", name)
+    for known in sorted(groups, key=len, reverse=True):
+        if re.sub(r"[^a-z0-9]", "", known.lower()) in plain:
+            return known
+    return _SEED.sub("", name) or name
+
+
+def _renamed(run: LoadedRun, group: str) -> LoadedRun:
+    from dataclasses import replace
+
+    if group == run.group and not run.study:
+        return run
+    # What the user says counts for more than the record, also about the study that it is compared in.
+    return replace(run, group=group, label=run.label if group == run.group else "", tag="", study="")
+
+
+def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) -> LoadedRun:
+    notes: list[Text] = []
+    files = [path] if path.is_file() else log_files(path)
+    log = Log()
+    for file in files:
+        try:
+            log.read(file)
+        except OSError as error:
+            notes.append(text("file_not_understood", name=file.name, why=error.strerror or "unreadable"))
+    name = ", ".join(file.name for file in files[:3]) + (" …" if len(files) > 3 else "")
+    if not files:
+        notes.append(text("no_log"))
+    notes += _log_notes(log, name)
+    results = {} if path.is_file() else _results(path, notes)
+    facts = {key: _value(key, word) for key, word in log.facts.items()}
+    config = {
+        key: value
+        for key, value in facts.items()
+        if key in (*_INTEGERS, *_FLOATS, "model_type", "freeze_qk") and value is not None
+    }
+    config |= {key: value for key, value in results.items() if key in (*_INTEGERS, *_FLOATS, "model_type", "freeze_qk")}
+    world, sequences = config.pop("world_size", None), config.pop("global_batch", None)
+    if sequences is None and world and config.get("batch_size"):
+        sequences = world * config["batch_size"] * (config.get("gradient_accumulation_steps") or 1)
+    per_step = sequences * config["seq_len"] if sequences and config.get("seq_len") else math.nan
+    curve, validations = _curve(log, per_step), _validations(log, per_step)
+    run_directory.note_columns(log.train, notes, name)
+    final, best = run_directory.end_points(validations)
+    status, reason = _status(results, log)
+    last_trained = int(curve.step[-1]) if curve is not None else 0
+    # A finite loss after one that isn't shows that the weights are sound (or that the run went on from before it).
+    if log.is_nan_at_end or reason == "diverged":
+        reason = "diverged"
+        final = Point(step=last_trained, loss=math.inf)
+    last = [int(table.step[-1]) for table in (curve, validations) if table is not None]
+    seed = config.pop("seed", None)
+    named = _SEED.search(path.stem if path.is_file() else path.resolve().name)
+    hours = _hours(results)
+    return LoadedRun(
+        name=path.stem if path.is_file() else path.resolve().name.removeprefix(TRAIN_PREFIX),
+        group=group or group_of(path, groups),
+        label="",
+        seed=seed if isinstance(seed, int) else int(named[1]) if named else None,
+        path=path,
+        source="log",
+        status=status,
+        reason=reason,
+        max_steps=config.get("max_steps"),
+        last_step=max(last) if last else None,
+        curve=curve,
+        validations=validations,
+        final=final,
+        best=best,
+        parameters=_parameters(facts, results, config),
+        world_size=world,
+        global_batch=sequences,
+        tokens_per_s=_number(results, "tokens_per_s", "tokens_per_second", "throughput")
+        or run_directory.steady_speed(curve),
+        elapsed_hours=hours,
+        gpu_hours=hours * world if hours is not None and world else None,
+        peak_gpu_mem_gb=_number(results, "peak_gpu_mem_gb", "peak_memory_gb"),
+        checkpoint_bytes=None if path.is_file() else _checkpoint_bytes(path),
+        train=config,
+        notes=tuple(notes),
+    )
+
+
+def _log_notes(log: Log, name: str) -> list[Text]:
+    notes = []
+    if log.not_understood:
+        notes.append(
+            text(
+                "log_not_understood",
+                name=name,
+                count=f"{log.not_understood:,}",
+                lines=f"{log.lines:,}",
+                alike=f"{log.alike:,}",
+            )
+        )
+    if log.overwritten:
+        notes.append(text("log_overwritten", name=name, count=f"{log.overwritten:,}"))
+    if log.disagreeing:
+        notes.append(text("log_disagreeing", name=name, count=f"{log.disagreeing:,}"))
+    if log.is_truncated:
+        notes.append(text("log_truncated", name=name))
+    if log.encoding:
+        notes.append(text("log_encoding", name=name, encoding=log.encoding))
+    if log.not_finite:
+        notes.append(text("log_not_finite", name=name, count=f"{log.not_finite:,}"))
+    if not log.train.added and not log.val.added:
+        notes.append(text("log_empty", name=name or "–"))
+    return notes
+
+
+def _curve(log: Log, tokens_per_step: float) -> Curve | None:
+    columns = log.train.finish()
+    if columns is None:
+        return None
+    nothing = np.full(len(columns["step"]), math.nan)
+    return Curve(
+        step=columns["step"],
+        tokens=columns["step"] * tokens_per_step,
+        loss=columns["loss"],
+        lr=columns["lr"],
+        tokens_per_s=columns["tokens_per_s"],
+        time=nothing,
+    )
+
+
+def _validations(log: Log, tokens_per_step: float) -> Validations | None:
+    columns = log.val.finish()
+    if columns is None:
+        return None
+    count = len(columns["step"])
+    return Validations(
+        step=columns["step"],
+        tokens=columns["step"] * tokens_per_step,
+        loss=columns["loss"],
+        full=np.zeros(count, dtype=np.bool_),
+        time=np.full(count, math.nan),
+    )
+
+
+def _results(folder: Path, notes: list[Text]) -> dict[str, Any]:
+    """Return the plain values of the small result files, those of nested tables included; earlier files win."""
+    found: dict[str, Any] = {}
+    for name in RESULT_NAMES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            if path.stat().st_size > LARGEST_RESULT:
+                raise ValueError("larger than 16 MiB")
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            notes.append(text("file_not_understood", name=name, why=str(error).splitlines()[0] or type(error).__name__))
+            continue
+        if isinstance(content, dict):
+            for key, value in _flat(content).items():
+                found.setdefault(key, value)
+        else:
+            notes.append(text("file_not_understood", name=name, why="not an object"))
+    return found
+
+
+def _flat(content: Mapping[str, Any], depth: int = 2) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict) and depth:
+            for inner, nested in _flat(value, depth - 1).items():
+                found.setdefault(inner, nested)
+        elif isinstance(value, (str, int, float, bool)):
+            found[str(key)] = value
+    return found
+
+
+def _status(results: Mapping[str, Any], log: Log) -> tuple[str, str]:
+    stated = str(results.get("status", "")).lower()
+    if stated in _DONE:
+        return "DONE", ""
+    if stated in _FAILED:
+        return _FAILED[stated], stated
+    planned = results.get("max_steps", log.facts.get("max_steps"))
+    reached = max(log.train.last_added_step, log.val.last_added_step)
+    if log.is_complete or (planned is not None and str(planned).isdigit() and reached >= int(planned) > 0):
+        return "DONE", ""
+    return "UNKNOWN", "no record" if reached < 0 else ""
+
+
+def _hours(results: Mapping[str, Any]) -> float | None:
+    hours = _number(results, "elapsed_hours", "total_hours", "total_time_hours", "hours")
+    if hours is not None:
+        return hours
+    seconds = _number(
+        results, "elapsed_seconds", "total_time", "total_seconds", "total_time_s", "training_time", "elapsed_s"
+    )
+    return seconds / 3600 if seconds is not None else None
+
+
+def _number(results: Mapping[str, Any], *keys: str) -> float | None:
+    for key in keys:
+        value = results.get(key)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0:
+            return float(value)
+    return None
+
+
+def _parameters(facts: Mapping[str, Any], results: Mapping[str, Any], config: Mapping[str, Any]) -> Parameters:
+    counts: dict[str, int | None] = {}
+    for ours, theirs in (("total", "total_params"), ("trainable", "trainable_params"), ("frozen", "frozen_params")):
+        value = facts.get(theirs, results.get(theirs, results.get(theirs.replace("params", "parameters"))))
+        counts[ours] = (
+            int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
+        )
+    total, trainable, frozen = counts["total"], counts["trainable"], counts["frozen"]
+    if frozen is None and total is not None and trainable is not None:
+        frozen = total - trainable
+    if trainable is None and total is not None and frozen is not None:
+        trainable = total - frozen
+    shape = [n for n in (config.get(key) for key in ("vocab_size", "seq_len", "d_model")) if isinstance(n, int)]
+    embedding = (shape[0] + shape[1]) * shape[2] if len(shape) == 3 else None
+    return Parameters(total=total, trainable=trainable, frozen=frozen, embedding=embedding)
+
+
+def _value(key: str, word: str) -> Any:
+    try:
+        if key in _INTEGERS or key.endswith("_params"):
+            return int(word)
+        if key in _FLOATS:
+            return float(word)
+    except ValueError:
+        return None
+    return word == "true" if word in ("true", "false") else word
+
+
+def _checkpoint_bytes(folder: Path) -> int | None:
+    """Return the size of the newest numbered checkpoint (best_model.pt often has no optimizer state)."""
+    found = [(_numbers(path.stem), path) for path in folder.glob("checkpoint*.pt") if path.is_file()]
+    return max(found)[1].stat().st_size if found else None
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"\d{1,12}", name))

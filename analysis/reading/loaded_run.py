@@ -1,0 +1,261 @@
+"""Owns the frozen data of a loaded run: curves, end points, counts and what is known about it; leaves reading to
+``rundir`` and ``folders``.
+
+Losses are in nats per token. What isn't known is None, or NaN inside an array, never zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..words import Text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """What the trainer logged while training; columns of equal length, the step strictly increasing."""
+
+    step: Ints
+    """Optimizer steps done."""
+    tokens: Floats
+    """Tokens seen."""
+    loss: Floats
+    """Mean training loss since the record before."""
+    lr: Floats
+    """Learning rate."""
+    tokens_per_s: Floats
+    """Training steps only, all GPUs together."""
+    time: Floats
+    """Unix seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validations:
+    """Every validation; columns of equal length, the step strictly increasing."""
+
+    step: Ints
+    """Optimizer steps done."""
+    tokens: Floats
+    """Tokens trained on until then."""
+    loss: Floats
+    """Validation loss; not finite where the run diverged."""
+    full: NDArray[np.bool_]
+    """True where the whole validation file was used."""
+    time: Floats
+    """Unix seconds."""
+
+    @property
+    def curve(self) -> Validations:
+        """The validations that make one curve: those on a part of the file where there are some, without the last one
+        on the whole file. Its step in the loss is not a step of training.
+        """
+        if self.full.all() or not self.full.any():
+            return self
+        kept = ~self.full
+        return Validations(**{field.name: getattr(self, field.name)[kept] for field in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One validation."""
+
+    step: int
+    """Optimizer steps done."""
+    loss: float
+    """Validation loss."""
+    full: bool = False
+    """True where the whole validation file was used."""
+
+    @property
+    def ppl(self) -> float:
+        """Perplexity; infinite where the loss is too large for a float."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """Parameter counts; None where unknown."""
+
+    total: int | None = None
+    """All parameters, the padding of the vocabulary excluded."""
+    trainable: int | None = None
+    """Those that the optimizer changes."""
+    frozen: int | None = None
+    """Those that it doesn't."""
+    qk: int | None = None
+    """Those in query and key projections."""
+    embedding: int | None = None
+    """Those in token and position embeddings."""
+
+    @property
+    def frozen_share(self) -> float | None:
+        """Frozen parameters as a share of all."""
+        return self.frozen / self.total if self.frozen is not None and self.total else None
+
+    @property
+    def frozen_share_without_embedding(self) -> float | None:
+        """Frozen parameters as a share of those outside the embeddings."""
+        if self.frozen is None or self.total is None or self.embedding is None or self.total <= self.embedding:
+            return None
+        return self.frozen / (self.total - self.embedding)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorGroup:
+    """An entry of treatment.json's ``groups``."""
+
+    requires_grad: bool | None = None
+    """Whether gradients are taken."""
+    in_optimizer: bool | None = None
+    """Whether the optimizer holds it."""
+    sha256_start: str = ""
+    """Hash of the tensors before the first step."""
+    sha256_end: str = ""
+    """Hash after the last step; empty while the run isn't finished."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """Parameters of one part of the model."""
+
+    name: str
+    """The module's name."""
+    total: int
+    """All parameters in it."""
+    trainable: int
+    """Those that the optimizer changes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Treatment:
+    """What treatment.json says about the factor."""
+
+    model_type: str
+    """``gpt`` or ``oelm``."""
+    freeze_qk: bool | None
+    """What was asked for."""
+    freeze_ffn: bool | None
+    """What was asked for."""
+    qk_init: str
+    """How the Q/K projections were drawn."""
+    groups: Mapping[str, TensorGroup]
+    """``qk``, ``other`` and, where the feed-forward was frozen, ``ffn``."""
+    qk_orthogonality_error: float | None
+    """Largest entry of |W Wᵀ − I| at the start."""
+    layers: tuple[Layer, ...]
+    """Counts by part of the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedRun:
+    """One run as its folder shows it."""
+
+    name: str
+    """Run name."""
+    group: str
+    """Group name."""
+    label: str
+    """What tables and figures call the group."""
+    seed: int | None
+    """Seed; None where nothing says."""
+    path: Path
+    """Its folder."""
+    study: str = ""
+    """The study that its files name; empty where they name none."""
+    tag: str = ""
+    """Tag of its name."""
+    source: str = "rundir"
+    """``rundir`` (the toolkit's files) or ``log`` (a log alone)."""
+    status: str = "UNKNOWN"
+    """A state of spec.State, or UNKNOWN where no record says."""
+    reason: str = ""
+    """Why it is so: ``diverged``, ``oom`` and so on."""
+    max_steps: int | None = None
+    """Planned steps."""
+    last_step: int | None = None
+    """The largest step seen."""
+    curve: Curve | None = None
+    """Training records."""
+    validations: Validations | None = None
+    """Validation records."""
+    final: Point | None = None
+    """The last validation."""
+    best: Point | None = None
+    """The lowest validation loss."""
+    parameters: Parameters = field(default_factory=Parameters)
+    """Counts."""
+    world_size: int | None = None
+    """Number of processes."""
+    global_batch: int | None = None
+    """Sequences per step."""
+    tokens_per_s: float | None = None
+    """Median over steady steps, all GPUs together."""
+    elapsed_hours: float | None = None
+    """Wall-clock hours from start to end."""
+    gpu_hours: float | None = None
+    """Hours times GPUs, over all attempts."""
+    peak_gpu_mem_gb: float | None = None
+    """Peak memory of one GPU."""
+    checkpoint_bytes: int | None = None
+    """Size of its newest checkpoint with optimizer state."""
+    attempts: int | None = None
+    """How often it was started."""
+    factors: Mapping[str, Any] = field(default_factory=dict)
+    """Train keys that its group sets."""
+    train: Mapping[str, Any] = field(default_factory=dict)
+    """Resolved configuration; empty where unknown."""
+    started_at: float | None = None
+    """Unix seconds of the first start."""
+    fingerprint: str = ""
+    """Hash of what makes the run itself."""
+    treatment: Treatment | None = None
+    """What was done to the factor."""
+    hardware: Mapping[str, str] = field(default_factory=dict)
+    """``device``, ``name`` (model), ``host``."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """python, torch, numpy, revision and more."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Hashes and token counts of the data."""
+    precision: str = ""
+    """``fp32``, ``bf16`` …; empty where unknown."""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    """``revision``, ``snapshot``, ``train_code``, ``target``, ``diff`` (against the revision); those that are known."""
+    notes: tuple[Text, ...] = ()
+    """What a reader should know about how it was read (lines not understood, repeated steps …)."""
+
+    @property
+    def diverged(self) -> bool:
+        """True where the trainer gave up on a loss that isn't finite, or the last validation isn't finite."""
+        return self.reason == "diverged" or (self.final is not None and not math.isfinite(self.final.loss))
+
+    @property
+    def finished(self) -> bool:
+        """True where the run came to its planned end."""
+        return self.status == "DONE"
+
+    @property
+    def tokens_per_s_per_gpu(self) -> float | None:
+        """Speed of one GPU."""
+        if self.tokens_per_s is None or not self.world_size:
+            return None
+        return self.tokens_per_s / self.world_size
+
+
+def told_apart(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
+    """Return the runs with the folder added to names that occur more than once (two result folders with the same
+    groups).
+    """
+    count = Counter(run.name for run in runs)
+    return [replace(run, name=f"{run.name} ({run.path})") if count[run.name] > 1 else run for run in runs]

@@ -1,0 +1,194 @@
+"""Owns finding runs: a study's run directories, or folders that the user names; leaves reading one to ``rundir`` and
+``folders``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from oelm_jobs.errors import UsageError, valid_choices
+from oelm_jobs.spec import SPEED_TRIAL, TRAIN_PREFIX, Study
+
+from ..words import Text, text
+from . import files, folders, reference, replicates, run_directory, trials
+from .loaded_run import LoadedRun, told_apart
+
+TRIAL = "speed_trial.json"
+"""Name of the interleaved speed trial's file."""
+
+
+def load_study_runs(study: Study, folder: Path, *, at: float | None = None) -> list[LoadedRun]:
+    """Read a study's run directories below ``models/checkpoints`` (or in its own folder there), by name."""
+    return study_runs(study, folder, at=at)[0]
+
+
+def study_runs(study: Study, folder: Path, *, at: float | None = None) -> tuple[list[LoadedRun], list[LoadedRun]]:
+    """Read a study's run directories below ``models/checkpoints``: in its own folder there, and directly in it, where
+    the runs of what was the default study when they were submitted lie.
+
+    Whose a run is, its record says, not which study is the default today; what has no record is of the study in whose
+    folder it lies. The second list holds runs of other studies that lie where this one's do.
+    """
+    at = now(at)
+    own, strangers = [], []
+    for place in (folder, folder / study.name):
+        if not place.is_dir():
+            continue
+        paths = sorted(path for path in place.glob(f"{TRAIN_PREFIX}*") if path.is_dir() and not _is_trial(path))
+        is_its_own = place.name == study.name or study.is_default
+        of_study, others = replicates.divide(study, load_directories(paths, study=study, at=at))
+        own += [run for run in of_study if run.study or is_its_own]
+        strangers += others if is_its_own else []
+    return sorted(own, key=lambda run: (run.path.name, str(run.path))), strangers
+
+
+def _is_trial(path: Path) -> bool:
+    return path.name.startswith(TRAIN_PREFIX + SPEED_TRIAL)
+
+
+def load_directories(paths: Iterable[Path], *, study: Study, at: float | None = None) -> list[LoadedRun]:
+    """Read run directories."""
+    moment = now(at)
+    groups: Sequence[str] = tuple(study.groups)
+    first = study.seeds[0] if study.seeds else None
+    return [run_directory.load(path, now=moment, groups=tuple(groups), first_seed=first) for path in paths]
+
+
+def load_folders(
+    paths: Sequence[Path], mapping: Sequence[str], study: Study | None, *, at: float | None = None
+) -> tuple[Study, list[LoadedRun]]:
+    """Read folders that the user names, the toolkit's or old ones, and return the study to report on with the runs.
+
+    ``mapping`` holds ``group=DIR`` words; such folders need not be among ``paths``. Without a study the reference
+    hypotheses H1 to H4 are asked about as many of their groups as there are.
+
+    Raises:
+        UsageError: A folder isn't there, holds no run, or a mapping is off.
+    """
+    moment = now(at)
+    mapped: dict[Path, str] = {}
+    for word in mapping:
+        group, sign, folder = word.partition("=")
+        if not sign or not group or not folder:
+            raise UsageError(f"--map {word}: give GROUP=DIR", hint="for example: --map gpt_base=old/run1")
+        if study is not None and group not in study.groups:
+            raise UsageError(
+                f"--map {word}: study {study.name} has no group {group!r}; {valid_choices(group, study.groups)}"
+            )
+        mapped |= dict.fromkeys(folders.find_runs([Path(folder)]), group)
+    found = list(dict.fromkeys([*folders.find_runs(paths), *mapped]))
+    known = tuple(study.groups) if study is not None else tuple(reference.GROUPS)
+    first = study.seeds[0] if study is not None else None
+    runs = [
+        folders.load(path, now=moment, groups=known, first_seed=first, group=mapped.get(path, "")) for path in found
+    ]
+    runs = told_apart(runs)
+    return study or reference.study_of(runs), runs
+
+
+def left_out(paths: Sequence[Path]) -> list[Text]:
+    """Return which folders below the ones that the user named are not in the report, and why."""
+    found = []
+    for path in paths:
+        without, passed_over = folders.not_read(path)
+        if without:
+            found.append(text("folders_without_run", folder=str(path), names=_listed(without)))
+        if passed_over:
+            found.append(text("folders_passed_over", folder=str(path), names=_listed(passed_over)))
+    return found
+
+
+def _listed(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(names) if len(names) <= 8 else (*names[:7], f"+ {len(names) - 7}")
+
+
+def selection(study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> tuple[Study, list[LoadedRun]]:
+    """Return the runs whose name, group or folder is among ``names``, and the study as far as it is about their groups.
+
+    Raises:
+        UsageError: A name fits no run.
+    """
+    known = {run.name for run in runs} | {run.group for run in runs}
+    wanted = {name: {name, str(Path(name).resolve())} for name in names}
+    marks = {id(run): {run.name, run.group, run.path.name, str(run.path.resolve())} for run in runs}
+    for name, words in wanted.items():
+        if not any(words & own for own in marks.values()):
+            raise UsageError(f"{name!r} names no group or run that is here; {valid_choices(name, known)}")
+    kept = [run for run in runs if any(words & marks[id(run)] for words in wanted.values())]
+    groups = {name: group for name, group in study.groups.items() if any(run.group == name for run in kept)}
+    asked = tuple(h for h in study.hypotheses if h.group in groups and h.against in groups)
+    return replace(study, groups=groups, hypotheses=asked), kept
+
+
+def load_trials(project: Path | None, study: Study, runs: Sequence[LoadedRun]) -> tuple[list[trials.Trial], list[Text]]:
+    """Read the speed trials of a study: beside its summary, beside its run directories, and inside them."""
+    places = [] if project is None else [summary_path(project, study).parent]
+    if project is not None:
+        base = project / "models" / "checkpoints"
+        places += [place / (TRAIN_PREFIX + SPEED_TRIAL) for place in (base, base / study.name)]
+    for run in runs:
+        beside = run.path.parent
+        places += [beside, beside / (TRAIN_PREFIX + SPEED_TRIAL)] + ([run.path] if run.path.is_dir() else [])
+    kept: list[Path] = []
+    foreign: list[Path] = []
+    for place in dict.fromkeys(places):
+        record = files.read(place / ".oelm/run.json", files.Planned)[0] or files.Planned()
+        is_foreign = record.study not in ("", study.name) and not reference.is_made_up(study)
+        (foreign if is_foreign else kept).append(place / TRIAL)
+    found, notes = trials.load_trials(kept)
+    others = tuple(str(path) for path in foreign if path.exists())
+    return found, [*notes, *([text("trial_of_another_study", files=others, wanted=study.name)] if others else [])]
+
+
+def signature(runs: Sequence[LoadedRun]) -> tuple[object, ...]:
+    """Return something that changes when there is something new to report on."""
+    seen: list[object] = []
+    for run in runs:
+        names = ("metrics.jsonl", "experiment_result.json", "training.log") if run.path.is_dir() else ("",)
+        for path in (run.path / name if name else run.path for name in names):
+            try:
+                stat = path.stat()
+                seen.append((str(path), stat.st_size, stat.st_mtime_ns))
+            except OSError:
+                continue
+        seen.append((run.name, run.status))
+    return tuple(seen)
+
+
+def lock_path(project: Path, study: Study) -> Path:
+    """Return where a study's lock lies: beside its summary, or where that was when another study was the default."""
+    name, folder = f"{study.name}_lock.json", project / "experiments"
+    here = summary_path(project, study).with_name(name)
+    return next((path for path in (here, folder / name, folder / study.name / name) if path.exists()), here)
+
+
+def output_folder(project: Path, study: Study) -> Path:
+    """Return where a study's report goes: ``experiments/analysis`` for the default one,
+    ``experiments/<study>/analysis`` for others.
+    """
+    folder = project / "experiments"
+    return (folder if study.is_default else folder / study.name) / "analysis"
+
+
+def summary_path(project: Path, study: Study) -> Path:
+    """Return where a study's summary goes."""
+    folder = project / "experiments"
+    return (folder if study.is_default else folder / study.name) / f"{study.name}_summary.json"
+
+
+def user_style(project: Path) -> Path | None:
+    """Return the project's own style file, where it has one."""
+    path = project / "templates" / "report.mplstyle"
+    return path if path.is_file() else None
+
+
+def now(fixed: float | None = None) -> float:
+    """Return the time that staleness is judged by; SOURCE_DATE_EPOCH fixes it (reproducible-builds.org)."""
+    if fixed is not None:
+        return fixed
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return float(given) if given.isdigit() else time.time()

@@ -1,0 +1,365 @@
+"""Owns reading a training log of any dialect into columns, in constant memory; leaves folders and what else lies in
+them to ``folders``.
+
+Three dialects exist (facts of users' logs), with or without whatever a logger puts in front, and an LR column; nanoGPT
+has its own::
+
+    Step    300 | Loss: 5.6583 | PPL: 286.66 | LR: 4.50e-05
+      Validation | Loss: 1.4793 | PPL: 4.39            (belongs to the step line above)
+    [Step 1000] Validation - Loss: 3.7200, PPL: 41.26
+    Step 100 | loss=5.12 | ppl=167.3                   (with "Eval step 1000 | loss=3.9 | ppl=49.4")
+    iter 1990: loss 3.8853, time 1096.65ms             (with "step 2000: train loss 4.0390, val loss 4.0427")
+
+The loss decides, the PPL column is clipped. What a carriage return overwrote, and whatever is a progress bar, is
+never a record. A regular expression for the log's own dialect reads a block in one pass; lines that it doesn't know
+are read one by one, and each shape of line (the same but for the digits) is understood only once.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gc
+import math
+import operator
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from oelm_jobs.encodings import SAMPLE_BYTES, name_encoding
+
+from .columns import Columns
+from .log_lines import ODD, Span, Spoken, clean, read_facts, read_line, read_record, record_places, tells_finite
+
+BLOCK = 1 << 20
+"""Bytes that are read at a time."""
+LONGEST_LINE = 1 << 16
+"""Bytes; a longer line is no record and is skipped without being kept."""
+LARGEST_STEP = 2**53
+SHAPES = 4096
+"""Shapes of lines that are remembered at a time."""
+LONGEST_SHAPE = 512
+"""Bytes of a line whose shape is remembered."""
+
+_LINE_END = re.compile(rb"\r{1,9}\n")
+"""Text that is written through two layers which both end lines as Windows does has two carriage returns."""
+_DIGITS = bytes.maketrans(b"0123456789", b"0" * 10)
+_Shape = tuple[Span, Span, Span | None, Span | None] | bool
+"""Where a record's numbers stand; for a line that is no record and states nothing, whether it looks like one."""
+
+_STAMP = rb"(?:\d{4}-\d\d-\d\d[^\n|]*?)??"
+_VALIDATION = re.compile(
+    _STAMP + rb"(?:  Validation \| Loss: |\[Step (\d+)\] Validation - Loss: |Eval step +(\d+) \| loss=)(\d+\.\d+)"
+    rb"(?: \| PPL: |, PPL: | \| ppl=)(\d+(?:\.\d+)?)"
+)
+_PLAIN = tuple(
+    re.compile(stamp + train + rb"|([^\n]*)\n")
+    for stamp in (b"", _STAMP)
+    for train in (
+        rb"Step +(\d+) \| Loss: ([\d.]+) \| PPL: [\d.]+ \| LR: ([\d.e-]+)\n",
+        rb"Step +(\d+) \| Loss: ([\d.]+)(?: \| PPL: [\d.]+)?()\n",
+        rb"Step +(\d+) \| loss=([\d.]+)(?: \| ppl=[\d.]+)?(?: \| lr=([\d.e-]+))?\n",
+    )
+)
+"""A quick pass for each dialect; its groups are step, loss, LR, and any other line."""
+_Row = tuple[bytes, bytes, bytes, bytes]
+
+
+@dataclass
+class Log:
+    """What one or more log files hold; filled by ``read``."""
+
+    train: Columns = field(default_factory=Columns)
+    """step, loss, lr, tokens_per_s."""
+    val: Columns = field(default_factory=lambda: Columns(keep_lowest="loss"))
+    """step, loss."""
+    facts: dict[str, str] = field(default_factory=dict)
+    """Keys of the configuration and parameter counts that the log states, the last one wins."""
+    lines: int = 0
+    """Lines in all, progress bars not counted."""
+    overwritten: int = 0
+    """Progress bars and other texts that a carriage return overwrote."""
+    not_understood: int = 0
+    """Lines that aren't records, facts or progress bars."""
+    alike: int = 0
+    """Those among them that look like records (a step and a loss)."""
+    disagreeing: int = 0
+    """Validations whose PPL isn't exp(loss)."""
+    is_truncated: bool = False
+    """True where the last line has no newline (it is left out)."""
+    is_complete: bool = False
+    """True where the log says that training is complete."""
+    is_nan_at_end: bool = False
+    """True where the last loss of any line isn't finite: training, validation, or one told in passing."""
+    not_finite: int = 0
+    """Lines with such a loss."""
+    encoding: str = ""
+    """What a file of wider characters is written in (PowerShell's ``>`` writes UTF-16); empty for all others."""
+    _not_finite_loss: str = ""
+    """What the last line of a loss that isn't finite called it, where that was no record."""
+    _step: int = -1
+    _quick: re.Pattern[bytes] = _PLAIN[0]
+    _shapes: dict[bytes, _Shape] = field(default_factory=dict)
+    _pending: list[tuple[int, float, float, float]] = field(default_factory=list)
+    _waiting: list[tuple[int, float, float]] = field(default_factory=list)
+
+    def read(self, path: Path) -> None:
+        """Read a file to the end.
+
+        Raises:
+            OSError: It can't be read.
+        """
+        was_enabled = gc.isenabled()
+        gc.disable()  # millions of short-lived tuples without cycles: looking for some takes a third of the time
+        try:
+            with path.open("rb", buffering=0) as stream:
+                self._read(self._blocks(stream))
+        finally:
+            if was_enabled:
+                gc.enable()
+
+    def _blocks(self, stream: BinaryIO) -> Iterator[bytes]:
+        """Yield the file a block at a time, as UTF-8 where it is in characters of 16 or 32 bits."""
+        sample = stream.read(SAMPLE_BYTES)
+        stream.seek(0)
+        is_wide = b"\0" in sample or sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        encoding = name_encoding(sample) if is_wide else ""
+        if not encoding.startswith("UTF-"):
+            while block := stream.read(BLOCK):
+                yield block
+            return
+        self.encoding = encoding
+        decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+        while block := stream.read(BLOCK):
+            yield decoder.decode(block).encode()
+        yield decoder.decode(b"", final=True).encode()
+
+    def _read(self, blocks: Iterable[bytes]) -> None:
+        rest = b""
+        is_skipping = False  # inside a line that is too long to be one
+        for piece in blocks:
+            block = rest + piece
+            cut = block.rfind(b"\n")
+            if cut < 0:
+                block, lost = _tail(block)
+                self.overwritten += lost
+                if len(block) > LONGEST_LINE:
+                    block, is_skipping = b"", True
+                rest = block
+                continue
+            rest, lost = _tail(block[cut + 1 :])
+            self.overwritten += lost
+            whole = block[: cut + 1]
+            if is_skipping:
+                whole = whole[whole.find(b"\n") + 1 :]
+                self.lines += 1
+                self.not_understood += 1
+                is_skipping = False
+            if len(rest) > LONGEST_LINE:
+                rest, is_skipping = b"", True
+            self._block(whole)
+        self.is_truncated = bool(rest.strip()) or is_skipping
+
+    def _block(self, block: bytes) -> None:
+        if b"\r" in block:
+            block = self._visible(block)
+        found: list[_Row] = self._quick.findall(block)
+        others = [i for i, row in enumerate(found) if row[3]]
+        if len(others) > 0.2 * len(found):
+            self._choose(block)
+            found = self._quick.findall(block)
+            others = [i for i, row in enumerate(found) if row[3]]
+        start = 0
+        step = self._step
+        for i in others:
+            if i and (above := found[i - 1][0]):
+                step = int(above) if len(above) < 16 else -1
+            match = _VALIDATION.fullmatch(found[i][3])
+            if match:
+                bracketed, named, loss, ppl = match.groups()
+                digits = bracketed or named
+                if digits and len(digits) < 16:
+                    step = int(digits)
+                if step >= 0:
+                    self.lines += 1
+                    self._heard(float(loss))
+                    self._waiting.append((step, float(loss), float(ppl)))
+                    continue
+            self._add_plain(found[start:i])
+            self._step = step
+            self._line(found[i][3])
+            step = self._step
+            start = i + 1
+        self._add_plain(found[start:])
+        self._step = step if found and found[-1][3] else self._step
+        self._flush()
+
+    def _choose(self, block: bytes) -> None:
+        """Take the quick pass that understands most of the beginning of a block."""
+        sample = block[: block.find(b"\n", 20_000) + 1] or block
+        self._quick = min(_PLAIN, key=lambda pattern: sum(bool(row[3]) for row in pattern.findall(sample)))
+
+    def _visible(self, block: bytes) -> bytes:
+        """Return the block with only what a terminal would show at the end of each line."""
+        block = _LINE_END.sub(b"\n", block)
+        if b"\r" not in block:
+            return block
+        self.overwritten += block.count(b"\r")
+        return b"\n".join([line[line.rfind(b"\r") + 1 :] for line in block.split(b"\n")])
+
+    def _add_plain(self, found: list[_Row]) -> None:
+        """Add the training records among the rows of the quick pass."""
+        rows = [row for row in found if row[0]]
+        if not rows:
+            return
+        self._join()
+        self.lines += len(rows)
+        try:
+            steps = [int(row[0]) for row in rows]
+            stride = self.train.stride
+            left_out = 0
+            if stride > 1 and steps[0] > self.train.last_added_step and all(map(operator.lt, steps, steps[1:])):
+                # Most rows of a very long log are thinned anyway: only every stride-th one is turned into numbers.
+                keep = slice((len(rows) - 1) % stride, None, stride)
+                left_out = len(rows)
+                rows, steps = rows[keep], steps[keep]
+                left_out -= len(rows)
+            losses = [float(row[1]) for row in rows]
+            self._heard(losses[-1])  # the quick pass takes digits alone: infinite is what is too large for a float
+            rates = [float(row[2]) if row[2] else math.nan for row in rows]
+            self._add_train(steps, losses, rates, left_out=left_out)
+        except (ValueError, OverflowError):  # 1.2.3 and the like: the careful pass says which line it is
+            self.lines -= len(rows)
+            for step, loss, rate, _ in rows:
+                self._line(b"Step " + step + b" | Loss: " + loss + (b" | LR: " + rate if rate else b""))
+
+    def _join(self) -> None:
+        """Add the training records that were read one by one: arrays of one row are dear."""
+        if self._pending:
+            steps, losses, rates, speeds = zip(*self._pending, strict=True)
+            self._pending = []
+            step = self._step  # a validation may have named a later one
+            self._add_train(list(steps), list(losses), list(rates), list(speeds))
+            self._step = step
+
+    def _flush(self) -> None:
+        self._join()
+        if self._waiting:
+            steps, losses, ppls = (np.array(column) for column in zip(*self._waiting, strict=True))
+            self._waiting = []
+            with np.errstate(all="ignore"):
+                # Printed with two decimals; clipped at 22026 in the first steps.
+                off = (ppls > 0) & (ppls < 22026) & (np.abs(np.log(ppls) - losses) > 0.02 + 0.006 / ppls)
+            self.disagreeing += int(np.count_nonzero(off))
+            self.val.add({"step": steps.astype(np.int64), "loss": losses.astype(np.float64)})
+
+    def _line(self, raw: bytes) -> None:
+        """Read one line; what lines of its shape (the same but for the digits) say is looked up."""
+        shape = raw.translate(_DIGITS)
+        known = self._shapes.get(shape)
+        if known is None or (isinstance(known, bool) and self._not_finite_loss):
+            self._new_line(raw, shape)
+            return
+        self.lines += 1
+        if isinstance(known, bool):
+            self.not_understood += 1
+            self.alike += known
+            return
+        words = [raw[place[0] : place[1]].decode() if place is not None else "" for place in known]
+        record = read_record(*words)
+        if record is None or record[0] > LARGEST_STEP:
+            self.not_understood += 1
+            self.alike += 1
+            return
+        self._step = record[0]
+        self._heard(record[1])
+        self._pending.append(record)
+
+    def _new_line(self, raw: bytes, shape: bytes) -> None:
+        line = clean(raw[: LONGEST_LINE + 1])
+        if not line:
+            return
+        self.lines += 1
+        if self._not_finite_loss and tells_finite(line, self._not_finite_loss):
+            self._heard()
+        spoken = read_line(line)
+        facts = read_facts(line) if spoken is None else {}
+        if facts:
+            self.facts.update(facts)
+            self.is_complete = self.is_complete or "complete" in facts
+        elif spoken is None:
+            self.not_understood += 1
+        else:
+            self._spoken(spoken)
+        if facts or len(raw) > LONGEST_SHAPE:
+            return
+        if len(self._shapes) >= SHAPES:
+            self._shapes.clear()
+        if spoken is None or spoken == ODD:
+            self._shapes[shape] = spoken is not None
+        elif (
+            spoken.train_loss is not None
+            and spoken.val_loss is None
+            and not (spoken.is_not_finite and math.isfinite(spoken.train_loss))  # another loss of the line isn't
+            and line.isascii()  # places are counted in characters here, in bytes there
+            and line.encode() == raw.strip(b" \t\r")
+        ):
+            offset = raw.index(line[:1].encode())
+            self._shapes[shape] = tuple(
+                None if place is None else (place[0] + offset, place[1] + offset) for place in record_places(line)
+            )  # type: ignore[assignment]
+
+    def _spoken(self, spoken: Spoken) -> None:
+        step = spoken.step if spoken.step is not None else self._step
+        is_record = spoken.train_loss is not None or spoken.val_loss is not None
+        is_sound = is_record and 0 <= step <= LARGEST_STEP
+        if spoken.is_not_finite:
+            self._heard(math.nan)
+            self._not_finite_loss = spoken.not_finite_loss
+        elif is_sound:
+            self._heard(*(loss for loss in (spoken.train_loss, spoken.val_loss) if loss is not None))
+        if spoken.is_progress:
+            self.lines -= 1
+            self.overwritten += 1
+            return
+        if not is_sound:
+            self.not_understood += 1
+            self.alike += spoken.is_odd or is_record
+            return
+        if spoken.train_loss is not None:
+            self._step = step
+            self._pending.append((step, spoken.train_loss, spoken.lr, spoken.tokens_per_s))
+        elif spoken.step is not None:
+            self._step = step
+        if spoken.val_loss is not None:
+            self._waiting.append((step, spoken.val_loss, spoken.val_ppl))
+
+    def _heard(self, *losses: float) -> None:
+        """Take note of whether the losses of a line are finite; the last line decides."""
+        self.is_nan_at_end = not all(map(math.isfinite, losses))
+        self.not_finite += self.is_nan_at_end
+        self._not_finite_loss = ""
+
+    def _add_train(
+        self,
+        steps: list[int],
+        losses: list[float],
+        rates: list[float],
+        speeds: list[float] | None = None,
+        *,
+        left_out: int = 0,
+    ) -> None:
+        self._step = steps[-1]
+        rows = {"step": np.array(steps, dtype=np.int64), "loss": np.array(losses), "lr": np.array(rates)}
+        rows["tokens_per_s"] = np.full(len(steps), math.nan) if speeds is None else np.array(speeds)
+        self.train.add(rows, left_out=left_out)
+
+
+def _tail(piece: bytes) -> tuple[bytes, int]:
+    """Return what of an unfinished line can still become visible, and how many texts were overwritten in it."""
+    end = len(piece.rstrip(b"\r"))  # carriage returns at the very end may be a part of a line end
+    at = piece.rfind(b"\r", 0, end)
+    return (piece, 0) if at < 0 else (piece[at + 1 :], piece.count(b"\r", 0, at + 1))

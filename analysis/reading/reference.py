@@ -1,0 +1,99 @@
+"""Owns the study that a report assumes where folders come without one: the reference groups and hypotheses; leaves
+real studies to files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from oelm_jobs.spec import Group, Hypothesis, Study
+
+from .loaded_run import LoadedRun
+
+NAME = "folders"
+"""Name of the study that is made up for folders without one."""
+
+GROUPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt_base": ("Group A: GPT-Base", {"model_type": "gpt"}),
+    "oelm_no_freeze": ("Group B: OELM-NoFreeze", {"model_type": "oelm", "freeze_qk": False}),
+    "oelm_freeze": ("Group C: OELM-Freeze", {"model_type": "oelm", "freeze_qk": True}),
+}
+"""Label and factors of the reference groups."""
+
+HYPOTHESES = (
+    Hypothesis(
+        id="H1",
+        metric="trainable_params",
+        group="oelm_freeze",
+        against="oelm_no_freeze",
+        relation="reduction",
+        bounds=(0.10, 0.20),
+    ),
+    Hypothesis(
+        id="H2",
+        metric="final_val_ppl",
+        group="oelm_freeze",
+        against="oelm_no_freeze",
+        relation="equivalent_within",
+        bounds=(0.05,),
+    ),
+    Hypothesis(
+        id="H3",
+        metric="speed",
+        group="oelm_freeze",
+        against="oelm_no_freeze",
+        relation="ratio_at_least",
+        bounds=(1.0,),
+        margin=0.02,
+    ),
+    Hypothesis(
+        id="H4",
+        metric="final_val_ppl",
+        group="oelm_freeze",
+        against="gpt_base",
+        relation="at_most_above",
+        bounds=(0.10,),
+    ),
+)
+"""The reference study's claims."""
+
+
+def is_made_up(study: Study) -> bool:
+    """Tell whether a study is the one that is assumed for folders without one."""
+    return study.path == Path(NAME)
+
+
+def study_of(runs: Sequence[LoadedRun]) -> Study:
+    """Return a study of the runs' groups; with a reference group among them all three and their hypotheses belong to
+    it.
+    """
+    names = list(dict.fromkeys(run.group for run in runs))
+    wanted = [*GROUPS, *(name for name in names if name not in GROUPS)] if set(names) & set(GROUPS) else names
+    groups = {
+        name: Group(
+            name=name,
+            label=GROUPS[name][0] if name in GROUPS else name,
+            factors=GROUPS[name][1] if name in GROUPS else {},
+            gpus=1,
+            port=None,
+        )
+        for name in wanted
+    }
+    seeds = tuple(sorted({run.seed for run in runs if run.seed is not None}))
+    batches = {run.global_batch for run in runs if run.global_batch}
+    return Study(
+        name=NAME,
+        path=Path(NAME),
+        question="",
+        is_default=False,
+        factors=("model_type", "freeze_qk"),
+        seeds=seeds,
+        global_batch=batches.pop() if len(batches) == 1 else 0,
+        train={},
+        groups=groups,
+        unequal={},
+        hypotheses=HYPOTHESES if set(names) & set(GROUPS) else (),
+        max_retries=0,
+    )

@@ -1,0 +1,181 @@
+"""Owns which runs are results of their own: the study's, and one for each group, tag and seed; leaves reading them to
+``loading`` and what follows for verdicts to ``report``.
+
+A folder that was copied, or a seed that was run twice, is no replication: counted as one it makes a spread smaller and
+a verdict surer than it is.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from oelm_jobs.spec import Study
+
+from ..findings import WARNING, Finding
+from ..words import Text, text
+from . import reference
+from .loaded_run import Curve, LoadedRun, Validations
+
+LEAST_RECORDS = 6
+"""Losses that agree to the last digit between two seeds only where one is a copy of the other; a validation, which is
+over many more tokens than a training record, counts as two.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dispute:
+    """A seed of a group with more than one result, none of which was chosen."""
+
+    group: str
+    """The group."""
+    tag: str
+    """Tag of the runs; empty for the study's own."""
+    seed: int | None
+    """The seed; None where nothing tells it of one of them, so that it may be that of any other."""
+    statement: Text
+    """What a report says of it, with what to do."""
+    reason: Text
+    """The same in a verdict's line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """The runs that count, and what was found on the way."""
+
+    runs: tuple[LoadedRun, ...]
+    """Those of the study, copies left out, in the order in which they came."""
+    findings: tuple[Finding, ...]
+    """What was left out, and seeds with several results."""
+    disputes: tuple[Dispute, ...]
+    """Seeds with several results."""
+
+
+def settle(study: Study, runs: Sequence[LoadedRun]) -> Settled:
+    """Return the runs that count for a study: its own, and of what was copied one."""
+    own, strangers = divide(study, runs)
+    findings = [Finding(severity=WARNING, text=said) for said in passed_over(study, strangers)]
+    kept: list[LoadedRun] = []
+    disputes: list[Dispute] = []
+    arms: dict[tuple[str, str], list[LoadedRun]] = {}
+    for run in own:
+        arms.setdefault((run.group, run.tag), []).append(run)
+    for (group, tag), members in arms.items():
+        chosen: list[LoadedRun] = []
+        for run in sorted(members, key=_preference):
+            other = next((other for other in chosen if _is_copy(other, run)), None)
+            if other is None:
+                chosen.append(run)
+                continue
+            said = text("copy_left_out", copy=str(run.path), run=str(other.path), group=group, seed=_seed(other))
+            findings.append(Finding(severity=WARNING, text=said, groups=(group,), key="copy_left_out"))
+        kept += chosen
+        disputes += _disputes(group, tag, chosen)
+    findings += [Finding(severity=WARNING, text=d.statement, groups=(d.group,), key="two_results") for d in disputes]
+    places = {id(run): position for position, run in enumerate(runs)}
+    kept.sort(key=lambda run: places[id(run)])
+    return Settled(runs=tuple(kept), findings=tuple(findings), disputes=tuple(disputes))
+
+
+def divide(study: Study, runs: Sequence[LoadedRun]) -> tuple[list[LoadedRun], list[LoadedRun]]:
+    """Return the study's runs and those whose records name another; a study made up for folders takes all."""
+    if reference.is_made_up(study):
+        return list(runs), []
+    own = [run for run in runs if run.study in ("", study.name)]
+    return own, [run for run in runs if run.study not in ("", study.name)]
+
+
+def passed_over(study: Study, strangers: Sequence[LoadedRun]) -> list[Text]:
+    """Return what is said of runs of other studies."""
+    by_study: dict[str, list[str]] = {}
+    for run in strangers:
+        by_study.setdefault(run.study, []).append(run.name)
+    return [
+        text("strangers_passed_over", runs=_few(names), study=other, wanted=study.name)
+        for other, names in by_study.items()
+    ]
+
+
+def _few(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(names) if len(names) <= 8 else (*names[:7], f"+ {len(names) - 7}")
+
+
+def _preference(run: LoadedRun) -> tuple[bool, int, int, int, str]:
+    """Order the runs of one seed: the one that went furthest first, of those the one with most records; a backup has a
+    longer name, or lies deeper.
+    """
+    is_over = run.finished or run.diverged
+    return not is_over, -(run.last_step or 0), -_count(run), len(str(run.path)), str(run.path)
+
+
+def _count(run: LoadedRun) -> int:
+    """Return how many losses a run recorded, a validation as two."""
+    validations = 0 if run.validations is None else len(run.validations.step)
+    return 2 * validations + (0 if run.curve is None else len(run.curve.step))
+
+
+def _seed(run: LoadedRun) -> str:
+    return "–" if run.seed is None else str(run.seed)
+
+
+def _is_copy(whole: LoadedRun, part: LoadedRun) -> bool:
+    """Tell whether a run holds nothing that another of its group doesn't: a copy, an older state of it, an empty
+    folder; of another seed only where what was recorded is enough to tell.
+    """
+    if whole.seed == part.seed:
+        return _holds(whole, part)
+    return _count(part) >= LEAST_RECORDS and _holds(whole, part) and _agree(whole.curve, part.curve)
+
+
+def _holds(whole: LoadedRun, part: LoadedRun) -> bool:
+    if part.diverged and not whole.diverged:
+        return False
+    if part.final is None and part.validations is None:
+        return part.curve is None or _agree(whole.curve, part.curve)
+    if part.final is not None and whole.final is not None and part.final.step == whole.final.step:
+        if part.final.loss != whole.final.loss:
+            return False
+    elif part.validations is None:
+        return False
+    return part.validations is None or _agree(whole.validations, part.validations)
+
+
+def _agree(whole: Curve | Validations | None, part: Curve | Validations | None) -> bool:
+    """Tell whether all losses of one table stand in the other one, at the same steps."""
+    if whole is None or part is None:
+        return whole is part
+    at = np.searchsorted(whole.step, part.step)
+    if at[-1] >= len(whole.step) or not np.array_equal(whole.step[at], part.step):
+        return False
+    return bool(np.array_equal(whole.loss[at], part.loss, equal_nan=True))
+
+
+def _disputes(group: str, tag: str, runs: Sequence[LoadedRun]) -> list[Dispute]:
+    # One that was never validated still has a speed and a cost; of a log nothing else tells that it is over.
+    with_result = [
+        run
+        for run in runs
+        if run.final is not None or run.diverged or run.finished or (run.source == "log" and run.curve is not None)
+    ]
+    if len(with_result) < 2:
+        return []
+    if any(run.seed is None for run in with_result):
+        paths = tuple(str(run.path) for run in with_result)
+        unknown = next(run.path for run in with_result if run.seed is None)
+        named = unknown.with_name(f"{unknown.stem}-s42{unknown.suffix}")
+        command = shlex.join(["mv", str(unknown), str(named)])
+        statement = text("seeds_unknown", group=group, runs=paths, command=command)
+        return [Dispute(group=group, tag=tag, seed=None, statement=statement, reason=text("reason_seeds", group=group))]
+    found = []
+    for seed in dict.fromkeys(run.seed for run in with_result):
+        same = [run for run in with_result if run.seed == seed]
+        if len(same) > 1:
+            paths, archive = tuple(str(run.path) for run in same), str(same[-1].path.parent / ".archive")
+            command = f"{shlex.join(['mkdir', '-p', archive])} && {shlex.join(['mv', paths[-1], archive])}"
+            statement = text("two_results", group=group, seed=str(seed), runs=paths, command=command)
+            reason = text("reason_two_results", group=group, seed=str(seed))
+            found.append(Dispute(group=group, tag=tag, seed=seed, statement=statement, reason=reason))
+    return found

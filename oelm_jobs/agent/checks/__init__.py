@@ -1,0 +1,1 @@
+"""Looking over a target before runs are sent to it."""

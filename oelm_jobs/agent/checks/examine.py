@@ -1,0 +1,133 @@
+"""Owns looking over a host before it costs a night; leaves judging what was found to the client."""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict
+
+from .. import rundir
+from ..host import lease, lease_folder, ports
+from ..transfer import tokens
+from . import quota, trial
+
+
+def examine(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Look at what a run would find on this host. Paths may begin with ``~``.
+
+    Args:
+        request: ``root``, ``checkpoint_root``, ``python``, ``setup`` and ``code`` (folder of the project's code) of
+            the target, ``trial`` (how its launch scripts begin, or empty), ``environment`` (variables of the client
+            that runs get), ``ports`` that studies prefer, ``files`` (token files), ``slurm`` (whether runs go to
+            Slurm), ``jobs`` (scripts for it, by number of processes as text).
+
+    Returns:
+        ``agent_python``, ``host``, ``user``, ``time``, ``root``, what lease.table answers, ``lease_folder`` with
+        ``lease_privacy`` (why others don't share it, or empty), ``lease_room`` (bytes) and ``lease_files`` (left there;
+        -1 where nobody counts) or ``lease_error``, ``checkpoints`` (where they go) and ``disk_free`` (bytes, there),
+        ``writable`` and ``locks`` (errors, or empty), ``quotas`` (of root, checkpoints and home, as quota.quotas
+        answers), ``trial`` (as trial.attempt answers), ``bash`` and ``rsync`` (paths, or empty), ``ends_processes``
+        (the host ends what a logout leaves), ``wandb_login``, ``ports_taken``, ``data`` (as tokens.data answers);
+        ``site`` (slurm_site) or ``site_error``, ``tests`` (of ``jobs``, as slurm_site.test_only answers).
+    """
+    os.environ.update(request.get("environment") or {})
+    root = os.path.expanduser(request["root"])
+    checkpoints = os.path.expanduser(request.get("checkpoint_root") or root)
+    answer: Dict[str, Any] = {"agent_python": sys.version.split()[0], "host": os.uname().nodename}
+    answer.update(user=_user(), time=time.time(), root=root)
+    try:
+        where = lease_folder.folder()
+        answer["lease_folder"], answer["lease_privacy"] = str(where), lease_folder.privacy(where)
+        answer["lease_room"], answer["lease_files"] = lease_folder.room(where)
+        answer.update(lease.table(where))
+    except OSError as error:
+        answer.update(lease_error=str(error), devices=[], queue=[])
+    answer.update(checkpoints=checkpoints, disk_free=rundir.disk_free(checkpoints))
+    answer["writable"] = _writable(root) or (_writable(checkpoints) if checkpoints != root else "")
+    answer["locks"] = "" if answer["writable"] else _locks(checkpoints)
+    answer["quotas"] = quota.quotas([root, checkpoints, os.path.expanduser("~")])
+    code = os.path.expanduser(request.get("code") or root)
+    python = os.path.expanduser(request["python"])
+    question = trial.QUESTION + (trial.OF_SLURM if request.get("slurm") else "")
+    folder = code if os.path.isdir(code) else "/"
+    answer["trial"] = trial.attempt(request["trial"], request["setup"], python, folder, question=question)
+    answer["bash"], answer["rsync"] = shutil.which("bash") or "", shutil.which("rsync") or ""
+    answer["ends_processes"] = _ends_processes()
+    answer["wandb_login"] = _wandb_login()
+    answer["ports_taken"] = [port for port in request["ports"] if not ports.port_is_free(port)]
+    files = {path: os.path.expanduser(path) for path in request.get("files") or []}
+    rows = tokens.data({"root": root, "files": list(files.values()), "whole": True})["files"]
+    answer["data"] = {path: rows[place] for path, place in files.items()}
+    if request.get("slurm"):
+        from ..slurm import commands as slurm_commands
+        from ..slurm import site as slurm_site
+
+        try:
+            answer["site"] = slurm_site.site()
+            answer["tests"] = {size: slurm_site.test_only(script) for size, script in request["jobs"].items()}
+        except slurm_commands.SlurmError as error:
+            answer["site_error"] = str(error)
+    return answer
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())
+
+
+def _writable(root: str) -> str:
+    """Return why nothing can be written below ``root``; empty where it can."""
+    probe = os.path.join(root, rundir.CONTROL, ".writable-%d" % os.getpid())
+    try:
+        os.makedirs(os.path.dirname(probe), exist_ok=True)
+        with open(probe, "wb") as file:
+            file.write(b"x" * 4096)
+        os.unlink(probe)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _locks(root: str) -> str:
+    """Return why files below ``root`` can't be locked (some network file systems); empty where they can."""
+    probe = os.path.join(root, rundir.CONTROL, ".lock-%d" % os.getpid())
+    try:
+        with open(probe, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(probe)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _ends_processes() -> bool:
+    """Tell whether this host ends what a user leaves running at logout (logind.conf(5), KillUserProcesses)."""
+    if not os.path.isdir("/run/systemd/system"):
+        return False
+    value = ""
+    for path in ["/etc/systemd/logind.conf", *sorted(map(str, Path("/etc/systemd/logind.conf.d").glob("*.conf")))]:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    key, _, setting = line.partition("=")
+                    value = setting.strip().lower() if key.strip() == "KillUserProcesses" else value
+        except OSError:
+            continue
+    return value in ("yes", "true", "1", "on") and not os.path.exists("/var/lib/systemd/linger/" + _user())
+
+
+def _wandb_login() -> bool:
+    """Tell whether Weights & Biases would find a key."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return "api.wandb.ai" in Path("~/.netrc").expanduser().read_text(encoding="utf-8", errors="replace")
+    except (OSError, RuntimeError):  # nobody says where this user's home is
+        return False

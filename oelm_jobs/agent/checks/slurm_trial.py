@@ -1,0 +1,49 @@
+"""Owns trying whether the interpreter that a target's jobs get can talk to Slurm, as their supervisors have to: one in
+a container may have neither its commands nor its socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from typing import Any, Dict
+
+from .. import rundir
+from ..slurm import commands as slurm_commands
+from . import trial
+
+KNOWN_S = 86400.0
+"""How long it is remembered that it can."""
+TIMEOUT_S = 60.0
+"""For a target's set-up and its interpreter: a submission waits for them."""
+
+
+def slurm_trial(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Run a target's set-up and let its interpreter ask for Slurm's settings, unless that is known to work.
+
+    Args:
+        request: ``trial``, ``setup``, ``python`` and ``environment`` as examine has them.
+
+    Returns:
+        ``slurm_error``: why it can't; empty where it can, and where that is not found out: the set-up may need a
+            compute node.
+
+    Raises:
+        SlurmError: Slurm does not answer here, either.
+    """
+    os.environ.update(request.get("environment") or {})
+    python = os.path.expanduser(request["python"])
+    asked = json.dumps([request["trial"], python, trial.agent_folder()])
+    path = slurm_commands.cache_file("trial-" + hashlib.sha256(asked.encode("utf-8", "replace")).hexdigest()[:12])
+    known = rundir.read_json(path) if path is not None else None
+    if known and 0 <= time.time() - float(known["time"]) < KNOWN_S:
+        return {"slurm_error": ""}
+    slurm_commands.settings()
+    found = trial.attempt(request["trial"], request["setup"], python, "/", question=trial.OF_SLURM, timeout_s=TIMEOUT_S)
+    if path is not None and found.get("slurm_error") == "":
+        with contextlib.suppress(OSError):
+            rundir.write_json(path, {"time": time.time()}, durable=False)
+    return {"slurm_error": str(found.get("slurm_error") or "")}

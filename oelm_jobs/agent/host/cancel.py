@@ -1,0 +1,106 @@
+"""Owns how a run is ended from outside; leaves ending its processes to its supervisor while that lives."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import Any, Dict, List, Optional, Sequence
+
+from .. import processes, records, rundir
+from ..run import result
+
+PATIENCE_S = 10.0
+"""A supervisor that has not ended by then is ended itself, and its processes with it."""
+KILL_S = 2.0
+"""So long what is left is killed again and again: it may be forking."""
+
+
+def cancel(request: Dict[str, Any]) -> Dict[str, Any]:
+    """End runs, wherever they stand; harmless for a run that is over.
+
+    Args:
+        request: ``run_dirs``.
+
+    Returns:
+        ``runs``: run directory to ``cancelled``, ``not running`` or ``still ending`` (the kernel has not let go of it).
+    """
+    waiting: Dict[str, float] = {}
+    answers = {}
+    # From the last: a run that would start when the one before it ends is cancelled before that.
+    for run_dir in reversed(request["run_dirs"]):
+        answers[run_dir] = "not running"
+        if rundir.is_locked(rundir.control(run_dir, rundir.CLAIM)):
+            waiting[run_dir] = time.monotonic() + PATIENCE_S
+        elif processes.of_run(run_dir):
+            answers[run_dir] = "cancelled" if _kill_all(run_dir) else "still ending"
+    while waiting:
+        for run_dir, deadline in list(waiting.items()):  # still from the last
+            if not rundir.is_locked(rundir.control(run_dir, rundir.CLAIM)):
+                del waiting[run_dir]
+            elif answers[run_dir] == "not running" and _ask(run_dir):
+                answers[run_dir] = "cancelled"
+            elif time.monotonic() >= deadline:
+                del waiting[run_dir]
+                answers[run_dir] = "cancelled" if _kill_supervised(run_dir) else "still ending"
+        time.sleep(0.05)
+    return {"runs": answers}
+
+
+def _ask(run_dir: str) -> bool:
+    """Ask the holder of the claim to end its run; False while the claim doesn't name a living process: a launch has
+    taken it and has yet to start one.
+    """
+    holder = _holder(run_dir)
+    if holder is None:
+        return False
+    with contextlib.suppress(OSError):  # on a full disk the signal alone has to do
+        rundir.write_json(rundir.control(run_dir, rundir.CANCEL), {"by": "oelm-cancel", "time": time.time()})
+    processes.send([holder], signal.SIGTERM)
+    return True
+
+
+def _holder(run_dir: str) -> Optional[processes.Identity]:
+    """Return the living process that took the claim."""
+    identity = processes.Identity.from_json(rundir.read_json(rundir.control(run_dir, rundir.CLAIM)))
+    return identity if identity is not None and identity.is_alive() else None
+
+
+def _kill_supervised(run_dir: str) -> bool:
+    """Kill a supervisor that doesn't end, and all it started; return whether nothing is left."""
+    holder = _holder(run_dir)
+    family: List[processes.Identity] = []
+    if holder is not None:
+        family = processes.descendants_of(holder.pid)
+        # The supervisor goes first, or it would judge the death of its ranks.
+        processes.send([holder], signal.SIGKILL)
+    return _kill_all(run_dir, family)
+
+
+def _kill_all(run_dir: str, also: Sequence[processes.Identity] = ()) -> bool:
+    """Kill what is left of a run that has no supervisor any more, and record its end; return whether all is gone."""
+    deadline = time.monotonic() + KILL_S
+    left = [*processes.of_run(run_dir), *also]
+    lived = bool(left)
+    while left and time.monotonic() < deadline:
+        processes.send(left, signal.SIGKILL)
+        time.sleep(0.05)
+        left = [*processes.of_run(run_dir), *(identity for identity in also if identity.is_alive())]
+    try:
+        handle = rundir.lock(rundir.control(run_dir, rundir.CLAIM), patience_s=2.0)
+    except rundir.Busy:
+        return False
+    try:
+        record = records.read_if_sound(rundir.control(run_dir, rundir.RUN))
+        path = rundir.control(run_dir, "").parent
+        attempts, _ = result.attempts_so_far(path, lambda start: "cancelled", end_state=rundir.CANCELLED, lived=lived)
+        first = attempts[0].get("started_at") if attempts else None
+        queued_at = rundir.finite(record.get("queued_at")) or rundir.finite(first) or time.time()
+        try:
+            result.write(path, record, rundir.CANCELLED, "cancelled", attempts, queued_at)
+        except OSError:  # a full disk: the end record at least
+            result.write_end(path, record, rundir.CANCELLED, "cancelled", attempts)
+    finally:
+        os.close(handle)
+    return not left

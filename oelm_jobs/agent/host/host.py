@@ -1,0 +1,163 @@
+"""Owns what a run needs of a plain host: a claim that the kernel keeps, its lane, leased devices; leaves the queue for
+them to lease.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
+
+from .. import processes, records, rundir
+from ..run import place
+from . import lease, lease_folder, ports, tickets
+
+STOP_GRACE_S = 7.0
+"""Time for a checkpoint between SIGTERM and SIGKILL; a cancel promises an end within 10 s."""
+
+
+class Host:
+    """A plain host."""
+
+    signals: Tuple[int, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    look_s = 0.0
+
+    def __init__(self, record: Dict[str, Any], say: Callable[[str], None]) -> None:
+        self._record = record
+        self._say = say
+        self._run_dir = Path(record["run_dir"])
+        self._held: Optional[lease.Lease] = None
+        self._port_lock: Optional[int] = None
+
+    def claim(self) -> None:
+        """Use the descriptor of the launcher's claim if it handed one over, else take the claim."""
+        path = rundir.control(self._run_dir, rundir.CLAIM)
+        try:
+            handed = os.fstat(rundir.CLAIM_FD)
+            if path.exists() and os.path.samestat(handed, os.stat(str(path))):
+                os.set_inheritable(rundir.CLAIM_FD, False)
+                return
+        except OSError:
+            pass
+        handle = rundir.lock(path, patience_s=2.0)
+        with contextlib.suppress(FileNotFoundError):
+            rundir.control(self._run_dir, rundir.CANCEL).unlink()  # of an execution that is over
+        rundir.write_claim(handle, str(self._record["token"]), processes.identify(os.getpid()))
+
+    def is_mine(self) -> bool:
+        """Always: the kernel keeps the claim for as long as this process lives."""
+        return True
+
+    def is_cancelled(self) -> bool:
+        """True where a cancel came while this execution was on its way."""
+        return rundir.control(self._run_dir, rundir.CANCEL).exists()
+
+    def lost_reason(self, start: Dict[str, Any]) -> str:
+        """Tell a reboot from a supervisor that was killed."""
+        return "reboot" if start.get("boot_id") != processes.boot_id() else "supervisor lost"
+
+    def submitted_at(self) -> float:
+        """The launcher's word, taken once: what runs here submits nothing at that time."""
+        return float(os.environ.pop("OELM_SUBMITTED_AT", "") or time.time())
+
+    def wait_for_turn(self) -> float:
+        """Sleep in the kernel until the run before this one in its lane is over."""
+        queued_at = float(os.environ.pop("OELM_QUEUED_AT", "") or tickets.arrival(time.time()))
+        before = self._record.get("after")
+        if not before:
+            return queued_at
+        self._say("waiting for %s to end" % rundir.run_name(before))
+        claim = rundir.control(before, rundir.CLAIM)
+        while rundir.is_locked(claim):
+            lease_folder.wait_for_end(claim)
+        stop_on_failure(self._record)
+        # A place in the line for devices is earned by waiting for devices, not by waiting for one's own lane.
+        return tickets.arrival(time.time())
+
+    def acquire(self, queued_at: float) -> None:
+        """Wait in line for a lease."""
+        request = self._record["gpus"]
+        self._held = lease.acquire(
+            tuple(request) if isinstance(request, list) else int(request),
+            queued_at=queued_at,
+            token=str(self._record["token"]),
+            run=str(self._record["run"]),
+            run_dir=str(self._run_dir),
+            say=self._say,
+        )
+
+    def devices(self) -> List[str]:
+        """Return the leased devices' labels."""
+        return [device.label for device in self._held.devices] if self._held else []
+
+    def environment(self) -> Dict[str, str]:
+        """Return what confines a process to the leased devices."""
+        return self._held.environment() if self._held else {}
+
+    def start_record(self) -> Dict[str, Any]:
+        """Nothing besides."""
+        return {}
+
+    def argv(self, command: List[str], number: int, avoided: Collection[int] = ()) -> Tuple[List[str], Optional[int]]:
+        """Set torchrun's ``--master_port`` to one that is free here and now."""
+        wanted = self._record.get("port")
+        if self._port_lock is not None:
+            os.close(self._port_lock)
+        port, self._port_lock = ports.reserve_port(wanted, avoided)
+        if wanted and port != wanted:
+            self._say("port %d is taken; using %d" % (wanted, port))
+        argv = list(command)
+        if "--master_port" in argv[:-1]:
+            argv[argv.index("--master_port") + 1] = str(port)
+        return argv, port
+
+    def pass_stop(self, pid: int, number: int) -> float:
+        """Pass a stop on as SIGTERM."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        return STOP_GRACE_S
+
+    def judge_stop(self, number: int, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> place.Verdict:
+        """A stopped run is a cancelled one: submitting it again goes on."""
+        words = "cancelled" if self.is_cancelled() else "stopped by %s" % signal.Signals(number).name
+        saved = "" if outcome.get("status") == "resumable" else ", without a checkpoint"
+        return place.Verdict(rundir.CANCELLED, words + saved, cause=place.CANCEL)
+
+    def judge_end(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> Optional[place.Verdict]:
+        """Nobody but its own user stops a run here."""
+        return None
+
+    def retries_used(self, attempts: List[Dict[str, Any]]) -> int:
+        """Each submission has its own budget."""
+        return 0
+
+    def go_on_later(self) -> str:
+        """Nobody starts a run again here."""
+        return "a plain host starts nothing again"
+
+    def release(self) -> None:
+        """Give the lease back."""
+        if self._held is not None:
+            self._held.release()
+
+    def leave(self) -> None:
+        """The kernel frees the claim."""
+
+
+def stop_on_failure(record: Dict[str, Any], *jobs: str) -> None:
+    """Give a run up whose predecessor failed, where its submission says so.
+
+    Args:
+        jobs: Slurm's name of this execution.
+
+    Raises:
+        place.Stopped: It is given up.
+    """
+    end = records.read_if_sound(rundir.control(record["after"], rundir.END))
+    if record.get("stop_on_failure") and end.get("state") != rundir.DONE:
+        content = {"by": "stop-on-failure", "time": time.time(), "jobs": list(jobs)}
+        rundir.write_json(rundir.control(record["run_dir"], rundir.CANCEL), content)
+        raise place.Stopped

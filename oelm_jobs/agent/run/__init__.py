@@ -1,0 +1,1 @@
+"""What is known of one run: its place, progress, failure and end."""

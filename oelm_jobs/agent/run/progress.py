@@ -1,0 +1,53 @@
+"""Owns what a run says of itself while it goes: step, loss, rate, the newest words of its supervisor; leaves its state
+to probe and slurm_state.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict
+
+from .. import records, rundir
+
+
+def progress(run_dir: str) -> Dict[str, Any]:
+    """Return what the trainer last said: step, max_steps, loss, tokens_per_s, heartbeat_at and val_loss."""
+    heartbeat = records.read_if_sound(run_dir + "/" + rundir.HEARTBEAT)
+    # Of a run that diverges the loss is no number; nothing else that makes no sense is passed on either.
+    row = {name: _number(heartbeat.get(name)) for name in ("step", "max_steps", "tokens_per_s")}  # type: Dict[str, Any]
+    # An attempt that ended went on after its last heartbeat.
+    outcome = records.read_if_sound("%s/%s/%s" % (run_dir, rundir.CONTROL, rundir.OUTCOME))
+    if outcome.get("attempt") == heartbeat.get("attempt") and _number(outcome.get("step")):
+        row["step"] = outcome["step"]
+    row.update(loss=rundir.finite(heartbeat.get("loss")), heartbeat_at=_number(heartbeat.get("time")))
+    return dict(row, val_loss=_last_val_loss(run_dir))
+
+
+def _number(value: Any) -> Any:
+    """Return a count, rate or time of a record; None where it can't be one."""
+    return value if rundir.finite(value) is not None and 0 <= value < 1e300 else None
+
+
+def last_said(control: str) -> str:
+    """Return the newest line of the supervisor's log, without its time; empty before the newest launch wrote one.
+
+    Args:
+        control: The run's control folder, with a slash at its end.
+    """
+    lines = rundir.last_lines(control + rundir.SUPERVISOR_LOG, 1)
+    line = lines[0] if lines else ""
+    words = line[20:] if line[:2] == "20" and line[19:20] == " " else line
+    return "" if words == rundir.LAUNCHED else words
+
+
+def _last_val_loss(run_dir: str) -> Any:
+    for line in reversed(rundir.tail(run_dir + "/" + rundir.METRICS, 16384).splitlines()):
+        if b'"val_loss"' not in line:
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and rundir.finite(record.get("val_loss")) is not None:
+            return record["val_loss"]
+    return None

@@ -1,0 +1,1 @@
+"""Running on a Slurm cluster: submission, claims, states, cancel."""

@@ -1,0 +1,162 @@
+"""Owns how runs on a cluster are ended or moved aside from outside; leaves ending their processes to Slurm and their
+supervisors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import Any, Dict, List, Optional, Sequence, Set
+
+from .. import inside, rundir, schema
+from ..host import archive
+from . import claim as slurm_claim
+from . import commands, ended, submit, words
+from . import tasks as slurm_tasks
+from .commands import HalfDone, Job, SlurmError
+
+PATIENCE_S = 60.0
+"""So long the end of running jobs is waited for: Slurm leaves them KillWait (30 s) after SIGTERM."""
+LOOK_S, LONGEST_LOOK_S = 0.5, 8.0
+"""How soon it is first looked, and the pause to which that grows: slurmctld serves others, too."""
+IDS_PER_COMMAND = 500
+
+
+def slurm_cancel(request: Dict[str, Any]) -> Dict[str, Any]:
+    """End runs, wherever they stand; harmless for a run that is over.
+
+    Args:
+        request: ``root``; ``runs``, a list of (run directory, token).
+
+    Returns:
+        ``runs``: run directory to ``cancelled``, ``not running`` or ``still ending``.
+
+    Raises:
+        SlurmError: slurmctld does not answer; nothing was cancelled.
+        HalfDone: What was cancelled is not known.
+    """
+    root = os.path.expanduser(request["root"])
+    wanted = [(str(run_dir), str(token)) for run_dir, token in request["runs"]]
+    tasks = slurm_tasks.find_tasks(root, wanted)
+    living: Dict[str, List[Job]] = {}
+    jobs = commands.queue("--me")
+    listed = slurm_tasks.Listed(jobs)
+    for run_dir, _ in wanted:
+        found = _jobs_of(run_dir, tasks[run_dir], listed)
+        if found:
+            living[run_dir] = found
+        elif tasks[run_dir] is not None:
+            _give_up(root, tasks[run_dir])
+    for run_dir, found in living.items():
+        control = rundir.control(run_dir, "")
+        control.mkdir(parents=True, exist_ok=True)
+        content = {"by": "oelm-cancel", "time": time.time(), "jobs": [job.id for job in found]}
+        rundir.write_json(control / rundir.CANCEL, content, durable=False)
+    _scancel(_fewest([job for found in living.values() for job in found], jobs))
+    late = _wait_for_end({job.id for found in living.values() for job in found}) if living else set()
+    commands.forget_queue()
+    answers = {run_dir: "not running" for run_dir, _ in wanted}
+    for run_dir, found in living.items():
+        answers[run_dir] = "still ending" if any(job.id in late for job in found) else "cancelled"
+    return {"runs": answers}
+
+
+def _jobs_of(run_dir: str, task: Optional[slurm_tasks.Task], listed: slurm_tasks.Listed) -> List[Job]:
+    """Return the living jobs that execute a run or would: its submission's, and any that has its claim."""
+    found = listed.of(task, run_dir) if task is not None else []
+    owner = listed.owner_of(run_dir)
+    if owner is not None and owner not in found:
+        found.append(owner)
+    return [job for job in found if not job.is_over and not (job.state == "COMPLETING" and _is_final(run_dir))]
+
+
+def _is_final(run_dir: str) -> bool:
+    """True where a run's own records say that it is over."""
+    try:
+        return ended.read_records(run_dir).is_final
+    except schema.Misfit:
+        return False
+
+
+def _give_up(root: str, task: Optional[slurm_tasks.Task]) -> None:
+    """See to it that a job whose answer was lost never runs, should it still appear."""
+    if task is not None:
+        answer = submit.answer_of(root, task.token, task.position) or {}
+        if "unknown" in answer:
+            submit.give_up(root, task.token, task.position)
+
+
+def _fewest(wanted: Sequence[Job], jobs: Sequence[Job]) -> List[str]:
+    """Return the ids to cancel: of an array that goes as a whole, its own instead of its tasks'."""
+    ids = {job.id for job in wanted}
+    arrays: Dict[str, Set[str]] = {}
+    for job in jobs:
+        if job.task is not None and not job.is_over:
+            arrays.setdefault(job.id.partition("_")[0], set()).add(job.id)
+    for array, members in arrays.items():
+        if members <= ids:
+            ids = (ids - members) | {array}
+    return sorted(ids)
+
+
+def _scancel(ids: Sequence[str]) -> None:
+    for first in range(0, len(ids), IDS_PER_COMMAND):
+        try:
+            code, _, err = commands.call(["scancel", *ids[first : first + IDS_PER_COMMAND]], 60.0)
+        except SlurmError as error:
+            raise HalfDone(str(error)) from error
+        if code != 0 and not any("Invalid job id" in line for line in words.own(err, "scancel")):
+            raise HalfDone(words.said(err, "scancel", code))
+
+
+def _wait_for_end(ids: Set[str]) -> Set[str]:
+    """Wait until jobs have left their nodes, cancelling again what was just being requeued; return those that have
+    not.
+    """
+    deadline, pause = time.monotonic() + PATIENCE_S, LOOK_S
+    while True:
+        try:
+            rows = commands.queue("--me")
+        except SlurmError:
+            return ids
+        late = {row.id for row in rows if row.id in ids and not row.is_over}
+        if not late or time.monotonic() > deadline:
+            return late
+        again = [row.id for row in rows if row.id in ids and not row.is_over and not row.is_alive]
+        with contextlib.suppress(SlurmError):
+            _scancel(again)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_LOOK_S)
+
+
+def slurm_archive(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Move run directories aside, all or none (agent/host/archive.py); a living job's claim keeps its run in place.
+
+    Args:
+        request: ``run_dirs``.
+
+    Returns:
+        As archive: ``moved`` and ``busy``.
+
+    Raises:
+        SlurmError: Whether an owner lives can't be found out.
+        inside.Outside: One is no run directory; nothing was moved.
+    """
+    run_dirs = [inside.run_dir(run_dir) for run_dir in request["run_dirs"]]
+    claims: Dict[str, slurm_claim.Claim] = {}
+    moved: Dict[str, str] = {}
+    try:
+        for run_dir in run_dirs:
+            if os.path.isdir(run_dir):
+                claim = slurm_claim.take_for_archive(run_dir)
+                if claim is None:
+                    return {"moved": {}, "busy": [run_dir]}
+                claims[run_dir] = claim
+        for run_dir in claims:
+            moved[run_dir] = archive.move_aside(run_dir)
+    finally:
+        for run_dir, claim in claims.items():
+            if run_dir not in moved:
+                claim.release()
+    return {"moved": moved, "busy": []}

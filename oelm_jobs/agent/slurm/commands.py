@@ -1,0 +1,370 @@
+"""Owns talking to Slurm's commands on its login and compute nodes: deadlines, formats, what they print as rows; leaves
+what that means for a run to slurm_state and slurm_claim.
+
+Sources: squeue(1), scontrol(1). Written for 22.05 to 24.11. One squeue serves every command of a user within
+an interval: its output is kept in the user's cache folder, under a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from .. import processes, rundir
+from . import profile
+from . import words as slurm_words
+
+BEFORE_NAME = "|oelm|"
+QUEUE_FORMAT = "%F|%K|%T|%S|%V|%N|%P|%q|%r|%k" + BEFORE_NAME + "%j"
+"""squeue's fields; comment and name are last because they may hold anything."""
+QUEUE_ROW = re.compile(r"\d+\|[^|]+\|[A-Z_]+\|")
+"""How a row begins; a greeting does not."""
+MARK = re.compile(r"oelm-\w+\.\d+(?!\w)")
+"""What job names and comments hold: a submission's token and a script's position."""
+QUEUE = ("squeue", "--noheader", "--all", "--array", "--states=all", "--format=" + QUEUE_FORMAT)
+"""Jobs that ended within MinJobAge are shown, and those in partitions that are hidden from this user."""
+QUEUE_TIMEOUT_S = 40.0
+"""Outer deadline of what slurmctld answers."""
+CLUSTER_AGE_S, CLUSTER_TIMEOUT_S = 86400.0, 5.0
+"""How long a login node's cluster is remembered, and the deadline of asking for it."""
+FOREIGN_SETTINGS = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")
+"""Environment variables by which a user's own settings would change what these commands print."""
+AS_READ = {"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
+"""Variables that make them print what is read here: Unix seconds, and lists of array indices whole, not cut after 64
+characters.
+"""
+
+
+class SlurmError(Exception):
+    """A command of Slurm failed, and changed nothing; its words are in the message."""
+
+    is_refusal = True
+
+
+class HalfDone(SlurmError):
+    """A command that changes something failed, or gave no answer: what it did is not known."""
+
+    is_refusal = False
+
+
+OVER = frozenset(
+    {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}
+)
+"""States in squeue of a job that has ended for good: one that starts again after a preemption or a node's failure is
+COMPLETING, then PENDING.
+"""
+WAITING = frozenset(
+    {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "REVOKED", "SPECIAL_EXIT", "LAUNCH_FAILED",
+     "RECONFIG_FAIL"}
+)  # fmt: skip
+"""States of a job of which nothing runs and which Slurm may start, for the first time or again. In any other state, and
+in those that newer versions add, processes of it may live.
+"""
+
+
+class Job(NamedTuple):
+    """A job, or one task of an array, as squeue or sacct shows it."""
+
+    id: str
+    """What scancel takes: ``12``, or ``12_3`` for a task of an array."""
+    task: Optional[int]
+    """Index in its array."""
+    name: str
+    """Job name, whole."""
+    state: str
+    """In capitals, without what follows it (``CANCELLED by 0`` is CANCELLED)."""
+    reason: str = ""
+    """Why it waits, or ended (squeue)."""
+    submitted_at: float = 0.0
+    """Unix seconds; a requeue counts as a submission."""
+    starts_at: float = 0.0
+    """Start, or the expected one; 0 where there is none."""
+    nodes: str = ""
+    """Its nodes."""
+    partition: str = ""
+    """Its partition."""
+    qos: str = ""
+    """Its quality of service (squeue)."""
+    exit_code: str = ""
+    """``0:9`` as sacct shows it."""
+    comment: str = ""
+    """Its comment (squeue), where a script keeps its job's name a second time: a site's plugin may rename jobs."""
+
+    @property
+    def marks(self) -> "List[str]":
+        """Submission and position that it is known by, as often as its name and comment say them."""
+        return MARK.findall("%s %s" % (self.name, self.comment))
+
+    @property
+    def is_over(self) -> bool:
+        """True once it has ended for good."""
+        return self.state in OVER
+
+    @property
+    def is_alive(self) -> bool:
+        """True while processes of it may live; those of a COMPLETING one are being ended."""
+        return self.state not in OVER and self.state not in WAITING
+
+
+# Running commands -----------------------------------------------------------------------------------------------------
+
+
+def call(argv: Sequence[str], timeout_s: float, variables: Mapping[str, str] = AS_READ) -> Tuple[int, str, str]:
+    """Run a command; return (exit code, stdout, stderr).
+
+    The command gets a session of its own, so that all of it ends at the deadline.
+
+    Args:
+        variables: What its environment has besides; none of it for what hands its environment on to a job.
+
+    Raises:
+        SlurmError: It isn't there, or gave no answer in time.
+    """
+    if shutil.which(argv[0]) is None:
+        profile.find(argv[0])
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN_SETTINGS)}
+    environment.update(variables)
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise SlurmError("%s can't be run: there is none on this host, is it a login node?" % argv[0]) from error
+    except OSError as error:
+        raise SlurmError("%s can't be run: %s" % (argv[0], error.strerror or error)) from error
+    try:
+        out, err = child.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(OSError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+        raise SlurmError("%s gave no answer within %.0f s" % (argv[0], timeout_s)) from None
+    return child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+
+
+# The queue ------------------------------------------------------------------------------------------------------------
+
+
+def read_queue(text: str) -> List[Job]:
+    """Return the rows of ``squeue -h -r -o QUEUE_FORMAT``; lines of another shape (banners) are passed over."""
+    jobs = []
+    for line in text.splitlines():
+        fields = line.split("|", 9)
+        if len(fields) != 10 or not QUEUE_ROW.match(line):
+            continue
+        array, index, state, starts_at, submitted_at, nodes, partition, qos, reason, rest = fields
+        comment, _, name = rest.rpartition(BEFORE_NAME)  # without it a line break in the comment cut the row
+        task = int(index) if index.isdigit() else None
+        jobs.append(
+            Job(
+                id=array if task is None else "%s_%d" % (array, task),
+                task=task,
+                name=name,
+                state=state,
+                reason="" if reason == "None" else reason,
+                submitted_at=seconds(submitted_at),
+                starts_at=seconds(starts_at),
+                nodes=nodes,
+                partition=partition,
+                qos=qos,
+                comment="" if comment == "(null)" else comment,
+            )
+        )
+    return jobs
+
+
+def seconds(text: str) -> float:
+    """Return a time as Slurm prints it under SLURM_TIME_FORMAT=%s; 0 where there is none."""
+    return float(text) if text.isdigit() else 0.0
+
+
+def queue(*options: str) -> List[Job]:
+    """Ask slurmctld for jobs, those included that ended within its MinJobAge.
+
+    Raises:
+        SlurmError: It does not answer.
+    """
+    code, out, err = call([*QUEUE, *options], QUEUE_TIMEOUT_S)
+    if code != 0:
+        raise SlurmError(slurm_words.said(err, "squeue", code))
+    return read_queue(out)
+
+
+def my_queue(interval_s: float) -> Tuple[float, List[Job]]:
+    """Return (when it was read, this user's jobs), at most ``interval_s`` old; commands that ask at once share one
+    squeue.
+
+    Raises:
+        SlurmError: slurmctld does not answer.
+    """
+    path = cache_file("queue")
+    with _locked(path):
+        known = rundir.read_json(path) if path else None
+        if known and 0 <= time.time() - float(known["time"]) < interval_s:
+            return float(known["time"]), read_queue(str(known["text"]))
+        now = time.time()
+        code, out, err = call([*QUEUE, "--me"], QUEUE_TIMEOUT_S)
+        if code != 0:
+            raise SlurmError(slurm_words.said(err, "squeue", code))
+        if path is not None:
+            with contextlib.suppress(OSError):  # a full home folder must not keep anybody from looking
+                rundir.write_json(path, {"time": now, "text": out}, durable=False)
+        return now, read_queue(out)
+
+
+def forget_queue() -> None:
+    """Make the next look at the queue a fresh one: something was submitted or cancelled."""
+    path = cache_file("queue")
+    if path is not None:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def cache_file(what: str) -> Optional[Path]:
+    """Return this user's file for something about this cluster, the same on all its login nodes; None where no folder
+    can be made.
+    """
+    folder = profile.cache_folder()
+    if folder is None:
+        return None
+    # Clusters may share home folders, and even names of login nodes.
+    known = _cluster(folder, *(os.environ.get(name, "") for name in ("SLURM_CONF", "SLURM_CLUSTERS")))
+    return profile.cache_file(folder, what, *(known or _this_host()))
+
+
+def _this_host() -> Tuple[str, str]:
+    return os.uname().nodename, processes.boot_id()
+
+
+@functools.lru_cache(maxsize=None)
+def _cluster(folder: Path, configuration: str, clusters: str) -> Tuple[str, ...]:
+    """Return the name and the controller of the cluster that this host is a login node of, asked once a day; empty
+    where nobody says.
+    """
+    path = profile.cache_file(folder, "cluster", configuration, clusters, *_this_host())
+    known = rundir.read_json(path) or {}
+    if not 0 <= time.time() - float(known.get("time") or 0) < CLUSTER_AGE_S:
+        try:
+            shown = settings(CLUSTER_TIMEOUT_S)
+        except SlurmError:
+            return ()
+        known = {"time": time.time(), "name": shown.get("ClusterName", ""), "host": shown.get("SlurmctldHost[0]", "")}
+        with contextlib.suppress(OSError):
+            rundir.write_json(path, known, durable=False)
+    return (str(known["name"]), str(known["host"]), clusters) if known.get("name") else ()
+
+
+@contextlib.contextmanager
+def _locked(path: Optional[Path]) -> Iterator[None]:
+    """Hold the cache's lock, which only saves work: where it can't be had, go on without."""
+    handle = None
+    if path is not None:
+        with contextlib.suppress(OSError):
+            handle = os.open(str(path.with_suffix(".lock")), os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + QUEUE_TIMEOUT_S
+    while handle is not None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        except OSError:
+            break
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+# scontrol -------------------------------------------------------------------------------------------------------------
+
+
+def show_job(job_id: str, timeout_s: float = 15.0) -> Dict[str, str]:
+    """Return what slurmctld knows of one job, as scontrol names it (JobState, Reason, Restarts, TRES, …).
+
+    Raises:
+        SlurmError: It does not answer, or knows no such job.
+    """
+    rows = _show("JobId", ["job", job_id], timeout_s)
+    if not rows:
+        raise SlurmError("scontrol: shows no job %s" % job_id)
+    return rows[0]
+
+
+def show_partitions(timeout_s: float = 15.0) -> List[Dict[str, str]]:
+    """Return what slurmctld knows of the partitions, as scontrol names it (PartitionName, QoS, MaxTime, …).
+
+    Raises:
+        SlurmError: It does not answer.
+    """
+    return _show("PartitionName", ["partition"], timeout_s)
+
+
+def _show(first: str, words: Sequence[str], timeout_s: float) -> List[Dict[str, str]]:
+    """Return the entities that ``scontrol show WORDS`` prints, one a line that begins with the key ``first``."""
+    code, out, err = call(["scontrol", "--oneliner", "show", *words], timeout_s)
+    if code != 0:
+        raise SlurmError(slurm_words.said(err, "scontrol", code))
+    rows = []
+    for line in out.splitlines():
+        if not line.startswith(first + "="):
+            continue
+        found: Dict[str, str] = {}
+        for key, value in re.findall(r"(\S+?)=(.*?)(?=\s+[A-Za-z:/]+=|\s*$)", line):
+            found.setdefault(key, value)  # a comment, which comes late, may look like anything
+        rows.append(found)
+    return rows
+
+
+def settings(timeout_s: float = QUEUE_TIMEOUT_S) -> Dict[str, str]:
+    """Return the cluster's configuration (scontrol show config), by name.
+
+    Raises:
+        SlurmError: slurmctld does not answer.
+    """
+    code, out, err = call(["scontrol", "show", "config"], timeout_s)
+    if code != 0:
+        raise SlurmError(slurm_words.said(err, "scontrol", code))
+    found: Dict[str, str] = {}
+    shown = out.partition("Configuration data as of ")[2] or out
+    for name, value in re.findall(r"^(\w\S*) *= ?(.*)$", shown, re.MULTILINE):
+        found.setdefault(name, value.strip())
+    return found
+
+
+def cluster_name() -> str:
+    """Return the name of the cluster that this is a node of; empty where nobody says."""
+    name = os.environ.get("SLURM_CLUSTER_NAME", "")
+    with contextlib.suppress(SlurmError):
+        name = name or settings().get("ClusterName", "")
+    return name
+
+
+def about(clusters: str) -> None:
+    """Let all of Slurm's commands of this process be about one of a site's clusters, by the environment.
+
+    This host's own is reached without accounting, by which Slurm knows the others.
+    """
+    os.environ.pop("SLURM_CLUSTERS", None)  # the profile's, or the terminal's
+    folder = profile.cache_folder()
+    own = _cluster(folder, os.environ.get("SLURM_CONF", ""), "") if folder is not None else ()
+    if own[:1] != (clusters,):
+        os.environ["SLURM_CLUSTERS"] = clusters
+        os.environ.pop("SLURM_CLUSTER_NAME", None)  # of the job, on another one, in which this may run

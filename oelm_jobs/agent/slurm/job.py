@@ -1,0 +1,334 @@
+"""Owns what a run needs of a Slurm job: its claim among jobs, the granted devices, what a signal means, the requeue;
+leaves claims to slurm_claim, commands to slurm_commands, and starting ranks on the job's nodes to slurm_step.
+
+The batch process is the supervisor (the script execs it), so ``--signal=B:USR1@N`` reaches it alone. On a cancel, a
+preemption or the time limit Slurm sends SIGTERM to every process of the job, SIGKILL after KillWait (slurm.conf(5)).
+Which of them it was, scontrol tells: a requeued job counts one restart more, a time-out has Reason=TimeLimit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
+
+from .. import processes, rundir
+from ..host import host, lease
+from ..run import failure, place
+from . import claim as slurm_claim
+from . import commands, step
+from . import words as slurm_words
+from .submit import FATE, JOB_NAME_VARIABLE, submission_file
+
+TERM_GRACE_S = 20.0
+"""Least time for a checkpoint after SIGTERM: Slurm kills after KillWait, 30 s by default."""
+WARNING_MARGIN_S = 10.0
+"""What is kept of KillWait or the warning time for records and the requeue."""
+END_SLACK_S = 120.0
+"""A warning may come a minute early (sbatch(1), --signal); nearer to the end than this it is one of the time limit."""
+RESTARTED_BY = (("PREEMPTION", place.PREEMPTION), ("NODE FAIL", place.NODE_FAILURE))
+"""Why Slurm starts a job again, by what slurmstepd noted in its output."""
+REQUEUE_TRIES, REQUEUE_PAUSE_S = 5, 2.0
+"""How often a requeue that Slurm refuses is tried, and the pause between tries."""
+REQUEUE_PATIENCE_S = 900.0
+"""So long it is tried where the controller does not answer: nobody enforces a time limit meanwhile."""
+
+
+class SlurmJob:
+    """The Slurm job that this process is the batch script of."""
+
+    signals: Tuple[int, ...] = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+    look_s = slurm_claim.FENCE_S
+
+    def __init__(self, record: Dict[str, Any], say: Callable[[str], None]) -> None:
+        self._record = record
+        self._say = say
+        self._run_dir = str(record["run_dir"])
+        number = os.environ["SLURM_JOB_ID"]
+        self.restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        # One task of an array has the array's own number as its SLURM_JOB_ID: only this form names it alone.
+        self.job = "%s_%s" % (array, task) if array else number
+        """The job as squeue shows it, and scontrol and scancel take it."""
+        self._number = int(number)
+        self._node = os.environ.get("SLURMD_NODENAME") or os.uname().nodename
+        self._hosts = [self._node]
+        self._claim: Optional[slurm_claim.Claim] = None
+        self._devices: List[str] = []
+        self._gpus_per_node = 0
+        self._requeued = False  # True where Slurm itself starts the job again
+        self._goes_on = False
+
+    # The claim --------------------------------------------------------------------------------------------------------
+
+    def claim(self) -> None:
+        """Take the claim, unless the submission was given up or its owner lives."""
+        fate, mine = str(self._record.get("fate") or ""), {"fate": "started", "job": self.job, "time": time.time()}
+        is_first = not fate or rundir.create(Path(fate), mine)
+        if not is_first and (rundir.read_json(fate) or {}).get("fate") != "started":
+            raise place.Refused("this submission was given up before Slurm answered for it; submit again")
+        owner = slurm_claim.Owner(
+            job=self.job,
+            restart=self.restart,
+            name=os.environ.get(JOB_NAME_VARIABLE) or os.environ.get("SLURM_JOB_NAME", ""),
+            token=str(self._record["token"]),
+            identity=processes.identify(os.getpid()),
+            time=time.time(),
+            cluster=os.environ.get("SLURM_CLUSTER_NAME", ""),
+        )
+        try:
+            self._claim = slurm_claim.take(self._run_dir, owner, self._say)
+        except slurm_claim.Unanswered as error:
+            raise place.Refused(str(error)) from error
+
+    def is_mine(self) -> bool:
+        """Ask the file system whether the claim is still the newest: a node that was cut off learns so that another
+        one goes on with its run.
+        """
+        return self._claim is None or self._claim.is_held()
+
+    def is_cancelled(self) -> bool:
+        """True where this very job was cancelled; what is left of an older cancel is cleared away."""
+        path = rundir.control(self._run_dir, rundir.CANCEL)
+        cancelled = rundir.read_json(path)
+        if cancelled is None:
+            return False
+        if self.job in cancelled.get("jobs", ()):
+            return True
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return False
+
+    def lost_reason(self, start: Dict[str, Any]) -> str:
+        """Say what Slurm did to an incarnation that left no end."""
+        if start.get("job") == self.job:
+            return "ended by Slurm, which started the job again (preemption or node failure)"
+        return "supervisor lost"
+
+    # Devices ----------------------------------------------------------------------------------------------------------
+
+    def submitted_at(self) -> float:
+        """What the submission's own file says, however often Slurm has started the job since."""
+        fate = str(self._record.get("fate") or "")
+        root = os.path.dirname(os.path.dirname(os.path.dirname(fate)))
+        made = rundir.read_json(submission_file(root, str(self._record["token"]))) if fate else None
+        return rundir.finite((made or {}).get("time")) or time.time()
+
+    def wait_for_turn(self) -> float:
+        """The job's dependency has waited already."""
+        if self._record.get("after"):
+            host.stop_on_failure(self._record, self.job)
+        return time.time()
+
+    def acquire(self, queued_at: float) -> None:
+        """Look at what the job was granted."""
+        before = self._claim.before if self._claim else None
+        if before is not None and not before.released and before.identity.host != os.uname().nodename:
+            # Slurm gave a node up; what still runs there must have the time to see that it lost its claim.
+            self._say("waiting %.0f s: node %s may be cut off and alive" % (2 * self.look_s, before.identity.host))
+            time.sleep(2 * self.look_s)
+        self._hosts = step.hosts(self._node)
+        wanted = int(self._record["world_size"])
+        per_node, rest = divmod(wanted, len(self._hosts))
+        if rest:
+            raise lease.ImpossibleRequest(
+                "%d processes can't be divided over the job's %d nodes: change nodes in sbatch of the target"
+                % (wanted, len(self._hosts))
+            )
+        gpus = step.visible_gpus()
+        if gpus and len(gpus) < per_node:
+            raise lease.ImpossibleRequest(
+                "the job got %d GPUs on %s for %d processes: set gpus_per_run of the target, or ask for more in sbatch"
+                % (len(gpus), self._node, per_node)
+            )
+        self._gpus_per_node = per_node if gpus else 0
+        kind = "gpu" if gpus else "cpu"
+        first = gpus[:per_node] or [str(index) for index in range(per_node)]
+        named = [(self._hosts[0], index) for index in first]
+        named += [(node, str(index)) for node in self._hosts[1:] for index in range(per_node)]
+        self._devices = ["%s/%s:%s" % (node, kind, index) for node, index in named]
+
+    def devices(self) -> List[str]:
+        """Return labels such as ``n1/gpu:0``."""
+        return self._devices
+
+    def environment(self) -> Dict[str, str]:
+        """Slurm has set what confines the job's processes; say how many GPUs they must see on each node."""
+        return {lease.GPUS_VARIABLE: str(self._gpus_per_node)}
+
+    def start_record(self) -> Dict[str, Any]:
+        """Name the job's incarnation."""
+        return {"job": self.job, "restart": self.restart, "nodes": self._hosts}
+
+    # One attempt ------------------------------------------------------------------------------------------------------
+
+    def argv(self, command: List[str], number: int, avoided: Collection[int] = ()) -> Tuple[List[str], Optional[int]]:
+        """Give torchrun a rendezvous of this attempt's own, and a task on every node."""
+        rendezvous = "%d.%d.%d" % (self._number, self.restart, number)
+        return step.words(command, self._hosts, self._number, rendezvous, avoided)
+
+    def pass_stop(self, pid: int, number: int) -> float:
+        """Ask for a checkpoint, unless Slurm's own SIGTERM has asked every process of the job already: a second one
+        makes torchrun give its ranks up.
+        """
+        if number == signal.SIGUSR1:
+            grace = max(TERM_GRACE_S, float(self._record.get("warning_s") or 0) - WARNING_MARGIN_S)
+        else:
+            grace = max(TERM_GRACE_S, kill_wait() - WARNING_MARGIN_S)
+            if self._slurm_ends_it():
+                return grace
+        if len(self._hosts) > 1:
+            with contextlib.suppress(commands.SlurmError):
+                if commands.call(["scancel", "--signal=TERM", self.job], 15.0)[0] == 0:
+                    return grace
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        return grace
+
+    def _slurm_ends_it(self) -> bool:
+        try:
+            shown = commands.show_job(self.job, 5.0)
+        except commands.SlurmError:
+            return False
+        return int(shown.get("Restarts") or 0) > self.restart or "RUNNING" not in shown.get("JobState", "")
+
+    def judge_stop(self, number: int, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> place.Verdict:
+        """Tell a cancel from what Slurm, or this supervisor itself, follows with another start of the job."""
+        saved = "" if outcome.get("status") == "resumable" else ", without a checkpoint"
+        if self.is_cancelled():
+            return place.Verdict(rundir.CANCELLED, "cancelled" + saved, cause=place.CANCEL)
+        cause = self._cause(number)
+        if cause == place.CANCEL:
+            return place.Verdict(rundir.CANCELLED, "cancelled by scancel" + saved, cause=cause)
+        if not cause:
+            return place.Verdict(
+                rundir.CANCELLED, "stopped by %s" % signal.Signals(number).name + saved, cause=place.CANCEL
+            )
+        if cause == place.TIMEOUT:
+            refusal = self._no_more_timeouts(attempts, outcome)
+            if refusal:
+                return place.Verdict(rundir.FAILED, refusal, cause=cause)
+        words = "time limit" if cause == place.TIMEOUT else cause
+        if not self._requeued and not self._record.get("requeue", True):
+            return place.Verdict(rundir.FAILED, words + saved + ": submit again to resume", cause=cause)
+        return place.Verdict(rundir.QUEUED, words + saved, cause=cause)
+
+    def judge_end(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> Optional[place.Verdict]:
+        """Ask Slurm: with a GraceTime the SIGTERM of a preemption goes to the job's steps alone, and to the batch
+        process when that time is over (slurm.conf(5), GraceTime).
+        """
+        if self._cause(signal.SIGTERM) not in (place.PREEMPTION, place.REQUEUE, place.NODE_FAILURE, place.TIMEOUT):
+            return None
+        return self.judge_stop(signal.SIGTERM, attempts, outcome)
+
+    def _cause(self, number: int) -> str:
+        """Return why a signal came; empty where it came from somebody who only meant this process."""
+        warned = number == signal.SIGUSR1
+        try:
+            shown = commands.show_job(self.job, 10.0)
+        except commands.SlurmError as error:
+            self._say("Slurm does not say why it stopped the job (%s)" % error)
+            return place.TIMEOUT if warned else ""
+        self._requeued = int(shown.get("Restarts") or 0) > self.restart
+        if self._requeued:
+            said = failure.slurmstepds_note(shown.get("StdOut", ""))
+            return next((cause for mark, cause in RESTARTED_BY if mark in said), place.REQUEUE)
+        if shown.get("Reason") == "TimeLimit":
+            return place.TIMEOUT
+        if shown.get("PreemptTime", "None") not in ("None", "Unknown", "0"):
+            return place.PREEMPTION
+        state = shown.get("JobState", "")
+        if state.startswith("NODE_FAIL") or shown.get("Reason") == "NodeDown":  # COMPLETING while processes live
+            return place.NODE_FAILURE
+        if shown.get("Reason") == "DeadLine":
+            return ""
+        if state.startswith(("CANCELLED", "COMPLETING")):  # what scancel leads to while processes live
+            return place.CANCEL
+        if "RUNNING" not in state or not warned:  # any other end is Slurm's to name, once the job is over
+            return ""
+        end = shown.get("EndTime", "")
+        slack = float(self._record.get("warning_s") or 0) + END_SLACK_S
+        return place.TIMEOUT if not end.isdigit() or int(end) - time.time() < slack else place.REQUEUE
+
+    def _no_more_timeouts(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> str:
+        """Return why a time-out is one too many; empty where the job may start again."""
+        before = [a for a in attempts if a.get("job") == self.job and a.get("cause") == place.TIMEOUT]
+        budget = int(self._record.get("max_timeouts") or 0)
+        if len(before) >= budget:
+            return "time limit reached %d times (max_timeouts = %d): submit again to resume" % (len(before) + 1, budget)
+        if not _made_steps(outcome) and attempts and attempts[-1] in before and not attempts[-1].get("steps"):
+            return "the time limit is too short: two starts in a row made no step"
+        return ""
+
+    def retries_used(self, attempts: List[Dict[str, Any]]) -> int:
+        """Count the crashes of this job's earlier incarnations: a requeue must not make the budget new."""
+        return sum(1 for a in attempts if a.get("job") == self.job and a.get("cause") == place.CRASH)
+
+    # The end ----------------------------------------------------------------------------------------------------------
+
+    def go_on_later(self) -> str:
+        """Requeue the job, unless Slurm has done it; the end record is written, and SIGTERM follows at once."""
+        self._goes_on = True
+        self.leave()
+        if self._requeued:
+            return ""
+        words, refusals, deadline = "", 0, time.monotonic() + REQUEUE_PATIENCE_S
+        while refusals < REQUEUE_TRIES and time.monotonic() < deadline:
+            try:
+                code, _, err = commands.call(["scontrol", "requeue", self.job], 20.0)
+            except commands.SlurmError as error:
+                words = str(error)
+                refusals += "can't be run" in words
+            else:
+                if code == 0:
+                    return ""
+                words = slurm_words.last(err, "scontrol") or "exit code %d" % code
+                # A controller that is restarted or hung takes no job's time, either.
+                refusals += not slurm_words.SILENCE.search(slurm_words.last(err, "scontrol"))
+            if self._was_requeued():  # the answer was lost, or the SIGTERM that follows it ended scontrol
+                return ""
+            self._say("scontrol requeue: %s" % words)
+            time.sleep(REQUEUE_PAUSE_S)
+        self._goes_on = False
+        return words
+
+    def _was_requeued(self) -> bool:
+        try:
+            shown = commands.show_job(self.job, 10.0)
+        except commands.SlurmError:
+            return False
+        return int(shown.get("Restarts") or 0) > self.restart or shown.get("JobState") == "PENDING"
+
+    def release(self) -> None:
+        """Slurm takes the devices back when the job ends."""
+
+    def leave(self) -> None:
+        """Release the claim; an output of the job's own in which Slurm said nothing is not kept."""
+        if self._claim is not None:
+            self._claim.release()
+        path = self._own_output()
+        if path and not self._goes_on:
+            with contextlib.suppress(OSError):
+                if os.path.getsize(path) == 0:
+                    os.unlink(path)
+
+    def _own_output(self) -> str:
+        """Return the file of what Slurm itself says of the job; empty for a script that nobody submitted."""
+        fate = str(self._record.get("fate") or "")
+        task = self.job.partition("_")[2]
+        return fate[: -len(FATE)] + ("_%s.log" % task if task else ".log") if fate.endswith(FATE) else ""
+
+
+def _made_steps(outcome: Dict[str, Any]) -> bool:
+    return int(outcome.get("step") or 0) > int(outcome.get("resumed_from") or 0)
+
+
+def kill_wait() -> float:
+    """Return the seconds from Slurm's SIGTERM to its SIGKILL (slurm.conf(5), KillWait); 0 where it does not say."""
+    with contextlib.suppress(commands.SlurmError):
+        words = commands.settings(5.0).get("KillWait", "").split()
+        return float(words[0]) if words and words[0].isdigit() else 0.0
+    return 0.0

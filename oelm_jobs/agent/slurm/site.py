@@ -1,0 +1,283 @@
+"""Owns what a cluster is like: its limits, partitions, GPUs, accounts, and what sbatch would make of a script; leaves
+judging it to the client (site).
+
+Sources: scontrol(1) show config, sinfo(1), sacctmgr(1), sbatch(1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from .. import rundir
+from . import accounts, commands, submit
+from . import words as slurm_words
+from .commands import SlurmError
+
+DEFAULT_MAX_ARRAY = 1001
+SACCTMGR_TIMEOUT_S = 8.0
+PARTITION_FORMAT = "%R|%P|%a|%l|%L|%D|%G|%f"
+"""sinfo's fields: name, again with ``*`` where default, up or down, time limit, default time, nodes, GPUs, features."""
+UP = ("up", "down", "drain", "inact")
+"""What sinfo says of a partition, and no greeting does (sinfo(1), %a)."""
+UNITS_MIB = {"": 1.0, "K": 2.0**-10, "M": 1.0, "G": 2.0**10, "T": 2.0**20, "P": 2.0**30}
+"""What follows an amount of memory; plain numbers are MiB."""
+ACCOUNT_FIELDS = "account,partition,qos,defaultqos,maxsubmitjobs,grpsubmitjobs,maxwall,maxtres,grptres"
+GROUP_FIELDS = "account,parentname,grpsubmitjobs,maxtres,grptres"
+QUALITY_FIELDS = (
+    "name,flags,maxsubmitjobsperuser,maxsubmitjobsperaccount,grpsubmitjobs,maxtres,maxtresperuser,maxtresperaccount,"
+    "grptres"
+)
+"""sacctmgr's fields of this user's associations, of the accounts' own, and of qualities of service."""
+
+
+def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
+    """Return what bears on submissions of this user.
+
+    Args:
+        max_age_s: How old accounts and limits may be: slurmdbd takes its time, and they rarely change.
+
+    Returns:
+        ``version``, ``cluster``; ``partitions``: a list of ``name``, ``is_default``, ``is_up``, ``takes_jobs`` (a
+            drained one does not), ``max_time`` and ``default_time`` (as sinfo writes them), ``nodes`` (how many),
+            ``gres`` and ``features`` (lists), ``qos`` (the partition's own); ``users``, ``accounts``, ``groups`` and
+            ``qualities`` (``accounting``); ``is_enforced`` and ``is_limited`` (whether Slurm takes jobs of known
+            accounts alone, and keeps to their limits); ``max_array`` (tasks).
+
+    Raises:
+        SlurmError: slurmctld does not answer.
+    """
+    with ThreadPoolExecutor(3) as pool:  # each of them waits for an answer from elsewhere
+        configured, listed = pool.submit(commands.settings), pool.submit(partitions)
+        accounted = pool.submit(accounting, max_age_s)
+        config = configured.result()
+        known = accounted.result()
+    given = config.get("MaxArraySize", "")
+    size = int(given) if given.isdigit() else DEFAULT_MAX_ARRAY
+    tasks = re.search(r"max_array_tasks=(\d+)", config.get("SchedulerParameters", ""))
+    if tasks:
+        size = min(size, int(tasks[1]))
+    enforced = set(config.get("AccountingStorageEnforce", "").split(","))
+    return {
+        "version": config.get("SLURM_VERSION", ""),
+        "cluster": config.get("ClusterName", ""),
+        "partitions": listed.result(),
+        **known,
+        "is_enforced": bool({"associations", "limits", "qos", "safe", "wckeys"} & enforced),
+        "is_limited": bool({"limits", "safe"} & enforced),
+        "max_array": size,
+    }
+
+
+def test_only(script: str) -> Dict[str, Any]:
+    """Ask what sbatch would make of a script (sbatch(1), --test-only); nothing is submitted.
+
+    Returns:
+        ``starts_in_s``, seconds until a job would start; or ``refused``, ``limit`` (no room now) or ``unknown``, with
+        sbatch's words; ``options``: the long options that it knows, where it does not know one.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(prefix="oelm-test-", suffix=".sh") as file:
+            file.write(script.encode("utf-8", "surrogateescape"))
+            file.flush()
+            code, out, err = submit.sbatch(file.name, ["--test-only"], commands.AS_READ)
+    except (SlurmError, OSError) as error:
+        return {"unknown": str(error)}
+    if code == 0:
+        start = re.search(r"^sbatch: Job \d+ to start at (\d+)\b", out + "\n" + err, re.MULTILINE)
+        return {"starts_in_s": max(0.0, float(start[1]) - time.time()) if start else 0.0}
+    answer = submit.with_variables(slurm_words.read_answer(code, out, err), script)
+    if "unrecognized option" in err:
+        with contextlib.suppress(SlurmError):
+            _, listed, _ = commands.call(["sbatch", "--help"], submit.SBATCH_TIMEOUT_S)
+            answer["options"] = sorted(set(re.findall(r"^ .*?--([a-z][a-z0-9-]+)", listed, re.MULTILINE)))
+    return answer
+
+
+def accounting(max_age_s: float) -> Dict[str, List[Dict[str, str]]]:
+    """Return ``users`` (this one, its default account), ``accounts`` (its associations), ``groups`` (all accounts) and
+    ``qualities`` (of service), as sacctmgr names their fields, asked for together unless they are known; empty where
+    accounting does not answer.
+    """
+    path = commands.cache_file("accounting")
+    known = rundir.read_json(path) if path else None
+    if known and 0 <= time.time() - float(known["time"]) < max_age_s:
+        return dict(known["found"])
+    cluster = commands.cluster_name()  # one slurmdbd may serve several
+    here = ["cluster=" + cluster] if cluster else []
+    asked = {
+        "users": (["user", "where", "name=" + _user()], "user,defaultaccount"),
+        "accounts": (["association", "where", "user=" + _user(), *here], ACCOUNT_FIELDS),
+        "groups": (["association", "where", "user=", *here], GROUP_FIELDS),
+        "qualities": (["qos"], QUALITY_FIELDS),
+    }
+    with ThreadPoolExecutor(len(asked)) as pool:
+        rows = {name: pool.submit(_table, words, fields) for name, (words, fields) in asked.items()}
+        found = {name: row.result() for name, row in rows.items()}
+    if path is not None and None not in found.values():  # what was not answered is asked again
+        with contextlib.suppress(OSError):
+            rundir.write_json(path, {"time": time.time(), "found": found}, durable=False)
+    return {name: rows or [] for name, rows in found.items()}
+
+
+def _user() -> str:
+    """Return whom Slurm takes this for, whatever LOGNAME says."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def partitions() -> List[Dict[str, Any]]:
+    """Return the partitions, those of unlike nodes put together.
+
+    Raises:
+        SlurmError: slurmctld does not answer.
+    """
+    code, out, err = commands.call(
+        ["sinfo", "--noheader", "--all", "--format=" + PARTITION_FORMAT], commands.QUEUE_TIMEOUT_S
+    )
+    if code != 0:
+        raise SlurmError(slurm_words.said(err, "sinfo", code))
+    qualities: Dict[str, str] = {}
+    with contextlib.suppress(SlurmError):
+        qualities = {row["PartitionName"]: row.get("QoS", "") for row in commands.show_partitions()}
+    found: Dict[str, Dict[str, Any]] = {}
+    for line in out.splitlines():
+        fields = line.split("|", 7)
+        if len(fields) != 8 or fields[2] not in UP:
+            continue
+        name, marked, up, limit, default, nodes, gres, features = fields
+        row = found.setdefault(
+            name,
+            {"name": name, "is_default": marked.endswith("*"), "is_up": up == "up",
+             "takes_jobs": up in ("up", "down"), "max_time": limit,
+             "default_time": default, "nodes": 0, "gres": [], "features": [], "qos": qualities.get(name, "")},
+        )  # fmt: skip
+        row["nodes"] += int(nodes) if nodes.isdigit() else 0
+        row["gres"] += [word for word in parse_gres(gres) if word not in row["gres"]]
+        row["features"] += [w for w in features.split(",") if w not in ("", "(null)") and w not in row["features"]]
+    return list(found.values())
+
+
+def parse_gres(words: str) -> List[str]:
+    """Return ``gpu:a5000:4`` and the like from sinfo's ``gpu:a5000:4(S:0-1),shard:8``."""
+    plain = re.sub(r"\([^)]*\)", "", words)
+    return [part for part in plain.split(",") if part]
+
+
+def limits(
+    known: Mapping[str, Sequence[Mapping[str, str]]], *, account: str, qos: str, partition: str, partition_qos: str
+) -> Dict[str, float]:
+    """Return how much of each resource (``parse_resources``) one job may get at most under all that is limited, for
+    itself, its user, its account or all in a quality of service; what nobody limits is not in it.
+
+    Of several places that limit the same, the first counts: the partition's quality of service, the job's (the other
+    way round where that has the flag OverPartQOS), the user's association, the account's and its parents'
+    (https://slurm.schedmd.com/resource_limits.html). Limits of groups hold on every level of accounts.
+
+    Args:
+        known: What ``accounting`` returns.
+        account: The job's; empty where it isn't known.
+        qos: The job's quality of service.
+        partition: Its partition.
+        partition_qos: That one's quality of service.
+    """
+    order, above = _levels(known, account=account, qos=qos, partition=partition, partition_qos=partition_qos)
+    of_groups = {**_least(above, "grptres"), **_first(order, "grptres")}
+    of_jobs = {**_first(above, "maxtres"), **_first(order, "maxtres")}
+    tables = [of_groups, of_jobs, _first(order, "maxtresperuser"), _first(order, "maxtresperaccount")]
+    return {name: min(table[name] for table in tables if name in table) for table in tables for name in table}
+
+
+def most_jobs(
+    known: Mapping[str, Sequence[Mapping[str, str]]], *, account: str, qos: str, partition: str, partition_qos: str
+) -> Optional[int]:
+    """Return how many jobs this user may have in the queue, each task of an array for one (arguments and order of
+    limits as in ``limits``); None where nobody says.
+    """
+    order, above = _levels(known, account=account, qos=qos, partition=partition, partition_qos=partition_qos)
+    of_user = [
+        *(row.get("maxsubmitjobsperuser", "") for row in order),
+        *(row.get("maxsubmitjobs", "") for row in above[:1]),
+    ]
+    of_account = [row.get("maxsubmitjobsperaccount", "") for row in order]
+    of_group = [row.get("grpsubmitjobs", "") for row in order]
+    if not any(words.isdigit() for words in of_group):  # those of accounts hold on every level
+        numbers = [int(words) for row in above for words in [row.get("grpsubmitjobs", "")] if words.isdigit()]
+        of_group = [str(min(numbers))] if numbers else []
+    firsts = [next((int(words) for words in each if words.isdigit()), None) for each in (of_user, of_account, of_group)]
+    return min((number for number in firsts if number is not None), default=None)
+
+
+def _levels(
+    known: Mapping[str, Sequence[Mapping[str, str]]], *, account: str, qos: str, partition: str, partition_qos: str
+) -> Tuple[List[Mapping[str, str]], List[Mapping[str, str]]]:
+    """Return whose limits a job is under: qualities of service, the first to count before the others; and the user's
+    association, its account's, and those of that one's parents.
+    """
+    classes = {row["name"]: row for row in known["qualities"]}
+    order = [classes[name] for name in (partition_qos, qos) if name in classes]
+    if "OverPartQOS" in classes.get(qos, {}).get("flags", ""):
+        order.reverse()
+    mine = association(known["accounts"], account, partition)
+    above = [mine] if mine else []
+    parents = {row["account"]: row for row in known["groups"]}
+    while account in parents:
+        above.append(parents[account])
+        account = parents.pop(account)["parentname"]
+    return order, above
+
+
+def association(rows: Sequence[Mapping[str, str]], account: str, partition: str) -> Mapping[str, str]:
+    """Return this user's association with an account: the one for a partition, else the one for all; empty where there
+    is none.
+    """
+    found = {row["partition"]: row for row in rows if row["account"] == account}
+    return found.get(partition) or found.get("") or {}
+
+
+def _first(rows: Sequence[Mapping[str, str]], field: str) -> Dict[str, float]:
+    """Return the resources that a field of rows limits, each as the first row does."""
+    found: Dict[str, float] = {}
+    for row in reversed(rows):
+        found.update(parse_resources(row.get(field, "")))
+    return found
+
+
+def _least(rows: Sequence[Mapping[str, str]], field: str) -> Dict[str, float]:
+    """Return the resources that a field of rows limits, each as the strictest row does."""
+    found: Dict[str, float] = {}
+    for row in rows:
+        for resource, amount in parse_resources(row.get(field, "")).items():
+            found[resource] = min(amount, found.get(resource, amount))
+    return found
+
+
+def parse_resources(words: str) -> Dict[str, float]:
+    """Return ``{"cpu": 2, "mem": 2048, "gres/gpu": 1}`` (memory in MiB) from ``cpu=2,mem=2G,gres/gpu=1``."""
+    matches = re.finditer(r"([^=,]+)=([0-9.]+)([KMGTP]?)", words)
+    return {match[1]: float(match[2]) * UNITS_MIB[match[3]] for match in matches}
+
+
+def _table(words: List[str], fields: str) -> Optional[List[Dict[str, str]]]:
+    """Return the rows of ``sacctmgr show WORDS``; None where it does not answer, or sacct did not a moment ago."""
+    if accounts.is_silent() or accounts.is_silent("sacctmgr"):
+        return None
+    argv = ["sacctmgr", "--noheader", "--parsable2", "show", *words, "format=" + fields]
+    try:
+        code, out, err = commands.call(argv, SACCTMGR_TIMEOUT_S)
+    except SlurmError as error:
+        code, out, err = -1, "", str(error)
+    if code != 0:
+        accounts.gave_no_answer(err, command="sacctmgr")  # sacct may answer all the same
+        return None
+    names = fields.split(",")
+    rows = [line.split("|") for line in out.splitlines()]
+    return [dict(zip(names, row)) for row in rows if len(row) == len(names)]

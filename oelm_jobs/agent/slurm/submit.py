@@ -1,0 +1,411 @@
+"""Owns how scripts become Slurm jobs, each at most once, and how an unknown answer is settled; leaves running them to
+their supervisors.
+
+A submission's file is made exclusively before anything is sent, and each sending of a script has an exclusive file of
+its own, so that neither a repeated request nor two of them at once send anything twice. sbatch's answer may be lost
+("Socket timed out": the job may run all the same): it is then looked for by its name, which holds the token. What is
+not found is settled by the job's *fate*, a file that is made once: by the first supervisor of the job ("started") or
+by whoever gives it up ("settled"), after which the job, should it ever appear, does nothing.
+
+Files in ``<root>/.oelm/slurm``, all beginning ``<token>.<position>``: ``.sh`` the script (which runs by hand, too),
+``.sent.<try>`` (of the newest tries), ``.answer.json``, ``.fate.json``, and ``.log`` or ``_<task>.log``, the job's own
+output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from .. import inside, privacy, processes, rundir, snapshots
+from ..host.launch import Refused
+from . import accounts, commands
+from .commands import MARK, SlurmError
+from .words import is_hearsay, read_answer
+
+FOLDER = "slurm"
+"""Folder in a root's control folder."""
+FATE = ".fate.json"
+"""Ending of the file that is made by whoever is first: the job, or who gives it up."""
+PATIENCE_S = float(os.environ.get("OELM_LOOK_FOR_S", "30"))
+"""So long a job whose answer was lost is looked for before it is left unknown, or given up."""
+LOOK_S = 2.0
+SBATCH_TIMEOUT_S = 180.0
+"""sbatch retries by itself where the controller is busy or limits its rate."""
+OWNED_VARIABLES = (
+    "SBATCH_ARRAY_INX", "SBATCH_CLUSTERS", "SBATCH_ERROR", "SBATCH_INPUT", "SBATCH_JOB_NAME", "SBATCH_NO_REQUEUE",
+    "SBATCH_OPEN_MODE", "SBATCH_OUTPUT", "SBATCH_REQUEUE", "SBATCH_SIGNAL", "SBATCH_TEST_ONLY", "SBATCH_WAIT",
+)  # fmt: skip
+"""Variables for options that are the toolkit's own, whether a script states them or not."""
+VARIABLES = {"time": "SBATCH_TIMELIMIT", "switches": "SBATCH_REQ_SWITCH"}
+"""Long options whose variable is called otherwise (sbatch(1), INPUT ENVIRONMENT VARIABLES)."""
+ALTERNATIVES = (
+    ("SBATCH_MEM_PER_CPU", "SBATCH_MEM_PER_GPU", "SBATCH_MEM_PER_NODE", "SBATCH_MEM"),
+    ("SBATCH_GPUS", "SBATCH_GPUS_PER_NODE", "SBATCH_GPUS_PER_SOCKET", "SBATCH_GPUS_PER_TASK", "SBATCH_GRES",
+     "SBATCH_TRES_PER_TASK"),
+)  # fmt: skip
+"""Variables for the same thing: an option for one of them sets all aside."""
+JOB_NAME_VARIABLE = "OELM_JOB_NAME"
+"""In which a script keeps its job's name (templates/slurm.sh.j2)."""
+OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SALLOC_")
+"""Variables that name the job in which a submission is made: its new job would take itself for a part of that one, as
+Slurm resets some of them alone.
+"""
+MOST_LISTED = 400
+"""Characters of what is told of variables."""
+OF_THE_CLUSTER = frozenset({"SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_CONF_SERVER"})
+"""Those of them that say where Slurm is."""
+Sender = Callable[[str, Sequence[str]], Tuple[int, str, str]]
+"""Runs sbatch on a script with more options; returns (exit code, stdout, stderr)."""
+
+
+def folder(root: str) -> Path:
+    """Return (and make) the folder of scripts, answers and output."""
+    path = Path(root) / rundir.CONTROL / FOLDER
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def submission_file(root: str, token: str) -> Path:
+    """Return the path of a submission's file."""
+    return Path(root) / rundir.CONTROL / "submissions" / (token + ".json")
+
+
+def file_of(root: str, token: str, position: int, ending: str) -> Path:
+    """Return the path of a job's file."""
+    return Path("%s/%s/%s/%s.%d%s" % (root, rundir.CONTROL, FOLDER, token, position, ending))  # a status makes many
+
+
+def set_aside(script: str) -> List[str]:
+    """Return the variables that sbatch may not get with a script: those that would override what it states (sbatch(1):
+    a variable wins over a line of the script), and those of a job or run in which this process runs.
+    """
+    stated = {
+        VARIABLES.get(option, "SBATCH_" + option.upper().replace("-", "_"))
+        for option in re.findall(r"^#SBATCH --([a-z0-9-]+)", script, re.MULTILINE)
+    }
+    for same in ALTERNATIVES:
+        if stated.intersection(same):
+            stated.update(same)
+    stated.update(OWNED_VARIABLES)
+    own = (processes.ATTEMPT_VARIABLE, processes.RUN_DIR_VARIABLE, JOB_NAME_VARIABLE)
+    return [
+        name
+        for name in os.environ
+        if name in stated or name in own or (name.startswith(OF_A_JOB) and name not in OF_THE_CLUSTER)
+    ]
+
+
+def with_variables(answer: Dict[str, Any], script: str) -> Dict[str, Any]:
+    """Return an answer of sbatch's; where it took no job, with the variables of the user's own that it has read besides
+    what the script states.
+    """
+    names = sorted({name for name in os.environ if name.startswith("SBATCH_")}.difference(set_aside(script)))
+    listed = ", ".join("%s=%s" % (name, os.environ[name]) for name in names)
+    if len(listed) > MOST_LISTED:
+        listed = listed[:MOST_LISTED] + "…"
+    words = "; in the environment: %s" % listed if listed else ""
+    return {kind: said + words if kind in ("refused", "limit") else said for kind, said in answer.items()}
+
+
+def sbatch(script: str, options: Sequence[str], variables: Optional[Mapping[str, str]] = None) -> Tuple[int, str, str]:
+    """Run sbatch, which hands its environment on to the job."""
+    for name in set_aside(Path(script).read_text(encoding="utf-8")):
+        del os.environ[name]
+    return commands.call(["sbatch", *options, script], SBATCH_TIMEOUT_S, variables or {})
+
+
+def slurm_submit(request: Dict[str, Any], send: Sender = sbatch) -> Dict[str, Any]:
+    """Send the scripts of a submission, or those of them that found no room before.
+
+    Args:
+        request: ``root``, ``token``, ``jobs``: a list of ``position``, ``name``, ``script``, ``run_dirs``, ``after``
+            (position of the job that must have ended before, or None); ``snapshot``: name of the code that they need;
+            ``environment``: variables of the client.
+
+    Returns:
+        ``answer``: accepted, settled or lacking (the snapshot is gone; nothing was sent); ``jobs``: position (as text)
+            to one of ``{"id": …}``, ``{"refused": words}``, ``{"unknown": words}``, ``{"limit": words}`` (no room now:
+            ask again).
+    """
+    with snapshots.needed(request["root"], request) as is_there:
+        return _submit(request, send, is_there)
+
+
+def _submit(request: Dict[str, Any], send: Sender, is_there: bool) -> Dict[str, Any]:
+    root, token = request["root"], request["token"]
+    jobs = request["jobs"]
+    for job in jobs:
+        for run_dir in job["run_dirs"]:
+            inside.run_dir(run_dir)
+    if not is_there and not submission_file(root, inside.token(token)).exists():
+        return {"answer": snapshots.LACKING, "jobs": {}}
+    made = privacy.take_run_dirs(root, [run_dir for job in jobs for run_dir in job["run_dirs"]])
+    content = {"version": 1, "token": token, "time": time.time(), "scheduler": "slurm"}
+    content["jobs"] = [{name: job[name] for name in ("position", "name", "run_dirs")} for job in jobs]
+    if request.get("snapshot"):
+        content["snapshot"] = request["snapshot"]
+    try:
+        is_first = _begin(root, token, content)
+    except OSError as error:
+        raise Refused("nothing can be written below %s: %s" % (root, error)) from error
+    if not is_first and (rundir.read_json(submission_file(root, token)) or {}).get("settled"):
+        privacy.leave_run_dirs(made)
+        return {"answer": "settled", "jobs": {}}
+    os.environ.update(request.get("environment") or {})
+    answers: Dict[int, Dict[str, Any]] = {}
+    for job in jobs:
+        position = int(job["position"])
+        answers[position] = _send(root, token, job, answers, send)
+    commands.forget_queue()
+    return {"answer": "accepted", "jobs": {str(position): answer for position, answer in answers.items()}}
+
+
+def _begin(root: str, token: str, content: Dict[str, Any]) -> bool:
+    """Make a submission's file, and the folders around; False where it is there."""
+    inside.token(token)
+    folder(root)
+    path = submission_file(root, token)
+    path.parent.mkdir(exist_ok=True)
+    return rundir.create(path, content)
+
+
+def _send(
+    root: str, token: str, job: Dict[str, Any], answers: Dict[int, Dict[str, Any]], send: Sender
+) -> Dict[str, Any]:
+    """Send one script unless it was sent; return its answer."""
+    position = int(job["position"])
+    known = answer_of(root, token, position)
+    if known is not None and "limit" not in known:
+        return known
+    if any("limit" in answer for answer in answers.values()):
+        return {"limit": "waits for the ones before it"}
+    before = answers.get(job["after"]) if job.get("after") is not None else None
+    if before is not None and "id" not in before:
+        words = (
+            "not sent: the run before it was not accepted"
+            if "refused" in before
+            else "not sent: what became of the run before it is not known"
+        )
+        return _remember(root, token, position, {"refused": words})
+    number = int((known or {}).get("try", 0)) + 1
+    sent = {"time": time.time(), "maker": processes.identify(os.getpid()).to_json()}
+    # Not durable, like the script and the answer: after a power loss the job is looked for, or given up for good.
+    if not rundir.create(file_of(root, token, position, ".sent.%d" % number), sent, durable=False):
+        return _sent_by_another(root, token, job)
+    if answer_of(root, token, position) != known:  # another command has come and gone meanwhile
+        return {"limit": "another command is sending it"}
+    with contextlib.suppress(OSError):  # a night of waiting for room is thousands of tries
+        file_of(root, token, position, ".sent.%d" % (number - 2)).unlink()
+    script = file_of(root, token, position, ".sh")
+    for run_dir in job["run_dirs"]:
+        with contextlib.suppress(OSError):
+            rundir.control(run_dir, rundir.CANCEL).unlink()
+    rundir.write_text(script, job["script"], mode=0o777, durable=False)
+    options = ["--dependency=" + _joined(str(before["id"]), job["script"])] if before else []
+    begun = time.time()
+    try:
+        code, out, err = send(str(script), options)
+    except SlurmError as error:
+        # The deadline passed, or sbatch isn't there at all.
+        answer = {"refused": str(error)} if "can't be run" in str(error) else {"unknown": str(error)}
+    else:
+        answer = read_answer(code, out, err)
+        if "refused" in answer and is_hearsay(code, err):
+            # Should sbatch have taken it all the same, the job must not run.
+            is_fenced = rundir.create(file_of(root, token, position, FATE), {"fate": "settled", "time": time.time()})
+            answer = answer if is_fenced else {"unknown": answer["refused"]}
+        answer = with_variables(answer, job["script"])
+    if "unknown" in answer:
+        found = look_for(job["name"], begun, PATIENCE_S)
+        if found:
+            answer = {"id": found}
+    return _remember(root, token, position, dict(answer, **({"try": number} if "limit" in answer else {})))
+
+
+def _sent_by_another(root: str, token: str, job: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what to say of a script whose sending has begun and has no answer: ask again while its maker lives; else
+    its job is looked for.
+    """
+    position = int(job["position"])
+    try:
+        sent_at = _sent_at(root, token, position)
+    except SlurmError:
+        return {"limit": "another command is sending it"}
+    found = _find(root, token, job, sent_at, sent_at)
+    return found or {"unknown": "the command that was sending it has ended without an answer"}
+
+
+def _find(root: str, token: str, job: Dict[str, Any], sent_at: float, since: float) -> Optional[Dict[str, Any]]:
+    """Look for the job of a script that was sent, and remember it as the answer; None where there is none."""
+    found = look_for(job["name"], since, max(0.0, sent_at + PATIENCE_S - time.time()))
+    return _remember(root, token, int(job["position"]), {"id": found}, at=sent_at) if found else None
+
+
+def _joined(before: str, script: str) -> str:
+    """Return the dependency on the job before, with what the script states: an option replaces that otherwise."""
+    stated = re.search(r'^#SBATCH --dependency="?([^"\n]+)', script, re.MULTILINE)
+    return "afterany:%s%s" % (before, "," + stated[1] if stated else "")
+
+
+def look_for(name: str, since: float, patience_s: float) -> Optional[str]:
+    """Return the id of the job called ``name``, looking for it in the queue for a while and then in accounting."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        with contextlib.suppress(SlurmError):
+            for row in commands.queue("--me"):  # all of them: a site's plugin may have renamed it
+                if row.name == name or set(MARK.findall(name)).intersection(row.marks):
+                    return row.id.partition("_")[0]
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(LOOK_S)
+    return _in_accounting(name, since)
+
+
+def _in_accounting(name: str, since: float) -> Optional[str]:
+    try:
+        _, out, _ = accounts.ask(since, "--name=" + name)
+    except SlurmError:
+        return None
+    rows = [row for row in accounts.read(out) if row.name == name]
+    return rows[-1].id.partition("_")[0] if rows else None
+
+
+def answer_of(root: str, token: str, position: int) -> Optional[Dict[str, Any]]:
+    """Return what became of a script; None where no answer is known."""
+    return rundir.read_json(file_of(root, token, position, ".answer.json"))
+
+
+def _remember(root: str, token: str, position: int, answer: Dict[str, Any], at: float = 0.0) -> Dict[str, Any]:
+    """Keep an answer, and when it was given (or the script sent, where it is found out later)."""
+    content = dict(answer, time=at or time.time())
+    rundir.write_json(file_of(root, token, position, ".answer.json"), content, durable=False)
+    return answer
+
+
+# Settling -------------------------------------------------------------------------------------------------------------
+
+
+def slurm_settle(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Answer for good which jobs of a submission were accepted; those that were not by now never will be.
+
+    Args:
+        request: ``root``, ``token``.
+
+    Returns:
+        ``answer``: accepted (one at least) or settled; ``runs``: the accepted run directories; ``refused``: the others
+            that are known, with the reason.
+
+    Raises:
+        SlurmError: It can't be found out now: slurmctld does not answer, or a job is being sent.
+    """
+    root, token = os.path.expanduser(request["root"]), request["token"]
+    content = {"version": 1, "token": token, "time": time.time(), "settled": True, "scheduler": "slurm", "jobs": []}
+    if _begin(root, token, content):
+        return {"answer": "settled", "runs": [], "refused": {}}
+    known = rundir.read_json(submission_file(root, token)) or {}
+    runs: List[str] = []
+    refused: Dict[str, str] = {}
+    for job in known.get("jobs", []):
+        if _settle_job(root, token, job, float(known.get("time", 0))):
+            runs += job["run_dirs"]
+        else:
+            words = (answer_of(root, token, int(job["position"])) or {}).get("refused", "")
+            refused.update(dict.fromkeys(job["run_dirs"], str(words)))
+    return {"answer": "accepted" if runs else "settled", "runs": runs, "refused": refused}
+
+
+def _settle_job(root: str, token: str, job: Dict[str, Any], since: float) -> bool:
+    position = int(job["position"])
+    answer = answer_of(root, token, position) or {}
+    if "id" in answer or "refused" in answer:
+        return "id" in answer
+    sent_at = _sent_at(root, token, position)
+    commands.queue("--name=" + job["name"])  # raises where slurmctld can't be asked: nothing is settled blindly
+    if sent_at and _find(root, token, job, sent_at, since):
+        return True
+    return not give_up(root, token, position)
+
+
+def _sent_at(root: str, token: str, position: int) -> float:
+    """Return when a script was last sent; 0 where it never was.
+
+    Raises:
+        SlurmError: It is being sent right now.
+    """
+    newest = 0.0
+    for path in folder(root).glob("%s.%d.sent.*" % (token, position)):
+        sent = rundir.read_json(path) or {}
+        maker = processes.Identity.from_json(sent.get("maker"))
+        here = maker is not None and maker.host == os.uname().nodename
+        if here and maker is not None and maker.is_alive() and maker.pid != os.getpid():
+            raise SlurmError("submission %s is being sent" % token)
+        newest = max(newest, float(sent.get("time", 0)))
+    return newest
+
+
+def give_up(root: str, token: str, position: int) -> bool:
+    """Make sure that a job never runs, whenever it may appear; False where it has started."""
+    path = file_of(root, token, position, FATE)
+    is_first = rundir.create(path, {"fate": "settled", "time": time.time()})
+    if not is_first and (rundir.read_json(path) or {}).get("fate") == "started":
+        return False
+    no_room = (answer_of(root, token, position) or {}).get("limit")
+    words = "sbatch gave no answer, and no job of this submission appeared"
+    if not any(folder(root).glob("%s.%d.sent.*" % (token, position))):
+        words = rundir.NEVER_SENT
+    elif no_room:
+        words = "its submission was ended while it waited for room (%s)" % no_room
+    _remember(root, token, position, {"refused": words})
+    return True
+
+
+# Finding again --------------------------------------------------------------------------------------------------------
+
+
+def waiting_records(root: str) -> Dict[str, Dict[str, Any]]:
+    """Return by run directory the record of its newest submission, where the run has not begun under it yet.
+
+    A run that begins writes the record itself (run.json); until then the script is the only place that holds it.
+    """
+    newest: Dict[str, Tuple[float, str, int, int]] = {}
+    for path in submission_file(root, "").parent.glob("*.json"):
+        content = rundir.read_json(path) or {}
+        for job in content.get("jobs", ()) if content.get("scheduler") == "slurm" else ():
+            if "refused" in (answer_of(root, str(content["token"]), int(job["position"])) or {"refused": ""}):
+                continue
+            for index, run_dir in enumerate(job["run_dirs"]):
+                place = (float(content["time"]), str(content["token"]), int(job["position"]), index)
+                newest[run_dir] = max(place, newest.get(run_dir, place))
+    found: Dict[str, Dict[str, Any]] = {}
+    scripts: Dict[Tuple[str, int], List[Dict[str, Any]]] = {}
+    for run_dir, (sent_at, token, position, index) in newest.items():
+        begun = rundir.read_json(rundir.control(run_dir, rundir.RUN)) or {}
+        if begun.get("token") == token or _made_at(root, begun.get("token")) > sent_at:
+            continue  # it has begun, under this submission or a later one that was not Slurm's
+        if (token, position) not in scripts:
+            scripts[token, position] = records_of(file_of(root, token, position, ".sh"))
+        if index < len(scripts[token, position]):
+            found[run_dir] = dict(scripts[token, position][index], run_dir=run_dir)
+    return found
+
+
+def _made_at(root: str, token: Any) -> float:
+    """Return when a submission was made; 0 where this root has none of that token."""
+    made = rundir.read_json(submission_file(root, token)) if token and inside.TOKEN.fullmatch(str(token)) else None
+    return float(rundir.finite((made or {}).get("time")) or 0)
+
+
+def records_of(script: Path) -> List[Dict[str, Any]]:
+    """Return the records that a script holds, in the order of its tasks; none where it can't be read."""
+    try:
+        text = script.read_text(encoding="utf-8")
+        content = json.loads(text.partition("<<'OELM_RECORD'\n")[2].partition("\nOELM_RECORD\n")[0])
+    except (OSError, ValueError):
+        return []
+    return [rundir.merged(content["shared"], each) for each in content["runs"]] if "runs" in content else [content]

@@ -1,0 +1,1 @@
+"""What clients fetch, send, find and remove on a target."""

@@ -1,0 +1,271 @@
+"""Owns saying what a run directory holds, so that it can be fetched and verified: finished files with their hash,
+growing ones with a length and the hash up to it; leaves the transfer to rsync.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional
+
+from .. import inside, probe, records, rundir, schema
+from ..run import result
+from ..slurm import claim as slurm_claim
+from ..slurm import ended as slurm_ended
+from . import hashes
+
+NONE, BEST, LATEST, ALL = "none", "best", "latest", "all"
+"""Which checkpoints are asked for."""
+BEST_NAME = "best_model.pt"
+SENT_WHOLE = (rundir.RUN, rundir.SCRIPT, rundir.START, rundir.OUTCOME, rundir.END)
+"""Control files that come along: the report reads them."""
+MAX_INLINE_BYTES = 256 << 10
+"""Smaller files that are replaced while a run trains travel in the answer: between a look and a transfer they would
+have changed."""
+HASHES = "hashes.json"
+HELD = "held"
+"""Control folder of second names for checkpoints on their way: the trainer may replace or remove the first one."""
+HELD_S = 6 * 3600.0
+"""A second name that nobody gave up is removed after so long."""
+
+
+def inventory(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Say what run directories hold.
+
+    Args:
+        request: ``runs``: a list of ``run_dir`` and ``have`` (name to SHA-256 of what the client holds already);
+            ``checkpoints``: none, best, latest or all.
+
+    Returns:
+        ``rsync`` (path of the command, empty where there is none), and ``runs``: run directory to ``state``,
+        ``reason``, ``path`` (without symbolic links), ``final`` (over, with a manifest), ``origin``, ``files``
+        (``name``, ``size``, ``sha256``, ``grows``, ``content`` in base64 where it travels right here, and ``source``
+        where it is to be had under another name), ``left`` (files that weren't asked for), ``gone`` (listed in the
+        manifest, but removed).
+    """
+    answers = {}
+    for run in request["runs"]:
+        answers[run["run_dir"]] = _look(run["run_dir"], run.get("have") or {}, request["checkpoints"])
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/bin", "/usr/bin", "/opt/homebrew/bin"])
+    return {"runs": answers, "rsync": shutil.which("rsync", path=path) or ""}
+
+
+def _look(run_dir: str, have: Dict[str, str], policy: str) -> Dict[str, Any]:
+    row = probe.state_or_unknown(run_dir)
+    answer = {"state": row["state"], "reason": row["reason"], "files": [], "left": [], "gone": []}  # type: Dict[str, Any]
+    if row.get("absent"):
+        return dict(answer, final=False, origin="", absent=True)
+    answer["path"] = os.path.realpath(run_dir)
+    answer["origin"] = rundir.tail(rundir.control(run_dir, rundir.ORIGIN), 256).decode("utf-8", "replace").strip()
+    manifest = records.read_if_sound(run_dir + "/" + rundir.MANIFEST) or None
+    # The manifest counts if the newest attempt has an end record, which is written after it.
+    final = manifest is not None and row.get("ended_at") is not None
+    answer["final"] = final
+    if final and manifest is not None:
+        _add_listed(run_dir, manifest, policy, answer)
+        _add_inline(run_dir, rundir.MANIFEST, have, answer)
+    else:
+        _add_living(run_dir, have, policy, answer)
+    for name in SENT_WHOLE:
+        _add_inline(run_dir, rundir.CONTROL + "/" + name, have, answer)
+    _add_growing(run_dir, rundir.CONTROL + "/" + rundir.SUPERVISOR_LOG, answer)
+    return answer
+
+
+def _add_listed(run_dir: str, manifest: Dict[str, Any], policy: str, answer: Dict[str, Any]) -> None:
+    """Add what the manifest of a run that is over lists."""
+    entries = {str(entry["name"]): entry for entry in manifest.get("files", [])}
+    there = {name for name in entries if _size(run_dir + "/" + name) == entries[name]["size"]}
+    answer["gone"] = sorted(set(entries) - there)
+    wanted = _wanted(there, policy)
+    for name in sorted(there):
+        if name in wanted:
+            entry = entries[name]
+            answer["files"].append({"name": name, "size": entry["size"], "sha256": entry["sha256"], "grows": False})
+        else:
+            answer["left"].append({"name": name, "size": entries[name]["size"], "sha256": entries[name]["sha256"]})
+
+
+def _add_living(run_dir: str, have: Dict[str, str], policy: str, answer: Dict[str, Any]) -> None:
+    """Add what a run holds that still trains, or ended without a manifest; its old manifest says nothing any more."""
+    memory = hashes.Memory(rundir.control(run_dir, HASHES))
+    found = {name: str(path) for name, path in result.result_files(Path(run_dir))}
+    wanted = _wanted(found, policy)
+    for name in sorted(found):
+        if name not in wanted:
+            answer["left"].append({"name": name, "size": _size(found[name]) or 0, "sha256": ""})
+        elif name.endswith(".pt"):
+            try:
+                source = _hold(run_dir, name)
+                size, digest = _size(run_dir + "/" + source), memory.sha256(run_dir + "/" + source)
+            except OSError:
+                continue  # made room for a newer one just now
+            row = {"name": name, "size": size, "sha256": digest, "grows": False, "source": source}
+            answer["files"].append(row)
+        elif name.endswith(".json") and "/" not in name:
+            _add_inline(run_dir, name, have, answer)
+        else:
+            _add_growing(run_dir, name, answer)
+    memory.save()
+
+
+def _hold(run_dir: str, name: str) -> str:
+    """Give a checkpoint a second name under which it stays as it is; return it (the first where links can't be made).
+
+    Raises:
+        OSError: It is gone.
+    """
+    found = os.stat(run_dir + "/" + name)
+    held = "%s/%s/%d-%d-%s" % (rundir.CONTROL, HELD, found.st_ino, found.st_mtime_ns, os.path.basename(name))
+    try:
+        os.makedirs(os.path.dirname(run_dir + "/" + held), exist_ok=True)
+        os.link(run_dir + "/" + name, run_dir + "/" + held)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return name
+    return held
+
+
+def release(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Give up second names that were made for a transfer, and those that somebody else forgot.
+
+    Args:
+        request: ``runs``: run directory to the names to give up (``source`` of an inventory).
+    """
+    for run_dir, names in request["runs"].items():
+        folder = rundir.control(run_dir, HELD)
+        for path in list(folder.glob("*")) if folder.is_dir() else ():
+            with contextlib.suppress(OSError):
+                forgotten = time.time() - os.lstat(str(path)).st_ctime > HELD_S
+                if forgotten or "%s/%s/%s" % (rundir.CONTROL, HELD, path.name) in names:
+                    path.unlink()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    return {}
+
+
+def _add_inline(run_dir: str, name: str, have: Dict[str, str], answer: Dict[str, Any]) -> None:
+    try:
+        with open(run_dir + "/" + name, "rb") as file:
+            content = file.read(MAX_INLINE_BYTES + 1)
+    except OSError:
+        return
+    if len(content) > MAX_INLINE_BYTES:
+        _add_growing(run_dir, name, answer)
+        return
+    digest = hashlib.sha256(content).hexdigest()
+    row = {"name": name, "size": len(content), "sha256": digest, "grows": False}
+    if have.get(name) != digest:
+        row["content"] = base64.b64encode(content).decode("ascii")
+    answer["files"].append(row)
+
+
+def _add_growing(run_dir: str, name: str, answer: Dict[str, Any]) -> None:
+    path = run_dir + "/" + name
+    try:
+        size = os.path.getsize(path)
+        digest = hashes.prefix_sha256(path, size)
+    except OSError:
+        return
+    if digest is not None:
+        answer["files"].append({"name": name, "size": size, "sha256": digest, "grows": True})
+
+
+def _is_what_was_fetched(run_dir: str, name: str, size: int, digest: str) -> bool:
+    """Compare a file with what the client has of it: by the run's manifest, where that is about the newest attempt and
+    this very file, else by the file's own hash (a lost node, say, leaves an older attempt's manifest or none).
+    """
+    path, manifest_path = run_dir + "/" + name, run_dir + "/" + rundir.MANIFEST
+    if _size(path) != size or name != os.path.basename(name):
+        return False
+    try:
+        is_older = os.stat(path).st_mtime_ns <= os.stat(manifest_path).st_mtime_ns
+        if is_older and slurm_ended.read_records(run_dir).has_ended:
+            files = records.read_if_sound(manifest_path).get("files", [])
+            if {"name": name, "size": size, "sha256": digest} in files:
+                return True
+    except (OSError, schema.Misfit):
+        pass
+    try:
+        return result.sha256(Path(path)) == digest
+    except OSError:
+        return False
+
+
+def _size(path: str) -> Optional[int]:
+    try:
+        return os.path.getsize(path) if os.path.isfile(path) and not os.path.islink(path) else None
+    except OSError:
+        return None
+
+
+def _wanted(names: Iterable[str], policy: str) -> List[str]:
+    """Return the files that are asked for: all but checkpoints, and of those what the policy says."""
+    names = list(names)
+    checkpoints = [name for name in names if name.endswith(".pt")]
+    chosen = {NONE: [], BEST: [name for name in checkpoints if name == BEST_NAME], ALL: checkpoints}.get(policy)
+    if chosen is None:
+        numbered = [(int(match.group(1)), name) for name in checkpoints for match in [_step(name)] if match]
+        chosen = [max(numbered)[1]] if numbered else []
+    return [name for name in names if name not in checkpoints or name in chosen]
+
+
+def _step(name: str) -> "Optional[re.Match[str]]":
+    return re.match(r"checkpoint_(\d+)\.pt$", name)
+
+
+def remove(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Remove files of runs that are over, each only while it is what the client fetched.
+
+    Args:
+        request: ``runs``: a list of ``run_dir`` and ``files`` (name to size and SHA-256 as fetched).
+
+    Returns:
+        ``runs``: run directory to ``removed`` (names), ``freed`` (bytes) and ``kept`` (name to the reason).
+
+    Raises:
+        inside.Outside: A name leads out of its run directory; nothing was removed.
+    """
+    answers = {}
+    for run in request["runs"]:
+        for name in run["files"]:
+            inside.path_in(inside.run_dir(run["run_dir"]), name)
+    for run in request["runs"]:
+        run_dir = run["run_dir"]
+        answer = {"removed": [], "freed": 0, "kept": {}}  # type: Dict[str, Any]
+        answers[run_dir] = answer
+        if os.path.lexists(rundir.control(run_dir, rundir.FETCHED)):  # both machines see one disk: no second copy
+            answer["kept"] = dict.fromkeys(run["files"], "it is the client's own copy")
+            continue
+        if not slurm_claim.is_free(run_dir):
+            answer["kept"] = dict.fromkeys(run["files"], "a Slurm job has the run")
+            continue
+        try:
+            claim = rundir.lock(rundir.control(run_dir, rundir.CLAIM), patience_s=2.0)
+        except (rundir.Busy, OSError):
+            answer["kept"] = dict.fromkeys(run["files"], "the run is alive or gone")
+            continue
+        try:
+            for name, (size, digest) in run["files"].items():
+                if not _is_what_was_fetched(run_dir, name, size, digest):
+                    answer["kept"][name] = "is not what was fetched"
+                    continue
+                try:
+                    os.unlink(run_dir + "/" + name)
+                except OSError as error:
+                    answer["kept"][name] = error.strerror or str(error)
+                    continue
+                answer["removed"].append(name)
+                answer["freed"] += size
+        finally:
+            os.close(claim)
+    return {"runs": answers}

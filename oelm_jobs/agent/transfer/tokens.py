@@ -1,0 +1,158 @@
+"""Owns token files on their host: whether they are there and what they hold, and bringing files that were sent under
+their names; leaves judging them to the client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence
+
+from .. import inside, privacy, rundir
+from . import hashes, samples
+
+MANIFEST = "manifest.json"
+HASHES = "hashes.json"
+"""File in the root's control folder that remembers the hashes of token files."""
+
+
+def data(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Look at token files; what was read of them is remembered in the root.
+
+    Args:
+        request: ``root``, ``files`` (absolute paths), ``whole``.
+
+    Returns:
+        ``files``: as ``look`` returns them.
+    """
+    memory = hashes.Memory(rundir.control(request["root"], HASHES))
+    answers = look(request["files"], memory, whole=bool(request.get("whole")))
+    memory.save()
+    return {"files": answers}
+
+
+def look(files: Sequence[str], memory: Optional[hashes.Memory] = None, whole: bool = True) -> Dict[str, Any]:
+    """Look at token files.
+
+    A file whose size agrees with the manifest beside it, and which is no younger than that, is believed, unless
+    ``whole``; another is read whole, once as long as ``memory`` knows it.
+
+    Returns:
+        Path to ``size``, ``written_as`` (what it seems to hold in the place of ids, as samples.written_as says; empty),
+        ``sha256``, ``largest`` and ``at`` (largest id and its first place, where the file was read), or ``error`` where
+        the file can't be read or isn't there; ``manifest`` (the content of the one beside it without its lists of
+        sources, or None), ``manifest_error`` (why that can't be read; empty).
+    """
+    memory = memory or hashes.Memory(None)
+    answers = {}  # type: Dict[str, Any]
+    for path in files:
+        beside = os.path.join(os.path.dirname(path), MANIFEST)
+        row = {"manifest": _judged(rundir.read_json(beside)), "manifest_error": ""}  # type: Dict[str, Any]
+        if row["manifest"] is None and os.path.lexists(beside):
+            row["manifest_error"] = "it is no JSON object, too large, or not to be read"
+        try:
+            if not os.path.isfile(path):
+                raise OSError("no such file" if not os.path.exists(path) else "not a file")
+            row["size"] = os.path.getsize(path)
+            row["written_as"] = samples.written_as(path)
+            listed = _listed(row["manifest"], path)
+            is_known = listed.get("size") == row["size"] and listed.get("sha256")
+            if is_known and not whole and os.stat(path).st_mtime_ns <= os.stat(beside).st_mtime_ns:
+                row["sha256"] = str(listed["sha256"])
+            else:
+                row["sha256"], row["largest"], row["at"] = memory.ids(path)
+        except OSError as error:
+            row["error"] = error.strerror or str(error)
+        answers[path] = row
+    return answers
+
+
+def _judged(manifest: Optional[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
+    """Return a manifest without its lists of sources: there may be thousands, and nobody judges them."""
+    if manifest is None:
+        return None
+    split = manifest.get("split")
+    return dict(manifest, source=[], split=dict(split, source=[]) if isinstance(split, dict) else split)
+
+
+def _listed(manifest: Any, path: str) -> Dict[str, Any]:
+    try:
+        return dict(manifest["files"][os.path.basename(path)])
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+def expect(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Make room for files that are about to be sent.
+
+    From another machine rsync gets a name without blanks or quotes, which stands in the home folder and points at the
+    staging folder: old versions hand their arguments to the shell as they are.
+
+    Args:
+        request: ``folder`` (absolute) in which the files will lie, ``name`` of the transfer (letters and digits),
+            ``link``: whether that name is needed.
+
+    Returns:
+        ``staging`` (absolute), ``link`` (relative to the home folder), ``free`` (bytes), ``rsync`` (path or empty);
+        or ``error`` alone, where nothing can be written there.
+
+    Raises:
+        inside.Outside: The name can't be part of a folder's.
+    """
+    import shutil
+
+    link = ".oelm-incoming-" + inside.token(request["name"])
+    staging = os.path.join(request["folder"], link)
+    try:
+        os.makedirs(staging, exist_ok=True)
+        if not os.access(staging, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        return {"error": error.strerror or str(error)}
+    place = os.path.join(os.path.expanduser("~"), link)
+    if request["link"] and (not os.path.islink(place) or os.readlink(place) != staging):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(place)
+        os.symlink(staging, place)
+    return {"staging": staging, "link": link, "free": rundir.disk_free(staging), "rsync": shutil.which("rsync") or ""}
+
+
+def accept(request: Dict[str, Any]) -> Dict[str, Any]:
+    """Bring files that were sent under their final names, each only if its content is what was meant.
+
+    Args:
+        request: ``staging`` and ``folder`` (absolute), ``files``: name to SHA-256, in the order in which they appear.
+
+    Returns:
+        ``placed``: names that are in place now; ``damaged``: names whose content is another; ``taken``: names under
+        which something else lies already.
+
+    Raises:
+        inside.Outside: A name leads out of the folder; nothing was placed.
+    """
+    staging, folder = request["staging"], request["folder"]
+    answer = {"placed": [], "damaged": [], "taken": []}  # type: Dict[str, Any]
+    places = {name: (inside.path_in(staging, name), inside.path_in(folder, name)) for name in request["files"]}
+    for name, wanted in request["files"].items():
+        source, place = map(str, places[name])
+        if os.path.exists(place):
+            same = hashes.prefix_sha256(place, os.path.getsize(place)) == wanted
+            answer["placed" if same else "taken"].append(name)
+            continue
+        is_plain = os.path.isfile(source) and not os.path.islink(source)
+        if not is_plain or hashes.prefix_sha256(source, os.path.getsize(source)) != wanted:
+            answer["damaged"].append(name)
+            with contextlib.suppress(OSError):
+                os.unlink(source)
+            continue
+        privacy.settle(source)
+        os.rename(source, place)
+        answer["placed"].append(name)
+    rundir.sync_folder(Path(folder))
+    if not answer["damaged"]:
+        with contextlib.suppress(OSError):
+            os.rmdir(staging)
+            os.unlink(os.path.join(os.path.expanduser("~"), os.path.basename(staging)))
+    return answer

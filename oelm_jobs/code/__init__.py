@@ -1,0 +1,1 @@
+"""The project's code, as it is sent to targets."""

@@ -1,0 +1,90 @@
+"""Owns what is known of the content of a project's files (hash, whether it is a secret): looked at once, remembered
+for as long as a file looks the same.
+
+What a file looks like is its size, its times of change and its inode: the time of the inode's change can't be set
+back. A file that changed less than RECENT_S before it was read is read again, since a clock's tick may hide a change;
+what was read is held, since such a file (a log, say) may change again before it is sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..folders import state_folder
+from . import credentials
+
+VERSION = 1
+"""Of the file; another one is not read."""
+RECENT_S = 60.0
+HELD_BYTES = 64 << 20
+"""So much is held at most."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is in a file."""
+
+    sha256: str
+    """Hexadecimal."""
+    secret: str
+    """Why it must not be sent, judged by what is in it; empty where nothing speaks against it."""
+    held: bytes | None = None
+    """All of it, of a file that may change any moment."""
+
+
+class Contents:
+    """What is known of the files of one folder, in the user's state folder; it does without where that can't be
+    written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        name = hashlib.sha256(os.fsencode(str(folder))).hexdigest()[:16]
+        self._path = state_folder() / "contents" / f"{name}.json"
+        self._known: dict[str, Any] = {}
+        self._seen: dict[str, Any] = {}
+        self._has_new = False
+        self._room = HELD_BYTES
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            content = json.loads(self._path.read_bytes())
+            if isinstance(content, dict) and content.get("version") == VERSION and isinstance(content["files"], dict):
+                self._known = content["files"]
+
+    def read(self, path: str, found: os.stat_result) -> Content:
+        """Return what is in a file, given how it looks.
+
+        Raises:
+            OSError: It can't be read.
+        """
+        look = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+        known = self._known.get(path)
+        if isinstance(known, list) and len(known) == 6 and known[:4] == look:
+            self._seen[path] = known
+            return Content(str(known[4]), str(known[5]))
+        with open(path, "rb") as file:
+            content = file.read()
+        sha256, secret = hashlib.sha256(content).hexdigest(), credentials.why_by_content(content)
+        if time.time() - max(found.st_mtime, found.st_ctime) > RECENT_S:
+            self._seen[path] = [*look, sha256, secret]
+            self._has_new = True
+            return Content(sha256, secret)
+        self._room -= len(content)
+        return Content(sha256, secret, content if self._room >= 0 else None)
+
+    def save(self) -> None:
+        """Write down what was learned; files that were not asked for this time are forgotten."""
+        if not self._has_new and len(self._seen) == len(self._known):
+            return
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.{time.monotonic_ns()}")
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                json.dump({"version": VERSION, "files": self._seen}, file)
+            temporary.replace(self._path)

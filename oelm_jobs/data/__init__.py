@@ -1,0 +1,1 @@
+"""Token files: making, reading and checking them."""

@@ -1,0 +1,173 @@
+"""Owns judging token files by what the agent saw of them where they lie (agent.tokens): the one set of rules for
+`oelm-data check`, submit, sending and doctor; leaves asking the agent, and what to do about a fault, to those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..agent.transfer import tokens
+from ..errors import DataError
+from ..spec import Study
+from ..train import config as trainer
+from .token_folder import MANIFEST, TRAIN, VAL, Manifest, read_manifest
+
+AGAIN = "make it again with --force"
+WRITTEN_AS = {
+    "uint32": "32-bit numbers",
+    "int64": "64-bit numbers",
+    "float32": "floating-point numbers",
+    "uint8": "8-bit numbers",
+    "text": "plain text",
+    "npy": "an array in numpy's own format",
+    "zip": "a zip archive",
+    "gzip": "a compressed file",
+    "zstd": "a compressed file",
+    "xz": "a compressed file",
+    "parquet": "a parquet file",
+    "lfs": "a Git LFS pointer",
+}
+"""What the agent's words for other contents mean (agent.samples)."""
+_MENDS = {
+    "text": "token ids are made of it by: oelm-data make",
+    "parquet": "token ids are made of it by: oelm-data make",
+    "zip": "unpack it",
+    "gzip": "unpack it",
+    "zstd": "unpack it",
+    "xz": "unpack it",
+    "lfs": "git lfs pull brings the file itself",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What a study asks of its token files."""
+
+    study: str
+    path: Path
+    """Its file."""
+    vocab_size: int
+    seq_len: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Why a token file won't do."""
+
+    found: str
+    mend: str = ""
+    """Empty where the file is not there: whether it can be made or sent, the caller knows."""
+
+
+def need_of(study: Study) -> Need:
+    """Return what a study asks of its token files."""
+    values = {key: int(study.train[key]) for key in ("vocab_size", "seq_len")}
+    return Need(study=study.name, path=study.path, **values)
+
+
+def fault(path: str, row: Mapping[str, Any], need: Need | None = None) -> Fault | None:
+    """Return the first thing that is wrong with a token file; None where it will do.
+
+    Args:
+        row: What agent.tokens said of it.
+        need: What else a study asks of it.
+    """
+    if "error" in row:
+        return Fault(found=str(row["error"]))
+    size, kind = int(row["size"]), str(row.get("written_as") or "")
+    try:
+        manifest = manifest_of(row)
+    except DataError as error:
+        return Fault(found=str(error), mend=error.hint)
+    listed = manifest.files.get(Path(path).name) if manifest is not None else None
+    if kind and (listed is None or listed.sha256 != row["sha256"]):  # samples may err; what made the ids doesn't
+        mend = _MENDS.get(kind, f"write ids as 16-bit numbers: numpy.asarray(ids, '<u2').tofile({Path(path).name!r})")
+        return Fault(found=f"holds {WRITTEN_AS.get(kind, kind)}, not uint16 token ids", mend=mend)
+    if size == 0 or size % 2:
+        return Fault(found=f"{size} bytes are not uint16 token ids", mend=AGAIN)
+    last = manifest.tokenizer.vocab_size - 1 if manifest is not None else None
+    if listed is not None and (listed.size != size or size != 2 * listed.tokens):
+        return Fault(
+            found=f"has {size} bytes, its manifest says {listed.size} ({listed.tokens} tokens)",
+            mend=AGAIN,
+        )
+    if listed is not None and last is not None and row.get("largest", 0) > last:
+        return _too_large(row, last, AGAIN)
+    if listed is not None and listed.sha256 != row["sha256"]:
+        return Fault(found=f"was changed: its sha256 is {row['sha256']}, its manifest says {listed.sha256}", mend=AGAIN)
+    return _unfit(row, manifest if listed is not None else None, need) if need is not None else None
+
+
+def _unfit(row: Mapping[str, Any], manifest: Manifest | None, need: Need) -> Fault | None:
+    """Return why a sound file won't do for a study."""
+    mend = "set vocab_size in [train] to the data's"
+    if manifest is not None and manifest.tokenizer.vocab_size > need.vocab_size:
+        made = manifest.tokenizer.vocab_size
+        found = f"made with {made} token ids, but {need.path} says vocab_size = {need.vocab_size}"
+        return Fault(found=found, mend=mend)
+    if row.get("largest", 0) >= need.vocab_size:
+        return _too_large(row, need.vocab_size - 1, mend)
+    count, fewest = int(row["size"]) // 2, trainer.fewest_tokens(need.seq_len)
+    if count < fewest:
+        return Fault(
+            found=f"holds {count} tokens, and study {need.study} needs at least {fewest} (seq_len = {need.seq_len})",
+            mend=f"make it of more text, or lower seq_len in {need.path}",
+        )
+    return None
+
+
+def _too_large(row: Mapping[str, Any], last: int, mend: str) -> Fault:
+    at, largest = row.get("at", 0), row["largest"]
+    return Fault(found=f"token {at} is {largest}, and the vocabulary's last id is {last}", mend=mend)
+
+
+def manifest_of(row: Mapping[str, Any]) -> Manifest | None:
+    """Return the manifest beside a token file; None where there is none.
+
+    Raises:
+        DataError: There is one, and it can't be read or is of another kind of data.
+    """
+    hint = "oelm-data make … --force writes it anew"
+    if row.get("manifest_error"):
+        raise DataError(f"the {MANIFEST} beside it can't be read: {row['manifest_error']}", hint=hint)
+    if row["manifest"] is None:
+        return None
+    try:
+        manifest = msgspec.convert(row["manifest"], Manifest)
+    except msgspec.ValidationError as error:
+        raise DataError(f"the {MANIFEST} beside it can't be read: {error}", hint=hint) from error
+    if manifest.dtype != "uint16":
+        raise DataError(f"the {MANIFEST} beside it says dtype = {manifest.dtype}, not uint16", hint=hint)
+    return manifest
+
+
+def check(folder: Path, needs: Sequence[tuple[str, Need]] = ()) -> Manifest | None:
+    """Verify a token folder against its manifest, or by itself where it has none, reading all; return the manifest.
+
+    Args:
+        needs: Names of files in the folder and what studies ask of them.
+
+    Raises:
+        DataError: Names the first file that is missing or won't do, and why.
+    """
+    manifest = read_manifest(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder", hint="oelm-data demo makes data/demo")
+    named = [name for name, _ in needs]
+    if manifest is not None and (missing := {TRAIN, VAL} - set(manifest.files) - set(named)):
+        raise DataError(
+            f"{folder / MANIFEST} says nothing of {', '.join(sorted(missing))}", hint="make the data again with --force"
+        )
+    usual = list(manifest.files) if manifest is not None else [TRAIN, VAL] if not named else []
+    asked: list[tuple[str, Need | None]] = [*((name, None) for name in usual), *needs]
+    rows = tokens.look([str(folder / name) for name in dict.fromkeys(name for name, _ in asked)])
+    for name, need in asked:
+        path = str(folder / name)
+        if (found := fault(path, rows[path], need)) is not None:
+            raise DataError(f"{path}: {found.found}", hint=found.mend)
+    return manifest

@@ -1,0 +1,354 @@
+"""Owns making a token folder of text: the split, the counts, and that nothing unfinished is seen under a final name.
+
+Leaves reading text to corpus.py, encoding it to tokenizer.py, and what a token folder is to data.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ..errors import DataError
+from . import corpus, tokenizer
+from .atomic import publish, scratch_folder, write_durably
+from .corpus import TextFile
+from .token_folder import (
+    END_OF_TEXT,
+    MANIFEST,
+    TRAIN,
+    VAL,
+    Duplicates,
+    Manifest,
+    Oddities,
+    Source,
+    Split,
+    TokenFile,
+    Tokenizer,
+    explained,
+    hash_tokens,
+    read_manifest,
+)
+
+BATCH_CHARS = 1 << 20
+"""How much text is encoded at once: a tenth of a second's work."""
+BYTES_PER_PROCESS = 8 << 20
+"""A process is started only for this much text, since starting one takes as long as encoding a good deal of it."""
+MANY_FILES = 100
+"""From this many plain texts on, whole texts are validation rather than the tail of each."""
+
+Report = Callable[[str, int, int], None]
+"""Told the stage (``hash``, ``encode``), the bytes done and the bytes in all."""
+
+
+class Made(NamedTuple):
+    """What `make` gives back."""
+
+    manifest: Manifest
+    up_to_date: bool
+    """The folder held exactly this already; nothing was written."""
+
+
+def demo(output: Path, *, vocab_size: int = 1024, force: bool = False, report: Report = lambda *_: None) -> Made:
+    """Make a token folder of the embedded novels, a twentieth of the chapters for validation; see `make`."""
+    tokenizer.check_vocab_size(vocab_size)
+    split = Split(unit="document", val_fraction=0.05)
+    recipe = _Recipe(train=[corpus.novels()], validation=[], split=split, field=None, vocab_size=vocab_size, every=20)
+    return _make(recipe, output, processes=1, force=force, report=report)
+
+
+def make(
+    sources: Sequence[Path],
+    output: Path,
+    *,
+    validation: Sequence[Path] = (),
+    val_fraction: float = 0.05,
+    unit: str = "auto",
+    field: str = "text",
+    vocab_size: int = 50257,
+    processes: int = 0,
+    force: bool = False,
+    report: Report = lambda *_: None,
+) -> Made:
+    """Make a token folder of text; the same text and options give the same bytes, whatever the number of processes.
+
+    Args:
+        sources: Files (.txt, .jsonl, .parquet) or folders of them.
+        output: The folder to make. Its three files appear under their names only when complete.
+        validation: Files or folders of validation text. Without them, files whose names say so (``validation-…``) are
+            used, and without such the sources are split.
+        val_fraction: Share of the sources that becomes validation where they are split.
+        unit: What is split: ``document`` (by the document's hash, so that equal ones stay together), ``tail`` (the last
+            part of each file) or ``auto`` (``tail`` for a few plain texts without separators, else ``document``).
+        field: Column of parquet files or key of JSON lines that holds the text.
+        vocab_size: 50257 is GPT-2's vocabulary; less truncates it.
+        processes: How many encode; 0 is one per usable CPU.
+        force: Replace other data in ``output``.
+        report: Told of progress.
+
+    Raises:
+        DataError: A source can't be read, there is too little text for a split, or ``output`` holds other data.
+    """
+    tokenizer.check_vocab_size(vocab_size)
+    if unit not in ("auto", "document", "tail"):
+        raise DataError(f"no split by {unit!r}; valid: auto, document, tail")
+    if not 0 < val_fraction < 1:
+        raise DataError(
+            f"a validation share of {val_fraction} can't be; valid: more than 0, less than 1 (for instance 0.05)"
+        )
+    with explained(output):
+        train, val = corpus.split_by_name(corpus.find_files(sources))
+        if validation:
+            val = corpus.find_files(validation)
+            held_out = {file.path.resolve() for file in val}
+            train = [file for file in train if file.path.resolve() not in held_out]
+            if not train:
+                raise DataError("all the text is validation text", hint="name other files than those of --val")
+        if val:
+            split = Split(unit="source")
+        elif unit == "auto":
+            few_texts = len(train) < MANY_FILES and not any(corpus.is_separated(file) for file in train)
+            split = Split(unit="tail" if few_texts else "document", val_fraction=val_fraction)
+        else:
+            split = Split(unit=unit, val_fraction=val_fraction)
+        named = field if any(file.kind in ("jsonl", "parquet") for file in [*train, *val]) else None
+        recipe = _Recipe(train=train, validation=val, split=split, field=named, vocab_size=vocab_size)
+        return _make(recipe, output, processes=processes or tokenizer.usable_cpus(), force=force, report=report)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    """What decides the bytes of the result."""
+
+    train: list[TextFile]
+    """Text to train on, and to split where `validation` is empty."""
+    validation: list[TextFile]
+    """Text of its own to validate on."""
+    split: Split
+    """How, without the hashes of the validation files."""
+    field: str | None
+    """Column or key that holds the text."""
+    vocab_size: int
+    """Entries of GPT-2's vocabulary that are used."""
+    every: int | None = None
+    """Validate on every n-th document; None chooses by hash, which is fair but only roughly right for a few hundred."""
+
+    @property
+    def files(self) -> list[TextFile]:
+        return [*self.validation, *self.train]
+
+    def parts(self) -> Iterator[tuple[TextFile, str | None]]:
+        """Yield what to read in order, and the file that it goes to, None where each document's hash decides."""
+        for file in self.validation:
+            yield file, VAL
+        for file in self.train:
+            if self.split.unit == "tail" and self.split.val_fraction is not None:
+                head, tail = corpus.cut_tail(file, self.split.val_fraction)
+                yield head, TRAIN
+                yield tail, VAL
+            else:
+                yield file, TRAIN if self.validation else None
+
+    def side(self, index: int, digest: int) -> str:
+        """Return the file for a document by its number and the hash (64 bits) of its first piece.
+
+        Equal documents have equal hashes, so that both copies land on one side.
+        """
+        if self.every is not None:
+            return VAL if index % self.every == self.every - 1 else TRAIN
+        return VAL if digest < (self.split.val_fraction or 0) * 2**64 else TRAIN
+
+
+def _make(recipe: _Recipe, output: Path, *, processes: int, force: bool, report: Report) -> Made:
+    with explained(output):
+        before = _states(recipe.files)
+        total = sum(state.st_size for state in before)
+        wanted = _manifest(recipe, _counter("hash", total, report))
+        if not force and (present := _present(output, wanted)):
+            return Made(present, True)
+        output = output.resolve()  # a link to another disk stays one
+        with scratch_folder(output) as scratch, _Writer(scratch / TRAIN) as train, _Writer(scratch / VAL) as val:
+            writers = {TRAIN: train, VAL: val}
+            oddities = Oddities()
+            batches = _batches(recipe, writers, oddities, _counter("encode", total, report))
+            processes = min(processes, 1 + total // BYTES_PER_PROCESS)
+            for name, tokens in tokenizer.encode_batches(batches, recipe.vocab_size, processes=processes):
+                writers[name].write(tokens)
+            for file, old, new in zip(recipe.files, before, _states(recipe.files), strict=True):
+                if (old.st_size, old.st_mtime_ns) != (new.st_size, new.st_mtime_ns):
+                    raise DataError(f"{file.path} was changed while it was read", hint="run it again when it is whole")
+            made = msgspec.structs.replace(
+                wanted,
+                files={name: writer.finish() for name, writer in writers.items()},
+                duplicates=_count_duplicates(train.hashes, val.hashes),
+                oddities=oddities if oddities != Oddities() else None,
+            )
+            _refuse_empty(made)
+            write_durably(scratch / MANIFEST, msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
+            publish(scratch, output, (TRAIN, VAL, MANIFEST), replace=force)
+    return Made(made, False)
+
+
+def _manifest(recipe: _Recipe, advance: Callable[[int], None]) -> Manifest:
+    """Return the manifest as far as it is known before anything is encoded; reads every source once for its hash."""
+
+    def source(file: TextFile) -> Source:
+        return Source(name=file.name, sha256=hash_tokens(file.path, advance), size=file.path.stat().st_size)
+
+    size = recipe.vocab_size
+    return Manifest(
+        tokenizer=Tokenizer(name=tokenizer.tokenizer_name(size), vocab_size=size, eot=size - 1),
+        field=recipe.field,
+        source=[source(file) for file in recipe.train],
+        split=msgspec.structs.replace(recipe.split, source=[source(file) for file in recipe.validation]),
+        files={},
+    )
+
+
+def _batches(
+    recipe: _Recipe, writers: dict[str, _Writer], oddities: Oddities, advance: Callable[[int], None]
+) -> Iterator[tuple[str, str]]:
+    """Yield ``(file name, text)`` to encode, enter each document's hash with its writer, and count oddities."""
+    held: dict[str, list[str]] = {TRAIN: [], VAL: []}
+    chars = {TRAIN: 0, VAL: 0}
+    name, index = TRAIN, -1
+    for part, fixed in recipe.parts():
+        pieces = corpus.read_documents(part, field=recipe.field or "", advance=advance, oddities=oddities)
+        for text, first, last in pieces:
+            if first:
+                digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8)
+                index += 1
+                name = fixed or recipe.side(index, int.from_bytes(digest.digest(), "little"))
+            else:
+                digest.update(text.encode("utf-8"))
+            held[name].append(text)
+            chars[name] += len(text)
+            if last:
+                held[name].append(END_OF_TEXT)
+                writers[name].hashes.append(int.from_bytes(digest.digest(), "little"))
+            if chars[name] >= BATCH_CHARS:
+                yield name, "".join(held[name])
+                held[name].clear()
+                chars[name] = 0
+    for name, texts in held.items():
+        if texts:
+            yield name, "".join(texts)
+
+
+class _Writer:
+    """Writes one file of ids, counting and hashing; keeps 8 bytes for each document (17 MB for TinyStories)."""
+
+    def __init__(self, path: Path) -> None:
+        self.hashes = array("Q")
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._stream = open(path, "xb")  # noqa: SIM115  # closed by __exit__
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def write(self, tokens: bytes) -> None:
+        self._stream.write(tokens)
+        self._digest.update(tokens)
+        self._size += len(tokens)
+
+    def finish(self) -> TokenFile:
+        """Make the file durable and return what it is."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        return TokenFile(
+            tokens=self._size // 2, size=self._size, sha256=self._digest.hexdigest(), documents=len(self.hashes)
+        )
+
+
+def _count_duplicates(train: array[int], val: array[int]) -> Duplicates:
+    """Count by hashes; sorts ``train`` in place, since a copy would be the peak of the memory."""
+    import numpy as np
+
+    train_hashes, val_hashes = np.frombuffer(train, np.uint64), np.frombuffer(val, np.uint64)
+    train_hashes.sort()
+    places = np.searchsorted(train_hashes, val_hashes)
+    inside = places < len(train_hashes)
+    return Duplicates(
+        val_in_train=int((train_hashes[places[inside]] == val_hashes[inside]).sum()),
+        within_train=int((train_hashes[1:] == train_hashes[:-1]).sum()),
+    )
+
+
+def _states(files: Iterable[TextFile]) -> list[os.stat_result]:
+    return [file.path.stat() for file in files]
+
+
+def _counter(stage: str, total: int, report: Report) -> Callable[[int], None]:
+    done = 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        report(stage, done, total)
+
+    return advance
+
+
+def _refuse_empty(made: Manifest) -> None:
+    for name, other in ((TRAIN, "training"), (VAL, "validation")):
+        if not made.files[name].tokens:
+            documents = sum(file.documents for file in made.files.values())
+            hint = (
+                "name more text"
+                if made.split.unit == "source"
+                else "name more text, or validation text with --val, or use --split tail"
+            )
+            raise DataError(
+                f"no {other} text is left: the sources hold {documents} document{'' if documents == 1 else 's'}",
+                hint=hint,
+            )
+
+
+def _present(output: Path, wanted: Manifest) -> Manifest | None:
+    """Return the manifest of an output that is what is wanted, None of one that holds no data.
+
+    Raises:
+        DataError: It holds other data.
+    """
+    if output.exists() and not output.is_dir():
+        raise DataError(f"{output} is a file, not a folder", hint="name another --output")
+    held = [name for name in (TRAIN, VAL, MANIFEST) if (output / name).exists()]
+    if not held:
+        return None
+    hint = "--force replaces it; --output names another folder"
+    present = read_manifest(output)
+    if present is None:
+        raise DataError(f"{output} holds {', '.join(held)} of unknown origin (it has no {MANIFEST})", hint=hint)
+    differing = [
+        f"{name} {_brief(getattr(present, name))} instead of {_brief(getattr(wanted, name))}"
+        for name in ("tokenizer", "source", "split", "field")
+        if getattr(present, name) != getattr(wanted, name)
+    ]
+    if differing:
+        raise DataError(f"{output} holds other data: {'; '.join(differing)}", hint=hint)
+    for name, said in present.files.items():
+        if not (output / name).exists() or (output / name).stat().st_size != said.size:
+            raise DataError(f"{output / name} is not what its manifest says", hint="--force makes it again")
+    return present
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, Tokenizer):
+        return value.name
+    if isinstance(value, Split):
+        share = "" if value.val_fraction is None else f"{value.val_fraction:g} by "
+        return share + value.unit + (f" ({_brief(value.source)})" if value.source else "")
+    if isinstance(value, list):
+        named = ", ".join(f"{source.name} ({source.sha256[:8]})" for source in value[:3])
+        return named + (", …" if len(value) > 3 else "")
+    return str(value)

@@ -1,0 +1,146 @@
+"""Owns what a token folder is (`train.bin`, `val.bin`, `manifest.json`): reads it.
+
+Leaves making one to data_maker.py, and judging what files hold to data_check.py; the trainer reads them by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from ..errors import DataError
+
+VERSION = 1
+END_OF_TEXT = "<|endoftext|>"
+"""Ends every document; in a source it separates documents, whatever the source's format."""
+TRAIN, VAL, MANIFEST = "train.bin", "val.bin", "manifest.json"
+
+
+class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the ids mean."""
+
+    name: str
+    """``gpt2``, or ``gpt2-1024`` for its first 1,023 ranks."""
+    vocab_size: int
+    """Every id is below it."""
+    eot: int
+    """Ends each document."""
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of text that the tokens were made of."""
+
+    name: str
+    """Its path below the folder that was named, or its bare name."""
+    sha256: str
+    """Of the file as it was."""
+    size: int = 0
+    """Its length in bytes."""
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How validation was separated from training text."""
+
+    unit: str
+    """``document`` (chosen by hash), ``tail`` (the last part of each file) or ``source`` (files of its own)."""
+    val_fraction: float | None = None
+    """Share that was asked for; None with ``source``."""
+    source: list[Source] = []
+    """The validation files."""
+
+
+class TokenFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of ids."""
+
+    tokens: int
+    """How many ids."""
+    size: int
+    """Its length in bytes, twice the tokens."""
+    sha256: str
+    """Of its content."""
+    documents: int = 0
+    """How many documents, each ended by ``eot``."""
+
+
+class Duplicates(msgspec.Struct, frozen=True, kw_only=True):
+    """Documents that are equal to the letter (blanks at their ends aside)."""
+
+    val_in_train: int
+    """Validation documents that are training documents too: what a model may know by heart."""
+    within_train: int
+    """Training documents that repeat an earlier one."""
+
+
+class Oddities(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What was read although strict parsers of JSON refuse it; counted while text is read."""
+
+    not_finite: int = 0
+    """Lines that hold NaN or an infinite number."""
+    surrogates: int = 0
+    """Texts with halves of characters (lone surrogates), which became U+FFFD."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a token folder holds and what it was made of; the content of ``manifest.json``."""
+
+    version: int = VERSION
+    """Of this format."""
+    tokenizer: Tokenizer
+    """What the ids mean."""
+    dtype: str = "uint16"
+    """Little-endian, flat."""
+    field: str | None = None
+    """Column or key that held the text, of sources that have such."""
+    source: list[Source]
+    """The text files, in order."""
+    split: Split
+    """How validation was separated."""
+    files: dict[str, TokenFile]
+    """By file name."""
+    duplicates: Duplicates | None = None
+    """None where they weren't counted."""
+    oddities: Oddities | None = None
+    """None where the text had none."""
+
+
+def how_to_make(folder: Path) -> str:
+    """Return the command that makes a token folder."""
+    return "oelm-data demo" if folder.name == "demo" else f"oelm-data make TEXT... --output {folder}"
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a token folder, None where there is none (data without one are legal).
+
+    Raises:
+        DataError: There is one, and it can't be read.
+    """
+    path = folder / MANIFEST
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} can't be read: {error}", hint="oelm-data make … --force writes it anew") from error
+
+
+def hash_tokens(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
+    """Return the sha256 of a file in hexadecimal; streams."""
+    digest = hashlib.sha256()
+    with explained(path), open(path, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+            advance(len(chunk))
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors into DataError; the one that names a file of its own keeps that name."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename or path}: {error.strerror or error}") from error

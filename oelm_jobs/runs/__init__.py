@@ -1,0 +1,1 @@
+"""Runs that were submitted: where they stand, and acting on them."""

@@ -1,0 +1,84 @@
+"""Owns where a plan's runs lie on their target, by the index and by the records of this machine's directories; leaves
+what is done with them to ``workflow``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import ConfigurationError
+from ..plan import Plan
+from ..store import StoredRun
+from ..transfer import sync
+from .observe import NOT_SUBMITTED
+
+
+def where_they_lie(plan: Plan, stored: Sequence[StoredRun], say: Callable[[str], None]) -> Plan:
+    """Return the plan with each run that was submitted before where it lies: another study may have been the default.
+
+    A new one keeps out of a directory that holds a run of a former default: it lies in its study's own folder.
+
+    Args:
+        say: Is told which do.
+
+    Raises:
+        ConfigurationError: There, too, lies another study's run; or one would on a disk of macOS.
+    """
+    _check_letters(plan, [run.name for run in stored if run.study == plan.study.name])
+    known = {run.name: run for run in stored if (run.study, run.target) == (plan.study.name, plan.target.name)}
+    others = [run for run in stored if run.target == plan.target.name and run.study != plan.study.name]
+    taken = {run.run_dir for run in others if not never_was(run)}
+
+    def study_in(run_dir: Path) -> str:
+        # What was fetched from elsewhere lies in directories of this machine, too.
+        return "" if plan.target.host else sync.study_in(run_dir)
+
+    def is_it(run_dir: str, place: Path) -> bool:
+        # A dry run has not asked where the home folder of a target is.
+        return run_dir.endswith(str(place)[1:]) if str(place).startswith("~/") else run_dir == str(place)
+
+    def is_taken(run_dir: Path) -> bool:
+        return any(is_it(other, run_dir) for other in taken) or study_in(run_dir) not in ("", plan.study.name)
+
+    runs = []
+    for run in plan.runs:
+        there = Path(run.run_dir)
+        folder = there.parent.parent if there.parent.name == plan.study.name else there.parent
+        both = [folder / there.name, folder / plan.study.name / there.name]
+        own = [place for place in both if run.name in known and is_it(known[run.name].run_dir, place)]
+        if own := own or [place for place in both if study_in(place) == plan.study.name]:
+            there = own[0]
+        elif is_taken(there):
+            there = both[1]
+            say(f"{run.run_dir} holds a run of another study: {run.name} lies in {there}")
+        if is_taken(there):
+            raise ConfigurationError(
+                f"{there} holds a run of another study", hint="give these runs a name of their own: --tag NAME"
+            )
+        runs.append(replace(run, run_dir=str(there), train={**run.train, "out_dir": str(there)}))
+    return replace(plan, runs=tuple(runs))
+
+
+def _check_letters(plan: Plan, submitted: Sequence[str]) -> None:
+    """Refuse a new run whose name is another's but for the case of letters: fetched to a disk that takes the two for
+    one, as those of macOS do, either would take the other's place.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    names = dict.fromkeys([*submitted, *(run.name for run in plan.runs)])
+    alike: dict[str, str] = {}
+    for name in names:
+        other = alike.setdefault(name.lower(), name)
+        if other != name and name not in submitted:
+            raise ConfigurationError(
+                f"runs {other} and {name} differ in upper and lower case alone: a disk of macOS would keep one of them",
+                hint="rename the group, or give these runs a name of their own: --tag NAME",
+            )
+
+
+def never_was(known: StoredRun) -> bool:
+    """Tell whether a stored run's target has nothing of it: it was refused, or its directory was removed."""
+    return bool(known.progress.get("absent")) or (known.reason.startswith(NOT_SUBMITTED) and not known.progress)

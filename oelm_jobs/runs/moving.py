@@ -1,0 +1,84 @@
+"""Owns runs that are submitted to another target than before: whether they lie in the same place all the same, what
+they leave behind, and the copy of it at home; leaves submitting to workflow.
+
+Two targets may be one place, as two partitions of a cluster are. Elsewhere a run starts over, since its checkpoints
+stay where they are; its record says since then what it has left where, so that nothing of it is lost sight of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..agent import records, rundir
+from ..connections import connect
+from ..plan import Plan
+from ..spec import Run
+from ..store import StoredRun
+from ..targets.files import load_targets
+from ..transfer import sync
+from ..transfer.fetch import home_of
+
+
+def in_place(plan: Plan, stored: Iterable[StoredRun]) -> frozenset[str]:
+    """Return the names of runs that were submitted to another target and lie where the plan's would: the plan's target
+    has the record of that very submission there.
+
+    Raises:
+        TargetError: It can't be asked.
+    """
+    planned = {run.name: run.run_dir for run in plan.runs}
+    alike = [run for run in stored if run.target != plan.target.name and planned.get(run.name) == run.run_dir]
+    if not plan.target.host:
+        alike = [run for run in alike if not sync.record(Path(run.run_dir))]  # a copy that was fetched
+    if not alike:
+        return frozenset()
+    connection = connect(plan.target, plan.project)
+    resolved = connection.resolved
+    request = {"root": resolved.root, "checkpoint_root": resolved.checkpoint_root}
+    found = connection.call("find", request, timeout_s=600)["runs"]
+    there = {(record.get("run_dir"), record.get("token")) for record in found}
+    return frozenset(run.name for run in alike if (run.run_dir, run.token) in there)
+
+
+def left(known: StoredRun, run: Run, *, moves: bool) -> list[dict[str, str]]:
+    """Return what a run that is submitted again leaves on other targets: ``target``, ``run_dir`` and ``token`` of its
+    newest submission there.
+    """
+    places = [dict(place) for place in known.spec.get("left") or ()]
+    if moves:
+        places.append({"target": known.target, "run_dir": known.run_dir, "token": known.token})
+    return [place for place in places if (place["target"], place["run_dir"]) != (run.target, run.run_dir)]
+
+
+def set_copy_aside(project: Path, known: StoredRun) -> Path | None:
+    """Move what was fetched of a run out of the way of what it will be elsewhere; return where it is now, None where
+    nothing was.
+    """
+    home = home_of(project, known)
+    return sync.set_aside(home) if sync.record(home).get("run_dir") == known.run_dir else None
+
+
+def superseded(found: Iterable[Mapping[str, Any]]) -> set[tuple[str, str, str]]:
+    """Return target, run directory and token of what the runs of records have left."""
+    return {
+        (str(place["target"]), str(place["run_dir"]), str(place["token"]))
+        for record in found
+        for place in record.get("left") or ()
+    }
+
+
+def left_by(project: Path, runs: Sequence[StoredRun]) -> list[tuple[StoredRun, dict[str, str]]]:
+    """Return what runs have left on other targets, but for what is known to lie there no more."""
+    targets = load_targets(project)
+    found = []
+    for run in runs:
+        for place in run.spec.get("left") or ():
+            target = targets.get(place["target"])
+            if target is not None and not target.host:
+                there = records.read_if_sound(rundir.control(place["run_dir"], rundir.RUN))
+                if there.get("token") != place["token"]:
+                    continue
+            found.append((run, dict(place)))
+    return found

@@ -1,0 +1,1 @@
+"""Submitting runs, each at most once."""

@@ -1,0 +1,1 @@
+"""Targets files and the options of sbatch in them."""

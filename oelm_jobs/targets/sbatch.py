@@ -1,0 +1,396 @@
+"""Owns sbatch's options: those that a target may set, word for word, those that the toolkit states, and which runs
+share a job; leaves scripts to render and submission to schedulers.
+
+Source: sbatch(1). A target's options are passed on as they are, so any header can be expressed; only what submission
+and resume rest on is refused.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import tomlfile
+from ..errors import ConfigurationError
+from ..spec import Run, Slurm, Target
+
+OWNED = {
+    "job-name": "it holds the submission's token",
+    "output": "a run's words go to its own folder: oelm-logs shows them",
+    "error": "a run's words go to its own folder: oelm-logs shows them",
+    "input": "the script reads its own record",
+    "open-mode": "logs are appended to over all starts of a job",
+    "array": "arrays are made for seeds and sweeps; max_parallel of the target limits how many run at a time",
+    "signal": "warning_s of the target says how long before its end a run is warned",
+    "requeue": "requeue of the target says it",
+    "no-requeue": "requeue of the target says it",
+    "chdir": "a run works in its snapshot of the code; root of the target says where that lies",
+    "wrap": "the script is the toolkit's",
+    "parsable": "sbatch's answer is read by the toolkit",
+    "quiet": "sbatch's answer is read by the toolkit",
+    "wait": "oelm-submit --wait waits",
+    "test-only": "oelm-submit --dry-run shows a plan",
+    "help": "is no option of a job",
+    "usage": "is no option of a job",
+    "version": "is no option of a job",
+}
+"""Options that a target can't set, with the reason."""
+OF_TARGET = frozenset(
+    {"data", "env", "gpus_per_run", "host", "kind", "login_shell", "max_parallel", "max_timeouts", "poll_s", "python",
+     "root", "setup", "template", "user", "warning_s"}
+)  # fmt: skip
+"""Keys of a target that are easily written among sbatch's options, where none is called so."""
+SHORT = {
+    "A": "account", "B": "extra-node-info", "C": "constraint", "D": "chdir", "G": "gpus", "J": "job-name",
+    "L": "licenses", "M": "clusters", "N": "nodes", "S": "core-spec", "a": "array", "b": "begin",
+    "c": "cpus-per-task", "d": "dependency", "e": "error", "i": "input", "m": "distribution", "n": "ntasks",
+    "o": "output", "p": "partition", "q": "qos", "s": "oversubscribe", "t": "time", "w": "nodelist", "x": "exclude",
+}  # fmt: skip
+"""Short options by letter: the long name is what a targets file takes."""
+CPU_OPTIONS = frozenset(
+    {"cpus-per-task", "cpus-per-gpu", "ntasks", "ntasks-per-node", "ntasks-per-gpu", "exclusive", "mincpus",
+     "extra-node-info"}
+)  # fmt: skip
+"""Options that say how many cores a job gets; without any, the toolkit asks for one a process."""
+GPU_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "gres", "tres-per-node", "tres-per-task")
+"""Options that say which GPUs a job gets; without any, the toolkit asks for as many as the run has processes."""
+VALUE_WORDS = (
+    ("memory", ("mem", "mem-per-cpu", "mem-per-gpu")), ("node name", ("nodelist", "exclude")),
+    ("generic resource", GPU_OPTIONS), ("reservation", ("reservation",)), ("license", ("licenses",)),
+)  # fmt: skip
+"""What sbatch says of a value, and the options that it may be about."""
+PLACEHOLDER = "{gpus}"
+"""In a value: the number of GPUs, of the run for ``gpus`` and of a node otherwise."""
+MAX_ARRAY = 1000
+"""Tasks of an array where the cluster's own limit isn't known: MaxArraySize is 1001 by default."""
+MAX_SCRIPT_BYTES = 3_500_000
+"""slurmctld takes scripts of up to 4 MiB (slurm.conf(5), max_script_size)."""
+_NAME = re.compile(r"[a-z][a-z0-9-]*")
+_SAFE = re.compile(r"[A-Za-z0-9_./:,=@%+\[\]*&|()!-]+")
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
+    """Take the keys of a target that only Slurm has.
+
+    Raises:
+        ConfigurationError: An option is the toolkit's own, no long option, or no text, number or switch.
+    """
+    if "gpus" in table:
+        raise _pinned(table, "gpus", table.take_any("gpus"))
+    options = table.take_section("sbatch")
+    words: dict[str, str | None] = {}
+    for key in options.keys_left():
+        name = key.replace("_", "-").removeprefix("--")
+        value = options.take_any(key)
+        if len(name) == 1:
+            long = SHORT.get(name)
+            raise options.error(key, f"give the long name{': ' + long if long else ''}", value=value)
+        if name.replace("-", "_") in OF_TARGET:
+            raise options.error(key, "is a key of the target itself: write it above this table", value=value)
+        if name in GPU_OPTIONS and isinstance(value, list):
+            raise _pinned(options, key, value)
+        if name in OWNED:
+            raise options.error(key, f"is the toolkit's own: {OWNED[name]}", value=value)
+        if isinstance(value, (datetime.date, datetime.time)):
+            raise options.error(key, f'put it in quotes: {key} = "{value}"', value=str(value))
+        if name == "dependency" and "singleton" in str(value):
+            why = "means nothing here, as job names are unique: max_parallel of the target limits how many run"
+            raise options.error(key, why, value=value)
+        if name == "clusters" and (not re.fullmatch(r"[\w.-]+", str(value)) or value in (True, "all")):
+            raise options.error(key, "give one: each cluster is a target of its own", value=value)
+        if name == "nodes" and not re.fullmatch(r"[1-9]\d*", str(value)):
+            raise options.error(key, "give one number: a run's processes are divided over its nodes", value=value)
+        if not _NAME.fullmatch(name) or not isinstance(value, (str, int, float)) or "\n" in str(value):
+            raise options.error(key, "give long options of sbatch with a text, a number, or true", value=value)
+        if value is not False:
+            words[name] = None if value is True else str(value)
+    slurm = Slurm(
+        sbatch=words,
+        login_shell=table.take("login_shell", bool, is_remote),
+        requeue=table.take("requeue", bool, True),
+        warning_s=table.take("warning_s", int, 120),
+        max_timeouts=table.take("max_timeouts", int, 100),
+        max_parallel=table.take("max_parallel", int, 0),
+        poll_s=table.take("poll_s", float, 30.0),
+    )
+    for key, least in (("warning_s", 0), ("max_timeouts", 0), ("max_parallel", 0), ("poll_s", 0)):
+        if getattr(slurm, key) < least:
+            raise table.error(key, "must not be negative", value=getattr(slurm, key))
+    return slurm
+
+
+def _pinned(table: tomlfile.Section, key: str, value: Any) -> ConfigurationError:
+    """Return the error about GPUs that are named by their indices."""
+    error = table.error(key, "Slurm chooses the GPUs, a target says only how many", value=value)
+    error.hint = "gpus_per_run = N in the target gives every run N of them"
+    return error
+
+
+# The header -----------------------------------------------------------------------------------------------------------
+
+
+def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem: str) -> list[str]:
+    """Return the options of the job that executes ``runs`` (an array where there are several), one a line, quoted as
+    sbatch reads them.
+
+    Args:
+        name: Job name.
+        folder: Where the job's own output goes.
+        stem: Beginning of that file's name.
+
+    Raises:
+        ConfigurationError: The target's options ask for other GPUs than the runs have processes, or Slurm can't keep
+            logs in that folder.
+    """
+    slurm = options_of(target)
+    given = _filled(target, runs[0])
+    if "%" in folder or "\\" in folder:
+        # sbatch(1), filename pattern: both are expanded in the whole path, and '%%' is not on every version.
+        raise ConfigurationError(
+            f"target {target.name}: {folder} holds '%' or a backslash, which Slurm reads as something else",
+            hint="give the target another root",
+        )
+    lines: dict[str, str | None] = {"job-name": name, "chdir": folder}
+    lines["output"] = stem + ("_%a.log" if len(runs) > 1 else ".log")
+    lines["comment"] = name  # where a site's plugin gives jobs names of its own, it is found by this
+    lines["open-mode"] = "append"
+    lines["requeue" if slurm.requeue else "no-requeue"] = None
+    if slurm.warning_s:
+        lines["signal"] = f"B:USR1@{slurm.warning_s}"
+    if len(runs) > 1:
+        lines["array"] = f"0-{len(runs) - 1}" + (f"%{slurm.max_parallel}" if slurm.max_parallel else "")
+    nodes = nodes_of(target)
+    per_node = runs[0].world_size // nodes
+    lines["nodes"] = str(nodes)  # without it Slurm may spread GPUs over as many as it likes (sbatch(1), --nodes)
+    if not any(option in given for option in GPU_OPTIONS):
+        lines["gres"] = f"gpu:{per_node}"
+    match = re.fullmatch(r"([^,:]+:)?\d+", given.get("gpus") or "")
+    if match and nodes > 1:  # and divide them, or tasks that have one each, unevenly
+        lines["gpus-per-node"] = f"{match[1] or ''}{per_node}"
+    tasks = given.get("ntasks") or ""
+    if tasks.isdigit() and nodes > 1 and int(tasks) % nodes == 0 and "ntasks-per-gpu" not in given:
+        lines["ntasks-per-node"] = str(int(tasks) // nodes)
+    if not any(option in given for option in CPU_OPTIONS):
+        lines["cpus-per-task"] = str(per_node)
+    lines.update(given)
+    return [f"--{option}" if value is None else f"--{option}={quote(value)}" for option, value in lines.items()]
+
+
+def quote(value: str) -> str:
+    """Return a value as a word of an ``#SBATCH`` line: sbatch, not a shell, takes quotes and backslashes away."""
+    if _SAFE.fullmatch(value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def options_of(target: Target) -> Slurm:
+    """Return a target's Slurm keys."""
+    assert target.slurm is not None, target.name
+    return target.slurm
+
+
+def without_slurm(target: Target) -> str:
+    """Return what to do where Slurm's commands can't be run, or don't answer, on a target."""
+    words = "is this the login node, and is Slurm up? Try squeue there"
+    if not (target.host and target.python):
+        return words
+    return (
+        f"{words}; where python = {target.python!r} of the target is in a container, bind Slurm's commands, its"
+        " configuration and munge's socket into it"
+    )
+
+
+def supervision(target: Target) -> dict[str, Any]:
+    """Return what a run's record says of how its job is supervised."""
+    slurm = options_of(target)
+    return {"warning_s": slurm.warning_s, "max_timeouts": slurm.max_timeouts, "requeue": slurm.requeue}
+
+
+def nodes_of(target: Target) -> int:
+    """Return how many nodes a run of the target spreads over: as many as its options say, or follow from them."""
+    options = options_of(target).sbatch
+
+    def number(option: str) -> int:
+        words = options.get(option) or ""
+        return _count(words) if words and PLACEHOLDER not in words else 0
+
+    if number("nodes"):
+        return number("nodes")
+    for whole, part in (("gpus", "gpus-per-node"), ("ntasks", "ntasks-per-node")):
+        if number(whole) and number(part) and number(whole) % number(part) == 0:
+            return number(whole) // number(part)
+    return max(1, _listed(options.get("nodelist") or ""))
+
+
+def _listed(names: str) -> int:
+    """Return how many nodes ``n[1-3,7],m1`` names, all of which Slurm grants; 0 where that can't be read."""
+    found = 0
+    if not re.fullmatch(r"([^\[\],]|,|\[\d+(-\d+)?(,\d+(-\d+)?)*\])*", names):
+        return 0
+    for name in re.split(r",(?![^\[]*\])", names):
+        ranges = [each.split(",") for each in re.findall(r"\[([^\]]*)\]", name)]
+        bounds = [[part.partition("-") for part in each] for each in ranges]
+        sizes = [sum(int(last or first) - int(first) + 1 for first, _, last in each) for each in bounds]
+        found += math.prod(sizes) if name else 0
+    return found
+
+
+def _filled(target: Target, run: Run) -> dict[str, str | None]:
+    """Return the target's options with the placeholder filled in, after a look at the GPUs that they ask for."""
+    nodes = nodes_of(target)
+    if run.world_size % nodes:
+        raise ConfigurationError(
+            f"target {target.name}: {run.world_size} processes of group {run.group} can't be divided over"
+            f" nodes = {nodes}",
+            hint="change nodes in sbatch of the target, or gpus of the group",
+        )
+    given: dict[str, str | None] = {}
+    for option, value in options_of(target).sbatch.items():
+        number = run.world_size if option == "gpus" else run.world_size // nodes
+        given[option] = value.replace(PLACEHOLDER, str(number)) if value is not None else None
+    asked = asked_gpus(given, nodes)
+    if asked and asked != run.world_size:
+        words = ", ".join(f"{option} = {given[option]!r}" for option in GPU_OPTIONS if option in given)
+        raise ConfigurationError(
+            f"target {target.name} asks for {asked} GPUs ({words}), group {run.group} runs {run.world_size} processes",
+            hint=f"set gpus_per_run = {asked} in the target, or write {PLACEHOLDER} where the number stands",
+        )
+    return given
+
+
+def asked_gpus(options: Mapping[str, str | None], nodes: int) -> int:
+    """Return how many GPUs options ask for over all nodes; 0 where they ask for none or can't tell."""
+    if options.get("gpus"):
+        return _count(str(options["gpus"]))
+    if options.get("gpus-per-node"):
+        return _count(str(options["gpus-per-node"])) * nodes
+    for option in ("gpus-per-task", "tres-per-task"):
+        found = _gpus_in(str(options.get(option) or ""), is_plain=option == "gpus-per-task")
+        if found:
+            return found * _tasks(options, nodes)
+    for option in ("gres", "tres-per-node"):
+        found = _gpus_in(str(options.get(option) or ""), is_plain=False)
+        if found:
+            return found * nodes
+    return 0
+
+
+def _gpus_in(words: str, *, is_plain: bool) -> int:
+    """Return how many GPUs an option's value names, which holds nothing else (``2``, ``a100:2``) or may hold other
+    resources besides (``gpu:2,shard:8``).
+    """
+    parts = words.replace("gres/", "").replace("gres:", "").split(",")
+    return sum(_count(part) for part in parts if (is_plain and part) or re.match(r"gpu\b", part))
+
+
+def _tasks(options: Mapping[str, str | None], nodes: int) -> int:
+    """Return how many tasks options ask for (sbatch(1): one a node unless they say otherwise)."""
+    ntasks, per_node = options.get("ntasks") or "", options.get("ntasks-per-node") or ""
+    if ntasks.isdigit():
+        return int(ntasks)
+    return nodes * (int(per_node) if per_node.isdigit() else 1)
+
+
+def _count(words: str) -> int:
+    """Return the number in ``2``, ``a100:2``, ``gpu:a100:2(S:0)``; 1 where none stands there."""
+    return sum(
+        int(match[1]) if (match := re.search(r"(?:^|[:=])(\d+)$", part.partition("(")[0])) else 1
+        for part in words.split(",")
+        if part
+    )
+
+
+def named_in(target: Target, words: str) -> str:
+    """Return the target's option that sbatch's words are about, as its file has it (``mem = '32 G'``); empty where they
+    name none.
+    """
+    given = options_of(target).sbatch
+    named = re.findall(r"--([a-z][a-z-]*[a-z])", words)
+    named += [option for said, options in VALUE_WORDS if said in words.lower() for option in options]
+    named = [option for option in named if option in given]
+    return f"{named[0]} = {given[named[0]]!r}" if named else ""
+
+
+# Which runs share a job -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What one sbatch submits: a run, or an array of runs."""
+
+    position: int
+    """Number in the submission."""
+    name: str
+    """Job name: readable, then token and position."""
+    runs: tuple[Run, ...]
+    """In the order of the array's indices."""
+    after: int | None
+    """Position of the batch that must have ended before."""
+
+
+def batches(
+    runs: Sequence[Run], token: str, *, sequential: bool, limit: int = MAX_ARRAY, run_bytes: int = 0
+) -> list[Batch]:
+    """Return what is submitted together: runs of equal size as arrays, each alone where one waits for the other.
+
+    Args:
+        limit: Most tasks of an array.
+        run_bytes: Size of a run's part of a script.
+    """
+    groups: list[tuple[Run, ...]]
+    if sequential:
+        groups = [(run,) for run in runs]
+    else:
+        limit = max(1, min(limit, MAX_SCRIPT_BYTES // run_bytes if run_bytes else limit))
+        sizes: dict[int, list[Run]] = {}
+        for run in runs:
+            sizes.setdefault(run.world_size, []).append(run)
+        groups = [tuple(same[first : first + limit]) for same in sizes.values() for first in range(0, len(same), limit)]
+    return [
+        Batch(
+            position=position,
+            name=f"{group[0].name if len(group) == 1 else group[0].study}.{token}.{position}",
+            runs=group,
+            after=position - 1 if sequential and position else None,
+        )
+        for position, group in enumerate(groups)
+    ]
+
+
+def shared_part(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return (what all records have in common, what each has besides), which ``agent.rundir.merged`` puts together.
+
+    Tables within records are compared key by key, lists of equal length place by place (a command's words).
+    """
+    first = records[0]
+    shared: dict[str, Any] = {}
+    rests: list[dict[str, Any]] = [{} for _ in records]
+    for key, value in first.items():
+        values = [record[key] for record in records]
+        if _are_equal(values):
+            shared[key] = value
+        elif all(isinstance(other, dict) and other.keys() == value.keys() for other in values):
+            own = [k for k in value if not _are_equal([other[k] for other in values])]
+            shared[key] = {k: v for k, v in value.items() if k not in own}
+            for rest, other in zip(rests, values, strict=True):
+                rest[key] = {k: other[k] for k in own}
+        elif all(isinstance(other, list) and len(other) == len(value) for other in values):
+            places = [place for place, words in enumerate(zip(*values, strict=True)) if not _are_equal(words)]
+            shared[key] = [None if place in places else word for place, word in enumerate(value)]
+            for rest, other in zip(rests, values, strict=True):
+                rest[key] = {str(place): other[place] for place in places}
+        else:
+            for rest, other in zip(rests, values, strict=True):
+                rest[key] = other
+    return shared, rests
+
+
+def _are_equal(values: Sequence[Any]) -> bool:
+    return values.count(values[0]) == len(values)

@@ -1,0 +1,1 @@
+"""Results home, data out, disk freed."""

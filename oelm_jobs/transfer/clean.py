@@ -1,0 +1,218 @@
+"""Owns freeing disk on targets of what is at home, verified, and of code that nobody needs any more: what may go, and
+letting it go; leaves asking to the command line.
+
+A checkpoint may go when its run is over and the copy at home, read anew, has the hash that the target's manifest gives;
+of a run that was left without one, by a lost node or while it waited to start again, the hash that the file there has.
+A run whose directory is the one in the project, as on this machine without another root, has no copy and loses nothing.
+Of a run that isn't done the newest checkpoint stays: submitting it again resumes from there.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..agent import records, rundir, trees
+from ..agent.run import result
+from ..connections import Connection, connect
+from ..errors import TargetError
+from ..spec import State
+from ..store import Store, StoredRun
+from ..targets.files import load_target
+from .fetch import home_of, lies_at_home
+from .sync import record, write_record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removable:
+    """What of one run may go."""
+
+    run: StoredRun
+    files: Mapping[str, tuple[int, str]]
+    """Name to size and SHA-256."""
+    note: str = ""
+    """Why something stays."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that would be freed."""
+        return sum(size for size, _ in self.files.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """What became of one run's files."""
+
+    run: StoredRun
+    names: tuple[str, ...]
+    """Files that are gone there."""
+    freed: int
+    """Their bytes."""
+    kept: Mapping[str, str]
+    """Files that stayed after all, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unused:
+    """Snapshots below a target's root that no run and no submission needs."""
+
+    target: str
+    names: tuple[str, ...]
+    size: int
+    """Bytes that would be freed."""
+    note: str = ""
+    """Why more stay than need to; empty where nothing is in doubt."""
+
+
+def removable(project: Path, runs: Sequence[StoredRun]) -> list[Removable]:
+    """Say what may go; hashes the copies at home."""
+    return [_removable(project, run) for run in runs]
+
+
+def _removable(project: Path, run: StoredRun) -> Removable:
+    home = home_of(project, run)
+    if lies_at_home(load_target(project, run.target), run, home):
+        return Removable(run=run, files={}, note="is in the project, there is no second copy")
+    if not run.state.is_final:
+        return Removable(run=run, files={}, note=f"is {run.state}")
+    if run.state is not State.DONE and not run.progress:
+        return Removable(run=run, files={}, note="never started: there is nothing of it")
+    known = record(home)
+    manifest = records.read_if_sound(home / rundir.MANIFEST) or None
+    if not known or known.get("run_dir") != run.run_dir or (manifest is None and run.state is State.DONE):
+        return Removable(run=run, files={}, note="was not fetched since it ended: oelm-fetch")
+    checkpoints = _checkpoints(known, manifest)
+    gone = known.get("removed", {})
+    checkpoints = {name: entry for name, entry in checkpoints.items() if gone.get(name) != entry[1]}
+    here = {
+        name: entry
+        for name, entry in checkpoints.items()
+        if name in known.get("files", {}) and _is_whole(home / name, *entry)
+    }
+    kept = _newest(checkpoints) if run.state is not State.DONE else ""
+    files = {name: entry for name, entry in here.items() if name != kept}
+    notes = [f"{kept} stays: the run resumes from it"] if kept else []
+    absent = sorted(set(checkpoints) - set(here) - {kept})
+    if absent:
+        notes += [
+            f"not here, verified, so they stay: {', '.join(absent)}",
+            "oelm-fetch --checkpoints all brings them",
+        ]
+    return Removable(run=run, files=files, note="; ".join(notes))
+
+
+def _checkpoints(known: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> dict[str, tuple[int, str]]:
+    """Return name to size and hash of a run's checkpoints, by its manifest; where nobody was left to write one when it
+    ended, by what was fetched (no hash for what was not).
+    """
+    entries = manifest.get("files", []) if manifest is not None else []
+    if manifest is None:
+        entries = [dict(file, sha256="") for file in known.get("left", []) if "size" in file]
+        entries += [dict(file, name=name) for name, file in known.get("files", {}).items()]
+    return {
+        str(entry["name"]): (int(entry["size"]), str(entry["sha256"]))
+        for entry in entries
+        if str(entry["name"]).endswith(".pt")
+    }
+
+
+def has_no_checkpoint(project: Path, run: StoredRun) -> bool:
+    """True where the copy at home shows that a finished run's checkpoints were freed on its target; false also where it
+    does not tell (it is of another submission, or there is none).
+    """
+    home = home_of(project, run)
+    known, manifest = record(home), records.read_if_sound(home / rundir.MANIFEST) or None
+    end = records.read_if_sound(rundir.control(home, rundir.END))
+    if known.get("run_dir") != run.run_dir or end.get("token") != run.token:
+        return False
+    steps = {name: entry for name, entry in _checkpoints(known, manifest).items() if name.startswith("checkpoint_")}
+    return bool(steps) and all(known.get("removed", {}).get(name) == entry[1] for name, entry in steps.items())
+
+
+def _is_whole(path: Path, size: int, digest: str) -> bool:
+    try:
+        return not path.is_symlink() and path.stat().st_size == size and result.sha256(path) == digest
+    except OSError:
+        return False
+
+
+def _newest(names: Mapping[str, object]) -> str:
+    numbered = [(int(match[1]), name) for name in names if (match := re.fullmatch(r"checkpoint_(\d+)\.pt", name))]
+    return max(numbered)[1] if numbered else ""
+
+
+def _remember(home: Path, removed: Mapping[str, str]) -> None:
+    """Write down at home what is gone there."""
+    known = record(home)
+    write_record(home, {**known, "removed": {**known.get("removed", {}), **removed}})
+
+
+def remove(project: Path, wanted: Sequence[Removable]) -> list[Removed]:
+    """Let files go, each only while it is there what is here.
+
+    Raises:
+        TargetError: A target can't be reached; what it was not asked about stays.
+    """
+    done = []
+    for name in dict.fromkeys(one.run.target for one in wanted if one.files):
+        theirs = [one for one in wanted if one.run.target == name and one.files]
+        connection = connect(load_target(project, name), project)
+        runs = [{"run_dir": one.run.run_dir, "files": {n: list(e) for n, e in one.files.items()}} for one in theirs]
+        answers = connection.call("remove", {"runs": runs}, timeout_s=600)["runs"]
+        for one in theirs:
+            answer = answers.get(one.run.run_dir)
+            if not isinstance(answer, dict):
+                raise TargetError(f"{name}: no answer about {one.run.name}")
+            _remember(home_of(project, one.run), {n: one.files[n][1] for n in answer["removed"] if n in one.files})
+            done.append(
+                Removed(
+                    run=one.run,
+                    names=tuple(answer["removed"]),
+                    freed=int(answer["freed"]),
+                    kept=dict(answer["kept"]),
+                )
+            )
+    return done
+
+
+# Snapshots ------------------------------------------------------------------------------------------------------------
+
+
+def unused(project: Path, store: Store, name: str) -> Unused:
+    """Ask a target which snapshots are needed by no run that isn't over, whoever's, and by no submission.
+
+    Raises:
+        TargetError: It can't be asked.
+    """
+    connection, request, note = _request(project, store, name)
+    answer = connection.call("snapshots", request, timeout_s=600)
+    words = "; ".join(part for part in (answer["note"], note) if part)
+    return Unused(target=name, names=tuple(answer["unused"]), size=int(answer["freed"]), note=words)
+
+
+def discard(project: Path, store: Store, wanted: Unused) -> tuple[tuple[str, ...], int]:
+    """Remove snapshots, each only if it still isn't needed; return the names of those that are gone, and their bytes.
+
+    Raises:
+        TargetError: It can't be asked, or somebody is submitting there just now.
+    """
+    connection, request, _ = _request(project, store, wanted.target)
+    answer = connection.call("discard", {**request, "names": list(wanted.names)}, timeout_s=600)
+    return tuple(answer["removed"]), int(answer["freed"])
+
+
+def _request(project: Path, store: Store, name: str) -> tuple[Connection, dict[str, Any], str]:
+    """Return a target's connection and what to ask of it about snapshots, and why some of them stay in any case."""
+    connection = connect(load_target(project, name), project)
+    there = connection.resolved
+    request: dict[str, Any] = {"root": there.root, "checkpoint_root": there.checkpoint_root, "young_s": 0.0}
+    oldest = store.oldest_unanswered(there.root)
+    if oldest is None:
+        return connection, request, ""
+    whose, made_at = oldest
+    request["young_s"] = max(0.0, time.time() - made_at) + 2 * trees.USED_S
+    return connection, request, f"what a submission of {whose} may need stays: its answer isn't known (oelm-status)"

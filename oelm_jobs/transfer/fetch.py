@@ -1,0 +1,395 @@
+"""Owns fetching runs: asking what there is, bringing what isn't here yet, and saying how that went; leaves moving and
+verifying files to sync.
+
+One question per target tells what all its runs hold; where nothing is new, that is all. Otherwise one rsync brings
+what is missing, and the question is repeated for files that changed under way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from .. import names
+from ..agent import inside, rundir
+from ..connections import Connection, connect_for_transfer
+from ..errors import NotReached, StoreError, TargetError
+from ..spec import State, Target
+from ..store import StoredRun
+from ..study.resolve import run_directory
+from ..targets.files import load_target
+from . import sync
+from .sync import Arrival, Item, Staging
+
+CHECKPOINTS = ("none", "best", "latest", "all")
+ROUNDS = 4
+"""How often files that change under way are looked at again in one fetch."""
+TRIES = 5
+"""How often a broken connection is mended without a byte of progress between."""
+
+
+class Progress(Protocol):
+    """Is told how a transfer goes on."""
+
+    def begin(self, files: int, size: int) -> None:
+        """So many files of so many bytes are on their way."""
+
+    def advance(self, size: int) -> None:
+        """So many bytes more are here and hashed."""
+
+    def say(self, text: str) -> None:
+        """Something worth telling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """What a fetch did with one run."""
+
+    run: StoredRun
+    run_dir: Path
+    """Where it is at home."""
+    state: State
+    """Where the run stands."""
+    new_files: int = 0
+    """Files that came now."""
+    new_bytes: int = 0
+    """Their size."""
+    files: int = 0
+    """Files that are here and verified."""
+    size: int = 0
+    """Their bytes."""
+    complete: bool = False
+    """True where the run is over and all that was asked for is here, verified."""
+    damaged: tuple[str, ...] = ()
+    """Files that could not be had as announced."""
+    left: tuple[str, ...] = ()
+    """Files that stayed there, as asked."""
+    note: str = ""
+    """Why nothing was fetched."""
+
+
+def home_of(project: Path, run: StoredRun) -> Path:
+    """Return where a run lies in the project, wherever it trains: below ``models/checkpoints`` as it does there, in its
+    study's folder or without one. Which study is the default today makes no difference, and what is of another study
+    stays where it is.
+
+    Raises:
+        StoreError: The index has a run of a name that no study can have given it.
+    """
+    if names.why_not_study(run.study) or not inside.is_plain(run.name) or "/" in run.name:
+        raise StoreError(
+            f"the index has a run of study {run.study!r} called {run.name!r}: no study can have named it so",
+            hint="make the index again from the run directories: oelm-status --rebuild",
+        )
+    folder = project / "models" / "checkpoints"
+    bare, own = (run_directory(place, run.name) for place in (folder, folder / run.study))
+    there = Path(run.run_dir)
+    if there in (bare, own):
+        return there
+    home, other = (own, bare) if there.parent.name == run.study else (bare, own)
+    is_at_other = sync.record(other).get("run_dir") == run.run_dir and not sync.record(home)
+    is_anothers = sync.study_in(home) not in ("", run.study)
+    return other if is_at_other or is_anothers else home  # fetched when the default study was another one
+
+
+def lies_at_home(target: Target, run: StoredRun, home: Path) -> bool:
+    """Tell whether a run's directory is the one in the project, under whatever name: then there is no copy of it."""
+    if target.host:
+        return False
+    try:
+        return os.path.samefile(run.run_dir, home)  # also through links, and where a disk is mounted twice
+    except OSError:  # one of them isn't there
+        return Path(run.run_dir).resolve() == home.resolve()
+
+
+def fetch(
+    project: Path, runs: Sequence[StoredRun], progress: Progress, *, checkpoints: str = "best", again: bool = False
+) -> list[Fetched]:
+    """Bring runs home, whole and verified.
+
+    Args:
+        checkpoints: One of CHECKPOINTS.
+        again: Hash what is here anew, too.
+
+    Raises:
+        TargetError: A target can't be reached or asked; what has arrived is kept for the next time.
+        LocalError: The disk here is full, or can't be written.
+    """
+    done: dict[tuple[str, str], Fetched] = {}
+    for name in dict.fromkeys(run.target for run in runs):
+        connection = connect_for_transfer(load_target(project, name), project)
+        theirs = []
+        for run in runs:
+            if run.target != name:
+                continue
+            home = home_of(project, run)
+            if lies_at_home(connection.target, run, home):
+                done[run.study, run.name] = _in_place(run, home)
+            else:
+                theirs.append((run, home))
+        if theirs:
+            for fetched in _Fetch(connection, theirs, progress, checkpoints, again).all():
+                done[fetched.run.study, fetched.run.name] = fetched
+    return [done[run.study, run.name] for run in runs]
+
+
+def _in_place(run: StoredRun, home: Path) -> Fetched:
+    """A run of this machine, in its project: it is here, and is verified."""
+    checked = sync.verify(home)
+    return Fetched(
+        run=run,
+        run_dir=home,
+        state=run.state,
+        files=checked.files - len(checked.damaged),
+        size=checked.size,
+        complete=checked.has_manifest and not checked.damaged,
+        damaged=checked.damaged,
+        note="" if checked.has_manifest else f"is {run.state}, nothing to verify yet",
+    )
+
+
+@dataclass
+class _Run:
+    """One run on its way home."""
+
+    run: StoredRun
+    home: Path
+    row: Mapping[str, Any]
+    """The target's answer about it."""
+    record: dict[str, Any]
+    here: list[Item]
+    wanted: list[Item]
+    new_files: int = 0
+    new_bytes: int = 0
+
+
+class _Fetch:
+    """The runs of one target."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        runs: Sequence[tuple[StoredRun, Path]],
+        progress: Progress,
+        checkpoints: str,
+        again: bool,
+    ) -> None:
+        self._connection = connection
+        self._runs = list(runs)
+        self._progress = progress
+        self._checkpoints = checkpoints
+        self._again = again
+        self._rsync = ""
+        self._new: dict[Path, tuple[int, int]] = {}
+
+    def all(self) -> list[Fetched]:
+        """Fetch; returns when nothing that was asked for changes any more, or after ROUNDS looks."""
+        done: dict[Path, Fetched] = {}
+        for _ in range(ROUNDS):
+            open_runs = [(run, home) for run, home in self._runs if home not in done or done[home].damaged]
+            if not open_runs:
+                break
+            looks = self._ask(open_runs)
+            self._bring([look for look in looks if look.wanted])
+            done.update({look.home: self._settle(look) for look in looks})
+            self._release(looks)
+        return [done[home] for _, home in self._runs]
+
+    def _release(self, looks: Sequence[_Run]) -> None:
+        """Let go of checkpoints that the target holds under a second name for this fetch."""
+        held = {
+            look.run.run_dir: names
+            for look in looks
+            if (names := [item.source for item in (*look.here, *look.wanted) if item.source])
+        }
+        if held:
+            self._connection.call("release", {"runs": held})
+
+    # Asking -----------------------------------------------------------------------------------------------------------
+
+    def _ask(self, runs: Sequence[tuple[StoredRun, Path]]) -> list[_Run]:
+        """Ask what runs hold, and compare with what is here."""
+        requests = []
+        for run, home in runs:
+            known = sync.record(home).get("files", {})
+            have = {
+                name: entry["sha256"]
+                for name, entry in known.items()
+                if not self._again and (home / name).is_file() and entry.get("seen") == sync.seen(home / name)
+            }
+            requests.append({"run_dir": run.run_dir, "have": have})
+        request = {"runs": requests, "checkpoints": self._checkpoints}
+        answer = self._connection.call("inventory", request, timeout_s=3600)
+        self._rsync = str(answer["rsync"])
+        return [self._compare(run, home, answer["runs"][run.run_dir]) for run, home in runs]
+
+    def _compare(self, run: StoredRun, home: Path, row: Mapping[str, Any]) -> _Run:
+        look = _Run(run=run, home=home, row=row, record=sync.record(home), here=[], wanted=[])
+        if _is_nothing(row):  # nor is what lies at home of another one yet
+            return look
+        if not inside.is_absolute(str(row["path"])):
+            raise TargetError(f"{run.target} says that {run.name} lies in {json.dumps(row['path'])}: refused")
+        self._check_home(look)
+        known = look.record.get("files", {})
+        for item in sync.items(row["files"]):
+            is_here = sync.is_here(home, item, known.get(item.name, {}), again=self._again)
+            (look.here if is_here else look.wanted).append(item)
+        return look
+
+    def _check_home(self, look: _Run) -> None:
+        """Make sure that what lies at home is this run, or nothing.
+
+        Raises:
+            TargetError: It is another run, which was not fetched but trained here.
+        """
+        if not look.home.is_dir() or not any(look.home.iterdir()):
+            return
+        if not look.record:
+            theirs = rundir.read_json(rundir.control(look.home, rundir.RUN)) or {}  # whatever it is, it is not ours
+            if (str(look.home), theirs.get("token")) in _left(look.run):
+                place = sync.set_aside(look.home)
+                self._progress.say(f"{look.run.name} was started over; what it was here before is in {place}")
+            elif theirs and theirs.get("run_dir") != look.run.run_dir:
+                raise TargetError(
+                    f"{look.home} holds a run that was not fetched from {self._connection.target.name}",
+                    hint=f"move it away first: mv '{look.home}' '{look.home}-old'",
+                )
+            return
+        if look.record.get("origin") != look.row["origin"]:
+            place = sync.set_aside(look.home)
+            self._progress.say(f"{look.run.name} was started over; what was fetched before is in {place}")
+            look.record = {}
+
+    # Bringing ---------------------------------------------------------------------------------------------------------
+
+    def _bring(self, looks: Sequence[_Run]) -> None:
+        for look in looks:
+            look.home.mkdir(parents=True, exist_ok=True)
+            if not look.row["final"]:
+                (look.home / rundir.MANIFEST).unlink(missing_ok=True)  # it says nothing of a run that goes on
+        for folder in dict.fromkeys(look.home.parent for look in looks):
+            self._bring_into(folder, [look for look in looks if look.home.parent == folder])
+
+    def _bring_into(self, folder: Path, looks: Sequence[_Run]) -> None:
+        large = [(look, item) for look in looks for item in look.wanted if item.content is None]
+        if large:
+            if not self._rsync and self._connection.target.host:
+                raise TargetError(
+                    f"there is no rsync command on {self._connection.target.name}",
+                    hint="install it there, or ask its administrators to",
+                )
+            staging = Staging(folder.resolve(), self._progress.say)
+            try:
+                arrivals = [(look, staging.arrival(look.row["path"], look.home, item)) for look, item in large]
+                self._progress.begin(len(arrivals), sum(arrival.item.size for _, arrival in arrivals))
+                self._transfer(staging, arrivals)
+            finally:
+                staging.close()
+        # What says that a run is whole comes last.
+        for look in looks:
+            for item in sorted(look.wanted, key=_last_first):
+                if item.content is not None:
+                    sync.place_content(look.home, item)
+                    self._count(look, item)
+
+    def _transfer(self, staging: Staging, arrivals: Sequence[tuple[_Run, Arrival]]) -> None:
+        """Bring files, through as many broken connections as it takes while anything moves."""
+        open_ones, tries = list(arrivals), 0
+        while open_ones:
+            before = sum(arrival.read for _, arrival in arrivals)
+            try:
+                route = self._connection.route()
+                staging.transfer(
+                    [arrival for _, arrival in open_ones],
+                    route.shell if route else None,
+                    route.host if route else "",
+                    self._rsync if route else "",
+                    self._progress.advance,
+                )
+                broken = None
+            except NotReached as error:
+                broken = error
+            for look, arrival in open_ones:
+                if arrival.is_whole:
+                    sync.place_arrival(arrival)
+                    self._count(look, arrival.item)
+                elif arrival.is_wrong:
+                    self._progress.advance(-arrival.read)
+                    arrival.start_over()
+            open_ones = [(look, arrival) for look, arrival in open_ones if not arrival.is_placed]
+            if broken is None:
+                return
+            tries = 0 if sum(arrival.read for _, arrival in arrivals) > before else tries + 1
+            if tries >= TRIES:
+                raise broken
+            self._progress.say(f"{broken}; going on where it broke off")
+            time.sleep(random.uniform(0.5, 1.5) * max(1, tries))
+
+    def _count(self, look: _Run, item: Item) -> None:
+        look.here.append(item)
+        files, size = self._new.get(look.home, (0, 0))
+        self._new[look.home] = files + 1, size + item.size
+
+    # Saying -----------------------------------------------------------------------------------------------------------
+
+    def _settle(self, look: _Run) -> Fetched:
+        """Write down what is here of a run."""
+        if _is_nothing(look.row):
+            note = "is not there any more" if look.run.progress else "never started: there is nothing of it"
+            return Fetched(run=look.run, run_dir=look.home, state=State.UNKNOWN, note=note)
+        here = {item.name: item for item in look.here}
+        damaged = tuple(item.name for item in look.wanted if item.name not in here)
+        files = dict(look.record.get("files", {}))
+        files.update(
+            (name, {"size": item.size, "sha256": item.sha256, "seen": sync.seen(look.home / name)})
+            for name, item in here.items()
+        )
+        left = [dict(file) for file in look.row["left"]]
+        gone = [{"name": name} for name in look.row["gone"] if name not in files]
+        content = {
+            "version": 1,
+            "target": look.run.target,
+            "host": self._connection.target.host,
+            "run_dir": look.run.run_dir,
+            "origin": look.row["origin"],
+            "files": {name: entry for name, entry in files.items() if (look.home / name).is_file()},
+            "left": left + gone,
+            "removed": look.record.get("removed", {}),
+        }
+        if here and content != {key: look.record.get(key) for key in content}:
+            sync.write_record(look.home, content)
+        new_files, new_bytes = self._new.get(look.home, (0, 0))
+        return Fetched(
+            run=look.run,
+            run_dir=look.home,
+            state=State(look.row["state"]) if self._connection.target.slurm is None else look.run.state,
+            new_files=new_files,
+            new_bytes=new_bytes,
+            files=len(here),
+            size=sum(item.size for item in look.here),
+            complete=bool(look.row["final"]) and not damaged,
+            damaged=damaged,
+            left=tuple(str(file["name"]) for file in left),
+        )
+
+
+def _left(run: StoredRun) -> set[tuple[str, str]]:
+    """Return where a run that moved to another target lay before: run directory and token."""
+    return {(place["run_dir"], place["token"]) for place in run.spec.get("left") or ()}
+
+
+def _is_nothing(row: Mapping[str, Any]) -> bool:
+    """True where the target has nothing of a run: it has not started, not started over yet, or is gone."""
+    return bool(row.get("absent")) or not (row["files"] or row["left"])
+
+
+def _last_first(item: Item) -> int:
+    """Sort key: the result, then the manifest, then the end record come after everything else."""
+    order = [rundir.RESULT, rundir.MANIFEST, f"{rundir.CONTROL}/{rundir.END}"]
+    return order.index(item.name) + 1 if item.name in order else 0

@@ -1,0 +1,158 @@
+"""Owns sending a study's token files to a target, once: what is missing there, the transfer, and the check at the other
+end; leaves judging what is there to preflight. A target on this machine whose root is elsewhere is sent to like any
+other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..connections import Connection, connect, connect_for_transfer
+from ..data import check as data_check
+from ..data import token_folder
+from ..errors import NotReached, PreflightError, TargetError
+from ..spec import Study, Target
+from ..study.resolve import token_files
+from ..targets.files import LOCAL
+from . import fetch
+from .rsync import NETWORK_CODES, Transfer, upload_folder
+from .sync import IDLE_S
+
+TRIES = 5
+
+
+def send_data(project: Path, target: Target, study: Study, progress: fetch.Progress) -> list[str]:
+    """Have a study's token files (and the manifest beside them) on a target; return the names that were sent.
+
+    Raises:
+        PreflightError: The project lacks them, they won't do, or the target holds others under their names.
+        TargetError: The target can't be reached; what has arrived is gone on with next time.
+    """
+    connection = connect_for_transfer(target, project)
+    own = connect(LOCAL, project)
+    here = token_files(own.resolved, study)
+    rows = own.call("data", {"root": own.root, "files": list(here)})["files"]
+    hashes = {}
+    for path in here:
+        if fault := data_check.fault(path, rows[path], data_check.need_of(study)):
+            hint = fault.mend or f"make it: {token_folder.how_to_make(Path(path).parent)}"
+            raise PreflightError(f"{path}: {fault.found}; nothing was sent", hint=hint)
+        hashes[Path(path)] = str(rows[path]["sha256"])
+    there = token_files(connection.resolved, study)
+    rows = connection.call("data", {"root": connection.root, "files": list(there)}, timeout_s=1800)["files"]
+    folders: dict[tuple[str, str], dict[str, str]] = {}
+    for mine, theirs in zip(map(Path, here), there, strict=True):
+        row = rows[theirs]
+        if "error" not in row and row["sha256"] == hashes[mine]:
+            continue
+        if "error" not in row:
+            raise PreflightError(
+                f"{target.name}: {theirs} holds other data than {mine}; it was not overwritten",
+                hint="remove or rename it there, or name another folder in data of the target",
+            )
+        folders.setdefault((str(mine.parent), str(Path(theirs).parent)), {})[mine.name] = hashes[mine]
+    sent: list[str] = []
+    for (source, place), files in folders.items():
+        manifest = Path(source) / token_folder.MANIFEST
+        if manifest.is_file():
+            files[token_folder.MANIFEST] = token_folder.hash_tokens(
+                manifest
+            )  # last: what it describes is there by then
+        _send(connection, Path(source), place, files, progress)
+        sent += [f"{place}/{name}" for name in files]
+    return sent
+
+
+def _send(connection: Connection, source: Path, place: str, files: Mapping[str, str], progress: fetch.Progress) -> None:
+    """Send files of one folder, and have them accepted at the other end."""
+    name = "".join(digest[:4] for digest in files.values())[:16]
+    expected = connection.call("expect", {"folder": place, "name": name, "link": bool(connection.target.host)})
+    if "error" in expected:
+        raise PreflightError(
+            f"{connection.target.name}: nothing can be written at {place}: {expected['error']}; nothing was sent",
+            hint="make the folder there, or name another in data of the target",
+        )
+    if not expected["rsync"]:
+        raise PreflightError(
+            f"there is no rsync command on {connection.target.name}; nothing was sent",
+            hint="install it there, or ask its administrators to",
+        )
+    if expected["link"] != f".oelm-incoming-{name}":
+        raise TargetError(f"{connection.target.name} expects the data at {expected['link']!r}: refused")
+    sizes = {file: (source / file).stat().st_size for file in files}
+    size = sum(sizes.values())
+    if size > int(expected["free"]):
+        raise PreflightError(
+            f"{connection.target.name}: {place} has {expected['free'] / 1e9:.1f} GB free, the data need"
+            f" {size / 1e9:.1f} GB; nothing was sent",
+            hint="make room there, or name another folder in data of the target",
+        )
+    request = {"staging": expected["staging"], "folder": place, "files": dict(files)}
+    for _ in range(2):
+        _transfer(connection, source, sizes, expected, progress)
+        answer = connection.call("accept", request, timeout_s=1800)
+        if answer["taken"]:
+            raise PreflightError(
+                f"{connection.target.name}: {place} holds another {', '.join(answer['taken'])}; not overwritten",
+                hint="remove or rename it there, or name another folder in data of the target",
+            )
+        if not answer["damaged"]:
+            return
+    raise TargetError(f"{', '.join(answer['damaged'])} arrived damaged twice; was it changed while it was sent?")
+
+
+def _transfer(
+    connection: Connection,
+    source: Path,
+    sizes: Mapping[str, int],
+    expected: Mapping[str, Any],
+    progress: fetch.Progress,
+) -> None:
+    """Bring files (name to bytes) into the staging folder there, through as many broken connections as TRIES allows.
+
+    Raises:
+        NotReached: The connection broke once too often; what has arrived stays.
+        TargetError: rsync can't do it at all.
+    """
+    for number in range(1, TRIES + 1):
+        route = connection.route()
+        progress.begin(len(sizes), sum(sizes.values()))  # anew: rsync counts in what had arrived before
+        transfer = Transfer(
+            upload_folder(source),
+            f"{route.host}:{expected['link']}/" if route else f"{expected['staging']}/",
+            list(sizes),
+            shell=route.shell if route else None,
+            remote=str(expected["rsync"]) if route else "",
+        )
+        said, code, idle = "", 0, ""
+        try:
+            idle = _watch(transfer, progress.advance)
+        finally:
+            code, said = transfer.end()
+        if code == 0:
+            return
+        why = idle or said or f"rsync exit code {code}"
+        if code not in NETWORK_CODES and not idle:
+            raise TargetError(f"rsync to {connection.target.name}: {why}")
+        if number == TRIES:
+            raise NotReached(f"the transfer to {connection.target.name} broke off: {why}")
+        progress.say(f"the transfer broke off ({why}); going on where it was")
+        time.sleep(float(number))
+
+
+def _watch(transfer: Transfer, advance: Callable[[int], None]) -> str:
+    """Wait for a transfer and tell how far it is; return early, with the reason, when nothing moves any more."""
+    done, last, moved_at = 0, 0, time.monotonic()
+    while not transfer.is_over():
+        moved = transfer.moved()
+        if moved != last:
+            step = moved - last if moved > last else moved  # the next file begins at zero
+            done, last, moved_at = done + step, moved, time.monotonic()
+            advance(step)
+        elif time.monotonic() - moved_at > IDLE_S:
+            return f"nothing moved for {IDLE_S:.0f} s"
+        time.sleep(0.1)
+    return ""

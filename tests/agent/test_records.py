@@ -1,0 +1,195 @@
+"""What a run's records say of its past: when it was submitted, what lost attempts cost, which submission began it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oelm_jobs.agent import processes, rundir
+from oelm_jobs.agent.host import cancel
+from oelm_jobs.agent.run import result
+from oelm_jobs.spec import Run
+from tests.support import (
+    end_all,
+    launch_runs,
+    make_run,
+    outcome_of,
+    read,
+    script_of,
+    sleeping,
+    wait_for_state,
+    wait_until,
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path):
+    yield tmp_path
+    end_all(tmp_path)
+
+
+def lose(run: Run) -> None:
+    """Kill a run's supervisor and all its processes, as a power cut would."""
+    survivors = wait_until(lambda: processes.of_run(run.run_dir), "its process")
+    supervisor = processes.Identity.from_json(read(rundir.control(run.run_dir, rundir.CLAIM)))
+    assert supervisor is not None
+    for identity in (supervisor, *survivors):
+        os.kill(identity.pid, signal.SIGKILL)
+    wait_for_state(run, "FAILED")
+
+
+def result_of(run: Run) -> dict[str, Any]:
+    wait_for_state(run, "DONE")
+    return read(Path(run.run_dir) / rundir.RESULT)
+
+
+@pytest.mark.slow
+def test_queued_at_is_the_submission_however_long_the_lane_was(root: Path) -> None:
+    before, run = make_run(root, "a"), make_run(root, "b")
+    launch_runs(root, [(before, sleeping(3.0)), (run, outcome_of("completed"))], sequential=True)
+    submitted_at = read(root / ".oelm" / "submissions" / "t1.json")["time"]
+    known = result_of(run)
+    assert abs(known["queued_at"] - submitted_at) < 0.01
+    assert known["started_at"] - known["queued_at"] >= 3.0
+
+
+def test_queued_at_stays_the_first_submissions_when_a_run_goes_on(root: Path) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, sleeping())])
+    lose(run)
+    launch_runs(root, [(run, outcome_of("completed"))], token="t2")
+    known = result_of(run)
+    assert abs(known["queued_at"] - read(root / ".oelm" / "submissions" / "t1.json")["time"]) < 0.01
+    assert known["queued_at"] <= known["started_at"]
+
+
+def test_attempts_whose_supervisors_were_lost_count_until_their_last_sign_of_life(root: Path) -> None:
+    run = make_run(root, "a")
+    log = Path(run.run_dir) / rundir.LOG
+    spent = 0.0
+    for number, token in enumerate(("t1", "t2"), start=1):
+        launch_runs(root, [(run, [sys.executable, "-S", "-c", "print(1, flush=True); import time; time.sleep(600)"])],
+                    token=token)  # fmt: skip
+        wait_until(lambda least=number: log.exists() and log.read_text().count("1") == least, "a sign of life")
+        lose(run)
+        began_at = read(rundir.control(run.run_dir, rundir.START))["started_at"]
+        start = rundir.control(run.run_dir, rundir.START)
+        start.write_text(json.dumps({**read(start), "started_at": began_at - 7200}))
+        os.utime(log, (began_at, began_at - 7200 + 900.0 * number))
+        spent += 900.0 * number
+    launch_runs(root, [(run, outcome_of("completed"))], token="t3")
+    known = result_of(run)
+    first, second, third = known["attempts"]
+    assert [round(a["wall_s"]) for a in (first, second)] == [900, 1800], "no loss hides the one before it"
+    assert first["ended_at"] == pytest.approx(first["started_at"] + 900.0)
+    assert known["elapsed_hours"] == pytest.approx((spent + third["wall_s"]) / 3600, abs=1e-4)
+    assert known["gpu_hours"] == pytest.approx(known["elapsed_hours"], abs=1e-4), "one device"
+
+
+@pytest.mark.slow
+def test_a_crash_before_a_loss_is_not_forgotten_with_it(root: Path, tmp_path: Path) -> None:
+    run, mark = make_run(root, "a", max_retries=1), tmp_path / "crashed"
+    program = f"import os, time; os.path.exists({str(mark)!r}) and time.sleep(600); open({str(mark)!r}, 'w'); 1 / 0"
+    launch_runs(root, [(run, [sys.executable, "-S", "-c", program])])
+    start = rundir.control(run.run_dir, rundir.START)
+    wait_until(lambda: start.exists() and read(start)["number"] == 2, "the second attempt")
+    lose(run)
+    launch_runs(root, [(run, outcome_of("completed"))], token="t2")
+    attempts = result_of(run)["attempts"]
+    assert [attempt["number"] for attempt in attempts] == [1, 2, 3]
+    assert "ZeroDivisionError" in attempts[0]["reason"] and attempts[1]["reason"] == "supervisor lost"
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_lost_attempt_that_is_cancelled_counts_while_its_processes_lived(root: Path, lives: bool) -> None:
+    run = make_run(root, "a")
+    launch_runs(root, [(run, sleeping())])
+    wait_until(lambda: processes.of_run(run.run_dir), "its process")
+    start = rundir.control(run.run_dir, rundir.START)
+    if lives:
+        supervisor = processes.Identity.from_json(read(rundir.control(run.run_dir, rundir.CLAIM)))
+        assert supervisor is not None
+        os.kill(supervisor.pid, signal.SIGKILL)
+        wait_for_state(run, "UNKNOWN")
+    else:
+        lose(run)
+    start.write_text(json.dumps({**read(start), "started_at": time.time() - 3600}))
+    os.utime(Path(run.run_dir) / rundir.LOG, (time.time(), time.time() - 1800))
+    cancel.cancel({"run_dirs": [run.run_dir]})
+    launch_runs(root, [(run, outcome_of("completed"))], token="t2")
+    known = result_of(run)
+    assert known["attempts"][0]["wall_s"] == pytest.approx(3600 if lives else 1800, abs=60)
+    assert abs(known["queued_at"] - read(root / ".oelm" / "submissions" / "t1.json")["time"]) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("signs", "seconds"),
+    [
+        ({}, 0.0),  # nothing was heard of it
+        ({"beat": 50.0}, 50.0),
+        ({"beat": 50.0, "log": 80.0}, 80.0),
+        ({"beat": 50.0, "checkpoint_5.pt": 60.0}, 60.0),
+        ({"beat": 50.0, "attempt": "t0:4"}, 0.0),  # another attempt's
+        ({"log": -500.0}, 0.0),  # written by an earlier attempt
+        ({"log": 90000.0}, 1000.0),  # the file server's clock is a day ahead
+    ],
+)
+def test_the_last_sign_of_life_is_the_attempts_own_and_no_clock_makes_days_of_it(
+    tmp_path: Path, signs: dict[str, Any], seconds: float
+) -> None:
+    began_at = time.time() - 1000.0
+    if "beat" in signs:
+        beat = {"attempt": signs.get("attempt", "t1:2"), "time": began_at + signs["beat"]}
+        (tmp_path / rundir.HEARTBEAT).write_text(json.dumps(beat))
+    for name in ("log", "checkpoint_5.pt"):
+        if name in signs:
+            path = tmp_path / (rundir.LOG if name == "log" else name)
+            path.touch()
+            os.utime(path, (began_at, began_at + signs[name]))
+    start = {"token": "t1", "number": 2, "started_at": began_at, "devices": ["gpu:0"]}
+    lost = result.lost_attempt(tmp_path, start, "reboot")
+    assert lost["wall_s"] == pytest.approx(seconds, abs=5.0)
+    assert lost["ended_at"] == pytest.approx(began_at + seconds, abs=5.0)
+
+
+def test_there_is_no_end_record_where_the_manifest_could_not_be_written(root: Path) -> None:
+    run = make_run(root, "a")
+    folder = Path(run.run_dir)
+    (folder / rundir.CONTROL).mkdir(parents=True)
+    (folder / rundir.MANIFEST).mkdir()  # no file takes the place of a folder
+    with pytest.raises(OSError):
+        result.write(folder, {"token": "t1"}, rundir.DONE, "", [{"number": 1}], time.time())
+    assert (folder / rundir.RESULT).exists() and not rundir.control(folder, rundir.END).exists()
+
+
+def origin_of(run: Run) -> str:
+    return rundir.control(run.run_dir, rundir.ORIGIN).read_text()
+
+
+def test_a_run_directory_names_the_submission_that_began_it_whoever_starts_its_script(root: Path) -> None:
+    launched, by_hand, older = (make_run(root, name) for name in "abc")
+    launch_runs(root, [(launched, sleeping())])
+    lose(launched)
+    launch_runs(root, [(launched, outcome_of("completed"))], token="t2")
+    wait_for_state(launched, "DONE")
+    assert origin_of(launched) == "t1\n"
+
+    for token in ("t1", "t2"):
+        script = script_of(root, by_hand, outcome_of("error"), token)
+        subprocess.run(["bash"], input=script, text=True, timeout=300)
+    assert origin_of(by_hand) == "t1\n"
+
+    control = rundir.control(older.run_dir, "")
+    control.mkdir(parents=True)
+    (control / rundir.RUN).write_text(json.dumps({"run_dir": older.run_dir, "fingerprint": older.fingerprint}))
+    launch_runs(root, [(older, outcome_of("completed"))], token="t3")
+    wait_for_state(older, "DONE")
+    assert not (control / rundir.ORIGIN).exists(), "the same run as before is not taken for another one"

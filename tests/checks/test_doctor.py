@@ -1,0 +1,300 @@
+"""What the doctor makes of a set-up and of a cluster: it agrees with what a run would meet."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oelm_jobs.agent.checks import trial
+from oelm_jobs.checks import doctor, site
+from oelm_jobs.checks.finding import BAD
+from oelm_jobs.scripts import templates
+from oelm_jobs.spec import Slurm, Target
+from tests.support import REPOSITORY, make_run
+
+# The set-up -----------------------------------------------------------------------------------------------------------
+
+SETUPS: list[tuple[list[str], str, str]] = [
+    (["export A=1", "# a comment", 'echo "$A"'], "", ""),
+    (["false; true"], "", ""),
+    (["sleep 2 & export B=1"], "", ""),
+    (["set -- a b"], "", ""),
+    (["false", "true"], "line 1, false: failed without a word", "each line has to succeed, in a shell that reads no"),
+    (["true", "source /no/activate"], "line 2, source /no/activate: bash: /no/activate: No such file or directory", ""),
+    (["module load x"], "line 1, module load x: bash: module: command not found", "source the file that defines it"),
+    (
+        ["true", "if true; then", "export A=1", "fi"],
+        "line 2, if true; then: bash: syntax error near unexpected token `}'",
+        "write what belongs together into one line of setup of target t",
+    ),
+    (["if true; then\nexport A=1\nfi"], "", ""),
+    (["echo 'over here' >&2; exit 3"], "ended before its end: over here", "each line has to succeed"),
+    (
+        ["echo 'EnvError: conda is not set up' >&2; echo 'IMPORTANT: run conda init' >&2; false"],
+        "line 1, echo 'EnvError: conda is not set up' >&2; echo 'IMPORTANT: run conda init' >&2; false:"
+        " EnvError: conda is not set up",
+        "",
+    ),
+    (["exit 3"], "ended before its end: exit code 3", "each line has to succeed"),
+]
+
+
+def attempt(target: Target, project: Path = REPOSITORY) -> dict[str, Any]:
+    return trial.attempt(templates.trial(project, target), list(target.setup), sys.executable, str(REPOSITORY))
+
+
+@pytest.mark.parametrize(("setup", "found", "mend"), SETUPS)
+def test_a_set_up_passes_for_the_doctor_where_it_passes_for_a_run(
+    tmp_path: Path, setup: list[str], found: str, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "QUESTION", 'print(\'{"torch": "2"}\')')
+    target = Target(name="t", kind="local", root="", python="", setup=tuple(setup))
+    script = templates.script(
+        REPOSITORY, target, make_run(tmp_path, "a"), {}, command=[], python="", supervisor=["true"], code="/"
+    )
+    path = tmp_path / "run.sh"
+    path.write_text(script)
+    run = subprocess.run(
+        ["bash", str(path)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    answer = attempt(target)
+    assert (run.returncode == 0) == (answer == {"torch": "2"}) == (not found), answer
+    for finding in doctor._setup(answer, target):
+        assert (finding.verdict == BAD) == bool(found)
+        assert not found or (finding.found == found and mend in finding.mend), finding
+
+
+@pytest.mark.slow
+def test_a_line_that_sources_a_file_gives_it_no_arguments(tmp_path: Path) -> None:
+    (tmp_path / "activate").write_text('[ "$#" = 0 ]\n')  # as conda's does, which takes the first for an environment
+    target = Target(name="t", kind="local", root="", python="", setup=(f"source {tmp_path}/activate",))
+    assert "setup_error" not in attempt(target)
+
+
+@pytest.mark.parametrize("login_shell", [True, False])
+def test_a_profile_is_read_where_runs_read_it(
+    tmp_path: Path, login_shell: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "QUESTION", 'print(\'{"torch": "2"}\')')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".bash_profile").write_text("echo welcome; module() { :; }\n")
+    slurm = Slurm(login_shell=login_shell)
+    target = Target(name="c", kind="slurm", root="", python="", setup=("module load x",), slurm=slurm)
+    [finding] = doctor._setup(attempt(target), target)
+    expected = ("1 line, in a login shell", "") if login_shell else (
+        "line 1, module load x: bash: module: command not found", "set login_shell = true in target c",
+    )  # fmt: skip
+    assert (finding.found, finding.mend) == expected
+
+
+def test_a_template_of_the_project_is_tried_as_it_is_or_not_at_all(project: Path) -> None:
+    (project / "templates").mkdir()
+    mine = '{% extends "launch.sh.j2" %}{% block setup %}\nsource /opt/mine || exit 78\n{{ super() }}{% endblock %}'
+    (project / "templates" / "mine.j2").write_text(mine)
+    target = Target(name="t", kind="local", root="", python="", setup=("true",), template="mine.j2")
+    assert "/opt/mine" in attempt(target, project)["setup_error"]
+    (project / "templates" / "mine.j2").write_text("#!/bin/bash\ntouch /tmp/never\n")
+    assert templates.trial(project, target) == "" and attempt(target, project) == {}
+
+
+def test_the_doctor_names_a_template_that_is_broken_and_a_batch_that_cannot_be_divided(oelm, project: Path) -> None:
+    (project / "jobs" / "targets.toml").write_text('[odd]\nkind = "local"\ntemplate = "nope.j2"\ngpus_per_run = 3\n')
+    found = json.loads(oelm("doctor", "odd", "--json", check=False).stdout)["findings"]
+    scripts = [finding["found"] for finding in found if finding["what"] == "script"]
+    assert len(scripts) == 2 and "can't be divided over 3 processes" in scripts[0] and "'nope.j2'" in scripts[1]
+
+
+# The cluster ----------------------------------------------------------------------------------------------------------
+
+
+def cluster(**row: Any) -> dict[str, Any]:
+    """Return a cluster of one partition."""
+    known = {
+        "name": "low",
+        "is_default": True,
+        "is_up": True,
+        "takes_jobs": True,
+        "max_time": "1-00:00:00",
+        "default_time": "1:00:00",
+    }
+    partition = {**known, "nodes": 2, "gres": ["gpu:a5000:4"], "features": [], "qos": "", **row}
+    accounts = [{"account": "lab", "qos": "normal", "defaultqos": "", "partition": ""}]
+    accounting = {"users": [{"defaultaccount": "lab"}], "accounts": accounts, "groups": [], "qualities": []}
+    return {
+        "version": "22",
+        "cluster": "c",
+        "max_array": 1001,
+        "partitions": [partition],
+        "is_enforced": True,
+        "is_limited": True,
+        **accounting,
+    }
+
+
+def remarks(options: dict[str, str], there: dict[str, Any], processes: int = 1, **slurm: Any) -> dict[str, site.Remark]:
+    target = Target(name="c", kind="slurm", root="", python="", slurm=Slurm(sbatch=options, **slurm))
+    return {remark.what: remark for remark in site.judge(target, there, [processes])}
+
+
+@pytest.mark.parametrize(
+    ("qualities", "groups", "partition_qos", "most"),
+    [
+        ([{"name": "normal", "maxtresperuser": "gres/gpu=1"}], [], "", 1),
+        ([{"name": "normal", "grptres": "cpu=4,gres/gpu=2"}], [], "", 2),
+        ([], [{"account": "lab", "parentname": "all"}, {"account": "all", "grptres": "gres/gpu=2"}], "", 2),
+        ([{"name": "few", "maxtres": "gres/gpu=3"}], [], "few", 3),
+        # The partition's quality of service comes first, unless the job's says otherwise.
+        ([{"name": "few", "maxtresperuser": "gres/gpu=8"}, {"name": "normal", "maxtresperuser": "gres/gpu=1"}],
+         [], "few", None),
+        ([{"name": "few", "maxtresperuser": "gres/gpu=8"},
+          {"name": "normal", "maxtresperuser": "gres/gpu=1", "flags": "DenyOnLimit,OverPartQOS"}], [], "few", 1),
+        ([{"name": "other", "maxtresperuser": "gres/gpu=1"}], [{"account": "others", "grptres": "gres/gpu=1"}], "",
+         None),
+    ],
+)  # fmt: skip
+def test_more_gpus_than_the_limits_ever_give_are_refused(
+    qualities: list[dict[str, str]], groups: list[dict[str, str]], partition_qos: str, most: int | None
+) -> None:
+    there = {**cluster(qos=partition_qos), "qualities": qualities, "groups": [{"parentname": "", **g} for g in groups]}
+    named = {"account": "lab", "qos": "normal"}
+    found = remarks(named, there, processes=4)
+    assert ("quota" in found) == (most is not None)
+    if most is not None:
+        assert found["quota"].is_bad and f"are {most}" in found["quota"].found
+        assert "quota" not in remarks(named, there, processes=most)
+        assert "quota" not in remarks({**named, "gres": "none"}, there, processes=4), "it wants none"
+        assert "quota" not in remarks(named, {**there, "is_limited": False}, processes=4), "nobody keeps to them"
+        assert remarks({}, there, processes=4)["quota"].is_odd, "the site may choose others"
+
+
+def test_an_association_with_a_partition_counts_there_alone() -> None:
+    there = cluster()
+    of_all = {**there["accounts"][0], "grptres": "gres/gpu=8"}
+    of_debug = {**of_all, "partition": "debug", "grptres": "gres/gpu=1", "defaultqos": "tiny"}
+    there.update(accounts=[of_all, of_debug], qualities=[{"name": "tiny", "maxtres": "gres/gpu=1"}])
+    assert "quota" not in remarks({"account": "lab"}, there, processes=4)
+    there["accounts"] = [of_all, {**of_debug, "partition": "low"}]
+    assert "quota" in remarks({"account": "lab"}, there, processes=4)
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "what", "is_bad"),
+    [
+        ({"gres": []}, {}, "gpus", False),
+        ({"gres": []}, {"partition": "low"}, "gpus", True),
+        ({"max_time": "10:00"}, {"time": "60"}, "time", False),
+        ({"max_time": "10:00"}, {"time": "60", "partition": "low"}, "time", True),
+    ],
+)
+def test_what_the_default_partition_lacks_is_no_refusal_where_another_has_it(
+    row: dict[str, Any], options: dict[str, str], what: str, is_bad: bool
+) -> None:
+    there = cluster(**row)
+    there["partitions"] += [{**cluster(is_default=False)["partitions"][0], "name": "other"}]
+    assert remarks(options, there)[what].is_bad == is_bad and remarks(options, there)[what].is_odd != is_bad
+
+
+@pytest.mark.parametrize(
+    ("constraint", "is_bad"),
+    [
+        ("80gb", False), ("a100&80gb", False), ("[2080ti*2|ib:hdr]", False), ("(a100|80gb)&ib:hdr", False),
+        ("a100&81gb", True), ("gb", True),
+    ],
+)  # fmt: skip
+def test_features_are_read_whole(constraint: str, is_bad: bool) -> None:
+    there = cluster(features=["80gb", "a100", "2080ti", "ib:hdr"])
+    assert remarks({"constraint": constraint}, there)["constraint"].is_bad == is_bad
+
+
+def test_accounts_are_judged_as_slurm_does() -> None:
+    assert not remarks({"account": "LAB", "qos": "Normal"}, cluster())["account"].is_bad, "kept in lower case"
+    there = {**cluster(), "is_enforced": False, "is_limited": False}
+    assert not remarks({"account": "anything"}, there)["account"].is_bad, "nobody asks whether it exists"
+
+
+NORMAL, FEW = {"name": "normal"}, {"name": "few"}
+
+
+@pytest.mark.parametrize(
+    ("mine", "qualities", "groups", "partition_qos", "most"),
+    [
+        ({}, [], [], "", None),
+        ({"maxsubmitjobs": "3"}, [], [], "", 3),
+        ({"maxsubmitjobs": "3"}, [{**NORMAL, "maxsubmitjobsperuser": "5"}], [], "", 5),
+        ({"maxsubmitjobs": "3"}, [{"name": "debug", "maxsubmitjobsperuser": "2"}], [], "", 3),
+        ({}, [{**FEW, "maxsubmitjobsperuser": "2"}, {**NORMAL, "maxsubmitjobsperuser": "5"}], [], "few", 2),
+        ({}, [{**NORMAL, "maxsubmitjobsperaccount": "4"}], [], "", 4),
+        ({}, [{**NORMAL, "grpsubmitjobs": "6"}], [{"account": "lab", "grpsubmitjobs": "1"}], "", 6),
+        ({}, [], [{"account": "lab", "parentname": "all"}, {"account": "all", "grpsubmitjobs": "7"}], "", 7),
+        ({"maxsubmitjobs": "0"}, [], [], "", 0),
+    ],
+)
+def test_the_jobs_that_a_user_may_have_are_those_of_the_targets_limits(
+    mine: dict[str, str], qualities: list[dict[str, str]], groups: list[dict[str, str]], partition_qos: str,
+    most: int | None,
+) -> None:  # fmt: skip
+    there = {**cluster(qos=partition_qos), "qualities": qualities, "groups": [{"parentname": "", **g} for g in groups]}
+    there["accounts"] = [{**there["accounts"][0], "qos": "debug,normal", **mine}]
+    target = Target(name="c", kind="slurm", root="", python="", slurm=Slurm())
+    assert site.array_limit(target, there) == (most or 1001)
+    found = remarks({}, there)
+    assert ("limit" in found) == (most is not None)
+    if most == 0:
+        assert found["limit"].is_odd and remarks({"account": "lab", "qos": "normal"}, there)["limit"].is_bad
+    elif most is not None:
+        assert f"at most {most} jobs" in found["limit"].found and not found["limit"].is_odd
+    assert site.array_limit(target, {**there, "is_limited": False}) == 1001, "nobody keeps to them"
+
+
+def test_a_limit_of_no_gpu_is_not_answered_with_no_gpu_a_run() -> None:
+    there = {**cluster(), "qualities": [{"name": "normal", "maxtres": "gres/gpu=0"}]}
+    assert 'gres = "none"' in remarks({}, there)["quota"].mend
+
+
+@pytest.mark.parametrize("options", [{"partition": "lwo"}, {}])
+def test_a_wrong_partition_hides_nothing_else(options: dict[str, str]) -> None:
+    there = cluster(is_default=False)
+    assert "time" not in remarks(options, there), "of whose default nothing can be said"
+    given = {"time": "2-0", "account": "lba", "qos": "nromal", "constraint": "x", "gres": "gpu:a500:1"}
+    found = remarks({**options, **given}, there)
+    wrong = {"partition", "time", "account", "qos", "constraint", "gpus"}
+    assert {what for what, remark in found.items() if remark.is_bad or remark.is_odd} == wrong
+    # A site may choose the partition of jobs that name none; the rest no partition has.
+    assert {what for what, remark in found.items() if remark.is_bad} == wrong - (set() if options else {"partition"})
+    assert found["account"].found == "account 'lba' is not yours to use"
+    assert found["qos"].found == "qos 'nromal' is not yours to use"
+
+
+@pytest.mark.parametrize(
+    ("options", "row", "is_odd"),
+    [
+        ({}, {}, False),
+        ({}, {"default_time": "5:00"}, True),
+        ({}, {"default_time": "n/a", "max_time": "30:00"}, True),
+        ({}, {"default_time": "n/a", "max_time": "infinite"}, False),
+        ({"time": "10"}, {}, True),
+        ({"time": "30"}, {"default_time": "5:00"}, False),
+    ],
+)
+def test_a_warning_that_leaves_no_time_to_train_is_odd(options: dict[str, str], row: Any, is_odd: bool) -> None:
+    time = remarks(options, cluster(**row), warning_s=600)["time"]
+    assert not time.is_bad and time.is_odd == is_odd, time
+    assert ("runs are warned 600 s" in time.found) == (is_odd and "max_time" not in row)
+
+
+def test_equal_words_of_sbatch_are_said_once() -> None:
+    target = Target(name="c", kind="slurm", root="", python="", slurm=Slurm())
+    refused = {"refused": "Invalid qos"}
+    both = site.tried(target, {"2": refused, "1": refused})
+    assert [(remark.found, remark.is_bad) for remark in both] == [("Invalid qos", True)]
+    unequal = site.tried(target, {"1": {"starts_in_s": 90000.0}, "2": refused, "4": {"limit": "x"}})
+    assert [(remark.is_bad, remark.is_odd) for remark in unequal] == [(False, False), (True, False), (False, True)]
+    assert (
+        "a job of 1 process: would start at 20" in unequal[0].found
+        and unequal[1].found == "a job of 2 processes: Invalid qos"
+    )

@@ -1,0 +1,74 @@
+"""What is the default study today moves no run: who was first in a folder stays there, and the next keeps out of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from oelm_jobs.store import Store, index_path
+from oelm_jobs.transfer.fetch import home_of
+from tests.support import TINY_STUDY, read
+
+
+def default(project: Path, name: str) -> None:
+    for study in ("tiny", "other"):
+        head = "default = true\n" if study == name else ""
+        (project / "jobs" / f"{study}.toml").write_text(head + TINY_STUDY)
+
+
+def folders(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [run["run_dir"] for run in json.loads(done.stdout)["runs"]]
+
+
+@pytest.mark.slow
+def test_a_study_that_becomes_the_default_keeps_out_of_what_the_former_one_made(oelm, project: Path) -> None:
+    folder = project / "models" / "checkpoints"
+    first, second = str(folder / "exp_gpt_base"), str(folder / "other" / "exp_gpt_base")
+    default(project, "tiny")
+    oelm("submit", "--group", "gpt_base", "--wait")
+    default(project, "other")
+    tiny = ("submit", "--study", "tiny", "--group", "gpt_base")
+    assert folders(oelm(*tiny, "--dry-run", "--json")) == [first] == folders(oelm(*tiny, "--json"))
+    planned = oelm("submit", "--group", "gpt_base", "--dry-run", "--json")
+    assert folders(planned) == [second] and f"gpt_base lies in {second}" in planned.stderr
+    oelm("submit", "--group", "gpt_base", "--wait")
+    assert [read(Path(place) / "experiment_result.json")["study"] for place in (first, second)] == ["tiny", "other"]
+    index_path().unlink()
+    assert folders(oelm(*tiny, "--dry-run", "--json")) == [first], "records tell where runs of this machine lie"
+    assert folders(oelm("submit", "--group", "gpt_base", "--dry-run", "--json")) == [second]
+    oelm("status", "--rebuild")
+    default(project, "tiny")
+    assert folders(oelm("submit", "--study", "other", "--group", "gpt_base", "--json")) == [second]
+    assert "left alone, is done" in oelm("submit", "--group", "gpt_base").stdout
+
+
+@pytest.mark.slow
+def test_a_folder_of_another_studys_run_is_taken_with_and_without_a_record_in_the_index(oelm, project: Path) -> None:
+    default(project, "tiny")
+    oelm("submit", "--group", "gpt_base", "--wait")
+    folder = project / "models" / "checkpoints"
+    shutil.copytree(folder / "exp_gpt_base", folder / "other" / "exp_gpt_base")
+    default(project, "other")
+    refused = oelm("submit", "--group", "gpt_base", check=False)
+    assert refused.returncode == 2 and f"{folder}/other/exp_gpt_base holds a run of another study" in refused.stderr
+    assert "--tag" in refused.stderr
+
+
+def test_a_run_comes_home_beside_what_another_study_has_there(project: Path) -> None:
+    words = {"study": "other", "run": "gpt_base", "group": "gpt_base", "label": "", "seed": 42, "tag": "", "token": "t"}
+    bare = project / "models" / "checkpoints" / "exp_gpt_base"
+    with Store() as store:
+        store.replace_runs(
+            project, "box", [{**words, "run_dir": f"/far/models/checkpoints/{bare.name}", "fingerprint": ""}]
+        )
+        [run] = store.runs(project)
+    assert home_of(project, run) == bare
+    (bare / ".oelm").mkdir(parents=True)
+    (bare / ".oelm" / "run.json").write_text(json.dumps({"study": "tiny", "run": "gpt_base"}))
+    assert home_of(project, run) == bare.parent / "other" / bare.name
+    (bare / ".oelm" / "run.json").write_text(json.dumps({"study": "other", "run": "gpt_base"}))
+    assert home_of(project, run) == bare
