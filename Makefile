@@ -4,7 +4,8 @@
 
 VENV ?= .venv
 PYTEST ?=
-PYTEST_PROCESSES ?= 2
+# Twice as many as two cores: tests of servers and clusters mostly wait.
+PYTEST_PROCESSES ?= 4
 PACKAGING = setup.cfg setup.py pyproject.toml tools/install.sh
 # An environment that is active or a pip setting of the user's must not lead installs elsewhere.
 unexport PIP_TARGET PIP_PREFIX PIP_USER PYTHONHOME
@@ -51,6 +52,7 @@ test:
 	@$(PYTEST_RUN) $(PYTEST) </dev/null
 
 # The slowest tests are named at the end: what takes over a second on a quiet machine gets the mark slow.
+check: PYTEST_PROCESSES = 2
 check: lint
 	@$(PYTEST_RUN) -m "not slow" --durations 5 --durations-min 1 $(PYTEST) </dev/null
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from oelm_jobs.cli.submit import main as submit
 from tests.golden import compare, without_what_varies
 from tests.golden.slurm import stand_in_for_slurm
-from tests.support import TINY_STUDY, stand_in_for_python
+from tests.support import TINY_STUDY, needs, stand_in_for_python
 
 ONE = ("--group", "oelm_freeze")
 SLURM = '[there]\nkind = "slurm"\nroot = "/data/oelm"\n'
@@ -183,6 +183,7 @@ SCRIPTS = sorted((Path(__file__).parent / "golden" / "scripts").glob("*.sh"))
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_kept_scripts_pass_bash_and_shellcheck(path: Path) -> None:
     assert subprocess.run(["bash", "-n", str(path)]).returncode == 0
+    needs("shellcheck")
     # Several jobs are printed one behind the other, and each execs; no host was asked what ~ is.
     words = ["shellcheck", "--shell=bash", "--severity=warning", "--exclude=SC2093,SC2088", str(path)]
     done = subprocess.run(words, capture_output=True, text=True)

@@ -21,7 +21,7 @@ from oelm_jobs.agent import verbs
 from oelm_jobs.store import Store
 from tests.hostile import Server, World, frame, honest, places, reach, replaced, steers, without
 from tests.slurm.recorded import prints
-from tests.support import TINY_STUDY, end_all, stand_in_for_python, wait_until, write_tokens
+from tests.support import TINY_STUDY, end_all, needs, stand_in_for_python, wait_until, write_tokens
 from tests.test_visible import HOSTILE
 
 EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "20"))
@@ -58,6 +58,7 @@ COMMANDS = {
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A project with a run that was fetched, two that are over without its knowledge, and one of another project."""
+    needs("rsync")
     base = tmp_path_factory.mktemp("hostile")
     made = World(place=base / "world", server=Server(home=base / "world" / "server"))
     with pytest.MonkeyPatch.context() as patch:

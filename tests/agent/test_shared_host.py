@@ -493,6 +493,7 @@ def test_a_tmpfs_that_a_session_mounts_for_itself_is_found_out(shared: Shared, u
     assert f"{place} is mounted for you alone (tmpfs)" in said(process)
 
 
+USER = pwd.getpwuid(os.geteuid()).pw_name
 ROOT = "25 1 8:1 / / rw - ext4 /dev/sda rw\n"
 SLAVE = "25 1 8:1 / / rw master:1 - ext4 /dev/sda rw\n"
 
@@ -507,7 +508,7 @@ SLAVE = "25 1 8:1 / / rw master:1 - ext4 /dev/sda rw\n"
         (SLAVE + "30 25 0:40 / /tmp rw - tmpfs none rw\n", True),
         (SLAVE + "30 25 8:1 /tmp/systemd-private-01-x.service-9/tmp /tmp rw - ext4 /dev/sda rw\n", True),
         (ROOT + "30 25 8:1 /tmp-inst/root /tmp rw - ext4 /dev/sda rw\n", True),
-        (ROOT + "30 25 8:1 /scratch/my\\040tmp/root /tmp rw - ext4 /dev/sda rw\n", True),
+        (ROOT + f"30 25 8:1 /scratch/my\\040tmp/{USER} /tmp rw - ext4 /dev/sda rw\n", True),
         (ROOT + "short\n", False),
     ],
     ids=["no mount", "disk", "bind", "slave", "tmpfs", "PrivateTmp", "pam_namespace", "by user", "nonsense"],

@@ -417,6 +417,7 @@ def test_a_file_of_the_longest_name_comes_home(tmp_path: Path, name: str, grows:
 
 
 def test_what_grew_on_after_it_was_hashed_does_not_come_home(tmp_path: Path) -> None:
+    needs("rsync")
     source, home = tmp_path / "there", tmp_path / "home" / "exp_a"
     source.mkdir()
     (source / "training.log").write_bytes(b"x" * 1000)

@@ -239,9 +239,16 @@ class Host:
     def stop(self) -> None:
         """Switch it off: every process on it ends at once."""
         if self.process is not None:
+            try:
+                first = self.first_pid()
+            except (OSError, IndexError):
+                first = ""
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
             self.process = None
+            # The kernel ends the others after their parent; until then the port is taken.
+            while first and not _is_over(first):
+                time.sleep(0.01)
             with contextlib.suppress(FileNotFoundError):
                 (self.place / "log").rename(self.place / "log.before")
 
@@ -269,6 +276,14 @@ class Host:
         assert self.process is not None
         pid = self.process.pid
         return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+
+
+def _is_over(pid: str) -> bool:
+    """Say whether a process is gone, or waits for its parent to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 class Client:
