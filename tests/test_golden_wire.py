@@ -82,7 +82,7 @@ class Agent:
         """Return the notes as JSON, without what differs from time to time."""
         notes = [{**note, "answer": _without(note["answer"])} if "answer" in note else note for note in self.notes]
         text = json.dumps(notes, indent=1, ensure_ascii=False)
-        for path, name in ((str(self.root), "ROOT"), (str(REPOSITORY), "REPOSITORY"), (sys.executable, "PYTHON")):
+        for path, name in ((sys.executable, "PYTHON"), (str(self.root), "ROOT"), (str(REPOSITORY), "REPOSITORY")):
             text = text.replace(path, name)
         text = re.sub(r"(?<=\.archive/exp_)(\w+)-\d{8}-\d{6}-\d+", r"\1-WHEN", text)
         text = re.sub(r"(?<=\d{4}-\d\d-\d\d )\d\d:\d\d:\d\d|\d{4}-\d\d-\d\d(?= )", "WHEN", text)
