@@ -23,7 +23,7 @@ from oelm_jobs import connections
 from oelm_jobs.agent import __main__ as agent
 from oelm_jobs.agent import verbs
 from oelm_jobs.code import snapshot
-from oelm_jobs.connections import Place, Route, remote
+from oelm_jobs.connections import PlacedTree, Route, remote
 from oelm_jobs.connections.openssh import OpenSSHConnection, PlainSSHConnection
 from tests.test_visible import DANGEROUS
 
@@ -246,7 +246,7 @@ def reach(server: Server, monkeypatch: pytest.MonkeyPatch, bin_folder: Path) -> 
         monkeypatch.setattr(kind, "route", lambda self: route)
     talk = remote.converse
 
-    def converse(channel: Any, verb: str, request: Any, places: Sequence[Place], **more: Any) -> Any:
+    def converse(channel: Any, verb: str, request: Any, places: Sequence[PlacedTree], **more: Any) -> Any:
         for place in places:  # what is sent along is not what is tried here
             snapshot.keep(place.tree, Path(place.folder))
         return talk(channel, verb, request, places, **more)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..agent import rundir, snapshots
 from ..code import snapshot
-from ..connections import Connection, Place, connect, interpreter, unreached
+from ..connections import Connection, PlacedTree, connect, interpreter, unreached
 from ..errors import ConfigurationError, OelmError
 from ..plan import SEQUENTIAL, Plan
 from ..project import study_files
@@ -51,7 +51,7 @@ def examine(project: Path, target: Target) -> list[Finding]:
             found.append(Finding(what=f"study {path.stem}", verdict=BAD, found=str(error), mend=f"edit {path}"))
     there = unreached(target, project)
     taken = snapshot.take(project)
-    code = Place(tree=taken, folder=f"{there.root}/{rundir.CONTROL}/{snapshots.FOLDER}")
+    code = PlacedTree(tree=taken, folder=f"{there.root}/{rundir.CONTROL}/{snapshots.FOLDER}")
     connection = connect(target, project)
     jobs, wrong = _jobs(project, there, studies, taken, connection)
     trial, untried = _trial(project, target)

@@ -30,7 +30,7 @@ class Route:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class PlacedTree:
     """A tree and the folder (absolute, or below ``~``) that is to hold it under its hash."""
 
     tree: Tree
@@ -72,7 +72,7 @@ class Connection(Protocol):
         """
 
     def call(
-        self, verb: str, request: Mapping[str, Any], *, trees: Sequence[Place] = (), timeout_s: float = 60.0
+        self, verb: str, request: Mapping[str, Any], *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
     ) -> dict[str, Any]:
         """Let the agent there answer a request.
 

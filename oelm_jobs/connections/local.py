@@ -20,7 +20,7 @@ from .answers import believed, read
 if TYPE_CHECKING:
     from ..code.snapshot import Tree
     from ..spec import Target
-    from . import Place
+    from . import PlacedTree
 
 
 PROGRAM = """\
@@ -73,7 +73,7 @@ class LocalConnection:
             raise TargetError(f"{folder}: can't be written: {error}") from error
 
     def call(
-        self, verb: str, request: Mapping[str, Any], *, trees: Sequence[Place] = (), timeout_s: float = 60.0
+        self, verb: str, request: Mapping[str, Any], *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
     ) -> dict[str, Any]:
         """Let the agent answer: what only reads runs right here; what acts, or is about another of a site's clusters,
         runs in a process of its own.

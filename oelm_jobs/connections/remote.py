@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import AnswerLost, NotReached, TargetError
 from ..spec import Target
-from . import Place, Route, interpreter
+from . import PlacedTree, Route, interpreter
 from .answers import READS, believed
 from .channel import Channel
 from .greeting import command
@@ -142,11 +142,11 @@ class RemoteConnection:
 
         place = f"{folder}/{tree.hash}"
         if (tree.hash, folder) != (agent().hash, f"{self.root}/{AGENT_FOLDER}"):  # every request brings the agent
-            self._converse("", {}, [Place(tree=tree, folder=folder)], 120.0)
+            self._converse("", {}, [PlacedTree(tree=tree, folder=folder)], 120.0)
         return place
 
     def call(
-        self, verb: str, request: Mapping[str, Any], *, trees: Sequence[Place] = (), timeout_s: float = 60.0
+        self, verb: str, request: Mapping[str, Any], *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
     ) -> dict[str, Any]:
         """Let the agent there answer; it is sent along where it isn't there yet."""
         about = {"clusters": self.target.clusters, "login_shell": self.target.login_shell}
@@ -154,7 +154,7 @@ class RemoteConnection:
         return believed(self.target.name, verb, request, answer)
 
     def _converse(
-        self, verb: str, request: Mapping[str, Any], places: Sequence[Place], timeout_s: float
+        self, verb: str, request: Mapping[str, Any], places: Sequence[PlacedTree], timeout_s: float
     ) -> dict[str, Any]:
         import random
 
@@ -162,7 +162,7 @@ class RemoteConnection:
 
         reads = verb in READS
         root = self._resolved.root if self._resolved else self.target.root or "~"
-        own = Place(tree=agent(), folder=posixpath.join(root, AGENT_FOLDER))
+        own = PlacedTree(tree=agent(), folder=posixpath.join(root, AGENT_FOLDER))
         also = (self.target.checkpoint_root,) if self.target.checkpoint_root else ()
         begun, number = time.monotonic(), 0
         while True:
@@ -185,7 +185,13 @@ class RemoteConnection:
             time.sleep(random.uniform(0.3, 1.0) * number)  # many clients that were cut together come back apart
 
     def _ask(
-        self, verb: str, request: Mapping[str, Any], own: Own, places: Sequence[Place], reads: bool, timeout_s: float
+        self,
+        verb: str,
+        request: Mapping[str, Any],
+        own: Own,
+        places: Sequence[PlacedTree],
+        reads: bool,
+        timeout_s: float,
     ) -> Reply:
         channel = self._open(command(self.target.python or "python3"))
         self.round_trips += 1

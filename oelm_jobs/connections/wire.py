@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .. import agent
 from ..agent import schema, verbs
 from ..errors import Nonsense, TargetError, UnknownAnswer
-from . import Place
+from . import PlacedTree
 from .answers import MAX_ANSWER_BYTES
 from .channel import Broken, Channel
 from .greeting import LINE_MISSED, MAX_NOISE_BYTES, greet, line_missed, too_noisy
@@ -103,7 +103,7 @@ def converse(
     channel: Channel,
     verb: str,
     request: Mapping[str, Any],
-    places: Sequence[Place],
+    places: Sequence[PlacedTree],
     *,
     own: Own = Own("~", ""),
     reads: bool,

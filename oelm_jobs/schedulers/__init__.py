@@ -18,7 +18,7 @@ CODE_GONE = "the code is not there any more: another command has removed it"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class LaunchScript:
     """One script of a submission: a run, or an array of runs where Slurm decides."""
 
     run_dirs: tuple[str, ...]
@@ -67,7 +67,7 @@ class Scheduler(Protocol):
 
     def submit(
         self,
-        jobs: Sequence[Job],
+        jobs: Sequence[LaunchScript],
         token: str,
         say: Callable[[str], None] = silent,
         accepted: Callable[[Sequence[str]], None] = lambda run_dirs: None,

@@ -10,7 +10,7 @@ from typing import Any
 from ..agent import rundir, snapshots
 from ..connections import Connection, as_agent_reads
 from ..errors import CodeGone, TargetError
-from . import CODE_GONE, Answer, Job, allowed_environment, silent
+from . import CODE_GONE, Answer, LaunchScript, allowed_environment, silent
 
 
 class LeaseScheduler:
@@ -21,7 +21,7 @@ class LeaseScheduler:
 
     def submit(
         self,
-        jobs: Sequence[Job],
+        jobs: Sequence[LaunchScript],
         token: str,
         say: Callable[[str], None] = silent,
         accepted: Callable[[Sequence[str]], None] = lambda run_dirs: None,

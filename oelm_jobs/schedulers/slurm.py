@@ -23,7 +23,7 @@ from ..connections import Connection, as_agent_reads
 from ..connections.answers import believed
 from ..errors import AnswerLost, CodeGone, NotReached, PreflightError, TargetError, UnknownAnswer
 from ..targets.sbatch import named_in, options_of, without_slurm
-from . import CODE_GONE, Answer, Job, allowed_environment, silent
+from . import CODE_GONE, Answer, LaunchScript, allowed_environment, silent
 
 ROOM_POLL_S = float(os.environ.get("OELM_ROOM_POLL_S", "20"))
 """How often it is tried again where the cluster takes no more jobs of this user for now."""
@@ -31,7 +31,7 @@ OF_SLURM = re.compile(r": (?:squeue|scontrol|sbatch)(?::| can't be run| gave no 
 """How an error begins, behind the target's name, that is one of Slurm's commands there."""
 LIMIT, REFUSED, UNKNOWN, ID = "limit", "refused", "unknown", "id"
 REFUSALS = (
-    slurm_commands.SlurmError, launch.Refused, inside.Outside, privacy.NotOurs, trees.Busy, schema.Misfit, OSError
+    slurm_commands.SlurmError, launch.NotWritable, inside.Outside, privacy.NotOurs, trees.Busy, schema.Misfit, OSError
 )  # fmt: skip
 """What a verb ends with that did nothing."""
 
@@ -79,7 +79,7 @@ class SlurmScheduler:
 
     def submit(
         self,
-        jobs: Sequence[Job],
+        jobs: Sequence[LaunchScript],
         token: str,
         say: Callable[[str], None] = silent,
         accepted: Callable[[Sequence[str]], None] = lambda run_dirs: None,
@@ -114,7 +114,7 @@ class SlurmScheduler:
             time.sleep(ROOM_POLL_S)
 
     def _send(
-        self, jobs: Sequence[Job], token: str, answers: Mapping[int, Mapping[str, Any]]
+        self, jobs: Sequence[LaunchScript], token: str, answers: Mapping[int, Mapping[str, Any]]
     ) -> dict[int, dict[str, Any]]:
         """Send scripts.
 
@@ -148,7 +148,7 @@ class SlurmScheduler:
                 try:
                     with self._own():
                         answer = slurm_submit.slurm_submit(request, send)
-                except (launch.Refused, inside.Outside, privacy.NotOurs, trees.Busy) as error:
+                except (launch.NotWritable, inside.Outside, privacy.NotOurs, trees.Busy) as error:
                     raise TargetError(f"{name}: {error}") from error
         if answer["answer"] == snapshots.LACKING:
             raise CodeGone(f"{name}: {CODE_GONE}")
@@ -156,7 +156,7 @@ class SlurmScheduler:
             raise TargetError(f"submission {token} had been given up")
         return {int(position): row for position, row in answer["jobs"].items()}
 
-    def _read(self, jobs: Sequence[Job], answers: Mapping[int, Mapping[str, Any]]) -> Answer:
+    def _read(self, jobs: Sequence[LaunchScript], answers: Mapping[int, Mapping[str, Any]]) -> Answer:
         """Put the answers for each script together.
 
         Raises:

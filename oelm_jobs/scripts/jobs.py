@@ -13,7 +13,7 @@ from ..code.snapshot import Snapshot
 from ..connections import Connection, interpreter
 from ..errors import ConfigurationError
 from ..plan import SEQUENTIAL, Plan
-from ..schedulers import Job
+from ..schedulers import LaunchScript
 from ..spec import Run
 from ..study.resolve import command
 from ..targets import sbatch
@@ -67,7 +67,7 @@ def render(
     extended: Mapping[str, Any] | None = None,
     left: Mapping[str, Any] | None = None,
     max_array: int = MAX_ARRAY,
-) -> list[Job]:
+) -> list[LaunchScript]:
     """Return what is to be sent: a script for each run, or for each array of runs where Slurm decides.
 
     Args:
@@ -108,7 +108,7 @@ def render(
         for run, known in zip(runs, records, strict=True)
     ]
     return [
-        Job(
+        LaunchScript(
             run_dirs=(run.run_dir,),
             token=token,
             script=text,
@@ -144,7 +144,7 @@ def _slurm_jobs(
     *,
     live: bool,
     max_array: int,
-) -> list[Job]:
+) -> list[LaunchScript]:
     """Return scripts with headers for sbatch; several runs that don't wait for each other share one."""
     from .templates import slurm_script
 
@@ -175,7 +175,7 @@ def _slurm_jobs(
         )
         run_dirs = tuple(run.run_dir for run in batch.runs)
         jobs.append(
-            Job(
+            LaunchScript(
                 run_dirs=run_dirs,
                 token=token,
                 script=script,

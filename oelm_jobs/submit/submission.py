@@ -24,7 +24,7 @@ from ..plan import Plan
 from ..runs import moving
 from ..runs.locations import never_was, where_they_lie
 from ..runs.observe import NOT_SUBMITTED, refresh
-from ..schedulers import Answer, Job, Scheduler, scheduler, silent
+from ..schedulers import Answer, LaunchScript, Scheduler, scheduler, silent
 from ..scripts.jobs import check_scripts, render
 from ..spec import Run, State
 from ..store import ACCEPTED, REFUSED, UNKNOWN, Store, StoredRun
@@ -311,7 +311,7 @@ def _send(
 
 def _submit(
     host: Scheduler,
-    jobs: Sequence[Job],
+    jobs: Sequence[LaunchScript],
     token: str,
     say: Callable[[str], None],
     store: Store,

@@ -18,8 +18,8 @@ from .. import inside, privacy, processes, rundir, snapshots
 from . import permitted, tickets
 
 
-class Refused(Exception):
-    """The submission was certainly not accepted: nothing was started."""
+class NotWritable(Exception):
+    """Nothing can be written below the root: the submission was not accepted and nothing was started."""
 
     is_refusal = True
 
@@ -35,7 +35,7 @@ def _take(root: str, token: str, content: Dict[str, Any]) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         return rundir.create(path, content)
     except OSError as error:
-        raise Refused("nothing can be written below %s: %s" % (root, error)) from error
+        raise NotWritable("nothing can be written below %s: %s" % (root, error)) from error
 
 
 def launch(request: Dict[str, Any]) -> Dict[str, Any]:
@@ -50,7 +50,7 @@ def launch(request: Dict[str, Any]) -> Dict[str, Any]:
             directory to ``started`` or ``busy`` (a live execution has its claim).
 
     Raises:
-        Refused: Nothing can be written there.
+        NotWritable: Nothing can be written there.
         inside.Outside: A run has no run directory's path, or the token is none.
         privacy.NotOurs: A run directory is another user's.
         trees.Busy: Snapshots are being removed.

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from .. import inside, privacy, processes, rundir, snapshots
-from ..host.launch import Refused
+from ..host.launch import NotWritable
 from . import accounts, commands
 from .commands import MARK, SlurmError
 from .words import is_hearsay, read_answer
@@ -153,7 +153,7 @@ def _submit(request: Dict[str, Any], send: Sender, is_there: bool) -> Dict[str, 
     try:
         is_first = _begin(root, token, content)
     except OSError as error:
-        raise Refused("nothing can be written below %s: %s" % (root, error)) from error
+        raise NotWritable("nothing can be written below %s: %s" % (root, error)) from error
     if not is_first and (rundir.read_json(submission_file(root, token)) or {}).get("settled"):
         privacy.leave_run_dirs(made)
         return {"answer": "settled", "jobs": {}}
