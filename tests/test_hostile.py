@@ -148,7 +148,7 @@ def put_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The world as it was, and its user's."""
     _enter(world, monkeypatch)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    monkeypatch.setattr("oelm_jobs.submit.submission.ARRIVAL_S", 0.1)
+    monkeypatch.setattr("oelm_jobs.runs.control.ARRIVAL_S", 0.1)
     world.put_back()
 
 

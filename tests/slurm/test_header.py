@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs import plan
 from oelm_jobs.code import snapshot
 from oelm_jobs.connections import connect
 from oelm_jobs.errors import ConfigurationError
 from oelm_jobs.plan import make_plan
-from oelm_jobs.scripts import templates
+from oelm_jobs.scripts import jobs, templates
 from oelm_jobs.scripts.jobs import check_scripts
 from oelm_jobs.spec import Run, Target
 from oelm_jobs.study.files import load_study
@@ -209,7 +208,7 @@ def test_a_thousand_runs_are_checked_by_the_scripts_of_two(project: Path, monkey
     target = read_target(project, {"nodes": 2})
     made = make_plan(project, load_study(project, "tiny"), target, seeds=range(1000), mode="parallel")
     printed: list[int] = []
-    monkeypatch.setattr(plan, "render", lambda plan, runs, *rest, **more: printed.append(len(runs)))
+    monkeypatch.setattr(jobs, "render", lambda plan, runs, *rest, **more: printed.append(len(runs)))
     check_scripts(made, made.runs, "t", snapshot.take(project), connect(target, project), max_array=1000)
     assert len(made.runs) == 3000 and printed == [2]
     monkeypatch.undo()
