@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterable
+import string
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +63,23 @@ def without_what_varies(text: str, places: Iterable[tuple[str, str]]) -> str:
     text = re.sub(r"(?<=/\.oelm/agent/)[0-9a-f]{16}", "AGENT", text)
     text = re.sub(r"(?<=/\.oelm/snapshots/)[0-9a-f]{16}", "SNAPSHOT", text)
     return re.sub(r'"(train_code|snapshot)": "[0-9a-f]+"', r'"\1": "HASH"', text)
+
+
+def table(lines: Mapping[str, Sequence[Any]]) -> str:
+    """Return what was said in many cases, shortly: each different answer once with a label, then a line of labels, of
+    which ``aa*3`` stands for three.
+
+    Args:
+        lines: Name of a line to its answers, one for each column; keys in ADDED are left out.
+    """
+    labels = ("".join(pair) for pair in itertools.product(string.ascii_lowercase, string.ascii_lowercase))
+    known: dict[str, str] = {}
+    shown = []
+    for name, answers in lines.items():
+        texts = [json.dumps({key: row[key] for key in sorted(row) if key not in ADDED}) for row in answers]
+        for text in texts:
+            if text not in known:
+                known[text] = next(labels)
+        runs = [(label, len(list(group))) for label, group in itertools.groupby(known[text] for text in texts)]
+        shown.append(f"{name}: " + " ".join(label if count == 1 else f"{label}*{count}" for label, count in runs))
+    return "".join(f"{line}\n" for line in [*(f"{label} {text}" for text, label in known.items()), "", *shown])
