@@ -8,22 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import sys
 import threading
 import time
-import types
 from collections.abc import Iterator
 from typing import Any
 
-# invoke imports unittest.mock, and with it asyncio, for a class that is of use in tests alone: 60 ms of a start-up.
-if "unittest.mock" not in sys.modules:
-    sys.modules["unittest.mock"] = types.ModuleType("unittest.mock")
-    sys.modules["unittest.mock"].Mock = object  # type: ignore[attr-defined]
-    import fabric
-
-    del sys.modules["unittest.mock"]
-else:
-    import fabric
+import fabric
 import paramiko
 
 from ..errors import NotReached, TargetError
