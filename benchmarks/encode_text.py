@@ -1,4 +1,4 @@
-"""Measures how fast `oelm-data make` turns text into token files, whole pipeline (reading, hashing, encoding, writing).
+"""How fast `oelm-data make` turns text into token files: the whole pipeline of reading, hashing, encoding and writing.
 
     python benchmarks/encode_text.py [--megabytes 40] [--vocab 50257] [--processes 1 --processes 2] [--rounds 3]
 

@@ -1,8 +1,8 @@
-"""How often verdicts err at a nominal 5 %, before and after what holds them to it; both on the same draws.
+"""How often verdicts are wrong at a nominal 5 %: a textbook method and ours, on the same draws.
 
-Three designs in which the textbook method errs more often: refuting a rule with two sides, means of few and unequally
-many values with unequal spreads, a speed trial whose rounds are correlated. And what holding the level costs: how
-often a difference that is there is found.
+Three designs in which the textbook method errs more often than it says: a rule that can be refuted on two sides, means
+of few values with unequal counts and spreads, a speed trial whose rounds are correlated. Also what keeping the level
+costs: how often a real difference is found.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Owns telling how a text that is not UTF-8 was written, so that an error can name the conversion that works."""
+"""Guess how a text that is not UTF-8 was encoded, so that an error can name the conversion that works."""
 
 from __future__ import annotations
 

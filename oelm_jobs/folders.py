@@ -1,6 +1,6 @@
-"""Owns where the toolkit's own files lie on the user's machine; leaves their content to store and targets.
+"""The toolkit's own folders on the user's machine.
 
-What platformdirs would answer, without its imports: they cost as much as asking fifty runs where they stand.
+They are what platformdirs would answer, without its imports, which take as long as asking fifty runs for their state.
 """
 
 from __future__ import annotations

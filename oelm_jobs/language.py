@@ -1,5 +1,4 @@
-"""Owns the language that people read: English, or Chinese from ``text/zh.json``; leaves saying things in English to
-everybody else.
+"""The language of messages: English, or Chinese from ``text/zh.json``.
 
 Text is written in English where it arises, on servers too, and translated where it is printed: the catalogue's
 templates (``{name} is RUNNING``) are matched against whole sentences, and what their placeholders hold is translated

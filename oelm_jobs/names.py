@@ -1,6 +1,5 @@
-"""Owns the rules for names (studies, groups, tags, runs) and for paths on targets, which become parts of paths, job
-names and shell words, in study files and in records that come back from a target; leaves reading either to study,
-targets and rebuild.
+"""Rules for names (studies, groups, tags, runs) and for paths on targets, which become parts of paths, job names and
+shell arguments.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Owns where a project is: the folder whose ``jobs/`` holds studies; leaves reading them to study. Every command
-starts here.
-"""
+"""Find the project: the folder whose ``jobs/`` holds studies."""
 
 from __future__ import annotations
 

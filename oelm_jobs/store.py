@@ -1,5 +1,5 @@
-"""Owns the client's index of runs and submissions (SQLite in the user's state folder); leaves the truth to the run
-directories.
+"""The client's index of runs and submissions (SQLite in the user's state folder). The run directories are the source of
+truth.
 
 The index is what makes a submission happen at most once on the client's side: intent and token are committed before
 anything is sent. Writers take the write lock at once (BEGIN IMMEDIATE), no transaction is open while a target is

@@ -1,8 +1,7 @@
-"""Owns how rows become a table of characters; leaves what the cells say, colours and widths of terminals to its
-callers.
+"""Format rows as a table of characters.
 
-``text`` is dependency-free and fast because ``oelm-status`` prints it; the other forms go through tabulate, which is
-imported on use.
+``text`` has no dependencies and is fast, because ``oelm-status`` prints it; the other forms use tabulate, imported when
+needed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Owns reading TOML files of users with errors that name file, table, key, value and what would be right; leaves
-meaning to its callers.
-"""
+"""Read users' TOML files, with errors that name file, table, key, value and what would be right."""
 
 from __future__ import annotations
 

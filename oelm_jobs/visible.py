@@ -1,7 +1,8 @@
-"""Owns how text from elsewhere looks on a terminal: whatever would steer it, reorder it or hide in it is shown as an
-escape (``\\x1b``, ``\\u202e``); leaves printing to the command line, notices from below it apart.
+"""Make text from elsewhere safe to show on a terminal: control and invisible characters become escapes (``\\x1b``,
+``\\u202e``).
 
-A server's words, a log and a file's name may hold anything. What is shown is never what they do.
+What servers say, logs and file names may hold anything; whatever would steer the terminal, reorder text or hide in it
+is shown, not obeyed.
 """
 
 from __future__ import annotations

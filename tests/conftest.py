@@ -1,6 +1,4 @@
-"""Owns what tests of the toolkit share: isolation from the user's own files, a small project, real runs that never
-outlive a test.
-"""
+"""Fixtures of all tests: isolation from the user's own files, a small project, real runs that end with the test."""
 
 from __future__ import annotations
 

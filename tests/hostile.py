@@ -1,6 +1,4 @@
-"""Owns a server that lies: the real agent answers in this process, and what it says is changed on its way; everything
-from the connection upward is the real thing. Leaves what is expected of commands to tests.
-"""
+"""A server that lies: the real agent answers in this process, and its answers are changed on their way to the client."""
 
 from __future__ import annotations
 

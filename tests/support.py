@@ -1,4 +1,4 @@
-"""Owns how tests make projects, runs and token files, and how they wait; leaves fixtures to conftest."""
+"""Make projects, runs and token files for tests, and wait for conditions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Breaks the code on purpose, one guarantee at a time, and sees that the tests notice: tests/breaks.toml says where.
+"""Break the code on purpose, one guarantee at a time, and check that the tests notice (tests/breaks.toml lists the
+breaks).
 
     python tools/breaks.py             all of them
     python tools/breaks.py lease fsync those whose name or file holds one of the words

@@ -1,7 +1,7 @@
-"""Owns the command line ``python -m train``: flags in, exit code out.
+"""The command line ``python -m train``: flags in, exit code out.
 
-It leaves everything else to ``run``, which is imported only when there is something to run: ``--help`` and a
-misspelt flag answer at once, without PyTorch.
+``run`` is imported only when there is something to run, so ``--help`` and a misspelt flag answer at once, without
+PyTorch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Owns checkpoint files: written whole or not at all, found again, checked, and deleted when no longer needed.
+"""Write, find, check and delete checkpoint files.
 
-It leaves to ``state`` what stands in them. A file appears under its name only when all of it is on the disk (temporary
-file, fsync, rename, fsync of the folder), so the one before stays good whatever interrupts the write.
+A file appears under its name only when all of it is on the disk (temporary file, fsync, rename, fsync of the folder),
+so the previous one stays good whatever interrupts the write. ``state`` decides what is in them.
 """
 
 from __future__ import annotations

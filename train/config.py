@@ -1,11 +1,10 @@
-"""Owns the trainer's configuration: every flag, its default, its kind, its checks and its spelling on a command line.
+"""The trainer's configuration: every flag with its default, kind and checks, and its form on a command line.
 
-It leaves to ``loop`` what the values do, and to the toolkit where the values come from. Standard library only, cheap
-to import: the toolkit reads it at submit time.
+Standard library only and quick to import, because the toolkit reads it at submit time.
 
 Kinds of keys:
     scientific  decide the result; equal keys, data and global batch mean the same run
-    execution   decide how fast and how safely the result comes about
+    execution   decide how fast and how safely the result is reached
     path        say where files are
     logging     say who else is told
 """

@@ -1,6 +1,6 @@
-"""Owns the output head and its loss, tile by tile: the dearest product of the network, and its memory peak.
+"""The output head and its loss, computed tile by tile: the most expensive product of the network, and its memory peak.
 
-It leaves to ``model`` what is projected. Shapes: N tokens, D d_model, V vocabulary, P padded vocabulary (P >= V).
+Shapes: N tokens, D d_model, V vocabulary, P padded vocabulary (P >= V).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Owns the way from token files to batches: which sequences a step trains on, and which a validation reads.
+"""Cut token files into batches: the sequences that each training step and each validation reads.
 
-It leaves to ``oelm-data`` how the files are made. A training step's global batch is a pure function of (seed, step),
-cut into micro-batches that ranks take in turn, so what is learnt from does not depend on the number of processes.
+A training step's global batch is a pure function of (seed, step), cut into micro-batches that ranks take in turn, so
+the tokens of a step do not depend on the number of processes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Owns what the processes of a run say to one another apart from gradients, and which device each computes on.
+"""Communication between the processes of a run apart from gradients, and the device of each process.
 
-It leaves the gradients to DistributedDataParallel. Words between processes go over gloo on the CPU, also on GPU runs:
-they are a few bytes, and asking a GPU would stall it.
+Gradients are left to DistributedDataParallel. Messages go over gloo on the CPU, also on GPU runs: they are a few bytes,
+and asking a GPU would stall it.
 """
 
 from __future__ import annotations

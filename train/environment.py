@@ -1,6 +1,6 @@
-"""Owns what a result says of the machine and the software it was made with.
+"""Describe the hardware and software of a run, for its records.
 
-It leaves to the report what of it must be equal between arms. Facts that can't be found are left out.
+Facts that can't be found are left out.
 """
 
 from __future__ import annotations

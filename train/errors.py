@@ -1,6 +1,6 @@
-"""Owns the ways in which a run can end early, each with the status that outcome.json gives it.
+"""The errors that end a run early, each with the status that outcome.json gives it.
 
-It leaves to ``run`` to write the outcome and to print one line; nobody else catches these.
+Only ``run`` catches them: it writes the outcome and prints one line.
 
     TrainError (error)
       DataError          a token file is missing, too short or not what its manifest says

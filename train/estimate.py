@@ -1,6 +1,6 @@
-"""Owns what a configuration will need (parameters, disk, memory), counted from its sizes alone.
+"""Estimate a configuration's parameters, disk and memory from its sizes alone.
 
-It leaves measuring to the run. Standard library only: the toolkit asks before anything is queued.
+Standard library only: the toolkit asks before anything is queued.
 """
 
 from __future__ import annotations

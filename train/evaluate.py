@@ -1,6 +1,6 @@
-"""Owns ``python -m train.evaluate CHECKPOINT``: the validation loss of any checkpoint, measured again.
+"""``python -m train.evaluate CHECKPOINT``: measure the validation loss of a checkpoint again.
 
-It leaves the measurement to ``validation``, so that the number equals the one of the training log.
+It uses the measurement of the training loop (``validation``), so the number equals the one in the training log.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Owns the counted cost of a training step and the peak of known devices, for MFU and for the most freezing can gain.
+"""Count the FLOPs of a training step, and name the peak of known devices: for MFU, and for the most that freezing can
+gain.
 
-It leaves measured times to ``speed_trial`` and the benchmarks. Products of matrices count, with 2 FLOPs per multiply
-and add; attention counts in full, not its causal half (PaLM, arXiv:2204.02311, appendix B). Standard library only.
+Products of matrices count, with 2 FLOPs per multiply and add; attention counts in full, not its causal half (PaLM,
+arXiv:2204.02311, appendix B). Standard library only.
 """
 
 from __future__ import annotations

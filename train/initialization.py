@@ -1,7 +1,7 @@
-"""Owns how initial weights are drawn, each parameter from a random stream of its own.
+"""Draw initial weights, each parameter from a random stream of its own.
 
-It leaves to ``model`` what the parameters are and which of them train. Since a stream depends on the seed and the
-parameter's name alone, arms that draw Q/K differently have all other weights in common, to the bit.
+A stream depends on the seed and the parameter's name alone, so arms that draw Q/K differently have all other weights in
+common, to the bit.
 """
 
 from __future__ import annotations

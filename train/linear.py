@@ -1,6 +1,4 @@
-"""Owns linear layers: the packed QKV projection that freezing makes cheaper, and the fastest product on a CPU.
-
-It leaves to ``model`` where they stand and what their weights mean, to ``cross_entropy`` the output head.
+"""Linear layers: the packed QKV projection that freezing makes cheaper, and the fastest product on a CPU.
 
 Shapes: I inputs, O outputs, D d_model; [..., I] may have any leading dimensions.
 """

@@ -1,7 +1,7 @@
-"""Owns the training loop: steps, and between them records, validations and checkpoints, until the end or a signal.
+"""The training loop: steps, and between them records, validations and checkpoints, until the end or a signal.
 
-It leaves to ``run`` what is built before and written after. All processes make the same decisions: what depends on one
-process alone (a signal, a failed write) is agreed upon after each step.
+All processes make the same decisions: what only one process knows (a signal, a failed write) is agreed on after each
+step.
 """
 
 from __future__ import annotations

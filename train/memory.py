@@ -1,7 +1,4 @@
-"""Owns a process's dealings with its memory: keeping what was freed, and what to say when there is too little.
-
-It leaves the counting to ``estimate`` and the truth to the device.
-"""
+"""Keep freed memory in the process, and explain what to change when there is too little."""
 
 from __future__ import annotations
 

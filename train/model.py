@@ -1,7 +1,4 @@
-"""Owns the network: a pre-norm GPT with learned positions and tied embeddings, and OELM, its twin with other Q/K.
-
-It leaves to ``initialization`` how weights are drawn, to ``linear`` and ``cross_entropy`` the products that are worth
-their own code, and to ``loop`` how the network is trained.
+"""The network: a pre-norm GPT with learned positions and tied embeddings, and OELM, its twin with other Q/K.
 
 Shapes, here and in every comment:
 

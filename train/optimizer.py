@@ -1,7 +1,6 @@
-"""Owns AdamW's construction, the learning rate of each step, and the numeric precision of a device.
+"""Build AdamW, compute the learning rate of a step, and choose the numeric precision of a device.
 
-It leaves to ``loop`` when to step. The learning rate is a pure function of the step, so a resumed run needs no
-scheduler state.
+The learning rate is a pure function of the step, so a resumed run needs no scheduler state.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Owns the files by which a run is seen from outside, apart from checkpoints: log, metrics, heartbeat, outcome.
+"""Write the files that show a run to others, apart from checkpoints: log, metrics, heartbeat, outcome.
 
-It leaves to docs/run-directory.md what they mean and to ``loop`` when they are written. Only rank 0 has a ``Records``
-that writes; others are given ``out_dir=None`` and ``quiet=True``.
+docs/run-directory.md describes them. Only rank 0 has a ``Records`` that writes; others are given ``out_dir=None`` and
+``quiet=True``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Owns one attempt of a run from flags to outcome.json: builds all parts, trains, and says how it ended.
+"""One attempt of a run, from flags to outcome.json: build all parts, train, and record how it ended.
 
-It leaves the steps to ``loop``. This is the only place that catches errors and turns them into an outcome, one line on
-standard error and an exit code.
+This is the only place that catches errors; it turns them into an outcome, one line on standard error and an exit code.
 """
 
 from __future__ import annotations

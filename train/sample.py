@@ -1,7 +1,4 @@
-"""Owns ``python -m train.sample CHECKPOINT``: text written by any checkpoint.
-
-It leaves the vocabulary to ``vocabulary`` and loading to ``evaluate``.
-"""
+"""``python -m train.sample CHECKPOINT``: generate text from a checkpoint."""
 
 from __future__ import annotations
 

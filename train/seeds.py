@@ -1,7 +1,7 @@
-"""Owns where every random number comes from: a named stream per purpose, each a pure function of the run's seed.
+"""Random streams: one per purpose, each a pure function of the run's seed and the purpose's name.
 
-It leaves to its callers what they draw. Streams never share state, so two arms of a study that differ in one stream's
-use (say, how Q/K are drawn) agree in all others, and a resumed run has no generator state to restore.
+Streams never share state, so two arms of a study that differ in one stream's use (say, how Q/K are drawn) agree in all
+others, and a resumed run has no generator state to restore.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Owns ``python -m train.speed_trial``: how fast arms train, measured side by side on the same devices.
+"""``python -m train.speed_trial``: measure how fast arms train, side by side on the same devices.
 
-It leaves the verdict to the report, which reads ``speed_trial.json``. Arms take short turns in random order, so that
-whatever else slows the machine slows all of them; an arm measured against its own twin (A/A) says how far the trial can
-be trusted. Validation, checkpoints and compilation are outside.
+The report judges the measurements (``speed_trial.json``). Arms take short turns in random order, so whatever else slows
+the machine slows all of them; an arm measured against its own twin (A/A) shows how far the trial can be trusted.
+Validation, checkpoints and compilation are not measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Owns what a run is at a step: its progress, what a checkpoint holds of it, and when a checkpoint may be resumed.
+"""A run's state at a step: its progress, what a checkpoint holds of it, and when a checkpoint may be resumed.
 
-It leaves to ``checkpoint`` how the file is kept and to ``loop`` what happens between two states. Learning rate, data
-and dropout are pure functions of (seed, step), so there is no scheduler, loader or generator state to hold.
+Learning rate, data and dropout are pure functions of (seed, step), so there is no scheduler, loader or generator state
+to keep.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Owns one optimizer step: forward and backward over the micro-batches, clipping, update, and the loss so far.
-
-It leaves to ``loop`` and ``speed_trial`` when steps are made and what happens between them.
-"""
+"""One optimizer step: forward and backward over the micro-batches, clipping, update, and the loss so far."""
 
 from __future__ import annotations
 

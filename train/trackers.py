@@ -1,7 +1,6 @@
-"""Owns the optional trackers, TensorBoard and Weights & Biases, neither of which may ever fail a run.
+"""The optional trackers, TensorBoard and Weights & Biases, neither of which may ever fail a run.
 
-It leaves to ``records`` the files that count. A tracker that is missing or fails is named once in the log, and then
-left alone.
+A tracker that is missing or fails is named once in the log and not used again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Owns treatment.json: the proof that a run's Q/K were drawn, trained or kept as its group says.
+"""Write treatment.json, which shows whether a run's Q/K were drawn, trained or kept as its group says.
 
-It leaves the judgement to the report. Hashes at start and end say whether weights moved; counts say what the optimizer
-could have moved.
+Hashes at start and end show whether weights moved; counts show what the optimizer could have moved.
 """
 
 from __future__ import annotations

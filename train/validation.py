@@ -1,7 +1,7 @@
-"""Owns the measurement of validation loss: a fixed set of sequences in fixed order, split over the processes.
+"""Measure the validation loss: a fixed set of sequences in fixed order, split over the processes.
 
-It leaves to ``loop`` when to measure. The sequences are windows of the validation file from its start, so neither the
-step, nor the seed, nor the number of processes changes what is measured.
+The sequences are windows of the validation file from its start, so neither the step, nor the seed, nor the number of
+processes changes what is measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Owns reading and writing text in GPT-2's vocabulary, whole or cut to its first entries, for samples.
+"""Read and write text in GPT-2's vocabulary, whole or cut to its first entries, for samples.
 
-It leaves the encoding of data sets to ``oelm-data``; this is small, slow and has no dependencies. Byte-pair encoding by
-merge ranks: Sennrich et al. 2016, over bytes as in Radford et al. 2019.
+Small, slow and without dependencies; data sets are encoded by ``oelm-data``. Byte-pair encoding by merge ranks:
+Sennrich et al. 2016, over bytes as in Radford et al. 2019.
 """
 
 from __future__ import annotations

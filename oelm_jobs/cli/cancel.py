@@ -1,4 +1,4 @@
-"""``oelm-cancel``: ends runs with all their processes."""
+"""``oelm-cancel``: end runs with all their processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``oelm-clean``: frees a target's disk of checkpoints that are at home, verified, and of code that nobody needs."""
+"""``oelm-clean``: free a target's disk of checkpoints whose verified copy is at home, and of code that no run needs."""
 
 from __future__ import annotations
 

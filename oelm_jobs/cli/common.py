@@ -1,6 +1,4 @@
-"""Owns what all commands share (how errors end a command, the language, the project's place, prompts); leaves what a
-command does to its module.
-"""
+"""What all commands share: exit codes and errors, the language, the project's folder, prompts."""
 
 from __future__ import annotations
 

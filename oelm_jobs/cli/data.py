@@ -1,4 +1,4 @@
-"""Owns `oelm-data`: its words, its progress bar and what it prints; leaves the work to data_maker.py and data.py."""
+"""``oelm-data``: make and check token files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``oelm-doctor``: checks a target before it costs a night."""
+"""``oelm-doctor``: check a target before runs are sent to it."""
 
 from __future__ import annotations
 

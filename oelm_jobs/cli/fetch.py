@@ -1,4 +1,4 @@
-"""``oelm-fetch``: brings results home, whole and verified."""
+"""``oelm-fetch``: bring results home, complete and verified."""
 
 from __future__ import annotations
 

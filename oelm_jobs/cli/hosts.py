@@ -1,4 +1,4 @@
-"""Owns how a target's devices or partitions, queue and disk look in a terminal; leaves asking for them to observe."""
+"""Print a target's devices or partitions, queue and disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``oelm-logs``: what a run says, over all its attempts."""
+"""``oelm-logs``: print what a run wrote, over all its attempts."""
 
 from __future__ import annotations
 

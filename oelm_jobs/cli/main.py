@@ -1,4 +1,4 @@
-"""``oelm``: the umbrella over all commands; each is imported when it is called."""
+"""``oelm``: one command with all others as subcommands; each is imported when it is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns how a transfer looks while it goes on: a line rewritten on a terminal, a line now and then elsewhere."""
+"""Show a transfer's progress: a line rewritten on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Owns how words on a command line pick runs of the store (studies, groups, runs); leaves what happens to them to the
-commands.
-"""
+"""Select runs of the store by names of studies, groups or runs."""
 
 from __future__ import annotations
 

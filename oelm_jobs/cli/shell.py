@@ -1,4 +1,4 @@
-"""``oelm shell``: a shell on a target, as runs have it."""
+"""``oelm shell``: open a shell on a target, in the environment of its runs."""
 
 from __future__ import annotations
 

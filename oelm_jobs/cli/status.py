@@ -1,4 +1,4 @@
-"""``oelm-status``: where every run stands, as its target says."""
+"""``oelm-status``: show the state of every run, as its target reports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``oelm-submit``: puts runs where the GPUs are, each at most once."""
+"""``oelm-submit``: submit runs, each at most once."""
 
 from __future__ import annotations
 

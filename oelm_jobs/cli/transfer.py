@@ -1,4 +1,4 @@
-"""Owns saying what sending data to a target does; leaves the sending to send."""
+"""Report what sending data to a target does."""
 
 from __future__ import annotations
 

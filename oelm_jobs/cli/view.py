@@ -1,4 +1,4 @@
-"""Owns how runs look in a terminal: one table for every command that shows them; leaves finding out to workflow."""
+"""Format runs for a terminal: one table for every command that shows them."""
 
 from __future__ import annotations
 

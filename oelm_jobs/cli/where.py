@@ -1,6 +1,4 @@
-"""Owns the options that say where to run: a target of a targets file, or a host named on the spot; leaves running there
-to the commands.
-"""
+"""The options that say where to run: a target of a targets file, or a host given on the command line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Owns which files of a project belong to its code: what git says, with its submodules, or without git all but what is
-plainly none; leaves reading them to snapshot.
-"""
+"""List the files of a project that are its code: what git tracks, with submodules, or without git all but plain data."""
 
 from __future__ import annotations
 

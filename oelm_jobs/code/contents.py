@@ -1,5 +1,4 @@
-"""Owns what is known of the content of a project's files (hash, whether it is a secret): looked at once, remembered
-for as long as a file looks the same.
+"""Remember hashes of a project's files, and whether they hold secrets, for as long as a file looks unchanged.
 
 What a file looks like is its size, its times of change and its inode: the time of the inode's change can't be set
 back. A file that changed less than RECENT_S before it was read is read again, since a clock's tick may hide a change;

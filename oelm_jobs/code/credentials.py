@@ -1,6 +1,4 @@
-"""Owns recognising files that hold keys, passwords or tokens, by name and by content; leaves what follows from it to
-snapshot.
-"""
+"""Recognise files that hold keys, passwords or tokens, by name and by content."""
 
 from __future__ import annotations
 

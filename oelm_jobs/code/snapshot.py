@@ -1,5 +1,4 @@
-"""Owns the code as it was at submit time: which files belong to it, what it is called, where it is kept; leaves
-listing files to checkout, sending to connections.
+"""Take a snapshot of the project's code as it is at submit time.
 
 A snapshot holds the tracked, changed and untracked-unignored files of a git checkout and of its submodules, or without
 git everything but what is plainly not code. Files that hold keys or passwords never come along. Its name is a hash of

@@ -1,6 +1,4 @@
-"""Owns what the toolkit needs of a way to reach a target; each module is one way. Leaves what is run there to
-schedulers.
-"""
+"""Ways to reach a target: the interface that all of them have, and the choice between them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Owns believing what an agent answers: each answer is compared with what the verb may answer, once, before anybody
-looks at it; leaves describing that to agent/verbs.
-"""
+"""Check what an agent answers against what its verb may answer, before anything else reads it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Owns what one command on another machine looks like from here: bytes in, bytes out, an end; leaves what they mean
-to wire.
-"""
+"""The interface of one command that runs on another machine: bytes in, bytes out, an exit code."""
 
 from __future__ import annotations
 

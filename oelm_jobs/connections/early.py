@@ -1,6 +1,4 @@
-"""Owns what can be done for a connection while Python still imports fabric, which takes a quarter of a second: asking
-~/.ssh/config, and connecting the socket; leaves everything said over it to fabric.
-"""
+"""Begin to connect (``ssh -G``, the socket) while Python still imports fabric."""
 
 from __future__ import annotations
 

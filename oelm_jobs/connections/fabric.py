@@ -1,5 +1,4 @@
-"""Owns reaching another machine through fabric, hardened: known host keys only, keys and agents only, a deadline on
-every step; leaves the conversation to remote and wire.
+"""Reach another machine through fabric, with known host keys and public keys only and a deadline on every step.
 
 Programs and data go through a raw channel: ``Connection.run(in_stream=…)`` costs 10 ms a byte (fabric 3.2.3).
 """

@@ -1,9 +1,9 @@
-"""Owns the first words with a command on another machine: that it is ours that runs there, before anything is sent that
-another program could take for its own; leaves the conversation to wire.
+"""Make sure that our own command runs on the other machine before anything is sent that another program could read.
 
-A login shell may hand over to another shell, end, or ask something before it runs what it is told, and a server may
-force a program of its own on a login. So the program for Python is sent when /bin/sh has said, by our line, that it
-starts Python next: nothing comes between. It costs no time where Python takes longer to start than the words to travel.
+A login shell may hand over to another shell, end, or read input before it runs its command, and a server may force a
+program of its own on a login. So the program for Python is sent only after /bin/sh has printed our greeting; the next
+thing that /bin/sh does is to start Python. That costs no time where Python takes longer to start than the greeting to
+arrive.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Owns what files of known host keys say about a host's key (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT); leaves what
-follows from it to fabric. The OpenSSH client reads them itself.
+"""Read files of known host keys (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT), for paramiko; the OpenSSH client reads them
+itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Owns reaching this machine: the agent runs from the installed package, trees are copied."""
+"""Reach this machine: the agent runs from the installed package, and trees are copied."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Owns how paramiko's client logs in: which keys in which order, from which agent, which host key it believes, which
-algorithms it may use; leaves connecting to fabric.
+"""Log in with paramiko: the order of keys and agents, the check of the host key, the algorithms allowed.
+
+``Beyond`` says what the OpenSSH client could do and paramiko can't; a host key that was refused is never one of those.
 
 Where the OpenSSH client could do more, Beyond says what; the host's key is never part of that.
 """

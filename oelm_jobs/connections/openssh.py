@@ -1,5 +1,5 @@
-"""Owns reaching another machine through the OpenSSH client and one master connection, so that agent, passphrase,
-bastions and a second factor are asked for once for all commands; leaves the conversation to remote and wire.
+"""Reach another machine through the OpenSSH client and one master connection, which all commands share: passphrase,
+agent, bastions and second factor are asked for once.
 
 A master that the user has open already (ControlPath in ~/.ssh/config) is used, else one is made and kept for a while.
 """

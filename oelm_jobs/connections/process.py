@@ -1,4 +1,6 @@
-"""Owns one ``ssh`` process as a channel; leaves which words it is started with to openssh.
+"""Run one ``ssh`` process as a channel.
+
+It imports little, because the process is started while the rest of the toolkit is still being imported.
 
 Its imports are few: it is started while the rest of the toolkit is still being imported.
 """

@@ -1,6 +1,4 @@
-"""Owns a ProxyCommand at work: a program whose stdin and stdout lead to a host (ssh_config(5)); leaves what is said
-over them to fabric.
-"""
+"""Run a ProxyCommand, whose stdin and stdout lead to a host (ssh_config(5))."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Owns taking a login shell's noise out of rsync's way: ``python quiet.py COUNT ssh … HOST rsync --server …``; leaves
-everything else to ssh.
+"""A remote shell for rsync that drops what the login shell prints before a command runs, since rsync would take it for
+its protocol.
 
-A remote shell for rsync where the one there prints before it lets a command run, which rsync takes for its protocol.
-The first COUNT words are ssh's, its host the last of them. Standard library only: it is run by its path.
+    python quiet.py COUNT ssh … HOST rsync --server …
+
+The first COUNT arguments are the ssh command, its host the last of them. Standard library only: it is run by its path.
 """
 
 from __future__ import annotations

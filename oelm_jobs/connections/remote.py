@@ -1,9 +1,8 @@
-"""Owns what all ways to reach another machine share: requests, retries, where things lie there; leaves opening a
-channel to fabric and openssh.
+"""What all ways to reach another machine have in common: requests, retries, paths there.
 
-A request that only reads is tried again when the connection breaks. One that acts is sent once: it waits until the
-agent there is ready for it, so that all failures before that are certain, and those after it are found out by asking
-(schedulers). Trees are named by their content, so placing them may be tried again.
+A request that only reads is sent again when the connection breaks. One that acts is sent once, after the agent there
+has said that it is ready: a failure before that is certain not to have had an effect, and the outcome of a later one is
+asked for (schedulers). Trees are named by their content, so placing them may be repeated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Owns the folder of master sockets: one that nobody else can enter, whatever others have put into ``/tmp``."""
+"""The folder of ssh's master sockets: only its owner can enter it, whatever others have put into ``/tmp``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Owns what ~/.ssh/config makes of a host: asked from the OpenSSH client itself (``ssh -G``), so that every way to
-reach a host, and rsync, follow the same rules; leaves connecting to fabric and openssh.
+"""Ask the OpenSSH client how it would reach a host (``ssh -G``), so that all connections and rsync follow
+~/.ssh/config.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Owns the conversation with the agent on another machine: one command, a program and a request in, framed answers
-out; leaves the first words to greeting, carrying the bytes to fabric and openssh. The other end is
+"""The conversation with the agent on another machine: a program and a request in, framed answers out. The other end is
 oelm_jobs/agent/bootstrap.py.
 """
 

@@ -1,7 +1,4 @@
-"""Owns that a made folder is complete or absent: unfinished files lie in a scratch folder beside their final place.
-
-Leaves what the files are to those who make them.
-"""
+"""Make a folder that is either complete or absent: unfinished files lie in a scratch folder beside its final place."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Owns judging token files by what the agent saw of them where they lie (agent.tokens): the one set of rules for
-`oelm-data check`, submit, sending and doctor; leaves asking the agent, and what to do about a fault, to those.
+"""Judge token files by what the agent found in them: one set of rules for `oelm-data check`, submit, transfer and
+doctor.
 """
 
 from __future__ import annotations

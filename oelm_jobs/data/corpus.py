@@ -1,7 +1,4 @@
-"""Owns turning files of text into a stream of documents, in constant memory.
-
-Leaves encoding to tokenizer.py, and the split and the writing to data_maker.py.
-"""
+"""Read text files as a stream of documents, in constant memory."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Owns making a token folder of text: the split, the counts, and that nothing unfinished is seen under a final name.
-
-Leaves reading text to corpus.py, encoding it to tokenizer.py, and what a token folder is to data.py.
-"""
+"""Make a token folder from text: split it, count tokens, and give complete files their final names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Owns what a token folder is (`train.bin`, `val.bin`, `manifest.json`): reads it.
-
-Leaves making one to data_maker.py, and judging what files hold to data_check.py; the trainer reads them by itself.
-"""
+"""Read a token folder (`train.bin`, `val.bin`, `manifest.json`)."""
 
 from __future__ import annotations
 

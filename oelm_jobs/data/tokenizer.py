@@ -1,7 +1,4 @@
-"""Owns GPT-2's encoding, whole or truncated, and the processes that encode with it.
-
-Leaves where text comes from to corpus.py and where tokens go to data_maker.py.
-"""
+"""Encode text in GPT-2's vocabulary, whole or truncated, in several processes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Owns what the toolkit needs of whatever decides when runs start; each module is one scheduler. Leaves reaching it
-to connections.
-"""
+"""Submission, polling and cancelling: the interface of the schedulers, and the choice between them."""
 
 from __future__ import annotations
 

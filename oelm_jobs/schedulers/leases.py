@@ -1,6 +1,4 @@
-"""Owns submission to a plain host, where runs queue for device leases without a daemon; leaves the queue itself to
-the agent there.
-"""
+"""Submit to a plain host, where runs queue for device leases without a daemon."""
 
 from __future__ import annotations
 

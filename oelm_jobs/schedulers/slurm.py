@@ -1,7 +1,7 @@
-"""Owns submission to Slurm at the other end of a connection; leaves Slurm's commands to the agent there, and how
-sbatch is run on this machine to submitit.
+"""Submit to Slurm at the other end of a connection.
 
-Everything but that one sbatch is a verb of the agent, so that behind SSH each of these is one round trip.
+On this machine submitit runs sbatch (submitit_sender); everything else is a verb of the agent, one round trip each
+behind SSH.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Owns submission through submitit where sbatch is on this machine; leaves scripts to render, and what becomes of an
-answer to agent/slurm_submit.
+"""Submit rendered scripts through submitit, where sbatch is on this machine.
 
 The only module that depends on submitit's private names (series 1.5; tests/slurm/test_submitit.py fails when they
 change). A SlurmExecutor whose submission text is the rendered script: nothing is pickled, ``map_array`` and

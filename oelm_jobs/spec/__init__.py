@@ -1,8 +1,7 @@
-"""Owns the frozen data that the modules pass to each other; leaves reading, deciding and storing to them.
+"""The frozen dataclasses of studies, runs and targets, in the terms of docs/architecture.md.
 
-The words are those of docs/architecture.md: a study has groups and seeds, a group times a seed is a run, a run lives on
-one target. What a name needs is imported when the name is used first: making a dozen dataclasses takes longer than
-asking fifty runs where they stand, and a status needs two of them.
+Each name is imported when it is first used: making a dozen dataclasses takes longer than asking fifty runs for their
+state, and ``oelm-status`` needs two of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Owns the states of a run."""
+"""The states of a run."""
 
 from __future__ import annotations
 

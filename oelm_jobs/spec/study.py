@@ -1,4 +1,4 @@
-"""Owns the frozen data of studies and their runs."""
+"""Dataclasses of studies and their runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the frozen data of targets."""
+"""Dataclasses of targets."""
 
 from __future__ import annotations
 

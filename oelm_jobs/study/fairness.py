@@ -1,7 +1,7 @@
-"""Owns the comparison of arms: which keys differ, whether the study declared it, and what a difference voids.
+"""Compare the groups of a study: which keys differ, whether the study declared that, and which conclusions a difference
+rules out.
 
-Leaves resolving runs to ``study``, reading results to ``analysis``, and printing to the command line; submit and
-report both ask here.
+Submit and report both ask here.
 """
 
 from __future__ import annotations

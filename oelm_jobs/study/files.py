@@ -1,4 +1,4 @@
-"""Owns study files: finding and reading them, and saying what is wrong in them; leaves to runs what follows from them.
+"""Find, read and check study files.
 
 The trainer's own configuration (``train.config``, standard library only) says which train keys exist and what they
 default to.

@@ -1,6 +1,4 @@
-"""Owns resolving a study into runs: names and folders, the division of the global batch, data paths, fingerprints and
-commands; leaves reading it to study, targets and submission to others.
-"""
+"""Resolve a study into runs: names and folders, division of the global batch, data paths, fingerprints, commands."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Owns freeing disk on targets of what is at home, verified, and of code that nobody needs any more: what may go, and
-letting it go; leaves asking to the command line.
+"""Free disk on targets: checkpoints whose verified copy is at home, and code that no run needs any more.
 
 A checkpoint may go when its run is over and the copy at home, read anew, has the hash that the target's manifest gives;
 of a run that was left without one, by a lost node or while it waited to start again, the hash that the file there has.

@@ -1,8 +1,7 @@
-"""Owns fetching runs: asking what there is, bringing what isn't here yet, and saying how that went; leaves moving and
-verifying files to sync.
+"""Fetch runs: ask what there is, bring what isn't here yet, and report the outcome.
 
-One question per target tells what all its runs hold; where nothing is new, that is all. Otherwise one rsync brings
-what is missing, and the question is repeated for files that changed under way.
+One request per target lists what all its runs hold; where nothing is new, that is all. Otherwise one rsync brings what
+is missing, and files that changed during the transfer are asked for again.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Owns calling rsync: the words of its command line, how far it is, what its exit code means; leaves which files, and
-believing none of them, to sync.
+"""Call rsync: its command line, its progress, the meaning of its exit codes.
 
 Files arrive in a staging folder where they may stay unfinished: there ``--append`` goes on exactly where the last try
 was cut, whatever ended it. Its own ``--timeout`` does not notice a sender that is merely stopped (rsync 3.2.7 took

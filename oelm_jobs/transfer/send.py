@@ -1,6 +1,6 @@
-"""Owns sending a study's token files to a target, once: what is missing there, the transfer, and the check at the other
-end; leaves judging what is there to preflight. A target on this machine whose root is elsewhere is sent to like any
-other.
+"""Send a study's token files to a target: only what is missing there, checked at the other end.
+
+A target on this machine whose root is another folder is sent to in the same way.
 """
 
 from __future__ import annotations

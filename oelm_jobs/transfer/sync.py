@@ -1,5 +1,4 @@
-"""Owns bringing results home and knowing that they are whole: staging, verification, placing; leaves which runs, and
-how the other machine is reached, to fetch.
+"""Bring files of runs home and verify them: staging, check of size and hash, final place.
 
 A file gets its final name only when it is complete and its hash is the one that was announced. Until then it lies in a
 staging folder on the same disk, where the next try goes on with it. What was fetched is recorded beside the run, so

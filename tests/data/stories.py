@@ -1,4 +1,4 @@
-"""Owns the stories that the data tests read, in every form that `oelm-data make` takes, and reading tokens back."""
+"""Stories for the data tests, in every form that `oelm-data make` takes, and a reader of the tokens made from them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Owns what the Slurm tests share: a real cluster for the session, a project whose target it is; leaves the cluster
-itself to testbed.
-"""
+"""Fixtures of the Slurm tests: a real cluster for the session, and a project whose target it is."""
 
 from __future__ import annotations
 

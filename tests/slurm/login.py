@@ -1,4 +1,4 @@
-"""Owns the login node of tests behind SSH; the fixtures ``login`` and ``laptop`` (conftest) start it."""
+"""The login node of tests behind SSH; the fixtures ``login`` and ``laptop`` (conftest) start it."""
 
 from __future__ import annotations
 

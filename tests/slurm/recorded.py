@@ -1,4 +1,4 @@
-"""Owns what Slurm's commands print, as tests of its words have them printed by stand-ins."""
+"""Recorded output of Slurm's commands, which stand-ins print in tests."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Owns a real Slurm on this machine: two nodes with four stand-in GPUs each, accounting, two priorities; leaves what is
-run on it to the tests, the demo and the benchmark.
+"""A real Slurm on this machine, for tests, demo and benchmark: two nodes with four stand-in GPUs each, accounting, two
+priorities.
 
 Everything lies in one directory, nothing of it in /etc; every daemon is a child process, ended by its pid. Works with
 Debian's packages from 22.05 to 24.11, as root, without systemd.

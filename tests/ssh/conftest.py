@@ -1,4 +1,4 @@
-"""Owns what the SSH tests share: a client, hosts, and targets of a project that name them."""
+"""Fixtures of the SSH tests: a client, hosts, and a project's targets that name them."""
 
 from __future__ import annotations
 

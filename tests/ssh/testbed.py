@@ -1,5 +1,5 @@
-"""Owns the hosts of the SSH tests: a real sshd each, in namespaces of its own, with accounts, a boot id, a process
-table and (where asked for) a network of its own; leaves what is tested on them to the tests.
+"""The hosts of the SSH tests: a real sshd each, in namespaces of its own, with accounts, a boot id, a process table and
+(where asked for) a network of its own.
 
 Nothing of the machine is changed: passwd, shadow, pam.d/sshd and the boot id are bind mounts in the host's own mount
 namespace, keys are made at run time, all files lie in the test's folder. Ending the first process of a host ends all

@@ -1,4 +1,4 @@
-"""Owns the fixtures of the trainer's tests; leaves what they are made of to ``support``."""
+"""Fixtures of the trainer's tests."""
 
 from __future__ import annotations
 

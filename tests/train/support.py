@@ -1,4 +1,4 @@
-"""Owns what the trainer's tests share: a tiny token folder, a tiny run, and the trainer as a real process."""
+"""What the trainer's tests share: a tiny token folder, a tiny run, and the trainer as a real process."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Owns training with batches prepared by the background thread where no GPU is, for tests of that thread; run as a
-module, it trains, and preparing step OELM_TEST_FAILS_AT fails on rank OELM_TEST_FAILS_ON.
+"""Train without a GPU while the background thread prepares batches, for tests of that thread.
+
+Run as a module, it trains, and preparing step OELM_TEST_FAILS_AT fails on rank OELM_TEST_FAILS_ON.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Looking over a target before runs are sent to it."""
+"""Checks of a target before runs are sent to it."""

@@ -1,4 +1,4 @@
-"""Owns looking over a host before it costs a night; leaves judging what was found to the client."""
+"""Examine a host: interpreter, devices, disk, clock and leases, for the client to judge."""
 
 from __future__ import annotations
 

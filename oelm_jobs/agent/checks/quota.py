@@ -1,4 +1,4 @@
-"""Owns what quotas leave a user of the file systems that runs write to; leaves judging it to the client (doctor).
+"""Find a user's quotas on the file systems that runs write to, for the client (doctor) to judge.
 
 Sources: quota(1) for what the kernel and NFS servers count, lfs-quota(1) for Lustre, proc_pid_mounts(5). Both commands
 count in kibibytes, mark what is over its limit with an asterisk, and print 0 where there is no limit.

@@ -1,5 +1,5 @@
-"""Owns trying whether the interpreter that a target's jobs get can talk to Slurm, as their supervisors have to: one in
-a container may have neither its commands nor its socket.
+"""Try whether the interpreter of a target's jobs can talk to Slurm, as their supervisors have to: one in a container
+may have neither Slurm's commands nor its socket.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Owns trying how a target's runs begin: the set-up, in the shell that runs get, and whether its interpreter could
-train; leaves the script to the client, which makes it of the template of the runs' own scripts (trial.sh.j2).
+"""Try the start of a target's runs: the set-up in the shell that runs get, and whether its interpreter could train.
+
+The client sends the script, which it makes from the template of the launch scripts (trial.sh.j2).
 """
 
 from __future__ import annotations

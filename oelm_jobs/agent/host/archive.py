@@ -1,4 +1,4 @@
-"""Moving run directories aside, so that their runs can start over."""
+"""Move run directories aside, so that their runs can start over."""
 
 from __future__ import annotations
 

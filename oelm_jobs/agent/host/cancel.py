@@ -1,4 +1,4 @@
-"""Owns how a run is ended from outside; leaves ending its processes to its supervisor while that lives."""
+"""End runs of a plain host from outside: through their supervisor while it lives, else directly."""
 
 from __future__ import annotations
 

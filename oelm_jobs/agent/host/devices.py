@@ -1,6 +1,4 @@
-"""Owns which devices a plain host has, what they are called, and whether somebody computes on them without asking;
-leaves who may use them to lease.
-"""
+"""List the devices of a plain host, their names, and the processes that compute on them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Owns what a run needs of a plain host: a claim that the kernel keeps, its lane, leased devices; leaves the queue for
-them to lease.
-"""
+"""What a run needs on a plain host: a claim that the kernel keeps, its place in a lane, leased devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns how runs come to life on a plain host, each at most once; leaves them to their launch scripts from then on.
+"""Start runs on a plain host, each at most once.
 
 A submission's file is made exclusively: a launch that is sent twice, or arrives after the client gave it up
 (``settle``), does nothing. Each run's claim is taken here and handed down to its script on an inherited descriptor,

@@ -1,5 +1,4 @@
-"""Owns the right to use devices of a plain host: locks held by live processes, first come first served; leaves the
-queue's tickets to tickets, the folder of both to lease_folder, and what is run to supervise.
+"""Lease devices of a plain host: locks held by live processes, first come first served.
 
 One lock file per device and one ticket file per waiting or holding process lie in one folder per host that all users
 can reach. The kernel releases both when their holder dies, so nothing has to be cleaned up for the next one to go on;

@@ -1,5 +1,5 @@
-"""Owns the folder that all users of a host share for locks and tickets: whether it can be trusted, locking a file of
-it, who holds one; leaves what the locks mean to lease.
+"""The folder in which all users of a host keep lease locks and tickets: whether it can be trusted, and who holds a
+lock.
 
 Whatever lies there may be another user's, made to be in the way: nothing is followed, waited for or believed, and what
 can't be used is named with its owner.

@@ -1,5 +1,4 @@
-"""Owns which GPUs of a host the environment lets its runs have: those of CUDA_VISIBLE_DEVICES, of an enclosing Slurm
-job and of the target; leaves listing them to devices.
+"""Which GPUs the environment allows to runs: by CUDA_VISIBLE_DEVICES, an enclosing Slurm job, and the target.
 
 Sources: CUDA C++ Programming Guide (CUDA environment variables); salloc(1) and srun(1) (SLURM_JOB_GPUS,
 SLURM_STEP_GPUS); nvidia-smi(1).

@@ -1,4 +1,4 @@
-"""Owns ports of this host that runs meet on; leaves what is said over them to torchrun."""
+"""Choose ports of this host on which the processes of a run meet."""
 
 from __future__ import annotations
 

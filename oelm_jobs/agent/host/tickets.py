@@ -1,5 +1,4 @@
-"""Owns tickets: a place in the host's queue for devices, or a lease, as a file that its maker holds locked; leaves the
-folder to lease_folder and what tickets are good for to lease.
+"""Tickets: files, locked by their makers, that hold a place in the host's queue for devices, or a lease.
 
 Anybody may write into the folder. So a ticket counts only as what its maker could have got by asking: it is read
 strictly, its user is who owns the file, and its time is no further from the file's than set-ups and clocks explain.

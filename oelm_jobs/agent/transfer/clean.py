@@ -1,4 +1,4 @@
-"""Removing the snapshots below a root that nobody needs.
+"""Remove the snapshots below a root that nobody needs.
 
 A run that is not over needs its snapshot, and so does a submission of which not every answer is known. Removing and
 submitting exclude each other by a lock: a submission either names its snapshot before others are looked at, or finds

@@ -1,4 +1,4 @@
-"""Finding the records of all runs below a root."""
+"""Find the records of all runs below a root."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Owns SHA-256 of large files that rarely change: computed once, remembered with what the file looked like; leaves
-what a hash decides to its callers.
-"""
+"""SHA-256 of large files that rarely change, remembered with size and times of the file."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Owns saying what a run directory holds, so that it can be fetched and verified: finished files with their hash,
-growing ones with a length and the hash up to it; leaves the transfer to rsync.
+"""List what a run directory holds, for fetching and verifying: finished files with their hash, growing ones with a
+length and the hash up to it.
 """
 
 from __future__ import annotations

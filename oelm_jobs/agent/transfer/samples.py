@@ -1,5 +1,5 @@
-"""Owns telling by samples what a file is that can't be one of uint16 token ids; leaves what follows from it to the
-client. Standard library only: it looks where the file lies.
+"""Tell from samples what a file is that can't be one of uint16 token ids. Standard library only: it runs where the file
+lies.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Owns token files on their host: whether they are there and what they hold, and bringing files that were sent under
-their names; leaves judging them to the client.
-"""
+"""Report token files on their host, and move those that were sent to their final names."""
 
 from __future__ import annotations
 
