@@ -1,4 +1,4 @@
-"""A server that lies: the real agent answers in this process, and its answers are changed on their way to the client."""
+"""A server that lies: the real agent answers in this process, and its answers are changed before they are read."""
 
 from __future__ import annotations
 

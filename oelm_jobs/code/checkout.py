@@ -1,4 +1,4 @@
-"""List the files of a project that are its code: what git tracks, with submodules, or without git all but plain data."""
+"""List the files of a project that are its code: what git tracks, with submodules; without git, all but plain data."""
 
 from __future__ import annotations
 
