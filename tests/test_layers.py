@@ -34,7 +34,7 @@ LAYERS = {
         ["records"],
         ["verbs", "inside", "snapshots"],
         ["rundir", "bootstrap"],
-        ["schema", "processes", "privacy", "trees", "start"],
+        ["schema", "states", "processes", "privacy", "trees", "start"],
     ],
     "oelm_jobs.analysis": [
         ["output"],

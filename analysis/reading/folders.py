@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from oelm_jobs.errors import UsageError
-from oelm_jobs.spec import TRAIN_PREFIX
+from oelm_jobs.spec import TRAIN_PREFIX, State
 
 from ..words import Text, text
 from . import run_directory
@@ -36,14 +36,20 @@ LARGEST_RESULT = 16 << 20
 """Bytes; a larger result file isn't one."""
 
 _SEED = re.compile(r"[-_.]?s(?:eed)?[-_]?(\d{1,6})(?=$|[-_.])", re.IGNORECASE)
-_DONE = {"completed": "DONE", "complete": "DONE", "success": "DONE", "done": "DONE", "finished": "DONE"}
+_DONE = {
+    "completed": State.DONE,
+    "complete": State.DONE,
+    "success": State.DONE,
+    "done": State.DONE,
+    "finished": State.DONE,
+}
 _FAILED = {
-    "failed": "FAILED",
-    "error": "FAILED",
-    "oom": "FAILED",
-    "diverged": "FAILED",
-    "cancelled": "CANCELLED",
-    "timeout": "FAILED",
+    "failed": State.FAILED,
+    "error": State.FAILED,
+    "oom": State.FAILED,
+    "diverged": State.FAILED,
+    "cancelled": State.CANCELLED,
+    "timeout": State.FAILED,
 }
 _INTEGERS = (
     "world_size",
@@ -312,14 +318,14 @@ def _flat(content: Mapping[str, Any], depth: int = 2) -> dict[str, Any]:
 def _status(results: Mapping[str, Any], log: Log) -> tuple[str, str]:
     stated = str(results.get("status", "")).lower()
     if stated in _DONE:
-        return "DONE", ""
+        return State.DONE, ""
     if stated in _FAILED:
         return _FAILED[stated], stated
     planned = results.get("max_steps", log.facts.get("max_steps"))
     reached = max(log.train.last_added_step, log.val.last_added_step)
     if log.is_complete or (planned is not None and str(planned).isdigit() and reached >= int(planned) > 0):
-        return "DONE", ""
-    return "UNKNOWN", "no record" if reached < 0 else ""
+        return State.DONE, ""
+    return State.UNKNOWN, "no record" if reached < 0 else ""
 
 
 def _hours(results: Mapping[str, Any]) -> float | None:

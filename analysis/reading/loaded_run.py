@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oelm_jobs.spec import State
+
 from ..words import Text
 
 if TYPE_CHECKING:
@@ -178,7 +180,7 @@ class LoadedRun:
     """Tag of its name."""
     source: str = "rundir"
     """``rundir`` (the toolkit's files) or ``log`` (a log alone)."""
-    status: str = "UNKNOWN"
+    status: str = State.UNKNOWN
     """A state of spec.State, or UNKNOWN where no record says."""
     reason: str = ""
     """Why it is so: ``diverged``, ``oom`` and so on."""
@@ -243,7 +245,7 @@ class LoadedRun:
     @property
     def finished(self) -> bool:
         """True where the run came to its planned end."""
-        return self.status == "DONE"
+        return self.status == State.DONE
 
     @property
     def tokens_per_s_per_gpu(self) -> float | None:

@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
-from oelm_jobs.spec import TRAIN_PREFIX
+from oelm_jobs.agent.states import FINAL
+from oelm_jobs.spec import TRAIN_PREFIX, State
 
 from ..words import Text, text
 from . import files
@@ -26,7 +27,7 @@ LONGEST_LINE = 1 << 20
 """Bytes; a longer line is no record."""
 
 _NAME = re.compile(r"(?P<group>.+?)(?:-s(?P<seed>\d+))?(?:-(?P<tag>[A-Za-z0-9_.]+))?$")
-_STATUS = {"completed": "DONE", "diverged": "FAILED", "oom": "FAILED", "error": "FAILED"}
+_STATUS = {"completed": State.DONE, "diverged": State.FAILED, "oom": State.FAILED, "error": State.FAILED}
 
 
 def is_run_directory(path: Path) -> bool:
@@ -120,7 +121,7 @@ def load(path: Path, *, now: float, groups: tuple[str, ...] = (), first_seed: in
             if value
         },
         # A record that is just being written is nothing to report.
-        notes=tuple(note for note in notes if note.key != "log_truncated" or status != "RUNNING"),
+        notes=tuple(note for note in notes if note.key != "log_truncated" or status != State.RUNNING),
     )
 
 
@@ -274,22 +275,22 @@ def _status(
     ended = max((attempt.number for attempt in attempts), default=0)
     alive = beat is not None and now - beat.time < STALE_S
     if start is not None and attempts and start.number > ended:
-        return ("RUNNING", "") if alive else ("UNKNOWN", "no heartbeat")
+        return (State.RUNNING, "") if alive else (State.UNKNOWN, "no heartbeat")
     state = result.status or (end.state if end else "")
     reason = result.reason or (end.reason if end else "")
-    if outcome.status in ("diverged", "oom") and state in ("", "FAILED"):
-        return "FAILED", outcome.status
+    if outcome.status in ("diverged", "oom") and state in ("", State.FAILED):
+        return State.FAILED, outcome.status
     if state:
         return state, reason
     if outcome.status:
-        return _STATUS.get(outcome.status, "UNKNOWN"), outcome.reason or (
+        return _STATUS.get(outcome.status, State.UNKNOWN), outcome.reason or (
             "" if outcome.status == "completed" else outcome.status
         )
     if alive:
-        return "RUNNING", ""
+        return State.RUNNING, ""
     if beat is None and start is None and planned != files.Planned():
-        return "QUEUED", ""
-    return "UNKNOWN", "no heartbeat" if beat or start else "no record"
+        return State.QUEUED, ""
+    return State.UNKNOWN, "no heartbeat" if beat or start else "no record"
 
 
 def end_points(validations: Validations | None) -> tuple[Point | None, Point | None]:
@@ -312,7 +313,7 @@ def _end_points(
 ) -> tuple[Point | None, Point | None]:
     """Complete the end points by what the outcome of a finished run states."""
     final, best = end_points(validations)
-    if status in ("DONE", "FAILED", "CANCELLED"):
+    if status in FINAL:
         stated = outcome.final
         loss = files.number(stated.val_loss) if stated else None
         if stated is not None and loss is not None and (final is None or stated.step >= final.step):

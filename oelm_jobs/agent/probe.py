@@ -10,6 +10,7 @@ from typing import Any, Dict, Optional
 from . import privacy, processes, records, rundir
 from .host import lease, lease_folder, tickets
 from .run.progress import last_said, progress
+from .states import TOLD, State
 
 MAX_LOG_BYTES = 1 << 20
 """Largest piece of a log in one answer."""
@@ -43,11 +44,11 @@ def state_or_unknown(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Di
     """Return a run's state; records that make no sense are one run's trouble, not everybody's."""
     try:
         row = state(run_dir, queue)
-        if row["state"] in rundir.STATES:
+        if row["state"] in TOLD:
             return row
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         pass
-    return {"state": rundir.UNKNOWN, "reason": "its records in %s can't be understood" % rundir.CONTROL, "token": ""}
+    return {"state": State.UNKNOWN, "reason": "its records in %s can't be understood" % rundir.CONTROL, "token": ""}
 
 
 def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any]:
@@ -64,7 +65,7 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any
     """
     who = privacy.another(run_dir)
     if who:  # in a root that a group shares
-        return {"token": "", "state": rundir.UNKNOWN, "reason": "holds a run of %s" % who, "absent": True}
+        return {"token": "", "state": State.UNKNOWN, "reason": "holds a run of %s" % who, "absent": True}
     # Plain strings: a status asks for hundreds of runs, and building paths costs more than reading the files.
     control = run_dir + "/" + rundir.CONTROL + "/"
     alive = rundir.is_locked(control + rundir.CLAIM)
@@ -78,29 +79,29 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any
     token = claim.get("token") or end.get("token") or start.get("token") or ""
     started = start.get("token") == token
     ended = start.get("number") in [attempt.get("number") for attempt in end.get("attempts", [])]
-    row = {"token": token, "state": rundir.QUEUED, "reason": ""}  # type: Dict[str, Any]
+    row = {"token": token, "state": State.QUEUED, "reason": ""}  # type: Dict[str, Any]
     if started:
         row.update({name: start.get(name) for name in ("devices", "started_at")}, attempt=start.get("number"))
     if alive and started and not ended:
-        row.update(state=rundir.RUNNING)
+        row.update(state=State.RUNNING)
     elif alive:
         row.update(reason=last_said(control), place=(_queue() if queue is None else queue).get(run_dir))
     elif end and end.get("token") == token and (ended or not started):
         row.update(state=end.get("state"), reason=end.get("reason", ""), ended_at=end.get("ended_at"))
     elif started and start:
         if start.get("boot_id") != processes.boot_id():
-            row.update(state=rundir.FAILED, reason="reboot: submit again to resume")
+            row.update(state=State.FAILED, reason="reboot: submit again to resume")
         elif processes.of_run(run_dir):
-            row.update(state=rundir.UNKNOWN, reason="supervisor lost, its processes live on: oelm-cancel ends them")
+            row.update(state=State.UNKNOWN, reason="supervisor lost, its processes live on: oelm-cancel ends them")
         else:
-            row.update(state=rundir.FAILED, reason="supervisor lost: submit again to resume")
+            row.update(state=State.FAILED, reason="supervisor lost: submit again to resume")
     elif os.path.exists(control + rundir.CANCEL):
-        row.update(state=rundir.CANCELLED, reason="cancelled before it started")
+        row.update(state=State.CANCELLED, reason="cancelled before it started")
     elif claim:
-        row.update(state=rundir.FAILED, reason=_why_not_started(claim, last_said(control)))
+        row.update(state=State.FAILED, reason=_why_not_started(claim, last_said(control)))
     else:
-        row.update(state=rundir.UNKNOWN, reason="no trace of it on this host", absent=True)
-    if row["state"] != rundir.QUEUED:
+        row.update(state=State.UNKNOWN, reason="no trace of it on this host", absent=True)
+    if row["state"] != State.QUEUED:
         row.update(progress(run_dir))
     return row
 
@@ -147,8 +148,7 @@ def log(request: Dict[str, Any]) -> Dict[str, Any]:
         # The state is asked before the log: what a run wrote before it was over is then never missed.
         row = state_or_unknown(request["run_dir"])
         offset, size, content = _piece(path, request)
-        is_over = row["state"] in (rundir.DONE, rundir.FAILED, rundir.CANCELLED)
-        if content or is_over or time.monotonic() >= deadline:
+        if content or State(row["state"]).is_final or time.monotonic() >= deadline:
             break
         time.sleep(LOG_POLL_S)
     answer = {"content": base64.b64encode(content).decode(), "offset": offset, "size": size}

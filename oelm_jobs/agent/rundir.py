@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
 from .processes import Identity
+from .states import TOLD
 
 CONTROL = ".oelm"
 """Hidden folder of control files in a run directory, and of agents, snapshots and submissions in a target's root."""
@@ -39,8 +40,7 @@ CLAIM_FD = 99
 MAX_JSON_BYTES = 8 << 20
 """Control files are small; a larger one is not ours."""
 
-QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN = "QUEUED", "RUNNING", "DONE", "FAILED", "CANCELLED", "UNKNOWN"
-STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN)
+QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN = TOLD
 
 
 def control(run_dir: Union[str, Path], name: str) -> Path:

@@ -159,7 +159,7 @@ def _text(shape: Text) -> Check:
     matches = re.compile(shape.pattern).fullmatch if shape.pattern else None
 
     def check(value: Any) -> Optional[str]:
-        if type(value) is not str:
+        if not isinstance(value, str):  # a state is a member of an enumeration before it is JSON
             return _wrong(value, "must be text")
         if len(value) > most:
             return _wrong(value, "has %d characters, at most %d are meant" % (len(value), most))

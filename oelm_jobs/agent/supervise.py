@@ -26,6 +26,7 @@ from .host import lease
 from .host.host import Host
 from .run import failure, place, result
 from .run.place import Place, Refused, Stopped, Superseded, Verdict
+from .states import State
 
 RETRY_DELAY_S = 2.0
 """Pause before a crashed command is started again."""
@@ -137,7 +138,7 @@ class Supervisor:
             self.say("refused: %s %s" % (self.run_dir, refusal))
             return EXIT_REFUSED
         end = records.read_if_sound(rundir.control(self.run_dir, rundir.END))
-        if end.get("state") == rundir.DONE and end.get("fingerprint") == self.record.get("fingerprint"):
+        if end.get("state") == State.DONE and end.get("fingerprint") == self.record.get("fingerprint"):
             self.say("already done; nothing to do")
             # The end record is this submission's, too.
             rundir.write_json(rundir.control(self.run_dir, rundir.END), dict(end, token=self.token))
@@ -171,9 +172,9 @@ class Supervisor:
             words = verdict.reason.partition(", without")[0] + ("" if acquired else " while waiting")
             verdict = Verdict(verdict.state, words, cause=verdict.cause)
         except lease.ImpossibleRequest as error:
-            verdict = Verdict(rundir.FAILED, str(error))
+            verdict = Verdict(State.FAILED, str(error))
         except OSError as error:
-            verdict = Verdict(rundir.FAILED, "the supervisor could not go on: %s" % error)
+            verdict = Verdict(State.FAILED, "the supervisor could not go on: %s" % error)
         self._interruptible = False
         processes.end_run(self.run_dir, time.monotonic() + SURVIVOR_GRACE_S, self.say)
         # The devices are free before files are hashed: hashing takes seconds, and others wait.
@@ -201,15 +202,15 @@ class Supervisor:
         """Write the records that a verdict calls for; return the exit code."""
         self._check_claim()
         self.say("%s %s" % (verdict.state, verdict.reason))
-        if verdict.state == rundir.QUEUED:
+        if verdict.state == State.QUEUED:
             result.write_end(self.run_dir, self.record, verdict.state, verdict.reason, attempts)
             refused = self.place.go_on_later()
             if not refused:
                 return 0
             self._check_claim()  # released before: another job may have the run by now
-            verdict = Verdict(rundir.FAILED, "%s, and can't be started again: %s" % (verdict.reason, refused))
+            verdict = Verdict(State.FAILED, "%s, and can't be started again: %s" % (verdict.reason, refused))
             self.say("%s %s" % (verdict.state, verdict.reason))
-        if self.stop_signal is not None and verdict.state != rundir.DONE:
+        if self.stop_signal is not None and verdict.state != State.DONE:
             # Whoever stops a run may not wait until its files are hashed: say the essential first. DONE comes last in
             # any case: nobody would make up for a result that is missing then.
             result.write_end(self.run_dir, self.record, verdict.state, verdict.reason, attempts)
@@ -219,9 +220,9 @@ class Supervisor:
             reason = "%s; its result could not be written: %s" % (verdict.reason or "training completed", error)
             self.say(reason)
             result.use_reserve(self.run_dir)
-            result.write_end(self.run_dir, self.record, rundir.FAILED, reason, attempts)
+            result.write_end(self.run_dir, self.record, State.FAILED, reason, attempts)
             return EXIT_FAILED
-        return 0 if verdict.state == rundir.DONE else EXIT_FAILED
+        return 0 if verdict.state == State.DONE else EXIT_FAILED
 
     # Signals ----------------------------------------------------------------------------------------------------------
 
@@ -277,7 +278,7 @@ class Supervisor:
                     start_new_session=True,
                 )
             except OSError as error:
-                verdict = Verdict(rundir.FAILED, "cannot start %s: %s" % (argv[0], error), cause=place.CRASH)
+                verdict = Verdict(State.FAILED, "cannot start %s: %s" % (argv[0], error), cause=place.CRASH)
                 return self._record(start, began, verdict, None)
         self.say("attempt %d: process %d on %s" % (number, child.pid, ", ".join(start["devices"])))
         survivors_until = 0.0
@@ -319,28 +320,28 @@ class Supervisor:
         outcome = self._outcome(start)
         status, reason = outcome.get("status"), str(outcome.get("reason") or "")
         if status == "completed":
-            return Verdict(rundir.DONE, "")
+            return Verdict(State.DONE, "")
         if self.stop_signal is not None:
             return self.place.judge_stop(self.stop_signal, before, outcome)
         if status in ("diverged", "oom", "error"):
             words = "%s: %s" % (status, reason) if reason else str(status)
             if reason == failure.PEER_LOST:  # who ended could not say why: a signal, say
                 words = failure.first_failure(self._last_lines()) or words
-            return Verdict(rundir.FAILED, words, retry=failure.NO_GPU_WORDS not in words, cause=place.CRASH)
+            return Verdict(State.FAILED, words, retry=failure.NO_GPU_WORDS not in words, cause=place.CRASH)
         how = "killed by " + failure.signal_name(-code) if code < 0 else "exit code %d" % code
         if status == "resumable":
             words = "stopped from outside after a checkpoint"
             known = self.place.judge_end(before, outcome)
-            return known or Verdict(rundir.FAILED, words, retry=True, cause=place.CRASH)
+            return known or Verdict(State.FAILED, words, retry=True, cause=place.CRASH)
         if rundir.disk_free(str(self.run_dir)) < result.RESERVE_BYTES:  # too full for the trainer's own words
             how = "disk full: " + how
         lines = self._last_lines()
         if not outcome and failure.is_port_taken(lines) and not self._came_to_training(start):
             words = "port %s was taken by another program" % (start.get("port") or "of the rendezvous")
-            return Verdict(rundir.FAILED, words, retry=True, cause=place.PORT)
+            return Verdict(State.FAILED, words, retry=True, cause=place.PORT)
         said = failure.first_failure(lines) or failure.telling(lines)
         return Verdict(
-            rundir.FAILED,
+            State.FAILED,
             "%s, no outcome%s" % (how, ": " + said[:200] if said else ""),
             retry=failure.NO_GPU_WORDS not in said,
             cause=place.CRASH,

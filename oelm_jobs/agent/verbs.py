@@ -11,6 +11,7 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from . import rundir, schema
 from .schema import Anything, Each, Either, Flag, Map, Maybe, Number, Row, Table, Text
+from .states import TOLD, State
 
 # What there is ----------------------------------------------------------------------------------------------------
 
@@ -25,7 +26,7 @@ BASE64 = Text(most=2 << 20, pattern="[A-Za-z0-9+/]*={0,2}", unit=4)
 HASH = Text(most=128, pattern="[0-9a-f]+")
 MAYBE_HASH = Text(most=128, pattern="[0-9a-f]*")
 JOB = Text(most=64, pattern=r"[0-9][0-9_\[\]a-z+.-]*")
-STATE = Text(among=rundir.STATES)
+STATE = Text(among=TOLD)
 COUNT = Number(0, 2**53, whole=True)
 SIZE = Number(0, 2**63 - 1, whole=True)
 TIME = Number(0, 1e11)
@@ -334,7 +335,7 @@ def _understood(row: Dict[str, Any]) -> Dict[str, Any]:
     if wrong is None:
         return row
     words = "its records in %s can't be understood: %s" % (rundir.CONTROL, wrong.lstrip("."))
-    return {"state": rundir.UNKNOWN, "reason": words[: WORDS.most], "token": ""}
+    return {"state": State.UNKNOWN, "reason": words[: WORDS.most], "token": ""}
 
 
 def wrong_answer(verb: str, request: Mapping[str, Any], answer: Any) -> Optional[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import visible
+from ..spec import State
 from .common import command, narrate, put
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from ..store import StoredRun
 
 FORMATS = ("text", "markdown", "json", "html", "latex", "csv")
-WITHOUT_END = ("QUEUED", "UNKNOWN")
+GOING_ON = (State.QUEUED, State.RUNNING)
+WITHOUT_END = (State.QUEUED, State.UNKNOWN)
 """States of a run by its files where these tell neither an end nor that it is at work."""
 WATCH_S = 10
 """Seconds between two looks of ``--watch``, and after which a browser loads the page again."""
@@ -200,7 +202,6 @@ def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[Lo
     DONE, its own files alone show.
     """
     from ..analysis.reading.loaded_run import LoadedRun
-    from ..spec import State
     from ..store import Store, index_path
 
     if not index_path().exists():
@@ -219,7 +220,7 @@ def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[Lo
         found.append(run)
     here = {run.name for run in runs}
     for seen in known.values():
-        is_there = seen.progress or seen.state in (State.QUEUED, State.RUNNING)  # not one that was never submitted
+        is_there = seen.progress or seen.state in GOING_ON  # not one that was never submitted
         if seen.name not in here and seen.group in study.groups and is_there and not Path(seen.run_dir).exists():
             run = LoadedRun(
                 name=seen.name, group=seen.group, label=study.groups[seen.group].label, seed=seen.seed,
@@ -243,11 +244,10 @@ def _whole(value: object) -> int | None:
 
 def _as_seen(run: LoadedRun, seen: StoredRun, *, is_elsewhere: bool) -> LoadedRun:
     """Return a run in the state in which its target was last seen to have it."""
-    from ..spec import State
 
     if seen.state is State.DONE and is_elsewhere:
-        return replace(run, status="UNKNOWN", reason=f"DONE on {seen.target}: oelm-fetch brings it")
-    if seen.state in (State.FAILED, State.CANCELLED) or (seen.state in (State.QUEUED, State.RUNNING) and is_elsewhere):
+        return replace(run, status=State.UNKNOWN, reason=f"DONE on {seen.target}: oelm-fetch brings it")
+    if seen.state in (State.FAILED, State.CANCELLED) or (seen.state in GOING_ON and is_elsewhere):
         return replace(run, status=seen.state.value, reason=seen.reason)
     return run
 
@@ -373,7 +373,7 @@ def _watch(request: Request) -> None:
             if now != seen:
                 seen, report = now, _report(source, request)
                 made_at = loading.now()
-                is_over = not any(run.status in ("QUEUED", "RUNNING") for run in source.runs) and bool(source.runs)
+                is_over = bool(source.runs) and all(run.status not in GOING_ON for run in source.runs)
                 _write(source, report, request, made_at, refresh_s=0 if is_over else WATCH_S)
                 if is_over:
                     return

@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ..agent.states import State
+
 if TYPE_CHECKING:
-    from .state import State
     from .study import (
         METRICS,
         RELATIONS,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from .target import Slurm, Target
 
 _HOMES = {
-    "state": ("State",),
     "target": ("Slurm", "Target"),
     "study": (
         "Group",

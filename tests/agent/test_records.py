@@ -16,6 +16,7 @@ import pytest
 from oelm_jobs.agent import processes, rundir
 from oelm_jobs.agent.host import cancel
 from oelm_jobs.agent.run import result
+from oelm_jobs.agent.states import State
 from oelm_jobs.spec import Run
 from tests.support import (
     end_all,
@@ -166,7 +167,7 @@ def test_there_is_no_end_record_where_the_manifest_could_not_be_written(root: Pa
     (folder / rundir.CONTROL).mkdir(parents=True)
     (folder / rundir.MANIFEST).mkdir()  # no file takes the place of a folder
     with pytest.raises(OSError):
-        result.write(folder, {"token": "t1"}, rundir.DONE, "", [{"number": 1}], time.time())
+        result.write(folder, {"token": "t1"}, State.DONE, "", [{"number": 1}], time.time())
     assert (folder / rundir.RESULT).exists() and not rundir.control(folder, rundir.END).exists()
 
 

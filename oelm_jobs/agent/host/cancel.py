@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from .. import processes, records, rundir
 from ..run import result
+from ..states import State
 
 PATIENCE_S = 10.0
 """A supervisor that has not ended by then is ended itself, and its processes with it."""
@@ -94,13 +95,13 @@ def _kill_all(run_dir: str, also: Sequence[processes.Identity] = ()) -> bool:
     try:
         record = records.read_if_sound(rundir.control(run_dir, rundir.RUN))
         path = rundir.control(run_dir, "").parent
-        attempts, _ = result.attempts_so_far(path, lambda start: "cancelled", end_state=rundir.CANCELLED, lived=lived)
+        attempts, _ = result.attempts_so_far(path, lambda start: "cancelled", end_state=State.CANCELLED, lived=lived)
         first = attempts[0].get("started_at") if attempts else None
         queued_at = rundir.finite(record.get("queued_at")) or rundir.finite(first) or time.time()
         try:
-            result.write(path, record, rundir.CANCELLED, "cancelled", attempts, queued_at)
+            result.write(path, record, State.CANCELLED, "cancelled", attempts, queued_at)
         except OSError:  # a full disk: the end record at least
-            result.write_end(path, record, rundir.CANCELLED, "cancelled", attempts)
+            result.write_end(path, record, State.CANCELLED, "cancelled", attempts)
     finally:
         os.close(handle)
     return not left

@@ -11,6 +11,7 @@ from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
 
 from .. import processes, records, rundir
 from ..run import place
+from ..states import State
 from . import lease, lease_folder, ports, tickets
 
 STOP_GRACE_S = 7.0
@@ -122,7 +123,7 @@ class Host:
         """A stopped run is a cancelled one: submitting it again goes on."""
         words = "cancelled" if self.is_cancelled() else "stopped by %s" % signal.Signals(number).name
         saved = "" if outcome.get("status") == "resumable" else ", without a checkpoint"
-        return place.Verdict(rundir.CANCELLED, words + saved, cause=place.CANCEL)
+        return place.Verdict(State.CANCELLED, words + saved, cause=place.CANCEL)
 
     def judge_end(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> Optional[place.Verdict]:
         """Nobody but its own user stops a run here."""
@@ -155,7 +156,7 @@ def stop_on_failure(record: Dict[str, Any], *jobs: str) -> None:
         place.Stopped: It is given up.
     """
     end = records.read_if_sound(rundir.control(record["after"], rundir.END))
-    if record.get("stop_on_failure") and end.get("state") != rundir.DONE:
+    if record.get("stop_on_failure") and end.get("state") != State.DONE:
         content = {"by": "stop-on-failure", "time": time.time(), "jobs": list(jobs)}
         rundir.write_json(rundir.control(record["run_dir"], rundir.CANCEL), content)
         raise place.Stopped

@@ -7,6 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Collection, Dict, List, Optional, Protocol, Tuple
 
+from ..states import State
+
 CRASH, TIMEOUT, PREEMPTION, NODE_FAILURE = "crash", "timeout", "preemption", "node failure"
 REQUEUE, CANCEL, PORT = "requeue", "cancel", "port"
 """Why an attempt ended without completing, as its record says it (budgets count by it)."""
@@ -28,7 +30,7 @@ class Refused(Exception):
 class Verdict:
     """How an attempt ended."""
 
-    state: str
+    state: State
     """DONE, FAILED, CANCELLED, or QUEUED where the run goes on in a later start of its job."""
     reason: str
     """In words; empty for DONE."""

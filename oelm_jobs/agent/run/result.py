@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from .. import records, rundir
+from ..states import State
 
 RECORD_KEYS = (
     "study", "run", "group", "label", "seed", "tag", "fingerprint", "snapshot", "revision", "train_code", "target",
@@ -40,7 +41,7 @@ def attempts_so_far(
     run_dir: Path,
     why_lost: Callable[[Dict[str, Any]], str],
     *,
-    end_state: str = rundir.FAILED,
+    end_state: State = State.FAILED,
     lived: bool = False,
 ) -> Tuple[List[Dict[str, Any]], int]:
     """Return (a run's attempts so far, how many of them the end record has). One that has a start but no end lost its
@@ -66,7 +67,7 @@ def lost_attempt(run_dir: Path, start: Dict[str, Any], reason: str, *, lived: bo
     """Return the record of an attempt that started and left no end (arguments as in attempts_so_far)."""
     names = ("number", "token", "started_at", "devices", "host", "port", "job", "restart", "nodes")
     attempt = {name: start[name] for name in names if name in start}
-    attempt.update(state=rundir.FAILED, reason=reason)
+    attempt.update(state=State.FAILED, reason=reason)
     began_at, now = rundir.finite(start.get("started_at")), time.time()
     if began_at is not None:
         # Clocks differ between nodes and file servers, or were set back.
@@ -88,7 +89,7 @@ def _last_sign(run_dir: Path, start: Dict[str, Any]) -> float:
 
 
 def write(
-    run_dir: Path, record: Dict[str, Any], state: str, reason: str, attempts: List[Dict[str, Any]], queued_at: float
+    run_dir: Path, record: Dict[str, Any], state: State, reason: str, attempts: List[Dict[str, Any]], queued_at: float
 ) -> None:
     """Write result and manifest, then the end record, whose presence says that the other two are whole.
 
@@ -121,7 +122,7 @@ def write(
     _write_end(run_dir, record, state, reason, attempts)
 
 
-def write_end(run_dir: Path, record: Dict[str, Any], state: str, reason: str, attempts: List[Dict[str, Any]]) -> None:
+def write_end(run_dir: Path, record: Dict[str, Any], state: State, reason: str, attempts: List[Dict[str, Any]]) -> None:
     """Write the end record alone: of a run that goes on later, or of one that may not have the time for more."""
     _drop_manifest(run_dir)
     _write_end(run_dir, record, state, reason, attempts)
@@ -134,7 +135,9 @@ def _drop_manifest(run_dir: Path) -> None:
         rundir.sync_folder(run_dir)
 
 
-def _write_end(run_dir: Path, record: Dict[str, Any], state: str, reason: str, attempts: List[Dict[str, Any]]) -> None:
+def _write_end(
+    run_dir: Path, record: Dict[str, Any], state: State, reason: str, attempts: List[Dict[str, Any]]
+) -> None:
     end = {"version": 1, "token": record.get("token"), "state": state, "reason": reason, "ended_at": time.time()}
     end.update(fingerprint=record.get("fingerprint"), attempts=attempts)
     rundir.write_json(rundir.control(run_dir, rundir.END), end)

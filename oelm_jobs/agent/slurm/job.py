@@ -18,6 +18,7 @@ from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
 from .. import processes, rundir
 from ..host import host, lease
 from ..run import failure, place
+from ..states import State
 from . import claim as slurm_claim
 from . import commands, step
 from . import words as slurm_words
@@ -199,22 +200,22 @@ class SlurmJob:
         """Tell a cancel from what Slurm, or this supervisor itself, follows with another start of the job."""
         saved = "" if outcome.get("status") == "resumable" else ", without a checkpoint"
         if self.is_cancelled():
-            return place.Verdict(rundir.CANCELLED, "cancelled" + saved, cause=place.CANCEL)
+            return place.Verdict(State.CANCELLED, "cancelled" + saved, cause=place.CANCEL)
         cause = self._cause(number)
         if cause == place.CANCEL:
-            return place.Verdict(rundir.CANCELLED, "cancelled by scancel" + saved, cause=cause)
+            return place.Verdict(State.CANCELLED, "cancelled by scancel" + saved, cause=cause)
         if not cause:
             return place.Verdict(
-                rundir.CANCELLED, "stopped by %s" % signal.Signals(number).name + saved, cause=place.CANCEL
+                State.CANCELLED, "stopped by %s" % signal.Signals(number).name + saved, cause=place.CANCEL
             )
         if cause == place.TIMEOUT:
             refusal = self._no_more_timeouts(attempts, outcome)
             if refusal:
-                return place.Verdict(rundir.FAILED, refusal, cause=cause)
+                return place.Verdict(State.FAILED, refusal, cause=cause)
         words = "time limit" if cause == place.TIMEOUT else cause
         if not self._requeued and not self._record.get("requeue", True):
-            return place.Verdict(rundir.FAILED, words + saved + ": submit again to resume", cause=cause)
-        return place.Verdict(rundir.QUEUED, words + saved, cause=cause)
+            return place.Verdict(State.FAILED, words + saved + ": submit again to resume", cause=cause)
+        return place.Verdict(State.QUEUED, words + saved, cause=cause)
 
     def judge_end(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> Optional[place.Verdict]:
         """Ask Slurm: with a GraceTime the SIGTERM of a preemption goes to the job's steps alone, and to the batch

@@ -17,11 +17,11 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from .. import privacy, probe, records, rundir, trees
 from ..snapshots import FOLDER
+from ..states import FINAL
 
 BLIND_S = 24 * 3600.0
 """On a file system without locks, what was asked for within so long stays: it may be for a submission being made."""
 _NAME = re.compile(r"[0-9a-f]{16}")
-_OVER = (rundir.DONE, rundir.FAILED, rundir.CANCELLED)
 
 
 class Use(NamedTuple):
@@ -207,14 +207,14 @@ def _states(root: str, asked: Dict[str, Use]) -> Tuple[Dict[str, Dict[str, Any]]
 
 
 def _is_over(row: Optional[Dict[str, Any]]) -> bool:
-    return row is not None and (row["state"] in _OVER or bool(row.get("absent")))
+    return row is not None and (row["state"] in FINAL or bool(row.get("absent")))
 
 
 def _is_over_there(run_dir: str) -> bool:
     """Tell whether a run of another user's is over, by its own records."""
     try:
         end = records.read(rundir.control(run_dir, rundir.END)) or {}
-        return end.get("state") in _OVER and not rundir.is_locked(str(rundir.control(run_dir, rundir.CLAIM)))
+        return end.get("state") in FINAL and not rundir.is_locked(str(rundir.control(run_dir, rundir.CLAIM)))
     except (OSError, ValueError):
         return False
 
