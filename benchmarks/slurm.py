@@ -66,7 +66,7 @@ def make_project(place: Path, name: str) -> Path:
 
 
 def count_calls(place: Path) -> None:
-    """Put commands that write themselves down in front of Slurm's own."""
+    """Put commands that log their calls in front of Slurm's own."""
     folder = place / "bin"
     folder.mkdir()
     for command in ("sbatch", "squeue", "sacct"):
@@ -80,12 +80,12 @@ def count_calls(place: Path) -> None:
 
 
 def calls(place: Path) -> dict[str, int]:
-    """Return how often each command was called since the last look."""
+    """Return how often each command was called since the last call."""
     return {command: len(took) for command, took in seconds_of_calls(place).items()}
 
 
 def seconds_of_calls(place: Path) -> dict[str, list[float]]:
-    """Return by command how long each call since the last look took."""
+    """Return by command how long each call since the last one took."""
     path = place / "calls"
     found: dict[str, list[float]] = {}
     for line in path.read_text().splitlines() if path.exists() else ():
@@ -96,7 +96,7 @@ def seconds_of_calls(place: Path) -> dict[str, list[float]]:
 
 
 def timed(argv: list[str], folder: Path) -> tuple[float, float]:
-    """Return (seconds, seconds of processor time) that a process and its children take."""
+    """Return (seconds, processor seconds) that a process and its children take."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(argv, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     took, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -109,7 +109,7 @@ def middle(pairs: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 def oelm(command: str, *arguments: str) -> list[str]:
-    """Return the words of a command of the toolkit."""
+    """Return the argv of a command of the toolkit."""
     return [sys.executable, "-c", f"from oelm_jobs.cli.{command} import main; main()", *arguments]
 
 

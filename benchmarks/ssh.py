@@ -74,7 +74,7 @@ def seconds(argv: list[str], cwd: Path) -> float:
 
 
 def oelm(name: str, *words: str) -> list[str]:
-    """Return the words of a command of the toolkit."""
+    """Return the argv of a command of the toolkit."""
     return [sys.executable, "-c", f"from oelm_jobs.cli.{name} import main; main()", *words]
 
 

@@ -66,7 +66,7 @@ class Side:
         )
 
     def turn(self, steps: int, counted: bool = True) -> None:
-        """Let the process go until it has made a step that does not count and ``steps`` that do, then stop it."""
+        """Let the process run until it has made one step that does not count and ``steps`` that do, then stop it."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
         self._next_step()

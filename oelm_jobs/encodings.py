@@ -20,7 +20,7 @@ _FOREIGN = re.compile(rb"[\x80-\xff]+")
 
 
 def name_encoding(content: bytes) -> str:
-    """Return iconv's name of the encoding that a text which is not UTF-8 seems to have; empty where it seems no text.
+    """Return iconv's name of the probable encoding of a text that is not UTF-8; empty where it doesn't look like text.
 
     Args:
         content: The file's beginning, or what stands around the byte that UTF-8 doesn't allow.
@@ -44,14 +44,14 @@ def name_encoding(content: bytes) -> str:
 
 
 def conversion(path: Path, encoding: str) -> str:
-    """Return the command that writes a text anew in UTF-8, beside itself."""
+    """Return the command that converts a text to UTF-8, into a file beside it."""
     return shlex.join(["iconv", "-f", encoding, "-t", "UTF-8", str(path)]) + (
         " > " + shlex.quote(str(path.with_name(f"{path.stem}.utf8{path.suffix}")))
     )
 
 
 def _decodes(sample: bytes, codec: str) -> bool:
-    """Tell whether bytes are text without control characters; a character that the sample's end cuts is passed over."""
+    """Tell whether bytes are text without control characters; a character cut by the sample's end is ignored."""
     try:
         text = codecs.getincrementaldecoder(codec)("strict").decode(sample)
     except UnicodeDecodeError:

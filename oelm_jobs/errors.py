@@ -32,11 +32,11 @@ class OelmError(Exception):
 
 
 class UsageError(OelmError):
-    """The command's words are off."""
+    """Invalid command-line usage."""
 
 
 class ConfigurationError(OelmError):
-    """A file that the user wrote is off."""
+    """Invalid content in a file that the user wrote."""
 
 
 class UnfairError(ConfigurationError):
@@ -48,13 +48,13 @@ class PreflightError(OelmError):
 
 
 class TargetError(OelmError):
-    """The target can't be reached or answers nonsense."""
+    """The target can't be reached, refuses or fails."""
 
     exit_code = 3
 
 
 class Nonsense(TargetError):
-    """The target answers what is not agreed; nothing of it counts."""
+    """The target sent an answer that breaks the protocol; nothing of it counts."""
 
 
 class CodeGone(TargetError):
@@ -70,7 +70,7 @@ class UnknownAnswer(TargetError):
 
 
 class NoSuchTarget(UsageError):
-    """A target is in no targets file (any more)."""
+    """The target is not, or no longer, in a targets file."""
 
 
 class AnswerLost(UnknownAnswer):
@@ -122,7 +122,7 @@ def valid_choices(value: str, choices: Iterable[str]) -> str:
 
 
 def few(names: Sequence[str]) -> str:
-    """Return ``a, b, c``; of many names the first few and how many more there are."""
+    """Return ``a, b, c``; of many names the first few and the number of the others."""
     if len(names) <= MANY:
         return ", ".join(names)
     return f"{', '.join(names[:FEW])} and {len(names) - FEW:,} more"

@@ -45,7 +45,7 @@ def home() -> Path:
 
 
 def expanded(path: str) -> Path:
-    """Return a path of the user's with ``~`` replaced by a home folder.
+    """Return a user's path with ``~`` expanded.
 
     Raises:
         LocalError: It is not known.

@@ -18,7 +18,7 @@ _SEED_ENDING = re.compile(r"-s\d+$")
 
 
 def why_not(name: object, *, also_refused: str = "") -> str:
-    """Return why something can't be a name; empty where it can.
+    """Return why a value can't be a name; empty where it can.
 
     Args:
         also_refused: What it may not begin with.
@@ -29,24 +29,24 @@ def why_not(name: object, *, also_refused: str = "") -> str:
 
 
 def why_not_study(name: object) -> str:
-    """Return why something can't be a study's name; empty where it can."""
+    """Return why a value can't be a study's name; empty where it can."""
     return why_not(name, also_refused=spec.TRAIN_PREFIX)
 
 
 def why_not_group(name: object) -> str:
-    """Return why something can't be a group's name; empty where it can."""
+    """Return why a value can't be a group's name; empty where it can."""
     if reason := why_not(name):
         return reason
     return "a group's name can't end like a seed (-s43)" if _SEED_ENDING.search(str(name)) else ""
 
 
 def why_not_line(text: object) -> str:
-    """Return why something can't be printed as a line of text; empty where it can."""
+    """Return why a value can't be printed as a line of text; empty where it can."""
     return "" if isinstance(text, str) and text.isprintable() else "must be one line without control characters"
 
 
 def why_not_path(path: str) -> str:
-    """Return why something can't be a path on a target, whose ``~`` is expanded there; empty where it can."""
+    """Return why a value can't be a path on a target (``~`` is expanded there); empty where it can."""
     if path.startswith("-") or not path.isprintable():
         return "a path that begins with '-' or holds control characters is refused"
     if path.startswith("~") and path[1:2] not in ("", "/"):
@@ -57,14 +57,14 @@ def why_not_path(path: str) -> str:
 
 
 def run_name(group: str, seed: int | None, tag: str) -> str:
-    """Return a run's name; without a seed that of the study's first one, whose runs carry their group's bare name."""
+    """Return a run's name; without a seed it is that of the first seed's run, the group's bare name."""
     name = group if seed is None else f"{group}-s{seed}"
     return f"{name}-{tag}" if tag else name
 
 
 def what_is_wrong(known: Mapping[str, Any]) -> str:
-    """Return the first thing in a run's record that no study file and no submission could have brought about, as
-    ``key = value: reason``; empty where it may be believed.
+    """Return the first invalid value in a run's record as ``key = value: reason``; empty where the record could have
+    come from a study file and a submission.
     """
     group, seed, tag = known.get("group"), known.get("seed"), known.get("tag")
     is_seed = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= MAX_SEED
@@ -87,7 +87,7 @@ def what_is_wrong(known: Mapping[str, Any]) -> str:
 
 
 def _wrong_configuration(known: Mapping[str, Any]) -> str:
-    """Return which number is missing or off by which a run's progress is told."""
+    """Return the first missing or invalid number among those that a run's progress is computed from."""
     train = known.get("train")
     values = train if isinstance(train, Mapping) else {}
     numbers = {key: values.get(key) for key in ("max_steps", "seq_len")} | {"global_batch": known.get("global_batch")}

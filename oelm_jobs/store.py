@@ -64,7 +64,7 @@ CACHE_KIB = 65_536
 
 
 class StoredRun(NamedTuple):
-    """A run as the client last saw it; a tuple, since a status makes as many as there are runs."""
+    """A run as the client last saw it; a named tuple, because a status makes one for each run."""
 
     project: str
     """Absolute path of its project."""
@@ -112,7 +112,7 @@ def index_path() -> Path:
 
 
 class Store:
-    """The index, open. Use it as a context manager."""
+    """The open index; a context manager."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or index_path()
@@ -190,7 +190,7 @@ class Store:
         extended_from: Mapping[str, Any] | None = None,
         left: Mapping[str, Any] | None = None,
     ) -> list[Run]:
-        """Commit the intent to submit runs, before anything is sent; return those that are now this submission's.
+        """Commit the intent to submit runs before anything is sent; return the runs that this submission has got.
 
         Args:
             maker: Identity of this process as JSON, by which others see whether it still lives.
@@ -238,8 +238,7 @@ class Store:
     def answer(
         self, token: str, answer: str, *, states: Mapping[str, tuple[State, str]] | None = None, handle: str = ""
     ) -> None:
-        """Record what became of a submission, and the states (by run directory) that follow for those of its runs of
-        which nothing was known.
+        """Record a submission's outcome, and the states (by run directory) of its runs about which nothing was known.
 
         Runs of a refused submission are again what they were before it, where they were something.
         """
@@ -262,7 +261,7 @@ class Store:
             )
 
     def accept(self, token: str, run_dirs: Sequence[str]) -> None:
-        """Record which runs of a submission were accepted while others still wait: a sign of life of its maker."""
+        """Record which runs of a submission were accepted so far; also shows that its maker is alive."""
         with self._writing():
             self._db.execute("UPDATE submission SET made_at = ? WHERE token = ?", (time.time(), token))
             self._db.executemany(
@@ -276,8 +275,8 @@ class Store:
         return list(self._query(query, (str(project), INTENT, UNKNOWN)))
 
     def oldest_unanswered(self, root: str) -> tuple[str, float] | None:
-        """Return (project, when it was made) of the oldest submission to a root whose answer isn't known, whichever
-        project's; None where there is none.
+        """Return (project, time) of the oldest submission of any project to a root whose answer isn't known; None where
+        there is none.
         """
         query = "SELECT project, made_at FROM submission WHERE root = ? AND answer IN (?, ?) ORDER BY made_at LIMIT 1"
         row = next(self._query(query, (root, INTENT, UNKNOWN)), None)
@@ -299,17 +298,17 @@ class Store:
         return [_stored(row) for row in self._rows(project, study)]
 
     def runs_of(self, token: str) -> dict[str, State]:
-        """Return where a submission's runs stand, by run directory."""
+        """Return the states of a submission's runs, by run directory."""
         query = "SELECT run_dir, state FROM run WHERE token = ?"
         return {run_dir: _STATES.get(state, State.UNKNOWN) for run_dir, state in self._query(query, (token,))}
 
     def runs_that_left(self, project: Path) -> list[StoredRun]:
-        """Return a project's runs that have left something on other targets, found without reading what all are."""
+        """Return a project's runs that have left files on other targets, without reading all runs."""
         query = f"SELECT {COLUMNS} FROM run WHERE project = ? AND spec LIKE '%\"left\":%' ORDER BY position"
         return [run for run in map(_stored, self._query(query, (str(project),))) if run.spec.get("left")]
 
     def states(self, project: Path, study: str) -> dict[str, State]:
-        """Return where a study's runs stand, by name."""
+        """Return the states of a study's runs, by name."""
         query = "SELECT name, state FROM run WHERE project = ? AND study = ?"
         return {name: _STATES.get(state, State.UNKNOWN) for name, state in self._query(query, (str(project), study))}
 
@@ -320,9 +319,7 @@ class Store:
         *,
         unchanged: Iterable[StoredRun] = (),
     ) -> None:
-        """Record what a target answered about runs, and of which it said what is known, unless they were submitted
-        anew meanwhile.
-        """
+        """Record what a target answered about runs, except those that were submitted again meanwhile."""
         with self._writing():
             self._db.executemany(
                 """UPDATE run SET state = ?, reason = ?, progress = ?, observed_at = ?
@@ -340,8 +337,7 @@ class Store:
     def replace_runs(
         self, project: Path, target: str, records: Sequence[Mapping[str, Any]], gone: Iterable[str] = ()
     ) -> None:
-        """Replace what is known of a project's runs on a target by the records found there; submissions under way
-        stay.
+        """Replace the index of a project's runs on a target by the records found there; submissions in flight stay.
 
         Args:
             gone: Targets that there are no more; runs of theirs that are among the records are on this one from now on.
@@ -361,7 +357,7 @@ class Store:
             self._add(project, target, records)
 
     def add_runs(self, project: Path, target: str, records: Sequence[Mapping[str, Any]]) -> None:
-        """Add the runs of records found on a target; of a run that the project has nothing is changed."""
+        """Add runs from records found on a target; runs that the project has already are not changed."""
         with self._writing():
             self._add(project, target, records)
 
@@ -388,7 +384,7 @@ def _stored(row: Sequence[Any]) -> StoredRun:
 
 
 def set_aside() -> Path | None:
-    """Move an index that can't be read out of the way, never away; return where it is now, None where it was sound."""
+    """Rename an index that can't be read, without deleting it; return its new path, None where it can be read."""
     path = index_path()
     try:
         with Store(path):
@@ -401,7 +397,7 @@ def set_aside() -> Path | None:
 
 
 class _Later(Mapping[str, Any]):
-    """An object in JSON, read when somebody looks into it: a status of ten thousand runs never does."""
+    """A JSON object that is parsed when it is first read: a status of ten thousand runs never does."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -418,11 +414,11 @@ class _Later(Mapping[str, Any]):
         return self._known
 
     def _why_not(self, known: Any) -> str | None:
-        """Return why something can't be what was stored; None where it can."""
+        """Return why a value can't be what was stored; None where it can."""
         raise NotImplementedError
 
     def _otherwise(self, wrong: str) -> dict[str, Any]:
-        """Return what takes its place where it can't."""
+        """Return what replaces a value that can't be what was stored."""
         raise NotImplementedError
 
     def __getitem__(self, key: str) -> Any:
@@ -439,7 +435,7 @@ class _Later(Mapping[str, Any]):
 
 
 class _Progress(_Later):
-    """What a target answered about a run; nothing where it can't have: it is asked again."""
+    """A target's answer about a run; empty where it is invalid, so that the target is asked again."""
 
     def _why_not(self, known: Any) -> str | None:
         return _PROGRESS_IS(known)
@@ -449,7 +445,7 @@ class _Progress(_Later):
 
 
 class _Spec(_Later):
-    """What a run's record says of its configuration."""
+    """A run's configuration as recorded."""
 
     def _why_not(self, known: Any) -> str | None:
         return _SPEC_IS(known)

@@ -37,7 +37,7 @@ def width(cell: str) -> int:
 
 
 def cut(words: str, columns: int) -> str:
-    """Return words that take at most so many terminal columns, with an ellipsis for what is cut off."""
+    """Cut text to a number of terminal columns, with an ellipsis for what is cut off."""
     if width(words) <= columns:
         return words
     while words and width(words) >= columns:
@@ -77,9 +77,7 @@ def text(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "",
 
 
 def _folded(headers: Sequence[str], below: Sequence[int], within: int) -> list[list[str]]:
-    """Return the lines of headers, the last one above the rule: broken at blanks as little as it takes for columns with
-    cells of these widths to fit.
-    """
+    """Return header lines, the last one above the rule: broken at as few blanks as make columns of these widths fit."""
     import textwrap
 
     folded = [[header] for header in headers]

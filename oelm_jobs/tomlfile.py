@@ -57,7 +57,7 @@ def tables(path: Path) -> dict[str, Any]:
 
 
 class Section:
-    """One table of a file; keys are taken from it one by one, and what is left at the end is unknown."""
+    """One table of a file; keys are taken one by one, and those left at the end are unknown."""
 
     def __init__(self, path: Path, name: str, values: Mapping[str, Any]) -> None:
         self.path = path
@@ -120,7 +120,7 @@ class Section:
         return Section(self.path, f"{self.name}.{key}" if self.name else key, values)
 
     def finish(self, also_known: Iterable[str] = ()) -> None:
-        """Refuse keys that nobody took.
+        """Raise an error about keys that weren't taken.
 
         Raises:
             ConfigurationError: Names the first, with the nearest valid spelling.

@@ -28,34 +28,36 @@ _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
 def text(words: str) -> str:
-    """Return words with their newlines and tabs, and everything else that isn't shown as itself as an escape."""
+    """Return text with control and invisible characters as escapes; newlines and tabs stay."""
     return words if _is_plain(words) else _IN_A_TEXT.sub(_escape, words)
 
 
 def message(words: str) -> str:
-    """Return words of which no part looks like another message: what follows a newline in them is indented."""
+    """Return text as one message: lines after the first are indented, so that none looks like another message."""
     shown = text(words)
     begin = len(shown) - len(shown.lstrip("\n"))
     return shown[:begin] + shown[begin:].replace("\n", "\n  ")
 
 
 def notice(words: str) -> None:
-    """Say on stderr, at once, what the user should know before the command goes on."""
+    """Print a message on stderr at once."""
     print(message(words), file=sys.stderr, flush=True)
 
 
 def coloured(words: str) -> str:
-    """Return words of which the parts from elsewhere have been through ``line`` or ``text``: colours alone are left."""
+    """Return text in which only colours are left as escape sequences; its foreign parts have been through ``line`` or
+    ``text``.
+    """
     return "".join(part if number % 2 else text(part) for number, part in enumerate(_COLOUR.split(words)))
 
 
 def in_json(document: str) -> str:
-    """Return a JSON document that says the same and in which everything but newlines is shown as itself."""
+    """Return an equal JSON document in which control and invisible characters are escapes; newlines stay."""
     return _IN_A_TEXT.sub(lambda found: json.dumps(found.group())[1:-1].replace("\x7f", "\\u007f"), document)
 
 
 def line(words: str) -> str:
-    """Return words as one line: newlines and tabs are escapes, too."""
+    """Return text as one line: newlines and tabs become escapes, too."""
     return words if _is_plain(words) else _IN_A_LINE.sub(_escape, words)
 
 
@@ -72,15 +74,14 @@ def _escape(found: re.Match[str]) -> str:
 
 
 class Stream:
-    """Text that comes in pieces of bytes, cut anywhere: within a character, an escape sequence, a line's end."""
+    """Text that arrives in pieces of bytes, cut anywhere: within a character, an escape sequence or a line end."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._after_return = False
 
     def piece(self, content: bytes, *, final: bool = False) -> str:
-        """Return what of it can be shown now; a carriage return begins a new line, since nothing that was shown is
-        written over.
+        """Return the text that can be shown now; a carriage return begins a new line, so that nothing is overwritten.
 
         Args:
             final: Whether nothing follows.

@@ -69,7 +69,7 @@ sys.meta_path.insert(0, Finder)
 
 @dataclass(frozen=True, kw_only=True)
 class Break:
-    """One change that takes a guarantee away."""
+    """A change that breaks one guarantee."""
 
     name: str
     """What is broken, as a part of a sentence."""
@@ -83,7 +83,7 @@ class Break:
     """Node ids for pytest; one of them has to fail."""
 
     def broken(self, text: str) -> str:
-        """Return the file's text with the break in it.
+        """Return the file's text with the break applied.
 
         Raises:
             ValueError: The place is not there, or not the only one.
@@ -95,7 +95,7 @@ class Break:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a run of tests."""
+    """The outcome of a run of tests."""
 
     is_noticed: bool
     """Whether a test failed: not where pytest couldn't run them, or took too long."""
@@ -124,7 +124,7 @@ def read(path: Path = BREAKS) -> list[Break]:
 
 
 def copy_checkout(place: Path) -> None:
-    """Copy what git keeps, and what is new and not ignored, as it is now."""
+    """Copy the files that git tracks, and those that are new and not ignored, as they are now."""
     listing = ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listing, check=True, capture_output=True).stdout.split(b"\0"):
         source = REPOSITORY / os.fsdecode(name)
@@ -201,7 +201,7 @@ def run_tests(checkout: Path, tests: Sequence[str], *options: str) -> Outcome:
 
 
 def _end(process: subprocess.Popen[str]) -> str:
-    """Interrupt pytest, so that its fixtures end what they have started; kill it where that doesn't help."""
+    """Interrupt pytest, so that its fixtures end what they have started; kill it if it goes on."""
     process.send_signal(signal.SIGINT)
     try:
         return process.communicate(timeout=PATIENCE_S)[0]

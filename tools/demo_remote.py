@@ -31,7 +31,7 @@ SETUP = ["export OMP_NUM_THREADS=1"]
 
 @contextlib.contextmanager
 def ssh(place: Path) -> Iterator[tuple[dict[str, object], dict[str, str]]]:
-    """Have an SSH server on loopback; yield the target that it is and the variables under which it is known."""
+    """Run an SSH server on loopback; yield its target, and environment variables by which commands find it."""
     client, host = Client(place / "laptop"), Host(place=place / "server", name="box")
     client.knows(host)
     with running(host, client=client):
@@ -41,7 +41,7 @@ def ssh(place: Path) -> Iterator[tuple[dict[str, object], dict[str, str]]]:
 
 @contextlib.contextmanager
 def slurm(place: Path) -> Iterator[tuple[dict[str, object], dict[str, str]]]:
-    """Have a Slurm of two nodes with four stand-in GPUs each; yield as ``ssh`` does."""
+    """Run a Slurm of two nodes with four stand-in GPUs each; yield as ``ssh`` does."""
     with Testbed(place / "slurm") as cluster:
         yield {"kind": "slurm", "sbatch": SBATCH, "setup": SETUP}, cluster.environment
         columns = "JobID%6,JobName%28,State%9,Elapsed%8,NodeList%8,AllocTRES%38"

@@ -35,7 +35,7 @@ DIVERGED_NATS = 2.0
 
 
 class Interruption:
-    """Remembers that SIGTERM or SIGINT has come, from its construction on; a second SIGINT ends the process at once."""
+    """Remembers that SIGTERM or SIGINT has come since its construction; a second SIGINT ends the process at once."""
 
     def __init__(self) -> None:
         self.came = False

@@ -144,7 +144,7 @@ def _report(
     outcome: Outcome,
     progress: Optional[state.Progress],
 ) -> None:
-    """Say how an attempt failed, once: the process with the cause speaks, those that only lost it don't."""
+    """Print how an attempt failed, once: by the process with the cause, not by those that only lost it."""
     if isinstance(failure, PeerLost):
         if world.is_main:
             time.sleep(1.0)  # the process with the cause may be writing it
@@ -315,7 +315,7 @@ class _Session:
     def _announce(
         self, model: Transformer, precision: Precision, data: DataRecord, resumption: state.Resumption
     ) -> None:
-        """Write the head of the log: what runs where, on what, how large it is."""
+        """Write the head of the log: what runs, where, on which devices and data, and how large it is."""
         say, config, world, counts = self.records.say, self.config, self.world, model.count_parameters()
         versions, hardware = self.outcome.facts["versions"], self.outcome.facts["hardware"]
         say(f"Device: {hardware['device']} ({hardware['name']}) on {hardware['host']}, {precision.name}")

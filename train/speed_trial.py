@@ -43,7 +43,7 @@ FILE_NAME = "speed_trial.json"
 
 @dataclass(frozen=True)
 class Arm:
-    """One contestant: a name and a configuration, with everything that makes its steps."""
+    """One arm of the trial: its name and configuration, with everything that makes its steps."""
 
     name: str
     """The group's name; the control's is that of its twin with ``(again)``."""
@@ -246,7 +246,7 @@ def main(argv: List[str]) -> int:
 
 
 def _write_outcome(out_dir: str, told: Dict[str, Any]) -> None:
-    """Say for the supervisor how the trial ended, as a training says it."""
+    """Write outcome.json, from which the supervisor learns how the trial ended."""
     outcome = {"version": 1, "attempt": os.environ.get("OELM_ATTEMPT"), **told}
     os.makedirs(os.path.join(out_dir, ".oelm"), exist_ok=True)
     write_json(os.path.join(out_dir, ".oelm", "outcome.json"), outcome)

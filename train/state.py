@@ -57,7 +57,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Resumption:
-    """From where a run goes on, and whether it goes on as if it had never stopped."""
+    """The step from which a run resumes, and whether it does so as if it had never stopped."""
 
     progress: Progress
     """Where it stood."""
@@ -97,7 +97,7 @@ def checkpoint_content(
 
 
 def _describe_world(world: World) -> Dict[str, Any]:
-    """Return what the bits of a step depend on besides configuration and data."""
+    """Return what the exact result of a step depends on besides configuration and data."""
     return {
         "size": world.size,
         "device": world.device.type,

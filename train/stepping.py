@@ -92,7 +92,7 @@ class Stepper:
         return self._norm.newest()
 
     def _insist_on_repeatability(self) -> bool:
-        """Have a GPU's kernels add in a fixed order; return False, and let them be, if one of them has no such form.
+        """Make GPU kernels deterministic; return False, and leave them as they are, if one of them has no such form.
 
         (https://pytorch.org/docs/stable/notes/randomness.html)
         """
@@ -112,7 +112,7 @@ class Stepper:
         return True
 
     def _pass_without_effect(self) -> None:
-        """Go forward and backward once over made-up tokens, and forget the gradient."""
+        """Go forward and backward once over made-up tokens, and discard the gradient."""
         batch = torch.zeros(self._config.batch_size, self._config.seq_len + 1, dtype=torch.long, device=self._device)
         with self._precision.autocast():
             loss = self._wrapped(batch[:, :-1], batch[:, 1:])

@@ -73,7 +73,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
 
 
 def _say_what_was_done(error: TargetError, *, again: str) -> None:
-    """Add to a target's error what it means for the runs there; cancelling twice does no harm.
+    """Add to a target's error what is known of the runs there; cancelling twice does no harm.
 
     Args:
         again: The command to give again.

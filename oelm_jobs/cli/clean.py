@@ -96,7 +96,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
 
 
 def _announce(found: Sequence[Removable], code: Sequence[Unused]) -> None:
-    """Say what may go, and why something stays."""
+    """Print what may be removed, and why something stays."""
     for one in found:
         listed = f"{', '.join(one.files)} ({one.size / 1e6:,.1f} MB)" if one.files else "nothing to remove"
         say(f"{one.run.name} on {one.run.target}: {listed}{'; ' + one.note if one.note else ''}")

@@ -24,19 +24,19 @@ EXIT_INTERNAL, EXIT_SYSTEM, EXIT_INTERRUPTED, EXIT_PIPE = 70, 74, 130, 141
 
 
 def say(text: str = "", **style: Any) -> None:
-    """Print a result on stdout, in the chosen language; ``style`` as for click.style, which a pipe does not get."""
+    """Print a result on stdout, in the chosen language; ``style`` as for click.style, dropped for a pipe."""
     words = visible.text(tr(text))
     click.echo(click.style(words, **style) if style else words)
 
 
 def narrate(text: str) -> None:
-    """Say on stderr what goes on, in the chosen language; results alone go to stdout."""
+    """Print progress on stderr, in the chosen language; only results go to stdout."""
     click.echo(visible.message(tr(text)), err=True)
 
 
 def put(text: str, *, nl: bool = True) -> None:
-    """Print text that is in its language already on stdout; of what would steer a terminal colours alone are left, so
-    what comes from elsewhere in it has been through ``visible`` before it got one.
+    """Print text on stdout that is in its language already. Only colours are left as escape sequences, so foreign parts
+    must have been through ``visible`` before they were coloured.
     """
     click.echo(visible.coloured(text), nl=nl)
 
@@ -47,7 +47,7 @@ def put_json(value: object, *, indent: int | None = 1) -> None:
 
 
 class Ending(click.Command):
-    """A command that ends as all of ours do: an error is one line on stderr, its hint another, and an exit code.
+    """A click command that ends an error with one line on stderr, its hint on another, and an exit code.
 
     A traceback is shown only with ``--debug``. ``--lang`` and OELM_LANG choose the language of everything, help
     included.
@@ -119,12 +119,12 @@ class Ending(click.Command):
 
 
 class EndingGroup(Ending, click.Group):
-    """A group of commands that end as all of ours do."""
+    """A group of such commands."""
 
     command_class = Ending
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command, which takes the shared options, too."""
+        """Add a command, with the shared options."""
         _add_shared_options(cmd)
         super().add_command(cmd, name)
 
@@ -141,12 +141,12 @@ class EndingGroup(Ending, click.Group):
 
 
 def _discard_stdout() -> None:
-    """Let what is left to say go nowhere, or Python's own farewell would complain."""
+    """Send further output nowhere; else Python complains at exit about the closed stdout."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _choose_language(words: list[str]) -> None:
-    """Set the language before anything is parsed, so that help and errors of parsing speak it, too."""
+    """Set the language before anything is parsed, so that help and usage errors are in it, too."""
     wanted = os.environ.get("OELM_LANG", "")
     for position, word in enumerate(words):
         if word == "--lang" and position + 1 < len(words):
@@ -187,7 +187,7 @@ def _add_shared_options(made: click.Command) -> None:
 
 
 def command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a click command called ``name`` that ends as all do and takes ``--lang``, ``--debug`` and ``--version``."""
+    """Make a command called ``name`` (Ending) that takes ``--lang``, ``--debug`` and ``--version``."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         made = click.command(name, cls=Ending, context_settings=CONTEXT, **attributes)(function)
@@ -228,7 +228,7 @@ def split_names(values: tuple[str, ...]) -> list[str]:
 
 
 def each_target(names: Iterable[str], act: Callable[[str], None]) -> dict[str, TargetError]:
-    """Act on targets, each once: one that can't be reached must not keep the command from the others.
+    """Act on each target once; one that can't be reached doesn't keep the command from the others.
 
     Returns:
         What went wrong, by target; say it with ``end_with``.
@@ -245,7 +245,7 @@ def each_target(names: Iterable[str], act: Callable[[str], None]) -> dict[str, T
 
 
 def end_with(errors: Mapping[str, TargetError]) -> None:
-    """Raise the last of several targets' errors, having said the others; nothing where there is none."""
+    """Print all but the last of several targets' errors and raise that one; do nothing without errors."""
     for number, error in enumerate(errors.values(), start=1):
         if number == len(errors):
             raise error
@@ -253,7 +253,7 @@ def end_with(errors: Mapping[str, TargetError]) -> None:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is destroyed; off a terminal the answer must have been given as ``--yes``."""
+    """Ask before something is destroyed; without a terminal ``--yes`` must have been given."""
     if yes:
         return
     if not sys.stdin.isatty():

@@ -147,7 +147,7 @@ def check(folder: Path, as_json: bool) -> None:
 
 
 def _needs(folder: Path) -> list[tuple[str, Need]]:
-    """Return what the project's studies ask of token files in a folder, by the files' names; nothing outside of any."""
+    """Return by file name what the project's studies require of token files in a folder; empty outside of a project."""
     from ..connections import connect
     from ..data.check import need_of
     from ..study.files import read_studies
@@ -167,7 +167,7 @@ def _needs(folder: Path) -> list[tuple[str, Need]]:
 
 
 def _project_or_here() -> Path:
-    """Return the project's folder, the current one outside of any project."""
+    """Return the project's folder; outside of a project the current one."""
     try:
         return project()
     except UsageError:
@@ -175,7 +175,7 @@ def _project_or_here() -> Path:
 
 
 def _from_here(path: Path) -> Path:
-    """Return a path as short as it can be said: relative where it lies in the current folder."""
+    """Return a path as it is shown: relative where it lies in the current folder."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

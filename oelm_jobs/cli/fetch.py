@@ -95,7 +95,7 @@ def main(
 def _fetch(
     store: Store, root: Path, names: Sequence[str], study: str | None, checkpoints: str, verify: bool
 ) -> tuple[list[Fetched], dict[str, TargetError]]:
-    """Return what was fetched, and why what by target was not."""
+    """Return what was fetched, and by target why something was not."""
     from ..connections import connect_for_transfer
     from ..targets.files import load_targets
     from .select import select
@@ -157,7 +157,7 @@ def _show(name: str, one: Fetched) -> None:
 
 
 def _report(root: Path, study: str, *, quiet: bool) -> None:
-    """Make a study's report as oelm-report does; its words go to stderr where stdout is for a program."""
+    """Make a study's report as oelm-report does; its output goes to stderr where stdout is for a program."""
     words = [sys.executable, "-c", "from oelm_jobs.cli.report import main; main()", "--study", study, "--plot"]
     done = subprocess.run(words, cwd=root, stdout=sys.stderr if quiet else None)
     if done.returncode:

@@ -107,7 +107,7 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
 
 
 class _Bytes:
-    """Writes a log as it is."""
+    """Writes a log unchanged."""
 
     def piece(self, piece: Piece) -> None:
         sys.stdout.buffer.write(piece.content)
@@ -118,7 +118,7 @@ class _Bytes:
 
 
 class _Shown(_Bytes):
-    """Writes a log on a terminal, which nothing in it may steer."""
+    """Writes a log to a terminal, with escapes for control characters."""
 
     def __init__(self) -> None:
         self._stream = visible.Stream()
@@ -158,7 +158,7 @@ class _Objects(_Bytes):
 def _look(
     store: Store, root: Path, run: StoredRun, name: str, offset: int | None, lines: int, wait_s: float
 ) -> tuple[State, str, Piece]:
-    """Return where a run stands and the next piece of its log; where Slurm decides, Slurm is asked, too."""
+    """Return a run's state and the next piece of its log; on Slurm, Slurm is asked, too."""
     from ..runs import control, observe
     from ..targets.files import load_target
 

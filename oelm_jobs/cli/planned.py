@@ -19,7 +19,7 @@ from .view import duration
 
 
 def show(plan: plans.Plan, *, script: bool, as_json: bool) -> None:
-    """Print the plan; leaves nothing behind."""
+    """Print the plan; has no other effect."""
     if script:
         connection = connect(plan.target, plan.project)
         jobs = launch_scripts.render(plan, plan.runs, "by-hand", snapshot.take(plan.project), connection, live=True)

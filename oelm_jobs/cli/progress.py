@@ -16,7 +16,7 @@ REDRAW_S, TELL_S = 0.2, 15.0
 
 
 class Meter:
-    """Shows files and bytes on their way, on stderr."""
+    """Shows the files and bytes transferred, on stderr."""
 
     def __init__(self, verb: str) -> None:
         self._verb = verb
@@ -26,13 +26,13 @@ class Meter:
         self._has_line = False
 
     def begin(self, files: int, size: int) -> None:
-        """So many files of so many bytes are on their way."""
+        """Begin a transfer of so many files and bytes."""
         self._files, self._size, self._done = files, size, 0
         self._begun = time.monotonic()
         self._shown = self._begun if not self._is_terminal else 0.0
 
     def advance(self, size: int) -> None:
-        """So many bytes more have arrived."""
+        """Count bytes that have arrived."""
         self._done += size
         now = time.monotonic()
         if now - self._shown >= (REDRAW_S if self._is_terminal else TELL_S):
@@ -40,7 +40,7 @@ class Meter:
             self._show(now)
 
     def say(self, text: str) -> None:
-        """Tell something on a line of its own."""
+        """Print a message on a line of its own."""
         self.end()
         narrate(text)
 
@@ -59,7 +59,7 @@ class Meter:
             narrate(text)
 
     def end(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         if self._has_line:
             click.echo("\r\x1b[K", err=True, nl=False)
             self._has_line = False

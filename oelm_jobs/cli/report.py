@@ -30,7 +30,7 @@ WATCH_S = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the command line asks for."""
+    """The command line's options."""
 
     names: tuple[str, ...]
     study: str | None
@@ -45,7 +45,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where the runs come from, and where files go."""
+    """Where the runs come from, and where the report's files go."""
 
     project: Path | None
     """None where folders are named outside of any project."""
@@ -149,7 +149,7 @@ def main(
 
 
 def _more_folders(names: tuple[str, ...], folders: tuple[Path, ...]) -> list[Path]:
-    """Return which names are folders that belong to ``--from`` (a shell makes ``--from old/*`` many words); one that
+    """Return the names that are folders belonging to ``--from`` (a shell expands ``--from old/*`` to many); one that
     lies directly in a folder of ``--from`` selects a run of it.
     """
     within = {folder.resolve() for folder in folders}
@@ -197,9 +197,9 @@ def _source(request: Request) -> Source:
 
 
 def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[LoadedRun]:
-    """Return the runs, and those that are elsewhere alone; one whose files here tell no end, or are from before it was
-    extended, as its target was last seen to have it, since files that were fetched are as old as that. That a run is
-    DONE, its own files alone show.
+    """Return the runs, and those that exist only elsewhere. A run whose files here show no end, or are from before it
+    was extended, gets the state in which its target was last seen to have it: fetched files are out of date. Only a
+    run's own files show that it is DONE.
     """
     from ..analysis.reading.loaded_run import LoadedRun
     from ..store import Store, index_path
@@ -231,7 +231,7 @@ def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[Lo
 
 
 def _by_clock_here(run: LoadedRun, seen: StoredRun) -> LoadedRun:
-    """Return a run with its start by the clock here, as far as its target's was seen to differ: a lock goes by ours."""
+    """Return a run with its start corrected for the difference of its target's clock, since locks go by ours."""
     ahead_s = seen.progress.get("clock_ahead_s")
     if run.started_at is None or not isinstance(ahead_s, (int, float)):
         return run
@@ -341,7 +341,7 @@ def _lock(request: Request) -> None:
 
 
 def _fingerprints(project: Path, study: Study, request: Request) -> dict[str, str]:
-    """Return the fingerprints of the study's runs; none while the data aren't here."""
+    """Return the fingerprints of the study's runs; empty while the data aren't here."""
     from ..checks import preflight
     from ..errors import OelmError
     from ..spec import Target
@@ -358,7 +358,7 @@ def _fingerprints(project: Path, study: Study, request: Request) -> dict[str, st
 
 
 def _watch(request: Request) -> None:
-    """Renew the files while runs go on; the last page doesn't reload itself."""
+    """Rewrite the files while runs go on; the last page doesn't reload itself."""
     from ..analysis.reading import loading
     from ..errors import UsageError
 
@@ -384,7 +384,7 @@ def _watch(request: Request) -> None:
 
 
 def _narrate(request: Request, key: str, **values: object) -> None:
-    """Say a sentence of the report's catalogue on stderr."""
+    """Print a sentence of the report's catalogue on stderr."""
     from ..analysis.words import say, text
 
     narrate(say(text(key, **values), request.language))

@@ -11,7 +11,7 @@ from ..store import Store, StoredRun
 
 
 def select(store: Store, project: Path, words: Sequence[str], study: str | None = None) -> list[StoredRun]:
-    """Return the project's runs that the words name, each a study, a group or a run; all of them without words.
+    """Return the project's runs by names of studies, groups or runs; all of them without names.
 
     A group's first run has the group's own name, which stands for all of them: ``STUDY/RUN`` is that run alone.
 
@@ -42,13 +42,13 @@ def select(store: Store, project: Path, words: Sequence[str], study: str | None 
 
 
 def titles(runs: Sequence[StoredRun]) -> dict[tuple[str, str], str]:
-    """Return by study and name what to call each of several runs: its name, with its study's where names repeat."""
+    """Return by study and name the title of each of several runs: its name, with its study's where names repeat."""
     times = Counter(run.name for run in runs)
     return {(run.study, run.name): run.name if times[run.name] == 1 else f"{run.study}/{run.name}" for run in runs}
 
 
 def select_one(store: Store, project: Path, word: str, study: str | None = None) -> StoredRun:
-    """Return the one run that a word names.
+    """Return the one run of a name.
 
     Raises:
         UsageError: It names none, or several.

@@ -110,8 +110,8 @@ def _states(values: tuple[str, ...]) -> set[str]:
 def _look_elsewhere(
     store: Store, root: Path, *, rebuild: bool, adopt: str | None
 ) -> tuple[list[Holding], tuple[str, ...]]:
-    """Make the index again where that is asked for, else see what the targets hold where it has nothing; say which runs
-    lie on targets that the index does not have; return them, and which targets answered nonsense.
+    """Rebuild the index where that is asked for, else look at the targets where it is empty. Print which runs on
+    targets the index does not have; return them, and the targets whose answers were invalid.
     """
     is_asked = rebuild or adopt is not None
     if not is_asked and store.runs(root):
@@ -146,7 +146,7 @@ def _look_elsewhere(
 
 
 def _left(store: Store, root: Path, shown: View) -> list[dict[str, str]]:
-    """Return what runs that are shown have left on other targets, as JSON has it."""
+    """Return what the shown runs have left on other targets, for JSON."""
     moved = store.runs_that_left(root)
     if not moved:
         return []

@@ -129,7 +129,7 @@ def main(
 
 
 def _as_stored(plan: Plan) -> Plan:
-    """Return a plan with its runs where they lie, as far as the index knows; a dry run makes none."""
+    """Return a plan with its runs' folders as the index knows them; a dry run makes none."""
     from ..runs.locations import where_they_lie
     from ..store import Store, index_path
 

@@ -22,8 +22,8 @@ SSH_FAILED = 255
 
 
 def _folder(root: Path, study: Study, target: str) -> str:
-    """Return a study's folder below the target's checkpoints: where its runs lie, which another default may have
-    decided; empty where they lie in none of its own.
+    """Return a study's folder below the target's checkpoints, as its runs have it; empty where they lie in no folder of
+    its own.
     """
     with Store() as store:
         places = {Path(run.run_dir).parent.name for run in store.runs(root, study.name) if run.target == target}

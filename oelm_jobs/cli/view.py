@@ -56,7 +56,7 @@ def duration(seconds: float) -> str:
 
 
 def eta_seconds(run: StoredRun) -> float | None:
-    """Return the expected rest of a running run's training."""
+    """Return the expected remaining seconds of a running run."""
     rate, step = _rate(run), finite(run.progress.get("step"))
     if run.state is not State.RUNNING or run.reason == SUSPENDED or not rate or step is None:
         return None
@@ -65,7 +65,7 @@ def eta_seconds(run: StoredRun) -> float | None:
 
 
 def _rate(run: StoredRun) -> float | None:
-    """Return tokens per second as the newest attempt said last; None where only an older one has said any."""
+    """Return tokens per second as the newest attempt last reported; None where only an older one has."""
     progress = run.progress
     beat, start = finite(progress.get("heartbeat_at")), finite(progress.get("started_at"))
     is_old = run.state is State.QUEUED or (beat is not None and start is not None and beat < start)
@@ -101,7 +101,7 @@ def _note(run: StoredRun, now: float) -> str:
 
 
 def _condensed(devices: Sequence[str]) -> list[str]:
-    """Return labels such as ``n1/gpu:0`` with what follows one another put together (``n1/gpu:0-3``)."""
+    """Return labels such as ``n1/gpu:0`` with consecutive ones merged (``n1/gpu:0-3``)."""
     found: list[tuple[str, int, int]] = []
     for label in devices:
         kind, _, index = label.rpartition(":")
@@ -115,7 +115,7 @@ def _condensed(devices: Sequence[str]) -> list[str]:
 
 
 def row(run: StoredRun, now: float) -> tuple[str, ...]:
-    """Return a run's line in the table, its words as a terminal may have them; what isn't known is a dash."""
+    """Return a run's row of the table, safe for a terminal; what isn't known is a dash."""
     progress = run.progress
     step, loss, val = (finite(progress.get(key)) for key in ("step", "loss", "val_loss"))
     rate, eta = _rate(run), eta_seconds(run)
@@ -145,7 +145,7 @@ def colour(line: str, state: State) -> str:
 
 
 def terminal_width() -> int | None:
-    """Return the columns of the terminal that stdout is; None for a pipe or a file, where nothing is cut."""
+    """Return the width of the terminal on stdout; None for a pipe or a file, where nothing is cut."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None
     except (OSError, ValueError):
@@ -153,7 +153,8 @@ def terminal_width() -> int | None:
 
 
 def render(view: View, *, width: int | None = None, height: int | None = None) -> str:
-    """Return the table of runs, one block per study and target, with a line for every target that couldn't be asked.
+    """Return the table of runs, one block for each study and target, with a line for each target that couldn't be
+    asked.
 
     Args:
         width: Columns that a table's lines may take.
@@ -185,7 +186,7 @@ def render(view: View, *, width: int | None = None, height: int | None = None) -
 
 
 def _in_view(runs: Sequence[StoredRun], lines: int) -> Sequence[StoredRun]:
-    """Return the runs whose tables fit into so many lines, in their order; where not all do, with a line to spare."""
+    """Return the runs whose tables fit into so many lines, in order, leaving a line where not all fit."""
     per_table = 4  # its title, its head of two lines and the empty line before the next
     tables = {(run.study, run.target) for run in runs}
     if len(runs) + per_table * len(tables) - 1 <= lines:
@@ -214,7 +215,7 @@ def _table(runs: Sequence[StoredRun], now: float, width: int | None) -> str:
 
 
 def _fit(rows: Sequence[tuple[str, ...]], width: int) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Return the names and the rows of the columns that a terminal has room for, notes cut to what the others leave."""
+    """Return names and rows of the columns that fit into a width; notes get what the others leave."""
     taken = {
         name: max(table.width(cell) for cell in (tr(name), *column))
         for name, *column in zip(HEADERS, *rows, strict=True)
@@ -266,7 +267,7 @@ def watch(
     show: Callable[[View], None] | None = None,
     interval_s: float = 2.0,
 ) -> View:
-    """Show runs until it is enough (or for ever); redraws in place on a terminal, says what changed elsewhere.
+    """Show runs until ``until`` is true (or for ever): redrawn in place on a terminal, else a line per change.
 
     A file of the project's that is off meanwhile (half saved, say) leaves what was seen before in place.
 
@@ -293,7 +294,7 @@ def watch(
 
 
 class Over:
-    """Says when nothing more will come of runs: each is final, or its target has long said that it can't tell."""
+    """Decides when nothing more will happen to runs: each is final, or has long been unknown to its target."""
 
     PATIENCE_S = 60.0
 
@@ -301,7 +302,7 @@ class Over:
         self._unknown_since: dict[tuple[str, str], float] = {}
 
     def __call__(self, view: View) -> bool:
-        """Say so of a view, newer than the one before."""
+        """Return whether all runs of a view, newer than the one before, are over."""
         now, unknown = time.monotonic(), {}
         for run in view.runs:
             if run.state is State.UNKNOWN and run.target not in view.unreachable:
@@ -340,7 +341,7 @@ class _Screen(AbstractContextManager[Callable[[View], None]]):
 
 
 class _Lines(AbstractContextManager[Callable[[View], None]]):
-    """Prints a line when a run's state changes, and its progress every now and then."""
+    """Prints a line when a run's state changes, and its progress now and then."""
 
     EVERY_S = 15.0
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Where:
-    """What the command line says about the place to run."""
+    """The command line's options about where to run."""
 
     name: str
     """``--target``; empty where it wasn't given."""
@@ -36,7 +36,7 @@ class Where:
     """``--setup``, each a line of shell."""
 
     def target(self, project: Path) -> Target:
-        """Return the target that is meant.
+        """Return the target that the options name.
 
         Raises:
             UsageError: There is none, or the options contradict each other.
@@ -67,7 +67,7 @@ class Where:
         return remote[0]
 
     def remember(self, project: Path, target: Target) -> None:
-        """Write an ad-hoc target down, so that oelm-status and the others find its runs."""
+        """Save an ad-hoc target, so that other commands find its runs."""
         from ..targets import files as targets
         from .common import narrate
 
@@ -77,7 +77,7 @@ class Where:
 
 
 def where_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say where to run; it gets them as one argument, ``where``."""
+    """Add the options that say where to run to a command, which gets them as one argument, ``where``."""
 
     @functools.wraps(function)
     def gather(

@@ -46,7 +46,7 @@ class Listing:
 
 
 def git(project: Path, *arguments: str) -> bytes | None:
-    """Return what a git command prints; None where it can't, or git or the checkout isn't there."""
+    """Return a git command's output; None where it fails, or there is no git or no checkout."""
     # Where this process was started by a hook of git, its variables are about that checkout.
     environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_INDEX_FILE")}
     environment.pop("GIT_WORK_TREE", None)
@@ -59,8 +59,8 @@ def git(project: Path, *arguments: str) -> bytes | None:
 
 
 def list_files(project: Path) -> Listing:
-    """Return a project's files: tracked, changed and untracked-unignored ones of a git checkout and of the checkouts
-    in it; without git, everything but what is plainly not code.
+    """Return a project's code files: tracked, changed and untracked-unignored ones of a git checkout and of checkouts
+    inside it; without git, everything that is not obviously something else.
     """
     found, tracked, empty = dict[str, None](), set[str](), list[str]()
     if not _add_checkout(project, "", found, tracked, empty):
@@ -106,7 +106,7 @@ def _add_checkout(project: Path, below: str, found: dict[str, None], tracked: se
 
 
 def is_output(name: str) -> bool:
-    """Tell whether a file (path within the project) is what runs read or write, not code."""
+    """Tell whether a file (path within the project) is input or output of runs, not code."""
     top = name.partition("/")[0]
     if name.startswith(CHECKPOINTS):
         return True
@@ -114,7 +114,7 @@ def is_output(name: str) -> bool:
 
 
 def _outputs(project: Path, names: Iterable[str]) -> Iterable[str]:
-    """Yield what runs read or write, also below roots and run directories of targets that lie in the project."""
+    """Yield folders of runs' input and output, including roots and run directories of targets inside the project."""
     kinds: dict[str, str] = {"": ""}
 
     def kind(folder: str) -> str:
@@ -134,7 +134,7 @@ def _outputs(project: Path, names: Iterable[str]) -> Iterable[str]:
 
 
 def plain_files(folder: Path) -> Iterable[tuple[str, Path]]:
-    """Yield (path within the folder, file) of all that is not plainly something else than code."""
+    """Yield (path within the folder, file) of all files that are not obviously something else than code."""
     out = NOT_CODE | NEVER
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in out and not name.endswith(".egg-info")]

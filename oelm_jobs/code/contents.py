@@ -28,7 +28,7 @@ HELD_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Content:
-    """What is in a file."""
+    """A file's hash, and what else is known of its content."""
 
     sha256: str
     """Hexadecimal."""
@@ -39,9 +39,7 @@ class Content:
 
 
 class Contents:
-    """What is known of the files of one folder, in the user's state folder; it does without where that can't be
-    written.
-    """
+    """Remembered content of one folder's files, kept in the user's state folder where that can be written."""
 
     def __init__(self, folder: Path) -> None:
         name = hashlib.sha256(os.fsencode(str(folder))).hexdigest()[:16]
@@ -56,7 +54,7 @@ class Contents:
                 self._known = content["files"]
 
     def read(self, path: str, found: os.stat_result) -> Content:
-        """Return what is in a file, given how it looks.
+        """Return a file's content record, reading the file unless its stat is unchanged.
 
         Raises:
             OSError: It can't be read.
@@ -77,7 +75,7 @@ class Contents:
         return Content(sha256, secret, content if self._room >= 0 else None)
 
     def save(self) -> None:
-        """Write down what was learned; files that were not asked for this time are forgotten."""
+        """Save what was read; files that weren't asked for this time are forgotten."""
         if not self._has_new and len(self._seen) == len(self._known):
             return
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.{time.monotonic_ns()}")

@@ -34,7 +34,7 @@ _SERVICE_ACCOUNT = re.compile(rb'"type"\s*:\s*"service_account"')
 
 
 def why_by_name(name: str) -> str:
-    """Return why a file must not be sent, judged by its path (with ``/``); empty where nothing speaks against it."""
+    """Return why a file must not be sent, judged by its path (with ``/``); empty where it may be."""
     parts = name.lower().split("/")
     last = parts[-1]
     if any(part.startswith(".env") for part in parts) or last.endswith(".env"):
@@ -50,7 +50,7 @@ def why_by_name(name: str) -> str:
 
 
 def why_by_content(content: bytes) -> str:
-    """Return why a file must not be sent, judged by what is in it; empty where nothing speaks against it."""
+    """Return why a file must not be sent, judged by its content; empty where it may be."""
     if _MARK in content and _KEY.search(content):
         return "is a private key" if len(content) < 65536 else "holds a private key"
     if content.startswith(b"PuTTY-User") and _PUTTY.match(content):

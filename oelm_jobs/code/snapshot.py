@@ -31,7 +31,7 @@ MAX_FILE_BYTES = 50 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """Files that are kept together under the hash of their content."""
+    """Files that are stored together under a hash of their content."""
 
     files: tuple[tuple[str, Path], ...]
     """(Path within the tree, file), sorted."""
@@ -45,7 +45,7 @@ class Tree:
     """Contents of files that may have changed since."""
 
     def read(self, number: int) -> bytes:
-        """Return what is in a file.
+        """Return a file's content.
 
         Raises:
             ConfigurationError: It can't be read any more.
@@ -93,7 +93,7 @@ class Snapshot(Tree):
 
 
 def take(project: Path) -> Snapshot:
-    """Look at the project's code as it is now.
+    """Take a snapshot of the project's code as it is now.
 
     A project without a trainer in ``train/`` gets the installed one, in the place of what else it calls so. Links to
     files are followed, links to folders are not, except for a ``train`` that lies elsewhere.
@@ -169,7 +169,7 @@ def _unreadable(path: Path | str, error: OSError) -> ConfigurationError:
 
 
 def _unfit(name: str, found: os.stat_result) -> str:
-    """Return why a file is no code; empty where it may be."""
+    """Return why a file can't be code; empty where it can."""
     if stat.S_ISDIR(found.st_mode):
         return "is a link to a folder"
     if not stat.S_ISREG(found.st_mode):
@@ -208,7 +208,7 @@ def tree(files: Iterable[tuple[str, Path]]) -> Tree:
 
 
 def keep(tree: Tree, folder: Path) -> Path:
-    """Copy the tree to ``folder/<hash>`` unless it is there; return that path. Readers never see half of it."""
+    """Copy the tree to ``folder/<hash>`` unless it is there, atomically; return that path."""
     trees.keep(str(folder), tree.hash, tree.rows, lambda lacking: tree.read)
     return folder / tree.hash
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """How rsync gets to a target."""
+    """How rsync reaches a target."""
 
     shell: tuple[str, ...]
     """Words of its remote shell, ``ssh`` first."""
@@ -63,7 +63,7 @@ class Connection(Protocol):
         """The interpreter that runs supervisor and trainer there."""
 
     def keep_tree(self, tree: Tree, folder: str) -> str:
-        """Have ``tree`` under ``folder/<hash>`` there, sent at most once, never half; return that path.
+        """Place ``tree`` in ``folder/<hash>`` there, whole and at most once; return that path.
 
         Raises:
             TargetError: It can't be reached or written.
@@ -72,7 +72,7 @@ class Connection(Protocol):
     def call(
         self, verb: str, request: Mapping[str, Any], *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
     ) -> dict[str, Any]:
-        """Let the agent there answer a request.
+        """Send a request to the agent there and return its answer.
 
         Args:
             trees: Have these there before, in the same round trip (a request that only reads does without, where
@@ -84,14 +84,14 @@ class Connection(Protocol):
         """
 
     def route(self) -> Route | None:
-        """Return how rsync gets there by the same rules; None where it is this machine.
+        """Return how rsync reaches the target by the same rules; None for this machine.
 
         Raises:
             TargetError: It can't be reached.
         """
 
     def terminal(self, line: str, *options: str) -> list[str]:
-        """Return the words of a command here that runs a line of shell there on this terminal.
+        """Return the argv of a local command that runs a line of shell there, on this terminal.
 
         Args:
             options: More options of ssh; passed over where it is this machine.
@@ -101,22 +101,22 @@ class Connection(Protocol):
         """
 
     def forward(self, port: int, there: int) -> list[str]:
-        """Lead a port of this machine's loopback to one of the target's, until the command whose words are returned
-        is run (none where it is this machine).
+        """Forward a port of this machine's loopback to one of the target's; return the argv of the command that ends
+        the forwarding (empty for this machine).
 
         Raises:
             TargetError: It can't be reached, or the port is taken.
         """
 
     def close(self) -> None:
-        """Give up what is held open; the next use opens it again."""
+        """Close the connection; the next use opens it again."""
 
 
 _open: dict[tuple[str, Path, bool], Connection] = {}
 
 
 def connect(target: Target, project: Path) -> Connection:
-    """Return the connection for a target, the same one for as long as the process lives."""
+    """Return this process's connection to a target, made on first use."""
     known = _open.get((target.name, project, False))
     if known is not None and known.target == target:
         return known
@@ -140,8 +140,8 @@ def connect(target: Target, project: Path) -> Connection:
 
 
 def connect_for_transfer(target: Target, project: Path) -> Connection:
-    """Return the connection for a command that has rsync move bytes, which goes through the OpenSSH client: its
-    questions go the same way, without fabric's start-up and without a second kind of login.
+    """Return the connection for a command that transfers files with rsync. rsync uses the OpenSSH client, so the
+    requests do, too: that saves fabric's start-up and a second kind of login.
     """
     if not target.host or target.connection == "openssh":
         return connect(target, project)
@@ -164,8 +164,8 @@ atexit.register(close_all)
 
 
 def interpreter(target: Target) -> str:
-    """Return the word that starts Python for supervisor and trainer: the one that is named; else what a set-up brings
-    on another machine and under Slurm; else ``python3`` there, and the toolkit's own here.
+    """Return the command of the Python that runs supervisor and trainer: the one that the target names; else ``python``
+    where a set-up on another machine or under Slurm provides it; else ``python3`` there, and the toolkit's own here.
     """
     if target.host:
         return target.python or ("python" if target.setup else "python3")
@@ -175,9 +175,7 @@ def interpreter(target: Target) -> str:
 
 
 def unreached(target: Target, project: Path) -> Target:
-    """Return a target with its paths as far as they are known without reaching it: below ``~`` where they are
-    relative.
-    """
+    """Return a target with its paths as they are known without connecting: relative ones are placed below ``~``."""
     if not target.host:
         return connect(target, project).resolved
 
@@ -193,7 +191,7 @@ def unreached(target: Target, project: Path) -> Target:
 
 
 def as_agent_reads(connection: Connection) -> Target:
-    """Return the connection's target with its paths below ``~`` where they are relative: the agent there knows what
-    that is, so it must not cost a round trip to find out.
+    """Return the connection's target with relative paths placed below ``~``, which the agent there expands: that saves
+    a round trip.
     """
     return unreached(connection.target, Path("/")) if connection.target.host else connection.resolved

@@ -32,7 +32,7 @@ MAX_ANSWER_BYTES = 64 << 20
 
 
 def read(target: str, verb: str, content: bytes) -> Any:
-    """Return what an answer's JSON says.
+    """Parse an answer's JSON.
 
     Raises:
         Nonsense: It is none.
@@ -47,7 +47,7 @@ def read(target: str, verb: str, content: bytes) -> Any:
 
 
 def believed(target: str, verb: str, request: Mapping[str, Any], answer: Any) -> dict[str, Any]:
-    """Return an answer that is as agreed, without what it says besides.
+    """Check an answer against its verb's schema and return it.
 
     Raises:
         Nonsense: It isn't; nothing of it counts.
@@ -60,6 +60,6 @@ def believed(target: str, verb: str, request: Mapping[str, Any], answer: Any) ->
 
 
 def nonsense(target: str, verb: str, wrong: str) -> TargetError:
-    """Return the error of an answer that isn't as agreed; what a verb that acts has done is then not known."""
+    """Return the error about an answer that breaks the schema; what an acting verb has done is then unknown."""
     kind = Nonsense if verb in READS else UnknownAnswer
     return kind(f"{target}: answers nonsense: {wrong}")

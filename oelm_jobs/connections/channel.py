@@ -11,7 +11,7 @@ _ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)
 
 
 class Broken(Exception):
-    """The connection went away, or nothing came for too long, in the middle of a command."""
+    """The connection was lost, or nothing came for too long, in the middle of a command."""
 
 
 class Channel(Protocol):
@@ -28,7 +28,7 @@ class Channel(Protocol):
         """
 
     def close_input(self) -> None:
-        """Let it see the end of its stdin; harmless when called again.
+        """Close its stdin; harmless when called again.
 
         Raises:
             Broken: It could not be told.
@@ -47,11 +47,11 @@ class Channel(Protocol):
         """
 
     def close(self) -> None:
-        """Give it up; harmless when called again."""
+        """Close it; harmless when called again."""
 
 
 def last_line(said: bytes) -> str:
-    """Return the last line that says something, without escapes and control characters, cut to a sensible length."""
+    """Return the last line that isn't blank, without escapes and control characters, cut to 400 characters."""
     text = _ESCAPE.sub(b"", said).decode("utf-8", "replace")
     lines = ["".join(c for c in line if c.isprintable()).strip() for line in text.splitlines()]
     return ([line for line in lines if line] or [""])[-1][:400]

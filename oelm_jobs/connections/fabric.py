@@ -37,7 +37,7 @@ KEEPALIVE_S = 15
 
 
 class _Hop(fabric.Connection):  # type: ignore[misc]
-    """A host on the way, or at its end."""
+    """One host of the way: a jump host, or the target itself."""
 
     def __init__(self, settings: sshconfig.Settings, gateway: _Hop | None) -> None:
         client = Client(settings)
@@ -81,7 +81,7 @@ class _Hop(fabric.Connection):  # type: ignore[misc]
         except HostKey as refused:
             raise refused.error from None
         except paramiko.AuthenticationException as error:
-            raise sshconfig.no_entry(settings, _words(error)) from error
+            raise sshconfig.login_refused(settings, _words(error)) from error
         except paramiko.ssh_exception.IncompatiblePeer as error:
             raise Beyond(f"{settings.alias} offers no algorithm that paramiko may use") from error
         except socket.gaierror as error:
@@ -131,7 +131,7 @@ def _bounded(client: Any, limit_s: float) -> Iterator[None]:
 
 
 def _words(error: BaseException) -> str:
-    """Return what went wrong; part of it may be the server's."""
+    """Return an error's message, one line; part of it may come from the server."""
     if isinstance(error, TimeoutError) or "No existing session" in str(error):  # a key exchange that took too long
         return "nothing came for too long"
     words = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
@@ -244,18 +244,18 @@ class FabricConnection(RemoteConnection):
         self._drop()
 
     def route(self) -> Route:
-        """Return how rsync gets there: through the OpenSSH client, five times as fast as a channel of paramiko."""
+        """Return how rsync reaches the target: through the OpenSSH client, five times as fast as paramiko."""
         if self._instead is not None:
             self._instead._is_noisy = self._is_noisy
             return self._instead.route()
         return self._route(plain_shell(self.target))
 
     def terminal(self, line: str, *options: str) -> list[str]:
-        """Return ssh's words; on a terminal it may ask."""
+        """Return ssh's argv; on a terminal it may ask for a passphrase."""
         return self._instead.terminal(line, *options) if self._instead else plain_terminal(self.target, line, *options)
 
     def forward(self, port: int, there: int) -> list[str]:
-        """Have a master connection of OpenSSH's lead a port there; return the words that end it."""
+        """Forward a port through a master connection of OpenSSH; return the argv that ends it."""
         return OpenSSHConnection(self.target, KEEP_PLAIN_S).forward(port, there)
 
 
@@ -297,7 +297,7 @@ class _FabricChannel:
             del self._said[:-MAX_SAID_BYTES]
 
     def end(self) -> tuple[int | None, str]:
-        """Return exit code and last words; paramiko's −1 is a signal's death or a lost connection."""
+        """Return exit code and last line of stderr; paramiko's −1 means killed by a signal, or a lost connection."""
         deadline = time.monotonic() + STEP_S
         while not self._channel.status_event.wait(0.05):
             if time.monotonic() > deadline or not self._channel.get_transport().is_active():

@@ -73,7 +73,7 @@ def greet(channel: Channel, patience: Callable[[], float]) -> int:
 
 
 class _Heard:
-    """What a channel says, up to the greeting."""
+    """What a channel prints before the greeting."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -83,7 +83,7 @@ class _Heard:
         """The last of them."""
 
     def listen(self, patience: Callable[[], float]) -> bool:
-        """Return whether the greeting came before the end.
+        """Read on; return whether the greeting came before the end.
 
         Raises:
             Broken: Nothing came for too long.
@@ -114,7 +114,7 @@ def too_noisy() -> TargetError:
 
 
 def line_missed() -> TargetError:
-    """Return the error about somebody who reads what is meant for the command."""
+    """Return the error about start-up files that read the input of the command."""
     return TargetError(
         "the login shell there reads input before it runs what it is told",
         hint=f"look for `read` in its start-up files ({_FILES}): it may ask on a terminal only, as in"
@@ -123,7 +123,7 @@ def line_missed() -> TargetError:
 
 
 def _instead(code: int | None, said: str) -> TargetError:
-    """Return the error that names what ran instead of our line.
+    """Return the error that says what ran instead of our command.
 
     Raises:
         Broken: Nothing is known of it: the connection went.

@@ -41,7 +41,7 @@ class Line:
 
 
 def lines_about(names: Sequence[str], files: Iterable[str]) -> list[Line]:
-    """Return what the files say about a host that has these names; what is no such line is passed over."""
+    """Return the files' lines about a host that has these names; invalid lines are skipped."""
     wanted = [name.lower() for name in names]
     found = []
     for file in files:
@@ -69,7 +69,7 @@ def lines_about(names: Sequence[str], files: Iterable[str]) -> list[Line]:
 
 
 def _names(field: str, name: str) -> bool:
-    """Tell whether a line's first field means a host: hashed, or patterns of which none that is negated matches."""
+    """Tell whether a line's first field names a host: by its hash, or by patterns of which no negated one matches."""
     if field.startswith("|"):
         parts = field.split("|")
         try:
@@ -92,7 +92,7 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def judge(lines: Iterable[Line], key: bytes) -> tuple[Verdict, str]:
-    """Return what the lines about a host say of the key that it shows, and the file that says so."""
+    """Return what the lines about a host say about the key that it presents, and in which file."""
     others = ""
     verdict = (Verdict.UNKNOWN, "")
     for line in lines:

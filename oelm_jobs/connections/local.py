@@ -55,7 +55,7 @@ class LocalConnection:
 
     @property
     def _own(self) -> dict[str, Any]:
-        """Whose the root is, as privacy.enter takes it."""
+        """Who may use the root, as arguments of privacy.enter."""
         elsewhere = self.resolved.checkpoint_root
         return {"root": self.root, "share": self.target.share, "also": [elsewhere] if elsewhere else []}
 
@@ -75,8 +75,8 @@ class LocalConnection:
     def call(
         self, verb: str, request: Mapping[str, Any], *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
     ) -> dict[str, Any]:
-        """Let the agent answer: what only reads runs right here; what acts, or is about another of a site's clusters,
-        runs in a process of its own.
+        """Let the agent answer. Verbs that only read run in this process; those that act, or are about another of a
+        site's clusters, run in a process of their own.
         """
         for place in trees:
             self.keep_tree(place.tree, place.folder)
@@ -109,15 +109,15 @@ class LocalConnection:
         return believed(name, verb, request, read(name, verb, done.stdout))
 
     def route(self) -> None:
-        """Say that rsync needs no remote shell."""
+        """Return None: rsync needs no remote shell."""
 
     def terminal(self, line: str, *options: str) -> list[str]:
-        """Return the words that run a line of shell here."""
+        """Return the argv that runs a line of shell here."""
         return ["sh", "-c", line]
 
     def forward(self, port: int, there: int) -> list[str]:
-        """Say that there is nothing to forward."""
+        """Return no command: there is nothing to forward."""
         return []
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no connection is held open."""

@@ -32,11 +32,11 @@ UNUSABLE = ("sk-", "-cert-")
 
 
 class Beyond(Exception):
-    """The OpenSSH client can do here what paramiko can't; the message says what."""
+    """The OpenSSH client can do something here that paramiko can't; the message says what."""
 
 
 class SecondFactor(Beyond):
-    """The host wants more than a key: somebody has to be asked, or has been."""
+    """The host asks for more than a key, which a person has to enter."""
 
 
 class HostKey(Exception):
@@ -48,12 +48,12 @@ class HostKey(Exception):
 
 
 def may_ask() -> bool:
-    """Tell whether somebody sits at a terminal who can be asked."""
+    """Tell whether there is a terminal on which the user can be asked."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def beyond(settings: sshconfig.Settings) -> str:
-    """Return what of the host's entry or of the known hosts only the OpenSSH client can follow; empty where nothing."""
+    """Return what in the host's entry or known hosts only the OpenSSH client supports; empty where nothing does."""
     if settings.beyond:
         return f"{settings.beyond} of ~/.ssh/config is beyond paramiko"
     for line in about(settings):
@@ -63,7 +63,9 @@ def beyond(settings: sshconfig.Settings) -> str:
 
 
 def about(settings: sshconfig.Settings) -> list[knownhosts.Line]:
-    """Return what is known of a host's keys; the name without the port stands in for the one with it, as with ssh."""
+    """Return the known-hosts lines about a host; as in ssh, the name without the port is used where there is none with
+    it.
+    """
     found = knownhosts.lines_about([settings.key_name], settings.known_hosts)
     if any(not line.marker for line in found) or settings.host_key_alias or settings.port == 22:
         return found
@@ -71,7 +73,7 @@ def about(settings: sshconfig.Settings) -> list[knownhosts.Line]:
 
 
 class Client(paramiko.SSHClient):  # type: ignore[misc]
-    """paramiko's client with OpenSSH's order of keys; never asks anybody anything."""
+    """paramiko's client with OpenSSH's order of keys; it never prompts."""
 
     def __init__(self, settings: sshconfig.Settings) -> None:
         super().__init__()
@@ -84,7 +86,7 @@ class Client(paramiko.SSHClient):  # type: ignore[misc]
         """A key file that needs a passphrase."""
 
     def transport(self, sock: Any, **options: Any) -> paramiko.Transport:
-        """Return a transport that keeps to the user's choice of algorithms, and asks for host keys that are known."""
+        """Return a transport limited to the user's algorithms, which asks for types of host keys that are known."""
         disabled = {
             kind: [name for name in getattr(paramiko.Transport, f"_preferred_{kind}") if name not in allowed]
             for kind, allowed in self._settings.algorithms
@@ -128,7 +130,7 @@ class Client(paramiko.SSHClient):  # type: ignore[misc]
         raise error
 
     def _ask_for_more(self, transport: paramiko.Transport, username: str) -> None:
-        """Find out by which other ways the host lets people in that the OpenSSH client knows."""
+        """Find out which other ways to log in the host offers that the OpenSSH client supports."""
         ways: list[str] = []
         try:
             transport.auth_none(username)
@@ -189,7 +191,7 @@ def _public(path: str) -> str:
 
 
 class _Agent(AgentSSH):  # type: ignore[misc]
-    """The agent at a socket; paramiko's own knows but the one of the environment."""
+    """The agent at a given socket; paramiko's own class knows only the one in the environment."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -212,7 +214,7 @@ def _agent_keys(settings: sshconfig.Settings) -> list[Any]:
 
 
 class _Judge(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
-    """Lets known keys pass alone. paramiko itself knows none: it would keep one of each type, and no marks."""
+    """Accepts known host keys only. paramiko's own list is not used: it keeps one key of each type and no markers."""
 
     def __init__(self, settings: sshconfig.Settings, known: list[knownhosts.Line]) -> None:
         self._settings, self._known = settings, known

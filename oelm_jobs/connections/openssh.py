@@ -29,10 +29,10 @@ END_S = 15.0
 
 
 class OpenSSHConnection(RemoteConnection):
-    """Another machine, through ``ssh`` and its master connection."""
+    """Another machine, reached through ``ssh`` and a master connection."""
 
     def __init__(self, target: Target, keep_s: int = KEEP_MASTER_S) -> None:
-        """Prepare it.
+        """Initialise; connects on first use.
 
         Args:
             keep_s: How long a master that is made outlives its last command.
@@ -47,7 +47,7 @@ class OpenSSHConnection(RemoteConnection):
         return sshconfig.look_up(self.target)
 
     def _words(self, control: str, *, interactive: bool = False) -> list[str]:
-        """Return ssh's words up to the host."""
+        """Return ssh's argv up to the host."""
         return ["ssh", *sshconfig.safety(self._settings(), interactive=interactive), "-o", f"ControlPath={control}",
                 *sshconfig.words(self.target)]  # fmt: skip
 
@@ -63,7 +63,7 @@ class OpenSSHConnection(RemoteConnection):
         return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S).returncode == 0
 
     def _master(self) -> str:
-        """Return the socket of a living master connection, made now where there is none.
+        """Return the socket of a live master connection, making one where there is none.
 
         Raises:
             NotReached: Not just now.
@@ -72,7 +72,7 @@ class OpenSSHConnection(RemoteConnection):
         return self._open_master() or self._log_in(self._own_path())
 
     def _open_master(self) -> str:
-        """Return the socket of a living master connection; empty where there is none."""
+        """Return the socket of a live master connection; empty where there is none."""
         theirs = self._settings().control_path
         for control in [path for path in (theirs, self._own_path()) if path and Path(path).exists()]:
             if self._is_up(control):
@@ -80,7 +80,7 @@ class OpenSSHConnection(RemoteConnection):
         return ""
 
     def is_logged_in(self) -> bool:
-        """Tell whether a master connection is open, so that nobody will be asked for anything."""
+        """Tell whether a master connection is open, so that the user won't be prompted."""
         return bool(self._open_master())
 
     def _log_in(self, control: str) -> str:
@@ -138,11 +138,11 @@ class OpenSSHConnection(RemoteConnection):
         self._control = ""
 
     def close(self) -> None:
-        """Leave the master to the next command."""
+        """Do nothing: the master stays open for the next command."""
         self._drop()
 
     def log_out(self) -> None:
-        """End the master connection that this made."""
+        """End the master connection that this object made."""
         control = self._own_path()
         if Path(control).exists():
             words = [*self._words(control), "-O", "exit", "--", self.target.host]
@@ -150,18 +150,18 @@ class OpenSSHConnection(RemoteConnection):
         self._drop()
 
     def route(self) -> Route:
-        """Return how rsync gets there: through the same master."""
+        """Return how rsync reaches the target: through the same master."""
         self._control = self._control or self._master()
         return self._route([*self._words(self._control), "-o", "ControlMaster=no"])
 
     def terminal(self, line: str, *options: str) -> list[str]:
-        """Return ssh's words; on a terminal it may ask, and that login then serves all commands."""
+        """Return ssh's argv; on a terminal it may ask for a passphrase, and that login then serves all commands."""
         self._control = self._control or self._master()
         return [*self._words(self._control, interactive=True), "-o", "ControlMaster=no", *options, "--",
                 self.target.host, line]  # fmt: skip
 
     def forward(self, port: int, there: int) -> list[str]:
-        """Have the master lead a port of this machine's loopback to one there; return the words that end it."""
+        """Forward a port of this machine's loopback through the master; return the argv that ends it."""
         self._control = self._control or self._master()
 
         def words(act: str) -> list[str]:
@@ -177,7 +177,7 @@ class OpenSSHConnection(RemoteConnection):
 
 
 class PlainSSHConnection(OpenSSHConnection):
-    """Another machine, through an ``ssh`` for each command: where nothing is asked, and rsync goes that way, too.
+    """Another machine, reached through one ``ssh`` for each command, as rsync reaches it; it never prompts.
 
     The first one is started at once: it logs in while Python still imports, and stays for a moment as the master of
     those that follow.
@@ -192,7 +192,7 @@ class PlainSSHConnection(OpenSSHConnection):
         return SSHProcess(words, lambda said: sshconfig.explain(self._settings(), said))
 
     def _shell(self) -> list[str]:
-        """Return ssh's words up to the host; it makes a master connection where there is none."""
+        """Return ssh's argv up to the host, with which it makes a master connection where there is none."""
         shared = {"ControlMaster": "auto", "ControlPath": f"{control_folder()}/%C", "ControlPersist": str(KEEP_PLAIN_S)}
         options = [word for key, value in shared.items() for word in ("-o", f"{key}={value}")]
         return ["ssh", *sshconfig.safety(self._settings()), *options, *sshconfig.words(self.target)]
@@ -202,31 +202,31 @@ class PlainSSHConnection(OpenSSHConnection):
         return early or self._start(line)
 
     def close(self) -> None:
-        """Give up what was started early."""
+        """End the process that was started early."""
         if self._early is not None:
             self._early.close()
             self._early = None
 
     def route(self) -> Route:
-        """Return how rsync gets there."""
+        """Return how rsync reaches the target."""
         return self._route(self._shell())
 
     def terminal(self, line: str, *options: str) -> list[str]:
-        """Return ssh's words; on a terminal it may ask."""
+        """Return ssh's argv; on a terminal it may ask for a passphrase."""
         return plain_terminal(self.target, line, *options)
 
     def forward(self, port: int, there: int) -> list[str]:
-        """Have a master of its own lead a port there; return the words that end it."""
+        """Forward a port through a master of its own; return the argv that ends it."""
         return OpenSSHConnection(self.target, KEEP_PLAIN_S).forward(port, there)
 
 
 def plain_shell(target: Target, *, interactive: bool = False) -> list[str]:
-    """Return the words of an ``ssh`` that logs in for itself; a master that the user has open is used, none is made."""
+    """Return the argv of an ``ssh`` that logs in by itself; it uses a master that the user has open, but makes none."""
     settings = sshconfig.look_up(target)
     return ["ssh", *sshconfig.safety(settings, interactive=interactive), "-o", "ControlMaster=no",
             *sshconfig.words(target)]  # fmt: skip
 
 
 def plain_terminal(target: Target, line: str, *options: str) -> list[str]:
-    """Return the words of such an ``ssh`` that runs a line of shell on this terminal, where it may ask."""
+    """Return the argv of such an ``ssh`` that runs a line of shell on this terminal, where it may prompt."""
     return [*plain_shell(target, interactive=True), *options, "--", target.host, line]

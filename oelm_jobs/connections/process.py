@@ -44,7 +44,7 @@ class SSHProcess:
         self._open = {self._out, self._err}
 
     def _wait(self, idle_s: float, *, writing: bool) -> bool:
-        """Take what has come; return whether there is room for more to be sent.
+        """Read what has arrived; return whether more can be sent.
 
         Raises:
             Broken: Nothing moved for ``idle_s`` seconds.
@@ -64,7 +64,7 @@ class SSHProcess:
         return bool(writable)
 
     def write(self, data: bytes, idle_s: float) -> None:
-        """Send bytes, and take what comes meanwhile, so that a noisy shell does not block."""
+        """Send bytes, reading what arrives meanwhile so that a shell that prints much does not block."""
         left = memoryview(data)
         while left:
             if self._wait(idle_s, writing=True):
@@ -89,7 +89,7 @@ class SSHProcess:
         return content
 
     def end(self) -> tuple[int | None, str]:
-        """Return exit code and last words.
+        """Return the exit code and the last line of stderr.
 
         Raises:
             TargetError: The connection could not be made, and trying again would not help.
@@ -108,7 +108,7 @@ class SSHProcess:
         return (code if code is not None and code >= 0 else None), last_line(said)
 
     def close(self) -> None:
-        """End the process; what it runs there sees its channel closed."""
+        """End the process; what it runs there finds its channel closed."""
         if self._process.poll() is None:
             self._process.terminate()
             try:

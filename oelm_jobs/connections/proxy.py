@@ -14,7 +14,7 @@ END_S = 2.0
 
 
 class Proxy:
-    """One such program, started as the OpenSSH client does: by the user's shell."""
+    """A running ProxyCommand, started by the user's shell as the OpenSSH client does."""
 
     def __init__(self, line: str) -> None:
         """Start it.
@@ -37,7 +37,7 @@ class Proxy:
             theirs.close()
 
     def end(self) -> str:
-        """End it; return the last line that it said on stderr."""
+        """End it; return the last line of its stderr."""
         if self._said.closed:
             return ""
         self.socket.close()

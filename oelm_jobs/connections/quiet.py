@@ -16,7 +16,7 @@ import sys
 
 
 def main(argv: list[str]) -> int:
-    """Run ssh and pass on what it says after a mark; return its exit code."""
+    """Run ssh and pass on what it prints after a mark; return its exit code."""
     count = int(argv[0])
     mark = "oelm" + secrets.token_hex(16)
     words = [*argv[1 : count + 1], f"echo {mark}; exec {' '.join(argv[count + 1 :])}"]

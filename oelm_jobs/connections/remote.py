@@ -33,7 +33,7 @@ AGENT_FOLDER = ".oelm/agent"
 
 
 class RemoteConnection:
-    """Another machine; one at a time may use it."""
+    """Another machine; one thread uses it at a time."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -55,23 +55,23 @@ class RemoteConnection:
         raise NotImplementedError
 
     def _drop(self) -> None:
-        """Forget a connection that can't be trusted any more."""
+        """Drop a connection that can't be relied on any more."""
         raise NotImplementedError
 
     def route(self) -> Route:
-        """Return how rsync gets there by the same rules."""
+        """Return how rsync reaches the target by the same rules."""
         raise NotImplementedError
 
     def terminal(self, line: str, *options: str) -> list[str]:
-        """Return the words of a command here that runs a line of shell there on this terminal."""
+        """Return the argv of a local command that runs a line of shell there, on this terminal."""
         raise NotImplementedError
 
     def forward(self, port: int, there: int) -> list[str]:
-        """Lead a port of this machine's loopback to one there; return the words of the command that ends it."""
+        """Forward a port of this machine's loopback to one there; return the argv of the command that ends it."""
         raise NotImplementedError
 
     def _route(self, shell: Sequence[str]) -> Route:
-        """Return rsync's way by a remote shell, with the noise of the login shell there taken out."""
+        """Return the route over a remote shell, wrapped by quiet.py where the login shell there prints something."""
         if self._is_noisy:
             shell = [sys.executable, "-S", str(Path(__file__).with_name("quiet.py")), str(len(shell) + 1), *shell]
         host = self.target.host
@@ -79,7 +79,7 @@ class RemoteConnection:
         return Route(shell=tuple(shell), host=host)
 
     def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         raise NotImplementedError
 
     # Where things lie -------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class RemoteConnection:
         return self._home
 
     def resolve(self, path: str) -> str:
-        """Return a path of the targets file as an absolute one there."""
+        """Return a path of the targets file as an absolute path there."""
         if not path or path.startswith("/"):
             return posixpath.normpath(path) if path else ""
         return posixpath.normpath(posixpath.join(self.home, path.removeprefix("~/").removeprefix("~") or "."))
@@ -136,7 +136,7 @@ class RemoteConnection:
     # Requests ---------------------------------------------------------------------------------------------------------
 
     def keep_tree(self, tree: Tree, folder: str) -> str:
-        """Have ``tree`` under ``folder/<hash>`` there, sent at most once, never half; return that path."""
+        """Place ``tree`` in ``folder/<hash>`` there, whole and at most once; return that path."""
         from ..code.snapshot import agent
 
         place = f"{folder}/{tree.hash}"
@@ -147,7 +147,7 @@ class RemoteConnection:
     def call(
         self, verb: str, request: Mapping[str, Any], *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
     ) -> dict[str, Any]:
-        """Let the agent there answer; it is sent along where it isn't there yet."""
+        """Send a request to the agent there, sending the agent first where it is missing; return its answer."""
         about = {"clusters": self.target.clusters, "login_shell": self.target.login_shell}
         answer = self._converse(verb, {**request, **about}, trees, timeout_s)
         return believed(self.target.name, verb, request, answer)

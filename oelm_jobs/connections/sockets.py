@@ -21,7 +21,7 @@ REMEMBERED = "ssh-folder"
 
 
 def control_folder() -> Path:
-    """Return (and make) the folder of master sockets; the same one for all commands of this user.
+    """Return the folder of master sockets, made where it is missing; it is the same for all commands of this user.
 
     Raises:
         LocalError: None can be made.
@@ -49,7 +49,7 @@ def _remembered() -> str:
 
 
 def _is_mine(path: Path) -> bool:
-    """Make a folder unless it is there; tell whether it is this user's, no link, and closed to all others."""
+    """Make a folder unless it exists; tell whether it belongs to this user, is no link, and is closed to all others."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()

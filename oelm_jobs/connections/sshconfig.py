@@ -93,7 +93,7 @@ class Settings:
 
 
 def words(target: Target) -> list[str]:
-    """Return the options of ssh's command line that say more than the target's alias does."""
+    """Return the options of ssh's command line for the target's user and port."""
     return [*(["-l", target.user] if target.user else []), *(["-p", str(target.port)] if target.port else [])]
 
 
@@ -189,7 +189,7 @@ def _expand(value: str, tokens: Mapping[str, str]) -> str:
 
 
 def _files(words: Iterable[str]) -> list[str]:
-    """Return the files that exist of a list in which blanks are in their names as well as between them."""
+    """Return the files that exist from a list in which blanks separate names and may be part of them."""
     left, found = list(words), []
     while left:
         ends = (end for end in range(len(left), 0, -1) if Path(" ".join(left[:end])).is_file())
@@ -200,8 +200,8 @@ def _files(words: Iterable[str]) -> list[str]:
 
 
 def safety(settings: Settings, *, interactive: bool = False) -> list[str]:
-    """Return the options without which the toolkit never calls ssh. The first value counts (ssh_config(5)), so they
-    come before all others but -N and -f.
+    """Return the options with which the toolkit always calls ssh. The first value counts (ssh_config(5)), so they come
+    before all others but -N and -f.
 
     Args:
         interactive: Whether the user may be asked for a passphrase or a second factor.
@@ -229,7 +229,7 @@ def safety(settings: Settings, *, interactive: bool = False) -> list[str]:
 
 
 def _ciphers(settings: Settings) -> str:
-    """Return the user's ciphers with the one in front that this processor does in hardware; empty to leave them be.
+    """Return the user's ciphers, the one that this processor does in hardware first; empty to leave the order alone.
 
     OpenSSH prefers chacha20, for processors that don't know AES; only its own order is changed, never a choice.
     """
@@ -271,7 +271,7 @@ def unknown_host(settings: Settings, fingerprint: str) -> TargetError:
 
 
 def revoked_host(settings: Settings, fingerprint: str) -> TargetError:
-    """Return the error about a host that shows a key of which the user's files say that it must not be believed."""
+    """Return the error about a host whose key the user's files mark as revoked."""
     return TargetError(
         f"the host key of {settings.alias} IS REVOKED{': ' + fingerprint if fingerprint else ''};"
         " somebody who has stolen it may be listening in",
@@ -281,7 +281,7 @@ def revoked_host(settings: Settings, fingerprint: str) -> TargetError:
 
 
 def changed_host(settings: Settings, fingerprint: str, file: str = "") -> TargetError:
-    """Return the error about a host whose key is another than the known one, which stands in ``file``."""
+    """Return the error about a host whose key is not the known one, which is in ``file``."""
     files = file or (settings.known_hosts[0] if settings.known_hosts else "~/.ssh/known_hosts")
     return TargetError(
         f"the host key of {settings.alias} HAS CHANGED{': it is ' + fingerprint if fingerprint else ''};"
@@ -291,10 +291,10 @@ def changed_host(settings: Settings, fingerprint: str, file: str = "") -> Target
     )
 
 
-def no_entry(settings: Settings, said: str) -> TargetError:
+def login_refused(settings: Settings, said: str) -> TargetError:
     """Return the error about a login that was refused."""
     return TargetError(
-        f"{settings.user}@{settings.alias} lets nobody in by key: {said}",
+        f"{settings.user}@{settings.alias}: public-key login refused: {said}",
         hint=f"`ssh {_by_hand(settings)}` must work without a question: put the key into your agent (ssh-add) and"
         ' on the server (ssh-copy-id); for a second factor set connection = "openssh" in the targets file',
     )
@@ -308,7 +308,7 @@ def _by_hand(settings: Settings) -> str:
 
 
 def explain(settings: Settings, said: str) -> TargetError:
-    """Return the error that the OpenSSH client's words on stderr mean."""
+    """Return the error for what the OpenSSH client printed on stderr."""
     lower = said.lower()
     if "revoked host key detected" in lower or "was revoked and you have requested strict" in lower:
         return revoked_host(settings, _fingerprint(said))
@@ -319,7 +319,7 @@ def explain(settings: Settings, said: str) -> TargetError:
     if "host key verification failed" in lower or "host key is known for" in lower:
         return unknown_host(settings, _fingerprint(said))
     if "permission denied" in lower or "too many authentication failures" in lower:
-        return no_entry(settings, _telling(said))
+        return login_refused(settings, _telling(said))
     if "unable to negotiate with" in lower:
         return TargetError(
             f"{settings.alias} can't be talked to: {_telling(said)}",

@@ -34,7 +34,7 @@ WHOLE_BYTES = 512 << 10
 
 
 class Interrupted(Exception):
-    """The conversation broke off.
+    """The connection broke during the conversation.
 
     Attributes:
         sent: Whether an acting request may have arrived.
@@ -47,7 +47,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Own:
-    """Whose the root of a target is (agent/privacy.py)."""
+    """A target's root and who may use it (agent/privacy.py)."""
 
     root: str
     """Absolute, or below the home folder there."""
@@ -70,7 +70,7 @@ class Reply:
 
 @functools.lru_cache(maxsize=1)
 def _program() -> bytes:
-    """Return what Python there runs: every request brings it, so it is packed."""
+    """Return the program for Python there, compressed because every request carries it."""
     import binascii
 
     folder = Path(str(agent.__file__)).parent
@@ -108,7 +108,7 @@ def converse(
     reads: bool,
     timeout_s: float,
 ) -> Reply:
-    """Have the agent answer one request over a channel that runs ``command``.
+    """Send one request over a channel that runs ``command``; return the agent's reply.
 
     Args:
         verb: Empty where trees alone are to be placed.
@@ -190,7 +190,7 @@ def converse(
 
 
 def _chosen(tree: Tree, numbers: Sequence[int]) -> list[int]:
-    """Return which files the agent asks for, each once.
+    """Return the files that the agent asks for, each once.
 
     Raises:
         schema.Misfit: The tree has no such file.
@@ -219,7 +219,7 @@ def _failed(verb: str, message: Mapping[str, Any], sent: bool) -> TargetError:
 
 
 def _ended(code: int, said: str, greeted: bool, sent: bool) -> TargetError:
-    """Say why a command ended without an answer."""
+    """Return the error about a command that ended without an answer."""
     if greeted:
         kind = UnknownAnswer if sent else TargetError
         return kind(f"the agent there ended without an answer: {said or f'exit code {code}'}")
@@ -234,7 +234,7 @@ def _ended(code: int, said: str, greeted: bool, sent: bool) -> TargetError:
 
 
 def _messages(channel: Channel, nonce: str, patience: Any, noise: list[int]) -> Iterator[dict[str, Any]]:
-    """Yield the agent's messages; what a noisy shell prints between them is passed over and counted in ``noise[0]``."""
+    """Yield the agent's messages; other output between them is skipped and counted in ``noise[0]``."""
     mark, buffer = f"\n{nonce} ".encode(), bytearray()
     while True:
         at = buffer.find(mark)
@@ -264,7 +264,7 @@ def _messages(channel: Channel, nonce: str, patience: Any, noise: list[int]) -> 
 
 
 def _message(content: bytes) -> dict[str, Any]:
-    """Return a message, whose answer is yet to be looked at.
+    """Parse a message; its answer is not checked yet.
 
     Raises:
         schema.Misfit: It is none.

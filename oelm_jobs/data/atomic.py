@@ -16,7 +16,8 @@ SCRATCH_PREFIX = ".oelm-data-"
 
 @contextlib.contextmanager
 def scratch_folder(output: Path) -> Iterator[Path]:
-    """Give a folder on the output's own disk for unfinished files, removed at the end; clears those of killed makers.
+    """Yield a folder on the output's disk for unfinished files, and remove it at the end; also remove those that killed
+    processes left.
 
     A maker holds a lock on its folder for as long as it lives; the kernel frees it.
     """
@@ -41,7 +42,9 @@ def scratch_folder(output: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold a folder's lock; yield whether it is there and locked (or, with ``wait``, there on a disk without locks)."""
+    """Hold a folder's lock; yield whether the folder exists and is locked (with ``wait`` also: exists on a disk without
+    locks).
+    """
     try:
         handle = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
@@ -59,7 +62,7 @@ def _locked(folder: Path, *, wait: bool) -> Iterator[bool]:
 
 
 def publish(scratch: Path, output: Path, names: Sequence[str], *, replace: bool) -> None:
-    """Bring finished files under their names: all at once where the output is new, else in the order of ``names``.
+    """Give finished files their final names: all at once where the output is new, else in the order of ``names``.
 
     Raises:
         FileExistsError: One of them is there already and ``replace`` is false.

@@ -46,7 +46,7 @@ _MENDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """What a study asks of its token files."""
+    """A study's requirements for its token files."""
 
     study: str
     path: Path
@@ -57,7 +57,7 @@ class Need:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Why a token file won't do."""
+    """Why a token file can't be used."""
 
     found: str
     mend: str = ""
@@ -65,13 +65,13 @@ class Fault:
 
 
 def need_of(study: Study) -> Need:
-    """Return what a study asks of its token files."""
+    """Return a study's requirements for its token files."""
     values = {key: int(study.train[key]) for key in ("vocab_size", "seq_len")}
     return Need(study=study.name, path=study.path, **values)
 
 
 def fault(path: str, row: Mapping[str, Any], need: Need | None = None) -> Fault | None:
-    """Return the first thing that is wrong with a token file; None where it will do.
+    """Return the first fault of a token file; None where it can be used.
 
     Args:
         row: What agent.tokens said of it.
@@ -104,7 +104,7 @@ def fault(path: str, row: Mapping[str, Any], need: Need | None = None) -> Fault 
 
 
 def _unfit(row: Mapping[str, Any], manifest: Manifest | None, need: Need) -> Fault | None:
-    """Return why a sound file won't do for a study."""
+    """Return why a sound file doesn't meet a study's requirements."""
     mend = "set vocab_size in [train] to the data's"
     if manifest is not None and manifest.tokenizer.vocab_size > need.vocab_size:
         made = manifest.tokenizer.vocab_size
@@ -147,7 +147,8 @@ def manifest_of(row: Mapping[str, Any]) -> Manifest | None:
 
 
 def check(folder: Path, needs: Sequence[tuple[str, Need]] = ()) -> Manifest | None:
-    """Verify a token folder against its manifest, or by itself where it has none, reading all; return the manifest.
+    """Read a token folder whole and verify it against its manifest, or by itself where it has none; return the
+    manifest.
 
     Args:
         needs: Names of files in the folder and what studies ask of them.

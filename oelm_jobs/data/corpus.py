@@ -67,7 +67,7 @@ def novels() -> TextFile:
 
 
 def find_files(sources: Sequence[Path]) -> list[TextFile]:
-    """Return the text files that the sources name, folders searched in depth and in order.
+    """Return the text files that the sources name; folders are searched recursively, in order.
 
     Raises:
         DataError: A source is missing, of no known kind, or a folder without text.
@@ -118,7 +118,7 @@ def is_separated(file: TextFile) -> bool:
 
 
 def cut_tail(file: TextFile, fraction: float) -> tuple[TextFile, TextFile]:
-    """Return a file's beginning and its last ``fraction``.
+    """Split a file into its beginning and its last ``fraction``.
 
     The cut lies between documents; in a plain text of one document, at a blank line, a line's end or a blank.
     """
@@ -172,7 +172,7 @@ def read_documents(
     Args:
         file: What to read.
         field: Column of a parquet file or key of a JSON line that holds the text.
-        advance: Told of every few bytes that were read.
+        advance: Called with the number of bytes read, every few bytes.
         oddities: Counts what was read although strict parsers refuse it.
 
     Raises:
@@ -191,7 +191,7 @@ def read_documents(
 
 
 def cut_documents(chunks: Iterable[str]) -> Iterator[Piece]:
-    """Yield the documents of a text that comes in chunks of any size; memory is that of a piece and a chunk."""
+    """Yield the documents of a text that arrives in chunks of any size, holding one piece and one chunk in memory."""
     rest, first = "", True
     for chunk in chunks:
         rest += chunk
@@ -210,7 +210,7 @@ def cut_documents(chunks: Iterable[str]) -> Iterator[Piece]:
 
 
 def _cut_pieces(text: str, first: bool, *, ended: bool) -> Iterator[Piece]:
-    """Yield a document's pieces; the last of one that has not ended is what more text must be appended to.
+    """Yield a document's pieces; to the last one more text may have to be appended.
 
     Where the first piece ends depends on the document alone, not on how it was read: its hash decides the split.
     """
@@ -258,7 +258,7 @@ def _read_text(file: TextFile, advance: Advance) -> Iterator[str]:
 
 
 def _other_encoding(path: Path, content: bytes, where: int, byte: int) -> DataError:
-    """Return the error about bytes that are not UTF-8, with the conversion that they ask for."""
+    """Return the error about bytes that are not UTF-8, with the conversion that they need."""
     encoding = name_encoding(content)
     if encoding.startswith("UTF"):
         return DataError(f"{path} is {encoding} text, not UTF-8", hint=f"convert it: {conversion(path, encoding)}")

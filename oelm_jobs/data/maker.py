@@ -45,7 +45,7 @@ Report = Callable[[str, int, int], None]
 
 
 class Made(NamedTuple):
-    """What `make` gives back."""
+    """The result of `make`."""
 
     manifest: Manifest
     up_to_date: bool
@@ -87,7 +87,7 @@ def make(
         vocab_size: 50257 is GPT-2's vocabulary; less truncates it.
         processes: How many encode; 0 is one per usable CPU.
         force: Replace other data in ``output``.
-        report: Told of progress.
+        report: Called with progress.
 
     Raises:
         DataError: A source can't be read, there is too little text for a split, or ``output`` holds other data.
@@ -121,7 +121,7 @@ def make(
 
 @dataclass(frozen=True, kw_only=True)
 class _Recipe:
-    """What decides the bytes of the result."""
+    """The options that determine the bytes of the result."""
 
     train: list[TextFile]
     """Text to train on, and to split where `validation` is empty."""
@@ -259,7 +259,7 @@ class _Writer:
         self._size += len(tokens)
 
     def finish(self) -> TokenFile:
-        """Make the file durable and return what it is."""
+        """Make the file durable and return its description."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
         return TokenFile(
@@ -312,7 +312,7 @@ def _refuse_empty(made: Manifest) -> None:
 
 
 def _present(output: Path, wanted: Manifest) -> Manifest | None:
-    """Return the manifest of an output that is what is wanted, None of one that holds no data.
+    """Return the manifest of an output that matches the recipe; None where the output holds no data.
 
     Raises:
         DataError: It holds other data.

@@ -18,7 +18,7 @@ TRAIN, VAL, MANIFEST = "train.bin", "val.bin", "manifest.json"
 
 
 class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the ids mean."""
+    """The vocabulary of the ids."""
 
     name: str
     """``gpt2``, or ``gpt2-1024`` for its first 1,023 ranks."""
@@ -29,7 +29,7 @@ class Tokenizer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of text that the tokens were made of."""
+    """A text file that the tokens were made from."""
 
     name: str
     """Its path below the folder that was named, or its bare name."""
@@ -64,7 +64,7 @@ class TokenFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Duplicates(msgspec.Struct, frozen=True, kw_only=True):
-    """Documents that are equal to the letter (blanks at their ends aside)."""
+    """Counts of documents that are equal, apart from blanks at their ends."""
 
     val_in_train: int
     """Validation documents that are training documents too: what a model may know by heart."""
@@ -73,7 +73,7 @@ class Duplicates(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Oddities(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What was read although strict parsers of JSON refuse it; counted while text is read."""
+    """Counts of text that was read although strict JSON parsers reject it."""
 
     not_finite: int = 0
     """Lines that hold NaN or an infinite number."""
@@ -82,12 +82,12 @@ class Oddities(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a token folder holds and what it was made of; the content of ``manifest.json``."""
+    """The content of a token folder's ``manifest.json``: its files, and what they were made from."""
 
     version: int = VERSION
     """Of this format."""
     tokenizer: Tokenizer
-    """What the ids mean."""
+    """The vocabulary of the ids."""
     dtype: str = "uint16"
     """Little-endian, flat."""
     field: str | None = None

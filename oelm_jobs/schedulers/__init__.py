@@ -37,7 +37,7 @@ class LaunchScript:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a scheduler said to a submission."""
+    """A scheduler's answer to a submission."""
 
     accepted: tuple[str, ...]
     """Run directories that will be run."""
@@ -50,14 +50,14 @@ class Answer:
 
 
 def allowed_environment(target: Target) -> dict[str, str]:
-    """Return the variables that a target allows and that are set here; they travel in a request, and are written
-    nowhere.
+    """Return the environment variables that a target allows and that are set here; they travel in a request and are
+    never written to disk.
     """
     return {name: os.environ[name] for name in target.env if name in os.environ}
 
 
 def silent(text: str) -> None:
-    """Say nothing."""
+    """Default progress callback; does nothing."""
 
 
 class Scheduler(Protocol):
@@ -73,8 +73,8 @@ class Scheduler(Protocol):
         """Submit runs, at most once for a token.
 
         Args:
-            say: Is told what is waited for.
-            accepted: Is told the run directories accepted so far, again and again while the others wait.
+            say: Called with what is being waited for.
+            accepted: Called with the run directories accepted so far, repeatedly while the others wait.
 
         Raises:
             CodeGone: Its code is not there any more: send it again.
@@ -83,7 +83,8 @@ class Scheduler(Protocol):
         """
 
     def settle(self, token: str, root: str, run_dirs: Sequence[str]) -> Answer:
-        """Find out for good which runs of a submission were accepted; the others, which it names, never will be.
+        """Find out which runs of a submission were accepted, and keep the others, which the answer names, from ever
+        being accepted later.
 
         Args:
             root: The target's root when it was submitted; the targets file may name another one by now.
@@ -105,14 +106,14 @@ class Scheduler(Protocol):
         """
 
     def archive(self, run_dirs: Sequence[str]) -> None:
-        """Move run directories aside, whole, so that their runs can start over.
+        """Move whole run directories aside, so that their runs can start over.
 
         Raises:
             TargetError: One is in use; none was moved.
         """
 
     def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:
-        """End runs (run directory to token) with all their processes; return what was done by run directory."""
+        """End runs (run directory to token) with all their processes; return the outcome by run directory."""
 
 
 def scheduler(connection: Connection) -> Scheduler:

@@ -12,7 +12,7 @@ from . import CODE_GONE, Answer, LaunchScript, allowed_environment, silent
 
 
 class LeaseScheduler:
-    """Host leases at the other end of a connection."""
+    """Submission to a host whose devices are leased, over a connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -24,7 +24,7 @@ class LeaseScheduler:
         say: Callable[[str], None] = silent,
         accepted: Callable[[Sequence[str]], None] = lambda run_dirs: None,
     ) -> Answer:
-        """Start the launch scripts there, detached; they wait for their lane and their leases by themselves."""
+        """Start the launch scripts there, detached; each waits for its lane and its lease."""
         runs = [{"run_dir": job.run_dirs[0], "token": job.token, "script": job.script} for job in jobs]
         request = {
             "root": self._connection.root,
@@ -45,13 +45,13 @@ class LeaseScheduler:
         return Answer(accepted=started, busy=busy, handle=token)
 
     def _environment(self) -> dict[str, str]:
-        """Return the variables that runs get from here, and which GPUs they are held to."""
+        """Return the variables that runs get from this client, and the GPUs that they are limited to."""
         target = self._connection.target
         found = allowed_environment(target)
         return {**found, "OELM_GPUS": ",".join(map(str, target.gpus))} if target.gpus else found
 
     def settle(self, token: str, root: str, run_dirs: Sequence[str]) -> Answer:
-        """Ask whether the launch arrived; if it did not by now, it is fenced off and never will."""
+        """Ask whether the launch arrived; if it hasn't by now, it is kept from ever taking effect."""
         answer = self._connection.call("settle", {"root": root, "token": token})
         if answer["answer"] == "accepted":
             return Answer(accepted=tuple(run_dirs))

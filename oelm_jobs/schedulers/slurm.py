@@ -37,14 +37,14 @@ REFUSALS = (
 
 
 class SlurmScheduler:
-    """Slurm at the other end of a connection."""
+    """Submission to Slurm over a connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._options = options_of(connection.target)
 
     def _call(self, verb: str, request: Mapping[str, Any], timeout_s: float = 120.0) -> dict[str, Any]:
-        """Let the agent answer; on this machine right here.
+        """Let the agent answer; on this machine in this process.
 
         Raises:
             TargetError: Slurm does not answer, or can't be reached.
@@ -68,7 +68,7 @@ class SlurmScheduler:
 
     @contextlib.contextmanager
     def _own(self) -> Iterator[None]:
-        """Let what is written on this machine be read by those alone who may."""
+        """Set umask and group for what is written on this machine (agent/privacy.py)."""
         there = self._connection.resolved
         with privacy.confined(there.share):
             also = [there.checkpoint_root] if there.checkpoint_root else []
@@ -84,7 +84,7 @@ class SlurmScheduler:
         say: Callable[[str], None] = silent,
         accepted: Callable[[Sequence[str]], None] = lambda run_dirs: None,
     ) -> Answer:
-        """Send scripts to sbatch, each once; where the cluster has no room for more now, wait for it.
+        """Send scripts to sbatch, each once; wait where the cluster accepts no more jobs now.
 
         The agent remembers its answers, so that a wait outlives a lost connection: what is asked again is not sent
         again.
@@ -157,7 +157,7 @@ class SlurmScheduler:
         return {int(position): row for position, row in answer["jobs"].items()}
 
     def _read(self, jobs: Sequence[LaunchScript], answers: Mapping[int, Mapping[str, Any]]) -> Answer:
-        """Put the answers for each script together.
+        """Combine the answers about each script.
 
         Raises:
             PreflightError: All were refused.
@@ -188,7 +188,7 @@ class SlurmScheduler:
         )
 
     def settle(self, token: str, root: str, run_dirs: Sequence[str]) -> Answer:
-        """Look for a submission's jobs; those that are not found never run, even should they still appear."""
+        """Look for a submission's jobs; those that aren't found will never run, even if they still appear."""
         answer = self._call("slurm_settle", {"root": root, "token": token})
         found = set(answer["runs"])
         refused = {
@@ -228,7 +228,7 @@ class SlurmScheduler:
 
 @contextlib.contextmanager
 def _asking(clusters: str) -> Iterator[None]:
-    """Let Slurm's commands be about one of a site's clusters for a while; about their own where it is empty."""
+    """Direct Slurm's commands to one of a site's clusters for a while; to their own where it is empty."""
     before = dict(os.environ)
     if clusters:
         slurm_commands.about(clusters)

@@ -100,7 +100,7 @@ def send(script: str, options: Sequence[str]) -> tuple[int, str, str]:
 
 @contextlib.contextmanager
 def _undisturbed(script: Path) -> Iterator[None]:
-    """Hold back signals that end a client; sbatch inherits the mask. Variables that override a script are set aside."""
+    """Block signals that end a client (sbatch inherits the mask), and unset variables that override a script."""
     held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     mine = {name: os.environ.pop(name) for name in slurm_submit.set_aside(script.read_text(encoding="utf-8"))}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)

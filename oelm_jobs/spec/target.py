@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True)
 class Slurm:
-    """What a target says of its Slurm."""
+    """A target's settings for Slurm."""
 
     sbatch: Mapping[str, str | None] = field(default_factory=dict)
     """Long options of sbatch, word for word, in the file's order; None for a switch."""
@@ -74,7 +74,7 @@ class Target:
 
     @property
     def clusters(self) -> str:
-        """The one of a site's clusters that Slurm's commands are about (sbatch(1), --clusters); empty for their own."""
+        """The site's cluster that Slurm's commands address (sbatch(1), --clusters); empty for their own."""
         return (self.slurm.sbatch.get("clusters") or "") if self.slurm is not None else ""
 
     def may_lease(self, label: str) -> bool:

@@ -68,7 +68,7 @@ class Difference:
 
     @property
     def is_unfair(self) -> bool:
-        """True for a scientific difference that the study did not declare."""
+        """Whether it is a scientific difference that the study did not declare."""
         return self.kind == SCIENTIFIC and not self.reason
 
     @property
@@ -112,7 +112,7 @@ def differences(arms: Iterable[Arm], *, factors: Iterable[str], unequal: Mapping
 
 
 def check(arms: Sequence[Arm], *, factors: Iterable[str], unequal: Mapping[str, str]) -> list[Difference]:
-    """Return the differences that are legal.
+    """Return the permitted differences.
 
     Raises:
         UnfairError: Groups differ in a scientific key that is neither a factor nor declared.
@@ -132,7 +132,7 @@ def check(arms: Sequence[Arm], *, factors: Iterable[str], unequal: Mapping[str, 
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Compare values as a configuration means them: 1 equals 1.0 but not True; lists equal tuples."""
+    """Compare values of a configuration: 1 equals 1.0 but not True; lists equal tuples."""
     if isinstance(a, bool) is not isinstance(b, bool):
         return False
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):

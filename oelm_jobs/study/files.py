@@ -26,10 +26,10 @@ OF_THE_STUDY = ("data_path", "val_data_path", "vocab_size")
 
 
 def read_studies(project: Path, warn: Callable[[str], None] = lambda _: None) -> list[Study]:
-    """Return the project's studies, sorted by name; a file that is off stops only those who name it.
+    """Return the project's studies, sorted by name; an invalid file is reported and skipped.
 
     Args:
-        warn: Is told of each such file, in one line.
+        warn: Called with one line about each such file.
     """
     studies = []
     for path in study_files(project):
@@ -44,7 +44,7 @@ def load_study(project: Path, name: str | None = None, warn: Callable[[str], Non
     """Return the study called ``name`` (or in the file ``name``); without a name, the one with ``default = true``.
 
     Args:
-        warn: Is told of files that are off and may be passed over.
+        warn: Called with one line about each invalid file that is skipped.
 
     Raises:
         UsageError: There is no such study, or no default or two of them.
@@ -141,7 +141,7 @@ def _read_speed_trial(section: tomlfile.Section) -> spec.SpeedTrial:
 
 
 def _take_line(section: tomlfile.Section, key: str, default: str) -> str:
-    """Take text that is printed and written into scripts: a line without control characters."""
+    """Take text that is printed and written into scripts: one line without control characters."""
     text = section.take(key, str, default)
     if reason := names.why_not_line(text):
         raise section.error(key, reason, value=text)
@@ -154,7 +154,7 @@ def _check_name(section: tomlfile.Section, what: str, name: str, reason: str) ->
 
 
 def _read_value(section: tomlfile.Section, key: str) -> Any:
-    """Take a train key in the trainer's own type."""
+    """Take a train key and convert it to the trainer's type."""
     value = section.take_any(key)
     wanted = trainer.FIELDS[key].metadata["type"]
     if isinstance(value, str) is not (wanted is str) or (wanted is int and isinstance(value, float)):

@@ -42,7 +42,7 @@ def checkpoint_folder(root: Path, study: Study, checkpoint_root: str = "") -> Pa
 
 
 def run_name(study: Study, group: str, seed: int, tag: str = "") -> str:
-    """Return a run's name: the first seed's runs carry the bare name of their group."""
+    """Return a run's name; runs of the first seed have the bare name of their group."""
     return names.run_name(group, None if seed == study.seeds[0] else seed, tag)
 
 

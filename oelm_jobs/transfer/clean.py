@@ -28,7 +28,7 @@ from .sync import record, write_record
 
 @dataclass(frozen=True, kw_only=True)
 class Removable:
-    """What of one run may go."""
+    """The files of one run that may be removed."""
 
     run: StoredRun
     files: Mapping[str, tuple[int, str]]
@@ -44,7 +44,7 @@ class Removable:
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """What became of one run's files."""
+    """The outcome of removing one run's files."""
 
     run: StoredRun
     names: tuple[str, ...]
@@ -68,7 +68,7 @@ class Unused:
 
 
 def removable(project: Path, runs: Sequence[StoredRun]) -> list[Removable]:
-    """Say what may go; hashes the copies at home."""
+    """Return what may be removed; hashes the copies at home."""
     return [_removable(project, run) for run in runs]
 
 
@@ -105,8 +105,8 @@ def _removable(project: Path, run: StoredRun) -> Removable:
 
 
 def _checkpoints(known: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> dict[str, tuple[int, str]]:
-    """Return name to size and hash of a run's checkpoints, by its manifest; where nobody was left to write one when it
-    ended, by what was fetched (no hash for what was not).
+    """Return name to size and hash of a run's checkpoints, from its manifest; without one, from what was fetched (no
+    hash for what was not).
     """
     entries = manifest.get("files", []) if manifest is not None else []
     if manifest is None:
@@ -120,8 +120,8 @@ def _checkpoints(known: Mapping[str, Any], manifest: Mapping[str, Any] | None) -
 
 
 def has_no_checkpoint(project: Path, run: StoredRun) -> bool:
-    """True where the copy at home shows that a finished run's checkpoints were freed on its target; false also where it
-    does not tell (it is of another submission, or there is none).
+    """Tell whether the copy at home shows that a finished run's checkpoints were freed on its target; false also where
+    there is no copy, or one of another submission.
     """
     home = home_of(project, run)
     known, manifest = record(home), records.read_if_sound(home / rundir.MANIFEST) or None
@@ -145,13 +145,13 @@ def _newest(names: Mapping[str, object]) -> str:
 
 
 def _remember(home: Path, removed: Mapping[str, str]) -> None:
-    """Write down at home what is gone there."""
+    """Record at home what was removed there."""
     known = record(home)
     write_record(home, {**known, "removed": {**known.get("removed", {}), **removed}})
 
 
 def remove(project: Path, wanted: Sequence[Removable]) -> list[Removed]:
-    """Let files go, each only while it is there what is here.
+    """Remove files, each only while it equals the copy here.
 
     Raises:
         TargetError: A target can't be reached; what it was not asked about stays.
@@ -182,7 +182,7 @@ def remove(project: Path, wanted: Sequence[Removable]) -> list[Removed]:
 
 
 def unused(project: Path, store: Store, name: str) -> Unused:
-    """Ask a target which snapshots are needed by no run that isn't over, whoever's, and by no submission.
+    """Ask a target which snapshots are needed neither by an unfinished run of any user nor by a submission.
 
     Raises:
         TargetError: It can't be asked.
@@ -194,7 +194,7 @@ def unused(project: Path, store: Store, name: str) -> Unused:
 
 
 def discard(project: Path, store: Store, wanted: Unused) -> tuple[tuple[str, ...], int]:
-    """Remove snapshots, each only if it still isn't needed; return the names of those that are gone, and their bytes.
+    """Remove snapshots, each only if it still isn't needed; return the names of those removed, and their bytes.
 
     Raises:
         TargetError: It can't be asked, or somebody is submitting there just now.
@@ -205,7 +205,7 @@ def discard(project: Path, store: Store, wanted: Unused) -> tuple[tuple[str, ...
 
 
 def _request(project: Path, store: Store, name: str) -> tuple[Connection, dict[str, Any], str]:
-    """Return a target's connection and what to ask of it about snapshots, and why some of them stay in any case."""
+    """Return a target's connection, the request about its snapshots, and why some of them stay in any case."""
     connection = connect(load_target(project, name), project)
     there = connection.resolved
     request: dict[str, Any] = {"root": there.root, "checkpoint_root": there.checkpoint_root, "young_s": 0.0}

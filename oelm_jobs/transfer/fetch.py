@@ -34,21 +34,21 @@ TRIES = 5
 
 
 class Progress(Protocol):
-    """Is told how a transfer goes on."""
+    """Callbacks for the progress of a transfer."""
 
     def begin(self, files: int, size: int) -> None:
-        """So many files of so many bytes are on their way."""
+        """Begin a transfer of so many files and bytes."""
 
     def advance(self, size: int) -> None:
-        """So many bytes more are here and hashed."""
+        """Count bytes that have arrived and been hashed."""
 
     def say(self, text: str) -> None:
-        """Something worth telling."""
+        """Report a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """What a fetch did with one run."""
+    """The outcome of a fetch for one run."""
 
     run: StoredRun
     run_dir: Path
@@ -74,9 +74,9 @@ class Fetched:
 
 
 def home_of(project: Path, run: StoredRun) -> Path:
-    """Return where a run lies in the project, wherever it trains: below ``models/checkpoints`` as it does there, in its
-    study's folder or without one. Which study is the default today makes no difference, and what is of another study
-    stays where it is.
+    """Return a run's folder in this project, wherever it trains: below ``models/checkpoints``, in its study's folder or
+    directly, as on its target. It doesn't depend on which study is the default today, and files of another study stay
+    where they are.
 
     Raises:
         StoreError: The index has a run of a name that no study can have given it.
@@ -98,7 +98,7 @@ def home_of(project: Path, run: StoredRun) -> Path:
 
 
 def lies_at_home(target: Target, run: StoredRun, home: Path) -> bool:
-    """Tell whether a run's directory is the one in the project, under whatever name: then there is no copy of it."""
+    """Tell whether a run's directory is, perhaps by another path, the one in the project: then it has no copy."""
     if target.host:
         return False
     try:
@@ -110,7 +110,7 @@ def lies_at_home(target: Target, run: StoredRun, home: Path) -> bool:
 def fetch(
     project: Path, runs: Sequence[StoredRun], progress: Progress, *, checkpoints: str = "best", again: bool = False
 ) -> list[Fetched]:
-    """Bring runs home, whole and verified.
+    """Fetch runs and verify them.
 
     Args:
         checkpoints: One of CHECKPOINTS.
@@ -139,7 +139,7 @@ def fetch(
 
 
 def _in_place(run: StoredRun, home: Path) -> Fetched:
-    """A run of this machine, in its project: it is here, and is verified."""
+    """Verify a run of this machine that lies in its project."""
     checked = sync.verify(home)
     return Fetched(
         run=run,
@@ -155,7 +155,7 @@ def _in_place(run: StoredRun, home: Path) -> Fetched:
 
 @dataclass
 class _Run:
-    """One run on its way home."""
+    """One run that is being fetched."""
 
     run: StoredRun
     home: Path
@@ -169,7 +169,7 @@ class _Run:
 
 
 class _Fetch:
-    """The runs of one target."""
+    """The fetch of one target's runs."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class _Fetch:
         self._new: dict[Path, tuple[int, int]] = {}
 
     def all(self) -> list[Fetched]:
-        """Fetch; returns when nothing that was asked for changes any more, or after ROUNDS looks."""
+        """Fetch until nothing that was asked for changes any more, at most ROUNDS times."""
         done: dict[Path, Fetched] = {}
         for _ in range(ROUNDS):
             open_runs = [(run, home) for run, home in self._runs if home not in done or done[home].damaged]
@@ -201,7 +201,7 @@ class _Fetch:
         return [done[home] for _, home in self._runs]
 
     def _release(self, looks: Sequence[_Run]) -> None:
-        """Let go of checkpoints that the target holds under a second name for this fetch."""
+        """Release checkpoints for which the target keeps a second name during this fetch."""
         held = {
             look.run.run_dir: names
             for look in looks
@@ -213,7 +213,7 @@ class _Fetch:
     # Asking -----------------------------------------------------------------------------------------------------------
 
     def _ask(self, runs: Sequence[tuple[StoredRun, Path]]) -> list[_Run]:
-        """Ask what runs hold, and compare with what is here."""
+        """Ask what the runs hold and compare it with what is here."""
         requests = []
         for run, home in runs:
             known = sync.record(home).get("files", {})
@@ -242,7 +242,7 @@ class _Fetch:
         return look
 
     def _check_home(self, look: _Run) -> None:
-        """Make sure that what lies at home is this run, or nothing.
+        """Check that the folder at home holds this run, or nothing.
 
         Raises:
             TargetError: It is another run, which was not fetched but trained here.
@@ -298,7 +298,7 @@ class _Fetch:
                     self._count(look, item)
 
     def _transfer(self, staging: Staging, arrivals: Sequence[tuple[_Run, Arrival]]) -> None:
-        """Bring files, through as many broken connections as it takes while anything moves."""
+        """Transfer files, going on after broken connections as long as there is progress."""
         open_ones, tries = list(arrivals), 0
         while open_ones:
             before = sum(arrival.read for _, arrival in arrivals)
@@ -338,7 +338,7 @@ class _Fetch:
     # Saying -----------------------------------------------------------------------------------------------------------
 
     def _settle(self, look: _Run) -> Fetched:
-        """Write down what is here of a run."""
+        """Record what is here of a run."""
         if _is_nothing(look.row):
             note = "is not there any more" if look.run.progress else "never started: there is nothing of it"
             return Fetched(run=look.run, run_dir=look.home, state=State.UNKNOWN, note=note)
@@ -384,7 +384,7 @@ def _left(run: StoredRun) -> set[tuple[str, str]]:
 
 
 def _is_nothing(row: Mapping[str, Any]) -> bool:
-    """True where the target has nothing of a run: it has not started, not started over yet, or is gone."""
+    """Tell whether the target has nothing of a run: it has not started, not yet started over, or is gone."""
     return bool(row.get("absent")) or not (row["files"] or row["left"])
 
 

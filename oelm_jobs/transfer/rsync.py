@@ -44,7 +44,8 @@ def installed() -> str:
 
 
 def shell_words(shell: Sequence[str]) -> str:
-    """Return a remote shell's words as rsync's ``-e`` takes them: split at blanks, kept together by double quotes.
+    """Return a remote shell's argv as rsync's ``-e`` takes it: split at blanks, with double quotes around arguments
+    that hold some.
 
     Raises:
         TargetError: A word holds a double quote.
@@ -55,7 +56,7 @@ def shell_words(shell: Sequence[str]) -> str:
 
 
 class Transfer:
-    """One rsync at work; end it or wait for it."""
+    """A running rsync."""
 
     def __init__(
         self, source: str, destination: str, names: Iterable[str], *, shell: Sequence[str] | None, remote: str = ""
@@ -94,18 +95,18 @@ class Transfer:
             raise TargetError(f"rsync can't be started: {error}") from error
 
     def is_over(self) -> bool:
-        """True when it has ended by itself."""
+        """Whether it has ended."""
         return self.process.poll() is not None
 
     def moved(self) -> int:
-        """Return how many bytes of the file at work have been moved, as it says itself; grows while anything moves."""
+        """Return the bytes of the current file that rsync says it has moved; it grows while anything moves."""
         size = os.fstat(self._out.fileno()).st_size
         begin = max(0, size - 4096)
         found = _PROGRESS.findall(os.pread(self._out.fileno(), size - begin, begin))
         return int(re.sub(rb"\D", b"", found[-1])) if found else 0
 
     def end(self) -> tuple[int, str]:
-        """End it if it still works; return exit code and what it said last."""
+        """End it if it still runs; return the exit code and the last line of stderr."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -123,5 +124,5 @@ class Transfer:
 
 
 def upload_folder(path: Path) -> str:
-    """Return a folder here as rsync's source: absolute, so that a colon in it is no host."""
+    """Return a local folder as rsync's source: absolute, so that a colon in it isn't taken for a host."""
     return f"{path.resolve()}/"

@@ -25,7 +25,7 @@ TRIES = 5
 
 
 def send_data(project: Path, target: Target, study: Study, progress: fetch.Progress) -> list[str]:
-    """Have a study's token files (and the manifest beside them) on a target; return the names that were sent.
+    """Send a study's token files, with their manifest, to a target where it lacks them; return the names sent.
 
     Raises:
         PreflightError: The project lacks them, they won't do, or the target holds others under their names.
@@ -67,7 +67,7 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
 
 
 def _send(connection: Connection, source: Path, place: str, files: Mapping[str, str], progress: fetch.Progress) -> None:
-    """Send files of one folder, and have them accepted at the other end."""
+    """Send files of one folder and have the agent check and place them."""
     name = "".join(digest[:4] for digest in files.values())[:16]
     expected = connection.call("expect", {"folder": place, "name": name, "link": bool(connection.target.host)})
     if "error" in expected:
@@ -111,7 +111,7 @@ def _transfer(
     expected: Mapping[str, Any],
     progress: fetch.Progress,
 ) -> None:
-    """Bring files (name to bytes) into the staging folder there, through as many broken connections as TRIES allows.
+    """Send files (name to bytes) into the staging folder there, going on after up to TRIES broken connections.
 
     Raises:
         NotReached: The connection broke once too often; what has arrived stays.
@@ -144,7 +144,7 @@ def _transfer(
 
 
 def _watch(transfer: Transfer, advance: Callable[[int], None]) -> str:
-    """Wait for a transfer and tell how far it is; return early, with the reason, when nothing moves any more."""
+    """Wait for a transfer, reporting progress; return early, with the reason, when nothing moves any more."""
     done, last, moved_at = 0, 0, time.monotonic()
     while not transfer.is_over():
         moved = transfer.moved()

@@ -61,7 +61,7 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """How a run's files compare with its manifest."""
+    """The comparison of a run's files with its manifest."""
 
     files: int
     """Files that the manifest lists."""
@@ -79,14 +79,14 @@ class Verified:
 
 
 def record(run_dir: Path) -> dict[str, Any]:
-    """Return what was fetched into a run directory (``origin``, ``target``, ``files``, ``left``); empty for a run of
-    this machine.
+    """Return the record of what was fetched into a run directory (``origin``, ``target``, ``files``, ``left``); empty
+    for a run of this machine.
     """
     return records.read_if_sound(rundir.control(run_dir, rundir.FETCHED))
 
 
 def study_in(run_dir: Path) -> str:
-    """Return whose run lies in a directory of this machine, trained or fetched; empty where no record says."""
+    """Return the study of the run in a directory of this machine, trained or fetched; empty where no record says."""
     return str(records.read_if_sound(rundir.control(run_dir, rundir.RUN)).get("study", ""))
 
 
@@ -118,7 +118,7 @@ def verify(run_dir: Path) -> Verified:
 
 
 def _is_listed(run_dir: Path, name: str, entry: Mapping[str, Any]) -> bool:
-    """Tell whether a file is what its manifest's entry says, and lies where its name says."""
+    """Tell whether a file matches its manifest's entry and lies inside the run directory."""
     path = run_dir / name
     try:
         is_inside = not path.is_symlink() and path.resolve().is_relative_to(run_dir.resolve())
@@ -149,13 +149,13 @@ def is_here(run_dir: Path, item: Item, known: Mapping[str, Any], *, again: bool 
 
 
 def seen(path: Path) -> list[int]:
-    """Return by what a file is recognised as unchanged."""
+    """Return the part of a file's stat by which it is recognised as unchanged."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns]
 
 
 def set_aside(run_dir: Path) -> Path:
-    """Move a run directory at home to ``.archive`` beside it, as the target has done with its own; return its place."""
+    """Move a run directory at home to ``.archive`` beside it, as the target has done; return its new path."""
     folder = run_dir.parent / ".archive"
     folder.mkdir(exist_ok=True)
     place = folder / f"{run_dir.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 1000000}"
@@ -177,7 +177,7 @@ def safe_name(name: str) -> bool:
 
 @contextlib.contextmanager
 def _kept_inside() -> Iterator[None]:
-    """Turn a path that would lead out of its folder into what the command line tells of a target.
+    """Turn the error about a path that leads out of its folder into a TargetError.
 
     Raises:
         TargetError: One would, or can't be one here; nothing was written through it.
@@ -198,7 +198,7 @@ def _kept_inside() -> Iterator[None]:
 
 @dataclass
 class Arrival:
-    """A file on its way: where it lies there, in staging and at last; hashed as it arrives."""
+    """A file that is being transferred: its paths there, in staging and at home; it is hashed as it arrives."""
 
     source: str
     """Absolute path on the target."""
@@ -222,17 +222,17 @@ class Arrival:
 
     @property
     def staged(self) -> Path:
-        """Where rsync writes it."""
+        """The path to which rsync writes it."""
         return self.files / self.name
 
     @property
     def mark(self) -> Path:
-        """What says of which content it is, beside it."""
+        """The file beside it that says which content it is part of."""
         name = hashlib.sha256(os.fsencode(self.staged.name)).hexdigest()[:32]  # its own may be as long as names can be
         return self.staged.with_name(f".{name}.for")
 
     def follow(self, buffer: memoryview) -> int:
-        """Hash what has arrived since the last time, at most a buffer full; return how much that was.
+        """Hash what has arrived since the last call, at most one buffer; return the number of bytes.
 
         rsync only ever appends here, so what is there stays as it is.
         """
@@ -248,7 +248,7 @@ class Arrival:
 
     @property
     def arrived(self) -> int:
-        """Bytes that lie in staging, hashed or not."""
+        """Bytes in staging, hashed or not."""
         try:
             return self.staged.lstat().st_size
         except OSError:
@@ -256,16 +256,16 @@ class Arrival:
 
     @property
     def is_whole(self) -> bool:
-        """True when it is there to its announced length with the announced content."""
+        """Whether it has its announced length and content."""
         return self.read == self.item.size and self._digest.hexdigest() == self.item.sha256
 
     @property
     def is_wrong(self) -> bool:
-        """True when it is there to its announced length with another content."""
+        """Whether it has its announced length and another content."""
         return self.read == self.item.size and self._digest.hexdigest() != self.item.sha256
 
     def begin_with(self, path: Path) -> None:
-        """Stage what there is already.
+        """Copy what is at home already into staging.
 
         Raises:
             inside.Outside: It would be written elsewhere.
@@ -277,8 +277,8 @@ class Arrival:
                 shutil.copyfileobj(old, file)
 
     def start_over(self) -> None:
-        """Throw away what has arrived. Of a growing file an empty one stays, so that the next try is not begun with the
-        copy at home, which is none of its beginning.
+        """Delete what has arrived. Of a growing file an empty one stays, so that the next try doesn't begin with the
+        copy at home, which is not its beginning.
         """
         with _kept_inside(), contextlib.suppress(OSError):
             if self.item.grows:
@@ -293,10 +293,10 @@ def _plainly(path: str, flags: int) -> int:
 
 
 class Staging:
-    """The folder for what has not arrived whole, used by one fetch at a time."""
+    """The folder for files that are not complete yet, used by one fetch at a time."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        """Take it; waits for another fetch to end.
+        """Lock the folder; waits for another fetch to end.
 
         Raises:
             LocalError: It can't be made.
@@ -321,7 +321,7 @@ class Staging:
         return self.path / "rsync.json"
 
     def _end_orphan(self) -> None:
-        """End the rsync of a fetch that was killed: two must not write the same file."""
+        """End the rsync that a killed fetch left: two must not write the same file."""
         identity = processes.Identity.from_json(rundir.read_json(self._orphan))
         if identity is not None and identity.is_alive():
             with contextlib.suppress(ProcessLookupError):
@@ -335,7 +335,7 @@ class Staging:
         self._orphan.unlink(missing_ok=True)
 
     def arrival(self, run_dir: str, home: Path, item: Item) -> Arrival:
-        """Return a file's way home; what has arrived of another content under its name is thrown away.
+        """Return the arrival of a file; what has arrived of other content under its name is deleted.
 
         Args:
             run_dir: Where the target says that the run lies, absolute.
@@ -371,12 +371,12 @@ class Staging:
         remote: str,
         advance: Callable[[int], None],
     ) -> None:
-        """Let rsync bring files into staging, and hash them as they come.
+        """Have rsync bring files into staging, hashing them as they arrive.
 
         Args:
             shell: Words of the remote shell; None where the target is this machine.
             remote: Path of rsync there.
-            advance: Is told how many bytes more are here and hashed.
+            advance: Called with the number of bytes that have arrived and been hashed.
 
         Raises:
             NotReached: The connection broke, or nothing moved for too long; what has arrived stays.
@@ -414,7 +414,7 @@ class Staging:
             raise TargetError(f"rsync from {host or 'the target'}: {said or f'exit code {code}'}", hint=_mend(said))
 
     def _check_room(self, arrivals: Sequence[Arrival]) -> None:
-        """Make sure that what is still to come finds room on the disk here.
+        """Check that the disk here has room for what is still to come.
 
         Raises:
             LocalError: It doesn't.
@@ -429,7 +429,7 @@ class Staging:
             )
 
     def close(self) -> None:
-        """Leave it; an empty one is removed."""
+        """Unlock the folder, and remove it if it is empty."""
         files = self.path / "files"
         if files.is_dir() and not any(path.is_file() and not path.name.endswith(".for") for path in files.rglob("*")):
             shutil.rmtree(files, ignore_errors=True)
@@ -455,7 +455,7 @@ def _mend(said: str) -> str:
 
 
 def place_content(run_dir: Path, item: Item) -> None:
-    """Write a file that came with the announcement under its final name.
+    """Write a file that travelled in the inventory under its final name.
 
     Raises:
         TargetError: It is not what was announced.
@@ -489,14 +489,14 @@ def place_arrival(arrival: Arrival) -> None:
 
 
 def write_record(run_dir: Path, content: Mapping[str, Any]) -> None:
-    """Remember what was fetched."""
+    """Record what was fetched."""
     words = json.dumps(content, indent=1) + "\n"
     with _kept_inside():
         inside.write(run_dir, f"{rundir.CONTROL}/{rundir.FETCHED}", words.encode("ascii"))
 
 
 def items(rows: Sequence[Mapping[str, Any]]) -> Iterator[Item]:
-    """Return announced files as items.
+    """Return the files of an inventory as items.
 
     Raises:
         TargetError: One would lie outside of its run directory, or is not described as agreed.

@@ -18,7 +18,7 @@ from . import quota, trial
 
 
 def examine(request: Dict[str, Any]) -> Dict[str, Any]:
-    """Look at what a run would find on this host. Paths may begin with ``~``.
+    """Examine what a run would find on this host. Paths may begin with ``~``.
 
     Args:
         request: ``root``, ``checkpoint_root``, ``python``, ``setup`` and ``code`` (folder of the project's code) of

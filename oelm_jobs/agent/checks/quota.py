@@ -18,7 +18,7 @@ TIMEOUT_S = 10.0
 
 
 def quotas(paths: Iterable[str]) -> List[Dict[str, Any]]:
-    """Return what is counted for this user, and for its groups, on the file systems of some paths.
+    """Return the quotas of this user and its groups on the file systems of some paths.
 
     Returns:
         A list of ``mount`` (where the file system lies), ``paths`` (those of them that lie on it), ``group`` (its
@@ -55,7 +55,7 @@ def _groups() -> List[Tuple[str, int, str]]:
 
 
 def _mount_of(path: str) -> Optional[Tuple[str, str, str]]:
-    """Return (source, mount point, type) of the file system on which ``path`` lies, or would."""
+    """Return (source, mount point, type) of the file system of ``path``, which need not exist."""
     best: Optional[Tuple[str, str, str]] = None
     try:
         with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
@@ -74,7 +74,7 @@ def _mount_of(path: str) -> Optional[Tuple[str, str, str]]:
 
 
 def read_quota(text: str) -> List[Tuple[str, Dict[str, Any]]]:
-    """Return (source of the file system, row) of what ``quota -wp`` prints."""
+    """Return (source of the file system, row) from the output of ``quota -wp``."""
     found = []
     group = ""
     for line in text.splitlines():
@@ -90,7 +90,7 @@ def read_quota(text: str) -> List[Tuple[str, Dict[str, Any]]]:
 
 
 def read_lustre(text: str, mount: str) -> Optional[Dict[str, Any]]:
-    """Return the row of what ``lfs quota -q`` prints, which breaks the line after a long name; None without one."""
+    """Return the row from the output of ``lfs quota -q``, which breaks the line after a long name; None without one."""
     words = text.split()
     first = words.index(mount) + 1 if mount in words else len(words)
     return _row(words[first : first + 8])
@@ -107,7 +107,7 @@ def _row(words: Sequence[str]) -> Optional[Dict[str, Any]]:
 
 
 def _output(argv: Sequence[str]) -> str:
-    """Return what a command prints; nothing where it isn't there or does not answer. Its exit code says only whether
+    """Return a command's output; empty where it is missing or does not answer. Its exit code only says whether
     something is over its limit.
     """
     try:

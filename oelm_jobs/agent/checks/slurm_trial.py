@@ -22,7 +22,7 @@ TIMEOUT_S = 60.0
 
 
 def slurm_trial(request: Dict[str, Any]) -> Dict[str, Any]:
-    """Run a target's set-up and let its interpreter ask for Slurm's settings, unless that is known to work.
+    """Run a target's set-up and have its interpreter ask for Slurm's settings, unless that is known to work.
 
     Args:
         request: ``trial``, ``setup``, ``python`` and ``environment`` as examine has them.

@@ -50,7 +50,7 @@ TRIAL_TIMEOUT_S = 180.0
 
 
 def agent_folder() -> str:
-    """Return the folder that holds the agent's package, this one; empty where it runs from memory (bootstrap)."""
+    """Return the folder that holds this package, the agent; empty where it runs from memory (bootstrap)."""
     place = globals().get("__file__")
     return str(Path(place).resolve().parents[2]) if place else ""
 
@@ -64,7 +64,7 @@ def attempt(
     question: str = "",
     timeout_s: float = TRIAL_TIMEOUT_S,
 ) -> Dict[str, Any]:
-    """Run the script as its first line says, and see how far it gets.
+    """Run the script by its shebang and report how far it gets.
 
     Args:
         script: The target's own beginning of a launch script; empty where none could be made.
@@ -124,14 +124,14 @@ def _text(file: Any) -> str:
 
 
 def _last(words: str, telling: str = "") -> str:
-    """Return the last line, of those that hold a pattern if there are such."""
+    """Return the last line that isn't blank; of those that match a pattern, if any do."""
     lines = [line.strip() for line in words.splitlines() if line.strip()]
     lines = [line for line in lines if re.search(telling, line)] or lines
     return lines[-1] if lines else ""
 
 
 def _blame(said: str, setup: List[str], ending: str) -> Dict[str, Any]:
-    """Say which line of a set-up failed, and with which words."""
+    """Return which line of a set-up failed, and its message."""
     said = re.sub(r"^bash: \S+ \d+: ", "bash: ", said, flags=re.MULTILINE)  # of a file that is gone by now
     for line in setup:
         words = _syntax_error(line)
@@ -144,7 +144,7 @@ def _blame(said: str, setup: List[str], ending: str) -> Dict[str, Any]:
 
 
 def _syntax_error(line: str) -> str:
-    """Return what bash has against a set-up line as launch scripts write it; empty where it is a whole command."""
+    """Return bash's syntax error about a set-up line as launch scripts write it; empty where it is a whole command."""
     whole = ("{ :\n%s\n}\n" % line).encode("utf-8", "surrogateescape")
     try:
         done = subprocess.run(["bash", "-n"], input=whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

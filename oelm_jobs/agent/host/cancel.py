@@ -19,7 +19,7 @@ KILL_S = 2.0
 
 
 def cancel(request: Dict[str, Any]) -> Dict[str, Any]:
-    """End runs, wherever they stand; harmless for a run that is over.
+    """End runs, waiting or running; harmless for a run that is over.
 
     Args:
         request: ``run_dirs``.
@@ -50,8 +50,8 @@ def cancel(request: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _ask(run_dir: str) -> bool:
-    """Ask the holder of the claim to end its run; False while the claim doesn't name a living process: a launch has
-    taken it and has yet to start one.
+    """Ask the holder of the claim to end its run; False while the claim doesn't name a live process, because a launch
+    has taken it and not started one yet.
     """
     holder = _holder(run_dir)
     if holder is None:
@@ -63,7 +63,7 @@ def _ask(run_dir: str) -> bool:
 
 
 def _holder(run_dir: str) -> Optional[processes.Identity]:
-    """Return the living process that took the claim."""
+    """Return the live process that took the claim."""
     identity = processes.Identity.from_json(rundir.read_json(rundir.control(run_dir, rundir.CLAIM)))
     return identity if identity is not None and identity.is_alive() else None
 
@@ -80,7 +80,7 @@ def _kill_supervised(run_dir: str) -> bool:
 
 
 def _kill_all(run_dir: str, also: Sequence[processes.Identity] = ()) -> bool:
-    """Kill what is left of a run that has no supervisor any more, and record its end; return whether all is gone."""
+    """Kill what is left of a run without a supervisor and record its end; return whether all is gone."""
     deadline = time.monotonic() + KILL_S
     left = [*processes.of_run(run_dir), *also]
     lived = bool(left)

@@ -43,7 +43,7 @@ class Device:
 
     @property
     def visible_name(self) -> str:
-        """What CUDA_VISIBLE_DEVICES calls it."""
+        """Its name in CUDA_VISIBLE_DEVICES."""
         return self.cuda_name or self.key[len("gpu-") :]
 
     @property
@@ -63,13 +63,13 @@ class Device:
 
     @property
     def is_used_by_others(self) -> bool:
-        """True where somebody without a lease computes on it; asked under the device's lock."""
+        """Tell whether processes without a lease compute on it; call it under the device's lock."""
         return self.memory_used_mb > FOREIGN_MEMORY_MB or self.utilisation > FOREIGN_UTILISATION
 
 
 def of_host() -> List[Device]:
-    """Return the GPUs that runs on this host may have, as nvidia-smi lists them and the environment permits; one CPU
-    slot for each core where there is no nvidia-smi, or where CUDA_VISIBLE_DEVICES hides every GPU.
+    """Return the GPUs that nvidia-smi lists and the environment permits to runs; one CPU slot for each core where there
+    is no nvidia-smi, or where CUDA_VISIBLE_DEVICES hides every GPU.
 
     Empty where the environment permits none of the GPUs that are there without saying that none is wanted.
 
@@ -110,7 +110,7 @@ def _gpus() -> List[Device]:
 
 
 def _gpu(line: str) -> Optional[Device]:
-    """Return the GPU in a line of nvidia-smi's; None where it holds none."""
+    """Return the GPU in a line of nvidia-smi's output; None where there is none."""
     fields = [part.strip() for part in line.split(",")]
     if len(fields) < 6 or not NUMBER.fullmatch(fields[0]):
         return None

@@ -19,7 +19,7 @@ STOP_GRACE_S = 7.0
 
 
 class Host:
-    """A plain host."""
+    """What a run needs on a plain host; see run.place.Place."""
 
     signals: Tuple[int, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     look_s = 0.0
@@ -32,7 +32,7 @@ class Host:
         self._port_lock: Optional[int] = None
 
     def claim(self) -> None:
-        """Use the descriptor of the launcher's claim if it handed one over, else take the claim."""
+        """Use the descriptor of the claim that the launcher handed over, else take the claim."""
         path = rundir.control(self._run_dir, rundir.CLAIM)
         try:
             handed = os.fstat(rundir.CLAIM_FD)
@@ -47,19 +47,21 @@ class Host:
         rundir.write_claim(handle, str(self._record["token"]), processes.identify(os.getpid()))
 
     def is_mine(self) -> bool:
-        """Always: the kernel keeps the claim for as long as this process lives."""
+        """Return True: the kernel keeps the claim for as long as this process lives."""
         return True
 
     def is_cancelled(self) -> bool:
-        """True where a cancel came while this execution was on its way."""
+        """Tell whether a cancel came while this execution was starting."""
         return rundir.control(self._run_dir, rundir.CANCEL).exists()
 
     def lost_reason(self, start: Dict[str, Any]) -> str:
-        """Tell a reboot from a supervisor that was killed."""
+        """Return why a supervisor is gone: a reboot, or it was killed."""
         return "reboot" if start.get("boot_id") != processes.boot_id() else "supervisor lost"
 
     def submitted_at(self) -> float:
-        """The launcher's word, taken once: what runs here submits nothing at that time."""
+        """Return the time of submission from the environment, and remove it there: programs started here submit at
+        other times.
+        """
         return float(os.environ.pop("OELM_SUBMITTED_AT", "") or time.time())
 
     def wait_for_turn(self) -> float:
@@ -77,7 +79,7 @@ class Host:
         return tickets.arrival(time.time())
 
     def acquire(self, queued_at: float) -> None:
-        """Wait in line for a lease."""
+        """Wait in the queue for a lease."""
         request = self._record["gpus"]
         self._held = lease.acquire(
             tuple(request) if isinstance(request, list) else int(request),
@@ -93,15 +95,15 @@ class Host:
         return [device.label for device in self._held.devices] if self._held else []
 
     def environment(self) -> Dict[str, str]:
-        """Return what confines a process to the leased devices."""
+        """Return the environment variables that limit a process to the leased devices."""
         return self._held.environment() if self._held else {}
 
     def start_record(self) -> Dict[str, Any]:
-        """Nothing besides."""
+        """Return nothing: the start record has no further fields."""
         return {}
 
     def argv(self, command: List[str], number: int, avoided: Collection[int] = ()) -> Tuple[List[str], Optional[int]]:
-        """Set torchrun's ``--master_port`` to one that is free here and now."""
+        """Return the argv with torchrun's ``--master_port`` set to a port that is free here now."""
         wanted = self._record.get("port")
         if self._port_lock is not None:
             os.close(self._port_lock)
@@ -120,21 +122,21 @@ class Host:
         return STOP_GRACE_S
 
     def judge_stop(self, number: int, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> place.Verdict:
-        """A stopped run is a cancelled one: submitting it again goes on."""
+        """Judge a stopped run as cancelled: submitting it again resumes it."""
         words = "cancelled" if self.is_cancelled() else "stopped by %s" % signal.Signals(number).name
         saved = "" if outcome.get("status") == "resumable" else ", without a checkpoint"
         return place.Verdict(State.CANCELLED, words + saved, cause=place.CANCEL)
 
     def judge_end(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> Optional[place.Verdict]:
-        """Nobody but its own user stops a run here."""
+        """Return no verdict: only its own user stops a run here."""
         return None
 
     def retries_used(self, attempts: List[Dict[str, Any]]) -> int:
-        """Each submission has its own budget."""
+        """Return 0: each submission has its own budget."""
         return 0
 
     def go_on_later(self) -> str:
-        """Nobody starts a run again here."""
+        """Return False: nothing starts a run again here."""
         return "a plain host starts nothing again"
 
     def release(self) -> None:
@@ -143,11 +145,11 @@ class Host:
             self._held.release()
 
     def leave(self) -> None:
-        """The kernel frees the claim."""
+        """Do nothing: the kernel frees the claim."""
 
 
 def stop_on_failure(record: Dict[str, Any], *jobs: str) -> None:
-    """Give a run up whose predecessor failed, where its submission says so.
+    """Give up a run whose predecessor failed, where its submission asks for that.
 
     Args:
         jobs: Slurm's name of this execution.

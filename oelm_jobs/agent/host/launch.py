@@ -95,7 +95,7 @@ def _launch(request: Dict[str, Any], is_there: bool) -> Dict[str, Any]:
 
 
 def _claim(run: Dict[str, Any]) -> Any:
-    """Take the run's claim and make its folder ready; None where a live execution has it."""
+    """Take the run's claim and prepare its folder; None where a live execution has the claim."""
     control = rundir.control(run["run_dir"], "")
     control.mkdir(parents=True, exist_ok=True)
     try:
@@ -132,7 +132,7 @@ def _start(run: Dict[str, Any], handle: int, environment: Dict[str, str]) -> Non
 
 
 def settle(request: Dict[str, Any]) -> Dict[str, Any]:
-    """Answer for good whether a submission was accepted: if it wasn't by now, it never will be.
+    """Return whether a submission was accepted; if it wasn't by now, keep it from ever being accepted.
 
     Args:
         request: ``root``, ``token``.

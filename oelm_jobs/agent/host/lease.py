@@ -34,7 +34,7 @@ class ImpossibleRequest(Exception):
 
 
 class Lease:
-    """Devices held by this process until ``release`` or its death."""
+    """Devices held by this process until ``release`` or its end."""
 
     def __init__(self, granted: List[Device], handles: List[int], ticket_path: Path) -> None:
         self.devices = granted
@@ -50,7 +50,7 @@ class Lease:
             os.close(self._handles.pop())  # the ticket's first, the devices' after it
 
     def environment(self) -> Dict[str, str]:
-        """Return the variables that confine a process to the leased devices."""
+        """Return the environment variables that limit a process to the leased devices."""
         if self.devices[0].is_gpu:
             seen = ",".join(device.visible_name for device in self.devices)
             order = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", permitted.CUDA: seen}
@@ -67,14 +67,14 @@ def acquire(
     run_dir: str,
     say: Callable[[str], None] = lambda text: None,
 ) -> Lease:
-    """Wait in line for devices and return them, all or none.
+    """Wait in the queue for devices and lease them, all or none.
 
     Signals interrupt the wait if their handler raises.
 
     Args:
         request: A number of devices, or exact indices.
         queued_at: Place in line, Unix seconds, as near to it as a ticket's time may be.
-        say: Is told what is waited for whenever that changes.
+        say: Called with what is being waited for, whenever that changes.
 
     Raises:
         ImpossibleRequest: This host has not got what is asked for.
@@ -138,7 +138,7 @@ def acquire(
 
 
 class _Line:
-    """This process's place in line, while it stands there."""
+    """This process's place in the queue."""
 
     def __init__(self, ticket: Ticket, where: Path) -> None:
         self.ticket = ticket
@@ -147,7 +147,7 @@ class _Line:
         self._has_left = False
 
     def stand(self) -> Optional[Tuple[Ticket, Path, int]]:
-        """Stand in line, at its end after having left; return who is ahead as ``tickets.ahead_of`` does.
+        """Join the queue (at its end, also after having left) and return who is ahead, as ``tickets.ahead_of`` does.
 
         Raises:
             OSError: No ticket can be written.
@@ -161,7 +161,7 @@ class _Line:
         return tickets.ahead_of(self.ticket, self._where)
 
     def leave(self) -> None:
-        """Leave the line; harmless when called again."""
+        """Leave the queue; harmless when called again."""
         if self._posted is not None:
             handle, path = self._posted
             self._posted, self._has_left = None, True
@@ -171,8 +171,8 @@ class _Line:
 
 
 def _keep(where: Path) -> int:
-    """Keep the folder from being tidied away under a long training: systemd-tmpfiles leaves a locked folder alone
-    (https://systemd.io/TEMPORARY_DIRECTORIES). Return the descriptor that does it.
+    """Lock the folder, so that systemd-tmpfiles doesn't clean it during a long training
+    (https://systemd.io/TEMPORARY_DIRECTORIES); return the descriptor.
     """
     handle = os.open(str(where), os.O_RDONLY)
     with contextlib.suppress(OSError):  # somebody is tidying this very moment
@@ -185,7 +185,7 @@ def _keep(where: Path) -> int:
 
 @dataclass
 class _Look:
-    """What the first in line found."""
+    """What the first in the queue found."""
 
     granted: List[Device] = field(default_factory=list)
     """All that was asked for, or none."""
@@ -208,17 +208,17 @@ def _wanted(request: Request) -> int:
 
 
 def _asked(request: Request, host: Sequence[Device]) -> List[Device]:
-    """Return the devices that may be granted, in sorted order."""
+    """Return the devices that the request could be granted, sorted."""
     return [device for device in host if not isinstance(request, tuple) or device.index in request]
 
 
 def fault_words(device: Device) -> str:
-    """Return why a GPU is leased to nobody."""
+    """Return why a GPU isn't leased to anybody."""
     return "%s can't be used: nvidia-smi says %s" % (device.label, lease_folder.printable(device.fault, 60))
 
 
 def _faulty(request: Request, host: Sequence[Device]) -> List[str]:
-    """Return which GPUs keep a request from being met as long as nobody mends them; none where it can be met."""
+    """Return the faulty GPUs without which a request can't be granted; empty where it can."""
     asked = _asked(request, host)
     faulty = [fault_words(device) for device in asked if device.fault]
     if len(asked) - len(faulty) >= _wanted(request):
@@ -242,7 +242,7 @@ def _as_now(hindrances: List[str]) -> Optional[List[Device]]:
 
 
 def _try(request: Request, host: List[Device], where: Path) -> _Look:
-    """Lock what is asked for, all or nothing."""
+    """Lock the devices asked for, all or none."""
     look = _Look(host=host)
     locked: Dict[str, int] = {}
     busy: List[Device] = []
@@ -297,7 +297,7 @@ def _lock_path(device: Device, where: Path) -> Path:
 
 
 def _claims(where: Path, kind: str) -> Dict[int, List[tickets.Found]]:
-    """Return the leases of each device of a kind that has some, by its index; those of the living first.
+    """Return by index the leases of each device of a kind, those of live processes first.
 
     Several are more than can be: one at most is true.
     """
@@ -309,7 +309,7 @@ def _claims(where: Path, kind: str) -> Dict[int, List[tickets.Found]]:
 
 
 def _owner(device: Device, claims: Sequence[tickets.Found], where: Path) -> Optional[tickets.Found]:
-    """Return the lease that a device is shown with: of several, that of the process which took the device's lock."""
+    """Return the lease shown for a device: of several, that of the process which took the device's lock."""
     if len(claims) > 1:
         holders = lease_folder.holders_of(_lock_path(device, where)) or []
         for known in claims:
@@ -319,13 +319,13 @@ def _owner(device: Device, claims: Sequence[tickets.Found], where: Path) -> Opti
 
 
 def _named(junk: List[str]) -> List[str]:
-    """Return what of the junk is named."""
+    """Return which junk to name."""
     more = len(junk) - MOST_JUNK
     return [*junk[:MOST_JUNK], "%d files more" % more] if more > 0 else junk
 
 
 def _untold(device: Device, where: Path) -> List[str]:
-    """Return who holds a device's lock without a ticket, in words; none where the ticket has come meanwhile."""
+    """Return a description of who holds a device's lock without a ticket; empty where the ticket has come meanwhile."""
     path = _lock_path(device, where)
     time.sleep(0.05)  # between a lock and its ticket there is a moment
     with contextlib.suppress(lease_folder.Unusable):
@@ -335,7 +335,7 @@ def _untold(device: Device, where: Path) -> List[str]:
 
 
 def _possible(request: Request, host: Sequence[Device]) -> Request:
-    """Return the request as this host takes it (CPU slots are alike: exact indices mean their number).
+    """Return the request as this host can grant it (CPU slots are alike: exact indices count as a number).
 
     Raises:
         ImpossibleRequest: The host has not got so many, or not these, or may not give them.
@@ -365,7 +365,7 @@ def _words(request: Request, host: Sequence[Device]) -> str:
 
 
 def table(where: Optional[Path] = None) -> Dict[str, Any]:
-    """Return the host's devices with who holds them, and its queue, as JSON for status and doctor.
+    """Return the host's devices with their holders, and its queue, as JSON for status and doctor.
 
     ``devices``: a row each, whose ``holder`` names who holds a lock without a ticket, and whose ``fault`` says why it
     is leased to nobody; ``limit``: what holds runs of this environment to some GPUs; ``junk``: what is passed over.

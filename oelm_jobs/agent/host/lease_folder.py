@@ -94,13 +94,13 @@ def user_name(uid: int) -> str:
 
 
 def kind_of(mode: int) -> str:
-    """Return what a file is."""
+    """Return what kind a file is."""
     kinds = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISREG, "a file"))
     return next((words for test, words in kinds if test(mode)), "a special file")
 
 
 def described(path: Union[str, Path]) -> str:
-    """Return a file of the folder in words: name, kind, owner."""
+    """Return a file's description: name, kind, owner."""
     name = printable(os.path.basename(str(path)), 80)
     try:
         there = os.lstat(str(path))
@@ -155,7 +155,8 @@ def lock(path: Path) -> int:
 
 
 def is_locked(path: Path) -> bool:
-    """True while a process holds the lock of a file of the folder, be it a shared one: that keeps others away as well.
+    """Tell whether a process holds a lock of a file of the folder; a shared one counts, since it keeps others away as
+    well.
 
     Raises:
         Unusable: It can't be opened.
@@ -173,7 +174,7 @@ def is_locked(path: Path) -> bool:
 
 
 def is_held(handle: int) -> bool:
-    """True while another open file has the whole lock of this one's file, as who made it has; readers don't count."""
+    """Tell whether another open file holds the exclusive lock, as the file's maker does; shared locks don't count."""
     return _fails(handle, fcntl.LOCK_SH)
 
 
@@ -187,7 +188,7 @@ def _fails(handle: int, kind: int) -> bool:
 
 
 def wait_for_end(path: Path) -> None:
-    """Sleep until the lock of a file is given up."""
+    """Sleep until the lock of a file is released."""
     try:
         handle = os.open(str(path), OPENING)
     except OSError:
@@ -199,7 +200,7 @@ def wait_for_end(path: Path) -> None:
 
 
 def holder_of(path: Path) -> str:
-    """Return who holds a lock, in words, as far as that can be seen."""
+    """Return a description of who holds a lock, as far as that can be seen."""
     pids = holders_of(path)
     if pids is None:
         return "somebody"
@@ -237,9 +238,8 @@ def _process(pid: int) -> str:
 
 
 def privacy(path: Path, own_table: str = "/proc/self/mountinfo", first_table: str = "/proc/1/mountinfo") -> str:
-    """Return why other users of this host don't see the folder that this user sees under the name, as far as that can
-    be told: pam_namespace(8) and systemd.exec(5) (PrivateTmp) give logins and services a /tmp of their own. Empty
-    where nothing speaks for it.
+    """Return why other users of this host don't see this user's folder of that name; empty where they seem to.
+    pam_namespace(8) and systemd.exec(5) (PrivateTmp) give logins and services a /tmp of their own.
 
     Args:
         own_table: This process's mounts (proc(5)).
@@ -284,7 +284,7 @@ def _unescaped(text: str) -> str:
 
 
 def _mount_of(path: str, table: str) -> Optional[_Mount]:
-    """Return the mount that a path lies on, by a process's table of them; None where that can't be read."""
+    """Return the mount of a path by a process's mount table; None where that can't be read."""
     try:
         with open(table, encoding="utf-8", errors="surrogateescape") as file:
             mounts: List[_Mount] = [_Mount(line) for line in file if line.count(" ") >= 6]
@@ -296,8 +296,8 @@ def _mount_of(path: str, table: str) -> Optional[_Mount]:
 
 
 def room(path: Path) -> "tuple[int, int]":
-    """Return the bytes and the files that this user may still make in the folder; -1 for files where the file system
-    does not count them.
+    """Return how many bytes and files this user can still make in the folder; -1 files where the file system does not
+    count them.
     """
     there = os.statvfs(str(path))
     return there.f_bavail * there.f_frsize, there.f_favail if there.f_files else -1

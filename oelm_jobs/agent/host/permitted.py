@@ -26,12 +26,12 @@ LISTING_TIMEOUT_S = 30.0
 
 
 def travelling(environment: Mapping[str, str]) -> Dict[str, str]:
-    """Return the variable by which the limit of a submission travels with its runs; empty where there is none."""
+    """Return the variable that carries a submission's limit to its runs; empty where there is none."""
     return {AT_SUBMISSION: environment[CUDA]} if CUDA in environment else {}
 
 
 def limits(environment: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
-    """Return the variables that hold runs to some of the host's GPUs, with their values."""
+    """Return the variables that limit runs to some of the host's GPUs, with their values."""
     known = os.environ if environment is None else environment
     found = {name: known[name] for name in (AT_SUBMISSION, CUDA) if name in known}
     if found.get(AT_SUBMISSION) == found.get(CUDA):
@@ -49,7 +49,7 @@ def words(environment: Optional[Mapping[str, str]] = None) -> str:
 
 
 def hides_all(environment: Optional[Mapping[str, str]] = None) -> bool:
-    """True where CUDA_VISIBLE_DEVICES says that there are to be no GPUs: empty, -1, or Slurm's NoDevFiles."""
+    """Tell whether CUDA_VISIBLE_DEVICES hides all GPUs: empty, -1, or Slurm's NoDevFiles."""
     return any(
         value.split(",")[0].strip() in ("", "-1", "NoDevFiles")
         for name, value in limits(environment).items()
@@ -58,7 +58,7 @@ def hides_all(environment: Optional[Mapping[str, str]] = None) -> bool:
 
 
 def of(gpus: Sequence[Device], environment: Optional[Mapping[str, str]] = None) -> List[Device]:
-    """Return those of a host's GPUs that runs may have, in order of their indices; possibly none."""
+    """Return the GPUs of a host that runs may have, in order of their indices; possibly none."""
     kept = list(gpus)
     for name, value in limits(environment).items():
         if name in (CUDA, AT_SUBMISSION):
@@ -87,8 +87,7 @@ def _indices(value: str) -> List[int]:
 
 
 def _as_cuda(value: str, gpus: Sequence[Device]) -> List[Device]:
-    """Return the GPUs that a value of CUDA_VISIBLE_DEVICES names; as CUDA does, look no further than the first entry
-    that names none.
+    """Return the GPUs that a value of CUDA_VISIBLE_DEVICES names; as in CUDA, only up to the first invalid entry.
 
     Indices are nvidia-smi's, which are CUDA's with CUDA_DEVICE_ORDER=PCI_BUS_ID. A MIG instance stands for the GPU
     that it is a part of: that one is leased, and the run sees the instance alone.

@@ -12,7 +12,7 @@ from . import lease_folder
 
 
 def reserve_port(preferred: Optional[int], avoided: Collection[int] = ()) -> Tuple[int, int]:
-    """Return a port that is free here and now, and a descriptor that keeps other runs of this host from it.
+    """Reserve a free port; return it, and a descriptor that keeps other runs of this host from it.
 
     The preferred port if nobody has it, else one that the kernel picks. torchrun binds it only seconds later; the lock,
     which lasts as long as the descriptor, closes that gap against other runs (not against strangers).
@@ -37,7 +37,7 @@ def reserve_port(preferred: Optional[int], avoided: Collection[int] = ()) -> Tup
 
 
 def port_is_free(port: int) -> bool:
-    """True where ``port`` can be bound now, in both families: torch listens to both on one socket."""
+    """Tell whether ``port`` can be bound now for IPv4 and IPv6, since torch listens to both on one socket."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             probe = socket.socket(family)

@@ -41,7 +41,7 @@ class Junk(Exception):
 
 @dataclass(frozen=True)
 class Ticket:
-    """A place in the host's queue, or a lease once devices are named; it counts as long as its maker lives."""
+    """A place in the host's queue, or a lease once devices are named; valid as long as its maker lives."""
 
     time: float
     """When its run was queued, Unix seconds on this host."""
@@ -71,7 +71,9 @@ class Ticket:
         return "%s-%017.6f-%s-%d.json" % (self.kind, self.time, self.token, os.getpid())
 
     def conflicts_with(self, other: Ticket) -> bool:
-        """False only where they ask for different kinds, or both for exact devices and share none."""
+        """Tell whether both may want the same devices: unless the kinds differ, or both name exact devices and share
+        none.
+        """
         if not self.may_be_of(other.of):
             return False
         if isinstance(self.request, tuple) and isinstance(other.request, tuple):
@@ -79,13 +81,13 @@ class Ticket:
         return True
 
     def may_be_of(self, kind: str) -> bool:
-        """False only where it is known to be about another kind of devices."""
+        """Tell whether it may be about a kind of devices: unless it is known to be about another."""
         return self.of == kind or not self.of or not kind
 
 
 @dataclass(frozen=True)
 class Found:
-    """A ticket of the folder that counts."""
+    """A valid ticket of the folder."""
 
     ticket: Ticket
     path: Path
@@ -96,7 +98,7 @@ class Found:
 
 
 def read(path: Path) -> Optional[Found]:
-    """Return the ticket in ``path``; None for that of a dead process, whose file is removed where that is allowed.
+    """Return the ticket in ``path``; None for that of a dead process, whose file is removed where permitted.
 
     Raises:
         Junk: It is none.
@@ -123,23 +125,23 @@ def read(path: Path) -> Optional[Found]:
 
 
 def _is_held_by_others(path: Path, uid: int) -> bool:
-    """True where processes of other users than the ticket's are seen to hold its lock: they took it when it was dead.
+    """Tell whether other users' processes hold a ticket's lock, which they took when its maker was dead.
 
-    A process that the system lets nobody look into is root's (proc(5)), and may be anybody's.
+    A process that can't be looked into appears as root's (proc(5)) and may be anybody's.
     """
     holders = {processes.user_of(pid) for pid in lease_folder.holders_of(path) or ()}
     return bool(holders) and not holders & {uid, 0, -1}
 
 
 def _has_survivors(ticket: Ticket, uid: int) -> bool:
-    """True while processes of a ticket's run live, of the user who made it: a name of somebody else's run is no claim
-    to it.
+    """Tell whether processes of a ticket's run are alive, of the user who made it: naming another user's run doesn't
+    count.
     """
     return any(processes.user_of(process.pid) == uid for process in processes.of_run(ticket.run_dir))
 
 
 def _parsed(name: str, content: bytes, there: os.stat_result) -> Optional[Ticket]:
-    """Return the ticket that a file's content is; None where anything about it is off."""
+    """Parse a ticket; None where anything in it is invalid."""
     match = NAME.fullmatch(name)
     if match is None or len(content) > MAX_BYTES:
         return None
@@ -187,7 +189,7 @@ def names(where: Path, kind: str) -> List[str]:
 
 
 def find(kind: str, where: Path) -> Tuple[List[Found], List[str]]:
-    """Return the tickets or leases that count, in order of arrival, and what else is called like one, in words."""
+    """Return the valid tickets or leases in order of arrival, and descriptions of the other files named like one."""
     found: List[Found] = []
     junk: List[str] = []
     for name in names(where, kind):
@@ -201,26 +203,24 @@ def find(kind: str, where: Path) -> Tuple[List[Found], List[str]]:
 
 
 def waiting(where: Optional[Path] = None) -> List[Ticket]:
-    """Return the tickets of those who wait, in order of arrival."""
+    """Return the tickets of waiting processes, in order of arrival."""
     return [known.ticket for known in find("ticket", where or lease_folder.folder())[0]]
 
 
 def arrival(now: float, where: Optional[Path] = None) -> float:
-    """Return the place in line (Unix seconds) of what arrives now: behind all who wait, also where the clock was set
-    back meanwhile.
+    """Return the place in the queue (Unix seconds) of what arrives now: behind all who wait, also after the clock was
+    set back.
     """
     return within_reach(max([now, *(ticket.time + 1e-6 for ticket in waiting(where))]), now)
 
 
 def within_reach(at: float, now: float) -> float:
-    """Return the place in line nearest to ``at`` that a ticket made now may have, with time to spare for making it."""
+    """Return the place in the queue nearest to ``at`` that a ticket made now may have, with some seconds to make it."""
     return min(max(at, now - EARLIEST_S / 2), now + LATEST_S / 2)
 
 
 def ahead_of(ticket: Ticket, where: Path) -> Optional[Tuple[Ticket, Path, int]]:
-    """Return the nearest live ticket ahead that wants devices which this one wants, its file, and this one's place in
-    line.
-    """
+    """Return the nearest live ticket ahead that competes for devices, its file and this ticket's place in the queue."""
     ahead = [name for name in names(where, "ticket") if name < ticket.file_name]
     for place in range(len(ahead), 0, -1):
         path = where / ahead[place - 1]
@@ -232,7 +232,7 @@ def ahead_of(ticket: Ticket, where: Path) -> Optional[Tuple[Ticket, Path, int]]:
 
 
 def post(ticket: Ticket, where: Path) -> Tuple[int, Path]:
-    """Write the ticket's file, locked before it gets its name, so that nobody ever sees it without its lock.
+    """Write the ticket's file, locking it before it gets its name so that it is never seen unlocked.
 
     Raises:
         OSError: It can't be written; it names the path.

@@ -25,7 +25,7 @@ _NAME = re.compile(r"[0-9a-f]{16}")
 
 
 class Use(NamedTuple):
-    """What names a snapshot."""
+    """A use of a snapshot: who names it."""
 
     time: float
     """When it was submitted; a run's newest use counts."""
@@ -36,7 +36,7 @@ class Use(NamedTuple):
 
 
 def snapshots(request: Dict[str, Any]) -> Dict[str, Any]:
-    """Look for snapshots that nobody needs.
+    """Find snapshots that nobody needs.
 
     Args:
         request: ``root``; ``checkpoint_root``, where run directories lie elsewhere; ``young_s``: what was asked for
@@ -103,7 +103,7 @@ def _unused(root: str, checkpoint_root: str, young_s: float) -> _Found:
 
 
 def _wanted(root: str, checkpoint_root: str, candidates: Set[str]) -> Tuple[Set[str], str]:
-    """Return which snapshots are named by what is not over, and why some can't be judged."""
+    """Return the snapshots that unfinished runs and submissions name, and why some can't be judged."""
     uses, wanted = _submissions(root)
     for run_dir, use in _runs(checkpoint_root or os.path.join(root, "models", "checkpoints")):
         uses[run_dir] = max(use, uses.get(run_dir, use))
@@ -125,7 +125,9 @@ def _wanted(root: str, checkpoint_root: str, candidates: Set[str]) -> Tuple[Set[
 
 
 def _submissions(root: str) -> Tuple[Dict[str, Use], Set[str]]:
-    """Return by run directory what its newest submission names, and what submissions without an answer name."""
+    """Return by run directory the snapshot that its newest submission names, and those that submissions without an
+    answer name.
+    """
     uses: Dict[str, Use] = {}
     waiting: Set[str] = set()
     for path in Path(root, rundir.CONTROL, "submissions").glob("*.json"):
@@ -153,7 +155,7 @@ def _submissions(root: str) -> Tuple[Dict[str, Use], Set[str]]:
 
 
 def _of_job(root: str, token: str, at: float, name: str, job: Dict[str, Any]) -> Optional[Dict[str, Use]]:
-    """Return by run directory what a Slurm job names; None where what sbatch says to it is still to come."""
+    """Return by run directory the snapshot that a Slurm job names; None where sbatch has not answered yet."""
     from ..slurm import submit as slurm_submit  # here, because few hosts have Slurm
 
     position = int(job["position"])
@@ -169,7 +171,7 @@ def _of_job(root: str, token: str, at: float, name: str, job: Dict[str, Any]) ->
 
 
 def _runs(top: str) -> Iterator[Tuple[str, Use]]:
-    """Yield what run directories say of themselves: a script may have been started by hand."""
+    """Yield the uses that run directories record themselves: a script may have been started by hand."""
     for folder, folders, _ in os.walk(top):
         record = rundir.read_json(rundir.control(folder, rundir.RUN))
         if record is not None:
@@ -182,7 +184,7 @@ def _runs(top: str) -> Iterator[Tuple[str, Use]]:
 
 
 def _in_script(run_dir: str) -> str:
-    """Return what the launch script of a run names; empty where that isn't known."""
+    """Return the snapshot that a run's launch script names; empty where that isn't known."""
     from ..slurm.submit import records_of
 
     held = records_of(rundir.control(run_dir, rundir.SCRIPT))
@@ -190,7 +192,7 @@ def _in_script(run_dir: str) -> str:
 
 
 def _states(root: str, asked: Dict[str, Use]) -> Tuple[Dict[str, Dict[str, Any]], str]:
-    """Return where this user's runs stand; those that can't be asked about are missing."""
+    """Return the states of this user's runs, without those that can't be asked about."""
     of_slurm = {run_dir: use for run_dir, use in asked.items() if use.is_slurm}
     states = {run_dir: probe.state_or_unknown(run_dir, {}) for run_dir in asked if run_dir not in of_slurm}
     note = ""
@@ -211,7 +213,7 @@ def _is_over(row: Optional[Dict[str, Any]]) -> bool:
 
 
 def _is_over_there(run_dir: str) -> bool:
-    """Tell whether a run of another user's is over, by its own records."""
+    """Tell whether another user's run is over, by its own records."""
     try:
         end = records.read(rundir.control(run_dir, rundir.END)) or {}
         return end.get("state") in FINAL and not rundir.is_locked(str(rundir.control(run_dir, rundir.CLAIM)))
@@ -220,7 +222,7 @@ def _is_over_there(run_dir: str) -> bool:
 
 
 def _size(places: Any) -> int:
-    """Return the bytes that removing trees would free: of files that nobody else has, but the store."""
+    """Return the bytes that removing trees would free: those of files that only they and the store have."""
     found: Dict[Tuple[int, int], List[int]] = {}
     for top in places:
         for folder, _, names in os.walk(top):

@@ -17,7 +17,7 @@ PIECE_BYTES = 1 << 20
 
 
 class Memory:
-    """Hashes that are remembered in a file; one that can't be written is done without, and so is one without a name."""
+    """Hashes remembered in a file; without a name, or where it can't be written, nothing is remembered."""
 
     def __init__(self, path: Optional[Path]) -> None:
         self._path = path
@@ -62,7 +62,7 @@ class Memory:
         return [digest.hexdigest(), largest, at]
 
     def save(self) -> None:
-        """Write down what was learned; files that are gone are forgotten."""
+        """Save the hashes; files that are gone are forgotten."""
         if not self._changed or self._path is None:
             return
         kept = {path: known for path, known in self._known.items() if os.path.exists(path)}
@@ -72,7 +72,7 @@ class Memory:
 
 
 def _largest(piece: bytes, known: int) -> "tuple[int, int]":
-    """Return the largest little-endian uint16 of a piece and its place; ``known`` and no place where none is above it.
+    """Return the largest little-endian uint16 of a piece and its place; ``known`` and no place where none exceeds it.
 
     Few come near the largest so far, and those alone are compared: a tenth of the time of comparing all.
     """
@@ -93,7 +93,7 @@ def _largest(piece: bytes, known: int) -> "tuple[int, int]":
 
 
 def prefix_sha256(path: str, length: int) -> Optional[str]:
-    """Return the SHA-256 of a file's first ``length`` bytes; None where it has not so many."""
+    """Return the SHA-256 of a file's first ``length`` bytes; None where it is shorter."""
     digest, left = hashlib.sha256(), length
     with open(path, "rb") as file:
         while left:

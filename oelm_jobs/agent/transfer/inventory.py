@@ -36,7 +36,7 @@ HELD_S = 6 * 3600.0
 
 
 def inventory(request: Dict[str, Any]) -> Dict[str, Any]:
-    """Say what run directories hold.
+    """List what run directories hold.
 
     Args:
         request: ``runs``: a list of ``run_dir`` and ``have`` (name to SHA-256 of what the client holds already);
@@ -79,7 +79,7 @@ def _look(run_dir: str, have: Dict[str, str], policy: str) -> Dict[str, Any]:
 
 
 def _add_listed(run_dir: str, manifest: Dict[str, Any], policy: str, answer: Dict[str, Any]) -> None:
-    """Add what the manifest of a run that is over lists."""
+    """Add the files in the manifest of a finished run."""
     entries = {str(entry["name"]): entry for entry in manifest.get("files", [])}
     there = {name for name in entries if _size(run_dir + "/" + name) == entries[name]["size"]}
     answer["gone"] = sorted(set(entries) - there)
@@ -93,7 +93,7 @@ def _add_listed(run_dir: str, manifest: Dict[str, Any], policy: str, answer: Dic
 
 
 def _add_living(run_dir: str, have: Dict[str, str], policy: str, answer: Dict[str, Any]) -> None:
-    """Add what a run holds that still trains, or ended without a manifest; its old manifest says nothing any more."""
+    """Add the files of a run that still trains or ended without a manifest; an older manifest is ignored."""
     memory = hashes.Memory(rundir.control(run_dir, HASHES))
     found = {name: str(path) for name, path in result.result_files(Path(run_dir))}
     wanted = _wanted(found, policy)
@@ -116,7 +116,8 @@ def _add_living(run_dir: str, have: Dict[str, str], policy: str, answer: Dict[st
 
 
 def _hold(run_dir: str, name: str) -> str:
-    """Give a checkpoint a second name under which it stays as it is; return it (the first where links can't be made).
+    """Give a checkpoint a second name under which it stays unchanged; return that name (the first where links can't be
+    made).
 
     Raises:
         OSError: It is gone.
@@ -136,7 +137,7 @@ def _hold(run_dir: str, name: str) -> str:
 
 
 def release(request: Dict[str, Any]) -> Dict[str, Any]:
-    """Give up second names that were made for a transfer, and those that somebody else forgot.
+    """Remove second names that were made for a transfer, and old ones that were left behind.
 
     Args:
         request: ``runs``: run directory to the names to give up (``source`` of an inventory).
@@ -181,8 +182,8 @@ def _add_growing(run_dir: str, name: str, answer: Dict[str, Any]) -> None:
 
 
 def _is_what_was_fetched(run_dir: str, name: str, size: int, digest: str) -> bool:
-    """Compare a file with what the client has of it: by the run's manifest, where that is about the newest attempt and
-    this very file, else by the file's own hash (a lost node, say, leaves an older attempt's manifest or none).
+    """Tell whether a file equals what the client fetched: by the run's manifest where that is about the newest attempt
+    and this file, else by the file's own hash (a lost node, say, leaves an older manifest or none).
     """
     path, manifest_path = run_dir + "/" + name, run_dir + "/" + rundir.MANIFEST
     if _size(path) != size or name != os.path.basename(name):
@@ -209,7 +210,7 @@ def _size(path: str) -> Optional[int]:
 
 
 def _wanted(names: Iterable[str], policy: str) -> List[str]:
-    """Return the files that are asked for: all but checkpoints, and of those what the policy says."""
+    """Return the files to fetch: all but checkpoints, and the checkpoints that the policy names."""
     names = list(names)
     checkpoints = [name for name in names if name.endswith(".pt")]
     chosen = {NONE: [], BEST: [name for name in checkpoints if name == BEST_NAME], ALL: checkpoints}.get(policy)
@@ -224,7 +225,7 @@ def _step(name: str) -> "Optional[re.Match[str]]":
 
 
 def remove(request: Dict[str, Any]) -> Dict[str, Any]:
-    """Remove files of runs that are over, each only while it is what the client fetched.
+    """Remove files of finished runs, each only while it equals what the client fetched.
 
     Args:
         request: ``runs``: a list of ``run_dir`` and ``files`` (name to size and SHA-256 as fetched).

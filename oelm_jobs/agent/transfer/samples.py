@@ -27,8 +27,8 @@ MARKS = (
 
 
 def written_as(path: str) -> str:
-    """Return what a file seems to hold in the place of uint16 ids: ``uint32``, ``int64``, ``float32``, ``uint8``,
-    ``text``, or a kind of MARKS; empty where it may hold them. Reads at most a quarter of a megabyte.
+    """Return what a file seems to hold instead of uint16 ids: ``uint32``, ``int64``, ``float32``, ``uint8``, ``text``,
+    or a kind of MARKS; empty where it may hold ids. Reads at most a quarter of a megabyte.
 
     Raises:
         OSError: It can't be read.

@@ -17,7 +17,7 @@ HASHES = "hashes.json"
 
 
 def data(request: Dict[str, Any]) -> Dict[str, Any]:
-    """Look at token files; what was read of them is remembered in the root.
+    """Examine token files, remembering in the root what was read of them.
 
     Args:
         request: ``root``, ``files`` (absolute paths), ``whole``.
@@ -32,7 +32,7 @@ def data(request: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def look(files: Sequence[str], memory: Optional[hashes.Memory] = None, whole: bool = True) -> Dict[str, Any]:
-    """Look at token files.
+    """Examine token files.
 
     A file whose size agrees with the manifest beside it, and which is no younger than that, is believed, unless
     ``whole``; another is read whole, once as long as ``memory`` knows it.
@@ -68,7 +68,7 @@ def look(files: Sequence[str], memory: Optional[hashes.Memory] = None, whole: bo
 
 
 def _judged(manifest: Optional[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
-    """Return a manifest without its lists of sources: there may be thousands, and nobody judges them."""
+    """Return a manifest without its lists of sources: there may be thousands, and nothing reads them."""
     if manifest is None:
         return None
     split = manifest.get("split")
@@ -83,7 +83,7 @@ def _listed(manifest: Any, path: str) -> Dict[str, Any]:
 
 
 def expect(request: Dict[str, Any]) -> Dict[str, Any]:
-    """Make room for files that are about to be sent.
+    """Prepare a staging folder for files that are about to be sent.
 
     From another machine rsync gets a name without blanks or quotes, which stands in the home folder and points at the
     staging folder: old versions hand their arguments to the shell as they are.
@@ -118,7 +118,7 @@ def expect(request: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def accept(request: Dict[str, Any]) -> Dict[str, Any]:
-    """Bring files that were sent under their final names, each only if its content is what was meant.
+    """Move sent files to their final names, each only if its hash is the announced one.
 
     Args:
         request: ``staging`` and ``folder`` (absolute), ``files``: name to SHA-256, in the order in which they appear.
