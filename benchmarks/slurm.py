@@ -131,8 +131,8 @@ def main() -> None:
             project, other = make_project(place, f"project-{number}"), place / f"other-{number}"
             other.mkdir()
             steps = [("ours", submit, project), ("theirs", [sys.executable, "-c", SUBMITIT], other)]
-            for side, words, cwd in steps if number % 2 else reversed(steps):
-                took = timed(words, cwd)
+            for side, argv, cwd in steps if number % 2 else reversed(steps):
+                took = timed(argv, cwd)
                 sent[side] = calls(place).get("sbatch")
                 if number >= 0:
                     sides[side].append(took)

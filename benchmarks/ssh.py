@@ -73,9 +73,9 @@ def seconds(argv: list[str], cwd: Path) -> float:
     return took
 
 
-def oelm(name: str, *words: str) -> list[str]:
+def oelm(name: str, *arguments: str) -> list[str]:
     """Return the argv of a command of the toolkit."""
-    return [sys.executable, "-c", f"from oelm_jobs.cli.{name} import main; main()", *words]
+    return [sys.executable, "-c", f"from oelm_jobs.cli.{name} import main; main()", *arguments]
 
 
 def spread(values: list[float], digits: int = 2) -> str:
@@ -124,11 +124,11 @@ class Bench:
         extra, counts = [], []
         self.state(f"submit-{way}")
         for number in range(self.rounds + 1):
-            words = oelm(
+            argv = oelm(
                 "submit", "--study", "tiny", "--target", way, "--seeds", str(100 + number), "--mode", "parallel"
             )
             with self.trips() as counted:
-                took = seconds(words, self.project)
+                took = seconds(argv, self.project)
             alone = [self.bare() for _ in range(counted[0])]
             if number:
                 extra.append(took - sum(alone))

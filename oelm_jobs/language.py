@@ -103,8 +103,8 @@ class _Template:
     """A sentence with placeholders, and its translation; compiled when something looks like it."""
 
     def __init__(self, english: str, chinese: str) -> None:
-        words = re.split(r"\{(\w+)\}", english)
-        self._literals, self._names = words[::2], words[1::2]
+        parts = re.split(r"\{(\w+)\}", english)
+        self._literals, self._names = parts[::2], parts[1::2]
         self._chinese = chinese
         self._patterns: dict[bool, re.Pattern[str]] = {}
         self.weight = sum(map(len, self._literals))

@@ -36,13 +36,13 @@ def width(cell: str) -> int:
     return columns
 
 
-def cut(words: str, columns: int) -> str:
+def cut(content: str, columns: int) -> str:
     """Cut text to a number of terminal columns, with an ellipsis for what is cut off."""
-    if width(words) <= columns:
-        return words
-    while words and width(words) >= columns:
-        words = words[:-1]
-    return words + "…"
+    if width(content) <= columns:
+        return content
+    while content and width(content) >= columns:
+        content = content[:-1]
+    return content + "…"
 
 
 def text(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "", *, within: int | None = None) -> str:

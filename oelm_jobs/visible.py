@@ -27,28 +27,28 @@ _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 """What click.style puts around words (Select Graphic Rendition)."""
 
 
-def text(words: str) -> str:
+def text(content: str) -> str:
     """Return text with control and invisible characters as escapes; newlines and tabs stay."""
-    return words if _is_plain(words) else _IN_A_TEXT.sub(_escape, words)
+    return content if _is_plain(content) else _IN_A_TEXT.sub(_escape, content)
 
 
-def message(words: str) -> str:
+def message(content: str) -> str:
     """Return text as one message: lines after the first are indented, so that none looks like another message."""
-    shown = text(words)
+    shown = text(content)
     begin = len(shown) - len(shown.lstrip("\n"))
     return shown[:begin] + shown[begin:].replace("\n", "\n  ")
 
 
-def notice(words: str) -> None:
+def notice(content: str) -> None:
     """Print a message on stderr at once."""
-    print(message(words), file=sys.stderr, flush=True)
+    print(message(content), file=sys.stderr, flush=True)
 
 
-def coloured(words: str) -> str:
+def coloured(content: str) -> str:
     """Return text in which only colours are left as escape sequences; its foreign parts have been through ``line`` or
     ``text``.
     """
-    return "".join(part if number % 2 else text(part) for number, part in enumerate(_COLOUR.split(words)))
+    return "".join(part if number % 2 else text(part) for number, part in enumerate(_COLOUR.split(content)))
 
 
 def in_json(document: str) -> str:
@@ -56,13 +56,13 @@ def in_json(document: str) -> str:
     return _IN_A_TEXT.sub(lambda found: json.dumps(found.group())[1:-1].replace("\x7f", "\\u007f"), document)
 
 
-def line(words: str) -> str:
+def line(content: str) -> str:
     """Return text as one line: newlines and tabs become escapes, too."""
-    return words if _is_plain(words) else _IN_A_LINE.sub(_escape, words)
+    return content if _is_plain(content) else _IN_A_LINE.sub(_escape, content)
 
 
-def _is_plain(words: str) -> bool:
-    return words.isascii() and words.isprintable()
+def _is_plain(content: str) -> bool:
+    return content.isascii() and content.isprintable()
 
 
 def _escape(found: re.Match[str]) -> str:
@@ -86,9 +86,9 @@ class Stream:
         Args:
             final: Whether nothing follows.
         """
-        words = self._decoder.decode(content, final)
-        if self._after_return and words:
-            words = words.removeprefix("\n")
+        shown = self._decoder.decode(content, final)
+        if self._after_return and shown:
+            shown = shown.removeprefix("\n")
             self._after_return = False
-        self._after_return = words.endswith("\r") or (self._after_return and not words)
-        return text(words.replace("\r\n", "\n").replace("\r", "\n"))
+        self._after_return = shown.endswith("\r") or (self._after_return and not shown)
+        return text(shown.replace("\r\n", "\n").replace("\r", "\n"))

@@ -2,7 +2,7 @@
 breaks).
 
     python tools/breaks.py             all of them
-    python tools/breaks.py lease fsync those whose name or file holds one of the words
+    python tools/breaks.py lease fsync those whose name or file holds one of these
     python tools/breaks.py --list      only say which there are
 
 Each break is made in a copy of the checkout, uncommitted changes included, with an environment that imports the copy
@@ -99,7 +99,7 @@ class Outcome:
 
     is_noticed: bool
     """Whether a test failed: not where pytest couldn't run them, or took too long."""
-    words: str
+    result: str
     """Which test failed, or why none did."""
     output: str
     """What pytest printed."""
@@ -183,21 +183,21 @@ def run_tests(checkout: Path, tests: Sequence[str], *options: str) -> Outcome:
         )  # fmt: skip
         try:
             output, _ = process.communicate(timeout=LIMIT_S)
-            words = ""
+            result = ""
         except subprocess.TimeoutExpired:
-            words = f"no answer within {LIMIT_S:.0f} s"
+            result = f"no answer within {LIMIT_S:.0f} s"
             output = _end(process)
         except BaseException:
             _end(process)
             raise
     failed = re.search(r"^FAILED (.+?)(?: - |$)", output, re.MULTILINE)
-    noticed = not words and process.returncode == TESTS_FAILED and failed is not None
+    noticed = not result and process.returncode == TESTS_FAILED and failed is not None
     if noticed and failed is not None:
-        words = failed[1]
-    elif not words:
+        result = failed[1]
+    elif not result:
         last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
-        words = f"pytest ended with {process.returncode}: {last}"
-    return Outcome(is_noticed=noticed, words=words, output=output, seconds=time.monotonic() - begun)
+        result = f"pytest ended with {process.returncode}: {last}"
+    return Outcome(is_noticed=noticed, result=result, output=output, seconds=time.monotonic() - begun)
 
 
 def _end(process: subprocess.Popen[str]) -> str:
@@ -227,14 +227,14 @@ def try_break(base: Path, place: Path, change: Break) -> Outcome:
 def main() -> int:
     """Make the breaks that the command line names; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("words", nargs="*", help="parts of names or files; all breaks without any")
+    parser.add_argument("parts", nargs="*", help="parts of names or files; all breaks without any")
     parser.add_argument("-n", type=int, default=1, metavar="N", dest="processes", help="so many at once (default 1)")
     parser.add_argument("--list", action="store_true", help="print names, files and tests, and break nothing")
     arguments = parser.parse_args()
     known = read()
-    breaks = [b for b in known if not arguments.words or any(w in b.name or w in b.file for w in arguments.words)]
+    breaks = [b for b in known if not arguments.parts or any(w in b.name or w in b.file for w in arguments.parts)]
     if not breaks:
-        print(f"no break fits {' '.join(arguments.words)}; --list shows all {len(known)}", file=sys.stderr)
+        print(f"no break fits {' '.join(arguments.parts)}; --list shows all {len(known)}", file=sys.stderr)
         return 2
     if arguments.list:
         for change in breaks:
@@ -264,7 +264,7 @@ def _try_all(folder: Path, breaks: Sequence[Break], processes: int) -> int:
         if not outcome.is_noticed:
             survived.append(change.name)
         verdict = f"{'caught' if outcome.is_noticed else 'SURVIVED'} {outcome.seconds:4.0f} s"
-        print(f"{number:3}/{len(breaks)} {verdict}  {change.name}: {outcome.words}", flush=True)
+        print(f"{number:3}/{len(breaks)} {verdict}  {change.name}: {outcome.result}", flush=True)
 
     with ThreadPoolExecutor(processes) as pool:
         try:

@@ -28,8 +28,8 @@ class World:
     """This process among those on its host."""
     device: torch.device
     """What it computes on."""
-    words: Optional[Any]
-    """The gloo group for words; None in a run of one process."""
+    group: Optional[Any]
+    """The gloo group for messages; None in a run of one process."""
 
     @property
     def is_main(self) -> bool:
@@ -49,7 +49,7 @@ class World:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
         with _peer_errors():
-            dist.all_reduce(tensor, op=operation or dist.ReduceOp.SUM, group=self.words)
+            dist.all_reduce(tensor, op=operation or dist.ReduceOp.SUM, group=self.group)
         return [float(value) for value in tensor.tolist()]
 
     def from_main(self, value: Any) -> Any:
@@ -58,7 +58,7 @@ class World:
             return value
         box = [value]
         with _peer_errors():
-            dist.broadcast_object_list(box, src=0, group=self.words)
+            dist.broadcast_object_list(box, src=0, group=self.group)
         return box[0]
 
     def close(self) -> None:
@@ -125,5 +125,5 @@ def join() -> World:
     if size == 1:
         return World(0, 1, local_rank, device, None)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    words = dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
-    return World(rank, size, local_rank, device, words)
+    group = dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
+    return World(rank, size, local_rank, device, group)

@@ -50,9 +50,9 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
             (run.target for run in alive),
             lambda name: done.update(control.cancel(store, root, [run for run in alive if run.target == name])),
         )
-    words = ["oelm-cancel", *names, *(["--study", study] if study else []), *(["--all"] if everything else [])]
+    argv = ["oelm-cancel", *names, *(["--study", study] if study else []), *(["--all"] if everything else [])]
     for error in errors.values():
-        _say_what_was_done(error, again=shlex.join(words))
+        _say_what_was_done(error, again=shlex.join(argv))
     answers = {
         (run.study, run.name): done.get(
             (run.study, run.name),

@@ -25,8 +25,8 @@ EXIT_INTERNAL, EXIT_SYSTEM, EXIT_INTERRUPTED, EXIT_PIPE = 70, 74, 130, 141
 
 def say(text: str = "", **style: Any) -> None:
     """Print a result on stdout, in the chosen language; ``style`` as for click.style, dropped for a pipe."""
-    words = visible.text(tr(text))
-    click.echo(click.style(words, **style) if style else words)
+    message = visible.text(tr(text))
+    click.echo(click.style(message, **style) if style else message)
 
 
 def narrate(text: str) -> None:
@@ -61,9 +61,9 @@ class Ending(click.Command):
         **extra: Any,
     ) -> Any:
         """Run the command; in standalone mode exit, with the error's code."""
-        words = list(sys.argv[1:] if args is None else args)
+        argv = list(sys.argv[1:] if args is None else args)
         if not standalone_mode:
-            return super().main(words, prog_name, standalone_mode=False, **extra)
+            return super().main(argv, prog_name, standalone_mode=False, **extra)
         name = self.name or "oelm"
         # What a command makes lives until it ends: looking for garbage among it, now and at the exit, finds none.
         gc.set_threshold(100_000)
@@ -71,19 +71,19 @@ class Ending(click.Command):
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of a small alphabet is no reason to fail
         try:
-            _choose_language(words)
-            code = super().main(words, prog_name or name, standalone_mode=False, **extra) or 0
+            _choose_language(argv)
+            code = super().main(argv, prog_name or name, standalone_mode=False, **extra) or 0
             sys.stdout.flush()  # here, where a full disk behind a pipe can still be named
             sys.exit(code)
         except OelmError as error:
-            _fail(name, error, error.exit_code, error.hint, words)
+            _fail(name, error, error.exit_code, error.hint, argv)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             sys.exit(0)
         except click.UsageError as error:
-            _fail(name, error, 2, f"help: {error.ctx.command_path if error.ctx else name} --help", words)
+            _fail(name, error, 2, f"help: {error.ctx.command_path if error.ctx else name} --help", argv)
         except click.ClickException as error:
-            _fail(name, error, error.exit_code, "", words)
+            _fail(name, error, error.exit_code, "", argv)
         except (KeyboardInterrupt, click.Abort):
             narrate(f"\n{name}: interrupted")
             sys.exit(EXIT_INTERRUPTED)
@@ -93,10 +93,10 @@ class Ending(click.Command):
         except OSError as error:
             _discard_stdout()
             what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
-            _fail(name, what, EXIT_SYSTEM, f"run it again with --debug for the traceback: {name} --debug", words)
+            _fail(name, what, EXIT_SYSTEM, f"run it again with --debug for the traceback: {name} --debug", argv)
         except Exception as error:
             hint = f"run it again with --debug for the traceback: {name} --debug"
-            _fail(name, f"internal error: {type(error).__name__}: {error}", EXIT_INTERNAL, hint, words)
+            _fail(name, f"internal error: {type(error).__name__}: {error}", EXIT_INTERNAL, hint, argv)
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the usage line."""
@@ -145,22 +145,22 @@ def _discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _choose_language(words: list[str]) -> None:
+def _choose_language(argv: list[str]) -> None:
     """Set the language before anything is parsed, so that help and usage errors are in it, too."""
     wanted = os.environ.get("OELM_LANG", "")
-    for position, word in enumerate(words):
-        if word == "--lang" and position + 1 < len(words):
-            wanted = words[position + 1]
-        elif word.startswith("--lang="):
-            wanted = word.partition("=")[2]
+    for position, argument in enumerate(argv):
+        if argument == "--lang" and position + 1 < len(argv):
+            wanted = argv[position + 1]
+        elif argument.startswith("--lang="):
+            wanted = argument.partition("=")[2]
     own = os.environ.get("OELM_LANG", "")
     language.choose(wanted if wanted in language.LANGUAGES else own if own in language.LANGUAGES else "en")
     if wanted and wanted not in language.LANGUAGES:
         raise UsageError(f"--lang {wanted}: {valid_choices(wanted, language.LANGUAGES)}")
 
 
-def _fail(name: str, error: Exception | str, code: int, hint: str, words: list[str]) -> NoReturn:
-    if "--debug" in words and isinstance(sys.exc_info()[1], Exception):
+def _fail(name: str, error: Exception | str, code: int, hint: str, argv: list[str]) -> NoReturn:
+    if "--debug" in argv and isinstance(sys.exc_info()[1], Exception):
         import traceback
 
         click.echo(visible.text(traceback.format_exc()), err=True)

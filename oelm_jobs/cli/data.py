@@ -195,13 +195,13 @@ def _progress() -> Iterator[Report]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    words = {"hash": tr("reading for hashes"), "encode": tr("encoding")}
+    labels = {"hash": tr("reading for hashes"), "encode": tr("encoding")}
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks = {}
 
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = progress.add_task(words[stage], total=total)
+                tasks[stage] = progress.add_task(labels[stage], total=total)
             progress.update(tasks[stage], completed=done)
 
         yield report

@@ -158,7 +158,7 @@ def _show(name: str, one: Fetched) -> None:
 
 def _report(root: Path, study: str, *, quiet: bool) -> None:
     """Make a study's report as oelm-report does; its output goes to stderr where stdout is for a program."""
-    words = [sys.executable, "-c", "from oelm_jobs.cli.report import main; main()", "--study", study, "--plot"]
-    done = subprocess.run(words, cwd=root, stdout=sys.stderr if quiet else None)
+    argv = [sys.executable, "-c", "from oelm_jobs.cli.report import main; main()", "--study", study, "--plot"]
+    done = subprocess.run(argv, cwd=root, stdout=sys.stderr if quiet else None)
     if done.returncode:
         raise RunFailed(f"the report of study {study} could not be made (exit code {done.returncode})")

@@ -100,8 +100,8 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
         if offset == 0 and not as_json:
             narrate(f"{chosen.name} is {state} and has written nothing yet ({reason or NOT_STARTED})")
             if not supervisor and state not in (State.PLANNED, State.QUEUED):  # whose reason is the supervisor's word
-                words = ["oelm-logs", run, *(["--study", study] if study else []), "--supervisor"]
-                narrate(f"  what was said before its training: {shlex.join(words)}")
+                argv = ["oelm-logs", run, *(["--study", study] if study else []), "--supervisor"]
+                narrate(f"  what was said before its training: {shlex.join(argv)}")
         elif follow and not as_json:
             narrate(f"{chosen.name} is {state}: {reason}" if reason else f"{chosen.name} is {state}")
 

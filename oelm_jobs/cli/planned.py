@@ -89,14 +89,14 @@ def _show_head(plan: plans.Plan) -> None:
     say(f"  groups    {', '.join(dict.fromkeys(run.group for run in plan.runs))}")
     say(f"  seeds     {', '.join(dict.fromkeys(str(run.seed) for run in plan.runs))}")
     say(f"  target    {plan.target.name} ({plan.root})")
-    limit = permitted.words() if plan.target.kind == "local" else ""
+    limit = permitted.description() if plan.target.kind == "local" else ""
     if limit:
         say(f"  held to   {limit}")
-    words = {
+    modes = {
         plans.SEQUENTIAL: "one after the other, in this order",
         plans.PARALLEL: "each as soon as it has its devices",
     }
-    say(f"  mode      {plan.mode}: {words[plan.mode]}")
+    say(f"  mode      {plan.mode}: {modes[plan.mode]}")
     for difference in plan.differences:
         values = ", ".join(f"{group} {value}" for group, value in difference.values.items())
         say(f"  unequal   {difference.key} ({values}){': ' + difference.reason if difference.reason else ''}")

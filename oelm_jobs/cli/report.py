@@ -308,9 +308,9 @@ def _power(request: Request, form: str) -> None:
     _put(output.show_table(table, form, request.language), form)
 
 
-def _put(words: str, form: str) -> None:
+def _put(text: str, form: str) -> None:
     """Print a report in one form; it quotes logs and records that may come from anywhere."""
-    put(visible.in_json(words) if form == "json" else visible.text(words), nl=False)
+    put(visible.in_json(text) if form == "json" else visible.text(text), nl=False)
 
 
 def _lock(request: Request) -> None:

@@ -10,13 +10,13 @@ from ..errors import UsageError, few, valid_choices
 from ..store import Store, StoredRun
 
 
-def select(store: Store, project: Path, words: Sequence[str], study: str | None = None) -> list[StoredRun]:
+def select(store: Store, project: Path, names: Sequence[str], study: str | None = None) -> list[StoredRun]:
     """Return the project's runs by names of studies, groups or runs; all of them without names.
 
     A group's first run has the group's own name, which stands for all of them: ``STUDY/RUN`` is that run alone.
 
     Raises:
-        UsageError: A word or the study names nothing.
+        UsageError: A name or the study names nothing.
     """
     runs = store.runs(project)
     if study is not None:
@@ -26,15 +26,15 @@ def select(store: Store, project: Path, words: Sequence[str], study: str | None 
                 hint=f"submit it: oelm-submit --study {study}",
             )
         runs = [run for run in runs if run.study == study]
-    if not words:
+    if not names:
         return runs
     chosen: set[tuple[str, str]] = set()
-    for word in words:
-        found = [run for run in runs if word in (run.name, run.group, run.study, f"{run.study}/{run.name}")]
+    for name in names:
+        found = [run for run in runs if name in (run.name, run.group, run.study, f"{run.study}/{run.name}")]
         if not found:
             known = {run.name for run in runs} | {run.group for run in runs} | {run.study for run in runs}
             raise UsageError(
-                f"{word!r} names no study, group or run that was submitted here; {valid_choices(word, known)}",
+                f"{name!r} names no study, group or run that was submitted here; {valid_choices(name, known)}",
                 hint="all of them: oelm-status" if known else "what lies on the targets: oelm-status",
             )
         chosen.update((run.study, run.name) for run in found)
@@ -47,15 +47,15 @@ def titles(runs: Sequence[StoredRun]) -> dict[tuple[str, str], str]:
     return {(run.study, run.name): run.name if times[run.name] == 1 else f"{run.study}/{run.name}" for run in runs}
 
 
-def select_one(store: Store, project: Path, word: str, study: str | None = None) -> StoredRun:
+def select_one(store: Store, project: Path, name: str, study: str | None = None) -> StoredRun:
     """Return the one run of a name.
 
     Raises:
         UsageError: It names none, or several.
     """
-    found = select(store, project, [word], study)
-    exact = [run for run in found if run.name == word] or found
+    found = select(store, project, [name], study)
+    exact = [run for run in found if run.name == name] or found
     if len(exact) > 1:
         names = few([f"{run.study}/{run.name}" for run in exact])
-        raise UsageError(f"{word!r} names {len(exact)} runs: {names}", hint="name one of them")
+        raise UsageError(f"{name!r} names {len(exact)} runs: {names}", hint="name one of them")
     return exact[0]

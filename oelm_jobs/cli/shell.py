@@ -21,6 +21,6 @@ def main(target: str) -> None:
     from ..targets.files import load_target
 
     root = project()
-    words = terminal.shell(root, load_target(root, target))
+    argv = terminal.shell(root, load_target(root, target))
     sys.stdout.flush()
-    os.execvp(words[0], words)
+    os.execvp(argv[0], argv)

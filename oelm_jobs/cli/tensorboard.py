@@ -50,11 +50,11 @@ def main(target: str, study: str | None, port: int | None) -> None:
     local = terminal.free_port(port or PORT)
     if port and local != port:
         narrate(f"port {port} is taken; using {local}")
-    words, end = terminal.tensorboard(root, place, folder, local)
+    argv, end = terminal.tensorboard(root, place, folder, local)
     say(f"TensorBoard of {target}: http://127.0.0.1:{local}/")
     narrate("Ctrl-C ends it.")
     try:
-        code = subprocess.run(words, stdin=subprocess.DEVNULL).returncode
+        code = subprocess.run(argv, stdin=subprocess.DEVNULL).returncode
     except KeyboardInterrupt:
         return
     finally:

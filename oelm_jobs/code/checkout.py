@@ -50,9 +50,9 @@ def git(project: Path, *arguments: str) -> bytes | None:
     # Where this process was started by a hook of git, its variables are about that checkout.
     environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_INDEX_FILE")}
     environment.pop("GIT_WORK_TREE", None)
-    words = ["git", "-C", str(project), *arguments]
+    argv = ["git", "-C", str(project), *arguments]
     try:
-        done = subprocess.run(words, capture_output=True, timeout=GIT_TIMEOUT_S, env=environment)
+        done = subprocess.run(argv, capture_output=True, timeout=GIT_TIMEOUT_S, env=environment)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

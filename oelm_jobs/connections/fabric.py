@@ -81,7 +81,7 @@ class _Hop(fabric.Connection):  # type: ignore[misc]
         except HostKey as refused:
             raise refused.error from None
         except paramiko.AuthenticationException as error:
-            raise sshconfig.login_refused(settings, _words(error)) from error
+            raise sshconfig.login_refused(settings, _message(error)) from error
         except paramiko.ssh_exception.IncompatiblePeer as error:
             raise Beyond(f"{settings.alias} offers no algorithm that paramiko may use") from error
         except socket.gaierror as error:
@@ -89,8 +89,8 @@ class _Hop(fabric.Connection):  # type: ignore[misc]
                 f"{settings.hostname}: no such host ({error.strerror})", hint="is it an alias in ~/.ssh/config?"
             ) from error
         except Exception as error:  # whatever a server's bytes make of paramiko
-            words = self._end_proxy() or _words(error)
-            raise NotReached(f"{settings.alias} can't be reached: {words}") from error
+            message = self._end_proxy() or _message(error)
+            raise NotReached(f"{settings.alias} can't be reached: {message}") from error
         self.transport.set_keepalive(KEEPALIVE_S)
         return result
 
@@ -103,7 +103,7 @@ class _Hop(fabric.Connection):  # type: ignore[misc]
             )
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise NotReached(
-                f"{self._settings.alias} can't be reached from {self.gateway._settings.alias}: {_words(error)}"
+                f"{self._settings.alias} can't be reached from {self.gateway._settings.alias}: {_message(error)}"
             ) from error
 
     def drop(self) -> None:
@@ -130,12 +130,12 @@ def _bounded(client: Any, limit_s: float) -> Iterator[None]:
         watch.cancel()
 
 
-def _words(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     """Return an error's message, one line; part of it may come from the server."""
     if isinstance(error, TimeoutError) or "No existing session" in str(error):  # a key exchange that took too long
         return "nothing came for too long"
-    words = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
-    return last_line(words.encode("utf-8", "replace"))
+    message = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+    return last_line(message.encode("utf-8", "replace"))
 
 
 def _hop(alias: str, options: tuple[str, ...], gateways: tuple[str, ...] | None = None) -> _Hop:
@@ -206,13 +206,13 @@ class FabricConnection(RemoteConnection):
                 # An old connection may have died unseen; the command was not run. ChannelException: MaxSessions.
                 self._drop()
                 if fresh:
-                    raise NotReached(f"{self.target.name} runs no command just now: {_words(error)}") from error
+                    raise NotReached(f"{self.target.name} runs no command just now: {_message(error)}") from error
         raise AssertionError
 
     def _connected(self) -> _Hop:
         """Return a connection; the socket that was made early may have been closed by the server since."""
-        words = tuple(sshconfig.words(self.target))
-        hop, begun = _hop(self.target.host, words), time.monotonic()
+        options = tuple(sshconfig.login_options(self.target))
+        hop, begun = _hop(self.target.host, options), time.monotonic()
         early, self._early = self._early.take() if self._early else None, None
         try:
             hop.open(early)
@@ -225,7 +225,7 @@ class FabricConnection(RemoteConnection):
             raise
         else:
             return hop
-        hop = _hop(self.target.host, words)
+        hop = _hop(self.target.host, options)
         hop.open()
         return hop
 
@@ -315,4 +315,4 @@ class _FabricChannel:
 def _lost(error: BaseException) -> str:
     if isinstance(error, (socket.timeout, TimeoutError)):
         return "nothing came for too long"
-    return _words(error)
+    return _message(error)

@@ -49,22 +49,22 @@ def lines_about(names: Sequence[str], files: Iterable[str]) -> list[Line]:
             content = Path(file).read_bytes()
         except OSError:
             continue
-        # Blanks, tabs and line feeds alone part words and lines: a comment that holds another separator of Unicode's
+        # Only blanks, tabs and line feeds separate fields and lines: a comment that holds another Unicode separator
         # must not begin a line that OpenSSH does not see.
         for text in content.decode("utf-8", "replace").split("\n"):
-            words = [word for word in re.split("[ \t\r]", text) if word]
-            marker = words.pop(0) if words and words[0].startswith("@") else ""
-            if len(words) < 3 or words[0].startswith("#") or marker not in ("", REVOKED, AUTHORITY):
+            fields = [field for field in re.split("[ \t\r]", text) if field]
+            marker = fields.pop(0) if fields and fields[0].startswith("@") else ""
+            if len(fields) < 3 or fields[0].startswith("#") or marker not in ("", REVOKED, AUTHORITY):
                 continue
-            if not any(_names(words[0], name) for name in wanted):
+            if not any(_names(fields[0], name) for name in wanted):
                 continue
             try:
-                key = base64.b64decode(words[2], validate=True)
+                key = base64.b64decode(fields[2], validate=True)
             except (binascii.Error, ValueError):
                 continue
-            kind = words[1].encode("utf-8", "replace")
+            kind = fields[1].encode("utf-8", "replace")
             if key.startswith(len(kind).to_bytes(4, "big") + kind):
-                found.append(Line(file=file, marker=marker, kind=words[1], key=key))
+                found.append(Line(file=file, marker=marker, kind=fields[1], key=key))
     return found
 
 

@@ -46,10 +46,10 @@ class OpenSSHConnection(RemoteConnection):
     def _settings(self) -> sshconfig.Settings:
         return sshconfig.look_up(self.target)
 
-    def _words(self, control: str, *, interactive: bool = False) -> list[str]:
+    def _argv(self, control: str, *, interactive: bool = False) -> list[str]:
         """Return ssh's argv up to the host."""
         return ["ssh", *sshconfig.safety(self._settings(), interactive=interactive), "-o", f"ControlPath={control}",
-                *sshconfig.words(self.target)]  # fmt: skip
+                *sshconfig.login_options(self.target)]  # fmt: skip
 
     def _own_path(self) -> str:
         import hashlib
@@ -59,8 +59,8 @@ class OpenSSHConnection(RemoteConnection):
         return str(control_folder() / hashlib.sha256(name.encode()).hexdigest()[:12])
 
     def _is_up(self, control: str) -> bool:
-        words = [*self._words(control), "-O", "check", "--", self.target.host]
-        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S).returncode == 0
+        argv = [*self._argv(control), "-O", "check", "--", self.target.host]
+        return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S).returncode == 0
 
     def _master(self) -> str:
         """Return the socket of a live master connection, making one where there is none.
@@ -87,7 +87,7 @@ class OpenSSHConnection(RemoteConnection):
         # Nobody is asked where nobody sits; a question there would hang for ever.
         interactive = sys.stdin.isatty() and sys.stderr.isatty()
         # -N and -f first: behind SessionType=default they would be refused, behind ForkAfterAuthentication=no unheard.
-        words = ["ssh", "-N", "-f", *self._words(control, interactive=interactive)[1:], "-o", "ControlMaster=yes",
+        argv = ["ssh", "-N", "-f", *self._argv(control, interactive=interactive)[1:], "-o", "ControlMaster=yes",
                  "-o", f"ControlPersist={self._keep_s}", "--", self.target.host]  # fmt: skip
         if Path(control).exists():
             Path(control).unlink(missing_ok=True)  # a dead master's; ssh would not replace it
@@ -96,7 +96,7 @@ class OpenSSHConnection(RemoteConnection):
         # A file, not a pipe: the master keeps it open for as long as it lives. Questions go to the terminal.
         with tempfile.TemporaryFile() as said:
             login = subprocess.Popen(
-                words,
+                argv,
                 stdin=None if interactive else subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=said,
@@ -131,8 +131,8 @@ class OpenSSHConnection(RemoteConnection):
     def _open(self, line: str) -> Channel:
         if not self._control:
             self._control = self._master()
-        words = [*self._words(self._control), "-o", "ControlMaster=no", "-T", "--", self.target.host, line]
-        return SSHProcess(words)
+        argv = [*self._argv(self._control), "-o", "ControlMaster=no", "-T", "--", self.target.host, line]
+        return SSHProcess(argv)
 
     def _drop(self) -> None:
         self._control = ""
@@ -145,35 +145,35 @@ class OpenSSHConnection(RemoteConnection):
         """End the master connection that this object made."""
         control = self._own_path()
         if Path(control).exists():
-            words = [*self._words(control), "-O", "exit", "--", self.target.host]
-            subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S)
+            argv = [*self._argv(control), "-O", "exit", "--", self.target.host]
+            subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S)
         self._drop()
 
     def route(self) -> Route:
         """Return how rsync reaches the target: through the same master."""
         self._control = self._control or self._master()
-        return self._route([*self._words(self._control), "-o", "ControlMaster=no"])
+        return self._route([*self._argv(self._control), "-o", "ControlMaster=no"])
 
     def terminal(self, line: str, *options: str) -> list[str]:
         """Return ssh's argv; on a terminal it may ask for a passphrase, and that login then serves all commands."""
         self._control = self._control or self._master()
-        return [*self._words(self._control, interactive=True), "-o", "ControlMaster=no", *options, "--",
+        return [*self._argv(self._control, interactive=True), "-o", "ControlMaster=no", *options, "--",
                 self.target.host, line]  # fmt: skip
 
     def forward(self, port: int, there: int) -> list[str]:
         """Forward a port of this machine's loopback through the master; return the argv that ends it."""
         self._control = self._control or self._master()
 
-        def words(act: str) -> list[str]:
+        def argv(act: str) -> list[str]:
             # Without the user's configuration: the forwards of the host's entry would be asked for, too, and the
             # option that clears them clears this one.
             return ["ssh", "-F", "/dev/null", "-o", f"ControlPath={self._control}", "-O", act,
                     "-L", f"127.0.0.1:{port}:127.0.0.1:{there}", "--", self.target.host]  # fmt: skip
 
-        done = subprocess.run(words("forward"), stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S)
+        done = subprocess.run(argv("forward"), stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S)
         if done.returncode:
             raise TargetError(f"{self.target.name}: port {port} can't be forwarded: {last_line(done.stderr)}")
-        return words("cancel")
+        return argv("cancel")
 
 
 class PlainSSHConnection(OpenSSHConnection):
@@ -188,14 +188,14 @@ class PlainSSHConnection(OpenSSHConnection):
         self._early: SSHProcess | None = self._start(command(target.python or "python3"))
 
     def _start(self, line: str) -> SSHProcess:
-        words = [*self._shell(), "-T", "--", self.target.host, line]
-        return SSHProcess(words, lambda said: sshconfig.explain(self._settings(), said))
+        argv = [*self._shell(), "-T", "--", self.target.host, line]
+        return SSHProcess(argv, lambda said: sshconfig.explain(self._settings(), said))
 
     def _shell(self) -> list[str]:
         """Return ssh's argv up to the host, with which it makes a master connection where there is none."""
         shared = {"ControlMaster": "auto", "ControlPath": f"{control_folder()}/%C", "ControlPersist": str(KEEP_PLAIN_S)}
         options = [word for key, value in shared.items() for word in ("-o", f"{key}={value}")]
-        return ["ssh", *sshconfig.safety(self._settings()), *options, *sshconfig.words(self.target)]
+        return ["ssh", *sshconfig.safety(self._settings()), *options, *sshconfig.login_options(self.target)]
 
     def _open(self, line: str) -> Channel:
         early, self._early = self._early, None
@@ -224,7 +224,7 @@ def plain_shell(target: Target, *, interactive: bool = False) -> list[str]:
     """Return the argv of an ``ssh`` that logs in by itself; it uses a master that the user has open, but makes none."""
     settings = sshconfig.look_up(target)
     return ["ssh", *sshconfig.safety(settings, interactive=interactive), "-o", "ControlMaster=no",
-            *sshconfig.words(target)]  # fmt: skip
+            *sshconfig.login_options(target)]  # fmt: skip
 
 
 def plain_terminal(target: Target, line: str, *options: str) -> list[str]:

@@ -25,7 +25,7 @@ END_S = 15.0
 class SSHProcess:
     """One ``ssh`` process."""
 
-    def __init__(self, words: Sequence[str], explain: Callable[[str], TargetError] | None = None) -> None:
+    def __init__(self, argv: Sequence[str], explain: Callable[[str], TargetError] | None = None) -> None:
         """Start it.
 
         Args:
@@ -33,7 +33,7 @@ class SSHProcess:
         """
         self._explain = explain
         self._process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
             start_new_session=True,  # Ctrl-C at the client must not cut a launch in two
         )  # fmt: skip
         assert self._process.stdin and self._process.stdout and self._process.stderr

@@ -19,8 +19,8 @@ def main(argv: list[str]) -> int:
     """Run ssh and pass on what it prints after a mark; return its exit code."""
     count = int(argv[0])
     mark = "oelm" + secrets.token_hex(16)
-    words = [*argv[1 : count + 1], f"echo {mark}; exec {' '.join(argv[count + 1 :])}"]
-    child = subprocess.Popen(words, stdout=subprocess.PIPE)  # stdin is handed down as it is
+    command = [*argv[1 : count + 1], f"echo {mark}; exec {' '.join(argv[count + 1 :])}"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE)  # stdin is handed down as it is
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, lambda *_: child.terminate())
     assert child.stdout is not None

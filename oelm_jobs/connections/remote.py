@@ -130,8 +130,8 @@ class RemoteConnection:
     @property
     def python(self) -> str:
         """The interpreter that runs supervisor and trainer there."""
-        word = interpreter(self.target)
-        return self.resolve(word) if word.startswith("~") else word
+        python = interpreter(self.target)
+        return self.resolve(python) if python.startswith("~") else python
 
     # Requests ---------------------------------------------------------------------------------------------------------
 

@@ -92,7 +92,7 @@ class Settings:
         return self.hostname if self.port == 22 else f"[{self.hostname}]:{self.port}"
 
 
-def words(target: Target) -> list[str]:
+def login_options(target: Target) -> list[str]:
     """Return the options of ssh's command line for the target's user and port."""
     return [*(["-l", target.user] if target.user else []), *(["-p", str(target.port)] if target.port else [])]
 
@@ -103,7 +103,7 @@ def look_up(target: Target) -> Settings:
     Raises:
         TargetError: There is no OpenSSH client, or ~/.ssh/config is off.
     """
-    return resolve(target.host, tuple(words(target)))
+    return resolve(target.host, tuple(login_options(target)))
 
 
 @functools.lru_cache(maxsize=64)
@@ -255,7 +255,7 @@ def _knows_aes() -> bool:
     return False
 
 
-# What went wrong, in words ------------------------------------------------------------------------------------------
+# What went wrong ---------------------------------------------------------------------------------------------------
 
 
 def unknown_host(settings: Settings, fingerprint: str) -> TargetError:

@@ -127,7 +127,7 @@ def converse(
     trees = [{"folder": place.folder, "hash": place.tree.hash} for place in places]
     header = {"nonce": nonce, "verb": verb, "reads": reads, "trees": trees, **asdict(own)}
     wanted: Tree | None = None
-    words = json.dumps(request).encode("ascii")
+    payload = json.dumps(request).encode("ascii")
     sent = False
     lacking = {place.tree.hash: place.tree for place in places}
 
@@ -152,7 +152,7 @@ def converse(
         noise = [greet(channel, patience)]
         greeted = False
         with contextlib.suppress(Broken):  # where Python did not start its end is told below, by its exit code
-            send(_frame(_program()) + _frame(json.dumps(header).encode("ascii")) + (_frame(words) if reads else b""))
+            send(_frame(_program()) + _frame(json.dumps(header).encode("ascii")) + (_frame(payload) if reads else b""))
         for message in _messages(channel, nonce, patience, noise):
             greeted = True
             if "need" in message:
@@ -174,7 +174,7 @@ def converse(
                 if sent or reads:
                     raise schema.Misfit(".ready: was said twice, or of what was sent already")
                 sent = True
-                send(_frame(words))
+                send(_frame(payload))
             elif "error" in message:
                 raise _failed(verb, message, sent)
             elif "answer" in message:
@@ -208,14 +208,14 @@ def _reply(message: Mapping[str, Any], is_noisy: bool) -> Reply:
 
 
 def _failed(verb: str, message: Mapping[str, Any], sent: bool) -> TargetError:
-    words = message["error"][:2000].encode("utf-8", "replace").decode()
+    error = message["error"][:2000].encode("utf-8", "replace").decode()
     if message.get("python"):
         return TargetError(
-            words, hint='name a newer interpreter in the targets file, as in python = "~/venv/bin/python"'
+            error, hint='name a newer interpreter in the targets file, as in python = "~/venv/bin/python"'
         )
     if sent and not message.get("refused"):
-        return UnknownAnswer(f"{verb} failed there: {words}")
-    return TargetError(words)
+        return UnknownAnswer(f"{verb} failed there: {error}")
+    return TargetError(error)
 
 
 def _ended(code: int, said: str, greeted: bool, sent: bool) -> TargetError:

@@ -59,8 +59,8 @@ class LeaseScheduler:
 
     def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> Mapping[str, Any]:
         """Probe the host once for all runs."""
-        there = as_agent_reads(self._connection)
-        root = (there.checkpoint_root or there.root) if host else ""
+        target = as_agent_reads(self._connection)
+        root = (target.checkpoint_root or target.root) if host else ""
         return self._connection.call("probe", {"run_dirs": list(runs), "root": root})
 
     def archive(self, run_dirs: Sequence[str]) -> None:

@@ -69,10 +69,10 @@ class SlurmScheduler:
     @contextlib.contextmanager
     def _own(self) -> Iterator[None]:
         """Set umask and group for what is written on this machine (agent/privacy.py)."""
-        there = self._connection.resolved
-        with privacy.confined(there.share):
-            also = [there.checkpoint_root] if there.checkpoint_root else []
-            privacy.enter(there.root, there.share, also, make=False)
+        target = self._connection.resolved
+        with privacy.confined(target.share):
+            also = [target.checkpoint_root] if target.checkpoint_root else []
+            privacy.enter(target.root, target.share, also, make=False)
             yield
 
     # Submission -------------------------------------------------------------------------------------------------------
@@ -106,11 +106,11 @@ class SlurmScheduler:
             if not waiting and not trouble:
                 return self._read(jobs, answers)
             accepted([run_dir for job in jobs if ID in answers[job.position] for run_dir in job.run_dirs])
-            words = trouble or f"{name} takes no more jobs of yours for now ({answers[waiting[0].position][LIMIT]})"
-            if words != said:
+            notice = trouble or f"{name} takes no more jobs of yours for now ({answers[waiting[0].position][LIMIT]})"
+            if notice != said:
                 runs = sum(len(job.run_dirs) for job in waiting)
-                say(f"{words}; runs that wait for room: {runs}; Ctrl-C leaves them out")
-                said = words
+                say(f"{notice}; runs that wait for room: {runs}; Ctrl-C leaves them out")
+                said = notice
             time.sleep(ROOM_POLL_S)
 
     def _send(
@@ -176,11 +176,11 @@ class SlurmScheduler:
             for run_dir in job.run_dirs
         }
         if refused and not accepted:
-            words = next(iter(refused.values()))
-            named = named_in(self._connection.target, words)
+            message = next(iter(refused.values()))
+            named = named_in(self._connection.target, message)
             hint = f"{f'change {named} in sbatch of target {name}; ' if named else ''}check it: oelm-doctor {name}"
-            is_silent = slurm_words.NO_CONTROLLER.search(words)
-            raise (TargetError if is_silent else PreflightError)(f"{name}: sbatch: {words}", hint=hint)
+            is_silent = slurm_words.NO_CONTROLLER.search(message)
+            raise (TargetError if is_silent else PreflightError)(f"{name}: sbatch: {message}", hint=hint)
         return Answer(
             accepted=tuple(run_dir for job in accepted for run_dir in job.run_dirs),
             refused=refused,
@@ -200,10 +200,10 @@ class SlurmScheduler:
 
     def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> Mapping[str, Any]:
         """Ask squeue, the runs' records and sacct, in this order and no more than needed (agent/slurm/state.py)."""
-        there = as_agent_reads(self._connection)
+        target = as_agent_reads(self._connection)
         request = {
-            "root": there.root,
-            "checkpoint_root": there.checkpoint_root,
+            "root": target.root,
+            "checkpoint_root": target.checkpoint_root,
             "runs": [list(pair) for pair in runs.items()],
             "ended": list(ended),
             "interval_s": self._options.poll_s,

@@ -189,8 +189,8 @@ def unused(project: Path, store: Store, name: str) -> Unused:
     """
     connection, request, note = _request(project, store, name)
     answer = connection.call("snapshots", request, timeout_s=600)
-    words = "; ".join(part for part in (answer["note"], note) if part)
-    return Unused(target=name, names=tuple(answer["unused"]), size=int(answer["freed"]), note=words)
+    notes = "; ".join(part for part in (answer["note"], note) if part)
+    return Unused(target=name, names=tuple(answer["unused"]), size=int(answer["freed"]), note=notes)
 
 
 def discard(project: Path, store: Store, wanted: Unused) -> tuple[tuple[str, ...], int]:
@@ -207,9 +207,9 @@ def discard(project: Path, store: Store, wanted: Unused) -> tuple[tuple[str, ...
 def _request(project: Path, store: Store, name: str) -> tuple[Connection, dict[str, Any], str]:
     """Return a target's connection, the request about its snapshots, and why some of them stay in any case."""
     connection = connect(load_target(project, name), project)
-    there = connection.resolved
-    request: dict[str, Any] = {"root": there.root, "checkpoint_root": there.checkpoint_root, "young_s": 0.0}
-    oldest = store.oldest_unanswered(there.root)
+    target = connection.resolved
+    request: dict[str, Any] = {"root": target.root, "checkpoint_root": target.checkpoint_root, "young_s": 0.0}
+    oldest = store.oldest_unanswered(target.root)
     if oldest is None:
         return connection, request, ""
     whose, made_at = oldest

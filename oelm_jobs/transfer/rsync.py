@@ -43,16 +43,18 @@ def installed() -> str:
     return path
 
 
-def shell_words(shell: Sequence[str]) -> str:
+def shell_argument(shell: Sequence[str]) -> str:
     """Return a remote shell's argv as rsync's ``-e`` takes it: split at blanks, with double quotes around arguments
     that hold some.
 
     Raises:
-        TargetError: A word holds a double quote.
+        TargetError: An argument holds a double quote.
     """
-    if any('"' in word for word in shell):
+    if any('"' in argument for argument in shell):
         raise TargetError("a path with a double quote in it can't be handed to rsync as part of its remote shell")
-    return " ".join(f'"{word}"' if re.search(r"[\s']", word) or not word else word for word in shell)
+    return " ".join(
+        f'"{argument}"' if re.search(r"[\s']", argument) or not argument else argument for argument in shell
+    )
 
 
 class Transfer:
@@ -76,11 +78,11 @@ class Transfer:
         # No recursion, links, devices, owners or modes: only the regular files that are named, and only their bytes.
         # It is said as well, since an alias in the user's ~/.popt may turn them on (popt(3)).
         # The list goes over the wire, not through the shell at the other end, so no name is ever quoted.
-        words = [installed(), "--append", "--times", "--relative", "--from0", "--files-from=-", "--progress"]
-        words += ["--no-links", "--no-devices", "--no-specials", "--no-perms", "--no-owner", "--no-group"]
-        words += [f"--timeout={IO_TIMEOUT_S}"]
-        words += ["-e", shell_words(shell)] if shell else []
-        words += [f"--rsync-path={remote}"] if remote else []
+        argv = [installed(), "--append", "--times", "--relative", "--from0", "--files-from=-", "--progress"]
+        argv += ["--no-links", "--no-devices", "--no-specials", "--no-perms", "--no-owner", "--no-group"]
+        argv += [f"--timeout={IO_TIMEOUT_S}"]
+        argv += ["-e", shell_argument(shell)] if shell else []
+        argv += [f"--rsync-path={remote}"] if remote else []
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         self._list: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -88,7 +90,7 @@ class Transfer:
         self._list.seek(0)
         try:
             self.process = subprocess.Popen(
-                [*words, source, destination], stdin=self._list, stdout=self._out, stderr=self._said,
+                [*argv, source, destination], stdin=self._list, stdout=self._out, stderr=self._said,
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:

@@ -490,9 +490,9 @@ def place_arrival(arrival: Arrival) -> None:
 
 def write_record(run_dir: Path, content: Mapping[str, Any]) -> None:
     """Record what was fetched."""
-    words = json.dumps(content, indent=1) + "\n"
+    text = json.dumps(content, indent=1) + "\n"
     with _kept_inside():
-        inside.write(run_dir, f"{rundir.CONTROL}/{rundir.FETCHED}", words.encode("ascii"))
+        inside.write(run_dir, f"{rundir.CONTROL}/{rundir.FETCHED}", text.encode("ascii"))
 
 
 def items(rows: Sequence[Mapping[str, Any]]) -> Iterator[Item]:

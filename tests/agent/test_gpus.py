@@ -286,7 +286,7 @@ def test_plan_submit_and_status_say_what_holds_a_local_run(
 
 
 def test_no_limit_is_named_where_there_is_none() -> None:
-    assert permitted.words({}) == "" and permitted.travelling({}) == {}
+    assert permitted.description({}) == "" and permitted.travelling({}) == {}
 
 
 # What torch can't see -------------------------------------------------------------------------------------------------

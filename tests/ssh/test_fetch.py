@@ -446,9 +446,9 @@ def test_a_name_that_no_disk_here_can_hold_is_one_error(tmp_path: Path) -> None:
 
 
 def test_a_remote_shell_is_handed_to_rsync_word_by_word() -> None:
-    assert rsync.shell_words(["ssh", "-o", "ControlPath=/a b/c"]) == 'ssh -o "ControlPath=/a b/c"'
+    assert rsync.shell_argument(["ssh", "-o", "ControlPath=/a b/c"]) == 'ssh -o "ControlPath=/a b/c"'
     with pytest.raises(TargetError, match="double quote"):
-        rsync.shell_words(['a"b'])
+        rsync.shell_argument(['a"b'])
 
 
 # Making room ----------------------------------------------------------------------------------------------------------

@@ -82,23 +82,23 @@ def read_quota(text: str) -> List[Tuple[str, Dict[str, Any]]]:
         if heading:
             group = heading[2] if heading[1] == "group" else ""
             continue
-        words = line.split()
-        row = _row(words[-8:]) if len(words) >= 9 else None
+        fields = line.split()
+        row = _row(fields[-8:]) if len(fields) >= 9 else None
         if row is not None:
-            found.append((" ".join(words[:-8]), dict(row, group=group)))
+            found.append((" ".join(fields[:-8]), dict(row, group=group)))
     return found
 
 
 def read_lustre(text: str, mount: str) -> Optional[Dict[str, Any]]:
     """Return the row from the output of ``lfs quota -q``, which breaks the line after a long name; None without one."""
-    words = text.split()
-    first = words.index(mount) + 1 if mount in words else len(words)
-    return _row(words[first : first + 8])
+    fields = text.split()
+    first = fields.index(mount) + 1 if mount in fields else len(fields)
+    return _row(fields[first : first + 8])
 
 
-def _row(words: Sequence[str]) -> Optional[Dict[str, Any]]:
+def _row(fields: Sequence[str]) -> Optional[Dict[str, Any]]:
     """Return used and limits of ``blocks soft hard grace files soft hard grace``; None where these aren't numbers."""
-    numbers = [word.strip("*[]") for word in words]
+    numbers = [field.strip("*[]") for field in fields]
     if len(numbers) < 8 or not all(numbers[place].isdigit() for place in (0, 1, 2, 4, 5, 6)):
         return None
     used, soft, hard, files, files_soft, files_hard = (int(numbers[place]) for place in (0, 1, 2, 4, 5, 6))

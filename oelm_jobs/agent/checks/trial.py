@@ -123,9 +123,9 @@ def _text(file: Any) -> str:
     return str(file.read().decode("utf-8", "replace"))
 
 
-def _last(words: str, telling: str = "") -> str:
+def _last(text: str, telling: str = "") -> str:
     """Return the last line that isn't blank; of those that match a pattern, if any do."""
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if re.search(telling, line)] or lines
     return lines[-1] if lines else ""
 
@@ -134,9 +134,9 @@ def _blame(said: str, setup: List[str], ending: str) -> Dict[str, Any]:
     """Return which line of a set-up failed, and its message."""
     said = re.sub(r"^bash: \S+ \d+: ", "bash: ", said, flags=re.MULTILINE)  # of a file that is gone by now
     for line in setup:
-        words = _syntax_error(line)
-        if words:
-            return {"setup_error": words, "line": line, "is_broken": True}
+        message = _syntax_error(line)
+        if message:
+            return {"setup_error": message, "line": line, "is_broken": True}
     before, is_named, line = said.rpartition(FAILED_WORDS)
     if is_named:
         return {"setup_error": _last(before, TELLING_WORDS), "line": line.rstrip("\n"), "is_broken": False}
@@ -150,5 +150,5 @@ def _syntax_error(line: str) -> str:
         done = subprocess.run(["bash", "-n"], input=whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError:
         return ""
-    words = done.stderr.decode("utf-8", "replace").strip().partition("\n")[0]
-    return re.sub(r"^bash: \S+ \d+: ", "bash: ", words) if done.returncode else ""
+    message = done.stderr.decode("utf-8", "replace").strip().partition("\n")[0]
+    return re.sub(r"^bash: \S+ \d+: ", "bash: ", message) if done.returncode else ""

@@ -123,9 +123,9 @@ class Host:
 
     def judge_stop(self, number: int, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> place.Verdict:
         """Judge a stopped run as cancelled: submitting it again resumes it."""
-        words = "cancelled" if self.is_cancelled() else "stopped by %s" % signal.Signals(number).name
+        reason = "cancelled" if self.is_cancelled() else "stopped by %s" % signal.Signals(number).name
         saved = "" if outcome.get("status") == "resumable" else ", without a checkpoint"
-        return place.Verdict(State.CANCELLED, words + saved, cause=place.CANCEL)
+        return place.Verdict(State.CANCELLED, reason + saved, cause=place.CANCEL)
 
     def judge_end(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> Optional[place.Verdict]:
         """Return no verdict: only its own user stops a run here."""

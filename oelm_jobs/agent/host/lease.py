@@ -85,8 +85,8 @@ def acquire(
     request = _possible(request, host)
     me = lease_folder.user_name(os.getuid())
     line = _Line(Ticket(queued_at, token, request, me, run, run_dir, of=host[0].kind), where)
-    for words in _named(tickets.find("ticket", where)[1] + tickets.find("lease", where)[1]):
-        say("passed over in %s: %s" % (where, words))
+    for junk in _named(tickets.find("ticket", where)[1] + tickets.find("lease", where)[1]):
+        say("passed over in %s: %s" % (where, junk))
     guard = _keep(where)
     said, pause, lease = "", 0.05, None
     try:
@@ -117,8 +117,8 @@ def acquire(
                 first, first_path, place = obstacle
                 message = "waiting behind %s of %s (place %d)" % (first.run, first.user, place)
             else:
-                held_to = permitted.words() if not host or host[0].is_gpu else ""
-                message = "waiting for %s" % _words(line.ticket.request, host)
+                held_to = permitted.description() if not host or host[0].is_gpu else ""
+                message = "waiting for %s" % _described(line.ticket.request, host)
                 message = "; ".join([message + (" of %s" % held_to if held_to else ""), *look.hindrances])
             if message != said:
                 say(message)
@@ -212,7 +212,7 @@ def _asked(request: Request, host: Sequence[Device]) -> List[Device]:
     return [device for device in host if not isinstance(request, tuple) or device.index in request]
 
 
-def fault_words(device: Device) -> str:
+def fault_message(device: Device) -> str:
     """Return why a GPU isn't leased to anybody."""
     return "%s can't be used: nvidia-smi says %s" % (device.label, lease_folder.printable(device.fault, 60))
 
@@ -220,7 +220,7 @@ def fault_words(device: Device) -> str:
 def _faulty(request: Request, host: Sequence[Device]) -> List[str]:
     """Return the faulty GPUs without which a request can't be granted; empty where it can."""
     asked = _asked(request, host)
-    faulty = [fault_words(device) for device in asked if device.fault]
+    faulty = [fault_message(device) for device in asked if device.fault]
     if len(asked) - len(faulty) >= _wanted(request):
         return []
     if not faulty and not host:
@@ -248,7 +248,7 @@ def _try(request: Request, host: List[Device], where: Path) -> _Look:
     busy: List[Device] = []
     for device in _asked(request, host):
         if device.fault:
-            look.hindrances.append(fault_words(device))
+            look.hindrances.append(fault_message(device))
             continue
         try:
             locked[device.key] = lease_folder.lock(_lock_path(device, where))
@@ -271,7 +271,7 @@ def _try(request: Request, host: List[Device], where: Path) -> _Look:
         foreign = [device for device in free if device.is_used_by_others]
         if foreign:
             look.hindrances.append("in use without a lease: " + ", ".join(device.label for device in foreign))
-        look.hindrances += [fault_words(device) for device in free if device.fault]
+        look.hindrances += [fault_message(device) for device in free if device.fault]
         usable = [device for device in free if not device.is_used_by_others and not device.fault]
         look.granted = usable[: _wanted(request)]
     if len(look.granted) < _wanted(request):
@@ -283,9 +283,9 @@ def _try(request: Request, host: List[Device], where: Path) -> _Look:
     if not look.granted:
         for device in taken.values():
             by = claims[device.index][0]
-            words = "%s is leased to %s of %s, whose lock was removed" if by.is_alive else (
+            hindrance = "%s is leased to %s of %s, whose lock was removed" if by.is_alive else (
                 "%s is still used by what is left of %s of %s")  # fmt: skip
-            look.hindrances.append(words % (device.label, by.ticket.run, by.ticket.user))
+            look.hindrances.append(hindrance % (device.label, by.ticket.run, by.ticket.user))
         for device in busy:
             if device.index not in claims:
                 look.hindrances += _untold(device, where)
@@ -340,10 +340,12 @@ def _possible(request: Request, host: Sequence[Device]) -> Request:
     Raises:
         ImpossibleRequest: The host has not got so many, or not these, or may not give them.
     """
-    held_to = permitted.words()
+    held_to = permitted.description()
     limit = " (held to %s)" % held_to if held_to else ""
     if not host:
-        raise ImpossibleRequest("asks for %s; this host has no GPU that it may have%s" % (_words(request, host), limit))
+        raise ImpossibleRequest(
+            "asks for %s; this host has no GPU that it may have%s" % (_described(request, host), limit)
+        )
     if isinstance(request, tuple):
         if not host[0].is_gpu:
             request = len(request)
@@ -353,11 +355,11 @@ def _possible(request: Request, host: Sequence[Device]) -> Request:
                 raise ImpossibleRequest("asks for GPU %s; this host has %s%s" % (
                     ", ".join(map(str, missing)), ", ".join(str(device.index) for device in host), limit))  # fmt: skip
     if isinstance(request, int) and request > len(host):
-        raise ImpossibleRequest("asks for %s; this host has %d%s" % (_words(request, host), len(host), limit))
+        raise ImpossibleRequest("asks for %s; this host has %d%s" % (_described(request, host), len(host), limit))
     return request
 
 
-def _words(request: Request, host: Sequence[Device]) -> str:
+def _described(request: Request, host: Sequence[Device]) -> str:
     kind = "GPU" if not host or host[0].is_gpu else "CPU slot"
     if isinstance(request, tuple):
         return "%s %s" % (kind, ", ".join(map(str, request)))
@@ -377,7 +379,7 @@ def table(where: Optional[Path] = None) -> Dict[str, Any]:
     junk += tickets.find("lease", where)[1]
     for device in host:
         row = {name: getattr(device, name) for name in ("label", "name", "memory_mb", "memory_used_mb", "utilisation")}
-        row.update(user="", run="", holder="", fault=fault_words(device) if device.fault else "")
+        row.update(user="", run="", holder="", fault=fault_message(device) if device.fault else "")
         owner = _owner(device, claims.get(device.index, ()), where)
         try:
             is_locked = lease_folder.is_locked(_lock_path(device, where))
@@ -392,6 +394,6 @@ def table(where: Optional[Path] = None) -> Dict[str, Any]:
     return {
         "devices": rows,
         "queue": [asdict(known.ticket) for known in waiting],
-        "limit": permitted.words(),
+        "limit": permitted.description(),
         "junk": _named(junk),
     }

@@ -63,24 +63,24 @@ def folder() -> Path:
 
 def _wrong_with(path: Path) -> str:
     """Return why the folder can't be used; empty where it can."""
-    there = os.lstat(str(path))
-    whose = user_name(there.st_uid)
-    if stat.S_ISLNK(there.st_mode):
-        if there.st_uid not in (0, os.getuid()):
+    found = os.lstat(str(path))
+    whose = user_name(found.st_uid)
+    if stat.S_ISLNK(found.st_mode):
+        if found.st_uid not in (0, os.getuid()):
             return "%s is a link that %s made" % (path, whose)
         try:
-            there = os.stat(str(path))
+            found = os.stat(str(path))
         except OSError:
             return "%s is a link of %s that leads nowhere" % (path, whose)
-        whose = user_name(there.st_uid)
-    if not stat.S_ISDIR(there.st_mode):
-        return "%s is %s of %s, not a folder" % (path, kind_of(there.st_mode), whose)
-    if there.st_mode & stat.S_IWOTH and not there.st_mode & stat.S_ISVTX:
-        if there.st_uid != os.getuid():
+        whose = user_name(found.st_uid)
+    if not stat.S_ISDIR(found.st_mode):
+        return "%s is %s of %s, not a folder" % (path, kind_of(found.st_mode), whose)
+    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        if found.st_uid != os.getuid():
             return "%s of %s is open to all and not sticky: locks could be taken away" % (path, whose)
         path.chmod(0o1777)
     if not os.access(str(path), os.R_OK | os.W_OK | os.X_OK):
-        mode = format(stat.S_IMODE(there.st_mode), "o")
+        mode = format(stat.S_IMODE(found.st_mode), "o")
         return "%s belongs to %s and is closed to you (mode %s)" % (path, whose, mode)
     return ""
 
@@ -103,12 +103,12 @@ def described(path: Union[str, Path]) -> str:
     """Return a file's description: name, kind, owner."""
     name = printable(os.path.basename(str(path)), 80)
     try:
-        there = os.lstat(str(path))
+        found = os.lstat(str(path))
     except OSError:
         return name
-    words = "%s, %s of %s" % (name, kind_of(there.st_mode), user_name(there.st_uid))
-    is_open = there.st_mode & stat.S_IROTH or stat.S_ISLNK(there.st_mode)
-    return words if is_open else words + " that is closed to others"
+    description = "%s, %s of %s" % (name, kind_of(found.st_mode), user_name(found.st_uid))
+    is_open = found.st_mode & stat.S_IROTH or stat.S_ISLNK(found.st_mode)
+    return description if is_open else description + " that is closed to others"
 
 
 def printable(text: str, most: int) -> str:

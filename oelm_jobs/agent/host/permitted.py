@@ -42,7 +42,7 @@ def limits(environment: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
     return dict(found, **{of_job: known[of_job]}) if of_job else found
 
 
-def words(environment: Optional[Mapping[str, str]] = None) -> str:
+def description(environment: Optional[Mapping[str, str]] = None) -> str:
     """Return the limits for people, as in ``CUDA_VISIBLE_DEVICES=0,1``; empty where there are none."""
     shown = {OF_TARGET: "gpus of the target", AT_SUBMISSION: CUDA + " at submission"}
     return ", ".join("%s=%s" % (shown.get(name, name), value) for name, value in limits(environment).items())
