@@ -58,7 +58,7 @@ for i in range(count):
     (run_dir / "heartbeat.json").write_text(json.dumps({"step": 900, "max_steps": 1000, "loss": 3.5, "time": now}))
     (run_dir / "metrics.jsonl").write_text('{"step": 1, "val_loss": 3.6}\\n' * 300)
 with Store() as store:
-    store.intend(project, target, str(root), "t", "{}", runs, lambda known: True)
+    store.intend(project, target, str(root), "t", "{}", runs, lambda known: None)
     store.answer("t", "accepted", states={run.run_dir: (State.QUEUED, "") for run in runs})
 """
 

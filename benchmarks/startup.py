@@ -44,7 +44,7 @@ for i in range(count):
         json.dumps({"step": s, "loss": 3.5, "val_loss": 3.6, "time": time.time()}) + "\\n" for s in range(100)))
     runs.append(run)
 with Store() as store:
-    store.intend(root, "local", str(root), "t", "{}", runs, lambda known: True)
+    store.intend(root, "local", str(root), "t", "{}", runs, lambda known: None)
     store.answer("t", "accepted", states={run.run_dir: (State.DONE if final else State.QUEUED, "") for run in runs})
 """
 

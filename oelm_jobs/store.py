@@ -186,18 +186,14 @@ class Store:
         token: str,
         maker: str,
         runs: Sequence[Run],
-        may_submit: Callable[[StoredRun], bool],
-        extended_from: Mapping[str, Any] | None = None,
-        left: Mapping[str, Any] | None = None,
+        decide: Callable[[StoredRun], Run | None],
     ) -> list[Run]:
         """Commit the intent to submit runs before anything is sent; return the runs that this submission has got.
 
         Args:
             maker: Identity of this process as JSON, by which others see whether it still lives.
-            may_submit: Says of a run that is stored already whether it may be submitted again; asked under the write
-                lock, so that of concurrent submissions one gets each run.
-            extended_from: By run name, what a run is the continuation of; may_submit may be what fills it.
-            left: By run name, what a run leaves on other targets; likewise.
+            decide: Returns a run that is stored already as it is to be submitted, or None to leave it alone; called
+                under the write lock, so that of concurrent submissions one gets each run.
         """
         from msgspec.json import encode  # here: a status starts without it
 
@@ -210,13 +206,15 @@ class Store:
             }
             for run in runs:
                 previous = dict(known.get((run.study, run.name), ()))
-                if previous and not may_submit(_stored([previous[field] for field in StoredRun._fields])):
-                    continue
+                if previous:
+                    chosen = decide(_stored([previous[field] for field in StoredRun._fields]))
+                    if chosen is None:
+                        continue
+                    run = chosen
                 taken.append(run)
-                extended = (extended_from or {}).get(run.name)
-                spec = {"train": run.train, "global_batch": run.global_batch, "extended_from": extended}
-                if left and left.get(run.name):
-                    spec["left"] = left[run.name]
+                spec = {"train": run.train, "global_batch": run.global_batch, "extended_from": run.extended_from}
+                if run.left:
+                    spec["left"] = run.left
                 rows.append(
                     (str(project), run.study, run.name, run.group, run.label, run.seed, run.tag, target, run.run_dir,
                      run.fingerprint, first + len(taken), token, encode(spec).decode(), State.PLANNED, time.time(),

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ import pytest
 from oelm_jobs.agent import probe, rundir
 from oelm_jobs.agent.host import cancel, launch
 from oelm_jobs.scripts import templates
-from oelm_jobs.spec import Run
+from oelm_jobs.scripts.jobs import records_text
+from oelm_jobs.spec import Run, Target
 from oelm_jobs.targets.files import LOCAL
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -177,7 +178,7 @@ def script_of(root: Path, run: Run, command: Sequence[str], token: str, target: 
         "token": token, "run": run.name, "run_dir": run.run_dir, "gpus": gpus, "port": run.port, "study": run.study,
         "fingerprint": run.fingerprint, "max_retries": run.max_retries, **extra,
     }  # fmt: skip
-    return templates.script(
+    return launch_script(
         REPOSITORY,
         target,
         run,
@@ -219,3 +220,37 @@ def wait_for_state(run: Run, *wanted: str, patience_s: float = 240.0) -> dict[st
 def shell(command: Sequence[str]) -> str:
     """Return a command as a line of shell."""
     return shlex.join(command)
+
+
+def launch_script(
+    project: Path,
+    target: Target,
+    run: Run,
+    record: Mapping[str, Any],
+    *,
+    command: Sequence[str],
+    **program: Any,
+) -> str:
+    """Return a run's launch script; ``program`` is what templates.Program takes."""
+    return slurm_script(project, target, [run], [record], commands=[command], header=[], **program)
+
+
+def slurm_script(
+    project: Path,
+    target: Target,
+    runs: Sequence[Run],
+    records: Sequence[Mapping[str, Any]],
+    *,
+    commands: Sequence[Sequence[str]],
+    header: Sequence[str],
+    **program: Any,
+) -> str:
+    """Return the script of one run or of an array; ``program`` is what templates.Program takes."""
+    content = templates.Content(
+        program=templates.Program(**{**program, "supervisor": tuple(program["supervisor"])}),
+        runs=tuple(runs),
+        record=records_text(records, commands),
+        command=tuple(commands[0]) if len(runs) == 1 else (),
+        header=tuple(header),
+    )
+    return templates.script(project, target, content)

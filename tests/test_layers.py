@@ -18,7 +18,7 @@ LAYERS = {
         ["submit"],
         ["checks"],
         ["runs", "scripts"],
-        ["transfer", "plan", "analysis", "schedulers"],
+        ["transfer", "analysis", "schedulers"],
         ["connections", "study", "targets"],
         ["data", "code", "store", "names"],
         ["project", "spec", "table", "tomlfile", "folders"],

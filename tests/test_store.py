@@ -27,13 +27,16 @@ from tests.support import make_run
 with Store() as store:
     for i in range(20):
         run = make_run(Path("/p"), f"r{sys.argv[1]}-{i}")
-        store.intend(Path("/p"), "local", "/p", f"t{sys.argv[1]}-{i}", "{}", [run], lambda known: False)
+        store.intend(Path("/p"), "local", "/p", f"t{sys.argv[1]}-{i}", "{}", [run], lambda known: None)
         store.answer(f"t{sys.argv[1]}-{i}", "accepted", states={run.run_dir: ("QUEUED", "")})
 """
 
 
 def intend(store: Store, *runs, token: str = "t", again: bool = False) -> list[str]:
-    taken = store.intend(Path("/p"), "local", "/p", token, "{}", runs, lambda known: again)
+    by_name = {run.name: run for run in runs}
+    taken = store.intend(
+        Path("/p"), "local", "/p", token, "{}", runs, lambda known: by_name[known.name] if again else None
+    )
     return [run.name for run in taken]
 
 

@@ -90,7 +90,7 @@ def test_tables_titles_and_lines_show_foreign_words_as_escapes() -> None:
 def remember(project: Path, reason: str) -> None:
     run = make_run(project, "gpt_base", study="tiny")
     with Store() as store:
-        store.intend(project, "gone", str(project), "t1", "{}", [run], lambda known: True)
+        store.intend(project, "gone", str(project), "t1", "{}", [run], lambda known: run)
         store.answer("t1", ACCEPTED, states={run.run_dir: (State.FAILED, reason)})
 
 

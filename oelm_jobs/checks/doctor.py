@@ -1,4 +1,4 @@
-"""Owns judging a target: which findings cost a night, and what to do about each; leaves looking to the agent there."""
+"""Checks of a target before it costs a night: all that its runs need, in one look, and what to do about each."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..agent import rundir, snapshots
 from ..code import snapshot
 from ..connections import Connection, PlacedTree, connect, interpreter, unreached
 from ..errors import ConfigurationError, OelmError
-from ..plan import SEQUENTIAL, Plan
 from ..project import study_files
 from ..schedulers import allowed_environment
-from ..scripts.jobs import render
+from ..scripts.jobs import preview
 from ..scripts.templates import trial as trial_script
-from ..spec import Study, Target
+from ..spec import Run, Study, Target
 from ..study.files import read_study
+from ..study.plan import SEQUENTIAL, Plan
 from ..study.resolve import plan_runs, token_files
 from ..targets.files import LOCAL
 from ..targets.sbatch import without_slurm
@@ -53,7 +53,9 @@ def examine(project: Path, target: Target) -> list[Finding]:
     taken = snapshot.take(project)
     code = PlacedTree(tree=taken, folder=f"{there.root}/{rundir.CONTROL}/{snapshots.FOLDER}")
     connection = connect(target, project)
-    jobs, wrong = _jobs(project, there, studies, taken, connection)
+    runs, unplanned = _runs(there, studies)
+    jobs, unprinted = _jobs(project, there, studies, runs, taken, connection)
+    wrong = list(dict.fromkeys(unplanned + unprinted))
     trial, untried = _trial(project, target)
     found += [*wrong, *(finding for finding in untried if finding not in wrong)]
     files = {study.name: token_files(there, study) for study in studies}
@@ -81,48 +83,63 @@ def examine(project: Path, target: Target) -> list[Finding]:
     for study in studies:
         own = token_files(unreached(LOCAL, project), study)
         found.append(needs.data(study, target, answer["data"], files[study.name], own=own))
-        found.append(needs.disk(study, answer))
+        if study.name in runs:
+            found.append(needs.disk(study, there, runs[study.name], needs.free_bytes(answer)))
         found += needs.wandb(study, target, answer)
     if target.slurm is not None:
         return found + _cluster(answer, target, studies)
     found += [*(_logout(answer, target) if target.host else []), *_locks(answer), *_devices(answer)]
+    usable = [row for row in answer["devices"] if not row.get("fault")]
     for study in studies:
-        found += [needs.devices(study, answer), *needs.memory(study, answer)]
+        if study.name in runs:
+            found.append(needs.devices(study, target, runs[study.name], usable, ""))
+            found += needs.memory(study, target, runs[study.name], usable)
     return found + _ports(ports, answer["ports_taken"])
 
 
+def _runs(target: Target, studies: Sequence[Study]) -> tuple[dict[str, list[Run]], list[Finding]]:
+    """Return the runs of each study, and why those of others can't be told."""
+    runs: dict[str, list[Run]] = {}
+    wrong = []
+    for study in studies:
+        try:
+            runs[study.name] = plan_runs(study, target, target.root)
+        except ConfigurationError as error:
+            wrong.append(_unmade(error, target))
+    return runs, wrong
+
+
 def _jobs(
-    project: Path, there: Target, studies: Sequence[Study], taken: snapshot.Snapshot, connection: Connection
+    project: Path,
+    target: Target,
+    studies: Sequence[Study],
+    runs: Mapping[str, Sequence[Run]],
+    code: snapshot.Snapshot,
+    connection: Connection,
 ) -> tuple[dict[str, str], list[Finding]]:
     """Return the script of a job of each size that runs have, by number of processes, and why others can't be made."""
     jobs: dict[str, str] = {}
-    errors: dict[int | str, ConfigurationError] = {}
+    wrong: dict[int, Finding] = {}
     for study in studies:
-        try:
-            runs = plan_runs(study, there, there.root)
-        except ConfigurationError as error:
-            errors[study.name] = error
-            continue
-        for run in runs:
+        for run in runs.get(study.name, ()):
             size = run.world_size
-            if str(size) in jobs or size in errors:
+            if str(size) in jobs or size in wrong:
                 continue
             plan = Plan(
                 project=project,
                 study=study,
-                target=there,
+                target=target,
                 mode=SEQUENTIAL,
                 stop_on_failure=False,
-                root=there.root,
                 runs=(run,),
                 differences=(),
                 data_hash="",
             )
             try:
-                jobs[str(size)] = render(plan, [run], "oelm-doctor", taken, connection, live=True)[0].script
+                jobs[str(size)] = preview(plan, [run], code, connection, token="oelm-doctor")[0].script
             except ConfigurationError as error:
-                errors[size] = error
-    return jobs, list(dict.fromkeys(_unmade(error, there) for error in errors.values()))
+                wrong[size] = _unmade(error, target)
+    return jobs, list(wrong.values())
 
 
 def _trial(project: Path, target: Target) -> tuple[str, list[Finding]]:
@@ -356,18 +373,10 @@ def _cluster(answer: Mapping[str, Any], target: Target, studies: Sequence[Study]
             mend = f"check clusters = {target.clusters!r} in sbatch of the target: sacctmgr show cluster lists them"
         return [Finding(what="slurm", verdict=BAD, found=str(answer["site_error"]), mend=mend)]
     sizes = {target.gpus_per_run or group.world_size for study in studies for group in study.groups.values()}
-    remarks = site.judge(target, answer["site"], sizes) + site.tried(target, answer["tests"])
+    found = site.judge(target, answer["site"], sizes) + site.tried(target, answer["tests"])
     if answer["trial"].get("slurm_error"):
-        remarks.append(site.out_of_reach(interpreter(target), str(answer["trial"]["slurm_error"])))
-    return [
-        Finding(
-            what=remark.what,
-            verdict=BAD if remark.is_bad else WARNING if remark.is_odd else GOOD,
-            found=remark.found,
-            mend=remark.mend,
-        )
-        for remark in remarks
-    ]
+        found.append(site.out_of_reach(interpreter(target), str(answer["trial"]["slurm_error"])))
+    return found
 
 
 def _ports(wanted: Sequence[int], taken: Sequence[int]) -> list[Finding]:

@@ -1,5 +1,6 @@
-"""Owns judging what a study needs of a target: token files, devices, memory, disk, W&B; leaves looking to the agent
-there, and what else a run needs to doctor.
+"""What runs need of a target: token files, devices, memory, disk, W&B.
+
+Preflight refuses what is bad of it, doctor shows all of it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from typing import Any
 
 from ..data import check as data_check
 from ..data.token_folder import how_to_make
-from ..spec import Study, Target
+from ..spec import Run, Study, Target
 from ..train import config as trainer
 from ..train import estimate
 from .finding import BAD, GOOD, WARNING, Finding
 
 
-def _left(answer: Mapping[str, Any]) -> int:
+def free_bytes(answer: Mapping[str, Any]) -> int:
     """Return the bytes that checkpoints may take, by the disk and by quotas."""
     quotas = [row for row in answer["quotas"] if answer["checkpoints"] in row["paths"] and row["limit"]]
     return min(int(left) for left in [answer["disk_free"], *(max(0, row["limit"] - row["used"]) for row in quotas)])
@@ -43,52 +44,94 @@ def data(
     return Finding(what=what, verdict=GOOD, found=f"{tokens:,} tokens agree with their manifest")
 
 
-def devices(study: Study, answer: Mapping[str, Any]) -> Finding:
-    most = max(group.world_size for group in study.groups.values())
-    have = sum(1 for device in answer["devices"] if not device.get("fault"))
+def devices(
+    study: Study, target: Target, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], limit: str
+) -> Finding:
+    """Compare the devices that runs ask for with those that there are.
+
+    Args:
+        rows: The target's devices that runs may have, as its agent lists them.
+        limit: What holds runs to these; empty where nothing does.
+    """
     what = f"devices for {study.name}"
-    if most > have:
+    is_gpu = bool(rows) and str(rows[0]["label"]).startswith("gpu")
+    kind = "GPU" if is_gpu else "CPU slot"
+    indices = {int(str(row["label"]).rpartition(":")[2]) for row in rows}
+    for run in runs:
+        missing = sorted(set(run.gpus) - indices) if isinstance(run.gpus, tuple) and is_gpu else []
+        if not missing and run.world_size <= len(rows):
+            continue
+        wanted = f"GPU {', '.join(map(str, missing))}" if missing else f"{run.world_size} {kind}s"
+        has = (
+            f"{kind}s {', '.join(map(str, sorted(indices)))}"
+            if is_gpu
+            else f"{len(rows)} {kind}{'s' * (len(rows) != 1)}"
+        )
+        has = has if rows else "no GPU that runs may have"
+        has += f" (held to {limit})" if limit else ""
         return Finding(
             what=what,
             verdict=BAD,
-            found=f"a group asks for {most}, there are {have}",
-            mend=f"change gpus in {study.path}",
+            found=f"group {run.group} of study {run.study} asks for {wanted}; {target.name} has {has}",
+            mend=f"change gpus of the group in {study.path}, or give another --target",
         )
-    return Finding(what=what, verdict=GOOD, found=f"at most {most} of {have} at a time")
+    most = max(run.world_size for run in runs)
+    return Finding(what=what, verdict=GOOD, found=f"at most {most} of {len(rows)} at a time")
 
 
-def _runs(study: Study) -> list[tuple[str, trainer.TrainConfig]]:
-    """Return the study's groups with a configuration of one process each."""
-    found = []
-    for group in study.groups.values():
-        values = {**study.train, **group.values, "seed": 0}
-        values["batch_size"] = study.global_batch // (group.world_size * int(values["gradient_accumulation_steps"]))
-        found.append((group.name, trainer.from_dict({key: v for key, v in values.items() if v is not None})))
-    return found
+def _config(run: Run) -> trainer.TrainConfig:
+    return trainer.from_dict({key: value for key, value in run.train.items() if value is not None})
 
 
-def memory(study: Study, answer: Mapping[str, Any]) -> list[Finding]:
-    memory = [int(device["memory_mb"]) for device in answer["devices"] if device.get("memory_mb")]
-    if not memory:
+def _one_of_each(runs: Sequence[Run]) -> list[Run]:
+    """Return a run of each group: seeds change no size."""
+    return list({run.group: run for run in runs}.values())
+
+
+def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Compare the estimate for the largest run with the GPUs' memory, where that is known.
+
+    An estimate that is off by less than half must not forbid a run: it is bad only beyond that, on the largest GPU.
+    """
+    sizes = [int(row["memory_mb"]) for row in rows if row.get("memory_mb")]
+    if not sizes:
         return []
-    needs = {name: estimate.training_bytes(config) for name, config in _runs(study)}
-    name = max(needs, key=lambda group: needs[group])
-    found = f"about {needs[name] / 1e9:.1f} GB for group {name}; the smallest GPU has {min(memory) / 1024:.0f} GB"
     what = f"memory for {study.name}"
-    if needs[name] > min(memory) * 2**20:
+    need, largest = max(
+        ((estimate.training_bytes(_config(run)), run) for run in _one_of_each(runs)), key=lambda pair: pair[0]
+    )
+    if need > 1.5 * max(sizes) * 2**20:
+        config = _config(largest)
+        smaller = estimate.fitting_batch_size(config, max(sizes) * 2**20)
+        mend = "use a smaller model"
+        if smaller is not None:
+            accumulation = config.gradient_accumulation_steps * config.batch_size // smaller
+            mend = f"gradient_accumulation_steps = {accumulation} in [train] makes batches of {smaller} that would fit"
+        found = (
+            f"run {largest.name} would need about {need / 1e9:.0f} GB on each GPU; the largest of {target.name} has"
+            f" {max(sizes) / 1024:.0f} GB"
+        )
+        return [Finding(what=what, verdict=BAD, found=found, mend=mend)]
+    found = f"about {need / 1e9:.1f} GB for group {largest.group}; the smallest GPU has {min(sizes) / 1024:.0f} GB"
+    if need > min(sizes) * 2**20:
         mend = f"raise gradient_accumulation_steps in {study.path}"
         return [Finding(what=what, verdict=WARNING, found=found, mend=mend)]
     return [Finding(what=what, verdict=GOOD, found=found)]
 
 
-def disk(study: Study, answer: Mapping[str, Any]) -> Finding:
-    need = len(study.seeds) * sum(estimate.checkpoint_disk_bytes(config) for _, config in _runs(study))
-    left = _left(answer)
-    found = f"all its checkpoints take up to {need / 1e9:.2f} GB, {left / 1e9:.1f} GB are free"
+def disk(study: Study, target: Target, runs: Sequence[Run], free: int) -> Finding:
+    """Compare what the runs' checkpoints take at most with the bytes that are free for them."""
+    each = {run.group: estimate.checkpoint_disk_bytes(_config(run)) for run in _one_of_each(runs)}
+    need = sum(each[run.group] for run in runs)
     what = f"disk for {study.name}"
-    if need > left:
-        mend = f"lower keep_last or keep_every in {study.path}, or make room (oelm-clean)"
+    if need > free:
+        found = (
+            f"the checkpoints of {len(runs)} runs need up to {need / 1e9:.1f} GB; {target.name} has"
+            f" {free / 1e9:.1f} GB free at {target.root}"
+        )
+        mend = f"lower keep_last or keep_every in [train] of {study.path}, or make room (oelm-clean)"
         return Finding(what=what, verdict=BAD, found=found, mend=mend)
+    found = f"all its checkpoints take up to {need / 1e9:.2f} GB, {free / 1e9:.1f} GB are free"
     return Finding(what=what, verdict=GOOD, found=found)
 
 

@@ -1,5 +1,4 @@
-"""Owns the checks between a plan and its submission: whether data, devices, memory and disk will do; leaves queueing
-to workflow.
+"""Checks between a plan and its submission: whether data, devices, memory and disk will do.
 
 Each failure names the command that mends it, and comes before anything is queued.
 """
@@ -9,28 +8,28 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..connections import connect, interpreter
+from ..connections import Connection, interpreter, unreached
 from ..data import check as data_check
 from ..data import token_folder
 from ..errors import DataError, PreflightError
-from ..plan import Plan
 from ..schedulers import allowed_environment
 from ..scripts import templates
 from ..spec import Run, Study, Target
+from ..study.plan import Plan
 from ..study.resolve import token_files
 from ..targets.files import LOCAL
-from ..train import config as trainer
-from ..train import estimate
-from . import site
+from . import needs, site
+from .finding import BAD, Finding
 
 NOTHING = "nothing was queued"
 
 
-def data_hash(target: Target, project: Path, study: Study) -> str:
+def data_hash(connection: Connection, project: Path, study: Study) -> str:
     """Check the study's token files where they are, and return the hash over both.
 
     Files that agree with their manifest and are no younger are believed; others are read whole, once.
@@ -38,9 +37,9 @@ def data_hash(target: Target, project: Path, study: Study) -> str:
     Raises:
         PreflightError: One won't do, as data_check says, or holds other data than the project's.
     """
-    connection = connect(target, project)
+    target = connection.target
     paths = token_files(connection.resolved, study)
-    here = token_files(connect(LOCAL, project).resolved, study)
+    here = token_files(unreached(LOCAL, project), study)
     rows = connection.call("data", {"root": connection.root, "files": list(paths)}, timeout_s=1800)["files"]
     named = (study.train["data_path"], study.train.get("val_data_path") or study.train["data_path"])
     need, hashes = data_check.need_of(study), []
@@ -95,45 +94,44 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> 
         answer: The probe's, with ``devices`` and ``disk_free``.
 
     Raises:
-        PreflightError: Too few devices, too little memory on them, or too little disk for the checkpoints.
+        PreflightError: The first of the findings that is bad.
     """
+    for finding in _findings(plan, runs, answer):
+        if finding.verdict == BAD:
+            raise PreflightError(f"{finding.found}; {NOTHING}", hint=finding.mend)
+
+
+def _findings(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what there is to say of the target for the runs, what costs least to mend first."""
+    study, target = plan.study, plan.target
     if answer.get("lease_error"):
-        raise PreflightError(f"target {plan.target.name}: {answer['lease_error']}; {NOTHING}")
-    devices = [device for device in answer["devices"] if plan.target.may_lease(device["label"])]
-    python = os.path.expanduser(plan.target.python)
-    if plan.target.kind == "local" and python and not plan.target.setup and shutil.which(python) is None:
-        raise PreflightError(
-            f"target {plan.target.name}: python = {plan.target.python!r} is no program on this machine; {NOTHING}",
-            hint="give the path of the interpreter that has torch, or set-up lines that put it on PATH",
+        yield Finding(what="leases", verdict=BAD, found=f"target {target.name}: {answer['lease_error']}")
+    python = os.path.expanduser(target.python)
+    if target.kind == "local" and python and not target.setup and shutil.which(python) is None:
+        yield Finding(
+            what="python",
+            verdict=BAD,
+            found=f"target {target.name}: python = {target.python!r} is no program on this machine",
+            mend="give the path of the interpreter that has torch, or set-up lines that put it on PATH",
         )
-    if plan.target.slurm is not None:
-        for remark in site.judge(plan.target, answer["site"], {run.world_size for run in runs}):
-            if remark.is_bad:
-                raise PreflightError(f"{plan.target.name}: {remark.found}; {NOTHING}", hint=remark.mend)
-    for run in runs:
-        if plan.target.slurm is None:
-            _check_devices(plan, run, devices, str(answer.get("limit") or ""))
-        _check_memory(plan, run, devices)
-    one_of = {run.group: run for run in runs}  # seeds change no size
-    each = {name: estimate.checkpoint_disk_bytes(_config(run)) for name, run in one_of.items()}
-    need = sum(each[run.group] for run in runs)
-    free = int(answer["disk_free"])
-    if need > free:
-        raise PreflightError(
-            f"the checkpoints of {len(runs)} runs need up to {need / 1e9:.1f} GB; {plan.target.name} has"
-            f" {free / 1e9:.1f} GB free at {plan.root}; {NOTHING}",
-            hint=f"lower keep_last or keep_every in [train] of {plan.study.path}, or make room",
-        )
+    rows = [row for row in answer["devices"] if target.may_lease(row["label"])]
+    if target.slurm is not None:
+        for finding in site.judge(target, answer["site"], {run.world_size for run in runs}):
+            yield replace(finding, found=f"{target.name}: {finding.found}")
+    else:
+        yield needs.devices(study, target, runs, rows, str(answer.get("limit") or ""))
+    yield from needs.memory(study, target, runs, rows)
+    yield needs.disk(study, target, runs, int(answer["disk_free"]))
 
 
-def out_of_reach(plan: Plan) -> str:
+def out_of_reach(plan: Plan, connection: Connection) -> str:
     """Return what to say where the interpreter that a cluster's jobs get can't talk to Slurm; empty where it can, and
     where nobody knows: its set-up may need a compute node.
 
     Raises:
         TargetError: The target can't be asked.
     """
-    target, connection = plan.target, connect(plan.target, plan.project)
+    target = plan.target
     script = templates.trial(plan.project, target)
     if not script:
         return ""
@@ -143,53 +141,8 @@ def out_of_reach(plan: Plan) -> str:
         "python": interpreter(target) if target.host else connection.python,
         "environment": allowed_environment(target),
     }
-    words = connection.call("slurm_trial", request, timeout_s=180)["slurm_error"]
-    if not words:
+    error = connection.call("slurm_trial", request, timeout_s=180)["slurm_error"]
+    if not error:
         return ""
-    remark = site.out_of_reach(interpreter(target), words)
-    return f"{target.name}: {remark.found}; {remark.mend}"
-
-
-def _config(run: Run) -> trainer.TrainConfig:
-    return trainer.from_dict({key: value for key, value in run.train.items() if value is not None})
-
-
-def _check_devices(plan: Plan, run: Run, devices: Sequence[Mapping[str, Any]], limit: str) -> None:
-    is_gpu = bool(devices) and str(devices[0]["label"]).startswith("gpu")
-    indices = {int(str(device["label"]).rpartition(":")[2]) for device in devices}
-    missing = sorted(set(run.gpus) - indices) if isinstance(run.gpus, tuple) and is_gpu else []
-    if not missing and run.world_size <= len(devices):
-        return
-    kind = "GPU" if is_gpu else "CPU slot"
-    wanted = f"GPU {', '.join(map(str, missing))}" if missing else f"{run.world_size} {kind}s"
-    has = (
-        f"{kind}s {', '.join(map(str, sorted(indices)))}"
-        if is_gpu
-        else f"{len(devices)} {kind}{'s' * (len(devices) != 1)}"
-    )
-    has = has if devices else "no GPU that runs may have"
-    has += f" (held to {limit})" if limit else ""
-    raise PreflightError(
-        f"group {run.group} of study {run.study} asks for {wanted}; {plan.target.name} has {has}; {NOTHING}",
-        hint=f"change gpus of the group in {plan.study.path}, or give another --target",
-    )
-
-
-def _check_memory(plan: Plan, run: Run, devices: Sequence[Mapping[str, Any]]) -> None:
-    """Compare the estimate with the GPU's memory; an estimate that is off by less than half must not forbid a run."""
-    memory = [int(device["memory_mb"]) for device in devices if device.get("memory_mb")]
-    if not memory:
-        return
-    config = _config(run)
-    need = estimate.training_bytes(config)
-    if need > 1.5 * max(memory) * 2**20:
-        smaller = estimate.fitting_batch_size(config, max(memory) * 2**20)
-        hint = "use a smaller model"
-        if smaller is not None:
-            accumulation = config.gradient_accumulation_steps * config.batch_size // smaller
-            hint = f"gradient_accumulation_steps = {accumulation} in [train] makes batches of {smaller} that would fit"
-        raise PreflightError(
-            f"run {run.name} would need about {need / 1e9:.0f} GB on each GPU; the largest of {plan.target.name} has"
-            f" {max(memory) / 1024:.0f} GB; {NOTHING}",
-            hint=hint,
-        )
+    finding = site.out_of_reach(interpreter(target), error)
+    return f"{target.name}: {finding.found}; {finding.mend}"

@@ -1,6 +1,6 @@
-"""Owns judging a cluster for a target: partitions, times, GPUs, accounts that its options name and the cluster lacks,
-and what sbatch says of them; leaves asking the cluster to the agent (slurm_site), and what to do about it to preflight
-and doctor.
+"""Whether a cluster can give what a target's options ask for: partitions, time, GPUs, accounts; and what sbatch says.
+
+The agent asks the cluster (agent/slurm/site.py).
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import difflib
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..agent.slurm import site as slurm_site
 from ..errors import valid_choices
 from ..spec import Target
 from ..targets.sbatch import GPU_OPTIONS, PLACEHOLDER, asked_gpus, named_in, nodes_of, options_of
+from .finding import BAD, GOOD, WARNING, Finding
 
 SHORT_S = 3600
 """A default time below this is worth a word."""
@@ -29,23 +30,7 @@ MENDS = {
 """What to do about what sbatch says of a job, where the job's options are not at fault."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Remark:
-    """One thing about a cluster."""
-
-    what: str
-    """Its name."""
-    is_bad: bool
-    """True where a run would be refused or never start."""
-    is_odd: bool = False
-    """True where it works, but may not be meant so."""
-    found: str
-    """What was found."""
-    mend: str = ""
-    """What to do about it."""
-
-
-def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()) -> list[Remark]:
+def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()) -> list[Finding]:
     """Return what there is to say of a cluster for a target, faults and all.
 
     Args:
@@ -53,12 +38,14 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
     """
     options = options_of(target).sbatch
     keeps = "accounting answers" if site["accounts"] else "no accounting to be had"
-    found = [Remark(what="slurm", is_bad=False, found=f"{site['version']}, cluster {site['cluster']}, {keeps}")]
+    found = [Finding(what="slurm", verdict=GOOD, found=f"{site['version']}, cluster {site['cluster']}, {keeps}")]
     placed = _placed(target, site, _partitions(target, site), processes)
     if not options.get("partition"):  # a plugin or a variable of the site's may choose another: sbatch will say
         anywhere = _placed(target, site, [str(row["name"]) for row in site["partitions"]], processes)
-        sure = {remark.what for remark in anywhere if remark.is_bad}
-        placed = [replace(it, is_bad=False, is_odd=True) if it.is_bad and it.what not in sure else it for it in placed]
+        sure = {each.what for each in anywhere if each.verdict == BAD}
+        placed = [
+            replace(each, verdict=WARNING) if each.verdict == BAD and each.what not in sure else each for each in placed
+        ]
     found += placed
     found += _account(options, site)
     found += _quota(target, site, processes)
@@ -70,8 +57,8 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
             words = "your account and quality of service may have no jobs in the queue"
             mend = "give another account or qos in sbatch of the target, or ask who runs the cluster"
         is_sure = bool(options.get("account") and options.get("qos"))
-        bad, odd = most == 0 and is_sure, most == 0 and not is_sure
-        found.append(Remark(what="limit", is_bad=bad, is_odd=odd, found=words, mend=mend))
+        verdict = GOOD if most else BAD if is_sure else WARNING
+        found.append(Finding(what="limit", verdict=verdict, found=words, mend=mend))
     return found
 
 
@@ -87,27 +74,26 @@ def _partitions(target: Target, site: Mapping[str, Any]) -> list[str]:
     return named or [str(row["name"]) for row in site["partitions"] if row["is_default"]]
 
 
-def _placed(target: Target, site: Mapping[str, Any], asked: Sequence[str], processes: Iterable[int]) -> list[Remark]:
+def _placed(target: Target, site: Mapping[str, Any], asked: Sequence[str], processes: Iterable[int]) -> list[Finding]:
     """Return what there is to say of partitions, and of what the target asks for in them."""
     options = options_of(target).sbatch
     known = {str(row["name"]): row for row in site["partitions"]}
     found = []
     if not asked:
         mend = f"set partition in sbatch of the target; {valid_choices('', known)}"
-        found.append(Remark(what="partition", is_bad=True, found="the cluster has no default one", mend=mend))
+        found.append(Finding(what="partition", verdict=BAD, found="the cluster has no default one", mend=mend))
     rows = []
     for name in asked:
         if name not in known:
             mend = f"change partition in sbatch of the target; {valid_choices(name, known)}"
-            found.append(Remark(what="partition", is_bad=True, found=f"there is no partition {name!r}", mend=mend))
+            found.append(Finding(what="partition", verdict=BAD, found=f"there is no partition {name!r}", mend=mend))
         else:
             rows.append(known[name])
     for row in rows:
         words = f"{row['name']}: {row['nodes']} nodes, at most {row['max_time']}"
         down, mend = _down(row)
-        is_bad = not row["takes_jobs"]
-        is_odd = not row["is_up"] and not is_bad
-        found.append(Remark(what="partition", is_bad=is_bad, is_odd=is_odd, found=words + down, mend=mend))
+        verdict = BAD if not row["takes_jobs"] else GOOD if row["is_up"] else WARNING
+        found.append(Finding(what="partition", verdict=verdict, found=words + down, mend=mend))
     places = rows or list(known.values())  # of a partition that isn't there, only what no other has is said besides
     if rows or options.get("time"):
         found += _time(target, places)
@@ -125,7 +111,7 @@ def _down(row: Mapping[str, Any]) -> tuple[str, str]:
     return "", ""
 
 
-def _time(target: Target, rows: Sequence[Mapping[str, Any]]) -> list[Remark]:
+def _time(target: Target, rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
     slurm = options_of(target)
     given = slurm.sbatch.get("time")
     limits = [seconds(str(row["max_time"])) for row in rows]
@@ -138,19 +124,19 @@ def _time(target: Target, rows: Sequence[Mapping[str, Any]]) -> list[Remark]:
         asked, words = seconds(given), given
         if asked is None and given.lower() not in ("infinite", "unlimited"):
             mend = "give minutes, H:MM:SS or D-HH:MM:SS as time in sbatch of the target"
-            return [Remark(what="time", is_bad=True, found=f"{given!r} is no time", mend=mend)]
+            return [Finding(what="time", verdict=BAD, found=f"{given!r} is no time", mend=mend)]
         if (asked or float("inf")) > max((limit or float("inf") for limit in limits), default=float("inf")):
             names = ", ".join(f"{row['name']} {row['max_time']}" for row in rows)
             mend = "lower time in sbatch of the target: runs go on by themselves after each limit"
-            return [Remark(what="time", is_bad=True, found=f"{given} is above the limit ({names})", mend=mend)]
+            return [Finding(what="time", verdict=BAD, found=f"{given} is above the limit ({names})", mend=mend)]
     if asked and slurm.warning_s and asked <= 2 * slurm.warning_s:
         words += f", and runs are warned {slurm.warning_s} s before its end"
         mend = "lower warning_s of the target, or raise time: a run hardly gets to train"
-        return [Remark(what="time", is_bad=False, is_odd=True, found=words, mend=mend)]
+        return [Finding(what="time", verdict=WARNING, found=words, mend=mend)]
     if given is None and asked and asked < SHORT_S:
         mend = "set time in sbatch of the target; until then runs start again at each limit"
-        return [Remark(what="time", is_bad=False, is_odd=True, found=words, mend=mend)]
-    return [Remark(what="time", is_bad=False, found=words)]
+        return [Finding(what="time", verdict=WARNING, found=words, mend=mend)]
+    return [Finding(what="time", verdict=GOOD, found=words)]
 
 
 def seconds(words: str) -> float | None:
@@ -169,7 +155,7 @@ def seconds(words: str) -> float | None:
     return float((days or 0) * 86400 + hours * 3600 + minutes * 60 + secs)
 
 
-def _gpus(target: Target, rows: Sequence[Mapping[str, Any]], processes: Iterable[int]) -> list[Remark]:
+def _gpus(target: Target, rows: Sequence[Mapping[str, Any]], processes: Iterable[int]) -> list[Finding]:
     have = [word.split(":") for row in rows for word in row["gres"] if word.split(":")[0] == "gpu"]
     types = sorted({parts[1] for parts in have if len(parts) == 3})
     most = max((int(parts[-1]) for parts in have if parts[-1].isdigit()), default=0)
@@ -178,20 +164,20 @@ def _gpus(target: Target, rows: Sequence[Mapping[str, Any]], processes: Iterable
     listed = ", ".join(dict.fromkeys(":".join(parts) for parts in have))
     if not have:
         if _wants_none(target):
-            return [Remark(what="gpus", is_bad=False, found="none are asked for")]
+            return [Finding(what="gpus", verdict=GOOD, found="none are asked for")]
         mend = 'give another partition, or gres = "none" in sbatch of the target to train on cores'
-        return [Remark(what="gpus", is_bad=True, found=f"{where} has no GPUs", mend=mend)]
+        return [Finding(what="gpus", verdict=BAD, found=f"{where} has no GPUs", mend=mend)]
     for option, words in asked.items():
         for name in _types(option, words):
             if types and name not in types:
                 mend = f"change {option} in sbatch of the target; {valid_choices(name, types)}"
-                return [Remark(what="gpus", is_bad=True, found=f"{where} has no GPU called {name!r}", mend=mend)]
+                return [Finding(what="gpus", verdict=BAD, found=f"{where} has no GPU called {name!r}", mend=mend)]
     largest = max((-(-number // nodes_of(target)) for number in processes), default=0)
     if largest > most:
         words = f"a run asks for {largest} GPUs on a node, {where} has {most}"
         mend = "set gpus_per_run of the target, or spread runs with nodes in its sbatch"
-        return [Remark(what="gpus", is_bad=True, found=words, mend=mend)]
-    return [Remark(what="gpus", is_bad=False, found=f"{listed} a node in {where}")]
+        return [Finding(what="gpus", verdict=BAD, found=words, mend=mend)]
+    return [Finding(what="gpus", verdict=GOOD, found=f"{listed} a node in {where}")]
 
 
 def _asked(target: Target) -> dict[str, str]:
@@ -217,7 +203,7 @@ def _types(option: str, words: str) -> list[str]:
     return found
 
 
-def _features(constraint: str | None, rows: Sequence[Mapping[str, Any]]) -> list[Remark]:
+def _features(constraint: str | None, rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
     if not constraint:
         return []
     have = sorted({feature for row in rows for feature in row["features"]})
@@ -225,11 +211,11 @@ def _features(constraint: str | None, rows: Sequence[Mapping[str, Any]]) -> list
         name = re.sub(r"\*\d+$", "", word)  # of how many nodes
         if name and name not in have:
             mend = f"change constraint in sbatch of the target; {valid_choices(name, have)}"
-            return [Remark(what="constraint", is_bad=True, found=f"no node has the feature {name!r}", mend=mend)]
-    return [Remark(what="constraint", is_bad=False, found=constraint)]
+            return [Finding(what="constraint", verdict=BAD, found=f"no node has the feature {name!r}", mend=mend)]
+    return [Finding(what="constraint", verdict=GOOD, found=constraint)]
 
 
-def _account(options: Mapping[str, str | None], site: Mapping[str, Any]) -> list[Remark]:
+def _account(options: Mapping[str, str | None], site: Mapping[str, Any]) -> list[Finding]:
     found = []
     accounts: Sequence[Mapping[str, str]] = site["accounts"] if site["is_enforced"] else ()  # else any name is taken
     for option, names in (
@@ -239,9 +225,9 @@ def _account(options: Mapping[str, str | None], site: Mapping[str, Any]) -> list
         given = options.get(option)
         if given and names and given.lower() not in names:  # sacctmgr(1): names are kept in lower case
             mend = f"change {option} in sbatch of the target; {valid_choices(given, names)}"
-            found.append(Remark(what=option, is_bad=True, found=f"{option} {given!r} is not yours to use", mend=mend))
+            found.append(Finding(what=option, verdict=BAD, found=f"{option} {given!r} is not yours to use", mend=mend))
         elif given:
-            found.append(Remark(what=option, is_bad=False, found=given))
+            found.append(Finding(what=option, verdict=GOOD, found=given))
     return found
 
 
@@ -269,7 +255,7 @@ def _most_jobs(target: Target, site: Mapping[str, Any]) -> int | None:
     return min((number for number in numbers if number is not None), default=None)
 
 
-def _quota(target: Target, site: Mapping[str, Any], processes: Iterable[int]) -> list[Remark]:
+def _quota(target: Target, site: Mapping[str, Any], processes: Iterable[int]) -> list[Finding]:
     """Return what is wrong with a run's GPUs by the limits on accounts and qualities of service: such a job would wait
     for ever. Where the target names neither, a plugin or a variable of the site's may choose others: that is odd, not
     bad.
@@ -286,10 +272,10 @@ def _quota(target: Target, site: Mapping[str, Any], processes: Iterable[int]) ->
     if number < 1:
         mend = 'give another account or qos in sbatch of the target, or gres = "none" to train on cores'
     is_sure = bool(options.get("account") and options.get("qos"))
-    return [Remark(what="quota", is_bad=is_sure, is_odd=not is_sure, found=words, mend=mend)]
+    return [Finding(what="quota", verdict=BAD if is_sure else WARNING, found=words, mend=mend)]
 
 
-def tried(target: Target, tests: Mapping[str, Mapping[str, Any]]) -> list[Remark]:
+def tried(target: Target, tests: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """Return what sbatch says of a job of each size, equal words once.
 
     Args:
@@ -305,16 +291,16 @@ def tried(target: Target, tests: Mapping[str, Mapping[str, Any]]) -> list[Remark
         if kind == "starts_in_s" or len(alike) < len(tests):
             words = f"a job of {', '.join(alike)} {'process' if alike == ['1'] else 'processes'}: {words}"
         mend = _mend(target, tests[alike[0]]) if kind == "refused" else MENDS[kind]
-        is_bad, is_odd = kind == "refused", kind in ("limit", "unknown")
-        found.append(Remark(what="sbatch", is_bad=is_bad, is_odd=is_odd, found=words, mend=mend))
+        verdict = BAD if kind == "refused" else WARNING if kind in ("limit", "unknown") else GOOD
+        found.append(Finding(what="sbatch", verdict=verdict, found=words, mend=mend))
     return found
 
 
-def out_of_reach(python: str, words: str) -> Remark:
+def out_of_reach(python: str, words: str) -> Finding:
     """Return what to say of an interpreter of runs that can't talk to Slurm, in its words."""
-    return Remark(
+    return Finding(
         what="slurm for runs",
-        is_bad=True,
+        verdict=BAD,
         found=f"{python} can't talk to Slurm, so runs don't outlive a time limit or a lost node: {words}",
         mend="let python of the target be one outside any container, or bind Slurm's commands, its configuration and"
         " munge's socket into the container",

@@ -1,4 +1,4 @@
-"""Print a plan: for people, as JSON, or as the launch scripts themselves."""
+"""Owns how a plan looks before it is carried out: for people, as JSON, or as the launch scripts themselves."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import shlex
 import sys
 from typing import Any
 
-from .. import plan as plans
 from .. import visible
 from ..agent.host import permitted
 from ..code import snapshot
 from ..connections import connect, interpreter
 from ..scripts import jobs as launch_scripts
+from ..spec import Target
 from ..store import Store, index_path
+from ..study import plan as plans
 from ..study.resolve import command as command_of
 from .common import narrate, put, put_json, say
 from .view import duration
 
 
-def show(plan: plans.Plan, *, script: bool, as_json: bool) -> None:
-    """Print the plan; has no other effect."""
+def show(plan: plans.Plan, target: Target, *, script: bool, as_json: bool) -> None:
+    """Print the plan; has no other effect.
+
+    Args:
+        target: The plan's, as its file describes it.
+    """
     if script:
-        connection = connect(plan.target, plan.project)
-        jobs = launch_scripts.render(plan, plan.runs, "by-hand", snapshot.take(plan.project), connection, live=True)
+        connection = connect(target, plan.project)
+        jobs = launch_scripts.preview(plan, plan.runs, snapshot.take(plan.project), connection)
         scripts = [job.script for job in jobs]
         if plan.target.kind != "slurm":
             # Each execs: in a subshell the next one follows, and a shell that it is pasted into stays.

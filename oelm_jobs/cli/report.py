@@ -343,13 +343,14 @@ def _lock(request: Request) -> None:
 def _fingerprints(project: Path, study: Study, request: Request) -> dict[str, str]:
     """Return the fingerprints of the study's runs; empty while the data aren't here."""
     from ..checks import preflight
+    from ..connections import connect
     from ..errors import OelmError
     from ..spec import Target
     from ..study.resolve import plan_runs
 
     target = Target(name="local", kind="local", root="", python="")
     try:
-        data_hash = preflight.data_hash(target, project, study)
+        data_hash = preflight.data_hash(connect(target, project), project, study)
         runs = plan_runs(study, target, str(project), data_hash=data_hash)
     except OelmError as error:
         _narrate(request, "lock_without_fingerprints", why=str(error))

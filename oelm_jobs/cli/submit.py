@@ -12,7 +12,7 @@ from .common import command, confirm, narrate, project, put_json, say, split_nam
 from .where import Where, where_options
 
 if TYPE_CHECKING:
-    from ..plan import Plan
+    from ..study.plan import Plan
     from ..submit.submission import Submitted
 
 
@@ -76,8 +76,9 @@ def main(
     What is running or done is left alone; what failed or was cancelled goes on from its last checkpoint. The terminal
     may be closed as soon as this returns.
     """
-    from ..plan import make_plan
+    from ..connections import connect, unreached
     from ..study.files import load_study
+    from ..study.plan import make_plan
     from ..study.resolve import with_settings
 
     if script and not dry_run:
@@ -98,20 +99,23 @@ def main(
     if dry_run:
         from .planned import show
 
-        show(_as_stored(make_plan(root, chosen, target, **wanted, offline=True)), script=script, as_json=as_json)
+        plan = make_plan(root, chosen, unreached(target, root), **wanted)
+        show(_as_stored(plan), target, script=script, as_json=as_json)
         return
     from ..checks import preflight
     from ..store import Store
     from ..submit import submission
+    from ..submit.decide import Again
 
     trained = with_settings(chosen, wanted["overrides"])
     if send_data:
         from .transfer import send_data as send
 
         send(root, target, trained)
-    data_hash = preflight.data_hash(target, root, trained)
-    plan = make_plan(root, chosen, target, **wanted, data_hash=data_hash)
-    how = submission.RERUN if rerun else submission.EXTEND if extend else submission.AGAIN
+    connection = connect(target, root)
+    data_hash = preflight.data_hash(connection, root, trained)
+    plan = make_plan(root, chosen, connection.resolved, **wanted, data_hash=data_hash)
+    again = Again.RERUN if rerun else Again.EXTEND if extend else Again.RESUME
     with Store() as store:
         if rerun:
             over = [
@@ -122,7 +126,7 @@ def main(
             if over:
                 confirm(f"Move what {', '.join(over)} made to .archive and start over?", yes=yes)
         where.remember(root, target)
-        submitted = submission.submit(plan, store, how, say=narrate)
+        submitted = submission.submit(plan, connection, store, again, say=narrate)
         _show_submitted(plan, submitted, as_json=as_json and not wait, tell=narrate if as_json else say)
         if wait:
             _wait(plan, store, as_json=as_json)

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from ..plan import Plan
 from ..store import StoredRun
+from ..study.plan import Plan
 from ..transfer import sync
 from .observe import NOT_SUBMITTED
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from ..agent import records, rundir
-from ..connections import connect
-from ..plan import Plan
+from ..connections import Connection
 from ..spec import Run
 from ..store import StoredRun
+from ..study.plan import Plan
 from ..targets.files import load_targets
 from ..transfer import sync
 from ..transfer.fetch import home_of
 
 
-def in_place(plan: Plan, stored: Iterable[StoredRun]) -> frozenset[str]:
+def in_place(plan: Plan, connection: Connection, stored: Iterable[StoredRun]) -> frozenset[str]:
     """Return the names of runs that were submitted to another target and lie where the plan's would: the plan's target
     has the record of that very submission there.
 
@@ -34,22 +34,20 @@ def in_place(plan: Plan, stored: Iterable[StoredRun]) -> frozenset[str]:
         alike = [run for run in alike if not sync.record(Path(run.run_dir))]  # a copy that was fetched
     if not alike:
         return frozenset()
-    connection = connect(plan.target, plan.project)
-    resolved = connection.resolved
-    request = {"root": resolved.root, "checkpoint_root": resolved.checkpoint_root}
+    request = {"root": plan.root, "checkpoint_root": plan.target.checkpoint_root}
     found = connection.call("find", request, timeout_s=600)["runs"]
     there = {(record.get("run_dir"), record.get("token")) for record in found}
     return frozenset(run.name for run in alike if (run.run_dir, run.token) in there)
 
 
-def left(known: StoredRun, run: Run, *, moves: bool) -> list[dict[str, str]]:
+def left(known: StoredRun, run: Run, *, moves: bool) -> tuple[Mapping[str, str], ...]:
     """Return what a run that is submitted again leaves on other targets: ``target``, ``run_dir`` and ``token`` of its
     newest submission there.
     """
     places = [dict(place) for place in known.spec.get("left") or ()]
     if moves:
         places.append({"target": known.target, "run_dir": known.run_dir, "token": known.token})
-    return [place for place in places if (place["target"], place["run_dir"]) != (run.target, run.run_dir)]
+    return tuple(place for place in places if (place["target"], place["run_dir"]) != (run.target, run.run_dir))
 
 
 def set_copy_aside(project: Path, known: StoredRun) -> Path | None:

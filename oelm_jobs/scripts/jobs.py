@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..agent import rundir
 from ..agent.slurm import submit as slurm_submit
-from ..code.snapshot import Snapshot
+from ..code.snapshot import Snapshot, agent
 from ..connections import Connection, interpreter
 from ..errors import ConfigurationError
-from ..plan import SEQUENTIAL, Plan
 from ..schedulers import LaunchScript
 from ..spec import Run
+from ..study.plan import SEQUENTIAL, Plan
 from ..study.resolve import command
 from ..targets import sbatch
 from ..targets.sbatch import MAX_ARRAY
+from .templates import Content, Program, script
+
+BY_HAND = "by-hand"
+"""Token of scripts that nobody submits."""
 
 
-def _record(
-    plan: Plan, run: Run, token: str, snapshot: Snapshot, after: str | None, extended_from: Any, left: Any
-) -> dict[str, Any]:
+def _record(plan: Plan, run: Run, token: str, snapshot: Snapshot, after: str | None) -> dict[str, Any]:
     """Return a run's record, which goes to the target as ``run.json``."""
     return {
         "version": 1,
@@ -50,74 +53,45 @@ def _record(
         "after": after,
         "stop_on_failure": plan.stop_on_failure,
         "max_retries": run.max_retries,
-        "extended_from": extended_from,
-        **({"left": left} if left else {}),
+        "extended_from": run.extended_from,
+        **({"left": run.left} if run.left else {}),
         **({"share": plan.target.share} if plan.target.share else {}),
     }
 
 
 def render(
-    plan: Plan,
-    runs: Sequence[Run],
-    token: str,
-    snapshot: Snapshot,
-    connection: Connection,
-    *,
-    live: bool = False,
-    extended: Mapping[str, Any] | None = None,
-    left: Mapping[str, Any] | None = None,
-    max_array: int = MAX_ARRAY,
+    plan: Plan, runs: Sequence[Run], token: str, snapshot: Snapshot, connection: Connection, *, max_array: int
 ) -> list[LaunchScript]:
     """Return what is to be sent: a script for each run, or for each array of runs where Slurm decides.
 
     Args:
-        extended: By run name, what a run is the continuation of.
-        left: By run name, what it has left on other targets.
-        live: Nothing is sent: on this machine let the scripts run the code in the project's folder as it is.
         max_array: Most runs of an array.
 
     Raises:
         ConfigurationError: The target's options don't fit the runs, or a template is broken.
     """
-    from ..code.snapshot import agent
+    return _jobs(plan, runs, token, snapshot, _sent(plan, snapshot, connection.python), max_array=max_array)
 
-    control = f"{plan.root}/{rundir.CONTROL}"
-    python = interpreter(plan.target) if live and plan.target.host else connection.python
-    supervisor = [python, f"{control}/agent/{agent().hash}"]
-    code, note = f"{control}/snapshots/{snapshot.hash}", ""
-    if live and plan.target.host:
-        note = f"Not submitted: oelm-submit --target {plan.target.name} sends this, and the code it names."
-    elif live:
-        supervisor = [sys.executable, "-m", "oelm_jobs.agent"]  # where the toolkit is installed, whatever trains
-        code, note = (
-            str(plan.project),
-            "Not submitted: this runs the code in its folder as it is; oelm-submit runs a snapshot of it.",
-        )
-    words: dict[str, Any] = {"python": python, "supervisor": supervisor, "code": code, "note": note}
-    lane = [None, *(run.run_dir for run in runs)] if plan.mode == SEQUENTIAL else [None] * len(runs)
-    records = [
-        _record(plan, run, token, snapshot, after, (extended or {}).get(run.name), (left or {}).get(run.name))
-        for run, after in zip(runs, lane, strict=False)
-    ]
-    if plan.target.slurm is not None:
-        return _slurm_jobs(plan, runs, token, records, words, live=live, max_array=max_array)
-    from .templates import script
 
-    scripts = [
-        script(plan.project, plan.target, run, known, command=command(run, python), **words)
-        for run, known in zip(runs, records, strict=True)
-    ]
-    return [
-        LaunchScript(
-            run_dirs=(run.run_dir,),
-            token=token,
-            script=text,
-            position=position,
-            name=run.name,
-            snapshot=None if live else snapshot.hash,
+def preview(
+    plan: Plan, runs: Sequence[Run], snapshot: Snapshot, connection: Connection, *, token: str = BY_HAND
+) -> list[LaunchScript]:
+    """Return scripts of which nothing is sent: on this machine they run the code in the project's folder as it is.
+
+    Raises:
+        ConfigurationError: As ``render``.
+    """
+    if plan.target.host:
+        sends = f"Not submitted: oelm-submit --target {plan.target.name} sends this, and the code it names."
+        program = replace(_sent(plan, snapshot, interpreter(plan.target)), note=sends)
+    else:
+        program = Program(
+            python=connection.python,
+            supervisor=(sys.executable, "-m", "oelm_jobs.agent"),  # where the toolkit is installed, whatever trains
+            code=str(plan.project),
+            note="Not submitted: this runs the code in its folder as it is; oelm-submit runs a snapshot of it.",
         )
-        for position, (run, text) in enumerate(zip(runs, scripts, strict=True))
-    ]
+    return _jobs(plan, runs, token, snapshot, program, is_sent=False)
 
 
 def check_scripts(
@@ -135,54 +109,104 @@ def check_scripts(
     render(plan, [run for same in sizes.values() for run in same[:2]], token, snapshot, connection, max_array=max_array)
 
 
-def _slurm_jobs(
+def _sent(plan: Plan, snapshot: Snapshot, python: str) -> Program:
+    """Return agent and code as they lie on the target once they are sent."""
+    control = f"{plan.root}/{rundir.CONTROL}"
+    return Program(
+        python=python,
+        supervisor=(python, f"{control}/agent/{agent().hash}"),
+        code=f"{control}/snapshots/{snapshot.hash}",
+    )
+
+
+def _jobs(
     plan: Plan,
     runs: Sequence[Run],
     token: str,
-    records: Sequence[Mapping[str, Any]],
-    words: Mapping[str, Any],
+    snapshot: Snapshot,
+    program: Program,
     *,
-    live: bool,
-    max_array: int,
+    is_sent: bool = True,
+    max_array: int = MAX_ARRAY,
 ) -> list[LaunchScript]:
-    """Return scripts with headers for sbatch; several runs that don't wait for each other share one."""
-    from .templates import slurm_script
+    """Return the scripts of runs; under Slurm several that don't wait for each other share one."""
+    lane = [None, *(run.run_dir for run in runs)] if plan.mode == SEQUENTIAL else [None] * len(runs)
+    records = {run.name: _record(plan, run, token, snapshot, after) for run, after in zip(runs, lane, strict=False)}
+    if plan.target.slurm is None:
+        batches = [
+            sbatch.Batch(runs=(run,), position=position, name=run.name, after=None) for position, run in enumerate(runs)
+        ]
+    else:
+        _check_dependency(plan, runs)
+        largest = 2 * max((len(json.dumps(records[run.name])) for run in runs[:10]), default=0)
+        batches = sbatch.batches(runs, token, sequential=plan.mode == SEQUENTIAL, limit=max_array, run_bytes=largest)
+    return [
+        LaunchScript(
+            run_dirs=tuple(run.run_dir for run in batch.runs),
+            token=token,
+            script=script(plan.project, plan.target, _content(plan, batch, token, records, program, is_sent=is_sent)),
+            position=batch.position,
+            name=batch.name,
+            after=batch.after,
+            snapshot=snapshot.hash if is_sent else None,
+        )
+        for batch in batches
+    ]
 
-    folder = plan.root if live else f"{plan.root}/{rundir.CONTROL}/{slurm_submit.FOLDER}"
-    own = {"scheduler": "slurm", **sbatch.supervision(plan.target)}
-    by_run = {run.name: known for run, known in zip(runs, records, strict=True)}
-    largest = 2 * max((len(json.dumps(known)) for known in records[:10]), default=0)
-    sequential = plan.mode == SEQUENTIAL
+
+def _content(
+    plan: Plan,
+    batch: sbatch.Batch,
+    token: str,
+    records: Mapping[str, dict[str, Any]],
+    program: Program,
+    *,
+    is_sent: bool,
+) -> Content:
+    """Return what the script of a batch is printed from."""
+    several = [records[run.name] for run in batch.runs]
+    header: list[str] = []
+    if plan.target.slurm is not None:
+        folder, fate = plan.root, ""
+        if is_sent:
+            folder = f"{plan.root}/{rundir.CONTROL}/{slurm_submit.FOLDER}"
+            fate = str(slurm_submit.file_of(plan.root, token, batch.position, slurm_submit.FATE))
+        stem = f"{token}.{batch.position}"
+        header = sbatch.header(plan.target, batch.runs, name=batch.name, folder=folder, stem=stem)
+        own = {"scheduler": "slurm", **sbatch.supervision(plan.target), "fate": fate}
+        several = [{**known, **own} for known in several]
+    commands = [tuple(command(run, program.python)) for run in batch.runs]
+    return Content(
+        program=program,
+        runs=tuple(batch.runs),
+        record=records_text(several, commands),
+        command=commands[0] if len(commands) == 1 else (),
+        header=tuple(header),
+    )
+
+
+def records_text(records: Sequence[Mapping[str, Any]], commands: Sequence[Sequence[str]]) -> str:
+    """Return records as a script holds them: one, or those of an array, whose tasks pick theirs by their index and find
+    their command in it.
+    """
+    if len(records) == 1:
+        return json.dumps(records[0], ensure_ascii=False, indent=1)
+    with_commands = [{**record, "command": list(argv)} for record, argv in zip(records, commands, strict=True)]
+    shared, rests = sbatch.shared_part(with_commands)
+    lines = ",\n".join(map(json.JSONEncoder(ensure_ascii=False).encode, rests))
+    return f'{{"shared": {json.dumps(shared, ensure_ascii=False)},\n"runs": [\n{lines}\n]}}'
+
+
+def _check_dependency(plan: Plan, runs: Sequence[Run]) -> None:
+    """Refuse a dependency of the target's that can't be joined with a lane.
+
+    Raises:
+        ConfigurationError: It has alternatives.
+    """
     given = sbatch.options_of(plan.target).sbatch.get("dependency") or ""
-    if sequential and len(runs) > 1 and "?" in given:
+    if plan.mode == SEQUENTIAL and len(runs) > 1 and "?" in given:
         raise ConfigurationError(
             f"target {plan.target.name}: dependency = {given!r} in sbatch has alternatives, which can't be joined with"
             " the wait for the run before",
             hint="give --mode parallel, or jobs that all have to end, joined by ','",
         )
-    jobs = []
-    for batch in sbatch.batches(runs, token, sequential=sequential, limit=max_array, run_bytes=largest):
-        stem = f"{token}.{batch.position}"
-        fate = "" if live else str(slurm_submit.file_of(plan.root, token, batch.position, slurm_submit.FATE))
-        script = slurm_script(
-            plan.project,
-            plan.target,
-            batch.runs,
-            [{**by_run[run.name], **own, "fate": fate} for run in batch.runs],
-            commands=[command(run, words["python"]) for run in batch.runs],
-            header=sbatch.header(plan.target, batch.runs, name=batch.name, folder=folder, stem=stem),
-            **words,
-        )
-        run_dirs = tuple(run.run_dir for run in batch.runs)
-        jobs.append(
-            LaunchScript(
-                run_dirs=run_dirs,
-                token=token,
-                script=script,
-                position=batch.position,
-                name=batch.name,
-                after=batch.after,
-                snapshot=None if live else str(records[0]["snapshot"]),
-            )
-        )
-    return jobs

@@ -1,4 +1,4 @@
-"""Owns launch scripts: which template, which variables, how they are quoted; leaves the decisions in them to plan.
+"""Printing launch scripts from templates: which template, which variables, how they are quoted.
 
 Templates are looked up in the project's ``templates/`` first, then in the installed package, and override each
 other's blocks.
@@ -7,9 +7,8 @@ other's blocks.
 from __future__ import annotations
 
 import functools
-import json
 import shlex
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ import jinja2.nodes
 from ..agent import rundir
 from ..errors import ConfigurationError, valid_choices
 from ..spec import Run, Target
-from ..targets import sbatch
 
 TEMPLATES = {"local": "launch.sh.j2", "ssh": "launch.sh.j2", "slurm": "slurm.sh.j2"}
 """Kind of target to the template of its launch script."""
@@ -48,87 +46,42 @@ def environment(project: Path) -> jinja2.Environment:
     return found
 
 
-def script(
-    project: Path,
-    target: Target,
-    run: Run,
-    record: Mapping[str, Any],
-    *,
-    command: Sequence[str],
-    python: str,
-    supervisor: Sequence[str],
-    code: str,
-    note: str = "",
-) -> str:
-    """Return a run's launch script.
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What a launch script runs, and where."""
 
-    Args:
-        record: The run's record, handed to the supervisor on its stdin.
-        supervisor: Words that start the supervisor.
-        code: Working directory: the snapshot.
-        note: A comment for the reader.
-
-    Raises:
-        ConfigurationError: A template of the project is broken (names file and line).
-    """
-    return _print(
-        project,
-        target,
-        run=run,
-        runs=[run],
-        command=list(command),
-        python=python,
-        supervisor=list(supervisor),
-        code=code,
-        record=json.dumps(record, ensure_ascii=False, indent=1),
-        header=[],
-        note=note,
-    )
+    python: str
+    """The interpreter of the run's command."""
+    supervisor: tuple[str, ...]
+    """Argv that starts the supervisor."""
+    code: str
+    """Working directory: the snapshot."""
+    note: str = ""
+    """A comment for the reader."""
 
 
-def slurm_script(
-    project: Path,
-    target: Target,
-    runs: Sequence[Run],
-    records: Sequence[Mapping[str, Any]],
-    *,
-    commands: Sequence[Sequence[str]],
-    header: Sequence[str],
-    python: str,
-    supervisor: Sequence[str],
-    code: str,
-    note: str = "",
-) -> str:
-    """Return the script of a Slurm job: of one run, or of an array, whose tasks pick their record by their index.
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a launch script is printed from, besides its target."""
 
-    Args:
-        records: The runs' records.
-        commands: The runs' commands; an array's script has them in the records.
-        header: Options of sbatch, one a line.
+    program: Program
+    runs: tuple[Run, ...]
+    """One, or those of an array."""
+    record: str
+    """The runs' records as JSON, handed to the supervisor on its stdin."""
+    command: tuple[str, ...]
+    """The run's command; empty for an array, whose records hold their own."""
+    header: tuple[str, ...] = ()
+    """Options of sbatch, one a line."""
+
+
+def script(project: Path, target: Target, content: Content) -> str:
+    """Return a launch script.
 
     Raises:
         ConfigurationError: A template of the project is broken (names file and line).
     """
-    if len(runs) == 1:
-        record = json.dumps(records[0], ensure_ascii=False, indent=1)
-    else:
-        several = [{**known, "command": list(words)} for known, words in zip(records, commands, strict=True)]
-        shared, rests = sbatch.shared_part(several)
-        lines = ",\n".join(map(json.JSONEncoder(ensure_ascii=False).encode, rests))
-        record = f'{{"shared": {json.dumps(shared, ensure_ascii=False)},\n"runs": [\n{lines}\n]}}'
-    return _print(
-        project,
-        target,
-        run=runs[0],
-        runs=list(runs),
-        command=list(commands[0]) if len(runs) == 1 else [],
-        python=python,
-        supervisor=list(supervisor),
-        code=code,
-        record=record,
-        header=list(header),
-        note=note,
-    )
+    return _print(project, target, content, run=content.runs[0])
 
 
 def trial(project: Path, target: Target) -> str:
@@ -138,8 +91,8 @@ def trial(project: Path, target: Target) -> str:
     Raises:
         ConfigurationError: A template of the project is broken (names file and line).
     """
-    words: dict[str, Any] = {"run": None, "runs": [], "command": [], "python": "", "supervisor": [], "code": "/"}
-    text = _print(project, target, TRIAL, base=_template(target), record="", header=[], note="", **words)
+    nothing = Content(program=Program(python="", supervisor=(), code="/"), runs=(), record="", command=())
+    text = _print(project, target, nothing, TRIAL, run=None, base=_template(target))
     return text if "$OELM_TRIAL_REACHED" in text else ""
 
 
@@ -147,8 +100,10 @@ def _template(target: Target) -> str:
     return target.template or TEMPLATES[target.kind]
 
 
-def _print(project: Path, target: Target, template: str = "", **values: Any) -> str:
+def _print(project: Path, target: Target, content: Content, template: str = "", **values: Any) -> str:
     name = _template(target)
+    given = {**vars(content.program), **vars(content)}
+    values.update({key: list(each) if isinstance(each, tuple) else each for key, each in given.items()})
     values.update(target=target, claim_fd=rundir.CLAIM_FD, launched=rundir.LAUNCHED)
     values.update(umask="007" if target.share else "077")
     try:

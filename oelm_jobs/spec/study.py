@@ -176,6 +176,10 @@ class Run:
     """Of a speed trial: how long it measures; None for a training."""
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of a speed trial: the factors of each arm, which take turns on the same devices; empty for a training."""
+    extended_from: Mapping[str, Any] | None = None
+    """What a run of more steps goes on from: ``max_steps``, ``fingerprint``, and what that one went on from."""
+    left: tuple[Mapping[str, str], ...] = ()
+    """What it leaves on other targets: ``target``, ``run_dir`` and ``token`` of its newest submission there."""
 
     @property
     def world_size(self) -> int:

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs.errors import ConfigurationError
-from oelm_jobs.scripts import templates
 from oelm_jobs.spec import Target
-from tests.support import REPOSITORY, make_run, needs, outcome_of, script_of
+from tests.support import REPOSITORY, launch_script, make_run, needs, outcome_of, script_of
 
 HOSTILE = ["it's", 'say "x"', "$(touch pwned)", "a;b", "line\nbreak", "%j", "ü 变", "`x`", "back\\slash", "-n"]
 
@@ -19,7 +18,7 @@ HOSTILE = ["it's", 'say "x"', "$(touch pwned)", "a;b", "line\nbreak", "%j", "ü 
 def test_every_word_survives_the_shell_as_it_is(tmp_path: Path, word: str) -> None:
     target = Target(name="local", kind="local", root="", python="", setup=("export A=1", "# a comment at the end"))
     run = make_run(tmp_path, "a", run_dir=str(tmp_path / word))
-    script = templates.script(
+    script = launch_script(
         REPOSITORY,
         target,
         run,
@@ -45,11 +44,11 @@ def test_a_template_of_the_project_overrides_a_block(tmp_path: Path) -> None:
     (tmp_path / "templates").mkdir()
     (tmp_path / "templates" / "launch.sh.j2").write_text("no such {{ thing }}")
     with pytest.raises(ConfigurationError, match=r"launch\.sh\.j2.*'thing' is undefined"):
-        templates.script(tmp_path, Target(name="l", kind="local", root="", python=""), make_run(tmp_path, "a"), {},
+        launch_script(tmp_path, Target(name="l", kind="local", root="", python=""), make_run(tmp_path, "a"), {},
                       command=[], python="p", supervisor=[], code="/")  # fmt: skip
     (tmp_path / "templates" / "launch.sh.j2").write_text("{% broken")
     with pytest.raises(ConfigurationError, match="line 1"):
-        templates.script(tmp_path, Target(name="l", kind="local", root="", python=""), make_run(tmp_path, "a"), {},
+        launch_script(tmp_path, Target(name="l", kind="local", root="", python=""), make_run(tmp_path, "a"), {},
                       command=[], python="p", supervisor=[], code="/")  # fmt: skip
 
 

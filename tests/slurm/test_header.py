@@ -12,15 +12,15 @@ import pytest
 from oelm_jobs.code import snapshot
 from oelm_jobs.connections import connect
 from oelm_jobs.errors import ConfigurationError
-from oelm_jobs.plan import make_plan
 from oelm_jobs.scripts import jobs, templates
 from oelm_jobs.scripts.jobs import check_scripts
 from oelm_jobs.spec import Run, Target
 from oelm_jobs.study.files import load_study
+from oelm_jobs.study.plan import make_plan
 from oelm_jobs.targets import files as targets
 from oelm_jobs.targets import sbatch
 from tests.slurm.testbed import Testbed
-from tests.support import REPOSITORY, make_run, needs, wait_until
+from tests.support import REPOSITORY, make_run, needs, slurm_script, wait_until
 
 HAND_WRITTEN = {
     "partition": "Pro",
@@ -219,7 +219,7 @@ def test_a_thousand_runs_are_checked_by_the_scripts_of_two(project: Path, monkey
 def script(target: Target, runs: list[Run], tmp_path: Path) -> str:
     records = [{"run": run.name, "run_dir": run.run_dir, "words": ["it's", "$(touch pwned)", "ü 变"]} for run in runs]
     commands = [["python", "-m", "torch.distributed.run", "-m", "train", f"--out_dir={run.run_dir}"] for run in runs]
-    return templates.slurm_script(
+    return slurm_script(
         REPOSITORY, target, runs, records, commands=commands, header=header(target, runs), python="python",
         supervisor=["python", "/r/.oelm/agent/1"], code=str(tmp_path),
     )  # fmt: skip
@@ -273,21 +273,21 @@ def test_a_target_can_name_a_template_of_the_project(project: Path) -> None:
     mine = '{% extends "slurm.sh.j2" %}\n{% block setup %}\nsource /opt/mine\n{{ super() }}{% endblock %}\n'
     (project / "templates" / "mine.sh.j2").write_text(mine)
     target = read_target(project, {}, template="mine.sh.j2", setup=["export A=1"])
-    text = templates.slurm_script(
+    text = slurm_script(
         project, target, [make_run(project, "a")], [{}], commands=[["x"]], header=["--time=1"], python="p",
         supervisor=["p"], code="/",
     )  # fmt: skip
     assert "#SBATCH --time=1" in text and text.index("source /opt/mine") < text.index("export A=1")
     with pytest.raises(ConfigurationError, match=r"template 'none\.j2' is neither in"):
         other = read_target(project, {}, template="none.j2")
-        templates.slurm_script(project, other, [make_run(project, "a")], [{}], commands=[["x"]], header=[], python="p",
+        slurm_script(project, other, [make_run(project, "a")], [{}], commands=[["x"]], header=[], python="p",
                             supervisor=["p"], code="/")  # fmt: skip
 
 
 @pytest.mark.parametrize("parent", ["slurm.sh.j2", "launch.sh.j2"])
 def test_a_block_is_overridden_whether_the_target_has_set_up_or_not_and_must_exist(project: Path, parent: str) -> None:
     def text() -> str:
-        return templates.slurm_script(
+        return slurm_script(
             project, read_target(project, {}, template="mine.sh.j2"), [make_run(project, "a")], [{}],
             commands=[["x"]], header=[], python="p", supervisor=["p"], code="/",
         )  # fmt: skip

@@ -23,6 +23,7 @@ from oelm_jobs.agent.slurm import submit as submission
 from oelm_jobs.agent.slurm import tasks as slurm_tasks
 from oelm_jobs.agent.slurm.commands import Job
 from oelm_jobs.checks import site
+from oelm_jobs.checks.finding import GOOD, WARNING, Finding
 from oelm_jobs.spec import Slurm, Target
 from tests.slurm.recorded import ENDED, LATER, NAME, READ, STARTED, SUBMITTED, TOKEN, account, fails, prints
 
@@ -456,7 +457,7 @@ def test_an_array_is_as_large_as_the_sites_limits_let_it_be(
     }  # fmt: skip
 
 
-def remarks(default_time: str = "1:00:00", **options: str) -> list[site.Remark]:
+def remarks(default_time: str = "1:00:00", **options: str) -> list[Finding]:
     """Return what is said of a cluster with one partition to a target with some options."""
     partition = {
         "name": "low", "is_default": True, "is_up": True, "takes_jobs": True,
@@ -472,11 +473,11 @@ def remarks(default_time: str = "1:00:00", **options: str) -> list[site.Remark]:
 
 
 def test_a_default_time_that_runs_get_is_named_and_is_odd_where_it_is_short() -> None:
-    def of_time(**values: str) -> list[tuple[bool, bool]]:
-        return [(remark.is_odd, remark.is_bad) for remark in remarks(**values) if "runs get" in remark.found]
+    def of_time(**values: str) -> list[str]:
+        return [remark.verdict for remark in remarks(**values) if "runs get" in remark.found]
 
-    assert of_time(default_time="1:00:00") == [(False, False)]
-    assert of_time(default_time="30:00") == [(True, False)]
+    assert of_time(default_time="1:00:00") == [GOOD]
+    assert of_time(default_time="30:00") == [WARNING]
     assert of_time(default_time="30:00", time="2:00:00") == []
 
 

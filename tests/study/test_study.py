@@ -14,8 +14,8 @@ from oelm_jobs.train import config as trainer
 
 from oelm_jobs import project
 from oelm_jobs.errors import ConfigurationError, UnfairError, UsageError
-from oelm_jobs.plan import make_plan
 from oelm_jobs.study import files as study
+from oelm_jobs.study.plan import make_plan
 from oelm_jobs.study.resolve import command, plan_runs, target_path
 from oelm_jobs.targets import files as targets
 from tests.support import REPOSITORY, TINY_STUDY

@@ -1,4 +1,4 @@
-"""Owns plans: a study resolved into runs, audited and rendered before anything is done; leaves doing it to workflow."""
+"""A study resolved into runs, whose comparison is fair, before anything is done."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .agent import rundir
-from .connections import connect, unreached
-from .spec import Run, Study, Target
-from .study import fairness
-from .study.fairness import Difference
-from .study.resolve import plan_runs, scientific
+from ..agent import rundir
+from ..spec import Run, Study, Target
+from . import fairness
+from .fairness import Difference
+from .resolve import plan_runs, scientific
 
 if TYPE_CHECKING:
-    from .store import Store
+    from ..store import Store
 
 SEQUENTIAL, PARALLEL = "sequential", "parallel"
 MODES = (SEQUENTIAL, PARALLEL)
@@ -28,18 +27,22 @@ class Plan:
     project: Path
     study: Study
     target: Target
+    """Where it goes, with every path as it is there."""
     mode: str
     """``sequential``: each run waits for the one before it; ``parallel``: each starts as soon as it has its devices."""
     stop_on_failure: bool
     """Whether a failed run keeps the ones behind it in its lane from starting."""
-    root: str
-    """Absolute path on the target."""
     runs: tuple[Run, ...]
     """In the order of their lane."""
     differences: tuple[Difference, ...]
     """What differs between the groups besides the factors, all of it declared or harmless."""
     data_hash: str
     """Hash over the token files; empty where a plan is made without them."""
+
+    @property
+    def root(self) -> str:
+        """Absolute path on the target."""
+        return self.target.root
 
 
 def make_plan(
@@ -54,21 +57,20 @@ def make_plan(
     mode: str = SEQUENTIAL,
     stop_on_failure: bool = False,
     data_hash: str = "",
-    offline: bool = False,
 ) -> Plan:
     """Resolve a study into runs and check that their comparison is fair. Needs no data and no GPU.
 
     Args:
-        offline: Don't reach the target: its relative paths are shown below ``~``.
+        target: With every path as it is there (``Connection.resolved``), or as far as that is known without asking
+            (``connections.unreached``).
 
     Raises:
         UsageError: A group or an override doesn't exist.
         UnfairError: The groups would differ in more than the study declares.
-        TargetError: The target can't be reached.
     """
-    there = unreached(target, project) if offline else connect(target, project).resolved
-    root = there.root
-    runs = plan_runs(study, there, root, groups=groups, seeds=seeds, tag=tag, overrides=overrides, data_hash=data_hash)
+    runs = plan_runs(
+        study, target, target.root, groups=groups, seeds=seeds, tag=tag, overrides=overrides, data_hash=data_hash
+    )
     one_of = {run.group: run for run in runs if run.trial is None}  # seeds change nothing that is compared
     arms = [
         fairness.Arm(
@@ -86,7 +88,6 @@ def make_plan(
         target=target,
         mode=mode,
         stop_on_failure=stop_on_failure,
-        root=root,
         runs=tuple(runs),
         differences=tuple(differences),
         data_hash=data_hash,

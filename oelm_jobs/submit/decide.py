@@ -1,0 +1,190 @@
+"""What a submission does with a run that was submitted before.
+
+``decide`` is a function of its arguments. The decision that counts is made inside the store's write transaction, so
+that of two submissions one gets each run.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import ConfigurationError
+from ..runs import moving
+from ..runs.locations import never_was
+from ..spec import Run, State
+from ..store import StoredRun
+from ..study.plan import Plan
+from ..study.resolve import fingerprint
+from ..transfer.clean import has_no_checkpoint
+from ..transfer.fetch import home_of
+
+
+class Again(enum.Enum):
+    """What happens to a run that is over."""
+
+    RESUME = "resume"
+    """It goes on from its last checkpoint; one that is done is left alone."""
+    RERUN = "rerun"
+    """What it made is archived, and it starts over."""
+    EXTEND = "extend"
+    """It trains further, to more steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leave:
+    """The run is left alone."""
+
+    reason: str
+    """Why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Take:
+    """The run is submitted."""
+
+    run: Run
+    """As it is stored and sent: with what it continues, and what it leaves on other targets."""
+    archives: bool = False
+    """Whether what lies in its run directory is moved away first."""
+    moved_from: StoredRun | None = None
+    """What it was on another target, of which nothing comes along."""
+    gone: State | None = None
+    """What it was before its files were removed; None where they weren't."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What decides about a stored run besides the index and the plan, each looked up when a rule asks for it."""
+
+    plan: Plan
+    known: StoredRun
+    run: Run
+    in_place: Collection[str]
+    """Names of runs of other targets that lie where they would on the plan's."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its directory in the project was removed (the project was cloned anew, say), and no copy of it was
+        fetched. One elsewhere may be on a disk that is away.
+        """
+        run_dir = Path(self.known.run_dir)
+        project, target = self.plan.project, self.plan.target
+        if self.known.target != target.name or target.host or not run_dir.is_relative_to(project):
+            return False
+        if os.path.lexists(run_dir) or any(folder.is_symlink() and not folder.exists() for folder in run_dir.parents):
+            return False
+        return not os.path.lexists(home_of(project, self.known))
+
+    @property
+    def lies_here(self) -> bool:
+        """Whether it was submitted to another target and lies where it would on this one."""
+        return self.run.name in self.in_place
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there may be a checkpoint of it: oelm-clean hasn't removed them all."""
+        return not has_no_checkpoint(self.plan.project, self.known)
+
+    @property
+    def is_same_data(self) -> bool:
+        """Whether it trained on the data that are there now, with fewer steps than the planned run."""
+        train = {**self.run.train, "max_steps": self.known.spec["train"]["max_steps"]}
+        now = fingerprint(train, self.run.global_batch, self.plan.data_hash)
+        return not self.known.fingerprint or now == self.known.fingerprint
+
+
+def decide(known: StoredRun, run: Run, facts: Facts, again: Again) -> Take | Leave:
+    """Say whether a run that the index knows is submitted: the first rule that applies.
+
+    Raises:
+        ConfigurationError: Its directory holds another configuration, or its name is taken.
+    """
+    if (known.group, known.seed, known.tag) != (run.group, run.seed, run.tag):
+        raise ConfigurationError(
+            f"{run.name} would name two runs: group {run.group}, seed {run.seed}, tag {run.tag!r};"
+            f" and, submitted before, group {known.group}, seed {known.seed}, tag {known.tag!r}",
+            hint="give these runs another name: --tag NAME",
+        )
+    elsewhere = known.target != run.target
+    moves = elsewhere and not facts.lies_here
+    stays = replace(run, left=moving.left(known, run, moves=False))
+    if known.state is State.PLANNED:
+        return Leave(reason="is being submitted by another command")
+    if never_was(known):
+        return Take(run=stays)
+    if not known.state.is_final:
+        return Leave(reason=_under_way(known, elsewhere=elsewhere, again=again))
+    if facts.is_gone:
+        return Take(run=stays, gone=known.state)
+    if elsewhere and known.state is State.DONE and again is not Again.RERUN:
+        return Leave(reason=f"is done on target {known.target}")
+    differs = bool(known.fingerprint) and known.fingerprint != run.fingerprint
+    changes = {} if again is Again.RERUN else _changes(known, run)
+    if moves:
+        if changes or (differs and again is not Again.RERUN):
+            raise _another_configuration(known, run, changes)
+        # Archived, since something may lie there from before it was elsewhere.
+        return Take(run=replace(run, left=moving.left(known, run, moves=True)), archives=True, moved_from=known)
+    if again is Again.RERUN:
+        return Take(run=stays, archives=True)
+    if changes or differs:
+        return Take(run=_extended(known, stays, changes, facts, again))
+    if known.state is State.DONE:
+        return Leave(reason="is done")
+    return Take(run=replace(stays, extended_from=known.spec.get("extended_from") or None))
+
+
+def _under_way(known: StoredRun, *, elsewhere: bool, again: Again) -> str:
+    where = f" on target {known.target}" if elsewhere else ""
+    if known.state is State.UNKNOWN and known.reason:
+        return f"is {known.state}{where}: {known.reason}"
+    return f"is {known.state}{where}" + ("; oelm-cancel ends it" if again is not Again.RESUME else "")
+
+
+def _extended(known: StoredRun, run: Run, changes: dict[str, str], facts: Facts, again: Again) -> Run:
+    """Return the run as the continuation of a stored one of fewer steps.
+
+    Raises:
+        ConfigurationError: It isn't one, or isn't meant to be.
+    """
+    is_longer = run.train["max_steps"] > known.spec["train"]["max_steps"]
+    if again is not Again.EXTEND or set(changes) != {"max_steps"} or not is_longer:
+        raise _another_configuration(known, run, changes, may_extend=is_longer)
+    if not facts.is_same_data:
+        raise _another_configuration(known, run, {})
+    if not facts.has_checkpoint:
+        raise ConfigurationError(
+            f"{run.name} has no checkpoint on {known.target} to go on from: oelm-clean freed them",
+            hint="archive it there and start over: --rerun",
+        )
+    before = {
+        "max_steps": known.spec["train"]["max_steps"],
+        "fingerprint": known.fingerprint,
+        "before": known.spec.get("extended_from"),
+    }
+    return replace(run, extended_from=before)
+
+
+def _changes(known: StoredRun, run: Run) -> dict[str, str]:
+    """Return what differs scientifically between a stored run and a planned one, by key, as a message."""
+    before = {**known.spec.get("train", {}), "global_batch": known.spec.get("global_batch")}
+    after = {**run.train, "global_batch": run.global_batch}
+    own = ("batch_size", "out_dir", "data_path", "val_data_path")
+    keys = sorted(key for key in after if key in before and key not in own and before[key] != after[key])
+    return {key: f"{key} was {before[key]}, is {after[key]}" for key in keys}
+
+
+def _another_configuration(
+    known: StoredRun, run: Run, changes: dict[str, str], *, may_extend: bool = False
+) -> ConfigurationError:
+    hint = "give these runs a name of their own: --tag NAME; or archive the old one and start over: --rerun"
+    if may_extend and set(changes) == {"max_steps"}:
+        hint = "to train the finished run further: --extend; " + hint
+    return ConfigurationError(
+        f"{known.run_dir} holds run {run.name} of another configuration: {'; '.join(changes.values()) or 'other data'}",
+        hint=hint,
+    )
