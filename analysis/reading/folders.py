@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from oelm_jobs.agent import rundir
 from oelm_jobs.errors import UsageError
-from oelm_jobs.spec import TRAIN_PREFIX, State
 
 from ..words import Text, text
-from . import run_directory
+from . import metrics, run_directory, run_files
 from .loaded_run import Curve, LoadedRun, Parameters, Point, Validations
 from .logs import Log
 
-LOG_NAMES = ("training.log", "train.log")
+LOG_NAMES = (rundir.LOG, "train.log")
 LOG_PATTERNS = ("*.log", "*.out", "*.err", "logs/*.log", "logs/*.out", "logs/*.err")
 RESULT_NAMES = (
-    "experiment_result.json",
+    rundir.RESULT,
     "timing_stats.json",
     "results.json",
     "config.json",
@@ -109,11 +109,7 @@ def not_read(path: Path) -> tuple[list[str], list[str]]:
 
 def is_run(folder: Path) -> bool:
     """Tell whether a folder holds a run, the toolkit's or an old one."""
-    return (
-        run_directory.is_run_directory(folder)
-        or bool(log_files(folder))
-        or (folder / "experiment_result.json").is_file()
-    )
+    return run_files.exists(folder) or bool(log_files(folder)) or (folder / rundir.RESULT).is_file()
 
 
 def log_files(folder: Path) -> list[Path]:
@@ -131,7 +127,7 @@ def log_files(folder: Path) -> list[Path]:
 
 def load(path: Path, *, now: float, groups: Sequence[str], first_seed: int | None, group: str = "") -> LoadedRun:
     """Read one folder (or log file); ``group`` is what the user says it is, otherwise its name decides."""
-    if path.is_dir() and run_directory.is_run_directory(path):
+    if path.is_dir() and run_files.exists(path):
         run = run_directory.load(path, now=now, groups=tuple(groups), first_seed=first_seed)
         return _renamed(run, group) if group else run
     return _old(path, list(groups), first_seed, group)
@@ -142,7 +138,7 @@ def group_of(path: Path, groups: Sequence[str]) -> str:
     ``exp_``.
     """
     name = (path.stem if path.is_file() else path.resolve().name).lower()
-    name = name.removeprefix(TRAIN_PREFIX)
+    name = rundir.run_name(name)
     plain = re.sub(r"[^a-z0-9]", "", name)
     for known in sorted(groups, key=len, reverse=True):
         if re.sub(r"[^a-z0-9]", "", known.lower()) in plain:
@@ -185,7 +181,7 @@ def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) 
         sequences = world * config["batch_size"] * (config.get("gradient_accumulation_steps") or 1)
     per_step = sequences * config["seq_len"] if sequences and config.get("seq_len") else math.nan
     curve, validations = _curve(log, per_step), _validations(log, per_step)
-    run_directory.note_columns(log.train, notes, name)
+    metrics.note_columns(log.train, notes, name)
     final, best = run_directory.end_points(validations)
     status, reason = _status(results, log)
     last_trained = int(curve.step[-1]) if curve is not None else 0
@@ -198,7 +194,7 @@ def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) 
     named = _SEED.search(path.stem if path.is_file() else path.resolve().name)
     hours = _hours(results)
     return LoadedRun(
-        name=path.stem if path.is_file() else path.resolve().name.removeprefix(TRAIN_PREFIX),
+        name=path.stem if path.is_file() else rundir.run_name(path.resolve().name),
         group=group or group_of(path, groups),
         label="",
         seed=seed if isinstance(seed, int) else int(named[1]) if named else None,
@@ -215,8 +211,7 @@ def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) 
         parameters=_parameters(facts, results, config),
         world_size=world,
         global_batch=sequences,
-        tokens_per_s=_number(results, "tokens_per_s", "tokens_per_second", "throughput")
-        or run_directory.steady_speed(curve),
+        tokens_per_s=_number(results, "tokens_per_s", "tokens_per_second", "throughput") or metrics.steady_speed(curve),
         elapsed_hours=hours,
         gpu_hours=hours * world if hours is not None and world else None,
         peak_gpu_mem_gb=_number(results, "peak_gpu_mem_gb", "peak_memory_gb"),

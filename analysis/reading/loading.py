@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from oelm_jobs.agent import rundir
 from oelm_jobs.errors import UsageError, valid_choices
 from oelm_jobs.spec import SPEED_TRIAL, TRAIN_PREFIX, Study
 
@@ -136,7 +137,7 @@ def load_trials(project: Path | None, study: Study, runs: Sequence[LoadedRun]) -
     kept: list[Path] = []
     foreign: list[Path] = []
     for place in dict.fromkeys(places):
-        record = files.read(place / ".oelm/run.json", files.Planned)[0] or files.Planned()
+        record = files.read(rundir.control(place, rundir.RUN), files.Planned)[0] or files.Planned()
         is_foreign = record.study not in ("", study.name) and not reference.is_made_up(study)
         (foreign if is_foreign else kept).append(place / TRIAL)
     found, notes = trials.load_trials(kept)
@@ -148,7 +149,7 @@ def signature(runs: Sequence[LoadedRun]) -> tuple[object, ...]:
     """Return something that changes when there is something new to report on."""
     seen: list[object] = []
     for run in runs:
-        names = ("metrics.jsonl", "experiment_result.json", "training.log") if run.path.is_dir() else ("",)
+        names = (rundir.METRICS, rundir.RESULT, rundir.LOG) if run.path.is_dir() else ("",)
         for path in (run.path / name if name else run.path for name in names):
             try:
                 stat = path.stat()

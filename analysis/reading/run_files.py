@@ -1,0 +1,166 @@
+"""Read all records of one run directory into one value, from which rules say what became of the run.
+
+The names of the files are those that the agent writes (``oelm_jobs.agent.rundir``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oelm_jobs.agent import rundir
+
+from ..words import Text
+from . import files, metrics
+from .loaded_run import Curve, Validations
+
+STALE_S = 300.0
+"""Seconds without a heartbeat after which a run without an end record isn't called running."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    """What the files of a run directory say. What every reader asks for is at its defaults where a file is absent or
+    not understood; where the absence itself means something, it is None.
+    """
+
+    result: files.Result = field(default_factory=files.Result)
+    planned: files.Planned = field(default_factory=files.Planned)
+    outcome: files.Outcome = field(default_factory=files.Outcome)
+    """The result's own, or that of the trainer where the result has none."""
+    heartbeat: files.Heartbeat | None = None
+    start: files.Start | None = None
+    end: files.EndRecord | None = None
+    treated: files.Treated | None = None
+    curve: Curve | None = None
+    validations: Validations | None = None
+    now: float = 0.0
+    """Unix seconds when it was looked at."""
+    notes: tuple[Text, ...] = ()
+    """What was not understood."""
+
+    @property
+    def attempts(self) -> list[files.Attempt]:
+        """The attempts that ended."""
+        return self.result.attempts or (self.end.attempts if self.end else [])
+
+    @property
+    def is_alive(self) -> bool:
+        """True where the trainer gave a sign of life lately."""
+        return self.heartbeat is not None and self.now - self.heartbeat.time < STALE_S
+
+    @property
+    def goes_on(self) -> bool:
+        """True where an attempt began that is newer than the newest one that ended."""
+        numbers = [attempt.number for attempt in self.attempts]
+        return bool(numbers) and self.start is not None and self.start.number > max([0, *numbers])
+
+    @property
+    def state(self) -> str:
+        """The state that a record of the end states; empty where there is none."""
+        return self.result.status or (self.end.state if self.end else "")
+
+    @property
+    def reason(self) -> str:
+        """The reason that a record of the end states."""
+        return self.result.reason or (self.end.reason if self.end else "")
+
+    @property
+    def train(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        return self.result.train or self.planned.train or self.outcome.config
+
+    @property
+    def max_steps(self) -> int | None:
+        """Planned steps."""
+        return self.outcome.max_steps or (self.heartbeat and self.heartbeat.max_steps) or whole(
+            self.train.get("max_steps"), None
+        )  # fmt: skip
+
+    @property
+    def last_step(self) -> int | None:
+        """The largest step that a file names."""
+        steps = [self.outcome.step, self.heartbeat.step if self.heartbeat else None]
+        steps += [int(table.step[-1]) for table in (self.curve, self.validations) if table is not None]
+        return max((step for step in steps if step is not None), default=None)
+
+    @property
+    def started_at(self) -> float | None:
+        """Unix seconds of the first start."""
+        known = [self.result.started_at, *(attempt.started_at for attempt in self.attempts)]
+        known.append(self.start.started_at if self.start else None)
+        if self.curve is not None and np.isfinite(self.curve.time).any():
+            known.append(float(np.nanmin(self.curve.time)))
+        return min((time for time in known if time is not None), default=None)
+
+    @property
+    def elapsed_hours(self) -> float | None:
+        """Wall-clock hours: as stated, else those of the attempts, else those that the training records span."""
+        if self.result.elapsed_hours is not None:
+            return self.result.elapsed_hours
+        walls = [attempt.wall_s for attempt in self.attempts if attempt.wall_s is not None]
+        if walls:
+            return sum(walls) / 3600
+        known = self.curve.time[np.isfinite(self.curve.time)] if self.curve is not None else ()
+        return float(np.max(known) - np.min(known)) / 3600 if len(known) > 1 else None
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """Hours times devices: as stated, else those of the attempts."""
+        if self.result.gpu_hours is not None:
+            return self.result.gpu_hours
+        parts = [
+            attempt.wall_s * len(attempt.devices)
+            for attempt in self.attempts
+            if attempt.wall_s is not None and attempt.devices
+        ]
+        return sum(parts) / 3600 if parts else None
+
+
+def read(path: Path, *, now: float) -> RunFiles:
+    """Read the files of a run directory; never raises for what they hold."""
+    notes: list[Text] = []
+
+    def record(at: Path, form: type[files.F]) -> files.F | None:
+        content, note = files.read(at, form)
+        if note:
+            notes.append(note)
+        return content
+
+    result = record(path / rundir.RESULT, files.Result) or files.Result()
+    planned = record(rundir.control(path, rundir.RUN), files.Planned) or files.Planned()
+    outcome = result.outcome or record(rundir.control(path, rundir.OUTCOME), files.Outcome) or files.Outcome()
+    heartbeat = record(path / rundir.HEARTBEAT, files.Heartbeat)
+    start = record(rundir.control(path, rundir.START), files.Start)
+    end = record(rundir.control(path, rundir.END), files.EndRecord)
+    treated = record(path / rundir.TREATMENT, files.Treated)
+    curve, validations = metrics.read(path / rundir.METRICS, notes)
+    return RunFiles(
+        result=result,
+        planned=planned,
+        outcome=outcome,
+        heartbeat=heartbeat,
+        start=start,
+        end=end,
+        treated=treated,
+        curve=curve,
+        validations=validations,
+        now=now,
+        notes=tuple(notes),
+    )
+
+
+def exists(path: Path) -> bool:
+    """Tell whether the toolkit's files (not just a log) are there."""
+    signs = (path / rundir.METRICS, rundir.control(path, rundir.RUN), rundir.control(path, rundir.OUTCOME))
+    return any(sign.exists() for sign in signs) or (
+        (files.read(path / rundir.RESULT, files.Result)[0] or files.Result()).run != ""
+    )
+
+
+def whole(value: Any, otherwise: int | None) -> int | None:
+    """Return a configuration's value as a whole number, ``otherwise`` where it is none."""
+    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else otherwise

@@ -1,0 +1,68 @@
+"""Decide what became of a run: ordered rules over its files, of which the first that holds says state and reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from oelm_jobs.agent.rundir import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN
+
+from . import files
+from .run_files import RunFiles
+
+FINAL = (DONE, FAILED, CANCELLED)
+"""States in which what the trainer stated at its end counts."""
+DIVERGED = "diverged"
+"""Outcome of training whose loss is no longer finite, and the reason of such a run."""
+NO_HEARTBEAT, NO_RECORD = "no heartbeat", "no record"
+_TELLING = (DIVERGED, "oom")
+"""Outcomes that say more than the supervisor's reason for a failure."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row of the table."""
+
+    name: str
+    holds: Callable[[RunFiles], bool]
+    state: Callable[[RunFiles], str] | str
+    reason: Callable[[RunFiles], str] | str = ""
+
+
+RULES = (
+    Rule("a newer attempt reports", lambda run: run.goes_on and run.is_alive, RUNNING),
+    Rule("a newer attempt fell silent", lambda run: run.goes_on, UNKNOWN, NO_HEARTBEAT),
+    Rule(
+        "the trainer knows why it failed",
+        lambda run: run.outcome.status in _TELLING and run.state in ("", FAILED),
+        FAILED,
+        lambda run: run.outcome.status,
+    ),
+    Rule("the end is recorded", lambda run: run.state != "", lambda run: run.state, lambda run: run.reason),
+    Rule("the trainer finished", lambda run: run.outcome.status == "completed", DONE, lambda run: run.outcome.reason),
+    Rule("the trainer failed", lambda run: run.outcome.status == "error", FAILED, lambda run: _outcome(run)),
+    Rule("the trainer stopped", lambda run: run.outcome.status != "", UNKNOWN, lambda run: _outcome(run)),
+    Rule("the trainer reports", lambda run: run.is_alive, RUNNING),
+    Rule("the trainer fell silent", lambda run: bool(run.heartbeat or run.start), UNKNOWN, NO_HEARTBEAT),
+    Rule("it was planned only", lambda run: run.planned != files.Planned(), QUEUED),
+    Rule("nothing is recorded", lambda run: True, UNKNOWN, NO_RECORD),
+)
+"""From the top: the supervisor's records count for more than the trainer's, and any record for more than a sign of
+life; only a start that is newer than every end makes them old.
+"""
+
+
+def rule_of(run: RunFiles) -> Rule:
+    """Return the rule that decides."""
+    return next(rule for rule in RULES if rule.holds(run))
+
+
+def state_of(run: RunFiles) -> tuple[str, str]:
+    """Return state and reason."""
+    rule = rule_of(run)
+    state, reason = (said if isinstance(said, str) else said(run) for said in (rule.state, rule.reason))
+    return state, reason
+
+
+def _outcome(run: RunFiles) -> str:
+    return run.outcome.reason or run.outcome.status
