@@ -26,16 +26,22 @@ _PEAK_TFLOPS = {
 
 
 def flops_per_token(config: TrainConfig) -> float:
-    """Return the FLOPs of a training step per token.
-
-    A trained product costs 6 FLOPs per weight and token (forward, gradient to the input, gradient to the weight); a
-    frozen one 4, since the gradient still flows through it.
-    """
+    """Return the FLOPs of a training step per token."""
     d, layers = config.d_model, config.num_layers
     qk, ffn = 2 * d * d, 2 * d * config.d_ff
     weights = layers * (4 * d * d + ffn) + config.vocab_size * d
     frozen = layers * ((qk if config.freeze_qk else 0) + (ffn if config.freeze_ffn else 0))
-    return 6.0 * weights - 2.0 * frozen + 12.0 * layers * d * config.seq_len
+    return training_flops(weights, frozen, layers * d * config.seq_len)
+
+
+def training_flops(weights: int, frozen: int, attention: int) -> float:
+    """Return the FLOPs per token of training ``weights`` weights of products, ``frozen`` of them left as they are.
+
+    A trained product costs 6 FLOPs per weight and token (forward, gradient to the input, gradient to the weight); a
+    frozen one 4, since the gradient still flows through it; attention 12 · layers · width · length, of which
+    ``attention`` is the product.
+    """
+    return 6.0 * weights - 2.0 * frozen + 12.0 * attention
 
 
 def peak_flops(device_name: str, precision: str) -> Optional[float]:

@@ -16,12 +16,14 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 from . import config as configuration
+from . import order_statistics
 from .config import ConfigError, TrainConfig
 from .data import TrainingBatches, open_tokens
 from .distributed import World, join
@@ -127,8 +129,7 @@ def run_trial(
 def compare(a: Sequence[float], b: Sequence[float]) -> Dict[str, Any]:
     """Return how much faster ``a`` is than ``b``: the paired ratios of speed, their median and its 95 % interval.
 
-    The interval is that of order statistics, which assumes nothing about the noise (Conover, "Practical Nonparametric
-    Statistics", section 3.2).
+    The interval is that of order statistics, which assumes nothing about the noise.
     """
     ratios = [theirs / mine for mine, theirs in zip(a, b)]
     low, high = median_interval(ratios)
@@ -136,17 +137,12 @@ def compare(a: Sequence[float], b: Sequence[float]) -> Dict[str, Any]:
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> Tuple[float, float]:
-    """Return the narrowest symmetric pair of order statistics that covers the median with that confidence."""
-    ordered, n = sorted(values), len(values)
-    tail, k = 0.0, 0
-    # P(fewer than k + 1 of n fair coins show heads) is the chance that the (k + 1)-th value lies above the median.
-    while k < n // 2:
-        tail += math.factorial(n) / (math.factorial(k) * math.factorial(n - k)) / 2.0**n
-        if 2 * tail > 1 - confidence:
-            break
-        k += 1
-    k = max(0, k - 1)
-    return ordered[k], ordered[n - 1 - k]
+    """Return the narrowest symmetric pair of order statistics that covers the median with that confidence, the extremes
+    where none does.
+    """
+    ordered = sorted(values)
+    found = order_statistics.bounds(ordered, (1 - confidence) / 2, partial(order_statistics.sign_tail, len(ordered)))
+    return found or (ordered[0], ordered[-1])
 
 
 def trial_record(

@@ -1,10 +1,10 @@
-"""Owns whether two arms' speeds can be compared, the interleaved trial and the counted bound; leaves the verdict to
-``verdicts``.
-"""
+"""Whether the speeds of two arms can be compared, and how much freezing can gain by counted FLOPs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from oelm_jobs.train.flops import training_flops
 
 from ..reading.loaded_run import LoadedRun
 from ..words import Text, text
@@ -39,20 +39,15 @@ def flop_bound(run: LoadedRun, trained: LoadedRun) -> float | None:
     """Return the largest speed ratio that freezing Q/K can give, from counted FLOPs per token; None where the shape
     is unknown.
 
-    A trained product costs 6 FLOPs per parameter and token, a frozen one 4 (no weight gradient); attention
-    12·layers·d·T (PaLM, appendix B). Position embeddings, biases and norms are no products. At the reference: 286.5 /
-    280.2 MFLOP = 1.0225.
+    Position embeddings, biases and norms are no products. At the reference: 286.5 / 280.2 MFLOP = 1.0225.
     """
     frozen, total = run.parameters.frozen, trained.parameters.total
-    shape = {key: run.train.get(key) for key in ("d_model", "num_layers", "d_ff", "seq_len")}
-    if (
-        not frozen
-        or not total
-        or trained.parameters.frozen != 0
-        or not all(isinstance(v, int) and v > 0 for v in shape.values())
-    ):
+    shape = [run.train.get(key) for key in ("d_model", "num_layers", "d_ff", "seq_len")]
+    sizes = [value for value in shape if isinstance(value, int) and value > 0]
+    if not frozen or not total or trained.parameters.frozen != 0 or len(sizes) < len(shape):
         return None
-    d, layers, ff, length = (int(shape[key]) for key in ("d_model", "num_layers", "d_ff", "seq_len"))  # type: ignore[arg-type]
+    d, layers, ff, length = sizes
     products = total - length * d - layers * (ff + d + 4 * d) - 2 * d
-    full = 6 * products + 12 * layers * d * length
-    return full / (full - 2 * frozen)
+    attention = layers * d * length
+    ratio: float = training_flops(products, 0, attention) / training_flops(products, frozen, attention)
+    return ratio
