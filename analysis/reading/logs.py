@@ -1,18 +1,8 @@
-"""Owns reading a training log of any dialect into columns, in constant memory; leaves folders and what else lies in
-them to ``folders``.
+"""Read a training log of any dialect into columns, in constant memory.
 
-Three dialects exist (facts of users' logs), with or without whatever a logger puts in front, and an LR column; nanoGPT
-has its own::
-
-    Step    300 | Loss: 5.6583 | PPL: 286.66 | LR: 4.50e-05
-      Validation | Loss: 1.4793 | PPL: 4.39            (belongs to the step line above)
-    [Step 1000] Validation - Loss: 3.7200, PPL: 41.26
-    Step 100 | loss=5.12 | ppl=167.3                   (with "Eval step 1000 | loss=3.9 | ppl=49.4")
-    iter 1990: loss 3.8853, time 1096.65ms             (with "step 2000: train loss 4.0390, val loss 4.0427")
-
-The loss decides, the PPL column is clipped. What a carriage return overwrote, and whatever is a progress bar, is
-never a record. A regular expression for the log's own dialect reads a block in one pass; lines that it doesn't know
-are read one by one, and each shape of line (the same but for the digits) is understood only once.
+The loss is used, the PPL column is clipped. What a carriage return overwrote, and whatever is a progress bar, is
+never a record. The pattern of the log's own dialect (``log_patterns``) reads a block in one pass; lines that
+it doesn't match are parsed one by one, each shape of line (the same but for the digits) only once.
 """
 
 from __future__ import annotations
@@ -33,6 +23,7 @@ from oelm_jobs.encodings import SAMPLE_BYTES, name_encoding
 
 from .columns import Columns
 from .log_lines import ODD, Span, Spoken, clean, read_facts, read_line, read_record, record_places, tells_finite
+from .log_patterns import TRAINING_LINES, VALIDATION_LINE
 
 BLOCK = 1 << 20
 """Bytes that are read at a time."""
@@ -50,22 +41,8 @@ _DIGITS = bytes.maketrans(b"0123456789", b"0" * 10)
 _Shape = tuple[Span, Span, Span | None, Span | None] | bool
 """Where a record's numbers stand; for a line that is no record and states nothing, whether it looks like one."""
 
-_STAMP = rb"(?:\d{4}-\d\d-\d\d[^\n|]*?)??"
-_VALIDATION = re.compile(
-    _STAMP + rb"(?:  Validation \| Loss: |\[Step (\d+)\] Validation - Loss: |Eval step +(\d+) \| loss=)(\d+\.\d+)"
-    rb"(?: \| PPL: |, PPL: | \| ppl=)(\d+(?:\.\d+)?)"
-)
-_PLAIN = tuple(
-    re.compile(stamp + train + rb"|([^\n]*)\n")
-    for stamp in (b"", _STAMP)
-    for train in (
-        rb"Step +(\d+) \| Loss: ([\d.]+) \| PPL: [\d.]+ \| LR: ([\d.e-]+)\n",
-        rb"Step +(\d+) \| Loss: ([\d.]+)(?: \| PPL: [\d.]+)?()\n",
-        rb"Step +(\d+) \| loss=([\d.]+)(?: \| ppl=[\d.]+)?(?: \| lr=([\d.e-]+))?\n",
-    )
-)
-"""A quick pass for each dialect; its groups are step, loss, LR, and any other line."""
 _Row = tuple[bytes, bytes, bytes, bytes]
+"""Step, loss and LR of a training record, or any other line."""
 
 
 @dataclass
@@ -101,7 +78,7 @@ class Log:
     _not_finite_loss: str = ""
     """What the last line of a loss that isn't finite called it, where that was no record."""
     _step: int = -1
-    _quick: re.Pattern[bytes] = _PLAIN[0]
+    _quick: re.Pattern[bytes] = TRAINING_LINES[0]
     _shapes: dict[bytes, _Shape] = field(default_factory=dict)
     _pending: list[tuple[int, float, float, float]] = field(default_factory=list)
     _waiting: list[tuple[int, float, float]] = field(default_factory=list)
@@ -113,7 +90,7 @@ class Log:
             OSError: It can't be read.
         """
         was_enabled = gc.isenabled()
-        gc.disable()  # millions of short-lived tuples without cycles: looking for some takes a third of the time
+        gc.disable()  # collecting takes a third of the time, and these millions of tuples have no cycles
         try:
             with path.open("rb", buffering=0) as stream:
                 self._read(self._blocks(stream))
@@ -177,7 +154,7 @@ class Log:
         for i in others:
             if i and (above := found[i - 1][0]):
                 step = int(above) if len(above) < 16 else -1
-            match = _VALIDATION.fullmatch(found[i][3])
+            match = VALIDATION_LINE.fullmatch(found[i][3])
             if match:
                 bracketed, named, loss, ppl = match.groups()
                 digits = bracketed or named
@@ -198,9 +175,9 @@ class Log:
         self._flush()
 
     def _choose(self, block: bytes) -> None:
-        """Take the quick pass that understands most of the beginning of a block."""
+        """Choose the dialect that matches most lines at the beginning of a block."""
         sample = block[: block.find(b"\n", 20_000) + 1] or block
-        self._quick = min(_PLAIN, key=lambda pattern: sum(bool(row[3]) for row in pattern.findall(sample)))
+        self._quick = min(TRAINING_LINES, key=lambda pattern: sum(bool(row[3]) for row in pattern.findall(sample)))
 
     def _visible(self, block: bytes) -> bytes:
         """Return the block with only what a terminal would show at the end of each line."""
@@ -211,7 +188,7 @@ class Log:
         return b"\n".join([line[line.rfind(b"\r") + 1 :] for line in block.split(b"\n")])
 
     def _add_plain(self, found: list[_Row]) -> None:
-        """Add the training records among the rows of the quick pass."""
+        """Add the training records among the rows that the dialect's pattern found."""
         rows = [row for row in found if row[0]]
         if not rows:
             return
@@ -228,16 +205,16 @@ class Log:
                 rows, steps = rows[keep], steps[keep]
                 left_out -= len(rows)
             losses = [float(row[1]) for row in rows]
-            self._heard(losses[-1])  # the quick pass takes digits alone: infinite is what is too large for a float
+            self._heard(losses[-1])  # the fast path takes digits only: infinite means too large for a float
             rates = [float(row[2]) if row[2] else math.nan for row in rows]
             self._add_train(steps, losses, rates, left_out=left_out)
-        except (ValueError, OverflowError):  # 1.2.3 and the like: the careful pass says which line it is
+        except (ValueError, OverflowError):  # such as 1.2.3: read line by line to count the bad one
             self.lines -= len(rows)
             for step, loss, rate, _ in rows:
                 self._line(b"Step " + step + b" | Loss: " + loss + (b" | LR: " + rate if rate else b""))
 
     def _join(self) -> None:
-        """Add the training records that were read one by one: arrays of one row are dear."""
+        """Add the training records that were read one by one, together: arrays of one row are slow."""
         if self._pending:
             steps, losses, rates, speeds = zip(*self._pending, strict=True)
             self._pending = []
@@ -303,8 +280,10 @@ class Log:
         elif (
             spoken.train_loss is not None
             and spoken.val_loss is None
-            and not (spoken.is_not_finite and math.isfinite(spoken.train_loss))  # another loss of the line isn't
-            and line.isascii()  # places are counted in characters here, in bytes there
+            and not (
+                spoken.is_not_finite and math.isfinite(spoken.train_loss)
+            )  # another loss in that line is not finite
+            and line.isascii()  # record_places counts characters, the shape bytes
             and line.encode() == raw.strip(b" \t\r")
         ):
             offset = raw.index(line[:1].encode())
@@ -338,7 +317,7 @@ class Log:
             self._waiting.append((step, spoken.val_loss, spoken.val_ppl))
 
     def _heard(self, *losses: float) -> None:
-        """Take note of whether the losses of a line are finite; the last line decides."""
+        """Remember whether the losses of the latest line are finite."""
         self.is_nan_at_end = not all(map(math.isfinite, losses))
         self.not_finite += self.is_nan_at_end
         self._not_finite_loss = ""
@@ -360,6 +339,6 @@ class Log:
 
 def _tail(piece: bytes) -> tuple[bytes, int]:
     """Return what of an unfinished line can still become visible, and how many texts were overwritten in it."""
-    end = len(piece.rstrip(b"\r"))  # carriage returns at the very end may be a part of a line end
+    end = len(piece.rstrip(b"\r"))  # trailing carriage returns may belong to a line end
     at = piece.rfind(b"\r", 0, end)
     return (piece, 0) if at < 0 else (piece[at + 1 :], piece.count(b"\r", 0, at + 1))
