@@ -1,4 +1,4 @@
-"""Owns turning run directories into tables, verdicts and figures; leaves running, fetching and printing to oelm_jobs.
+"""Analysis of runs: tables, verdicts and figures from run directories.
 
 The names below are loaded on use: importing the package costs next to nothing, numpy, scipy and matplotlib come with
 what needs them.

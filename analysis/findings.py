@@ -1,4 +1,4 @@
-"""Owns the form of what an audit finds; leaves finding it to ``treatment``, ``audit`` and ``logaudit``."""
+"""What an audit reports: a statement, how severe it is, and what it is about."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SEVERITIES = (VOID, UNFAIR, WARNING, DECLARED, NOTE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class AuditFinding:
     """One thing that the audit found."""
 
     severity: str

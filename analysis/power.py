@@ -1,6 +1,4 @@
-"""Owns how many seeds a hypothesis needs: exact power of the decision rules from the spread seen so far; leaves the
-rules to ``verdicts``.
-"""
+"""How many seeds a hypothesis needs: exact power of the decision rules, from the spread seen so far."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ WANTED = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """What a hypothesis' power depends on, on the log scale."""
+    """What the power of a hypothesis depends on, on the log scale."""
 
     low: float
     """Lower margin of the rule's region; minus infinity where it has none."""
@@ -127,7 +125,7 @@ def table(report: Report) -> Table:
         sd, source, df = _spread(verdict, chance)
         alpha = 1 - verdict.hypothesis.level
         a, b = (report.groups.get(name, ()) for name in (verdict.hypothesis.group, verdict.hypothesis.against))
-        # Runs that are yet to come share their data order; those that are there may not (old logs).
+        # Future runs will share their data order; existing ones may not (old logs).
         paired = verdict.method != "welch" and (not (a and b) or may_pair(a, b))
         design = Design(low=low, high=high, alpha=alpha, sd=sd, is_paired=paired)
         strict = Design(low=low, high=high, alpha=alpha / max(len(chance), 1), sd=sd, is_paired=paired)

@@ -1,6 +1,4 @@
-"""Owns putting a report together: runs into groups, audit, circumstances of each hypothesis, verdicts, tables; leaves
-reading to ``loading`` and every look to the renderers.
-"""
+"""Build a report from loaded runs: groups, audit, verdicts and tables, before anything is put into words."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from oelm_jobs.study import fairness
 from . import findings, summaries
 from .audit import configurations, observations, treatment
 from .audit.lock import Lock, deviations, rule_deviations
-from .findings import Finding
+from .findings import AuditFinding
 from .judging import speed
 from .judging.evidence import COUNT_METRICS, LOSS_METRICS
 from .judging.verdicts import Circumstances, Verdict, judge
@@ -38,7 +36,7 @@ class Report:
     """Runs by group, in the study's order; groups without runs are there, empty; tagged runs are groups of their own
     at the end.
     """
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
     """What the audit found, by severity."""
     verdicts: tuple[Verdict, ...]
     """In the order of the hypotheses."""
@@ -79,7 +77,7 @@ def build(
     lock: Lock | None = None,
     planned: Study | None = None,
 ) -> Report:
-    """Make the report of a study from loaded runs; never raises for what the runs hold.
+    """Build the report of a study from loaded runs; never raises for what the runs hold.
 
     With a lock the verdicts rest on the locked seeds alone, and what changed since is listed; ``planned`` is the whole
     study that the lock is about, where ``study`` is a selection of it.
@@ -93,7 +91,7 @@ def build(
     found += observations.from_curves(own, study)
     found += configurations.beyond(groups, study)
     found += observations.tuning(runs, study)
-    found += [*settled.findings, *(Finding(severity=findings.WARNING, text=remark) for remark in remarks)]
+    found += [*settled.findings, *(AuditFinding(severity=findings.WARNING, text=remark) for remark in remarks)]
     deciding, disputes = own, [dispute for dispute in settled.disputes if not dispute.tag]
     if lock is not None and lock.seeds:
         deciding = {
@@ -134,7 +132,7 @@ def grouped(study: Study, runs: Sequence[LoadedRun]) -> dict[str, tuple[LoadedRu
     found: dict[str, list[LoadedRun]] = {name: [] for name in study.groups}
     for run in sorted(runs, key=lambda run: (run.tag, run.group, run.seed is None, run.seed or 0, run.name)):
         name = f"{run.group}-{run.tag}" if run.tag else run.group
-        # A tagged run is no seed of the group whose name it happens to have.
+        # GROUP-TAG may be the name of another group: a tagged run isn't a seed of that one.
         found.setdefault(f"{run.group} ({run.tag})" if run.tag and name in study.groups else name, []).append(run)
     return {name: tuple(members) for name, members in found.items()}
 
@@ -152,7 +150,7 @@ def circumstances(
     h: Hypothesis,
     study: Study,
     groups: Mapping[str, Sequence[LoadedRun]],
-    found: Sequence[Finding],
+    found: Sequence[AuditFinding],
     trials: Sequence[Trial],
     disputes: Sequence[replicates.Dispute] = (),
 ) -> Circumstances:
@@ -191,7 +189,7 @@ def circumstances(
             files = tuple(str(t.path) for t in timed)
             undecidable, trial = text("reason_two_trials", files=files), None
         elif trial is not None:
-            undecidable = None  # it is made of rounds, not of runs
+            undecidable = None  # a trial doesn't depend on which run counts
         elif undecidable is None:
             undecidable = speed.incomparable(a, b)
         if trial is not None and trial.control is None:
@@ -219,7 +217,7 @@ def may_pair(a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> bool:
     return len(set(keys)) == 1
 
 
-def _separates(finding: Finding, study: Study, a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> bool:
+def _separates(finding: AuditFinding, study: Study, a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> bool:
     """Tell whether a difference lies between these two arms (it may lie between one of them and a third)."""
     if not finding.key:
         return True
@@ -233,7 +231,7 @@ def _freezing(factors: Mapping[str, object]) -> object:
 
 
 def _confounded(h: Hypothesis, a: Sequence[LoadedRun], b: Sequence[LoadedRun], trial: Trial | None) -> list[Text]:
-    """Say so where a speed gain is larger than the operations that freezing saves, a trial's beyond its uncertainty."""
+    """Note where a speed gain exceeds what freezing saves in operations (a trial's: beyond its uncertainty)."""
     bound = trial.bound if trial is not None and trial.bound is not None else speed.flop_bound(a[0], b[0])
     if bound is None or h.metric != "speed":
         return []

@@ -1,4 +1,4 @@
-"""Owns filling a report's tables from runs; leaves verdicts to ``verdicts`` and the tables' look to the renderers."""
+"""Fill a report's tables from runs: means and spreads by group, every run, costs, parameters."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Owns the form of a report's tables (typed cells, so that every output shows the same values); leaves filling them
-to ``summaries`` and their look to the renderers.
-"""
+"""Tables of typed cells, so that every output shows the same values."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ class Column:
 
     @property
     def header(self) -> Text:
-        """What it is called in a report."""
+        """Its heading in a report."""
         return self.label or Text(f"column_{self.key}")
 
 

@@ -1,5 +1,5 @@
-"""Owns the sentences and numbers by which a verdict is told; leaves languages to ``words`` and layout to the
-renderers.
+"""Describe a verdict: its sentences, and numbers in the units of its rule. The catalogues of languages lie in
+``words``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Owns how a statement becomes a sentence in a language; leaves the sentences to ``words_en`` and ``words_zh``.
+"""Translate a report's statements.
 
 Everything that a report says is a ``Text`` (a key and its values) until it is printed, so that one report can be
 printed in any language.
@@ -20,7 +20,7 @@ LANGUAGES = ("en", "zh")
 
 @dataclass(frozen=True)
 class Text:
-    """A sentence to be: its key in the catalogue and the values for its fields."""
+    """A sentence that isn't printed yet: its key in the catalogue and the values of its fields."""
 
     key: str
     """Key in the catalogue."""
@@ -72,5 +72,5 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def _harmless(words: str) -> str:
-    """Return words from files without what would steer a terminal or break a line."""
+    """Return text from files with control characters replaced."""
     return _CONTROL.sub("?", words) if _CONTROL.search(words) else words

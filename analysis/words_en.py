@@ -1,4 +1,4 @@
-"""Owns the English sentences of a report; leaves choosing among them to those who make statements."""
+"""English sentences of a report, by key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns the Chinese sentences of a report; leaves choosing among them to those who make statements."""
+"""Chinese sentences of a report, by key."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Whether a comparison was fair: by configurations, and by what runs show."""
+"""Checks of whether a comparison was fair: by configurations, and by what the runs recorded."""

@@ -1,5 +1,6 @@
-"""Owns the fairness audit from configurations and records; leaves logs without a configuration to ``logaudit`` and
-the factor to ``treatment``.
+"""Audit configurations and records for unequal conditions, missing runs and implausible values.
+
+Learning rates, steps and losses as they were recorded are compared in ``observations``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from oelm_jobs.spec import Study
 from oelm_jobs.study import fairness
 
-from ..findings import DECLARED, NOTE, UNFAIR, WARNING, Finding
+from ..findings import DECLARED, NOTE, UNFAIR, WARNING, AuditFinding
 from ..reading import reference
 from ..reading.loaded_run import LoadedRun
 from ..words import text
@@ -45,7 +46,7 @@ def differences(runs: Sequence[LoadedRun], study: Study) -> list[fairness.Differ
     return fairness.differences([arm(run) for run in runs], factors=study.factors, unequal=study.declared)
 
 
-def from_configurations(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Finding]:
+def from_configurations(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[AuditFinding]:
     """Return findings on configurations, records and values of the study's runs."""
     listed = [run for members in runs.values() for run in members]
     findings = [_difference(d) for d in differences(listed, study) if d.is_unfair or d.reason or d.voids]
@@ -57,7 +58,7 @@ def from_configurations(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -
     for run in listed if reference.is_made_up(study) else ():
         if run.study and run.study != wanted:
             findings.append(
-                Finding(
+                AuditFinding(
                     severity=WARNING,
                     text=text("other_study", run=run.name, study=run.study, wanted=wanted),
                     groups=(run.group,),
@@ -66,34 +67,34 @@ def from_configurations(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -
     return findings
 
 
-def beyond(groups: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Finding]:
+def beyond(groups: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[AuditFinding]:
     """Return what is said of all runs, those of no group of the study included: how their files were read, and a
     warning that such runs are compared with nothing (another value that was tried has a tag, and is meant to be).
     """
     strangers = tuple(
         run.name for name, runs in groups.items() if name not in study.groups for run in runs if not run.tag
     )
-    findings = [Finding(severity=WARNING, text=text("no_group", runs=strangers))] if strangers else []
+    findings = [AuditFinding(severity=WARNING, text=text("no_group", runs=strangers))] if strangers else []
     return findings + [
-        Finding(severity=NOTE, text=text("run_note", run=run.name, note=note), groups=(run.group,))
+        AuditFinding(severity=NOTE, text=text("run_note", run=run.name, note=note), groups=(run.group,))
         for runs in groups.values()
         for run in runs
         for note in run.notes
     ]
 
 
-def _difference(d: fairness.Difference) -> Finding:
+def _difference(d: fairness.Difference) -> AuditFinding:
     values = tuple(f"{name} {_short(value)}" for name, value in d.values.items())
     if d.is_unfair:
-        return Finding(severity=UNFAIR, text=text("differs", key=d.key, values=values), groups=(), key=d.key)
+        return AuditFinding(severity=UNFAIR, text=text("differs", key=d.key, values=values), groups=(), key=d.key)
     if d.reason:
-        return Finding(
+        return AuditFinding(
             severity=DECLARED,
             text=text("differs_declared", key=d.key, values=values, reason=d.reason),
             key=d.key,
             metrics=d.voids,
         )
-    return Finding(
+    return AuditFinding(
         severity=WARNING,
         text=text("differs_execution", key=d.key, values=values),
         groups=(),
@@ -102,14 +103,16 @@ def _difference(d: fairness.Difference) -> Finding:
     )
 
 
-def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Finding]:
+def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[AuditFinding]:
     """Return warnings for groups without all of their seeds finished: the report is an interim one."""
     findings = []
     for group in study.groups:
         members = runs.get(group, ())
         if not members:
             findings.append(
-                Finding(severity=WARNING, text=text("interim_no_runs", group=group), groups=(group,), key="interim")
+                AuditFinding(
+                    severity=WARNING, text=text("interim_no_runs", group=group), groups=(group,), key="interim"
+                )
             )
             continue
         unfinished = [run for run in members if not run.finished and not run.diverged and run.source != "log"]
@@ -119,20 +122,22 @@ def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Findi
                 for run in unfinished
             )
             findings.append(
-                Finding(severity=WARNING, text=text("interim_unfinished", runs=states), groups=(group,), key="interim")
+                AuditFinding(
+                    severity=WARNING, text=text("interim_unfinished", runs=states), groups=(group,), key="interim"
+                )
             )
         seen = {run.seed for run in members}
         extra = tuple(str(run.seed) for run in members if run.seed is not None and run.seed not in study.seeds)
         if extra:
             findings.append(
-                Finding(
+                AuditFinding(
                     severity=WARNING, text=text("extra_seeds", group=group, seeds=extra), groups=(group,), key="seeds"
                 )
             )
         absent = tuple(str(seed) for seed in study.seeds if seed not in seen)
         if absent and None not in seen:
             findings.append(
-                Finding(
+                AuditFinding(
                     severity=WARNING,
                     text=text("interim_seeds", group=group, seeds=absent),
                     groups=(group,),
@@ -142,11 +147,11 @@ def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Findi
     return findings
 
 
-def uncompared(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Finding]:
+def uncompared(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[AuditFinding]:
     """Return warnings for what takes part in no comparison: ended runs without a validation, a single group."""
     findings = []
     if len(study.groups) == 1:
-        findings.append(Finding(severity=WARNING, text=text("one_group", group=next(iter(study.groups)))))
+        findings.append(AuditFinding(severity=WARNING, text=text("one_group", group=next(iter(study.groups)))))
     for group, members in runs.items():
         silent = tuple(
             run.name
@@ -154,11 +159,11 @@ def uncompared(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Fi
             if run.final is None and not run.diverged and (run.finished or run.source == "log")
         )
         if silent:
-            findings.append(Finding(severity=WARNING, text=text("never_validated", runs=silent), groups=(group,)))
+            findings.append(AuditFinding(severity=WARNING, text=text("never_validated", runs=silent), groups=(group,)))
     return findings
 
 
-def unchecked(runs: Mapping[str, Sequence[LoadedRun]]) -> list[Finding]:
+def unchecked(runs: Mapping[str, Sequence[LoadedRun]]) -> list[AuditFinding]:
     """Return what the audit can't check for runs of which only a log is left: silence would look like equality."""
     logs = [run for members in runs.values() for run in members if run.source == "log" and run.final is not None]
     if not logs or sum(bool(members) for members in runs.values()) < 2:
@@ -169,7 +174,7 @@ def unchecked(runs: Mapping[str, Sequence[LoadedRun]]) -> list[Finding]:
     if any("max_lr" not in run.train and (run.curve is None or not np.isfinite(run.curve.lr).any()) for run in logs):
         what.append(text("unknown_rates"))
     names = tuple(run.name for run in logs)
-    return [Finding(severity=WARNING, text=text("unchecked", what=tuple(what), runs=names), key="unchecked")]
+    return [AuditFinding(severity=WARNING, text=text("unchecked", what=tuple(what), runs=names), key="unchecked")]
 
 
 def _progress(run: LoadedRun) -> str:
@@ -178,14 +183,14 @@ def _progress(run: LoadedRun) -> str:
     return f" {run.last_step:,}/{run.max_steps:,}" if run.max_steps else f" {run.last_step:,}"
 
 
-def implausible(runs: Sequence[LoadedRun]) -> list[Finding]:
+def implausible(runs: Sequence[LoadedRun]) -> list[AuditFinding]:
     """Return warnings for values that a language model of this kind can't have, or that stand far off the others."""
     findings = []
     finals = sorted(run.final.loss for run in runs if run.final is not None and math.isfinite(run.final.loss))
     middle = finals[len(finals) // 2] if finals else math.nan
     for run in runs:
         if run.diverged:
-            findings.append(Finding(severity=WARNING, text=text("diverged", run=run.name), groups=(run.group,)))
+            findings.append(AuditFinding(severity=WARNING, text=text("diverged", run=run.name), groups=(run.group,)))
             continue
         if run.final is None:
             continue
@@ -194,7 +199,7 @@ def implausible(runs: Sequence[LoadedRun]) -> list[Finding]:
         chance = math.log(vocabulary) if isinstance(vocabulary, int) and vocabulary > 1 else math.log(50257)
         if loss < 0.1 or (len(finals) > 2 and loss < 0.5 * middle):
             findings.append(
-                Finding(
+                AuditFinding(
                     severity=WARNING,
                     text=text(
                         "ppl_too_low", run=run.name, ppl=f"{run.final.ppl:.3g}", others=f"{math.exp(middle):.3g}"
@@ -204,7 +209,7 @@ def implausible(runs: Sequence[LoadedRun]) -> list[Finding]:
             )
         if loss > chance + 0.05:
             findings.append(
-                Finding(
+                AuditFinding(
                     severity=WARNING,
                     text=text("worse_than_chance", run=run.name, loss=f"{loss:.3f}", chance=f"{chance:.3f}"),
                     groups=(run.group,),

@@ -1,5 +1,4 @@
-"""Owns the lock of a study: writing its rules and fingerprints before training, and listing what changed since;
-leaves deciding on the locked seeds alone to ``report``.
+"""Lock a study's plan before training, and list what changed since.
 
 A plan that is fixed before the data keeps the error rates of its verdicts; adding seeds until a verdict appears does
 not.
@@ -40,7 +39,7 @@ class Lock:
     fingerprints: Mapping[str, str]
     """Fingerprint of each run whose data was known, by name."""
     started: tuple[str, ...]
-    """Runs that had begun before: the lock can't speak for those."""
+    """Runs that had begun before, for which the lock guarantees nothing."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -132,7 +131,7 @@ def read(path: Path) -> Lock | None:
 
 
 def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Text]:
-    """Return in words what isn't as it was locked: rules, seeds, configuration, and runs of other fingerprints."""
+    """List what isn't as it was locked: rules, seeds, configuration, and runs of other fingerprints."""
     now = plan_of(study)
     found = [text("lock_after_start", runs=lock.started)] if lock.started else []
     for name in ("hypotheses", "groups", "train", "unequal"):
@@ -157,7 +156,7 @@ def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Text
 
 
 def rule_deviations(lock: Lock, study: Study) -> dict[str, Text]:
-    """Return, by the hypothesis's id, what belongs into the line of a verdict whose rule isn't the locked one."""
+    """Return, by the hypothesis's id, a remark for each verdict whose rule isn't the locked one."""
     before: Mapping[str, Any] = lock.plan.get("hypotheses", {})
     found = {}
     for name, rule in plan_of(study)["hypotheses"].items():

@@ -1,5 +1,5 @@
-"""Owns the fairness audit by what runs show rather than by what configurations say: learning rates, steps,
-validations, counts, copies; leaves configurations to ``audit``.
+"""Audit what runs recorded, whatever their configurations say: learning rates, steps, validations, parameter counts,
+copies.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from oelm_jobs.spec import Study
 
-from ..findings import DECLARED, UNFAIR, VOID, WARNING, Finding
+from ..findings import DECLARED, UNFAIR, VOID, WARNING, AuditFinding
 from ..reading.loaded_run import LoadedRun
 from ..words import Text, text
 from .schedule import Schedule, fit
@@ -26,7 +26,7 @@ SHAPE = ("d_model", "num_layers", "d_ff", "seq_len")
 Runs = Mapping[str, Sequence[LoadedRun]]
 
 
-def from_curves(runs: Runs, study: Study) -> list[Finding]:
+def from_curves(runs: Runs, study: Study) -> list[AuditFinding]:
     """Return what the runs' own records show to be unequal."""
     findings = learning_rates(runs, study)
     findings += steps(runs, study)
@@ -37,7 +37,7 @@ def from_curves(runs: Runs, study: Study) -> list[Finding]:
     return findings
 
 
-def learning_rates(runs: Runs, study: Study) -> list[Finding]:
+def learning_rates(runs: Runs, study: Study) -> list[AuditFinding]:
     """Compare every run's learning rates with those of the first run that has some, and describe both schedules where
     they differ.
     """
@@ -61,7 +61,7 @@ def learning_rates(runs: Runs, study: Study) -> list[Finding]:
     statement = text("schedules_differ", schedules=tuple(described.values()))
     if declared:
         statement = text("declared_because", what=statement, reason=declared)
-    return [Finding(severity=DECLARED if declared else UNFAIR, text=statement, groups=groups, key="learning_rate")]
+    return [AuditFinding(severity=DECLARED if declared else UNFAIR, text=statement, groups=groups, key="learning_rate")]
 
 
 def _declared(study: Study, *keys: str) -> str | Text:
@@ -119,7 +119,7 @@ def _rounded(value: float) -> float:
     return round(value, 2 - math.floor(math.log10(value))) if value >= 1 else value
 
 
-def steps(runs: Runs, study: Study) -> list[Finding]:
+def steps(runs: Runs, study: Study) -> list[AuditFinding]:
     """Return unequal numbers of steps of ended runs, and runs that overshot their plan or their schedule."""
     findings = []
     ended = [
@@ -130,7 +130,7 @@ def steps(runs: Runs, study: Study) -> list[Finding]:
     ]
     if len({run.last_step for run in ended}) > 1 and not _declared(study, "max_steps"):
         shown = tuple(f"{run.name} {run.last_step:,}" for run in ended)
-        findings.append(Finding(severity=WARNING, text=text("steps_differ", steps=shown), key="steps"))
+        findings.append(AuditFinding(severity=WARNING, text=text("steps_differ", steps=shown), key="steps"))
     for run in ended:
         planned, source = run.max_steps, "plan"
         if planned is None and run.curve is not None:
@@ -140,7 +140,7 @@ def steps(runs: Runs, study: Study) -> list[Finding]:
         assert run.last_step is not None
         if planned is not None and run.last_step > planned * 1.02 + 1:
             findings.append(
-                Finding(
+                AuditFinding(
                     severity=WARNING,
                     groups=(run.group,),
                     key="overshoot",
@@ -152,7 +152,7 @@ def steps(runs: Runs, study: Study) -> list[Finding]:
     return findings
 
 
-def validation_intervals(runs: Runs) -> list[Finding]:
+def validation_intervals(runs: Runs) -> list[AuditFinding]:
     """Return unequal intervals between validations: "best" of more validations is lower by chance."""
     found: dict[str, int] = {}
     for group, members in runs.items():
@@ -163,10 +163,12 @@ def validation_intervals(runs: Runs) -> list[Finding]:
     if len(set(found.values())) < 2:
         return []
     shown = tuple(f"{group} {interval:,}" for group, interval in found.items())
-    return [Finding(severity=WARNING, text=text("validation_intervals_differ", intervals=shown), key="val_interval")]
+    return [
+        AuditFinding(severity=WARNING, text=text("validation_intervals_differ", intervals=shown), key="val_interval")
+    ]
 
 
-def unknown_batches(runs: Runs) -> list[Finding]:
+def unknown_batches(runs: Runs) -> list[AuditFinding]:
     """Return unequal numbers of GPUs where nothing says how many sequences a step had."""
     known = {
         run.group: run.world_size
@@ -177,10 +179,12 @@ def unknown_batches(runs: Runs) -> list[Finding]:
     if len(set(known.values())) < 2:
         return []
     shown = tuple(f"{group} {size}" for group, size in known.items())
-    return [Finding(severity=WARNING, text=text("batch_unknown", sizes=shown), groups=tuple(known), key="global_batch")]
+    return [
+        AuditFinding(severity=WARNING, text=text("batch_unknown", sizes=shown), groups=tuple(known), key="global_batch")
+    ]
 
 
-def totals(runs: Runs, study: Study) -> list[Finding]:
+def totals(runs: Runs, study: Study) -> list[AuditFinding]:
     """Return unequal total parameter counts: the arms are then not the same model with a different treatment, unless
     the model's shape is what the study asks about.
     """
@@ -190,10 +194,10 @@ def totals(runs: Runs, study: Study) -> list[Finding]:
     if len(set(found.values())) < 2:
         return []
     shown = tuple(f"{group} {total:,}" for group, total in found.items())
-    return [Finding(severity=WARNING, text=text("totals_differ", totals=shown), key="total_params")]
+    return [AuditFinding(severity=WARNING, text=text("totals_differ", totals=shown), key="total_params")]
 
 
-def copies(runs: Runs) -> list[Finding]:
+def copies(runs: Runs) -> list[AuditFinding]:
     """Return runs whose validation losses are all the same: across groups the factor had no effect at all, or files
     were copied.
     """
@@ -208,7 +212,7 @@ def copies(runs: Runs) -> list[Finding]:
             severity = VOID if other.group != run.group else WARNING
             groups = (other.group, run.group) if other.group != run.group else (run.group,)
             findings.append(
-                Finding(
+                AuditFinding(
                     severity=severity,
                     text=text("copies", a=other.name, b=run.name),
                     groups=groups,
@@ -219,10 +223,10 @@ def copies(runs: Runs) -> list[Finding]:
     return findings
 
 
-def tuning(runs: Sequence[LoadedRun], study: Study) -> list[Finding]:
+def tuning(runs: Sequence[LoadedRun], study: Study) -> list[AuditFinding]:
     """Return unequal numbers of configurations tried: the arm that was tuned more has an advantage."""
     tried = {group: 1 + len({run.tag for run in runs if run.group == group and run.tag}) for group in study.groups}
     if len(set(tried.values())) < 2:
         return []
     shown = tuple(f"{group} {count}" for group, count in tried.items())
-    return [Finding(severity=WARNING, text=text("tuned_unequally", counts=shown), key="tuning")]
+    return [AuditFinding(severity=WARNING, text=text("tuned_unequally", counts=shown), key="tuning")]

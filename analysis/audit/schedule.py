@@ -1,6 +1,4 @@
-"""Owns recovering a learning-rate schedule from the learning rates that a log shows; leaves comparing arms to
-``logaudit``.
-"""
+"""Fit a learning-rate schedule to the learning rates of a log."""
 
 from __future__ import annotations
 
@@ -101,7 +99,7 @@ def _decaying(
         minimum = max(0.0, float(rest @ (v - peak * weight)) / norm) if norm > 0 else 0.0
         return _rms(v - peak * weight - minimum * rest, peak), minimum
 
-    # 400 ends from a fifth of what was seen to five times of it, evenly in the logarithm
+    # 400 candidate ends from 0.2 to 5 times the steps seen, evenly in the logarithm
     ends = start + span * np.geomspace(0.2, 5.0, 400)
     errors = [at(float(end))[0] for end in ends]
     i = int(np.argmin(errors))
@@ -114,7 +112,7 @@ def _decaying(
     error, minimum = at(end)
     is_seen = span >= 0.5 * (end - start)
     if shape == "linear" and end >= last * 0.999:
-        is_seen = False  # a straight line that is still falling says where zero would be, not where it ends
+        is_seen = False  # a line that is still falling shows where it would reach zero, not where it ends
     return error, shape, end if is_seen else None, minimum if is_seen else None
 
 

@@ -1,7 +1,7 @@
-"""Owns the question whether the factor was what each group says; leaves what follows for verdicts to ``report``.
+"""Check that the factor was what each group says.
 
-The proof is treatment.json (hashes at start and end, what the optimizer holds); without it parameter counts speak,
-and sizes of checkpoints (a frozen parameter has no two AdamW moments: 8 bytes less).
+The proof is treatment.json (hashes at start and end, what the optimizer holds); without it parameter counts are
+compared, and sizes of checkpoints (a frozen parameter has no two AdamW moments: 8 bytes less).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..findings import VOID, WARNING, Finding
+from ..findings import VOID, WARNING, AuditFinding
 from ..reading.loaded_run import LoadedRun
 from ..words import Text, text
 
@@ -77,7 +77,7 @@ def proven(run: LoadedRun) -> bool:
     return qk is not None and bool(qk.sha256_start and qk.sha256_end)
 
 
-def audit(runs: Mapping[str, Sequence[LoadedRun]], factors: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+def audit(runs: Mapping[str, Sequence[LoadedRun]], factors: Mapping[str, Mapping[str, Any]]) -> list[AuditFinding]:
     """Return a void finding for every run that contradicts its group, and a warning for groups whose factor nothing
     proves.
     """
@@ -87,24 +87,24 @@ def audit(runs: Mapping[str, Sequence[LoadedRun]], factors: Mapping[str, Mapping
             continue
         for run in members:
             findings += [
-                Finding(severity=VOID, text=what, groups=(group,)) for what in contradictions(run, factors[group])
+                AuditFinding(severity=VOID, text=what, groups=(group,)) for what in contradictions(run, factors[group])
             ]
         unproven = [run.name for run in members if run.finished and not proven(run)]
         if unproven and "freeze_qk" in {key for table in factors.values() for key in table}:
             findings.append(
-                Finding(severity=WARNING, text=text("treatment_unproven", runs=tuple(unproven)), groups=(group,))
+                AuditFinding(severity=WARNING, text=text("treatment_unproven", runs=tuple(unproven)), groups=(group,))
             )
     return findings
 
 
 def missing_parameters(
     runs: Mapping[str, Sequence[LoadedRun]], factors: Mapping[str, Mapping[str, Any]]
-) -> list[Finding]:
+) -> list[AuditFinding]:
     """Return a void finding for every run that should train everything and has exactly so many parameters fewer as
     another arm freezes: Q/K that are kept as buffers count as none, and no optimizer moves them.
     """
     listed = [(factors[group], run) for group, members in runs.items() if group in factors for run in members]
-    # A frozen feed-forward is frozen in all arms, or a factor whose counts differ for a reason of its own.
+    # With a frozen feed-forward counts differ, or agree, for another reason than Q/K.
     counted = [(own, run) for own, run in listed if run.parameters.total and not run.train.get("freeze_ffn")]
     freezing = [run for own, run in counted if own.get("freeze_qk") is True and run.parameters.frozen]
     findings = []
@@ -121,7 +121,7 @@ def missing_parameters(
                     total=_count(run.parameters.total),
                     frozen=_count(frozen),
                 )
-                findings.append(Finding(severity=VOID, text=what, groups=(run.group,)))
+                findings.append(AuditFinding(severity=VOID, text=what, groups=(run.group,)))
                 break
     return findings
 
@@ -174,7 +174,7 @@ def other_start(
             continue
         tensors = [one.treatment.groups for one in (run, partner) if one.treatment is not None]
         starts = [groups["other"].sha256_start for groups in tensors if "other" in groups]
-        # A frozen feed-forward is an entry of its own: "other" then means other tensors.
+        # With a frozen feed-forward as an entry of its own, "other" stands for fewer tensors.
         if len(starts) == 2 and all(starts) and starts[0] != starts[1] and tensors[0].keys() == tensors[1].keys():
             return text("other_start", a=run.name, b=partner.name)
     return None

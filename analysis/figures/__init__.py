@@ -1,6 +1,4 @@
-"""Owns which figures a report has, in which order, and drawing them all; leaves each figure to ``curves``, ``bars``
-and ``forest``.
-"""
+"""The figures of a report, in their order."""
 
 from __future__ import annotations
 
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..report import Report
 from ..words import Text, say, text
 from . import bars, curves, drawing, forest
-from .drawing import Arm, Say
+from .drawing import DrawnArm, Say
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,10 +41,10 @@ def draw(
     return files, remarks
 
 
-def _arms(report: Report) -> list[Arm]:
+def _arms(report: Report) -> list[DrawnArm]:
     labels = report.labels
     return [
-        Arm(
+        DrawnArm(
             labels[name],
             runs,
             drawing.colour(i),
@@ -57,7 +55,7 @@ def _arms(report: Report) -> list[Arm]:
     ]
 
 
-FIGURES: dict[str, Callable[[Report, Sequence[Arm], Say], Figure]] = {
+FIGURES: dict[str, Callable[[Report, Sequence[DrawnArm], Say], Figure]] = {
     "val_ppl_comparison": curves.val_ppl,
     "parameter_distribution": bars.parameters,
     "training_loss": curves.training_loss,

@@ -1,6 +1,4 @@
-"""Owns the figures of one value a group: parameters, speed, loss against parameters; leaves style, labels and files to
-``drawing``.
-"""
+"""Figures of one value per group: parameters, speed, loss against parameters."""
 
 from __future__ import annotations
 
@@ -14,15 +12,15 @@ from .. import summaries
 from ..reading.loaded_run import LoadedRun
 from ..report import Report
 from . import drawing
-from .drawing import Arm, Say
+from .drawing import DrawnArm, Say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def parameters(report: Report, arms: Sequence[Arm], say_: Say) -> Figure:
-    """Stacked bars of the parameters of each group; frozen parts are hatched."""
+def parameters(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
+    """Draw stacked bars of the parameters of each group; frozen parts are hatched."""
     known = [(arm, next((run.parameters for run in arm.runs if run.parameters.total), None)) for arm in arms]
     shown = [(arm, counts) for arm, counts in known if counts is not None and counts.total]
     figure, grid = drawing.new(9.0, 1.5 + 0.62 * max(len(shown), 1))
@@ -119,9 +117,9 @@ def _parts(counts: Any) -> list[tuple[str, int]]:
     return [(part, n) for part, n in parts if n > 0]
 
 
-def speed(report: Report, arms: Sequence[Arm], say_: Say) -> Figure:
-    """Tokens per second and GPU: every run a point, the mean a bar; hardware in the label because it decides
-    comparability.
+def speed(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
+    """Draw tokens per second and GPU: every run a point, the mean a bar; the label names the hardware, on which
+    comparability depends.
     """
     shown = [(arm, [run for run in arm.runs if run.tokens_per_s_per_gpu]) for arm in arms]
     shown = [(arm, runs) for arm, runs in shown if runs]
@@ -160,8 +158,8 @@ def _hardware(runs: Sequence[LoadedRun]) -> str:
     return ", ".join(seen)
 
 
-def efficiency(report: Report, arms: Sequence[Arm], say_: Say) -> Figure:
-    """Final validation loss against trainable parameters: every run a point, a dash at the mean of a group."""
+def efficiency(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
+    """Draw final validation loss against trainable parameters: every run a point, a dash at the mean of a group."""
     figure, grid = drawing.new(7.2, 4.4)
     figure.subplots_adjust(left=0.12, right=0.72, bottom=0.13, top=0.9)
     axes = grid[0][0]

@@ -1,6 +1,4 @@
-"""Owns the figures over steps and tokens: validation PPL, training loss, learning rate; leaves style, labels and files
-to ``drawing``.
-"""
+"""Figures over steps and tokens: validation PPL, training loss, learning rate."""
 
 from __future__ import annotations
 
@@ -13,14 +11,14 @@ import numpy as np
 from .. import tables
 from ..report import Report
 from . import drawing
-from .drawing import Arm, Say
+from .drawing import DrawnArm, Say
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def val_ppl(report: Report, arms: Sequence[Arm], say_: Say) -> Figure:
-    """Validation PPL over steps and over tokens: geometric mean, range over seeds, every seed's end point."""
+def val_ppl(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
+    """Draw validation PPL over steps and over tokens: geometric mean, range over seeds, every seed's end point."""
     figure, grid = drawing.new(12.5, 4.6, columns=2)
     panels = []
     for axes, column in zip(grid[0], ("step", "tokens"), strict=True):
@@ -76,7 +74,7 @@ class _Curve:
     """True where what the run would have ended with is not a number."""
 
 
-def _curve(arm: Arm, column: str) -> list[_Curve]:
+def _curve(arm: DrawnArm, column: str) -> list[_Curve]:
     """Return x and PPL of every run's validations."""
     curves = []
     for run in arm.runs:
@@ -101,7 +99,7 @@ def _end(curves: Sequence[_Curve]) -> float:
     return float(np.exp(np.mean([np.log(curve.end[1]) for curve in curves if curve.end[0] == last])))
 
 
-def _end_label(arm: Arm, curves: Sequence[_Curve], say_: Say) -> str:
+def _end_label(arm: DrawnArm, curves: Sequence[_Curve], say_: Say) -> str:
     """Return the arm's name with its final PPL; a mean that leaves out a diverged seed would flatter the arm."""
     diverged = sum(run.diverged for run in arm.runs)
     if diverged:
@@ -132,7 +130,7 @@ def _window(curves: Sequence[_Curve]) -> tuple[float, float]:
 
 
 def _lines(
-    report: Report, arms: Sequence[Arm], say_: Say, column: str, title: str, axis: str, *, is_smoothed: bool
+    report: Report, arms: Sequence[DrawnArm], say_: Say, column: str, title: str, axis: str, *, is_smoothed: bool
 ) -> Figure:
     figure, grid = drawing.new(8.6, 4.4)
     figure.subplots_adjust(left=0.1, right=0.72, bottom=0.13, top=0.9)
@@ -157,7 +155,7 @@ def _lines(
         for x, y in own if len(own) > 1 else ():
             axes.plot(x, y, color=arm.colour, linewidth=0.7, alpha=0.35)
         grid_x, mean = own[0] if len(own) == 1 else _mean_over_seeds(own)
-        # Equal schedules lie on each other: the later line is thinner, so that the earlier ones stay in sight.
+        # Equal schedules coincide: later lines are thinner, so that earlier ones stay visible.
         width = 1.8 if is_smoothed else max(1.4, 5.0 - 1.6 * position)
         axes.plot(
             grid_x, mean, color=arm.colour, linestyle=arm.dashes if is_smoothed else "-", linewidth=width, zorder=3
@@ -192,11 +190,11 @@ def _mean_over_seeds(curves: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
     return grid, np.nanmean(rows, axis=0)
 
 
-def training_loss(report: Report, arms: Sequence[Arm], say_: Say) -> Figure:
-    """Training loss, a running mean over 2 % of the points."""
+def training_loss(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
+    """Draw training loss, a running mean over 2 % of the points."""
     return _lines(report, arms, say_, "loss", "figure_training_loss", "axis_loss", is_smoothed=True)
 
 
-def learning_rate(report: Report, arms: Sequence[Arm], say_: Say) -> Figure:
-    """Learning rates of all groups: unequal schedules show at a glance."""
+def learning_rate(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
+    """Draw the learning rates of all groups over steps."""
     return _lines(report, arms, say_, "lr", "figure_learning_rate", "axis_lr", is_smoothed=False)

@@ -1,6 +1,4 @@
-"""Owns what all figures share: style, colours, direct labels without overlaps, thinning, files of fixed bytes; leaves
-the figures to ``figures``.
-"""
+"""What all figures share: style, colours, labels that do not overlap, thinning, reproducible files."""
 
 from __future__ import annotations
 
@@ -53,8 +51,8 @@ Say = Callable[..., str]
 
 
 @dataclass(frozen=True)
-class Arm:
-    """A group as the figures show it."""
+class DrawnArm:
+    """How the figures show a group."""
 
     label: str
     runs: tuple[LoadedRun, ...]
@@ -73,7 +71,7 @@ def style(path: Path | None) -> Iterator[None]:
     import matplotlib
 
     matplotlib.use("Agg")
-    # Some fonts have one weight only; which one is used is not the reader's concern.
+    # It warns of every font that has one weight only.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     from matplotlib import style as styles
 
@@ -141,7 +139,7 @@ def new(width: float, height: float, columns: int = 1, rows: int = 1, **grid: An
 
 
 def nothing(axes: Axes, say_: Say) -> None:
-    """Say in the axes that there is nothing to show yet."""
+    """Write into the axes that there are no values yet."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, say_("no_values"), ha="center", va="center", transform=axes.transAxes, color="#666666")
 
@@ -250,7 +248,7 @@ def spread(places: Sequence[float], spacing: float) -> list[float]:
 
 
 def plain_ticks(axis: Any, low: float, high: float) -> None:
-    """Set ticks that are readable numbers on a logarithmic axis, also where it spans less than a decade."""
+    """Label a logarithmic axis with plain numbers, also where it spans less than a decade."""
     from matplotlib import ticker
 
     if high / low < 8:

@@ -1,6 +1,4 @@
-"""Owns the figure of the verdicts: region of the rule, interval, estimate and every pair; leaves their words to
-``wording``.
-"""
+"""Forest plot of the verdicts: the rule's region, interval, estimate and every pair."""
 
 from __future__ import annotations
 
@@ -14,15 +12,15 @@ from .. import wording
 from ..judging.verdicts import Verdict
 from ..report import Report
 from . import drawing
-from .drawing import Arm, Say
+from .drawing import DrawnArm, Say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def forest(report: Report, arms: Sequence[Arm], say_: Say) -> Figure:
-    """A row a hypothesis on its own scale: region of the rule shaded, interval, estimate, every pair's ratio."""
+def forest(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
+    """Draw one row per hypothesis, each on its own scale: the rule's region, interval, estimate, every pair's ratio."""
     verdicts = report.verdicts
     figure, grid = drawing.new(8.6, 0.6 + 1.15 * max(len(verdicts), 1), rows=max(len(verdicts), 1))
     figure.subplots_adjust(
@@ -74,7 +72,7 @@ def _forest_row(axes: Axes, verdict: Verdict, report: Report, say_: Say) -> None
         axes.plot(
             [max(bounds[0], low), min(bounds[1], high)], [0.1, 0.1], color=tint, linewidth=2.5, solid_capstyle="butt"
         )
-        # An interval that leaves the axis ends in an arrow; its numbers stand in the report.
+        # An interval that exceeds the axis ends in an arrow; the report has its numbers.
         for beyond, edge, marker in ((bounds[0] < low, low, "<"), (bounds[1] > high, high, ">")):
             if beyond:
                 axes.plot(edge, 0.1, marker=marker, markersize=8, color=tint, clip_on=False)

@@ -1,1 +1,1 @@
-"""Hypotheses decided: evidence, intervals, verdicts."""
+"""Decisions on hypotheses: evidence, intervals, verdicts."""

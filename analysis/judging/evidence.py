@@ -1,8 +1,7 @@
-"""Owns gathering, for one hypothesis, the values that it is decided on: which runs, which step, which pairs; leaves
-deciding to ``verdicts``.
+"""Collect the values that decide one hypothesis: which runs, at which step, in which pairs.
 
-Rules: the primary end point is the last step on the whole validation file, at the same step for all arms; a diverged
-seed is a failure of its arm and is never dropped; pairs are made by seed only where the data order is the same.
+The primary end point is the last step on the whole validation file, at the same step for all arms; a diverged seed is
+a failure of its arm and is never dropped; pairs are made by seed only where the data order is the same.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Value:
 
     @property
     def log(self) -> float:
-        """On the scale that ratios are differences on."""
+        """Its natural logarithm, so that a ratio becomes a difference."""
         return math.log(self.raw) if self.raw > 0 else math.nan
 
 
@@ -112,7 +111,7 @@ def _usable(arm: Sequence[LoadedRun], notes: list[Text]) -> list[LoadedRun]:
 def _pair(arms: list[list[LoadedRun]], notes: list[Text]) -> tuple[list[list[LoadedRun]], bool]:
     by_seed = [{run.seed: run for run in arm if run.seed is not None} for arm in arms]
     common = sorted(by_seed[0].keys() & by_seed[1].keys())
-    if len(common) < 2 <= min(map(len, arms)):  # many seeds but no spread of pairs: independent values have one
+    if len(common) < 2 <= min(map(len, arms)):  # one pair has no spread, several unpaired values do
         return arms, False
     if not common or any(len(table) != len(arm) for table, arm in zip(by_seed, arms, strict=True)):
         return arms, False
@@ -190,7 +189,7 @@ def _losses(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool
         row = []
         for run in arm:
             found = (math.inf, True) if run.diverged or step is None else loss_at(run, step, best=best)
-            assert found is not None  # step is one that every run which didn't diverge validated at
+            assert found is not None  # every run that didn't diverge validated at that step
             loss, full = found
             if not run.diverged:
                 whole.append(full)
@@ -217,7 +216,9 @@ def _ends(runs: Sequence[LoadedRun]) -> list[str]:
 
 
 def _rates(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool, notes: list[Text]) -> Evidence:
-    """Speed is tokens/s of all GPUs together: the caller has made sure that hardware and GPU count are equal."""
+    """Return speeds or GPU-hours. Speed is tokens/s of all GPUs together; the caller has checked that hardware and GPU
+    count are equal.
+    """
     values: list[list[Value]] = [[], []]
     for position, arm in enumerate(arms):
         for run in arm:

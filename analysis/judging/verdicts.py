@@ -1,11 +1,10 @@
-"""Owns deciding hypotheses: rules as regions of a ratio, verdicts from intervals at Holm's levels; leaves gathering
-to ``evidence``.
+"""Decide hypotheses from intervals at Holm's levels.
 
 Every rule is a region for log(group / against). A hypothesis is *supported* where the interval of two one-sided
 bounds lies inside the region, *refuted* where it (of a rule with two sides: that of half the error on each) lies
-outside, *inconclusive* where it holds a margin; with fewer than two seeds the point estimate says *met* or *not met*
-and nothing more. For each hypothesis one of the two claims is true, so Holm's procedure on the smaller p value keeps
-the rate of any false verdict (directional errors: Shaffer 1980).
+outside, *inconclusive* where it contains a margin; with fewer than two seeds the point estimate says *met* or *not
+met* and nothing more. For each hypothesis one of the two claims is true, so Holm's procedure on the smaller p value
+keeps the rate of any false verdict (directional errors: Shaffer 1980).
 """
 
 from __future__ import annotations
@@ -65,9 +64,7 @@ class Verdict:
     reason: Text | None = None
     """Why the outcome is what it is."""
     notes: tuple[Text, ...] = ()
-    """What else belongs into the verdict's own line: unfairness, interim runs, left-out seeds, an improvement that
-    broke the rule.
-    """
+    """Remarks to print with it: unfairness, interim runs, left-out seeds, an improvement that broke the rule."""
 
     @property
     def is_decided(self) -> bool:
@@ -82,7 +79,7 @@ class Circumstances:
     may_pair: bool = False
     """Equal seeds share data order and initial weights."""
     void: Text | None = None
-    """Why the factor was never varied; None where it was, or nothing speaks against it."""
+    """Why the factor was never varied; None where it was, or nothing indicates otherwise."""
     undecidable: Text | None = None
     """Why the arms can't be compared in this metric (speed on unequal hardware)."""
     unfair: tuple[Text, ...] = ()
@@ -152,7 +149,7 @@ class _Draft:
             if evidence.is_paired
             else statistics.welch(a, b)
         )
-        if estimate.sd < 1e-12:  # several names for one run: no replication, whatever the number of folders
+        if estimate.sd < 1e-12:  # copies of one run, however many folders there are
             return cls(hypothesis, around, evidence, None, (text("no_variance", count=estimate.count),))
         return cls(hypothesis, around, evidence, estimate)
 
@@ -228,7 +225,7 @@ def _tested(base: Verdict, estimate: statistics.Estimate, alpha: float) -> Verdi
     low, high = _logs(base.region)
     lower, upper = estimate.interval(alpha)
     inside = lower > low and upper < high
-    if not inside:  # both bounds must hold to support, either one refutes: that takes them at half the error each
+    if not inside:  # either bound alone refutes, so each gets half of the error
         alpha /= max(statistics.outside_tests(low, high), 1)
         lower, upper = estimate.interval(alpha)
     outside = upper < low or lower > high
@@ -256,7 +253,7 @@ def _reason(outcome: str, method: str) -> Text:
 
 
 def _improved(verdict: Verdict) -> Verdict:
-    """Say so where a two-sided rule is broken by an improvement, with the one-sided result."""
+    """Note where a two-sided rule is broken by an improvement, with the one-sided result."""
     h = verdict.hypothesis
     if (
         h.relation != "equivalent_within"

@@ -1,1 +1,1 @@
-"""Forms of a report: text, HTML, JSON, files."""
+"""Output formats of a report: text, Markdown, LaTeX, CSV, HTML, JSON."""

@@ -1,5 +1,4 @@
-"""Owns the report as one self-contained HTML page (no network, no files beside it); leaves figures to ``figures`` and
-words to ``wording``.
+"""A report as one self-contained HTML page (no network, no files beside it).
 
 Text from runs and studies is escaped by the template engine; only our own CSS, JavaScript and SVG are put in as they
 are.

@@ -1,6 +1,4 @@
-"""Owns a report as characters: text for terminals, Markdown, LaTeX, CSV; leaves JSON to ``results`` and HTML to
-``page``.
-"""
+"""A report as text: for terminals, Markdown, LaTeX, CSV."""
 
 from __future__ import annotations
 
@@ -178,7 +176,7 @@ def _tabular(table: Table, language: str) -> str:
     lines = plain.latex(rows, headers, align).split("\n")
     heads = [_heading_cell(header, side) for header, side in zip(headers, align, strict=True)]
     lines[2] = " & ".join(heads) + r" \\"  # behind \begin{tabular} and \toprule
-    # After a line's end LaTeX takes a bracket for its height, an asterisk for a command.
+    # After \\ LaTeX takes a bracket for extra space and an asterisk for the starred form.
     lines = ["{}" + line if line[:1] in ("[", "*") else line for line in lines]
     return (
         "\\sbox0{%\n" + _tex("\n".join(lines)) + "}%\n"
@@ -236,7 +234,7 @@ def _item(mark: str, line: str) -> str:
 
 
 def _wrap(line: str, first: str, then: str) -> str:
-    if plain.width(line) != len(line):  # wide characters have no blanks to break at; a terminal wraps them
+    if plain.width(line) != len(line):  # Chinese has no blanks to break at: left to the terminal
         return first + line
     return textwrap.fill(
         line, WRAP, initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False

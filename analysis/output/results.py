@@ -1,5 +1,4 @@
-"""Owns the machine-readable forms: ``analysis_results.json`` and the study's summary, both with a version; leaves
-words to ``wording``.
+"""A report as JSON: ``analysis_results.json`` and the study's summary, both with a version.
 
 Numbers that JSON can't say are the strings ``"inf"`` and ``"-inf"``; what isn't known is null.
 """
@@ -86,7 +85,7 @@ def verdicts_csv(report: Report) -> str:
 def dumps(record: dict[str, Any]) -> str:
     """Return JSON that is the same for the same content: keys in their order, indented, one date line."""
     made = json.dumps(_clean(record), ensure_ascii=False, indent=1, allow_nan=False)
-    # JSON leaves DEL and the C1 control characters as they are; a terminal obeys them.
+    # JSON doesn't escape DEL and the C1 control characters, which terminals interpret.
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", made) + "\n"
 
 

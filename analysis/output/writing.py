@@ -1,6 +1,4 @@
-"""Owns which files a report leaves and writing them whole (temporary file, rename); leaves their content to the
-renderers.
-"""
+"""Write a report's files, each one whole or not at all (temporary file, rename)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Owns collecting records into columns: bounded memory, the last record of a step wins; leaves parsing to ``rundir``
-and ``logs``.
-"""
+"""Collect records into columns in bounded memory; of two records of one step the later one is kept."""
 
 from __future__ import annotations
 
@@ -53,14 +51,14 @@ class Columns:
         self.restarts += back
         self.last_added_step = int(step[-1])
         if self.stride > 1 and not back and not left_out:
-            # As sparse as the older rows are by now; the newest one is kept.
+            # Thinned as the older rows already are; the newest one is kept.
             kept = np.arange((len(step) - 1) % self.stride, len(step), self.stride)
             rows = {name: column[self._with_lowest(kept, rows)] for name, column in rows.items()}
         self._parts.append(dict(rows))
         self._rows += len(rows["step"])
         if self._rows > 2 * self._limit:
             self._compact()
-        elif len(self._parts) > PARTS:  # an array of one row weighs as much as one of twenty
+        elif len(self._parts) > PARTS:  # small arrays have as much overhead as data
             self._parts = [self._whole()]
 
     def finish(self) -> dict[str, Column] | None:

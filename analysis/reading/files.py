@@ -1,5 +1,4 @@
-"""Owns the forms of a run directory's JSON files (docs/run-directory.md) as the report reads them; leaves their
-meaning to ``rundir``.
+"""Types of a run directory's JSON files (docs/run-directory.md) as the report reads them.
 
 Every field has a default, null and absent are the same, and unknown keys are ignored: a report is made of what is
 there.

@@ -1,7 +1,4 @@
-"""Owns reading users' old result folders (a log, and perhaps small result files beside it) into a ``LoadedRun``, and
-finding the runs below folders that the user names; leaves the toolkit's own run directories to ``rundir`` and the
-lines of a log to ``logs``.
-"""
+"""Find run folders below those that the user names, and read old ones: a log, perhaps with small result files."""
 
 from __future__ import annotations
 
@@ -151,7 +148,7 @@ def _renamed(run: LoadedRun, group: str) -> LoadedRun:
 
     if group == run.group and not run.study:
         return run
-    # What the user says counts for more than the record, also about the study that it is compared in.
+    # The user's word overrides the record, also about the study.
     return replace(run, group=group, label=run.label if group == run.group else "", tag="", study="")
 
 
@@ -185,7 +182,7 @@ def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) 
     final, best = run_directory.end_points(validations)
     status, reason = _status(results, log)
     last_trained = int(curve.step[-1]) if curve is not None else 0
-    # A finite loss after one that isn't shows that the weights are sound (or that the run went on from before it).
+    # Finite losses after a NaN mean that the weights are sound, or that training resumed from before it.
     if log.is_nan_at_end or reason == "diverged":
         reason = "diverged"
         final = Point(step=last_trained, loss=math.inf)

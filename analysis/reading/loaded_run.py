@@ -1,5 +1,4 @@
-"""Owns the frozen data of a loaded run: curves, end points, counts and what is known about it; leaves reading to
-``rundir`` and ``folders``.
+"""A loaded run: curves, end points, counts and what is known about it.
 
 Losses are in nats per token. What isn't known is None, or NaN inside an array, never zero.
 """
@@ -61,7 +60,7 @@ class Validations:
     @property
     def curve(self) -> Validations:
         """The validations that make one curve: those on a part of the file where there are some, without the last one
-        on the whole file. Its step in the loss is not a step of training.
+        on the whole file. That one is lower or higher for reasons other than training.
         """
         if self.full.all() or not self.full.any():
             return self
@@ -162,7 +161,7 @@ class Treatment:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedRun:
-    """One run as its folder shows it."""
+    """One run, as read from its folder."""
 
     name: str
     """Run name."""
@@ -179,8 +178,8 @@ class LoadedRun:
     tag: str = ""
     """Tag of its name."""
     source: str = "rundir"
-    """``rundir`` (the toolkit's files) or ``log`` (a log alone)."""
-    status: str = State.UNKNOWN
+    """``rundir`` (a run directory of the toolkit) or ``log`` (a log alone)."""
+    status: str = "UNKNOWN"
     """A state of spec.State, or UNKNOWN where no record says."""
     reason: str = ""
     """Why it is so: ``diverged``, ``oom`` and so on."""

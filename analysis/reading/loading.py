@@ -1,6 +1,4 @@
-"""Owns finding runs: a study's run directories, or folders that the user names; leaves reading one to ``rundir`` and
-``folders``.
-"""
+"""Find and read the runs of a report: a study's run directories, or folders that the user names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a number as people, programs and locales print it, or refusing it: a number is never cut at a comma."""
+"""Parse numbers as people, programs and locales print them, or refuse them: a number is never cut at a comma."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Owns the study that a report assumes where folders come without one: the reference groups and hypotheses; leaves
-real studies to files.
-"""
+"""The study that is assumed for folders without one: the reference groups and hypotheses."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Owns which runs are results of their own: the study's, and one for each group, tag and seed; leaves reading them to
-``loading`` and what follows for verdicts to ``report``.
+"""Choose the runs that count as results: the study's, and one for each group, tag and seed.
 
 A folder that was copied, or a seed that was run twice, is no replication: counted as one it makes a spread smaller and
 a verdict surer than it is.
@@ -15,7 +14,7 @@ import numpy as np
 
 from oelm_jobs.spec import Study
 
-from ..findings import WARNING, Finding
+from ..findings import WARNING, AuditFinding
 from ..words import Text, text
 from . import reference
 from .loaded_run import Curve, LoadedRun, Validations
@@ -37,18 +36,18 @@ class Dispute:
     seed: int | None
     """The seed; None where nothing tells it of one of them, so that it may be that of any other."""
     statement: Text
-    """What a report says of it, with what to do."""
+    """The report's statement about it, with what to do."""
     reason: Text
-    """The same in a verdict's line."""
+    """The same, for a verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """The runs that count, and what was found on the way."""
+    """The runs that count, and what was left out."""
 
     runs: tuple[LoadedRun, ...]
     """Those of the study, copies left out, in the order in which they came."""
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
     """What was left out, and seeds with several results."""
     disputes: tuple[Dispute, ...]
     """Seeds with several results."""
@@ -57,7 +56,7 @@ class Settled:
 def settle(study: Study, runs: Sequence[LoadedRun]) -> Settled:
     """Return the runs that count for a study: its own, and of what was copied one."""
     own, strangers = divide(study, runs)
-    findings = [Finding(severity=WARNING, text=said) for said in passed_over(study, strangers)]
+    findings = [AuditFinding(severity=WARNING, text=said) for said in passed_over(study, strangers)]
     kept: list[LoadedRun] = []
     disputes: list[Dispute] = []
     arms: dict[tuple[str, str], list[LoadedRun]] = {}
@@ -71,10 +70,12 @@ def settle(study: Study, runs: Sequence[LoadedRun]) -> Settled:
                 chosen.append(run)
                 continue
             said = text("copy_left_out", copy=str(run.path), run=str(other.path), group=group, seed=_seed(other))
-            findings.append(Finding(severity=WARNING, text=said, groups=(group,), key="copy_left_out"))
+            findings.append(AuditFinding(severity=WARNING, text=said, groups=(group,), key="copy_left_out"))
         kept += chosen
         disputes += _disputes(group, tag, chosen)
-    findings += [Finding(severity=WARNING, text=d.statement, groups=(d.group,), key="two_results") for d in disputes]
+    findings += [
+        AuditFinding(severity=WARNING, text=d.statement, groups=(d.group,), key="two_results") for d in disputes
+    ]
     places = {id(run): position for position, run in enumerate(runs)}
     kept.sort(key=lambda run: places[id(run)])
     return Settled(runs=tuple(kept), findings=tuple(findings), disputes=tuple(disputes))
@@ -154,7 +155,7 @@ def _agree(whole: Curve | Validations | None, part: Curve | Validations | None) 
 
 
 def _disputes(group: str, tag: str, runs: Sequence[LoadedRun]) -> list[Dispute]:
-    # One that was never validated still has a speed and a cost; of a log nothing else tells that it is over.
+    # A run without a validation still has a speed and a cost; a log has no other sign of its end than its records.
     with_result = [
         run
         for run in runs

@@ -67,7 +67,7 @@ def load(path: Path, *, now: float, groups: tuple[str, ...] = (), first_seed: in
         precision=outcome.precision,
         started_at=run.started_at,
         provenance=_provenance(run),
-        # A record that is just being written is nothing to report.
+        # While a run is running, its last line may be half written.
         notes=tuple(note for note in run.notes if note.key != "log_truncated" or state != rundir.RUNNING),
     )
 
@@ -95,7 +95,7 @@ def _provenance(run: RunFiles) -> dict[str, str]:
 
 
 def split_name(name: str, groups: tuple[str, ...], first_seed: int | None) -> tuple[str, int | None, str]:
-    """Split a run's name into group, seed and tag; the longest known group that fits wins."""
+    """Split a run's name into group, seed and tag; the longest known group that fits is taken."""
     for known in sorted(groups, key=len, reverse=True):
         if name == known or name.startswith(known + "-"):
             rest = re.fullmatch(r"(?:-s(\d+))?(?:-(.+))?", name[len(known) :])
@@ -141,7 +141,7 @@ def _end_points(run: RunFiles, state: str, reason: str) -> tuple[Point | None, P
 
 
 def _or_inf(loss: float) -> float:
-    """A validation loss that isn't a number is the worst one there is."""
+    """Return the loss, infinity for NaN."""
     return float(loss) if not math.isnan(loss) else math.inf
 
 

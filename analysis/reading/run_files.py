@@ -1,4 +1,4 @@
-"""Read all records of one run directory into one value, from which rules say what became of the run.
+"""Read all records of one run directory into one value.
 
 The names of the files are those that the agent writes (``oelm_jobs.agent.rundir``).
 """
@@ -23,8 +23,8 @@ STALE_S = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """What the files of a run directory say. What every reader asks for is at its defaults where a file is absent or
-    not understood; where the absence itself means something, it is None.
+    """The records of a run directory. Of a file that is absent or not understood the record is empty, or None where the
+    absence itself matters.
     """
 
     result: files.Result = field(default_factory=files.Result)
@@ -49,7 +49,7 @@ class RunFiles:
 
     @property
     def is_alive(self) -> bool:
-        """True where the trainer gave a sign of life lately."""
+        """True where the trainer's heartbeat is recent."""
         return self.heartbeat is not None and self.now - self.heartbeat.time < STALE_S
 
     @property

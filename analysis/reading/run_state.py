@@ -1,4 +1,4 @@
-"""Decide what became of a run: ordered rules over its files, of which the first that holds says state and reason."""
+"""Determine a run's state and reason from its files: ordered rules, of which the first that applies decides."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ RULES = (
     Rule("it was planned only", lambda run: run.planned != files.Planned(), QUEUED),
     Rule("nothing is recorded", lambda run: True, UNKNOWN, NO_RECORD),
 )
-"""From the top: the supervisor's records count for more than the trainer's, and any record for more than a sign of
-life; only a start that is newer than every end makes them old.
+"""In order: a start that is newer than every recorded end, then the supervisor's records, then the trainer's, then its
+heartbeat.
 """
 
 

@@ -1,4 +1,4 @@
-"""Reading the results of interleaved speed trials."""
+"""Read the results of interleaved speed trials."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Trial:
 
     @property
     def control_is_off(self) -> bool:
-        """True where the A/A control is more than 1 % off and its 95 % interval (if its rounds make one) excludes 1."""
+        """True where the A/A control is more than 1 % off and its 95 % interval, if there is one, excludes 1."""
         if self.control is None or abs(self.control.mean) <= 0.01:
             return False
         low, high = self.control.interval(0.025)
