@@ -14,8 +14,8 @@ from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 
 from oelm_jobs.spec import Hypothesis
 
-from . import synthetic
-from .synthetic import load, make_run
+from .. import synthetic
+from ..synthetic import load, make_run
 
 
 def hypothesis(metric: str) -> Hypothesis:

@@ -11,9 +11,9 @@ from oelm_jobs.analysis.audit import treatment
 from oelm_jobs.analysis.output import writing
 from oelm_jobs.analysis.reading import loading
 
-from . import synthetic
+from .. import synthetic
 
-RUNS = Path(__file__).parents[1] / "fixtures" / "runs"
+RUNS = Path(__file__).parents[2] / "fixtures" / "runs"
 FOLDERS = sorted(RUNS.glob("exp_*"))
 
 

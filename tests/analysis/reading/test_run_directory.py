@@ -10,8 +10,8 @@ import pytest
 from oelm_jobs.analysis.reading import loading, run_directory
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 
-from . import synthetic
-from .synthetic import START, load, make_run
+from .. import synthetic
+from ..synthetic import START, load, make_run
 
 
 def notes(run: LoadedRun) -> str:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from oelm_jobs.analysis.reading import logs
 from oelm_jobs.analysis.reading.logs import Log
 
-from . import synthetic
+from .. import synthetic
 
 
 def read(tmp_path: Path, content: str | bytes) -> Log:

@@ -15,8 +15,8 @@ from oelm_jobs.analysis.reading import loading
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun, Parameters
 from oelm_jobs.analysis.report import Report
 
-from . import synthetic
-from .synthetic import make_arms
+from .. import synthetic
+from ..synthetic import make_arms
 
 ROUNDS = [1.010, 1.014, 1.008, 1.012, 1.011, 1.009, 1.013, 1.010, 1.012, 1.009, 1.011, 1.012, 1.010, 1.008, 1.013]
 LOSSES = {"gpt_base": [3.88], "oelm_no_freeze": [3.85], "oelm_freeze": [3.95]}

@@ -22,8 +22,8 @@ from oelm_jobs.analysis.words import say, text
 
 from oelm_jobs.errors import UsageError
 
-from . import synthetic
-from .synthetic import load, make_arms, make_run
+from .. import synthetic
+from ..synthetic import load, make_arms, make_run
 
 pytestmark = pytest.mark.slow
 
@@ -186,7 +186,7 @@ def test_another_process_draws_the_same_bytes(usual: tuple[Report, Path, list[tu
         "[sys.stdout.buffer.write(content) for _, content in figures.draw(build(study, runs), 'en', Path('x'))[0]]"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(usual[1])], capture_output=True, check=True, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", code, str(usual[1])], capture_output=True, check=True, cwd=Path(__file__).parents[3]
     )
     assert done.stdout == b"".join(content for _, content in usual[2])
 

@@ -14,7 +14,7 @@ from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 
 from oelm_jobs.errors import UsageError
 
-from . import synthetic
+from .. import synthetic
 
 BEFORE = synthetic.START - 3600
 

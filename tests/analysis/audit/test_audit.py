@@ -17,8 +17,8 @@ from oelm_jobs.analysis.reading import loading
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun, Parameters
 from oelm_jobs.analysis.report import Report
 
-from . import synthetic
-from .synthetic import load, make_run, old_log
+from .. import synthetic
+from ..synthetic import load, make_run, old_log
 
 CLEAN = {"gpt_base": [3.88], "oelm_no_freeze": [3.85], "oelm_freeze": [3.95]}
 

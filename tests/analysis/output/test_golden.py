@@ -1,6 +1,7 @@
 """Reports of small committed run folders, character by character.
 
-``UPDATE_GOLDEN=1 pytest tests/analysis/test_golden.py`` writes them anew; read the difference before committing it.
+``UPDATE_GOLDEN=1 pytest tests/analysis/output/test_golden.py`` writes them anew; read the difference before committing
+it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from oelm_jobs.analysis.report import Report
 
 from tests.support import needs
 
-from . import synthetic
+from .. import synthetic
 
 HERE = Path(__file__).parent
 FOLDERS = HERE / "folders"

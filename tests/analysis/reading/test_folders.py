@@ -11,8 +11,8 @@ from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 
 from oelm_jobs.errors import UsageError
 
-from . import synthetic
-from .synthetic import old_log
+from .. import synthetic
+from ..synthetic import old_log
 
 
 def make(root: Path, name: str, log: str = "training.log", content: str = "", **results: object) -> Path:

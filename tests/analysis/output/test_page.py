@@ -17,8 +17,8 @@ from oelm_jobs.analysis.output.page import as_html
 
 from tests.support import needs
 
-from . import synthetic
-from .synthetic import load, make_arms, make_run
+from .. import synthetic
+from ..synthetic import load, make_arms, make_run
 
 pytestmark = pytest.mark.slow
 

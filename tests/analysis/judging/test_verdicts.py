@@ -17,7 +17,7 @@ from oelm_jobs.analysis.report import Report
 
 from oelm_jobs.spec import Hypothesis
 
-from . import synthetic
+from .. import synthetic
 
 H2 = Hypothesis(id="H2", metric="final_val_ppl", group="b", against="a", relation="equivalent_within", bounds=(0.05,))
 H4 = Hypothesis(id="H4", metric="final_val_ppl", group="b", against="a", relation="at_most_above", bounds=(0.10,))

@@ -19,9 +19,9 @@ from oelm_jobs.analysis.report import Report
 from oelm_jobs.spec import State
 from oelm_jobs.store import Store
 
-from . import synthetic
-from .synthetic import load, make_run, old_log
-from .test_command import STUDY, report
+from .. import synthetic
+from ..synthetic import load, make_run, old_log
+from ..test_command import STUDY, report
 
 TWO = {"oelm_no_freeze": [3.85, 3.856], "oelm_freeze": [3.87, 3.895]}
 
