@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from . import tables, wording
 from .judging.evidence import COUNT_METRICS
-from .judging.verdicts import TRIAL, Verdict
+from .judging.verdicts import TRIAL, Verdict, log_region
 from .report import Report, may_pair
 from .statistics import outside_tests
 from .tables import Cell, Column, Table
@@ -121,7 +121,7 @@ def table(report: Report) -> Table:
     chance = [v for v in report.verdicts if v.hypothesis.metric not in COUNT_METRICS and v.method != TRIAL]
     rows = []
     for verdict in chance:
-        low, high = (math.log(edge) if edge > 0 else -math.inf for edge in verdict.region)
+        low, high = log_region(verdict.region)
         sd, source, df = _spread(verdict, chance)
         alpha = 1 - verdict.hypothesis.level
         a, b = (report.groups.get(name, ()) for name in (verdict.hypothesis.group, verdict.hypothesis.against))

@@ -11,7 +11,7 @@ from oelm_jobs.spec import Hypothesis
 
 from . import tables
 from .judging.evidence import COUNT_METRICS
-from .judging.verdicts import EXACT, MET, NOT_MET, POINT, TRIAL, Verdict
+from .judging.verdicts import EXACT, MET, NOT_MET, PAIRED, POINT, TRIAL, Verdict
 from .report import Report
 from .tables import EMPTY, Cell, Column, Table
 from .words import Text, text
@@ -81,9 +81,7 @@ def interval_words(verdict: Verdict) -> Text | None:
     bounds = interval(verdict)
     if bounds is None or verdict.level is None:
         return None
-    units = (
-        "units_rounds" if verdict.method == TRIAL else "units_pairs" if verdict.method == "paired" else "units_seeds"
-    )
+    units = "units_rounds" if verdict.method == TRIAL else "units_pairs" if verdict.method == PAIRED else "units_seeds"
     return text(
         "interval_words",
         level=percent(1 - 2 * (1 - verdict.level)),

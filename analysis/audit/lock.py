@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from oelm_jobs.agent import rundir
 from oelm_jobs.errors import UsageError
 from oelm_jobs.spec import State, Study
 
@@ -96,7 +97,7 @@ def content(study: Study, runs: Sequence[LoadedRun], fingerprints: Mapping[str, 
 
 def has_begun(run: LoadedRun) -> bool:
     """Tell whether a run was at work when it was last seen, here or on its target; no clock is asked."""
-    return bool(run.last_step) or run.status in (State.RUNNING, State.DONE)
+    return bool(run.last_step) or run.status in (rundir.RUNNING, rundir.DONE)
 
 
 def read(path: Path) -> Lock | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from oelm_jobs.spec import Hypothesis
 
 from .. import wording
-from ..judging.verdicts import Verdict
+from ..judging.verdicts import EXACT, MET, NOT_MET, PAIRED, REFUTED, SUPPORTED, Verdict
 from ..report import Report
 from . import drawing
 from .drawing import DrawnArm, Say
@@ -17,6 +17,9 @@ from .drawing import DrawnArm, Say
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+_TINTS = {SUPPORTED: "#0072B2", MET: "#0072B2", REFUTED: "#D55E00", NOT_MET: "#D55E00"}
 
 
 def forest(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
@@ -40,16 +43,11 @@ def _forest_row(axes: Axes, verdict: Verdict, report: Report, say_: Say) -> None
     from matplotlib import ticker
 
     h = verdict.hypothesis
-    tint = {
-        "supported": "#0072B2",
-        "refuted": "#D55E00",
-        "met (one seed)": "#0072B2",
-        "not met (one seed)": "#D55E00",
-    }.get(verdict.outcome, "#666666")
+    tint = _TINTS.get(verdict.outcome, "#666666")
     scale = _scale(h)
     ratios = (
         [scale(a.raw / b.raw) for a, b in zip(verdict.group, verdict.against, strict=True)]
-        if verdict.method == "paired"
+        if verdict.method == PAIRED
         else []
     )
     ratios = [ratio for ratio in ratios if math.isfinite(ratio)]
@@ -77,7 +75,7 @@ def _forest_row(axes: Axes, verdict: Verdict, report: Report, say_: Say) -> None
             if beyond:
                 axes.plot(edge, 0.1, marker=marker, markersize=8, color=tint, clip_on=False)
     if estimate is not None and verdict.ratio is not None:
-        hollow = verdict.interval is None and verdict.method != "exact"
+        hollow = verdict.interval is None and verdict.method != EXACT
         inner = "white" if hollow else tint
         axes.plot(estimate, 0.1, marker="o", markersize=8, color=tint, markerfacecolor=inner, markeredgewidth=1.8)
         axes.annotate(

@@ -14,7 +14,7 @@ import numpy as np
 
 from oelm_jobs.spec import Hypothesis
 
-from ..reading.loaded_run import LoadedRun
+from ..reading.loaded_run import LoadedRun, perplexity
 from ..words import Text, text
 
 LOSS_METRICS = ("final_val_ppl", "final_val_loss", "best_val_ppl", "best_val_loss")
@@ -206,9 +206,7 @@ def _losses(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool
 
 
 def _metric(loss: float, metric: str) -> float:
-    if metric.endswith("_loss"):
-        return loss
-    return math.exp(loss) if loss < 700 else math.inf
+    return loss if metric.endswith("_loss") else perplexity(loss)
 
 
 def _ends(runs: Sequence[LoadedRun]) -> list[str]:

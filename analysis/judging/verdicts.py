@@ -116,7 +116,7 @@ def judge(
     tested = [draft for draft in drafts if draft.estimate is not None]
     p_values = []
     for draft in tested:
-        low, high = _logs(region(draft.hypothesis))
+        low, high = log_region(region(draft.hypothesis))
         assert draft.estimate is not None
         p_values.append(min(draft.estimate.p_inside(low, high), draft.estimate.p_outside(low, high)))
     levels = statistics.holm_levels(p_values, [1 - draft.hypothesis.level for draft in tested])
@@ -222,7 +222,7 @@ def _point(base: Verdict, evidence: Evidence) -> Verdict:
 
 
 def _tested(base: Verdict, estimate: statistics.Estimate, alpha: float) -> Verdict:
-    low, high = _logs(base.region)
+    low, high = log_region(base.region)
     lower, upper = estimate.interval(alpha)
     inside = lower > low and upper < high
     if not inside:  # either bound alone refutes, so each gets half of the error
@@ -282,7 +282,8 @@ def _ratio(evidence: Evidence) -> float | None:
     return math.exp(a - b) if a - b < 700 else math.inf
 
 
-def _logs(bounds: tuple[float, float]) -> tuple[float, float]:
+def log_region(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Return the logarithms of a region's margins."""
     low, high = bounds
     return math.log(low) if low > 0 else -math.inf, math.log(high) if math.isfinite(high) else math.inf
 

@@ -13,6 +13,7 @@ from typing import Any
 from oelm_jobs import table as plain
 
 from .. import wording
+from ..findings import UNFAIR, VOID, WARNING
 from ..judging.verdicts import Verdict
 from ..reading.loaded_run import LoadedRun, Point
 from ..report import Report
@@ -26,11 +27,7 @@ VERSION = 1
 def results(report: Report, language: str, made_at: float) -> dict[str, Any]:
     """Return everything that the report knows."""
     return {
-        "version": VERSION,
-        "made_at": date(made_at),
-        "study": report.study.name,
-        "question": report.study.question,
-        "interim": report.is_interim,
+        **_head(report, made_at),
         "locked_at": date(report.locked_at) if report.locked_at is not None else None,
         "findings": [
             {
@@ -53,21 +50,27 @@ def results(report: Report, language: str, made_at: float) -> dict[str, Any]:
     }
 
 
-def summary(report: Report, language: str, made_at: float) -> dict[str, Any]:
-    """Return one short record of a study: a line a group, a verdict a hypothesis."""
-    heads, rows = raw(report.tables[0])
-    records = _records(heads, rows)
+def _head(report: Report, made_at: float) -> dict[str, Any]:
     return {
         "version": VERSION,
         "made_at": date(made_at),
         "study": report.study.name,
         "question": report.study.question,
         "interim": report.is_interim,
+    }
+
+
+def summary(report: Report, language: str, made_at: float) -> dict[str, Any]:
+    """Return one short record of a study: a line a group, a verdict a hypothesis."""
+    heads, rows = raw(report.tables[0])
+    records = _records(heads, rows)
+    return {
+        **_head(report, made_at),
         "groups": {
             name: {"label": record.pop("group"), **record} for name, record in zip(report.groups, records, strict=True)
         },
         "hypotheses": {verdict.hypothesis.id: _brief(verdict, report, language) for verdict in report.verdicts},
-        "limits": [say(f.text, language) for f in report.findings if f.severity in ("void", "unfair", "warning")],
+        "limits": [say(f.text, language) for f in report.findings if f.severity in (VOID, UNFAIR, WARNING)],
         "deviations": [say(deviation, language) for deviation in report.deviations],
     }
 

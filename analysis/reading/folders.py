@@ -16,8 +16,11 @@ from oelm_jobs.errors import UsageError
 
 from ..words import Text, text
 from . import metrics, run_directory, run_files
-from .loaded_run import Curve, LoadedRun, Parameters, Point, Validations
+from .loaded_run import DIVERGED, Curve, LoadedRun, Parameters, Point, Validations
+from .log_patterns import FRACTIONS, KEYS, WORDS
 from .logs import Log
+from .numbers import is_finite, positive
+from .run_state import NO_RECORD
 
 LOG_NAMES = (rundir.LOG, "train.log")
 LOG_PATTERNS = ("*.log", "*.out", "*.err", "logs/*.log", "logs/*.out", "logs/*.err")
@@ -33,37 +36,12 @@ LARGEST_RESULT = 16 << 20
 """Bytes; a larger result file isn't one."""
 
 _SEED = re.compile(r"[-_.]?s(?:eed)?[-_]?(\d{1,6})(?=$|[-_.])", re.IGNORECASE)
-_DONE = {
-    "completed": State.DONE,
-    "complete": State.DONE,
-    "success": State.DONE,
-    "done": State.DONE,
-    "finished": State.DONE,
+_STATES = {
+    **dict.fromkeys(("completed", "complete", "success", "done", "finished"), rundir.DONE),
+    **dict.fromkeys(("failed", "error", "oom", DIVERGED, "timeout"), rundir.FAILED),
+    "cancelled": rundir.CANCELLED,
 }
-_FAILED = {
-    "failed": State.FAILED,
-    "error": State.FAILED,
-    "oom": State.FAILED,
-    "diverged": State.FAILED,
-    "cancelled": State.CANCELLED,
-    "timeout": State.FAILED,
-}
-_INTEGERS = (
-    "world_size",
-    "batch_size",
-    "gradient_accumulation_steps",
-    "global_batch",
-    "max_steps",
-    "warmup_steps",
-    "seq_len",
-    "d_model",
-    "num_layers",
-    "num_heads",
-    "d_ff",
-    "vocab_size",
-    "seed",
-)
-_FLOATS = ("max_lr", "min_lr", "weight_decay", "dropout")
+"""What a result file's ``status`` may say."""
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
@@ -167,12 +145,9 @@ def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) 
     notes += _log_notes(log, name)
     results = {} if path.is_file() else _results(path, notes)
     facts = {key: _value(key, word) for key, word in log.facts.items()}
-    config = {
-        key: value
-        for key, value in facts.items()
-        if key in (*_INTEGERS, *_FLOATS, "model_type", "freeze_qk") and value is not None
-    }
-    config |= {key: value for key, value in results.items() if key in (*_INTEGERS, *_FLOATS, "model_type", "freeze_qk")}
+    config = {key: value for key, value in facts.items() if key in KEYS and value is not None}
+    stated = {key: _setting(key, value) for key, value in results.items() if key in KEYS}
+    config |= {key: value for key, value in stated.items() if value is not None}
     world, sequences = config.pop("world_size", None), config.pop("global_batch", None)
     if sequences is None and world and config.get("batch_size"):
         sequences = world * config["batch_size"] * (config.get("gradient_accumulation_steps") or 1)
@@ -183,8 +158,8 @@ def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) 
     status, reason = _status(results, log)
     last_trained = int(curve.step[-1]) if curve is not None else 0
     # Finite losses after a NaN mean that the weights are sound, or that training resumed from before it.
-    if log.is_nan_at_end or reason == "diverged":
-        reason = "diverged"
+    if log.is_nan_at_end or reason == DIVERGED:
+        reason = DIVERGED
         final = Point(step=last_trained, loss=math.inf)
     last = [int(table.step[-1]) for table in (curve, validations) if table is not None]
     seed = config.pop("seed", None)
@@ -309,15 +284,13 @@ def _flat(content: Mapping[str, Any], depth: int = 2) -> dict[str, Any]:
 
 def _status(results: Mapping[str, Any], log: Log) -> tuple[str, str]:
     stated = str(results.get("status", "")).lower()
-    if stated in _DONE:
-        return State.DONE, ""
-    if stated in _FAILED:
-        return _FAILED[stated], stated
+    if stated in _STATES:
+        return _STATES[stated], "" if _STATES[stated] == rundir.DONE else stated
     planned = results.get("max_steps", log.facts.get("max_steps"))
     reached = max(log.train.last_added_step, log.val.last_added_step)
     if log.is_complete or (planned is not None and str(planned).isdigit() and reached >= int(planned) > 0):
-        return State.DONE, ""
-    return State.UNKNOWN, "no record" if reached < 0 else ""
+        return rundir.DONE, ""
+    return rundir.UNKNOWN, NO_RECORD if reached < 0 else ""
 
 
 def _hours(results: Mapping[str, Any]) -> float | None:
@@ -332,9 +305,9 @@ def _hours(results: Mapping[str, Any]) -> float | None:
 
 def _number(results: Mapping[str, Any], *keys: str) -> float | None:
     for key in keys:
-        value = results.get(key)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0:
-            return float(value)
+        value = positive(results.get(key))
+        if value is not None:
+            return value
     return None
 
 
@@ -342,9 +315,7 @@ def _parameters(facts: Mapping[str, Any], results: Mapping[str, Any], config: Ma
     counts: dict[str, int | None] = {}
     for ours, theirs in (("total", "total_params"), ("trainable", "trainable_params"), ("frozen", "frozen_params")):
         value = facts.get(theirs, results.get(theirs, results.get(theirs.replace("params", "parameters"))))
-        counts[ours] = (
-            int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
-        )
+        counts[ours] = int(value) if is_finite(value) and value >= 0 else None
     total, trainable, frozen = counts["total"], counts["trainable"], counts["frozen"]
     if frozen is None and total is not None and trainable is not None:
         frozen = total - trainable
@@ -357,13 +328,19 @@ def _parameters(facts: Mapping[str, Any], results: Mapping[str, Any], config: Ma
 
 def _value(key: str, word: str) -> Any:
     try:
-        if key in _INTEGERS or key.endswith("_params"):
-            return int(word)
-        if key in _FLOATS:
+        if key in FRACTIONS:
             return float(word)
+        if key in WORDS or key == "complete":
+            return word == "true" if word in ("true", "false") else word
+        return int(word)
     except ValueError:
         return None
-    return word == "true" if word in ("true", "false") else word
+
+
+def _setting(key: str, value: Any) -> Any:
+    """Return a configuration's value from a result file; None where it isn't of the key's kind."""
+    value = _value(key, value) if isinstance(value, str) else value
+    return value if key in WORDS or is_finite(value) else None
 
 
 def _checkpoint_bytes(folder: Path) -> int | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oelm_jobs.spec import State
+from oelm_jobs.agent import rundir
 
 from ..words import Text
 
@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
+
+
+DIVERGED = "diverged"
+"""Reason of a run whose loss is no longer finite."""
+
+
+def perplexity(loss: float) -> float:
+    """Return exp(loss), infinity where that is too large for a float."""
+    return math.exp(loss) if loss < 700 else math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +91,7 @@ class Point:
     @property
     def ppl(self) -> float:
         """Perplexity; infinite where the loss is too large for a float."""
-        return math.exp(self.loss) if self.loss < 700 else math.inf
+        return perplexity(self.loss)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +188,7 @@ class LoadedRun:
     """Tag of its name."""
     source: str = "rundir"
     """``rundir`` (a run directory of the toolkit) or ``log`` (a log alone)."""
-    status: str = "UNKNOWN"
+    status: str = rundir.UNKNOWN
     """A state of spec.State, or UNKNOWN where no record says."""
     reason: str = ""
     """Why it is so: ``diverged``, ``oom`` and so on."""
@@ -239,12 +248,12 @@ class LoadedRun:
     @property
     def diverged(self) -> bool:
         """True where the trainer gave up on a loss that isn't finite, or the last validation isn't finite."""
-        return self.reason == "diverged" or (self.final is not None and not math.isfinite(self.final.loss))
+        return self.reason == DIVERGED or (self.final is not None and not math.isfinite(self.final.loss))
 
     @property
     def finished(self) -> bool:
         """True where the run came to its planned end."""
-        return self.status == State.DONE
+        return self.status == rundir.DONE
 
     @property
     def tokens_per_s_per_gpu(self) -> float | None:

@@ -95,14 +95,10 @@ def left_out(paths: Sequence[Path]) -> list[Text]:
     for path in paths:
         without, passed_over = folders.not_read(path)
         if without:
-            found.append(text("folders_without_run", folder=str(path), names=_listed(without)))
+            found.append(text("folders_without_run", folder=str(path), names=replicates.few(without)))
         if passed_over:
-            found.append(text("folders_passed_over", folder=str(path), names=_listed(passed_over)))
+            found.append(text("folders_passed_over", folder=str(path), names=replicates.few(passed_over)))
     return found
-
-
-def _listed(names: Sequence[str]) -> tuple[str, ...]:
-    return tuple(names) if len(names) <= 8 else (*names[:7], f"+ {len(names) - 7}")
 
 
 def selection(study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> tuple[Study, list[LoadedRun]]:

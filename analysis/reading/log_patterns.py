@@ -181,6 +181,8 @@ KEYS = {
 """Spellings of configuration keys."""
 FRACTIONS = ("max_lr", "min_lr", "weight_decay", "dropout")
 """Keys whose values may be fractions."""
+WORDS = ("model_type", "freeze_qk")
+"""Keys whose values are words; those of all others are whole numbers."""
 FACT = re.compile(
     r"(?<![\w.])(?:--)?(?:"
     + "|".join(f"(?P<{key}>{words})" for key, words in KEYS.items())

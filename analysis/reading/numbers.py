@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Any
 
 NUMERAL = (
     r"(?![-+]?\d{1,3}[ '\u2019\u00a0\u2009\u202f]\d{3}(?!\d))"
@@ -65,3 +67,16 @@ def integer(word: str) -> int | None:
         return int(word)
     except ValueError:
         return None
+
+
+def is_finite(value: Any) -> bool:
+    """Tell whether a record's value is a number that a float can hold, infinities and truth values not among them."""
+    try:
+        return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def positive(value: Any) -> float | None:
+    """Return a record's value as a float where it is a finite number above zero, else None."""
+    return float(value) if is_finite(value) and value > 0 else None

@@ -95,12 +95,13 @@ def passed_over(study: Study, strangers: Sequence[LoadedRun]) -> list[Text]:
     for run in strangers:
         by_study.setdefault(run.study, []).append(run.name)
     return [
-        text("strangers_passed_over", runs=_few(names), study=other, wanted=study.name)
+        text("strangers_passed_over", runs=few(names), study=other, wanted=study.name)
         for other, names in by_study.items()
     ]
 
 
-def _few(names: Sequence[str]) -> tuple[str, ...]:
+def few(names: Sequence[str]) -> tuple[str, ...]:
+    """Return eight names at most, of more the first seven and how many there are besides."""
     return tuple(names) if len(names) <= 8 else (*names[:7], f"+ {len(names) - 7}")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from oelm_jobs.agent import rundir
 
 from . import files, run_files, run_state
-from .loaded_run import Layer, LoadedRun, Parameters, Point, TensorGroup, Treatment, Validations
+from .loaded_run import DIVERGED, Layer, LoadedRun, Parameters, Point, TensorGroup, Treatment, Validations
 from .metrics import steady_speed
 from .run_files import RunFiles
 
@@ -135,7 +135,7 @@ def _end_points(run: RunFiles, state: str, reason: str) -> tuple[Point | None, P
         loss = files.number(stated.val_loss) if stated else None
         if best is None and stated is not None and loss is not None and math.isfinite(loss):
             best = Point(step=stated.step, loss=loss, full=stated.val_full)
-    if reason == run_state.DIVERGED:
+    if reason == DIVERGED:
         final = Point(step=outcome.step or (final.step if final else 0), loss=math.inf, full=False)
     return final, best
 

@@ -14,7 +14,7 @@ import numpy as np
 from oelm_jobs.agent import rundir
 
 from ..words import Text
-from . import files, metrics
+from . import files, metrics, numbers
 from .loaded_run import Curve, Validations
 
 STALE_S = 300.0
@@ -163,4 +163,4 @@ def exists(path: Path) -> bool:
 
 def whole(value: Any, otherwise: int | None) -> int | None:
     """Return a configuration's value as a whole number, ``otherwise`` where it is none."""
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else otherwise
+    return int(value) if numbers.is_finite(value) else otherwise

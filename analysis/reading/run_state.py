@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from oelm_jobs.agent.rundir import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN
 
 from . import files
+from .loaded_run import DIVERGED
 from .run_files import RunFiles
 
 FINAL = (DONE, FAILED, CANCELLED)
 """States in which what the trainer stated at its end counts."""
-DIVERGED = "diverged"
-"""Outcome of training whose loss is no longer finite, and the reason of such a run."""
 NO_HEARTBEAT, NO_RECORD = "no heartbeat", "no record"
 _TELLING = (DIVERGED, "oom")
 """Outcomes that say more than the supervisor's reason for a failure."""

@@ -11,6 +11,7 @@ from typing import Any
 from .. import statistics
 from ..words import Text, text
 from . import files
+from .numbers import positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +69,10 @@ def _comparisons(content: Mapping[str, Any]) -> list[Trial]:
                 Trial(
                     group=str(entry["group"]), against=str(entry["against"]), estimate=estimate,
                     control=_estimate(entry.get("control")) or control,
-                    bound=_positive(entry.get("flop_ratio")),
+                    bound=positive(entry.get("flop_ratio")),
                 )
             )  # fmt: skip
     return trials
-
-
-def _positive(value: Any) -> float | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) and value > 0 else None
 
 
 def _estimate(entry: Any) -> statistics.Estimate | None:
@@ -86,6 +82,5 @@ def _estimate(entry: Any) -> statistics.Estimate | None:
     ratios = entry.get("ratios")
     if not isinstance(ratios, list) or len(ratios) < 2:
         return None
-    if not all(isinstance(r, (int, float)) and not isinstance(r, bool) and math.isfinite(r) and r > 0 for r in ratios):
-        return None
-    return statistics.median([math.log(r) for r in ratios])
+    known = [ratio for ratio in map(positive, ratios) if ratio is not None]
+    return statistics.median([math.log(ratio) for ratio in known]) if len(known) == len(ratios) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,19 @@ def test_other_groups_than_the_references_get_no_hypotheses(tmp_path: Path) -> N
 def test_one_reference_group_asks_all_reference_hypotheses(tmp_path: Path) -> None:
     study, _ = loading.load_folders([make(tmp_path, "gpt_base")], [], None, at=0.0)
     assert list(study.groups) == list(synthetic.GROUPS) and len(study.hypotheses) == 4
+
+
+@pytest.mark.parametrize("value", ["many", True, [8], 10**400, math.inf, None])
+def test_a_result_file_whose_values_are_no_numbers_is_read_without_them(tmp_path: Path, value: object) -> None:
+    (tmp_path / "training.log").write_text("Step 100 | Loss: 5.0 | PPL: 148.41\n")
+    names = ("batch_size", "seq_len", "world_size", "max_steps", "elapsed_hours", "seed", "total_params")
+    (tmp_path / "config.json").write_text(json.dumps(dict.fromkeys(names, value)))
+    run = folders.load(tmp_path, now=0.0, groups=(), first_seed=None)
+    assert (run.global_batch, run.world_size, run.max_steps, run.elapsed_hours, run.seed) == (None,) * 5
+
+
+def test_numbers_in_quotes_count_as_numbers(tmp_path: Path) -> None:
+    (tmp_path / "training.log").write_text("Step 100 | Loss: 5.0 | PPL: 148.41\n")
+    (tmp_path / "config.json").write_text('{"batch_size": "8", "world_size": "2", "dropout": "0.1"}')
+    run = folders.load(tmp_path, now=0.0, groups=(), first_seed=None)
+    assert (run.global_batch, run.train["dropout"]) == (16, 0.1)
