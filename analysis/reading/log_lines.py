@@ -11,7 +11,7 @@ from . import numbers
 
 
 @dataclass(frozen=True)
-class Spoken:
+class ParsedLine:
     """What a line says."""
 
     step: int | None = None
@@ -31,15 +31,15 @@ class Spoken:
     is_odd: bool = False
     """It looks like a record and isn't one (a negative step, a loss below zero, cut in the middle)."""
     by_its_digits: bool = False
-    """It is odd for its digits: another line of its shape may be a record."""
+    """It is odd because of its digits: another line of the same shape may be a record."""
     is_not_finite: bool = False
-    """It says that a loss isn't finite, in a record or in passing."""
+    """It says that a loss isn't finite, in a record or in a sentence."""
     not_finite_loss: str = ""
-    """What it calls that loss, where it is no record."""
+    """The name that it gives that loss, where it is no record."""
 
 
-ODD = Spoken(is_odd=True)
-UNREADABLE = Spoken(is_odd=True, by_its_digits=True)
+ODD = ParsedLine(is_odd=True)
+UNREADABLE = ParsedLine(is_odd=True, by_its_digits=True)
 
 
 def clean(raw: bytes) -> str:
@@ -51,31 +51,31 @@ def clean(raw: bytes) -> str:
     return patterns.CONTROL.sub("", raw.decode("utf-8", errors="replace")).lstrip("\ufeff").strip()
 
 
-def read_line(line: str) -> Spoken | None:
+def read_line(line: str) -> ParsedLine | None:
     """Return what a cleaned line says about a step; None where it isn't about one."""
     if patterns.PROGRESS_BAR.search(line):
-        return _telling(Spoken(is_progress=True), line)
+        return _with_mention(ParsedLine(is_progress=True), line)
     if "oss" not in line and "OSS" not in line:
         return None
     start = record_start(line)
-    spoken = _record(line, start) if start is not None else None
-    if spoken is not None:
-        return replace(spoken, is_not_finite=patterns.NOT_FINITE.search(line) is not None)
+    parsed = _record(line, start) if start is not None else None
+    if parsed is not None:
+        return replace(parsed, is_not_finite=patterns.NOT_FINITE.search(line) is not None)
     is_alike = any((first := head.search(line)) and loss.search(line, first.end()) for head, loss in patterns.SIMILAR)
-    told = _telling(Spoken(is_odd=is_alike), line)
-    return told if told.is_not_finite else ODD if is_alike else None
+    mention = _with_mention(ParsedLine(is_odd=is_alike), line)
+    return mention if mention.is_not_finite else ODD if is_alike else None
 
 
-def _telling(spoken: Spoken, line: str) -> Spoken:
+def _with_mention(parsed: ParsedLine, line: str) -> ParsedLine:
     match = patterns.NOT_FINITE.search(line)
-    return spoken if match is None else replace(spoken, is_not_finite=True, not_finite_loss=_name(match))
+    return parsed if match is None else replace(parsed, is_not_finite=True, not_finite_loss=_name(match))
 
 
 def _name(match: re.Match[str]) -> str:
     return (match["name"] or match[0]).lower()
 
 
-def tells_finite(line: str, loss: str) -> bool:
+def states_finite(line: str, loss: str) -> bool:
     """Tell whether a line that is no record says that the loss of this name is a number now."""
     if patterns.OLDER_LOSS.search(line):
         return False
@@ -86,8 +86,8 @@ def tells_finite(line: str, loss: str) -> bool:
 def record_start(line: str) -> int | None:
     """Return where the record in a line begins, behind whatever a logger put before it; None where none begins.
 
-    A logger's words are short, hold no sentence and end with a sign, a number or a level: what is told in passing
-    ("Resumed at step 100: loss 3.2") is no record.
+    A logger's prefix is short, contains no sentence and ends with a sign, a number or a level. A line that mentions a
+    step and a loss in a sentence ("Resumed at step 100: loss 3.2") is no record.
     """
     head = patterns.START.search(line, 0, patterns.LONGEST_PREFIX + 64)
     if head is None or head.start() > patterns.LONGEST_PREFIX:
@@ -105,7 +105,7 @@ def record_start(line: str) -> int | None:
     return head.start() if last is None or patterns.LEVEL.fullmatch(last[0]) else None
 
 
-def _record(line: str, start: int) -> Spoken | None:
+def _record(line: str, start: int) -> ParsedLine | None:
     is_validation = "val" in line[start:].lower()
     if is_validation and (match := patterns.VALIDATION_AT_STEP.fullmatch(line, start)):
         step = match[1] if match[1] is not None else match[2]
@@ -194,7 +194,7 @@ def _sound(
     rate: str = "",
     val_loss: str | None = None,
     val_ppl: str = "",
-) -> Spoken:
+) -> ParsedLine:
     """Return the record, or an odd one where a number is unclear or can't be: cross-entropy isn't negative, nor is a
     step.
     """
@@ -208,7 +208,7 @@ def _sound(
     if any(value is not None and value < 0 for value in losses) or (found is not None and found < 0):
         return ODD
     ppl = numbers.real(val_ppl) if val_ppl else math.nan
-    return Spoken(
+    return ParsedLine(
         step=found,
         train_loss=losses[0],
         lr=speed,

@@ -22,7 +22,7 @@ import numpy as np
 from oelm_jobs.encodings import SAMPLE_BYTES, name_encoding
 
 from .columns import Columns
-from .log_lines import ODD, Span, Spoken, clean, read_facts, read_line, read_record, record_places, tells_finite
+from .log_lines import ODD, ParsedLine, Span, clean, read_facts, read_line, read_record, record_places, states_finite
 from .log_patterns import TRAINING_LINES, VALIDATION_LINE
 
 BLOCK = 1 << 20
@@ -70,7 +70,7 @@ class Log:
     is_complete: bool = False
     """True where the log says that training is complete."""
     is_nan_at_end: bool = False
-    """True where the last loss of any line isn't finite: training, validation, or one told in passing."""
+    """True where the last loss of any line isn't finite: training, validation, or one that is only mentioned."""
     not_finite: int = 0
     """Lines with such a loss."""
     encoding: str = ""
@@ -162,7 +162,7 @@ class Log:
                     step = int(digits)
                 if step >= 0:
                     self.lines += 1
-                    self._heard(float(loss))
+                    self._note_losses(float(loss))
                     self._waiting.append((step, float(loss), float(ppl)))
                     continue
             self._add_plain(found[start:i])
@@ -205,7 +205,7 @@ class Log:
                 rows, steps = rows[keep], steps[keep]
                 left_out -= len(rows)
             losses = [float(row[1]) for row in rows]
-            self._heard(losses[-1])  # the fast path takes digits only: infinite means too large for a float
+            self._note_losses(losses[-1])  # the fast path takes digits only: infinite means too large for a float
             rates = [float(row[2]) if row[2] else math.nan for row in rows]
             self._add_train(steps, losses, rates, left_out=left_out)
         except (ValueError, OverflowError):  # such as 1.2.3: read line by line to count the bad one
@@ -252,7 +252,7 @@ class Log:
             self.alike += 1
             return
         self._step = record[0]
-        self._heard(record[1])
+        self._note_losses(record[1])
         self._pending.append(record)
 
     def _new_line(self, raw: bytes, shape: bytes) -> None:
@@ -260,28 +260,28 @@ class Log:
         if not line:
             return
         self.lines += 1
-        if self._not_finite_loss and tells_finite(line, self._not_finite_loss):
-            self._heard()
-        spoken = read_line(line)
-        facts = read_facts(line) if spoken is None else {}
+        if self._not_finite_loss and states_finite(line, self._not_finite_loss):
+            self._note_losses()
+        parsed = read_line(line)
+        facts = read_facts(line) if parsed is None else {}
         if facts:
             self.facts.update(facts)
             self.is_complete = self.is_complete or "complete" in facts
-        elif spoken is None:
+        elif parsed is None:
             self.not_understood += 1
         else:
-            self._spoken(spoken)
+            self._add_parsed(parsed)
         if facts or len(raw) > LONGEST_SHAPE:
             return
         if len(self._shapes) >= SHAPES:
             self._shapes.clear()
-        if spoken is None or spoken == ODD:
-            self._shapes[shape] = spoken is not None
+        if parsed is None or parsed == ODD:
+            self._shapes[shape] = parsed is not None
         elif (
-            spoken.train_loss is not None
-            and spoken.val_loss is None
+            parsed.train_loss is not None
+            and parsed.val_loss is None
             and not (
-                spoken.is_not_finite and math.isfinite(spoken.train_loss)
+                parsed.is_not_finite and math.isfinite(parsed.train_loss)
             )  # another loss in that line is not finite
             and line.isascii()  # record_places counts characters, the shape bytes
             and line.encode() == raw.strip(b" \t\r")
@@ -291,32 +291,32 @@ class Log:
                 None if place is None else (place[0] + offset, place[1] + offset) for place in record_places(line)
             )  # type: ignore[assignment]
 
-    def _spoken(self, spoken: Spoken) -> None:
-        step = spoken.step if spoken.step is not None else self._step
-        is_record = spoken.train_loss is not None or spoken.val_loss is not None
+    def _add_parsed(self, parsed: ParsedLine) -> None:
+        step = parsed.step if parsed.step is not None else self._step
+        is_record = parsed.train_loss is not None or parsed.val_loss is not None
         is_sound = is_record and 0 <= step <= LARGEST_STEP
-        if spoken.is_not_finite:
-            self._heard(math.nan)
-            self._not_finite_loss = spoken.not_finite_loss
+        if parsed.is_not_finite:
+            self._note_losses(math.nan)
+            self._not_finite_loss = parsed.not_finite_loss
         elif is_sound:
-            self._heard(*(loss for loss in (spoken.train_loss, spoken.val_loss) if loss is not None))
-        if spoken.is_progress:
+            self._note_losses(*(loss for loss in (parsed.train_loss, parsed.val_loss) if loss is not None))
+        if parsed.is_progress:
             self.lines -= 1
             self.overwritten += 1
             return
         if not is_sound:
             self.not_understood += 1
-            self.alike += spoken.is_odd or is_record
+            self.alike += parsed.is_odd or is_record
             return
-        if spoken.train_loss is not None:
+        if parsed.train_loss is not None:
             self._step = step
-            self._pending.append((step, spoken.train_loss, spoken.lr, spoken.tokens_per_s))
-        elif spoken.step is not None:
+            self._pending.append((step, parsed.train_loss, parsed.lr, parsed.tokens_per_s))
+        elif parsed.step is not None:
             self._step = step
-        if spoken.val_loss is not None:
-            self._waiting.append((step, spoken.val_loss, spoken.val_ppl))
+        if parsed.val_loss is not None:
+            self._waiting.append((step, parsed.val_loss, parsed.val_ppl))
 
-    def _heard(self, *losses: float) -> None:
+    def _note_losses(self, *losses: float) -> None:
         """Remember whether the losses of the latest line are finite."""
         self.is_nan_at_end = not all(map(math.isfinite, losses))
         self.not_finite += self.is_nan_at_end
