@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-from oelm_jobs.agent import rundir
 from oelm_jobs.errors import UsageError
 from oelm_jobs.spec import State, Study
 
@@ -97,7 +96,7 @@ def content(study: Study, runs: Sequence[LoadedRun], fingerprints: Mapping[str, 
 
 def has_begun(run: LoadedRun) -> bool:
     """Tell whether a run was at work when it was last seen, here or on its target; no clock is asked."""
-    return bool(run.last_step) or run.status in (rundir.RUNNING, rundir.DONE)
+    return bool(run.last_step) or run.status in (State.RUNNING, State.DONE)
 
 
 def read(path: Path) -> Lock | None:

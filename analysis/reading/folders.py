@@ -13,6 +13,7 @@ import numpy as np
 
 from oelm_jobs.agent import rundir
 from oelm_jobs.errors import UsageError
+from oelm_jobs.spec import State
 
 from ..words import Text, text
 from . import metrics, run_directory, run_files
@@ -37,9 +38,9 @@ LARGEST_RESULT = 16 << 20
 
 _SEED = re.compile(r"[-_.]?s(?:eed)?[-_]?(\d{1,6})(?=$|[-_.])", re.IGNORECASE)
 _STATES = {
-    **dict.fromkeys(("completed", "complete", "success", "done", "finished"), rundir.DONE),
-    **dict.fromkeys(("failed", "error", "oom", DIVERGED, "timeout"), rundir.FAILED),
-    "cancelled": rundir.CANCELLED,
+    **dict.fromkeys(("completed", "complete", "success", "done", "finished"), State.DONE),
+    **dict.fromkeys(("failed", "error", "oom", DIVERGED, "timeout"), State.FAILED),
+    "cancelled": State.CANCELLED,
 }
 """What a result file's ``status`` may say."""
 
@@ -285,12 +286,12 @@ def _flat(content: Mapping[str, Any], depth: int = 2) -> dict[str, Any]:
 def _status(results: Mapping[str, Any], log: Log) -> tuple[str, str]:
     stated = str(results.get("status", "")).lower()
     if stated in _STATES:
-        return _STATES[stated], "" if _STATES[stated] == rundir.DONE else stated
+        return _STATES[stated], "" if _STATES[stated] == State.DONE else stated
     planned = results.get("max_steps", log.facts.get("max_steps"))
     reached = max(log.train.last_added_step, log.val.last_added_step)
     if log.is_complete or (planned is not None and str(planned).isdigit() and reached >= int(planned) > 0):
-        return rundir.DONE, ""
-    return rundir.UNKNOWN, NO_RECORD if reached < 0 else ""
+        return State.DONE, ""
+    return State.UNKNOWN, NO_RECORD if reached < 0 else ""
 
 
 def _hours(results: Mapping[str, Any]) -> float | None:

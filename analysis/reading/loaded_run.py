@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oelm_jobs.agent import rundir
+from oelm_jobs.spec import State
 
 from ..words import Text
 
@@ -188,7 +188,7 @@ class LoadedRun:
     """Tag of its name."""
     source: str = "rundir"
     """``rundir`` (a run directory of the toolkit) or ``log`` (a log alone)."""
-    status: str = rundir.UNKNOWN
+    status: str = State.UNKNOWN
     """A state of spec.State, or UNKNOWN where no record says."""
     reason: str = ""
     """Why it is so: ``diverged``, ``oom`` and so on."""
@@ -253,7 +253,7 @@ class LoadedRun:
     @property
     def finished(self) -> bool:
         """True where the run came to its planned end."""
-        return self.status == rundir.DONE
+        return self.status == State.DONE
 
     @property
     def tokens_per_s_per_gpu(self) -> float | None:

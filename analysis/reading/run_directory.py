@@ -10,6 +10,8 @@ from typing import TypeVar
 import numpy as np
 
 from oelm_jobs.agent import rundir
+from oelm_jobs.agent.states import FINAL
+from oelm_jobs.spec import State
 
 from . import files, run_files, run_state
 from .loaded_run import DIVERGED, Layer, LoadedRun, Parameters, Point, TensorGroup, Treatment, Validations
@@ -68,7 +70,7 @@ def load(path: Path, *, now: float, groups: tuple[str, ...] = (), first_seed: in
         started_at=run.started_at,
         provenance=_provenance(run),
         # While a run is running, its last line may be half written.
-        notes=tuple(note for note in run.notes if note.key != "log_truncated" or state != rundir.RUNNING),
+        notes=tuple(note for note in run.notes if note.key != "log_truncated" or state != State.RUNNING),
     )
 
 
@@ -126,7 +128,7 @@ def _end_points(run: RunFiles, state: str, reason: str) -> tuple[Point | None, P
     """Complete the end points by what the outcome of a finished run states."""
     outcome = run.outcome
     final, best = end_points(run.validations)
-    if state in run_state.FINAL:
+    if state in FINAL:
         stated = outcome.final
         loss = files.number(stated.val_loss) if stated else None
         if stated is not None and loss is not None and (final is None or stated.step >= final.step):

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from oelm_jobs.agent.rundir import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN
+from oelm_jobs.spec import State
 
 from . import files
 from .loaded_run import DIVERGED
 from .run_files import RunFiles
 
-FINAL = (DONE, FAILED, CANCELLED)
-"""States in which what the trainer stated at its end counts."""
 NO_HEARTBEAT, NO_RECORD = "no heartbeat", "no record"
 _TELLING = (DIVERGED, "oom")
 """Outcomes that say more than the supervisor's reason for a failure."""
@@ -29,22 +27,27 @@ class Rule:
 
 
 RULES = (
-    Rule("a newer attempt reports", lambda run: run.goes_on and run.is_alive, RUNNING),
-    Rule("a newer attempt fell silent", lambda run: run.goes_on, UNKNOWN, NO_HEARTBEAT),
+    Rule("a newer attempt reports", lambda run: run.goes_on and run.is_alive, State.RUNNING),
+    Rule("a newer attempt fell silent", lambda run: run.goes_on, State.UNKNOWN, NO_HEARTBEAT),
     Rule(
         "the trainer knows why it failed",
-        lambda run: run.outcome.status in _TELLING and run.state in ("", FAILED),
-        FAILED,
+        lambda run: run.outcome.status in _TELLING and run.state in ("", State.FAILED),
+        State.FAILED,
         lambda run: run.outcome.status,
     ),
     Rule("the end is recorded", lambda run: run.state != "", lambda run: run.state, lambda run: run.reason),
-    Rule("the trainer finished", lambda run: run.outcome.status == "completed", DONE, lambda run: run.outcome.reason),
-    Rule("the trainer failed", lambda run: run.outcome.status == "error", FAILED, lambda run: _outcome(run)),
-    Rule("the trainer stopped", lambda run: run.outcome.status != "", UNKNOWN, lambda run: _outcome(run)),
-    Rule("the trainer reports", lambda run: run.is_alive, RUNNING),
-    Rule("the trainer fell silent", lambda run: bool(run.heartbeat or run.start), UNKNOWN, NO_HEARTBEAT),
-    Rule("it was planned only", lambda run: run.planned != files.Planned(), QUEUED),
-    Rule("nothing is recorded", lambda run: True, UNKNOWN, NO_RECORD),
+    Rule(
+        "the trainer finished",
+        lambda run: run.outcome.status == "completed",
+        State.DONE,
+        lambda run: run.outcome.reason,
+    ),
+    Rule("the trainer failed", lambda run: run.outcome.status == "error", State.FAILED, lambda run: _outcome(run)),
+    Rule("the trainer stopped", lambda run: run.outcome.status != "", State.UNKNOWN, lambda run: _outcome(run)),
+    Rule("the trainer reports", lambda run: run.is_alive, State.RUNNING),
+    Rule("the trainer fell silent", lambda run: bool(run.heartbeat or run.start), State.UNKNOWN, NO_HEARTBEAT),
+    Rule("it was planned only", lambda run: run.planned != files.Planned(), State.QUEUED),
+    Rule("nothing is recorded", lambda run: True, State.UNKNOWN, NO_RECORD),
 )
 """In order: a start that is newer than every recorded end, then the supervisor's records, then the trainer's, then its
 heartbeat.
