@@ -34,7 +34,7 @@ LAYERS = {
         ["records"],
         ["verbs", "inside", "snapshots"],
         ["rundir", "bootstrap"],
-        ["schema", "states", "processes", "privacy", "trees", "start"],
+        ["schema", "states", "processes", "privacy", "trees", "start", "rules"],
     ],
     "oelm_jobs.analysis": [
         ["output"],

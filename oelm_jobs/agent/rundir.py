@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
 from .processes import Identity
-from .states import TOLD
 
 CONTROL = ".oelm"
 """Hidden folder of control files in a run directory, and of agents, snapshots and submissions in a target's root."""
@@ -39,8 +38,6 @@ CLAIM_FD = 99
 """File descriptor on which the launcher hands a held claim to the launch script and so to the supervisor."""
 MAX_JSON_BYTES = 8 << 20
 """Control files are small; a larger one is not ours."""
-
-QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN = TOLD
 
 
 def control(run_dir: Union[str, Path], name: str) -> Path:

@@ -12,9 +12,10 @@ from typing import Any, Dict, List, Optional, Sequence, Set
 from .. import inside, rundir, schema
 from ..host import archive
 from . import claim as slurm_claim
-from . import commands, ended, submit, words
+from . import commands, submit, words
 from . import tasks as slurm_tasks
 from .commands import HalfDone, Job, SlurmError
+from .facts import read_written
 
 PATIENCE_S = 60.0
 """So long the end of running jobs is waited for: Slurm leaves them KillWait (30 s) after SIGTERM."""
@@ -74,7 +75,7 @@ def _jobs_of(run_dir: str, task: Optional[slurm_tasks.Task], listed: slurm_tasks
 def _is_final(run_dir: str) -> bool:
     """True where a run's own records say that it is over."""
     try:
-        return ended.read_records(run_dir).is_final
+        return read_written(run_dir).is_final
     except schema.Misfit:
         return False
 

@@ -1,26 +1,29 @@
-"""Owns the truth about runs on a cluster: squeue first, the run's own records for what it can't know, sacct for what
-left the queue without a word; decides nothing and changes nothing.
-
-What Slurm and a run say of a job in the queue is put together in one place (``_live``); ends are slurm_ended's.
+"""Where runs on a cluster stand: gathers the facts (squeue first, then the runs' own records, then sacct for what left
+the queue without a word) and asks the rules. Changes nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
-from typing import AbstractSet, Any, Dict, Optional, Sequence, Tuple
+from typing import AbstractSet, Any, Dict, List, Optional, Sequence, Tuple
 
 from .. import rundir
 from ..records import read as read_record
-from ..run.progress import last_said, progress
-from . import commands, reasons
+from ..rules import first
+from ..run.progress import progress
+from ..states import State
+from . import accounts, commands, reasons, rules, submit
 from .commands import Job, SlurmError
-from .ended import Records, Row, is_vague, make_row, of_end, of_start, over, read_records, vanished
+from .facts import Facts, Files, Row, read_written, row_of_end, shown_of_start
 from .tasks import Listed, Task, find_tasks, that_counts
 
 INTERVAL_S = 30.0
 """How old the queue may be, unless the request says otherwise: one squeue per cluster and interval."""
+NEW_S = 60.0
+"""So long after its submission a job may be missing from accounting."""
 JUDGED = 16
 """So many jobs that wait for a limit are asked about one by one: those of a submission are of few sizes."""
 LIMITS_AGE_S, JUDGED_BY_AGE_S = 600.0, 60.0
@@ -77,10 +80,10 @@ def of_run(run_dir: str) -> Row:
     try:
         read_at, jobs = commands.my_queue(INTERVAL_S)
     except SlurmError as error:
-        records = read_records(run_dir)
-        if records.is_final:
-            return of_end(records.end)
-        return make_row(rundir.UNKNOWN, str(error), token=token, **of_start(records.start))
+        written = read_written(run_dir)
+        if written.is_final:
+            return row_of_end(written.end)
+        return dict(shown_of_start(written.start), state=State.UNKNOWN, reason=str(error), token=token)
     return states(root, wanted, tasks, jobs, read_at)[run_dir]
 
 
@@ -100,12 +103,11 @@ def states(
     listed = Listed(jobs)
     any_at_work = any(job.is_alive or job.is_over for job in jobs)  # a reason outlives what it was about for a while
     rows: Dict[str, Row] = {}
-    silent: Dict[str, Records] = {}
+    silent: List[Facts] = []
     beyond: Dict[Tuple[str, int], bool] = {}  # the runs of a job are of one size
     for run_dir, token in wanted:
         task = tasks[run_dir]
-        mine = listed.of(task, run_dir) if task else []
-        job = that_counts(mine)
+        job = that_counts(listed.of(task, run_dir)) if task else None
         may_clear = any_at_work
         if task and job and job.state == "PENDING":
             is_per_group = reasons.is_per_group(job.reason)
@@ -116,20 +118,77 @@ def states(
                     beyond[key] = _is_beyond_limits(job)
                 may_clear = not beyond.get(key, False)
         try:
-            records = read_records(run_dir)
-            row = _live(run_dir, token, task, job, records, listed, read_at, may_clear)
+            facts = Facts(
+                run_dir=run_dir,
+                token=token,
+                task=task,
+                job=job,
+                written=read_written(run_dir),
+                files=Files(root, run_dir, task),
+                read_at=read_at,
+                may_clear=may_clear,
+                owner=functools.partial(listed.owner_of, run_dir),
+            )
+            row = first(rules.LISTED if facts.is_in_queue else rules.UNLISTED, facts)
         except (AttributeError, KeyError, TypeError, ValueError):
             # One run's broken records are not everybody's trouble.
-            words = "its records in %s can't be understood" % rundir.CONTROL
-            row = make_row(rundir.UNKNOWN, words, token=token)
+            reason = "its records in %s can't be understood" % rundir.CONTROL
+            row = {"state": State.UNKNOWN, "reason": reason, "token": token}
         if row is None:
-            silent[run_dir] = records
+            silent.append(facts)
         else:
             rows[run_dir] = row
     if silent:
-        rows.update(vanished(root, silent, tasks, jobs, ended))
+        rows.update(_unlisted(root, silent, jobs, ended))
     for run_dir, row in rows.items():
-        _add_progress(run_dir, row)
+        if row.get("attempt") is not None:  # the trainer has started
+            row.update(progress(run_dir))
+    return rows
+
+
+def _unlisted(root: str, silent: Sequence[Facts], jobs: Sequence[Job], ended: AbstractSet[str]) -> Dict[str, Row]:
+    """Return the rows of runs whose job is not in the queue and that left no end, asking accounting once for all.
+
+    Args:
+        jobs: What squeue lists.
+        ended: Run directories whose end is known: nobody is asked for them.
+    """
+    rows: Dict[str, Row] = {}
+    asked: List[Tuple[Task, Facts]] = []
+    answers: Dict[Tuple[str, int], Dict[str, Any]] = {}
+    for facts in silent:
+        task = facts.task
+        if task is not None:
+            key = (task.token, task.position)
+            if key not in answers:
+                answers[key] = submit.answer_of(root, task.token, task.position) or {}
+            facts = facts._replace(job=None, answer=answers[key], is_end_known=facts.run_dir in ended)
+        row = first(rules.SENT, facts)
+        if row is not None:
+            rows[facts.run_dir] = row
+        elif task is not None:
+            asked.append((task, facts))
+    if not asked:
+        return rows
+    known: Optional[List[Job]] = []
+    trouble = ""
+    try:
+        since = min(task.submitted_at for task, _ in asked)
+        known = accounts.jobs([str(facts.answer["id"]) for _, facts in asked], since)
+    except SlurmError as error:
+        trouble = str(error)
+        known = error.found if isinstance(error, accounts.HalfAnswered) else []
+    accounted, everywhere = Listed(known or ()), Listed((*jobs, *(known or ())))
+    for task, facts in asked:
+        incarnations = accounted.of(task, facts.run_dir)
+        facts = facts._replace(
+            account=max(incarnations, key=lambda job: (job.submitted_at, job.starts_at), default=None),
+            trouble=trouble,
+            has_accounts=known is not None,
+            is_array_listed=everywhere.has_any(task),
+            is_new=time.time() - task.submitted_at < NEW_S,
+        )
+        rows[facts.run_dir] = first(rules.ACCOUNTED, facts) or rules.ended_by_output(facts)
     return rows
 
 
@@ -165,70 +224,3 @@ def _judge_limits(job: Job) -> bool:
         for partition in job.partition.split(",")
     ]
     return all(any(asked.get(resource, 0.0) > most for resource, most in limits.items()) for limits in each)
-
-
-def _live(
-    run_dir: str,
-    token: str,
-    task: Optional[Task],
-    job: Optional[Job],
-    records: Records,
-    listed: Listed,
-    read_at: float,
-    may_clear: bool,
-) -> Optional[Row]:
-    """Return the row of a run whose job is in the queue, or whose end is beyond doubt; None where neither holds.
-
-    Args:
-        may_clear: Whether a limit per user may clear: other jobs of the user's live.
-    """
-    start, end = records.start, records.end
-    mine = end.get("token") == token and (records.has_ended or start.get("token") != token)
-    # A script that somebody started by hand may have seen the run through meanwhile.
-    since = task is not None and float(end.get("ended_at") or 0) > task.submitted_at and records.has_ended
-    if (mine or since) and end.get("state") == rundir.DONE:
-        return of_end(end)
-    shown = {"job": job.id, "token": token} if job else {"token": token}
-    if job is None or job.is_over:
-        other = listed.owner_of(run_dir)
-        if other is not None and other.is_alive and other.state != "COMPLETING" and other != job:
-            return make_row(rundir.RUNNING, "in job %s" % other.id, job=other.id, token=token, **of_start(start))
-        if mine and end.get("state") in (rundir.FAILED, rundir.CANCELLED) and not is_vague(end):
-            return of_end(end)
-        if job is None or task is None or (task.refused and start.get("token") != token):
-            return None  # what sbatch answered, or accounting, says more
-        return over(run_dir, job.state, job.exit_code, records, token, shown)
-    is_at_work = start.get("job") == job.id and start.get("token") == token and not records.has_ended
-    began_since = float(start.get("started_at") or 0) > read_at
-    if is_at_work and (began_since or job.is_alive):
-        words = "" if job.state in ("RUNNING", "PENDING") else job.state.lower()
-        return make_row(rundir.RUNNING, words, **dict(shown, **of_start(start)))
-    if not job.is_alive or job.state == "CONFIGURING":
-        is_told = job.state == "PENDING" or reasons.is_held(job.reason)
-        words = reasons.explain(job.reason, may_clear) if is_told else job.state.lower()
-        if end.get("state") == rundir.QUEUED and mine:
-            words = "; ".join(part for part in ("after %s" % end.get("reason", ""), words) if part)
-        expected = job.starts_at if job.starts_at > read_at and not reasons.is_held(job.reason) else None
-        return make_row(rundir.QUEUED, words, **dict(shown, starts_at=expected, **of_start(start)))
-    if mine and (job.state == "COMPLETING" or float(end.get("ended_at") or 0) >= job.starts_at):
-        if end.get("state") != rundir.QUEUED:
-            return of_end(end)
-        return make_row(rundir.QUEUED, "after %s" % end.get("reason"), **shown)
-    control = run_dir + "/" + rundir.CONTROL + "/"
-    # Until the script has written its first line, the log's last one is an older start's.
-    said = last_said(control) if _written_at(control + rundir.SUPERVISOR_LOG) >= job.starts_at else ""
-    return make_row(rundir.RUNNING, "before training: %s" % said if said else "before training", **shown)
-
-
-def _written_at(path: str) -> float:
-    try:
-        return os.stat(path).st_mtime
-    except OSError:
-        return 0.0
-
-
-def _add_progress(run_dir: str, row: Row) -> None:
-    """Add what the trainer says of itself, once it has started."""
-    if row.get("attempt") is None:
-        return
-    row.update(progress(run_dir))

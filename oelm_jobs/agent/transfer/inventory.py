@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterable, List, Optional
 from .. import inside, probe, records, rundir, schema
 from ..run import result
 from ..slurm import claim as slurm_claim
-from ..slurm import ended as slurm_ended
+from ..slurm.facts import read_written
 from . import hashes
 
 NONE, BEST, LATEST, ALL = "none", "best", "latest", "all"
@@ -190,7 +190,7 @@ def _is_what_was_fetched(run_dir: str, name: str, size: int, digest: str) -> boo
         return False
     try:
         is_older = os.stat(path).st_mtime_ns <= os.stat(manifest_path).st_mtime_ns
-        if is_older and slurm_ended.read_records(run_dir).has_ended:
+        if is_older and read_written(run_dir).has_ended:
             files = records.read_if_sound(manifest_path).get("files", [])
             if {"name": name, "size": size, "sha256": digest} in files:
                 return True

@@ -1,0 +1,301 @@
+"""Rules for where a run on a cluster stands, in order of precedence; docs/architecture.md shows the tables.
+
+A run whose job squeue lists is decided by LISTED; any other by UNLISTED, then by what sbatch answered (SENT), and only
+then by accounting (ACCOUNTED). However a job's end became known, ENDED says what it means for the run. Absence from
+squeue is an end only where accounting confirms it, or is known to keep nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional
+
+from ..rules import first
+from ..states import State
+from . import reasons
+from .facts import Facts, Row, shown_of_start
+
+RESUME = ": submit again to resume"
+ENDS = {
+    "TIMEOUT": "time limit, without the time for a checkpoint",
+    "DEADLINE": "deadline",
+    "OUT_OF_MEMORY": "out of memory: Slurm killed the job",
+    "NODE_FAIL": "node failure",
+    "BOOT_FAIL": "the node did not boot",
+    "PREEMPTED": "preempted, and not started again",
+}
+"""Slurm's states of an ended job that say why it ended."""
+NOTES = (("TIME LIMIT", "TIMEOUT"), ("PREEMPTION", "PREEMPTED"), ("NODE FAIL", "NODE_FAIL"), ("CANCELLED", "CANCELLED"))
+"""What slurmstepd's last note in a job's output holds, and the state that sacct would show."""
+NOT_OVER = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING")
+"""Accounting's states of a job that squeue should list."""
+
+
+# Wherever its job is --------------------------------------------------------------------------------------------------
+
+
+def done(facts: Facts) -> Optional[Row]:
+    """Its end record says DONE: this submission's, or one that was written since the job was submitted, because a
+    script that somebody started by hand saw the run through.
+    """
+    if facts.end_state != State.DONE:
+        return None
+    is_since = facts.task is not None and _ended_at(facts) > facts.task.submitted_at and facts.written.has_ended
+    return facts.end_row() if facts.is_own_end or is_since else None
+
+
+# Its job is in the queue ----------------------------------------------------------------------------------------------
+
+
+def at_work(facts: Facts) -> Optional[Row]:
+    """An attempt of this job has begun and not ended, and the job lives or began it after squeue was read."""
+    job, start = facts.job, facts.written.start
+    if job is None or start.get("job") != job.id or not facts.has_started or facts.written.has_ended:
+        return None
+    if not job.is_alive and float(start.get("started_at") or 0) <= facts.read_at:
+        return None
+    reason = "" if job.state in ("RUNNING", "PENDING") else job.state.lower()
+    return facts.row(State.RUNNING, reason, **shown_of_start(start))
+
+
+def waits(facts: Facts) -> Optional[Row]:
+    """The job waits, for the first time or again, or its nodes are being made ready."""
+    job = facts.job
+    if job is None or (job.is_alive and job.state != "CONFIGURING"):
+        return None
+    is_told = job.state == "PENDING" or reasons.is_held(job.reason)
+    reason = reasons.explain(job.reason, facts.may_clear) if is_told else job.state.lower()
+    if facts.end_state == State.QUEUED and facts.is_own_end:
+        reason = "; ".join(part for part in (_after(facts), reason) if part)
+    expected = job.starts_at if job.starts_at > facts.read_at and not reasons.is_held(job.reason) else None
+    return facts.row(State.QUEUED, reason, starts_at=expected, **shown_of_start(facts.written.start))
+
+
+def starts_again(facts: Facts) -> Optional[Row]:
+    """Its supervisor has recorded an end after which Slurm starts the job again."""
+    if facts.end_state != State.QUEUED or not _has_ended_here(facts):
+        return None
+    return facts.row(State.QUEUED, _after(facts))
+
+
+def has_ended(facts: Facts) -> Optional[Row]:
+    """Its supervisor has recorded the end, and the job is about to go."""
+    return facts.end_row() if _has_ended_here(facts) else None
+
+
+def before_training(facts: Facts) -> Row:
+    """The job lives, and no attempt of it has begun."""
+    # Until the script has written its first line, the log's last one is an earlier start's.
+    said = facts.files.said(since=facts.job.starts_at) if facts.job is not None else ""
+    return facts.row(State.RUNNING, "before training: %s" % said if said else "before training")
+
+
+LISTED = (done, at_work, waits, starts_again, has_ended, before_training)
+
+
+# Its job is not in the queue, or is shown there as ended --------------------------------------------------------------
+
+
+def in_another_job(facts: Facts) -> Optional[Row]:
+    """Another job has the run's claim and lives: its script was submitted again, perhaps by hand."""
+    other = facts.owner()
+    if other is None or not other.is_alive or other.state == "COMPLETING" or other == facts.job:
+        return None
+    row = facts.row(State.RUNNING, "in job %s" % other.id, **shown_of_start(facts.written.start))
+    return dict(row, job=other.id)
+
+
+def own_end(facts: Facts) -> Optional[Row]:
+    """Its end record says FAILED or CANCELLED, and knows why."""
+    if facts.end_state not in (State.FAILED, State.CANCELLED) or not facts.is_own_end:
+        return None
+    # Where the supervisor only saw a signal, Slurm knows better what it was for.
+    is_vague = str(facts.written.end.get("reason", "")).startswith("stopped by")
+    return None if is_vague else facts.end_row()
+
+
+def ended_in_queue(facts: Facts) -> Optional[Row]:
+    """squeue shows how its job ended; of a job that slurmctld refused and keeps, sbatch's answer says more."""
+    if facts.job is None or facts.task is None or (facts.task.refused and not facts.has_started):
+        return None
+    return ended(facts, facts.job.state, facts.job.exit_code)
+
+
+UNLISTED = (done, in_another_job, own_end, ended_in_queue)
+
+
+# By sbatch's answer ---------------------------------------------------------------------------------------------------
+
+
+def no_trace(facts: Facts) -> Optional[Row]:
+    """This cluster knows no submission of it."""
+    if facts.task is not None:
+        return None
+    return {"state": State.UNKNOWN, "reason": "no trace of it on this cluster", "absent": True}
+
+
+def end_known(facts: Facts) -> Optional[Row]:
+    """The client knows its end already."""
+    if not facts.is_end_known:
+        return None
+    return {"state": State.UNKNOWN, "reason": "left the queue; its end was known before"}
+
+
+def refused(facts: Facts) -> Optional[Row]:
+    """sbatch refused it."""
+    if "id" in facts.answer or "refused" not in facts.answer:
+        return None
+    return {"state": State.FAILED, "reason": "not submitted: %s" % facts.answer["refused"]}
+
+
+def not_settled(facts: Facts) -> Optional[Row]:
+    """Whether Slurm has the job is not known."""
+    if "id" in facts.answer:
+        return None
+    return {"state": State.UNKNOWN, "reason": "whether Slurm took it is not known yet"}
+
+
+SENT = (no_trace, end_known, refused, not_settled)
+
+
+# By accounting --------------------------------------------------------------------------------------------------------
+
+
+def contradiction(facts: Facts) -> Optional[Row]:
+    """Accounting takes it for a job that squeue should list."""
+    account = facts.account
+    if account is None or account.state not in NOT_OVER:
+        return None
+    return facts.row(State.UNKNOWN, "accounting says %s, but squeue does not list it" % account.state)
+
+
+def ended_by_account(facts: Facts) -> Optional[Row]:
+    """Accounting says how its job ended."""
+    account = facts.account
+    return ended(facts, account.state, account.exit_code) if account is not None else None
+
+
+def accounts_silent(facts: Facts) -> Optional[Row]:
+    """Accounting gave no answer about it."""
+    if not facts.trouble:
+        return None
+    return facts.row(State.UNKNOWN, "left the queue; accounting does not answer (%s)" % facts.trouble)
+
+
+def cancelled_task(facts: Facts) -> Optional[Row]:
+    """A task that is cancelled before it started leaves no trace, while its array is known."""
+    is_task = facts.task is not None and facts.task.task is not None
+    if not is_task or not facts.is_array_listed or facts.has_started or facts.files.has_output():
+        return None
+    return ended(facts, "CANCELLED")
+
+
+def not_accounted_yet(facts: Facts) -> Optional[Row]:
+    """It has started and left the queue, and accounting hears of everything a little later."""
+    if not (facts.has_accounts and facts.is_new and facts.has_started):
+        return None
+    return facts.row(State.UNKNOWN, "left the queue; accounting does not list it yet")
+
+
+def accepted(facts: Facts) -> Optional[Row]:
+    """It was submitted a moment ago, and neither squeue nor accounting has heard of it."""
+    return facts.row(State.QUEUED, "accepted") if facts.has_accounts and facts.is_new else None
+
+
+def never_started(facts: Facts) -> Optional[Row]:
+    """Without accounts: what left the queue and was never started was cancelled."""
+    if facts.has_accounts or facts.has_started or facts.files.was_started():
+        return None
+    return ended(facts, "CANCELLED")
+
+
+def ended_by_output(facts: Facts) -> Row:
+    """slurmstepd's last note in the job's output says some of how it ended."""
+    note = facts.files.slurms_note()
+    return ended(facts, next((state for mark, state in NOTES if mark in note), ""))
+
+
+ACCOUNTED = (
+    contradiction, ended_by_account, accounts_silent, cancelled_task, not_accounted_yet, accepted, never_started,
+    ended_by_output,
+)  # fmt: skip
+
+
+# How its job ended ----------------------------------------------------------------------------------------------------
+
+
+def cancelled(facts: Facts) -> Optional[Row]:
+    """The job was cancelled, or somebody asked for the run's end."""
+    if facts.ended_as != "CANCELLED" and not facts.written.is_cancelled:
+        return None
+    before = "cancelled before it started again" if facts.written.start else "cancelled before it started"
+    return facts.row(State.CANCELLED, "cancelled" if facts.has_started else before, **_shown(facts))
+
+
+def not_started_again(facts: Facts) -> Optional[Row]:
+    """Its supervisor expected Slurm to start the job again."""
+    end = facts.written.end
+    if facts.end_state != State.QUEUED or end.get("token") != facts.token or not facts.written.has_ended:
+        return None
+    reason = "Slurm did not start it again after: %s" % end.get("reason", "")
+    return facts.row(State.FAILED, reason + RESUME, **_shown(facts))
+
+
+def ended_as_slurm_says(facts: Facts) -> Optional[Row]:
+    """Slurm's state of the job says why it ended."""
+    reason = ENDS.get(facts.ended_as)
+    return facts.row(State.FAILED, reason + RESUME, **_shown(facts)) if reason else None
+
+
+def ended_before_training(facts: Facts) -> Optional[Row]:
+    """No attempt of this submission has begun."""
+    if facts.has_started:
+        return None
+    said = facts.files.said()
+    reason = "ended before training started" + (": " + said if said else _code(facts))
+    if not facts.files.has_log():
+        reason += ": nothing of it is in %s; do the compute nodes share that folder?" % facts.run_dir
+    return facts.row(State.FAILED, reason, **_shown(facts))
+
+
+def no_end_record(facts: Facts) -> Row:
+    """An attempt has begun and nobody recorded its end."""
+    reason = "its job ended without an end record%s" % _code(facts)
+    return facts.row(State.FAILED, reason + RESUME, **_shown(facts))
+
+
+ENDED = (cancelled, not_started_again, ended_as_slurm_says, ended_before_training, no_end_record)
+
+
+def ended(facts: Facts, state: str, exit_code: str = "") -> Row:
+    """Return the row of a run whose job ended in a state of Slurm's (empty where nobody kept it)."""
+    return first(ENDED, facts._replace(ended_as=state, exit_code=exit_code)) or no_end_record(facts)
+
+
+def _ended_at(facts: Facts) -> float:
+    return float(facts.written.end.get("ended_at") or 0)
+
+
+def _has_ended_here(facts: Facts) -> bool:
+    """True where the end record is about this start of the job."""
+    job = facts.job
+    if job is None or not facts.is_own_end:
+        return False
+    return job.state == "COMPLETING" or _ended_at(facts) >= job.starts_at
+
+
+def _after(facts: Facts) -> str:
+    return "after %s" % facts.written.end.get("reason", "")
+
+
+def _code(facts: Facts) -> str:
+    return " (exit code %s)" % facts.exit_code if facts.exit_code not in ("", "0:0") else ""
+
+
+def _shown(facts: Facts) -> Dict[str, Any]:
+    """Return what the row of an ended job shows of the run's newest attempt: progress is the run's, whichever
+    submission made it.
+    """
+    start = facts.written.start
+    if not start:
+        return {}
+    return shown_of_start(start) if facts.has_started else {"attempt": start.get("number")}
