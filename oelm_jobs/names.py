@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import spec
-from .agent import inside, records, rundir
+from .agent import inside, records
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Names of studies, groups, hypotheses and tags."""
@@ -83,7 +83,7 @@ def what_is_wrong(known: Mapping[str, Any]) -> str:
             return f"{key} = {str(known.get(key))[:100]!r}: {reason}"
     if known.get("run") not in (run_name(str(group), None, str(tag)), run_name(str(group), seed, str(tag))):
         return f"run = {str(known.get('run'))[:100]!r}: is not what a run of this group, seed and tag is called"
-    return _wrong_configuration(known) or (records.why_not(rundir.RUN, known) or "").lstrip(".")
+    return _wrong_configuration(known) or (records.RUN.why_not(known) or "").lstrip(".")
 
 
 def _wrong_configuration(known: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ import pytest
 
 from oelm_jobs.agent import processes, rundir
 from oelm_jobs.agent.host import cancel, launch
+from oelm_jobs.agent.records import RunRecord
 from oelm_jobs.agent.slurm import claim as slurm_claim
 from oelm_jobs.agent.slurm import job as slurm_job
 from oelm_jobs.agent.slurm import submit as slurm_submit
@@ -107,11 +108,12 @@ SUPERVISE = """
 import json, sys
 from pathlib import Path
 from oelm_jobs.agent import supervise
+from oelm_jobs.agent.records import RunRecord
 from tests import journal
 
 record, command = json.load(sys.stdin)
 with journal.kept(Path(record["run_dir"])) as kept:
-    code = supervise.Supervisor(record, command).run()
+    code = supervise.Supervisor(RunRecord.of(record), command).run()
 contents = {name: content.decode() for name, content in kept.contents.items()}
 print(json.dumps([code, kept.lines(), contents]))
 """
@@ -264,7 +266,7 @@ def test_the_fate_of_a_job_is_durable_whoever_makes_it(tmp_path: Path, monkeypat
 
     for name, value in {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "a.t1.0", "SLURMD_NODENAME": "n1"}.items():
         monkeypatch.setenv(name, value)
-    record = {"run_dir": str(started / "exp_a"), "token": "t1", "world_size": 1, "fate": str(started / FATE)}
+    record = RunRecord(run_dir=str(started / "exp_a"), token="t1", world_size=1, fate=str(started / FATE))
     with journal.kept(started) as kept:
         slurm_job.SlurmJob(record, lambda words: None).claim()
     assert kept.lines()[:3] == FATE_LINES and len(kept.lines()) == 6, "before it takes the run's claim"

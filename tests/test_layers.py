@@ -34,7 +34,8 @@ LAYERS = {
         ["records"],
         ["verbs", "inside", "snapshots"],
         ["rundir", "bootstrap"],
-        ["schema", "states", "processes", "privacy", "trees", "start", "rules"],
+        ["schema", "processes", "privacy", "trees", "start", "rules"],
+        ["states", "record_types"],
     ],
     "oelm_jobs.analysis": [
         ["output"],

@@ -1,16 +1,19 @@
-"""Owns the truth about runs on their host, read from records and locks; decides nothing and changes nothing."""
+"""Determine where runs stand on their host, from records and locks; read-only."""
 
 from __future__ import annotations
 
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from . import privacy, processes, records, rundir
 from .host import lease, lease_folder, tickets
 from .run.progress import last_said, progress
 from .states import TOLD, State
+
+if TYPE_CHECKING:
+    from .record_types import ClaimRecord
 
 MAX_LOG_BYTES = 1 << 20
 """Largest piece of a log in one answer."""
@@ -69,16 +72,16 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any
     # Plain strings: a status asks for hundreds of runs, and building paths costs more than reading the files.
     control = run_dir + "/" + rundir.CONTROL + "/"
     alive = rundir.is_locked(control + rundir.CLAIM)
-    start = records.read(control + rundir.START) or {}
+    start = records.START.read(run_dir) or {}
     if start.get("job"):
         from .slurm import state as slurm_state  # here, because few hosts have Slurm and a probe's start-up counts
 
         return slurm_state.of_run(run_dir)
-    end = records.read(control + rundir.END) or {}
-    claim = records.read(control + rundir.CLAIM) or {}
-    token = claim.get("token") or end.get("token") or start.get("token") or ""
+    end = records.END.read(run_dir)
+    claim = records.CLAIM.read(run_dir)
+    token = (claim and claim.get("token")) or (end and end.get("token")) or start.get("token") or ""
     started = start.get("token") == token
-    ended = start.get("number") in [attempt.get("number") for attempt in end.get("attempts", [])]
+    ended = start.get("number") in [attempt.get("number") for attempt in (end.get("attempts", []) if end else [])]
     row = {"token": token, "state": State.QUEUED, "reason": ""}  # type: Dict[str, Any]
     if started:
         row.update({name: start.get(name) for name in ("devices", "started_at")}, attempt=start.get("number"))
@@ -87,7 +90,7 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any
     elif alive:
         row.update(reason=last_said(control), place=(_queue() if queue is None else queue).get(run_dir))
     elif end and end.get("token") == token and (ended or not started):
-        row.update(state=end.get("state"), reason=end.get("reason", ""), ended_at=end.get("ended_at"))
+        row.update(state=end["state"], reason=end.get("reason", ""), ended_at=end.get("ended_at"))
     elif started and start:
         if start.get("boot_id") != processes.boot_id():
             row.update(state=State.FAILED, reason="reboot: submit again to resume")
@@ -106,7 +109,7 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any
     return row
 
 
-def _why_not_started(claim: Dict[str, Any], said: str) -> str:
+def _why_not_started(claim: ClaimRecord, said: str) -> str:
     """Return why an execution ended before its first attempt, without a record of its end.
 
     Args:

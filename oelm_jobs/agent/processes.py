@@ -1,5 +1,4 @@
-"""Owns telling one process from every other one, finding those of a run, and ending them; leaves which run, and when,
-to supervise and the others who ask.
+"""Telling one process from every other one, finding those of a run, and ending them.
 
 A process is ended only while pid, start time and boot id are those that were recorded, or its environment or its
 parents say that it is the run's. Standard library only, Python 3.8, Linux and macOS.
@@ -12,9 +11,12 @@ import os
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, Iterable, Iterator, List, Optional, Set, Union
+from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, Iterable, Iterator, List, Optional, Set, Union
+
+if TYPE_CHECKING:
+    from .record_types import Process
 
 ATTEMPT_VARIABLE, RUN_DIR_VARIABLE = "OELM_ATTEMPT", "OELM_RUN_DIR"
 """Environment variables by which a run's processes are known, whatever session they moved to."""
@@ -42,9 +44,9 @@ class Identity:
     host: str
     """Host name."""
 
-    def to_json(self) -> Dict[str, Any]:
+    def to_json(self) -> Process:
         """Return the identity as a JSON object."""
-        return asdict(self)
+        return {"pid": self.pid, "start_time": self.start_time, "boot_id": self.boot_id, "host": self.host}
 
     @staticmethod
     def from_json(value: Any) -> "Optional[Identity]":

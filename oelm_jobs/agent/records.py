@@ -1,19 +1,40 @@
-"""Owns what the records of runs look like, as data: the types and limits of what is read back from run directories, on
-servers and at home; leaves comparing them to schema, and opening files to rundir.
+"""The records in a run directory: their types, their limits, and reading them back, on servers and at home.
 
 Others write to these files, too: trainers of a project's own, older and newer versions, and whoever owns the disk.
-What a record has besides is kept.
+What a record has besides is kept. docs/run-directory.md is the reader's version of this module.
 """
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
-from typing import Any, Dict, Optional, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Generic,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    TypeVar,
+    Union,
+)
 
 from . import rundir, schema
 from .schema import Anything, Each, Either, Map, Maybe, Number, Table, Text
 from .verbs import ABSOLUTE, COUNT, HASH, INDICES, MAYBE_HASH, NAME, OPTIONAL_PATH, SIZE, STATE
+
+if TYPE_CHECKING:
+    from .record_types import (
+        ClaimRecord,
+        EndRecord,
+        FetchedRecord,
+        HeartbeatRecord,
+        ManifestRecord,
+        OutcomeRecord,
+        StartRecord,
+    )
 
 POSITIVE = Number(1, 2**53, whole=True)
 FREE = Anything(is_table=True)
@@ -36,91 +57,219 @@ SPEC = Table(
 )
 """What the client's index keeps of a run's record."""
 
-RUN = Table(
-    {},
-    {"token": Text(most=128), "study": Text(), "run": Text(), "group": Text(), "label": Text(), "tag": Text(),
-     "seed": Number(whole=True), "target": Text(), "project": Maybe(OPTIONAL_PATH), "run_dir": ABSOLUTE,
-     "fingerprint": Text(most=128), "train": FREE, "factors": FREE, "global_batch": POSITIVE,
-     "gpus": Either((COUNT, INDICES)), "port": Maybe(COUNT), "after": Maybe(ABSOLUTE), "max_retries": COUNT,
-     "extended_from": Maybe(EXTENDED), "left": Maybe(LEFT), "fate": Maybe(OPTIONAL_PATH)},
-    keeps=True,
-)  # fmt: skip
-"""run.json"""
 ATTEMPT = Table(
     {},
     {"number": COUNT, "token": Maybe(Text(most=128)), "devices": Maybe(LABELS), "started_at": WHEN, "ended_at": WHEN,
      "wall_s": WHEN, "job": Maybe(Text(most=64)), "state": Maybe(STATE), "reason": Maybe(WORDS)},
     keeps=True,
 )  # fmt: skip
-START = Table(
-    {},
-    {"number": COUNT, "token": Maybe(Text(most=128)), "devices": Maybe(LABELS), "started_at": WHEN,
-     "job": Maybe(Text(most=64)), "boot_id": Maybe(Text()), "before": Maybe(Each(ATTEMPT, 10_000)),
-     "port": Maybe(COUNT)},
-    keeps=True,
+
+
+class RunRecord(NamedTuple):
+    """A run as its submission wrote it down (run.json); the fields in the order of the file.
+
+    What is None is left out of a new file, but for ``port``, ``after`` and ``extended_from``; what a record that was
+    read holds besides is kept.
+    """
+
+    version: int = 1
+    token: str = ""
+    """Of its submission."""
+    study: str = ""
+    run: str = ""
+    """Its name."""
+    group: str = ""
+    label: str = ""
+    seed: int = 0
+    tag: str = ""
+    target: str = ""
+    project: str = ""
+    """Path of the project on the machine that submitted it."""
+    run_dir: str = ""
+    fingerprint: str = ""
+    """Empty where the data could not be hashed."""
+    snapshot: str = ""
+    revision: str = ""
+    diff: str = ""
+    train_code: str = ""
+    factors: Mapping[str, Any] = {}
+    train: Mapping[str, Any] = {}
+    world_size: int = 0
+    global_batch: int = 0
+    gpus: Union[int, Sequence[int]] = 0
+    """How many, or which."""
+    port: Optional[int] = None
+    """The port that was asked for."""
+    after: Optional[str] = None
+    """Run directory of the run before it in its lane."""
+    stop_on_failure: bool = False
+    max_retries: int = 0
+    extended_from: Optional[Mapping[str, Any]] = None
+    """``max_steps`` and ``fingerprint`` of the run that it continues, and ``before``: what that continued."""
+    left: Optional[Sequence[Mapping[str, str]]] = None
+    """What it has left on other targets: ``target``, ``run_dir`` and ``token`` of each."""
+    share: Optional[str] = None
+    scheduler: Optional[str] = None
+    """``slurm``, or None."""
+    warning_s: Optional[float] = None
+    max_timeouts: Optional[int] = None
+    requeue: Optional[bool] = None
+    fate: Optional[str] = None
+    """File of its job's fate; empty where nobody submitted the script."""
+    command: Optional[Sequence[str]] = None
+    queued_at: Optional[float] = None
+    """When it was first submitted, Unix seconds."""
+    as_read: Mapping[str, Any] = {}
+    """The object that it was read from, but for its command, which the supervisor adds at the end."""
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "RunRecord":
+        """Return the record in an object that was compared with its shape; null and absent are the same."""
+        as_read = {name: value for name, value in content.items() if name != "command"}
+        known = {name: content[name] for name in _RUN_FIELDS if content.get(name) is not None}
+        return cls(**known, as_read=as_read)
+
+    def to_json(self) -> Dict[str, Any]:
+        """Return the object to write; of a record that was read, that object with what was replaced since."""
+        if self.as_read:
+            pairs = zip(_RUN_FIELDS, self, RunRecord.of(self.as_read))
+            return dict(self.as_read, **{name: value for name, value, before in pairs if value != before})
+        return {name: value for name, value in zip(_RUN_FIELDS, self) if value is not None or name in _NULLS}
+
+
+_RUN_FIELDS = RunRecord._fields[:-1]
+_NULLS = ("port", "after", "extended_from")
+
+
+Content = TypeVar("Content")
+
+
+class Kind(Generic[Content]):
+    """A kind of record: its file in a run directory, its shape, and what is made of what fits that."""
+
+    def __init__(
+        self,
+        name: str,
+        shape: Table,
+        *,
+        folder: str = rundir.CONTROL + "/",
+        make: Optional[Callable[[Dict[str, Any]], Content]] = None,
+    ) -> None:
+        self.name = name
+        """Of the file."""
+        self._path = "/" + folder + name
+        self.shape = shape
+        self._make = make
+        self._check: Optional[schema.Check] = None
+
+    def why_not(self, content: Any) -> Optional[str]:
+        """Return where content is no such record, and why; None where it is one."""
+        if self._check is None:  # a command reads few of the kinds
+            self._check = schema.compiled(self.shape)
+        return self._check(content)
+
+    def read(self, run_dir: Union[str, Path]) -> Optional[Content]:
+        """Return a run's record; None where rundir.read_json finds nothing.
+
+        Raises:
+            schema.Misfit: It is another thing.
+        """
+        # Plain strings: a status asks for hundreds of runs, and building paths costs more than reading the files.
+        content = read(str(run_dir) + self._path)
+        return content if content is None or self._make is None else self._make(content)
+
+    def read_if_sound(self, run_dir: Union[str, Path]) -> Optional[Content]:
+        """Return a run's record; None where there is none, or another thing."""
+        try:
+            return self.read(run_dir)
+        except schema.Misfit:
+            return None
+
+
+RUN: Kind[RunRecord] = Kind(
+    rundir.RUN,
+    Table(
+        {},
+        {"token": Text(most=128), "study": Text(), "run": Text(), "group": Text(), "label": Text(), "tag": Text(),
+         "seed": Number(whole=True), "target": Text(), "project": Maybe(OPTIONAL_PATH), "run_dir": ABSOLUTE,
+         "fingerprint": Text(most=128), "train": FREE, "factors": FREE, "global_batch": POSITIVE,
+         "gpus": Either((COUNT, INDICES)), "port": Maybe(COUNT), "after": Maybe(ABSOLUTE), "max_retries": COUNT,
+         "extended_from": Maybe(EXTENDED), "left": Maybe(LEFT), "fate": Maybe(OPTIONAL_PATH)},
+        keeps=True,
+    ),
+    make=RunRecord.of,
+)  # fmt: skip
+"""run.json"""
+START: Kind[StartRecord] = Kind(
+    rundir.START,
+    Table(
+        {},
+        {"number": COUNT, "token": Maybe(Text(most=128)), "devices": Maybe(LABELS), "started_at": WHEN,
+         "job": Maybe(Text(most=64)), "boot_id": Maybe(Text()), "before": Maybe(Each(ATTEMPT, 10_000)),
+         "port": Maybe(COUNT)},
+        keeps=True,
+    ),
 )  # fmt: skip
 """start.json"""
-END = Table(
-    {"state": STATE},
-    {"token": Maybe(Text(most=128)), "reason": Maybe(WORDS), "ended_at": WHEN, "attempts": Each(ATTEMPT, 10_000),
-     "fingerprint": Maybe(Text(most=128))},
-    keeps=True,
+END: Kind[EndRecord] = Kind(
+    rundir.END,
+    Table(
+        {"state": STATE},
+        {"token": Maybe(Text(most=128)), "reason": Maybe(WORDS), "ended_at": WHEN, "attempts": Each(ATTEMPT, 10_000),
+         "fingerprint": Maybe(Text(most=128))},
+        keeps=True,
+    ),
 )  # fmt: skip
 """end.json"""
-CLAIM = Table({}, {"token": Maybe(Text(most=128)), "boot_id": Maybe(Text())}, keeps=True)
+CLAIM: Kind[ClaimRecord] = Kind(
+    rundir.CLAIM,
+    Table({}, {"token": Maybe(Text(most=128)), "boot_id": Maybe(Text())}, keeps=True),
+)
 """claim"""
-HEARTBEAT = Table({}, {"attempt": Maybe(Text(most=256))}, keeps=True)
+HEARTBEAT: Kind[HeartbeatRecord] = Kind(
+    rundir.HEARTBEAT,
+    Table({}, {"attempt": Maybe(Text(most=256))}, keeps=True),
+    folder="",
+)
 """heartbeat.json; each number that makes no sense is one that is not known."""
-OUTCOME = Table({}, {"attempt": Maybe(Text(most=256)), "status": Maybe(Text()), "reason": Maybe(WORDS)}, keeps=True)
+OUTCOME: Kind[OutcomeRecord] = Kind(
+    rundir.OUTCOME,
+    Table({}, {"attempt": Maybe(Text(most=256)), "status": Maybe(Text()), "reason": Maybe(WORDS)}, keeps=True),
+)
 """outcome.json, likewise."""
-MANIFEST = Table({"files": Each(Table({"name": NAME, "size": SIZE, "sha256": HASH}, keeps=True))}, keeps=True)
+MANIFEST: Kind[ManifestRecord] = Kind(
+    rundir.MANIFEST,
+    Table({"files": Each(Table({"name": NAME, "size": SIZE, "sha256": HASH}, keeps=True))}, keeps=True),
+    folder="",
+)
 """MANIFEST.json"""
-FETCHED = Table(
-    {},
-    {"target": Text(), "host": Text(), "run_dir": Text(), "origin": Text(most=256),
-     "files": Map(Table({"size": SIZE, "sha256": HASH}, {"seen": Each(Number(whole=True), 2)}, keeps=True), keys=NAME),
-     "left": Each(Table({"name": NAME}, {"size": SIZE, "sha256": MAYBE_HASH})),
-     "removed": Map(Text(most=128), keys=NAME)},
-    keeps=True,
+FETCHED: Kind[FetchedRecord] = Kind(
+    rundir.FETCHED,
+    Table(
+        {},
+        {"target": Text(), "host": Text(), "run_dir": Text(), "origin": Text(most=256),
+         "files": Map(
+             Table({"size": SIZE, "sha256": HASH}, {"seen": Each(Number(whole=True), 2)}, keeps=True), keys=NAME),
+         "left": Each(Table({"name": NAME}, {"size": SIZE, "sha256": MAYBE_HASH})),
+         "removed": Map(Text(most=128), keys=NAME)},
+        keeps=True,
+    ),
 )  # fmt: skip
 """fetched.json, which the client writes beside what it has fetched."""
 
-KINDS = {
-    rundir.RUN: RUN, rundir.START: START, rundir.END: END, rundir.CLAIM: CLAIM, rundir.HEARTBEAT: HEARTBEAT,
-    rundir.OUTCOME: OUTCOME, rundir.MANIFEST: MANIFEST, rundir.FETCHED: FETCHED,
-}  # fmt: skip
+KINDS: Dict[str, Kind[Any]] = {
+    kind.name: kind for kind in (RUN, START, END, CLAIM, HEARTBEAT, OUTCOME, MANIFEST, FETCHED)
+}
 """By the name of the file."""
 
 
-@functools.lru_cache(maxsize=None)
-def _check(name: str) -> schema.Check:
-    return schema.compiled(KINDS[name])
-
-
-def why_not(name: str, content: Any) -> Optional[str]:
-    """Return where the content of a file of this name is no such record, and why; None where it is one."""
-    return _check(name)(content)
-
-
-def read(path: Union[str, Path]) -> Optional[Dict[str, Any]]:
-    """Return the record in a file, whose name says of which kind it is; None where rundir.read_json finds nothing.
-
-    Raises:
-        schema.Misfit: It is another thing.
-    """
+def read(path: Union[str, Path]) -> Any:
+    """Return the object in a file whose name says of which kind it is (as Kind.read)."""
     content = rundir.read_json(path)
     if content is None:
         return None
     name = str(path).rpartition("/")[2]
-    wrong = _check(name)(content)
+    wrong = KINDS[name].why_not(content)
     if wrong is not None:
         raise schema.Misfit(name + wrong)
     return content
-
-
-def read_if_sound(path: Union[str, Path]) -> Dict[str, Any]:
-    """Return the record in a file; an empty one where there is none, or another thing."""
-    try:
-        return read(path) or {}
-    except schema.Misfit:
-        return {}

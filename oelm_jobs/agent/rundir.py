@@ -1,5 +1,4 @@
-"""Owns the names of a run directory's control files and how they are read and written; leaves their meaning to
-supervise and probe.
+"""The names of a run directory's files, and reading, writing and locking them.
 
 docs/run-directory.md is the reader's version of this module. Standard library only, Python 3.8, Linux and macOS.
 """
@@ -14,7 +13,7 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, List, Mapping, Optional, Union
 
 from .processes import Identity
 
@@ -103,12 +102,12 @@ def is_text(name: str) -> bool:
         return False
 
 
-def write_json(path: Path, value: Dict[str, Any], *, durable: bool = True) -> None:
+def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = True) -> None:
     """Replace ``path`` atomically with ``value`` as JSON."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n", durable=durable)
 
 
-def create(path: Path, content: Dict[str, Any], *, durable: bool = True) -> bool:
+def create(path: Path, content: Mapping[str, Any], *, durable: bool = True) -> bool:
     """Make ``path`` with ``content``, whole and (durable) for good, unless it exists; False where it does.
 
     link(2) fails where the name is taken, also between the clients of a network file system; where its answer was lost

@@ -1,5 +1,6 @@
-"""Owns one run, from the claim to the end record: attempts, signals, survivors; leaves training to the command and
-everything that differs between a plain host and a Slurm job to place.
+"""See one run through, from the claim to the end record: attempts, signals, what is left of them.
+
+What differs between a plain host and a Slurm job is the place's (run/place.py).
 
 The launch script execs this program, whoever started the script, so that a run started by hand claims and records
 like any other. Exit codes and process groups of torchrun carry no meaning (it returns 1 for any failure of its ranks
@@ -19,14 +20,18 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, cast
 
 from . import privacy, processes, records, rundir, schema
 from .host import lease
 from .host.host import Host
+from .records import RunRecord
 from .run import failure, place, result
 from .run.place import Place, Refused, Stopped, Superseded, Verdict
 from .states import State
+
+if TYPE_CHECKING:
+    from .record_types import Attempt, OutcomeRecord, StartRecord
 
 RETRY_DELAY_S = 2.0
 """Pause before a crashed command is started again."""
@@ -41,11 +46,11 @@ EXIT_BUSY, EXIT_REFUSED, EXIT_FAILED = 75, 78, 1
 class Supervisor:
     """One execution of one run, from claim to end record."""
 
-    def __init__(self, record: Dict[str, Any], command: List[str]) -> None:
+    def __init__(self, record: RunRecord, command: List[str]) -> None:
         self.record = record
         self.command = command
-        self.run_dir = Path(record["run_dir"])
-        self.token = str(record["token"])
+        self.run_dir = Path(record.run_dir)
+        self.token = record.token
         self.stop_signal: Optional[int] = None
         self.place = _place(record, self.say)
         self._interruptible = False  # True while a raised Stopped loses neither a process nor a record
@@ -65,37 +70,38 @@ class Supervisor:
     def refusal(self) -> str:
         """Return why this run directory must not be entered; empty when it may."""
         try:
-            known = records.read(rundir.control(self.run_dir, rundir.RUN))
+            known = records.RUN.read(self.run_dir)
         except schema.Misfit as error:
             return "holds a record that can't be understood: %s" % error
-        if known and known.get("study", self.record.get("study")) != self.record.get("study"):
-            return "holds run %s of study %s" % (known.get("run"), known["study"])
-        ours = self.record.get("fingerprint", "")
-        theirs = (known or {}).get("fingerprint", "")
+        if known and known.study and known.study != self.record.study:
+            return "holds run %s of study %s" % (known.run, known.study)
+        ours, theirs = self.record.fingerprint, known.fingerprint if known else ""
         if known and not (ours and theirs):
             # Rendered before the data could be hashed, and run by hand: the keys say whether it is the same run.
             own = ("data_path", "val_data_path", "out_dir", "batch_size")
-            before, after = known.get("train") or {}, self.record.get("train") or {}
+            before, after = known.train, self.record.train
             changed = sorted(key for key in after if key not in own and before.get(key) != after[key])
-            if changed or known.get("global_batch") != self.record.get("global_batch"):
+            if changed or known.global_batch != self.record.global_batch:
                 return "holds a run of another configuration (differs in %s)" % ", ".join(changed or ["global_batch"])
-            self.record["fingerprint"] = ours = theirs = ours or theirs
-        continued = (self.record.get("extended_from") or {}).get("fingerprint")
+            ours = theirs = ours or theirs
+            self.record = self.record._replace(fingerprint=ours)
+        extended = self.record.extended_from
+        continued = extended["fingerprint"] if extended else None
         if ours and theirs and ours != theirs and theirs != continued:
             return "holds a run of another configuration (%s, not %s)" % (theirs[:12], ours[:12])
-        if self.record.get("extended_from") and not any(self.run_dir.glob("checkpoint_*.pt")):
+        if extended and not any(self.run_dir.glob("checkpoint_*.pt")):
             return "has no checkpoint to go on from (oelm-clean frees them): submit --rerun to start over"
         return ""
 
-    def history(self) -> List[Dict[str, Any]]:
+    def history(self) -> List[Attempt]:
         """Return the attempts so far."""
         attempts, self._on_record = result.attempts_so_far(self.run_dir, self.place.lost_reason)
         return attempts
 
     def _queued_at(self) -> float:
         """Return when the run was first submitted, Unix seconds; a run directory keeps it over all submissions."""
-        known = records.read_if_sound(rundir.control(self.run_dir, rundir.RUN))
-        return rundir.finite(known.get("queued_at")) or self.place.submitted_at()
+        known = records.RUN.read_if_sound(self.run_dir)
+        return rundir.finite(known.queued_at if known else None) or self.place.submitted_at()
 
     # The run ----------------------------------------------------------------------------------------------------------
 
@@ -137,16 +143,16 @@ class Supervisor:
         if refusal:
             self.say("refused: %s %s" % (self.run_dir, refusal))
             return EXIT_REFUSED
-        end = records.read_if_sound(rundir.control(self.run_dir, rundir.END))
-        if end.get("state") == State.DONE and end.get("fingerprint") == self.record.get("fingerprint"):
+        end = records.END.read_if_sound(self.run_dir)
+        if end and end["state"] == State.DONE and (end.get("fingerprint") or "") == self.record.fingerprint:
             self.say("already done; nothing to do")
             # The end record is this submission's, too.
             rundir.write_json(rundir.control(self.run_dir, rundir.END), dict(end, token=self.token))
             return 0
         rundir.mark_origin(self.run_dir, self.token)  # a script that nobody launched, or that Slurm has started
         queued_at = self._queued_at()
-        content = dict(self.record, command=self.command, queued_at=queued_at)
-        rundir.write_json(rundir.control(self.run_dir, rundir.RUN), content)
+        entered = self.record._replace(command=self.command, queued_at=queued_at)
+        rundir.write_json(rundir.control(self.run_dir, rundir.RUN), entered.to_json())
         result.reserve(self.run_dir)
         processes.become_subreaper()
         self._from_setup = processes.descendants_of(os.getpid())
@@ -181,9 +187,9 @@ class Supervisor:
         self.place.release()
         return self._conclude(verdict, attempts, queued_at)
 
-    def _attempts(self, attempts: List[Dict[str, Any]]) -> Verdict:
+    def _attempts(self, attempts: List[Attempt]) -> Verdict:
         """Start the command until it completes, is stopped or has used its retries up; append each attempt."""
-        retries_left = int(self.record.get("max_retries", 0)) - self.place.retries_used(attempts)
+        retries_left = self.record.max_retries - self.place.retries_used(attempts)
         while True:
             attempt, verdict = self._attempt(attempts)
             attempts.append(attempt)
@@ -198,7 +204,7 @@ class Supervisor:
             self.say("attempt %d: %s; starting again" % (attempt["number"], verdict.reason))
             self._sleep(RETRY_DELAY_S)
 
-    def _conclude(self, verdict: Verdict, attempts: List[Dict[str, Any]], queued_at: float) -> int:
+    def _conclude(self, verdict: Verdict, attempts: List[Attempt], queued_at: float) -> int:
         """Write the records that a verdict calls for; return the exit code."""
         self._check_claim()
         self.say("%s %s" % (verdict.state, verdict.reason))
@@ -252,7 +258,7 @@ class Supervisor:
 
     # One attempt ------------------------------------------------------------------------------------------------------
 
-    def _attempt(self, before: List[Dict[str, Any]]) -> Tuple[Dict[str, Any], Verdict]:
+    def _attempt(self, before: List[Attempt]) -> Tuple[Attempt, Verdict]:
         """Start the command once and see it through; return the attempt's record and the verdict on it."""
         number = 1 + max([int(attempt["number"]) for attempt in before], default=0)
         argv, port = self.place.argv(self.command, number, self._lost_ports)
@@ -260,10 +266,12 @@ class Supervisor:
         environment = dict(processes.plain_environment(), **self.place.environment())
         environment[processes.ATTEMPT_VARIABLE] = self._mark
         environment.update({processes.RUN_DIR_VARIABLE: str(self.run_dir), "PYTHONUNBUFFERED": "1"})
-        start = dict(processes.identify(os.getpid()).to_json(), number=number, token=self.token, port=port)
-        start.update(self.place.start_record(), started_at=time.time(), devices=self.place.devices())
+        me = processes.identify(os.getpid()).to_json()
+        start = cast("StartRecord", dict(me, number=number, token=self.token, port=port, **self.place.start_record()))
+        start["started_at"] = time.time()
+        start["devices"] = devices = self.place.devices()
         if before[self._on_record :]:  # should this execution be lost, too, they are on no other record
-            start.update(before=before[self._on_record :])
+            start["before"] = before[self._on_record :]
         rundir.write_json(rundir.control(self.run_dir, rundir.START), start)
         began = time.monotonic()
         with open(str(self.run_dir / rundir.LOG), "ab") as log:
@@ -280,7 +288,7 @@ class Supervisor:
             except OSError as error:
                 verdict = Verdict(State.FAILED, "cannot start %s: %s" % (argv[0], error), cause=place.CRASH)
                 return self._record(start, began, verdict, None)
-        self.say("attempt %d: process %d on %s" % (number, child.pid, ", ".join(start["devices"])))
+        self.say("attempt %d: process %d on %s" % (number, child.pid, ", ".join(devices)))
         survivors_until = 0.0
         try:
             self._interruptible = True
@@ -315,7 +323,7 @@ class Supervisor:
         """End what is left of an attempt, but what set-up lines left running."""
         processes.end_run(self.run_dir, deadline, self.say, spared=self._from_setup)
 
-    def _judge(self, code: int, start: Dict[str, Any], before: List[Dict[str, Any]]) -> Verdict:
+    def _judge(self, code: int, start: StartRecord, before: List[Attempt]) -> Verdict:
         """Say how the attempt ended, from the trainer's own record first."""
         outcome = self._outcome(start)
         status, reason = outcome.get("status"), str(outcome.get("reason") or "")
@@ -347,42 +355,43 @@ class Supervisor:
             cause=place.CRASH,
         )
 
-    def _came_to_training(self, start: Dict[str, Any]) -> bool:
+    def _came_to_training(self, start: StartRecord) -> bool:
         """True where the trainer of this attempt has given a sign of life."""
-        beat = records.read_if_sound(self.run_dir / rundir.HEARTBEAT)
+        beat = records.HEARTBEAT.read_if_sound(self.run_dir) or {}
         return beat.get("attempt") == "%s:%d" % (self.token, start["number"])
 
     def _last_lines(self) -> List[str]:
         return rundir.last_lines(self.run_dir / rundir.LOG, failure.LOG_LINES, since=self._log_start)
 
-    def _outcome(self, start: Dict[str, Any]) -> Dict[str, Any]:
+    def _outcome(self, start: StartRecord) -> OutcomeRecord:
         """Return the trainer's record of this attempt; empty where it left none."""
-        outcome = records.read_if_sound(rundir.control(self.run_dir, rundir.OUTCOME))
+        outcome = records.OUTCOME.read_if_sound(self.run_dir) or {}
         return outcome if outcome.get("attempt") == "%s:%d" % (self.token, start["number"]) else {}
 
     def _record(
-        self, start: Dict[str, Any], began: float, verdict: Verdict, code: Optional[int]
-    ) -> Tuple[Dict[str, Any], Verdict]:
-        names = ["number", "token", "started_at", "devices", "host", "port", *self.place.start_record()]
-        attempt = {name: start.get(name) for name in names}
+        self, start: StartRecord, began: float, verdict: Verdict, code: Optional[int]
+    ) -> Tuple[Attempt, Verdict]:
+        attempt = result.of_start(start)
         outcome = self._outcome(start)
         if outcome:
             attempt["steps"] = int(outcome.get("step") or 0) - int(outcome.get("resumed_from") or 0)
-        attempt.update(state=verdict.state, reason=verdict.reason, cause=verdict.cause, ended_at=time.time())
+        attempt.update(
+            {"state": verdict.state, "reason": verdict.reason, "cause": verdict.cause, "ended_at": time.time()}
+        )
         # The monotonic clock measures: a wall clock may be set back meanwhile.
-        attempt.update(wall_s=round(time.monotonic() - began, 3), exit_code=code)
+        attempt.update({"wall_s": round(time.monotonic() - began, 3), "exit_code": code})
         return attempt, verdict
 
 
-def _place(record: Dict[str, Any], say: Any) -> Place:
-    if record.get("scheduler") == "slurm":
+def _place(record: RunRecord, say: Any) -> Place:
+    if record.scheduler == "slurm":
         from .slurm.job import SlurmJob
 
         return SlurmJob(record, say)
     return Host(record, say)
 
 
-def choose(content: Dict[str, Any]) -> Dict[str, Any]:
+def choose(content: Dict[str, Any]) -> RunRecord:
     """Return the record that this process is for: an array's script carries those of all its tasks.
 
     Args:
@@ -392,11 +401,11 @@ def choose(content: Dict[str, Any]) -> Dict[str, Any]:
         Refused: Several records, and no task of an array to tell which.
     """
     if "runs" not in content:
-        return content
+        return RunRecord.of(content)
     index = os.environ.get("SLURM_ARRAY_TASK_ID", "")
     if not index.isdigit() or int(index) >= len(content["runs"]):
         raise Refused("this script holds %d runs; sbatch starts each as a task of an array" % len(content["runs"]))
-    return rundir.merged(content["shared"], content["runs"][int(index)])
+    return RunRecord.of(rundir.merged(content["shared"], content["runs"][int(index)]))
 
 
 def main(argv: List[str]) -> int:
@@ -415,12 +424,12 @@ def main(argv: List[str]) -> int:
     os.close(devnull)
     try:
         record = choose(content)
-        if record.get("scheduler") == "slurm" and "SLURM_JOB_ID" not in os.environ:
+        if record.scheduler == "slurm" and "SLURM_JOB_ID" not in os.environ:
             raise Refused("this script is for a Slurm job: start it with sbatch")
-        privacy.confine(str(record.get("share") or ""))
+        privacy.confine(record.share or "")
         os.environ.pop("SLURM_CLUSTERS", None)  # a job's node is of its own cluster
     except Refused as error:
         print("refused: %s" % error, file=sys.stderr)
         return EXIT_REFUSED
-    command = command or [str(word) for word in record.pop("command")]
+    command = command or list(record.command or ())
     return Supervisor(record, command).run()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..agent import records, rundir
+from ..agent import records
 from ..connections import Connection
 from ..spec import Run
 from ..store import StoredRun
@@ -75,8 +75,8 @@ def left_by(project: Path, runs: Sequence[StoredRun]) -> list[tuple[StoredRun, d
         for place in run.spec.get("left") or ():
             target = targets.get(place["target"])
             if target is not None and not target.host:
-                there = records.read_if_sound(rundir.control(place["run_dir"], rundir.RUN))
-                if there.get("token") != place["token"]:
+                there = records.RUN.read_if_sound(place["run_dir"])
+                if there is None or there.token != place["token"]:
                     continue
             found.append((run, dict(place)))
     return found

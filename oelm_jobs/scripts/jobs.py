@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..agent import rundir
+from ..agent.records import RunRecord
 from ..agent.slurm import submit as slurm_submit
 from ..code.snapshot import Snapshot, agent
 from ..connections import Connection, interpreter
@@ -25,38 +26,37 @@ BY_HAND = "by-hand"
 """Token of scripts that nobody submits."""
 
 
-def _record(plan: Plan, run: Run, token: str, snapshot: Snapshot, after: str | None) -> dict[str, Any]:
+def _record(plan: Plan, run: Run, token: str, snapshot: Snapshot, after: str | None) -> RunRecord:
     """Return a run's record, which goes to the target as ``run.json``."""
-    return {
-        "version": 1,
-        "token": token,
-        "study": run.study,
-        "run": run.name,
-        "group": run.group,
-        "label": run.label,
-        "seed": run.seed,
-        "tag": run.tag,
-        "target": run.target,
-        "project": str(plan.project),
-        "run_dir": run.run_dir,
-        "fingerprint": run.fingerprint,
-        "snapshot": snapshot.hash,
-        "revision": snapshot.revision,
-        "diff": snapshot.diff,
-        "train_code": snapshot.train_code,
-        "factors": dict(run.factors),
-        "train": dict(run.train),
-        "world_size": run.world_size,
-        "global_batch": run.global_batch,
-        "gpus": list(run.gpus) if isinstance(run.gpus, tuple) else run.gpus,
-        "port": run.port,
-        "after": after,
-        "stop_on_failure": plan.stop_on_failure,
-        "max_retries": run.max_retries,
-        "extended_from": run.extended_from,
-        **({"left": run.left} if run.left else {}),
-        **({"share": plan.target.share} if plan.target.share else {}),
-    }
+    return RunRecord(
+        token=token,
+        study=run.study,
+        run=run.name,
+        group=run.group,
+        label=run.label,
+        seed=run.seed,
+        tag=run.tag,
+        target=run.target,
+        project=str(plan.project),
+        run_dir=run.run_dir,
+        fingerprint=run.fingerprint,
+        snapshot=snapshot.hash,
+        revision=snapshot.revision,
+        diff=snapshot.diff,
+        train_code=snapshot.train_code,
+        factors=dict(run.factors),
+        train=dict(run.train),
+        world_size=run.world_size,
+        global_batch=run.global_batch,
+        gpus=list(run.gpus) if isinstance(run.gpus, tuple) else run.gpus,
+        port=run.port,
+        after=after,
+        stop_on_failure=plan.stop_on_failure,
+        max_retries=run.max_retries,
+        extended_from=run.extended_from,
+        left=run.left or None,
+        share=plan.target.share or None,
+    )
 
 
 def render(
@@ -138,7 +138,7 @@ def _jobs(
         ]
     else:
         _check_dependency(plan, runs)
-        largest = 2 * max((len(json.dumps(records[run.name])) for run in runs[:10]), default=0)
+        largest = 2 * max((len(json.dumps(records[run.name].to_json())) for run in runs[:10]), default=0)
         batches = sbatch.batches(runs, token, sequential=plan.mode == SEQUENTIAL, limit=max_array, run_bytes=largest)
     return [
         LaunchScript(
@@ -158,7 +158,7 @@ def _content(
     plan: Plan,
     batch: sbatch.Batch,
     token: str,
-    records: Mapping[str, dict[str, Any]],
+    records: Mapping[str, RunRecord],
     program: Program,
     *,
     is_sent: bool,
@@ -174,12 +174,12 @@ def _content(
         stem = f"{token}.{batch.position}"
         header = sbatch.header(plan.target, batch.runs, name=batch.name, folder=folder, stem=stem)
         own = {"scheduler": "slurm", **sbatch.supervision(plan.target), "fate": fate}
-        several = [{**known, **own} for known in several]
+        several = [record._replace(**own) for record in several]
     commands = [tuple(command(run, program.python)) for run in batch.runs]
     return Content(
         program=program,
         runs=tuple(batch.runs),
-        record=records_text(several, commands),
+        record=records_text([record.to_json() for record in several], commands),
         command=commands[0] if len(commands) == 1 else (),
         header=tuple(header),
     )

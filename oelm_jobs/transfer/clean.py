@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..agent import records, rundir, trees
+from ..agent import records, trees
 from ..agent.run import result
 from ..connections import Connection, connect
 from ..errors import TargetError
@@ -81,7 +81,7 @@ def _removable(project: Path, run: StoredRun) -> Removable:
     if run.state is not State.DONE and not run.progress:
         return Removable(run=run, files={}, note="never started: there is nothing of it")
     known = record(home)
-    manifest = records.read_if_sound(home / rundir.MANIFEST) or None
+    manifest = records.MANIFEST.read_if_sound(home)
     if not known or known.get("run_dir") != run.run_dir or (manifest is None and run.state is State.DONE):
         return Removable(run=run, files={}, note="was not fetched since it ended: oelm-fetch")
     checkpoints = _checkpoints(known, manifest)
@@ -124,8 +124,8 @@ def has_no_checkpoint(project: Path, run: StoredRun) -> bool:
     there is no copy, or one of another submission.
     """
     home = home_of(project, run)
-    known, manifest = record(home), records.read_if_sound(home / rundir.MANIFEST) or None
-    end = records.read_if_sound(rundir.control(home, rundir.END))
+    known, manifest = record(home), records.MANIFEST.read_if_sound(home)
+    end = records.END.read_if_sound(home) or {}
     if known.get("run_dir") != run.run_dir or end.get("token") != run.token:
         return False
     steps = {name: entry for name, entry in _checkpoints(known, manifest).items() if name.startswith("checkpoint_")}

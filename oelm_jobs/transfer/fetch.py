@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import names
 from ..agent import inside, rundir
@@ -25,6 +25,9 @@ from ..study.resolve import run_directory
 from ..targets.files import load_target
 from . import sync
 from .sync import Arrival, Item, Staging
+
+if TYPE_CHECKING:
+    from ..agent.record_types import FetchedRecord
 
 CHECKPOINTS = ("none", "best", "latest", "all")
 ROUNDS = 4
@@ -161,7 +164,7 @@ class _Run:
     home: Path
     row: Mapping[str, Any]
     """The target's answer about it."""
-    record: dict[str, Any]
+    record: FetchedRecord
     here: list[Item]
     wanted: list[Item]
     new_files: int = 0

@@ -21,13 +21,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..agent import inside, processes, records, rundir, schema
 from ..agent.run import result
 from ..agent.transfer import inventory
 from ..errors import LocalError, NotReached, TargetError
 from .rsync import NETWORK_CODES, SOME_FAILED, Transfer
+
+if TYPE_CHECKING:
+    from ..agent.record_types import FetchedRecord
 
 STAGING = ".oelm-fetch"
 """Folder beside run directories for what has not arrived whole."""
@@ -78,16 +81,17 @@ class Verified:
 # What is at home ------------------------------------------------------------------------------------------------------
 
 
-def record(run_dir: Path) -> dict[str, Any]:
+def record(run_dir: Path) -> FetchedRecord:
     """Return the record of what was fetched into a run directory (``origin``, ``target``, ``files``, ``left``); empty
     for a run of this machine.
     """
-    return records.read_if_sound(rundir.control(run_dir, rundir.FETCHED))
+    return records.FETCHED.read_if_sound(run_dir) or {}
 
 
 def study_in(run_dir: Path) -> str:
     """Return the study of the run in a directory of this machine, trained or fetched; empty where no record says."""
-    return str(records.read_if_sound(rundir.control(run_dir, rundir.RUN)).get("study", ""))
+    known = records.RUN.read_if_sound(run_dir)
+    return known.study if known else ""
 
 
 def verify(run_dir: Path) -> Verified:
@@ -96,7 +100,7 @@ def verify(run_dir: Path) -> Verified:
     A name in the manifest that leads out of the run directory counts as damaged, and so does a manifest that is none.
     """
     try:
-        manifest = records.read(run_dir / rundir.MANIFEST)
+        manifest = records.MANIFEST.read(run_dir)
     except schema.Misfit:
         return Verified(files=0, size=0, damaged=(rundir.MANIFEST,), has_manifest=True)
     entries = manifest["files"] if manifest else []

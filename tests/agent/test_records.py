@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent import processes, rundir
+from oelm_jobs.agent import processes, record_types, records, rundir
 from oelm_jobs.agent.host import cancel
+from oelm_jobs.agent.records import RunRecord
 from oelm_jobs.agent.run import result
 from oelm_jobs.agent.states import State
 from oelm_jobs.spec import Run
@@ -167,7 +168,7 @@ def test_there_is_no_end_record_where_the_manifest_could_not_be_written(root: Pa
     (folder / rundir.CONTROL).mkdir(parents=True)
     (folder / rundir.MANIFEST).mkdir()  # no file takes the place of a folder
     with pytest.raises(OSError):
-        result.write(folder, {"token": "t1"}, State.DONE, "", [{"number": 1}], time.time())
+        result.write(folder, RunRecord(token="t1"), State.DONE, "", [{"number": 1}], time.time())
     assert (folder / rundir.RESULT).exists() and not rundir.control(folder, rundir.END).exists()
 
 
@@ -194,3 +195,39 @@ def test_a_run_directory_names_the_submission_that_began_it_whoever_starts_its_s
     launch_runs(root, [(older, outcome_of("completed"))], token="t3")
     wait_for_state(older, "DONE")
     assert not (control / rundir.ORIGIN).exists(), "the same run as before is not taken for another one"
+
+
+def test_a_new_record_of_a_run_says_all_but_what_does_not_apply() -> None:
+    record = RunRecord(token="t1", run="a", run_dir="/r/exp_a", train={"lr": 0.1})
+    content = record.to_json()
+    assert list(content)[:4] == ["version", "token", "study", "run"]
+    assert (content["port"], content["after"], content["extended_from"]) == (None, None, None)
+    assert not {"left", "share", "scheduler", "fate", "command", "queued_at", "as_read"} & content.keys()
+    read = RunRecord.of(json.loads(json.dumps(content)))
+    assert read._replace(as_read={}) == record and read.to_json() == content
+
+
+def test_a_record_that_was_read_is_written_as_it_was_but_for_what_was_replaced() -> None:
+    content = {"run": "a", "token": "t1", "of a newer version": [1], "command": ["old"], "port": None, "seed": 1}
+    record = RunRecord.of(content)
+    assert (record.run, record.command, record.port, record.study) == ("a", ["old"], None, "")
+    written = record._replace(seed=2, command=["new"], queued_at=5.0).to_json()
+    assert list(written.items()) == [
+        ("run", "a"), ("token", "t1"), ("of a newer version", [1]), ("port", None), ("seed", 2), ("command", ["new"]),
+        ("queued_at", 5.0),
+    ]  # fmt: skip
+
+
+TYPES = {
+    records.START: record_types.StartRecord, records.END: record_types.EndRecord,
+    records.CLAIM: record_types.ClaimRecord, records.HEARTBEAT: record_types.HeartbeatRecord,
+    records.OUTCOME: record_types.OutcomeRecord, records.MANIFEST: record_types.ManifestRecord,
+    records.FETCHED: record_types.FetchedRecord,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", records.KINDS.values(), ids=lambda kind: kind.name)
+def test_a_records_type_knows_what_its_shape_checks(kind: records.Kind[Any]) -> None:
+    known = RunRecord._fields if kind is records.RUN else TYPES[kind].__annotations__
+    assert {*kind.shape.must, *kind.shape.may} <= set(known)
+    assert set(records.ATTEMPT.may) <= set(record_types.Attempt.__annotations__)

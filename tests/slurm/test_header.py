@@ -343,6 +343,7 @@ def test_runs_of_different_size_get_arrays_of_their_own_and_large_ones_are_cut(t
 
 def test_an_array_picks_the_record_of_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from oelm_jobs.agent import supervise
+    from oelm_jobs.agent.records import RunRecord
     from oelm_jobs.agent.run import place
 
     records = [
@@ -353,9 +354,9 @@ def test_an_array_picks_the_record_of_its_task(tmp_path: Path, monkeypatch: pyte
     assert shared == {"train": {"steps": 5}, "command": ["x", None, "y"]}
     assert rests[1] == {"run": "b", "train": {"seed": 1}, "command": {"1": "b"}, "gpus": [0]}
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
-    assert supervise.choose({"shared": shared, "runs": rests}) == records[1]
+    assert supervise.choose({"shared": shared, "runs": rests}) == RunRecord.of(records[1])
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
-    assert supervise.choose({"shared": shared, "runs": rests}) == records[2]
+    assert supervise.choose({"shared": shared, "runs": rests}) == RunRecord.of(records[2])
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID")
     with pytest.raises(place.Refused, match="holds 3 runs"):
         supervise.choose({"shared": shared, "runs": rests})

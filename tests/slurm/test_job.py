@@ -17,6 +17,7 @@ import pytest
 
 from oelm_jobs.agent import processes
 from oelm_jobs.agent.host import lease
+from oelm_jobs.agent.records import RunRecord
 from oelm_jobs.agent.run import place
 from oelm_jobs.agent.slurm import claim as slurm_claim
 from oelm_jobs.agent.slurm import commands as slurm_commands
@@ -37,7 +38,7 @@ def slurm_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **record: Any) ->
     monkeypatch.setenv("SLURMD_NODENAME", "n1")
     (tmp_path / "exp_a" / ".oelm").mkdir(parents=True, exist_ok=True)
     values = {"run_dir": str(tmp_path / "exp_a"), "token": TOKEN, "world_size": 1, **record}
-    return slurm_job.SlurmJob(values, lambda words: None)
+    return slurm_job.SlurmJob(RunRecord(**values), lambda words: None)
 
 
 # The node before, and this one ----------------------------------------------------------------------------------------

@@ -93,11 +93,11 @@ def _kill_all(run_dir: str, also: Sequence[processes.Identity] = ()) -> bool:
     except rundir.Busy:
         return False
     try:
-        record = records.read_if_sound(rundir.control(run_dir, rundir.RUN))
+        record = records.RUN.read_if_sound(run_dir)
         path = rundir.control(run_dir, "").parent
         attempts, _ = result.attempts_so_far(path, lambda start: "cancelled", end_state=State.CANCELLED, lived=lived)
         first = attempts[0].get("started_at") if attempts else None
-        queued_at = rundir.finite(record.get("queued_at")) or rundir.finite(first) or time.time()
+        queued_at = rundir.finite(record.queued_at if record else None) or rundir.finite(first) or time.time()
         try:
             result.write(path, record, State.CANCELLED, "cancelled", attempts, queued_at)
         except OSError:  # a full disk: the end record at least

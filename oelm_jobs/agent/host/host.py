@@ -7,12 +7,16 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Collection, Dict, List, Optional, Tuple
 
 from .. import processes, records, rundir
+from ..records import RunRecord
 from ..run import place
 from ..states import State
 from . import lease, lease_folder, ports, tickets
+
+if TYPE_CHECKING:
+    from ..record_types import Attempt, JobStart, OutcomeRecord, StartRecord
 
 STOP_GRACE_S = 7.0
 """Time for a checkpoint between SIGTERM and SIGKILL; a cancel promises an end within 10 s."""
@@ -24,10 +28,10 @@ class Host:
     signals: Tuple[int, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     look_s = 0.0
 
-    def __init__(self, record: Dict[str, Any], say: Callable[[str], None]) -> None:
+    def __init__(self, record: RunRecord, say: Callable[[str], None]) -> None:
         self._record = record
         self._say = say
-        self._run_dir = Path(record["run_dir"])
+        self._run_dir = Path(record.run_dir)
         self._held: Optional[lease.Lease] = None
         self._port_lock: Optional[int] = None
 
@@ -44,7 +48,7 @@ class Host:
         handle = rundir.lock(path, patience_s=2.0)
         with contextlib.suppress(FileNotFoundError):
             rundir.control(self._run_dir, rundir.CANCEL).unlink()  # of an execution that is over
-        rundir.write_claim(handle, str(self._record["token"]), processes.identify(os.getpid()))
+        rundir.write_claim(handle, self._record.token, processes.identify(os.getpid()))
 
     def is_mine(self) -> bool:
         """Return True: the kernel keeps the claim for as long as this process lives."""
@@ -54,7 +58,7 @@ class Host:
         """Tell whether a cancel came while this execution was starting."""
         return rundir.control(self._run_dir, rundir.CANCEL).exists()
 
-    def lost_reason(self, start: Dict[str, Any]) -> str:
+    def lost_reason(self, start: StartRecord) -> str:
         """Return why a supervisor is gone: a reboot, or it was killed."""
         return "reboot" if start.get("boot_id") != processes.boot_id() else "supervisor lost"
 
@@ -67,7 +71,7 @@ class Host:
     def wait_for_turn(self) -> float:
         """Sleep in the kernel until the run before this one in its lane is over."""
         queued_at = float(os.environ.pop("OELM_QUEUED_AT", "") or tickets.arrival(time.time()))
-        before = self._record.get("after")
+        before = self._record.after
         if not before:
             return queued_at
         self._say("waiting for %s to end" % rundir.run_name(before))
@@ -80,12 +84,12 @@ class Host:
 
     def acquire(self, queued_at: float) -> None:
         """Wait in the queue for a lease."""
-        request = self._record["gpus"]
+        request = self._record.gpus
         self._held = lease.acquire(
-            tuple(request) if isinstance(request, list) else int(request),
+            request if isinstance(request, int) else tuple(request),
             queued_at=queued_at,
-            token=str(self._record["token"]),
-            run=str(self._record["run"]),
+            token=self._record.token,
+            run=self._record.run,
             run_dir=str(self._run_dir),
             say=self._say,
         )
@@ -98,13 +102,13 @@ class Host:
         """Return the environment variables that limit a process to the leased devices."""
         return self._held.environment() if self._held else {}
 
-    def start_record(self) -> Dict[str, Any]:
+    def start_record(self) -> JobStart:
         """Return nothing: the start record has no further fields."""
         return {}
 
     def argv(self, command: List[str], number: int, avoided: Collection[int] = ()) -> Tuple[List[str], Optional[int]]:
         """Return the argv with torchrun's ``--master_port`` set to a port that is free here now."""
-        wanted = self._record.get("port")
+        wanted = self._record.port
         if self._port_lock is not None:
             os.close(self._port_lock)
         port, self._port_lock = ports.reserve_port(wanted, avoided)
@@ -121,17 +125,17 @@ class Host:
             os.kill(pid, signal.SIGTERM)
         return STOP_GRACE_S
 
-    def judge_stop(self, number: int, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> place.Verdict:
+    def judge_stop(self, number: int, attempts: List[Attempt], outcome: OutcomeRecord) -> place.Verdict:
         """Judge a stopped run as cancelled: submitting it again resumes it."""
         reason = "cancelled" if self.is_cancelled() else "stopped by %s" % signal.Signals(number).name
         saved = "" if outcome.get("status") == "resumable" else ", without a checkpoint"
         return place.Verdict(State.CANCELLED, reason + saved, cause=place.CANCEL)
 
-    def judge_end(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> Optional[place.Verdict]:
+    def judge_end(self, attempts: List[Attempt], outcome: OutcomeRecord) -> Optional[place.Verdict]:
         """Return no verdict: only its own user stops a run here."""
         return None
 
-    def retries_used(self, attempts: List[Dict[str, Any]]) -> int:
+    def retries_used(self, attempts: List[Attempt]) -> int:
         """Return 0: each submission has its own budget."""
         return 0
 
@@ -148,7 +152,7 @@ class Host:
         """Do nothing: the kernel frees the claim."""
 
 
-def stop_on_failure(record: Dict[str, Any], *jobs: str) -> None:
+def stop_on_failure(record: RunRecord, *jobs: str) -> None:
     """Give up a run whose predecessor failed, where its submission asks for that.
 
     Args:
@@ -157,8 +161,10 @@ def stop_on_failure(record: Dict[str, Any], *jobs: str) -> None:
     Raises:
         place.Stopped: It is given up.
     """
-    end = records.read_if_sound(rundir.control(record["after"], rundir.END))
-    if record.get("stop_on_failure") and end.get("state") != State.DONE:
+    if not record.after or not record.stop_on_failure:
+        return
+    end = records.END.read_if_sound(record.after)
+    if end is None or end["state"] != State.DONE:
         content = {"by": "stop-on-failure", "time": time.time(), "jobs": list(jobs)}
-        rundir.write_json(rundir.control(record["run_dir"], rundir.CANCEL), content)
+        rundir.write_json(rundir.control(record.run_dir, rundir.CANCEL), content)
         raise place.Stopped

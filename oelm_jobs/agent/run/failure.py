@@ -1,6 +1,4 @@
-"""Owns reading from a log why a command died: its last telling line, torchrun's report of its processes, slurmstepd's
-note on its job; leaves the trainer's own record, which comes first, to supervise.
-"""
+"""Read from a log why a command died: its last telling line, torchrun's report, slurmstepd's note on its job."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""Owns what a supervisor needs of where it runs; host and slurm_job are the two such places. Leaves the run itself to
-supervise.
-"""
+"""What a supervisor needs of where it runs: a plain host (host/host.py) or a Slurm job (slurm/job.py)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Collection, Dict, List, Optional, Protocol, Tuple
+from typing import TYPE_CHECKING, Collection, Dict, List, Optional, Protocol, Tuple
 
 from ..states import State
+
+if TYPE_CHECKING:
+    from ..record_types import Attempt, JobStart, OutcomeRecord, StartRecord
 
 CRASH, TIMEOUT, PREEMPTION, NODE_FAILURE = "crash", "timeout", "preemption", "node failure"
 REQUEUE, CANCEL, PORT = "requeue", "cancel", "port"
@@ -62,7 +63,7 @@ class Place(Protocol):
     def is_cancelled(self) -> bool:
         """True where a cancel came before this execution began."""
 
-    def lost_reason(self, start: Dict[str, Any]) -> str:
+    def lost_reason(self, start: StartRecord) -> str:
         """Say why an attempt that left no end was lost, given its start record."""
 
     def submitted_at(self) -> float:
@@ -88,7 +89,7 @@ class Place(Protocol):
     def environment(self) -> Dict[str, str]:
         """Return variables that confine the command to the devices."""
 
-    def start_record(self) -> Dict[str, Any]:
+    def start_record(self) -> JobStart:
         """Return what start.json and the attempt's record say besides."""
 
     def argv(self, command: List[str], number: int, avoided: Collection[int] = ()) -> "Tuple[List[str], Optional[int]]":
@@ -97,7 +98,7 @@ class Place(Protocol):
     def pass_stop(self, pid: int, number: int) -> float:
         """Pass a stop on to the command; return the seconds that it has for a checkpoint."""
 
-    def judge_stop(self, number: int, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> Verdict:
+    def judge_stop(self, number: int, attempts: List[Attempt], outcome: OutcomeRecord) -> Verdict:
         """Say what a stop by signal ``number`` means for the run.
 
         Args:
@@ -105,12 +106,12 @@ class Place(Protocol):
             outcome: The trainer's record of this attempt; empty where it left none.
         """
 
-    def judge_end(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> Optional[Verdict]:
+    def judge_end(self, attempts: List[Attempt], outcome: OutcomeRecord) -> Optional[Verdict]:
         """Say what it means that the command ended after a checkpoint though this process had no signal (arguments as
         in judge_stop); None where nothing is known of it.
         """
 
-    def retries_used(self, attempts: List[Dict[str, Any]]) -> int:
+    def retries_used(self, attempts: List[Attempt]) -> int:
         """Return how many crashes count against the budget already, before this execution's first attempt."""
 
     def go_on_later(self) -> str:

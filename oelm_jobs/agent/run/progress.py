@@ -1,6 +1,4 @@
-"""Owns what a run says of itself while it goes: step, loss, rate, the newest words of its supervisor; leaves its state
-to probe and slurm_state.
-"""
+"""What a run says of itself while it goes: step, loss, rate, the newest words of its supervisor."""
 
 from __future__ import annotations
 
@@ -12,15 +10,21 @@ from .. import records, rundir
 
 def progress(run_dir: str) -> Dict[str, Any]:
     """Return what the trainer last said: step, max_steps, loss, tokens_per_s, heartbeat_at and val_loss."""
-    heartbeat = records.read_if_sound(run_dir + "/" + rundir.HEARTBEAT)
+    heartbeat = records.HEARTBEAT.read_if_sound(run_dir) or {}
     # Of a run that diverges the loss is no number; nothing else that makes no sense is passed on either.
-    row = {name: _number(heartbeat.get(name)) for name in ("step", "max_steps", "tokens_per_s")}  # type: Dict[str, Any]
+    step = _number(heartbeat.get("step"))
     # An attempt that ended went on after its last heartbeat.
-    outcome = records.read_if_sound("%s/%s/%s" % (run_dir, rundir.CONTROL, rundir.OUTCOME))
+    outcome = records.OUTCOME.read_if_sound(run_dir) or {}
     if outcome.get("attempt") == heartbeat.get("attempt") and _number(outcome.get("step")):
-        row["step"] = outcome["step"]
-    row.update(loss=rundir.finite(heartbeat.get("loss")), heartbeat_at=_number(heartbeat.get("time")))
-    return dict(row, val_loss=_last_val_loss(run_dir))
+        step = outcome["step"]
+    return {
+        "step": step,
+        "max_steps": _number(heartbeat.get("max_steps")),
+        "tokens_per_s": _number(heartbeat.get("tokens_per_s")),
+        "loss": rundir.finite(heartbeat.get("loss")),
+        "heartbeat_at": _number(heartbeat.get("time")),
+        "val_loss": _last_val_loss(run_dir),
+    }
 
 
 def _number(value: Any) -> Any:

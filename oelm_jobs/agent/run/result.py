@@ -1,4 +1,4 @@
-"""Owns the records of a run that is over (result, manifest, end record); leaves the verdict on it to supervise."""
+"""Write the records of a run that is over: result, manifest, end record."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple, cast
 
 from .. import records, rundir
+from ..records import RunRecord
 from ..states import State
+
+if TYPE_CHECKING:
+    from ..record_types import Attempt, EndRecord, StartRecord
 
 RECORD_KEYS = (
     "study", "run", "group", "label", "seed", "tag", "fingerprint", "snapshot", "revision", "train_code", "target",
     "world_size", "global_batch", "factors", "train", "extended_from",
 )  # fmt: skip
 """What a result repeats of the run's record."""
+STARTED = ("number", "token", "started_at", "devices", "host", "port", "job", "restart", "nodes")
+"""What an attempt's record repeats of its start."""
 
 
 RESERVE = "reserve"
@@ -39,11 +45,11 @@ def use_reserve(run_dir: Path) -> None:
 
 def attempts_so_far(
     run_dir: Path,
-    why_lost: Callable[[Dict[str, Any]], str],
+    why_lost: Callable[[StartRecord], str],
     *,
     end_state: State = State.FAILED,
     lived: bool = False,
-) -> Tuple[List[Dict[str, Any]], int]:
+) -> Tuple[List[Attempt], int]:
     """Return (a run's attempts so far, how many of them the end record has). One that has a start but no end lost its
     supervisor, to a reboot or to a kill; it lasted until its last sign of life.
 
@@ -52,33 +58,39 @@ def attempts_so_far(
         end_state: State of such an attempt.
         lived: Whether its processes lived until just now.
     """
-    start = records.read_if_sound(rundir.control(run_dir, rundir.START))
-    end = records.read_if_sound(rundir.control(run_dir, rundir.END))
-    attempts = list(end.get("attempts", []))
+    start = records.START.read_if_sound(run_dir)
+    end = records.END.read_if_sound(run_dir)
+    attempts = list(end.get("attempts", [])) if end else []
     on_record = len(attempts)
     if start and all(attempt.get("number") != start.get("number") for attempt in attempts):
         attempts += start.get("before") or []
         lost = lost_attempt(run_dir, start, why_lost(start), lived=lived)
-        attempts.append(dict(lost, state=end_state))
+        lost["state"] = end_state
+        attempts.append(lost)
     return attempts, on_record
 
 
-def lost_attempt(run_dir: Path, start: Dict[str, Any], reason: str, *, lived: bool = False) -> Dict[str, Any]:
+def of_start(start: StartRecord) -> Attempt:
+    """Return the record of an attempt as far as its start tells."""
+    known: Dict[str, Any] = dict(start)
+    return cast("Attempt", {name: known[name] for name in STARTED if name in known})
+
+
+def lost_attempt(run_dir: Path, start: StartRecord, reason: str, *, lived: bool = False) -> Attempt:
     """Return the record of an attempt that started and left no end (arguments as in attempts_so_far)."""
-    names = ("number", "token", "started_at", "devices", "host", "port", "job", "restart", "nodes")
-    attempt = {name: start[name] for name in names if name in start}
-    attempt.update(state=State.FAILED, reason=reason)
+    attempt = of_start(start)
+    attempt.update({"state": State.FAILED, "reason": reason})
     began_at, now = rundir.finite(start.get("started_at")), time.time()
     if began_at is not None:
         # Clocks differ between nodes and file servers, or were set back.
         ended_at = max(began_at, now if lived else min(_last_sign(run_dir, start), now))
-        attempt.update(ended_at=ended_at, wall_s=round(ended_at - began_at, 3))
+        attempt.update({"ended_at": ended_at, "wall_s": round(ended_at - began_at, 3)})
     return attempt
 
 
-def _last_sign(run_dir: Path, start: Dict[str, Any]) -> float:
+def _last_sign(run_dir: Path, start: StartRecord) -> float:
     """Return when an attempt was last heard of, Unix seconds: by its heartbeat, or what it wrote last; 0 for never."""
-    beat = records.read_if_sound(run_dir / rundir.HEARTBEAT)
+    beat = records.HEARTBEAT.read_if_sound(run_dir) or {}
     is_its = beat.get("attempt") == "%s:%s" % (start.get("token"), start.get("number"))
     signs = [rundir.finite(beat.get("time")) or 0.0 if is_its else 0.0]
     written = [run_dir / rundir.LOG, run_dir / rundir.METRICS, rundir.control(run_dir, rundir.OUTCOME)]
@@ -89,9 +101,12 @@ def _last_sign(run_dir: Path, start: Dict[str, Any]) -> float:
 
 
 def write(
-    run_dir: Path, record: Dict[str, Any], state: State, reason: str, attempts: List[Dict[str, Any]], queued_at: float
+    run_dir: Path, record: Optional[RunRecord], state: State, reason: str, attempts: List[Attempt], queued_at: float
 ) -> None:
     """Write result and manifest, then the end record, whose presence says that the other two are whole.
+
+    Args:
+        record: None where the run has none: it was ended before its supervisor began.
 
     Raises:
         OSError: The disk is full or gone.
@@ -101,8 +116,9 @@ def write(
     now = time.time()
     hours = sum(float(attempt.get("wall_s") or 0.0) for attempt in attempts) / 3600
     gpu_hours = sum(float(a.get("wall_s") or 0.0) * len(a.get("devices") or ()) for a in attempts) / 3600
+    known = record.to_json() if record else {}
     content: Dict[str, Any] = {"version": 1}
-    content.update({name: record.get(name) for name in RECORD_KEYS})
+    content.update({name: known.get(name) for name in RECORD_KEYS})
     content.update(
         status=state,
         reason=reason,
@@ -122,7 +138,7 @@ def write(
     _write_end(run_dir, record, state, reason, attempts)
 
 
-def write_end(run_dir: Path, record: Dict[str, Any], state: State, reason: str, attempts: List[Dict[str, Any]]) -> None:
+def write_end(run_dir: Path, record: Optional[RunRecord], state: State, reason: str, attempts: List[Attempt]) -> None:
     """Write the end record alone: of a run that goes on later, or of one that may not have the time for more."""
     _drop_manifest(run_dir)
     _write_end(run_dir, record, state, reason, attempts)
@@ -135,11 +151,17 @@ def _drop_manifest(run_dir: Path) -> None:
         rundir.sync_folder(run_dir)
 
 
-def _write_end(
-    run_dir: Path, record: Dict[str, Any], state: State, reason: str, attempts: List[Dict[str, Any]]
-) -> None:
-    end = {"version": 1, "token": record.get("token"), "state": state, "reason": reason, "ended_at": time.time()}
-    end.update(fingerprint=record.get("fingerprint"), attempts=attempts)
+def _write_end(run_dir: Path, record: Optional[RunRecord], state: State, reason: str, attempts: List[Attempt]) -> None:
+    known = record.to_json() if record else {}
+    end: EndRecord = {
+        "version": 1,
+        "token": known.get("token"),
+        "state": state,
+        "reason": reason,
+        "ended_at": time.time(),
+        "fingerprint": known.get("fingerprint"),
+        "attempts": attempts,
+    }
     rundir.write_json(rundir.control(run_dir, rundir.END), end)
 
 

@@ -13,16 +13,20 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Collection, Dict, List, Optional, Tuple
 
 from .. import processes, rundir
 from ..host import host, lease
+from ..records import RunRecord
 from ..run import failure, place
 from ..states import State
 from . import claim as slurm_claim
 from . import commands, step
 from . import words as slurm_words
 from .submit import FATE, JOB_NAME_VARIABLE, submission_file
+
+if TYPE_CHECKING:
+    from ..record_types import Attempt, JobStart, OutcomeRecord, StartRecord
 
 TERM_GRACE_S = 20.0
 """Least time for a checkpoint after SIGTERM: Slurm kills after KillWait, 30 s by default."""
@@ -44,10 +48,10 @@ class SlurmJob:
     signals: Tuple[int, ...] = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
     look_s = slurm_claim.FENCE_S
 
-    def __init__(self, record: Dict[str, Any], say: Callable[[str], None]) -> None:
+    def __init__(self, record: RunRecord, say: Callable[[str], None]) -> None:
         self._record = record
         self._say = say
-        self._run_dir = str(record["run_dir"])
+        self._run_dir = record.run_dir
         number = os.environ["SLURM_JOB_ID"]
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
         array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
@@ -67,7 +71,7 @@ class SlurmJob:
 
     def claim(self) -> None:
         """Take the claim, unless the submission was given up or its owner lives."""
-        fate, mine = str(self._record.get("fate") or ""), {"fate": "started", "job": self.job, "time": time.time()}
+        fate, mine = self._record.fate or "", {"fate": "started", "job": self.job, "time": time.time()}
         is_first = not fate or rundir.create(Path(fate), mine)
         if not is_first and (rundir.read_json(fate) or {}).get("fate") != "started":
             raise place.Refused("this submission was given up before Slurm answered for it; submit again")
@@ -75,7 +79,7 @@ class SlurmJob:
             job=self.job,
             restart=self.restart,
             name=os.environ.get(JOB_NAME_VARIABLE) or os.environ.get("SLURM_JOB_NAME", ""),
-            token=str(self._record["token"]),
+            token=self._record.token,
             identity=processes.identify(os.getpid()),
             time=time.time(),
             cluster=os.environ.get("SLURM_CLUSTER_NAME", ""),
@@ -103,7 +107,7 @@ class SlurmJob:
             path.unlink()
         return False
 
-    def lost_reason(self, start: Dict[str, Any]) -> str:
+    def lost_reason(self, start: StartRecord) -> str:
         """Say what Slurm did to an incarnation that left no end."""
         if start.get("job") == self.job:
             return "ended by Slurm, which started the job again (preemption or node failure)"
@@ -113,14 +117,14 @@ class SlurmJob:
 
     def submitted_at(self) -> float:
         """What the submission's own file says, however often Slurm has started the job since."""
-        fate = str(self._record.get("fate") or "")
+        fate = self._record.fate or ""
         root = os.path.dirname(os.path.dirname(os.path.dirname(fate)))
-        made = rundir.read_json(submission_file(root, str(self._record["token"]))) if fate else None
+        made = rundir.read_json(submission_file(root, self._record.token)) if fate else None
         return rundir.finite((made or {}).get("time")) or time.time()
 
     def wait_for_turn(self) -> float:
         """The job's dependency has waited already."""
-        if self._record.get("after"):
+        if self._record.after:
             host.stop_on_failure(self._record, self.job)
         return time.time()
 
@@ -132,7 +136,7 @@ class SlurmJob:
             self._say("waiting %.0f s: node %s may be cut off and alive" % (2 * self.look_s, before.identity.host))
             time.sleep(2 * self.look_s)
         self._hosts = step.hosts(self._node)
-        wanted = int(self._record["world_size"])
+        wanted = self._record.world_size
         per_node, rest = divmod(wanted, len(self._hosts))
         if rest:
             raise lease.ImpossibleRequest(
@@ -160,7 +164,7 @@ class SlurmJob:
         """Slurm has set what confines the job's processes; say how many GPUs they must see on each node."""
         return {lease.GPUS_VARIABLE: str(self._gpus_per_node)}
 
-    def start_record(self) -> Dict[str, Any]:
+    def start_record(self) -> JobStart:
         """Name the job's incarnation."""
         return {"job": self.job, "restart": self.restart, "nodes": self._hosts}
 
@@ -176,7 +180,7 @@ class SlurmJob:
         makes torchrun give its ranks up.
         """
         if number == signal.SIGUSR1:
-            grace = max(TERM_GRACE_S, float(self._record.get("warning_s") or 0) - WARNING_MARGIN_S)
+            grace = max(TERM_GRACE_S, (self._record.warning_s or 0.0) - WARNING_MARGIN_S)
         else:
             grace = max(TERM_GRACE_S, kill_wait() - WARNING_MARGIN_S)
             if self._slurm_ends_it():
@@ -196,7 +200,7 @@ class SlurmJob:
             return False
         return int(shown.get("Restarts") or 0) > self.restart or "RUNNING" not in shown.get("JobState", "")
 
-    def judge_stop(self, number: int, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> place.Verdict:
+    def judge_stop(self, number: int, attempts: List[Attempt], outcome: OutcomeRecord) -> place.Verdict:
         """Tell a cancel from what Slurm, or this supervisor itself, follows with another start of the job."""
         saved = "" if outcome.get("status") == "resumable" else ", without a checkpoint"
         if self.is_cancelled():
@@ -213,11 +217,11 @@ class SlurmJob:
             if refusal:
                 return place.Verdict(State.FAILED, refusal, cause=cause)
         words = "time limit" if cause == place.TIMEOUT else cause
-        if not self._requeued and not self._record.get("requeue", True):
+        if not self._requeued and self._record.requeue is False:
             return place.Verdict(State.FAILED, words + saved + ": submit again to resume", cause=cause)
         return place.Verdict(State.QUEUED, words + saved, cause=cause)
 
-    def judge_end(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> Optional[place.Verdict]:
+    def judge_end(self, attempts: List[Attempt], outcome: OutcomeRecord) -> Optional[place.Verdict]:
         """Ask Slurm: with a GraceTime the SIGTERM of a preemption goes to the job's steps alone, and to the batch
         process when that time is over (slurm.conf(5), GraceTime).
         """
@@ -251,20 +255,20 @@ class SlurmJob:
         if "RUNNING" not in state or not warned:  # any other end is Slurm's to name, once the job is over
             return ""
         end = shown.get("EndTime", "")
-        slack = float(self._record.get("warning_s") or 0) + END_SLACK_S
+        slack = (self._record.warning_s or 0.0) + END_SLACK_S
         return place.TIMEOUT if not end.isdigit() or int(end) - time.time() < slack else place.REQUEUE
 
-    def _no_more_timeouts(self, attempts: List[Dict[str, Any]], outcome: Dict[str, Any]) -> str:
+    def _no_more_timeouts(self, attempts: List[Attempt], outcome: OutcomeRecord) -> str:
         """Return why a time-out is one too many; empty where the job may start again."""
         before = [a for a in attempts if a.get("job") == self.job and a.get("cause") == place.TIMEOUT]
-        budget = int(self._record.get("max_timeouts") or 0)
+        budget = self._record.max_timeouts or 0
         if len(before) >= budget:
             return "time limit reached %d times (max_timeouts = %d): submit again to resume" % (len(before) + 1, budget)
         if not _made_steps(outcome) and attempts and attempts[-1] in before and not attempts[-1].get("steps"):
             return "the time limit is too short: two starts in a row made no step"
         return ""
 
-    def retries_used(self, attempts: List[Dict[str, Any]]) -> int:
+    def retries_used(self, attempts: List[Attempt]) -> int:
         """Count the crashes of this job's earlier incarnations: a requeue must not make the budget new."""
         return sum(1 for a in attempts if a.get("job") == self.job and a.get("cause") == place.CRASH)
 
@@ -318,12 +322,12 @@ class SlurmJob:
 
     def _own_output(self) -> str:
         """Return the file of what Slurm itself says of the job; empty for a script that nobody submitted."""
-        fate = str(self._record.get("fate") or "")
+        fate = self._record.fate or ""
         task = self.job.partition("_")[2]
         return fate[: -len(FATE)] + ("_%s.log" % task if task else ".log") if fate.endswith(FATE) else ""
 
 
-def _made_steps(outcome: Dict[str, Any]) -> bool:
+def _made_steps(outcome: OutcomeRecord) -> bool:
     return int(outcome.get("step") or 0) > int(outcome.get("resumed_from") or 0)
 
 

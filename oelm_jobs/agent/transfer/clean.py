@@ -215,8 +215,12 @@ def _is_over(row: Optional[Dict[str, Any]]) -> bool:
 def _is_over_there(run_dir: str) -> bool:
     """Tell whether another user's run is over, by its own records."""
     try:
-        end = records.read(rundir.control(run_dir, rundir.END)) or {}
-        return end.get("state") in FINAL and not rundir.is_locked(str(rundir.control(run_dir, rundir.CLAIM)))
+        end = records.END.read(run_dir)
+        return (
+            end is not None
+            and end["state"] in FINAL
+            and not rundir.is_locked(str(rundir.control(run_dir, rundir.CLAIM)))
+        )
     except (OSError, ValueError):
         return False
 

@@ -12,13 +12,16 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional
 
 from .. import inside, probe, records, rundir, schema
 from ..run import result
 from ..slurm import claim as slurm_claim
 from ..slurm.facts import read_written
 from . import hashes
+
+if TYPE_CHECKING:
+    from ..record_types import ManifestRecord
 
 NONE, BEST, LATEST, ALL = "none", "best", "latest", "all"
 """Which checkpoints are asked for."""
@@ -63,7 +66,7 @@ def _look(run_dir: str, have: Dict[str, str], policy: str) -> Dict[str, Any]:
         return dict(answer, final=False, origin="", absent=True)
     answer["path"] = os.path.realpath(run_dir)
     answer["origin"] = rundir.tail(rundir.control(run_dir, rundir.ORIGIN), 256).decode("utf-8", "replace").strip()
-    manifest = records.read_if_sound(run_dir + "/" + rundir.MANIFEST) or None
+    manifest = records.MANIFEST.read_if_sound(run_dir)
     # The manifest counts if the newest attempt has an end record, which is written after it.
     final = manifest is not None and row.get("ended_at") is not None
     answer["final"] = final
@@ -78,9 +81,9 @@ def _look(run_dir: str, have: Dict[str, str], policy: str) -> Dict[str, Any]:
     return answer
 
 
-def _add_listed(run_dir: str, manifest: Dict[str, Any], policy: str, answer: Dict[str, Any]) -> None:
+def _add_listed(run_dir: str, manifest: ManifestRecord, policy: str, answer: Dict[str, Any]) -> None:
     """Add the files in the manifest of a finished run."""
-    entries = {str(entry["name"]): entry for entry in manifest.get("files", [])}
+    entries = {str(entry["name"]): entry for entry in manifest["files"]}
     there = {name for name in entries if _size(run_dir + "/" + name) == entries[name]["size"]}
     answer["gone"] = sorted(set(entries) - there)
     wanted = _wanted(there, policy)
@@ -191,8 +194,8 @@ def _is_what_was_fetched(run_dir: str, name: str, size: int, digest: str) -> boo
     try:
         is_older = os.stat(path).st_mtime_ns <= os.stat(manifest_path).st_mtime_ns
         if is_older and read_written(run_dir).has_ended:
-            files = records.read_if_sound(manifest_path).get("files", [])
-            if {"name": name, "size": size, "sha256": digest} in files:
+            manifest = records.MANIFEST.read_if_sound(run_dir)
+            if manifest and {"name": name, "size": size, "sha256": digest} in manifest["files"]:
                 return True
     except (OSError, schema.Misfit):
         pass
