@@ -15,7 +15,8 @@ from typing import Any
 from ..agent.slurm import site as slurm_site
 from ..errors import valid_choices
 from ..spec import Target
-from ..targets.sbatch import GPU_OPTIONS, PLACEHOLDER, asked_gpus, named_in, nodes_of, options_of
+from ..spec.options import Asked, seconds
+from ..targets.sbatch import named_in, options_of
 from .finding import BAD, GOOD, WARNING, Finding
 
 SHORT_S = 3600
@@ -36,18 +37,18 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
     Args:
         processes: Numbers of processes that runs start.
     """
-    options = options_of(target).sbatch
+    asked = options_of(target).asked
     keeps = "accounting answers" if site["accounts"] else "no accounting to be had"
     found = [Finding(what="slurm", verdict=GOOD, found=f"{site['version']}, cluster {site['cluster']}, {keeps}")]
     placed = _placed(target, site, _partitions(target, site), processes)
-    if not options.get("partition"):  # a plugin or a variable of the site's may choose another: sbatch will say
+    if not asked.partitions:  # a plugin or a variable of the site's may choose another: sbatch will say
         anywhere = _placed(target, site, [str(row["name"]) for row in site["partitions"]], processes)
         sure = {each.what for each in anywhere if each.verdict == BAD}
         placed = [
             replace(each, verdict=WARNING) if each.verdict == BAD and each.what not in sure else each for each in placed
         ]
     found += placed
-    found += _account(options, site)
+    found += _account(asked, site)
     found += _quota(target, site, processes)
     most = _most_jobs(target, site)
     if most is not None:
@@ -56,7 +57,7 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
         if most == 0:
             words = "your account and quality of service may have no jobs in the queue"
             mend = "give another account or qos in sbatch of the target, or ask who runs the cluster"
-        is_sure = bool(options.get("account") and options.get("qos"))
+        is_sure = bool(asked.account and asked.qos)
         verdict = GOOD if most else BAD if is_sure else WARNING
         found.append(Finding(what="limit", verdict=verdict, found=words, mend=mend))
     return found
@@ -70,20 +71,20 @@ def array_limit(target: Target, site: Mapping[str, Any]) -> int:
 
 def _partitions(target: Target, site: Mapping[str, Any]) -> list[str]:
     """Return the partitions that the target's runs go to: those that it names, else the cluster's default."""
-    named = [name for name in (options_of(target).sbatch.get("partition") or "").split(",") if name]
-    return named or [str(row["name"]) for row in site["partitions"] if row["is_default"]]
+    defaults = [str(row["name"]) for row in site["partitions"] if row["is_default"]]
+    return list(options_of(target).asked.partitions) or defaults
 
 
-def _placed(target: Target, site: Mapping[str, Any], asked: Sequence[str], processes: Iterable[int]) -> list[Finding]:
+def _placed(target: Target, site: Mapping[str, Any], names: Sequence[str], processes: Iterable[int]) -> list[Finding]:
     """Return what there is to say of partitions, and of what the target asks for in them."""
-    options = options_of(target).sbatch
+    asked = options_of(target).asked
     known = {str(row["name"]): row for row in site["partitions"]}
     found = []
-    if not asked:
+    if not names:
         mend = f"set partition in sbatch of the target; {valid_choices('', known)}"
         found.append(Finding(what="partition", verdict=BAD, found="the cluster has no default one", mend=mend))
     rows = []
-    for name in asked:
+    for name in names:
         if name not in known:
             mend = f"change partition in sbatch of the target; {valid_choices(name, known)}"
             found.append(Finding(what="partition", verdict=BAD, found=f"there is no partition {name!r}", mend=mend))
@@ -95,10 +96,10 @@ def _placed(target: Target, site: Mapping[str, Any], asked: Sequence[str], proce
         verdict = BAD if not row["takes_jobs"] else GOOD if row["is_up"] else WARNING
         found.append(Finding(what="partition", verdict=verdict, found=words + down, mend=mend))
     places = rows or list(known.values())  # of a partition that isn't there, only what no other has is said besides
-    if rows or options.get("time"):
+    if rows or asked.time:
         found += _time(target, places)
     found += _gpus(target, places, processes)
-    found += _features(options.get("constraint"), places)
+    found += _features(asked.constraint, places)
     return found
 
 
@@ -113,46 +114,30 @@ def _down(row: Mapping[str, Any]) -> tuple[str, str]:
 
 def _time(target: Target, rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
     slurm = options_of(target)
-    given = slurm.sbatch.get("time")
+    given = slurm.asked.time
     limits = [seconds(str(row["max_time"])) for row in rows]
     if given is None:
         first = rows[0]  # without a default time of its own, a partition's limit is it (slurm.conf(5), DefaultTime)
         default = str(first["max_time" if first["default_time"] in ("n/a", "NONE") else "default_time"])
-        asked = seconds(default)
-        words = f"none is given, so runs get {default} of {first['name']}" if asked else "none is given, and none set"
+        limit_s = seconds(default)
+        words = f"none is given, so runs get {default} of {first['name']}" if limit_s else "none is given, and none set"
     else:
-        asked, words = seconds(given), given
-        if asked is None and given.lower() not in ("infinite", "unlimited"):
+        limit_s, words = seconds(given), given
+        if limit_s is None and given.lower() not in ("infinite", "unlimited"):
             mend = "give minutes, H:MM:SS or D-HH:MM:SS as time in sbatch of the target"
             return [Finding(what="time", verdict=BAD, found=f"{given!r} is no time", mend=mend)]
-        if (asked or float("inf")) > max((limit or float("inf") for limit in limits), default=float("inf")):
+        if (limit_s or float("inf")) > max((limit or float("inf") for limit in limits), default=float("inf")):
             names = ", ".join(f"{row['name']} {row['max_time']}" for row in rows)
             mend = "lower time in sbatch of the target: runs go on by themselves after each limit"
             return [Finding(what="time", verdict=BAD, found=f"{given} is above the limit ({names})", mend=mend)]
-    if asked and slurm.warning_s and asked <= 2 * slurm.warning_s:
+    if limit_s and slurm.warning_s and limit_s <= 2 * slurm.warning_s:
         words += f", and runs are warned {slurm.warning_s} s before its end"
         mend = "lower warning_s of the target, or raise time: a run hardly gets to train"
         return [Finding(what="time", verdict=WARNING, found=words, mend=mend)]
-    if given is None and asked and asked < SHORT_S:
+    if given is None and limit_s and limit_s < SHORT_S:
         mend = "set time in sbatch of the target; until then runs start again at each limit"
         return [Finding(what="time", verdict=WARNING, found=words, mend=mend)]
     return [Finding(what="time", verdict=GOOD, found=words)]
-
-
-def seconds(words: str) -> float | None:
-    """Return a time of sbatch's or sinfo's in seconds (``90`` is minutes, ``1-12:00:00``); None where it is none."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", words.strip())
-    if not match:
-        return None
-    days, *rest = (int(part) if part is not None else None for part in match.groups())
-    parts = [part for part in rest if part is not None]
-    if days is not None:  # D-H, D-H:M, D-H:M:S
-        hours, minutes, secs = [*parts, 0, 0][:3]
-    elif len(parts) == 3:
-        hours, minutes, secs = parts
-    else:  # M, M:S
-        hours, (minutes, secs) = 0, [*parts, 0][:2]
-    return float((days or 0) * 86400 + hours * 3600 + minutes * 60 + secs)
 
 
 def _gpus(target: Target, rows: Sequence[Mapping[str, Any]], processes: Iterable[int]) -> list[Finding]:
@@ -160,19 +145,18 @@ def _gpus(target: Target, rows: Sequence[Mapping[str, Any]], processes: Iterable
     types = sorted({parts[1] for parts in have if len(parts) == 3})
     most = max((int(parts[-1]) for parts in have if parts[-1].isdigit()), default=0)
     where = ", ".join(str(row["name"]) for row in rows)
-    asked = _asked(target)
+    asked = options_of(target).asked
     listed = ", ".join(dict.fromkeys(":".join(parts) for parts in have))
     if not have:
-        if _wants_none(target):
+        if asked.no_gpus:
             return [Finding(what="gpus", verdict=GOOD, found="none are asked for")]
         mend = 'give another partition, or gres = "none" in sbatch of the target to train on cores'
         return [Finding(what="gpus", verdict=BAD, found=f"{where} has no GPUs", mend=mend)]
-    for option, words in asked.items():
-        for name in _types(option, words):
-            if types and name not in types:
-                mend = f"change {option} in sbatch of the target; {valid_choices(name, types)}"
-                return [Finding(what="gpus", verdict=BAD, found=f"{where} has no GPU called {name!r}", mend=mend)]
-    largest = max((-(-number // nodes_of(target)) for number in processes), default=0)
+    for option, name in asked.gpu_types:
+        if types and name not in types:
+            mend = f"change {option} in sbatch of the target; {valid_choices(name, types)}"
+            return [Finding(what="gpus", verdict=BAD, found=f"{where} has no GPU called {name!r}", mend=mend)]
+    largest = max((-(-number // asked.nodes) for number in processes), default=0)
     if largest > most:
         words = f"a run asks for {largest} GPUs on a node, {where} has {most}"
         mend = "set gpus_per_run of the target, or spread runs with nodes in its sbatch"
@@ -180,30 +164,7 @@ def _gpus(target: Target, rows: Sequence[Mapping[str, Any]], processes: Iterable
     return [Finding(what="gpus", verdict=GOOD, found=f"{listed} a node in {where}")]
 
 
-def _asked(target: Target) -> dict[str, str]:
-    """Return the target's options that say which GPUs a job gets."""
-    options = options_of(target).sbatch
-    return {option: str(options[option]) for option in GPU_OPTIONS if options.get(option)}
-
-
-def _wants_none(target: Target) -> bool:
-    asked = {option: words.replace(PLACEHOLDER, "1") for option, words in _asked(target).items()}
-    return bool(asked) and not asked_gpus(asked, nodes_of(target))
-
-
-def _types(option: str, words: str) -> list[str]:
-    """Return the GPU types that an option names (``pro6000`` in ``pro6000:1`` and in ``gpu:pro6000:1``)."""
-    found = []
-    for part in re.sub(r"\([^)]*\)", "", words).split(","):
-        fields = part.split(":")
-        if option in ("gres", "tres-per-node", "tres-per-task"):
-            fields = fields[1:] if fields[0] in ("gpu", "gres/gpu") else []
-        if fields and not fields[0].isdigit() and fields[0] not in ("", PLACEHOLDER):
-            found.append(fields[0])
-    return found
-
-
-def _features(constraint: str | None, rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def _features(constraint: str, rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
     if not constraint:
         return []
     have = sorted({feature for row in rows for feature in row["features"]})
@@ -215,14 +176,14 @@ def _features(constraint: str | None, rows: Sequence[Mapping[str, Any]]) -> list
     return [Finding(what="constraint", verdict=GOOD, found=constraint)]
 
 
-def _account(options: Mapping[str, str | None], site: Mapping[str, Any]) -> list[Finding]:
+def _account(asked: Asked, site: Mapping[str, Any]) -> list[Finding]:
     found = []
     accounts: Sequence[Mapping[str, str]] = site["accounts"] if site["is_enforced"] else ()  # else any name is taken
     for option, names in (
         ("account", sorted({row["account"] for row in accounts})),
         ("qos", sorted({name for row in accounts for name in row["qos"].split(",") if name})),
     ):
-        given = options.get(option)
+        given = asked.account if option == "account" else asked.qos
         if given and names and given.lower() not in names:  # sacctmgr(1): names are kept in lower case
             mend = f"change {option} in sbatch of the target; {valid_choices(given, names)}"
             found.append(Finding(what=option, verdict=BAD, found=f"{option} {given!r} is not yours to use", mend=mend))
@@ -235,15 +196,15 @@ def _limited_by(target: Target, site: Mapping[str, Any]) -> list[dict[str, str]]
     """Return, for each partition of the target's, what limits go by (arguments of slurm_site.limits); nothing where
     Slurm keeps to none.
     """
-    options = options_of(target).sbatch
+    asked = options_of(target).asked
     qualities = {str(row["name"]): str(row["qos"]) for row in site["partitions"]}
-    account = (options.get("account") or next((row["defaultaccount"] for row in site["users"]), "")).lower()
+    account = (asked.account or next((row["defaultaccount"] for row in site["users"]), "")).lower()
     found = []
     for name in _partitions(target, site) if site["is_limited"] else ():
         mine = slurm_site.association(site["accounts"], account, name)
         allowed = mine.get("qos", "").split(",")
         # Without a default one, the only one that an account may use, else "normal".
-        qos = options.get("qos") or mine.get("defaultqos") or (allowed[0] if len(allowed) == 1 else "normal")
+        qos = asked.qos or mine.get("defaultqos") or (allowed[0] if len(allowed) == 1 else "normal")
         own = qualities.get(name, "")
         found.append({"account": account, "qos": qos.lower(), "partition": name, "partition_qos": own})
     return found
@@ -260,10 +221,10 @@ def _quota(target: Target, site: Mapping[str, Any], processes: Iterable[int]) ->
     for ever. Where the target names neither, a plugin or a variable of the site's may choose others: that is odd, not
     bad.
     """
-    options = options_of(target).sbatch
+    asked = options_of(target).asked
     each = [slurm_site.limits(site, **place) for place in _limited_by(target, site)]
     most = [limits.get("gres/gpu", float("inf")) for limits in each]
-    largest = 0 if _wants_none(target) else max(processes, default=0)
+    largest = 0 if asked.no_gpus else max(processes, default=0)
     if largest <= max(most, default=float("inf")):
         return []
     number = int(max(most))
@@ -271,7 +232,7 @@ def _quota(target: Target, site: Mapping[str, Any], processes: Iterable[int]) ->
     mend = f"set gpus_per_run = {number} of the target, or account or qos in its sbatch"
     if number < 1:
         mend = 'give another account or qos in sbatch of the target, or gres = "none" to train on cores'
-    is_sure = bool(options.get("account") and options.get("qos"))
+    is_sure = bool(asked.account and asked.qos)
     return [Finding(what="quota", verdict=BAD if is_sure else WARNING, found=words, mend=mend)]
 
 

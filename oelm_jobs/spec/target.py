@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .options import Asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +29,13 @@ class Slurm:
     """Most runs of an array at a time; 0 for as many as the cluster gives."""
     poll_s: float = 30.0
     """How old the queue that commands share may be."""
+
+    @functools.cached_property
+    def asked(self) -> Asked:
+        """What the options ask for."""
+        from . import options
+
+        return options.read(self.sbatch)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ and resume rest on is refused.
 from __future__ import annotations
 
 import datetime
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from .. import tomlfile
 from ..errors import ConfigurationError
 from ..spec import Run, Slurm, Target
+from ..spec.options import GPU_OPTIONS, PLACEHOLDER, count_gpus
 
 OWNED = {
     "job-name": "it holds the submission's token",
@@ -56,15 +56,11 @@ CPU_OPTIONS = frozenset(
      "extra-node-info"}
 )  # fmt: skip
 """Options that say how many cores a job gets; without any, the toolkit asks for one a process."""
-GPU_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "gres", "tres-per-node", "tres-per-task")
-"""Options that say which GPUs a job gets; without any, the toolkit asks for as many as the run has processes."""
 VALUE_WORDS = (
     ("memory", ("mem", "mem-per-cpu", "mem-per-gpu")), ("node name", ("nodelist", "exclude")),
     ("generic resource", GPU_OPTIONS), ("reservation", ("reservation",)), ("license", ("licenses",)),
 )  # fmt: skip
 """What sbatch says of a value, and the options that it may be about."""
-PLACEHOLDER = "{gpus}"
-"""In a value: the number of GPUs, of the run for ``gpus`` and of a node otherwise."""
 MAX_ARRAY = 1000
 """Tasks of an array where the cluster's own limit isn't known: MaxArraySize is 1001 by default."""
 MAX_SCRIPT_BYTES = 3_500_000
@@ -166,7 +162,7 @@ def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem:
         lines["signal"] = f"B:USR1@{slurm.warning_s}"
     if len(runs) > 1:
         lines["array"] = f"0-{len(runs) - 1}" + (f"%{slurm.max_parallel}" if slurm.max_parallel else "")
-    nodes = nodes_of(target)
+    nodes = options_of(target).asked.nodes
     per_node = runs[0].world_size // nodes
     lines["nodes"] = str(nodes)  # without it Slurm may spread GPUs over as many as it likes (sbatch(1), --nodes)
     if not any(option in given for option in GPU_OPTIONS):
@@ -213,38 +209,9 @@ def supervision(target: Target) -> dict[str, Any]:
     return {"warning_s": slurm.warning_s, "max_timeouts": slurm.max_timeouts, "requeue": slurm.requeue}
 
 
-def nodes_of(target: Target) -> int:
-    """Return how many nodes a run of the target spreads over: as many as its options say, or follow from them."""
-    options = options_of(target).sbatch
-
-    def number(option: str) -> int:
-        words = options.get(option) or ""
-        return _count(words) if words and PLACEHOLDER not in words else 0
-
-    if number("nodes"):
-        return number("nodes")
-    for whole, part in (("gpus", "gpus-per-node"), ("ntasks", "ntasks-per-node")):
-        if number(whole) and number(part) and number(whole) % number(part) == 0:
-            return number(whole) // number(part)
-    return max(1, _listed(options.get("nodelist") or ""))
-
-
-def _listed(names: str) -> int:
-    """Return how many nodes ``n[1-3,7],m1`` names, all of which Slurm grants; 0 where that can't be read."""
-    found = 0
-    if not re.fullmatch(r"([^\[\],]|,|\[\d+(-\d+)?(,\d+(-\d+)?)*\])*", names):
-        return 0
-    for name in re.split(r",(?![^\[]*\])", names):
-        ranges = [each.split(",") for each in re.findall(r"\[([^\]]*)\]", name)]
-        bounds = [[part.partition("-") for part in each] for each in ranges]
-        sizes = [sum(int(last or first) - int(first) + 1 for first, _, last in each) for each in bounds]
-        found += math.prod(sizes) if name else 0
-    return found
-
-
 def _filled(target: Target, run: Run) -> dict[str, str | None]:
     """Return the target's options with the placeholder filled in, after a look at the GPUs that they ask for."""
-    nodes = nodes_of(target)
+    nodes = options_of(target).asked.nodes
     if run.world_size % nodes:
         raise ConfigurationError(
             f"target {target.name}: {run.world_size} processes of group {run.group} can't be divided over"
@@ -255,7 +222,7 @@ def _filled(target: Target, run: Run) -> dict[str, str | None]:
     for option, value in options_of(target).sbatch.items():
         number = run.world_size if option == "gpus" else run.world_size // nodes
         given[option] = value.replace(PLACEHOLDER, str(number)) if value is not None else None
-    asked = asked_gpus(given, nodes)
+    asked = count_gpus(given, nodes)
     if asked and asked != run.world_size:
         words = ", ".join(f"{option} = {given[option]!r}" for option in GPU_OPTIONS if option in given)
         raise ConfigurationError(
@@ -263,48 +230,6 @@ def _filled(target: Target, run: Run) -> dict[str, str | None]:
             hint=f"set gpus_per_run = {asked} in the target, or write {PLACEHOLDER} where the number stands",
         )
     return given
-
-
-def asked_gpus(options: Mapping[str, str | None], nodes: int) -> int:
-    """Return how many GPUs options ask for over all nodes; 0 where they ask for none or can't tell."""
-    if options.get("gpus"):
-        return _count(str(options["gpus"]))
-    if options.get("gpus-per-node"):
-        return _count(str(options["gpus-per-node"])) * nodes
-    for option in ("gpus-per-task", "tres-per-task"):
-        found = _gpus_in(str(options.get(option) or ""), is_plain=option == "gpus-per-task")
-        if found:
-            return found * _tasks(options, nodes)
-    for option in ("gres", "tres-per-node"):
-        found = _gpus_in(str(options.get(option) or ""), is_plain=False)
-        if found:
-            return found * nodes
-    return 0
-
-
-def _gpus_in(words: str, *, is_plain: bool) -> int:
-    """Return how many GPUs an option's value names, which holds nothing else (``2``, ``a100:2``) or may hold other
-    resources besides (``gpu:2,shard:8``).
-    """
-    parts = words.replace("gres/", "").replace("gres:", "").split(",")
-    return sum(_count(part) for part in parts if (is_plain and part) or re.match(r"gpu\b", part))
-
-
-def _tasks(options: Mapping[str, str | None], nodes: int) -> int:
-    """Return how many tasks options ask for (sbatch(1): one a node unless they say otherwise)."""
-    ntasks, per_node = options.get("ntasks") or "", options.get("ntasks-per-node") or ""
-    if ntasks.isdigit():
-        return int(ntasks)
-    return nodes * (int(per_node) if per_node.isdigit() else 1)
-
-
-def _count(words: str) -> int:
-    """Return the number in ``2``, ``a100:2``, ``gpu:a100:2(S:0)``; 1 where none stands there."""
-    return sum(
-        int(match[1]) if (match := re.search(r"(?:^|[:=])(\d+)$", part.partition("(")[0])) else 1
-        for part in words.split(",")
-        if part
-    )
 
 
 def named_in(target: Target, words: str) -> str:
