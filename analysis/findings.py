@@ -33,3 +33,8 @@ class AuditFinding:
         if self.is_between:
             return set(self.groups) <= set(groups)
         return not self.groups or bool(set(groups) & set(self.groups))
+
+
+def warning(statement: Text, *groups: str, key: str = "") -> AuditFinding:
+    """Return a warning; without groups it is about all."""
+    return AuditFinding(severity=WARNING, text=statement, groups=groups, key=key)

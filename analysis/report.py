@@ -91,7 +91,7 @@ def build(
     found += observations.from_curves(own, study)
     found += configurations.beyond(groups, study)
     found += observations.tuning(runs, study)
-    found += [*settled.findings, *(AuditFinding(severity=findings.WARNING, text=remark) for remark in remarks)]
+    found += [*settled.findings, *(findings.warning(remark) for remark in remarks)]
     deciding, disputes = own, [dispute for dispute in settled.disputes if not dispute.tag]
     if lock is not None and lock.seeds:
         deciding = {

@@ -14,7 +14,7 @@ import numpy as np
 from oelm_jobs.spec import Study
 from oelm_jobs.study import fairness
 
-from ..findings import DECLARED, NOTE, UNFAIR, WARNING, AuditFinding
+from ..findings import DECLARED, NOTE, UNFAIR, WARNING, AuditFinding, warning
 from ..reading import reference
 from ..reading.loaded_run import LoadedRun
 from ..words import text
@@ -57,13 +57,7 @@ def from_configurations(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -
     wanted = next((run.study for run in listed if run.study), "")
     for run in listed if reference.is_made_up(study) else ():
         if run.study and run.study != wanted:
-            findings.append(
-                AuditFinding(
-                    severity=WARNING,
-                    text=text("other_study", run=run.name, study=run.study, wanted=wanted),
-                    groups=(run.group,),
-                )
-            )
+            findings.append(warning(text("other_study", run=run.name, study=run.study, wanted=wanted), run.group))
     return findings
 
 
@@ -74,7 +68,7 @@ def beyond(groups: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audi
     strangers = tuple(
         run.name for name, runs in groups.items() if name not in study.groups for run in runs if not run.tag
     )
-    findings = [AuditFinding(severity=WARNING, text=text("no_group", runs=strangers))] if strangers else []
+    findings = [warning(text("no_group", runs=strangers))] if strangers else []
     return findings + [
         AuditFinding(severity=NOTE, text=text("run_note", run=run.name, note=note), groups=(run.group,))
         for runs in groups.values()
@@ -86,7 +80,7 @@ def beyond(groups: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audi
 def _difference(d: fairness.Difference) -> AuditFinding:
     values = tuple(f"{name} {_short(value)}" for name, value in d.values.items())
     if d.is_unfair:
-        return AuditFinding(severity=UNFAIR, text=text("differs", key=d.key, values=values), groups=(), key=d.key)
+        return AuditFinding(severity=UNFAIR, text=text("differs", key=d.key, values=values), key=d.key)
     if d.reason:
         return AuditFinding(
             severity=DECLARED,
@@ -97,7 +91,6 @@ def _difference(d: fairness.Difference) -> AuditFinding:
     return AuditFinding(
         severity=WARNING,
         text=text("differs_execution", key=d.key, values=values),
-        groups=(),
         key=d.key,
         metrics=d.voids,
     )
@@ -109,11 +102,7 @@ def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audit
     for group in study.groups:
         members = runs.get(group, ())
         if not members:
-            findings.append(
-                AuditFinding(
-                    severity=WARNING, text=text("interim_no_runs", group=group), groups=(group,), key="interim"
-                )
-            )
+            findings.append(warning(text("interim_no_runs", group=group), group, key="interim"))
             continue
         unfinished = [run for run in members if not run.finished and not run.diverged and run.source != "log"]
         if unfinished:
@@ -121,29 +110,14 @@ def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audit
                 f"{run.name} {run.status}{f' ({run.reason})' if run.reason else ''}{_progress(run)}"
                 for run in unfinished
             )
-            findings.append(
-                AuditFinding(
-                    severity=WARNING, text=text("interim_unfinished", runs=states), groups=(group,), key="interim"
-                )
-            )
+            findings.append(warning(text("interim_unfinished", runs=states), group, key="interim"))
         seen = {run.seed for run in members}
         extra = tuple(str(run.seed) for run in members if run.seed is not None and run.seed not in study.seeds)
         if extra:
-            findings.append(
-                AuditFinding(
-                    severity=WARNING, text=text("extra_seeds", group=group, seeds=extra), groups=(group,), key="seeds"
-                )
-            )
+            findings.append(warning(text("extra_seeds", group=group, seeds=extra), group, key="seeds"))
         absent = tuple(str(seed) for seed in study.seeds if seed not in seen)
         if absent and None not in seen:
-            findings.append(
-                AuditFinding(
-                    severity=WARNING,
-                    text=text("interim_seeds", group=group, seeds=absent),
-                    groups=(group,),
-                    key="interim",
-                )
-            )
+            findings.append(warning(text("interim_seeds", group=group, seeds=absent), group, key="interim"))
     return findings
 
 
@@ -151,7 +125,7 @@ def uncompared(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Au
     """Return warnings for what takes part in no comparison: ended runs without a validation, a single group."""
     findings = []
     if len(study.groups) == 1:
-        findings.append(AuditFinding(severity=WARNING, text=text("one_group", group=next(iter(study.groups)))))
+        findings.append(warning(text("one_group", group=next(iter(study.groups)))))
     for group, members in runs.items():
         silent = tuple(
             run.name
@@ -159,7 +133,7 @@ def uncompared(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Au
             if run.final is None and not run.diverged and (run.finished or run.source == "log")
         )
         if silent:
-            findings.append(AuditFinding(severity=WARNING, text=text("never_validated", runs=silent), groups=(group,)))
+            findings.append(warning(text("never_validated", runs=silent), group))
     return findings
 
 
@@ -174,7 +148,7 @@ def unchecked(runs: Mapping[str, Sequence[LoadedRun]]) -> list[AuditFinding]:
     if any("max_lr" not in run.train and (run.curve is None or not np.isfinite(run.curve.lr).any()) for run in logs):
         what.append(text("unknown_rates"))
     names = tuple(run.name for run in logs)
-    return [AuditFinding(severity=WARNING, text=text("unchecked", what=tuple(what), runs=names), key="unchecked")]
+    return [warning(text("unchecked", what=tuple(what), runs=names), key="unchecked")]
 
 
 def _progress(run: LoadedRun) -> str:
@@ -190,7 +164,7 @@ def implausible(runs: Sequence[LoadedRun]) -> list[AuditFinding]:
     middle = finals[len(finals) // 2] if finals else math.nan
     for run in runs:
         if run.diverged:
-            findings.append(AuditFinding(severity=WARNING, text=text("diverged", run=run.name), groups=(run.group,)))
+            findings.append(warning(text("diverged", run=run.name), run.group))
             continue
         if run.final is None:
             continue
@@ -199,21 +173,14 @@ def implausible(runs: Sequence[LoadedRun]) -> list[AuditFinding]:
         chance = math.log(vocabulary) if isinstance(vocabulary, int) and vocabulary > 1 else math.log(50257)
         if loss < 0.1 or (len(finals) > 2 and loss < 0.5 * middle):
             findings.append(
-                AuditFinding(
-                    severity=WARNING,
-                    text=text(
-                        "ppl_too_low", run=run.name, ppl=f"{run.final.ppl:.3g}", others=f"{math.exp(middle):.3g}"
-                    ),
-                    groups=(run.group,),
+                warning(
+                    text("ppl_too_low", run=run.name, ppl=f"{run.final.ppl:.3g}", others=f"{math.exp(middle):.3g}"),
+                    run.group,
                 )
             )
         if loss > chance + 0.05:
             findings.append(
-                AuditFinding(
-                    severity=WARNING,
-                    text=text("worse_than_chance", run=run.name, loss=f"{loss:.3f}", chance=f"{chance:.3f}"),
-                    groups=(run.group,),
-                )
+                warning(text("worse_than_chance", run=run.name, loss=f"{loss:.3f}", chance=f"{chance:.3f}"), run.group)
             )
     return findings
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from oelm_jobs.spec import Study
 
-from ..findings import DECLARED, UNFAIR, VOID, WARNING, AuditFinding
+from ..findings import DECLARED, UNFAIR, VOID, WARNING, AuditFinding, warning
 from ..reading.loaded_run import LoadedRun
 from ..words import Text, text
 from .schedule import Schedule, fit
@@ -130,7 +130,7 @@ def steps(runs: Runs, study: Study) -> list[AuditFinding]:
     ]
     if len({run.last_step for run in ended}) > 1 and not _declared(study, "max_steps"):
         shown = tuple(f"{run.name} {run.last_step:,}" for run in ended)
-        findings.append(AuditFinding(severity=WARNING, text=text("steps_differ", steps=shown), key="steps"))
+        findings.append(warning(text("steps_differ", steps=shown), key="steps"))
     for run in ended:
         planned, source = run.max_steps, "plan"
         if planned is None and run.curve is not None:
@@ -140,13 +140,10 @@ def steps(runs: Runs, study: Study) -> list[AuditFinding]:
         assert run.last_step is not None
         if planned is not None and run.last_step > planned * 1.02 + 1:
             findings.append(
-                AuditFinding(
-                    severity=WARNING,
-                    groups=(run.group,),
+                warning(
+                    text(f"overshoot_{source}", run=run.name, planned=f"{planned:,}", reached=f"{run.last_step:,}"),
+                    run.group,
                     key="overshoot",
-                    text=text(
-                        f"overshoot_{source}", run=run.name, planned=f"{planned:,}", reached=f"{run.last_step:,}"
-                    ),
                 )
             )
     return findings
@@ -163,9 +160,7 @@ def validation_intervals(runs: Runs) -> list[AuditFinding]:
     if len(set(found.values())) < 2:
         return []
     shown = tuple(f"{group} {interval:,}" for group, interval in found.items())
-    return [
-        AuditFinding(severity=WARNING, text=text("validation_intervals_differ", intervals=shown), key="val_interval")
-    ]
+    return [warning(text("validation_intervals_differ", intervals=shown), key="val_interval")]
 
 
 def unknown_batches(runs: Runs) -> list[AuditFinding]:
@@ -179,9 +174,7 @@ def unknown_batches(runs: Runs) -> list[AuditFinding]:
     if len(set(known.values())) < 2:
         return []
     shown = tuple(f"{group} {size}" for group, size in known.items())
-    return [
-        AuditFinding(severity=WARNING, text=text("batch_unknown", sizes=shown), groups=tuple(known), key="global_batch")
-    ]
+    return [warning(text("batch_unknown", sizes=shown), *known, key="global_batch")]
 
 
 def totals(runs: Runs, study: Study) -> list[AuditFinding]:
@@ -194,7 +187,7 @@ def totals(runs: Runs, study: Study) -> list[AuditFinding]:
     if len(set(found.values())) < 2:
         return []
     shown = tuple(f"{group} {total:,}" for group, total in found.items())
-    return [AuditFinding(severity=WARNING, text=text("totals_differ", totals=shown), key="total_params")]
+    return [warning(text("totals_differ", totals=shown), key="total_params")]
 
 
 def copies(runs: Runs) -> list[AuditFinding]:
@@ -229,4 +222,4 @@ def tuning(runs: Sequence[LoadedRun], study: Study) -> list[AuditFinding]:
     if len(set(tried.values())) < 2:
         return []
     shown = tuple(f"{group} {count}" for group, count in tried.items())
-    return [AuditFinding(severity=WARNING, text=text("tuned_unequally", counts=shown), key="tuning")]
+    return [warning(text("tuned_unequally", counts=shown), key="tuning")]

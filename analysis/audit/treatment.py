@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..findings import VOID, WARNING, AuditFinding
+from ..findings import VOID, AuditFinding, warning
 from ..reading.loaded_run import LoadedRun
 from ..words import Text, text
 
@@ -91,9 +91,7 @@ def audit(runs: Mapping[str, Sequence[LoadedRun]], factors: Mapping[str, Mapping
             ]
         unproven = [run.name for run in members if run.finished and not proven(run)]
         if unproven and "freeze_qk" in {key for table in factors.values() for key in table}:
-            findings.append(
-                AuditFinding(severity=WARNING, text=text("treatment_unproven", runs=tuple(unproven)), groups=(group,))
-            )
+            findings.append(warning(text("treatment_unproven", runs=tuple(unproven)), group))
     return findings
 
 

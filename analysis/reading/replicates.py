@@ -14,7 +14,7 @@ import numpy as np
 
 from oelm_jobs.spec import Study
 
-from ..findings import WARNING, AuditFinding
+from ..findings import AuditFinding, warning
 from ..words import Text, text
 from . import reference
 from .loaded_run import Curve, LoadedRun, Validations
@@ -56,7 +56,7 @@ class Settled:
 def settle(study: Study, runs: Sequence[LoadedRun]) -> Settled:
     """Return the runs that count for a study: its own, and of what was copied one."""
     own, strangers = divide(study, runs)
-    findings = [AuditFinding(severity=WARNING, text=said) for said in passed_over(study, strangers)]
+    findings = [warning(said) for said in passed_over(study, strangers)]
     kept: list[LoadedRun] = []
     disputes: list[Dispute] = []
     arms: dict[tuple[str, str], list[LoadedRun]] = {}
@@ -70,12 +70,10 @@ def settle(study: Study, runs: Sequence[LoadedRun]) -> Settled:
                 chosen.append(run)
                 continue
             said = text("copy_left_out", copy=str(run.path), run=str(other.path), group=group, seed=_seed(other))
-            findings.append(AuditFinding(severity=WARNING, text=said, groups=(group,), key="copy_left_out"))
+            findings.append(warning(said, group, key="copy_left_out"))
         kept += chosen
         disputes += _disputes(group, tag, chosen)
-    findings += [
-        AuditFinding(severity=WARNING, text=d.statement, groups=(d.group,), key="two_results") for d in disputes
-    ]
+    findings += [warning(d.statement, d.group, key="two_results") for d in disputes]
     places = {id(run): position for position, run in enumerate(runs)}
     kept.sort(key=lambda run: places[id(run)])
     return Settled(runs=tuple(kept), findings=tuple(findings), disputes=tuple(disputes))
