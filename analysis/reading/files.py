@@ -1,4 +1,5 @@
-"""Types of a run directory's JSON files (docs/run-directory.md) as the report reads them.
+"""Types of a run directory's JSON files (docs/run-directory.md) as the report reads them; treatment.json is read as a
+``Treatment``.
 
 Every field has a default, null and absent are the same, and unknown keys are ignored: a report is made of what is
 there.
@@ -7,11 +8,12 @@ there.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import msgspec
 
 from ..words import Text, text
+from .loaded_run import Parameters
 
 NAN = float("nan")
 Step = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -48,16 +50,6 @@ class End(msgspec.Struct, frozen=True):
     val_full: bool = False
 
 
-class Counts(msgspec.Struct, frozen=True):
-    """Parameter counts."""
-
-    total: int | None = None
-    trainable: int | None = None
-    frozen: int | None = None
-    qk: int | None = None
-    embedding: int | None = None
-
-
 class Outcome(msgspec.Struct, frozen=True):
     """outcome.json."""
 
@@ -68,7 +60,7 @@ class Outcome(msgspec.Struct, frozen=True):
     max_steps: Step | None = None
     final: End | None = None
     best: End | None = None
-    parameters: Counts = Counts()
+    parameters: Parameters = Parameters()
     tokens_per_s: float | None = None
     peak_gpu_mem_gb: float | None = None
     world_size: int | None = None
@@ -158,36 +150,6 @@ class EndRecord(msgspec.Struct, frozen=True):
     attempts: list[Attempt] = []
 
 
-class TreatedTensors(msgspec.Struct, frozen=True):
-    """An entry of treatment.json's ``groups``."""
-
-    requires_grad: bool | None = None
-    in_optimizer: bool | None = None
-    sha256_start: str = ""
-    sha256_end: str = ""
-
-
-class TreatedLayer(msgspec.Struct, frozen=True):
-    """An entry of treatment.json's ``layers``."""
-
-    name: str
-    total: int
-    trainable: int
-
-
-class Treated(msgspec.Struct, frozen=True):
-    """treatment.json."""
-
-    model_type: str = ""
-    freeze_qk: bool | None = None
-    freeze_ffn: bool | None = None
-    qk_init: str = ""
-    parameters: Counts = Counts()
-    groups: dict[str, TreatedTensors] = {}
-    qk_orthogonality_error: float | None = None
-    layers: list[TreatedLayer] = []
-
-
 F = TypeVar("F")
 LARGEST_JSON = 64 << 20
 """Bytes; a larger record is not one of ours."""
@@ -222,13 +184,13 @@ def _without_nulls(content: Any) -> Any:
 
 def _fields(content: Any, form: type[F]) -> F | None:
     """Return the record with the fields that are of the right type, the others left at their defaults."""
-    if not isinstance(content, dict) or not issubclass(form, msgspec.Struct):
+    if not isinstance(content, dict) or not (known := get_type_hints(form, include_extras=True)):
         return None
     kept = {}
-    for field in msgspec.structs.fields(form):
-        if field.encode_name in content:
+    for name, kind in known.items():
+        if name in content:
             try:
-                kept[field.name] = msgspec.convert(content[field.encode_name], field.type)
+                kept[name] = msgspec.convert(content[name], kind)
             except msgspec.ValidationError:
                 continue
     try:

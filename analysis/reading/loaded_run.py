@@ -150,21 +150,23 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Treatment:
-    """What treatment.json says about the factor."""
+    """treatment.json: what was done to the factor."""
 
-    model_type: str
+    model_type: str = ""
     """``gpt`` or ``oelm``."""
-    freeze_qk: bool | None
+    freeze_qk: bool | None = None
     """What was asked for."""
-    freeze_ffn: bool | None
+    freeze_ffn: bool | None = None
     """What was asked for."""
-    qk_init: str
+    qk_init: str = ""
     """How the Q/K projections were drawn."""
-    groups: Mapping[str, TensorGroup]
+    parameters: Parameters = Parameters()
+    """Counts."""
+    groups: Mapping[str, TensorGroup] = field(default_factory=dict)
     """``qk``, ``other`` and, where the feed-forward was frozen, ``ffn``."""
-    qk_orthogonality_error: float | None
+    qk_orthogonality_error: float | None = None
     """Largest entry of |W Wᵀ − I| at the start."""
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...] = ()
     """Counts by part of the model."""
 
 

@@ -20,40 +20,17 @@ GROUPS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Label and factors of the reference groups."""
 
-HYPOTHESES = (
+_RULES: tuple[tuple[str, str, str, str, tuple[float, ...], float], ...] = (
+    ("H1", "trainable_params", "oelm_no_freeze", "reduction", (0.10, 0.20), 0.0),
+    ("H2", "final_val_ppl", "oelm_no_freeze", "equivalent_within", (0.05,), 0.0),
+    ("H3", "speed", "oelm_no_freeze", "ratio_at_least", (1.0,), 0.02),
+    ("H4", "final_val_ppl", "gpt_base", "at_most_above", (0.10,), 0.0),
+)
+HYPOTHESES = tuple(
     Hypothesis(
-        id="H1",
-        metric="trainable_params",
-        group="oelm_freeze",
-        against="oelm_no_freeze",
-        relation="reduction",
-        bounds=(0.10, 0.20),
-    ),
-    Hypothesis(
-        id="H2",
-        metric="final_val_ppl",
-        group="oelm_freeze",
-        against="oelm_no_freeze",
-        relation="equivalent_within",
-        bounds=(0.05,),
-    ),
-    Hypothesis(
-        id="H3",
-        metric="speed",
-        group="oelm_freeze",
-        against="oelm_no_freeze",
-        relation="ratio_at_least",
-        bounds=(1.0,),
-        margin=0.02,
-    ),
-    Hypothesis(
-        id="H4",
-        metric="final_val_ppl",
-        group="oelm_freeze",
-        against="gpt_base",
-        relation="at_most_above",
-        bounds=(0.10,),
-    ),
+        id=name, metric=metric, group="oelm_freeze", against=against, relation=relation, bounds=bounds, margin=margin
+    )
+    for name, metric, against, relation, bounds, margin in _RULES
 )
 """The reference study's claims."""
 

@@ -14,7 +14,7 @@ from oelm_jobs.agent.states import FINAL
 from oelm_jobs.spec import State
 
 from . import files, run_files, run_state
-from .loaded_run import DIVERGED, Layer, LoadedRun, Parameters, Point, TensorGroup, Treatment, Validations
+from .loaded_run import DIVERGED, LoadedRun, Point, Validations
 from .metrics import steady_speed
 from .run_files import RunFiles
 
@@ -51,7 +51,7 @@ def load(path: Path, *, now: float, groups: tuple[str, ...] = (), first_seed: in
         validations=run.validations,
         final=final,
         best=best,
-        parameters=_parameters(run),
+        parameters=run.parameters,
         world_size=_stated(result.world_size, outcome.world_size, planned.world_size),
         global_batch=_stated(result.global_batch, outcome.global_batch, planned.global_batch),
         tokens_per_s=_stated(outcome.tokens_per_s, steady_speed(run.curve)),
@@ -62,7 +62,7 @@ def load(path: Path, *, now: float, groups: tuple[str, ...] = (), first_seed: in
         factors=_stated(result.factors, planned.factors),
         train=run.train,
         fingerprint=_stated(result.fingerprint, planned.fingerprint),
-        treatment=_treatment(run.treated),
+        treatment=run.treatment,
         hardware={key: str(value) for key, value in outcome.hardware.items()},
         versions={key: str(value) for key, value in outcome.versions.items()},
         data=outcome.data,
@@ -145,27 +145,3 @@ def _end_points(run: RunFiles, state: str, reason: str) -> tuple[Point | None, P
 def _or_inf(loss: float) -> float:
     """Return the loss, infinity for NaN."""
     return float(loss) if not math.isnan(loss) else math.inf
-
-
-def _parameters(run: RunFiles) -> Parameters:
-    counts = run.outcome.parameters
-    if counts == files.Counts() and run.treated is not None:
-        counts = run.treated.parameters
-    return Parameters(**{name: getattr(counts, name) for name in files.Counts.__struct_fields__})
-
-
-def _treatment(treated: files.Treated | None) -> Treatment | None:
-    if treated is None:
-        return None
-    return Treatment(
-        model_type=treated.model_type,
-        freeze_qk=treated.freeze_qk,
-        freeze_ffn=treated.freeze_ffn,
-        qk_init=treated.qk_init,
-        groups={
-            name: TensorGroup(**{key: getattr(group, key) for key in files.TreatedTensors.__struct_fields__})
-            for name, group in treated.groups.items()
-        },
-        qk_orthogonality_error=treated.qk_orthogonality_error,
-        layers=tuple(Layer(name=layer.name, total=layer.total, trainable=layer.trainable) for layer in treated.layers),
-    )

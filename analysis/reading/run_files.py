@@ -15,7 +15,7 @@ from oelm_jobs.agent import rundir
 
 from ..words import Text
 from . import files, metrics, numbers
-from .loaded_run import Curve, Validations
+from .loaded_run import Curve, Parameters, Treatment, Validations
 
 STALE_S = 300.0
 """Seconds without a heartbeat after which a run without an end record isn't called running."""
@@ -34,7 +34,7 @@ class RunFiles:
     heartbeat: files.Heartbeat | None = None
     start: files.Start | None = None
     end: files.EndRecord | None = None
-    treated: files.Treated | None = None
+    treatment: Treatment | None = None
     curve: Curve | None = None
     validations: Validations | None = None
     now: float = 0.0
@@ -67,6 +67,12 @@ class RunFiles:
     def reason(self) -> str:
         """The reason that a record of the end states."""
         return self.result.reason or (self.end.reason if self.end else "")
+
+    @property
+    def parameters(self) -> Parameters:
+        """Parameter counts."""
+        counts = self.outcome.parameters
+        return self.treatment.parameters if counts == Parameters() and self.treatment is not None else counts
 
     @property
     def train(self) -> dict[str, Any]:
@@ -131,25 +137,20 @@ def read(path: Path, *, now: float) -> RunFiles:
         return content
 
     result = record(path / rundir.RESULT, files.Result) or files.Result()
-    planned = record(rundir.control(path, rundir.RUN), files.Planned) or files.Planned()
-    outcome = result.outcome or record(rundir.control(path, rundir.OUTCOME), files.Outcome) or files.Outcome()
-    heartbeat = record(path / rundir.HEARTBEAT, files.Heartbeat)
-    start = record(rundir.control(path, rundir.START), files.Start)
-    end = record(rundir.control(path, rundir.END), files.EndRecord)
-    treated = record(path / rundir.TREATMENT, files.Treated)
-    curve, validations = metrics.read(path / rundir.METRICS, notes)
+    unread: list[Text] = []
+    curve, validations = metrics.read(path / rundir.METRICS, unread)
     return RunFiles(
         result=result,
-        planned=planned,
-        outcome=outcome,
-        heartbeat=heartbeat,
-        start=start,
-        end=end,
-        treated=treated,
+        planned=record(rundir.control(path, rundir.RUN), files.Planned) or files.Planned(),
+        outcome=result.outcome or record(rundir.control(path, rundir.OUTCOME), files.Outcome) or files.Outcome(),
+        heartbeat=record(path / rundir.HEARTBEAT, files.Heartbeat),
+        start=record(rundir.control(path, rundir.START), files.Start),
+        end=record(rundir.control(path, rundir.END), files.EndRecord),
+        treatment=record(path / rundir.TREATMENT, Treatment),
         curve=curve,
         validations=validations,
         now=now,
-        notes=tuple(notes),
+        notes=(*notes, *unread),
     )
 
 
