@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from oelm_jobs.spec import Hypothesis, Study
+from oelm_jobs.spec.study import Hypothesis, Study
 from oelm_jobs.study import fairness
 
 from . import findings, summaries

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from oelm_jobs.spec import Hypothesis
+from oelm_jobs.spec.study import Hypothesis
 
 from . import tables
 from .judging.evidence import COUNT_METRICS

@@ -37,7 +37,7 @@ MAKE_RUNS = """
 import json, sys, time
 from pathlib import Path
 from oelm_jobs.agent import processes, rundir
-from oelm_jobs.spec import State
+from oelm_jobs.agent.states import State
 from oelm_jobs.store import Store
 from tests.support import make_run
 project, root, target, count = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])

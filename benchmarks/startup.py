@@ -21,7 +21,8 @@ MAKE_RUNS = """
 import json, sys, time
 from pathlib import Path
 from oelm_jobs.agent import processes, rundir; from oelm_jobs.agent.run import result
-from oelm_jobs.spec import Run, State
+from oelm_jobs.agent.states import State
+from oelm_jobs.spec.study import Run
 from oelm_jobs.store import Store
 root, count, final = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "final"
 runs = []

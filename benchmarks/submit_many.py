@@ -71,7 +71,8 @@ def start_scripts(place: Path) -> float:
 
 def stored_status(place: Path) -> tuple[float, float, float]:
     """Return (seconds of a status of STORED runs, of --help, peak memory in MB of the larger)."""
-    from oelm_jobs.spec import Run, State
+    from oelm_jobs.agent.states import State
+    from oelm_jobs.spec.study import Run
     from oelm_jobs.store import Store
 
     project = place / "stored"

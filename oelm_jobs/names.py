@@ -8,11 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from . import spec
-from .agent import inside, records
+from .agent import inside, records, rundir
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Names of studies, groups, hypotheses and tags."""
+SPEED_TRIAL = "speed_trial"
+"""Name (and group) of a study's speed trial, which is a run like any other but trains nothing."""
 MAX_SEED = 2**63 - 1
 _SEED_ENDING = re.compile(r"-s\d+$")
 
@@ -30,7 +31,7 @@ def why_not(name: object, *, also_refused: str = "") -> str:
 
 def why_not_study(name: object) -> str:
     """Return why a value can't be a study's name; empty where it can."""
-    return why_not(name, also_refused=spec.TRAIN_PREFIX)
+    return why_not(name, also_refused=rundir.TRAIN_PREFIX)
 
 
 def why_not_group(name: object) -> str:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .agent import records, schema, verbs
 from .agent.schema import Number, Table
+from .agent.states import State
 from .errors import DamagedStore, StoreError
 from .folders import state_folder
-from .spec import State
 
 if TYPE_CHECKING:
-    from .spec import Run
+    from .spec.study import Run
 
 MIGRATIONS: list[str] = [
     """

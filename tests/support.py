@@ -19,7 +19,8 @@ from oelm_jobs.agent import probe, rundir
 from oelm_jobs.agent.host import cancel, launch
 from oelm_jobs.scripts import templates
 from oelm_jobs.scripts.jobs import records_text
-from oelm_jobs.spec import Run, Target
+from oelm_jobs.spec.study import Run
+from oelm_jobs.spec.target import Target
 from oelm_jobs.targets.files import LOCAL
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oelm_jobs import visible
+from oelm_jobs.agent.states import State
 from oelm_jobs.cli import common, view
 from oelm_jobs.runs.observe import View
-from oelm_jobs.spec import State
 from oelm_jobs.store import ACCEPTED, Store
 from tests.cli.test_view import stored
 from tests.support import REPOSITORY, make_run

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from oelm_jobs.spec import Study
+from oelm_jobs.spec.study import Study
 from oelm_jobs.study import fairness
 
 from ..findings import DECLARED, NOTE, UNFAIR, WARNING, AuditFinding, warning

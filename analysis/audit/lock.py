@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 
+from oelm_jobs.agent.states import State
 from oelm_jobs.errors import UsageError
-from oelm_jobs.spec import State, Study
+from oelm_jobs.spec.study import Study
 
 from ..reading.loaded_run import LoadedRun
 from ..words import Text, date, text

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from oelm_jobs.spec import Study
+from oelm_jobs.spec.study import Study
 
 from ..findings import DECLARED, UNFAIR, VOID, WARNING, AuditFinding, warning
 from ..reading.loaded_run import LoadedRun

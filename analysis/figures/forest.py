@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from oelm_jobs.spec import Hypothesis
+from oelm_jobs.spec.study import Hypothesis
 
 from .. import wording
 from ..judging.verdicts import EXACT, MET, NOT_MET, PAIRED, REFUTED, SUPPORTED, Verdict

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from oelm_jobs.spec import Hypothesis
+from oelm_jobs.spec.study import Hypothesis
 
 from ..reading.loaded_run import LoadedRun, perplexity
 from ..words import Text, text

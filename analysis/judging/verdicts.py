@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from oelm_jobs.spec import Hypothesis
+from oelm_jobs.spec.study import Hypothesis
 
 from .. import statistics
 from ..reading.loaded_run import LoadedRun

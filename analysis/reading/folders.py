@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from oelm_jobs.agent import rundir
+from oelm_jobs.agent.states import State
 from oelm_jobs.errors import UsageError
-from oelm_jobs.spec import State
 
 from ..words import Text, text
 from . import metrics, run_directory, run_files

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oelm_jobs.spec import State
+from oelm_jobs.agent.states import State
 
 from ..words import Text
 
@@ -191,7 +191,7 @@ class LoadedRun:
     source: str = "rundir"
     """``rundir`` (a run directory of the toolkit) or ``log`` (a log alone)."""
     status: str = State.UNKNOWN
-    """A state of spec.State, or UNKNOWN where no record says."""
+    """A state (agent.states.State), or UNKNOWN where no record says."""
     reason: str = ""
     """Why it is so: ``diverged``, ``oom`` and so on."""
     max_steps: int | None = None

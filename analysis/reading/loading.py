@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from oelm_jobs.agent import rundir
+from oelm_jobs.agent.rundir import TRAIN_PREFIX
 from oelm_jobs.errors import UsageError, valid_choices
-from oelm_jobs.spec import SPEED_TRIAL, TRAIN_PREFIX, Study
+from oelm_jobs.names import SPEED_TRIAL
+from oelm_jobs.spec.study import Study
 
 from ..words import Text, text
 from . import files, folders, reference, replicates, run_directory, trials

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from oelm_jobs.spec import Group, Hypothesis, Study
+from oelm_jobs.spec.study import Group, Hypothesis, Study
 
 from .loaded_run import LoadedRun
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from oelm_jobs.spec import Study
+from oelm_jobs.spec.study import Study
 
 from ..findings import AuditFinding, warning
 from ..words import Text, text

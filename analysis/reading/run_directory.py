@@ -10,8 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from oelm_jobs.agent import rundir
-from oelm_jobs.agent.states import FINAL
-from oelm_jobs.spec import State
+from oelm_jobs.agent.states import FINAL, State
 
 from . import files, run_files, run_state
 from .loaded_run import DIVERGED, LoadedRun, Point, Validations

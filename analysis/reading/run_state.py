@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from oelm_jobs.spec import State
+from oelm_jobs.agent.states import State
 
 from . import files
 from .loaded_run import DIVERGED

@@ -20,7 +20,8 @@ from ..project import study_files
 from ..schedulers import allowed_environment
 from ..scripts.jobs import preview
 from ..scripts.templates import trial as trial_script
-from ..spec import Run, Study, Target
+from ..spec.study import Run, Study
+from ..spec.target import Target
 from ..study.files import read_study
 from ..study.plan import SEQUENTIAL, Plan
 from ..study.resolve import plan_runs, token_files

@@ -12,7 +12,8 @@ from typing import Any
 
 from ..data import check as data_check
 from ..data.token_folder import how_to_make
-from ..spec import Run, Study, Target
+from ..spec.study import Run, Study
+from ..spec.target import Target
 from ..train import config as trainer
 from ..train import estimate
 from .finding import BAD, GOOD, WARNING, Finding

@@ -19,7 +19,8 @@ from ..data import token_folder
 from ..errors import DataError, PreflightError
 from ..schedulers import allowed_environment
 from ..scripts import templates
-from ..spec import Run, Study, Target
+from ..spec.study import Run, Study
+from ..spec.target import Target
 from ..study.plan import Plan
 from ..study.resolve import token_files
 from ..targets.files import LOCAL

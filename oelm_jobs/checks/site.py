@@ -14,8 +14,8 @@ from typing import Any
 
 from ..agent.slurm import site as slurm_site
 from ..errors import valid_choices
-from ..spec import Target
 from ..spec.options import Asked, seconds
+from ..spec.target import Target
 from ..targets.sbatch import named_in, options_of
 from .finding import BAD, GOOD, WARNING, Finding
 

@@ -22,8 +22,8 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
 
     They write a checkpoint first; submitting them again goes on from there. Cancelling a run that is over does nothing.
     """
+    from ..agent.states import State
     from ..runs import control, observe
-    from ..spec import State
     from ..store import Store
     from .select import select, titles
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import visible
-from ..spec import State
+from ..agent.states import State
 from .common import command, narrate, project, put, put_json
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from ..agent.host import permitted
 from ..code import snapshot
 from ..connections import connect, interpreter
 from ..scripts import jobs as launch_scripts
-from ..spec import Target
+from ..spec.target import Target
 from ..store import Store, index_path
 from ..study import plan as plans
 from ..study.resolve import command as command_of

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import visible
-from ..spec import State
+from ..agent.states import State
 from .common import command, narrate, put
 
 if TYPE_CHECKING:
     from ..analysis.audit.lock import Lock
     from ..analysis.reading.loaded_run import LoadedRun
     from ..analysis.report import Report
-    from ..spec import Study
+    from ..spec.study import Study
     from ..store import StoredRun
 
 FORMATS = ("text", "markdown", "json", "html", "latex", "csv")
@@ -345,7 +345,7 @@ def _fingerprints(project: Path, study: Study, request: Request) -> dict[str, st
     from ..checks import preflight
     from ..connections import connect
     from ..errors import OelmError
-    from ..spec import Target
+    from ..spec.target import Target
     from ..study.resolve import plan_runs
 
     target = Target(name="local", kind="local", root="", python="")

@@ -96,8 +96,8 @@ def main(
 
 
 def _states(values: tuple[str, ...]) -> set[str]:
+    from ..agent.states import State
     from ..errors import UsageError, valid_choices
-    from ..spec import State
     from .common import split_names
 
     wanted = {value.upper() for value in split_names(values)}

@@ -199,8 +199,8 @@ def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool, te
 
 
 def _wait(plan: Plan, store: Any, *, as_json: bool) -> None:
+    from ..agent.states import State
     from ..runs.observe import View, refresh
-    from ..spec import State
     from . import view
 
     names = [run.name for run in plan.runs]

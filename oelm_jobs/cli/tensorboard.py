@@ -13,7 +13,7 @@ from ..store import Store
 from .common import command, narrate, project, say
 
 if TYPE_CHECKING:
-    from ..spec import Study
+    from ..spec.study import Study
 
 PORT = 6006
 """TensorBoard's own."""

@@ -9,7 +9,8 @@ from .common import narrate
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..spec import Study, Target
+    from ..spec.study import Study
+    from ..spec.target import Target
 
 
 def send_data(project: Path, target: Target, study: Study) -> None:

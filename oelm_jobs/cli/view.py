@@ -16,10 +16,10 @@ import click
 
 from .. import table, visible
 from ..agent.rundir import finite
+from ..agent.states import State
 from ..errors import ConfigurationError
 from ..language import tr
 from ..runs.observe import View
-from ..spec import State
 from ..store import StoredRun
 from .common import put
 

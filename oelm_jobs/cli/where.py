@@ -13,7 +13,7 @@ import click
 from ..errors import UsageError
 
 if TYPE_CHECKING:
-    from ..spec import Target
+    from ..spec.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from ..folders import expanded
 
 if TYPE_CHECKING:
     from ..code.snapshot import Tree
-    from ..spec import Target
+    from ..spec.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

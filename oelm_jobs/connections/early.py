@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 
-from ..spec import Target
+from ..spec.target import Target
 from . import sshconfig
 
 

@@ -17,7 +17,7 @@ import paramiko
 
 from ..errors import NotReached, TargetError
 from ..language import tr
-from ..spec import Target
+from ..spec.target import Target
 from ..visible import notice
 from . import Route, sshconfig
 from .channel import MAX_SAID_BYTES, Broken, Channel, last_line

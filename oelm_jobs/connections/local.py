@@ -19,7 +19,7 @@ from .answers import believed, read
 
 if TYPE_CHECKING:
     from ..code.snapshot import Tree
-    from ..spec import Target
+    from ..spec.target import Target
     from . import PlacedTree
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from ..errors import NotReached, TargetError
-from ..spec import Target
+from ..spec.target import Target
 from . import Route, sshconfig
 from .channel import Channel, last_line
 from .greeting import command

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AnswerLost, NotReached, TargetError
-from ..spec import Target
+from ..spec.target import Target
 from . import PlacedTree, Route, interpreter
 from .answers import READS, believed
 from .channel import Channel

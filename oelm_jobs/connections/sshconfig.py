@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import NotReached, TargetError
 from ..folders import expanded, home
-from ..spec import Target
+from ..spec.target import Target
 
 CONNECT_TIMEOUT_S = 10
 """How long a host may take to accept a connection, where ~/.ssh/config says nothing."""

@@ -13,7 +13,7 @@ import msgspec
 
 from ..agent.transfer import tokens
 from ..errors import DataError
-from ..spec import Study
+from ..spec.study import Study
 from ..train import config as trainer
 from .token_folder import MANIFEST, TRAIN, VAL, Manifest, read_manifest
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..agent import probe
+from ..agent.states import State
 from ..connections import connect
 from ..connections.answers import nonsense
 from ..schedulers import scheduler
-from ..spec import State
 from ..store import Store, StoredRun
 from ..targets.files import load_target
 from .observe import refresh

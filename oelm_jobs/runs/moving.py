@@ -13,7 +13,7 @@ from typing import Any
 
 from ..agent import records
 from ..connections import Connection
-from ..spec import Run
+from ..spec.study import Run
 from ..store import StoredRun
 from ..study.plan import Plan
 from ..targets.files import load_targets

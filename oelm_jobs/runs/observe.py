@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..agent import processes
 from ..agent.rundir import finite
+from ..agent.states import State
 from ..connections import connect
 from ..errors import Nonsense, TargetError
 from ..schedulers import scheduler
-from ..spec import State
 from ..store import ACCEPTED, REFUSED, Store, StoredRun
 
 if TYPE_CHECKING:
-    from ..spec import Target
+    from ..spec.target import Target
 
 
 RECENT = 50

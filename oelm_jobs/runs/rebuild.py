@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import names
+from ..agent.states import State
 from ..connections import Connection, connect
 from ..errors import Nonsense, TargetError, UsageError, few, valid_choices
 from ..folders import expanded
+from ..names import SPEED_TRIAL
 from ..schedulers import scheduler
-from ..spec import SPEED_TRIAL, State, Target
+from ..spec.target import Target
 from ..store import Store
 from ..study.files import read_studies
 from ..transfer import sync

@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 from ..connections import connect, interpreter, unreached
-from ..spec import Target
+from ..spec.target import Target
 
 PROFILE = [
     "[ ! -r /etc/profile ] || . /etc/profile",

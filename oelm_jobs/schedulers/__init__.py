@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from ..connections import Connection
-    from ..spec import Target
+    from ..spec.target import Target
 
 
 CODE_GONE = "the code is not there any more: another command has removed it"

@@ -15,7 +15,7 @@ from ..code.snapshot import Snapshot, agent
 from ..connections import Connection, interpreter
 from ..errors import ConfigurationError
 from ..schedulers import LaunchScript
-from ..spec import Run
+from ..spec.study import Run
 from ..study.plan import SEQUENTIAL, Plan
 from ..study.resolve import command
 from ..targets import sbatch

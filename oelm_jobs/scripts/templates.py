@@ -17,7 +17,8 @@ import jinja2.nodes
 
 from ..agent import rundir
 from ..errors import ConfigurationError, valid_choices
-from ..spec import Run, Target
+from ..spec.study import Run
+from ..spec.target import Target
 
 TEMPLATES = {"local": "launch.sh.j2", "ssh": "launch.sh.j2", "slurm": "slurm.sh.j2"}
 """Kind of target to the template of its launch script."""

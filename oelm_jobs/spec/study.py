@@ -7,12 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..agent import rundir
-
-SPEED_TRIAL = "speed_trial"
-"""Name (and group) of a study's speed trial, which is a run like any other but trains nothing."""
-TRAIN_PREFIX = rundir.TRAIN_PREFIX
-
 
 @dataclass(frozen=True, kw_only=True)
 class Group:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import names, spec, tomlfile
+from .. import names, tomlfile
 from ..errors import ConfigurationError, UsageError, valid_choices
 from ..project import study_files
-from ..spec import Group, Hypothesis, Study
+from ..spec.study import METRICS, RELATIONS, Group, Hypothesis, SpeedTrial, Study
 from ..train import config as trainer
 
 DERIVED = ("batch_size", "seed", "out_dir", "resume")
@@ -130,8 +130,8 @@ def read_study(path: Path) -> Study:
     )
 
 
-def _read_speed_trial(section: tomlfile.Section) -> spec.SpeedTrial:
-    trial = spec.SpeedTrial(rounds=section.take("rounds", int, 21), seconds=section.take("seconds", float, 1.0))
+def _read_speed_trial(section: tomlfile.Section) -> SpeedTrial:
+    trial = SpeedTrial(rounds=section.take("rounds", int, 21), seconds=section.take("seconds", float, 1.0))
     if trial.rounds < 15:
         raise section.error("rounds", "must be at least 15: fewer pairs decide nothing", value=trial.rounds)
     if trial.seconds <= 0:
@@ -193,7 +193,7 @@ def _read_groups(
     groups: dict[str, Group] = {}
     for name in section.keys_left():
         _check_name(section, "a group's name", name, names.why_not(name))
-        if name == spec.SPEED_TRIAL:
+        if name == names.SPEED_TRIAL:
             raise section.error(name, "is what the study's speed trial is called")
         if reason := names.why_not_group(name):
             raise section.error(name, reason)
@@ -290,10 +290,10 @@ def _read_hypotheses(section: tomlfile.Section, groups: Mapping[str, Group]) -> 
         arms = {key: table.take(key, str, choices=groups) for key in ("group", "against")}
         if arms["group"] == arms["against"]:
             raise table.error("against", "a group can't be compared with itself", value=arms["against"])
-        metric = table.take("metric", str, choices=spec.METRICS)
-        relations = [key for key in table.keys_left() if key in spec.RELATIONS]
+        metric = table.take("metric", str, choices=METRICS)
+        relations = [key for key in table.keys_left() if key in RELATIONS]
         if len(relations) != 1:
-            raise table.error("rule", f"give exactly one of {', '.join(spec.RELATIONS)}")
+            raise table.error("rule", f"give exactly one of {', '.join(RELATIONS)}")
         relation = relations[0]
         bounds = _read_bounds(table, relation)
         level = table.take("level", float, 0.95)
@@ -303,7 +303,7 @@ def _read_hypotheses(section: tomlfile.Section, groups: Mapping[str, Group]) -> 
         if margin < 0:
             raise table.error("margin", "must not be negative", value=margin)
         claim = table.take("claim", str, "")
-        table.finish(spec.RELATIONS)
+        table.finish(RELATIONS)
         found.append(
             Hypothesis(
                 id=name,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..agent import rundir
-from ..spec import Run, Study, Target
+from ..spec.study import Run, Study
+from ..spec.target import Target
 from . import fairness
 from .fairness import Difference
 from .resolve import plan_runs, scientific

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import names, spec
+from .. import names
+from ..agent import rundir
 from ..errors import ConfigurationError, UsageError, valid_choices
 from ..folders import expanded
-from ..spec import Run, Study, Target
+from ..spec.study import Run, Study
+from ..spec.target import Target
 from ..train import config as trainer
 
 ALWAYS_TOLD = ("model_type", "freeze_qk", "d_model", "num_layers", "num_heads", "d_ff", "seq_len", "batch_size",
@@ -28,7 +30,7 @@ FIRST_PORT = 29500
 
 def run_directory(folder: Path, run_name: str) -> Path:
     """Return where a run lies in its study's folder (docs/run-directory.md)."""
-    return folder / (spec.TRAIN_PREFIX + run_name)
+    return folder / (rundir.TRAIN_PREFIX + run_name)
 
 
 def checkpoint_folder(root: Path, study: Study, checkpoint_root: str = "") -> Path:
@@ -143,7 +145,7 @@ def _speed_trial(study: Study, runs: Sequence[Run]) -> Run | None:
     if claim.group not in first or claim.against not in first:
         return None
     like = first[claim.group]
-    name = run_name(study, spec.SPEED_TRIAL, like.seed, like.tag)
+    name = run_name(study, names.SPEED_TRIAL, like.seed, like.tag)
     names_of_arms = (claim.group, claim.against)
     own = [key for group in names_of_arms for key in study.groups[group].declared]
     train = {key: value for key, value in like.train.items() if key not in (*study.factors, *own)}
@@ -153,7 +155,7 @@ def _speed_trial(study: Study, runs: Sequence[Run]) -> Run | None:
     return replace(
         like,
         name=name,
-        group=spec.SPEED_TRIAL,
+        group=names.SPEED_TRIAL,
         label="Speed trial",
         run_dir=train["out_dir"],
         factors={},

@@ -12,10 +12,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..agent.states import State
 from ..errors import ConfigurationError
 from ..runs import moving
 from ..runs.locations import never_was
-from ..spec import Run, State
+from ..spec.study import Run
 from ..store import StoredRun
 from ..study.plan import Plan
 from ..study.resolve import fingerprint

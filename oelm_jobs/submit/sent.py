@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..code.snapshot import Left, Snapshot
-from ..spec import Target
+from ..spec.target import Target
 
 LARGE_BYTES = 10_000_000
 """From so many bytes on a snapshot is worth a warning: something in it is hardly code."""

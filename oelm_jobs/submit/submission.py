@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..agent import processes, rundir, snapshots
+from ..agent.states import State
 from ..checks import preflight, site
 from ..code import snapshot
 from ..connections import Connection
@@ -23,7 +24,7 @@ from ..runs.observe import NOT_SUBMITTED, refresh
 from ..schedulers import Answer, LaunchScript, Scheduler, silent
 from ..schedulers import scheduler as scheduler_of
 from ..scripts.jobs import check_scripts, render
-from ..spec import Run, State
+from ..spec.study import Run
 from ..store import ACCEPTED, REFUSED, UNKNOWN, Store, StoredRun
 from ..study.plan import Plan
 from ..targets.sbatch import MAX_ARRAY

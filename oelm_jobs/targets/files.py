@@ -14,7 +14,7 @@ from typing import Any
 from .. import names, tomlfile
 from ..errors import ConfigurationError, NoSuchTarget, UsageError, valid_choices
 from ..folders import config_folder
-from ..spec import Slurm, Target
+from ..spec.target import Slurm, Target
 
 KINDS = ("local", "ssh", "slurm")
 """Kinds of targets that this version can use."""

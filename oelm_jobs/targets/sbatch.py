@@ -15,8 +15,9 @@ from typing import Any
 
 from .. import tomlfile
 from ..errors import ConfigurationError
-from ..spec import Run, Slurm, Target
 from ..spec.options import GPU_OPTIONS, PLACEHOLDER, count_gpus
+from ..spec.study import Run
+from ..spec.target import Slurm, Target
 
 OWNED = {
     "job-name": "it holds the submission's token",

@@ -17,9 +17,9 @@ from typing import Any
 
 from ..agent import records, trees
 from ..agent.run import result
+from ..agent.states import State
 from ..connections import Connection, connect
 from ..errors import TargetError
-from ..spec import State
 from ..store import Store, StoredRun
 from ..targets.files import load_target
 from .fetch import home_of, lies_at_home

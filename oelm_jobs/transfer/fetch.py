@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import names
 from ..agent import inside, rundir
+from ..agent.states import State
 from ..connections import Connection, connect_for_transfer
 from ..errors import NotReached, StoreError, TargetError
-from ..spec import State, Target
+from ..spec.target import Target
 from ..store import StoredRun
 from ..study.resolve import run_directory
 from ..targets.files import load_target

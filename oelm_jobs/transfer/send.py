@@ -14,7 +14,8 @@ from ..connections import Connection, connect, connect_for_transfer
 from ..data import check as data_check
 from ..data import token_folder
 from ..errors import NotReached, PreflightError, TargetError
-from ..spec import Study, Target
+from ..spec.study import Study
+from ..spec.target import Target
 from ..study.resolve import token_files
 from ..targets.files import LOCAL
 from . import fetch

@@ -15,7 +15,7 @@ import pytest
 
 from oelm_jobs.agent import rundir
 from oelm_jobs.agent.host import devices, lease, permitted
-from oelm_jobs.spec import Target
+from oelm_jobs.spec.target import Target
 from tests.support import (
     end_all,
     launch_runs,

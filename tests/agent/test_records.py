@@ -18,7 +18,7 @@ from oelm_jobs.agent.host import cancel
 from oelm_jobs.agent.records import RunRecord
 from oelm_jobs.agent.run import result
 from oelm_jobs.agent.states import State
-from oelm_jobs.spec import Run
+from oelm_jobs.spec.study import Run
 from tests.support import (
     end_all,
     launch_runs,

@@ -411,7 +411,7 @@ STUBBORN = "trap '' TERM HUP; echo $$ > {pid}; while :; do sleep 0.1; done"
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["a rank", "a process of the set-up"])
 def test_devices_are_free_only_when_all_that_may_use_them_has_ended(root: Path, tmp_path: Path, what: str) -> None:
-    from oelm_jobs.spec import Target
+    from oelm_jobs.spec.target import Target
 
     slots, pid, go = len(os.sched_getaffinity(0)), tmp_path / "pid", tmp_path / "go"
     stubborn = tmp_path / "stubborn.sh"
@@ -508,7 +508,7 @@ def test_a_reboot_is_told_from_a_lost_supervisor(root: Path, monkeypatch: pytest
 
 
 def test_a_failing_set_up_ends_the_run_with_its_own_words(root: Path) -> None:
-    from oelm_jobs.spec import Target
+    from oelm_jobs.spec.target import Target
 
     target = Target(name="local", kind="local", root="", python="", setup=("source /nowhere/bin/activate",))
     run = make_run(root, "a")
@@ -520,7 +520,7 @@ def test_a_failing_set_up_ends_the_run_with_its_own_words(root: Path) -> None:
 
 @pytest.mark.slow
 def test_a_process_left_behind_by_the_set_up_serves_all_attempts_and_ends_with_the_run(root: Path) -> None:
-    from oelm_jobs.spec import Target
+    from oelm_jobs.spec.target import Target
 
     pid_file = root / "pid"
     daemon = f"setsid sleep 600 >/dev/null 2>&1 & echo $! > {pid_file}"

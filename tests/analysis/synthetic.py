@@ -13,7 +13,7 @@ from typing import Any
 from oelm_jobs.analysis.reading import reference, run_directory
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 
-from oelm_jobs.spec import Group, Hypothesis, Study
+from oelm_jobs.spec.study import Group, Hypothesis, Study
 
 GROUPS = {name: factors for name, (_, factors) in reference.GROUPS.items()}
 TOTAL, QK, EMBEDDING = 879_616, 131_072, 139_264

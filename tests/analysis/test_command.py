@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from oelm_jobs.spec import State
+from oelm_jobs.agent.states import State
 from oelm_jobs.store import Store
 
 from . import synthetic

@@ -14,7 +14,7 @@ from oelm_jobs.agent.checks import trial
 from oelm_jobs.checks import doctor, site
 from oelm_jobs.checks.finding import BAD, GOOD, WARNING, Finding
 from oelm_jobs.scripts import templates
-from oelm_jobs.spec import Slurm, Target
+from oelm_jobs.spec.target import Slurm, Target
 from tests.support import REPOSITORY, launch_script, make_run
 
 # The set-up -----------------------------------------------------------------------------------------------------------

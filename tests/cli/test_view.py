@@ -18,10 +18,10 @@ import click
 import pytest
 
 from oelm_jobs import table
+from oelm_jobs.agent.states import State
 from oelm_jobs.cli import hosts, view
 from oelm_jobs.errors import ConfigurationError, UnknownAnswer, few, valid_choices
 from oelm_jobs.runs.observe import View
-from oelm_jobs.spec import State
 from oelm_jobs.store import ACCEPTED, Store, StoredRun
 from tests.support import REPOSITORY, make_run
 

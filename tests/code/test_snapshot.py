@@ -17,7 +17,7 @@ import pytest
 
 from oelm_jobs.agent import trees
 from oelm_jobs.code import contents, snapshot
-from oelm_jobs.spec import Target
+from oelm_jobs.spec.target import Target
 from oelm_jobs.submit import sent
 from tests.support import stand_in_for_python
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs.errors import ConfigurationError
-from oelm_jobs.spec import Target
+from oelm_jobs.spec.target import Target
 from tests.support import REPOSITORY, launch_script, make_run, needs, outcome_of, script_of
 
 HOSTILE = ["it's", 'say "x"', "$(touch pwned)", "a;b", "line\nbreak", "%j", "ü 变", "`x`", "back\\slash", "-n"]

@@ -23,9 +23,9 @@ from oelm_jobs.agent.slurm import commands as slurm_commands
 from oelm_jobs.agent.slurm import job as slurm_job
 from oelm_jobs.agent.slurm import site as slurm_site
 from oelm_jobs.agent.slurm import submit as slurm_submit
+from oelm_jobs.agent.states import State
 from oelm_jobs.runs import observe
 from oelm_jobs.runs.control import cancel
-from oelm_jobs.spec import State
 from oelm_jobs.store import Store
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until

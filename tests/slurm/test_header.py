@@ -14,7 +14,8 @@ from oelm_jobs.connections import connect
 from oelm_jobs.errors import ConfigurationError
 from oelm_jobs.scripts import jobs, templates
 from oelm_jobs.scripts.jobs import check_scripts
-from oelm_jobs.spec import Run, Target
+from oelm_jobs.spec.study import Run
+from oelm_jobs.spec.target import Target
 from oelm_jobs.study.files import load_study
 from oelm_jobs.study.plan import make_plan
 from oelm_jobs.targets import files as targets

@@ -24,7 +24,7 @@ from oelm_jobs.agent.slurm import tasks as slurm_tasks
 from oelm_jobs.agent.slurm.commands import Job
 from oelm_jobs.checks import site
 from oelm_jobs.checks.finding import GOOD, WARNING, Finding
-from oelm_jobs.spec import Slurm, Target
+from oelm_jobs.spec.target import Slurm, Target
 from tests.slurm.recorded import ENDED, LATER, NAME, READ, STARTED, SUBMITTED, TOKEN, account, fails, prints
 
 pytestmark = pytest.mark.usefixtures("no_cluster")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from oelm_jobs.agent.states import State
 from oelm_jobs.errors import ConfigurationError
-from oelm_jobs.spec import Run, State
+from oelm_jobs.spec.study import Run
 from oelm_jobs.store import StoredRun
 from oelm_jobs.submit.decide import Again, Leave, Take, decide
 from tests.support import make_run

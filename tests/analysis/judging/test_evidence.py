@@ -12,7 +12,7 @@ from oelm_jobs.analysis.judging.evidence import common_step, gather, loss_at
 from oelm_jobs.analysis.output import writing
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 
-from oelm_jobs.spec import Hypothesis
+from oelm_jobs.spec.study import Hypothesis
 
 from .. import synthetic
 from ..synthetic import load, make_run

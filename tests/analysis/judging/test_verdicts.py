@@ -15,7 +15,7 @@ from oelm_jobs.analysis.output import plain_text, writing
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun, Parameters, Point
 from oelm_jobs.analysis.report import Report
 
-from oelm_jobs.spec import Hypothesis
+from oelm_jobs.spec.study import Hypothesis
 
 from .. import synthetic
 

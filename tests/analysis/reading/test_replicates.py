@@ -16,7 +16,7 @@ from oelm_jobs.analysis.reading import loading, replicates
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 from oelm_jobs.analysis.report import Report
 
-from oelm_jobs.spec import State
+from oelm_jobs.agent.states import State
 from oelm_jobs.store import Store
 
 from .. import synthetic
