@@ -1,4 +1,4 @@
-"""Owns how a plan looks before it is carried out: for people, as JSON, or as the launch scripts themselves."""
+"""Print a plan: for people, as JSON, or as the launch scripts themselves."""
 
 from __future__ import annotations
 

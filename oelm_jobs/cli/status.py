@@ -91,8 +91,8 @@ def main(
             none = "This project has no run here yet." if elsewhere else "No run yet. Submit some: oelm-submit"
             narrate("No run is in that state." if wanted else none)
         _tell_of(left)
-        for words in (*nonsense, *shown.nonsense):
-            raise Nonsense(words)
+        for message in (*nonsense, *shown.nonsense):
+            raise Nonsense(message)
 
 
 def _states(values: tuple[str, ...]) -> set[str]:
@@ -121,8 +121,8 @@ def _look_elsewhere(
 
     targets = list(load_targets(root).values())
     found = rebuilding.rebuild(store, root, targets) if is_asked else rebuilding.survey(store, root, targets)
-    for words in found.passed_over:
-        narrate(words)
+    for message in found.passed_over:
+        narrate(message)
     for name, reason in found.unreachable.items():
         what = "its runs stay as they were" if is_asked else "what lies there is not known"
         narrate(f"target {name} can't be asked, {what}: {reason}")

@@ -221,13 +221,13 @@ def _has_trainer(paths: Iterable[tuple[str, str]]) -> bool:
     return "train/__main__.py" in code and any(_mentions(path, TRAINER_MARKS) for path in code.values())
 
 
-def _mentions(path: str, words: Iterable[bytes]) -> bool:
+def _mentions(path: str, marks: Iterable[bytes]) -> bool:
     try:
         with open(path, "rb") as file:
             content = file.read()
     except OSError:
         return False
-    return any(word in content for word in words)
+    return any(mark in content for mark in marks)
 
 
 def _installed_trainer() -> list[tuple[str, str]]:
@@ -248,8 +248,8 @@ def _version(project: Path, secret: set[str]) -> dict[str, str]:
     diff = ""
     if shown:
         paths = [".", *(f":(exclude,literal){name}" for name in changed if name not in shown)]
-        words = ("diff", "--no-color", "--no-ext-diff", "--relative", "HEAD", "--", *paths)
-        content = checkout.git(project, *words) or b""
+        arguments = ("diff", "--no-color", "--no-ext-diff", "--relative", "HEAD", "--", *paths)
+        content = checkout.git(project, *arguments) or b""
         if credentials.why_by_content(b"\n".join(line[1:] for line in content.splitlines())):
             content = b"not kept: there is a private key in it\n"
         diff = content.decode("utf-8", "replace")

@@ -102,10 +102,10 @@ class LocalConnection:
             raise UnknownAnswer(f"{verb} on this machine gave no answer within {timeout_s:.0f} s") from error
         if done.returncode != 0:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            words = said[-1] if said else f"exit code {done.returncode}"
-            if done.returncode == REFUSED:  # in words of its own
-                raise TargetError(f"{name}: {words}")
-            raise UnknownAnswer(f"{verb} on this machine failed: {words}")
+            message = said[-1] if said else f"exit code {done.returncode}"
+            if done.returncode == REFUSED:  # with a message of its own
+                raise TargetError(f"{name}: {message}")
+            raise UnknownAnswer(f"{verb} on this machine failed: {message}")
         return believed(name, verb, request, read(name, verb, done.stdout))
 
     def route(self) -> None:

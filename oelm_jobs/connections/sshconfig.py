@@ -188,9 +188,9 @@ def _expand(value: str, tokens: Mapping[str, str]) -> str:
     return re.sub(r"%(.)", lambda token: {**own, **tokens}.get(token[1], token[0]), value)
 
 
-def _files(words: Iterable[str]) -> list[str]:
+def _files(parts: Iterable[str]) -> list[str]:
     """Return the files that exist from a list in which blanks separate names and may be part of them."""
-    left, found = list(words), []
+    left, found = list(parts), []
     while left:
         ends = (end for end in range(len(left), 0, -1) if Path(" ".join(left[:end])).is_file())
         end = next(ends, 0)

@@ -32,7 +32,7 @@ WRITTEN_AS = {
     "parquet": "a parquet file",
     "lfs": "a Git LFS pointer",
 }
-"""What the agent's words for other contents mean (agent.samples)."""
+"""What the agent's names for other contents mean (agent.samples)."""
 _MENDS = {
     "text": "token ids are made of it by: oelm-data make",
     "parquet": "token ids are made of it by: oelm-data make",

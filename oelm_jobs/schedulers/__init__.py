@@ -44,7 +44,7 @@ class Answer:
     busy: tuple[str, ...] = ()
     """Run directories that a live execution has claimed already."""
     refused: Mapping[str, str] = field(default_factory=dict)
-    """Run directories that will certainly not be run, with the target's words."""
+    """Run directories that will certainly not be run, with the target's reasons."""
     handle: str = ""
     """What the target calls the submission; for people."""
 

@@ -29,13 +29,13 @@ try:
 except OSError as error:
     print("sbatch can't be run: %s" % error.strerror, file=sys.stderr)
     sys.exit(127)
-for stream, words in ((sys.stdout, done.stdout), (sys.stderr, done.stderr)):
-    stream.buffer.write(words.decode("utf-8", "replace")[-10000:].encode("utf-8", "replace"))
+for stream, output in ((sys.stdout, done.stdout), (sys.stderr, done.stderr)):
+    stream.buffer.write(output.decode("utf-8", "replace")[-10000:].encode("utf-8", "replace"))
     stream.flush()
 sys.exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
 """
-"""Runs a command and says what it said in UTF-8, in one piece: submitit ends a command whose words it can't decode, and
-what a site's own programs say is not always UTF-8.
+"""Runs a command and passes its output on in UTF-8, in one piece: submitit ends a command whose output it can't decode,
+and that of a site's own programs is not always UTF-8.
 """
 
 

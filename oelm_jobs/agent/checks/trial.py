@@ -74,9 +74,9 @@ def attempt(
         question: A program that prints a line of JSON; QUESTION where it is empty.
 
     Returns:
-        What it said; or ``error``, the interpreter's words; or ``setup_error``, the set-up's, with ``line``, the
-        line of it that failed (empty where it isn't known), and ``is_broken`` where that is no whole command; or
-        nothing without a script.
+        What the question printed; or ``error``, the interpreter's message; or ``setup_error``, the set-up's message,
+        with ``line``, the set-up line that failed (empty where it isn't known), and ``is_broken`` where that is no
+        whole command; or nothing without a script.
     """
     if not script:
         return {}

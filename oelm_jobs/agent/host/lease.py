@@ -192,7 +192,7 @@ class _Look:
     handles: List[int] = field(default_factory=list)
     """Locks of what was granted."""
     hindrances: List[str] = field(default_factory=list)
-    """What is in the way besides live leases, in words."""
+    """What is in the way besides live leases, described."""
     host: List[Device] = field(default_factory=list)
     """The host's devices as they were seen last."""
 
