@@ -183,20 +183,8 @@ def circumstances(
     if h.metric not in COUNT_METRICS:
         undecidable = next((d.reason for d in disputes if d.group in (h.group, h.against)), None)
     if h.metric in fairness.SPEED_METRICS and a and b:
-        timed = [t for t in trials if h.metric == "speed" and (t.group, t.against) == (h.group, h.against)]
-        trial = timed[0] if timed else None
-        if any(t.estimate != timed[0].estimate for t in timed):
-            files = tuple(str(t.path) for t in timed)
-            undecidable, trial = text("reason_two_trials", files=files), None
-        elif trial is not None:
-            undecidable = None  # a trial doesn't depend on which run counts
-        elif undecidable is None:
-            undecidable = speed.incomparable(a, b)
-        if trial is not None and trial.control is None:
-            notes.append(text("trial_without_control"))
-        elif trial is not None and trial.control is not None and trial.control_is_off:
-            undecidable, trial = text("trial_control_off", ratio=f"{math.exp(trial.control.mean):.3f}"), None
-        notes += _confounded(h, a, b, trial)
+        trial, undecidable, remarks = _speed(h, a, b, trials, undecidable)
+        notes += remarks
     return Circumstances(
         may_pair=may_pair(a, b),
         void=void,
@@ -205,6 +193,34 @@ def circumstances(
         notes=tuple(notes),
         trial=trial.estimate if trial else None,
     )
+
+
+def _speed(
+    h: Hypothesis,
+    a: Sequence[LoadedRun],
+    b: Sequence[LoadedRun],
+    trials: Sequence[Trial],
+    undecidable: Text | None,
+) -> tuple[Trial | None, Text | None, list[Text]]:
+    """Return the trial that decides on a speed or cost, else why nothing does, and remarks.
+
+    ``undecidable`` is why the runs can't decide, which is no matter to a trial: it is made of rounds.
+    """
+    notes = []
+    timed = [t for t in trials if h.metric == "speed" and (t.group, t.against) == (h.group, h.against)]
+    trial = timed[0] if timed else None
+    if any(t.estimate != timed[0].estimate for t in timed):
+        undecidable, trial = text("reason_two_trials", files=tuple(str(t.path) for t in timed)), None
+    elif trial is None:
+        undecidable = undecidable or speed.incomparable(a, b)
+    elif trial.control is None:
+        undecidable = None
+        notes.append(text("trial_without_control"))
+    elif trial.control_is_off:
+        undecidable, trial = text("trial_control_off", ratio=f"{math.exp(trial.control.mean):.3f}"), None
+    else:
+        undecidable = None
+    return trial, undecidable, notes + _confounded(h, a, b, trial)
 
 
 def may_pair(a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> bool:

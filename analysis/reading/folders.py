@@ -195,30 +195,21 @@ def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) 
 
 
 def _log_notes(log: Log, name: str) -> list[Text]:
-    notes = []
-    if log.not_understood:
-        notes.append(
-            text(
-                "log_not_understood",
-                name=name,
-                count=f"{log.not_understood:,}",
-                lines=f"{log.lines:,}",
-                alike=f"{log.alike:,}",
-            )
-        )
-    if log.overwritten:
-        notes.append(text("log_overwritten", name=name, count=f"{log.overwritten:,}"))
-    if log.disagreeing:
-        notes.append(text("log_disagreeing", name=name, count=f"{log.disagreeing:,}"))
-    if log.is_truncated:
-        notes.append(text("log_truncated", name=name))
-    if log.encoding:
-        notes.append(text("log_encoding", name=name, encoding=log.encoding))
-    if log.not_finite:
-        notes.append(text("log_not_finite", name=name, count=f"{log.not_finite:,}"))
-    if not log.train.added and not log.val.added:
-        notes.append(text("log_empty", name=name or "–"))
-    return notes
+    count = "{:,}".format
+    notes: tuple[tuple[str, object, dict[str, str]], ...] = (
+        (
+            "log_not_understood",
+            log.not_understood,
+            {"count": count(log.not_understood), "lines": count(log.lines), "alike": count(log.alike)},
+        ),
+        ("log_overwritten", log.overwritten, {"count": count(log.overwritten)}),
+        ("log_disagreeing", log.disagreeing, {"count": count(log.disagreeing)}),
+        ("log_truncated", log.is_truncated, {}),
+        ("log_encoding", log.encoding, {"encoding": log.encoding}),
+        ("log_not_finite", log.not_finite, {"count": count(log.not_finite)}),
+        ("log_empty", not log.train.added and not log.val.added, {}),
+    )
+    return [text(key, name=name or "–", **values) for key, applies, values in notes if applies]
 
 
 def _curve(log: Log, tokens_per_step: float) -> Curve | None:
