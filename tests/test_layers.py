@@ -35,6 +35,8 @@ LAYERS = {
         ["verbs", "inside", "snapshots"],
         ["rundir", "bootstrap"],
         ["schema", "processes", "privacy", "trees", "start", "rules"],
+        ["registry"],
+        ["messages"],
         ["states", "record_types"],
     ],
     "oelm_jobs.analysis": [

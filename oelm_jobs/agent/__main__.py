@@ -1,5 +1,6 @@
-"""Owns the agent's command line: ``python AGENT VERB``, a JSON request on stdin, a JSON reply on stdout; leaves each
-verb to its module.
+"""The agent's command line: ``python AGENT VERB``, a JSON request on stdin, a JSON answer on stdout.
+
+``supervise`` reads its own arguments.
 """
 
 from __future__ import annotations
@@ -10,35 +11,7 @@ import sys
 from typing import Any, Dict, List
 
 from . import schema, verbs
-
-VERBS = {
-    "launch": "host.launch",
-    "settle": "host.launch",
-    "cancel": "host.cancel",
-    "archive": "host.archive",
-    "find": "transfer.find",
-    "data": "transfer.tokens",
-    "expect": "transfer.tokens",
-    "accept": "transfer.tokens",
-    "inventory": "transfer.inventory",
-    "release": "transfer.inventory",
-    "snapshots": "transfer.clean",
-    "discard": "transfer.clean",
-    "remove": "transfer.inventory",
-    "log": "probe",
-    "probe": "probe",
-    "examine": "checks.examine",
-    "slurm_submit": "slurm.submit",
-    "slurm_settle": "slurm.submit",
-    "slurm_poll": "slurm.state",
-    "slurm_cancel": "slurm.cancel",
-    "slurm_archive": "slurm.cancel",
-    "slurm_trial": "checks.slurm_trial",
-}
-"""Verb to the module that answers it with a function of the verb's name; ``verbs`` describes what each is asked and
-answers. ``supervise`` reads its own arguments.
-"""
-
+from .registry import VERBS
 
 REFUSED = 3
 """Exit code of a verb that certainly did nothing."""
@@ -69,7 +42,7 @@ def answer(verb: str, request: Dict[str, Any]) -> Dict[str, Any]:
         from .slurm import commands as slurm_commands
 
         slurm_commands.about(clusters)
-    reply = getattr(importlib.import_module("." + VERBS[verb], __package__), verb)(request)
+    reply = getattr(importlib.import_module("." + VERBS[verb].module, __package__), verb)(request)
     return verbs.cut_answer(verb, dict(reply))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional, cast
 
 from . import privacy, processes, records, rundir
 from .host import lease, lease_folder, tickets
@@ -13,6 +13,7 @@ from .run.progress import last_said, progress
 from .states import TOLD, State
 
 if TYPE_CHECKING:
+    from . import messages
     from .record_types import ClaimRecord
 
 MAX_LOG_BYTES = 1 << 20
@@ -21,7 +22,7 @@ LOG_POLL_S = 0.3
 """How often a log that somebody follows is looked at."""
 
 
-def probe(request: Dict[str, Any]) -> Dict[str, Any]:
+def probe(request: messages.ProbeRequest) -> messages.PollAnswer:
     """Answer where runs stand.
 
     Args:
@@ -31,19 +32,24 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
         ``host``, ``time``, ``runs`` (run directory to its state), and where asked for ``disk_free`` (bytes) and what
         lease.table answers, empty with ``lease_error`` where its folder or nvidia-smi is in disorder.
     """
-    answer = {"host": os.uname().nodename, "time": time.time()}  # type: Dict[str, Any]
-    queue = _queue()
-    answer["runs"] = {run_dir: state_or_unknown(run_dir, queue) for run_dir in request["run_dirs"]}
+    host, at, queue = os.uname().nodename, time.time(), _queue()
+    runs = {run_dir: state_or_unknown(run_dir, queue) for run_dir in request["run_dirs"]}
+    answer: messages.PollAnswer = {"host": host, "time": at, "runs": runs}
     if request.get("root"):
         answer["disk_free"] = rundir.disk_free(os.path.expanduser(request["root"]))
+        trouble = ""
         try:
-            answer.update(lease.table())
+            table = lease.table()
         except OSError as error:  # it hides no runs
-            answer.update(devices=[], queue=[], limit="", junk=[], lease_error=str(error))
+            table, trouble = {"devices": [], "queue": [], "limit": "", "junk": []}, str(error)
+        answer["devices"], answer["queue"] = table["devices"], table["queue"]
+        answer["limit"], answer["junk"] = table["limit"], table["junk"]
+        if trouble:
+            answer["lease_error"] = trouble
     return answer
 
 
-def state_or_unknown(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any]:
+def state_or_unknown(run_dir: str, queue: Optional[Dict[str, int]] = None) -> messages.RunRow:
     """Return a run's state; records that make no sense are one run's trouble, not everybody's."""
     try:
         row = state(run_dir, queue)
@@ -54,7 +60,7 @@ def state_or_unknown(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Di
     return {"state": State.UNKNOWN, "reason": "its records in %s can't be understood" % rundir.CONTROL, "token": ""}
 
 
-def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any]:
+def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> messages.RunRow:
     """Return state, reason and progress of one run.
 
     Args:
@@ -76,7 +82,7 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any
     if start.get("job"):
         from .slurm import state as slurm_state  # here, because few hosts have Slurm and a probe's start-up counts
 
-        return slurm_state.of_run(run_dir)
+        return cast("messages.RunRow", slurm_state.of_run(run_dir))
     end = records.END.read(run_dir)
     claim = records.CLAIM.read(run_dir)
     token = (claim and claim.get("token")) or (end and end.get("token")) or start.get("token") or ""
@@ -106,7 +112,7 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> Dict[str, Any
         row.update(state=State.UNKNOWN, reason="no trace of it on this host", absent=True)
     if row["state"] != State.QUEUED:
         row.update(progress(run_dir))
-    return row
+    return cast("messages.RunRow", row)
 
 
 def _why_not_started(claim: ClaimRecord, said: str) -> str:
@@ -133,7 +139,7 @@ def _queue() -> Dict[str, int]:
     return {ticket.run_dir: place for place, ticket in enumerate(line, start=1) if ticket.user == me}
 
 
-def log(request: Dict[str, Any]) -> Dict[str, Any]:
+def log(request: messages.LogRequest) -> messages.LogAnswer:
     """Return a piece of a run's log.
 
     Args:
@@ -154,18 +160,18 @@ def log(request: Dict[str, Any]) -> Dict[str, Any]:
         if content or State(row["state"]).is_final or time.monotonic() >= deadline:
             break
         time.sleep(LOG_POLL_S)
-    answer = {"content": base64.b64encode(content).decode(), "offset": offset, "size": size}
-    return dict(answer, state=row["state"], reason=row["reason"])
+    text = base64.b64encode(content).decode()
+    return {"content": text, "offset": offset, "size": size, "state": row["state"], "reason": row["reason"]}
 
 
-def _piece(path: Path, request: Dict[str, Any]) -> "tuple[int, int, bytes]":
+def _piece(path: Path, request: messages.LogRequest) -> "tuple[int, int, bytes]":
     """Return (where it begins, size of the whole, content) of the piece of a log that is asked for."""
     try:
         with open(str(path), "rb") as file:
             size = file.seek(0, 2)
             offset = request.get("offset")
             if offset is None:
-                offset = _offset_of_last(file, size, int(request["lines"]))
+                offset = _offset_of_last(file, size, int(request["lines"] or 0))
             offset = min(int(offset), size)
             file.seek(offset)
             return offset, size, file.read(MAX_LOG_BYTES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, Dict, Iterator
+from typing import Any, Iterator, Mapping
 
 from . import rundir, trees
 
@@ -14,7 +14,7 @@ LACKING = "lacking"
 
 
 @contextlib.contextmanager
-def needed(root: str, request: Dict[str, Any]) -> Iterator[bool]:
+def needed(root: str, request: Mapping[str, Any]) -> Iterator[bool]:
     """Let nobody remove snapshots while a submission is made; yield whether the one that it names is there.
 
     Raises:

@@ -10,9 +10,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..agent import rundir, snapshots
+from ..agent import registry, rundir, snapshots
 from ..code import snapshot
 from ..connections import Connection, PlacedTree, connect, interpreter, unreached
 from ..errors import ConfigurationError, OelmError
@@ -29,6 +29,9 @@ from ..targets.files import LOCAL
 from ..targets.sbatch import without_slurm
 from . import needs, site
 from .finding import BAD, GOOD, WARNING, Finding
+
+if TYPE_CHECKING:
+    from ..agent import messages
 
 LEASE_BYTES, LEASE_FILES = 1_000_000, 100
 """So much room the leases of a busy host take."""
@@ -61,7 +64,7 @@ def examine(project: Path, target: Target) -> list[Finding]:
     found += [*wrong, *(finding for finding in untried if finding not in wrong)]
     files = {study.name: token_files(there, study) for study in studies}
     ports = sorted({group.port for study in studies for group in study.groups.values() if group.port})
-    request = {
+    request: messages.ExamineRequest = {
         "root": there.root,
         "checkpoint_root": there.checkpoint_root,
         "python": interpreter(target) if target.host else connection.python,
@@ -75,7 +78,7 @@ def examine(project: Path, target: Target) -> list[Finding]:
         "slurm": target.slurm is not None,
     }
     begun = time.time()
-    answer = connection.call("examine", request, trees=[code], timeout_s=1800)
+    answer = connection.call(registry.EXAMINE, request, trees=[code], timeout_s=1800)
     answer["devices"] = [device for device in answer["devices"] if target.may_lease(device["label"])]
     if target.host:
         found += [_host(answer), *_clock(answer, begun), *_tools(answer)]

@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..agent import registry
 from ..connections import Connection, interpreter, unreached
 from ..data import check as data_check
 from ..data import token_folder
@@ -26,6 +27,9 @@ from ..study.resolve import token_files
 from ..targets.files import LOCAL
 from . import needs, site
 from .finding import BAD, Finding
+
+if TYPE_CHECKING:
+    from ..agent import messages
 
 NOTHING = "nothing was queued"
 
@@ -41,7 +45,8 @@ def data_hash(connection: Connection, project: Path, study: Study) -> str:
     target = connection.target
     paths = token_files(connection.resolved, study)
     here = token_files(unreached(LOCAL, project), study)
-    rows = connection.call("data", {"root": connection.root, "files": list(paths)}, timeout_s=1800)["files"]
+    request: messages.DataRequest = {"root": connection.root, "files": list(paths)}
+    rows = connection.call(registry.DATA, request, timeout_s=1800)["files"]
     named = (study.train["data_path"], study.train.get("val_data_path") or study.train["data_path"])
     need, hashes = data_check.need_of(study), []
     for path, mine, name in zip(paths, map(Path, here), named, strict=True):
@@ -136,13 +141,13 @@ def out_of_reach(plan: Plan, connection: Connection) -> str:
     script = templates.trial(plan.project, target)
     if not script:
         return ""
-    request = {
+    request: messages.SlurmTrialRequest = {
         "trial": script,
         "setup": list(target.setup),
         "python": interpreter(target) if target.host else connection.python,
         "environment": allowed_environment(target),
     }
-    error = connection.call("slurm_trial", request, timeout_s=180)["slurm_error"]
+    error = connection.call(registry.SLURM_TRIAL, request, timeout_s=180)["slurm_error"]
     if not error:
         return ""
     finding = site.out_of_reach(interpreter(target), error)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import atexit
 import posixpath
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from ..agent.registry import Answers, Asks, Verb
 from ..folders import expanded
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class Connection(Protocol):
         """
 
     def call(
-        self, verb: str, request: Mapping[str, Any], *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
-    ) -> dict[str, Any]:
+        self, verb: Verb[Asks, Answers], request: Asks, *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
+    ) -> Answers:
         """Send a request to the agent there and return its answer.
 
         Args:

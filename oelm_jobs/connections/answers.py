@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from ..agent import schema, verbs
+from ..agent.registry import Answers, Verb, may_repeat
 from ..errors import Nonsense, TargetError, UnknownAnswer
 
-READS = frozenset(
-    {
-        "",
-        "data",
-        "examine",
-        "expect",
-        "find",
-        "inventory",
-        "log",
-        "probe",
-        "release",
-        "settle",
-        "slurm_poll",
-        "slurm_settle",
-        "slurm_trial",
-        "snapshots",
-    }
-)
-"""Verbs that may be asked twice: they change nothing, or a second time nothing more (``settle``, placing trees)."""
 MAX_ANSWER_BYTES = 64 << 20
 """A larger answer is none of ours."""
 
@@ -46,7 +28,7 @@ def read(target: str, verb: str, content: bytes) -> Any:
         raise nonsense(target, verb, f"{verb}{error}") from error
 
 
-def believed(target: str, verb: str, request: Mapping[str, Any], answer: Any) -> dict[str, Any]:
+def believed(target: str, verb: Verb[Any, Answers], request: Mapping[str, Any], answer: Any) -> Answers:
     """Check an answer against its verb's schema and return it.
 
     Raises:
@@ -56,10 +38,10 @@ def believed(target: str, verb: str, request: Mapping[str, Any], answer: Any) ->
     wrong = verbs.wrong_answer(verb, request, answer)
     if wrong is not None:
         raise nonsense(target, verb, wrong)
-    return dict(answer)
+    return cast("Answers", dict(answer))
 
 
 def nonsense(target: str, verb: str, wrong: str) -> TargetError:
     """Return the error about an answer that breaks the schema; what an acting verb has done is then unknown."""
-    kind = Nonsense if verb in READS else UnknownAnswer
+    kind = Nonsense if may_repeat(verb) else UnknownAnswer
     return kind(f"{target}: answers nonsense: {wrong}")

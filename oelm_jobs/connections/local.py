@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent import privacy, trees, verbs
-from ..agent.__main__ import REFUSED, VERBS
+from ..agent.__main__ import REFUSED
+from ..agent.registry import VERBS, Answers, Asks, Verb
 from ..errors import TargetError, UnknownAnswer
 from ..folders import expanded
 from . import interpreter
@@ -73,8 +74,8 @@ class LocalConnection:
             raise TargetError(f"{folder}: can't be written: {error}") from error
 
     def call(
-        self, verb: str, request: Mapping[str, Any], *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
-    ) -> dict[str, Any]:
+        self, verb: Verb[Asks, Answers], request: Asks, *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
+    ) -> Answers:
         """Let the agent answer. Verbs that only read run in this process; those that act, or are about another of a
         site's clusters, run in a process of their own.
         """
@@ -82,8 +83,8 @@ class LocalConnection:
             self.keep_tree(place.tree, place.folder)
         clusters = self.target.clusters
         name = self.target.name
-        if verb in ("probe", "log", "data") and not clusters:
-            module = importlib.import_module(f"oelm_jobs.agent.{VERBS[verb]}")
+        if VERBS[verb].is_quick and not clusters:
+            module = importlib.import_module(f"oelm_jobs.agent.{VERBS[verb].module}")
             with privacy.confined(self.target.share):  # of token files it remembers the hashes
                 answer = verbs.cut_answer(verb, getattr(module, verb)(dict(request)))
             return believed(name, verb, request, answer)

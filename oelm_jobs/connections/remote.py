@@ -15,10 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..agent.registry import Answers, Asks, Verb, may_repeat
 from ..errors import AnswerLost, NotReached, TargetError
 from ..spec.target import Target
 from . import PlacedTree, Route, interpreter
-from .answers import READS, believed
+from .answers import believed
 from .channel import Channel
 from .greeting import command
 from .wire import Interrupted, Own, Reply, converse
@@ -145,8 +146,8 @@ class RemoteConnection:
         return place
 
     def call(
-        self, verb: str, request: Mapping[str, Any], *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
-    ) -> dict[str, Any]:
+        self, verb: Verb[Asks, Answers], request: Asks, *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
+    ) -> Answers:
         """Send a request to the agent there, sending the agent first where it is missing; return its answer."""
         about = {"clusters": self.target.clusters, "login_shell": self.target.login_shell}
         answer = self._converse(verb, {**request, **about}, trees, timeout_s)
@@ -159,7 +160,7 @@ class RemoteConnection:
 
         from ..code.snapshot import agent  # not before a channel is being opened: it takes a while
 
-        reads = verb in READS
+        reads = may_repeat(verb)
         root = self._resolved.root if self._resolved else self.target.root or "~"
         own = PlacedTree(tree=agent(), folder=posixpath.join(root, AGENT_FOLDER))
         also = (self.target.checkpoint_root,) if self.target.checkpoint_root else ()

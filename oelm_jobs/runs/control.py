@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..agent import probe
+from ..agent import probe, registry
 from ..agent.states import State
 from ..connections import connect
 from ..connections.answers import nonsense
@@ -16,6 +17,9 @@ from ..schedulers import scheduler
 from ..store import Store, StoredRun
 from ..targets.files import load_target
 from .observe import refresh
+
+if TYPE_CHECKING:
+    from ..agent import messages
 
 ARRIVAL_S = 30.0
 """So long a cancel waits for a submission that is on its way."""
@@ -81,8 +85,14 @@ def read_log(project: Path, run: StoredRun, name: str, *, offset: int | None, li
         TargetError: It can't be asked, or sends another piece.
     """
     connection = connect(load_target(project, run.target), project)
-    request = {"run_dir": run.run_dir, "name": name, "offset": offset, "lines": lines, "wait_s": wait_s}
-    answer = connection.call("log", request, timeout_s=60 + wait_s)
+    request: messages.LogRequest = {
+        "run_dir": run.run_dir,
+        "name": name,
+        "offset": offset,
+        "lines": lines,
+        "wait_s": wait_s,
+    }
+    answer = connection.call(registry.LOG, request, timeout_s=60 + wait_s)
     begin, size = answer["offset"], answer["size"]
     meant = range(max(0, size - probe.MAX_LOG_BYTES), size + 1) if offset is None else (min(size, offset),)
     if begin not in meant:

@@ -1,5 +1,4 @@
-"""Owns runs that are submitted to another target than before: whether they lie in the same place all the same, what
-they leave behind, and the copy of it at home; leaves submitting to workflow.
+"""Runs that are submitted to another target than before: what they leave behind, and the copy of it at home.
 
 Two targets may be one place, as two partitions of a cluster are. Elsewhere a run starts over, since its checkpoints
 stay where they are; its record says since then what it has left where, so that nothing of it is lost sight of.
@@ -9,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..agent import records
+from ..agent import records, registry
 from ..connections import Connection
 from ..spec.study import Run
 from ..store import StoredRun
@@ -19,6 +18,9 @@ from ..study.plan import Plan
 from ..targets.files import load_targets
 from ..transfer import sync
 from ..transfer.fetch import home_of
+
+if TYPE_CHECKING:
+    from ..agent import messages
 
 
 def in_place(plan: Plan, connection: Connection, stored: Iterable[StoredRun]) -> frozenset[str]:
@@ -34,8 +36,8 @@ def in_place(plan: Plan, connection: Connection, stored: Iterable[StoredRun]) ->
         alike = [run for run in alike if not sync.record(Path(run.run_dir))]  # a copy that was fetched
     if not alike:
         return frozenset()
-    request = {"root": plan.root, "checkpoint_root": plan.target.checkpoint_root}
-    found = connection.call("find", request, timeout_s=600)["runs"]
+    request: messages.FindRequest = {"root": plan.root, "checkpoint_root": plan.target.checkpoint_root}
+    found = connection.call(registry.FIND, request, timeout_s=600)["runs"]
     there = {(record.get("run_dir"), record.get("token")) for record in found}
     return frozenset(run.name for run in alike if (run.run_dir, run.token) in there)
 

@@ -11,9 +11,10 @@ import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import names
+from ..agent import registry
 from ..agent.states import State
 from ..connections import Connection, connect
 from ..errors import Nonsense, TargetError, UsageError, few, valid_choices
@@ -26,6 +27,9 @@ from ..study.files import read_studies
 from ..transfer import sync
 from . import moving
 from .observe import refresh, side_by_side
+
+if TYPE_CHECKING:
+    from ..agent import messages
 
 UNNAMED = "unnamed"
 """What stands for a project that records don't name, also where one is asked for."""
@@ -92,8 +96,8 @@ def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
         try:
             connection = connect(by_name[name], project)
             resolved = connection.resolved
-            request = {"root": resolved.root, "checkpoint_root": resolved.checkpoint_root}
-            records = connection.call("find", request, timeout_s=600)["runs"]
+            request: messages.FindRequest = {"root": resolved.root, "checkpoint_root": resolved.checkpoint_root}
+            records = connection.call(registry.FIND, request, timeout_s=600)["runs"]
             believed, odd = _believed(name, records)
             passed_over.extend(odd)
             is_ours = resolved.root == str(project)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from ..agent import messages
     from ..connections import Connection
     from ..spec.target import Target
 
@@ -94,7 +95,7 @@ class Scheduler(Protocol):
             TargetError: It can't be found out now.
         """
 
-    def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> Mapping[str, Any]:
+    def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> messages.PollAnswer:
         """Return the probe's answer about runs, and about the host, in one round trip (agent/probe.py).
 
         Args:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
-from ..agent import rundir, snapshots
+from ..agent import registry, rundir, snapshots
 from ..connections import Connection, as_agent_reads
 from ..errors import CodeGone, TargetError
 from . import CODE_GONE, Answer, LaunchScript, allowed_environment, silent
+
+if TYPE_CHECKING:
+    from ..agent import messages
 
 
 class LeaseScheduler:
@@ -25,15 +28,17 @@ class LeaseScheduler:
         accepted: Callable[[Sequence[str]], None] = lambda run_dirs: None,
     ) -> Answer:
         """Start the launch scripts there, detached; each waits for its lane and its lease."""
-        runs = [{"run_dir": job.run_dirs[0], "token": job.token, "script": job.script} for job in jobs]
-        request = {
+        runs: list[messages.LaunchRun] = [
+            {"run_dir": job.run_dirs[0], "token": job.token, "script": job.script} for job in jobs
+        ]
+        request: messages.LaunchRequest = {
             "root": self._connection.root,
             "token": token,
             "runs": runs,
             "snapshot": jobs[0].snapshot,
             "environment": self._environment(),
         }
-        answer = self._connection.call("launch", request, timeout_s=60 + 0.2 * len(jobs))
+        answer = self._connection.call(registry.LAUNCH, request, timeout_s=60 + 0.2 * len(jobs))
         if answer["answer"] == snapshots.LACKING:
             raise CodeGone(f"{self._connection.target.name}: {CODE_GONE}")
         if answer["answer"] == "settled":
@@ -52,20 +57,23 @@ class LeaseScheduler:
 
     def settle(self, token: str, root: str, run_dirs: Sequence[str]) -> Answer:
         """Ask whether the launch arrived; if it hasn't by now, it is kept from ever taking effect."""
-        answer = self._connection.call("settle", {"root": root, "token": token})
+        request: messages.Submission = {"root": root, "token": token}
+        answer = self._connection.call(registry.SETTLE, request)
         if answer["answer"] == "accepted":
             return Answer(accepted=tuple(run_dirs))
         return Answer(accepted=(), refused=dict.fromkeys(run_dirs, rundir.NEVER_SENT))
 
-    def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> Mapping[str, Any]:
+    def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> messages.PollAnswer:
         """Probe the host once for all runs."""
         target = as_agent_reads(self._connection)
         root = (target.checkpoint_root or target.root) if host else ""
-        return self._connection.call("probe", {"run_dirs": list(runs), "root": root})
+        request: messages.ProbeRequest = {"run_dirs": list(runs), "root": root}
+        return self._connection.call(registry.PROBE, request)
 
     def archive(self, run_dirs: Sequence[str]) -> None:
         """Rename run directories to ``.archive/<name>-<time>`` beside them."""
-        answer = self._connection.call("archive", {"run_dirs": list(run_dirs)})
+        request: messages.RunDirs = {"run_dirs": list(run_dirs)}
+        answer = self._connection.call(registry.ARCHIVE, request)
         if answer["busy"]:
             raise TargetError(
                 f"still in use, nothing was archived: {', '.join(answer['busy'])}", hint="end it: oelm-cancel"
@@ -73,5 +81,5 @@ class LeaseScheduler:
 
     def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:
         """End runs; returns when their claims and leases are free."""
-        answer: Mapping[str, str] = self._connection.call("cancel", {"run_dirs": list(runs)}, timeout_s=120)["runs"]
-        return answer
+        request: messages.RunDirs = {"run_dirs": list(runs)}
+        return self._connection.call(registry.CANCEL, request, timeout_s=120)["runs"]

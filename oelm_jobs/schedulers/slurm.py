@@ -11,11 +11,12 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Final
 
 from ..agent import __main__ as agent
-from ..agent import inside, privacy, rundir, schema, snapshots, trees
+from ..agent import inside, privacy, registry, rundir, schema, snapshots, trees
 from ..agent.host import launch
+from ..agent.registry import Answers, Asks, Verb
 from ..agent.slurm import commands as slurm_commands
 from ..agent.slurm import submit as slurm_submit
 from ..agent.slurm import words as slurm_words
@@ -25,11 +26,17 @@ from ..errors import AnswerLost, CodeGone, NotReached, PreflightError, TargetErr
 from ..targets.sbatch import named_in, options_of, without_slurm
 from . import CODE_GONE, Answer, LaunchScript, allowed_environment, silent
 
+if TYPE_CHECKING:
+    from ..agent import messages
+
 ROOM_POLL_S = float(os.environ.get("OELM_ROOM_POLL_S", "20"))
 """How often it is tried again where the cluster takes no more jobs of this user for now."""
 OF_SLURM = re.compile(r": (?:squeue|scontrol|sbatch)(?::| can't be run| gave no answer)")
 """How an error begins, behind the target's name, that is one of Slurm's commands there."""
-LIMIT, REFUSED, UNKNOWN, ID = "limit", "refused", "unknown", "id"
+LIMIT: Final = "limit"
+REFUSED: Final = "refused"
+UNKNOWN: Final = "unknown"
+ID: Final = "id"
 REFUSALS = (
     slurm_commands.SlurmError, launch.NotWritable, inside.Outside, privacy.NotOurs, trees.Busy, schema.Misfit, OSError
 )  # fmt: skip
@@ -43,7 +50,7 @@ class SlurmScheduler:
         self._connection = connection
         self._options = options_of(connection.target)
 
-    def _call(self, verb: str, request: Mapping[str, Any], timeout_s: float = 120.0) -> dict[str, Any]:
+    def _call(self, verb: Verb[Asks, Answers], request: Asks, timeout_s: float = 120.0) -> Answers:
         """Let the agent answer; on this machine in this process.
 
         Raises:
@@ -89,7 +96,8 @@ class SlurmScheduler:
         The agent remembers its answers, so that a wait outlives a lost connection: what is asked again is not sent
         again.
         """
-        answers, said = dict[int, dict[str, Any]](), ""
+        answers: dict[int, messages.Sent] = {}
+        said = ""
         name = self._connection.target.name
         while True:
             try:
@@ -114,14 +122,14 @@ class SlurmScheduler:
             time.sleep(ROOM_POLL_S)
 
     def _send(
-        self, jobs: Sequence[LaunchScript], token: str, answers: Mapping[int, Mapping[str, Any]]
-    ) -> dict[int, dict[str, Any]]:
+        self, jobs: Sequence[LaunchScript], token: str, answers: Mapping[int, messages.Sent]
+    ) -> dict[int, messages.Sent]:
         """Send scripts.
 
         Args:
             answers: What is known of them: those that were accepted or refused are only named.
         """
-        request = {
+        request: messages.SlurmSubmitRequest = {
             "root": self._connection.root,
             "token": token,
             "jobs": [
@@ -140,7 +148,7 @@ class SlurmScheduler:
         name, clusters = self._connection.target.name, self._connection.target.clusters
         if self._connection.target.host:
             timeout_s = 60 + len(jobs) * 2.0 + slurm_submit.SBATCH_TIMEOUT_S + slurm_submit.PATIENCE_S
-            answer = self._connection.call("slurm_submit", request, timeout_s=timeout_s)
+            answer = self._connection.call(registry.SLURM_SUBMIT, request, timeout_s=timeout_s)
         else:
             from .submitit_sender import send
 
@@ -156,7 +164,7 @@ class SlurmScheduler:
             raise TargetError(f"submission {token} had been given up")
         return {int(position): row for position, row in answer["jobs"].items()}
 
-    def _read(self, jobs: Sequence[LaunchScript], answers: Mapping[int, Mapping[str, Any]]) -> Answer:
+    def _read(self, jobs: Sequence[LaunchScript], answers: Mapping[int, messages.Sent]) -> Answer:
         """Combine the answers about each script.
 
         Raises:
@@ -189,7 +197,8 @@ class SlurmScheduler:
 
     def settle(self, token: str, root: str, run_dirs: Sequence[str]) -> Answer:
         """Look for a submission's jobs; those that aren't found will never run, even if they still appear."""
-        answer = self._call("slurm_settle", {"root": root, "token": token})
+        request: messages.Submission = {"root": root, "token": token}
+        answer = self._call(registry.SLURM_SETTLE, request)
         found = set(answer["runs"])
         refused = {
             run_dir: answer["refused"].get(run_dir) or rundir.NEVER_SENT for run_dir in run_dirs if run_dir not in found
@@ -198,10 +207,10 @@ class SlurmScheduler:
 
     # Looking and ending -----------------------------------------------------------------------------------------------
 
-    def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> Mapping[str, Any]:
+    def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> messages.PollAnswer:
         """Ask squeue, the runs' records and sacct, in this order and no more than needed (agent/slurm/state.py)."""
         target = as_agent_reads(self._connection)
-        request = {
+        request: messages.SlurmPollRequest = {
             "root": target.root,
             "checkpoint_root": target.checkpoint_root,
             "runs": [list(pair) for pair in runs.items()],
@@ -209,11 +218,12 @@ class SlurmScheduler:
             "interval_s": self._options.poll_s,
             "host": host,
         }
-        return self._call("slurm_poll", request)
+        return self._call(registry.SLURM_POLL, request)
 
     def archive(self, run_dirs: Sequence[str]) -> None:
         """Rename run directories to ``.archive/<name>-<time>`` beside them."""
-        answer = self._call("slurm_archive", {"run_dirs": list(run_dirs)})
+        request: messages.RunDirs = {"run_dirs": list(run_dirs)}
+        answer = self._call(registry.SLURM_ARCHIVE, request)
         if answer["busy"]:
             raise TargetError(
                 f"still in use, nothing was archived: {', '.join(answer['busy'])}", hint="end it: oelm-cancel"
@@ -221,9 +231,9 @@ class SlurmScheduler:
 
     def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:
         """Cancel jobs and wait until their processes are gone."""
-        request = {"root": as_agent_reads(self._connection).root, "runs": [list(pair) for pair in runs.items()]}
-        answer: Mapping[str, str] = self._call("slurm_cancel", request)["runs"]
-        return answer
+        root = as_agent_reads(self._connection).root
+        request: messages.SlurmCancelRequest = {"root": root, "runs": [list(pair) for pair in runs.items()]}
+        return self._call(registry.SLURM_CANCEL, request)["runs"]
 
 
 @contextlib.contextmanager

@@ -13,9 +13,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..agent import records, trees
+from ..agent import records, registry, trees
 from ..agent.run import result
 from ..agent.states import State
 from ..connections import Connection, connect
@@ -24,6 +24,9 @@ from ..store import Store, StoredRun
 from ..targets.files import load_target
 from .fetch import home_of, lies_at_home
 from .sync import record, write_record
+
+if TYPE_CHECKING:
+    from ..agent import messages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +163,10 @@ def remove(project: Path, wanted: Sequence[Removable]) -> list[Removed]:
     for name in dict.fromkeys(one.run.target for one in wanted if one.files):
         theirs = [one for one in wanted if one.run.target == name and one.files]
         connection = connect(load_target(project, name), project)
-        runs = [{"run_dir": one.run.run_dir, "files": {n: list(e) for n, e in one.files.items()}} for one in theirs]
-        answers = connection.call("remove", {"runs": runs}, timeout_s=600)["runs"]
+        request: messages.RemoveRequest = {
+            "runs": [{"run_dir": one.run.run_dir, "files": dict(one.files)} for one in theirs]
+        }
+        answers = connection.call(registry.REMOVE, request, timeout_s=600)["runs"]
         for one in theirs:
             answer = answers.get(one.run.run_dir)
             if not isinstance(answer, dict):
@@ -188,7 +193,7 @@ def unused(project: Path, store: Store, name: str) -> Unused:
         TargetError: It can't be asked.
     """
     connection, request, note = _request(project, store, name)
-    answer = connection.call("snapshots", request, timeout_s=600)
+    answer = connection.call(registry.SNAPSHOTS, request, timeout_s=600)
     notes = "; ".join(part for part in (answer["note"], note) if part)
     return Unused(target=name, names=tuple(answer["unused"]), size=int(answer["freed"]), note=notes)
 
@@ -200,15 +205,20 @@ def discard(project: Path, store: Store, wanted: Unused) -> tuple[tuple[str, ...
         TargetError: It can't be asked, or somebody is submitting there just now.
     """
     connection, request, _ = _request(project, store, wanted.target)
-    answer = connection.call("discard", {**request, "names": list(wanted.names)}, timeout_s=600)
+    discarded: messages.DiscardRequest = {**request, "names": list(wanted.names)}
+    answer = connection.call(registry.DISCARD, discarded, timeout_s=600)
     return tuple(answer["removed"]), int(answer["freed"])
 
 
-def _request(project: Path, store: Store, name: str) -> tuple[Connection, dict[str, Any], str]:
+def _request(project: Path, store: Store, name: str) -> tuple[Connection, messages.SnapshotsRequest, str]:
     """Return a target's connection, the request about its snapshots, and why some of them stay in any case."""
     connection = connect(load_target(project, name), project)
     target = connection.resolved
-    request: dict[str, Any] = {"root": target.root, "checkpoint_root": target.checkpoint_root, "young_s": 0.0}
+    request: messages.SnapshotsRequest = {
+        "root": target.root,
+        "checkpoint_root": target.checkpoint_root,
+        "young_s": 0.0,
+    }
     oldest = store.oldest_unanswered(target.root)
     if oldest is None:
         return connection, request, ""

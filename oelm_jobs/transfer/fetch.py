@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import names
-from ..agent import inside, rundir
+from ..agent import inside, registry, rundir
 from ..agent.states import State
 from ..connections import Connection, connect_for_transfer
 from ..errors import NotReached, StoreError, TargetError
@@ -28,6 +28,7 @@ from . import sync
 from .sync import Arrival, Item, Staging
 
 if TYPE_CHECKING:
+    from ..agent import messages
     from ..agent.record_types import FetchedRecord
 
 CHECKPOINTS = ("none", "best", "latest", "all")
@@ -212,13 +213,14 @@ class _Fetch:
             if (names := [item.source for item in (*look.here, *look.wanted) if item.source])
         }
         if held:
-            self._connection.call("release", {"runs": held})
+            request: messages.ReleaseRequest = {"runs": held}
+            self._connection.call(registry.RELEASE, request)
 
     # Asking -----------------------------------------------------------------------------------------------------------
 
     def _ask(self, runs: Sequence[tuple[StoredRun, Path]]) -> list[_Run]:
         """Ask what the runs hold and compare it with what is here."""
-        requests = []
+        requests: list[messages.Had] = []
         for run, home in runs:
             known = sync.record(home).get("files", {})
             have = {
@@ -227,8 +229,8 @@ class _Fetch:
                 if not self._again and (home / name).is_file() and entry.get("seen") == sync.seen(home / name)
             }
             requests.append({"run_dir": run.run_dir, "have": have})
-        request = {"runs": requests, "checkpoints": self._checkpoints}
-        answer = self._connection.call("inventory", request, timeout_s=3600)
+        request: messages.InventoryRequest = {"runs": requests, "checkpoints": self._checkpoints}
+        answer = self._connection.call(registry.INVENTORY, request, timeout_s=3600)
         self._rsync = str(answer["rsync"])
         return [self._compare(run, home, answer["runs"][run.run_dir]) for run, home in runs]
 

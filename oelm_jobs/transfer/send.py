@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..agent import registry
 from ..connections import Connection, connect, connect_for_transfer
 from ..data import check as data_check
 from ..data import token_folder
@@ -21,6 +22,9 @@ from ..targets.files import LOCAL
 from . import fetch
 from .rsync import NETWORK_CODES, Transfer, upload_folder
 from .sync import IDLE_S
+
+if TYPE_CHECKING:
+    from ..agent import messages
 
 TRIES = 5
 
@@ -35,7 +39,8 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
     connection = connect_for_transfer(target, project)
     own = connect(LOCAL, project)
     here = token_files(own.resolved, study)
-    rows = own.call("data", {"root": own.root, "files": list(here)})["files"]
+    about_here: messages.DataRequest = {"root": own.root, "files": list(here)}
+    rows = own.call(registry.DATA, about_here)["files"]
     hashes = {}
     for path in here:
         if fault := data_check.fault(path, rows[path], data_check.need_of(study)):
@@ -43,7 +48,8 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
             raise PreflightError(f"{path}: {fault.found}; nothing was sent", hint=hint)
         hashes[Path(path)] = str(rows[path]["sha256"])
     there = token_files(connection.resolved, study)
-    rows = connection.call("data", {"root": connection.root, "files": list(there)}, timeout_s=1800)["files"]
+    about_there: messages.DataRequest = {"root": connection.root, "files": list(there)}
+    rows = connection.call(registry.DATA, about_there, timeout_s=1800)["files"]
     folders: dict[tuple[str, str], dict[str, str]] = {}
     for mine, theirs in zip(map(Path, here), there, strict=True):
         row = rows[theirs]
@@ -70,7 +76,8 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
 def _send(connection: Connection, source: Path, place: str, files: Mapping[str, str], progress: fetch.Progress) -> None:
     """Send files of one folder and have the agent check and place them."""
     name = "".join(digest[:4] for digest in files.values())[:16]
-    expected = connection.call("expect", {"folder": place, "name": name, "link": bool(connection.target.host)})
+    wish: messages.ExpectRequest = {"folder": place, "name": name, "link": bool(connection.target.host)}
+    expected = connection.call(registry.EXPECT, wish)
     if "error" in expected:
         raise PreflightError(
             f"{connection.target.name}: nothing can be written at {place}: {expected['error']}; nothing was sent",
@@ -91,10 +98,10 @@ def _send(connection: Connection, source: Path, place: str, files: Mapping[str, 
             f" {size / 1e9:.1f} GB; nothing was sent",
             hint="make room there, or name another folder in data of the target",
         )
-    request = {"staging": expected["staging"], "folder": place, "files": dict(files)}
+    request: messages.AcceptRequest = {"staging": expected["staging"], "folder": place, "files": dict(files)}
     for _ in range(2):
         _transfer(connection, source, sizes, expected, progress)
-        answer = connection.call("accept", request, timeout_s=1800)
+        answer = connection.call(registry.ACCEPT, request, timeout_s=1800)
         if answer["taken"]:
             raise PreflightError(
                 f"{connection.target.name}: {place} holds another {', '.join(answer['taken'])}; not overwritten",

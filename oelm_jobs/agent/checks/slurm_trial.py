@@ -9,11 +9,14 @@ import hashlib
 import json
 import os
 import time
-from typing import Any, Dict
+from typing import TYPE_CHECKING
 
 from .. import rundir
 from ..slurm import commands as slurm_commands
 from . import trial
+
+if TYPE_CHECKING:
+    from .. import messages
 
 KNOWN_S = 86400.0
 """How long it is remembered that it can."""
@@ -21,7 +24,7 @@ TIMEOUT_S = 60.0
 """For a target's set-up and its interpreter: a submission waits for them."""
 
 
-def slurm_trial(request: Dict[str, Any]) -> Dict[str, Any]:
+def slurm_trial(request: messages.SlurmTrialRequest) -> messages.SlurmTrialAnswer:
     """Run a target's set-up and have its interpreter ask for Slurm's settings, unless that is known to work.
 
     Args:

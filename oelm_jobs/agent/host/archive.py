@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import TYPE_CHECKING, Dict, List
 
 from .. import inside, privacy, rundir
+
+if TYPE_CHECKING:
+    from .. import messages
 
 ARCHIVE = ".archive"
 """Folder beside run directories that holds those which were started over."""
 
 
-def archive(request: Dict[str, Any]) -> Dict[str, Any]:
+def archive(request: messages.RunDirs) -> messages.Moved:
     """Move run directories to ``.archive/<name>-<time>`` beside them, all or none.
 
     Args:

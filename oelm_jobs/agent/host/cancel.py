@@ -6,11 +6,14 @@ import contextlib
 import os
 import signal
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
 
 from .. import processes, records, rundir
 from ..run import result
 from ..states import State
+
+if TYPE_CHECKING:
+    from .. import messages
 
 PATIENCE_S = 10.0
 """A supervisor that has not ended by then is ended itself, and its processes with it."""
@@ -18,7 +21,7 @@ KILL_S = 2.0
 """So long what is left is killed again and again: it may be forking."""
 
 
-def cancel(request: Dict[str, Any]) -> Dict[str, Any]:
+def cancel(request: messages.RunDirs) -> messages.Cancelled:
     """End runs, waiting or running; harmless for a run that is over.
 
     Args:

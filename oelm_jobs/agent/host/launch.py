@@ -12,10 +12,13 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any, Dict
 
 from .. import inside, privacy, processes, rundir, snapshots
 from . import permitted, tickets
+
+if TYPE_CHECKING:
+    from .. import messages
 
 
 class NotWritable(Exception):
@@ -38,7 +41,7 @@ def _take(root: str, token: str, content: Dict[str, Any]) -> bool:
         raise NotWritable("nothing can be written below %s: %s" % (root, error)) from error
 
 
-def launch(request: Dict[str, Any]) -> Dict[str, Any]:
+def launch(request: messages.LaunchRequest) -> messages.LaunchAnswer:
     """Start the runs of one submission, detached.
 
     Args:
@@ -59,13 +62,14 @@ def launch(request: Dict[str, Any]) -> Dict[str, Any]:
         return _launch(request, is_there)
 
 
-def _launch(request: Dict[str, Any], is_there: bool) -> Dict[str, Any]:
+def _launch(request: messages.LaunchRequest, is_there: bool) -> messages.LaunchAnswer:
     root, token, runs = request["root"], request["token"], request["runs"]
     run_dirs = [inside.run_dir(run["run_dir"]) for run in runs]
     if not is_there and not _submission_file(root, token).exists():
         return {"answer": snapshots.LACKING, "runs": {}}
     made = privacy.take_run_dirs(root, run_dirs)
-    content = {"version": 1, "token": token, "time": time.time(), "runs": run_dirs}
+    queued_at = time.time()
+    content: Dict[str, Any] = {"version": 1, "token": token, "time": queued_at, "runs": run_dirs}
     if request.get("snapshot"):
         content["snapshot"] = request["snapshot"]
     if not _take(root, token, content):
@@ -77,7 +81,6 @@ def _launch(request: Dict[str, Any], is_there: bool) -> Dict[str, Any]:
     environment.pop(permitted.AT_SUBMISSION, None)
     environment.update(request.get("environment") or {})
     environment.update(permitted.travelling(environment))
-    queued_at = content["time"]
     environment["OELM_SUBMITTED_AT"] = "%.6f" % queued_at
     with contextlib.suppress(OSError):  # what is wrong with the lease folder is the runs' to report
         queued_at = tickets.arrival(queued_at)
@@ -94,7 +97,7 @@ def _launch(request: Dict[str, Any], is_there: bool) -> Dict[str, Any]:
     return {"answer": "accepted", "runs": answers}
 
 
-def _claim(run: Dict[str, Any]) -> Any:
+def _claim(run: messages.LaunchRun) -> Any:
     """Take the run's claim and prepare its folder; None where a live execution has the claim."""
     control = rundir.control(run["run_dir"], "")
     control.mkdir(parents=True, exist_ok=True)
@@ -109,7 +112,7 @@ def _claim(run: Dict[str, Any]) -> Any:
     return handle
 
 
-def _start(run: Dict[str, Any], handle: int, environment: Dict[str, str]) -> None:
+def _start(run: messages.LaunchRun, handle: int, environment: Dict[str, str]) -> None:
     """Start the launch script with the held claim on CLAIM_FD, in a session of its own, tied to no terminal."""
     os.dup2(handle, rundir.CLAIM_FD, inheritable=True)
     control = rundir.control(run["run_dir"], "")
@@ -131,7 +134,7 @@ def _start(run: Dict[str, Any], handle: int, environment: Dict[str, str]) -> Non
     os.close(handle)
 
 
-def settle(request: Dict[str, Any]) -> Dict[str, Any]:
+def settle(request: messages.Submission) -> messages.SettleAnswer:
     """Return whether a submission was accepted; if it wasn't by now, keep it from ever being accepted.
 
     Args:

@@ -14,12 +14,15 @@ import os
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple, cast
 
 from .. import rundir
 from . import devices, lease_folder, permitted, tickets
 from .devices import Device
 from .tickets import Request, Ticket
+
+if TYPE_CHECKING:
+    from .. import messages
 
 POLL_S, FOREIGN_POLL_S = 1.0, 15.0
 """How often the first in line looks again for devices; slower where only what no lock tells is in the way."""
@@ -366,7 +369,7 @@ def _described(request: Request, host: Sequence[Device]) -> str:
     return "%d %s%s" % (request, kind, "" if request == 1 else "s")
 
 
-def table(where: Optional[Path] = None) -> Dict[str, Any]:
+def table(where: Optional[Path] = None) -> messages.LeaseTable:
     """Return the host's devices with their holders, and its queue, as JSON for status and doctor.
 
     ``devices``: a row each, whose ``holder`` names who holds a lock without a ticket, and whose ``fault`` says why it
@@ -378,8 +381,17 @@ def table(where: Optional[Path] = None) -> Dict[str, Any]:
     waiting, junk = tickets.find("ticket", where)
     junk += tickets.find("lease", where)[1]
     for device in host:
-        row = {name: getattr(device, name) for name in ("label", "name", "memory_mb", "memory_used_mb", "utilisation")}
-        row.update(user="", run="", holder="", fault=fault_message(device) if device.fault else "")
+        row: messages.DeviceRow = {
+            "label": device.label,
+            "name": device.name,
+            "memory_mb": device.memory_mb,
+            "memory_used_mb": device.memory_used_mb,
+            "utilisation": device.utilisation,
+            "user": "",
+            "run": "",
+            "holder": "",
+            "fault": fault_message(device) if device.fault else "",
+        }
         owner = _owner(device, claims.get(device.index, ()), where)
         try:
             is_locked = lease_folder.is_locked(_lock_path(device, where))
@@ -387,13 +399,13 @@ def table(where: Optional[Path] = None) -> Dict[str, Any]:
             row["fault"] = row["fault"] or str(error)
             is_locked = False
         if owner is not None:
-            row.update(user=owner.ticket.user, run=owner.ticket.run)
+            row["user"], row["run"] = owner.ticket.user, owner.ticket.run
         elif is_locked:
             row["holder"] = lease_folder.holder_of(_lock_path(device, where)) if _untold(device, where) else ""
         rows.append(row)
     return {
         "devices": rows,
-        "queue": [asdict(known.ticket) for known in waiting],
+        "queue": [cast("messages.TicketRow", asdict(known.ticket)) for known in waiting],
         "limit": permitted.description(),
         "junk": _named(junk),
     }

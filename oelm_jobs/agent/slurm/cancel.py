@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Any, Dict, List, Optional, Sequence, Set
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence, Set
 
 from .. import inside, rundir, schema
 from ..host import archive
@@ -17,6 +17,9 @@ from . import tasks as slurm_tasks
 from .commands import HalfDone, Job, SlurmError
 from .facts import read_written
 
+if TYPE_CHECKING:
+    from .. import messages
+
 PATIENCE_S = 60.0
 """So long the end of running jobs is waited for: Slurm leaves them KillWait (30 s) after SIGTERM."""
 LOOK_S, LONGEST_LOOK_S = 0.5, 8.0
@@ -24,7 +27,7 @@ LOOK_S, LONGEST_LOOK_S = 0.5, 8.0
 IDS_PER_COMMAND = 500
 
 
-def slurm_cancel(request: Dict[str, Any]) -> Dict[str, Any]:
+def slurm_cancel(request: messages.SlurmCancelRequest) -> messages.Cancelled:
     """End runs, wherever they stand; harmless for a run that is over.
 
     Args:
@@ -131,7 +134,7 @@ def _wait_for_end(ids: Set[str]) -> Set[str]:
         pause = min(2 * pause, LONGEST_LOOK_S)
 
 
-def slurm_archive(request: Dict[str, Any]) -> Dict[str, Any]:
+def slurm_archive(request: messages.RunDirs) -> messages.Moved:
     """Move run directories aside, all or none (agent/host/archive.py); a living job's claim keeps its run in place.
 
     Args:

@@ -20,13 +20,16 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, cast
 
 from .. import inside, privacy, processes, rundir, snapshots
 from ..host.launch import NotWritable
 from . import accounts, commands
 from .commands import MARK, SlurmError
 from .words import is_hearsay, read_answer
+
+if TYPE_CHECKING:
+    from .. import messages
 
 FOLDER = "slurm"
 """Folder in a root's control folder."""
@@ -120,7 +123,7 @@ def sbatch(script: str, options: Sequence[str], variables: Optional[Mapping[str,
     return commands.call(["sbatch", *options, script], SBATCH_TIMEOUT_S, variables or {})
 
 
-def slurm_submit(request: Dict[str, Any], send: Sender = sbatch) -> Dict[str, Any]:
+def slurm_submit(request: messages.SlurmSubmitRequest, send: Sender = sbatch) -> messages.SlurmSubmitAnswer:
     """Send the scripts of a submission, or those of them that found no room before.
 
     Args:
@@ -137,7 +140,7 @@ def slurm_submit(request: Dict[str, Any], send: Sender = sbatch) -> Dict[str, An
         return _submit(request, send, is_there)
 
 
-def _submit(request: Dict[str, Any], send: Sender, is_there: bool) -> Dict[str, Any]:
+def _submit(request: messages.SlurmSubmitRequest, send: Sender, is_there: bool) -> messages.SlurmSubmitAnswer:
     root, token = request["root"], request["token"]
     jobs = request["jobs"]
     for job in jobs:
@@ -163,7 +166,8 @@ def _submit(request: Dict[str, Any], send: Sender, is_there: bool) -> Dict[str, 
         position = int(job["position"])
         answers[position] = _send(root, token, job, answers, send)
     commands.forget_queue()
-    return {"answer": "accepted", "jobs": {str(position): answer for position, answer in answers.items()}}
+    said = {str(position): cast("messages.Sent", answer) for position, answer in answers.items()}
+    return {"answer": "accepted", "jobs": said}
 
 
 def _begin(root: str, token: str, content: Dict[str, Any]) -> bool:
@@ -176,7 +180,7 @@ def _begin(root: str, token: str, content: Dict[str, Any]) -> bool:
 
 
 def _send(
-    root: str, token: str, job: Dict[str, Any], answers: Dict[int, Dict[str, Any]], send: Sender
+    root: str, token: str, job: Mapping[str, Any], answers: Dict[int, Dict[str, Any]], send: Sender
 ) -> Dict[str, Any]:
     """Send one script unless it was sent; return its answer."""
     position = int(job["position"])
@@ -228,7 +232,7 @@ def _send(
     return _remember(root, token, position, dict(answer, **({"try": number} if "limit" in answer else {})))
 
 
-def _sent_by_another(root: str, token: str, job: Dict[str, Any]) -> Dict[str, Any]:
+def _sent_by_another(root: str, token: str, job: Mapping[str, Any]) -> Dict[str, Any]:
     """Return what to say of a script whose sending has begun and has no answer: ask again while its maker lives; else
     its job is looked for.
     """
@@ -241,7 +245,7 @@ def _sent_by_another(root: str, token: str, job: Dict[str, Any]) -> Dict[str, An
     return found or {"unknown": "the command that was sending it has ended without an answer"}
 
 
-def _find(root: str, token: str, job: Dict[str, Any], sent_at: float, since: float) -> Optional[Dict[str, Any]]:
+def _find(root: str, token: str, job: Mapping[str, Any], sent_at: float, since: float) -> Optional[Dict[str, Any]]:
     """Look for the job of a script that was sent, and remember it as the answer; None where there is none."""
     found = look_for(job["name"], since, max(0.0, sent_at + PATIENCE_S - time.time()))
     return _remember(root, token, int(job["position"]), {"id": found}, at=sent_at) if found else None
@@ -291,7 +295,7 @@ def _remember(root: str, token: str, position: int, answer: Dict[str, Any], at: 
 # Settling -------------------------------------------------------------------------------------------------------------
 
 
-def slurm_settle(request: Dict[str, Any]) -> Dict[str, Any]:
+def slurm_settle(request: messages.Submission) -> messages.SlurmSettleAnswer:
     """Answer for good which jobs of a submission were accepted; those that were not by now never will be.
 
     Args:
@@ -320,7 +324,7 @@ def slurm_settle(request: Dict[str, Any]) -> Dict[str, Any]:
     return {"answer": "accepted" if runs else "settled", "runs": runs, "refused": refused}
 
 
-def _settle_job(root: str, token: str, job: Dict[str, Any], since: float) -> bool:
+def _settle_job(root: str, token: str, job: Mapping[str, Any], since: float) -> bool:
     position = int(job["position"])
     answer = answer_of(root, token, position) or {}
     if "id" in answer or "refused" in answer:

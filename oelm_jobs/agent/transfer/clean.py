@@ -13,11 +13,14 @@ import re
 import stat
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from .. import privacy, probe, records, rundir, trees
 from ..snapshots import FOLDER
 from ..states import FINAL
+
+if TYPE_CHECKING:
+    from .. import messages
 
 BLIND_S = 24 * 3600.0
 """On a file system without locks, what was asked for within so long stays: it may be for a submission being made."""
@@ -35,7 +38,7 @@ class Use(NamedTuple):
     is_slurm: bool
 
 
-def snapshots(request: Dict[str, Any]) -> Dict[str, Any]:
+def snapshots(request: messages.SnapshotsRequest) -> messages.SnapshotsAnswer:
     """Find snapshots that nobody needs.
 
     Args:
@@ -56,7 +59,7 @@ def snapshots(request: Dict[str, Any]) -> Dict[str, Any]:
     }
 
 
-def discard(request: Dict[str, Any]) -> Dict[str, Any]:
+def discard(request: messages.DiscardRequest) -> messages.DiscardAnswer:
     """Remove snapshots, each only while nobody needs it, and the files that no other one has.
 
     Args:
@@ -191,7 +194,7 @@ def _in_script(run_dir: str) -> str:
     return str(held[0].get("snapshot") or "") if held else ""
 
 
-def _states(root: str, asked: Dict[str, Use]) -> Tuple[Dict[str, Dict[str, Any]], str]:
+def _states(root: str, asked: Dict[str, Use]) -> Tuple[Dict[str, messages.RunRow], str]:
     """Return the states of this user's runs, without those that can't be asked about."""
     of_slurm = {run_dir: use for run_dir, use in asked.items() if use.is_slurm}
     states = {run_dir: probe.state_or_unknown(run_dir, {}) for run_dir in asked if run_dir not in of_slurm}
@@ -208,7 +211,7 @@ def _states(root: str, asked: Dict[str, Use]) -> Tuple[Dict[str, Dict[str, Any]]
     return states, note
 
 
-def _is_over(row: Optional[Dict[str, Any]]) -> bool:
+def _is_over(row: Optional[messages.RunRow]) -> bool:
     return row is not None and (row["state"] in FINAL or bool(row.get("absent")))
 
 

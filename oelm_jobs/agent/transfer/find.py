@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any, Dict
 
 from .. import rundir, verbs
+
+if TYPE_CHECKING:
+    from .. import messages
 
 
 def waiting_records(root: str) -> Dict[str, Dict[str, Any]]:
@@ -18,7 +21,7 @@ def waiting_records(root: str) -> Dict[str, Dict[str, Any]]:
     return slurm_submit.waiting_records(root)
 
 
-def find(request: Dict[str, Any]) -> Dict[str, Any]:
+def find(request: messages.FindRequest) -> messages.FindAnswer:
     """Return the records of all runs below a root, archived ones left out.
 
     Args:

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional
+from typing import TYPE_CHECKING, Dict, Iterable, List, Optional
 
 from .. import inside, probe, records, rundir, schema
 from ..run import result
@@ -21,6 +21,7 @@ from ..slurm.facts import read_written
 from . import hashes
 
 if TYPE_CHECKING:
+    from .. import messages
     from ..record_types import ManifestRecord
 
 NONE, BEST, LATEST, ALL = "none", "best", "latest", "all"
@@ -38,7 +39,7 @@ HELD_S = 6 * 3600.0
 """A second name that nobody gave up is removed after so long."""
 
 
-def inventory(request: Dict[str, Any]) -> Dict[str, Any]:
+def inventory(request: messages.InventoryRequest) -> messages.InventoryAnswer:
     """List what run directories hold.
 
     Args:
@@ -59,17 +60,22 @@ def inventory(request: Dict[str, Any]) -> Dict[str, Any]:
     return {"runs": answers, "rsync": shutil.which("rsync", path=path) or ""}
 
 
-def _look(run_dir: str, have: Dict[str, str], policy: str) -> Dict[str, Any]:
+def _look(run_dir: str, have: Dict[str, str], policy: str) -> messages.Held:
     row = probe.state_or_unknown(run_dir)
-    answer = {"state": row["state"], "reason": row["reason"], "files": [], "left": [], "gone": []}  # type: Dict[str, Any]
+    state, reason = row["state"], row["reason"]
     if row.get("absent"):
-        return dict(answer, final=False, origin="", absent=True)
-    answer["path"] = os.path.realpath(run_dir)
-    answer["origin"] = rundir.tail(rundir.control(run_dir, rundir.ORIGIN), 256).decode("utf-8", "replace").strip()
+        return {
+            "state": state, "reason": reason, "files": [], "left": [], "gone": [], "final": False, "origin": "",
+            "absent": True,
+        }  # fmt: skip
+    origin = rundir.tail(rundir.control(run_dir, rundir.ORIGIN), 256).decode("utf-8", "replace").strip()
     manifest = records.MANIFEST.read_if_sound(run_dir)
     # The manifest counts if the newest attempt has an end record, which is written after it.
     final = manifest is not None and row.get("ended_at") is not None
-    answer["final"] = final
+    answer: messages.Held = {
+        "state": state, "reason": reason, "files": [], "left": [], "gone": [], "path": os.path.realpath(run_dir),
+        "origin": origin, "final": final,
+    }  # fmt: skip
     if final and manifest is not None:
         _add_listed(run_dir, manifest, policy, answer)
         _add_inline(run_dir, rundir.MANIFEST, have, answer)
@@ -81,7 +87,7 @@ def _look(run_dir: str, have: Dict[str, str], policy: str) -> Dict[str, Any]:
     return answer
 
 
-def _add_listed(run_dir: str, manifest: ManifestRecord, policy: str, answer: Dict[str, Any]) -> None:
+def _add_listed(run_dir: str, manifest: ManifestRecord, policy: str, answer: messages.Held) -> None:
     """Add the files in the manifest of a finished run."""
     entries = {str(entry["name"]): entry for entry in manifest["files"]}
     there = {name for name in entries if _size(run_dir + "/" + name) == entries[name]["size"]}
@@ -95,7 +101,7 @@ def _add_listed(run_dir: str, manifest: ManifestRecord, policy: str, answer: Dic
             answer["left"].append({"name": name, "size": entries[name]["size"], "sha256": entries[name]["sha256"]})
 
 
-def _add_living(run_dir: str, have: Dict[str, str], policy: str, answer: Dict[str, Any]) -> None:
+def _add_living(run_dir: str, have: Dict[str, str], policy: str, answer: messages.Held) -> None:
     """Add the files of a run that still trains or ended without a manifest; an older manifest is ignored."""
     memory = hashes.Memory(rundir.control(run_dir, HASHES))
     found = {name: str(path) for name, path in result.result_files(Path(run_dir))}
@@ -109,8 +115,10 @@ def _add_living(run_dir: str, have: Dict[str, str], policy: str, answer: Dict[st
                 size, digest = _size(run_dir + "/" + source), memory.sha256(run_dir + "/" + source)
             except OSError:
                 continue  # made room for a newer one just now
-            row = {"name": name, "size": size, "sha256": digest, "grows": False, "source": source}
-            answer["files"].append(row)
+            if size is not None:
+                row: messages.Announced = {"name": name, "size": size, "sha256": digest, "grows": False}
+                row["source"] = source
+                answer["files"].append(row)
         elif name.endswith(".json") and "/" not in name:
             _add_inline(run_dir, name, have, answer)
         else:
@@ -139,7 +147,7 @@ def _hold(run_dir: str, name: str) -> str:
     return held
 
 
-def release(request: Dict[str, Any]) -> Dict[str, Any]:
+def release(request: messages.ReleaseRequest) -> messages.Nothing:
     """Remove second names that were made for a transfer, and old ones that were left behind.
 
     Args:
@@ -157,7 +165,7 @@ def release(request: Dict[str, Any]) -> Dict[str, Any]:
     return {}
 
 
-def _add_inline(run_dir: str, name: str, have: Dict[str, str], answer: Dict[str, Any]) -> None:
+def _add_inline(run_dir: str, name: str, have: Dict[str, str], answer: messages.Held) -> None:
     try:
         with open(run_dir + "/" + name, "rb") as file:
             content = file.read(MAX_INLINE_BYTES + 1)
@@ -167,13 +175,13 @@ def _add_inline(run_dir: str, name: str, have: Dict[str, str], answer: Dict[str,
         _add_growing(run_dir, name, answer)
         return
     digest = hashlib.sha256(content).hexdigest()
-    row = {"name": name, "size": len(content), "sha256": digest, "grows": False}
+    row: messages.Announced = {"name": name, "size": len(content), "sha256": digest, "grows": False}
     if have.get(name) != digest:
         row["content"] = base64.b64encode(content).decode("ascii")
     answer["files"].append(row)
 
 
-def _add_growing(run_dir: str, name: str, answer: Dict[str, Any]) -> None:
+def _add_growing(run_dir: str, name: str, answer: messages.Held) -> None:
     path = run_dir + "/" + name
     try:
         size = os.path.getsize(path)
@@ -227,7 +235,7 @@ def _step(name: str) -> "Optional[re.Match[str]]":
     return re.match(r"checkpoint_(\d+)\.pt$", name)
 
 
-def remove(request: Dict[str, Any]) -> Dict[str, Any]:
+def remove(request: messages.RemoveRequest) -> messages.RemoveAnswer:
     """Remove files of finished runs, each only while it equals what the client fetched.
 
     Args:
@@ -245,7 +253,7 @@ def remove(request: Dict[str, Any]) -> Dict[str, Any]:
             inside.path_in(inside.run_dir(run["run_dir"]), name)
     for run in request["runs"]:
         run_dir = run["run_dir"]
-        answer = {"removed": [], "freed": 0, "kept": {}}  # type: Dict[str, Any]
+        answer: messages.Removed = {"removed": [], "freed": 0, "kept": {}}
         answers[run_dir] = answer
         if os.path.lexists(rundir.control(run_dir, rundir.FETCHED)):  # both machines see one disk: no second copy
             answer["kept"] = dict.fromkeys(run["files"], "it is the client's own copy")

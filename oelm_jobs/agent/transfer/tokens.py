@@ -6,17 +6,20 @@ import contextlib
 import errno
 import os
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from .. import inside, privacy, rundir
 from . import hashes, samples
+
+if TYPE_CHECKING:
+    from .. import messages
 
 MANIFEST = "manifest.json"
 HASHES = "hashes.json"
 """File in the root's control folder that remembers the hashes of token files."""
 
 
-def data(request: Dict[str, Any]) -> Dict[str, Any]:
+def data(request: messages.DataRequest) -> messages.DataAnswer:
     """Examine token files, remembering in the root what was read of them.
 
     Args:
@@ -31,7 +34,9 @@ def data(request: Dict[str, Any]) -> Dict[str, Any]:
     return {"files": answers}
 
 
-def look(files: Sequence[str], memory: Optional[hashes.Memory] = None, whole: bool = True) -> Dict[str, Any]:
+def look(
+    files: Sequence[str], memory: Optional[hashes.Memory] = None, whole: bool = True
+) -> Dict[str, messages.TokenFile]:
     """Examine token files.
 
     A file whose size agrees with the manifest beside it, and which is no younger than that, is believed, unless
@@ -82,7 +87,7 @@ def _listed(manifest: Any, path: str) -> Dict[str, Any]:
         return {}
 
 
-def expect(request: Dict[str, Any]) -> Dict[str, Any]:
+def expect(request: messages.ExpectRequest) -> messages.ExpectAnswer:
     """Prepare a staging folder for files that are about to be sent.
 
     From another machine rsync gets a name without blanks or quotes, which stands in the home folder and points at the
@@ -117,7 +122,7 @@ def expect(request: Dict[str, Any]) -> Dict[str, Any]:
     return {"staging": staging, "link": link, "free": rundir.disk_free(staging), "rsync": shutil.which("rsync") or ""}
 
 
-def accept(request: Dict[str, Any]) -> Dict[str, Any]:
+def accept(request: messages.AcceptRequest) -> messages.AcceptAnswer:
     """Move sent files to their final names, each only if its hash is the announced one.
 
     Args:
@@ -131,13 +136,13 @@ def accept(request: Dict[str, Any]) -> Dict[str, Any]:
         inside.Outside: A name leads out of the folder; nothing was placed.
     """
     staging, folder = request["staging"], request["folder"]
-    answer = {"placed": [], "damaged": [], "taken": []}  # type: Dict[str, Any]
+    answer: messages.AcceptAnswer = {"placed": [], "damaged": [], "taken": []}
     places = {name: (inside.path_in(staging, name), inside.path_in(folder, name)) for name in request["files"]}
     for name, wanted in request["files"].items():
         source, place = map(str, places[name])
         if os.path.exists(place):
             same = hashes.prefix_sha256(place, os.path.getsize(place)) == wanted
-            answer["placed" if same else "taken"].append(name)
+            (answer["placed"] if same else answer["taken"]).append(name)
             continue
         is_plain = os.path.isfile(source) and not os.path.islink(source)
         if not is_plain or hashes.prefix_sha256(source, os.path.getsize(source)) != wanted:

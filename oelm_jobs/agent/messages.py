@@ -1,0 +1,539 @@
+"""The types of what the agent's verbs are asked and answer (verbs.py has their limits).
+
+For type checkers alone: nothing imports this module when it runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Sequence, Tuple, TypedDict, Union
+
+from .record_types import LeftFile
+
+# Parts ------------------------------------------------------------------------------------------------------------
+
+
+class Progress(TypedDict, total=False):
+    """What is said of a run besides its state."""
+
+    token: Optional[str]
+    devices: Optional[List[str]]
+    started_at: Optional[float]
+    ended_at: Optional[float]
+    attempt: Optional[int]
+    place: Optional[int]
+    absent: Optional[bool]
+    job: Optional[str]
+    starts_at: Optional[float]
+    step: Optional[int]
+    max_steps: Optional[int]
+    loss: Optional[float]
+    val_loss: Optional[float]
+    tokens_per_s: Optional[float]
+    heartbeat_at: Optional[float]
+
+
+class RunRow(Progress):
+    """Where a run stands."""
+
+    state: str
+    reason: Optional[str]
+
+
+class DeviceRow(TypedDict):
+    """A device of a host, and who has it."""
+
+    label: str
+    name: str
+    memory_mb: int
+    memory_used_mb: int
+    utilisation: int
+    user: str
+    run: str
+    holder: str
+    fault: str
+
+
+class _TicketMay(TypedDict, total=False):
+    time: float
+    token: str
+    request: Union[int, Sequence[int]]
+    devices: Sequence[int]
+
+
+class TicketRow(_TicketMay):
+    """A run that waits in a host's line."""
+
+    user: str
+    run: str
+    run_dir: str
+
+
+class LeaseTable(TypedDict):
+    """The devices of a host and its line."""
+
+    devices: List[DeviceRow]
+    queue: List[TicketRow]
+    limit: str
+    junk: List[str]
+
+
+class TokenFile(TypedDict, total=False):
+    """What a data file holds, or why that isn't known."""
+
+    manifest: Optional[Dict[str, Any]]
+    manifest_error: str
+    size: int
+    written_as: str
+    sha256: str
+    largest: int
+    at: int
+    error: str
+
+
+class QuotaRow(TypedDict):
+    """A limit of a file system on what this user keeps there."""
+
+    mount: str
+    paths: List[str]
+    group: str
+    used: int
+    limit: int
+    files: int
+    files_limit: int
+
+
+class Accepted(TypedDict):
+    """Whether a submission was: accepted, repeated, settled or lacking (its code is gone)."""
+
+    answer: str
+
+
+class Root(TypedDict):
+    """A request about a root."""
+
+    root: str
+
+
+class Submission(Root):
+    """A request about a submission."""
+
+    token: str
+
+
+class Moved(TypedDict):
+    """Run directories that were moved aside, to where; and those that could not be."""
+
+    moved: Dict[str, str]
+    busy: List[str]
+
+
+class RunDirs(TypedDict):
+    """A request about run directories."""
+
+    run_dirs: Sequence[str]
+
+
+class Cancelled(TypedDict):
+    """What was done, by run directory: cancelled, not running or still ending."""
+
+    runs: Dict[str, str]
+
+
+class _EnvironmentMay(TypedDict, total=False):
+    environment: Optional[Dict[str, str]]
+
+
+class _CodeMay(_EnvironmentMay, total=False):
+    snapshot: Optional[str]
+
+
+class _CheckpointsMay(TypedDict, total=False):
+    checkpoint_root: str
+
+
+# A plain host -----------------------------------------------------------------------------------------------------
+
+
+class LaunchRun(TypedDict):
+    """A run to start, and the token of its submission."""
+
+    run_dir: str
+    token: str
+    script: str
+
+
+class LaunchRequest(Submission, _CodeMay):
+    """The runs of one submission, in the order of their lane."""
+
+    runs: List[LaunchRun]
+
+
+class LaunchAnswer(Accepted):
+    """By run directory: started or busy."""
+
+    runs: Dict[str, str]
+
+
+class SettleAnswer(Accepted):
+    """The accepted run directories."""
+
+    runs: List[str]
+
+
+class ProbeRequest(RunDirs, total=False):
+    """``root``: the host is asked about, too."""
+
+    root: str
+
+
+class _PollMay(TypedDict, total=False):
+    disk_free: int
+    lease_error: str
+    devices: List[DeviceRow]
+    queue: List[TicketRow]
+    limit: str
+    junk: List[str]
+    queue_age_s: float
+    site: Dict[str, Any]
+
+
+class PollAnswer(_PollMay):
+    """Where runs stand, by run directory, and where asked for the devices, the line and the disk of the host."""
+
+    host: str
+    time: float
+    runs: Dict[str, RunRow]
+
+
+class _LogMay(TypedDict, total=False):
+    offset: Optional[int]
+    lines: Optional[int]
+    wait_s: Optional[float]
+
+
+class LogRequest(_LogMay):
+    """A piece of one of a run's logs, from an offset on or so many lines before its end."""
+
+    run_dir: str
+    name: str
+
+
+class LogAnswer(TypedDict):
+    """The piece (base64), and where the run stood before it was read."""
+
+    content: str
+    offset: int
+    size: int
+    state: str
+    reason: Optional[str]
+
+
+# Slurm --------------------------------------------------------------------------------------------------------------
+
+
+class _ScriptMay(TypedDict, total=False):
+    after: Optional[int]
+
+
+class Script(_ScriptMay):
+    """A script for sbatch."""
+
+    position: int
+    name: str
+    script: str
+    run_dirs: List[str]
+
+
+class SlurmSubmitRequest(Submission, _CodeMay):
+    """The scripts of one submission."""
+
+    jobs: List[Script]
+
+
+class Sent(TypedDict, total=False):
+    """What became of a script: one of these."""
+
+    id: str
+    refused: str
+    unknown: str
+    limit: str
+
+
+class SlurmSubmitAnswer(Accepted):
+    """By position, as text."""
+
+    jobs: Dict[str, Sent]
+
+
+class SlurmSettleAnswer(SettleAnswer):
+    """And why the others were not."""
+
+    refused: Dict[str, str]
+
+
+class SlurmCancelRequest(Root):
+    """Runs as pairs of run directory and token."""
+
+    runs: Sequence[Sequence[str]]
+
+
+class SlurmPollRequest(SlurmCancelRequest, _CheckpointsMay, total=False):
+    """Those whose end is known, how old the queue may be, and whether the cluster is asked about, too."""
+
+    ended: Sequence[str]
+    interval_s: float
+    host: bool
+
+
+class SlurmTrialRequest(_EnvironmentMay):
+    """What is tried in a job."""
+
+    python: str
+    setup: List[str]
+    trial: str
+
+
+class SlurmTrialAnswer(TypedDict):
+    """Why it failed; empty where it didn't."""
+
+    slurm_error: str
+
+
+# Files --------------------------------------------------------------------------------------------------------------
+
+
+class FindRequest(Root, _CheckpointsMay):
+    """Where records are looked for."""
+
+
+class FindAnswer(TypedDict):
+    """The records of runs, which nobody has judged yet (names.what_is_wrong)."""
+
+    runs: List[Dict[str, Any]]
+
+
+class _DataMay(TypedDict, total=False):
+    whole: Optional[bool]
+
+
+class DataRequest(Root, _DataMay):
+    """Data files that are looked at."""
+
+    files: List[str]
+
+
+class DataAnswer(TypedDict):
+    """By path."""
+
+    files: Dict[str, TokenFile]
+
+
+class ExpectRequest(TypedDict):
+    """Where a data file is to lie."""
+
+    folder: str
+    name: str
+    link: bool
+
+
+class ExpectAnswer(TypedDict, total=False):
+    """Where to put it meanwhile; or ``error``."""
+
+    staging: str
+    link: str
+    free: int
+    rsync: str
+    error: str
+
+
+class AcceptRequest(TypedDict):
+    """Data files that have arrived, with their hashes."""
+
+    staging: str
+    folder: str
+    files: Dict[str, str]
+
+
+class AcceptAnswer(TypedDict):
+    """Their names, by what was done with them."""
+
+    placed: List[str]
+    damaged: List[str]
+    taken: List[str]
+
+
+class _HadMay(TypedDict, total=False):
+    have: Optional[Dict[str, str]]
+
+
+class Had(_HadMay):
+    """A run, and the hashes of what is known of it here."""
+
+    run_dir: str
+
+
+class InventoryRequest(TypedDict):
+    """Runs that are to be fetched, with which of their checkpoints."""
+
+    runs: List[Had]
+    checkpoints: str
+
+
+class _AnnouncedMay(TypedDict, total=False):
+    content: str
+    source: str
+
+
+class Announced(_AnnouncedMay):
+    """A file that there is."""
+
+    name: str
+    size: int
+    sha256: str
+    grows: bool
+
+
+class _HeldMay(TypedDict, total=False):
+    path: str
+    absent: Optional[bool]
+
+
+class Held(_HeldMay):
+    """What a run directory holds."""
+
+    state: str
+    reason: Optional[str]
+    files: List[Announced]
+    left: List[LeftFile]
+    gone: List[str]
+    final: bool
+    origin: str
+
+
+class InventoryAnswer(TypedDict):
+    """By run directory."""
+
+    rsync: str
+    runs: Dict[str, Held]
+
+
+class ReleaseRequest(TypedDict):
+    """Files that were kept for a fetch, by run directory."""
+
+    runs: Dict[str, List[str]]
+
+
+class Nothing(TypedDict):
+    """An answer that says nothing."""
+
+
+class Removable(TypedDict):
+    """Files of a run that lie at home, with size and hash."""
+
+    run_dir: str
+    files: Dict[str, Tuple[int, str]]
+
+
+class RemoveRequest(TypedDict):
+    """Files to remove."""
+
+    runs: List[Removable]
+
+
+class Removed(TypedDict):
+    """What was removed of a run, and why the rest was kept."""
+
+    removed: List[str]
+    freed: int
+    kept: Dict[str, str]
+
+
+class RemoveAnswer(TypedDict):
+    """By run directory."""
+
+    runs: Dict[str, Removed]
+
+
+class SnapshotsRequest(Root, _CheckpointsMay, total=False):
+    """``young_s``: how old what is unused must be."""
+
+    young_s: float
+
+
+class SnapshotsAnswer(TypedDict):
+    """Names of snapshots that nobody needs, the bytes they take, and why some could not be judged."""
+
+    unused: List[str]
+    freed: int
+    note: str
+
+
+class DiscardRequest(SnapshotsRequest):
+    """Snapshots to remove."""
+
+    names: List[str]
+
+
+class DiscardAnswer(TypedDict):
+    """Those that were removed."""
+
+    removed: List[str]
+    freed: int
+
+
+# Doctor -------------------------------------------------------------------------------------------------------------
+
+
+class _ExamineMay(TypedDict, total=False):
+    checkpoint_root: str
+    code: str
+    environment: Optional[Dict[str, str]]
+    files: Optional[List[str]]
+    slurm: Optional[bool]
+    jobs: Optional[Dict[str, str]]
+
+
+class ExamineRequest(Root, _ExamineMay):
+    """What is tried on a target."""
+
+    python: str
+    setup: List[str]
+    trial: str
+    ports: List[int]
+
+
+class _ExamineAnswerMay(TypedDict, total=False):
+    lease_folder: str
+    lease_error: str
+    limit: str
+    junk: List[str]
+    lease_privacy: str
+    lease_room: int
+    lease_files: int
+    site: Dict[str, Any]
+    site_error: str
+    tests: Dict[str, Any]
+
+
+class ExamineAnswer(_ExamineAnswerMay):
+    """What there is on a target."""
+
+    agent_python: str
+    host: str
+    time: float
+    user: str
+    root: str
+    devices: List[DeviceRow]
+    queue: List[TicketRow]
+    checkpoints: str
+    disk_free: int
+    writable: str
+    locks: str
+    quotas: List[QuotaRow]
+    trial: Dict[str, Any]
+    bash: str
+    rsync: str
+    ends_processes: bool
+    wandb_login: bool
+    ports_taken: List[int]
+    data: Dict[str, TokenFile]
