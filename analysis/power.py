@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from . import tables, wording
 from .judging.evidence import COUNT_METRICS
-from .judging.verdicts import TRIAL, Verdict, log_region
+from .judging.verdicts import TRIAL, WELCH, Verdict, log_region
 from .report import Report, may_pair
 from .statistics import outside_tests
 from .tables import Cell, Column, Table
@@ -126,7 +126,7 @@ def table(report: Report) -> Table:
         alpha = 1 - verdict.hypothesis.level
         a, b = (report.groups.get(name, ()) for name in (verdict.hypothesis.group, verdict.hypothesis.against))
         # Future runs will share their data order; existing ones may not (old logs).
-        paired = verdict.method != "welch" and (not (a and b) or may_pair(a, b))
+        paired = verdict.method != WELCH and (not (a and b) or may_pair(a, b))
         design = Design(low=low, high=high, alpha=alpha, sd=sd, is_paired=paired)
         strict = Design(low=low, high=high, alpha=alpha / max(len(chance), 1), sd=sd, is_paired=paired)
         wide = Design(low=low, high=high, alpha=alpha, sd=sd_bound(sd, df), is_paired=paired) if df else None
