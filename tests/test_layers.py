@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import REPOSITORY
+from tools import layers
 
 LAYERS = {
     "oelm_jobs": [
@@ -153,6 +154,10 @@ def test_the_agent_uses_the_standard_library_only() -> None:
                 several += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
                 for each in several:  # where it lies on a server it is a package of its own
                     assert each.split(".")[0] in (*sys.stdlib_module_names, "agent"), f"{path} imports {each}"
+
+
+def test_the_picture_of_the_layers_is_that_of_the_code() -> None:
+    assert layers.PICTURE.read_text(encoding="utf-8") == layers.picture(), "draw it anew: python tools/layers.py"
 
 
 def test_all_of_the_agent_travels() -> None:
