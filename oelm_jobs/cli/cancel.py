@@ -31,7 +31,8 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
         raise UsageError("name a study, a group or a run", hint="or give --all; oelm-status lists them")
     root = project()
     with Store() as store:
-        view = observe.refresh(store, root, select(store, root, names, study), also_stopped=bool(names))
+        scope = observe.Scope.STOPPED if names else observe.Scope.MOVING
+        view = observe.refresh(store, root, select(store, root, names, study), scope=scope)
         chosen = view.runs
         alive = [run for run in chosen if not run.state.is_final]
         if everything and not names and study is None:

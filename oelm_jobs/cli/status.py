@@ -50,7 +50,7 @@ def main(
     this project has no run, the targets are asked whose runs they hold.
     """
     from ..errors import Nonsense
-    from ..runs.observe import View, refresh
+    from ..runs.observe import Scope, View, refresh
     from ..store import Store, set_aside
     from . import view
     from .select import select
@@ -65,7 +65,7 @@ def main(
         def poll() -> View:
             chosen = select(store, root, names, study)
             asked = {run.target for run in chosen} if gpus else ()
-            found = refresh(store, root, chosen, also_stopped=bool(names), hosts=asked)
+            found = refresh(store, root, chosen, scope=Scope.STOPPED if names else Scope.MOVING, hosts=asked)
             return View(
                 runs=tuple(run for run in found.runs if not wanted or run.state in wanted),
                 unreachable=found.unreachable,

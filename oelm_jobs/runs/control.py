@@ -16,7 +16,7 @@ from ..connections.answers import nonsense
 from ..schedulers import scheduler
 from ..store import Store, StoredRun
 from ..targets.files import load_target
-from .observe import refresh
+from .observe import Scope, refresh
 
 if TYPE_CHECKING:
     from ..agent import messages
@@ -45,7 +45,7 @@ def cancel(store: Store, project: Path, runs: Sequence[StoredRun]) -> dict[tuple
         host = scheduler(connect(load_target(project, name), project))
         answers = host.cancel({run.run_dir: run.token for run in theirs})
         done.update({(run.study, run.name): answers[run.run_dir] for run in theirs})
-    refresh(store, project, alive, also_final=True)
+    refresh(store, project, alive, scope=Scope.ALL)
     return done
 
 

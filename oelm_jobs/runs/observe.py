@@ -1,11 +1,12 @@
-"""Owns asking targets where runs stand, and remembering what they answered; leaves changing anything to workflow.
+"""Ask targets where runs stand, and store what they answer.
 
-A poll that fails changes no state. A submission whose client died before it had an answer is settled here: the target
+A poll that fails changes no state. A submission whose client died before it had an answer is settled first: the target
 says for good whether it was accepted; nothing is ever concluded from silence.
 """
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 import time
@@ -54,88 +55,83 @@ class View:
     """Target to its devices, queue and free disk (agent/probe.py), where they were asked for."""
 
 
+class Scope(enum.Enum):
+    """Which runs a refresh asks about."""
+
+    MOVING = "moving"
+    """Those that may move; also what failed or was cancelled last, since a script may have been started by hand, where
+    that costs no connection of its own."""
+    STOPPED = "stopped"
+    """Those that may move, and all that failed or were cancelled."""
+    ALL = "all"
+
+
 def refresh(
     store: Store,
     project: Path,
     runs: Iterable[StoredRun],
     *,
-    also_final: bool = False,
-    also_stopped: bool = False,
+    scope: Scope = Scope.MOVING,
     hosts: Collection[str] = (),
 ) -> View:
-    """Ask the targets about runs that may have moved, once each and side by side, and store what they answer.
+    """Ask the targets about runs, once each and side by side, and store what they answer.
 
-    A target that can't be asked changes no state. What failed or was cancelled may be started again by hand: it is
-    asked about where that costs no connection of its own.
+    A target that can't be asked changes no state.
 
     Args:
-        also_final: Whether all are asked about, wherever they are.
-        also_stopped: Whether what failed or was cancelled is.
         hosts: Names of targets that are asked about their devices, queue and disk in the same round trip.
     """
-    from ..targets.files import load_targets
-
     runs = list(runs)
-    unreachable: dict[str, str] = {}
-    nonsense: list[str] = []
-    moving: dict[str, list[StoredRun]] = {}
-    for run in runs:
-        if also_final or not run.state.is_final:
-            moving.setdefault(run.target, []).append(run)
-        elif run.target in hosts:
-            moving.setdefault(run.target, [])
-    stopped = [
-        run
-        for run in runs
-        if run.state in (State.FAILED, State.CANCELLED) and not also_final and not run.reason.startswith(NOT_SUBMITTED)
-    ]
-    targets = load_targets(project) if moving or stopped else {}
-    for run in stopped if also_stopped else stopped[-RECENT:]:
-        is_here = run.target in targets and not targets[run.target].host
-        if also_stopped or is_here or run.target in moving:
-            moving.setdefault(run.target, []).append(run)
-
-    def fail(name: str, error: TargetError) -> None:
-        unreachable[name] = str(error)
-        if isinstance(error, Nonsense):
-            nonsense.append(str(error))
-
-    settled: dict[str, list[StoredRun]] = {}
-    for name, theirs in moving.items():
-        try:
-            if name not in targets:
-                raise TargetError(
-                    f"target {name!r} is in no targets file any more; if it was renamed, oelm-status --rebuild finds"
-                    " its runs"
-                )
-            settled[name] = _settle(store, project, targets[name], theirs)
-        except TargetError as error:
-            fail(name, error)
+    targets, wanted = _wanted(project, runs, scope, hosts)
+    settled, failed = _settle(store, project, targets, wanted)
+    answers, silent = _poll(project, targets, settled, hosts)
+    failed |= silent
     observed: dict[tuple[str, str], StoredRun] = {}
-    answers: dict[str, Mapping[str, Any]] = {}
-
-    def ask(name: str) -> None:
-        asked = {run.run_dir: run.token for run in settled[name] if run.state is not State.PLANNED}
-        ended = [run.run_dir for run in settled[name] if run.state.is_final]
-        try:
-            if asked or name in hosts:
-                answers[name] = scheduler(connect(targets[name], project)).poll(asked, ended=ended, host=name in hosts)
-        except TargetError as error:
-            fail(name, error)
-
-    side_by_side(ask, list(settled))
     for name, theirs in settled.items():
-        if name not in unreachable:
+        if name not in failed:
             answer = answers.get(name)
             for known in _remember(store, theirs, answer) if answer else theirs:
                 observed[known.study, known.name] = known
     return View(
         runs=tuple(observed.get((run.study, run.name), run) for run in runs),
-        unreachable=unreachable,
-        nonsense=tuple(nonsense),
+        unreachable={name: str(error) for name, error in failed.items()},
+        nonsense=tuple(str(error) for error in failed.values() if isinstance(error, Nonsense)),
         at=time.time(),
         hosts={name: answer for name, answer in answers.items() if name in hosts},
     )
+
+
+Wanted = dict[str, list[StoredRun]]
+"""Runs by the name of their target."""
+Failed = dict[str, TargetError]
+"""Why targets couldn't be asked, by their names."""
+
+
+def _wanted(
+    project: Path, runs: Sequence[StoredRun], scope: Scope, hosts: Collection[str]
+) -> tuple[Mapping[str, Target], Wanted]:
+    """Return the project's targets, and the runs to ask about; no file is read where nothing is to be asked."""
+    from ..targets.files import load_targets
+
+    wanted: Wanted = {}
+    for run in runs:
+        if scope is Scope.ALL or not run.state.is_final:
+            wanted.setdefault(run.target, []).append(run)
+        elif run.target in hosts:
+            wanted.setdefault(run.target, [])
+    stopped = [run for run in runs if scope is not Scope.ALL and _may_be_started_by_hand(run)]
+    targets = load_targets(project) if wanted or stopped else {}
+    if scope is Scope.MOVING:
+        asked = {*wanted, *(name for name, target in targets.items() if not target.host)}
+        stopped = [run for run in stopped[-RECENT:] if run.target in asked]
+    for run in stopped:
+        wanted.setdefault(run.target, []).append(run)
+    return targets, wanted
+
+
+def _may_be_started_by_hand(run: StoredRun) -> bool:
+    """True where a run that is over left a script on its target that runs by hand."""
+    return run.state in (State.FAILED, State.CANCELLED) and not run.reason.startswith(NOT_SUBMITTED)
 
 
 def side_by_side(ask: Callable[[str], None], names: Sequence[str]) -> None:
@@ -150,10 +146,32 @@ def side_by_side(ask: Callable[[str], None], names: Sequence[str]) -> None:
         list(pool.map(ask, names))
 
 
-def _settle(store: Store, project: Path, target: Target, runs: list[StoredRun]) -> list[StoredRun]:
-    """Find out about submissions without an answer whose client is gone; return the runs as they stand then."""
-    if all(run.state is not State.PLANNED for run in runs):
-        return runs
+def _settle(store: Store, project: Path, targets: Mapping[str, Target], wanted: Wanted) -> tuple[Wanted, Failed]:
+    """Settle submissions without an answer whose client is gone; return the runs as they stand then, and the targets
+    that couldn't be asked.
+    """
+    settled: Wanted = {}
+    failed: Failed = {}
+    for name, runs in wanted.items():
+        try:
+            if name not in targets:
+                raise TargetError(
+                    f"target {name!r} is in no targets file any more; if it was renamed, oelm-status --rebuild finds"
+                    " its runs"
+                )
+            is_open = any(run.state is State.PLANNED for run in runs)
+            settled[name] = _settle_target(store, project, targets[name], runs) if is_open else runs
+        except TargetError as error:
+            failed[name] = error
+    return settled, failed
+
+
+def _settle_target(store: Store, project: Path, target: Target, runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Settle the open submissions of one target's runs; return the runs as they stand then.
+
+    Raises:
+        TargetError: It can't be asked.
+    """
     planned = {run.token for run in runs if run.state is State.PLANNED}
     for row in store.open_submissions(project):
         maker = processes.Identity.from_json(json.loads(row["maker"]))
@@ -163,11 +181,31 @@ def _settle(store: Store, project: Path, target: Target, runs: list[StoredRun]) 
         open_ones = [run_dir for run_dir, state in known.items() if state is State.PLANNED]
         answer = scheduler(connect(target, project)).settle(row["token"], row["root"], open_ones)
         states = dict.fromkeys(answer.accepted, (State.QUEUED, ""))
-        states |= {run_dir: (State.FAILED, f"{NOT_SUBMITTED}: {words}") for run_dir, words in answer.refused.items()}
+        states |= {run_dir: (State.FAILED, f"{NOT_SUBMITTED}: {why}") for run_dir, why in answer.refused.items()}
         is_accepted = answer.accepted or len(open_ones) < len(known)
         store.answer(row["token"], ACCEPTED if is_accepted else REFUSED, states=states)
     found = [store.run(project, run.study, run.name) for run in runs]
     return [run for run in found if run is not None]
+
+
+def _poll(
+    project: Path, targets: Mapping[str, Target], settled: Wanted, hosts: Collection[str]
+) -> tuple[dict[str, Mapping[str, Any]], Failed]:
+    """Ask targets side by side where runs stand; return their answers, and those that couldn't be asked."""
+    answers: dict[str, Mapping[str, Any]] = {}
+    failed: Failed = {}
+
+    def ask(name: str) -> None:
+        asked = {run.run_dir: run.token for run in settled[name] if run.state is not State.PLANNED}
+        ended = [run.run_dir for run in settled[name] if run.state.is_final]
+        try:
+            if asked or name in hosts:
+                answers[name] = scheduler(connect(targets[name], project)).poll(asked, ended=ended, host=name in hosts)
+        except TargetError as error:
+            failed[name] = error
+
+    side_by_side(ask, list(settled))
+    return answers, failed
 
 
 def _is_under_way(maker: processes.Identity | None, touched_at: float) -> bool:
@@ -181,7 +219,7 @@ def _is_under_way(maker: processes.Identity | None, touched_at: float) -> bool:
 
 def _remember(store: Store, runs: list[StoredRun], answer: Mapping[str, Any]) -> list[StoredRun]:
     """Store what a target answered about its runs; return them as they stand then."""
-    changed, same, seen, now = [], [], {}, time.time()  # by the clock here, by which its age is told
+    changed, same, seen, now = [], [], {}, time.time()  # by this machine's clock, which also tells an answer's age
     ahead_s = round((finite(answer.get("time")) or now) - now, -1)
     for run in runs:
         if run.state is State.PLANNED:

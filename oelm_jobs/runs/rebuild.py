@@ -26,7 +26,7 @@ from ..store import Store
 from ..study.files import read_studies
 from ..transfer import sync
 from . import moving
-from .observe import refresh, side_by_side
+from .observe import Scope, refresh, side_by_side
 
 if TYPE_CHECKING:
     from ..agent import messages
@@ -229,7 +229,7 @@ def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
     for target in targets:
         if target.name not in found.unreachable:
             store.replace_runs(project, target.name, sorted(own.get(target.name, ()), key=order), gone)
-    refresh(store, project, store.runs(project), also_final=True)
+    refresh(store, project, store.runs(project), scope=Scope.ALL)
     return replace(found, passed_over=(*found.passed_over, *odd))
 
 
@@ -286,7 +286,7 @@ def adopt(
             store.add_runs(project, holding.target, sorted(records, key=_Order(project)))
             own |= {(record["study"], record["run"]) for record in records}
             taken.append(Holding(target=holding.target, project=holding.project, records=tuple(records)))
-    refresh(store, project, store.runs(project), also_final=True)
+    refresh(store, project, store.runs(project), scope=Scope.ALL)
     return taken
 
 

@@ -20,7 +20,7 @@ from ..connections import Connection
 from ..errors import CodeGone, UnknownAnswer
 from ..runs import moving
 from ..runs.locations import where_they_lie
-from ..runs.observe import NOT_SUBMITTED, refresh
+from ..runs.observe import NOT_SUBMITTED, Scope, refresh
 from ..schedulers import Answer, LaunchScript, Scheduler, silent
 from ..schedulers import scheduler as scheduler_of
 from ..scripts.jobs import check_scripts, render
@@ -68,7 +68,7 @@ def submit(
     plan = where_they_lie(plan, stored, say)
     study, target = plan.study.name, plan.target.name
     stored = [run for run in stored if run.study == study]
-    view = refresh(store, plan.project, stored, also_final=True, hosts=[target])
+    view = refresh(store, plan.project, stored, scope=Scope.ALL, hosts=[target])
     in_place = moving.in_place(plan, connection, (run for run in view.runs if run.state.is_final))
     planned = {run.name: run for run in plan.runs}
 

@@ -157,7 +157,7 @@ def test_a_pending_run_that_somebody_cancelled_is_cancelled(
     row = states()["gpt_base"]
     assert (row["state"], row["reason"]) == ("CANCELLED", "cancelled before it started"), "what is known is not asked"
     with Store() as store:
-        row = observe.refresh(store, project, store.runs(project), also_final=True).runs[0]
+        row = observe.refresh(store, project, store.runs(project), scope=observe.Scope.ALL).runs[0]
     assert (row.state, row.reason) == ("CANCELLED", "cancelled before it started")
 
 
