@@ -255,3 +255,10 @@ def slurm_script(
         header=tuple(header),
     )
     return templates.script(project, target, content)
+
+
+def rules_on_the_page(table: str) -> list[str]:
+    """Return the names of the rules that docs/architecture.md lists for a decision table, in its order."""
+    page = (REPOSITORY / "docs" / "architecture.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
+    return [row[1].strip("`") for row in rows if len(row) == 4 and row[0] == f"`{table}`"]

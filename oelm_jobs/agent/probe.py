@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional, cast
 
-from . import privacy, processes, records, rundir
-from .host import lease, lease_folder, tickets
-from .run.progress import last_said, progress
+from . import privacy, records, rundir
+from .host import lease, lease_folder, rules, tickets
+from .rules import first
+from .run.progress import progress
 from .states import TOLD, State
 
 if TYPE_CHECKING:
     from . import messages
-    from .record_types import ClaimRecord
 
 MAX_LOG_BYTES = 1 << 20
 """Largest piece of a log in one answer."""
@@ -66,9 +66,6 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> messages.RunR
     Args:
         queue: Run directory to its place in the host's line; looked up where None.
 
-    A held claim means alive. An end record of the newest submission is final. Neither: the supervisor was lost, in a
-    reboot if the boot id says so; while processes of the run live on without it, the state is UNKNOWN.
-
     Raises:
         ValueError: Its records make no sense.
     """
@@ -77,56 +74,23 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> messages.RunR
         return {"token": "", "state": State.UNKNOWN, "reason": "holds a run of %s" % who, "absent": True}
     # Plain strings: a status asks for hundreds of runs, and building paths costs more than reading the files.
     control = run_dir + "/" + rundir.CONTROL + "/"
-    alive = rundir.is_locked(control + rundir.CLAIM)
+    is_held = rundir.is_locked(control + rundir.CLAIM)
     start = records.START.read(run_dir) or {}
     if start.get("job"):
         from .slurm import state as slurm_state  # here, because few hosts have Slurm and a probe's start-up counts
 
         return cast("messages.RunRow", slurm_state.of_run(run_dir))
-    end = records.END.read(run_dir)
-    claim = records.CLAIM.read(run_dir)
-    token = (claim and claim.get("token")) or (end and end.get("token")) or start.get("token") or ""
-    started = start.get("token") == token
-    ended = start.get("number") in [attempt.get("number") for attempt in (end.get("attempts", []) if end else [])]
-    row = {"token": token, "state": State.QUEUED, "reason": ""}  # type: Dict[str, Any]
-    if started:
-        row.update({name: start.get(name) for name in ("devices", "started_at")}, attempt=start.get("number"))
-    if alive and started and not ended:
-        row.update(state=State.RUNNING)
-    elif alive:
-        row.update(reason=last_said(control), place=(_queue() if queue is None else queue).get(run_dir))
-    elif end and end.get("token") == token and (ended or not started):
-        row.update(state=end["state"], reason=end.get("reason", ""), ended_at=end.get("ended_at"))
-    elif started and start:
-        if start.get("boot_id") != processes.boot_id():
-            row.update(state=State.FAILED, reason="reboot: submit again to resume")
-        elif processes.of_run(run_dir):
-            row.update(state=State.UNKNOWN, reason="supervisor lost, its processes live on: oelm-cancel ends them")
-        else:
-            row.update(state=State.FAILED, reason="supervisor lost: submit again to resume")
-    elif os.path.exists(control + rundir.CANCEL):
-        row.update(state=State.CANCELLED, reason="cancelled before it started")
-    elif claim:
-        row.update(state=State.FAILED, reason=_why_not_started(claim, last_said(control)))
-    else:
-        row.update(state=State.UNKNOWN, reason="no trace of it on this host", absent=True)
+    facts = rules.Facts(
+        is_held=is_held,
+        start=start,
+        end=records.END.read(run_dir),
+        claim=records.CLAIM.read(run_dir),
+        traces=rules.Traces(run_dir, lambda: _queue() if queue is None else queue),
+    )
+    row = first(rules.ON_HOST, facts) or rules.no_trace(facts)
     if row["state"] != State.QUEUED:
         row.update(progress(run_dir))
     return cast("messages.RunRow", row)
-
-
-def _why_not_started(claim: ClaimRecord, said: str) -> str:
-    """Return why an execution ended before its first attempt, without a record of its end.
-
-    Args:
-        claim: Its claim, which nobody holds any more.
-        said: The newest line of the supervisor's log.
-    """
-    if claim.get("boot_id") != processes.boot_id():
-        return "reboot before training started: submit again"
-    if said.startswith("waiting "):  # a supervisor that ends by itself says so
-        return "supervisor lost while it was waiting: submit again"
-    return "ended before training started" + (": " + said if said else "")
 
 
 def _queue() -> Dict[str, int]:

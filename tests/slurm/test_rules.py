@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from oelm_jobs.agent.slurm.commands import Job
 from oelm_jobs.agent.slurm.facts import Facts, Files, Row, Written
 from oelm_jobs.agent.slurm.tasks import Task
 from tests.slurm.recorded import ENDED, LATER, NAME, READ, STARTED, SUBMITTED, TOKEN
-from tests.support import REPOSITORY
+from tests.support import rules_on_the_page
 
 Rule = Callable[[Facts], "Row | None"]
 TABLES = {
@@ -172,12 +171,6 @@ def test_the_last_rule_applies_whatever_is_known_where_nobody_else_is_asked() ->
     assert rules.LISTED[-1](facts()) and rules.ACCOUNTED[-1](facts()) and rules.ENDED[-1](facts())
 
 
-def in_the_docs(name: str, page: Path = REPOSITORY / "docs" / "architecture.md") -> Sequence[str]:
-    """Return the rules that the page lists under a table's name, in its order."""
-    rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in page.read_text().splitlines()]
-    return [row[1].strip("`") for row in rows if len(row) == 4 and row[0] == f"`{name}`"]
-
-
 @pytest.mark.parametrize("name", TABLES)
 def test_the_page_on_architecture_lists_the_rules_in_their_order(name: str) -> None:
-    assert in_the_docs(name) == [rule.__name__ for rule in TABLES[name]]
+    assert rules_on_the_page(name) == [rule.__name__ for rule in TABLES[name]]

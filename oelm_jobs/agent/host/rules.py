@@ -1,0 +1,167 @@
+"""Rules for where a run on a plain host stands, in order of precedence; docs/architecture.md shows the table.
+
+A held claim means alive. An end record of the newest submission is final. Where there is neither, the supervisor was
+lost: in a reboot, if the boot id says so.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, NamedTuple, Optional
+
+from .. import processes, rundir
+from ..run.progress import last_said
+from ..states import State
+
+if TYPE_CHECKING:
+    from ..record_types import ClaimRecord, EndRecord, StartRecord
+
+Row = Dict[str, Any]
+"""Where a run stands, as probe answers it: ``state``, ``reason`` and what else is known."""
+
+
+class Traces:
+    """What is looked for only where a rule needs it."""
+
+    def __init__(self, run_dir: str, line: Callable[[], Mapping[str, int]]) -> None:
+        self._run_dir, self._line = run_dir, line
+
+    def said(self) -> str:
+        """Return the newest line of the supervisor's log."""
+        return last_said("%s/%s/" % (self._run_dir, rundir.CONTROL))
+
+    def place(self) -> Optional[int]:
+        """Return the run's place in the host's line; None where it doesn't stand there."""
+        return self._line().get(self._run_dir)
+
+    def boot_id(self) -> str:
+        """Return the id of the host's present boot."""
+        return processes.boot_id()
+
+    def is_cancelled(self) -> bool:
+        """Tell whether somebody asked for the run's end."""
+        return os.path.exists("%s/%s/%s" % (self._run_dir, rundir.CONTROL, rundir.CANCEL))
+
+    def lives_on(self) -> bool:
+        """Tell whether processes of the run live; all of the host's are looked at."""
+        return bool(processes.of_run(self._run_dir))
+
+
+class Facts(NamedTuple):
+    """What is known of a run: its claim, its records, and where to look for more."""
+
+    is_held: bool
+    """Whether a process holds its claim."""
+    start: StartRecord
+    """Of its newest attempt; empty where none has started."""
+    end: Optional[EndRecord]
+    """Of its attempts so far."""
+    claim: Optional[ClaimRecord]
+    """What its newest holder wrote into its claim."""
+    traces: Traces
+
+    @property
+    def token(self) -> str:
+        """Token of its newest submission."""
+        return next(
+            (found["token"] for found in (self.claim, self.end, self.start) if found and found.get("token")), ""
+        )
+
+    @property
+    def has_started(self) -> bool:
+        """True where the newest attempt is one of this submission."""
+        return self.start.get("token") == self.token
+
+    @property
+    def has_ended(self) -> bool:
+        """True where the newest attempt has its end on record."""
+        attempts = self.end.get("attempts", []) if self.end else []
+        return self.start.get("number") in [attempt.get("number") for attempt in attempts]
+
+    def row(self, state: str, reason: Optional[str] = "", **more: Any) -> Row:
+        """Return a row that shows what is known of this submission's newest attempt."""
+        row: Row = {"token": self.token, "state": state, "reason": reason}
+        if self.has_started:
+            start = self.start
+            row.update(devices=start.get("devices"), started_at=start.get("started_at"), attempt=start.get("number"))
+        return dict(row, **more)
+
+
+def training(facts: Facts) -> Optional[Row]:
+    """Its supervisor lives, and an attempt has begun and not ended."""
+    is_at_work = facts.is_held and facts.has_started and not facts.has_ended
+    return facts.row(State.RUNNING) if is_at_work else None
+
+
+def waiting(facts: Facts) -> Optional[Row]:
+    """Its supervisor lives: it waits for devices or its turn, sets up, or is between two attempts."""
+    if not facts.is_held:
+        return None
+    return facts.row(State.QUEUED, facts.traces.said(), place=facts.traces.place())
+
+
+def own_end(facts: Facts) -> Optional[Row]:
+    """Its newest submission has its end on record, and no attempt began after it."""
+    end = facts.end
+    if not end or end.get("token") != facts.token or (facts.has_started and not facts.has_ended):
+        return None
+    return facts.row(end["state"], end.get("reason", ""), ended_at=end.get("ended_at"))
+
+
+def rebooted(facts: Facts) -> Optional[Row]:
+    """Its attempt began before the host was started again."""
+    if not facts.start or not facts.has_started or facts.start.get("boot_id") == facts.traces.boot_id():
+        return None
+    return facts.row(State.FAILED, "reboot: submit again to resume")
+
+
+def living_on(facts: Facts) -> Optional[Row]:
+    """Its supervisor was lost, and processes of the attempt live."""
+    if not facts.start or not facts.has_started or not facts.traces.lives_on():
+        return None
+    return facts.row(State.UNKNOWN, "supervisor lost, its processes live on: oelm-cancel ends them")
+
+
+def lost(facts: Facts) -> Optional[Row]:
+    """Its supervisor was lost, and the attempt with it."""
+    if not facts.start or not facts.has_started:
+        return None
+    return facts.row(State.FAILED, "supervisor lost: submit again to resume")
+
+
+def cancelled(facts: Facts) -> Optional[Row]:
+    """Its end was asked for before an attempt of this submission began."""
+    return facts.row(State.CANCELLED, "cancelled before it started") if facts.traces.is_cancelled() else None
+
+
+def rebooted_before(facts: Facts) -> Optional[Row]:
+    """The host was started again before an attempt began."""
+    if not facts.claim or facts.claim.get("boot_id") == facts.traces.boot_id():
+        return None
+    return facts.row(State.FAILED, "reboot before training started: submit again")
+
+
+def lost_waiting(facts: Facts) -> Optional[Row]:
+    """Its supervisor was lost while it waited; one that ends by itself says so."""
+    if not facts.claim or not facts.traces.said().startswith("waiting "):
+        return None
+    return facts.row(State.FAILED, "supervisor lost while it was waiting: submit again")
+
+
+def ended_before_training(facts: Facts) -> Optional[Row]:
+    """Its script ended before an attempt began."""
+    if not facts.claim:
+        return None
+    said = facts.traces.said()
+    return facts.row(State.FAILED, "ended before training started" + (": " + said if said else ""))
+
+
+def no_trace(facts: Facts) -> Row:
+    """This host knows nothing of it."""
+    return facts.row(State.UNKNOWN, "no trace of it on this host", absent=True)
+
+
+ON_HOST = (
+    training, waiting, own_end, rebooted, living_on, lost, cancelled, rebooted_before, lost_waiting,
+    ended_before_training, no_trace,
+)  # fmt: skip
