@@ -63,9 +63,9 @@ class Facts(NamedTuple):
     @property
     def token(self) -> str:
         """Token of its newest submission."""
-        return next(
-            (found["token"] for found in (self.claim, self.end, self.start) if found and found.get("token")), ""
-        )
+        claimed = self.claim.get("token") if self.claim else None
+        ended = self.end.get("token") if self.end else None
+        return claimed or ended or self.start.get("token") or ""
 
     @property
     def has_started(self) -> bool:

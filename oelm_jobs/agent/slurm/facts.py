@@ -165,8 +165,10 @@ class Facts(NamedTuple):
 
     def row(self, state: str, reason: str = "", **more: Any) -> Row:
         """Return a row that names submission and job."""
-        shown = {"token": self.token} if self.job_id is None else {"token": self.token, "job": self.job_id}
-        return dict(shown, state=state, reason=reason, **more)
+        row: Row = {"token": self.token} if self.job is None else {"job": self.job.id, "token": self.token}
+        if self.job_id is not None:
+            row["job"] = self.job_id
+        return dict(row, **more, state=state, reason=reason)
 
     def end_row(self) -> Row:
         """Return the row that the end record gives."""
@@ -177,14 +179,14 @@ def row_of_end(end: Dict[str, Any]) -> Row:
     """Return the row that an end record gives."""
     attempts: List[Dict[str, Any]] = end.get("attempts") or [{}]
     return {
-        "state": str(end.get("state")),
-        "reason": str(end.get("reason") or ""),
         "ended_at": end.get("ended_at"),
         "token": end.get("token"),
         "attempt": attempts[-1].get("number"),
         "job": attempts[-1].get("job"),
         "devices": attempts[-1].get("devices"),
         "started_at": attempts[-1].get("started_at"),
+        "state": str(end.get("state")),
+        "reason": str(end.get("reason") or ""),
     }
 
 

@@ -130,7 +130,7 @@ def no_trace(facts: Facts) -> Optional[Row]:
     """This cluster knows no submission of it."""
     if facts.task is not None:
         return None
-    return {"state": State.UNKNOWN, "reason": "no trace of it on this cluster", "absent": True}
+    return {"absent": True, "state": State.UNKNOWN, "reason": "no trace of it on this cluster"}
 
 
 def end_known(facts: Facts) -> Optional[Row]:
