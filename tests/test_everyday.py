@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from oelm_jobs.runs import control
 from oelm_jobs.store import Store
-from oelm_jobs.submit import submission
 from tests.support import end_all, read, stand_in_for_nvidia_smi, stand_in_for_python, wait_until
 
 pytestmark = pytest.mark.slow
@@ -310,9 +310,9 @@ def test_a_cancel_waits_for_a_submission_that_is_on_its_way(
     client = subprocess.Popen([sys.executable, "-c", program], cwd=project)
     wait_until(held.exists, "the client to be on its way")
     sleep = time.sleep
-    monkeypatch.setattr(submission.time, "sleep", lambda seconds: (go.touch(), sleep(seconds)))
+    monkeypatch.setattr(control.time, "sleep", lambda seconds: (go.touch(), sleep(seconds)))
     with Store() as store:
-        assert submission.cancel(store, project, store.runs(project)) == {("tiny", "gpt_base"): "cancelled"}
+        assert control.cancel(store, project, store.runs(project)) == {("tiny", "gpt_base"): "cancelled"}
     assert go.exists() and client.wait() == 0
     assert "CANCELLED" in oelm("status").stdout
 

@@ -17,9 +17,8 @@ from oelm_jobs.agent.slurm import commands as slurm_commands
 from oelm_jobs.agent.slurm import reasons as slurm_reasons
 from oelm_jobs.agent.slurm import state as slurm_state
 from oelm_jobs.agent.slurm import tasks as slurm_tasks
-from oelm_jobs.runs import observe
+from oelm_jobs.runs import control, observe
 from oelm_jobs.store import Store
-from oelm_jobs.submit import submission
 from tests.slurm.testbed import Testbed
 from tests.support import read, wait_until
 
@@ -137,7 +136,7 @@ def test_a_job_that_slurm_has_forgotten_and_whose_id_another_one_has_is_still_to
 
     check_a_done_a_killed_and_a_cancelled_run(submit, project, cluster, wait_for, look)
     with Store() as store:
-        answers = submission.cancel(store, project, store.runs(project))
+        answers = control.cancel(store, project, store.runs(project))
     assert set(answers.values()) == {"not running"}
     assert all(cluster.job(job)["JobState"] in ("RUNNING", "PENDING") for job in others), "nobody else's job is hurt"
     submit("oelm_no_freeze", steps=1000)
