@@ -1,5 +1,4 @@
-"""Owns the first words on a server: reads a request from stdin, installs the agent and other trees that are missing,
-lets the agent answer, and frames what is said; leaves answering to the verbs' modules.
+"""Bootstrap that is sent over SSH: read a request from stdin, install the trees that are missing, let the agent answer.
 
 The client sends this file's text down the channel and the server's Python runs it, so nothing has to be there before,
 and one command is one round trip (oelm_jobs/connections/wire.py is the other end). The login shell may be noisy and

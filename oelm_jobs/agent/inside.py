@@ -1,5 +1,4 @@
-"""Owns that what is written under a name from elsewhere lies in the folder that it is meant for; leaves the writing to
-those who make files, here and at home.
+"""Check that what is written under a name from elsewhere lies in the folder that it is meant for.
 
 A folder is the user's to choose: it and those above it may be links (``models`` on a big disk), and they are followed.
 Names below it come from another machine: they hold no step upwards, and no link below the folder leads anywhere.

@@ -1,5 +1,4 @@
-"""Owns who may read what is written below a root: its owner alone, or the group of its folder where the target says
-``share = "group"``; leaves writing to everybody else, whose files get their mode from this process's umask.
+"""Who may read what is written below a root: its owner, or its folder's group where the target has ``share = "group"``.
 
 Sent down the channel before bootstrap, so it parses on Python 3.6 and imports nothing of the agent.
 """

@@ -1,5 +1,4 @@
-"""Owns what shapes of data there are and the one checker that compares a value with one, for the agent and for the
-client; leaves which data have which shape to verbs and records.
+"""Shapes of data, and the checker that compares a value with one, for the agent and for the client.
 
 Everything that arrives is JSON from elsewhere: an answer, a request, a record on a disk that others write to. A shape
 is plain data; ``compiled`` makes a function of it, since a status checks ten thousand rows.

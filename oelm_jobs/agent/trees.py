@@ -1,5 +1,4 @@
-"""Owns trees of files that are kept under the hash of their content (snapshots, agents): each file is stored once, and
-a tree that has most of its files from former ones is made of second names for them; leaves the way here to wire.
+"""Trees of files that are kept under the hash of their content (snapshots, agents); each file is stored once.
 
 Stored files lie in ``files/`` beside the folder of trees, one store for each user (links to another's files are
 refused where the kernel protects them), under the hash of their content. They are read-only. A run of root's could

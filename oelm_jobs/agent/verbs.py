@@ -1,5 +1,4 @@
-"""Owns what the agent's verbs are asked and answer, as data: the types and limits of every request and answer; leaves
-comparing them to schema, and answering to the verbs' modules.
+"""The types and limits of every request to a verb and of every answer.
 
 A key that is not here does not exist for the other side: what a module comes to answer is added here, too.
 """
