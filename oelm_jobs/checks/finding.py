@@ -1,4 +1,4 @@
-"""Owns what is said of one thing that was looked at; leaves looking and judging to doctor and needs."""
+"""What a check found."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Owns where a plan's runs lie on their target, by the index and by the records of this machine's directories; leaves
-what is done with them to ``workflow``.
-"""
+"""Where a plan's runs lie on their target, by the index and by the records of this machine's directories."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Owns what lies on targets by the runs' own records: whose runs those are, making the index again from them, and
-taking over what another project submitted; leaves asking where runs stand to observe.
+"""The index made again from the records on targets, and runs taken over from other projects.
 
 A run is a project's own where its record names the project, where it lies in the project's own folder, or where the
 index has it already: the index is what remembers that a run was taken over, and records are never rewritten.

@@ -1,6 +1,4 @@
-"""Owns what people run by hand on a target: a shell as runs have it, and TensorBoard through a forwarded port; leaves
-getting there to connections.
-"""
+"""What people run by hand on a target: a shell as runs have it, and TensorBoard through a forwarded port."""
 
 from __future__ import annotations
 

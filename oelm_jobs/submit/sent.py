@@ -1,4 +1,4 @@
-"""Owns the words about a snapshot that is sent: how much it is, and what stays here; leaves deciding to snapshot."""
+"""What to say of a snapshot before it is sent: how large it is, and what is left out."""
 
 from __future__ import annotations
 

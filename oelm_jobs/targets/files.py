@@ -1,4 +1,4 @@
-"""Owns targets files: which places to run there are and what they need; leaves reaching them to connections."""
+"""Reading targets files."""
 
 from __future__ import annotations
 

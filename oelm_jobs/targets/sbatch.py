@@ -1,5 +1,4 @@
-"""Owns sbatch's options: those that a target may set, word for word, those that the toolkit states, and which runs
-share a job; leaves scripts to render and submission to schedulers.
+"""Options of sbatch: those that a target may set, those that the toolkit states, and which runs share a job.
 
 Source: sbatch(1). A target's options are passed on as they are, so any header can be expressed; only what submission
 and resume rest on is refused.

@@ -1,5 +1,4 @@
-"""Owns asking Slurm's accounting, which may be absent, closed to users, or hung; leaves what its rows mean to
-slurm_ended.
+"""Questions to Slurm's accounting, which may be absent, closed to users, or hung.
 
 Source: sacct(1).
 """

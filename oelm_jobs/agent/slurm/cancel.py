@@ -1,6 +1,4 @@
-"""Owns how runs on a cluster are ended or moved aside from outside; leaves ending their processes to Slurm and their
-supervisors.
-"""
+"""Ending runs on a cluster from outside, and moving their directories aside."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Owns who may execute a run on a cluster, where flock can't be trusted: exclusive files that name job and restart
-count; leaves what Slurm says about an owner to slurm_commands.
+"""Who may execute a run on a cluster, where flock can't be trusted: exclusive files that name job and restart count.
 
 A claim is the file ``.oelm/slurm-claim.<n>`` with the highest n. Taking one makes the next number exclusively, so of
 all who saw the same owner end, one gets it and nobody ever removes a living claim. An owner counts as ended only when

@@ -1,5 +1,4 @@
-"""Owns talking to Slurm's commands on its login and compute nodes: deadlines, formats, what they print as rows; leaves
-what that means for a run to slurm_state and slurm_claim.
+"""Running Slurm's commands on login and compute nodes: deadlines, formats, and their output as rows.
 
 Sources: squeue(1), scontrol(1). Written for 22.05 to 24.11. One squeue serves every command of a user within
 an interval: its output is kept in the user's cache folder, under a lock.

@@ -1,5 +1,4 @@
-"""Owns what a run needs of a Slurm job: its claim among jobs, the granted devices, what a signal means, the requeue;
-leaves claims to slurm_claim, commands to slurm_commands, and starting ranks on the job's nodes to slurm_step.
+"""A run's place in a Slurm job: its claim, the granted devices, what a signal means, the requeue.
 
 The batch process is the supervisor (the script execs it), so ``--signal=B:USR1@N`` reaches it alone. On a cancel, a
 preemption or the time limit Slurm sends SIGTERM to every process of the job, SIGKILL after KillWait (slurm.conf(5)).

@@ -1,5 +1,5 @@
-"""Owns what the user's login profile says of Slurm, and which commands over ssh have not read: where its commands are,
-which cluster they are about, defaults for sbatch; leaves running them to slurm_commands.
+"""What the user's login profile says of Slurm, and which commands over ssh have not read: where its commands are,
+which cluster they are about, defaults for sbatch.
 
 A profile may take seconds (modules), so what it said is kept for a day, while its files are the same; a submission and
 oelm-doctor read it anew. It may greet before, and may put a function or an alias in a command's place.

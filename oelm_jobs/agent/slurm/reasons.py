@@ -1,5 +1,4 @@
-"""Owns what Slurm's reasons for waiting mean, and which of them no waiting can clear; leaves reading them to
-slurm_state.
+"""What Slurm's reasons for waiting mean, and which of them no waiting can clear.
 
 Sources: squeue(1), JOB REASON CODES; the names grew over the versions, so families are told by their endings.
 """

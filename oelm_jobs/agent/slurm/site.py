@@ -1,5 +1,4 @@
-"""Owns what a cluster is like: its limits, partitions, GPUs, accounts, and what sbatch would make of a script; leaves
-judging it to the client (site).
+"""What a cluster is like: its limits, partitions, GPUs, accounts, and what sbatch would make of a script.
 
 Sources: scontrol(1) show config, sinfo(1), sacctmgr(1), sbatch(1).
 """

@@ -1,6 +1,4 @@
-"""Owns how a job's ranks are started: the nodes and GPUs that it was granted, torchrun's rendezvous, and the step of
-srun over several nodes; leaves what becomes of them to slurm_job.
-"""
+"""How a job's ranks are started: its nodes and GPUs, torchrun's rendezvous, and the step of srun over several nodes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Owns how scripts become Slurm jobs, each at most once, and how an unknown answer is settled; leaves running them to
-their supervisors.
+"""Submitting scripts to Slurm, each at most once, and settling what became of one whose answer was lost.
 
 A submission's file is made exclusively before anything is sent, and each sending of a script has an exclusive file of
 its own, so that neither a repeated request nor two of them at once send anything twice. sbatch's answer may be lost

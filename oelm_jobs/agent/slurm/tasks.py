@@ -1,5 +1,4 @@
-"""Owns which job, and which task of it, is to execute a run, and finding it among those that Slurm shows; leaves what
-its state means to slurm_state and slurm_ended.
+"""Which job, and which task of it, is to execute a run.
 
 A job's name and comment hold submission and position, so a reused job id is never taken for the run's, and a job that
 a site or a user has renamed is still found.

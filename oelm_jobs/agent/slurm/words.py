@@ -1,4 +1,4 @@
-"""Owns telling Slurm's own words from a site's: what wrappers, plugins and greetings say around them decides nothing.
+"""Telling what Slurm itself says from what a site's wrappers, plugins and greetings print around it.
 
 Sources: slurm_errno.c (what slurm_strerror says), sbatch(1). Slurm's commands begin what they say with their own name
 (``sbatch: error: …``), or that of a function (``slurm_load_jobs error: …``). So may what a site's plugins let them say;
