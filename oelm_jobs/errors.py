@@ -1,14 +1,20 @@
 """The error tree; only the command line catches these, and turns them into one line and an exit code.
 
-OelmError ├── UsageError invalid command-line usage ├── ConfigurationError invalid study, target or data file (names
-file, key, value and what would be right) │ └── UnfairError the groups would differ in more than the factors ├──
-PreflightError the target can't run this as it stands; nothing was queued ├── TargetError the target can't be reached,
-refuses or fails │ ├── Nonsense it sent an answer that breaks the protocol; nothing of it counts │ ├── CodeGone the code
-was removed there before the submission named it; nothing was started │ ├── NotReached not reachable now: another try
-may succeed, and nothing was done there │ └── UnknownAnswer it may or may not have accepted: never resubmit on this
-alone ├── LocalError this machine refuses: a full disk, a missing permission ├── StoreError the client's own index can't
-be used │ └── DamagedStore it can't even be read: it has to be made again ├── RunFailed a run that was waited for failed
-└── DataError text or token files can't be read or made
+OelmError
+├── UsageError            invalid command-line usage
+├── ConfigurationError    invalid study, target or data file (names file, key, value and what would be right)
+│   └── UnfairError       the groups would differ in more than the factors
+├── PreflightError        the target can't run this as it stands; nothing was queued
+├── TargetError           the target can't be reached, refuses or fails
+│   ├── Nonsense          it sent an answer that breaks the protocol; nothing of it counts
+│   ├── CodeGone          the code was removed there before the submission named it; nothing was started
+│   ├── NotReached        not reachable now: another try may succeed, and nothing was done there
+│   └── UnknownAnswer     it may or may not have accepted: never resubmit on this alone
+├── LocalError            this machine refuses: a full disk, a missing permission
+├── StoreError            the client's own index can't be used
+│   └── DamagedStore      it can't even be read: it has to be made again
+├── RunFailed             a run that was waited for failed
+└── DataError             text or token files can't be read or made
 """
 
 from __future__ import annotations

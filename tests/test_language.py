@@ -231,9 +231,9 @@ def _is_whole(translation: str) -> bool:
 def test_words_of_tables_have_translations() -> None:
     findings = [
         str(keyword.value.value)
-        for path in (REPOSITORY / TOOLKIT).glob("*.py")
+        for path in (REPOSITORY / TOOLKIT).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Finding", "Remark")
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding"
         for keyword in node.keywords
         if keyword.arg == "what" and isinstance(keyword.value, ast.Constant)
     ]

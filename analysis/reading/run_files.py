@@ -127,7 +127,10 @@ class RunFiles:
 
 
 def read(path: Path, *, now: float) -> RunFiles:
-    """Read the files of a run directory; never raises for what they hold."""
+    """Read the files of a run directory; never raises for what they hold.
+
+    The metrics come last: where a record says that the run is over, its curve is then whole.
+    """
     notes: list[Text] = []
 
     def record(at: Path, form: type[files.F]) -> files.F | None:
@@ -137,20 +140,25 @@ def read(path: Path, *, now: float) -> RunFiles:
         return content
 
     result = record(path / rundir.RESULT, files.Result) or files.Result()
-    unread: list[Text] = []
-    curve, validations = metrics.read(path / rundir.METRICS, unread)
+    planned = record(rundir.control(path, rundir.RUN), files.Planned) or files.Planned()
+    outcome = result.outcome or record(rundir.control(path, rundir.OUTCOME), files.Outcome) or files.Outcome()
+    heartbeat = record(path / rundir.HEARTBEAT, files.Heartbeat)
+    start = record(rundir.control(path, rundir.START), files.Start)
+    end = record(rundir.control(path, rundir.END), files.EndRecord)
+    treatment = record(path / rundir.TREATMENT, Treatment)
+    curve, validations = metrics.read(path / rundir.METRICS, notes)
     return RunFiles(
         result=result,
-        planned=record(rundir.control(path, rundir.RUN), files.Planned) or files.Planned(),
-        outcome=result.outcome or record(rundir.control(path, rundir.OUTCOME), files.Outcome) or files.Outcome(),
-        heartbeat=record(path / rundir.HEARTBEAT, files.Heartbeat),
-        start=record(rundir.control(path, rundir.START), files.Start),
-        end=record(rundir.control(path, rundir.END), files.EndRecord),
-        treatment=record(path / rundir.TREATMENT, Treatment),
+        planned=planned,
+        outcome=outcome,
+        heartbeat=heartbeat,
+        start=start,
+        end=end,
+        treatment=treatment,
         curve=curve,
         validations=validations,
         now=now,
-        notes=(*notes, *unread),
+        notes=tuple(notes),
     )
 
 

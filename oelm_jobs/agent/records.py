@@ -40,7 +40,6 @@ POSITIVE = Number(1, 2**53, whole=True)
 FREE = Anything(is_table=True)
 WORDS = Text(most=65_536, may_be_odd=True)
 LABELS = Each(WORDS, 4096)
-ORDINAL = Either((COUNT, Text(most=64)))
 WHEN = Maybe(Number())
 
 EXTENDED = Table(

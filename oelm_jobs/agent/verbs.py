@@ -164,7 +164,6 @@ ANSWERS: Dict[str, Any] = {
 }  # fmt: skip
 
 ROOT = {"root": PATH}
-ROOTS = {"root": PATH, "checkpoint_root": OPTIONAL_PATH}
 SUBMISSION = {"root": PATH, "token": TOKEN}
 UNUSED = {"checkpoint_root": OPTIONAL_PATH, "young_s": Number(0)}
 REQUESTS: Dict[str, Any] = {

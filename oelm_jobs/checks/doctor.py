@@ -93,11 +93,12 @@ def examine(project: Path, target: Target) -> list[Finding]:
     if target.slurm is not None:
         return found + _cluster(answer, target, studies)
     found += [*(_logout(answer, target) if target.host else []), *_locks(answer), *_devices(answer)]
-    usable = [row for row in answer["devices"] if not row.get("fault")]
-    for study in studies:
+    limit = str(answer.get("limit") or "")
+    for study in studies if not answer.get("lease_error") else ():
         if study.name in runs:
-            found.append(needs.devices(study, target, runs[study.name], usable, ""))
-            found += needs.memory(study, target, runs[study.name], usable)
+            rows = answer["devices"]
+            found.append(needs.devices(study, target, runs[study.name], rows, limit, spares_faulty=True))
+            found += needs.memory(study, target, runs[study.name], rows)
     return found + _ports(ports, answer["ports_taken"])
 
 

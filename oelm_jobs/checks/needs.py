@@ -46,17 +46,25 @@ def data(
 
 
 def devices(
-    study: Study, target: Target, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], limit: str
+    study: Study,
+    target: Target,
+    runs: Sequence[Run],
+    rows: Sequence[Mapping[str, Any]],
+    limit: str,
+    *,
+    spares_faulty: bool = False,
 ) -> Finding:
     """Compare the devices that runs ask for with those that there are.
 
     Args:
         rows: The target's devices that runs may have, as its agent lists them.
         limit: What holds runs to these; empty where nothing does.
+        spares_faulty: Count no device with a fault; runs would wait until it is mended.
     """
     what = f"devices for {study.name}"
     is_gpu = bool(rows) and str(rows[0]["label"]).startswith("gpu")
     kind = "GPU" if is_gpu else "CPU slot"
+    rows = [row for row in rows if not (spares_faulty and row.get("fault"))]
     indices = {int(str(row["label"]).rpartition(":")[2]) for row in rows}
     for run in runs:
         missing = sorted(set(run.gpus) - indices) if isinstance(run.gpus, tuple) and is_gpu else []
@@ -86,7 +94,7 @@ def _config(run: Run) -> trainer.TrainConfig:
 
 def _one_of_each(runs: Sequence[Run]) -> list[Run]:
     """Return a run of each group: seeds change no size."""
-    return list({run.group: run for run in runs}.values())
+    return list({run.group: run for run in reversed(runs)}.values())[::-1]
 
 
 def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
@@ -122,13 +130,14 @@ def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[Map
 
 def disk(study: Study, target: Target, runs: Sequence[Run], free: int) -> Finding:
     """Compare what the runs' checkpoints take at most with the bytes that are free for them."""
-    each = {run.group: estimate.checkpoint_disk_bytes(_config(run)) for run in _one_of_each(runs)}
-    need = sum(each[run.group] for run in runs)
+    trained = [run for run in runs if run.trial is None]
+    each = {run.group: estimate.checkpoint_disk_bytes(_config(run)) for run in _one_of_each(trained)}
+    need = sum(each[run.group] for run in trained)
     what = f"disk for {study.name}"
     if need > free:
         found = (
-            f"the checkpoints of {len(runs)} runs need up to {need / 1e9:.1f} GB; {target.name} has"
-            f" {free / 1e9:.1f} GB free at {target.root}"
+            f"the checkpoints of {len(trained)} runs need up to {need / 1e9:.1f} GB; {target.name} has"
+            f" {free / 1e9:.1f} GB free at {target.checkpoint_root or target.root}"
         )
         mend = f"lower keep_last or keep_every in [train] of {study.path}, or make room (oelm-clean)"
         return Finding(what=what, verdict=BAD, found=found, mend=mend)

@@ -137,7 +137,7 @@ def out_of_reach(plan: Plan, connection: Connection) -> str:
     Raises:
         TargetError: The target can't be asked.
     """
-    target = plan.target
+    target = connection.target
     script = templates.trial(plan.project, target)
     if not script:
         return ""

@@ -218,8 +218,8 @@ def _most_jobs(target: Target, site: Mapping[str, Any]) -> int | None:
 
 def _quota(target: Target, site: Mapping[str, Any], processes: Iterable[int]) -> list[Finding]:
     """Return what is wrong with a run's GPUs by the limits on accounts and qualities of service: such a job would wait
-    for ever. Where the target names neither, a plugin or a variable of the site's may choose others: that is odd, not
-    bad.
+    for ever. Where the target names neither, a plugin or a variable of the site's may choose others: that is a
+    warning.
     """
     asked = options_of(target).asked
     each = [slurm_site.limits(site, **place) for place in _limited_by(target, site)]

@@ -16,6 +16,7 @@ from ..connections import Connection, interpreter
 from ..errors import ConfigurationError
 from ..schedulers import LaunchScript
 from ..spec.study import Run
+from ..spec.target import Target
 from ..study.plan import SEQUENTIAL, Plan
 from ..study.resolve import command
 from ..targets import sbatch
@@ -54,7 +55,7 @@ def _record(plan: Plan, run: Run, token: str, snapshot: Snapshot, after: str | N
         stop_on_failure=plan.stop_on_failure,
         max_retries=run.max_retries,
         extended_from=run.extended_from,
-        left=run.left or None,
+        left=list(run.left) or None,
         share=plan.target.share or None,
     )
 
@@ -70,7 +71,8 @@ def render(
     Raises:
         ConfigurationError: The target's options don't fit the runs, or a template is broken.
     """
-    return _jobs(plan, runs, token, snapshot, _sent(plan, snapshot, connection.python), max_array=max_array)
+    program = _sent(plan, snapshot, connection.python)
+    return _jobs(plan, connection.target, runs, token, snapshot, program, max_array=max_array)
 
 
 def preview(
@@ -91,7 +93,7 @@ def preview(
             code=str(plan.project),
             note="Not submitted: this runs the code in its folder as it is; oelm-submit runs a snapshot of it.",
         )
-    return _jobs(plan, runs, token, snapshot, program, is_sent=False)
+    return _jobs(plan, connection.target, runs, token, snapshot, program, is_sent=False)
 
 
 def check_scripts(
@@ -121,6 +123,7 @@ def _sent(plan: Plan, snapshot: Snapshot, python: str) -> Program:
 
 def _jobs(
     plan: Plan,
+    target: Target,
     runs: Sequence[Run],
     token: str,
     snapshot: Snapshot,
@@ -129,7 +132,11 @@ def _jobs(
     is_sent: bool = True,
     max_array: int = MAX_ARRAY,
 ) -> list[LaunchScript]:
-    """Return the scripts of runs; under Slurm several that don't wait for each other share one."""
+    """Return the scripts of runs; under Slurm several that don't wait for each other share one.
+
+    Args:
+        target: The plan's as its file describes it, which is what templates see.
+    """
     lane = [None, *(run.run_dir for run in runs)] if plan.mode == SEQUENTIAL else [None] * len(runs)
     records = {run.name: _record(plan, run, token, snapshot, after) for run, after in zip(runs, lane, strict=False)}
     if plan.target.slurm is None:
@@ -144,7 +151,7 @@ def _jobs(
         LaunchScript(
             run_dirs=tuple(run.run_dir for run in batch.runs),
             token=token,
-            script=script(plan.project, plan.target, _content(plan, batch, token, records, program, is_sent=is_sent)),
+            script=script(plan.project, target, _content(plan, batch, token, records, program, is_sent=is_sent)),
             position=batch.position,
             name=batch.name,
             after=batch.after,

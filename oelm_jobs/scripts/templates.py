@@ -104,6 +104,7 @@ def _template(target: Target) -> str:
 def _print(project: Path, target: Target, content: Content, template: str = "", **values: Any) -> str:
     name = _template(target)
     given = {**vars(content.program), **vars(content)}
+    del given["program"]
     values.update({key: list(each) if isinstance(each, tuple) else each for key, each in given.items()})
     values.update(target=target, claim_fd=rundir.CLAIM_FD, launched=rundir.LAUNCHED)
     values.update(umask="007" if target.share else "077")

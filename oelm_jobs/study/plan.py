@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ..store import Store
 
 SEQUENTIAL, PARALLEL = "sequential", "parallel"
-MODES = (SEQUENTIAL, PARALLEL)
 
 
 @dataclass(frozen=True, kw_only=True)

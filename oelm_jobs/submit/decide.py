@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..agent.states import State
 from ..errors import ConfigurationError
@@ -112,15 +113,14 @@ def decide(known: StoredRun, run: Run, facts: Facts, again: Again) -> Take | Lea
         )
     elsewhere = known.target != run.target
     moves = elsewhere and not facts.lies_here
-    stays = replace(run, left=moving.left(known, run, moves=False))
     if known.state is State.PLANNED:
         return Leave(reason="is being submitted by another command")
     if never_was(known):
-        return Take(run=stays)
+        return Take(run=_with_what_it_left(known, run))
     if not known.state.is_final:
         return Leave(reason=_under_way(known, elsewhere=elsewhere, again=again))
     if facts.is_gone:
-        return Take(run=stays, gone=known.state)
+        return Take(run=_with_what_it_left(known, run), gone=known.state)
     if elsewhere and known.state is State.DONE and again is not Again.RERUN:
         return Leave(reason=f"is done on target {known.target}")
     differs = bool(known.fingerprint) and known.fingerprint != run.fingerprint
@@ -129,14 +129,23 @@ def decide(known: StoredRun, run: Run, facts: Facts, again: Again) -> Take | Lea
         if changes or (differs and again is not Again.RERUN):
             raise _another_configuration(known, run, changes)
         # Archived, since something may lie there from before it was elsewhere.
-        return Take(run=replace(run, left=moving.left(known, run, moves=True)), archives=True, moved_from=known)
+        return Take(run=_with_what_it_left(known, run, moves=True), archives=True, moved_from=known)
     if again is Again.RERUN:
-        return Take(run=stays, archives=True)
+        return Take(run=_with_what_it_left(known, run), archives=True)
     if changes or differs:
-        return Take(run=_extended(known, stays, changes, facts, again))
-    if known.state is State.DONE:
+        extended_from: Mapping[str, Any] | None = _extension(known, run, changes, facts, again)
+    elif known.state is State.DONE:
         return Leave(reason="is done")
-    return Take(run=replace(stays, extended_from=known.spec.get("extended_from") or None))
+    else:  # an extension that was cancelled goes on as one
+        extended_from = known.spec.get("extended_from") or None
+    return Take(run=_with_what_it_left(known, run, extended_from=extended_from))
+
+
+def _with_what_it_left(
+    known: StoredRun, run: Run, *, moves: bool = False, extended_from: Mapping[str, Any] | None = None
+) -> Run:
+    """Return the run as it is stored and sent; what it left on other targets stays in sight."""
+    return replace(run, left=moving.left(known, run, moves=moves), extended_from=extended_from)
 
 
 def _under_way(known: StoredRun, *, elsewhere: bool, again: Again) -> str:
@@ -146,8 +155,8 @@ def _under_way(known: StoredRun, *, elsewhere: bool, again: Again) -> str:
     return f"is {known.state}{where}" + ("; oelm-cancel ends it" if again is not Again.RESUME else "")
 
 
-def _extended(known: StoredRun, run: Run, changes: dict[str, str], facts: Facts, again: Again) -> Run:
-    """Return the run as the continuation of a stored one of fewer steps.
+def _extension(known: StoredRun, run: Run, changes: dict[str, str], facts: Facts, again: Again) -> dict[str, Any]:
+    """Return what a run of more steps goes on from.
 
     Raises:
         ConfigurationError: It isn't one, or isn't meant to be.
@@ -162,12 +171,11 @@ def _extended(known: StoredRun, run: Run, changes: dict[str, str], facts: Facts,
             f"{run.name} has no checkpoint on {known.target} to go on from: oelm-clean freed them",
             hint="archive it there and start over: --rerun",
         )
-    before = {
+    return {
         "max_steps": known.spec["train"]["max_steps"],
         "fingerprint": known.fingerprint,
         "before": known.spec.get("extended_from"),
     }
-    return replace(run, extended_from=before)
 
 
 def _changes(known: StoredRun, run: Run) -> dict[str, str]:

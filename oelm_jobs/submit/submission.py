@@ -76,9 +76,8 @@ def submit(
         run = planned[known.name]
         return decide(known, run, Facts(plan, known, run, in_place), again)
 
-    seen = {run.name: run for run in view.runs if run.name in planned}
-    left = {name for name, known in seen.items() if isinstance(decision_on(known), Leave)}
-    wanted = [run for run in plan.runs if run.name not in left]
+    seen = {run.name: run for run in view.runs}
+    wanted = [run for run in plan.runs if run.name not in seen or isinstance(decision_on(seen[run.name]), Take)]
     answer = (view.hosts.get(target) or scheduler.poll({}, host=True)) if wanted else {}
     token = f"oelm-{secrets.token_hex(8)}"
     code = snapshot.take(plan.project)

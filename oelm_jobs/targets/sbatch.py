@@ -294,10 +294,14 @@ def shared_part(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], l
 
     Tables within records are compared key by key, lists of equal length place by place (a command's words).
     """
-    first = records[0]
     shared: dict[str, Any] = {}
     rests: list[dict[str, Any]] = [{} for _ in records]
-    for key, value in first.items():
+    for key in dict.fromkeys(key for record in records for key in record):
+        if any(key not in record for record in records):
+            for rest, record in zip(rests, records, strict=True):
+                rest.update({key: record[key]} if key in record else {})
+            continue
+        value = records[0][key]
         values = [record[key] for record in records]
         if _are_equal(values):
             shared[key] = value

@@ -301,3 +301,14 @@ def test_equal_words_of_sbatch_are_said_once() -> None:
         "a job of 1 process: would start at 20" in unequal[0].found
         and unequal[1].found == "a job of 2 processes: Invalid qos"
     )
+
+
+def test_the_agent_is_named_by_the_path_that_scripts_have_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container of the target's may know the link alone."""
+    package = tmp_path / "disk" / "hash" / "agent"
+    (package / "checks").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    monkeypatch.setitem(vars(trial), "__file__", str(tmp_path / "link" / "hash" / "agent" / "checks" / "trial.py"))
+    assert trial.agent_folder() == str(tmp_path / "link" / "hash")

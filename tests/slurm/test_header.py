@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from oelm_jobs.agent import rundir
 from oelm_jobs.code import snapshot
 from oelm_jobs.connections import connect
 from oelm_jobs.errors import ConfigurationError
@@ -383,3 +384,11 @@ def test_a_root_that_slurm_would_misread_in_names_of_logs_is_refused(tmp_path: P
     target = read_target(tmp_path, {})
     with pytest.raises(ConfigurationError, match="holds '%'"):
         sbatch.header(target, [make_run(tmp_path, "a")], name="n", folder="/data/100%/x", stem="s")
+
+
+@pytest.mark.parametrize("moved", [[0], [1], [2], [0, 2], [0, 1, 2]])
+def test_what_only_some_runs_of_an_array_have_in_their_records_is_theirs_alone(moved: list[int]) -> None:
+    left = [{"target": "b", "run_dir": "/b/a", "token": "t0"}]
+    records = [{"run": f"r{number}", **({"left": left} if number in moved else {})} for number in range(3)]
+    shared, rests = sbatch.shared_part(records)
+    assert [rundir.merged(shared, rest) for rest in rests] == records

@@ -49,10 +49,10 @@ def test_a_run_that_lies_above_its_folder_is_not_fetched(done: Rig, path: object
     lie(
         done,
         "transfer/inventory",
-        '    answer["origin"] =',
-        f"    answer['files'].append({row!r})\n    answer['origin'] =",
+        "    return answer\n",
+        f"    answer['files'].append({row!r})\n    return answer\n",
     )
-    lie(done, "transfer/inventory", "os.path.realpath(run_dir)\n", f"{path!r}\n")
+    lie(done, "transfer/inventory", "os.path.realpath(run_dir),", f"{path!r},")
     said = refuses(done.oelm, done)
     assert "refused" in said or "answers nonsense" in said
 
@@ -63,8 +63,8 @@ def test_a_file_whose_name_leads_out_is_not_fetched(done: Rig, name: str) -> Non
     lie(
         done,
         "transfer/inventory",
-        '    answer["origin"] =',
-        f"    answer['files'].append({row!r})\n    answer['origin'] =",
+        "    return answer\n",
+        f"    answer['files'].append({row!r})\n    return answer\n",
     )
     assert "refused" in refuses(done.oelm, done)
 

@@ -162,3 +162,17 @@ def test_an_extension_that_was_cancelled_goes_on_as_one() -> None:
         State.CANCELLED, spec={"train": TRAIN, "global_batch": planned().global_batch, "extended_from": before}
     )
     assert taken(decided(known)).run.extended_from == before
+
+
+class Unreadable(dict[str, Any]):
+    """A specification that nobody must read."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise AssertionError(key)
+
+    get = __getitem__  # type: ignore[assignment]
+
+
+def test_what_is_not_decided_by_a_runs_specification_is_decided_without_reading_it() -> None:
+    for state in (State.PLANNED, State.QUEUED, State.RUNNING, State.UNKNOWN):
+        assert isinstance(decided(stored(state, spec=Unreadable())), Leave)

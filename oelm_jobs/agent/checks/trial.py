@@ -50,9 +50,11 @@ TRIAL_TIMEOUT_S = 180.0
 
 
 def agent_folder() -> str:
-    """Return the folder that holds this package, the agent; empty where it runs from memory (bootstrap)."""
+    """Return the folder that holds the agent's package, by the path that scripts name (a link stays one); empty where
+    it runs from memory (bootstrap).
+    """
     place = globals().get("__file__")
-    return str(Path(place).resolve().parents[2]) if place else ""
+    return str(Path(os.path.abspath(place)).parents[2]) if place else ""
 
 
 def attempt(

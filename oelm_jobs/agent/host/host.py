@@ -140,7 +140,7 @@ class Host:
         return 0
 
     def go_on_later(self) -> str:
-        """Return False: nothing starts a run again here."""
+        """Return why not: nothing starts a run again here."""
         return "a plain host starts nothing again"
 
     def release(self) -> None:

@@ -133,7 +133,7 @@ def states(
         except (AttributeError, KeyError, TypeError, ValueError):
             # One run's broken records are not everybody's trouble.
             reason = "its records in %s can't be understood" % rundir.CONTROL
-            row = {"state": State.UNKNOWN, "reason": reason, "token": token}
+            row = {"token": token, "state": State.UNKNOWN, "reason": reason}
         if row is None:
             silent.append(facts)
         else:
@@ -176,7 +176,7 @@ def _unlisted(root: str, silent: Sequence[Facts], jobs: Sequence[Job], ended: Ab
         since = min(task.submitted_at for task, _ in asked)
         known = accounts.jobs([str(facts.answer["id"]) for _, facts in asked], since)
     except SlurmError as error:
-        trouble = str(error)
+        trouble = str(error) or type(error).__name__
         known = error.found if isinstance(error, accounts.HalfAnswered) else []
     accounted, everywhere = Listed(known or ()), Listed((*jobs, *(known or ())))
     for task, facts in asked:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
-from oelm_jobs.analysis.reading import run_state
+from oelm_jobs.analysis.reading import metrics, run_directory, run_state
 from oelm_jobs.analysis.reading.files import Attempt, EndRecord, Heartbeat, Outcome, Planned, Result, Start
 from oelm_jobs.analysis.reading.run_files import STALE_S, RunFiles
+from oelm_jobs.analysis.words import Text
 
 NOW = 1_700_000_000.0
 FRESH, OLD = Heartbeat(step=3, time=NOW - STALE_S + 1), Heartbeat(step=3, time=NOW - STALE_S)
@@ -70,3 +74,25 @@ def test_every_rule_has_a_case_in_the_order_of_the_table() -> None:
 def test_the_first_rule_that_holds_says_state_and_reason(name: str, run: RunFiles, state: str, reason: str) -> None:
     assert run_state.rule_of(run).name == name
     assert run_state.state_of(run) == (state, reason)
+
+
+def test_a_run_that_ends_while_its_metrics_are_read_is_not_called_done_with_half_a_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "exp_a-s1"
+    (run_dir / ".oelm").mkdir(parents=True)
+    rows = [json.dumps({"step": step, "loss": 3.0, "lr": 1e-3, "time": 1000.0 + step}) + "\n" for step in (1, 2)]
+    (run_dir / "metrics.jsonl").write_text(rows[0])
+    (run_dir / ".oelm" / "start.json").write_text('{"number": 1, "started_at": 1000.0}')
+    (run_dir / "heartbeat.json").write_text(json.dumps({"attempt": "t:1", "step": 1, "time": time.time()}))
+    real = metrics.read
+
+    def ends_meanwhile(path: Path, notes: list[Text]) -> Any:
+        read = real(path, notes)
+        path.write_text("".join(rows))
+        (run_dir / ".oelm" / "end.json").write_text('{"version": 1, "state": "DONE", "attempts": [{"number": 1}]}')
+        return read
+
+    monkeypatch.setattr(metrics, "read", ends_meanwhile)
+    assert run_directory.load(run_dir, now=time.time()).status == "RUNNING"
+    assert list(run_directory.load(run_dir, now=time.time()).curve.step) == [1, 2]
