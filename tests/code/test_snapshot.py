@@ -306,10 +306,12 @@ def test_a_stored_file_that_a_run_has_written_into_is_not_used_again(project: Pa
     write(project, "large.txt", "x" * 1000)
     folder = tmp_path / "root" / ".oelm" / "snapshots"
     first = snapshot.keep(snapshot.take(project), folder)
-    assert stat.S_IMODE((first / "large.txt").stat().st_mode) & 0o222 == 0
+    mode = stat.S_IMODE((first / "large.txt").stat().st_mode)
+    assert mode & 0o222 == 0
     (first / "large.txt").chmod(0o644)
     with open(first / "large.txt", "r+") as file:
         file.write("y")
+    (first / "large.txt").chmod(mode)
     write(project, "train/model.py", "changed = True\n")
     second = snapshot.keep(snapshot.take(project), folder)
     assert (second / "large.txt").read_text() == "x" * 1000
