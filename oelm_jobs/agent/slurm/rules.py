@@ -101,7 +101,7 @@ def in_another_job(facts: Facts) -> Optional[Row]:
     if other is None or not other.is_alive or other.state == "COMPLETING" or other == facts.job:
         return None
     row = facts.row(State.RUNNING, "in job %s" % other.id, **shown_of_start(facts.written.start))
-    return dict({"job": other.id}, **row)
+    return dict(row, job=other.id)
 
 
 def own_end(facts: Facts) -> Optional[Row]:
