@@ -18,7 +18,7 @@ import pytest
 
 from oelm_jobs.agent import processes, rundir
 from oelm_jobs.agent.host import cancel, launch
-from oelm_jobs.agent.records import RunRecord
+from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.agent.slurm import claim as slurm_claim
 from oelm_jobs.agent.slurm import job as slurm_job
 from oelm_jobs.agent.slurm import submit as slurm_submit
@@ -108,7 +108,7 @@ SUPERVISE = """
 import json, sys
 from pathlib import Path
 from oelm_jobs.agent import supervise
-from oelm_jobs.agent.records import RunRecord
+from oelm_jobs.agent.run_record import RunRecord
 from tests import journal
 
 record, command = json.load(sys.stdin)

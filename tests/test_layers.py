@@ -38,7 +38,7 @@ LAYERS = {
         ["schema", "processes", "privacy", "trees", "start", "rules"],
         ["registry"],
         ["messages"],
-        ["states", "record_types"],
+        ["states", "record_types", "run_record"],
     ],
     "oelm_jobs.analysis": [
         ["output"],

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, cast
 from . import privacy, processes, records, rundir, schema
 from .host import lease
 from .host.host import Host
-from .records import RunRecord
 from .run import failure, place, result
 from .run.place import Place, Refused, Stopped, Superseded, Verdict
+from .run_record import RunRecord
 from .states import State
 
 if TYPE_CHECKING:

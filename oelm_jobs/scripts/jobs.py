@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..agent import rundir
-from ..agent.records import RunRecord
+from ..agent.run_record import RunRecord
 from ..agent.slurm import submit as slurm_submit
 from ..code.snapshot import Snapshot, agent
 from ..connections import Connection, interpreter

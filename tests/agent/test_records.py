@@ -15,8 +15,8 @@ import pytest
 
 from oelm_jobs.agent import processes, record_types, records, rundir
 from oelm_jobs.agent.host import cancel
-from oelm_jobs.agent.records import RunRecord
 from oelm_jobs.agent.run import result
+from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.agent.states import State
 from oelm_jobs.spec.study import Run
 from tests.support import (

@@ -289,7 +289,7 @@ def test_a_stop_that_comes_while_a_run_is_prepared_or_stopped_is_not_lost(root: 
     record = {"run": "a", "run_dir": run.run_dir, "token": "t1", "gpus": 1, "max_retries": 0}
     program = f"""
 import json, os, signal
-from oelm_jobs.agent.host import host; from oelm_jobs.agent import records, supervise
+from oelm_jobs.agent.host import host; from oelm_jobs.agent import run_record, supervise
 
 def stopping(does):
     def wrapped(*arguments):
@@ -301,7 +301,7 @@ def stopping(does):
 supervise.Supervisor.history = stopping(supervise.Supervisor.history)
 if {step!r} == "judge_stop":
     host.Host.judge_stop = stopping(host.Host.judge_stop)
-record = records.RunRecord.of(json.loads({json.dumps(record)!r}))
+record = run_record.RunRecord.of(json.loads({json.dumps(record)!r}))
 print(supervise.Supervisor(record, ["true"]).run())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
@@ -825,14 +825,14 @@ def test_a_timer_that_fires_while_a_supervisor_ends_does_not_end_it(root: Path) 
     record = {"run": "a", "run_dir": run.run_dir, "token": "t1", "gpus": 1, "max_retries": 0}
     program = f"""
 import atexit, json, signal, sys, time
-from oelm_jobs.agent.host import host; from oelm_jobs.agent import records, supervise
+from oelm_jobs.agent.host import host; from oelm_jobs.agent import run_record, supervise
 
 host.Host.look_s = 0.001
 class Slow:  # what an interpreter drops last of all, when it has put the signals' own handlers back
     def __del__(self, sleep=time.sleep):
         sleep(0.5)
 sys.modules["kept to the last"] = Slow()
-sys.exit(supervise.Supervisor(records.RunRecord.of(json.loads({json.dumps(record)!r})), ["true"]).run())
+sys.exit(supervise.Supervisor(run_record.RunRecord.of(json.loads({json.dumps(record)!r})), ["true"]).run())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == supervise.EXIT_FAILED, (done.returncode, done.stderr)

@@ -345,8 +345,8 @@ def test_runs_of_different_size_get_arrays_of_their_own_and_large_ones_are_cut(t
 
 def test_an_array_picks_the_record_of_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from oelm_jobs.agent import supervise
-    from oelm_jobs.agent.records import RunRecord
     from oelm_jobs.agent.run import place
+    from oelm_jobs.agent.run_record import RunRecord
 
     records = [
         {"run": n, "train": {"seed": i, "steps": 5}, "command": ["x", n, "y"], "gpus": [0] * i}

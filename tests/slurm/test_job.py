@@ -17,8 +17,8 @@ import pytest
 
 from oelm_jobs.agent import processes
 from oelm_jobs.agent.host import lease
-from oelm_jobs.agent.records import RunRecord
 from oelm_jobs.agent.run import place
+from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.agent.slurm import claim as slurm_claim
 from oelm_jobs.agent.slurm import commands as slurm_commands
 from oelm_jobs.agent.slurm import job as slurm_job

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Collection, Dict, List, Optional, Tuple
 
 from .. import processes, records, rundir
-from ..records import RunRecord
 from ..run import place
 from ..states import State
 from . import lease, lease_folder, ports, tickets
 
 if TYPE_CHECKING:
     from ..record_types import Attempt, JobStart, OutcomeRecord, StartRecord
+    from ..run_record import RunRecord
 
 STOP_GRACE_S = 7.0
 """Time for a checkpoint between SIGTERM and SIGKILL; a cancel promises an end within 10 s."""

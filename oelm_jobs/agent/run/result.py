@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple, cast
 
 from .. import records, rundir
-from ..records import RunRecord
 from ..states import State
 
 if TYPE_CHECKING:
     from ..record_types import Attempt, EndRecord, StartRecord
+    from ..run_record import RunRecord
 
 RECORD_KEYS = (
     "study", "run", "group", "label", "seed", "tag", "fingerprint", "snapshot", "revision", "train_code", "target",

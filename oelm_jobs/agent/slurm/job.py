@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Callable, Collection, Dict, List, Optional, Tu
 
 from .. import processes, rundir
 from ..host import host, lease
-from ..records import RunRecord
 from ..run import failure, place
+from ..run_record import RunRecord
 from ..states import State
 from . import claim as slurm_claim
 from . import commands, step
