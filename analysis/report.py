@@ -213,13 +213,12 @@ def _speed(
         undecidable, trial = text("reason_two_trials", files=tuple(str(t.path) for t in timed)), None
     elif trial is None:
         undecidable = undecidable or speed.incomparable(a, b)
-    elif trial.control is None:
-        undecidable = None
-        notes.append(text("trial_without_control"))
-    elif trial.control_is_off:
-        undecidable, trial = text("trial_control_off", ratio=f"{math.exp(trial.control.mean):.3f}"), None
     else:
         undecidable = None
+        if trial.control is None:
+            notes.append(text("trial_without_control"))
+        elif trial.control_is_off:
+            undecidable, trial = text("trial_control_off", ratio=f"{math.exp(trial.control.mean):.3f}"), None
     return trial, undecidable, notes + _confounded(h, a, b, trial)
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,6 @@ def group_of(path: Path, groups: Sequence[str]) -> str:
 
 
 def _renamed(run: LoadedRun, group: str) -> LoadedRun:
-    from dataclasses import replace
-
     if group == run.group and not run.study:
         return run
     # The user's word overrides the record, also about the study.

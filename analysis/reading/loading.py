@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from oelm_jobs.agent import rundir
-from oelm_jobs.agent.rundir import TRAIN_PREFIX
 from oelm_jobs.errors import UsageError, valid_choices
 from oelm_jobs.names import SPEED_TRIAL
 from oelm_jobs.spec.study import Study
@@ -20,6 +19,8 @@ from .loaded_run import LoadedRun, told_apart
 
 TRIAL = "speed_trial.json"
 """Name of the interleaved speed trial's file."""
+_TRIAL_FOLDER = rundir.TRAIN_PREFIX + SPEED_TRIAL
+"""Name of its run directory, before a seed or a tag."""
 
 
 def load_study_runs(study: Study, folder: Path, *, at: float | None = None) -> list[LoadedRun]:
@@ -39,7 +40,7 @@ def study_runs(study: Study, folder: Path, *, at: float | None = None) -> tuple[
     for place in (folder, folder / study.name):
         if not place.is_dir():
             continue
-        paths = sorted(path for path in place.glob(f"{TRAIN_PREFIX}*") if path.is_dir() and not _is_trial(path))
+        paths = sorted(path for path in place.glob(f"{rundir.TRAIN_PREFIX}*") if path.is_dir() and not _is_trial(path))
         is_its_own = place.name == study.name or study.is_default
         of_study, others = replicates.divide(study, load_directories(paths, study=study, at=at))
         own += [run for run in of_study if run.study or is_its_own]
@@ -48,15 +49,15 @@ def study_runs(study: Study, folder: Path, *, at: float | None = None) -> tuple[
 
 
 def _is_trial(path: Path) -> bool:
-    return path.name.startswith(TRAIN_PREFIX + SPEED_TRIAL)
+    return path.name.startswith(_TRIAL_FOLDER)
 
 
 def load_directories(paths: Iterable[Path], *, study: Study, at: float | None = None) -> list[LoadedRun]:
     """Read run directories."""
     moment = now(at)
-    groups: Sequence[str] = tuple(study.groups)
+    groups = tuple(study.groups)
     first = study.seeds[0] if study.seeds else None
-    return [run_directory.load(path, now=moment, groups=tuple(groups), first_seed=first) for path in paths]
+    return [run_directory.load(path, now=moment, groups=groups, first_seed=first) for path in paths]
 
 
 def load_folders(
@@ -126,10 +127,10 @@ def load_trials(project: Path | None, study: Study, runs: Sequence[LoadedRun]) -
     places = [] if project is None else [summary_path(project, study).parent]
     if project is not None:
         base = project / "models" / "checkpoints"
-        places += [place / (TRAIN_PREFIX + SPEED_TRIAL) for place in (base, base / study.name)]
+        places += [place / _TRIAL_FOLDER for place in (base, base / study.name)]
     for run in runs:
         beside = run.path.parent
-        places += [beside, beside / (TRAIN_PREFIX + SPEED_TRIAL)] + ([run.path] if run.path.is_dir() else [])
+        places += [beside, beside / _TRIAL_FOLDER] + ([run.path] if run.path.is_dir() else [])
     kept: list[Path] = []
     foreign: list[Path] = []
     for place in dict.fromkeys(places):

@@ -280,16 +280,16 @@ class Log:
         elif (
             parsed.train_loss is not None
             and parsed.val_loss is None
-            and not (
-                parsed.is_not_finite and math.isfinite(parsed.train_loss)
-            )  # another loss in that line is not finite
-            and line.isascii()  # record_places counts characters, the shape bytes
+            # A loss that isn't finite elsewhere in the line is not among the record's numbers.
+            and not (parsed.is_not_finite and math.isfinite(parsed.train_loss))
+            # record_places counts characters, the shape bytes.
+            and line.isascii()
             and line.encode() == raw.strip(b" \t\r")
         ):
             offset = raw.index(line[:1].encode())
             self._shapes[shape] = tuple(
                 None if place is None else (place[0] + offset, place[1] + offset) for place in record_places(line)
-            )  # type: ignore[assignment]
+            )  # type: ignore[assignment]  # four, as there are of record_places
 
     def _add_parsed(self, parsed: ParsedLine) -> None:
         step = parsed.step if parsed.step is not None else self._step

@@ -55,8 +55,8 @@ class RunFiles:
     @property
     def goes_on(self) -> bool:
         """True where an attempt began that is newer than the newest one that ended."""
-        numbers = [attempt.number for attempt in self.attempts]
-        return bool(numbers) and self.start is not None and self.start.number > max([0, *numbers])
+        ended = [attempt.number for attempt in self.attempts]
+        return bool(ended) and self.start is not None and self.start.number > max(ended)
 
     @property
     def state(self) -> str:

@@ -26,6 +26,10 @@ class Rule:
     reason: Callable[[RunFiles], str] | str = ""
 
 
+def _outcome(run: RunFiles) -> str:
+    return run.outcome.reason or run.outcome.status
+
+
 RULES = (
     Rule("a newer attempt reports", lambda run: run.goes_on and run.is_alive, State.RUNNING),
     Rule("a newer attempt fell silent", lambda run: run.goes_on, State.UNKNOWN, NO_HEARTBEAT),
@@ -42,8 +46,8 @@ RULES = (
         State.DONE,
         lambda run: run.outcome.reason,
     ),
-    Rule("the trainer failed", lambda run: run.outcome.status == "error", State.FAILED, lambda run: _outcome(run)),
-    Rule("the trainer stopped", lambda run: run.outcome.status != "", State.UNKNOWN, lambda run: _outcome(run)),
+    Rule("the trainer failed", lambda run: run.outcome.status == "error", State.FAILED, _outcome),
+    Rule("the trainer stopped", lambda run: run.outcome.status != "", State.UNKNOWN, _outcome),
     Rule("the trainer reports", lambda run: run.is_alive, State.RUNNING),
     Rule("the trainer fell silent", lambda run: bool(run.heartbeat or run.start), State.UNKNOWN, NO_HEARTBEAT),
     Rule("it was planned only", lambda run: run.planned != files.Planned(), State.QUEUED),
@@ -64,7 +68,3 @@ def state_of(run: RunFiles) -> tuple[str, str]:
     rule = rule_of(run)
     state, reason = (said if isinstance(said, str) else said(run) for said in (rule.state, rule.reason))
     return state, reason
-
-
-def _outcome(run: RunFiles) -> str:
-    return run.outcome.reason or run.outcome.status
