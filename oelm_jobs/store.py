@@ -57,8 +57,6 @@ MAX_REASON = 4000
 _STATES = {state.value: state for state in State}
 BUSY_S = 30.0
 """How long a writer waits for the others."""
-
-
 CACHE_KIB = 65_536
 """Memory for pages: a transaction over ten thousand runs that outgrows it writes before it commits."""
 

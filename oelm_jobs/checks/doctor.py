@@ -59,9 +59,8 @@ def examine(project: Path, target: Target) -> list[Finding]:
     connection = connect(target, project)
     runs, unplanned = _runs(there, studies)
     jobs, unprinted = _jobs(project, there, studies, runs, taken, connection)
-    wrong = list(dict.fromkeys(unplanned + unprinted))
     trial, untried = _trial(project, target)
-    found += [*wrong, *(finding for finding in untried if finding not in wrong)]
+    found += dict.fromkeys([*unplanned, *unprinted, *untried])  # what is wrong with a target shows in each of them
     files = {study.name: token_files(there, study) for study in studies}
     ports = sorted({group.port for study in studies for group in study.groups.values() if group.port})
     request: messages.ExamineRequest = {
@@ -94,11 +93,11 @@ def examine(project: Path, target: Target) -> list[Finding]:
         return found + _cluster(answer, target, studies)
     found += [*(_logout(answer, target) if target.host else []), *_locks(answer), *_devices(answer)]
     limit = str(answer.get("limit") or "")
-    for study in studies if not answer.get("lease_error") else ():
-        if study.name in runs:
-            rows = answer["devices"]
-            found.append(needs.devices(study, target, runs[study.name], rows, limit, spares_faulty=True))
-            found += needs.memory(study, target, runs[study.name], rows)
+    sound = [device for device in answer["devices"] if not device.get("fault")]  # runs would wait for the others
+    for study in studies:
+        if study.name in runs and not answer.get("lease_error"):
+            found.append(needs.devices(study, target, runs[study.name], sound, limit))
+            found += needs.memory(study, target, runs[study.name], answer["devices"])
     return found + _ports(ports, answer["ports_taken"])
 
 

@@ -51,32 +51,29 @@ def devices(
     runs: Sequence[Run],
     rows: Sequence[Mapping[str, Any]],
     limit: str,
-    *,
-    spares_faulty: bool = False,
 ) -> Finding:
     """Compare the devices that runs ask for with those that there are.
 
     Args:
         rows: The target's devices that runs may have, as its agent lists them.
         limit: What holds runs to these; empty where nothing does.
-        spares_faulty: Count no device with a fault; runs would wait until it is mended.
     """
     what = f"devices for {study.name}"
-    is_gpu = bool(rows) and str(rows[0]["label"]).startswith("gpu")
-    kind = "GPU" if is_gpu else "CPU slot"
-    rows = [row for row in rows if not (spares_faulty and row.get("fault"))]
+    is_gpu = not rows or str(rows[0]["label"]).startswith("gpu")  # of CPU slots there is always one
     indices = {int(str(row["label"]).rpartition(":")[2]) for row in rows}
     for run in runs:
         missing = sorted(set(run.gpus) - indices) if isinstance(run.gpus, tuple) and is_gpu else []
         if not missing and run.world_size <= len(rows):
             continue
-        wanted = f"GPU {', '.join(map(str, missing))}" if missing else f"{run.world_size} {kind}s"
-        has = (
-            f"{kind}s {', '.join(map(str, sorted(indices)))}"
-            if is_gpu
-            else f"{len(rows)} {kind}{'s' * (len(rows) != 1)}"
-        )
-        has = has if rows else "no GPU that runs may have"
+        wanted = f"{run.world_size} {'GPUs' if is_gpu else 'CPU slots'}"
+        if missing:
+            wanted = f"GPU {', '.join(map(str, missing))}"
+        if not rows:
+            has = "no GPU that runs may have"
+        elif is_gpu:
+            has = f"GPUs {', '.join(map(str, sorted(indices)))}"
+        else:
+            has = f"{len(rows)} CPU slot{'s' * (len(rows) != 1)}"
         has += f" (held to {limit})" if limit else ""
         return Finding(
             what=what,
@@ -93,8 +90,11 @@ def _config(run: Run) -> trainer.TrainConfig:
 
 
 def _one_of_each(runs: Sequence[Run]) -> list[Run]:
-    """Return a run of each group: seeds change no size."""
-    return list({run.group: run for run in reversed(runs)}.values())[::-1]
+    """Return the first run of each group: seeds change no size."""
+    first: dict[str, Run] = {}
+    for run in runs:
+        first.setdefault(run.group, run)
+    return list(first.values())
 
 
 def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
@@ -146,6 +146,7 @@ def disk(study: Study, target: Target, runs: Sequence[Run], free: int) -> Findin
 
 
 def wandb(study: Study, target: Target, answer: Mapping[str, Any]) -> list[Finding]:
+    """Judge whether W&B will take what runs report, where the study asks for it."""
     if not study.train.get("use_wandb") or "torch" not in answer["trial"]:
         return []
     what = f"W&B of {study.name}"

@@ -15,7 +15,7 @@ PARTITION_HEADERS = ("partition", "nodes", "GPUs a node", "max time", "note")
 
 
 def render(name: str, answer: Mapping[str, Any], width: int | None = None) -> str:
-    """Return a target's answer about its devices (agent/probe.py, slurm/state.py) as text.
+    """Return a target's answer about its devices (agent/probe.py, agent/slurm/state.py) as text.
 
     Args:
         width: Columns that a line of a table may take.

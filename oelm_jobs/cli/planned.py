@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import visible
 from ..agent.host import permitted
+from ..agent.rundir import finite
 from ..code import snapshot
 from ..connections import connect, interpreter
 from ..scripts import jobs as launch_scripts
@@ -47,11 +48,27 @@ def show(plan: plans.Plan, target: Target, *, script: bool, as_json: bool) -> No
     )
 
 
+def _expected_seconds(store: Store, plan: plans.Plan) -> dict[str, float]:
+    """Return by run name how long its training should take, where an earlier run of its group on this target tells
+    the speed.
+    """
+    rates: dict[str, float] = {}
+    for known in store.runs(plan.project, plan.study.name):
+        rate = finite(known.progress.get("tokens_per_s"))
+        if known.target == plan.target.name and rate:
+            rates[known.group] = rate
+    return {
+        run.name: int(run.train["max_steps"]) * run.global_batch * int(run.train["seq_len"]) / rates[run.group]
+        for run in plan.runs
+        if run.group in rates
+    }
+
+
 def _rows(plan: plans.Plan) -> list[dict[str, Any]]:
     expected: dict[str, float] = {}
     if index_path().exists():  # a dry run makes no store
         with Store() as store:
-            expected = plans.expected_seconds(store, plan)
+            expected = _expected_seconds(store, plan)
     python = interpreter(plan.target)
     rows: list[dict[str, Any]] = []
     start: float | None = 0.0

@@ -244,7 +244,6 @@ def _whole(value: object) -> int | None:
 
 def _as_seen(run: LoadedRun, seen: StoredRun, *, is_elsewhere: bool) -> LoadedRun:
     """Return a run in the state in which its target was last seen to have it."""
-
     if seen.state is State.DONE and is_elsewhere:
         return replace(run, status=State.UNKNOWN, reason=f"DONE on {seen.target}: oelm-fetch brings it")
     if seen.state in (State.FAILED, State.CANCELLED) or (seen.state in GOING_ON and is_elsewhere):
@@ -345,13 +344,12 @@ def _fingerprints(project: Path, study: Study, request: Request) -> dict[str, st
     from ..checks import preflight
     from ..connections import connect
     from ..errors import OelmError
-    from ..spec.target import Target
     from ..study.resolve import plan_runs
+    from ..targets.files import LOCAL
 
-    target = Target(name="local", kind="local", root="", python="")
     try:
-        data_hash = preflight.data_hash(connect(target, project), project, study)
-        runs = plan_runs(study, target, str(project), data_hash=data_hash)
+        data_hash = preflight.data_hash(connect(LOCAL, project), project, study)
+        runs = plan_runs(study, LOCAL, str(project), data_hash=data_hash)
     except OelmError as error:
         _narrate(request, "lock_without_fingerprints", why=str(error))
         return {}

@@ -32,7 +32,7 @@ WRITTEN_AS = {
     "parquet": "a parquet file",
     "lfs": "a Git LFS pointer",
 }
-"""What the agent's names for other contents mean (agent.samples)."""
+"""What the agent's names for other contents mean (agent/transfer/samples.py)."""
 _MENDS = {
     "text": "token ids are made of it by: oelm-data make",
     "parquet": "token ids are made of it by: oelm-data make",
@@ -74,7 +74,7 @@ def fault(path: str, row: Mapping[str, Any], need: Need | None = None) -> Fault 
     """Return the first fault of a token file; None where it can be used.
 
     Args:
-        row: What agent.tokens said of it.
+        row: What the agent said of it (agent/transfer/tokens.py).
         need: What else a study asks of it.
     """
     if "error" in row:

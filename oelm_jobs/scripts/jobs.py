@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..agent import rundir
+from ..agent import rundir, snapshots
 from ..agent.run_record import RunRecord
 from ..agent.slurm import submit as slurm_submit
 from ..code.snapshot import Snapshot, agent
@@ -117,7 +117,7 @@ def _sent(plan: Plan, snapshot: Snapshot, python: str) -> Program:
     return Program(
         python=python,
         supervisor=(python, f"{control}/agent/{agent().hash}"),
-        code=f"{control}/snapshots/{snapshot.hash}",
+        code=f"{control}/{snapshots.FOLDER}/{snapshot.hash}",
     )
 
 

@@ -24,8 +24,6 @@ class Asked:
     """Nodes that a run spreads over: as many as the options say, or follow from them."""
     partitions: tuple[str, ...]
     """Partitions that are named; none where the site chooses."""
-    gpus: Mapping[str, str]
-    """The options that say which GPUs a job gets, as they are written."""
     gpu_types: tuple[tuple[str, str], ...]
     """(Option, GPU type that it names), as ``pro6000`` in ``pro6000:1`` and in ``gpu:pro6000:1``."""
     no_gpus: bool
@@ -35,6 +33,7 @@ class Asked:
     account: str
     qos: str
     constraint: str
+    """These three as they are written; empty where there is none."""
 
 
 def read(options: Mapping[str, str | None]) -> Asked:
@@ -45,7 +44,6 @@ def read(options: Mapping[str, str | None]) -> Asked:
     return Asked(
         nodes=nodes,
         partitions=tuple(name for name in (options.get("partition") or "").split(",") if name),
-        gpus=gpus,
         gpu_types=tuple((option, name) for option, value in gpus.items() for name in _types(option, value)),
         no_gpus=bool(filled) and not count_gpus(filled, nodes),
         time=options.get("time"),

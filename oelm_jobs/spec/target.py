@@ -33,7 +33,7 @@ class Slurm:
     @functools.cached_property
     def asked(self) -> Asked:
         """What the options ask for."""
-        from . import options
+        from . import options  # here: a status starts without it
 
         return options.read(self.sbatch)
 

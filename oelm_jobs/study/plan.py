@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..agent import rundir
 from ..spec.study import Run, Study
 from ..spec.target import Target
 from . import fairness
 from .fairness import Difference
 from .resolve import plan_runs, scientific
-
-if TYPE_CHECKING:
-    from ..store import Store
 
 SEQUENTIAL, PARALLEL = "sequential", "parallel"
 
@@ -92,19 +87,3 @@ def make_plan(
         differences=tuple(differences),
         data_hash=data_hash,
     )
-
-
-def expected_seconds(store: Store, plan: Plan) -> dict[str, float]:
-    """Return by run name how long its training should take, where an earlier run of its group on this target tells
-    the speed.
-    """
-    rates: dict[str, float] = {}
-    for known in store.runs(plan.project, plan.study.name):
-        rate = rundir.finite(known.progress.get("tokens_per_s"))
-        if known.target == plan.target.name and rate:
-            rates[known.group] = rate
-    return {
-        run.name: int(run.train["max_steps"]) * run.global_batch * int(run.train["seq_len"]) / rates[run.group]
-        for run in plan.runs
-        if run.group in rates
-    }

@@ -183,7 +183,7 @@ def _submit(
     store: Store,
     again: Callable[[], object],
 ) -> Answer:
-    """Submit scripts; where the code was removed there since it was sent, have it sent once more."""
+    """Submit scripts; where the code was removed there since it was sent, send that again first."""
     tries = 0
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Reading targets files."""
+"""Read targets files; save hosts that were given on a command line in one."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem:
         lines["signal"] = f"B:USR1@{slurm.warning_s}"
     if len(runs) > 1:
         lines["array"] = f"0-{len(runs) - 1}" + (f"%{slurm.max_parallel}" if slurm.max_parallel else "")
-    nodes = options_of(target).asked.nodes
+    nodes = slurm.asked.nodes
     per_node = runs[0].world_size // nodes
     lines["nodes"] = str(nodes)  # without it Slurm may spread GPUs over as many as it likes (sbatch(1), --nodes)
     if not any(option in given for option in GPU_OPTIONS):
@@ -299,7 +299,8 @@ def shared_part(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], l
     for key in dict.fromkeys(key for record in records for key in record):
         if any(key not in record for record in records):
             for rest, record in zip(rests, records, strict=True):
-                rest.update({key: record[key]} if key in record else {})
+                if key in record:
+                    rest[key] = record[key]
             continue
         value = records[0][key]
         values = [record[key] for record in records]

@@ -65,9 +65,8 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
     for (source, place), files in folders.items():
         manifest = Path(source) / token_folder.MANIFEST
         if manifest.is_file():
-            files[token_folder.MANIFEST] = token_folder.hash_tokens(
-                manifest
-            )  # last: what it describes is there by then
+            # Last: what it describes is there by then.
+            files[token_folder.MANIFEST] = token_folder.hash_tokens(manifest)
         _send(connection, Path(source), place, files, progress)
         sent += [f"{place}/{name}" for name in files]
     return sent
