@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, cast
 from . import privacy, processes, records, rundir, schema
 from .host import lease
 from .host.host import Host
-from .run import failure, place, result
+from .run import judge, place, result
 from .run.place import Place, Refused, Stopped, Superseded, Verdict
 from .run_record import RunRecord
 from .states import State
@@ -55,7 +55,6 @@ class Supervisor:
         self.place = _place(record, self.say)
         self._interruptible = False  # True while a raised Stopped loses neither a process nor a record
         self._mark = ""  # OELM_ATTEMPT of the attempt under way
-        self._log_start = 0  # size of the log before it
         self._on_record = 0  # attempts that the end record of an earlier execution has
         self._lost_ports: List[int] = []  # taken by strangers between look and bind
         self._from_setup: List[processes.Identity] = []  # what set-up lines left running: it serves all attempts
@@ -275,7 +274,7 @@ class Supervisor:
         rundir.write_json(rundir.control(self.run_dir, rundir.START), start)
         began = time.monotonic()
         with open(str(self.run_dir / rundir.LOG), "ab") as log:
-            self._log_start = log.tell()
+            traces = judge.Traces(self.run_dir, start, log.tell())
             try:
                 child = subprocess.Popen(
                     argv,
@@ -287,7 +286,7 @@ class Supervisor:
                 )
             except OSError as error:
                 verdict = Verdict(State.FAILED, "cannot start %s: %s" % (argv[0], error), cause=place.CRASH)
-                return self._record(start, began, verdict, None)
+                return _record(start, {}, began, verdict, None)
         self.say("attempt %d: process %d on %s" % (number, child.pid, ", ".join(devices)))
         survivors_until = 0.0
         try:
@@ -301,7 +300,9 @@ class Supervisor:
             survivors_until = self._stop(child)
         self._check_claim()
         self._end_survivors(max(survivors_until, time.monotonic() + SURVIVOR_GRACE_S))
-        return self._record(start, began, self._judge(child.returncode, start, before), child.returncode)
+        outcome, code = traces.outcome(), child.returncode
+        verdict = judge.judge(traces, outcome, code, stop_signal=self.stop_signal, place=self.place, before=before)
+        return _record(start, outcome, began, verdict, code)
 
     def _stop(self, child: "subprocess.Popen[bytes]") -> float:
         """Pass a stop on, leave time for a checkpoint, then end what is left; return when that time is over."""
@@ -323,64 +324,18 @@ class Supervisor:
         """End what is left of an attempt, but what set-up lines left running."""
         processes.end_run(self.run_dir, deadline, self.say, spared=self._from_setup)
 
-    def _judge(self, code: int, start: StartRecord, before: List[Attempt]) -> Verdict:
-        """Say how the attempt ended, from the trainer's own record first."""
-        outcome = self._outcome(start)
-        status, reason = outcome.get("status"), str(outcome.get("reason") or "")
-        if status == "completed":
-            return Verdict(State.DONE, "")
-        if self.stop_signal is not None:
-            return self.place.judge_stop(self.stop_signal, before, outcome)
-        if status in ("diverged", "oom", "error"):
-            words = "%s: %s" % (status, reason) if reason else str(status)
-            if reason == failure.PEER_LOST:  # who ended could not say why: a signal, say
-                words = failure.first_failure(self._last_lines()) or words
-            return Verdict(State.FAILED, words, retry=failure.NO_GPU_WORDS not in words, cause=place.CRASH)
-        how = "killed by " + failure.signal_name(-code) if code < 0 else "exit code %d" % code
-        if status == "resumable":
-            words = "stopped from outside after a checkpoint"
-            known = self.place.judge_end(before, outcome)
-            return known or Verdict(State.FAILED, words, retry=True, cause=place.CRASH)
-        if rundir.disk_free(str(self.run_dir)) < result.RESERVE_BYTES:  # too full for the trainer's own words
-            how = "disk full: " + how
-        lines = self._last_lines()
-        if not outcome and failure.is_port_taken(lines) and not self._came_to_training(start):
-            words = "port %s was taken by another program" % (start.get("port") or "of the rendezvous")
-            return Verdict(State.FAILED, words, retry=True, cause=place.PORT)
-        said = failure.first_failure(lines) or failure.telling(lines)
-        return Verdict(
-            State.FAILED,
-            "%s, no outcome%s" % (how, ": " + said[:200] if said else ""),
-            retry=failure.NO_GPU_WORDS not in said,
-            cause=place.CRASH,
-        )
 
-    def _came_to_training(self, start: StartRecord) -> bool:
-        """True where the trainer of this attempt has given a sign of life."""
-        beat = records.HEARTBEAT.read_if_sound(self.run_dir) or {}
-        return beat.get("attempt") == "%s:%d" % (self.token, start["number"])
-
-    def _last_lines(self) -> List[str]:
-        return rundir.last_lines(self.run_dir / rundir.LOG, failure.LOG_LINES, since=self._log_start)
-
-    def _outcome(self, start: StartRecord) -> OutcomeRecord:
-        """Return the trainer's record of this attempt; empty where it left none."""
-        outcome = records.OUTCOME.read_if_sound(self.run_dir) or {}
-        return outcome if outcome.get("attempt") == "%s:%d" % (self.token, start["number"]) else {}
-
-    def _record(
-        self, start: StartRecord, began: float, verdict: Verdict, code: Optional[int]
-    ) -> Tuple[Attempt, Verdict]:
-        attempt = result.of_start(start)
-        outcome = self._outcome(start)
-        if outcome:
-            attempt["steps"] = int(outcome.get("step") or 0) - int(outcome.get("resumed_from") or 0)
-        attempt.update(
-            {"state": verdict.state, "reason": verdict.reason, "cause": verdict.cause, "ended_at": time.time()}
-        )
-        # The monotonic clock measures: a wall clock may be set back meanwhile.
-        attempt.update({"wall_s": round(time.monotonic() - began, 3), "exit_code": code})
-        return attempt, verdict
+def _record(
+    start: StartRecord, outcome: OutcomeRecord, began: float, verdict: Verdict, code: Optional[int]
+) -> Tuple[Attempt, Verdict]:
+    """Return the record of an attempt that is over, and the verdict on it."""
+    attempt = result.of_start(start)
+    if outcome:
+        attempt["steps"] = int(outcome.get("step") or 0) - int(outcome.get("resumed_from") or 0)
+    attempt.update({"state": verdict.state, "reason": verdict.reason, "cause": verdict.cause, "ended_at": time.time()})
+    # The monotonic clock measures: a wall clock may be set back meanwhile.
+    attempt.update({"wall_s": round(time.monotonic() - began, 3), "exit_code": code})
+    return attempt, verdict
 
 
 def _place(record: RunRecord, say: Any) -> Place:
