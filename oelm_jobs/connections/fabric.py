@@ -36,7 +36,7 @@ CLOSED_S = 5.0
 KEEPALIVE_S = 15
 
 
-class _Hop(fabric.Connection):  # type: ignore[misc]
+class _Hop(fabric.Connection):  # type: ignore[misc]  # fabric ships no types
     """One host of the way: a jump host, or the target itself."""
 
     def __init__(self, settings: sshconfig.Settings, gateway: _Hop | None) -> None:

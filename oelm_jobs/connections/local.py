@@ -76,8 +76,8 @@ class LocalConnection:
     def call(
         self, verb: Verb[Asks, Answers], request: Asks, *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
     ) -> Answers:
-        """Let the agent answer. Verbs that only read run in this process; those that act, or are about another of a
-        site's clusters, run in a process of their own.
+        """Let the agent answer. Quick verbs run in this process; all others, and any that is about another of a site's
+        clusters, in a process of their own.
         """
         for place in trees:
             self.keep_tree(place.tree, place.folder)

@@ -1,8 +1,6 @@
 """Log in with paramiko: the order of keys and agents, the check of the host key, the algorithms allowed.
 
 ``Beyond`` says what the OpenSSH client could do and paramiko can't; a host key that was refused is never one of those.
-
-Where the OpenSSH client could do more, Beyond says what; the host's key is never part of that.
 """
 
 from __future__ import annotations
@@ -72,7 +70,7 @@ def about(settings: sshconfig.Settings) -> list[knownhosts.Line]:
     return [*found, *knownhosts.lines_about([settings.hostname], settings.known_hosts)]
 
 
-class Client(paramiko.SSHClient):  # type: ignore[misc]
+class Client(paramiko.SSHClient):  # type: ignore[misc]  # paramiko ships no types
     """paramiko's client with OpenSSH's order of keys; it never prompts."""
 
     def __init__(self, settings: sshconfig.Settings) -> None:
@@ -190,7 +188,7 @@ def _public(path: str) -> str:
         return ""
 
 
-class _Agent(AgentSSH):  # type: ignore[misc]
+class _Agent(AgentSSH):  # type: ignore[misc]  # as above
     """The agent at a given socket; paramiko's own class knows only the one in the environment."""
 
     def __init__(self, path: str) -> None:
@@ -213,7 +211,7 @@ def _agent_keys(settings: sshconfig.Settings) -> list[Any]:
     return []
 
 
-class _Judge(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
+class _Judge(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # as above
     """Accepts known host keys only. paramiko's own list is not used: it keeps one key of each type and no markers."""
 
     def __init__(self, settings: sshconfig.Settings, known: list[knownhosts.Line]) -> None:

@@ -1,8 +1,6 @@
 """Run one ``ssh`` process as a channel.
 
 It imports little, because the process is started while the rest of the toolkit is still being imported.
-
-Its imports are few: it is started while the rest of the toolkit is still being imported.
 """
 
 from __future__ import annotations

@@ -82,8 +82,7 @@ class Survey:
 def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
     """Ask targets, side by side, which runs of which project lie there and where they stand."""
     found: dict[str, list[Holding]] = {}
-    unreachable: dict[str, str] = {}
-    nonsense: list[str] = []
+    failed: dict[str, TargetError] = {}
     passed_over: list[str] = []
     by_name = {target.name: target for target in targets}
     # A target that is in no file any more was renamed, for all that is known: its runs are looked for everywhere.
@@ -112,9 +111,7 @@ def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
             ]
             found[name] = [_with_states(connection, holding) for holding in holdings]
         except TargetError as error:
-            unreachable[name] = str(error)
-            if isinstance(error, Nonsense):
-                nonsense.append(str(error))
+            failed[name] = error
 
     side_by_side(ask, list(by_name))
     everything = [holding for name in by_name for holding in found.get(name, ())]
@@ -123,8 +120,8 @@ def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
     holdings = [_without_superseded(holding, holdings) for holding in holdings]
     return Survey(
         holdings=tuple(sorted((h for h in holdings if h.records), key=lambda h: not h.is_own)),
-        unreachable=unreachable,
-        nonsense=tuple(nonsense),
+        unreachable={name: str(error) for name, error in failed.items()},
+        nonsense=tuple(str(error) for error in failed.values() if isinstance(error, Nonsense)),
         passed_over=tuple(passed_over),
     )
 

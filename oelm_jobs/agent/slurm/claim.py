@@ -167,7 +167,7 @@ def take_for_archive(run_dir: str) -> Optional[Claim]:
     """Take a run's claim to move its directory away; None where its owner lives, or may.
 
     Raises:
-        slurm_commands.SlurmError: Whether it does can't be found out.
+        commands.SlurmError: Whether it does can't be found out.
     """
     number, before = newest(run_dir)
     if number and before is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple, Optional
 
 from .. import privacy, records, rundir
 from ..run import failure
@@ -12,6 +12,9 @@ from ..states import FINAL
 from .commands import Job
 from .tasks import Task, output_of, was_started
 
+if TYPE_CHECKING:
+    from ..record_types import Attempt, EndRecord, StartRecord
+
 Row = Dict[str, Any]
 """Where a run stands, as probe answers it: ``state``, ``reason`` and what else is known."""
 
@@ -19,9 +22,9 @@ Row = Dict[str, Any]
 class Written(NamedTuple):
     """What a run has written; empty where it wrote nothing."""
 
-    start: Dict[str, Any]
+    start: StartRecord
     """Start record of its newest attempt."""
-    end: Dict[str, Any]
+    end: EndRecord
     """End record of its attempts so far."""
     is_cancelled: bool
     """True where somebody asked for its end."""
@@ -47,15 +50,14 @@ def read_written(run_dir: str) -> Written:
     Raises:
         schema.Misfit: A record makes no sense.
     """
-    control = run_dir + "/" + rundir.CONTROL + "/"
-    try:
-        names = os.listdir(control)  # of ten thousand runs that were not at work yet, one look each is enough
+    try:  # of ten thousand runs that were not at work yet, one look each is enough
+        names = os.listdir(run_dir + "/" + rundir.CONTROL)
     except OSError:
         return NOTHING_WRITTEN
     if privacy.another(run_dir):  # in a root that a group shares
         return NOTHING_WRITTEN
-    start = records.read(control + rundir.START) if rundir.START in names else None
-    end = records.read(control + rundir.END) if rundir.END in names else None
+    start = records.START.read(run_dir) if rundir.START in names else None
+    end = records.END.read(run_dir) if rundir.END in names else None
     return Written(start or {}, end or {}, rundir.CANCEL in names)
 
 
@@ -175,9 +177,9 @@ class Facts(NamedTuple):
         return row_of_end(self.written.end)
 
 
-def row_of_end(end: Dict[str, Any]) -> Row:
+def row_of_end(end: EndRecord) -> Row:
     """Return the row that an end record gives."""
-    attempts: List[Dict[str, Any]] = end.get("attempts") or [{}]
+    attempts: List[Attempt] = end.get("attempts") or [{}]
     return {
         "ended_at": end.get("ended_at"),
         "token": end.get("token"),
@@ -190,6 +192,6 @@ def row_of_end(end: Dict[str, Any]) -> Row:
     }
 
 
-def shown_of_start(start: Dict[str, Any]) -> Dict[str, Any]:
+def shown_of_start(start: StartRecord) -> Dict[str, Any]:
     """Return what a row shows of a start record."""
     return {"devices": start.get("devices"), "started_at": start.get("started_at"), "attempt": start.get("number")}

@@ -1,8 +1,8 @@
 """Rules for where a run on a cluster stands, in order of precedence; docs/architecture.md shows the tables.
 
-A run whose job squeue lists is decided by LISTED; any other by UNLISTED, then by what sbatch answered (SENT), and only
-then by accounting (ACCOUNTED). However a job's end became known, ENDED says what it means for the run. Absence from
-squeue is an end only where accounting confirms it, or is known to keep nothing.
+A run whose job waits or runs, as squeue says, is decided by LISTED; any other by UNLISTED, then by what sbatch answered
+(SENT), and only then by accounting (ACCOUNTED). However a job's end became known, ENDED says what it means for the run.
+Absence from squeue is an end only where accounting confirms it, or is known to keep nothing.
 """
 
 from __future__ import annotations
@@ -268,7 +268,8 @@ ENDED = (cancelled, not_started_again, ended_as_slurm_says, ended_before_trainin
 
 def ended(facts: Facts, state: str, exit_code: str = "") -> Row:
     """Return the row of a run whose job ended in a state of Slurm's (empty where nobody kept it)."""
-    return first(ENDED, facts._replace(ended_as=state, exit_code=exit_code)) or no_end_record(facts)
+    facts = facts._replace(ended_as=state, exit_code=exit_code)
+    return first(ENDED, facts) or no_end_record(facts)
 
 
 def _ended_at(facts: Facts) -> float:

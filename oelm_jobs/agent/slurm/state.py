@@ -8,10 +8,9 @@ import contextlib
 import functools
 import os
 import time
-from typing import AbstractSet, Any, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, AbstractSet, Dict, List, Mapping, Optional, Sequence, Tuple, cast
 
-from .. import rundir
-from ..records import read as read_record
+from .. import records, rundir
 from ..rules import first
 from ..run.progress import progress
 from ..states import State
@@ -19,6 +18,9 @@ from . import accounts, commands, reasons, rules, submit
 from .commands import Job, SlurmError
 from .facts import Facts, Files, Row, read_written, row_of_end, shown_of_start
 from .tasks import Listed, Task, find_tasks, that_counts
+
+if TYPE_CHECKING:
+    from .. import messages
 
 INTERVAL_S = 30.0
 """How old the queue may be, unless the request says otherwise: one squeue per cluster and interval."""
@@ -31,7 +33,7 @@ LIMITS_AGE_S, JUDGED_BY_AGE_S = 600.0, 60.0
 asks anew."""
 
 
-def slurm_poll(request: Dict[str, Any]) -> Dict[str, Any]:
+def slurm_poll(request: messages.SlurmPollRequest) -> messages.PollAnswer:
     """Answer where runs stand.
 
     Args:
@@ -41,28 +43,29 @@ def slurm_poll(request: Dict[str, Any]) -> Dict[str, Any]:
 
     Returns:
         ``host``, ``time``, ``runs`` (run directory to its state), ``queue_age_s``; where asked for ``site``
-            (slurm_site), ``disk_free`` (bytes) and ``devices`` (empty: Slurm grants them).
+            (slurm/site.py), ``disk_free`` (bytes) and ``devices`` (empty: Slurm grants them).
 
     Raises:
         SlurmError: slurmctld does not answer.
     """
     root = os.path.expanduser(request["root"])
     wanted = [(str(run_dir), str(token)) for run_dir, token in request["runs"]]
-    answer: Dict[str, Any] = {"host": os.uname().nodename, "time": time.time(), "runs": {}}
+    answer: messages.PollAnswer = {"host": os.uname().nodename, "time": time.time(), "runs": {}}
     if wanted:
         tasks = find_tasks(root, wanted)
         newest = max((task.submitted_at for task in tasks.values() if task), default=0.0)
         read_at, jobs = commands.my_queue(float(request.get("interval_s", INTERVAL_S)))
         if read_at <= newest:
             read_at, jobs = commands.my_queue(0.0)
-        answer["runs"] = states(root, wanted, tasks, jobs, read_at, ended=frozenset(request.get("ended", ())))
+        rows = states(root, wanted, tasks, jobs, read_at, ended=frozenset(request.get("ended", ())))
+        answer["runs"] = {run_dir: cast("messages.RunRow", row) for run_dir, row in rows.items()}
         answer["queue_age_s"] = max(0.0, time.time() - read_at)
     if request.get("host"):
         from . import site
 
         checkpoints = os.path.expanduser(request.get("checkpoint_root") or root)
-        answer.update(site=site.site(max_age_s=LIMITS_AGE_S), disk_free=rundir.disk_free(checkpoints))
-        answer.update(devices=[], queue=[])
+        answer["site"], answer["disk_free"] = site.site(max_age_s=LIMITS_AGE_S), rundir.disk_free(checkpoints)
+        answer["devices"], answer["queue"] = [], []
     return answer
 
 
@@ -71,8 +74,8 @@ def of_run(run_dir: str) -> Row:
 
     Where slurmctld does not answer, an end on record still counts.
     """
-    record = read_record(rundir.control(run_dir, rundir.RUN)) or {}
-    token, fate = str(record.get("token") or ""), str(record.get("fate") or "")
+    record = records.RUN.read(run_dir)
+    token, fate = (record.token, record.fate or "") if record is not None else ("", "")
     wanted = [(run_dir, token)]
     # The fate's file lies in the root's folder of scripts; a script that nobody submitted names none.
     root = os.path.dirname(os.path.dirname(os.path.dirname(fate))) if fate else ""
@@ -155,7 +158,7 @@ def _unlisted(root: str, silent: Sequence[Facts], jobs: Sequence[Job], ended: Ab
     """
     rows: Dict[str, Row] = {}
     asked: List[Tuple[Task, Facts]] = []
-    answers: Dict[Tuple[str, int], Dict[str, Any]] = {}
+    answers: Dict[Tuple[str, int], Mapping[str, object]] = {}
     for facts in silent:
         task = facts.task
         if task is not None:
