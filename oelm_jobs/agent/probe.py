@@ -37,15 +37,12 @@ def probe(request: messages.ProbeRequest) -> messages.PollAnswer:
     answer: messages.PollAnswer = {"host": host, "time": at, "runs": runs}
     if request.get("root"):
         answer["disk_free"] = rundir.disk_free(os.path.expanduser(request["root"]))
-        trouble = ""
         try:
             table = lease.table()
         except OSError as error:  # it hides no runs
-            table, trouble = {"devices": [], "queue": [], "limit": "", "junk": []}, str(error)
+            table, answer["lease_error"] = {"devices": [], "queue": [], "limit": "", "junk": []}, str(error)
         answer["devices"], answer["queue"] = table["devices"], table["queue"]
         answer["limit"], answer["junk"] = table["limit"], table["junk"]
-        if trouble:
-            answer["lease_error"] = trouble
     return answer
 
 

@@ -103,8 +103,6 @@ class Anything(NamedTuple):
     """Whether it has to be an object."""
 
 
-Shape = Union[Text, Number, Flag, Maybe, Each, Row, Map, Table, Either, Anything]
-
 _HALF = re.compile("[\ud800-\udfff]")
 """Halves of pairs, which no file, database or terminal takes."""
 SHOWN = 60

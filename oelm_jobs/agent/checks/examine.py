@@ -33,7 +33,7 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
         ``writable`` and ``locks`` (errors, or empty), ``quotas`` (of root, checkpoints and home, as quota.quotas
         answers), ``trial`` (as trial.attempt answers), ``bash`` and ``rsync`` (paths, or empty), ``ends_processes``
         (the host ends what a logout leaves), ``wandb_login``, ``ports_taken``, ``data`` (as tokens.data answers);
-        ``site`` (slurm_site) or ``site_error``, ``tests`` (of ``jobs``, as slurm_site.test_only answers).
+        ``site`` (as slurm.site.site answers) or ``site_error``, ``tests`` (of ``jobs``, as its test_only answers).
     """
     os.environ.update(request.get("environment") or {})
     root = os.path.expanduser(request["root"])

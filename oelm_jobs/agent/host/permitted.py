@@ -100,9 +100,12 @@ def _as_cuda(value: str, gpus: Sequence[Device]) -> List[Device]:
             matches = [device for device in gpus if _is_called(device, entry)]
         elif entry.upper().startswith("MIG-"):
             instance, parent = _mig_instance(entry)
-            # What is in use on the whole GPU says nothing about a part of it.
-            own = {"cuda_name": instance, "memory_mb": 0, "memory_used_mb": 0, "utilisation": 0}
-            matches = [replace(device, **own) for device in gpus if parent and _is_called(device, parent)]  # type: ignore[arg-type]
+            matches = [
+                # What is in use on the whole GPU says nothing about a part of it.
+                replace(device, cuda_name=instance, memory_mb=0, memory_used_mb=0, utilisation=0)
+                for device in gpus
+                if parent and _is_called(device, parent)
+            ]
         else:
             matches = []
         if len(matches) != 1:  # none, or a beginning that several share
