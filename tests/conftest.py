@@ -66,6 +66,13 @@ def project(tmp_path: Path) -> Iterator[Path]:
     end_all(root)
 
 
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """A folder for runs, which end with the test."""
+    yield tmp_path
+    end_all(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return what leads to another version of the toolkit in sys.path (tests/versions.py)."""

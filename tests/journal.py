@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import sys
@@ -70,8 +71,6 @@ class Journal:
 
 
 _current: list[Journal] = []
-_heard_of: list[bool] = []
-"""An audit hook stays for as long as the process lives: one is enough."""
 
 
 def _on_audit(event: str, arguments: tuple[Any, ...]) -> None:
@@ -85,16 +84,16 @@ def _on_audit(event: str, arguments: tuple[Any, ...]) -> None:
             journal.note_removal(os.fspath(arguments[0]))
 
 
-def _is_heard_of() -> None:
-    if not _heard_of:
-        sys.addaudithook(_on_audit)
-        _heard_of.append(True)
+@functools.cache
+def _listen() -> None:
+    """Have audit events told, once: a hook stays for as long as the process lives."""
+    sys.addaudithook(_on_audit)
 
 
 @contextmanager
 def kept(folder: Path) -> Iterator[Journal]:
     """Keep a journal of what this process does below a folder."""
-    _is_heard_of()
+    _listen()
     journal, fsync = Journal(folder), os.fsync
 
     def noted(descriptor: Any) -> None:

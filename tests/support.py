@@ -68,6 +68,7 @@ def needs(*commands: str, root: bool = False, linux: bool = False) -> None:
     lacking += ["root"] if root and os.geteuid() != 0 else []
     lacking = ["Linux"] if linux and not sys.platform.startswith("linux") else lacking
     if lacking:
+        # CI installs all of it (.ci/run), so that nothing is passed over there without anybody seeing it.
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs {', '.join(lacking)}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import functools
 
 import pytest
 
@@ -13,6 +14,7 @@ from tools import breaks
 KNOWN = breaks.read()
 
 
+@functools.cache
 def functions(path: str) -> set[str]:
     """Return the names of a file's functions, nested ones included."""
     tree = ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))

@@ -23,19 +23,13 @@ from oelm_jobs.agent.slurm import claim as slurm_claim
 from oelm_jobs.agent.slurm import job as slurm_job
 from oelm_jobs.agent.slurm import submit as slurm_submit
 from tests import journal
-from tests.support import end_all, launch_runs, make_run, outcome_of, read, script_of, sleeping, wait_for_state
+from tests.support import launch_runs, make_run, outcome_of, read, script_of, sleeping, wait_for_state
 
 VARYING = (
     "time", "started_at", "ended_at", "queued_at", "pid", "start_time", "boot_id", "host", "wall_s", "elapsed_hours",
     "gpu_hours", "port",
 )  # fmt: skip
 """Keys whose values differ from one time to the next."""
-
-
-@pytest.fixture
-def root(tmp_path: Path):
-    yield tmp_path
-    end_all(tmp_path)
 
 
 def plain(content: bytes, folder: Path) -> str:

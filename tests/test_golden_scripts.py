@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -114,19 +113,22 @@ def printed(project: Path, case: Case, monkeypatch: pytest.MonkeyPatch) -> str:
     return done.stdout
 
 
+def places(project: Path) -> list[tuple[str, str]]:
+    """Return paths in scripts and what stands in their place."""
+    return [(str(project), "/project"), (sys.executable, "/python")]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_printed_script_is_what_it_was(name: str, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed(project, CASES[name], monkeypatch)
-    compare(f"scripts/{name}.sh", without_what_varies(text, [(str(project), "/project"), (sys.executable, "/python")]))
+    compare(f"scripts/{name}.sh", without_what_varies(text, places(project)))
 
 
 def sent(project: Path, paths: Sequence[Path]) -> str:
     """Return scripts that were sent, one behind the other, without what varies."""
     text = "\n".join(path.read_text() for path in paths)
     elsewhere = str(project.parent / "elsewhere")
-    return without_what_varies(
-        text, [(elsewhere, "/elsewhere"), (str(project), "/project"), (sys.executable, "/python")]
-    )
+    return without_what_varies(text, [(elsewhere, "/elsewhere"), *places(project)])
 
 
 def set_steps(project: Path, steps: int) -> None:
@@ -160,16 +162,14 @@ def test_scripts_that_a_host_got_are_what_they_were(oelm, project: Path, tmp_pat
 def test_scripts_that_sbatch_got_are_what_they_were(
     oelm, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    stand_in_for_slurm(tmp_path / "slurm")
-    monkeypatch.setenv("PATH", f"{tmp_path / 'slurm'}:{os.environ['PATH']}")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    commands = stand_in_for_slurm(tmp_path, monkeypatch)
     (project / "jobs" / "targets.toml").write_text(
         '[here]\nkind = "slurm"\nsetup = ["module load cuda"]\nmax_parallel = 2\n[here.sbatch]\ntime = 30\nmem = "8G"\n'
     )
     oelm("submit", "--study", "tiny", "--target", "here", "--mode", mode)
     folder = project / ".oelm" / "slurm"
     compare(f"scripts/sent_slurm_{mode}.sh", sent(project, sorted(folder.glob("*.sh"))))
-    calls = without_what_varies((tmp_path / "slurm" / "sbatch.calls").read_text(), [(str(folder), "/slurm")])
+    calls = without_what_varies((commands / "sbatch.calls").read_text(), [(str(folder), "/slurm")])
     first, *others = [line.rpartition(" ") for line in calls.splitlines() if "--test-only" not in line]
     assert first[0] == "" and [line[0] for line in others] == [
         f"--dependency=afterany:{number}" for number in range(1, len(others) + 1)

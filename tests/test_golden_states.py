@@ -26,7 +26,7 @@ from click.testing import CliRunner
 
 from oelm_jobs.cli.report import main as report
 from oelm_jobs.cli.status import main as status
-from tests.golden import HERE, compare, compare_json
+from tests.golden import HERE, ask_agent, compare, compare_json, replaced
 from tests.golden.slurm import stand_in_for_slurm
 from tests.support import REPOSITORY
 
@@ -64,12 +64,12 @@ def recorded(tmp_path: Path, places: list[tuple[str, str]], monkeypatch: pytest.
     for name in ("host.json", "slurm.json"):
         for path, text in json.loads((STATES / name).read_text()).items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_text(here(text, places))
+            (root / path).write_text(replaced(text, places))
             os.utime(root / path, (NOW - 4500, NOW - 4500))
     index = Path(os.environ["OELM_STATE_DIR"]) / "runs.sqlite3"
     index.parent.mkdir(mode=0o700)
     with sqlite3.connect(index) as store:
-        store.executescript(here((STATES / "store.sql").read_text(), places) + "PRAGMA user_version = 2;")
+        store.executescript(replaced((STATES / "store.sql").read_text(), places) + "PRAGMA user_version = 2;")
     store.close()
     monkeypatch.chdir(root)
     monkeypatch.setattr(time, "time", lambda: NOW)
@@ -85,17 +85,9 @@ def recorded(tmp_path: Path, places: list[tuple[str, str]], monkeypatch: pytest.
         os.close(claim)
 
 
-def here(text: str, places: Sequence[tuple[str, str]]) -> str:
-    for name, path in places:
-        text = text.replace(name, path)
-    return text
-
-
 def told(text: str, places: Sequence[tuple[str, str]]) -> str:
     """Return what was printed with names in the place of what they stand for."""
-    for name, path in places:
-        text = text.replace(path, name)
-    return text
+    return replaced(text, [(path, name) for name, path in places])
 
 
 def say(command: Any, *arguments: str) -> str:
@@ -115,10 +107,7 @@ def answering(recorded: Path) -> Path:
 @pytest.fixture
 def cluster(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cluster where some of the recorded jobs are in the queue, others in the accounts."""
-    folder = tmp_path / "slurm"
-    stand_in_for_slurm(folder)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = stand_in_for_slurm(tmp_path, monkeypatch)
     (recorded / "jobs" / "targets.toml").write_text(TARGETS + CLUSTER)
     jobs = {}
     for path in (recorded / ".oelm" / "submissions").glob("*.json"):
@@ -153,11 +142,7 @@ def test_what_a_store_says_of_targets_that_are_gone_stays(recorded: Path, places
 
 def test_what_run_directories_say_of_themselves_stays(recorded: Path, places: list[tuple[str, str]]) -> None:
     run_dirs = [str(path) for path in sorted((recorded / "models" / "checkpoints" / "tiny").glob("exp_*"))]
-    done = subprocess.run(
-        [sys.executable, "-m", "oelm_jobs.agent", "probe"],
-        input=json.dumps({"run_dirs": run_dirs}), capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
+    done = ask_agent("probe", {"run_dirs": run_dirs})
     assert done.returncode == 0, done.stderr
     compare_json("states/probed.json", json.loads(told(done.stdout, places))["runs"])
 

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.golden import compare_json
+from tests.golden import ask_agent, compare_json, replaced
 from tests.golden.slurm import stand_in_for_slurm
 from tests.support import REPOSITORY, end_all, stand_in_for_nvidia_smi, stand_in_for_python, wait_until
 
@@ -64,12 +63,8 @@ class Agent:
         self.notes: list[dict[str, Any]] = []
 
     def ask(self, verb: str, request: dict[str, Any], *, note: bool = True) -> Any:
-        """Ask in a process of its own, as it is asked on a server; return the answer."""
-        done = subprocess.run(
-            [sys.executable, "-m", "oelm_jobs.agent", verb],
-            input=json.dumps(request), capture_output=True, text=True, timeout=300,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        )  # fmt: skip
+        """Ask, and return the answer."""
+        done = ask_agent(verb, request)
         answer = json.loads(done.stdout) if done.returncode == 0 else None
         if note:
             said = {"answer": answer} if done.returncode == 0 else {"exit": done.returncode, "said": done.stderr}
@@ -81,9 +76,8 @@ class Agent:
     def noted(self) -> str:
         """Return the notes as JSON, without what differs from time to time."""
         notes = [{**note, "answer": _without(note["answer"])} if "answer" in note else note for note in self.notes]
-        text = json.dumps(notes, indent=1, ensure_ascii=False)
-        for path, name in ((sys.executable, "PYTHON"), (str(self.root), "ROOT"), (str(REPOSITORY), "REPOSITORY")):
-            text = text.replace(path, name)
+        places = [(sys.executable, "PYTHON"), (str(self.root), "ROOT"), (str(REPOSITORY), "REPOSITORY")]
+        text = replaced(json.dumps(notes, indent=1, ensure_ascii=False), places)
         text = re.sub(r"(?<=\.archive/exp_)(\w+)-\d{8}-\d{6}-\d+", r"\1-WHEN", text)
         text = re.sub(r"(?<=\d{4}-\d\d-\d\d )\d\d:\d\d:\d\d|\d{4}-\d\d-\d\d(?= )", "WHEN", text)
         return re.sub(r"/tmp/oelm-trial-\w+", "TRIAL", text) + "\n"
@@ -170,12 +164,11 @@ def test_runs_are_looked_at_ended_and_archived_as_they_were(agent: Agent, host: 
     agent.ask("launch", {"root": root, "token": "oelm-3", "runs": [
         {"run_dir": run_dirs[2], "token": "oelm-3", "script": crash}]}, note=False)  # fmt: skip
     wait_for(agent, run_dirs[2], "FAILED")
-    beat = Path(run_dirs[1], "heartbeat.json")
     agent.ask("probe", {"run_dirs": run_dirs})
     [last] = agent.notes
     for key in ("step", "val_loss", "loss", "tokens_per_s"):  # it goes on
         last["answer"]["runs"][run_dirs[1]].pop(key, None)
-    assert beat.exists()
+    assert Path(run_dirs[1], "heartbeat.json").exists()
     agent.ask("archive", {"run_dirs": run_dirs})  # busy
     agent.ask("cancel", {"run_dirs": run_dirs})
     agent.ask("probe", {"run_dirs": [run_dirs[1]], "root": ""})
@@ -290,12 +283,8 @@ def test_a_host_is_examined_as_it_was(agent: Agent, tmp_path: Path) -> None:
 @pytest.fixture
 def slurm(agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of stand-ins for Slurm's commands, first on PATH."""
-    folder = tmp_path / "slurm"
-    stand_in_for_slurm(folder)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("OELM_LOOK_FOR_S", "0")
-    return folder
+    return stand_in_for_slurm(tmp_path, monkeypatch)
 
 
 def queue_row(job: str, state: str, reason: str, name: str, task: str = "N/A", start: str = "N/A") -> str:
@@ -487,8 +476,7 @@ def test_what_travels_to_another_machine_travels_as_it_did(
     lines = {path.read_text() for path in folder.glob("*.line")}
     assert len(lines) == 1
     text = json.dumps({"command": lines.pop(), "conversations": said}, indent=1, ensure_ascii=False)
-    for path, name in ((str(home), "HOME"), (python, "PYTHON"), (str(project), "PROJECT")):
-        text = text.replace(path, name)
+    text = replaced(text, [(str(home), "HOME"), (python, "PYTHON"), (str(project), "PROJECT")])
     hashes = list(dict.fromkeys(re.findall(r'(?<=hash": ")[0-9a-f]{16}', text)))
     for place, each in enumerate(hashes, start=1):
         text = text.replace(each, f"HASH{place}")

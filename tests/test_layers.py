@@ -3,128 +3,61 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import REPOSITORY
 from tools import layers
-
-LAYERS = {
-    "oelm_jobs": [
-        ["cli"],
-        ["submit"],
-        ["checks"],
-        ["runs", "scripts"],
-        ["transfer", "analysis", "schedulers"],
-        ["connections", "study", "targets"],
-        ["data", "code", "store", "names"],
-        ["project", "spec", "table", "tomlfile", "folders"],
-        ["agent", "train", "templates", "text", "errors", "encodings", "language", "visible"],
-    ],
-    "oelm_jobs.agent": [
-        ["checks"],
-        ["__main__", "transfer"],
-        ["supervise", "probe"],
-        ["slurm"],
-        ["host"],
-        ["run"],
-        ["records"],
-        ["verbs", "inside", "snapshots"],
-        ["rundir", "bootstrap"],
-        ["schema", "processes", "privacy", "trees", "start", "rules"],
-        ["registry"],
-        ["messages"],
-        ["states", "record_types", "run_record"],
-    ],
-    "oelm_jobs.analysis": [
-        ["output"],
-        ["figures", "power"],
-        ["wording"],
-        ["report"],
-        ["summaries"],
-        ["audit", "judging"],
-        ["reading"],
-        ["findings", "tables"],
-        ["statistics", "words", "words_en", "words_zh"],
-    ],
-}
-"""For each package its parts, from the top: one may import what lies in a lower row, and itself."""
-SIDEWAYS = {
-    ("oelm_jobs.folders", "oelm_jobs.errors"),
-}
+from tools.layers import imported, modules, part_of
 
 
-def files() -> Iterator[tuple[str, bool, Path]]:
-    """Yield each module's name once installed, whether it is a package, and its file."""
-    for folder, name in (("oelm_jobs", "oelm_jobs"), ("train", "oelm_jobs.train"), ("analysis", "oelm_jobs.analysis")):
-        for path in sorted((REPOSITORY / folder).rglob("*.py")):
-            parts = [name, *path.relative_to(REPOSITORY / folder).with_suffix("").parts]
-            is_package = parts[-1] == "__init__"
-            yield ".".join(parts[:-1] if is_package else parts), is_package, path
-
-
-MODULES = {name: (is_package, path) for name, is_package, path in files()}
-
-
-def imported(name: str, *, for_types: bool = True) -> set[str]:
-    """Return the modules of the toolkit that one imports, at its top or anywhere in it.
-
-    Args:
-        for_types: Also what is imported for type checkers alone.
+def layers_on_the_page() -> dict[str, list[list[str]]]:
+    """Return for each package its parts as docs/architecture.md shows them, a list for each row, from the top; one may
+    import what lies in a lower row, and itself.
     """
-    is_package, path = MODULES[name]
-    package = name.split(".") if is_package else name.split(".")[:-1]
-    found = set()
-    tree = ast.parse(path.read_text())
-    if not for_types:
-        tree.body = [
-            node for node in tree.body if not isinstance(node, ast.If) or "TYPE_CHECKING" not in ast.dump(node)
-        ]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package[: len(package) - node.level + 1] if node.level else [])
-            module = ".".join(part for part in (base, node.module or "") if part)
-            several = {f"{module}.{alias.name}" for alias in node.names}
-            found |= {each if each in MODULES else module for each in several}
-    return {each for each in found if each in MODULES and each != name}
+    page = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    client, others = (
+        [re.split(r" {2,}", line) for line in block.splitlines()]
+        for block in re.findall(r"```\n(.*?)```", page, re.DOTALL)
+    )
+    columns = {"oelm_jobs": [row[0] for row in client]}
+    for number, name in enumerate(others[0]):
+        columns[f"oelm_jobs.{name}"] = [row[number] for row in others[1:] if len(row) > number]
+    return {package: [cell.split() for cell in cells] for package, cells in columns.items()}
 
 
-def part_of(name: str, package: str) -> str:
-    """Return which part of a package a module belongs to; empty for the package itself and for what lies outside."""
-    return name[len(package) + 1 :].split(".")[0] if name.startswith(package + ".") else ""
+LAYERS = layers_on_the_page()
 
 
 @pytest.mark.parametrize("package", LAYERS)
 def test_every_part_of_a_package_has_its_layer(package: str) -> None:
     rows = LAYERS[package]
     listed = [part for row in rows for part in row]
-    parts = {part_of(name, package) for name in MODULES} - {""}
+    parts = {part_of(name, package) for name in modules()} - {""}
     if package == "oelm_jobs":
         parts |= {"templates"}
-    assert sorted(listed) == sorted(parts), "give it a layer in docs/architecture.md and here"
+    assert sorted(listed) == sorted(parts), "give it a layer in docs/architecture.md"
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", modules())
 def test_imports_point_downward(name: str) -> None:
     for package, rows in LAYERS.items():
         layer = {part: number for number, row in enumerate(rows) for part in row}
         own = part_of(name, package)
         for each in imported(name):
             other = part_of(each, package)
-            if own and other and own != other and (f"{package}.{own}", f"{package}.{other}") not in SIDEWAYS:
+            if own and other and own != other:
                 assert layer[other] > layer[own], f"{name} imports {each}"
 
 
 def test_no_modules_import_each_other() -> None:
     graph = {
         name: {each for each in imported(name, for_types=False) if not each.startswith(name + ".")}
-        for name in MODULES  # a package names what is in it
+        for name in modules()  # a package names what is in it
     }
     done: set[str] = set()
 
@@ -141,13 +74,13 @@ def test_no_modules_import_each_other() -> None:
 
 @pytest.mark.parametrize("package", ["oelm_jobs.train", "oelm_jobs.agent"])
 def test_what_runs_on_the_server_imports_nothing_of_the_toolkit(package: str) -> None:
-    for name in MODULES:
+    for name in modules():
         if name.startswith(package):
             assert all(each.startswith(package) for each in imported(name)), name
 
 
 def test_the_agent_uses_the_standard_library_only() -> None:
-    for name, (_, path) in MODULES.items():
+    for name, path in modules().items():
         if name.startswith("oelm_jobs.agent"):
             for node in ast.walk(ast.parse(path.read_text())):
                 several = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

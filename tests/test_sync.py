@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,14 @@ from oelm_jobs.transfer import sync
 CONTENT = b"weights"
 
 
-def item(name: str, **changes: object) -> sync.Item:
-    values = {"name": name, "size": len(CONTENT), "sha256": hashlib.sha256(CONTENT).hexdigest(), "grows": False}
-    return sync.Item(**{**values, **changes})  # type: ignore[arg-type]
+def item(name: str, **changes: Any) -> sync.Item:
+    values: dict[str, Any] = {
+        "name": name,
+        "size": len(CONTENT),
+        "sha256": hashlib.sha256(CONTENT).hexdigest(),
+        "grows": False,
+    }
+    return sync.Item(**{**values, **changes})
 
 
 @pytest.mark.parametrize(

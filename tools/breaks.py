@@ -25,10 +25,12 @@ import time
 import venv
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -190,6 +192,8 @@ def run_tests(checkout: Path, tests: Sequence[str], *options: str) -> Outcome:
         except BaseException:
             _end(process)
             raise
+        finally:
+            _end_what_is_left(checkout)
     failed = re.search(r"^FAILED (.+?)(?: - |$)", output, re.MULTILINE)
     noticed = not result and process.returncode == TESTS_FAILED and failed is not None
     if noticed and failed is not None:
@@ -208,6 +212,19 @@ def _end(process: subprocess.Popen[str]) -> str:
     except subprocess.TimeoutExpired:
         process.kill()
         return process.communicate()[0]
+
+
+def _end_what_is_left(checkout: Path) -> None:
+    """Kill what a break kept tests from ending, which has the copy in its environment or command line."""
+    mark = f"{checkout}{os.sep}"
+    found: set[psutil.Process] = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(mark in word for word in (*process.cmdline(), *process.environ().values())):
+                found |= {process, *process.children(recursive=True)}  # which may have dropped their environment
+    for process in found:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 def try_break(base: Path, place: Path, change: Break) -> Outcome:

@@ -10,7 +10,7 @@ import ast
 import functools
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from html import escape
 from itertools import pairwise
 from pathlib import Path
@@ -34,42 +34,57 @@ STYLE = """
 """
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
-    """Return the file of each module of the toolkit, by its name below ``oelm_jobs``."""
+    """Return the file of each module of the toolkit, by its name once installed."""
     found = {}
-    for folder in ("oelm_jobs", *BESIDE):
+    for folder, package in {"oelm_jobs": "oelm_jobs", **{each: f"oelm_jobs.{each}" for each in BESIDE}}.items():
         for path in sorted((REPOSITORY / folder).rglob("*.py")):
-            parts = list(path.relative_to(REPOSITORY).with_suffix("").parts)[folder == "oelm_jobs" :]
+            parts = [package, *path.relative_to(REPOSITORY / folder).with_suffix("").parts]
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return {name: path for name, path in found.items() if name}
+    return found
 
 
-def imports(name: str, path: Path) -> Iterator[str]:
-    """Yield the names below ``oelm_jobs`` that a module imports."""
+def imported(name: str, *, for_types: bool = True) -> set[str]:
+    """Return the modules of the toolkit that one imports, at its top or anywhere in it.
+
+    Args:
+        for_types: Also what is imported for type checkers alone.
+    """
+    path = modules()[name]
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            if node.level:
-                base = package[: len(package) - node.level + 1]
-            elif (node.module or "").split(".")[0] == "oelm_jobs":
-                base = []
-            else:
-                continue
-            inside = (node.module or "").split(".")[0 if node.level else 1 :] if node.module else []
-            for alias in node.names:
-                yield ".".join([*base, *inside, alias.name])
+    found = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if not for_types:
+        tree.body = [
+            node for node in tree.body if not isinstance(node, ast.If) or "TYPE_CHECKING" not in ast.dump(node)
+        ]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1] if node.level else [])
+            module = ".".join(part for part in (base, node.module or "") if part)
+            several = {f"{module}.{alias.name}" for alias in node.names}
+            found |= {each if each in modules() else module for each in several}
+    return {each for each in found if each in modules() and each != name}
 
 
+def part_of(name: str, package: str) -> str:
+    """Return which part of a package a module belongs to; empty for the package itself and for what lies outside."""
+    return name[len(package) + 1 :].split(".")[0] if name.startswith(package + ".") else ""
+
+
+@functools.cache
 def graph() -> dict[str, set[str]]:
     """Return what each part of the client imports: its packages, and the modules that lie in none."""
-    known = modules()
-    parts = {name.split(".")[0] for name in known}
-    found: dict[str, set[str]] = {part: set() for part in parts}
-    for name, path in known.items():
-        own = name.split(".")[0]
-        found[own] |= {each.split(".")[0] for each in imports(name, path)} & parts - {own}
-    packages = {part for part in parts if f"{part}." in " ".join(known) or part in BESIDE}
-    low = {part for part in parts - packages if not found[part] & packages}
+    found: dict[str, set[str]] = {}
+    for name in modules():
+        if own := part_of(name, "oelm_jobs"):
+            others = {part_of(each, "oelm_jobs") for each in imported(name)}
+            found[own] = found.get(own, set()) | others - {"", own}
+    packages = {name.split(".")[1] for name in modules() if name.count(".") > 1}
+    low = {part for part in found.keys() - packages if not found[part] & packages}
     merged = {part: (each - low) | ({ROOT} if each & low else set()) for part, each in found.items() if part not in low}
     return {**merged, ROOT: set()}
 
@@ -98,8 +113,8 @@ def without_detours(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
 def says(part: str) -> str:
     """Return what a part is for: the first sentence of its docstring."""
     if part == ROOT:
-        return ", ".join(sorted(name for name in modules() if "." not in name and name not in graph()))
-    text = ast.get_docstring(ast.parse(modules()[part].read_text(encoding="utf-8"))) or ""
+        return ", ".join(sorted({part_of(name, "oelm_jobs") for name in modules()} - graph().keys() - {""}))
+    text = ast.get_docstring(ast.parse(modules()[f"oelm_jobs.{part}"].read_text(encoding="utf-8"))) or ""
     return re.split(r"\.\s|[:(]|, which| in the terms", text.replace("\n", " "))[0].strip(" .,")
 
 

@@ -334,15 +334,14 @@ def test_the_trainers_words_for_a_gpu_it_cant_see_are_those_that_the_supervisor_
 
 def test_a_closed_folder_of_path_costs_no_cpu_slot(oelm, project: Path, tmp_path: Path) -> None:
     needs("setpriv", root=True, linux=True)
-    if shutil.which("nvidia-smi"):
-        pytest.skip("needs a host without nvidia-smi")
-    closed = tmp_path / "closed"
+    closed, empty = tmp_path / "closed", tmp_path / "empty"  # of the machine's own folders one may hold an nvidia-smi
     closed.mkdir(mode=0o700)
     os.chown(closed, 1, -1)
+    empty.mkdir()
     powers = "-dac_override,-dac_read_search"
-    dropped = ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}"]
+    dropped = [str(shutil.which("setpriv")), f"--bounding-set={powers}", f"--inh-caps={powers}"]
     program = "from oelm_jobs.agent.host import devices; print([device.label for device in devices.of_host()])"
-    for path in (f"{closed}:{os.environ['PATH']}", f"{os.environ['PATH']}:{closed}"):
+    for path in (f"{closed}:{empty}", f"{empty}:{closed}"):
         done = subprocess.run(
             [*dropped, sys.executable, "-c", program], env={**os.environ, "PATH": path}, capture_output=True, text=True
         )

@@ -20,7 +20,6 @@ from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.agent.states import State
 from oelm_jobs.spec.study import Run
 from tests.support import (
-    end_all,
     launch_runs,
     make_run,
     outcome_of,
@@ -30,12 +29,6 @@ from tests.support import (
     wait_for_state,
     wait_until,
 )
-
-
-@pytest.fixture
-def root(tmp_path: Path):
-    yield tmp_path
-    end_all(tmp_path)
 
 
 def lose(run: Run) -> None:

@@ -20,7 +20,6 @@ from oelm_jobs.agent.host import cancel, launch, ports
 from oelm_jobs.agent.run import failure
 from oelm_jobs.agent.transfer import inventory
 from tests.support import (
-    end_all,
     launch_runs,
     make_run,
     outcome_of,
@@ -32,12 +31,6 @@ from tests.support import (
     wait_for_state,
     wait_until,
 )
-
-
-@pytest.fixture
-def root(tmp_path: Path):
-    yield tmp_path
-    end_all(tmp_path)
 
 
 def supervisor_of(run) -> processes.Identity:
@@ -398,7 +391,8 @@ def test_survivors_of_a_lost_attempt_are_ended_before_the_next_one_takes_devices
 def test_what_is_left_of_an_attempt_is_ended_before_the_next_one_starts(root: Path, tmp_path: Path) -> None:
     run, left = make_run(root, "a", max_retries=1), tmp_path / "left"
     command = f"[ -e {left} ] && {{ {SAY_WHETHER_ALIVE.format(pid=left)}; exit 1; }}"
-    command += f"; setsid sh -c 'trap \"\" TERM; echo $$ > {left}; while :; do sleep 0.2; done' & sleep 1; exit 1"
+    command += f"; setsid sh -c 'trap \"\" TERM; echo $$ > {left}; while :; do sleep 0.2; done' &"
+    command += f" until [ -s {left} ]; do sleep 0.1; done; exit 1"
     launch_runs(root, [(run, ["bash", "-c", command])])
     wait_for_state(run, "FAILED")
     assert (Path(run.run_dir) / rundir.LOG).read_text().splitlines()[-1] == "gone"

@@ -1,6 +1,6 @@
 """What the toolkit writes and says, kept as files that tests compare it with.
 
-``UPDATE_GOLDEN=1 pytest tests/test_golden_*.py`` writes the files anew; read the difference before committing it.
+``UPDATE_GOLDEN=1 pytest -k golden`` writes the files anew; read the difference before committing it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ import json
 import os
 import re
 import string
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.support import REPOSITORY
 
 HERE = Path(__file__).parent
 
@@ -24,6 +28,15 @@ def compare(name: str, made: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(made, encoding="utf-8")
     assert made == path.read_text(encoding="utf-8"), f"{path} says something else; see {HERE / '__init__.py'}"
+
+
+def ask_agent(verb: str, request: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Ask the agent in a process of its own, as it is asked on a server."""
+    return subprocess.run(
+        [sys.executable, "-m", "oelm_jobs.agent", verb],
+        input=json.dumps(request), capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
 
 
 ADDED = ("code", "values")
@@ -49,14 +62,20 @@ def _without_added(made: Any, kept: Any) -> Any:
     return made
 
 
+def replaced(text: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """Return a text with the second of each pair in the place of the first, one pair after the other."""
+    for old, new in pairs:
+        text = text.replace(old, new)
+    return text
+
+
 def without_what_varies(text: str, places: Iterable[tuple[str, str]]) -> str:
     """Return a text with names in the place of paths, tokens and hashes of code.
 
     Args:
         places: Paths and what to call them; a path within another one comes first.
     """
-    for path, name in places:
-        text = text.replace(path, name)
+    text = replaced(text, places)
     tokens = list(dict.fromkeys(re.findall(r"oelm-[0-9a-f]{16}", text)))
     for number, token in enumerate(tokens, start=1):
         text = text.replace(token, f"oelm-TOKEN{number}")

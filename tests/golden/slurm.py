@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 COMMANDS = {
     "sbatch": """\
@@ -22,9 +25,13 @@ echo 'Configuration data as of 2026-01-01T00:00:00'; echo 'ClusterName = c'; ech
 """Command to its lines of shell; what ``squeue`` and ``sacct`` list is in a file beside them, ``squeue.says``."""
 
 
-def stand_in_for_slurm(folder: Path) -> None:
-    """Make these commands in a folder."""
+def stand_in_for_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put these commands first on PATH; return their folder."""
+    folder = tmp_path / "slurm"
     folder.mkdir()
     for name, lines in COMMANDS.items():
         (folder / name).write_text(f"#!/bin/bash\n{lines}\n")
         (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where squeue's answers are kept
+    return folder

@@ -36,6 +36,12 @@ def lie(rig: Rig, module: str, truth: str, lie: str) -> None:
     path.write_text(path.read_text().replace(truth, lie))
 
 
+def announce(rig: Rig, row: dict[str, object]) -> None:
+    """Have the host's agent list a file besides those of a run."""
+    end = "    return answer\n"
+    lie(rig, "transfer/inventory", end, f"    answer['files'].append({row!r})\n{end}")
+
+
 def refuses(oelm: Callable[..., subprocess.CompletedProcess[str]], rig: Rig, *words: str) -> str:
     failed = oelm("fetch", *words, check=False)
     assert failed.returncode == 3, failed.stderr + failed.stdout
@@ -45,13 +51,7 @@ def refuses(oelm: Callable[..., subprocess.CompletedProcess[str]], rig: Rig, *wo
 
 @pytest.mark.parametrize("path", ["/../../../../..", "/x/../../../../../..", "relative", "", 7, None])
 def test_a_run_that_lies_above_its_folder_is_not_fetched(done: Rig, path: object) -> None:
-    row = {"name": "precious.txt", "size": 4, "sha256": "0" * 64, "grows": False}
-    lie(
-        done,
-        "transfer/inventory",
-        "    return answer\n",
-        f"    answer['files'].append({row!r})\n    return answer\n",
-    )
+    announce(done, {"name": "precious.txt", "size": 4, "sha256": "0" * 64, "grows": False})
     lie(done, "transfer/inventory", "os.path.realpath(run_dir),", f"{path!r},")
     said = refuses(done.oelm, done)
     assert "refused" in said or "answers nonsense" in said
@@ -60,12 +60,7 @@ def test_a_run_that_lies_above_its_folder_is_not_fetched(done: Rig, path: object
 @pytest.mark.parametrize("name", ["../precious.txt", "../../../../precious.txt", "{}/precious.txt", "a/../../b", ".."])
 def test_a_file_whose_name_leads_out_is_not_fetched(done: Rig, name: str) -> None:
     row = {"name": name.format(done.project), "size": 4, "sha256": "0" * 64, "grows": False, "content": "bm9wZQ=="}
-    lie(
-        done,
-        "transfer/inventory",
-        "    return answer\n",
-        f"    answer['files'].append({row!r})\n    return answer\n",
-    )
+    announce(done, row)
     assert "refused" in refuses(done.oelm, done)
 
 

@@ -44,7 +44,8 @@ def stored(state: State, **changes: Any) -> StoredRun:
 
 
 def decided(known: StoredRun, again: Again = Again.RESUME, run: Run | None = None, **found: bool) -> Take | Leave:
-    return decide(known, run or planned(), Found(**found), again)  # type: ignore[arg-type]
+    facts: Any = Found(**found)  # its facts are told, where those of decide.Facts are looked up on the disk
+    return decide(known, run or planned(), facts, again)
 
 
 def reason(decision: Take | Leave) -> str:
@@ -164,15 +165,6 @@ def test_an_extension_that_was_cancelled_goes_on_as_one() -> None:
     assert taken(decided(known)).run.extended_from == before
 
 
-class Unreadable(dict[str, Any]):
-    """A specification that nobody must read."""
-
-    def __getitem__(self, key: str) -> Any:
-        raise AssertionError(key)
-
-    get = __getitem__  # type: ignore[assignment]
-
-
 def test_what_is_not_decided_by_a_runs_specification_is_decided_without_reading_it() -> None:
     for state in (State.PLANNED, State.QUEUED, State.RUNNING, State.UNKNOWN):
-        assert isinstance(decided(stored(state, spec=Unreadable())), Leave)
+        assert isinstance(decided(stored(state, spec=None)), Leave)

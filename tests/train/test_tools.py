@@ -81,7 +81,8 @@ def test_without_a_vocabulary_samples_are_ids(tiny: TrainConfig, capsys: pytest.
 
 @pytest.mark.parametrize("size", [1024, 50257])
 def test_the_vocabulary_is_that_of_the_data_sets(size: int) -> None:
-    tokenizer = pytest.importorskip("oelm_jobs.data.tokenizer")
+    from oelm_jobs.data import tokenizer
+
     merges = find_merges("absent/train.bin")
     assert merges is not None
     own, theirs = Vocabulary(merges, size), tokenizer.encoding(size)
