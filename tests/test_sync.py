@@ -11,6 +11,7 @@ import pytest
 
 from oelm_jobs.errors import TargetError
 from oelm_jobs.transfer import sync
+from oelm_jobs.transfer.staging import Staging
 
 CONTENT = b"weights"
 
@@ -31,7 +32,7 @@ def item(name: str, **changes: Any) -> sync.Item:
 def test_what_arrived_is_whole_by_its_hash_alone(
     tmp_path: Path, arrived: bytes, is_whole: bool, is_wrong: bool
 ) -> None:
-    staging = sync.Staging(tmp_path, print)
+    staging = Staging(tmp_path, print)
     arrival = staging.arrival("/there/exp_a", tmp_path / "exp_a", item("best_model.pt"))
     arrival.staged.write_bytes(arrived)
     while arrival.follow(memoryview(bytearray(4))):

@@ -25,7 +25,8 @@ from ..store import StoredRun
 from ..study.resolve import run_directory
 from ..targets.files import load_target
 from . import sync
-from .sync import Arrival, Item, Staging
+from .staging import Arrival, Staging, place_arrival
+from .sync import Item
 
 if TYPE_CHECKING:
     from ..agent import messages
@@ -322,7 +323,7 @@ class _Fetch:
                 broken = error
             for look, arrival in open_ones:
                 if arrival.is_whole:
-                    sync.place_arrival(arrival)
+                    place_arrival(arrival)
                     self._count(look, arrival.item)
                 elif arrival.is_wrong:
                     self._progress.advance(-arrival.read)

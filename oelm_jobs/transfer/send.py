@@ -21,7 +21,7 @@ from ..study.resolve import token_files
 from ..targets.files import LOCAL
 from . import fetch
 from .rsync import NETWORK_CODES, Transfer, upload_folder
-from .sync import IDLE_S
+from .staging import IDLE_S
 
 if TYPE_CHECKING:
     from ..agent import messages

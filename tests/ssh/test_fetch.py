@@ -23,6 +23,7 @@ from oelm_jobs import connections
 from oelm_jobs.errors import NotReached, TargetError
 from oelm_jobs.store import Store
 from oelm_jobs.transfer import fetch, rsync, sync
+from oelm_jobs.transfer.staging import STAGING, Staging, place_arrival
 from oelm_jobs.transfer.sync import Item
 from tests.ssh.conftest import Rig, stand_in, write_target
 from tests.ssh.testbed import Proxy
@@ -101,7 +102,7 @@ def test_a_fetch_killed_fifty_times_ends_with_identical_files(rig: Rig) -> None:
     for name in names:
         assert len(same(rig, name)) == len([p for p in rig.run_dir(name).rglob("*") if p.is_file()]) - len(OWN)
         assert sync.verify(rig.home_dir(name)).damaged == ()
-    assert not list((rig.home_dir().parent / sync.STAGING).rglob("*.pt")), "staging is empty again"
+    assert not list((rig.home_dir().parent / STAGING).rglob("*.pt")), "staging is empty again"
 
 
 OWN = {"claim", "origin"}
@@ -316,7 +317,7 @@ def test_a_stopped_sender_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch)
     """rsync's own --timeout does not notice: the sender is there, it just does not move."""
     train(rig, size=1 << 20)
     rig.wait_for("gpt_base", "DONE")
-    monkeypatch.setattr(sync, "IDLE_S", 1.5)
+    monkeypatch.setattr("oelm_jobs.transfer.staging.IDLE_S", 1.5)
     monkeypatch.setattr(fetch, "TRIES", 1)
     stuck, real = rig.host.place / "stuck", rig.host.place / "real"
     shutil.copy("/usr/bin/rsync", real)
@@ -381,7 +382,7 @@ def test_links_and_devices_are_not_taken_for_files(tmp_path: Path) -> None:
     os.mkfifo(source / "pipe.pt")
     os.mknod(source / "device.pt", 0o600 | 0o20000, os.makedev(1, 3))
     (source / "large.pt").write_bytes(b"x" * 1000)
-    staging = sync.Staging(tmp_path / "home", lambda text: None)
+    staging = Staging(tmp_path / "home", lambda text: None)
     arrivals = [
         staging.arrival(str(source), home, Item(name=name, size=5, sha256="0" * 64, grows=False))
         for name in ("link.pt", "pipe.pt", "device.pt", "large.pt")
@@ -404,13 +405,13 @@ def test_a_file_of_the_longest_name_comes_home(tmp_path: Path, name: str, grows:
     source.mkdir()
     (source / name).write_bytes(b"x" * 1000)
     digest = hashlib.sha256(b"x" * 1000).hexdigest()
-    staging = sync.Staging(tmp_path / "home", lambda text: None)
+    staging = Staging(tmp_path / "home", lambda text: None)
     if grows:
         home.mkdir()
         (home / name).write_bytes(b"x" * 500)
     arrival = staging.arrival(str(source), home, Item(name=name, size=1000, sha256=digest, grows=grows))
     staging.transfer([arrival], None, "", "", lambda size: None)
-    sync.place_arrival(arrival)
+    place_arrival(arrival)
     staging.close()
     assert (home / name).read_bytes() == b"x" * 1000
     assert [path.name for path in staging.path.iterdir()] == ["lock"]
@@ -421,21 +422,21 @@ def test_what_grew_on_after_it_was_hashed_does_not_come_home(tmp_path: Path) -> 
     source, home = tmp_path / "there", tmp_path / "home" / "exp_a"
     source.mkdir()
     (source / "training.log").write_bytes(b"x" * 1000)
-    staging = sync.Staging(tmp_path / "home", lambda text: None)
+    staging = Staging(tmp_path / "home", lambda text: None)
     item = Item(name="training.log", size=1000, sha256=hashlib.sha256(b"x" * 1000).hexdigest(), grows=True)
     arrival = staging.arrival(str(source), home, item)
     staging.transfer([arrival], None, "", "", lambda size: None)
     assert arrival.is_whole
     with open(arrival.staged, "ab") as staged:
         staged.write(b"not looked at")
-    sync.place_arrival(arrival)
+    place_arrival(arrival)
     staging.close()
     assert (home / "training.log").read_bytes() == b"x" * 1000
 
 
 def test_a_name_that_no_disk_here_can_hold_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "exp_a").mkdir()
-    staging = sync.Staging(tmp_path, lambda text: None)
+    staging = Staging(tmp_path, lambda text: None)
     item = Item(name="n" * 256, size=1, sha256="0" * 64, grows=False, content=b"x")
     with pytest.raises(TargetError, match="can't be a file's here"):
         staging.arrival("/there", tmp_path / "exp_a", item)
