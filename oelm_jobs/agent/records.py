@@ -87,8 +87,13 @@ class Kind(Generic[Content]):
             schema.Misfit: It is another thing.
         """
         # Plain strings: a status asks for hundreds of runs, and building paths costs more than reading the files.
-        content = read(str(run_dir) + self._path)
-        return content if content is None or self._make is None else self._make(content)
+        content: Any = rundir.read_json(str(run_dir) + self._path)
+        if content is None:
+            return None
+        wrong = self.why_not(content)
+        if wrong is not None:
+            raise schema.Misfit(self.name + wrong)
+        return self._make(content) if self._make is not None else content
 
     def read_if_sound(self, run_dir: Union[str, Path]) -> Optional[Content]:
         """Return a run's record; None where there is none, or another thing."""
@@ -174,20 +179,3 @@ FETCHED: Kind[FetchedRecord] = Kind(
     ),
 )  # fmt: skip
 """fetched.json, which the client writes beside what it has fetched."""
-
-KINDS: Dict[str, Kind[Any]] = {
-    kind.name: kind for kind in (RUN, START, END, CLAIM, HEARTBEAT, OUTCOME, MANIFEST, FETCHED)
-}
-"""By the name of the file."""
-
-
-def read(path: Union[str, Path]) -> Any:
-    """Return the object in a file whose name says of which kind it is (as Kind.read)."""
-    content = rundir.read_json(path)
-    if content is None:
-        return None
-    name = str(path).rpartition("/")[2]
-    wrong = KINDS[name].why_not(content)
-    if wrong is not None:
-        raise schema.Misfit(name + wrong)
-    return content
