@@ -53,7 +53,7 @@ class Ending(click.Command):
     included.
     """
 
-    def main(  # type: ignore[override]
+    def main(  # type: ignore[override]  # click overloads it, and takes complete_var by position, too
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
@@ -183,7 +183,7 @@ def _add_shared_options(made: click.Command) -> None:
         click.version_option(__version__, prog_name="oelm-jobs", help="Show the version and exit."),
     ):
         option(nothing)
-    made.params += nothing.__click_params__  # type: ignore[attr-defined]
+    made.params += nothing.__click_params__  # type: ignore[attr-defined]  # the options above put it there
 
 
 def command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:

@@ -84,8 +84,8 @@ class Transfer:
         argv += ["-e", shell_argument(shell)] if shell else []
         argv += [f"--rsync-path={remote}"] if remote else []
         self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
-        self._list: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._list: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as above
+        self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as above
         self._list.write(b"".join(name.encode("utf-8", "surrogateescape") + b"\0" for name in names))
         self._list.seek(0)
         try:
