@@ -10,8 +10,13 @@ sentence's beginning it holds no colon, since what stands before one is a senten
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gettext
 import re
+from pathlib import Path
+
+from .agent.sentences import Sentence, _
 
 LANGUAGES = ("en", "zh")
 MAX_DEPTH = 10
@@ -33,11 +38,34 @@ def chosen() -> str:
     return _chosen
 
 
-def tr(text: str) -> str:
-    """Return ``text`` in the chosen language; line by line, unchanged where the catalogue has no match."""
-    if _chosen == "en" or not text:
+def translated(text: str, language: str = "") -> str:
+    """Return a sentence in the chosen language, or another one, where its catalogue has it; other text unchanged."""
+    wanted = language or _chosen
+    if wanted == "en" or not text:
         return text
+    if isinstance(text, Sentence):
+        template = _gettext(wanted).gettext(text.template)
+        if template != text.template:
+            values = {name: _value(value, wanted) for name, value in text.values.items()}
+            with contextlib.suppress(LookupError, TypeError, ValueError):  # values that a target made up
+                return template.format(**values)
     return "\n".join(_translate(line, 0) for line in text.split("\n"))
+
+
+def _value(value: object, language: str) -> object:
+    if isinstance(value, str):
+        return translated(value, language) if isinstance(value, Sentence) else value
+    if isinstance(value, (list, tuple)):
+        return translated(_(", "), language).join(str(_value(part, language)) for part in value)
+    return value
+
+
+@functools.lru_cache(maxsize=2)
+def _gettext(language: str) -> gettext.NullTranslations:
+    return gettext.translation("oelm_jobs", Path(__file__).with_name("locale"), [language], fallback=True)
+
+
+tr = translated
 
 
 @functools.lru_cache(maxsize=4096)

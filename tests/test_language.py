@@ -26,6 +26,8 @@ TRAINER = "train"
 TRAINER_SPEAKING = {"_require", "_diverge", "_choose", "advice"}
 """Functions of the trainer whose arguments, or results, are part of an error."""
 
+MARKS = {"_", "Sentence"}
+"""What marks a sentence for the catalogues: its arguments are looked up as templates, not as finished sentences."""
 UNREAD_CALLS = {
     "AssertionError", "AttributeError",  # never said
     "add_argument", "ArgumentParser",  # the agent's own command line, which programs call
@@ -126,7 +128,9 @@ def _texts(node: ast.AST) -> Iterator[tuple[str, int]]:
     if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in UNREAD_CALLS:
         return
     children: Iterable[ast.AST | None]
-    if isinstance(node, ast.FunctionDef):
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") in MARKS:
+        children = node.keywords
+    elif isinstance(node, ast.FunctionDef):
         children = [*node.decorator_list, *node.args.defaults, *node.args.kw_defaults, *node.body]
     elif isinstance(node, ast.AnnAssign):
         children = [node.value]
