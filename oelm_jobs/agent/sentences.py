@@ -10,6 +10,9 @@ from __future__ import annotations
 import functools
 from typing import Any, Dict, Iterable, Mapping, Tuple
 
+Encoded = Dict[str, Any]
+"""``code`` and ``values`` of a sentence as JSON."""
+
 
 class Sentence(str):
     """English text, with the template (str.format's) and the values that it was made of."""
@@ -53,3 +56,40 @@ def joined(parts: Iterable[str]) -> str:
     if not left:
         return ""
     return functools.reduce(lambda rest, first: _("{first}; {rest}", first=first, rest=rest), reversed(left))
+
+
+def encoded(text: str) -> Encoded:
+    """Return what stands beside a sentence where it is written or sent: ``code`` and ``values``, sentences among them
+    as objects with their ``text``. Empty for other text.
+    """
+    if not isinstance(text, Sentence):
+        return {}
+    return {"code": text.code, "values": {name: _encoded_value(value) for name, value in text.values.items()}}
+
+
+def _encoded_value(value: Any) -> Any:
+    if isinstance(value, Sentence):
+        return dict(encoded(value), text=str(value))
+    return [_encoded_value(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def decoded(text: str, code: Any, values: Any, templates: Mapping[str, str]) -> str:
+    """Return the sentence that was written or sent as ``text``, ``code`` and ``values``; plain text without a code.
+
+    Its English is the text as it came. Nothing that came is used as a template: it is looked up as one.
+
+    Args:
+        templates: The template of each code that isn't its own.
+    """
+    if not isinstance(code, str) or not code or not isinstance(values, dict):
+        return text
+    known = {str(name): _decoded_value(value, templates) for name, value in values.items()}
+    return Sentence.made(text, templates.get(code, code), known, code)
+
+
+def _decoded_value(value: Any, templates: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return decoded(str(value.get("text", "")), value.get("code"), value.get("values"), templates)
+    if isinstance(value, list):
+        return [_decoded_value(part, templates) for part in value]
+    return value

@@ -1,0 +1,45 @@
+"""Sentences are ordinary strings that know how they were made, at home and after a way over the wire."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from oelm_jobs import language
+from oelm_jobs.agent.sentences import Sentence, _, decoded, encoded, joined
+
+
+def test_a_sentence_is_its_english() -> None:
+    sentence = _("{path}: no such file, {names}", path="/x", names=["a", "b"])
+    assert sentence == "/x: no such file, a, b" and json.dumps(sentence) == '"/x: no such file, a, b"'
+    assert str(sentence) is sentence and str(ValueError(sentence)) is sentence
+    assert copy.deepcopy(sentence).values == sentence.values
+
+
+def test_parts_that_are_not_empty_are_joined() -> None:
+    assert joined(["a", "", "b", "c"]) == "a; b; c"
+    assert joined([]) == "" and joined(["", "a"]) == "a"
+
+
+def test_a_sentence_comes_back_from_json_with_the_sentences_in_it() -> None:
+    whole = _("{name}: {why}", name="a", why=_("{count} of {files} are gone", count=2, files=["x", "y"]))
+    sent = json.loads(json.dumps(dict(encoded(whole), text=whole)))
+    back = decoded(sent["text"], sent["code"], sent["values"], {})
+    assert isinstance(back, Sentence) and back == whole and back.template == "{name}: {why}"
+    assert isinstance(back.values["why"], Sentence) and back.values["why"].values["files"] == ["x", "y"]
+    assert encoded("plain") == {} and type(decoded("plain", None, None, {})) is str
+
+
+def test_a_named_sentence_has_the_template_of_its_name() -> None:
+    back = decoded("gone since 3", "gone", {"since": 3}, {"gone": "gone since {since}"})
+    assert isinstance(back, Sentence) and back.template == "gone since {since}" and back.code == "gone"
+
+
+@pytest.mark.parametrize(
+    "values", [{"first": "x"}, {"first": {"text": 3}, "rest": None}, {"first": [[{"code": "{a.b}"}]], "rest": {}}]
+)
+def test_what_a_target_makes_up_is_shown_as_it_came(values: dict[str, object]) -> None:
+    assert "made up" in language.translated(decoded("made up", "{first.__class__} {rest:999999999}", values, {}), "zh")
+    language.translated(decoded("made up", "{first}; {rest}", values, {}), "zh")
