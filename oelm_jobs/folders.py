@@ -1,6 +1,7 @@
-"""The toolkit's own folders on the user's machine.
+"""Folders on the user's machine: a project's, and the toolkit's own.
 
-They are what platformdirs would answer, without its imports, which take as long as asking fifty runs for their state.
+The latter are what platformdirs would answer, without its imports, which take as long as asking fifty runs for their
+state.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from .errors import LocalError
+from .errors import LocalError, UsageError
 
 NAME = "oelm-jobs"
 MAC = Path("Library") / "Application Support"
@@ -63,3 +64,24 @@ def _folder(variable: str, below_home: Path) -> Path:
     if os.path.isabs(named):  # a relative one is to be ignored
         return Path(named) / NAME
     return home() / (MAC if sys.platform == "darwin" else below_home) / NAME
+
+
+def find_project(start: Path) -> Path:
+    """Return the nearest folder at or above ``start`` that has studies in ``jobs/``.
+
+    Raises:
+        UsageError: There is none.
+    """
+    start = start.resolve()
+    for folder in (start, *start.parents):
+        if any((folder / "jobs").glob("*.toml")):
+            return folder
+    raise UsageError(
+        f"no project here: neither {start} nor a folder above it has a study in jobs/*.toml",
+        hint="go to your project's folder; a study file is described in the README under 'Add a study'",
+    )
+
+
+def study_files(project: Path) -> list[Path]:
+    """Return the project's study files, sorted by name."""
+    return sorted(path for path in (project / "jobs").glob("*.toml") if path.name != "targets.toml")

@@ -13,9 +13,9 @@ import pytest
 
 from oelm_jobs import store as stores
 from oelm_jobs.agent.states import State
-from oelm_jobs.cli.select import select, select_one
 from oelm_jobs.errors import StoreError, UsageError
 from oelm_jobs.runs import observe
+from oelm_jobs.runs.select import select, select_one
 from oelm_jobs.store import Store
 from tests.support import make_run
 

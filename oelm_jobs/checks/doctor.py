@@ -16,7 +16,7 @@ from ..agent import registry, rundir, snapshots
 from ..code import snapshot
 from ..connections import Connection, PlacedTree, connect, interpreter, unreached
 from ..errors import ConfigurationError, OelmError
-from ..project import study_files
+from ..folders import study_files
 from ..schedulers import allowed_environment
 from ..scripts.jobs import preview
 from ..scripts.templates import trial as trial_script

@@ -24,8 +24,8 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     """
     from ..agent.states import State
     from ..runs import control, observe
+    from ..runs.select import select, titles
     from ..store import Store
-    from .select import select, titles
 
     if not names and study is None and not everything:
         raise UsageError("name a study, a group or a run", hint="or give --all; oelm-status lists them")

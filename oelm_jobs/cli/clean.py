@@ -30,9 +30,9 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
     that isn't over names it, whoever's, or a submission whose answer isn't known.
     """
     from ..runs import observe
+    from ..runs.select import select
     from ..store import Store
     from ..transfer import clean
-    from .select import select
 
     if not names and study is None and not everything:
         raise UsageError("name a study, a group or a run", hint="or give --all; oelm-status lists them")

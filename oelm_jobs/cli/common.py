@@ -210,7 +210,7 @@ def group(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], click.
 
 def project() -> Path:
     """Return the project that the current folder belongs to."""
-    from ..project import find_project
+    from ..folders import find_project
 
     try:
         here = Path.cwd()

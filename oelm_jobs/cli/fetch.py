@@ -51,8 +51,8 @@ def main(
     Only what is new is transferred; an interrupted fetch goes on where it was. A file gets its name when it is whole.
     Runs of this machine are here already; they are verified. Exit code 1 when a file is missing or differs.
     """
+    from ..runs.select import titles
     from ..store import Store
-    from .select import titles
 
     if watch and as_json:
         raise UsageError("--watch and --json exclude each other")
@@ -97,8 +97,8 @@ def _fetch(
 ) -> tuple[list[Fetched], dict[str, TargetError]]:
     """Return what was fetched, and by target why something was not."""
     from ..connections import connect_for_transfer
+    from ..runs.select import select
     from ..targets.files import load_targets
-    from .select import select
 
     runs = select(store, root, names, study)
     targets = load_targets(root)

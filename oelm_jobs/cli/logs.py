@@ -48,8 +48,8 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
     from ..agent import probe, rundir
     from ..connections.answers import nonsense
     from ..errors import NotReached
+    from ..runs.select import select_one
     from ..store import Store
-    from .select import select_one
 
     root = project()
     name = f"{rundir.CONTROL}/{rundir.SUPERVISOR_LOG}" if supervisor else rundir.LOG

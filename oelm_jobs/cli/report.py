@@ -162,7 +162,7 @@ def _source(request: Request) -> Source:
     from ..analysis.audit import lock
     from ..analysis.reading import loading
     from ..errors import UsageError
-    from ..project import find_project
+    from ..folders import find_project
     from ..study.files import load_study
 
     is_named = bool(request.folders or request.mapping)

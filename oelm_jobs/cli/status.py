@@ -51,9 +51,9 @@ def main(
     """
     from ..errors import Nonsense
     from ..runs.observe import Scope, View, refresh
+    from ..runs.select import select
     from ..store import Store, set_aside
     from . import view
-    from .select import select
 
     root = project()
     wanted = _states(states)

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import names, tomlfile
 from ..errors import ConfigurationError, UsageError, valid_choices
-from ..project import study_files
+from ..folders import study_files
 from ..spec.study import METRICS, RELATIONS, Group, Hypothesis, SpeedTrial, Study
 from ..train import config as trainer
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from oelm_jobs.train import config as trainer
 
-from oelm_jobs import project
+from oelm_jobs import folders
 from oelm_jobs.errors import ConfigurationError, UnfairError, UsageError
 from oelm_jobs.study import files as study
 from oelm_jobs.study.plan import make_plan
@@ -199,7 +199,7 @@ def test_the_users_targets_are_known_in_every_project_and_the_projects_own_win(
 
 def test_a_folder_without_studies_is_no_project(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no project here"):
-        project.find_project(tmp_path)
+        folders.find_project(tmp_path)
 
 
 def test_data_paths_follow_the_targets_mapping() -> None:
