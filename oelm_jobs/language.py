@@ -13,12 +13,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import gettext
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from .agent.sentences import Sentence, _
 
 LANGUAGES = ("en", "zh")
+DOMAIN = "oelm_jobs"
+"""What gettext calls the catalogues of this project."""
+LOCALE = Path(__file__).with_name("locale")
+"""Where they lie."""
 MAX_DEPTH = 10
 """How deep sentences lie in placeholders of others at most."""
 MAX_PARTS = 6
@@ -62,10 +68,38 @@ def _value(value: object, language: str) -> object:
 
 @functools.lru_cache(maxsize=2)
 def _gettext(language: str) -> gettext.NullTranslations:
-    return gettext.translation("oelm_jobs", Path(__file__).with_name("locale"), [language], fallback=True)
+    return gettext.translation(DOMAIN, LOCALE, [language], fallback=True)
 
 
 tr = translated
+
+
+def translated_help(text: str) -> str:
+    """Return what an option or a paragraph of a command's docstring says, in the chosen language."""
+    return translated(Sentence.made(text, text, {}))
+
+
+@contextlib.contextmanager
+def of_click() -> Iterator[None]:
+    """Let click speak the chosen language meanwhile.
+
+    Its own words go through gettext, which takes the language from the environment. It is as before afterwards: what
+    the command starts (a shell, a job) keeps the user's.
+    """
+    if _chosen == "en":
+        yield
+        return
+    domain, language = gettext.textdomain(), os.environ.get("LANGUAGE")
+    gettext.bindtextdomain(DOMAIN, str(LOCALE))
+    gettext.textdomain(DOMAIN)
+    os.environ["LANGUAGE"] = _chosen
+    try:
+        yield
+    finally:
+        gettext.textdomain(domain)
+        del os.environ["LANGUAGE"]
+        if language is not None:
+            os.environ["LANGUAGE"] = language
 
 
 @functools.lru_cache(maxsize=4096)

@@ -7,16 +7,17 @@ import sys
 
 import click
 
+from ..agent.sentences import _, joined
 from ..errors import TargetError, UnknownAnswer, UsageError
 from .common import command, confirm, each_target, end_with, narrate, project, put_json, say
 
 
 @command("oelm-cancel")
 @click.argument("names", nargs=-1, metavar="[STUDY|GROUP|RUN]...")
-@click.option("--study", metavar="NAME", help="Only this study.")
-@click.option("--all", "everything", is_flag=True, help="Every run of this project that isn't over.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--study", metavar="NAME", help=_("Only this study."))
+@click.option("--all", "everything", is_flag=True, help=_("Every run of this project that isn't over."))
+@click.option("--yes", is_flag=True, help=_("Don't ask."))
+@click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
 def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool, as_json: bool) -> None:
     """Cancel runs.
 
@@ -28,7 +29,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     from ..store import Store
 
     if not names and study is None and not everything:
-        raise UsageError("name a study, a group or a run", hint="or give --all; oelm-status lists them")
+        raise UsageError(_("name a study, a group or a run"), hint=_("or give --all; oelm-status lists them"))
     root = project()
     with Store() as store:
         scope = observe.Scope.STOPPED if names else observe.Scope.MOVING
@@ -38,14 +39,14 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
         if everything and not names and study is None:
             chosen = tuple(alive)
             if not alive:
-                narrate("No run of this project is under way.")
+                narrate(_("No run of this project is under way."))
         called = titles(chosen)
         if len(alive) > 1:
             listed = ", ".join(called[run.study, run.name] for run in alive[:8]) + (", …" if len(alive) > 8 else "")
-            confirm(f"Cancel {len(alive)} runs ({listed})?", yes=yes)
+            confirm(_("Cancel {count} runs ({runs})?", count=len(alive), runs=listed), yes=yes)
         working = sum(run.state is State.RUNNING for run in alive)
         if working and sys.stderr.isatty():
-            narrate(f"Waiting until {working} runs have written a checkpoint")
+            narrate(_("Waiting until {count} runs have written a checkpoint", count=working))
         done: dict[tuple[str, str], str] = {}
         errors = each_target(
             (run.target for run in alive),
@@ -57,9 +58,9 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     answers = {
         (run.study, run.name): done.get(
             (run.study, run.name),
-            f"was {run.state} when {run.target} last answered"
+            _("was {state} when {target} last answered", state=run.state, target=run.target)
             if run.target in view.unreachable
-            else f"is {run.state} already",
+            else _("is {state} already", state=run.state),
         )
         for run in chosen
         if run.state.is_final or run.target not in errors
@@ -69,7 +70,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
         unreachable = {name: str(error) for name, error in errors.items()}
         put_json({"version": 1, "runs": rows, "unreachable": unreachable})
     for key, answer in answers.items() if not as_json else ():
-        say(f"{called[key]}: {answer}")
+        say(_("{run}: {what}", run=called[key], what=answer))
     end_with(errors)
 
 
@@ -80,5 +81,6 @@ def _say_what_was_done(error: TargetError, *, again: str) -> None:
         again: The command to give again.
     """
     is_open = isinstance(error, UnknownAnswer)
-    error.args = (f"{error}; {'what was cancelled there is not known' if is_open else 'nothing was cancelled there'}",)
-    error.hint = f"try it again: {again}" + (f"; {error.hint}" if error.hint else "")
+    done = _("what was cancelled there is not known") if is_open else _("nothing was cancelled there")
+    error.args = (joined((str(error), done)),)
+    error.hint = joined((_("try it again: {command}", command=again), error.hint))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..agent.sentences import _, joined
 from ..errors import UsageError
 from .common import command, confirm, each_target, end_with, narrate, project, put_json, say
 
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 @command("oelm-clean")
 @click.argument("names", nargs=-1, metavar="[STUDY|GROUP|RUN]...")
-@click.option("--study", metavar="NAME", help="Only this study.")
-@click.option("--all", "everything", is_flag=True, help="Every run of this project.")
-@click.option("--dry-run", is_flag=True, help="Say what would go, and leave it.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--study", metavar="NAME", help=_("Only this study."))
+@click.option("--all", "everything", is_flag=True, help=_("Every run of this project."))
+@click.option("--dry-run", is_flag=True, help=_("Say what would go, and leave it."))
+@click.option("--yes", is_flag=True, help=_("Don't ask."))
+@click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
 def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Remove from targets checkpoints whose copy here is verified once more, and code that nobody needs any more; logs
     and results stay there.
@@ -35,7 +36,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
     from ..transfer import clean
 
     if not names and study is None and not everything:
-        raise UsageError("name a study, a group or a run", hint="or give --all; oelm-status lists them")
+        raise UsageError(_("name a study, a group or a run"), hint=_("or give --all; oelm-status lists them"))
     root = project()
     with Store() as store:
         runs = observe.refresh(store, root, select(store, root, names, study)).runs
@@ -59,10 +60,14 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
         where = [name for name in targets if any(one.run.target == name and one.files for one in found)]
         where += [one.target for one in code if one.names and one.target not in where]
         if where and not dry_run:
-            what = f"{size / 1e6:,.1f} MB of checkpoints" if size else ""
-            if any(one.names for one in code):
-                what += f"{' and ' if what else ''}{code_size / 1e6:,.1f} MB of code"
-            confirm(f"Remove {what} from {', '.join(where)}?", yes=yes)
+            mb = {"size": size / 1e6, "code_size": code_size / 1e6}
+            if not any(one.names for one in code):
+                what = _("{size:,.1f} MB of checkpoints", **mb)
+            elif size:
+                what = _("{size:,.1f} MB of checkpoints and {code_size:,.1f} MB of code", **mb)
+            else:
+                what = _("{code_size:,.1f} MB of code", **mb)
+            confirm(_("Remove {what} from {targets}?", what=what, targets=where), yes=yes)
             errors.update(each_target(where, free))
     if as_json:
         rows = [
@@ -88,20 +93,25 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
         put_json({"version": 1, "executed": not dry_run, "runs": rows, "snapshots": snapshots})
     for done in removed if not as_json else ():
         for name, reason in done.kept.items():
-            narrate(f"{done.run.name}: {name} stays: {reason}")
+            narrate(_("{run}: {file} stays: {why}", run=done.run.name, file=name, why=reason))
     if (removed or discarded) and not as_json:
-        freed = sum(done.freed for done in removed) + sum(size for _, size in discarded.values())
-        say(f"freed {freed / 1e6:,.1f} MB")
+        freed = sum(done.freed for done in removed) + sum(size for __, size in discarded.values())
+        say(_("freed {size:,.1f} MB", size=freed / 1e6))
     end_with(errors)
 
 
 def _announce(found: Sequence[Removable], code: Sequence[Unused]) -> None:
     """Print what may be removed, and why something stays."""
     for one in found:
-        listed = f"{', '.join(one.files)} ({one.size / 1e6:,.1f} MB)" if one.files else "nothing to remove"
-        say(f"{one.run.name} on {one.run.target}: {listed}{'; ' + one.note if one.note else ''}")
+        what = _("nothing to remove")
+        if one.files:
+            what = _("{files} ({size:,.1f} MB)", files=one.files, size=one.size / 1e6)
+        say(_("{run} on {target}: {what}", run=one.run.name, target=one.run.target, what=joined((what, one.note))))
     for each in code:
         if each.names:
-            say(f"code on {each.target}: snapshots that no run needs: {len(each.names)} ({each.size / 1e6:,.1f} MB)")
+            what = _(
+                "snapshots that no run needs: {count} ({size:,.1f} MB)", count=len(each.names), size=each.size / 1e6
+            )
+            say(_("code on {target}: {what}", target=each.target, what=what))
         if each.note:
-            say(f"code on {each.target}: {each.note}")
+            say(_("code on {target}: {what}", target=each.target, what=each.note))

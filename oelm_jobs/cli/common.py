@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import gc
 import io
 import json
@@ -15,8 +16,9 @@ from typing import Any, NoReturn
 import click
 
 from .. import language, visible
+from ..agent.sentences import _
 from ..errors import NoSuchTarget, OelmError, TargetError, UsageError, valid_choices
-from ..language import tr
+from ..language import translated, translated_help
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 EXIT_INTERNAL, EXIT_SYSTEM, EXIT_INTERRUPTED, EXIT_PIPE = 70, 74, 130, 141
@@ -25,13 +27,13 @@ EXIT_INTERNAL, EXIT_SYSTEM, EXIT_INTERRUPTED, EXIT_PIPE = 70, 74, 130, 141
 
 def say(text: str = "", **style: Any) -> None:
     """Print a result on stdout, in the chosen language; ``style`` as for click.style, dropped for a pipe."""
-    message = visible.text(tr(text))
+    message = visible.text(translated(text))
     click.echo(click.style(message, **style) if style else message)
 
 
 def narrate(text: str) -> None:
     """Print progress on stderr, in the chosen language; only results go to stdout."""
-    click.echo(visible.message(tr(text)), err=True)
+    click.echo(visible.message(translated(text)), err=True)
 
 
 def put(text: str, *, nl: bool = True) -> None:
@@ -76,16 +78,17 @@ class Ending(click.Command):
             sys.stdout.flush()  # here, where a full disk behind a pipe can still be named
             sys.exit(code)
         except OelmError as error:
-            _fail(name, error, error.exit_code, error.hint, argv)
+            _fail(name, str(error), error.exit_code, error.hint, argv)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             sys.exit(0)
         except click.UsageError as error:
-            _fail(name, error, 2, f"help: {error.ctx.command_path if error.ctx else name} --help", argv)
+            path = error.ctx.command_path if error.ctx else name
+            _fail(name, _of_click(error), 2, _("help: {command}", command=f"{path} --help"), argv)
         except click.ClickException as error:
-            _fail(name, error, error.exit_code, "", argv)
+            _fail(name, _of_click(error), error.exit_code, "", argv)
         except (KeyboardInterrupt, click.Abort):
-            narrate(f"\n{name}: interrupted")
+            narrate(_("\n{command}: interrupted", command=name))
             sys.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
             _discard_stdout()  # the reader of a pipe has gone (head)
@@ -93,14 +96,17 @@ class Ending(click.Command):
         except OSError as error:
             _discard_stdout()
             what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
-            _fail(name, what, EXIT_SYSTEM, f"run it again with --debug for the traceback: {name} --debug", argv)
+            _fail(name, what, EXIT_SYSTEM, _with_traceback(name), argv)
         except Exception as error:
-            hint = f"run it again with --debug for the traceback: {name} --debug"
-            _fail(name, f"internal error: {type(error).__name__}: {error}", EXIT_INTERNAL, hint, argv)
+            what = _("internal error: {kind}: {words}", kind=type(error).__name__, words=str(error))
+            _fail(name, what, EXIT_INTERNAL, _with_traceback(name), argv)
 
-    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the usage line."""
-        formatter.write_usage(ctx.command_path, " ".join(self.collect_usage_pieces(ctx)), prefix=tr("Usage:") + " ")
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse the arguments, or print the help that they ask for."""
+        with language.of_click():
+            return super().make_context(info_name, args, parent, **extra)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what the command does, paragraph by paragraph."""
@@ -108,14 +114,18 @@ class Ending(click.Command):
         for paragraph in paragraphs:
             formatter.write_paragraph()
             with formatter.indentation():
-                formatter.write_text(tr(paragraph))
+                formatter.write_text(translated_help(paragraph))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options."""
-        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
-        records = [option.get_help_record(ctx) for option in options]
-        with formatter.section(tr("Options")):
-            formatter.write_dl([(record[0], tr(record[1])) for record in records if record is not None])
+        records = []
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option):
+                option = copy.copy(param)
+                option.help = translated_help(option.help or "")
+                records.append(option.get_help_record(ctx))
+        with formatter.section(translated_help("Options")):
+            formatter.write_dl([record for record in records if record is not None])
 
 
 class EndingGroup(Ending, click.Group):
@@ -128,6 +138,13 @@ class EndingGroup(Ending, click.Group):
         _add_shared_options(cmd)
         super().add_command(cmd, name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name, and the others."""
+        with language.of_click():
+            return super().resolve_command(ctx, args)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, then the commands."""
         super().format_options(ctx, formatter)
@@ -135,8 +152,8 @@ class EndingGroup(Ending, click.Group):
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
             help_text = (command.help or "").split("\n\n")[0] if command else ""
-            rows.append((name, tr(" ".join(help_text.split()))))
-        with formatter.section(tr("Commands")):
+            rows.append((name, translated_help(" ".join(help_text.split()))))
+        with formatter.section(translated_help("Commands")):
             formatter.write_dl(rows)
 
 
@@ -156,18 +173,28 @@ def _choose_language(argv: list[str]) -> None:
     own = os.environ.get("OELM_LANG", "")
     language.choose(wanted if wanted in language.LANGUAGES else own if own in language.LANGUAGES else "en")
     if wanted and wanted not in language.LANGUAGES:
-        raise UsageError(f"--lang {wanted}: {valid_choices(wanted, language.LANGUAGES)}")
+        choices = valid_choices(wanted, language.LANGUAGES)
+        raise UsageError(_("--lang {language}: {choices}", language=wanted, choices=choices))
 
 
-def _fail(name: str, error: Exception | str, code: int, hint: str, argv: list[str]) -> NoReturn:
+def _of_click(error: click.ClickException) -> str:
+    """Return an error of click's, which is in the chosen language already."""
+    with language.of_click():
+        return error.format_message()
+
+
+def _with_traceback(name: str) -> str:
+    return _("run it again with --debug for the traceback: {command}", command=f"{name} --debug")
+
+
+def _fail(name: str, what: str, code: int, hint: str, argv: list[str]) -> NoReturn:
     if "--debug" in argv and isinstance(sys.exc_info()[1], Exception):
         import traceback
 
         click.echo(visible.text(traceback.format_exc()), err=True)
-    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    for begin, said in ((f"{name}: ", message), ("  ", hint)):
+    for begin, said in ((f"{name}: ", what), ("  ", hint)):
         if said:  # what follows a newline is still this command's error, and looks it
-            click.echo(begin + visible.message(tr(said)), err=True)
+            click.echo(begin + visible.message(translated(said)), err=True)
     sys.exit(code)
 
 
@@ -178,9 +205,9 @@ def _add_shared_options(made: click.Command) -> None:
     def nothing() -> None: ...
 
     for option in (
-        click.option("--lang", metavar="en|zh", expose_value=False, help="Language of all text (or OELM_LANG)."),
-        click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."),
-        click.version_option(__version__, prog_name="oelm-jobs", help="Show the version and exit."),
+        click.option("--lang", metavar="en|zh", expose_value=False, help=_("Language of all text (or OELM_LANG).")),
+        click.option("--debug", is_flag=True, expose_value=False, help=_("Show the traceback of an error.")),
+        click.version_option(__version__, prog_name="oelm-jobs", help=_("Show the version and exit.")),
     ):
         option(nothing)
     made.params += nothing.__click_params__  # type: ignore[attr-defined]  # the options above put it there
@@ -215,7 +242,7 @@ def project() -> Path:
     try:
         here = Path.cwd()
     except FileNotFoundError:
-        raise UsageError("the current folder has been removed", hint="go to your project's folder") from None
+        raise UsageError(_("the current folder has been removed"), hint=_("go to your project's folder")) from None
     return find_project(here)
 
 
@@ -223,7 +250,7 @@ def split_names(values: tuple[str, ...]) -> list[str]:
     """Return the names of a repeatable option that also takes comma lists, each once, in order."""
     names = [name.strip() for value in values for name in value.split(",")]
     if values and not any(names):
-        raise UsageError("an option that takes names was given none", hint="leave it out to mean all")
+        raise UsageError(_("an option that takes names was given none"), hint=_("leave it out to mean all"))
     return list(dict.fromkeys(name for name in names if name))
 
 
@@ -249,7 +276,7 @@ def end_with(errors: Mapping[str, TargetError]) -> None:
     for number, error in enumerate(errors.values(), start=1):
         if number == len(errors):
             raise error
-        narrate(f"{error}")
+        narrate(str(error))
 
 
 def confirm(question: str, *, yes: bool) -> None:
@@ -257,6 +284,6 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError(f"{question} Nobody can be asked here.", hint="give --yes to confirm")
-    if not click.confirm(visible.text(tr(question)), err=True):
-        raise UsageError("not confirmed; nothing was done")
+        raise UsageError(_("{question} Nobody can be asked here.", question=question), hint=_("give --yes to confirm"))
+    if not click.confirm(visible.text(translated(question)), err=True):
+        raise UsageError(_("not confirmed; nothing was done"))

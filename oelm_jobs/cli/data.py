@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..agent.sentences import _
 from ..errors import UsageError
 from ..folders import expanded
-from ..language import tr
+from ..language import translated
 from .common import group, narrate, project, put_json, say
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ def vocab(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         metavar="N",
         default=default,
         show_default=True,
-        help="Entries of the vocabulary: 50257 is GPT-2's own, less truncates it (at least 257).",
+        help=_("Entries of the vocabulary: 50257 is GPT-2's own, less truncates it (at least 257)."),
     )
 
 
-in_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-force = click.option("--force", is_flag=True, help="Replace other data in the output folder.")
+in_json = click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
+force = click.option("--force", is_flag=True, help=_("Replace other data in the output folder."))
 
 
 @group("oelm-data")
@@ -57,7 +58,7 @@ def main() -> None:
 
 @main.command()
 @vocab(1024)
-@click.option("--output", type=PATH, metavar="DIR", help="Folder to make.  [default: data/demo in the project]")
+@click.option("--output", type=PATH, metavar="DIR", help=_("Folder to make.  [default: data/demo in the project]"))
 @force
 @in_json
 def demo(vocab_size: int, output: Path | None, force: bool, as_json: bool) -> None:
@@ -72,14 +73,14 @@ def demo(vocab_size: int, output: Path | None, force: bool, as_json: bool) -> No
 
 @main.command()
 @click.argument("sources", nargs=-1, required=True, type=PATH, metavar="SOURCE...")
-@click.option("--output", required=True, type=PATH, metavar="DIR", help="Folder to make.")
+@click.option("--output", required=True, type=PATH, metavar="DIR", help=_("Folder to make."))
 @vocab(50257)
 @click.option(
     "--field",
     metavar="NAME",
     default="text",
     show_default=True,
-    help="Column of parquet files or key of JSON lines that holds the text.",
+    help=_("Column of parquet files or key of JSON lines that holds the text."),
 )
 @click.option(
     "--val",
@@ -87,7 +88,7 @@ def demo(vocab_size: int, output: Path | None, force: bool, as_json: bool) -> No
     multiple=True,
     type=PATH,
     metavar="SOURCE",
-    help="Validation text of its own (repeatable).  [default: sources named validation-… or …-valid, else a split]",
+    help=_("Validation text of its own (repeatable).  [default: sources named validation-… or …-valid, else a split]"),
 )
 @click.option(
     "--val-fraction",
@@ -95,7 +96,7 @@ def demo(vocab_size: int, output: Path | None, force: bool, as_json: bool) -> No
     metavar="X",
     default=0.05,
     show_default=True,
-    help="Share of the sources that becomes validation where they are split.",
+    help=_("Share of the sources that becomes validation where they are split."),
 )
 @click.option(
     "--split",
@@ -103,14 +104,16 @@ def demo(vocab_size: int, output: Path | None, force: bool, as_json: bool) -> No
     type=click.Choice(["auto", "document", "tail"]),
     default="auto",
     show_default=True,
-    help="Validate on documents chosen by hash or on the tail of each file; auto takes the tail for a few plain texts.",
+    help=_(
+        "Validate on documents chosen by hash or on the tail of each file; auto takes the tail for a few plain texts."
+    ),
 )
 @click.option(
     "--processes",
     type=click.IntRange(min=0),
     metavar="N",
     default=0,
-    help="How many processes encode.  [default: one per CPU]",
+    help=_("How many processes encode.  [default: one per CPU]"),
 )
 @force
 @in_json
@@ -140,10 +143,11 @@ def check(folder: Path, as_json: bool) -> None:
         _print_json(folder, manifest)
         return
     if manifest is None:
-        narrate(f"{folder} has no {token_folder.MANIFEST}: only the lengths could be checked")
+        manifest_name = token_folder.MANIFEST
+        narrate(_("{path} has no {file}: only the lengths could be checked", path=str(folder), file=manifest_name))
     else:
         _describe(folder, manifest)
-    say(f"{folder}: sound")
+    say(_("{path}: sound", path=str(folder)))
 
 
 def _needs(folder: Path) -> list[tuple[str, Need]]:
@@ -195,13 +199,13 @@ def _progress() -> Iterator[Report]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    labels = {"hash": tr("reading for hashes"), "encode": tr("encoding")}
+    labels = {"hash": _("reading for hashes"), "encode": _("encoding")}
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks = {}
 
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = progress.add_task(labels[stage], total=total)
+                tasks[stage] = progress.add_task(translated(labels[stage]), total=total)
             progress.update(tasks[stage], completed=done)
 
         yield report
@@ -219,29 +223,60 @@ def _print(folder: Path, made: Made, *, as_json: bool) -> None:
         return
     if made.up_to_date:
         check_it = shlex.join(["oelm-data", "check", str(folder)])
-        narrate(f"{folder} is up to date ({check_it} verifies its hashes, --force makes it again)")
+        narrate(
+            _(
+                "{path} is up to date ({command} verifies its hashes, --force makes it again)",
+                path=str(folder),
+                command=check_it,
+            )
+        )
     _describe(folder, made.manifest)
 
 
 def _describe(folder: Path, manifest: Manifest) -> None:
     names = [source.name for source in manifest.source]
-    of = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more" if names else "nothing"
-    say(f"{folder}: {manifest.tokenizer.name} tokens of {of}")
+    of = names[0] if names else _("nothing")
+    if len(names) > 1:
+        of = _("{name} and {count} more", name=names[0], count=len(names) - 1)
+    say(_("{path}: {tokenizer} tokens of {source}", path=str(folder), tokenizer=manifest.tokenizer.name, source=of))
     for name, file in manifest.files.items():
-        say(f"  {name:<10}{file.tokens:>13,} tokens {file.documents:>11,} documents {file.size / 1e6:>9.1f} MB")
+        say(
+            _(
+                "  {file:<10}{tokens:>13,} tokens {documents:>11,} documents {size:>9.1f} MB",
+                file=name,
+                tokens=file.tokens,
+                documents=file.documents,
+                size=file.size / 1e6,
+            )
+        )
     split, duplicates = manifest.split, manifest.duplicates
     if split.unit == "source":
-        say(f"  validation: {', '.join(source.name for source in split.source)}")
+        say(_("  validation: {sources}", sources=[source.name for source in split.source]))
+    elif split.val_fraction is not None and split.unit == "document":
+        say(_("  validation: {share:.3g} of the documents", share=split.val_fraction))
     elif split.val_fraction is not None:
-        unit = "documents" if split.unit == "document" else "text, the last part of each file"
-        say(f"  validation: {split.val_fraction:.3g} of the {unit}")
+        say(_("  validation: {share:.3g} of the text, the last part of each file", share=split.val_fraction))
     if duplicates is not None:
-        val_documents = manifest.files["val.bin"].documents
         say(
-            f"  duplicates: {duplicates.val_in_train:,} of {val_documents:,} validation documents are in the training "
-            f"text too; {duplicates.within_train:,} training documents repeat another"
+            _(
+                "  duplicates: {count:,} of {all:,} validation documents are in the training text too; "
+                "{others:,} training documents repeat another",
+                count=duplicates.val_in_train,
+                all=manifest.files["val.bin"].documents,
+                others=duplicates.within_train,
+            )
         )
     if (odd := manifest.oddities) is not None and odd.not_finite:
-        say(f"  read all the same: {odd.not_finite:,} JSON lines with NaN or an infinite number in them")
+        say(
+            _(
+                "  read all the same: {count:,} JSON lines with NaN or an infinite number in them",
+                count=odd.not_finite,
+            )
+        )
     if odd is not None and odd.surrogates:
-        say(f"  read all the same: {odd.surrogates:,} texts with halves of characters, which became U+FFFD")
+        say(
+            _(
+                "  read all the same: {count:,} texts with halves of characters, which became U+FFFD",
+                count=odd.surrogates,
+            )
+        )

@@ -7,16 +7,17 @@ from dataclasses import asdict
 import click
 
 from .. import visible
+from ..agent.sentences import _
 from ..errors import RunFailed
-from ..language import tr
+from ..language import translated
 from .common import command, project, put, put_json
 
-MARKS = {"good": ("ok", "green"), "warning": ("warning", "yellow"), "bad": ("FAILS", "red")}
+MARKS = {"good": (_("ok"), "green"), "warning": (_("warning"), "yellow"), "bad": (_("FAILS"), "red")}
 
 
 @command("oelm-doctor")
 @click.argument("target", default="local")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
 def main(target: str, as_json: bool) -> None:
     """Check that TARGET can run this project's studies: Python, torch, devices, leases, disk, data, ports.
 
@@ -32,17 +33,18 @@ def main(target: str, as_json: bool) -> None:
     if as_json:
         put_json({"version": 1, "target": target, "findings": [asdict(finding) for finding in found]})
     else:
-        width = max(columns(visible.line(tr(finding.what))) for finding in found)
+        width = max(columns(visible.line(translated(finding.what))) for finding in found)
 
         def pad(text: str, size: int) -> str:
-            return visible.line(tr(text)) + " " * (size - columns(visible.line(tr(text))))
+            shown = visible.line(translated(text))
+            return shown + " " * (size - columns(shown))
 
         for finding in found:
             mark, colour = MARKS[finding.verdict]
-            found_text, mend = visible.text(tr(finding.found)), visible.text(tr(finding.mend))
+            found_text, mend = (visible.text(translated(text)) for text in (finding.found, finding.mend))
             put(f"{click.style(pad(mark, 8), fg=colour)}{pad(finding.what, width)}  {found_text}")
             if finding.mend:
                 put(f"{'':<8}{'':<{width}}  -> {mend}")
     bad = [finding.what for finding in found if finding.verdict == BAD]
     if bad:
-        raise RunFailed(f"target {target} can't run everything: {', '.join(tr(what) for what in bad)}")
+        raise RunFailed(_("target {target} can't run everything: {what}", target=target, what=bad))

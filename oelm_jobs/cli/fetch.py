@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..agent.sentences import _, joined
 from ..errors import NotReached, RunFailed, TargetError, UsageError
+from ..language import chosen
 from .common import command, each_target, end_with, narrate, project, put_json, say
 
 if TYPE_CHECKING:
@@ -25,18 +27,18 @@ WATCH_S = 10.0
 
 @command("oelm-fetch")
 @click.argument("names", nargs=-1, metavar="[STUDY|GROUP|RUN]...")
-@click.option("--study", metavar="NAME", help="Only this study.")
+@click.option("--study", metavar="NAME", help=_("Only this study."))
 @click.option(
     "--checkpoints",
     type=click.Choice(["none", "best", "latest", "all"]),
     default="best",
     show_default=True,
-    help="Which checkpoints come along.",
+    help=_("Which checkpoints come along."),
 )
-@click.option("--verify", is_flag=True, help="Hash what is here already anew, too.")
-@click.option("--report", is_flag=True, help="Make the report when all has arrived.")
-@click.option("--watch", is_flag=True, help="Go on until every run is over, fetching checkpoints as they are made.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--verify", is_flag=True, help=_("Hash what is here already anew, too."))
+@click.option("--report", is_flag=True, help=_("Make the report when all has arrived."))
+@click.option("--watch", is_flag=True, help=_("Go on until every run is over, fetching checkpoints as they are made."))
+@click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
 def main(
     names: tuple[str, ...],
     study: str | None,
@@ -55,7 +57,7 @@ def main(
     from ..store import Store
 
     if watch and as_json:
-        raise UsageError("--watch and --json exclude each other")
+        raise UsageError(_("--watch and --json exclude each other"))
     root = project()
     told: set[Path] = set()
     with Store() as store:
@@ -77,18 +79,18 @@ def main(
             if not watch or (not lost and all(one.state.is_final or one.note for one in fetched)):
                 break
             for error in lost.values():
-                narrate(f"{error}; trying again")
+                narrate(joined((str(error), _("trying again"))))
             time.sleep(WATCH_S)
     if not fetched:
-        narrate("No run yet. Submit some: oelm-submit")
+        narrate(_("No run yet. Submit some: oelm-submit"))
     if report:
         for name in dict.fromkeys(one.run.study for one in fetched):
             _report(root, name, quiet=as_json)
     damaged = [called[one.run.study, one.run.name] for one in fetched if one.damaged]
     if damaged:
         raise RunFailed(
-            f"damaged: {', '.join(damaged)}",
-            hint=f"archive and start over: oelm-submit --rerun (oelm-logs {damaged[0]})",
+            _("damaged: {runs}", runs=damaged),
+            hint=_("archive and start over: oelm-submit --rerun (oelm-logs {run})", run=damaged[0]),
         )
 
 
@@ -113,7 +115,7 @@ def _fetch(
     remote = {name for name, target in targets.items() if target.host and target.slurm is None}
     known = iter(observe.refresh(store, root, [run for run in runs if run.target not in remote]).runs)
     runs = [run if run.target in remote else next(known) for run in runs]
-    meter = Meter("fetching")
+    meter = Meter(_("fetching"))
     done: dict[tuple[str, str], Fetched] = {}
 
     def bring(name: str) -> None:
@@ -146,19 +148,31 @@ def _as_json(one: Fetched) -> dict[str, Any]:
 
 
 def _show(name: str, one: Fetched) -> None:
+    what: str
     if one.damaged:
-        say(f"{name}: DAMAGED: {', '.join(one.damaged)}")
+        what = _("DAMAGED: {files}", files=one.damaged)
     elif one.note:
-        say(f"{name}: {one.note}")
+        what = one.note
     else:
-        new = f"{one.new_files} new ({one.new_bytes / 1e6:.1f} MB), " if one.new_files else ""
-        so_far = "" if one.complete else f"; it is {one.state}, this is what there is so far"
-        say(f"{name}: {new}{one.files} files, {one.size / 1e6:.1f} MB, verified, in {one.run_dir}{so_far}")
+        what = _(
+            "{files} files, {size:.1f} MB, verified, in {path}",
+            files=one.files,
+            size=one.size / 1e6,
+            path=str(one.run_dir),
+        )
+        if one.new_files:
+            what = _("{count} new ({size:.1f} MB), {all}", count=one.new_files, size=one.new_bytes / 1e6, all=what)
+        if not one.complete:
+            what = joined((what, _("it is {state}, this is what there is so far", state=one.state)))
+    say(_("{run}: {what}", run=name, what=what))
 
 
 def _report(root: Path, study: str, *, quiet: bool) -> None:
     """Make a study's report as oelm-report does; its output goes to stderr where stdout is for a program."""
     argv = [sys.executable, "-c", "from oelm_jobs.cli.report import main; main()", "--study", study, "--plot"]
+    argv += ["--lang", chosen()]
     done = subprocess.run(argv, cwd=root, stdout=sys.stderr if quiet else None)
     if done.returncode:
-        raise RunFailed(f"the report of study {study} could not be made (exit code {done.returncode})")
+        raise RunFailed(
+            _("the report of study {study} could not be made (exit code {code})", study=study, code=done.returncode)
+        )

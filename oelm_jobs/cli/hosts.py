@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from .. import table, visible
-from ..language import tr
+from ..agent.sentences import _, joined
+from ..language import translated
 
-HEADERS = ("device", "model", "memory", "use", "held by")
-PARTITION_HEADERS = ("partition", "nodes", "GPUs a node", "max time", "note")
+HEADERS = (_("device"), _("model"), _("memory"), _("use"), _("held by"))
+PARTITION_HEADERS = (_("partition"), _("nodes"), _("GPUs a node"), _("max time"), _("note"))
 
 
 def render(name: str, answer: Mapping[str, Any], width: int | None = None) -> str:
@@ -20,19 +21,20 @@ def render(name: str, answer: Mapping[str, Any], width: int | None = None) -> st
     Args:
         width: Columns that a line of a table may take.
     """
-    waiting = [f"{ticket['run']} of {ticket['user']}" for ticket in answer.get("queue", ())]
-    facts = [f"{answer['disk_free'] / 1e9:.1f} GB free"] if "disk_free" in answer else []
-    facts += [f"waiting: {', '.join(waiting)}"] if waiting else []
-    facts += [f"held to {answer['limit']}"] if answer.get("limit") else []
-    facts += [f"passed over: {', '.join(answer['junk'])}"] if answer.get("junk") else []
-    facts += [f"no devices: {answer['lease_error']}"] if answer.get("lease_error") else []
-    lines = [click.style(visible.line(tr(f"target {name}: {'; '.join(facts)}")), bold=True)]
+    waiting = [_("{run} of {user}", run=ticket["run"], user=ticket["user"]) for ticket in answer.get("queue", ())]
+    facts = [_("{size:.1f} GB free", size=answer["disk_free"] / 1e9)] if "disk_free" in answer else []
+    facts += [_("waiting: {runs}", runs=waiting)] if waiting else []
+    facts += [_("held to {limit}", limit=answer["limit"])] if answer.get("limit") else []
+    facts += [_("passed over: {files}", files=answer["junk"])] if answer.get("junk") else []
+    facts += [_("no devices: {why}", why=answer["lease_error"])] if answer.get("lease_error") else []
+    head = translated(_("target {target}: {facts}", target=name, facts=joined(facts)))
+    lines = [click.style(visible.line(head), bold=True)]
     for rows, headers, align in (
         ([_device(row) for row in answer.get("devices", ())], HEADERS, "llrrl"),
         ([_partition(row) for row in answer.get("site", {}).get("partitions", ())], PARTITION_HEADERS, "lrlrl"),
     ):
         if rows:
-            lines += table.text(rows, [tr(header) for header in headers], align).splitlines()
+            lines += table.text(rows, [translated(header) for header in headers], align).splitlines()
     return "\n".join([lines[0], *(line if width is None else table.cut(line, width) for line in lines[1:])])
 
 
@@ -40,9 +42,9 @@ def _device(row: Mapping[str, Any]) -> tuple[str, ...]:
     memory = f"{row['memory_used_mb'] / 1024:.1f}/{row['memory_mb'] / 1024:.0f} GB"
     holder = f"{row['user']} ({row['run']})" if row["run"] else "–"
     if row.get("holder"):
-        holder = tr(f"without a ticket: {row['holder']}")
+        holder = translated(_("without a ticket: {holder}", holder=row["holder"]))
     if row.get("fault"):
-        return (row["label"], row["name"], "–", "–", tr(row["fault"]))
+        return (row["label"], row["name"], "–", "–", translated(row["fault"]))
     use = f"{row['utilisation']} %" if row["memory_mb"] else "–"
     return (row["label"], row["name"], memory if row["memory_mb"] else "–", use, holder)
 
@@ -51,6 +53,6 @@ def _partition(row: Mapping[str, Any]) -> tuple[str, ...]:
     kinds = [word.split(":") for word in row["gres"] if word.split(":")[0] == "gpu"]
     gpus = ", ".join(" x ".join(reversed(kind[1:])) for kind in kinds)  # gpu:a5000:4 and gpu:4
     is_down = row["takes_jobs"] and not row["is_up"]
-    states = (("default", row["is_default"]), ("down", is_down), ("takes no jobs", not row["takes_jobs"]))
+    states = ((_("default"), row["is_default"]), (_("down"), is_down), (_("takes no jobs"), not row["takes_jobs"]))
     notes = [word for word, holds in states if holds]
-    return (row["name"], str(row["nodes"]), gpus or "–", row["max_time"], ", ".join(tr(word) for word in notes))
+    return (row["name"], str(row["nodes"]), gpus or "–", row["max_time"], ", ".join(translated(word) for word in notes))

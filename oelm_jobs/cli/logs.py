@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import visible
+from ..agent.sentences import _, joined
 from ..agent.states import State
 from .common import command, narrate, project, put, put_json
 
@@ -27,19 +28,19 @@ PAUSE_S = 0.2
 """Pause after a look that brought nothing."""
 MAX_ODD = 10
 """So many looks may find a shorter log than before, or bring less of it than there is: it is made anew just now."""
-NOT_STARTED = "its training hasn't started"
+NOT_STARTED = _("its training hasn't started")
 """Why a run has no log, where nothing else is known."""
 
 
 @command("oelm-logs")
 @click.argument("run")
 @click.option(
-    "-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="How many of the last lines."
+    "-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help=_("How many of the last lines.")
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run is over.")
-@click.option("--supervisor", is_flag=True, help="The supervisor's own log: waiting, attempts, signals.")
-@click.option("--study", metavar="NAME", help="The run's study, where its name is not unique.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: an object for each line, then the state.")
+@click.option("-f", "--follow", is_flag=True, help=_("Go on until the run is over."))
+@click.option("--supervisor", is_flag=True, help=_("The supervisor's own log: waiting, attempts, signals."))
+@click.option("--study", metavar="NAME", help=_("The run's study, where its name is not unique."))
+@click.option("--json", "as_json", is_flag=True, help=_("Print JSON: an object for each line, then the state."))
 def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None, as_json: bool) -> None:
     """Print a run's log.
 
@@ -68,7 +69,7 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
                     if not follow:
                         raise
                     if not lost:
-                        narrate(f"{error}; trying again")
+                        narrate(joined((str(error), _("trying again"))))
                     lost = True
                     time.sleep(RETRY_S)
                     continue
@@ -77,7 +78,7 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
                 is_odd = is_another or len(piece.content) < min(probe.MAX_LOG_BYTES, piece.size - piece.begin)
                 odd = odd + is_odd if is_odd or not follow else 0
                 if odd > MAX_ODD:
-                    raise nonsense(chosen.target, "log", f"log.size = {piece.size}: is not what is sent")
+                    raise nonsense(chosen.target, "log", _("log.size = {size}: is not what is sent", size=piece.size))
                 if is_another:
                     offset, end = 0, math.inf
                     continue
@@ -92,18 +93,29 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
                 if wait_s and not piece.content:
                     time.sleep(PAUSE_S)  # whether or not the target has waited
                 if not wait_s and state is not State.RUNNING:
-                    narrate(f"{chosen.name} is {state} ({reason or NOT_STARTED}); its log follows when it is written")
+                    narrate(
+                        _(
+                            "{run} is {state} ({why}); its log follows when it is written",
+                            run=chosen.name,
+                            state=state,
+                            why=reason or NOT_STARTED,
+                        )
+                    )
                 wait_s = WAIT_S
         except KeyboardInterrupt:
             return
         write.end(state, reason)
         if offset == 0 and not as_json:
-            narrate(f"{chosen.name} is {state} and has written nothing yet ({reason or NOT_STARTED})")
+            why = reason or NOT_STARTED
+            narrate(_("{run} is {state} and has written nothing yet ({why})", run=chosen.name, state=state, why=why))
             if not supervisor and state not in (State.PLANNED, State.QUEUED):  # whose reason is the supervisor's word
                 argv = ["oelm-logs", run, *(["--study", study] if study else []), "--supervisor"]
-                narrate(f"  what was said before its training: {shlex.join(argv)}")
+                narrate(_("  what was said before its training: {command}", command=shlex.join(argv)))
         elif follow and not as_json:
-            narrate(f"{chosen.name} is {state}: {reason}" if reason else f"{chosen.name} is {state}")
+            if reason:
+                narrate(_("{run} is {state}: {why}", run=chosen.name, state=state, why=reason))
+            else:
+                narrate(_("{run} is {state}", run=chosen.name, state=state))
 
 
 class _Bytes:

@@ -6,21 +6,22 @@ import importlib
 
 import click
 
-from ..language import tr
+from ..agent.sentences import _
+from ..language import translated, translated_help
 from .common import CONTEXT, EndingGroup
 
 COMMANDS = {
-    "submit": "Put runs where the GPUs are.",
-    "status": "Show where runs stand.",
-    "logs": "Print a run's log.",
-    "cancel": "End runs.",
-    "fetch": "Bring results home, verified.",
-    "clean": "Free a target's disk of what is at home.",
-    "report": "Tables, verdicts and figures.",
-    "doctor": "Check a target before it costs a night.",
-    "data": "Make train.bin and val.bin from text.",
-    "shell": "Open a shell on a target, as runs have it.",
-    "tensorboard": "Show a target's runs in TensorBoard.",
+    "submit": _("Put runs where the GPUs are."),
+    "status": _("Show where runs stand."),
+    "logs": _("Print a run's log."),
+    "cancel": _("End runs."),
+    "fetch": _("Bring results home, verified."),
+    "clean": _("Free a target's disk of what is at home."),
+    "report": _("Tables, verdicts and figures."),
+    "doctor": _("Check a target before it costs a night."),
+    "data": _("Make train.bin and val.bin from text."),
+    "shell": _("Open a shell on a target, as runs have it."),
+    "tensorboard": _("Show a target's runs in TensorBoard."),
 }
 """Command to its line in the overview."""
 
@@ -36,8 +37,8 @@ class _Commands(EndingGroup):
         return command
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section(tr("Commands")):
-            formatter.write_dl([(name, tr(line)) for name, line in COMMANDS.items()])
+        with formatter.section(translated_help("Commands")):
+            formatter.write_dl([(name, translated(line)) for name, line in COMMANDS.items()])
 
 
 @click.group("oelm", cls=_Commands, context_settings=CONTEXT)

@@ -9,6 +9,7 @@ from typing import Any
 from .. import visible
 from ..agent.host import permitted
 from ..agent.rundir import finite
+from ..agent.sentences import _
 from ..code import snapshot
 from ..connections import connect, interpreter
 from ..scripts import jobs as launch_scripts
@@ -44,7 +45,10 @@ def show(plan: plans.Plan, target: Target, *, script: bool, as_json: bool) -> No
             before = rows[number - 2]["run"] if number > 1 and plan.mode == plans.SEQUENTIAL else ""
             _show_run(number, row, before, by_slurm=plan.target.slurm is not None)
     narrate(
-        "\nNothing was submitted. Without --dry-run, this is; with --script, the complete launch scripts are printed."
+        _(
+            "\nNothing was submitted. Without --dry-run, this is; with --script, the complete launch scripts are "
+            "printed."
+        )
     )
 
 
@@ -105,49 +109,59 @@ def _as_json(plan: plans.Plan, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _show_head(plan: plans.Plan) -> None:
-    say(f"Plan of study {plan.study.name}: not executed", bold=True)
+    say(_("Plan of study {study}: not executed", study=plan.study.name), bold=True)
     if plan.study.question:
-        say(f"  question  {plan.study.question}")
-    say(f"  groups    {', '.join(dict.fromkeys(run.group for run in plan.runs))}")
-    say(f"  seeds     {', '.join(dict.fromkeys(str(run.seed) for run in plan.runs))}")
-    say(f"  target    {plan.target.name} ({plan.root})")
+        say(_("  question  {question}", question=plan.study.question))
+    say(_("  groups    {groups}", groups=list(dict.fromkeys(run.group for run in plan.runs))))
+    say(_("  seeds     {seeds}", seeds=list(dict.fromkeys(run.seed for run in plan.runs))))
+    say(_("  target    {target} ({path})", target=plan.target.name, path=plan.root))
     limit = permitted.description() if plan.target.kind == "local" else ""
     if limit:
-        say(f"  held to   {limit}")
+        say(_("  held to   {limit}", limit=limit))
     modes = {
-        plans.SEQUENTIAL: "one after the other, in this order",
-        plans.PARALLEL: "each as soon as it has its devices",
+        plans.SEQUENTIAL: _("one after the other, in this order"),
+        plans.PARALLEL: _("each as soon as it has its devices"),
     }
-    say(f"  mode      {plan.mode}: {modes[plan.mode]}")
-    for difference in plan.differences:
-        values = ", ".join(f"{group} {value}" for group, value in difference.values.items())
-        say(f"  unequal   {difference.key} ({values}){': ' + difference.reason if difference.reason else ''}")
+    say(_("  mode      {mode}: {words}", mode=plan.mode, words=modes[plan.mode]))
+    for each in plan.differences:
+        values = ", ".join(f"{group} {value}" for group, value in each.values.items())
+        if each.reason:
+            say(_("  unequal   {key} ({values}): {reason}", key=each.key, values=values, reason=each.reason))
+        else:
+            say(_("  unequal   {key} ({values})", key=each.key, values=values))
 
 
 def _show_run(number: int, row: dict[str, Any], before: str, *, by_slurm: bool) -> None:
     say()
-    say(f"{number}. {row['run']}  {row['label']}, seed {row['seed']}", bold=True)
+    title = {"number": number, "run": row["run"], "label": row["label"], "seed": row["seed"]}
+    say(_("{number}. {run}  {label}, seed {seed}", **title), bold=True)
     gpus, world_size = row["gpus"], row["world_size"]
-    which = (
-        f"GPUs {', '.join(map(str, gpus))}" if isinstance(gpus, list) else f"any {gpus} GPU{'s' if gpus > 1 else ''}"
-    )
-    given = "as Slurm gives them" if by_slurm else "CPU slots where there is none"
-    say(f"   devices   {which} ({given}); world size {world_size}")
-    processes = f"{world_size} process{'es' if world_size > 1 else ''}"
-    accumulated = f" x {row['accumulation']} accumulated" if row["accumulation"] > 1 else ""
+    if isinstance(gpus, list):
+        which = _("GPUs {gpus}", gpus=gpus)
+    else:
+        which = _("any {count} GPUs", count=gpus) if gpus > 1 else _("any {count} GPU", count=gpus)
+    given = _("as Slurm gives them") if by_slurm else _("CPU slots where there is none")
+    say(_("   devices   {which} ({given}); world size {world_size}", which=which, given=given, world_size=world_size))
+    processes = _("{count} processes", count=world_size) if world_size > 1 else _("{count} process", count=world_size)
+    if row["accumulation"] > 1:
+        processes = _("{processes} x {count} accumulated", processes=processes, count=row["accumulation"])
     say(
-        f"   batch     {row['global_batch']} sequences per step = {row['batch_size']} per GPU (--batch_size)"
-        f" x {processes}{accumulated}"
+        _(
+            "   batch     {all} sequences per step = {own} per GPU (--batch_size) x {processes}",
+            all=row["global_batch"],
+            own=row["batch_size"],
+            processes=processes,
+        )
     )
-    say(f"   command   {shlex.join(row['command'])}")
-    say(f"   output    {row['run_dir']}")
-    begin = f"after {before}" if before else "when Slurm lets it" if by_slurm else "when its devices are free"
+    say(_("   command   {command}", command=shlex.join(row["command"])))
+    say(_("   output    {path}", path=row["run_dir"]))
+    begin = _("when Slurm lets it") if by_slurm else _("when its devices are free")
+    if before:
+        begin = _("after {run}", run=before)
     if row["start_s"]:
-        begin += f", in about {duration(row['start_s'])}"
-    say(f"   start     {begin}")
-    measured = (
-        f"about {duration(row['duration_s'])}"
-        if row["duration_s"]
-        else "not known: no run of this group was measured here"
-    )
-    say(f"   duration  {measured}")
+        begin = _("{when}, in about {duration}", when=begin, duration=duration(row["start_s"]))
+    say(_("   start     {when}", when=begin))
+    measured = _("not known: no run of this group was measured here")
+    if row["duration_s"]:
+        measured = _("about {duration}", duration=duration(row["duration_s"]))
+    say(_("   duration  {duration}", duration=measured))

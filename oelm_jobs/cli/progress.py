@@ -8,7 +8,8 @@ import time
 import click
 
 from .. import visible
-from ..language import tr
+from ..agent.sentences import _
+from ..language import translated
 from .common import narrate
 from .view import duration
 
@@ -46,14 +47,19 @@ class Meter:
 
     def _show(self, now: float) -> None:
         rate = self._done / max(now - self._begun, 1e-3)
-        left = f", {duration((self._size - self._done) / rate)} left" if rate and self._done < self._size else ""
-        share = 100 * self._done // max(self._size, 1)
-        text = (
-            f"{self._verb} {self._files} files: {self._done / 1e6:,.0f} of {self._size / 1e6:,.0f} MB ({share} %),"
-            f" {rate / 1e6:,.1f} MB/s{left}"
+        text = _(
+            "{verb} {files} files: {done:,.0f} of {size:,.0f} MB ({share} %), {rate:,.1f} MB/s",
+            verb=self._verb,
+            files=self._files,
+            done=self._done / 1e6,
+            size=self._size / 1e6,
+            share=100 * self._done // max(self._size, 1),
+            rate=rate / 1e6,
         )
+        if rate and self._done < self._size:
+            text = _("{words}, {duration} left", words=text, duration=duration((self._size - self._done) / rate))
         if self._is_terminal:
-            click.echo(f"\r\x1b[K{visible.text(tr(text))}", err=True, nl=False)
+            click.echo(f"\r\x1b[K{visible.text(translated(text))}", err=True, nl=False)
             self._has_line = True
         else:
             narrate(text)

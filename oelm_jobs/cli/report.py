@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import visible
+from ..agent.sentences import _
 from ..agent.states import State
 from .common import command, narrate, put
 
@@ -64,38 +65,43 @@ class Source:
 @command("oelm-report")
 @click.argument("names", nargs=-1, metavar="[GROUP|RUN]...")
 @click.option(
-    "--study", metavar="NAME", help="Report on this study (a name in jobs/, or a file); else the default study."
+    "--study", metavar="NAME", help=_("Report on this study (a name in jobs/, or a file); else the default study.")
 )
-@click.option("--plot", is_flag=True, help="Draw the figures, too (PNG and SVG).")
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where the files go.")
+@click.option("--plot", is_flag=True, help=_("Draw the figures, too (PNG and SVG)."))
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help=_("Where the files go.")
+)
 @click.option(
     "--format",
     "form",
     type=click.Choice(FORMATS),
     default="text",
     show_default=True,
-    help="What is printed (csv: the comparison).",
+    help=_("What is printed (csv: the comparison)."),
 )
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("--json", "as_json", is_flag=True, help=_("The same as --format json."))
 @click.option(
     "--from",
     "folders",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Read these folders (old results or a log alone will do; more may follow) instead of the study's runs.",
+    help=_("Read these folders (old results or a log alone will do; more may follow) instead of the study's runs."),
 )
-@click.option("--map", "mapping", multiple=True, metavar="GROUP=DIR", help="Read DIR as a run of GROUP; repeatable.")
+@click.option("--map", "mapping", multiple=True, metavar="GROUP=DIR", help=_("Read DIR as a run of GROUP; repeatable."))
 @click.option(
-    "--target-loss", type=float, metavar="LOSS", help="Count steps, tokens and GPU-hours to this validation loss."
+    "--target-loss", type=float, metavar="LOSS", help=_("Count steps, tokens and GPU-hours to this validation loss.")
 )
-@click.option("--power", is_flag=True, help="Say how many seeds each hypothesis needs, and write nothing.")
+@click.option("--power", is_flag=True, help=_("Say how many seeds each hypothesis needs, and write nothing."))
 @click.option(
-    "--lock", "locking", is_flag=True, help="Record the study's rules before training; later changes are reported."
+    "--lock", "locking", is_flag=True, help=_("Record the study's rules before training; later changes are reported.")
 )
-@click.option("--watch", is_flag=True, help="Renew the files, report.html above all, until every run has ended.")
+@click.option("--watch", is_flag=True, help=_("Renew the files, report.html above all, until every run has ended."))
 @click.option(
-    "--style", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE", help="A matplotlib style."
+    "--style",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help=_("A matplotlib style."),
 )
 def main(
     names: tuple[str, ...],
@@ -245,7 +251,9 @@ def _whole(value: object) -> int | None:
 def _as_seen(run: LoadedRun, seen: StoredRun, *, is_elsewhere: bool) -> LoadedRun:
     """Return a run in the state in which its target was last seen to have it."""
     if seen.state is State.DONE and is_elsewhere:
-        return replace(run, status=State.UNKNOWN, reason=f"DONE on {seen.target}: oelm-fetch brings it")
+        return replace(
+            run, status=State.UNKNOWN, reason=_("DONE on {target}: oelm-fetch brings it", target=seen.target)
+        )
     if seen.state in (State.FAILED, State.CANCELLED) or (seen.state in GOING_ON and is_elsewhere):
         return replace(run, status=seen.state.value, reason=seen.reason)
     return run
@@ -321,13 +329,14 @@ def _lock(request: Request) -> None:
     source = _source(replace(request, names=()))
     if source.project is None or request.folders or request.mapping:
         raise UsageError(
-            "--lock needs a study of a project", hint="leave out --from and --map, and name the study: --study NAME"
+            _("--lock needs a study of a project"),
+            hint=_("leave out --from and --map, and name the study: --study NAME"),
         )
     path = loading.lock_path(source.project, source.study)
     if source.lock is not None:
         raise UsageError(
-            f"study {source.study.name} was locked before: {path}",
-            hint="a report lists what changed since; to lock anew, remove the file on purpose",
+            _("study {study} was locked before: {path}", study=source.study.name, path=str(path)),
+            hint=_("a report lists what changed since; to lock anew, remove the file on purpose"),
         )
     output.put(
         path,
@@ -366,7 +375,7 @@ def _watch(request: Request) -> None:
         while True:
             source = _source(request)
             if source.folder is None:
-                raise UsageError("--watch writes files", hint="give --output DIR")
+                raise UsageError(_("--watch writes files"), hint=_("give --output DIR"))
             now = loading.signature(source.runs)
             report = None
             if now != seen:

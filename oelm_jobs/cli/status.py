@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..agent.sentences import _
 from .common import command, narrate, project, put, put_json
 
 if TYPE_CHECKING:
@@ -19,21 +20,21 @@ if TYPE_CHECKING:
 
 @command("oelm-status")
 @click.argument("names", nargs=-1, metavar="[STUDY|GROUP|RUN]...")
-@click.option("--study", metavar="NAME", help="Only this study.")
+@click.option("--study", metavar="NAME", help=_("Only this study."))
 @click.option(
-    "--state", "states", multiple=True, metavar="STATE", help="Only runs in this state; repeatable, or a,b,c."
+    "--state", "states", multiple=True, metavar="STATE", help=_("Only runs in this state; repeatable, or a,b,c.")
 )
-@click.option("--gpus", is_flag=True, help="The targets' devices, queues and disks, too.")
-@click.option("--watch", is_flag=True, help="Redraw until interrupted.")
-@click.option("--rebuild", is_flag=True, help="Make the index of runs again from the run directories first.")
+@click.option("--gpus", is_flag=True, help=_("The targets' devices, queues and disks, too."))
+@click.option("--watch", is_flag=True, help=_("Redraw until interrupted."))
+@click.option("--rebuild", is_flag=True, help=_("Make the index of runs again from the run directories first."))
 @click.option(
     "--adopt",
     is_flag=False,
     flag_value="",
     metavar="[PROJECT]",
-    help="Rebuild, and take over the runs that a project submitted which was moved, or is on another machine.",
+    help=_("Rebuild, and take over the runs that a project submitted which was moved, or is on another machine."),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch an object a line.")
+@click.option("--json", "as_json", is_flag=True, help=_("Print JSON; with --watch an object a line."))
 def main(
     names: tuple[str, ...],
     study: str | None,
@@ -58,7 +59,7 @@ def main(
     root = project()
     wanted = _states(states)
     if (rebuild or adopt is not None) and (aside := set_aside()):
-        narrate(f"the index of runs was damaged; it is kept as {aside}")
+        narrate(_("the index of runs was damaged; it is kept as {path}", path=str(aside)))
     with Store() as store:
         elsewhere, nonsense = _look_elsewhere(store, root, rebuild=rebuild, adopt=adopt)
 
@@ -88,8 +89,10 @@ def main(
         elif shown.runs or shown.unreachable or shown.hosts:
             put(view.render(shown, width=view.terminal_width()))
         else:
-            none = "This project has no run here yet." if elsewhere else "No run yet. Submit some: oelm-submit"
-            narrate("No run is in that state." if wanted else none)
+            none = _("No run yet. Submit some: oelm-submit")
+            if elsewhere:
+                none = _("This project has no run here yet.")
+            narrate(_("No run is in that state.") if wanted else none)
         _tell_of(left)
         for message in (*nonsense, *shown.nonsense):
             raise Nonsense(message)
@@ -103,7 +106,8 @@ def _states(values: tuple[str, ...]) -> set[str]:
     wanted = {value.upper() for value in split_names(values)}
     for value in wanted:
         if value not in State.__members__:
-            raise UsageError(f"--state {value}: {valid_choices(value, State.__members__)}")
+            choices = valid_choices(value, State.__members__)
+            raise UsageError(_("--state {state}: {choices}", state=value, choices=choices))
     return wanted
 
 
@@ -124,24 +128,28 @@ def _look_elsewhere(
     for message in found.passed_over:
         narrate(message)
     for name, reason in found.unreachable.items():
-        what = "its runs stay as they were" if is_asked else "what lies there is not known"
-        narrate(f"target {name} can't be asked, {what}: {reason}")
+        if is_asked:
+            narrate(_("target {target} can't be asked, its runs stay as they were: {why}", target=name, why=reason))
+        else:
+            narrate(_("target {target} can't be asked, what lies there is not known: {why}", target=name, why=reason))
     left = [holding for holding in found.holdings if not (is_asked and holding.is_own)]
     if adopt is not None:
         taken = rebuilding.adopt(store, root, found, adopt, narrate)
         for holding in taken:
-            narrate(f"took over {_runs(holding)}")
+            narrate(_("took over {runs}", runs=_runs(holding)))
         if not taken:
-            narrate("There is nothing to take over.")
+            narrate(_("There is nothing to take over."))
         keys = {(holding.target, holding.project) for holding in taken}
         left = [holding for holding in left if (holding.target, holding.project) not in keys]
     several = len({holding.project for holding in left if holding.is_elsewhere and not holding.is_own}) > 1
     for holding in left:
-        named = f" {shlex.quote(holding.owner)}" if several or not holding.is_elsewhere else ""
+        named = [holding.owner] if several or not holding.is_elsewhere else []
+        values = {"target": holding.target, "runs": _runs(holding)}
         if holding.is_own:
-            narrate(f"{holding.target} holds {_runs(holding)}; bring them into the index: oelm-status --rebuild")
+            narrate(_("{target} holds {runs}; bring them into the index: oelm-status --rebuild", **values))
         else:
-            narrate(f"{holding.target} holds {_runs(holding)}; take them over: oelm-status --adopt{named}")
+            values["command"] = shlex.join(["oelm-status", "--adopt", *named])
+            narrate(_("{target} holds {runs}; take them over: {command}", **values))
     return left, found.nonsense
 
 
@@ -166,10 +174,21 @@ def _tell_of(left: list[dict[str, str]]) -> None:
         theirs = [place for place in left if place["target"] == target]
         listed = few([f"{place['study']}/{place['name']} in {place['run_dir']}" for place in theirs])
         if len(theirs) == 1:
-            narrate(f"{target} still holds what 1 run left there when it started over elsewhere: {listed}")
+            narrate(
+                _(
+                    "{target} still holds what 1 run left there when it started over elsewhere: {runs}",
+                    target=target,
+                    runs=listed,
+                )
+            )
         else:
             narrate(
-                f"{target} still holds what {len(theirs)} runs left there when they started over elsewhere: {listed}"
+                _(
+                    "{target} still holds what {count} runs left there when they started over elsewhere: {runs}",
+                    target=target,
+                    count=len(theirs),
+                    runs=listed,
+                )
             )
 
 
@@ -177,12 +196,14 @@ def _runs(holding: Holding) -> str:
     """Return ``2 runs of project /p: tiny/gpt_base RUNNING, tiny/oelm_freeze DONE``."""
     from ..errors import few
 
-    whose = "this project" if holding.is_own else f"project {holding.owner}"
+    whose = _("this project") if holding.is_own else _("project {path}", path=holding.owner)
     listed = [
         " ".join(filter(None, (f"{known['study']}/{known['run']}", holding.states.get(known["run_dir"], ""))))
         for known in holding.records
     ]
-    return f"{len(listed)} {'run' if len(listed) == 1 else 'runs'} of {whose}: {few(listed)}"
+    if len(listed) == 1:
+        return _("1 run of {whose}: {runs}", whose=whose, runs=listed)
+    return _("{count} runs of {whose}: {runs}", count=len(listed), whose=whose, runs=few(listed))
 
 
 def _as_json(holding: Holding) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..agent.sentences import _
 from ..errors import RunFailed, UsageError
 from .common import command, confirm, narrate, project, put_json, say, split_names
 from .where import Where, where_options
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
 @command("oelm-submit")
 @click.option(
-    "--study", metavar="NAME", help="Study in jobs/ (or a .toml file); without it, the one with default = true."
+    "--study", metavar="NAME", help=_("Study in jobs/ (or a .toml file); without it, the one with default = true.")
 )
 @click.option(
-    "--group", "--groups", "groups", multiple=True, metavar="NAME", help="Only this group; repeatable, or a,b,c."
+    "--group", "--groups", "groups", multiple=True, metavar="NAME", help=_("Only this group; repeatable, or a,b,c.")
 )
 @where_options
 @click.option(
@@ -29,29 +30,34 @@ if TYPE_CHECKING:
     type=click.Choice(["sequential", "parallel"]),
     default="sequential",
     show_default=True,
-    help="Each run after the one before it, or each as soon as it has its devices.",
+    help=_("Each run after the one before it, or each as soon as it has its devices."),
 )
-@click.option("--seeds", metavar="N,N", help="These seeds instead of the study's.")
+@click.option("--seeds", metavar="N,N", help=_("These seeds instead of the study's."))
 @click.option(
-    "--num-seeds", type=click.IntRange(1, 10_000), metavar="N", help="The study's seeds, continued upward to N of them."
-)
-@click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Set a train key for these runs; needs --tag."
-)
-@click.option("--tag", default="", metavar="TAG", help="Name these runs apart from the study's own.")
-@click.option("--rerun", is_flag=True, help="Archive runs that are over, and start them over.")
-@click.option("--extend", is_flag=True, help="The study's max_steps was raised: train finished runs further.")
-@click.option(
-    "--stop-on-failure", is_flag=True, help="A failed run cancels the ones behind it (default: they run all the same)."
+    "--num-seeds",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help=_("The study's seeds, continued upward to N of them."),
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Show what would be done; needs no data, GPU or network, leaves nothing behind."
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help=_("Set a train key for these runs; needs --tag.")
 )
-@click.option("--script", is_flag=True, help="With --dry-run: print the launch scripts alone, ready to paste.")
-@click.option("--send-data", is_flag=True, help="Send the study's token files where the target lacks them.")
-@click.option("--wait", is_flag=True, help="Stay and show progress; exit code 1 when a run failed.")
-@click.option("--yes", is_flag=True, help="Don't ask before runs are archived.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--tag", default="", metavar="TAG", help=_("Name these runs apart from the study's own."))
+@click.option("--rerun", is_flag=True, help=_("Archive runs that are over, and start them over."))
+@click.option("--extend", is_flag=True, help=_("The study's max_steps was raised: train finished runs further."))
+@click.option(
+    "--stop-on-failure",
+    is_flag=True,
+    help=_("A failed run cancels the ones behind it (default: they run all the same)."),
+)
+@click.option(
+    "--dry-run", is_flag=True, help=_("Show what would be done; needs no data, GPU or network, leaves nothing behind.")
+)
+@click.option("--script", is_flag=True, help=_("With --dry-run: print the launch scripts alone, ready to paste."))
+@click.option("--send-data", is_flag=True, help=_("Send the study's token files where the target lacks them."))
+@click.option("--wait", is_flag=True, help=_("Stay and show progress; exit code 1 when a run failed."))
+@click.option("--yes", is_flag=True, help=_("Don't ask before runs are archived."))
+@click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
 def main(
     study: str | None,
     groups: tuple[str, ...],
@@ -82,9 +88,9 @@ def main(
     from ..study.resolve import with_settings
 
     if script and not dry_run:
-        raise UsageError("--script goes with --dry-run")
+        raise UsageError(_("--script goes with --dry-run"))
     if rerun and extend:
-        raise UsageError("--rerun and --extend exclude each other")
+        raise UsageError(_("--rerun and --extend exclude each other"))
     root = project()
     chosen = load_study(root, study, warn=narrate)
     target = where.target(root)
@@ -124,7 +130,7 @@ def main(
                 if (known := store.run(root, chosen.name, run.name)) and known.state.is_final
             ]
             if over:
-                confirm(f"Move what {', '.join(over)} made to .archive and start over?", yes=yes)
+                confirm(_("Move what {runs} made to .archive and start over?", runs=over), yes=yes)
         where.remember(root, target)
         submitted = submission.submit(plan, connection, store, again, say=narrate)
         _show_submitted(plan, submitted, as_json=as_json and not wait, tell=narrate if as_json else say)
@@ -145,14 +151,16 @@ def _as_stored(plan: Plan) -> Plan:
 
 def _seeds(listed: str | None, number: int | None, own: tuple[int, ...]) -> tuple[int, ...]:
     if listed is not None and number is not None:
-        raise UsageError("--seeds and --num-seeds exclude each other")
+        raise UsageError(_("--seeds and --num-seeds exclude each other"))
     if listed is not None:
         try:
             seeds = tuple(dict.fromkeys(int(part) for part in listed.split(",")))
         except ValueError:
-            raise UsageError(f"--seeds {listed}: give whole numbers with commas between them, as in 42,43,44") from None
+            raise UsageError(
+                _("--seeds {seeds}: give whole numbers with commas between them, as in 42,43,44", seeds=listed)
+            ) from None
         if min(seeds) < 0 or max(seeds) >= 2**63:
-            raise UsageError(f"--seeds {listed}: seeds go from 0 to 2^63 - 1")
+            raise UsageError(_("--seeds {seeds}: seeds go from 0 to 2^63 - 1", seeds=listed))
         return seeds
     if number is not None:
         more = (seed for seed in range(own[0], own[0] + number + len(own)) if seed not in own)
@@ -165,7 +173,7 @@ def _settings(settings: tuple[str, ...]) -> dict[str, str]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key or not value:
-            raise UsageError(f"--set {setting}: give KEY=VALUE, as in --set max_steps=1000")
+            raise UsageError(_("--set {setting}: give KEY=VALUE, as in --set max_steps=1000", setting=setting))
         values[key.strip().replace("-", "_")] = value.strip()
     return values
 
@@ -186,16 +194,14 @@ def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool, te
         return
     for difference in plan.differences:
         if difference.reason:
-            narrate(f"unequal by declaration: {difference.key}: {difference.reason}")
-    lines = [
-        f"{item.run.name}: submitted to {plan.target.name}"
-        if not item.note
-        else f"{item.run.name}: left alone, {item.note}"
-        for item in submitted
-    ]
-    tell("\n".join(lines))
+            narrate(_("unequal by declaration: {key}: {reason}", key=difference.key, reason=difference.reason))
+    for item in submitted:
+        if item.note:
+            tell(_("{run}: left alone, {why}", run=item.run.name, why=item.note))
+        else:
+            tell(_("{run}: submitted to {target}", run=item.run.name, target=plan.target.name))
     if any(not item.note for item in submitted):
-        narrate("Runs go on without this terminal. Watch them: oelm-status --watch")
+        narrate(_("Runs go on without this terminal. Watch them: oelm-status --watch"))
 
 
 def _wait(plan: Plan, store: Any, *, as_json: bool) -> None:
@@ -212,10 +218,12 @@ def _wait(plan: Plan, store: Any, *, as_json: bool) -> None:
     try:
         last = view.watch(poll, until=view.Over(), show=(lambda each: None) if as_json else None)
     except KeyboardInterrupt:
-        narrate("\nNo longer waiting; the runs go on. Come back with: oelm-status --watch; end them with: oelm-cancel")
+        narrate(
+            _("\nNo longer waiting; the runs go on. Come back with: oelm-status --watch; end them with: oelm-cancel")
+        )
         raise SystemExit(130) from None
     if as_json:
         put_json(view.as_json(last))
     failed = [run.name for run in last.runs if run.state is not State.DONE]
     if failed:
-        raise RunFailed(f"not done: {', '.join(failed)}", hint=f"what it said: oelm-logs {failed[0]}")
+        raise RunFailed(_("not done: {runs}", runs=failed), hint=_("what it said: oelm-logs {run}", run=failed[0]))

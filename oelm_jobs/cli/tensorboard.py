@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..agent.sentences import _
 from ..errors import RunFailed, TargetError
 from ..store import Store
 from .common import command, narrate, project, say
@@ -33,8 +34,8 @@ def _folder(root: Path, study: Study, target: str) -> str:
 
 @command("oelm-tensorboard")
 @click.argument("target", default="local")
-@click.option("--study", metavar="NAME", help="Only this study's runs.")
-@click.option("--port", type=click.IntRange(1, 65535), metavar="N", help="Port on this machine.  [default: 6006]")
+@click.option("--study", metavar="NAME", help=_("Only this study's runs."))
+@click.option("--port", type=click.IntRange(1, 65535), metavar="N", help=_("Port on this machine.  [default: 6006]"))
 def main(target: str, study: str | None, port: int | None) -> None:
     """Show the runs of TARGET in TensorBoard, which runs there and is seen here; Ctrl-C ends it.
 
@@ -49,10 +50,10 @@ def main(target: str, study: str | None, port: int | None) -> None:
     place = load_target(root, target)
     local = terminal.free_port(port or PORT)
     if port and local != port:
-        narrate(f"port {port} is taken; using {local}")
+        narrate(_("port {port} is taken; using {other}", port=port, other=local))
     argv, end = terminal.tensorboard(root, place, folder, local)
-    say(f"TensorBoard of {target}: http://127.0.0.1:{local}/")
-    narrate("Ctrl-C ends it.")
+    say(_("TensorBoard of {target}: {url}", target=target, url=f"http://127.0.0.1:{local}/"))
+    narrate(_("Ctrl-C ends it."))
     try:
         code = subprocess.run(argv, stdin=subprocess.DEVNULL).returncode
     except KeyboardInterrupt:
@@ -62,11 +63,11 @@ def main(target: str, study: str | None, port: int | None) -> None:
             subprocess.run(end, stdin=subprocess.DEVNULL, capture_output=True)
     if code == SSH_FAILED and place.host:
         raise TargetError(
-            f"TensorBoard on {target} isn't seen: ssh's own words are above",
-            hint=f"what is wrong: oelm-doctor {target}",
+            _("TensorBoard on {target} isn't seen: ssh's own words are above", target=target),
+            hint=_("what is wrong: oelm-doctor {target}", target=target),
         )
     if code not in (0, 130):
         raise RunFailed(
-            f"TensorBoard on {target} ended with exit code {code}",
-            hint="is it installed there? pip install tensorboard; its words are above",
+            _("TensorBoard on {target} ended with exit code {code}", target=target, code=code),
+            hint=_("is it installed there? pip install tensorboard; its words are above"),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..agent.sentences import _
 from .common import narrate
 
 if TYPE_CHECKING:
@@ -18,9 +19,12 @@ def send_data(project: Path, target: Target, study: Study) -> None:
     from ..transfer.send import send_data as send
     from .progress import Meter
 
-    meter = Meter("sending")
+    meter = Meter(_("sending"))
     try:
         sent = send(project, target, study, meter)
     finally:
         meter.end()
-    narrate(f"sent to {target.name}: {', '.join(sent)}" if sent else f"{target.name} has the data already")
+    if sent:
+        narrate(_("sent to {target}: {files}", target=target.name, files=sent))
+    else:
+        narrate(_("{target} has the data already", target=target.name))

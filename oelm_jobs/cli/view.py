@@ -16,16 +16,17 @@ import click
 
 from .. import table, visible
 from ..agent.rundir import finite
+from ..agent.sentences import _, joined
 from ..agent.states import State
 from ..errors import ConfigurationError
-from ..language import tr
+from ..language import translated
 from ..runs.observe import View
 from ..store import StoredRun
 from .common import put
 
-HEADERS = ("run", "state", "step", "loss", "val ppl", "tokens/s", "ETA", "note")
+HEADERS = (_("run"), _("state"), _("step"), _("loss"), _("val ppl"), _("tokens/s"), _("ETA"), _("note"))
 ALIGN = "llrrrrrl"
-EXPENDABLE = ("tokens/s", "val ppl", "loss")
+EXPENDABLE = (_("tokens/s"), _("val ppl"), _("loss"))
 """What a narrow terminal does without, in this order, before notes are cut below NOTE_COLUMNS."""
 NOTE_COLUMNS = 36
 """So much of a note says what is going on."""
@@ -75,7 +76,7 @@ def _rate(run: StoredRun) -> float | None:
 def _note(run: StoredRun, now: float) -> str:
     progress, parts = run.progress, []
     now += finite(progress.get("clock_ahead_s")) or 0.0  # by the target's clock, as its times are
-    job = f"job {progress['job']}" if progress.get("job") and not run.state.is_final else ""
+    job = _("job {job}", job=progress["job"]) if progress.get("job") and not run.state.is_final else ""
     if run.reason == f"in {job}":
         job = ""
     if run.state is State.RUNNING:
@@ -84,27 +85,27 @@ def _note(run: StoredRun, now: float) -> str:
         # The heartbeat may be an older attempt's.
         signs = [sign for key in ("heartbeat_at", "started_at") if (sign := finite(progress.get(key))) is not None]
         if signs and now - max(signs) > STALE_S:
-            parts.append(f"no sign of progress for {duration(now - max(signs))}")
+            parts.append(_("no sign of progress for {duration}", duration=duration(now - max(signs))))
         if progress.get("devices"):
-            parts.append("on " + ", ".join(_condensed(progress["devices"])))
+            parts.append(_("on {devices}", devices=_condensed(progress["devices"])))
         parts.append(job)  # before what its supervisor says, which may be long
         if (progress.get("attempt") or 1) > 1:
-            parts.append(f"attempt {progress['attempt']}")
+            parts.append(_("attempt {number}", number=progress["attempt"]))
     if run.reason not in parts:
         parts.append(run.reason)
     starts_at = finite(progress.get("starts_at"))
     if run.state is State.QUEUED and starts_at is not None and starts_at > now:
-        parts.append(f"expected to start in {duration(starts_at - now)}")
+        parts.append(_("expected to start in {duration}", duration=duration(starts_at - now)))
     if run.state is not State.RUNNING:
         parts.append(job)
-    return "; ".join(tr(part) for part in parts if part)
+    return translated(joined(parts))
 
 
 def _condensed(devices: Sequence[str]) -> list[str]:
     """Return labels such as ``n1/gpu:0`` with consecutive ones merged (``n1/gpu:0-3``)."""
     found: list[tuple[str, int, int]] = []
     for label in devices:
-        kind, _, index = label.rpartition(":")
+        kind, __, index = label.rpartition(":")
         if not index.isdigit():
             return list(devices)
         if found and found[-1][0] == kind and found[-1][2] + 1 == int(index):
@@ -167,8 +168,11 @@ def render(view: View, *, width: int | None = None, height: int | None = None) -
         about.append(hosts.render(name, answer, width))
     for name, reason in view.unreachable.items():
         ages = [max(0.0, view.at - run.observed_at) for run in view.runs if run.target == name and run.observed_at]
-        age = f"what it said {duration(min(ages))} ago stands" if ages else "nothing is known of its runs"
-        about.append(click.style(visible.line(tr(f"target {name} can't be asked ({reason}); {age}")), fg="magenta"))
+        age = _("nothing is known of its runs")
+        if ages:
+            age = _("what it said {duration} ago stands", duration=duration(min(ages)))
+        said = _("target {target} can't be asked ({why}); {age}", target=name, why=reason, age=age)
+        about.append(click.style(visible.line(translated(said)), fg="magenta"))
     shown: Sequence[StoredRun] = view.runs
     if height is not None:
         shown = _in_view(view.runs, height - sum(block.count("\n") + 2 for block in about))
@@ -176,12 +180,14 @@ def render(view: View, *, width: int | None = None, height: int | None = None) -
     for study, target in dict.fromkeys((run.study, run.target) for run in shown):
         runs = [run for run in shown if (run.study, run.target) == (study, target)]
         body = _counts(runs) if height is None and len(runs) > MANY_RUNS else _table(runs, view.at, width)
-        blocks.append(click.style(visible.line(tr(f"study {study} on {target}")), bold=True) + "\n" + body)
+        title = translated(_("study {study} on {target}", study=study, target=target))
+        blocks.append(click.style(visible.line(title), bold=True) + "\n" + body)
     if len(shown) < len(view.runs):
         left_out = Counter(run.state for run in view.runs)
         left_out.subtract(run.state for run in shown)
         states = ", ".join(f"{left_out[state]} {state}" for state in KEPT_FIRST if left_out[state])
-        blocks[-1:] = ["\n".join([*blocks[-1:], tr(f"… {left_out.total()} more: {states}")])]
+        more = translated(_("… {count} more: {states}", count=left_out.total(), states=states))
+        blocks[-1:] = ["\n".join([*blocks[-1:], more])]
     return "\n\n".join(blocks + about)
 
 
@@ -207,7 +213,7 @@ def _table(runs: Sequence[StoredRun], now: float, width: int | None) -> str:
     if width is not None:
         names, rows = _fit(rows, width)
     align = "".join(ALIGN[HEADERS.index(name)] for name in names)
-    lines = table.text(rows, [tr(name) for name in names], align).splitlines()
+    lines = table.text(rows, [translated(name) for name in names], align).splitlines()
     if width is not None:
         lines = [table.cut(line, width) for line in lines]  # where even the names are too long
     head = len(lines) - len(runs)
@@ -217,10 +223,10 @@ def _table(runs: Sequence[StoredRun], now: float, width: int | None) -> str:
 def _fit(rows: Sequence[tuple[str, ...]], width: int) -> tuple[list[str], list[tuple[str, ...]]]:
     """Return names and rows of the columns that fit into a width; notes get what the others leave."""
     taken = {
-        name: max(table.width(cell) for cell in (tr(name), *column))
+        name: max(table.width(cell) for cell in (translated(name), *column))
         for name, *column in zip(HEADERS, *rows, strict=True)
     }
-    names = list(HEADERS)
+    names: list[str] = list(HEADERS)
 
     def room() -> int:
         return width - sum(taken[name] + len(table.GAP) for name in names[:-1])
@@ -238,7 +244,8 @@ def _counts(runs: Sequence[StoredRun]) -> str:
     for group in dict.fromkeys(run.group for run in runs):
         count = Counter(run.state for run in runs if run.group == group)
         rows.append((group, str(sum(count.values())), *(str(count[state] or "–") for state in states)))
-    return table.text(rows, (tr("group"), tr("runs"), *(str(state) for state in states)), "l" + "r" * (len(states) + 1))
+    headers = (translated(_("group")), translated(_("runs")), *(str(state) for state in states))
+    return table.text(rows, headers, "l" + "r" * (len(states) + 1))
 
 
 def as_json(view: View) -> dict[str, Any]:
@@ -365,5 +372,5 @@ class _Lines(AbstractContextManager[Callable[[View], None]]):
 def line(run: StoredRun, now: float) -> str:
     """Return a run's state as one line of prose, for logs."""
     name, state, *cells, note = row(run, now)
-    named = [f"{tr(header)} {cell}" for header, cell in zip(HEADERS[2:-1], cells, strict=True) if cell != "–"]
+    named = [f"{translated(header)} {cell}" for header, cell in zip(HEADERS[2:-1], cells, strict=True) if cell != "–"]
     return "  ".join(part for part in (f"{name:<16}", f"{state:<9}", ", ".join(named), note) if part.strip())

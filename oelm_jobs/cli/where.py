@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..agent.sentences import _
 from ..errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,25 +46,28 @@ class Where:
 
         if self.host:
             if self.name:
-                raise UsageError("--target and --host exclude each other")
+                raise UsageError(_("--target and --host exclude each other"))
             return targets.named_on_the_spot(
                 project, self.host, user=self.user, port=self.port, root=self.root, setup=self.setup
             )
         for option in ("user", "port", "root", "setup"):
             if getattr(self, option):
                 raise UsageError(
-                    f"--{option} goes with --host", hint="what a target of a targets file needs is written there"
+                    _("--{option} goes with --host", option=option),
+                    hint=_("what a target of a targets file needs is written there"),
                 )
         if self.name or not self.remote:
             target = targets.load_target(project, self.name or "local")
             if self.remote and not target.host:
-                raise UsageError(f"--remote: target {target.name} is this machine")
+                raise UsageError(_("--remote: target {target} is this machine", target=target.name))
             return target
         remote = [target for target in targets.load_targets(project).values() if target.host]
         if len(remote) != 1:
-            names = ", ".join(target.name for target in remote)
-            found = f"the targets files know {names}: name one with --target" if remote else "no targets file knows one"
-            raise UsageError(f"--remote: which machine? {found}", hint="or give --host HOST [--user USER]")
+            why = _("no targets file knows one")
+            if remote:
+                names = [target.name for target in remote]
+                why = _("the targets files know {targets}: name one with --target", targets=names)
+            raise UsageError(_("--remote: which machine? {why}", why=why), hint=_("or give --host HOST [--user USER]"))
         return remote[0]
 
     def remember(self, project: Path, target: Target) -> None:
@@ -73,7 +77,7 @@ class Where:
 
         path = targets.remember(project, target) if self.host else None
         if path:
-            narrate(f"target {target.name} is remembered in {path}")
+            narrate(_("target {target} is remembered in {path}", target=target.name, path=str(path)))
 
 
 def where_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,25 +89,25 @@ def where_options(function: Callable[..., Any]) -> Callable[..., Any]:
         setup: tuple[str, ...], **more: Any,
     ) -> Any:  # fmt: skip
         if target_name == "":
-            raise UsageError("--target was given no name", hint="leave it out to mean local")
+            raise UsageError(_("--target was given no name"), hint=_("leave it out to mean local"))
         where = Where(name=target_name or "", remote=remote, host=host, user=user, port=port, root=root, setup=setup)
         return function(*args, where=where, **more)
 
     for option in reversed(
         (
-            click.option("--target", "target_name", metavar="NAME", help="Where to run.  [default: local]"),
-            click.option("--remote", is_flag=True, help="The one remote target of the targets files."),
-            click.option("--host", default="", metavar="HOST", help="A machine behind SSH, in no targets file."),
-            click.option("--user", default="", metavar="USER", help="With --host: the login name there."),
+            click.option("--target", "target_name", metavar="NAME", help=_("Where to run.  [default: local]")),
+            click.option("--remote", is_flag=True, help=_("The one remote target of the targets files.")),
+            click.option("--host", default="", metavar="HOST", help=_("A machine behind SSH, in no targets file.")),
+            click.option("--user", default="", metavar="USER", help=_("With --host: the login name there.")),
             click.option(
-                "--port", default=0, type=click.IntRange(0, 65535), metavar="N", help="With --host: its SSH port."
+                "--port", default=0, type=click.IntRange(0, 65535), metavar="N", help=_("With --host: its SSH port.")
             ),
-            click.option("--root", default="", metavar="DIR", help="With --host: folder for runs.  [default: oelm]"),
+            click.option("--root", default="", metavar="DIR", help=_("With --host: folder for runs.  [default: oelm]")),
             click.option(
                 "--setup",
                 multiple=True,
                 metavar="LINE",
-                help="With --host: a shell line to run first; repeatable.",
+                help=_("With --host: a shell line to run first; repeatable."),
             ),
         )
     ):
