@@ -1,3 +1,58 @@
-"""oelm-jobs: run a few groups of training experiments on GPUs that are somewhere else, and get an answer that holds."""
+"""oelm-jobs: run a few groups of training experiments on GPUs that are somewhere else, and get an answer that holds.
+
+The names below are the Python API (docs/api.md); each is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .agent.states import State as State
+    from .frames import data_frame as data_frame
+    from .project import Cancelled as Cancelled
+    from .project import Cleaned as Cleaned
+    from .project import Outcome as Outcome
+    from .project import Project as Project
+    from .reporting import StudyReport as StudyReport
+    from .reporting import report_on as report_on
+    from .runs.observe import View as View
+    from .spec.study import Run as Run
+    from .spec.study import Study as Study
+    from .spec.target import Target as Target
+    from .store import StoredRun as StoredRun
+    from .study.plan import Plan as Plan
+    from .submit.decide import Again as Again
+    from .submit.submission import Submitted as Submitted
+    from .transfer.fetch import Fetched as Fetched
 
 __version__ = "0.1.0"
+_HOME = {
+    "Again": "submit.decide",
+    "Cancelled": "project",
+    "Cleaned": "project",
+    "Fetched": "transfer.fetch",
+    "Outcome": "project",
+    "Plan": "study.plan",
+    "Project": "project",
+    "Run": "spec.study",
+    "State": "agent.states",
+    "StoredRun": "store",
+    "Study": "spec.study",
+    "StudyReport": "reporting",
+    "Submitted": "submit.submission",
+    "Target": "spec.target",
+    "View": "runs.observe",
+    "data_frame": "frames",
+    "report_on": "reporting",
+}
+"""Module of each exported name."""
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

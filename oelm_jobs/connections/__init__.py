@@ -5,7 +5,8 @@ from __future__ import annotations
 import atexit
 import posixpath
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -37,7 +38,7 @@ class PlacedTree:
 
 
 class Connection(Protocol):
-    """A way to reach a target; one thread uses it at a time."""
+    """A way to reach a target; threads may share one."""
 
     @property
     def target(self) -> Target:
@@ -114,30 +115,30 @@ class Connection(Protocol):
 
 
 _open: dict[tuple[str, Path, bool], Connection] = {}
+_LOCK = threading.RLock()
+"""Held while connections are added or removed."""
 
 
 def connect(target: Target, project: Path) -> Connection:
     """Return this process's connection to a target, made on first use."""
-    known = _open.get((target.name, project, False))
-    if known is not None and known.target == target:
-        return known
-    if not target.host:
-        from .local import LocalConnection
 
-        made: Connection = LocalConnection(target, project)
-    elif target.connection == "openssh":
-        from .openssh import OpenSSHConnection
+    def made() -> Connection:
+        if not target.host:
+            from .local import LocalConnection
 
-        made = OpenSSHConnection(target)
-    else:
+            return LocalConnection(target, project)
+        if target.connection == "openssh":
+            from .openssh import OpenSSHConnection
+
+            return OpenSSHConnection(target)
         from .early import EarlySocket
 
         early = EarlySocket(target)
         from .fabric import FabricConnection
 
-        made = FabricConnection(target, early)
-    _open[target.name, project, False] = made
-    return made
+        return FabricConnection(target, early)
+
+    return _known_or(made, target, (target.name, project, False))
 
 
 def connect_for_transfer(target: Target, project: Path) -> Connection:
@@ -146,19 +147,29 @@ def connect_for_transfer(target: Target, project: Path) -> Connection:
     """
     if not target.host or target.connection == "openssh":
         return connect(target, project)
-    key = (target.name, project, True)
-    known = _open.get(key)
-    if known is None or known.target != target:
+
+    def made() -> Connection:
         from .openssh import PlainSSHConnection
 
-        known = _open[key] = PlainSSHConnection(target)
-    return known
+        return PlainSSHConnection(target)
+
+    return _known_or(made, target, (target.name, project, True))
 
 
-def close_all() -> None:
-    """Close every connection of this process."""
-    while _open:
-        _open.popitem()[1].close()
+def _known_or(made: Callable[[], Connection], target: Target, key: tuple[str, Path, bool]) -> Connection:
+    with _LOCK:
+        known = _open.get(key)
+        if known is None or known.target != target:
+            known = _open[key] = made()
+        return known
+
+
+def close_all(project: Path | None = None) -> None:
+    """Close this process's connections, or those of one project."""
+    with _LOCK:
+        closing = [_open.pop(key) for key in list(_open) if project in (None, key[1])]
+    for connection in closing:
+        connection.close()
 
 
 atexit.register(close_all)

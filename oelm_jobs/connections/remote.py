@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,10 +35,12 @@ AGENT_FOLDER = ".oelm/agent"
 
 
 class RemoteConnection:
-    """Another machine; one thread uses it at a time."""
+    """Another machine; several threads' requests may be under way at a time."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self._lock = threading.RLock()
+        """Held while a channel is opened, or the connection dropped."""
         self._home = ""
         self._resolved: Target | None = None
         self._is_noisy = False
@@ -173,7 +176,8 @@ class RemoteConnection:
                 if number == TRIES or time.monotonic() - begun > PATIENCE_S:
                     raise
             except Interrupted as broken:
-                self._drop()
+                with self._lock:
+                    self._drop()
                 if broken.sent and not reads:
                     raise AnswerLost(f"{self.target.name}: no answer to {verb}: {broken}") from broken
                 if number == TRIES or time.monotonic() - begun > PATIENCE_S:
@@ -193,7 +197,8 @@ class RemoteConnection:
         reads: bool,
         timeout_s: float,
     ) -> Reply:
-        channel = self._open(command(self.target.python or "python3"))
+        with self._lock:
+            channel = self._open(command(self.target.python or "python3"))
         self.round_trips += 1
         try:
             return converse(channel, verb, request, places, own=own, reads=reads, timeout_s=timeout_s)

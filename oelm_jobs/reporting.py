@@ -1,0 +1,264 @@
+"""Report on a study from run directories, and from what the index last saw of runs that are elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from .agent.sentences import _
+from .agent.states import State
+from .analysis import power
+from .analysis.audit import lock
+from .analysis.audit.lock import Lock
+from .analysis.output import writing
+from .analysis.reading import loading
+from .analysis.reading.loaded_run import LoadedRun
+from .analysis.report import Report, build
+from .checks import preflight
+from .connections import connect
+from .errors import OelmError, UsageError
+from .spec.study import Study
+from .store import Store, StoredRun, index_path
+from .study.files import load_study
+from .study.resolve import plan_runs
+from .targets.files import LOCAL
+
+GOING_ON = (State.QUEUED, State.RUNNING)
+WITHOUT_END = (State.QUEUED, State.UNKNOWN)
+"""States of a run by its files where these tell neither an end nor that it is at work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyReport:
+    """A study's runs and their comparison, which is made when it is first asked for."""
+
+    project: Path | None
+    """None where folders are named outside of any project."""
+    study: Study
+    """With the groups and runs that were asked for."""
+    runs: list[LoadedRun]
+    strangers: list[LoadedRun]
+    """Runs of other studies that lie where this one's do."""
+    lock: Lock | None
+    planned: Study | None
+    """The whole study that the lock is about; None outside of a project."""
+    folders: tuple[Path, ...]
+    """Those that were named instead of the study's runs."""
+    folder: Path | None
+    """Where its files go; None where it is only shown (a selection, or folders without one)."""
+    summary: Path | None
+    target_loss: float | None
+    made_at: float
+    """Unix seconds."""
+
+    @cached_property
+    def report(self) -> Report:
+        """Findings of the audit, verdicts on the hypotheses, and tables."""
+        trials, remarks = loading.load_trials(self.project, self.study, self.runs)
+        built: Report = build(
+            self.study,
+            [*self.runs, *self.strangers],
+            trials=trials,
+            remarks=[*remarks, *loading.left_out(self.folders)],
+            target_loss=self.target_loss or self.study.target_loss,
+            lock=self.lock,
+            planned=self.planned,
+        )
+        return built
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there are runs, and none of them goes on."""
+        return bool(self.runs) and all(run.status not in GOING_ON for run in self.runs)
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """Changes with the files that the report rests on."""
+        found: tuple[object, ...] = loading.signature(self.runs)
+        return found
+
+    def show(self, form: str = "text", *, language: str = "en", style: Path | None = None) -> str:
+        """Return the report as ``text``, ``markdown``, ``json``, ``html``, ``latex`` or ``csv``.
+
+        Args:
+            style: A matplotlib style for the figures of a page; else the project's own.
+        """
+        if form == "html":
+            style = style or self._own_style
+        shown: str = writing.show(self.report, form, language, self.made_at, style=style)
+        return shown
+
+    def show_power(self, form: str = "text", *, language: str = "en") -> str:
+        """Return how many seeds each hypothesis needs."""
+        shown: str = writing.show_table(power.table(self.report), form, language)
+        return shown
+
+    def write(
+        self, *, plot: bool = False, language: str = "en", style: Path | None = None, refresh_s: int = 0
+    ) -> tuple[list[Path], list[str]]:
+        """Write the report's files; return them, and remarks about what could not be drawn.
+
+        Args:
+            plot: Draw the figures, too.
+            style: A matplotlib style for them; else the project's own.
+            refresh_s: After so many seconds a browser loads the page again; 0 for never.
+
+        Raises:
+            UsageError: It has no folder.
+        """
+        if self.folder is None:
+            raise UsageError(_("this report has no folder for its files"), hint=_("give --output DIR"))
+        written: tuple[list[Path], list[str]] = writing.write(
+            self.report, self.folder, summary=self.summary, made_at=self.made_at, language=language, plot=plot,
+            style=style or self._own_style, refresh_s=refresh_s,
+        )  # fmt: skip
+        return written
+
+    @property
+    def _own_style(self) -> Path | None:
+        found: Path | None = loading.user_style(self.project) if self.project is not None else None
+        return found
+
+
+def report_on(
+    project: Path | None,
+    study: str | None = None,
+    *,
+    only: Sequence[str] = (),
+    folders: Sequence[Path] = (),
+    mapping: Sequence[str] = (),
+    output: Path | None = None,
+    target_loss: float | None = None,
+    warn: Callable[[str], None] = lambda message: None,
+) -> StudyReport:
+    """Read a study's runs.
+
+    Args:
+        project: None outside of any, where folders are named.
+        study: Its name; else the default study.
+        only: Names of groups or runs.
+        folders: Read these instead of the study's runs; old results or a log alone will do.
+        mapping: ``GROUP=DIR``: read that folder as a run of the group.
+        output: Where the files go; else the study's folder in ``experiments``, or nowhere for a selection.
+        target_loss: Count steps, tokens and GPU-hours to this validation loss.
+        warn: Is told which study files are invalid.
+
+    Raises:
+        UsageError: There is no such study, group or folder.
+    """
+    is_named = bool(folders or mapping)
+    asked, strangers = None, []
+    if project is not None and (study or not is_named):
+        asked = load_study(project, study, warn=warn)
+    if is_named:
+        chosen, runs = loading.load_folders(folders, mapping, asked)
+    else:
+        assert project is not None and asked is not None
+        chosen = asked
+        runs, strangers = loading.study_runs(asked, project / "models" / "checkpoints")
+        runs = _as_last_seen(project, asked, runs)
+    locked = lock.read(loading.lock_path(project, asked)) if project is not None and asked is not None else None
+    if only:
+        chosen, runs = loading.selection(chosen, runs, only)
+    folder, summary = output, None
+    if folder is not None:
+        summary = folder / f"{chosen.name}_summary.json"
+    elif project is not None and asked is not None and not only and not is_named:
+        folder, summary = loading.output_folder(project, asked), loading.summary_path(project, asked)
+    return StudyReport(
+        project=project, study=chosen, runs=runs, strangers=strangers, lock=locked, planned=asked,
+        folders=tuple(folders), folder=folder, summary=summary, target_loss=target_loss, made_at=loading.now(),
+    )  # fmt: skip
+
+
+def lock_rules(report: StudyReport, warn: Callable[[str], None]) -> Path:
+    """Record a study's rules before training, so that later changes are reported; return the file.
+
+    Args:
+        warn: Is told why fingerprints are missing, and which runs have begun.
+
+    Raises:
+        UsageError: It was locked before, or isn't the whole study of a project.
+    """
+    if report.project is None or report.folders:
+        raise UsageError(
+            _("--lock needs a study of a project"),
+            hint=_("leave out --from and --map, and name the study: --study NAME"),
+        )
+    path: Path = loading.lock_path(report.project, report.study)
+    if report.lock is not None:
+        raise UsageError(
+            _("study {study} was locked before: {path}", study=report.study.name, path=str(path)),
+            hint=_("a report lists what changed since; to lock anew, remove the file on purpose"),
+        )
+    fingerprints = _fingerprints(report.project, report.study, warn)
+    writing.put(path, lock.content(report.study, report.runs, fingerprints, report.made_at))
+    if begun := [run.name for run in report.runs if lock.has_begun(run)]:
+        warn(_("These runs had begun before, which the report will say: {runs}", runs=begun))
+    return path
+
+
+def _fingerprints(project: Path, study: Study, warn: Callable[[str], None]) -> dict[str, str]:
+    """Return the fingerprints of the study's runs; empty while the data aren't here."""
+    try:
+        data_hash = preflight.data_hash(connect(LOCAL, project), project, study)
+        runs = plan_runs(study, LOCAL, str(project), data_hash=data_hash)
+    except OelmError as error:
+        warn(_("The lock has no fingerprints of runs: {why}", why=str(error)))
+        return {}
+    return {run.name: run.fingerprint for run in runs}
+
+
+def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[LoadedRun]:
+    """Return the runs, and those that exist only elsewhere. A run whose files here show no end, or are from before it
+    was extended, gets the state in which its target was last seen to have it: fetched files are out of date. Only a
+    run's own files show that it is DONE.
+    """
+    if not index_path().exists():
+        return runs
+    with Store() as store:
+        known = {run.name: run for run in store.runs(project, study.name)}
+    found = []
+    for run in runs:
+        seen = known.get(run.name)
+        if seen is not None:
+            run = _by_clock_here(run, seen)
+            is_elsewhere = seen.run_dir != str(run.path)
+            is_older = bool(run.fingerprint and seen.fingerprint and run.fingerprint != seen.fingerprint)
+            if run.status in WITHOUT_END or (is_elsewhere and is_older):
+                run = _as_seen(run, seen, is_elsewhere=is_elsewhere)
+        found.append(run)
+    here = {run.name for run in runs}
+    for seen in known.values():
+        is_there = seen.progress or seen.state in GOING_ON  # not one that was never submitted
+        if seen.name not in here and seen.group in study.groups and is_there and not Path(seen.run_dir).exists():
+            run = LoadedRun(
+                name=seen.name, group=seen.group, label=study.groups[seen.group].label, seed=seen.seed,
+                path=Path(seen.run_dir), study=study.name, tag=seen.tag, last_step=_whole(seen.progress.get("step")),
+            )  # fmt: skip
+            found.append(_as_seen(run, seen, is_elsewhere=True))
+    return sorted(found, key=lambda run: str(run.path.name))
+
+
+def _by_clock_here(run: LoadedRun, seen: StoredRun) -> LoadedRun:
+    """Return a run with its start corrected for the difference of its target's clock, since locks go by ours."""
+    ahead_s = seen.progress.get("clock_ahead_s")
+    if run.started_at is None or not isinstance(ahead_s, (int, float)):
+        return run
+    return replace(run, started_at=run.started_at - ahead_s)
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _as_seen(run: LoadedRun, seen: StoredRun, *, is_elsewhere: bool) -> LoadedRun:
+    """Return a run in the state in which its target was last seen to have it."""
+    if seen.state is State.DONE and is_elsewhere:
+        there = _("DONE on {target}: oelm-fetch brings it", target=seen.target)
+        return replace(run, status=State.UNKNOWN, reason=there)
+    if seen.state in (State.FAILED, State.CANCELLED) or (seen.state in GOING_ON and is_elsewhere):
+        return replace(run, status=seen.state.value, reason=seen.reason)
+    return run

@@ -1,0 +1,111 @@
+"""The Python API: what it exports, and a study from plan to results without a command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import oelm_jobs
+from oelm_jobs import Again, Project, State
+from oelm_jobs.errors import TargetError, UsageError
+from tests.support import REPOSITORY
+
+EXPORTED = {
+    "Again", "Cancelled", "Cleaned", "Fetched", "Outcome", "Plan", "Project", "Run", "State", "StoredRun", "Study",
+    "StudyReport", "Submitted", "Target", "View", "data_frame", "report_on",
+}  # fmt: skip
+
+
+def test_exported_names_are_these_and_no_others() -> None:
+    assert set(oelm_jobs.__all__) == EXPORTED
+    for name in EXPORTED:
+        assert getattr(oelm_jobs, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Studdy'"):
+        getattr(oelm_jobs, "Studdy")  # noqa: B009  # mypy knows that it isn't there
+
+
+def test_importing_the_package_loads_nothing_of_it() -> None:
+    program = "import sys, oelm_jobs; print([name for name in sys.modules if name.startswith('oelm_jobs.')])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_every_public_method_is_documented() -> None:
+    page = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
+    methods = [name for name in vars(Project) if not name.startswith("_")]
+    assert [name for name in methods if f".{name}" not in page] == []
+    assert [name for name in EXPORTED if name not in page] == []
+
+
+@pytest.mark.slow
+def test_a_study_goes_from_plan_to_results(project: Path) -> None:
+    said: list[str] = []
+    with Project(project / "jobs", say=said.append) as mine:
+        assert mine.folder == project and mine.runs() == []
+        plan = mine.plan("tiny", groups=["gpt_base"])
+        assert [run.name for run in plan.runs] == ["gpt_base"] and plan.data_hash
+        (submitted,) = mine.submit(plan)
+        assert not submitted.note
+        seen: list[State] = []
+        view = mine.wait(study="tiny", show=lambda each: seen.append(each.runs[0].state))
+        assert [run.state for run in view.runs] == [State.DONE] and seen[-1] is State.DONE
+        assert "Step" in mine.logs("gpt_base", lines=5)
+        (fetched,) = mine.fetch("gpt_base").done
+        assert fetched.complete and not fetched.damaged
+        (left,) = mine.submit(plan)
+        assert left.note == "is done"
+        (again,) = mine.submit(plan, Again.RERUN)
+        assert not again.note
+        (cancelled,) = mine.cancel("tiny/gpt_base").done
+        assert cancelled.run.name == "gpt_base" and mine.runs("gpt_base")[0].state is State.CANCELLED
+
+
+@pytest.mark.slow
+def test_threads_share_a_project(project: Path) -> None:
+    with Project(project, say=lambda message: None) as mine:
+        mine.submit(mine.plan("tiny"))
+        lines: list[bytes] = []
+        reading = threading.Thread(target=lambda: lines.extend(piece.content for piece in mine.follow("gpt_base")))
+        reading.start()
+        assert {run.state for run in mine.wait().runs} == {State.DONE}
+        reading.join(timeout=120)
+        assert not reading.is_alive() and b"Step" in b"".join(lines)
+    assert mine.runs()  # opened again
+
+
+def test_what_keeps_a_run_from_its_end_keeps_it(project: Path) -> None:
+    def refuse(runs: object) -> None:
+        raise KeyboardInterrupt
+
+    with Project(project) as mine:
+        with pytest.raises(UsageError, match="names no study"):
+            mine.cancel("gpt_bass")
+        with pytest.raises(KeyboardInterrupt):
+            mine.cancel(confirm=refuse)
+
+
+def test_outside_of_a_project_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no project here"):
+        Project(tmp_path)
+
+
+def test_a_target_that_cannot_be_reached_is_named(project: Path) -> None:
+    (project / "jobs" / "targets.toml").write_text('[far]\nkind = "ssh"\nhost = "127.0.0.1"\nport = 1\nroot = "/x"\n')
+    with Project(project) as mine, pytest.raises(TargetError, match="far|127.0.0.1"):
+        mine.submit(mine.plan("tiny", "far"))
+    with Project(project) as mine:
+        assert mine.plan("tiny", "far", offline=True).target.name == "far"
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_its_first_cell_to_its_last(project: Path) -> None:
+    (project / "jobs" / "tiny.toml").unlink()
+    (project / "jobs" / "targets.toml").write_text("")
+    for argv in (["-c", "from oelm_jobs.cli.data import main; main()", "demo"], [REPOSITORY / "docs" / "notebook.py"]):
+        done = subprocess.run([sys.executable, *argv], cwd=project, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr + done.stdout
+    assert "oelm_freeze" in done.stdout and "H1 " in done.stdout and "experiments/notebook" in done.stdout
