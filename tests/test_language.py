@@ -6,6 +6,7 @@ import ast
 import importlib
 import itertools
 import json
+import os
 import re
 import string
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ import click
 import pytest
 
 from oelm_jobs import language
-from oelm_jobs.cli import doctor, hosts, view
+from oelm_jobs.cli import common, doctor, hosts, view
 from oelm_jobs.cli.main import COMMANDS
 from tests.support import REPOSITORY
 
@@ -218,18 +219,49 @@ def test_translations_are_whole() -> None:
 def test_help_is_whole() -> None:
     commands = [importlib.import_module(f"oelm_jobs.cli.{name}").main for name in COMMANDS]
     below = [command for group in commands if isinstance(group, click.Group) for command in group.commands.values()]
-    for command in below:  # as a group lists them
-        assert _is_whole(language.tr(command.get_short_help_str(limit=90))), command.name
     for command in [*commands, *below]:
-        context = click.Context(command)
-        for parameter in command.get_params(context):
-            record = parameter.get_help_record(context)
-            if record is not None and record[1]:
-                assert _is_whole(language.tr(record[1])), (command.name, record)
+        with language.of_click():
+            shown = command.get_help(click.Context(command, info_name=command.name))
+        assert _has_chinese(shown) and not re.search(r"[a-z]{2,},? [a-z]{2,} [a-z]{2,}|default:", shown), shown
+        listed = [line for line in shown.splitlines() if re.match(r"  (-|[a-z]+  )", line) and len(line.split()) > 2]
+        assert all(map(_has_chinese, listed)), shown
 
 
-def _is_whole(translation: str) -> bool:
-    return _has_chinese(translation) and not re.search(r"[a-z]{2,},? [a-z]{2,} [a-z]{2,}|default:|x>=", translation)
+@pytest.mark.parametrize(
+    ("name", "argv", "expected"),
+    [
+        ("submit", ["--sedes", "3"], "没有选项 '--sedes'。 是不是想用 '--seeds', '--set', '--yes'？"),
+        ("submit", ["--mode", "both"], "'--mode' 的值无效：'both' 不在可选值之中：'sequential', 'parallel'。"),
+        ("submit", ["--num-seeds", "0"], "'--num-seeds' 的值无效：0 超出范围 1<=x<=10000。"),
+        ("logs", [], "缺少参数 'RUN'."),
+        ("logs", ["a", "b", "c"], "多余的参数：b c"),
+        ("logs", ["a", "-n"], "选项 '-n' 需要 1 个值。"),
+        ("data", ["mak"], "没有命令 'mak'。 是不是想用 'make'？"),
+        ("report", ["--style", "no-such"], "'--style' 的值无效：路径 'no-such' 不存在。"),
+    ],
+)
+def test_click_speaks_chinese(name: str, argv: list[str], expected: str) -> None:
+    with pytest.raises(click.UsageError) as caught:
+        importlib.import_module(f"oelm_jobs.cli.{name}").main.main(argv, standalone_mode=False)
+    with language.of_click():
+        assert caught.value.format_message() == expected
+
+
+@pytest.mark.parametrize("own", [None, "fr"])
+def test_what_a_command_starts_keeps_the_language_of_the_user(own: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LANGUAGE", raising=False)
+    if own is not None:
+        monkeypatch.setenv("LANGUAGE", own)
+    seen = []
+
+    @common.command("oelm-try")
+    def command() -> None:
+        seen.append(os.environ.get("LANGUAGE"))
+
+    command.main([], standalone_mode=False)
+    with pytest.raises(click.UsageError, match="没有选项"):
+        command.main(["--no-such"], standalone_mode=False)
+    assert [*seen, os.environ.get("LANGUAGE")] == [own, own]
 
 
 def test_words_of_tables_have_translations() -> None:

@@ -84,7 +84,7 @@ class Ending(click.Command):
             sys.exit(0)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else name
-            _fail(name, _of_click(error), 2, _("help: {command}", command=f"{path} --help"), argv)
+            _fail(name, _of_click(error), 2, _("help: {command} --help", command=path), argv)
         except click.ClickException as error:
             _fail(name, _of_click(error), error.exit_code, "", argv)
         except (KeyboardInterrupt, click.Abort):
@@ -184,7 +184,7 @@ def _of_click(error: click.ClickException) -> str:
 
 
 def _with_traceback(name: str) -> str:
-    return _("run it again with --debug for the traceback: {command}", command=f"{name} --debug")
+    return _("run it again with --debug for the traceback: {command} --debug", command=name)
 
 
 def _fail(name: str, what: str, code: int, hint: str, argv: list[str]) -> NoReturn:

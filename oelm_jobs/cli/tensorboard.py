@@ -52,7 +52,7 @@ def main(target: str, study: str | None, port: int | None) -> None:
     if port and local != port:
         narrate(_("port {port} is taken; using {other}", port=port, other=local))
     argv, end = terminal.tensorboard(root, place, folder, local)
-    say(_("TensorBoard of {target}: {url}", target=target, url=f"http://127.0.0.1:{local}/"))
+    say(_("TensorBoard of {target}: http://127.0.0.1:{port}/", target=target, port=local))
     narrate(_("Ctrl-C ends it."))
     try:
         code = subprocess.run(argv, stdin=subprocess.DEVNULL).returncode
