@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..agent.sentences import _
 from ..errors import UsageError, few, valid_choices
 from ..store import Store, StoredRun
 
@@ -20,10 +21,12 @@ def select(store: Store, project: Path, names: Sequence[str], study: str | None 
     """
     runs = store.runs(project)
     if study is not None:
-        if study not in {run.study for run in runs}:
+        studies = {run.study for run in runs}
+        if study not in studies:
+            choices = valid_choices(study, studies)
             raise UsageError(
-                f"no run of study {study!r} was submitted here; {valid_choices(study, {run.study for run in runs})}",
-                hint=f"submit it: oelm-submit --study {study}",
+                _("no run of study {study!r} was submitted here; {choices}", study=study, choices=choices),
+                hint=_("submit it: oelm-submit --study {study}", study=study),
             )
         runs = [run for run in runs if run.study == study]
     if not names:
@@ -33,9 +36,14 @@ def select(store: Store, project: Path, names: Sequence[str], study: str | None 
         found = [run for run in runs if name in (run.name, run.group, run.study, f"{run.study}/{run.name}")]
         if not found:
             known = {run.name for run in runs} | {run.group for run in runs} | {run.study for run in runs}
+            choices = valid_choices(name, known)
             raise UsageError(
-                f"{name!r} names no study, group or run that was submitted here; {valid_choices(name, known)}",
-                hint="all of them: oelm-status" if known else "what lies on the targets: oelm-status",
+                _(
+                    "{name!r} names no study, group or run that was submitted here; {choices}",
+                    name=name,
+                    choices=choices,
+                ),
+                hint=_("all of them: oelm-status") if known else _("what lies on the targets: oelm-status"),
             )
         chosen.update((run.study, run.name) for run in found)
     return [run for run in runs if (run.study, run.name) in chosen]
@@ -57,5 +65,8 @@ def select_one(store: Store, project: Path, name: str, study: str | None = None)
     exact = [run for run in found if run.name == name] or found
     if len(exact) > 1:
         names = few([f"{run.study}/{run.name}" for run in exact])
-        raise UsageError(f"{name!r} names {len(exact)} runs: {names}", hint="name one of them")
+        raise UsageError(
+            _("{name!r} names {count} runs: {runs}", name=name, count=len(exact), runs=names),
+            hint=_("name one of them"),
+        )
     return exact[0]
