@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .agent.sentences import _
 from .encodings import conversion, name_encoding
 from .errors import ConfigurationError, valid_choices
 
@@ -18,7 +19,14 @@ else:
 
 T = TypeVar("T")
 _REQUIRED: Any = object()
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list", dict: "a table"}
+_KINDS = {
+    bool: _("true or false"),
+    int: _("a whole number"),
+    float: _("a number"),
+    str: _("text"),
+    list: _("a list"),
+    dict: _("a table"),
+}
 
 
 def read(path: Path) -> Section:
@@ -37,23 +45,23 @@ def tables(path: Path) -> dict[str, Any]:
         ConfigurationError: As ``read``.
     """
     if path.exists() and not path.is_file():  # reading a FIFO would wait for a writer for ever
-        raise ConfigurationError(f"{path}: can't be read: it is no file")
+        raise ConfigurationError(_("{path}: can't be read: it is no file", path=str(path)))
     try:
         text = path.read_text(encoding="utf-8-sig")  # editors of Windows put a byte order mark in front
     except UnicodeDecodeError as error:
         encoding = name_encoding(error.object if error.object[:1] in b"\xff\xfe" else error.object[error.start :])
         if not encoding:
-            raise ConfigurationError(f"{path}: not valid TOML: it is no text") from error
+            raise ConfigurationError(_("{path}: not valid TOML: it is no text", path=str(path))) from error
         raise ConfigurationError(
-            f"{path}: is {encoding} text, and TOML is UTF-8",
-            hint=f"save it as UTF-8 in the editor, or convert it: {conversion(path, encoding)}",
+            _("{path}: is {encoding} text, and TOML is UTF-8", path=str(path), encoding=encoding),
+            hint=_("save it as UTF-8 in the editor, or convert it: {command}", command=conversion(path, encoding)),
         ) from error
     except OSError as error:
-        raise ConfigurationError(f"{path}: can't be read: {error}") from error
+        raise ConfigurationError(_("{path}: can't be read: {why}", path=str(path), why=str(error))) from error
     try:
         return dict(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigurationError(f"{path}: not valid TOML: {error}") from error
+        raise ConfigurationError(_("{path}: not valid TOML: {why}", path=str(path), why=str(error))) from error
 
 
 class Section:
@@ -76,7 +84,9 @@ class Section:
         """Return an error about ``key`` that names the file, the table and the value."""
         where = f"[{self.name}] " if self.name else ""
         shown = "" if value is _REQUIRED else f" = {value!r}"
-        return ConfigurationError(f"{self.path}: {where}{key}{shown}: {message}")
+        return ConfigurationError(
+            _("{path}: {where}{key}{value}: {why}", path=str(self.path), where=where, key=key, value=shown, why=message)
+        )
 
     def take(self, key: str, kind: type[T], default: T = _REQUIRED, *, choices: Iterable[str] = ()) -> T:
         """Return the value of ``key`` (whole numbers count as numbers).
@@ -87,15 +97,15 @@ class Section:
         self._known.append(key)
         if key not in self._values:
             if default is _REQUIRED:
-                raise self.error(key, f"is missing; give {_KINDS[kind]}")
+                raise self.error(key, _("is missing; give {what}", what=_KINDS[kind]))
             return default
         value = self._values.pop(key)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.error(key, f"must be {_KINDS[kind]}", value=value)
+            raise self.error(key, _("must be {what}", what=_KINDS[kind]), value=value)
         if isinstance(value, float) and not math.isfinite(value):
-            raise self.error(key, "must be finite", value=value)
+            raise self.error(key, _("must be finite"), value=value)
         allowed = list(choices)
         if allowed and value not in allowed:
             raise self.error(key, valid_choices(str(value), allowed), value=value)
@@ -111,7 +121,7 @@ class Section:
         values = self.take(key, list, _REQUIRED if default is _REQUIRED else list(default))
         for item in values:
             if not isinstance(item, kind) or (kind is int and isinstance(item, bool)):
-                raise self.error(key, f"every item must be {_KINDS[kind]}", value=item)
+                raise self.error(key, _("every item must be {what}", what=_KINDS[kind]), value=item)
         return tuple(values)
 
     def take_section(self, key: str, *, required: bool = False) -> Section:
@@ -127,4 +137,4 @@ class Section:
         """
         for key, value in self._values.items():
             known = [*self._known, *also_known]
-            raise self.error(key, f"unknown key; {valid_choices(key, known)}", value=value)
+            raise self.error(key, _("unknown key; {choices}", choices=valid_choices(key, known)), value=value)

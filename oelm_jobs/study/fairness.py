@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..agent.sentences import _, joined
 from ..errors import UnfairError
 
 SCIENTIFIC = "scientific"
@@ -100,7 +101,7 @@ def differences(arms: Iterable[Arm], *, factors: Iterable[str], unequal: Mapping
     found: list[Difference] = []
     for kind in (SCIENTIFIC, EXECUTION):
         tables = [(arm, arm.scientific if kind == SCIENTIFIC else arm.execution) for arm in listed]
-        for key in sorted({key for _, table in tables for key in table} - IGNORED_KEYS):
+        for key in sorted({key for _arm, table in tables for key in table} - IGNORED_KEYS):
             known = [(arm, table[key]) for arm, table in tables if key in table]
             first = known[0][1]
             if all(value is first or _equal(value, first) for _, value in known):
@@ -122,11 +123,15 @@ def check(arms: Sequence[Arm], *, factors: Iterable[str], unequal: Mapping[str, 
     unfair = [difference for difference in found if difference.is_unfair]
     if unfair:
         raise UnfairError(
-            "the groups differ in more than the factors ("
-            + (", ".join(left_out) or "none declared")
-            + "): "
-            + "; ".join(map(str, unfair)),
-            hint=f'make them equal, or declare the difference in the study file: [unequal] {unfair[0].key} = "why"',
+            _(
+                "the groups differ in more than the factors ({factors}): {differences}",
+                factors=left_out or _("none declared"),
+                differences=joined(map(str, unfair)),
+            ),
+            hint=_(
+                'make them equal, or declare the difference in the study file: [unequal] {key} = "why"',
+                key=unfair[0].key,
+            ),
         )
     return found
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import names
 from ..agent import rundir
+from ..agent.sentences import _
 from ..errors import ConfigurationError, UsageError, valid_choices
 from ..folders import expanded
 from ..spec.study import Run, Study
@@ -84,13 +85,20 @@ def plan_runs(
     """
     for name in groups:
         if name not in study.groups:
-            raise UsageError(f"study {study.name} has no group {name!r}; {valid_choices(name, study.groups)}")
+            raise UsageError(
+                _(
+                    "study {study} has no group {group!r}; {choices}",
+                    study=study.name,
+                    group=name,
+                    choices=valid_choices(name, study.groups),
+                )
+            )
     if tag and (reason := names.why_not(tag)):
-        raise UsageError(f"--tag {tag!r}: {reason}")
+        raise UsageError(_("--{option} {value!r}: {why}", option="tag", value=tag, why=reason))
     if overrides and not tag:
         raise UsageError(
-            "--set changes the configuration, so these are other runs than the study's own",
-            hint="give them a name of their own: --tag NAME",
+            _("--set changes the configuration, so these are other runs than the study's own"),
+            hint=_("give them a name of their own: --tag NAME"),
         )
     global_batch, train = _override(study, overrides or {})
     folder = checkpoint_folder(Path(root), study, target.checkpoint_root)
@@ -171,35 +179,45 @@ def _override(study: Study, overrides: Mapping[str, Any]) -> tuple[int, dict[str
     for key, value in overrides.items():
         if key == "global_batch":
             if not str(value).isdigit() or int(value) < 1:
-                raise UsageError(f"--set global_batch={value}: must be a whole number above zero")
+                raise UsageError(_("--set global_batch={value}: must be a whole number above zero", value=value))
             global_batch = int(value)
             continue
         if key not in train:
             reason = (
-                "is a factor, which groups set"
+                _("is a factor, which groups set")
                 if key in study.factors
                 else valid_choices(key, [*train, "global_batch"])
             )
-            raise UsageError(f"--set {key}={value}: {reason}")
+            raise UsageError(_("--set {key}={value}: {why}", key=key, value=value, why=reason))
         setting = [group.name for group in study.groups.values() if key in group.declared]
         if setting:
-            raise UsageError(f"--set {key}={value}: groups set it themselves ({', '.join(setting)})")
+            raise UsageError(
+                _("--set {key}={value}: groups set it themselves ({names})", key=key, value=value, names=setting)
+            )
         try:
             train[key] = getattr(trainer.from_dict({key: value}), key)
             trainer.validate(trainer.from_dict({**train, "seed": 0}))
             if key in trainer.keys_of_kind("path") and (reason := names.why_not_path(str(train[key]))):
-                raise UsageError(f"--set {key}={value}: {reason}")
+                raise UsageError(_("--set {key}={value}: {why}", key=key, value=value, why=reason))
         except trainer.ConfigError as error:
-            named = "" if error.key == key else f"{error.key} = {error.value} "
-            raise UsageError(f"--set {key}={value}: {named}{error.message}") from None
+            why = error.message
+            if error.key != key:
+                why = _("{key} = {value} {why}", key=error.key, value=str(error.value), why=why)
+            raise UsageError(_("--set {key}={value}: {why}", key=key, value=value, why=why)) from None
     return global_batch, train
 
 
 def _batch_size(global_batch: int, world_size: int, accumulation: int, run: str) -> int:
     if global_batch % (world_size * accumulation):
         raise ConfigurationError(
-            f"{run}: global_batch = {global_batch} can't be divided over {world_size} processes"
-            f" x gradient_accumulation_steps = {accumulation}"
+            _(
+                "{run}: global_batch = {global_batch} can't be divided over {world_size} processes x"
+                " gradient_accumulation_steps = {accumulation}",
+                run=run,
+                global_batch=global_batch,
+                world_size=world_size,
+                accumulation=accumulation,
+            )
         )
     return global_batch // (world_size * accumulation)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import names, tomlfile
+from ..agent.sentences import _
 from ..errors import ConfigurationError, NoSuchTarget, UsageError, valid_choices
 from ..folders import config_folder
 from ..spec.target import Slurm, Target
@@ -50,7 +52,12 @@ def load_targets(project: Path) -> dict[str, Target]:
         for name in top.keys_left():
             if not _NAME.fullmatch(name):  # it is written into scripts and onto terminals
                 raise ConfigurationError(
-                    f"{path}: {name!r} can't be a target's name: letters, digits and . _ @ : % + - only, at most 128"
+                    _(
+                        "{path}: {name!r} can't be a target's name: letters, digits and . _ @ : % + - only, at most"
+                        " 128",
+                        path=str(path),
+                        name=name,
+                    )
                 )
             found[name] = _read_target(name, top.take_section(name))
     return found
@@ -64,10 +71,13 @@ def load_target(project: Path, name: str) -> Target:
     """
     targets = load_targets(project)
     if name not in targets:
-        files = " or ".join(str(path) for path in target_files(project)) or str(project / "jobs" / "targets.toml")
+        paths = [str(path) for path in target_files(project)] or [str(project / "jobs" / "targets.toml")]
         raise NoSuchTarget(
-            f"no target {name!r}; {valid_choices(name, targets)}",
-            hint=f"targets are described in {files}; runs of a renamed one are found by oelm-status --rebuild",
+            _("no target {target!r}; {choices}", target=name, choices=valid_choices(name, targets)),
+            hint=_(
+                "targets are described in {paths}; runs of a renamed one are found by oelm-status --rebuild",
+                paths=functools.reduce(lambda rest, path: _("{a} or {b}", a=rest, b=path), paths),
+            ),
         )
     return targets[name]
 
@@ -76,13 +86,13 @@ def _read_target(name: str, table: tomlfile.Section) -> Target:
     kind = table.take("kind", str, choices=KINDS)
     for key in table.keys_left():
         if "password" in key.lower() or "passphrase" in key.lower():
-            raise table.error(key, "no password belongs in a file: use a key and an agent")
+            raise table.error(key, _("no password belongs in a file: use a key and an agent"))
     data = table.take_section("data")
     env = table.take_list("env", str, ())
     for variable in env:
         if not variable.isidentifier():
             raise table.error(
-                "env", "give names of environment variables; their values are never written down", value=variable
+                "env", _("give names of environment variables; their values are never written down"), value=variable
             )
     reach = {} if kind == "local" else read_reach(table, required=kind == "ssh")
     target = Target(
@@ -114,7 +124,7 @@ def _read_slurm(table: tomlfile.Section, is_remote: bool) -> Slurm:
 def _read_gpus(table: tomlfile.Section) -> tuple[int, ...]:
     gpus = table.take_list("gpus", int, ())
     if len(set(gpus)) != len(gpus) or min(gpus, default=0) < 0:
-        raise table.error("gpus", "give the indices that runs may use, each once, as in [0, 1]", value=list(gpus))
+        raise table.error("gpus", _("give the indices that runs may use, each once, as in [0, 1]"), value=list(gpus))
     return tuple(sorted(gpus))
 
 
@@ -122,7 +132,7 @@ def _read_gpus_per_run(table: tomlfile.Section) -> int:
     is_given = "gpus_per_run" in table
     number = table.take("gpus_per_run", int, 0)
     if is_given and number < 1:
-        raise table.error("gpus_per_run", "must be at least 1", value=number)
+        raise table.error("gpus_per_run", _("must be at least 1"), value=number)
     return number
 
 
@@ -149,9 +159,9 @@ def read_reach(table: tomlfile.Section, *, required: bool) -> dict[str, Any]:
 def _wrong_reach(key: str, value: Any) -> str:
     """Return why a host, user or port can't be one; they become words of ssh's command line."""
     if key == "port":
-        return "" if 0 <= value <= 65535 else "valid: 1 to 65535"
+        return "" if 0 <= value <= 65535 else _("valid: {low} to {high}", low=1, high=65535)
     if value and (value.startswith("-") or not {"host": _HOST, "user": _USER}.get(key, _USER).fullmatch(value)):
-        return "an alias of ~/.ssh/config, a name or an address" if key == "host" else "a login name"
+        return _("an alias of ~/.ssh/config, a name or an address") if key == "host" else _("a login name")
     return ""
 
 
@@ -180,9 +190,9 @@ def adhoc(host: str, *, user: str = "", port: int = 0, root: str = "", setup: tu
     for key, value in (("host", host), ("user", user), ("port", port)):
         wrong = _wrong_reach(key, value)
         if wrong or (key == "host" and not host):
-            raise UsageError(f"--{key} {value!r}: {wrong or 'is missing'}")
-    if names.why_not_path(root):
-        raise UsageError(f"--root {root!r}: {names.why_not_path(root)}")
+            raise UsageError(_("--{option} {value!r}: {why}", option=key, value=value, why=wrong or _("is missing")))
+    if wrong := names.why_not_path(root):
+        raise UsageError(_("--{option} {value!r}: {why}", option="root", value=root, why=wrong))
     name = (f"{user}@" if user else "") + host + (f":{port}" if port else "")
     return Target(
         name=name, kind="ssh", host=host, user=user, port=port, root=root or DEFAULT_ROOT, python="", setup=setup
@@ -204,8 +214,17 @@ def named_on_the_spot(
         return made
     if (known.host, known.user, known.port) != (made.host, made.user, made.port):
         raise UsageError(
-            f"--host {host}: the targets files know {made.name} as another machine: {known.host or 'this one'}",
-            hint=f"--target {made.name} means that one; for {host} itself give that table another name",
+            _(
+                "--host {host}: the targets files know {name} as another machine: {other}",
+                host=host,
+                name=made.name,
+                other=known.host or _("this one"),
+            ),
+            hint=_(
+                "--target {name} means that one; for {host} itself give that table another name",
+                name=made.name,
+                host=host,
+            ),
         )
     return replace(known, root=made.root if root else known.root, setup=setup or known.setup)
 
@@ -249,7 +268,7 @@ def remember(project: Path, target: Target) -> Path | None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise ConfigurationError(f"{path}: can't be written: {error}") from error
+        raise ConfigurationError(_("{path}: can't be written: {why}", path=str(path), why=str(error))) from error
     return path
 
 

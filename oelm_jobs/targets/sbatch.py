@@ -13,30 +13,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import tomlfile
+from ..agent.sentences import _
 from ..errors import ConfigurationError
 from ..spec.options import GPU_OPTIONS, PLACEHOLDER, count_gpus
 from ..spec.study import Run
 from ..spec.target import Slurm, Target
 
 OWNED = {
-    "job-name": "it holds the submission's token",
-    "output": "a run's words go to its own folder: oelm-logs shows them",
-    "error": "a run's words go to its own folder: oelm-logs shows them",
-    "input": "the script reads its own record",
-    "open-mode": "logs are appended to over all starts of a job",
-    "array": "arrays are made for seeds and sweeps; max_parallel of the target limits how many run at a time",
-    "signal": "warning_s of the target says how long before its end a run is warned",
-    "requeue": "requeue of the target says it",
-    "no-requeue": "requeue of the target says it",
-    "chdir": "a run works in its snapshot of the code; root of the target says where that lies",
-    "wrap": "the script is the toolkit's",
-    "parsable": "sbatch's answer is read by the toolkit",
-    "quiet": "sbatch's answer is read by the toolkit",
-    "wait": "oelm-submit --wait waits",
-    "test-only": "oelm-submit --dry-run shows a plan",
-    "help": "is no option of a job",
-    "usage": "is no option of a job",
-    "version": "is no option of a job",
+    "job-name": _("it holds the submission's token"),
+    "output": _("a run's words go to its own folder: oelm-logs shows them"),
+    "error": _("a run's words go to its own folder: oelm-logs shows them"),
+    "input": _("the script reads its own record"),
+    "open-mode": _("logs are appended to over all starts of a job"),
+    "array": _("arrays are made for seeds and sweeps; max_parallel of the target limits how many run at a time"),
+    "signal": _("warning_s of the target says how long before its end a run is warned"),
+    "requeue": _("requeue of the target says it"),
+    "no-requeue": _("requeue of the target says it"),
+    "chdir": _("a run works in its snapshot of the code; root of the target says where that lies"),
+    "wrap": _("the script is the toolkit's"),
+    "parsable": _("sbatch's answer is read by the toolkit"),
+    "quiet": _("sbatch's answer is read by the toolkit"),
+    "wait": _("oelm-submit --wait waits"),
+    "test-only": _("oelm-submit --dry-run shows a plan"),
+    "help": _("is no option of a job"),
+    "usage": _("is no option of a job"),
+    "version": _("is no option of a job"),
 }
 """Options that a target can't set, with the reason."""
 OF_TARGET = frozenset(
@@ -87,24 +88,28 @@ def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
         value = options.take_any(key)
         if len(name) == 1:
             long = SHORT.get(name)
-            raise options.error(key, f"give the long name{': ' + long if long else ''}", value=value)
+            raise options.error(
+                key, _("give the long name: {name}", name=long) if long else _("give the long name"), value=value
+            )
         if name.replace("-", "_") in OF_TARGET:
-            raise options.error(key, "is a key of the target itself: write it above this table", value=value)
+            raise options.error(key, _("is a key of the target itself: write it above this table"), value=value)
         if name in GPU_OPTIONS and isinstance(value, list):
             raise _pinned(options, key, value)
         if name in OWNED:
-            raise options.error(key, f"is the toolkit's own: {OWNED[name]}", value=value)
+            raise options.error(key, _("is the toolkit's own: {why}", why=OWNED[name]), value=value)
         if isinstance(value, (datetime.date, datetime.time)):
-            raise options.error(key, f'put it in quotes: {key} = "{value}"', value=str(value))
+            raise options.error(
+                key, _('put it in quotes: {key} = "{value}"', key=key, value=str(value)), value=str(value)
+            )
         if name == "dependency" and "singleton" in str(value):
-            why = "means nothing here, as job names are unique: max_parallel of the target limits how many run"
+            why = _("means nothing here, as job names are unique: max_parallel of the target limits how many run")
             raise options.error(key, why, value=value)
         if name == "clusters" and (not re.fullmatch(r"[\w.-]+", str(value)) or value in (True, "all")):
-            raise options.error(key, "give one: each cluster is a target of its own", value=value)
+            raise options.error(key, _("give one: each cluster is a target of its own"), value=value)
         if name == "nodes" and not re.fullmatch(r"[1-9]\d*", str(value)):
-            raise options.error(key, "give one number: a run's processes are divided over its nodes", value=value)
+            raise options.error(key, _("give one number: a run's processes are divided over its nodes"), value=value)
         if not _NAME.fullmatch(name) or not isinstance(value, (str, int, float)) or "\n" in str(value):
-            raise options.error(key, "give long options of sbatch with a text, a number, or true", value=value)
+            raise options.error(key, _("give long options of sbatch with a text, a number, or true"), value=value)
         if value is not False:
             words[name] = None if value is True else str(value)
     slurm = Slurm(
@@ -118,14 +123,14 @@ def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
     )
     for key, least in (("warning_s", 0), ("max_timeouts", 0), ("max_parallel", 0), ("poll_s", 0)):
         if getattr(slurm, key) < least:
-            raise table.error(key, "must not be negative", value=getattr(slurm, key))
+            raise table.error(key, _("must not be negative"), value=getattr(slurm, key))
     return slurm
 
 
 def _pinned(table: tomlfile.Section, key: str, value: Any) -> ConfigurationError:
     """Return the error about GPUs that are named by their indices."""
-    error = table.error(key, "Slurm chooses the GPUs, a target says only how many", value=value)
-    error.hint = "gpus_per_run = N in the target gives every run N of them"
+    error = table.error(key, _("Slurm chooses the GPUs, a target says only how many"), value=value)
+    error.hint = _("gpus_per_run = N in the target gives every run N of them")
     return error
 
 
@@ -150,8 +155,12 @@ def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem:
     if "%" in folder or "\\" in folder:
         # sbatch(1), filename pattern: both are expanded in the whole path, and '%%' is not on every version.
         raise ConfigurationError(
-            f"target {target.name}: {folder} holds '%' or a backslash, which Slurm reads as something else",
-            hint="give the target another root",
+            _(
+                "target {target}: {path} holds '%' or a backslash, which Slurm reads as something else",
+                target=target.name,
+                path=folder,
+            ),
+            hint=_("give the target another root"),
         )
     lines: dict[str, str | None] = {"job-name": name, "chdir": folder}
     lines["output"] = stem + ("_%a.log" if len(runs) > 1 else ".log")
@@ -194,12 +203,14 @@ def options_of(target: Target) -> Slurm:
 
 def without_slurm(target: Target) -> str:
     """Return what to do where Slurm's commands can't be run, or don't answer, on a target."""
-    words = "is this the login node, and is Slurm up? Try squeue there"
+    words = _("is this the login node, and is Slurm up? Try squeue there")
     if not (target.host and target.python):
         return words
-    return (
-        f"{words}; where python = {target.python!r} of the target is in a container, bind Slurm's commands, its"
-        " configuration and munge's socket into it"
+    return _(
+        "{words}; where python = {python!r} of the target is in a container, bind Slurm's commands,"
+        " its configuration and munge's socket into it",
+        words=words,
+        python=target.python,
     )
 
 
@@ -214,9 +225,14 @@ def _filled(target: Target, run: Run) -> dict[str, str | None]:
     nodes = options_of(target).asked.nodes
     if run.world_size % nodes:
         raise ConfigurationError(
-            f"target {target.name}: {run.world_size} processes of group {run.group} can't be divided over"
-            f" nodes = {nodes}",
-            hint="change nodes in sbatch of the target, or gpus of the group",
+            _(
+                "target {target}: {n} processes of group {group} can't be divided over nodes = {nodes}",
+                target=target.name,
+                n=run.world_size,
+                group=run.group,
+                nodes=nodes,
+            ),
+            hint=_("change nodes in sbatch of the target, or gpus of the group"),
         )
     given: dict[str, str | None] = {}
     for option, value in options_of(target).sbatch.items():
@@ -226,8 +242,19 @@ def _filled(target: Target, run: Run) -> dict[str, str | None]:
     if asked and asked != run.world_size:
         words = ", ".join(f"{option} = {given[option]!r}" for option in GPU_OPTIONS if option in given)
         raise ConfigurationError(
-            f"target {target.name} asks for {asked} GPUs ({words}), group {run.group} runs {run.world_size} processes",
-            hint=f"set gpus_per_run = {asked} in the target, or write {PLACEHOLDER} where the number stands",
+            _(
+                "target {target} asks for {n} GPUs ({options}), group {group} runs {processes} processes",
+                target=target.name,
+                n=asked,
+                options=words,
+                group=run.group,
+                processes=run.world_size,
+            ),
+            hint=_(
+                "set gpus_per_run = {n} in the target, or write {place} where the number stands",
+                n=asked,
+                place=PLACEHOLDER,
+            ),
         )
     return given
 
