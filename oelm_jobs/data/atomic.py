@@ -11,6 +11,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..agent.sentences import _
+
 SCRATCH_PREFIX = ".oelm-data-"
 
 
@@ -76,7 +78,9 @@ def publish(scratch: Path, output: Path, names: Sequence[str], *, replace: bool)
             sync_folder(output.parent)
             return
     if not replace and (held := [name for name in names if (output / name).exists()]):
-        raise FileExistsError(errno.EEXIST, "appeared while this was made; look at it and run again", output / held[0])
+        raise FileExistsError(
+            errno.EEXIST, _("appeared while this was made; look at it and run again"), output / held[0]
+        )
     # Old files go first, the last-named before the others: new files beside old ones must never be seen.
     for name in reversed(names):
         (output / name).unlink(missing_ok=True)

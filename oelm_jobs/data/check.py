@@ -11,36 +11,37 @@ from typing import Any
 
 import msgspec
 
+from ..agent.sentences import _
 from ..agent.transfer import tokens
 from ..errors import DataError
 from ..spec.study import Study
 from ..train import config as trainer
 from .token_folder import MANIFEST, TRAIN, VAL, Manifest, read_manifest
 
-AGAIN = "make it again with --force"
+AGAIN = _("make it again with --force")
 WRITTEN_AS = {
-    "uint32": "32-bit numbers",
-    "int64": "64-bit numbers",
-    "float32": "floating-point numbers",
-    "uint8": "8-bit numbers",
-    "text": "plain text",
-    "npy": "an array in numpy's own format",
-    "zip": "a zip archive",
-    "gzip": "a compressed file",
-    "zstd": "a compressed file",
-    "xz": "a compressed file",
-    "parquet": "a parquet file",
-    "lfs": "a Git LFS pointer",
+    "uint32": _("32-bit numbers"),
+    "int64": _("64-bit numbers"),
+    "float32": _("floating-point numbers"),
+    "uint8": _("8-bit numbers"),
+    "text": _("plain text"),
+    "npy": _("an array in numpy's own format"),
+    "zip": _("a zip archive"),
+    "gzip": _("a compressed file"),
+    "zstd": _("a compressed file"),
+    "xz": _("a compressed file"),
+    "parquet": _("a parquet file"),
+    "lfs": _("a Git LFS pointer"),
 }
 """What the agent's names for other contents mean (agent/transfer/samples.py)."""
 _MENDS = {
-    "text": "token ids are made of it by: oelm-data make",
-    "parquet": "token ids are made of it by: oelm-data make",
-    "zip": "unpack it",
-    "gzip": "unpack it",
-    "zstd": "unpack it",
-    "xz": "unpack it",
-    "lfs": "git lfs pull brings the file itself",
+    "text": _("token ids are made of it by: oelm-data make"),
+    "parquet": _("token ids are made of it by: oelm-data make"),
+    "zip": _("unpack it"),
+    "gzip": _("unpack it"),
+    "zstd": _("unpack it"),
+    "xz": _("unpack it"),
+    "lfs": _("git lfs pull brings the file itself"),
 }
 
 
@@ -86,44 +87,66 @@ def fault(path: str, row: Mapping[str, Any], need: Need | None = None) -> Fault 
         return Fault(found=str(error), mend=error.hint)
     listed = manifest.files.get(Path(path).name) if manifest is not None else None
     if kind and (listed is None or listed.sha256 != row["sha256"]):  # samples may err; what made the ids doesn't
-        mend = _MENDS.get(kind, f"write ids as 16-bit numbers: numpy.asarray(ids, '<u2').tofile({Path(path).name!r})")
-        return Fault(found=f"holds {WRITTEN_AS.get(kind, kind)}, not uint16 token ids", mend=mend)
+        mend = _MENDS.get(
+            kind, _("write ids as 16-bit numbers: numpy.asarray(ids, '<u2').tofile({name!r})", name=Path(path).name)
+        )
+        return Fault(found=_("holds {what}, not uint16 token ids", what=WRITTEN_AS.get(kind, kind)), mend=mend)
     if size == 0 or size % 2:
-        return Fault(found=f"{size} bytes are not uint16 token ids", mend=AGAIN)
+        return Fault(found=_("{n} bytes are not uint16 token ids", n=size), mend=AGAIN)
     last = manifest.tokenizer.vocab_size - 1 if manifest is not None else None
     if listed is not None and (listed.size != size or size != 2 * listed.tokens):
         return Fault(
-            found=f"has {size} bytes, its manifest says {listed.size} ({listed.tokens} tokens)",
+            found=_(
+                "has {size} bytes, its manifest says {said} ({n} tokens)", size=size, said=listed.size, n=listed.tokens
+            ),
             mend=AGAIN,
         )
     if listed is not None and last is not None and row.get("largest", 0) > last:
         return _too_large(row, last, AGAIN)
     if listed is not None and listed.sha256 != row["sha256"]:
-        return Fault(found=f"was changed: its sha256 is {row['sha256']}, its manifest says {listed.sha256}", mend=AGAIN)
+        return Fault(
+            found=_(
+                "was changed: its sha256 is {found}, its manifest says {said}", found=row["sha256"], said=listed.sha256
+            ),
+            mend=AGAIN,
+        )
     return _unfit(row, manifest if listed is not None else None, need) if need is not None else None
 
 
 def _unfit(row: Mapping[str, Any], manifest: Manifest | None, need: Need) -> Fault | None:
     """Return why a sound file doesn't meet a study's requirements."""
-    mend = "set vocab_size in [train] to the data's"
+    mend = _("set vocab_size in [train] to the data's")
     if manifest is not None and manifest.tokenizer.vocab_size > need.vocab_size:
         made = manifest.tokenizer.vocab_size
-        found = f"made with {made} token ids, but {need.path} says vocab_size = {need.vocab_size}"
+        found = _(
+            "made with {n} token ids, but {path} says vocab_size = {size}",
+            n=made,
+            path=str(need.path),
+            size=need.vocab_size,
+        )
         return Fault(found=found, mend=mend)
     if row.get("largest", 0) >= need.vocab_size:
         return _too_large(row, need.vocab_size - 1, mend)
     count, fewest = int(row["size"]) // 2, trainer.fewest_tokens(need.seq_len)
     if count < fewest:
         return Fault(
-            found=f"holds {count} tokens, and study {need.study} needs at least {fewest} (seq_len = {need.seq_len})",
-            mend=f"make it of more text, or lower seq_len in {need.path}",
+            found=_(
+                "holds {n} tokens, and study {study} needs at least {least} (seq_len = {length})",
+                n=count,
+                study=need.study,
+                least=fewest,
+                length=need.seq_len,
+            ),
+            mend=_("make it of more text, or lower seq_len in {path}", path=str(need.path)),
         )
     return None
 
 
 def _too_large(row: Mapping[str, Any], last: int, mend: str) -> Fault:
     at, largest = row.get("at", 0), row["largest"]
-    return Fault(found=f"token {at} is {largest}, and the vocabulary's last id is {last}", mend=mend)
+    return Fault(
+        found=_("token {n} is {id}, and the vocabulary's last id is {last}", n=at, id=largest, last=last), mend=mend
+    )
 
 
 def manifest_of(row: Mapping[str, Any]) -> Manifest | None:
@@ -132,17 +155,23 @@ def manifest_of(row: Mapping[str, Any]) -> Manifest | None:
     Raises:
         DataError: There is one, and it can't be read or is of another kind of data.
     """
-    hint = "oelm-data make … --force writes it anew"
+    hint = _("oelm-data make … --force writes it anew")
     if row.get("manifest_error"):
-        raise DataError(f"the {MANIFEST} beside it can't be read: {row['manifest_error']}", hint=hint)
+        raise DataError(
+            _("the {name} beside it can't be read: {why}", name=MANIFEST, why=row["manifest_error"]), hint=hint
+        )
     if row["manifest"] is None:
         return None
     try:
         manifest = msgspec.convert(row["manifest"], Manifest)
     except msgspec.ValidationError as error:
-        raise DataError(f"the {MANIFEST} beside it can't be read: {error}", hint=hint) from error
+        raise DataError(
+            _("the {name} beside it can't be read: {why}", name=MANIFEST, why=str(error)), hint=hint
+        ) from error
     if manifest.dtype != "uint16":
-        raise DataError(f"the {MANIFEST} beside it says dtype = {manifest.dtype}, not uint16", hint=hint)
+        raise DataError(
+            _("the {name} beside it says dtype = {type}, not uint16", name=MANIFEST, type=manifest.dtype), hint=hint
+        )
     return manifest
 
 
@@ -158,17 +187,18 @@ def check(folder: Path, needs: Sequence[tuple[str, Need]] = ()) -> Manifest | No
     """
     manifest = read_manifest(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder", hint="oelm-data demo makes data/demo")
-    named = [name for name, _ in needs]
+        raise DataError(_("{path} is no folder", path=str(folder)), hint=_("oelm-data demo makes data/demo"))
+    named = [name for name, _need in needs]
     if manifest is not None and (missing := {TRAIN, VAL} - set(manifest.files) - set(named)):
         raise DataError(
-            f"{folder / MANIFEST} says nothing of {', '.join(sorted(missing))}", hint="make the data again with --force"
+            _("{path} says nothing of {files}", path=str(folder / MANIFEST), files=sorted(missing)),
+            hint=_("make the data again with --force"),
         )
     usual = list(manifest.files) if manifest is not None else [TRAIN, VAL] if not named else []
     asked: list[tuple[str, Need | None]] = [*((name, None) for name in usual), *needs]
-    rows = tokens.look([str(folder / name) for name in dict.fromkeys(name for name, _ in asked)])
+    rows = tokens.look([str(folder / name) for name in dict.fromkeys(name for name, _need in asked)])
     for name, need in asked:
         path = str(folder / name)
         if (found := fault(path, rows[path], need)) is not None:
-            raise DataError(f"{path}: {found.found}", hint=found.mend)
+            raise DataError(_("{path}: {why}", path=path, why=found.found), hint=found.mend)
     return manifest

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ..agent.sentences import _
 from ..encodings import conversion, name_encoding
 from ..errors import DataError, valid_choices
 from .token_folder import END_OF_TEXT, Oddities
@@ -77,14 +78,24 @@ def find_files(sources: Sequence[Path]) -> list[TextFile]:
         if source.is_dir():
             paths = sorted(path for path in source.rglob("*") if _is_text(path.relative_to(source)) and path.is_file())
             if not paths:
-                raise DataError(f"{source} holds no text; valid: files that end in {', '.join(KINDS)}")
+                raise DataError(
+                    _("{path} holds no text; valid: files that end in {endings}", path=str(source), endings=list(KINDS))
+                )
         elif not source.exists():
             near = source.parent.iterdir() if source.parent.is_dir() else ()
             choices = valid_choices(source.name, [path.name for path in near if _is_text(Path(path.name))])
-            raise DataError(f"{source} does not exist; in {source.parent}: {choices}")
-        elif source.suffix.lower() not in KINDS:
             raise DataError(
-                f"{source}: can't read {source.suffix or 'a file without an ending'}; valid: {', '.join(KINDS)}"
+                _(
+                    "{path} does not exist; in {folder}: {choices}",
+                    path=str(source),
+                    folder=str(source.parent),
+                    choices=choices,
+                )
+            )
+        elif source.suffix.lower() not in KINDS:
+            what = source.suffix or _("a file without an ending")
+            raise DataError(
+                _("{path}: can't read {what}; valid: {choices}", path=str(source), what=what, choices=list(KINDS))
             )
         else:
             paths = [source]
@@ -251,7 +262,13 @@ def _read_text(file: TextFile, advance: Advance) -> Iterator[str]:
             if "\0" in text:
                 if offset == 0 and name_encoding(chunk):
                     raise _other_encoding(file.path, chunk, 1, 0)
-                raise DataError(f"{file.path} is not text: it holds zero bytes (near byte {offset})")
+                raise DataError(
+                    _(
+                        "{path} is not text: it holds zero bytes (near byte {offset})",
+                        path=str(file.path),
+                        offset=offset,
+                    )
+                )
             offset += len(chunk)
             advance(len(chunk))
             yield text
@@ -261,9 +278,15 @@ def _other_encoding(path: Path, content: bytes, where: int, byte: int) -> DataEr
     """Return the error about bytes that are not UTF-8, with the conversion that they need."""
     encoding = name_encoding(content)
     if encoding.startswith("UTF"):
-        return DataError(f"{path} is {encoding} text, not UTF-8", hint=f"convert it: {conversion(path, encoding)}")
-    hint = f"if it is text, convert it: {conversion(path, encoding)}" if encoding else ""
-    return DataError(f"{path} is not UTF-8 text (byte {where} is 0x{byte:02x})", hint=hint)
+        return DataError(
+            _("{path} is {encoding} text, not UTF-8", path=str(path), encoding=encoding),
+            hint=_("convert it: {command}", command=conversion(path, encoding)),
+        )
+    hint = _("if it is text, convert it: {command}", command=conversion(path, encoding)) if encoding else ""
+    return DataError(
+        _("{path} is not UTF-8 text (byte {offset} is 0x{byte:02x})", path=str(path), offset=where, byte=byte),
+        hint=hint,
+    )
 
 
 def _read_jsonl(file: TextFile, field: str, advance: Advance, oddities: Oddities) -> Iterator[str]:
@@ -274,7 +297,7 @@ def _read_jsonl(file: TextFile, field: str, advance: Advance, oddities: Oddities
     with open(file.path, "rb") as stream:
         stream.seek(offset)
         while (file.stop is None or offset < file.stop) and (line := stream.readline()):
-            where, is_first = f"{file.path}: the line at byte {offset}", offset == 0
+            begin = offset
             offset += len(line)
             advance(len(line))
             line = line.removeprefix(codecs.BOM_UTF8).strip()
@@ -286,17 +309,49 @@ def _read_jsonl(file: TextFile, field: str, advance: Advance, oddities: Oddities
                 try:
                     record = _decode_leniently(line, oddities)
                 except (ValueError, RecursionError):
-                    encoding = name_encoding(line) if is_first else ""
+                    encoding = name_encoding(line) if begin == 0 else ""
                     if encoding.startswith("UTF"):
                         raise _other_encoding(file.path, line, 0, line[0]) from None
-                    raise DataError(f"{where} is not JSON: {error}") from None
+                    raise DataError(
+                        _(
+                            "{path}: the line at byte {offset} is not JSON: {why}",
+                            path=str(file.path),
+                            offset=begin,
+                            why=str(error),
+                        )
+                    ) from None
             if not isinstance(record, dict):
-                raise DataError(f"{where} is no object: {line[:40].decode(errors='replace')}")
+                raise DataError(
+                    _(
+                        "{path}: the line at byte {offset} is no object: {what}",
+                        path=str(file.path),
+                        offset=begin,
+                        what=line[:40].decode(errors="replace"),
+                    )
+                )
             if field not in record:
                 raise DataError(
-                    f"{where} has no field {field!r}; {valid_choices(field, record)}", hint="choose one with --field"
+                    _(
+                        "{path}: the line at byte {offset} has no field {field!r}; {choices}",
+                        path=str(file.path),
+                        offset=begin,
+                        field=field,
+                        choices=valid_choices(field, record),
+                    ),
+                    hint=_("choose one with --field"),
                 )
-            yield _whole_characters(_text_of(record[field], f"{where}, field {field!r},"), oddities)
+            text = _text_of(record[field])
+            if text is None:
+                raise DataError(
+                    _(
+                        "{path}: the line at byte {offset}, field {field!r}, is no text but {type}",
+                        path=str(file.path),
+                        offset=begin,
+                        field=field,
+                        type=type(record[field]).__name__,
+                    )
+                )
+            yield _whole_characters(text, oddities)
 
 
 def _decode_leniently(line: bytes, oddities: Oddities) -> object:
@@ -330,13 +385,13 @@ def _whole_characters(text: str, oddities: Oddities) -> str:
         return whole
 
 
-def _text_of(value: object, where: str) -> str:
-    """Return a field's text; null is an empty document, and so is NaN, which pandas writes for it."""
+def _text_of(value: object) -> str | None:
+    """Return a field's text, None where it is none; null is an empty document, and so is NaN, which pandas writes for
+    it.
+    """
     if value is None or value != value:
         return ""
-    if not isinstance(value, str):
-        raise DataError(f"{where} is no text but {type(value).__name__}")
-    return value
+    return value if isinstance(value, str) else None
 
 
 def _read_parquet(file: TextFile, field: str, advance: Advance) -> Iterator[str]:
@@ -344,7 +399,13 @@ def _read_parquet(file: TextFile, field: str, advance: Advance) -> Iterator[str]
     names = parquet.schema_arrow.names
     if field not in names:
         raise DataError(
-            f"{file.path} has no column {field!r}; {valid_choices(field, names)}", hint="choose one with --field"
+            _(
+                "{path} has no column {field!r}; {choices}",
+                path=str(file.path),
+                field=field,
+                choices=valid_choices(field, names),
+            ),
+            hint=_("choose one with --field"),
         )
     num_rows = parquet.metadata.num_rows
     stop = num_rows if file.stop is None else file.stop
@@ -359,10 +420,29 @@ def _read_parquet(file: TextFile, field: str, advance: Advance) -> Iterator[str]
             try:
                 values = batch.column(0).to_pylist()
             except UnicodeDecodeError as error:
-                raise DataError(f"{file.path}: column {field!r} is not UTF-8 text near row {row}: {error}") from None
+                raise DataError(
+                    _(
+                        "{path}: column {field!r} is not UTF-8 text near row {row}: {why}",
+                        path=str(file.path),
+                        field=field,
+                        row=row,
+                        why=str(error),
+                    )
+                ) from None
             for index, value in enumerate(values, start=row):
                 if file.start <= index < stop:
-                    yield _text_of(value, f"{file.path}: row {index}, column {field!r},")
+                    text = _text_of(value)
+                    if text is None:
+                        raise DataError(
+                            _(
+                                "{path}: row {row}, column {field!r}, is no text but {type}",
+                                path=str(file.path),
+                                row=index,
+                                field=field,
+                                type=type(value).__name__,
+                            )
+                        )
+                    yield text
             row += len(values)
             done = int((min(row, stop) - file.start) * bytes_per_row)
             advance(done - told)
@@ -374,7 +454,8 @@ def _open_parquet(path: Path):  # type: ignore[no-untyped-def]  # pyarrow ships 
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            f"reading {path} needs pyarrow, which is not installed", hint="pip install 'oelm-jobs[parquet]'"
+            _("reading {path} needs pyarrow, which is not installed", path=str(path)),
+            hint=_("pip install 'oelm-jobs[parquet]'"),
         ) from None
     try:
         # A buffer of its own keeps a row group that is as large as the file out of memory.
@@ -382,5 +463,7 @@ def _open_parquet(path: Path):  # type: ignore[no-untyped-def]  # pyarrow ships 
     except pyarrow.ArrowInvalid as error:
         with open(path, "rb") as stream:
             pointer = stream.read(23) == b"version https://git-lfs"
-        hint = "it is a Git LFS pointer: git lfs pull brings the file itself" if pointer else ""
-        raise DataError(f"{path} is not a parquet file: {str(error).splitlines()[0]}", hint=hint) from None
+        hint = _("it is a Git LFS pointer: git lfs pull brings the file itself") if pointer else ""
+        raise DataError(
+            _("{path} is not a parquet file: {why}", path=str(path), why=str(error).splitlines()[0]), hint=hint
+        ) from None

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ..agent.sentences import _, joined
 from ..errors import DataError
 from . import corpus, tokenizer
 from .atomic import publish, scratch_folder, write_durably
@@ -94,10 +95,13 @@ def make(
     """
     tokenizer.check_vocab_size(vocab_size)
     if unit not in ("auto", "document", "tail"):
-        raise DataError(f"no split by {unit!r}; valid: auto, document, tail")
+        raise DataError(_("no split by {unit!r}; valid: auto, document, tail", unit=unit))
     if not 0 < val_fraction < 1:
         raise DataError(
-            f"a validation share of {val_fraction} can't be; valid: more than 0, less than 1 (for instance 0.05)"
+            _(
+                "a validation share of {share} can't be; valid: more than 0, less than 1 (for instance 0.05)",
+                share=val_fraction,
+            )
         )
     with explained(output):
         train, val = corpus.split_by_name(corpus.find_files(sources))
@@ -106,7 +110,7 @@ def make(
             held_out = {file.path.resolve() for file in val}
             train = [file for file in train if file.path.resolve() not in held_out]
             if not train:
-                raise DataError("all the text is validation text", hint="name other files than those of --val")
+                raise DataError(_("all the text is validation text"), hint=_("name other files than those of --val"))
         if val:
             split = Split(unit="source")
         elif unit == "auto":
@@ -179,7 +183,10 @@ def _make(recipe: _Recipe, output: Path, *, processes: int, force: bool, report:
                 writers[name].write(tokens)
             for file, old, new in zip(recipe.files, before, _states(recipe.files), strict=True):
                 if (old.st_size, old.st_mtime_ns) != (new.st_size, new.st_mtime_ns):
-                    raise DataError(f"{file.path} was changed while it was read", hint="run it again when it is whole")
+                    raise DataError(
+                        _("{path} was changed while it was read", path=str(file.path)),
+                        hint=_("run it again when it is whole"),
+                    )
             made = msgspec.structs.replace(
                 wanted,
                 files={name: writer.finish() for name, writer in writers.items()},
@@ -297,16 +304,18 @@ def _counter(stage: str, total: int, report: Report) -> Callable[[int], None]:
 
 
 def _refuse_empty(made: Manifest) -> None:
-    for name, other in ((TRAIN, "training"), (VAL, "validation")):
+    for name, kind in ((TRAIN, _("training")), (VAL, _("validation"))):
         if not made.files[name].tokens:
             documents = sum(file.documents for file in made.files.values())
             hint = (
-                "name more text"
+                _("name more text")
                 if made.split.unit == "source"
-                else "name more text, or validation text with --val, or use --split tail"
+                else _("name more text, or validation text with --val, or use --split tail")
             )
             raise DataError(
-                f"no {other} text is left: the sources hold {documents} document{'' if documents == 1 else 's'}",
+                _("no {kind} text is left: the sources hold {n} document", kind=kind, n=documents)
+                if documents == 1
+                else _("no {kind} text is left: the sources hold {n} documents", kind=kind, n=documents),
                 hint=hint,
             )
 
@@ -318,24 +327,41 @@ def _present(output: Path, wanted: Manifest) -> Manifest | None:
         DataError: It holds other data.
     """
     if output.exists() and not output.is_dir():
-        raise DataError(f"{output} is a file, not a folder", hint="name another --output")
+        raise DataError(_("{path} is a file, not a folder", path=str(output)), hint=_("name another --output"))
     held = [name for name in (TRAIN, VAL, MANIFEST) if (output / name).exists()]
     if not held:
         return None
-    hint = "--force replaces it; --output names another folder"
+    hint = _("--force replaces it; --output names another folder")
     present = read_manifest(output)
     if present is None:
-        raise DataError(f"{output} holds {', '.join(held)} of unknown origin (it has no {MANIFEST})", hint=hint)
+        raise DataError(
+            _(
+                "{path} holds {files} of unknown origin (it has no {name})",
+                path=str(output),
+                files=held,
+                name=MANIFEST,
+            ),
+            hint=hint,
+        )
     differing = [
-        f"{name} {_brief(getattr(present, name))} instead of {_brief(getattr(wanted, name))}"
+        _(
+            "{key} {found} instead of {wanted}",
+            key=name,
+            found=_brief(getattr(present, name)),
+            wanted=_brief(getattr(wanted, name)),
+        )
         for name in ("tokenizer", "source", "split", "field")
         if getattr(present, name) != getattr(wanted, name)
     ]
     if differing:
-        raise DataError(f"{output} holds other data: {'; '.join(differing)}", hint=hint)
+        raise DataError(
+            _("{path} holds other data: {differences}", path=str(output), differences=joined(differing)), hint=hint
+        )
     for name, said in present.files.items():
         if not (output / name).exists() or (output / name).stat().st_size != said.size:
-            raise DataError(f"{output / name} is not what its manifest says", hint="--force makes it again")
+            raise DataError(
+                _("{path} is not what its manifest says", path=str(output / name)), hint=_("--force makes it again")
+            )
     return present
 
 
@@ -343,8 +369,9 @@ def _brief(value: object) -> str:
     if isinstance(value, Tokenizer):
         return value.name
     if isinstance(value, Split):
-        share = "" if value.val_fraction is None else f"{value.val_fraction:g} by "
-        return share + value.unit + (f" ({_brief(value.source)})" if value.source else "")
+        share = value.val_fraction
+        what = value.unit if share is None else _("{share:g} by {unit}", share=share, unit=value.unit)
+        return _("{what} ({files})", what=what, files=_brief(value.source)) if value.source else what
     if isinstance(value, list):
         named = ", ".join(f"{source.name} ({source.sha256[:8]})" for source in value[:3])
         return named + (", …" if len(value) > 3 else "")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..agent.sentences import _
 from ..errors import DataError
 
 VERSION = 1
@@ -121,7 +122,10 @@ def read_manifest(folder: Path) -> Manifest | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} can't be read: {error}", hint="oelm-data make … --force writes it anew") from error
+        raise DataError(
+            _("{path} can't be read: {why}", path=str(path), why=str(error)),
+            hint=_("oelm-data make … --force writes it anew"),
+        ) from error
 
 
 def hash_tokens(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
@@ -140,4 +144,5 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"{error.filename or path}: {error.strerror or error}") from error
+        why = error.strerror or str(error)
+        raise DataError(_("{path}: {why}", path=str(error.filename or path), why=why)) from error

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ..agent.sentences import _
 from ..errors import DataError
 from .token_folder import END_OF_TEXT
 
@@ -42,9 +43,14 @@ def check_vocab_size(vocab_size: int) -> None:
     """Raise DataError when GPT-2's merges can't make a vocabulary of this size."""
     if not SMALLEST_VOCAB_SIZE <= vocab_size <= GPT2_VOCAB_SIZE:
         raise DataError(
-            f"no vocabulary of {vocab_size} entries can be made of GPT-2's merges; valid: {SMALLEST_VOCAB_SIZE} "
-            f"(bytes alone) to {GPT2_VOCAB_SIZE} (GPT-2 itself)",
-            hint="--vocab 1024 suits the demo, --vocab 50257 is GPT-2's own",
+            _(
+                "no vocabulary of {n} entries can be made of GPT-2's merges; valid: {low} (bytes alone) to"
+                " {high} (GPT-2 itself)",
+                n=vocab_size,
+                low=SMALLEST_VOCAB_SIZE,
+                high=GPT2_VOCAB_SIZE,
+            ),
+            hint=_("--vocab 1024 suits the demo, --vocab 50257 is GPT-2's own"),
         )
 
 
@@ -70,7 +76,10 @@ def _read_ranks(count: int) -> dict[bytes, int]:
     """Return the first ``count`` ranks; GPT-2 writes bytes as printable characters and merges as two words a line."""
     raw = RANKS_PATH.read_bytes()
     if hashlib.sha256(raw).hexdigest() != RANKS_SHA256:
-        raise DataError(f"{RANKS_PATH} is damaged: its sha256 isn't {RANKS_SHA256}", hint="install oelm-jobs again")
+        raise DataError(
+            _("{path} is damaged: its sha256 isn't {hash}", path=str(RANKS_PATH), hash=RANKS_SHA256),
+            hint=_("install oelm-jobs again"),
+        )
     printable = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
     others = [byte for byte in range(256) if byte not in printable]
     byte_of = {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
@@ -164,8 +173,8 @@ class _Worker:
         except (EOFError, OSError) as error:
             self.process.join(timeout=10)
             raise DataError(
-                f"an encoding process ended early (exit code {self.process.exitcode})",
-                hint="its own message is above if it had one; with little memory, use --processes 1",
+                _("an encoding process ended early (exit code {n})", n=self.process.exitcode),
+                hint=_("its own message is above if it had one; with little memory, use --processes 1"),
             ) from error
 
 
