@@ -11,6 +11,7 @@ import codecs
 import json
 import re
 import sys
+from collections.abc import Callable
 
 _FORMAT = (
     "\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -39,9 +40,13 @@ def message(content: str) -> str:
     return shown[:begin] + shown[begin:].replace("\n", "\n  ")
 
 
+translate: Callable[[str], str] = str
+"""Puts what ``notice`` prints into the user's language; the commands set it."""
+
+
 def notice(content: str) -> None:
     """Print a message on stderr at once."""
-    print(message(content), file=sys.stderr, flush=True)
+    print(message(translate(content)), file=sys.stderr, flush=True)
 
 
 def coloured(content: str) -> str:

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oelm_jobs import visible
+from oelm_jobs import language, visible
+from oelm_jobs.agent.sentences import _
 from oelm_jobs.agent.states import State
 from oelm_jobs.cli import common, view
 from oelm_jobs.runs.observe import View
@@ -117,6 +118,15 @@ def test_a_second_line_is_no_second_message(capsys: pytest.CaptureFixture[str]) 
         assert not re.search("^oelm-fetch", capsys.readouterr().err, re.MULTILINE)
     common.narrate("\noelm-fetch: interrupted")
     assert capsys.readouterr().err == "\noelm-fetch: interrupted\n", "our own begins one"
+
+
+def test_a_notice_from_below_the_commands_is_in_their_language(capsys: pytest.CaptureFixture[str]) -> None:
+    language.choose("zh")
+    try:
+        visible.notice(_("nothing came for too long"))
+    finally:
+        language.choose("en")
+    assert capsys.readouterr().err == "太久没有收到任何数据\n"
 
 
 def test_a_log_on_a_terminal_steers_nothing_and_a_pipe_gets_it_byte_for_byte(oelm, project: Path) -> None:

@@ -20,6 +20,7 @@ from ..agent.sentences import _
 from ..errors import NoSuchTarget, OelmError, TargetError, UsageError, valid_choices
 from ..language import translated, translated_help
 
+visible.translate = translated
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 EXIT_INTERNAL, EXIT_SYSTEM, EXIT_INTERRUPTED, EXIT_PIPE = 70, 74, 130, 141
 """Exit codes besides those of errors.py; all are described in docs/commands.md."""

@@ -15,8 +15,8 @@ from typing import Any
 import fabric
 import paramiko
 
+from ..agent.sentences import Sentence, _
 from ..errors import NotReached, TargetError
-from ..language import tr
 from ..spec.target import Target
 from ..visible import notice
 from . import Route, sshconfig
@@ -83,14 +83,15 @@ class _Hop(fabric.Connection):  # type: ignore[misc]  # fabric ships no types
         except paramiko.AuthenticationException as error:
             raise sshconfig.login_refused(settings, _message(error)) from error
         except paramiko.ssh_exception.IncompatiblePeer as error:
-            raise Beyond(f"{settings.alias} offers no algorithm that paramiko may use") from error
+            raise Beyond(_("{host} offers no algorithm that paramiko may use", host=settings.alias)) from error
         except socket.gaierror as error:
             raise TargetError(
-                f"{settings.hostname}: no such host ({error.strerror})", hint="is it an alias in ~/.ssh/config?"
+                _("{hostname}: no such host ({why})", hostname=settings.hostname, why=error.strerror),
+                hint=_("is it an alias in ~/.ssh/config?"),
             ) from error
         except Exception as error:  # whatever a server's bytes make of paramiko
             message = self._end_proxy() or _message(error)
-            raise NotReached(f"{settings.alias} can't be reached: {message}") from error
+            raise NotReached(_("{host} can't be reached: {why}", host=settings.alias, why=message)) from error
         self.transport.set_keepalive(KEEPALIVE_S)
         return result
 
@@ -103,7 +104,12 @@ class _Hop(fabric.Connection):  # type: ignore[misc]  # fabric ships no types
             )
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise NotReached(
-                f"{self._settings.alias} can't be reached from {self.gateway._settings.alias}: {_message(error)}"
+                _(
+                    "{host} can't be reached from {gateway}: {why}",
+                    host=self._settings.alias,
+                    gateway=self.gateway._settings.alias,
+                    why=_message(error),
+                )
             ) from error
 
     def drop(self) -> None:
@@ -133,9 +139,9 @@ def _bounded(client: Any, limit_s: float) -> Iterator[None]:
 def _message(error: BaseException) -> str:
     """Return an error's message, one line; part of it may come from the server."""
     if isinstance(error, TimeoutError) or "No existing session" in str(error):  # a key exchange that took too long
-        return "nothing came for too long"
+        return _("nothing came for too long")
     message = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
-    return last_line(message.encode("utf-8", "replace"))
+    return message if isinstance(message, Sentence) else last_line(message.encode("utf-8", "replace"))
 
 
 def _hop(alias: str, options: tuple[str, ...], gateways: tuple[str, ...] | None = None) -> _Hop:
@@ -183,11 +189,18 @@ class FabricConnection(RemoteConnection):
             except Beyond as found:  # before a login was complete, so nothing was run
                 self.close()
                 other = OpenSSHConnection(self.target, KEEP_PLAIN_S)
-                hint = 'set connection = "openssh" in the targets file: it asks once for all commands'
+                hint = _('set connection = "openssh" in the targets file: it asks once for all commands')
                 if isinstance(found, SecondFactor) and not may_ask() and not other.is_logged_in():
                     raise TargetError(str(found), hint=hint) from None
-                way = 'connection = "openssh" in the targets file takes this way at once'
-                notice(tr(f"{self.target.name}: {found}; going on through OpenSSH ({way})"))
+                way = _('connection = "openssh" in the targets file takes this way at once')
+                notice(
+                    _(
+                        "{target}: {what}; going on through OpenSSH ({how})",
+                        target=self.target.name,
+                        what=str(found),
+                        how=way,
+                    )
+                )
                 self._instead = other
         return self._instead._open(line)
 
@@ -206,7 +219,9 @@ class FabricConnection(RemoteConnection):
                 # An old connection may have died unseen; the command was not run. ChannelException: MaxSessions.
                 self._drop()
                 if fresh:
-                    raise NotReached(f"{self.target.name} runs no command just now: {_message(error)}") from error
+                    raise NotReached(
+                        _("{host} runs no command just now: {why}", host=self.target.name, why=_message(error))
+                    ) from error
         raise AssertionError
 
     def _connected(self) -> _Hop:
@@ -314,5 +329,5 @@ class _FabricChannel:
 
 def _lost(error: BaseException) -> str:
     if isinstance(error, (socket.timeout, TimeoutError)):
-        return "nothing came for too long"
+        return _("nothing came for too long")
     return _message(error)

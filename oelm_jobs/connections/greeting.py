@@ -12,6 +12,7 @@ import contextlib
 import shlex
 from collections.abc import Callable
 
+from ..agent.sentences import _
 from ..errors import TargetError
 from .channel import Broken, Channel, last_line
 
@@ -36,8 +37,8 @@ _COMMAND = (
     f' -c "import sys;i=sys.stdin.buffer;len(i.readline())=={len(FIRST_LINE)}or sys.exit({LINE_MISSED});'
     "exec(i.read(int(i.readline())))\"' "
 )
-_FILES = "~/.bashrc, ~/.zshenv, ~/.cshrc or ~/.config/fish/config.fish"
-_FORCED = "does the server force a command on this login (ForceCommand, or command= in authorized_keys)?"
+_FILES = _("~/.bashrc, ~/.zshenv, ~/.cshrc or ~/.config/fish/config.fish")
+_FORCED = _("does the server force a command on this login (ForceCommand, or command= in authorized_keys)?")
 
 
 def command(python: str) -> str:
@@ -108,17 +109,20 @@ class _Heard:
 def too_noisy() -> TargetError:
     """Return the error about a login shell that never stops printing."""
     return TargetError(
-        "the login shell there prints more than 1 MB before anything runs",
-        hint="let its start-up files (~/.bashrc, ~/.cshrc) print nothing where there is no terminal",
+        _("the login shell there prints more than 1 MB before anything runs"),
+        hint=_("let its start-up files (~/.bashrc, ~/.cshrc) print nothing where there is no terminal"),
     )
 
 
 def line_missed() -> TargetError:
     """Return the error about start-up files that read the input of the command."""
     return TargetError(
-        "the login shell there reads input before it runs what it is told",
-        hint=f"look for `read` in its start-up files ({_FILES}): it may ask on a terminal only, as in"
-        " [ -t 0 ] && read answer",
+        _("the login shell there reads input before it runs what it is told"),
+        hint=_(
+            "look for `read` in its start-up files ({files}): it may ask on a terminal only, as in"
+            " [ -t 0 ] && read answer",
+            files=_FILES,
+        ),
     )
 
 
@@ -129,26 +133,33 @@ def _instead(code: int | None, said: str) -> TargetError:
         Broken: Nothing is known of it: the connection went.
     """
     if code is None or code == 255:  # 255 is also what the ssh command says of its own troubles (ssh(1))
-        raise Broken(said or "the connection was closed")
+        raise Broken(said or _("the connection was closed"))
+    why = said or _("exit code {n}", n=code)
     if code == SHELL_READS:
         return TargetError(
-            "another shell takes over there before anything runs",
-            hint=f"look for `exec` in the login shell's start-up files ({_FILES}): it may hand over on a terminal only,"
-            f" as in [ -t 1 ] && exec zsh; or {_FORCED}",
+            _("another shell takes over there before anything runs"),
+            hint=_(
+                "look for `exec` in the login shell's start-up files ({files}): it may hand over on a"
+                " terminal only, as in [ -t 1 ] && exec zsh; or {forced}",
+                files=_FILES,
+                forced=_FORCED,
+            ),
         )
     lower = said.lower()
     if "sftp" in lower or (code == BAD_PACKET and not said):
         return TargetError(
-            f"this login is for file transfer alone (sftp): {said or f'exit code {code}'}",
-            hint="nothing can be run there: ask its administrators for a login that has a shell (ForceCommand"
-            " internal-sftp in their sshd_config keeps this one from it)",
+            _("this login is for file transfer alone (sftp): {why}", why=why),
+            hint=_(
+                "nothing can be run there: ask its administrators for a login that has a shell (ForceCommand"
+                " internal-sftp in their sshd_config keeps this one from it)"
+            ),
         )
     if "account is" in lower and "not available" in lower:
         return TargetError(
-            f"this login has no shell: {said}",
-            hint="ask its administrators for a login that has a shell: this one's in /etc/passwd is nologin",
+            _("this login has no shell: {why}", why=said),
+            hint=_("ask its administrators for a login that has a shell: this one's in /etc/passwd is nologin"),
         )
     return TargetError(
-        f"the login shell there ended before anything ran: {said or f'exit code {code}'}",
-        hint=f"look for `exit` or `exec` in its start-up files ({_FILES}), or {_FORCED}",
+        _("the login shell there ended before anything ran: {why}", why=why),
+        hint=_("look for `exit` or `exec` in its start-up files ({files}), or {forced}", files=_FILES, forced=_FORCED),
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..agent import privacy, trees, verbs
 from ..agent.__main__ import REFUSED
 from ..agent.registry import VERBS, Answers, Asks, Verb
+from ..agent.sentences import _
 from ..errors import TargetError, UnknownAnswer
 from ..folders import expanded
 from . import interpreter
@@ -69,9 +70,9 @@ class LocalConnection:
                 privacy.enter(**self._own)
                 return str(snapshot.keep(tree, Path(folder)))
         except (privacy.NotOurs, trees.Damaged) as error:
-            raise TargetError(f"{self.target.name}: {error}") from error
+            raise TargetError(_("{target}: {why}", target=self.target.name, why=str(error))) from error
         except OSError as error:
-            raise TargetError(f"{folder}: can't be written: {error}") from error
+            raise TargetError(_("{path}: can't be written: {why}", path=folder, why=str(error))) from error
 
     def call(
         self, verb: Verb[Asks, Answers], request: Asks, *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
@@ -100,13 +101,15 @@ class LocalConnection:
                 start_new_session=True,  # Ctrl-C at the client must not cut a launch in two
             )
         except subprocess.TimeoutExpired as error:
-            raise UnknownAnswer(f"{verb} on this machine gave no answer within {timeout_s:.0f} s") from error
+            raise UnknownAnswer(
+                _("{verb} on this machine gave no answer within {n:.0f} s", verb=verb, n=timeout_s)
+            ) from error
         if done.returncode != 0:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            message = said[-1] if said else f"exit code {done.returncode}"
+            message = said[-1] if said else _("exit code {n}", n=done.returncode)
             if done.returncode == REFUSED:  # with a message of its own
-                raise TargetError(f"{name}: {message}")
-            raise UnknownAnswer(f"{verb} on this machine failed: {message}")
+                raise TargetError(_("{target}: {why}", target=name, why=message))
+            raise UnknownAnswer(_("{verb} on this machine failed: {why}", verb=verb, why=message))
         return believed(name, verb, request, read(name, verb, done.stdout))
 
     def route(self) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import paramiko
 from paramiko.agent import AgentSSH
 
+from ..agent.sentences import _
 from ..errors import TargetError
 from . import knownhosts, sshconfig
 from .knownhosts import Verdict
@@ -53,10 +54,14 @@ def may_ask() -> bool:
 def beyond(settings: sshconfig.Settings) -> str:
     """Return what in the host's entry or known hosts only the OpenSSH client supports; empty where nothing does."""
     if settings.beyond:
-        return f"{settings.beyond} of ~/.ssh/config is beyond paramiko"
+        return _("{option} of ~/.ssh/config is beyond paramiko", option=settings.beyond)
     for line in about(settings):
         if line.marker == knownhosts.AUTHORITY:
-            return f"{line.file} has a certificate authority for {settings.alias}, which is beyond paramiko"
+            return _(
+                "{path} has a certificate authority for {host}, which is beyond paramiko",
+                path=line.file,
+                host=settings.alias,
+            )
     return ""
 
 
@@ -100,30 +105,32 @@ class Client(paramiko.SSHClient):  # type: ignore[misc]  # paramiko ships no typ
         """Try the agent's keys that are configured, then its others, then key files (ssh_config(5), IdentityFile)."""
         transport = self.get_transport()
         assert transport is not None
-        error: Exception = paramiko.AuthenticationException("no key was accepted")
+        error: Exception = paramiko.AuthenticationException(_("no key was accepted"))
         for load in self._keys():
             try:
                 key = load()
                 if transport.auth_publickey(username, key):
-                    raise SecondFactor(f"{self._settings.alias} wants a second factor")
+                    raise SecondFactor(_("{host} wants a second factor", host=self._settings.alias))
                 return
             except paramiko.PasswordRequiredException:
                 continue
             except paramiko.BadAuthenticationType as refused:
-                error = paramiko.AuthenticationException(f"keys are not accepted ({refused.allowed_types})")
+                error = paramiko.AuthenticationException(
+                    _("keys are not accepted ({types})", types=str(refused.allowed_types))
+                )
                 break
             except paramiko.AuthenticationException as refused:
                 if "timeout" in str(refused):
                     raise paramiko.SSHException(str(refused)) from refused
                 if "algorithm" in str(refused):
-                    self._untried.append("a signature that paramiko does not make")
+                    self._untried.append(_("a signature that paramiko does not make"))
                 error = refused
         self._ask_for_more(transport, username)
         if self._untried:
-            raise Beyond(f"{self._settings.alias} may want {self._untried[0]}")
+            raise Beyond(_("{host} may want {what}", host=self._settings.alias, what=self._untried[0]))
         if self._encrypted:
             raise paramiko.AuthenticationException(
-                f"{self._encrypted} is encrypted and isn't in an agent: ssh-add {self._encrypted}"
+                _("{path} is encrypted and isn't in an agent: ssh-add {path}", path=self._encrypted)
             )
         raise error
 
@@ -136,11 +143,11 @@ class Client(paramiko.SSHClient):  # type: ignore[misc]  # paramiko ships no typ
             ways = refused.allowed_types
         except (OSError, EOFError, paramiko.SSHException):
             return  # enough was tried
-        more = {"gssapi-with-mic": "a Kerberos ticket", "hostbased": "the key of this machine"}
+        more = {"gssapi-with-mic": _("a Kerberos ticket"), "hostbased": _("the key of this machine")}
         self._untried += [more[way] for way in self._settings.other_logins if way in ways]
         if may_ask():
-            self._untried += [f"the passphrase of {self._encrypted}"] if self._encrypted else []
-            self._untried += ["a password"] if {"password", "keyboard-interactive"} & set(ways) else []
+            self._untried += [_("the passphrase of {path}", path=self._encrypted)] if self._encrypted else []
+            self._untried += [_("a password")] if {"password", "keyboard-interactive"} & set(ways) else []
 
     def _keys(self) -> list[Any]:
         """Return functions that give the keys to try, in order."""
@@ -149,13 +156,15 @@ class Client(paramiko.SSHClient):  # type: ignore[misc]  # paramiko ships no typ
         held = _agent_keys(self._settings)
         agent_keys = [key for key in held if not any(part in key.get_name() for part in UNUSABLE)]
         if len(agent_keys) < len(held):
-            self._untried.append("a key of the agent that is of no kind that paramiko knows")
+            self._untried.append(_("a key of the agent that is of no kind that paramiko knows"))
         known = [key for key in agent_keys if key.get_base64() in public]
         others = [] if self._settings.identities_only else [key for key in agent_keys if key not in known]
         in_agent = {key.get_base64() for key in known}
         certified = {path for path in files if Path(f"{path}-cert.pub").is_file()}
         left = [path for path in files if _public(path) not in in_agent]
-        self._untried += [f"the certificate beside {path}" for path in files if path in certified and path not in left]
+        self._untried += [
+            _("the certificate beside {path}", path=path) for path in files if path in certified and path not in left
+        ]
         return [
             *((lambda key=key: key) for key in known + others),
             *(
@@ -176,7 +185,7 @@ class Client(paramiko.SSHClient):  # type: ignore[misc]  # paramiko ships no typ
             if "password" in str(error).lower() or "encrypted" in str(error).lower():
                 self._encrypted = self._encrypted or path
             elif not isinstance(error, OSError):
-                self._untried.append(f"{path}, which paramiko can't read")
+                self._untried.append(_("{path}, which paramiko can't read", path=path))
             raise paramiko.PasswordRequiredException(str(error)) from error
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ..agent.sentences import _
 from ..errors import NotReached, TargetError
 from ..spec.target import Target
 from . import Route, sshconfig
@@ -107,7 +108,7 @@ class OpenSSHConnection(RemoteConnection):
             except subprocess.TimeoutExpired:
                 login.kill()
                 login.wait()
-                raise NotReached(f"{self.target.name} did not let this login in in time") from None
+                raise NotReached(_("{host} did not let this login in in time", host=self.target.name)) from None
             except BaseException:
                 login.kill()
                 raise
@@ -120,9 +121,11 @@ class OpenSSHConnection(RemoteConnection):
     def _explain(self, said: str, interactive: bool) -> TargetError:
         error = sshconfig.explain(self._settings(), said)
         if not interactive and "permission denied" in said.lower():
-            error.hint = (
+            error.hint = _(
                 "a passphrase or a second factor can be asked for on a terminal only: log in there once with"
-                f" oelm shell {self.target.name}; the login then serves all commands for {KEEP_MASTER_S // 60} minutes"
+                " oelm shell {target}; the login then serves all commands for {n} minutes",
+                target=self.target.name,
+                n=KEEP_MASTER_S // 60,
             )
         return error
 
@@ -172,7 +175,14 @@ class OpenSSHConnection(RemoteConnection):
 
         done = subprocess.run(argv("forward"), stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S)
         if done.returncode:
-            raise TargetError(f"{self.target.name}: port {port} can't be forwarded: {last_line(done.stderr)}")
+            raise TargetError(
+                _(
+                    "{target}: port {port} can't be forwarded: {why}",
+                    target=self.target.name,
+                    port=port,
+                    why=last_line(done.stderr),
+                )
+            )
         return argv("cancel")
 
 

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 
+from ..agent.sentences import _
 from ..errors import NotReached, TargetError
 from .channel import MAX_SAID_BYTES, Broken, last_line
 
@@ -47,9 +48,9 @@ class SSHProcess:
         Raises:
             Broken: Nothing moved for ``idle_s`` seconds.
         """
-        readable, writable, _ = select.select(list(self._open), [self._in] if writing else [], [], idle_s)
+        readable, writable = select.select(list(self._open), [self._in] if writing else [], [], idle_s)[:2]
         if not readable and not writable:
-            raise Broken("nothing came for too long")
+            raise Broken(_("nothing came for too long"))
         for handle in readable:
             piece = os.read(handle, PIECE_BYTES)
             if not piece:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent.registry import Answers, Asks, Verb, may_repeat
+from ..agent.sentences import _
 from ..errors import AnswerLost, NotReached, TargetError
 from ..spec.target import Target
 from . import PlacedTree, Route, interpreter
@@ -179,9 +180,11 @@ class RemoteConnection:
                 with self._lock:
                     self._drop()
                 if broken.sent and not reads:
-                    raise AnswerLost(f"{self.target.name}: no answer to {verb}: {broken}") from broken
+                    raise AnswerLost(
+                        _("{target}: no answer to {verb}: {why}", target=self.target.name, verb=verb, why=str(broken))
+                    ) from broken
                 if number == TRIES or time.monotonic() - begun > PATIENCE_S:
-                    raise NotReached(f"{self.target.name}: {broken}") from broken
+                    raise NotReached(_("{target}: {why}", target=self.target.name, why=str(broken))) from broken
             else:
                 self._home = self._home or reply.home
                 self._is_noisy = self._is_noisy or reply.is_noisy
@@ -203,7 +206,7 @@ class RemoteConnection:
         try:
             return converse(channel, verb, request, places, own=own, reads=reads, timeout_s=timeout_s)
         except TargetError as error:
-            error.args = (f"{self.target.name}: {error}",)
+            error.args = (_("{target}: {why}", target=self.target.name, why=str(error)),)
             raise
         finally:
             channel.close()

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from ..agent import rundir
+from ..agent.sentences import _
 from ..errors import LocalError
 from ..folders import state_folder
 
@@ -33,7 +34,7 @@ def control_folder() -> Path:
             return Path(path)
     path = f"{usual}-{secrets.token_hex(4)}"
     if not _is_mine(Path(path)):
-        raise LocalError(f"{path}: can't be made, and {usual} is not a folder of yours alone")
+        raise LocalError(_("{path}: can't be made, and {other} is not a folder of yours alone", path=path, other=usual))
     with contextlib.suppress(OSError):  # the next command makes one of its own
         state_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
         rundir.write_text(state_folder() / REMEMBERED, path, durable=False, mode=0o600)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..agent.sentences import _, joined
 from ..errors import NotReached, TargetError
 from ..folders import expanded, home
 from ..spec.target import Target
@@ -118,15 +119,16 @@ def resolve(alias: str, options: tuple[str, ...] = ()) -> Settings:
             ["ssh", "-G", *options, "--", alias], stdin=subprocess.DEVNULL, capture_output=True, timeout=30
         )
     except FileNotFoundError as error:
-        raise TargetError("there is no ssh command here", hint="install the OpenSSH client") from error
+        raise TargetError(_("there is no ssh command here"), hint=_("install the OpenSSH client")) from error
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise TargetError(f"ssh -G {alias}: {error}") from error
+        raise TargetError(_("ssh -G {host}: {why}", host=alias, why=str(error))) from error
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise TargetError(f"ssh -G {alias}: {said[-1] if said else f'exit code {done.returncode}'}")
+        why = said[-1] if said else _("exit code {n}", n=done.returncode)
+        raise TargetError(_("ssh -G {host}: {why}", host=alias, why=why))
     found: dict[str, list[str]] = {}
     for line in done.stdout.decode("utf-8", "replace").splitlines():
-        key, _, value = line.partition(" ")
+        key, _blank, value = line.partition(" ")
         found.setdefault(key.lower(), []).append(value.strip())
 
     def first(key: str) -> str:
@@ -262,41 +264,61 @@ def unknown_host(settings: Settings, fingerprint: str) -> TargetError:
     """Return the error about a host whose key isn't known."""
     options = ["-o", "UserKnownHostsFile=~/.ssh/known_hosts", "-o", "StrictHostKeyChecking=ask"]
     by_hand = " ".join(["ssh", *(options if settings.forgets_keys else []), _by_hand(settings)])
-    hint = f"compare it with what its administrators say, then log in once by hand: {by_hand}"
+    hint: str = _("compare it with what its administrators say, then log in once by hand: {command}", command=by_hand)
     if settings.forgets_keys:
-        hint += "; and take UserKnownHostsFile /dev/null for it out of ~/.ssh/config, which keeps it from being known"
+        forget = _("and take UserKnownHostsFile /dev/null for it out of ~/.ssh/config, which keeps it from being known")
+        hint = joined([hint, forget])
+    if not fingerprint:
+        return TargetError(_("the host key of {host} isn't known here", host=settings.alias), hint=hint)
     return TargetError(
-        f"the host key of {settings.alias} isn't known here{': ' + fingerprint if fingerprint else ''}", hint=hint
+        _("the host key of {host} isn't known here: {key}", host=settings.alias, key=fingerprint), hint=hint
     )
 
 
 def revoked_host(settings: Settings, fingerprint: str) -> TargetError:
     """Return the error about a host whose key the user's files mark as revoked."""
+    revoked = (
+        _("the host key of {host} IS REVOKED: {key}", host=settings.alias, key=fingerprint)
+        if fingerprint
+        else _("the host key of {host} IS REVOKED", host=settings.alias)
+    )
     return TargetError(
-        f"the host key of {settings.alias} IS REVOKED{': ' + fingerprint if fingerprint else ''};"
-        " somebody who has stolen it may be listening in",
-        hint="ask its administrators; the line is marked @revoked in the files of known hosts, or stands in"
-        " RevokedHostKeys",
+        joined([revoked, _("somebody who has stolen it may be listening in")]),
+        hint=_(
+            "ask its administrators; the line is marked @revoked in the files of known hosts, or stands in"
+            " RevokedHostKeys"
+        ),
     )
 
 
 def changed_host(settings: Settings, fingerprint: str, file: str = "") -> TargetError:
     """Return the error about a host whose key is not the known one, which is in ``file``."""
     files = file or (settings.known_hosts[0] if settings.known_hosts else "~/.ssh/known_hosts")
+    changed = (
+        _("the host key of {host} HAS CHANGED: it is {key}", host=settings.alias, key=fingerprint)
+        if fingerprint
+        else _("the host key of {host} HAS CHANGED", host=settings.alias)
+    )
     return TargetError(
-        f"the host key of {settings.alias} HAS CHANGED{': it is ' + fingerprint if fingerprint else ''};"
-        " somebody may be listening in, or the server was set up anew",
-        hint=f"if its administrators confirm the new key: ssh-keygen -f '{files}' -R '{settings.key_name}'"
-        f" && ssh {_by_hand(settings)}",
+        joined([changed, _("somebody may be listening in, or the server was set up anew")]),
+        hint=_(
+            "if its administrators confirm the new key: ssh-keygen -f '{path}' -R '{name}' && ssh {login}",
+            path=files,
+            name=settings.key_name,
+            login=_by_hand(settings),
+        ),
     )
 
 
 def login_refused(settings: Settings, said: str) -> TargetError:
     """Return the error about a login that was refused."""
     return TargetError(
-        f"{settings.user}@{settings.alias}: public-key login refused: {said}",
-        hint=f"`ssh {_by_hand(settings)}` must work without a question: put the key into your agent (ssh-add) and"
-        ' on the server (ssh-copy-id); for a second factor set connection = "openssh" in the targets file',
+        _("{user}@{host}: public-key login refused: {why}", user=settings.user, host=settings.alias, why=said),
+        hint=_(
+            "`ssh {login}` must work without a question: put the key into your agent (ssh-add) and on"
+            ' the server (ssh-copy-id); for a second factor set connection = "openssh" in the targets file',
+            login=_by_hand(settings),
+        ),
     )
 
 
@@ -322,13 +344,16 @@ def explain(settings: Settings, said: str) -> TargetError:
         return login_refused(settings, _telling(said))
     if "unable to negotiate with" in lower:
         return TargetError(
-            f"{settings.alias} can't be talked to: {_telling(said)}",
-            hint="if it is to be trusted with an old algorithm, allow that for this host in ~/.ssh/config, as in"
-            " KexAlgorithms +diffie-hellman-group14-sha1",
+            _("{host} can't be talked to: {why}", host=settings.alias, why=_telling(said)),
+            hint=_(
+                "if it is to be trusted with an old algorithm, allow that for this host in ~/.ssh/config, as in"
+                " KexAlgorithms +diffie-hellman-group14-sha1"
+            ),
         )
     if "could not resolve hostname" in lower or "bad configuration option" in lower:
-        return TargetError(_telling(said), hint="is it an alias in ~/.ssh/config?")
-    return NotReached(f"{settings.alias} can't be reached: {_telling(said) or 'ssh gave no reason'}")
+        return TargetError(_telling(said), hint=_("is it an alias in ~/.ssh/config?"))
+    why = _telling(said) or _("ssh gave no reason")
+    return NotReached(_("{host} can't be reached: {why}", host=settings.alias, why=why))
 
 
 def _fingerprint(said: str) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import agent
 from ..agent import schema, verbs
+from ..agent.sentences import _
 from ..errors import Nonsense, TargetError, UnknownAnswer
 from . import PlacedTree
 from .answers import MAX_ANSWER_BYTES
@@ -134,7 +135,11 @@ def converse(
     def patience() -> float:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise Broken(f"{verb or 'sending'} took longer than {timeout_s:.0f} s")
+            raise Broken(
+                _("{verb} took longer than {n:.0f} s", verb=verb, n=timeout_s)
+                if verb
+                else _("sending took longer than {n:.0f} s", n=timeout_s)
+            )
         return min(IDLE_S, left)
 
     def send(content: bytes) -> None:
@@ -158,7 +163,7 @@ def converse(
             if "need" in message:
                 wanted = lacking.pop(message["need"], None)
                 if wanted is None:
-                    raise schema.Misfit(f".need = {message['need']}: is no tree that it may lack")
+                    raise schema.Misfit(_(".need = {hash}: is no tree that it may lack", hash=message["need"]))
                 is_whole = wanted.size <= WHOLE_BYTES
                 rows = json.dumps({"whole": is_whole, "rows": wanted.rows}).encode("ascii")
                 send_blob(zlib.compress(rows, 6))
@@ -167,12 +172,12 @@ def converse(
                     wanted = None
             elif "lacks" in message:
                 if wanted is None:
-                    raise schema.Misfit(".lacks: was said of no tree")
+                    raise schema.Misfit(_(".lacks: was said of no tree"))
                 send_blob(pack(wanted, _chosen(wanted, message["lacks"])))
                 wanted = None
             elif "ready" in message:
                 if sent or reads:
-                    raise schema.Misfit(".ready: was said twice, or of what was sent already")
+                    raise schema.Misfit(_(".ready: was said twice, or of what was sent already"))
                 sent = True
                 send(_frame(payload))
             elif "error" in message:
@@ -181,11 +186,11 @@ def converse(
                 return _reply(message, noise[0] > 0)
         code, said = channel.end()
     except schema.Misfit as error:
-        raise (UnknownAnswer if sent else Nonsense)(f"answers nonsense: message{error}") from error
+        raise (UnknownAnswer if sent else Nonsense)(_("answers nonsense: message{where}", where=str(error))) from error
     except Broken as error:
         raise Interrupted(str(error), sent) from error
     if code is None or code == 255:  # 255 is also what the ssh command says of its own troubles (ssh(1))
-        raise Interrupted(said or "the connection was closed", sent)
+        raise Interrupted(said or _("the connection was closed"), sent)
     raise _ended(code, said, greeted, sent)
 
 
@@ -197,13 +202,15 @@ def _chosen(tree: Tree, numbers: Sequence[int]) -> list[int]:
     """
     wanted = sorted(set(numbers))
     if wanted and wanted[-1] >= len(tree.files):
-        raise schema.Misfit(f".lacks = {wanted[-1]}: must lie between 0 and {len(tree.files) - 1}")
+        raise schema.Misfit(
+            _(".lacks = {value}: must lie between 0 and {high}", value=wanted[-1], high=len(tree.files) - 1)
+        )
     return wanted
 
 
 def _reply(message: Mapping[str, Any], is_noisy: bool) -> Reply:
     if "home" not in message:
-        raise schema.Misfit(".home is missing")
+        raise schema.Misfit(_(".home is missing"))
     return Reply(answer=message["answer"], home=message["home"], is_noisy=is_noisy)
 
 
@@ -220,17 +227,18 @@ def _failed(verb: str, message: Mapping[str, Any], sent: bool) -> TargetError:
 
 def _ended(code: int, said: str, greeted: bool, sent: bool) -> TargetError:
     """Return the error about a command that ended without an answer."""
+    why = said or _("exit code {n}", n=code)
     if greeted:
         kind = UnknownAnswer if sent else TargetError
-        return kind(f"the agent there ended without an answer: {said or f'exit code {code}'}")
+        return kind(_("the agent there ended without an answer: {why}", why=why))
     if code in (126, 127):
         return TargetError(
-            f"no Python there: {said or f'exit code {code}'}",
-            hint='name one in the targets file, as in python = "~/venv/bin/python"',
+            _("no Python there: {why}", why=why),
+            hint=_('name one in the targets file, as in python = "~/venv/bin/python"'),
         )
     if code == LINE_MISSED:
         return line_missed()
-    return TargetError(f"Python there ended before it read the request: {said or f'exit code {code}'}")
+    return TargetError(_("Python there ended before it read the request: {why}", why=why))
 
 
 def _messages(channel: Channel, nonce: str, patience: Any, noise: list[int]) -> Iterator[dict[str, Any]]:
@@ -242,11 +250,11 @@ def _messages(channel: Channel, nonce: str, patience: Any, noise: list[int]) -> 
         noise[0] += passed
         del buffer[:passed]
         if at >= 0:
-            line, newline, _ = bytes(buffer[len(mark) : len(mark) + 16]).partition(b"\n")
+            line, newline, _rest = bytes(buffer[len(mark) : len(mark) + 16]).partition(b"\n")
             if newline:
                 size, begin = int(line) if line.isdigit() else -1, len(mark) + len(line) + 1
                 if not 0 <= size <= MAX_ANSWER_BYTES:
-                    raise schema.Misfit(f": {line.decode('ascii', 'replace')} bytes are no size of one")
+                    raise schema.Misfit(_(": {size} bytes are no size of one", size=line.decode("ascii", "replace")))
                 while len(buffer) < begin + size:
                     piece = channel.read(patience())
                     if not piece:
