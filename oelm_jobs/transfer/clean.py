@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..agent import records, registry, trees
 from ..agent.run import result
+from ..agent.sentences import _, joined
 from ..agent.states import State
 from ..connections import Connection, connect
 from ..errors import TargetError
@@ -78,15 +79,15 @@ def removable(project: Path, runs: Sequence[StoredRun]) -> list[Removable]:
 def _removable(project: Path, run: StoredRun) -> Removable:
     home = home_of(project, run)
     if lies_at_home(load_target(project, run.target), run, home):
-        return Removable(run=run, files={}, note="is in the project, there is no second copy")
+        return Removable(run=run, files={}, note=_("is in the project, there is no second copy"))
     if not run.state.is_final:
-        return Removable(run=run, files={}, note=f"is {run.state}")
+        return Removable(run=run, files={}, note=_("is {state}", state=run.state))
     if run.state is not State.DONE and not run.progress:
-        return Removable(run=run, files={}, note="never started: there is nothing of it")
+        return Removable(run=run, files={}, note=_("never started: there is nothing of it"))
     known = record(home)
     manifest = records.MANIFEST.read_if_sound(home)
     if not known or known.get("run_dir") != run.run_dir or (manifest is None and run.state is State.DONE):
-        return Removable(run=run, files={}, note="was not fetched since it ended: oelm-fetch")
+        return Removable(run=run, files={}, note=_("was not fetched since it ended: oelm-fetch"))
     checkpoints = _checkpoints(known, manifest)
     gone = known.get("removed", {})
     checkpoints = {name: entry for name, entry in checkpoints.items() if gone.get(name) != entry[1]}
@@ -97,14 +98,14 @@ def _removable(project: Path, run: StoredRun) -> Removable:
     }
     kept = _newest(checkpoints) if run.state is not State.DONE else ""
     files = {name: entry for name, entry in here.items() if name != kept}
-    notes = [f"{kept} stays: the run resumes from it"] if kept else []
+    notes = [_("{file} stays: the run resumes from it", file=kept)] if kept else []
     absent = sorted(set(checkpoints) - set(here) - {kept})
     if absent:
         notes += [
-            f"not here, verified, so they stay: {', '.join(absent)}",
-            "oelm-fetch --checkpoints all brings them",
+            _("not here, verified, so they stay: {files}", files=absent),
+            _("oelm-fetch --checkpoints all brings them"),
         ]
-    return Removable(run=run, files=files, note="; ".join(notes))
+    return Removable(run=run, files=files, note=joined(notes))
 
 
 def _checkpoints(known: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> dict[str, tuple[int, str]]:
@@ -170,7 +171,7 @@ def remove(project: Path, wanted: Sequence[Removable]) -> list[Removed]:
         for one in theirs:
             answer = answers.get(one.run.run_dir)
             if not isinstance(answer, dict):
-                raise TargetError(f"{name}: no answer about {one.run.name}")
+                raise TargetError(_("{target}: no answer about {run}", target=name, run=one.run.name))
             _remember(home_of(project, one.run), {n: one.files[n][1] for n in answer["removed"] if n in one.files})
             done.append(
                 Removed(
@@ -194,8 +195,12 @@ def unused(project: Path, store: Store, name: str) -> Unused:
     """
     connection, request, note = _request(project, store, name)
     answer = connection.call(registry.SNAPSHOTS, request, timeout_s=600)
-    notes = "; ".join(part for part in (answer["note"], note) if part)
-    return Unused(target=name, names=tuple(answer["unused"]), size=int(answer["freed"]), note=notes)
+    return Unused(
+        target=name,
+        names=tuple(answer["unused"]),
+        size=int(answer["freed"]),
+        note=joined([answer["note"], note]),
+    )
 
 
 def discard(project: Path, store: Store, wanted: Unused) -> tuple[tuple[str, ...], int]:
@@ -224,4 +229,8 @@ def _request(project: Path, store: Store, name: str) -> tuple[Connection, messag
         return connection, request, ""
     whose, made_at = oldest
     request["young_s"] = max(0.0, time.time() - made_at) + 2 * trees.USED_S
-    return connection, request, f"what a submission of {whose} may need stays: its answer isn't known (oelm-status)"
+    return (
+        connection,
+        request,
+        _("what a submission of {project} may need stays: its answer isn't known (oelm-status)", project=whose),
+    )

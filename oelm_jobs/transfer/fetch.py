@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import names
 from ..agent import inside, registry, rundir
+from ..agent.sentences import _
 from ..agent.states import State
 from ..connections import Connection, connect_for_transfer
 from ..errors import NotReached, StoreError, TargetError
@@ -89,8 +90,12 @@ def home_of(project: Path, run: StoredRun) -> Path:
     """
     if names.why_not_study(run.study) or not inside.is_plain(run.name) or "/" in run.name:
         raise StoreError(
-            f"the index has a run of study {run.study!r} called {run.name!r}: no study can have named it so",
-            hint="make the index again from the run directories: oelm-status --rebuild",
+            _(
+                "the index has a run of study {study!r} called {run!r}: no study can have named it so",
+                study=run.study,
+                run=run.name,
+            ),
+            hint=_("make the index again from the run directories: oelm-status --rebuild"),
         )
     folder = project / "models" / "checkpoints"
     bare, own = (run_directory(place, run.name) for place in (folder, folder / run.study))
@@ -155,7 +160,7 @@ def _in_place(run: StoredRun, home: Path) -> Fetched:
         size=checked.size,
         complete=checked.has_manifest and not checked.damaged,
         damaged=checked.damaged,
-        note="" if checked.has_manifest else f"is {run.state}, nothing to verify yet",
+        note="" if checked.has_manifest else _("is {state}, nothing to verify yet", state=run.state),
     )
 
 
@@ -196,7 +201,7 @@ class _Fetch:
     def all(self) -> list[Fetched]:
         """Fetch until nothing that was asked for changes any more, at most ROUNDS times."""
         done: dict[Path, Fetched] = {}
-        for _ in range(ROUNDS):
+        for _round in range(ROUNDS):
             open_runs = [(run, home) for run, home in self._runs if home not in done or done[home].damaged]
             if not open_runs:
                 break
@@ -240,7 +245,14 @@ class _Fetch:
         if _is_nothing(row):  # nor is what lies at home of another one yet
             return look
         if not inside.is_absolute(str(row["path"])):
-            raise TargetError(f"{run.target} says that {run.name} lies in {json.dumps(row['path'])}: refused")
+            raise TargetError(
+                _(
+                    "{target} says that {run} lies in {path}: refused",
+                    target=run.target,
+                    run=run.name,
+                    path=json.dumps(row["path"]),
+                )
+            )
         self._check_home(look)
         known = look.record.get("files", {})
         for item in sync.items(row["files"]):
@@ -260,16 +272,28 @@ class _Fetch:
             theirs = rundir.read_json(rundir.control(look.home, rundir.RUN)) or {}  # whatever it is, it is not ours
             if (str(look.home), theirs.get("token")) in _left(look.run):
                 place = sync.set_aside(look.home)
-                self._progress.say(f"{look.run.name} was started over; what it was here before is in {place}")
+                self._progress.say(
+                    _(
+                        "{run} was started over; what it was here before is in {path}",
+                        run=look.run.name,
+                        path=str(place),
+                    )
+                )
             elif theirs and theirs.get("run_dir") != look.run.run_dir:
                 raise TargetError(
-                    f"{look.home} holds a run that was not fetched from {self._connection.target.name}",
-                    hint=f"move it away first: mv '{look.home}' '{look.home}-old'",
+                    _(
+                        "{path} holds a run that was not fetched from {target}",
+                        path=str(look.home),
+                        target=self._connection.target.name,
+                    ),
+                    hint=_("move it away first: mv '{path}' '{path}-old'", path=str(look.home)),
                 )
             return
         if look.record.get("origin") != look.row["origin"]:
             place = sync.set_aside(look.home)
-            self._progress.say(f"{look.run.name} was started over; what was fetched before is in {place}")
+            self._progress.say(
+                _("{run} was started over; what was fetched before is in {path}", run=look.run.name, path=str(place))
+            )
             look.record = {}
 
     # Bringing ---------------------------------------------------------------------------------------------------------
@@ -287,8 +311,8 @@ class _Fetch:
         if large:
             if not self._rsync and self._connection.target.host:
                 raise TargetError(
-                    f"there is no rsync command on {self._connection.target.name}",
-                    hint="install it there, or ask its administrators to",
+                    _("there is no rsync command on {target}", target=self._connection.target.name),
+                    hint=_("install it there, or ask its administrators to"),
                 )
             staging = Staging(folder.resolve(), self._progress.say)
             try:
@@ -334,7 +358,7 @@ class _Fetch:
             tries = 0 if sum(arrival.read for _, arrival in arrivals) > before else tries + 1
             if tries >= TRIES:
                 raise broken
-            self._progress.say(f"{broken}; going on where it broke off")
+            self._progress.say(_("{why}; going on where it broke off", why=str(broken)))
             time.sleep(random.uniform(0.5, 1.5) * max(1, tries))
 
     def _count(self, look: _Run, item: Item) -> None:
@@ -347,7 +371,7 @@ class _Fetch:
     def _settle(self, look: _Run) -> Fetched:
         """Record what is here of a run."""
         if _is_nothing(look.row):
-            note = "is not there any more" if look.run.progress else "never started: there is nothing of it"
+            note = _("is not there any more") if look.run.progress else _("never started: there is nothing of it")
             return Fetched(run=look.run, run_dir=look.home, state=State.UNKNOWN, note=note)
         here = {item.name: item for item in look.here}
         damaged = tuple(item.name for item in look.wanted if item.name not in here)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
+from ..agent.sentences import _
 from ..errors import TargetError
 
 NETWORK_CODES = frozenset({-15, -9, 10, 12, 20, 30, 35, 255})
@@ -39,7 +40,9 @@ def installed() -> str:
     """
     path = shutil.which("rsync")
     if path is None:
-        raise TargetError("there is no rsync command here", hint="install it: apt install rsync, or brew install rsync")
+        raise TargetError(
+            _("there is no rsync command here"), hint=_("install it: apt install rsync, or brew install rsync")
+        )
     return path
 
 
@@ -51,7 +54,7 @@ def shell_argument(shell: Sequence[str]) -> str:
         TargetError: An argument holds a double quote.
     """
     if any('"' in argument for argument in shell):
-        raise TargetError("a path with a double quote in it can't be handed to rsync as part of its remote shell")
+        raise TargetError(_("a path with a double quote in it can't be handed to rsync as part of its remote shell"))
     return " ".join(
         f'"{argument}"' if re.search(r"[\s']", argument) or not argument else argument for argument in shell
     )
@@ -94,7 +97,7 @@ class Transfer:
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            raise TargetError(f"rsync can't be started: {error}") from error
+            raise TargetError(_("rsync can't be started: {why}", why=str(error))) from error
 
     def is_over(self) -> bool:
         """Whether it has ended."""

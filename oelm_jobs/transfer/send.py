@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent import registry
+from ..agent.sentences import _
 from ..connections import Connection, connect, connect_for_transfer
 from ..data import check as data_check
 from ..data import token_folder
@@ -44,8 +45,8 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
     hashes = {}
     for path in here:
         if fault := data_check.fault(path, rows[path], data_check.need_of(study)):
-            hint = fault.mend or f"make it: {token_folder.how_to_make(Path(path).parent)}"
-            raise PreflightError(f"{path}: {fault.found}; nothing was sent", hint=hint)
+            hint = fault.mend or _("make it: {command}", command=token_folder.how_to_make(Path(path).parent))
+            raise PreflightError(_("{path}: {why}; nothing was sent", path=path, why=fault.found), hint=hint)
         hashes[Path(path)] = str(rows[path]["sha256"])
     there = token_files(connection.resolved, study)
     about_there: messages.DataRequest = {"root": connection.root, "files": list(there)}
@@ -57,8 +58,13 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
             continue
         if "error" not in row:
             raise PreflightError(
-                f"{target.name}: {theirs} holds other data than {mine}; it was not overwritten",
-                hint="remove or rename it there, or name another folder in data of the target",
+                _(
+                    "{target}: {path} holds other data than {other}; it was not overwritten",
+                    target=target.name,
+                    path=theirs,
+                    other=str(mine),
+                ),
+                hint=_("remove or rename it there, or name another folder in data of the target"),
             )
         folders.setdefault((str(mine.parent), str(Path(theirs).parent)), {})[mine.name] = hashes[mine]
     sent: list[str] = []
@@ -79,36 +85,53 @@ def _send(connection: Connection, source: Path, place: str, files: Mapping[str, 
     expected = connection.call(registry.EXPECT, wish)
     if "error" in expected:
         raise PreflightError(
-            f"{connection.target.name}: nothing can be written at {place}: {expected['error']}; nothing was sent",
-            hint="make the folder there, or name another in data of the target",
+            _(
+                "{target}: nothing can be written at {path}: {why}; nothing was sent",
+                target=connection.target.name,
+                path=place,
+                why=expected["error"],
+            ),
+            hint=_("make the folder there, or name another in data of the target"),
         )
     if not expected["rsync"]:
         raise PreflightError(
-            f"there is no rsync command on {connection.target.name}; nothing was sent",
-            hint="install it there, or ask its administrators to",
+            _("there is no rsync command on {target}; nothing was sent", target=connection.target.name),
+            hint=_("install it there, or ask its administrators to"),
         )
     if expected["link"] != f".oelm-incoming-{name}":
-        raise TargetError(f"{connection.target.name} expects the data at {expected['link']!r}: refused")
+        raise TargetError(
+            _("{target} expects the data at {path!r}: refused", target=connection.target.name, path=expected["link"])
+        )
     sizes = {file: (source / file).stat().st_size for file in files}
     size = sum(sizes.values())
     if size > int(expected["free"]):
         raise PreflightError(
-            f"{connection.target.name}: {place} has {expected['free'] / 1e9:.1f} GB free, the data need"
-            f" {size / 1e9:.1f} GB; nothing was sent",
-            hint="make room there, or name another folder in data of the target",
+            _(
+                "{target}: {path} has {free:.1f} GB free, the data need {size:.1f} GB; nothing was sent",
+                target=connection.target.name,
+                path=place,
+                free=expected["free"] / 1e9,
+                size=size / 1e9,
+            ),
+            hint=_("make room there, or name another folder in data of the target"),
         )
     request: messages.AcceptRequest = {"staging": expected["staging"], "folder": place, "files": dict(files)}
-    for _ in range(2):
+    for _try in range(2):
         _transfer(connection, source, sizes, expected, progress)
         answer = connection.call(registry.ACCEPT, request, timeout_s=1800)
         if answer["taken"]:
             raise PreflightError(
-                f"{connection.target.name}: {place} holds another {', '.join(answer['taken'])}; not overwritten",
-                hint="remove or rename it there, or name another folder in data of the target",
+                _(
+                    "{target}: {path} holds another {files}; not overwritten",
+                    target=connection.target.name,
+                    path=place,
+                    files=answer["taken"],
+                ),
+                hint=_("remove or rename it there, or name another folder in data of the target"),
             )
         if not answer["damaged"]:
             return
-    raise TargetError(f"{', '.join(answer['damaged'])} arrived damaged twice; was it changed while it was sent?")
+    raise TargetError(_("{files} arrived damaged twice; was it changed while it was sent?", files=answer["damaged"]))
 
 
 def _transfer(
@@ -141,12 +164,12 @@ def _transfer(
             code, said = transfer.end()
         if code == 0:
             return
-        why = idle or said or f"rsync exit code {code}"
+        why = idle or said or _("rsync exit code {n}", n=code)
         if code not in NETWORK_CODES and not idle:
-            raise TargetError(f"rsync to {connection.target.name}: {why}")
+            raise TargetError(_("rsync to {target}: {why}", target=connection.target.name, why=why))
         if number == TRIES:
-            raise NotReached(f"the transfer to {connection.target.name} broke off: {why}")
-        progress.say(f"the transfer broke off ({why}); going on where it was")
+            raise NotReached(_("the transfer to {target} broke off: {why}", target=connection.target.name, why=why))
+        progress.say(_("the transfer broke off ({why}); going on where it was", why=why))
         time.sleep(float(number))
 
 
@@ -160,6 +183,6 @@ def _watch(transfer: Transfer, advance: Callable[[int], None]) -> str:
             done, last, moved_at = done + step, moved, time.monotonic()
             advance(step)
         elif time.monotonic() - moved_at > IDLE_S:
-            return f"nothing moved for {IDLE_S:.0f} s"
+            return _("nothing moved for {n:.0f} s", n=IDLE_S)
         time.sleep(0.1)
     return ""

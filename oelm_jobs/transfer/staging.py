@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..agent import inside, processes, rundir
+from ..agent.sentences import _
 from ..errors import LocalError, NotReached, TargetError
 from .rsync import NETWORK_CODES, SOME_FAILED, Transfer
 from .sync import Item, kept_inside
@@ -141,11 +142,11 @@ class Staging:
                 self._lock = inside.open_below(folder, f"{STAGING}/lock", os.O_RDWR | os.O_CREAT)
                 inside.make_parent(folder, f"{STAGING}/files/any")
         except OSError as error:
-            raise LocalError(f"{self.path}: can't be written: {error.strerror}") from error
+            raise LocalError(_("{path}: can't be written: {why}", path=str(self.path), why=error.strerror)) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            say("another fetch into this project is at work; waiting for it")
+            say(_("another fetch into this project is at work; waiting for it"))
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._end_orphan()
 
@@ -188,7 +189,10 @@ class Staging:
                 arrival.start_over()
                 inside.write(staged.parent, arrival.mark.name, wanted.encode())
             if staged.is_symlink() or (staged.exists() and not staged.is_file()):
-                raise TargetError(f"{staged} is no plain file", hint=f"look at it, then remove {self.path}")
+                raise TargetError(
+                    _("{path} is no plain file", path=str(staged)),
+                    hint=_("look at it, then remove {path}", path=str(self.path)),
+                )
             is_here = place.is_file() and not place.is_symlink() and place.stat().st_size <= item.size
             if item.grows and not staged.exists() and is_here:
                 arrival.begin_with(place)  # rsync sends what has been appended since
@@ -217,6 +221,7 @@ class Staging:
             TargetError: rsync can't do it at all.
         """
         self._check_room(arrivals)
+        there = host or _("the target")
         source = f"{host}:/" if shell else "/"
         transfer = Transfer(
             source, f"{self.path / 'files'}/", [a.source.lstrip("/") for a in arrivals], shell=shell, remote=remote
@@ -231,7 +236,7 @@ class Staging:
                 if moved:
                     idle_since = time.monotonic()
                 elif time.monotonic() - idle_since > IDLE_S:
-                    raise NotReached(f"nothing came from {host or 'the target'} for {IDLE_S:.0f} s")
+                    raise NotReached(_("nothing came from {target} for {n:.0f} s", target=there, n=IDLE_S))
                 if moved < PIECE_BYTES:
                     time.sleep(0.02)  # the processor is rsync's and ssh's until there is a piece
         finally:
@@ -241,10 +246,12 @@ class Staging:
                 while moved := arrival.follow(buffer):
                     advance(moved)
         if code in NETWORK_CODES:
-            raise NotReached(f"the transfer from {host or 'the target'} broke off: {said or f'rsync exit code {code}'}")
+            why = said or _("rsync exit code {n}", n=code)
+            raise NotReached(_("the transfer from {target} broke off: {why}", target=there, why=why))
         if code not in (0, *SOME_FAILED):
             self._check_room(arrivals)  # somebody else may have filled it meanwhile
-            raise TargetError(f"rsync from {host or 'the target'}: {said or f'exit code {code}'}", hint=_mend(said))
+            why = said or _("exit code {n}", n=code)
+            raise TargetError(_("rsync from {target}: {why}", target=there, why=why), hint=_mend(said))
 
     def _check_room(self, arrivals: Sequence[Arrival]) -> None:
         """Check that the disk here has room for what is still to come.
@@ -256,9 +263,13 @@ class Staging:
         free = shutil.disk_usage(self.path).free
         if need > free:
             raise LocalError(
-                f"{need / 1e6:,.1f} MB are to come and {self.path.parent} has {free / 1e6:,.1f} MB free; what has"
-                " arrived stays",
-                hint="make room here, or fetch fewer checkpoints: --checkpoints none, best or latest",
+                _(
+                    "{need:,.1f} MB are to come and {path} has {free:,.1f} MB free; what has arrived stays",
+                    need=need / 1e6,
+                    path=str(self.path.parent),
+                    free=free / 1e6,
+                ),
+                hint=_("make room here, or fetch fewer checkpoints: --checkpoints none, best or latest"),
             )
 
     def close(self) -> None:
@@ -280,7 +291,7 @@ def _text(path: Path) -> str:
 
 def _mend(said: str) -> str:
     if "is your shell clean" in said or "protocol version mismatch" in said:
-        return "the login shell there prints something where there is no terminal: make its start-up files quiet"
+        return _("the login shell there prints something where there is no terminal: make its start-up files quiet")
     return ""
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..agent import inside, records, rundir, schema
 from ..agent.run import result
+from ..agent.sentences import _
 from ..agent.transfer import inventory
 from ..errors import TargetError
 
@@ -179,12 +180,16 @@ def kept_inside() -> Iterator[None]:
     try:
         yield
     except inside.Outside as error:
-        raise TargetError(f"{error}; nothing was written there", hint="look at it, then remove it") from error
+        raise TargetError(
+            _("{why}; nothing was written there", why=str(error)), hint=_("look at it, then remove it")
+        ) from error
     except OSError as error:
         if error.errno not in UNNAMEABLE:
             raise
         name = error.filename2 or error.filename
-        raise TargetError(f"a name that can't be a file's here: {name!r} ({error.strerror})") from error
+        raise TargetError(
+            _("a name that can't be a file's here: {name!r} ({why})", name=name, why=error.strerror)
+        ) from error
 
 
 # Placing --------------------------------------------------------------------------------------------------------------
@@ -198,7 +203,7 @@ def place_content(run_dir: Path, item: Item) -> None:
     """
     assert item.content is not None
     if hashlib.sha256(item.content).hexdigest() != item.sha256:
-        raise TargetError(f"{item.name} of {run_dir.name} arrived damaged")
+        raise TargetError(_("{file} of {run} arrived damaged", file=item.name, run=run_dir.name))
     with kept_inside():
         inside.write(run_dir, item.name, item.content)
 
@@ -223,12 +228,18 @@ def items(rows: Sequence[Mapping[str, Any]]) -> Iterator[Item]:
             content = base64.b64decode(row["content"], validate=True) if "content" in row else None
             grows, source = bool(row["grows"]), str(row.get("source", ""))
         except (KeyError, TypeError, ValueError) as error:
-            raise TargetError(f"the target announces a file in words that aren't understood: {error}") from error
+            raise TargetError(
+                _("the target announces a file in words that aren't understood: {why}", why=str(error))
+            ) from error
         if not safe_name(name) or size < 0:
-            raise TargetError(f"the target announces {json.dumps(name)}: refused, it isn't inside the run directory")
+            raise TargetError(
+                _("the target announces {name}: refused, it isn't inside the run directory", name=json.dumps(name))
+            )
         if name in names:
-            raise TargetError(f"the target announces {json.dumps(name)} twice: refused")
+            raise TargetError(_("the target announces {name} twice: refused", name=json.dumps(name)))
         names.add(name)
         if source and not re.fullmatch(rf"{re.escape(rundir.CONTROL)}/held/[^/\0]+", source):
-            raise TargetError(f"the target announces {json.dumps(name)} under {json.dumps(source)}: refused")
+            raise TargetError(
+                _("the target announces {name} under {other}: refused", name=json.dumps(name), other=json.dumps(source))
+            )
         yield Item(name=name, size=size, sha256=digest, grows=grows, content=content, source=source)
