@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from .agent.sentences import _
+
 
 class OelmError(Exception):
     """Root of the tree.
@@ -119,16 +121,17 @@ def valid_choices(value: str, choices: Iterable[str]) -> str:
 
     known = sorted(set(choices))
     if not known:
-        return "none exist"
+        return _("none exist")
     near = difflib.get_close_matches(value, known, n=FEW)
     if len(known) > MANY:
         known = [*near, *(name for name in known if name not in near)]
-    listed = f"valid: {few(known)}"
-    return f"did you mean {near[0]!r}? {listed}" if near else listed
+    if near:
+        return _("did you mean {nearest!r}? valid: {choices}", nearest=near[0], choices=few(known))
+    return _("valid: {choices}", choices=few(known))
 
 
 def few(names: Sequence[str]) -> str:
     """Return ``a, b, c``; of many names the first few and the number of the others."""
     if len(names) <= MANY:
         return ", ".join(names)
-    return f"{', '.join(names[:FEW])} and {len(names) - FEW:,} more"
+    return _("{names} and {count:,} more", names=", ".join(names[:FEW]), count=len(names) - FEW)

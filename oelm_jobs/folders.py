@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from .agent.sentences import _
 from .errors import LocalError, UsageError
 
 NAME = "oelm-jobs"
@@ -39,8 +40,11 @@ def home() -> Path:
         found = Path()
     if not found.is_absolute():
         raise LocalError(
-            f"no home folder is known: HOME is not set, and user {os.getuid()} is not in the user database",
-            hint="export HOME=/a/folder/of/yours",
+            _(
+                "no home folder is known: HOME is not set, and user {user} is not in the user database",
+                user=os.getuid(),
+            ),
+            hint=_("export HOME=/a/folder/of/yours"),
         )
     return found
 
@@ -56,7 +60,7 @@ def expanded(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:  # ~somebody
-        raise LocalError(f"{path}: no such user, or nobody says where that home folder is") from None
+        raise LocalError(_("{path}: no such user, or nobody says where that home folder is", path=path)) from None
 
 
 def _folder(variable: str, below_home: Path) -> Path:
@@ -77,8 +81,8 @@ def find_project(start: Path) -> Path:
         if any((folder / "jobs").glob("*.toml")):
             return folder
     raise UsageError(
-        f"no project here: neither {start} nor a folder above it has a study in jobs/*.toml",
-        hint="go to your project's folder; a study file is described in the README under 'Add a study'",
+        _("no project here: neither {folder} nor a folder above it has a study in jobs/*.toml", folder=str(start)),
+        hint=_("go to your project's folder; a study file is described in the README under 'Add a study'"),
     )
 
 

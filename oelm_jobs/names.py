@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .agent import inside, records, rundir
+from .agent.sentences import _
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Names of studies, groups, hypotheses and tags."""
@@ -24,9 +25,11 @@ def why_not(name: object, *, also_refused: str = "") -> str:
     Args:
         also_refused: What it may not begin with.
     """
-    refused = f", not beginning with {also_refused!r}" if also_refused else ""
-    is_name = isinstance(name, str) and NAME.fullmatch(name) and not (also_refused and name.startswith(also_refused))
-    return "" if is_name else f"letters, digits, _ and - only, at most 64{refused}"
+    if isinstance(name, str) and NAME.fullmatch(name) and not (also_refused and name.startswith(also_refused)):
+        return ""
+    if also_refused:
+        return _("letters, digits, _ and - only, at most 64, not beginning with {prefix!r}", prefix=also_refused)
+    return _("letters, digits, _ and - only, at most 64")
 
 
 def why_not_study(name: object) -> str:
@@ -38,22 +41,22 @@ def why_not_group(name: object) -> str:
     """Return why a value can't be a group's name; empty where it can."""
     if reason := why_not(name):
         return reason
-    return "a group's name can't end like a seed (-s43)" if _SEED_ENDING.search(str(name)) else ""
+    return _("a group's name can't end like a seed (-s43)") if _SEED_ENDING.search(str(name)) else ""
 
 
 def why_not_line(text: object) -> str:
     """Return why a value can't be printed as a line of text; empty where it can."""
-    return "" if isinstance(text, str) and text.isprintable() else "must be one line without control characters"
+    return "" if isinstance(text, str) and text.isprintable() else _("must be one line without control characters")
 
 
 def why_not_path(path: str) -> str:
     """Return why a value can't be a path on a target (``~`` is expanded there); empty where it can."""
     if path.startswith("-") or not path.isprintable():
-        return "a path that begins with '-' or holds control characters is refused"
+        return _("a path that begins with '-' or holds control characters is refused")
     if path.startswith("~") and path[1:2] not in ("", "/"):
-        return "another user's home folder must be given as an absolute path"
+        return _("another user's home folder must be given as an absolute path")
     if any(re.fullmatch(r"\$(\w+|\{\w+\})", part) for part in path.split("/")):
-        return "variables are not expanded: write the path that echo prints there"
+        return _("variables are not expanded: write the path that echo prints there")
     return ""
 
 
@@ -72,18 +75,21 @@ def what_is_wrong(known: Mapping[str, Any]) -> str:
     reasons = {
         "study": why_not_study(known.get("study")),
         "group": why_not_group(group),
-        "seed": "" if is_seed else "seeds go from 0 to 2^63 - 1",
+        "seed": "" if is_seed else _("seeds go from 0 to 2^63 - 1"),
         "tag": "" if tag == "" else why_not(tag),
         "label": why_not_line(known.get("label")),
-        "token": "" if inside.TOKEN.fullmatch(str(known.get("token", ""))) else "is no token of a submission",
-        "fingerprint": "" if re.fullmatch(r"[0-9A-Za-z]{0,128}", str(known.get("fingerprint", "?"))) else "is no hash",
-        "run_dir": "" if inside.is_absolute(str(known.get("run_dir", ""))) else "must be an absolute path",
+        "token": "" if inside.TOKEN.fullmatch(str(known.get("token", ""))) else _("is no token of a submission"),
+        "fingerprint": ""
+        if re.fullmatch(r"[0-9A-Za-z]{0,128}", str(known.get("fingerprint", "?")))
+        else _("is no hash"),
+        "run_dir": "" if inside.is_absolute(str(known.get("run_dir", ""))) else _("must be an absolute path"),
     }
     for key, reason in reasons.items():
         if reason:
-            return f"{key} = {str(known.get(key))[:100]!r}: {reason}"
+            return _("{key} = {value!r}: {reason}", key=key, value=str(known.get(key))[:100], reason=reason)
     if known.get("run") not in (run_name(str(group), None, str(tag)), run_name(str(group), seed, str(tag))):
-        return f"run = {str(known.get('run'))[:100]!r}: is not what a run of this group, seed and tag is called"
+        name = str(known.get("run"))[:100]
+        return _("run = {name!r}: is not what a run of this group, seed and tag is called", name=name)
     return _wrong_configuration(known) or (records.RUN.why_not(known) or "").lstrip(".")
 
 
@@ -94,5 +100,5 @@ def _wrong_configuration(known: Mapping[str, Any]) -> str:
     numbers = {key: values.get(key) for key in ("max_steps", "seq_len")} | {"global_batch": known.get("global_batch")}
     for key, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            return f"{key} = {str(value)[:100]!r}: must be a whole number above zero"
+            return _("{key} = {value!r}: must be a whole number above zero", key=key, value=str(value)[:100])
     return ""

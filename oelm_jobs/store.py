@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .agent import records, schema, verbs
 from .agent.schema import Number, Table
+from .agent.sentences import _
 from .agent.states import State
 from .errors import DamagedStore, StoreError
 from .folders import state_folder
@@ -126,8 +127,8 @@ class Store:
             raise self._error(error) from error
         except sqlite3.DatabaseError as error:
             raise DamagedStore(
-                f"{self.path}: is damaged: {error}",
-                hint="make it again from the run directories: oelm-status --rebuild",
+                _("{path}: is damaged: {why}", path=str(self.path), why=str(error)),
+                hint=_("make it again from the run directories: oelm-status --rebuild"),
             ) from error
 
     def __enter__(self) -> Store:
@@ -141,7 +142,8 @@ class Store:
         self._db.close()
 
     def _error(self, error: Exception) -> StoreError:
-        return StoreError(f"{self.path}: can't be used: {error}", hint="OELM_STATE_DIR names another folder")
+        message = _("{path}: can't be used: {why}", path=str(self.path), why=str(error))
+        return StoreError(message, hint=_("OELM_STATE_DIR names another folder"))
 
     def _query(self, query: str, values: Sequence[object]) -> Iterator[sqlite3.Row]:
         """Yield the rows of a query."""
@@ -154,7 +156,12 @@ class Store:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
             raise StoreError(
-                f"{self.path}: written by a newer oelm-jobs (schema {version}, this one knows {len(MIGRATIONS)})"
+                _(
+                    "{path}: written by a newer oelm-jobs (schema {version}, this one knows {known})",
+                    path=str(self.path),
+                    version=version,
+                    known=len(MIGRATIONS),
+                )
             )
         if version == len(MIGRATIONS):
             return
@@ -452,8 +459,8 @@ class _Spec(_Later):
 
     def _otherwise(self, wrong: str) -> dict[str, Any]:
         raise StoreError(
-            f"the index has a run whose configuration can't be understood: spec{wrong}",
-            hint="make the index again from the run directories: oelm-status --rebuild",
+            _("the index has a run whose configuration can't be understood: spec{where}", where=wrong),
+            hint=_("make the index again from the run directories: oelm-status --rebuild"),
         )
 
 

@@ -8,11 +8,11 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent import registry, rundir, snapshots
+from ..agent.sentences import _, joined
 from ..code import snapshot
 from ..connections import Connection, PlacedTree, connect, interpreter, unreached
 from ..errors import ConfigurationError, OelmError
@@ -52,7 +52,8 @@ def examine(project: Path, target: Target) -> list[Finding]:
         try:
             studies.append(read_study(path))
         except OelmError as error:
-            found.append(Finding(what=f"study {path.stem}", verdict=BAD, found=str(error), mend=f"edit {path}"))
+            what, mend = _("study {study}", study=path.stem), _("edit {path}", path=str(path))
+            found.append(Finding(what=what, verdict=BAD, found=str(error), mend=mend))
     there = unreached(target, project)
     taken = snapshot.take(project)
     code = PlacedTree(tree=taken, folder=f"{there.root}/{rundir.CONTROL}/{snapshots.FOLDER}")
@@ -154,32 +155,40 @@ def _trial(project: Path, target: Target) -> tuple[str, list[Finding]]:
         return "", [_unmade(error, target)]
     if script:
         return script, []
-    words = "not tried: the template of its scripts has no block called command"
-    return "", [Finding(what="set-up", verdict=WARNING, found=words)]
+    words = _("not tried: the template of its scripts has no block called command")
+    return "", [Finding(what=_("set-up"), verdict=WARNING, found=words)]
 
 
 def _unmade(error: ConfigurationError, target: Target) -> Finding:
-    mend = error.hint or f"change target {target.name} or its template, or the study"
-    return Finding(what="script", verdict=BAD, found=str(error), mend=mend)
+    mend = error.hint or _("change target {target} or its template, or the study", target=target.name)
+    return Finding(what=_("script"), verdict=BAD, found=str(error), mend=mend)
 
 
 def _client(target: Target) -> list[Finding]:
     version = platform.python_version()
-    found = [Finding(what="python here", verdict=GOOD, found=f"{version} ({sys.executable})")]
-    programs = (
-        {"ssh": "reaches the target", "rsync": "brings results home"} if target.host else {"bash": "runs the scripts"}
-    )
-    for name, purpose in programs.items():
+    found = [Finding(what=_("python here"), verdict=GOOD, found=f"{version} ({sys.executable})")]
+    mends = {"bash": _("install bash: it runs the scripts")}
+    if target.host:
+        mends = {
+            "ssh": _("install ssh: it reaches the target"),
+            "rsync": _("install rsync: it brings results home"),
+        }
+    for name, mend in mends.items():
         if shutil.which(name) is None:
-            found.append(
-                Finding(what=f"{name} here", verdict=BAD, found="not found", mend=f"install {name}: it {purpose}")
-            )
+            what = _("{program} here", program=name)
+            found.append(Finding(what=what, verdict=BAD, found=_("not found"), mend=mend))
     return found
 
 
 def _host(answer: Mapping[str, Any]) -> Finding:
-    words = f"{answer['user']}@{answer['host']}, Python {answer['agent_python']} for the agent, root {answer['root']}"
-    return Finding(what="host", verdict=GOOD, found=words)
+    words = _(
+        "{user}@{host}, Python {version} for the agent, root {root}",
+        user=answer["user"],
+        host=answer["host"],
+        version=answer["agent_python"],
+        root=answer["root"],
+    )
+    return Finding(what=_("host"), verdict=GOOD, found=words)
 
 
 def _clock(answer: Mapping[str, Any], begun: float) -> list[Finding]:
@@ -187,166 +196,160 @@ def _clock(answer: Mapping[str, Any], begun: float) -> list[Finding]:
     off = max(begun - answer["time"], answer["time"] - time.time(), 0.0)
     if off < 60:
         return []
-    return [
-        Finding(
-            what="clock",
-            verdict=WARNING,
-            found=f"the clocks here and there differ by {off:.0f} s; ages and times to go will look wrong",
-            mend="let one of them keep time (NTP)",
-        )
-    ]
+    words = _("the clocks here and there differ by {seconds:.0f} s; ages and times to go will look wrong", seconds=off)
+    return [Finding(what=_("clock"), verdict=WARNING, found=words, mend=_("let one of them keep time (NTP)"))]
 
 
 def _tools(answer: Mapping[str, Any]) -> list[Finding]:
-    purposes = {"bash": "launch scripts need it", "rsync": "oelm-fetch needs it"}
-    missing = [name for name in purposes if not answer[name]]
+    mends = {
+        "bash": _("install it there: launch scripts need it"),
+        "rsync": _("install it there: oelm-fetch needs it"),
+    }
+    missing = [name for name in mends if not answer[name]]
     if not missing:
-        return [Finding(what="bash, rsync", verdict=GOOD, found="there")]
-    return [
-        Finding(what=name, verdict=BAD, found="not found there", mend=f"install it there: {purposes[name]}")
-        for name in missing
-    ]
+        return [Finding(what=", ".join(mends), verdict=GOOD, found=_("there"))]
+    return [Finding(what=name, verdict=BAD, found=_("not found there"), mend=mends[name]) for name in missing]
 
 
 def _logout(answer: Mapping[str, Any], target: Target) -> list[Finding]:
     if not answer["ends_processes"]:
         return []
-    return [
-        Finding(
-            what="logout",
-            verdict=BAD,
-            found="this host ends what a user leaves running at logout (KillUserProcesses): runs would not survive it",
-            mend=f"ssh {target.host} loginctl enable-linger, or ask its administrators for it",
-        )
-    ]
+    words = _("this host ends what a user leaves running at logout (KillUserProcesses): runs would not survive it")
+    mend = _("ssh {host} loginctl enable-linger, or ask its administrators for it", host=target.host)
+    return [Finding(what=_("logout"), verdict=BAD, found=words, mend=mend)]
 
 
 def _setup(trial: Mapping[str, Any], target: Target) -> list[Finding]:
     """Say how far the set-up gets in the shell that runs have."""
-    lines, shell = len(target.setup), "a login shell" if target.login_shell else "a shell that reads no profile"
+    lines, shell = len(target.setup), _("a login shell") if target.login_shell else _("a shell that reads no profile")
     if "setup_error" not in trial:
         if not target.setup or not trial:
             return []
-        return [Finding(what="set-up", verdict=GOOD, found=f"{lines} {'line' if lines == 1 else 'lines'}, in {shell}")]
-    line, said = str(trial["line"]), str(trial["setup_error"])
-    found = f"ended before its end: {said}"
+        found = _("1 line, in {shell}", shell=shell)
+        if lines != 1:
+            found = _("{count} lines, in {shell}", count=lines, shell=shell)
+        return [Finding(what=_("set-up"), verdict=GOOD, found=found)]
+    line, said, name = str(trial["line"]), str(trial["setup_error"]), target.name
+    found = _("ended before its end: {words}", words=said)
     if line:
         number = list(target.setup).index(line) + 1 if line in target.setup else "?"
-        found = f"line {number}, {' '.join(line.split())}: {said or 'failed without a word'}"
-    mend = f"mend setup of target {target.name}: each line has to succeed, in {shell}"
+        words = said or _("failed without a word")
+        found = _("line {number}, {line}: {words}", number=number, line=" ".join(line.split()), words=words)
+    mend = _("mend setup of target {target}: each line has to succeed, in {shell}", target=name, shell=shell)
     if trial["is_broken"]:
-        mend = f"write what belongs together into one line of setup of target {target.name}: each is run on its own"
+        mend = _(
+            "write what belongs together into one line of setup of target {target}: each is run on its own",
+            target=name,
+        )
     elif PROFILE_WORDS.search(said) and target.slurm is not None and not target.login_shell:
-        mend = f"set login_shell = true in target {target.name}"
+        mend = _("set login_shell = true in target {target}", target=name)
     elif PROFILE_WORDS.search(said):
-        mend = f"source the file that defines it first, in setup of target {target.name}"
-    return [Finding(what="set-up", verdict=BAD, found=found, mend=mend)]
+        mend = _("source the file that defines it first, in setup of target {target}", target=name)
+    return [Finding(what=_("set-up"), verdict=BAD, found=found, mend=mend)]
 
 
 def _torch(answer: Mapping[str, Any]) -> list[Finding]:
     trial = answer["trial"]
     if "error" in trial:
-        mend = "install torch there, or name the interpreter (python) or the set-up lines (setup) in the targets file"
+        mend = _(
+            "install torch there, or name the interpreter (python) or the set-up lines (setup) in the targets file"
+        )
         return [Finding(what="torch", verdict=BAD, found=str(trial["error"]), mend=mend)]
     if "torch" not in trial:
         return []
     gpus = any(str(device["label"]).startswith("gpu") for device in answer["devices"])
-    found = f"{trial['torch']} on Python {trial['python']}"
+    torch = _("{version} on Python {python}", version=trial["torch"], python=trial["python"])
     if gpus and not trial["cuda"]:
-        mend = "install a CUDA build of torch there"
-        return [Finding(what="torch", verdict=BAD, found=f"{found} sees no GPU, nvidia-smi does", mend=mend)]
-    found += f", {trial['gpus']} GPUs" if trial["cuda"] else ", CPU"
+        found = _("{torch} sees no GPU, nvidia-smi does", torch=torch)
+        return [Finding(what="torch", verdict=BAD, found=found, mend=_("install a CUDA build of torch there"))]
+    found = _("{torch}, CPU", torch=torch)
+    if trial["cuda"]:
+        found = _("{torch}, {count} GPUs", torch=torch, count=trial["gpus"])
     return [Finding(what="torch", verdict=GOOD, found=found)]
 
 
 def _trainer(answer: Mapping[str, Any], target: Target, passed_over: str) -> list[Finding]:
     trial = answer["trial"]
     if "trainer_error" not in trial:
-        words = passed_over or "the project's train/ starts"
-        return [Finding(what="trainer", verdict=GOOD, found=words)] if "torch" in trial else []
-    return [
-        Finding(
-            what="trainer",
-            verdict=BAD,
-            found=f"the project's train/ does not start there: {trial['trainer_error']}",
-            mend=f"mend train/, or give {target.name} another interpreter or set-up",
-        )
-    ]
+        words = passed_over or _("the project's train/ starts")
+        return [Finding(what=_("trainer"), verdict=GOOD, found=words)] if "torch" in trial else []
+    words = _("the project's train/ does not start there: {error}", error=trial["trainer_error"])
+    mend = _("mend train/, or give {target} another interpreter or set-up", target=target.name)
+    return [Finding(what=_("trainer"), verdict=BAD, found=words, mend=mend)]
 
 
 def _root(answer: Mapping[str, Any]) -> Finding:
     root = answer["root"]
     if answer["writable"]:
-        return Finding(
-            what="root", verdict=BAD, found=answer["writable"], mend=f"make {root} writable, or set root of the target"
-        )
+        mend = _("make {root} writable, or set root of the target", root=root)
+        return Finding(what=_("root"), verdict=BAD, found=answer["writable"], mend=mend)
     free = answer["disk_free"] / 1e9
+    found = _("{free:.1f} GB free at {path}", free=free, path=root)
     if free < 2:
-        return Finding(
-            what="disk", verdict=WARNING, found=f"{free:.1f} GB free at {root}", mend="make room: checkpoints need it"
-        )
-    return Finding(what="disk", verdict=GOOD, found=f"{free:.1f} GB free at {root}")
+        return Finding(what=_("disk"), verdict=WARNING, found=found, mend=_("make room: checkpoints need it"))
+    return Finding(what=_("disk"), verdict=GOOD, found=found)
 
 
 def _locks(answer: Mapping[str, Any]) -> list[Finding]:
     if not answer["locks"]:
         return []
-    return [
-        Finding(
-            what="locks",
-            verdict=BAD,
-            found=f"files below the root can't be locked ({answer['locks']}): claims would not hold",
-            mend="set root (or checkpoint_root) of the target to a local disk",
-        )
-    ]
+    words = _("files below the root can't be locked ({why}): claims would not hold", why=answer["locks"])
+    mend = _("set root (or checkpoint_root) of the target to a local disk")
+    return [Finding(what=_("locks"), verdict=BAD, found=words, mend=mend)]
 
 
 def _quota(answer: Mapping[str, Any]) -> list[Finding]:
     found = []
     for row in answer["quotas"]:
-        what = f"quota of group {row['group']}" if row["group"] else "quota"
-        mount = row["mount"]
-        for used, limit, words in (
-            (row["used"], row["limit"], f"{row['used'] / 1e9:.1f} of {row['limit'] / 1e9:.1f} GB used on {mount}"),
-            (row["files"], row["files_limit"], f"{row['files']:,} of {row['files_limit']:,} files used on {mount}"),
-        ):
+        what = _("quota of group {group}", group=row["group"]) if row["group"] else _("quota")
+        used_gb, limit_gb, mount = row["used"] / 1e9, row["limit"] / 1e9, row["mount"]
+        room = _("{used:.1f} of {limit:.1f} GB used on {mount}", used=used_gb, limit=limit_gb, mount=mount)
+        count = _(
+            "{used:,} of {limit:,} files used on {mount}", used=row["files"], limit=row["files_limit"], mount=mount
+        )
+        for used, limit, words in ((row["used"], row["limit"], room), (row["files"], row["files_limit"], count)):
             if limit:
                 verdict = BAD if used >= limit else WARNING if used > (1 - LITTLE_LEFT) * limit else GOOD
-                mend = "" if verdict == GOOD else "free some: oelm-clean, or by hand"
+                mend = "" if verdict == GOOD else _("free some: oelm-clean, or by hand")
                 found.append(Finding(what=what, verdict=verdict, found=words, mend=mend))
     return found
 
 
 def _devices(answer: Mapping[str, Any]) -> list[Finding]:
     if "lease_error" in answer:
-        error = answer["lease_error"]
-        is_listing = error.startswith("nvidia-smi ")
-        mend = "run nvidia-smi there by hand" if is_listing else "OELM_LEASE_DIR names another folder"
-        return [Finding(what="leases", verdict=BAD, found=error, mend=mend)]
+        is_listing = "lease_room" in answer  # the folder will do: it is the devices that can't be listed
+        mend = _("run nvidia-smi there by hand") if is_listing else _("OELM_LEASE_DIR names another folder")
+        return [Finding(what=_("leases"), verdict=BAD, found=answer["lease_error"], mend=mend)]
     devices, queue = answer["devices"], answer["queue"]
-    held = [f"{d['label']} by {d['user']} ({d['run']})" for d in devices if d["run"]]
-    held += [f"{d['label']} without a ticket by {d['holder']}" for d in devices if d["holder"]]
+    held = [
+        _("{device} by {user} ({run})", device=row["label"], user=row["user"], run=row["run"])
+        for row in devices
+        if row["run"]
+    ]
+    held += [
+        _("{device} without a ticket by {holder}", device=row["label"], holder=row["holder"])
+        for row in devices
+        if row["holder"]
+    ]
     foreign = [d["label"] for d in devices if not d["run"] and not d["holder"] and d["memory_used_mb"] > 1000]
     names = sorted({str(device["name"]) for device in devices})
-    count = f"{len(devices)} x {' / '.join(names)}" if devices else "none that runs may have"
-    limit = f", held to {answer['limit']}" if answer["limit"] else ""
-    found = [Finding(what="devices", verdict=GOOD if devices else BAD, found=count + limit)]
+    words = f"{len(devices)} x {' / '.join(names)}" if devices else _("none that runs may have")
+    if answer["limit"]:
+        words = _("{devices}, held to {limit}", devices=words, limit=answer["limit"])
+    found = [Finding(what=_("devices"), verdict=GOOD, found=words)]
     if not devices:
-        found[0] = replace(found[0], mend="name GPUs that are there, or unset it")
+        mend = _("name GPUs that are there, or unset it")
+        found = [Finding(what=_("devices"), verdict=BAD, found=words, mend=mend)]
     for device in devices:
         if device["fault"]:
-            mend = "nvidia-smi shows more; its administrators reset it. Runs that need it wait"
-            found.append(Finding(what="devices", verdict=BAD, found=device["fault"], mend=mend))
+            mend = _("nvidia-smi shows more; its administrators reset it. Runs that need it wait")
+            found.append(Finding(what=_("devices"), verdict=BAD, found=device["fault"], mend=mend))
     if foreign:
-        found.append(
-            Finding(
-                what="foreign use",
-                verdict=WARNING,
-                found=f"{', '.join(foreign)} in use without a lease; runs wait for them",
-            )
-        )
-    holders = "held: " + ", ".join(held) if held else "all free"
-    found.append(Finding(what="leases", verdict=GOOD, found=holders + (f"; {len(queue)} runs wait" if queue else "")))
+        words = _("{devices} in use without a lease; runs wait for them", devices=foreign)
+        found.append(Finding(what=_("foreign use"), verdict=WARNING, found=words))
+    holders = _("held: {devices}", devices=held) if held else _("all free")
+    waiting = _("{count} runs wait", count=len(queue)) if queue else ""
+    found.append(Finding(what=_("leases"), verdict=GOOD, found=joined([holders, waiting])))
     return found + _lease_folder(answer)
 
 
@@ -354,18 +357,22 @@ def _lease_folder(answer: Mapping[str, Any]) -> list[Finding]:
     """Judge the folder in which all users of the host keep their leases."""
     found, where = [], answer["lease_folder"]
     if answer["lease_privacy"]:
-        mend = "let OELM_LEASE_DIR name a folder (mode 1777) that all users see, for all of them"
-        words = f"other users' leases are not seen: {answer['lease_privacy']}"
-        found.append(Finding(what="lease folder", verdict=WARNING, found=words, mend=mend))
+        mend = _("let OELM_LEASE_DIR name a folder (mode 1777) that all users see, for all of them")
+        words = _("other users' leases are not seen: {why}", why=answer["lease_privacy"])
+        found.append(Finding(what=_("lease folder"), verdict=WARNING, found=words, mend=mend))
     free, files = answer["lease_room"], answer["lease_files"]
     if free < LEASE_BYTES or 0 <= files < LEASE_FILES:
-        words = f"{where}: {free / 1e6:.1f} MB and {files if files >= 0 else 'enough'} files are left"
-        mend = "make room there: without it no run gets devices"
-        found.append(Finding(what="lease folder", verdict=BAD, found=words, mend=mend))
-    if answer["junk"]:
-        more = f" and {len(answer['junk']) - 5} more" if len(answer["junk"]) > 5 else ""
-        words = f"passed over in {where}: {', '.join(answer['junk'][:5])}{more}"
-        found.append(Finding(what="lease folder", verdict=WARNING, found=words, mend="have it removed by its owner"))
+        words = _("{path}: {free:.1f} MB and enough files are left", path=where, free=free / 1e6)
+        if files >= 0:
+            words = _("{path}: {free:.1f} MB and {count} files are left", path=where, free=free / 1e6, count=files)
+        mend = _("make room there: without it no run gets devices")
+        found.append(Finding(what=_("lease folder"), verdict=BAD, found=words, mend=mend))
+    if junk := answer["junk"]:
+        words = _("passed over in {path}: {junk}", path=where, junk=junk[:5])
+        if len(junk) > 5:
+            words = _("{words} and {count} more", words=words, count=len(junk) - 5)
+        mend = _("have it removed by its owner")
+        found.append(Finding(what=_("lease folder"), verdict=WARNING, found=words, mend=mend))
     return found
 
 
@@ -374,7 +381,10 @@ def _cluster(answer: Mapping[str, Any], target: Target, studies: Sequence[Study]
     if "site" not in answer:
         mend = without_slurm(target)
         if target.clusters:
-            mend = f"check clusters = {target.clusters!r} in sbatch of the target: sacctmgr show cluster lists them"
+            mend = _(
+                "check clusters = {value!r} in sbatch of the target: sacctmgr show cluster lists them",
+                value=target.clusters,
+            )
         return [Finding(what="slurm", verdict=BAD, found=str(answer["site_error"]), mend=mend)]
     sizes = {target.gpus_per_run or group.world_size for study in studies for group in study.groups.values()}
     found = site.judge(target, answer["site"], sizes) + site.tried(target, answer["tests"])
@@ -385,6 +395,6 @@ def _cluster(answer: Mapping[str, Any], target: Target, studies: Sequence[Study]
 
 def _ports(wanted: Sequence[int], taken: Sequence[int]) -> list[Finding]:
     if taken:
-        listed = ", ".join(map(str, taken))
-        return [Finding(what="ports", verdict=WARNING, found=f"{listed} taken; a free one will be used instead")]
-    return [Finding(what="ports", verdict=GOOD, found=f"{', '.join(map(str, wanted))} free")] if wanted else []
+        words = _("{ports} taken; a free one will be used instead", ports=list(taken))
+        return [Finding(what=_("ports"), verdict=WARNING, found=words)]
+    return [Finding(what=_("ports"), verdict=GOOD, found=_("{ports} free", ports=list(wanted)))] if wanted else []

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..agent.sentences import _
 from ..data import check as data_check
 from ..data.token_folder import how_to_make
 from ..spec.study import Run, Study
@@ -29,7 +30,7 @@ def data(
     study: Study, target: Target, rows: Mapping[str, Mapping[str, Any]], paths: Sequence[str], *, own: Sequence[str]
 ) -> Finding:
     """Judge a study's token files where the target has them; ``own`` are those of the project."""
-    what, tokens = f"data of {study.name}", 0
+    what, tokens = _("data of {study}", study=study.name), 0
     folder = Path(paths[0]).parent
     make = how_to_make(folder)
     if target.host or list(paths) != list(own):
@@ -37,12 +38,14 @@ def data(
     for path in paths:
         row = rows[path]
         if fault := data_check.fault(path, row, data_check.need_of(study)):
-            mend = fault.mend or f"make or send it: {make}"
-            return Finding(what=what, verdict=BAD, found=f"{path}: {fault.found}", mend=mend)
+            found = _("{path}: {fault}", path=path, fault=fault.found)
+            mend = fault.mend or _("make or send it: {command}", command=make)
+            return Finding(what=what, verdict=BAD, found=found, mend=mend)
         tokens += row["size"] // 2
     if not rows[paths[0]]["manifest"]:
-        return Finding(what=what, verdict=WARNING, found=f"{folder} has no manifest: its content can't be checked")
-    return Finding(what=what, verdict=GOOD, found=f"{tokens:,} tokens agree with their manifest")
+        found = _("{folder} has no manifest: its content can't be checked", folder=str(folder))
+        return Finding(what=what, verdict=WARNING, found=found)
+    return Finding(what=what, verdict=GOOD, found=_("{count:,} tokens agree with their manifest", count=tokens))
 
 
 def devices(
@@ -58,31 +61,39 @@ def devices(
         rows: The target's devices that runs may have, as its agent lists them.
         limit: What holds runs to these; empty where nothing does.
     """
-    what = f"devices for {study.name}"
+    what = _("devices for {study}", study=study.name)
     is_gpu = not rows or str(rows[0]["label"]).startswith("gpu")  # of CPU slots there is always one
     indices = {int(str(row["label"]).rpartition(":")[2]) for row in rows}
     for run in runs:
         missing = sorted(set(run.gpus) - indices) if isinstance(run.gpus, tuple) and is_gpu else []
         if not missing and run.world_size <= len(rows):
             continue
-        wanted = f"{run.world_size} {'GPUs' if is_gpu else 'CPU slots'}"
         if missing:
-            wanted = f"GPU {', '.join(map(str, missing))}"
-        if not rows:
-            has = "no GPU that runs may have"
+            wanted = _("GPU {indices}", indices=missing)
         elif is_gpu:
-            has = f"GPUs {', '.join(map(str, sorted(indices)))}"
+            wanted = _("{count} GPUs", count=run.world_size)
         else:
-            has = f"{len(rows)} CPU slot{'s' * (len(rows) != 1)}"
-        has += f" (held to {limit})" if limit else ""
-        return Finding(
-            what=what,
-            verdict=BAD,
-            found=f"group {run.group} of study {run.study} asks for {wanted}; {target.name} has {has}",
-            mend=f"change gpus of the group in {study.path}, or give another --target",
+            wanted = _("{count} CPU slots", count=run.world_size)
+        if not rows:
+            has = _("no GPU that runs may have")
+        elif is_gpu:
+            has = _("GPUs {indices}", indices=sorted(indices))
+        else:
+            has = _("1 CPU slot") if len(rows) == 1 else _("{count} CPU slots", count=len(rows))
+        if limit:
+            has = _("{devices} (held to {limit})", devices=has, limit=limit)
+        found = _(
+            "group {group} of study {study} asks for {wanted}; {target} has {devices}",
+            group=run.group,
+            study=run.study,
+            wanted=wanted,
+            target=target.name,
+            devices=has,
         )
+        mend = _("change gpus of the group in {path}, or give another --target", path=str(study.path))
+        return Finding(what=what, verdict=BAD, found=found, mend=mend)
     most = max(run.world_size for run in runs)
-    return Finding(what=what, verdict=GOOD, found=f"at most {most} of {len(rows)} at a time")
+    return Finding(what=what, verdict=GOOD, found=_("at most {most} of {count} at a time", most=most, count=len(rows)))
 
 
 def _config(run: Run) -> trainer.TrainConfig:
@@ -105,25 +116,37 @@ def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[Map
     sizes = [int(row["memory_mb"]) for row in rows if row.get("memory_mb")]
     if not sizes:
         return []
-    what = f"memory for {study.name}"
+    what = _("memory for {study}", study=study.name)
     need, largest = max(
         ((estimate.training_bytes(_config(run)), run) for run in _one_of_each(runs)), key=lambda pair: pair[0]
     )
     if need > 1.5 * max(sizes) * 2**20:
         config = _config(largest)
         smaller = estimate.fitting_batch_size(config, max(sizes) * 2**20)
-        mend = "use a smaller model"
+        mend = _("use a smaller model")
         if smaller is not None:
             accumulation = config.gradient_accumulation_steps * config.batch_size // smaller
-            mend = f"gradient_accumulation_steps = {accumulation} in [train] makes batches of {smaller} that would fit"
-        found = (
-            f"run {largest.name} would need about {need / 1e9:.0f} GB on each GPU; the largest of {target.name} has"
-            f" {max(sizes) / 1024:.0f} GB"
+            mend = _(
+                "gradient_accumulation_steps = {number} in [train] makes batches of {size} that would fit",
+                number=accumulation,
+                size=smaller,
+            )
+        found = _(
+            "run {run} would need about {need:.0f} GB on each GPU; the largest of {target} has {memory:.0f} GB",
+            run=largest.name,
+            need=need / 1e9,
+            target=target.name,
+            memory=max(sizes) / 1024,
         )
         return [Finding(what=what, verdict=BAD, found=found, mend=mend)]
-    found = f"about {need / 1e9:.1f} GB for group {largest.group}; the smallest GPU has {min(sizes) / 1024:.0f} GB"
+    found = _(
+        "about {need:.1f} GB for group {group}; the smallest GPU has {memory:.0f} GB",
+        need=need / 1e9,
+        group=largest.group,
+        memory=min(sizes) / 1024,
+    )
     if need > min(sizes) * 2**20:
-        mend = f"raise gradient_accumulation_steps in {study.path}"
+        mend = _("raise gradient_accumulation_steps in {path}", path=str(study.path))
         return [Finding(what=what, verdict=WARNING, found=found, mend=mend)]
     return [Finding(what=what, verdict=GOOD, found=found)]
 
@@ -133,15 +156,19 @@ def disk(study: Study, target: Target, runs: Sequence[Run], free: int) -> Findin
     trained = [run for run in runs if run.trial is None]
     each = {run.group: estimate.checkpoint_disk_bytes(_config(run)) for run in _one_of_each(trained)}
     need = sum(each[run.group] for run in trained)
-    what = f"disk for {study.name}"
+    what = _("disk for {study}", study=study.name)
     if need > free:
-        found = (
-            f"the checkpoints of {len(trained)} runs need up to {need / 1e9:.1f} GB; {target.name} has"
-            f" {free / 1e9:.1f} GB free at {target.checkpoint_root or target.root}"
+        found = _(
+            "the checkpoints of {count} runs need up to {need:.1f} GB; {target} has {free:.1f} GB free at {path}",
+            count=len(trained),
+            need=need / 1e9,
+            target=target.name,
+            free=free / 1e9,
+            path=target.checkpoint_root or target.root,
         )
-        mend = f"lower keep_last or keep_every in [train] of {study.path}, or make room (oelm-clean)"
+        mend = _("lower keep_last or keep_every in [train] of {path}, or make room (oelm-clean)", path=str(study.path))
         return Finding(what=what, verdict=BAD, found=found, mend=mend)
-    found = f"all its checkpoints take up to {need / 1e9:.2f} GB, {free / 1e9:.1f} GB are free"
+    found = _("all its checkpoints take up to {need:.2f} GB, {free:.1f} GB are free", need=need / 1e9, free=free / 1e9)
     return Finding(what=what, verdict=GOOD, found=found)
 
 
@@ -149,14 +176,13 @@ def wandb(study: Study, target: Target, answer: Mapping[str, Any]) -> list[Findi
     """Judge whether W&B will take what runs report, where the study asks for it."""
     if not study.train.get("use_wandb") or "torch" not in answer["trial"]:
         return []
-    what = f"W&B of {study.name}"
+    what = _("W&B of {study}", study=study.name)
     if not answer["trial"]["wandb"]:
-        return [
-            Finding(what=what, verdict=WARNING, found="not installed; runs go on without", mend="pip install wandb")
-        ]
+        found = _("not installed; runs go on without")
+        return [Finding(what=what, verdict=WARNING, found=found, mend="pip install wandb")]
     online = os.environ.get("WANDB_MODE") == "online" and "WANDB_MODE" in target.env
     if online and not answer["wandb_login"] and "WANDB_API_KEY" not in target.env:
-        return [Finding(what=what, verdict=BAD, found="WANDB_MODE is online, nobody is logged in", mend="wandb login")]
-    return [
-        Finding(what=what, verdict=GOOD, found="online" if online else "offline; oelm-fetch brings its folders home")
-    ]
+        found = _("WANDB_MODE is online, nobody is logged in")
+        return [Finding(what=what, verdict=BAD, found=found, mend="wandb login")]
+    found = _("online") if online else _("offline; oelm-fetch brings its folders home")
+    return [Finding(what=what, verdict=GOOD, found=found)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent import registry
+from ..agent.sentences import _, joined
 from ..connections import Connection, interpreter, unreached
 from ..data import check as data_check
 from ..data import token_folder
@@ -31,7 +32,7 @@ from .finding import BAD, Finding
 if TYPE_CHECKING:
     from ..agent import messages
 
-NOTHING = "nothing was queued"
+NOTHING = _("nothing was queued")
 
 
 def data_hash(connection: Connection, project: Path, study: Study) -> str:
@@ -54,31 +55,48 @@ def data_hash(connection: Connection, project: Path, study: Study) -> str:
         if fault := data_check.fault(path, rows[path], need):
             where = path if is_own else f"{target.name}: {path}"
             folder = Path(str(name)).parent
-            make = f"make it: {token_folder.how_to_make(mine.parent)}" if is_own else _how_to_have(target, mine, folder)
-            raise PreflightError(f"{where}: {fault.found}; {NOTHING}", hint=fault.mend or make)
+            make = _how_to_make(mine) if is_own else _how_to_have(target, mine, folder)
+            found = _("{path}: {fault}", path=where, fault=fault.found)
+            raise PreflightError(joined([found, NOTHING]), hint=fault.mend or make)
         known = "" if is_own else _listed_here(mine)
         if known and known != rows[path]["sha256"]:
+            found = _(
+                "{target}: {path} holds other data than {own} of this project",
+                target=target.name,
+                path=path,
+                own=str(mine),
+            )
             raise PreflightError(
-                f"{target.name}: {path} holds other data than {mine} of this project; {NOTHING}",
-                hint=f"runs would be compared over different data: remove or rename one of them, then --send-data,"
-                f' or give another folder in data of target "{target.name}"',
+                joined([found, NOTHING]),
+                hint=_(
+                    "runs would be compared over different data: remove or rename one of them, then --send-data,"
+                    ' or give another folder in data of target "{target}"',
+                    target=target.name,
+                ),
             )
         hashes.append(str(rows[path]["sha256"]))
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
+def _how_to_make(path: Path) -> str:
+    return _("make it: {command}", command=token_folder.how_to_make(path.parent))
+
+
 def _how_to_have(target: Target, mine: Path, folder: Path) -> str:
     """Say what to do about a token file that a target lacks."""
     if target.host:
-        return (
+        return _(
             "send the project's: the same command with --send-data; or name the folder that holds it there:"
-            f' data = {{ "{folder}" = "/..." }} in the targets file'
+            ' data = {{ "{folder}" = "/..." }} in the targets file',
+            folder=str(folder),
         )
     if not mine.is_file():
-        return f"make it: {token_folder.how_to_make(mine.parent)}; then the same command with --send-data"
-    return (
-        f"the project has it: the same command with --send-data copies it there; or let runs read it in {mine.parent}:"
-        f' data = {{ "{folder}" = "{mine.parent}" }} in the targets file'
+        return joined([_how_to_make(mine), _("then the same command with --send-data")])
+    return _(
+        "the project has it: the same command with --send-data copies it there; or let runs read it in {own}:"
+        ' data = {{ "{folder}" = "{own}" }} in the targets file',
+        folder=str(folder),
+        own=str(mine.parent),
     )
 
 
@@ -104,26 +122,31 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> 
     """
     for finding in _findings(plan, runs, answer):
         if finding.verdict == BAD:
-            raise PreflightError(f"{finding.found}; {NOTHING}", hint=finding.mend)
+            raise PreflightError(joined([finding.found, NOTHING]), hint=finding.mend)
 
 
 def _findings(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield what there is to say of the target for the runs, what costs least to mend first."""
     study, target = plan.study, plan.target
     if answer.get("lease_error"):
-        yield Finding(what="leases", verdict=BAD, found=f"target {target.name}: {answer['lease_error']}")
+        found = _("target {target}: {error}", target=target.name, error=answer["lease_error"])
+        yield Finding(what=_("leases"), verdict=BAD, found=found)
     python = os.path.expanduser(target.python)
     if target.kind == "local" and python and not target.setup and shutil.which(python) is None:
         yield Finding(
-            what="python",
+            what=_("python"),
             verdict=BAD,
-            found=f"target {target.name}: python = {target.python!r} is no program on this machine",
-            mend="give the path of the interpreter that has torch, or set-up lines that put it on PATH",
+            found=_(
+                "target {target}: python = {value!r} is no program on this machine",
+                target=target.name,
+                value=target.python,
+            ),
+            mend=_("give the path of the interpreter that has torch, or set-up lines that put it on PATH"),
         )
     rows = [row for row in answer["devices"] if target.may_lease(row["label"])]
     if target.slurm is not None:
         for finding in site.judge(target, answer["site"], {run.world_size for run in runs}):
-            yield replace(finding, found=f"{target.name}: {finding.found}")
+            yield replace(finding, found=_("{target}: {found}", target=target.name, found=finding.found))
     else:
         yield needs.devices(study, target, runs, rows, str(answer.get("limit") or ""))
     yield from needs.memory(study, target, runs, rows)
@@ -151,4 +174,4 @@ def out_of_reach(plan: Plan, connection: Connection) -> str:
     if not error:
         return ""
     finding = site.out_of_reach(interpreter(target), error)
-    return f"{target.name}: {finding.found}; {finding.mend}"
+    return joined([_("{target}: {found}", target=target.name, found=finding.found), finding.mend])

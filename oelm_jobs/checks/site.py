@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..agent.sentences import Sentence, _
 from ..agent.slurm import site as slurm_site
 from ..errors import valid_choices
 from ..spec.options import Asked, seconds
@@ -25,8 +26,8 @@ SOON_S = 60
 """A job that Slurm would start within so long would start now."""
 MENDS = {
     "starts_in_s": "",
-    "limit": "none is needed where other jobs of yours take the room: runs are submitted as it comes",
-    "unknown": "try it again: the cluster did not answer",
+    "limit": _("none is needed where other jobs of yours take the room: runs are submitted as it comes"),
+    "unknown": _("try it again: the cluster did not answer"),
 }
 """What to do about what sbatch says of a job, where the job's options are not at fault."""
 
@@ -38,8 +39,13 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
         processes: Numbers of processes that runs start.
     """
     asked = options_of(target).asked
-    keeps = "accounting answers" if site["accounts"] else "no accounting to be had"
-    found = [Finding(what="slurm", verdict=GOOD, found=f"{site['version']}, cluster {site['cluster']}, {keeps}")]
+    words = _(
+        "{version}, cluster {cluster}, {accounting}",
+        version=site["version"],
+        cluster=site["cluster"],
+        accounting=_("accounting answers") if site["accounts"] else _("no accounting to be had"),
+    )
+    found = [Finding(what="slurm", verdict=GOOD, found=words)]
     placed = _placed(target, site, _partitions(target, site), processes)
     if not asked.partitions:  # a plugin or a variable of the site's may choose another: sbatch will say
         anywhere = _placed(target, site, [str(row["name"]) for row in site["partitions"]], processes)
@@ -52,14 +58,14 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
     found += _quota(target, site, processes)
     most = _most_jobs(target, site)
     if most is not None:
-        words = f"at most {most} jobs in the queue; what is more is submitted as room comes"
+        words = _("at most {count} jobs in the queue; what is more is submitted as room comes", count=most)
         mend = ""
         if most == 0:
-            words = "your account and quality of service may have no jobs in the queue"
-            mend = "give another account or qos in sbatch of the target, or ask who runs the cluster"
+            words = _("your account and quality of service may have no jobs in the queue")
+            mend = _("give another account or qos in sbatch of the target, or ask who runs the cluster")
         is_sure = bool(asked.account and asked.qos)
         verdict = GOOD if most else BAD if is_sure else WARNING
-        found.append(Finding(what="limit", verdict=verdict, found=words, mend=mend))
+        found.append(Finding(what=_("limit"), verdict=verdict, found=words, mend=mend))
     return found
 
 
@@ -81,20 +87,18 @@ def _placed(target: Target, site: Mapping[str, Any], names: Sequence[str], proce
     known = {str(row["name"]): row for row in site["partitions"]}
     found = []
     if not names:
-        mend = f"set partition in sbatch of the target; {valid_choices('', known)}"
-        found.append(Finding(what="partition", verdict=BAD, found="the cluster has no default one", mend=mend))
+        mend = _("set partition in sbatch of the target; {choices}", choices=valid_choices("", known))
+        words = _("the cluster has no default one")
+        found.append(Finding(what=_("partition"), verdict=BAD, found=words, mend=mend))
     rows = []
     for name in names:
         if name not in known:
-            mend = f"change partition in sbatch of the target; {valid_choices(name, known)}"
-            found.append(Finding(what="partition", verdict=BAD, found=f"there is no partition {name!r}", mend=mend))
+            words = _("there is no partition {name!r}", name=name)
+            mend = _change("partition", valid_choices(name, known))
+            found.append(Finding(what=_("partition"), verdict=BAD, found=words, mend=mend))
         else:
             rows.append(known[name])
-    for row in rows:
-        words = f"{row['name']}: {row['nodes']} nodes, at most {row['max_time']}"
-        down, mend = _down(row)
-        verdict = BAD if not row["takes_jobs"] else GOOD if row["is_up"] else WARNING
-        found.append(Finding(what="partition", verdict=verdict, found=words + down, mend=mend))
+    found += map(_partition, rows)
     places = rows or list(known.values())  # of a partition that isn't there, only what no other has is said besides
     if rows or asked.time:
         found += _time(target, places)
@@ -103,13 +107,25 @@ def _placed(target: Target, site: Mapping[str, Any], names: Sequence[str], proce
     return found
 
 
-def _down(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Say of a partition that isn't up that it is so, and what to do about it."""
+def _partition(row: Mapping[str, Any]) -> Finding:
+    """Judge a partition by whether it takes jobs and starts them."""
+    words = _(
+        "{partition}: {count} nodes, at most {time}", partition=row["name"], count=row["nodes"], time=row["max_time"]
+    )
     if not row["takes_jobs"]:
-        return ", which is drained or inactive and takes no jobs", "give another one, or wait until the site opens it"
+        words = _("{partition}, which is drained or inactive and takes no jobs", partition=words)
+        mend = _("give another one, or wait until the site opens it")
+        return Finding(what=_("partition"), verdict=BAD, found=words, mend=mend)
     if not row["is_up"]:
-        return ", which is down", "runs wait until the site opens it again"
-    return "", ""
+        words = _("{partition}, which is down", partition=words)
+        mend = _("runs wait until the site opens it again")
+        return Finding(what=_("partition"), verdict=WARNING, found=words, mend=mend)
+    return Finding(what=_("partition"), verdict=GOOD, found=words)
+
+
+def _change(option: str, what_fits: str) -> Sentence:
+    """Say that a value of the target's doesn't fit, and what would."""
+    return _("change {option} in sbatch of the target; {choices}", option=option, choices=what_fits)
 
 
 def _time(target: Target, rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
@@ -120,48 +136,59 @@ def _time(target: Target, rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
         first = rows[0]  # without a default time of its own, a partition's limit is it (slurm.conf(5), DefaultTime)
         default = str(first["max_time" if first["default_time"] in ("n/a", "NONE") else "default_time"])
         limit_s = seconds(default)
-        words = f"none is given, so runs get {default} of {first['name']}" if limit_s else "none is given, and none set"
+        words: str = _("none is given, and none set")
+        if limit_s:
+            words = _("none is given, so runs get {time} of {partition}", time=default, partition=first["name"])
     else:
         limit_s, words = seconds(given), given
         if limit_s is None and given.lower() not in ("infinite", "unlimited"):
-            mend = "give minutes, H:MM:SS or D-HH:MM:SS as time in sbatch of the target"
-            return [Finding(what="time", verdict=BAD, found=f"{given!r} is no time", mend=mend)]
+            mend = _("give minutes, H:MM:SS or D-HH:MM:SS as time in sbatch of the target")
+            return [Finding(what=_("time"), verdict=BAD, found=_("{value!r} is no time", value=given), mend=mend)]
         if (limit_s or float("inf")) > max((limit or float("inf") for limit in limits), default=float("inf")):
-            names = ", ".join(f"{row['name']} {row['max_time']}" for row in rows)
-            mend = "lower time in sbatch of the target: runs go on by themselves after each limit"
-            return [Finding(what="time", verdict=BAD, found=f"{given} is above the limit ({names})", mend=mend)]
+            limited = [f"{row['name']} {row['max_time']}" for row in rows]
+            words = _("{time} is above the limit ({limits})", time=given, limits=limited)
+            mend = _("lower time in sbatch of the target: runs go on by themselves after each limit")
+            return [Finding(what=_("time"), verdict=BAD, found=words, mend=mend)]
     if limit_s and slurm.warning_s and limit_s <= 2 * slurm.warning_s:
-        words += f", and runs are warned {slurm.warning_s} s before its end"
-        mend = "lower warning_s of the target, or raise time: a run hardly gets to train"
-        return [Finding(what="time", verdict=WARNING, found=words, mend=mend)]
+        words = _("{time}, and runs are warned {seconds} s before its end", time=words, seconds=slurm.warning_s)
+        mend = _("lower warning_s of the target, or raise time: a run hardly gets to train")
+        return [Finding(what=_("time"), verdict=WARNING, found=words, mend=mend)]
     if given is None and limit_s and limit_s < SHORT_S:
-        mend = "set time in sbatch of the target; until then runs start again at each limit"
-        return [Finding(what="time", verdict=WARNING, found=words, mend=mend)]
-    return [Finding(what="time", verdict=GOOD, found=words)]
+        mend = _("set time in sbatch of the target; until then runs start again at each limit")
+        return [Finding(what=_("time"), verdict=WARNING, found=words, mend=mend)]
+    return [Finding(what=_("time"), verdict=GOOD, found=words)]
 
 
 def _gpus(target: Target, rows: Sequence[Mapping[str, Any]], processes: Iterable[int]) -> list[Finding]:
     have = [word.split(":") for row in rows for word in row["gres"] if word.split(":")[0] == "gpu"]
     types = sorted({parts[1] for parts in have if len(parts) == 3})
     most = max((int(parts[-1]) for parts in have if parts[-1].isdigit()), default=0)
-    where = ", ".join(str(row["name"]) for row in rows)
+    where = [str(row["name"]) for row in rows]
     asked = options_of(target).asked
-    listed = ", ".join(dict.fromkeys(":".join(parts) for parts in have))
     if not have:
         if asked.no_gpus:
-            return [Finding(what="gpus", verdict=GOOD, found="none are asked for")]
-        mend = 'give another partition, or gres = "none" in sbatch of the target to train on cores'
-        return [Finding(what="gpus", verdict=BAD, found=f"{where} has no GPUs", mend=mend)]
+            return [Finding(what=_("gpus"), verdict=GOOD, found=_("none are asked for"))]
+        words = _("{partitions} has no GPUs", partitions=where)
+        mend = _('give another partition, or gres = "none" in sbatch of the target to train on cores')
+        return [Finding(what=_("gpus"), verdict=BAD, found=words, mend=mend)]
     for option, name in asked.gpu_types:
         if types and name not in types:
-            mend = f"change {option} in sbatch of the target; {valid_choices(name, types)}"
-            return [Finding(what="gpus", verdict=BAD, found=f"{where} has no GPU called {name!r}", mend=mend)]
+            words = _("{partitions} has no GPU called {name!r}", partitions=where, name=name)
+            mend = _change(option, valid_choices(name, types))
+            return [Finding(what=_("gpus"), verdict=BAD, found=words, mend=mend)]
     largest = max((-(-number // asked.nodes) for number in processes), default=0)
     if largest > most:
-        words = f"a run asks for {largest} GPUs on a node, {where} has {most}"
-        mend = "set gpus_per_run of the target, or spread runs with nodes in its sbatch"
-        return [Finding(what="gpus", verdict=BAD, found=words, mend=mend)]
-    return [Finding(what="gpus", verdict=GOOD, found=f"{listed} a node in {where}")]
+        words = _(
+            "a run asks for {wanted} GPUs on a node, {partitions} has {most}",
+            wanted=largest,
+            partitions=where,
+            most=most,
+        )
+        mend = _("set gpus_per_run of the target, or spread runs with nodes in its sbatch")
+        return [Finding(what=_("gpus"), verdict=BAD, found=words, mend=mend)]
+    listed = list(dict.fromkeys(":".join(parts) for parts in have))
+    words = _("{gpus} a node in {partitions}", gpus=listed, partitions=where)
+    return [Finding(what=_("gpus"), verdict=GOOD, found=words)]
 
 
 def _features(constraint: str, rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
@@ -171,24 +198,26 @@ def _features(constraint: str, rows: Sequence[Mapping[str, Any]]) -> list[Findin
     for word in re.split(r"[&|,()\[\]\s]+", constraint):
         name = re.sub(r"\*\d+$", "", word)  # of how many nodes
         if name and name not in have:
-            mend = f"change constraint in sbatch of the target; {valid_choices(name, have)}"
-            return [Finding(what="constraint", verdict=BAD, found=f"no node has the feature {name!r}", mend=mend)]
-    return [Finding(what="constraint", verdict=GOOD, found=constraint)]
+            words = _("no node has the feature {name!r}", name=name)
+            mend = _change("constraint", valid_choices(name, have))
+            return [Finding(what=_("constraint"), verdict=BAD, found=words, mend=mend)]
+    return [Finding(what=_("constraint"), verdict=GOOD, found=constraint)]
 
 
 def _account(asked: Asked, site: Mapping[str, Any]) -> list[Finding]:
     found = []
     accounts: Sequence[Mapping[str, str]] = site["accounts"] if site["is_enforced"] else ()  # else any name is taken
-    for option, names in (
-        ("account", sorted({row["account"] for row in accounts})),
-        ("qos", sorted({name for row in accounts for name in row["qos"].split(",") if name})),
+    qualities = sorted({name for row in accounts for name in row["qos"].split(",") if name})
+    for what, option, given, names in (
+        (_("account"), "account", asked.account, sorted({row["account"] for row in accounts})),
+        ("qos", "qos", asked.qos, qualities),
     ):
-        given = asked.account if option == "account" else asked.qos
         if given and names and given.lower() not in names:  # sacctmgr(1): names are kept in lower case
-            mend = f"change {option} in sbatch of the target; {valid_choices(given, names)}"
-            found.append(Finding(what=option, verdict=BAD, found=f"{option} {given!r} is not yours to use", mend=mend))
+            words = _("{option} {name!r} is not yours to use", option=option, name=given)
+            mend = _change(option, valid_choices(given, names))
+            found.append(Finding(what=what, verdict=BAD, found=words, mend=mend))
         elif given:
-            found.append(Finding(what=option, verdict=GOOD, found=given))
+            found.append(Finding(what=what, verdict=GOOD, found=given))
     return found
 
 
@@ -228,12 +257,16 @@ def _quota(target: Target, site: Mapping[str, Any], processes: Iterable[int]) ->
     if largest <= max(most, default=float("inf")):
         return []
     number = int(max(most))
-    words = f"a run asks for {largest} GPUs, the limits of your account and quality of service are {number}"
-    mend = f"set gpus_per_run = {number} of the target, or account or qos in its sbatch"
+    words = _(
+        "a run asks for {wanted} GPUs, the limits of your account and quality of service are {most}",
+        wanted=largest,
+        most=number,
+    )
+    mend = _("set gpus_per_run = {most} of the target, or account or qos in its sbatch", most=number)
     if number < 1:
-        mend = 'give another account or qos in sbatch of the target, or gres = "none" to train on cores'
+        mend = _('give another account or qos in sbatch of the target, or gres = "none" to train on cores')
     is_sure = bool(asked.account and asked.qos)
-    return [Finding(what="quota", verdict=BAD if is_sure else WARNING, found=words, mend=mend)]
+    return [Finding(what=_("quota"), verdict=BAD if is_sure else WARNING, found=words, mend=mend)]
 
 
 def tried(target: Target, tests: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
@@ -250,7 +283,10 @@ def tried(target: Target, tests: Mapping[str, Mapping[str, Any]]) -> list[Findin
     found = []
     for (kind, words), alike in sizes.items():
         if kind == "starts_in_s" or len(alike) < len(tests):
-            words = f"a job of {', '.join(alike)} {'process' if alike == ['1'] else 'processes'}: {words}"
+            own = words
+            words = _("a job of {sizes} processes: {words}", sizes=alike, words=own)
+            if alike == ["1"]:
+                words = _("a job of 1 process: {words}", words=own)
         mend = _mend(target, tests[alike[0]]) if kind == "refused" else MENDS[kind]
         verdict = BAD if kind == "refused" else WARNING if kind in ("limit", "unknown") else GOOD
         found.append(Finding(what="sbatch", verdict=verdict, found=words, mend=mend))
@@ -260,25 +296,34 @@ def tried(target: Target, tests: Mapping[str, Mapping[str, Any]]) -> list[Findin
 def out_of_reach(python: str, words: str) -> Finding:
     """Return what to say of an interpreter of runs that can't talk to Slurm, in its words."""
     return Finding(
-        what="slurm for runs",
+        what=_("slurm for runs"),
         verdict=BAD,
-        found=f"{python} can't talk to Slurm, so runs don't outlive a time limit or a lost node: {words}",
-        mend="let python of the target be one outside any container, or bind Slurm's commands, its configuration and"
-        " munge's socket into the container",
+        found=_(
+            "{python} can't talk to Slurm, so runs don't outlive a time limit or a lost node: {why}",
+            python=python,
+            why=words,
+        ),
+        mend=_(
+            "let python of the target be one outside any container, or bind Slurm's commands, its configuration and"
+            " munge's socket into the container"
+        ),
     )
 
 
 def _start(starts_in_s: float) -> str:
     if starts_in_s <= SOON_S:
-        return "would start now"
-    return f"would start at {time.strftime('%Y-%m-%d %H:%M', time.localtime(time.time() + starts_in_s))}"
+        return _("would start now")
+    at = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + starts_in_s))
+    return _("would start at {time}", time=at)
 
 
 def _mend(target: Target, test: Mapping[str, Any]) -> str:
     unknown = re.search(r"unrecognized option \W*--([a-z0-9-]+)", str(test["refused"]))
     if unknown is None:
         named = named_in(target, str(test["refused"]))
-        return f"change {f'{named} in ' if named else ''}sbatch of target {target.name}"
+        if named:
+            return _("change {option} in sbatch of target {target}", option=named, target=target.name)
+        return _("change sbatch of target {target}", target=target.name)
     near = difflib.get_close_matches(unknown[1], test.get("options", ()), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "sbatch --help lists the options"
-    return f"change {unknown[1]} in sbatch of the target; {hint}"
+    hint = _("did you mean {nearest!r}?", nearest=near[0]) if near else _("sbatch --help lists the options")
+    return _change(unknown[1], hint)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..agent.sentences import Sentence
 from ..folders import state_folder
 from . import credentials
 
@@ -63,7 +64,8 @@ class Contents:
         known = self._known.get(path)
         if isinstance(known, list) and len(known) == 6 and known[:4] == look:
             self._seen[path] = known
-            return Content(str(known[4]), str(known[5]))
+            secret = str(known[5])
+            return Content(str(known[4]), Sentence.made(secret, secret, {}))  # none that credentials gives has values
         with open(path, "rb") as file:
             content = file.read()
         sha256, secret = hashlib.sha256(content).hexdigest(), credentials.why_by_content(content)

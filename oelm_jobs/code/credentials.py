@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ..agent.sentences import _
+
 FOLDERS = frozenset({".aws", ".azure", ".gnupg", ".kaggle", ".kube", ".password-store", ".ssh"})
 """Folders of which nothing is sent."""
 NAMES = frozenset(
@@ -38,23 +40,23 @@ def why_by_name(name: str) -> str:
     parts = name.lower().split("/")
     last = parts[-1]
     if any(part.startswith(".env") for part in parts) or last.endswith(".env"):
-        return "may hold passwords"
+        return _("may hold passwords")
     if FOLDERS.intersection(parts[:-1]) or last in NAMES or _SERVICE_ACCOUNT_NAME.fullmatch(last):
-        return "holds credentials"
+        return _("holds credentials")
     path = "/" + "/".join(parts)
     if any("/" + place in path if place.endswith("/") else path.endswith("/" + place) for place in PLACES):
-        return "holds credentials"
+        return _("holds credentials")
     if last.endswith(SUFFIXES) or (_KEY_NAME.fullmatch(last) and not last.endswith(".pub")):
-        return "is a private key"
+        return _("is a private key")
     return ""
 
 
 def why_by_content(content: bytes) -> str:
     """Return why a file must not be sent, judged by its content; empty where it may be."""
     if _MARK in content and _KEY.search(content):
-        return "is a private key" if len(content) < 65536 else "holds a private key"
+        return _("is a private key") if len(content) < 65536 else _("holds a private key")
     if content.startswith(b"PuTTY-User") and _PUTTY.match(content):
-        return "is a private key"
+        return _("is a private key")
     if b'"service_account"' in content and _SERVICE_ACCOUNT.search(content) and b'"private_key"' in content:
-        return "holds credentials"
+        return _("holds credentials")
     return ""

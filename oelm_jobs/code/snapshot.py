@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..agent import trees
+from ..agent.sentences import _
 from ..errors import ConfigurationError
 from . import checkout, credentials
 from .contents import Contents
@@ -109,15 +110,15 @@ def take(project: Path) -> Snapshot:
     passed_over = ""
     if not _has_trainer(paths):
         if any(name.startswith("train/") for name, _ in paths):
-            passed_over = f"{project / 'train'} is not the trainer: runs use the installed one"
+            passed_over = _("{path} is not the trainer: runs use the installed one", path=f"{top}train")
         paths = [(name, path) for name, path in paths if not name.startswith("train/")] + _installed_trainer()
     contents = Contents(project)
     left = [
-        _left(name, "is what runs read or write", listing)
+        _left(name, _("is what runs read or write"), listing)
         for name in sorted(listing.tracked & listing.outputs)
         if not credentials.why_by_name(name)
     ]
-    left += [_left(name, "is a submodule that is not checked out here", listing) for name in listing.empty_modules]
+    left += [_left(name, _("is a submodule that is not checked out here"), listing) for name in listing.empty_modules]
     files, rows, own_alone, size, largest = [], [], [], 0, ("", 0)
     held: dict[str, bytes] = {}
     for name, path in sorted(dict(paths).items()):
@@ -165,18 +166,18 @@ def take(project: Path) -> Snapshot:
 
 
 def _unreadable(path: Path | str, error: OSError) -> ConfigurationError:
-    return ConfigurationError(f"{path}: can't be read for the snapshot: {error}")
+    return ConfigurationError(_("{path}: can't be read for the snapshot: {why}", path=str(path), why=str(error)))
 
 
 def _unfit(name: str, found: os.stat_result) -> str:
     """Return why a file can't be code; empty where it can."""
     if stat.S_ISDIR(found.st_mode):
-        return "is a link to a folder"
+        return _("is a link to a folder")
     if not stat.S_ISREG(found.st_mode):
-        return "is no plain file"
+        return _("is no plain file")
     if os.path.splitext(name)[1] in DATA_SUFFIXES:
-        return "is data by its ending"
-    return f"is larger than {MAX_FILE_BYTES >> 20} MB" if found.st_size > MAX_FILE_BYTES else ""
+        return _("is data by its ending")
+    return _("is larger than {size} MB", size=MAX_FILE_BYTES >> 20) if found.st_size > MAX_FILE_BYTES else ""
 
 
 def _left(name: str, reason: str, listing: checkout.Listing, *, is_secret: bool = False) -> Left:

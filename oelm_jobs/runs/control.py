@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..agent import probe, registry
+from ..agent.sentences import _
 from ..agent.states import State
 from ..connections import connect
 from ..connections.answers import nonsense
@@ -34,8 +35,8 @@ def cancel(store: Store, project: Path, runs: Sequence[StoredRun]) -> dict[tuple
         TargetError: A target can't be reached; its runs are as they were.
     """
     runs = _arrived(store, project, runs)
-    done = {
-        (run.study, run.name): "is being submitted by another command; try again"
+    done: dict[tuple[str, str], str] = {
+        (run.study, run.name): _("is being submitted by another command; try again")
         for run in runs
         if run.state is State.PLANNED
     }
@@ -96,7 +97,10 @@ def read_log(project: Path, run: StoredRun, name: str, *, offset: int | None, li
     begin, size = answer["offset"], answer["size"]
     meant = range(max(0, size - probe.MAX_LOG_BYTES), size + 1) if offset is None else (min(size, offset),)
     if begin not in meant:
-        raise nonsense(run.target, "log", f"log.offset = {begin}: was asked for from {meant[0]} of {size} on")
+        wrong = _(
+            "log.offset = {offset}: was asked for from {begin} of {size} on", offset=begin, begin=meant[0], size=size
+        )
+        raise nonsense(run.target, "log", wrong)
     return Piece(
         content=base64.b64decode(answer["content"]),
         begin=begin,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..agent.sentences import _
 from ..errors import ConfigurationError
 from ..store import StoredRun
 from ..study.plan import Plan
@@ -50,10 +51,18 @@ def where_they_lie(plan: Plan, stored: Sequence[StoredRun], say: Callable[[str],
             there = own[0]
         elif is_taken(there):
             there = both[1]
-            say(f"{run.run_dir} holds a run of another study: {run.name} lies in {there}")
+            say(
+                _(
+                    "{run_dir} holds a run of another study: {run} lies in {folder}",
+                    run_dir=run.run_dir,
+                    run=run.name,
+                    folder=str(there),
+                )
+            )
         if is_taken(there):
             raise ConfigurationError(
-                f"{there} holds a run of another study", hint="give these runs a name of their own: --tag NAME"
+                _("{run_dir} holds a run of another study", run_dir=str(there)),
+                hint=_("give these runs a name of their own: --tag NAME"),
             )
         runs.append(replace(run, run_dir=str(there), train={**run.train, "out_dir": str(there)}))
     return replace(plan, runs=tuple(runs))
@@ -72,8 +81,13 @@ def _check_letters(plan: Plan, submitted: Sequence[str]) -> None:
         other = alike.setdefault(name.lower(), name)
         if other != name and name not in submitted:
             raise ConfigurationError(
-                f"runs {other} and {name} differ in upper and lower case alone: a disk of macOS would keep one of them",
-                hint="rename the group, or give these runs a name of their own: --tag NAME",
+                _(
+                    "runs {run} and {other} differ in upper and lower case alone: a disk of macOS would keep one of"
+                    " them",
+                    run=other,
+                    other=name,
+                ),
+                hint=_("rename the group, or give these runs a name of their own: --tag NAME"),
             )
 
 

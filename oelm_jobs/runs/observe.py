@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..agent import processes
 from ..agent.rundir import finite
+from ..agent.sentences import _
 from ..agent.states import State
 from ..connections import connect
 from ..errors import Nonsense, TargetError
@@ -156,8 +157,11 @@ def _settle(store: Store, project: Path, targets: Mapping[str, Target], wanted: 
         try:
             if name not in targets:
                 raise TargetError(
-                    f"target {name!r} is in no targets file any more; if it was renamed, oelm-status --rebuild finds"
-                    " its runs"
+                    _(
+                        "target {name!r} is in no targets file any more; if it was renamed, oelm-status --rebuild finds"
+                        " its runs",
+                        name=name,
+                    )
                 )
             is_open = any(run.state is State.PLANNED for run in runs)
             settled[name] = _settle_target(store, project, targets[name], runs) if is_open else runs

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import names
 from ..agent import registry
+from ..agent.sentences import _
 from ..agent.states import State
 from ..connections import Connection, connect
 from ..errors import Nonsense, TargetError, UsageError, few, valid_choices
@@ -129,15 +130,23 @@ def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
 def _believed(target: str, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """Return the records that a submission can have written, one for each run, and words about the others."""
     found: dict[tuple[str, str, str], Record] = {}
-    odd = []
+    odd: list[str] = []
     # A folder that somebody copied or renamed holds a record, too: the run's own folder is called after it.
     for record in sorted(records, key=lambda known: Path(str(known.get("run_dir"))).name != f"exp_{known.get('run')}"):
         wrong = names.what_is_wrong(record)
         key = (str(record.get("project")), str(record.get("study")), str(record.get("run")))
         if not wrong and key in found:
-            wrong = f"{record['study']}/{record['run']} is what lies in {found[key]['run_dir']}"
+            run = f"{record['study']}/{record['run']}"
+            wrong = _("{run} is what lies in {run_dir}", run=run, run_dir=found[key]["run_dir"])
         if wrong:
-            odd.append(f"{target}: a record in {record.get('run_dir')} was passed over: {wrong}")
+            odd.append(
+                _(
+                    "{target}: a record in {run_dir} was passed over: {why}",
+                    target=target,
+                    run_dir=str(record.get("run_dir")),
+                    why=wrong,
+                )
+            )
         else:
             found[key] = record
     return list(found.values()), odd
@@ -200,7 +209,7 @@ class _Order:
     still has them.
     """
 
-    def __init__(self, project: Path, warn: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, project: Path, warn: Callable[[str], None] = lambda text: None) -> None:
         self._groups = {
             study.name: {name: place for place, name in enumerate(study.groups)}
             for study in read_studies(project, warn)
@@ -246,9 +255,15 @@ def _one_of_each(store: Store, project: Path, survey: Survey, say: Callable[[str
             holding, record = ones.pop(0)
             chosen.setdefault(holding.target, []).append(record)
             where = holding.target
-        for other, _ in ones:
-            if other.target != where:
-                say(f"{other.target} holds {key[0]}/{key[1]}, too; the index has what lies on {where}")
+        for other in [holding.target for holding, record in ones if holding.target != where]:
+            say(
+                _(
+                    "{target} holds {run}, too; the index has what lies on {other}",
+                    target=other,
+                    run="/".join(key),
+                    other=where,
+                )
+            )
     return chosen
 
 
@@ -277,7 +292,13 @@ def adopt(
         records = [record for record in holding.records if (record["study"], record["run"]) not in own]
         if left:
             listed = few([f"{record['study']}/{record['run']}" for record in left])
-            say(f"not taken over from {holding.target}, since this project has runs of these names: {listed}")
+            say(
+                _(
+                    "not taken over from {target}, since this project has runs of these names: {runs}",
+                    target=holding.target,
+                    runs=listed,
+                )
+            )
         if records:
             store.add_runs(project, holding.target, sorted(records, key=_Order(project)))
             own |= {(record["study"], record["run"]) for record in records}
@@ -296,7 +317,10 @@ def _owned_by(owner: str, others: Sequence[Holding]) -> list[Holding]:
     chosen = [holding for holding in others if holding.owner == wanted]
     if not chosen:
         known = [holding.owner for holding in others]
-        raise UsageError(f"no run of project {owner} was found on any target; {valid_choices(owner, known)}")
+        choices = valid_choices(owner, known)
+        raise UsageError(
+            _("no run of project {project} was found on any target; {choices}", project=owner, choices=choices)
+        )
     return chosen
 
 
@@ -310,13 +334,18 @@ def _moved(others: Sequence[Holding]) -> list[Holding]:
     projects = sorted({holding.owner for holding in moved})
     if len(projects) > 1:
         raise UsageError(
-            f"runs of {len(projects)} projects lie on the targets: {few(projects)}",
-            hint=f"name the one whose runs are meant: oelm-status --adopt {shlex.quote(projects[0])}",
+            _("runs of {count} projects lie on the targets: {projects}", count=len(projects), projects=few(projects)),
+            hint=_(
+                "name the one whose runs are meant: oelm-status --adopt {project}", project=shlex.quote(projects[0])
+            ),
         )
     if not moved and others:
         projects = sorted({holding.owner for holding in others})
         raise UsageError(
-            f"what lies on the targets belongs to projects on this machine: {few(projects)}",
-            hint=f"to take it over from one all the same, name it: oelm-status --adopt {shlex.quote(projects[0])}",
+            _("what lies on the targets belongs to projects on this machine: {projects}", projects=few(projects)),
+            hint=_(
+                "to take it over from one all the same, name it: oelm-status --adopt {project}",
+                project=shlex.quote(projects[0]),
+            ),
         )
     return moved

@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from ..agent.sentences import _
+
 if TYPE_CHECKING:
     from ..agent import messages
     from ..connections import Connection
     from ..spec.target import Target
 
-
-CODE_GONE = "the code is not there any more: another command has removed it"
+CODE_GONE = _("the code is not there any more: another command has removed it")
 
 
 @dataclass(frozen=True, kw_only=True)

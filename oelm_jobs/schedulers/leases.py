@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..agent import registry, rundir, snapshots
+from ..agent.sentences import _
 from ..connections import Connection, as_agent_reads
 from ..errors import CodeGone, TargetError
 from . import CODE_GONE, Answer, LaunchScript, allowed_environment, silent
@@ -40,9 +41,9 @@ class LeaseScheduler:
         }
         answer = self._connection.call(registry.LAUNCH, request, timeout_s=60 + 0.2 * len(jobs))
         if answer["answer"] == snapshots.LACKING:
-            raise CodeGone(f"{self._connection.target.name}: {CODE_GONE}")
+            raise CodeGone(_("{target}: {error}", target=self._connection.target.name, error=CODE_GONE))
         if answer["answer"] == "settled":
-            raise TargetError(f"submission {token} had been given up")
+            raise TargetError(_("submission {token} had been given up", token=token))
         states = answer["runs"]
         run_dirs = [run["run_dir"] for run in runs]
         started = tuple(run_dir for run_dir in run_dirs if states.get(run_dir, "started") == "started")
@@ -76,7 +77,8 @@ class LeaseScheduler:
         answer = self._connection.call(registry.ARCHIVE, request)
         if answer["busy"]:
             raise TargetError(
-                f"still in use, nothing was archived: {', '.join(answer['busy'])}", hint="end it: oelm-cancel"
+                _("still in use, nothing was archived: {run_dirs}", run_dirs=answer["busy"]),
+                hint=_("end it: oelm-cancel"),
             )
 
     def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:

@@ -17,6 +17,7 @@ from ..agent import __main__ as agent
 from ..agent import inside, privacy, registry, rundir, schema, snapshots, trees
 from ..agent.host import launch
 from ..agent.registry import Answers, Asks, Verb
+from ..agent.sentences import _, joined
 from ..agent.slurm import commands as slurm_commands
 from ..agent.slurm import submit as slurm_submit
 from ..agent.slurm import words as slurm_words
@@ -57,21 +58,22 @@ class SlurmScheduler:
             TargetError: Slurm does not answer, or can't be reached.
             UnknownAnswer: What was done is not known.
         """
-        if self._connection.target.host or self._connection.target.clusters:
+        target = self._connection.target
+        if target.host or target.clusters:
             try:
                 return self._connection.call(verb, request, timeout_s=timeout_s)
             except TargetError as error:
                 if not error.hint and OF_SLURM.search(str(error)):
-                    error.hint = without_slurm(self._connection.target)
+                    error.hint = without_slurm(target)
                 raise
         try:
             with self._own():
                 answer = agent.answer(verb, dict(request))
         except slurm_commands.HalfDone as error:
-            raise UnknownAnswer(f"{self._connection.target.name}: {error}") from error
+            raise UnknownAnswer(_("{target}: {error}", target=target.name, error=str(error))) from error
         except REFUSALS as error:
-            raise TargetError(f"{self._connection.target.name}: {error}") from error
-        return believed(self._connection.target.name, verb, request, answer)
+            raise TargetError(_("{target}: {error}", target=target.name, error=str(error))) from error
+        return believed(target.name, verb, request, answer)
 
     @contextlib.contextmanager
     def _own(self) -> Iterator[None]:
@@ -105,7 +107,7 @@ class SlurmScheduler:
                 trouble = ""
             except TargetError as error:
                 if answers and isinstance(error, (NotReached, AnswerLost)):
-                    trouble = f"{error}; tried again until it answers"
+                    trouble = _("{error}; tried again until it answers", error=str(error))
                 elif any(ID in answer or UNKNOWN in answer for answer in answers.values()):
                     raise UnknownAnswer(str(error), hint=error.hint) from error  # some of them run already
                 else:
@@ -114,10 +116,14 @@ class SlurmScheduler:
             if not waiting and not trouble:
                 return self._read(jobs, answers)
             accepted([run_dir for job in jobs if ID in answers[job.position] for run_dir in job.run_dirs])
-            notice = trouble or f"{name} takes no more jobs of yours for now ({answers[waiting[0].position][LIMIT]})"
+            notice = trouble or _(
+                "{target} takes no more jobs of yours for now ({why})",
+                target=name,
+                why=answers[waiting[0].position][LIMIT],
+            )
             if notice != said:
                 runs = sum(len(job.run_dirs) for job in waiting)
-                say(f"{notice}; runs that wait for room: {runs}; Ctrl-C leaves them out")
+                say(_("{notice}; runs that wait for room: {count}; Ctrl-C leaves them out", notice=notice, count=runs))
                 said = notice
             time.sleep(ROOM_POLL_S)
 
@@ -157,11 +163,11 @@ class SlurmScheduler:
                     with self._own():
                         answer = slurm_submit.slurm_submit(request, send)
                 except (launch.NotWritable, inside.Outside, privacy.NotOurs, trees.Busy) as error:
-                    raise TargetError(f"{name}: {error}") from error
+                    raise TargetError(_("{target}: {error}", target=name, error=str(error))) from error
         if answer["answer"] == snapshots.LACKING:
-            raise CodeGone(f"{name}: {CODE_GONE}")
+            raise CodeGone(_("{target}: {error}", target=name, error=CODE_GONE))
         if answer["answer"] == "settled":
-            raise TargetError(f"submission {token} had been given up")
+            raise TargetError(_("submission {token} had been given up", token=token))
         return {int(position): row for position, row in answer["jobs"].items()}
 
     def _read(self, jobs: Sequence[LaunchScript], answers: Mapping[int, messages.Sent]) -> Answer:
@@ -175,7 +181,7 @@ class SlurmScheduler:
         name = self._connection.target.name
         unknown = [str(answers[job.position][UNKNOWN]) for job in jobs if UNKNOWN in answers[job.position]]
         if unknown:
-            raise UnknownAnswer(f"{name}: whether Slurm took it is not known: {unknown[0]}")
+            raise UnknownAnswer(_("{target}: whether Slurm took it is not known: {why}", target=name, why=unknown[0]))
         accepted = [job for job in jobs if ID in answers[job.position]]
         refused = {
             run_dir: str(answers[job.position][REFUSED])
@@ -186,9 +192,11 @@ class SlurmScheduler:
         if refused and not accepted:
             message = next(iter(refused.values()))
             named = named_in(self._connection.target, message)
-            hint = f"{f'change {named} in sbatch of target {name}; ' if named else ''}check it: oelm-doctor {name}"
+            change = _("change {option} in sbatch of target {target}", option=named, target=name) if named else ""
+            hint = joined([change, _("check it: oelm-doctor {target}", target=name)])
             is_silent = slurm_words.NO_CONTROLLER.search(message)
-            raise (TargetError if is_silent else PreflightError)(f"{name}: sbatch: {message}", hint=hint)
+            error = _("{target}: sbatch: {why}", target=name, why=message)
+            raise (TargetError if is_silent else PreflightError)(error, hint=hint)
         return Answer(
             accepted=tuple(run_dir for job in accepted for run_dir in job.run_dirs),
             refused=refused,
@@ -226,7 +234,8 @@ class SlurmScheduler:
         answer = self._call(registry.SLURM_ARCHIVE, request)
         if answer["busy"]:
             raise TargetError(
-                f"still in use, nothing was archived: {', '.join(answer['busy'])}", hint="end it: oelm-cancel"
+                _("still in use, nothing was archived: {run_dirs}", run_dirs=answer["busy"]),
+                hint=_("end it: oelm-cancel"),
             )
 
     def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:

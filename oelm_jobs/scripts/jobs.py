@@ -10,6 +10,7 @@ from typing import Any
 
 from ..agent import rundir, snapshots
 from ..agent.run_record import RunRecord
+from ..agent.sentences import _
 from ..agent.slurm import submit as slurm_submit
 from ..code.snapshot import Snapshot, agent
 from ..connections import Connection, interpreter
@@ -213,7 +214,11 @@ def _check_dependency(plan: Plan, runs: Sequence[Run]) -> None:
     given = sbatch.options_of(plan.target).sbatch.get("dependency") or ""
     if plan.mode == SEQUENTIAL and len(runs) > 1 and "?" in given:
         raise ConfigurationError(
-            f"target {plan.target.name}: dependency = {given!r} in sbatch has alternatives, which can't be joined with"
-            " the wait for the run before",
-            hint="give --mode parallel, or jobs that all have to end, joined by ','",
+            _(
+                "target {target}: dependency = {value!r} in sbatch has alternatives, which can't be joined with the"
+                " wait for the run before",
+                target=plan.target.name,
+                value=given,
+            ),
+            hint=_("give --mode parallel, or jobs that all have to end, joined by ','"),
         )

@@ -16,6 +16,7 @@ import jinja2
 import jinja2.nodes
 
 from ..agent import rundir
+from ..agent.sentences import _
 from ..errors import ConfigurationError, valid_choices
 from ..spec.study import Run
 from ..spec.target import Target
@@ -113,12 +114,20 @@ def _print(project: Path, target: Target, content: Content, template: str = "", 
         return environment(project).get_template(template or name).render(**values)
     except jinja2.TemplateNotFound as error:
         raise ConfigurationError(
-            f"target {target.name}: template {error.name!r} is neither in {project / 'templates'} nor the toolkit's own"
+            _(
+                "target {target}: template {name!r} is neither in {folder} nor the toolkit's own",
+                target=target.name,
+                name=error.name,
+                folder=str(project / "templates"),
+            )
         ) from error
     except jinja2.TemplateSyntaxError as error:
-        raise ConfigurationError(f"{error.filename or error.name}: line {error.lineno}: {error.message}") from error
+        path = error.filename or error.name
+        raise ConfigurationError(
+            _("{path}: line {line}: {why}", path=path, line=error.lineno, why=error.message)
+        ) from error
     except jinja2.UndefinedError as error:
-        raise ConfigurationError(f"template {name}: {error.message}") from error
+        raise ConfigurationError(_("template {name}: {why}", name=name, why=error.message)) from error
 
 
 @functools.lru_cache(maxsize=8)
@@ -134,8 +143,13 @@ def _check_blocks(project: Path, name: str) -> None:
     for block in tree.body if known else ():
         if isinstance(block, jinja2.nodes.Block) and block.name not in known | called:
             raise ConfigurationError(
-                f"template {name}: line {block.lineno}: there is no block {block.name!r} to override;"
-                f" {valid_choices(block.name, known)}"
+                _(
+                    "template {name}: line {line}: there is no block {block!r} to override; {choices}",
+                    name=name,
+                    line=block.lineno,
+                    block=block.name,
+                    choices=valid_choices(block.name, known),
+                )
             )
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..agent.sentences import _
+
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
@@ -129,7 +131,7 @@ class Study:
     @property
     def declared(self) -> dict[str, str]:
         """Keys that may differ over groups, with the reason: declared unequal, or tuned for each group."""
-        return {**dict.fromkeys(self.tuned, "tuned for each group with equal budgets"), **self.unequal}
+        return {**dict.fromkeys(self.tuned, _("tuned for each group with equal budgets")), **self.unequal}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..agent.sentences import _
 from ..code.snapshot import Left, Snapshot
 from ..spec.target import Target
 
@@ -16,16 +17,28 @@ MOST_NAMES = 5
 def words(code: Snapshot, target: Target) -> Iterator[str]:
     """Yield what should be known before a snapshot is sent."""
     name, size = code.largest
-    yield f"code: {len(code.files)} files, {_mb(code.size)} MB, the largest {name} ({_mb(size)} MB)"
+    yield _(
+        "code: {count} files, {size} MB, the largest {name} ({its_size} MB)",
+        count=len(code.files),
+        size=_mb(code.size),
+        name=name,
+        its_size=_mb(size),
+    )
     if code.size >= LARGE_BYTES:
-        yield f"warning: a snapshot of {_mb(code.size)} MB is large for code; what git ignores (.gitignore) is not sent"
+        yield _(
+            "warning: a snapshot of {size} MB is large for code; what git ignores (.gitignore) is not sent",
+            size=_mb(code.size),
+        )
     for left in _by_reason([each for each in code.left if each.is_secret and each.is_tracked]):
-        yield f"warning: tracked by git, but left out since it {left[0].reason}: {_names(left)}"
+        yield _("warning: tracked by git, but left out since it {why}: {names}", why=left[0].reason, names=_names(left))
     for left in _by_reason([each for each in code.left if not (each.is_secret and each.is_tracked)]):
-        yield f"left out since it {left[0].reason}: {_names(left)}"
+        yield _("left out since it {why}: {names}", why=left[0].reason, names=_names(left))
     if target.share and code.own_alone:
-        names = _listed(code.own_alone)
-        yield f"warning: the group of {target.name}'s root may read what you alone may read here: {names}"
+        yield _(
+            "warning: the group of {target}'s root may read what you alone may read here: {names}",
+            target=target.name,
+            names=_listed(code.own_alone),
+        )
 
 
 def _mb(size: int) -> str:
@@ -39,10 +52,10 @@ def _by_reason(left: Sequence[Left]) -> list[list[Left]]:
     return list(found.values())
 
 
-def _names(left: Sequence[Left]) -> str:
+def _names(left: Sequence[Left]) -> list[str]:
     return _listed([each.name for each in left])
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> list[str]:
     more = [f"… ({len(names)})"] if len(names) > MOST_NAMES else []
-    return ", ".join([*names[:MOST_NAMES], *more])
+    return [*names[:MOST_NAMES], *more]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..agent import processes, rundir, snapshots
+from ..agent.sentences import _
 from ..agent.states import State
 from ..checks import preflight, site
 from ..code import snapshot
@@ -123,11 +124,17 @@ def _starts_over(take: Take) -> str:
     """Return what to say of a run that starts over although nobody asked for that; empty where it doesn't."""
     if take.moved_from is not None:
         before = take.moved_from
-        return (
-            f"{take.run.name} was {before.state} on target {before.target} and starts over on {take.run.target};"
-            f" what it left there is in {before.run_dir}"
+        return _(
+            "{run} was {state} on target {target} and starts over on {other}; what it left there is in {run_dir}",
+            run=take.run.name,
+            state=before.state,
+            target=before.target,
+            other=take.run.target,
+            run_dir=before.run_dir,
         )
-    return f"{take.run.name} was {take.gone}, and its files are gone: it starts over" if take.gone is not None else ""
+    if take.gone is not None:
+        return _("{run} was {state}, and its files are gone: it starts over", run=take.run.name, state=take.gone)
+    return ""
 
 
 def _send(
@@ -152,14 +159,14 @@ def _send(
         for take in takes:
             aside = moving.set_copy_aside(plan.project, take.moved_from) if take.moved_from is not None else None
             if aside:
-                say(f"{take.run.name}: what was fetched of it before is in {aside}")
+                say(_("{run}: what was fetched of it before is in {folder}", run=take.run.name, folder=str(aside)))
         archived = [take.run.run_dir for take in takes if take.archives]
         if archived:  # last: what can fail before has not moved anything yet
             scheduler.archive(archived)
         answer = _submit(scheduler, scripts, token, say, store, again=lambda: connection.keep_tree(code, folder))
     except UnknownAnswer as error:
         store.answer(token, UNKNOWN)
-        error.hint = error.hint or "whether it arrived is found out by: oelm-status"
+        error.hint = error.hint or _("whether it arrived is found out by: oelm-status")
         raise
     except BaseException as error:
         # Nothing was accepted: the runs are again what they were, so that the next submission may try.
@@ -170,8 +177,8 @@ def _send(
     states = dict.fromkeys((*answer.accepted, *answer.busy), (State.QUEUED, ""))
     states |= {run_dir: (State.FAILED, f"{NOT_SUBMITTED}: {reason}") for run_dir, reason in answer.refused.items()}
     store.answer(token, ACCEPTED, states=states, handle=answer.handle)
-    notes = dict.fromkeys(answer.busy, "a live execution has its claim already")
-    notes |= {run_dir: f"was not accepted: {reason}" for run_dir, reason in answer.refused.items()}
+    notes = dict.fromkeys(answer.busy, _("a live execution has its claim already"))
+    notes |= {run_dir: _("was not accepted: {why}", why=reason) for run_dir, reason in answer.refused.items()}
     return {run.name: notes[run.run_dir] for run in runs if run.run_dir in notes}
 
 
