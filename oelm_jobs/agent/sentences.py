@@ -37,8 +37,9 @@ class Sentence(str):
         """Return itself, so that ``str`` of an exception gives the sentence that it was raised with."""
         return self
 
-    def __getnewargs_ex__(self) -> Tuple[Tuple[str], Dict[str, Any]]:
-        return (self.template,), dict(self.values)
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Let a copy be made of its parts: what a target sent need not fit its template."""
+        return Sentence.made, (self[:], self.template, self.values, self.code)
 
 
 _ = Sentence

@@ -72,7 +72,10 @@ def read_log(project: Path, run: StoredRun, name: str, *, offset: int | None, li
     begin, size = answer["offset"], answer["size"]
     meant = range(max(0, size - probe.MAX_LOG_BYTES), size + 1) if offset is None else (min(size, offset),)
     if begin not in meant:
-        raise nonsense(run.target, "log", f"log.offset = {begin}: was asked for from {meant[0]} of {size} on")
+        wrong = _(
+            "log.offset = {offset}: was asked for from {begin} of {size} on", offset=begin, begin=meant[0], size=size
+        )
+        raise nonsense(run.target, "log", wrong)
     return Piece(
         content=base64.b64decode(answer["content"]),
         begin=begin,
@@ -120,7 +123,7 @@ def pieces(
         is_odd = is_another or len(piece.content) < min(probe.MAX_LOG_BYTES, piece.size - piece.begin)
         odd = odd + is_odd if is_odd or not follow else 0
         if odd > MAX_ODD:
-            raise nonsense(run.target, "log", f"log.size = {piece.size}: is not what is sent")
+            raise nonsense(run.target, "log", _("log.size = {size}: is not what is sent", size=piece.size))
         if is_another:
             offset, end = 0, math.inf
             continue

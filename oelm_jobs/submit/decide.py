@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..agent.sentences import _, joined
 from ..agent.states import State
 from ..errors import ConfigurationError
 from ..runs import moving
@@ -107,14 +108,23 @@ def decide(known: StoredRun, run: Run, facts: Facts, again: Again) -> Take | Lea
     """
     if (known.group, known.seed, known.tag) != (run.group, run.seed, run.tag):
         raise ConfigurationError(
-            f"{run.name} would name two runs: group {run.group}, seed {run.seed}, tag {run.tag!r};"
-            f" and, submitted before, group {known.group}, seed {known.seed}, tag {known.tag!r}",
-            hint="give these runs another name: --tag NAME",
+            _(
+                "{run} would name two runs: group {group}, seed {seed}, tag {tag!r};"
+                " and, submitted before, group {known_group}, seed {known_seed}, tag {known_tag!r}",
+                run=run.name,
+                group=run.group,
+                seed=run.seed,
+                tag=run.tag,
+                known_group=known.group,
+                known_seed=known.seed,
+                known_tag=known.tag,
+            ),
+            hint=_("give these runs another name: --tag NAME"),
         )
     elsewhere = known.target != run.target
     moves = elsewhere and not facts.lies_here
     if known.state is State.PLANNED:
-        return Leave(reason="is being submitted by another command")
+        return Leave(reason=_("is being submitted by another command"))
     if never_was(known):
         return Take(run=_with_what_it_left(known, run))
     if not known.state.is_final:
@@ -122,7 +132,7 @@ def decide(known: StoredRun, run: Run, facts: Facts, again: Again) -> Take | Lea
     if facts.is_gone:
         return Take(run=_with_what_it_left(known, run), gone=known.state)
     if elsewhere and known.state is State.DONE and again is not Again.RERUN:
-        return Leave(reason=f"is done on target {known.target}")
+        return Leave(reason=_("is done on target {target}", target=known.target))
     differs = bool(known.fingerprint) and known.fingerprint != run.fingerprint
     changes = {} if again is Again.RERUN else _changes(known, run)
     if moves:
@@ -135,7 +145,7 @@ def decide(known: StoredRun, run: Run, facts: Facts, again: Again) -> Take | Lea
     if changes or differs:
         extended_from: Mapping[str, Any] | None = _extension(known, run, changes, facts, again)
     elif known.state is State.DONE:
-        return Leave(reason="is done")
+        return Leave(reason=_("is done"))
     else:  # an extension that was cancelled goes on as one
         extended_from = known.spec.get("extended_from") or None
     return Take(run=_with_what_it_left(known, run, extended_from=extended_from))
@@ -149,10 +159,12 @@ def _with_what_it_left(
 
 
 def _under_way(known: StoredRun, *, elsewhere: bool, again: Again) -> str:
-    where = f" on target {known.target}" if elsewhere else ""
+    stands = _("is {state}", state=known.state)
+    if elsewhere:
+        stands = _("is {state} on target {target}", state=known.state, target=known.target)
     if known.state is State.UNKNOWN and known.reason:
-        return f"is {known.state}{where}: {known.reason}"
-    return f"is {known.state}{where}" + ("; oelm-cancel ends it" if again is not Again.RESUME else "")
+        return _("{stands}: {reason}", stands=stands, reason=known.reason)
+    return joined([stands, _("oelm-cancel ends it") if again is not Again.RESUME else ""])
 
 
 def _extension(known: StoredRun, run: Run, changes: dict[str, str], facts: Facts, again: Again) -> dict[str, Any]:
@@ -168,8 +180,12 @@ def _extension(known: StoredRun, run: Run, changes: dict[str, str], facts: Facts
         raise _another_configuration(known, run, {})
     if not facts.has_checkpoint:
         raise ConfigurationError(
-            f"{run.name} has no checkpoint on {known.target} to go on from: oelm-clean freed them",
-            hint="archive it there and start over: --rerun",
+            _(
+                "{run} has no checkpoint on {target} to go on from: oelm-clean freed them",
+                run=run.name,
+                target=known.target,
+            ),
+            hint=_("archive it there and start over: --rerun"),
         )
     return {
         "max_steps": known.spec["train"]["max_steps"],
@@ -184,16 +200,27 @@ def _changes(known: StoredRun, run: Run) -> dict[str, str]:
     after = {**run.train, "global_batch": run.global_batch}
     own = ("batch_size", "out_dir", "data_path", "val_data_path")
     keys = sorted(key for key in after if key in before and key not in own and before[key] != after[key])
-    return {key: f"{key} was {before[key]}, is {after[key]}" for key in keys}
+    return {
+        key: _("{key} was {before}, is {after}", key=key, before=str(before[key]), after=str(after[key]))
+        for key in keys
+    }
 
 
 def _another_configuration(
     known: StoredRun, run: Run, changes: dict[str, str], *, may_extend: bool = False
 ) -> ConfigurationError:
-    hint = "give these runs a name of their own: --tag NAME; or archive the old one and start over: --rerun"
-    if may_extend and set(changes) == {"max_steps"}:
-        hint = "to train the finished run further: --extend; " + hint
+    is_longer = may_extend and set(changes) == {"max_steps"}
     return ConfigurationError(
-        f"{known.run_dir} holds run {run.name} of another configuration: {'; '.join(changes.values()) or 'other data'}",
-        hint=hint,
+        _(
+            "{run_dir} holds run {run} of another configuration: {differences}",
+            run_dir=known.run_dir,
+            run=run.name,
+            differences=joined(changes.values()) or _("other data"),
+        ),
+        hint=joined(
+            [
+                _("to train the finished run further: --extend") if is_longer else "",
+                _("give these runs a name of their own: --tag NAME; or archive the old one and start over: --rerun"),
+            ]
+        ),
     )

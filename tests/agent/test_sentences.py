@@ -42,4 +42,6 @@ def test_a_named_sentence_has_the_template_of_its_name() -> None:
 )
 def test_what_a_target_makes_up_is_shown_as_it_came(values: dict[str, object]) -> None:
     assert "made up" in language.translated(decoded("made up", "{first.__class__} {rest:999999999}", values, {}), "zh")
-    language.translated(decoded("made up", "{first}; {rest}", values, {}), "zh")
+    other = decoded("made up", "{first}; {rest}", values, {})
+    language.translated(other, "zh")
+    assert encoded(copy.deepcopy(other)) == encoded(other)

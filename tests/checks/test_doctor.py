@@ -109,6 +109,17 @@ def test_the_doctor_names_a_template_that_is_broken_and_a_batch_that_cannot_be_d
     assert len(scripts) == 2 and "can't be divided over 3 processes" in scripts[0] and "'nope.j2'" in scripts[1]
 
 
+def test_a_lease_folder_that_cannot_be_used_is_told_from_devices_that_cannot_be_listed(
+    oelm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setenv("OELM_LEASE_DIR", str(tmp_path / "taken"))
+    found = json.loads(oelm("doctor", "--json", check=False).stdout)["findings"]
+    leases = next(finding for finding in found if finding["what"] == "leases")
+    assert leases["verdict"] == BAD and str(tmp_path / "taken") in leases["found"]
+    assert leases["mend"] == "OELM_LEASE_DIR names another folder"
+
+
 # The cluster ----------------------------------------------------------------------------------------------------------
 
 

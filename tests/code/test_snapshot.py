@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs.agent import trees
+from oelm_jobs.agent.sentences import encoded
 from oelm_jobs.code import contents, snapshot
 from oelm_jobs.spec.target import Target
 from oelm_jobs.submit import sent
@@ -275,6 +276,16 @@ def test_an_unchanged_project_is_not_read_again_and_every_change_is_seen(
     path.write_text(path.read_text().replace("b", "c", 1))
     os.utime(path, ns=(1, 1))
     assert snapshot.take(project).hash not in (first.hash, changed.hash)
+
+
+def test_a_remembered_reason_is_the_sentence_that_was_said_first(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "RECENT_S", -1.0)
+    git(project, "init", "-q")
+    write(project, "lib/notes.txt", next(iter(keys(tmp_path).values())))
+    first, again = (encoded(reasons(project)["lib/notes.txt"]) for _ in range(2))
+    assert first == again == {"code": "is a private key", "values": {}}
 
 
 # Where it is kept -----------------------------------------------------------------------------------------------------
