@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .agent.states import State as State
     from .frames import data_frame as data_frame
-    from .project import Cancelled as Cancelled
-    from .project import Cleaned as Cleaned
-    from .project import Outcome as Outcome
+    from .outcome import Outcome as Outcome
     from .project import Project as Project
     from .reporting import StudyReport as StudyReport
     from .reporting import report_on as report_on
+    from .runs.control import Cancelled as Cancelled
     from .runs.observe import View as View
     from .spec.study import Run as Run
     from .spec.study import Study as Study
@@ -25,15 +24,16 @@ if TYPE_CHECKING:
     from .study.plan import Plan as Plan
     from .submit.decide import Again as Again
     from .submit.submission import Submitted as Submitted
+    from .transfer.clean import Cleaned as Cleaned
     from .transfer.fetch import Fetched as Fetched
 
 __version__ = "0.1.0"
 _HOME = {
     "Again": "submit.decide",
-    "Cancelled": "project",
-    "Cleaned": "project",
+    "Cancelled": "runs.control",
+    "Cleaned": "transfer.clean",
     "Fetched": "transfer.fetch",
-    "Outcome": "project",
+    "Outcome": "outcome",
     "Plan": "study.plan",
     "Project": "project",
     "Run": "spec.study",

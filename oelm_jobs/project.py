@@ -5,67 +5,35 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from . import visible
 from .agent.sentences import _
-from .errors import NoSuchTarget, TargetError
 from .folders import find_project
+from .outcome import Outcome, each_target
 from .runs.observe import Scope, View, refresh
 from .runs.select import select, select_one
 from .store import Store, StoredRun, index_path
 
 if TYPE_CHECKING:
     from .checks.finding import Finding
+    from .data.check import Need
     from .reporting import StudyReport
+    from .runs.control import Cancelled
     from .runs.logs import Piece
     from .runs.rebuild import Holding, Survey
-    from .spec.study import Study
+    from .spec.study import Run, Study
     from .spec.target import Target
     from .study.plan import Plan
     from .submit.decide import Again
+    from .submit.preview import PlannedRun
     from .submit.submission import Submitted
-    from .transfer.clean import Removable, Removed, Unused
+    from .transfer.clean import Cleaned, Removable, Unused
     from .transfer.fetch import Fetched, Progress
 
-Each = TypeVar("Each")
-Named = str | StoredRun
-"""What names runs: a study, a group, a run (``STUDY/RUN`` where its name is not unique), or a run itself."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome(Generic[Each]):
-    """What an operation did, run by run."""
-
-    done: tuple[Each, ...]
-    """For each run of the targets that could be asked."""
-    unreachable: Mapping[str, TargetError] = field(default_factory=dict)
-    """Target to the error that kept the operation from it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cancelled:
-    """What a cancel did with one run."""
-
-    run: StoredRun
-    answer: str
-    """What was done, in words."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cleaned:
-    """What was removed from targets, and what might have been."""
-
-    files: tuple[Removable, ...]
-    """By run."""
-    code: tuple[Unused, ...]
-    """By target."""
-    removed: tuple[Removed, ...] = ()
-    discarded: Mapping[str, tuple[tuple[str, ...], int]] = field(default_factory=dict)
-    """Target to the names of snapshots that were removed there, and their bytes."""
-    unreachable: Mapping[str, TargetError] = field(default_factory=dict)
+    Named = str | StoredRun | Run
+    """What names runs: a study, a group, a run (``STUDY/RUN`` where its name is not unique), or a run itself."""
 
 
 class Project(AbstractContextManager["Project"]):
@@ -85,6 +53,8 @@ class Project(AbstractContextManager["Project"]):
         self.folder = find_project(Path.cwd() if folder is None else Path(folder))
         self.say = say
         self._stores: dict[int, Store] = {}
+        self._places: dict[str, Target] = {}
+        """Targets of plans, as their files describe them."""
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -194,6 +164,7 @@ class Project(AbstractContextManager["Project"]):
 
         chosen = self.study(study) if study is None or isinstance(study, str) else study
         place = self.target(target) if isinstance(target, str) else target
+        self._places[place.name] = place
         wanted: dict[str, Any] = {
             "groups": groups,
             "seeds": seeds,
@@ -227,8 +198,28 @@ class Project(AbstractContextManager["Project"]):
         from .submit import submission
         from .submit.decide import Again
 
-        connection = connect(self.target(plan.target.name), self.folder)
+        connection = connect(self._place(plan), self.folder)
         return submission.submit(plan, connection, self.store, again or Again.RESUME, say=self.say)
+
+    def preview(self, plan: Plan) -> list[PlannedRun]:
+        """Return what a plan's runs would do: their commands, and how long they should take where that is known."""
+        from .submit.preview import preview
+
+        return preview(plan, self.runs())
+
+    def scripts(self, plan: Plan) -> list[str]:
+        """Return the launch scripts of a plan as they would be sent."""
+        from .code import snapshot
+        from .connections import connect
+        from .scripts import jobs
+
+        connection = connect(self._place(plan), self.folder)
+        code = snapshot.take(self.folder)
+        return [job.script for job in jobs.preview(plan, plan.runs, code, connection)]
+
+    def _place(self, plan: Plan) -> Target:
+        name = plan.target.name
+        return self._places.get(name) or self.target(name)
 
     # Where runs stand -------------------------------------------------------------------------------------------------
 
@@ -241,6 +232,14 @@ class Project(AbstractContextManager["Project"]):
         if not index_path().exists() and not names and study is None:
             return []
         return select(self.store, self.folder, [_name(name) for name in names], study)
+
+    def run(self, name: Named, study: str | None = None) -> StoredRun:
+        """Return the one run of a name, as it was last seen.
+
+        Raises:
+            UsageError: It names none, or several.
+        """
+        return select_one(self.store, self.folder, _name(name), study)
 
     def refresh(self, *names: Named, study: str | None = None, hosts: bool = False) -> View:
         """Ask the targets where runs stand, once each and side by side.
@@ -307,7 +306,7 @@ class Project(AbstractContextManager["Project"]):
         from .agent import rundir
         from .runs.logs import pieces
 
-        chosen = select_one(self.store, self.folder, _name(run), study)
+        chosen = self.run(run, study)
         name = f"{rundir.CONTROL}/{rundir.SUPERVISOR_LOG}" if supervisor else rundir.LOG
         return pieces(self.store, self.folder, chosen, name, lines=lines, follow=until_over, say=self.say)
 
@@ -324,22 +323,7 @@ class Project(AbstractContextManager["Project"]):
         """
         from .runs import control
 
-        view = self.refresh(*names, study=study)
-        alive = [run for run in view.runs if not run.state.is_final]
-        confirm(alive)
-        done: dict[tuple[str, str], str] = {}
-
-        def end(target: str) -> None:
-            theirs = [run for run in alive if run.target == target]
-            done.update(control.cancel(self.store, self.folder, theirs))
-
-        errors = each_target((run.target for run in alive), end)
-        answers = []
-        for run in view.runs:
-            if run.state.is_final or run.target not in errors:
-                answer = done.get((run.study, run.name)) or _left_alone(run, view)
-                answers.append(Cancelled(run=run, answer=answer))
-        return Outcome(done=tuple(answers), unreachable=errors)
+        return control.cancel_all(self.store, self.refresh(*names, study=study), self.folder, confirm)
 
     # Results ----------------------------------------------------------------------------------------------------------
 
@@ -385,7 +369,12 @@ class Project(AbstractContextManager["Project"]):
         return Outcome(done=fetched, unreachable=errors)
 
     def send_data(
-        self, target: Target | str, study: Study | str | None = None, progress: Progress | None = None
+        self,
+        target: Target | str,
+        study: Study | str | None = None,
+        *,
+        settings: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
     ) -> list[str]:
         """Send a study's token files to a target where it lacks them; return the paths there of those sent.
 
@@ -393,11 +382,13 @@ class Project(AbstractContextManager["Project"]):
             PreflightError: The project lacks them, they won't do, or the target holds others under their names.
             TargetError: The target can't be reached; what has arrived is gone on with next time.
         """
+        from .study.resolve import with_settings
         from .transfer.send import send_data
 
         chosen = self.study(study) if study is None or isinstance(study, str) else study
         place = self.target(target) if isinstance(target, str) else target
-        return send_data(self.folder, place, chosen, progress or _Untold(self.say))
+        trained = with_settings(chosen, settings or {})
+        return send_data(self.folder, place, trained, progress or _Untold(self.say))
 
     def clean(
         self,
@@ -413,27 +404,7 @@ class Project(AbstractContextManager["Project"]):
         """
         from .transfer import clean
 
-        runs = self.refresh(*names, study=study).runs
-        files = clean.removable(self.folder, runs)
-        code: list[Unused] = []
-        targets = list(dict.fromkeys(run.target for run in runs))
-        errors = each_target(targets, lambda name: code.append(clean.unused(self.folder, self.store, name)))
-        removed: list[Removed] = []
-        discarded: dict[str, tuple[tuple[str, ...], int]] = {}
-
-        def free(target: str) -> None:
-            if theirs := [one for one in files if one.run.target == target and one.files]:
-                removed.extend(clean.remove(self.folder, theirs))
-            for one in code:
-                if one.target == target and one.names:
-                    discarded[target] = clean.discard(self.folder, self.store, one)
-
-        if confirm(files, code):
-            where = {one.run.target for one in files if one.files} | {one.target for one in code if one.names}
-            errors.update(each_target([name for name in targets if name in where], free))
-        return Cleaned(
-            files=tuple(files), code=tuple(code), removed=tuple(removed), discarded=discarded, unreachable=errors
-        )
+        return clean.clean(self.folder, self.store, self.refresh(*names, study=study).runs, confirm)
 
     def report(
         self,
@@ -465,6 +436,15 @@ class Project(AbstractContextManager["Project"]):
 
     # The index and the targets ----------------------------------------------------------------------------------------
 
+    def left_behind(self, runs: Iterable[StoredRun]) -> list[tuple[StoredRun, Mapping[str, str]]]:
+        """Return what runs that started over on another target have left behind: ``target`` and ``run_dir``."""
+        if not (moved := self.store.runs_that_left(self.folder)):
+            return []
+        from .runs.moving import left_by
+
+        asked = {(run.study, run.name) for run in runs}
+        return list(left_by(self.folder, [run for run in moved if (run.study, run.name) in asked]))
+
     def survey(self) -> Survey:
         """Ask the targets which runs of which project lie there and where they stand."""
         from .runs import rebuild
@@ -472,9 +452,15 @@ class Project(AbstractContextManager["Project"]):
         return rebuild.survey(self.store, self.folder, list(self.targets().values()))
 
     def rebuild(self) -> Survey:
-        """Make the index of the project's runs again from their run directories; return what lies on the targets."""
-        from .runs import rebuild
+        """Make the index of the project's runs again from their run directories; return what lies on the targets.
 
+        An index that can't be read is kept under another name.
+        """
+        from .runs import rebuild
+        from .store import set_aside
+
+        if aside := set_aside():
+            self.say(_("the index of runs was damaged; it is kept as {path}", path=str(aside)))
         return rebuild.rebuild(self.store, self.folder, list(self.targets().values()))
 
     def adopt(self, found: Survey, owner: str = "") -> list[Holding]:
@@ -489,6 +475,46 @@ class Project(AbstractContextManager["Project"]):
         from .runs import rebuild
 
         return rebuild.adopt(self.store, self.folder, found, owner, self.say)
+
+    def token_files(self, folder: Path) -> list[tuple[str, Need]]:
+        """Return by file name what the project's studies require of the token files in a folder."""
+        from .connections import connect
+        from .data.check import need_of
+        from .study.files import read_studies
+        from .study.resolve import token_files
+        from .targets.files import LOCAL
+
+        own = connect(LOCAL, self.folder).resolved
+        return [
+            (path.name, need_of(study))
+            for study in read_studies(self.folder, self.say)
+            for path in map(Path, token_files(own, study))
+            if path.parent.resolve() == folder.resolve()
+        ]
+
+    def shell(self, target: str = "local") -> list[str]:
+        """Return the argv of a command that opens a shell on a target, as its runs have it."""
+        from .runs import terminal
+
+        return terminal.shell(self.folder, self.target(target))
+
+    def tensorboard(
+        self, target: str = "local", study: str | None = None, port: int = 6006
+    ) -> tuple[list[str], list[str], int]:
+        """Lead a port of this machine to a target, for TensorBoard.
+
+        Args:
+            port: Taken if it is free.
+
+        Returns:
+            The argv of a command that shows the runs, of one that ends the forwarding afterwards (empty where nothing
+            has to be ended), and the port.
+        """
+        from .runs import terminal
+
+        folder = terminal.study_folder(self.study(study), target, self.runs()) if study is not None else ""
+        free = terminal.free_port(port)
+        return (*terminal.tensorboard(self.folder, self.target(target), folder, free), free)
 
     def examine(self, target: str = "local") -> list[Finding]:
         """Check that a target can run the project's studies: Python, torch, devices, leases, disk, data, ports."""
@@ -508,24 +534,5 @@ class _Untold:
     def advance(self, size: int) -> None: ...
 
 
-def each_target(names: Iterable[str], act: Callable[[str], None]) -> dict[str, TargetError]:
-    """Act on each target once; one that can't be reached doesn't keep the others from it. Return errors by target."""
-    errors: dict[str, TargetError] = {}
-    for name in dict.fromkeys(names):
-        try:
-            act(name)
-        except TargetError as error:
-            errors[name] = error
-        except NoSuchTarget as error:
-            errors[name] = TargetError(str(error), hint=error.hint)
-    return errors
-
-
 def _name(named: Named) -> str:
     return named if isinstance(named, str) else f"{named.study}/{named.name}"
-
-
-def _left_alone(run: StoredRun, view: View) -> str:
-    if run.target in view.unreachable:
-        return _("was {state} when {target} last answered", state=str(run.state), target=run.target)
-    return _("is {state} already", state=str(run.state))

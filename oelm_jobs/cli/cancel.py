@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from ..agent.sentences import _, joined
 from ..errors import TargetError, UnknownAnswer, UsageError
-from .common import command, confirm, each_target, end_with, narrate, project, put_json, say
+from .common import command, confirm, end_with, narrate, open_project, put_json, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..store import StoredRun
 
 
 @command("oelm-cancel")
@@ -24,54 +30,38 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     They write a checkpoint first; submitting them again goes on from there. Cancelling a run that is over does nothing.
     """
     from ..agent.states import State
-    from ..runs import control, observe
-    from ..runs.select import select, titles
-    from ..store import Store
+    from ..runs.select import titles
 
     if not names and study is None and not everything:
         raise UsageError(_("name a study, a group or a run"), hint=_("or give --all; oelm-status lists them"))
-    root = project()
-    with Store() as store:
-        scope = observe.Scope.STOPPED if names else observe.Scope.MOVING
-        view = observe.refresh(store, root, select(store, root, names, study), scope=scope)
-        chosen = view.runs
-        alive = [run for run in chosen if not run.state.is_final]
-        if everything and not names and study is None:
-            chosen = tuple(alive)
-            if not alive:
+    with open_project() as project:
+        called = titles(project.runs(*names, study=study))
+        is_all = not names and study is None
+        alive: list[StoredRun] = []
+
+        def ask(runs: Sequence[StoredRun]) -> None:
+            alive.extend(runs)
+            if is_all and not runs:
                 narrate(_("No run of this project is under way."))
-        called = titles(chosen)
-        if len(alive) > 1:
-            listed = ", ".join(called[run.study, run.name] for run in alive[:8]) + (", …" if len(alive) > 8 else "")
-            confirm(_("Cancel {count} runs ({runs})?", count=len(alive), runs=listed), yes=yes)
-        working = sum(run.state is State.RUNNING for run in alive)
-        if working and sys.stderr.isatty():
-            narrate(_("Waiting until {count} runs have written a checkpoint", count=working))
-        done: dict[tuple[str, str], str] = {}
-        errors = each_target(
-            (run.target for run in alive),
-            lambda name: done.update(control.cancel(store, root, [run for run in alive if run.target == name])),
-        )
+            if len(runs) > 1:
+                listed = ", ".join(called[run.study, run.name] for run in runs[:8]) + (", …" if len(runs) > 8 else "")
+                confirm(_("Cancel {count} runs ({runs})?", count=len(runs), runs=listed), yes=yes)
+            working = sum(run.state is State.RUNNING for run in runs)
+            if working and sys.stderr.isatty():
+                narrate(_("Waiting until {count} runs have written a checkpoint", count=working))
+
+        found = project.cancel(*names, study=study, confirm=ask)
     argv = ["oelm-cancel", *names, *(["--study", study] if study else []), *(["--all"] if everything else [])]
-    for error in errors.values():
+    for error in found.unreachable.values():
         _say_what_was_done(error, again=shlex.join(argv))
-    answers = {
-        (run.study, run.name): done.get(
-            (run.study, run.name),
-            _("was {state} when {target} last answered", state=run.state, target=run.target)
-            if run.target in view.unreachable
-            else _("is {state} already", state=run.state),
-        )
-        for run in chosen
-        if run.state.is_final or run.target not in errors
-    }
+    shown = [one for one in found.done if not is_all or one.run in alive]
     if as_json:
-        rows = [{"study": study, "run": name, "answer": answer} for (study, name), answer in answers.items()]
-        unreachable = {name: str(error) for name, error in errors.items()}
+        rows = [{"study": one.run.study, "run": one.run.name, "answer": one.answer} for one in shown]
+        unreachable = {name: str(error) for name, error in found.unreachable.items()}
         put_json({"version": 1, "runs": rows, "unreachable": unreachable})
-    for key, answer in answers.items() if not as_json else ():
-        say(_("{run}: {what}", run=called[key], what=answer))
-    end_with(errors)
+    for one in shown if not as_json else ():
+        say(_("{run}: {what}", run=called[one.run.study, one.run.name], what=one.answer))
+    end_with(found.unreachable)
 
 
 def _say_what_was_done(error: TargetError, *, again: str) -> None:

@@ -9,7 +9,7 @@ import click
 
 from ..agent.sentences import _, joined
 from ..errors import UsageError
-from .common import command, confirm, each_target, end_with, narrate, project, put_json, say
+from .common import command, confirm, end_with, narrate, open_project, put_json, say
 
 if TYPE_CHECKING:
     from ..transfer.clean import Removable, Unused
@@ -30,45 +30,28 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
     whose checkpoints are gone can't be extended there any more. Code (a snapshot of each submission) stays where a run
     that isn't over names it, whoever's, or a submission whose answer isn't known.
     """
-    from ..runs import observe
-    from ..runs.select import select
-    from ..store import Store
-    from ..transfer import clean
-
     if not names and study is None and not everything:
         raise UsageError(_("name a study, a group or a run"), hint=_("or give --all; oelm-status lists them"))
-    root = project()
-    with Store() as store:
-        runs = observe.refresh(store, root, select(store, root, names, study)).runs
-        found = clean.removable(root, runs)
-        code: list[clean.Unused] = []
-        targets = list(dict.fromkeys(run.target for run in runs))
-        errors = each_target(targets, lambda name: code.append(clean.unused(root, store, name)))
+
+    def ask(files: Sequence[Removable], code: Sequence[Unused]) -> bool:
         if not as_json:
-            _announce(found, code)
-        removed: list[clean.Removed] = []
-        discarded: dict[str, tuple[tuple[str, ...], int]] = {}
+            _announce(files, code)
+        where = [one.run.target for one in files if one.files] + [one.target for one in code if one.names]
+        if not where or dry_run:
+            return False
+        size, code_size = sum(one.size for one in files), sum(one.size for one in code)
+        mb = {"size": size / 1e6, "code_size": code_size / 1e6}
+        if not any(one.names for one in code):
+            what = _("{size:,.1f} MB of checkpoints", **mb)
+        elif size:
+            what = _("{size:,.1f} MB of checkpoints and {code_size:,.1f} MB of code", **mb)
+        else:
+            what = _("{code_size:,.1f} MB of code", **mb)
+        confirm(_("Remove {what} from {targets}?", what=what, targets=list(dict.fromkeys(where))), yes=yes)
+        return True
 
-        def free(name: str) -> None:
-            if files := [one for one in found if one.run.target == name and one.files]:
-                removed.extend(clean.remove(root, files))
-            for one in code:
-                if one.target == name and one.names:
-                    discarded[name] = clean.discard(root, store, one)
-
-        size, code_size = sum(one.size for one in found), sum(one.size for one in code)
-        where = [name for name in targets if any(one.run.target == name and one.files for one in found)]
-        where += [one.target for one in code if one.names and one.target not in where]
-        if where and not dry_run:
-            mb = {"size": size / 1e6, "code_size": code_size / 1e6}
-            if not any(one.names for one in code):
-                what = _("{size:,.1f} MB of checkpoints", **mb)
-            elif size:
-                what = _("{size:,.1f} MB of checkpoints and {code_size:,.1f} MB of code", **mb)
-            else:
-                what = _("{code_size:,.1f} MB of code", **mb)
-            confirm(_("Remove {what} from {targets}?", what=what, targets=where), yes=yes)
-            errors.update(each_target(where, free))
+    with open_project() as project:
+        cleaned = project.clean(*names, study=study, confirm=ask)
     if as_json:
         rows = [
             {
@@ -76,9 +59,9 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
                 "removable": sorted(one.files),
                 "bytes": one.size,
                 "note": one.note,
-                "removed": next((sorted(r.names) for r in removed if r.run == one.run), []),
+                "removed": next((sorted(r.names) for r in cleaned.removed if r.run == one.run), []),
             }
-            for one in found
+            for one in cleaned.files
         ]
         snapshots = [
             {
@@ -86,18 +69,18 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
                 "removable": list(one.names),
                 "bytes": one.size,
                 "note": one.note,
-                "removed": list(discarded.get(one.target, ((), 0))[0]),
+                "removed": list(cleaned.discarded.get(one.target, ((), 0))[0]),
             }
-            for one in code
+            for one in cleaned.code
         ]
         put_json({"version": 1, "executed": not dry_run, "runs": rows, "snapshots": snapshots})
-    for done in removed if not as_json else ():
+    for done in cleaned.removed if not as_json else ():
         for name, reason in done.kept.items():
             narrate(_("{run}: {file} stays: {why}", run=done.run.name, file=name, why=reason))
-    if (removed or discarded) and not as_json:
-        freed = sum(done.freed for done in removed) + sum(size for __, size in discarded.values())
+    if (cleaned.removed or cleaned.discarded) and not as_json:
+        freed = sum(done.freed for done in cleaned.removed) + sum(size for __, size in cleaned.discarded.values())
         say(_("freed {size:,.1f} MB", size=freed / 1e6))
-    end_with(errors)
+    end_with(cleaned.unreachable)
 
 
 def _announce(found: Sequence[Removable], code: Sequence[Unused]) -> None:

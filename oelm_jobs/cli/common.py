@@ -9,16 +9,18 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from .. import language, visible
 from ..agent.sentences import _
-from ..errors import NoSuchTarget, OelmError, TargetError, UsageError, valid_choices
+from ..errors import OelmError, TargetError, UsageError, valid_choices
 from ..language import translated, translated_help
+
+if TYPE_CHECKING:
+    from ..project import Project
 
 visible.translate = translated
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -236,15 +238,14 @@ def group(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], click.
     return decorate
 
 
-def project() -> Path:
-    """Return the project that the current folder belongs to."""
-    from ..folders import find_project
+def open_project() -> Project:
+    """Return the project that the current folder belongs to; it narrates."""
+    from ..project import Project
 
     try:
-        here = Path.cwd()
+        return Project(say=narrate)
     except FileNotFoundError:
         raise UsageError(_("the current folder has been removed"), hint=_("go to your project's folder")) from None
-    return find_project(here)
 
 
 def split_names(values: tuple[str, ...]) -> list[str]:
@@ -253,23 +254,6 @@ def split_names(values: tuple[str, ...]) -> list[str]:
     if values and not any(names):
         raise UsageError(_("an option that takes names was given none"), hint=_("leave it out to mean all"))
     return list(dict.fromkeys(name for name in names if name))
-
-
-def each_target(names: Iterable[str], act: Callable[[str], None]) -> dict[str, TargetError]:
-    """Act on each target once; one that can't be reached doesn't keep the command from the others.
-
-    Returns:
-        What went wrong, by target; say it with ``end_with``.
-    """
-    errors: dict[str, TargetError] = {}
-    for name in dict.fromkeys(names):
-        try:
-            act(name)
-        except TargetError as error:
-            errors[name] = error
-        except NoSuchTarget as error:
-            errors[name] = TargetError(str(error), hint=error.hint)
-    return errors
 
 
 def end_with(errors: Mapping[str, TargetError]) -> None:

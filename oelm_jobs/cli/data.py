@@ -16,7 +16,7 @@ from ..agent.sentences import _
 from ..errors import UsageError
 from ..folders import expanded
 from ..language import translated
-from .common import group, narrate, project, put_json, say
+from .common import group, narrate, open_project, put_json, say
 
 if TYPE_CHECKING:
     from ..data.check import Need
@@ -152,28 +152,16 @@ def check(folder: Path, as_json: bool) -> None:
 
 def _needs(folder: Path) -> list[tuple[str, Need]]:
     """Return by file name what the project's studies require of token files in a folder; empty outside of a project."""
-    from ..connections import connect
-    from ..data.check import need_of
-    from ..study.files import read_studies
-    from ..study.resolve import token_files
-    from ..targets.files import LOCAL
-
     try:
-        root = project()
+        return open_project().token_files(folder)
     except UsageError:
         return []
-    found = []
-    for study in read_studies(root, narrate):
-        for path in map(Path, token_files(connect(LOCAL, root).resolved, study)):
-            if path.parent.resolve() == folder.resolve():
-                found.append((path.name, need_of(study)))
-    return found
 
 
 def _project_or_here() -> Path:
     """Return the project's folder; outside of a project the current one."""
     try:
-        return project()
+        return open_project().folder
     except UsageError:
         return Path.cwd()
 

@@ -10,7 +10,7 @@ from .. import visible
 from ..agent.sentences import _
 from ..errors import RunFailed
 from ..language import translated
-from .common import command, project, put, put_json
+from .common import command, open_project, put, put_json
 
 MARKS = {"good": (_("ok"), "green"), "warning": (_("warning"), "yellow"), "bad": (_("FAILS"), "red")}
 
@@ -23,13 +23,11 @@ def main(target: str, as_json: bool) -> None:
 
     Exit code 1 when something would make a run fail.
     """
-    from ..checks import doctor
     from ..checks.finding import BAD
     from ..table import width as columns
-    from ..targets.files import load_target
 
-    root = project()
-    found = doctor.examine(root, load_target(root, target))
+    with open_project() as project:
+        found = project.examine(target)
     if as_json:
         put_json({"version": 1, "target": target, "findings": [asdict(finding) for finding in found]})
     else:

@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..agent.sentences import _, joined
-from ..errors import NotReached, RunFailed, TargetError, UsageError
+from ..errors import NotReached, RunFailed, UsageError
 from ..language import chosen
-from .common import command, each_target, end_with, narrate, project, put_json, say
+from .common import command, end_with, narrate, open_project, put_json, say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..store import Store
     from ..transfer.fetch import Fetched
 
 WATCH_S = 10.0
@@ -54,15 +51,16 @@ def main(
     Runs of this machine are here already; they are verified. Exit code 1 when a file is missing or differs.
     """
     from ..runs.select import titles
-    from ..store import Store
+    from .progress import Meter
 
     if watch and as_json:
         raise UsageError(_("--watch and --json exclude each other"))
-    root = project()
     told: set[Path] = set()
-    with Store() as store:
+    with open_project() as project:
         while True:
-            fetched, errors = _fetch(store, root, names, study, checkpoints, verify)
+            with Meter(_("fetching")) as meter:
+                found = project.fetch(*names, study=study, checkpoints=checkpoints, verify=verify, progress=meter)
+            fetched, errors = found.done, found.unreachable
             if as_json:
                 content: dict[str, Any] = {"version": 1, "runs": [_as_json(one) for one in fetched]}
                 content["unreachable"] = {name: str(error) for name, error in errors.items()}
@@ -85,49 +83,13 @@ def main(
         narrate(_("No run yet. Submit some: oelm-submit"))
     if report:
         for name in dict.fromkeys(one.run.study for one in fetched):
-            _report(root, name, quiet=as_json)
+            _report(project.folder, name, quiet=as_json)
     damaged = [called[one.run.study, one.run.name] for one in fetched if one.damaged]
     if damaged:
         raise RunFailed(
             _("damaged: {runs}", runs=damaged),
             hint=_("archive and start over: oelm-submit --rerun (oelm-logs {run})", run=damaged[0]),
         )
-
-
-def _fetch(
-    store: Store, root: Path, names: Sequence[str], study: str | None, checkpoints: str, verify: bool
-) -> tuple[list[Fetched], dict[str, TargetError]]:
-    """Return what was fetched, and by target why something was not."""
-    from ..connections import connect_for_transfer
-    from ..runs.select import select
-    from ..targets.files import load_targets
-
-    runs = select(store, root, names, study)
-    targets = load_targets(root)
-    for name in dict.fromkeys(run.target for run in runs):
-        if name in targets and targets[name].host:
-            connect_for_transfer(targets[name], root)  # logs in while the rest is imported
-    from ..runs import observe
-    from ..transfer.fetch import fetch
-    from .progress import Meter
-
-    # What is elsewhere says where it stands when it is asked what it holds: one round trip, not two.
-    remote = {name for name, target in targets.items() if target.host and target.slurm is None}
-    known = iter(observe.refresh(store, root, [run for run in runs if run.target not in remote]).runs)
-    runs = [run if run.target in remote else next(known) for run in runs]
-    meter = Meter(_("fetching"))
-    done: dict[tuple[str, str], Fetched] = {}
-
-    def bring(name: str) -> None:
-        theirs = [run for run in runs if run.target == name]
-        for one in fetch(root, theirs, meter, checkpoints=checkpoints, again=verify):
-            done[one.run.study, one.run.name] = one
-
-    try:
-        errors = each_target((run.target for run in runs), bring)
-    finally:
-        meter.end()
-    return [done[run.study, run.name] for run in runs if (run.study, run.name) in done], errors
 
 
 def _as_json(one: Fetched) -> dict[str, Any]:

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from .. import visible
-from ..agent.sentences import _, joined
+from ..agent.sentences import _
 from ..agent.states import State
-from .common import command, narrate, project, put, put_json
+from .common import command, narrate, open_project, put, put_json
 
 if TYPE_CHECKING:
-    from ..runs.control import Piece
-    from ..store import Store, StoredRun
-
-WAIT_S = 20.0
-"""How long the target may wait for more, in one question of --follow."""
-RETRY_S = 2.0
-"""Pause before a lost connection is tried again."""
-PAUSE_S = 0.2
-"""Pause after a look that brought nothing."""
-MAX_ODD = 10
-"""So many looks may find a shorter log than before, or bring less of it than there is: it is made anew just now."""
-NOT_STARTED = _("its training hasn't started")
-"""Why a run has no log, where nothing else is known."""
+    from ..runs.logs import Piece
+    from ..store import StoredRun
 
 
 @command("oelm-logs")
@@ -46,76 +32,29 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
 
     With --follow a lost connection is made again, and the log goes on where it was.
     """
-    from ..agent import probe, rundir
-    from ..connections.answers import nonsense
-    from ..errors import NotReached
-    from ..runs.select import select_one
-    from ..store import Store
+    from ..runs.logs import NOT_STARTED
 
-    root = project()
-    name = f"{rundir.CONTROL}/{rundir.SUPERVISOR_LOG}" if supervisor else rundir.LOG
-    with Store() as store:
-        chosen = select_one(store, root, run, study)
-        offset: int | None = None
+    with open_project() as project:
+        chosen = project.run(run, study=study)
         write = _Objects(chosen) if as_json else _Shown() if sys.stdout.isatty() else _Bytes()
-        state, reason, lost = chosen.state, "", False
-        wait_s = 0.0  # at first: what there is, and where the run stands, is said at once
-        end, odd = math.inf, 0
         try:
-            while True:
-                try:
-                    state, reason, piece = _look(store, root, chosen, name, offset, lines, wait_s)
-                except NotReached as error:
-                    if not follow:
-                        raise
-                    if not lost:
-                        narrate(joined((str(error), _("trying again"))))
-                    lost = True
-                    time.sleep(RETRY_S)
-                    continue
-                lost = False
-                is_another = piece.size < (offset or 0)  # the run was started over
-                is_odd = is_another or len(piece.content) < min(probe.MAX_LOG_BYTES, piece.size - piece.begin)
-                odd = odd + is_odd if is_odd or not follow else 0
-                if odd > MAX_ODD:
-                    raise nonsense(chosen.target, "log", _("log.size = {size}: is not what is sent", size=piece.size))
-                if is_another:
-                    offset, end = 0, math.inf
-                    continue
+            for piece in project.follow(chosen, lines=lines, supervisor=supervisor, until_over=follow):
                 write.piece(piece)
-                offset = piece.begin + len(piece.content)
-                if not follow:
-                    end = min(end, piece.size)  # what is written from now on is not waited for
-                if offset < min(end, piece.size):
-                    continue
-                if not follow or state.is_final:
-                    break
-                if wait_s and not piece.content:
-                    time.sleep(PAUSE_S)  # whether or not the target has waited
-                if not wait_s and state is not State.RUNNING:
-                    narrate(
-                        _(
-                            "{run} is {state} ({why}); its log follows when it is written",
-                            run=chosen.name,
-                            state=state,
-                            why=reason or NOT_STARTED,
-                        )
-                    )
-                wait_s = WAIT_S
         except KeyboardInterrupt:
             return
-        write.end(state, reason)
-        if offset == 0 and not as_json:
-            why = reason or NOT_STARTED
-            narrate(_("{run} is {state} and has written nothing yet ({why})", run=chosen.name, state=state, why=why))
-            if not supervisor and state not in (State.PLANNED, State.QUEUED):  # whose reason is the supervisor's word
-                argv = ["oelm-logs", run, *(["--study", study] if study else []), "--supervisor"]
-                narrate(_("  what was said before its training: {command}", command=shlex.join(argv)))
-        elif follow and not as_json:
-            if reason:
-                narrate(_("{run} is {state}: {why}", run=chosen.name, state=state, why=reason))
-            else:
-                narrate(_("{run} is {state}", run=chosen.name, state=state))
+    state, reason = piece.state, piece.reason
+    write.end(state, reason)
+    if piece.begin + len(piece.content) == 0 and not as_json:
+        why = reason or NOT_STARTED
+        narrate(_("{run} is {state} and has written nothing yet ({why})", run=chosen.name, state=state, why=why))
+        if not supervisor and state not in (State.PLANNED, State.QUEUED):  # whose reason is the supervisor's word
+            argv = ["oelm-logs", run, *(["--study", study] if study else []), "--supervisor"]
+            narrate(_("  what was said before its training: {command}", command=shlex.join(argv)))
+    elif follow and not as_json:
+        if reason:
+            narrate(_("{run} is {state}: {why}", run=chosen.name, state=state, why=reason))
+        else:
+            narrate(_("{run} is {state}", run=chosen.name, state=state))
 
 
 class _Bytes:
@@ -165,19 +104,3 @@ class _Objects(_Bytes):
         if self._open:
             self._write(self._open)
         put_json({**self._run, "state": str(state), "reason": reason}, indent=None)
-
-
-def _look(
-    store: Store, root: Path, run: StoredRun, name: str, offset: int | None, lines: int, wait_s: float
-) -> tuple[State, str, Piece]:
-    """Return a run's state and the next piece of its log; on Slurm, Slurm is asked, too."""
-    from ..runs import control, observe
-    from ..targets.files import load_target
-
-    current = None
-    if run.state is State.PLANNED or load_target(root, run.target).slurm is not None:
-        # The state is asked before the log: what a run wrote before it was over is then never missed.
-        current = observe.refresh(store, root, [run]).runs[0]
-        wait_s = min(wait_s, 2.0)
-    piece = control.read_log(root, run, name, offset=offset, lines=lines, wait_s=wait_s)
-    return (current.state, current.reason, piece) if current else (piece.state, piece.reason, piece)

@@ -17,7 +17,7 @@ REDRAW_S, TELL_S = 0.2, 15.0
 
 
 class Meter:
-    """Shows the files and bytes transferred, on stderr."""
+    """Shows the files and bytes transferred, on stderr; a context manager that restores the terminal."""
 
     def __init__(self, verb: str) -> None:
         self._verb = verb
@@ -25,6 +25,12 @@ class Meter:
         self._files = self._size = self._done = 0
         self._begun = self._shown = time.monotonic()
         self._has_line = False
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def begin(self, files: int, size: int) -> None:
         """Begin a transfer of so many files and bytes."""

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from .common import command, project
+from .common import command, open_project
 
 
 @command("oelm-shell")
@@ -17,10 +17,6 @@ def main(target: str) -> None:
 
     With connection = "openssh" this is also where a passphrase or a second factor is asked for, once for all commands.
     """
-    from ..runs import terminal
-    from ..targets.files import load_target
-
-    root = project()
-    argv = terminal.shell(root, load_target(root, target))
+    argv = open_project().shell(target)
     sys.stdout.flush()
     os.execvp(argv[0], argv)

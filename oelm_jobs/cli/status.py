@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..agent.sentences import _
-from .common import command, narrate, project, put, put_json
+from .common import command, narrate, open_project, put, put_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..project import Project
     from ..runs.observe import View
     from ..runs.rebuild import Holding
-    from ..store import Store
+    from ..store import StoredRun
 
 
 @command("oelm-status")
@@ -51,51 +54,40 @@ def main(
     this project has no run, the targets are asked whose runs they hold.
     """
     from ..errors import Nonsense
-    from ..runs.observe import Scope, View, refresh
-    from ..runs.select import select
-    from ..store import Store, set_aside
     from . import view
 
-    root = project()
     wanted = _states(states)
-    if (rebuild or adopt is not None) and (aside := set_aside()):
-        narrate(_("the index of runs was damaged; it is kept as {path}", path=str(aside)))
-    with Store() as store:
-        elsewhere, nonsense = _look_elsewhere(store, root, rebuild=rebuild, adopt=adopt)
-
-        def poll() -> View:
-            chosen = select(store, root, names, study)
-            asked = {run.target for run in chosen} if gpus else ()
-            found = refresh(store, root, chosen, scope=Scope.STOPPED if names else Scope.MOVING, hosts=asked)
-            return View(
-                runs=tuple(run for run in found.runs if not wanted or run.state in wanted),
-                unreachable=found.unreachable,
-                nonsense=found.nonsense,
-                at=found.at,
-                hosts=found.hosts,
-            )
-
+    with open_project() as project:
+        elsewhere, nonsense = _look_elsewhere(project, rebuild=rebuild, adopt=adopt)
+        views = (_only(each, wanted) for each in project.watch(*names, study=study, hosts=gpus))
         if watch:
+            show = (lambda each: put_json(view.as_json(each), indent=None)) if as_json else None
             with contextlib.suppress(KeyboardInterrupt):
-                view.watch(poll, show=(lambda each: put_json(view.as_json(each), indent=None)) if as_json else None)
+                view.watch(views, show=show)
             return
-        shown = poll()
-        left = _left(store, root, shown)
-        if as_json:
-            content = view.as_json(shown)
-            if elsewhere:
-                content = {**content, "elsewhere": [_as_json(one) for one in elsewhere]}
-            put_json({**content, "left": left} if left else content)
-        elif shown.runs or shown.unreachable or shown.hosts:
-            put(view.render(shown, width=view.terminal_width()))
-        else:
-            none = _("No run yet. Submit some: oelm-submit")
-            if elsewhere:
-                none = _("This project has no run here yet.")
-            narrate(_("No run is in that state.") if wanted else none)
-        _tell_of(left)
-        for message in (*nonsense, *shown.nonsense):
-            raise Nonsense(message)
+        shown = next(views)
+        left = project.left_behind(shown.runs)
+    if as_json:
+        content = view.as_json(shown)
+        if elsewhere:
+            content = {**content, "elsewhere": [_as_json(one) for one in elsewhere]}
+        if left:
+            content = {**content, "left": [_left_as_json(run, place) for run, place in left]}
+        put_json(content)
+    elif shown.runs or shown.unreachable or shown.hosts:
+        put(view.render(shown, width=view.terminal_width()))
+    else:
+        none = _("No run yet. Submit some: oelm-submit")
+        if elsewhere:
+            none = _("This project has no run here yet.")
+        narrate(_("No run is in that state.") if wanted else none)
+    _tell_of(left)
+    for message in (*nonsense, *shown.nonsense):
+        raise Nonsense(message)
+
+
+def _only(view: View, wanted: set[str]) -> View:
+    return replace(view, runs=tuple(run for run in view.runs if run.state in wanted)) if wanted else view
 
 
 def _states(values: tuple[str, ...]) -> set[str]:
@@ -111,20 +103,14 @@ def _states(values: tuple[str, ...]) -> set[str]:
     return wanted
 
 
-def _look_elsewhere(
-    store: Store, root: Path, *, rebuild: bool, adopt: str | None
-) -> tuple[list[Holding], tuple[str, ...]]:
+def _look_elsewhere(project: Project, *, rebuild: bool, adopt: str | None) -> tuple[list[Holding], tuple[str, ...]]:
     """Rebuild the index where that is asked for, else look at the targets where it is empty. Print which runs on
     targets the index does not have; return them, and the targets whose answers were invalid.
     """
     is_asked = rebuild or adopt is not None
-    if not is_asked and store.runs(root):
+    if not is_asked and project.runs():
         return [], ()
-    from ..runs import rebuild as rebuilding
-    from ..targets.files import load_targets
-
-    targets = list(load_targets(root).values())
-    found = rebuilding.rebuild(store, root, targets) if is_asked else rebuilding.survey(store, root, targets)
+    found = project.rebuild() if is_asked else project.survey()
     for message in found.passed_over:
         narrate(message)
     for name, reason in found.unreachable.items():
@@ -134,7 +120,7 @@ def _look_elsewhere(
             narrate(_("target {target} can't be asked, what lies there is not known: {why}", target=name, why=reason))
     left = [holding for holding in found.holdings if not (is_asked and holding.is_own)]
     if adopt is not None:
-        taken = rebuilding.adopt(store, root, found, adopt, narrate)
+        taken = project.adopt(found, adopt)
         for holding in taken:
             narrate(_("took over {runs}", runs=_runs(holding)))
         if not taken:
@@ -153,26 +139,16 @@ def _look_elsewhere(
     return left, found.nonsense
 
 
-def _left(store: Store, root: Path, shown: View) -> list[dict[str, str]]:
-    """Return what the shown runs have left on other targets, for JSON."""
-    moved = store.runs_that_left(root)
-    if not moved:
-        return []
-    from ..runs.moving import left_by
-
-    asked = {(run.study, run.name) for run in shown.runs}
-    return [
-        {"study": run.study, "name": run.name, "target": place["target"], "run_dir": place["run_dir"]}
-        for run, place in left_by(root, [run for run in moved if (run.study, run.name) in asked])
-    ]
+def _left_as_json(run: StoredRun, place: Mapping[str, str]) -> dict[str, str]:
+    return {"study": run.study, "name": run.name, "target": place["target"], "run_dir": place["run_dir"]}
 
 
-def _tell_of(left: list[dict[str, str]]) -> None:
+def _tell_of(left: list[tuple[StoredRun, Mapping[str, str]]]) -> None:
     from ..errors import few
 
-    for target in dict.fromkeys(place["target"] for place in left):
-        theirs = [place for place in left if place["target"] == target]
-        listed = few([f"{place['study']}/{place['name']} in {place['run_dir']}" for place in theirs])
+    for target in dict.fromkeys(place["target"] for _run, place in left):
+        theirs = [(run, place) for run, place in left if place["target"] == target]
+        listed = few([f"{run.study}/{run.name} in {place['run_dir']}" for run, place in theirs])
         if len(theirs) == 1:
             narrate(
                 _(

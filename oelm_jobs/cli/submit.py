@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..agent.sentences import _
 from ..errors import RunFailed, UsageError
-from .common import command, confirm, narrate, project, put_json, say, split_names
+from .common import command, confirm, narrate, open_project, put_json, say, split_names
 from .where import Where, where_options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ..project import Project
+    from ..spec.study import Study
+    from ..spec.target import Target
     from ..study.plan import Plan
     from ..submit.submission import Submitted
 
@@ -82,71 +87,52 @@ def main(
     What is running or done is left alone; what failed or was cancelled goes on from its last checkpoint. The terminal
     may be closed as soon as this returns.
     """
-    from ..connections import connect, unreached
-    from ..study.files import load_study
-    from ..study.plan import make_plan
-    from ..study.resolve import with_settings
-
     if script and not dry_run:
         raise UsageError(_("--script goes with --dry-run"))
     if rerun and extend:
         raise UsageError(_("--rerun and --extend exclude each other"))
-    root = project()
-    chosen = load_study(root, study, warn=narrate)
-    target = where.target(root)
-    wanted: dict[str, Any] = {
-        "groups": split_names(groups),
-        "seeds": _seeds(seeds, num_seeds, chosen.seeds),
-        "tag": tag,
-        "overrides": _settings(settings),
-        "mode": mode,
-        "stop_on_failure": stop_on_failure,
-    }
-    if dry_run:
-        from .planned import show
+    with open_project() as project:
+        chosen = project.study(study)
+        target = where.target(project)
 
-        plan = make_plan(root, chosen, unreached(target, root), **wanted)
-        show(_as_stored(plan), target, script=script, as_json=as_json)
-        return
-    from ..checks import preflight
-    from ..store import Store
-    from ..submit import submission
-    from ..submit.decide import Again
+        def plan(*, offline: bool) -> Plan:
+            return project.plan(
+                chosen, target, groups=split_names(groups), seeds=_seeds(seeds, num_seeds, chosen.seeds), tag=tag,
+                settings=_settings(settings), mode=mode, stop_on_failure=stop_on_failure, offline=offline,
+            )  # fmt: skip
 
-    trained = with_settings(chosen, wanted["overrides"])
-    if send_data:
-        from .transfer import send_data as send
+        if dry_run:
+            from .planned import show
 
-        send(root, target, trained)
-    connection = connect(target, root)
-    data_hash = preflight.data_hash(connection, root, trained)
-    plan = make_plan(root, chosen, connection.resolved, **wanted, data_hash=data_hash)
-    again = Again.RERUN if rerun else Again.EXTEND if extend else Again.RESUME
-    with Store() as store:
+            show(project, plan(offline=True), script=script, as_json=as_json)
+            return
+        from ..submit.decide import Again
+
+        if send_data:
+            _send_data(project, target, chosen, _settings(settings))
+        planned = plan(offline=False)
         if rerun:
-            over = [
-                run.name
-                for run in plan.runs
-                if (known := store.run(root, chosen.name, run.name)) and known.state.is_final
-            ]
+            states = {run.name: run.state for run in project.runs() if run.study == chosen.name}
+            over = [run.name for run in planned.runs if run.name in states and states[run.name].is_final]
             if over:
                 confirm(_("Move what {runs} made to .archive and start over?", runs=over), yes=yes)
-        where.remember(root, target)
-        submitted = submission.submit(plan, connection, store, again, say=narrate)
-        _show_submitted(plan, submitted, as_json=as_json and not wait, tell=narrate if as_json else say)
+        where.remember(project, target)
+        submitted = project.submit(planned, Again.RERUN if rerun else Again.EXTEND if extend else Again.RESUME)
+        _show_submitted(planned, submitted, as_json=as_json and not wait, tell=narrate if as_json else say)
         if wait:
-            _wait(plan, store, as_json=as_json)
+            _wait(project, planned, as_json=as_json)
 
 
-def _as_stored(plan: Plan) -> Plan:
-    """Return a plan with its runs' folders as the index knows them; a dry run makes none."""
-    from ..runs.locations import where_they_lie
-    from ..store import Store, index_path
+def _send_data(project: Project, target: Target, study: Study, settings: Mapping[str, str]) -> None:
+    """Send the token files that the target lacks, with progress."""
+    from .progress import Meter
 
-    if not index_path().exists():
-        return where_they_lie(plan, [], narrate)
-    with Store() as store:
-        return where_they_lie(plan, store.runs(plan.project), narrate)
+    with Meter(_("sending")) as meter:
+        sent = project.send_data(target, study, settings=settings, progress=meter)
+    if sent:
+        narrate(_("sent to {target}: {files}", target=target.name, files=sent))
+    else:
+        narrate(_("{target} has the data already", target=target.name))
 
 
 def _seeds(listed: str | None, number: int | None, own: tuple[int, ...]) -> tuple[int, ...]:
@@ -204,19 +190,14 @@ def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool, te
         narrate(_("Runs go on without this terminal. Watch them: oelm-status --watch"))
 
 
-def _wait(plan: Plan, store: Any, *, as_json: bool) -> None:
+def _wait(project: Project, plan: Plan, *, as_json: bool) -> None:
     from ..agent.states import State
-    from ..runs.observe import View, refresh
+    from ..runs.watch import Over
     from . import view
 
-    names = [run.name for run in plan.runs]
-
-    def poll() -> View:
-        runs = [run for run in store.runs(plan.project, plan.study.name) if run.name in names]
-        return refresh(store, plan.project, runs)
-
     try:
-        last = view.watch(poll, until=view.Over(), show=(lambda each: None) if as_json else None)
+        show = (lambda each: None) if as_json else None
+        last = view.watch(project.watch(*plan.runs), until=Over(), show=show)
     except KeyboardInterrupt:
         narrate(
             _("\nNo longer waiting; the runs go on. Come back with: oelm-status --watch; end them with: oelm-cancel")

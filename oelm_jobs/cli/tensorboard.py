@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ..agent.sentences import _
 from ..errors import RunFailed, TargetError
-from ..store import Store
-from .common import command, narrate, project, say
-
-if TYPE_CHECKING:
-    from ..spec.study import Study
+from .common import command, narrate, open_project, say
 
 PORT = 6006
 """TensorBoard's own."""
 SSH_FAILED = 255
 """What ssh ends with when the trouble is its own (ssh(1))."""
-
-
-def _folder(root: Path, study: Study, target: str) -> str:
-    """Return a study's folder below the target's checkpoints, as its runs have it; empty where they lie in no folder of
-    its own.
-    """
-    with Store() as store:
-        places = {Path(run.run_dir).parent.name for run in store.runs(root, study.name) if run.target == target}
-    has_own = places == {study.name} if places else not study.is_default
-    return study.name if has_own else ""
 
 
 @command("oelm-tensorboard")
@@ -41,17 +25,10 @@ def main(target: str, study: str | None, port: int | None) -> None:
 
     Runs write its files where their study says use_tensorboard = true.
     """
-    from ..runs import terminal
-    from ..study.files import load_study
-    from ..targets.files import load_target
-
-    root = project()
-    folder = _folder(root, load_study(root, study), target) if study else ""
-    place = load_target(root, target)
-    local = terminal.free_port(port or PORT)
+    project = open_project()
+    argv, end, local = project.tensorboard(target, study, port or PORT)
     if port and local != port:
         narrate(_("port {port} is taken; using {other}", port=port, other=local))
-    argv, end = terminal.tensorboard(root, place, folder, local)
     say(_("TensorBoard of {target}: http://127.0.0.1:{port}/", target=target, port=local))
     narrate(_("Ctrl-C ends it."))
     try:
@@ -61,7 +38,7 @@ def main(target: str, study: str | None, port: int | None) -> None:
     finally:
         if end:
             subprocess.run(end, stdin=subprocess.DEVNULL, capture_output=True)
-    if code == SSH_FAILED and place.host:
+    if code == SSH_FAILED and project.target(target).host:
         raise TargetError(
             _("TensorBoard on {target} isn't seen: ssh's own words are above", target=target),
             hint=_("what is wrong: oelm-doctor {target}", target=target),

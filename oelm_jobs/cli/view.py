@@ -7,9 +7,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -18,7 +17,6 @@ from .. import table, visible
 from ..agent.rundir import finite
 from ..agent.sentences import _, joined
 from ..agent.states import State
-from ..errors import ConfigurationError
 from ..language import translated
 from ..runs.observe import View
 from ..store import StoredRun
@@ -268,15 +266,12 @@ def as_json(view: View) -> dict[str, Any]:
 
 
 def watch(
-    poll: Callable[[], View],
+    views: Iterable[View],
     *,
     until: Callable[[View], bool] = lambda view: False,
     show: Callable[[View], None] | None = None,
-    interval_s: float = 2.0,
 ) -> View:
     """Show runs until ``until`` is true (or for ever): redrawn in place on a terminal, else a line per change.
-
-    A file of the project's that is off meanwhile (half saved, say) leaves what was seen before in place.
 
     Args:
         show: Is given each view instead.
@@ -285,40 +280,12 @@ def watch(
         The last view.
     """
     screen: AbstractContextManager[Callable[[View], None]] = _Screen() if sys.stdout.isatty() else _Lines()
-    view: View | None = None
     with nullcontext(show) if show else screen as shown_by:
-        while True:
-            try:
-                view = poll()
-            except ConfigurationError as error:
-                if view is None:
-                    raise
-                view = replace(view, unreachable=dict.fromkeys((run.target for run in view.runs), str(error)))
+        for view in views:
             shown_by(view)
             if until(view):
                 return view
-            time.sleep(interval_s)
-
-
-class Over:
-    """Decides when nothing more will happen to runs: each is final, or has long been unknown to its target."""
-
-    PATIENCE_S = 60.0
-
-    def __init__(self) -> None:
-        self._unknown_since: dict[tuple[str, str], float] = {}
-
-    def __call__(self, view: View) -> bool:
-        """Return whether all runs of a view, newer than the one before, are over."""
-        now, unknown = time.monotonic(), {}
-        for run in view.runs:
-            if run.state is State.UNKNOWN and run.target not in view.unreachable:
-                key = (run.study, run.name)
-                unknown[key] = self._unknown_since.get(key, now)
-        self._unknown_since = unknown
-        return all(
-            run.state.is_final or now - unknown.get((run.study, run.name), now) >= self.PATIENCE_S for run in view.runs
-        )
+    raise AssertionError("views never end")
 
 
 class _Screen(AbstractContextManager[Callable[[View], None]]):

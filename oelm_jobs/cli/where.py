@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +13,7 @@ from ..agent.sentences import _
 from ..errors import UsageError
 
 if TYPE_CHECKING:
+    from ..project import Project
     from ..spec.target import Target
 
 
@@ -36,20 +36,16 @@ class Where:
     setup: tuple[str, ...]
     """``--setup``, each a line of shell."""
 
-    def target(self, project: Path) -> Target:
+    def target(self, project: Project) -> Target:
         """Return the target that the options name.
 
         Raises:
             UsageError: There is none, or the options contradict each other.
         """
-        from ..targets import files as targets
-
         if self.host:
             if self.name:
                 raise UsageError(_("--target and --host exclude each other"))
-            return targets.named_on_the_spot(
-                project, self.host, user=self.user, port=self.port, root=self.root, setup=self.setup
-            )
+            return project.host(self.host, user=self.user, port=self.port, root=self.root, setup=self.setup)
         for option in ("user", "port", "root", "setup"):
             if getattr(self, option):
                 raise UsageError(
@@ -57,11 +53,11 @@ class Where:
                     hint=_("what a target of a targets file needs is written there"),
                 )
         if self.name or not self.remote:
-            target = targets.load_target(project, self.name or "local")
+            target = project.target(self.name or "local")
             if self.remote and not target.host:
                 raise UsageError(_("--remote: target {target} is this machine", target=target.name))
             return target
-        remote = [target for target in targets.load_targets(project).values() if target.host]
+        remote = [target for target in project.targets().values() if target.host]
         if len(remote) != 1:
             why = _("no targets file knows one")
             if remote:
@@ -70,12 +66,11 @@ class Where:
             raise UsageError(_("--remote: which machine? {why}", why=why), hint=_("or give --host HOST [--user USER]"))
         return remote[0]
 
-    def remember(self, project: Path, target: Target) -> None:
+    def remember(self, project: Project, target: Target) -> None:
         """Save an ad-hoc target, so that other commands find its runs."""
-        from ..targets import files as targets
         from .common import narrate
 
-        path = targets.remember(project, target) if self.host else None
+        path = project.remember(target) if self.host else None
         if path:
             narrate(_("target {target} is remembered in {path}", target=target.name, path=str(path)))
 

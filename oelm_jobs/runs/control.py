@@ -1,29 +1,61 @@
-"""Cancelling runs and reading their logs, wherever they are."""
+"""Cancelling runs, wherever they are."""
 
 from __future__ import annotations
 
-import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..agent import probe, registry
 from ..agent.sentences import _
 from ..agent.states import State
 from ..connections import connect
-from ..connections.answers import nonsense
+from ..outcome import Outcome, each_target
 from ..schedulers import scheduler
 from ..store import Store, StoredRun
 from ..targets.files import load_target
-from .observe import Scope, refresh
-
-if TYPE_CHECKING:
-    from ..agent import messages
+from .observe import Scope, View, refresh
 
 ARRIVAL_S = 30.0
 """So long a cancel waits for a submission that is on its way."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancelled:
+    """What a cancel did with one run."""
+
+    run: StoredRun
+    answer: str
+    """What was done, in words."""
+
+
+def cancel_all(
+    store: Store, view: View, project: Path, confirm: Callable[[Sequence[StoredRun]], None]
+) -> Outcome[Cancelled]:
+    """End those runs of a view that aren't over.
+
+    Args:
+        confirm: Is given them before; what it raises keeps them alive.
+    """
+    alive = [run for run in view.runs if not run.state.is_final]
+    confirm(alive)
+    done: dict[tuple[str, str], str] = {}
+    errors = each_target(
+        (run.target for run in alive),
+        lambda name: done.update(cancel(store, project, [run for run in alive if run.target == name])),
+    )
+    answers = [
+        Cancelled(run=run, answer=done.get((run.study, run.name)) or _left_alone(run, view))
+        for run in view.runs
+        if run.state.is_final or run.target not in errors
+    ]
+    return Outcome(done=tuple(answers), unreachable=errors)
+
+
+def _left_alone(run: StoredRun, view: View) -> str:
+    if run.target in view.unreachable:
+        return _("was {state} when {target} last answered", state=str(run.state), target=run.target)
+    return _("is {state} already", state=str(run.state))
 
 
 def cancel(store: Store, project: Path, runs: Sequence[StoredRun]) -> dict[tuple[str, str], str]:
@@ -58,53 +90,3 @@ def _arrived(store: Store, project: Path, runs: Sequence[StoredRun]) -> list[Sto
         time.sleep(0.2)
         found = list(refresh(store, project, (store.run(project, run.study, run.name) or run for run in found)).runs)
     return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """A piece of one of a run's logs."""
-
-    content: bytes
-    begin: int
-    """Where it begins, in bytes."""
-    size: int
-    """Bytes of the whole log."""
-    state: State
-    """Where the run stood before the log was read, as its files say."""
-    reason: str
-    """Why."""
-
-
-def read_log(project: Path, run: StoredRun, name: str, *, offset: int | None, lines: int, wait_s: float = 0.0) -> Piece:
-    """Return a piece of one of a run's logs.
-
-    Args:
-        offset: Where to begin in bytes; None means ``lines`` lines before the end.
-        wait_s: How long the target may wait for more to be written.
-
-    Raises:
-        TargetError: It can't be asked, or sends another piece.
-    """
-    connection = connect(load_target(project, run.target), project)
-    request: messages.LogRequest = {
-        "run_dir": run.run_dir,
-        "name": name,
-        "offset": offset,
-        "lines": lines,
-        "wait_s": wait_s,
-    }
-    answer = connection.call(registry.LOG, request, timeout_s=60 + wait_s)
-    begin, size = answer["offset"], answer["size"]
-    meant = range(max(0, size - probe.MAX_LOG_BYTES), size + 1) if offset is None else (min(size, offset),)
-    if begin not in meant:
-        wrong = _(
-            "log.offset = {offset}: was asked for from {begin} of {size} on", offset=begin, begin=meant[0], size=size
-        )
-        raise nonsense(run.target, "log", wrong)
-    return Piece(
-        content=base64.b64decode(answer["content"]),
-        begin=begin,
-        size=size,
-        state=State(answer["state"]),
-        reason=answer["reason"] or "",
-    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..agent import probe, registry
-from ..agent.sentences import _
+from ..agent.sentences import _, joined
 from ..agent.states import State
 from ..connections import connect
 from ..connections.answers import nonsense
@@ -114,7 +114,7 @@ def pieces(
             if not follow:
                 raise
             if not is_lost:
-                say(_("{error}; trying again", error=str(error)))
+                say(joined((str(error), _("trying again"))))
             is_lost = True
             time.sleep(RETRY_S)
             continue
@@ -138,10 +138,8 @@ def pieces(
         if wait_s and not piece.content:
             time.sleep(PAUSE_S)  # whether or not the target has waited
         if not wait_s and piece.state is not State.RUNNING:
-            say(
-                _("{run} is {state} ({reason}); its log follows when it is written", run=run.name,
-                  state=str(piece.state), reason=piece.reason or NOT_STARTED)
-            )  # fmt: skip
+            why, state = piece.reason or NOT_STARTED, piece.state
+            say(_("{run} is {state} ({why}); its log follows when it is written", run=run.name, state=state, why=why))
         wait_s = WAIT_S
 
 

@@ -6,10 +6,13 @@ import base64
 import random
 import shlex
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..connections import connect, interpreter, unreached
+from ..spec.study import Study
 from ..spec.target import Target
+from ..store import StoredRun
 
 PROFILE = [
     "[ ! -r /etc/profile ] || . /etc/profile",
@@ -70,6 +73,16 @@ def tensorboard(project: Path, target: Target, study_folder: str, port: int) -> 
     line = _as_bash("\n".join([*target.setup, board]) + "\n", f"exec bash -c 'exec bash{login} <(SCRIPT)'")
     end = connection.forward(port, remote) if target.host else []
     return connection.terminal(line, "-tt"), end  # -tt: without a terminal there the program would outlive this command
+
+
+def study_folder(study: Study, target: str, known: Iterable[StoredRun]) -> str:
+    """Return a study's folder below a target's checkpoints, as its known runs have it; empty where they lie in none of
+    their own.
+    """
+    mine = [run for run in known if (run.study, run.target) == (study.name, target)]
+    places = {Path(run.run_dir).parent.name for run in mine}
+    has_own = places == {study.name} if places else not study.is_default
+    return study.name if has_own else ""
 
 
 def free_port(preferred: int) -> int:

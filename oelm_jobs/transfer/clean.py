@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from ..agent.sentences import _, joined
 from ..agent.states import State
 from ..connections import Connection, connect
 from ..errors import TargetError
+from ..outcome import each_target
 from ..store import Store, StoredRun
 from ..targets.files import load_target
 from .fetch import home_of, lies_at_home
@@ -233,4 +234,52 @@ def _request(project: Path, store: Store, name: str) -> tuple[Connection, messag
         connection,
         request,
         _("what a submission of {project} may need stays: its answer isn't known (oelm-status)", project=whose),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaned:
+    """What was removed from targets, and what might have been."""
+
+    files: tuple[Removable, ...]
+    """By run."""
+    code: tuple[Unused, ...]
+    """By target."""
+    removed: tuple[Removed, ...] = ()
+    discarded: Mapping[str, tuple[tuple[str, ...], int]] = field(default_factory=dict)
+    """Target to the names of snapshots that were removed there, and their bytes."""
+    unreachable: Mapping[str, TargetError] = field(default_factory=dict)
+    """Target to the error that kept the operation from it."""
+
+
+def clean(
+    project: Path,
+    store: Store,
+    runs: Sequence[StoredRun],
+    confirm: Callable[[Sequence[Removable], Sequence[Unused]], bool],
+) -> Cleaned:
+    """Remove the checkpoints of runs whose copy at home is verified once more, and code that nobody needs any more.
+
+    Args:
+        confirm: Is given what would go and why the rest stays; nothing goes unless it returns True.
+    """
+    files = removable(project, runs)
+    code: list[Unused] = []
+    targets = list(dict.fromkeys(run.target for run in runs))
+    errors = each_target(targets, lambda name: code.append(unused(project, store, name)))
+    removed: list[Removed] = []
+    discarded: dict[str, tuple[tuple[str, ...], int]] = {}
+
+    def free(name: str) -> None:
+        if theirs := [one for one in files if one.run.target == name and one.files]:
+            removed.extend(remove(project, theirs))
+        for one in code:
+            if one.target == name and one.names:
+                discarded[name] = discard(project, store, one)
+
+    if confirm(files, code):
+        where = {one.run.target for one in files if one.files} | {one.target for one in code if one.names}
+        errors.update(each_target([name for name in targets if name in where], free))
+    return Cleaned(
+        files=tuple(files), code=tuple(code), removed=tuple(removed), discarded=discarded, unreachable=errors
     )

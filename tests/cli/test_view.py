@@ -22,6 +22,7 @@ from oelm_jobs.agent.states import State
 from oelm_jobs.cli import hosts, view
 from oelm_jobs.errors import ConfigurationError, UnknownAnswer, few, valid_choices
 from oelm_jobs.runs.observe import View
+from oelm_jobs.runs.watch import views
 from oelm_jobs.store import ACCEPTED, Store, StoredRun
 from tests.support import REPOSITORY, make_run
 
@@ -193,7 +194,8 @@ def on_a_terminal(program: str, width: int, height: int, cwd: Path = REPOSITORY)
 
 def test_watching_fits_the_terminal() -> None:
     program = (
-        "from oelm_jobs.cli import view; from tests.cli.test_view import sixty; view.watch(sixty, until=lambda v: True)"
+        "from oelm_jobs.cli import view; from tests.cli.test_view import sixty; "
+        "view.watch(iter([sixty()]), until=lambda v: True)"
     )
     written = on_a_terminal(program, 80, 24)
     lines = written[written.rindex("study s on") :].strip("\n").split("\n")  # what is left when it ends
@@ -326,11 +328,11 @@ def test_a_file_that_is_half_saved_does_not_end_a_watch() -> None:
             raise look
         return look
 
-    view.watch(poll, until=lambda each: not looks, show=seen.append, interval_s=0)
+    view.watch(views(poll, interval_s=0), until=lambda each: not looks, show=seen.append)
     targets = {run.target for run in seen[0].runs}
     assert [dict(each.unreachable) for each in seen] == [
         dict(seen[0].unreachable), dict.fromkeys(targets, "targets.toml: not valid TOML"), dict(seen[0].unreachable),
     ]  # fmt: skip
     with pytest.raises(ConfigurationError):
         looks.append(ConfigurationError("at the first look"))
-        view.watch(poll)
+        next(views(poll))

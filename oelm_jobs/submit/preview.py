@@ -1,0 +1,50 @@
+"""What a plan's runs would do: their commands, and how long they should take where earlier runs tell the speed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..agent.rundir import finite
+from ..connections import interpreter
+from ..spec.study import Run
+from ..store import StoredRun
+from ..study.plan import SEQUENTIAL, Plan
+from ..study.resolve import command
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """A run that nobody has submitted yet."""
+
+    run: Run
+    command: tuple[str, ...]
+    """Argv of its training there."""
+    start_s: float | None
+    """Expected seconds until it begins; None where that isn't known."""
+    duration_s: float | None
+    """Expected seconds of its training; None where no run of its group was measured on this target."""
+
+
+def preview(plan: Plan, known: Iterable[StoredRun]) -> list[PlannedRun]:
+    """Return a plan's runs as they would be executed.
+
+    Args:
+        known: Runs of the project, whose speed tells how long a run of their group takes.
+    """
+    rates: dict[str, float] = {}
+    for one in known:
+        rate = finite(one.progress.get("tokens_per_s"))
+        if (one.study, one.target) == (plan.study.name, plan.target.name) and rate:
+            rates[one.group] = rate
+    python = interpreter(plan.target)
+    found: list[PlannedRun] = []
+    start: float | None = 0.0
+    for run in plan.runs:
+        tokens = int(run.train["max_steps"]) * run.global_batch * int(run.train["seq_len"])
+        seconds = tokens / rates[run.group] if run.group in rates else None
+        argv = tuple(command(run, python))
+        found.append(PlannedRun(run=run, command=argv, start_s=start, duration_s=seconds))
+        if plan.mode == SEQUENTIAL:
+            start = None if start is None or seconds is None else start + seconds
+    return found
