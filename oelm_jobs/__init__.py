@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .spec.study import Study as Study
     from .spec.target import Target as Target
     from .store import StoredRun as StoredRun
+    from .study.plan import Mode as Mode
     from .study.plan import Plan as Plan
     from .submit.decide import Again as Again
     from .submit.submission import Submitted as Submitted
@@ -33,6 +34,7 @@ _HOME = {
     "Cancelled": "runs.control",
     "Cleaned": "transfer.clean",
     "Fetched": "transfer.fetch",
+    "Mode": "study.plan",
     "Outcome": "outcome",
     "Plan": "study.plan",
     "Project": "project",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .runs.rebuild import Holding, Survey
     from .spec.study import Run, Study
     from .spec.target import Target
-    from .study.plan import Plan
+    from .study.plan import Mode, Plan
     from .submit.decide import Again
     from .submit.preview import PlannedRun
     from .submit.submission import Submitted
@@ -135,7 +135,7 @@ class Project(AbstractContextManager["Project"]):
         seeds: Sequence[int] = (),
         tag: str = "",
         settings: Mapping[str, str] | None = None,
-        mode: str = "sequential",
+        mode: Mode | str = "sequential",
         stop_on_failure: bool = False,
         offline: bool = False,
     ) -> Plan:
@@ -146,7 +146,7 @@ class Project(AbstractContextManager["Project"]):
             seeds: Instead of the study's own.
             tag: Names the runs apart from the study's own.
             settings: Train keys for these runs; they need a tag.
-            mode: ``sequential`` (each run waits for the one before it) or ``parallel``.
+            mode: ``Mode.SEQUENTIAL`` (each run waits for the one before it) or ``Mode.PARALLEL``.
             stop_on_failure: A failed run cancels the ones behind it.
             offline: Ask the target nothing; such a plan is to be looked at, not submitted.
 
@@ -159,7 +159,7 @@ class Project(AbstractContextManager["Project"]):
         from .checks import preflight
         from .connections import connect, unreached
         from .runs.locations import where_they_lie
-        from .study.plan import make_plan
+        from .study.plan import Mode, make_plan
         from .study.resolve import with_settings
 
         chosen = self.study(study) if study is None or isinstance(study, str) else study
@@ -170,7 +170,7 @@ class Project(AbstractContextManager["Project"]):
             "seeds": seeds,
             "tag": tag,
             "overrides": settings or {},
-            "mode": mode,
+            "mode": Mode(mode),
             "stop_on_failure": stop_on_failure,
         }
         if offline:
@@ -260,7 +260,7 @@ class Project(AbstractContextManager["Project"]):
 
         return views(lambda: self.refresh(*names, study=study, hosts=hosts))
 
-    def wait(self, *names: Named, study: str | None = None, show: Callable[[View], None] = lambda view: None) -> View:
+    def wait(self, *names: Named, study: str | None = None, show: Callable[[View], None] | None = None) -> View:
         """Wait until runs are over, or have long been unknown to their targets; return where they stand then.
 
         Args:
@@ -270,7 +270,8 @@ class Project(AbstractContextManager["Project"]):
 
         is_over = Over()
         for view in self.watch(*names, study=study):
-            show(view)
+            if show is not None:
+                show(view)
             if is_over(view):
                 return view
         raise AssertionError("watching never ends")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import threading
@@ -15,8 +16,8 @@ from oelm_jobs.errors import TargetError, UsageError
 from tests.support import REPOSITORY
 
 EXPORTED = {
-    "Again", "Cancelled", "Cleaned", "Fetched", "Outcome", "Plan", "Project", "Run", "State", "StoredRun", "Study",
-    "StudyReport", "Submitted", "Target", "View", "data_frame", "report_on",
+    "Again", "Cancelled", "Cleaned", "Fetched", "Mode", "Outcome", "Plan", "Project", "Run", "State", "StoredRun",
+    "Study", "StudyReport", "Submitted", "Target", "View", "data_frame", "report_on",
 }  # fmt: skip
 
 
@@ -32,6 +33,26 @@ def test_importing_the_package_loads_nothing_of_it() -> None:
     program = "import sys, oelm_jobs; print([name for name in sys.modules if name.startswith('oelm_jobs.')])"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_commands_use_nothing_else() -> None:
+    allowed = {"", "agent", "data", "encodings", "errors", "folders", "language", "project", "table", "visible"}
+    for path in (REPOSITORY / "oelm_jobs" / "cli").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        typed = {
+            inner
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            for inner in ast.walk(node)
+        }
+        if path.name == "report.py":
+            continue
+        used = {
+            (node.module or "").split(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.level == 2 and node not in typed
+        }
+        assert used <= allowed, path.name
 
 
 def test_every_public_method_is_documented() -> None:

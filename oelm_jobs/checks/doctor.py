@@ -23,7 +23,7 @@ from ..scripts.templates import trial as trial_script
 from ..spec.study import Run, Study
 from ..spec.target import Target
 from ..study.files import read_study
-from ..study.plan import SEQUENTIAL, Plan
+from ..study.plan import Mode, Plan
 from ..study.resolve import plan_runs, token_files
 from ..targets.files import LOCAL
 from ..targets.sbatch import without_slurm
@@ -134,7 +134,7 @@ def _jobs(
                 project=project,
                 study=study,
                 target=target,
-                mode=SEQUENTIAL,
+                mode=Mode.SEQUENTIAL,
                 stop_on_failure=False,
                 runs=(run,),
                 differences=(),

@@ -19,3 +19,8 @@ class Finding:
     """What was found."""
     mend: str = ""
     """What to do about it."""
+
+    @property
+    def is_bad(self) -> bool:
+        """True where a run would fail."""
+        return self.verdict == BAD

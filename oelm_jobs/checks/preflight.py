@@ -121,7 +121,7 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> 
         PreflightError: The first of the findings that is bad.
     """
     for finding in _findings(plan, runs, answer):
-        if finding.verdict == BAD:
+        if finding.is_bad:
             raise PreflightError(joined([finding.found, NOTHING]), hint=finding.mend)
 
 

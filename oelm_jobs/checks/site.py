@@ -49,9 +49,9 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
     placed = _placed(target, site, _partitions(target, site), processes)
     if not asked.partitions:  # a plugin or a variable of the site's may choose another: sbatch will say
         anywhere = _placed(target, site, [str(row["name"]) for row in site["partitions"]], processes)
-        sure = {each.what for each in anywhere if each.verdict == BAD}
+        sure = {each.what for each in anywhere if each.is_bad}
         placed = [
-            replace(each, verdict=WARNING) if each.verdict == BAD and each.what not in sure else each for each in placed
+            replace(each, verdict=WARNING) if each.is_bad and each.what not in sure else each for each in placed
         ]
     found += placed
     found += _account(asked, site)

@@ -30,7 +30,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     They write a checkpoint first; submitting them again goes on from there. Cancelling a run that is over does nothing.
     """
     from ..agent.states import State
-    from ..runs.select import titles
+    from .view import titles
 
     if not names and study is None and not everything:
         raise UsageError(_("name a study, a group or a run"), hint=_("or give --all; oelm-status lists them"))

@@ -23,7 +23,6 @@ def main(target: str, as_json: bool) -> None:
 
     Exit code 1 when something would make a run fail.
     """
-    from ..checks.finding import BAD
     from ..table import width as columns
 
     with open_project() as project:
@@ -43,6 +42,6 @@ def main(target: str, as_json: bool) -> None:
             put(f"{click.style(pad(mark, 8), fg=colour)}{pad(finding.what, width)}  {found_text}")
             if finding.mend:
                 put(f"{'':<8}{'':<{width}}  -> {mend}")
-    bad = [finding.what for finding in found if finding.verdict == BAD]
+    bad = [finding.what for finding in found if finding.is_bad]
     if bad:
         raise RunFailed(_("target {target} can't run everything: {what}", target=target, what=bad))

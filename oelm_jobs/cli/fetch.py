@@ -50,8 +50,8 @@ def main(
     Only what is new is transferred; an interrupted fetch goes on where it was. A file gets its name when it is whole.
     Runs of this machine are here already; they are verified. Exit code 1 when a file is missing or differs.
     """
-    from ..runs.select import titles
     from .progress import Meter
+    from .view import titles
 
     if watch and as_json:
         raise UsageError(_("--watch and --json exclude each other"))

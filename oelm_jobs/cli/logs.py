@@ -32,8 +32,6 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
 
     With --follow a lost connection is made again, and the log goes on where it was.
     """
-    from ..runs.logs import NOT_STARTED
-
     with open_project() as project:
         chosen = project.run(run, study=study)
         write = _Objects(chosen) if as_json else _Shown() if sys.stdout.isatty() else _Bytes()
@@ -45,7 +43,7 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
     state, reason = piece.state, piece.reason
     write.end(state, reason)
     if piece.begin + len(piece.content) == 0 and not as_json:
-        why = reason or NOT_STARTED
+        why = piece.why_empty
         narrate(_("{run} is {state} and has written nothing yet ({why})", run=chosen.name, state=state, why=why))
         if not supervisor and state not in (State.PLANNED, State.QUEUED):  # whose reason is the supervisor's word
             argv = ["oelm-logs", run, *(["--study", study] if study else []), "--supervisor"]

@@ -6,10 +6,9 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .. import visible
+from .. import Mode, visible
 from ..agent.host import permitted
 from ..agent.sentences import _
-from ..study import plan as plans
 from .common import narrate, put, put_json, say
 from .view import duration
 
@@ -17,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..project import Project
+    from ..study.plan import Plan
     from ..submit.preview import PlannedRun
 
 
-def show(project: Project, plan: plans.Plan, *, script: bool, as_json: bool) -> None:
+def show(project: Project, plan: Plan, *, script: bool, as_json: bool) -> None:
     """Print the plan; has no other effect."""
     if script:
         scripts = project.scripts(plan)
@@ -36,7 +36,7 @@ def show(project: Project, plan: plans.Plan, *, script: bool, as_json: bool) -> 
         before = ""
         for number, each in enumerate(project.preview(plan), start=1):
             _show_run(number, each, before, by_slurm=plan.target.slurm is not None)
-            before = each.run.name if plan.mode == plans.SEQUENTIAL else ""
+            before = each.run.name if plan.mode is Mode.SEQUENTIAL else ""
     narrate(
         _(
             "\nNothing was submitted. Without --dry-run, this is; with --script, the complete launch scripts are "
@@ -45,7 +45,7 @@ def show(project: Project, plan: plans.Plan, *, script: bool, as_json: bool) -> 
     )
 
 
-def _as_json(plan: plans.Plan, runs: Sequence[PlannedRun]) -> dict[str, Any]:
+def _as_json(plan: Plan, runs: Sequence[PlannedRun]) -> dict[str, Any]:
     rows = [
         {
             "run": each.run.name,
@@ -67,11 +67,17 @@ def _as_json(plan: plans.Plan, runs: Sequence[PlannedRun]) -> dict[str, Any]:
     differences = [
         {"key": d.key, "kind": d.kind, "values": dict(d.values), "reason": d.reason} for d in plan.differences
     ]
-    content = {"version": 1, "study": plan.study.name, "target": plan.target.name, "mode": plan.mode, "executed": False}
+    content = {
+        "version": 1,
+        "study": plan.study.name,
+        "target": plan.target.name,
+        "mode": str(plan.mode),
+        "executed": False,
+    }
     return {**content, "runs": rows, "differences": differences}
 
 
-def _show_head(plan: plans.Plan) -> None:
+def _show_head(plan: Plan) -> None:
     say(_("Plan of study {study}: not executed", study=plan.study.name), bold=True)
     if plan.study.question:
         say(_("  question  {question}", question=plan.study.question))
@@ -82,10 +88,10 @@ def _show_head(plan: plans.Plan) -> None:
     if limit:
         say(_("  held to   {limit}", limit=limit))
     modes = {
-        plans.SEQUENTIAL: _("one after the other, in this order"),
-        plans.PARALLEL: _("each as soon as it has its devices"),
+        Mode.SEQUENTIAL: _("one after the other, in this order"),
+        Mode.PARALLEL: _("each as soon as it has its devices"),
     }
-    say(_("  mode      {mode}: {words}", mode=plan.mode, words=modes[plan.mode]))
+    say(_("  mode      {mode}: {words}", mode=str(plan.mode), words=modes[plan.mode]))
     for each in plan.differences:
         values = ", ".join(f"{group} {value}" for group, value in each.values.items())
         if each.reason:

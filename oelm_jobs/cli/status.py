@@ -61,9 +61,9 @@ def main(
         elsewhere, nonsense = _look_elsewhere(project, rebuild=rebuild, adopt=adopt)
         views = (_only(each, wanted) for each in project.watch(*names, study=study, hosts=gpus))
         if watch:
-            show = (lambda each: put_json(view.as_json(each), indent=None)) if as_json else None
-            with contextlib.suppress(KeyboardInterrupt):
-                view.watch(views, show=show)
+            with contextlib.suppress(KeyboardInterrupt), view.screen() as show:
+                for each in views:
+                    put_json(view.as_json(each), indent=None) if as_json else show(each)
             return
         shown = next(views)
         left = project.left_behind(shown.runs)

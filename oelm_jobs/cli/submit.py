@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -92,13 +93,15 @@ def main(
     if rerun and extend:
         raise UsageError(_("--rerun and --extend exclude each other"))
     with open_project() as project:
+        from .. import Again, Mode
+
         chosen = project.study(study)
         target = where.target(project)
 
         def plan(*, offline: bool) -> Plan:
             return project.plan(
                 chosen, target, groups=split_names(groups), seeds=_seeds(seeds, num_seeds, chosen.seeds), tag=tag,
-                settings=_settings(settings), mode=mode, stop_on_failure=stop_on_failure, offline=offline,
+                settings=_settings(settings), mode=Mode(mode), stop_on_failure=stop_on_failure, offline=offline,
             )  # fmt: skip
 
         if dry_run:
@@ -106,8 +109,6 @@ def main(
 
             show(project, plan(offline=True), script=script, as_json=as_json)
             return
-        from ..submit.decide import Again
-
         if send_data:
             _send_data(project, target, chosen, _settings(settings))
         planned = plan(offline=False)
@@ -192,12 +193,11 @@ def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool, te
 
 def _wait(project: Project, plan: Plan, *, as_json: bool) -> None:
     from ..agent.states import State
-    from ..runs.watch import Over
     from . import view
 
     try:
-        show = (lambda each: None) if as_json else None
-        last = view.watch(project.watch(*plan.runs), until=Over(), show=show)
+        with nullcontext() if as_json else view.screen() as show:
+            last = project.wait(*plan.runs, show=show)
     except KeyboardInterrupt:
         narrate(
             _("\nNo longer waiting; the runs go on. Come back with: oelm-status --watch; end them with: oelm-cancel")

@@ -7,9 +7,9 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,9 +18,11 @@ from ..agent.rundir import finite
 from ..agent.sentences import _, joined
 from ..agent.states import State
 from ..language import translated
-from ..runs.observe import View
-from ..store import StoredRun
 from .common import put
+
+if TYPE_CHECKING:
+    from ..runs.observe import View
+    from ..store import StoredRun
 
 HEADERS = (_("run"), _("state"), _("step"), _("loss"), _("val ppl"), _("tokens/s"), _("ETA"), _("note"))
 ALIGN = "llrrrrrl"
@@ -44,6 +46,12 @@ SUSPENDED = "suspended"
 """The reason of a run whose job Slurm has suspended (agent/slurm/state.py)."""
 STALE_S = 120.0
 """A heartbeat older than this is named in the note."""
+
+
+def titles(runs: Sequence[StoredRun]) -> dict[tuple[str, str], str]:
+    """Return by study and name the title of each of several runs: its name, with its study's where names repeat."""
+    times = Counter(run.name for run in runs)
+    return {(run.study, run.name): run.name if times[run.name] == 1 else f"{run.study}/{run.name}" for run in runs}
 
 
 def duration(seconds: float) -> str:
@@ -265,30 +273,12 @@ def as_json(view: View) -> dict[str, Any]:
     return {**content, "hosts": hosts} if hosts else content
 
 
-def watch(
-    views: Iterable[View],
-    *,
-    until: Callable[[View], bool] = lambda view: False,
-    show: Callable[[View], None] | None = None,
-) -> View:
-    """Show runs until ``until`` is true (or for ever): redrawn in place on a terminal, else a line per change.
-
-    Args:
-        show: Is given each view instead.
-
-    Returns:
-        The last view.
-    """
-    screen: AbstractContextManager[Callable[[View], None]] = _Screen() if sys.stdout.isatty() else _Lines()
-    with nullcontext(show) if show else screen as shown_by:
-        for view in views:
-            shown_by(view)
-            if until(view):
-                return view
-    raise AssertionError("views never end")
+def screen() -> AbstractContextManager[Callable[[View], None]]:
+    """Return what shows views one after the other: redrawn in place on a terminal, else a line per change."""
+    return _Screen() if sys.stdout.isatty() else _Lines()
 
 
-class _Screen(AbstractContextManager[Callable[[View], None]]):
+class _Screen(AbstractContextManager["Callable[[View], None]"]):
     """Redraws one table in place, without flicker."""
 
     def __enter__(self) -> Callable[[View], None]:
@@ -314,7 +304,7 @@ class _Screen(AbstractContextManager[Callable[[View], None]]):
         self._live.__exit__(*details)
 
 
-class _Lines(AbstractContextManager[Callable[[View], None]]):
+class _Lines(AbstractContextManager["Callable[[View], None]"]):
     """Prints a line when a run's state changes, and its progress now and then."""
 
     EVERY_S = 15.0

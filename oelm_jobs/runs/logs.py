@@ -31,8 +31,6 @@ PAUSE_S = 0.2
 """Pause after a look that brought nothing."""
 MAX_ODD = 10
 """So many looks may find a shorter log than before, or bring less of it than there is: it is made anew just now."""
-NOT_STARTED = _("its training hasn't started")
-"""Why a run has no log, where nothing else is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +46,11 @@ class Piece:
     """Where the run stood before the log was read."""
     reason: str
     """Why."""
+
+    @property
+    def why_empty(self) -> str:
+        """Why nothing is written yet."""
+        return self.reason or _("its training hasn't started")
 
 
 def read_log(project: Path, run: StoredRun, name: str, *, offset: int | None, lines: int, wait_s: float = 0.0) -> Piece:
@@ -138,7 +141,7 @@ def pieces(
         if wait_s and not piece.content:
             time.sleep(PAUSE_S)  # whether or not the target has waited
         if not wait_s and piece.state is not State.RUNNING:
-            why, state = piece.reason or NOT_STARTED, piece.state
+            why, state = piece.why_empty, piece.state
             say(_("{run} is {state} ({why}); its log follows when it is written", run=run.name, state=state, why=why))
         wait_s = WAIT_S
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,12 +46,6 @@ def select(store: Store, project: Path, names: Sequence[str], study: str | None 
             )
         chosen.update((run.study, run.name) for run in found)
     return [run for run in runs if (run.study, run.name) in chosen]
-
-
-def titles(runs: Sequence[StoredRun]) -> dict[tuple[str, str], str]:
-    """Return by study and name the title of each of several runs: its name, with its study's where names repeat."""
-    times = Counter(run.name for run in runs)
-    return {(run.study, run.name): run.name if times[run.name] == 1 else f"{run.study}/{run.name}" for run in runs}
 
 
 def select_one(store: Store, project: Path, name: str, study: str | None = None) -> StoredRun:

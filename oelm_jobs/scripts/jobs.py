@@ -18,7 +18,7 @@ from ..errors import ConfigurationError
 from ..schedulers import LaunchScript
 from ..spec.study import Run
 from ..spec.target import Target
-from ..study.plan import SEQUENTIAL, Plan
+from ..study.plan import Mode, Plan
 from ..study.resolve import command
 from ..targets import sbatch
 from ..targets.sbatch import MAX_ARRAY
@@ -138,7 +138,7 @@ def _jobs(
     Args:
         target: The plan's as its file describes it, which is what templates see.
     """
-    lane = [None, *(run.run_dir for run in runs)] if plan.mode == SEQUENTIAL else [None] * len(runs)
+    lane = [None, *(run.run_dir for run in runs)] if plan.mode is Mode.SEQUENTIAL else [None] * len(runs)
     records = {run.name: _record(plan, run, token, snapshot, after) for run, after in zip(runs, lane, strict=False)}
     if plan.target.slurm is None:
         batches = [
@@ -147,7 +147,9 @@ def _jobs(
     else:
         _check_dependency(plan, runs)
         largest = 2 * max((len(json.dumps(records[run.name].to_json())) for run in runs[:10]), default=0)
-        batches = sbatch.batches(runs, token, sequential=plan.mode == SEQUENTIAL, limit=max_array, run_bytes=largest)
+        batches = sbatch.batches(
+            runs, token, sequential=plan.mode is Mode.SEQUENTIAL, limit=max_array, run_bytes=largest
+        )
     return [
         LaunchScript(
             run_dirs=tuple(run.run_dir for run in batch.runs),
@@ -212,7 +214,7 @@ def _check_dependency(plan: Plan, runs: Sequence[Run]) -> None:
         ConfigurationError: It has alternatives.
     """
     given = sbatch.options_of(plan.target).sbatch.get("dependency") or ""
-    if plan.mode == SEQUENTIAL and len(runs) > 1 and "?" in given:
+    if plan.mode is Mode.SEQUENTIAL and len(runs) > 1 and "?" in given:
         raise ConfigurationError(
             _(
                 "target {target}: dependency = {value!r} in sbatch has alternatives, which can't be joined with the"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,17 @@ from . import fairness
 from .fairness import Difference
 from .resolve import plan_runs, scientific
 
-SEQUENTIAL, PARALLEL = "sequential", "parallel"
+
+class Mode(str, enum.Enum):
+    """When the runs of a submission begin."""
+
+    SEQUENTIAL = "sequential"
+    """Each waits for the one before it."""
+    PARALLEL = "parallel"
+    """Each as soon as it has its devices."""
+
+    def __str__(self) -> str:
+        return self.value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +34,7 @@ class Plan:
     study: Study
     target: Target
     """Where it goes, with every path as it is there."""
-    mode: str
-    """``sequential``: each run waits for the one before it; ``parallel``: each starts as soon as it has its devices."""
+    mode: Mode
     stop_on_failure: bool
     """Whether a failed run keeps the ones behind it in its lane from starting."""
     runs: tuple[Run, ...]
@@ -49,7 +59,7 @@ def make_plan(
     seeds: Sequence[int] = (),
     tag: str = "",
     overrides: Mapping[str, str] | None = None,
-    mode: str = SEQUENTIAL,
+    mode: Mode = Mode.SEQUENTIAL,
     stop_on_failure: bool = False,
     data_hash: str = "",
 ) -> Plan:

@@ -9,7 +9,7 @@ from ..agent.rundir import finite
 from ..connections import interpreter
 from ..spec.study import Run
 from ..store import StoredRun
-from ..study.plan import SEQUENTIAL, Plan
+from ..study.plan import Mode, Plan
 from ..study.resolve import command
 
 
@@ -45,6 +45,6 @@ def preview(plan: Plan, known: Iterable[StoredRun]) -> list[PlannedRun]:
         seconds = tokens / rates[run.group] if run.group in rates else None
         argv = tuple(command(run, python))
         found.append(PlannedRun(run=run, command=argv, start_s=start, duration_s=seconds))
-        if plan.mode == SEQUENTIAL:
+        if plan.mode is Mode.SEQUENTIAL:
             start = None if start is None or seconds is None else start + seconds
     return found

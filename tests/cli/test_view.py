@@ -195,7 +195,7 @@ def on_a_terminal(program: str, width: int, height: int, cwd: Path = REPOSITORY)
 def test_watching_fits_the_terminal() -> None:
     program = (
         "from oelm_jobs.cli import view; from tests.cli.test_view import sixty; "
-        "view.watch(iter([sixty()]), until=lambda v: True)"
+        "show = view.screen(); show.__enter__()(sixty()); show.__exit__(None, None, None)"
     )
     written = on_a_terminal(program, 80, 24)
     lines = written[written.rindex("study s on") :].strip("\n").split("\n")  # what is left when it ends
@@ -328,7 +328,10 @@ def test_a_file_that_is_half_saved_does_not_end_a_watch() -> None:
             raise look
         return look
 
-    view.watch(views(poll, interval_s=0), until=lambda each: not looks, show=seen.append)
+    for each in views(poll, interval_s=0):
+        seen.append(each)
+        if not looks:
+            break
     targets = {run.target for run in seen[0].runs}
     assert [dict(each.unreachable) for each in seen] == [
         dict(seen[0].unreachable), dict.fromkeys(targets, "targets.toml: not valid TOML"), dict(seen[0].unreachable),
