@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from oelm_jobs.agent.sentences import _
+
 from . import tables, wording
 from .judging.evidence import COUNT_METRICS
 from .judging.verdicts import TRIAL, WELCH, Verdict, log_region
 from .report import Report, may_pair
 from .statistics import outside_tests
 from .tables import Cell, Column, Table
-from .words import Text, text
 
 ASSUMED_SD = 0.02
 """Standard deviation of a pair's log ratio where no spread has been seen: 2 %, usual for small language models."""
@@ -113,7 +114,7 @@ def table(report: Report) -> Table:
         Column("spread", tables.PERCENT),
         Column("spread_source", tables.TEXT),
         Column("assumed_gap", tables.TEXT),
-        *(Column(f"power_{n}", tables.PERCENT, label=text("column_power_at", seeds=n)) for n in SEEDS),
+        *(Column(f"power_{n}", tables.PERCENT, label=_("Power with {seeds} seeds", seeds=n)) for n in SEEDS),
         Column("seeds_needed", tables.STEP),
         Column("seeds_needed_cautious", tables.STEP),
         Column("seeds_needed_holm", tables.STEP),
@@ -148,25 +149,26 @@ def table(report: Report) -> Table:
                     ),
                 )
             )
-    return Table("power", columns, tuple(rows), remarks=(text("power_remark"),))
+    remark = _(
+        "Power: the chance of the right verdict if the true value is the assumed one. A larger spread: the "
+        "upper 80 % bound of what was seen. Fix the number of seeds before training (oelm-report --lock); "
+        "adding seeds until a verdict appears inflates the error."
+    )
+    return Table("power", columns, tuple(rows), remarks=(remark,))
 
 
-def _spread(verdict: Verdict, others: list[Verdict]) -> tuple[float, Text, float | None]:
+def _spread(verdict: Verdict, others: list[Verdict]) -> tuple[float, str, float | None]:
     """Return the spread of a pair, where it comes from, and its degrees of freedom; a hypothesis without one borrows
     the largest.
     """
     if verdict.sd:
-        return verdict.sd, text("spread_seen", count=verdict.count), max(verdict.count - 1, 1)
+        return verdict.sd, _("{count} seeds", count=verdict.count), max(verdict.count - 1, 1)
     kind = verdict.hypothesis.metric.endswith(("ppl", "loss"))
     known = [v for v in others if v.sd and v.hypothesis.metric.endswith(("ppl", "loss")) == kind]
     if known:
         lender = max(known, key=lambda v: v.sd or 0.0)
-        return (
-            lender.sd or ASSUMED_SD,
-            text("spread_borrowed", hypothesis=lender.hypothesis.id),
-            max(lender.count - 1, 1),
-        )
-    return ASSUMED_SD, text("spread_assumed"), None
+        return lender.sd or ASSUMED_SD, lender.hypothesis.id, max(lender.count - 1, 1)
+    return ASSUMED_SD, _("assumed"), None
 
 
 def _truths(verdict: Verdict) -> list[float]:

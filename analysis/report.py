@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Hypothesis, Study
 from oelm_jobs.study import fairness
 
@@ -20,10 +21,6 @@ from .reading import replicates
 from .reading.loaded_run import LoadedRun, told_apart
 from .reading.trials import Trial
 from .tables import Table
-from .words import Text, text
-
-DOUBTS = ("copies", "ppl_too_low", "worse_than_chance")
-"""Findings about single values that a verdict resting on them repeats in its own line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +41,7 @@ class Report:
     """In the order of printing."""
     differences: tuple[fairness.Difference, ...] = ()
     """Configuration keys that aren't the same for all runs."""
-    deviations: tuple[Text, ...] = ()
+    deviations: tuple[Sentence, ...] = ()
     """What changed since the lock."""
     locked_at: float | None = None
     """Unix seconds of the lock; None without one."""
@@ -72,7 +69,7 @@ def build(
     runs: Sequence[LoadedRun],
     *,
     trials: Sequence[Trial] = (),
-    remarks: Sequence[Text] = (),
+    remarks: Sequence[Sentence] = (),
     target_loss: float | None = None,
     lock: Lock | None = None,
     planned: Study | None = None,
@@ -101,7 +98,7 @@ def build(
     around = {h.id: circumstances(h, study, deciding, found, trials, disputes) for h in study.hypotheses}
     if lock is not None:
         for name, note in rule_deviations(lock, study).items():
-            around[name] = replace(around[name], notes=(note, *around[name].notes))
+            around[name] = replace(around[name], alarms=(*around[name].alarms, note))
     verdicts = judge(study.hypotheses, deciding, around)
     named = labels(study, groups)
     made = [
@@ -171,14 +168,16 @@ def circumstances(
         and not (h.metric in fairness.SPEED_METRICS and finding.key == "learning_rate")
         and _separates(finding, study, a, b)
     ]
-    unfair = [text("unfair_pair", keys=tuple(dict.fromkeys(unfair_keys)))] if unfair_keys else []
-    notes: list[Text] = []
+    alarm = _(
+        "UNFAIR PAIR: the arms differ in {keys}, which the study does not declare", keys=[*dict.fromkeys(unfair_keys)]
+    )
+    notes: list[Sentence] = []
     if h.metric not in COUNT_METRICS and any(
         finding.key == "interim" and set(finding.groups) & {h.group, h.against} for finding in found
     ):
-        notes.append(text("interim_verdict"))
+        notes.append(_("interim"))
     if h.metric in LOSS_METRICS:
-        notes += [f.text for f in concerned if f.severity == findings.WARNING and f.text.key in DOUBTS]
+        notes += [f.text for f in concerned if f.severity == findings.WARNING and f.is_doubt]
     trial = undecidable = None
     if h.metric not in COUNT_METRICS:
         undecidable = next((d.reason for d in disputes if d.group in (h.group, h.against)), None)
@@ -189,7 +188,7 @@ def circumstances(
         may_pair=may_pair(a, b),
         void=void,
         undecidable=undecidable,
-        unfair=tuple(unfair),
+        alarms=(alarm,) if unfair_keys else (),
         notes=tuple(notes),
         trial=trial.estimate if trial else None,
     )
@@ -200,8 +199,8 @@ def _speed(
     a: Sequence[LoadedRun],
     b: Sequence[LoadedRun],
     trials: Sequence[Trial],
-    undecidable: Text | None,
-) -> tuple[Trial | None, Text | None, list[Text]]:
+    undecidable: Sentence | None,
+) -> tuple[Trial | None, Sentence | None, list[Sentence]]:
     """Return the trial that decides on a speed or cost, else why nothing does, and remarks.
 
     ``undecidable`` is why the runs can't decide, which is no matter to a trial: it is made of rounds.
@@ -210,15 +209,23 @@ def _speed(
     timed = [t for t in trials if h.metric == "speed" and (t.group, t.against) == (h.group, h.against)]
     trial = timed[0] if timed else None
     if any(t.estimate != timed[0].estimate for t in timed):
-        undecidable, trial = text("reason_two_trials", files=tuple(str(t.path) for t in timed)), None
+        trial = None
+        undecidable = _(
+            "there are several speed trials of these two groups with different rounds ({files})",
+            files=[str(t.path) for t in timed],
+        )
     elif trial is None:
         undecidable = undecidable or speed.incomparable(a, b)
     else:
         undecidable = None
         if trial.control is None:
-            notes.append(text("trial_without_control"))
+            notes.append(_("the speed trial has no A/A control"))
         elif trial.control_is_off:
-            undecidable, trial = text("trial_control_off", ratio=f"{math.exp(trial.control.mean):.3f}"), None
+            undecidable = _(
+                "the A/A control of the speed trial came out at {ratio} instead of 1.00: the trial was disturbed",
+                ratio=f"{math.exp(trial.control.mean):.3f}",
+            )
+            trial = None
     return trial, undecidable, notes + _confounded(h, a, b, trial)
 
 
@@ -245,7 +252,7 @@ def _freezing(factors: Mapping[str, object]) -> object:
     return False if factors.get("model_type") == "gpt" else factors.get("freeze_qk")
 
 
-def _confounded(h: Hypothesis, a: Sequence[LoadedRun], b: Sequence[LoadedRun], trial: Trial | None) -> list[Text]:
+def _confounded(h: Hypothesis, a: Sequence[LoadedRun], b: Sequence[LoadedRun], trial: Trial | None) -> list[Sentence]:
     """Note where a speed gain exceeds what freezing saves in operations (a trial's: beyond its uncertainty)."""
     bound = trial.bound if trial is not None and trial.bound is not None else speed.flop_bound(a[0], b[0])
     if bound is None or h.metric != "speed":
@@ -259,4 +266,8 @@ def _confounded(h: Hypothesis, a: Sequence[LoadedRun], b: Sequence[LoadedRun], t
         ratio = least = (sum(speeds[0]) / len(speeds[0])) / (sum(speeds[1]) / len(speeds[1]))
     if least <= max(bound, 1.0):
         return []
-    return [text("speed_confounded", ratio=f"{ratio:.3f}", bound=f"{bound:.4f}")]
+    said = _(
+        "a ratio of {ratio} is more than the saved operations can give ({bound}): something else differs, too",
+        ratio=f"{ratio:.3f}", bound=f"{bound:.4f}",
+    )  # fmt: skip
+    return [said]

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from oelm_jobs.agent.sentences import _
+
 from . import tables
 from .judging.evidence import common_step, loss_at
 from .reading.loaded_run import LoadedRun
 from .statistics import mean_sd
 from .tables import EMPTY, Cell, Column, Table
-from .words import Text, text
 
 Groups = Mapping[str, Sequence[LoadedRun]]
 
@@ -73,11 +74,18 @@ def comparison(groups: Groups, labels: Mapping[str, str], planned_seeds: Sequenc
                 _largest([run.peak_gpu_mem_gb for run in runs]),
             )
         )
-    remarks = [text("spread_remark")] if any(cell.sd for row in rows for cell in row) else []
-    remarks += [text("finished_remark")] if any(len(finished(runs)) < len(runs) for runs in groups.values()) else []
+    remarks = []
+    if any(cell.sd for row in rows for cell in row):
+        remarks.append(_("± is the standard deviation over seeds; – is not known."))
+    if any(len(finished(runs)) < len(runs) for runs in groups.values()):
+        remarks.append(_("Losses and PPL are those of finished runs; the table of every run has the others, too."))
     points = [(run.final, run.best) for runs in groups.values() for run in runs]
-    remarks += [text("mixed_remark")] if any(f and b and f.full and not b.full for f, b in points) else []
-    remarks += [text("gap_remark")] if any(row[6].value is not None for row in rows) else []
+    if any(f and b and f.full and not b.full for f, b in points):
+        remarks.append(
+            _("The final loss is on the whole validation file, the best one on a part of it: the two don't compare.")
+        )
+    if any(row[6].value is not None for row in rows):
+        remarks.append(_("The gap is taken at the last step that both arms validated at."))
     return Table("comparison", COMPARISON, tuple(rows), is_turned=len(rows) <= 6, remarks=tuple(remarks))
 
 
@@ -89,20 +97,15 @@ def finished(runs: Sequence[LoadedRun]) -> Sequence[LoadedRun]:
 def by_run(groups: Groups) -> Table:
     """Return one row a run: every seed's value, so that nothing hides behind a mean."""
     columns = (
-        Column("run", tables.TEXT),
-        Column("group", tables.TEXT, "result"),
-        Column("seed", tables.TEXT, "result"),
-        Column("status", tables.TEXT, "result"),
-        Column("step", tables.STEP, "result"),
-        Column("final_val_loss", tables.LOSS, "result"),
+        Column("run", tables.TEXT), Column("group", tables.TEXT, "result"),
+        Column("seed", tables.TEXT, "result"), Column("status", tables.TEXT, "result"),
+        Column("step", tables.STEP, "result"), Column("final_val_loss", tables.LOSS, "result"),
         Column("final_val_ppl", tables.PPL, "result"),
         Column("best_val_loss", tables.LOSS, "result", is_plain=True),
-        Column("best_val_ppl", tables.PPL, "result"),
-        Column("best_step", tables.STEP, "result"),
-        Column("tokens_per_s_per_gpu", tables.RATE, "cost"),
-        Column("hours", tables.HOURS, "cost"),
+        Column("best_val_ppl", tables.PPL, "result"), Column("best_step", tables.STEP, "result"),
+        Column("tokens_per_s_per_gpu", tables.RATE, "cost"), Column("hours", tables.HOURS, "cost"),
         Column("attempts", tables.COUNT, "cost"),
-    )
+    )  # fmt: skip
     rows = [
         (
             Cell(run.name), Cell(group), Cell(None if run.seed is None else str(run.seed)),
@@ -119,22 +122,19 @@ def by_run(groups: Groups) -> Table:
         for runs in groups.values() for run in runs
         if run.final is not None and run.last_step is not None and run.final.step < run.last_step
     )  # fmt: skip
-    return Table("runs", columns, tuple(rows), remarks=(text("validated_before", runs=earlier),) if earlier else ())
+    remark = _("Last validated before the last step: {runs}.", runs=earlier)
+    return Table("runs", columns, tuple(rows), remarks=(remark,) if earlier else ())
 
 
 def parameters(groups: Groups, labels: Mapping[str, str]) -> Table:
     """Return counts by group and kind of parameter."""
     columns = (
-        Column("group", tables.TEXT),
-        Column("embedding_params", tables.COUNT),
-        Column("qk_params", tables.COUNT),
-        Column("other_params", tables.COUNT),
-        Column("total_params", tables.COUNT),
-        Column("trainable_params", tables.COUNT),
-        Column("frozen_params", tables.COUNT),
-        Column("frozen_share", tables.PERCENT),
+        Column("group", tables.TEXT), Column("embedding_params", tables.COUNT),
+        Column("qk_params", tables.COUNT), Column("other_params", tables.COUNT),
+        Column("total_params", tables.COUNT), Column("trainable_params", tables.COUNT),
+        Column("frozen_params", tables.COUNT), Column("frozen_share", tables.PERCENT),
         Column("frozen_share_without_embedding", tables.PERCENT),
-    )
+    )  # fmt: skip
     rows = []
     for group, runs in groups.items():
         counts = [run.parameters for run in runs]
@@ -187,7 +187,7 @@ def layers(groups: Groups) -> Table | None:
         )
     columns = (
         Column("layer", tables.TEXT), Column("total_params", tables.COUNT),
-        *(Column(f"trainable_{group}", tables.COUNT, label=text("trainable_in", group=group)) for group in known),
+        *(Column(f"trainable_{group}", tables.COUNT, label=_("Trainable in {group}", group=group)) for group in known),
     )  # fmt: skip
     return Table("layers", columns, tuple(rows))
 
@@ -232,21 +232,32 @@ def efficiency(groups: Groups, labels: Mapping[str, str], target_loss: float | N
             )
         )
     columns = (
-        Column("group", tables.TEXT),
-        Column("curve_area", tables.LOSS),
-        Column("steps_to_target", tables.STEP),
-        Column("tokens_to_target", tables.COUNT),
-        Column("gpu_hours_to_target", tables.HOURS),
-        Column("trainable_params", tables.COUNT),
-        Column("trainable_share", tables.PERCENT),
+        Column("group", tables.TEXT), Column("curve_area", tables.LOSS), Column("steps_to_target", tables.STEP),
+        Column("tokens_to_target", tables.COUNT), Column("gpu_hours_to_target", tables.HOURS),
+        Column("trainable_params", tables.COUNT), Column("trainable_share", tables.PERCENT),
         Column("final_val_loss", tables.LOSS),
-    )
+    )  # fmt: skip
     remarks = []
-    if target is not None:
-        key = "target_given" if target_loss is not None else "target_from_baseline"
-        remarks.append(text(key, loss=f"{target:.4f}", group=labels.get(baseline or "", "") or baseline or ""))
+    if target_loss is not None:
+        remarks.append(
+            _(
+                "Target: validation loss {loss}, as asked. Medians over runs; > means not reached by then.",
+                loss=f"{target_loss:.4f}",
+            )
+        )
+    elif target is not None:
+        remarks.append(
+            _(
+                "Target: validation loss {loss}, which every run of {group} had at its end (none was declared). "
+                "Medians over runs; > means not reached by then.",
+                loss=f"{target:.4f}",
+                group=labels.get(baseline or "", "") or baseline or "",
+            )
+        )
     if math.isfinite(low) and high > low:
-        remarks.append(text("area_range", low=f"{low:,.0f}", high=f"{high:,.0f}"))
+        remarks.append(
+            _("Area over {low} to {high} tokens, which every run covers.", low=f"{low:,.0f}", high=f"{high:,.0f}")
+        )
     return Table("efficiency", columns, tuple(rows), remarks=tuple(remarks))
 
 
@@ -342,9 +353,9 @@ def _gap(runs: Sequence[LoadedRun], baseline: Sequence[LoadedRun], is_baseline: 
     return Cell(math.expm1(means[0] - means[1]))
 
 
-def _states(runs: Sequence[LoadedRun]) -> str | Text | None:
+def _states(runs: Sequence[LoadedRun]) -> str | None:
     if not runs:
-        return text("status_no_runs")
+        return _("no runs")
     counts: dict[str, int] = {}
     for run in runs:
         counts[run.status] = counts.get(run.status, 0) + 1

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .words import Text, say
+from oelm_jobs.agent.sentences import Sentence, _
+
+from .printed import say
 
 DASH = "–"
 """What a missing value looks like."""
@@ -15,12 +17,92 @@ TEXT, COUNT, LOSS, PPL, PERCENT, GAP, HOURS, RATE, GB, STEP, NUMBER = (
     "text", "count", "loss", "ppl", "percent", "gap", "hours", "rate", "gb", "step", "number",
 )  # fmt: skip
 
+HEADINGS = {
+    "group": _("Group"),
+    "run": _("Run"),
+    "seed": _("Seed"),
+    "status": _("Status"),
+    "seeds": _("Seeds"),
+    "step": _("Steps"),
+    "final_val_loss": _("Final val. loss"),
+    "final_val_ppl": _("Final val. PPL"),
+    "gap_to_baseline": _("PPL gap to baseline"),
+    "best_val_loss": _("Best val. loss"),
+    "best_val_ppl": _("Best val. PPL"),
+    "best_step": _("Best at step"),
+    "total_params": _("Total parameters"),
+    "trainable_params": _("Trainable parameters"),
+    "frozen_params": _("Frozen parameters"),
+    "embedding_params": _("Embedding"),
+    "qk_params": _("Q/K"),
+    "other_params": _("Other"),
+    "frozen_share": _("Frozen"),
+    "frozen_share_without_embedding": _("Frozen, without embeddings"),
+    "gpus": _("GPUs per run"),
+    "sequences_per_step": _("Sequences per step"),
+    "tokens_per_s_per_gpu": _("Tokens/s per GPU"),
+    "hours": _("Hours"),
+    "gpu_hours": _("GPU-hours"),
+    "peak_gpu_mem_gb": _("Peak memory (GB)"),
+    "attempts": _("Attempts"),
+    "curve_area": _("Mean val. loss over log tokens"),
+    "steps_to_target": _("Steps to target"),
+    "tokens_to_target": _("Tokens to target"),
+    "gpu_hours_to_target": _("GPU-hours to target"),
+    "trainable_share": _("Trainable, of baseline"),
+    "layer": _("Layer"),
+    "hypothesis": _("Hypothesis"),
+    "verdict": _("Verdict"),
+    "estimate": _("Estimate"),
+    "interval": _("Interval"),
+    "rule": _("Rule"),
+    "pairs": _("n"),
+    "spread": _("SD of a pair"),
+    "spread_source": _("Spread from"),
+    "assumed_gap": _("True value assumed"),
+    "seeds_needed": _("Seeds for 80 % power"),
+    "seeds_needed_cautious": _("With a larger spread"),
+    "seeds_needed_holm": _("With Holm, at worst"),
+    "key": _("Key"),
+    "kind": _("Kind"),
+    "declared": _("Declared reason"),
+    "status_word": _("Status"),
+    "revision": _("Revision"),
+    "snapshot": _("Snapshot"),
+    "train_code": _("Trainer code"),
+    "target": _("Target"),
+    "hardware": _("Hardware"),
+    "host": _("Host"),
+    "versions": _("Versions"),
+    "precision": _("Precision"),
+    "data": _("Data"),
+    "fingerprint": _("Fingerprint"),
+}
+"""Heading of each column, by its key."""
+TITLES = {
+    "comparison": _("Comparison of the groups"),
+    "comparison_result": _("Comparison of the groups: results"),
+    "comparison_cost": _("Comparison of the groups: cost"),
+    "comparison_parameters": _("Comparison of the groups: parameters"),
+    "runs_result": _("Every run: results"),
+    "runs_cost": _("Every run: cost"),
+    "differences": _("Configuration differences"),
+    "provenance": _("Provenance"),
+    "runs": _("Every run"),
+    "parameters": _("Parameters"),
+    "efficiency": _("What a loss costs"),
+    "layers": _("Parameters by layer"),
+    "verdicts": _("Hypotheses"),
+    "power": _("Power"),
+}
+"""Title of each table, by its key."""
+
 
 @dataclass(frozen=True)
 class Cell:
     """A value with its spread."""
 
-    value: float | int | str | Text | None
+    value: float | int | str | None
     """None is shown as a dash."""
     sd: float | None = None
     """Standard deviation over seeds."""
@@ -42,15 +124,15 @@ class Column:
     section: str = ""
     """Where wide tables are cut for narrow outputs: columns of one section stay together."""
 
-    label: Text | None = None
-    """Its heading, where that isn't the sentence ``column_<key>``."""
+    label: str = ""
+    """Its heading, where that isn't the key's in HEADINGS."""
     is_plain: bool = False
     """True where it stands in CSV and JSON alone: readers have its value in another unit."""
 
     @property
-    def header(self) -> Text:
+    def header(self) -> str:
         """Its heading in a report."""
-        return self.label or Text(f"column_{self.key}")
+        return self.label or HEADINGS[self.key]
 
 
 @dataclass(frozen=True)
@@ -58,20 +140,20 @@ class Table:
     """Rows of cells; the first column names the row."""
 
     key: str
-    """``comparison``, ``parameters`` and so on; its title is the sentence ``table_<key>``."""
+    """One of TITLES."""
     columns: tuple[Column, ...]
     """The first one is the row's name."""
     rows: tuple[tuple[Cell, ...], ...]
     """As many cells as columns."""
     is_turned: bool = False
     """True where text outputs show quantities as rows (many quantities, few groups)."""
-    remarks: tuple[Text, ...] = ()
+    remarks: tuple[Sentence, ...] = ()
     """Lines below the table."""
 
     @property
-    def title(self) -> Text:
+    def title(self) -> Sentence:
         """Its heading."""
-        return Text(f"table_{self.key}")
+        return TITLES[self.key]
 
     @property
     def for_readers(self) -> Table:
@@ -86,7 +168,7 @@ def show(cell: Cell, kind: str, language: str) -> str:
     value = cell.value
     if value is None:
         return DASH
-    if isinstance(value, Text):
+    if isinstance(value, Sentence):
         return say(value, language)
     if isinstance(value, str):
         return value or DASH
@@ -166,8 +248,8 @@ def cut(made: Sequence[Table], widest: int) -> list[Table]:
 
 
 def raw(table: Table) -> tuple[list[str], list[list[float | int | str | None]]]:
-    """Return keys and values for machines: one row a record, a column ``<key>_sd`` where a spread is known, Text in
-    English.
+    """Return keys and values for machines: one row a record, a column ``<key>_sd`` where a spread is known,
+    sentences in English.
     """
     with_sd = [any(row[i].sd is not None for row in table.rows) for i in range(len(table.columns))]
     heads: list[str] = []
@@ -186,7 +268,7 @@ def raw(table: Table) -> tuple[list[str], list[list[float | int | str | None]]]:
 
 def _plain(cell: Cell) -> float | int | str | None:
     value = cell.value
-    if isinstance(value, Text):
+    if isinstance(value, Sentence):
         return say(value, "en")
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)

@@ -1,26 +1,62 @@
-"""Describe a verdict: its sentences, and numbers in the units of its rule. The catalogues of languages lie in
-``words``.
-"""
+"""Describe a verdict: its sentences, and numbers in the units of its rule."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Hypothesis
 
 from . import tables
 from .judging.evidence import COUNT_METRICS
-from .judging.verdicts import EXACT, MET, NOT_MET, PAIRED, POINT, TRIAL, Verdict
+from .judging.verdicts import (
+    EXACT,
+    INCONCLUSIVE,
+    MET,
+    NO_DATA,
+    NOT_MET,
+    PAIRED,
+    POINT,
+    REFUTED,
+    SUPPORTED,
+    TRIAL,
+    UNDECIDABLE,
+    VOID,
+    WELCH,
+    Verdict,
+)  # fmt: skip
 from .report import Report
 from .tables import EMPTY, Cell, Column, Table
-from .words import Text, text
+
+METRIC_WORDS = {
+    "final_val_ppl": _("final validation PPL"),
+    "final_val_loss": _("final validation loss"),
+    "best_val_ppl": _("best validation PPL"),
+    "best_val_loss": _("best validation loss"),
+    "trainable_params": _("number of trainable parameters"),
+    "total_params": _("number of parameters"),
+    "speed": _("training speed"),
+    "gpu_hours": _("GPU-hours"),
+}
+"""What each metric of a hypothesis is called."""
+OUTCOME_WORDS = {
+    SUPPORTED: _("supported"), REFUTED: _("refuted"), INCONCLUSIVE: _("inconclusive"),
+    MET: _("met (one seed)"), NOT_MET: _("not met (one seed)"),
+    VOID: _("void"), UNDECIDABLE: _("undecidable"), NO_DATA: _("no data"),
+}  # fmt: skip
+"""How a report calls what a verdict can be."""
+METHOD_WORDS = {
+    PAIRED: _("paired t"), WELCH: _("Welch's t"), EXACT: _("exact count"), POINT: _("point estimate"),
+    TRIAL: _("median of the speed trial, sign test"),
+}  # fmt: skip
+"""How a report calls the method of an interval."""
 
 
-def claim(h: Hypothesis, labels: dict[str, str]) -> Text | str:
+def claim(h: Hypothesis, labels: dict[str, str]) -> str:
     """Return the claim in the study's words, else in ours."""
-    return h.claim or text(
-        "claim_words",
+    return h.claim or _(
+        "{metric} of {group} against {against}: {rule}",
         metric=metric(h),
         group=labels.get(h.group, h.group),
         against=labels.get(h.against, h.against),
@@ -28,20 +64,22 @@ def claim(h: Hypothesis, labels: dict[str, str]) -> Text | str:
     )
 
 
-def metric(h: Hypothesis) -> Text:
+def metric(h: Hypothesis) -> Sentence:
     """Return the metric's name."""
-    return text(f"metric_{h.metric}")
+    return METRIC_WORDS[h.metric]
 
 
-def rule(h: Hypothesis) -> Text:
+def rule(h: Hypothesis) -> Sentence:
     """Return the decision rule in words."""
     if h.relation == "reduction":
-        return text("rule_reduction", low=percent(h.bounds[0]), high=percent(h.bounds[1]))
+        return _("reduction between {low} and {high}", low=percent(h.bounds[0]), high=percent(h.bounds[1]))
     if h.relation == "ratio_at_least":
         if h.margin:
-            return text("rule_ratio_at_least_margin", bound=f"{h.bounds[0]:g}", margin=percent(h.margin))
-        return text("rule_ratio_at_least", bound=f"{h.bounds[0]:g}")
-    return text(f"rule_{h.relation}", bound=percent(h.bounds[0]))
+            return _("ratio at least {bound}, conceding {margin}", bound=f"{h.bounds[0]:g}", margin=percent(h.margin))
+        return _("ratio at least {bound}", bound=f"{h.bounds[0]:g}")
+    if h.relation == "at_most_above":
+        return _("at most {bound} above", bound=percent(h.bounds[0]))
+    return _("differs by less than {bound}", bound=percent(h.bounds[0]))
 
 
 def percent(share: float, *, signed: bool = False) -> str:
@@ -76,38 +114,45 @@ def interval(verdict: Verdict) -> tuple[str, str] | None:
     return in_rule_units(h, low), in_rule_units(h, high)
 
 
-def interval_words(verdict: Verdict) -> Text | None:
+def interval_words(verdict: Verdict) -> Sentence | None:
     """Return level, interval, number and method in words; None without an interval."""
     bounds = interval(verdict)
     if bounds is None or verdict.level is None:
         return None
-    units = "units_rounds" if verdict.method == TRIAL else "units_pairs" if verdict.method == PAIRED else "units_seeds"
-    return text(
-        "interval_words",
+    units = {TRIAL: _("paired rounds"), PAIRED: _("pairs")}.get(verdict.method, _("seeds per arm"))
+    return _(
+        "{level} interval {low} to {high}, {count} {units}, {method}",
         level=percent(1 - 2 * (1 - verdict.level)),
         low=bounds[0],
         high=bounds[1],
         count=verdict.count,
-        units=text(units),
-        method=text(f"method_{verdict.method}"),
+        units=units,
+        method=METHOD_WORDS[verdict.method],
     )
 
 
-def sentence(verdict: Verdict, labels: dict[str, str]) -> Text:
+def sentence(verdict: Verdict, labels: dict[str, str]) -> Sentence:
     """Return what was seen, in one sentence."""
     h = verdict.hypothesis
-    group, against = labels.get(h.group, h.group), labels.get(h.against, h.against)
+    arms = {"group": labels.get(h.group, h.group), "against": labels.get(h.against, h.against)}
     if verdict.ratio is None:
-        return text("sentence_nothing", metric=metric(h), group=group, against=against)
+        return _("The {metric} of {group} and {against} can't be compared.", metric=metric(h), **arms)
     if verdict.method == TRIAL:
-        return text("sentence_trial", group=group, against=against, ratio=f"{verdict.ratio:.3f}")
+        return _(
+            "In the interleaved speed trial {group} trained at {ratio} times the speed of {against}.",
+            ratio=f"{verdict.ratio:.3f}", **arms,
+        )  # fmt: skip
+    fields = {
+        "metric": metric(h), **arms,
+        "a": _value(h, [v.raw for v in verdict.group]), "b": _value(h, [v.raw for v in verdict.against]),
+    }  # fmt: skip
     gap = verdict.ratio - 1
-    key = "sentence_equal" if gap == 0 else "sentence_above" if gap > 0 else "sentence_below"
-    fields = {"percent": percent(abs(gap))} if gap else {}
-    return text(
-        key, metric=metric(h), group=group, against=against, **fields,
-        a=_value(h, [v.raw for v in verdict.group]), b=_value(h, [v.raw for v in verdict.against]),
-    )  # fmt: skip
+    if gap == 0:
+        return _("The {metric} of {group} equals that of {against} ({a} against {b}).", **fields)
+    fields["percent"] = percent(abs(gap))
+    if gap > 0:
+        return _("The {metric} of {group} is {percent} above that of {against} ({a} against {b}).", **fields)
+    return _("The {metric} of {group} is {percent} below that of {against} ({a} against {b}).", **fields)
 
 
 def _value(h: Hypothesis, values: Sequence[float]) -> str:
@@ -121,22 +166,33 @@ def _value(h: Hypothesis, values: Sequence[float]) -> str:
     return f"{mean:.4f}" if h.metric.endswith("loss") else f"{mean:.2f}" if mean >= 1 else f"{mean:.3g}"
 
 
-def reasons(verdict: Verdict, report: Report) -> list[Text]:
+def reasons(verdict: Verdict, report: Report) -> list[Sentence]:
     """Return why, and what else belongs into the verdict's own lines."""
     found = [verdict.reason] if verdict.reason else []
-    found += verdict.notes
+    found += [*verdict.alarms, *verdict.notes]
     if verdict.method == EXACT and verdict.hypothesis.metric == "trainable_params":
         runs = report.groups.get(verdict.hypothesis.group, ())
         shares = [(r.parameters.frozen_share, r.parameters.frozen_share_without_embedding) for r in runs]
         if shares and shares[0][0] and shares[0][1]:
-            found.append(text("also_without_embedding", share=percent(shares[0][0]), without=percent(shares[0][1])))
+            said = _(
+                "{share} of all parameters are frozen, {without} of those outside the embeddings; "
+                "the declared quantity decides",
+                share=percent(shares[0][0]), without=percent(shares[0][1]),
+            )  # fmt: skip
+            found.append(said)
     return found
 
 
-def level_remark(report: Report) -> Text | None:
+def level_remark(report: Report) -> Sentence | None:
     """Return why intervals have unequal levels; None where there are fewer than two."""
     count = sum(verdict.interval is not None for verdict in report.verdicts)
-    return text("level_remark", count=count) if count > 1 else None
+    if count < 2:
+        return None
+    return _(
+        "The levels of the intervals are those of Holm's procedure over the {count} hypotheses with one: all verdicts "
+        "together hold at the declared level.",
+        count=count,
+    )
 
 
 def verdict_table(report: Report) -> Table:
@@ -152,7 +208,7 @@ def verdict_table(report: Report) -> Table:
         rows.append(
             (
                 Cell(verdict.hypothesis.id),
-                Cell(text(f"outcome_{verdict.outcome}")),
+                Cell(OUTCOME_WORDS[verdict.outcome]),
                 Cell(estimate),
                 Cell(f"{bounds[0]} … {bounds[1]}") if bounds else EMPTY,
                 Cell(rule(verdict.hypothesis)),

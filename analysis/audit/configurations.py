@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from oelm_jobs.agent.sentences import _
 from oelm_jobs.spec.study import Study
 from oelm_jobs.study import fairness
 
 from ..findings import DECLARED, NOTE, UNFAIR, WARNING, AuditFinding, warning
 from ..reading import reference
 from ..reading.loaded_run import LoadedRun
-from ..words import text
 
 
 def arm(run: LoadedRun) -> fairness.Arm:
@@ -57,7 +57,11 @@ def from_configurations(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -
     wanted = next((run.study for run in listed if run.study), "")
     for run in listed if reference.is_made_up(study) else ():
         if run.study and run.study != wanted:
-            findings.append(warning(text("other_study", run=run.name, study=run.study, wanted=wanted), run.group))
+            said = _(
+                "{run} says that it belongs to study {study}, not {wanted}",
+                run=run.name, study=run.study, wanted=wanted,
+            )  # fmt: skip
+            findings.append(warning(said, run.group))
     return findings
 
 
@@ -68,9 +72,9 @@ def beyond(groups: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audi
     strangers = tuple(
         run.name for name, runs in groups.items() if name not in study.groups for run in runs if not run.tag
     )
-    findings = [warning(text("no_group", runs=strangers))] if strangers else []
-    return findings + [
-        AuditFinding(severity=NOTE, text=text("run_note", run=run.name, note=note), groups=(run.group,))
+    said = _("{runs} belong to no group of the study: shown in the tables, compared in no verdict", runs=strangers)
+    return ([warning(said)] if strangers else []) + [
+        AuditFinding(severity=NOTE, text=_("{run}: {note}", run=run.name, note=note), groups=(run.group,))
         for runs in groups.values()
         for run in runs
         for note in run.notes
@@ -80,17 +84,21 @@ def beyond(groups: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audi
 def _difference(d: fairness.Difference) -> AuditFinding:
     values = tuple(f"{name} {_short(value)}" for name, value in d.values.items())
     if d.is_unfair:
-        return AuditFinding(severity=UNFAIR, text=text("differs", key=d.key, values=values), key=d.key)
+        return AuditFinding(
+            severity=UNFAIR, text=_("{key} is not the same: {values}", key=d.key, values=values), key=d.key
+        )
     if d.reason:
         return AuditFinding(
             severity=DECLARED,
-            text=text("differs_declared", key=d.key, values=values, reason=d.reason),
+            text=_(
+                "{key} is not the same ({values}), as declared: {reason}", key=d.key, values=values, reason=d.reason
+            ),
             key=d.key,
             metrics=d.voids,
         )
     return AuditFinding(
         severity=WARNING,
-        text=text("differs_execution", key=d.key, values=values),
+        text=_("{key} is not the same ({values}): speed and hours can't be compared", key=d.key, values=values),
         key=d.key,
         metrics=d.voids,
     )
@@ -102,7 +110,7 @@ def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audit
     for group in study.groups:
         members = runs.get(group, ())
         if not members:
-            findings.append(warning(text("interim_no_runs", group=group), group, key="interim"))
+            findings.append(warning(_("interim: group {group} has no runs", group=group), group, key="interim"))
             continue
         unfinished = [run for run in members if not run.finished and not run.diverged and run.source != "log"]
         if unfinished:
@@ -110,14 +118,21 @@ def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audit
                 f"{run.name} {run.status}{f' ({run.reason})' if run.reason else ''}{_progress(run)}"
                 for run in unfinished
             )
-            findings.append(warning(text("interim_unfinished", runs=states), group, key="interim"))
+            findings.append(warning(_("interim: {runs}", runs=states), group, key="interim"))
         seen = {run.seed for run in members}
         extra = tuple(str(run.seed) for run in members if run.seed is not None and run.seed not in study.seeds)
         if extra:
-            findings.append(warning(text("extra_seeds", group=group, seeds=extra), group, key="seeds"))
+            said = _("group {group} has runs of seeds that the study does not plan ({seeds})", group=group, seeds=extra)
+            findings.append(warning(said, group, key="seeds"))
         absent = tuple(str(seed) for seed in study.seeds if seed not in seen)
         if absent and None not in seen:
-            findings.append(warning(text("interim_seeds", group=group, seeds=absent), group, key="interim"))
+            findings.append(
+                warning(
+                    _("interim: group {group} has no run of seed {seeds}", group=group, seeds=absent),
+                    group,
+                    key="interim",
+                )
+            )
     return findings
 
 
@@ -125,7 +140,9 @@ def uncompared(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Au
     """Return warnings for what takes part in no comparison: ended runs without a validation, a single group."""
     findings = []
     if len(study.groups) == 1:
-        findings.append(warning(text("one_group", group=next(iter(study.groups)))))
+        findings.append(
+            warning(_("there is no group but {group}: nothing is compared", group=next(iter(study.groups))))
+        )
     for group, members in runs.items():
         silent = tuple(
             run.name
@@ -133,7 +150,7 @@ def uncompared(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Au
             if run.final is None and not run.diverged and (run.finished or run.source == "log")
         )
         if silent:
-            findings.append(warning(text("never_validated", runs=silent), group))
+            findings.append(warning(_("{runs} left no validation and takes part in no comparison", runs=silent), group))
     return findings
 
 
@@ -142,13 +159,14 @@ def unchecked(runs: Mapping[str, Sequence[LoadedRun]]) -> list[AuditFinding]:
     logs = [run for members in runs.values() for run in members if run.source == "log" and run.final is not None]
     if not logs or sum(bool(members) for members in runs.values()) < 2:
         return []
-    what = [text("unknown_data")]
+    what = [_("data")]
     if any(run.global_batch is None for run in logs):
-        what.append(text("unknown_batch"))
+        what.append(_("sequences per step"))
     if any("max_lr" not in run.train and (run.curve is None or not np.isfinite(run.curve.lr).any()) for run in logs):
-        what.append(text("unknown_rates"))
+        what.append(_("learning rates"))
     names = tuple(run.name for run in logs)
-    return [warning(text("unchecked", what=tuple(what), runs=names), key="unchecked")]
+    said = _("logs alone don't tell whether {what} were the same: {runs}", what=tuple(what), runs=names)
+    return [warning(said, key="unchecked")]
 
 
 def _progress(run: LoadedRun) -> str:
@@ -164,7 +182,7 @@ def implausible(runs: Sequence[LoadedRun]) -> list[AuditFinding]:
     middle = finals[len(finals) // 2] if finals else math.nan
     for run in runs:
         if run.diverged:
-            findings.append(warning(text("diverged", run=run.name), run.group))
+            findings.append(warning(_("{run} diverged", run=run.name), run.group))
             continue
         if run.final is None:
             continue
@@ -172,16 +190,17 @@ def implausible(runs: Sequence[LoadedRun]) -> list[AuditFinding]:
         vocabulary = run.train.get("vocab_size")
         chance = math.log(vocabulary) if isinstance(vocabulary, int) and vocabulary > 1 else math.log(50257)
         if loss < 0.1 or (len(finals) > 2 and loss < 0.5 * middle):
-            findings.append(
-                warning(
-                    text("ppl_too_low", run=run.name, ppl=f"{run.final.ppl:.3g}", others=f"{math.exp(middle):.3g}"),
-                    run.group,
-                )
-            )
+            said = _(
+                "{run}: a validation PPL of {ppl} is implausible (the others are near {others})",
+                run=run.name, ppl=f"{run.final.ppl:.3g}", others=f"{math.exp(middle):.3g}",
+            )  # fmt: skip
+            findings.append(warning(said, run.group, is_doubt=True))
         if loss > chance + 0.05:
-            findings.append(
-                warning(text("worse_than_chance", run=run.name, loss=f"{loss:.3f}", chance=f"{chance:.3f}"), run.group)
-            )
+            said = _(
+                "{run}: a validation loss of {loss} is worse than chance ({chance})",
+                run=run.name, loss=f"{loss:.3f}", chance=f"{chance:.3f}",
+            )  # fmt: skip
+            findings.append(warning(said, run.group, is_doubt=True))
     return findings
 
 

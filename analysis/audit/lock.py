@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 
+from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import UsageError
 from oelm_jobs.spec.study import Study
 
+from ..printed import date
 from ..reading.loaded_run import LoadedRun
-from ..words import Text, date, text
 
 VERSION = 1
 
@@ -131,57 +132,70 @@ def read(path: Path) -> Lock | None:
     )
 
 
-def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Text]:
+def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Sentence]:
     """List what isn't as it was locked: rules, seeds, configuration, and runs of other fingerprints."""
     now = plan_of(study)
-    found = [text("lock_after_start", runs=lock.started)] if lock.started else []
+    found = [_locked_late(lock.started)] if lock.started else []
     for name in ("hypotheses", "groups", "train", "unequal"):
         found += _changes(name, lock.plan.get(name, {}), now[name])
     for name in ("question", "factors", "global_batch"):
         if lock.plan.get(name) != now[name]:
-            found.append(text("lock_changed", what=name, before=_short(lock.plan.get(name)), after=_short(now[name])))
+            found.append(_changed(name, lock.plan.get(name), now[name]))
     planned = set(lock.seeds)
     added = sorted(({run.seed for run in runs if run.seed is not None and not run.tag} | set(study.seeds)) - planned)
     if added:
-        found.append(text("lock_seeds_added", seeds=tuple(map(str, added))))
+        found.append(
+            _(
+                "seeds {seeds} came after the lock: they are shown, the verdicts rest on the locked seeds",
+                seeds=tuple(map(str, added)),
+            )
+        )
     dropped = sorted(planned - set(study.seeds))
     if dropped:
-        found.append(text("lock_seeds_dropped", seeds=tuple(map(str, dropped))))
+        found.append(_("seeds {seeds} of the locked plan are no longer in the study", seeds=tuple(map(str, dropped))))
     for run in runs:
         known = lock.fingerprints.get(run.name)
         if known and run.fingerprint and run.fingerprint != known:
-            found.append(text("lock_fingerprint", run=run.name))
+            found.append(_("{run} was run with another configuration or other data than locked", run=run.name))
         if run.started_at is not None and run.started_at < lock.locked_at and run.name not in lock.started:
-            found.append(text("lock_after_start", runs=(run.name,)))
+            found.append(_locked_late((run.name,)))
     return found
 
 
-def rule_deviations(lock: Lock, study: Study) -> dict[str, Text]:
+def _locked_late(runs: tuple[str, ...]) -> Sentence:
+    return _("the plan was locked after {runs} had begun", runs=runs)
+
+
+def rule_deviations(lock: Lock, study: Study) -> dict[str, Sentence]:
     """Return, by the hypothesis's id, a remark for each verdict whose rule isn't the locked one."""
     before: Mapping[str, Any] = lock.plan.get("hypotheses", {})
     found = {}
     for name, rule in plan_of(study)["hypotheses"].items():
         if name not in before:
-            found[name] = text("rule_added")
+            found[name] = _("DEVIATION: this hypothesis is not part of the locked plan")
         elif changes := tuple(_changes("", before[name], rule)):
-            found[name] = text("rule_changed", changes=changes)
+            found[name] = _("DEVIATION: the rule is not the locked one: {changes}", changes=changes)
     return found
 
 
-def _changes(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Text]:
+def _changes(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Sentence]:
     found = []
     for key in [*before, *(key for key in after if key not in before)]:
         what = f"{name}.{key}" if name else key
         if key not in after:
-            found.append(text("lock_removed", what=what, before=_short(before[key])))
+            found.append(_("{what} = {before} was removed", what=what, before=_short(before[key])))
         elif key not in before:
-            found.append(text("lock_added", what=what, after=_short(after[key])))
+            found.append(_("{what} = {after} was added", what=what, after=_short(after[key])))
         elif before[key] != after[key]:
             if isinstance(before[key], dict) and isinstance(after[key], dict):
                 found += _changes(what, before[key], after[key])
             else:
-                found.append(text("lock_changed", what=what, before=_short(before[key]), after=_short(after[key])))
+                found.append(_changed(what, before[key], after[key]))
     return found
+
+
+def _changed(what: str, before: Any, after: Any) -> Sentence:
+    return _("{what} was {before} and is {after}", what=what, before=_short(before), after=_short(after))
 
 
 def _short(value: Any) -> str:

@@ -10,15 +10,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Study
 
 from ..findings import DECLARED, UNFAIR, VOID, WARNING, AuditFinding, warning
 from ..reading.loaded_run import LoadedRun
-from ..words import Text, text
 from .schedule import Schedule, fit
 
 RATE_TOLERANCE = 0.03
 """Relative difference of learning rates at one step that printing with three digits can't explain."""
+
+SHAPES = {
+    "cosine": _("cosine"), "linear": _("linear"), "constant": _("constant"),
+    "inverse_sqrt": _("inverse square root"), "unknown": _("another shape"),
+}  # fmt: skip
+"""How a report calls the shape of a schedule."""
 
 SHAPE = ("d_model", "num_layers", "d_ff", "seq_len")
 """Train keys that the number of parameters follows from."""
@@ -49,7 +55,7 @@ def learning_rates(runs: Runs, study: Study) -> list[AuditFinding]:
     differing = [run for run in seen[1:] if _rates_differ(seen[0], run)]
     if not differing:
         return []
-    described: dict[str, Text] = {}
+    described: dict[str, Sentence] = {}
     for run in (seen[0], *differing):
         assert run.curve is not None
         schedule = fit(run.curve.step, run.curve.lr)
@@ -58,15 +64,15 @@ def learning_rates(runs: Runs, study: Study) -> list[AuditFinding]:
     is_between = not any(a.group == b.group and _rates_differ(a, b) for a, b in itertools.combinations(members, 2))
     declared = _declared(study, "max_lr", "min_lr", "warmup_steps", "max_steps") if is_between else ""
     groups = tuple(dict.fromkeys(run.group for run in (seen[0], *differing)))
-    statement = text("schedules_differ", schedules=tuple(described.values()))
+    statement = _("the learning rates were not the same: {schedules}", schedules=tuple(described.values()))
     if declared:
-        statement = text("declared_because", what=statement, reason=declared)
+        statement = _("{what}, as declared: {reason}", what=statement, reason=declared)
     return [AuditFinding(severity=DECLARED if declared else UNFAIR, text=statement, groups=groups, key="learning_rate")]
 
 
-def _declared(study: Study, *keys: str) -> str | Text:
+def _declared(study: Study, *keys: str) -> str:
     """Return why groups may differ in one of some keys; empty where nothing is declared."""
-    of_question: dict[str, str | Text] = {**dict.fromkeys(study.factors, text("is_factor")), **study.declared}
+    of_question: dict[str, str] = {**dict.fromkeys(study.factors, _("a factor of the study")), **study.declared}
     return next((of_question[key] for key in keys if key in of_question), "")
 
 
@@ -98,13 +104,13 @@ def _rates_differ(a: LoadedRun, b: LoadedRun) -> bool:
     return bool(np.mean(off) > 0.02)
 
 
-def _describe(run: LoadedRun, schedule: Schedule | None) -> Text:
+def _describe(run: LoadedRun, schedule: Schedule | None) -> Sentence:
     if schedule is None:
-        return text("schedule_short", run=run.name)
-    return text(
-        "schedule_words",
+        return _("{run} (too few values)", run=run.name)
+    return _(
+        "{run} {shape}, peak {peak}, warm-up {warmup}, decay until {end}, last {final}",
         run=run.name,
-        shape=text(f"shape_{schedule.shape}"),
+        shape=SHAPES[schedule.shape],
         peak=f"{schedule.peak:.3g}",
         warmup="–"
         if schedule.warmup is None
@@ -130,22 +136,23 @@ def steps(runs: Runs, study: Study) -> list[AuditFinding]:
     ]
     if len({run.last_step for run in ended}) > 1 and not _declared(study, "max_steps"):
         shown = tuple(f"{run.name} {run.last_step:,}" for run in ended)
-        findings.append(warning(text("steps_differ", steps=shown), key="steps"))
+        said = _("the runs ended at different steps ({steps}): losses are compared at common steps", steps=shown)
+        findings.append(warning(said, key="steps"))
     for run in ended:
-        planned, source = run.max_steps, "plan"
+        planned = run.max_steps
         if planned is None and run.curve is not None:
             schedule = fit(run.curve.step, run.curve.lr)
             if schedule is not None and schedule.end is not None and schedule.shape in ("cosine", "linear"):
-                planned, source = round(_rounded(schedule.end)), "schedule"
+                planned = round(_rounded(schedule.end))
         assert run.last_step is not None
         if planned is not None and run.last_step > planned * 1.02 + 1:
-            findings.append(
-                warning(
-                    text(f"overshoot_{source}", run=run.name, planned=f"{planned:,}", reached=f"{run.last_step:,}"),
-                    run.group,
-                    key="overshoot",
-                )
+            steps = {"run": run.name, "planned": f"{planned:,}", "reached": f"{run.last_step:,}"}
+            said = (
+                _("{run} was planned with {planned} steps and trained for {reached}", **steps)
+                if run.max_steps is not None
+                else _("the schedule of {run} ends near step {planned}, it was trained until {reached}", **steps)
             )
+            findings.append(warning(said, run.group, key="overshoot"))
     return findings
 
 
@@ -160,7 +167,11 @@ def validation_intervals(runs: Runs) -> list[AuditFinding]:
     if len(set(found.values())) < 2:
         return []
     shown = tuple(f"{group} {interval:,}" for group, interval in found.items())
-    return [warning(text("validation_intervals_differ", intervals=shown), key="val_interval")]
+    said = _(
+        "validations came at different intervals ({intervals} steps): the best of more of them is lower by chance",
+        intervals=shown,
+    )
+    return [warning(said, key="val_interval")]
 
 
 def unknown_batches(runs: Runs) -> list[AuditFinding]:
@@ -174,7 +185,12 @@ def unknown_batches(runs: Runs) -> list[AuditFinding]:
     if len(set(known.values())) < 2:
         return []
     shown = tuple(f"{group} {size}" for group, size in known.items())
-    return [warning(text("batch_unknown", sizes=shown), *known, key="global_batch")]
+    said = _(
+        "the number of GPUs differs ({sizes}) and nothing says how many sequences a step had: with the same "
+        "batch per GPU the arms saw different numbers of tokens",
+        sizes=shown,
+    )
+    return [warning(said, *known, key="global_batch")]
 
 
 def totals(runs: Runs, study: Study) -> list[AuditFinding]:
@@ -187,7 +203,8 @@ def totals(runs: Runs, study: Study) -> list[AuditFinding]:
     if len(set(found.values())) < 2:
         return []
     shown = tuple(f"{group} {total:,}" for group, total in found.items())
-    return [warning(text("totals_differ", totals=shown), key="total_params")]
+    said = _("the arms have different numbers of parameters in all ({totals})", totals=shown)
+    return [warning(said, key="total_params")]
 
 
 def copies(runs: Runs) -> list[AuditFinding]:
@@ -204,12 +221,17 @@ def copies(runs: Runs) -> list[AuditFinding]:
         if other is not run:
             severity = VOID if other.group != run.group else WARNING
             groups = (other.group, run.group) if other.group != run.group else (run.group,)
+            said = _(
+                "{a} and {b} have the same validation losses to the last digit: copies, or a factor without any effect",
+                a=other.name, b=run.name,
+            )  # fmt: skip
             findings.append(
                 AuditFinding(
                     severity=severity,
-                    text=text("copies", a=other.name, b=run.name),
+                    text=said,
                     groups=groups,
                     key="copies",
+                    is_doubt=True,
                     is_between=severity == VOID,
                 )
             )
@@ -222,4 +244,4 @@ def tuning(runs: Sequence[LoadedRun], study: Study) -> list[AuditFinding]:
     if len(set(tried.values())) < 2:
         return []
     shown = tuple(f"{group} {count}" for group, count in tried.items())
-    return [warning(text("tuned_unequally", counts=shown), key="tuning")]
+    return [warning(_("the arms were not tuned equally; configurations tried: {counts}", counts=shown), key="tuning")]

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from oelm_jobs.agent.sentences import Sentence, _
+
 from ..findings import VOID, AuditFinding, warning
 from ..reading.loaded_run import LoadedRun
-from ..words import Text, text
 
 
-def contradictions(run: LoadedRun, factors: Mapping[str, Any]) -> list[Text]:
+def contradictions(run: LoadedRun, factors: Mapping[str, Any]) -> list[Sentence]:
     """Return what in a run's records contradicts its group's factors; empty where nothing does, which isn't proof."""
-    found: list[Text] = []
+    found: list[Sentence] = []
     frozen = factors.get("freeze_qk")
     wanted_model = factors.get("model_type")
     if wanted_model == "gpt":
@@ -24,7 +25,7 @@ def contradictions(run: LoadedRun, factors: Mapping[str, Any]) -> list[Text]:
     for key, value in factors.items():
         stated = run.train.get(key, run.factors.get(key))
         if stated is not None and stated != value and not (key == "freeze_qk" and wanted_model == "gpt"):
-            found.append(text("factor_is_other", run=run.name, key=key, value=str(stated), wanted=str(value)))
+            found.append(_ran_with_another(run, key, stated, value))
     proof = run.treatment
     if proof is not None:
         for key in ("model_type", "qk_init", "freeze_ffn"):
@@ -34,7 +35,7 @@ def contradictions(run: LoadedRun, factors: Mapping[str, Any]) -> list[Text]:
                 and stated not in (None, "", wanted)
                 and not (key == "qk_init" and wanted_model == "gpt")
             ):
-                found.append(text("factor_is_other", run=run.name, key=key, value=str(stated), wanted=str(wanted)))
+                found.append(_ran_with_another(run, key, stated, wanted))
         found += _tensors(run, frozen)
     counts = run.parameters
     if (
@@ -44,28 +45,38 @@ def contradictions(run: LoadedRun, factors: Mapping[str, Any]) -> list[Text]:
         and not factors.get("freeze_ffn")
     ):
         if frozen and counts.frozen == 0:
-            found.append(text("nothing_frozen", run=run.name))
+            found.append(_("{run} should freeze Q/K, but no parameter is frozen", run=run.name))
         if not frozen and counts.frozen > 0:
-            found.append(text("something_frozen", run=run.name, count=f"{counts.frozen:,}"))
+            count = f"{counts.frozen:,}"
+            found.append(
+                _("{run} should train everything, but {count} parameters are frozen", run=run.name, count=count)
+            )
     return found
 
 
-def _tensors(run: LoadedRun, frozen: object) -> list[Text]:
+def _ran_with_another(run: LoadedRun, key: str, value: object, wanted: object) -> Sentence:
+    return _(
+        "{run} ran with {key} = {value}, the group says {wanted}",
+        run=run.name, key=key, value=str(value), wanted=str(wanted),
+    )  # fmt: skip
+
+
+def _tensors(run: LoadedRun, frozen: object) -> list[Sentence]:
     assert run.treatment is not None
-    found: list[Text] = []
+    found: list[Sentence] = []
     qk, other = run.treatment.groups.get("qk"), run.treatment.groups.get("other")
     if qk is not None and frozen is True:
         if qk.requires_grad or qk.in_optimizer:
-            found.append(text("qk_in_optimizer", run=run.name))
+            found.append(_("{run} should freeze Q/K, but the optimizer holds them", run=run.name))
         if qk.sha256_end and qk.sha256_end != qk.sha256_start:
-            found.append(text("qk_changed", run=run.name))
+            found.append(_("{run} should freeze Q/K, but they changed between start and end", run=run.name))
     if qk is not None and frozen is False:
         if qk.requires_grad is False or qk.in_optimizer is False:
-            found.append(text("qk_not_in_optimizer", run=run.name))
+            found.append(_("{run} should train Q/K, but the optimizer doesn't hold them", run=run.name))
         if qk.sha256_end and qk.sha256_end == qk.sha256_start:
-            found.append(text("qk_unchanged", run=run.name))
+            found.append(_("{run} should train Q/K, but they are the same at start and end", run=run.name))
     if other is not None and other.sha256_end and other.sha256_end == other.sha256_start:
-        found.append(text("other_unchanged", run=run.name))
+        found.append(_("{run} trained nothing: all other parameters are the same at start and end", run=run.name))
     return found
 
 
@@ -91,7 +102,11 @@ def audit(runs: Mapping[str, Sequence[LoadedRun]], factors: Mapping[str, Mapping
             ]
         unproven = [run.name for run in members if run.finished and not proven(run)]
         if unproven and "freeze_qk" in {key for table in factors.values() for key in table}:
-            findings.append(warning(text("treatment_unproven", runs=tuple(unproven)), group))
+            said = _(
+                "whether Q/K were treated as the group says is not proven for {runs} (no hashes of start and end)",
+                runs=tuple(unproven),
+            )
+            findings.append(warning(said, group))
     return findings
 
 
@@ -112,8 +127,9 @@ def missing_parameters(
             frozen, total = other.parameters.frozen, other.parameters.total
             assert frozen is not None and total is not None
             if run.parameters.total == total - frozen and _shape(run) == _shape(other):
-                what = text(
-                    "frozen_are_missing",
+                what = _(
+                    "{run} should train everything, but its {total} parameters lack exactly the {frozen} that "
+                    "{other} freezes: they are no parameters in it (buffers, perhaps), and are not trained",
                     run=run.name,
                     other=other.name,
                     total=_count(run.parameters.total),
@@ -128,7 +144,7 @@ def _shape(run: LoadedRun) -> list[object]:
     return [run.train.get(key) for key in ("vocab_size", "d_model", "num_layers", "d_ff", "seq_len")]
 
 
-def never_varied(a: Sequence[LoadedRun], b: Sequence[LoadedRun], freezing: tuple[object, object]) -> Text | None:
+def never_varied(a: Sequence[LoadedRun], b: Sequence[LoadedRun], freezing: tuple[object, object]) -> Sentence | None:
     """Return why two arms that should differ in freezing don't, judged by counts and checkpoints alone; None where
     nothing says so.
 
@@ -143,12 +159,19 @@ def never_varied(a: Sequence[LoadedRun], b: Sequence[LoadedRun], freezing: tuple
     ]
     if counts[0] and counts[0] == counts[1]:
         total, trainable = next(iter(counts[0]))
-        return text("never_varied", total=_count(total), trainable=_count(trainable))
+        return _(
+            "the factor was never varied: both arms have {total} parameters, {trainable} of them trainable",
+            total=_count(total),
+            trainable=_count(trainable),
+        )
     sizes = [{run.checkpoint_bytes for run in arm if run.checkpoint_bytes} for arm in (a, b)]
     if not (counts[0] and counts[1]) and sizes[0] and sizes[1]:
         smallest, largest = min(sizes[0] | sizes[1]), max(sizes[0] | sizes[1])
         if largest - smallest < 0.005 * largest:
-            return text("never_varied_sizes", size=f"{largest / 1e6:,.0f} MB")
+            return _(
+                "the factor was never varied: the checkpoints of both arms have the same size ({size})",
+                size=f"{largest / 1e6:,.0f} MB",
+            )
     return None
 
 
@@ -158,7 +181,7 @@ SHARED_START = frozenset({"model_type", "freeze_qk", "freeze_ffn", "qk_init"})
 
 def other_start(
     a: Sequence[LoadedRun], b: Sequence[LoadedRun], factors: tuple[Mapping[str, Any], Mapping[str, Any]]
-) -> Text | None:
+) -> Sentence | None:
     """Return which seed's initial tensors besides Q/K differ between two arms that should share them; None where none
     is known to.
     """
@@ -174,7 +197,11 @@ def other_start(
         starts = [groups["other"].sha256_start for groups in tensors if "other" in groups]
         # With a frozen feed-forward as an entry of its own, "other" stands for fewer tensors.
         if len(starts) == 2 and all(starts) and starts[0] != starts[1] and tensors[0].keys() == tensors[1].keys():
-            return text("other_start", a=run.name, b=partner.name)
+            return _(
+                "{a} and {b} began with different weights besides Q/K: more than the factor was varied",
+                a=run.name,
+                b=partner.name,
+            )
     return None
 
 

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oelm_jobs.agent.sentences import Sentence, _
+
+from ..printed import say
 from ..report import Report
-from ..words import Text, say, text
 from . import bars, curves, drawing, forest
 from .drawing import DrawnArm, Say
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 def draw(
     report: Report, language: str, folder: Path, style: Path | None = None
-) -> tuple[list[tuple[Path, bytes]], list[Text]]:
+) -> tuple[list[tuple[Path, bytes]], list[Sentence]]:
     """Return the files of all figures (PNG and SVG) and remarks; a figure without values says so instead of being
     absent.
     """
@@ -27,7 +29,7 @@ def draw(
             font = drawing.cjk_font()
         if font is None:
             language = "en"
-            remarks.append(text("no_cjk_font"))
+            remarks.append(_("no font with Chinese characters is installed: the figures are in English"))
     files: list[tuple[Path, bytes]] = []
     with drawing.style(style):
         import matplotlib
@@ -36,7 +38,7 @@ def draw(
             matplotlib.rcParams["font.sans-serif"] = [font, *matplotlib.rcParams["font.sans-serif"]]
         arms = _arms(report)
         for name, make in FIGURES.items():
-            figure = make(report, arms, lambda key, /, **values: say(text(key, **values), language))
+            figure = make(report, arms, lambda text: say(text, language))
             files += drawing.save(figure, folder / f"{name}.png")
     return files, remarks
 

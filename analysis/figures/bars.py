@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from oelm_jobs import table
+from oelm_jobs.agent.sentences import Sentence, _
 
 from .. import summaries
 from ..reading.loaded_run import LoadedRun
@@ -19,42 +21,50 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A part of a model's parameters, as the figure shows it."""
+
+    name: Sentence
+    colour: str
+    is_frozen: bool = False
+
+
+EMBEDDING = _Part(_("embedding"), "#BBBBBB")
+OTHER = _Part(_("other"), "#56B4E9")
+OTHER_FROZEN = _Part(_("other frozen"), "#F0C97A", is_frozen=True)
+QK = _Part(_("Q/K"), "#0072B2")
+QK_FROZEN = _Part(_("Q/K, frozen"), "#E69F00", is_frozen=True)
+TRAINABLE = _Part(_("trainable"), "#56B4E9")
+FROZEN = _Part(_("frozen"), "#E69F00", is_frozen=True)
+
+
 def parameters(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     """Draw stacked bars of the parameters of each group; frozen parts are hatched."""
     known = [(arm, next((run.parameters for run in arm.runs if run.parameters.total), None)) for arm in arms]
     shown = [(arm, counts) for arm, counts in known if counts is not None and counts.total]
     figure, grid = drawing.new(9.0, 1.5 + 0.62 * max(len(shown), 1))
     axes = grid[0][0]
-    axes.set_title(say_("figure_parameter_distribution"), pad=26)
+    axes.set_title(say_(drawing.TITLES["parameter_distribution"]), pad=26)
     if not shown:
         drawing.nothing(axes, say_)
         return figure
-    parts = {
-        "part_embedding": "#BBBBBB",
-        "part_other": "#56B4E9",
-        "part_qk": "#0072B2",
-        "part_qk_frozen": "#E69F00",
-        "part_frozen": "#F0C97A",
-        "part_all_frozen": "#E69F00",
-        "part_trainable": "#56B4E9",
-    }
-    used: dict[str, Any] = {}
-    size_of, unit = _unit([counts.total or 0 for _, counts in shown])
-    longest = max(counts.total or 0 for _, counts in shown) / size_of
-    for row, (_, counts) in enumerate(shown):
+    used: dict[_Part, Any] = {}
+    size_of, unit = _unit([counts.total or 0 for _arm, counts in shown])
+    longest = max(counts.total or 0 for _arm, counts in shown) / size_of
+    for row, (_arm, counts) in enumerate(shown):
         left = 0.0
         for part, count in _parts(counts):
             size = count / size_of
-            frozen = part.endswith("frozen")
             bar = axes.barh(
                 row,
                 size,
                 left=left,
                 height=0.6,
-                color=parts[part],
+                color=part.colour,
                 edgecolor="white",
                 linewidth=0.8,
-                hatch="////" if frozen else "",
+                hatch="////" if part.is_frozen else "",
             )
             used.setdefault(part, bar)
             if size > 0.07 * longest:
@@ -65,14 +75,13 @@ def parameters(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
                     ha="center",
                     va="center",
                     fontsize=9,
-                    color="white" if part == "part_qk" else "black",
-                    bbox={"facecolor": parts[part], "edgecolor": "none", "pad": 1.0} if frozen else None,
+                    color="white" if part is QK else "black",
+                    bbox={"facecolor": part.colour, "edgecolor": "none", "pad": 1.0} if part.is_frozen else None,
                 )
             left += size
-        trainable = counts.trainable if counts.trainable is not None else None
-        note = f"{left:.4g}" + (
-            f"  ({say_('part_trainable')} {trainable / size_of:.4g})" if trainable is not None else ""
-        )
+        note = f"{left:.4g}"
+        if counts.trainable is not None:
+            note += f"  ({say_(TRAINABLE.name)} {counts.trainable / size_of:.4g})"
         axes.text(
             left + 0.012 * longest,
             row,
@@ -85,10 +94,10 @@ def parameters(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, longest * 1.3)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(say_("axis_params", unit=say_(unit)))
+    axes.set_xlabel(say_(_("Parameters ({unit})", unit=unit)))
     axes.legend(
         list(used.values()),
-        [say_(part) for part in used],
+        [say_(part.name) for part in used],
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
         ncols=len(used),
@@ -101,19 +110,19 @@ def parameters(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     return figure
 
 
-def _unit(counts: Sequence[int]) -> tuple[float, str]:
+def _unit(counts: Sequence[int]) -> tuple[float, Sentence]:
     """Return what counts are divided by, and its name."""
-    return (1e6, "unit_millions") if max(counts, default=0) >= 1e6 else (1e3, "unit_thousands")
+    return (1e6, _("millions")) if max(counts, default=0) >= 1e6 else (1e3, _("thousands"))
 
 
-def _parts(counts: Any) -> list[tuple[str, int]]:
+def _parts(counts: Any) -> list[tuple[_Part, int]]:
     total, frozen = counts.total, counts.frozen or 0
     if counts.embedding is None or counts.qk is None:
-        return [(part, n) for part, n in (("part_trainable", total - frozen), ("part_all_frozen", frozen)) if n > 0]
+        return [(part, n) for part, n in ((TRAINABLE, total - frozen), (FROZEN, frozen)) if n > 0]
     qk_frozen = min(frozen, counts.qk)
     rest = total - counts.embedding - counts.qk - (frozen - qk_frozen)
-    parts = (("part_embedding", counts.embedding), ("part_other", rest), ("part_frozen", frozen - qk_frozen),
-             ("part_qk", counts.qk - qk_frozen), ("part_qk_frozen", qk_frozen))  # fmt: skip
+    parts = ((EMBEDDING, counts.embedding), (OTHER, rest), (OTHER_FROZEN, frozen - qk_frozen),
+             (QK, counts.qk - qk_frozen), (QK_FROZEN, qk_frozen))  # fmt: skip
     return [(part, n) for part, n in parts if n > 0]
 
 
@@ -125,7 +134,7 @@ def speed(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     shown = [(arm, runs) for arm, runs in shown if runs]
     figure, grid = drawing.new(8.6, 1.4 + 0.6 * max(len(shown), 1))
     axes = grid[0][0]
-    axes.set_title(say_("figure_speed"))
+    axes.set_title(say_(drawing.TITLES["speed"]))
     if not shown:
         drawing.nothing(axes, say_)
         return figure
@@ -149,7 +158,7 @@ def speed(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     axes.set_xlim(0, top * 1.15)
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_formatter(drawing.short_count)
-    axes.set_xlabel(say_("axis_rate"))
+    axes.set_xlabel(say_(_("Tokens per second and GPU")))
     return figure
 
 
@@ -163,7 +172,7 @@ def efficiency(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     figure, grid = drawing.new(7.2, 4.4)
     figure.subplots_adjust(left=0.12, right=0.72, bottom=0.13, top=0.9)
     axes = grid[0][0]
-    axes.set_title(say_("figure_loss_vs_parameters"))
+    axes.set_title(say_(drawing.TITLES["loss_vs_parameters"]))
     ends = []
     size_of, unit = _unit([run.parameters.trainable or 0 for arm in arms for run in arm.runs])
     for arm in arms:
@@ -183,13 +192,14 @@ def efficiency(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
             ends.append((points[0][0], mean, f"{drawing.cut(arm.label)}  {mean:.4f}", arm.colour))
     failed = tuple(drawing.cut(arm.label) for arm in arms if any(run.diverged for run in arm.runs))
     if failed:
-        figure.text(0.02, 0.0, say_("diverged_not_shown", groups=failed), fontsize=8, color="#555555", va="top")
+        said = say_(_("diverged and not shown: runs of {groups}", groups=failed))
+        figure.text(0.02, 0.0, said, fontsize=8, color="#555555", va="top")
     if not ends:
         drawing.nothing(axes, say_)
         return figure
     axes.margins(0.15)
-    axes.set_xlabel(say_("axis_trainable", unit=say_(unit)))
-    axes.set_ylabel(say_("axis_loss"))
+    axes.set_xlabel(say_(_("Trainable parameters ({unit})", unit=unit)))
+    axes.set_ylabel(say_(_("Loss (nats per token)")))
     axes.autoscale_view()
     _label_columns(axes, ends)
     return figure

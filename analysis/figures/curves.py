@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from oelm_jobs.agent.sentences import Sentence, _
+
 from .. import tables
 from ..report import Report
 from . import drawing
@@ -21,14 +23,17 @@ def val_ppl(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     """Draw validation PPL over steps and over tokens: geometric mean, range over seeds, every seed's end point."""
     figure, grid = drawing.new(12.5, 4.6, columns=2)
     panels = []
-    for axes, column in zip(grid[0], ("step", "tokens"), strict=True):
+    for axes, column, label, title in (
+        (grid[0][0], "step", _("Step"), _("Validation perplexity over steps")),
+        (grid[0][1], "tokens", _("Tokens"), _("Validation perplexity over tokens")),
+    ):
+        axes.set_title(say_(title))
         curves = [(arm, *_over_seeds(found), found) for arm in arms if (found := _curve(arm, column))]
-        panels.append((axes, column, curves))
-    labels = [_end_label(arm, found, say_) for _, _, curves in panels for arm, *_, found in curves]
+        panels.append((axes, label, curves))
+    labels = [_end_label(arm, found, say_) for *_panel, curves in panels for arm, *_range, found in curves]
     drawing.place_panels(figure, [panel[0] for panel in panels], labels)
     is_apart = False
-    for axes, column, curves in panels:
-        axes.set_title(say_(f"figure_val_ppl_over_{column}"))
+    for axes, label, curves in panels:
         if not curves:
             drawing.nothing(axes, say_)
             continue
@@ -47,13 +52,14 @@ def val_ppl(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
                               markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
             ends.append((max(curve.end[0] for curve in found), _end(found), _end_label(arm, found, say_), arm.colour))
         axes.set_xlim(left=0)
-        axes.set_xlabel(say_(f"axis_{column}"))
-        axes.set_ylabel(say_("axis_val_ppl"))
+        axes.set_xlabel(say_(label))
+        axes.set_ylabel(say_(_("Validation PPL")))
         axes.xaxis.set_major_formatter(drawing.short_count)
         drawing.plain_ticks(axes.yaxis, low, high)
         drawing.label_ends(axes, ends)
-    said = [say_("band_words")] if any(len(arm.runs) > 1 for arm in arms) else []
-    said += [say_("whole_file_words")] if is_apart else []
+    said = [say_(_("band: range over seeds"))] if any(len(arm.runs) > 1 for arm in arms) else []
+    if is_apart:
+        said.append(say_(_("lines: validations on a part of the file; markers: the final one on the whole file")))
     figure.text(panels[0][0].get_position().x0, 0.0, "; ".join(said), fontsize=8, color="#555555")
     return figure
 
@@ -103,7 +109,8 @@ def _end_label(arm: DrawnArm, curves: Sequence[_Curve], say_: Say) -> str:
     """Return the arm's name with its final PPL; a mean that leaves out a diverged seed would flatter the arm."""
     diverged = sum(run.diverged for run in arm.runs)
     if diverged:
-        return f"{drawing.cut(arm.label)}  {say_('count_diverged', count=diverged, runs=len(arm.runs))}"
+        said = say_(_("{count} of {runs} diverged", count=diverged, runs=len(arm.runs)))
+        return f"{drawing.cut(arm.label)}  {said}"
     return f"{drawing.cut(arm.label)}  {tables.show(tables.Cell(_end(curves)), tables.PPL, 'en')}"
 
 
@@ -130,7 +137,7 @@ def _window(curves: Sequence[_Curve]) -> tuple[float, float]:
 
 
 def _lines(
-    report: Report, arms: Sequence[DrawnArm], say_: Say, column: str, title: str, axis: str, *, is_smoothed: bool
+    arms: Sequence[DrawnArm], say_: Say, column: str, title: Sentence, axis: Sentence, *, is_smoothed: bool
 ) -> Figure:
     figure, grid = drawing.new(8.6, 4.4)
     figure.subplots_adjust(left=0.1, right=0.72, bottom=0.13, top=0.9)
@@ -170,7 +177,7 @@ def _lines(
         axes.set_ylim(low - 0.03 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
     else:
         axes.set_ylim(bottom=0)
-    axes.set_xlabel(say_("axis_step"))
+    axes.set_xlabel(say_(_("Step")))
     axes.set_ylabel(say_(axis))
     axes.xaxis.set_major_formatter(drawing.short_count)
     if column == "lr":
@@ -192,9 +199,10 @@ def _mean_over_seeds(curves: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
 
 def training_loss(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     """Draw training loss, a running mean over 2 % of the points."""
-    return _lines(report, arms, say_, "loss", "figure_training_loss", "axis_loss", is_smoothed=True)
+    return _lines(arms, say_, "loss", drawing.TITLES["training_loss"], _("Loss (nats per token)"), is_smoothed=True)
 
 
 def learning_rate(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     """Draw the learning rates of all groups over steps."""
-    return _lines(report, arms, say_, "lr", "figure_learning_rate", "axis_lr", is_smoothed=False)
+    title = drawing.TITLES["learning_rate"]
+    return _lines(arms, say_, "lr", title, _("Learning rate"), is_smoothed=False)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oelm_jobs import table
+from oelm_jobs.agent.sentences import _
 from oelm_jobs.errors import UsageError
 
 from ..reading.loaded_run import LoadedRun
@@ -28,6 +29,16 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (
 """Line styles by group: a second sign besides colour, for print."""
 MARKERS = "osD^vPX*"
 """Markers by group."""
+TITLES = {
+    "val_ppl_comparison": _("Validation perplexity"),
+    "parameter_distribution": _("Parameters of each group"),
+    "training_loss": _("Training loss"),
+    "learning_rate": _("Learning rate"),
+    "speed": _("Training speed"),
+    "verdicts": _("Verdicts"),
+    "loss_vs_parameters": _("Loss against trainable parameters"),
+}
+"""Title of each figure, by its file's stem."""
 STYLE = Path(__file__).with_name("report.mplstyle")
 """The style that is used where the user gives none."""
 CJK = (
@@ -46,8 +57,8 @@ CJK = (
 _CJK_FILE = re.compile(r"NotoSansCJK-Reg|SourceHanSansSC-Reg|wqy|PingFang|Hiragino Sans GB|msyh|simhei", re.IGNORECASE)
 
 
-Say = Callable[..., str]
-"""Makes a sentence of the report's language from a key and its values."""
+Say = Callable[[str], str]
+"""Puts a sentence into the report's language."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +152,8 @@ def new(width: float, height: float, columns: int = 1, rows: int = 1, **grid: An
 def nothing(axes: Axes, say_: Say) -> None:
     """Write into the axes that there are no values yet."""
     axes.set_axis_off()
-    axes.text(0.5, 0.5, say_("no_values"), ha="center", va="center", transform=axes.transAxes, color="#666666")
+    said = say_(_("nothing to show yet"))
+    axes.text(0.5, 0.5, said, ha="center", va="center", transform=axes.transAxes, color="#666666")
 
 
 def thin(x: Any, y: Any, points: int = POINTS) -> tuple[Any, Any]:

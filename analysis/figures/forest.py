@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from oelm_jobs.agent.sentences import _
 from oelm_jobs.spec.study import Hypothesis
 
 from .. import wording
@@ -34,8 +35,9 @@ def forest(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
         return figure
     for row, verdict in enumerate(verdicts):
         _forest_row(grid[row][0], verdict, report, say_)
-    grid[0][0].set_title(say_("figure_verdicts"), x=-0.42)
-    figure.text(0.02, 0.0, say_("forest_words"), fontsize=8, color="#555555", va="top")
+    grid[0][0].set_title(say_(drawing.TITLES["verdicts"]), x=-0.42)
+    legend = say_(_("shaded: satisfies the rule; short lines: pairs; dashed: no difference"))
+    figure.text(0.02, 0.0, legend, fontsize=8, color="#555555", va="top")
     return figure
 
 
@@ -95,11 +97,9 @@ def _forest_row(axes: Axes, verdict: Verdict, report: Report, say_: Say) -> None
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _tick(h, value)))
     axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
-    name = f"{h.id}  {say_(f'outcome_{verdict.outcome}')}"
+    name = f"{h.id}  {say_(wording.OUTCOME_WORDS[verdict.outcome])}"
     axes.text(-0.42, 0.72, name, transform=axes.transAxes, fontsize=10, fontweight="bold", color=tint, va="center")
-    axes.text(
-        -0.42, 0.36, say_(f"metric_{h.metric}"), transform=axes.transAxes, fontsize=8, color="#333333", va="center"
-    )
+    axes.text(-0.42, 0.36, say_(wording.metric(h)), transform=axes.transAxes, fontsize=8, color="#333333", va="center")
     axes.text(
         -0.42, 0.04, f"{h.group} / {h.against}", transform=axes.transAxes, fontsize=8, color="#333333", va="center"
     )

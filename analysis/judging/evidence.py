@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Hypothesis
 
 from ..reading.loaded_run import LoadedRun, perplexity
-from ..words import Text, text
 
 LOSS_METRICS = ("final_val_ppl", "final_val_loss", "best_val_ppl", "best_val_loss")
 """Metrics that are read off validations."""
@@ -56,9 +56,9 @@ class Evidence:
     """True where that is the end of every run that is used."""
     whole_file: bool = False
     """True where every loss is on the whole validation file."""
-    notes: tuple[Text, ...] = field(default=())
+    notes: tuple[Sentence, ...] = field(default=())
     """What was left out or is unusual, and why."""
-    missing: Text | None = None
+    missing: Sentence | None = None
     """Why there is nothing to compare; None where there is."""
 
 
@@ -68,20 +68,21 @@ def gather(hypothesis: Hypothesis, runs: Mapping[str, Sequence[LoadedRun]], *, m
     for name in (hypothesis.group, hypothesis.against):
         arm = runs.get(name, ())
         if not arm:
-            return Evidence(missing=text("no_runs", group=name))
+            return Evidence(missing=_("group {group} has no runs", group=name))
         arms.append(list(arm))
     if hypothesis.metric in COUNT_METRICS:
         return _counts(hypothesis, arms)
-    notes: list[Text] = []
+    notes: list[Sentence] = []
     chosen = [_usable(arm, notes) for arm in arms]
     if not (chosen[0] and chosen[1]):
         if hypothesis.metric not in LOSS_METRICS:
-            return Evidence(missing=text("no_finished", group=(hypothesis.group, hypothesis.against)[bool(chosen[0])]))
+            without = (hypothesis.group, hypothesis.against)[bool(chosen[0])]
+            return Evidence(missing=_("group {group} has no finished run", group=without))
         chosen = [[run for run in arm if run.validations is not None or run.diverged] for arm in arms]
-        notes = [text("compared_unfinished")]
+        notes = [_("unfinished runs are compared")]
         for name, kept in zip((hypothesis.group, hypothesis.against), chosen, strict=True):
             if not kept:
-                return Evidence(missing=text("no_validation", group=name))
+                return Evidence(missing=_("group {group} has no validation yet", group=name))
     if may_pair:
         chosen, is_paired = _pair(chosen, notes)
     else:
@@ -91,24 +92,18 @@ def gather(hypothesis: Hypothesis, runs: Mapping[str, Sequence[LoadedRun]], *, m
     return _rates(hypothesis, chosen, is_paired, notes)
 
 
-def _usable(arm: Sequence[LoadedRun], notes: list[Text]) -> list[LoadedRun]:
+def _usable(arm: Sequence[LoadedRun], notes: list[Sentence]) -> list[LoadedRun]:
     kept = []
     for run in arm:
         if run.finished or run.diverged or run.source == "log":
             kept.append(run)
         else:
-            notes.append(
-                text(
-                    "left_out_unfinished",
-                    run=run.name,
-                    status=run.status,
-                    reason=f" ({run.reason})" if run.reason else "",
-                )
-            )
+            reason = f" ({run.reason})" if run.reason else ""
+            notes.append(_("{run} left out: {status}{reason}", run=run.name, status=run.status, reason=reason))
     return kept
 
 
-def _pair(arms: list[list[LoadedRun]], notes: list[Text]) -> tuple[list[list[LoadedRun]], bool]:
+def _pair(arms: list[list[LoadedRun]], notes: list[Sentence]) -> tuple[list[list[LoadedRun]], bool]:
     by_seed = [{run.seed: run for run in arm if run.seed is not None} for arm in arms]
     common = sorted(by_seed[0].keys() & by_seed[1].keys())
     if len(common) < 2 <= min(map(len, arms)):  # one pair has no spread, several unpaired values do
@@ -117,7 +112,9 @@ def _pair(arms: list[list[LoadedRun]], notes: list[Text]) -> tuple[list[list[Loa
         return arms, False
     for table in by_seed:
         for seed in sorted(table.keys() - set(common)):
-            notes.append(text("left_out_unpaired", run=table[seed].name, seed=seed))
+            notes.append(
+                _("{run} left out: seed {seed} has no partner in the other arm", run=table[seed].name, seed=seed)
+            )
     return [[table[seed] for seed in common] for table in by_seed], True
 
 
@@ -130,9 +127,14 @@ def _counts(hypothesis: Hypothesis, arms: list[list[LoadedRun]]) -> Evidence:
         ]
         counts = {count for _, count in known if count is not None}
         if not counts:
-            return Evidence(missing=text("no_counts", group=name))
+            return Evidence(missing=_("group {group} has no parameter counts", group=name))
         if len(counts) > 1:
-            return Evidence(missing=text("counts_disagree", group=name, counts=tuple(f"{c:,}" for c in sorted(counts))))
+            told = tuple(f"{c:,}" for c in sorted(counts))
+            return Evidence(
+                missing=_(
+                    "the runs of {group} disagree on the number of parameters ({counts})", group=name, counts=told
+                )
+            )
         values.append(tuple(Value(seed=run.seed, run=run.name, raw=float(c)) for run, c in known if c is not None)[:1])
     return Evidence(group=values[0], against=values[1], at_end=True)
 
@@ -172,17 +174,22 @@ def loss_at(run: LoadedRun, step: int, *, best: bool = False) -> tuple[float, bo
     return float(table.loss[row]), bool(table.full[row])
 
 
-def _losses(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool, notes: list[Text]) -> Evidence:
+def _losses(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool, notes: list[Sentence]) -> Evidence:
     everyone = [run for arm in arms for run in arm]
     step, at_end = common_step(everyone)
     diverged = [run for run in everyone if run.diverged]
     if step is None and len(diverged) < len(everyone):
-        return Evidence(missing=text("no_common_step"), notes=tuple(notes))
+        return Evidence(missing=_("the arms were never validated at the same step"), notes=tuple(notes))
     if step is not None and not at_end:
-        notes.append(text("common_step", step=f"{step:,}", ends=tuple(_ends(everyone))))
+        ends = [f"{run.name} {run.final.step:,}" for run in everyone if run.final is not None]
+        notes.append(
+            _("compared at step {step}, the last that all validated at (ends: {ends})", step=f"{step:,}", ends=ends)
+        )
     best = hypothesis.metric.startswith("best")
     if best:
-        notes.append(text("best_is_secondary"))
+        notes.append(
+            _("the best of many noisy validations is a secondary end point: the final one decides a claim better")
+        )
     whole: list[bool] = []
     values: list[tuple[Value, ...]] = []
     for arm in arms:
@@ -196,9 +203,13 @@ def _losses(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool
             row.append(Value(seed=run.seed, run=run.name, raw=_metric(loss, hypothesis.metric)))
         values.append(tuple(row))
     if len(set(whole)) > 1:
-        notes.append(text("whole_file_mixed"))
+        notes.append(_("some losses are on the whole validation file and some on a part of it"))
     elif whole and not whole[0]:
-        notes.append(text("whole_file_unknown" if all(run.source == "log" for run in everyone) else "not_whole_file"))
+        notes.append(
+            _("whether losses are on the whole validation file is not known")
+            if all(run.source == "log" for run in everyone)
+            else _("losses are on a part of the validation file")
+        )
     return Evidence(
         group=values[0], against=values[1], is_paired=is_paired, step=step, at_end=at_end,
         whole_file=bool(whole) and all(whole), notes=tuple(notes),
@@ -209,11 +220,7 @@ def _metric(loss: float, metric: str) -> float:
     return loss if metric.endswith("_loss") else perplexity(loss)
 
 
-def _ends(runs: Sequence[LoadedRun]) -> list[str]:
-    return [f"{run.name} {run.final.step:,}" for run in runs if run.final is not None]
-
-
-def _rates(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool, notes: list[Text]) -> Evidence:
+def _rates(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool, notes: list[Sentence]) -> Evidence:
     """Return speeds or GPU-hours. Speed is tokens/s of all GPUs together; the caller has checked that hardware and GPU
     count are equal.
     """
@@ -222,7 +229,7 @@ def _rates(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool,
         for run in arm:
             raw = run.tokens_per_s if hypothesis.metric == "speed" else run.gpu_hours
             if raw is None or not raw > 0 or not math.isfinite(raw):
-                notes.append(text("left_out_no_rate", run=run.name))
+                notes.append(_("{run} left out: no record of it", run=run.name))
                 raw = math.nan
             values[position].append(Value(seed=run.seed, run=run.name, raw=raw))
     if is_paired:
@@ -232,7 +239,7 @@ def _rates(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool,
         values = [[v for v in arm if not math.isnan(v.raw)] for arm in values]
     for name, kept in zip((hypothesis.group, hypothesis.against), values, strict=True):
         if not kept:
-            return Evidence(missing=text("no_rate", group=name), notes=tuple(notes))
+            return Evidence(missing=_("group {group} has no record of it", group=name), notes=tuple(notes))
     return Evidence(
         group=tuple(values[0]), against=tuple(values[1]), is_paired=is_paired, at_end=True, notes=tuple(notes)
     )

@@ -6,33 +6,41 @@ from collections.abc import Sequence
 
 from oelm_jobs.train.flops import training_flops
 
+from oelm_jobs.agent.sentences import Sentence, _
+
 from ..reading.loaded_run import LoadedRun
-from ..words import Text, text
 
 
-def incomparable(a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> Text | None:
+def incomparable(a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> Sentence | None:
     """Return why end-to-end speeds of two arms can't be compared: other GPU model, count or host, or any of them
     unknown.
     """
-    seen: dict[str, tuple[set[str], set[str]]] = {}
+    seen: dict[Sentence, tuple[set[str], set[str]]] = {}
     for position, arm in enumerate((a, b)):
         for run in arm:
-            for key, value in (
-                ("gpu_count", run.world_size),
-                ("gpu_model", run.hardware.get("name")),
-                ("host", run.hardware.get("host")),
+            for what, value in (
+                (_("number of GPUs"), run.world_size),
+                (_("GPU model"), run.hardware.get("name")),
+                (_("host"), run.hardware.get("host")),
             ):
-                seen.setdefault(key, (set(), set()))[position].add(str(value) if value else "–")
-    for key, (left, right) in seen.items():
+                seen.setdefault(what, (set(), set()))[position].add(str(value) if value else "–")
+    for what, (left, right) in seen.items():
         if left != right or len(left) > 1:
-            return text("speed_unequal", what=text(key), a=tuple(sorted(left)), b=tuple(sorted(right)))
+            return _unequal(what, left, right)
         if left == {"–"}:
-            return text("speed_unknown", what=text(key))
+            return _("the {what} of the runs isn't known", what=what)
     for key in ("batch_size", "gradient_accumulation_steps", "compile"):
         known = [{str(run.train[key]) for run in arm if key in run.train} for arm in (a, b)]
         if known[0] and known[1] and len(known[0] | known[1]) > 1:
-            return text("speed_unequal", what=key, a=tuple(sorted(known[0])), b=tuple(sorted(known[1])))
+            return _unequal(key, known[0], known[1])
     return None
+
+
+def _unequal(what: str, a: set[str], b: set[str]) -> Sentence:
+    return _(
+        "not on equal hardware: {what} is {a} against {b}; only an interleaved trial on the same devices could decide",
+        what=what, a=sorted(a), b=sorted(b),
+    )  # fmt: skip
 
 
 def flop_bound(run: LoadedRun, trained: LoadedRun) -> float | None:

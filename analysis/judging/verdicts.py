@@ -13,11 +13,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Hypothesis
 
 from .. import statistics
 from ..reading.loaded_run import LoadedRun
-from ..words import Text, text
 from .evidence import COUNT_METRICS, Evidence, Value, gather
 
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
@@ -61,10 +61,12 @@ class Verdict:
     """Values of the other arm."""
     step: int | None = None
     """Step that losses are compared at."""
-    reason: Text | None = None
+    reason: Sentence | None = None
     """Why the outcome is what it is."""
-    notes: tuple[Text, ...] = ()
-    """Remarks to print with it: unfairness, interim runs, left-out seeds, an improvement that broke the rule."""
+    alarms: tuple[Sentence, ...] = ()
+    """Remarks that a reader must not miss: unfairness, a rule that isn't the locked one."""
+    notes: tuple[Sentence, ...] = ()
+    """Further remarks to print with it: interim runs, left-out seeds, an improvement that broke the rule."""
 
     @property
     def is_decided(self) -> bool:
@@ -78,13 +80,13 @@ class Circumstances:
 
     may_pair: bool = False
     """Equal seeds share data order and initial weights."""
-    void: Text | None = None
+    void: Sentence | None = None
     """Why the factor was never varied; None where it was, or nothing indicates otherwise."""
-    undecidable: Text | None = None
+    undecidable: Sentence | None = None
     """Why the arms can't be compared in this metric (speed on unequal hardware)."""
-    unfair: tuple[Text, ...] = ()
-    """Undeclared differences between the two arms."""
-    notes: tuple[Text, ...] = ()
+    alarms: tuple[Sentence, ...] = ()
+    """Undeclared differences between the two arms, and that the rule isn't the locked one."""
+    notes: tuple[Sentence, ...] = ()
     """Further remarks for the verdict's line."""
     trial: statistics.Estimate | None = None
     """Log ratio of the interleaved speed trial."""
@@ -132,7 +134,7 @@ class _Draft:
     circumstances: Circumstances
     evidence: Evidence
     estimate: statistics.Estimate | None
-    notes: tuple[Text, ...] = field(default=())
+    notes: tuple[Sentence, ...] = field(default=())
 
     @classmethod
     def make(cls, hypothesis: Hypothesis, runs: Mapping[str, Sequence[LoadedRun]], around: Circumstances) -> _Draft:
@@ -150,7 +152,12 @@ class _Draft:
             else statistics.welch(a, b)
         )
         if estimate.sd < 1e-12:  # copies of one run, however many folders there are
-            return cls(hypothesis, around, evidence, None, (text("no_variance", count=estimate.count),))
+            note = _(
+                "{count} seeds gave the same result to the last digit: copies, or a seed without effect; "
+                "taken as one seed",
+                count=estimate.count,
+            )
+            return cls(hypothesis, around, evidence, None, (note,))
         return cls(hypothesis, around, evidence, estimate)
 
 
@@ -164,7 +171,8 @@ def _decide(draft: _Draft, alpha: float | None) -> Verdict:
         group=evidence.group,
         against=evidence.against,
         step=evidence.step,
-        notes=(*around.unfair, *around.notes, *evidence.notes, *draft.notes),
+        alarms=around.alarms,
+        notes=(*around.notes, *evidence.notes, *draft.notes),
     )
     if evidence.missing:
         if around.void:
@@ -193,7 +201,13 @@ def _exact(base: Verdict) -> Verdict:
         or math.isclose(base.ratio, low, rel_tol=1e-12)
         or math.isclose(base.ratio, high, rel_tol=1e-12)
     )
-    return replace(base, outcome=SUPPORTED if holds else REFUTED, method=EXACT, count=0, reason=text("reason_exact"))
+    return replace(
+        base,
+        outcome=SUPPORTED if holds else REFUTED,
+        method=EXACT,
+        count=0,
+        reason=_("an exact count, decided without statistics"),
+    )
 
 
 def _point(base: Verdict, evidence: Evidence) -> Verdict:
@@ -207,17 +221,30 @@ def _point(base: Verdict, evidence: Evidence) -> Verdict:
             outcome=INCONCLUSIVE,
             ratio=None,
             method=POINT,
-            reason=text("reason_baseline_failed", runs=tuple(failed_against)),
-            notes=(*base.notes, *(text("diverged_counts", run=run) for run in failed)),
+            reason=_(
+                "{runs}, of the arm compared with, diverged: nothing is shown for or against the claim",
+                runs=tuple(failed_against),
+            ),
+            notes=(*base.notes, *(_("{run} diverged and counts as a failure of its arm", run=run) for run in failed)),
         )
     assert base.ratio is not None
     met = low <= base.ratio <= high
     if failed:
         outcome = REFUTED if len(evidence.group) > 1 else NOT_MET
         return replace(
-            base, outcome=outcome, ratio=math.inf, method=POINT, reason=text("reason_failed", runs=tuple(failed))
+            base,
+            outcome=outcome,
+            ratio=math.inf,
+            method=POINT,
+            reason=_("{runs} diverged, which counts as a failure of the arm", runs=tuple(failed)),
         )
-    base = replace(base, outcome=MET if met else NOT_MET, method=POINT, count=1, reason=text("reason_one_seed"))
+    base = replace(
+        base,
+        outcome=MET if met else NOT_MET,
+        method=POINT,
+        count=1,
+        reason=_("by the point estimate: one seed, seed variance unknown"),
+    )
     return _improved(base) if not met else base
 
 
@@ -246,10 +273,14 @@ def _tested(base: Verdict, estimate: statistics.Estimate, alpha: float) -> Verdi
     return _improved(verdict) if outcome == REFUTED else verdict
 
 
-def _reason(outcome: str, method: str) -> Text:
+def _reason(outcome: str, method: str) -> Sentence:
     if outcome == INCONCLUSIVE and method == TRIAL:
-        return text("reason_contains_rounds")
-    return text({SUPPORTED: "reason_inside", REFUTED: "reason_outside", INCONCLUSIVE: "reason_contains"}[outcome])
+        return _("the interval holds the rule's margin: a longer trial is needed")
+    return {
+        SUPPORTED: _("the interval lies inside the rule"),
+        REFUTED: _("the interval lies outside the rule"),
+        INCONCLUSIVE: _("the interval holds the rule's margin: more seeds are needed"),
+    }[outcome]
 
 
 def _improved(verdict: Verdict) -> Verdict:
@@ -263,9 +294,9 @@ def _improved(verdict: Verdict) -> Verdict:
     ):
         return verdict
     bound = verdict.interval[1] if verdict.interval else verdict.ratio
-    note = text(
-        "improvement_broke_rule",
-        one_sided=text("holds" if bound < verdict.region[1] else "open"),
+    note = _(
+        "the two-sided rule is broken by an improvement; the one-sided claim (at most {above} above) {one_sided}",
+        one_sided=_("holds") if bound < verdict.region[1] else _("is open"),
         above=_percent(h.bounds[0]),
     )
     return replace(verdict, notes=(*verdict.notes, note))

@@ -11,19 +11,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from oelm_jobs.agent.sentences import Sentence, _
+
 from .. import findings, tables, wording
+from ..figures.drawing import TITLES
 from ..judging.verdicts import MET, NOT_MET, REFUTED, SUPPORTED
+from ..printed import say
 from ..reading.loaded_run import LoadedRun
 from ..report import Report
 from ..tables import Cell, Column, Table, show
-from ..words import Text, date, say, text
+from . import headings
 
 HERE = Path(__file__).parent
-ALARMS = ("unfair_pair", "rule_added", "rule_changed")
-"""Sentences of a verdict that a reader must not miss."""
 WIDEST = 12
 """Columns of a table that a desktop's window shows side by side."""
 _TONES = {SUPPORTED: "good", MET: "good", REFUTED: "bad", NOT_MET: "bad"}
+_KINDS = {"scientific": _("scientific"), "execution": _("execution")}
 _PROVENANCE = (
     "run",
     "status_word",
@@ -50,8 +53,8 @@ def as_html(
     import jinja2
     from markupsafe import Markup
 
-    def words(key: str, **values: Any) -> str:
-        return say(text(key, **values), language)
+    def words(text: str) -> str:
+        return say(text, language)
 
     environment = jinja2.Environment(
         autoescape=True,
@@ -60,42 +63,38 @@ def as_html(
         keep_trailing_newline=True,
     )
     drawn = [
-        {"name": path.stem, "title": words(f"figure_{path.stem}"), "svg": Markup(_svg(content, path.stem))}
+        {"name": path.stem, "title": words(TITLES[path.stem]), "svg": Markup(_svg(content, path.stem))}
         for path, content in figures
         if path.suffix == ".svg"
     ]
     found = [f for f in report.findings if f.severity != findings.NOTE]
     levels = wording.level_remark(report)
     sections = [
-        ("audit", words("heading_audit")),
-        ("verdicts", words("heading_verdicts")),
-        ("tables", words("heading_tables")),
+        ("audit", words(headings.AUDIT)),
+        ("verdicts", words(headings.VERDICTS)),
+        ("tables", words(_("Tables"))),
     ]
-    sections += [("figures", words("heading_figures"))] if drawn else []
-    sections += [("differences", words("heading_differences")), ("provenance", words("heading_provenance"))]
+    sections += [("figures", words(_("Figures")))] if drawn else []
+    sections += [(name, words(tables.TITLES[name])) for name in ("differences", "provenance")]
     return environment.get_template("page.html").render(
         language="zh-Hans" if language == "zh" else language,
-        title=words("report_title", study=report.study.name),
-        question=report.study.question and words("question", question=report.study.question),
-        locked=words("locked", date=date(report.locked_at)) if report.locked_at is not None else "",
-        made=words("made_at", date=date(made_at)),
-        interim=words("interim_title") if report.is_interim else "",
+        title=words(headings.title(report)),
+        question=words(headings.question(report)),
+        locked=words(headings.locked(report)),
+        made=words(headings.made(made_at)),
+        interim=words(headings.INTERIM) if report.is_interim else "",
         refresh_s=refresh_s,
         sections=sections,
         words={
-            "audit": words("heading_audit"),
-            "clean": words("audit_clean"),
-            "deviations": words("heading_deviations"),
-            "verdicts": words("heading_verdicts"),
-            "no_hypotheses": words("no_hypotheses"),
-            "figures": words("heading_figures"),
-            "differences": words("heading_differences"),
-            "no_differences": words("no_differences"),
-            "provenance": words("heading_provenance"),
-            "notes": words("heading_notes"),
+            "clean": words(headings.CLEAN),
+            "deviations": words(headings.DEVIATIONS),
+            "no_hypotheses": words(headings.NO_HYPOTHESES),
+            "no_differences": words(_("All runs have the same configuration.")),
+            "notes": words(headings.NOTES),
+            **dict(sections),
         },
         findings=[
-            {"severity": f.severity, "word": words(f"severity_{f.severity}"), "text": say(f.text, language)}
+            {"severity": f.severity, "word": words(findings.MARKS[f.severity]), "text": say(f.text, language)}
             for f in found
         ],
         deviations=[say(deviation, language) for deviation in report.deviations],
@@ -106,7 +105,8 @@ def as_html(
         differences=_table(differences(report), language),
         provenance=_table(provenance(report.runs), language),
         diffs=[
-            {"summary": words("diff_of", run=tuple(names)), "diff": diff} for diff, names in _diffs(report.runs).items()
+            {"summary": words(_("Code of {run}: changes against its revision", run=tuple(names))), "diff": diff}
+            for diff, names in _diffs(report.runs).items()
         ],
         notes=[say(f.text, language) for f in report.findings if f.severity == findings.NOTE],
         css=Markup((HERE / "page.css").read_text("utf-8")),
@@ -135,7 +135,7 @@ def differences(report: Report) -> Table:
     columns = (
         Column("key", tables.TEXT),
         Column("kind", tables.TEXT),
-        *(Column(g, tables.TEXT, label=text("plain", word=g)) for g in groups),
+        *(Column(g, tables.TEXT, label=g) for g in groups),
         Column("declared", tables.TEXT),
     )
     rows = []
@@ -144,7 +144,7 @@ def differences(report: Report) -> Table:
         rows.append(
             (
                 Cell(factor),
-                Cell(text("kind_factor")),
+                Cell(_("factor")),
                 *(Cell(None if v is None else str(v)) for v in values),
                 Cell(None),
             )
@@ -157,7 +157,7 @@ def differences(report: Report) -> Table:
         for name, value in d.values.items():
             by_group.setdefault(name if name in by_group else owner.get(name, name), []).append(str(value))
         cells = [Cell(" / ".join(dict.fromkeys(by_group[name])) or None) for name in groups]
-        rows.append((Cell(d.key), Cell(text(f"kind_{d.kind}")), *cells, Cell(d.reason or None)))
+        rows.append((Cell(d.key), Cell(_KINDS[d.kind]), *cells, Cell(d.reason or None)))
     return Table("differences", columns, tuple(rows))
 
 
@@ -209,7 +209,7 @@ def _sortable(cell: Cell, language: str) -> str:
     value = cell.value
     if value is None:
         return ""
-    if isinstance(value, Text):
+    if isinstance(value, Sentence):
         return say(value, language)
     if isinstance(value, float):
         return "" if value != value else "Infinity" if value == float("inf") else repr(value)
@@ -220,17 +220,17 @@ def _verdicts(report: Report, language: str) -> list[dict[str, Any]]:
     made = []
     for verdict in report.verdicts:
         words = wording.interval_words(verdict)
-        lines: list[Text] = [text("rule_is", rule=wording.rule(verdict.hypothesis))]
+        lines: list[Sentence] = [_("rule: {rule}", rule=wording.rule(verdict.hypothesis))]
         lines += [words] if words else []
         lines += wording.reasons(verdict, report)
         made.append(
             {
                 "id": verdict.hypothesis.id,
-                "outcome": say(text(f"outcome_{verdict.outcome}"), language),
+                "outcome": say(wording.OUTCOME_WORDS[verdict.outcome], language),
                 "tone": _TONES.get(verdict.outcome, "open"),
                 "claim": verdict.hypothesis.claim,
                 "sentence": say(wording.sentence(verdict, report.labels), language),
-                "lines": [{"text": say(line, language), "alarm": line.key in ALARMS} for line in lines],
+                "lines": [{"text": say(line, language), "alarm": line in verdict.alarms} for line in lines],
             }
         )
     return made

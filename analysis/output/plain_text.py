@@ -6,11 +6,13 @@ import textwrap
 from dataclasses import replace
 
 from oelm_jobs import table as plain
+from oelm_jobs.agent.sentences import _
 
 from .. import findings, tables, wording
+from ..printed import say
 from ..report import Report
 from ..tables import Table, grid, raw
-from ..words import Text, date, say, text
+from . import headings
 
 WRAP = 100
 """Columns of running text."""
@@ -34,12 +36,9 @@ def as_text(report: Report, language: str, made_at: float) -> str:
 
 def head(report: Report, language: str, made_at: float) -> str:
     """Return title, question and date."""
-    lines = [say(text("report_title", study=report.study.name), language)]
-    if report.study.question:
-        lines.append(say(text("question", question=report.study.question), language))
-    if report.locked_at is not None:
-        lines.append(say(text("locked", date=date(report.locked_at)), language))
-    lines.append(say(text("made_at", date=date(made_at)), language))
+    lines = [say(headings.title(report), language)]
+    lines += [say(line, language) for line in (headings.question(report), headings.locked(report)) if line]
+    lines.append(say(headings.made(made_at), language))
     return "\n".join(lines)
 
 
@@ -47,28 +46,28 @@ def audit(report: Report, language: str) -> str:
     """Return what the audit found as a list, deviations from the lock included."""
     lines = []
     if report.is_interim:
-        lines.append(say(text("interim_title"), language))
+        lines.append(say(headings.INTERIM, language))
     found = [f for f in report.findings if f.severity != findings.NOTE]
     if found:
-        lines.append(_heading(text("heading_audit"), language))
-        lines += [_item(say(text(f"severity_{f.severity}"), language), say(f.text, language)) for f in found]
+        lines.append(_heading(headings.AUDIT, language))
+        lines += [_item(say(findings.MARKS[f.severity], language), say(f.text, language)) for f in found]
     else:
-        lines.append(say(text("audit_clean"), language))
+        lines.append(say(headings.CLEAN, language))
     if report.deviations:
-        lines += ["", _heading(text("heading_deviations"), language)]
+        lines += ["", _heading(headings.DEVIATIONS, language)]
         lines += [_item("", say(deviation, language)) for deviation in report.deviations]
     return "\n".join(lines)
 
 
 def verdicts(report: Report, language: str) -> str:
     """Return each hypothesis with verdict, sentence, rule, interval and reasons."""
-    lines = [_heading(text("heading_verdicts"), language)]
+    lines = [_heading(headings.VERDICTS, language)]
     labels = report.labels
     for verdict in report.verdicts:
         h = verdict.hypothesis
-        outcome = say(text(f"outcome_{verdict.outcome}"), language).upper()
+        outcome = say(wording.OUTCOME_WORDS[verdict.outcome], language).upper()
         lines.append(f"{h.id}  {outcome}  ({say(wording.rule(h), language)})")
-        body: list[Text | str] = [h.claim] if h.claim else []
+        body: list[str] = [h.claim] if h.claim else []
         body.append(wording.sentence(verdict, labels))
         words = wording.interval_words(verdict)
         body += [words] if words else []
@@ -78,7 +77,7 @@ def verdicts(report: Report, language: str) -> str:
     if remark is not None:
         lines += ["", _wrap(say(remark, language), "", "")]
     if not report.verdicts:
-        lines.append(say(text("no_hypotheses"), language))
+        lines.append(say(headings.NO_HYPOTHESES, language))
     return "\n".join(lines)
 
 
@@ -98,30 +97,32 @@ def reading_notes(report: Report, language: str) -> str:
     notes = [say(f.text, language) for f in report.findings if f.severity == findings.NOTE]
     if not notes:
         return ""
-    return "\n".join([_heading(text("heading_notes"), language), *(_item("", note) for note in notes)])
+    return "\n".join([_heading(headings.NOTES, language), *(_item("", note) for note in notes)])
 
 
 def as_markdown(report: Report, language: str, made_at: float) -> str:
     """Return the report as GitHub Markdown."""
-    lines = [f"# {say(text('report_title', study=report.study.name), language)}", ""]
+    lines = [f"# {say(headings.title(report), language)}", ""]
     lines += [line + "  " for line in head(report, language, made_at).splitlines()[1:]] + [""]
     if report.is_interim:
-        lines += [f"**{say(text('interim_title'), language)}**", ""]
+        lines += [f"**{say(headings.INTERIM, language)}**", ""]
     found = [f for f in report.findings if f.severity != findings.NOTE]
     if found:
-        lines += [f"## {say(text('heading_audit'), language)}", ""]
+        lines += [f"## {say(headings.AUDIT, language)}", ""]
         lines += [
-            f"- **{say(text(f'severity_{f.severity}'), language)}** {_escape(say(f.text, language))}" for f in found
+            f"- **{say(findings.MARKS[f.severity], language)}** {_escape(say(f.text, language))}" for f in found
         ] + [""]
     else:
-        lines += [say(text("audit_clean"), language), ""]
+        lines += [say(headings.CLEAN, language), ""]
     if report.deviations:
-        lines += [f"## {say(text('heading_deviations'), language)}", ""]
+        lines += [f"## {say(headings.DEVIATIONS, language)}", ""]
         lines += [f"- {_escape(say(deviation, language))}" for deviation in report.deviations] + [""]
     lines += [
-        f"## {say(text('heading_verdicts'), language)}",
+        f"## {say(headings.VERDICTS, language)}",
         "",
-        _markdown(wording.verdict_table(report), language) if report.verdicts else say(text("no_hypotheses"), language),
+        _markdown(wording.verdict_table(report), language)
+        if report.verdicts
+        else say(headings.NO_HYPOTHESES, language),
         "",
     ]
     labels = report.labels
@@ -136,7 +137,7 @@ def as_markdown(report: Report, language: str, made_at: float) -> str:
         lines += ["", *(say(remark, language) + "  " for remark in table.remarks)] if table.remarks else []
     notes = [f for f in report.findings if f.severity == findings.NOTE]
     if notes:
-        lines += ["", f"## {say(text('heading_notes'), language)}", ""]
+        lines += ["", f"## {say(headings.NOTES, language)}", ""]
         lines += [f"- {_escape(say(note.text, language))}" for note in notes]
     return "\n".join(lines) + "\n"
 
@@ -146,10 +147,11 @@ def as_latex(report: Report, language: str, made_at: float) -> str:
 
     A table that is wider than the text is shrunk to it; wide ones are turned or cut before.
     """
+    needs = _("needs \\usepackage{{booktabs,graphicx}}; letters other than Latin need XeLaTeX or LuaLaTeX and a font")
     lines = [
-        f"% {say(text('report_title', study=report.study.name), language)}",
-        f"% {say(text('made_at', date=date(made_at)), language)}",
-        f"% {say(text('latex_needs'), language)}",
+        f"% {say(headings.title(report), language)}",
+        f"% {say(headings.made(made_at), language)}",
+        f"% {say(needs, language)}",
     ]
     lines += [f"% {say(f.text, language)}" for f in report.findings if f.severity != findings.NOTE]
     shown = [t.for_readers for t in report.tables]
@@ -224,7 +226,7 @@ def _markdown(table: Table, language: str) -> str:
     return plain.markdown(rows, headers, align)
 
 
-def _heading(title: Text, language: str) -> str:
+def _heading(title: str, language: str) -> str:
     shown = say(title, language)
     return f"{shown}\n{'=' * plain.width(shown)}"
 

@@ -15,10 +15,10 @@ from oelm_jobs import table as plain
 from .. import wording
 from ..findings import UNFAIR, VOID, WARNING
 from ..judging.verdicts import Verdict
+from ..printed import date, say
 from ..reading.loaded_run import LoadedRun, Point
 from ..report import Report
 from ..tables import raw
-from ..words import date, say
 
 VERSION = 1
 """Of both files; rises when a key changes its meaning or goes away."""

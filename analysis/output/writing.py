@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 
 from oelm_jobs import visible
+from oelm_jobs.agent.sentences import Sentence
 from oelm_jobs.errors import UsageError
 
 from .. import tables
 from ..report import Report
 from ..tables import Table
-from ..words import Text
 from . import page, plain_text, results
 
 
@@ -26,7 +26,7 @@ def write(
     plot: bool = False,
     style: Path | None = None,
     refresh_s: int = 0,
-) -> tuple[list[Path], list[Text]]:
+) -> tuple[list[Path], list[Sentence]]:
     """Write the report's files into ``folder`` and the summary beside; return what was written, in order, and remarks.
 
     Raises:
@@ -62,7 +62,7 @@ def _encoded(name: str, content: str) -> bytes:
 
 def draw(
     report: Report, folder: Path, *, language: str = "en", style: Path | None = None
-) -> tuple[list[tuple[Path, bytes]], list[Text]]:
+) -> tuple[list[tuple[Path, bytes]], list[Sentence]]:
     """Return the figures' files without writing them, and remarks.
 
     Raises:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import msgspec
 
-from ..words import Text, text
+from oelm_jobs.agent.sentences import Sentence, _
+
 from .loaded_run import Parameters
 
 NAN = float("nan")
@@ -155,24 +156,34 @@ LARGEST_JSON = 64 << 20
 """Bytes; a larger record is not one of ours."""
 
 
-def read(path: Path, form: type[F]) -> tuple[F | None, Text | None]:
+def not_understood(name: str, why: str) -> Sentence:
+    """Return what is said of a file that can't be read, or isn't what its name promises."""
+    return _("{name} was not understood: {why}", name=name, why=why)
+
+
+def cut_off(name: str) -> Sentence:
+    """Return what is said of a file whose last line is half written."""
+    return _("the last line of {name} is cut off and was left out", name=name)
+
+
+def read(path: Path, form: type[F]) -> tuple[F | None, Sentence | None]:
     """Return the file's content (None where it is absent or not understood) and a note on what was wrong with it."""
     try:
         if path.stat().st_size > LARGEST_JSON:
-            return None, text("file_not_understood", name=path.name, why="larger than 64 MiB")
+            return None, not_understood(path.name, _("larger than 64 MiB"))
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None, None
     except OSError as error:
-        return None, text("file_not_understood", name=path.name, why=error.strerror or "unreadable")
+        return None, not_understood(path.name, error.strerror or _("unreadable"))
     try:
         content = _without_nulls(msgspec.json.decode(data))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return None, text("file_not_understood", name=path.name, why=_first_line(error))
+        return None, not_understood(path.name, _first_line(error))
     try:
         return msgspec.convert(content, form), None
     except msgspec.ValidationError as error:
-        return _fields(content, form), text("file_not_understood", name=path.name, why=_first_line(error))
+        return _fields(content, form), not_understood(path.name, _first_line(error))
 
 
 def _without_nulls(content: Any) -> Any:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from oelm_jobs.agent import rundir
+from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import UsageError
 
-from ..words import Text, text
 from . import metrics, run_directory, run_files
+from .files import cut_off, not_understood
 from .loaded_run import DIVERGED, Curve, LoadedRun, Parameters, Point, Validations
 from .log_patterns import FRACTIONS, KEYS, WORDS
 from .logs import Log
@@ -131,17 +132,17 @@ def _renamed(run: LoadedRun, group: str) -> LoadedRun:
 
 
 def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) -> LoadedRun:
-    notes: list[Text] = []
+    notes: list[Sentence] = []
     files = [path] if path.is_file() else log_files(path)
     log = Log()
     for file in files:
         try:
             log.read(file)
         except OSError as error:
-            notes.append(text("file_not_understood", name=file.name, why=error.strerror or "unreadable"))
+            notes.append(not_understood(file.name, error.strerror or _("unreadable")))
     name = ", ".join(file.name for file in files[:3]) + (" …" if len(files) > 3 else "")
     if not files:
-        notes.append(text("no_log"))
+        notes.append(_("there is no log"))
     notes += _log_notes(log, name)
     results = {} if path.is_file() else _results(path, notes)
     facts = {key: _value(key, word) for key, word in log.facts.items()}
@@ -193,22 +194,37 @@ def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) 
     )
 
 
-def _log_notes(log: Log, name: str) -> list[Text]:
-    count = "{:,}".format
-    notes: tuple[tuple[str, object, dict[str, str]], ...] = (
+def _log_notes(log: Log, files_read: str) -> list[Sentence]:
+    name = files_read or "–"
+    notes = (
         (
-            "log_not_understood",
             log.not_understood,
-            {"count": count(log.not_understood), "lines": count(log.lines), "alike": count(log.alike)},
+            _(
+                "{count} of {lines} lines of {name} are no records "
+                "({alike} of them look like one and aren't understood)",
+                count=f"{log.not_understood:,}", lines=f"{log.lines:,}", name=name, alike=f"{log.alike:,}",
+            ),
         ),
-        ("log_overwritten", log.overwritten, {"count": count(log.overwritten)}),
-        ("log_disagreeing", log.disagreeing, {"count": count(log.disagreeing)}),
-        ("log_truncated", log.is_truncated, {}),
-        ("log_encoding", log.encoding, {"encoding": log.encoding}),
-        ("log_not_finite", log.not_finite, {"count": count(log.not_finite)}),
-        ("log_empty", not log.train.added and not log.val.added, {}),
-    )
-    return [text(key, name=name or "–", **values) for key, applies, values in notes if applies]
+        (
+            log.overwritten,
+            _("{count} progress bars of {name} were passed over", count=f"{log.overwritten:,}", name=name),
+        ),
+        (
+            log.disagreeing,
+            _(
+                "in {count} validations of {name} the PPL isn't exp(loss): the loss was taken",
+                count=f"{log.disagreeing:,}", name=name,
+            ),
+        ),
+        (log.is_truncated, cut_off(name)),
+        (log.encoding, _("{name} is {encoding} text and was read as such", name=name, encoding=log.encoding)),
+        (
+            log.not_finite,
+            _("{count} lines of {name} tell a loss that isn't finite", count=f"{log.not_finite:,}", name=name),
+        ),
+        (not log.train.added and not log.val.added, _("{name} holds no record of a step", name=name)),
+    )  # fmt: skip
+    return [note for applies, note in notes if applies]
 
 
 def _curve(log: Log, tokens_per_step: float) -> Curve | None:
@@ -240,7 +256,7 @@ def _validations(log: Log, tokens_per_step: float) -> Validations | None:
     )
 
 
-def _results(folder: Path, notes: list[Text]) -> dict[str, Any]:
+def _results(folder: Path, notes: list[Sentence]) -> dict[str, Any]:
     """Return the plain values of the small result files, those of nested tables included; earlier files win."""
     found: dict[str, Any] = {}
     for name in RESULT_NAMES:
@@ -249,16 +265,17 @@ def _results(folder: Path, notes: list[Text]) -> dict[str, Any]:
             continue
         try:
             if path.stat().st_size > LARGEST_RESULT:
-                raise ValueError("larger than 16 MiB")
+                notes.append(not_understood(name, _("larger than 16 MiB")))
+                continue
             content = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
-            notes.append(text("file_not_understood", name=name, why=str(error).splitlines()[0] or type(error).__name__))
+            notes.append(not_understood(name, str(error).splitlines()[0] or type(error).__name__))
             continue
         if isinstance(content, dict):
             for key, value in _flat(content).items():
                 found.setdefault(key, value)
         else:
-            notes.append(text("file_not_understood", name=name, why="not an object"))
+            notes.append(not_understood(name, _("not an object")))
     return found
 
 

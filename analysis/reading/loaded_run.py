@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oelm_jobs.agent.sentences import Sentence
 from oelm_jobs.agent.states import State
-
-from ..words import Text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -244,7 +243,7 @@ class LoadedRun:
     """``fp32``, ``bf16`` …; empty where unknown."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     """``revision``, ``snapshot``, ``train_code``, ``target``, ``diff`` (against the revision); those that are known."""
-    notes: tuple[Text, ...] = ()
+    notes: tuple[Sentence, ...] = ()
     """What a reader should know about how it was read (lines not understood, repeated steps …)."""
 
     @property

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from oelm_jobs.agent import rundir
+from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.errors import UsageError, valid_choices
 from oelm_jobs.names import SPEED_TRIAL
 from oelm_jobs.spec.study import Study
 
-from ..words import Text, text
 from . import files, folders, reference, replicates, run_directory, trials
 from .loaded_run import LoadedRun, told_apart
 
@@ -92,15 +92,24 @@ def load_folders(
     return study or reference.study_of(runs), runs
 
 
-def left_out(paths: Sequence[Path]) -> list[Text]:
+def left_out(paths: Sequence[Path]) -> list[Sentence]:
     """Return which folders below the ones that the user named are not in the report, and why."""
     found = []
     for path in paths:
         without, passed_over = folders.not_read(path)
         if without:
-            found.append(text("folders_without_run", folder=str(path), names=replicates.few(without)))
+            said = _(
+                "these folders of {folder} hold no run (no log, no metrics.jsonl) and were left out: {names}",
+                folder=str(path), names=replicates.few(without),
+            )  # fmt: skip
+            found.append(said)
         if passed_over:
-            found.append(text("folders_passed_over", folder=str(path), names=replicates.few(passed_over)))
+            said = _(
+                "{folder} holds a log and was read as one run; these folders of it hold runs, too, and were left out: "
+                "{names}",
+                folder=str(path), names=replicates.few(passed_over),
+            )  # fmt: skip
+            found.append(said)
     return found
 
 
@@ -122,7 +131,9 @@ def selection(study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> 
     return replace(study, groups=groups, hypotheses=asked), kept
 
 
-def load_trials(project: Path | None, study: Study, runs: Sequence[LoadedRun]) -> tuple[list[trials.Trial], list[Text]]:
+def load_trials(
+    project: Path | None, study: Study, runs: Sequence[LoadedRun]
+) -> tuple[list[trials.Trial], list[Sentence]]:
     """Read the speed trials of a study: beside its summary, beside its run directories, and inside them."""
     places = [] if project is None else [summary_path(project, study).parent]
     if project is not None:
@@ -139,7 +150,11 @@ def load_trials(project: Path | None, study: Study, runs: Sequence[LoadedRun]) -
         (foreign if is_foreign else kept).append(place / TRIAL)
     found, notes = trials.load_trials(kept)
     others = tuple(str(path) for path in foreign if path.exists())
-    return found, [*notes, *([text("trial_of_another_study", files=others, wanted=study.name)] if others else [])]
+    said = _(
+        "{files} belongs to another study than {wanted} by its record and doesn't count here",
+        files=others, wanted=study.name,
+    )  # fmt: skip
+    return found, [*notes, *([said] if others else [])]
 
 
 def signature(runs: Sequence[LoadedRun]) -> tuple[object, ...]:

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 import msgspec
 import numpy as np
 
-from ..words import Text, text
+from oelm_jobs.agent.sentences import Sentence, _
+
 from . import files
 from .columns import Columns
 from .loaded_run import Curve, Validations
@@ -21,43 +22,52 @@ LONGEST_LINE = 1 << 20
 """Bytes; a longer line is no record."""
 
 
-def read(path: Path, notes: list[Text]) -> tuple[Curve | None, Validations | None]:
-    """Return the training records and the validations of metrics.jsonl; append to ``notes`` what was not understood."""
+def read(path: Path, notes: list[Sentence]) -> tuple[Curve | None, Validations | None, Sentence | None]:
+    """Return the training records and the validations of metrics.jsonl, and the note that its last line is cut off;
+    append to ``notes`` what was not understood, that note included.
+    """
     train, val = Columns(), Columns(keep_lowest="loss")
     not_understood = 0
     try:
         stream = path.open("rb")
     except FileNotFoundError:
-        return None, None
+        return None, None, None
     except OSError as error:
-        notes.append(text("file_not_understood", name=path.name, why=error.strerror or "unreadable"))
-        return None, None
+        notes.append(files.not_understood(path.name, error.strerror or _("unreadable")))
+        return None, None, None
     with stream:
         for lines in _whole_lines(stream):
             records, bad = _decode(lines)
             not_understood += bad
             _add(records, train, val)
         is_cut_off = stream.tell() > 0 and stream.seek(-1, os.SEEK_END) >= 0 and stream.read(1) != b"\n"
-    if is_cut_off:
-        notes.append(text("log_truncated", name=path.name))
+    cut_off = files.cut_off(path.name) if is_cut_off else None
+    if cut_off is not None:
+        notes.append(cut_off)
     if not_understood:
-        notes.append(text("lines_not_understood", name=path.name, count=not_understood))
+        notes.append(_("{count} lines of {name} were not understood", name=path.name, count=not_understood))
     note_columns(train, notes, path.name)
     trained, validated = train.finish(), val.finish()
-    return Curve(**trained) if trained else None, Validations(**validated) if validated else None
+    return Curve(**trained) if trained else None, Validations(**validated) if validated else None, cut_off
 
 
-def note_columns(train: Columns, notes: list[Text], name: str) -> None:
+def note_columns(train: Columns, notes: list[Sentence], name: str) -> None:
     """Note what was replaced or thinned while training records were collected."""
     columns = train.finish()
     if train.repeated or train.restarts:
-        notes.append(text("steps_repeated", name=name, count=f"{train.repeated:,}", restarts=train.restarts))
+        said = _(
+            "{count} records of {name} were replaced by later ones of the same step ({restarts} restarts)",
+            name=name, count=f"{train.repeated:,}", restarts=train.restarts,
+        )  # fmt: skip
+        notes.append(said)
     if columns is not None and train.last_added_step < int(columns["step"][-1]):
-        notes.append(
-            text("ends_earlier", name=name, step=f"{train.last_added_step:,}", reached=f"{int(columns['step'][-1]):,}")
-        )
+        said = _(
+            "{name} ends at step {step}, an earlier attempt had reached {reached}",
+            name=name, step=f"{train.last_added_step:,}", reached=f"{int(columns['step'][-1]):,}",
+        )  # fmt: skip
+        notes.append(said)
     if train.stride > 1:
-        notes.append(text("rows_thinned", name=name, stride=train.stride))
+        notes.append(_("{name} is very long: one record in {stride} was kept", name=name, stride=train.stride))
 
 
 def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:

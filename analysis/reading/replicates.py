@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Study
 
 from ..findings import AuditFinding, warning
-from ..words import Text, text
 from . import reference
 from .loaded_run import Curve, LoadedRun, Validations
 
@@ -35,9 +35,9 @@ class Dispute:
     """Tag of the runs; empty for the study's own."""
     seed: int | None
     """The seed; None where nothing tells it of one of them, so that it may be that of any other."""
-    statement: Text
+    statement: Sentence
     """The report's statement about it, with what to do."""
-    reason: Text
+    reason: Sentence
     """The same, for a verdict."""
 
 
@@ -69,7 +69,10 @@ def settle(study: Study, runs: Sequence[LoadedRun]) -> Settled:
             if other is None:
                 chosen.append(run)
                 continue
-            said = text("copy_left_out", copy=str(run.path), run=str(other.path), group=group, seed=_seed(other))
+            said = _(
+                "{copy} holds nothing that {run} doesn't hold (group {group}, seed {seed}): a copy, left out",
+                copy=str(run.path), run=str(other.path), group=group, seed=_seed(other),
+            )  # fmt: skip
             findings.append(warning(said, group, key="copy_left_out"))
         kept += chosen
         disputes += _disputes(group, tag, chosen)
@@ -87,15 +90,18 @@ def divide(study: Study, runs: Sequence[LoadedRun]) -> tuple[list[LoadedRun], li
     return own, [run for run in runs if run.study not in ("", study.name)]
 
 
-def passed_over(study: Study, strangers: Sequence[LoadedRun]) -> list[Text]:
+def passed_over(study: Study, strangers: Sequence[LoadedRun]) -> list[Sentence]:
     """Return what is said of runs of other studies."""
     by_study: dict[str, list[str]] = {}
     for run in strangers:
         by_study.setdefault(run.study, []).append(run.name)
     return [
-        text("strangers_passed_over", runs=few(names), study=other, wanted=study.name)
+        _(
+            "passed over, since the record of each says that it belongs to study {study}, not {wanted}: {runs}",
+            runs=few(names), study=other, wanted=study.name,
+        )
         for other, names in by_study.items()
-    ]
+    ]  # fmt: skip
 
 
 def few(names: Sequence[str]) -> tuple[str, ...]:
@@ -167,15 +173,25 @@ def _disputes(group: str, tag: str, runs: Sequence[LoadedRun]) -> list[Dispute]:
         unknown = next(run.path for run in with_result if run.seed is None)
         named = unknown.with_name(f"{unknown.stem}-s42{unknown.suffix}")
         command = shlex.join(["mv", str(unknown), str(named)])
-        statement = text("seeds_unknown", group=group, runs=paths, command=command)
-        return [Dispute(group=group, tag=tag, seed=None, statement=statement, reason=text("reason_seeds", group=group))]
+        statement = _(
+            "group {group} has several results ({runs}) and not all tell their seed: they may be one seed, run again; "
+            "what rests on the group is undecidable; put the seed into the folder's name: {command}",
+            group=group, runs=paths, command=command,
+        )  # fmt: skip
+        reason = _("group {group} has several results and not all tell their seed", group=group)
+        return [Dispute(group=group, tag=tag, seed=None, statement=statement, reason=reason)]
     found = []
     for seed in dict.fromkeys(run.seed for run in with_result):
         same = [run for run in with_result if run.seed == seed]
         if len(same) > 1:
             paths, archive = tuple(str(run.path) for run in same), str(same[-1].path.parent / ".archive")
             command = f"{shlex.join(['mkdir', '-p', archive])} && {shlex.join(['mv', paths[-1], archive])}"
-            statement = text("two_results", group=group, seed=str(seed), runs=paths, command=command)
-            reason = text("reason_two_results", group=group, seed=str(seed))
+            statement = _(
+                "group {group} has several results of seed {seed} ({runs}) and nothing says which one counts: what "
+                "rests on the group is undecidable; name the folders that count (oelm-report DIR...), or take one "
+                "away: {command}",
+                group=group, seed=str(seed), runs=paths, command=command,
+            )  # fmt: skip
+            reason = _("group {group} has several results of seed {seed}", group=group, seed=str(seed))
             found.append(Dispute(group=group, tag=tag, seed=seed, statement=statement, reason=reason))
     return found

@@ -69,7 +69,7 @@ def load(path: Path, *, now: float, groups: tuple[str, ...] = (), first_seed: in
         started_at=run.started_at,
         provenance=_provenance(run),
         # While a run is running, its last line may be half written.
-        notes=tuple(note for note in run.notes if note.key != "log_truncated" or state != State.RUNNING),
+        notes=tuple(note for note in run.notes if note is not run.cut_off or state != State.RUNNING),
     )
 
 

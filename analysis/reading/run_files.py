@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from oelm_jobs.agent import rundir
+from oelm_jobs.agent.sentences import Sentence
 
-from ..words import Text
 from . import files, metrics, numbers
 from .loaded_run import Curve, Parameters, Treatment, Validations
 
@@ -39,8 +39,10 @@ class RunFiles:
     validations: Validations | None = None
     now: float = 0.0
     """Unix seconds when it was looked at."""
-    notes: tuple[Text, ...] = ()
+    notes: tuple[Sentence, ...] = ()
     """What was not understood."""
+    cut_off: Sentence | None = None
+    """The one of these notes that says that the last line of the metrics is cut off."""
 
     @property
     def attempts(self) -> list[files.Attempt]:
@@ -131,7 +133,7 @@ def read(path: Path, *, now: float) -> RunFiles:
 
     The metrics come last: where a record says that the run is over, its curve is then whole.
     """
-    notes: list[Text] = []
+    notes: list[Sentence] = []
 
     def record(at: Path, form: type[files.F]) -> files.F | None:
         content, note = files.read(at, form)
@@ -146,7 +148,7 @@ def read(path: Path, *, now: float) -> RunFiles:
     start = record(rundir.control(path, rundir.START), files.Start)
     end = record(rundir.control(path, rundir.END), files.EndRecord)
     treatment = record(path / rundir.TREATMENT, Treatment)
-    curve, validations = metrics.read(path / rundir.METRICS, notes)
+    curve, validations, cut_off = metrics.read(path / rundir.METRICS, notes)
     return RunFiles(
         result=result,
         planned=planned,
@@ -159,6 +161,7 @@ def read(path: Path, *, now: float) -> RunFiles:
         validations=validations,
         now=now,
         notes=tuple(notes),
+        cut_off=cut_off,
     )
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from oelm_jobs.agent.sentences import Sentence, _
+
 from .. import statistics
-from ..words import Text, text
 from . import files
 from .numbers import positive
 
@@ -40,10 +41,10 @@ class Trial:
         return math.isinf(low) or not low <= 0 <= high
 
 
-def load_trials(paths: Sequence[Path]) -> tuple[list[Trial], list[Text]]:
+def load_trials(paths: Sequence[Path]) -> tuple[list[Trial], list[Sentence]]:
     """Read speed_trial.json files; the second list says which were not understood."""
     trials: list[Trial] = []
-    notes: list[Text] = []
+    notes: list[Sentence] = []
     for path in paths:
         content, note = files.read(path, dict)
         if note:
@@ -52,7 +53,7 @@ def load_trials(paths: Sequence[Path]) -> tuple[list[Trial], list[Text]]:
             continue
         found = [replace(trial, path=path) for trial in _comparisons(content)]
         if not found:
-            notes.append(text("file_not_understood", name=path.name, why="no paired rounds"))
+            notes.append(files.not_understood(path.name, _("no paired rounds")))
         trials += found
     return trials, notes
 

@@ -292,18 +292,17 @@ def _page(source: Source, report: Report, request: Request, made_at: float) -> s
 
 def _write(source: Source, report: Report, request: Request, made_at: float, *, refresh_s: int = 0) -> None:
     from .. import analysis
-    from ..analysis.words import say
 
     if source.folder is None:
-        _narrate(request, "nothing_written")
+        narrate(_("Nothing was written: give --output DIR to get the files, too."))
         return
     files, remarks = analysis.write(
         report, source.folder, summary=source.summary, made_at=made_at, language=request.language, plot=request.plot,
         style=_style(source, request), refresh_s=refresh_s,
     )  # fmt: skip
     for remark in remarks:
-        narrate(say(remark, request.language))
-    _narrate(request, "files_written", count=len(files), folder=str(source.folder))
+        narrate(remark)
+    narrate(_("{count} files in {folder}", count=len(files), folder=str(source.folder)))
 
 
 def _power(request: Request, form: str) -> None:
@@ -340,15 +339,15 @@ def _lock(request: Request) -> None:
         )
     output.put(
         path,
-        lock.content(source.study, source.runs, _fingerprints(source.project, source.study, request), loading.now()),
+        lock.content(source.study, source.runs, _fingerprints(source.project, source.study), loading.now()),
     )
     begun = [run.name for run in source.runs if lock.has_begun(run)]
     if begun:
-        _narrate(request, "lock_begun", runs=tuple(begun))
-    _narrate(request, "lock_written", path=str(path))
+        narrate(_("These runs had begun before, which the report will say: {runs}", runs=begun))
+    narrate(_("Locked: {path}. Commit it, so that its date can be trusted.", path=str(path)))
 
 
-def _fingerprints(project: Path, study: Study, request: Request) -> dict[str, str]:
+def _fingerprints(project: Path, study: Study) -> dict[str, str]:
     """Return the fingerprints of the study's runs; empty while the data aren't here."""
     from ..checks import preflight
     from ..connections import connect
@@ -360,7 +359,7 @@ def _fingerprints(project: Path, study: Study, request: Request) -> dict[str, st
         data_hash = preflight.data_hash(connect(LOCAL, project), project, study)
         runs = plan_runs(study, LOCAL, str(project), data_hash=data_hash)
     except OelmError as error:
-        _narrate(request, "lock_without_fingerprints", why=str(error))
+        narrate(_("The lock has no fingerprints of runs: {why}", why=str(error)))
         return {}
     return {run.name: run.fingerprint for run in runs}
 
@@ -389,10 +388,3 @@ def _watch(request: Request) -> None:
     except KeyboardInterrupt:
         source = _source(request)
         _write(source, _report(source, request), request, loading.now())
-
-
-def _narrate(request: Request, key: str, **values: object) -> None:
-    """Print a sentence of the report's catalogue on stderr."""
-    from ..analysis.words import say, text
-
-    narrate(say(text(key, **values), request.language))

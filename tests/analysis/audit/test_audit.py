@@ -32,7 +32,7 @@ def outcomes(report: Report) -> dict[str, str]:
 
 
 def notes_of(report: Report, hypothesis: str) -> str:
-    return " | ".join(str(n) for v in report.verdicts if v.hypothesis.id == hypothesis for n in v.notes)
+    return " | ".join(str(n) for v in report.verdicts if v.hypothesis.id == hypothesis for n in (*v.alarms, *v.notes))
 
 
 def arms(tmp_path: Path, **options: Mapping[str, Any]) -> list[LoadedRun]:

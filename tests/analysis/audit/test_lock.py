@@ -67,7 +67,7 @@ def test_a_verdict_by_another_rule_than_the_locked_one_says_so_in_its_own_line(t
     h2, h4 = study.hypotheses[1], study.hypotheses[3]
     changed = replace(study, hypotheses=(replace(h2, bounds=(0.15,)), h4, replace(h4, id="H5", bounds=(0.2,))))
     report = build(changed, runs, lock=locked(tmp_path, []))
-    notes = {v.hypothesis.id: [str(note) for note in v.notes if "DEVIATION" in str(note)] for v in report.verdicts}
+    notes = {v.hypothesis.id: [str(note) for note in v.alarms if "DEVIATION" in str(note)] for v in report.verdicts}
     assert notes == {
         "H2": ["DEVIATION: the rule is not the locked one: bounds was [0.05] and is [0.15]"],
         "H4": [],

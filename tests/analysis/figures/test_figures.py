@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from oelm_jobs.analysis import build, figures
 from oelm_jobs.analysis.figures import drawing
+from oelm_jobs.analysis.printed import say
 from oelm_jobs.analysis.report import Report
-from oelm_jobs.analysis.words import say, text
 
 from oelm_jobs.errors import UsageError
 
@@ -79,9 +79,7 @@ STATES = [ordinary, one_seed, nothing, diverged, many, unequal_ends]
 
 def drawn(report: Report, name: str, language: str = "en") -> Figure:
     with drawing.style(None):
-        return figures.FIGURES[name](
-            report, figures._arms(report), lambda key, /, **values: say(text(key, **values), language)
-        )
+        return figures.FIGURES[name](report, figures._arms(report), lambda text: say(text, language))
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)

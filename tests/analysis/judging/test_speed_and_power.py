@@ -37,7 +37,7 @@ def report(tmp_path: Path, **options: object) -> Report:
 
 def h3(found: Report) -> tuple[str, str, str]:
     verdict = next(v for v in found.verdicts if v.hypothesis.id == "H3")
-    return verdict.outcome, verdict.method, " | ".join(map(str, (verdict.reason, *verdict.notes)))
+    return verdict.outcome, verdict.method, " | ".join(map(str, (verdict.reason, *verdict.alarms, *verdict.notes)))
 
 
 def test_the_interleaved_trial_decides_speed(tmp_path: Path) -> None:

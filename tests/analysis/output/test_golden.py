@@ -6,12 +6,15 @@ it.
 
 from __future__ import annotations
 
+import ast
 import csv
+import gettext
 import io
 import json
 import os
 import subprocess
 from pathlib import Path
+from string import Formatter
 
 import pytest
 from oelm_jobs.analysis import build, tables
@@ -19,7 +22,7 @@ from oelm_jobs.analysis.output import plain_text, results, writing
 from oelm_jobs.analysis.reading import loading
 from oelm_jobs.analysis.report import Report
 
-from tests.support import needs
+from tests.support import REPOSITORY, needs
 
 from .. import synthetic
 
@@ -129,17 +132,18 @@ def test_latex_tables_have_as_many_cells_as_columns() -> None:
         assert rows and all(line.replace("\\&", "").count("&") == columns - 1 for line in rows)
 
 
-def test_both_languages_have_the_same_sentences_with_the_same_fields() -> None:
-    from string import Formatter
-
-    from oelm_jobs.analysis import words_en, words_zh
-
+def test_every_sentence_has_its_chinese_with_the_same_fields() -> None:
     def fields(sentence: str) -> set[str]:
         return {name for _, name, _, _ in Formatter().parse(sentence) if name}
 
-    assert words_en.SENTENCES.keys() == words_zh.SENTENCES.keys()
-    for key, sentence in words_en.SENTENCES.items():
-        assert fields(sentence) == fields(words_zh.SENTENCES[key]), key
+    chinese = gettext.translation("oelm_jobs", REPOSITORY / "oelm_jobs" / "locale", ["zh"])
+    for path in (REPOSITORY / "analysis").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_":
+                sentence = ast.literal_eval(node.args[0])
+                translation = chinese.gettext(sentence)
+                assert translation != sentence or sentence in ("Q/K", "n"), f"{path}: {sentence}"
+                assert fields(translation) == fields(sentence), f"{path}: {sentence}"
 
 
 LATEX_PAGE = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}" "\n%s\n" r"\end{document}"

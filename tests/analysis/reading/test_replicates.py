@@ -31,7 +31,7 @@ def outcome(made: Report, name: str = "H2") -> str:
 
 
 def said(made: Report, key: str) -> list[str]:
-    return [str(f.text) for f in made.findings if f.text.key == key]
+    return [str(f.text) for f in made.findings if f.key == key]
 
 
 def made_of(runs: list[LoadedRun]) -> Report:
@@ -174,11 +174,11 @@ def test_logs_that_do_not_tell_their_seed_may_be_one_seed(tmp_path: Path) -> Non
         )
     made = build(*loading.load_folders([tmp_path], [], None))
     assert outcome(made, "H4") == "undecidable"
-    assert f"mv {tmp_path}/gpt_base {tmp_path}/gpt_base-s42" in said(made, "seeds_unknown")[0]
+    assert f"mv {tmp_path}/gpt_base {tmp_path}/gpt_base-s42" in said(made, "two_results")[0]
     for name in words:
         (tmp_path / name).rename(tmp_path / f"{name}-s{42 + name.endswith('again')}")
     made = build(*loading.load_folders([tmp_path], [], None))
-    assert outcome(made, "H4") == "supported" and not said(made, "seeds_unknown")
+    assert outcome(made, "H4") == "supported" and not said(made, "two_results")
 
 
 def test_a_tagged_run_is_no_seed_of_the_group_that_has_its_name(tmp_path: Path) -> None:

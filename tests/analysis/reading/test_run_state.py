@@ -11,7 +11,8 @@ import pytest
 from oelm_jobs.analysis.reading import metrics, run_directory, run_state
 from oelm_jobs.analysis.reading.files import Attempt, EndRecord, Heartbeat, Outcome, Planned, Result, Start
 from oelm_jobs.analysis.reading.run_files import STALE_S, RunFiles
-from oelm_jobs.analysis.words import Text
+
+from oelm_jobs.agent.sentences import Sentence
 
 NOW = 1_700_000_000.0
 FRESH, OLD = Heartbeat(step=3, time=NOW - STALE_S + 1), Heartbeat(step=3, time=NOW - STALE_S)
@@ -87,7 +88,7 @@ def test_a_run_that_ends_while_its_metrics_are_read_is_not_called_done_with_half
     (run_dir / "heartbeat.json").write_text(json.dumps({"attempt": "t:1", "step": 1, "time": time.time()}))
     real = metrics.read
 
-    def ends_meanwhile(path: Path, notes: list[Text]) -> Any:
+    def ends_meanwhile(path: Path, notes: list[Sentence]) -> Any:
         read = real(path, notes)
         path.write_text("".join(rows))
         (run_dir / ".oelm" / "end.json").write_text('{"version": 1, "state": "DONE", "attempts": [{"number": 1}]}')

@@ -1,0 +1,36 @@
+"""Title, headings and remarks on the whole that every form of a report has."""
+
+from __future__ import annotations
+
+from oelm_jobs.agent.sentences import Sentence, _
+
+from ..printed import date
+from ..report import Report
+
+AUDIT = _("What limits this comparison")
+CLEAN = _("The audit found nothing that limits the comparison.")
+DEVIATIONS = _("Deviations from the locked plan")
+INTERIM = _("INTERIM: not every planned run has finished; nothing here is final.")
+NO_HYPOTHESES = _("The study declares no hypotheses.")
+NOTES = _("How the files were read")
+VERDICTS = _("Verdicts")
+
+
+def title(report: Report) -> Sentence:
+    """Return the report's title."""
+    return _("Report of study {study}", study=report.study.name)
+
+
+def question(report: Report) -> str:
+    """Return what was asked; empty where nothing was."""
+    return _("Question: {question}", question=report.study.question) if report.study.question else ""
+
+
+def locked(report: Report) -> str:
+    """Return when the rules were locked; empty where they weren't."""
+    return _("The rules were locked on {date}.", date=date(report.locked_at)) if report.locked_at is not None else ""
+
+
+def made(made_at: float) -> Sentence:
+    """Return when the report was made."""
+    return _("Made {date}", date=date(made_at))
