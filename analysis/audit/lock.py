@@ -113,15 +113,21 @@ def read(path: Path) -> Lock | None:
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise UsageError(
-            f"{path}: not a lock file: {error}", hint="restore it from version control, or remove it and lock again"
+            _("{path}: not a lock file: {error}", path=str(path), error=str(error)),
+            hint=_("restore it from version control, or remove it and lock again"),
         ) from error
     if record.version != VERSION:
         raise UsageError(
-            f"{path}: lock version {record.version} is unknown; valid: {VERSION}", hint="use the release that wrote it"
-        )
+            _(
+                "{path}: lock version {version} is unknown; valid: {valid}",
+                path=str(path), version=record.version, valid=VERSION,
+            ),
+            hint=_("use the release that wrote it"),
+        )  # fmt: skip
     if _hash(record.plan) != record.plan_sha256:
         raise UsageError(
-            f"{path}: the plan in it was edited after it was locked", hint="restore it from version control"
+            _("{path}: the plan in it was edited after it was locked", path=str(path)),
+            hint=_("restore it from version control"),
         )
     return Lock(
         study=record.study,

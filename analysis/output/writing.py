@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from oelm_jobs import visible
-from oelm_jobs.agent.sentences import Sentence
+from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.errors import UsageError
 
 from .. import tables
@@ -121,7 +121,8 @@ def put(path: Path, content: bytes) -> None:
             raise
     except OSError as error:
         raise UsageError(
-            f"{path} can't be written: {error.strerror or error}", hint="choose another folder: --output DIR"
+            _("{path} can't be written: {why}", path=str(path), why=error.strerror or str(error)),
+            hint=_("choose another folder: --output DIR"),
         ) from error
 
 

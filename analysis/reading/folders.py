@@ -57,8 +57,8 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise UsageError(
-                f"--from {path}: there is no such folder",
-                hint="give a folder with a training.log, or one of run folders",
+                _("--from {path}: there is no such folder", path=str(path)),
+                hint=_("give a folder with a training.log, or one of run folders"),
             )
         if path.is_file() or is_run(path):
             found.append(path)
@@ -66,8 +66,10 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
         below = [child for child in sorted(path.iterdir()) if child.is_dir() and is_run(child)]
         if not below:
             raise UsageError(
-                f"--from {path}: neither this folder nor one directly below it holds a run",
-                hint="a run folder has a training.log, another *.log, *.out or *.err, or the toolkit's metrics.jsonl",
+                _("--from {path}: neither this folder nor one directly below it holds a run", path=str(path)),
+                hint=_(
+                    "a run folder has a training.log, another *.log, *.out or *.err, or the toolkit's metrics.jsonl"
+                ),
             )
         found += below
     return list(dict.fromkeys(found))

@@ -76,11 +76,16 @@ def load_folders(
     for word in mapping:
         group, sign, folder = word.partition("=")
         if not sign or not group or not folder:
-            raise UsageError(f"--map {word}: give GROUP=DIR", hint="for example: --map gpt_base=old/run1")
+            raise UsageError(
+                _("--map {word}: give GROUP=DIR", word=word), hint=_("for example: --map gpt_base=old/run1")
+            )
         if study is not None and group not in study.groups:
             raise UsageError(
-                f"--map {word}: study {study.name} has no group {group!r}; {valid_choices(group, study.groups)}"
-            )
+                _(
+                    "--map {word}: study {study} has no group {group!r}; {choices}",
+                    word=word, study=study.name, group=group, choices=valid_choices(group, study.groups),
+                )
+            )  # fmt: skip
         mapped |= dict.fromkeys(folders.find_runs([Path(folder)]), group)
     found = list(dict.fromkeys([*folders.find_runs(paths), *mapped]))
     known = tuple(study.groups) if study is not None else tuple(reference.GROUPS)
@@ -124,7 +129,12 @@ def selection(study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> 
     marks = {id(run): {run.name, run.group, run.path.name, str(run.path.resolve())} for run in runs}
     for name, words in wanted.items():
         if not any(words & own for own in marks.values()):
-            raise UsageError(f"{name!r} names no group or run that is here; {valid_choices(name, known)}")
+            raise UsageError(
+                _(
+                    "{name!r} names no group or run that is here; {choices}",
+                    name=name, choices=valid_choices(name, known),
+                )
+            )  # fmt: skip
     kept = [run for run in runs if any(words & marks[id(run)] for words in wanted.values())]
     groups = {name: group for name, group in study.groups.items() if any(run.group == name for run in kept)}
     asked = tuple(h for h in study.hypotheses if h.group in groups and h.against in groups)
