@@ -16,7 +16,7 @@ from ..agent.sentences import _, joined
 from ..errors import DataError
 from . import corpus, tokenizer
 from .atomic import publish, scratch_folder, write_durably
-from .corpus import TextFile
+from .text_files import TextFile
 from .token_folder import (
     END_OF_TEXT,
     MANIFEST,

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from oelm_jobs.data import corpus
-from oelm_jobs.data.corpus import Piece, TextFile, cut_documents, cut_tail, find_files, read_documents, split_by_name
+from oelm_jobs.data.corpus import Piece, cut_documents, cut_tail, find_files, read_documents, split_by_name
+from oelm_jobs.data.text_files import TextFile
 from oelm_jobs.data.token_folder import END_OF_TEXT, Oddities
 from oelm_jobs.data.tokenizer import encode
 from oelm_jobs.errors import DataError
