@@ -17,7 +17,7 @@ from ..store import StoredRun
 from ..study.plan import Plan
 from ..targets.files import load_targets
 from ..transfer import sync
-from ..transfer.fetch import home_of
+from ..transfer.home import home_of
 
 if TYPE_CHECKING:
     from ..agent import messages

@@ -23,7 +23,7 @@ from ..store import StoredRun
 from ..study.plan import Plan
 from ..study.resolve import fingerprint
 from ..transfer.clean import has_no_checkpoint
-from ..transfer.fetch import home_of
+from ..transfer.home import home_of
 
 
 class Again(enum.Enum):

@@ -24,7 +24,7 @@ from ..errors import TargetError
 from ..outcome import each_target
 from ..store import Store, StoredRun
 from ..targets.files import load_target
-from .fetch import home_of, lies_at_home
+from .home import home_of, lies_at_home
 from .sync import record, write_record
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ is missing, and files that changed during the transfer are asked for again.
 from __future__ import annotations
 
 import json
-import os
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -15,17 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .. import names
 from ..agent import inside, registry, rundir
 from ..agent.sentences import _
 from ..agent.states import State
 from ..connections import Connection, connect_for_transfer
-from ..errors import NotReached, StoreError, TargetError
-from ..spec.target import Target
+from ..errors import NotReached, TargetError
 from ..store import StoredRun
-from ..study.resolve import run_directory
 from ..targets.files import load_target
 from . import sync
+from .home import home_of, lies_at_home
 from .staging import Arrival, Staging, place_arrival
 from .sync import Item
 
@@ -78,44 +75,6 @@ class Fetched:
     """Files that stayed there, as asked."""
     note: str = ""
     """Why nothing was fetched."""
-
-
-def home_of(project: Path, run: StoredRun) -> Path:
-    """Return a run's folder in this project, wherever it trains: below ``models/checkpoints``, in its study's folder or
-    directly, as on its target. It doesn't depend on which study is the default today, and files of another study stay
-    where they are.
-
-    Raises:
-        StoreError: The index has a run of a name that no study can have given it.
-    """
-    if names.why_not_study(run.study) or not inside.is_plain(run.name) or "/" in run.name:
-        raise StoreError(
-            _(
-                "the index has a run of study {study!r} called {run!r}: no study can have named it so",
-                study=run.study,
-                run=run.name,
-            ),
-            hint=_("make the index again from the run directories: oelm-status --rebuild"),
-        )
-    folder = project / "models" / "checkpoints"
-    bare, own = (run_directory(place, run.name) for place in (folder, folder / run.study))
-    there = Path(run.run_dir)
-    if there in (bare, own):
-        return there
-    home, other = (own, bare) if there.parent.name == run.study else (bare, own)
-    is_at_other = sync.record(other).get("run_dir") == run.run_dir and not sync.record(home)
-    is_anothers = sync.study_in(home) not in ("", run.study)
-    return other if is_at_other or is_anothers else home  # fetched when the default study was another one
-
-
-def lies_at_home(target: Target, run: StoredRun, home: Path) -> bool:
-    """Tell whether a run's directory is, perhaps by another path, the one in the project: then it has no copy."""
-    if target.host:
-        return False
-    try:
-        return os.path.samefile(run.run_dir, home)  # also through links, and where a disk is mounted twice
-    except OSError:  # one of them isn't there
-        return Path(run.run_dir).resolve() == home.resolve()
 
 
 def fetch(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs.store import Store, index_path
-from oelm_jobs.transfer.fetch import home_of
+from oelm_jobs.transfer.home import home_of
 from tests.support import TINY_STUDY, read
 
 
