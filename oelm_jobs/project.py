@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class Project(AbstractContextManager["Project"]):
     """A folder with studies in ``jobs/``, its index of runs, and connections to its targets.
 
-    Threads may share one: each has its own view of the index, and requests to one target wait for each other.
+    Threads may share one: each opens the index for itself, and their requests go on side by side.
 
     Args:
         folder: The project or a folder in it; without it the current one.
