@@ -433,7 +433,7 @@ class Project(AbstractContextManager["Project"]):
         """
         from .reporting import lock_rules
 
-        return lock_rules(self.report(study), self.say)
+        return lock_rules(self.folder, study, self.say)
 
     # The index and the targets ----------------------------------------------------------------------------------------
 

@@ -173,27 +173,23 @@ def report_on(
     )  # fmt: skip
 
 
-def lock_rules(report: StudyReport, warn: Callable[[str], None]) -> Path:
+def lock_rules(project: Path, study: str | None, warn: Callable[[str], None]) -> Path:
     """Record a study's rules before training, so that later changes are reported; return the file.
 
     Args:
         warn: Is told why fingerprints are missing, and which runs have begun.
 
     Raises:
-        UsageError: It was locked before, or isn't the whole study of a project.
+        UsageError: It was locked before.
     """
-    if report.project is None or report.folders:
-        raise UsageError(
-            _("--lock needs a study of a project"),
-            hint=_("leave out --from and --map, and name the study: --study NAME"),
-        )
-    path: Path = loading.lock_path(report.project, report.study)
+    report = report_on(project, study, warn=warn)
+    path: Path = loading.lock_path(project, report.study)
     if report.lock is not None:
         raise UsageError(
             _("study {study} was locked before: {path}", study=report.study.name, path=str(path)),
             hint=_("a report lists what changed since; to lock anew, remove the file on purpose"),
         )
-    fingerprints = _fingerprints(report.project, report.study, warn)
+    fingerprints = _fingerprints(project, report.study, warn)
     writing.put(path, lock.content(report.study, report.runs, fingerprints, report.made_at))
     if begun := [run.name for run in report.runs if lock.has_begun(run)]:
         warn(_("These runs had begun before, which the report will say: {runs}", runs=begun))
