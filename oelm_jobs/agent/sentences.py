@@ -1,13 +1,14 @@
 """Sentences that know the template and the values they were made of, so that whoever prints them can translate them.
 
-Text is written in English where it arises, on servers too: ``_("{path}: no such file", path=path)`` is an ordinary
-string that can be raised, compared and stored. Where it is printed, ``language.translated`` looks up its template.
+Text is written in English where it arises, on servers too: ``_("{path}: no such file", path)`` is an ordinary string
+that can be raised, compared and stored. Where it is printed, ``language.translated`` looks up its template.
 Values are names, numbers, foreign text and the user's own words, which no translation touches, or sentences in turn.
 """
 
 from __future__ import annotations
 
 import functools
+import string
 from typing import Any, Dict, Iterable, Mapping, Tuple
 
 Encoded = Dict[str, Any]
@@ -23,7 +24,16 @@ class Sentence(str):
     code: str
     """What stands for the template in records and answers: the template itself, unless it has a name there."""
 
-    def __new__(cls, template: str, /, **values: Any) -> Sentence:
+    def __new__(cls, template: str, /, *inserted: Any, **values: Any) -> Sentence:
+        """Return a sentence.
+
+        Args:
+            template: English, with names in braces.
+            inserted: Values in the order in which their names first stand there.
+            values: Values by name, instead.
+        """
+        if inserted:
+            values = dict(zip(names(template), inserted), **values)
         return cls.made(template.format(**{name: shown(value) for name, value in values.items()}), template, values)
 
     @classmethod
@@ -44,6 +54,13 @@ class Sentence(str):
 
 _ = Sentence
 """Marks a sentence for translation: what stands in its parentheses is found by the tools that collect them."""
+
+
+@functools.lru_cache(maxsize=None)
+def names(template: str) -> Tuple[str, ...]:
+    """Return the names in a template's braces, each once, in order."""
+    found = (name for _text, name, _spec, _how in string.Formatter().parse(template) if name)
+    return tuple(dict.fromkeys(found))
 
 
 def shown(value: Any) -> Any:

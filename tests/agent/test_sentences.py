@@ -18,6 +18,14 @@ def test_a_sentence_is_its_english() -> None:
     assert copy.deepcopy(sentence).values == sentence.values
 
 
+def test_values_go_into_a_template_in_the_order_of_its_names() -> None:
+    sentence = _("{a} and {b!r}, {a} of {c:.1f}", 1, "x", 2)
+    assert sentence == "1 and 'x', 1 of 2.0" == _("{a} and {b!r}, {a} of {c:.1f}", a=1, b="x", c=2)
+    assert sentence.values == {"a": 1, "b": "x", "c": 2}
+    with pytest.raises(KeyError):
+        _("{a} and {b}", 1)
+
+
 def test_parts_that_are_not_empty_are_joined() -> None:
     assert joined(["a", "", "b", "c"]) == "a; b; c"
     assert joined([]) == "" and joined(["", "a"]) == "a"
