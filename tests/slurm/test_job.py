@@ -410,7 +410,7 @@ def test_a_requeue_by_a_command_that_is_not_there_is_given_up_soon(
 
     def call(argv: list[str], timeout_s: float) -> None:
         tried.append(argv)
-        raise slurm_commands.SlurmError("scontrol can't be run: there is none on this host, is it a login node?")
+        raise slurm_commands.NotThere("scontrol")
 
     monkeypatch.setattr(slurm_commands, "call", call)
     monkeypatch.setattr(slurm_job, "REQUEUE_PAUSE_S", 0.0)

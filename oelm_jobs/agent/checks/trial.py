@@ -36,7 +36,7 @@ try:
     slurm_commands.settings(30.0)
     found["slurm_error"] = ""
 except Exception as error:
-    found["slurm_error"] = str(error).partition(", is it")[0]
+    found["slurm_error"] = str(getattr(error, "plainly", error))
 print(json.dumps(found))
 """
 """What it is asked besides where jobs are Slurm's, or for itself: whether a supervisor could talk to it."""

@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from .. import rundir
 from . import words as slurm_words
-from .commands import Job, SlurmError, cache_file, call, seconds
+from .commands import Job, NotRun, SlurmError, cache_file, call, seconds
 
 FORMAT = "JobID,State,ExitCode,Submit,Start,End,NodeList,JobName"
 CHUNK = 500
@@ -73,7 +73,7 @@ def jobs(ids: Iterable[str], since: float) -> Optional[List[Job]]:
             if code != 0:
                 raise SlurmError(slurm_words.said(err, "sacct", code))
         except SlurmError as error:
-            is_none = "can't be run" in str(error)
+            is_none = isinstance(error, NotRun)
             gave_no_answer(str(error), none=is_none)
             if is_none:
                 return None

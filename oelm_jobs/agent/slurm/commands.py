@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .. import processes, rundir
+from ..sentences import _
 from . import profile
 from . import words as slurm_words
 
@@ -47,6 +48,23 @@ class SlurmError(Exception):
     """A command of Slurm failed, and changed nothing; its words are in the message."""
 
     is_refusal = True
+
+
+class NotRun(SlurmError):
+    """A command can't be run on this host: nothing was asked of Slurm."""
+
+    def __init__(self, command: str, why: str) -> None:
+        self.plainly = _("{command} can't be run: {why}", command=command, why=why)
+        """The message without a hint."""
+        super().__init__(self.plainly)
+
+
+class NotThere(NotRun):
+    """A command of Slurm's isn't there."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(command, _("there is none on this host"))
+        self.args = (_("{error}, is it a login node?", error=self.plainly),)
 
 
 class HalfDone(SlurmError):
@@ -142,9 +160,9 @@ def call(argv: Sequence[str], timeout_s: float, variables: Mapping[str, str] = A
             start_new_session=True,
         )
     except FileNotFoundError as error:
-        raise SlurmError("%s can't be run: there is none on this host, is it a login node?" % argv[0]) from error
+        raise NotThere(argv[0]) from error
     except OSError as error:
-        raise SlurmError("%s can't be run: %s" % (argv[0], error.strerror or error)) from error
+        raise NotRun(argv[0], error.strerror or str(error)) from error
     try:
         out, err = child.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:

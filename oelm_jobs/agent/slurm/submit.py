@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 from .. import inside, privacy, processes, rundir, snapshots
 from ..host.launch import NotWritable
 from . import accounts, commands
-from .commands import MARK, SlurmError
+from .commands import MARK, NotRun, SlurmError
 from .words import is_hearsay, read_answer
 
 if TYPE_CHECKING:
@@ -214,9 +214,10 @@ def _send(
     begun = time.time()
     try:
         code, out, err = send(str(script), options)
-    except SlurmError as error:
-        # The deadline passed, or sbatch isn't there at all.
-        answer = {"refused": str(error)} if "can't be run" in str(error) else {"unknown": str(error)}
+    except NotRun as error:
+        answer = {"refused": str(error)}
+    except SlurmError as error:  # the deadline passed
+        answer = {"unknown": str(error)}
     else:
         answer = read_answer(code, out, err)
         if "refused" in answer and is_hearsay(code, err):
