@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .agent import records, schema, verbs
+from .agent import reasons, records, schema, verbs
 from .agent.schema import Number, Table
-from .agent.sentences import _
+from .agent.sentences import _, encoded
 from .agent.states import State
 from .errors import DamagedStore, StoreError
 from .folders import state_folder
@@ -263,8 +263,11 @@ class Store:
             if answer == ACCEPTED:
                 self._db.execute("UPDATE run SET previous = '' WHERE token = ?", (token,))
             self._db.executemany(
-                "UPDATE run SET state = ?, reason = ? WHERE token = ? AND run_dir = ? AND state = ?",
-                [(state, reason, token, run_dir, State.PLANNED) for run_dir, (state, reason) in (states or {}).items()],
+                "UPDATE run SET state = ?, reason = ?, progress = ? WHERE token = ? AND run_dir = ? AND state = ?",
+                [
+                    (state, reason, _kept(reason, {}), token, run_dir, State.PLANNED)
+                    for run_dir, (state, reason) in (states or {}).items()
+                ],
             )
 
     def accept(self, token: str, run_dirs: Sequence[str]) -> None:
@@ -332,7 +335,7 @@ class Store:
                 """UPDATE run SET state = ?, reason = ?, progress = ?, observed_at = ?
                    WHERE project = ? AND study = ? AND name = ? AND token = ?""",
                 [
-                    (state, reason, json.dumps(progress), at, run.project, run.study, run.name, run.token)
+                    (state, reason, _kept(reason, progress), at, run.project, run.study, run.name, run.token)
                     for run, state, reason, progress in runs
                 ],
             )
@@ -381,13 +384,21 @@ class Store:
             )  # fmt: skip
 
 
+def _kept(reason: str, progress: Mapping[str, Any]) -> str:
+    """Return a run's progress as it is stored, with what stands beside its reason."""
+    return json.dumps({**progress, **encoded(reason)})
+
+
 def _stored(row: Sequence[Any]) -> StoredRun:
     """Return the run in a row of COLUMNS."""
     *same, spec, state, reason, queued_at, observed_at, progress = row
     state = _STATES.get(state, State.UNKNOWN)
     if type(reason) is not str or len(reason) > MAX_REASON:
         reason = str(reason)[:MAX_REASON]
-    return StoredRun._make((*same, _Spec(spec), state, reason, queued_at, observed_at, _Progress(progress)))
+    kept = _Progress(progress)
+    if type(progress) is str and '"code":' in progress:  # few have one, and nothing else is read to show many runs
+        reason = kept.told(reason)
+    return StoredRun._make((*same, _Spec(spec), state, reason, queued_at, observed_at, kept))
 
 
 def set_aside() -> Path | None:
@@ -442,10 +453,22 @@ class _Later(Mapping[str, Any]):
 
 
 class _Progress(_Later):
-    """A target's answer about a run; empty where it is invalid, so that the target is asked again."""
+    """A target's answer about a run; empty where it is invalid, so that the target is asked again. What stands beside
+    the reason is stored in it, too.
+    """
+
+    _beside: Mapping[str, Any] = {}
+
+    def told(self, reason: str) -> str:
+        """Return the reason with what stands beside it."""
+        self._read()
+        return reasons.read({**self._beside, "reason": reason})
 
     def _why_not(self, known: Any) -> str | None:
-        return _PROGRESS_IS(known)
+        wrong = _PROGRESS_IS(known)
+        if wrong is None:
+            self._beside = {key: known.pop(key) for key in reasons.BESIDE if key in known}
+        return wrong
 
     def _otherwise(self, wrong: str) -> dict[str, Any]:
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from oelm_jobs.agent import reasons
 from tests.support import REPOSITORY, TINY_STUDY, end_all, write_tokens
 
 pytest.register_assert_rewrite("tests.versions")
@@ -71,6 +73,14 @@ def root(tmp_path: Path) -> Iterator[Path]:
     """A folder for runs, which end with the test."""
     yield tmp_path
     end_all(tmp_path)
+
+
+@pytest.fixture
+def other_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give reasons in other words: nothing but what is shown may depend on them."""
+    for code, template in reasons.TEMPLATES.items():
+        shown = " ".join([f"<{code.upper()}>", *re.findall(r"\{[^}]*\}", template)])
+        monkeypatch.setitem(reasons.TEMPLATES, code, shown)
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs import store as stores
+from oelm_jobs.agent.reasons import because, codes, told
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import StoreError, UsageError
-from oelm_jobs.runs import observe
+from oelm_jobs.runs import locations, observe
 from oelm_jobs.runs.select import select, select_one
-from oelm_jobs.store import Store
+from oelm_jobs.store import ACCEPTED, REFUSED, Store
 from tests.support import make_run
 
 WRITER = """
@@ -96,6 +97,39 @@ def test_an_end_that_was_known_is_not_forgotten(tmp_path: Path) -> None:
         assert observe._remember(store, [run], answer) == [run]
         (stored,) = store.runs(Path("/p"))
         assert (stored.state, stored.progress) == (State.DONE, {"step": 9})
+
+
+def test_a_reason_is_kept_with_its_code_and_values(tmp_path: Path) -> None:
+    said = because("submit_again", why=because("with_exit_code", what=because("no_end_record"), code="0:9"))
+    with Store(tmp_path / "s") as store:
+        intend(store, make_run(tmp_path, "a"), token="t1")
+        store.answer("t1", ACCEPTED, states={str(tmp_path / "exp_a"): (State.QUEUED, "")})
+        (run,) = store.runs(Path("/p"))
+        store.observe([(run, State.FAILED, said, {"step": 9})], 1000.0)
+        (run,) = store.runs(Path("/p"))
+        assert run.reason == "its job ended without an end record (exit code 0:9): submit again to resume"
+        assert codes(run.reason) == codes(said) and run.progress == {"step": 9}
+        store.observe([(run, State.FAILED, "as an earlier version said it", {"step": 9})], 1000.0)
+        (run,) = store.runs(Path("/p"))
+        assert type(run.reason) is str and run.reason == "as an earlier version said it"
+        row = {"state": "FAILED", "step": 9, **told(because("reboot"))}
+        (run,) = observe._remember(store, [run], {"time": 5.0, "runs": {run.run_dir: row}})
+        assert codes(run.reason) == {"reboot"} and store.runs(Path("/p")) == [run]
+
+
+@pytest.mark.usefixtures("other_words")
+@pytest.mark.parametrize("words", ["", "not submitted: nobody is there"], ids=["now", "an earlier version"])
+def test_a_run_that_was_never_submitted_is_known_by_the_code_of_its_reason(tmp_path: Path, words: str) -> None:
+    why = words or because("not_submitted", why="nobody is there")
+    with Store(tmp_path / "s") as store:
+        intend(store, make_run(tmp_path, "a"), token="t1")
+        store.answer("t1", REFUSED, states={str(tmp_path / "exp_a"): (State.FAILED, why)})
+        (run,) = store.runs(Path("/p"))
+        assert run.state is State.FAILED and locations.never_was(run) and not observe._may_be_started_by_hand(run)
+        answer = {"time": 5.0, "runs": {run.run_dir: {"state": "UNKNOWN", "reason": "no trace of it", "absent": True}}}
+        assert observe._remember(store, [run], answer) == [run]
+        other = run._replace(reason=because("reboot"))
+        assert not locations.never_was(other) and observe._may_be_started_by_hand(other)
 
 
 def test_a_store_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:

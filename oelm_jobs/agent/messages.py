@@ -32,7 +32,14 @@ class Progress(TypedDict, total=False):
     heartbeat_at: Optional[float]
 
 
-class RunRow(Progress):
+class Because(TypedDict, total=False):
+    """Code and values of a reason (reasons.py)."""
+
+    code: Optional[str]
+    values: Optional[Dict[str, Any]]
+
+
+class RunRow(Progress, Because):
     """Where a run stands."""
 
     state: str

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, cast
 
 from . import privacy, records, rundir
 from .host import lease, lease_folder, rules, tickets
+from .reasons import because, read, told
 from .rules import first
 from .run.progress import progress
 from .states import TOLD, State
@@ -54,7 +55,12 @@ def state_or_unknown(run_dir: str, queue: Optional[Dict[str, int]] = None) -> me
             return row
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         pass
-    return {"state": State.UNKNOWN, "reason": "its records in %s can't be understood" % rundir.CONTROL, "token": ""}
+    return _unknown(because("not_understood", folder=rundir.CONTROL))
+
+
+def _unknown(reason: str, **more: Any) -> messages.RunRow:
+    """Return the row of a run of which nothing is known."""
+    return cast("messages.RunRow", {"state": State.UNKNOWN, **told(reason), "token": "", **more})
 
 
 def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> messages.RunRow:
@@ -68,7 +74,7 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> messages.RunR
     """
     who = privacy.another(run_dir)
     if who:  # in a root that a group shares
-        return {"token": "", "state": State.UNKNOWN, "reason": "holds a run of %s" % who, "absent": True}
+        return _unknown(because("anothers", user=who), absent=True)
     # Plain strings: a status asks for hundreds of runs, and building paths costs more than reading the files.
     control = run_dir + "/" + rundir.CONTROL + "/"
     is_held = rundir.is_locked(control + rundir.CLAIM)
@@ -122,7 +128,7 @@ def log(request: messages.LogRequest) -> messages.LogAnswer:
             break
         time.sleep(LOG_POLL_S)
     text = base64.b64encode(content).decode()
-    return {"content": text, "offset": offset, "size": size, "state": row["state"], "reason": row["reason"]}
+    return {"content": text, "offset": offset, "size": size, "state": row["state"], "reason": read(row)}
 
 
 def _piece(path: Path, request: messages.LogRequest) -> "tuple[int, int, bytes]":

@@ -43,12 +43,19 @@ class Started(JobStart, total=False):
     port: Optional[int]
 
 
-class Attempt(Started, total=False):
+class Told(TypedDict, total=False):
+    """A reason (reasons.py)."""
+
+    reason: Optional[str]
+    code: Any
+    values: Any
+
+
+class Attempt(Started, Told, total=False):
     """An attempt that is over."""
 
     steps: int
     state: Optional[str]
-    reason: Optional[str]
     cause: str
     """Why it ended (place.CRASH and so on); absent where its supervisor was lost."""
     ended_at: Optional[float]
@@ -66,16 +73,23 @@ class StartRecord(Started, total=False):
     """Earlier attempts of the same execution, which are on no other record yet."""
 
 
-class EndRecord(TypedDict, total=False):
+class EndRecord(Told, total=False):
     """end.json: how a run stood when its last execution ended."""
 
     version: int
     token: Optional[str]
     state: str
-    reason: Optional[str]
     ended_at: Optional[float]
     fingerprint: Optional[str]
     attempts: List[Attempt]
+
+
+class WaitingRecord(Told, total=False):
+    """waiting.json: what a supervisor waits for."""
+
+    version: int
+    token: Optional[str]
+    time: float
 
 
 class HeartbeatRecord(TypedDict, total=False):
@@ -89,12 +103,11 @@ class HeartbeatRecord(TypedDict, total=False):
     time: Any
 
 
-class OutcomeRecord(TypedDict, total=False):
+class OutcomeRecord(Told, total=False):
     """outcome.json, by the trainer: nobody has checked its numbers."""
 
     attempt: Optional[str]
     status: Optional[str]
-    reason: Optional[str]
     step: Any
     resumed_from: Any
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ManifestRecord,
         OutcomeRecord,
         StartRecord,
+        WaitingRecord,
     )
     from .run_record import RunRecord
 
@@ -144,6 +145,11 @@ END: Kind[EndRecord] = Kind(
     ),
 )  # fmt: skip
 """end.json"""
+WAITING: Kind[WaitingRecord] = Kind(
+    rundir.WAITING,
+    Table({}, {"token": Maybe(Text(most=128)), "reason": Maybe(WORDS)}, keeps=True),
+)
+"""waiting.json"""
 CLAIM: Kind[ClaimRecord] = Kind(
     rundir.CLAIM,
     Table({}, {"token": Maybe(Text(most=128)), "boot_id": Maybe(Text())}, keeps=True),

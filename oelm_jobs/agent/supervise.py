@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, cast
 from . import privacy, processes, records, rundir, schema
 from .host import lease
 from .host.host import Host
-from .run import judge, place, result
+from .reasons import because, told
+from .run import judge, place, result, waiting
 from .run.place import Place, Refused, Stopped, Superseded, Verdict
 from .run_record import RunRecord
 from .states import State
@@ -166,20 +167,25 @@ class Supervisor:
             self._interruptible = True
             if self.stop_signal is not None or self.place.is_cancelled():
                 raise Stopped
-            arrived_at = self.place.wait_for_turn()
-            self._end_survivors(time.monotonic() + SURVIVOR_GRACE_S)
-            self.place.acquire(arrived_at)
+            try:
+                arrived_at = self.place.wait_for_turn()
+                self._end_survivors(time.monotonic() + SURVIVOR_GRACE_S)
+                self.place.acquire(arrived_at)
+            finally:
+                waiting.clear(self.run_dir)
             self._interruptible, acquired = False, True
             verdict = self._attempts(attempts)
         except Stopped:
             self._interruptible = False
             verdict = self.place.judge_stop(self.stop_signal or signal.SIGTERM, attempts, {})
-            words = verdict.reason.partition(", without")[0] + ("" if acquired else " while waiting")
-            verdict = Verdict(verdict.state, words, cause=verdict.cause)
+            why = verdict.why or verdict.reason
+            verdict = Verdict(
+                verdict.state, why if acquired else because("while_waiting", why=why), cause=verdict.cause
+            )
         except lease.ImpossibleRequest as error:
             verdict = Verdict(State.FAILED, str(error))
         except OSError as error:
-            verdict = Verdict(State.FAILED, "the supervisor could not go on: %s" % error)
+            verdict = Verdict(State.FAILED, because("cannot_go_on", error=str(error)))
         self._interruptible = False
         processes.end_run(self.run_dir, time.monotonic() + SURVIVOR_GRACE_S, self.say)
         # The devices are free before files are hashed: hashing takes seconds, and others wait.
@@ -213,7 +219,7 @@ class Supervisor:
             if not refused:
                 return 0
             self._check_claim()  # released before: another job may have the run by now
-            verdict = Verdict(State.FAILED, "%s, and can't be started again: %s" % (verdict.reason, refused))
+            verdict = Verdict(State.FAILED, because("not_started_again", why=verdict.reason, refused=refused))
             self.say("%s %s" % (verdict.state, verdict.reason))
         if self.stop_signal is not None and verdict.state != State.DONE:
             # Whoever stops a run may not wait until its files are hashed: say the essential first. DONE comes last in
@@ -222,7 +228,7 @@ class Supervisor:
         try:
             result.write(self.run_dir, self.record, verdict.state, verdict.reason, attempts, queued_at)
         except OSError as error:  # a full disk: the reserve is enough for the end record
-            reason = "%s; its result could not be written: %s" % (verdict.reason or "training completed", error)
+            reason = because("result_not_written", why=verdict.reason or because("completed"), error=str(error))
             self.say(reason)
             result.use_reserve(self.run_dir)
             result.write_end(self.run_dir, self.record, State.FAILED, reason, attempts)
@@ -285,7 +291,8 @@ class Supervisor:
                     start_new_session=True,
                 )
             except OSError as error:
-                verdict = Verdict(State.FAILED, "cannot start %s: %s" % (argv[0], error), cause=place.CRASH)
+                why = because("not_started", program=argv[0], error=str(error))
+                verdict = Verdict(State.FAILED, why, cause=place.CRASH)
                 return _record(start, {}, began, verdict, None)
         self.say("attempt %d: process %d on %s" % (number, child.pid, ", ".join(devices)))
         survivors_until = 0.0
@@ -332,7 +339,8 @@ def _record(
     attempt = result.of_start(start)
     if outcome:
         attempt["steps"] = int(outcome.get("step") or 0) - int(outcome.get("resumed_from") or 0)
-    attempt.update({"state": verdict.state, "reason": verdict.reason, "cause": verdict.cause, "ended_at": time.time()})
+    attempt.update(cast("Attempt", {"state": verdict.state, **told(verdict.reason), "cause": verdict.cause}))
+    attempt["ended_at"] = time.time()
     # The monotonic clock measures: a wall clock may be set back meanwhile.
     attempt.update({"wall_s": round(time.monotonic() - began, 3), "exit_code": code})
     return attempt, verdict

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
-from . import rundir, schema
+from . import reasons, rundir, schema
 from .schema import Anything, Each, Either, Flag, Map, Maybe, Number, Row, Table, Text
 from .states import TOLD, State
 
@@ -40,9 +40,9 @@ PROGRESS: Dict[str, Any] = {
     "ended_at": Maybe(TIME), "attempt": Maybe(COUNT), "place": Maybe(COUNT), "absent": Maybe(Flag()),
     "job": Maybe(JOB), "starts_at": Maybe(TIME), "step": Maybe(COUNT), "max_steps": Maybe(COUNT),
     "loss": Maybe(Number()), "val_loss": Maybe(Number()), "tokens_per_s": Maybe(Number(0)),
-    "heartbeat_at": Maybe(TIME),
+    "heartbeat_at": Maybe(TIME), **reasons.BESIDE,
 }  # fmt: skip
-"""What is said of a run besides its state."""
+"""What is said of a run besides its state and reason."""
 STANDS = Table({"state": STATE, "reason": Maybe(WORDS)}, PROGRESS)
 
 MEGABYTES = Number(0, 2**40, whole=True)
@@ -330,10 +330,14 @@ def cut_answer(verb: str, answer: Dict[str, Any]) -> Dict[str, Any]:
 
 def _understood(row: Dict[str, Any]) -> Dict[str, Any]:
     wrong = _stands()(row)
+    if wrong is not None:  # of a reason that is too long the beginning is told, and that alone
+        row = {key: value for key, value in row.items() if key not in reasons.BESIDE}
+        wrong = _stands()(row)
     if wrong is None:
         return row
-    words = "its records in %s can't be understood: %s" % (rundir.CONTROL, wrong.lstrip("."))
-    return {"state": State.UNKNOWN, "reason": words[: WORDS.most], "token": ""}
+    why = reasons.because("not_understood", folder=rundir.CONTROL)
+    why = reasons.because("details", what=why, details=wrong.lstrip("."))
+    return {"state": State.UNKNOWN, **reasons.told(why), "token": ""}
 
 
 def wrong_answer(verb: str, request: Mapping[str, Any], answer: Any) -> Optional[str]:

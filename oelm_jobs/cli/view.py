@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import table, visible
+from ..agent.reasons import codes
 from ..agent.rundir import finite
-from ..agent.sentences import _, joined
+from ..agent.sentences import _, encoded, joined
 from ..agent.states import State
 from ..language import translated
 from .common import put
@@ -42,8 +43,8 @@ KEPT_FIRST = (
     State.DONE,
 )
 """Which runs stay in view where a terminal has no room for all."""
-SUSPENDED = "suspended"
-"""The reason of a run whose job Slurm has suspended (agent/slurm/state.py)."""
+SUSPENDED, IN_JOB = "suspended", "in_job"
+"""Codes of the reasons of a run whose job Slurm has suspended, and of one that is in another job than its own."""
 STALE_S = 120.0
 """A heartbeat older than this is named in the note."""
 
@@ -65,7 +66,7 @@ def duration(seconds: float) -> str:
 def eta_seconds(run: StoredRun) -> float | None:
     """Return the expected remaining seconds of a running run."""
     rate, step = _rate(run), finite(run.progress.get("step"))
-    if run.state is not State.RUNNING or run.reason == SUSPENDED or not rate or step is None:
+    if run.state is not State.RUNNING or SUSPENDED in codes(run.reason) or not rate or step is None:
         return None
     tokens_per_step = float(run.spec["global_batch"]) * float(run.spec["train"]["seq_len"])
     return max(0.0, (float(run.spec["train"]["max_steps"]) - step) * tokens_per_step / rate)
@@ -83,10 +84,10 @@ def _note(run: StoredRun, now: float) -> str:
     progress, parts = run.progress, []
     now += finite(progress.get("clock_ahead_s")) or 0.0  # by the target's clock, as its times are
     job = _("job {job}", job=progress["job"]) if progress.get("job") and not run.state.is_final else ""
-    if run.reason == f"in {job}":
+    if IN_JOB in codes(run.reason):
         job = ""
     if run.state is State.RUNNING:
-        if run.reason == SUSPENDED:  # what hinders it is not to be cut off
+        if SUSPENDED in codes(run.reason):  # what hinders it is not to be cut off
             parts.append(run.reason)
         # The heartbeat may be an older attempt's.
         signs = [sign for key in ("heartbeat_at", "started_at") if (sign := finite(progress.get(key))) is not None]
@@ -260,7 +261,7 @@ def as_json(view: View) -> dict[str, Any]:
     runs = []
     for run in view.runs:
         values: dict[str, Any] = {key: getattr(run, key) for key in keys}
-        values.update(state=str(run.state), queued_at=run.queued_at, observed_at=run.observed_at)
+        values.update(state=str(run.state), queued_at=run.queued_at, observed_at=run.observed_at, **encoded(run.reason))
         values.update(max_steps=run.spec["train"]["max_steps"], eta_s=eta_seconds(run), progress=dict(run.progress))
         runs.append(values)
     hosts: dict[str, dict[str, Any]] = {}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..agent.reasons import codes
 from ..agent.sentences import _
 from ..errors import ConfigurationError
 from ..store import StoredRun
@@ -93,4 +94,4 @@ def _check_letters(plan: Plan, submitted: Sequence[str]) -> None:
 
 def never_was(known: StoredRun) -> bool:
     """Tell whether a stored run's target has nothing of it: it was refused, or its directory was removed."""
-    return bool(known.progress.get("absent")) or (known.reason.startswith(NOT_SUBMITTED) and not known.progress)
+    return bool(known.progress.get("absent")) or (NOT_SUBMITTED in codes(known.reason) and not known.progress)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent import processes
+from ..agent.reasons import BESIDE, because, codes, read, told
 from ..agent.rundir import finite
 from ..agent.sentences import _
 from ..agent.states import State
@@ -37,8 +38,12 @@ silent.
 """
 ELSEWHERE_S = 300.0
 """So long a submission that is made on another host is left alone after its last sign of life."""
-NOT_SUBMITTED = "not submitted"
-"""What the reason of a run begins with that never reached its target."""
+NOT_SUBMITTED = "not_submitted"
+"""Code of the reason of a run that never reached its target."""
+
+
+TOLD = ("reason", *BESIDE)
+"""What an answer says of why a run stands where it does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +137,7 @@ def _wanted(
 
 def _may_be_started_by_hand(run: StoredRun) -> bool:
     """True where a run that is over left a script on its target that runs by hand."""
-    return run.state in (State.FAILED, State.CANCELLED) and not run.reason.startswith(NOT_SUBMITTED)
+    return run.state in (State.FAILED, State.CANCELLED) and NOT_SUBMITTED not in codes(run.reason)
 
 
 def side_by_side(ask: Callable[[str], None], names: Sequence[str]) -> None:
@@ -185,7 +190,7 @@ def _settle_target(store: Store, project: Path, target: Target, runs: Sequence[S
         open_ones = [run_dir for run_dir, state in known.items() if state is State.PLANNED]
         answer = scheduler(connect(target, project)).settle(row["token"], row["root"], open_ones)
         states = dict.fromkeys(answer.accepted, (State.QUEUED, ""))
-        states |= {run_dir: (State.FAILED, f"{NOT_SUBMITTED}: {why}") for run_dir, why in answer.refused.items()}
+        states |= {run_dir: (State.FAILED, because(NOT_SUBMITTED, why=why)) for run_dir, why in answer.refused.items()}
         is_accepted = answer.accepted or len(open_ones) < len(known)
         store.answer(row["token"], ACCEPTED if is_accepted else REFUSED, states=states)
     found = [store.run(project, run.study, run.name) for run in runs]
@@ -229,15 +234,15 @@ def _remember(store: Store, runs: list[StoredRun], answer: Mapping[str, Any]) ->
         if run.state is State.PLANNED:
             continue
         row = dict(answer["runs"][run.run_dir])
-        state, reason = State(row.pop("state")), str(row.pop("reason") or "")
-        if row.get("absent") and run.reason.startswith(NOT_SUBMITTED):
+        state, reason = State(row.pop("state")), read(row)
+        if row.get("absent") and NOT_SUBMITTED in codes(run.reason):
             continue  # it never got there, which is known better here
         if state is State.UNKNOWN and run.state.is_final:
             continue  # what was known of its end is not forgotten because nobody can be asked again
-        progress = {key: value for key, value in row.items() if value is not None}
+        progress = {key: value for key, value in row.items() if value is not None and key not in TOLD}
         if ahead_s:  # what it says of times is by its own clock
             progress["clock_ahead_s"] = ahead_s
-        if (run.state, run.reason, run.progress) != (state, reason, progress):
+        if (run.state, told(run.reason), run.progress) != (state, told(reason), progress):
             changed.append((run, state, reason, progress))
         elif now - (run.observed_at or 0.0) > UNCHANGED_S:
             same.append(run)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..agent import processes, rundir, snapshots
+from ..agent.reasons import because
 from ..agent.sentences import _
 from ..agent.states import State
 from ..checks import preflight, site
@@ -171,11 +172,11 @@ def _send(
     except BaseException as error:
         # Nothing was accepted: the runs are again what they were, so that the next submission may try.
         if isinstance(error, Exception):
-            refused = (State.FAILED, f"{NOT_SUBMITTED}: {error}")
+            refused = (State.FAILED, because(NOT_SUBMITTED, why=str(error)))
             store.answer(token, REFUSED, states={run.run_dir: refused for run in runs})
         raise
     states = dict.fromkeys((*answer.accepted, *answer.busy), (State.QUEUED, ""))
-    states |= {run_dir: (State.FAILED, f"{NOT_SUBMITTED}: {reason}") for run_dir, reason in answer.refused.items()}
+    states |= {run_dir: (State.FAILED, because(NOT_SUBMITTED, why=why)) for run_dir, why in answer.refused.items()}
     store.answer(token, ACCEPTED, states=states, handle=answer.handle)
     notes = dict.fromkeys(answer.busy, _("a live execution has its claim already"))
     notes |= {run_dir: _("was not accepted: {why}", why=reason) for run_dir, reason in answer.refused.items()}

@@ -13,6 +13,7 @@ import pytest
 
 from oelm_jobs.agent import __main__ as agent
 from oelm_jobs.agent import processes, records, rundir, verbs
+from oelm_jobs.agent.reasons import because, told
 from tests.hostile import places, replaced, without
 from tests.test_hostile import NONSENSE
 
@@ -20,6 +21,7 @@ ATTEMPT = {
     "number": 1, "token": "t", "devices": ["cpu:0"], "started_at": 1.0, "ended_at": 2.0, "wall_s": 1.0, "job": None,
     "state": "DONE", "reason": "",
 }  # fmt: skip
+REASON = told(because("details", what=because("killed", signal="SIGKILL"), details="its last line"))
 KINDS = [each for each in vars(records).values() if isinstance(each, records.Kind)]
 BYTES = (b"", b"\0\0", b"{", b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", b'{"number": NaN}', b"9" * 10_000)
 """What isn't even JSON."""
@@ -36,8 +38,9 @@ def sound(run_dir: Path) -> dict[str, dict[str, Any]]:
     return {
         rundir.RUN: run,
         rundir.START: {**ATTEMPT, "boot_id": identity["boot_id"], "before": [ATTEMPT], "port": 1},
-        rundir.END: {"state": "DONE", "token": "t", "reason": "", "ended_at": 2.0, "attempts": [ATTEMPT]},
+        rundir.END: {"state": "FAILED", "token": "t", **REASON, "ended_at": 2.0, "attempts": [ATTEMPT]},
         rundir.CLAIM: {**identity, "token": "t"},
+        rundir.WAITING: {"token": "t", "time": 1.0, **REASON},
         rundir.HEARTBEAT: {"attempt": "t-1", "step": 1, "max_steps": 10, "loss": 1.0, "time": 2.0},
         rundir.OUTCOME: {"attempt": "t-1", "status": "completed", "reason": ""},
         rundir.MANIFEST: {"files": [{"name": "training.log", "size": 7, "sha256": "0" * 64}]},

@@ -216,7 +216,7 @@ TYPES = {
     records.START: record_types.StartRecord, records.END: record_types.EndRecord,
     records.CLAIM: record_types.ClaimRecord, records.HEARTBEAT: record_types.HeartbeatRecord,
     records.OUTCOME: record_types.OutcomeRecord, records.MANIFEST: record_types.ManifestRecord,
-    records.FETCHED: record_types.FetchedRecord,
+    records.FETCHED: record_types.FetchedRecord, records.WAITING: record_types.WaitingRecord,
 }  # fmt: skip
 
 

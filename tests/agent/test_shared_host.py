@@ -35,7 +35,7 @@ def say(text):
     print("says", text, flush=True)
 def acquire(request, name="ours", at=None):
     held = lease.acquire(request, queued_at=time.time() if at is None else at, token=name, run=name,
-                         run_dir="/" + name, say=say)
+                         run_dir="/" + name, say=say, tell=say)
     print("has", ",".join(device.label for device in held.devices), flush=True)
     return held
 """

@@ -18,6 +18,7 @@ import click
 import pytest
 
 from oelm_jobs import table
+from oelm_jobs.agent.reasons import because
 from oelm_jobs.agent.states import State
 from oelm_jobs.cli import hosts, view
 from oelm_jobs.errors import ConfigurationError, UnknownAnswer, few, valid_choices
@@ -99,6 +100,16 @@ def test_a_job_is_named_once_and_before_long_words() -> None:
 def test_a_suspended_run_says_so_first_and_has_no_expected_end() -> None:
     run = stored("r", State.RUNNING, "suspended", **{**TRAINING, "attempt": 1})
     assert cells(run)["note"] == "suspended; on n1/gpu:a5000:0" and cells(run)["ETA"] == "–"
+
+
+@pytest.mark.usefixtures("other_words")
+def test_what_a_note_leaves_out_does_not_depend_on_its_words() -> None:
+    run = stored("r", State.RUNNING, because("suspended"), **{**TRAINING, "attempt": 1})
+    assert cells(run)["note"] == "<SUSPENDED>; on n1/gpu:a5000:0" and cells(run)["ETA"] == "–"
+    run = stored("r", State.RUNNING, because("in_job", job="87_1"), job="87_1")
+    assert cells(run)["note"] == "<IN_JOB> 87_1"
+    (shown,) = view.as_json(View(runs=(run,), unreachable={}, at=NOW))["runs"]
+    assert (shown["reason"], shown["code"], shown["values"]) == (run.reason, "in_job", {"job": "87_1"})
 
 
 def test_devices_in_a_row_are_put_together() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from oelm_jobs.agent.reasons import because, codes, read, told
 from oelm_jobs.agent.slurm import rules
 from oelm_jobs.agent.slurm.commands import Job
 from oelm_jobs.agent.slurm.facts import Facts, Files, Row, Written
@@ -174,3 +175,20 @@ def test_the_last_rule_applies_whatever_is_known_where_nobody_else_is_asked() ->
 @pytest.mark.parametrize("name", TABLES)
 def test_the_page_on_architecture_lists_the_rules_in_their_order(name: str) -> None:
     assert rules_on_the_page(name) == [rule.__name__ for rule in TABLES[name]]
+
+
+@pytest.mark.usefixtures("other_words")
+def test_a_signal_that_nobody_explained_leaves_the_word_to_slurm_in_whatever_words() -> None:
+    why = because("stopped", signal="SIGTERM")
+    for vague in (why, because("without_checkpoint", why=why), because("while_waiting", why=why)):
+        assert rules.own_end(facts(start=START, end=end("CANCELLED", **told(vague)))) is None
+    assert rules.own_end(facts(start=START, end=end("CANCELLED", "stopped by SIGTERM, without a checkpoint"))) is None
+    row = rules.own_end(facts(start=START, end=end("CANCELLED", **told(because("cancelled")))))
+    assert row is not None and codes(read(row)) == {"cancelled"}
+
+
+def test_a_job_that_waits_again_says_after_what_and_for_what() -> None:
+    known = listed("PENDING", reason="Resources", start=START, end=end("QUEUED", **told(because("preemption"))))
+    row = rules.waits(known)
+    assert row is not None and row["reason"] == "after preemption; waits for free nodes (Resources)"
+    assert codes(read(row)) >= {"after", "preemption", "named", "waits_for_nodes"}

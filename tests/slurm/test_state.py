@@ -14,9 +14,9 @@ import pytest
 from oelm_jobs.agent import processes
 from oelm_jobs.agent.slurm import accounts as slurm_accounts
 from oelm_jobs.agent.slurm import commands as slurm_commands
-from oelm_jobs.agent.slurm import reasons as slurm_reasons
 from oelm_jobs.agent.slurm import state as slurm_state
 from oelm_jobs.agent.slurm import tasks as slurm_tasks
+from oelm_jobs.agent.slurm import waiting as slurm_waiting
 from oelm_jobs.runs import control, observe
 from oelm_jobs.store import Store
 from tests.slurm.testbed import Testbed
@@ -341,8 +341,8 @@ def test_sacct_is_read_with_steps_left_out_and_ranges_spelled_out() -> None:
     ],
 )
 def test_reasons_that_no_waiting_clears_are_told_from_the_others(reason: str, may_clear: bool, never: bool) -> None:
-    assert bool(slurm_reasons.can_never_start(reason, may_clear)) == never
-    assert slurm_reasons.explain(reason, may_clear).startswith("can't start") == never
+    assert bool(slurm_waiting.can_never_start(reason, may_clear)) == never
+    assert slurm_waiting.explain(reason, may_clear).startswith("can't start") == never
 
 
 @pytest.mark.parametrize(
@@ -365,8 +365,8 @@ def test_reasons_that_no_waiting_clears_are_told_from_the_others(reason: str, ma
     ],
 )  # fmt: skip
 def test_reasons_are_told_in_words_with_what_belongs_to_them(reason: str, words: str, is_held: bool) -> None:
-    assert slurm_reasons.explain(reason, may_clear=True) == words
-    assert slurm_reasons.is_held(reason) == is_held
+    assert slurm_waiting.explain(reason, may_clear=True) == words
+    assert slurm_waiting.is_held(reason) == is_held
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "STAGE_OUT", "POWER_UP_NODE", "A_STATE_OF_2030"])

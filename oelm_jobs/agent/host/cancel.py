@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
 
 from .. import processes, records, rundir
+from ..reasons import because
 from ..run import result
 from ..states import State
 
@@ -98,13 +99,14 @@ def _kill_all(run_dir: str, also: Sequence[processes.Identity] = ()) -> bool:
     try:
         record = records.RUN.read_if_sound(run_dir)
         path = rundir.control(run_dir, "").parent
-        attempts, _ = result.attempts_so_far(path, lambda start: "cancelled", end_state=State.CANCELLED, lived=lived)
+        reason = because("cancelled")
+        attempts, _ = result.attempts_so_far(path, lambda start: reason, end_state=State.CANCELLED, lived=lived)
         first = attempts[0].get("started_at") if attempts else None
         queued_at = rundir.finite(record.queued_at if record else None) or rundir.finite(first) or time.time()
         try:
-            result.write(path, record, State.CANCELLED, "cancelled", attempts, queued_at)
+            result.write(path, record, State.CANCELLED, reason, attempts, queued_at)
         except OSError:  # a full disk: the end record at least
-            result.write_end(path, record, State.CANCELLED, "cancelled", attempts)
+            result.write_end(path, record, State.CANCELLED, reason, attempts)
     finally:
         os.close(handle)
     return not left

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Collection, Dict, List, Optional, Tuple
 
 from .. import processes, records, rundir
-from ..run import place
+from ..reasons import because
+from ..run import place, waiting
 from ..states import State
 from . import lease, lease_folder, ports, tickets
 
@@ -60,7 +61,7 @@ class Host:
 
     def lost_reason(self, start: StartRecord) -> str:
         """Return why a supervisor is gone: a reboot, or it was killed."""
-        return "reboot" if start.get("boot_id") != processes.boot_id() else "supervisor lost"
+        return because("reboot" if start.get("boot_id") != processes.boot_id() else "supervisor_lost")
 
     def submitted_at(self) -> float:
         """Return the time of submission from the environment, and remove it there: programs started here submit at
@@ -74,7 +75,7 @@ class Host:
         before = self._record.after
         if not before:
             return queued_at
-        self._say("waiting for %s to end" % rundir.run_name(before))
+        self._tell(because("waiting_for_run", run=rundir.run_name(before)))
         claim = rundir.control(before, rundir.CLAIM)
         while rundir.is_locked(claim):
             lease_folder.wait_for_end(claim)
@@ -92,7 +93,13 @@ class Host:
             run=self._record.run,
             run_dir=str(self._run_dir),
             say=self._say,
+            tell=self._tell,
         )
+
+    def _tell(self, reason: str) -> None:
+        """Say what is waited for, and record it."""
+        self._say(reason)
+        waiting.write(self._run_dir, self._record.token, reason)
 
     def devices(self) -> List[str]:
         """Return the leased devices' labels."""
@@ -127,9 +134,9 @@ class Host:
 
     def judge_stop(self, number: int, attempts: List[Attempt], outcome: OutcomeRecord) -> place.Verdict:
         """Judge a stopped run as cancelled: submitting it again resumes it."""
-        reason = "cancelled" if self.is_cancelled() else "stopped by %s" % signal.Signals(number).name
-        saved = "" if outcome.get("status") == "resumable" else ", without a checkpoint"
-        return place.Verdict(State.CANCELLED, reason + saved, cause=place.CANCEL)
+        by_signal = because("stopped", signal=signal.Signals(number).name)
+        why = because("cancelled") if self.is_cancelled() else by_signal
+        return place.stopped(State.CANCELLED, why, outcome, cause=place.CANCEL)
 
     def judge_end(self, attempts: List[Attempt], outcome: OutcomeRecord) -> Optional[place.Verdict]:
         """Return no verdict: only its own user stops a run here."""
@@ -141,7 +148,7 @@ class Host:
 
     def go_on_later(self) -> str:
         """Return why not: nothing starts a run again here."""
-        return "a plain host starts nothing again"
+        return because("starts_nothing")
 
     def release(self) -> None:
         """Give the lease back."""

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tuple, cast
 
 from .. import rundir
+from ..reasons import because
+from ..sentences import joined
 from . import devices, lease_folder, permitted, tickets
 from .devices import Device
 from .tickets import Request, Ticket
@@ -69,6 +71,7 @@ def acquire(
     run: str,
     run_dir: str,
     say: Callable[[str], None] = lambda text: None,
+    tell: Callable[[str], None] = lambda reason: None,
 ) -> Lease:
     """Wait in the queue for devices and lease them, all or none.
 
@@ -77,7 +80,8 @@ def acquire(
     Args:
         request: A number of devices, or exact indices.
         queued_at: Place in line, Unix seconds, as near to it as a ticket's time may be.
-        say: Called with what is being waited for, whenever that changes.
+        say: Called with what is passed over.
+        tell: Called with what is being waited for, whenever that changes.
 
     Raises:
         ImpossibleRequest: This host has not got what is asked for.
@@ -118,13 +122,14 @@ def acquire(
                     look.hindrances.append("%s can't be written: %s" % (where, error.strerror))
             if obstacle is not None:
                 first, first_path, place = obstacle
-                message = "waiting behind %s of %s (place %d)" % (first.run, first.user, place)
+                message = because("waiting_behind", run=first.run, user=first.user, place=place)
             else:
                 held_to = permitted.description() if not host or host[0].is_gpu else ""
-                message = "waiting for %s" % _described(line.ticket.request, host)
-                message = "; ".join([message + (" of %s" % held_to if held_to else ""), *look.hindrances])
+                wanted = _described(line.ticket.request, host)
+                what = because("of_permitted", devices=wanted, limit=held_to) if held_to else wanted
+                message = joined([because("waiting_for", what=what), *look.hindrances])
             if message != said:
-                say(message)
+                tell(message)
                 said = message
             if obstacle is not None:
                 lease_folder.wait_for_end(first_path)
@@ -363,10 +368,10 @@ def _possible(request: Request, host: Sequence[Device]) -> Request:
 
 
 def _described(request: Request, host: Sequence[Device]) -> str:
-    kind = "GPU" if not host or host[0].is_gpu else "CPU slot"
-    if isinstance(request, tuple):
-        return "%s %s" % (kind, ", ".join(map(str, request)))
-    return "%d %s%s" % (request, kind, "" if request == 1 else "s")
+    if isinstance(request, tuple):  # CPU slots are alike: nobody asks for certain ones
+        return because("gpus_by_index", indices=list(request))
+    kind = "gpu" if not host or host[0].is_gpu else "slot"
+    return because(kind) if request == 1 else because(kind + "s", count=request)
 
 
 def table(where: Optional[Path] = None) -> messages.LeaseTable:

@@ -7,15 +7,20 @@ lost: in a reboot, if the boot id says so.
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, NamedTuple, Optional
 
 from .. import processes, rundir
+from ..reasons import because, read, told
+from ..run import waiting as waiting_record
 from ..run.progress import last_said
 from ..states import State
 
 if TYPE_CHECKING:
     from ..record_types import ClaimRecord, EndRecord, StartRecord
 
+FORMERLY_WAITING = re.compile("waiting ")
+"""How the log of a supervisor ends that waits, of a version that wrote no record of it."""
 Row = Dict[str, Any]
 """Where a run stands, as probe answers it: ``state``, ``reason`` and what else is known."""
 
@@ -29,6 +34,10 @@ class Traces:
     def said(self) -> str:
         """Return the newest line of the supervisor's log."""
         return last_said("%s/%s/" % (self._run_dir, rundir.CONTROL))
+
+    def waits_for(self, token: str) -> str:
+        """Return what a supervisor of this submission waits for; empty where none does."""
+        return waiting_record.read(self._run_dir, token)
 
     def place(self) -> Optional[int]:
         """Return the run's place in the host's line; None where it doesn't stand there."""
@@ -78,9 +87,9 @@ class Facts(NamedTuple):
         attempts = self.end.get("attempts", []) if self.end else []
         return self.start.get("number") in [attempt.get("number") for attempt in attempts]
 
-    def row(self, state: str, reason: Optional[str] = "", **more: Any) -> Row:
+    def row(self, state: str, reason: str = "", **more: Any) -> Row:
         """Return a row that shows what is known of this submission's newest attempt."""
-        row: Row = {"token": self.token, "state": state, "reason": reason}
+        row: Row = {"token": self.token, "state": state, **told(reason)}
         if self.has_started:
             start = self.start
             row.update(devices=start.get("devices"), started_at=start.get("started_at"), attempt=start.get("number"))
@@ -97,7 +106,8 @@ def waiting(facts: Facts) -> Optional[Row]:
     """Its supervisor lives: it waits for devices or its turn, sets up, or is between two attempts."""
     if not facts.is_held:
         return None
-    return facts.row(State.QUEUED, facts.traces.said(), place=facts.traces.place())
+    reason = facts.traces.waits_for(facts.token) or facts.traces.said()
+    return facts.row(State.QUEUED, reason, place=facts.traces.place())
 
 
 def own_end(facts: Facts) -> Optional[Row]:
@@ -105,60 +115,61 @@ def own_end(facts: Facts) -> Optional[Row]:
     end = facts.end
     if not end or end.get("token") != facts.token or (facts.has_started and not facts.has_ended):
         return None
-    return facts.row(end["state"], end.get("reason", ""), ended_at=end.get("ended_at"))
+    return facts.row(end["state"], read(end), ended_at=end.get("ended_at"))
 
 
 def rebooted(facts: Facts) -> Optional[Row]:
     """Its attempt began before the host was started again."""
     if not facts.start or not facts.has_started or facts.start.get("boot_id") == facts.traces.boot_id():
         return None
-    return facts.row(State.FAILED, "reboot: submit again to resume")
+    return facts.row(State.FAILED, because("submit_again", why=because("reboot")))
 
 
 def living_on(facts: Facts) -> Optional[Row]:
     """Its supervisor was lost, and processes of the attempt live."""
     if not facts.start or not facts.has_started or not facts.traces.lives_on():
         return None
-    return facts.row(State.UNKNOWN, "supervisor lost, its processes live on: oelm-cancel ends them")
+    return facts.row(State.UNKNOWN, because("lives_on"))
 
 
 def lost(facts: Facts) -> Optional[Row]:
     """Its supervisor was lost, and the attempt with it."""
     if not facts.start or not facts.has_started:
         return None
-    return facts.row(State.FAILED, "supervisor lost: submit again to resume")
+    return facts.row(State.FAILED, because("submit_again", why=because("supervisor_lost")))
 
 
 def cancelled(facts: Facts) -> Optional[Row]:
     """Its end was asked for before an attempt of this submission began."""
-    return facts.row(State.CANCELLED, "cancelled before it started") if facts.traces.is_cancelled() else None
+    return facts.row(State.CANCELLED, because("cancelled_before_start")) if facts.traces.is_cancelled() else None
 
 
 def rebooted_before(facts: Facts) -> Optional[Row]:
     """The host was started again before an attempt began."""
     if not facts.claim or facts.claim.get("boot_id") == facts.traces.boot_id():
         return None
-    return facts.row(State.FAILED, "reboot before training started: submit again")
+    return facts.row(State.FAILED, because("rebooted_before_training"))
 
 
 def lost_waiting(facts: Facts) -> Optional[Row]:
     """Its supervisor was lost while it waited; one that ends by itself says so."""
-    if not facts.claim or not facts.traces.said().startswith("waiting "):
+    traces = facts.traces
+    if not facts.claim or not (traces.waits_for(facts.token) or FORMERLY_WAITING.match(traces.said())):
         return None
-    return facts.row(State.FAILED, "supervisor lost while it was waiting: submit again")
+    return facts.row(State.FAILED, because("lost_waiting"))
 
 
 def ended_before_training(facts: Facts) -> Optional[Row]:
     """Its script ended before an attempt began."""
     if not facts.claim:
         return None
-    said = facts.traces.said()
-    return facts.row(State.FAILED, "ended before training started" + (": " + said if said else ""))
+    reason, said = because("ended_before_training"), facts.traces.said()
+    return facts.row(State.FAILED, because("details", what=reason, details=said) if said else reason)
 
 
 def no_trace(facts: Facts) -> Row:
     """This host knows nothing of it."""
-    return facts.row(State.UNKNOWN, "no trace of it on this host", absent=True)
+    return facts.row(State.UNKNOWN, because("no_trace_on_host"), absent=True)
 
 
 ON_HOST = (

@@ -8,6 +8,7 @@ import signal
 from typing import List
 
 from .. import rundir
+from ..reasons import because
 
 PEER_LOST = "another process of the run has ended"
 """The trainer's reason where not the process that writes its record failed, but another one (train/errors.py)."""
@@ -64,12 +65,12 @@ def first_failure(lines: List[str]) -> str:
     if not telling:
         return ""
     _, host, rank, code = telling[0]
-    how = "exit code " + code if int(code) > 0 else "killed by " + signal_name(-int(code))
     before = itertools.takewhile(lambda line: "failed (exitcode" not in line, lines)
     others = ("distributed/elastic", "distributed.elastic", "srun: ", "slurmstepd", PEER_LOST)
     said = [line.strip() for line in before if re.search(r"(?i)(error|exception): ", line)]
     said = [line for line in said if not any(mark in line for mark in others)]
-    return "process %s on %s: %s%s" % (rank, host, how, ": " + said[-1][:200] if said else "")
+    ended = because("process_ended", rank=rank, host=host, how=how_it_ended(int(code)))
+    return because("details", what=ended, details=said[-1][:200]) if said else ended
 
 
 def slurmstepds_note(job_log: str) -> str:
@@ -80,9 +81,11 @@ def slurmstepds_note(job_log: str) -> str:
     return ""
 
 
-def signal_name(number: int) -> str:
-    """Return a signal's name."""
+def how_it_ended(code: int) -> str:
+    """Return what an exit code says; a signal that ended the process is negative."""
+    if code >= 0:
+        return because("exit_code", code=code)
     try:
-        return signal.Signals(number).name
+        return because("killed", signal=signal.Signals(-code).name)
     except ValueError:  # most real-time signals have no name
-        return "signal %d" % number
+        return because("killed", signal="signal %d" % -code)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, List, NamedTuple, Optional
 
 from .. import records, rundir
+from ..reasons import because, read
 from ..states import State
 from . import failure, result
 from .place import CRASH, PORT, Place, Verdict
@@ -60,30 +61,28 @@ def judge(
         stop_signal: What the supervisor was asked to stop by; None where nobody asked.
         before: The attempts before it.
     """
-    status, reason = outcome.get("status"), str(outcome.get("reason") or "")
+    status, reason = outcome.get("status"), read(outcome)
     if status == "completed":
         return Verdict(State.DONE, "")
     if stop_signal is not None:
         return place.judge_stop(stop_signal, before, outcome)
     if status in ("diverged", "oom", "error"):
-        words = "%s: %s" % (status, reason) if reason else str(status)
+        words = because("details", what=because(str(status)), details=reason) if reason else because(str(status))
         if reason == failure.PEER_LOST:  # who ended could not say why: a signal, say
             words = failure.first_failure(traces.last_lines()) or words
         return Verdict(State.FAILED, words, retry=failure.NO_GPU_WORDS not in words, cause=CRASH)
-    how = "killed by " + failure.signal_name(-code) if code < 0 else "exit code %d" % code
+    how = failure.how_it_ended(code)
     if status == "resumable":
-        words = "stopped from outside after a checkpoint"
+        words = because("stopped_outside")
         return place.judge_end(before, outcome) or Verdict(State.FAILED, words, retry=True, cause=CRASH)
     if rundir.disk_free(str(traces.run_dir)) < result.RESERVE_BYTES:  # too full for the trainer's own words
-        how = "disk full: " + how
+        how = because("disk_full", how=how)
     lines = traces.last_lines()
     if not outcome and failure.is_port_taken(lines) and not traces.came_to_training():
-        words = "port %s was taken by another program" % (traces.start.get("port") or "of the rendezvous")
+        port = traces.start.get("port")
+        words = because("port_taken", port=port) if port else because("rendezvous_taken")
         return Verdict(State.FAILED, words, retry=True, cause=PORT)
-    said = failure.first_failure(lines) or failure.telling(lines)
-    return Verdict(
-        State.FAILED,
-        "%s, no outcome%s" % (how, ": " + said[:200] if said else ""),
-        retry=failure.NO_GPU_WORDS not in said,
-        cause=CRASH,
-    )
+    said = failure.first_failure(lines) or failure.telling(lines)[:200]
+    words = because("no_outcome", how=how)
+    words = because("details", what=words, details=said) if said else words
+    return Verdict(State.FAILED, words, retry=failure.NO_GPU_WORDS not in said, cause=CRASH)

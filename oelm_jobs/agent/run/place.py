@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Collection, Dict, List, Optional, Protocol, Tuple
 
+from ..reasons import because
 from ..states import State
 
 if TYPE_CHECKING:
@@ -39,6 +40,19 @@ class Verdict:
     """Whether another attempt may follow at once."""
     cause: str = ""
     """CRASH, TIMEOUT and so on; empty for DONE."""
+    why: str = ""
+    """Of a stop: the reason without what became of the checkpoint and what to do."""
+
+
+def stopped(state: State, why: str, outcome: OutcomeRecord, *, cause: str, resumes: bool = True) -> Verdict:
+    """Return the verdict on a run that was stopped.
+
+    Args:
+        outcome: The trainer's record of the attempt; empty where it left none.
+        resumes: Whether it goes on by itself, or is meant not to.
+    """
+    reason = why if outcome.get("status") == "resumable" else because("without_checkpoint", why=why)
+    return Verdict(state, reason if resumes else because("submit_again", why=reason), cause=cause, why=why)
 
 
 class Place(Protocol):

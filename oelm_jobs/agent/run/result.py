@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple, cast
 
-from .. import records, rundir
+from .. import reasons, records, rundir
 from ..states import State
 
 if TYPE_CHECKING:
-    from ..record_types import Attempt, EndRecord, StartRecord
+    from ..record_types import Attempt, StartRecord
     from ..run_record import RunRecord
 
 RECORD_KEYS = (
@@ -79,7 +79,7 @@ def of_start(start: StartRecord) -> Attempt:
 def lost_attempt(run_dir: Path, start: StartRecord, reason: str, *, lived: bool = False) -> Attempt:
     """Return the record of an attempt that started and left no end (arguments as in attempts_so_far)."""
     attempt = of_start(start)
-    attempt.update({"state": State.FAILED, "reason": reason})
+    attempt.update(cast("Attempt", {"state": State.FAILED, **reasons.told(reason)}))
     began_at, now = rundir.finite(start.get("started_at")), time.time()
     if began_at is not None:
         # Clocks differ between nodes and file servers, or were set back.
@@ -121,7 +121,7 @@ def write(
     content.update({name: known.get(name) for name in RECORD_KEYS})
     content.update(
         status=state,
-        reason=reason,
+        **reasons.told(reason),
         attempts=attempts,
         queued_at=queued_at,
         started_at=attempts[0].get("started_at") if attempts else None,
@@ -153,11 +153,11 @@ def _drop_manifest(run_dir: Path) -> None:
 
 def _write_end(run_dir: Path, record: Optional[RunRecord], state: State, reason: str, attempts: List[Attempt]) -> None:
     known = record.to_json() if record else {}
-    end: EndRecord = {
+    end = {
         "version": 1,
         "token": known.get("token"),
         "state": state,
-        "reason": reason,
+        **reasons.told(reason),
         "ended_at": time.time(),
         "fingerprint": known.get("fingerprint"),
         "attempts": attempts,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple, Optional
 
-from .. import privacy, records, rundir
-from ..run import failure
+from .. import privacy, reasons, records, rundir
+from ..run import failure, waiting
 from ..run.progress import last_said
 from ..states import FINAL
 from .commands import Job
@@ -66,6 +66,10 @@ class Files:
 
     def __init__(self, root: str, run_dir: str, task: Optional[Task]) -> None:
         self._root, self._run_dir, self._task = root, run_dir, task
+
+    def waits_for(self, token: str, since: float) -> str:
+        """Return what the supervisor has waited for since then; empty where it doesn't."""
+        return waiting.read(self._run_dir, token, since)
 
     def said(self, since: float = 0.0) -> str:
         """Return the newest line of the supervisor's log; empty where it was last written before ``since``."""
@@ -170,7 +174,7 @@ class Facts(NamedTuple):
         row: Row = {"token": self.token} if self.job is None else {"job": self.job.id, "token": self.token}
         if self.job_id is not None:
             row["job"] = self.job_id
-        return dict(row, **more, state=state, reason=reason)
+        return dict(row, **more, state=state, **reasons.told(reason))
 
     def end_row(self) -> Row:
         """Return the row that the end record gives."""
@@ -188,7 +192,7 @@ def row_of_end(end: EndRecord) -> Row:
         "devices": attempts[-1].get("devices"),
         "started_at": attempts[-1].get("started_at"),
         "state": str(end.get("state")),
-        "reason": str(end.get("reason") or ""),
+        **reasons.told(reasons.read(end)),
     }
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Callable, Collection, Dict, List, Optional, Tu
 
 from .. import processes, rundir
 from ..host import host, lease
-from ..run import failure, place
+from ..reasons import because
+from ..run import failure, place, waiting
 from ..run_record import RunRecord
 from ..states import State
 from . import claim as slurm_claim
@@ -35,6 +36,13 @@ END_SLACK_S = 120.0
 """A warning may come a minute early (sbatch(1), --signal); nearer to the end than this it is one of the time limit."""
 RESTARTED_BY = (("PREEMPTION", place.PREEMPTION), ("NODE FAIL", place.NODE_FAILURE))
 """Why Slurm starts a job again, by what slurmstepd noted in its output."""
+STOPPED_BY = {
+    place.TIMEOUT: "time_limit",
+    place.PREEMPTION: "preemption",
+    place.NODE_FAILURE: "node_failure",
+    place.REQUEUE: "requeue",
+}
+"""The codes of why Slurm stopped a job that it starts again."""
 REQUEUE_TRIES, REQUEUE_PAUSE_S = 5, 2.0
 """How often a requeue that Slurm refuses is tried, and the pause between tries."""
 REQUEUE_PATIENCE_S = 900.0
@@ -109,8 +117,8 @@ class SlurmJob:
     def lost_reason(self, start: StartRecord) -> str:
         """Say what Slurm did to an incarnation that left no end."""
         if start.get("job") == self.job:
-            return "ended by Slurm, which started the job again (preemption or node failure)"
-        return "supervisor lost"
+            return because("ended_by_slurm")
+        return because("supervisor_lost")
 
     # Devices ----------------------------------------------------------------------------------------------------------
 
@@ -132,7 +140,9 @@ class SlurmJob:
         before = self._claim.before if self._claim else None
         if before is not None and not before.released and before.identity.host != os.uname().nodename:
             # Slurm gave a node up; what still runs there must have the time to see that it lost its claim.
-            self._say("waiting %.0f s: node %s may be cut off and alive" % (2 * self.look_s, before.identity.host))
+            reason = because("node_cut_off", seconds=2 * self.look_s, node=before.identity.host)
+            self._say(reason)
+            waiting.write(self._run_dir, self._record.token, reason)
             time.sleep(2 * self.look_s)
         self._hosts = step.hosts(self._node)
         wanted = self._record.world_size
@@ -201,24 +211,22 @@ class SlurmJob:
 
     def judge_stop(self, number: int, attempts: List[Attempt], outcome: OutcomeRecord) -> place.Verdict:
         """Tell a cancel from what Slurm, or this supervisor itself, follows with another start of the job."""
-        saved = "" if outcome.get("status") == "resumable" else ", without a checkpoint"
         if self.is_cancelled():
-            return place.Verdict(State.CANCELLED, "cancelled" + saved, cause=place.CANCEL)
+            return place.stopped(State.CANCELLED, because("cancelled"), outcome, cause=place.CANCEL)
         cause = self._cause(number)
         if cause == place.CANCEL:
-            return place.Verdict(State.CANCELLED, "cancelled by scancel" + saved, cause=cause)
+            return place.stopped(State.CANCELLED, because("cancelled_by_scancel"), outcome, cause=cause)
         if not cause:
-            return place.Verdict(
-                State.CANCELLED, "stopped by %s" % signal.Signals(number).name + saved, cause=place.CANCEL
-            )
+            why = because("stopped", signal=signal.Signals(number).name)
+            return place.stopped(State.CANCELLED, why, outcome, cause=place.CANCEL)
         if cause == place.TIMEOUT:
             refusal = self._no_more_timeouts(attempts, outcome)
             if refusal:
                 return place.Verdict(State.FAILED, refusal, cause=cause)
-        words = "time limit" if cause == place.TIMEOUT else cause
+        why = because(STOPPED_BY[cause])
         if not self._requeued and self._record.requeue is False:
-            return place.Verdict(State.FAILED, words + saved + ": submit again to resume", cause=cause)
-        return place.Verdict(State.QUEUED, words + saved, cause=cause)
+            return place.stopped(State.FAILED, why, outcome, cause=cause, resumes=False)
+        return place.stopped(State.QUEUED, why, outcome, cause=cause)
 
     def judge_end(self, attempts: List[Attempt], outcome: OutcomeRecord) -> Optional[place.Verdict]:
         """Ask Slurm: with a GraceTime the SIGTERM of a preemption goes to the job's steps alone, and to the batch
@@ -262,9 +270,9 @@ class SlurmJob:
         before = [a for a in attempts if a.get("job") == self.job and a.get("cause") == place.TIMEOUT]
         budget = self._record.max_timeouts or 0
         if len(before) >= budget:
-            return "time limit reached %d times (max_timeouts = %d): submit again to resume" % (len(before) + 1, budget)
+            return because("timeouts_used_up", count=len(before) + 1, most=budget)
         if not _made_steps(outcome) and attempts and attempts[-1] in before and not attempts[-1].get("steps"):
-            return "the time limit is too short: two starts in a row made no step"
+            return because("time_limit_too_short")
         return ""
 
     def retries_used(self, attempts: List[Attempt]) -> int:
@@ -285,7 +293,7 @@ class SlurmJob:
                 code, _, err = commands.call(["scontrol", "requeue", self.job], 20.0)
             except commands.SlurmError as error:
                 words = str(error)
-                refusals += "can't be run" in words
+                refusals += isinstance(error, commands.NotRun)
             else:
                 if code == 0:
                     return ""

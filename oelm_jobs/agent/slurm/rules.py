@@ -9,21 +9,24 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
+from ..reasons import because, codes, read, told
 from ..rules import first
+from ..sentences import joined
 from ..states import State
-from . import reasons
+from . import waiting
 from .facts import Facts, Row, shown_of_start
 
-RESUME = ": submit again to resume"
 ENDS = {
-    "TIMEOUT": "time limit, without the time for a checkpoint",
+    "TIMEOUT": "timed_out",
     "DEADLINE": "deadline",
-    "OUT_OF_MEMORY": "out of memory: Slurm killed the job",
-    "NODE_FAIL": "node failure",
-    "BOOT_FAIL": "the node did not boot",
-    "PREEMPTED": "preempted, and not started again",
+    "OUT_OF_MEMORY": "out_of_memory",
+    "NODE_FAIL": "node_failure",
+    "BOOT_FAIL": "not_booted",
+    "PREEMPTED": "preempted",
 }
-"""Slurm's states of an ended job that say why it ended."""
+"""Slurm's states of an ended job that say why it ended, and the codes of these reasons."""
+STATES = {state.upper(): state for state in ("suspended", "configuring", "completing")}
+"""Slurm's states of a job in the queue that have codes of their own."""
 NOTES = (("TIME LIMIT", "TIMEOUT"), ("PREEMPTION", "PREEMPTED"), ("NODE FAIL", "NODE_FAIL"), ("CANCELLED", "CANCELLED"))
 """What slurmstepd's last note in a job's output holds, and the state that sacct would show."""
 NOT_OVER = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING")
@@ -53,7 +56,7 @@ def at_work(facts: Facts) -> Optional[Row]:
         return None
     if not job.is_alive and float(start.get("started_at") or 0) <= facts.read_at:
         return None
-    reason = "" if job.state in ("RUNNING", "PENDING") else job.state.lower()
+    reason = "" if job.state in ("RUNNING", "PENDING") else _as_state(job.state)
     return facts.row(State.RUNNING, reason, **shown_of_start(start))
 
 
@@ -62,11 +65,11 @@ def waits(facts: Facts) -> Optional[Row]:
     job = facts.job
     if job is None or (job.is_alive and job.state != "CONFIGURING"):
         return None
-    is_told = job.state == "PENDING" or reasons.is_held(job.reason)
-    reason = reasons.explain(job.reason, facts.may_clear) if is_told else job.state.lower()
+    is_told = job.state == "PENDING" or waiting.is_held(job.reason)
+    reason = waiting.explain(job.reason, facts.may_clear) if is_told else _as_state(job.state)
     if facts.end_state == State.QUEUED and facts.is_own_end:
-        reason = "; ".join(part for part in (_after(facts), reason) if part)
-    expected = job.starts_at if job.starts_at > facts.read_at and not reasons.is_held(job.reason) else None
+        reason = joined((_after(facts), reason))
+    expected = job.starts_at if job.starts_at > facts.read_at and not waiting.is_held(job.reason) else None
     return facts.row(State.QUEUED, reason, starts_at=expected, **shown_of_start(facts.written.start))
 
 
@@ -85,8 +88,9 @@ def has_ended(facts: Facts) -> Optional[Row]:
 def before_training(facts: Facts) -> Row:
     """The job lives, and no attempt of it has begun."""
     # Until the script has written its first line, the log's last one is an earlier start's.
-    said = facts.files.said(since=facts.job.starts_at) if facts.job is not None else ""
-    return facts.row(State.RUNNING, "before training: %s" % said if said else "before training")
+    since = facts.job.starts_at if facts.job is not None else facts.read_at
+    said = facts.files.waits_for(facts.token, since) or facts.files.said(since)
+    return facts.row(State.RUNNING, _with_details(because("before_training"), said))
 
 
 LISTED = (done, at_work, waits, starts_again, has_ended, before_training)
@@ -100,7 +104,7 @@ def in_another_job(facts: Facts) -> Optional[Row]:
     other = facts.owner()
     if other is None or not other.is_alive or other.state == "COMPLETING" or other == facts.job:
         return None
-    row = facts.row(State.RUNNING, "in job %s" % other.id, **shown_of_start(facts.written.start))
+    row = facts.row(State.RUNNING, because("in_job", job=other.id), **shown_of_start(facts.written.start))
     return dict(row, job=other.id)
 
 
@@ -109,8 +113,7 @@ def own_end(facts: Facts) -> Optional[Row]:
     if facts.end_state not in (State.FAILED, State.CANCELLED) or not facts.is_own_end:
         return None
     # Where the supervisor only saw a signal, Slurm knows better what it was for.
-    is_vague = str(facts.written.end.get("reason", "")).startswith("stopped by")
-    return None if is_vague else facts.end_row()
+    return None if "stopped" in codes(read(facts.written.end)) else facts.end_row()
 
 
 def ended_in_queue(facts: Facts) -> Optional[Row]:
@@ -130,28 +133,28 @@ def no_trace(facts: Facts) -> Optional[Row]:
     """This cluster knows no submission of it."""
     if facts.task is not None:
         return None
-    return {"absent": True, "state": State.UNKNOWN, "reason": "no trace of it on this cluster"}
+    return {"absent": True, "state": State.UNKNOWN, **told(because("no_trace_on_cluster"))}
 
 
 def end_known(facts: Facts) -> Optional[Row]:
     """The client knows its end already."""
     if not facts.is_end_known:
         return None
-    return {"state": State.UNKNOWN, "reason": "left the queue; its end was known before"}
+    return {"state": State.UNKNOWN, **told(because("end_known"))}
 
 
 def refused(facts: Facts) -> Optional[Row]:
     """sbatch refused it."""
     if "id" in facts.answer or "refused" not in facts.answer:
         return None
-    return {"state": State.FAILED, "reason": "not submitted: %s" % facts.answer["refused"]}
+    return {"state": State.FAILED, **told(because("not_submitted", why=facts.answer["refused"]))}
 
 
 def not_settled(facts: Facts) -> Optional[Row]:
     """Whether Slurm has the job is not known."""
     if "id" in facts.answer:
         return None
-    return {"state": State.UNKNOWN, "reason": "whether Slurm took it is not known yet"}
+    return {"state": State.UNKNOWN, **told(because("not_settled"))}
 
 
 SENT = (no_trace, end_known, refused, not_settled)
@@ -165,7 +168,7 @@ def contradiction(facts: Facts) -> Optional[Row]:
     account = facts.account
     if account is None or account.state not in NOT_OVER:
         return None
-    return facts.row(State.UNKNOWN, "accounting says %s, but squeue does not list it" % account.state)
+    return facts.row(State.UNKNOWN, because("contradiction", state=account.state))
 
 
 def ended_by_account(facts: Facts) -> Optional[Row]:
@@ -178,7 +181,7 @@ def accounts_silent(facts: Facts) -> Optional[Row]:
     """Accounting gave no answer about it."""
     if not facts.trouble:
         return None
-    return facts.row(State.UNKNOWN, "left the queue; accounting does not answer (%s)" % facts.trouble)
+    return facts.row(State.UNKNOWN, because("accounts_silent", why=facts.trouble))
 
 
 def cancelled_task(facts: Facts) -> Optional[Row]:
@@ -193,12 +196,12 @@ def not_accounted_yet(facts: Facts) -> Optional[Row]:
     """It has started and left the queue, and accounting hears of everything a little later."""
     if not (facts.has_accounts and facts.is_new and facts.has_started):
         return None
-    return facts.row(State.UNKNOWN, "left the queue; accounting does not list it yet")
+    return facts.row(State.UNKNOWN, because("not_accounted_yet"))
 
 
 def accepted(facts: Facts) -> Optional[Row]:
     """It was submitted a moment ago, and neither squeue nor accounting has heard of it."""
-    return facts.row(State.QUEUED, "accepted") if facts.has_accounts and facts.is_new else None
+    return facts.row(State.QUEUED, because("accepted")) if facts.has_accounts and facts.is_new else None
 
 
 def never_started(facts: Facts) -> Optional[Row]:
@@ -227,8 +230,8 @@ def cancelled(facts: Facts) -> Optional[Row]:
     """The job was cancelled, or somebody asked for the run's end."""
     if facts.ended_as != "CANCELLED" and not facts.written.is_cancelled:
         return None
-    before = "cancelled before it started again" if facts.written.start else "cancelled before it started"
-    return facts.row(State.CANCELLED, "cancelled" if facts.has_started else before, **_shown(facts))
+    before = "cancelled_before_restart" if facts.written.start else "cancelled_before_start"
+    return facts.row(State.CANCELLED, because("cancelled" if facts.has_started else before), **_shown(facts))
 
 
 def not_started_again(facts: Facts) -> Optional[Row]:
@@ -236,14 +239,14 @@ def not_started_again(facts: Facts) -> Optional[Row]:
     end = facts.written.end
     if facts.end_state != State.QUEUED or end.get("token") != facts.token or not facts.written.has_ended:
         return None
-    reason = "Slurm did not start it again after: %s" % end.get("reason", "")
-    return facts.row(State.FAILED, reason + RESUME, **_shown(facts))
+    reason = because("no_restart", why=read(end))
+    return facts.row(State.FAILED, because("submit_again", why=reason), **_shown(facts))
 
 
 def ended_as_slurm_says(facts: Facts) -> Optional[Row]:
     """Slurm's state of the job says why it ended."""
-    reason = ENDS.get(facts.ended_as)
-    return facts.row(State.FAILED, reason + RESUME, **_shown(facts)) if reason else None
+    code = ENDS.get(facts.ended_as)
+    return facts.row(State.FAILED, because("submit_again", why=because(code)), **_shown(facts)) if code else None
 
 
 def ended_before_training(facts: Facts) -> Optional[Row]:
@@ -251,16 +254,17 @@ def ended_before_training(facts: Facts) -> Optional[Row]:
     if facts.has_started:
         return None
     said = facts.files.said()
-    reason = "ended before training started" + (": " + said if said else _code(facts))
+    reason = because("ended_before_training")
+    reason = _with_details(reason, said) if said else _with_code(reason, facts)
     if not facts.files.has_log():
-        reason += ": nothing of it is in %s; do the compute nodes share that folder?" % facts.run_dir
+        reason = because("nothing_there", why=reason, folder=facts.run_dir)
     return facts.row(State.FAILED, reason, **_shown(facts))
 
 
 def no_end_record(facts: Facts) -> Row:
     """An attempt has begun and nobody recorded its end."""
-    reason = "its job ended without an end record%s" % _code(facts)
-    return facts.row(State.FAILED, reason + RESUME, **_shown(facts))
+    reason = _with_code(because("no_end_record"), facts)
+    return facts.row(State.FAILED, because("submit_again", why=reason), **_shown(facts))
 
 
 ENDED = (cancelled, not_started_again, ended_as_slurm_says, ended_before_training, no_end_record)
@@ -285,11 +289,20 @@ def _has_ended_here(facts: Facts) -> bool:
 
 
 def _after(facts: Facts) -> str:
-    return "after %s" % facts.written.end.get("reason", "")
+    return because("after", why=read(facts.written.end))
 
 
-def _code(facts: Facts) -> str:
-    return " (exit code %s)" % facts.exit_code if facts.exit_code not in ("", "0:0") else ""
+def _as_state(state: str) -> str:
+    return because(STATES[state]) if state in STATES else because("job_state", state=state.lower())
+
+
+def _with_details(what: str, said: str) -> str:
+    return because("details", what=what, details=said) if said else what
+
+
+def _with_code(what: str, facts: Facts) -> str:
+    is_told = facts.exit_code not in ("", "0:0")
+    return because("with_exit_code", what=what, code=facts.exit_code) if is_told else what
 
 
 def _shown(facts: Facts) -> Dict[str, Any]:

@@ -10,11 +10,11 @@ import os
 import time
 from typing import TYPE_CHECKING, AbstractSet, Dict, List, Mapping, Optional, Sequence, Tuple, cast
 
-from .. import records, rundir
+from .. import reasons, records, rundir
 from ..rules import first
 from ..run.progress import progress
 from ..states import State
-from . import accounts, commands, reasons, rules, submit
+from . import accounts, commands, rules, submit, waiting
 from .commands import Job, SlurmError
 from .facts import Facts, Files, Row, read_written, row_of_end, shown_of_start
 from .tasks import Listed, Task, find_tasks, that_counts
@@ -86,7 +86,7 @@ def of_run(run_dir: str) -> Row:
         written = read_written(run_dir)
         if written.is_final:
             return row_of_end(written.end)
-        return dict(shown_of_start(written.start), state=State.UNKNOWN, reason=str(error), token=token)
+        return dict(shown_of_start(written.start), state=State.UNKNOWN, **reasons.told(str(error)), token=token)
     return states(root, wanted, tasks, jobs, read_at)[run_dir]
 
 
@@ -113,9 +113,9 @@ def states(
         job = that_counts(listed.of(task, run_dir)) if task else None
         may_clear = any_at_work
         if task and job and job.state == "PENDING":
-            is_per_group = reasons.is_per_group(job.reason)
+            is_per_group = waiting.is_per_group(job.reason)
             may_clear = any_at_work or is_per_group
-            if may_clear and (is_per_group or reasons.is_per_user(job.reason)):
+            if may_clear and (is_per_group or waiting.is_per_user(job.reason)):
                 key = (task.token, task.position)
                 if key not in beyond and len(beyond) < JUDGED:
                     beyond[key] = _is_beyond_limits(job)
@@ -135,8 +135,8 @@ def states(
             row = first(rules.LISTED if facts.is_in_queue else rules.UNLISTED, facts)
         except (AttributeError, KeyError, TypeError, ValueError):
             # One run's broken records are not everybody's trouble.
-            reason = "its records in %s can't be understood" % rundir.CONTROL
-            row = {"token": token, "state": State.UNKNOWN, "reason": reason}
+            reason = reasons.because("not_understood", folder=rundir.CONTROL)
+            row = {"token": token, "state": State.UNKNOWN, **reasons.told(reason)}
         if row is None:
             silent.append(facts)
         else:
