@@ -19,6 +19,7 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from ..agent.slurm import commands as slurm_commands
 from ..agent.slurm import submit as slurm_submit
 from ..agent.slurm import words as slurm_words
 
@@ -79,6 +80,9 @@ def send(script: str, options: Sequence[str]) -> tuple[int, str, str]:
     """Submit a script through submitit; return sbatch's (exit code, stdout, stderr).
 
     Ctrl-C and a closing terminal wait until sbatch has answered: cut short, nobody would know whether it had accepted.
+
+    Raises:
+        NotRun: There is no Slurm on this machine.
     """
     path = Path(script)
     (path.parent / "submitit").mkdir(exist_ok=True)
@@ -95,7 +99,7 @@ def send(script: str, options: Sequence[str]) -> tuple[int, str, str]:
             code = cause.returncode if isinstance(cause, subprocess.CalledProcessError) else -1
             return code, "", str(error)
         except RuntimeError as error:  # "Could not detect srun"
-            return 127, "", f"sbatch can't be run: {error}"
+            raise slurm_commands.NotRun("sbatch", str(error)) from error
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import submitit
 from submitit.core import core
 from submitit.core.utils import FailedSubmissionError
 
+from oelm_jobs.agent.slurm import commands as slurm_commands
 from oelm_jobs.agent.slurm import words as slurm_words
 from oelm_jobs.schedulers import submitit_sender
 from oelm_jobs.schedulers.submitit_sender import ScriptExecutor
@@ -58,6 +59,14 @@ def test_an_id_is_read_behind_a_banner_and_nothing_is_made_up() -> None:
     assert read("Welcome!\n7\nSubmitted batch job 12 on cluster b\n") == "12"
     with pytest.raises(FailedSubmissionError):
         read("Submitted?\n")
+
+
+def test_a_machine_without_slurm_certainly_submits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "job.sh"
+    script.write_text("#!/bin/bash\ntrue\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(slurm_commands.NotRun, match="sbatch can't be run: Could not detect"):
+        submitit_sender.send(str(script), [])
 
 
 @pytest.mark.slow
