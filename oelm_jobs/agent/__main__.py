@@ -1,6 +1,7 @@
 """The agent's command line: ``python AGENT VERB``, a JSON request on stdin, a JSON answer on stdout.
 
-``supervise`` reads its own arguments.
+What of an answer is a sentence (sentences.py) is listed in its ``values``; that of a refusal on stderr has its
+``code`` and ``values`` on stdout. ``supervise`` reads its own arguments.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 from . import schema, verbs
 from .registry import VERBS
+from .sentences import Sentence, encoded
 
 REFUSED = 3
 """Exit code of a verb that certainly did nothing."""
@@ -43,7 +45,21 @@ def answer(verb: str, request: Dict[str, Any]) -> Dict[str, Any]:
 
         slurm_commands.about(clusters)
     reply = getattr(importlib.import_module("." + VERBS[verb].module, __package__), verb)(request)
-    return verbs.cut_answer(verb, dict(reply))
+    fitting = verbs.cut_answer(verb, dict(reply))
+    said = [[place, *encoded(sentence).values()] for place, sentence in _sentences(fitting, [])]
+    return dict(fitting, values=said) if said else fitting
+
+
+def _sentences(part: Any, place: List[Any]) -> Iterator[Tuple[List[Any], Sentence]]:
+    """Yield the sentences in an answer with the keys that lead to each; where a run stands has its own beside it."""
+    if isinstance(part, Sentence):
+        yield place, part
+    elif isinstance(part, (list, tuple)):
+        for number, each in enumerate(part):
+            yield from _sentences(each, [*place, number])
+    elif isinstance(part, dict) and "state" not in part:
+        for key, each in part.items():
+            yield from _sentences(each, [*place, key])
 
 
 def main(argv: List[str]) -> int:
@@ -62,6 +78,7 @@ def main(argv: List[str]) -> int:
         if not getattr(error, "is_refusal", False):
             raise
         print(error, file=sys.stderr)
+        json.dump(encoded(str(error)), sys.stdout)
         return REFUSED
     json.dump(reply, sys.stdout)
     return 0

@@ -8,7 +8,7 @@ Frames to the server: length in decimal, newline, so many bytes. Frames from it:
 newline, so many bytes of JSON. First of all an object with ``hello``, then ``need`` (hash of a tree of which the
 client then sends a list of files), ``lacks`` (numbers in that list: what is not stored there, and sent then),
 ``ready`` (for a request that acts; one that only reads is sent at once), ``alive`` (still at work), and
-at last ``answer`` or ``error``.
+at last ``answer`` or ``error``, the latter with its ``code`` and ``values`` (sentences.encoded).
 
 This module parses on Python 3.6, so that an old interpreter can be named as such.
 """
@@ -22,10 +22,12 @@ from typing import Any, Dict, List, Optional
 if "keep" not in globals():  # where it is sent, their text comes before this one's (connections/wire.py)
     if __package__:
         from .privacy import confine, enter
+        from .sentences import _, encoded
         from .trees import is_kept, keep
     else:
         sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         from agent.privacy import confine, enter  # type: ignore[import-not-found,no-redef]
+        from agent.sentences import _, encoded  # type: ignore[import-not-found,no-redef]
         from agent.trees import is_kept, keep  # type: ignore[import-not-found,no-redef]
 
 ALIVE_S = 5.0
@@ -89,8 +91,12 @@ def home_folder() -> str:
     found = os.path.expanduser("~")
     if not os.path.isabs(found):
         raise Homeless(
-            "no home folder is known on %s: HOME is not set, and user %d is not in its user database; let the login"
-            " set HOME" % (os.uname().nodename, os.getuid())
+            _(
+                "no home folder is known on {host}: HOME is not set, and user {user} is not in its user database; let"
+                " the login set HOME",
+                host=os.uname().nodename,
+                user=os.getuid(),
+            )
         )
     return found
 
@@ -105,7 +111,7 @@ def unpack(blob: bytes) -> Dict[str, bytes]:
         for member in archive.getmembers():
             file = archive.extractfile(member)
             if file is None:
-                raise ValueError("%r can't be part of a tree" % member.name)
+                raise ValueError(_("{name!r} can't be part of a tree", name=member.name))
             found[member.name] = file.read()
     return found
 
@@ -152,7 +158,7 @@ def receive_blob(stream: Any) -> bytes:
 
     digest, blob = receive(stream).decode("ascii"), receive(stream)
     if hashlib.sha256(blob).hexdigest() != digest:
-        raise ValueError("what arrived is not what was sent")
+        raise ValueError(_("what arrived is not what was sent"))
     return blob
 
 
@@ -243,9 +249,11 @@ def too_old(version: Any) -> str:
     import shutil
 
     newer: List[str] = [path for path in (shutil.which("python3.%d" % n) for n in range(30, 7, -1)) if path]
-    return "Python %s is too old for oelm-jobs, which needs 3.8%s" % (
-        sys.version.split()[0],
-        "; there is %s" % newer[0] if newer else "",
+    version = sys.version.split()[0]
+    if not newer:
+        return _("Python {version} is too old for oelm-jobs, which needs 3.8", version=version)
+    return _(
+        "Python {version} is too old for oelm-jobs, which needs 3.8; there is {newer}", version=version, newer=newer[0]
     )
 
 
@@ -258,7 +266,7 @@ def main() -> None:
         speaker.say(hello=1)
         problem = too_old(sys.version_info)
         if problem:
-            speaker.say(error=problem, python=True)
+            speaker.say(error=problem, python=True, **encoded(problem))
             return
         try:
             answer = work(speaker, stream, header)
@@ -267,10 +275,11 @@ def main() -> None:
         except Exception as error:
             import traceback
 
-            is_ours = hasattr(error, "is_refusal")
-            words = str(error) if is_ours else "%s: %s" % (type(error).__name__, error)
+            words = str(error)
+            if not hasattr(error, "is_refusal"):
+                words = _("{kind}: {error}", kind=type(error).__name__, error=words)
             traceback.print_exc()
-            speaker.say(error=words, refused=bool(getattr(error, "is_refusal", False)))
+            speaker.say(error=words, refused=bool(getattr(error, "is_refusal", False)), **encoded(words))
             return
         speaker.say(answer=answer, home=os.path.expanduser("~"))
     except Cut:

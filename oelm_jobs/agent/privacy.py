@@ -1,6 +1,6 @@
 """Who may read what is written below a root: its owner, or its folder's group where the target has ``share = "group"``.
 
-Sent down the channel before bootstrap, so it parses on Python 3.6 and imports nothing of the agent.
+Sent down the channel before bootstrap, so it parses on Python 3.6 and imports nothing of the agent but sentences.
 """
 
 import contextlib
@@ -8,6 +8,9 @@ import os
 import stat
 import threading
 from typing import Any, Iterator, List, Sequence
+
+if "_" not in globals():  # where it is sent, its text comes before this one's (connections/wire.py)
+    from .sentences import _
 
 CONTROL = ".oelm"
 """As in rundir, which isn't there yet."""
@@ -92,7 +95,13 @@ def _refuse_stranger(folder: str, share: str) -> None:
     with contextlib.suppress(OSError):
         found = os.stat(folder)
         if share and found.st_mode & GROUP_BITS == GROUP_BITS and not os.access(folder, os.W_OK | os.X_OK):
-            raise NotOurs("%s is shared with group %s, of which you are no member" % (folder, _group(found.st_gid)))
+            raise NotOurs(
+                _(
+                    "{folder} is shared with group {group}, of which you are no member",
+                    folder=folder,
+                    group=_group(found.st_gid),
+                )
+            )
 
 
 def _ignore(control: str) -> None:
@@ -114,7 +123,7 @@ def _share(root: str, control: str, found: Any, also: Sequence[str]) -> None:
     _share_folder(root, group)
     # The control folder last: it tells that all is done.
     for top in [os.path.join(root, "data"), os.path.join(root, "models"), *also, control]:
-        for folder, _, names in os.walk(top, topdown=False):
+        for folder, _folders, names in os.walk(top, topdown=False):
             for name in names:
                 _give(os.path.join(folder, name), group)
             if folder != control:
@@ -122,7 +131,9 @@ def _share(root: str, control: str, found: Any, also: Sequence[str]) -> None:
     try:
         os.chown(control, -1, group)
     except PermissionError:
-        raise NotOurs("%s belongs to group %s, of which you are no member" % (root, _group(group))) from None
+        raise NotOurs(
+            _("{folder} belongs to group {group}, of which you are no member", folder=root, group=_group(group))
+        ) from None
     os.chmod(control, stat.S_ISGID | 0o770)
 
 
@@ -178,7 +189,7 @@ def owner(path: str) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return "user %d" % uid
+        return _("user {number}", number=uid)
 
 
 def _group(gid: int) -> str:
@@ -199,7 +210,11 @@ def _whose(root: str) -> str:
             break
         except OSError:
             path = os.path.dirname(path) or "/"
-    return '%s is %s\'s: set share = "group" in the target, of both of you, or choose another root' % (root, who)
+    return _(
+        '{root} is {who}\'s: set share = "group" in the target, of both of you, or choose another root',
+        root=root,
+        who=who,
+    )
 
 
 def another(run_dir: str) -> str:
@@ -222,8 +237,13 @@ def not_anothers(run_dirs: Sequence[str]) -> None:
     for run_dir in run_dirs:
         who = another(run_dir)
         if who:
-            words = "%s holds a run of %s: give yours another name (--tag NAME), or choose another root"
-            raise NotOurs(words % (run_dir, who))
+            raise NotOurs(
+                _(
+                    "{run_dir} holds a run of {who}: give yours another name (--tag NAME), or choose another root",
+                    run_dir=run_dir,
+                    who=who,
+                )
+            )
 
 
 def settle(path: str) -> None:

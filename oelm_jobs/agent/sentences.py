@@ -3,13 +3,13 @@
 Text is written in English where it arises, on servers too: ``_("{path}: no such file", path)`` is an ordinary string
 that can be raised, compared and stored. Where it is printed, ``language.translated`` looks up its template.
 Values are names, numbers, foreign text and the user's own words, which no translation touches, or sentences in turn.
-"""
 
-from __future__ import annotations
+Sent down the channel before bootstrap, so it parses on Python 3.6 and imports nothing of the agent.
+"""
 
 import functools
 import string
-from typing import Any, Dict, Iterable, Mapping, Tuple
+from typing import Any, Dict, Iterable, Mapping, Optional, Tuple
 
 Encoded = Dict[str, Any]
 """``code`` and ``values`` of a sentence as JSON."""
@@ -24,7 +24,7 @@ class Sentence(str):
     code: str
     """What stands for the template in records and answers: the template itself, unless it has a name there."""
 
-    def __new__(cls, template: str, /, *inserted: Any, **values: Any) -> Sentence:
+    def __new__(cls, template: str, *inserted: Any, **values: Any) -> "Sentence":
         """Return a sentence.
 
         Args:
@@ -37,7 +37,7 @@ class Sentence(str):
         return cls.made(template.format(**{name: shown(value) for name, value in values.items()}), template, values)
 
     @classmethod
-    def made(cls, english: str, template: str, values: Mapping[str, Any], code: str = "") -> Sentence:
+    def made(cls, english: str, template: str, values: Mapping[str, Any], code: str = "") -> "Sentence":
         """Return a sentence whose English is known already."""
         sentence = super().__new__(cls, english)
         sentence.template, sentence.values, sentence.code = template, values, code or template
@@ -80,13 +80,21 @@ def encoded(text: str) -> Encoded:
     """Return what stands beside a sentence where it is written or sent: ``code`` and ``values``, sentences among them
     as objects with their ``text``. Empty for other text.
     """
-    if not isinstance(text, Sentence):
+    found = _as_sentence(text)
+    if found is None:
         return {}
-    return {"code": text.code, "values": {name: _encoded_value(value) for name, value in text.values.items()}}
+    return {"code": found.code, "values": {name: _encoded_value(value) for name, value in found.values.items()}}
+
+
+def _as_sentence(value: Any) -> Optional[Sentence]:
+    """Return a value that is a sentence; None for another one. Where bootstrap runs there are two classes of them: its
+    own, and that of the agent which it has imported.
+    """
+    return value if hasattr(value, "template") else None
 
 
 def _encoded_value(value: Any) -> Any:
-    if isinstance(value, Sentence):
+    if _as_sentence(value) is not None:
         return dict(encoded(value), text=str(value))
     return [_encoded_value(part) for part in value] if isinstance(value, (list, tuple)) else value
 

@@ -4,7 +4,7 @@ Stored files lie in ``files/`` beside the folder of trees, one store for each us
 refused where the kernel protects them), under the hash of their content. They are read-only. A run of root's could
 write into one all the same: a stored file counts only while it has the time of change that it was stored with.
 
-Sent down the channel before bootstrap, so it parses on Python 3.6 and imports nothing of the agent.
+Sent down the channel before bootstrap, so it parses on Python 3.6 and imports nothing of the agent but sentences.
 """
 
 import contextlib
@@ -14,6 +14,9 @@ import os
 import stat
 import time
 from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
+
+if "_" not in globals():  # where it is sent, its text comes before this one's (connections/wire.py)
+    from .sentences import _
 
 Row = Tuple[str, bool, str]
 """A file: path within the tree, whether it is executable, SHA-256 of its content."""
@@ -93,7 +96,7 @@ def _lock(handle: int, kind: int) -> bool:
             return True
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise Busy("code is being sent or removed there by another command: try again") from None
+                raise Busy(_("code is being sent or removed there by another command: try again")) from None
         except OSError:
             return False
         time.sleep(0.05)
@@ -111,11 +114,11 @@ def keep(folder: str, tree: str, rows: Sequence[Row], contents: Callable[[List[i
     """
     if is_kept(folder, tree):
         return
-    for name, _, sha256 in rows:
+    for name, _executable, sha256 in rows:
         if name.startswith("/") or ".." in name.split("/") or len(sha256) != 64 or not sha256.isalnum():
-            raise Damaged("%r can't be part of a tree" % name)
+            raise Damaged(_("{name!r} can't be part of a tree", name=name))
     if name_of(rows) != tree:
-        raise Damaged("what arrived is not what was sent: a list of files that has another hash")
+        raise Damaged(_("what arrived is not what was sent: a list of files that has another hash"))
     os.makedirs(folder, exist_ok=True)
     with held(folder):
         stores = _Stores(os.path.join(os.path.dirname(folder), STORE))
@@ -180,7 +183,7 @@ def sweep(folder: str, age_s: float) -> None:
 
 def _checked(content: bytes, name: str, sha256: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise Damaged("%s changed while it was sent: submit again" % name)
+        raise Damaged(_("{name} changed while it was sent: submit again", name=name))
     return content
 
 

@@ -229,6 +229,13 @@ COMMON: Dict[str, Any] = {
 """What every request may have besides."""
 
 
+CODE = Text(most=4000, is_prose=True)
+VALUES = Anything(depth=20, values=1000, text=4096, is_table=True)
+"""``code`` and ``values`` of a sentence (sentences.encoded), beside an ``error`` or what it is about."""
+SENTENCES = Each(Row((Each(Either((Text(), COUNT)), 20), CODE, VALUES)))
+"""The ``values`` of an answer: of each text in it that is a sentence the keys that lead to it, its code and values."""
+
+
 class Asked(NamedTuple):
     """What an answer has an entry for, each."""
 

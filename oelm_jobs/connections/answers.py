@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from ..agent import schema, verbs
 from ..agent.registry import Answers, Verb, may_repeat
+from ..agent.sentences import decoded
 from ..errors import Nonsense, TargetError, UnknownAnswer
 
 MAX_ANSWER_BYTES = 64 << 20
@@ -29,16 +31,40 @@ def read(target: str, verb: str, content: bytes) -> Any:
 
 
 def believed(target: str, verb: Verb[Any, Answers], request: Mapping[str, Any], answer: Any) -> Answers:
-    """Check an answer against its verb's schema and return it.
+    """Check an answer against its verb's schema and return it, with the sentences in it as such.
 
     Raises:
         Nonsense: It isn't; nothing of it counts.
         UnknownAnswer: It isn't, and the request may have been carried out.
     """
+    said = answer.pop("values", None) if isinstance(answer, dict) else None
     wrong = verbs.wrong_answer(verb, request, answer)
     if wrong is not None:
         raise nonsense(target, verb, wrong)
+    for place, code, values in said if said and _fits(verbs.SENTENCES)(said) is None else ():
+        _retell(answer, place, code, values)
     return cast("Answers", dict(answer))
+
+
+def _retell(answer: Any, place: Sequence[Any], code: str, values: Any) -> None:
+    """Put a sentence in the place of its text in an answer, where there is such a text."""
+    try:
+        *above, last = place
+        part = functools.reduce(lambda part, key: part[key], above, answer)
+        if isinstance(part[last], str):
+            part[last] = decoded(part[last], code, values, {})
+    except (LookupError, TypeError, ValueError):
+        pass
+
+
+def sentence(text: str, beside: Mapping[str, Any]) -> str:
+    """Return an agent's text as the sentence whose ``code`` and ``values`` are beside it; as it is without them."""
+    code, values = beside.get("code"), beside.get("values")
+    is_one = _fits(verbs.CODE)(code) is None and _fits(verbs.VALUES)(values) is None
+    return decoded(text, code, values, {}) if is_one else text
+
+
+_fits = functools.cache(schema.compiled)
 
 
 def nonsense(target: str, verb: str, wrong: str) -> TargetError:

@@ -17,7 +17,7 @@ from ..agent.sentences import _
 from ..errors import TargetError, UnknownAnswer
 from ..folders import expanded
 from . import interpreter
-from .answers import believed, read
+from .answers import believed, read, sentence
 
 if TYPE_CHECKING:
     from ..code.snapshot import Tree
@@ -108,6 +108,7 @@ class LocalConnection:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
             message = said[-1] if said else _("exit code {n}", n=done.returncode)
             if done.returncode == REFUSED:  # with a message of its own
+                message = sentence(message, read(name, verb, done.stdout))
                 raise TargetError(_("{target}: {why}", target=name, why=message))
             raise UnknownAnswer(_("{verb} on this machine failed: {why}", verb=verb, why=message))
         return believed(name, verb, request, read(name, verb, done.stdout))

@@ -20,7 +20,7 @@ from ..agent import schema, verbs
 from ..agent.sentences import _
 from ..errors import Nonsense, TargetError, UnknownAnswer
 from . import PlacedTree
-from .answers import MAX_ANSWER_BYTES
+from .answers import MAX_ANSWER_BYTES, sentence
 from .channel import Broken, Channel
 from .greeting import LINE_MISSED, MAX_NOISE_BYTES, greet, line_missed, too_noisy
 
@@ -75,7 +75,7 @@ def _program() -> bytes:
     import binascii
 
     folder = Path(str(agent.__file__)).parent
-    text = b"\n".join((folder / f"{name}.py").read_bytes() for name in ("privacy", "trees", "bootstrap"))
+    text = b"\n".join((folder / f"{name}.py").read_bytes() for name in ("sentences", "privacy", "trees", "bootstrap"))
     packed = binascii.b2a_base64(zlib.compress(text, 9), newline=False)
     return b"import binascii,zlib;exec(zlib.decompress(binascii.a2b_base64(b'%s')))" % packed
 
@@ -215,7 +215,7 @@ def _reply(message: Mapping[str, Any], is_noisy: bool) -> Reply:
 
 
 def _failed(verb: str, message: Mapping[str, Any], sent: bool) -> TargetError:
-    error = message["error"][:2000].encode("utf-8", "replace").decode()
+    error = sentence(message["error"][:2000].encode("utf-8", "replace").decode(), message)
     if message.get("python"):
         return TargetError(
             error, hint='name a newer interpreter in the targets file, as in python = "~/venv/bin/python"'
