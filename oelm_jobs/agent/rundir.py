@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Union
 
 from .processes import Identity
+from .sentences import _
 
 CONTROL = ".oelm"
 """Hidden folder of control files in a run directory, and of agents, snapshots and submissions in a target's root."""
@@ -26,7 +27,7 @@ WAITING = "waiting.json"
 LOG, METRICS, HEARTBEAT, TREATMENT = "training.log", "metrics.jsonl", "heartbeat.json", "treatment.json"
 RESULT, MANIFEST = "experiment_result.json", "MANIFEST.json"
 FETCHED = "fetched.json"
-NEVER_SENT = "the client ended before it was sent"
+NEVER_SENT = _("the client ended before it was sent")
 """Why a run whose submission was settled was not accepted, where nobody knows better."""
 LAUNCHED = "launched"
 """Line of the supervisor's log from which on it is about the newest launch."""

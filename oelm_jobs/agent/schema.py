@@ -10,6 +10,8 @@ import json
 import re
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
+from .sentences import _
+
 Check = Callable[[Any], Optional[str]]
 """Returns None where a value fits; else where it does not and why, as ``.key[3] = "x": must be a number``."""
 
@@ -118,13 +120,13 @@ def loads(content: Union[str, bytes]) -> Any:
     try:
         return json.loads(content, parse_constant=_no_constant)
     except RecursionError:
-        raise Misfit(": is nested too deeply") from None
+        raise Misfit(_(": is nested too deeply")) from None
     except ValueError as error:
-        raise Misfit(": is no JSON (%s)" % error) from None
+        raise Misfit(_(": is no JSON ({why})", why=str(error))) from None
 
 
 def _no_constant(word: str) -> None:
-    raise ValueError("%s is no number" % word)
+    raise ValueError(_("{word} is no number", word=word))
 
 
 def shortened(value: Any) -> str:
@@ -134,15 +136,16 @@ def shortened(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, int):
-        return str(value) if abs(value) < 10**20 else "a number of %d bits" % value.bit_length()
+        return str(value) if abs(value) < 10**20 else _("a number of {count} bits", count=value.bit_length())
     if isinstance(value, float):
         return repr(value)
-    kind = "a list of %d" if isinstance(value, list) else "an object of %d"
-    return kind % len(value) if isinstance(value, (list, dict)) else type(value).__name__
+    if isinstance(value, list):
+        return _("a list of {count}", count=len(value))
+    return _("an object of {count}", count=len(value)) if isinstance(value, dict) else type(value).__name__
 
 
-def _wrong(value: Any, words: str) -> str:
-    return " = %s: %s" % (shortened(value), words)
+def _wrong(value: Any, problem: str) -> str:
+    return _(" = {value}: {problem}", value=shortened(value), problem=problem)
 
 
 def compiled(shape: Any) -> Check:
@@ -157,17 +160,17 @@ def _text(shape: Text) -> Check:
 
     def check(value: Any) -> Optional[str]:
         if not isinstance(value, str):  # a state is a member of an enumeration before it is JSON
-            return _wrong(value, "must be text")
+            return _wrong(value, _("must be text"))
         if len(value) > most:
-            return _wrong(value, "has %d characters, at most %d are meant" % (len(value), most))
+            return _wrong(value, _("has {count} characters, at most {most} are meant", count=len(value), most=most))
         if among:
-            return None if value in among else _wrong(value, "valid: %s" % ", ".join(shape.among))
+            return None if value in among else _wrong(value, _("valid: {choices}", choices=shape.among))
         if len(value) % unit or (matches is not None and not matches(value)):
-            return _wrong(value, "does not look as agreed")
+            return _wrong(value, _("does not look as agreed"))
         if "\0" in value and not may_hold_nul:
-            return _wrong(value, "holds NUL")
+            return _wrong(value, _("holds NUL"))
         if not value.isascii() and not may_be_odd and _HALF.search(value):
-            return _wrong(value, "holds half a character")
+            return _wrong(value, _("holds half a character"))
         return None
 
     return check
@@ -179,16 +182,16 @@ def _number(shape: Number) -> Check:
     def check(value: Any) -> Optional[str]:
         kind = type(value)
         if kind is not int and (kind is not float or whole):
-            return _wrong(value, "must be a whole number" if whole else "must be a number")
+            return _wrong(value, _("must be a whole number") if whole else _("must be a number"))
         if least <= value <= most:  # of NaN neither holds
             return None
-        return _wrong(value, "must lie between %g and %g" % (least, most))
+        return _wrong(value, _("must lie between {least:g} and {most:g}", least=least, most=most))
 
     return check
 
 
 def _flag(shape: Flag) -> Check:
-    return lambda value: None if type(value) is bool else _wrong(value, "must be true or false")
+    return lambda value: None if type(value) is bool else _wrong(value, _("must be true or false"))
 
 
 def _maybe(shape: Maybe) -> Check:
@@ -201,13 +204,13 @@ def _each(shape: Each) -> Check:
 
     def check(value: Any) -> Optional[str]:
         if type(value) is not list and type(value) is not tuple:  # JSON of our own process has not been written yet
-            return _wrong(value, "must be a list")
+            return _wrong(value, _("must be a list"))
         if len(value) > most:
-            return _wrong(value, "at most %d are meant" % most)
+            return _wrong(value, _("at most {most} are meant", most=most))
         for number, item in enumerate(value):
             wrong = inner(item)
             if wrong is not None:
-                return "[%d]%s" % (number, wrong)
+                return _("[{number}]{wrong}", number=number, wrong=wrong)
         return None
 
     return check
@@ -218,11 +221,11 @@ def _row(shape: Row) -> Check:
 
     def check(value: Any) -> Optional[str]:
         if type(value) not in (list, tuple) or len(value) != len(inner):
-            return _wrong(value, "must be a list of %d" % len(inner))
+            return _wrong(value, _("must be a list of {count}", count=len(inner)))
         for number, item in enumerate(value):
             wrong = inner[number](item)
             if wrong is not None:
-                return "[%d]%s" % (number, wrong)
+                return _("[{number}]{wrong}", number=number, wrong=wrong)
         return None
 
     return check
@@ -233,17 +236,17 @@ def _map(shape: Map) -> Check:
 
     def check(value: Any) -> Optional[str]:
         if type(value) is not dict:
-            return _wrong(value, "must be an object")
+            return _wrong(value, _("must be an object"))
         if len(value) > most:
-            return _wrong(value, "at most %d are meant" % most)
+            return _wrong(value, _("at most {most} are meant", most=most))
         for key, item in value.items():
             wrong = key_is(key)
             if wrong is None:
                 wrong = inner(item)
                 if wrong is None:
                     continue
-                return ".%s%s" % (key[: 4 * SHOWN], wrong)
-            return "'s key" + wrong
+                return _(".{key}{wrong}", key=key[: 4 * SHOWN], wrong=wrong)
+            return _("'s key{wrong}", wrong=wrong)
         return None
 
     return check
@@ -256,9 +259,9 @@ def _table(shape: Table) -> Check:
 
     def check(value: Any) -> Optional[str]:
         if type(value) is not dict:
-            return _wrong(value, "must be an object")
+            return _wrong(value, _("must be an object"))
         if not must <= value.keys():
-            return ".%s is missing" % sorted(must - value.keys())[0]
+            return _(".{key} is missing", key=sorted(must - value.keys())[0])
         is_newer = False
         for key, item in value.items():
             inner = find(key)
@@ -267,7 +270,7 @@ def _table(shape: Table) -> Check:
                 continue
             wrong = inner(item)
             if wrong is not None:
-                return ".%s%s" % (key, wrong)
+                return _(".{key}{wrong}", key=key, wrong=wrong)
         if is_newer and not keeps:
             for key in [key for key in value if key not in known]:
                 del value[key]
@@ -293,14 +296,14 @@ def _either(shape: Either) -> Check:
 def _anything(shape: Anything) -> Check:
     def check(value: Any) -> Optional[str]:
         if shape.is_table and type(value) is not dict:
-            return _wrong(value, "must be an object")
+            return _wrong(value, _("must be an object"))
         left, level = shape.values, [value]
         number, text = _number(Number()), _text(Text(most=shape.text, is_prose=True))
-        for _ in range(shape.depth + 1):
+        for _level in range(shape.depth + 1):
             below: List[Any] = []
             left -= len(level)
             if left < 0:
-                return _wrong(value, "holds more than %d values" % shape.values)
+                return _wrong(value, _("holds more than {count} values", count=shape.values))
             for item in level:
                 kind, wrong = type(item), None
                 if kind is dict:
@@ -316,7 +319,7 @@ def _anything(shape: Anything) -> Check:
             if not below:
                 return None
             level = below
-        return _wrong(value, "is nested more than %d deep" % shape.depth)
+        return _wrong(value, _("is nested more than {count} deep", count=shape.depth))
 
     return check
 
@@ -330,7 +333,7 @@ _MAKERS: Dict[Any, Callable[[Any], Check]] = {
 def cut(shape: Any, value: Any) -> Any:
     """Return a value with the prose in it cut to what its shape allows, and without halves of characters there."""
     if isinstance(shape, Text) and shape.is_prose and isinstance(value, str):
-        value = _HALF.sub("\ufffd", value)
+        value = _HALF.sub("\ufffd", value) if _HALF.search(value) else value  # which stays a sentence if it was one
         return value if len(value) <= shape.most else value[: shape.most - 1] + "…"
     if isinstance(shape, Maybe):
         return cut(shape.shape, value)

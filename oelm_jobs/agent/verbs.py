@@ -10,6 +10,7 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from . import reasons, rundir, schema
 from .schema import Anything, Each, Either, Flag, Map, Maybe, Number, Row, Table, Text
+from .sentences import _
 from .states import TOLD, State
 
 # What there is ----------------------------------------------------------------------------------------------------
@@ -229,10 +230,7 @@ COMMON: Dict[str, Any] = {
 """What every request may have besides."""
 
 
-CODE = Text(most=4000, is_prose=True)
-VALUES = Anything(depth=20, values=1000, text=4096, is_table=True)
-"""``code`` and ``values`` of a sentence (sentences.encoded), beside an ``error`` or what it is about."""
-SENTENCES = Each(Row((Each(Either((Text(), COUNT)), 20), CODE, VALUES)))
+SENTENCES = Each(Row((Each(Either((Text(), COUNT)), 20), *reasons.BESIDE.values())))
 """The ``values`` of an answer: of each text in it that is a sentence the keys that lead to it, its code and values."""
 
 
@@ -305,7 +303,7 @@ def check_request(verb: str, request: Any) -> None:
     shape = REQUESTS[verb]
     wrong = schema.compiled(Table(shape.must, dict(shape.may, **COMMON)))(request)
     if wrong is not None:
-        raise schema.Misfit("the request is not understood: %s%s" % (verb, wrong))
+        raise schema.Misfit(_("the request is not understood: {verb}{wrong}", verb=verb, wrong=wrong))
 
 
 @functools.lru_cache(maxsize=None)
@@ -361,9 +359,9 @@ def wrong_answer(verb: str, request: Mapping[str, Any], answer: Any) -> Optional
         try:
             answer[asked.about] = {key: given[key] for key in wanted if not is_given_up}
         except KeyError as error:
-            return "%s.%s.%s is missing" % (verb, asked.about, error.args[0])
+            return _("{verb}.{about}.{key} is missing", verb=verb, about=asked.about, key=error.args[0])
     wrong = _answer(verb)(answer)
     for more in WANTED.get(verb, ()) if wrong is None else ():
         if bool(request.get(more.word)) is more.is_held and more.unless not in answer:
-            wrong = wrong or next((".%s is missing" % key for key in more.keys if key not in answer), None)
-    return None if wrong is None else (verb or "answer") + wrong
+            wrong = wrong or next((_(".{key} is missing", key=key) for key in more.keys if key not in answer), None)
+    return None if wrong is None else _("{verb}{wrong}", verb=verb or "answer", wrong=wrong)

@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, List
 
+from ..sentences import _
+
 QUESTION = """
 import importlib.util, json, sys
 found = {"python": sys.version.split()[0], "wandb": importlib.util.find_spec("wandb") is not None}
@@ -104,9 +106,9 @@ def attempt(
         except OSError as error:
             return {"error": str(error)}
         try:
-            ending = "exit code %d" % child.wait(timeout_s)
+            ending = _("exit code {code}", code=child.wait(timeout_s))
         except subprocess.TimeoutExpired:
-            ending = "no end within %.0f s" % timeout_s
+            ending = _("no end within {seconds:.0f} s", seconds=timeout_s)
         with contextlib.suppress(OSError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import List, Optional
 
+from ..sentences import _
 from . import permitted
 
 NUMBER = re.compile(r"\d{1,9}", re.ASCII)
@@ -80,7 +81,7 @@ def of_host() -> List[Device]:
     if found:
         return permitted.of(found)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [Device("cpu-%d" % index, index, "CPU core") for index in range(cores)]
+    return [Device("cpu-%d" % index, index, _("CPU core")) for index in range(cores)]
 
 
 def _gpus() -> List[Device]:
@@ -100,12 +101,15 @@ def _gpus() -> List[Device]:
             timeout=30,
         )
     except subprocess.TimeoutExpired:
-        raise OSError("nvidia-smi gave no answer within 30 s") from None
+        raise OSError(_("nvidia-smi gave no answer within 30 s")) from None
     listing = done.stdout.decode("utf-8", "replace")
     found = [device for device in map(_gpu, listing.splitlines()) if device is not None]
     # One that fell off the bus makes nvidia-smi fail, and lists the others.
     if done.returncode != 0 and not found and "No devices were found" not in listing:
-        raise OSError("nvidia-smi fails: %s" % (listing.strip().splitlines() or ["exit code %d" % done.returncode])[0])
+        lines = listing.strip().splitlines()
+        raise OSError(
+            _("nvidia-smi fails: {why}", why=lines[0] if lines else _("exit code {code}", code=done.returncode))
+        )
     return found
 
 

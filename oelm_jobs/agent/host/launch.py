@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict
 
 from .. import inside, privacy, processes, rundir, snapshots
+from ..sentences import _
 from . import permitted, tickets
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _take(root: str, token: str, content: Dict[str, Any]) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         return rundir.create(path, content)
     except OSError as error:
-        raise NotWritable("nothing can be written below %s: %s" % (root, error)) from error
+        raise NotWritable(_("nothing can be written below {root}: {why}", root=root, why=str(error))) from error
 
 
 def launch(request: messages.LaunchRequest) -> messages.LaunchAnswer:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Sequence, Tupl
 
 from .. import rundir
 from ..reasons import because
-from ..sentences import joined
+from ..sentences import _, joined
 from . import devices, lease_folder, permitted, tickets
 from .devices import Device
 from .tickets import Request, Ticket
@@ -93,7 +93,7 @@ def acquire(
     me = lease_folder.user_name(os.getuid())
     line = _Line(Ticket(queued_at, token, request, me, run, run_dir, of=host[0].kind), where)
     for junk in _named(tickets.find("ticket", where)[1] + tickets.find("lease", where)[1]):
-        say("passed over in %s: %s" % (where, junk))
+        say(_("passed over in {folder}: {junk}", folder=str(where), junk=junk))
     guard = _keep(where)
     said, pause, lease = "", 0.05, None
     try:
@@ -119,7 +119,7 @@ def acquire(
                     look.release()
                     if error.errno not in lease_folder.FULL:
                         raise
-                    look.hindrances.append("%s can't be written: %s" % (where, error.strerror))
+                    look.hindrances.append(_("{folder} can't be written: {why}", folder=str(where), why=error.strerror))
             if obstacle is not None:
                 first, first_path, place = obstacle
                 message = because("waiting_behind", run=first.run, user=first.user, place=place)
@@ -222,7 +222,8 @@ def _asked(request: Request, host: Sequence[Device]) -> List[Device]:
 
 def fault_message(device: Device) -> str:
     """Return why a GPU isn't leased to anybody."""
-    return "%s can't be used: nvidia-smi says %s" % (device.label, lease_folder.printable(device.fault, 60))
+    said = lease_folder.printable(device.fault, 60)
+    return _("{device} can't be used: nvidia-smi says {words}", device=device.label, words=said)
 
 
 def _faulty(request: Request, host: Sequence[Device]) -> List[str]:
@@ -232,8 +233,8 @@ def _faulty(request: Request, host: Sequence[Device]) -> List[str]:
     if len(asked) - len(faulty) >= _wanted(request):
         return []
     if not faulty and not host:
-        return ["nvidia-smi lists no GPU for it"]
-    return faulty or ["nvidia-smi lists only %s" % ", ".join(device.label for device in host)]
+        return [_("nvidia-smi lists no GPU for it")]
+    return faulty or [_("nvidia-smi lists only {devices}", devices=[device.label for device in host])]
 
 
 def _as_now(hindrances: List[str]) -> Optional[List[Device]]:
@@ -263,7 +264,7 @@ def _try(request: Request, host: List[Device], where: Path) -> _Look:
         except rundir.Busy:
             busy.append(device)
         except lease_folder.Unusable as error:
-            look.hindrances.append("%s: %s" % (device.label, error))
+            look.hindrances.append(_("{device}: {error}", device=device.label, error=str(error)))
     claims = _claims(where, host[0].kind)
     if any(claims[device.index][0].is_alive for device in host if device.key in locked and device.index in claims):
         time.sleep(0.05)  # the kernel frees a killed process's locks one after the other, its ticket's last
@@ -278,7 +279,8 @@ def _try(request: Request, host: List[Device], where: Path) -> _Look:
         free = [device for device in listed or () if device.key in locked and device.key not in taken]
         foreign = [device for device in free if device.is_used_by_others]
         if foreign:
-            look.hindrances.append("in use without a lease: " + ", ".join(device.label for device in foreign))
+            labels = [device.label for device in foreign]
+            look.hindrances.append(_("in use without a lease: {devices}", devices=labels))
         look.hindrances += [fault_message(device) for device in free if device.fault]
         usable = [device for device in free if not device.is_used_by_others and not device.fault]
         look.granted = usable[: _wanted(request)]
@@ -291,9 +293,11 @@ def _try(request: Request, host: List[Device], where: Path) -> _Look:
     if not look.granted:
         for device in taken.values():
             by = claims[device.index][0]
-            hindrance = "%s is leased to %s of %s, whose lock was removed" if by.is_alive else (
-                "%s is still used by what is left of %s of %s")  # fmt: skip
-            look.hindrances.append(hindrance % (device.label, by.ticket.run, by.ticket.user))
+            look.hindrances.append(
+                _("{device} is leased to {run} of {user}, whose lock was removed",
+                  device=device.label, run=by.ticket.run, user=by.ticket.user) if by.is_alive else
+                _("{device} is still used by what is left of {run} of {user}",
+                  device=device.label, run=by.ticket.run, user=by.ticket.user))  # fmt: skip
         for device in busy:
             if device.index not in claims:
                 look.hindrances += _untold(device, where)
@@ -329,7 +333,7 @@ def _owner(device: Device, claims: Sequence[tickets.Found], where: Path) -> Opti
 def _named(junk: List[str]) -> List[str]:
     """Return which junk to name."""
     more = len(junk) - MOST_JUNK
-    return [*junk[:MOST_JUNK], "%d files more" % more] if more > 0 else junk
+    return [*junk[:MOST_JUNK], _("{count} files more", count=more)] if more > 0 else junk
 
 
 def _untold(device: Device, where: Path) -> List[str]:
@@ -338,7 +342,8 @@ def _untold(device: Device, where: Path) -> List[str]:
     time.sleep(0.05)  # between a lock and its ticket there is a moment
     with contextlib.suppress(lease_folder.Unusable):
         if lease_folder.is_locked(path) and device.index not in _claims(where, device.kind):
-            return ["%s is locked without a ticket by %s" % (device.label, lease_folder.holder_of(path))]
+            holder = lease_folder.holder_of(path)
+            return [_("{device} is locked without a ticket by {holder}", device=device.label, holder=holder)]
     return []
 
 
@@ -348,22 +353,22 @@ def _possible(request: Request, host: Sequence[Device]) -> Request:
     Raises:
         ImpossibleRequest: The host has not got so many, or not these, or may not give them.
     """
-    held_to = permitted.description()
-    limit = " (held to %s)" % held_to if held_to else ""
+    problem = ""
     if not host:
-        raise ImpossibleRequest(
-            "asks for %s; this host has no GPU that it may have%s" % (_described(request, host), limit)
-        )
-    if isinstance(request, tuple):
+        problem = _("asks for {devices}; this host has no GPU that it may have", devices=_described(request, host))
+    elif isinstance(request, tuple):
         if not host[0].is_gpu:
             request = len(request)
         else:
-            missing = sorted(set(request) - {device.index for device in host})
+            there = [device.index for device in host]
+            missing = sorted(set(request) - set(there))
             if missing:
-                raise ImpossibleRequest("asks for GPU %s; this host has %s%s" % (
-                    ", ".join(map(str, missing)), ", ".join(str(device.index) for device in host), limit))  # fmt: skip
-    if isinstance(request, int) and request > len(host):
-        raise ImpossibleRequest("asks for %s; this host has %d%s" % (_described(request, host), len(host), limit))
+                problem = _("asks for GPU {missing}; this host has {there}", missing=missing, there=there)
+    if isinstance(request, int) and host and request > len(host):
+        problem = _("asks for {devices}; this host has {count}", devices=_described(request, host), count=len(host))
+    limit = permitted.description() if problem else ""
+    if problem:
+        raise ImpossibleRequest(_("{problem} (held to {limit})", problem=problem, limit=limit) if limit else problem)
     return request
 
 

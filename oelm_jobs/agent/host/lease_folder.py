@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import List, Optional, Union
 
 from .. import rundir
+from ..sentences import _
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """What a disk without room says: it may have some again."""
@@ -48,16 +49,21 @@ def folder() -> Path:
         except FileExistsError:
             pass
         except OSError as error:
-            raise OSError(error.errno, "the lease folder can't be made: %s" % error.strerror, str(path)) from error
+            what = _("the lease folder can't be made: {why}", why=error.strerror)
+            raise OSError(
+                _("[Errno {number}] {what}: {path!r}", number=error.errno, what=what, path=str(path))
+            ) from error
         try:
             wrong = _wrong_with(path)
             is_fresh = 0 <= time.time() - os.lstat(str(path)).st_ctime < FRESH_S
         except FileNotFoundError:
-            wrong, is_fresh = "%s is removed again and again" % path, True
+            wrong, is_fresh = _("{path} is removed again and again", path=str(path)), True
         if not wrong:
             return path
         if not is_fresh or time.monotonic() >= patience_ends:
-            raise OSError("%s; have it removed, or let OELM_LEASE_DIR name another folder for all users" % wrong)
+            raise OSError(
+                _("{wrong}; have it removed, or let OELM_LEASE_DIR name another folder for all users", wrong=wrong)
+            )
         time.sleep(0.05)
 
 
@@ -67,21 +73,24 @@ def _wrong_with(path: Path) -> str:
     whose = user_name(found.st_uid)
     if stat.S_ISLNK(found.st_mode):
         if found.st_uid not in (0, os.getuid()):
-            return "%s is a link that %s made" % (path, whose)
+            return _("{path} is a link that {user} made", path=str(path), user=whose)
         try:
             found = os.stat(str(path))
         except OSError:
-            return "%s is a link of %s that leads nowhere" % (path, whose)
+            return _("{path} is a link of {user} that leads nowhere", path=str(path), user=whose)
         whose = user_name(found.st_uid)
     if not stat.S_ISDIR(found.st_mode):
-        return "%s is %s of %s, not a folder" % (path, kind_of(found.st_mode), whose)
+        kind = kind_of(found.st_mode)
+        return _("{path} is {kind} of {user}, not a folder", path=str(path), kind=kind, user=whose)
     if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
         if found.st_uid != os.getuid():
-            return "%s of %s is open to all and not sticky: locks could be taken away" % (path, whose)
+            return _(
+                "{path} of {user} is open to all and not sticky: locks could be taken away", path=str(path), user=whose
+            )
         path.chmod(0o1777)
     if not os.access(str(path), os.R_OK | os.W_OK | os.X_OK):
         mode = format(stat.S_IMODE(found.st_mode), "o")
-        return "%s belongs to %s and is closed to you (mode %s)" % (path, whose, mode)
+        return _("{path} belongs to {user} and is closed to you (mode {mode})", path=str(path), user=whose, mode=mode)
     return ""
 
 
@@ -95,8 +104,13 @@ def user_name(uid: int) -> str:
 
 def kind_of(mode: int) -> str:
     """Return what kind a file is."""
-    kinds = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISREG, "a file"))
-    return next((words for test, words in kinds if test(mode)), "a special file")
+    kinds = (
+        (stat.S_ISLNK, _("a link")),
+        (stat.S_ISDIR, _("a folder")),
+        (stat.S_ISFIFO, _("a FIFO")),
+        (stat.S_ISREG, _("a file")),
+    )
+    return next((kind for test, kind in kinds if test(mode)), _("a special file"))
 
 
 def described(path: Union[str, Path]) -> str:
@@ -106,9 +120,10 @@ def described(path: Union[str, Path]) -> str:
         found = os.lstat(str(path))
     except OSError:
         return name
-    description = "%s, %s of %s" % (name, kind_of(found.st_mode), user_name(found.st_uid))
-    is_open = found.st_mode & stat.S_IROTH or stat.S_ISLNK(found.st_mode)
-    return description if is_open else description + " that is closed to others"
+    kind, user = kind_of(found.st_mode), user_name(found.st_uid)
+    if found.st_mode & stat.S_IROTH or stat.S_ISLNK(found.st_mode):
+        return _("{name}, {kind} of {user}", name=name, kind=kind, user=user)
+    return _("{name}, {kind} of {user} that is closed to others", name=name, kind=kind, user=user)
 
 
 def printable(text: str, most: int) -> str:
@@ -138,10 +153,10 @@ def lock(path: Path) -> int:
             except FileExistsError:
                 continue  # somebody was faster
             except OSError as error:
-                raise Unusable("%s can't be made: %s" % (path, error.strerror)) from error
+                raise Unusable(_("{path} can't be made: {why}", path=str(path), why=error.strerror)) from error
             os.fchmod(handle, 0o644)
         except OSError:
-            raise Unusable("%s can't be locked: %s" % (path.parent, described(path))) from None
+            raise _not_lockable(path) from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(handle), os.lstat(str(path))):
@@ -166,11 +181,15 @@ def is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError:
-        raise Unusable("%s can't be locked: %s" % (path.parent, described(path))) from None
+        raise _not_lockable(path) from None
     try:
         return _fails(handle, fcntl.LOCK_EX)
     finally:
         os.close(handle)
+
+
+def _not_lockable(path: Path) -> Unusable:
+    return Unusable(_("{folder} can't be locked: {file}", folder=str(path.parent), file=described(path)))
 
 
 def is_held(handle: int) -> bool:
@@ -203,8 +222,8 @@ def holder_of(path: Path) -> str:
     """Return a description of who holds a lock, as far as that can be seen."""
     pids = holders_of(path)
     if pids is None:
-        return "somebody"
-    return _process(pids[0]) if pids else "somebody whose process can't be seen from here"
+        return _("somebody")
+    return _process(pids[0]) if pids else _("somebody whose process can't be seen from here")
 
 
 def holders_of(path: Path) -> Optional[List[int]]:
@@ -230,8 +249,8 @@ def _process(pid: int) -> str:
         with open("/proc/%d/cmdline" % pid, "rb") as file:
             command = file.read(4096).replace(b"\0", b" ").decode("utf-8", "replace").strip()
     except OSError:
-        return "process %d, which has ended and left the lock to another" % pid
-    return "process %d of %s (%s)" % (pid, user, printable(command, 60))
+        return _("process {pid}, which has ended and left the lock to another", pid=pid)
+    return _("process {pid} of {user} ({command})", pid=pid, user=user, command=printable(command, 60))
 
 
 # The disk, and who shares it ------------------------------------------------------------------------------------------
@@ -263,7 +282,8 @@ def privacy(path: Path, own_table: str = "/proc/self/mountinfo", first_table: st
         )
     if not is_private:
         return ""
-    return "%s is mounted for you alone (%s)" % (own.place, own.root if own.root != "/" else own.kind)
+    source = own.root if own.root != "/" else own.kind
+    return _("{folder} is mounted for you alone ({source})", folder=own.place, source=source)
 
 
 class _Mount:

@@ -12,6 +12,8 @@ import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence
 
+from ..sentences import _
+
 if TYPE_CHECKING:
     from .devices import Device
 
@@ -44,8 +46,16 @@ def limits(environment: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
 
 def description(environment: Optional[Mapping[str, str]] = None) -> str:
     """Return the limits for people, as in ``CUDA_VISIBLE_DEVICES=0,1``; empty where there are none."""
-    shown = {OF_TARGET: "gpus of the target", AT_SUBMISSION: CUDA + " at submission"}
-    return ", ".join("%s=%s" % (shown.get(name, name), value) for name, value in limits(environment).items())
+    described = [_described(name, value) for name, value in limits(environment).items()]
+    return _("{limits}", limits=described) if described else ""
+
+
+def _described(name: str, value: str) -> str:
+    if name == OF_TARGET:
+        return _("gpus of the target={gpus}", gpus=value)
+    if name == AT_SUBMISSION:
+        return _("{variable} at submission={gpus}", variable=CUDA, gpus=value)
+    return "%s=%s" % (name, value)
 
 
 def hides_all(environment: Optional[Mapping[str, str]] = None) -> bool:

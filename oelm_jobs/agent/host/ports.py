@@ -8,6 +8,7 @@ import socket
 from typing import Collection, Optional, Tuple
 
 from .. import rundir
+from ..sentences import _
 from . import lease_folder
 
 
@@ -23,7 +24,7 @@ def reserve_port(preferred: Optional[int], avoided: Collection[int] = ()) -> Tup
     Raises:
         OSError: No port is free.
     """
-    for _ in range(100):
+    for _try in range(100):
         port = preferred
         if not port or port in avoided or not port_is_free(port):
             with socket.socket() as probe:
@@ -33,7 +34,7 @@ def reserve_port(preferred: Optional[int], avoided: Collection[int] = ()) -> Tup
             return port, lease_folder.lock(lease_folder.folder() / ("port-%d.lock" % port))
         except (rundir.Busy, lease_folder.Unusable):
             preferred = None
-    raise OSError("no free port on this host")
+    raise OSError(_("no free port on this host"))
 
 
 def port_is_free(port: int) -> bool:

@@ -12,9 +12,10 @@ import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from .. import processes, rundir
+from ..sentences import _
 from . import commands
 
 PREFIX = "slurm-claim."
@@ -34,6 +35,16 @@ soon, another job may have the id a few seconds later.
 """
 FENCE_S = 15.0
 """How often an owner looks whether it still is one; a successor on another node waits twice as long."""
+
+
+class Ended(NamedTuple):
+    """Whether a claim's owner has ended."""
+
+    has_ended: Optional[bool]
+    """None where it isn't known yet."""
+    why: str = ""
+    is_untold: bool = False
+    """Whether Slurm can't tell."""
 
 
 class Unanswered(Exception):
@@ -146,10 +157,10 @@ def take(run_dir: str, owner: Owner, say: Callable[[str], None]) -> Claim:
     deadline, told = time.monotonic() + PATIENCE_S, ""
     while True:
         number, before = newest(run_dir)
-        verdict, why = _ended(before, owner) if number else (True, "")
-        if verdict is False:
+        has_ended, why, _untold = _ended(before, owner) if number else Ended(True)
+        if has_ended is False:
             raise rundir.Busy(why)
-        if verdict:
+        if has_ended:
             path = rundir.control(run_dir, PREFIX + str(number + 1))
             if rundir.create(path, asdict(owner)):
                 _tidy(run_dir, number + 1)
@@ -158,7 +169,7 @@ def take(run_dir: str, owner: Owner, say: Callable[[str], None]) -> Claim:
         if time.monotonic() > deadline:
             raise Unanswered(why)
         if why != told:
-            say("waiting: %s" % why)
+            say(_("waiting: {why}", why=why))
             told = why
         time.sleep(LOOK_S)
 
@@ -173,10 +184,10 @@ def take_for_archive(run_dir: str) -> Optional[Claim]:
     if number and before is None:
         return None
     if before is not None and not before.released:
-        ended, why = _ended(before, None)
-        if ended is None and "can't be found out" in why:
-            raise commands.SlurmError(why)
-        if not ended:
+        ended = _ended(before, None)
+        if ended.is_untold:
+            raise commands.SlurmError(ended.why)
+        if not ended.has_ended:
             return None
     owner = Owner(ARCHIVING, 0, "", "", processes.identify(os.getpid()), time.time())
     rundir.control(run_dir, "").mkdir(exist_ok=True)
@@ -187,7 +198,7 @@ def take_for_archive(run_dir: str) -> Optional[Claim]:
 def is_free(run_dir: str) -> bool:
     """True where no job has the run, by its owner's word or Slurm's."""
     number, owner = newest(run_dir)
-    return not number or (owner is not None and _ended(owner, None)[0] is True)
+    return not number or (owner is not None and _ended(owner, None).has_ended is True)
 
 
 def _tidy(run_dir: str, number: int) -> None:
@@ -197,47 +208,50 @@ def _tidy(run_dir: str, number: int) -> None:
                 rundir.control(run_dir, PREFIX + str(old)).unlink()
 
 
-def _ended(before: Optional[Owner], mine: Optional[Owner]) -> "Tuple[Optional[bool], str]":
-    """Return whether the owner before has ended (None: not known yet), and why."""
+def _ended(before: Optional[Owner], mine: Optional[Owner]) -> Ended:
+    """Return whether the owner before has ended."""
     if before is None:
-        return None, "the claim can't be read"
+        return Ended(None, _("the claim can't be read"))
     if before.released:
-        return True, ""
+        return Ended(True)
     if before.job == ARCHIVING:  # which takes a moment, unless it is killed in it
         is_over = time.time() - before.time > ARCHIVING_S
-        return (True, "") if is_over else (None, "its directory is being archived")
+        return Ended(True) if is_over else Ended(None, _("its directory is being archived"))
     here = commands.cluster_name() if before.cluster else ""
     if before.cluster and not here:
-        return None, "slurmctld does not answer"
+        return Ended(None, _("slurmctld does not answer"))
     if here != before.cluster:
-        return None, "whether job %s of cluster %s lives can't be found out on cluster %s" % (
-            before.job,
-            before.cluster,
-            here,
+        why = _(
+            "whether job {job} of cluster {cluster} lives can't be found out on cluster {here}",
+            job=before.job,
+            cluster=before.cluster,
+            here=here,
         )
+        return Ended(None, why, is_untold=True)
     if mine is not None and before.job == mine.job and (before.name == mine.name or before.token == mine.token):
         if before.restart < mine.restart:
-            return True, ""  # Slurm starts a job again only when it takes its last incarnation for ended
+            return Ended(True)  # Slurm starts a job again only when it takes its last incarnation for ended
         if before.identity.host == mine.identity.host and not before.identity.is_alive():
-            return True, ""
-        return False, "job %s executes this run already" % before.job
+            return Ended(True)
+        return Ended(False, _("job {job} executes this run already", job=before.job))
     return job_has_ended(before)
 
 
-def job_has_ended(owner: Owner) -> "Tuple[Optional[bool], str]":
-    """Ask Slurm whether the incarnation that an owner names has ended; (None, why) where that isn't known yet."""
+def job_has_ended(owner: Owner) -> Ended:
+    """Ask Slurm whether the incarnation that an owner names has ended."""
     try:
         rows = commands.queue("--jobs=" + owner.job)
     except commands.SlurmError as error:
         if "Invalid job id" in str(error):
-            return True, ""  # slurmctld knows every job that may run; this one it has forgotten
-        return None, "whether job %s lives can't be found out (%s)" % (owner.job, error)
+            return Ended(True)  # slurmctld knows every job that may run; this one it has forgotten
+        why = _("whether job {job} lives can't be found out ({error})", job=owner.job, error=str(error))
+        return Ended(None, why, is_untold=True)
     alive = [row.state for row in rows if is_of(row, owner) and row.is_alive]
     if any(state != "COMPLETING" for state in alive):
-        return False, "job %s executes this run" % owner.job
+        return Ended(False, _("job {job} executes this run", job=owner.job))
     if alive:
-        return None, "job %s is ending" % owner.job
-    return True, ""  # over, requeued and not started again, or the id is another job's now
+        return Ended(None, _("job {job} is ending", job=owner.job))
+    return Ended(True)  # over, requeued and not started again, or the id is another job's now
 
 
 def is_of(job: commands.Job, owner: Owner) -> bool:

@@ -169,7 +169,9 @@ def call(argv: Sequence[str], timeout_s: float, variables: Mapping[str, str] = A
         with contextlib.suppress(OSError):
             os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
-        raise SlurmError("%s gave no answer within %.0f s" % (argv[0], timeout_s)) from None
+        raise SlurmError(
+            _("{command} gave no answer within {seconds:.0f} s", command=argv[0], seconds=timeout_s)
+        ) from None
     return child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
 
@@ -321,7 +323,7 @@ def show_job(job_id: str, timeout_s: float = 15.0) -> Dict[str, str]:
     """
     rows = _show("JobId", ["job", job_id], timeout_s)
     if not rows:
-        raise SlurmError("scontrol: shows no job %s" % job_id)
+        raise SlurmError(_("scontrol: shows no job {job}", job=job_id))
     return rows[0]
 
 

@@ -8,6 +8,7 @@ import re
 from typing import Collection, List, Optional, Sequence, Tuple
 
 from ..host import ports
+from ..sentences import _
 
 OF_TASKS = (
     "SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_NTASKS_PER_GPU", "SLURM_NTASKS_PER_TRES", "SLURM_GPU_BIND",
@@ -35,7 +36,7 @@ def hosts(node: str) -> List[str]:
         return [listed]
     found = expand(listed)
     if len(found) != number:
-        raise OSError("%s are not %d nodes" % (listed, number))
+        raise OSError(_("{nodes} are not {count} nodes", nodes=listed, count=number))
     return found
 
 

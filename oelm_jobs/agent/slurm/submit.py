@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 
 from .. import inside, privacy, processes, rundir, snapshots
 from ..host.launch import NotWritable
+from ..sentences import _, decoded, encoded
 from . import accounts, commands
 from .commands import MARK, NotRun, SlurmError
 from .words import is_hearsay, read_answer
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 FOLDER = "slurm"
 """Folder in a root's control folder."""
+WHY = ("refused", "unknown", "limit")
+"""What an answer says in words, each for itself."""
 FATE = ".fate.json"
 """Ending of the file that is made by whoever is first: the job, or who gives it up."""
 PATIENCE_S = float(os.environ.get("OELM_LOOK_FOR_S", "30"))
@@ -111,8 +114,12 @@ def with_variables(answer: Dict[str, Any], script: str) -> Dict[str, Any]:
     listed = ", ".join("%s=%s" % (name, os.environ[name]) for name in names)
     if len(listed) > MOST_LISTED:
         listed = listed[:MOST_LISTED] + "…"
-    words = "; in the environment: %s" % listed if listed else ""
-    return {kind: said + words if kind in ("refused", "limit") else said for kind, said in answer.items()}
+    return {
+        kind: _("{words}; in the environment: {variables}", words=said, variables=listed)
+        if listed and kind in ("refused", "limit")
+        else said
+        for kind, said in answer.items()
+    }
 
 
 def sbatch(script: str, options: Sequence[str], variables: Optional[Mapping[str, str]] = None) -> Tuple[int, str, str]:
@@ -155,7 +162,7 @@ def _submit(request: messages.SlurmSubmitRequest, send: Sender, is_there: bool) 
     try:
         is_first = _begin(root, token, content)
     except OSError as error:
-        raise NotWritable("nothing can be written below %s: %s" % (root, error)) from error
+        raise NotWritable(_("nothing can be written below {root}: {why}", root=root, why=str(error))) from error
     if not is_first and (rundir.read_json(submission_file(root, token)) or {}).get("settled"):
         privacy.leave_run_dirs(made)
         return {"answer": "settled", "jobs": {}}
@@ -187,13 +194,13 @@ def _send(
     if known is not None and "limit" not in known:
         return known
     if any("limit" in answer for answer in answers.values()):
-        return {"limit": "waits for the ones before it"}
+        return {"limit": _("waits for the ones before it")}
     before = answers.get(job["after"]) if job.get("after") is not None else None
     if before is not None and "id" not in before:
         words = (
-            "not sent: the run before it was not accepted"
+            _("not sent: the run before it was not accepted")
             if "refused" in before
-            else "not sent: what became of the run before it is not known"
+            else _("not sent: what became of the run before it is not known")
         )
         return _remember(root, token, position, {"refused": words})
     number = int((known or {}).get("try", 0)) + 1
@@ -202,7 +209,7 @@ def _send(
     if not rundir.create(file_of(root, token, position, ".sent.%d" % number), sent, durable=False):
         return _sent_by_another(root, token, job)
     if answer_of(root, token, position) != known:  # another command has come and gone meanwhile
-        return {"limit": "another command is sending it"}
+        return {"limit": _("another command is sending it")}
     with contextlib.suppress(OSError):  # a night of waiting for room is thousands of tries
         file_of(root, token, position, ".sent.%d" % (number - 2)).unlink()
     script = file_of(root, token, position, ".sh")
@@ -240,9 +247,9 @@ def _sent_by_another(root: str, token: str, job: Mapping[str, Any]) -> Dict[str,
     try:
         sent_at = _sent_at(root, token, position)
     except SlurmError:
-        return {"limit": "another command is sending it"}
+        return {"limit": _("another command is sending it")}
     found = _find(root, token, job, sent_at, sent_at)
-    return found or {"unknown": "the command that was sending it has ended without an answer"}
+    return found or {"unknown": _("the command that was sending it has ended without an answer")}
 
 
 def _find(root: str, token: str, job: Mapping[str, Any], sent_at: float, since: float) -> Optional[Dict[str, Any]]:
@@ -273,7 +280,7 @@ def look_for(name: str, since: float, patience_s: float) -> Optional[str]:
 
 def _in_accounting(name: str, since: float) -> Optional[str]:
     try:
-        _, out, _ = accounts.ask(since, "--name=" + name)
+        _code, out, _err = accounts.ask(since, "--name=" + name)
     except SlurmError:
         return None
     rows = [row for row in accounts.read(out) if row.name == name]
@@ -282,12 +289,18 @@ def _in_accounting(name: str, since: float) -> Optional[str]:
 
 def answer_of(root: str, token: str, position: int) -> Optional[Dict[str, Any]]:
     """Return what became of a script; None where no answer is known."""
-    return rundir.read_json(file_of(root, token, position, ".answer.json"))
+    answer = rundir.read_json(file_of(root, token, position, ".answer.json"))
+    if answer is not None and "code" in answer:
+        code, values = answer.pop("code"), answer.pop("values", None)
+        answer.update((kind, decoded(str(answer[kind]), code, values, {})) for kind in WHY if kind in answer)
+    return answer
 
 
 def _remember(root: str, token: str, position: int, answer: Dict[str, Any], at: float = 0.0) -> Dict[str, Any]:
     """Keep an answer, and when it was given (or the script sent, where it is found out later)."""
     content = dict(answer, time=at or time.time())
+    for kind in WHY:
+        content.update(encoded(answer.get(kind, "")))
     rundir.write_json(file_of(root, token, position, ".answer.json"), content, durable=False)
     return answer
 
@@ -348,7 +361,7 @@ def _sent_at(root: str, token: str, position: int) -> float:
         maker = processes.Identity.from_json(sent.get("maker"))
         here = maker is not None and maker.host == os.uname().nodename
         if here and maker is not None and maker.is_alive() and maker.pid != os.getpid():
-            raise SlurmError("submission %s is being sent" % token)
+            raise SlurmError(_("submission {token} is being sent", token=token))
         newest = max(newest, float(sent.get("time", 0)))
     return newest
 
@@ -360,11 +373,11 @@ def give_up(root: str, token: str, position: int) -> bool:
     if not is_first and (rundir.read_json(path) or {}).get("fate") == "started":
         return False
     no_room = (answer_of(root, token, position) or {}).get("limit")
-    words = "sbatch gave no answer, and no job of this submission appeared"
+    words: str = _("sbatch gave no answer, and no job of this submission appeared")
     if not any(folder(root).glob("%s.%d.sent.*" % (token, position))):
         words = rundir.NEVER_SENT
     elif no_room:
-        words = "its submission was ended while it waited for room (%s)" % no_room
+        words = _("its submission was ended while it waited for room ({limit})", limit=no_room)
     _remember(root, token, position, {"refused": words})
     return True
 

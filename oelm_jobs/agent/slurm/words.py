@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List
 
+from ..sentences import _
+
 MOST = 1500
 """Characters of what is told of a command's words: the last ones. An answer has 2,000 for it and what is added."""
 UNKNOWN = re.compile(
@@ -57,7 +59,8 @@ def last(words: str, command: str) -> str:
 
 def said(words: str, command: str, code: int) -> str:
     """Return why a command failed, in its own last words."""
-    return "%s: %s" % (command, last(words, command) or "exit code %d" % code)
+    why = last(words, command) or _("exit code {code}", code=code)
+    return _("{command}: {why}", command=command, why=why)
 
 
 def all_of(words: str) -> str:
@@ -80,11 +83,10 @@ def read_answer(code: int, out: str, err: str) -> Dict[str, Any]:
     if code == 0 and len(ids) == 1:
         return {"id": ids[0]}
     if code == 0:
-        words = "sbatch named no job" if not ids else "sbatch named several jobs: %s" % ", ".join(ids)
-        return {"unknown": words}
+        return {"unknown": _("sbatch named several jobs: {jobs}", jobs=ids) if ids else _("sbatch named no job")}
     words = all_of(err) or all_of(out)
     if code < 0 or code in ENDED_CODES or ids or not words:  # an id: what failed came after it
-        return {"unknown": words or "sbatch ended with %d" % code}
+        return {"unknown": words or _("sbatch ended with {code}", code=code)}
     mine, verdict = own(err, "sbatch"), last(err, "sbatch")
     final = [match for match in (FAILED.search(line) for line in mine) if match]
     if final:

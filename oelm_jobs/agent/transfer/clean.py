@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from .. import privacy, probe, records, rundir, trees
+from ..sentences import _
 from ..snapshots import FOLDER
 from ..states import FINAL
 
@@ -123,7 +124,7 @@ def _wanted(root: str, checkpoint_root: str, candidates: Set[str]) -> Tuple[Set[
     states, note = _states(root, asked)
     wanted.update(use.snapshot for run_dir, use in asked.items() if not _is_over(states.get(run_dir)))
     if "" in wanted:  # of an older version, and not over: it may be any
-        return set(candidates), note or "a run that is not over does not say which snapshot it needs"
+        return set(candidates), note or _("a run that is not over does not say which snapshot it needs")
     return wanted, note
 
 
@@ -175,7 +176,7 @@ def _of_job(root: str, token: str, at: float, name: str, job: Dict[str, Any]) ->
 
 def _runs(top: str) -> Iterator[Tuple[str, Use]]:
     """Yield the uses that run directories record themselves: a script may have been started by hand."""
-    for folder, folders, _ in os.walk(top):
+    for folder, folders, _names in os.walk(top):
         record = rundir.read_json(rundir.control(folder, rundir.RUN))
         if record is not None:
             folders[:] = []
@@ -207,7 +208,7 @@ def _states(root: str, asked: Dict[str, Use]) -> Tuple[Dict[str, messages.RunRow
             runs = [(run_dir, use.token) for run_dir, use in of_slurm.items()]
             states.update(slurm_state.slurm_poll({"root": root, "runs": runs, "interval_s": 0.0})["runs"])
         except slurm_commands.SlurmError as error:
-            note = "jobs can't be asked about: %s" % error
+            note = _("jobs can't be asked about: {why}", why=str(error))
     return states, note
 
 
@@ -232,7 +233,7 @@ def _size(places: Any) -> int:
     """Return the bytes that removing trees would free: those of files that only they and the store have."""
     found: Dict[Tuple[int, int], List[int]] = {}
     for top in places:
-        for folder, _, names in os.walk(top):
+        for folder, _folders, names in os.walk(top):
             for name in names:
                 with contextlib.suppress(OSError):
                     look = os.lstat(os.path.join(folder, name))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Dict, Iterable, List, Optional
 
 from .. import inside, probe, records, rundir, schema
 from ..run import result
+from ..sentences import _
 from ..slurm import claim as slurm_claim
 from ..slurm.facts import read_written
 from . import hashes
@@ -256,20 +257,20 @@ def remove(request: messages.RemoveRequest) -> messages.RemoveAnswer:
         answer: messages.Removed = {"removed": [], "freed": 0, "kept": {}}
         answers[run_dir] = answer
         if os.path.lexists(rundir.control(run_dir, rundir.FETCHED)):  # both machines see one disk: no second copy
-            answer["kept"] = dict.fromkeys(run["files"], "it is the client's own copy")
+            answer["kept"] = dict.fromkeys(run["files"], _("it is the client's own copy"))
             continue
         if not slurm_claim.is_free(run_dir):
-            answer["kept"] = dict.fromkeys(run["files"], "a Slurm job has the run")
+            answer["kept"] = dict.fromkeys(run["files"], _("a Slurm job has the run"))
             continue
         try:
             claim = rundir.lock(rundir.control(run_dir, rundir.CLAIM), patience_s=2.0)
         except (rundir.Busy, OSError):
-            answer["kept"] = dict.fromkeys(run["files"], "the run is alive or gone")
+            answer["kept"] = dict.fromkeys(run["files"], _("the run is alive or gone"))
             continue
         try:
             for name, (size, digest) in run["files"].items():
                 if not _is_what_was_fetched(run_dir, name, size, digest):
-                    answer["kept"][name] = "is not what was fetched"
+                    answer["kept"][name] = _("is not what was fetched")
                     continue
                 try:
                     os.unlink(run_dir + "/" + name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from .. import inside, privacy, rundir
+from ..sentences import _
 from . import hashes, samples
 
 if TYPE_CHECKING:
@@ -54,10 +55,10 @@ def look(
         beside = os.path.join(os.path.dirname(path), MANIFEST)
         row = {"manifest": _judged(rundir.read_json(beside)), "manifest_error": ""}  # type: Dict[str, Any]
         if row["manifest"] is None and os.path.lexists(beside):
-            row["manifest_error"] = "it is no JSON object, too large, or not to be read"
+            row["manifest_error"] = _("it is no JSON object, too large, or not to be read")
         try:
             if not os.path.isfile(path):
-                raise OSError("no such file" if not os.path.exists(path) else "not a file")
+                raise OSError(_("no such file") if not os.path.exists(path) else _("not a file"))
             row["size"] = os.path.getsize(path)
             row["written_as"] = samples.written_as(path)
             listed = _listed(row["manifest"], path)
