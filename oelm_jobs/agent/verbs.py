@@ -303,7 +303,7 @@ def check_request(verb: str, request: Any) -> None:
     shape = REQUESTS[verb]
     wrong = schema.compiled(Table(shape.must, dict(shape.may, **COMMON)))(request)
     if wrong is not None:
-        raise schema.Misfit(_("the request is not understood: {verb}{wrong}", verb=verb, wrong=wrong))
+        raise schema.Misfit(_("the request is not understood: {verb}{where}", verb=verb, where=wrong))
 
 
 @functools.lru_cache(maxsize=None)
@@ -364,4 +364,4 @@ def wrong_answer(verb: str, request: Mapping[str, Any], answer: Any) -> Optional
     for more in WANTED.get(verb, ()) if wrong is None else ():
         if bool(request.get(more.word)) is more.is_held and more.unless not in answer:
             wrong = wrong or next((_(".{key} is missing", key=key) for key in more.keys if key not in answer), None)
-    return None if wrong is None else _("{verb}{wrong}", verb=verb or "answer", wrong=wrong)
+    return None if wrong is None else _("{verb}{where}", verb=verb or "answer", where=wrong)

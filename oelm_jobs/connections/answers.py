@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from ..agent import schema, verbs
 from ..agent.registry import Answers, Verb, may_repeat
-from ..agent.sentences import decoded
+from ..agent.sentences import _, decoded
 from ..errors import Nonsense, TargetError, UnknownAnswer
 
 MAX_ANSWER_BYTES = 64 << 20
@@ -23,11 +23,12 @@ def read(target: str, verb: str, content: bytes) -> Any:
         UnknownAnswer: It is none, and the request may have been carried out.
     """
     if len(content) > MAX_ANSWER_BYTES:
-        raise nonsense(target, verb, f"{verb}: {len(content):,} bytes are more than an answer has")
+        size = len(content)
+        raise nonsense(target, verb, _("{verb}: {size:,} bytes are more than an answer has", verb=verb, size=size))
     try:
         return schema.loads(content)
     except schema.Misfit as error:
-        raise nonsense(target, verb, f"{verb}{error}") from error
+        raise nonsense(target, verb, _("{verb}{where}", verb=verb, where=str(error))) from error
 
 
 def believed(target: str, verb: Verb[Any, Answers], request: Mapping[str, Any], answer: Any) -> Answers:
@@ -70,4 +71,4 @@ _fits = functools.cache(schema.compiled)
 def nonsense(target: str, verb: str, wrong: str) -> TargetError:
     """Return the error about an answer that breaks the schema; what an acting verb has done is then unknown."""
     kind = Nonsense if may_repeat(verb) else UnknownAnswer
-    return kind(f"{target}: answers nonsense: {wrong}")
+    return kind(_("{target}: answers nonsense: {where}", target=target, where=wrong))

@@ -218,10 +218,10 @@ def _failed(verb: str, message: Mapping[str, Any], sent: bool) -> TargetError:
     error = sentence(message["error"][:2000].encode("utf-8", "replace").decode(), message)
     if message.get("python"):
         return TargetError(
-            error, hint='name a newer interpreter in the targets file, as in python = "~/venv/bin/python"'
+            error, hint=_('name a newer interpreter in the targets file, as in python = "~/venv/bin/python"')
         )
     if sent and not message.get("refused"):
-        return UnknownAnswer(f"{verb} failed there: {error}")
+        return UnknownAnswer(_("{verb} failed there: {why}", verb=verb, why=error))
     return TargetError(error)
 
 

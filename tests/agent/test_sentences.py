@@ -8,7 +8,9 @@ import json
 import pytest
 
 from oelm_jobs import language
+from oelm_jobs.agent import __main__, registry
 from oelm_jobs.agent.sentences import Sentence, _, decoded, encoded, joined
+from oelm_jobs.connections.answers import believed
 
 
 def test_a_sentence_is_its_english() -> None:
@@ -43,6 +45,32 @@ def test_a_sentence_comes_back_from_json_with_the_sentences_in_it() -> None:
 def test_a_named_sentence_has_the_template_of_its_name() -> None:
     back = decoded("gone since 3", "gone", {"since": 3}, {"gone": "gone since {since}"})
     assert isinstance(back, Sentence) and back.template == "gone since {since}" and back.code == "gone"
+
+
+def test_an_answer_names_the_texts_in_it_that_are_sentences() -> None:
+    request = {"folder": "/dev/null/x", "name": "oelm-5", "link": False}
+    assert "values" not in __main__.answer("expect", dict(request)), "the system's own words"
+    data = {"root": "/nowhere", "files": ["/none.bin"], "whole": True}
+    answer = json.loads(json.dumps(__main__.answer("data", dict(data))))
+    assert answer["values"] == [[["files", "/none.bin", "error"], "no such file", {}]]
+    error = believed("t", registry.DATA, data, answer)["files"]["/none.bin"]["error"]
+    assert isinstance(error, Sentence) and error == "no such file"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        3, [["x"]], [[[], "x", {}]], [[["none", "x"], "x", {}]], [[["files"], "x", {}]],
+        [[["files", "/x", 3], "x", {}]],
+        [[["files", "/x", "error", 0], "x", {}]], [[["files", "/x", "manifest"], "x", {}]], [[["files"] * 30, "x", {}]],
+        [[["files", "/x", "error"], "x", {"x": "y" * 5000}]], [[["files", "/x", "error"], "x", [1]]],
+    ],
+)  # fmt: skip
+def test_sentences_that_do_not_fit_an_answer_leave_it_as_it_is(values: object) -> None:
+    row = {"manifest": None, "manifest_error": "", "error": "no such file"}
+    answer = {"files": {"/x": dict(row)}, "values": values}
+    found = believed("t", registry.DATA, {"root": "/", "files": ["/x"]}, answer)
+    assert found == {"files": {"/x": row}} and type(found["files"]["/x"]["error"]) is str
 
 
 @pytest.mark.parametrize(

@@ -135,12 +135,12 @@ def test_moving_aside_needs_no_flock_and_gives_way_to_who_may_live(
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(rundir.fcntl, "flock", no_flock)
-    said: dict[str, Any] = {"answer": (False, "job 1 executes this run")}
+    said = {"answer": slurm_claim.Ended(False, "job 1 executes this run")}
     monkeypatch.setattr(slurm_claim, "job_has_ended", lambda owner: said["answer"])
     mine = take(run_dir, elsewhere(owner()))
     assert slurm_cancel.slurm_archive({"run_dirs": [run_dir]}) == {"moved": {}, "busy": [run_dir]}
-    said["answer"] = (None, "whether job 1 lives can't be found out (squeue: no)")
-    with pytest.raises(slurm_commands.SlurmError, match="can't be found out"):
+    said["answer"] = slurm_claim.Ended(None, "squeue: no", is_untold=True)
+    with pytest.raises(slurm_commands.SlurmError, match="squeue: no"):
         slurm_cancel.slurm_archive({"run_dirs": [run_dir]})
     mine.release()
     Path(run_dir, ".oelm", "slurm-claim.2").write_text("half of a cl")

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs import connections
+from oelm_jobs.agent import messages, registry
+from oelm_jobs.agent.sentences import Sentence
 from oelm_jobs.code import snapshot
 from oelm_jobs.connections import Connection, wire
 from oelm_jobs.errors import TargetError, UnknownAnswer
@@ -135,6 +137,32 @@ def test_an_act_that_certainly_did_nothing_is_told_from_one_that_may_have(
     (tmp_path / "runs" / ".archive").write_text("not a folder")
     with pytest.raises(UnknownAnswer):
         connection.call("archive", {"run_dirs": [str(run_dir)]})
+
+
+def test_what_the_agent_says_arrives_as_sentences(connection: Connection, tmp_path: Path) -> None:
+    with pytest.raises(TargetError) as refused:
+        connection.call(registry.ARCHIVE, {"run_dirs": ["/x"]})
+    why = said(refused.value)
+    assert why.template.startswith("{path!r} is no run directory") and why.values["path"] == "/x"
+    sent = replace(tree(tmp_path / "tree", {"a.py": b"x\n"}), hash="0" * 16)
+    with pytest.raises(TargetError) as damaged:
+        connection.keep_tree(sent, f"{connection.root}/trees")
+    assert said(damaged.value).template.startswith("what arrived is not what was sent")
+    run_dir = tmp_path / "exp_a"
+    (run_dir / ".oelm").mkdir(parents=True)
+    (run_dir / ".oelm" / "fetched.json").write_text("{}")
+    row: messages.Removable = {"run_dir": str(run_dir), "files": {"a.pt": (1, "0" * 64)}}
+    kept = connection.call(registry.REMOVE, {"runs": [row]})["runs"][str(run_dir)]["kept"]["a.pt"]
+    assert isinstance(kept, Sentence) and kept.template == kept == "it is the client's own copy"
+
+
+def said(error: TargetError) -> Sentence:
+    """Return what was said there of what an error names with its target."""
+    whole = error.args[0]
+    assert isinstance(whole, Sentence) and whole.template == "{target}: {why}" and str(error) is whole
+    why = whole.values["why"]
+    assert isinstance(why, Sentence)
+    return why
 
 
 def test_it_can_be_used_again_after_it_was_closed(connection: Connection) -> None:

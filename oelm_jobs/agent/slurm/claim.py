@@ -244,8 +244,9 @@ def job_has_ended(owner: Owner) -> Ended:
     except commands.SlurmError as error:
         if "Invalid job id" in str(error):
             return Ended(True)  # slurmctld knows every job that may run; this one it has forgotten
-        why = _("whether job {job} lives can't be found out ({error})", job=owner.job, error=str(error))
-        return Ended(None, why, is_untold=True)
+        return Ended(
+            None, _("whether job {job} lives can't be found out ({error})", job=owner.job, error=str(error)), True
+        )
     alive = [row.state for row in rows if is_of(row, owner) and row.is_alive]
     if any(state != "COMPLETING" for state in alive):
         return Ended(False, _("job {job} executes this run", job=owner.job))
