@@ -19,7 +19,7 @@ import pytest
 
 from oelm_jobs import connections
 from oelm_jobs.agent import __main__ as agent
-from oelm_jobs.agent import verbs
+from oelm_jobs.agent import schema, verbs
 from oelm_jobs.code import snapshot
 from oelm_jobs.connections import PlacedTree, Route, remote
 from oelm_jobs.connections.openssh import OpenSSHConnection, PlainSSHConnection
@@ -131,9 +131,11 @@ class Server:
             return self.known[key]
         said = json.loads(json.dumps(agent.answer(verb, copy.deepcopy(request))))
         self.asked.add(verb)
-        believed = copy.deepcopy(said)
+        told = {key: each for key, each in said.items() if key != "values"}
+        assert schema.compiled(verbs.SENTENCES)(said.get("values", [])) is None
+        believed = copy.deepcopy(told)
         assert verbs.wrong_answer(verb, request, believed) is None
-        self.unknown_keys |= {f"{verb}{where}" for where in _lost(said, believed)}
+        self.unknown_keys |= {f"{verb}{where}" for where in _lost(told, believed)}
         if verb == "examine":
             self.known[key] = said
         return said
