@@ -50,9 +50,7 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
     if not asked.partitions:  # a plugin or a variable of the site's may choose another: sbatch will say
         anywhere = _placed(target, site, [str(row["name"]) for row in site["partitions"]], processes)
         sure = {each.what for each in anywhere if each.is_bad}
-        placed = [
-            replace(each, verdict=WARNING) if each.is_bad and each.what not in sure else each for each in placed
-        ]
+        placed = [replace(each, verdict=WARNING) if each.is_bad and each.what not in sure else each for each in placed]
     found += placed
     found += _account(asked, site)
     found += _quota(target, site, processes)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from ..agent import schema, verbs
+from ..agent.reasons import TEMPLATES
 from ..agent.registry import Answers, Verb, may_repeat
 from ..agent.sentences import _, decoded
 from ..errors import Nonsense, TargetError, UnknownAnswer
@@ -42,7 +43,7 @@ def believed(target: str, verb: Verb[Any, Answers], request: Mapping[str, Any], 
     wrong = verbs.wrong_answer(verb, request, answer)
     if wrong is not None:
         raise nonsense(target, verb, wrong)
-    for place, code, values in said if said and _fits(verbs.SENTENCES)(said) is None else ():
+    for place, code, values in said if said and _of_sentences()(said) is None else ():
         _retell(answer, place, code, values)
     return cast("Answers", dict(answer))
 
@@ -53,19 +54,14 @@ def _retell(answer: Any, place: Sequence[Any], code: str, values: Any) -> None:
         *above, last = place
         part = functools.reduce(lambda part, key: part[key], above, answer)
         if isinstance(part[last], str):
-            part[last] = decoded(part[last], code, values, {})
+            part[last] = decoded(part[last], code, values, TEMPLATES)
     except (LookupError, TypeError, ValueError):
         pass
 
 
-def sentence(text: str, beside: Mapping[str, Any]) -> str:
-    """Return an agent's text as the sentence whose ``code`` and ``values`` are beside it; as it is without them."""
-    code, values = beside.get("code"), beside.get("values")
-    is_one = _fits(verbs.CODE)(code) is None and _fits(verbs.VALUES)(values) is None
-    return decoded(text, code, values, {}) if is_one else text
-
-
-_fits = functools.cache(schema.compiled)
+@functools.cache
+def _of_sentences() -> schema.Check:
+    return schema.compiled(verbs.SENTENCES)
 
 
 def nonsense(target: str, verb: str, wrong: str) -> TargetError:

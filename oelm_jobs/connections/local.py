@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..agent import privacy, trees, verbs
+from ..agent import privacy, reasons, trees, verbs
 from ..agent.__main__ import REFUSED
 from ..agent.registry import VERBS, Answers, Asks, Verb
 from ..agent.sentences import _
 from ..errors import TargetError, UnknownAnswer
 from ..folders import expanded
 from . import interpreter
-from .answers import believed, read, sentence
+from .answers import believed, read
 
 if TYPE_CHECKING:
     from ..code.snapshot import Tree
@@ -108,8 +108,8 @@ class LocalConnection:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
             message = said[-1] if said else _("exit code {n}", n=done.returncode)
             if done.returncode == REFUSED:  # with a message of its own
-                message = sentence(message, read(name, verb, done.stdout))
-                raise TargetError(_("{target}: {why}", target=name, why=message))
+                why = reasons.read(dict(read(name, verb, done.stdout), reason=message))
+                raise TargetError(_("{target}: {why}", target=name, why=why))
             raise UnknownAnswer(_("{verb} on this machine failed: {why}", verb=verb, why=message))
         return believed(name, verb, request, read(name, verb, done.stdout))
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import agent
-from ..agent import schema, verbs
+from ..agent import reasons, schema, verbs
 from ..agent.sentences import _
 from ..errors import Nonsense, TargetError, UnknownAnswer
 from . import PlacedTree
-from .answers import MAX_ANSWER_BYTES, sentence
+from .answers import MAX_ANSWER_BYTES
 from .channel import Broken, Channel
 from .greeting import LINE_MISSED, MAX_NOISE_BYTES, greet, line_missed, too_noisy
 
@@ -215,7 +215,7 @@ def _reply(message: Mapping[str, Any], is_noisy: bool) -> Reply:
 
 
 def _failed(verb: str, message: Mapping[str, Any], sent: bool) -> TargetError:
-    error = sentence(message["error"][:2000].encode("utf-8", "replace").decode(), message)
+    error = reasons.read(dict(message, reason=message["error"][:2000].encode("utf-8", "replace").decode()))
     if message.get("python"):
         return TargetError(
             error, hint=_('name a newer interpreter in the targets file, as in python = "~/venv/bin/python"')

@@ -21,9 +21,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, cast
 
-from .. import inside, privacy, processes, rundir, snapshots
+from .. import inside, privacy, processes, reasons, rundir, snapshots
 from ..host.launch import NotWritable
-from ..sentences import _, decoded, encoded
+from ..sentences import _, encoded
 from . import accounts, commands
 from .commands import MARK, NotRun, SlurmError
 from .words import is_hearsay, read_answer
@@ -291,8 +291,8 @@ def answer_of(root: str, token: str, position: int) -> Optional[Dict[str, Any]]:
     """Return what became of a script; None where no answer is known."""
     answer = rundir.read_json(file_of(root, token, position, ".answer.json"))
     if answer is not None and "code" in answer:
-        code, values = answer.pop("code"), answer.pop("values", None)
-        answer.update((kind, decoded(str(answer[kind]), code, values, {})) for kind in WHY if kind in answer)
+        beside = {key: answer.pop(key, None) for key in reasons.BESIDE}
+        answer.update((kind, reasons.read(dict(beside, reason=answer[kind]))) for kind in WHY if kind in answer)
     return answer
 
 
