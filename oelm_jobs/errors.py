@@ -126,12 +126,12 @@ def valid_choices(value: str, choices: Iterable[str]) -> str:
     if len(known) > MANY:
         known = [*near, *(name for name in known if name not in near)]
     if near:
-        return _("did you mean {nearest!r}? valid: {choices}", nearest=near[0], choices=few(known))
-    return _("valid: {choices}", choices=few(known))
+        return _("did you mean {nearest!r}? valid: {choices}", near[0], few(known))
+    return _("valid: {choices}", few(known))
 
 
 def few(names: Sequence[str]) -> str:
     """Return ``a, b, c``; of many names the first few and the number of the others."""
     if len(names) <= MANY:
         return ", ".join(names)
-    return _("{names} and {count:,} more", names=", ".join(names[:FEW]), count=len(names) - FEW)
+    return _("{names} and {count:,} more", ", ".join(names[:FEW]), len(names) - FEW)

@@ -40,10 +40,7 @@ def home() -> Path:
         found = Path()
     if not found.is_absolute():
         raise LocalError(
-            _(
-                "no home folder is known: HOME is not set, and user {user} is not in the user database",
-                user=os.getuid(),
-            ),
+            _("no home folder is known: HOME is not set, and user {user} is not in the user database", os.getuid()),
             hint=_("export HOME=/a/folder/of/yours"),
         )
     return found
@@ -60,7 +57,7 @@ def expanded(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:  # ~somebody
-        raise LocalError(_("{path}: no such user, or nobody says where that home folder is", path=path)) from None
+        raise LocalError(_("{path}: no such user, or nobody says where that home folder is", path)) from None
 
 
 def _folder(variable: str, below_home: Path) -> Path:
@@ -81,7 +78,7 @@ def find_project(start: Path) -> Path:
         if any((folder / "jobs").glob("*.toml")):
             return folder
     raise UsageError(
-        _("no project here: neither {folder} nor a folder above it has a study in jobs/*.toml", folder=str(start)),
+        _("no project here: neither {folder} nor a folder above it has a study in jobs/*.toml", str(start)),
         hint=_("go to your project's folder; a study file is described in the README under 'Add a study'"),
     )
 

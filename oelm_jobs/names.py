@@ -28,7 +28,7 @@ def why_not(name: object, *, also_refused: str = "") -> str:
     if isinstance(name, str) and NAME.fullmatch(name) and not (also_refused and name.startswith(also_refused)):
         return ""
     if also_refused:
-        return _("letters, digits, _ and - only, at most 64, not beginning with {prefix!r}", prefix=also_refused)
+        return _("letters, digits, _ and - only, at most 64, not beginning with {prefix!r}", also_refused)
     return _("letters, digits, _ and - only, at most 64")
 
 
@@ -86,10 +86,10 @@ def what_is_wrong(known: Mapping[str, Any]) -> str:
     }
     for key, reason in reasons.items():
         if reason:
-            return _("{key} = {value!r}: {reason}", key=key, value=str(known.get(key))[:100], reason=reason)
+            return _("{key} = {value!r}: {reason}", key, str(known.get(key))[:100], reason)
     if known.get("run") not in (run_name(str(group), None, str(tag)), run_name(str(group), seed, str(tag))):
         name = str(known.get("run"))[:100]
-        return _("run = {name!r}: is not what a run of this group, seed and tag is called", name=name)
+        return _("run = {name!r}: is not what a run of this group, seed and tag is called", name)
     return _wrong_configuration(known) or (records.RUN.why_not(known) or "").lstrip(".")
 
 
@@ -100,5 +100,5 @@ def _wrong_configuration(known: Mapping[str, Any]) -> str:
     numbers = {key: values.get(key) for key in ("max_steps", "seq_len")} | {"global_batch": known.get("global_batch")}
     for key, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            return _("{key} = {value!r}: must be a whole number above zero", key=key, value=str(value)[:100])
+            return _("{key} = {value!r}: must be a whole number above zero", key, str(value)[:100])
     return ""

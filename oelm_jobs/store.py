@@ -127,7 +127,7 @@ class Store:
             raise self._error(error) from error
         except sqlite3.DatabaseError as error:
             raise DamagedStore(
-                _("{path}: is damaged: {why}", path=str(self.path), why=str(error)),
+                _("{path}: is damaged: {why}", str(self.path), str(error)),
                 hint=_("make it again from the run directories: oelm-status --rebuild"),
             ) from error
 
@@ -142,7 +142,7 @@ class Store:
         self._db.close()
 
     def _error(self, error: Exception) -> StoreError:
-        message = _("{path}: can't be used: {why}", path=str(self.path), why=str(error))
+        message = _("{path}: can't be used: {why}", str(self.path), str(error))
         return StoreError(message, hint=_("OELM_STATE_DIR names another folder"))
 
     def _query(self, query: str, values: Sequence[object]) -> Iterator[sqlite3.Row]:
@@ -158,9 +158,9 @@ class Store:
             raise StoreError(
                 _(
                     "{path}: written by a newer oelm-jobs (schema {version}, this one knows {known})",
-                    path=str(self.path),
-                    version=version,
-                    known=len(MIGRATIONS),
+                    str(self.path),
+                    version,
+                    len(MIGRATIONS),
                 )
             )
         if version == len(MIGRATIONS):
@@ -482,7 +482,7 @@ class _Spec(_Later):
 
     def _otherwise(self, wrong: str) -> dict[str, Any]:
         raise StoreError(
-            _("the index has a run whose configuration can't be understood: spec{where}", where=wrong),
+            _("the index has a run whose configuration can't be understood: spec{where}", wrong),
             hint=_("make the index again from the run directories: oelm-status --rebuild"),
         )
 

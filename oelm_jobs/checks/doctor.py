@@ -52,7 +52,7 @@ def examine(project: Path, target: Target) -> list[Finding]:
         try:
             studies.append(read_study(path))
         except OelmError as error:
-            what, mend = _("study {study}", study=path.stem), _("edit {path}", path=str(path))
+            what, mend = _("study {study}", path.stem), _("edit {path}", str(path))
             found.append(Finding(what=what, verdict=BAD, found=str(error), mend=mend))
     there = unreached(target, project)
     taken = snapshot.take(project)
@@ -160,7 +160,7 @@ def _trial(project: Path, target: Target) -> tuple[str, list[Finding]]:
 
 
 def _unmade(error: ConfigurationError, target: Target) -> Finding:
-    mend = error.hint or _("change target {target} or its template, or the study", target=target.name)
+    mend = error.hint or _("change target {target} or its template, or the study", target.name)
     return Finding(what=_("script"), verdict=BAD, found=str(error), mend=mend)
 
 
@@ -175,7 +175,7 @@ def _client(target: Target) -> list[Finding]:
         }
     for name, mend in mends.items():
         if shutil.which(name) is None:
-            what = _("{program} here", program=name)
+            what = _("{program} here", name)
             found.append(Finding(what=what, verdict=BAD, found=_("not found"), mend=mend))
     return found
 
@@ -183,10 +183,10 @@ def _client(target: Target) -> list[Finding]:
 def _host(answer: Mapping[str, Any]) -> Finding:
     words = _(
         "{user}@{host}, Python {version} for the agent, root {root}",
-        user=answer["user"],
-        host=answer["host"],
-        version=answer["agent_python"],
-        root=answer["root"],
+        answer["user"],
+        answer["host"],
+        answer["agent_python"],
+        answer["root"],
     )
     return Finding(what=_("host"), verdict=GOOD, found=words)
 
@@ -196,7 +196,7 @@ def _clock(answer: Mapping[str, Any], begun: float) -> list[Finding]:
     off = max(begun - answer["time"], answer["time"] - time.time(), 0.0)
     if off < 60:
         return []
-    words = _("the clocks here and there differ by {seconds:.0f} s; ages and times to go will look wrong", seconds=off)
+    words = _("the clocks here and there differ by {seconds:.0f} s; ages and times to go will look wrong", off)
     return [Finding(what=_("clock"), verdict=WARNING, found=words, mend=_("let one of them keep time (NTP)"))]
 
 
@@ -215,7 +215,7 @@ def _logout(answer: Mapping[str, Any], target: Target) -> list[Finding]:
     if not answer["ends_processes"]:
         return []
     words = _("this host ends what a user leaves running at logout (KillUserProcesses): runs would not survive it")
-    mend = _("ssh {host} loginctl enable-linger, or ask its administrators for it", host=target.host)
+    mend = _("ssh {host} loginctl enable-linger, or ask its administrators for it", target.host)
     return [Finding(what=_("logout"), verdict=BAD, found=words, mend=mend)]
 
 
@@ -225,26 +225,23 @@ def _setup(trial: Mapping[str, Any], target: Target) -> list[Finding]:
     if "setup_error" not in trial:
         if not target.setup or not trial:
             return []
-        found = _("1 line, in {shell}", shell=shell)
+        found = _("1 line, in {shell}", shell)
         if lines != 1:
-            found = _("{count} lines, in {shell}", count=lines, shell=shell)
+            found = _("{count} lines, in {shell}", lines, shell)
         return [Finding(what=_("set-up"), verdict=GOOD, found=found)]
     line, said, name = str(trial["line"]), str(trial["setup_error"]), target.name
-    found = _("ended before its end: {words}", words=said)
+    found = _("ended before its end: {words}", said)
     if line:
         number = list(target.setup).index(line) + 1 if line in target.setup else "?"
         words = said or _("failed without a word")
-        found = _("line {number}, {line}: {words}", number=number, line=" ".join(line.split()), words=words)
-    mend = _("mend setup of target {target}: each line has to succeed, in {shell}", target=name, shell=shell)
+        found = _("line {number}, {line}: {words}", number, " ".join(line.split()), words)
+    mend = _("mend setup of target {target}: each line has to succeed, in {shell}", name, shell)
     if trial["is_broken"]:
-        mend = _(
-            "write what belongs together into one line of setup of target {target}: each is run on its own",
-            target=name,
-        )
+        mend = _("write what belongs together into one line of setup of target {target}: each is run on its own", name)
     elif PROFILE_WORDS.search(said) and target.slurm is not None and not target.login_shell:
-        mend = _("set login_shell = true in target {target}", target=name)
+        mend = _("set login_shell = true in target {target}", name)
     elif PROFILE_WORDS.search(said):
-        mend = _("source the file that defines it first, in setup of target {target}", target=name)
+        mend = _("source the file that defines it first, in setup of target {target}", name)
     return [Finding(what=_("set-up"), verdict=BAD, found=found, mend=mend)]
 
 
@@ -258,13 +255,13 @@ def _torch(answer: Mapping[str, Any]) -> list[Finding]:
     if "torch" not in trial:
         return []
     gpus = any(str(device["label"]).startswith("gpu") for device in answer["devices"])
-    torch = _("{version} on Python {python}", version=trial["torch"], python=trial["python"])
+    torch = _("{version} on Python {python}", trial["torch"], trial["python"])
     if gpus and not trial["cuda"]:
-        found = _("{torch} sees no GPU, nvidia-smi does", torch=torch)
+        found = _("{torch} sees no GPU, nvidia-smi does", torch)
         return [Finding(what="torch", verdict=BAD, found=found, mend=_("install a CUDA build of torch there"))]
-    found = _("{torch}, CPU", torch=torch)
+    found = _("{torch}, CPU", torch)
     if trial["cuda"]:
-        found = _("{torch}, {count} GPUs", torch=torch, count=trial["gpus"])
+        found = _("{torch}, {count} GPUs", torch, trial["gpus"])
     return [Finding(what="torch", verdict=GOOD, found=found)]
 
 
@@ -273,18 +270,18 @@ def _trainer(answer: Mapping[str, Any], target: Target, passed_over: str) -> lis
     if "trainer_error" not in trial:
         words = passed_over or _("the project's train/ starts")
         return [Finding(what=_("trainer"), verdict=GOOD, found=words)] if "torch" in trial else []
-    words = _("the project's train/ does not start there: {error}", error=trial["trainer_error"])
-    mend = _("mend train/, or give {target} another interpreter or set-up", target=target.name)
+    words = _("the project's train/ does not start there: {error}", trial["trainer_error"])
+    mend = _("mend train/, or give {target} another interpreter or set-up", target.name)
     return [Finding(what=_("trainer"), verdict=BAD, found=words, mend=mend)]
 
 
 def _root(answer: Mapping[str, Any]) -> Finding:
     root = answer["root"]
     if answer["writable"]:
-        mend = _("make {root} writable, or set root of the target", root=root)
+        mend = _("make {root} writable, or set root of the target", root)
         return Finding(what=_("root"), verdict=BAD, found=answer["writable"], mend=mend)
     free = answer["disk_free"] / 1e9
-    found = _("{free:.1f} GB free at {path}", free=free, path=root)
+    found = _("{free:.1f} GB free at {path}", free, root)
     if free < 2:
         return Finding(what=_("disk"), verdict=WARNING, found=found, mend=_("make room: checkpoints need it"))
     return Finding(what=_("disk"), verdict=GOOD, found=found)
@@ -293,7 +290,7 @@ def _root(answer: Mapping[str, Any]) -> Finding:
 def _locks(answer: Mapping[str, Any]) -> list[Finding]:
     if not answer["locks"]:
         return []
-    words = _("files below the root can't be locked ({why}): claims would not hold", why=answer["locks"])
+    words = _("files below the root can't be locked ({why}): claims would not hold", answer["locks"])
     mend = _("set root (or checkpoint_root) of the target to a local disk")
     return [Finding(what=_("locks"), verdict=BAD, found=words, mend=mend)]
 
@@ -301,12 +298,10 @@ def _locks(answer: Mapping[str, Any]) -> list[Finding]:
 def _quota(answer: Mapping[str, Any]) -> list[Finding]:
     found = []
     for row in answer["quotas"]:
-        what = _("quota of group {group}", group=row["group"]) if row["group"] else _("quota")
+        what = _("quota of group {group}", row["group"]) if row["group"] else _("quota")
         used_gb, limit_gb, mount = row["used"] / 1e9, row["limit"] / 1e9, row["mount"]
-        room = _("{used:.1f} of {limit:.1f} GB used on {mount}", used=used_gb, limit=limit_gb, mount=mount)
-        count = _(
-            "{used:,} of {limit:,} files used on {mount}", used=row["files"], limit=row["files_limit"], mount=mount
-        )
+        room = _("{used:.1f} of {limit:.1f} GB used on {mount}", used_gb, limit_gb, mount)
+        count = _("{used:,} of {limit:,} files used on {mount}", row["files"], row["files_limit"], mount)
         for used, limit, words in ((row["used"], row["limit"], room), (row["files"], row["files_limit"], count)):
             if limit:
                 verdict = BAD if used >= limit else WARNING if used > (1 - LITTLE_LEFT) * limit else GOOD
@@ -321,21 +316,15 @@ def _devices(answer: Mapping[str, Any]) -> list[Finding]:
         mend = _("run nvidia-smi there by hand") if is_listing else _("OELM_LEASE_DIR names another folder")
         return [Finding(what=_("leases"), verdict=BAD, found=answer["lease_error"], mend=mend)]
     devices, queue = answer["devices"], answer["queue"]
-    held = [
-        _("{device} by {user} ({run})", device=row["label"], user=row["user"], run=row["run"])
-        for row in devices
-        if row["run"]
-    ]
+    held = [_("{device} by {user} ({run})", row["label"], row["user"], row["run"]) for row in devices if row["run"]]
     held += [
-        _("{device} without a ticket by {holder}", device=row["label"], holder=row["holder"])
-        for row in devices
-        if row["holder"]
+        _("{device} without a ticket by {holder}", row["label"], row["holder"]) for row in devices if row["holder"]
     ]
     foreign = [d["label"] for d in devices if not d["run"] and not d["holder"] and d["memory_used_mb"] > 1000]
     names = sorted({str(device["name"]) for device in devices})
     words = f"{len(devices)} x {' / '.join(names)}" if devices else _("none that runs may have")
     if answer["limit"]:
-        words = _("{devices}, held to {limit}", devices=words, limit=answer["limit"])
+        words = _("{devices}, held to {limit}", words, answer["limit"])
     found = [Finding(what=_("devices"), verdict=GOOD, found=words)]
     if not devices:
         mend = _("name GPUs that are there, or unset it")
@@ -345,10 +334,10 @@ def _devices(answer: Mapping[str, Any]) -> list[Finding]:
             mend = _("nvidia-smi shows more; its administrators reset it. Runs that need it wait")
             found.append(Finding(what=_("devices"), verdict=BAD, found=device["fault"], mend=mend))
     if foreign:
-        words = _("{devices} in use without a lease; runs wait for them", devices=foreign)
+        words = _("{devices} in use without a lease; runs wait for them", foreign)
         found.append(Finding(what=_("foreign use"), verdict=WARNING, found=words))
-    holders = _("held: {devices}", devices=held) if held else _("all free")
-    waiting = _("{count} runs wait", count=len(queue)) if queue else ""
+    holders = _("held: {devices}", held) if held else _("all free")
+    waiting = _("{count} runs wait", len(queue)) if queue else ""
     found.append(Finding(what=_("leases"), verdict=GOOD, found=joined([holders, waiting])))
     return found + _lease_folder(answer)
 
@@ -358,19 +347,19 @@ def _lease_folder(answer: Mapping[str, Any]) -> list[Finding]:
     found, where = [], answer["lease_folder"]
     if answer["lease_privacy"]:
         mend = _("let OELM_LEASE_DIR name a folder (mode 1777) that all users see, for all of them")
-        words = _("other users' leases are not seen: {why}", why=answer["lease_privacy"])
+        words = _("other users' leases are not seen: {why}", answer["lease_privacy"])
         found.append(Finding(what=_("lease folder"), verdict=WARNING, found=words, mend=mend))
     free, files = answer["lease_room"], answer["lease_files"]
     if free < LEASE_BYTES or 0 <= files < LEASE_FILES:
-        words = _("{path}: {free:.1f} MB and enough files are left", path=where, free=free / 1e6)
+        words = _("{path}: {free:.1f} MB and enough files are left", where, free / 1e6)
         if files >= 0:
-            words = _("{path}: {free:.1f} MB and {count} files are left", path=where, free=free / 1e6, count=files)
+            words = _("{path}: {free:.1f} MB and {count} files are left", where, free / 1e6, files)
         mend = _("make room there: without it no run gets devices")
         found.append(Finding(what=_("lease folder"), verdict=BAD, found=words, mend=mend))
     if junk := answer["junk"]:
-        words = _("passed over in {path}: {junk}", path=where, junk=junk[:5])
+        words = _("passed over in {path}: {junk}", where, junk[:5])
         if len(junk) > 5:
-            words = _("{words} and {count} more", words=words, count=len(junk) - 5)
+            words = _("{words} and {count} more", words, len(junk) - 5)
         mend = _("have it removed by its owner")
         found.append(Finding(what=_("lease folder"), verdict=WARNING, found=words, mend=mend))
     return found
@@ -382,8 +371,7 @@ def _cluster(answer: Mapping[str, Any], target: Target, studies: Sequence[Study]
         mend = without_slurm(target)
         if target.clusters:
             mend = _(
-                "check clusters = {value!r} in sbatch of the target: sacctmgr show cluster lists them",
-                value=target.clusters,
+                "check clusters = {value!r} in sbatch of the target: sacctmgr show cluster lists them", target.clusters
             )
         return [Finding(what="slurm", verdict=BAD, found=str(answer["site_error"]), mend=mend)]
     sizes = {target.gpus_per_run or group.world_size for study in studies for group in study.groups.values()}
@@ -395,6 +383,6 @@ def _cluster(answer: Mapping[str, Any], target: Target, studies: Sequence[Study]
 
 def _ports(wanted: Sequence[int], taken: Sequence[int]) -> list[Finding]:
     if taken:
-        words = _("{ports} taken; a free one will be used instead", ports=list(taken))
+        words = _("{ports} taken; a free one will be used instead", list(taken))
         return [Finding(what=_("ports"), verdict=WARNING, found=words)]
-    return [Finding(what=_("ports"), verdict=GOOD, found=_("{ports} free", ports=list(wanted)))] if wanted else []
+    return [Finding(what=_("ports"), verdict=GOOD, found=_("{ports} free", list(wanted)))] if wanted else []

@@ -30,7 +30,7 @@ def data(
     study: Study, target: Target, rows: Mapping[str, Mapping[str, Any]], paths: Sequence[str], *, own: Sequence[str]
 ) -> Finding:
     """Judge a study's token files where the target has them; ``own`` are those of the project."""
-    what, tokens = _("data of {study}", study=study.name), 0
+    what, tokens = _("data of {study}", study.name), 0
     folder = Path(paths[0]).parent
     make = how_to_make(folder)
     if target.host or list(paths) != list(own):
@@ -38,14 +38,14 @@ def data(
     for path in paths:
         row = rows[path]
         if fault := data_check.fault(path, row, data_check.need_of(study)):
-            found = _("{path}: {fault}", path=path, fault=fault.found)
-            mend = fault.mend or _("make or send it: {command}", command=make)
+            found = _("{path}: {fault}", path, fault.found)
+            mend = fault.mend or _("make or send it: {command}", make)
             return Finding(what=what, verdict=BAD, found=found, mend=mend)
         tokens += row["size"] // 2
     if not rows[paths[0]]["manifest"]:
-        found = _("{folder} has no manifest: its content can't be checked", folder=str(folder))
+        found = _("{folder} has no manifest: its content can't be checked", str(folder))
         return Finding(what=what, verdict=WARNING, found=found)
-    return Finding(what=what, verdict=GOOD, found=_("{count:,} tokens agree with their manifest", count=tokens))
+    return Finding(what=what, verdict=GOOD, found=_("{count:,} tokens agree with their manifest", tokens))
 
 
 def devices(
@@ -61,7 +61,7 @@ def devices(
         rows: The target's devices that runs may have, as its agent lists them.
         limit: What holds runs to these; empty where nothing does.
     """
-    what = _("devices for {study}", study=study.name)
+    what = _("devices for {study}", study.name)
     is_gpu = not rows or str(rows[0]["label"]).startswith("gpu")  # of CPU slots there is always one
     indices = {int(str(row["label"]).rpartition(":")[2]) for row in rows}
     for run in runs:
@@ -69,31 +69,31 @@ def devices(
         if not missing and run.world_size <= len(rows):
             continue
         if missing:
-            wanted = _("GPU {indices}", indices=missing)
+            wanted = _("GPU {indices}", missing)
         elif is_gpu:
-            wanted = _("{count} GPUs", count=run.world_size)
+            wanted = _("{count} GPUs", run.world_size)
         else:
-            wanted = _("{count} CPU slots", count=run.world_size)
+            wanted = _("{count} CPU slots", run.world_size)
         if not rows:
             has = _("no GPU that runs may have")
         elif is_gpu:
-            has = _("GPUs {indices}", indices=sorted(indices))
+            has = _("GPUs {indices}", sorted(indices))
         else:
-            has = _("1 CPU slot") if len(rows) == 1 else _("{count} CPU slots", count=len(rows))
+            has = _("1 CPU slot") if len(rows) == 1 else _("{count} CPU slots", len(rows))
         if limit:
-            has = _("{devices} (held to {limit})", devices=has, limit=limit)
+            has = _("{devices} (held to {limit})", has, limit)
         found = _(
             "group {group} of study {study} asks for {wanted}; {target} has {devices}",
-            group=run.group,
-            study=run.study,
-            wanted=wanted,
-            target=target.name,
-            devices=has,
+            run.group,
+            run.study,
+            wanted,
+            target.name,
+            has,
         )
-        mend = _("change gpus of the group in {path}, or give another --target", path=str(study.path))
+        mend = _("change gpus of the group in {path}, or give another --target", str(study.path))
         return Finding(what=what, verdict=BAD, found=found, mend=mend)
     most = max(run.world_size for run in runs)
-    return Finding(what=what, verdict=GOOD, found=_("at most {most} of {count} at a time", most=most, count=len(rows)))
+    return Finding(what=what, verdict=GOOD, found=_("at most {most} of {count} at a time", most, len(rows)))
 
 
 def _config(run: Run) -> trainer.TrainConfig:
@@ -116,7 +116,7 @@ def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[Map
     sizes = [int(row["memory_mb"]) for row in rows if row.get("memory_mb")]
     if not sizes:
         return []
-    what = _("memory for {study}", study=study.name)
+    what = _("memory for {study}", study.name)
     need, largest = max(
         ((estimate.training_bytes(_config(run)), run) for run in _one_of_each(runs)), key=lambda pair: pair[0]
     )
@@ -128,25 +128,25 @@ def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[Map
             accumulation = config.gradient_accumulation_steps * config.batch_size // smaller
             mend = _(
                 "gradient_accumulation_steps = {number} in [train] makes batches of {size} that would fit",
-                number=accumulation,
-                size=smaller,
+                accumulation,
+                smaller,
             )
         found = _(
             "run {run} would need about {need:.0f} GB on each GPU; the largest of {target} has {memory:.0f} GB",
-            run=largest.name,
-            need=need / 1e9,
-            target=target.name,
-            memory=max(sizes) / 1024,
+            largest.name,
+            need / 1e9,
+            target.name,
+            max(sizes) / 1024,
         )
         return [Finding(what=what, verdict=BAD, found=found, mend=mend)]
     found = _(
         "about {need:.1f} GB for group {group}; the smallest GPU has {memory:.0f} GB",
-        need=need / 1e9,
-        group=largest.group,
-        memory=min(sizes) / 1024,
+        need / 1e9,
+        largest.group,
+        min(sizes) / 1024,
     )
     if need > min(sizes) * 2**20:
-        mend = _("raise gradient_accumulation_steps in {path}", path=str(study.path))
+        mend = _("raise gradient_accumulation_steps in {path}", str(study.path))
         return [Finding(what=what, verdict=WARNING, found=found, mend=mend)]
     return [Finding(what=what, verdict=GOOD, found=found)]
 
@@ -156,19 +156,19 @@ def disk(study: Study, target: Target, runs: Sequence[Run], free: int) -> Findin
     trained = [run for run in runs if run.trial is None]
     each = {run.group: estimate.checkpoint_disk_bytes(_config(run)) for run in _one_of_each(trained)}
     need = sum(each[run.group] for run in trained)
-    what = _("disk for {study}", study=study.name)
+    what = _("disk for {study}", study.name)
     if need > free:
         found = _(
             "the checkpoints of {count} runs need up to {need:.1f} GB; {target} has {free:.1f} GB free at {path}",
-            count=len(trained),
-            need=need / 1e9,
-            target=target.name,
-            free=free / 1e9,
-            path=target.checkpoint_root or target.root,
+            len(trained),
+            need / 1e9,
+            target.name,
+            free / 1e9,
+            target.checkpoint_root or target.root,
         )
-        mend = _("lower keep_last or keep_every in [train] of {path}, or make room (oelm-clean)", path=str(study.path))
+        mend = _("lower keep_last or keep_every in [train] of {path}, or make room (oelm-clean)", str(study.path))
         return Finding(what=what, verdict=BAD, found=found, mend=mend)
-    found = _("all its checkpoints take up to {need:.2f} GB, {free:.1f} GB are free", need=need / 1e9, free=free / 1e9)
+    found = _("all its checkpoints take up to {need:.2f} GB, {free:.1f} GB are free", need / 1e9, free / 1e9)
     return Finding(what=what, verdict=GOOD, found=found)
 
 
@@ -176,7 +176,7 @@ def wandb(study: Study, target: Target, answer: Mapping[str, Any]) -> list[Findi
     """Judge whether W&B will take what runs report, where the study asks for it."""
     if not study.train.get("use_wandb") or "torch" not in answer["trial"]:
         return []
-    what = _("W&B of {study}", study=study.name)
+    what = _("W&B of {study}", study.name)
     if not answer["trial"]["wandb"]:
         found = _("not installed; runs go on without")
         return [Finding(what=what, verdict=WARNING, found=found, mend="pip install wandb")]

@@ -56,22 +56,17 @@ def data_hash(connection: Connection, project: Path, study: Study) -> str:
             where = path if is_own else f"{target.name}: {path}"
             folder = Path(str(name)).parent
             make = _how_to_make(mine) if is_own else _how_to_have(target, mine, folder)
-            found = _("{path}: {fault}", path=where, fault=fault.found)
+            found = _("{path}: {fault}", where, fault.found)
             raise PreflightError(joined([found, NOTHING]), hint=fault.mend or make)
         known = "" if is_own else _listed_here(mine)
         if known and known != rows[path]["sha256"]:
-            found = _(
-                "{target}: {path} holds other data than {own} of this project",
-                target=target.name,
-                path=path,
-                own=str(mine),
-            )
+            found = _("{target}: {path} holds other data than {own} of this project", target.name, path, str(mine))
             raise PreflightError(
                 joined([found, NOTHING]),
                 hint=_(
                     "runs would be compared over different data: remove or rename one of them, then --send-data,"
                     ' or give another folder in data of target "{target}"',
-                    target=target.name,
+                    target.name,
                 ),
             )
         hashes.append(str(rows[path]["sha256"]))
@@ -79,7 +74,7 @@ def data_hash(connection: Connection, project: Path, study: Study) -> str:
 
 
 def _how_to_make(path: Path) -> str:
-    return _("make it: {command}", command=token_folder.how_to_make(path.parent))
+    return _("make it: {command}", token_folder.how_to_make(path.parent))
 
 
 def _how_to_have(target: Target, mine: Path, folder: Path) -> str:
@@ -88,15 +83,15 @@ def _how_to_have(target: Target, mine: Path, folder: Path) -> str:
         return _(
             "send the project's: the same command with --send-data; or name the folder that holds it there:"
             ' data = {{ "{folder}" = "/..." }} in the targets file',
-            folder=str(folder),
+            str(folder),
         )
     if not mine.is_file():
         return joined([_how_to_make(mine), _("then the same command with --send-data")])
     return _(
         "the project has it: the same command with --send-data copies it there; or let runs read it in {own}:"
         ' data = {{ "{folder}" = "{own}" }} in the targets file',
-        folder=str(folder),
-        own=str(mine.parent),
+        str(mine.parent),
+        str(folder),
     )
 
 
@@ -129,24 +124,20 @@ def _findings(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> Ite
     """Yield what there is to say of the target for the runs, what costs least to mend first."""
     study, target = plan.study, plan.target
     if answer.get("lease_error"):
-        found = _("target {target}: {error}", target=target.name, error=answer["lease_error"])
+        found = _("target {target}: {error}", target.name, answer["lease_error"])
         yield Finding(what=_("leases"), verdict=BAD, found=found)
     python = os.path.expanduser(target.python)
     if target.kind == "local" and python and not target.setup and shutil.which(python) is None:
         yield Finding(
             what=_("python"),
             verdict=BAD,
-            found=_(
-                "target {target}: python = {value!r} is no program on this machine",
-                target=target.name,
-                value=target.python,
-            ),
+            found=_("target {target}: python = {value!r} is no program on this machine", target.name, target.python),
             mend=_("give the path of the interpreter that has torch, or set-up lines that put it on PATH"),
         )
     rows = [row for row in answer["devices"] if target.may_lease(row["label"])]
     if target.slurm is not None:
         for finding in site.judge(target, answer["site"], {run.world_size for run in runs}):
-            yield replace(finding, found=_("{target}: {found}", target=target.name, found=finding.found))
+            yield replace(finding, found=_("{target}: {found}", target.name, finding.found))
     else:
         yield needs.devices(study, target, runs, rows, str(answer.get("limit") or ""))
     yield from needs.memory(study, target, runs, rows)
@@ -174,4 +165,4 @@ def out_of_reach(plan: Plan, connection: Connection) -> str:
     if not error:
         return ""
     finding = site.out_of_reach(interpreter(target), error)
-    return joined([_("{target}: {found}", target=target.name, found=finding.found), finding.mend])
+    return joined([_("{target}: {found}", target.name, finding.found), finding.mend])

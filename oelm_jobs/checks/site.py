@@ -41,9 +41,9 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
     asked = options_of(target).asked
     words = _(
         "{version}, cluster {cluster}, {accounting}",
-        version=site["version"],
-        cluster=site["cluster"],
-        accounting=_("accounting answers") if site["accounts"] else _("no accounting to be had"),
+        site["version"],
+        site["cluster"],
+        _("accounting answers") if site["accounts"] else _("no accounting to be had"),
     )
     found = [Finding(what="slurm", verdict=GOOD, found=words)]
     placed = _placed(target, site, _partitions(target, site), processes)
@@ -56,7 +56,7 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
     found += _quota(target, site, processes)
     most = _most_jobs(target, site)
     if most is not None:
-        words = _("at most {count} jobs in the queue; what is more is submitted as room comes", count=most)
+        words = _("at most {count} jobs in the queue; what is more is submitted as room comes", most)
         mend = ""
         if most == 0:
             words = _("your account and quality of service may have no jobs in the queue")
@@ -85,13 +85,13 @@ def _placed(target: Target, site: Mapping[str, Any], names: Sequence[str], proce
     known = {str(row["name"]): row for row in site["partitions"]}
     found = []
     if not names:
-        mend = _("set partition in sbatch of the target; {choices}", choices=valid_choices("", known))
+        mend = _("set partition in sbatch of the target; {choices}", valid_choices("", known))
         words = _("the cluster has no default one")
         found.append(Finding(what=_("partition"), verdict=BAD, found=words, mend=mend))
     rows = []
     for name in names:
         if name not in known:
-            words = _("there is no partition {name!r}", name=name)
+            words = _("there is no partition {name!r}", name)
             mend = _change("partition", valid_choices(name, known))
             found.append(Finding(what=_("partition"), verdict=BAD, found=words, mend=mend))
         else:
@@ -107,15 +107,13 @@ def _placed(target: Target, site: Mapping[str, Any], names: Sequence[str], proce
 
 def _partition(row: Mapping[str, Any]) -> Finding:
     """Judge a partition by whether it takes jobs and starts them."""
-    words = _(
-        "{partition}: {count} nodes, at most {time}", partition=row["name"], count=row["nodes"], time=row["max_time"]
-    )
+    words = _("{partition}: {count} nodes, at most {time}", row["name"], row["nodes"], row["max_time"])
     if not row["takes_jobs"]:
-        words = _("{partition}, which is drained or inactive and takes no jobs", partition=words)
+        words = _("{partition}, which is drained or inactive and takes no jobs", words)
         mend = _("give another one, or wait until the site opens it")
         return Finding(what=_("partition"), verdict=BAD, found=words, mend=mend)
     if not row["is_up"]:
-        words = _("{partition}, which is down", partition=words)
+        words = _("{partition}, which is down", words)
         mend = _("runs wait until the site opens it again")
         return Finding(what=_("partition"), verdict=WARNING, found=words, mend=mend)
     return Finding(what=_("partition"), verdict=GOOD, found=words)
@@ -123,7 +121,7 @@ def _partition(row: Mapping[str, Any]) -> Finding:
 
 def _change(option: str, what_fits: str) -> Sentence:
     """Say that a value of the target's doesn't fit, and what would."""
-    return _("change {option} in sbatch of the target; {choices}", option=option, choices=what_fits)
+    return _("change {option} in sbatch of the target; {choices}", option, what_fits)
 
 
 def _time(target: Target, rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
@@ -136,19 +134,19 @@ def _time(target: Target, rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
         limit_s = seconds(default)
         words: str = _("none is given, and none set")
         if limit_s:
-            words = _("none is given, so runs get {time} of {partition}", time=default, partition=first["name"])
+            words = _("none is given, so runs get {time} of {partition}", default, first["name"])
     else:
         limit_s, words = seconds(given), given
         if limit_s is None and given.lower() not in ("infinite", "unlimited"):
             mend = _("give minutes, H:MM:SS or D-HH:MM:SS as time in sbatch of the target")
-            return [Finding(what=_("time"), verdict=BAD, found=_("{value!r} is no time", value=given), mend=mend)]
+            return [Finding(what=_("time"), verdict=BAD, found=_("{value!r} is no time", given), mend=mend)]
         if (limit_s or float("inf")) > max((limit or float("inf") for limit in limits), default=float("inf")):
             limited = [f"{row['name']} {row['max_time']}" for row in rows]
-            words = _("{time} is above the limit ({limits})", time=given, limits=limited)
+            words = _("{time} is above the limit ({limits})", given, limited)
             mend = _("lower time in sbatch of the target: runs go on by themselves after each limit")
             return [Finding(what=_("time"), verdict=BAD, found=words, mend=mend)]
     if limit_s and slurm.warning_s and limit_s <= 2 * slurm.warning_s:
-        words = _("{time}, and runs are warned {seconds} s before its end", time=words, seconds=slurm.warning_s)
+        words = _("{time}, and runs are warned {seconds} s before its end", words, slurm.warning_s)
         mend = _("lower warning_s of the target, or raise time: a run hardly gets to train")
         return [Finding(what=_("time"), verdict=WARNING, found=words, mend=mend)]
     if given is None and limit_s and limit_s < SHORT_S:
@@ -166,26 +164,21 @@ def _gpus(target: Target, rows: Sequence[Mapping[str, Any]], processes: Iterable
     if not have:
         if asked.no_gpus:
             return [Finding(what=_("gpus"), verdict=GOOD, found=_("none are asked for"))]
-        words = _("{partitions} has no GPUs", partitions=where)
+        words = _("{partitions} has no GPUs", where)
         mend = _('give another partition, or gres = "none" in sbatch of the target to train on cores')
         return [Finding(what=_("gpus"), verdict=BAD, found=words, mend=mend)]
     for option, name in asked.gpu_types:
         if types and name not in types:
-            words = _("{partitions} has no GPU called {name!r}", partitions=where, name=name)
+            words = _("{partitions} has no GPU called {name!r}", where, name)
             mend = _change(option, valid_choices(name, types))
             return [Finding(what=_("gpus"), verdict=BAD, found=words, mend=mend)]
     largest = max((-(-number // asked.nodes) for number in processes), default=0)
     if largest > most:
-        words = _(
-            "a run asks for {wanted} GPUs on a node, {partitions} has {most}",
-            wanted=largest,
-            partitions=where,
-            most=most,
-        )
+        words = _("a run asks for {wanted} GPUs on a node, {partitions} has {most}", largest, where, most)
         mend = _("set gpus_per_run of the target, or spread runs with nodes in its sbatch")
         return [Finding(what=_("gpus"), verdict=BAD, found=words, mend=mend)]
     listed = list(dict.fromkeys(":".join(parts) for parts in have))
-    words = _("{gpus} a node in {partitions}", gpus=listed, partitions=where)
+    words = _("{gpus} a node in {partitions}", listed, where)
     return [Finding(what=_("gpus"), verdict=GOOD, found=words)]
 
 
@@ -196,7 +189,7 @@ def _features(constraint: str, rows: Sequence[Mapping[str, Any]]) -> list[Findin
     for word in re.split(r"[&|,()\[\]\s]+", constraint):
         name = re.sub(r"\*\d+$", "", word)  # of how many nodes
         if name and name not in have:
-            words = _("no node has the feature {name!r}", name=name)
+            words = _("no node has the feature {name!r}", name)
             mend = _change("constraint", valid_choices(name, have))
             return [Finding(what=_("constraint"), verdict=BAD, found=words, mend=mend)]
     return [Finding(what=_("constraint"), verdict=GOOD, found=constraint)]
@@ -211,7 +204,7 @@ def _account(asked: Asked, site: Mapping[str, Any]) -> list[Finding]:
         ("qos", "qos", asked.qos, qualities),
     ):
         if given and names and given.lower() not in names:  # sacctmgr(1): names are kept in lower case
-            words = _("{option} {name!r} is not yours to use", option=option, name=given)
+            words = _("{option} {name!r} is not yours to use", option, given)
             mend = _change(option, valid_choices(given, names))
             found.append(Finding(what=what, verdict=BAD, found=words, mend=mend))
         elif given:
@@ -256,11 +249,9 @@ def _quota(target: Target, site: Mapping[str, Any], processes: Iterable[int]) ->
         return []
     number = int(max(most))
     words = _(
-        "a run asks for {wanted} GPUs, the limits of your account and quality of service are {most}",
-        wanted=largest,
-        most=number,
+        "a run asks for {wanted} GPUs, the limits of your account and quality of service are {most}", largest, number
     )
-    mend = _("set gpus_per_run = {most} of the target, or account or qos in its sbatch", most=number)
+    mend = _("set gpus_per_run = {most} of the target, or account or qos in its sbatch", number)
     if number < 1:
         mend = _('give another account or qos in sbatch of the target, or gres = "none" to train on cores')
     is_sure = bool(asked.account and asked.qos)
@@ -282,9 +273,9 @@ def tried(target: Target, tests: Mapping[str, Mapping[str, Any]]) -> list[Findin
     for (kind, words), alike in sizes.items():
         if kind == "starts_in_s" or len(alike) < len(tests):
             own = words
-            words = _("a job of {sizes} processes: {words}", sizes=alike, words=own)
+            words = _("a job of {sizes} processes: {words}", alike, own)
             if alike == ["1"]:
-                words = _("a job of 1 process: {words}", words=own)
+                words = _("a job of 1 process: {words}", own)
         mend = _mend(target, tests[alike[0]]) if kind == "refused" else MENDS[kind]
         verdict = BAD if kind == "refused" else WARNING if kind in ("limit", "unknown") else GOOD
         found.append(Finding(what="sbatch", verdict=verdict, found=words, mend=mend))
@@ -297,9 +288,7 @@ def out_of_reach(python: str, words: str) -> Finding:
         what=_("slurm for runs"),
         verdict=BAD,
         found=_(
-            "{python} can't talk to Slurm, so runs don't outlive a time limit or a lost node: {why}",
-            python=python,
-            why=words,
+            "{python} can't talk to Slurm, so runs don't outlive a time limit or a lost node: {why}", python, words
         ),
         mend=_(
             "let python of the target be one outside any container, or bind Slurm's commands, its configuration and"
@@ -312,7 +301,7 @@ def _start(starts_in_s: float) -> str:
     if starts_in_s <= SOON_S:
         return _("would start now")
     at = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + starts_in_s))
-    return _("would start at {time}", time=at)
+    return _("would start at {time}", at)
 
 
 def _mend(target: Target, test: Mapping[str, Any]) -> str:
@@ -320,8 +309,8 @@ def _mend(target: Target, test: Mapping[str, Any]) -> str:
     if unknown is None:
         named = named_in(target, str(test["refused"]))
         if named:
-            return _("change {option} in sbatch of target {target}", option=named, target=target.name)
-        return _("change sbatch of target {target}", target=target.name)
+            return _("change {option} in sbatch of target {target}", named, target.name)
+        return _("change sbatch of target {target}", target.name)
     near = difflib.get_close_matches(unknown[1], test.get("options", ()), n=1)
-    hint = _("did you mean {nearest!r}?", nearest=near[0]) if near else _("sbatch --help lists the options")
+    hint = _("did you mean {nearest!r}?", near[0]) if near else _("sbatch --help lists the options")
     return _change(unknown[1], hint)

@@ -110,7 +110,7 @@ def take(project: Path) -> Snapshot:
     passed_over = ""
     if not _has_trainer(paths):
         if any(name.startswith("train/") for name, _ in paths):
-            passed_over = _("{path} is not the trainer: runs use the installed one", path=f"{top}train")
+            passed_over = _("{path} is not the trainer: runs use the installed one", f"{top}train")
         paths = [(name, path) for name, path in paths if not name.startswith("train/")] + _installed_trainer()
     contents = Contents(project)
     left = [
@@ -166,7 +166,7 @@ def take(project: Path) -> Snapshot:
 
 
 def _unreadable(path: Path | str, error: OSError) -> ConfigurationError:
-    return ConfigurationError(_("{path}: can't be read for the snapshot: {why}", path=str(path), why=str(error)))
+    return ConfigurationError(_("{path}: can't be read for the snapshot: {why}", str(path), str(error)))
 
 
 def _unfit(name: str, found: os.stat_result) -> str:
@@ -177,7 +177,7 @@ def _unfit(name: str, found: os.stat_result) -> str:
         return _("is no plain file")
     if os.path.splitext(name)[1] in DATA_SUFFIXES:
         return _("is data by its ending")
-    return _("is larger than {size} MB", size=MAX_FILE_BYTES >> 20) if found.st_size > MAX_FILE_BYTES else ""
+    return _("is larger than {size} MB", MAX_FILE_BYTES >> 20) if found.st_size > MAX_FILE_BYTES else ""
 
 
 def _left(name: str, reason: str, listing: checkout.Listing, *, is_secret: bool = False) -> Left:

@@ -54,8 +54,8 @@ def cancel_all(
 
 def _left_alone(run: StoredRun, view: View) -> str:
     if run.target in view.unreachable:
-        return _("was {state} when {target} last answered", state=str(run.state), target=run.target)
-    return _("is {state} already", state=str(run.state))
+        return _("was {state} when {target} last answered", str(run.state), run.target)
+    return _("is {state} already", str(run.state))
 
 
 def cancel(store: Store, project: Path, runs: Sequence[StoredRun]) -> dict[tuple[str, str], str]:

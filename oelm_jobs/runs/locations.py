@@ -52,17 +52,10 @@ def where_they_lie(plan: Plan, stored: Sequence[StoredRun], say: Callable[[str],
             there = own[0]
         elif is_taken(there):
             there = both[1]
-            say(
-                _(
-                    "{run_dir} holds a run of another study: {run} lies in {folder}",
-                    run_dir=run.run_dir,
-                    run=run.name,
-                    folder=str(there),
-                )
-            )
+            say(_("{run_dir} holds a run of another study: {run} lies in {folder}", run.run_dir, run.name, str(there)))
         if is_taken(there):
             raise ConfigurationError(
-                _("{run_dir} holds a run of another study", run_dir=str(there)),
+                _("{run_dir} holds a run of another study", str(there)),
                 hint=_("give these runs a name of their own: --tag NAME"),
             )
         runs.append(replace(run, run_dir=str(there), train={**run.train, "out_dir": str(there)}))
@@ -85,8 +78,8 @@ def _check_letters(plan: Plan, submitted: Sequence[str]) -> None:
                 _(
                     "runs {run} and {other} differ in upper and lower case alone: a disk of macOS would keep one of"
                     " them",
-                    run=other,
-                    other=name,
+                    other,
+                    name,
                 ),
                 hint=_("rename the group, or give these runs a name of their own: --tag NAME"),
             )

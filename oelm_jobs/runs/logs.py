@@ -75,9 +75,7 @@ def read_log(project: Path, run: StoredRun, name: str, *, offset: int | None, li
     begin, size = answer["offset"], answer["size"]
     meant = range(max(0, size - probe.MAX_LOG_BYTES), size + 1) if offset is None else (min(size, offset),)
     if begin not in meant:
-        wrong = _(
-            "log.offset = {offset}: was asked for from {begin} of {size} on", offset=begin, begin=meant[0], size=size
-        )
+        wrong = _("log.offset = {offset}: was asked for from {begin} of {size} on", begin, meant[0], size)
         raise nonsense(run.target, "log", wrong)
     return Piece(
         content=base64.b64decode(answer["content"]),
@@ -126,7 +124,7 @@ def pieces(
         is_odd = is_another or len(piece.content) < min(probe.MAX_LOG_BYTES, piece.size - piece.begin)
         odd = odd + is_odd if is_odd or not follow else 0
         if odd > MAX_ODD:
-            raise nonsense(run.target, "log", _("log.size = {size}: is not what is sent", size=piece.size))
+            raise nonsense(run.target, "log", _("log.size = {size}: is not what is sent", piece.size))
         if is_another:
             offset, end = 0, math.inf
             continue
@@ -142,7 +140,7 @@ def pieces(
             time.sleep(PAUSE_S)  # whether or not the target has waited
         if not wait_s and piece.state is not State.RUNNING:
             why, state = piece.why_empty, piece.state
-            say(_("{run} is {state} ({why}); its log follows when it is written", run=run.name, state=state, why=why))
+            say(_("{run} is {state} ({why}); its log follows when it is written", run.name, state, why))
         wait_s = WAIT_S
 
 

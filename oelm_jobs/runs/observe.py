@@ -165,7 +165,7 @@ def _settle(store: Store, project: Path, targets: Mapping[str, Target], wanted: 
                     _(
                         "target {name!r} is in no targets file any more; if it was renamed, oelm-status --rebuild finds"
                         " its runs",
-                        name=name,
+                        name,
                     )
                 )
             is_open = any(run.state is State.PLANNED for run in runs)

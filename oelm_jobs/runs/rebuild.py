@@ -137,15 +137,10 @@ def _believed(target: str, records: Sequence[Record]) -> tuple[list[Record], lis
         key = (str(record.get("project")), str(record.get("study")), str(record.get("run")))
         if not wrong and key in found:
             run = f"{record['study']}/{record['run']}"
-            wrong = _("{run} is what lies in {run_dir}", run=run, run_dir=found[key]["run_dir"])
+            wrong = _("{run} is what lies in {run_dir}", run, found[key]["run_dir"])
         if wrong:
             odd.append(
-                _(
-                    "{target}: a record in {run_dir} was passed over: {why}",
-                    target=target,
-                    run_dir=str(record.get("run_dir")),
-                    why=wrong,
-                )
+                _("{target}: a record in {run_dir} was passed over: {why}", target, str(record.get("run_dir")), wrong)
             )
         else:
             found[key] = record
@@ -256,14 +251,7 @@ def _one_of_each(store: Store, project: Path, survey: Survey, say: Callable[[str
             chosen.setdefault(holding.target, []).append(record)
             where = holding.target
         for other in [holding.target for holding, record in ones if holding.target != where]:
-            say(
-                _(
-                    "{target} holds {run}, too; the index has what lies on {other}",
-                    target=other,
-                    run="/".join(key),
-                    other=where,
-                )
-            )
+            say(_("{target} holds {run}, too; the index has what lies on {other}", other, "/".join(key), where))
     return chosen
 
 
@@ -295,8 +283,8 @@ def adopt(
             say(
                 _(
                     "not taken over from {target}, since this project has runs of these names: {runs}",
-                    target=holding.target,
-                    runs=listed,
+                    holding.target,
+                    listed,
                 )
             )
         if records:
@@ -318,9 +306,7 @@ def _owned_by(owner: str, others: Sequence[Holding]) -> list[Holding]:
     if not chosen:
         known = [holding.owner for holding in others]
         choices = valid_choices(owner, known)
-        raise UsageError(
-            _("no run of project {project} was found on any target; {choices}", project=owner, choices=choices)
-        )
+        raise UsageError(_("no run of project {project} was found on any target; {choices}", owner, choices))
     return chosen
 
 
@@ -334,18 +320,16 @@ def _moved(others: Sequence[Holding]) -> list[Holding]:
     projects = sorted({holding.owner for holding in moved})
     if len(projects) > 1:
         raise UsageError(
-            _("runs of {count} projects lie on the targets: {projects}", count=len(projects), projects=few(projects)),
-            hint=_(
-                "name the one whose runs are meant: oelm-status --adopt {project}", project=shlex.quote(projects[0])
-            ),
+            _("runs of {count} projects lie on the targets: {projects}", len(projects), few(projects)),
+            hint=_("name the one whose runs are meant: oelm-status --adopt {project}", shlex.quote(projects[0])),
         )
     if not moved and others:
         projects = sorted({holding.owner for holding in others})
         raise UsageError(
-            _("what lies on the targets belongs to projects on this machine: {projects}", projects=few(projects)),
+            _("what lies on the targets belongs to projects on this machine: {projects}", few(projects)),
             hint=_(
                 "to take it over from one all the same, name it: oelm-status --adopt {project}",
-                project=shlex.quote(projects[0]),
+                shlex.quote(projects[0]),
             ),
         )
     return moved

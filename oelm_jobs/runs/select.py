@@ -24,8 +24,8 @@ def select(store: Store, project: Path, names: Sequence[str], study: str | None 
         if study not in studies:
             choices = valid_choices(study, studies)
             raise UsageError(
-                _("no run of study {study!r} was submitted here; {choices}", study=study, choices=choices),
-                hint=_("submit it: oelm-submit --study {study}", study=study),
+                _("no run of study {study!r} was submitted here; {choices}", study, choices),
+                hint=_("submit it: oelm-submit --study {study}", study),
             )
         runs = [run for run in runs if run.study == study]
     if not names:
@@ -37,11 +37,7 @@ def select(store: Store, project: Path, names: Sequence[str], study: str | None 
             known = {run.name for run in runs} | {run.group for run in runs} | {run.study for run in runs}
             choices = valid_choices(name, known)
             raise UsageError(
-                _(
-                    "{name!r} names no study, group or run that was submitted here; {choices}",
-                    name=name,
-                    choices=choices,
-                ),
+                _("{name!r} names no study, group or run that was submitted here; {choices}", name, choices),
                 hint=_("all of them: oelm-status") if known else _("what lies on the targets: oelm-status"),
             )
         chosen.update((run.study, run.name) for run in found)
@@ -58,8 +54,5 @@ def select_one(store: Store, project: Path, name: str, study: str | None = None)
     exact = [run for run in found if run.name == name] or found
     if len(exact) > 1:
         names = few([f"{run.study}/{run.name}" for run in exact])
-        raise UsageError(
-            _("{name!r} names {count} runs: {runs}", name=name, count=len(exact), runs=names),
-            hint=_("name one of them"),
-        )
+        raise UsageError(_("{name!r} names {count} runs: {runs}", name, len(exact), names), hint=_("name one of them"))
     return exact[0]

@@ -41,9 +41,9 @@ class LeaseScheduler:
         }
         answer = self._connection.call(registry.LAUNCH, request, timeout_s=60 + 0.2 * len(jobs))
         if answer["answer"] == snapshots.LACKING:
-            raise CodeGone(_("{target}: {error}", target=self._connection.target.name, error=CODE_GONE))
+            raise CodeGone(_("{target}: {error}", self._connection.target.name, CODE_GONE))
         if answer["answer"] == "settled":
-            raise TargetError(_("submission {token} had been given up", token=token))
+            raise TargetError(_("submission {token} had been given up", token))
         states = answer["runs"]
         run_dirs = [run["run_dir"] for run in runs]
         started = tuple(run_dir for run_dir in run_dirs if states.get(run_dir, "started") == "started")
@@ -77,8 +77,7 @@ class LeaseScheduler:
         answer = self._connection.call(registry.ARCHIVE, request)
         if answer["busy"]:
             raise TargetError(
-                _("still in use, nothing was archived: {run_dirs}", run_dirs=answer["busy"]),
-                hint=_("end it: oelm-cancel"),
+                _("still in use, nothing was archived: {run_dirs}", answer["busy"]), hint=_("end it: oelm-cancel")
             )
 
     def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:

@@ -70,9 +70,9 @@ class SlurmScheduler:
             with self._own():
                 answer = agent.answer(verb, dict(request))
         except slurm_commands.HalfDone as error:
-            raise UnknownAnswer(_("{target}: {error}", target=target.name, error=str(error))) from error
+            raise UnknownAnswer(_("{target}: {error}", target.name, str(error))) from error
         except REFUSALS as error:
-            raise TargetError(_("{target}: {error}", target=target.name, error=str(error))) from error
+            raise TargetError(_("{target}: {error}", target.name, str(error))) from error
         return believed(target.name, verb, request, answer)
 
     @contextlib.contextmanager
@@ -107,7 +107,7 @@ class SlurmScheduler:
                 trouble = ""
             except TargetError as error:
                 if answers and isinstance(error, (NotReached, AnswerLost)):
-                    trouble = _("{error}; tried again until it answers", error=str(error))
+                    trouble = _("{error}; tried again until it answers", str(error))
                 elif any(ID in answer or UNKNOWN in answer for answer in answers.values()):
                     raise UnknownAnswer(str(error), hint=error.hint) from error  # some of them run already
                 else:
@@ -117,13 +117,11 @@ class SlurmScheduler:
                 return self._read(jobs, answers)
             accepted([run_dir for job in jobs if ID in answers[job.position] for run_dir in job.run_dirs])
             notice = trouble or _(
-                "{target} takes no more jobs of yours for now ({why})",
-                target=name,
-                why=answers[waiting[0].position][LIMIT],
+                "{target} takes no more jobs of yours for now ({why})", name, answers[waiting[0].position][LIMIT]
             )
             if notice != said:
                 runs = sum(len(job.run_dirs) for job in waiting)
-                say(_("{notice}; runs that wait for room: {count}; Ctrl-C leaves them out", notice=notice, count=runs))
+                say(_("{notice}; runs that wait for room: {count}; Ctrl-C leaves them out", notice, runs))
                 said = notice
             time.sleep(ROOM_POLL_S)
 
@@ -163,11 +161,11 @@ class SlurmScheduler:
                     with self._own():
                         answer = slurm_submit.slurm_submit(request, send)
                 except (launch.NotWritable, inside.Outside, privacy.NotOurs, trees.Busy) as error:
-                    raise TargetError(_("{target}: {error}", target=name, error=str(error))) from error
+                    raise TargetError(_("{target}: {error}", name, str(error))) from error
         if answer["answer"] == snapshots.LACKING:
-            raise CodeGone(_("{target}: {error}", target=name, error=CODE_GONE))
+            raise CodeGone(_("{target}: {error}", name, CODE_GONE))
         if answer["answer"] == "settled":
-            raise TargetError(_("submission {token} had been given up", token=token))
+            raise TargetError(_("submission {token} had been given up", token))
         return {int(position): row for position, row in answer["jobs"].items()}
 
     def _read(self, jobs: Sequence[LaunchScript], answers: Mapping[int, messages.Sent]) -> Answer:
@@ -181,7 +179,7 @@ class SlurmScheduler:
         name = self._connection.target.name
         unknown = [str(answers[job.position][UNKNOWN]) for job in jobs if UNKNOWN in answers[job.position]]
         if unknown:
-            raise UnknownAnswer(_("{target}: whether Slurm took it is not known: {why}", target=name, why=unknown[0]))
+            raise UnknownAnswer(_("{target}: whether Slurm took it is not known: {why}", name, unknown[0]))
         accepted = [job for job in jobs if ID in answers[job.position]]
         refused = {
             run_dir: str(answers[job.position][REFUSED])
@@ -192,10 +190,10 @@ class SlurmScheduler:
         if refused and not accepted:
             message = next(iter(refused.values()))
             named = named_in(self._connection.target, message)
-            change = _("change {option} in sbatch of target {target}", option=named, target=name) if named else ""
-            hint = joined([change, _("check it: oelm-doctor {target}", target=name)])
+            change = _("change {option} in sbatch of target {target}", named, name) if named else ""
+            hint = joined([change, _("check it: oelm-doctor {target}", name)])
             is_silent = slurm_words.NO_CONTROLLER.search(message)
-            error = _("{target}: sbatch: {why}", target=name, why=message)
+            error = _("{target}: sbatch: {why}", name, message)
             raise (TargetError if is_silent else PreflightError)(error, hint=hint)
         return Answer(
             accepted=tuple(run_dir for job in accepted for run_dir in job.run_dirs),
@@ -234,8 +232,7 @@ class SlurmScheduler:
         answer = self._call(registry.SLURM_ARCHIVE, request)
         if answer["busy"]:
             raise TargetError(
-                _("still in use, nothing was archived: {run_dirs}", run_dirs=answer["busy"]),
-                hint=_("end it: oelm-cancel"),
+                _("still in use, nothing was archived: {run_dirs}", answer["busy"]), hint=_("end it: oelm-cancel")
             )
 
     def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:

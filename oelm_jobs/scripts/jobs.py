@@ -219,8 +219,8 @@ def _check_dependency(plan: Plan, runs: Sequence[Run]) -> None:
             _(
                 "target {target}: dependency = {value!r} in sbatch has alternatives, which can't be joined with the"
                 " wait for the run before",
-                target=plan.target.name,
-                value=given,
+                plan.target.name,
+                given,
             ),
             hint=_("give --mode parallel, or jobs that all have to end, joined by ','"),
         )

@@ -116,18 +116,16 @@ def _print(project: Path, target: Target, content: Content, template: str = "", 
         raise ConfigurationError(
             _(
                 "target {target}: template {name!r} is neither in {folder} nor the toolkit's own",
-                target=target.name,
-                name=error.name,
-                folder=str(project / "templates"),
+                target.name,
+                error.name,
+                str(project / "templates"),
             )
         ) from error
     except jinja2.TemplateSyntaxError as error:
         path = error.filename or error.name
-        raise ConfigurationError(
-            _("{path}: line {line}: {why}", path=path, line=error.lineno, why=error.message)
-        ) from error
+        raise ConfigurationError(_("{path}: line {line}: {why}", path, error.lineno, error.message)) from error
     except jinja2.UndefinedError as error:
-        raise ConfigurationError(_("template {name}: {why}", name=name, why=error.message)) from error
+        raise ConfigurationError(_("template {name}: {why}", name, error.message)) from error
 
 
 @functools.lru_cache(maxsize=8)
@@ -145,10 +143,10 @@ def _check_blocks(project: Path, name: str) -> None:
             raise ConfigurationError(
                 _(
                     "template {name}: line {line}: there is no block {block!r} to override; {choices}",
-                    name=name,
-                    line=block.lineno,
-                    block=block.name,
-                    choices=valid_choices(block.name, known),
+                    name,
+                    block.lineno,
+                    block.name,
+                    valid_choices(block.name, known),
                 )
             )
 

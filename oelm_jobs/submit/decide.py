@@ -111,13 +111,13 @@ def decide(known: StoredRun, run: Run, facts: Facts, again: Again) -> Take | Lea
             _(
                 "{run} would name two runs: group {group}, seed {seed}, tag {tag!r};"
                 " and, submitted before, group {known_group}, seed {known_seed}, tag {known_tag!r}",
-                run=run.name,
-                group=run.group,
-                seed=run.seed,
-                tag=run.tag,
-                known_group=known.group,
-                known_seed=known.seed,
-                known_tag=known.tag,
+                run.name,
+                run.group,
+                run.seed,
+                run.tag,
+                known.group,
+                known.seed,
+                known.tag,
             ),
             hint=_("give these runs another name: --tag NAME"),
         )
@@ -132,7 +132,7 @@ def decide(known: StoredRun, run: Run, facts: Facts, again: Again) -> Take | Lea
     if facts.is_gone:
         return Take(run=_with_what_it_left(known, run), gone=known.state)
     if elsewhere and known.state is State.DONE and again is not Again.RERUN:
-        return Leave(reason=_("is done on target {target}", target=known.target))
+        return Leave(reason=_("is done on target {target}", known.target))
     differs = bool(known.fingerprint) and known.fingerprint != run.fingerprint
     changes = {} if again is Again.RERUN else _changes(known, run)
     if moves:
@@ -159,11 +159,11 @@ def _with_what_it_left(
 
 
 def _under_way(known: StoredRun, *, elsewhere: bool, again: Again) -> str:
-    stands = _("is {state}", state=known.state)
+    stands = _("is {state}", known.state)
     if elsewhere:
-        stands = _("is {state} on target {target}", state=known.state, target=known.target)
+        stands = _("is {state} on target {target}", known.state, known.target)
     if known.state is State.UNKNOWN and known.reason:
-        return _("{stands}: {reason}", stands=stands, reason=known.reason)
+        return _("{stands}: {reason}", stands, known.reason)
     return joined([stands, _("oelm-cancel ends it") if again is not Again.RESUME else ""])
 
 
@@ -180,11 +180,7 @@ def _extension(known: StoredRun, run: Run, changes: dict[str, str], facts: Facts
         raise _another_configuration(known, run, {})
     if not facts.has_checkpoint:
         raise ConfigurationError(
-            _(
-                "{run} has no checkpoint on {target} to go on from: oelm-clean freed them",
-                run=run.name,
-                target=known.target,
-            ),
+            _("{run} has no checkpoint on {target} to go on from: oelm-clean freed them", run.name, known.target),
             hint=_("archive it there and start over: --rerun"),
         )
     return {
@@ -200,10 +196,7 @@ def _changes(known: StoredRun, run: Run) -> dict[str, str]:
     after = {**run.train, "global_batch": run.global_batch}
     own = ("batch_size", "out_dir", "data_path", "val_data_path")
     keys = sorted(key for key in after if key in before and key not in own and before[key] != after[key])
-    return {
-        key: _("{key} was {before}, is {after}", key=key, before=str(before[key]), after=str(after[key]))
-        for key in keys
-    }
+    return {key: _("{key} was {before}, is {after}", key, str(before[key]), str(after[key])) for key in keys}
 
 
 def _another_configuration(
@@ -213,9 +206,9 @@ def _another_configuration(
     return ConfigurationError(
         _(
             "{run_dir} holds run {run} of another configuration: {differences}",
-            run_dir=known.run_dir,
-            run=run.name,
-            differences=joined(changes.values()) or _("other data"),
+            known.run_dir,
+            run.name,
+            joined(changes.values()) or _("other data"),
         ),
         hint=joined(
             [

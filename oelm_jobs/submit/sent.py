@@ -19,25 +19,25 @@ def words(code: Snapshot, target: Target) -> Iterator[str]:
     name, size = code.largest
     yield _(
         "code: {count} files, {size} MB, the largest {name} ({its_size} MB)",
-        count=len(code.files),
-        size=_mb(code.size),
-        name=name,
-        its_size=_mb(size),
+        len(code.files),
+        _mb(code.size),
+        name,
+        _mb(size),
     )
     if code.size >= LARGE_BYTES:
         yield _(
             "warning: a snapshot of {size} MB is large for code; what git ignores (.gitignore) is not sent",
-            size=_mb(code.size),
+            _mb(code.size),
         )
     for left in _by_reason([each for each in code.left if each.is_secret and each.is_tracked]):
-        yield _("warning: tracked by git, but left out since it {why}: {names}", why=left[0].reason, names=_names(left))
+        yield _("warning: tracked by git, but left out since it {why}: {names}", left[0].reason, _names(left))
     for left in _by_reason([each for each in code.left if not (each.is_secret and each.is_tracked)]):
-        yield _("left out since it {why}: {names}", why=left[0].reason, names=_names(left))
+        yield _("left out since it {why}: {names}", left[0].reason, _names(left))
     if target.share and code.own_alone:
         yield _(
             "warning: the group of {target}'s root may read what you alone may read here: {names}",
-            target=target.name,
-            names=_listed(code.own_alone),
+            target.name,
+            _listed(code.own_alone),
         )
 
 

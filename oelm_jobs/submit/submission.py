@@ -127,14 +127,14 @@ def _starts_over(take: Take) -> str:
         before = take.moved_from
         return _(
             "{run} was {state} on target {target} and starts over on {other}; what it left there is in {run_dir}",
-            run=take.run.name,
-            state=before.state,
-            target=before.target,
-            other=take.run.target,
-            run_dir=before.run_dir,
+            take.run.name,
+            before.state,
+            before.target,
+            take.run.target,
+            before.run_dir,
         )
     if take.gone is not None:
-        return _("{run} was {state}, and its files are gone: it starts over", run=take.run.name, state=take.gone)
+        return _("{run} was {state}, and its files are gone: it starts over", take.run.name, take.gone)
     return ""
 
 
@@ -160,7 +160,7 @@ def _send(
         for take in takes:
             aside = moving.set_copy_aside(plan.project, take.moved_from) if take.moved_from is not None else None
             if aside:
-                say(_("{run}: what was fetched of it before is in {folder}", run=take.run.name, folder=str(aside)))
+                say(_("{run}: what was fetched of it before is in {folder}", take.run.name, str(aside)))
         archived = [take.run.run_dir for take in takes if take.archives]
         if archived:  # last: what can fail before has not moved anything yet
             scheduler.archive(archived)
@@ -179,7 +179,7 @@ def _send(
     states |= {run_dir: (State.FAILED, because(NOT_SUBMITTED, why=why)) for run_dir, why in answer.refused.items()}
     store.answer(token, ACCEPTED, states=states, handle=answer.handle)
     notes = dict.fromkeys(answer.busy, _("a live execution has its claim already"))
-    notes |= {run_dir: _("was not accepted: {why}", why=reason) for run_dir, reason in answer.refused.items()}
+    notes |= {run_dir: _("was not accepted: {why}", reason) for run_dir, reason in answer.refused.items()}
     return {run.name: notes[run.run_dir] for run in runs if run.run_dir in notes}
 
 
