@@ -20,6 +20,7 @@ import torch
 from .config import TrainConfig
 from .errors import CheckpointError, DiskFull, TrainError, is_disk_full
 from .estimate import checkpoint_disk_bytes
+from .sentences import _
 
 BEST = "best_model.pt"
 _NAME = re.compile(r"checkpoint_(\d+)\.pt")
@@ -44,19 +45,20 @@ def load_checkpoint(path: str) -> Dict[str, Any]:
         CheckpointError: the file is missing, torn or not a checkpoint of this trainer.
     """
     if not os.path.isfile(path):
-        raise CheckpointError(f"checkpoint not found: {path}")
+        raise CheckpointError(_("checkpoint not found: {path}", path=path))
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
-            raise CheckpointError(f"{path} is damaged: the checksum of {damaged} differs")
+            raise CheckpointError(_("{path} is damaged: the checksum of {part} differs", path=path, part=damaged))
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except Exception as error:  # zipfile, pickle and torch fail in many ways on a torn file
-        raise CheckpointError(f"{path} is torn or no checkpoint ({type(error).__name__}: {error})") from None
+        why = f"{type(error).__name__}: {error}"
+        raise CheckpointError(_("{path} is torn or no checkpoint ({why})", path=path, why=why)) from None
     if not isinstance(loaded, dict) or "model" not in loaded or "config" not in loaded:
-        raise CheckpointError(f"{path} is not a checkpoint of this trainer")
+        raise CheckpointError(_("{path} is not a checkpoint of this trainer", path=path))
     return loaded
 
 
@@ -67,14 +69,18 @@ def newest_good_checkpoint(out_dir: str, say: Callable[[str], None]) -> Tuple[Op
         CheckpointError: there are checkpoints, but none can be read: starting over would hide that.
     """
     candidates = list_checkpoints(out_dir)
-    for _, path in candidates:
+    for _step, path in candidates:
         try:
             return path, load_checkpoint(path)
         except CheckpointError as error:
             say(f"Skipping a checkpoint: {error}")
     if candidates:
         raise CheckpointError(
-            f"none of the {len(candidates)} checkpoints in {out_dir} can be read; --resume none starts over"
+            _(
+                "none of the {count} checkpoints in {folder} can be read; --resume none starts over",
+                count=len(candidates),
+                folder=out_dir,
+            )
         )
     return None, None
 
@@ -130,8 +136,8 @@ def write_atomically(path: str, content: Dict[str, Any]) -> None:
         cause = recorder.error if recorder is not None and recorder.error is not None else error
         _remove(partial)
         if is_disk_full(cause):
-            raise DiskFull("disk full") from error
-        raise TrainError(f"can't write {path}: {cause}") from error
+            raise DiskFull(_("disk full")) from error
+        raise TrainError(_("can't write {path}: {why}", path=path, why=str(cause))) from error
 
 
 def sync_folder(folder: str) -> None:

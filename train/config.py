@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
+from .sentences import _
+
 KINDS = ("scientific", "execution", "path", "logging")
 
 
@@ -170,27 +172,28 @@ def validate(config: TrainConfig) -> List[str]:
         if f.metadata["choices"] and getattr(config, name) not in f.metadata["choices"]:
             raise ConfigError(name, getattr(config, name), _choose(f.metadata["choices"]))
     for name in _AT_LEAST_ONE:
-        _require(config, name, getattr(config, name) >= 1, "must be at least 1")
+        _require(config, name, getattr(config, name) >= 1, _("must be at least 1"))
     for name in _NOT_NEGATIVE:
-        _require(config, name, getattr(config, name) >= 0, "must not be negative")
+        _require(config, name, getattr(config, name) >= 0, _("must not be negative"))
     for name in ("dropout", "beta1", "beta2"):
-        _require(config, name, 0 <= getattr(config, name) < 1, "must be at least 0 and below 1")
-    _require(config, "seed", config.seed < 2**63, "must be below 2^63")
-    _require(config, "vocab_size", config.vocab_size <= 65_536, "must be at most 65536: tokens are stored in 16 bits")
+        _require(config, name, 0 <= getattr(config, name) < 1, _("must be at least 0 and below 1"))
+    _require(config, "seed", config.seed < 2**63, _("must be below 2^63"))
+    in_16_bits = _("must be at most 65536: tokens are stored in 16 bits")
+    _require(config, "vocab_size", config.vocab_size <= 65_536, in_16_bits)
     if config.d_model % config.num_heads:
         most = min(config.d_model, 1024)  # a slip of the keyboard may be any number
-        divisors = [n for n in range(1, most + 1) if config.d_model % n == 0]
-        raise ConfigError(
-            "num_heads", config.num_heads, f"must divide d_model = {config.d_model}; {_choose(map(str, divisors))}"
-        )
-    _require(config, "min_lr", config.min_lr <= config.max_lr, f"must be at most max_lr = {config.max_lr}")
+        choices = _choose(str(n) for n in range(1, most + 1) if config.d_model % n == 0)
+        wrong = _("must divide d_model = {d_model}; {choices}", d_model=config.d_model, choices=choices)
+        raise ConfigError("num_heads", config.num_heads, wrong)
+    most_lr = _("must be at most max_lr = {max_lr}", max_lr=config.max_lr)
+    _require(config, "min_lr", config.min_lr <= config.max_lr, most_lr)
     if config.model_type == "gpt":
-        _require(config, "freeze_qk", not config.freeze_qk, "only model_type oelm freezes Q/K; valid here: false")
+        _require(config, "freeze_qk", not config.freeze_qk, _("only model_type oelm freezes Q/K; valid here: false"))
         _require(
             config,
             "qk_init",
             config.qk_init in ("normal", FIELDS["qk_init"].default),
-            "model_type gpt draws Q/K like its other weights; qk_init needs model_type oelm",
+            _("model_type gpt draws Q/K like its other weights; qk_init needs model_type oelm"),
         )
     return _warnings(config)
 
@@ -270,8 +273,9 @@ def _known(key: str) -> str:
     import difflib  # here, because the toolkit imports this module on its start-up path
 
     near = difflib.get_close_matches(name, FIELDS, n=1)
-    hint = f"; did you mean --{near[0]}?" if near else "; python -m train --help lists all"
-    raise ConfigError("", None, f"unknown flag --{key}{hint}")
+    if near:
+        raise ConfigError("", None, _("unknown flag --{flag}; did you mean --{nearest}?", flag=key, nearest=near[0]))
+    raise ConfigError("", None, _("unknown flag --{flag}; python -m train --help lists all", flag=key))
 
 
 def _typed(key: str, value: object) -> Any:
@@ -293,20 +297,20 @@ def _typed(key: str, value: object) -> Any:
     if wanted is str:
         if isinstance(value, str) and value:
             return value
-        raise ConfigError(name, value, "must be text")
+        raise ConfigError(name, value, _("must be text"))
     if isinstance(value, bool):
-        raise ConfigError(name, value, f"must be {_ARTICLE[wanted]}")
+        raise ConfigError(name, value, _MUST_BE[wanted])
     if isinstance(value, str):
         try:
             value = float(value) if wanted is float or "e" in value.lower() else int(value)
         except ValueError:
-            raise ConfigError(name, value, f"must be {_ARTICLE[wanted]}") from None
+            raise ConfigError(name, value, _MUST_BE[wanted]) from None
     if not isinstance(value, (int, float)) or not math.isfinite(value) or (wanted is int and value != int(value)):
-        raise ConfigError(name, value, f"must be {_ARTICLE[wanted]}")
+        raise ConfigError(name, value, _MUST_BE[wanted])
     return wanted(value)
 
 
-_ARTICLE = {int: "a whole number", float: "a number"}
+_MUST_BE = {int: _("must be a whole number"), float: _("must be a number")}
 
 
 def _require(config: TrainConfig, key: str, holds: bool, message: str) -> None:
@@ -315,7 +319,7 @@ def _require(config: TrainConfig, key: str, holds: bool, message: str) -> None:
 
 
 def _choose(choices: Iterable[str]) -> str:
-    return "choose one of " + ", ".join(choices)
+    return _("choose one of {choices}", choices=list(choices))
 
 
 def _spell(value: object) -> str:

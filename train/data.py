@@ -22,6 +22,7 @@ from .config import fewest_tokens
 from .cross_entropy import IGNORED
 from .errors import DataError
 from .seeds import draw_offsets
+from .sentences import _
 
 _HASH_BLOCK_BYTES = 1 << 24
 
@@ -72,13 +73,27 @@ def open_tokens(path: str, seq_len: int) -> TokenFile:
         DataError: the file is missing, of odd size, or too short for one sequence.
     """
     if not os.path.isfile(path):
-        hint = "; --val_data_path names it if it lies elsewhere" if os.path.basename(path) == "val.bin" else ""
-        raise DataError(f"data file not found: {path}{hint}; oelm-data makes token files from text")
+        if os.path.basename(path) == "val.bin":
+            raise DataError(
+                _(
+                    "data file not found: {path}; --val_data_path names it if it lies elsewhere; "
+                    "oelm-data makes token files from text",
+                    path=path,
+                )
+            )
+        raise DataError(_("data file not found: {path}; oelm-data makes token files from text", path=path))
     size = os.path.getsize(path)
     if size % 2:
-        raise DataError(f"{path} has {size} bytes, an odd number: not a file of uint16 token ids")
+        raise DataError(
+            _("{path} has {size} bytes, an odd number: not a file of uint16 token ids", path=path, size=size)
+        )
     if size // 2 < fewest_tokens(seq_len):
-        raise DataError(f"{path} has {size // 2} tokens; seq_len = {seq_len} needs at least {fewest_tokens(seq_len)}")
+        raise DataError(
+            _(
+                "{path} has {count} tokens; seq_len = {seq_len} needs at least {least}",
+                path=path, count=size // 2, seq_len=seq_len, least=fewest_tokens(seq_len),
+            )
+        )  # fmt: skip
     return TokenFile(path, np.memmap(path, dtype="<u2", mode="r"))
 
 
@@ -94,14 +109,21 @@ def verify(train: TokenFile, val: TokenFile, vocab_size: int) -> Tuple[DataRecor
     for file in (train, val):
         digest, largest = _scan(file)
         if largest >= vocab_size:
-            raise DataError(f"{file.path} holds token id {largest}; vocab_size = {vocab_size} allows ids below that")
+            raise DataError(
+                _(
+                    "{path} holds token id {token}; vocab_size = {vocab_size} allows ids below that",
+                    path=file.path, token=largest, vocab_size=vocab_size,
+                )
+            )  # fmt: skip
         manifest = _read_manifest(file.path)
         if manifest is None:
             warnings.append(f"no manifest.json beside {file.path}: what the tokens are can't be checked")
         else:
             entry = manifest.get("files", {}).get(os.path.basename(file.path))
             if entry is not None and entry.get("sha256") not in (None, digest):
-                raise DataError(f"{file.path} is not the file that its manifest.json describes (sha256 differs)")
+                raise DataError(
+                    _("{path} is not the file that its manifest.json describes (sha256 differs)", path=file.path)
+                )
             known = manifest.get("tokenizer", {})
             if file is train:
                 tokenizer = str(known.get("name", ""))
@@ -136,9 +158,9 @@ def _read_manifest(data_path: str) -> Optional[Dict]:  # type: ignore[type-arg]
         with open(path, encoding="utf-8") as stream:
             manifest = json.load(stream)
     except ValueError as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from None
+        raise DataError(_("{path} is not valid JSON: {error}", path=path, error=str(error))) from None
     if not isinstance(manifest, dict):
-        raise DataError(f"{path} is not a manifest: its outermost value is no object")
+        raise DataError(_("{path} is not a manifest: its outermost value is no object", path=path))
     return manifest
 
 

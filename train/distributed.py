@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from .errors import NoGpu, PeerLost, TrainError, is_peer_lost
+from .sentences import _
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,16 @@ def _why_none() -> str:
     """Return what torch says of why it sees no GPU, or fewer than there are."""
     version = f"torch {torch.__version__}"
     if torch.version.cuda is None and getattr(torch.version, "hip", None) is None:
-        return f"{version} is a build for the CPU alone"
+        return _("{torch} is a build for the CPU alone", torch=version)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    held = "" if visible is None else f", CUDA_VISIBLE_DEVICES={visible}"
+    build = f"{version} for CUDA {torch.version.cuda}"
+    if visible is not None:
+        build += f", CUDA_VISIBLE_DEVICES={visible}"
     try:
         torch.zeros(1, device="cuda")
     except Exception as error:
-        return f"{version} for CUDA {torch.version.cuda}{held} says {str(error).splitlines()[0]}"
-    return f"{version} for CUDA {torch.version.cuda}{held}"
+        return _("{build} says {error}", build=build, error=str(error).splitlines()[0])
+    return build
 
 
 def join() -> World:
@@ -112,13 +115,19 @@ def join() -> World:
     device = torch.device("cpu")
     seen, given = torch.cuda.device_count() if torch.cuda.is_available() else 0, leased_gpus()
     if seen < given:
-        few = f"torch sees {seen} GPU only, {given} given to this run: {_why_none()}"
-        raise NoGpu(few if seen else f"torch sees no GPU, {given} given to this run: {_why_none()}")
+        told = {"given": given, "why": _why_none()}
+        if seen:
+            raise NoGpu(_("torch sees {seen} GPU only, {given} given to this run: {why}", seen=seen, **told))
+        raise NoGpu(_("torch sees no GPU, {given} given to this run: {why}", **told))
     if seen:
         if local_rank >= seen:
             raise TrainError(
-                f"process {local_rank} of this host has no GPU: {seen} visible; "
-                f"start torchrun with --nproc_per_node {seen} or free more GPUs"
+                _(
+                    "process {rank} of this host has no GPU: {seen} visible; start torchrun with "
+                    "--nproc_per_node {seen} or free more GPUs",
+                    rank=local_rank,
+                    seen=seen,
+                )
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import errno
 
+from .sentences import _
+
 
 class TrainError(Exception):
     """An end with a reason that a person can act on: printed as one line, without a traceback."""
@@ -43,7 +45,7 @@ class PeerLost(TrainError):
     """A collective failed because another process has ended; that process has the real reason."""
 
     def __init__(self) -> None:
-        super().__init__("another process of the run has ended")
+        super().__init__(_("another process of the run has ended"))
 
 
 class Diverged(TrainError):

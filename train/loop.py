@@ -24,6 +24,7 @@ from .errors import Diverged
 from .model import Transformer
 from .optimizer import Precision, learning_rate
 from .records import Records, step_line, validation_line
+from .sentences import _
 from .stepping import Stepper
 from .validation import Measurement, combine, interval_windows, measure
 
@@ -194,9 +195,9 @@ class Trainer:
         self.tell_trackers(progress.last)
         self._hot_records = self._hot_records + 1 if loss > math.log(config.vocab_size) + DIVERGED_NATS else 0
         if not math.isfinite(loss):
-            self._diverge(f"loss is {loss} at step {progress.step}")
+            self._diverge(_("loss is {loss} at step {step}", loss=str(loss), step=progress.step))
         if self._hot_records >= 2:
-            self._diverge(f"loss is {loss:.2f} at step {progress.step}, far above guessing")
+            self._diverge(_("loss is {loss:.2f} at step {step}, far above guessing", loss=loss, step=progress.step))
 
     def _validation_due(self) -> bool:
         step = self.progress.step
@@ -221,7 +222,7 @@ class Trainer:
         self.records.add_metrics(progress.last)
         self.tell_trackers(progress.last)
         if not math.isfinite(measured.loss):
-            self._diverge(f"validation loss is {measured.loss} at step {progress.step}")
+            self._diverge(_("validation loss is {loss} at step {step}", loss=str(measured.loss), step=progress.step))
         if progress.step == config.max_steps:
             progress.final = dict(step=progress.step, loss=progress.last.get("loss"), **found)
         # Like is compared with like: the same sequences at every step, also at the last.

@@ -10,6 +10,7 @@ import torch
 
 from . import estimate
 from .config import TrainConfig
+from .sentences import _
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -48,9 +49,13 @@ def advice(config: TrainConfig, device: torch.device) -> str:
     if size is None and config.batch_size > 1:  # the estimate was wrong: at least it was too much
         size = max(n for n in range(1, config.batch_size) if config.batch_size % n == 0)
     if size is None:
-        return f"out of memory with one sequence at a time ({room / 1e9:.1f} GB available): the model is too large"
+        return _(
+            "out of memory with one sequence at a time ({room:.1f} GB available): the model is too large",
+            room=room / 1e9,
+        )
     steps = config.gradient_accumulation_steps * (config.batch_size // size)
-    return (
-        f"out of memory at --batch_size {config.batch_size} ({room / 1e9:.1f} GB available); "
-        f"--batch_size {size} --gradient_accumulation_steps {steps} should fit and trains on the same global batch"
-    )
+    return _(
+        "out of memory at --batch_size {batch_size} ({room:.1f} GB available); --batch_size {size} "
+        "--gradient_accumulation_steps {steps} should fit and trains on the same global batch",
+        batch_size=config.batch_size, room=room / 1e9, size=size, steps=steps,
+    )  # fmt: skip

@@ -34,6 +34,7 @@ from .loop import Interruption, Trainer, peak_gpu_mem_gb
 from .model import Transformer
 from .optimizer import Precision, build_optimizer
 from .records import Records, complain, write_json
+from .sentences import _, encoded
 from .stepping import Stepper, wants_compile
 from .trackers import Trackers
 from .treatment import complete_treatment, describe_treatment
@@ -64,7 +65,7 @@ class Outcome:
     def write(self, status: str, reason: str, progress: Optional[state.Progress]) -> None:
         """Write the file; a failure to write is reported and otherwise ignored: the run's end stands."""
         record: Dict[str, Any] = {"version": 1, "attempt": self._attempt or None, "status": status}
-        record["reason"] = reason
+        record.update(reason=reason, **encoded(reason))
         record["step"] = 0
         if progress is not None:
             record["exact"] = not progress.inexact
@@ -111,7 +112,8 @@ def main(config: TrainConfig, warnings: List[str]) -> int:
             records.say(f"Warning: {warning}")
         complete = session.run()
         status = "completed" if complete else "resumable"
-        reason = "" if complete else f"stopped by a signal at step {session.progress_step()}, which can be resumed"
+        step = session.progress_step()
+        reason = "" if complete else _("stopped by a signal at step {step}, which can be resumed", step=step)
         outcome.write(status, reason, session.progress)
         records.say("Training complete" if complete else f"Stopped: {reason}")
         return EXIT_COMPLETED if complete else EXIT_RESUMABLE
@@ -128,7 +130,7 @@ def _write_early_end(out_dir: Optional[str], error: TrainError) -> None:
     if not out_dir:
         return
     record: Dict[str, Any] = {"version": 1, "attempt": os.environ.get("OELM_ATTEMPT") or None, "status": error.status}
-    record.update(reason=str(error), step=0, time=time.time())
+    record.update(reason=str(error), **encoded(str(error)), step=0, time=time.time())
     try:
         os.makedirs(os.path.join(out_dir, ".oelm"), exist_ok=True)
         write_json(os.path.join(out_dir, ".oelm", "outcome.json"), record)
@@ -234,7 +236,7 @@ class _Session:
         if isinstance(error, TrainError):
             return error
         if is_disk_full(error):
-            return DiskFull("disk full")
+            return DiskFull(_("disk full"))
         if is_out_of_memory(error):
             return OutOfMemory(memory.advice(self.config, self.world.device))
         if is_peer_lost(error):

@@ -34,6 +34,7 @@ from .memory import advice, keep_freed_memory
 from .model import Transformer
 from .optimizer import Precision, build_optimizer
 from .records import complain, write_json
+from .sentences import _, encoded
 from .stepping import Stepper, wants_compile
 
 MIN_ROUNDS = 15
@@ -65,15 +66,15 @@ def read_arms(specifications: Sequence[str], common: TrainConfig) -> Dict[str, T
     """
     arms: Dict[str, TrainConfig] = {}
     for specification in specifications:
-        name, _, settings = specification.partition(":")
+        name, _colon, settings = specification.partition(":")
         pairs = [item.partition("=") for item in settings.split(",") if item]
-        if not name or name in arms or any(not equals for _, equals, _ in pairs):
-            raise ConfigError("arm", specification, "write NAME:key=value,key=value, each name once")
-        values = dict(configuration.to_dict(common), **{key.replace("-", "_"): value for key, _, value in pairs})
+        if not name or name in arms or any(not equals for _key, equals, _value in pairs):
+            raise ConfigError("arm", specification, _("write NAME:key=value,key=value, each name once"))
+        values = dict(configuration.to_dict(common), **{key.replace("-", "_"): value for key, _equals, value in pairs})
         arms[name] = configuration.from_dict(values)
         configuration.validate(arms[name])
     if len(arms) < 2:
-        raise ConfigError("arm", len(arms), "a trial needs at least two arms")
+        raise ConfigError("arm", len(arms), _("a trial needs at least two arms"))
     return arms
 
 
@@ -114,9 +115,9 @@ def run_trial(
     order, first = list(arms), 3 + WARMUP_STEPS
     shuffler = random.Random(seed)  # the same on all processes
     found: Dict[str, List[float]] = {arm.name: [] for arm in arms}
-    for _ in range(rounds):
+    for _round in range(rounds):
         taken = dict.fromkeys(found, 0.0)
-        for _ in range(turns):
+        for _turn in range(turns):
             shuffler.shuffle(order)
             for arm in order:
                 taken[arm.name] += time_steps(arm, turn, first, world)
@@ -206,7 +207,7 @@ def main(argv: List[str]) -> int:
     world, common = None, TrainConfig()
     try:
         if arguments.rounds < MIN_ROUNDS:
-            raise ConfigError("rounds", arguments.rounds, f"must be at least {MIN_ROUNDS}")
+            raise ConfigError("rounds", arguments.rounds, _("must be at least {least}", least=MIN_ROUNDS))
         common = configuration.from_flags(others)
         configs = read_arms(arguments.arm, common)
         world = join()
@@ -234,7 +235,7 @@ def main(argv: List[str]) -> int:
         reason = advice(common, world.device)
         complain(reason)
         if common.out_dir:
-            _write_outcome(common.out_dir, {"status": "oom", "reason": reason})
+            _write_outcome(common.out_dir, {"status": "oom", "reason": reason, **encoded(reason)})
         return 1
     finally:
         if world is not None:

@@ -18,6 +18,7 @@ from .distributed import World
 from .environment import describe_hardware
 from .errors import CheckpointError
 from .model import Transformer
+from .sentences import _
 from .stepping import wants_compile
 
 VERSION = 1
@@ -134,7 +135,7 @@ def restore(
         CheckpointError: it holds weights alone, or belongs to a run that is scientifically another.
     """
     if "optimizer" not in loaded:
-        raise CheckpointError(f"{path} holds weights alone; a run resumes from a checkpoint_<step>.pt")
+        raise CheckpointError(_("{path} holds weights alone; a run resumes from a checkpoint_<step>.pt", path=path))
     _refuse_another_run(loaded, path, config, data, global_batch)
     model.load_state_dict(loaded["model"])
     optimizer.load_state_dict(loaded["optimizer"])
@@ -157,18 +158,28 @@ def _refuse_another_run(
 ) -> None:
     """Raise CheckpointError unless the checkpoint is of this very run, or of this run with fewer steps planned."""
     then, now = dict(loaded["config"]), configuration.to_dict(config)
-    then["global batch"], now["global batch"] = loaded["global_batch"], global_batch
-    then["training data"], now["training data"] = loaded["data"]["train_sha256"][:12], data.train_sha256[:12]
-    then["validation data"], now["validation data"] = loaded["data"]["val_sha256"][:12], data.val_sha256[:12]
-    keys = (*configuration.keys_of_kind("scientific"), "global batch", "training data", "validation data")
+    beside = {
+        _("global batch"): (loaded["global_batch"], global_batch),
+        _("training data"): (loaded["data"]["train_sha256"][:12], data.train_sha256[:12]),
+        _("validation data"): (loaded["data"]["val_sha256"][:12], data.val_sha256[:12]),
+    }
+    for key, (there, here) in beside.items():
+        then[key], now[key] = there, here
+    keys = (*configuration.keys_of_kind("scientific"), *beside)
     differing = [key for key in keys if then.get(key) != now[key]]
     if differing == ["max_steps"] and config.max_steps > then["max_steps"]:
         return
     if differing:
-        listed = ", ".join(f"{key} = {then.get(key)} there and {now[key]} here" for key in differing)
+        listed = [
+            _("{key} = {there} there and {here} here", key=key, there=str(then.get(key)), here=str(now[key]))
+            for key in differing
+        ]
         raise CheckpointError(
-            f"{path} belongs to another run: {listed}; use another --out_dir, or start over with --resume none"
-        )
+            _(
+                "{path} belongs to another run: {differences}; use another --out_dir, or start over with --resume none",
+                path=path, differences=listed,
+            )
+        )  # fmt: skip
 
 
 def _reasons_for_inexactness(loaded: Dict[str, Any], config: TrainConfig, world: World) -> List[str]:

@@ -17,6 +17,7 @@ from .errors import Diverged
 from .model import Transformer
 from .optimizer import Precision, learning_rate, trainable_parameters
 from .seeds import stream_seed
+from .sentences import _
 
 COMPILE_PAYS_AFTER_STEPS = 2_000
 """Compilation takes a minute or so; ``--compile auto`` takes it only for runs that win it back."""
@@ -140,7 +141,7 @@ class Stepper:
             scaler.update()
             return
         if not math.isfinite(known):
-            raise Diverged(f"gradient norm is {known} at step {step}")
+            raise Diverged(_("gradient norm is {norm} at step {step}", norm=str(known), step=step))
         if self._on_gpu:
             # Fused AdamW leaves out a step on the device if told so, as it does for a gradient scaler.
             self._optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import names, tomlfile
-from ..agent.sentences import _
+from ..agent.sentences import _, decoded
 from ..errors import ConfigurationError, UsageError, valid_choices
 from ..folders import study_files
 from ..spec.study import METRICS, RELATIONS, Group, Hypothesis, SpeedTrial, Study
 from ..train import config as trainer
+from ..train.sentences import encoded
 
 DERIVED = ("batch_size", "seed", "out_dir", "resume")
 """Train keys that the toolkit sets itself."""
@@ -181,7 +182,13 @@ def _read_value(section: tomlfile.Section, key: str) -> Any:
     try:
         return getattr(trainer.from_dict({key: value}), key)
     except trainer.ConfigError as error:
-        raise section.error(key, error.message, value=value) from None
+        raise section.error(key, said(error), value=value) from None
+
+
+def said(error: trainer.ConfigError) -> str:
+    """Return what the trainer has against a value, as a sentence of the toolkit."""
+    known = encoded(error.message)
+    return decoded(error.message, known.get("code"), known.get("values"), {})
 
 
 def _read_train(section: tomlfile.Section, factors: Sequence[str]) -> dict[str, Any]:
@@ -282,7 +289,7 @@ def _check_config(table: tomlfile.Section, values: Mapping[str, Any]) -> None:
     try:
         trainer.validate(trainer.from_dict(values))
     except trainer.ConfigError as error:
-        raise table.error(error.key, error.message, value=error.value) from None
+        raise table.error(error.key, said(error), value=error.value) from None
 
 
 def _read_unequal(section: tomlfile.Section) -> dict[str, str]:

@@ -17,6 +17,7 @@ from ..folders import expanded
 from ..spec.study import Run, Study
 from ..spec.target import Target
 from ..train import config as trainer
+from .files import said
 
 ALWAYS_TOLD = ("model_type", "freeze_qk", "d_model", "num_layers", "num_heads", "d_ff", "seq_len", "batch_size",
                "max_steps", "seed", "data_path", "out_dir")  # fmt: skip
@@ -200,7 +201,7 @@ def _override(study: Study, overrides: Mapping[str, Any]) -> tuple[int, dict[str
             if key in trainer.keys_of_kind("path") and (reason := names.why_not_path(str(train[key]))):
                 raise UsageError(_("--set {key}={value}: {why}", key=key, value=value, why=reason))
         except trainer.ConfigError as error:
-            why = error.message
+            why = said(error)
             if error.key != key:
                 why = _("{key} = {value} {why}", key=error.key, value=str(error.value), why=why)
             raise UsageError(_("--set {key}={value}: {why}", key=key, value=value, why=why)) from None

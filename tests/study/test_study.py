@@ -14,6 +14,7 @@ from oelm_jobs.train import config as trainer
 
 from oelm_jobs import folders
 from oelm_jobs.errors import ConfigurationError, UnfairError, UsageError
+from oelm_jobs.language import translated
 from oelm_jobs.study import files as study
 from oelm_jobs.study.plan import make_plan
 from oelm_jobs.study.resolve import command, plan_runs, target_path
@@ -59,6 +60,12 @@ def test_what_is_off_in_a_study_is_named(tmp_path: Path, old: str, new: str, exp
         study.read_study(path)
     for part in [str(path), *expected]:
         assert part in str(raised.value)
+
+
+def test_what_the_trainer_refuses_is_said_in_other_languages_too() -> None:
+    with pytest.raises(trainer.ConfigError) as raised:
+        trainer.validate(trainer.from_dict({"d_model": 16, "num_heads": 3}))
+    assert translated(study.said(raised.value), "zh") == "必须整除 d_model = 16；可选：1、2、4、8、16"
 
 
 @pytest.mark.parametrize("name", ["a;b", "$(x)", "exp_x", "a b"])

@@ -41,6 +41,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_is_applied(
     assert train_here(config) == 1
     left = outcome(config)
     assert left["status"] == "diverged" and "gradient norm is nan" in left["reason"]
+    assert left["code"] == "gradient norm is {norm} at step {step}"
+    assert left["values"] == {"norm": "nan", "step": int(left["reason"].split()[-1])}
     assert capsys.readouterr().err == f"train: {left['reason']}\n"
     kept = load_checkpoint(str(run_folder(config) / f"diverged_{left['step']}.pt"))
     assert all(bool(torch.isfinite(value).all()) for value in kept["model"].values())
