@@ -38,7 +38,7 @@ def data(
     for path in paths:
         row = rows[path]
         if fault := data_check.fault(path, row, data_check.need_of(study)):
-            found = _("{path}: {fault}", path, fault.found)
+            found = _("{path}: {why}", path, fault.found)
             mend = fault.mend or _("make or send it: {command}", make)
             return Finding(what=what, verdict=BAD, found=found, mend=mend)
         tokens += row["size"] // 2

@@ -56,7 +56,7 @@ def data_hash(connection: Connection, project: Path, study: Study) -> str:
             where = path if is_own else f"{target.name}: {path}"
             folder = Path(str(name)).parent
             make = _how_to_make(mine) if is_own else _how_to_have(target, mine, folder)
-            found = _("{path}: {fault}", where, fault.found)
+            found = _("{path}: {why}", where, fault.found)
             raise PreflightError(joined([found, NOTHING]), hint=fault.mend or make)
         known = "" if is_own else _listed_here(mine)
         if known and known != rows[path]["sha256"]:
@@ -137,7 +137,7 @@ def _findings(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> Ite
     rows = [row for row in answer["devices"] if target.may_lease(row["label"])]
     if target.slurm is not None:
         for finding in site.judge(target, answer["site"], {run.world_size for run in runs}):
-            yield replace(finding, found=_("{target}: {found}", target.name, finding.found))
+            yield replace(finding, found=_("{target}: {why}", target.name, finding.found))
     else:
         yield needs.devices(study, target, runs, rows, str(answer.get("limit") or ""))
     yield from needs.memory(study, target, runs, rows)
@@ -165,4 +165,4 @@ def out_of_reach(plan: Plan, connection: Connection) -> str:
     if not error:
         return ""
     finding = site.out_of_reach(interpreter(target), error)
-    return joined([_("{target}: {found}", target.name, finding.found), finding.mend])
+    return joined([_("{target}: {why}", target.name, finding.found), finding.mend])

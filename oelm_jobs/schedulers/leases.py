@@ -41,7 +41,7 @@ class LeaseScheduler:
         }
         answer = self._connection.call(registry.LAUNCH, request, timeout_s=60 + 0.2 * len(jobs))
         if answer["answer"] == snapshots.LACKING:
-            raise CodeGone(_("{target}: {error}", self._connection.target.name, CODE_GONE))
+            raise CodeGone(_("{target}: {why}", self._connection.target.name, CODE_GONE))
         if answer["answer"] == "settled":
             raise TargetError(_("submission {token} had been given up", token))
         states = answer["runs"]

@@ -70,9 +70,9 @@ class SlurmScheduler:
             with self._own():
                 answer = agent.answer(verb, dict(request))
         except slurm_commands.HalfDone as error:
-            raise UnknownAnswer(_("{target}: {error}", target.name, str(error))) from error
+            raise UnknownAnswer(_("{target}: {why}", target.name, str(error))) from error
         except REFUSALS as error:
-            raise TargetError(_("{target}: {error}", target.name, str(error))) from error
+            raise TargetError(_("{target}: {why}", target.name, str(error))) from error
         return believed(target.name, verb, request, answer)
 
     @contextlib.contextmanager
@@ -161,9 +161,9 @@ class SlurmScheduler:
                     with self._own():
                         answer = slurm_submit.slurm_submit(request, send)
                 except (launch.NotWritable, inside.Outside, privacy.NotOurs, trees.Busy) as error:
-                    raise TargetError(_("{target}: {error}", name, str(error))) from error
+                    raise TargetError(_("{target}: {why}", name, str(error))) from error
         if answer["answer"] == snapshots.LACKING:
-            raise CodeGone(_("{target}: {error}", name, CODE_GONE))
+            raise CodeGone(_("{target}: {why}", name, CODE_GONE))
         if answer["answer"] == "settled":
             raise TargetError(_("submission {token} had been given up", token))
         return {int(position): row for position, row in answer["jobs"].items()}
