@@ -8,7 +8,6 @@ is shown, not obeyed.
 from __future__ import annotations
 
 import codecs
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -58,6 +57,8 @@ def coloured(content: str) -> str:
 
 def in_json(document: str) -> str:
     """Return an equal JSON document in which control and invisible characters are escapes; newlines stay."""
+    import json  # here, like others: every command imports this module
+
     return _IN_A_TEXT.sub(lambda found: json.dumps(found.group())[1:-1].replace("\x7f", "\\u007f"), document)
 
 

@@ -8,7 +8,7 @@ Sent down the channel before bootstrap, so it parses on Python 3.6 and imports n
 """
 
 import functools
-import string
+import re
 from typing import Any, Dict, Iterable, Mapping, Optional, Tuple
 
 Encoded = Dict[str, Any]
@@ -56,11 +56,13 @@ _ = Sentence
 """Marks a sentence for translation: what stands in its parentheses is found by the tools that collect them."""
 
 
+_NAME = re.compile(r"\{\{|\{(\w+)")
+
+
 @functools.lru_cache(maxsize=None)
 def names(template: str) -> Tuple[str, ...]:
     """Return the names in a template's braces, each once, in order."""
-    found = (name for _text, name, _spec, _how in string.Formatter().parse(template) if name)
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(name for name in _NAME.findall(template) if name))
 
 
 def shown(value: Any) -> Any:

@@ -6,7 +6,6 @@ import atexit
 import copy
 import gc
 import io
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +47,8 @@ def put(text: str, *, nl: bool = True) -> None:
 
 def put_json(value: object, *, indent: int | None = 1) -> None:
     """Print a value as JSON on stdout."""
+    import json
+
     click.echo(visible.in_json(json.dumps(value, indent=indent)))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -87,6 +86,8 @@ def main(
 
 
 def _only(view: View, wanted: set[str]) -> View:
+    from dataclasses import replace
+
     return replace(view, runs=tuple(run for run in view.runs if run.state in wanted)) if wanted else view
 
 
