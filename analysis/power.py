@@ -114,7 +114,7 @@ def table(report: Report) -> Table:
         Column("spread", tables.PERCENT),
         Column("spread_source", tables.TEXT),
         Column("assumed_gap", tables.TEXT),
-        *(Column(f"power_{n}", tables.PERCENT, label=_("Power with {seeds} seeds", seeds=n)) for n in SEEDS),
+        *(Column(f"power_{n}", tables.PERCENT, label=_("Power with {seeds} seeds", n)) for n in SEEDS),
         Column("seeds_needed", tables.STEP),
         Column("seeds_needed_cautious", tables.STEP),
         Column("seeds_needed_holm", tables.STEP),
@@ -162,7 +162,7 @@ def _spread(verdict: Verdict, others: list[Verdict]) -> tuple[float, str, float 
     the largest.
     """
     if verdict.sd:
-        return verdict.sd, _("{count} seeds", count=verdict.count), max(verdict.count - 1, 1)
+        return verdict.sd, _("{count} seeds", verdict.count), max(verdict.count - 1, 1)
     kind = verdict.hypothesis.metric.endswith(("ppl", "loss"))
     known = [v for v in others if v.sd and v.hypothesis.metric.endswith(("ppl", "loss")) == kind]
     if known:

@@ -168,9 +168,7 @@ def circumstances(
         and not (h.metric in fairness.SPEED_METRICS and finding.key == "learning_rate")
         and _separates(finding, study, a, b)
     ]
-    alarm = _(
-        "UNFAIR PAIR: the arms differ in {keys}, which the study does not declare", keys=[*dict.fromkeys(unfair_keys)]
-    )
+    alarm = _("UNFAIR PAIR: the arms differ in {keys}, which the study does not declare", [*dict.fromkeys(unfair_keys)])
     notes: list[Sentence] = []
     if h.metric not in COUNT_METRICS and any(
         finding.key == "interim" and set(finding.groups) & {h.group, h.against} for finding in found
@@ -212,7 +210,7 @@ def _speed(
         trial = None
         undecidable = _(
             "there are several speed trials of these two groups with different rounds ({files})",
-            files=[str(t.path) for t in timed],
+            [str(t.path) for t in timed],
         )
     elif trial is None:
         undecidable = undecidable or speed.incomparable(a, b)
@@ -223,7 +221,7 @@ def _speed(
         elif trial.control_is_off:
             undecidable = _(
                 "the A/A control of the speed trial came out at {ratio} instead of 1.00: the trial was disturbed",
-                ratio=f"{math.exp(trial.control.mean):.3f}",
+                f"{math.exp(trial.control.mean):.3f}",
             )
             trial = None
     return trial, undecidable, notes + _confounded(h, a, b, trial)
@@ -268,6 +266,6 @@ def _confounded(h: Hypothesis, a: Sequence[LoadedRun], b: Sequence[LoadedRun], t
         return []
     said = _(
         "a ratio of {ratio} is more than the saved operations can give ({bound}): something else differs, too",
-        ratio=f"{ratio:.3f}", bound=f"{bound:.4f}",
+        f"{ratio:.3f}", f"{bound:.4f}",
     )  # fmt: skip
     return [said]

@@ -122,7 +122,7 @@ def by_run(groups: Groups) -> Table:
         for runs in groups.values() for run in runs
         if run.final is not None and run.last_step is not None and run.final.step < run.last_step
     )  # fmt: skip
-    remark = _("Last validated before the last step: {runs}.", runs=earlier)
+    remark = _("Last validated before the last step: {runs}.", earlier)
     return Table("runs", columns, tuple(rows), remarks=(remark,) if earlier else ())
 
 
@@ -187,7 +187,7 @@ def layers(groups: Groups) -> Table | None:
         )
     columns = (
         Column("layer", tables.TEXT), Column("total_params", tables.COUNT),
-        *(Column(f"trainable_{group}", tables.COUNT, label=_("Trainable in {group}", group=group)) for group in known),
+        *(Column(f"trainable_{group}", tables.COUNT, label=_("Trainable in {group}", group)) for group in known),
     )  # fmt: skip
     return Table("layers", columns, tuple(rows))
 
@@ -242,7 +242,7 @@ def efficiency(groups: Groups, labels: Mapping[str, str], target_loss: float | N
         remarks.append(
             _(
                 "Target: validation loss {loss}, as asked. Medians over runs; > means not reached by then.",
-                loss=f"{target_loss:.4f}",
+                f"{target_loss:.4f}",
             )
         )
     elif target is not None:
@@ -250,14 +250,12 @@ def efficiency(groups: Groups, labels: Mapping[str, str], target_loss: float | N
             _(
                 "Target: validation loss {loss}, which every run of {group} had at its end (none was declared). "
                 "Medians over runs; > means not reached by then.",
-                loss=f"{target:.4f}",
-                group=labels.get(baseline or "", "") or baseline or "",
+                f"{target:.4f}",
+                labels.get(baseline or "", "") or baseline or "",
             )
         )
     if math.isfinite(low) and high > low:
-        remarks.append(
-            _("Area over {low} to {high} tokens, which every run covers.", low=f"{low:,.0f}", high=f"{high:,.0f}")
-        )
+        remarks.append(_("Area over {low} to {high} tokens, which every run covers.", f"{low:,.0f}", f"{high:,.0f}"))
     return Table("efficiency", columns, tuple(rows), remarks=tuple(remarks))
 
 

@@ -57,10 +57,10 @@ def claim(h: Hypothesis, labels: dict[str, str]) -> str:
     """Return the claim in the study's words, else in ours."""
     return h.claim or _(
         "{metric} of {group} against {against}: {rule}",
-        metric=metric(h),
-        group=labels.get(h.group, h.group),
-        against=labels.get(h.against, h.against),
-        rule=rule(h),
+        metric(h),
+        labels.get(h.group, h.group),
+        labels.get(h.against, h.against),
+        rule(h),
     )
 
 
@@ -72,14 +72,14 @@ def metric(h: Hypothesis) -> Sentence:
 def rule(h: Hypothesis) -> Sentence:
     """Return the decision rule in words."""
     if h.relation == "reduction":
-        return _("reduction between {low} and {high}", low=percent(h.bounds[0]), high=percent(h.bounds[1]))
+        return _("reduction between {low} and {high}", percent(h.bounds[0]), percent(h.bounds[1]))
     if h.relation == "ratio_at_least":
         if h.margin:
-            return _("ratio at least {bound}, conceding {margin}", bound=f"{h.bounds[0]:g}", margin=percent(h.margin))
-        return _("ratio at least {bound}", bound=f"{h.bounds[0]:g}")
+            return _("ratio at least {bound}, conceding {margin}", f"{h.bounds[0]:g}", percent(h.margin))
+        return _("ratio at least {bound}", f"{h.bounds[0]:g}")
     if h.relation == "at_most_above":
-        return _("at most {bound} above", bound=percent(h.bounds[0]))
-    return _("differs by less than {bound}", bound=percent(h.bounds[0]))
+        return _("at most {bound} above", percent(h.bounds[0]))
+    return _("differs by less than {bound}", percent(h.bounds[0]))
 
 
 def percent(share: float, *, signed: bool = False) -> str:
@@ -122,12 +122,12 @@ def interval_words(verdict: Verdict) -> Sentence | None:
     units = {TRIAL: _("paired rounds"), PAIRED: _("pairs")}.get(verdict.method, _("seeds per arm"))
     return _(
         "{level} interval {low} to {high}, {count} {units}, {method}",
-        level=percent(1 - 2 * (1 - verdict.level)),
-        low=bounds[0],
-        high=bounds[1],
-        count=verdict.count,
-        units=units,
-        method=METHOD_WORDS[verdict.method],
+        percent(1 - 2 * (1 - verdict.level)),
+        bounds[0],
+        bounds[1],
+        verdict.count,
+        units,
+        METHOD_WORDS[verdict.method],
     )
 
 
@@ -177,7 +177,7 @@ def reasons(verdict: Verdict, report: Report) -> list[Sentence]:
             said = _(
                 "{share} of all parameters are frozen, {without} of those outside the embeddings; "
                 "the declared quantity decides",
-                share=percent(shares[0][0]), without=percent(shares[0][1]),
+                percent(shares[0][0]), percent(shares[0][1]),
             )  # fmt: skip
             found.append(said)
     return found
@@ -191,7 +191,7 @@ def level_remark(report: Report) -> Sentence | None:
     return _(
         "The levels of the intervals are those of Holm's procedure over the {count} hypotheses with one: all verdicts "
         "together hold at the declared level.",
-        count=count,
+        count,
     )
 
 

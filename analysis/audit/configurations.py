@@ -57,10 +57,7 @@ def from_configurations(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -
     wanted = next((run.study for run in listed if run.study), "")
     for run in listed if reference.is_made_up(study) else ():
         if run.study and run.study != wanted:
-            said = _(
-                "{run} says that it belongs to study {study}, not {wanted}",
-                run=run.name, study=run.study, wanted=wanted,
-            )  # fmt: skip
+            said = _("{run} says that it belongs to study {study}, not {wanted}", run.name, run.study, wanted)
             findings.append(warning(said, run.group))
     return findings
 
@@ -72,9 +69,9 @@ def beyond(groups: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audi
     strangers = tuple(
         run.name for name, runs in groups.items() if name not in study.groups for run in runs if not run.tag
     )
-    said = _("{runs} belong to no group of the study: shown in the tables, compared in no verdict", runs=strangers)
+    said = _("{runs} belong to no group of the study: shown in the tables, compared in no verdict", strangers)
     return ([warning(said)] if strangers else []) + [
-        AuditFinding(severity=NOTE, text=_("{run}: {note}", run=run.name, note=note), groups=(run.group,))
+        AuditFinding(severity=NOTE, text=_("{run}: {note}", run.name, note), groups=(run.group,))
         for runs in groups.values()
         for run in runs
         for note in run.notes
@@ -84,21 +81,17 @@ def beyond(groups: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audi
 def _difference(d: fairness.Difference) -> AuditFinding:
     values = tuple(f"{name} {_short(value)}" for name, value in d.values.items())
     if d.is_unfair:
-        return AuditFinding(
-            severity=UNFAIR, text=_("{key} is not the same: {values}", key=d.key, values=values), key=d.key
-        )
+        return AuditFinding(severity=UNFAIR, text=_("{key} is not the same: {values}", d.key, values), key=d.key)
     if d.reason:
         return AuditFinding(
             severity=DECLARED,
-            text=_(
-                "{key} is not the same ({values}), as declared: {reason}", key=d.key, values=values, reason=d.reason
-            ),
+            text=_("{key} is not the same ({values}), as declared: {reason}", d.key, values, d.reason),
             key=d.key,
             metrics=d.voids,
         )
     return AuditFinding(
         severity=WARNING,
-        text=_("{key} is not the same ({values}): speed and hours can't be compared", key=d.key, values=values),
+        text=_("{key} is not the same ({values}): speed and hours can't be compared", d.key, values),
         key=d.key,
         metrics=d.voids,
     )
@@ -110,7 +103,7 @@ def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audit
     for group in study.groups:
         members = runs.get(group, ())
         if not members:
-            findings.append(warning(_("interim: group {group} has no runs", group=group), group, key="interim"))
+            findings.append(warning(_("interim: group {group} has no runs", group), group, key="interim"))
             continue
         unfinished = [run for run in members if not run.finished and not run.diverged and run.source != "log"]
         if unfinished:
@@ -118,17 +111,17 @@ def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audit
                 f"{run.name} {run.status}{f' ({run.reason})' if run.reason else ''}{_progress(run)}"
                 for run in unfinished
             )
-            findings.append(warning(_("interim: {runs}", runs=states), group, key="interim"))
+            findings.append(warning(_("interim: {runs}", states), group, key="interim"))
         seen = {run.seed for run in members}
         extra = tuple(str(run.seed) for run in members if run.seed is not None and run.seed not in study.seeds)
         if extra:
-            said = _("group {group} has runs of seeds that the study does not plan ({seeds})", group=group, seeds=extra)
+            said = _("group {group} has runs of seeds that the study does not plan ({seeds})", group, extra)
             findings.append(warning(said, group, key="seeds"))
         absent = tuple(str(seed) for seed in study.seeds if seed not in seen)
         if absent and None not in seen:
             findings.append(
                 warning(
-                    _("interim: group {group} has no run of seed {seeds}", group=group, seeds=absent),
+                    _("interim: group {group} has no run of seed {seeds}", group, absent),
                     group,
                     key="interim",
                 )
@@ -140,9 +133,7 @@ def uncompared(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Au
     """Return warnings for what takes part in no comparison: ended runs without a validation, a single group."""
     findings = []
     if len(study.groups) == 1:
-        findings.append(
-            warning(_("there is no group but {group}: nothing is compared", group=next(iter(study.groups))))
-        )
+        findings.append(warning(_("there is no group but {group}: nothing is compared", next(iter(study.groups)))))
     for group, members in runs.items():
         silent = tuple(
             run.name
@@ -150,7 +141,7 @@ def uncompared(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Au
             if run.final is None and not run.diverged and (run.finished or run.source == "log")
         )
         if silent:
-            findings.append(warning(_("{runs} left no validation and takes part in no comparison", runs=silent), group))
+            findings.append(warning(_("{runs} left no validation and takes part in no comparison", silent), group))
     return findings
 
 
@@ -165,7 +156,7 @@ def unchecked(runs: Mapping[str, Sequence[LoadedRun]]) -> list[AuditFinding]:
     if any("max_lr" not in run.train and (run.curve is None or not np.isfinite(run.curve.lr).any()) for run in logs):
         what.append(_("learning rates"))
     names = tuple(run.name for run in logs)
-    said = _("logs alone don't tell whether {what} were the same: {runs}", what=tuple(what), runs=names)
+    said = _("logs alone don't tell whether {what} were the same: {runs}", tuple(what), names)
     return [warning(said, key="unchecked")]
 
 
@@ -182,7 +173,7 @@ def implausible(runs: Sequence[LoadedRun]) -> list[AuditFinding]:
     middle = finals[len(finals) // 2] if finals else math.nan
     for run in runs:
         if run.diverged:
-            findings.append(warning(_("{run} diverged", run=run.name), run.group))
+            findings.append(warning(_("{run} diverged", run.name), run.group))
             continue
         if run.final is None:
             continue
@@ -192,14 +183,16 @@ def implausible(runs: Sequence[LoadedRun]) -> list[AuditFinding]:
         if loss < 0.1 or (len(finals) > 2 and loss < 0.5 * middle):
             said = _(
                 "{run}: a validation PPL of {ppl} is implausible (the others are near {others})",
-                run=run.name, ppl=f"{run.final.ppl:.3g}", others=f"{math.exp(middle):.3g}",
+                run.name, f"{run.final.ppl:.3g}", f"{math.exp(middle):.3g}",
             )  # fmt: skip
             findings.append(warning(said, run.group, is_doubt=True))
         if loss > chance + 0.05:
             said = _(
                 "{run}: a validation loss of {loss} is worse than chance ({chance})",
-                run=run.name, loss=f"{loss:.3f}", chance=f"{chance:.3f}",
-            )  # fmt: skip
+                run.name,
+                f"{loss:.3f}",
+                f"{chance:.3f}",
+            )
             findings.append(warning(said, run.group, is_doubt=True))
     return findings
 

@@ -113,20 +113,17 @@ def read(path: Path) -> Lock | None:
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise UsageError(
-            _("{path}: not a lock file: {error}", path=str(path), error=str(error)),
+            _("{path}: not a lock file: {error}", str(path), str(error)),
             hint=_("restore it from version control, or remove it and lock again"),
         ) from error
     if record.version != VERSION:
         raise UsageError(
-            _(
-                "{path}: lock version {version} is unknown; valid: {valid}",
-                path=str(path), version=record.version, valid=VERSION,
-            ),
+            _("{path}: lock version {version} is unknown; valid: {valid}", str(path), record.version, VERSION),
             hint=_("use the release that wrote it"),
-        )  # fmt: skip
+        )
     if _hash(record.plan) != record.plan_sha256:
         raise UsageError(
-            _("{path}: the plan in it was edited after it was locked", path=str(path)),
+            _("{path}: the plan in it was edited after it was locked", str(path)),
             hint=_("restore it from version control"),
         )
     return Lock(
@@ -153,23 +150,23 @@ def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Sent
         found.append(
             _(
                 "seeds {seeds} came after the lock: they are shown, the verdicts rest on the locked seeds",
-                seeds=tuple(map(str, added)),
+                tuple(map(str, added)),
             )
         )
     dropped = sorted(planned - set(study.seeds))
     if dropped:
-        found.append(_("seeds {seeds} of the locked plan are no longer in the study", seeds=tuple(map(str, dropped))))
+        found.append(_("seeds {seeds} of the locked plan are no longer in the study", tuple(map(str, dropped))))
     for run in runs:
         known = lock.fingerprints.get(run.name)
         if known and run.fingerprint and run.fingerprint != known:
-            found.append(_("{run} was run with another configuration or other data than locked", run=run.name))
+            found.append(_("{run} was run with another configuration or other data than locked", run.name))
         if run.started_at is not None and run.started_at < lock.locked_at and run.name not in lock.started:
             found.append(_locked_late((run.name,)))
     return found
 
 
 def _locked_late(runs: tuple[str, ...]) -> Sentence:
-    return _("the plan was locked after {runs} had begun", runs=runs)
+    return _("the plan was locked after {runs} had begun", runs)
 
 
 def rule_deviations(lock: Lock, study: Study) -> dict[str, Sentence]:
@@ -180,7 +177,7 @@ def rule_deviations(lock: Lock, study: Study) -> dict[str, Sentence]:
         if name not in before:
             found[name] = _("DEVIATION: this hypothesis is not part of the locked plan")
         elif changes := tuple(_changes("", before[name], rule)):
-            found[name] = _("DEVIATION: the rule is not the locked one: {changes}", changes=changes)
+            found[name] = _("DEVIATION: the rule is not the locked one: {changes}", changes)
     return found
 
 
@@ -189,9 +186,9 @@ def _changes(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
     for key in [*before, *(key for key in after if key not in before)]:
         what = f"{name}.{key}" if name else key
         if key not in after:
-            found.append(_("{what} = {before} was removed", what=what, before=_short(before[key])))
+            found.append(_("{what} = {before} was removed", what, _short(before[key])))
         elif key not in before:
-            found.append(_("{what} = {after} was added", what=what, after=_short(after[key])))
+            found.append(_("{what} = {after} was added", what, _short(after[key])))
         elif before[key] != after[key]:
             if isinstance(before[key], dict) and isinstance(after[key], dict):
                 found += _changes(what, before[key], after[key])
@@ -201,7 +198,7 @@ def _changes(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
 
 
 def _changed(what: str, before: Any, after: Any) -> Sentence:
-    return _("{what} was {before} and is {after}", what=what, before=_short(before), after=_short(after))
+    return _("{what} was {before} and is {after}", what, _short(before), _short(after))
 
 
 def _short(value: Any) -> str:

@@ -64,9 +64,9 @@ def learning_rates(runs: Runs, study: Study) -> list[AuditFinding]:
     is_between = not any(a.group == b.group and _rates_differ(a, b) for a, b in itertools.combinations(members, 2))
     declared = _declared(study, "max_lr", "min_lr", "warmup_steps", "max_steps") if is_between else ""
     groups = tuple(dict.fromkeys(run.group for run in (seen[0], *differing)))
-    statement = _("the learning rates were not the same: {schedules}", schedules=tuple(described.values()))
+    statement = _("the learning rates were not the same: {schedules}", tuple(described.values()))
     if declared:
-        statement = _("{what}, as declared: {reason}", what=statement, reason=declared)
+        statement = _("{what}, as declared: {reason}", statement, declared)
     return [AuditFinding(severity=DECLARED if declared else UNFAIR, text=statement, groups=groups, key="learning_rate")]
 
 
@@ -106,17 +106,15 @@ def _rates_differ(a: LoadedRun, b: LoadedRun) -> bool:
 
 def _describe(run: LoadedRun, schedule: Schedule | None) -> Sentence:
     if schedule is None:
-        return _("{run} (too few values)", run=run.name)
+        return _("{run} (too few values)", run.name)
     return _(
         "{run} {shape}, peak {peak}, warm-up {warmup}, decay until {end}, last {final}",
-        run=run.name,
-        shape=SHAPES[schedule.shape],
-        peak=f"{schedule.peak:.3g}",
-        warmup="–"
-        if schedule.warmup is None
-        else f"{round(schedule.warmup, -1 if schedule.warmup >= 1000 else 0):,.0f}",
-        end="–" if schedule.end is None else f"{_rounded(schedule.end):,.0f}",
-        final=f"{schedule.final:.3g}",
+        run.name,
+        SHAPES[schedule.shape],
+        f"{schedule.peak:.3g}",
+        "–" if schedule.warmup is None else f"{round(schedule.warmup, -1 if schedule.warmup >= 1000 else 0):,.0f}",
+        "–" if schedule.end is None else f"{_rounded(schedule.end):,.0f}",
+        f"{schedule.final:.3g}",
     )
 
 
@@ -136,7 +134,7 @@ def steps(runs: Runs, study: Study) -> list[AuditFinding]:
     ]
     if len({run.last_step for run in ended}) > 1 and not _declared(study, "max_steps"):
         shown = tuple(f"{run.name} {run.last_step:,}" for run in ended)
-        said = _("the runs ended at different steps ({steps}): losses are compared at common steps", steps=shown)
+        said = _("the runs ended at different steps ({steps}): losses are compared at common steps", shown)
         findings.append(warning(said, key="steps"))
     for run in ended:
         planned = run.max_steps
@@ -169,7 +167,7 @@ def validation_intervals(runs: Runs) -> list[AuditFinding]:
     shown = tuple(f"{group} {interval:,}" for group, interval in found.items())
     said = _(
         "validations came at different intervals ({intervals} steps): the best of more of them is lower by chance",
-        intervals=shown,
+        shown,
     )
     return [warning(said, key="val_interval")]
 
@@ -188,7 +186,7 @@ def unknown_batches(runs: Runs) -> list[AuditFinding]:
     said = _(
         "the number of GPUs differs ({sizes}) and nothing says how many sequences a step had: with the same "
         "batch per GPU the arms saw different numbers of tokens",
-        sizes=shown,
+        shown,
     )
     return [warning(said, *known, key="global_batch")]
 
@@ -203,7 +201,7 @@ def totals(runs: Runs, study: Study) -> list[AuditFinding]:
     if len(set(found.values())) < 2:
         return []
     shown = tuple(f"{group} {total:,}" for group, total in found.items())
-    said = _("the arms have different numbers of parameters in all ({totals})", totals=shown)
+    said = _("the arms have different numbers of parameters in all ({totals})", shown)
     return [warning(said, key="total_params")]
 
 
@@ -223,7 +221,7 @@ def copies(runs: Runs) -> list[AuditFinding]:
             groups = (other.group, run.group) if other.group != run.group else (run.group,)
             said = _(
                 "{a} and {b} have the same validation losses to the last digit: copies, or a factor without any effect",
-                a=other.name, b=run.name,
+                other.name, run.name,
             )  # fmt: skip
             findings.append(
                 AuditFinding(
@@ -244,4 +242,4 @@ def tuning(runs: Sequence[LoadedRun], study: Study) -> list[AuditFinding]:
     if len(set(tried.values())) < 2:
         return []
     shown = tuple(f"{group} {count}" for group, count in tried.items())
-    return [warning(_("the arms were not tuned equally; configurations tried: {counts}", counts=shown), key="tuning")]
+    return [warning(_("the arms were not tuned equally; configurations tried: {counts}", shown), key="tuning")]

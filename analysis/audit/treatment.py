@@ -45,20 +45,15 @@ def contradictions(run: LoadedRun, factors: Mapping[str, Any]) -> list[Sentence]
         and not factors.get("freeze_ffn")
     ):
         if frozen and counts.frozen == 0:
-            found.append(_("{run} should freeze Q/K, but no parameter is frozen", run=run.name))
+            found.append(_("{run} should freeze Q/K, but no parameter is frozen", run.name))
         if not frozen and counts.frozen > 0:
             count = f"{counts.frozen:,}"
-            found.append(
-                _("{run} should train everything, but {count} parameters are frozen", run=run.name, count=count)
-            )
+            found.append(_("{run} should train everything, but {count} parameters are frozen", run.name, count))
     return found
 
 
 def _ran_with_another(run: LoadedRun, key: str, value: object, wanted: object) -> Sentence:
-    return _(
-        "{run} ran with {key} = {value}, the group says {wanted}",
-        run=run.name, key=key, value=str(value), wanted=str(wanted),
-    )  # fmt: skip
+    return _("{run} ran with {key} = {value}, the group says {wanted}", run.name, key, str(value), str(wanted))
 
 
 def _tensors(run: LoadedRun, frozen: object) -> list[Sentence]:
@@ -67,16 +62,16 @@ def _tensors(run: LoadedRun, frozen: object) -> list[Sentence]:
     qk, other = run.treatment.groups.get("qk"), run.treatment.groups.get("other")
     if qk is not None and frozen is True:
         if qk.requires_grad or qk.in_optimizer:
-            found.append(_("{run} should freeze Q/K, but the optimizer holds them", run=run.name))
+            found.append(_("{run} should freeze Q/K, but the optimizer holds them", run.name))
         if qk.sha256_end and qk.sha256_end != qk.sha256_start:
-            found.append(_("{run} should freeze Q/K, but they changed between start and end", run=run.name))
+            found.append(_("{run} should freeze Q/K, but they changed between start and end", run.name))
     if qk is not None and frozen is False:
         if qk.requires_grad is False or qk.in_optimizer is False:
-            found.append(_("{run} should train Q/K, but the optimizer doesn't hold them", run=run.name))
+            found.append(_("{run} should train Q/K, but the optimizer doesn't hold them", run.name))
         if qk.sha256_end and qk.sha256_end == qk.sha256_start:
-            found.append(_("{run} should train Q/K, but they are the same at start and end", run=run.name))
+            found.append(_("{run} should train Q/K, but they are the same at start and end", run.name))
     if other is not None and other.sha256_end and other.sha256_end == other.sha256_start:
-        found.append(_("{run} trained nothing: all other parameters are the same at start and end", run=run.name))
+        found.append(_("{run} trained nothing: all other parameters are the same at start and end", run.name))
     return found
 
 
@@ -104,7 +99,7 @@ def audit(runs: Mapping[str, Sequence[LoadedRun]], factors: Mapping[str, Mapping
         if unproven and "freeze_qk" in {key for table in factors.values() for key in table}:
             said = _(
                 "whether Q/K were treated as the group says is not proven for {runs} (no hashes of start and end)",
-                runs=tuple(unproven),
+                tuple(unproven),
             )
             findings.append(warning(said, group))
     return findings
@@ -130,10 +125,10 @@ def missing_parameters(
                 what = _(
                     "{run} should train everything, but its {total} parameters lack exactly the {frozen} that "
                     "{other} freezes: they are no parameters in it (buffers, perhaps), and are not trained",
-                    run=run.name,
-                    other=other.name,
-                    total=_count(run.parameters.total),
-                    frozen=_count(frozen),
+                    run.name,
+                    _count(run.parameters.total),
+                    _count(frozen),
+                    other.name,
                 )
                 findings.append(AuditFinding(severity=VOID, text=what, groups=(run.group,)))
                 break
@@ -161,8 +156,8 @@ def never_varied(a: Sequence[LoadedRun], b: Sequence[LoadedRun], freezing: tuple
         total, trainable = next(iter(counts[0]))
         return _(
             "the factor was never varied: both arms have {total} parameters, {trainable} of them trainable",
-            total=_count(total),
-            trainable=_count(trainable),
+            _count(total),
+            _count(trainable),
         )
     sizes = [{run.checkpoint_bytes for run in arm if run.checkpoint_bytes} for arm in (a, b)]
     if not (counts[0] and counts[1]) and sizes[0] and sizes[1]:
@@ -170,7 +165,7 @@ def never_varied(a: Sequence[LoadedRun], b: Sequence[LoadedRun], freezing: tuple
         if largest - smallest < 0.005 * largest:
             return _(
                 "the factor was never varied: the checkpoints of both arms have the same size ({size})",
-                size=f"{largest / 1e6:,.0f} MB",
+                f"{largest / 1e6:,.0f} MB",
             )
     return None
 
@@ -199,8 +194,8 @@ def other_start(
         if len(starts) == 2 and all(starts) and starts[0] != starts[1] and tensors[0].keys() == tensors[1].keys():
             return _(
                 "{a} and {b} began with different weights besides Q/K: more than the factor was varied",
-                a=run.name,
-                b=partner.name,
+                run.name,
+                partner.name,
             )
     return None
 

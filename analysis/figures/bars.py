@@ -94,7 +94,7 @@ def parameters(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, longest * 1.3)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(say_(_("Parameters ({unit})", unit=unit)))
+    axes.set_xlabel(say_(_("Parameters ({unit})", unit)))
     axes.legend(
         list(used.values()),
         [say_(part.name) for part in used],
@@ -192,13 +192,13 @@ def efficiency(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
             ends.append((points[0][0], mean, f"{drawing.cut(arm.label)}  {mean:.4f}", arm.colour))
     failed = tuple(drawing.cut(arm.label) for arm in arms if any(run.diverged for run in arm.runs))
     if failed:
-        said = say_(_("diverged and not shown: runs of {groups}", groups=failed))
+        said = say_(_("diverged and not shown: runs of {groups}", failed))
         figure.text(0.02, 0.0, said, fontsize=8, color="#555555", va="top")
     if not ends:
         drawing.nothing(axes, say_)
         return figure
     axes.margins(0.15)
-    axes.set_xlabel(say_(_("Trainable parameters ({unit})", unit=unit)))
+    axes.set_xlabel(say_(_("Trainable parameters ({unit})", unit)))
     axes.set_ylabel(say_(_("Loss (nats per token)")))
     axes.autoscale_view()
     _label_columns(axes, ends)

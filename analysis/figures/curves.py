@@ -109,7 +109,7 @@ def _end_label(arm: DrawnArm, curves: Sequence[_Curve], say_: Say) -> str:
     """Return the arm's name with its final PPL; a mean that leaves out a diverged seed would flatter the arm."""
     diverged = sum(run.diverged for run in arm.runs)
     if diverged:
-        said = say_(_("{count} of {runs} diverged", count=diverged, runs=len(arm.runs)))
+        said = say_(_("{count} of {runs} diverged", diverged, len(arm.runs)))
         return f"{drawing.cut(arm.label)}  {said}"
     return f"{drawing.cut(arm.label)}  {tables.show(tables.Cell(_end(curves)), tables.PPL, 'en')}"
 

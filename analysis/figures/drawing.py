@@ -92,8 +92,8 @@ def style(path: Path | None) -> Iterator[None]:
             own = matplotlib.rc_params_from_file(path, use_default_template=False)
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(
-                _("--style {path}: not a matplotlib style file: {error}", path=str(path), error=str(error)),
-                hint=_("copy ours and change it: {name}", name=STYLE.name),
+                _("--style {path}: not a matplotlib style file: {error}", str(path), str(error)),
+                hint=_("copy ours and change it: {name}", STYLE.name),
             ) from error
         chosen.append({str(key): value for key, value in own.items()})
     with styles.context(chosen, after_reset=True):

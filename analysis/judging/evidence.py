@@ -68,7 +68,7 @@ def gather(hypothesis: Hypothesis, runs: Mapping[str, Sequence[LoadedRun]], *, m
     for name in (hypothesis.group, hypothesis.against):
         arm = runs.get(name, ())
         if not arm:
-            return Evidence(missing=_("group {group} has no runs", group=name))
+            return Evidence(missing=_("group {group} has no runs", name))
         arms.append(list(arm))
     if hypothesis.metric in COUNT_METRICS:
         return _counts(hypothesis, arms)
@@ -77,12 +77,12 @@ def gather(hypothesis: Hypothesis, runs: Mapping[str, Sequence[LoadedRun]], *, m
     if not (chosen[0] and chosen[1]):
         if hypothesis.metric not in LOSS_METRICS:
             without = (hypothesis.group, hypothesis.against)[bool(chosen[0])]
-            return Evidence(missing=_("group {group} has no finished run", group=without))
+            return Evidence(missing=_("group {group} has no finished run", without))
         chosen = [[run for run in arm if run.validations is not None or run.diverged] for arm in arms]
         notes = [_("unfinished runs are compared")]
         for name, kept in zip((hypothesis.group, hypothesis.against), chosen, strict=True):
             if not kept:
-                return Evidence(missing=_("group {group} has no validation yet", group=name))
+                return Evidence(missing=_("group {group} has no validation yet", name))
     if may_pair:
         chosen, is_paired = _pair(chosen, notes)
     else:
@@ -99,7 +99,7 @@ def _usable(arm: Sequence[LoadedRun], notes: list[Sentence]) -> list[LoadedRun]:
             kept.append(run)
         else:
             reason = f" ({run.reason})" if run.reason else ""
-            notes.append(_("{run} left out: {status}{reason}", run=run.name, status=run.status, reason=reason))
+            notes.append(_("{run} left out: {status}{reason}", run.name, run.status, reason))
     return kept
 
 
@@ -112,9 +112,7 @@ def _pair(arms: list[list[LoadedRun]], notes: list[Sentence]) -> tuple[list[list
         return arms, False
     for table in by_seed:
         for seed in sorted(table.keys() - set(common)):
-            notes.append(
-                _("{run} left out: seed {seed} has no partner in the other arm", run=table[seed].name, seed=seed)
-            )
+            notes.append(_("{run} left out: seed {seed} has no partner in the other arm", table[seed].name, seed))
     return [[table[seed] for seed in common] for table in by_seed], True
 
 
@@ -127,13 +125,11 @@ def _counts(hypothesis: Hypothesis, arms: list[list[LoadedRun]]) -> Evidence:
         ]
         counts = {count for _, count in known if count is not None}
         if not counts:
-            return Evidence(missing=_("group {group} has no parameter counts", group=name))
+            return Evidence(missing=_("group {group} has no parameter counts", name))
         if len(counts) > 1:
             told = tuple(f"{c:,}" for c in sorted(counts))
             return Evidence(
-                missing=_(
-                    "the runs of {group} disagree on the number of parameters ({counts})", group=name, counts=told
-                )
+                missing=_("the runs of {group} disagree on the number of parameters ({counts})", name, told)
             )
         values.append(tuple(Value(seed=run.seed, run=run.name, raw=float(c)) for run, c in known if c is not None)[:1])
     return Evidence(group=values[0], against=values[1], at_end=True)
@@ -182,9 +178,7 @@ def _losses(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool
         return Evidence(missing=_("the arms were never validated at the same step"), notes=tuple(notes))
     if step is not None and not at_end:
         ends = [f"{run.name} {run.final.step:,}" for run in everyone if run.final is not None]
-        notes.append(
-            _("compared at step {step}, the last that all validated at (ends: {ends})", step=f"{step:,}", ends=ends)
-        )
+        notes.append(_("compared at step {step}, the last that all validated at (ends: {ends})", f"{step:,}", ends))
     best = hypothesis.metric.startswith("best")
     if best:
         notes.append(
@@ -229,7 +223,7 @@ def _rates(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool,
         for run in arm:
             raw = run.tokens_per_s if hypothesis.metric == "speed" else run.gpu_hours
             if raw is None or not raw > 0 or not math.isfinite(raw):
-                notes.append(_("{run} left out: no record of it", run=run.name))
+                notes.append(_("{run} left out: no record of it", run.name))
                 raw = math.nan
             values[position].append(Value(seed=run.seed, run=run.name, raw=raw))
     if is_paired:
@@ -239,7 +233,7 @@ def _rates(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool,
         values = [[v for v in arm if not math.isnan(v.raw)] for arm in values]
     for name, kept in zip((hypothesis.group, hypothesis.against), values, strict=True):
         if not kept:
-            return Evidence(missing=_("group {group} has no record of it", group=name), notes=tuple(notes))
+            return Evidence(missing=_("group {group} has no record of it", name), notes=tuple(notes))
     return Evidence(
         group=tuple(values[0]), against=tuple(values[1]), is_paired=is_paired, at_end=True, notes=tuple(notes)
     )

@@ -28,7 +28,7 @@ def incomparable(a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> Sentence | N
         if left != right or len(left) > 1:
             return _unequal(what, left, right)
         if left == {"–"}:
-            return _("the {what} of the runs isn't known", what=what)
+            return _("the {what} of the runs isn't known", what)
     for key in ("batch_size", "gradient_accumulation_steps", "compile"):
         known = [{str(run.train[key]) for run in arm if key in run.train} for arm in (a, b)]
         if known[0] and known[1] and len(known[0] | known[1]) > 1:
@@ -39,7 +39,7 @@ def incomparable(a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> Sentence | N
 def _unequal(what: str, a: set[str], b: set[str]) -> Sentence:
     return _(
         "not on equal hardware: {what} is {a} against {b}; only an interleaved trial on the same devices could decide",
-        what=what, a=sorted(a), b=sorted(b),
+        what, sorted(a), sorted(b),
     )  # fmt: skip
 
 

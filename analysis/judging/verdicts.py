@@ -155,7 +155,7 @@ class _Draft:
             note = _(
                 "{count} seeds gave the same result to the last digit: copies, or a seed without effect; "
                 "taken as one seed",
-                count=estimate.count,
+                estimate.count,
             )
             return cls(hypothesis, around, evidence, None, (note,))
         return cls(hypothesis, around, evidence, estimate)
@@ -223,9 +223,9 @@ def _point(base: Verdict, evidence: Evidence) -> Verdict:
             method=POINT,
             reason=_(
                 "{runs}, of the arm compared with, diverged: nothing is shown for or against the claim",
-                runs=tuple(failed_against),
+                tuple(failed_against),
             ),
-            notes=(*base.notes, *(_("{run} diverged and counts as a failure of its arm", run=run) for run in failed)),
+            notes=(*base.notes, *(_("{run} diverged and counts as a failure of its arm", run) for run in failed)),
         )
     assert base.ratio is not None
     met = low <= base.ratio <= high
@@ -236,7 +236,7 @@ def _point(base: Verdict, evidence: Evidence) -> Verdict:
             outcome=outcome,
             ratio=math.inf,
             method=POINT,
-            reason=_("{runs} diverged, which counts as a failure of the arm", runs=tuple(failed)),
+            reason=_("{runs} diverged, which counts as a failure of the arm", tuple(failed)),
         )
     base = replace(
         base,
@@ -296,8 +296,8 @@ def _improved(verdict: Verdict) -> Verdict:
     bound = verdict.interval[1] if verdict.interval else verdict.ratio
     note = _(
         "the two-sided rule is broken by an improvement; the one-sided claim (at most {above} above) {one_sided}",
-        one_sided=_("holds") if bound < verdict.region[1] else _("is open"),
-        above=_percent(h.bounds[0]),
+        _percent(h.bounds[0]),
+        _("holds") if bound < verdict.region[1] else _("is open"),
     )
     return replace(verdict, notes=(*verdict.notes, note))
 

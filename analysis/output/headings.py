@@ -18,19 +18,19 @@ VERDICTS = _("Verdicts")
 
 def title(report: Report) -> Sentence:
     """Return the report's title."""
-    return _("Report of study {study}", study=report.study.name)
+    return _("Report of study {study}", report.study.name)
 
 
 def question(report: Report) -> str:
     """Return what was asked; empty where nothing was."""
-    return _("Question: {question}", question=report.study.question) if report.study.question else ""
+    return _("Question: {question}", report.study.question) if report.study.question else ""
 
 
 def locked(report: Report) -> str:
     """Return when the rules were locked; empty where they weren't."""
-    return _("The rules were locked on {date}.", date=date(report.locked_at)) if report.locked_at is not None else ""
+    return _("The rules were locked on {date}.", date(report.locked_at)) if report.locked_at is not None else ""
 
 
 def made(made_at: float) -> Sentence:
     """Return when the report was made."""
-    return _("Made {date}", date=date(made_at))
+    return _("Made {date}", date(made_at))

@@ -105,7 +105,7 @@ def as_html(
         differences=_table(differences(report), language),
         provenance=_table(provenance(report.runs), language),
         diffs=[
-            {"summary": words(_("Code of {run}: changes against its revision", run=tuple(names))), "diff": diff}
+            {"summary": words(_("Code of {run}: changes against its revision", tuple(names))), "diff": diff}
             for diff, names in _diffs(report.runs).items()
         ],
         notes=[say(f.text, language) for f in report.findings if f.severity == findings.NOTE],
@@ -220,7 +220,7 @@ def _verdicts(report: Report, language: str) -> list[dict[str, Any]]:
     made = []
     for verdict in report.verdicts:
         words = wording.interval_words(verdict)
-        lines: list[Sentence] = [_("rule: {rule}", rule=wording.rule(verdict.hypothesis))]
+        lines: list[Sentence] = [_("rule: {rule}", wording.rule(verdict.hypothesis))]
         lines += [words] if words else []
         lines += wording.reasons(verdict, report)
         made.append(

@@ -121,7 +121,7 @@ def put(path: Path, content: bytes) -> None:
             raise
     except OSError as error:
         raise UsageError(
-            _("{path} can't be written: {why}", path=str(path), why=error.strerror or str(error)),
+            _("{path} can't be written: {why}", str(path), error.strerror or str(error)),
             hint=_("choose another folder: --output DIR"),
         ) from error
 

@@ -158,12 +158,12 @@ LARGEST_JSON = 64 << 20
 
 def not_understood(name: str, why: str) -> Sentence:
     """Return what is said of a file that can't be read, or isn't what its name promises."""
-    return _("{name} was not understood: {why}", name=name, why=why)
+    return _("{name} was not understood: {why}", name, why)
 
 
 def cut_off(name: str) -> Sentence:
     """Return what is said of a file whose last line is half written."""
-    return _("the last line of {name} is cut off and was left out", name=name)
+    return _("the last line of {name} is cut off and was left out", name)
 
 
 def read(path: Path, form: type[F]) -> tuple[F | None, Sentence | None]:

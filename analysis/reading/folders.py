@@ -57,7 +57,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise UsageError(
-                _("--from {path}: there is no such folder", path=str(path)),
+                _("--from {path}: there is no such folder", str(path)),
                 hint=_("give a folder with a training.log, or one of run folders"),
             )
         if path.is_file() or is_run(path):
@@ -66,7 +66,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
         below = [child for child in sorted(path.iterdir()) if child.is_dir() and is_run(child)]
         if not below:
             raise UsageError(
-                _("--from {path}: neither this folder nor one directly below it holds a run", path=str(path)),
+                _("--from {path}: neither this folder nor one directly below it holds a run", str(path)),
                 hint=_(
                     "a run folder has a training.log, another *.log, *.out or *.err, or the toolkit's metrics.jsonl"
                 ),
@@ -197,34 +197,28 @@ def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) 
 
 
 def _log_notes(log: Log, files_read: str) -> list[Sentence]:
-    name = files_read or "–"
+    name, count = files_read or "–", "{:,}".format
     notes = (
         (
             log.not_understood,
             _(
                 "{count} of {lines} lines of {name} are no records "
                 "({alike} of them look like one and aren't understood)",
-                count=f"{log.not_understood:,}", lines=f"{log.lines:,}", name=name, alike=f"{log.alike:,}",
+                count(log.not_understood), count(log.lines), name, count(log.alike),
             ),
         ),
-        (
-            log.overwritten,
-            _("{count} progress bars of {name} were passed over", count=f"{log.overwritten:,}", name=name),
-        ),
+        (log.overwritten, _("{count} progress bars of {name} were passed over", count(log.overwritten), name)),
         (
             log.disagreeing,
             _(
                 "in {count} validations of {name} the PPL isn't exp(loss): the loss was taken",
-                count=f"{log.disagreeing:,}", name=name,
+                count(log.disagreeing), name,
             ),
         ),
         (log.is_truncated, cut_off(name)),
-        (log.encoding, _("{name} is {encoding} text and was read as such", name=name, encoding=log.encoding)),
-        (
-            log.not_finite,
-            _("{count} lines of {name} tell a loss that isn't finite", count=f"{log.not_finite:,}", name=name),
-        ),
-        (not log.train.added and not log.val.added, _("{name} holds no record of a step", name=name)),
+        (log.encoding, _("{name} is {encoding} text and was read as such", name, log.encoding)),
+        (log.not_finite, _("{count} lines of {name} tell a loss that isn't finite", count(log.not_finite), name)),
+        (not log.train.added and not log.val.added, _("{name} holds no record of a step", name)),
     )  # fmt: skip
     return [note for applies, note in notes if applies]
 

@@ -76,16 +76,17 @@ def load_folders(
     for word in mapping:
         group, sign, folder = word.partition("=")
         if not sign or not group or not folder:
-            raise UsageError(
-                _("--map {word}: give GROUP=DIR", word=word), hint=_("for example: --map gpt_base=old/run1")
-            )
+            raise UsageError(_("--map {word}: give GROUP=DIR", word), hint=_("for example: --map gpt_base=old/run1"))
         if study is not None and group not in study.groups:
             raise UsageError(
                 _(
                     "--map {word}: study {study} has no group {group!r}; {choices}",
-                    word=word, study=study.name, group=group, choices=valid_choices(group, study.groups),
+                    word,
+                    study.name,
+                    group,
+                    valid_choices(group, study.groups),
                 )
-            )  # fmt: skip
+            )
         mapped |= dict.fromkeys(folders.find_runs([Path(folder)]), group)
     found = list(dict.fromkeys([*folders.find_runs(paths), *mapped]))
     known = tuple(study.groups) if study is not None else tuple(reference.GROUPS)
@@ -105,15 +106,17 @@ def left_out(paths: Sequence[Path]) -> list[Sentence]:
         if without:
             said = _(
                 "these folders of {folder} hold no run (no log, no metrics.jsonl) and were left out: {names}",
-                folder=str(path), names=replicates.few(without),
-            )  # fmt: skip
+                str(path),
+                replicates.few(without),
+            )
             found.append(said)
         if passed_over:
             said = _(
                 "{folder} holds a log and was read as one run; these folders of it hold runs, too, and were left out: "
                 "{names}",
-                folder=str(path), names=replicates.few(passed_over),
-            )  # fmt: skip
+                str(path),
+                replicates.few(passed_over),
+            )
             found.append(said)
     return found
 
@@ -130,11 +133,8 @@ def selection(study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> 
     for name, words in wanted.items():
         if not any(words & own for own in marks.values()):
             raise UsageError(
-                _(
-                    "{name!r} names no group or run that is here; {choices}",
-                    name=name, choices=valid_choices(name, known),
-                )
-            )  # fmt: skip
+                _("{name!r} names no group or run that is here; {choices}", name, valid_choices(name, known))
+            )
     kept = [run for run in runs if any(words & marks[id(run)] for words in wanted.values())]
     groups = {name: group for name, group in study.groups.items() if any(run.group == name for run in kept)}
     asked = tuple(h for h in study.hypotheses if h.group in groups and h.against in groups)
@@ -160,10 +160,7 @@ def load_trials(
         (foreign if is_foreign else kept).append(place / TRIAL)
     found, notes = trials.load_trials(kept)
     others = tuple(str(path) for path in foreign if path.exists())
-    said = _(
-        "{files} belongs to another study than {wanted} by its record and doesn't count here",
-        files=others, wanted=study.name,
-    )  # fmt: skip
+    said = _("{files} belongs to another study than {wanted} by its record and doesn't count here", others, study.name)
     return found, [*notes, *([said] if others else [])]
 
 

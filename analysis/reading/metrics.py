@@ -45,7 +45,7 @@ def read(path: Path, notes: list[Sentence]) -> tuple[Curve | None, Validations |
     if cut_off is not None:
         notes.append(cut_off)
     if not_understood:
-        notes.append(_("{count} lines of {name} were not understood", name=path.name, count=not_understood))
+        notes.append(_("{count} lines of {name} were not understood", not_understood, path.name))
     note_columns(train, notes, path.name)
     trained, validated = train.finish(), val.finish()
     return Curve(**trained) if trained else None, Validations(**validated) if validated else None, cut_off
@@ -57,17 +57,21 @@ def note_columns(train: Columns, notes: list[Sentence], name: str) -> None:
     if train.repeated or train.restarts:
         said = _(
             "{count} records of {name} were replaced by later ones of the same step ({restarts} restarts)",
-            name=name, count=f"{train.repeated:,}", restarts=train.restarts,
-        )  # fmt: skip
+            f"{train.repeated:,}",
+            name,
+            train.restarts,
+        )
         notes.append(said)
     if columns is not None and train.last_added_step < int(columns["step"][-1]):
         said = _(
             "{name} ends at step {step}, an earlier attempt had reached {reached}",
-            name=name, step=f"{train.last_added_step:,}", reached=f"{int(columns['step'][-1]):,}",
-        )  # fmt: skip
+            name,
+            f"{train.last_added_step:,}",
+            f"{int(columns['step'][-1]):,}",
+        )
         notes.append(said)
     if train.stride > 1:
-        notes.append(_("{name} is very long: one record in {stride} was kept", name=name, stride=train.stride))
+        notes.append(_("{name} is very long: one record in {stride} was kept", name, train.stride))
 
 
 def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:

@@ -71,8 +71,11 @@ def settle(study: Study, runs: Sequence[LoadedRun]) -> Settled:
                 continue
             said = _(
                 "{copy} holds nothing that {run} doesn't hold (group {group}, seed {seed}): a copy, left out",
-                copy=str(run.path), run=str(other.path), group=group, seed=_seed(other),
-            )  # fmt: skip
+                str(run.path),
+                str(other.path),
+                group,
+                _seed(other),
+            )
             findings.append(warning(said, group, key="copy_left_out"))
         kept += chosen
         disputes += _disputes(group, tag, chosen)
@@ -98,7 +101,7 @@ def passed_over(study: Study, strangers: Sequence[LoadedRun]) -> list[Sentence]:
     return [
         _(
             "passed over, since the record of each says that it belongs to study {study}, not {wanted}: {runs}",
-            runs=few(names), study=other, wanted=study.name,
+            other, study.name, few(names),
         )
         for other, names in by_study.items()
     ]  # fmt: skip
@@ -176,9 +179,11 @@ def _disputes(group: str, tag: str, runs: Sequence[LoadedRun]) -> list[Dispute]:
         statement = _(
             "group {group} has several results ({runs}) and not all tell their seed: they may be one seed, run again; "
             "what rests on the group is undecidable; put the seed into the folder's name: {command}",
-            group=group, runs=paths, command=command,
-        )  # fmt: skip
-        reason = _("group {group} has several results and not all tell their seed", group=group)
+            group,
+            paths,
+            command,
+        )
+        reason = _("group {group} has several results and not all tell their seed", group)
         return [Dispute(group=group, tag=tag, seed=None, statement=statement, reason=reason)]
     found = []
     for seed in dict.fromkeys(run.seed for run in with_result):
@@ -190,8 +195,8 @@ def _disputes(group: str, tag: str, runs: Sequence[LoadedRun]) -> list[Dispute]:
                 "group {group} has several results of seed {seed} ({runs}) and nothing says which one counts: what "
                 "rests on the group is undecidable; name the folders that count (oelm-report DIR...), or take one "
                 "away: {command}",
-                group=group, seed=str(seed), runs=paths, command=command,
+                group, str(seed), paths, command,
             )  # fmt: skip
-            reason = _("group {group} has several results of seed {seed}", group=group, seed=str(seed))
+            reason = _("group {group} has several results of seed {seed}", group, str(seed))
             found.append(Dispute(group=group, tag=tag, seed=seed, statement=statement, reason=reason))
     return found
