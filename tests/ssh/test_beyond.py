@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs import connections
+from oelm_jobs.agent.sentences import Sentence
 from oelm_jobs.connections import openssh
 from oelm_jobs.connections.openssh import OpenSSHConnection
 from oelm_jobs.errors import NotReached, TargetError
@@ -74,8 +75,11 @@ def test_the_agent_of_one_target_is_not_that_of_another(
         connections.close_all()
         assert works(reach("fabric", "two")) and works(reach("fabric", "one"))
         assert os.environ["SSH_AUTH_SOCK"] == str(two)
-        with pytest.raises(TargetError, match="public-key login refused"):
+        with pytest.raises(TargetError, match="public-key login refused") as refused:
             works(reach("fabric", "nobody"))
+        error = str(refused.value)
+        assert isinstance(error, Sentence) and error.values["why"] == "no key was accepted"
+        assert isinstance(error.values["why"], Sentence), "what paramiko carries of ours can still be translated"
 
 
 @pytest.fixture

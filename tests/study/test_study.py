@@ -13,6 +13,7 @@ import pytest
 from oelm_jobs.train import config as trainer
 
 from oelm_jobs import folders
+from oelm_jobs.agent.sentences import Sentence
 from oelm_jobs.errors import ConfigurationError, UnfairError, UsageError
 from oelm_jobs.language import translated
 from oelm_jobs.study import files as study
@@ -66,6 +67,18 @@ def test_what_the_trainer_refuses_is_said_in_other_languages_too() -> None:
     with pytest.raises(trainer.ConfigError) as raised:
         trainer.validate(trainer.from_dict({"d_model": 16, "num_heads": 3}))
     assert translated(study.said(raised.value), "zh") == "必须整除 d_model = 16；可选：1、2、4、8、16"
+
+
+def test_an_error_about_a_file_keeps_what_can_be_translated_apart_from_what_the_user_wrote(tmp_path: Path) -> None:
+    path = written(tmp_path, TINY_STUDY.replace("d_model = 16", "d_modl = 16", 1))
+    with pytest.raises(ConfigurationError) as raised:
+        study.read_study(path)
+    error = str(raised.value)
+    assert isinstance(error, Sentence)
+    assert (error.values["path"], error.values["key"]) == (str(path), "d_modl")
+    why = error.values["why"]
+    assert isinstance(why, Sentence) and why.template == "unknown key; {choices}"
+    assert isinstance(why.values["choices"], Sentence)
 
 
 @pytest.mark.parametrize("name", ["a;b", "$(x)", "exp_x", "a b"])
