@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -17,7 +16,7 @@ from ..agent import __main__ as agent
 from ..agent import inside, privacy, registry, rundir, schema, snapshots, trees
 from ..agent.host import launch
 from ..agent.registry import Answers, Asks, Verb
-from ..agent.sentences import _, joined
+from ..agent.sentences import Sentence, _, joined
 from ..agent.slurm import commands as slurm_commands
 from ..agent.slurm import submit as slurm_submit
 from ..agent.slurm import words as slurm_words
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
 
 ROOM_POLL_S = float(os.environ.get("OELM_ROOM_POLL_S", "20"))
 """How often it is tried again where the cluster takes no more jobs of this user for now."""
-OF_SLURM = re.compile(r": (?:squeue|scontrol|sbatch)(?::| can't be run| gave no answer)")
-"""How an error begins, behind the target's name, that is one of Slurm's commands there."""
+COMMANDS = ("squeue", "scontrol", "sbatch")
+"""The commands of Slurm's whose trouble on a target has a hint."""
 LIMIT: Final = "limit"
 REFUSED: Final = "refused"
 UNKNOWN: Final = "unknown"
@@ -42,6 +41,13 @@ REFUSALS = (
     slurm_commands.SlurmError, launch.NotWritable, inside.Outside, privacy.NotOurs, trees.Busy, schema.Misfit, OSError
 )  # fmt: skip
 """What a verb ends with that did nothing."""
+
+
+def _is_of_slurm(text: object) -> bool:
+    """Tell whether a sentence, or one in it, is about one of COMMANDS: ``command`` names it (agent/slurm/commands)."""
+    if not isinstance(text, Sentence):
+        return False
+    return text.values.get("command") in COMMANDS or any(map(_is_of_slurm, text.values.values()))
 
 
 class SlurmScheduler:
@@ -63,7 +69,7 @@ class SlurmScheduler:
             try:
                 return self._connection.call(verb, request, timeout_s=timeout_s)
             except TargetError as error:
-                if not error.hint and OF_SLURM.search(str(error)):
+                if not error.hint and _is_of_slurm(str(error)):
                     error.hint = without_slurm(target)
                 raise
         try:

@@ -24,6 +24,8 @@ from oelm_jobs.agent import bootstrap
 from oelm_jobs.connections import Connection, fabric, remote, sshconfig, wire
 from oelm_jobs.connections.openssh import OpenSSHConnection
 from oelm_jobs.errors import NotReached, TargetError, UnknownAnswer
+from oelm_jobs.schedulers.slurm import SlurmScheduler
+from oelm_jobs.spec.target import Slurm
 from oelm_jobs.targets import files as targets
 from oelm_jobs.transfer.rsync import Transfer
 from tests.ssh.conftest import ssh_agent
@@ -97,6 +99,17 @@ def test_an_old_interpreter_is_named_as_such() -> None:
     for name in ("sentences", "privacy", "trees", "bootstrap"):  # or it could not even say so
         ast.parse(Path(str(bootstrap.__file__)).with_name(f"{name}.py").read_text(), feature_version=(3, 6))
     assert bootstrap.too_old((3, 8)) == "" and "which needs 3.8" in bootstrap.too_old((3, 6, 9))
+
+
+@pytest.mark.parametrize("way", REMOTE)
+def test_where_slurm_does_not_answer_the_mend_is_named(box: Host, way: str) -> None:
+    """Its commands may be there or not: this host is of no cluster."""
+    with pytest.raises(TargetError, match="squeue") as silent:
+        SlurmScheduler(reach(way, slurm=Slurm())).poll({"/x/exp_a": "oelm-1"})
+    assert "is this the login node" in silent.value.hint
+    with pytest.raises(TargetError, match="is no run directory") as refused:
+        SlurmScheduler(reach(way, slurm=Slurm())).archive(["/x"])
+    assert not refused.value.hint
 
 
 @pytest.mark.parametrize("way", REMOTE)

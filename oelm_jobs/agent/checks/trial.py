@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Dict, List
 
+from .. import reasons
 from ..sentences import _
 
 QUESTION = """
@@ -38,7 +39,10 @@ try:
     slurm_commands.settings(30.0)
     found["slurm_error"] = ""
 except Exception as error:
-    found["slurm_error"] = str(getattr(error, "plainly", error))
+    found["slurm_error"] = why = str(getattr(error, "plainly", error))
+    if hasattr(why, "template"):
+        from agent.sentences import encoded
+        found.update(encoded(why))
 print(json.dumps(found))
 """
 """What it is asked besides where jobs are Slurm's, or for itself: whether a supervisor could talk to it."""
@@ -117,9 +121,13 @@ def attempt(
     if not is_through:
         return _blame(before.replace(path.name, "bash"), setup, ending)
     try:
-        return dict(json.loads(printed.splitlines()[-1]))
+        found = dict(json.loads(printed.splitlines()[-1]))
     except (ValueError, IndexError):
         return {"error": _last(after) or ending}
+    beside = {key: found.pop(key, None) for key in reasons.BESIDE}
+    if "slurm_error" in found:
+        found["slurm_error"] = reasons.read(dict(beside, reason=found["slurm_error"]))
+    return found
 
 
 def _text(file: Any) -> str:

@@ -11,7 +11,8 @@ import re
 import time
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
-from .. import rundir
+from .. import reasons, rundir
+from ..sentences import _, encoded
 from . import words as slurm_words
 from .commands import Job, NotRun, SlurmError, cache_file, call, seconds
 
@@ -57,14 +58,14 @@ def jobs(ids: Iterable[str], since: float) -> Optional[List[Job]]:
     if failed and failed.get("none"):
         return None
     if failed:
-        raise SlurmError(str(failed["words"]))
+        raise SlurmError(reasons.read(dict(failed, reason=failed["words"])))
     wanted = sorted(set(ids))
     found: List[Job] = []
     begun = time.monotonic()
     for first in range(0, len(wanted), CHUNK):
         chunk = ",".join(wanted[first : first + CHUNK])
         if time.monotonic() - begun > PATIENCE_S:
-            raise HalfAnswered("sacct takes more than %.0f s" % PATIENCE_S, found)
+            raise HalfAnswered(_("sacct takes more than {seconds:.0f} s", PATIENCE_S), found)
         try:
             code, out, err = ask(since, "--duplicates", "--jobs=" + chunk)
             if code != 0 and NONE_KEPT.search(err):
@@ -109,7 +110,8 @@ def gave_no_answer(words: str, *, none: bool = False, command: str = "sacct") ->
     path = cache_file(command)
     if path is not None:
         with contextlib.suppress(OSError):
-            rundir.write_json(path, {"time": time.time(), "words": words, "none": none}, durable=False)
+            content = {"time": time.time(), "words": words, "none": none, **encoded(words)}
+            rundir.write_json(path, content, durable=False)
 
 
 def read(text: str) -> List[Job]:
