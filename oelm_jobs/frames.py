@@ -36,7 +36,7 @@ def _row(result: Any) -> dict[str, Any]:
     elif is_dataclass(result):
         found = {field.name: getattr(result, field.name) for field in fields(result)}
     else:
-        raise TypeError(_("{kind} is no result of a run", kind=type(result).__name__))
+        raise TypeError(_("{kind} is no result of a run", type(result).__name__))
     about = found.pop("run", None)
     names = {"study": about.study, "run": about.name} if about is not None else {}
     return {**names, **{key: _shown(value) for key, value in found.items() if isinstance(value, SCALARS)}}

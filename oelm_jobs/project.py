@@ -461,7 +461,7 @@ class Project(AbstractContextManager["Project"]):
         from .store import set_aside
 
         if aside := set_aside():
-            self.say(_("the index of runs was damaged; it is kept as {path}", path=str(aside)))
+            self.say(_("the index of runs was damaged; it is kept as {path}", str(aside)))
         return rebuild.rebuild(self.store, self.folder, list(self.targets().values()))
 
     def adopt(self, found: Survey, owner: str = "") -> list[Holding]:

@@ -186,13 +186,13 @@ def lock_rules(project: Path, study: str | None, warn: Callable[[str], None]) ->
     path: Path = loading.lock_path(project, report.study)
     if report.lock is not None:
         raise UsageError(
-            _("study {study} was locked before: {path}", study=report.study.name, path=str(path)),
+            _("study {study} was locked before: {path}", report.study.name, str(path)),
             hint=_("a report lists what changed since; to lock anew, remove the file on purpose"),
         )
     fingerprints = _fingerprints(project, report.study, warn)
     writing.put(path, lock.content(report.study, report.runs, fingerprints, report.made_at))
     if begun := [run.name for run in report.runs if lock.has_begun(run)]:
-        warn(_("These runs had begun before, which the report will say: {runs}", runs=begun))
+        warn(_("These runs had begun before, which the report will say: {runs}", begun))
     return path
 
 
@@ -202,7 +202,7 @@ def _fingerprints(project: Path, study: Study, warn: Callable[[str], None]) -> d
         data_hash = preflight.data_hash(connect(LOCAL, project), project, study)
         runs = plan_runs(study, LOCAL, str(project), data_hash=data_hash)
     except OelmError as error:
-        warn(_("The lock has no fingerprints of runs: {why}", why=str(error)))
+        warn(_("The lock has no fingerprints of runs: {why}", str(error)))
         return {}
     return {run.name: run.fingerprint for run in runs}
 
@@ -253,7 +253,7 @@ def _whole(value: object) -> int | None:
 def _as_seen(run: LoadedRun, seen: StoredRun, *, is_elsewhere: bool) -> LoadedRun:
     """Return a run in the state in which its target was last seen to have it."""
     if seen.state is State.DONE and is_elsewhere:
-        there = _("DONE on {target}: oelm-fetch brings it", target=seen.target)
+        there = _("DONE on {target}: oelm-fetch brings it", seen.target)
         return replace(run, status=State.UNKNOWN, reason=there)
     if seen.state in (State.FAILED, State.CANCELLED) or (seen.state in GOING_ON and is_elsewhere):
         return replace(run, status=seen.state.value, reason=seen.reason)

@@ -45,23 +45,23 @@ def tables(path: Path) -> dict[str, Any]:
         ConfigurationError: As ``read``.
     """
     if path.exists() and not path.is_file():  # reading a FIFO would wait for a writer for ever
-        raise ConfigurationError(_("{path}: can't be read: it is no file", path=str(path)))
+        raise ConfigurationError(_("{path}: can't be read: it is no file", str(path)))
     try:
         text = path.read_text(encoding="utf-8-sig")  # editors of Windows put a byte order mark in front
     except UnicodeDecodeError as error:
         encoding = name_encoding(error.object if error.object[:1] in b"\xff\xfe" else error.object[error.start :])
         if not encoding:
-            raise ConfigurationError(_("{path}: not valid TOML: it is no text", path=str(path))) from error
+            raise ConfigurationError(_("{path}: not valid TOML: it is no text", str(path))) from error
         raise ConfigurationError(
-            _("{path}: is {encoding} text, and TOML is UTF-8", path=str(path), encoding=encoding),
-            hint=_("save it as UTF-8 in the editor, or convert it: {command}", command=conversion(path, encoding)),
+            _("{path}: is {encoding} text, and TOML is UTF-8", str(path), encoding),
+            hint=_("save it as UTF-8 in the editor, or convert it: {command}", conversion(path, encoding)),
         ) from error
     except OSError as error:
-        raise ConfigurationError(_("{path}: can't be read: {why}", path=str(path), why=str(error))) from error
+        raise ConfigurationError(_("{path}: can't be read: {why}", str(path), str(error))) from error
     try:
         return dict(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigurationError(_("{path}: not valid TOML: {why}", path=str(path), why=str(error))) from error
+        raise ConfigurationError(_("{path}: not valid TOML: {why}", str(path), str(error))) from error
 
 
 class Section:
@@ -84,9 +84,7 @@ class Section:
         """Return an error about ``key`` that names the file, the table and the value."""
         where = f"[{self.name}] " if self.name else ""
         shown = "" if value is _REQUIRED else f" = {value!r}"
-        return ConfigurationError(
-            _("{path}: {where}{key}{value}: {why}", path=str(self.path), where=where, key=key, value=shown, why=message)
-        )
+        return ConfigurationError(_("{path}: {where}{key}{value}: {why}", str(self.path), where, key, shown, message))
 
     def take(self, key: str, kind: type[T], default: T = _REQUIRED, *, choices: Iterable[str] = ()) -> T:
         """Return the value of ``key`` (whole numbers count as numbers).
@@ -97,13 +95,13 @@ class Section:
         self._known.append(key)
         if key not in self._values:
             if default is _REQUIRED:
-                raise self.error(key, _("is missing; give {what}", what=_KINDS[kind]))
+                raise self.error(key, _("is missing; give {what}", _KINDS[kind]))
             return default
         value = self._values.pop(key)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.error(key, _("must be {what}", what=_KINDS[kind]), value=value)
+            raise self.error(key, _("must be {what}", _KINDS[kind]), value=value)
         if isinstance(value, float) and not math.isfinite(value):
             raise self.error(key, _("must be finite"), value=value)
         allowed = list(choices)
@@ -121,7 +119,7 @@ class Section:
         values = self.take(key, list, _REQUIRED if default is _REQUIRED else list(default))
         for item in values:
             if not isinstance(item, kind) or (kind is int and isinstance(item, bool)):
-                raise self.error(key, _("every item must be {what}", what=_KINDS[kind]), value=item)
+                raise self.error(key, _("every item must be {what}", _KINDS[kind]), value=item)
         return tuple(values)
 
     def take_section(self, key: str, *, required: bool = False) -> Section:
@@ -137,4 +135,4 @@ class Section:
         """
         for key, value in self._values.items():
             known = [*self._known, *also_known]
-            raise self.error(key, _("unknown key; {choices}", choices=valid_choices(key, known)), value=value)
+            raise self.error(key, _("unknown key; {choices}", valid_choices(key, known)), value=value)

@@ -45,10 +45,10 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
                 narrate(_("No run of this project is under way."))
             if len(runs) > 1:
                 listed = ", ".join(called[run.study, run.name] for run in runs[:8]) + (", …" if len(runs) > 8 else "")
-                confirm(_("Cancel {count} runs ({runs})?", count=len(runs), runs=listed), yes=yes)
+                confirm(_("Cancel {count} runs ({runs})?", len(runs), listed), yes=yes)
             working = sum(run.state is State.RUNNING for run in runs)
             if working and sys.stderr.isatty():
-                narrate(_("Waiting until {count} runs have written a checkpoint", count=working))
+                narrate(_("Waiting until {count} runs have written a checkpoint", working))
 
         found = project.cancel(*names, study=study, confirm=ask)
     argv = ["oelm-cancel", *names, *(["--study", study] if study else []), *(["--all"] if everything else [])]
@@ -60,7 +60,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
         unreachable = {name: str(error) for name, error in found.unreachable.items()}
         put_json({"version": 1, "runs": rows, "unreachable": unreachable})
     for one in shown if not as_json else ():
-        say(_("{run}: {what}", run=called[one.run.study, one.run.name], what=one.answer))
+        say(_("{run}: {what}", called[one.run.study, one.run.name], one.answer))
     end_with(found.unreachable)
 
 
@@ -73,4 +73,4 @@ def _say_what_was_done(error: TargetError, *, again: str) -> None:
     is_open = isinstance(error, UnknownAnswer)
     done = _("what was cancelled there is not known") if is_open else _("nothing was cancelled there")
     error.args = (joined((str(error), done)),)
-    error.hint = joined((_("try it again: {command}", command=again), error.hint))
+    error.hint = joined((_("try it again: {command}", again), error.hint))

@@ -47,7 +47,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
             what = _("{size:,.1f} MB of checkpoints and {code_size:,.1f} MB of code", **mb)
         else:
             what = _("{code_size:,.1f} MB of code", **mb)
-        confirm(_("Remove {what} from {targets}?", what=what, targets=list(dict.fromkeys(where))), yes=yes)
+        confirm(_("Remove {what} from {targets}?", what, list(dict.fromkeys(where))), yes=yes)
         return True
 
     with open_project() as project:
@@ -76,10 +76,10 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
         put_json({"version": 1, "executed": not dry_run, "runs": rows, "snapshots": snapshots})
     for done in cleaned.removed if not as_json else ():
         for name, reason in done.kept.items():
-            narrate(_("{run}: {file} stays: {why}", run=done.run.name, file=name, why=reason))
+            narrate(_("{run}: {file} stays: {why}", done.run.name, name, reason))
     if (cleaned.removed or cleaned.discarded) and not as_json:
         freed = sum(done.freed for done in cleaned.removed) + sum(size for __, size in cleaned.discarded.values())
-        say(_("freed {size:,.1f} MB", size=freed / 1e6))
+        say(_("freed {size:,.1f} MB", freed / 1e6))
     end_with(cleaned.unreachable)
 
 
@@ -88,13 +88,11 @@ def _announce(found: Sequence[Removable], code: Sequence[Unused]) -> None:
     for one in found:
         what = _("nothing to remove")
         if one.files:
-            what = _("{files} ({size:,.1f} MB)", files=one.files, size=one.size / 1e6)
-        say(_("{run} on {target}: {what}", run=one.run.name, target=one.run.target, what=joined((what, one.note))))
+            what = _("{files} ({size:,.1f} MB)", one.files, one.size / 1e6)
+        say(_("{run} on {target}: {what}", one.run.name, one.run.target, joined((what, one.note))))
     for each in code:
         if each.names:
-            what = _(
-                "snapshots that no run needs: {count} ({size:,.1f} MB)", count=len(each.names), size=each.size / 1e6
-            )
-            say(_("code on {target}: {what}", target=each.target, what=what))
+            what = _("snapshots that no run needs: {count} ({size:,.1f} MB)", len(each.names), each.size / 1e6)
+            say(_("code on {target}: {what}", each.target, what))
         if each.note:
-            say(_("code on {target}: {what}", target=each.target, what=each.note))
+            say(_("code on {target}: {what}", each.target, each.note))

@@ -88,11 +88,11 @@ class Ending(click.Command):
             sys.exit(0)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else name
-            _fail(name, _of_click(error), 2, _("help: {command} --help", command=path), argv)
+            _fail(name, _of_click(error), 2, _("help: {command} --help", path), argv)
         except click.ClickException as error:
             _fail(name, _of_click(error), error.exit_code, "", argv)
         except (KeyboardInterrupt, click.Abort):
-            narrate(_("\n{command}: interrupted", command=name))
+            narrate(_("\n{command}: interrupted", name))
             sys.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
             _discard_stdout()  # the reader of a pipe has gone (head)
@@ -102,7 +102,7 @@ class Ending(click.Command):
             what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
             _fail(name, what, EXIT_SYSTEM, _with_traceback(name), argv)
         except Exception as error:
-            what = _("internal error: {kind}: {words}", kind=type(error).__name__, words=str(error))
+            what = _("internal error: {kind}: {words}", type(error).__name__, str(error))
             _fail(name, what, EXIT_INTERNAL, _with_traceback(name), argv)
 
     def make_context(
@@ -178,7 +178,7 @@ def _choose_language(argv: list[str]) -> None:
     language.choose(wanted if wanted in language.LANGUAGES else own if own in language.LANGUAGES else "en")
     if wanted and wanted not in language.LANGUAGES:
         choices = valid_choices(wanted, language.LANGUAGES)
-        raise UsageError(_("--lang {language}: {choices}", language=wanted, choices=choices))
+        raise UsageError(_("--lang {language}: {choices}", wanted, choices))
 
 
 def _of_click(error: click.ClickException) -> str:
@@ -188,7 +188,7 @@ def _of_click(error: click.ClickException) -> str:
 
 
 def _with_traceback(name: str) -> str:
-    return _("run it again with --debug for the traceback: {command} --debug", command=name)
+    return _("run it again with --debug for the traceback: {command} --debug", name)
 
 
 def _fail(name: str, what: str, code: int, hint: str, argv: list[str]) -> NoReturn:
@@ -270,6 +270,6 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError(_("{question} Nobody can be asked here.", question=question), hint=_("give --yes to confirm"))
+        raise UsageError(_("{question} Nobody can be asked here.", question), hint=_("give --yes to confirm"))
     if not click.confirm(visible.text(translated(question)), err=True):
         raise UsageError(_("not confirmed; nothing was done"))

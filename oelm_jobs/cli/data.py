@@ -144,10 +144,10 @@ def check(folder: Path, as_json: bool) -> None:
         return
     if manifest is None:
         manifest_name = token_folder.MANIFEST
-        narrate(_("{path} has no {file}: only the lengths could be checked", path=str(folder), file=manifest_name))
+        narrate(_("{path} has no {file}: only the lengths could be checked", str(folder), manifest_name))
     else:
         _describe(folder, manifest)
-    say(_("{path}: sound", path=str(folder)))
+    say(_("{path}: sound", str(folder)))
 
 
 def _needs(folder: Path) -> list[tuple[str, Need]]:
@@ -212,11 +212,7 @@ def _print(folder: Path, made: Made, *, as_json: bool) -> None:
     if made.up_to_date:
         check_it = shlex.join(["oelm-data", "check", str(folder)])
         narrate(
-            _(
-                "{path} is up to date ({command} verifies its hashes, --force makes it again)",
-                path=str(folder),
-                command=check_it,
-            )
+            _("{path} is up to date ({command} verifies its hashes, --force makes it again)", str(folder), check_it)
         )
     _describe(folder, made.manifest)
 
@@ -225,46 +221,36 @@ def _describe(folder: Path, manifest: Manifest) -> None:
     names = [source.name for source in manifest.source]
     of = names[0] if names else _("nothing")
     if len(names) > 1:
-        of = _("{name} and {count} more", name=names[0], count=len(names) - 1)
-    say(_("{path}: {tokenizer} tokens of {source}", path=str(folder), tokenizer=manifest.tokenizer.name, source=of))
+        of = _("{name} and {count} more", names[0], len(names) - 1)
+    say(_("{path}: {tokenizer} tokens of {source}", str(folder), manifest.tokenizer.name, of))
     for name, file in manifest.files.items():
         say(
             _(
                 "  {file:<10}{tokens:>13,} tokens {documents:>11,} documents {size:>9.1f} MB",
-                file=name,
-                tokens=file.tokens,
-                documents=file.documents,
-                size=file.size / 1e6,
+                name,
+                file.tokens,
+                file.documents,
+                file.size / 1e6,
             )
         )
     split, duplicates = manifest.split, manifest.duplicates
     if split.unit == "source":
-        say(_("  validation: {sources}", sources=[source.name for source in split.source]))
+        say(_("  validation: {sources}", [source.name for source in split.source]))
     elif split.val_fraction is not None and split.unit == "document":
-        say(_("  validation: {share:.3g} of the documents", share=split.val_fraction))
+        say(_("  validation: {share:.3g} of the documents", split.val_fraction))
     elif split.val_fraction is not None:
-        say(_("  validation: {share:.3g} of the text, the last part of each file", share=split.val_fraction))
+        say(_("  validation: {share:.3g} of the text, the last part of each file", split.val_fraction))
     if duplicates is not None:
         say(
             _(
                 "  duplicates: {count:,} of {all:,} validation documents are in the training text too; "
                 "{others:,} training documents repeat another",
-                count=duplicates.val_in_train,
-                all=manifest.files["val.bin"].documents,
-                others=duplicates.within_train,
+                duplicates.val_in_train,
+                manifest.files["val.bin"].documents,
+                duplicates.within_train,
             )
         )
     if (odd := manifest.oddities) is not None and odd.not_finite:
-        say(
-            _(
-                "  read all the same: {count:,} JSON lines with NaN or an infinite number in them",
-                count=odd.not_finite,
-            )
-        )
+        say(_("  read all the same: {count:,} JSON lines with NaN or an infinite number in them", odd.not_finite))
     if odd is not None and odd.surrogates:
-        say(
-            _(
-                "  read all the same: {count:,} texts with halves of characters, which became U+FFFD",
-                count=odd.surrogates,
-            )
-        )
+        say(_("  read all the same: {count:,} texts with halves of characters, which became U+FFFD", odd.surrogates))

@@ -44,4 +44,4 @@ def main(target: str, as_json: bool) -> None:
                 put(f"{'':<8}{'':<{width}}  -> {mend}")
     bad = [finding.what for finding in found if finding.is_bad]
     if bad:
-        raise RunFailed(_("target {target} can't run everything: {what}", target=target, what=bad))
+        raise RunFailed(_("target {target} can't run everything: {what}", target, bad))

@@ -87,8 +87,8 @@ def main(
     damaged = [called[one.run.study, one.run.name] for one in fetched if one.damaged]
     if damaged:
         raise RunFailed(
-            _("damaged: {runs}", runs=damaged),
-            hint=_("archive and start over: oelm-submit --rerun (oelm-logs {run})", run=damaged[0]),
+            _("damaged: {runs}", damaged),
+            hint=_("archive and start over: oelm-submit --rerun (oelm-logs {run})", damaged[0]),
         )
 
 
@@ -112,21 +112,16 @@ def _as_json(one: Fetched) -> dict[str, Any]:
 def _show(name: str, one: Fetched) -> None:
     what: str
     if one.damaged:
-        what = _("DAMAGED: {files}", files=one.damaged)
+        what = _("DAMAGED: {files}", one.damaged)
     elif one.note:
         what = one.note
     else:
-        what = _(
-            "{files} files, {size:.1f} MB, verified, in {path}",
-            files=one.files,
-            size=one.size / 1e6,
-            path=str(one.run_dir),
-        )
+        what = _("{files} files, {size:.1f} MB, verified, in {path}", one.files, one.size / 1e6, str(one.run_dir))
         if one.new_files:
-            what = _("{count} new ({size:.1f} MB), {all}", count=one.new_files, size=one.new_bytes / 1e6, all=what)
+            what = _("{count} new ({size:.1f} MB), {all}", one.new_files, one.new_bytes / 1e6, what)
         if not one.complete:
-            what = joined((what, _("it is {state}, this is what there is so far", state=one.state)))
-    say(_("{run}: {what}", run=name, what=what))
+            what = joined((what, _("it is {state}, this is what there is so far", one.state)))
+    say(_("{run}: {what}", name, what))
 
 
 def _report(root: Path, study: str, *, quiet: bool) -> None:
@@ -135,6 +130,4 @@ def _report(root: Path, study: str, *, quiet: bool) -> None:
     argv += ["--lang", chosen()]
     done = subprocess.run(argv, cwd=root, stdout=sys.stderr if quiet else None)
     if done.returncode:
-        raise RunFailed(
-            _("the report of study {study} could not be made (exit code {code})", study=study, code=done.returncode)
-        )
+        raise RunFailed(_("the report of study {study} could not be made (exit code {code})", study, done.returncode))

@@ -21,13 +21,13 @@ def render(name: str, answer: Mapping[str, Any], width: int | None = None) -> st
     Args:
         width: Columns that a line of a table may take.
     """
-    waiting = [_("{run} of {user}", run=ticket["run"], user=ticket["user"]) for ticket in answer.get("queue", ())]
-    facts = [_("{size:.1f} GB free", size=answer["disk_free"] / 1e9)] if "disk_free" in answer else []
-    facts += [_("waiting: {runs}", runs=waiting)] if waiting else []
-    facts += [_("held to {limit}", limit=answer["limit"])] if answer.get("limit") else []
-    facts += [_("passed over: {files}", files=answer["junk"])] if answer.get("junk") else []
-    facts += [_("no devices: {why}", why=answer["lease_error"])] if answer.get("lease_error") else []
-    head = translated(_("target {target}: {facts}", target=name, facts=joined(facts)))
+    waiting = [_("{run} of {user}", ticket["run"], ticket["user"]) for ticket in answer.get("queue", ())]
+    facts = [_("{size:.1f} GB free", answer["disk_free"] / 1e9)] if "disk_free" in answer else []
+    facts += [_("waiting: {runs}", waiting)] if waiting else []
+    facts += [_("held to {limit}", answer["limit"])] if answer.get("limit") else []
+    facts += [_("passed over: {files}", answer["junk"])] if answer.get("junk") else []
+    facts += [_("no devices: {why}", answer["lease_error"])] if answer.get("lease_error") else []
+    head = translated(_("target {target}: {facts}", name, joined(facts)))
     lines = [click.style(visible.line(head), bold=True)]
     for rows, headers, align in (
         ([_device(row) for row in answer.get("devices", ())], HEADERS, "llrrl"),
@@ -42,7 +42,7 @@ def _device(row: Mapping[str, Any]) -> tuple[str, ...]:
     memory = f"{row['memory_used_mb'] / 1024:.1f}/{row['memory_mb'] / 1024:.0f} GB"
     holder = f"{row['user']} ({row['run']})" if row["run"] else "–"
     if row.get("holder"):
-        holder = translated(_("without a ticket: {holder}", holder=row["holder"]))
+        holder = translated(_("without a ticket: {holder}", row["holder"]))
     if row.get("fault"):
         return (row["label"], row["name"], "–", "–", translated(row["fault"]))
     use = f"{row['utilisation']} %" if row["memory_mb"] else "–"

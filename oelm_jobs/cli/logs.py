@@ -44,15 +44,15 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
     write.end(state, reason)
     if piece.begin + len(piece.content) == 0 and not as_json:
         why = piece.why_empty
-        narrate(_("{run} is {state} and has written nothing yet ({why})", run=chosen.name, state=state, why=why))
+        narrate(_("{run} is {state} and has written nothing yet ({why})", chosen.name, state, why))
         if not supervisor and state not in (State.PLANNED, State.QUEUED):  # whose reason is the supervisor's word
             argv = ["oelm-logs", run, *(["--study", study] if study else []), "--supervisor"]
-            narrate(_("  what was said before its training: {command}", command=shlex.join(argv)))
+            narrate(_("  what was said before its training: {command}", shlex.join(argv)))
     elif follow and not as_json:
         if reason:
-            narrate(_("{run} is {state}: {why}", run=chosen.name, state=state, why=reason))
+            narrate(_("{run} is {state}: {why}", chosen.name, state, reason))
         else:
-            narrate(_("{run} is {state}", run=chosen.name, state=state))
+            narrate(_("{run} is {state}", chosen.name, state))
 
 
 class _Bytes:

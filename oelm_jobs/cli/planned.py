@@ -78,62 +78,59 @@ def _as_json(plan: Plan, runs: Sequence[PlannedRun]) -> dict[str, Any]:
 
 
 def _show_head(plan: Plan) -> None:
-    say(_("Plan of study {study}: not executed", study=plan.study.name), bold=True)
+    say(_("Plan of study {study}: not executed", plan.study.name), bold=True)
     if plan.study.question:
-        say(_("  question  {question}", question=plan.study.question))
-    say(_("  groups    {groups}", groups=list(dict.fromkeys(run.group for run in plan.runs))))
-    say(_("  seeds     {seeds}", seeds=list(dict.fromkeys(run.seed for run in plan.runs))))
-    say(_("  target    {target} ({path})", target=plan.target.name, path=plan.root))
+        say(_("  question  {question}", plan.study.question))
+    say(_("  groups    {groups}", list(dict.fromkeys(run.group for run in plan.runs))))
+    say(_("  seeds     {seeds}", list(dict.fromkeys(run.seed for run in plan.runs))))
+    say(_("  target    {target} ({path})", plan.target.name, plan.root))
     limit = permitted.description() if plan.target.kind == "local" else ""
     if limit:
-        say(_("  held to   {limit}", limit=limit))
+        say(_("  held to   {limit}", limit))
     modes = {
         Mode.SEQUENTIAL: _("one after the other, in this order"),
         Mode.PARALLEL: _("each as soon as it has its devices"),
     }
-    say(_("  mode      {mode}: {words}", mode=str(plan.mode), words=modes[plan.mode]))
+    say(_("  mode      {mode}: {words}", str(plan.mode), modes[plan.mode]))
     for each in plan.differences:
         values = ", ".join(f"{group} {value}" for group, value in each.values.items())
         if each.reason:
-            say(_("  unequal   {key} ({values}): {reason}", key=each.key, values=values, reason=each.reason))
+            say(_("  unequal   {key} ({values}): {reason}", each.key, values, each.reason))
         else:
-            say(_("  unequal   {key} ({values})", key=each.key, values=values))
+            say(_("  unequal   {key} ({values})", each.key, values))
 
 
 def _show_run(number: int, planned: PlannedRun, before: str, *, by_slurm: bool) -> None:
     run = planned.run
     say()
-    say(
-        _("{number}. {run}  {label}, seed {seed}", number=number, run=run.name, label=run.label, seed=run.seed),
-        bold=True,
-    )
+    say(_("{number}. {run}  {label}, seed {seed}", number, run.name, run.label, run.seed), bold=True)
     gpus, world_size, accumulation = run.gpus, run.world_size, run.train["gradient_accumulation_steps"]
     if isinstance(gpus, tuple):
-        which = _("GPUs {gpus}", gpus=gpus)
+        which = _("GPUs {gpus}", gpus)
     else:
-        which = _("any {count} GPUs", count=gpus) if gpus > 1 else _("any {count} GPU", count=gpus)
+        which = _("any {count} GPUs", gpus) if gpus > 1 else _("any {count} GPU", gpus)
     given = _("as Slurm gives them") if by_slurm else _("CPU slots where there is none")
-    say(_("   devices   {which} ({given}); world size {world_size}", which=which, given=given, world_size=world_size))
-    processes = _("{count} processes", count=world_size) if world_size > 1 else _("{count} process", count=world_size)
+    say(_("   devices   {which} ({given}); world size {world_size}", which, given, world_size))
+    processes = _("{count} processes", world_size) if world_size > 1 else _("{count} process", world_size)
     if accumulation > 1:
-        processes = _("{processes} x {count} accumulated", processes=processes, count=accumulation)
+        processes = _("{processes} x {count} accumulated", processes, accumulation)
     say(
         _(
             "   batch     {all} sequences per step = {own} per GPU (--batch_size) x {processes}",
-            all=run.global_batch,
-            own=run.train["batch_size"],
-            processes=processes,
+            run.global_batch,
+            run.train["batch_size"],
+            processes,
         )
     )
-    say(_("   command   {command}", command=shlex.join(planned.command)))
-    say(_("   output    {path}", path=run.run_dir))
+    say(_("   command   {command}", shlex.join(planned.command)))
+    say(_("   output    {path}", run.run_dir))
     begin = _("when Slurm lets it") if by_slurm else _("when its devices are free")
     if before:
-        begin = _("after {run}", run=before)
+        begin = _("after {run}", before)
     if planned.start_s:
-        begin = _("{when}, in about {duration}", when=begin, duration=duration(planned.start_s))
-    say(_("   start     {when}", when=begin))
+        begin = _("{when}, in about {duration}", begin, duration(planned.start_s))
+    say(_("   start     {when}", begin))
     measured = _("not known: no run of this group was measured here")
     if planned.duration_s:
-        measured = _("about {duration}", duration=duration(planned.duration_s))
-    say(_("   duration  {duration}", duration=measured))
+        measured = _("about {duration}", duration(planned.duration_s))
+    say(_("   duration  {duration}", measured))

@@ -55,15 +55,15 @@ class Meter:
         rate = self._done / max(now - self._begun, 1e-3)
         text = _(
             "{verb} {files} files: {done:,.0f} of {size:,.0f} MB ({share} %), {rate:,.1f} MB/s",
-            verb=self._verb,
-            files=self._files,
-            done=self._done / 1e6,
-            size=self._size / 1e6,
-            share=100 * self._done // max(self._size, 1),
-            rate=rate / 1e6,
+            self._verb,
+            self._files,
+            self._done / 1e6,
+            self._size / 1e6,
+            100 * self._done // max(self._size, 1),
+            rate / 1e6,
         )
         if rate and self._done < self._size:
-            text = _("{words}, {duration} left", words=text, duration=duration((self._size - self._done) / rate))
+            text = _("{words}, {duration} left", text, duration((self._size - self._done) / rate))
         if self._is_terminal:
             click.echo(f"\r\x1b[K{visible.text(translated(text))}", err=True, nl=False)
             self._has_line = True

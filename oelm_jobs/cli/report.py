@@ -144,7 +144,7 @@ def _write(report: StudyReport, *, plot: bool, style: Path | None, refresh_s: in
     files, remarks = report.write(plot=plot, language=chosen(), style=style, refresh_s=refresh_s)
     for remark in remarks:
         narrate(remark)
-    narrate(_("{count} files in {folder}", count=len(files), folder=str(report.folder)))
+    narrate(_("{count} files in {folder}", len(files), str(report.folder)))
 
 
 def _put(text: str, form: str) -> None:
@@ -159,7 +159,7 @@ def _lock(study: str | None, *, is_named: bool) -> None:
             hint=_("leave out --from and --map, and name the study: --study NAME"),
         )
     path = open_project().lock(study)
-    narrate(_("Locked: {path}. Commit it, so that its date can be trusted.", path=str(path)))
+    narrate(_("Locked: {path}. Commit it, so that its date can be trusted.", str(path)))
 
 
 def _watch(read: Callable[[], StudyReport], write: Callable[..., None]) -> None:

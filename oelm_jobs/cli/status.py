@@ -100,7 +100,7 @@ def _states(values: tuple[str, ...]) -> set[str]:
     for value in wanted:
         if value not in State.__members__:
             choices = valid_choices(value, State.__members__)
-            raise UsageError(_("--state {state}: {choices}", state=value, choices=choices))
+            raise UsageError(_("--state {state}: {choices}", value, choices))
     return wanted
 
 
@@ -116,14 +116,14 @@ def _look_elsewhere(project: Project, *, rebuild: bool, adopt: str | None) -> tu
         narrate(message)
     for name, reason in found.unreachable.items():
         if is_asked:
-            narrate(_("target {target} can't be asked, its runs stay as they were: {why}", target=name, why=reason))
+            narrate(_("target {target} can't be asked, its runs stay as they were: {why}", name, reason))
         else:
-            narrate(_("target {target} can't be asked, what lies there is not known: {why}", target=name, why=reason))
+            narrate(_("target {target} can't be asked, what lies there is not known: {why}", name, reason))
     left = [holding for holding in found.holdings if not (is_asked and holding.is_own)]
     if adopt is not None:
         taken = project.adopt(found, adopt)
         for holding in taken:
-            narrate(_("took over {runs}", runs=_runs(holding)))
+            narrate(_("took over {runs}", _runs(holding)))
         if not taken:
             narrate(_("There is nothing to take over."))
         keys = {(holding.target, holding.project) for holding in taken}
@@ -152,19 +152,15 @@ def _tell_of(left: list[tuple[StoredRun, Mapping[str, str]]]) -> None:
         listed = few([f"{run.study}/{run.name} in {place['run_dir']}" for run, place in theirs])
         if len(theirs) == 1:
             narrate(
-                _(
-                    "{target} still holds what 1 run left there when it started over elsewhere: {runs}",
-                    target=target,
-                    runs=listed,
-                )
+                _("{target} still holds what 1 run left there when it started over elsewhere: {runs}", target, listed)
             )
         else:
             narrate(
                 _(
                     "{target} still holds what {count} runs left there when they started over elsewhere: {runs}",
-                    target=target,
-                    count=len(theirs),
-                    runs=listed,
+                    target,
+                    len(theirs),
+                    listed,
                 )
             )
 
@@ -173,14 +169,14 @@ def _runs(holding: Holding) -> str:
     """Return ``2 runs of project /p: tiny/gpt_base RUNNING, tiny/oelm_freeze DONE``."""
     from ..errors import few
 
-    whose = _("this project") if holding.is_own else _("project {path}", path=holding.owner)
+    whose = _("this project") if holding.is_own else _("project {path}", holding.owner)
     listed = [
         " ".join(filter(None, (f"{known['study']}/{known['run']}", holding.states.get(known["run_dir"], ""))))
         for known in holding.records
     ]
     if len(listed) == 1:
-        return _("1 run of {whose}: {runs}", whose=whose, runs=listed)
-    return _("{count} runs of {whose}: {runs}", count=len(listed), whose=whose, runs=few(listed))
+        return _("1 run of {whose}: {runs}", whose, listed)
+    return _("{count} runs of {whose}: {runs}", len(listed), whose, few(listed))
 
 
 def _as_json(holding: Holding) -> dict[str, Any]:

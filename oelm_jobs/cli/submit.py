@@ -116,7 +116,7 @@ def main(
             states = {run.name: run.state for run in project.runs() if run.study == chosen.name}
             over = [run.name for run in planned.runs if run.name in states and states[run.name].is_final]
             if over:
-                confirm(_("Move what {runs} made to .archive and start over?", runs=over), yes=yes)
+                confirm(_("Move what {runs} made to .archive and start over?", over), yes=yes)
         where.remember(project, target)
         submitted = project.submit(planned, Again.RERUN if rerun else Again.EXTEND if extend else Again.RESUME)
         _show_submitted(planned, submitted, as_json=as_json and not wait, tell=narrate if as_json else say)
@@ -131,9 +131,9 @@ def _send_data(project: Project, target: Target, study: Study, settings: Mapping
     with Meter(_("sending")) as meter:
         sent = project.send_data(target, study, settings=settings, progress=meter)
     if sent:
-        narrate(_("sent to {target}: {files}", target=target.name, files=sent))
+        narrate(_("sent to {target}: {files}", target.name, sent))
     else:
-        narrate(_("{target} has the data already", target=target.name))
+        narrate(_("{target} has the data already", target.name))
 
 
 def _seeds(listed: str | None, number: int | None, own: tuple[int, ...]) -> tuple[int, ...]:
@@ -144,10 +144,10 @@ def _seeds(listed: str | None, number: int | None, own: tuple[int, ...]) -> tupl
             seeds = tuple(dict.fromkeys(int(part) for part in listed.split(",")))
         except ValueError:
             raise UsageError(
-                _("--seeds {seeds}: give whole numbers with commas between them, as in 42,43,44", seeds=listed)
+                _("--seeds {seeds}: give whole numbers with commas between them, as in 42,43,44", listed)
             ) from None
         if min(seeds) < 0 or max(seeds) >= 2**63:
-            raise UsageError(_("--seeds {seeds}: seeds go from 0 to 2^63 - 1", seeds=listed))
+            raise UsageError(_("--seeds {seeds}: seeds go from 0 to 2^63 - 1", listed))
         return seeds
     if number is not None:
         more = (seed for seed in range(own[0], own[0] + number + len(own)) if seed not in own)
@@ -160,7 +160,7 @@ def _settings(settings: tuple[str, ...]) -> dict[str, str]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key or not value:
-            raise UsageError(_("--set {setting}: give KEY=VALUE, as in --set max_steps=1000", setting=setting))
+            raise UsageError(_("--set {setting}: give KEY=VALUE, as in --set max_steps=1000", setting))
         values[key.strip().replace("-", "_")] = value.strip()
     return values
 
@@ -181,12 +181,12 @@ def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool, te
         return
     for difference in plan.differences:
         if difference.reason:
-            narrate(_("unequal by declaration: {key}: {reason}", key=difference.key, reason=difference.reason))
+            narrate(_("unequal by declaration: {key}: {reason}", difference.key, difference.reason))
     for item in submitted:
         if item.note:
-            tell(_("{run}: left alone, {why}", run=item.run.name, why=item.note))
+            tell(_("{run}: left alone, {why}", item.run.name, item.note))
         else:
-            tell(_("{run}: submitted to {target}", run=item.run.name, target=plan.target.name))
+            tell(_("{run}: submitted to {target}", item.run.name, plan.target.name))
     if any(not item.note for item in submitted):
         narrate(_("Runs go on without this terminal. Watch them: oelm-status --watch"))
 
@@ -207,4 +207,4 @@ def _wait(project: Project, plan: Plan, *, as_json: bool) -> None:
         put_json(view.as_json(last))
     failed = [run.name for run in last.runs if run.state is not State.DONE]
     if failed:
-        raise RunFailed(_("not done: {runs}", runs=failed), hint=_("what it said: oelm-logs {run}", run=failed[0]))
+        raise RunFailed(_("not done: {runs}", failed), hint=_("what it said: oelm-logs {run}", failed[0]))

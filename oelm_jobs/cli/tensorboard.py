@@ -28,8 +28,8 @@ def main(target: str, study: str | None, port: int | None) -> None:
     project = open_project()
     argv, end, local = project.tensorboard(target, study, port or PORT)
     if port and local != port:
-        narrate(_("port {port} is taken; using {other}", port=port, other=local))
-    say(_("TensorBoard of {target}: http://127.0.0.1:{port}/", target=target, port=local))
+        narrate(_("port {port} is taken; using {other}", port, local))
+    say(_("TensorBoard of {target}: http://127.0.0.1:{port}/", target, local))
     narrate(_("Ctrl-C ends it."))
     try:
         code = subprocess.run(argv, stdin=subprocess.DEVNULL).returncode
@@ -40,11 +40,11 @@ def main(target: str, study: str | None, port: int | None) -> None:
             subprocess.run(end, stdin=subprocess.DEVNULL, capture_output=True)
     if code == SSH_FAILED and project.target(target).host:
         raise TargetError(
-            _("TensorBoard on {target} isn't seen: ssh's own words are above", target=target),
-            hint=_("what is wrong: oelm-doctor {target}", target=target),
+            _("TensorBoard on {target} isn't seen: ssh's own words are above", target),
+            hint=_("what is wrong: oelm-doctor {target}", target),
         )
     if code not in (0, 130):
         raise RunFailed(
-            _("TensorBoard on {target} ended with exit code {code}", target=target, code=code),
+            _("TensorBoard on {target} ended with exit code {code}", target, code),
             hint=_("is it installed there? pip install tensorboard; its words are above"),
         )

@@ -83,7 +83,7 @@ def _rate(run: StoredRun) -> float | None:
 def _note(run: StoredRun, now: float) -> str:
     progress, parts = run.progress, []
     now += finite(progress.get("clock_ahead_s")) or 0.0  # by the target's clock, as its times are
-    job = _("job {job}", job=progress["job"]) if progress.get("job") and not run.state.is_final else ""
+    job = _("job {job}", progress["job"]) if progress.get("job") and not run.state.is_final else ""
     if IN_JOB in codes(run.reason):
         job = ""
     if run.state is State.RUNNING:
@@ -92,17 +92,17 @@ def _note(run: StoredRun, now: float) -> str:
         # The heartbeat may be an older attempt's.
         signs = [sign for key in ("heartbeat_at", "started_at") if (sign := finite(progress.get(key))) is not None]
         if signs and now - max(signs) > STALE_S:
-            parts.append(_("no sign of progress for {duration}", duration=duration(now - max(signs))))
+            parts.append(_("no sign of progress for {duration}", duration(now - max(signs))))
         if progress.get("devices"):
-            parts.append(_("on {devices}", devices=_condensed(progress["devices"])))
+            parts.append(_("on {devices}", _condensed(progress["devices"])))
         parts.append(job)  # before what its supervisor says, which may be long
         if (progress.get("attempt") or 1) > 1:
-            parts.append(_("attempt {number}", number=progress["attempt"]))
+            parts.append(_("attempt {number}", progress["attempt"]))
     if run.reason not in parts:
         parts.append(run.reason)
     starts_at = finite(progress.get("starts_at"))
     if run.state is State.QUEUED and starts_at is not None and starts_at > now:
-        parts.append(_("expected to start in {duration}", duration=duration(starts_at - now)))
+        parts.append(_("expected to start in {duration}", duration(starts_at - now)))
     if run.state is not State.RUNNING:
         parts.append(job)
     return translated(joined(parts))
@@ -177,8 +177,8 @@ def render(view: View, *, width: int | None = None, height: int | None = None) -
         ages = [max(0.0, view.at - run.observed_at) for run in view.runs if run.target == name and run.observed_at]
         age = _("nothing is known of its runs")
         if ages:
-            age = _("what it said {duration} ago stands", duration=duration(min(ages)))
-        said = _("target {target} can't be asked ({why}); {age}", target=name, why=reason, age=age)
+            age = _("what it said {duration} ago stands", duration(min(ages)))
+        said = _("target {target} can't be asked ({why}); {age}", name, reason, age)
         about.append(click.style(visible.line(translated(said)), fg="magenta"))
     shown: Sequence[StoredRun] = view.runs
     if height is not None:
@@ -187,13 +187,13 @@ def render(view: View, *, width: int | None = None, height: int | None = None) -
     for study, target in dict.fromkeys((run.study, run.target) for run in shown):
         runs = [run for run in shown if (run.study, run.target) == (study, target)]
         body = _counts(runs) if height is None and len(runs) > MANY_RUNS else _table(runs, view.at, width)
-        title = translated(_("study {study} on {target}", study=study, target=target))
+        title = translated(_("study {study} on {target}", study, target))
         blocks.append(click.style(visible.line(title), bold=True) + "\n" + body)
     if len(shown) < len(view.runs):
         left_out = Counter(run.state for run in view.runs)
         left_out.subtract(run.state for run in shown)
         states = ", ".join(f"{left_out[state]} {state}" for state in KEPT_FIRST if left_out[state])
-        more = translated(_("… {count} more: {states}", count=left_out.total(), states=states))
+        more = translated(_("… {count} more: {states}", left_out.total(), states))
         blocks[-1:] = ["\n".join([*blocks[-1:], more])]
     return "\n\n".join(blocks + about)
 

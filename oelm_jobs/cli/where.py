@@ -49,21 +49,21 @@ class Where:
         for option in ("user", "port", "root", "setup"):
             if getattr(self, option):
                 raise UsageError(
-                    _("--{option} goes with --host", option=option),
+                    _("--{option} goes with --host", option),
                     hint=_("what a target of a targets file needs is written there"),
                 )
         if self.name or not self.remote:
             target = project.target(self.name or "local")
             if self.remote and not target.host:
-                raise UsageError(_("--remote: target {target} is this machine", target=target.name))
+                raise UsageError(_("--remote: target {target} is this machine", target.name))
             return target
         remote = [target for target in project.targets().values() if target.host]
         if len(remote) != 1:
             why = _("no targets file knows one")
             if remote:
                 names = [target.name for target in remote]
-                why = _("the targets files know {targets}: name one with --target", targets=names)
-            raise UsageError(_("--remote: which machine? {why}", why=why), hint=_("or give --host HOST [--user USER]"))
+                why = _("the targets files know {targets}: name one with --target", names)
+            raise UsageError(_("--remote: which machine? {why}", why), hint=_("or give --host HOST [--user USER]"))
         return remote[0]
 
     def remember(self, project: Project, target: Target) -> None:
@@ -72,7 +72,7 @@ class Where:
 
         path = project.remember(target) if self.host else None
         if path:
-            narrate(_("target {target} is remembered in {path}", target=target.name, path=str(path)))
+            narrate(_("target {target} is remembered in {path}", target.name, str(path)))
 
 
 def where_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,10 +99,7 @@ def where_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option("--root", default="", metavar="DIR", help=_("With --host: folder for runs.  [default: oelm]")),
             click.option(
-                "--setup",
-                multiple=True,
-                metavar="LINE",
-                help=_("With --host: a shell line to run first; repeatable."),
+                "--setup", multiple=True, metavar="LINE", help=_("With --host: a shell line to run first; repeatable.")
             ),
         )
     ):

@@ -25,11 +25,11 @@ def read(target: str, verb: str, content: bytes) -> Any:
     """
     if len(content) > MAX_ANSWER_BYTES:
         size = len(content)
-        raise nonsense(target, verb, _("{verb}: {size:,} bytes are more than an answer has", verb=verb, size=size))
+        raise nonsense(target, verb, _("{verb}: {size:,} bytes are more than an answer has", verb, size))
     try:
         return schema.loads(content)
     except schema.Misfit as error:
-        raise nonsense(target, verb, _("{verb}{where}", verb=verb, where=str(error))) from error
+        raise nonsense(target, verb, _("{verb}{where}", verb, str(error))) from error
 
 
 def believed(target: str, verb: Verb[Any, Answers], request: Mapping[str, Any], answer: Any) -> Answers:
@@ -67,4 +67,4 @@ def _of_sentences() -> schema.Check:
 def nonsense(target: str, verb: str, wrong: str) -> TargetError:
     """Return the error about an answer that breaks the schema; what an acting verb has done is then unknown."""
     kind = Nonsense if may_repeat(verb) else UnknownAnswer
-    return kind(_("{target}: answers nonsense: {where}", target=target, where=wrong))
+    return kind(_("{target}: answers nonsense: {where}", target, wrong))

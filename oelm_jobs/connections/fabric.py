@@ -83,15 +83,15 @@ class _Hop(fabric.Connection):  # type: ignore[misc]  # fabric ships no types
         except paramiko.AuthenticationException as error:
             raise sshconfig.login_refused(settings, _message(error)) from error
         except paramiko.ssh_exception.IncompatiblePeer as error:
-            raise Beyond(_("{host} offers no algorithm that paramiko may use", host=settings.alias)) from error
+            raise Beyond(_("{host} offers no algorithm that paramiko may use", settings.alias)) from error
         except socket.gaierror as error:
             raise TargetError(
-                _("{hostname}: no such host ({why})", hostname=settings.hostname, why=error.strerror),
+                _("{hostname}: no such host ({why})", settings.hostname, error.strerror),
                 hint=_("is it an alias in ~/.ssh/config?"),
             ) from error
         except Exception as error:  # whatever a server's bytes make of paramiko
             message = self._end_proxy() or _message(error)
-            raise NotReached(_("{host} can't be reached: {why}", host=settings.alias, why=message)) from error
+            raise NotReached(_("{host} can't be reached: {why}", settings.alias, message)) from error
         self.transport.set_keepalive(KEEPALIVE_S)
         return result
 
@@ -106,9 +106,9 @@ class _Hop(fabric.Connection):  # type: ignore[misc]  # fabric ships no types
             raise NotReached(
                 _(
                     "{host} can't be reached from {gateway}: {why}",
-                    host=self._settings.alias,
-                    gateway=self.gateway._settings.alias,
-                    why=_message(error),
+                    self._settings.alias,
+                    self.gateway._settings.alias,
+                    _message(error),
                 )
             ) from error
 
@@ -193,14 +193,7 @@ class FabricConnection(RemoteConnection):
                 if isinstance(found, SecondFactor) and not may_ask() and not other.is_logged_in():
                     raise TargetError(str(found), hint=hint) from None
                 way = _('connection = "openssh" in the targets file takes this way at once')
-                notice(
-                    _(
-                        "{target}: {what}; going on through OpenSSH ({how})",
-                        target=self.target.name,
-                        what=str(found),
-                        how=way,
-                    )
-                )
+                notice(_("{target}: {what}; going on through OpenSSH ({how})", self.target.name, str(found), way))
                 self._instead = other
         return self._instead._open(line)
 
@@ -220,7 +213,7 @@ class FabricConnection(RemoteConnection):
                 self._drop()
                 if fresh:
                     raise NotReached(
-                        _("{host} runs no command just now: {why}", host=self.target.name, why=_message(error))
+                        _("{host} runs no command just now: {why}", self.target.name, _message(error))
                     ) from error
         raise AssertionError
 

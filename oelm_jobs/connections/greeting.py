@@ -121,7 +121,7 @@ def line_missed() -> TargetError:
         hint=_(
             "look for `read` in its start-up files ({files}): it may ask on a terminal only, as in"
             " [ -t 0 ] && read answer",
-            files=_FILES,
+            _FILES,
         ),
     )
 
@@ -134,21 +134,21 @@ def _instead(code: int | None, said: str) -> TargetError:
     """
     if code is None or code == 255:  # 255 is also what the ssh command says of its own troubles (ssh(1))
         raise Broken(said or _("the connection was closed"))
-    why = said or _("exit code {n}", n=code)
+    why = said or _("exit code {n}", code)
     if code == SHELL_READS:
         return TargetError(
             _("another shell takes over there before anything runs"),
             hint=_(
                 "look for `exec` in the login shell's start-up files ({files}): it may hand over on a"
                 " terminal only, as in [ -t 1 ] && exec zsh; or {forced}",
-                files=_FILES,
-                forced=_FORCED,
+                _FILES,
+                _FORCED,
             ),
         )
     lower = said.lower()
     if "sftp" in lower or (code == BAD_PACKET and not said):
         return TargetError(
-            _("this login is for file transfer alone (sftp): {why}", why=why),
+            _("this login is for file transfer alone (sftp): {why}", why),
             hint=_(
                 "nothing can be run there: ask its administrators for a login that has a shell (ForceCommand"
                 " internal-sftp in their sshd_config keeps this one from it)"
@@ -156,10 +156,10 @@ def _instead(code: int | None, said: str) -> TargetError:
         )
     if "account is" in lower and "not available" in lower:
         return TargetError(
-            _("this login has no shell: {why}", why=said),
+            _("this login has no shell: {why}", said),
             hint=_("ask its administrators for a login that has a shell: this one's in /etc/passwd is nologin"),
         )
     return TargetError(
-        _("the login shell there ended before anything ran: {why}", why=why),
-        hint=_("look for `exit` or `exec` in its start-up files ({files}), or {forced}", files=_FILES, forced=_FORCED),
+        _("the login shell there ended before anything ran: {why}", why),
+        hint=_("look for `exit` or `exec` in its start-up files ({files}), or {forced}", _FILES, _FORCED),
     )

@@ -70,9 +70,9 @@ class LocalConnection:
                 privacy.enter(**self._own)
                 return str(snapshot.keep(tree, Path(folder)))
         except (privacy.NotOurs, trees.Damaged) as error:
-            raise TargetError(_("{target}: {why}", target=self.target.name, why=str(error))) from error
+            raise TargetError(_("{target}: {why}", self.target.name, str(error))) from error
         except OSError as error:
-            raise TargetError(_("{path}: can't be written: {why}", path=folder, why=str(error))) from error
+            raise TargetError(_("{path}: can't be written: {why}", folder, str(error))) from error
 
     def call(
         self, verb: Verb[Asks, Answers], request: Asks, *, trees: Sequence[PlacedTree] = (), timeout_s: float = 60.0
@@ -101,16 +101,14 @@ class LocalConnection:
                 start_new_session=True,  # Ctrl-C at the client must not cut a launch in two
             )
         except subprocess.TimeoutExpired as error:
-            raise UnknownAnswer(
-                _("{verb} on this machine gave no answer within {n:.0f} s", verb=verb, n=timeout_s)
-            ) from error
+            raise UnknownAnswer(_("{verb} on this machine gave no answer within {n:.0f} s", verb, timeout_s)) from error
         if done.returncode != 0:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            message = said[-1] if said else _("exit code {n}", n=done.returncode)
+            message = said[-1] if said else _("exit code {n}", done.returncode)
             if done.returncode == REFUSED:  # with a message of its own
                 why = reasons.read(dict(read(name, verb, done.stdout), reason=message))
-                raise TargetError(_("{target}: {why}", target=name, why=why))
-            raise UnknownAnswer(_("{verb} on this machine failed: {why}", verb=verb, why=message))
+                raise TargetError(_("{target}: {why}", name, why))
+            raise UnknownAnswer(_("{verb} on this machine failed: {why}", verb, message))
         return believed(name, verb, request, read(name, verb, done.stdout))
 
     def route(self) -> None:

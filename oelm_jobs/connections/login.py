@@ -54,13 +54,11 @@ def may_ask() -> bool:
 def beyond(settings: sshconfig.Settings) -> str:
     """Return what in the host's entry or known hosts only the OpenSSH client supports; empty where nothing does."""
     if settings.beyond:
-        return _("{option} of ~/.ssh/config is beyond paramiko", option=settings.beyond)
+        return _("{option} of ~/.ssh/config is beyond paramiko", settings.beyond)
     for line in about(settings):
         if line.marker == knownhosts.AUTHORITY:
             return _(
-                "{path} has a certificate authority for {host}, which is beyond paramiko",
-                path=line.file,
-                host=settings.alias,
+                "{path} has a certificate authority for {host}, which is beyond paramiko", line.file, settings.alias
             )
     return ""
 
@@ -110,13 +108,13 @@ class Client(paramiko.SSHClient):  # type: ignore[misc]  # paramiko ships no typ
             try:
                 key = load()
                 if transport.auth_publickey(username, key):
-                    raise SecondFactor(_("{host} wants a second factor", host=self._settings.alias))
+                    raise SecondFactor(_("{host} wants a second factor", self._settings.alias))
                 return
             except paramiko.PasswordRequiredException:
                 continue
             except paramiko.BadAuthenticationType as refused:
                 error = paramiko.AuthenticationException(
-                    _("keys are not accepted ({types})", types=str(refused.allowed_types))
+                    _("keys are not accepted ({types})", str(refused.allowed_types))
                 )
                 break
             except paramiko.AuthenticationException as refused:
@@ -127,10 +125,10 @@ class Client(paramiko.SSHClient):  # type: ignore[misc]  # paramiko ships no typ
                 error = refused
         self._ask_for_more(transport, username)
         if self._untried:
-            raise Beyond(_("{host} may want {what}", host=self._settings.alias, what=self._untried[0]))
+            raise Beyond(_("{host} may want {what}", self._settings.alias, self._untried[0]))
         if self._encrypted:
             raise paramiko.AuthenticationException(
-                _("{path} is encrypted and isn't in an agent: ssh-add {path}", path=self._encrypted)
+                _("{path} is encrypted and isn't in an agent: ssh-add {path}", self._encrypted)
             )
         raise error
 
@@ -146,7 +144,7 @@ class Client(paramiko.SSHClient):  # type: ignore[misc]  # paramiko ships no typ
         more = {"gssapi-with-mic": _("a Kerberos ticket"), "hostbased": _("the key of this machine")}
         self._untried += [more[way] for way in self._settings.other_logins if way in ways]
         if may_ask():
-            self._untried += [_("the passphrase of {path}", path=self._encrypted)] if self._encrypted else []
+            self._untried += [_("the passphrase of {path}", self._encrypted)] if self._encrypted else []
             self._untried += [_("a password")] if {"password", "keyboard-interactive"} & set(ways) else []
 
     def _keys(self) -> list[Any]:
@@ -163,7 +161,7 @@ class Client(paramiko.SSHClient):  # type: ignore[misc]  # paramiko ships no typ
         certified = {path for path in files if Path(f"{path}-cert.pub").is_file()}
         left = [path for path in files if _public(path) not in in_agent]
         self._untried += [
-            _("the certificate beside {path}", path=path) for path in files if path in certified and path not in left
+            _("the certificate beside {path}", path) for path in files if path in certified and path not in left
         ]
         return [
             *((lambda key=key: key) for key in known + others),
@@ -185,7 +183,7 @@ class Client(paramiko.SSHClient):  # type: ignore[misc]  # paramiko ships no typ
             if "password" in str(error).lower() or "encrypted" in str(error).lower():
                 self._encrypted = self._encrypted or path
             elif not isinstance(error, OSError):
-                self._untried.append(_("{path}, which paramiko can't read", path=path))
+                self._untried.append(_("{path}, which paramiko can't read", path))
             raise paramiko.PasswordRequiredException(str(error)) from error
 
 

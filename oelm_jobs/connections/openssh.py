@@ -108,7 +108,7 @@ class OpenSSHConnection(RemoteConnection):
             except subprocess.TimeoutExpired:
                 login.kill()
                 login.wait()
-                raise NotReached(_("{host} did not let this login in in time", host=self.target.name)) from None
+                raise NotReached(_("{host} did not let this login in in time", self.target.name)) from None
             except BaseException:
                 login.kill()
                 raise
@@ -124,8 +124,8 @@ class OpenSSHConnection(RemoteConnection):
             error.hint = _(
                 "a passphrase or a second factor can be asked for on a terminal only: log in there once with"
                 " oelm shell {target}; the login then serves all commands for {n} minutes",
-                target=self.target.name,
-                n=KEEP_MASTER_S // 60,
+                self.target.name,
+                KEEP_MASTER_S // 60,
             )
         return error
 
@@ -176,12 +176,7 @@ class OpenSSHConnection(RemoteConnection):
         done = subprocess.run(argv("forward"), stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S)
         if done.returncode:
             raise TargetError(
-                _(
-                    "{target}: port {port} can't be forwarded: {why}",
-                    target=self.target.name,
-                    port=port,
-                    why=last_line(done.stderr),
-                )
+                _("{target}: port {port} can't be forwarded: {why}", self.target.name, port, last_line(done.stderr))
             )
         return argv("cancel")
 

@@ -181,10 +181,10 @@ class RemoteConnection:
                     self._drop()
                 if broken.sent and not reads:
                     raise AnswerLost(
-                        _("{target}: no answer to {verb}: {why}", target=self.target.name, verb=verb, why=str(broken))
+                        _("{target}: no answer to {verb}: {why}", self.target.name, verb, str(broken))
                     ) from broken
                 if number == TRIES or time.monotonic() - begun > PATIENCE_S:
-                    raise NotReached(_("{target}: {why}", target=self.target.name, why=str(broken))) from broken
+                    raise NotReached(_("{target}: {why}", self.target.name, str(broken))) from broken
             else:
                 self._home = self._home or reply.home
                 self._is_noisy = self._is_noisy or reply.is_noisy
@@ -206,7 +206,7 @@ class RemoteConnection:
         try:
             return converse(channel, verb, request, places, own=own, reads=reads, timeout_s=timeout_s)
         except TargetError as error:
-            error.args = (_("{target}: {why}", target=self.target.name, why=str(error)),)
+            error.args = (_("{target}: {why}", self.target.name, str(error)),)
             raise
         finally:
             channel.close()

@@ -34,7 +34,7 @@ def control_folder() -> Path:
             return Path(path)
     path = f"{usual}-{secrets.token_hex(4)}"
     if not _is_mine(Path(path)):
-        raise LocalError(_("{path}: can't be made, and {other} is not a folder of yours alone", path=path, other=usual))
+        raise LocalError(_("{path}: can't be made, and {other} is not a folder of yours alone", path, usual))
     with contextlib.suppress(OSError):  # the next command makes one of its own
         state_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
         rundir.write_text(state_folder() / REMEMBERED, path, durable=False, mode=0o600)

@@ -121,11 +121,11 @@ def resolve(alias: str, options: tuple[str, ...] = ()) -> Settings:
     except FileNotFoundError as error:
         raise TargetError(_("there is no ssh command here"), hint=_("install the OpenSSH client")) from error
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise TargetError(_("ssh -G {host}: {why}", host=alias, why=str(error))) from error
+        raise TargetError(_("ssh -G {host}: {why}", alias, str(error))) from error
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = said[-1] if said else _("exit code {n}", n=done.returncode)
-        raise TargetError(_("ssh -G {host}: {why}", host=alias, why=why))
+        why = said[-1] if said else _("exit code {n}", done.returncode)
+        raise TargetError(_("ssh -G {host}: {why}", alias, why))
     found: dict[str, list[str]] = {}
     for line in done.stdout.decode("utf-8", "replace").splitlines():
         key, _blank, value = line.partition(" ")
@@ -264,23 +264,21 @@ def unknown_host(settings: Settings, fingerprint: str) -> TargetError:
     """Return the error about a host whose key isn't known."""
     options = ["-o", "UserKnownHostsFile=~/.ssh/known_hosts", "-o", "StrictHostKeyChecking=ask"]
     by_hand = " ".join(["ssh", *(options if settings.forgets_keys else []), _by_hand(settings)])
-    hint: str = _("compare it with what its administrators say, then log in once by hand: {command}", command=by_hand)
+    hint: str = _("compare it with what its administrators say, then log in once by hand: {command}", by_hand)
     if settings.forgets_keys:
         forget = _("and take UserKnownHostsFile /dev/null for it out of ~/.ssh/config, which keeps it from being known")
         hint = joined([hint, forget])
     if not fingerprint:
-        return TargetError(_("the host key of {host} isn't known here", host=settings.alias), hint=hint)
-    return TargetError(
-        _("the host key of {host} isn't known here: {key}", host=settings.alias, key=fingerprint), hint=hint
-    )
+        return TargetError(_("the host key of {host} isn't known here", settings.alias), hint=hint)
+    return TargetError(_("the host key of {host} isn't known here: {key}", settings.alias, fingerprint), hint=hint)
 
 
 def revoked_host(settings: Settings, fingerprint: str) -> TargetError:
     """Return the error about a host whose key the user's files mark as revoked."""
     revoked = (
-        _("the host key of {host} IS REVOKED: {key}", host=settings.alias, key=fingerprint)
+        _("the host key of {host} IS REVOKED: {key}", settings.alias, fingerprint)
         if fingerprint
-        else _("the host key of {host} IS REVOKED", host=settings.alias)
+        else _("the host key of {host} IS REVOKED", settings.alias)
     )
     return TargetError(
         joined([revoked, _("somebody who has stolen it may be listening in")]),
@@ -295,17 +293,17 @@ def changed_host(settings: Settings, fingerprint: str, file: str = "") -> Target
     """Return the error about a host whose key is not the known one, which is in ``file``."""
     files = file or (settings.known_hosts[0] if settings.known_hosts else "~/.ssh/known_hosts")
     changed = (
-        _("the host key of {host} HAS CHANGED: it is {key}", host=settings.alias, key=fingerprint)
+        _("the host key of {host} HAS CHANGED: it is {key}", settings.alias, fingerprint)
         if fingerprint
-        else _("the host key of {host} HAS CHANGED", host=settings.alias)
+        else _("the host key of {host} HAS CHANGED", settings.alias)
     )
     return TargetError(
         joined([changed, _("somebody may be listening in, or the server was set up anew")]),
         hint=_(
             "if its administrators confirm the new key: ssh-keygen -f '{path}' -R '{name}' && ssh {login}",
-            path=files,
-            name=settings.key_name,
-            login=_by_hand(settings),
+            files,
+            settings.key_name,
+            _by_hand(settings),
         ),
     )
 
@@ -313,11 +311,11 @@ def changed_host(settings: Settings, fingerprint: str, file: str = "") -> Target
 def login_refused(settings: Settings, said: str) -> TargetError:
     """Return the error about a login that was refused."""
     return TargetError(
-        _("{user}@{host}: public-key login refused: {why}", user=settings.user, host=settings.alias, why=said),
+        _("{user}@{host}: public-key login refused: {why}", settings.user, settings.alias, said),
         hint=_(
             "`ssh {login}` must work without a question: put the key into your agent (ssh-add) and on"
             ' the server (ssh-copy-id); for a second factor set connection = "openssh" in the targets file',
-            login=_by_hand(settings),
+            _by_hand(settings),
         ),
     )
 
@@ -344,7 +342,7 @@ def explain(settings: Settings, said: str) -> TargetError:
         return login_refused(settings, _telling(said))
     if "unable to negotiate with" in lower:
         return TargetError(
-            _("{host} can't be talked to: {why}", host=settings.alias, why=_telling(said)),
+            _("{host} can't be talked to: {why}", settings.alias, _telling(said)),
             hint=_(
                 "if it is to be trusted with an old algorithm, allow that for this host in ~/.ssh/config, as in"
                 " KexAlgorithms +diffie-hellman-group14-sha1"
@@ -353,7 +351,7 @@ def explain(settings: Settings, said: str) -> TargetError:
     if "could not resolve hostname" in lower or "bad configuration option" in lower:
         return TargetError(_telling(said), hint=_("is it an alias in ~/.ssh/config?"))
     why = _telling(said) or _("ssh gave no reason")
-    return NotReached(_("{host} can't be reached: {why}", host=settings.alias, why=why))
+    return NotReached(_("{host} can't be reached: {why}", settings.alias, why))
 
 
 def _fingerprint(said: str) -> str:

@@ -136,9 +136,9 @@ def converse(
         left = deadline - time.monotonic()
         if left <= 0:
             raise Broken(
-                _("{verb} took longer than {n:.0f} s", verb=verb, n=timeout_s)
+                _("{verb} took longer than {n:.0f} s", verb, timeout_s)
                 if verb
-                else _("sending took longer than {n:.0f} s", n=timeout_s)
+                else _("sending took longer than {n:.0f} s", timeout_s)
             )
         return min(IDLE_S, left)
 
@@ -163,7 +163,7 @@ def converse(
             if "need" in message:
                 wanted = lacking.pop(message["need"], None)
                 if wanted is None:
-                    raise schema.Misfit(_(".need = {hash}: is no tree that it may lack", hash=message["need"]))
+                    raise schema.Misfit(_(".need = {hash}: is no tree that it may lack", message["need"]))
                 is_whole = wanted.size <= WHOLE_BYTES
                 rows = json.dumps({"whole": is_whole, "rows": wanted.rows}).encode("ascii")
                 send_blob(zlib.compress(rows, 6))
@@ -186,7 +186,7 @@ def converse(
                 return _reply(message, noise[0] > 0)
         code, said = channel.end()
     except schema.Misfit as error:
-        raise (UnknownAnswer if sent else Nonsense)(_("answers nonsense: message{where}", where=str(error))) from error
+        raise (UnknownAnswer if sent else Nonsense)(_("answers nonsense: message{where}", str(error))) from error
     except Broken as error:
         raise Interrupted(str(error), sent) from error
     if code is None or code == 255:  # 255 is also what the ssh command says of its own troubles (ssh(1))
@@ -202,9 +202,7 @@ def _chosen(tree: Tree, numbers: Sequence[int]) -> list[int]:
     """
     wanted = sorted(set(numbers))
     if wanted and wanted[-1] >= len(tree.files):
-        raise schema.Misfit(
-            _(".lacks = {value}: must lie between 0 and {high}", value=wanted[-1], high=len(tree.files) - 1)
-        )
+        raise schema.Misfit(_(".lacks = {value}: must lie between 0 and {high}", wanted[-1], len(tree.files) - 1))
     return wanted
 
 
@@ -221,24 +219,23 @@ def _failed(verb: str, message: Mapping[str, Any], sent: bool) -> TargetError:
             error, hint=_('name a newer interpreter in the targets file, as in python = "~/venv/bin/python"')
         )
     if sent and not message.get("refused"):
-        return UnknownAnswer(_("{verb} failed there: {why}", verb=verb, why=error))
+        return UnknownAnswer(_("{verb} failed there: {why}", verb, error))
     return TargetError(error)
 
 
 def _ended(code: int, said: str, greeted: bool, sent: bool) -> TargetError:
     """Return the error about a command that ended without an answer."""
-    why = said or _("exit code {n}", n=code)
+    why = said or _("exit code {n}", code)
     if greeted:
         kind = UnknownAnswer if sent else TargetError
-        return kind(_("the agent there ended without an answer: {why}", why=why))
+        return kind(_("the agent there ended without an answer: {why}", why))
     if code in (126, 127):
         return TargetError(
-            _("no Python there: {why}", why=why),
-            hint=_('name one in the targets file, as in python = "~/venv/bin/python"'),
+            _("no Python there: {why}", why), hint=_('name one in the targets file, as in python = "~/venv/bin/python"')
         )
     if code == LINE_MISSED:
         return line_missed()
-    return TargetError(_("Python there ended before it read the request: {why}", why=why))
+    return TargetError(_("Python there ended before it read the request: {why}", why))
 
 
 def _messages(channel: Channel, nonce: str, patience: Any, noise: list[int]) -> Iterator[dict[str, Any]]:
@@ -254,7 +251,7 @@ def _messages(channel: Channel, nonce: str, patience: Any, noise: list[int]) -> 
             if newline:
                 size, begin = int(line) if line.isdigit() else -1, len(mark) + len(line) + 1
                 if not 0 <= size <= MAX_ANSWER_BYTES:
-                    raise schema.Misfit(_(": {size} bytes are no size of one", size=line.decode("ascii", "replace")))
+                    raise schema.Misfit(_(": {size} bytes are no size of one", line.decode("ascii", "replace")))
                 while len(buffer) < begin + size:
                     piece = channel.read(patience())
                     if not piece:

@@ -88,26 +88,22 @@ def fault(path: str, row: Mapping[str, Any], need: Need | None = None) -> Fault 
     listed = manifest.files.get(Path(path).name) if manifest is not None else None
     if kind and (listed is None or listed.sha256 != row["sha256"]):  # samples may err; what made the ids doesn't
         mend = _MENDS.get(
-            kind, _("write ids as 16-bit numbers: numpy.asarray(ids, '<u2').tofile({name!r})", name=Path(path).name)
+            kind, _("write ids as 16-bit numbers: numpy.asarray(ids, '<u2').tofile({name!r})", Path(path).name)
         )
-        return Fault(found=_("holds {what}, not uint16 token ids", what=WRITTEN_AS.get(kind, kind)), mend=mend)
+        return Fault(found=_("holds {what}, not uint16 token ids", WRITTEN_AS.get(kind, kind)), mend=mend)
     if size == 0 or size % 2:
-        return Fault(found=_("{n} bytes are not uint16 token ids", n=size), mend=AGAIN)
+        return Fault(found=_("{n} bytes are not uint16 token ids", size), mend=AGAIN)
     last = manifest.tokenizer.vocab_size - 1 if manifest is not None else None
     if listed is not None and (listed.size != size or size != 2 * listed.tokens):
         return Fault(
-            found=_(
-                "has {size} bytes, its manifest says {said} ({n} tokens)", size=size, said=listed.size, n=listed.tokens
-            ),
+            found=_("has {size} bytes, its manifest says {said} ({n} tokens)", size, listed.size, listed.tokens),
             mend=AGAIN,
         )
     if listed is not None and last is not None and row.get("largest", 0) > last:
         return _too_large(row, last, AGAIN)
     if listed is not None and listed.sha256 != row["sha256"]:
         return Fault(
-            found=_(
-                "was changed: its sha256 is {found}, its manifest says {said}", found=row["sha256"], said=listed.sha256
-            ),
+            found=_("was changed: its sha256 is {found}, its manifest says {said}", row["sha256"], listed.sha256),
             mend=AGAIN,
         )
     return _unfit(row, manifest if listed is not None else None, need) if need is not None else None
@@ -118,12 +114,7 @@ def _unfit(row: Mapping[str, Any], manifest: Manifest | None, need: Need) -> Fau
     mend = _("set vocab_size in [train] to the data's")
     if manifest is not None and manifest.tokenizer.vocab_size > need.vocab_size:
         made = manifest.tokenizer.vocab_size
-        found = _(
-            "made with {n} token ids, but {path} says vocab_size = {size}",
-            n=made,
-            path=str(need.path),
-            size=need.vocab_size,
-        )
+        found = _("made with {n} token ids, but {path} says vocab_size = {size}", made, str(need.path), need.vocab_size)
         return Fault(found=found, mend=mend)
     if row.get("largest", 0) >= need.vocab_size:
         return _too_large(row, need.vocab_size - 1, mend)
@@ -132,21 +123,19 @@ def _unfit(row: Mapping[str, Any], manifest: Manifest | None, need: Need) -> Fau
         return Fault(
             found=_(
                 "holds {n} tokens, and study {study} needs at least {least} (seq_len = {length})",
-                n=count,
-                study=need.study,
-                least=fewest,
-                length=need.seq_len,
+                count,
+                need.study,
+                fewest,
+                need.seq_len,
             ),
-            mend=_("make it of more text, or lower seq_len in {path}", path=str(need.path)),
+            mend=_("make it of more text, or lower seq_len in {path}", str(need.path)),
         )
     return None
 
 
 def _too_large(row: Mapping[str, Any], last: int, mend: str) -> Fault:
     at, largest = row.get("at", 0), row["largest"]
-    return Fault(
-        found=_("token {n} is {id}, and the vocabulary's last id is {last}", n=at, id=largest, last=last), mend=mend
-    )
+    return Fault(found=_("token {n} is {id}, and the vocabulary's last id is {last}", at, largest, last), mend=mend)
 
 
 def manifest_of(row: Mapping[str, Any]) -> Manifest | None:
@@ -157,21 +146,15 @@ def manifest_of(row: Mapping[str, Any]) -> Manifest | None:
     """
     hint = _("oelm-data make … --force writes it anew")
     if row.get("manifest_error"):
-        raise DataError(
-            _("the {name} beside it can't be read: {why}", name=MANIFEST, why=row["manifest_error"]), hint=hint
-        )
+        raise DataError(_("the {name} beside it can't be read: {why}", MANIFEST, row["manifest_error"]), hint=hint)
     if row["manifest"] is None:
         return None
     try:
         manifest = msgspec.convert(row["manifest"], Manifest)
     except msgspec.ValidationError as error:
-        raise DataError(
-            _("the {name} beside it can't be read: {why}", name=MANIFEST, why=str(error)), hint=hint
-        ) from error
+        raise DataError(_("the {name} beside it can't be read: {why}", MANIFEST, str(error)), hint=hint) from error
     if manifest.dtype != "uint16":
-        raise DataError(
-            _("the {name} beside it says dtype = {type}, not uint16", name=MANIFEST, type=manifest.dtype), hint=hint
-        )
+        raise DataError(_("the {name} beside it says dtype = {type}, not uint16", MANIFEST, manifest.dtype), hint=hint)
     return manifest
 
 
@@ -187,11 +170,11 @@ def check(folder: Path, needs: Sequence[tuple[str, Need]] = ()) -> Manifest | No
     """
     manifest = read_manifest(folder)
     if not folder.is_dir():
-        raise DataError(_("{path} is no folder", path=str(folder)), hint=_("oelm-data demo makes data/demo"))
+        raise DataError(_("{path} is no folder", str(folder)), hint=_("oelm-data demo makes data/demo"))
     named = [name for name, _need in needs]
     if manifest is not None and (missing := {TRAIN, VAL} - set(manifest.files) - set(named)):
         raise DataError(
-            _("{path} says nothing of {files}", path=str(folder / MANIFEST), files=sorted(missing)),
+            _("{path} says nothing of {files}", str(folder / MANIFEST), sorted(missing)),
             hint=_("make the data again with --force"),
         )
     usual = list(manifest.files) if manifest is not None else [TRAIN, VAL] if not named else []
@@ -200,5 +183,5 @@ def check(folder: Path, needs: Sequence[tuple[str, Need]] = ()) -> Manifest | No
     for name, need in asked:
         path = str(folder / name)
         if (found := fault(path, rows[path], need)) is not None:
-            raise DataError(_("{path}: {why}", path=path, why=found.found), hint=found.mend)
+            raise DataError(_("{path}: {why}", path, found.found), hint=found.mend)
     return manifest

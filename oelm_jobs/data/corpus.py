@@ -55,25 +55,16 @@ def find_files(sources: Sequence[Path]) -> list[TextFile]:
         if source.is_dir():
             paths = sorted(path for path in source.rglob("*") if _is_text(path.relative_to(source)) and path.is_file())
             if not paths:
-                raise DataError(
-                    _("{path} holds no text; valid: files that end in {endings}", path=str(source), endings=list(KINDS))
-                )
+                raise DataError(_("{path} holds no text; valid: files that end in {endings}", str(source), list(KINDS)))
         elif not source.exists():
             near = source.parent.iterdir() if source.parent.is_dir() else ()
             choices = valid_choices(source.name, [path.name for path in near if _is_text(Path(path.name))])
             raise DataError(
-                _(
-                    "{path} does not exist; in {folder}: {choices}",
-                    path=str(source),
-                    folder=str(source.parent),
-                    choices=choices,
-                )
+                _("{path} does not exist; in {folder}: {choices}", str(source), str(source.parent), choices)
             )
         elif source.suffix.lower() not in KINDS:
             what = source.suffix or _("a file without an ending")
-            raise DataError(
-                _("{path}: can't read {what}; valid: {choices}", path=str(source), what=what, choices=list(KINDS))
-            )
+            raise DataError(_("{path}: can't read {what}; valid: {choices}", str(source), what, list(KINDS)))
         else:
             paths = [source]
         for path in paths:

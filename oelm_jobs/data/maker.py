@@ -95,12 +95,12 @@ def make(
     """
     tokenizer.check_vocab_size(vocab_size)
     if unit not in ("auto", "document", "tail"):
-        raise DataError(_("no split by {unit!r}; valid: auto, document, tail", unit=unit))
+        raise DataError(_("no split by {unit!r}; valid: auto, document, tail", unit))
     if not 0 < val_fraction < 1:
         raise DataError(
             _(
                 "a validation share of {share} can't be; valid: more than 0, less than 1 (for instance 0.05)",
-                share=val_fraction,
+                val_fraction,
             )
         )
     with explained(output):
@@ -184,7 +184,7 @@ def _make(recipe: _Recipe, output: Path, *, processes: int, force: bool, report:
             for file, old, new in zip(recipe.files, before, _states(recipe.files), strict=True):
                 if (old.st_size, old.st_mtime_ns) != (new.st_size, new.st_mtime_ns):
                     raise DataError(
-                        _("{path} was changed while it was read", path=str(file.path)),
+                        _("{path} was changed while it was read", str(file.path)),
                         hint=_("run it again when it is whole"),
                     )
             made = msgspec.structs.replace(
@@ -313,9 +313,9 @@ def _refuse_empty(made: Manifest) -> None:
                 else _("name more text, or validation text with --val, or use --split tail")
             )
             raise DataError(
-                _("no {kind} text is left: the sources hold {n} document", kind=kind, n=documents)
+                _("no {kind} text is left: the sources hold {n} document", kind, documents)
                 if documents == 1
-                else _("no {kind} text is left: the sources hold {n} documents", kind=kind, n=documents),
+                else _("no {kind} text is left: the sources hold {n} documents", kind, documents),
                 hint=hint,
             )
 
@@ -327,7 +327,7 @@ def _present(output: Path, wanted: Manifest) -> Manifest | None:
         DataError: It holds other data.
     """
     if output.exists() and not output.is_dir():
-        raise DataError(_("{path} is a file, not a folder", path=str(output)), hint=_("name another --output"))
+        raise DataError(_("{path} is a file, not a folder", str(output)), hint=_("name another --output"))
     held = [name for name in (TRAIN, VAL, MANIFEST) if (output / name).exists()]
     if not held:
         return None
@@ -335,32 +335,19 @@ def _present(output: Path, wanted: Manifest) -> Manifest | None:
     present = read_manifest(output)
     if present is None:
         raise DataError(
-            _(
-                "{path} holds {files} of unknown origin (it has no {name})",
-                path=str(output),
-                files=held,
-                name=MANIFEST,
-            ),
-            hint=hint,
+            _("{path} holds {files} of unknown origin (it has no {name})", str(output), held, MANIFEST), hint=hint
         )
     differing = [
-        _(
-            "{key} {found} instead of {wanted}",
-            key=name,
-            found=_brief(getattr(present, name)),
-            wanted=_brief(getattr(wanted, name)),
-        )
+        _("{key} {found} instead of {wanted}", name, _brief(getattr(present, name)), _brief(getattr(wanted, name)))
         for name in ("tokenizer", "source", "split", "field")
         if getattr(present, name) != getattr(wanted, name)
     ]
     if differing:
-        raise DataError(
-            _("{path} holds other data: {differences}", path=str(output), differences=joined(differing)), hint=hint
-        )
+        raise DataError(_("{path} holds other data: {differences}", str(output), joined(differing)), hint=hint)
     for name, said in present.files.items():
         if not (output / name).exists() or (output / name).stat().st_size != said.size:
             raise DataError(
-                _("{path} is not what its manifest says", path=str(output / name)), hint=_("--force makes it again")
+                _("{path} is not what its manifest says", str(output / name)), hint=_("--force makes it again")
             )
     return present
 
@@ -370,8 +357,8 @@ def _brief(value: object) -> str:
         return value.name
     if isinstance(value, Split):
         share = value.val_fraction
-        what = value.unit if share is None else _("{share:g} by {unit}", share=share, unit=value.unit)
-        return _("{what} ({files})", what=what, files=_brief(value.source)) if value.source else what
+        what = value.unit if share is None else _("{share:g} by {unit}", share, value.unit)
+        return _("{what} ({files})", what, _brief(value.source)) if value.source else what
     if isinstance(value, list):
         named = ", ".join(f"{source.name} ({source.sha256[:8]})" for source in value[:3])
         return named + (", …" if len(value) > 3 else "")

@@ -62,11 +62,7 @@ def read_text(file: TextFile, advance: Advance) -> Iterator[str]:
                 if offset == 0 and name_encoding(chunk):
                     raise _other_encoding(file.path, chunk, 1, 0)
                 raise DataError(
-                    _(
-                        "{path} is not text: it holds zero bytes (near byte {offset})",
-                        path=str(file.path),
-                        offset=offset,
-                    )
+                    _("{path} is not text: it holds zero bytes (near byte {offset})", str(file.path), offset)
                 )
             offset += len(chunk)
             advance(len(chunk))
@@ -78,14 +74,11 @@ def _other_encoding(path: Path, content: bytes, where: int, byte: int) -> DataEr
     encoding = name_encoding(content)
     if encoding.startswith("UTF"):
         return DataError(
-            _("{path} is {encoding} text, not UTF-8", path=str(path), encoding=encoding),
-            hint=_("convert it: {command}", command=conversion(path, encoding)),
+            _("{path} is {encoding} text, not UTF-8", str(path), encoding),
+            hint=_("convert it: {command}", conversion(path, encoding)),
         )
-    hint = _("if it is text, convert it: {command}", command=conversion(path, encoding)) if encoding else ""
-    return DataError(
-        _("{path} is not UTF-8 text (byte {offset} is 0x{byte:02x})", path=str(path), offset=where, byte=byte),
-        hint=hint,
-    )
+    hint = _("if it is text, convert it: {command}", conversion(path, encoding)) if encoding else ""
+    return DataError(_("{path} is not UTF-8 text (byte {offset} is 0x{byte:02x})", str(path), where, byte), hint=hint)
 
 
 def read_jsonl(file: TextFile, field: str, advance: Advance, oddities: Oddities) -> Iterator[str]:
@@ -117,30 +110,25 @@ def read_jsonl(file: TextFile, field: str, advance: Advance, oddities: Oddities)
                     if encoding.startswith("UTF"):
                         raise _other_encoding(file.path, line, 0, line[0]) from None
                     raise DataError(
-                        _(
-                            "{path}: the line at byte {offset} is not JSON: {why}",
-                            path=str(file.path),
-                            offset=begin,
-                            why=str(error),
-                        )
+                        _("{path}: the line at byte {offset} is not JSON: {why}", str(file.path), begin, str(error))
                     ) from None
             if not isinstance(record, dict):
                 raise DataError(
                     _(
                         "{path}: the line at byte {offset} is no object: {what}",
-                        path=str(file.path),
-                        offset=begin,
-                        what=line[:40].decode(errors="replace"),
+                        str(file.path),
+                        begin,
+                        line[:40].decode(errors="replace"),
                     )
                 )
             if field not in record:
                 raise DataError(
                     _(
                         "{path}: the line at byte {offset} has no field {field!r}; {choices}",
-                        path=str(file.path),
-                        offset=begin,
-                        field=field,
-                        choices=valid_choices(field, record),
+                        str(file.path),
+                        begin,
+                        field,
+                        valid_choices(field, record),
                     ),
                     hint=_("choose one with --field"),
                 )
@@ -149,10 +137,10 @@ def read_jsonl(file: TextFile, field: str, advance: Advance, oddities: Oddities)
                 raise DataError(
                     _(
                         "{path}: the line at byte {offset}, field {field!r}, is no text but {type}",
-                        path=str(file.path),
-                        offset=begin,
-                        field=field,
-                        type=type(record[field]).__name__,
+                        str(file.path),
+                        begin,
+                        field,
+                        type(record[field]).__name__,
                     )
                 )
             yield _whole_characters(text, oddities)
@@ -208,12 +196,7 @@ def read_parquet(file: TextFile, field: str, advance: Advance) -> Iterator[str]:
     names = parquet.schema_arrow.names
     if field not in names:
         raise DataError(
-            _(
-                "{path} has no column {field!r}; {choices}",
-                path=str(file.path),
-                field=field,
-                choices=valid_choices(field, names),
-            ),
+            _("{path} has no column {field!r}; {choices}", str(file.path), field, valid_choices(field, names)),
             hint=_("choose one with --field"),
         )
     num_rows = parquet.metadata.num_rows
@@ -232,10 +215,10 @@ def read_parquet(file: TextFile, field: str, advance: Advance) -> Iterator[str]:
                 raise DataError(
                     _(
                         "{path}: column {field!r} is not UTF-8 text near row {row}: {why}",
-                        path=str(file.path),
-                        field=field,
-                        row=row,
-                        why=str(error),
+                        str(file.path),
+                        field,
+                        row,
+                        str(error),
                     )
                 ) from None
             for index, value in enumerate(values, start=row):
@@ -245,10 +228,10 @@ def read_parquet(file: TextFile, field: str, advance: Advance) -> Iterator[str]:
                         raise DataError(
                             _(
                                 "{path}: row {row}, column {field!r}, is no text but {type}",
-                                path=str(file.path),
-                                row=index,
-                                field=field,
-                                type=type(value).__name__,
+                                str(file.path),
+                                index,
+                                field,
+                                type(value).__name__,
                             )
                         )
                     yield text
@@ -268,7 +251,7 @@ def open_parquet(path: Path):  # type: ignore[no-untyped-def]  # pyarrow ships n
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            _("reading {path} needs pyarrow, which is not installed", path=str(path)),
+            _("reading {path} needs pyarrow, which is not installed", str(path)),
             hint=_("pip install 'oelm-jobs[parquet]'"),
         ) from None
     try:
@@ -279,5 +262,5 @@ def open_parquet(path: Path):  # type: ignore[no-untyped-def]  # pyarrow ships n
             pointer = stream.read(23) == b"version https://git-lfs"
         hint = _("it is a Git LFS pointer: git lfs pull brings the file itself") if pointer else ""
         raise DataError(
-            _("{path} is not a parquet file: {why}", path=str(path), why=str(error).splitlines()[0]), hint=hint
+            _("{path} is not a parquet file: {why}", str(path), str(error).splitlines()[0]), hint=hint
         ) from None

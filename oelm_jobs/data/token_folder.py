@@ -123,8 +123,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(
-            _("{path} can't be read: {why}", path=str(path), why=str(error)),
-            hint=_("oelm-data make … --force writes it anew"),
+            _("{path} can't be read: {why}", str(path), str(error)), hint=_("oelm-data make … --force writes it anew")
         ) from error
 
 
@@ -145,4 +144,4 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         why = error.strerror or str(error)
-        raise DataError(_("{path}: {why}", path=str(error.filename or path), why=why)) from error
+        raise DataError(_("{path}: {why}", str(error.filename or path), why)) from error

@@ -46,9 +46,9 @@ def check_vocab_size(vocab_size: int) -> None:
             _(
                 "no vocabulary of {n} entries can be made of GPT-2's merges; valid: {low} (bytes alone) to"
                 " {high} (GPT-2 itself)",
-                n=vocab_size,
-                low=SMALLEST_VOCAB_SIZE,
-                high=GPT2_VOCAB_SIZE,
+                vocab_size,
+                SMALLEST_VOCAB_SIZE,
+                GPT2_VOCAB_SIZE,
             ),
             hint=_("--vocab 1024 suits the demo, --vocab 50257 is GPT-2's own"),
         )
@@ -77,7 +77,7 @@ def _read_ranks(count: int) -> dict[bytes, int]:
     raw = RANKS_PATH.read_bytes()
     if hashlib.sha256(raw).hexdigest() != RANKS_SHA256:
         raise DataError(
-            _("{path} is damaged: its sha256 isn't {hash}", path=str(RANKS_PATH), hash=RANKS_SHA256),
+            _("{path} is damaged: its sha256 isn't {hash}", str(RANKS_PATH), RANKS_SHA256),
             hint=_("install oelm-jobs again"),
         )
     printable = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
@@ -173,7 +173,7 @@ class _Worker:
         except (EOFError, OSError) as error:
             self.process.join(timeout=10)
             raise DataError(
-                _("an encoding process ended early (exit code {n})", n=self.process.exitcode),
+                _("an encoding process ended early (exit code {n})", self.process.exitcode),
                 hint=_("its own message is above if it had one; with little memory, use --processes 1"),
             ) from error
 

@@ -125,12 +125,11 @@ def check(arms: Sequence[Arm], *, factors: Iterable[str], unequal: Mapping[str, 
         raise UnfairError(
             _(
                 "the groups differ in more than the factors ({factors}): {differences}",
-                factors=left_out or _("none declared"),
-                differences=joined(map(str, unfair)),
+                left_out or _("none declared"),
+                joined(map(str, unfair)),
             ),
             hint=_(
-                'make them equal, or declare the difference in the study file: [unequal] {key} = "why"',
-                key=unfair[0].key,
+                'make them equal, or declare the difference in the study file: [unequal] {key} = "why"', unfair[0].key
             ),
         )
     return found

@@ -39,7 +39,7 @@ def read_studies(project: Path, warn: Callable[[str], None] = lambda _: None) ->
         try:
             studies.append(read_study(path))
         except ConfigurationError as error:
-            warn(_("{why}; passed over", why=str(error)))
+            warn(_("{why}; passed over", str(error)))
     return studies
 
 
@@ -62,10 +62,10 @@ def load_study(project: Path, name: str | None = None, warn: Callable[[str], Non
         found: str = _("no study") if len(studies) == len(files) else _("no study that can be read")
         if defaults:
             paths = [f"jobs/{study.name}.toml" for study in defaults]
-            found = functools.reduce(lambda rest, path: _("{a} and {b}", a=rest, b=path), paths)
+            found = functools.reduce(lambda rest, path: _("{a} and {b}", rest, path), paths)
         raise UsageError(
-            _("{what} in {path} has default = true", what=found, path=str(project / "jobs")),
-            hint=_("name one with --study: {studies}", studies=[path.stem for path in files]),
+            _("{what} in {path} has default = true", found, str(project / "jobs")),
+            hint=_("name one with --study: {studies}", [path.stem for path in files]),
         )
     if name.endswith(".toml"):
         return read_study(Path(name).resolve())
@@ -75,9 +75,9 @@ def load_study(project: Path, name: str | None = None, warn: Callable[[str], Non
     raise UsageError(
         _(
             "no study {study!r} in {path}; {choices}",
-            study=name,
-            path=str(project / "jobs"),
-            choices=valid_choices(name, [p.stem for p in files]),
+            name,
+            str(project / "jobs"),
+            valid_choices(name, [p.stem for p in files]),
         )
     )
 
@@ -97,9 +97,7 @@ def read_study(path: Path) -> Study:
     for factor in factors:
         if factor not in trainer.FIELDS:
             raise top.error(
-                "factors",
-                _("no such train key; {choices}", choices=valid_choices(factor, trainer.FIELDS)),
-                value=factor,
+                "factors", _("no such train key; {choices}", valid_choices(factor, trainer.FIELDS)), value=factor
             )
         if factor in DERIVED or trainer.FIELDS[factor].metadata["kind"] != "scientific":
             raise top.error("factors", _("not a scientific key that groups can differ in"), value=factor)
@@ -178,7 +176,7 @@ def _read_value(section: tomlfile.Section, key: str) -> Any:
     if isinstance(value, str) is not (wanted is str) or (wanted is int and isinstance(value, float)):
         names = {int: _("a whole number"), float: _("a number"), bool: _("true or false"), str: _("text")}
         if not (wanted is str and isinstance(value, bool)):  # compile = true is the trainer's to read
-            raise section.error(key, _("must be {what}", what=names[wanted]), value=value)
+            raise section.error(key, _("must be {what}", names[wanted]), value=value)
     try:
         return getattr(trainer.from_dict({key: value}), key)
     except trainer.ConfigError as error:
@@ -225,7 +223,7 @@ def _read_groups(
         label = _take_line(table, "label", name)
         port = table.take("port", int, 0) or None
         if port is not None and not 1024 <= port <= 65535:
-            raise table.error("port", _("valid: {low} to {high}", low=1024, high=65535), value=port)
+            raise table.error("port", _("valid: {low} to {high}", 1024, 65535), value=port)
         gpus = _read_gpus(table) if "gpus" in table else 1
         values = {key: _read_value(table, key) for key in table.keys_left() if key in (*factors, *declared)}
         for key in table.keys_left():
@@ -237,7 +235,7 @@ def _read_groups(
                     _(
                         "is not among the study's factors ({factors}), nor tuned or declared in [unequal]: groups"
                         " may differ in those alone",
-                        factors=factors,
+                        factors,
                     ),
                 )
         table.finish([*factors, *declared, "gpus"])
@@ -258,10 +256,10 @@ def _read_groups(
                 _(
                     "global_batch = {global_batch} can't be divided over {world_size} processes x"
                     " gradient_accumulation_steps = {accumulation}; valid products: {products}",
-                    global_batch=global_batch,
-                    world_size=group.world_size,
-                    accumulation=accumulation,
-                    products=fitting,
+                    global_batch,
+                    group.world_size,
+                    accumulation,
+                    fitting,
                 ),
                 value=list(gpus) if isinstance(gpus, tuple) else gpus,
             )
@@ -325,7 +323,7 @@ def _read_hypotheses(section: tomlfile.Section, groups: Mapping[str, Group]) -> 
         metric = table.take("metric", str, choices=METRICS)
         relations = [key for key in table.keys_left() if key in RELATIONS]
         if len(relations) != 1:
-            raise table.error("rule", _("give exactly one of {rules}", rules=RELATIONS))
+            raise table.error("rule", _("give exactly one of {rules}", RELATIONS))
         relation = relations[0]
         bounds = _read_bounds(table, relation)
         level = table.take("level", float, 0.95)

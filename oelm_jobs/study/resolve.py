@@ -89,13 +89,13 @@ def plan_runs(
             raise UsageError(
                 _(
                     "study {study} has no group {group!r}; {choices}",
-                    study=study.name,
-                    group=name,
-                    choices=valid_choices(name, study.groups),
+                    study.name,
+                    name,
+                    valid_choices(name, study.groups),
                 )
             )
     if tag and (reason := names.why_not(tag)):
-        raise UsageError(_("--{option} {value!r}: {why}", option="tag", value=tag, why=reason))
+        raise UsageError(_("--{option} {value!r}: {why}", "tag", tag, reason))
     if overrides and not tag:
         raise UsageError(
             _("--set changes the configuration, so these are other runs than the study's own"),
@@ -180,7 +180,7 @@ def _override(study: Study, overrides: Mapping[str, Any]) -> tuple[int, dict[str
     for key, value in overrides.items():
         if key == "global_batch":
             if not str(value).isdigit() or int(value) < 1:
-                raise UsageError(_("--set global_batch={value}: must be a whole number above zero", value=value))
+                raise UsageError(_("--set global_batch={value}: must be a whole number above zero", value))
             global_batch = int(value)
             continue
         if key not in train:
@@ -189,22 +189,20 @@ def _override(study: Study, overrides: Mapping[str, Any]) -> tuple[int, dict[str
                 if key in study.factors
                 else valid_choices(key, [*train, "global_batch"])
             )
-            raise UsageError(_("--set {key}={value}: {why}", key=key, value=value, why=reason))
+            raise UsageError(_("--set {key}={value}: {why}", key, value, reason))
         setting = [group.name for group in study.groups.values() if key in group.declared]
         if setting:
-            raise UsageError(
-                _("--set {key}={value}: groups set it themselves ({names})", key=key, value=value, names=setting)
-            )
+            raise UsageError(_("--set {key}={value}: groups set it themselves ({names})", key, value, setting))
         try:
             train[key] = getattr(trainer.from_dict({key: value}), key)
             trainer.validate(trainer.from_dict({**train, "seed": 0}))
             if key in trainer.keys_of_kind("path") and (reason := names.why_not_path(str(train[key]))):
-                raise UsageError(_("--set {key}={value}: {why}", key=key, value=value, why=reason))
+                raise UsageError(_("--set {key}={value}: {why}", key, value, reason))
         except trainer.ConfigError as error:
             why = said(error)
             if error.key != key:
-                why = _("{key} = {value} {why}", key=error.key, value=str(error.value), why=why)
-            raise UsageError(_("--set {key}={value}: {why}", key=key, value=value, why=why)) from None
+                why = _("{key} = {value} {why}", error.key, str(error.value), why)
+            raise UsageError(_("--set {key}={value}: {why}", key, value, why)) from None
     return global_batch, train
 
 
@@ -214,10 +212,10 @@ def _batch_size(global_batch: int, world_size: int, accumulation: int, run: str)
             _(
                 "{run}: global_batch = {global_batch} can't be divided over {world_size} processes x"
                 " gradient_accumulation_steps = {accumulation}",
-                run=run,
-                global_batch=global_batch,
-                world_size=world_size,
-                accumulation=accumulation,
+                run,
+                global_batch,
+                world_size,
+                accumulation,
             )
         )
     return global_batch // (world_size * accumulation)

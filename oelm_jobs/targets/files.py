@@ -55,8 +55,8 @@ def load_targets(project: Path) -> dict[str, Target]:
                     _(
                         "{path}: {name!r} can't be a target's name: letters, digits and . _ @ : % + - only, at most"
                         " 128",
-                        path=str(path),
-                        name=name,
+                        str(path),
+                        name,
                     )
                 )
             found[name] = _read_target(name, top.take_section(name))
@@ -73,10 +73,10 @@ def load_target(project: Path, name: str) -> Target:
     if name not in targets:
         paths = [str(path) for path in target_files(project)] or [str(project / "jobs" / "targets.toml")]
         raise NoSuchTarget(
-            _("no target {target!r}; {choices}", target=name, choices=valid_choices(name, targets)),
+            _("no target {target!r}; {choices}", name, valid_choices(name, targets)),
             hint=_(
                 "targets are described in {paths}; runs of a renamed one are found by oelm-status --rebuild",
-                paths=functools.reduce(lambda rest, path: _("{a} or {b}", a=rest, b=path), paths),
+                functools.reduce(lambda rest, path: _("{a} or {b}", rest, path), paths),
             ),
         )
     return targets[name]
@@ -159,7 +159,7 @@ def read_reach(table: tomlfile.Section, *, required: bool) -> dict[str, Any]:
 def _wrong_reach(key: str, value: Any) -> str:
     """Return why a host, user or port can't be one; they become words of ssh's command line."""
     if key == "port":
-        return "" if 0 <= value <= 65535 else _("valid: {low} to {high}", low=1, high=65535)
+        return "" if 0 <= value <= 65535 else _("valid: {low} to {high}", 1, 65535)
     if value and (value.startswith("-") or not {"host": _HOST, "user": _USER}.get(key, _USER).fullmatch(value)):
         return _("an alias of ~/.ssh/config, a name or an address") if key == "host" else _("a login name")
     return ""
@@ -190,9 +190,9 @@ def adhoc(host: str, *, user: str = "", port: int = 0, root: str = "", setup: tu
     for key, value in (("host", host), ("user", user), ("port", port)):
         wrong = _wrong_reach(key, value)
         if wrong or (key == "host" and not host):
-            raise UsageError(_("--{option} {value!r}: {why}", option=key, value=value, why=wrong or _("is missing")))
+            raise UsageError(_("--{option} {value!r}: {why}", key, value, wrong or _("is missing")))
     if wrong := names.why_not_path(root):
-        raise UsageError(_("--{option} {value!r}: {why}", option="root", value=root, why=wrong))
+        raise UsageError(_("--{option} {value!r}: {why}", "root", root, wrong))
     name = (f"{user}@" if user else "") + host + (f":{port}" if port else "")
     return Target(
         name=name, kind="ssh", host=host, user=user, port=port, root=root or DEFAULT_ROOT, python="", setup=setup
@@ -216,15 +216,11 @@ def named_on_the_spot(
         raise UsageError(
             _(
                 "--host {host}: the targets files know {name} as another machine: {other}",
-                host=host,
-                name=made.name,
-                other=known.host or _("this one"),
+                host,
+                made.name,
+                known.host or _("this one"),
             ),
-            hint=_(
-                "--target {name} means that one; for {host} itself give that table another name",
-                name=made.name,
-                host=host,
-            ),
+            hint=_("--target {name} means that one; for {host} itself give that table another name", made.name, host),
         )
     return replace(known, root=made.root if root else known.root, setup=setup or known.setup)
 
@@ -268,7 +264,7 @@ def remember(project: Path, target: Target) -> Path | None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise ConfigurationError(_("{path}: can't be written: {why}", path=str(path), why=str(error))) from error
+        raise ConfigurationError(_("{path}: can't be written: {why}", str(path), str(error))) from error
     return path
 
 

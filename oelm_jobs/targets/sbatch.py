@@ -89,18 +89,16 @@ def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
         if len(name) == 1:
             long = SHORT.get(name)
             raise options.error(
-                key, _("give the long name: {name}", name=long) if long else _("give the long name"), value=value
+                key, _("give the long name: {name}", long) if long else _("give the long name"), value=value
             )
         if name.replace("-", "_") in OF_TARGET:
             raise options.error(key, _("is a key of the target itself: write it above this table"), value=value)
         if name in GPU_OPTIONS and isinstance(value, list):
             raise _pinned(options, key, value)
         if name in OWNED:
-            raise options.error(key, _("is the toolkit's own: {why}", why=OWNED[name]), value=value)
+            raise options.error(key, _("is the toolkit's own: {why}", OWNED[name]), value=value)
         if isinstance(value, (datetime.date, datetime.time)):
-            raise options.error(
-                key, _('put it in quotes: {key} = "{value}"', key=key, value=str(value)), value=str(value)
-            )
+            raise options.error(key, _('put it in quotes: {key} = "{value}"', key, str(value)), value=str(value))
         if name == "dependency" and "singleton" in str(value):
             why = _("means nothing here, as job names are unique: max_parallel of the target limits how many run")
             raise options.error(key, why, value=value)
@@ -157,8 +155,8 @@ def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem:
         raise ConfigurationError(
             _(
                 "target {target}: {path} holds '%' or a backslash, which Slurm reads as something else",
-                target=target.name,
-                path=folder,
+                target.name,
+                folder,
             ),
             hint=_("give the target another root"),
         )
@@ -209,8 +207,8 @@ def without_slurm(target: Target) -> str:
     return _(
         "{words}; where python = {python!r} of the target is in a container, bind Slurm's commands,"
         " its configuration and munge's socket into it",
-        words=words,
-        python=target.python,
+        words,
+        target.python,
     )
 
 
@@ -227,10 +225,10 @@ def _filled(target: Target, run: Run) -> dict[str, str | None]:
         raise ConfigurationError(
             _(
                 "target {target}: {n} processes of group {group} can't be divided over nodes = {nodes}",
-                target=target.name,
-                n=run.world_size,
-                group=run.group,
-                nodes=nodes,
+                target.name,
+                run.world_size,
+                run.group,
+                nodes,
             ),
             hint=_("change nodes in sbatch of the target, or gpus of the group"),
         )
@@ -244,16 +242,14 @@ def _filled(target: Target, run: Run) -> dict[str, str | None]:
         raise ConfigurationError(
             _(
                 "target {target} asks for {n} GPUs ({options}), group {group} runs {processes} processes",
-                target=target.name,
-                n=asked,
-                options=words,
-                group=run.group,
-                processes=run.world_size,
+                target.name,
+                asked,
+                words,
+                run.group,
+                run.world_size,
             ),
             hint=_(
-                "set gpus_per_run = {n} in the target, or write {place} where the number stands",
-                n=asked,
-                place=PLACEHOLDER,
+                "set gpus_per_run = {n} in the target, or write {place} where the number stands", asked, PLACEHOLDER
             ),
         )
     return given

@@ -82,7 +82,7 @@ def _removable(project: Path, run: StoredRun) -> Removable:
     if lies_at_home(load_target(project, run.target), run, home):
         return Removable(run=run, files={}, note=_("is in the project, there is no second copy"))
     if not run.state.is_final:
-        return Removable(run=run, files={}, note=_("is {state}", state=run.state))
+        return Removable(run=run, files={}, note=_("is {state}", run.state))
     if run.state is not State.DONE and not run.progress:
         return Removable(run=run, files={}, note=_("never started: there is nothing of it"))
     known = record(home)
@@ -99,11 +99,11 @@ def _removable(project: Path, run: StoredRun) -> Removable:
     }
     kept = _newest(checkpoints) if run.state is not State.DONE else ""
     files = {name: entry for name, entry in here.items() if name != kept}
-    notes = [_("{file} stays: the run resumes from it", file=kept)] if kept else []
+    notes = [_("{file} stays: the run resumes from it", kept)] if kept else []
     absent = sorted(set(checkpoints) - set(here) - {kept})
     if absent:
         notes += [
-            _("not here, verified, so they stay: {files}", files=absent),
+            _("not here, verified, so they stay: {files}", absent),
             _("oelm-fetch --checkpoints all brings them"),
         ]
     return Removable(run=run, files=files, note=joined(notes))
@@ -172,7 +172,7 @@ def remove(project: Path, wanted: Sequence[Removable]) -> list[Removed]:
         for one in theirs:
             answer = answers.get(one.run.run_dir)
             if not isinstance(answer, dict):
-                raise TargetError(_("{target}: no answer about {run}", target=name, run=one.run.name))
+                raise TargetError(_("{target}: no answer about {run}", name, one.run.name))
             _remember(home_of(project, one.run), {n: one.files[n][1] for n in answer["removed"] if n in one.files})
             done.append(
                 Removed(
@@ -233,7 +233,7 @@ def _request(project: Path, store: Store, name: str) -> tuple[Connection, messag
     return (
         connection,
         request,
-        _("what a submission of {project} may need stays: its answer isn't known (oelm-status)", project=whose),
+        _("what a submission of {project} may need stays: its answer isn't known (oelm-status)", whose),
     )
 
 

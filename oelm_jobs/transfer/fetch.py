@@ -119,7 +119,7 @@ def _in_place(run: StoredRun, home: Path) -> Fetched:
         size=checked.size,
         complete=checked.has_manifest and not checked.damaged,
         damaged=checked.damaged,
-        note="" if checked.has_manifest else _("is {state}, nothing to verify yet", state=run.state),
+        note="" if checked.has_manifest else _("is {state}, nothing to verify yet", run.state),
     )
 
 
@@ -205,12 +205,7 @@ class _Fetch:
             return look
         if not inside.is_absolute(str(row["path"])):
             raise TargetError(
-                _(
-                    "{target} says that {run} lies in {path}: refused",
-                    target=run.target,
-                    run=run.name,
-                    path=json.dumps(row["path"]),
-                )
+                _("{target} says that {run} lies in {path}: refused", run.target, run.name, json.dumps(row["path"]))
             )
         self._check_home(look)
         known = look.record.get("files", {})
@@ -232,26 +227,22 @@ class _Fetch:
             if (str(look.home), theirs.get("token")) in _left(look.run):
                 place = sync.set_aside(look.home)
                 self._progress.say(
-                    _(
-                        "{run} was started over; what it was here before is in {path}",
-                        run=look.run.name,
-                        path=str(place),
-                    )
+                    _("{run} was started over; what it was here before is in {path}", look.run.name, str(place))
                 )
             elif theirs and theirs.get("run_dir") != look.run.run_dir:
                 raise TargetError(
                     _(
                         "{path} holds a run that was not fetched from {target}",
-                        path=str(look.home),
-                        target=self._connection.target.name,
+                        str(look.home),
+                        self._connection.target.name,
                     ),
-                    hint=_("move it away first: mv '{path}' '{path}-old'", path=str(look.home)),
+                    hint=_("move it away first: mv '{path}' '{path}-old'", str(look.home)),
                 )
             return
         if look.record.get("origin") != look.row["origin"]:
             place = sync.set_aside(look.home)
             self._progress.say(
-                _("{run} was started over; what was fetched before is in {path}", run=look.run.name, path=str(place))
+                _("{run} was started over; what was fetched before is in {path}", look.run.name, str(place))
             )
             look.record = {}
 
@@ -270,7 +261,7 @@ class _Fetch:
         if large:
             if not self._rsync and self._connection.target.host:
                 raise TargetError(
-                    _("there is no rsync command on {target}", target=self._connection.target.name),
+                    _("there is no rsync command on {target}", self._connection.target.name),
                     hint=_("install it there, or ask its administrators to"),
                 )
             staging = Staging(folder.resolve(), self._progress.say)
@@ -317,7 +308,7 @@ class _Fetch:
             tries = 0 if sum(arrival.read for _, arrival in arrivals) > before else tries + 1
             if tries >= TRIES:
                 raise broken
-            self._progress.say(_("{why}; going on where it broke off", why=str(broken)))
+            self._progress.say(_("{why}; going on where it broke off", str(broken)))
             time.sleep(random.uniform(0.5, 1.5) * max(1, tries))
 
     def _count(self, look: _Run, item: Item) -> None:

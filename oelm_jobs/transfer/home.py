@@ -27,8 +27,8 @@ def home_of(project: Path, run: StoredRun) -> Path:
         raise StoreError(
             _(
                 "the index has a run of study {study!r} called {run!r}: no study can have named it so",
-                study=run.study,
-                run=run.name,
+                run.study,
+                run.name,
             ),
             hint=_("make the index again from the run directories: oelm-status --rebuild"),
         )

@@ -97,7 +97,7 @@ class Transfer:
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            raise TargetError(_("rsync can't be started: {why}", why=str(error))) from error
+            raise TargetError(_("rsync can't be started: {why}", str(error))) from error
 
     def is_over(self) -> bool:
         """Whether it has ended."""

@@ -45,8 +45,8 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
     hashes = {}
     for path in here:
         if fault := data_check.fault(path, rows[path], data_check.need_of(study)):
-            hint = fault.mend or _("make it: {command}", command=token_folder.how_to_make(Path(path).parent))
-            raise PreflightError(_("{path}: {why}; nothing was sent", path=path, why=fault.found), hint=hint)
+            hint = fault.mend or _("make it: {command}", token_folder.how_to_make(Path(path).parent))
+            raise PreflightError(_("{path}: {why}; nothing was sent", path, fault.found), hint=hint)
         hashes[Path(path)] = str(rows[path]["sha256"])
     there = token_files(connection.resolved, study)
     about_there: messages.DataRequest = {"root": connection.root, "files": list(there)}
@@ -60,9 +60,9 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
             raise PreflightError(
                 _(
                     "{target}: {path} holds other data than {other}; it was not overwritten",
-                    target=target.name,
-                    path=theirs,
-                    other=str(mine),
+                    target.name,
+                    theirs,
+                    str(mine),
                 ),
                 hint=_("remove or rename it there, or name another folder in data of the target"),
             )
@@ -87,31 +87,29 @@ def _send(connection: Connection, source: Path, place: str, files: Mapping[str, 
         raise PreflightError(
             _(
                 "{target}: nothing can be written at {path}: {why}; nothing was sent",
-                target=connection.target.name,
-                path=place,
-                why=expected["error"],
+                connection.target.name,
+                place,
+                expected["error"],
             ),
             hint=_("make the folder there, or name another in data of the target"),
         )
     if not expected["rsync"]:
         raise PreflightError(
-            _("there is no rsync command on {target}; nothing was sent", target=connection.target.name),
+            _("there is no rsync command on {target}; nothing was sent", connection.target.name),
             hint=_("install it there, or ask its administrators to"),
         )
     if expected["link"] != f".oelm-incoming-{name}":
-        raise TargetError(
-            _("{target} expects the data at {path!r}: refused", target=connection.target.name, path=expected["link"])
-        )
+        raise TargetError(_("{target} expects the data at {path!r}: refused", connection.target.name, expected["link"]))
     sizes = {file: (source / file).stat().st_size for file in files}
     size = sum(sizes.values())
     if size > int(expected["free"]):
         raise PreflightError(
             _(
                 "{target}: {path} has {free:.1f} GB free, the data need {size:.1f} GB; nothing was sent",
-                target=connection.target.name,
-                path=place,
-                free=expected["free"] / 1e9,
-                size=size / 1e9,
+                connection.target.name,
+                place,
+                expected["free"] / 1e9,
+                size / 1e9,
             ),
             hint=_("make room there, or name another folder in data of the target"),
         )
@@ -123,15 +121,15 @@ def _send(connection: Connection, source: Path, place: str, files: Mapping[str, 
             raise PreflightError(
                 _(
                     "{target}: {path} holds another {files}; not overwritten",
-                    target=connection.target.name,
-                    path=place,
-                    files=answer["taken"],
+                    connection.target.name,
+                    place,
+                    answer["taken"],
                 ),
                 hint=_("remove or rename it there, or name another folder in data of the target"),
             )
         if not answer["damaged"]:
             return
-    raise TargetError(_("{files} arrived damaged twice; was it changed while it was sent?", files=answer["damaged"]))
+    raise TargetError(_("{files} arrived damaged twice; was it changed while it was sent?", answer["damaged"]))
 
 
 def _transfer(
@@ -164,12 +162,12 @@ def _transfer(
             code, said = transfer.end()
         if code == 0:
             return
-        why = idle or said or _("rsync exit code {n}", n=code)
+        why = idle or said or _("rsync exit code {n}", code)
         if code not in NETWORK_CODES and not idle:
-            raise TargetError(_("rsync to {target}: {why}", target=connection.target.name, why=why))
+            raise TargetError(_("rsync to {target}: {why}", connection.target.name, why))
         if number == TRIES:
-            raise NotReached(_("the transfer to {target} broke off: {why}", target=connection.target.name, why=why))
-        progress.say(_("the transfer broke off ({why}); going on where it was", why=why))
+            raise NotReached(_("the transfer to {target} broke off: {why}", connection.target.name, why))
+        progress.say(_("the transfer broke off ({why}); going on where it was", why))
         time.sleep(float(number))
 
 
@@ -183,6 +181,6 @@ def _watch(transfer: Transfer, advance: Callable[[int], None]) -> str:
             done, last, moved_at = done + step, moved, time.monotonic()
             advance(step)
         elif time.monotonic() - moved_at > IDLE_S:
-            return _("nothing moved for {n:.0f} s", n=IDLE_S)
+            return _("nothing moved for {n:.0f} s", IDLE_S)
         time.sleep(0.1)
     return ""

@@ -142,7 +142,7 @@ class Staging:
                 self._lock = inside.open_below(folder, f"{STAGING}/lock", os.O_RDWR | os.O_CREAT)
                 inside.make_parent(folder, f"{STAGING}/files/any")
         except OSError as error:
-            raise LocalError(_("{path}: can't be written: {why}", path=str(self.path), why=error.strerror)) from error
+            raise LocalError(_("{path}: can't be written: {why}", str(self.path), error.strerror)) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -190,8 +190,7 @@ class Staging:
                 inside.write(staged.parent, arrival.mark.name, wanted.encode())
             if staged.is_symlink() or (staged.exists() and not staged.is_file()):
                 raise TargetError(
-                    _("{path} is no plain file", path=str(staged)),
-                    hint=_("look at it, then remove {path}", path=str(self.path)),
+                    _("{path} is no plain file", str(staged)), hint=_("look at it, then remove {path}", str(self.path))
                 )
             is_here = place.is_file() and not place.is_symlink() and place.stat().st_size <= item.size
             if item.grows and not staged.exists() and is_here:
@@ -236,7 +235,7 @@ class Staging:
                 if moved:
                     idle_since = time.monotonic()
                 elif time.monotonic() - idle_since > IDLE_S:
-                    raise NotReached(_("nothing came from {target} for {n:.0f} s", target=there, n=IDLE_S))
+                    raise NotReached(_("nothing came from {target} for {n:.0f} s", there, IDLE_S))
                 if moved < PIECE_BYTES:
                     time.sleep(0.02)  # the processor is rsync's and ssh's until there is a piece
         finally:
@@ -246,12 +245,12 @@ class Staging:
                 while moved := arrival.follow(buffer):
                     advance(moved)
         if code in NETWORK_CODES:
-            why = said or _("rsync exit code {n}", n=code)
-            raise NotReached(_("the transfer from {target} broke off: {why}", target=there, why=why))
+            why = said or _("rsync exit code {n}", code)
+            raise NotReached(_("the transfer from {target} broke off: {why}", there, why))
         if code not in (0, *SOME_FAILED):
             self._check_room(arrivals)  # somebody else may have filled it meanwhile
-            why = said or _("exit code {n}", n=code)
-            raise TargetError(_("rsync from {target}: {why}", target=there, why=why), hint=_mend(said))
+            why = said or _("exit code {n}", code)
+            raise TargetError(_("rsync from {target}: {why}", there, why), hint=_mend(said))
 
     def _check_room(self, arrivals: Sequence[Arrival]) -> None:
         """Check that the disk here has room for what is still to come.
@@ -265,9 +264,9 @@ class Staging:
             raise LocalError(
                 _(
                     "{need:,.1f} MB are to come and {path} has {free:,.1f} MB free; what has arrived stays",
-                    need=need / 1e6,
-                    path=str(self.path.parent),
-                    free=free / 1e6,
+                    need / 1e6,
+                    str(self.path.parent),
+                    free / 1e6,
                 ),
                 hint=_("make room here, or fetch fewer checkpoints: --checkpoints none, best or latest"),
             )

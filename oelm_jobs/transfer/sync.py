@@ -181,15 +181,13 @@ def kept_inside() -> Iterator[None]:
         yield
     except inside.Outside as error:
         raise TargetError(
-            _("{why}; nothing was written there", why=str(error)), hint=_("look at it, then remove it")
+            _("{why}; nothing was written there", str(error)), hint=_("look at it, then remove it")
         ) from error
     except OSError as error:
         if error.errno not in UNNAMEABLE:
             raise
         name = error.filename2 or error.filename
-        raise TargetError(
-            _("a name that can't be a file's here: {name!r} ({why})", name=name, why=error.strerror)
-        ) from error
+        raise TargetError(_("a name that can't be a file's here: {name!r} ({why})", name, error.strerror)) from error
 
 
 # Placing --------------------------------------------------------------------------------------------------------------
@@ -203,7 +201,7 @@ def place_content(run_dir: Path, item: Item) -> None:
     """
     assert item.content is not None
     if hashlib.sha256(item.content).hexdigest() != item.sha256:
-        raise TargetError(_("{file} of {run} arrived damaged", file=item.name, run=run_dir.name))
+        raise TargetError(_("{file} of {run} arrived damaged", item.name, run_dir.name))
     with kept_inside():
         inside.write(run_dir, item.name, item.content)
 
@@ -229,17 +227,17 @@ def items(rows: Sequence[Mapping[str, Any]]) -> Iterator[Item]:
             grows, source = bool(row["grows"]), str(row.get("source", ""))
         except (KeyError, TypeError, ValueError) as error:
             raise TargetError(
-                _("the target announces a file in words that aren't understood: {why}", why=str(error))
+                _("the target announces a file in words that aren't understood: {why}", str(error))
             ) from error
         if not safe_name(name) or size < 0:
             raise TargetError(
-                _("the target announces {name}: refused, it isn't inside the run directory", name=json.dumps(name))
+                _("the target announces {name}: refused, it isn't inside the run directory", json.dumps(name))
             )
         if name in names:
-            raise TargetError(_("the target announces {name} twice: refused", name=json.dumps(name)))
+            raise TargetError(_("the target announces {name} twice: refused", json.dumps(name)))
         names.add(name)
         if source and not re.fullmatch(rf"{re.escape(rundir.CONTROL)}/held/[^/\0]+", source):
             raise TargetError(
-                _("the target announces {name} under {other}: refused", name=json.dumps(name), other=json.dumps(source))
+                _("the target announces {name} under {other}: refused", json.dumps(name), json.dumps(source))
             )
         yield Item(name=name, size=size, sha256=digest, grows=grows, content=content, source=source)
