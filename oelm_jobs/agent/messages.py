@@ -109,6 +109,72 @@ class QuotaRow(TypedDict):
     files_limit: int
 
 
+class Partition(TypedDict):
+    """A partition of a cluster, as sinfo writes it."""
+
+    name: str
+    is_default: bool
+    is_up: bool
+    takes_jobs: bool
+    """A drained one does not."""
+    max_time: str
+    default_time: str
+    nodes: int
+    gres: List[str]
+    features: List[str]
+    qos: str
+
+
+class Accounting(TypedDict):
+    """What sacctmgr says of this user: its default account, associations, all accounts, qualities of service."""
+
+    users: List[Dict[str, str]]
+    accounts: List[Dict[str, str]]
+    groups: List[Dict[str, str]]
+    qualities: List[Dict[str, str]]
+
+
+class Site(Accounting):
+    """What bears on submissions to a cluster."""
+
+    version: str
+    cluster: str
+    partitions: List[Partition]
+    is_enforced: bool
+    """Whether Slurm takes jobs of known accounts alone."""
+    is_limited: bool
+    """Whether it keeps to their limits."""
+    max_array: int
+    """Tasks."""
+
+
+class Tested(TypedDict, total=False):
+    """What sbatch would make of a job: one of the first four."""
+
+    starts_in_s: float
+    refused: str
+    limit: str
+    unknown: str
+    options: List[str]
+    """The long options that it knows, where it does not know one."""
+
+
+class Trial(TypedDict, total=False):
+    """How far the start of a run gets: set-up, interpreter, trainer."""
+
+    setup_error: str
+    line: str
+    is_broken: bool
+    error: str
+    python: str
+    wandb: bool
+    torch: str
+    cuda: bool
+    gpus: int
+    trainer_error: str
+    slurm_error: str
+
+
 class Accepted(TypedDict):
     """Whether a submission was: accepted, repeated, settled or lacking (its code is gone)."""
 
@@ -201,7 +267,7 @@ class _PollMay(TypedDict, total=False):
     limit: str
     junk: List[str]
     queue_age_s: float
-    site: Dict[str, Any]
+    site: Site
 
 
 class PollAnswer(_PollMay):
@@ -517,9 +583,9 @@ class _ExamineAnswerMay(TypedDict, total=False):
     lease_privacy: str
     lease_room: int
     lease_files: int
-    site: Dict[str, Any]
+    site: Site
     site_error: str
-    tests: Dict[str, Any]
+    tests: Dict[str, Tested]
 
 
 class ExamineAnswer(_ExamineAnswerMay):
@@ -537,7 +603,7 @@ class ExamineAnswer(_ExamineAnswerMay):
     writable: str
     locks: str
     quotas: List[QuotaRow]
-    trial: Dict[str, Any]
+    trial: Trial
     bash: str
     rsync: str
     ends_processes: bool

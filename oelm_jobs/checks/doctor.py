@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..agent import registry, rundir, snapshots
 from ..agent.sentences import _, joined
@@ -28,7 +28,7 @@ from ..study.resolve import plan_runs, token_files
 from ..targets.files import LOCAL
 from ..targets.sbatch import without_slurm
 from . import needs, site
-from .finding import BAD, GOOD, WARNING, Finding
+from .finding import Finding, Grade
 
 if TYPE_CHECKING:
     from ..agent import messages
@@ -53,7 +53,7 @@ def examine(project: Path, target: Target) -> list[Finding]:
             studies.append(read_study(path))
         except OelmError as error:
             what, mend = _("study {study}", path.stem), _("edit {path}", str(path))
-            found.append(Finding(what=what, verdict=BAD, found=str(error), mend=mend))
+            found.append(Finding(what=what, verdict=Grade.BAD, found=str(error), mend=mend))
     there = unreached(target, project)
     taken = snapshot.take(project)
     code = PlacedTree(tree=taken, folder=f"{there.root}/{rundir.CONTROL}/{snapshots.FOLDER}")
@@ -93,7 +93,7 @@ def examine(project: Path, target: Target) -> list[Finding]:
     if target.slurm is not None:
         return found + _cluster(answer, target, studies)
     found += [*(_logout(answer, target) if target.host else []), *_locks(answer), *_devices(answer)]
-    limit = str(answer.get("limit") or "")
+    limit = answer.get("limit", "")
     sound = [device for device in answer["devices"] if not device.get("fault")]  # runs would wait for the others
     for study in studies:
         if study.name in runs and not answer.get("lease_error"):
@@ -156,17 +156,17 @@ def _trial(project: Path, target: Target) -> tuple[str, list[Finding]]:
     if script:
         return script, []
     words = _("not tried: the template of its scripts has no block called command")
-    return "", [Finding(what=_("set-up"), verdict=WARNING, found=words)]
+    return "", [Finding(what=_("set-up"), verdict=Grade.WARNING, found=words)]
 
 
 def _unmade(error: ConfigurationError, target: Target) -> Finding:
     mend = error.hint or _("change target {target} or its template, or the study", target.name)
-    return Finding(what=_("script"), verdict=BAD, found=str(error), mend=mend)
+    return Finding(what=_("script"), verdict=Grade.BAD, found=str(error), mend=mend)
 
 
 def _client(target: Target) -> list[Finding]:
     version = platform.python_version()
-    found = [Finding(what=_("python here"), verdict=GOOD, found=f"{version} ({sys.executable})")]
+    found = [Finding(what=_("python here"), verdict=Grade.GOOD, found=f"{version} ({sys.executable})")]
     mends = {"bash": _("install bash: it runs the scripts")}
     if target.host:
         mends = {
@@ -176,11 +176,11 @@ def _client(target: Target) -> list[Finding]:
     for name, mend in mends.items():
         if shutil.which(name) is None:
             what = _("{program} here", name)
-            found.append(Finding(what=what, verdict=BAD, found=_("not found"), mend=mend))
+            found.append(Finding(what=what, verdict=Grade.BAD, found=_("not found"), mend=mend))
     return found
 
 
-def _host(answer: Mapping[str, Any]) -> Finding:
+def _host(answer: messages.ExamineAnswer) -> Finding:
     words = _(
         "{user}@{host}, Python {version} for the agent, root {root}",
         answer["user"],
@@ -188,38 +188,38 @@ def _host(answer: Mapping[str, Any]) -> Finding:
         answer["agent_python"],
         answer["root"],
     )
-    return Finding(what=_("host"), verdict=GOOD, found=words)
+    return Finding(what=_("host"), verdict=Grade.GOOD, found=words)
 
 
-def _clock(answer: Mapping[str, Any], begun: float) -> list[Finding]:
+def _clock(answer: messages.ExamineAnswer, begun: float) -> list[Finding]:
     """Compare the clocks: ages of heartbeats are told by the one there."""
     off = max(begun - answer["time"], answer["time"] - time.time(), 0.0)
     if off < 60:
         return []
     words = _("the clocks here and there differ by {seconds:.0f} s; ages and times to go will look wrong", off)
-    return [Finding(what=_("clock"), verdict=WARNING, found=words, mend=_("let one of them keep time (NTP)"))]
+    return [Finding(what=_("clock"), verdict=Grade.WARNING, found=words, mend=_("let one of them keep time (NTP)"))]
 
 
-def _tools(answer: Mapping[str, Any]) -> list[Finding]:
-    mends = {
-        "bash": _("install it there: launch scripts need it"),
-        "rsync": _("install it there: oelm-fetch needs it"),
-    }
-    missing = [name for name in mends if not answer[name]]
+def _tools(answer: messages.ExamineAnswer) -> list[Finding]:
+    tools = (
+        ("bash", answer["bash"], _("install it there: launch scripts need it")),
+        ("rsync", answer["rsync"], _("install it there: oelm-fetch needs it")),
+    )
+    missing = [(name, mend) for name, path, mend in tools if not path]
     if not missing:
-        return [Finding(what=", ".join(mends), verdict=GOOD, found=_("there"))]
-    return [Finding(what=name, verdict=BAD, found=_("not found there"), mend=mends[name]) for name in missing]
+        return [Finding(what="bash, rsync", verdict=Grade.GOOD, found=_("there"))]
+    return [Finding(what=name, verdict=Grade.BAD, found=_("not found there"), mend=mend) for name, mend in missing]
 
 
-def _logout(answer: Mapping[str, Any], target: Target) -> list[Finding]:
+def _logout(answer: messages.ExamineAnswer, target: Target) -> list[Finding]:
     if not answer["ends_processes"]:
         return []
     words = _("this host ends what a user leaves running at logout (KillUserProcesses): runs would not survive it")
     mend = _("ssh {host} loginctl enable-linger, or ask its administrators for it", target.host)
-    return [Finding(what=_("logout"), verdict=BAD, found=words, mend=mend)]
+    return [Finding(what=_("logout"), verdict=Grade.BAD, found=words, mend=mend)]
 
 
-def _setup(trial: Mapping[str, Any], target: Target) -> list[Finding]:
+def _setup(trial: messages.Trial, target: Target) -> list[Finding]:
     """Say how far the set-up gets in the shell that runs have."""
     lines, shell = len(target.setup), _("a login shell") if target.login_shell else _("a shell that reads no profile")
     if "setup_error" not in trial:
@@ -228,8 +228,8 @@ def _setup(trial: Mapping[str, Any], target: Target) -> list[Finding]:
         found = _("1 line, in {shell}", shell)
         if lines != 1:
             found = _("{count} lines, in {shell}", lines, shell)
-        return [Finding(what=_("set-up"), verdict=GOOD, found=found)]
-    line, said, name = str(trial["line"]), str(trial["setup_error"]), target.name
+        return [Finding(what=_("set-up"), verdict=Grade.GOOD, found=found)]
+    line, said, name = trial["line"], trial["setup_error"], target.name
     found = _("ended before its end: {words}", said)
     if line:
         number = list(target.setup).index(line) + 1 if line in target.setup else "?"
@@ -242,60 +242,60 @@ def _setup(trial: Mapping[str, Any], target: Target) -> list[Finding]:
         mend = _("set login_shell = true in target {target}", name)
     elif PROFILE_WORDS.search(said):
         mend = _("source the file that defines it first, in setup of target {target}", name)
-    return [Finding(what=_("set-up"), verdict=BAD, found=found, mend=mend)]
+    return [Finding(what=_("set-up"), verdict=Grade.BAD, found=found, mend=mend)]
 
 
-def _torch(answer: Mapping[str, Any]) -> list[Finding]:
+def _torch(answer: messages.ExamineAnswer) -> list[Finding]:
     trial = answer["trial"]
     if "error" in trial:
         mend = _(
             "install torch there, or name the interpreter (python) or the set-up lines (setup) in the targets file"
         )
-        return [Finding(what="torch", verdict=BAD, found=str(trial["error"]), mend=mend)]
+        return [Finding(what="torch", verdict=Grade.BAD, found=trial["error"], mend=mend)]
     if "torch" not in trial:
         return []
-    gpus = any(str(device["label"]).startswith("gpu") for device in answer["devices"])
+    gpus = any(device["label"].startswith("gpu") for device in answer["devices"])
     torch = _("{version} on Python {python}", trial["torch"], trial["python"])
     if gpus and not trial["cuda"]:
         found = _("{torch} sees no GPU, nvidia-smi does", torch)
-        return [Finding(what="torch", verdict=BAD, found=found, mend=_("install a CUDA build of torch there"))]
+        return [Finding(what="torch", verdict=Grade.BAD, found=found, mend=_("install a CUDA build of torch there"))]
     found = _("{torch}, CPU", torch)
     if trial["cuda"]:
         found = _("{torch}, {count} GPUs", torch, trial["gpus"])
-    return [Finding(what="torch", verdict=GOOD, found=found)]
+    return [Finding(what="torch", verdict=Grade.GOOD, found=found)]
 
 
-def _trainer(answer: Mapping[str, Any], target: Target, passed_over: str) -> list[Finding]:
+def _trainer(answer: messages.ExamineAnswer, target: Target, passed_over: str) -> list[Finding]:
     trial = answer["trial"]
     if "trainer_error" not in trial:
         words = passed_over or _("the project's train/ starts")
-        return [Finding(what=_("trainer"), verdict=GOOD, found=words)] if "torch" in trial else []
+        return [Finding(what=_("trainer"), verdict=Grade.GOOD, found=words)] if "torch" in trial else []
     words = _("the project's train/ does not start there: {error}", trial["trainer_error"])
     mend = _("mend train/, or give {target} another interpreter or set-up", target.name)
-    return [Finding(what=_("trainer"), verdict=BAD, found=words, mend=mend)]
+    return [Finding(what=_("trainer"), verdict=Grade.BAD, found=words, mend=mend)]
 
 
-def _root(answer: Mapping[str, Any]) -> Finding:
+def _root(answer: messages.ExamineAnswer) -> Finding:
     root = answer["root"]
     if answer["writable"]:
         mend = _("make {root} writable, or set root of the target", root)
-        return Finding(what=_("root"), verdict=BAD, found=answer["writable"], mend=mend)
+        return Finding(what=_("root"), verdict=Grade.BAD, found=answer["writable"], mend=mend)
     free = answer["disk_free"] / 1e9
     found = _("{free:.1f} GB free at {path}", free, root)
     if free < 2:
-        return Finding(what=_("disk"), verdict=WARNING, found=found, mend=_("make room: checkpoints need it"))
-    return Finding(what=_("disk"), verdict=GOOD, found=found)
+        return Finding(what=_("disk"), verdict=Grade.WARNING, found=found, mend=_("make room: checkpoints need it"))
+    return Finding(what=_("disk"), verdict=Grade.GOOD, found=found)
 
 
-def _locks(answer: Mapping[str, Any]) -> list[Finding]:
+def _locks(answer: messages.ExamineAnswer) -> list[Finding]:
     if not answer["locks"]:
         return []
     words = _("files below the root can't be locked ({why}): claims would not hold", answer["locks"])
     mend = _("set root (or checkpoint_root) of the target to a local disk")
-    return [Finding(what=_("locks"), verdict=BAD, found=words, mend=mend)]
+    return [Finding(what=_("locks"), verdict=Grade.BAD, found=words, mend=mend)]
 
 
-def _quota(answer: Mapping[str, Any]) -> list[Finding]:
+def _quota(answer: messages.ExamineAnswer) -> list[Finding]:
     found = []
     for row in answer["quotas"]:
         what = _("quota of group {group}", row["group"]) if row["group"] else _("quota")
@@ -304,68 +304,70 @@ def _quota(answer: Mapping[str, Any]) -> list[Finding]:
         count = _("{used:,} of {limit:,} files used on {mount}", row["files"], row["files_limit"], mount)
         for used, limit, words in ((row["used"], row["limit"], room), (row["files"], row["files_limit"], count)):
             if limit:
-                verdict = BAD if used >= limit else WARNING if used > (1 - LITTLE_LEFT) * limit else GOOD
-                mend = "" if verdict == GOOD else _("free some: oelm-clean, or by hand")
+                verdict = (
+                    Grade.BAD if used >= limit else Grade.WARNING if used > (1 - LITTLE_LEFT) * limit else Grade.GOOD
+                )
+                mend = "" if verdict == Grade.GOOD else _("free some: oelm-clean, or by hand")
                 found.append(Finding(what=what, verdict=verdict, found=words, mend=mend))
     return found
 
 
-def _devices(answer: Mapping[str, Any]) -> list[Finding]:
+def _devices(answer: messages.ExamineAnswer) -> list[Finding]:
     if "lease_error" in answer:
         is_listing = "lease_room" in answer  # the folder will do: it is the devices that can't be listed
         mend = _("run nvidia-smi there by hand") if is_listing else _("OELM_LEASE_DIR names another folder")
-        return [Finding(what=_("leases"), verdict=BAD, found=answer["lease_error"], mend=mend)]
+        return [Finding(what=_("leases"), verdict=Grade.BAD, found=answer["lease_error"], mend=mend)]
     devices, queue = answer["devices"], answer["queue"]
     held = [_("{device} by {user} ({run})", row["label"], row["user"], row["run"]) for row in devices if row["run"]]
     held += [
         _("{device} without a ticket by {holder}", row["label"], row["holder"]) for row in devices if row["holder"]
     ]
     foreign = [d["label"] for d in devices if not d["run"] and not d["holder"] and d["memory_used_mb"] > 1000]
-    names = sorted({str(device["name"]) for device in devices})
+    names = sorted({device["name"] for device in devices})
     words = f"{len(devices)} x {' / '.join(names)}" if devices else _("none that runs may have")
     if answer["limit"]:
         words = _("{devices}, held to {limit}", words, answer["limit"])
-    found = [Finding(what=_("devices"), verdict=GOOD, found=words)]
+    found = [Finding(what=_("devices"), verdict=Grade.GOOD, found=words)]
     if not devices:
         mend = _("name GPUs that are there, or unset it")
-        found = [Finding(what=_("devices"), verdict=BAD, found=words, mend=mend)]
+        found = [Finding(what=_("devices"), verdict=Grade.BAD, found=words, mend=mend)]
     for device in devices:
         if device["fault"]:
             mend = _("nvidia-smi shows more; its administrators reset it. Runs that need it wait")
-            found.append(Finding(what=_("devices"), verdict=BAD, found=device["fault"], mend=mend))
+            found.append(Finding(what=_("devices"), verdict=Grade.BAD, found=device["fault"], mend=mend))
     if foreign:
         words = _("{devices} in use without a lease; runs wait for them", foreign)
-        found.append(Finding(what=_("foreign use"), verdict=WARNING, found=words))
+        found.append(Finding(what=_("foreign use"), verdict=Grade.WARNING, found=words))
     holders = _("held: {devices}", held) if held else _("all free")
     waiting = _("{count} runs wait", len(queue)) if queue else ""
-    found.append(Finding(what=_("leases"), verdict=GOOD, found=joined([holders, waiting])))
+    found.append(Finding(what=_("leases"), verdict=Grade.GOOD, found=joined([holders, waiting])))
     return found + _lease_folder(answer)
 
 
-def _lease_folder(answer: Mapping[str, Any]) -> list[Finding]:
+def _lease_folder(answer: messages.ExamineAnswer) -> list[Finding]:
     """Judge the folder in which all users of the host keep their leases."""
     found, where = [], answer["lease_folder"]
     if answer["lease_privacy"]:
         mend = _("let OELM_LEASE_DIR name a folder (mode 1777) that all users see, for all of them")
         words = _("other users' leases are not seen: {why}", answer["lease_privacy"])
-        found.append(Finding(what=_("lease folder"), verdict=WARNING, found=words, mend=mend))
+        found.append(Finding(what=_("lease folder"), verdict=Grade.WARNING, found=words, mend=mend))
     free, files = answer["lease_room"], answer["lease_files"]
     if free < LEASE_BYTES or 0 <= files < LEASE_FILES:
         words = _("{path}: {free:.1f} MB and enough files are left", where, free / 1e6)
         if files >= 0:
             words = _("{path}: {free:.1f} MB and {count} files are left", where, free / 1e6, files)
         mend = _("make room there: without it no run gets devices")
-        found.append(Finding(what=_("lease folder"), verdict=BAD, found=words, mend=mend))
+        found.append(Finding(what=_("lease folder"), verdict=Grade.BAD, found=words, mend=mend))
     if junk := answer["junk"]:
         words = _("passed over in {path}: {junk}", where, junk[:5])
         if len(junk) > 5:
             words = _("{words} and {count} more", words, len(junk) - 5)
         mend = _("have it removed by its owner")
-        found.append(Finding(what=_("lease folder"), verdict=WARNING, found=words, mend=mend))
+        found.append(Finding(what=_("lease folder"), verdict=Grade.WARNING, found=words, mend=mend))
     return found
 
 
-def _cluster(answer: Mapping[str, Any], target: Target, studies: Sequence[Study]) -> list[Finding]:
+def _cluster(answer: messages.ExamineAnswer, target: Target, studies: Sequence[Study]) -> list[Finding]:
     """Say what the cluster makes of the target's options."""
     if "site" not in answer:
         mend = without_slurm(target)
@@ -373,16 +375,16 @@ def _cluster(answer: Mapping[str, Any], target: Target, studies: Sequence[Study]
             mend = _(
                 "check clusters = {value!r} in sbatch of the target: sacctmgr show cluster lists them", target.clusters
             )
-        return [Finding(what="slurm", verdict=BAD, found=str(answer["site_error"]), mend=mend)]
+        return [Finding(what="slurm", verdict=Grade.BAD, found=answer["site_error"], mend=mend)]
     sizes = {target.gpus_per_run or group.world_size for study in studies for group in study.groups.values()}
     found = site.judge(target, answer["site"], sizes) + site.tried(target, answer["tests"])
     if answer["trial"].get("slurm_error"):
-        found.append(site.out_of_reach(interpreter(target), str(answer["trial"]["slurm_error"])))
+        found.append(site.out_of_reach(interpreter(target), answer["trial"]["slurm_error"]))
     return found
 
 
 def _ports(wanted: Sequence[int], taken: Sequence[int]) -> list[Finding]:
     if taken:
         words = _("{ports} taken; a free one will be used instead", list(taken))
-        return [Finding(what=_("ports"), verdict=WARNING, found=words)]
-    return [Finding(what=_("ports"), verdict=GOOD, found=_("{ports} free", list(wanted)))] if wanted else []
+        return [Finding(what=_("ports"), verdict=Grade.WARNING, found=words)]
+    return [Finding(what=_("ports"), verdict=Grade.GOOD, found=_("{ports} free", list(wanted)))] if wanted else []

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
-GOOD, WARNING, BAD = "good", "warning", "bad"
+
+class Grade(str, enum.Enum):
+    """How good a finding is."""
+
+    GOOD = "good"
+    WARNING = "warning"
+    """It works, but."""
+    BAD = "bad"
+    """A run would fail."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,8 +22,7 @@ class Finding:
 
     what: str
     """Its name."""
-    verdict: str
-    """GOOD, WARNING (works, but) or BAD (a run would fail)."""
+    verdict: Grade
     found: str
     """What was found."""
     mend: str = ""
@@ -23,4 +31,4 @@ class Finding:
     @property
     def is_bad(self) -> bool:
         """True where a run would fail."""
-        return self.verdict == BAD
+        return self.verdict is Grade.BAD

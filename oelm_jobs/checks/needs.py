@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..agent.sentences import _
 from ..data import check as data_check
@@ -17,17 +17,20 @@ from ..spec.study import Run, Study
 from ..spec.target import Target
 from ..train import config as trainer
 from ..train import estimate
-from .finding import BAD, GOOD, WARNING, Finding
+from .finding import Finding, Grade
+
+if TYPE_CHECKING:
+    from ..agent import messages
 
 
-def free_bytes(answer: Mapping[str, Any]) -> int:
+def free_bytes(answer: messages.ExamineAnswer) -> int:
     """Return the bytes that checkpoints may take, by the disk and by quotas."""
     quotas = [row for row in answer["quotas"] if answer["checkpoints"] in row["paths"] and row["limit"]]
-    return min(int(left) for left in [answer["disk_free"], *(max(0, row["limit"] - row["used"]) for row in quotas)])
+    return min(answer["disk_free"], *(max(0, row["limit"] - row["used"]) for row in quotas))
 
 
 def data(
-    study: Study, target: Target, rows: Mapping[str, Mapping[str, Any]], paths: Sequence[str], *, own: Sequence[str]
+    study: Study, target: Target, rows: Mapping[str, messages.TokenFile], paths: Sequence[str], *, own: Sequence[str]
 ) -> Finding:
     """Judge a study's token files where the target has them; ``own`` are those of the project."""
     what, tokens = _("data of {study}", study.name), 0
@@ -40,19 +43,19 @@ def data(
         if fault := data_check.fault(path, row, data_check.need_of(study)):
             found = _("{path}: {why}", path, fault.found)
             mend = fault.mend or _("make or send it: {command}", make)
-            return Finding(what=what, verdict=BAD, found=found, mend=mend)
+            return Finding(what=what, verdict=Grade.BAD, found=found, mend=mend)
         tokens += row["size"] // 2
     if not rows[paths[0]]["manifest"]:
         found = _("{folder} has no manifest: its content can't be checked", str(folder))
-        return Finding(what=what, verdict=WARNING, found=found)
-    return Finding(what=what, verdict=GOOD, found=_("{count:,} tokens agree with their manifest", tokens))
+        return Finding(what=what, verdict=Grade.WARNING, found=found)
+    return Finding(what=what, verdict=Grade.GOOD, found=_("{count:,} tokens agree with their manifest", tokens))
 
 
 def devices(
     study: Study,
     target: Target,
     runs: Sequence[Run],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[messages.DeviceRow],
     limit: str,
 ) -> Finding:
     """Compare the devices that runs ask for with those that there are.
@@ -62,8 +65,8 @@ def devices(
         limit: What holds runs to these; empty where nothing does.
     """
     what = _("devices for {study}", study.name)
-    is_gpu = not rows or str(rows[0]["label"]).startswith("gpu")  # of CPU slots there is always one
-    indices = {int(str(row["label"]).rpartition(":")[2]) for row in rows}
+    is_gpu = not rows or rows[0]["label"].startswith("gpu")  # of CPU slots there is always one
+    indices = {int(row["label"].rpartition(":")[2]) for row in rows}
     for run in runs:
         missing = sorted(set(run.gpus) - indices) if isinstance(run.gpus, tuple) and is_gpu else []
         if not missing and run.world_size <= len(rows):
@@ -91,9 +94,9 @@ def devices(
             has,
         )
         mend = _("change gpus of the group in {path}, or give another --target", str(study.path))
-        return Finding(what=what, verdict=BAD, found=found, mend=mend)
+        return Finding(what=what, verdict=Grade.BAD, found=found, mend=mend)
     most = max(run.world_size for run in runs)
-    return Finding(what=what, verdict=GOOD, found=_("at most {most} of {count} at a time", most, len(rows)))
+    return Finding(what=what, verdict=Grade.GOOD, found=_("at most {most} of {count} at a time", most, len(rows)))
 
 
 def _config(run: Run) -> trainer.TrainConfig:
@@ -108,12 +111,12 @@ def _one_of_each(runs: Sequence[Run]) -> list[Run]:
     return list(first.values())
 
 
-def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[messages.DeviceRow]) -> list[Finding]:
     """Compare the estimate for the largest run with the GPUs' memory, where that is known.
 
     An estimate that is off by less than half must not forbid a run: it is bad only beyond that, on the largest GPU.
     """
-    sizes = [int(row["memory_mb"]) for row in rows if row.get("memory_mb")]
+    sizes = [row["memory_mb"] for row in rows if row["memory_mb"]]
     if not sizes:
         return []
     what = _("memory for {study}", study.name)
@@ -138,7 +141,7 @@ def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[Map
             target.name,
             max(sizes) / 1024,
         )
-        return [Finding(what=what, verdict=BAD, found=found, mend=mend)]
+        return [Finding(what=what, verdict=Grade.BAD, found=found, mend=mend)]
     found = _(
         "about {need:.1f} GB for group {group}; the smallest GPU has {memory:.0f} GB",
         need / 1e9,
@@ -147,8 +150,8 @@ def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[Map
     )
     if need > min(sizes) * 2**20:
         mend = _("raise gradient_accumulation_steps in {path}", str(study.path))
-        return [Finding(what=what, verdict=WARNING, found=found, mend=mend)]
-    return [Finding(what=what, verdict=GOOD, found=found)]
+        return [Finding(what=what, verdict=Grade.WARNING, found=found, mend=mend)]
+    return [Finding(what=what, verdict=Grade.GOOD, found=found)]
 
 
 def disk(study: Study, target: Target, runs: Sequence[Run], free: int) -> Finding:
@@ -167,22 +170,22 @@ def disk(study: Study, target: Target, runs: Sequence[Run], free: int) -> Findin
             target.checkpoint_root or target.root,
         )
         mend = _("lower keep_last or keep_every in [train] of {path}, or make room (oelm-clean)", str(study.path))
-        return Finding(what=what, verdict=BAD, found=found, mend=mend)
+        return Finding(what=what, verdict=Grade.BAD, found=found, mend=mend)
     found = _("all its checkpoints take up to {need:.2f} GB, {free:.1f} GB are free", need / 1e9, free / 1e9)
-    return Finding(what=what, verdict=GOOD, found=found)
+    return Finding(what=what, verdict=Grade.GOOD, found=found)
 
 
-def wandb(study: Study, target: Target, answer: Mapping[str, Any]) -> list[Finding]:
+def wandb(study: Study, target: Target, answer: messages.ExamineAnswer) -> list[Finding]:
     """Judge whether W&B will take what runs report, where the study asks for it."""
     if not study.train.get("use_wandb") or "torch" not in answer["trial"]:
         return []
     what = _("W&B of {study}", study.name)
     if not answer["trial"]["wandb"]:
         found = _("not installed; runs go on without")
-        return [Finding(what=what, verdict=WARNING, found=found, mend="pip install wandb")]
+        return [Finding(what=what, verdict=Grade.WARNING, found=found, mend="pip install wandb")]
     online = os.environ.get("WANDB_MODE") == "online" and "WANDB_MODE" in target.env
     if online and not answer["wandb_login"] and "WANDB_API_KEY" not in target.env:
         found = _("WANDB_MODE is online, nobody is logged in")
-        return [Finding(what=what, verdict=BAD, found=found, mend="wandb login")]
+        return [Finding(what=what, verdict=Grade.BAD, found=found, mend="wandb login")]
     found = _("online") if online else _("offline; oelm-fetch brings its folders home")
-    return [Finding(what=what, verdict=GOOD, found=found)]
+    return [Finding(what=what, verdict=Grade.GOOD, found=found)]

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..agent import registry
 from ..agent.sentences import _, joined
@@ -27,7 +27,7 @@ from ..study.plan import Plan
 from ..study.resolve import token_files
 from ..targets.files import LOCAL
 from . import needs, site
-from .finding import BAD, Finding
+from .finding import Finding, Grade
 
 if TYPE_CHECKING:
     from ..agent import messages
@@ -69,7 +69,7 @@ def data_hash(connection: Connection, project: Path, study: Study) -> str:
                     target.name,
                 ),
             )
-        hashes.append(str(rows[path]["sha256"]))
+        hashes.append(rows[path]["sha256"])
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
@@ -105,7 +105,7 @@ def _listed_here(path: Path) -> str:
     return listed.sha256 if listed else ""
 
 
-def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> None:
+def check_target(plan: Plan, runs: Sequence[Run], answer: messages.PollAnswer) -> None:
     """Refuse what the target can never grant.
 
     Args:
@@ -120,17 +120,17 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> 
             raise PreflightError(joined([finding.found, NOTHING]), hint=finding.mend)
 
 
-def _findings(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> Iterator[Finding]:
+def _findings(plan: Plan, runs: Sequence[Run], answer: messages.PollAnswer) -> Iterator[Finding]:
     """Yield what there is to say of the target for the runs, what costs least to mend first."""
     study, target = plan.study, plan.target
     if answer.get("lease_error"):
         found = _("target {target}: {error}", target.name, answer["lease_error"])
-        yield Finding(what=_("leases"), verdict=BAD, found=found)
+        yield Finding(what=_("leases"), verdict=Grade.BAD, found=found)
     python = os.path.expanduser(target.python)
     if target.kind == "local" and python and not target.setup and shutil.which(python) is None:
         yield Finding(
             what=_("python"),
-            verdict=BAD,
+            verdict=Grade.BAD,
             found=_("target {target}: python = {value!r} is no program on this machine", target.name, target.python),
             mend=_("give the path of the interpreter that has torch, or set-up lines that put it on PATH"),
         )
@@ -139,9 +139,9 @@ def _findings(plan: Plan, runs: Sequence[Run], answer: Mapping[str, Any]) -> Ite
         for finding in site.judge(target, answer["site"], {run.world_size for run in runs}):
             yield replace(finding, found=_("{target}: {why}", target.name, finding.found))
     else:
-        yield needs.devices(study, target, runs, rows, str(answer.get("limit") or ""))
+        yield needs.devices(study, target, runs, rows, answer.get("limit", ""))
     yield from needs.memory(study, target, runs, rows)
-    yield needs.disk(study, target, runs, int(answer["disk_free"]))
+    yield needs.disk(study, target, runs, answer["disk_free"])
 
 
 def out_of_reach(plan: Plan, connection: Connection) -> str:

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..agent.sentences import Sentence, _
 from ..agent.slurm import site as slurm_site
@@ -18,7 +18,10 @@ from ..errors import valid_choices
 from ..spec.options import Asked, seconds
 from ..spec.target import Target
 from ..targets.sbatch import named_in, options_of
-from .finding import BAD, GOOD, WARNING, Finding
+from .finding import Finding, Grade
+
+if TYPE_CHECKING:
+    from ..agent.messages import Partition, Site, Tested
 
 SHORT_S = 3600
 """A default time below this is worth a word."""
@@ -32,7 +35,7 @@ MENDS = {
 """What to do about what sbatch says of a job, where the job's options are not at fault."""
 
 
-def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()) -> list[Finding]:
+def judge(target: Target, site: Site, processes: Iterable[int] = ()) -> list[Finding]:
     """Return what there is to say of a cluster for a target, faults and all.
 
     Args:
@@ -45,12 +48,14 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
         site["cluster"],
         _("accounting answers") if site["accounts"] else _("no accounting to be had"),
     )
-    found = [Finding(what="slurm", verdict=GOOD, found=words)]
+    found = [Finding(what="slurm", verdict=Grade.GOOD, found=words)]
     placed = _placed(target, site, _partitions(target, site), processes)
     if not asked.partitions:  # a plugin or a variable of the site's may choose another: sbatch will say
-        anywhere = _placed(target, site, [str(row["name"]) for row in site["partitions"]], processes)
+        anywhere = _placed(target, site, [row["name"] for row in site["partitions"]], processes)
         sure = {each.what for each in anywhere if each.is_bad}
-        placed = [replace(each, verdict=WARNING) if each.is_bad and each.what not in sure else each for each in placed]
+        placed = [
+            replace(each, verdict=Grade.WARNING) if each.is_bad and each.what not in sure else each for each in placed
+        ]
     found += placed
     found += _account(asked, site)
     found += _quota(target, site, processes)
@@ -62,38 +67,38 @@ def judge(target: Target, site: Mapping[str, Any], processes: Iterable[int] = ()
             words = _("your account and quality of service may have no jobs in the queue")
             mend = _("give another account or qos in sbatch of the target, or ask who runs the cluster")
         is_sure = bool(asked.account and asked.qos)
-        verdict = GOOD if most else BAD if is_sure else WARNING
+        verdict = Grade.GOOD if most else Grade.BAD if is_sure else Grade.WARNING
         found.append(Finding(what=_("limit"), verdict=verdict, found=words, mend=mend))
     return found
 
 
-def array_limit(target: Target, site: Mapping[str, Any]) -> int:
+def array_limit(target: Target, site: Site) -> int:
     """Return the most tasks that an array of the target's may have."""
     most = _most_jobs(target, site)
-    return max(1, min(int(site["max_array"]), most or int(site["max_array"])))
+    return max(1, min(site["max_array"], most or site["max_array"]))
 
 
-def _partitions(target: Target, site: Mapping[str, Any]) -> list[str]:
+def _partitions(target: Target, site: Site) -> list[str]:
     """Return the partitions that the target's runs go to: those that it names, else the cluster's default."""
-    defaults = [str(row["name"]) for row in site["partitions"] if row["is_default"]]
+    defaults = [row["name"] for row in site["partitions"] if row["is_default"]]
     return list(options_of(target).asked.partitions) or defaults
 
 
-def _placed(target: Target, site: Mapping[str, Any], names: Sequence[str], processes: Iterable[int]) -> list[Finding]:
+def _placed(target: Target, site: Site, names: Sequence[str], processes: Iterable[int]) -> list[Finding]:
     """Return what there is to say of partitions, and of what the target asks for in them."""
     asked = options_of(target).asked
-    known = {str(row["name"]): row for row in site["partitions"]}
+    known = {row["name"]: row for row in site["partitions"]}
     found = []
     if not names:
         mend = _("set partition in sbatch of the target; {choices}", valid_choices("", known))
         words = _("the cluster has no default one")
-        found.append(Finding(what=_("partition"), verdict=BAD, found=words, mend=mend))
+        found.append(Finding(what=_("partition"), verdict=Grade.BAD, found=words, mend=mend))
     rows = []
     for name in names:
         if name not in known:
             words = _("there is no partition {name!r}", name)
             mend = _change("partition", valid_choices(name, known))
-            found.append(Finding(what=_("partition"), verdict=BAD, found=words, mend=mend))
+            found.append(Finding(what=_("partition"), verdict=Grade.BAD, found=words, mend=mend))
         else:
             rows.append(known[name])
     found += map(_partition, rows)
@@ -105,18 +110,18 @@ def _placed(target: Target, site: Mapping[str, Any], names: Sequence[str], proce
     return found
 
 
-def _partition(row: Mapping[str, Any]) -> Finding:
+def _partition(row: Partition) -> Finding:
     """Judge a partition by whether it takes jobs and starts them."""
     words = _("{partition}: {count} nodes, at most {time}", row["name"], row["nodes"], row["max_time"])
     if not row["takes_jobs"]:
         words = _("{partition}, which is drained or inactive and takes no jobs", words)
         mend = _("give another one, or wait until the site opens it")
-        return Finding(what=_("partition"), verdict=BAD, found=words, mend=mend)
+        return Finding(what=_("partition"), verdict=Grade.BAD, found=words, mend=mend)
     if not row["is_up"]:
         words = _("{partition}, which is down", words)
         mend = _("runs wait until the site opens it again")
-        return Finding(what=_("partition"), verdict=WARNING, found=words, mend=mend)
-    return Finding(what=_("partition"), verdict=GOOD, found=words)
+        return Finding(what=_("partition"), verdict=Grade.WARNING, found=words, mend=mend)
+    return Finding(what=_("partition"), verdict=Grade.GOOD, found=words)
 
 
 def _change(option: str, what_fits: str) -> Sentence:
@@ -124,10 +129,10 @@ def _change(option: str, what_fits: str) -> Sentence:
     return _("change {option} in sbatch of the target; {choices}", option, what_fits)
 
 
-def _time(target: Target, rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def _time(target: Target, rows: Sequence[Partition]) -> list[Finding]:
     slurm = options_of(target)
     given = slurm.asked.time
-    limits = [seconds(str(row["max_time"])) for row in rows]
+    limits = [seconds(row["max_time"]) for row in rows]
     if given is None:
         first = rows[0]  # without a default time of its own, a partition's limit is it (slurm.conf(5), DefaultTime)
         default = str(first["max_time" if first["default_time"] in ("n/a", "NONE") else "default_time"])
@@ -139,50 +144,50 @@ def _time(target: Target, rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
         limit_s, words = seconds(given), given
         if limit_s is None and given.lower() not in ("infinite", "unlimited"):
             mend = _("give minutes, H:MM:SS or D-HH:MM:SS as time in sbatch of the target")
-            return [Finding(what=_("time"), verdict=BAD, found=_("{value!r} is no time", given), mend=mend)]
+            return [Finding(what=_("time"), verdict=Grade.BAD, found=_("{value!r} is no time", given), mend=mend)]
         if (limit_s or float("inf")) > max((limit or float("inf") for limit in limits), default=float("inf")):
             limited = [f"{row['name']} {row['max_time']}" for row in rows]
             words = _("{time} is above the limit ({limits})", given, limited)
             mend = _("lower time in sbatch of the target: runs go on by themselves after each limit")
-            return [Finding(what=_("time"), verdict=BAD, found=words, mend=mend)]
+            return [Finding(what=_("time"), verdict=Grade.BAD, found=words, mend=mend)]
     if limit_s and slurm.warning_s and limit_s <= 2 * slurm.warning_s:
         words = _("{time}, and runs are warned {seconds} s before its end", words, slurm.warning_s)
         mend = _("lower warning_s of the target, or raise time: a run hardly gets to train")
-        return [Finding(what=_("time"), verdict=WARNING, found=words, mend=mend)]
+        return [Finding(what=_("time"), verdict=Grade.WARNING, found=words, mend=mend)]
     if given is None and limit_s and limit_s < SHORT_S:
         mend = _("set time in sbatch of the target; until then runs start again at each limit")
-        return [Finding(what=_("time"), verdict=WARNING, found=words, mend=mend)]
-    return [Finding(what=_("time"), verdict=GOOD, found=words)]
+        return [Finding(what=_("time"), verdict=Grade.WARNING, found=words, mend=mend)]
+    return [Finding(what=_("time"), verdict=Grade.GOOD, found=words)]
 
 
-def _gpus(target: Target, rows: Sequence[Mapping[str, Any]], processes: Iterable[int]) -> list[Finding]:
+def _gpus(target: Target, rows: Sequence[Partition], processes: Iterable[int]) -> list[Finding]:
     have = [word.split(":") for row in rows for word in row["gres"] if word.split(":")[0] == "gpu"]
     types = sorted({parts[1] for parts in have if len(parts) == 3})
     most = max((int(parts[-1]) for parts in have if parts[-1].isdigit()), default=0)
-    where = [str(row["name"]) for row in rows]
+    where = [row["name"] for row in rows]
     asked = options_of(target).asked
     if not have:
         if asked.no_gpus:
-            return [Finding(what=_("gpus"), verdict=GOOD, found=_("none are asked for"))]
+            return [Finding(what=_("gpus"), verdict=Grade.GOOD, found=_("none are asked for"))]
         words = _("{partitions} has no GPUs", where)
         mend = _('give another partition, or gres = "none" in sbatch of the target to train on cores')
-        return [Finding(what=_("gpus"), verdict=BAD, found=words, mend=mend)]
+        return [Finding(what=_("gpus"), verdict=Grade.BAD, found=words, mend=mend)]
     for option, name in asked.gpu_types:
         if types and name not in types:
             words = _("{partitions} has no GPU called {name!r}", where, name)
             mend = _change(option, valid_choices(name, types))
-            return [Finding(what=_("gpus"), verdict=BAD, found=words, mend=mend)]
+            return [Finding(what=_("gpus"), verdict=Grade.BAD, found=words, mend=mend)]
     largest = max((-(-number // asked.nodes) for number in processes), default=0)
     if largest > most:
         words = _("a run asks for {wanted} GPUs on a node, {partitions} has {most}", largest, where, most)
         mend = _("set gpus_per_run of the target, or spread runs with nodes in its sbatch")
-        return [Finding(what=_("gpus"), verdict=BAD, found=words, mend=mend)]
+        return [Finding(what=_("gpus"), verdict=Grade.BAD, found=words, mend=mend)]
     listed = list(dict.fromkeys(":".join(parts) for parts in have))
     words = _("{gpus} a node in {partitions}", listed, where)
-    return [Finding(what=_("gpus"), verdict=GOOD, found=words)]
+    return [Finding(what=_("gpus"), verdict=Grade.GOOD, found=words)]
 
 
-def _features(constraint: str, rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def _features(constraint: str, rows: Sequence[Partition]) -> list[Finding]:
     if not constraint:
         return []
     have = sorted({feature for row in rows for feature in row["features"]})
@@ -191,13 +196,13 @@ def _features(constraint: str, rows: Sequence[Mapping[str, Any]]) -> list[Findin
         if name and name not in have:
             words = _("no node has the feature {name!r}", name)
             mend = _change("constraint", valid_choices(name, have))
-            return [Finding(what=_("constraint"), verdict=BAD, found=words, mend=mend)]
-    return [Finding(what=_("constraint"), verdict=GOOD, found=constraint)]
+            return [Finding(what=_("constraint"), verdict=Grade.BAD, found=words, mend=mend)]
+    return [Finding(what=_("constraint"), verdict=Grade.GOOD, found=constraint)]
 
 
-def _account(asked: Asked, site: Mapping[str, Any]) -> list[Finding]:
+def _account(asked: Asked, site: Site) -> list[Finding]:
     found = []
-    accounts: Sequence[Mapping[str, str]] = site["accounts"] if site["is_enforced"] else ()  # else any name is taken
+    accounts = site["accounts"] if site["is_enforced"] else []  # else any name is taken
     qualities = sorted({name for row in accounts for name in row["qos"].split(",") if name})
     for what, option, given, names in (
         (_("account"), "account", asked.account, sorted({row["account"] for row in accounts})),
@@ -206,18 +211,18 @@ def _account(asked: Asked, site: Mapping[str, Any]) -> list[Finding]:
         if given and names and given.lower() not in names:  # sacctmgr(1): names are kept in lower case
             words = _("{option} {name!r} is not yours to use", option, given)
             mend = _change(option, valid_choices(given, names))
-            found.append(Finding(what=what, verdict=BAD, found=words, mend=mend))
+            found.append(Finding(what=what, verdict=Grade.BAD, found=words, mend=mend))
         elif given:
-            found.append(Finding(what=what, verdict=GOOD, found=given))
+            found.append(Finding(what=what, verdict=Grade.GOOD, found=given))
     return found
 
 
-def _limited_by(target: Target, site: Mapping[str, Any]) -> list[dict[str, str]]:
+def _limited_by(target: Target, site: Site) -> list[dict[str, str]]:
     """Return, for each partition of the target's, what limits go by (arguments of slurm_site.limits); nothing where
     Slurm keeps to none.
     """
     asked = options_of(target).asked
-    qualities = {str(row["name"]): str(row["qos"]) for row in site["partitions"]}
+    qualities = {row["name"]: row["qos"] for row in site["partitions"]}
     account = (asked.account or next((row["defaultaccount"] for row in site["users"]), "")).lower()
     found = []
     for name in _partitions(target, site) if site["is_limited"] else ():
@@ -230,13 +235,13 @@ def _limited_by(target: Target, site: Mapping[str, Any]) -> list[dict[str, str]]
     return found
 
 
-def _most_jobs(target: Target, site: Mapping[str, Any]) -> int | None:
+def _most_jobs(target: Target, site: Site) -> int | None:
     """Return how many jobs the target's user may have in the queue; None where nobody says."""
     numbers = [slurm_site.most_jobs(site, **place) for place in _limited_by(target, site)]
     return min((number for number in numbers if number is not None), default=None)
 
 
-def _quota(target: Target, site: Mapping[str, Any], processes: Iterable[int]) -> list[Finding]:
+def _quota(target: Target, site: Site, processes: Iterable[int]) -> list[Finding]:
     """Return what is wrong with a run's GPUs by the limits on accounts and qualities of service: such a job would wait
     for ever. Where the target names neither, a plugin or a variable of the site's may choose others: that is a
     warning.
@@ -255,10 +260,10 @@ def _quota(target: Target, site: Mapping[str, Any], processes: Iterable[int]) ->
     if number < 1:
         mend = _('give another account or qos in sbatch of the target, or gres = "none" to train on cores')
     is_sure = bool(asked.account and asked.qos)
-    return [Finding(what=_("quota"), verdict=BAD if is_sure else WARNING, found=words, mend=mend)]
+    return [Finding(what=_("quota"), verdict=Grade.BAD if is_sure else Grade.WARNING, found=words, mend=mend)]
 
 
-def tried(target: Target, tests: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+def tried(target: Target, tests: Mapping[str, Tested]) -> list[Finding]:
     """Return what sbatch says of a job of each size, equal words once.
 
     Args:
@@ -266,9 +271,11 @@ def tried(target: Target, tests: Mapping[str, Mapping[str, Any]]) -> list[Findin
     """
     sizes: dict[tuple[str, str], list[str]] = {}
     for size, test in sorted(tests.items(), key=lambda pair: int(pair[0])):
-        kind = next(kind for kind in ("starts_in_s", "refused", "limit", "unknown") if kind in test)
-        words = _start(float(test[kind])) if kind == "starts_in_s" else str(test[kind])
-        sizes.setdefault((kind, words), []).append(size)
+        if "starts_in_s" in test:
+            said = ("starts_in_s", _start(test["starts_in_s"]))
+        else:
+            said = next((kind, test[kind]) for kind in ("refused", "limit", "unknown") if kind in test)
+        sizes.setdefault(said, []).append(size)
     found = []
     for (kind, words), alike in sizes.items():
         if kind == "starts_in_s" or len(alike) < len(tests):
@@ -277,7 +284,7 @@ def tried(target: Target, tests: Mapping[str, Mapping[str, Any]]) -> list[Findin
             if alike == ["1"]:
                 words = _("a job of 1 process: {words}", own)
         mend = _mend(target, tests[alike[0]]) if kind == "refused" else MENDS[kind]
-        verdict = BAD if kind == "refused" else WARNING if kind in ("limit", "unknown") else GOOD
+        verdict = Grade.BAD if kind == "refused" else Grade.WARNING if kind in ("limit", "unknown") else Grade.GOOD
         found.append(Finding(what="sbatch", verdict=verdict, found=words, mend=mend))
     return found
 
@@ -286,7 +293,7 @@ def out_of_reach(python: str, words: str) -> Finding:
     """Return what to say of an interpreter of runs that can't talk to Slurm, in its words."""
     return Finding(
         what=_("slurm for runs"),
-        verdict=BAD,
+        verdict=Grade.BAD,
         found=_(
             "{python} can't talk to Slurm, so runs don't outlive a time limit or a lost node: {why}", python, words
         ),
@@ -304,10 +311,10 @@ def _start(starts_in_s: float) -> str:
     return _("would start at {time}", at)
 
 
-def _mend(target: Target, test: Mapping[str, Any]) -> str:
-    unknown = re.search(r"unrecognized option \W*--([a-z0-9-]+)", str(test["refused"]))
+def _mend(target: Target, test: Tested) -> str:
+    unknown = re.search(r"unrecognized option \W*--([a-z0-9-]+)", test["refused"])
     if unknown is None:
-        named = named_in(target, str(test["refused"]))
+        named = named_in(target, test["refused"])
         if named:
             return _("change {option} in sbatch of target {target}", named, target.name)
         return _("change sbatch of target {target}", target.name)

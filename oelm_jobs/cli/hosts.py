@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,11 +10,14 @@ from .. import table, visible
 from ..agent.sentences import _, joined
 from ..language import translated
 
+if TYPE_CHECKING:
+    from ..agent.messages import DeviceRow, Partition, PollAnswer
+
 HEADERS = (_("device"), _("model"), _("memory"), _("use"), _("held by"))
 PARTITION_HEADERS = (_("partition"), _("nodes"), _("GPUs a node"), _("max time"), _("note"))
 
 
-def render(name: str, answer: Mapping[str, Any], width: int | None = None) -> str:
+def render(name: str, answer: PollAnswer, width: int | None = None) -> str:
     """Return a target's answer about its devices (agent/probe.py, agent/slurm/state.py) as text.
 
     Args:
@@ -29,16 +31,17 @@ def render(name: str, answer: Mapping[str, Any], width: int | None = None) -> st
     facts += [_("no devices: {why}", answer["lease_error"])] if answer.get("lease_error") else []
     head = translated(_("target {target}: {facts}", name, joined(facts)))
     lines = [click.style(visible.line(head), bold=True)]
+    partitions = answer["site"]["partitions"] if "site" in answer else ()
     for rows, headers, align in (
         ([_device(row) for row in answer.get("devices", ())], HEADERS, "llrrl"),
-        ([_partition(row) for row in answer.get("site", {}).get("partitions", ())], PARTITION_HEADERS, "lrlrl"),
+        ([_partition(row) for row in partitions], PARTITION_HEADERS, "lrlrl"),
     ):
         if rows:
             lines += table.text(rows, [translated(header) for header in headers], align).splitlines()
     return "\n".join([lines[0], *(line if width is None else table.cut(line, width) for line in lines[1:])])
 
 
-def _device(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _device(row: DeviceRow) -> tuple[str, ...]:
     memory = f"{row['memory_used_mb'] / 1024:.1f}/{row['memory_mb'] / 1024:.0f} GB"
     holder = f"{row['user']} ({row['run']})" if row["run"] else "–"
     if row.get("holder"):
@@ -49,7 +52,7 @@ def _device(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (row["label"], row["name"], memory if row["memory_mb"] else "–", use, holder)
 
 
-def _partition(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _partition(row: Partition) -> tuple[str, ...]:
     kinds = [word.split(":") for word in row["gres"] if word.split(":")[0] == "gpu"]
     gpus = ", ".join(" x ".join(reversed(kind[1:])) for kind in kinds)  # gpu:a5000:4 and gpu:4
     is_down = row["takes_jobs"] and not row["is_up"]

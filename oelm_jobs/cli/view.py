@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -264,10 +264,11 @@ def as_json(view: View) -> dict[str, Any]:
         values.update(state=str(run.state), queued_at=run.queued_at, observed_at=run.observed_at, **encoded(run.reason))
         values.update(max_steps=run.spec["train"]["max_steps"], eta_s=eta_seconds(run), progress=dict(run.progress))
         runs.append(values)
-    hosts: dict[str, dict[str, Any]] = {}
+    hosts: dict[str, dict[str, object]] = {}
     of_host = ("devices", "queue", "limit", "junk", "lease_error", "disk_free")
     for name, answer in view.hosts.items():
-        hosts[name] = {key: answer[key] for key in of_host if key in answer}
+        known: Mapping[str, object] = answer
+        hosts[name] = {key: known[key] for key in of_host if key in known}
         if "site" in answer:
             hosts[name]["partitions"] = answer["site"]["partitions"]
     content = {"version": 1, "time": view.at, "runs": runs, "unreachable": dict(view.unreachable)}

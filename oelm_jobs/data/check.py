@@ -4,10 +4,10 @@ doctor.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +17,9 @@ from ..errors import DataError
 from ..spec.study import Study
 from ..train import config as trainer
 from .token_folder import MANIFEST, TRAIN, VAL, Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from ..agent.messages import TokenFile
 
 AGAIN = _("make it again with --force")
 WRITTEN_AS = {
@@ -71,7 +74,7 @@ def need_of(study: Study) -> Need:
     return Need(study=study.name, path=study.path, **values)
 
 
-def fault(path: str, row: Mapping[str, Any], need: Need | None = None) -> Fault | None:
+def fault(path: str, row: TokenFile, need: Need | None = None) -> Fault | None:
     """Return the first fault of a token file; None where it can be used.
 
     Args:
@@ -79,8 +82,8 @@ def fault(path: str, row: Mapping[str, Any], need: Need | None = None) -> Fault 
         need: What else a study asks of it.
     """
     if "error" in row:
-        return Fault(found=str(row["error"]))
-    size, kind = int(row["size"]), str(row.get("written_as") or "")
+        return Fault(found=row["error"])
+    size, kind = row["size"], row["written_as"]
     try:
         manifest = manifest_of(row)
     except DataError as error:
@@ -109,7 +112,7 @@ def fault(path: str, row: Mapping[str, Any], need: Need | None = None) -> Fault 
     return _unfit(row, manifest if listed is not None else None, need) if need is not None else None
 
 
-def _unfit(row: Mapping[str, Any], manifest: Manifest | None, need: Need) -> Fault | None:
+def _unfit(row: TokenFile, manifest: Manifest | None, need: Need) -> Fault | None:
     """Return why a sound file doesn't meet a study's requirements."""
     mend = _("set vocab_size in [train] to the data's")
     if manifest is not None and manifest.tokenizer.vocab_size > need.vocab_size:
@@ -118,7 +121,7 @@ def _unfit(row: Mapping[str, Any], manifest: Manifest | None, need: Need) -> Fau
         return Fault(found=found, mend=mend)
     if row.get("largest", 0) >= need.vocab_size:
         return _too_large(row, need.vocab_size - 1, mend)
-    count, fewest = int(row["size"]) // 2, trainer.fewest_tokens(need.seq_len)
+    count, fewest = row["size"] // 2, trainer.fewest_tokens(need.seq_len)
     if count < fewest:
         return Fault(
             found=_(
@@ -133,12 +136,12 @@ def _unfit(row: Mapping[str, Any], manifest: Manifest | None, need: Need) -> Fau
     return None
 
 
-def _too_large(row: Mapping[str, Any], last: int, mend: str) -> Fault:
+def _too_large(row: TokenFile, last: int, mend: str) -> Fault:
     at, largest = row.get("at", 0), row["largest"]
     return Fault(found=_("token {n} is {id}, and the vocabulary's last id is {last}", at, largest, last), mend=mend)
 
 
-def manifest_of(row: Mapping[str, Any]) -> Manifest | None:
+def manifest_of(row: TokenFile) -> Manifest | None:
     """Return the manifest beside a token file; None where there is none.
 
     Raises:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..agent import processes
 from ..agent.reasons import BESIDE, because, codes, read, told
@@ -26,6 +26,7 @@ from ..schedulers import scheduler
 from ..store import ACCEPTED, REFUSED, Store, StoredRun
 
 if TYPE_CHECKING:
+    from ..agent.messages import PollAnswer
     from ..spec.target import Target
 
 
@@ -57,7 +58,7 @@ class View:
     """Of those reasons the ones that say that it answered, but nothing that can be believed."""
     at: float
     """When this was put together, Unix seconds."""
-    hosts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    hosts: Mapping[str, PollAnswer] = field(default_factory=dict)
     """Target to its devices, queue and free disk (agent/probe.py), where they were asked for."""
 
 
@@ -199,9 +200,9 @@ def _settle_target(store: Store, project: Path, target: Target, runs: Sequence[S
 
 def _poll(
     project: Path, targets: Mapping[str, Target], settled: Wanted, hosts: Collection[str]
-) -> tuple[dict[str, Mapping[str, Any]], Failed]:
+) -> tuple[dict[str, PollAnswer], Failed]:
     """Ask targets side by side where runs stand; return their answers, and those that couldn't be asked."""
-    answers: dict[str, Mapping[str, Any]] = {}
+    answers: dict[str, PollAnswer] = {}
     failed: Failed = {}
 
     def ask(name: str) -> None:
@@ -226,7 +227,7 @@ def _is_under_way(maker: processes.Identity | None, touched_at: float) -> bool:
     return maker.is_alive()
 
 
-def _remember(store: Store, runs: list[StoredRun], answer: Mapping[str, Any]) -> list[StoredRun]:
+def _remember(store: Store, runs: list[StoredRun], answer: PollAnswer) -> list[StoredRun]:
     """Store what a target answered about its runs; return them as they stand then."""
     changed, same, seen, now = [], [], {}, time.time()  # by this machine's clock, which also tells an answer's age
     ahead_s = round((finite(answer.get("time")) or now) - now, -1)

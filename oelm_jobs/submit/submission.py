@@ -80,13 +80,13 @@ def submit(
 
     seen = {run.name: run for run in view.runs}
     wanted = [run for run in plan.runs if run.name not in seen or isinstance(decision_on(seen[run.name]), Take)]
-    answer = (view.hosts.get(target) or scheduler.poll({}, host=True)) if wanted else {}
+    answer = (view.hosts.get(target) or scheduler.poll({}, host=True)) if wanted else None
     token = f"oelm-{secrets.token_hex(8)}"
     code = snapshot.take(plan.project)
     if code.passed_over:
         say(code.passed_over)
-    max_array = site.array_limit(plan.target, answer["site"]) if "site" in answer else MAX_ARRAY
-    if wanted:
+    max_array = site.array_limit(plan.target, answer["site"]) if answer and "site" in answer else MAX_ARRAY
+    if answer is not None:
         if plan.target.slurm is not None and (message := preflight.out_of_reach(plan, connection)):
             say(message)
         preflight.check_target(plan, wanted, answer)

@@ -12,7 +12,7 @@ import pytest
 
 from oelm_jobs.agent.checks import trial
 from oelm_jobs.checks import doctor, site
-from oelm_jobs.checks.finding import BAD, GOOD, WARNING, Finding
+from oelm_jobs.checks.finding import Finding, Grade
 from oelm_jobs.scripts import templates
 from oelm_jobs.spec.target import Slurm, Target
 from tests.support import REPOSITORY, launch_script, make_run
@@ -65,7 +65,7 @@ def test_a_set_up_passes_for_the_doctor_where_it_passes_for_a_run(
     answer = attempt(target)
     assert (run.returncode == 0) == (answer == {"torch": "2"}) == (not found), answer
     for finding in doctor._setup(answer, target):
-        assert (finding.verdict == BAD) == bool(found)
+        assert (finding.verdict == Grade.BAD) == bool(found)
         assert not found or (finding.found == found and mend in finding.mend), finding
 
 
@@ -116,7 +116,7 @@ def test_a_lease_folder_that_cannot_be_used_is_told_from_devices_that_cannot_be_
     monkeypatch.setenv("OELM_LEASE_DIR", str(tmp_path / "taken"))
     found = json.loads(oelm("doctor", "--json", check=False).stdout)["findings"]
     leases = next(finding for finding in found if finding["what"] == "leases")
-    assert leases["verdict"] == BAD and str(tmp_path / "taken") in leases["found"]
+    assert leases["verdict"] == Grade.BAD and str(tmp_path / "taken") in leases["found"]
     assert leases["mend"] == "OELM_LEASE_DIR names another folder"
 
 
@@ -176,11 +176,11 @@ def test_more_gpus_than_the_limits_ever_give_are_refused(
     found = remarks(named, there, processes=4)
     assert ("quota" in found) == (most is not None)
     if most is not None:
-        assert found["quota"].verdict == BAD and f"are {most}" in found["quota"].found
+        assert found["quota"].verdict == Grade.BAD and f"are {most}" in found["quota"].found
         assert "quota" not in remarks(named, there, processes=most)
         assert "quota" not in remarks({**named, "gres": "none"}, there, processes=4), "it wants none"
         assert "quota" not in remarks(named, {**there, "is_limited": False}, processes=4), "nobody keeps to them"
-        assert remarks({}, there, processes=4)["quota"].verdict == WARNING, "the site may choose others"
+        assert remarks({}, there, processes=4)["quota"].verdict == Grade.WARNING, "the site may choose others"
 
 
 def test_an_association_with_a_partition_counts_there_alone() -> None:
@@ -207,7 +207,7 @@ def test_what_the_default_partition_lacks_is_no_refusal_where_another_has_it(
 ) -> None:
     there = cluster(**row)
     there["partitions"] += [{**cluster(is_default=False)["partitions"][0], "name": "other"}]
-    assert remarks(options, there)[what].verdict == (BAD if is_bad else WARNING)
+    assert remarks(options, there)[what].verdict == (Grade.BAD if is_bad else Grade.WARNING)
 
 
 @pytest.mark.parametrize(
@@ -219,13 +219,13 @@ def test_what_the_default_partition_lacks_is_no_refusal_where_another_has_it(
 )  # fmt: skip
 def test_features_are_read_whole(constraint: str, is_bad: bool) -> None:
     there = cluster(features=["80gb", "a100", "2080ti", "ib:hdr"])
-    assert (remarks({"constraint": constraint}, there)["constraint"].verdict == BAD) == is_bad
+    assert (remarks({"constraint": constraint}, there)["constraint"].verdict == Grade.BAD) == is_bad
 
 
 def test_accounts_are_judged_as_slurm_does() -> None:
-    assert remarks({"account": "LAB", "qos": "Normal"}, cluster())["account"].verdict != BAD, "kept in lower case"
+    assert remarks({"account": "LAB", "qos": "Normal"}, cluster())["account"].verdict != Grade.BAD, "kept in lower case"
     there = {**cluster(), "is_enforced": False, "is_limited": False}
-    assert remarks({"account": "anything"}, there)["account"].verdict != BAD, "nobody asks whether it exists"
+    assert remarks({"account": "anything"}, there)["account"].verdict != Grade.BAD, "nobody asks whether it exists"
 
 
 NORMAL, FEW = {"name": "normal"}, {"name": "few"}
@@ -256,10 +256,10 @@ def test_the_jobs_that_a_user_may_have_are_those_of_the_targets_limits(
     found = remarks({}, there)
     assert ("limit" in found) == (most is not None)
     if most == 0:
-        assert found["limit"].verdict == WARNING
-        assert remarks({"account": "lab", "qos": "normal"}, there)["limit"].verdict == BAD
+        assert found["limit"].verdict == Grade.WARNING
+        assert remarks({"account": "lab", "qos": "normal"}, there)["limit"].verdict == Grade.BAD
     elif most is not None:
-        assert f"at most {most} jobs" in found["limit"].found and found["limit"].verdict != WARNING
+        assert f"at most {most} jobs" in found["limit"].found and found["limit"].verdict != Grade.WARNING
     assert site.array_limit(target, {**there, "is_limited": False}) == 1001, "nobody keeps to them"
 
 
@@ -275,9 +275,9 @@ def test_a_wrong_partition_hides_nothing_else(options: dict[str, str]) -> None:
     given = {"time": "2-0", "account": "lba", "qos": "nromal", "constraint": "x", "gres": "gpu:a500:1"}
     found = remarks({**options, **given}, there)
     wrong = {"partition", "time", "account", "qos", "constraint", "gpus"}
-    assert {what for what, remark in found.items() if remark.verdict != GOOD} == wrong
+    assert {what for what, remark in found.items() if remark.verdict != Grade.GOOD} == wrong
     # A site may choose the partition of jobs that name none; the rest no partition has.
-    assert {what for what, remark in found.items() if remark.verdict == BAD} == wrong - (
+    assert {what for what, remark in found.items() if remark.verdict == Grade.BAD} == wrong - (
         set() if options else {"partition"}
     )
     assert found["account"].found == "account 'lba' is not yours to use"
@@ -297,7 +297,7 @@ def test_a_wrong_partition_hides_nothing_else(options: dict[str, str]) -> None:
 )
 def test_a_warning_that_leaves_no_time_to_train_is_odd(options: dict[str, str], row: Any, is_odd: bool) -> None:
     time = remarks(options, cluster(**row), warning_s=600)["time"]
-    assert time.verdict == (WARNING if is_odd else GOOD), time
+    assert time.verdict == (Grade.WARNING if is_odd else Grade.GOOD), time
     assert ("runs are warned 600 s" in time.found) == (is_odd and "max_time" not in row)
 
 
@@ -305,9 +305,9 @@ def test_equal_words_of_sbatch_are_said_once() -> None:
     target = Target(name="c", kind="slurm", root="", python="", slurm=Slurm())
     refused = {"refused": "Invalid qos"}
     both = site.tried(target, {"2": refused, "1": refused})
-    assert [(remark.found, remark.verdict) for remark in both] == [("Invalid qos", BAD)]
+    assert [(remark.found, remark.verdict) for remark in both] == [("Invalid qos", Grade.BAD)]
     unequal = site.tried(target, {"1": {"starts_in_s": 90000.0}, "2": refused, "4": {"limit": "x"}})
-    assert [remark.verdict for remark in unequal] == [GOOD, BAD, WARNING]
+    assert [remark.verdict for remark in unequal] == [Grade.GOOD, Grade.BAD, Grade.WARNING]
     assert (
         "a job of 1 process: would start at 20" in unequal[0].found
         and unequal[1].found == "a job of 2 processes: Invalid qos"

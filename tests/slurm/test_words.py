@@ -23,7 +23,7 @@ from oelm_jobs.agent.slurm import submit as submission
 from oelm_jobs.agent.slurm import tasks as slurm_tasks
 from oelm_jobs.agent.slurm.commands import Job
 from oelm_jobs.checks import site
-from oelm_jobs.checks.finding import GOOD, WARNING, Finding
+from oelm_jobs.checks.finding import Finding, Grade
 from oelm_jobs.spec.target import Slurm, Target
 from tests.slurm.recorded import ENDED, LATER, NAME, READ, STARTED, SUBMITTED, TOKEN, account, fails, prints
 
@@ -476,8 +476,8 @@ def test_a_default_time_that_runs_get_is_named_and_is_odd_where_it_is_short() ->
     def of_time(**values: str) -> list[str]:
         return [remark.verdict for remark in remarks(**values) if "runs get" in remark.found]
 
-    assert of_time(default_time="1:00:00") == [GOOD]
-    assert of_time(default_time="30:00") == [WARNING]
+    assert of_time(default_time="1:00:00") == [Grade.GOOD]
+    assert of_time(default_time="30:00") == [Grade.WARNING]
     assert of_time(default_time="30:00", time="2:00:00") == []
 
 

@@ -12,12 +12,15 @@ import re
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Tuple, cast
 
 from .. import rundir
 from . import accounts, commands, submit
 from . import words as slurm_words
 from .commands import SlurmError
+
+if TYPE_CHECKING:
+    from ..messages import Accounting, Partition, Site, Tested
 
 DEFAULT_MAX_ARRAY = 1001
 SACCTMGR_TIMEOUT_S = 8.0
@@ -36,18 +39,11 @@ QUALITY_FIELDS = (
 """sacctmgr's fields of this user's associations, of the accounts' own, and of qualities of service."""
 
 
-def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
+def site(*, max_age_s: float = 0.0) -> Site:
     """Return what bears on submissions of this user.
 
     Args:
         max_age_s: How old accounts and limits may be: slurmdbd takes its time, and they rarely change.
-
-    Returns:
-        ``version``, ``cluster``; ``partitions``: a list of ``name``, ``is_default``, ``is_up``, ``takes_jobs`` (a
-            drained one does not), ``max_time`` and ``default_time`` (as sinfo writes them), ``nodes`` (how many),
-            ``gres`` and ``features`` (lists), ``qos`` (the partition's own); ``users``, ``accounts``, ``groups`` and
-            ``qualities`` (``accounting``); ``is_enforced`` and ``is_limited`` (whether Slurm takes jobs of known
-            accounts alone, and keeps to their limits); ``max_array`` (tasks).
 
     Raises:
         SlurmError: slurmctld does not answer.
@@ -74,13 +70,8 @@ def site(*, max_age_s: float = 0.0) -> Dict[str, Any]:
     }
 
 
-def test_only(script: str) -> Dict[str, Any]:
-    """Ask what sbatch would make of a script (sbatch(1), --test-only); nothing is submitted.
-
-    Returns:
-        ``starts_in_s``, seconds until a job would start; or ``refused``, ``limit`` (no room now) or ``unknown``, with
-        sbatch's words; ``options``: the long options that it knows, where it does not know one.
-    """
+def test_only(script: str) -> Tested:
+    """Ask what sbatch would make of a script (sbatch(1), --test-only); nothing is submitted."""
     try:
         with tempfile.NamedTemporaryFile(prefix="oelm-test-", suffix=".sh") as file:
             file.write(script.encode("utf-8", "surrogateescape"))
@@ -91,7 +82,7 @@ def test_only(script: str) -> Dict[str, Any]:
     if code == 0:
         start = re.search(r"^sbatch: Job \d+ to start at (\d+)\b", out + "\n" + err, re.MULTILINE)
         return {"starts_in_s": max(0.0, float(start[1]) - time.time()) if start else 0.0}
-    answer = submit.with_variables(slurm_words.read_answer(code, out, err), script)
+    answer = cast("Tested", submit.with_variables(slurm_words.read_answer(code, out, err), script))
     if "unrecognized option" in err:
         with contextlib.suppress(SlurmError):
             _, listed, _ = commands.call(["sbatch", "--help"], submit.SBATCH_TIMEOUT_S)
@@ -99,7 +90,7 @@ def test_only(script: str) -> Dict[str, Any]:
     return answer
 
 
-def accounting(max_age_s: float) -> Dict[str, List[Dict[str, str]]]:
+def accounting(max_age_s: float) -> Accounting:
     """Return ``users`` (this one, its default account), ``accounts`` (its associations), ``groups`` (all accounts) and
     ``qualities`` (of service), as sacctmgr names their fields, asked for together unless they are known; empty where
     accounting does not answer.
@@ -107,7 +98,7 @@ def accounting(max_age_s: float) -> Dict[str, List[Dict[str, str]]]:
     path = commands.cache_file("accounting")
     known = rundir.read_json(path) if path else None
     if known and 0 <= time.time() - float(known["time"]) < max_age_s:
-        return dict(known["found"])
+        return cast("Accounting", known["found"])
     cluster = commands.cluster_name()  # one slurmdbd may serve several
     here = ["cluster=" + cluster] if cluster else []
     asked = {
@@ -122,7 +113,7 @@ def accounting(max_age_s: float) -> Dict[str, List[Dict[str, str]]]:
     if path is not None and None not in found.values():  # what was not answered is asked again
         with contextlib.suppress(OSError):
             rundir.write_json(path, {"time": time.time(), "found": found}, durable=False)
-    return {name: rows or [] for name, rows in found.items()}
+    return cast("Accounting", {name: rows or [] for name, rows in found.items()})
 
 
 def _user() -> str:
@@ -133,7 +124,7 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def partitions() -> List[Dict[str, Any]]:
+def partitions() -> List[Partition]:
     """Return the partitions, those of unlike nodes put together.
 
     Raises:
@@ -147,7 +138,7 @@ def partitions() -> List[Dict[str, Any]]:
     qualities: Dict[str, str] = {}
     with contextlib.suppress(SlurmError):
         qualities = {row["PartitionName"]: row.get("QoS", "") for row in commands.show_partitions()}
-    found: Dict[str, Dict[str, Any]] = {}
+    found: Dict[str, Partition] = {}
     for line in out.splitlines():
         fields = line.split("|", 7)
         if len(fields) != 8 or fields[2] not in UP:
@@ -171,9 +162,7 @@ def parse_gres(words: str) -> List[str]:
     return [part for part in plain.split(",") if part]
 
 
-def limits(
-    known: Mapping[str, Sequence[Mapping[str, str]]], *, account: str, qos: str, partition: str, partition_qos: str
-) -> Dict[str, float]:
+def limits(known: Accounting, *, account: str, qos: str, partition: str, partition_qos: str) -> Dict[str, float]:
     """Return how much of each resource (``parse_resources``) one job may get at most under all that is limited, for
     itself, its user, its account or all in a quality of service; what nobody limits is not in it.
 
@@ -195,9 +184,7 @@ def limits(
     return {name: min(table[name] for table in tables if name in table) for table in tables for name in table}
 
 
-def most_jobs(
-    known: Mapping[str, Sequence[Mapping[str, str]]], *, account: str, qos: str, partition: str, partition_qos: str
-) -> Optional[int]:
+def most_jobs(known: Accounting, *, account: str, qos: str, partition: str, partition_qos: str) -> Optional[int]:
     """Return how many jobs this user may have in the queue, each task of an array for one (arguments and order of
     limits as in ``limits``); None where nobody says.
     """
@@ -216,8 +203,8 @@ def most_jobs(
 
 
 def _levels(
-    known: Mapping[str, Sequence[Mapping[str, str]]], *, account: str, qos: str, partition: str, partition_qos: str
-) -> Tuple[List[Mapping[str, str]], List[Mapping[str, str]]]:
+    known: Accounting, *, account: str, qos: str, partition: str, partition_qos: str
+) -> Tuple[List[Dict[str, str]], List[Dict[str, str]]]:
     """Return whose limits a job is under: qualities of service, the first to count before the others; and the user's
     association, its account's, and those of that one's parents.
     """
@@ -234,7 +221,7 @@ def _levels(
     return order, above
 
 
-def association(rows: Sequence[Mapping[str, str]], account: str, partition: str) -> Mapping[str, str]:
+def association(rows: Sequence[Dict[str, str]], account: str, partition: str) -> Dict[str, str]:
     """Return this user's association with an account: the one for a partition, else the one for all; empty where there
     is none.
     """

@@ -106,7 +106,7 @@ def set_aside(script: str) -> List[str]:
     ]
 
 
-def with_variables(answer: Dict[str, Any], script: str) -> Dict[str, Any]:
+def with_variables(answer: Dict[str, str], script: str) -> Dict[str, str]:
     """Return an answer of sbatch's; where it took no job, with the variables of the user's own that it has read besides
     what the script states.
     """

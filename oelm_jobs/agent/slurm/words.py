@@ -8,7 +8,7 @@ what decides comes last.
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List
+from typing import Dict, List
 
 from ..sentences import _
 
@@ -77,7 +77,7 @@ def job_ids(out: str) -> List[str]:
     return list(dict.fromkeys(SUBMITTED.findall(out)))
 
 
-def read_answer(code: int, out: str, err: str) -> Dict[str, Any]:
+def read_answer(code: int, out: str, err: str) -> Dict[str, str]:
     """Say what sbatch's words mean: an id, a certain no (refused), no room now (limit), or that it isn't known."""
     ids = job_ids(out)
     if code == 0 and len(ids) == 1:
