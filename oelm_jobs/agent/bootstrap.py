@@ -94,8 +94,8 @@ def home_folder() -> str:
             _(
                 "no home folder is known on {host}: HOME is not set, and user {user} is not in its user database; let"
                 " the login set HOME",
-                host=os.uname().nodename,
-                user=os.getuid(),
+                os.uname().nodename,
+                os.getuid(),
             )
         )
     return found
@@ -111,7 +111,7 @@ def unpack(blob: bytes) -> Dict[str, bytes]:
         for member in archive.getmembers():
             file = archive.extractfile(member)
             if file is None:
-                raise ValueError(_("{name!r} can't be part of a tree", name=member.name))
+                raise ValueError(_("{name!r} can't be part of a tree", member.name))
             found[member.name] = file.read()
     return found
 
@@ -251,10 +251,8 @@ def too_old(version: Any) -> str:
     newer: List[str] = [path for path in (shutil.which("python3.%d" % n) for n in range(30, 7, -1)) if path]
     version = sys.version.split()[0]
     if not newer:
-        return _("Python {version} is too old for oelm-jobs, which needs 3.8", version=version)
-    return _(
-        "Python {version} is too old for oelm-jobs, which needs 3.8; there is {newer}", version=version, newer=newer[0]
-    )
+        return _("Python {version} is too old for oelm-jobs, which needs 3.8", version)
+    return _("Python {version} is too old for oelm-jobs, which needs 3.8; there is {newer}", version, newer[0])
 
 
 def main() -> None:
@@ -277,7 +275,7 @@ def main() -> None:
 
             words = str(error)
             if not hasattr(error, "is_refusal"):
-                words = _("{kind}: {error}", kind=type(error).__name__, error=words)
+                words = _("{kind}: {error}", type(error).__name__, words)
             traceback.print_exc()
             speaker.say(error=words, refused=bool(getattr(error, "is_refusal", False)), **encoded(words))
             return

@@ -42,7 +42,7 @@ def path_in(folder: Union[str, Path], name: str) -> Path:
     """
     parts = name.split("/")
     if not is_plain(name):
-        raise Outside(_("{name!r} is no name of a file below {folder}", name=name[:200], folder=str(folder)))
+        raise Outside(_("{name!r} is no name of a file below {folder}", name[:200], str(folder)))
     path = Path(os.path.realpath(str(folder)))
     for part in parts[:-1]:
         path = path / part
@@ -84,7 +84,7 @@ def open_below(folder: Union[str, Path], name: str, flags: int, mode: int = 0o66
         except FileNotFoundError:
             found = None
         if found is not None and not stat.S_ISREG(found.st_mode):
-            raise Outside(_("{path} is no plain file", path=str(path)))
+            raise Outside(_("{path} is no plain file", str(path)))
         return os.open(path.name, flags | FLAGS, mode, dir_fd=parent)
 
 
@@ -100,7 +100,7 @@ def replace(source: Tuple[Union[str, Path], str], folder: Union[str, Path], name
     """
     with _parent(*source, make=False) as (from_parent, old), _parent(folder, name, make=True) as (parent, path):
         if not stat.S_ISREG(os.stat(old.name, dir_fd=from_parent, follow_symlinks=False).st_mode):
-            raise Outside(_("{path} is no plain file", path=str(old)))
+            raise Outside(_("{path} is no plain file", str(old)))
         os.replace(old.name, path.name, src_dir_fd=from_parent, dst_dir_fd=parent)
     return path
 
@@ -148,8 +148,8 @@ def run_dir(path: Any) -> str:
         raise Outside(
             _(
                 "{path!r} is no run directory: those are absolute and called {prefix}NAME",
-                path=path,
-                prefix=rundir.TRAIN_PREFIX,
+                path,
+                rundir.TRAIN_PREFIX,
             )
         )
     return str(path)
@@ -162,7 +162,7 @@ def token(word: Any) -> str:
         Outside: It can't be part of a file's name.
     """
     if not isinstance(word, str) or not TOKEN.fullmatch(word):
-        raise Outside(_("{word!r} is no token", word=word))
+        raise Outside(_("{word!r} is no token", word))
     return word
 
 
@@ -192,9 +192,7 @@ def _parent(folder: Union[str, Path], name: str, make: bool) -> Iterator[Tuple[i
             except OSError as error:
                 if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.EMLINK):  # open(2); EMLINK on BSD
                     raise
-                raise Outside(
-                    _("{path} is a link that leads elsewhere", path=str(place))
-                ) from None  # put there just now
+                raise Outside(_("{path} is a link that leads elsewhere", str(place))) from None  # put there just now
             os.close(handle)
             handle = entered
         yield handle, path
@@ -213,6 +211,6 @@ def _check(path: Path) -> None:
     except FileNotFoundError:
         return
     if stat.S_ISLNK(mode):
-        raise Outside(_("{path} is a link that leads elsewhere", path=str(path)))
+        raise Outside(_("{path} is a link that leads elsewhere", str(path)))
     if not stat.S_ISDIR(mode):
-        raise Outside(_("{path} is no folder", path=str(path)))
+        raise Outside(_("{path} is no folder", str(path)))

@@ -98,8 +98,8 @@ def _refuse_stranger(folder: str, share: str) -> None:
             raise NotOurs(
                 _(
                     "{folder} is shared with group {group}, of which you are no member",
-                    folder=folder,
-                    group=_group(found.st_gid),
+                    folder,
+                    _group(found.st_gid),
                 )
             )
 
@@ -131,9 +131,7 @@ def _share(root: str, control: str, found: Any, also: Sequence[str]) -> None:
     try:
         os.chown(control, -1, group)
     except PermissionError:
-        raise NotOurs(
-            _("{folder} belongs to group {group}, of which you are no member", folder=root, group=_group(group))
-        ) from None
+        raise NotOurs(_("{folder} belongs to group {group}, of which you are no member", root, _group(group))) from None
     os.chmod(control, stat.S_ISGID | 0o770)
 
 
@@ -189,7 +187,7 @@ def owner(path: str) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return _("user {number}", number=uid)
+        return _("user {number}", uid)
 
 
 def _group(gid: int) -> str:
@@ -212,8 +210,8 @@ def _whose(root: str) -> str:
             path = os.path.dirname(path) or "/"
     return _(
         '{root} is {who}\'s: set share = "group" in the target, of both of you, or choose another root',
-        root=root,
-        who=who,
+        root,
+        who,
     )
 
 
@@ -240,8 +238,8 @@ def not_anothers(run_dirs: Sequence[str]) -> None:
             raise NotOurs(
                 _(
                     "{run_dir} holds a run of {who}: give yours another name (--tag NAME), or choose another root",
-                    run_dir=run_dir,
-                    who=who,
+                    run_dir,
+                    who,
                 )
             )
 

@@ -122,11 +122,11 @@ def loads(content: Union[str, bytes]) -> Any:
     except RecursionError:
         raise Misfit(_(": is nested too deeply")) from None
     except ValueError as error:
-        raise Misfit(_(": is no JSON ({why})", why=str(error))) from None
+        raise Misfit(_(": is no JSON ({why})", str(error))) from None
 
 
 def _no_constant(word: str) -> None:
-    raise ValueError(_("{word} is no number", word=word))
+    raise ValueError(_("{word} is no number", word))
 
 
 def shortened(value: Any) -> str:
@@ -136,16 +136,16 @@ def shortened(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return json.dumps(value)
     if isinstance(value, int):
-        return str(value) if abs(value) < 10**20 else _("a number of {count} bits", count=value.bit_length())
+        return str(value) if abs(value) < 10**20 else _("a number of {count} bits", value.bit_length())
     if isinstance(value, float):
         return repr(value)
     if isinstance(value, list):
-        return _("a list of {count}", count=len(value))
-    return _("an object of {count}", count=len(value)) if isinstance(value, dict) else type(value).__name__
+        return _("a list of {count}", len(value))
+    return _("an object of {count}", len(value)) if isinstance(value, dict) else type(value).__name__
 
 
 def _wrong(value: Any, problem: str) -> str:
-    return _(" = {value}: {problem}", value=shortened(value), problem=problem)
+    return _(" = {value}: {problem}", shortened(value), problem)
 
 
 def compiled(shape: Any) -> Check:
@@ -162,9 +162,9 @@ def _text(shape: Text) -> Check:
         if not isinstance(value, str):  # a state is a member of an enumeration before it is JSON
             return _wrong(value, _("must be text"))
         if len(value) > most:
-            return _wrong(value, _("has {count} characters, at most {most} are meant", count=len(value), most=most))
+            return _wrong(value, _("has {count} characters, at most {most} are meant", len(value), most))
         if among:
-            return None if value in among else _wrong(value, _("valid: {choices}", choices=shape.among))
+            return None if value in among else _wrong(value, _("valid: {choices}", shape.among))
         if len(value) % unit or (matches is not None and not matches(value)):
             return _wrong(value, _("does not look as agreed"))
         if "\0" in value and not may_hold_nul:
@@ -185,7 +185,7 @@ def _number(shape: Number) -> Check:
             return _wrong(value, _("must be a whole number") if whole else _("must be a number"))
         if least <= value <= most:  # of NaN neither holds
             return None
-        return _wrong(value, _("must lie between {least:g} and {most:g}", least=least, most=most))
+        return _wrong(value, _("must lie between {least:g} and {most:g}", least, most))
 
     return check
 
@@ -206,11 +206,11 @@ def _each(shape: Each) -> Check:
         if type(value) is not list and type(value) is not tuple:  # JSON of our own process has not been written yet
             return _wrong(value, _("must be a list"))
         if len(value) > most:
-            return _wrong(value, _("at most {most} are meant", most=most))
+            return _wrong(value, _("at most {most} are meant", most))
         for number, item in enumerate(value):
             wrong = inner(item)
             if wrong is not None:
-                return _("[{number}]{wrong}", number=number, wrong=wrong)
+                return _("[{number}]{wrong}", number, wrong)
         return None
 
     return check
@@ -221,11 +221,11 @@ def _row(shape: Row) -> Check:
 
     def check(value: Any) -> Optional[str]:
         if type(value) not in (list, tuple) or len(value) != len(inner):
-            return _wrong(value, _("must be a list of {count}", count=len(inner)))
+            return _wrong(value, _("must be a list of {count}", len(inner)))
         for number, item in enumerate(value):
             wrong = inner[number](item)
             if wrong is not None:
-                return _("[{number}]{wrong}", number=number, wrong=wrong)
+                return _("[{number}]{wrong}", number, wrong)
         return None
 
     return check
@@ -238,15 +238,15 @@ def _map(shape: Map) -> Check:
         if type(value) is not dict:
             return _wrong(value, _("must be an object"))
         if len(value) > most:
-            return _wrong(value, _("at most {most} are meant", most=most))
+            return _wrong(value, _("at most {most} are meant", most))
         for key, item in value.items():
             wrong = key_is(key)
             if wrong is None:
                 wrong = inner(item)
                 if wrong is None:
                     continue
-                return _(".{key}{wrong}", key=key[: 4 * SHOWN], wrong=wrong)
-            return _("'s key{wrong}", wrong=wrong)
+                return _(".{key}{wrong}", key[: 4 * SHOWN], wrong)
+            return _("'s key{wrong}", wrong)
         return None
 
     return check
@@ -261,7 +261,7 @@ def _table(shape: Table) -> Check:
         if type(value) is not dict:
             return _wrong(value, _("must be an object"))
         if not must <= value.keys():
-            return _(".{key} is missing", key=sorted(must - value.keys())[0])
+            return _(".{key} is missing", sorted(must - value.keys())[0])
         is_newer = False
         for key, item in value.items():
             inner = find(key)
@@ -270,7 +270,7 @@ def _table(shape: Table) -> Check:
                 continue
             wrong = inner(item)
             if wrong is not None:
-                return _(".{key}{wrong}", key=key, wrong=wrong)
+                return _(".{key}{wrong}", key, wrong)
         if is_newer and not keeps:
             for key in [key for key in value if key not in known]:
                 del value[key]
@@ -303,7 +303,7 @@ def _anything(shape: Anything) -> Check:
             below: List[Any] = []
             left -= len(level)
             if left < 0:
-                return _wrong(value, _("holds more than {count} values", count=shape.values))
+                return _wrong(value, _("holds more than {count} values", shape.values))
             for item in level:
                 kind, wrong = type(item), None
                 if kind is dict:
@@ -319,7 +319,7 @@ def _anything(shape: Anything) -> Check:
             if not below:
                 return None
             level = below
-        return _wrong(value, _("is nested more than {count} deep", count=shape.depth))
+        return _wrong(value, _("is nested more than {count} deep", shape.depth))
 
     return check
 

@@ -116,7 +116,7 @@ def keep(folder: str, tree: str, rows: Sequence[Row], contents: Callable[[List[i
         return
     for name, _executable, sha256 in rows:
         if name.startswith("/") or ".." in name.split("/") or len(sha256) != 64 or not sha256.isalnum():
-            raise Damaged(_("{name!r} can't be part of a tree", name=name))
+            raise Damaged(_("{name!r} can't be part of a tree", name))
     if name_of(rows) != tree:
         raise Damaged(_("what arrived is not what was sent: a list of files that has another hash"))
     os.makedirs(folder, exist_ok=True)
@@ -183,7 +183,7 @@ def sweep(folder: str, age_s: float) -> None:
 
 def _checked(content: bytes, name: str, sha256: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise Damaged(_("{name} changed while it was sent: submit again", name=name))
+        raise Damaged(_("{name} changed while it was sent: submit again", name))
     return content
 
 

@@ -303,7 +303,7 @@ def check_request(verb: str, request: Any) -> None:
     shape = REQUESTS[verb]
     wrong = schema.compiled(Table(shape.must, dict(shape.may, **COMMON)))(request)
     if wrong is not None:
-        raise schema.Misfit(_("the request is not understood: {verb}{where}", verb=verb, where=wrong))
+        raise schema.Misfit(_("the request is not understood: {verb}{where}", verb, wrong))
 
 
 @functools.lru_cache(maxsize=None)
@@ -359,9 +359,9 @@ def wrong_answer(verb: str, request: Mapping[str, Any], answer: Any) -> Optional
         try:
             answer[asked.about] = {key: given[key] for key in wanted if not is_given_up}
         except KeyError as error:
-            return _("{verb}.{about}.{key} is missing", verb=verb, about=asked.about, key=error.args[0])
+            return _("{verb}.{about}.{key} is missing", verb, asked.about, error.args[0])
     wrong = _answer(verb)(answer)
     for more in WANTED.get(verb, ()) if wrong is None else ():
         if bool(request.get(more.word)) is more.is_held and more.unless not in answer:
-            wrong = wrong or next((_(".{key} is missing", key=key) for key in more.keys if key not in answer), None)
-    return None if wrong is None else _("{verb}{where}", verb=verb or "answer", where=wrong)
+            wrong = wrong or next((_(".{key} is missing", key) for key in more.keys if key not in answer), None)
+    return None if wrong is None else _("{verb}{where}", verb or "answer", wrong)

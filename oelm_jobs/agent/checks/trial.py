@@ -110,9 +110,9 @@ def attempt(
         except OSError as error:
             return {"error": str(error)}
         try:
-            ending = _("exit code {code}", code=child.wait(timeout_s))
+            ending = _("exit code {code}", child.wait(timeout_s))
         except subprocess.TimeoutExpired:
-            ending = _("no end within {seconds:.0f} s", seconds=timeout_s)
+            ending = _("no end within {seconds:.0f} s", timeout_s)
         with contextlib.suppress(OSError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()

@@ -107,9 +107,7 @@ def _gpus() -> List[Device]:
     # One that fell off the bus makes nvidia-smi fail, and lists the others.
     if done.returncode != 0 and not found and "No devices were found" not in listing:
         lines = listing.strip().splitlines()
-        raise OSError(
-            _("nvidia-smi fails: {why}", why=lines[0] if lines else _("exit code {code}", code=done.returncode))
-        )
+        raise OSError(_("nvidia-smi fails: {why}", lines[0] if lines else _("exit code {code}", done.returncode)))
     return found
 
 

@@ -39,7 +39,7 @@ def _take(root: str, token: str, content: Dict[str, Any]) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         return rundir.create(path, content)
     except OSError as error:
-        raise NotWritable(_("nothing can be written below {root}: {why}", root=root, why=str(error))) from error
+        raise NotWritable(_("nothing can be written below {root}: {why}", root, str(error))) from error
 
 
 def launch(request: messages.LaunchRequest) -> messages.LaunchAnswer:

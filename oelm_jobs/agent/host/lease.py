@@ -93,7 +93,7 @@ def acquire(
     me = lease_folder.user_name(os.getuid())
     line = _Line(Ticket(queued_at, token, request, me, run, run_dir, of=host[0].kind), where)
     for junk in _named(tickets.find("ticket", where)[1] + tickets.find("lease", where)[1]):
-        say(_("passed over in {folder}: {junk}", folder=str(where), junk=junk))
+        say(_("passed over in {folder}: {junk}", str(where), junk))
     guard = _keep(where)
     said, pause, lease = "", 0.05, None
     try:
@@ -119,7 +119,7 @@ def acquire(
                     look.release()
                     if error.errno not in lease_folder.FULL:
                         raise
-                    look.hindrances.append(_("{folder} can't be written: {why}", folder=str(where), why=error.strerror))
+                    look.hindrances.append(_("{folder} can't be written: {why}", str(where), error.strerror))
             if obstacle is not None:
                 first, first_path, place = obstacle
                 message = because("waiting_behind", run=first.run, user=first.user, place=place)
@@ -223,7 +223,7 @@ def _asked(request: Request, host: Sequence[Device]) -> List[Device]:
 def fault_message(device: Device) -> str:
     """Return why a GPU isn't leased to anybody."""
     said = lease_folder.printable(device.fault, 60)
-    return _("{device} can't be used: nvidia-smi says {words}", device=device.label, words=said)
+    return _("{device} can't be used: nvidia-smi says {words}", device.label, said)
 
 
 def _faulty(request: Request, host: Sequence[Device]) -> List[str]:
@@ -234,7 +234,7 @@ def _faulty(request: Request, host: Sequence[Device]) -> List[str]:
         return []
     if not faulty and not host:
         return [_("nvidia-smi lists no GPU for it")]
-    return faulty or [_("nvidia-smi lists only {devices}", devices=[device.label for device in host])]
+    return faulty or [_("nvidia-smi lists only {devices}", [device.label for device in host])]
 
 
 def _as_now(hindrances: List[str]) -> Optional[List[Device]]:
@@ -264,7 +264,7 @@ def _try(request: Request, host: List[Device], where: Path) -> _Look:
         except rundir.Busy:
             busy.append(device)
         except lease_folder.Unusable as error:
-            look.hindrances.append(_("{device}: {error}", device=device.label, error=str(error)))
+            look.hindrances.append(_("{device}: {error}", device.label, str(error)))
     claims = _claims(where, host[0].kind)
     if any(claims[device.index][0].is_alive for device in host if device.key in locked and device.index in claims):
         time.sleep(0.05)  # the kernel frees a killed process's locks one after the other, its ticket's last
@@ -280,7 +280,7 @@ def _try(request: Request, host: List[Device], where: Path) -> _Look:
         foreign = [device for device in free if device.is_used_by_others]
         if foreign:
             labels = [device.label for device in foreign]
-            look.hindrances.append(_("in use without a lease: {devices}", devices=labels))
+            look.hindrances.append(_("in use without a lease: {devices}", labels))
         look.hindrances += [fault_message(device) for device in free if device.fault]
         usable = [device for device in free if not device.is_used_by_others and not device.fault]
         look.granted = usable[: _wanted(request)]
@@ -295,9 +295,9 @@ def _try(request: Request, host: List[Device], where: Path) -> _Look:
             by = claims[device.index][0]
             look.hindrances.append(
                 _("{device} is leased to {run} of {user}, whose lock was removed",
-                  device=device.label, run=by.ticket.run, user=by.ticket.user) if by.is_alive else
+                  device.label, by.ticket.run, by.ticket.user) if by.is_alive else
                 _("{device} is still used by what is left of {run} of {user}",
-                  device=device.label, run=by.ticket.run, user=by.ticket.user))  # fmt: skip
+                  device.label, by.ticket.run, by.ticket.user))  # fmt: skip
         for device in busy:
             if device.index not in claims:
                 look.hindrances += _untold(device, where)
@@ -333,7 +333,7 @@ def _owner(device: Device, claims: Sequence[tickets.Found], where: Path) -> Opti
 def _named(junk: List[str]) -> List[str]:
     """Return which junk to name."""
     more = len(junk) - MOST_JUNK
-    return [*junk[:MOST_JUNK], _("{count} files more", count=more)] if more > 0 else junk
+    return [*junk[:MOST_JUNK], _("{count} files more", more)] if more > 0 else junk
 
 
 def _untold(device: Device, where: Path) -> List[str]:
@@ -343,7 +343,7 @@ def _untold(device: Device, where: Path) -> List[str]:
     with contextlib.suppress(lease_folder.Unusable):
         if lease_folder.is_locked(path) and device.index not in _claims(where, device.kind):
             holder = lease_folder.holder_of(path)
-            return [_("{device} is locked without a ticket by {holder}", device=device.label, holder=holder)]
+            return [_("{device} is locked without a ticket by {holder}", device.label, holder)]
     return []
 
 
@@ -355,7 +355,7 @@ def _possible(request: Request, host: Sequence[Device]) -> Request:
     """
     problem = ""
     if not host:
-        problem = _("asks for {devices}; this host has no GPU that it may have", devices=_described(request, host))
+        problem = _("asks for {devices}; this host has no GPU that it may have", _described(request, host))
     elif isinstance(request, tuple):
         if not host[0].is_gpu:
             request = len(request)
@@ -363,12 +363,12 @@ def _possible(request: Request, host: Sequence[Device]) -> Request:
             there = [device.index for device in host]
             missing = sorted(set(request) - set(there))
             if missing:
-                problem = _("asks for GPU {missing}; this host has {there}", missing=missing, there=there)
+                problem = _("asks for GPU {missing}; this host has {there}", missing, there)
     if isinstance(request, int) and host and request > len(host):
-        problem = _("asks for {devices}; this host has {count}", devices=_described(request, host), count=len(host))
+        problem = _("asks for {devices}; this host has {count}", _described(request, host), len(host))
     limit = permitted.description() if problem else ""
     if problem:
-        raise ImpossibleRequest(_("{problem} (held to {limit})", problem=problem, limit=limit) if limit else problem)
+        raise ImpossibleRequest(_("{problem} (held to {limit})", problem, limit) if limit else problem)
     return request
 
 

@@ -49,21 +49,17 @@ def folder() -> Path:
         except FileExistsError:
             pass
         except OSError as error:
-            what = _("the lease folder can't be made: {why}", why=error.strerror)
-            raise OSError(
-                _("[Errno {number}] {what}: {path!r}", number=error.errno, what=what, path=str(path))
-            ) from error
+            what = _("the lease folder can't be made: {why}", error.strerror)
+            raise OSError(_("[Errno {number}] {what}: {path!r}", error.errno, what, str(path))) from error
         try:
             wrong = _wrong_with(path)
             is_fresh = 0 <= time.time() - os.lstat(str(path)).st_ctime < FRESH_S
         except FileNotFoundError:
-            wrong, is_fresh = _("{path} is removed again and again", path=str(path)), True
+            wrong, is_fresh = _("{path} is removed again and again", str(path)), True
         if not wrong:
             return path
         if not is_fresh or time.monotonic() >= patience_ends:
-            raise OSError(
-                _("{wrong}; have it removed, or let OELM_LEASE_DIR name another folder for all users", wrong=wrong)
-            )
+            raise OSError(_("{wrong}; have it removed, or let OELM_LEASE_DIR name another folder for all users", wrong))
         time.sleep(0.05)
 
 
@@ -73,24 +69,22 @@ def _wrong_with(path: Path) -> str:
     whose = user_name(found.st_uid)
     if stat.S_ISLNK(found.st_mode):
         if found.st_uid not in (0, os.getuid()):
-            return _("{path} is a link that {user} made", path=str(path), user=whose)
+            return _("{path} is a link that {user} made", str(path), whose)
         try:
             found = os.stat(str(path))
         except OSError:
-            return _("{path} is a link of {user} that leads nowhere", path=str(path), user=whose)
+            return _("{path} is a link of {user} that leads nowhere", str(path), whose)
         whose = user_name(found.st_uid)
     if not stat.S_ISDIR(found.st_mode):
         kind = kind_of(found.st_mode)
-        return _("{path} is {kind} of {user}, not a folder", path=str(path), kind=kind, user=whose)
+        return _("{path} is {kind} of {user}, not a folder", str(path), kind, whose)
     if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
         if found.st_uid != os.getuid():
-            return _(
-                "{path} of {user} is open to all and not sticky: locks could be taken away", path=str(path), user=whose
-            )
+            return _("{path} of {user} is open to all and not sticky: locks could be taken away", str(path), whose)
         path.chmod(0o1777)
     if not os.access(str(path), os.R_OK | os.W_OK | os.X_OK):
         mode = format(stat.S_IMODE(found.st_mode), "o")
-        return _("{path} belongs to {user} and is closed to you (mode {mode})", path=str(path), user=whose, mode=mode)
+        return _("{path} belongs to {user} and is closed to you (mode {mode})", str(path), whose, mode)
     return ""
 
 
@@ -122,8 +116,8 @@ def described(path: Union[str, Path]) -> str:
         return name
     kind, user = kind_of(found.st_mode), user_name(found.st_uid)
     if found.st_mode & stat.S_IROTH or stat.S_ISLNK(found.st_mode):
-        return _("{name}, {kind} of {user}", name=name, kind=kind, user=user)
-    return _("{name}, {kind} of {user} that is closed to others", name=name, kind=kind, user=user)
+        return _("{name}, {kind} of {user}", name, kind, user)
+    return _("{name}, {kind} of {user} that is closed to others", name, kind, user)
 
 
 def printable(text: str, most: int) -> str:
@@ -153,7 +147,7 @@ def lock(path: Path) -> int:
             except FileExistsError:
                 continue  # somebody was faster
             except OSError as error:
-                raise Unusable(_("{path} can't be made: {why}", path=str(path), why=error.strerror)) from error
+                raise Unusable(_("{path} can't be made: {why}", str(path), error.strerror)) from error
             os.fchmod(handle, 0o644)
         except OSError:
             raise _not_lockable(path) from None
@@ -189,7 +183,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _not_lockable(path: Path) -> Unusable:
-    return Unusable(_("{folder} can't be locked: {file}", folder=str(path.parent), file=described(path)))
+    return Unusable(_("{folder} can't be locked: {file}", str(path.parent), described(path)))
 
 
 def is_held(handle: int) -> bool:
@@ -249,8 +243,8 @@ def _process(pid: int) -> str:
         with open("/proc/%d/cmdline" % pid, "rb") as file:
             command = file.read(4096).replace(b"\0", b" ").decode("utf-8", "replace").strip()
     except OSError:
-        return _("process {pid}, which has ended and left the lock to another", pid=pid)
-    return _("process {pid} of {user} ({command})", pid=pid, user=user, command=printable(command, 60))
+        return _("process {pid}, which has ended and left the lock to another", pid)
+    return _("process {pid} of {user} ({command})", pid, user, printable(command, 60))
 
 
 # The disk, and who shares it ------------------------------------------------------------------------------------------
@@ -283,7 +277,7 @@ def privacy(path: Path, own_table: str = "/proc/self/mountinfo", first_table: st
     if not is_private:
         return ""
     source = own.root if own.root != "/" else own.kind
-    return _("{folder} is mounted for you alone ({source})", folder=own.place, source=source)
+    return _("{folder} is mounted for you alone ({source})", own.place, source)
 
 
 class _Mount:

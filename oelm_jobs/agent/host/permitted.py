@@ -47,14 +47,14 @@ def limits(environment: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
 def description(environment: Optional[Mapping[str, str]] = None) -> str:
     """Return the limits for people, as in ``CUDA_VISIBLE_DEVICES=0,1``; empty where there are none."""
     described = [_described(name, value) for name, value in limits(environment).items()]
-    return _("{limits}", limits=described) if described else ""
+    return _("{limits}", described) if described else ""
 
 
 def _described(name: str, value: str) -> str:
     if name == OF_TARGET:
-        return _("gpus of the target={gpus}", gpus=value)
+        return _("gpus of the target={gpus}", value)
     if name == AT_SUBMISSION:
-        return _("{variable} at submission={gpus}", variable=CUDA, gpus=value)
+        return _("{variable} at submission={gpus}", CUDA, value)
     return "%s=%s" % (name, value)
 
 

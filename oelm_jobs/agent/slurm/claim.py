@@ -169,7 +169,7 @@ def take(run_dir: str, owner: Owner, say: Callable[[str], None]) -> Claim:
         if time.monotonic() > deadline:
             raise Unanswered(why)
         if why != told:
-            say(_("waiting: {why}", why=why))
+            say(_("waiting: {why}", why))
             told = why
         time.sleep(LOOK_S)
 
@@ -223,9 +223,9 @@ def _ended(before: Optional[Owner], mine: Optional[Owner]) -> Ended:
     if here != before.cluster:
         why = _(
             "whether job {job} of cluster {cluster} lives can't be found out on cluster {here}",
-            job=before.job,
-            cluster=before.cluster,
-            here=here,
+            before.job,
+            before.cluster,
+            here,
         )
         return Ended(None, why, is_untold=True)
     if mine is not None and before.job == mine.job and (before.name == mine.name or before.token == mine.token):
@@ -233,7 +233,7 @@ def _ended(before: Optional[Owner], mine: Optional[Owner]) -> Ended:
             return Ended(True)  # Slurm starts a job again only when it takes its last incarnation for ended
         if before.identity.host == mine.identity.host and not before.identity.is_alive():
             return Ended(True)
-        return Ended(False, _("job {job} executes this run already", job=before.job))
+        return Ended(False, _("job {job} executes this run already", before.job))
     return job_has_ended(before)
 
 
@@ -244,14 +244,12 @@ def job_has_ended(owner: Owner) -> Ended:
     except commands.SlurmError as error:
         if "Invalid job id" in str(error):
             return Ended(True)  # slurmctld knows every job that may run; this one it has forgotten
-        return Ended(
-            None, _("whether job {job} lives can't be found out ({error})", job=owner.job, error=str(error)), True
-        )
+        return Ended(None, _("whether job {job} lives can't be found out ({error})", owner.job, str(error)), True)
     alive = [row.state for row in rows if is_of(row, owner) and row.is_alive]
     if any(state != "COMPLETING" for state in alive):
-        return Ended(False, _("job {job} executes this run", job=owner.job))
+        return Ended(False, _("job {job} executes this run", owner.job))
     if alive:
-        return Ended(None, _("job {job} is ending", job=owner.job))
+        return Ended(None, _("job {job} is ending", owner.job))
     return Ended(True)  # over, requeued and not started again, or the id is another job's now
 
 

@@ -54,7 +54,7 @@ class NotRun(SlurmError):
     """A command can't be run on this host: nothing was asked of Slurm."""
 
     def __init__(self, command: str, why: str) -> None:
-        self.plainly = _("{command} can't be run: {why}", command=command, why=why)
+        self.plainly = _("{command} can't be run: {why}", command, why)
         """The message without a hint."""
         super().__init__(self.plainly)
 
@@ -64,7 +64,7 @@ class NotThere(NotRun):
 
     def __init__(self, command: str) -> None:
         super().__init__(command, _("there is none on this host"))
-        self.args = (_("{error}, is it a login node?", error=self.plainly),)
+        self.args = (_("{error}, is it a login node?", self.plainly),)
 
 
 class HalfDone(SlurmError):
@@ -169,9 +169,7 @@ def call(argv: Sequence[str], timeout_s: float, variables: Mapping[str, str] = A
         with contextlib.suppress(OSError):
             os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
-        raise SlurmError(
-            _("{command} gave no answer within {seconds:.0f} s", command=argv[0], seconds=timeout_s)
-        ) from None
+        raise SlurmError(_("{command} gave no answer within {seconds:.0f} s", argv[0], timeout_s)) from None
     return child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
 
@@ -323,7 +321,7 @@ def show_job(job_id: str, timeout_s: float = 15.0) -> Dict[str, str]:
     """
     rows = _show("JobId", ["job", job_id], timeout_s)
     if not rows:
-        raise SlurmError(_("scontrol: shows no job {job}", job=job_id))
+        raise SlurmError(_("scontrol: shows no job {job}", job_id))
     return rows[0]
 
 

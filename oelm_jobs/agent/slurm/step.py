@@ -36,7 +36,7 @@ def hosts(node: str) -> List[str]:
         return [listed]
     found = expand(listed)
     if len(found) != number:
-        raise OSError(_("{nodes} are not {count} nodes", nodes=listed, count=number))
+        raise OSError(_("{nodes} are not {count} nodes", listed, number))
     return found
 
 

@@ -115,7 +115,7 @@ def with_variables(answer: Dict[str, str], script: str) -> Dict[str, str]:
     if len(listed) > MOST_LISTED:
         listed = listed[:MOST_LISTED] + "…"
     return {
-        kind: _("{words}; in the environment: {variables}", words=said, variables=listed)
+        kind: _("{words}; in the environment: {variables}", said, listed)
         if listed and kind in ("refused", "limit")
         else said
         for kind, said in answer.items()
@@ -162,7 +162,7 @@ def _submit(request: messages.SlurmSubmitRequest, send: Sender, is_there: bool) 
     try:
         is_first = _begin(root, token, content)
     except OSError as error:
-        raise NotWritable(_("nothing can be written below {root}: {why}", root=root, why=str(error))) from error
+        raise NotWritable(_("nothing can be written below {root}: {why}", root, str(error))) from error
     if not is_first and (rundir.read_json(submission_file(root, token)) or {}).get("settled"):
         privacy.leave_run_dirs(made)
         return {"answer": "settled", "jobs": {}}
@@ -361,7 +361,7 @@ def _sent_at(root: str, token: str, position: int) -> float:
         maker = processes.Identity.from_json(sent.get("maker"))
         here = maker is not None and maker.host == os.uname().nodename
         if here and maker is not None and maker.is_alive() and maker.pid != os.getpid():
-            raise SlurmError(_("submission {token} is being sent", token=token))
+            raise SlurmError(_("submission {token} is being sent", token))
         newest = max(newest, float(sent.get("time", 0)))
     return newest
 
@@ -377,7 +377,7 @@ def give_up(root: str, token: str, position: int) -> bool:
     if not any(folder(root).glob("%s.%d.sent.*" % (token, position))):
         words = rundir.NEVER_SENT
     elif no_room:
-        words = _("its submission was ended while it waited for room ({limit})", limit=no_room)
+        words = _("its submission was ended while it waited for room ({limit})", no_room)
     _remember(root, token, position, {"refused": words})
     return True
 

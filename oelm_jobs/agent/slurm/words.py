@@ -59,8 +59,8 @@ def last(words: str, command: str) -> str:
 
 def said(words: str, command: str, code: int) -> str:
     """Return why a command failed, in its own last words."""
-    why = last(words, command) or _("exit code {code}", code=code)
-    return _("{command}: {why}", command=command, why=why)
+    why = last(words, command) or _("exit code {code}", code)
+    return _("{command}: {why}", command, why)
 
 
 def all_of(words: str) -> str:
@@ -83,10 +83,10 @@ def read_answer(code: int, out: str, err: str) -> Dict[str, str]:
     if code == 0 and len(ids) == 1:
         return {"id": ids[0]}
     if code == 0:
-        return {"unknown": _("sbatch named several jobs: {jobs}", jobs=ids) if ids else _("sbatch named no job")}
+        return {"unknown": _("sbatch named several jobs: {jobs}", ids) if ids else _("sbatch named no job")}
     words = all_of(err) or all_of(out)
     if code < 0 or code in ENDED_CODES or ids or not words:  # an id: what failed came after it
-        return {"unknown": words or _("sbatch ended with {code}", code=code)}
+        return {"unknown": words or _("sbatch ended with {code}", code)}
     mine, verdict = own(err, "sbatch"), last(err, "sbatch")
     final = [match for match in (FAILED.search(line) for line in mine) if match]
     if final:

@@ -208,7 +208,7 @@ def _states(root: str, asked: Dict[str, Use]) -> Tuple[Dict[str, messages.RunRow
             runs = [(run_dir, use.token) for run_dir, use in of_slurm.items()]
             states.update(slurm_state.slurm_poll({"root": root, "runs": runs, "interval_s": 0.0})["runs"])
         except slurm_commands.SlurmError as error:
-            note = _("jobs can't be asked about: {why}", why=str(error))
+            note = _("jobs can't be asked about: {why}", str(error))
     return states, note
 
 
