@@ -96,6 +96,8 @@ class Result(msgspec.Struct, frozen=True):
     tag: str = ""
     status: str = ""
     reason: str = ""
+    code: Any = None
+    values: Any = None
     attempts: list[Attempt] = []
     elapsed_hours: float | None = None
     gpu_hours: float | None = None
@@ -147,6 +149,8 @@ class EndRecord(msgspec.Struct, frozen=True):
 
     state: str = ""
     reason: str = ""
+    code: Any = None
+    values: Any = None
     wall_s: float | None = None
     attempts: list[Attempt] = []
 

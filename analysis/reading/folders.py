@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from oelm_jobs.agent import rundir
+from oelm_jobs.agent.reasons import because, codes
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import UsageError
@@ -161,8 +162,8 @@ def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) 
     status, reason = _status(results, log)
     last_trained = int(curve.step[-1]) if curve is not None else 0
     # Finite losses after a NaN mean that the weights are sound, or that training resumed from before it.
-    if log.is_nan_at_end or reason == DIVERGED:
-        reason = DIVERGED
+    if log.is_nan_at_end or DIVERGED in codes(reason):
+        reason = because(DIVERGED)
         final = Point(step=last_trained, loss=math.inf)
     last = [int(table.step[-1]) for table in (curve, validations) if table is not None]
     seed = config.pop("seed", None)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from oelm_jobs.agent.reasons import codes
 from oelm_jobs.agent.sentences import Sentence
 from oelm_jobs.agent.states import State
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 DIVERGED = "diverged"
-"""Reason of a run whose loss is no longer finite."""
+"""Code of the reason of a run whose loss is no longer finite, and status of its outcome."""
 
 
 def perplexity(loss: float) -> float:
@@ -249,7 +250,7 @@ class LoadedRun:
     @property
     def diverged(self) -> bool:
         """True where the trainer gave up on a loss that isn't finite, or the last validation isn't finite."""
-        return self.reason == DIVERGED or (self.final is not None and not math.isfinite(self.final.loss))
+        return DIVERGED in codes(self.reason) or (self.final is not None and not math.isfinite(self.final.loss))
 
     @property
     def finished(self) -> bool:

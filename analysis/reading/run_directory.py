@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from oelm_jobs.agent import rundir
+from oelm_jobs.agent.reasons import codes
 from oelm_jobs.agent.states import FINAL, State
 
 from . import files, run_files, run_state
@@ -136,7 +137,7 @@ def _end_points(run: RunFiles, state: str, reason: str) -> tuple[Point | None, P
         loss = files.number(stated.val_loss) if stated else None
         if best is None and stated is not None and loss is not None and math.isfinite(loss):
             best = Point(step=stated.step, loss=loss, full=stated.val_full)
-    if reason == DIVERGED:
+    if DIVERGED in codes(reason):
         final = Point(step=outcome.step or (final.step if final else 0), loss=math.inf, full=False)
     return final, best
 

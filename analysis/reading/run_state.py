@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from oelm_jobs.agent.reasons import because
 from oelm_jobs.agent.states import State
 
 from . import files
@@ -37,7 +38,7 @@ RULES = (
         "the trainer knows why it failed",
         lambda run: run.outcome.status in _TELLING and run.state in ("", State.FAILED),
         State.FAILED,
-        lambda run: run.outcome.status,
+        lambda run: because(run.outcome.status),
     ),
     Rule("the end is recorded", lambda run: run.state != "", lambda run: run.state, lambda run: run.reason),
     Rule(

@@ -150,8 +150,9 @@ FORMER_WORDS = (
     ("stopped by ", "stopped"),
     ("suspended", "suspended"),
     ("in job ", "in_job"),
+    ("diverged", "diverged"),
 )
-"""How reasons begin that were written when they had no codes, and the codes that they would have."""
+"""How reasons begin that have no code, being an earlier version's or a log's, and the codes that they would have."""
 BESIDE: Dict[str, Any] = {
     "code": Maybe(Text(most=500)),
     "values": Maybe(Anything(depth=100, values=1000, text=2000, is_table=True)),

@@ -18,6 +18,7 @@ from oelm_jobs.agent import reasons, rundir, verbs
 from oelm_jobs.agent.reasons import BESIDE, because, codes, told
 from oelm_jobs.agent.run import failure, waiting
 from oelm_jobs.agent.sentences import Sentence
+from oelm_jobs.agent.slurm import commands, submit
 from oelm_jobs.agent.states import State
 from tests.support import REPOSITORY, launch_runs, make_run, read, sleeping, state, wait_for_state, wait_until
 
@@ -72,6 +73,16 @@ def test_the_reasons_of_an_earlier_version_have_the_codes_that_decide() -> None:
     assert codes("stopped by SIGTERM, without a checkpoint") == {"stopped"}
     assert codes("not submitted: no room") == {"not_submitted"}
     assert codes(because("details", what=because("oom"), details="stopped by hand")) == {"details", "oom"}
+
+
+def test_why_a_script_was_refused_is_kept_as_it_was_said(tmp_path: Path) -> None:
+    submit.folder(str(tmp_path))
+    submit._remember(str(tmp_path), "t", 0, {"refused": str(commands.NotThere("sbatch"))})
+    answer = submit.answer_of(str(tmp_path), "t", 0)
+    assert answer is not None and answer["refused"].template == "{error}, is it a login node?"
+    submit._remember(str(tmp_path), "t", 1, {"unknown": "sbatch: Socket timed out"})
+    answer = submit.answer_of(str(tmp_path), "t", 1)
+    assert answer is not None and answer.keys() == {"unknown", "time"} and type(answer["unknown"]) is str
 
 
 # Real runs ------------------------------------------------------------------------------------------------------------
