@@ -57,7 +57,7 @@ def _sentences(part: Any, place: List[Any]) -> Iterator[Tuple[List[Any], Sentenc
     elif isinstance(part, (list, tuple)):
         for number, each in enumerate(part):
             yield from _sentences(each, [*place, number])
-    elif isinstance(part, dict) and "state" not in part:
+    elif isinstance(part, dict) and "code" not in part:
         for key, each in part.items():
             yield from _sentences(each, [*place, key])
 

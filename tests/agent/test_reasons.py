@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from oelm_jobs import language
-from oelm_jobs.agent import reasons, rundir, verbs
+from oelm_jobs.agent import __main__ as agent
+from oelm_jobs.agent import reasons, registry, rundir, verbs
 from oelm_jobs.agent.reasons import BESIDE, because, codes, told
 from oelm_jobs.agent.run import failure, waiting
 from oelm_jobs.agent.sentences import Sentence
 from oelm_jobs.agent.slurm import commands, submit
 from oelm_jobs.agent.states import State
+from oelm_jobs.connections.answers import believed
 from tests.support import REPOSITORY, launch_runs, make_run, read, sleeping, state, wait_for_state, wait_until
 
 PLACEHOLDER = re.compile(r"\{[^}]*\}")
@@ -83,6 +85,13 @@ def test_why_a_script_was_refused_is_kept_as_it_was_said(tmp_path: Path) -> None
     submit._remember(str(tmp_path), "t", 1, {"unknown": "sbatch: Socket timed out"})
     answer = submit.answer_of(str(tmp_path), "t", 1)
     assert answer is not None and answer.keys() == {"unknown", "time"} and type(answer["unknown"]) is str
+
+
+def test_the_reason_in_a_piece_of_a_log_keeps_its_code(tmp_path: Path) -> None:
+    request = {"run_dir": str(tmp_path / "exp_a"), "name": rundir.LOG, "lines": 1}
+    said = json.loads(json.dumps(agent.answer("log", dict(request))))
+    answer = believed("here", registry.LOG, request, said)
+    assert codes(answer["reason"] or "") == {"no_trace_on_host"}
 
 
 # Real runs ------------------------------------------------------------------------------------------------------------

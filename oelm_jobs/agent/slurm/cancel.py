@@ -108,7 +108,7 @@ def _scancel(ids: Sequence[str]) -> None:
             code, _, err = commands.call(["scancel", *ids[first : first + IDS_PER_COMMAND]], 60.0)
         except SlurmError as error:
             raise HalfDone(str(error)) from error
-        if code != 0 and not any("Invalid job id" in line for line in words.own(err, "scancel")):
+        if code != 0 and not any(words.NO_SUCH_JOB.search(line) for line in words.own(err, "scancel")):
             raise HalfDone(words.said(err, "scancel", code))
 
 

@@ -16,7 +16,7 @@ from typing import Callable, List, NamedTuple, Optional, Tuple
 
 from .. import processes, rundir
 from ..sentences import _
-from . import commands
+from . import commands, words
 
 PREFIX = "slurm-claim."
 ARCHIVING, ARCHIVING_S = "archive", 60.0
@@ -242,7 +242,7 @@ def job_has_ended(owner: Owner) -> Ended:
     try:
         rows = commands.queue("--jobs=" + owner.job)
     except commands.SlurmError as error:
-        if "Invalid job id" in str(error):
+        if words.NO_SUCH_JOB.search(str(error)):
             return Ended(True)  # slurmctld knows every job that may run; this one it has forgotten
         return Ended(None, _("whether job {job} lives can't be found out ({error})", owner.job, str(error)), True)
     alive = [row.state for row in rows if is_of(row, owner) and row.is_alive]

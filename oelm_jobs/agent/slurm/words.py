@@ -38,6 +38,8 @@ FAILED = re.compile(r"Batch job submission failed(?:: (.*))?$")
 """sbatch's last word, with what slurm_strerror says."""
 ENDED_CODES = frozenset({124, *range(128, 255)})
 """Exit codes of a wrapper whose sbatch was ended by a signal or a deadline."""
+NO_SUCH_JOB = re.compile(r"(?:Invalid job id)")
+"""What Slurm's commands say of a job that slurmctld has forgotten."""
 NOT_RUN_CODES = (126, 127)
 """A shell's exit codes where there is no command."""
 
