@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .agent.states import Checkpoints as Checkpoints
     from .agent.states import State as State
     from .frames import data_frame as data_frame
     from .outcome import Outcome as Outcome
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Again": "submit.decide",
     "Cancelled": "runs.control",
+    "Checkpoints": "agent.states",
     "Cleaned": "transfer.clean",
     "Fetched": "transfer.fetch",
     "Mode": "study.plan",

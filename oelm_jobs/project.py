@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import visible
 from .agent.sentences import _
+from .agent.states import Checkpoints
 from .folders import find_project
 from .outcome import Outcome, each_target
 from .runs.observe import Scope, View, refresh
@@ -332,14 +333,14 @@ class Project(AbstractContextManager["Project"]):
         self,
         *names: Named,
         study: str | None = None,
-        checkpoints: str = "best",
+        checkpoints: Checkpoints | str = "best",
         verify: bool = False,
         progress: Progress | None = None,
     ) -> Outcome[Fetched]:
         """Bring runs home and verify every file; only what is new is transferred.
 
         Args:
-            checkpoints: Which come along: ``none``, ``best``, ``latest`` or ``all``.
+            checkpoints: Which come along: ``Checkpoints.NONE``, ``BEST``, ``LATEST`` or ``ALL``.
             verify: Hash what is here already anew, too.
             progress: Is told what arrives.
 
@@ -348,6 +349,7 @@ class Project(AbstractContextManager["Project"]):
         """
         from .connections import connect_for_transfer
 
+        which = Checkpoints(checkpoints)
         runs, targets = self.runs(*names, study=study), self.targets()
         for name in dict.fromkeys(run.target for run in runs):
             if name in targets and targets[name].host:
@@ -362,7 +364,7 @@ class Project(AbstractContextManager["Project"]):
 
         def bring(target: str) -> None:
             theirs = [run for run in runs if run.target == target]
-            for one in fetch(self.folder, theirs, progress or _Untold(self.say), checkpoints=checkpoints, again=verify):
+            for one in fetch(self.folder, theirs, progress or _Untold(self.say), checkpoints=which, again=verify):
                 done[one.run.study, one.run.name] = one
 
         errors = each_target((run.target for run in runs), bring)

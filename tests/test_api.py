@@ -16,8 +16,8 @@ from oelm_jobs.errors import TargetError, UsageError
 from tests.support import REPOSITORY
 
 EXPORTED = {
-    "Again", "Cancelled", "Cleaned", "Fetched", "Mode", "Outcome", "Plan", "Project", "Run", "State", "StoredRun",
-    "Study", "StudyReport", "Submitted", "Target", "View", "data_frame", "report_on",
+    "Again", "Cancelled", "Checkpoints", "Cleaned", "Fetched", "Mode", "Outcome", "Plan", "Project", "Run", "State",
+    "StoredRun", "Study", "StudyReport", "Submitted", "Target", "View", "data_frame", "report_on",
 }  # fmt: skip
 
 

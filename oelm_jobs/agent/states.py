@@ -1,4 +1,4 @@
-"""The states of a run, for the agent, the client and the report (docs/architecture.md, "States")."""
+"""The states of a run (docs/architecture.md, "States") and the choice of its checkpoints, for all sides."""
 
 from __future__ import annotations
 
@@ -34,3 +34,17 @@ FINAL = (State.DONE, State.FAILED, State.CANCELLED)
 """States of a run that is over."""
 TOLD = tuple(state for state in State if state is not State.PLANNED)
 """States that an agent tells and a run's records hold."""
+
+
+class Checkpoints(str, enum.Enum):
+    """Which of a run's checkpoints are fetched."""
+
+    NONE = "none"
+    BEST = "best"
+    """The one with the lowest validation loss."""
+    LATEST = "latest"
+    """The one of the highest step."""
+    ALL = "all"
+
+    def __str__(self) -> str:
+        return self.value

@@ -11,7 +11,7 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 from . import reasons, rundir, schema
 from .schema import Anything, Each, Either, Flag, Map, Maybe, Number, Row, Table, Text
 from .sentences import _
-from .states import TOLD, State
+from .states import TOLD, Checkpoints, State
 
 # What there is ----------------------------------------------------------------------------------------------------
 
@@ -181,7 +181,7 @@ REQUESTS: Dict[str, Any] = {
     "accept": Table({"staging": ABSOLUTE, "folder": ABSOLUTE, "files": Map(HASH, 1000, keys=NAME)}),
     "inventory": Table(
         {"runs": Each(Table({"run_dir": ABSOLUTE}, {"have": Maybe(Map(HASH, keys=NAME))})),
-         "checkpoints": Text(among=("none", "best", "latest", "all"))}
+         "checkpoints": Text(among=tuple(each.value for each in Checkpoints))}
     ),
     "release": Table({"runs": Map(Each(NAME))}),
     "remove": Table({"runs": Each(Table({"run_dir": ABSOLUTE, "files": Map(Row((SIZE, HASH)), keys=NAME)}))}),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def free_bytes(answer: messages.ExamineAnswer) -> int:
     """Return the bytes that checkpoints may take, by the disk and by quotas."""
     quotas = [row for row in answer["quotas"] if answer["checkpoints"] in row["paths"] and row["limit"]]
-    return min(answer["disk_free"], *(max(0, row["limit"] - row["used"]) for row in quotas))
+    return min([answer["disk_free"], *(max(0, row["limit"] - row["used"]) for row in quotas)])
 
 
 def data(

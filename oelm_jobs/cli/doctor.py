@@ -37,7 +37,7 @@ def main(target: str, as_json: bool) -> None:
             return shown + " " * (size - columns(shown))
 
         for finding in found:
-            mark, colour = MARKS[finding.verdict]
+            mark, colour = MARKS[finding.verdict.value]
             found_text, mend = (visible.text(translated(text)) for text in (finding.found, finding.mend))
             put(f"{click.style(pad(mark, 8), fg=colour)}{pad(finding.what, width)}  {found_text}")
             if finding.mend:

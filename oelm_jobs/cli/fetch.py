@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..agent.sentences import _, joined
+from ..agent.states import Checkpoints
 from ..errors import NotReached, RunFailed, UsageError
 from ..language import chosen
 from .common import command, end_with, narrate, open_project, put_json, say
@@ -27,7 +28,7 @@ WATCH_S = 10.0
 @click.option("--study", metavar="NAME", help=_("Only this study."))
 @click.option(
     "--checkpoints",
-    type=click.Choice(["none", "best", "latest", "all"]),
+    type=click.Choice([each.value for each in Checkpoints]),
     default="best",
     show_default=True,
     help=_("Which checkpoints come along."),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..agent import inside, registry, rundir
 from ..agent.sentences import _
-from ..agent.states import State
+from ..agent.states import Checkpoints, State
 from ..connections import Connection, connect_for_transfer
 from ..errors import NotReached, TargetError
 from ..store import StoredRun
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ..agent import messages
     from ..agent.record_types import FetchedRecord
 
-CHECKPOINTS = ("none", "best", "latest", "all")
 ROUNDS = 4
 """How often files that change under way are looked at again in one fetch."""
 TRIES = 5
@@ -78,12 +77,17 @@ class Fetched:
 
 
 def fetch(
-    project: Path, runs: Sequence[StoredRun], progress: Progress, *, checkpoints: str = "best", again: bool = False
+    project: Path,
+    runs: Sequence[StoredRun],
+    progress: Progress,
+    *,
+    checkpoints: Checkpoints = Checkpoints.BEST,
+    again: bool = False,
 ) -> list[Fetched]:
     """Fetch runs and verify them.
 
     Args:
-        checkpoints: One of CHECKPOINTS.
+        checkpoints: Which come along.
         again: Hash what is here anew, too.
 
     Raises:
@@ -146,7 +150,7 @@ class _Fetch:
         connection: Connection,
         runs: Sequence[tuple[StoredRun, Path]],
         progress: Progress,
-        checkpoints: str,
+        checkpoints: Checkpoints,
         again: bool,
     ) -> None:
         self._connection = connection
@@ -194,7 +198,7 @@ class _Fetch:
                 if not self._again and (home / name).is_file() and entry.get("seen") == sync.seen(home / name)
             }
             requests.append({"run_dir": run.run_dir, "have": have})
-        request: messages.InventoryRequest = {"runs": requests, "checkpoints": self._checkpoints}
+        request: messages.InventoryRequest = {"runs": requests, "checkpoints": self._checkpoints.value}
         answer = self._connection.call(registry.INVENTORY, request, timeout_s=3600)
         self._rsync = str(answer["rsync"])
         return [self._compare(run, home, answer["runs"][run.run_dir]) for run, home in runs]

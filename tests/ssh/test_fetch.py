@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs import connections
+from oelm_jobs import Checkpoints, connections
 from oelm_jobs.errors import NotReached, TargetError
 from oelm_jobs.store import Store
 from oelm_jobs.transfer import fetch, rsync, sync
@@ -84,7 +84,7 @@ def test_a_fetch_killed_fifty_times_ends_with_identical_files(rig: Rig) -> None:
         if pid == 0:
             os.setsid()
             with contextlib.suppress(BaseException):
-                fetch.fetch(rig.project, runs, Silent(), checkpoints="all")
+                fetch.fetch(rig.project, runs, Silent(), checkpoints=Checkpoints.ALL)
                 os._exit(0)
             os._exit(1)
         time.sleep(luck.uniform(0.0, whole_s))
@@ -288,7 +288,7 @@ def test_a_folder_with_an_odd_name_is_fetched_into(rig: Rig, tmp_path: Path) -> 
     with Store() as store:
         (run,) = store.runs(rig.project)
     rig.project.rename(odd)
-    (done,) = fetch.fetch(odd, [run], Silent(), checkpoints="all")
+    (done,) = fetch.fetch(odd, [run], Silent(), checkpoints=Checkpoints.ALL)
     assert done.complete and (done.run_dir / "best_model.pt").exists() and odd in done.run_dir.parents
     connections.close_all()
     odd.rename(rig.project)
@@ -329,7 +329,7 @@ def test_a_stopped_sender_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch)
     with Store() as store:
         runs = store.runs(rig.project)
     with pytest.raises(NotReached, match="nothing came"):
-        fetch.fetch(rig.project, runs, Silent(), checkpoints="all")
+        fetch.fetch(rig.project, runs, Silent(), checkpoints=Checkpoints.ALL)
     assert not list(rig.home_dir().glob("*.pt"))
 
 

@@ -19,14 +19,13 @@ from ..run import result
 from ..sentences import _
 from ..slurm import claim as slurm_claim
 from ..slurm.facts import read_written
+from ..states import Checkpoints
 from . import hashes
 
 if TYPE_CHECKING:
     from .. import messages
     from ..record_types import ManifestRecord
 
-NONE, BEST, LATEST, ALL = "none", "best", "latest", "all"
-"""Which checkpoints are asked for."""
 BEST_NAME = "best_model.pt"
 SENT_WHOLE = (rundir.RUN, rundir.SCRIPT, rundir.START, rundir.OUTCOME, rundir.END)
 """Control files that come along: the report reads them."""
@@ -55,13 +54,14 @@ def inventory(request: messages.InventoryRequest) -> messages.InventoryAnswer:
         manifest, but removed).
     """
     answers = {}
+    which = Checkpoints(request["checkpoints"])
     for run in request["runs"]:
-        answers[run["run_dir"]] = _look(run["run_dir"], run.get("have") or {}, request["checkpoints"])
+        answers[run["run_dir"]] = _look(run["run_dir"], run.get("have") or {}, which)
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/bin", "/usr/bin", "/opt/homebrew/bin"])
     return {"runs": answers, "rsync": shutil.which("rsync", path=path) or ""}
 
 
-def _look(run_dir: str, have: Dict[str, str], policy: str) -> messages.Held:
+def _look(run_dir: str, have: Dict[str, str], which: Checkpoints) -> messages.Held:
     row = probe.state_or_unknown(run_dir)
     state, reason = row["state"], row["reason"]
     if row.get("absent"):
@@ -78,22 +78,22 @@ def _look(run_dir: str, have: Dict[str, str], policy: str) -> messages.Held:
         "origin": origin, "final": final,
     }  # fmt: skip
     if final and manifest is not None:
-        _add_listed(run_dir, manifest, policy, answer)
+        _add_listed(run_dir, manifest, which, answer)
         _add_inline(run_dir, rundir.MANIFEST, have, answer)
     else:
-        _add_living(run_dir, have, policy, answer)
+        _add_living(run_dir, have, which, answer)
     for name in SENT_WHOLE:
         _add_inline(run_dir, rundir.CONTROL + "/" + name, have, answer)
     _add_growing(run_dir, rundir.CONTROL + "/" + rundir.SUPERVISOR_LOG, answer)
     return answer
 
 
-def _add_listed(run_dir: str, manifest: ManifestRecord, policy: str, answer: messages.Held) -> None:
+def _add_listed(run_dir: str, manifest: ManifestRecord, which: Checkpoints, answer: messages.Held) -> None:
     """Add the files in the manifest of a finished run."""
     entries = {str(entry["name"]): entry for entry in manifest["files"]}
     there = {name for name in entries if _size(run_dir + "/" + name) == entries[name]["size"]}
     answer["gone"] = sorted(set(entries) - there)
-    wanted = _wanted(there, policy)
+    wanted = _wanted(there, which)
     for name in sorted(there):
         if name in wanted:
             entry = entries[name]
@@ -102,11 +102,11 @@ def _add_listed(run_dir: str, manifest: ManifestRecord, policy: str, answer: mes
             answer["left"].append({"name": name, "size": entries[name]["size"], "sha256": entries[name]["sha256"]})
 
 
-def _add_living(run_dir: str, have: Dict[str, str], policy: str, answer: messages.Held) -> None:
+def _add_living(run_dir: str, have: Dict[str, str], which: Checkpoints, answer: messages.Held) -> None:
     """Add the files of a run that still trains or ended without a manifest; an older manifest is ignored."""
     memory = hashes.Memory(rundir.control(run_dir, HASHES))
     found = {name: str(path) for name, path in result.result_files(Path(run_dir))}
-    wanted = _wanted(found, policy)
+    wanted = _wanted(found, which)
     for name in sorted(found):
         if name not in wanted:
             answer["left"].append({"name": name, "size": _size(found[name]) or 0, "sha256": ""})
@@ -221,12 +221,14 @@ def _size(path: str) -> Optional[int]:
         return None
 
 
-def _wanted(names: Iterable[str], policy: str) -> List[str]:
-    """Return the files to fetch: all but checkpoints, and the checkpoints that the policy names."""
+def _wanted(names: Iterable[str], which: Checkpoints) -> List[str]:
+    """Return the files to fetch: all but checkpoints, and those of the checkpoints that are asked for."""
     names = list(names)
     checkpoints = [name for name in names if name.endswith(".pt")]
-    chosen = {NONE: [], BEST: [name for name in checkpoints if name == BEST_NAME], ALL: checkpoints}.get(policy)
-    if chosen is None:
+    chosen = checkpoints if which is Checkpoints.ALL else []
+    if which is Checkpoints.BEST:
+        chosen = [name for name in checkpoints if name == BEST_NAME]
+    elif which is Checkpoints.LATEST:
         numbered = [(int(match.group(1)), name) for name in checkpoints for match in [_step(name)] if match]
         chosen = [max(numbered)[1]] if numbered else []
     return [name for name in names if name not in checkpoints or name in chosen]
