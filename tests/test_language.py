@@ -16,17 +16,14 @@ import click
 import pytest
 
 from oelm_jobs import language
-from oelm_jobs.cli import common, doctor, hosts, view
+from oelm_jobs.agent.sentences import _, joined, names
+from oelm_jobs.cli import common
 from oelm_jobs.cli.main import COMMANDS
 from tests.support import REPOSITORY
+from tools import translations
 
 TOOLKIT = "oelm_jobs"
 """Folder in which every text of several words counts as a sentence, unless something here says that it is none."""
-TRAINER = "train"
-"""Folder of which only errors reach the toolkit's output: a study's values that can't be, and why a run failed."""
-TRAINER_SPEAKING = {"_require", "_diverge", "_choose", "advice"}
-"""Functions of the trainer whose arguments, or results, are part of an error."""
-
 MARKS = {"_", "Sentence"}
 """What marks a sentence for the catalogues: its arguments are looked up as templates, not as finished sentences."""
 UNREAD_CALLS = {
@@ -46,44 +43,16 @@ UNREAD = re.compile(
     r"|# |Not submitted: "  # comments in files that are written: they stay in the language of the files around them
     r"|%Y-|setup = |\{?\"[a-z]+\": |⟦x⟧ h ⟦x⟧ min$|⟦x⟧ here$|Application Support$"  # formats, names
     r"|[A-Z ]+$|.*\(\?"  # marks in what others print, and patterns
+    r"|oelm-submit --study ⟦x⟧ --target ⟦x⟧ --send-data$|pip install wandb$|wandb login$|bash, rsync$"  # to be typed
+    r"|(?:not running|still ending|signal ⟦x⟧|node failure|another process of the run has ended)$"
+    r"|the request ended in the middle|… cut here"  # said before the agent is there; within a recorded diff
 )
 """Beginnings of texts that are no sentences."""
-COMMAND_LINE = re.compile(r"`[^`]*`|\b(?:apt|brew|pip|git|ssh-keygen|oelm-[a-z]+|sbatch|python) [^；，。（）]*")
-"""What stays English in a translation: words to type."""
 PLACEHOLDER = "⟦x⟧"
 """Stands for what is filled in; the catalogue leaves it as it is."""
 
-CLICK = (
-    "Usage:", "Options", "Commands", "Show this message and exit.", "Show the version and exit.",
-    "No such option '--foo'.", "No such option '--sedes'. Did you mean '--seeds'?",
-    "No such option '--se'. (Did you mean one of: '--seed', '--seeds'?)",
-    "No such command 'sumbit'.", "No such command 'sumbit'. Did you mean 'submit'?",
-    "No such command 'x'. (Did you mean one of: 'a', 'b'?)", "Missing command.",
-    "Missing argument 'RUN'.", "Missing option '--output'.", "Missing parameter: x",
-    "Invalid value: x", "Got unexpected extra argument (x)", "Got unexpected extra arguments (x y)",
-    "Invalid value for '--lines' / '-n': 'x' is not a valid integer range.",
-    "Invalid value for '--lines': -1 is not in the range x>=0.",
-    "Invalid value for '--port': 70000 is not in the range 0<=x<=65535.",
-    "Invalid value for '--mode': 'both' is not one of 'sequential', 'parallel'.",
-    "Invalid value for '--target-loss': 'x' is not a valid float.",
-    "Invalid value for '--vocab': 'x' is not a valid integer.",
-    "Invalid value for '--style': File 'x.mplstyle' does not exist.",
-    "Invalid value for '--val': Path 'x' does not exist.",
-    "Invalid value for '--output': Directory 'x' is a file.", "Invalid value for '--style': File 'x' is a directory.",
-    "Invalid value for 'X': Path 'x' is not readable.", "Invalid value for 'X': Directory 'x' is not writable.",
-    "Option '--study' requires an argument.", "Option '--watch' does not take a value.",
-    "Argument 'sources' takes 2 values.", "Option '--x' requires 2 arguments.",
-    "Could not open file 'x': No such file or directory",
-    "How many of the last lines.  [default: 50]", "How many of the last lines.  [default: 50; x>=0]",
-    "The study's seeds, continued upward to N of them.  [x>=1]", "Folder to make.  [required]",
-    "With --host: its port.  [0<=x<=65535]",
-)  # fmt: skip
-"""What click itself says (exceptions.py, types.py, parser.py and core.py of click 8.2 to 8.5)."""
-SYSTEM = (
-    "/x/y: No such file or directory", "/x: can't be written: [Errno 28] No space left on device: '/x/y'",
-    "/x: can't be read: [Errno 13] Permission denied: '/x'", "error: disk full", "out of memory",
-)  # fmt: skip
-"""What comes from the operating system inside sentences."""
+IN_LOGS = ("processes.py", "start.py", "supervise.py", "host/host.py", "slurm/job.py", "__main__.py")
+"""Modules of the agent whose words go into logs, which are English."""
 
 
 def text_of(node: ast.AST) -> list[str]:
@@ -147,51 +116,25 @@ def _texts(node: ast.AST) -> Iterator[tuple[str, int]]:
             yield from _texts(child)
 
 
-def _trainer_texts(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Yield (text, line) of the trainer's errors."""
-    for node in ast.walk(tree):
-        name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
-        is_error = name.endswith("Error") or name in ("DiskFull", "NoGpu", "PeerLost", "Diverged", "OutOfMemory")
-        if isinstance(node, ast.Call) and (is_error or name in TRAINER_SPEAKING):
-            yield from ((text, node.lineno) for argument in node.args for text in text_of(argument))
-        elif isinstance(node, ast.FunctionDef) and node.name in TRAINER_SPEAKING:
-            yield from (found for part in node.body if isinstance(part, (ast.If, ast.Return)) for found in _texts(part))
+def unmarked() -> Iterator[str]:
+    """Yield every text of several words that people may read and no mark makes a sentence, with its place."""
+    for path in sorted((REPOSITORY / TOOLKIT).rglob("*.py")):
+        if path.is_relative_to(REPOSITORY / TOOLKIT / "agent") and str(path).endswith(IN_LOGS):
+            continue
+        for text, line in _texts(ast.parse(path.read_text(encoding="utf-8"))):
+            for part in () if UNREAD.match(text.strip()) else text.split("\n"):
+                letters = sum(c in string.ascii_letters for c in re.sub(r"⟦x⟧|--[a-z-]+", "", part))
+                if letters > 3 and " " in part.strip() and not UNREAD.match(part.strip()):
+                    yield f"{path.relative_to(REPOSITORY)}:{line}: {part.strip()}"
 
 
-def _help_texts(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Yield (paragraph, line) of what commands say in their help."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and any(
-            re.search("command|group", ast.unparse(decorator)) for decorator in node.decorator_list
-        ):
-            doc = ast.get_docstring(node) or ""
-            yield from ((" ".join(paragraph.split()), node.lineno) for paragraph in doc.split("\n\n"))
-
-
-def sentences() -> dict[str, str]:
-    """Return every sentence that people may read, with where it arises."""
-    found = dict.fromkeys(CLICK, "click") | dict.fromkeys(SYSTEM, "the system")
-
-    def add(text: str, where: str) -> None:
-        for line in text.split("\n"):
-            line = line.strip()
-            letters = sum(c in string.ascii_letters for c in re.sub(r"⟦x⟧|--[a-z-]+", "", line))
-            if letters > 3 and " " in line and not UNREAD.match(line):
-                # What is added to a sentence is tried behind one.
-                found.setdefault(PLACEHOLDER + line if line[0] in ",;:" else line, where)
-
-    for path in sorted([*(REPOSITORY / TOOLKIT).rglob("*.py"), *(REPOSITORY / TRAINER).glob("*.py")]):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        texts = [*_trainer_texts(tree)] if path.parent.name == TRAINER else [*_texts(tree)]
-        if path.parent.name == "cli":
-            texts += _help_texts(tree)
-        for text, line in texts:
-            if not UNREAD.match(text.strip()):
-                add(text, f"{path.relative_to(REPOSITORY)}:{line}")
-    for path in sorted((REPOSITORY / "templates").glob("*.j2")):
-        for text in re.findall(r"echo (?:\{\{ \()?'([^']*)'", path.read_text(encoding="utf-8")):
-            add(text + PLACEHOLDER * text.endswith(" "), f"templates/{path.name}")
-    return found
+def marked() -> Iterator[tuple[str, ast.Call]]:
+    """Yield every call that marks a sentence, with its place."""
+    for folder in translations.FOLDERS:
+        for path in sorted((REPOSITORY / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") in MARKS and path.name != "sentences.py":
+                    yield f"{path.relative_to(REPOSITORY)}:{node.lineno}", node
 
 
 @pytest.fixture(autouse=True)
@@ -201,19 +144,21 @@ def chinese() -> Iterator[None]:
     language.choose("en")
 
 
-def test_every_sentence_has_a_translation() -> None:
-    missing = [f"{where}: {text}" for text, where in sentences().items() if not _has_chinese(language.tr(text))]
-    assert not missing, f"{len(missing)} sentences are not in oelm_jobs/text/zh.json:\n" + "\n".join(missing)
+def test_every_sentence_is_marked() -> None:
+    assert list(unmarked()) == []
 
 
-def test_translations_are_whole() -> None:
-    half = []
-    for text, where in sentences().items():
-        translation = language.tr(text)
-        prose = COMMAND_LINE.sub("", translation)
-        if _has_chinese(translation) and re.search(r"[a-z]{2,},? [a-z]{2,} [a-z]{2,}", prose):
-            half.append(f"{where}: {text}\n    {translation}")
-    assert not half, f"{len(half)} sentences are Chinese in part:\n" + "\n".join(half)
+def test_a_marked_sentence_is_a_template_that_its_values_fit() -> None:
+    for where, call in marked():
+        template = call.args[0]
+        assert isinstance(template, ast.Constant) and isinstance(template.value, str), where
+        wanted = names(template.value)
+        assert re.sub(r"[{][{]|[}][}]|[{]\w+(![rs])?(:[^{}]*)?[}]", "", template.value).count("{") == 0, where
+        is_of_a_table = where.startswith("oelm_jobs/agent/reasons.py") and len(call.args) == 1 and not call.keywords
+        if is_of_a_table or any(keyword.arg is None for keyword in call.keywords):
+            continue
+        given = [*wanted[: len(call.args) - 1], *(keyword.arg for keyword in call.keywords)]
+        assert len(call.args) - 1 <= len(wanted) and sorted(given) == sorted(wanted), where
 
 
 def test_help_is_whole() -> None:
@@ -264,73 +209,22 @@ def test_what_a_command_starts_keeps_the_language_of_the_user(own: str | None, m
     assert [*seen, os.environ.get("LANGUAGE")] == [own, own]
 
 
-def test_words_of_tables_have_translations() -> None:
-    findings = [
-        str(keyword.value.value)
-        for path in (REPOSITORY / TOOLKIT).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding"
-        for keyword in node.keywords
-        if keyword.arg == "what" and isinstance(keyword.value, ast.Constant)
-    ]
-    marks = [mark for mark, _ in doctor.MARKS.values()]
-    tools = ("bash here", "rsync here", "ssh here")
-    words = {
-        *view.HEADERS,
-        *hosts.HEADERS,
-        *hosts.PARTITION_HEADERS,
-        "default",
-        "down",
-        "group",
-        "runs",
-        *marks,
-        *findings,
-        *tools,
-    } - {"torch", "bash", "slurm", "sbatch"}
-    assert not [word for word in words if not _has_chinese(language.tr(word))]
+def test_the_users_own_words_and_foreign_ones_stay() -> None:
+    label = "Does loss 3; or more, harm: no such file?"
+    assert language.translated(label) == label
+    question = _("  question  {question}", label)
+    assert language.translated(question) == f"  问题      {label}"
+    failed = _("{target}: {why}", "gpu1: a", _("{command}: {why}", "squeue", "slurmctld: no; such file"))
+    assert language.translated(failed) == "gpu1: a：squeue：slurmctld: no; such file"
 
 
-@pytest.mark.parametrize(
-    ("english", "expected"),
-    [
-        ("loss: submitted to disk", "loss：已提交到 disk"),
-        ("question  Does loss 3; or more, harm: no?", "问题      Does loss 3；or more, harm: no?"),
-        ("gpu1: /data/x: no such file; nothing was queued", "gpu1：/data/x：没有该文件；没有任何运行进入队列"),
-        ("a.toml: [train] max_stps = 12: unknown key; did you mean 'max_steps'? valid: beta1, beta2",
-         "a.toml：[train] max_stps = 12：未知的键；是不是 'max_steps'？可选：beta1, beta2"),
-        ("'x' names no study, group or run that was submitted here; did you mean 'y'? valid: y, z and 1,492 more",
-         "'x' 不是这里提交过的研究、组或运行；是不是 'y'？可选：y, z，另有 1,492 个"),
-        ("cluster: squeue: timed out; nothing was cancelled there",
-         "cluster：squeue 报错：超时；那里没有取消任何运行"),
-        ("a is QUEUED (waits for its turn (Priority)); its log follows when it is written",
-         "a 处于 QUEUED 状态（等待轮到它（Priority））；一有日志就会显示"),
-        ("all free; 3 runs wait", "全部空闲；3 个运行在等待"),
-        ("out of memory: Slurm killed the job: submit again to resume",
-         "内存不足：作业被 Slurm 杀死：再次提交即可继续"),
-        ("attempt 2: oom: x; y; starting again", "第 2 次尝试：内存不足：x; y；重新开始"),
-        ("oom: out of memory at --batch_size 8 (3 GB available); --batch_size 4 --gradient_accumulation_steps 2"
-         " should fit and trains on the same global batch; submit again",
-         "内存不足：--batch_size 8 放不下（可用 3 GB）；改用 --batch_size 4 --gradient_accumulation_steps 2"
-         " 应可放下，全局批量不变；submit again"),
-        ("after time limit, without a checkpoint; waits for its turn (Priority)",
-         "到达时间上限之后，未写检查点；等待轮到它（Priority）"),
-        ("slurmctld: foo: bar; baz: unheard of", "slurmctld: foo: bar; baz: unheard of"),
-        ("  two spaces\n\n  No run is in that state.", "  two spaces\n\n  没有处于该状态的运行。"),
-    ],
-)  # fmt: skip
-def test_names_and_foreign_words_stay_and_parts_are_found(english: str, expected: str) -> None:
-    assert language.tr(english) == expected
+def test_sentences_in_sentences_are_translated() -> None:
+    why = joined([_("nothing was cancelled there"), "", _("{what}: {details}", _("no such file"), ["a", "b"])])
+    assert language.translated(joined(["x; y", why])) == "x; y；那里没有取消任何运行；没有该文件：a、b"
 
 
 def _has_chinese(text: str) -> bool:
     return bool(re.search("[一-鿿（）：；，、]", text))
-
-
-def test_translations_keep_the_placeholders() -> None:
-    catalogue = json.loads((REPOSITORY / "oelm_jobs" / "text" / "zh.json").read_text(encoding="utf-8"))
-    for english, chinese in catalogue.items():
-        assert set(re.findall(r"\{(\w+)\}", english)) >= set(re.findall(r"\{(\w+)\}", chinese)), english
-        assert _has_chinese(chinese), english
 
 
 def test_commands_speak_chinese_and_keep_what_programs_read(oelm, project: Path) -> None:

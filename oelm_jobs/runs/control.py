@@ -16,6 +16,8 @@ from ..store import Store, StoredRun
 from ..targets.files import load_target
 from .observe import Scope, View, refresh
 
+ANSWERS = {"cancelled": _("cancelled"), "not running": _("not running"), "still ending": _("still ending")}
+"""What the agent answers of a run, as it is shown."""
 ARRIVAL_S = 30.0
 """So long a cancel waits for a submission that is on its way."""
 
@@ -77,7 +79,7 @@ def cancel(store: Store, project: Path, runs: Sequence[StoredRun]) -> dict[tuple
         theirs = [run for run in alive if run.target == name]
         host = scheduler(connect(load_target(project, name), project))
         answers = host.cancel({run.run_dir: run.token for run in theirs})
-        done.update({(run.study, run.name): answers[run.run_dir] for run in theirs})
+        done.update({(run.study, run.name): ANSWERS.get(answers[run.run_dir], answers[run.run_dir]) for run in theirs})
     refresh(store, project, alive, scope=Scope.ALL)
     return done
 
