@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .agent import reasons, records, schema, verbs
 from .agent.schema import Number, Table
-from .agent.sentences import _, encoded
+from .agent.sentences import Sentence, _, encoded
 from .agent.states import State
 from .errors import DamagedStore, StoreError
 from .folders import state_folder
@@ -396,8 +396,8 @@ def _stored(row: Sequence[Any]) -> StoredRun:
     if type(reason) is not str or len(reason) > MAX_REASON:
         reason = str(reason)[:MAX_REASON]
     kept = _Progress(progress)
-    if type(progress) is str and '"code":' in progress:  # few have one, and nothing else is read to show many runs
-        reason = kept.told(reason)
+    if type(progress) is str and '"code":' in progress:
+        reason = _Reason.of(reason, kept)
     return StoredRun._make((*same, _Spec(spec), state, reason, queued_at, observed_at, kept))
 
 
@@ -459,10 +459,10 @@ class _Progress(_Later):
 
     _beside: Mapping[str, Any] = {}
 
-    def told(self, reason: str) -> str:
-        """Return the reason with what stands beside it."""
+    def beside(self) -> Mapping[str, Any]:
+        """Return what stands beside the reason."""
         self._read()
-        return reasons.read({**self._beside, "reason": reason})
+        return self._beside
 
     def _why_not(self, known: Any) -> str | None:
         wrong = _PROGRESS_IS(known)
@@ -472,6 +472,30 @@ class _Progress(_Later):
 
     def _otherwise(self, wrong: str) -> dict[str, Any]:
         return {}
+
+
+class _Reason(Sentence):
+    """A reason whose code and values are read with the progress when they are first asked for."""
+
+    _progress: _Progress
+
+    @classmethod
+    def of(cls, text: str, progress: _Progress) -> _Reason:
+        """Return the reason of a run whose progress holds what stands beside it."""
+        made = str.__new__(cls, text)
+        made._progress = progress
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("template", "values", "code"):
+            raise AttributeError(name)
+        text = self[:]
+        known = reasons.read({**self._progress.beside(), "reason": text})
+        if isinstance(known, Sentence):
+            self.template, self.values, self.code = known.template, known.values, known.code
+        else:  # what stands there can't be them
+            self.template, self.values, self.code = text, {}, ""
+        return getattr(self, name)
 
 
 class _Spec(_Later):

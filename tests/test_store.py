@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sqlite3
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from oelm_jobs import language
 from oelm_jobs import store as stores
 from oelm_jobs.agent.reasons import because, codes, told
 from oelm_jobs.agent.states import State
@@ -115,6 +117,11 @@ def test_a_reason_is_kept_with_its_code_and_values(tmp_path: Path) -> None:
         row = {"state": "FAILED", "step": 9, **told(because("reboot"))}
         (run,) = observe._remember(store, [run], {"time": 5.0, "runs": {run.run_dir: row}})
         assert codes(run.reason) == {"reboot"} and store.runs(Path("/p")) == [run]
+        (kept,) = store.runs(Path("/p"))
+        assert (language.translated(kept.reason, "en"), copy.copy(kept.reason)) == ("reboot", "reboot")
+        store._db.execute("UPDATE run SET progress = '{\"code\": 3}', reason = 'as it came'")
+        (run,) = store.runs(Path("/p"))
+        assert language.translated(run.reason, "zh") == "as it came" and not codes(run.reason) - {""}
 
 
 @pytest.mark.usefixtures("other_words")

@@ -294,11 +294,12 @@ def _either(shape: Either) -> Check:
 
 
 def _anything(shape: Anything) -> Check:
+    number, text = _number(Number()), _text(Text(most=shape.text, is_prose=True))
+
     def check(value: Any) -> Optional[str]:
         if shape.is_table and type(value) is not dict:
             return _wrong(value, _("must be an object"))
         left, level = shape.values, [value]
-        number, text = _number(Number()), _text(Text(most=shape.text, is_prose=True))
         for _level in range(shape.depth + 1):
             below: List[Any] = []
             left -= len(level)

@@ -7,6 +7,7 @@ says for good whether it was accepted; nothing is ever concluded from silence.
 from __future__ import annotations
 
 import enum
+import itertools
 import json
 import os
 import time
@@ -126,11 +127,13 @@ def _wanted(
             wanted.setdefault(run.target, []).append(run)
         elif run.target in hosts:
             wanted.setdefault(run.target, [])
-    stopped = [run for run in runs if scope is not Scope.ALL and _may_be_started_by_hand(run)]
+    last = reversed(runs) if scope is not Scope.ALL else ()
+    may_be_started = filter(_may_be_started_by_hand, last)
+    stopped = [*itertools.islice(may_be_started, RECENT if scope is Scope.MOVING else None)][::-1]
     targets = load_targets(project) if wanted or stopped else {}
     if scope is Scope.MOVING:
         asked = {*wanted, *(name for name, target in targets.items() if not target.host)}
-        stopped = [run for run in stopped[-RECENT:] if run.target in asked]
+        stopped = [run for run in stopped if run.target in asked]
     for run in stopped:
         wanted.setdefault(run.target, []).append(run)
     return targets, wanted
