@@ -28,7 +28,7 @@ from ..study.resolve import plan_runs, token_files
 from ..targets.files import LOCAL
 from ..targets.sbatch import without_slurm
 from . import needs, site
-from .finding import Finding, Grade
+from .finding import Finding, Grade, bad, good, warning
 
 if TYPE_CHECKING:
     from ..agent import messages
@@ -53,7 +53,7 @@ def examine(project: Path, target: Target) -> list[Finding]:
             studies.append(read_study(path))
         except OelmError as error:
             what, mend = _("study {study}", path.stem), _("edit {path}", str(path))
-            found.append(Finding(what=what, verdict=Grade.BAD, found=str(error), mend=mend))
+            found.append(bad(what, str(error), mend))
     there = unreached(target, project)
     taken = snapshot.take(project)
     code = PlacedTree(tree=taken, folder=f"{there.root}/{rundir.CONTROL}/{snapshots.FOLDER}")
@@ -156,17 +156,17 @@ def _trial(project: Path, target: Target) -> tuple[str, list[Finding]]:
     if script:
         return script, []
     words = _("not tried: the template of its scripts has no block called command")
-    return "", [Finding(what=_("set-up"), verdict=Grade.WARNING, found=words)]
+    return "", [warning(_("set-up"), words)]
 
 
 def _unmade(error: ConfigurationError, target: Target) -> Finding:
     mend = error.hint or _("change target {target} or its template, or the study", target.name)
-    return Finding(what=_("script"), verdict=Grade.BAD, found=str(error), mend=mend)
+    return bad(_("script"), str(error), mend)
 
 
 def _client(target: Target) -> list[Finding]:
     version = platform.python_version()
-    found = [Finding(what=_("python here"), verdict=Grade.GOOD, found=f"{version} ({sys.executable})")]
+    found = [good(_("python here"), f"{version} ({sys.executable})")]
     mends = {"bash": _("install bash: it runs the scripts")}
     if target.host:
         mends = {
@@ -176,7 +176,7 @@ def _client(target: Target) -> list[Finding]:
     for name, mend in mends.items():
         if shutil.which(name) is None:
             what = _("{program} here", name)
-            found.append(Finding(what=what, verdict=Grade.BAD, found=_("not found"), mend=mend))
+            found.append(bad(what, _("not found"), mend))
     return found
 
 
@@ -188,7 +188,7 @@ def _host(answer: messages.ExamineAnswer) -> Finding:
         answer["agent_python"],
         answer["root"],
     )
-    return Finding(what=_("host"), verdict=Grade.GOOD, found=words)
+    return good(_("host"), words)
 
 
 def _clock(answer: messages.ExamineAnswer, begun: float) -> list[Finding]:
@@ -197,7 +197,7 @@ def _clock(answer: messages.ExamineAnswer, begun: float) -> list[Finding]:
     if off < 60:
         return []
     words = _("the clocks here and there differ by {seconds:.0f} s; ages and times to go will look wrong", off)
-    return [Finding(what=_("clock"), verdict=Grade.WARNING, found=words, mend=_("let one of them keep time (NTP)"))]
+    return [warning(_("clock"), words, _("let one of them keep time (NTP)"))]
 
 
 def _tools(answer: messages.ExamineAnswer) -> list[Finding]:
@@ -207,8 +207,8 @@ def _tools(answer: messages.ExamineAnswer) -> list[Finding]:
     )
     missing = [(name, mend) for name, path, mend in tools if not path]
     if not missing:
-        return [Finding(what="bash, rsync", verdict=Grade.GOOD, found=_("there"))]
-    return [Finding(what=name, verdict=Grade.BAD, found=_("not found there"), mend=mend) for name, mend in missing]
+        return [good("bash, rsync", _("there"))]
+    return [bad(name, _("not found there"), mend) for name, mend in missing]
 
 
 def _logout(answer: messages.ExamineAnswer, target: Target) -> list[Finding]:
@@ -216,7 +216,7 @@ def _logout(answer: messages.ExamineAnswer, target: Target) -> list[Finding]:
         return []
     words = _("this host ends what a user leaves running at logout (KillUserProcesses): runs would not survive it")
     mend = _("ssh {host} loginctl enable-linger, or ask its administrators for it", target.host)
-    return [Finding(what=_("logout"), verdict=Grade.BAD, found=words, mend=mend)]
+    return [bad(_("logout"), words, mend)]
 
 
 def _setup(trial: messages.Trial, target: Target) -> list[Finding]:
@@ -228,7 +228,7 @@ def _setup(trial: messages.Trial, target: Target) -> list[Finding]:
         found = _("1 line, in {shell}", shell)
         if lines != 1:
             found = _("{count} lines, in {shell}", lines, shell)
-        return [Finding(what=_("set-up"), verdict=Grade.GOOD, found=found)]
+        return [good(_("set-up"), found)]
     line, said, name = trial["line"], trial["setup_error"], target.name
     found = _("ended before its end: {words}", said)
     if line:
@@ -242,7 +242,7 @@ def _setup(trial: messages.Trial, target: Target) -> list[Finding]:
         mend = _("set login_shell = true in target {target}", name)
     elif PROFILE_WORDS.search(said):
         mend = _("source the file that defines it first, in setup of target {target}", name)
-    return [Finding(what=_("set-up"), verdict=Grade.BAD, found=found, mend=mend)]
+    return [bad(_("set-up"), found, mend)]
 
 
 def _torch(answer: messages.ExamineAnswer) -> list[Finding]:
@@ -251,40 +251,40 @@ def _torch(answer: messages.ExamineAnswer) -> list[Finding]:
         mend = _(
             "install torch there, or name the interpreter (python) or the set-up lines (setup) in the targets file"
         )
-        return [Finding(what="torch", verdict=Grade.BAD, found=trial["error"], mend=mend)]
+        return [bad("torch", trial["error"], mend)]
     if "torch" not in trial:
         return []
     gpus = any(device["label"].startswith("gpu") for device in answer["devices"])
     torch = _("{version} on Python {python}", trial["torch"], trial["python"])
     if gpus and not trial["cuda"]:
         found = _("{torch} sees no GPU, nvidia-smi does", torch)
-        return [Finding(what="torch", verdict=Grade.BAD, found=found, mend=_("install a CUDA build of torch there"))]
+        return [bad("torch", found, _("install a CUDA build of torch there"))]
     found = _("{torch}, CPU", torch)
     if trial["cuda"]:
         found = _("{torch}, {count} GPUs", torch, trial["gpus"])
-    return [Finding(what="torch", verdict=Grade.GOOD, found=found)]
+    return [good("torch", found)]
 
 
 def _trainer(answer: messages.ExamineAnswer, target: Target, passed_over: str) -> list[Finding]:
     trial = answer["trial"]
     if "trainer_error" not in trial:
         words = passed_over or _("the project's train/ starts")
-        return [Finding(what=_("trainer"), verdict=Grade.GOOD, found=words)] if "torch" in trial else []
+        return [good(_("trainer"), words)] if "torch" in trial else []
     words = _("the project's train/ does not start there: {error}", trial["trainer_error"])
     mend = _("mend train/, or give {target} another interpreter or set-up", target.name)
-    return [Finding(what=_("trainer"), verdict=Grade.BAD, found=words, mend=mend)]
+    return [bad(_("trainer"), words, mend)]
 
 
 def _root(answer: messages.ExamineAnswer) -> Finding:
     root = answer["root"]
     if answer["writable"]:
         mend = _("make {root} writable, or set root of the target", root)
-        return Finding(what=_("root"), verdict=Grade.BAD, found=answer["writable"], mend=mend)
+        return bad(_("root"), answer["writable"], mend)
     free = answer["disk_free"] / 1e9
     found = _("{free:.1f} GB free at {path}", free, root)
     if free < 2:
-        return Finding(what=_("disk"), verdict=Grade.WARNING, found=found, mend=_("make room: checkpoints need it"))
-    return Finding(what=_("disk"), verdict=Grade.GOOD, found=found)
+        return warning(_("disk"), found, _("make room: checkpoints need it"))
+    return good(_("disk"), found)
 
 
 def _locks(answer: messages.ExamineAnswer) -> list[Finding]:
@@ -292,7 +292,7 @@ def _locks(answer: messages.ExamineAnswer) -> list[Finding]:
         return []
     words = _("files below the root can't be locked ({why}): claims would not hold", answer["locks"])
     mend = _("set root (or checkpoint_root) of the target to a local disk")
-    return [Finding(what=_("locks"), verdict=Grade.BAD, found=words, mend=mend)]
+    return [bad(_("locks"), words, mend)]
 
 
 def _quota(answer: messages.ExamineAnswer) -> list[Finding]:
@@ -316,7 +316,7 @@ def _devices(answer: messages.ExamineAnswer) -> list[Finding]:
     if "lease_error" in answer:
         is_listing = "lease_room" in answer  # the folder will do: it is the devices that can't be listed
         mend = _("run nvidia-smi there by hand") if is_listing else _("OELM_LEASE_DIR names another folder")
-        return [Finding(what=_("leases"), verdict=Grade.BAD, found=answer["lease_error"], mend=mend)]
+        return [bad(_("leases"), answer["lease_error"], mend)]
     devices, queue = answer["devices"], answer["queue"]
     held = [_("{device} by {user} ({run})", row["label"], row["user"], row["run"]) for row in devices if row["run"]]
     held += [
@@ -327,20 +327,20 @@ def _devices(answer: messages.ExamineAnswer) -> list[Finding]:
     words = f"{len(devices)} x {' / '.join(names)}" if devices else _("none that runs may have")
     if answer["limit"]:
         words = _("{devices}, held to {limit}", words, answer["limit"])
-    found = [Finding(what=_("devices"), verdict=Grade.GOOD, found=words)]
+    found = [good(_("devices"), words)]
     if not devices:
         mend = _("name GPUs that are there, or unset it")
-        found = [Finding(what=_("devices"), verdict=Grade.BAD, found=words, mend=mend)]
+        found = [bad(_("devices"), words, mend)]
     for device in devices:
         if device["fault"]:
             mend = _("nvidia-smi shows more; its administrators reset it. Runs that need it wait")
-            found.append(Finding(what=_("devices"), verdict=Grade.BAD, found=device["fault"], mend=mend))
+            found.append(bad(_("devices"), device["fault"], mend))
     if foreign:
         words = _("{devices} in use without a lease; runs wait for them", foreign)
-        found.append(Finding(what=_("foreign use"), verdict=Grade.WARNING, found=words))
+        found.append(warning(_("foreign use"), words))
     holders = _("held: {devices}", held) if held else _("all free")
     waiting = _("{count} runs wait", len(queue)) if queue else ""
-    found.append(Finding(what=_("leases"), verdict=Grade.GOOD, found=joined([holders, waiting])))
+    found.append(good(_("leases"), joined([holders, waiting])))
     return found + _lease_folder(answer)
 
 
@@ -350,20 +350,20 @@ def _lease_folder(answer: messages.ExamineAnswer) -> list[Finding]:
     if answer["lease_privacy"]:
         mend = _("let OELM_LEASE_DIR name a folder (mode 1777) that all users see, for all of them")
         words = _("other users' leases are not seen: {why}", answer["lease_privacy"])
-        found.append(Finding(what=_("lease folder"), verdict=Grade.WARNING, found=words, mend=mend))
+        found.append(warning(_("lease folder"), words, mend))
     free, files = answer["lease_room"], answer["lease_files"]
     if free < LEASE_BYTES or 0 <= files < LEASE_FILES:
         words = _("{path}: {free:.1f} MB and enough files are left", where, free / 1e6)
         if files >= 0:
             words = _("{path}: {free:.1f} MB and {count} files are left", where, free / 1e6, files)
         mend = _("make room there: without it no run gets devices")
-        found.append(Finding(what=_("lease folder"), verdict=Grade.BAD, found=words, mend=mend))
+        found.append(bad(_("lease folder"), words, mend))
     if junk := answer["junk"]:
         words = _("passed over in {path}: {junk}", where, junk[:5])
         if len(junk) > 5:
             words = _("{words} and {count} more", words, len(junk) - 5)
         mend = _("have it removed by its owner")
-        found.append(Finding(what=_("lease folder"), verdict=Grade.WARNING, found=words, mend=mend))
+        found.append(warning(_("lease folder"), words, mend))
     return found
 
 
@@ -375,7 +375,7 @@ def _cluster(answer: messages.ExamineAnswer, target: Target, studies: Sequence[S
             mend = _(
                 "check clusters = {value!r} in sbatch of the target: sacctmgr show cluster lists them", target.clusters
             )
-        return [Finding(what="slurm", verdict=Grade.BAD, found=answer["site_error"], mend=mend)]
+        return [bad("slurm", answer["site_error"], mend)]
     sizes = {target.gpus_per_run or group.world_size for study in studies for group in study.groups.values()}
     found = site.judge(target, answer["site"], sizes) + site.tried(target, answer["tests"])
     if answer["trial"].get("slurm_error"):
@@ -386,5 +386,5 @@ def _cluster(answer: messages.ExamineAnswer, target: Target, studies: Sequence[S
 def _ports(wanted: Sequence[int], taken: Sequence[int]) -> list[Finding]:
     if taken:
         words = _("{ports} taken; a free one will be used instead", list(taken))
-        return [Finding(what=_("ports"), verdict=Grade.WARNING, found=words)]
-    return [Finding(what=_("ports"), verdict=Grade.GOOD, found=_("{ports} free", list(wanted)))] if wanted else []
+        return [warning(_("ports"), words)]
+    return [good(_("ports"), _("{ports} free", list(wanted)))] if wanted else []

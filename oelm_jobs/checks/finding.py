@@ -32,3 +32,18 @@ class Finding:
     def is_bad(self) -> bool:
         """True where a run would fail."""
         return self.verdict is Grade.BAD
+
+
+def good(what: str, found: str) -> Finding:
+    """Return a finding of what is as it should be."""
+    return Finding(what=what, verdict=Grade.GOOD, found=found)
+
+
+def warning(what: str, found: str, mend: str = "") -> Finding:
+    """Return a finding of what works, but."""
+    return Finding(what=what, verdict=Grade.WARNING, found=found, mend=mend)
+
+
+def bad(what: str, found: str, mend: str = "") -> Finding:
+    """Return a finding of what would make a run fail."""
+    return Finding(what=what, verdict=Grade.BAD, found=found, mend=mend)

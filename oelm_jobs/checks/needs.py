@@ -17,7 +17,7 @@ from ..spec.study import Run, Study
 from ..spec.target import Target
 from ..train import config as trainer
 from ..train import estimate
-from .finding import Finding, Grade
+from .finding import Finding, bad, good, warning
 
 if TYPE_CHECKING:
     from ..agent import messages
@@ -43,12 +43,12 @@ def data(
         if fault := data_check.fault(path, row, data_check.need_of(study)):
             found = _("{path}: {why}", path, fault.found)
             mend = fault.mend or _("make or send it: {command}", make)
-            return Finding(what=what, verdict=Grade.BAD, found=found, mend=mend)
+            return bad(what, found, mend)
         tokens += row["size"] // 2
     if not rows[paths[0]]["manifest"]:
         found = _("{folder} has no manifest: its content can't be checked", str(folder))
-        return Finding(what=what, verdict=Grade.WARNING, found=found)
-    return Finding(what=what, verdict=Grade.GOOD, found=_("{count:,} tokens agree with their manifest", tokens))
+        return warning(what, found)
+    return good(what, _("{count:,} tokens agree with their manifest", tokens))
 
 
 def devices(
@@ -94,9 +94,9 @@ def devices(
             has,
         )
         mend = _("change gpus of the group in {path}, or give another --target", str(study.path))
-        return Finding(what=what, verdict=Grade.BAD, found=found, mend=mend)
+        return bad(what, found, mend)
     most = max(run.world_size for run in runs)
-    return Finding(what=what, verdict=Grade.GOOD, found=_("at most {most} of {count} at a time", most, len(rows)))
+    return good(what, _("at most {most} of {count} at a time", most, len(rows)))
 
 
 def _config(run: Run) -> trainer.TrainConfig:
@@ -141,7 +141,7 @@ def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[mes
             target.name,
             max(sizes) / 1024,
         )
-        return [Finding(what=what, verdict=Grade.BAD, found=found, mend=mend)]
+        return [bad(what, found, mend)]
     found = _(
         "about {need:.1f} GB for group {group}; the smallest GPU has {memory:.0f} GB",
         need / 1e9,
@@ -150,8 +150,8 @@ def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[mes
     )
     if need > min(sizes) * 2**20:
         mend = _("raise gradient_accumulation_steps in {path}", str(study.path))
-        return [Finding(what=what, verdict=Grade.WARNING, found=found, mend=mend)]
-    return [Finding(what=what, verdict=Grade.GOOD, found=found)]
+        return [warning(what, found, mend)]
+    return [good(what, found)]
 
 
 def disk(study: Study, target: Target, runs: Sequence[Run], free: int) -> Finding:
@@ -170,9 +170,9 @@ def disk(study: Study, target: Target, runs: Sequence[Run], free: int) -> Findin
             target.checkpoint_root or target.root,
         )
         mend = _("lower keep_last or keep_every in [train] of {path}, or make room (oelm-clean)", str(study.path))
-        return Finding(what=what, verdict=Grade.BAD, found=found, mend=mend)
+        return bad(what, found, mend)
     found = _("all its checkpoints take up to {need:.2f} GB, {free:.1f} GB are free", need / 1e9, free / 1e9)
-    return Finding(what=what, verdict=Grade.GOOD, found=found)
+    return good(what, found)
 
 
 def wandb(study: Study, target: Target, answer: messages.ExamineAnswer) -> list[Finding]:
@@ -182,10 +182,10 @@ def wandb(study: Study, target: Target, answer: messages.ExamineAnswer) -> list[
     what = _("W&B of {study}", study.name)
     if not answer["trial"]["wandb"]:
         found = _("not installed; runs go on without")
-        return [Finding(what=what, verdict=Grade.WARNING, found=found, mend="pip install wandb")]
+        return [warning(what, found, "pip install wandb")]
     online = os.environ.get("WANDB_MODE") == "online" and "WANDB_MODE" in target.env
     if online and not answer["wandb_login"] and "WANDB_API_KEY" not in target.env:
         found = _("WANDB_MODE is online, nobody is logged in")
-        return [Finding(what=what, verdict=Grade.BAD, found=found, mend="wandb login")]
+        return [bad(what, found, "wandb login")]
     found = _("online") if online else _("offline; oelm-fetch brings its folders home")
-    return [Finding(what=what, verdict=Grade.GOOD, found=found)]
+    return [good(what, found)]

@@ -27,7 +27,7 @@ from ..study.plan import Plan
 from ..study.resolve import token_files
 from ..targets.files import LOCAL
 from . import needs, site
-from .finding import Finding, Grade
+from .finding import Finding, bad
 
 if TYPE_CHECKING:
     from ..agent import messages
@@ -125,14 +125,13 @@ def _findings(plan: Plan, runs: Sequence[Run], answer: messages.PollAnswer) -> I
     study, target = plan.study, plan.target
     if answer.get("lease_error"):
         found = _("target {target}: {error}", target.name, answer["lease_error"])
-        yield Finding(what=_("leases"), verdict=Grade.BAD, found=found)
+        yield bad(_("leases"), found)
     python = os.path.expanduser(target.python)
     if target.kind == "local" and python and not target.setup and shutil.which(python) is None:
-        yield Finding(
-            what=_("python"),
-            verdict=Grade.BAD,
-            found=_("target {target}: python = {value!r} is no program on this machine", target.name, target.python),
-            mend=_("give the path of the interpreter that has torch, or set-up lines that put it on PATH"),
+        yield bad(
+            _("python"),
+            _("target {target}: python = {value!r} is no program on this machine", target.name, target.python),
+            _("give the path of the interpreter that has torch, or set-up lines that put it on PATH"),
         )
     rows = [row for row in answer["devices"] if target.may_lease(row["label"])]
     if target.slurm is not None:

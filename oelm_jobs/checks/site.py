@@ -18,7 +18,7 @@ from ..errors import valid_choices
 from ..spec.options import Asked, seconds
 from ..spec.target import Target
 from ..targets.sbatch import named_in, options_of
-from .finding import Finding, Grade
+from .finding import Finding, Grade, bad, good, warning
 
 if TYPE_CHECKING:
     from ..agent.messages import Partition, Site, Tested
@@ -48,7 +48,7 @@ def judge(target: Target, site: Site, processes: Iterable[int] = ()) -> list[Fin
         site["cluster"],
         _("accounting answers") if site["accounts"] else _("no accounting to be had"),
     )
-    found = [Finding(what="slurm", verdict=Grade.GOOD, found=words)]
+    found = [good("slurm", words)]
     placed = _placed(target, site, _partitions(target, site), processes)
     if not asked.partitions:  # a plugin or a variable of the site's may choose another: sbatch will say
         anywhere = _placed(target, site, [row["name"] for row in site["partitions"]], processes)
@@ -92,13 +92,13 @@ def _placed(target: Target, site: Site, names: Sequence[str], processes: Iterabl
     if not names:
         mend = _("set partition in sbatch of the target; {choices}", valid_choices("", known))
         words = _("the cluster has no default one")
-        found.append(Finding(what=_("partition"), verdict=Grade.BAD, found=words, mend=mend))
+        found.append(bad(_("partition"), words, mend))
     rows = []
     for name in names:
         if name not in known:
             words = _("there is no partition {name!r}", name)
             mend = _change("partition", valid_choices(name, known))
-            found.append(Finding(what=_("partition"), verdict=Grade.BAD, found=words, mend=mend))
+            found.append(bad(_("partition"), words, mend))
         else:
             rows.append(known[name])
     found += map(_partition, rows)
@@ -116,12 +116,12 @@ def _partition(row: Partition) -> Finding:
     if not row["takes_jobs"]:
         words = _("{partition}, which is drained or inactive and takes no jobs", words)
         mend = _("give another one, or wait until the site opens it")
-        return Finding(what=_("partition"), verdict=Grade.BAD, found=words, mend=mend)
+        return bad(_("partition"), words, mend)
     if not row["is_up"]:
         words = _("{partition}, which is down", words)
         mend = _("runs wait until the site opens it again")
-        return Finding(what=_("partition"), verdict=Grade.WARNING, found=words, mend=mend)
-    return Finding(what=_("partition"), verdict=Grade.GOOD, found=words)
+        return warning(_("partition"), words, mend)
+    return good(_("partition"), words)
 
 
 def _change(option: str, what_fits: str) -> Sentence:
@@ -144,20 +144,20 @@ def _time(target: Target, rows: Sequence[Partition]) -> list[Finding]:
         limit_s, words = seconds(given), given
         if limit_s is None and given.lower() not in ("infinite", "unlimited"):
             mend = _("give minutes, H:MM:SS or D-HH:MM:SS as time in sbatch of the target")
-            return [Finding(what=_("time"), verdict=Grade.BAD, found=_("{value!r} is no time", given), mend=mend)]
+            return [bad(_("time"), _("{value!r} is no time", given), mend)]
         if (limit_s or float("inf")) > max((limit or float("inf") for limit in limits), default=float("inf")):
             limited = [f"{row['name']} {row['max_time']}" for row in rows]
             words = _("{time} is above the limit ({limits})", given, limited)
             mend = _("lower time in sbatch of the target: runs go on by themselves after each limit")
-            return [Finding(what=_("time"), verdict=Grade.BAD, found=words, mend=mend)]
+            return [bad(_("time"), words, mend)]
     if limit_s and slurm.warning_s and limit_s <= 2 * slurm.warning_s:
         words = _("{time}, and runs are warned {seconds} s before its end", words, slurm.warning_s)
         mend = _("lower warning_s of the target, or raise time: a run hardly gets to train")
-        return [Finding(what=_("time"), verdict=Grade.WARNING, found=words, mend=mend)]
+        return [warning(_("time"), words, mend)]
     if given is None and limit_s and limit_s < SHORT_S:
         mend = _("set time in sbatch of the target; until then runs start again at each limit")
-        return [Finding(what=_("time"), verdict=Grade.WARNING, found=words, mend=mend)]
-    return [Finding(what=_("time"), verdict=Grade.GOOD, found=words)]
+        return [warning(_("time"), words, mend)]
+    return [good(_("time"), words)]
 
 
 def _gpus(target: Target, rows: Sequence[Partition], processes: Iterable[int]) -> list[Finding]:
@@ -168,23 +168,23 @@ def _gpus(target: Target, rows: Sequence[Partition], processes: Iterable[int]) -
     asked = options_of(target).asked
     if not have:
         if asked.no_gpus:
-            return [Finding(what=_("gpus"), verdict=Grade.GOOD, found=_("none are asked for"))]
+            return [good(_("gpus"), _("none are asked for"))]
         words = _("{partitions} has no GPUs", where)
         mend = _('give another partition, or gres = "none" in sbatch of the target to train on cores')
-        return [Finding(what=_("gpus"), verdict=Grade.BAD, found=words, mend=mend)]
+        return [bad(_("gpus"), words, mend)]
     for option, name in asked.gpu_types:
         if types and name not in types:
             words = _("{partitions} has no GPU called {name!r}", where, name)
             mend = _change(option, valid_choices(name, types))
-            return [Finding(what=_("gpus"), verdict=Grade.BAD, found=words, mend=mend)]
+            return [bad(_("gpus"), words, mend)]
     largest = max((-(-number // asked.nodes) for number in processes), default=0)
     if largest > most:
         words = _("a run asks for {wanted} GPUs on a node, {partitions} has {most}", largest, where, most)
         mend = _("set gpus_per_run of the target, or spread runs with nodes in its sbatch")
-        return [Finding(what=_("gpus"), verdict=Grade.BAD, found=words, mend=mend)]
+        return [bad(_("gpus"), words, mend)]
     listed = list(dict.fromkeys(":".join(parts) for parts in have))
     words = _("{gpus} a node in {partitions}", listed, where)
-    return [Finding(what=_("gpus"), verdict=Grade.GOOD, found=words)]
+    return [good(_("gpus"), words)]
 
 
 def _features(constraint: str, rows: Sequence[Partition]) -> list[Finding]:
@@ -196,8 +196,8 @@ def _features(constraint: str, rows: Sequence[Partition]) -> list[Finding]:
         if name and name not in have:
             words = _("no node has the feature {name!r}", name)
             mend = _change("constraint", valid_choices(name, have))
-            return [Finding(what=_("constraint"), verdict=Grade.BAD, found=words, mend=mend)]
-    return [Finding(what=_("constraint"), verdict=Grade.GOOD, found=constraint)]
+            return [bad(_("constraint"), words, mend)]
+    return [good(_("constraint"), constraint)]
 
 
 def _account(asked: Asked, site: Site) -> list[Finding]:
@@ -211,9 +211,9 @@ def _account(asked: Asked, site: Site) -> list[Finding]:
         if given and names and given.lower() not in names:  # sacctmgr(1): names are kept in lower case
             words = _("{option} {name!r} is not yours to use", option, given)
             mend = _change(option, valid_choices(given, names))
-            found.append(Finding(what=what, verdict=Grade.BAD, found=words, mend=mend))
+            found.append(bad(what, words, mend))
         elif given:
-            found.append(Finding(what=what, verdict=Grade.GOOD, found=given))
+            found.append(good(what, given))
     return found
 
 
@@ -291,13 +291,10 @@ def tried(target: Target, tests: Mapping[str, Tested]) -> list[Finding]:
 
 def out_of_reach(python: str, words: str) -> Finding:
     """Return what to say of an interpreter of runs that can't talk to Slurm, in its words."""
-    return Finding(
-        what=_("slurm for runs"),
-        verdict=Grade.BAD,
-        found=_(
-            "{python} can't talk to Slurm, so runs don't outlive a time limit or a lost node: {why}", python, words
-        ),
-        mend=_(
+    return bad(
+        _("slurm for runs"),
+        _("{python} can't talk to Slurm, so runs don't outlive a time limit or a lost node: {why}", python, words),
+        _(
             "let python of the target be one outside any container, or bind Slurm's commands, its configuration and"
             " munge's socket into the container"
         ),
