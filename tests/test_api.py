@@ -96,6 +96,22 @@ def test_threads_share_a_project(project: Path) -> None:
     assert mine.runs()  # opened again
 
 
+@pytest.mark.slow
+def test_a_look_at_runs_leaves_alone_what_another_thread_is_submitting(project: Path) -> None:
+    seen: list[State] = []
+
+    def look(message: str) -> None:
+        with Project(project, say=lambda message: None) as other:
+            reading = threading.Thread(target=lambda: seen.extend(run.state for run in other.refresh().runs))
+            reading.start()
+            reading.join()
+
+    with Project(project, say=look) as mine:
+        (submitted,) = mine.submit(mine.plan("tiny", groups=["gpt_base"]))
+    assert State.PLANNED in seen
+    assert (submitted.note, submitted.state) == ("", State.QUEUED)
+
+
 def test_what_keeps_a_run_from_its_end_keeps_it(project: Path) -> None:
     def refuse(runs: object) -> None:
         raise KeyboardInterrupt

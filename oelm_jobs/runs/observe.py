@@ -42,6 +42,8 @@ ELSEWHERE_S = 300.0
 """So long a submission that is made on another host is left alone after its last sign of life."""
 NOT_SUBMITTED = "not_submitted"
 """Code of the reason of a run that never reached its target."""
+SENDING: set[str] = set()
+"""Tokens of the submissions that threads of this process are at."""
 
 
 TOLD = ("reason", *BESIDE)
@@ -188,7 +190,7 @@ def _settle_target(store: Store, project: Path, target: Target, runs: Sequence[S
     planned = {run.token for run in runs if run.state is State.PLANNED}
     for row in store.open_submissions(project):
         maker = processes.Identity.from_json(json.loads(row["maker"]))
-        if row["token"] not in planned or _is_under_way(maker, row["made_at"]):
+        if row["token"] not in planned or row["token"] in SENDING or _is_under_way(maker, row["made_at"]):
             continue
         known = store.runs_of(row["token"])  # also those that nobody asks about now: it is settled once, for all
         open_ones = [run_dir for run_dir, state in known.items() if state is State.PLANNED]
@@ -222,7 +224,7 @@ def _poll(
 
 
 def _is_under_way(maker: processes.Identity | None, touched_at: float) -> bool:
-    """True while the process that makes a submission may still be at it."""
+    """True while another process that makes a submission may still be at it."""
     if maker is None or maker.pid == os.getpid():
         return False
     if maker.host != os.uname().nodename:  # the index lies on a shared home; whether it lives can't be seen from here

@@ -22,7 +22,7 @@ from ..connections import Connection
 from ..errors import CodeGone, UnknownAnswer
 from ..runs import moving
 from ..runs.locations import where_they_lie
-from ..runs.observe import NOT_SUBMITTED, Scope, refresh
+from ..runs.observe import NOT_SUBMITTED, SENDING, Scope, refresh
 from ..schedulers import Answer, LaunchScript, Scheduler, silent
 from ..schedulers import scheduler as scheduler_of
 from ..scripts.jobs import check_scripts, render
@@ -97,24 +97,28 @@ def submit(
         decision = decisions[known.name] = decision_on(known)
         return decision.run if isinstance(decision, Take) else None
 
-    taken = store.intend(
-        plan.project,
-        target,
-        plan.root,
-        token,
-        json.dumps(processes.identify(os.getpid()).to_json()),
-        plan.runs,
-        binding,
-    )
-    takes = [each if isinstance(each := decisions.get(run.name), Take) else Take(run=run) for run in taken]
-    for take in takes:
-        if message := _starts_over(take):
-            say(message)
-    notes = {name: each.reason for name, each in decisions.items() if isinstance(each, Leave)}
-    if takes:
-        for message in sent.words(code, plan.target):
-            say(message)
-        notes |= _send(plan, connection, scheduler, store, takes, token, code, say=say, max_array=max_array)
+    SENDING.add(token)  # another thread that sees the intent must not take it for one that was given up
+    try:
+        taken = store.intend(
+            plan.project,
+            target,
+            plan.root,
+            token,
+            json.dumps(processes.identify(os.getpid()).to_json()),
+            plan.runs,
+            binding,
+        )
+        takes = [each if isinstance(each := decisions.get(run.name), Take) else Take(run=run) for run in taken]
+        for take in takes:
+            if message := _starts_over(take):
+                say(message)
+        notes = {name: each.reason for name, each in decisions.items() if isinstance(each, Leave)}
+        if takes:
+            for message in sent.words(code, plan.target):
+                say(message)
+            notes |= _send(plan, connection, scheduler, store, takes, token, code, say=say, max_array=max_array)
+    finally:
+        SENDING.discard(token)
     states = store.states(plan.project, study)
     return [
         Submitted(run=run, state=states.get(run.name, State.UNKNOWN), note=notes.get(run.name, "")) for run in plan.runs
