@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from .agent import inside, records, rundir
 from .agent.sentences import _
@@ -66,7 +65,7 @@ def run_name(group: str, seed: int | None, tag: str) -> str:
     return f"{name}-{tag}" if tag else name
 
 
-def what_is_wrong(known: Mapping[str, Any]) -> str:
+def what_is_wrong(known: Mapping[str, object]) -> str:
     """Return the first invalid value in a run's record as ``key = value: reason``; empty where the record could have
     come from a study file and a submission.
     """
@@ -87,13 +86,14 @@ def what_is_wrong(known: Mapping[str, Any]) -> str:
     for key, reason in reasons.items():
         if reason:
             return _("{key} = {value!r}: {reason}", key, str(known.get(key))[:100], reason)
+    assert isinstance(seed, int)
     if known.get("run") not in (run_name(str(group), None, str(tag)), run_name(str(group), seed, str(tag))):
         name = str(known.get("run"))[:100]
         return _("run = {name!r}: is not what a run of this group, seed and tag is called", name)
     return _wrong_configuration(known) or (records.RUN.why_not(known) or "").lstrip(".")
 
 
-def _wrong_configuration(known: Mapping[str, Any]) -> str:
+def _wrong_configuration(known: Mapping[str, object]) -> str:
     """Return the first missing or invalid number among those that a run's progress is computed from."""
     train = known.get("train")
     values = train if isinstance(train, Mapping) else {}

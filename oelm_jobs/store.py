@@ -25,6 +25,7 @@ from .errors import DamagedStore, StoreError
 from .folders import state_folder
 
 if TYPE_CHECKING:
+    from .agent.run_record import RunRecord
     from .spec.study import Run
 
 MIGRATIONS: list[str] = [
@@ -344,9 +345,7 @@ class Store:
                 [(at, run.project, run.study, run.name, run.token) for run in unchanged],
             )
 
-    def replace_runs(
-        self, project: Path, target: str, records: Sequence[Mapping[str, Any]], gone: Iterable[str] = ()
-    ) -> None:
+    def replace_runs(self, project: Path, target: str, records: Sequence[RunRecord], gone: Iterable[str] = ()) -> None:
         """Replace the index of a project's runs on a target by the records found there; submissions in flight stay.
 
         Args:
@@ -358,29 +357,25 @@ class Store:
             )
             self._db.executemany(
                 "DELETE FROM run WHERE project = ? AND target = ? AND study = ? AND name = ? AND state <> ?",
-                [
-                    (str(project), before, known["study"], known["run"], State.PLANNED)
-                    for before in gone
-                    for known in records
-                ],
+                [(str(project), before, known.study, known.run, State.PLANNED) for before in gone for known in records],
             )
             self._add(project, target, records)
 
-    def add_runs(self, project: Path, target: str, records: Sequence[Mapping[str, Any]]) -> None:
+    def add_runs(self, project: Path, target: str, records: Sequence[RunRecord]) -> None:
         """Add runs from records found on a target; runs that the project has already are not changed."""
         with self._writing():
             self._add(project, target, records)
 
-    def _add(self, project: Path, target: str, records: Sequence[Mapping[str, Any]]) -> None:
+    def _add(self, project: Path, target: str, records: Sequence[RunRecord]) -> None:
         first = self._db.execute("SELECT coalesce(max(position), 0) + 1 FROM run").fetchone()[0]
         for position, known in enumerate(records, start=first):
-            spec = json.dumps({key: known[key] for key in SPEC if key in known})
+            content = known.to_json()
+            spec = json.dumps({key: content[key] for key in SPEC if key in content})
             self._db.execute(
                 """INSERT OR IGNORE INTO run (project, study, name, "group", label, seed, tag, target, run_dir,
                    fingerprint, position, token, spec, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-                (str(project), known["study"], known["run"], known["group"], known["label"], known["seed"],
-                 known["tag"], target, known["run_dir"], known["fingerprint"], position, known["token"], spec,
-                 State.UNKNOWN),
+                (str(project), known.study, known.run, known.group, known.label, known.seed, known.tag, target,
+                 known.run_dir, known.fingerprint, position, known.token, spec, State.UNKNOWN),
             )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import pytest
 from oelm_jobs import language
 from oelm_jobs import store as stores
 from oelm_jobs.agent.reasons import because, codes, told
+from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import StoreError, UsageError
 from oelm_jobs.runs import locations, observe
@@ -194,7 +195,7 @@ def test_a_word_names_a_group_with_all_its_seeds_and_study_with_run_one_of_them(
 
     with Store(tmp_path / "runs.sqlite3") as store:
         rows = [record("gpt", "gpt", 42), record("gpt-s43", "gpt", 43), record("oelm", "oelm", 42)]
-        store.replace_runs(tmp_path, "box", rows)
+        store.replace_runs(tmp_path, "box", list(map(RunRecord.of, rows)))
 
         def named(*words: str) -> list[str]:
             return [run.name for run in select(store, tmp_path, words)]

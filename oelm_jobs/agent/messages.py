@@ -382,7 +382,7 @@ class FindRequest(Root, _CheckpointsMay):
 class FindAnswer(TypedDict):
     """The records of runs, which nobody has judged yet (names.what_is_wrong)."""
 
-    runs: List[Dict[str, Any]]
+    runs: List[Dict[str, object]]
 
 
 class _DataMay(TypedDict, total=False):

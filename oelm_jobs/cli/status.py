@@ -171,7 +171,7 @@ def _runs(holding: Holding) -> str:
 
     whose = _("this project") if holding.is_own else _("project {path}", holding.owner)
     listed = [
-        " ".join(filter(None, (f"{known['study']}/{known['run']}", holding.states.get(known["run_dir"], ""))))
+        " ".join(filter(None, (f"{known.study}/{known.run}", holding.states.get(known.run_dir, ""))))
         for known in holding.records
     ]
     if len(listed) == 1:
@@ -182,10 +182,10 @@ def _runs(holding: Holding) -> str:
 def _as_json(holding: Holding) -> dict[str, Any]:
     runs = [
         {
-            "study": known["study"],
-            "name": known["run"],
-            "run_dir": known["run_dir"],
-            "state": holding.states.get(known["run_dir"]),
+            "study": known.study,
+            "name": known.run,
+            "run_dir": known.run_dir,
+            "state": holding.states.get(known.run_dir),
         }
         for known in holding.records
     ]

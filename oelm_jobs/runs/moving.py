@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..agent import records, registry
 from ..connections import Connection
@@ -21,6 +21,7 @@ from ..transfer.home import home_of
 
 if TYPE_CHECKING:
     from ..agent import messages
+    from ..agent.run_record import RunRecord
 
 
 def in_place(plan: Plan, connection: Connection, stored: Iterable[StoredRun]) -> frozenset[str]:
@@ -60,13 +61,9 @@ def set_copy_aside(project: Path, known: StoredRun) -> Path | None:
     return sync.set_aside(home) if sync.record(home).get("run_dir") == known.run_dir else None
 
 
-def superseded(found: Iterable[Mapping[str, Any]]) -> set[tuple[str, str, str]]:
+def superseded(found: Iterable[RunRecord]) -> set[tuple[str, str, str]]:
     """Return target, run directory and token of what the runs of records have left."""
-    return {
-        (str(place["target"]), str(place["run_dir"]), str(place["token"]))
-        for record in found
-        for place in record.get("left") or ()
-    }
+    return {(place["target"], place["run_dir"], place["token"]) for record in found for place in record.left or ()}
 
 
 def left_by(project: Path, runs: Sequence[StoredRun]) -> list[tuple[StoredRun, dict[str, str]]]:

@@ -10,10 +10,11 @@ import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import names
 from ..agent import registry
+from ..agent.run_record import RunRecord
 from ..agent.sentences import _
 from ..agent.states import State
 from ..connections import Connection, connect
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 UNNAMED = "unnamed"
 """What stands for a project that records don't name, also where one is asked for."""
-Record = Mapping[str, Any]
-"""A run's record (run.json), with ``run_dir`` where it lies now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,8 @@ class Holding:
     target: str
     project: str
     """Path of the project that submitted them, where it was then; empty where their records don't name it."""
-    records: tuple[Record, ...]
+    records: tuple[RunRecord, ...]
+    """With ``run_dir`` where they lie now."""
     states: Mapping[str, State] = field(default_factory=dict)
     """Where they stand, by run directory; empty where that was not asked."""
     is_own: bool = False
@@ -55,9 +55,9 @@ class Holding:
         """The project in words."""
         return self.project or UNNAMED
 
-    def lives(self, record: Record) -> bool:
+    def lives(self, record: RunRecord) -> bool:
         """True where a run was not over when its target was asked."""
-        state = self.states.get(record["run_dir"])
+        state = self.states.get(record.run_dir)
         return state is not None and not state.is_final
 
     @property
@@ -100,12 +100,11 @@ def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
             believed, odd = _believed(name, records)
             passed_over.extend(odd)
             is_ours = resolved.root == str(project)
-            owners: dict[str, list[Record]] = {}
+            owners: dict[str, list[RunRecord]] = {}
             for record in believed:
-                keys = [(where, record["run_dir"], record["study"], record["run"]) for where in (name, "")]
+                keys = [(where, record.run_dir, record.study, record.run) for where in (name, "")]
                 own = is_ours or not known.isdisjoint(keys)
-                named = record.get("project")
-                owners.setdefault(str(project) if own else named if isinstance(named, str) else "", []).append(record)
+                owners.setdefault(str(project) if own else record.project, []).append(record)
             holdings = [
                 Holding(target=name, project=owner, records=tuple(theirs), is_own=owner == str(project))
                 for owner, theirs in owners.items()
@@ -127,29 +126,28 @@ def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
     )
 
 
-def _believed(target: str, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+def _believed(target: str, records: Sequence[Mapping[str, object]]) -> tuple[list[RunRecord], list[str]]:
     """Return the records that a submission can have written, one for each run, and words about the others."""
-    found: dict[tuple[str, str, str], Record] = {}
+    found: dict[tuple[str, str, str], RunRecord] = {}
     odd: list[str] = []
     # A folder that somebody copied or renamed holds a record, too: the run's own folder is called after it.
     for record in sorted(records, key=lambda known: Path(str(known.get("run_dir"))).name != f"exp_{known.get('run')}"):
         wrong = names.what_is_wrong(record)
         key = (str(record.get("project")), str(record.get("study")), str(record.get("run")))
         if not wrong and key in found:
-            run = f"{record['study']}/{record['run']}"
-            wrong = _("{run} is what lies in {run_dir}", run, found[key]["run_dir"])
+            wrong = _("{run} is what lies in {run_dir}", f"{key[1]}/{key[2]}", found[key].run_dir)
         if wrong:
             odd.append(
                 _("{target}: a record in {run_dir} was passed over: {why}", target, str(record.get("run_dir")), wrong)
             )
         else:
-            found[key] = record
+            found[key] = RunRecord.of(record)
     return list(found.values()), odd
 
 
 def _with_states(connection: Connection, holding: Holding) -> Holding:
     """Return a holding with where its runs stand; without, where the target can't say."""
-    asked = {record["run_dir"]: record["token"] for record in holding.records}
+    asked = {record.run_dir: record.token for record in holding.records}
     try:
         rows = scheduler(connection).poll(asked)["runs"]
     except TargetError:
@@ -168,7 +166,7 @@ def _only_here(
     that, or the index (by target, study and name), knows of it.
     """
     elsewhere = {
-        (other.target, record["run_dir"], record["token"])
+        (other.target, record.run_dir, record.token)
         for other in everything
         if other.target != holding.target
         for record in other.records
@@ -177,16 +175,15 @@ def _only_here(
     names_elsewhere = {(study, name) for target, study, name in indexed if target != holding.target}
     for other in everything:
         if other.target != holding.target:
-            names_elsewhere |= {(record["study"], record["run"]) for record in other.records}
+            names_elsewhere |= {(record.study, record.run) for record in other.records}
 
-    def is_anothers(record: Record) -> bool:
-        named = record.get("target")
-        is_known = (record["study"], record["run"]) in names_elsewhere and not targets[holding.target].host
-        if is_known and sync.record(Path(record["run_dir"])):
+    def is_anothers(record: RunRecord) -> bool:
+        is_known = (record.study, record.run) in names_elsewhere and not targets[holding.target].host
+        if is_known and sync.record(Path(record.run_dir)):
             return True
-        if named == holding.target or named not in targets:
+        if record.target == holding.target or record.target not in targets:
             return False
-        return holding.is_own or (named, record["run_dir"], record["token"]) in elsewhere
+        return holding.is_own or (record.target, record.run_dir, record.token) in elsewhere
 
     return replace(holding, records=tuple(record for record in holding.records if not is_anothers(record)))
 
@@ -195,7 +192,7 @@ def _without_superseded(holding: Holding, everything: Sequence[Holding]) -> Hold
     """Return a holding without what its project's runs left there when they started over on another target."""
     found = [record for other in everything if other.project == holding.project for record in other.records]
     old = moving.superseded(found)
-    kept = [r for r in holding.records if (holding.target, str(r["run_dir"]), str(r["token"])) not in old]
+    kept = [r for r in holding.records if (holding.target, r.run_dir, r.token) not in old]
     return replace(holding, records=tuple(kept))
 
 
@@ -210,10 +207,10 @@ class _Order:
             for study in read_studies(project, warn)
         }
 
-    def __call__(self, known: Record) -> tuple[Any, ...]:
-        group = str(known["group"])
-        place = -1 if group == SPEED_TRIAL else self._groups.get(str(known["study"]), {}).get(group, len(group))
-        return str(known["study"]), str(known["tag"]), int(known["seed"]), place, group
+    def __call__(self, known: RunRecord) -> tuple[object, ...]:
+        group = known.group
+        place = -1 if group == SPEED_TRIAL else self._groups.get(known.study, {}).get(group, len(group))
+        return known.study, known.tag, known.seed, place, group
 
 
 def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
@@ -233,16 +230,16 @@ def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
     return replace(found, passed_over=(*found.passed_over, *odd))
 
 
-def _one_of_each(store: Store, project: Path, survey: Survey, say: Callable[[str], None]) -> dict[str, list[Record]]:
+def _one_of_each(store: Store, project: Path, survey: Survey, say: Callable[[str], None]) -> dict[str, list[RunRecord]]:
     """Return by target the records of a project's own runs, one of each name: a run that went on elsewhere lies on two
     targets. It is where the index has it; where that knows nothing, where it lives.
     """
     indexed = {(run.study, run.name): run.target for run in store.runs(project)}
-    found: dict[tuple[str, str], list[tuple[Holding, Record]]] = {}
+    found: dict[tuple[str, str], list[tuple[Holding, RunRecord]]] = {}
     for holding in survey.holdings:
         for record in holding.records if holding.is_own else ():
-            found.setdefault((record["study"], record["run"]), []).append((holding, record))
-    chosen: dict[str, list[Record]] = {}
+            found.setdefault((record.study, record.run), []).append((holding, record))
+    chosen: dict[str, list[RunRecord]] = {}
     for key, ones in found.items():
         where = indexed.get(key)
         ones.sort(key=lambda one: (one[0].target != where, not one[0].lives(one[1])))
@@ -276,10 +273,10 @@ def adopt(
     own = {(run.study, run.name) for run in store.runs(project)}
     taken = []
     for holding in chosen:
-        left = [record for record in holding.records if (record["study"], record["run"]) in own]
-        records = [record for record in holding.records if (record["study"], record["run"]) not in own]
+        left = [record for record in holding.records if (record.study, record.run) in own]
+        records = [record for record in holding.records if (record.study, record.run) not in own]
         if left:
-            listed = few([f"{record['study']}/{record['run']}" for record in left])
+            listed = few([f"{record.study}/{record.run}" for record in left])
             say(
                 _(
                     "not taken over from {target}, since this project has runs of these names: {runs}",
@@ -289,7 +286,7 @@ def adopt(
             )
         if records:
             store.add_runs(project, holding.target, sorted(records, key=_Order(project)))
-            own |= {(record["study"], record["run"]) for record in records}
+            own |= {(record.study, record.run) for record in records}
             taken.append(Holding(target=holding.target, project=holding.project, records=tuple(records)))
     refresh(store, project, store.runs(project), scope=Scope.ALL)
     return taken

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.agent.states import State
 from oelm_jobs.store import Store
 
@@ -110,7 +111,7 @@ def test_a_run_whose_files_tell_no_end_stands_as_its_target_was_last_seen_to_hav
     words = {"study": "tiny", "run": "gpt_base-s43", "group": "gpt_base", "label": "", "seed": 43, "tag": ""}
     record = {**words, "run_dir": f"/far/{run_dir.name}", "fingerprint": "", "token": "t"}
     with Store() as store:
-        store.replace_runs(place, "box", [record])
+        store.replace_runs(place, "box", [RunRecord.of(record)])
         store.observe([(run, state, reason, {}) for run in store.runs(place)], time.time())
     assert f"interim: gpt_base-s43 {shown}" in report(place, SOURCE_DATE_EPOCH=LATER).stdout
 
@@ -122,7 +123,7 @@ def test_runs_that_are_elsewhere_alone_make_a_report_interim(place: Path) -> Non
     rows = [{**words, "run": name, "seed": int(name[-2:]), "run_dir": f"/far/exp_{name}", "fingerprint": "f" * 64}
             for name in names]  # fmt: skip
     with Store() as store:
-        store.replace_runs(place, "box", rows)
+        store.replace_runs(place, "box", list(map(RunRecord.of, rows)))
         store.observe([(run, names[run.name][0], "", names[run.name][1]) for run in store.runs(place)], time.time())
     said = " ".join(report(place, SOURCE_DATE_EPOCH=LATER).stdout.split())
     assert "INTERIM" in said and "gpt_base-s90 RUNNING" in said
@@ -137,7 +138,9 @@ def test_files_of_this_machine_are_newer_than_what_was_seen_of_them(place: Path)
     make_run(run_dir.parent, "gpt_base", 43, stop=200, study_name="tiny")
     words = {"study": "tiny", "run": "gpt_base-s43", "group": "gpt_base", "label": "", "seed": 43, "tag": ""}
     with Store() as store:
-        store.replace_runs(place, "local", [{**words, "run_dir": str(run_dir), "fingerprint": "", "token": "t"}])
+        store.replace_runs(
+            place, "local", [RunRecord.of({**words, "run_dir": str(run_dir), "fingerprint": "", "token": "t"})]
+        )
         store.observe([(run, State.RUNNING, "", {}) for run in store.runs(place)], time.time())
     assert "gpt_base-s43 UNKNOWN (no heartbeat) 200/400" in report(place, SOURCE_DATE_EPOCH=LATER).stdout
 

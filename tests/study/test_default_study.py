@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.store import Store, index_path
 from oelm_jobs.transfer.home import home_of
 from tests.support import TINY_STUDY, read
@@ -62,9 +63,8 @@ def test_a_run_comes_home_beside_what_another_study_has_there(project: Path) -> 
     words = {"study": "other", "run": "gpt_base", "group": "gpt_base", "label": "", "seed": 42, "tag": "", "token": "t"}
     bare = project / "models" / "checkpoints" / "exp_gpt_base"
     with Store() as store:
-        store.replace_runs(
-            project, "box", [{**words, "run_dir": f"/far/models/checkpoints/{bare.name}", "fingerprint": ""}]
-        )
+        record = {**words, "run_dir": f"/far/models/checkpoints/{bare.name}", "fingerprint": ""}
+        store.replace_runs(project, "box", [RunRecord.of(record)])
         [run] = store.runs(project)
     assert home_of(project, run) == bare
     (bare / ".oelm").mkdir(parents=True)

@@ -385,7 +385,7 @@ def give_up(root: str, token: str, position: int) -> bool:
 # Finding again --------------------------------------------------------------------------------------------------------
 
 
-def waiting_records(root: str) -> Dict[str, Dict[str, Any]]:
+def waiting_records(root: str) -> Dict[str, Dict[str, object]]:
     """Return by run directory the record of its newest submission, where the run has not begun under it yet.
 
     A run that begins writes the record itself (run.json); until then the script is the only place that holds it.
@@ -399,8 +399,8 @@ def waiting_records(root: str) -> Dict[str, Dict[str, Any]]:
             for index, run_dir in enumerate(job["run_dirs"]):
                 place = (float(content["time"]), str(content["token"]), int(job["position"]), index)
                 newest[run_dir] = max(place, newest.get(run_dir, place))
-    found: Dict[str, Dict[str, Any]] = {}
-    scripts: Dict[Tuple[str, int], List[Dict[str, Any]]] = {}
+    found: Dict[str, Dict[str, object]] = {}
+    scripts: Dict[Tuple[str, int], List[Dict[str, object]]] = {}
     for run_dir, (sent_at, token, position, index) in newest.items():
         begun = rundir.read_json(rundir.control(run_dir, rundir.RUN)) or {}
         if begun.get("token") == token or _made_at(root, begun.get("token")) > sent_at:
@@ -418,7 +418,7 @@ def _made_at(root: str, token: Any) -> float:
     return float(rundir.finite((made or {}).get("time")) or 0)
 
 
-def records_of(script: Path) -> List[Dict[str, Any]]:
+def records_of(script: Path) -> List[Dict[str, object]]:
     """Return the records that a script holds, in the order of its tasks; none where it can't be read."""
     try:
         text = script.read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict
+from typing import TYPE_CHECKING, Dict, List
 
 from .. import rundir, verbs
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .. import messages
 
 
-def waiting_records(root: str) -> Dict[str, Dict[str, Any]]:
+def waiting_records(root: str) -> Dict[str, Dict[str, object]]:
     """Return by run directory the records of Slurm jobs that have not begun yet: only their scripts hold them."""
     if not os.path.isdir(os.path.join(root, rundir.CONTROL, "slurm")):
         return {}
@@ -30,7 +30,7 @@ def find(request: messages.FindRequest) -> messages.FindAnswer:
     Returns:
         ``runs``: records (run.json), each with ``run_dir`` where it lies now.
     """
-    runs = []
+    runs: List[Dict[str, object]] = []
     waiting = waiting_records(str(request["root"]))
     top = request.get("checkpoint_root") or str(Path(request["root"]) / "models" / "checkpoints")
     for folder, folders, _ in os.walk(top):

@@ -16,6 +16,7 @@ from oelm_jobs.analysis.reading import loading, replicates
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 from oelm_jobs.analysis.report import Report
 
+from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.agent.states import State
 from oelm_jobs.store import Store
 
@@ -288,7 +289,7 @@ def test_a_lock_goes_by_the_clock_here_where_that_of_the_target_was_seen_to_diff
     words = {"study": "tiny", "group": "gpt_base", "label": "", "seed": 42, "tag": "", "fingerprint": "", "token": "t"}
     record = {**words, "run": "gpt_base", "run_dir": "/far/exp_gpt_base"}
     with Store() as store:
-        store.replace_runs(place, "box", [record])
+        store.replace_runs(place, "box", [RunRecord.of(record)])
         store.observe([(r, State.DONE, "", {"clock_ahead_s": ahead_s}) for r in store.runs(place)], time.time())
     shutil.move(place / "models", place / "away")
     began_at = synthetic.START - ahead_s
@@ -306,7 +307,9 @@ def test_a_lock_goes_by_the_clock_here_where_that_of_the_target_was_seen_to_diff
 def test_a_run_that_is_at_work_elsewhere_had_begun_before_the_lock(place: Path) -> None:
     words = {"study": "tiny", "group": "gpt_base", "label": "", "seed": 90, "tag": "", "fingerprint": "", "token": "t"}
     with Store() as store:
-        store.replace_runs(place, "box", [{**words, "run": "gpt_base-s90", "run_dir": "/far/exp_gpt_base-s90"}])
+        store.replace_runs(
+            place, "box", [RunRecord.of({**words, "run": "gpt_base-s90", "run_dir": "/far/exp_gpt_base-s90"})]
+        )
         store.observe([(run, State.RUNNING, "", {}) for run in store.runs(place)], time.time())
     report(place, "--lock")
     assert "gpt_base-s90" in json.loads((place / "experiments" / "tiny_lock.json").read_text())["started"]
