@@ -153,10 +153,9 @@ def global_batch(config: TrainConfig, world_size: int) -> int:
     return config.batch_size * world_size * config.gradient_accumulation_steps
 
 
-def fingerprint(config: TrainConfig, global_batch: int, ignore: Iterable[str] = ()) -> str:
+def scientific_hash(config: TrainConfig, global_batch: int) -> str:
     """Return a hash of what makes the run scientifically itself, as far as the trainer's flags say it."""
-    skipped = set(ignore)
-    values = {name: getattr(config, name) for name in keys_of_kind("scientific") if name not in skipped}
+    values = {name: getattr(config, name) for name in keys_of_kind("scientific")}
     values["global_batch"] = global_batch
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

@@ -93,7 +93,7 @@ def checkpoint_content(
         "data": asdict(data),
         "world": _describe_world(world),
         "global_batch": global_batch,
-        "fingerprint": configuration.fingerprint(config, global_batch),
+        "fingerprint": configuration.scientific_hash(config, global_batch),
     }
 
 

@@ -209,7 +209,12 @@ def _add_shared_options(made: click.Command) -> None:
     def nothing() -> None: ...
 
     for option in (
-        click.option("--lang", metavar="en|zh", expose_value=False, help=_("Language of all text (or OELM_LANG).")),
+        click.option(
+            "--lang",
+            metavar="|".join(language.LANGUAGES),
+            expose_value=False,
+            help=_("Language of all text (or OELM_LANG)."),
+        ),
         click.option("--debug", is_flag=True, expose_value=False, help=_("Show the traceback of an error.")),
         click.version_option(__version__, prog_name="oelm-jobs", help=_("Show the version and exit.")),
     ):

@@ -1,1 +1,1 @@
-"""Text that the package carries: novels for the demo, GPT-2's merge ranks, the Chinese catalogue."""
+"""Text that the package carries: novels for the demo, GPT-2's merge ranks."""
