@@ -42,7 +42,7 @@ def translated(text: str, language: str = "") -> str:
     if wanted == "en" or not isinstance(text, Sentence):
         return text
     template = _catalogue(wanted).gettext(text.template)
-    if template == text.template:
+    if not template:
         return text
     values = {name: _value(value, wanted) for name, value in text.values.items()}
     try:
@@ -87,6 +87,15 @@ def _value(value: object, language: str) -> object:
     return value
 
 
+class _Nothing(gettext.NullTranslations):
+    """What a catalogue says of a template that it does not have: a target may have made it up."""
+
+    def gettext(self, message: str) -> str:
+        return ""
+
+
 @functools.cache
 def _catalogue(language: str) -> gettext.NullTranslations:
-    return gettext.translation(DOMAIN, LOCALE, [language], fallback=True)
+    found = gettext.translation(DOMAIN, LOCALE, [language], fallback=True)
+    found.add_fallback(_Nothing())
+    return found

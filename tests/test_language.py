@@ -220,6 +220,7 @@ def test_the_users_own_words_and_foreign_ones_stay() -> None:
 
 def test_sentences_in_sentences_are_translated() -> None:
     why = joined([_("nothing was cancelled there"), "", _("{what}: {details}", _("no such file"), ["a", "b"])])
+    assert language.translated(_("[{number}]{wrong}", 1, _("no such file"))) == "[1]没有该文件"
     assert language.translated(joined(["x; y", why])) == "x; y；那里没有取消任何运行；没有该文件：a、b"
 
 
