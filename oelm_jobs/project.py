@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -53,7 +54,8 @@ class Project(AbstractContextManager["Project"]):
     def __init__(self, folder: Path | str | None = None, *, say: Callable[[str], None] = visible.notice) -> None:
         self.folder = find_project(Path.cwd() if folder is None else Path(folder))
         self.say = say
-        self._stores: dict[int, Store] = {}
+        self._stores: dict[int, threading.local] = {}
+        """Each thread's index, by process: one that a fork has copied must be neither used nor closed (sqlite.org)."""
         self._places: dict[str, Target] = {}
         """Targets of plans, as their files describe them."""
 
@@ -61,20 +63,22 @@ class Project(AbstractContextManager["Project"]):
         self.close()
 
     def close(self) -> None:
-        """Close the index and all connections; both are opened again when they are used again."""
+        """Close the index and all connections; both are opened again when they are used again. What another thread
+        reads from the index at that moment it reads to its end.
+        """
         from .connections import close_all
 
-        while self._stores:
-            self._stores.popitem()[1].close()
+        self._stores.pop(os.getpid(), None)  # closes each that nobody uses; sqlite crashes where one is closed in use
         close_all(self.folder)
 
     @property
     def store(self) -> Store:
         """The index of runs, opened for this thread."""
-        known = self._stores.get(threading.get_ident())
-        if known is None:
-            known = self._stores[threading.get_ident()] = Store()
-        return known
+        own = self._stores.setdefault(os.getpid(), threading.local())
+        if not hasattr(own, "store"):
+            own.store = Store()
+        found: Store = own.store
+        return found
 
     # Studies and targets ----------------------------------------------------------------------------------------------
 

@@ -139,7 +139,7 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the index; also another thread's, which must not use it any more."""
+        """Close the index; no thread may use it any more."""
         self._db.close()
 
     def _error(self, error: Exception) -> StoreError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import threading
@@ -110,6 +111,44 @@ def test_a_look_at_runs_leaves_alone_what_another_thread_is_submitting(project: 
         (submitted,) = mine.submit(mine.plan("tiny", groups=["gpt_base"]))
     assert State.PLANNED in seen
     assert (submitted.note, submitted.state) == ("", State.QUEUED)
+
+
+CLOSED_IN_USE = """
+import threading
+from oelm_jobs import Project
+project, is_over, failed = Project(), threading.Event(), []
+def look():
+    while not is_over.is_set():
+        try:
+            project.store.runs(project.folder)
+        except Exception as error:
+            failed.append(error)
+threads = [threading.Thread(target=look) for number in range(3)]
+for thread in threads:
+    thread.start()
+for number in range(2000):
+    project.close()
+    project.store
+is_over.set()
+for thread in threads:
+    thread.join()
+print(failed)
+"""
+
+
+@pytest.mark.slow
+def test_a_project_is_closed_while_threads_use_it(project: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", CLOSED_IN_USE], cwd=project, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+def test_a_forked_process_opens_the_index_for_itself(project: Path) -> None:
+    with Project(project) as mine:
+        opened = mine.store
+        child = os.fork()
+        if child == 0:
+            os._exit(mine.store is opened)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_what_keeps_a_run_from_its_end_keeps_it(project: Path) -> None:
