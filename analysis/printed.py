@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 
-from oelm_jobs.agent.sentences import Sentence
 from oelm_jobs.language import translated
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -15,7 +14,7 @@ def say(text: str, language: str) -> str:
     """Return a sentence in a language, other text (labels, the user's own words) as it is; control characters, which
     names from files may hold, are replaced.
     """
-    return _CONTROL.sub("?", translated(text, language) if isinstance(text, Sentence) else text)
+    return _CONTROL.sub("?", translated(text, language))
 
 
 def date(at: float) -> str:

@@ -109,7 +109,7 @@ def by_run(groups: Groups) -> Table:
     rows = [
         (
             Cell(run.name), Cell(group), Cell(None if run.seed is None else str(run.seed)),
-            Cell(run.status + (f" ({run.reason})" if run.reason else "")), Cell(run.last_step),
+            Cell(run.told_status), Cell(run.last_step),
             Cell(run.final.loss if run.final else None), Cell(run.final.ppl if run.final else None),
             Cell(run.best.loss if run.best else None), Cell(run.best.ppl if run.best else None),
             Cell(run.best.step if run.best else None),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from oelm_jobs.agent.sentences import Sentence, _
+from oelm_jobs.language import translated
 
 from .printed import say
 
@@ -168,10 +169,8 @@ def show(cell: Cell, kind: str, language: str) -> str:
     value = cell.value
     if value is None:
         return DASH
-    if isinstance(value, Sentence):
-        return say(value, language)
     if isinstance(value, str):
-        return value or DASH
+        return translated(value, language) or DASH
     if math.isnan(value):
         return DASH
     if math.isinf(value):
@@ -268,8 +267,6 @@ def raw(table: Table) -> tuple[list[str], list[list[float | int | str | None]]]:
 
 def _plain(cell: Cell) -> float | int | str | None:
     value = cell.value
-    if isinstance(value, Sentence):
-        return say(value, "en")
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     if cell.prefix:

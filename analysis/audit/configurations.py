@@ -107,10 +107,7 @@ def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audit
             continue
         unfinished = [run for run in members if not run.finished and not run.diverged and run.source != "log"]
         if unfinished:
-            states = tuple(
-                f"{run.name} {run.status}{f' ({run.reason})' if run.reason else ''}{_progress(run)}"
-                for run in unfinished
-            )
+            states = [_("{run} {status}{progress}", run.name, run.told_status, _progress(run)) for run in unfinished]
             findings.append(warning(_("interim: {runs}", states), group, key="interim"))
         seen = {run.seed for run in members}
         extra = tuple(str(run.seed) for run in members if run.seed is not None and run.seed not in study.seeds)

@@ -98,8 +98,7 @@ def _usable(arm: Sequence[LoadedRun], notes: list[Sentence]) -> list[LoadedRun]:
         if run.finished or run.diverged or run.source == "log":
             kept.append(run)
         else:
-            reason = f" ({run.reason})" if run.reason else ""
-            notes.append(_("{run} left out: {status}{reason}", run.name, run.status, reason))
+            notes.append(_("{run} left out: {status}", run.name, run.told_status))
     return kept
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from oelm_jobs.agent.sentences import Sentence, _
+from oelm_jobs.language import translated
 
 from .. import findings, tables, wording
 from ..figures.drawing import TITLES
@@ -170,7 +171,7 @@ def provenance(runs: Sequence[LoadedRun]) -> Table:
         known = [f"{key} {value}" for key, value in sorted(run.versions.items()) if key != "revision"]
         values = (
             run.name,
-            run.status + (f" ({run.reason})" if run.reason else ""),
+            run.told_status,
             _revision(run.provenance.get("revision", "")),
             run.provenance.get("snapshot", "")[:12],
             run.provenance.get("train_code", "")[:12],
@@ -209,11 +210,9 @@ def _sortable(cell: Cell, language: str) -> str:
     value = cell.value
     if value is None:
         return ""
-    if isinstance(value, Sentence):
-        return say(value, language)
     if isinstance(value, float):
         return "" if value != value else "Infinity" if value == float("inf") else repr(value)
-    return str(value)
+    return translated(str(value), language)
 
 
 def _verdicts(report: Report, language: str) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import msgspec
 
+from oelm_jobs.agent import reasons
 from oelm_jobs.agent.sentences import Sentence, _
 
 from .loaded_run import Parameters
@@ -51,12 +52,23 @@ class End(msgspec.Struct, frozen=True):
     val_full: bool = False
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Told(msgspec.Struct, frozen=True):
+    """What a record of an end says of why."""
+
+    reason: str = ""
+    code: Any = None
+    values: Any = None
+
+    @property
+    def why(self) -> str:
+        """The reason; a sentence where the record has its code."""
+        return reasons.read({"reason": self.reason, "code": self.code, "values": self.values})
+
+
+class Outcome(Told, frozen=True):
     """outcome.json."""
 
-    attempt: str = ""
     status: str = ""
-    reason: str = ""
     step: Step | None = None
     max_steps: Step | None = None
     final: End | None = None
@@ -77,15 +89,12 @@ class Attempt(msgspec.Struct, frozen=True):
     """An entry of a result's ``attempts``."""
 
     number: int = 0
-    state: str = ""
-    reason: str = ""
     started_at: float | None = None
-    ended_at: float | None = None
     wall_s: float | None = None
     devices: list[Any] = []
 
 
-class Result(msgspec.Struct, frozen=True):
+class Result(Told, frozen=True):
     """experiment_result.json."""
 
     study: str = ""
@@ -95,9 +104,6 @@ class Result(msgspec.Struct, frozen=True):
     seed: int | None = None
     tag: str = ""
     status: str = ""
-    reason: str = ""
-    code: Any = None
-    values: Any = None
     attempts: list[Attempt] = []
     elapsed_hours: float | None = None
     gpu_hours: float | None = None
@@ -141,17 +147,12 @@ class Start(msgspec.Struct, frozen=True):
 
     number: int = 0
     started_at: float | None = None
-    devices: list[Any] = []
 
 
-class EndRecord(msgspec.Struct, frozen=True):
+class EndRecord(Told, frozen=True):
     """end.json."""
 
     state: str = ""
-    reason: str = ""
-    code: Any = None
-    values: Any = None
-    wall_s: float | None = None
     attempts: list[Attempt] = []
 
 

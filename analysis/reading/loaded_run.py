@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oelm_jobs.agent.reasons import codes
-from oelm_jobs.agent.sentences import Sentence
+from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.agent.states import State
 
 if TYPE_CHECKING:
@@ -256,6 +256,11 @@ class LoadedRun:
     def finished(self) -> bool:
         """True where the run came to its planned end."""
         return self.status == State.DONE
+
+    @property
+    def told_status(self) -> str:
+        """Its status, and in parentheses why."""
+        return _("{status} ({reason})", self.status, self.reason) if self.reason else self.status
 
     @property
     def tokens_per_s_per_gpu(self) -> float | None:

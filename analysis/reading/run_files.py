@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from oelm_jobs.agent import reasons, rundir
+from oelm_jobs.agent import rundir
 from oelm_jobs.agent.sentences import Sentence
 
 from . import files, metrics, numbers
@@ -68,8 +68,7 @@ class RunFiles:
     @property
     def reason(self) -> str:
         """The reason that a record of the end states."""
-        told = self.result if self.result.reason or self.end is None else self.end
-        return reasons.read({"reason": told.reason, "code": told.code, "values": told.values})
+        return self.result.why if self.result.reason or self.end is None else self.end.why
 
     @property
     def parameters(self) -> Parameters:

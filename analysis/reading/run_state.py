@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from oelm_jobs.agent.reasons import because
+from oelm_jobs.agent.sentences import _
 from oelm_jobs.agent.states import State
 
 from . import files
 from .loaded_run import DIVERGED
 from .run_files import RunFiles
 
-NO_HEARTBEAT, NO_RECORD = "no heartbeat", "no record"
+NO_HEARTBEAT, NO_RECORD = _("no heartbeat"), _("no record")
 _TELLING = (DIVERGED, "oom")
 """Outcomes that say more than the supervisor's reason for a failure."""
 
@@ -28,7 +29,7 @@ class Rule:
 
 
 def _outcome(run: RunFiles) -> str:
-    return run.outcome.reason or run.outcome.status
+    return run.outcome.why or run.outcome.status
 
 
 RULES = (
@@ -42,10 +43,7 @@ RULES = (
     ),
     Rule("the end is recorded", lambda run: run.state != "", lambda run: run.state, lambda run: run.reason),
     Rule(
-        "the trainer finished",
-        lambda run: run.outcome.status == "completed",
-        State.DONE,
-        lambda run: run.outcome.reason,
+        "the trainer finished", lambda run: run.outcome.status == "completed", State.DONE, lambda run: run.outcome.why
     ),
     Rule("the trainer failed", lambda run: run.outcome.status == "error", State.FAILED, _outcome),
     Rule("the trainer stopped", lambda run: run.outcome.status != "", State.UNKNOWN, _outcome),

@@ -10,6 +10,9 @@ import pytest
 from oelm_jobs.analysis.reading import loading, run_directory
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 
+from oelm_jobs.agent.reasons import because, told
+from oelm_jobs.language import translated
+
 from .. import synthetic
 from ..synthetic import START, load, make_run
 
@@ -206,3 +209,23 @@ def test_a_thousand_columns_are_thinned_evenly_and_keep_their_ends(tmp_path: Pat
     assert found is not None and 50 <= len(found["step"]) <= 100 and found["step"][-1] == 9_999
     gaps = np.diff(found["step"])
     assert gaps.max() <= 4 * gaps.min()
+
+
+def test_reasons_with_a_code_are_sentences_wherever_a_record_states_them(tmp_path: Path) -> None:
+    killed = because("killed", signal="SIGKILL")
+    by_supervisor = make_run(tmp_path, "gpt_base", stop=200)
+    synthetic.record(by_supervisor, ".oelm/end.json", {"state": "FAILED", **told(killed)})
+    by_trainer = make_run(tmp_path, "oelm_freeze", stop=200)
+    stopped = {
+        "reason": "can't write f: odd",
+        "code": "can't write {path}: {why}",
+        "values": {"path": "f", "why": "odd"},
+    }
+    synthetic.record(by_trainer, ".oelm/outcome.json", {"status": "error", **stopped})
+    runs = [load(by_supervisor), load(by_trainer), load(make_run(tmp_path, "oelm_no_freeze", stop=200), START + 1e6)]
+    assert [run.told_status for run in runs] == [
+        "FAILED (killed by SIGKILL)", "FAILED (can't write f: odd)", "UNKNOWN (no heartbeat)",
+    ]  # fmt: skip
+    assert [translated(run.told_status, "zh") for run in runs] == [
+        "FAILED（被 SIGKILL 杀死）", "FAILED（无法写入 f：odd）", "UNKNOWN（没有心跳）",
+    ]  # fmt: skip
