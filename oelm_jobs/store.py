@@ -102,6 +102,44 @@ class StoredRun(NamedTuple):
     """Step, loss, rate and the like as the probe answered."""
 
 
+class Reason(Sentence):
+    """A reason whose code and values are read when they are first asked for."""
+
+    _read: Callable[[], Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, text: str, read: Callable[[], Mapping[str, Any]]) -> Reason:
+        """Return a reason.
+
+        Args:
+            read: Returns what stands beside it: ``code`` and ``values``, as they came.
+        """
+        made = str.__new__(cls, text)
+        made._read = read
+        return made
+
+    @property
+    def beside(self) -> Mapping[str, Any]:
+        """What stands beside it."""
+        return self._read()
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("template", "values", "code"):
+            raise AttributeError(name)
+        text = self[:]
+        known = reasons.read({**self.beside, "reason": text})
+        if isinstance(known, Sentence):
+            self.template, self.values, self.code = known.template, known.values, known.code
+        else:  # what stands there can't be them
+            self.template, self.values, self.code = text, {}, ""
+        return getattr(self, name)
+
+
+def beside(reason: str) -> Mapping[str, Any]:
+    """Return what stands beside a reason: ``code`` and ``values``; nothing where it has none."""
+    return reason.beside if isinstance(reason, Reason) else encoded(reason)
+
+
 COLUMNS = ", ".join(f'"{field}"' for field in StoredRun._fields)
 """The fields of a run, as columns of its table."""
 
@@ -381,7 +419,7 @@ class Store:
 
 def _kept(reason: str, progress: Mapping[str, Any]) -> str:
     """Return a run's progress as it is stored, with what stands beside its reason."""
-    return json.dumps({**progress, **encoded(reason)})
+    return json.dumps({**progress, **beside(reason)})
 
 
 def _stored(row: Sequence[Any]) -> StoredRun:
@@ -392,7 +430,7 @@ def _stored(row: Sequence[Any]) -> StoredRun:
         reason = str(reason)[:MAX_REASON]
     kept = _Progress(progress)
     if type(progress) is str and '"code":' in progress:
-        reason = _Reason.of(reason, kept)
+        reason = Reason.of(reason, kept.beside)
     return StoredRun._make((*same, _Spec(spec), state, reason, queued_at, observed_at, kept))
 
 
@@ -460,37 +498,12 @@ class _Progress(_Later):
         return self._beside
 
     def _why_not(self, known: Any) -> str | None:
-        wrong = _PROGRESS_IS(known)
-        if wrong is None:
+        if type(known) is dict:  # what is no code or value is no reason's (reasons.read)
             self._beside = {key: known.pop(key) for key in reasons.BESIDE if key in known}
-        return wrong
+        return _PROGRESS_IS(known)
 
     def _otherwise(self, wrong: str) -> dict[str, Any]:
         return {}
-
-
-class _Reason(Sentence):
-    """A reason whose code and values are read with the progress when they are first asked for."""
-
-    _progress: _Progress
-
-    @classmethod
-    def of(cls, text: str, progress: _Progress) -> _Reason:
-        """Return the reason of a run whose progress holds what stands beside it."""
-        made = str.__new__(cls, text)
-        made._progress = progress
-        return made
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in ("template", "values", "code"):
-            raise AttributeError(name)
-        text = self[:]
-        known = reasons.read({**self._progress.beside(), "reason": text})
-        if isinstance(known, Sentence):
-            self.template, self.values, self.code = known.template, known.values, known.code
-        else:  # what stands there can't be them
-            self.template, self.values, self.code = text, {}, ""
-        return getattr(self, name)
 
 
 class _Spec(_Later):

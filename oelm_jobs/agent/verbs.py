@@ -41,10 +41,10 @@ PROGRESS: Dict[str, Any] = {
     "ended_at": Maybe(TIME), "attempt": Maybe(COUNT), "place": Maybe(COUNT), "absent": Maybe(Flag()),
     "job": Maybe(JOB), "starts_at": Maybe(TIME), "step": Maybe(COUNT), "max_steps": Maybe(COUNT),
     "loss": Maybe(Number()), "val_loss": Maybe(Number()), "tokens_per_s": Maybe(Number(0)),
-    "heartbeat_at": Maybe(TIME), **reasons.BESIDE,
+    "heartbeat_at": Maybe(TIME),
 }  # fmt: skip
 """What is said of a run besides its state and reason."""
-STANDS = Table({"state": STATE, "reason": Maybe(WORDS)}, PROGRESS)
+STANDS = Table({"state": STATE, "reason": Maybe(WORDS)}, {**PROGRESS, **reasons.BESIDE})
 
 MEGABYTES = Number(0, 2**40, whole=True)
 DEVICE = Table(

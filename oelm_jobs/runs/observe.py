@@ -7,6 +7,7 @@ says for good whether it was accepted; nothing is ever concluded from silence.
 from __future__ import annotations
 
 import enum
+import functools
 import itertools
 import json
 import os
@@ -17,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..agent import processes
-from ..agent.reasons import BESIDE, because, codes, read, told
+from ..agent.reasons import BESIDE, because, codes
 from ..agent.rundir import finite
 from ..agent.sentences import _
 from ..agent.states import State
 from ..connections import connect
 from ..errors import Nonsense, TargetError
 from ..schedulers import scheduler
-from ..store import ACCEPTED, REFUSED, Store, StoredRun
+from ..store import ACCEPTED, REFUSED, Reason, Store, StoredRun, beside
 
 if TYPE_CHECKING:
     from ..agent.messages import PollAnswer
@@ -44,10 +45,6 @@ NOT_SUBMITTED = "not_submitted"
 """Code of the reason of a run that never reached its target."""
 SENDING: set[str] = set()
 """Tokens of the submissions that threads of this process are at."""
-
-
-TOLD = ("reason", *BESIDE)
-"""What an answer says of why a run stands where it does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,15 +237,18 @@ def _remember(store: Store, runs: list[StoredRun], answer: PollAnswer) -> list[S
         if run.state is State.PLANNED:
             continue
         row = dict(answer["runs"][run.run_dir])
-        state, reason = State(row.pop("state")), read(row)
+        state, reason = State(row.pop("state")), str(row.pop("reason") or "")
+        known = {key: row.pop(key) for key in BESIDE if key in row}
+        if known.get("code"):
+            reason = Reason.of(reason, functools.partial(dict, known))
         if row.get("absent") and NOT_SUBMITTED in codes(run.reason):
             continue  # it never got there, which is known better here
         if state is State.UNKNOWN and run.state.is_final:
             continue  # what was known of its end is not forgotten because nobody can be asked again
-        progress = {key: value for key, value in row.items() if value is not None and key not in TOLD}
+        progress = {key: value for key, value in row.items() if value is not None}
         if ahead_s:  # what it says of times is by its own clock
             progress["clock_ahead_s"] = ahead_s
-        if (run.state, told(run.reason), run.progress) != (state, told(reason), progress):
+        if (run.state, run.reason, run.progress) != (state, reason, progress) or beside(run.reason) != beside(reason):
             changed.append((run, state, reason, progress))
         elif now - (run.observed_at or 0.0) > UNCHANGED_S:
             same.append(run)
