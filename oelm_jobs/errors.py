@@ -133,5 +133,5 @@ def valid_choices(value: str, choices: Iterable[str]) -> str:
 def few(names: Sequence[str]) -> str:
     """Return ``a, b, c``; of many names the first few and the number of the others."""
     if len(names) <= MANY:
-        return ", ".join(names)
-    return _("{names} and {count:,} more", ", ".join(names[:FEW]), len(names) - FEW)
+        return _("{names}", list(names))
+    return _("{names} and {count:,} more", list(names[:FEW]), len(names) - FEW)

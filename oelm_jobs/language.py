@@ -39,7 +39,7 @@ def chosen() -> str:
 def translated(text: str, language: str = "") -> str:
     """Return a sentence in the chosen language, or another one, where its catalogue has it; other text unchanged."""
     wanted = language or _chosen
-    if wanted == "en" or not isinstance(text, Sentence):
+    if wanted == "en" or not text or not isinstance(text, Sentence):
         return text
     template = _catalogue(wanted).gettext(text.template)
     if not template:

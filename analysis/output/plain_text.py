@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import replace
 
 from oelm_jobs import table as plain
-from oelm_jobs.agent.sentences import _
+from oelm_jobs.agent.sentences import _, joined
 
 from .. import findings, tables, wording
 from ..printed import say
@@ -50,12 +50,12 @@ def audit(report: Report, language: str) -> str:
     found = [f for f in report.findings if f.severity != findings.NOTE]
     if found:
         lines.append(_heading(headings.AUDIT, language))
-        lines += [_item(say(findings.MARKS[f.severity], language), say(f.text, language)) for f in found]
+        lines += [_item(say(_("{what}: {details}", findings.MARKS[f.severity], f.text), language)) for f in found]
     else:
         lines.append(say(headings.CLEAN, language))
     if report.deviations:
         lines += ["", _heading(headings.DEVIATIONS, language)]
-        lines += [_item("", say(deviation, language)) for deviation in report.deviations]
+        lines += [_item(say(deviation, language)) for deviation in report.deviations]
     return "\n".join(lines)
 
 
@@ -66,7 +66,7 @@ def verdicts(report: Report, language: str) -> str:
     for verdict in report.verdicts:
         h = verdict.hypothesis
         outcome = say(wording.OUTCOME_WORDS[verdict.outcome], language).upper()
-        lines.append(f"{h.id}  {outcome}  ({say(wording.rule(h), language)})")
+        lines.append(say(_("{hypothesis}  {outcome}  ({rule})", h.id, outcome, wording.rule(h)), language))
         body: list[str] = [h.claim] if h.claim else []
         body.append(wording.sentence(verdict, labels))
         words = wording.interval_words(verdict)
@@ -97,7 +97,7 @@ def reading_notes(report: Report, language: str) -> str:
     notes = [say(f.text, language) for f in report.findings if f.severity == findings.NOTE]
     if not notes:
         return ""
-    return "\n".join([_heading(headings.NOTES, language), *(_item("", note) for note in notes)])
+    return "\n".join([_heading(headings.NOTES, language), *(_item(note) for note in notes)])
 
 
 def as_markdown(report: Report, language: str, made_at: float) -> str:
@@ -129,7 +129,7 @@ def as_markdown(report: Report, language: str, made_at: float) -> str:
     for verdict in report.verdicts:
         words = wording.interval_words(verdict)
         body = [wording.sentence(verdict, labels), *([words] if words else []), *wording.reasons(verdict, report)]
-        lines.append(f"- **{verdict.hypothesis.id}** " + _escape("; ".join(say(line, language) for line in body)))
+        lines.append(f"- **{verdict.hypothesis.id}** " + _escape(say(joined(body), language)))
     remark = wording.level_remark(report)
     lines += ["", _escape(say(remark, language))] if remark is not None else []
     for table in _readable(report):
@@ -231,8 +231,8 @@ def _heading(title: str, language: str) -> str:
     return f"{shown}\n{'=' * plain.width(shown)}"
 
 
-def _item(mark: str, line: str) -> str:
-    return _wrap(f"{mark}: {line}" if mark else line, "- ", "  ")
+def _item(line: str) -> str:
+    return _wrap(line, "- ", "  ")
 
 
 def _wrap(line: str, first: str, then: str) -> str:

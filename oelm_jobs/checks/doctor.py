@@ -324,7 +324,9 @@ def _devices(answer: messages.ExamineAnswer) -> list[Finding]:
     ]
     foreign = [d["label"] for d in devices if not d["run"] and not d["holder"] and d["memory_used_mb"] > 1000]
     names = sorted({device["name"] for device in devices})
-    words = f"{len(devices)} x {' / '.join(names)}" if devices else _("none that runs may have")
+    words = _("none that runs may have")
+    if devices:
+        words = _("{count} x {model}", len(devices), names[0] if len(names) == 1 else " / ".join(names))
     if answer["limit"]:
         words = _("{devices}, held to {limit}", words, answer["limit"])
     found = [good(_("devices"), words)]

@@ -47,9 +47,9 @@ def _device(row: DeviceRow) -> tuple[str, ...]:
     if row.get("holder"):
         holder = translated(_("without a ticket: {holder}", row["holder"]))
     if row.get("fault"):
-        return (row["label"], row["name"], "–", "–", translated(row["fault"]))
+        return (row["label"], translated(row["name"]), "–", "–", translated(row["fault"]))
     use = f"{row['utilisation']} %" if row["memory_mb"] else "–"
-    return (row["label"], row["name"], memory if row["memory_mb"] else "–", use, holder)
+    return (row["label"], translated(row["name"]), memory if row["memory_mb"] else "–", use, holder)
 
 
 def _partition(row: Partition) -> tuple[str, ...]:

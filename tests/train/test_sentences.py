@@ -26,7 +26,7 @@ def test_the_toolkit_reads_what_the_trainer_writes() -> None:
         path="/x", differences=[part],
     )  # fmt: skip
     read = decoded(said, **encoded(said), templates={})
-    assert read == said and "全局批量 那里为 8，这里为 16" in translated(read, "zh")
+    assert read == said and "全局批量（检查点中为 8，这里为 16）" in translated(read, "zh")
 
 
 def test_text_of_others_has_no_template() -> None:
