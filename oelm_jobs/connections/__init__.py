@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ..code.snapshot import Tree
     from ..spec.target import Target
 
+AGENT_FOLDER = ".oelm/agent"
+"""Where the agents lie below a target's root, each under its hash."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Route:

@@ -18,7 +18,7 @@ from pathlib import Path
 REVOKED, AUTHORITY = "@revoked", "@cert-authority"
 
 
-class Verdict(enum.Enum):
+class KeyStanding(enum.Enum):
     """What the files say about a key."""
 
     KNOWN = "known"
@@ -91,15 +91,15 @@ def _matches(pattern: str, name: str) -> bool:
     return bool(re.fullmatch(fnmatch.translate(pattern.replace("[", "[[]")), name))
 
 
-def judge(lines: Iterable[Line], key: bytes) -> tuple[Verdict, str]:
+def judge(lines: Iterable[Line], key: bytes) -> tuple[KeyStanding, str]:
     """Return what the lines about a host say about the key that it presents, and in which file."""
     others = ""
-    verdict = (Verdict.UNKNOWN, "")
+    verdict = (KeyStanding.UNKNOWN, "")
     for line in lines:
         if line.marker == REVOKED and line.key == key:
-            return Verdict.REVOKED, line.file
+            return KeyStanding.REVOKED, line.file
         if not line.marker and line.key == key:
-            verdict = (Verdict.KNOWN, line.file)
+            verdict = (KeyStanding.KNOWN, line.file)
         elif not line.marker:
             others = others or line.file
-    return (Verdict.CHANGED, others) if others and verdict[0] is Verdict.UNKNOWN else verdict
+    return (KeyStanding.CHANGED, others) if others and verdict[0] is KeyStanding.UNKNOWN else verdict

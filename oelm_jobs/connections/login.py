@@ -19,7 +19,7 @@ from paramiko.agent import AgentSSH
 from ..agent.sentences import _
 from ..errors import TargetError
 from . import knownhosts, sshconfig
-from .knownhosts import Verdict
+from .knownhosts import KeyStanding
 
 # What goes wrong is raised as well; without a handler logging prints it, with the tracebacks of paramiko's threads.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -227,9 +227,9 @@ class _Judge(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # as above
     def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
         verdict, file = knownhosts.judge(self._known, key.asbytes())
         fingerprint = f"{key.get_name()} {key.fingerprint}"
-        if verdict is Verdict.REVOKED:
+        if verdict is KeyStanding.REVOKED:
             raise HostKey(sshconfig.revoked_host(self._settings, fingerprint))
-        if verdict is Verdict.CHANGED:
+        if verdict is KeyStanding.CHANGED:
             raise HostKey(sshconfig.changed_host(self._settings, fingerprint, file))
-        if verdict is Verdict.UNKNOWN:
+        if verdict is KeyStanding.UNKNOWN:
             raise HostKey(sshconfig.unknown_host(self._settings, fingerprint))

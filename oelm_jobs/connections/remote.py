@@ -20,7 +20,7 @@ from ..agent.registry import Answers, Asks, Verb, may_repeat
 from ..agent.sentences import _
 from ..errors import AnswerLost, NotReached, TargetError
 from ..spec.target import Target
-from . import PlacedTree, Route, interpreter
+from . import AGENT_FOLDER, PlacedTree, Route, interpreter
 from .answers import believed
 from .channel import Channel
 from .greeting import command
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 TRIES = 3
 PATIENCE_S = 8.0
 """After so long no further try is begun."""
-AGENT_FOLDER = ".oelm/agent"
 
 
 class RemoteConnection:

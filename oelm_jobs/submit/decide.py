@@ -100,12 +100,13 @@ class Facts:
         return not self.known.fingerprint or now == self.known.fingerprint
 
 
-def decide(known: StoredRun, run: Run, facts: Facts, again: Again) -> Take | Leave:
+def decide(facts: Facts, again: Again) -> Take | Leave:
     """Say whether a run that the index knows is submitted: the first rule that applies.
 
     Raises:
         ConfigurationError: Its directory holds another configuration, or its name is taken.
     """
+    known, run = facts.known, facts.run
     if (known.group, known.seed, known.tag) != (run.group, run.seed, run.tag):
         raise ConfigurationError(
             _(
@@ -143,7 +144,7 @@ def decide(known: StoredRun, run: Run, facts: Facts, again: Again) -> Take | Lea
     if again is Again.RERUN:
         return Take(run=_with_what_it_left(known, run), archives=True)
     if changes or differs:
-        extended_from: Mapping[str, Any] | None = _extension(known, run, changes, facts, again)
+        extended_from: Mapping[str, Any] | None = _extension(facts, changes, again)
     elif known.state is State.DONE:
         return Leave(reason=_("is done"))
     else:  # an extension that was cancelled goes on as one
@@ -167,12 +168,13 @@ def _under_way(known: StoredRun, *, elsewhere: bool, again: Again) -> str:
     return joined([stands, _("oelm-cancel ends it") if again is not Again.RESUME else ""])
 
 
-def _extension(known: StoredRun, run: Run, changes: dict[str, str], facts: Facts, again: Again) -> dict[str, Any]:
+def _extension(facts: Facts, changes: dict[str, str], again: Again) -> dict[str, Any]:
     """Return what a run of more steps goes on from.
 
     Raises:
         ConfigurationError: It isn't one, or isn't meant to be.
     """
+    known, run = facts.known, facts.run
     is_longer = run.train["max_steps"] > known.spec["train"]["max_steps"]
     if again is not Again.EXTEND or set(changes) != {"max_steps"} or not is_longer:
         raise _another_configuration(known, run, changes, may_extend=is_longer)

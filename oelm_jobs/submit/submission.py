@@ -18,7 +18,7 @@ from ..agent.sentences import _
 from ..agent.states import State
 from ..checks import preflight, site
 from ..code import snapshot
-from ..connections import Connection
+from ..connections import AGENT_FOLDER, Connection
 from ..errors import CodeGone, UnknownAnswer
 from ..runs import moving
 from ..runs.locations import where_they_lie
@@ -75,8 +75,7 @@ def submit(
     planned = {run.name: run for run in plan.runs}
 
     def decision_on(known: StoredRun) -> Take | Leave:
-        run = planned[known.name]
-        return decide(known, run, Facts(plan, known, run, in_place), again)
+        return decide(Facts(plan, known, planned[known.name], in_place), again)
 
     seen = {run.name: run for run in view.runs}
     wanted = [run for run in plan.runs if run.name not in seen or isinstance(decision_on(seen[run.name]), Take)]
@@ -158,7 +157,7 @@ def _send(
     runs = [take.run for take in takes]
     folder = f"{plan.root}/{rundir.CONTROL}/{snapshots.FOLDER}"
     try:
-        connection.keep_tree(snapshot.agent(), f"{plan.root}/{rundir.CONTROL}/agent")
+        connection.keep_tree(snapshot.agent(), f"{plan.root}/{AGENT_FOLDER}")
         connection.keep_tree(code, folder)
         scripts = render(plan, runs, token, code, connection, max_array=max_array)
         for take in takes:

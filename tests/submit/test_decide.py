@@ -22,6 +22,8 @@ TRAIN = {"max_steps": 10, "max_lr": 0.1, "batch_size": 2, "out_dir": "/r/a"}
 class Found:
     """What a look at the run's files would find."""
 
+    known: StoredRun
+    run: Run
     is_gone: bool = False
     lies_here: bool = False
     has_checkpoint: bool = True
@@ -44,8 +46,10 @@ def stored(state: State, **changes: Any) -> StoredRun:
 
 
 def decided(known: StoredRun, again: Again = Again.RESUME, run: Run | None = None, **found: bool) -> Take | Leave:
-    facts: Any = Found(**found)  # its facts are told, where those of decide.Facts are looked up on the disk
-    return decide(known, run or planned(), facts, again)
+    facts: Any = Found(
+        known=known, run=run or planned(), **found
+    )  # its facts are told, where those of decide.Facts are looked up on the disk
+    return decide(facts, again)
 
 
 def reason(decision: Take | Leave) -> str:
