@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from .agent.sentences import _
-from .agent.states import State
+from .spec.study import Run
 from .store import StoredRun
 
 if TYPE_CHECKING:
@@ -19,11 +20,12 @@ SCALARS = (str, int, float, bool, type(None))
 def data_frame(results: Iterable[object]) -> pd.DataFrame:
     """Return a data frame with a row for each result and a column for each of its values; needs pandas.
 
-    A run's progress has columns of its own, and a result about a run those of its study and name. What is neither
-    number nor text is left out.
+    A run's progress has columns of its own, what is within a result columns with both names (``final_loss``), and a
+    result about a run those of its study, group, seed and name. What is neither number nor text is left out.
 
     Args:
-        results: Runs (``view.runs``, ``plan.runs``, ``report.runs``) or what was done with them (``outcome.done``).
+        results: Runs (``view.runs``, ``plan.runs``, ``report.runs``), what was done with them (``outcome.done``), or
+            others of the API's dataclasses, such as ``report.report.verdicts``.
     """
     import pandas as pd
 
@@ -37,10 +39,15 @@ def _row(result: Any) -> dict[str, Any]:
         found = {field.name: getattr(result, field.name) for field in fields(result)}
     else:
         raise TypeError(_("{kind} is no result of a run", type(result).__name__))
-    about = found.pop("run", None)
-    names = {"study": about.study, "run": about.name} if about is not None else {}
-    return {**names, **{key: _shown(value) for key, value in found.items() if isinstance(value, SCALARS)}}
-
-
-def _shown(value: Any) -> Any:
-    return str(value) if isinstance(value, State) else value
+    run = found.get("run")
+    if isinstance(run, (StoredRun, Run)):
+        found = {"study": run.study, "group": run.group, "seed": run.seed, **found, "run": run.name}
+    row = {}
+    for key, value in found.items():
+        if isinstance(value, Enum):
+            row[key] = value.value
+        elif isinstance(value, SCALARS):
+            row[key] = value
+        elif is_dataclass(value):
+            row |= {f"{key}_{inner}": part for inner, part in _row(value).items()}
+    return row

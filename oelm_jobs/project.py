@@ -6,12 +6,14 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import visible
 from .agent.sentences import _
 from .agent.states import Checkpoints
+from .errors import UsageError
 from .folders import find_project
 from .outcome import Outcome, each_target
 from .runs.observe import Scope, View, refresh
@@ -137,7 +139,7 @@ class Project(AbstractContextManager["Project"]):
         target: Target | str = "local",
         *,
         groups: Sequence[str] = (),
-        seeds: Sequence[int] = (),
+        seeds: Iterable[int] = (),
         tag: str = "",
         settings: Mapping[str, str] | None = None,
         mode: Mode | str = "sequential",
@@ -148,7 +150,7 @@ class Project(AbstractContextManager["Project"]):
 
         Args:
             groups: Only these.
-            seeds: Instead of the study's own.
+            seeds: Instead of the study's own; each counts once.
             tag: Names the runs apart from the study's own.
             settings: Train keys for these runs; they need a tag.
             mode: ``Mode.SEQUENTIAL`` (each run waits for the one before it) or ``Mode.PARALLEL``.
@@ -156,7 +158,7 @@ class Project(AbstractContextManager["Project"]):
             offline: Ask the target nothing; such a plan is to be looked at, not submitted.
 
         Raises:
-            UsageError: A group or a setting does not exist.
+            UsageError: A group or a setting does not exist, or a seed is out of range.
             UnfairError: The groups would differ in more than the study declares.
             PreflightError: The target lacks the study's data.
             TargetError: It can't be reached.
@@ -172,7 +174,7 @@ class Project(AbstractContextManager["Project"]):
         self._places[place.name] = place
         wanted: dict[str, Any] = {
             "groups": groups,
-            "seeds": seeds,
+            "seeds": tuple(dict.fromkeys(map(index, seeds))),
             "tag": tag,
             "overrides": settings or {},
             "mode": Mode(mode),
@@ -185,16 +187,17 @@ class Project(AbstractContextManager["Project"]):
         data_hash = preflight.data_hash(connection, self.folder, with_settings(chosen, settings or {}))
         return make_plan(self.folder, chosen, connection.resolved, **wanted, data_hash=data_hash)
 
-    def submit(self, plan: Plan, again: Again | None = None) -> list[Submitted]:
+    def submit(self, plan: Plan, again: Again | str = "resume") -> list[Submitted]:
         """Submit a plan's runs, each at most once; return what became of each.
 
         Runs that are under way or done are left alone; cancelled, failed and lost ones go on from their last
         checkpoint.
 
         Args:
-            again: What happens to runs that are over; by default they are resumed.
+            again: What happens to runs that are over: ``Again.RESUME``, ``RERUN`` or ``EXTEND``.
 
         Raises:
+            UsageError: The plan was made without asking the target.
             PreflightError: The target can't run it; nothing was queued.
             ConfigurationError: A run directory holds another configuration.
             UnknownAnswer: The launch may or may not have arrived; ``refresh`` finds out.
@@ -203,8 +206,11 @@ class Project(AbstractContextManager["Project"]):
         from .submit import submission
         from .submit.decide import Again
 
+        how = Again(again)
+        if not plan.data_hash:
+            raise UsageError(_("a plan that was made offline can't be submitted"))
         connection = connect(self._place(plan), self.folder)
-        return submission.submit(plan, connection, self.store, again or Again.RESUME, say=self.say)
+        return submission.submit(plan, connection, self.store, how, say=self.say)
 
     def preview(self, plan: Plan) -> list[PlannedRun]:
         """Return what a plan's runs would do: their commands, and how long they should take where that is known."""
@@ -228,7 +234,7 @@ class Project(AbstractContextManager["Project"]):
 
     # Where runs stand -------------------------------------------------------------------------------------------------
 
-    def runs(self, *names: Named, study: str | None = None) -> list[StoredRun]:
+    def runs(self, *names: Named, study: Study | str | None = None) -> list[StoredRun]:
         """Return runs as they were last seen, without asking anybody; all of the project's without names.
 
         Raises:
@@ -236,17 +242,17 @@ class Project(AbstractContextManager["Project"]):
         """
         if not index_path().exists() and not names and study is None:
             return []
-        return select(self.store, self.folder, [_name(name) for name in names], study)
+        return select(self.store, self.folder, [_name(name) for name in names], _study_name(study))
 
-    def run(self, name: Named, study: str | None = None) -> StoredRun:
+    def run(self, name: Named, study: Study | str | None = None) -> StoredRun:
         """Return the one run of a name, as it was last seen.
 
         Raises:
             UsageError: It names none, or several.
         """
-        return select_one(self.store, self.folder, _name(name), study)
+        return select_one(self.store, self.folder, _name(name), _study_name(study))
 
-    def refresh(self, *names: Named, study: str | None = None, hosts: bool = False) -> View:
+    def refresh(self, *names: Named, study: Study | str | None = None, hosts: bool = False) -> View:
         """Ask the targets where runs stand, once each and side by side.
 
         A target that can't be asked changes no state; the view says which.
@@ -259,13 +265,13 @@ class Project(AbstractContextManager["Project"]):
         asked = {run.target for run in runs} if hosts else ()
         return refresh(self.store, self.folder, runs, scope=scope, hosts=asked)
 
-    def watch(self, *names: Named, study: str | None = None, hosts: bool = False) -> Iterator[View]:
+    def watch(self, *names: Named, study: Study | str | None = None, hosts: bool = False) -> Iterator[View]:
         """Yield where runs stand every two seconds, for ever; runs that are submitted meanwhile appear."""
         from .runs.watch import views
 
         return views(lambda: self.refresh(*names, study=study, hosts=hosts))
 
-    def wait(self, *names: Named, study: str | None = None, show: Callable[[View], None] | None = None) -> View:
+    def wait(self, *names: Named, study: Study | str | None = None, show: Callable[[View], None] | None = None) -> View:
         """Wait until runs are over, or have long been unknown to their targets; return where they stand then.
 
         Args:
@@ -281,7 +287,7 @@ class Project(AbstractContextManager["Project"]):
                 return view
         raise AssertionError("watching never ends")
 
-    def logs(self, run: Named, *, lines: int = 50, study: str | None = None, supervisor: bool = False) -> str:
+    def logs(self, run: Named, *, lines: int = 50, study: Study | str | None = None, supervisor: bool = False) -> str:
         """Return the last lines of a run's log.
 
         Args:
@@ -299,7 +305,7 @@ class Project(AbstractContextManager["Project"]):
         run: Named,
         *,
         lines: int = 50,
-        study: str | None = None,
+        study: Study | str | None = None,
         supervisor: bool = False,
         until_over: bool = True,
     ) -> Iterator[Piece]:
@@ -319,7 +325,7 @@ class Project(AbstractContextManager["Project"]):
     def cancel(
         self,
         *names: Named,
-        study: str | None = None,
+        study: Study | str | None = None,
         confirm: Callable[[Sequence[StoredRun]], None] = lambda runs: None,
     ) -> Outcome[Cancelled]:
         """End runs with all their processes; they write a checkpoint first. Those that are over are left as they are.
@@ -336,7 +342,7 @@ class Project(AbstractContextManager["Project"]):
     def fetch(
         self,
         *names: Named,
-        study: str | None = None,
+        study: Study | str | None = None,
         checkpoints: Checkpoints | str = "best",
         verify: bool = False,
         progress: Progress | None = None,
@@ -400,7 +406,7 @@ class Project(AbstractContextManager["Project"]):
     def clean(
         self,
         *names: Named,
-        study: str | None = None,
+        study: Study | str | None = None,
         confirm: Callable[[Sequence[Removable], Sequence[Unused]], bool] = lambda files, code: True,
     ) -> Cleaned:
         """Remove from targets checkpoints whose copy here is verified once more, and code that nobody needs any more.
@@ -415,7 +421,7 @@ class Project(AbstractContextManager["Project"]):
 
     def report(
         self,
-        study: str | None = None,
+        study: Study | str | None = None,
         *,
         only: Sequence[str] = (),
         folders: Sequence[Path] = (),
@@ -431,7 +437,7 @@ class Project(AbstractContextManager["Project"]):
             warn=self.say,
         )  # fmt: skip
 
-    def lock(self, study: str | None = None) -> Path:
+    def lock(self, study: Study | str | None = None) -> Path:
         """Record a study's rules before training, so that a report lists later changes; return the file.
 
         Raises:
@@ -506,7 +512,7 @@ class Project(AbstractContextManager["Project"]):
         return terminal.shell(self.folder, self.target(target))
 
     def tensorboard(
-        self, target: str = "local", study: str | None = None, port: int = 6006
+        self, target: str = "local", study: Study | str | None = None, port: int = 6006
     ) -> tuple[list[str], list[str], int]:
         """Lead a port of this machine to a target, for TensorBoard.
 
@@ -519,7 +525,8 @@ class Project(AbstractContextManager["Project"]):
         """
         from .runs import terminal
 
-        folder = terminal.study_folder(self.study(study), target, self.runs()) if study is not None else ""
+        chosen = self.study(study) if isinstance(study, str) else study
+        folder = terminal.study_folder(chosen, target, self.runs()) if chosen is not None else ""
         free = terminal.free_port(port)
         return (*terminal.tensorboard(self.folder, self.target(target), folder, free), free)
 
@@ -539,6 +546,10 @@ class _Untold:
     def begin(self, files: int, size: int) -> None: ...
 
     def advance(self, size: int) -> None: ...
+
+
+def _study_name(study: Study | str | None) -> str | None:
+    return study if study is None or isinstance(study, str) else study.name
 
 
 def _name(named: Named) -> str:

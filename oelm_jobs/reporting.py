@@ -124,7 +124,7 @@ class StudyReport:
 
 def report_on(
     project: Path | None,
-    study: str | None = None,
+    study: Study | str | None = None,
     *,
     only: Sequence[str] = (),
     folders: Sequence[Path] = (),
@@ -137,7 +137,7 @@ def report_on(
 
     Args:
         project: None outside of any, where folders are named.
-        study: Its name; else the default study.
+        study: It, or its name; else the default study.
         only: Names of groups or runs.
         folders: Read these instead of the study's runs; old results or a log alone will do.
         mapping: ``GROUP=DIR``: read that folder as a run of the group.
@@ -151,7 +151,7 @@ def report_on(
     is_named = bool(folders or mapping)
     asked, strangers = None, []
     if project is not None and (study or not is_named):
-        asked = load_study(project, study, warn=warn)
+        asked = study if isinstance(study, Study) else load_study(project, study, warn=warn)
     if is_named:
         chosen, runs = loading.load_folders(folders, mapping, asked)
     else:
@@ -173,7 +173,7 @@ def report_on(
     )  # fmt: skip
 
 
-def lock_rules(project: Path, study: str | None, warn: Callable[[str], None]) -> Path:
+def lock_rules(project: Path, study: Study | str | None, warn: Callable[[str], None]) -> Path:
     """Record a study's rules before training, so that later changes are reported; return the file.
 
     Args:

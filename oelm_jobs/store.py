@@ -484,6 +484,9 @@ class _Later(Mapping[str, Any]):
     def __eq__(self, other: object) -> bool:
         return self._read() == other
 
+    def __repr__(self) -> str:
+        return self._text
+
 
 class _Progress(_Later):
     """A target's answer about a run; empty where it is invalid, so that the target is asked again. What stands beside

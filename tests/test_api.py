@@ -9,10 +9,11 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import oelm_jobs
-from oelm_jobs import Again, Project, State
+from oelm_jobs import Again, Project, State, data_frame
 from oelm_jobs.errors import TargetError, UsageError
 from tests.support import REPOSITORY
 
@@ -28,6 +29,10 @@ def test_exported_names_are_these_and_no_others() -> None:
         assert getattr(oelm_jobs, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Studdy'"):
         getattr(oelm_jobs, "Studdy")  # noqa: B009  # mypy knows that it isn't there
+
+
+def test_exported_names_are_offered_for_completion() -> None:
+    assert set(dir(oelm_jobs)) >= EXPORTED
 
 
 def test_importing_the_package_loads_nothing_of_it() -> None:
@@ -74,10 +79,20 @@ def test_a_study_goes_from_plan_to_results(project: Path) -> None:
         view = mine.wait(study="tiny", show=lambda each: seen.append(each.runs[0].state))
         assert [run.state for run in view.runs] == [State.DONE] and seen[-1] is State.DONE
         assert "Step" in mine.logs("gpt_base", lines=5)
-        (fetched,) = mine.fetch("gpt_base").done
+        study = mine.study("tiny")
+        (fetched,) = mine.fetch(study=study).done
         assert fetched.complete and not fetched.damaged
+        (row,) = data_frame(mine.fetch("gpt_base").done).to_dict("records")
+        assert (row["study"], row["group"], row["run"], row["state"]) == ("tiny", "gpt_base", "gpt_base", "DONE")
+        report = mine.report(study)
+        (row,) = data_frame(report.runs).to_dict("records")
+        assert row["final_loss"] >= row["best_loss"] > 0 and row["parameters_total"] > 0
+        with pytest.raises(ValueError, match="pdf"):
+            report.show("pdf")
         (left,) = mine.submit(plan)
         assert left.note == "is done"
+        with pytest.raises(ValueError, match="re-run"):
+            mine.submit(plan, "re-run")
         (again,) = mine.submit(plan, Again.RERUN)
         assert not again.note
         (cancelled,) = mine.cancel("tiny/gpt_base").done
@@ -173,6 +188,22 @@ def test_a_target_that_cannot_be_reached_is_named(project: Path) -> None:
         mine.submit(mine.plan("tiny", "far"))
     with Project(project) as mine:
         assert mine.plan("tiny", "far", offline=True).target.name == "far"
+
+
+def test_a_plan_made_offline_is_not_submitted(project: Path) -> None:
+    with Project(project) as mine, pytest.raises(UsageError, match="offline"):
+        mine.submit(mine.plan("tiny", offline=True))
+    assert mine.runs() == []
+
+
+def test_seeds_are_whole_numbers_in_range_and_count_once(project: Path) -> None:
+    with Project(project) as mine:
+        planned = mine.plan("tiny", groups=["gpt_base"], seeds=np.array([42, 7, 42]), offline=True)
+        assert [(run.seed, type(run.seed)) for run in planned.runs] == [(42, int), (7, int)]
+        with pytest.raises(UsageError, match="0 to 2"):
+            mine.plan("tiny", seeds=[-1], offline=True)
+        with pytest.raises(TypeError):
+            mine.plan("tiny", seeds=["42"], offline=True)  # type: ignore[list-item]
 
 
 @pytest.mark.slow

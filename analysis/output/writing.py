@@ -87,7 +87,9 @@ def show(report: Report, form: str, language: str, made_at: float, *, style: Pat
         return results.dumps(results.results(report, language, made_at))
     if form == "html":
         return page.as_html(report, language, made_at, draw(report, Path(), language=language, style=style)[0])
-    return plain_text.as_text(report, language, made_at)
+    if form == "text":
+        return plain_text.as_text(report, language, made_at)
+    raise ValueError(f"no report has the form {form!r}")
 
 
 def show_table(table: Table, form: str, language: str) -> str:

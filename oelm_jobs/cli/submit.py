@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -97,12 +98,10 @@ def main(
 
         chosen = project.study(study)
         target = where.target(project)
-
-        def plan(*, offline: bool) -> Plan:
-            return project.plan(
-                chosen, target, groups=split_names(groups), seeds=_seeds(seeds, num_seeds, chosen.seeds), tag=tag,
-                settings=_settings(settings), mode=Mode(mode), stop_on_failure=stop_on_failure, offline=offline,
-            )  # fmt: skip
+        plan = partial(
+            project.plan, chosen, target, groups=split_names(groups), seeds=_seeds(seeds, num_seeds, chosen.seeds),
+            tag=tag, settings=_settings(settings), mode=Mode(mode), stop_on_failure=stop_on_failure,
+        )  # fmt: skip
 
         if dry_run:
             from .planned import show
@@ -146,8 +145,6 @@ def _seeds(listed: str | None, number: int | None, own: tuple[int, ...]) -> tupl
             raise UsageError(
                 _("--seeds {seeds}: give whole numbers with commas between them, as in 42,43,44", listed)
             ) from None
-        if min(seeds) < 0 or max(seeds) >= 2**63:
-            raise UsageError(_("--seeds {seeds}: seeds go from 0 to 2^63 - 1", listed))
         return seeds
     if number is not None:
         more = (seed for seed in range(own[0], own[0] + number + len(own)) if seed not in own)

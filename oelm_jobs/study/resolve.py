@@ -81,7 +81,7 @@ def plan_runs(
         data_hash: Hash of the token files; without it the runs have no fingerprint.
 
     Raises:
-        UsageError: A group doesn't exist, a tag is off, or overrides lack one.
+        UsageError: A group doesn't exist, a seed is out of range, a tag is off, or overrides lack one.
         ConfigurationError: An override is off.
     """
     for name in groups:
@@ -94,6 +94,8 @@ def plan_runs(
                     valid_choices(name, study.groups),
                 )
             )
+    if any(not 0 <= seed <= names.MAX_SEED for seed in seeds):
+        raise UsageError(_("--seeds {seeds}: seeds go from 0 to 2^63 - 1", ",".join(map(str, seeds))))
     if tag and (reason := names.why_not(tag)):
         raise UsageError(_("--{option} {value!r}: {why}", "tag", tag, reason))
     if overrides and not tag:
