@@ -19,6 +19,7 @@ from oelm_jobs import language
 from oelm_jobs.agent.sentences import _, joined, names
 from oelm_jobs.cli import common
 from oelm_jobs.cli.main import COMMANDS
+from oelm_jobs.errors import few
 from tests.support import REPOSITORY
 from tools import translations
 
@@ -212,6 +213,7 @@ def test_what_a_command_starts_keeps_the_language_of_the_user(own: str | None, m
 def test_the_users_own_words_and_foreign_ones_stay() -> None:
     label = "Does loss 3; or more, harm: no such file?"
     assert language.translated(label) == label
+    assert language.translated_help("") == ""  # gettext says its header for it
     question = _("  question  {question}", label)
     assert language.translated(question) == f"  问题      {label}"
     failed = _("{target}: {why}", "gpu1: a", _("{command}: {why}", "squeue", "slurmctld: no; such file"))
@@ -221,6 +223,8 @@ def test_the_users_own_words_and_foreign_ones_stay() -> None:
 def test_sentences_in_sentences_are_translated() -> None:
     why = joined([_("nothing was cancelled there"), "", _("{what}: {details}", _("no such file"), ["a", "b"])])
     assert language.translated(_("[{number}]{wrong}", 1, _("no such file"))) == "[1]没有该文件"
+    many = [f"n{number}" for number in range(12)]
+    assert language.translated(few(many[:2])) == "n0、n1" and language.translated(few(many)).startswith("n0、n1、n2、")
     assert language.translated(joined(["x; y", why])) == "x; y；那里没有取消任何运行；没有该文件：a、b"
 
 
