@@ -35,7 +35,6 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     if not names and study is None and not everything:
         raise UsageError(_("name a study, a group or a run"), hint=_("or give --all; oelm-status lists them"))
     with open_project() as project:
-        called = titles(project.runs(*names, study=study))
         is_all = not names and study is None
         alive: list[StoredRun] = []
 
@@ -43,6 +42,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
             alive.extend(runs)
             if is_all and not runs:
                 narrate(_("No run of this project is under way."))
+            called = titles(runs)
             if len(runs) > 1:
                 listed = ", ".join(called[run.study, run.name] for run in runs[:8]) + (", …" if len(runs) > 8 else "")
                 confirm(_("Cancel {count} runs ({runs})?", len(runs), listed), yes=yes)
@@ -59,6 +59,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
         rows = [{"study": one.run.study, "run": one.run.name, "answer": one.answer} for one in shown]
         unreachable = {name: str(error) for name, error in found.unreachable.items()}
         put_json({"version": 1, "runs": rows, "unreachable": unreachable})
+    called = titles([one.run for one in shown])
     for one in shown if not as_json else ():
         say(_("{run}: {what}", called[one.run.study, one.run.name], one.answer))
     end_with(found.unreachable)

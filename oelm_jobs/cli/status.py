@@ -60,9 +60,10 @@ def main(
         elsewhere, nonsense = _look_elsewhere(project, rebuild=rebuild, adopt=adopt)
         views = (_only(each, wanted) for each in project.watch(*names, study=study, hosts=gpus))
         if watch:
-            with contextlib.suppress(KeyboardInterrupt), view.screen() as show:
+            screen = contextlib.nullcontext() if as_json else view.screen()
+            with contextlib.suppress(KeyboardInterrupt), screen as show:
                 for each in views:
-                    put_json(view.as_json(each), indent=None) if as_json else show(each)
+                    show(each) if show else put_json(view.as_json(each), indent=None)
             return
         shown = next(views)
         left = project.left_behind(shown.runs)

@@ -225,6 +225,25 @@ def remember(project: Path, names: Sequence[str], state: State, reason: str = ""
         store.answer("t1", ACCEPTED, states={run.run_dir: (state, reason) for run in runs})
 
 
+def test_a_watch_in_json_is_an_object_a_line_on_a_terminal_too(project: Path) -> None:
+    remember(project, ["gpt_base"], State.DONE)
+    program = (
+        "import signal, time; from oelm_jobs.cli.status import main; "
+        "time.sleep = lambda seconds: signal.raise_signal(signal.SIGINT); main(['--watch', '--json'])"
+    )
+    shown = on_a_terminal(program, 80, 24, project).splitlines()
+    assert [json.loads(line)["runs"][0]["name"] for line in shown] == ["gpt_base"]
+
+
+def test_what_is_cancelled_is_called_by_its_name_alone_where_no_other_is_meant(oelm: Any, project: Path) -> None:
+    remember(project, ["gpt_base"], State.QUEUED)
+    done = make_run(project / "other", "gpt_base", study="other", target="local")
+    with Store() as store:
+        store.intend(project, "local", str(project), "t2", "{}", [done], lambda known: None)
+        store.answer("t2", ACCEPTED, states={done.run_dir: (State.DONE, "")})
+    assert oelm("cancel", "--all", "--yes").stdout.startswith("gpt_base: ")
+
+
 def test_a_status_keeps_to_the_terminals_width_and_a_pipe_gets_everything(oelm, project: Path) -> None:
     reason = "not submitted: " + "sbatch said so, " * 9 + "and that is all"
     remember(project, ["gpt_base"], State.FAILED, reason)
