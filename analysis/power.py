@@ -12,7 +12,7 @@ from .judging.evidence import COUNT_METRICS
 from .judging.verdicts import TRIAL, WELCH, Verdict, log_region
 from .report import Report, may_pair
 from .statistics import outside_tests
-from .tables import Cell, Column, Table
+from .tables import Cell, Column, Table, column
 
 ASSUMED_SD = 0.02
 """Standard deviation of a pair's log ratio where no spread has been seen: 2 %, usual for small language models."""
@@ -110,14 +110,9 @@ def table(report: Report) -> Table:
     difference otherwise).
     """
     columns = (
-        Column("hypothesis", tables.TEXT),
-        Column("spread", tables.PERCENT),
-        Column("spread_source", tables.TEXT),
-        Column("assumed_gap", tables.TEXT),
-        *(Column(f"power_{n}", tables.PERCENT, label=_("Power with {seeds} seeds", n)) for n in SEEDS),
-        Column("seeds_needed", tables.STEP),
-        Column("seeds_needed_cautious", tables.STEP),
-        Column("seeds_needed_holm", tables.STEP),
+        *map(column, ("hypothesis", "spread", "spread_source", "assumed_gap")),
+        *(Column(f"power_{n}", tables.PERCENT, _("Power with {seeds} seeds", n)) for n in SEEDS),
+        *map(column, ("seeds_needed", "seeds_needed_cautious", "seeds_needed_holm")),
     )
     chance = [v for v in report.verdicts if v.hypothesis.metric not in COUNT_METRICS and v.method != TRIAL]
     rows = []

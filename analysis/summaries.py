@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,69 +15,41 @@ from . import tables
 from .judging.evidence import common_step, loss_at
 from .reading.loaded_run import LoadedRun
 from .statistics import mean_sd
-from .tables import EMPTY, Cell, Column, Table
+from .tables import EMPTY, Cell, Column, Table, column
 
 Groups = Mapping[str, Sequence[LoadedRun]]
 
-COMPARISON = (
-    Column("group", tables.TEXT),
-    Column("status", tables.TEXT, "result"),
-    Column("seeds", tables.TEXT, "result"),
-    Column("step", tables.STEP, "result"),
-    Column("final_val_loss", tables.LOSS, "result"),
-    Column("final_val_ppl", tables.PPL, "result"),
-    Column("gap_to_baseline", tables.GAP, "result"),
-    Column("best_val_loss", tables.LOSS, "result"),
-    Column("best_val_ppl", tables.PPL, "result"),
-    Column("total_params", tables.COUNT, "parameters"),
-    Column("trainable_params", tables.COUNT, "parameters"),
-    Column("frozen_params", tables.COUNT, "parameters"),
-    Column("frozen_share", tables.PERCENT, "parameters"),
-    Column("frozen_share_without_embedding", tables.PERCENT, "parameters"),
-    Column("gpus", tables.TEXT, "cost"),
-    Column("sequences_per_step", tables.TEXT, "cost"),
-    Column("tokens_per_s_per_gpu", tables.RATE, "cost"),
-    Column("hours", tables.HOURS, "cost"),
-    Column("gpu_hours", tables.HOURS, "cost"),
-    Column("peak_gpu_mem_gb", tables.GB, "cost"),
-)
+Quantity = tuple[Column, Callable[[str, Sequence[LoadedRun]], Cell]]
+"""A column of a table of groups, and what makes its cell of a group and its runs."""
 
 
 def comparison(groups: Groups, labels: Mapping[str, str], planned_seeds: Sequence[int]) -> Table:
     """Return one row a group; losses at each run's own end, the gap to the first group at the step common to both."""
-    baseline = next(iter(groups), None)
-    rows = []
-    for group, runs in groups.items():
-        counted = finished(runs)
-        losses = [run.final.loss for run in counted if run.final is not None]
-        best = [run.best.loss for run in counted if run.best is not None]
-        loss = _mean(losses)
-        rows.append(
-            (
-                Cell(labels.get(group) or group),
-                Cell(_states(runs)),
-                Cell(_seeds(runs, planned_seeds)),
-                Cell(_span([run.last_step for run in runs]) if runs else None),
-                loss,
-                _ppl(losses),
-                _gap(counted, finished(groups[baseline]), group == baseline) if baseline is not None else EMPTY,
-                _mean(best),
-                _ppl(best),
-                _one([run.parameters.total for run in runs]),
-                _one([run.parameters.trainable for run in runs]),
-                _one([run.parameters.frozen for run in runs]),
-                _one([run.parameters.frozen_share for run in runs]),
-                _one([run.parameters.frozen_share_without_embedding for run in runs]),
-                Cell(_set([run.world_size for run in runs])),
-                Cell(_set([run.global_batch for run in runs])),
-                _mean([run.tokens_per_s_per_gpu for run in runs]),
-                _mean([run.elapsed_hours for run in runs]),
-                _mean([run.gpu_hours for run in runs]),
-                _largest([run.peak_gpu_mem_gb for run in runs]),
-            )
-        )
+    quantities: tuple[Quantity, ...] = (
+        _label(labels),
+        (column("status", "result"), lambda group, runs: Cell(_states(runs))),
+        (column("seeds", "result"), lambda group, runs: Cell(_seeds(runs, planned_seeds))),
+        (column("step", "result"), lambda group, runs: Cell(_span([run.last_step for run in runs]))),
+        (column("final_val_loss", "result"), lambda group, runs: _mean(_losses(runs))),
+        (column("final_val_ppl", "result"), lambda group, runs: _ppl(_losses(runs))),
+        (column("gap_to_baseline", "result"), lambda group, runs: _gap(group, groups)),
+        (column("best_val_loss", "result"), lambda group, runs: _mean(_best_losses(runs))),
+        (column("best_val_ppl", "result"), lambda group, runs: _ppl(_best_losses(runs))),
+        _count("total_params", "parameters"),
+        _count("trainable_params", "parameters"),
+        _count("frozen_params", "parameters"),
+        _count("frozen_share", "parameters"),
+        _count("frozen_share_without_embedding", "parameters"),
+        (column("gpus", "cost"), lambda group, runs: Cell(_set([run.world_size for run in runs]))),
+        (column("sequences_per_step", "cost"), lambda group, runs: Cell(_set([run.global_batch for run in runs]))),
+        (column("tokens_per_s_per_gpu", "cost"), lambda group, runs: _mean([r.tokens_per_s_per_gpu for r in runs])),
+        (column("hours", "cost"), lambda group, runs: _mean([run.elapsed_hours for run in runs])),
+        (column("gpu_hours", "cost"), lambda group, runs: _mean([run.gpu_hours for run in runs])),
+        (column("peak_gpu_mem_gb", "cost"), lambda group, runs: _largest([run.peak_gpu_mem_gb for run in runs])),
+    )
+    made = _of_groups("comparison", quantities, groups)
     remarks = []
-    if any(cell.sd for row in rows for cell in row):
+    if any(cell.sd for row in made.rows for cell in row):
         remarks.append(_("± is the standard deviation over seeds; – is not known."))
     if any(len(finished(runs)) < len(runs) for runs in groups.values()):
         remarks.append(_("Losses and PPL are those of finished runs; the table of every run has the others, too."))
@@ -84,9 +58,33 @@ def comparison(groups: Groups, labels: Mapping[str, str], planned_seeds: Sequenc
         remarks.append(
             _("The final loss is on the whole validation file, the best one on a part of it: the two don't compare.")
         )
-    if any(row[6].value is not None for row in rows):
+    if any(row[6].value is not None for row in made.rows):
         remarks.append(_("The gap is taken at the last step that both arms validated at."))
-    return Table("comparison", COMPARISON, tuple(rows), is_turned=len(rows) <= 6, remarks=tuple(remarks))
+    return replace(made, is_turned=len(groups) <= 6, remarks=tuple(remarks))
+
+
+def _of_groups(key: str, quantities: Sequence[Quantity], groups: Groups) -> Table:
+    """Return a table with a row for each group."""
+    rows = (tuple(make(group, runs) for _column, make in quantities) for group, runs in groups.items())
+    return Table(key, tuple(quantity[0] for quantity in quantities), tuple(rows))
+
+
+def _label(labels: Mapping[str, str]) -> Quantity:
+    return column("group"), lambda group, runs: Cell(labels.get(group) or group)
+
+
+def _count(key: str, section: str = "") -> Quantity:
+    """Return a count or share of parameters, on which the runs of a group should agree."""
+    name = key.removesuffix("_params")
+    return column(key, section), lambda group, runs: _one([getattr(run.parameters, name) for run in runs])
+
+
+def _losses(runs: Sequence[LoadedRun]) -> list[float]:
+    return [run.final.loss for run in finished(runs) if run.final is not None]
+
+
+def _best_losses(runs: Sequence[LoadedRun]) -> list[float]:
+    return [run.best.loss for run in finished(runs) if run.best is not None]
 
 
 def finished(runs: Sequence[LoadedRun]) -> Sequence[LoadedRun]:
@@ -96,66 +94,43 @@ def finished(runs: Sequence[LoadedRun]) -> Sequence[LoadedRun]:
 
 def by_run(groups: Groups) -> Table:
     """Return one row a run: every seed's value, so that nothing hides behind a mean."""
-    columns = (
-        Column("run", tables.TEXT), Column("group", tables.TEXT, "result"),
-        Column("seed", tables.TEXT, "result"), Column("status", tables.TEXT, "result"),
-        Column("step", tables.STEP, "result"), Column("final_val_loss", tables.LOSS, "result"),
-        Column("final_val_ppl", tables.PPL, "result"),
-        Column("best_val_loss", tables.LOSS, "result", is_plain=True),
-        Column("best_val_ppl", tables.PPL, "result"), Column("best_step", tables.STEP, "result"),
-        Column("tokens_per_s_per_gpu", tables.RATE, "cost"), Column("hours", tables.HOURS, "cost"),
-        Column("attempts", tables.COUNT, "cost"),
-    )  # fmt: skip
+    quantities: tuple[tuple[Column, Callable[[str, LoadedRun], float | str | None]], ...] = (
+        (column("run"), lambda group, run: run.name),
+        (column("group", "result"), lambda group, run: group),
+        (column("seed", "result"), lambda group, run: None if run.seed is None else str(run.seed)),
+        (column("status", "result"), lambda group, run: run.told_status),
+        (column("step", "result"), lambda group, run: run.last_step),
+        (column("final_val_loss", "result"), lambda group, run: run.final.loss if run.final else None),
+        (column("final_val_ppl", "result"), lambda group, run: run.final.ppl if run.final else None),
+        (column("best_val_loss", "result", is_plain=True), lambda group, run: run.best.loss if run.best else None),
+        (column("best_val_ppl", "result"), lambda group, run: run.best.ppl if run.best else None),
+        (column("best_step", "result"), lambda group, run: run.best.step if run.best else None),
+        (column("tokens_per_s_per_gpu", "cost"), lambda group, run: run.tokens_per_s_per_gpu),
+        (column("hours", "cost"), lambda group, run: run.elapsed_hours),
+        (column("attempts", "cost"), lambda group, run: run.attempts),
+    )
     rows = [
-        (
-            Cell(run.name), Cell(group), Cell(None if run.seed is None else str(run.seed)),
-            Cell(run.told_status), Cell(run.last_step),
-            Cell(run.final.loss if run.final else None), Cell(run.final.ppl if run.final else None),
-            Cell(run.best.loss if run.best else None), Cell(run.best.ppl if run.best else None),
-            Cell(run.best.step if run.best else None),
-            Cell(run.tokens_per_s_per_gpu), Cell(run.elapsed_hours), Cell(run.attempts),
-        )
-        for group, runs in groups.items() for run in runs
-    ]  # fmt: skip
+        tuple(Cell(value(group, run)) for _column, value in quantities)
+        for group, runs in groups.items()
+        for run in runs
+    ]
     earlier = tuple(
         f"{run.name} {run.final.step:,}"
         for runs in groups.values() for run in runs
         if run.final is not None and run.last_step is not None and run.final.step < run.last_step
     )  # fmt: skip
     remark = _("Last validated before the last step: {runs}.", earlier)
+    columns = tuple(quantity[0] for quantity in quantities)
     return Table("runs", columns, tuple(rows), remarks=(remark,) if earlier else ())
 
 
 def parameters(groups: Groups, labels: Mapping[str, str]) -> Table:
     """Return counts by group and kind of parameter."""
-    columns = (
-        Column("group", tables.TEXT), Column("embedding_params", tables.COUNT),
-        Column("qk_params", tables.COUNT), Column("other_params", tables.COUNT),
-        Column("total_params", tables.COUNT), Column("trainable_params", tables.COUNT),
-        Column("frozen_params", tables.COUNT), Column("frozen_share", tables.PERCENT),
-        Column("frozen_share_without_embedding", tables.PERCENT),
+    keys = (
+        "embedding_params", "qk_params", "other_params", "total_params", "trainable_params", "frozen_params",
+        "frozen_share", "frozen_share_without_embedding",
     )  # fmt: skip
-    rows = []
-    for group, runs in groups.items():
-        counts = [run.parameters for run in runs]
-        rest = [
-            None if p.total is None or p.embedding is None or p.qk is None else p.total - p.embedding - p.qk
-            for p in counts
-        ]
-        rows.append(
-            (
-                Cell(labels.get(group) or group),
-                _one([p.embedding for p in counts]),
-                _one([p.qk for p in counts]),
-                _one(rest),
-                _one([p.total for p in counts]),
-                _one([p.trainable for p in counts]),
-                _one([p.frozen for p in counts]),
-                _one([p.frozen_share for p in counts]),
-                _one([p.frozen_share_without_embedding for p in counts]),
-            )
-        )
-    return Table("parameters", columns, tuple(rows))
+    return _of_groups("parameters", [_label(labels), *map(_count, keys)], groups)
 
 
 def layers(groups: Groups) -> Table | None:
@@ -186,9 +161,10 @@ def layers(groups: Groups) -> Table | None:
             )
         )
     columns = (
-        Column("layer", tables.TEXT), Column("total_params", tables.COUNT),
-        *(Column(f"trainable_{group}", tables.COUNT, label=_("Trainable in {group}", group)) for group in known),
-    )  # fmt: skip
+        column("layer"),
+        column("total_params"),
+        *(Column(f"trainable_{group}", tables.COUNT, _("Trainable in {group}", group)) for group in known),
+    )
     return Table("layers", columns, tuple(rows))
 
 
@@ -228,14 +204,12 @@ def efficiency(groups: Groups, labels: Mapping[str, str], target_loss: float | N
                 *(_censored(reached, i) for i in range(3)),
                 trainable,
                 Cell(share),
-                _mean([run.final.loss for run in finished(runs) if run.final is not None]),
+                _mean(_losses(runs)),
             )
         )
     columns = (
-        Column("group", tables.TEXT), Column("curve_area", tables.LOSS), Column("steps_to_target", tables.STEP),
-        Column("tokens_to_target", tables.COUNT), Column("gpu_hours_to_target", tables.HOURS),
-        Column("trainable_params", tables.COUNT), Column("trainable_share", tables.PERCENT),
-        Column("final_val_loss", tables.LOSS),
+        "group", "curve_area", "steps_to_target", "tokens_to_target", "gpu_hours_to_target", "trainable_params",
+        "trainable_share", "final_val_loss",
     )  # fmt: skip
     remarks = []
     if target_loss is not None:
@@ -256,7 +230,7 @@ def efficiency(groups: Groups, labels: Mapping[str, str], target_loss: float | N
         )
     if math.isfinite(low) and high > low:
         remarks.append(_("Area over {low} to {high} tokens, which every run covers.", f"{low:,.0f}", f"{high:,.0f}"))
-    return Table("efficiency", columns, tuple(rows), remarks=tuple(remarks))
+    return Table("efficiency", tuple(map(column, columns)), tuple(rows), remarks=tuple(remarks))
 
 
 def reach(run: LoadedRun, target: float) -> tuple[tuple[float | None, float | None, float | None], bool]:
@@ -335,14 +309,15 @@ def _censored(reached: Sequence[tuple[tuple[float | None, ...], bool]], position
     return Cell(middle)
 
 
-def _gap(runs: Sequence[LoadedRun], baseline: Sequence[LoadedRun], is_baseline: bool) -> Cell:
-    if is_baseline:
-        return EMPTY
-    step, _ = common_step([*runs, *baseline])
-    if step is None:
+def _gap(group: str, groups: Groups) -> Cell:
+    """Return how far a group's PPL lies above the first one's, at the last step that both validated at."""
+    baseline = next(iter(groups))
+    arms = finished(groups[group]), finished(groups[baseline])
+    step, _ = common_step([run for arm in arms for run in arm])
+    if group == baseline or step is None:
         return EMPTY
     means = []
-    for arm in (runs, baseline):
+    for arm in arms:
         found = [loss_at(run, step) for run in arm if not run.diverged]
         losses = [loss for loss, _ in filter(None, found)]
         if not losses or any(run.diverged for run in arm):
@@ -354,14 +329,8 @@ def _gap(runs: Sequence[LoadedRun], baseline: Sequence[LoadedRun], is_baseline: 
 def _states(runs: Sequence[LoadedRun]) -> str | None:
     if not runs:
         return _("no runs")
-    counts: dict[str, int] = {}
-    for run in runs:
-        counts[run.status] = counts.get(run.status, 0) + 1
-    return (
-        next(iter(counts))
-        if len(counts) == 1
-        else ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    )
+    counts = Counter(run.status for run in runs)
+    return runs[0].status if len(counts) == 1 else ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
 
 
 def _seeds(runs: Sequence[LoadedRun], planned: Sequence[int]) -> str:

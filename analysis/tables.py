@@ -14,72 +14,72 @@ from .printed import say
 DASH = "–"
 """What a missing value looks like."""
 
-TEXT, COUNT, LOSS, PPL, PERCENT, GAP, HOURS, RATE, GB, STEP, NUMBER = (
-    "text", "count", "loss", "ppl", "percent", "gap", "hours", "rate", "gb", "step", "number",
+TEXT, COUNT, LOSS, PPL, PERCENT, GAP, HOURS, RATE, GB, STEP = (
+    "text", "count", "loss", "ppl", "percent", "gap", "hours", "rate", "gb", "step",
 )  # fmt: skip
 
-HEADINGS = {
-    "group": _("Group"),
-    "run": _("Run"),
-    "seed": _("Seed"),
-    "status": _("Status"),
-    "seeds": _("Seeds"),
-    "step": _("Steps"),
-    "final_val_loss": _("Final val. loss"),
-    "final_val_ppl": _("Final val. PPL"),
-    "gap_to_baseline": _("PPL gap to baseline"),
-    "best_val_loss": _("Best val. loss"),
-    "best_val_ppl": _("Best val. PPL"),
-    "best_step": _("Best at step"),
-    "total_params": _("Total parameters"),
-    "trainable_params": _("Trainable parameters"),
-    "frozen_params": _("Frozen parameters"),
-    "embedding_params": _("Embedding"),
-    "qk_params": _("Q/K"),
-    "other_params": _("Other"),
-    "frozen_share": _("Frozen"),
-    "frozen_share_without_embedding": _("Frozen, without embeddings"),
-    "gpus": _("GPUs per run"),
-    "sequences_per_step": _("Sequences per step"),
-    "tokens_per_s_per_gpu": _("Tokens/s per GPU"),
-    "hours": _("Hours"),
-    "gpu_hours": _("GPU-hours"),
-    "peak_gpu_mem_gb": _("Peak memory (GB)"),
-    "attempts": _("Attempts"),
-    "curve_area": _("Mean val. loss over log tokens"),
-    "steps_to_target": _("Steps to target"),
-    "tokens_to_target": _("Tokens to target"),
-    "gpu_hours_to_target": _("GPU-hours to target"),
-    "trainable_share": _("Trainable, of baseline"),
-    "layer": _("Layer"),
-    "hypothesis": _("Hypothesis"),
-    "verdict": _("Verdict"),
-    "estimate": _("Estimate"),
-    "interval": _("Interval"),
-    "rule": _("Rule"),
-    "pairs": _("n"),
-    "spread": _("SD of a pair"),
-    "spread_source": _("Spread from"),
-    "assumed_gap": _("True value assumed"),
-    "seeds_needed": _("Seeds for 80 % power"),
-    "seeds_needed_cautious": _("With a larger spread"),
-    "seeds_needed_holm": _("With Holm, at worst"),
-    "key": _("Key"),
-    "kind": _("Kind"),
-    "declared": _("Declared reason"),
-    "status_word": _("Status"),
-    "revision": _("Revision"),
-    "snapshot": _("Snapshot"),
-    "train_code": _("Trainer code"),
-    "target": _("Target"),
-    "hardware": _("Hardware"),
-    "host": _("Host"),
-    "versions": _("Versions"),
-    "precision": _("Precision"),
-    "data": _("Data"),
-    "fingerprint": _("Fingerprint"),
+QUANTITIES = {
+    "group": (TEXT, _("Group")),
+    "run": (TEXT, _("Run")),
+    "seed": (TEXT, _("Seed")),
+    "status": (TEXT, _("Status")),
+    "seeds": (TEXT, _("Seeds")),
+    "step": (STEP, _("Steps")),
+    "final_val_loss": (LOSS, _("Final val. loss")),
+    "final_val_ppl": (PPL, _("Final val. PPL")),
+    "gap_to_baseline": (GAP, _("PPL gap to baseline")),
+    "best_val_loss": (LOSS, _("Best val. loss")),
+    "best_val_ppl": (PPL, _("Best val. PPL")),
+    "best_step": (STEP, _("Best at step")),
+    "total_params": (COUNT, _("Total parameters")),
+    "trainable_params": (COUNT, _("Trainable parameters")),
+    "frozen_params": (COUNT, _("Frozen parameters")),
+    "embedding_params": (COUNT, _("Embedding")),
+    "qk_params": (COUNT, _("Q/K")),
+    "other_params": (COUNT, _("Other")),
+    "frozen_share": (PERCENT, _("Frozen")),
+    "frozen_share_without_embedding": (PERCENT, _("Frozen, without embeddings")),
+    "gpus": (TEXT, _("GPUs per run")),
+    "sequences_per_step": (TEXT, _("Sequences per step")),
+    "tokens_per_s_per_gpu": (RATE, _("Tokens/s per GPU")),
+    "hours": (HOURS, _("Hours")),
+    "gpu_hours": (HOURS, _("GPU-hours")),
+    "peak_gpu_mem_gb": (GB, _("Peak memory (GB)")),
+    "attempts": (COUNT, _("Attempts")),
+    "curve_area": (LOSS, _("Mean val. loss over log tokens")),
+    "steps_to_target": (STEP, _("Steps to target")),
+    "tokens_to_target": (COUNT, _("Tokens to target")),
+    "gpu_hours_to_target": (HOURS, _("GPU-hours to target")),
+    "trainable_share": (PERCENT, _("Trainable, of baseline")),
+    "layer": (TEXT, _("Layer")),
+    "hypothesis": (TEXT, _("Hypothesis")),
+    "verdict": (TEXT, _("Verdict")),
+    "estimate": (TEXT, _("Estimate")),
+    "interval": (TEXT, _("Interval")),
+    "rule": (TEXT, _("Rule")),
+    "pairs": (COUNT, _("n")),
+    "spread": (PERCENT, _("SD of a pair")),
+    "spread_source": (TEXT, _("Spread from")),
+    "assumed_gap": (TEXT, _("True value assumed")),
+    "seeds_needed": (STEP, _("Seeds for 80 % power")),
+    "seeds_needed_cautious": (STEP, _("With a larger spread")),
+    "seeds_needed_holm": (STEP, _("With Holm, at worst")),
+    "key": (TEXT, _("Key")),
+    "kind": (TEXT, _("Kind")),
+    "declared": (TEXT, _("Declared reason")),
+    "status_word": (TEXT, _("Status")),
+    "revision": (TEXT, _("Revision")),
+    "snapshot": (TEXT, _("Snapshot")),
+    "train_code": (TEXT, _("Trainer code")),
+    "target": (TEXT, _("Target")),
+    "hardware": (TEXT, _("Hardware")),
+    "host": (TEXT, _("Host")),
+    "versions": (TEXT, _("Versions")),
+    "precision": (TEXT, _("Precision")),
+    "data": (TEXT, _("Data")),
+    "fingerprint": (TEXT, _("Fingerprint")),
 }
-"""Heading of each column, by its key."""
+"""How the cells of each quantity are shown, and its heading, by its key."""
 TITLES = {
     "comparison": _("Comparison of the groups"),
     "comparison_result": _("Comparison of the groups: results"),
@@ -122,18 +122,17 @@ class Column:
     """Its name in CSV and JSON; with the unit where the kind doesn't say it."""
     kind: str
     """How its cells are shown."""
+    header: str
+    """Its heading in a report."""
     section: str = ""
     """Where wide tables are cut for narrow outputs: columns of one section stay together."""
-
-    label: str = ""
-    """Its heading, where that isn't the key's in HEADINGS."""
     is_plain: bool = False
     """True where it stands in CSV and JSON alone: readers have its value in another unit."""
 
-    @property
-    def header(self) -> str:
-        """Its heading in a report."""
-        return self.label or HEADINGS[self.key]
+
+def column(key: str, section: str = "", *, is_plain: bool = False) -> Column:
+    """Return a column of QUANTITIES."""
+    return Column(key, *QUANTITIES[key], section, is_plain)
 
 
 @dataclass(frozen=True)
@@ -199,9 +198,8 @@ def _number(value: float, kind: str) -> str:
         return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
     if kind == RATE:
         return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    if kind == GB:
-        return f"{value:.2f}"
-    return f"{value:.4g}"
+    assert kind == GB, kind
+    return f"{value:.2f}"
 
 
 def grid(table: Table, language: str) -> tuple[list[str], list[list[str]], str]:

@@ -27,7 +27,7 @@ from .judging.verdicts import (
     Verdict,
 )  # fmt: skip
 from .report import Report
-from .tables import EMPTY, Cell, Column, Table
+from .tables import EMPTY, Cell, Table, column
 
 METRIC_WORDS = {
     "final_val_ppl": _("final validation PPL"),
@@ -197,10 +197,7 @@ def level_remark(report: Report) -> Sentence | None:
 
 def verdict_table(report: Report) -> Table:
     """Return the verdicts as a table."""
-    columns = (
-        Column("hypothesis", tables.TEXT), Column("verdict", tables.TEXT), Column("estimate", tables.TEXT),
-        Column("interval", tables.TEXT), Column("rule", tables.TEXT), Column("pairs", tables.COUNT),
-    )  # fmt: skip
+    columns = map(column, ("hypothesis", "verdict", "estimate", "interval", "rule", "pairs"))
     rows = []
     for verdict in report.verdicts:
         bounds = interval(verdict)
@@ -220,4 +217,4 @@ def verdict_table(report: Report) -> Table:
             )
         )
     remark = level_remark(report)
-    return Table("verdicts", columns, tuple(rows), remarks=(remark,) if remark else ())
+    return Table("verdicts", tuple(columns), tuple(rows), remarks=(remark,) if remark else ())

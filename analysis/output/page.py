@@ -20,7 +20,7 @@ from ..judging.verdicts import MET, NOT_MET, REFUTED, SUPPORTED
 from ..printed import say
 from ..reading.loaded_run import LoadedRun
 from ..report import Report
-from ..tables import Cell, Column, Table, show
+from ..tables import Cell, Column, Table, column, show
 from . import headings
 
 HERE = Path(__file__).parent
@@ -134,10 +134,10 @@ def differences(report: Report) -> Table:
     """Return the configuration keys that aren't the same for all runs, factors first; nothing that is the same."""
     groups = list(report.study.groups)
     columns = (
-        Column("key", tables.TEXT),
-        Column("kind", tables.TEXT),
-        *(Column(g, tables.TEXT, label=g) for g in groups),
-        Column("declared", tables.TEXT),
+        column("key"),
+        column("kind"),
+        *(Column(g, tables.TEXT, g) for g in groups),
+        column("declared"),
     )
     rows = []
     for factor in report.study.factors:
@@ -164,7 +164,7 @@ def differences(report: Report) -> Table:
 
 def provenance(runs: Sequence[LoadedRun]) -> Table:
     """Return where each run came from: code, hardware, versions, data."""
-    columns = tuple(Column(key, tables.TEXT) for key in _PROVENANCE)
+    columns = tuple(map(column, _PROVENANCE))
     rows = []
     for run in runs:
         hashes = [str(run.data[key])[:12] for key in ("train_sha256", "val_sha256") if run.data.get(key)]

@@ -110,6 +110,13 @@ class Parameters:
     """Those in token and position embeddings."""
 
     @property
+    def other(self) -> int | None:
+        """Those outside of embeddings, queries and keys."""
+        if self.total is None or self.embedding is None or self.qk is None:
+            return None
+        return self.total - self.embedding - self.qk
+
+    @property
     def frozen_share(self) -> float | None:
         """Frozen parameters as a share of all."""
         return self.frozen / self.total if self.frozen is not None and self.total else None
