@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .spec.study import Run as Run
     from .spec.study import Study as Study
     from .spec.target import Target as Target
-    from .store import StoredRun as StoredRun
+    from .stored_run import StoredRun as StoredRun
     from .study.plan import Mode as Mode
     from .study.plan import Plan as Plan
     from .submit.decide import Again as Again
@@ -42,7 +42,7 @@ _HOME = {
     "Project": "project",
     "Run": "spec.study",
     "State": "agent.states",
-    "StoredRun": "store",
+    "StoredRun": "stored_run",
     "Study": "spec.study",
     "StudyReport": "reporting",
     "Submitted": "submit.submission",

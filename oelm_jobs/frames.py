@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .agent.sentences import _
 from .spec.study import Run
-from .store import StoredRun
+from .stored_run import StoredRun
 
 if TYPE_CHECKING:
     import pandas as pd

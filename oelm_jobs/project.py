@@ -18,7 +18,8 @@ from .folders import find_project
 from .outcome import Outcome, each_target
 from .runs.observe import Scope, View, refresh
 from .runs.select import select, select_one
-from .store import Store, StoredRun, index_path
+from .store import Store, index_path
+from .stored_run import StoredRun
 
 if TYPE_CHECKING:
     from .checks.finding import Finding

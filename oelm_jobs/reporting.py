@@ -20,7 +20,8 @@ from .checks import preflight
 from .connections import connect
 from .errors import OelmError, UsageError
 from .spec.study import Study
-from .store import Store, StoredRun, index_path
+from .store import Store, index_path
+from .stored_run import StoredRun
 from .study.files import load_study
 from .study.resolve import plan_runs
 from .targets.files import LOCAL

@@ -15,14 +15,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from .agent import reasons, records, schema, verbs
-from .agent.schema import Number, Table
-from .agent.sentences import Sentence, _, encoded
+from .agent.sentences import _
 from .agent.states import State
 from .errors import DamagedStore, StoreError
 from .folders import state_folder
+from .stored_run import COLUMNS, STATES, StoredRun, kept, stored
 
 if TYPE_CHECKING:
     from .agent.run_record import RunRecord
@@ -54,94 +53,10 @@ INTENT, ACCEPTED, REFUSED, UNKNOWN = "intent", "accepted", "refused", "unknown"
 SPEC = ("train", "global_batch", "extended_from", "left")
 """What is kept here of a run's record, which lies in its run directory."""
 
-MAX_REASON = 4000
-"""Characters of a reason; whatever lies in an index that somebody else has written to."""
-_STATES = {state.value: state for state in State}
 BUSY_S = 30.0
 """How long a writer waits for the others."""
 CACHE_KIB = 65_536
 """Memory for pages: a transaction over ten thousand runs that outgrows it writes before it commits."""
-
-
-class StoredRun(NamedTuple):
-    """A run as the client last saw it; a named tuple, because a status makes one for each run."""
-
-    project: str
-    """Absolute path of its project."""
-    study: str
-    """Study name."""
-    name: str
-    """Run name."""
-    group: str
-    """Group name."""
-    label: str
-    """Group label."""
-    seed: int
-    """Seed."""
-    tag: str
-    """Tag; empty for plain runs."""
-    target: str
-    """Target name."""
-    run_dir: str
-    """Absolute path on the target."""
-    fingerprint: str
-    """What makes it scientifically itself."""
-    token: str
-    """Token of its newest submission."""
-    spec: Mapping[str, Any]
-    """What its record says of its configuration: ``train``, ``global_batch``, ``extended_from``, ``left``."""
-    state: State
-    """Where it stood when last seen."""
-    reason: str
-    """Why."""
-    queued_at: float | None
-    """When it was submitted, Unix seconds."""
-    observed_at: float | None
-    """When the target last answered for it, Unix seconds; None before the first answer."""
-    progress: Mapping[str, Any]
-    """Step, loss, rate and the like as the probe answered."""
-
-
-class Reason(Sentence):
-    """A reason whose code and values are read when they are first asked for."""
-
-    _read: Callable[[], Mapping[str, Any]]
-
-    @classmethod
-    def of(cls, text: str, read: Callable[[], Mapping[str, Any]]) -> Reason:
-        """Return a reason.
-
-        Args:
-            read: Returns what stands beside it: ``code`` and ``values``, as they came.
-        """
-        made = str.__new__(cls, text)
-        made._read = read
-        return made
-
-    @property
-    def beside(self) -> Mapping[str, Any]:
-        """What stands beside it."""
-        return self._read()
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in ("template", "values", "code"):
-            raise AttributeError(name)
-        text = self[:]
-        known = reasons.read({**self.beside, "reason": text})
-        if isinstance(known, Sentence):
-            self.template, self.values, self.code = known.template, known.values, known.code
-        else:  # what stands there can't be them
-            self.template, self.values, self.code = text, {}, ""
-        return getattr(self, name)
-
-
-def beside(reason: str) -> Mapping[str, Any]:
-    """Return what stands beside a reason: ``code`` and ``values``; nothing where it has none."""
-    return reason.beside if isinstance(reason, Reason) else encoded(reason)
-
-
-COLUMNS = ", ".join(f'"{field}"' for field in StoredRun._fields)
-"""The fields of a run, as columns of its table."""
 
 
 def index_path() -> Path:
@@ -255,7 +170,7 @@ class Store:
             for run in runs:
                 previous = dict(known.get((run.study, run.name), ()))
                 if previous:
-                    chosen = decide(_stored([previous[field] for field in StoredRun._fields]))
+                    chosen = decide(stored([previous[field] for field in StoredRun._fields]))
                     if chosen is None:
                         continue
                     run = chosen
@@ -304,7 +219,7 @@ class Store:
             self._db.executemany(
                 "UPDATE run SET state = ?, reason = ?, progress = ? WHERE token = ? AND run_dir = ? AND state = ?",
                 [
-                    (state, reason, _kept(reason, {}), token, run_dir, State.PLANNED)
+                    (state, reason, kept(reason, {}), token, run_dir, State.PLANNED)
                     for run_dir, (state, reason) in (states or {}).items()
                 ],
             )
@@ -340,26 +255,26 @@ class Store:
     def run(self, project: Path, study: str, name: str) -> StoredRun | None:
         """Return one run."""
         query = f"SELECT {COLUMNS} FROM run WHERE project = ? AND study = ? AND name = ?"
-        return next((_stored(row) for row in self._query(query, (str(project), study, name))), None)
+        return next((stored(row) for row in self._query(query, (str(project), study, name))), None)
 
     def runs(self, project: Path, study: str | None = None) -> list[StoredRun]:
         """Return a project's runs in the order of their submission."""
-        return [_stored(row) for row in self._rows(project, study)]
+        return [stored(row) for row in self._rows(project, study)]
 
     def runs_of(self, token: str) -> dict[str, State]:
         """Return the states of a submission's runs, by run directory."""
         query = "SELECT run_dir, state FROM run WHERE token = ?"
-        return {run_dir: _STATES.get(state, State.UNKNOWN) for run_dir, state in self._query(query, (token,))}
+        return {run_dir: STATES.get(state, State.UNKNOWN) for run_dir, state in self._query(query, (token,))}
 
     def runs_that_left(self, project: Path) -> list[StoredRun]:
         """Return a project's runs that have left files on other targets, without reading all runs."""
         query = f"SELECT {COLUMNS} FROM run WHERE project = ? AND spec LIKE '%\"left\":%' ORDER BY position"
-        return [run for run in map(_stored, self._query(query, (str(project),))) if run.spec.get("left")]
+        return [run for run in map(stored, self._query(query, (str(project),))) if run.spec.get("left")]
 
     def states(self, project: Path, study: str) -> dict[str, State]:
         """Return the states of a study's runs, by name."""
         query = "SELECT name, state FROM run WHERE project = ? AND study = ?"
-        return {name: _STATES.get(state, State.UNKNOWN) for name, state in self._query(query, (str(project), study))}
+        return {name: STATES.get(state, State.UNKNOWN) for name, state in self._query(query, (str(project), study))}
 
     def observe(
         self,
@@ -374,7 +289,7 @@ class Store:
                 """UPDATE run SET state = ?, reason = ?, progress = ?, observed_at = ?
                    WHERE project = ? AND study = ? AND name = ? AND token = ?""",
                 [
-                    (state, reason, _kept(reason, progress), at, run.project, run.study, run.name, run.token)
+                    (state, reason, kept(reason, progress), at, run.project, run.study, run.name, run.token)
                     for run, state, reason, progress in runs
                 ],
             )
@@ -417,23 +332,6 @@ class Store:
             )  # fmt: skip
 
 
-def _kept(reason: str, progress: Mapping[str, Any]) -> str:
-    """Return a run's progress as it is stored, with what stands beside its reason."""
-    return json.dumps({**progress, **beside(reason)})
-
-
-def _stored(row: Sequence[Any]) -> StoredRun:
-    """Return the run in a row of COLUMNS."""
-    *same, spec, state, reason, queued_at, observed_at, progress = row
-    state = _STATES.get(state, State.UNKNOWN)
-    if type(reason) is not str or len(reason) > MAX_REASON:
-        reason = str(reason)[:MAX_REASON]
-    kept = _Progress(progress)
-    if type(progress) is str and '"code":' in progress:
-        reason = Reason.of(reason, kept.beside)
-    return StoredRun._make((*same, _Spec(spec), state, reason, queued_at, observed_at, kept))
-
-
 def set_aside() -> Path | None:
     """Rename an index that can't be read, without deleting it; return its new path, None where it can be read."""
     path = index_path()
@@ -445,82 +343,3 @@ def set_aside() -> Path | None:
     aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
     path.rename(aside)
     return aside
-
-
-class _Later(Mapping[str, Any]):
-    """A JSON object that is parsed when it is first read: a status of ten thousand runs never does."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._known: dict[str, Any] | None = None
-
-    def _read(self) -> dict[str, Any]:
-        if self._known is None:
-            try:
-                known = schema.loads(self._text)
-                wrong = self._why_not(known)
-            except (schema.Misfit, TypeError) as error:
-                known, wrong = {}, str(error)
-            self._known = known if wrong is None else self._otherwise(wrong)
-        return self._known
-
-    def _why_not(self, known: Any) -> str | None:
-        """Return why a value can't be what was stored; None where it can."""
-        raise NotImplementedError
-
-    def _otherwise(self, wrong: str) -> dict[str, Any]:
-        """Return what replaces a value that can't be what was stored."""
-        raise NotImplementedError
-
-    def __getitem__(self, key: str) -> Any:
-        return self._read()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._read())
-
-    def __len__(self) -> int:
-        return len(self._read())
-
-    def __eq__(self, other: object) -> bool:
-        return self._read() == other
-
-    def __repr__(self) -> str:
-        return self._text
-
-
-class _Progress(_Later):
-    """A target's answer about a run; empty where it is invalid, so that the target is asked again. What stands beside
-    the reason is stored in it, too.
-    """
-
-    _beside: Mapping[str, Any] = {}
-
-    def beside(self) -> Mapping[str, Any]:
-        """Return what stands beside the reason."""
-        self._read()
-        return self._beside
-
-    def _why_not(self, known: Any) -> str | None:
-        if type(known) is dict:  # what is no code or value is no reason's (reasons.read)
-            self._beside = {key: known.pop(key) for key in reasons.BESIDE if key in known}
-        return _PROGRESS_IS(known)
-
-    def _otherwise(self, wrong: str) -> dict[str, Any]:
-        return {}
-
-
-class _Spec(_Later):
-    """A run's configuration as recorded."""
-
-    def _why_not(self, known: Any) -> str | None:
-        return _SPEC_IS(known)
-
-    def _otherwise(self, wrong: str) -> dict[str, Any]:
-        raise StoreError(
-            _("the index has a run whose configuration can't be understood: spec{where}", wrong),
-            hint=_("make the index again from the run directories: oelm-status --rebuild"),
-        )
-
-
-_PROGRESS_IS = schema.compiled(Table({}, {**verbs.PROGRESS, "clock_ahead_s": Number()}))
-_SPEC_IS = schema.compiled(records.SPEC)

@@ -15,7 +15,7 @@ from .common import command, confirm, end_with, narrate, open_project, put_json,
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..store import StoredRun
+    from ..stored_run import StoredRun
 
 
 @command("oelm-cancel")

@@ -15,7 +15,7 @@ from .common import command, narrate, open_project, put, put_json
 
 if TYPE_CHECKING:
     from ..runs.logs import Piece
-    from ..store import StoredRun
+    from ..stored_run import StoredRun
 
 
 @command("oelm-logs")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..project import Project
     from ..runs.observe import View
     from ..runs.rebuild import Holding
-    from ..store import StoredRun
+    from ..stored_run import StoredRun
 
 
 @command("oelm-status")

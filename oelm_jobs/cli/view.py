@@ -23,7 +23,7 @@ from .common import put
 
 if TYPE_CHECKING:
     from ..runs.observe import View
-    from ..store import StoredRun
+    from ..stored_run import StoredRun
 
 HEADERS = (_("run"), _("state"), _("step"), _("loss"), _("val ppl"), _("tokens/s"), _("ETA"), _("note"))
 ALIGN = "llrrrrrl"

@@ -12,7 +12,8 @@ from ..agent.states import State
 from ..connections import connect
 from ..outcome import Outcome, each_target
 from ..schedulers import scheduler
-from ..store import Store, StoredRun
+from ..store import Store
+from ..stored_run import StoredRun
 from ..targets.files import load_target
 from .observe import Scope, View, refresh
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..agent.reasons import codes
 from ..agent.sentences import _
 from ..errors import ConfigurationError
-from ..store import StoredRun
+from ..stored_run import StoredRun
 from ..study.plan import Plan
 from ..transfer import sync
 from .observe import NOT_SUBMITTED

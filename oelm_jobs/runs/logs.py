@@ -16,7 +16,8 @@ from ..agent.states import State
 from ..connections import connect
 from ..connections.answers import nonsense
 from ..errors import NotReached
-from ..store import Store, StoredRun
+from ..store import Store
+from ..stored_run import StoredRun
 from ..targets.files import load_target
 from .observe import refresh
 

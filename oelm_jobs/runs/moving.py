@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..agent import records, registry
 from ..connections import Connection
 from ..spec.study import Run
-from ..store import StoredRun
+from ..stored_run import StoredRun
 from ..study.plan import Plan
 from ..targets.files import load_targets
 from ..transfer import sync

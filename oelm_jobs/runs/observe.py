@@ -25,7 +25,8 @@ from ..agent.states import State
 from ..connections import connect
 from ..errors import Nonsense, TargetError
 from ..schedulers import scheduler
-from ..store import ACCEPTED, REFUSED, Reason, Store, StoredRun, beside
+from ..store import ACCEPTED, REFUSED, Store
+from ..stored_run import Reason, StoredRun, beside
 
 if TYPE_CHECKING:
     from ..agent.messages import PollAnswer

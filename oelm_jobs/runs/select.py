@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..agent.sentences import _
 from ..errors import UsageError, few, valid_choices
-from ..store import Store, StoredRun
+from ..store import Store
+from ..stored_run import StoredRun
 
 
 def select(store: Store, project: Path, names: Sequence[str], study: str | None = None) -> list[StoredRun]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..connections import connect, interpreter, unreached
 from ..spec.study import Study
 from ..spec.target import Target
-from ..store import StoredRun
+from ..stored_run import StoredRun
 
 PROFILE = [
     "[ ! -r /etc/profile ] || . /etc/profile",

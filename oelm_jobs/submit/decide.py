@@ -19,7 +19,7 @@ from ..errors import ConfigurationError
 from ..runs import moving
 from ..runs.locations import never_was
 from ..spec.study import Run
-from ..store import StoredRun
+from ..stored_run import StoredRun
 from ..study.plan import Plan
 from ..study.resolve import fingerprint
 from ..transfer.clean import has_no_checkpoint

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..agent.rundir import finite
 from ..connections import interpreter
 from ..spec.study import Run
-from ..store import StoredRun
+from ..stored_run import StoredRun
 from ..study.plan import Mode, Plan
 from ..study.resolve import command
 

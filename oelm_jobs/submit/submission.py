@@ -27,7 +27,8 @@ from ..schedulers import Answer, LaunchScript, Scheduler, silent
 from ..schedulers import scheduler as scheduler_of
 from ..scripts.jobs import check_scripts, render
 from ..spec.study import Run
-from ..store import ACCEPTED, REFUSED, UNKNOWN, Store, StoredRun
+from ..store import ACCEPTED, REFUSED, UNKNOWN, Store
+from ..stored_run import StoredRun
 from ..study.plan import Plan
 from ..targets.sbatch import MAX_ARRAY
 from . import sent

@@ -22,7 +22,8 @@ from ..agent.states import State
 from ..connections import Connection, connect
 from ..errors import TargetError
 from ..outcome import each_target
-from ..store import Store, StoredRun
+from ..store import Store
+from ..stored_run import StoredRun
 from ..targets.files import load_target
 from .home import home_of, lies_at_home
 from .sync import record, write_record

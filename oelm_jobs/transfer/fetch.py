@@ -19,7 +19,7 @@ from ..agent.sentences import _
 from ..agent.states import Checkpoints, State
 from ..connections import Connection, connect_for_transfer
 from ..errors import NotReached, TargetError
-from ..store import StoredRun
+from ..stored_run import StoredRun
 from ..targets.files import load_target
 from . import sync
 from .home import home_of, lies_at_home

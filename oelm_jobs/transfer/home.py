@@ -10,7 +10,7 @@ from ..agent import inside
 from ..agent.sentences import _
 from ..errors import StoreError
 from ..spec.target import Target
-from ..store import StoredRun
+from ..stored_run import StoredRun
 from ..study.resolve import run_directory
 from .sync import record, study_in
 

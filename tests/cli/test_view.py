@@ -24,7 +24,8 @@ from oelm_jobs.cli import hosts, view
 from oelm_jobs.errors import ConfigurationError, UnknownAnswer, few, valid_choices
 from oelm_jobs.runs.observe import View
 from oelm_jobs.runs.watch import views
-from oelm_jobs.store import ACCEPTED, Store, StoredRun
+from oelm_jobs.store import ACCEPTED, Store
+from oelm_jobs.stored_run import StoredRun
 from tests.support import REPOSITORY, make_run
 
 NOW = 1_000_000.0

@@ -11,7 +11,7 @@ import pytest
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import ConfigurationError
 from oelm_jobs.spec.study import Run
-from oelm_jobs.store import StoredRun
+from oelm_jobs.stored_run import StoredRun
 from oelm_jobs.submit.decide import Again, Leave, Take, decide
 from tests.support import make_run
 
