@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.cli import tensorboard
 from oelm_jobs.connections import connect, connect_for_transfer, sockets
 from oelm_jobs.connections.openssh import OpenSSHConnection
+from oelm_jobs.runs import terminal
+from oelm_jobs.store import Store
 from oelm_jobs.study.files import load_study
 from oelm_jobs.targets.files import load_target
 from tests.ssh.conftest import Rig, write_target
@@ -234,7 +235,9 @@ def test_moving_the_default_to_another_study_moves_no_run(rig: Rig, box: Host) -
     assert done["verified"] and done["run_dir"] == str(home) and before <= {path.name for path in home.iterdir()}
     assert not (home.parent / "tiny").exists() and not (home.parent / "other").exists()
     tiny, other = (load_study(rig.project, name) for name in ("tiny", "other"))
-    assert (tensorboard._folder(rig.project, tiny, "box"), tensorboard._folder(rig.project, other, "box")) == ("", "")
+    with Store() as store:
+        known = store.runs(rig.project)
+    assert [terminal.study_folder(study, "box", known) for study in (tiny, other)] == ["", ""]
     for study, folder in (("tiny", ""), ("other", "other/")):
         planned = rig.oelm("submit", "--study", study, "--group", "gpt_base", "--target", "box", "--dry-run", "--json")
         [run] = json.loads(planned.stdout)["runs"]
