@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..agent import records, registry, trees
 from ..agent.run import result
@@ -30,6 +30,7 @@ from .sync import record, write_record
 
 if TYPE_CHECKING:
     from ..agent import messages
+    from ..agent.record_types import FetchedRecord, ManifestRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,19 +111,16 @@ def _removable(project: Path, run: StoredRun) -> Removable:
     return Removable(run=run, files=files, note=joined(notes))
 
 
-def _checkpoints(known: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> dict[str, tuple[int, str]]:
+def _checkpoints(known: FetchedRecord, manifest: ManifestRecord | None) -> dict[str, tuple[int, str]]:
     """Return name to size and hash of a run's checkpoints, from its manifest; without one, from what was fetched (no
     hash for what was not).
     """
-    entries = manifest.get("files", []) if manifest is not None else []
-    if manifest is None:
-        entries = [dict(file, sha256="") for file in known.get("left", []) if "size" in file]
-        entries += [dict(file, name=name) for name, file in known.get("files", {}).items()]
-    return {
-        str(entry["name"]): (int(entry["size"]), str(entry["sha256"]))
-        for entry in entries
-        if str(entry["name"]).endswith(".pt")
-    }
+    if manifest is not None:
+        found = {file["name"]: (file["size"], file["sha256"]) for file in manifest["files"]}
+    else:
+        found = {file["name"]: (file["size"], "") for file in known.get("left", []) if "size" in file}
+        found |= {name: (file["size"], file["sha256"]) for name, file in known.get("files", {}).items()}
+    return {name: entry for name, entry in found.items() if name.endswith(".pt")}
 
 
 def has_no_checkpoint(project: Path, run: StoredRun) -> bool:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..agent import inside, registry, rundir
 from ..agent.sentences import _
@@ -28,7 +28,7 @@ from .sync import Item
 
 if TYPE_CHECKING:
     from ..agent import messages
-    from ..agent.record_types import FetchedRecord
+    from ..agent.record_types import FetchedRecord, LeftFile
 
 ROUNDS = 4
 """How often files that change under way are looked at again in one fetch."""
@@ -133,7 +133,7 @@ class _Run:
 
     run: StoredRun
     home: Path
-    row: Mapping[str, Any]
+    row: messages.Held
     """The target's answer about it."""
     record: FetchedRecord
     here: list[Item]
@@ -200,14 +200,14 @@ class _Fetch:
             requests.append({"run_dir": run.run_dir, "have": have})
         request: messages.InventoryRequest = {"runs": requests, "checkpoints": self._checkpoints.value}
         answer = self._connection.call(registry.INVENTORY, request, timeout_s=3600)
-        self._rsync = str(answer["rsync"])
+        self._rsync = answer["rsync"]
         return [self._compare(run, home, answer["runs"][run.run_dir]) for run, home in runs]
 
-    def _compare(self, run: StoredRun, home: Path, row: Mapping[str, Any]) -> _Run:
+    def _compare(self, run: StoredRun, home: Path, row: messages.Held) -> _Run:
         look = _Run(run=run, home=home, row=row, record=sync.record(home), here=[], wanted=[])
         if _is_nothing(row):  # nor is what lies at home of another one yet
             return look
-        if not inside.is_absolute(str(row["path"])):
+        if not inside.is_absolute(row["path"]):
             raise TargetError(
                 _("{target} says that {run} lies in {path}: refused", run.target, run.name, json.dumps(row["path"]))
             )
@@ -330,23 +330,21 @@ class _Fetch:
         here = {item.name: item for item in look.here}
         damaged = tuple(item.name for item in look.wanted if item.name not in here)
         files = dict(look.record.get("files", {}))
-        files.update(
-            (name, {"size": item.size, "sha256": item.sha256, "seen": sync.seen(look.home / name)})
-            for name, item in here.items()
-        )
-        left = [dict(file) for file in look.row["left"]]
-        gone = [{"name": name} for name in look.row["gone"] if name not in files]
-        content = {
+        for name, item in here.items():
+            files[name] = {"size": item.size, "sha256": item.sha256, "seen": sync.seen(look.home / name)}
+        gone: list[LeftFile] = [{"name": name} for name in look.row["gone"] if name not in files]
+        content: FetchedRecord = {
             "version": 1,
             "target": look.run.target,
             "host": self._connection.target.host,
             "run_dir": look.run.run_dir,
             "origin": look.row["origin"],
             "files": {name: entry for name, entry in files.items() if (look.home / name).is_file()},
-            "left": left + gone,
+            "left": look.row["left"] + gone,
             "removed": look.record.get("removed", {}),
         }
-        if here and content != {key: look.record.get(key) for key in content}:
+        before: Mapping[str, object] = look.record
+        if here and content != {key: before.get(key) for key in content}:
             sync.write_record(look.home, content)
         new_files, new_bytes = self._new.get(look.home, (0, 0))
         return Fetched(
@@ -359,7 +357,7 @@ class _Fetch:
             size=sum(item.size for item in look.here),
             complete=bool(look.row["final"]) and not damaged,
             damaged=damaged,
-            left=tuple(str(file["name"]) for file in left),
+            left=tuple(file["name"] for file in look.row["left"]),
         )
 
 
@@ -368,7 +366,7 @@ def _left(run: StoredRun) -> set[tuple[str, str]]:
     return {(place["run_dir"], place["token"]) for place in run.spec.get("left") or ()}
 
 
-def _is_nothing(row: Mapping[str, Any]) -> bool:
+def _is_nothing(row: messages.Held) -> bool:
     """Tell whether the target has nothing of a run: it has not started, not yet started over, or is gone."""
     return bool(row.get("absent")) or not (row["files"] or row["left"])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..agent import registry
 from ..agent.sentences import _
@@ -136,7 +136,7 @@ def _transfer(
     connection: Connection,
     source: Path,
     sizes: Mapping[str, int],
-    expected: Mapping[str, Any],
+    expected: messages.ExpectAnswer,
     progress: fetch.Progress,
 ) -> None:
     """Send files (name to bytes) into the staging folder there, going on after up to TRIES broken connections.
@@ -153,7 +153,7 @@ def _transfer(
             f"{route.host}:{expected['link']}/" if route else f"{expected['staging']}/",
             list(sizes),
             shell=route.shell if route else None,
-            remote=str(expected["rsync"]) if route else "",
+            remote=expected["rsync"] if route else "",
         )
         said, code, idle = "", 0, ""
         try:

@@ -14,10 +14,10 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..agent import inside, records, rundir, schema
 from ..agent.run import result
@@ -26,7 +26,8 @@ from ..agent.transfer import inventory
 from ..errors import TargetError
 
 if TYPE_CHECKING:
-    from ..agent.record_types import FetchedRecord
+    from ..agent.messages import Announced
+    from ..agent.record_types import FetchedFile, FetchedRecord, ResultFile
 
 CONTROLS = frozenset(f"{rundir.CONTROL}/{name}" for name in (*inventory.SENT_WHOLE, rundir.SUPERVISOR_LOG))
 """Control files that come along."""
@@ -112,19 +113,19 @@ def verify(run_dir: Path) -> Verified:
     )
 
 
-def _is_listed(run_dir: Path, name: str, entry: Mapping[str, Any]) -> bool:
+def _is_listed(run_dir: Path, name: str, entry: ResultFile) -> bool:
     """Tell whether a file matches its manifest's entry and lies inside the run directory."""
     path = run_dir / name
     try:
         is_inside = not path.is_symlink() and path.resolve().is_relative_to(run_dir.resolve())
         if not is_inside or not path.is_file() or path.stat().st_size != entry["size"]:
             return False
-        return bool(result.sha256(path) == entry["sha256"])
+        return result.sha256(path) == entry["sha256"]
     except OSError:  # no disk has such a name, or it can't be read
         return False
 
 
-def is_here(run_dir: Path, item: Item, known: Mapping[str, Any], *, again: bool = False) -> bool:
+def is_here(run_dir: Path, item: Item, known: FetchedFile, *, again: bool = False) -> bool:
     """Tell whether a file is at home as announced.
 
     Args:
@@ -206,14 +207,14 @@ def place_content(run_dir: Path, item: Item) -> None:
         inside.write(run_dir, item.name, item.content)
 
 
-def write_record(run_dir: Path, content: Mapping[str, Any]) -> None:
+def write_record(run_dir: Path, content: FetchedRecord) -> None:
     """Record what was fetched."""
     text = json.dumps(content, indent=1) + "\n"
     with kept_inside():
         inside.write(run_dir, f"{rundir.CONTROL}/{rundir.FETCHED}", text.encode("ascii"))
 
 
-def items(rows: Sequence[Mapping[str, Any]]) -> Iterator[Item]:
+def items(rows: Sequence[Announced]) -> Iterator[Item]:
     """Return the files of an inventory as items.
 
     Raises:
