@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,8 +60,6 @@ class Project(AbstractContextManager["Project"]):
         self.say = say
         self._stores: dict[int, threading.local] = {}
         """Each thread's index, by process: one that a fork has copied must be neither used nor closed (sqlite.org)."""
-        self._places: dict[str, Target] = {}
-        """Targets of plans, as their files describe them."""
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -172,7 +171,6 @@ class Project(AbstractContextManager["Project"]):
 
         chosen = self.study(study) if study is None or isinstance(study, str) else study
         place = self.target(target) if isinstance(target, str) else target
-        self._places[place.name] = place
         wanted: dict[str, Any] = {
             "groups": groups,
             "seeds": tuple(dict.fromkeys(map(index, seeds))),
@@ -183,10 +181,11 @@ class Project(AbstractContextManager["Project"]):
         }
         if offline:
             plan = make_plan(self.folder, chosen, unreached(place, self.folder), **wanted)
-            return where_they_lie(plan, self.runs(), self.say)
+            return replace(where_they_lie(plan, self.runs(), self.say), place=place)
         connection = connect(place, self.folder)
         data_hash = preflight.data_hash(connection, self.folder, with_settings(chosen, settings or {}))
-        return make_plan(self.folder, chosen, connection.resolved, **wanted, data_hash=data_hash)
+        plan = make_plan(self.folder, chosen, connection.resolved, **wanted, data_hash=data_hash)
+        return replace(plan, place=place)
 
     def submit(self, plan: Plan, again: Again | str = "resume") -> list[Submitted]:
         """Submit a plan's runs, each at most once; return what became of each.
@@ -230,8 +229,7 @@ class Project(AbstractContextManager["Project"]):
         return [job.script for job in jobs.preview(plan, plan.runs, code, connection)]
 
     def _place(self, plan: Plan) -> Target:
-        name = plan.target.name
-        return self._places.get(name) or self.target(name)
+        return plan.place or self.target(plan.target.name)
 
     # Where runs stand -------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,15 @@ def test_a_plan_made_offline_is_not_submitted(project: Path) -> None:
     with Project(project) as mine, pytest.raises(UsageError, match="offline"):
         mine.submit(mine.plan("tiny", offline=True))
     assert mine.runs() == []
+
+
+def test_a_plan_goes_to_the_target_that_it_was_made_for(project: Path) -> None:
+    with Project(project) as mine:
+        others = [replace(mine.target(), python=f"/{name}/python") for name in "ab"]
+        plans = [mine.plan("tiny", other, offline=True) for other in others]
+        assert ["/a/python" in mine.scripts(plan)[0] for plan in plans] == [True, False]
+    with Project(project) as mine:
+        assert "/b/python" in mine.scripts(plans[1])[0]
 
 
 def test_seeds_are_whole_numbers_in_range_and_count_once(project: Path) -> None:

@@ -31,9 +31,13 @@ def select(store: Store, project: Path, names: Sequence[str], study: str | None 
         runs = [run for run in runs if run.study == study]
     if not names:
         return runs
+    called: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        for name in (run.name, run.group, run.study, f"{run.study}/{run.name}"):
+            called.setdefault(name, []).append(run)
     chosen: set[tuple[str, str]] = set()
     for name in names:
-        found = [run for run in runs if name in (run.name, run.group, run.study, f"{run.study}/{run.name}")]
+        found = called.get(name, ())
         if not found:
             known = {run.name for run in runs} | {run.group for run in runs} | {run.study for run in runs}
             choices = valid_choices(name, known)

@@ -43,6 +43,8 @@ class Plan:
     """What differs between the groups besides the factors, all of it declared or harmless."""
     data_hash: str
     """Hash over the token files; empty where a plan is made without them."""
+    place: Target | None = None
+    """The target as it was given, to which connections are made; None for that of the targets files."""
 
     @property
     def root(self) -> str:
