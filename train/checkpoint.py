@@ -45,20 +45,20 @@ def load_checkpoint(path: str) -> Dict[str, Any]:
         CheckpointError: the file is missing, torn or not a checkpoint of this trainer.
     """
     if not os.path.isfile(path):
-        raise CheckpointError(_("checkpoint not found: {path}", path=path))
+        raise CheckpointError(_("checkpoint not found: {path}", path))
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
-            raise CheckpointError(_("{path} is damaged: the checksum of {part} differs", path=path, part=damaged))
+            raise CheckpointError(_("{path} is damaged: the checksum of {part} differs", path, damaged))
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except Exception as error:  # zipfile, pickle and torch fail in many ways on a torn file
         why = f"{type(error).__name__}: {error}"
-        raise CheckpointError(_("{path} is torn or no checkpoint ({why})", path=path, why=why)) from None
+        raise CheckpointError(_("{path} is torn or no checkpoint ({why})", path, why)) from None
     if not isinstance(loaded, dict) or "model" not in loaded or "config" not in loaded:
-        raise CheckpointError(_("{path} is not a checkpoint of this trainer", path=path))
+        raise CheckpointError(_("{path} is not a checkpoint of this trainer", path))
     return loaded
 
 
@@ -78,8 +78,8 @@ def newest_good_checkpoint(out_dir: str, say: Callable[[str], None]) -> Tuple[Op
         raise CheckpointError(
             _(
                 "none of the {count} checkpoints in {folder} can be read; --resume none starts over",
-                count=len(candidates),
-                folder=out_dir,
+                len(candidates),
+                out_dir,
             )
         )
     return None, None
@@ -137,7 +137,7 @@ def write_atomically(path: str, content: Dict[str, Any]) -> None:
         _remove(partial)
         if is_disk_full(cause):
             raise DiskFull(_("disk full")) from error
-        raise TrainError(_("can't write {path}: {why}", path=path, why=str(cause))) from error
+        raise TrainError(_("can't write {path}: {why}", path, str(cause))) from error
 
 
 def sync_folder(folder: str) -> None:

@@ -182,9 +182,9 @@ def validate(config: TrainConfig) -> List[str]:
     if config.d_model % config.num_heads:
         most = min(config.d_model, 1024)  # a slip of the keyboard may be any number
         choices = _choose(str(n) for n in range(1, most + 1) if config.d_model % n == 0)
-        wrong = _("must divide d_model = {d_model}; {choices}", d_model=config.d_model, choices=choices)
+        wrong = _("must divide d_model = {d_model}; {choices}", config.d_model, choices)
         raise ConfigError("num_heads", config.num_heads, wrong)
-    most_lr = _("must be at most max_lr = {max_lr}", max_lr=config.max_lr)
+    most_lr = _("must be at most max_lr = {max_lr}", config.max_lr)
     _require(config, "min_lr", config.min_lr <= config.max_lr, most_lr)
     if config.model_type == "gpt":
         _require(config, "freeze_qk", not config.freeze_qk, _("only model_type oelm freezes Q/K; valid here: false"))
@@ -273,8 +273,8 @@ def _known(key: str) -> str:
 
     near = difflib.get_close_matches(name, FIELDS, n=1)
     if near:
-        raise ConfigError("", None, _("unknown flag --{flag}; did you mean --{nearest}?", flag=key, nearest=near[0]))
-    raise ConfigError("", None, _("unknown flag --{flag}; python -m train --help lists all", flag=key))
+        raise ConfigError("", None, _("unknown flag --{flag}; did you mean --{nearest}?", key, near[0]))
+    raise ConfigError("", None, _("unknown flag --{flag}; python -m train --help lists all", key))
 
 
 def _typed(key: str, value: object) -> Any:
@@ -318,7 +318,7 @@ def _require(config: TrainConfig, key: str, holds: bool, message: str) -> None:
 
 
 def _choose(choices: Iterable[str]) -> str:
-    return _("choose one of {choices}", choices=list(choices))
+    return _("choose one of {choices}", list(choices))
 
 
 def _spell(value: object) -> str:

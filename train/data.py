@@ -78,20 +78,18 @@ def open_tokens(path: str, seq_len: int) -> TokenFile:
                 _(
                     "data file not found: {path}; --val_data_path names it if it lies elsewhere; "
                     "oelm-data makes token files from text",
-                    path=path,
+                    path,
                 )
             )
-        raise DataError(_("data file not found: {path}; oelm-data makes token files from text", path=path))
+        raise DataError(_("data file not found: {path}; oelm-data makes token files from text", path))
     size = os.path.getsize(path)
     if size % 2:
-        raise DataError(
-            _("{path} has {size} bytes, an odd number: not a file of uint16 token ids", path=path, size=size)
-        )
+        raise DataError(_("{path} has {size} bytes, an odd number: not a file of uint16 token ids", path, size))
     if size // 2 < fewest_tokens(seq_len):
         raise DataError(
             _(
                 "{path} has {count} tokens; seq_len = {seq_len} needs at least {least}",
-                path=path, count=size // 2, seq_len=seq_len, least=fewest_tokens(seq_len),
+                path, size // 2, seq_len, fewest_tokens(seq_len),
             )
         )  # fmt: skip
     return TokenFile(path, np.memmap(path, dtype="<u2", mode="r"))
@@ -112,7 +110,7 @@ def verify(train: TokenFile, val: TokenFile, vocab_size: int) -> Tuple[DataRecor
             raise DataError(
                 _(
                     "{path} holds token id {token}; vocab_size = {vocab_size} allows ids below that",
-                    path=file.path, token=largest, vocab_size=vocab_size,
+                    file.path, largest, vocab_size,
                 )
             )  # fmt: skip
         manifest = _read_manifest(file.path)
@@ -122,7 +120,7 @@ def verify(train: TokenFile, val: TokenFile, vocab_size: int) -> Tuple[DataRecor
             entry = manifest.get("files", {}).get(os.path.basename(file.path))
             if entry is not None and entry.get("sha256") not in (None, digest):
                 raise DataError(
-                    _("{path} is not the file that its manifest.json describes (sha256 differs)", path=file.path)
+                    _("{path} is not the file that its manifest.json describes (sha256 differs)", file.path)
                 )
             known = manifest.get("tokenizer", {})
             if file is train:
@@ -158,9 +156,9 @@ def _read_manifest(data_path: str) -> Optional[Dict]:  # type: ignore[type-arg]
         with open(path, encoding="utf-8") as stream:
             manifest = json.load(stream)
     except ValueError as error:
-        raise DataError(_("{path} is not valid JSON: {error}", path=path, error=str(error))) from None
+        raise DataError(_("{path} is not valid JSON: {error}", path, str(error))) from None
     if not isinstance(manifest, dict):
-        raise DataError(_("{path} is not a manifest: its outermost value is no object", path=path))
+        raise DataError(_("{path} is not a manifest: its outermost value is no object", path))
     return manifest
 
 

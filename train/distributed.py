@@ -91,7 +91,7 @@ def _why_none() -> str:
     """Return what torch says of why it sees no GPU, or fewer than there are."""
     version = f"torch {torch.__version__}"
     if torch.version.cuda is None and getattr(torch.version, "hip", None) is None:
-        return _("{torch} is a build for the CPU alone", torch=version)
+        return _("{torch} is a build for the CPU alone", version)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     build = f"{version} for CUDA {torch.version.cuda}"
     if visible is not None:
@@ -99,7 +99,7 @@ def _why_none() -> str:
     try:
         torch.zeros(1, device="cuda")
     except Exception as error:
-        return _("{build} says {error}", build=build, error=str(error).splitlines()[0])
+        return _("{build} says {error}", build, str(error).splitlines()[0])
     return build
 
 
@@ -115,18 +115,17 @@ def join() -> World:
     device = torch.device("cpu")
     seen, given = torch.cuda.device_count() if torch.cuda.is_available() else 0, leased_gpus()
     if seen < given:
-        told = {"given": given, "why": _why_none()}
         if seen:
-            raise NoGpu(_("torch sees {seen} GPU only, {given} given to this run: {why}", seen=seen, **told))
-        raise NoGpu(_("torch sees no GPU, {given} given to this run: {why}", **told))
+            raise NoGpu(_("torch sees {seen} GPU only, {given} given to this run: {why}", seen, given, _why_none()))
+        raise NoGpu(_("torch sees no GPU, {given} given to this run: {why}", given, _why_none()))
     if seen:
         if local_rank >= seen:
             raise TrainError(
                 _(
                     "process {rank} of this host has no GPU: {seen} visible; start torchrun with "
                     "--nproc_per_node {seen} or free more GPUs",
-                    rank=local_rank,
-                    seen=seen,
+                    local_rank,
+                    seen,
                 )
             )
         device = torch.device("cuda", local_rank)

@@ -51,9 +51,7 @@ def evaluate(path: str, data_path: Optional[str], batch_size: Optional[int], win
     where = data_path or config.val_data_path or default_val_path(config.data_path)
     file = open_tokens(where, config.seq_len)
     if int(file.tokens.max()) >= config.vocab_size:
-        raise DataError(
-            _("{path} holds token ids past the model's vocabulary of {size}", path=where, size=config.vocab_size)
-        )
+        raise DataError(_("{path} holds token ids past the model's vocabulary of {size}", where, config.vocab_size))
     if batch_size:
         config = replace(config, batch_size=batch_size)
     last = min(windows or file.windows(config.seq_len), file.windows(config.seq_len))

@@ -195,9 +195,9 @@ class Trainer:
         self.tell_trackers(progress.last)
         self._hot_records = self._hot_records + 1 if loss > math.log(config.vocab_size) + DIVERGED_NATS else 0
         if not math.isfinite(loss):
-            self._diverge(_("loss is {loss} at step {step}", loss=str(loss), step=progress.step))
+            self._diverge(_("loss is {loss} at step {step}", str(loss), progress.step))
         if self._hot_records >= 2:
-            self._diverge(_("loss is {loss:.2f} at step {step}, far above guessing", loss=loss, step=progress.step))
+            self._diverge(_("loss is {loss:.2f} at step {step}, far above guessing", loss, progress.step))
 
     def _validation_due(self) -> bool:
         step = self.progress.step
@@ -222,7 +222,7 @@ class Trainer:
         self.records.add_metrics(progress.last)
         self.tell_trackers(progress.last)
         if not math.isfinite(measured.loss):
-            self._diverge(_("validation loss is {loss} at step {step}", loss=str(measured.loss), step=progress.step))
+            self._diverge(_("validation loss is {loss} at step {step}", str(measured.loss), progress.step))
         if progress.step == config.max_steps:
             progress.final = dict(step=progress.step, loss=progress.last.get("loss"), **found)
         # Like is compared with like: the same sequences at every step, also at the last.

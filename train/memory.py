@@ -51,11 +51,11 @@ def advice(config: TrainConfig, device: torch.device) -> str:
     if size is None:
         return _(
             "out of memory with one sequence at a time ({room:.1f} GB available): the model is too large",
-            room=room / 1e9,
+            room / 1e9,
         )
     steps = config.gradient_accumulation_steps * (config.batch_size // size)
     return _(
         "out of memory at --batch_size {batch_size} ({room:.1f} GB available); --batch_size {size} "
         "--gradient_accumulation_steps {steps} should fit and trains on the same global batch",
-        batch_size=config.batch_size, room=room / 1e9, size=size, steps=steps,
+        config.batch_size, room / 1e9, size, steps,
     )  # fmt: skip

@@ -14,6 +14,8 @@ import sys
 import time
 from typing import Any, Dict, Optional, TextIO
 
+from .sentences import encoded
+
 HEARTBEAT_INTERVAL_S = 5.0
 
 
@@ -125,6 +127,19 @@ def write_json(path: str, record: Dict[str, Any]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(partial, path)
+
+
+def write_outcome(out_dir: Optional[str], status: str, reason: str, facts: Dict[str, Any]) -> None:
+    """Write outcome.json; a failure to write is reported and otherwise ignored: the end stands."""
+    if not out_dir:
+        return
+    attempt = os.environ.get("OELM_ATTEMPT") or None
+    record = {"version": 1, "attempt": attempt, "status": status, "reason": reason, **encoded(reason), **facts}
+    try:
+        os.makedirs(os.path.join(out_dir, ".oelm"), exist_ok=True)
+        write_json(os.path.join(out_dir, ".oelm", "outcome.json"), record)
+    except OSError as error:
+        complain(f"can't write outcome.json: {error}")
 
 
 def complain(message: str) -> None:

@@ -33,14 +33,16 @@ from .errors import (
 from .loop import Interruption, Trainer, peak_gpu_mem_gb
 from .model import Transformer
 from .optimizer import Precision, build_optimizer
-from .records import Records, complain, write_json
-from .sentences import _, encoded
+from .records import Records, complain, write_outcome
+from .sentences import _
 from .stepping import Stepper, wants_compile
 from .trackers import Trackers
 from .treatment import complete_treatment, describe_treatment
 
-EXIT_COMPLETED, EXIT_FAILED, EXIT_CONFIG, EXIT_RESUMABLE = 0, 1, 2, 75
-"""Exit codes for a person's shell; torchrun turns them into 1, so programs read outcome.json."""
+EXIT_COMPLETED, EXIT_FAILED, EXIT_RESUMABLE = 0, 1, 75
+"""Exit codes for a person's shell, besides 2 for a wrong configuration; torchrun turns them into 1, so programs read
+outcome.json.
+"""
 
 
 class Outcome:
@@ -51,7 +53,6 @@ class Outcome:
 
     def __init__(self, records: Records, config: TrainConfig, world: World) -> None:
         self._out_dir = config.out_dir
-        self._attempt = records.attempt
         self._world = world
         self.facts: Dict[str, Any] = {
             "max_steps": config.max_steps,
@@ -63,10 +64,8 @@ class Outcome:
         }
 
     def write(self, status: str, reason: str, progress: Optional[state.Progress]) -> None:
-        """Write the file; a failure to write is reported and otherwise ignored: the run's end stands."""
-        record: Dict[str, Any] = {"version": 1, "attempt": self._attempt or None, "status": status}
-        record.update(reason=reason, **encoded(reason))
-        record["step"] = 0
+        """Write the file."""
+        record: Dict[str, Any] = {"step": 0}
         if progress is not None:
             record["exact"] = not progress.inexact
             final = progress.final or {
@@ -77,14 +76,7 @@ class Outcome:
             record.update(step=progress.step, tokens=progress.tokens, final=final or None, best=progress.best or None)
             record.update(tokens_per_s=progress.tokens_per_s or None, train_s=progress.train_s, val_s=progress.val_s)
             record.update(checkpoint_s=progress.checkpoint_s, peak_gpu_mem_gb=peak_gpu_mem_gb(self._world.device))
-        record.update(self.facts)
-        record["time"] = time.time()
-        if not self._out_dir:
-            return
-        try:
-            write_json(os.path.join(self._out_dir, ".oelm", "outcome.json"), record)
-        except OSError as error:
-            complain(f"can't write outcome.json: {error}")
+        write_outcome(self._out_dir, status, reason, {**record, **self.facts, "time": time.time()})
 
 
 def main(config: TrainConfig, warnings: List[str]) -> int:
@@ -96,7 +88,8 @@ def main(config: TrainConfig, warnings: List[str]) -> int:
     except (TrainError, RuntimeError) as error:
         complain(str(error))
         if isinstance(error, TrainError):
-            _write_early_end(out_dir, error)
+            # The run ended before its parts were there; every process writes the same.
+            write_outcome(out_dir, error.status, str(error), {"step": 0, "time": time.time()})
         return EXIT_FAILED
     memory.keep_freed_memory()
     try:
@@ -112,8 +105,8 @@ def main(config: TrainConfig, warnings: List[str]) -> int:
             records.say(f"Warning: {warning}")
         complete = session.run()
         status = "completed" if complete else "resumable"
-        step = session.progress_step()
-        reason = "" if complete else _("stopped by a signal at step {step}, which can be resumed", step=step)
+        step = session.progress.step if session.progress is not None else 0
+        reason = "" if complete else _("stopped by a signal at step {step}, which can be resumed", step)
         outcome.write(status, reason, session.progress)
         records.say("Training complete" if complete else f"Stopped: {reason}")
         return EXIT_COMPLETED if complete else EXIT_RESUMABLE
@@ -123,19 +116,6 @@ def main(config: TrainConfig, warnings: List[str]) -> int:
         return EXIT_FAILED
     finally:
         session.close()
-
-
-def _write_early_end(out_dir: Optional[str], error: TrainError) -> None:
-    """Write outcome.json for a run that ended before its parts were there; it is the same from every process."""
-    if not out_dir:
-        return
-    record: Dict[str, Any] = {"version": 1, "attempt": os.environ.get("OELM_ATTEMPT") or None, "status": error.status}
-    record.update(reason=str(error), **encoded(str(error)), step=0, time=time.time())
-    try:
-        os.makedirs(os.path.join(out_dir, ".oelm"), exist_ok=True)
-        write_json(os.path.join(out_dir, ".oelm", "outcome.json"), record)
-    except OSError as failure:
-        complain(f"can't write outcome.json: {failure}")
 
 
 def _report(
@@ -179,9 +159,6 @@ class _Session:
         self.progress: Optional[state.Progress] = None
         self.trackers: Optional[Trackers] = None
 
-    def progress_step(self) -> int:
-        return self.progress.step if self.progress is not None else 0
-
     def run(self) -> bool:
         """Train to the end or to a signal; return whether the run is complete."""
         config, world, records = self.config, self.world, self.records
@@ -199,9 +176,8 @@ class _Session:
         self.outcome.facts.update(resumed_from=resumption.from_step)
         self._announce(model, precision, data, resumption)
         records.write("treatment.json", resumption.treatment)
-        self.trackers = Trackers(config, records.out_dir if world.is_main else None, records.say)
-        if not world.is_main:
-            self.trackers = None
+        if world.is_main:
+            self.trackers = Trackers(config, records.out_dir, records.say)
         compiled = wants_compile(config, world.device.type)
         if compiled:
             records.say("Compiling the blocks with torch.compile")

@@ -6,7 +6,10 @@ only and quick to import, because the toolkit reads ``config`` at submit time.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, Tuple
+
+_NAME = re.compile(r"\{\{|\{(\w+)")
 
 
 class Sentence(str):
@@ -16,7 +19,16 @@ class Sentence(str):
     values: Dict[str, Any]
     """Names, numbers, text of others and sentences; a list is shown with commas."""
 
-    def __new__(cls, template: str, /, **values: Any) -> Sentence:
+    def __new__(cls, template: str, /, *inserted: Any, **values: Any) -> Sentence:
+        """Return a sentence.
+
+        Args:
+            template: English, with names in braces.
+            inserted: Values in the order in which their names first stand there.
+            values: Values by name, instead.
+        """
+        if inserted:
+            values.update(zip(dict.fromkeys(filter(None, _NAME.findall(template))), inserted))
         shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in values.items()}
         sentence = super().__new__(cls, template.format(**shown))
         sentence.template, sentence.values = template, values

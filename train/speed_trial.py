@@ -33,8 +33,8 @@ from .flops import flops_per_token
 from .memory import advice, keep_freed_memory
 from .model import Transformer
 from .optimizer import Precision, build_optimizer
-from .records import complain, write_json
-from .sentences import _, encoded
+from .records import complain, write_json, write_outcome
+from .sentences import _
 from .stepping import Stepper, wants_compile
 
 MIN_ROUNDS = 15
@@ -207,7 +207,7 @@ def main(argv: List[str]) -> int:
     world, common = None, TrainConfig()
     try:
         if arguments.rounds < MIN_ROUNDS:
-            raise ConfigError("rounds", arguments.rounds, _("must be at least {least}", least=MIN_ROUNDS))
+            raise ConfigError("rounds", arguments.rounds, _("must be at least {least}", MIN_ROUNDS))
         common = configuration.from_flags(others)
         configs = read_arms(arguments.arm, common)
         world = join()
@@ -222,7 +222,7 @@ def main(argv: List[str]) -> int:
                 os.makedirs(common.out_dir, exist_ok=True)
                 write_json(os.path.join(common.out_dir, FILE_NAME), record)
                 told = {key: record[key] for key in ("world_size", "precision", "hardware", "versions")}
-                _write_outcome(common.out_dir, {"status": "completed", "reason": "", **told})
+                write_outcome(common.out_dir, "completed", "", told)
             _show(record)
         return 0
     except (ConfigError, TrainError) as error:
@@ -234,19 +234,11 @@ def main(argv: List[str]) -> int:
             raise
         reason = advice(common, world.device)
         complain(reason)
-        if common.out_dir:
-            _write_outcome(common.out_dir, {"status": "oom", "reason": reason, **encoded(reason)})
+        write_outcome(common.out_dir, "oom", reason, {})
         return 1
     finally:
         if world is not None:
             world.close()
-
-
-def _write_outcome(out_dir: str, told: Dict[str, Any]) -> None:
-    """Write outcome.json, from which the supervisor learns how the trial ended."""
-    outcome = {"version": 1, "attempt": os.environ.get("OELM_ATTEMPT"), **told}
-    os.makedirs(os.path.join(out_dir, ".oelm"), exist_ok=True)
-    write_json(os.path.join(out_dir, ".oelm", "outcome.json"), outcome)
 
 
 def _show(record: Dict[str, Any]) -> None:

@@ -135,7 +135,7 @@ def restore(
         CheckpointError: it holds weights alone, or belongs to a run that is scientifically another.
     """
     if "optimizer" not in loaded:
-        raise CheckpointError(_("{path} holds weights alone; a run resumes from a checkpoint_<step>.pt", path=path))
+        raise CheckpointError(_("{path} holds weights alone; a run resumes from a checkpoint_<step>.pt", path))
     _refuse_another_run(loaded, path, config, data, global_batch)
     model.load_state_dict(loaded["model"])
     optimizer.load_state_dict(loaded["optimizer"])
@@ -171,13 +171,12 @@ def _refuse_another_run(
         return
     if differing:
         listed = [
-            _("{key} = {there} there and {here} here", key=key, there=str(then.get(key)), here=str(now[key]))
-            for key in differing
+            _("{key} = {there} there and {here} here", key, str(then.get(key)), str(now[key])) for key in differing
         ]
         raise CheckpointError(
             _(
                 "{path} belongs to another run: {differences}; use another --out_dir, or start over with --resume none",
-                path=path, differences=listed,
+                path, listed,
             )
         )  # fmt: skip
 

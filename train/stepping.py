@@ -141,7 +141,7 @@ class Stepper:
             scaler.update()
             return
         if not math.isfinite(known):
-            raise Diverged(_("gradient norm is {norm} at step {step}", norm=str(known), step=step))
+            raise Diverged(_("gradient norm is {norm} at step {step}", str(known), step))
         if self._on_gpu:
             # Fused AdamW leaves out a step on the device if told so, as it does for a gradient scaler.
             self._optimizer.found_inf = (~torch.isfinite(norm)).float()  # type: ignore[attr-defined]
