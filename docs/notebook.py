@@ -49,7 +49,7 @@ print(study.question, list(study.groups))
 
 # %%
 plan = project.plan(study)
-print(data_frame(plan.runs)[["name", "group", "seed"]])
+print(data_frame(plan)[["run", "group", "seed"]])
 submitted = project.submit(plan)
 assert all(not each.note for each in submitted)
 
@@ -69,14 +69,14 @@ print(project.logs(view.runs[0], lines=3))
 # %%
 fetched = project.fetch(study="notebook")
 assert all(one.complete for one in fetched.done)
-print(data_frame(fetched.done)[["run", "state", "files", "complete"]])
+print(data_frame(fetched)[["run", "state", "files", "complete"]])
 assert all(each.note == "is done" for each in project.submit(plan))
 
 # %%
 report = project.report("notebook")
 frame = data_frame(report.runs)
-print(frame[["name", "group", "last_step"]])
-for verdict in report.report.verdicts:
+print(frame[["run", "group", "last_step"]])
+for verdict in report.verdicts:
     print(verdict.hypothesis.id, verdict.outcome)
 files, _ = report.write()
 print(f"{len(files)} files in {report.folder}")

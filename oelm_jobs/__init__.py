@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .agent.states import Checkpoints as Checkpoints
     from .agent.states import State as State
+    from .checks.finding import Finding as Finding
     from .frames import data_frame as data_frame
     from .outcome import Outcome as Outcome
     from .project import Project as Project
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from .reporting import report_on as report_on
     from .runs.control import Cancelled as Cancelled
     from .runs.observe import View as View
+    from .runs.rebuild import Survey as Survey
     from .spec.study import Run as Run
     from .spec.study import Study as Study
     from .spec.target import Target as Target
@@ -25,12 +27,16 @@ if TYPE_CHECKING:
     from .study.plan import Mode as Mode
     from .study.plan import Plan as Plan
     from .submit.decide import Again as Again
+    from .submit.preview import PlannedRun as PlannedRun
     from .submit.submission import Submitted as Submitted
     from .transfer.clean import Cleaned as Cleaned
     from .transfer.fetch import Fetched as Fetched
 
 __version__ = "0.1.0"
 _HOME = {
+    "Survey": "runs.rebuild",
+    "PlannedRun": "submit.preview",
+    "Finding": "checks.finding",
     "Again": "submit.decide",
     "Cancelled": "runs.control",
     "Checkpoints": "agent.states",

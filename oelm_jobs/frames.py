@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .agent.sentences import _
 from .spec.study import Run
@@ -14,22 +14,28 @@ from .stored_run import StoredRun
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .outcome import Outcome
+    from .runs.observe import View
+    from .study.plan import Plan
+
 SCALARS = (str, int, float, bool, type(None))
 
 
-def data_frame(results: Iterable[object]) -> pd.DataFrame:
+def data_frame(results: Iterable[object] | View | Plan | Outcome[Any]) -> pd.DataFrame:
     """Return a data frame with a row for each result and a column for each of its values; needs pandas.
 
     A run's progress has columns of its own, what is within a result columns with both names (``final_loss``), and a
-    result about a run those of its study, group, seed and name. What is neither number nor text is left out.
+    result about a run those of its study, group, seed and name (``run``). What is neither number nor text is left out.
 
     Args:
-        results: Runs (``view.runs``, ``plan.runs``, ``report.runs``), what was done with them (``outcome.done``), or
-            others of the API's dataclasses, such as ``report.report.verdicts``.
+        results: Runs (a view, a plan, ``report.runs``), what was done with them (an outcome, ``project.submit``'s
+            list), or others of the API's dataclasses, such as ``report.verdicts``.
     """
     import pandas as pd
 
-    return pd.DataFrame([_row(result) for result in results])
+    for name in ("runs", "done"):
+        results = getattr(results, name, results)
+    return pd.DataFrame([_row(result) for result in cast("Iterable[object]", results)])
 
 
 def _row(result: Any) -> dict[str, Any]:
@@ -39,6 +45,8 @@ def _row(result: Any) -> dict[str, Any]:
         found = {field.name: getattr(result, field.name) for field in fields(result)}
     else:
         raise TypeError(_("{kind} is no result of a run", type(result).__name__))
+    if "name" in found and "seed" in found:
+        found = {("run" if key == "name" else key): value for key, value in found.items()}
     run = found.get("run")
     if isinstance(run, (StoredRun, Run)):
         found = {"study": run.study, "group": run.group, "seed": run.seed, **found, "run": run.name}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -38,8 +41,14 @@ if TYPE_CHECKING:
     from .transfer.clean import Cleaned, Removable, Unused
     from .transfer.fetch import Fetched, Progress
 
-    Named = str | StoredRun | Run
-    """What names runs: a study, a group, a run (``STUDY/RUN`` where its name is not unique), or a run itself."""
+    Named = str | StoredRun | Run | Plan | View | Submitted | Fetched | Cancelled
+    """What names runs: a study, a group, a run (``STUDY/RUN`` where its name is not unique), a run itself, or what
+    another method has returned.
+    """
+
+
+_OPEN: weakref.WeakSet[Project] = weakref.WeakSet()
+"""Projects of this process that may use a folder's connections."""
 
 
 class Project(AbstractContextManager["Project"]):
@@ -58,8 +67,12 @@ class Project(AbstractContextManager["Project"]):
     def __init__(self, folder: Path | str | None = None, *, say: Callable[[str], None] = visible.notice) -> None:
         self.folder = find_project(Path.cwd() if folder is None else Path(folder))
         self.say = say
+        _OPEN.add(self)
         self._stores: dict[int, threading.local] = {}
         """Each thread's index, by process: one that a fork has copied must be neither used nor closed (sqlite.org)."""
+
+    def __repr__(self) -> str:
+        return f"Project({str(self.folder)!r})"
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -71,7 +84,9 @@ class Project(AbstractContextManager["Project"]):
         from .connections import close_all
 
         self._stores.pop(os.getpid(), None)  # closes each that nobody uses; sqlite crashes where one is closed in use
-        close_all(self.folder)
+        _OPEN.discard(self)
+        if all(other.folder != self.folder for other in _OPEN):
+            close_all(self.folder)
 
     @property
     def store(self) -> Store:
@@ -191,7 +206,7 @@ class Project(AbstractContextManager["Project"]):
         """Submit a plan's runs, each at most once; return what became of each.
 
         Runs that are under way or done are left alone; cancelled, failed and lost ones go on from their last
-        checkpoint.
+        checkpoint. A host that is in no targets file is written into one, so that its runs are found again.
 
         Args:
             again: What happens to runs that are over: ``Again.RESUME``, ``RERUN`` or ``EXTEND``.
@@ -209,7 +224,10 @@ class Project(AbstractContextManager["Project"]):
         how = Again(again)
         if not plan.data_hash:
             raise UsageError(_("a plan that was made offline can't be submitted"))
-        connection = connect(self._place(plan), self.folder)
+        place = self._place(plan)
+        if place.name not in self.targets() and (path := self.remember(place)):
+            self.say(_("target {target} is remembered in {path}", place.name, str(path)))
+        connection = connect(place, self.folder)
         return submission.submit(plan, connection, self.store, how, say=self.say)
 
     def preview(self, plan: Plan) -> list[PlannedRun]:
@@ -241,7 +259,7 @@ class Project(AbstractContextManager["Project"]):
         """
         if not index_path().exists() and not names and study is None:
             return []
-        return select(self.store, self.folder, [_name(name) for name in names], _study_name(study))
+        return select(self.store, self.folder, _names(names), _study_name(study))
 
     def run(self, name: Named, study: Study | str | None = None) -> StoredRun:
         """Return the one run of a name, as it was last seen.
@@ -249,7 +267,10 @@ class Project(AbstractContextManager["Project"]):
         Raises:
             UsageError: It names none, or several.
         """
-        return select_one(self.store, self.folder, _name(name), _study_name(study))
+        named = _names([name])
+        if len(named) != 1:
+            raise UsageError(_("{count} runs where one is meant", len(named)))
+        return select_one(self.store, self.folder, named[0], _study_name(study))
 
     def refresh(self, *names: Named, study: Study | str | None = None, hosts: bool = False) -> View:
         """Ask the targets where runs stand, once each and side by side.
@@ -270,19 +291,26 @@ class Project(AbstractContextManager["Project"]):
 
         return views(lambda: self.refresh(*names, study=study, hosts=hosts))
 
-    def wait(self, *names: Named, study: Study | str | None = None, show: Callable[[View], None] | None = None) -> View:
+    def wait(
+        self,
+        *names: Named,
+        study: Study | str | None = None,
+        timeout_s: float = math.inf,
+        show: Callable[[View], None] | None = None,
+    ) -> View:
         """Wait until runs are over, or have long been unknown to their targets; return where they stand then.
 
         Args:
+            timeout_s: Return after so many seconds all the same.
             show: Is given every look.
         """
         from .runs.watch import Over
 
-        is_over = Over()
+        is_over, until = Over(), time.monotonic() + timeout_s
         for view in self.watch(*names, study=study):
             if show is not None:
                 show(view)
-            if is_over(view):
+            if is_over(view) or time.monotonic() >= until:
                 return view
         raise AssertionError("watching never ends")
 
@@ -325,15 +353,18 @@ class Project(AbstractContextManager["Project"]):
         self,
         *names: Named,
         study: Study | str | None = None,
+        everything: bool = False,
         confirm: Callable[[Sequence[StoredRun]], None] = lambda runs: None,
     ) -> Outcome[Cancelled]:
         """End runs with all their processes; they write a checkpoint first. Those that are over are left as they are.
 
         Args:
+            everything: All runs of the project, where none are named.
             confirm: Is given the runs that would be ended; what it raises keeps them alive.
         """
         from .runs import control
 
+        _need_names(names, study, everything)
         return control.cancel_all(self.store, self.refresh(*names, study=study), self.folder, confirm)
 
     # Results ----------------------------------------------------------------------------------------------------------
@@ -406,16 +437,19 @@ class Project(AbstractContextManager["Project"]):
         self,
         *names: Named,
         study: Study | str | None = None,
+        everything: bool = False,
         confirm: Callable[[Sequence[Removable], Sequence[Unused]], bool] = lambda files, code: True,
     ) -> Cleaned:
         """Remove from targets checkpoints whose copy here is verified once more, and code that nobody needs any more.
 
         Args:
+            everything: All runs of the project, where none are named.
             confirm: Is given what would go and why the rest stays, by run and by target; nothing goes unless it
                 returns True.
         """
         from .transfer import clean
 
+        _need_names(names, study, everything)
         return clean.clean(self.folder, self.store, self.refresh(*names, study=study).runs, confirm)
 
     def report(
@@ -547,9 +581,28 @@ class _Untold:
     def advance(self, size: int) -> None: ...
 
 
+def _need_names(names: Sequence[Named], study: Study | str | None, everything: bool) -> None:
+    if not names and study is None and not everything:
+        raise UsageError(_("name a study, a group or a run"), hint=_("or give --all; oelm-status lists them"))
+
+
 def _study_name(study: Study | str | None) -> str | None:
     return study if study is None or isinstance(study, str) else study.name
 
 
-def _name(named: Named) -> str:
-    return named if isinstance(named, str) else f"{named.study}/{named.name}"
+def _names(named: Iterable[Named]) -> list[str]:
+    """Return what names each of the runs that are meant."""
+    found: list[str] = []
+    one: Any
+    for one in named:
+        if isinstance(one, str):
+            found.append(one)
+        elif hasattr(one, "runs"):
+            found += _names(one.runs)
+        elif hasattr(one, "run"):
+            found += _names([one.run])
+        elif hasattr(one, "study") and hasattr(one, "name"):
+            found.append(f"{one.study}/{one.name}")
+        else:
+            raise TypeError(_("{kind} names no run", type(one).__name__))
+    return found

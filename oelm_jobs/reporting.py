@@ -12,6 +12,8 @@ from .agent.states import State
 from .analysis import power
 from .analysis.audit import lock
 from .analysis.audit.lock import Lock
+from .analysis.findings import AuditFinding
+from .analysis.judging.verdicts import Verdict
 from .analysis.output import writing
 from .analysis.reading import loading
 from .analysis.reading.loaded_run import LoadedRun
@@ -31,7 +33,7 @@ WITHOUT_END = (State.QUEUED, State.UNKNOWN)
 """States of a run by its files where these tell neither an end nor that it is at work."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StudyReport:
     """A study's runs and their comparison, which is made when it is first asked for."""
 
@@ -70,6 +72,18 @@ class StudyReport:
         return built
 
     @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """What the data say about each hypothesis."""
+        found: tuple[Verdict, ...] = self.report.verdicts
+        return found
+
+    @property
+    def findings(self) -> tuple[AuditFinding, ...]:
+        """What limits the comparison, by severity."""
+        found: tuple[AuditFinding, ...] = self.report.findings
+        return found
+
+    @property
     def is_over(self) -> bool:
         """Whether there are runs, and none of them goes on."""
         return bool(self.runs) and all(run.status not in GOING_ON for run in self.runs)
@@ -98,7 +112,7 @@ class StudyReport:
 
     def write(
         self, *, plot: bool = False, language: str = "en", style: Path | None = None, refresh_s: int = 0
-    ) -> tuple[list[Path], list[str]]:
+    ) -> tuple[list[Path], Sequence[str]]:
         """Write the report's files; return them, and remarks about what could not be drawn.
 
         Args:
@@ -111,7 +125,7 @@ class StudyReport:
         """
         if self.folder is None:
             raise UsageError(_("this report has no folder for its files"), hint=_("give --output DIR"))
-        written: tuple[list[Path], list[str]] = writing.write(
+        written: tuple[list[Path], Sequence[str]] = writing.write(
             self.report, self.folder, summary=self.summary, made_at=self.made_at, language=language, plot=plot,
             style=style or self._own_style, refresh_s=refresh_s,
         )  # fmt: skip
@@ -150,7 +164,8 @@ def report_on(
         UsageError: There is no such study, group or folder.
     """
     is_named = bool(folders or mapping)
-    asked, strangers = None, []
+    asked: Study | None = None
+    strangers: list[LoadedRun] = []
     if project is not None and (study or not is_named):
         asked = study if isinstance(study, Study) else load_study(project, study, warn=warn)
     if is_named:

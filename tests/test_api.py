@@ -15,12 +15,14 @@ import pytest
 
 import oelm_jobs
 from oelm_jobs import Again, Project, State, data_frame
+from oelm_jobs.connections import connect
 from oelm_jobs.errors import TargetError, UsageError
 from tests.support import REPOSITORY
 
 EXPORTED = {
-    "Again", "Cancelled", "Checkpoints", "Cleaned", "Fetched", "Mode", "Outcome", "Plan", "Project", "Run", "State",
-    "StoredRun", "Study", "StudyReport", "Submitted", "Target", "View", "data_frame", "report_on",
+    "Again", "Cancelled", "Checkpoints", "Cleaned", "Fetched", "Finding", "Mode", "Outcome", "Plan", "PlannedRun",
+    "Project", "Run", "State", "StoredRun", "Study", "StudyReport", "Submitted", "Survey", "Target", "View",
+    "data_frame", "report_on",
 }  # fmt: skip
 
 
@@ -175,7 +177,7 @@ def test_what_keeps_a_run_from_its_end_keeps_it(project: Path) -> None:
         with pytest.raises(UsageError, match="names no study"):
             mine.cancel("gpt_bass")
         with pytest.raises(KeyboardInterrupt):
-            mine.cancel(confirm=refuse)
+            mine.cancel(everything=True, confirm=refuse)
 
 
 def test_outside_of_a_project_there_is_none(tmp_path: Path) -> None:
@@ -224,3 +226,43 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(project: Path) -> Non
         done = subprocess.run([sys.executable, *argv], cwd=project, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr + done.stdout
     assert "oelm_freeze" in done.stdout and "H1 " in done.stdout and "experiments/notebook" in done.stdout
+
+
+def test_what_ends_or_removes_needs_to_be_told_of_what(project: Path) -> None:
+    with Project(project) as mine:
+        for act in (mine.cancel, mine.clean):
+            with pytest.raises(UsageError, match="name a study"):
+                act()
+            act(everything=True)
+
+
+def test_runs_are_named_by_what_other_methods_return(project: Path) -> None:
+    with Project(project) as mine:
+        plan = mine.plan("tiny", groups=["gpt_base"], offline=True)
+        with pytest.raises(UsageError, match="'tiny/gpt_base' names no study"):
+            mine.runs(plan)
+        with pytest.raises(TypeError, match="int names no run"):
+            mine.runs(3)  # type: ignore[arg-type]
+        assert list(data_frame(plan)["run"]) == ["gpt_base"]
+
+
+def test_closing_one_project_leaves_the_connections_of_another_on_its_folder(project: Path) -> None:
+    one, other = Project(project), Project(project)
+    plan = other.plan("tiny")
+    connection = connect(plan.place or plan.target, project)
+    one.close()
+    assert connect(plan.place or plan.target, project) is connection
+    other.close()
+    assert connect(plan.place or plan.target, project) is not connection
+
+
+@pytest.mark.slow
+def test_waiting_ends_in_time(project: Path) -> None:
+    (project / "jobs" / "targets.toml").write_text(
+        f'[slow]\nkind = "local"\npython = "{sys.executable}"\nsetup = ["sleep 600"]\n'
+    )
+    with Project(project, say=lambda message: None) as mine:
+        submitted = mine.submit(mine.plan("tiny", "slow", groups=["gpt_base"]))
+        (run,) = mine.wait(*submitted, timeout_s=0.1).runs
+        assert not run.state.is_final
+        mine.cancel(*submitted)

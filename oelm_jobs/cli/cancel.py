@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..agent.sentences import _, joined
-from ..errors import TargetError, UnknownAnswer, UsageError
+from ..errors import TargetError, UnknownAnswer
 from .common import command, confirm, end_with, narrate, open_project, put_json, say
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     from ..agent.states import State
     from .view import titles
 
-    if not names and study is None and not everything:
-        raise UsageError(_("name a study, a group or a run"), hint=_("or give --all; oelm-status lists them"))
     with open_project() as project:
         is_all = not names and study is None
         alive: list[StoredRun] = []
@@ -50,7 +48,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
             if working and sys.stderr.isatty():
                 narrate(_("Waiting until {count} runs have written a checkpoint", working))
 
-        found = project.cancel(*names, study=study, confirm=ask)
+        found = project.cancel(*names, study=study, everything=everything, confirm=ask)
     argv = ["oelm-cancel", *names, *(["--study", study] if study else []), *(["--all"] if everything else [])]
     for error in found.unreachable.values():
         _say_what_was_done(error, again=shlex.join(argv))

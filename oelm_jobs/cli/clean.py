@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ..agent.sentences import _, joined
-from ..errors import UsageError
 from .common import command, confirm, end_with, narrate, open_project, put_json, say
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
     whose checkpoints are gone can't be extended there any more. Code (a snapshot of each submission) stays where a run
     that isn't over names it, whoever's, or a submission whose answer isn't known.
     """
-    if not names and study is None and not everything:
-        raise UsageError(_("name a study, a group or a run"), hint=_("or give --all; oelm-status lists them"))
 
     def ask(files: Sequence[Removable], code: Sequence[Unused]) -> bool:
         if not as_json:
@@ -51,7 +48,7 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
         return True
 
     with open_project() as project:
-        cleaned = project.clean(*names, study=study, confirm=ask)
+        cleaned = project.clean(*names, study=study, everything=everything, confirm=ask)
     if as_json:
         rows = [
             {

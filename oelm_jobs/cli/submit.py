@@ -116,7 +116,6 @@ def main(
             over = [run.name for run in planned.runs if run.name in states and states[run.name].is_final]
             if over:
                 confirm(_("Move what {runs} made to .archive and start over?", over), yes=yes)
-        where.remember(project, target)
         submitted = project.submit(planned, Again.RERUN if rerun else Again.EXTEND if extend else Again.RESUME)
         _show_submitted(planned, submitted, as_json=as_json and not wait, tell=narrate if as_json else say)
         if wait:

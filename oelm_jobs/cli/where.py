@@ -66,14 +66,6 @@ class Where:
             raise UsageError(_("--remote: which machine? {why}", why), hint=_("or give --host HOST [--user USER]"))
         return remote[0]
 
-    def remember(self, project: Project, target: Target) -> None:
-        """Save an ad-hoc target, so that other commands find its runs."""
-        from .common import narrate
-
-        path = project.remember(target) if self.host else None
-        if path:
-            narrate(_("target {target} is remembered in {path}", target.name, str(path)))
-
 
 def where_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say where to run to a command, which gets them as one argument, ``where``."""
