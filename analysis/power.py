@@ -64,18 +64,12 @@ def power(design: Design, true: float, seeds: int) -> float:
     alpha = design.alpha if is_inside else design.alpha / outside_tests(design.low, design.high)
     half = stats.t.ppf(1 - alpha, df) * error * chi / math.sqrt(df)
     if is_inside:
-        top = stats.norm.cdf((design.high - half - true) / error) if math.isfinite(design.high) else np.ones_like(half)
-        bottom = (
-            stats.norm.cdf((design.low + half - true) / error) if math.isfinite(design.low) else np.zeros_like(half)
-        )
-        right = np.clip(top - bottom, 0.0, 1.0)
+        top, bottom = ((margin - true) / error for margin in (design.high - half, design.low + half))
+        right = stats.norm.cdf(top) - stats.norm.cdf(bottom)
     else:
-        above = (
-            stats.norm.sf((design.high + half - true) / error) if math.isfinite(design.high) else np.zeros_like(half)
-        )
-        below = stats.norm.cdf((design.low - half - true) / error) if math.isfinite(design.low) else np.zeros_like(half)
-        right = np.clip(above + below, 0.0, 1.0)
-    return float(min(1.0, density @ right))
+        above, below = ((margin - true) / error for margin in (design.high + half, design.low - half))
+        right = stats.norm.sf(above) + stats.norm.cdf(below)
+    return float(min(1.0, density @ np.clip(right, 0.0, 1.0)))
 
 
 def seeds_needed(design: Design, true: float, wanted: float = WANTED) -> int | None:

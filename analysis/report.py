@@ -33,6 +33,8 @@ class Report:
     """Runs by group, in the study's order; groups without runs are there, empty; tagged runs are groups of their own
     at the end.
     """
+    labels: Mapping[str, str]
+    """What each group is called."""
     findings: tuple[AuditFinding, ...]
     """What the audit found, by severity."""
     verdicts: tuple[Verdict, ...]
@@ -59,9 +61,14 @@ class Report:
         return any(finding.key == "interim" for finding in self.findings)
 
     @property
-    def labels(self) -> dict[str, str]:
-        """What each group is called."""
-        return labels(self.study, self.groups)
+    def limits(self) -> tuple[AuditFinding, ...]:
+        """The findings but those on how files were read."""
+        return tuple(finding for finding in self.findings if finding.severity != findings.NOTE)
+
+    @property
+    def reading_notes(self) -> tuple[Sentence, ...]:
+        """What was odd about the files."""
+        return tuple(finding.text for finding in self.findings if finding.severity == findings.NOTE)
 
 
 def build(
@@ -114,6 +121,7 @@ def build(
     return Report(
         study=study,
         groups=groups,
+        labels=named,
         findings=tuple(found),
         verdicts=verdicts,
         tables=tuple(made),

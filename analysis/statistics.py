@@ -179,16 +179,8 @@ def median(differences: Sequence[float]) -> Median:
         ValueError: Fewer than two differences.
     """
     base = paired(differences)
-    return Median(
-        mean=statistics.median(differences),
-        standard_error=base.standard_error,
-        df=base.df,
-        sd=base.sd,
-        count=base.count,
-        method="median",
-        values=tuple(sorted(differences)),
-        independent=independent_share(differences),
-    )
+    told = {**vars(base), "mean": statistics.median(differences), "method": "median"}
+    return Median(**told, values=tuple(sorted(differences)), independent=independent_share(differences))
 
 
 def paired(differences: Sequence[float]) -> Estimate:
@@ -200,8 +192,8 @@ def paired(differences: Sequence[float]) -> Estimate:
     n = len(differences)
     if n < 2:
         raise ValueError("a spread needs two differences at least")
-    mean = math.fsum(differences) / n
-    sd = math.sqrt(math.fsum((d - mean) ** 2 for d in differences) / (n - 1))
+    mean, variance = _mean_variance(differences)
+    sd = math.sqrt(variance)
     return Estimate(mean=mean, standard_error=sd / math.sqrt(n), df=n - 1, sd=sd, count=n, method="paired")
 
 
@@ -214,21 +206,14 @@ def welch(group: Sequence[float], against: Sequence[float]) -> Estimate:
     """
     if len(group) < 2 or len(against) < 2:
         raise ValueError("a spread needs two values per arm at least")
-    means, parts, spreads = [], [], []
-    for values in (group, against):
-        n = len(values)
-        mean = math.fsum(values) / n
-        variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
-        means.append(mean)
-        spreads.append(variance)
-        parts.append(variance / n)
+    means, spreads = zip(_mean_variance(group), _mean_variance(against), strict=True)
+    counts = len(group), len(against)
+    parts = [variance / n for variance, n in zip(spreads, counts, strict=True)]
     error2 = sum(parts)
-    df = (
-        error2**2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, (group, against), strict=True))
-        if error2 > 0
-        else len(group) + len(against) - 2
-    )
-    count = min(len(group), len(against))
+    df: float = sum(counts) - 2
+    if error2 > 0:
+        df = error2**2 / sum(part**2 / (n - 1) for part, n in zip(parts, counts, strict=True))
+    count = min(counts)
     base = Estimate(
         mean=means[0] - means[1],
         standard_error=math.sqrt(error2),
@@ -237,9 +222,9 @@ def welch(group: Sequence[float], against: Sequence[float]) -> Estimate:
         count=count,
         method="welch",
     )
-    if error2 == 0 or (len(group) == len(against) and count > 2):
+    if error2 == 0 or (counts[0] == counts[1] and count > 2):
         return base
-    return UnequalCounts(**vars(base), parts=((parts[0], len(group) - 1), (parts[1], len(against) - 1)))
+    return UnequalCounts(**vars(base), parts=((parts[0], counts[0] - 1), (parts[1], counts[1] - 1)))
 
 
 def holm_levels(p_values: Sequence[float], alphas: Sequence[float]) -> list[float]:
@@ -268,5 +253,12 @@ def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
         return None, None
     if not all(map(math.isfinite, values)):
         return math.inf, None
-    mean = math.fsum(values) / n
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
+    if n == 1:
+        return values[0], None
+    mean, variance = _mean_variance(values)
+    return mean, math.sqrt(variance)
+
+
+def _mean_variance(values: Sequence[float]) -> tuple[float, float]:
+    mean = math.fsum(values) / len(values)
+    return mean, math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)

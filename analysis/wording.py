@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Hypothesis
@@ -53,7 +53,7 @@ METHOD_WORDS = {
 """How a report calls the method of an interval."""
 
 
-def claim(h: Hypothesis, labels: dict[str, str]) -> str:
+def claim(h: Hypothesis, labels: Mapping[str, str]) -> str:
     """Return the claim in the study's words, else in ours."""
     return h.claim or _(
         "{metric} of {group} against {against}: {rule}",
@@ -131,7 +131,7 @@ def interval_words(verdict: Verdict) -> Sentence | None:
     )
 
 
-def sentence(verdict: Verdict, labels: dict[str, str]) -> Sentence:
+def sentence(verdict: Verdict, labels: Mapping[str, str]) -> Sentence:
     """Return what was seen, in one sentence."""
     h = verdict.hypothesis
     arms = {"group": labels.get(h.group, h.group), "against": labels.get(h.against, h.against)}
@@ -164,6 +164,12 @@ def _value(h: Hypothesis, values: Sequence[float]) -> str:
     if h.metric in COUNT_METRICS or h.metric == "speed":
         return f"{mean:,.0f}"
     return f"{mean:.4f}" if h.metric.endswith("loss") else f"{mean:.2f}" if mean >= 1 else f"{mean:.3g}"
+
+
+def statement(verdict: Verdict, report: Report) -> list[Sentence]:
+    """Return what is said of a verdict: what was seen, the interval where there is one, and why."""
+    words = interval_words(verdict)
+    return [sentence(verdict, report.labels), *([words] if words else []), *reasons(verdict, report)]
 
 
 def reasons(verdict: Verdict, report: Report) -> list[Sentence]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,39 +26,30 @@ from ..reading.loaded_run import LoadedRun
 VERSION = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lock:
-    """A plan as it was when it was locked."""
+class Lock(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan as it was when it was locked, and the lock file."""
 
+    version: int
+    """VERSION of who wrote it."""
     study: str
     """The study's name."""
     locked_at: float
     """Unix seconds."""
-    plan: Mapping[str, Any]
+    plan: dict[str, Any]
     """``question``, ``factors``, ``seeds``, ``global_batch``, ``train``, ``groups``, ``unequal``, ``hypotheses``, as
     plain data.
     """
-    fingerprints: Mapping[str, str]
+    plan_sha256: str
+    """What shows that the plan wasn't edited."""
+    fingerprints: dict[str, str] = {}
     """Fingerprint of each run whose data was known, by name."""
-    started: tuple[str, ...]
+    started: tuple[str, ...] = ()
     """Runs that had begun before, for which the lock guarantees nothing."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds that decide."""
         return tuple(self.plan.get("seeds", ()))
-
-
-class _File(msgspec.Struct):
-    """The lock file."""
-
-    version: int
-    study: str
-    locked_at: float
-    plan: dict[str, Any]
-    plan_sha256: str
-    fingerprints: dict[str, str] = {}
-    started: list[str] = []
 
 
 def plan_of(study: Study) -> dict[str, Any]:
@@ -108,7 +99,7 @@ def read(path: Path) -> Lock | None:
         UsageError: The file isn't a lock, or was changed after it was written.
     """
     try:
-        record = msgspec.json.decode(path.read_bytes(), type=_File)
+        record = msgspec.json.decode(path.read_bytes(), type=Lock)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
@@ -126,13 +117,7 @@ def read(path: Path) -> Lock | None:
             _("{path}: the plan in it was edited after it was locked", str(path)),
             hint=_("restore it from version control"),
         )
-    return Lock(
-        study=record.study,
-        locked_at=record.locked_at,
-        plan=record.plan,
-        fingerprints=record.fingerprints,
-        started=tuple(record.started),
-    )
+    return record
 
 
 def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Sentence]:

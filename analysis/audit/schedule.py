@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,8 +33,6 @@ class Schedule:
     """Learning rate at the end of the decay; None where unknown."""
     final: float
     """Last learning rate seen."""
-    error: float
-    """Root mean square of the residuals, relative to the peak."""
 
 
 def fit(step: Ints, lr: Floats) -> Schedule | None:
@@ -49,23 +47,22 @@ def fit(step: Ints, lr: Floats) -> Schedule | None:
         kept = np.unique(np.linspace(0, len(x) - 1, POINTS).round().astype(int))
         x, y = x[kept], y[kept]
     peak = float(y.max())
-    final = float(y[-1])
+    found = Schedule(shape="unknown", peak=peak, warmup=None, end=None, minimum=None, final=float(y[-1]))
     if float(y.min()) >= 0.999 * peak:
-        return Schedule(shape="constant", peak=peak, warmup=None, end=None, minimum=None, final=final, error=0.0)
+        return replace(found, shape="constant")
     warmup = _warmup(x, y, peak)
+    found = replace(found, warmup=warmup)
     start = warmup if warmup is not None else 0.0
     after = x >= max(start, x[int(np.argmax(y))])
     u, v = x[after], y[after]
     if len(u) < 4:  # the log ends in or right after the warm-up
-        return Schedule(shape="unknown", peak=peak, warmup=warmup, end=None, minimum=None, final=final, error=math.nan)
+        return found
     best: tuple[float, str, float | None, float | None] = (_rms(v - peak, peak), "constant", None, None)
     best = min(best, _decaying("cosine", u, v, peak, start), _decaying("linear", u, v, peak, start), key=lambda c: c[0])
     if start > 0:
         best = min(best, (_rms(v - peak * np.sqrt(start / u), peak), "inverse_sqrt", None, None), key=lambda c: c[0])
     error, shape, end, minimum = best
-    if error > GOOD_FIT:
-        return Schedule(shape="unknown", peak=peak, warmup=warmup, end=None, minimum=None, final=final, error=error)
-    return Schedule(shape=shape, peak=peak, warmup=warmup, end=end, minimum=minimum, final=final, error=error)
+    return found if error > GOOD_FIT else replace(found, shape=shape, end=end, minimum=minimum)
 
 
 def _warmup(x: Floats, y: Floats, peak: float) -> float | None:

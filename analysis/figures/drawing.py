@@ -157,13 +157,13 @@ def nothing(axes: Axes, say_: Say) -> None:
     axes.text(0.5, 0.5, said, ha="center", va="center", transform=axes.transAxes, color="#666666")
 
 
-def thin(x: Any, y: Any, points: int = POINTS) -> tuple[Any, Any]:
-    """Return means over equal numbers of neighbours so that about ``points`` remain; short curves unchanged."""
+def thin(x: Any, y: Any) -> tuple[Any, Any]:
+    """Return means over equal numbers of neighbours so that about POINTS remain; short curves unchanged."""
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
-    if len(x) <= points:
+    if len(x) <= POINTS:
         return x, y
-    size = -(-len(x) // points)
+    size = -(-len(x) // POINTS)
     starts = np.arange(0, len(x), size)
     counts = np.diff(np.append(starts, len(x)))
     return np.add.reduceat(x.astype(float), starts) / counts, np.add.reduceat(y, starts) / counts

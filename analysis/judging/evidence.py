@@ -54,8 +54,6 @@ class Evidence:
     """The step that losses are compared at."""
     at_end: bool = False
     """True where that is the end of every run that is used."""
-    whole_file: bool = False
-    """True where every loss is on the whole validation file."""
     notes: tuple[Sentence, ...] = field(default=())
     """What was left out or is unusual, and why."""
     missing: Sentence | None = None
@@ -205,7 +203,7 @@ def _losses(hypothesis: Hypothesis, arms: list[list[LoadedRun]], is_paired: bool
         )
     return Evidence(
         group=values[0], against=values[1], is_paired=is_paired, step=step, at_end=at_end,
-        whole_file=bool(whole) and all(whole), notes=tuple(notes),
+        notes=tuple(notes),
     )  # fmt: skip
 
 

@@ -68,11 +68,6 @@ class Verdict:
     notes: tuple[Sentence, ...] = ()
     """Further remarks to print with it: interim runs, left-out seeds, an improvement that broke the rule."""
 
-    @property
-    def is_decided(self) -> bool:
-        """True for supported and refuted."""
-        return self.outcome in (SUPPORTED, REFUTED)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Circumstances:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from oelm_jobs.agent.sentences import Sentence, _
+from oelm_jobs.agent.sentences import _
 from oelm_jobs.language import translated
 
 from .. import findings, tables, wording
@@ -68,7 +68,6 @@ def as_html(
         for path, content in figures
         if path.suffix == ".svg"
     ]
-    found = [f for f in report.findings if f.severity != findings.NOTE]
     levels = wording.level_remark(report)
     sections = [
         ("audit", words(headings.AUDIT)),
@@ -86,19 +85,11 @@ def as_html(
         interim=words(headings.INTERIM) if report.is_interim else "",
         refresh_s=refresh_s,
         sections=sections,
-        words={
-            "clean": words(headings.CLEAN),
-            "deviations": words(headings.DEVIATIONS),
-            "no_hypotheses": words(headings.NO_HYPOTHESES),
-            "no_differences": words(_("All runs have the same configuration.")),
-            "notes": words(headings.NOTES),
-            **dict(sections),
-        },
-        findings=[
-            {"severity": f.severity, "word": words(findings.MARKS[f.severity]), "text": say(f.text, language)}
-            for f in found
-        ],
-        deviations=[say(deviation, language) for deviation in report.deviations],
+        say=words,
+        headings=headings,
+        marks=findings.MARKS,
+        report=report,
+        titles=dict(sections),
         verdicts=_verdicts(report, language),
         levels=say(levels, language) if levels is not None else "",
         tables=[_table(table, language) for table in tables.cut([t.for_readers for t in report.tables], WIDEST)],
@@ -109,7 +100,6 @@ def as_html(
             {"summary": words(_("Code of {run}: changes against its revision", tuple(names))), "diff": diff}
             for diff, names in _diffs(report.runs).items()
         ],
-        notes=[say(f.text, language) for f in report.findings if f.severity == findings.NOTE],
         css=Markup((HERE / "page.css").read_text("utf-8")),
         js=Markup((HERE / "page.js").read_text("utf-8")),
     )
@@ -218,17 +208,15 @@ def _sortable(cell: Cell, language: str) -> str:
 def _verdicts(report: Report, language: str) -> list[dict[str, Any]]:
     made = []
     for verdict in report.verdicts:
-        words = wording.interval_words(verdict)
-        lines: list[Sentence] = [_("rule: {rule}", wording.rule(verdict.hypothesis))]
-        lines += [words] if words else []
-        lines += wording.reasons(verdict, report)
+        seen, *others = wording.statement(verdict, report)
+        lines = [_("rule: {rule}", wording.rule(verdict.hypothesis)), *others]
         made.append(
             {
                 "id": verdict.hypothesis.id,
                 "outcome": say(wording.OUTCOME_WORDS[verdict.outcome], language),
                 "tone": _TONES.get(verdict.outcome, "open"),
                 "claim": verdict.hypothesis.claim,
-                "sentence": say(wording.sentence(verdict, report.labels), language),
+                "sentence": say(seen, language),
                 "lines": [{"text": say(line, language), "alarm": line in verdict.alarms} for line in lines],
             }
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from dataclasses import replace
 
 from oelm_jobs import table as plain
@@ -47,10 +48,10 @@ def audit(report: Report, language: str) -> str:
     lines = []
     if report.is_interim:
         lines.append(say(headings.INTERIM, language))
-    found = [f for f in report.findings if f.severity != findings.NOTE]
-    if found:
+    if report.limits:
         lines.append(_heading(headings.AUDIT, language))
-        lines += [_item(say(_("{what}: {details}", findings.MARKS[f.severity], f.text), language)) for f in found]
+        marked = (_("{what}: {details}", findings.MARKS[f.severity], f.text) for f in report.limits)
+        lines += [_item(say(text, language)) for text in marked]
     else:
         lines.append(say(headings.CLEAN, language))
     if report.deviations:
@@ -62,16 +63,11 @@ def audit(report: Report, language: str) -> str:
 def verdicts(report: Report, language: str) -> str:
     """Return each hypothesis with verdict, sentence, rule, interval and reasons."""
     lines = [_heading(headings.VERDICTS, language)]
-    labels = report.labels
     for verdict in report.verdicts:
         h = verdict.hypothesis
         outcome = say(wording.OUTCOME_WORDS[verdict.outcome], language).upper()
         lines.append(say(_("{hypothesis}  {outcome}  ({rule})", h.id, outcome, wording.rule(h)), language))
-        body: list[str] = [h.claim] if h.claim else []
-        body.append(wording.sentence(verdict, labels))
-        words = wording.interval_words(verdict)
-        body += [words] if words else []
-        body += wording.reasons(verdict, report)
+        body = [*([h.claim] if h.claim else []), *wording.statement(verdict, report)]
         lines += [_wrap(say(line, language), "    ", "      ") for line in body]
     remark = wording.level_remark(report)
     if remark is not None:
@@ -94,52 +90,45 @@ def _readable(report: Report) -> list[Table]:
 
 def reading_notes(report: Report, language: str) -> str:
     """Return what was odd about the files."""
-    notes = [say(f.text, language) for f in report.findings if f.severity == findings.NOTE]
-    if not notes:
+    if not report.reading_notes:
         return ""
-    return "\n".join([_heading(headings.NOTES, language), *(_item(note) for note in notes)])
+    notes = (_item(say(note, language)) for note in report.reading_notes)
+    return "\n".join([_heading(headings.NOTES, language), *notes])
 
 
 def as_markdown(report: Report, language: str, made_at: float) -> str:
     """Return the report as GitHub Markdown."""
+
+    def section(title: str, *body: str) -> list[str]:
+        return [f"## {say(title, language)}", "", *body, ""]
+
+    def items(texts: Iterable[str]) -> list[str]:
+        return [f"- {_escape(say(text, language))}" for text in texts]
+
     lines = [f"# {say(headings.title(report), language)}", ""]
     lines += [line + "  " for line in head(report, language, made_at).splitlines()[1:]] + [""]
     if report.is_interim:
         lines += [f"**{say(headings.INTERIM, language)}**", ""]
-    found = [f for f in report.findings if f.severity != findings.NOTE]
-    if found:
-        lines += [f"## {say(headings.AUDIT, language)}", ""]
-        lines += [
-            f"- **{say(findings.MARKS[f.severity], language)}** {_escape(say(f.text, language))}" for f in found
-        ] + [""]
-    else:
-        lines += [say(headings.CLEAN, language), ""]
-    if report.deviations:
-        lines += [f"## {say(headings.DEVIATIONS, language)}", ""]
-        lines += [f"- {_escape(say(deviation, language))}" for deviation in report.deviations] + [""]
-    lines += [
-        f"## {say(headings.VERDICTS, language)}",
-        "",
-        _markdown(wording.verdict_table(report), language)
-        if report.verdicts
-        else say(headings.NO_HYPOTHESES, language),
-        "",
+    marked = [
+        f"- **{say(findings.MARKS[f.severity], language)}** {_escape(say(f.text, language))}" for f in report.limits
     ]
-    labels = report.labels
+    lines += section(headings.AUDIT, *marked) if marked else [say(headings.CLEAN, language), ""]
+    if report.deviations:
+        lines += section(headings.DEVIATIONS, *items(report.deviations))
+    table = wording.verdict_table(report)
+    shown = _markdown(table, language) if report.verdicts else say(headings.NO_HYPOTHESES, language)
+    lines += section(headings.VERDICTS, shown)
     for verdict in report.verdicts:
-        words = wording.interval_words(verdict)
-        body = [wording.sentence(verdict, labels), *([words] if words else []), *wording.reasons(verdict, report)]
-        lines.append(f"- **{verdict.hypothesis.id}** " + _escape(say(joined(body), language)))
-    remark = wording.level_remark(report)
-    lines += ["", _escape(say(remark, language))] if remark is not None else []
+        body = say(joined(wording.statement(verdict, report)), language)
+        lines.append(f"- **{verdict.hypothesis.id}** {_escape(body)}")
+    lines += ["", *(_escape(say(remark, language)) for remark in table.remarks)]
+    lines += [""] if table.remarks else []
     for table in _readable(report):
-        lines += ["", f"## {say(table.title, language)}", "", _markdown(table, language)]
-        lines += ["", *(say(remark, language) + "  " for remark in table.remarks)] if table.remarks else []
-    notes = [f for f in report.findings if f.severity == findings.NOTE]
-    if notes:
-        lines += ["", f"## {say(headings.NOTES, language)}", ""]
-        lines += [f"- {_escape(say(note.text, language))}" for note in notes]
-    return "\n".join(lines) + "\n"
+        lines += section(table.title, _markdown(table, language))
+        lines += [*(say(remark, language) + "  " for remark in table.remarks), ""] if table.remarks else []
+    if report.reading_notes:
+        lines += section(headings.NOTES, *items(report.reading_notes))
+    return "\n".join(lines[:-1]) + "\n"
 
 
 def as_latex(report: Report, language: str, made_at: float) -> str:
@@ -153,7 +142,7 @@ def as_latex(report: Report, language: str, made_at: float) -> str:
         f"% {say(headings.made(made_at), language)}",
         f"% {say(needs, language)}",
     ]
-    lines += [f"% {say(f.text, language)}" for f in report.findings if f.severity != findings.NOTE]
+    lines += [f"% {say(finding.text, language)}" for finding in report.limits]
     shown = [t.for_readers for t in report.tables]
     turned = [t if len(t.rows) > 4 or len(t.rows) >= len(t.columns) else replace(t, is_turned=True) for t in shown]
     pieces = [piece for t in turned for piece in ([t] if t.is_turned else tables.cut([t], WIDEST_TEX))]
@@ -206,12 +195,12 @@ def one(table: Table, language: str, form: str) -> str:
     """Return a single table as text, Markdown, LaTeX or CSV, with its remarks (but in CSV)."""
     if form == "csv":
         return as_csv(table).removesuffix("\n")
-    if form == "text":
-        return _table(table, language)
     remarks = [say(remark, language) for remark in table.remarks]
     if form == "markdown":
         return "\n".join([_markdown(table, language), "", *remarks])
-    return "\n".join([*(f"% {remark}" for remark in remarks), _tabular(table, language)])
+    if form == "latex":
+        return "\n".join([*(f"% {remark}" for remark in remarks), _tabular(table, language)])
+    return _table(table, language)
 
 
 def _table(table: Table, language: str) -> str:

@@ -99,9 +99,7 @@ def show_table(table: Table, form: str, language: str) -> str:
         return results.dumps(
             {"version": results.VERSION, table.key: [dict(zip(heads, row, strict=True)) for row in rows]}
         )
-    if form in ("markdown", "latex", "csv"):
-        return plain_text.one(table, language, form) + "\n"
-    return plain_text.one(table, language, "text") + "\n"
+    return plain_text.one(table, language, form) + "\n"
 
 
 def put(path: Path, content: bytes) -> None:

@@ -161,8 +161,6 @@ class Treatment:
 
     model_type: str = ""
     """``gpt`` or ``oelm``."""
-    freeze_qk: bool | None = None
-    """What was asked for."""
     freeze_ffn: bool | None = None
     """What was asked for."""
     qk_init: str = ""
@@ -171,8 +169,6 @@ class Treatment:
     """Counts."""
     groups: Mapping[str, TensorGroup] = field(default_factory=dict)
     """``qk``, ``other`` and, where the feed-forward was frozen, ``ffn``."""
-    qk_orthogonality_error: float | None = None
-    """Largest entry of |W Wᵀ − I| at the start."""
     layers: tuple[Layer, ...] = ()
     """Counts by part of the model."""
 

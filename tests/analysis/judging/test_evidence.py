@@ -33,7 +33,7 @@ def arms(tmp_path: Path, **options: object) -> dict[str, list[LoadedRun]]:
 
 def test_the_primary_end_point_is_the_final_step_on_the_whole_file(tmp_path: Path) -> None:
     found = gather(hypothesis("final_val_ppl"), arms(tmp_path), may_pair=True)
-    assert (found.step, found.at_end, found.whole_file, found.is_paired) == (400, True, True, True)
+    assert (found.step, found.at_end, found.is_paired) == (400, True, True)
     assert found.group[0].raw == pytest.approx(math.exp(3.9)) and found.notes == ()
 
 
