@@ -38,7 +38,7 @@ def data_frame(results: Iterable[object] | View | Plan | Outcome[Any]) -> pd.Dat
     return pd.DataFrame([_row(result) for result in cast("Iterable[object]", results)])
 
 
-def _row(result: Any) -> dict[str, Any]:
+def _row(result: Any) -> dict[str, object]:
     if isinstance(result, StoredRun):
         found = {**result._asdict(), **result.progress}
     elif is_dataclass(result):

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .agent.sentences import _
 from .agent.states import State
@@ -278,7 +278,7 @@ class Store:
 
     def observe(
         self,
-        runs: Iterable[tuple[StoredRun, State, str, Mapping[str, Any]]],
+        runs: Iterable[tuple[StoredRun, State, str, Mapping[str, object]]],
         at: float,
         *,
         unchanged: Iterable[StoredRun] = (),

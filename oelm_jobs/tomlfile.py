@@ -67,7 +67,7 @@ def tables(path: Path) -> dict[str, Any]:
 class Section:
     """One table of a file; keys are taken one by one, and those left at the end are unknown."""
 
-    def __init__(self, path: Path, name: str, values: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, name: str, values: Mapping[str, object]) -> None:
         self.path = path
         self.name = name
         self._values = dict(values)

@@ -101,9 +101,13 @@ class QuotaRow(TypedDict):
     """A limit of a file system on what this user keeps there."""
 
     mount: str
+    """Where the file system lies."""
     paths: List[str]
+    """Those of the paths asked about that lie on it."""
     group: str
+    """Its name; empty for the user's own."""
     used: int
+    """Bytes."""
     limit: int
     files: int
     files_limit: int

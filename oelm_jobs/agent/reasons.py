@@ -153,7 +153,7 @@ FORMER_WORDS = (
     ("diverged", "diverged"),
 )
 """How reasons begin that have no code, being an earlier version's or a log's, and the codes that they would have."""
-BESIDE: Dict[str, Any] = {
+BESIDE: Dict[str, object] = {
     "code": Maybe(Text(most=500)),
     "values": Maybe(Anything(depth=100, values=1000, text=2000, is_table=True)),
 }
@@ -168,12 +168,12 @@ def because(code: str, /, **values: Any) -> str:
     return Sentence.made(english, template, values, code)
 
 
-def told(text: str) -> Dict[str, Any]:
+def told(text: str) -> Dict[str, object]:
     """Return a reason as rows and records tell it: ``reason``, with ``code`` and ``values`` where it has them."""
     return {"reason": text, **encoded(text)}
 
 
-def read(record: Mapping[str, Any]) -> str:
+def read(record: Mapping[str, object]) -> str:
     """Return the reason in a row or record; word for word where it has no code."""
     text, code, values = str(record.get("reason") or ""), record.get("code"), record.get("values")
     if not code or _is_bounded({"code": code, "values": values}) is not None:

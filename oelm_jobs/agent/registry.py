@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Dict, Generic, Mapping, TypeVar
 if TYPE_CHECKING:
     from . import messages as m
 
-Asks = TypeVar("Asks", bound=Mapping[str, Any])
-Answers = TypeVar("Answers", bound=Mapping[str, Any])
+Asks = TypeVar("Asks", bound=Mapping[str, object])
+Answers = TypeVar("Answers", bound=Mapping[str, object])
 
 
 class Verb(str, Generic[Asks, Answers]):

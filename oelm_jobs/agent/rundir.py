@@ -105,12 +105,12 @@ def is_text(name: str) -> bool:
         return False
 
 
-def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = True) -> None:
+def write_json(path: Path, value: Mapping[str, object], *, durable: bool = True) -> None:
     """Replace ``path`` atomically with ``value`` as JSON."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n", durable=durable)
 
 
-def create(path: Path, content: Mapping[str, Any], *, durable: bool = True) -> bool:
+def create(path: Path, content: Mapping[str, object], *, durable: bool = True) -> bool:
     """Make ``path`` with ``content``, whole and (durable) for good, unless it exists; False where it does.
 
     link(2) fails where the name is taken, also between the clients of a network file system; where its answer was lost
@@ -146,7 +146,7 @@ def mark_origin(run_dir: Union[str, Path], token: str) -> None:
         file.write(token + "\n")
 
 
-def merged(shared: Dict[str, Any], own: Dict[str, Any]) -> Dict[str, Any]:
+def merged(shared: Dict[str, object], own: Dict[str, object]) -> Dict[str, object]:
     """Return a record from what all of an array have in common and what one has besides.
 
     Tables are put together; a table for a list holds the list's own words by their place.

@@ -11,7 +11,7 @@ import functools
 import re
 from typing import Any, Dict, Iterable, Mapping, Optional, Tuple
 
-Encoded = Dict[str, Any]
+Encoded = Dict[str, object]
 """``code`` and ``values`` of a sentence as JSON."""
 
 
@@ -19,7 +19,7 @@ class Sentence(str):
     """English text, with the template (str.format's) and the values that it was made of."""
 
     template: str
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     """A sequence among them is listed with commas."""
     code: str
     """What stands for the template in records and answers: the template itself, unless it has a name there."""
@@ -37,7 +37,7 @@ class Sentence(str):
         return cls.made(template.format(**{name: shown(value) for name, value in values.items()}), template, values)
 
     @classmethod
-    def made(cls, english: str, template: str, values: Mapping[str, Any], code: str = "") -> "Sentence":
+    def made(cls, english: str, template: str, values: Mapping[str, object], code: str = "") -> "Sentence":
         """Return a sentence whose English is known already."""
         sentence = super().__new__(cls, english)
         sentence.template, sentence.values, sentence.code = template, values, code or template

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, Iterator, Mapping
+from typing import Iterator
 
 from . import rundir, trees
 
@@ -14,13 +14,12 @@ LACKING = "lacking"
 
 
 @contextlib.contextmanager
-def needed(root: str, request: Mapping[str, Any]) -> Iterator[bool]:
-    """Let nobody remove snapshots while a submission is made; yield whether the one that it names is there.
+def needed(root: str, name: str) -> Iterator[bool]:
+    """Let nobody remove snapshots while a submission is made; yield whether the one that it names, if any, is there.
 
     Raises:
         trees.Busy: Somebody is removing some just now; nothing was done.
     """
-    name = str(request.get("snapshot") or "")
     folder = os.path.join(root, rundir.CONTROL, FOLDER)
     with trees.held(folder):
         yield not name or os.path.isdir(os.path.join(folder, name))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -63,7 +63,7 @@ def main(
                 found = project.fetch(*names, study=study, checkpoints=checkpoints, verify=verify, progress=meter)
             fetched, errors = found.done, found.unreachable
             if as_json:
-                content: dict[str, Any] = {"version": 1, "runs": [_as_json(one) for one in fetched]}
+                content: dict[str, object] = {"version": 1, "runs": [_as_json(one) for one in fetched]}
                 content["unreachable"] = {name: str(error) for name, error in errors.items()}
                 put_json(content)
             called = titles([one.run for one in fetched])
@@ -93,7 +93,7 @@ def main(
         )
 
 
-def _as_json(one: Fetched) -> dict[str, Any]:
+def _as_json(one: Fetched) -> dict[str, object]:
     return {
         "study": one.run.study,
         "run": one.run.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import Mode, visible
 from ..agent.host import permitted
@@ -45,7 +45,7 @@ def show(project: Project, plan: Plan, *, script: bool, as_json: bool) -> None:
     )
 
 
-def _as_json(plan: Plan, runs: Sequence[PlannedRun]) -> dict[str, Any]:
+def _as_json(plan: Plan, runs: Sequence[PlannedRun]) -> dict[str, object]:
     rows = [
         {
             "run": each.run.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -180,7 +180,7 @@ def _runs(holding: Holding) -> str:
     return _("{count} runs of {whose}: {runs}", len(listed), whose, few(listed))
 
 
-def _as_json(holding: Holding) -> dict[str, Any]:
+def _as_json(holding: Holding) -> dict[str, object]:
     runs = [
         {
             "study": known.study,

@@ -255,12 +255,12 @@ def _counts(runs: Sequence[StoredRun]) -> str:
     return table.text(rows, headers, "l" + "r" * (len(states) + 1))
 
 
-def as_json(view: View) -> dict[str, Any]:
+def as_json(view: View) -> dict[str, object]:
     """Return the runs as a versioned JSON object."""
     keys = ("project", "study", "name", "group", "label", "seed", "tag", "target", "run_dir", "fingerprint", "reason")
     runs = []
     for run in view.runs:
-        values: dict[str, Any] = {key: getattr(run, key) for key in keys}
+        values: dict[str, object] = {key: getattr(run, key) for key in keys}
         values.update(state=str(run.state), queued_at=run.queued_at, observed_at=run.observed_at, **encoded(run.reason))
         values.update(max_steps=run.spec["train"]["max_steps"], eta_s=eta_seconds(run), progress=dict(run.progress))
         runs.append(values)

@@ -14,7 +14,6 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..agent.sentences import Sentence
 from ..folders import state_folder
@@ -45,8 +44,8 @@ class Contents:
     def __init__(self, folder: Path) -> None:
         name = hashlib.sha256(os.fsencode(str(folder))).hexdigest()[:16]
         self._path = state_folder() / "contents" / f"{name}.json"
-        self._known: dict[str, Any] = {}
-        self._seen: dict[str, Any] = {}
+        self._known: dict[str, object] = {}
+        self._seen: dict[str, object] = {}
         self._has_new = False
         self._room = HELD_BYTES
         with contextlib.suppress(OSError, ValueError, RecursionError):

@@ -32,7 +32,7 @@ def read(target: str, verb: str, content: bytes) -> Any:
         raise nonsense(target, verb, _("{verb}{where}", verb, str(error))) from error
 
 
-def believed(target: str, verb: Verb[Any, Answers], request: Mapping[str, Any], answer: Any) -> Answers:
+def believed(target: str, verb: Verb[Any, Answers], request: Mapping[str, object], answer: Any) -> Answers:
     """Check an answer against its verb's schema and return it, with the sentences in it as such.
 
     Raises:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..agent.registry import Answers, Asks, Verb, may_repeat
 from ..agent.sentences import _
@@ -157,8 +157,8 @@ class RemoteConnection:
         return believed(self.target.name, verb, request, answer)
 
     def _converse(
-        self, verb: str, request: Mapping[str, Any], places: Sequence[PlacedTree], timeout_s: float
-    ) -> dict[str, Any]:
+        self, verb: str, request: Mapping[str, object], places: Sequence[PlacedTree], timeout_s: float
+    ) -> dict[str, object]:
         import random
 
         from ..code.snapshot import agent  # not before a channel is being opened: it takes a while
@@ -193,7 +193,7 @@ class RemoteConnection:
     def _ask(
         self,
         verb: str,
-        request: Mapping[str, Any],
+        request: Mapping[str, object],
         own: Own,
         places: Sequence[PlacedTree],
         reads: bool,

@@ -62,7 +62,7 @@ class Own:
 class Reply:
     """What the agent answered."""
 
-    answer: dict[str, Any]
+    answer: dict[str, object]
     home: str
     """The home folder there."""
     is_noisy: bool
@@ -102,7 +102,7 @@ def pack(tree: Tree, numbers: Iterable[int]) -> bytes:
 def converse(
     channel: Channel,
     verb: str,
-    request: Mapping[str, Any],
+    request: Mapping[str, object],
     places: Sequence[PlacedTree],
     *,
     own: Own = Own("~", ""),
@@ -268,7 +268,7 @@ def _messages(channel: Channel, nonce: str, patience: Any, noise: list[int]) -> 
         buffer += piece
 
 
-def _message(content: bytes) -> dict[str, Any]:
+def _message(content: bytes) -> dict[str, object]:
     """Parse a message; its answer is not checked yet.
 
     Raises:

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from ..agent import rundir, snapshots
 from ..agent.run_record import RunRecord
@@ -195,7 +194,7 @@ def _content(
     )
 
 
-def records_text(records: Sequence[Mapping[str, Any]], commands: Sequence[Sequence[str]]) -> str:
+def records_text(records: Sequence[Mapping[str, object]], commands: Sequence[Sequence[str]]) -> str:
     """Return records as a script holds them: one, or those of an array, whose tasks pick theirs by their index and find
     their command in it.
     """

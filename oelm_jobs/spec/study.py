@@ -18,13 +18,13 @@ class Group:
     """Unique within the study; letters, digits, ``_`` and ``-``."""
     label: str
     """What tables and figures call it."""
-    factors: Mapping[str, Any]
+    factors: Mapping[str, object]
     """The study's factors that this group sets."""
     gpus: int | tuple[int, ...]
     """Any so many GPUs, or exactly these indices (honoured for the study's first seed)."""
     port: int | None
     """Preferred port of torchrun; a free one is taken where it is None or in use."""
-    declared: Mapping[str, Any] = field(default_factory=dict)
+    declared: Mapping[str, object] = field(default_factory=dict)
     """Train keys besides that this group sets: tuned for each group, or declared unequal with a reason."""
 
     @property
@@ -160,7 +160,7 @@ class Run:
     """Preferred port of torchrun."""
     global_batch: int
     """Sequences per step."""
-    factors: Mapping[str, Any]
+    factors: Mapping[str, object]
     """The group's factors."""
     train: Mapping[str, Any]
     """Every key of the trainer as it will be, paths as the target sees them."""
@@ -170,9 +170,9 @@ class Run:
     """Hash of what makes the run scientifically itself; empty while the data's hash isn't known (dry run)."""
     trial: SpeedTrial | None = None
     """Of a speed trial: how long it measures; None for a training."""
-    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    arms: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Of a speed trial: the factors of each arm, which take turns on the same devices; empty for a training."""
-    extended_from: Mapping[str, Any] | None = None
+    extended_from: Mapping[str, object] | None = None
     """What a run of more steps goes on from: ``max_steps``, ``fingerprint``, and what that one went on from."""
     left: tuple[Mapping[str, str], ...] = ()
     """What it leaves on other targets: ``target``, ``run_dir`` and ``token`` of its newest submission there."""

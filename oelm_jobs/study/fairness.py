@@ -48,9 +48,9 @@ class Arm:
     """The group's name."""
     run: str
     """The run's name; several runs of a group are its seeds."""
-    scientific: Mapping[str, Any]
+    scientific: Mapping[str, object]
     """Keys that must be equal over groups, factors included (they are left out of the comparison)."""
-    execution: Mapping[str, Any]
+    execution: Mapping[str, object]
     """Keys that may differ."""
 
 
@@ -62,7 +62,7 @@ class Difference:
     """Name of the key."""
     kind: str
     """``scientific`` or ``execution``."""
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     """Value by group; by run where the runs of one group disagree among themselves."""
     reason: str
     """The reason that the study declares; empty where it declares none."""
@@ -83,7 +83,7 @@ class Difference:
         return f"{self.key}: " + ", ".join(f"{name}={value!r}" for name, value in self.values.items())
 
 
-def split(train: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(train: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
     """Return the scientific and the execution keys of a configuration; seed and data paths belong to neither."""
     scientific = {k: v for k, v in train.items() if k not in EXECUTION_KEYS and k not in IGNORED_KEYS}
     execution = {k: v for k, v in train.items() if k in EXECUTION_KEYS}
@@ -144,9 +144,9 @@ def _equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _by_group(known: Sequence[tuple[Arm, Any]]) -> tuple[dict[str, Any], bool]:
+def _by_group(known: Sequence[tuple[Arm, Any]]) -> tuple[dict[str, object], bool]:
     """Return values by group, and True; by run, and False, where the runs of one group disagree."""
-    by_group: dict[str, Any] = {}
+    by_group: dict[str, object] = {}
     for arm, value in known:
         if arm.group in by_group and not _equal(by_group[arm.group], value):
             return {arm.run: value for arm, value in known}, False

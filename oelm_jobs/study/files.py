@@ -189,7 +189,7 @@ def said(error: trainer.ConfigError) -> str:
     return decoded(error.message, known.get("code"), known.get("values"), {})
 
 
-def _read_train(section: tomlfile.Section, factors: Sequence[str]) -> dict[str, Any]:
+def _read_train(section: tomlfile.Section, factors: Sequence[str]) -> dict[str, object]:
     settable = [key for key in trainer.FIELDS if key not in DERIVED and key not in factors]
     train = {key: trainer.FIELDS[key].default for key in settable}
     for key in section.keys_left():
@@ -210,7 +210,7 @@ def _read_groups(
     factors: Sequence[str],
     declared: Sequence[str],
     global_batch: int,
-    train: Mapping[str, Any],
+    train: Mapping[str, object],
 ) -> dict[str, Group]:
     groups: dict[str, Group] = {}
     for name in section.keys_left():
@@ -283,7 +283,7 @@ def _read_gpus(table: tomlfile.Section) -> int | tuple[int, ...]:
     raise table.error("gpus", _("give a number of GPUs (2), or their indices, each once ([0, 1])"), value=value)
 
 
-def _check_config(table: tomlfile.Section, values: Mapping[str, Any]) -> None:
+def _check_config(table: tomlfile.Section, values: Mapping[str, object]) -> None:
     try:
         trainer.validate(trainer.from_dict(values))
     except trainer.ConfigError as error:

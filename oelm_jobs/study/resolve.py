@@ -50,7 +50,7 @@ def run_name(study: Study, group: str, seed: int, tag: str = "") -> str:
     return names.run_name(group, None if seed == study.seeds[0] else seed, tag)
 
 
-def with_settings(study: Study, overrides: Mapping[str, Any]) -> Study:
+def with_settings(study: Study, overrides: Mapping[str, object]) -> Study:
     """Return the study as ``--set`` changes it.
 
     Raises:
@@ -68,7 +68,7 @@ def plan_runs(
     groups: Sequence[str] = (),
     seeds: Sequence[int] = (),
     tag: str = "",
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, object] | None = None,
     data_hash: str = "",
 ) -> list[Run]:
     """Return the runs of a study on a target, in the order of groups within seeds.
@@ -242,13 +242,13 @@ def token_files(target: Target, study: Study) -> tuple[str, str]:
     return train, target_path(target, target.root, str(named)) if named else str(Path(train).with_name("val.bin"))
 
 
-def scientific(train: Mapping[str, Any], global_batch: int) -> dict[str, Any]:
+def scientific(train: Mapping[str, object], global_batch: int) -> dict[str, object]:
     """Return the keys of a resolved configuration that make a run scientifically itself, seed included."""
     keys = {key: train[key] for key in trainer.keys_of_kind("scientific") if key in train}
     return {**keys, "global_batch": global_batch}
 
 
-def fingerprint(train: Mapping[str, Any], global_batch: int, data_hash: str) -> str:
+def fingerprint(train: Mapping[str, object], global_batch: int, data_hash: str) -> str:
     """Return the hash of what makes a run scientifically itself: not paths, GPUs, ports, target or code."""
     content = SORTED.encode({**scientific(train, global_batch), "data": data_hash})
     return hashlib.sha256(content.encode()).hexdigest()

@@ -153,7 +153,7 @@ def decide(facts: Facts, again: Again) -> Take | Leave:
 
 
 def _with_what_it_left(
-    known: StoredRun, run: Run, *, moves: bool = False, extended_from: Mapping[str, Any] | None = None
+    known: StoredRun, run: Run, *, moves: bool = False, extended_from: Mapping[str, object] | None = None
 ) -> Run:
     """Return the run as it is stored and sent; what it left on other targets stays in sight."""
     return replace(run, left=moving.left(known, run, moves=moves), extended_from=extended_from)

@@ -317,8 +317,8 @@ def shared_part(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], l
 
     Tables within records are compared key by key, lists of equal length place by place (a command's words).
     """
-    shared: dict[str, Any] = {}
-    rests: list[dict[str, Any]] = [{} for _ in records]
+    shared: dict[str, object] = {}
+    rests: list[dict[str, object]] = [{} for _ in records]
     for key in dict.fromkeys(key for record in records for key in record):
         if any(key not in record for record in records):
             for rest, record in zip(rests, records, strict=True):

@@ -9,15 +9,18 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Dict, cast
 
 from .. import rundir
 from ..host import lease, lease_folder, ports
 from ..transfer import tokens
 from . import quota, trial
 
+if TYPE_CHECKING:
+    from .. import messages
 
-def examine(request: Dict[str, Any]) -> Dict[str, Any]:
+
+def examine(request: messages.ExamineRequest) -> messages.ExamineAnswer:
     """Examine what a run would find on this host. Paths may begin with ``~``.
 
     Args:
@@ -38,7 +41,7 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
     os.environ.update(request.get("environment") or {})
     root = os.path.expanduser(request["root"])
     checkpoints = os.path.expanduser(request.get("checkpoint_root") or root)
-    answer: Dict[str, Any] = {"agent_python": sys.version.split()[0], "host": os.uname().nodename}
+    answer: Dict[str, object] = {"agent_python": sys.version.split()[0], "host": os.uname().nodename}
     answer.update(user=_user(), time=time.time(), root=root)
     try:
         where = lease_folder.folder()
@@ -69,10 +72,11 @@ def examine(request: Dict[str, Any]) -> Dict[str, Any]:
 
         try:
             answer["site"] = slurm_site.site()
-            answer["tests"] = {size: slurm_site.test_only(script) for size, script in request["jobs"].items()}
+            jobs = request.get("jobs") or {}
+            answer["tests"] = {size: slurm_site.test_only(script) for size, script in jobs.items()}
         except slurm_commands.SlurmError as error:
             answer["site_error"] = str(error)
-    return answer
+    return cast("messages.ExamineAnswer", answer)
 
 
 def _user() -> str:

@@ -10,20 +10,19 @@ import grp
 import os
 import re
 import subprocess
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, Iterable, List, Optional, Sequence, Tuple
+
+if TYPE_CHECKING:
+    from ..messages import QuotaRow
 
 MOUNTS = "/proc/self/mounts"
 TIMEOUT_S = 10.0
 """A file server that is away must not keep a doctor waiting."""
 
 
-def quotas(paths: Iterable[str]) -> List[Dict[str, Any]]:
-    """Return the quotas of this user and its groups on the file systems of some paths.
-
-    Returns:
-        A list of ``mount`` (where the file system lies), ``paths`` (those of them that lie on it), ``group`` (its
-        name, empty for the user's own), ``used`` and ``limit`` (bytes), ``files`` and ``files_limit``; a limit is the
-        soft one where there are two, 0 where there is none. Empty where nothing is counted, or nobody says.
+def quotas(paths: Iterable[str]) -> List[QuotaRow]:
+    """Return the quotas of this user and its groups on the file systems of some paths; none where nothing is counted,
+    or nobody says. A limit is the soft one where there are two, 0 where there is none.
     """
     on: Dict[Tuple[str, str, str], List[str]] = {}
     for path in paths:
@@ -32,14 +31,14 @@ def quotas(paths: Iterable[str]) -> List[Dict[str, Any]]:
             on[known].append(path)
     if not on:
         return []
-    found: List[Dict[str, Any]] = []
+    found: List[QuotaRow] = []
     counted = read_quota(_output(["quota", "--no-wrap", "--raw-grace", "--user", "--group"]))
     for (source, mount, kind), theirs in on.items():
         rows = [row for name, row in counted if name in (source, os.path.realpath(source))]
         for option, number, group in [("-u", os.getuid(), ""), *_groups()] if kind == "lustre" else []:
             row = read_lustre(_output(["lfs", "quota", "-q", option, str(number), mount]), mount)
-            rows += [dict(row, group=group)] if row else []
-        found += [dict(row, mount=mount, paths=theirs) for row in rows if row["limit"] or row["files_limit"]]
+            rows += [{**row, "group": group}] if row else []
+        found += [{**row, "mount": mount, "paths": theirs} for row in rows if row["limit"] or row["files_limit"]]
     return found
 
 
@@ -73,9 +72,9 @@ def _mount_of(path: str) -> Optional[Tuple[str, str, str]]:
     return best
 
 
-def read_quota(text: str) -> List[Tuple[str, Dict[str, Any]]]:
+def read_quota(text: str) -> List[Tuple[str, QuotaRow]]:
     """Return (source of the file system, row) from the output of ``quota -wp``."""
-    found = []
+    found: List[Tuple[str, QuotaRow]] = []
     group = ""
     for line in text.splitlines():
         heading = re.match(r"Disk quotas for (user|group) (.+) \([ug]id \d+\)", line)
@@ -85,25 +84,32 @@ def read_quota(text: str) -> List[Tuple[str, Dict[str, Any]]]:
         fields = line.split()
         row = _row(fields[-8:]) if len(fields) >= 9 else None
         if row is not None:
-            found.append((" ".join(fields[:-8]), dict(row, group=group)))
+            found.append((" ".join(fields[:-8]), {**row, "group": group}))
     return found
 
 
-def read_lustre(text: str, mount: str) -> Optional[Dict[str, Any]]:
+def read_lustre(text: str, mount: str) -> Optional[QuotaRow]:
     """Return the row from the output of ``lfs quota -q``, which breaks the line after a long name; None without one."""
     fields = text.split()
     first = fields.index(mount) + 1 if mount in fields else len(fields)
     return _row(fields[first : first + 8])
 
 
-def _row(fields: Sequence[str]) -> Optional[Dict[str, Any]]:
+def _row(fields: Sequence[str]) -> Optional[QuotaRow]:
     """Return used and limits of ``blocks soft hard grace files soft hard grace``; None where these aren't numbers."""
     numbers = [field.strip("*[]") for field in fields]
     if len(numbers) < 8 or not all(numbers[place].isdigit() for place in (0, 1, 2, 4, 5, 6)):
         return None
     used, soft, hard, files, files_soft, files_hard = (int(numbers[place]) for place in (0, 1, 2, 4, 5, 6))
-    limit = (soft or hard) * 1024
-    return {"used": used * 1024, "limit": limit, "files": files, "files_limit": files_soft or files_hard}
+    return {
+        "mount": "",
+        "paths": [],
+        "group": "",
+        "used": used * 1024,
+        "limit": (soft or hard) * 1024,
+        "files": files,
+        "files_limit": files_soft or files_hard,
+    }
 
 
 def _output(argv: Sequence[str]) -> str:

@@ -13,10 +13,13 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import TYPE_CHECKING, Any, List, cast
 
 from .. import reasons
 from ..sentences import _
+
+if TYPE_CHECKING:
+    from ..messages import Trial
 
 QUESTION = """
 import importlib.util, json, sys
@@ -71,7 +74,7 @@ def attempt(
     *,
     question: str = "",
     timeout_s: float = TRIAL_TIMEOUT_S,
-) -> Dict[str, Any]:
+) -> Trial:
     """Run the script by its shebang and report how far it gets.
 
     Args:
@@ -127,7 +130,7 @@ def attempt(
     beside = {key: found.pop(key, None) for key in reasons.BESIDE}
     if "slurm_error" in found:
         found["slurm_error"] = reasons.read(dict(beside, reason=found["slurm_error"]))
-    return found
+    return cast("Trial", found)
 
 
 def _text(file: Any) -> str:
@@ -142,7 +145,7 @@ def _last(text: str, telling: str = "") -> str:
     return lines[-1] if lines else ""
 
 
-def _blame(said: str, setup: List[str], ending: str) -> Dict[str, Any]:
+def _blame(said: str, setup: List[str], ending: str) -> Trial:
     """Return which line of a set-up failed, and its message."""
     said = re.sub(r"^bash: \S+ \d+: ", "bash: ", said, flags=re.MULTILINE)  # of a file that is gone by now
     for line in setup:

@@ -59,7 +59,7 @@ def launch(request: messages.LaunchRequest) -> messages.LaunchAnswer:
         privacy.NotOurs: A run directory is another user's.
         trees.Busy: Snapshots are being removed.
     """
-    with snapshots.needed(request["root"], request) as is_there:
+    with snapshots.needed(request["root"], request.get("snapshot") or "") as is_there:
         return _launch(request, is_there)
 
 

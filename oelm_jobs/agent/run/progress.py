@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict
+from typing import TYPE_CHECKING, Any
 
 from .. import records, rundir
 
+if TYPE_CHECKING:
+    from ..messages import Progress
 
-def progress(run_dir: str) -> Dict[str, Any]:
+
+def progress(run_dir: str) -> Progress:
     """Return what the trainer last said: step, max_steps, loss, tokens_per_s, heartbeat_at and val_loss."""
     heartbeat = records.HEARTBEAT.read_if_sound(run_dir) or {}
     # Of a run that diverges the loss is no number; nothing else that makes no sense is passed on either.

@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Tuple, cast
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Optional, Tuple, cast
 
 from .. import reasons, records, rundir
 from ..states import State
@@ -72,7 +72,7 @@ def attempts_so_far(
 
 def of_start(start: StartRecord) -> Attempt:
     """Return the record of an attempt as far as its start tells."""
-    known: Dict[str, Any] = dict(start)
+    known: Dict[str, object] = dict(start)
     return cast("Attempt", {name: known[name] for name in STARTED if name in known})
 
 
@@ -117,7 +117,7 @@ def write(
     hours = sum(float(attempt.get("wall_s") or 0.0) for attempt in attempts) / 3600
     gpu_hours = sum(float(a.get("wall_s") or 0.0) * len(a.get("devices") or ()) for a in attempts) / 3600
     known = record.to_json() if record else {}
-    content: Dict[str, Any] = {"version": 1}
+    content: Dict[str, object] = {"version": 1}
     content.update({name: known.get(name) for name in RECORD_KEYS})
     content.update(
         status=state,

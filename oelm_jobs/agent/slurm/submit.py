@@ -142,7 +142,7 @@ def slurm_submit(request: messages.SlurmSubmitRequest, send: Sender = sbatch) ->
             to one of ``{"id": …}``, ``{"refused": words}``, ``{"unknown": words}``, ``{"limit": words}`` (no room now:
             ask again).
     """
-    with snapshots.needed(request["root"], request) as is_there:
+    with snapshots.needed(request["root"], request.get("snapshot") or "") as is_there:
         return _submit(request, send, is_there)
 
 

@@ -21,7 +21,7 @@ class Memory:
 
     def __init__(self, path: Optional[Path]) -> None:
         self._path = path
-        self._known: Dict[str, Any] = rundir.read_json(path) or {} if path is not None else {}
+        self._known: Dict[str, object] = rundir.read_json(path) or {} if path is not None else {}
         self._changed = False
 
     def sha256(self, path: str) -> str:

@@ -50,10 +50,10 @@ def look(
         sources, or None), ``manifest_error`` (why that can't be read; empty).
     """
     memory = memory or hashes.Memory(None)
-    answers = {}  # type: Dict[str, Any]
+    answers: Dict[str, messages.TokenFile] = {}
     for path in files:
         beside = os.path.join(os.path.dirname(path), MANIFEST)
-        row = {"manifest": _judged(rundir.read_json(beside)), "manifest_error": ""}  # type: Dict[str, Any]
+        row: messages.TokenFile = {"manifest": _judged(rundir.read_json(beside)), "manifest_error": ""}
         if row["manifest"] is None and os.path.lexists(beside):
             row["manifest_error"] = _("it is no JSON object, too large, or not to be read")
         try:
@@ -73,7 +73,7 @@ def look(
     return answers
 
 
-def _judged(manifest: Optional[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
+def _judged(manifest: Optional[Dict[str, object]]) -> Optional[Dict[str, object]]:
     """Return a manifest without its lists of sources: there may be thousands, and nothing reads them."""
     if manifest is None:
         return None
@@ -81,7 +81,7 @@ def _judged(manifest: Optional[Dict[str, Any]]) -> Optional[Dict[str, Any]]:
     return dict(manifest, source=[], split=dict(split, source=[]) if isinstance(split, dict) else split)
 
 
-def _listed(manifest: Any, path: str) -> Dict[str, Any]:
+def _listed(manifest: Any, path: str) -> Dict[str, object]:
     try:
         return dict(manifest["files"][os.path.basename(path)])
     except (KeyError, TypeError, ValueError):
