@@ -17,12 +17,9 @@ import torch
 from torch import Tensor
 
 from . import checkpoint, state
-from .config import TrainConfig
-from .data import DataRecord, TokenFile, TrainingBatches
-from .distributed import World
+from .data import TrainingBatches
 from .errors import Diverged
-from .model import Transformer
-from .optimizer import Precision, learning_rate
+from .optimizer import learning_rate
 from .records import Records, step_line, validation_line
 from .sentences import _
 from .stepping import Stepper
@@ -54,35 +51,24 @@ class Trainer:
 
     def __init__(
         self,
-        config: TrainConfig,
-        world: World,
+        parts: state.Parts,
         records: Records,
-        model: Transformer,
         stepper: Stepper,
-        optimizer: torch.optim.Optimizer,
-        precision: Precision,
-        train_file: TokenFile,
-        val_file: TokenFile,
-        data: DataRecord,
         resumption: state.Resumption,
         interruption: Interruption,
         tell_trackers: Callable[[Dict[str, Any]], None],
     ) -> None:
-        self.config = config
-        self.world = world
+        self.parts = parts
+        self.config, self.world, self.model, self.val_file = parts.config, parts.world, parts.model, parts.val_file
         self.records = records
-        self.model = model
         self.stepper = stepper
-        self.optimizer = optimizer
-        self.precision = precision
-        self.val_file = val_file
-        self.data = data
         self.treatment = resumption.treatment
         self.progress = resumption.progress
         self.tell_trackers = tell_trackers
         self.slicing = stepper.slicing
+        config, world = parts.config, parts.world
         self.batches = TrainingBatches(
-            train_file, config.seed, config.seq_len, self.slicing, world.device, config.num_workers
+            parts.train_file, config.seed, config.seq_len, self.slicing, world.device, config.num_workers
         )
         self.interruption = interruption
         self.writer: Optional[checkpoint.CheckpointWriter] = None
@@ -240,7 +226,9 @@ class Trainer:
                 self._beat()
             return self.world.agree(STOP if self.interruption.came else GO_ON) == STOP
 
-        return measure(self.model, self.val_file, self.config, self.world, self.precision, first, last, should_stop)
+        return measure(
+            self.model, self.val_file, self.config, self.world, self.parts.precision, first, last, should_stop
+        )
 
     def _beat(self) -> None:
         last = self.progress.last
@@ -256,17 +244,7 @@ class Trainer:
             return
         self._settle_times()
         self.records.sync()
-        content = state.checkpoint_content(
-            self.model,
-            self.optimizer,
-            self.precision.scaler,
-            progress,
-            self.config,
-            self.world,
-            self.data,
-            self.treatment,
-            self.slicing.global_batch,
-        )
+        content = state.checkpoint_content(self.parts, progress, self.treatment)
         self.writer.save(name or checkpoint.checkpoint_name(progress.step), content)
 
     def _settle_times(self) -> None:

@@ -13,8 +13,6 @@ import traceback
 from dataclasses import asdict
 from typing import Any, Dict, List, Optional, Tuple
 
-import torch
-
 from . import checkpoint, environment, memory, state
 from . import config as configuration
 from .config import TrainConfig
@@ -171,10 +169,11 @@ class _Session:
         precision = Precision(config, world.device)
         counts = model.count_parameters()
         self.outcome.facts.update(parameters=counts, precision=precision.name)
-        resumption = self._resume(model, optimizer, precision, data)
+        parts = state.Parts(config, world, model, optimizer, precision, data, train_file, val_file)
+        resumption = self._resume(parts)
         progress = self.progress = resumption.progress
         self.outcome.facts.update(resumed_from=resumption.from_step)
-        self._announce(model, precision, data, resumption)
+        self._announce(parts, resumption)
         records.write("treatment.json", resumption.treatment)
         if world.is_main:
             self.trackers = Trackers(config, records.out_dir, records.say)
@@ -186,21 +185,8 @@ class _Session:
             records.say("Steps don't repeat to the bit: this GPU's kernels add in no fixed order")
             if resumption.from_step is not None:
                 progress.inexact.append("kernels add in no fixed order")
-        trainer = Trainer(
-            config,
-            world,
-            records,
-            model,
-            stepper,
-            optimizer,
-            precision,
-            train_file,
-            val_file,
-            data,
-            resumption,
-            self.interruption,
-            self.trackers.add if self.trackers is not None else lambda record: None,
-        )
+        tell_trackers = self.trackers.add if self.trackers is not None else lambda record: None
+        trainer = Trainer(parts, records, stepper, resumption, self.interruption, tell_trackers)
         records.beat(progress.step, config.max_steps, progress.last.get("loss"), progress.last.get("tokens_per_s"))
         complete = trainer.train()
         if complete and world.is_main:
@@ -243,12 +229,9 @@ class _Session:
             self.records.say(f"Warning: {warning}")
         return train_file, val_file, record
 
-    def _resume(
-        self, model: Transformer, optimizer: torch.optim.Optimizer, precision: Precision, data: DataRecord
-    ) -> state.Resumption:
+    def _resume(self, parts: state.Parts) -> state.Resumption:
         """Restore the checkpoint that ``--resume`` asks for, or begin. Collective."""
         config, world = self.config, self.world
-        batch = configuration.global_batch(config, world.size)
         path: Optional[str] = None
         loaded: Optional[Dict[str, Any]] = None
         if config.resume not in ("auto", "none"):
@@ -269,8 +252,9 @@ class _Session:
         elif config.resume == "none" and config.out_dir and world.is_main:
             self._set_aside(config.out_dir)
         if path is not None and loaded is not None:
-            return state.restore(loaded, path, model, optimizer, precision.scaler, config, world, data, batch)
-        return state.Resumption(state.Progress(), describe_treatment(model, optimizer, config), None, [])
+            return state.restore(loaded, path, parts)
+        treatment = describe_treatment(parts.model, parts.optimizer, config)
+        return state.Resumption(state.Progress(), treatment, None, [])
 
     def _set_aside(self, out_dir: str) -> None:
         """Move what an older run left in the folder into one of its own: results are never deleted."""
@@ -290,13 +274,12 @@ class _Session:
         self.records.reopen_metrics()
         self.records.say(f"Starting over: {', '.join(names)} of an older run moved to {folder}")
 
-    def _announce(
-        self, model: Transformer, precision: Precision, data: DataRecord, resumption: state.Resumption
-    ) -> None:
+    def _announce(self, parts: state.Parts, resumption: state.Resumption) -> None:
         """Write the head of the log: what runs, where, on which devices and data, and how large it is."""
-        say, config, world, counts = self.records.say, self.config, self.world, model.count_parameters()
+        say, config, world, data = self.records.say, self.config, self.world, parts.data
+        counts = self.outcome.facts["parameters"]
         versions, hardware = self.outcome.facts["versions"], self.outcome.facts["hardware"]
-        say(f"Device: {hardware['device']} ({hardware['name']}) on {hardware['host']}, {precision.name}")
+        say(f"Device: {hardware['device']} ({hardware['name']}) on {hardware['host']}, {parts.precision.name}")
         say(f"Versions: Python {versions['python']}, PyTorch {versions['torch']}, revision {versions['revision']}")
         say(f"Configuration: {json.dumps(configuration.to_dict(config))}")
         batch = self.outcome.facts["global_batch"]

@@ -13,11 +13,12 @@ import torch
 
 from . import config as configuration
 from .config import TrainConfig
-from .data import DataRecord
+from .data import DataRecord, TokenFile
 from .distributed import World
 from .environment import describe_hardware
 from .errors import CheckpointError
 from .model import Transformer
+from .optimizer import Precision
 from .sentences import _
 from .stepping import wants_compile
 
@@ -70,30 +71,48 @@ class Resumption:
     """What this resumption adds to ``progress.inexact``."""
 
 
-def checkpoint_content(
-    model: Transformer,
-    optimizer: torch.optim.Optimizer,
-    scaler: Any,
-    progress: Progress,
-    config: TrainConfig,
-    world: World,
-    data: DataRecord,
-    treatment: Dict[str, Any],
-    global_batch: int,
-) -> Dict[str, Any]:
+@dataclass(frozen=True)
+class Parts:
+    """What a run trains with."""
+
+    config: TrainConfig
+    """Its flags."""
+    world: World
+    """Its processes."""
+    model: Transformer
+    """The network."""
+    optimizer: torch.optim.Optimizer
+    """Holds the parameters that are trained."""
+    precision: Precision
+    """What the forward pass computes in."""
+    data: DataRecord
+    """What the files below hold."""
+    train_file: TokenFile
+    """The tokens to train on."""
+    val_file: TokenFile
+    """The tokens to validate on."""
+
+    @property
+    def global_batch(self) -> int:
+        """Sequences per step, over all processes."""
+        return configuration.global_batch(self.config, self.world.size)
+
+
+def checkpoint_content(parts: Parts, progress: Progress, treatment: Dict[str, Any]) -> Dict[str, Any]:
     """Return the checkpoint of a run at a step: primitives and tensors only, not yet copied."""
+    scaler = parts.precision.scaler
     return {
         "version": VERSION,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "model": parts.model.state_dict(),
+        "optimizer": parts.optimizer.state_dict(),
         "scaler": scaler.state_dict() if scaler is not None else {},
         "progress": asdict(progress),
         "treatment": treatment,
-        "config": configuration.to_dict(config),
-        "data": asdict(data),
-        "world": _describe_world(world),
-        "global_batch": global_batch,
-        "fingerprint": configuration.scientific_hash(config, global_batch),
+        "config": configuration.to_dict(parts.config),
+        "data": asdict(parts.data),
+        "world": _describe_world(parts.world),
+        "global_batch": parts.global_batch,
+        "fingerprint": configuration.scientific_hash(parts.config, parts.global_batch),
     }
 
 
@@ -118,17 +137,7 @@ def best_content(model: Transformer, config: TrainConfig, step: int, val_loss: f
     }
 
 
-def restore(
-    loaded: Dict[str, Any],
-    path: str,
-    model: Transformer,
-    optimizer: torch.optim.Optimizer,
-    scaler: Any,
-    config: TrainConfig,
-    world: World,
-    data: DataRecord,
-    global_batch: int,
-) -> Resumption:
+def restore(loaded: Dict[str, Any], path: str, parts: Parts) -> Resumption:
     """Put a checkpoint's content into model, optimizer and scaler.
 
     Raises:
@@ -136,9 +145,10 @@ def restore(
     """
     if "optimizer" not in loaded:
         raise CheckpointError(_("{path} holds weights alone; a run resumes from a checkpoint_<step>.pt", path))
-    _refuse_another_run(loaded, path, config, data, global_batch)
-    model.load_state_dict(loaded["model"])
-    optimizer.load_state_dict(loaded["optimizer"])
+    config, world, scaler = parts.config, parts.world, parts.precision.scaler
+    _refuse_another_run(loaded, path, parts)
+    parts.model.load_state_dict(loaded["model"])
+    parts.optimizer.load_state_dict(loaded["optimizer"])
     if scaler is not None and loaded["scaler"]:
         scaler.load_state_dict(loaded["scaler"])
     progress = Progress(**loaded["progress"])
@@ -153,13 +163,12 @@ def restore(
     return Resumption(progress, loaded["treatment"], progress.step, inexact)
 
 
-def _refuse_another_run(
-    loaded: Dict[str, Any], path: str, config: TrainConfig, data: DataRecord, global_batch: int
-) -> None:
+def _refuse_another_run(loaded: Dict[str, Any], path: str, parts: Parts) -> None:
     """Raise CheckpointError unless the checkpoint is of this very run, or of this run with fewer steps planned."""
+    config, data = parts.config, parts.data
     then, now = dict(loaded["config"]), configuration.to_dict(config)
     beside = {
-        _("global batch"): (loaded["global_batch"], global_batch),
+        _("global batch"): (loaded["global_batch"], parts.global_batch),
         _("training data"): (loaded["data"]["train_sha256"][:12], data.train_sha256[:12]),
         _("validation data"): (loaded["data"]["val_sha256"][:12], data.val_sha256[:12]),
     }
