@@ -15,7 +15,7 @@ from oelm_jobs.spec.study import Study
 
 from ..findings import DECLARED, UNFAIR, VOID, WARNING, AuditFinding, warning
 from ..reading.loaded_run import LoadedRun
-from .schedule import Schedule, fit
+from .schedule import fit
 
 RATE_TOLERANCE = 0.03
 """Relative difference of learning rates at one step that printing with three digits can't explain."""
@@ -55,16 +55,11 @@ def learning_rates(runs: Runs, study: Study) -> list[AuditFinding]:
     differing = [run for run in seen[1:] if _rates_differ(seen[0], run)]
     if not differing:
         return []
-    described: dict[str, Sentence] = {}
-    for run in (seen[0], *differing):
-        assert run.curve is not None
-        schedule = fit(run.curve.step, run.curve.lr)
-        described[run.name] = _describe(run, schedule)
     members = (seen[0], *differing)
     is_between = not any(a.group == b.group and _rates_differ(a, b) for a, b in itertools.combinations(members, 2))
     declared = _declared(study, "max_lr", "min_lr", "warmup_steps", "max_steps") if is_between else ""
-    groups = tuple(dict.fromkeys(run.group for run in (seen[0], *differing)))
-    statement = _("the learning rates were not the same: {schedules}", tuple(described.values()))
+    groups = tuple(dict.fromkeys(run.group for run in members))
+    statement = _("the learning rates were not the same: {schedules}", [_describe(run) for run in members])
     if declared:
         statement = _("{what}, as declared: {reason}", statement, declared)
     return [AuditFinding(severity=DECLARED if declared else UNFAIR, text=statement, groups=groups, key="learning_rate")]
@@ -104,7 +99,9 @@ def _rates_differ(a: LoadedRun, b: LoadedRun) -> bool:
     return bool(np.mean(off) > 0.02)
 
 
-def _describe(run: LoadedRun, schedule: Schedule | None) -> Sentence:
+def _describe(run: LoadedRun) -> Sentence:
+    assert run.curve is not None
+    schedule = fit(run.curve.step, run.curve.lr)
     if schedule is None:
         return _("{run} (too few values)", run.name)
     return _(

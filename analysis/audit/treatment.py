@@ -183,12 +183,12 @@ def other_start(
     differing = {key for key in {*factors[0], *factors[1]} if factors[0].get(key) != factors[1].get(key)}
     if not differing <= SHARED_START:
         return None
-    partners = {run.seed: run for run in b if run.seed is not None}
+    partners: dict[int | None, LoadedRun] = {run.seed: run for run in b if run.seed is not None}
     for run in a:
-        partner = partners.get(run.seed) if run.seed is not None else None
+        partner = partners.get(run.seed)
         if partner is None or run.treatment is None or partner.treatment is None:
             continue
-        tensors = [one.treatment.groups for one in (run, partner) if one.treatment is not None]
+        tensors = [run.treatment.groups, partner.treatment.groups]
         starts = [groups["other"].sha256_start for groups in tensors if "other" in groups]
         # With a frozen feed-forward as an entry of its own, "other" stands for fewer tensors.
         if len(starts) == 2 and all(starts) and starts[0] != starts[1] and tensors[0].keys() == tensors[1].keys():

@@ -24,18 +24,15 @@ def draw(
     absent.
     """
     remarks = []
-    if language == "zh":
-        with drawing.style(style):
-            font = drawing.cjk_font()
-        if font is None:
-            language = "en"
-            remarks.append(_("no font with Chinese characters is installed: the figures are in English"))
     files: list[tuple[Path, bytes]] = []
     with drawing.style(style):
         import matplotlib
 
         if language == "zh" and (font := drawing.cjk_font()):
             matplotlib.rcParams["font.sans-serif"] = [font, *matplotlib.rcParams["font.sans-serif"]]
+        elif language == "zh":
+            language = "en"
+            remarks.append(_("no font with Chinese characters is installed: the figures are in English"))
         arms = _arms(report)
         for name, make in FIGURES.items():
             figure = make(report, arms, lambda text: say(text, language))
