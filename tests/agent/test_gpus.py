@@ -99,7 +99,7 @@ import os, sys
 from oelm_jobs.agent.host import lease
 lease.FOREIGN_POLL_S = 0.2
 held = lease.acquire(eval(sys.argv[1]), queued_at=float(sys.argv[2]), token=sys.argv[3], run=sys.argv[3],
-                     run_dir="/" + sys.argv[3], say=lambda text: print("says", text, flush=True))
+                     run_dir="/" + sys.argv[3], tell=lambda text: print("says", text, flush=True))
 print("has", [device.label for device in held.devices], flush=True)
 sys.stdin.read()
 """
