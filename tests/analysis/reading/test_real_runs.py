@@ -40,7 +40,7 @@ def test_real_runs_make_a_report_that_finds_them_comparable() -> None:
     report = build(study, loading.load_directories(FOLDERS, study=study, at=synthetic.START))
     assert [str(f.text) for f in report.findings if f.severity in ("void", "unfair")] == []
     verdicts = {v.hypothesis.id: v for v in report.verdicts}
-    assert verdicts["H1"].method == "exact" and verdicts["H1"].outcome == "supported"
+    assert verdicts["H1"].method == "exact" and verdicts["H1"].outcome == "refuted"
     assert (verdicts["H2"].method, verdicts["H2"].count) == ("paired", 2)
     shown = writing.show(report, "text", "en", 0.0)
     assert "Group C: OELM-Freeze" in shown and "nan" not in shown.lower()
