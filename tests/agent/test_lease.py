@@ -22,7 +22,7 @@ from oelm_jobs.agent.host import lease, lease_folder, tickets
 request = eval(sys.argv[1])
 held = lease.acquire(request, queued_at=float(sys.argv[2]), token=sys.argv[3], run=sys.argv[3], run_dir="/" +
 sys.argv[3],
-                     say=lambda text: print("says", text, flush=True))
+                     tell=lambda text: print("says", text, flush=True))
 print("has", ",".join(device.label for device in held.devices), flush=True)
 with open(sys.argv[4], "a") as journal:
     for device in held.devices:
