@@ -1,4 +1,4 @@
-"""Report on a study from run directories, and from what the index last saw of runs that are elsewhere."""
+"""A study's report, from run directories and from what the index last saw of runs that are elsewhere."""
 
 from __future__ import annotations
 

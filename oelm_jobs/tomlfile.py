@@ -1,4 +1,4 @@
-"""Read users' TOML files, with errors that name file, table, key, value and what would be right."""
+"""Read users' TOML files, with errors that name the place and what would be right there."""
 
 from __future__ import annotations
 

@@ -24,6 +24,8 @@ ROOT = "root modules"
 """What the modules are called together that lie in no package and import none."""
 BOX_WIDTH, BOX_HEIGHT, LANE, GAP, ROW = 168, 66, 14, 18, 112
 """Pixels."""
+SAYS_WIDTH, SAYS_LINES = 30, 3
+"""Characters of a line, and lines, of what a box says."""
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1b1f24; text-anchor: middle }
   .name { font-weight: 600 }
@@ -111,11 +113,14 @@ def without_detours(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
 
 
 def says(part: str) -> str:
-    """Return what a part is for: the first sentence of its docstring."""
+    """Return what a part is for: the first sentence of its docstring, as many of its clauses as a box has room for."""
     if part == ROOT:
         return ", ".join(sorted({part_of(name, "oelm_jobs") for name in modules()} - graph().keys() - {""}))
     text = ast.get_docstring(ast.parse(modules()[f"oelm_jobs.{part}"].read_text(encoding="utf-8"))) or ""
-    return re.split(r"\.\s|[:(]|, which| in the terms", text.replace("\n", " "))[0].strip(" .,")
+    said = re.split(r"\.\s|[:;(]|, which| in the terms", text.replace("\n", " "))[0].strip(" .,")
+    while len(textwrap.wrap(said, SAYS_WIDTH)) > SAYS_LINES and "," in said:
+        said = said.rpartition(",")[0]
+    return said
 
 
 def ways(graph: Mapping[str, set[str]], level: Mapping[str, int]) -> list[list[str]]:
@@ -178,7 +183,7 @@ def picture() -> str:
         x = middle[part]
         lines.append(f'<rect x="{x - BOX_WIDTH / 2:g}" y="{y[part]}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}"/>')
         lines.append(f'<text class="name" x="{x:g}" y="{y[part] + 18}">{escape(part)}</text>')
-        for number, line in enumerate(textwrap.wrap(says(part), 30)[:3]):
+        for number, line in enumerate(textwrap.wrap(says(part), SAYS_WIDTH)[:SAYS_LINES]):
             lines.append(f'<text class="says" x="{x:g}" y="{y[part] + 33 + 12 * number}">{escape(line)}</text>')
     return "\n".join([*lines, "</svg>", ""])
 
