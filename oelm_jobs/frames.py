@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .agent.sentences import _
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 SCALARS = (str, int, float, bool, type(None))
 
 
-def data_frame(results: Iterable[object] | View | Plan | Outcome[Any]) -> pd.DataFrame:
+def data_frame(results: Iterable[object] | StoredRun | View | Plan | Outcome[Any]) -> pd.DataFrame:
     """Return a data frame with a row for each result and a column for each of its values; needs pandas.
 
     A run's progress has columns of its own, what is within a result columns with both names (``final_loss``), and a
@@ -33,6 +34,8 @@ def data_frame(results: Iterable[object] | View | Plan | Outcome[Any]) -> pd.Dat
     """
     import pandas as pd
 
+    if isinstance(results, StoredRun):
+        results = [results]
     for name in ("runs", "done"):
         results = getattr(results, name, results)
     return pd.DataFrame([_row(result) for result in cast("Iterable[object]", results)])
@@ -40,7 +43,7 @@ def data_frame(results: Iterable[object] | View | Plan | Outcome[Any]) -> pd.Dat
 
 def _row(result: Any) -> dict[str, object]:
     if isinstance(result, StoredRun):
-        found = {**result._asdict(), **result.progress}
+        found = {**result.progress, **result._asdict()}
     elif is_dataclass(result):
         found = {field.name: getattr(result, field.name) for field in fields(result)}
     else:
@@ -56,6 +59,8 @@ def _row(result: Any) -> dict[str, object]:
             row[key] = value.value
         elif isinstance(value, SCALARS):
             row[key] = value
+        elif isinstance(value, Path):
+            row[key] = str(value)
         elif is_dataclass(value):
             row |= {f"{key}_{inner}": part for inner, part in _row(value).items()}
     return row

@@ -21,6 +21,8 @@ DOMAIN = "oelm_jobs"
 """What gettext calls the catalogues of this project."""
 LOCALE = Path(__file__).with_name("locale")
 """Where they lie."""
+MAX_LENGTH = 20_000
+"""Characters of a translation: what a target nests in sentences that name it twice would grow without end."""
 _chosen = "en"
 
 
@@ -46,9 +48,10 @@ def translated(text: str, language: str = "") -> str:
         return text
     values = {name: _value(value, wanted) for name, value in text.values.items()}
     try:
-        return template.format(**values)
+        told = template.format(**values)
     except (LookupError, TypeError, ValueError):  # values that a target made up
         return text
+    return told if len(told) <= MAX_LENGTH else text
 
 
 def translated_help(text: str) -> str:

@@ -85,12 +85,13 @@ class Project(AbstractContextManager["Project"]):
 
         self._stores.pop(os.getpid(), None)  # closes each that nobody uses; sqlite crashes where one is closed in use
         _OPEN.discard(self)
-        if all(other.folder != self.folder for other in _OPEN):
+        if all(other.folder != self.folder for other in list(_OPEN)):
             close_all(self.folder)
 
     @property
     def store(self) -> Store:
         """The index of runs, opened for this thread."""
+        _OPEN.add(self)
         own = self._stores.setdefault(os.getpid(), threading.local())
         if not hasattr(own, "store"):
             own.store = Store()
@@ -225,7 +226,7 @@ class Project(AbstractContextManager["Project"]):
         if not plan.data_hash:
             raise UsageError(_("a plan that was made offline can't be submitted"))
         place = self._place(plan)
-        if place.name not in self.targets() and (path := self.remember(place)):
+        if place.host and (path := self.remember(place)):
             self.say(_("target {target} is remembered in {path}", place.name, str(path)))
         connection = connect(place, self.folder)
         return submission.submit(plan, connection, self.store, how, say=self.say)
@@ -259,7 +260,10 @@ class Project(AbstractContextManager["Project"]):
         """
         if not index_path().exists() and not names and study is None:
             return []
-        return select(self.store, self.folder, _names(names), _study_name(study))
+        named = _names(names)
+        if names and not named:  # an empty plan or view means no run, not all of them
+            return []
+        return select(self.store, self.folder, named, _study_name(study))
 
     def run(self, name: Named, study: Study | str | None = None) -> StoredRun:
         """Return the one run of a name, as it was last seen.
@@ -457,9 +461,9 @@ class Project(AbstractContextManager["Project"]):
         study: Study | str | None = None,
         *,
         only: Sequence[str] = (),
-        folders: Sequence[Path] = (),
+        folders: Sequence[Path | str] = (),
         mapping: Sequence[str] = (),
-        output: Path | None = None,
+        output: Path | str | None = None,
         target_loss: float | None = None,
     ) -> StudyReport:
         """Compare the groups of a study: audit, verdicts on its hypotheses, tables; see ``reporting.report_on``."""
@@ -507,6 +511,7 @@ class Project(AbstractContextManager["Project"]):
 
         if aside := set_aside():
             self.say(_("the index of runs was damaged; it is kept as {path}", str(aside)))
+            self._stores.pop(os.getpid(), None)  # what is open is the file that was renamed
         return rebuild.rebuild(self.store, self.folder, list(self.targets().values()))
 
     def adopt(self, found: Survey, owner: str = "") -> list[Holding]:

@@ -142,9 +142,9 @@ def report_on(
     study: Study | str | None = None,
     *,
     only: Sequence[str] = (),
-    folders: Sequence[Path] = (),
+    folders: Sequence[Path | str] = (),
     mapping: Sequence[str] = (),
-    output: Path | None = None,
+    output: Path | str | None = None,
     target_loss: float | None = None,
     warn: Callable[[str], None] = lambda message: None,
 ) -> StudyReport:
@@ -164,12 +164,15 @@ def report_on(
         UsageError: There is no such study, group or folder.
     """
     is_named = bool(folders or mapping)
+    if project is None and not is_named:
+        raise UsageError(_("a report needs a project, or folders to read"))
+    places = tuple(Path(folder) for folder in folders)
     asked: Study | None = None
     strangers: list[LoadedRun] = []
     if project is not None and (study or not is_named):
         asked = study if isinstance(study, Study) else load_study(project, study, warn=warn)
     if is_named:
-        chosen, runs = loading.load_folders(folders, mapping, asked)
+        chosen, runs = loading.load_folders(places, mapping, asked)
     else:
         assert project is not None and asked is not None
         chosen = asked
@@ -178,14 +181,14 @@ def report_on(
     locked = lock.read(loading.lock_path(project, asked)) if project is not None and asked is not None else None
     if only:
         chosen, runs = loading.selection(chosen, runs, only)
-    folder, summary = output, None
+    folder, summary = Path(output) if output is not None else None, None
     if folder is not None:
         summary = folder / f"{chosen.name}_summary.json"
     elif project is not None and asked is not None and not only and not is_named:
         folder, summary = loading.output_folder(project, asked), loading.summary_path(project, asked)
     return StudyReport(
         project=project, study=chosen, runs=runs, strangers=strangers, lock=locked, planned=asked,
-        folders=tuple(folders), folder=folder, summary=summary, target_loss=target_loss, made_at=loading.now(),
+        folders=places, folder=folder, summary=summary, target_loss=target_loss, made_at=loading.now(),
     )  # fmt: skip
 
 

@@ -77,13 +77,8 @@ class Store:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             self._migrate()
-        except (OSError, sqlite3.OperationalError) as error:
+        except (OSError, sqlite3.Error) as error:
             raise self._error(error) from error
-        except sqlite3.DatabaseError as error:
-            raise DamagedStore(
-                _("{path}: is damaged: {why}", str(self.path), str(error)),
-                hint=_("make it again from the run directories: oelm-status --rebuild"),
-            ) from error
 
     def __enter__(self) -> Store:
         return self
@@ -96,6 +91,9 @@ class Store:
         self._db.close()
 
     def _error(self, error: Exception) -> StoreError:
+        if type(error) is sqlite3.DatabaseError:  # no database, or a malformed one
+            hint = _("make it again from the run directories: oelm-status --rebuild")
+            return DamagedStore(_("{path}: is damaged: {why}", str(self.path), str(error)), hint=hint)
         message = _("{path}: can't be used: {why}", str(self.path), str(error))
         return StoreError(message, hint=_("OELM_STATE_DIR names another folder"))
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import oelm_jobs
-from oelm_jobs import Again, Project, State, data_frame
+from oelm_jobs import Again, Project, State, data_frame, report_on
 from oelm_jobs.connections import connect
-from oelm_jobs.errors import TargetError, UsageError
+from oelm_jobs.errors import DamagedStore, TargetError, UsageError
 from tests.support import REPOSITORY
 
 EXPORTED = {
@@ -266,3 +266,50 @@ def test_waiting_ends_in_time(project: Path) -> None:
         (run,) = mine.wait(*submitted, timeout_s=0.1).runs
         assert not run.state.is_final
         mine.cancel(*submitted)
+
+
+def test_an_empty_view_means_no_run(project: Path) -> None:
+    ended: list[object] = []
+    with Project(project) as mine:
+        store_runs(mine, "gpt_base")
+        view = mine.refresh()
+        assert len(view.runs) == 1
+        none = replace(view, runs=())
+        assert mine.runs(none) == [] and mine.cancel(none, confirm=ended.extend).done == () and ended == []
+        assert mine.clean(none, confirm=lambda files, code: bool(ended.append(files))).files == ()
+        assert ended == [[]]
+
+
+def store_runs(mine: Project, *groups: str) -> None:
+    plan = mine.plan("tiny", groups=groups)
+    mine.store.intend(project=mine.folder, target="local", root=plan.root, token="t", maker="{}", runs=plan.runs,
+                      decide=lambda known: None)  # fmt: skip
+    mine.store.answer("t", "accepted", states={run.run_dir: (State.QUEUED, "") for run in plan.runs})
+
+
+def test_an_index_that_is_damaged_while_it_is_open_is_made_again(project: Path) -> None:
+    said: list[str] = []
+    with Project(project, say=said.append) as mine:
+        assert mine.refresh().runs == ()
+        mine.store.path.write_text("no database" * 1000)
+        with pytest.raises(DamagedStore, match="is damaged"):
+            mine.store.runs(project)
+        mine.rebuild()
+        assert any("it is kept as" in message for message in said)
+        assert mine.store.path.exists() and mine.runs() == []
+
+
+def test_a_host_that_is_named_again_with_another_root_is_remembered_so(project: Path) -> None:
+    with Project(project, say=lambda message: None) as mine:
+        for root in ("/a", "/b"):
+            plan = replace(mine.plan("tiny", mine.host("127.0.0.1", port=1, root=root), offline=True), data_hash="d")
+            with pytest.raises(TargetError):
+                mine.submit(plan)
+            assert mine.target("127.0.0.1:1").root == root
+
+
+def test_a_report_takes_paths_as_text_and_says_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs a project, or folders"):
+        report_on(None)
+    with pytest.raises(UsageError, match="no-such"):
+        report_on(None, folders=["no-such"], output="x")

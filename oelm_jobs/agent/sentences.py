@@ -73,9 +73,10 @@ def shown(value: Any) -> Any:
 def joined(parts: Iterable[str]) -> str:
     """Return those parts that aren't empty, with semicolons between them."""
     left = [part for part in parts if part]
-    if not left:
-        return ""
-    return functools.reduce(lambda rest, first: _("{first}; {rest}", first=first, rest=rest), reversed(left))
+    if len(left) < 2:
+        return left[0] if left else ""
+    middle = len(left) // 2  # in halves, so that many parts do not lie deep within each other
+    return _("{first}; {rest}", joined(left[:middle]), joined(left[middle:]))
 
 
 def encoded(text: str) -> Encoded:
@@ -97,7 +98,7 @@ def _as_sentence(value: Any) -> Optional[Sentence]:
 
 def _encoded_value(value: Any) -> Any:
     if _as_sentence(value) is not None:
-        return dict(encoded(value), text=str(value))
+        return dict(encoded(value), text=value[:])
     return [_encoded_value(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 

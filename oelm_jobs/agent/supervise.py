@@ -149,6 +149,7 @@ class Supervisor:
             # The end record is this submission's, too.
             rundir.write_json(rundir.control(self.run_dir, rundir.END), dict(end, token=self.token))
             return 0
+        waiting.clear(self.run_dir)  # of a supervisor that was lost
         rundir.mark_origin(self.run_dir, self.token)  # a script that nobody launched, or that Slurm has started
         queued_at = self._queued_at()
         entered = self.record._replace(command=self.command, queued_at=queued_at)

@@ -15,6 +15,9 @@ class Grade(str, enum.Enum):
     BAD = "bad"
     """A run would fail."""
 
+    def __str__(self) -> str:
+        return self.value
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:

@@ -43,8 +43,9 @@ def believed(target: str, verb: Verb[Any, Answers], request: Mapping[str, object
     wrong = verbs.wrong_answer(verb, request, answer)
     if wrong is not None:
         raise nonsense(target, verb, wrong)
-    for place, code, values in said if said and _of_sentences()(said) is None else ():
-        _retell(answer, place, code, values)
+    for sentence in said if isinstance(said, list) else ():
+        if _of_sentences()([sentence]) is None:
+            _retell(answer, *sentence)
     return cast("Answers", dict(answer))
 
 

@@ -210,7 +210,7 @@ class FabricConnection(RemoteConnection):
                 return _FabricChannel(channel)
             except (OSError, EOFError, paramiko.SSHException) as error:
                 # An old connection may have died unseen; the command was not run. ChannelException: MaxSessions.
-                self._drop()
+                self._drop_unused()
                 if fresh:
                     raise NotReached(
                         _("{host} runs no command just now: {why}", self.target.name, _message(error))
@@ -246,10 +246,11 @@ class FabricConnection(RemoteConnection):
 
     def close(self) -> None:
         """Close the connection and those on its way."""
-        if self._early is not None:
-            self._early.close()
-            self._early = None
-        self._drop()
+        with self._lock:
+            if self._early is not None:
+                self._early.close()
+                self._early = None
+            self._drop()
 
     def route(self) -> Route:
         """Return how rsync reaches the target: through the OpenSSH client, five times as fast as paramiko."""

@@ -41,6 +41,8 @@ class RemoteConnection:
         self.target = target
         self._lock = threading.RLock()
         """Held while a channel is opened, or the connection dropped."""
+        self._under_way = 0
+        """Requests, of all threads."""
         self._home = ""
         self._resolved: Target | None = None
         self._is_noisy = False
@@ -176,8 +178,7 @@ class RemoteConnection:
                 if number == TRIES or time.monotonic() - begun > PATIENCE_S:
                     raise
             except Interrupted as broken:
-                with self._lock:
-                    self._drop()
+                self._drop_unused()
                 if broken.sent and not reads:
                     raise AnswerLost(
                         _("{target}: no answer to {verb}: {why}", self.target.name, verb, str(broken))
@@ -201,6 +202,7 @@ class RemoteConnection:
     ) -> Reply:
         with self._lock:
             channel = self._open(command(self.target.python or "python3"))
+            self._under_way += 1
         self.round_trips += 1
         try:
             return converse(channel, verb, request, places, own=own, reads=reads, timeout_s=timeout_s)
@@ -209,3 +211,13 @@ class RemoteConnection:
             raise
         finally:
             channel.close()
+            with self._lock:
+                self._under_way -= 1
+
+    def _drop_unused(self) -> None:
+        """Drop the connection, unless other threads' requests are under way on it: they may be acts, and what ails one
+        channel need not ail them. Where it does, the last of them drops it.
+        """
+        with self._lock:
+            if not self._under_way:
+                self._drop()

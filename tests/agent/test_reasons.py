@@ -125,10 +125,15 @@ def test_a_supervisor_that_is_lost_while_it_waits_is_told_apart_in_whatever_word
     wait_until(rundir.control(second.run_dir, rundir.WAITING).exists, "the second to wait")
     log = rundir.control(second.run_dir, rundir.SUPERVISOR_LOG)
     log.write_text(rundir.log_line("in other words"))
+    at = read(rundir.control(second.run_dir, rundir.WAITING))["time"]
+    os.utime(log, (at, at))
     holder = read(rundir.control(second.run_dir, rundir.CLAIM))["pid"]
     os.kill(holder, signal.SIGKILL)
     row = wait_for_state(second, "FAILED")
     assert (row["reason"], row["code"]) == ("<LOST_WAITING>", "lost_waiting")
+    log.write_text(rundir.log_line("set-up failed: conda: not found"))  # of a script that was started by hand since
+    os.utime(log, (at + 5, at + 5))
+    assert state(second)["code"] == "details"
     rundir.control(second.run_dir, rundir.WAITING).unlink()  # as a version before left it
     log.write_text(rundir.log_line("waiting for 1 GPU"))
     assert state(second)["code"] == "lost_waiting"

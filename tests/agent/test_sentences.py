@@ -81,3 +81,22 @@ def test_what_a_target_makes_up_is_shown_as_it_came(values: dict[str, object]) -
     other = decoded("made up", "{first}; {rest}", values, {})
     language.translated(other, "zh")
     assert encoded(copy.deepcopy(other)) == encoded(other)
+
+
+def test_many_parts_do_not_lie_deep_within_each_other() -> None:
+    whole = joined(_("part {number}", number) for number in range(2000))
+    assert str(whole) == "; ".join(f"part {number}" for number in range(2000))
+    sent = json.loads(json.dumps(encoded(whole)))
+    assert decoded(whole, sent["code"], sent["values"], {}) == whole
+
+
+def test_what_is_encoded_is_plain_text() -> None:
+    assert type(encoded(_("{a}", _("b")))["values"]["a"]["text"]) is str
+
+
+def test_a_translation_that_would_grow_without_end_stays_english() -> None:
+    template, nested = "move it away first: mv '{path}' '{path}-old'", "x"
+    for _number in range(60):  # a value named twice, as deep as a target likes
+        nested = Sentence.made("in English", template, {"path": nested})
+    assert language.translated(Sentence.made("in English", template, {"path": "x"}), "zh") != "in English"
+    assert len(language.translated(nested, "zh")) < 30_000

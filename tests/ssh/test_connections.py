@@ -7,9 +7,12 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -17,8 +20,8 @@ from oelm_jobs import connections
 from oelm_jobs.agent import messages, registry
 from oelm_jobs.agent.sentences import Sentence
 from oelm_jobs.code import snapshot
-from oelm_jobs.connections import Connection, wire
-from oelm_jobs.errors import TargetError, UnknownAnswer
+from oelm_jobs.connections import Connection, remote, wire
+from oelm_jobs.errors import NotReached, TargetError, UnknownAnswer
 from oelm_jobs.targets import files as targets
 from oelm_jobs.transfer.rsync import Transfer
 from tests.ssh.testbed import Client, Host
@@ -213,3 +216,38 @@ def test_a_line_of_shell_runs_on_the_terminal(connection: Connection) -> None:
 
 def test_the_suites_own_interpreter_is_named_for_runs(connection: Connection) -> None:
     assert connection.python == (sys.executable if connection.route() is None else "python3")
+
+
+def test_what_ails_one_request_leaves_those_of_other_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(remote.RemoteConnection):
+        drops = 0
+
+        def _open(self, line: str) -> Any:
+            return SimpleNamespace(close=lambda: None)
+
+        def _drop(self) -> None:
+            self.drops += 1
+
+    begun, may_end = threading.Event(), threading.Event()
+
+    def converse(channel: object, verb: str, *args: object, **more: object) -> wire.Reply:
+        if verb == registry.CANCEL:
+            begun.set()
+            may_end.wait(60)
+            return wire.Reply(answer={"runs": {}}, home="/h", is_noisy=False)
+        raise wire.Interrupted("took longer than 1 s", True)
+
+    monkeypatch.setattr(remote, "converse", converse)
+    monkeypatch.setattr(remote, "TRIES", 1)
+    shared = Counted(targets.adhoc("box"))
+    act = threading.Thread(target=lambda: shared.call(registry.CANCEL, {"runs": {}, "grace_s": 0.0}))
+    act.start()
+    assert begun.wait(60)
+    with pytest.raises(NotReached):
+        shared.call(registry.LOG, {"run_dir": "/r", "name": "x", "offset": None, "lines": 1, "wait_s": 0.0})
+    assert shared.drops == 0
+    may_end.set()
+    act.join(60)
+    with pytest.raises(NotReached):
+        shared.call(registry.LOG, {"run_dir": "/r", "name": "x", "offset": None, "lines": 1, "wait_s": 0.0})
+    assert shared.drops == 1

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 FORMERLY_WAITING = re.compile("waiting ")
 """How the log of a supervisor ends that waits, of a version that wrote no record of it."""
+SPOKE_S = 1.0
+"""A wait is recorded within so long of being said."""
 Row = Dict[str, Any]
 """Where a run stands, as probe answers it: ``state``, ``reason`` and what else is known."""
 
@@ -38,6 +40,14 @@ class Traces:
     def waits_for(self, token: str) -> str:
         """Return what a supervisor of this submission waits for; empty where none does."""
         return waiting_record.read(self._run_dir, token)
+
+    def waited_for(self, token: str) -> str:
+        """Return what a supervisor of this submission waited for when the last word was written into its log."""
+        try:
+            spoke_at = os.stat("%s/%s/%s" % (self._run_dir, rundir.CONTROL, rundir.SUPERVISOR_LOG)).st_mtime
+        except OSError:
+            spoke_at = 0.0
+        return waiting_record.read(self._run_dir, token, since=spoke_at - SPOKE_S)
 
     def place(self) -> Optional[int]:
         """Return the run's place in the host's line; None where it doesn't stand there."""
@@ -154,7 +164,7 @@ def rebooted_before(facts: Facts) -> Optional[Row]:
 def lost_waiting(facts: Facts) -> Optional[Row]:
     """Its supervisor was lost while it waited; one that ends by itself says so."""
     traces = facts.traces
-    if not facts.claim or not (traces.waits_for(facts.token) or FORMERLY_WAITING.match(traces.said())):
+    if not facts.claim or not (traces.waited_for(facts.token) or FORMERLY_WAITING.match(traces.said())):
         return None
     return facts.row(State.FAILED, because("lost_waiting"))
 

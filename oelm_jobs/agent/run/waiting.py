@@ -11,10 +11,12 @@ from .. import reasons, records, rundir
 
 
 def write(run_dir: Union[str, Path], token: str, reason: str) -> None:
-    """Record what an execution waits for from now on; a full disk doesn't end a wait."""
+    """Record what an execution waits for from now on; a full disk doesn't end a wait, and leaves no older record."""
     content = {"version": 1, "token": token, "time": time.time(), **reasons.told(reason)}
-    with contextlib.suppress(OSError):
+    try:
         rundir.write_json(rundir.control(run_dir, rundir.WAITING), content, durable=False)
+    except OSError:
+        clear(run_dir)
 
 
 def clear(run_dir: Union[str, Path]) -> None:
