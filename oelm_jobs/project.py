@@ -19,7 +19,6 @@ from .agent.sentences import _
 from .agent.states import Checkpoints
 from .errors import UsageError
 from .folders import find_project
-from .outcome import Outcome, each_target
 from .runs.observe import Scope, View, refresh
 from .runs.select import select, select_one
 from .store import Store, index_path
@@ -28,6 +27,7 @@ from .stored_run import StoredRun
 if TYPE_CHECKING:
     from .checks.finding import Finding
     from .data.check import Need
+    from .outcome import Outcome
     from .reporting import StudyReport
     from .runs.control import Cancelled
     from .runs.logs import Piece
@@ -398,6 +398,7 @@ class Project(AbstractContextManager["Project"]):
         for name in dict.fromkeys(run.target for run in runs):
             if name in targets and targets[name].host:
                 connect_for_transfer(targets[name], self.folder)  # logs in while the rest is imported
+        from .outcome import Outcome, each_target
         from .transfer.fetch import fetch
 
         # What is elsewhere says where it stands when it is asked what it holds: one round trip, not two.

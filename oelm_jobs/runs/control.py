@@ -9,13 +9,11 @@ from pathlib import Path
 
 from ..agent.sentences import _
 from ..agent.states import State
-from ..connections import connect
 from ..outcome import Outcome, each_target
-from ..schedulers import scheduler
 from ..store import Store
 from ..stored_run import StoredRun
 from ..targets.files import load_target
-from .observe import Scope, View, refresh
+from .observe import Scope, View, refresh, scheduler_of
 
 ANSWERS = {"cancelled": _("cancelled"), "not running": _("not running"), "still ending": _("still ending")}
 """What the agent answers of a run, as it is shown."""
@@ -78,7 +76,7 @@ def cancel(store: Store, project: Path, runs: Sequence[StoredRun]) -> dict[tuple
     alive = [run for run in runs if run.state is not State.PLANNED]
     for name in dict.fromkeys(run.target for run in alive):
         theirs = [run for run in alive if run.target == name]
-        host = scheduler(connect(load_target(project, name), project))
+        host = scheduler_of(load_target(project, name), project)
         answers = host.cancel({run.run_dir: run.token for run in theirs})
         done.update({(run.study, run.name): ANSWERS.get(answers[run.run_dir], answers[run.run_dir]) for run in theirs})
     refresh(store, project, alive, scope=Scope.ALL)

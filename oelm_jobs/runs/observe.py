@@ -22,14 +22,13 @@ from ..agent.reasons import BESIDE, because, codes
 from ..agent.rundir import finite
 from ..agent.sentences import _
 from ..agent.states import State
-from ..connections import connect
 from ..errors import Nonsense, TargetError
-from ..schedulers import scheduler
 from ..store import ACCEPTED, REFUSED, Store
 from ..stored_run import Reason, StoredRun, beside
 
 if TYPE_CHECKING:
     from ..agent.messages import PollAnswer
+    from ..schedulers import Scheduler
     from ..spec.target import Target
 
 
@@ -119,8 +118,6 @@ def _wanted(
     project: Path, runs: Sequence[StoredRun], scope: Scope, hosts: Collection[str]
 ) -> tuple[Mapping[str, Target], Wanted]:
     """Return the project's targets, and the runs to ask about; no file is read where nothing is to be asked."""
-    from ..targets.files import load_targets
-
     wanted: Wanted = {}
     for run in runs:
         if scope is Scope.ALL or not run.state.is_final:
@@ -130,7 +127,11 @@ def _wanted(
     last = reversed(runs) if scope is not Scope.ALL else ()
     may_be_started = filter(_may_be_started_by_hand, last)
     stopped = [*itertools.islice(may_be_started, RECENT if scope is Scope.MOVING else None)][::-1]
-    targets = load_targets(project) if wanted or stopped else {}
+    targets: Mapping[str, Target] = {}
+    if wanted or stopped:
+        from ..targets.files import load_targets  # here, like others: a look at runs that are over asks nobody
+
+        targets = load_targets(project)
     if scope is Scope.MOVING:
         asked = {*wanted, *(name for name, target in targets.items() if not target.host)}
         stopped = [run for run in stopped if run.target in asked]
@@ -192,7 +193,7 @@ def _settle_target(store: Store, project: Path, target: Target, runs: Sequence[S
             continue
         known = store.runs_of(row["token"])  # also those that nobody asks about now: it is settled once, for all
         open_ones = [run_dir for run_dir, state in known.items() if state is State.PLANNED]
-        answer = scheduler(connect(target, project)).settle(row["token"], row["root"], open_ones)
+        answer = scheduler_of(target, project).settle(row["token"], row["root"], open_ones)
         states = dict.fromkeys(answer.accepted, (State.QUEUED, ""))
         states |= {run_dir: (State.FAILED, because(NOT_SUBMITTED, why=why)) for run_dir, why in answer.refused.items()}
         is_accepted = answer.accepted or len(open_ones) < len(known)
@@ -213,12 +214,20 @@ def _poll(
         ended = [run.run_dir for run in settled[name] if run.state.is_final]
         try:
             if asked or name in hosts:
-                answers[name] = scheduler(connect(targets[name], project)).poll(asked, ended=ended, host=name in hosts)
+                answers[name] = scheduler_of(targets[name], project).poll(asked, ended=ended, host=name in hosts)
         except TargetError as error:
             failed[name] = error
 
     side_by_side(ask, list(settled))
     return answers, failed
+
+
+def scheduler_of(target: Target, project: Path) -> Scheduler:
+    """Return the scheduler of a target, over this process's connection."""
+    from ..connections import connect
+    from ..schedulers import scheduler
+
+    return scheduler(connect(target, project))
 
 
 def _is_under_way(maker: processes.Identity | None, touched_at: float) -> bool:
