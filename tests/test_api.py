@@ -185,6 +185,7 @@ def test_outside_of_a_project_there_is_none(tmp_path: Path) -> None:
         Project(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_target_that_cannot_be_reached_is_named(project: Path) -> None:
     (project / "jobs" / "targets.toml").write_text('[far]\nkind = "ssh"\nhost = "127.0.0.1"\nport = 1\nroot = "/x"\n')
     with Project(project) as mine, pytest.raises(TargetError, match="far|127.0.0.1"):
@@ -299,6 +300,7 @@ def test_an_index_that_is_damaged_while_it_is_open_is_made_again(project: Path) 
         assert mine.store.path.exists() and mine.runs() == []
 
 
+@pytest.mark.slow
 def test_a_host_that_is_named_again_with_another_root_is_remembered_so(project: Path) -> None:
     with Project(project, say=lambda message: None) as mine:
         for root in ("/a", "/b"):

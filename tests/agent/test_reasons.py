@@ -182,6 +182,7 @@ def marked(tree: ast.AST) -> Iterator[str]:
         yield from (str(each.value) for each in arguments[:1] if isinstance(each, ast.Constant))
 
 
+@pytest.mark.slow
 def test_no_code_decides_by_the_text_of_a_sentence() -> None:
     paths = [path for folder in ("oelm_jobs", "analysis") for path in sorted((REPOSITORY / folder).rglob("*.py"))]
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
