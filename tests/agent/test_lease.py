@@ -20,8 +20,8 @@ HOLDER = """
 import os, sys, time
 from oelm_jobs.agent.host import lease, lease_folder, tickets
 request = eval(sys.argv[1])
-held = lease.acquire(request, queued_at=float(sys.argv[2]), token=sys.argv[3], run=sys.argv[3], run_dir="/" +
-sys.argv[3],
+held = lease.acquire(request, queued_at=float(sys.argv[2]), token=sys.argv[3], run=sys.argv[3],
+                     run_dir=os.path.join(os.path.dirname(sys.argv[4]), sys.argv[3]),
                      tell=lambda text: print("says", text, flush=True))
 print("has", ",".join(device.label for device in held.devices), flush=True)
 with open(sys.argv[4], "a") as journal:
@@ -115,19 +115,22 @@ def test_a_gpu_that_others_compute_on_is_passed_over(four_gpus, holders) -> None
 
 
 @pytest.mark.slow
-def test_what_is_left_of_a_run_keeps_its_devices(four_gpus, holders) -> None:
+def test_what_is_left_of_a_run_keeps_its_devices(four_gpus, holders, tmp_path: Path) -> None:
     lost = holders(4, 1.0, "a")
     wait_until(lambda: lost.devices, "a's GPUs")
-    rank = subprocess.Popen(["sleep", "600"], env={"OELM_RUN_DIR": "/a", "PATH": os.environ["PATH"]})
-    lost.kill()
-    waiting = holders(1, 2.0, "b")
-    wait_until(lambda: "gpu:0 is still used by what is left of a" in waiting.output.read_text(), "b to say why")
-    again = holders(2, 3.0, "a")
-    wait_until(lambda: "place 2" in again.output.read_text(), "a's new execution to stand behind b")
-    assert not waiting.devices and not again.devices
-    rank.kill()
-    rank.wait()
-    wait_until(lambda: waiting.devices and again.devices, "both")
+    rank = subprocess.Popen(["sleep", "600"], env={"OELM_RUN_DIR": str(tmp_path / "a"), "PATH": os.environ["PATH"]})
+    try:
+        lost.kill()
+        waiting = holders(1, 2.0, "b")
+        wait_until(lambda: "gpu:0 is still used by what is left of a" in waiting.output.read_text(), "b to say why")
+        again = holders(2, 3.0, "a")
+        wait_until(lambda: "place 2" in again.output.read_text(), "a's new execution to stand behind b")
+        assert not waiting.devices and not again.devices
+        rank.kill()
+        rank.wait()
+        wait_until(lambda: waiting.devices and again.devices, "both")
+    finally:
+        rank.kill()
 
 
 def test_what_arrives_after_the_clock_was_set_back_stands_behind(four_gpus, holders, tmp_path: Path) -> None:
