@@ -34,17 +34,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _HOME = {
-    "Survey": "runs.rebuild",
-    "PlannedRun": "submit.preview",
-    "Finding": "checks.finding",
     "Again": "submit.decide",
     "Cancelled": "runs.control",
     "Checkpoints": "agent.states",
     "Cleaned": "transfer.clean",
     "Fetched": "transfer.fetch",
+    "Finding": "checks.finding",
     "Mode": "study.plan",
     "Outcome": "outcome",
     "Plan": "study.plan",
+    "PlannedRun": "submit.preview",
     "Project": "project",
     "Run": "spec.study",
     "State": "agent.states",
@@ -52,6 +51,7 @@ _HOME = {
     "Study": "spec.study",
     "StudyReport": "reporting",
     "Submitted": "submit.submission",
+    "Survey": "runs.rebuild",
     "Target": "spec.target",
     "View": "runs.observe",
     "data_frame": "frames",

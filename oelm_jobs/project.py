@@ -20,7 +20,7 @@ from .agent.states import Checkpoints
 from .errors import UsageError
 from .folders import find_project
 from .runs.observe import Scope, View, refresh
-from .runs.select import select, select_one
+from .runs.select import names_of, select, select_one
 from .store import Store, index_path
 from .stored_run import StoredRun
 
@@ -122,6 +122,12 @@ class Project(AbstractContextManager["Project"]):
 
         return load_target(self.folder, name)
 
+    def _study(self, study: Study | str | None) -> Study:
+        return self.study(study) if study is None or isinstance(study, str) else study
+
+    def _target(self, target: Target | str) -> Target:
+        return self.target(target) if isinstance(target, str) else target
+
     def targets(self) -> dict[str, Target]:
         """Return all targets by their names."""
         from .targets.files import load_targets
@@ -185,8 +191,7 @@ class Project(AbstractContextManager["Project"]):
         from .study.plan import Mode, make_plan
         from .study.resolve import with_settings
 
-        chosen = self.study(study) if study is None or isinstance(study, str) else study
-        place = self.target(target) if isinstance(target, str) else target
+        chosen, place = self._study(study), self._target(target)
         wanted: dict[str, Any] = {
             "groups": groups,
             "seeds": tuple(dict.fromkeys(map(index, seeds))),
@@ -260,7 +265,7 @@ class Project(AbstractContextManager["Project"]):
         """
         if not index_path().exists() and not names and study is None:
             return []
-        named = _names(names)
+        named = names_of(names)
         if names and not named:  # an empty plan or view means no run, not all of them
             return []
         return select(self.store, self.folder, named, _study_name(study))
@@ -271,7 +276,7 @@ class Project(AbstractContextManager["Project"]):
         Raises:
             UsageError: It names none, or several.
         """
-        named = _names([name])
+        named = names_of([name])
         if len(named) != 1:
             raise UsageError(_("{count} runs where one is meant", len(named)))
         return select_one(self.store, self.folder, named[0], _study_name(study))
@@ -308,10 +313,10 @@ class Project(AbstractContextManager["Project"]):
             timeout_s: Return after so many seconds all the same.
             show: Is given every look.
         """
-        from .runs.watch import Over
+        from .runs.watch import Over, views
 
         is_over, until = Over(), time.monotonic() + timeout_s
-        for view in self.watch(*names, study=study):
+        for view in views(lambda: refresh(self.store, self.folder, self.runs(*names, study=study))):
             if show is not None:
                 show(view)
             if is_over(view) or time.monotonic() >= until:
@@ -399,7 +404,7 @@ class Project(AbstractContextManager["Project"]):
             if name in targets and targets[name].host:
                 connect_for_transfer(targets[name], self.folder)  # logs in while the rest is imported
         from .outcome import Outcome, each_target
-        from .transfer.fetch import fetch
+        from .transfer.fetch import Untold, fetch
 
         # What is elsewhere says where it stands when it is asked what it holds: one round trip, not two.
         remote = {name for name, target in targets.items() if target.host and target.slurm is None}
@@ -409,7 +414,7 @@ class Project(AbstractContextManager["Project"]):
 
         def bring(target: str) -> None:
             theirs = [run for run in runs if run.target == target]
-            for one in fetch(self.folder, theirs, progress or _Untold(self.say), checkpoints=which, again=verify):
+            for one in fetch(self.folder, theirs, progress or Untold(self.say), checkpoints=which, again=verify):
                 done[one.run.study, one.run.name] = one
 
         errors = each_target((run.target for run in runs), bring)
@@ -431,12 +436,12 @@ class Project(AbstractContextManager["Project"]):
             TargetError: The target can't be reached; what has arrived is gone on with next time.
         """
         from .study.resolve import with_settings
+        from .transfer.fetch import Untold
         from .transfer.send import send_data
 
-        chosen = self.study(study) if study is None or isinstance(study, str) else study
-        place = self.target(target) if isinstance(target, str) else target
+        chosen, place = self._study(study), self._target(target)
         trained = with_settings(chosen, settings or {})
-        return send_data(self.folder, place, trained, progress or _Untold(self.say))
+        return send_data(self.folder, place, trained, progress or Untold(self.say))
 
     def clean(
         self,
@@ -564,8 +569,7 @@ class Project(AbstractContextManager["Project"]):
         """
         from .runs import terminal
 
-        chosen = self.study(study) if isinstance(study, str) else study
-        folder = terminal.study_folder(chosen, target, self.runs()) if chosen is not None else ""
+        folder = terminal.study_folder(self._study(study), target, self.runs()) if study is not None else ""
         free = terminal.free_port(port)
         return (*terminal.tensorboard(self.folder, self.target(target), folder, free), free)
 
@@ -576,17 +580,6 @@ class Project(AbstractContextManager["Project"]):
         return doctor.examine(self.folder, self.target(target))
 
 
-class _Untold:
-    """Progress of a transfer that nobody watches."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
-
-    def begin(self, files: int, size: int) -> None: ...
-
-    def advance(self, size: int) -> None: ...
-
-
 def _need_names(names: Sequence[Named], study: Study | str | None, everything: bool) -> None:
     if not names and study is None and not everything:
         raise UsageError(_("name a study, a group or a run"), hint=_("or give --all; oelm-status lists them"))
@@ -594,21 +587,3 @@ def _need_names(names: Sequence[Named], study: Study | str | None, everything: b
 
 def _study_name(study: Study | str | None) -> str | None:
     return study if study is None or isinstance(study, str) else study.name
-
-
-def _names(named: Iterable[Named]) -> list[str]:
-    """Return what names each of the runs that are meant."""
-    found: list[str] = []
-    one: Any
-    for one in named:
-        if isinstance(one, str):
-            found.append(one)
-        elif hasattr(one, "runs"):
-            found += _names(one.runs)
-        elif hasattr(one, "run"):
-            found += _names([one.run])
-        elif hasattr(one, "study") and hasattr(one, "name"):
-            found.append(f"{one.study}/{one.name}")
-        else:
-            raise TypeError(_("{kind} names no run", type(one).__name__))
-    return found

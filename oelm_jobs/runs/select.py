@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..agent.sentences import _
 from ..errors import UsageError, few, valid_choices
 from ..store import Store
 from ..stored_run import StoredRun
+
+
+def names_of(meant: Iterable[Any]) -> list[str]:
+    """Return what names each of the runs that are meant: by names, as runs, or by what holds runs (a view, a plan).
+
+    Raises:
+        TypeError: Something names no run.
+    """
+    found: list[str] = []
+    for one in meant:
+        if isinstance(one, str):
+            found.append(one)
+        elif hasattr(one, "runs"):
+            found += names_of(one.runs)
+        elif hasattr(one, "run"):
+            found += names_of([one.run])
+        elif hasattr(one, "study") and hasattr(one, "name"):
+            found.append(f"{one.study}/{one.name}")
+        else:
+            raise TypeError(_("{kind} names no run", type(one).__name__))
+    return found
 
 
 def select(store: Store, project: Path, names: Sequence[str], study: str | None = None) -> list[StoredRun]:

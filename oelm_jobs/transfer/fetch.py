@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -47,6 +47,17 @@ class Progress(Protocol):
 
     def say(self, text: str) -> None:
         """Report a message."""
+
+
+class Untold:
+    """Progress of a transfer that nobody watches; messages go to ``say``."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+
+    def begin(self, files: int, size: int) -> None: ...
+
+    def advance(self, size: int) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
