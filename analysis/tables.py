@@ -67,7 +67,6 @@ QUANTITIES = {
     "key": (TEXT, _("Key")),
     "kind": (TEXT, _("Kind")),
     "declared": (TEXT, _("Declared reason")),
-    "status_word": (TEXT, _("Status")),
     "revision": (TEXT, _("Revision")),
     "snapshot": (TEXT, _("Snapshot")),
     "train_code": (TEXT, _("Trainer code")),

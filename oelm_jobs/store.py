@@ -72,6 +72,7 @@ class Store:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # Transactions are opened by hand (isolation_level=None): sqlite3's own begin deferred, which deadlocks.
+            # What was begun in one thread may go on in another (a log that is followed): check_same_thread=False.
             self._db = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA synchronous = FULL")

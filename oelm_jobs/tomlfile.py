@@ -19,7 +19,7 @@ else:
 
 T = TypeVar("T")
 _REQUIRED: Any = object()
-_KINDS = {
+KINDS = {
     bool: _("true or false"),
     int: _("a whole number"),
     float: _("a number"),
@@ -27,6 +27,7 @@ _KINDS = {
     list: _("a list"),
     dict: _("a table"),
 }
+"""What a value of each type is called."""
 
 
 def read(path: Path) -> Section:
@@ -95,13 +96,13 @@ class Section:
         self._known.append(key)
         if key not in self._values:
             if default is _REQUIRED:
-                raise self.error(key, _("is missing; give {what}", _KINDS[kind]))
+                raise self.error(key, _("is missing; give {what}", KINDS[kind]))
             return default
         value = self._values.pop(key)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.error(key, _("must be {what}", _KINDS[kind]), value=value)
+            raise self.error(key, _("must be {what}", KINDS[kind]), value=value)
         if isinstance(value, float) and not math.isfinite(value):
             raise self.error(key, _("must be finite"), value=value)
         allowed = list(choices)
@@ -119,7 +120,7 @@ class Section:
         values = self.take(key, list, _REQUIRED if default is _REQUIRED else list(default))
         for item in values:
             if not isinstance(item, kind) or (kind is int and isinstance(item, bool)):
-                raise self.error(key, _("every item must be {what}", _KINDS[kind]), value=item)
+                raise self.error(key, _("every item must be {what}", KINDS[kind]), value=item)
         return tuple(values)
 
     def take_section(self, key: str, *, required: bool = False) -> Section:

@@ -30,7 +30,7 @@ _TONES = {SUPPORTED: "good", MET: "good", REFUTED: "bad", NOT_MET: "bad"}
 _KINDS = {"scientific": _("scientific"), "execution": _("execution")}
 _PROVENANCE = (
     "run",
-    "status_word",
+    "status",
     "revision",
     "snapshot",
     "train_code",

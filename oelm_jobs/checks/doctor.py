@@ -307,7 +307,7 @@ def _quota(answer: messages.ExamineAnswer) -> list[Finding]:
                 verdict = (
                     Grade.BAD if used >= limit else Grade.WARNING if used > (1 - LITTLE_LEFT) * limit else Grade.GOOD
                 )
-                mend = "" if verdict == Grade.GOOD else _("free some: oelm-clean, or by hand")
+                mend = "" if verdict is Grade.GOOD else _("free some: oelm-clean, or by hand")
                 found.append(Finding(what=what, verdict=verdict, found=words, mend=mend))
     return found
 
@@ -329,10 +329,8 @@ def _devices(answer: messages.ExamineAnswer) -> list[Finding]:
         words = _("{count} x {model}", len(devices), names[0] if len(names) == 1 else " / ".join(names))
     if answer["limit"]:
         words = _("{devices}, held to {limit}", words, answer["limit"])
-    found = [good(_("devices"), words)]
-    if not devices:
-        mend = _("name GPUs that are there, or unset it")
-        found = [bad(_("devices"), words, mend)]
+    mend = _("name GPUs that are there, or unset it")
+    found = [good(_("devices"), words) if devices else bad(_("devices"), words, mend)]
     for device in devices:
         if device["fault"]:
             mend = _("nvidia-smi shows more; its administrators reset it. Runs that need it wait")

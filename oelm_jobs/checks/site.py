@@ -279,10 +279,11 @@ def tried(target: Target, tests: Mapping[str, Tested]) -> list[Finding]:
     found = []
     for (kind, words), alike in sizes.items():
         if kind == "starts_in_s" or len(alike) < len(tests):
-            own = words
-            words = _("a job of {sizes} processes: {words}", alike, own)
-            if alike == ["1"]:
-                words = _("a job of 1 process: {words}", own)
+            words = (
+                _("a job of 1 process: {words}", words)
+                if alike == ["1"]
+                else _("a job of {sizes} processes: {words}", alike, words)
+            )
         mend = _mend(target, tests[alike[0]]) if kind == "refused" else MENDS[kind]
         verdict = Grade.BAD if kind == "refused" else Grade.WARNING if kind in ("limit", "unknown") else Grade.GOOD
         found.append(Finding(what="sbatch", verdict=verdict, found=words, mend=mend))

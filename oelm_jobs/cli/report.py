@@ -170,8 +170,8 @@ def _watch(read: Callable[[], StudyReport], write: Callable[..., None]) -> None:
             report = read()
             if report.folder is None:
                 raise UsageError(_("--watch writes files"), hint=_("give --output DIR"))
-            if report.signature != seen:
-                seen = report.signature
+            if (now := report.signature) != seen:
+                seen = now
                 write(report, refresh_s=0 if report.is_over else WATCH_S)
                 if report.is_over:
                     return

@@ -12,7 +12,7 @@ from ..agent.run_record import RunRecord
 from ..agent.sentences import _
 from ..agent.slurm import submit as slurm_submit
 from ..code.snapshot import Snapshot, agent
-from ..connections import Connection, interpreter
+from ..connections import AGENT_FOLDER, Connection, interpreter
 from ..errors import ConfigurationError
 from ..schedulers import LaunchScript
 from ..spec.study import Run
@@ -113,11 +113,10 @@ def check_scripts(
 
 def _sent(plan: Plan, snapshot: Snapshot, python: str) -> Program:
     """Return agent and code as they lie on the target once they are sent."""
-    control = f"{plan.root}/{rundir.CONTROL}"
     return Program(
         python=python,
-        supervisor=(python, f"{control}/agent/{agent().hash}"),
-        code=f"{control}/{snapshots.FOLDER}/{snapshot.hash}",
+        supervisor=(python, f"{plan.root}/{AGENT_FOLDER}/{agent().hash}"),
+        code=f"{plan.root}/{rundir.CONTROL}/{snapshots.FOLDER}/{snapshot.hash}",
     )
 
 

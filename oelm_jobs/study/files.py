@@ -173,10 +173,9 @@ def _read_value(section: tomlfile.Section, key: str) -> Any:
     """Take a train key and convert it to the trainer's type."""
     value = section.take_any(key)
     wanted = trainer.FIELDS[key].metadata["type"]
-    if isinstance(value, str) is not (wanted is str) or (wanted is int and isinstance(value, float)):
-        names = {int: _("a whole number"), float: _("a number"), bool: _("true or false"), str: _("text")}
-        if not (wanted is str and isinstance(value, bool)):  # compile = true is the trainer's to read
-            raise section.error(key, _("must be {what}", names[wanted]), value=value)
+    is_other = isinstance(value, str) is not (wanted is str) or (wanted is int and isinstance(value, float))
+    if is_other and not (wanted is str and isinstance(value, bool)):  # compile = true is the trainer's to read
+        raise section.error(key, _("must be {what}", tomlfile.KINDS[wanted]), value=value)
     try:
         return getattr(trainer.from_dict({key: value}), key)
     except trainer.ConfigError as error:
