@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import oelm_jobs
-from oelm_jobs import Again, Project, State, data_frame, report_on
+from oelm_jobs import Again, Project, State, Submitted, data_frame, report_on
 from oelm_jobs.connections import connect
 from oelm_jobs.errors import DamagedStore, TargetError, UsageError
 from tests.support import REPOSITORY
+from tools import layers
 
 EXPORTED = {
     "Again", "Cancelled", "Checkpoints", "Cleaned", "Fetched", "Finding", "Mode", "Outcome", "Plan", "PlannedRun",
@@ -45,28 +46,18 @@ def test_importing_the_package_loads_nothing_of_it() -> None:
 
 
 def test_commands_use_nothing_else() -> None:
-    allowed = {"", "agent", "data", "encodings", "errors", "folders", "language", "project", "table", "visible"}
-    for path in (REPOSITORY / "oelm_jobs" / "cli").glob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        typed = {
-            inner
-            for node in ast.walk(tree)
-            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-            for inner in ast.walk(node)
-        }
-        used = {
-            (node.module or "").split(".")[0]
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom) and node.level == 2 and node not in typed
-        }
-        assert used <= allowed, path.name
+    allowed = {"", "agent", "cli", "encodings", "errors", "folders", "language", "project", "table", "visible"}
+    for name in layers.modules():
+        if layers.part_of(name, "oelm_jobs") == "cli":
+            used = {layers.part_of(each, "oelm_jobs") for each in layers.imported(name, for_types=False)}
+            assert used <= allowed | ({"data"} if name == "oelm_jobs.cli.data" else set()), name
 
 
 def test_every_public_method_is_documented() -> None:
     page = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
     methods = [name for name in vars(Project) if not name.startswith("_")]
-    assert [name for name in methods if f".{name}" not in page] == []
-    assert [name for name in EXPORTED if name not in page] == []
+    assert [name for name in methods if not re.search(rf"`\.{name}\b", page)] == []
+    assert [name for name in EXPORTED if not re.search(rf"\b{name}\b", page)] == []
 
 
 @pytest.mark.slow
@@ -141,7 +132,7 @@ def look():
             project.store.runs(project.folder)
         except Exception as error:
             failed.append(error)
-threads = [threading.Thread(target=look) for number in range(3)]
+threads = [threading.Thread(target=look, daemon=True) for number in range(3)]
 for thread in threads:
     thread.start()
 for number in range(2000):
@@ -165,19 +156,36 @@ def test_a_forked_process_opens_the_index_for_itself(project: Path) -> None:
         opened = mine.store
         child = os.fork()
         if child == 0:
-            os._exit(mine.store is opened)
+            is_shared = True
+            try:
+                is_shared = mine.store is opened
+            finally:
+                os._exit(is_shared)
         assert os.waitpid(child, 0)[1] == 0
 
 
+def submit_slow(mine: Project) -> list[Submitted]:
+    """Submit a run that doesn't end by itself."""
+    (mine.folder / "jobs" / "targets.toml").write_text(
+        f'[slow]\nkind = "local"\npython = "{sys.executable}"\nsetup = ["sleep 600"]\n'
+    )
+    return mine.submit(mine.plan("tiny", "slow", groups=["gpt_base"]))
+
+
+@pytest.mark.slow
 def test_what_keeps_a_run_from_its_end_keeps_it(project: Path) -> None:
     def refuse(runs: object) -> None:
         raise KeyboardInterrupt
 
-    with Project(project) as mine:
+    with Project(project, say=lambda message: None) as mine:
+        submitted = submit_slow(mine)
         with pytest.raises(UsageError, match="names no study"):
             mine.cancel("gpt_bass")
         with pytest.raises(KeyboardInterrupt):
             mine.cancel(everything=True, confirm=refuse)
+        (run,) = mine.refresh(*submitted).runs
+        assert not run.state.is_final
+        mine.cancel(*submitted)
 
 
 def test_outside_of_a_project_there_is_none(tmp_path: Path) -> None:
@@ -188,7 +196,7 @@ def test_outside_of_a_project_there_is_none(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_target_that_cannot_be_reached_is_named(project: Path) -> None:
     (project / "jobs" / "targets.toml").write_text('[far]\nkind = "ssh"\nhost = "127.0.0.1"\nport = 1\nroot = "/x"\n')
-    with Project(project) as mine, pytest.raises(TargetError, match="far|127.0.0.1"):
+    with Project(project) as mine, pytest.raises(TargetError, match="127.0.0.1 can't be reached"):
         mine.submit(mine.plan("tiny", "far"))
     with Project(project) as mine:
         assert mine.plan("tiny", "far", offline=True).target.name == "far"
@@ -259,11 +267,8 @@ def test_closing_one_project_leaves_the_connections_of_another_on_its_folder(pro
 
 @pytest.mark.slow
 def test_waiting_ends_in_time(project: Path) -> None:
-    (project / "jobs" / "targets.toml").write_text(
-        f'[slow]\nkind = "local"\npython = "{sys.executable}"\nsetup = ["sleep 600"]\n'
-    )
     with Project(project, say=lambda message: None) as mine:
-        submitted = mine.submit(mine.plan("tiny", "slow", groups=["gpt_base"]))
+        submitted = submit_slow(mine)
         (run,) = mine.wait(*submitted, timeout_s=0.1).runs
         assert not run.state.is_final
         mine.cancel(*submitted)

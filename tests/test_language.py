@@ -17,7 +17,7 @@ import pytest
 
 from oelm_jobs import language
 from oelm_jobs.agent.sentences import _, joined, names
-from oelm_jobs.cli import common
+from oelm_jobs.cli import common, doctor, hosts, view
 from oelm_jobs.cli.main import COMMANDS
 from oelm_jobs.errors import few
 from tests.support import REPOSITORY
@@ -147,6 +147,33 @@ def chinese() -> Iterator[None]:
 
 def test_every_sentence_is_marked() -> None:
     assert list(unmarked()) == []
+
+
+def test_the_trainers_errors_are_marked() -> None:
+    found = []
+    for path in sorted((REPOSITORY / "train").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            said = node.exc if isinstance(node, ast.Raise) else node
+            name = getattr(said.func, "id", "") if isinstance(said, ast.Call) else ""
+            is_error = isinstance(node, ast.Raise) and name != "ValueError"  # a ValueError is read in the log alone
+            if said and (is_error or name == "_require"):
+                found += [f"{path.name}:{line}: {text}" for text, line in _texts(said) if " " in text.strip()]
+    assert found == []
+
+
+def test_words_of_tables_are_marked() -> None:
+    marks = [mark for mark, _colour in doctor.MARKS.values()]
+    words = {*view.HEADERS, *hosts.HEADERS, *hosts.PARTITION_HEADERS, *marks}
+    assert [word for word in words if not _has_chinese(language.translated(word))] == []
+    found = {
+        str(each.value)
+        for path in (REPOSITORY / TOOLKIT / "checks").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Finding", "good", "warning", "bad")
+        for each in [*node.args[:1], *(keyword.value for keyword in node.keywords if keyword.arg == "what")]
+        if isinstance(each, ast.Constant)
+    }
+    assert found == {"torch", "slurm", "sbatch", "bash, rsync"}
 
 
 def test_a_marked_sentence_is_a_template_that_its_values_fit() -> None:

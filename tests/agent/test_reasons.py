@@ -198,9 +198,12 @@ def test_no_code_decides_by_the_text_of_a_sentence() -> None:
 
 
 @pytest.mark.usefixtures("other_words")
-def test_a_stop_while_waiting_says_nothing_of_checkpoints_in_whatever_words(root: Path) -> None:
+def test_why_a_run_was_stopped_is_kept_apart_from_its_lack_of_a_checkpoint_in_whatever_words() -> None:
     from oelm_jobs.agent.run import place
 
     verdict = place.stopped(State.CANCELLED, because("stopped", signal="SIGTERM"), {}, cause=place.CANCEL)
     assert verdict.reason == "<WITHOUT_CHECKPOINT> <STOPPED> SIGTERM" and verdict.why == "<STOPPED> SIGTERM"
+
+
+def test_a_process_that_a_signal_ended_was_killed_by_its_code() -> None:
     assert codes(failure.how_it_ended(-signal.SIGKILL)) == {"killed"}
