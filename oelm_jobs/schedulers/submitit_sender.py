@@ -20,7 +20,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from ..agent.slurm import commands as slurm_commands
-from ..agent.slurm import submit as slurm_submit
+from ..agent.slurm import variables
 from ..agent.slurm import words as slurm_words
 
 READABLY = """\
@@ -106,7 +106,7 @@ def send(script: str, options: Sequence[str]) -> tuple[int, str, str]:
 def _undisturbed(script: Path) -> Iterator[None]:
     """Block signals that end a client (sbatch inherits the mask), and unset variables that override a script."""
     held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    mine = {name: os.environ.pop(name) for name in slurm_submit.set_aside(script.read_text(encoding="utf-8"))}
+    mine = {name: os.environ.pop(name) for name in variables.set_aside(script.read_text(encoding="utf-8"))}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
         yield

@@ -23,7 +23,8 @@ from ..states import State
 from . import claim as slurm_claim
 from . import commands, step
 from . import words as slurm_words
-from .submit import FATE, JOB_NAME_VARIABLE, submission_file
+from .submit import FATE, submission_file
+from .variables import JOB_NAME_VARIABLE
 
 if TYPE_CHECKING:
     from ..record_types import Attempt, JobStart, OutcomeRecord, StartRecord

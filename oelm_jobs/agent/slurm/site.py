@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Tuple, cast
 
 from .. import rundir
-from . import accounts, commands, submit
+from . import accounts, commands, submit, variables
 from . import words as slurm_words
 from .commands import SlurmError
 
@@ -82,7 +82,7 @@ def test_only(script: str) -> Tested:
     if code == 0:
         start = re.search(r"^sbatch: Job \d+ to start at (\d+)\b", out + "\n" + err, re.MULTILINE)
         return {"starts_in_s": max(0.0, float(start[1]) - time.time()) if start else 0.0}
-    answer = cast("Tested", submit.with_variables(slurm_words.read_answer(code, out, err), script))
+    answer = cast("Tested", variables.with_variables(slurm_words.read_answer(code, out, err), script))
     if "unrecognized option" in err:
         with contextlib.suppress(SlurmError):
             _, listed, _ = commands.call(["sbatch", "--help"], submit.SBATCH_TIMEOUT_S)
