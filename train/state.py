@@ -76,21 +76,14 @@ class Parts:
     """What a run trains with."""
 
     config: TrainConfig
-    """Its flags."""
     world: World
-    """Its processes."""
     model: Transformer
-    """The network."""
     optimizer: torch.optim.Optimizer
-    """Holds the parameters that are trained."""
     precision: Precision
-    """What the forward pass computes in."""
     data: DataRecord
     """What the files below hold."""
     train_file: TokenFile
-    """The tokens to train on."""
     val_file: TokenFile
-    """The tokens to validate on."""
 
     @property
     def global_batch(self) -> int:

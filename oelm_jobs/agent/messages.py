@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Sequence, Tuple, TypedDict, Union
 
-from .record_types import LeftFile
+from .record_types import Because, LeftFile
 
 # Parts ------------------------------------------------------------------------------------------------------------
 
@@ -30,13 +30,6 @@ class Progress(TypedDict, total=False):
     val_loss: Optional[float]
     tokens_per_s: Optional[float]
     heartbeat_at: Optional[float]
-
-
-class Because(TypedDict, total=False):
-    """Code and values of a reason (reasons.py)."""
-
-    code: Optional[str]
-    values: Optional[Dict[str, Any]]
 
 
 class RunRow(Progress, Because):

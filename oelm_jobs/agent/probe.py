@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, cast
 
 from . import privacy, records, rundir
 from .host import lease, lease_folder, rules, tickets
-from .reasons import because, read, told
+from .reasons import because, told
 from .rules import first
 from .run.progress import progress
 from .states import TOLD, State
@@ -128,7 +128,7 @@ def log(request: messages.LogRequest) -> messages.LogAnswer:
             break
         time.sleep(LOG_POLL_S)
     text = base64.b64encode(content).decode()
-    return {"content": text, "offset": offset, "size": size, "state": row["state"], "reason": read(row)}
+    return {"content": text, "offset": offset, "size": size, "state": row["state"], "reason": row["reason"]}
 
 
 def _piece(path: Path, request: messages.LogRequest) -> "tuple[int, int, bytes]":

@@ -168,6 +168,11 @@ def because(code: str, /, **values: Any) -> str:
     return Sentence.made(english, template, values, code)
 
 
+def detailed(what: str, details: str) -> str:
+    """Return a reason with details behind it, where there are any."""
+    return because("details", what=what, details=details) if details else what
+
+
 def told(text: str) -> Dict[str, object]:
     """Return a reason as rows and records tell it: ``reason``, with ``code`` and ``values`` where it has them."""
     return {"reason": text, **encoded(text)}

@@ -43,12 +43,17 @@ class Started(JobStart, total=False):
     port: Optional[int]
 
 
-class Told(TypedDict, total=False):
-    """A reason (reasons.py)."""
+class Because(TypedDict, total=False):
+    """Code and values of a reason (reasons.py); nobody has checked those of a record."""
 
-    reason: Optional[str]
     code: Any
     values: Any
+
+
+class Told(Because, total=False):
+    """A reason."""
+
+    reason: Optional[str]
 
 
 class Attempt(Started, Told, total=False):

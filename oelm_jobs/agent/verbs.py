@@ -341,8 +341,7 @@ def _understood(row: Dict[str, Any]) -> Dict[str, Any]:
     if wrong is None:
         return row
     why = reasons.because("not_understood", folder=rundir.CONTROL)
-    why = reasons.because("details", what=why, details=wrong.lstrip("."))
-    return {"state": State.UNKNOWN, **reasons.told(why), "token": ""}
+    return {"state": State.UNKNOWN, **reasons.told(reasons.detailed(why, wrong.lstrip("."))), "token": ""}
 
 
 def wrong_answer(verb: str, request: Mapping[str, Any], answer: Any) -> Optional[str]:

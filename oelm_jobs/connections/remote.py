@@ -203,7 +203,7 @@ class RemoteConnection:
         with self._lock:
             channel = self._open(command(self.target.python or "python3"))
             self._under_way += 1
-        self.round_trips += 1
+            self.round_trips += 1
         try:
             return converse(channel, verb, request, places, own=own, reads=reads, timeout_s=timeout_s)
         except TargetError as error:

@@ -366,8 +366,8 @@ def _possible(request: Request, host: Sequence[Device]) -> Request:
                 problem = _("asks for GPU {missing}; this host has {there}", missing, there)
     if isinstance(request, int) and host and request > len(host):
         problem = _("asks for {devices}; this host has {count}", _described(request, host), len(host))
-    limit = permitted.description() if problem else ""
     if problem:
+        limit = permitted.description()
         raise ImpossibleRequest(_("{problem} (held to {limit})", problem, limit) if limit else problem)
     return request
 

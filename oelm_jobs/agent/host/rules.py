@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, NamedTuple, Optional
 
 from .. import processes, rundir
-from ..reasons import because, read, told
+from ..reasons import because, detailed, read, told
 from ..run import waiting as waiting_record
 from ..run.progress import last_said
 from ..states import State
@@ -173,8 +173,7 @@ def ended_before_training(facts: Facts) -> Optional[Row]:
     """Its script ended before an attempt began."""
     if not facts.claim:
         return None
-    reason, said = because("ended_before_training"), facts.traces.said()
-    return facts.row(State.FAILED, because("details", what=reason, details=said) if said else reason)
+    return facts.row(State.FAILED, detailed(because("ended_before_training"), facts.traces.said()))
 
 
 def no_trace(facts: Facts) -> Row:

@@ -8,7 +8,7 @@ import signal
 from typing import List
 
 from .. import rundir
-from ..reasons import because
+from ..reasons import because, detailed
 
 PEER_LOST = "another process of the run has ended"
 """The trainer's reason where not the process that writes its record failed, but another one (train/errors.py)."""
@@ -70,7 +70,7 @@ def first_failure(lines: List[str]) -> str:
     said = [line.strip() for line in before if re.search(r"(?i)(error|exception): ", line)]
     said = [line for line in said if not any(mark in line for mark in others)]
     ended = because("process_ended", rank=rank, host=host, how=how_it_ended(int(code)))
-    return because("details", what=ended, details=said[-1][:200]) if said else ended
+    return detailed(ended, said[-1][:200] if said else "")
 
 
 def slurmstepds_note(job_log: str) -> str:

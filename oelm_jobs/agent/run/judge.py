@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, List, NamedTuple, Optional
 
 from .. import records, rundir
-from ..reasons import because, read
+from ..reasons import because, detailed, read
 from ..states import State
 from . import failure, result
 from .place import CRASH, PORT, Place, Verdict
@@ -67,7 +67,7 @@ def judge(
     if stop_signal is not None:
         return place.judge_stop(stop_signal, before, outcome)
     if status in ("diverged", "oom", "error"):
-        words = because("details", what=because(str(status)), details=reason) if reason else because(str(status))
+        words = detailed(because(str(status)), reason)
         if reason == failure.PEER_LOST:  # who ended could not say why: a signal, say
             words = failure.first_failure(traces.last_lines()) or words
         return Verdict(State.FAILED, words, retry=failure.NO_GPU_WORDS not in words, cause=CRASH)
@@ -83,6 +83,5 @@ def judge(
         words = because("port_taken", port=port) if port else because("rendezvous_taken")
         return Verdict(State.FAILED, words, retry=True, cause=PORT)
     said = failure.first_failure(lines) or failure.telling(lines)[:200]
-    words = because("no_outcome", how=how)
-    words = because("details", what=words, details=said) if said else words
+    words = detailed(because("no_outcome", how=how), said)
     return Verdict(State.FAILED, words, retry=failure.NO_GPU_WORDS not in said, cause=CRASH)

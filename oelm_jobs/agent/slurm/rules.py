@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
-from ..reasons import because, codes, read, told
+from ..reasons import because, codes, detailed, read, told
 from ..rules import first
 from ..sentences import joined
 from ..states import State
@@ -90,7 +90,7 @@ def before_training(facts: Facts) -> Row:
     # Until the script has written its first line, the log's last one is an earlier start's.
     since = facts.job.starts_at if facts.job is not None else facts.read_at
     said = facts.files.waits_for(facts.token, since) or facts.files.said(since)
-    return facts.row(State.RUNNING, _with_details(because("before_training"), said))
+    return facts.row(State.RUNNING, detailed(because("before_training"), said))
 
 
 LISTED = (done, at_work, waits, starts_again, has_ended, before_training)
@@ -255,7 +255,7 @@ def ended_before_training(facts: Facts) -> Optional[Row]:
         return None
     said = facts.files.said()
     reason = because("ended_before_training")
-    reason = _with_details(reason, said) if said else _with_code(reason, facts)
+    reason = detailed(reason, said) if said else _with_code(reason, facts)
     if not facts.files.has_log():
         reason = because("nothing_there", why=reason, folder=facts.run_dir)
     return facts.row(State.FAILED, reason, **_shown(facts))
@@ -294,10 +294,6 @@ def _after(facts: Facts) -> str:
 
 def _as_state(state: str) -> str:
     return because(STATES[state]) if state in STATES else because("job_state", state=state.lower())
-
-
-def _with_details(what: str, said: str) -> str:
-    return because("details", what=what, details=said) if said else what
 
 
 def _with_code(what: str, facts: Facts) -> str:
