@@ -3,6 +3,7 @@
 # PYTHON=… chooses the interpreter, VENV=… the environment's folder, PYTEST="-k resume" narrows the tests.
 
 VENV ?= .venv
+PROGRAMS_VENV ?= $(VENV)/programs
 PYTEST ?=
 # Twice as many as two cores: tests of servers and clusters mostly wait.
 PYTEST_PROCESSES ?= 4
@@ -12,13 +13,15 @@ unexport PIP_TARGET PIP_PREFIX PIP_USER PYTHONHOME
 # Several processes on few cores: OpenMP threads only spin.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install demo demo-ssh demo-slurm check test lint clean
+.PHONY: help install demo demo-ssh demo-slurm check check-gpu test test-programs lint clean
 
 help:
 	@echo "make demo     install into $(VENV), make data, train three small groups, write the report"
 	@echo "make demo-ssh, make demo-slurm   the same through an SSH server, on a Slurm of this machine's own (root)"
 	@echo "make check    ruff, mypy and the quick tests: under a minute on two cores"
 	@echo "make test     run the whole test suite (installs what it needs)"
+	@echo "make test-programs   studies of programs that others wrote: transformers, Lightning, accelerate, Hydra, W&B (1 GB)"
+	@echo "make check-gpu   the trainer on this machine's GPUs: right, and how fast (NANOGPT=… for a checkout to compare with)"
 	@echo "make lint     ruff and mypy"
 	@echo "make install  install into $(VENV)"
 	@echo "make clean    remove build artefacts and caches (never runs, data or $(VENV))"
@@ -51,10 +54,22 @@ test:
 	@$(MAKE) --no-print-directory --silent $(VENV)/.test-installed
 	@$(PYTEST_RUN) $(PYTEST) </dev/null
 
+# What these tests train with is large, and has an environment of its own.
+test-programs: $(PROGRAMS_VENV)/.test-installed
+	@"$(PROGRAMS_VENV)/bin/python" -m pytest -q tests/programs $(PYTEST) </dev/null
+
+$(PROGRAMS_VENV)/.test-installed: $(PACKAGING)
+	@tools/install.sh "$(PROGRAMS_VENV)" test programs
+	@touch $@
+
 # The slowest tests are named at the end: what takes over a second on a quiet machine gets the mark slow.
 check: PYTEST_PROCESSES = 2
 check: lint
 	@$(PYTEST_RUN) -m "not slow" --durations 5 --durations-min 1 $(PYTEST) </dev/null
+
+# A machine with a GPU, Python, PyTorch and NumPy is enough: nothing is installed or fetched.
+check-gpu:
+	@"$(or $(PYTHON),$(wildcard $(VENV)/bin/python),python3)" -m benchmarks.gpu $(if $(NANOGPT),--against "$(NANOGPT)")
 
 lint: $(VENV)/.test-installed
 	@"$(VENV)/bin/ruff" check .

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, replace
 
 from oelm_jobs.agent.sentences import _
+from oelm_jobs.spec.study import Hypothesis
 
 from . import tables, wording
 from .judging.evidence import COUNT_METRICS
-from .judging.verdicts import TRIAL, WELCH, Verdict, log_region
+from .judging.scales import RATIO, scale_of
+from .judging.verdicts import TRIAL, WELCH, Verdict
 from .report import Report, may_pair
 from .statistics import outside_tests
-from .tables import Cell, Column, Table, column
+from .tables import EMPTY, Cell, Column, Table, column
 
 ASSUMED_SD = 0.02
 """Standard deviation of a pair's log ratio where no spread has been seen: 2 %, usual for small language models."""
@@ -25,7 +28,7 @@ WANTED = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """What the power of a hypothesis depends on, on the log scale."""
+    """What the power of a hypothesis depends on, on the log scale (of a difference: in the metric's units)."""
 
     low: float
     """Lower margin of the rule's region; minus infinity where it has none."""
@@ -72,28 +75,22 @@ def power(design: Design, true: float, seeds: int) -> float:
     return float(min(1.0, density @ np.clip(right, 0.0, 1.0)))
 
 
-def seeds_needed(design: Design, true: float, wanted: float = WANTED) -> int | None:
+def seeds_needed(design: Design, true: float) -> int | None:
     """Return the smallest number of seeds with at least the wanted power; None beyond MOST_SEEDS (a true value on a
     margin).
     """
-    low, high = 1, 2
-    while power(design, true, high) < wanted:
-        low, high = high, high * 2
-        if high > 2 * MOST_SEEDS:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(design, true, middle) >= wanted else (middle, high)
-    return high if high <= MOST_SEEDS else None
+    counts = range(1, MOST_SEEDS + 1)
+    found = bisect_left(counts, WANTED, key=lambda seeds: power(design, true, seeds))
+    return counts[found] if found < len(counts) else None
 
 
-def sd_bound(sd: float, df: float, level: float = 0.8) -> float:
-    """Return the one-sided upper bound of a standard deviation: a spread seen on few seeds may be too small by
+def sd_bound(sd: float, df: float) -> float:
+    """Return the one-sided upper 80 % bound of a standard deviation: a spread seen on few seeds may be too small by
     chance.
     """
     from scipy import stats
 
-    return sd * math.sqrt(df / float(stats.chi2.ppf(1 - level, df)))
+    return sd * math.sqrt(df / float(stats.chi2.ppf(1 - 0.8, df)))
 
 
 def table(report: Report) -> Table:
@@ -108,34 +105,36 @@ def table(report: Report) -> Table:
         *(Column(f"power_{n}", tables.PERCENT, _("Power with {seeds} seeds", n)) for n in SEEDS),
         *map(column, ("seeds_needed", "seeds_needed_cautious", "seeds_needed_holm")),
     )
-    chance = [v for v in report.verdicts if v.hypothesis.metric not in COUNT_METRICS and v.method != TRIAL]
+    chance = [
+        v
+        for v in report.verdicts
+        if (v.hypothesis.metric not in COUNT_METRICS or v.hypothesis.is_told) and v.method != TRIAL
+    ]
     rows = []
     for verdict in chance:
-        low, high = log_region(verdict.region)
+        h, scale = verdict.hypothesis, scale_of(verdict.hypothesis)
+        low, high = scale.margins(verdict.region)
         sd, source, df = _spread(verdict, chance)
-        alpha = 1 - verdict.hypothesis.level
-        a, b = (report.groups.get(name, ()) for name in (verdict.hypothesis.group, verdict.hypothesis.against))
+        truths = [(true, Cell(wording.in_rule_units(h, scale.told(true)))) for true in _truths(verdict)]
+        if sd is None:
+            unknown = (EMPTY,) * (len(columns) - 4)
+            rows += [(Cell(h.id), EMPTY, Cell(source), assumed, *unknown) for _true, assumed in truths]
+            continue
+        a, b = (report.groups.get(name, ()) for name in (h.group, h.against))
         # Future runs will share their data order; existing ones may not (old logs).
         paired = verdict.method != WELCH and (not (a and b) or may_pair(a, b))
-        design = Design(low=low, high=high, alpha=alpha, sd=sd, is_paired=paired)
-        strict = Design(low=low, high=high, alpha=alpha / max(len(chance), 1), sd=sd, is_paired=paired)
-        wide = Design(low=low, high=high, alpha=alpha, sd=sd_bound(sd, df), is_paired=paired) if df else None
-        for true in _truths(verdict):
-            needed = [seeds_needed(one, true) if one else None for one in (design, wide, strict)]
+        design = Design(low=low, high=high, alpha=1 - h.level, sd=sd, is_paired=paired)
+        wide = replace(design, sd=sd_bound(sd, df)) if df else None
+        strict = replace(design, alpha=design.alpha / len(chance))
+        for true, assumed in truths:
             rows.append(
                 (
-                    Cell(verdict.hypothesis.id),
-                    Cell(sd),
+                    Cell(h.id),
+                    Cell(sd if scale is RATIO else tables.number(sd, digits=3)),
                     Cell(source),
-                    Cell(wording.in_rule_units(verdict.hypothesis, math.exp(true))),
+                    assumed,
                     *(Cell(power(design, true, n)) for n in SEEDS),
-                    *(
-                        Cell(
-                            n if n is not None else MOST_SEEDS if one else None,
-                            prefix="> " if n is None and one else "",
-                        )
-                        for n, one in zip(needed, (design, wide, strict), strict=True)
-                    ),
+                    *(_seeds(one, true) for one in (design, wide, strict)),
                 )
             )
     remark = _(
@@ -146,25 +145,41 @@ def table(report: Report) -> Table:
     return Table("power", columns, tuple(rows), remarks=(remark,))
 
 
-def _spread(verdict: Verdict, others: list[Verdict]) -> tuple[float, str, float | None]:
+def _seeds(design: Design | None, true: float) -> Cell:
+    if design is None:
+        return EMPTY
+    needed = seeds_needed(design, true)
+    return Cell(MOST_SEEDS, prefix="> ") if needed is None else Cell(needed)
+
+
+def _spread(verdict: Verdict, others: list[Verdict]) -> tuple[float | None, str, float | None]:
     """Return the spread of a pair, where it comes from, and its degrees of freedom; a hypothesis without one borrows
-    the largest.
+    the largest of its kind. None where nothing can be assumed: in a metric's own units before any spread is seen.
     """
     if verdict.sd:
         return verdict.sd, _("{count} seeds", verdict.count), max(verdict.count - 1, 1)
-    kind = verdict.hypothesis.metric.endswith(("ppl", "loss"))
-    known = [v for v in others if v.sd and v.hypothesis.metric.endswith(("ppl", "loss")) == kind]
+    kind = _kind(verdict.hypothesis)
+    known = [v for v in others if v.sd and _kind(v.hypothesis) == kind]
     if known:
         lender = max(known, key=lambda v: v.sd or 0.0)
-        return lender.sd or ASSUMED_SD, lender.hypothesis.id, max(lender.count - 1, 1)
+        return lender.sd, lender.hypothesis.id, max(lender.count - 1, 1)
+    if scale_of(verdict.hypothesis) is not RATIO:
+        return None, _("no spread seen yet"), None
     return ASSUMED_SD, _("assumed"), None
 
 
+def _kind(h: Hypothesis) -> tuple[str, str | bool]:
+    """Return what hypotheses share whose spreads are of a size."""
+    is_of_one = h.is_told or scale_of(h) is not RATIO
+    return h.scale, h.metric if is_of_one else h.metric.endswith(("ppl", "loss"))
+
+
 def _truths(verdict: Verdict) -> list[float]:
-    """Return the true log ratios that the plan assumes."""
-    low, high = verdict.region
-    middle = math.sqrt(low * high) if low > 0 and math.isfinite(high) else 1.0
-    found = [math.log(middle)]
-    if verdict.ratio is not None and 0 < verdict.ratio < math.inf and abs(math.log(verdict.ratio) - found[0]) > 1e-6:
-        found.insert(0, math.log(verdict.ratio))
+    """Return the true values that the plan assumes, as logarithms of ratios or as differences."""
+    scale = scale_of(verdict.hypothesis)
+    low, high = scale.margins(verdict.region)
+    found = [(low + high) / 2 if math.isfinite(low) and math.isfinite(high) else 0.0]
+    seen = scale.linear(verdict.estimate) if verdict.estimate is not None else math.nan
+    if math.isfinite(seen) and abs(seen - found[0]) > 1e-6 * (1 if scale is RATIO else abs(seen)):
+        found.insert(0, seen)
     return found

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Hypothesis, Study
 from oelm_jobs.study import fairness
 
-from . import findings, summaries
+from . import findings, summaries, told
 from .audit import configurations, observations, treatment
 from .audit.lock import Lock, deviations, rule_deviations
 from .findings import AuditFinding
@@ -47,8 +48,10 @@ class Report:
     """What changed since the lock."""
     locked_at: float | None = None
     """Unix seconds of the lock; None without one."""
-    target_loss: float | None = None
-    """Loss that costs are counted to, where given."""
+    goals: Mapping[str, str] | None = None
+    """Of scripts the metrics that it is about, the main one first, each with its direction: ``minimize``, ``maximize``
+    or empty; None for runs of the built-in trainer, and old logs.
+    """
 
     @property
     def runs(self) -> tuple[LoadedRun, ...]:
@@ -96,39 +99,35 @@ def build(
     found += configurations.beyond(groups, study)
     found += observations.tuning(runs, study)
     found += [*settled.findings, *(findings.warning(remark) for remark in remarks)]
-    deciding, disputes = own, [dispute for dispute in settled.disputes if not dispute.tag]
+    disputes = [dispute for dispute in settled.disputes if not dispute.tag]
+    deciding = own
     if lock is not None and lock.seeds:
-        deciding = {
-            name: tuple(run for run in members if run.seed in (*lock.seeds, None)) for name, members in own.items()
-        }
-        disputes = [dispute for dispute in disputes if dispute.seed in (*lock.seeds, None)]
+        seeds = (*lock.seeds, None)
+        deciding = {name: tuple(run for run in members if run.seed in seeds) for name, members in own.items()}
+        disputes = [dispute for dispute in disputes if dispute.seed in seeds]
     around = {h.id: circumstances(h, study, deciding, found, trials, disputes) for h in study.hypotheses}
     if lock is not None:
         for name, note in rule_deviations(lock, study).items():
             around[name] = replace(around[name], alarms=(*around[name].alarms, note))
-    verdicts = judge(study.hypotheses, deciding, around)
     named = labels(study, groups)
-    made = [
-        summaries.comparison(groups, named, study.seeds),
-        summaries.by_run(groups),
-        summaries.parameters(groups, named),
-        summaries.efficiency(groups, named, target_loss),
-    ]
-    layers = summaries.layers(groups)
-    if layers is not None:
-        made.append(layers)
-    found.sort(key=lambda finding: findings.SEVERITIES.index(finding.severity))
+    is_of_scripts = study.program is not None or (bool(runs) and all(run.is_script or run.series for run in runs))
+    goals = told.metrics(study, runs) if is_of_scripts else None
+    made = [summaries.comparison(groups, named, study.seeds, goals, target_loss), summaries.by_run(groups, goals)]
+    if goals is None:  # scripts tell nothing of parameters, nor of tokens
+        made += [summaries.parameters(groups, named), summaries.efficiency(groups, named, target_loss)]
+        layers = summaries.layers(groups)
+        made += [layers] if layers is not None else []
     return Report(
         study=study,
         groups=groups,
         labels=named,
-        findings=tuple(found),
-        verdicts=verdicts,
+        findings=tuple(sorted(found, key=lambda finding: findings.SEVERITIES.index(finding.severity))),
+        verdicts=judge(study.hypotheses, deciding, around),
         tables=tuple(made),
         differences=tuple(configurations.differences([run for members in own.values() for run in members], study)),
         deviations=tuple(deviations(lock, planned or study, runs)) if lock is not None else (),
         locked_at=lock.locked_at if lock is not None else None,
-        target_loss=target_loss,
+        goals=goals,
     )
 
 
@@ -162,37 +161,33 @@ def circumstances(
     """Return what the audit means for one hypothesis."""
     a, b = groups.get(h.group, ()), groups.get(h.against, ())
     concerned = [finding for finding in found if finding.concerns(h.group, h.against)]
-    void = next((finding.text for finding in concerned if finding.severity == findings.VOID), None)
     factors = [study.groups[name].values if name in study.groups else {} for name in (h.group, h.against)]
-    if void is None:
-        void = treatment.never_varied(a, b, (_freezing(factors[0]), _freezing(factors[1])))
-    if void is None and h.metric not in COUNT_METRICS:
-        void = treatment.other_start(a, b, (factors[0], factors[1]))
-    unfair_keys = [
+    void = next((finding.text for finding in concerned if finding.severity == findings.VOID), None)
+    void = void or treatment.never_varied(a, b, (treatment.freezing(factors[0]), treatment.freezing(factors[1])))
+    if h.metric in COUNT_METRICS and not h.is_told:
+        return Circumstances(void=void)
+    is_of_speed = h.metric in fairness.SPEED_METRICS and not h.is_told
+    unfair_keys = dict.fromkeys(
         finding.key
         for finding in concerned
         if finding.severity == findings.UNFAIR
-        and h.metric not in COUNT_METRICS
-        and not (h.metric in fairness.SPEED_METRICS and finding.key == "learning_rate")
+        and not (is_of_speed and finding.key == "learning_rate")
         and _separates(finding, study, a, b)
-    ]
-    alarm = _("UNFAIR PAIR: the arms differ in {keys}, which the study does not declare", [*dict.fromkeys(unfair_keys)])
+    )
+    alarm = _("UNFAIR PAIR: the arms differ in {keys}, which the study does not declare", [*unfair_keys])
     notes: list[Sentence] = []
-    if h.metric not in COUNT_METRICS and any(
-        finding.key == "interim" and set(finding.groups) & {h.group, h.against} for finding in found
-    ):
+    if any(finding.key == "interim" and set(finding.groups) & {h.group, h.against} for finding in found):
         notes.append(_("interim"))
-    if h.metric in LOSS_METRICS:
+    if h.metric in LOSS_METRICS or h.is_told:
         notes += [f.text for f in concerned if f.severity == findings.WARNING and f.is_doubt]
-    trial = undecidable = None
-    if h.metric not in COUNT_METRICS:
-        undecidable = next((d.reason for d in disputes if d.group in (h.group, h.against)), None)
-    if h.metric in fairness.SPEED_METRICS and a and b:
+    trial = None
+    undecidable = next((d.reason for d in disputes if d.group in (h.group, h.against)), None)
+    if is_of_speed and a and b:
         trial, undecidable, remarks = _speed(h, a, b, trials, undecidable)
         notes += remarks
     return Circumstances(
         may_pair=may_pair(a, b),
-        void=void,
+        void=void or treatment.other_start(a, b, (factors[0], factors[1])),
         undecidable=undecidable,
         alarms=(alarm,) if unfair_keys else (),
         notes=tuple(notes),
@@ -211,37 +206,41 @@ def _speed(
 
     ``undecidable`` is why the runs can't decide, which is no matter to a trial: it is made of rounds.
     """
+    if h.metric != "speed":
+        return None, undecidable or speed.incomparable(a, b), []
     notes = []
-    timed = [t for t in trials if h.metric == "speed" and (t.group, t.against) == (h.group, h.against)]
+    timed = [t for t in trials if (t.group, t.against) == (h.group, h.against)]
     trial = timed[0] if timed else None
-    if any(t.estimate != timed[0].estimate for t in timed):
-        trial = None
-        undecidable = _(
+    why = None
+    if trial is None:
+        why = undecidable or speed.incomparable(a, b)
+    elif any(t.estimate != trial.estimate for t in timed):
+        why = _(
             "there are several speed trials of these two groups with different rounds ({files})",
             [str(t.path) for t in timed],
         )
-    elif trial is None:
-        undecidable = undecidable or speed.incomparable(a, b)
-    else:
-        undecidable = None
-        if trial.control is None:
-            notes.append(_("the speed trial has no A/A control"))
-        elif trial.control_is_off:
-            undecidable = _(
-                "the A/A control of the speed trial came out at {ratio} instead of 1.00: the trial was disturbed",
-                f"{math.exp(trial.control.mean):.3f}",
-            )
-            trial = None
-    return trial, undecidable, notes + _confounded(h, a, b, trial)
+    elif trial.control is None:
+        notes.append(_("the speed trial has no A/A control"))
+    elif trial.control_is_off:
+        why = _(
+            "the A/A control of the speed trial came out at {ratio} instead of 1.00: the trial was disturbed",
+            f"{math.exp(trial.control.mean):.3f}",
+        )
+    trial = None if why else trial
+    return trial, why, notes + _confounded(a, b, trial)
 
 
 def may_pair(a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> bool:
     """Tell whether equal seeds of two arms share the data order: the toolkit's trainer, the same data, global batch
-    and length.
+    and length. What a script makes of its seed it knows alone: its pairs have at worst nothing in common, which makes
+    an interval wider and no surer than it is; but a resumption may make it begin its data anew.
     """
-    if not a or not b or any(run.source != "rundir" for run in (*a, *b)):
+    if not a or not b or any(run.source != "rundir" or run.is_inexact for run in (*a, *b)):
         return False
-    keys = [(run.global_batch, run.train.get("seq_len"), run.data.get("train_sha256")) for run in (*a, *b)]
+    keys = [
+        (run.global_batch, run.train.get("seq_len"), run.train.get("data_seed"), run.data.get("train_sha256"))
+        for run in (*a, *b)
+    ]
     return len(set(keys)) == 1
 
 
@@ -254,23 +253,17 @@ def _separates(finding: AuditFinding, study: Study, a: Sequence[LoadedRun], b: S
     return any(difference.key == finding.key for difference in configurations.differences([*a, *b], study))
 
 
-def _freezing(factors: Mapping[str, object]) -> object:
-    return False if factors.get("model_type") == "gpt" else factors.get("freeze_qk")
-
-
-def _confounded(h: Hypothesis, a: Sequence[LoadedRun], b: Sequence[LoadedRun], trial: Trial | None) -> list[Sentence]:
+def _confounded(a: Sequence[LoadedRun], b: Sequence[LoadedRun], trial: Trial | None) -> list[Sentence]:
     """Note where a speed gain exceeds what freezing saves in operations (a trial's: beyond its uncertainty)."""
     bound = trial.bound if trial is not None and trial.bound is not None else speed.flop_bound(a[0], b[0])
-    if bound is None or h.metric != "speed":
-        return []
     if trial is not None:
         ratio, least = math.exp(trial.estimate.mean), math.exp(trial.estimate.interval(0.05)[0])
     else:
         speeds = [[run.tokens_per_s for run in arm if run.tokens_per_s] for arm in (a, b)]
-        if not (speeds[0] and speeds[1]):
+        if not all(speeds):
             return []
-        ratio = least = (sum(speeds[0]) / len(speeds[0])) / (sum(speeds[1]) / len(speeds[1]))
-    if least <= max(bound, 1.0):
+        ratio = least = fmean(speeds[0]) / fmean(speeds[1])
+    if bound is None or least <= max(bound, 1.0):
         return []
     said = _(
         "a ratio of {ratio} is more than the saved operations can give ({bound}): something else differs, too",

@@ -51,19 +51,17 @@ class Estimate:
 
     def p_above(self, bound: float) -> float:
         """Return the one-sided p value against ``true value <= bound``."""
-        if math.isinf(bound):
-            return 0.0 if bound < 0 else 1.0
-        if not self.standard_error:
-            return 0.0 if self.mean > bound else 1.0
-        return self.tail((self.mean - bound) / self.standard_error)
+        return self._p(self.mean - bound)
 
     def p_below(self, bound: float) -> float:
         """Return the one-sided p value against ``true value >= bound``."""
-        if math.isinf(bound):
-            return 0.0 if bound > 0 else 1.0
-        if not self.standard_error:
-            return 0.0 if self.mean < bound else 1.0
-        return self.tail((bound - self.mean) / self.standard_error)
+        return self._p(bound - self.mean)
+
+    def _p(self, beyond: float) -> float:
+        """Return the p value of an estimate so far beyond a bound."""
+        if not self.standard_error or math.isinf(beyond):
+            return 0.0 if beyond > 0 else 1.0
+        return self.tail(beyond / self.standard_error)
 
     def p_inside(self, low: float, high: float) -> float:
         """Return the p value of the claim that the value lies between: two one-sided tests (Schuirmann 1987)."""
@@ -207,24 +205,17 @@ def welch(group: Sequence[float], against: Sequence[float]) -> Estimate:
     if len(group) < 2 or len(against) < 2:
         raise ValueError("a spread needs two values per arm at least")
     means, spreads = zip(_mean_variance(group), _mean_variance(against), strict=True)
+    parts = tuple((spread / len(arm), len(arm) - 1) for spread, arm in zip(spreads, (group, against), strict=True))
+    error2 = sum(part for part, _ in parts)
     counts = len(group), len(against)
-    parts = [variance / n for variance, n in zip(spreads, counts, strict=True)]
-    error2 = sum(parts)
     df: float = sum(counts) - 2
     if error2 > 0:
-        df = error2**2 / sum(part**2 / (n - 1) for part, n in zip(parts, counts, strict=True))
-    count = min(counts)
-    base = Estimate(
-        mean=means[0] - means[1],
-        standard_error=math.sqrt(error2),
-        df=df,
-        sd=math.sqrt(sum(spreads)),
-        count=count,
-        method="welch",
-    )
-    if error2 == 0 or (counts[0] == counts[1] and count > 2):
+        df = error2**2 / sum(part**2 / freedom for part, freedom in parts)
+    error, sd = math.sqrt(error2), math.sqrt(sum(spreads))
+    base = Estimate(mean=means[0] - means[1], standard_error=error, df=df, sd=sd, count=min(counts), method="welch")
+    if error2 == 0 or (counts[0] == counts[1] and counts[0] > 2):
         return base
-    return UnequalCounts(**vars(base), parts=((parts[0], counts[0] - 1), (parts[1], counts[1] - 1)))
+    return UnequalCounts(**vars(base), parts=(parts[0], parts[1]))
 
 
 def holm_levels(p_values: Sequence[float], alphas: Sequence[float]) -> list[float]:
@@ -248,17 +239,19 @@ def holm_levels(p_values: Sequence[float], alphas: Sequence[float]) -> list[floa
 
 def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Return mean and standard deviation (None with fewer than two values); not finite values make both not finite."""
-    n = len(values)
-    if not n:
+    if not values:
         return None, None
     if not all(map(math.isfinite, values)):
         return math.inf, None
-    if n == 1:
+    if len(values) == 1:
         return values[0], None
-    mean, variance = _mean_variance(values)
+    try:
+        mean, variance = _mean_variance(values)
+    except OverflowError:  # their sum is beyond all floats
+        return math.inf, None
     return mean, math.sqrt(variance)
 
 
 def _mean_variance(values: Sequence[float]) -> tuple[float, float]:
     mean = math.fsum(values) / len(values)
-    return mean, math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
+    return mean, math.fsum((v - mean) * (v - mean) for v in values) / (len(values) - 1)

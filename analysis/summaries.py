@@ -4,42 +4,55 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from oelm_jobs.agent.sentences import _
 
-from . import tables
+from . import tables, told
 from .judging.evidence import common_step, loss_at
-from .reading.loaded_run import LoadedRun
+from .reading.loaded_run import LoadedRun, Validations, finished, perplexity
 from .statistics import mean_sd
 from .tables import EMPTY, Cell, Column, Table, column
+from .told import Goals, Groups, Quantity, RunQuantity
 
-Groups = Mapping[str, Sequence[LoadedRun]]
+T = TypeVar("T")
 
-Quantity = tuple[Column, Callable[[str, Sequence[LoadedRun]], Cell]]
-"""A column of a table of groups, and what makes its cell of a group and its runs."""
+COUNTS = ("total_params", "trainable_params", "frozen_params", "frozen_share", "frozen_share_without_embedding")
 
 
-def comparison(groups: Groups, labels: Mapping[str, str], planned_seeds: Sequence[int]) -> Table:
-    """Return one row a group; losses at each run's own end, the gap to the first group at the step common to both."""
+def comparison(
+    groups: Groups,
+    labels: Mapping[str, str],
+    planned_seeds: Sequence[int],
+    goals: Goals | None,
+    target: float | None = None,
+) -> Table:
+    """Return one row a group; metrics at each run's own end, the gap to the first group at the step common to both.
+
+    Args:
+        goals: Of scripts the metrics; None for the built-in trainer.
+        target: Of scripts a value of the main metric, to which steps are counted.
+    """
+    results: Sequence[Quantity] = (
+        (column("final_val_loss", "result"), lambda group, runs: _mean(_losses(runs, "final"))),
+        (column("final_val_ppl", "result"), lambda group, runs: _ppl(_losses(runs, "final"))),
+        (column("gap_to_baseline", "result"), lambda group, runs: _gap(group, groups)),
+        (column("best_val_loss", "result"), lambda group, runs: _mean(_losses(runs, "best"))),
+        (column("best_val_ppl", "result"), lambda group, runs: _ppl(_losses(runs, "best"))),
+    )
+    if goals is not None:
+        results = told.results(groups, goals, target)
     quantities: tuple[Quantity, ...] = (
         _label(labels),
         (column("status", "result"), lambda group, runs: Cell(_states(runs))),
         (column("seeds", "result"), lambda group, runs: Cell(_seeds(runs, planned_seeds))),
         (column("step", "result"), lambda group, runs: Cell(_span([run.last_step for run in runs]))),
-        (column("final_val_loss", "result"), lambda group, runs: _mean(_losses(runs))),
-        (column("final_val_ppl", "result"), lambda group, runs: _ppl(_losses(runs))),
-        (column("gap_to_baseline", "result"), lambda group, runs: _gap(group, groups)),
-        (column("best_val_loss", "result"), lambda group, runs: _mean(_best_losses(runs))),
-        (column("best_val_ppl", "result"), lambda group, runs: _ppl(_best_losses(runs))),
-        _count("total_params", "parameters"),
-        _count("trainable_params", "parameters"),
-        _count("frozen_params", "parameters"),
-        _count("frozen_share", "parameters"),
-        _count("frozen_share_without_embedding", "parameters"),
+        *results,
+        *(_count(key, "parameters") for key in COUNTS),
         (column("gpus", "cost"), lambda group, runs: Cell(_set([run.world_size for run in runs]))),
         (column("sequences_per_step", "cost"), lambda group, runs: Cell(_set([run.global_batch for run in runs]))),
         (column("tokens_per_s_per_gpu", "cost"), lambda group, runs: _mean([r.tokens_per_s_per_gpu for r in runs])),
@@ -52,14 +65,31 @@ def comparison(groups: Groups, labels: Mapping[str, str], planned_seeds: Sequenc
     if any(cell.sd for row in made.rows for cell in row):
         remarks.append(_("± is the standard deviation over seeds; – is not known."))
     if any(len(finished(runs)) < len(runs) for runs in groups.values()):
-        remarks.append(_("Losses and PPL are those of finished runs; the table of every run has the others, too."))
+        remarks.append(
+            _("Metrics are those of finished runs; the table of every run has the others, too.")
+            if goals is not None
+            else _("Losses and PPL are those of finished runs; the table of every run has the others, too.")
+        )
     points = [(run.final, run.best) for runs in groups.values() for run in runs]
     if any(f and b and f.full and not b.full for f, b in points):
         remarks.append(
             _("The final loss is on the whole validation file, the best one on a part of it: the two don't compare.")
         )
-    if any(row[6].value is not None for row in made.rows):
-        remarks.append(_("The gap is taken at the last step that both arms validated at."))
+    gaps = [i for i, each in enumerate(made.columns) if each.key == "gap_to_baseline"]
+    if any(row[i].value is not None for row in made.rows for i in gaps):
+        remarks.append(
+            _("The gap is taken at the last step that both arms told it at.")
+            if goals is not None
+            else _("The gap is taken at the last step that both arms validated at.")
+        )
+    if any(each.key == "steps_to_target" for each in made.columns):
+        said = _(
+            "Target: {metric} {value}, as asked. Medians over runs; > means not reached by then.",
+            next(iter(goals or {})),
+            tables.number(target or 0.0),
+        )
+        remarks.append(said)
+    made = made if goals is None else made.without_gaps(4)
     return replace(made, is_turned=len(groups) <= 6, remarks=tuple(remarks))
 
 
@@ -79,32 +109,32 @@ def _count(key: str, section: str = "") -> Quantity:
     return column(key, section), lambda group, runs: _one([getattr(run.parameters, name) for run in runs])
 
 
-def _losses(runs: Sequence[LoadedRun]) -> list[float]:
-    return [run.final.loss for run in finished(runs) if run.final is not None]
+def _losses(runs: Sequence[LoadedRun], which: Literal["final", "best"]) -> list[float]:
+    return [point.loss for run in finished(runs) if (point := getattr(run, which)) is not None]
 
 
-def _best_losses(runs: Sequence[LoadedRun]) -> list[float]:
-    return [run.best.loss for run in finished(runs) if run.best is not None]
+def by_run(groups: Groups, goals: Goals | None) -> Table:
+    """Return one row a run: every seed's value, so that nothing hides behind a mean.
 
-
-def finished(runs: Sequence[LoadedRun]) -> Sequence[LoadedRun]:
-    """Return the runs that came to their end or diverged (a log can't say and counts); all of them where none has."""
-    return [run for run in runs if run.finished or run.diverged or run.source == "log"] or runs
-
-
-def by_run(groups: Groups) -> Table:
-    """Return one row a run: every seed's value, so that nothing hides behind a mean."""
-    quantities: tuple[tuple[Column, Callable[[str, LoadedRun], float | str | None]], ...] = (
-        (column("run"), lambda group, run: run.name),
-        (column("group", "result"), lambda group, run: group),
-        (column("seed", "result"), lambda group, run: None if run.seed is None else str(run.seed)),
-        (column("status", "result"), lambda group, run: run.told_status),
-        (column("step", "result"), lambda group, run: run.last_step),
+    Args:
+        goals: Of scripts the metrics; None for the built-in trainer.
+    """
+    results: Sequence[RunQuantity] = (
         (column("final_val_loss", "result"), lambda group, run: run.final.loss if run.final else None),
         (column("final_val_ppl", "result"), lambda group, run: run.final.ppl if run.final else None),
         (column("best_val_loss", "result", is_plain=True), lambda group, run: run.best.loss if run.best else None),
         (column("best_val_ppl", "result"), lambda group, run: run.best.ppl if run.best else None),
         (column("best_step", "result"), lambda group, run: run.best.step if run.best else None),
+    )
+    if goals is not None:
+        results = told.of_run(goals)
+    quantities: tuple[RunQuantity, ...] = (
+        (column("run"), lambda group, run: run.name),
+        (column("group", "result"), lambda group, run: group),
+        (column("seed", "result"), lambda group, run: None if run.seed is None else str(run.seed)),
+        (column("status", "result"), lambda group, run: run.told_status),
+        (column("step", "result"), lambda group, run: run.last_step),
+        *results,
         (column("tokens_per_s_per_gpu", "cost"), lambda group, run: run.tokens_per_s_per_gpu),
         (column("hours", "cost"), lambda group, run: run.elapsed_hours),
         (column("attempts", "cost"), lambda group, run: run.attempts),
@@ -121,49 +151,37 @@ def by_run(groups: Groups) -> Table:
     )  # fmt: skip
     remark = _("Last validated before the last step: {runs}.", earlier)
     columns = tuple(quantity[0] for quantity in quantities)
-    return Table("runs", columns, tuple(rows), remarks=(remark,) if earlier else ())
+    made = Table("runs", columns, tuple(rows), remarks=(remark,) if earlier else ())
+    return made if goals is None else made.without_gaps(5)
 
 
 def parameters(groups: Groups, labels: Mapping[str, str]) -> Table:
     """Return counts by group and kind of parameter."""
-    keys = (
-        "embedding_params", "qk_params", "other_params", "total_params", "trainable_params", "frozen_params",
-        "frozen_share", "frozen_share_without_embedding",
-    )  # fmt: skip
+    keys = ("embedding_params", "qk_params", "other_params", *COUNTS)
     return _of_groups("parameters", [_label(labels), *map(_count, keys)], groups)
 
 
 def layers(groups: Groups) -> Table | None:
     """Return parameters by part of the model, the trainable ones by group; None where no treatment.json has layers."""
-    known = {
-        group: next(run.treatment for run in runs if run.treatment and run.treatment.layers)
-        for group, runs in groups.items()
-        if any(run.treatment and run.treatment.layers for run in runs)
-    }
-    if not known:
-        return None
     found: dict[str, dict[str, tuple[int, int]]] = {}
-    for group, treatment in known.items():
-        table = found.setdefault(group, {})
-        for layer in treatment.layers:
-            name = _part(layer.name)
+    for group, runs in groups.items():
+        treatments = [run.treatment for run in runs if run.treatment and run.treatment.layers]
+        for layer in treatments[0].layers if treatments else ():
+            name, table = _part(layer.name), found.setdefault(group, {})
             total, trainable = table.get(name, (0, 0))
             table[name] = (total + layer.total, trainable + layer.trainable)
+    if not found:
+        return None
     rows = []
     for name in dict.fromkeys(name for table in found.values() for name in table):
-        counts = [found[group].get(name) for group in known]
-        totals = sorted({count[0] for count in counts if count})
-        rows.append(
-            (
-                Cell(name),
-                Cell(totals[0] if len(totals) == 1 else None),
-                *(Cell(count[1] if count else None) for count in counts),
-            )
-        )
+        counts = [table.get(name) for table in found.values()]
+        totals = {count[0] for count in counts if count}
+        total_cell = Cell(totals.pop() if len(totals) == 1 else None)
+        rows.append((Cell(name), total_cell, *(Cell(count[1] if count else None) for count in counts)))
     columns = (
         column("layer"),
         column("total_params"),
-        *(Column(f"trainable_{group}", tables.COUNT, _("Trainable in {group}", group)) for group in known),
+        *(Column(f"trainable_{group}", tables.COUNT, _("Trainable in {group}", group)) for group in found),
     )
     return Table("layers", columns, tuple(rows))
 
@@ -185,26 +203,22 @@ def efficiency(groups: Groups, labels: Mapping[str, str], target_loss: float | N
     The area is the mean validation loss over log tokens on the range that every run has; a run that never reaches the
     target is censored: ``>`` and what it had spent.
     """
-    baseline = next(iter(groups), None)
+    baseline = next(iter(groups), "")
     target = target_loss if target_loss is not None else _baseline_loss(groups)
     low, high = _token_range(groups)
+    trainable = {group: _one([run.parameters.trainable for run in runs]) for group, runs in groups.items()}
     rows = []
     for group, runs in groups.items():
         reached = [reach(run, target) for run in runs] if target is not None else []
-        areas = [area(run, low, high) for run in runs]
-        trainable = _one([run.parameters.trainable for run in runs])
-        base = _one([run.parameters.trainable for run in groups[baseline]]) if baseline is not None else EMPTY
-        share = (
-            trainable.value / base.value if isinstance(trainable.value, int) and isinstance(base.value, int) else None
-        )
+        own, base = trainable[group].value, trainable[baseline].value
         rows.append(
             (
                 Cell(labels.get(group) or group),
-                _mean(areas),
-                *(_censored(reached, i) for i in range(3)),
-                trainable,
-                Cell(share),
-                _mean(_losses(runs)),
+                _mean([area(run, low, high) for run in runs]),
+                *(told.censored(reached, i) for i in range(3)),
+                trainable[group],
+                Cell(own / base if isinstance(own, int) and isinstance(base, int) else None),
+                _mean(_losses(runs, "final")),
             )
         )
     columns = (
@@ -213,21 +227,18 @@ def efficiency(groups: Groups, labels: Mapping[str, str], target_loss: float | N
     )  # fmt: skip
     remarks = []
     if target_loss is not None:
-        remarks.append(
-            _(
-                "Target: validation loss {loss}, as asked. Medians over runs; > means not reached by then.",
-                f"{target_loss:.4f}",
-            )
+        said = _(
+            "Target: validation loss {loss}, as asked. Medians over runs; > means not reached by then.", f"{target:.4f}"
         )
+        remarks.append(said)
     elif target is not None:
-        remarks.append(
-            _(
-                "Target: validation loss {loss}, which every run of {group} had at its end (none was declared). "
-                "Medians over runs; > means not reached by then.",
-                f"{target:.4f}",
-                labels.get(baseline or "", "") or baseline or "",
-            )
+        said = _(
+            "Target: validation loss {loss}, which every run of {group} had at its end (none was declared). "
+            "Medians over runs; > means not reached by then.",
+            f"{target:.4f}",
+            labels.get(baseline) or baseline,
         )
+        remarks.append(said)
     if math.isfinite(low) and high > low:
         remarks.append(_("Area over {low} to {high} tokens, which every run covers.", f"{low:,.0f}", f"{high:,.0f}"))
     return Table("efficiency", tuple(map(column, columns)), tuple(rows), remarks=tuple(remarks))
@@ -278,52 +289,40 @@ def area(run: LoadedRun, low: float, high: float) -> float | None:
 
 
 def _token_range(groups: Groups) -> tuple[float, float]:
-    lows, highs = [], []
-    for run in (run for runs in groups.values() for run in runs):
-        if run.validations is None or run.diverged:
-            continue
-        tokens = run.validations.curve.tokens
-        known = tokens[np.isfinite(tokens) & (tokens > 0)]
-        if len(known) > 1:
-            lows.append(float(known[0]))
-            highs.append(float(known[-1]))
-    return (max(lows), min(highs)) if lows else (math.nan, math.nan)
+    known = [
+        table.tokens[np.isfinite(table.tokens) & (table.tokens > 0)]
+        for runs in groups.values()
+        for table in _curves(runs)
+    ]
+    ranges = [(float(tokens[0]), float(tokens[-1])) for tokens in known if len(tokens) > 1]
+    if not ranges:
+        return math.nan, math.nan
+    return max(low for low, _high in ranges), min(high for _low, high in ranges)
 
 
 def _baseline_loss(groups: Groups) -> float | None:
     """Return the loss that every run of the first group has at the end of its validation curve."""
-    first = next(iter(groups.values()), ())
-    tables = [run.validations.curve for run in finished(first) if run.validations is not None and not run.diverged]
-    return max((float(table.loss[-1]) for table in tables if math.isfinite(table.loss[-1])), default=None)
+    ends = [float(table.loss[-1]) for table in _curves(finished(next(iter(groups.values()), ())))]
+    return max(filter(math.isfinite, ends), default=None)
 
 
-def _censored(reached: Sequence[tuple[tuple[float | None, ...], bool]], position: int) -> Cell:
-    """Return the median over runs, which is known as long as less than half of them are censored."""
-    known = sorted((value[position], not hit) for value, hit in reached if value[position] is not None)
-    if not known:
-        return EMPTY
-    values = sorted((math.inf if censored else float(v or 0.0)) for v, censored in known)
-    middle = values[(len(values) - 1) // 2]
-    if math.isinf(middle):
-        return Cell(max(float(v or 0.0) for v, _ in known), prefix="> ")
-    return Cell(middle)
+def _curves(runs: Sequence[LoadedRun]) -> list[Validations]:
+    return [run.validations.curve for run in runs if run.validations is not None and not run.diverged]
 
 
 def _gap(group: str, groups: Groups) -> Cell:
     """Return how far a group's PPL lies above the first one's, at the last step that both validated at."""
     baseline = next(iter(groups))
     arms = finished(groups[group]), finished(groups[baseline])
-    step, _ = common_step([run for arm in arms for run in arm])
-    if group == baseline or step is None:
+    runs = [run for arm in arms for run in arm]
+    step, _ = common_step(runs)
+    if group == baseline or step is None or any(run.diverged for run in runs):
         return EMPTY
-    means = []
-    for arm in arms:
-        found = [loss_at(run, step) for run in arm if not run.diverged]
-        losses = [loss for loss, _ in filter(None, found)]
-        if not losses or any(run.diverged for run in arm):
-            return EMPTY
-        means.append(math.fsum(losses) / len(losses))
-    return Cell(math.expm1(means[0] - means[1]))
+    own, base = ([found[0] for run in arm if (found := loss_at(run, step)) is not None] for arm in arms)
+    if not (own and base):
+        return EMPTY
+    gap = math.fsum(own) / len(own) - math.fsum(base) / len(base)
+    return Cell(math.expm1(gap) if gap < 700 else math.inf)
 
 
 def _states(runs: Sequence[LoadedRun]) -> str | None:
@@ -339,40 +338,38 @@ def _seeds(runs: Sequence[LoadedRun], planned: Sequence[int]) -> str:
     return f"{done}/{total}" if done != total else str(total)
 
 
+def _known(values: Sequence[T | None]) -> list[T]:
+    return [value for value in values if value is not None]
+
+
 def _span(values: Sequence[int | None]) -> int | str | None:
-    known = [value for value in values if value is not None]
+    known = _known(values)
     if not known:
         return None
     return known[0] if min(known) == max(known) else f"{min(known):,}–{max(known):,}"
 
 
 def _set(values: Sequence[int | None]) -> str | None:
-    known = sorted({value for value in values if value is not None})
-    return " / ".join(map(str, known)) or None
+    return " / ".join(map(str, sorted(set(_known(values))))) or None
 
 
 def _mean(values: Sequence[float | None]) -> Cell:
-    mean, sd = mean_sd([value for value in values if value is not None])
-    return Cell(mean, sd)
+    return Cell(*mean_sd(_known(values)))
 
 
 def _ppl(losses: Sequence[float]) -> Cell:
     """Return exp of the mean loss (the geometric mean of PPL) with the standard deviation of PPL."""
-    mean, sd = mean_sd(losses)
-    if mean is None or not math.isfinite(mean):
-        return Cell(mean)
-    _, spread = mean_sd([math.exp(loss) for loss in losses])
-    return Cell(math.exp(mean), spread if sd is not None else None)
+    mean, _sd = mean_sd(losses)
+    return EMPTY if mean is None else Cell(perplexity(mean), mean_sd(list(map(perplexity, losses)))[1])
 
 
 def _one(values: Sequence[float | int | None]) -> Cell:
     """Return what all runs of a group agree on; the values side by side where they don't."""
-    known = sorted({value for value in values if value is not None})
-    if not known:
-        return EMPTY
-    return Cell(known[0]) if len(known) == 1 else Cell(" / ".join(f"{value:,}" for value in known))
+    known = sorted(set(_known(values)))
+    if len(known) < 2:
+        return Cell(known[0]) if known else EMPTY
+    return Cell(" / ".join(f"{value:,}" for value in known))
 
 
 def _largest(values: Sequence[float | None]) -> Cell:
-    known = [value for value in values if value is not None]
-    return Cell(max(known)) if known else EMPTY
+    return Cell(max(_known(values), default=None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.language import translated
@@ -14,9 +15,19 @@ from .printed import say
 DASH = "–"
 """What a missing value looks like."""
 
-TEXT, COUNT, LOSS, PPL, PERCENT, GAP, HOURS, RATE, GB, STEP = (
-    "text", "count", "loss", "ppl", "percent", "gap", "hours", "rate", "gb", "step",
+TEXT, COUNT, LOSS, PPL, PERCENT, GAP, HOURS, RATE, GB, METRIC, DELTA = (
+    "text", "count", "loss", "ppl", "percent", "gap", "hours", "rate", "gb", "metric", "delta",
 )  # fmt: skip
+
+_DIGITS = {
+    COUNT: (-math.inf, math.inf, ",.0f"),
+    LOSS: (-math.inf, math.inf, ".4f"),
+    PPL: (0, 10_000, ".2f"),
+    HOURS: (1, math.inf, ".2f"),
+    RATE: (100, math.inf, ",.0f"),
+    GB: (0, math.inf, ".2f"),
+}
+"""Of each kind, from which number to which it is shown how; others have three digits."""
 
 QUANTITIES = {
     "group": (TEXT, _("Group")),
@@ -24,13 +35,13 @@ QUANTITIES = {
     "seed": (TEXT, _("Seed")),
     "status": (TEXT, _("Status")),
     "seeds": (TEXT, _("Seeds")),
-    "step": (STEP, _("Steps")),
+    "step": (COUNT, _("Steps")),
     "final_val_loss": (LOSS, _("Final val. loss")),
     "final_val_ppl": (PPL, _("Final val. PPL")),
     "gap_to_baseline": (GAP, _("PPL gap to baseline")),
     "best_val_loss": (LOSS, _("Best val. loss")),
     "best_val_ppl": (PPL, _("Best val. PPL")),
-    "best_step": (STEP, _("Best at step")),
+    "best_step": (COUNT, _("Best at step")),
     "total_params": (COUNT, _("Total parameters")),
     "trainable_params": (COUNT, _("Trainable parameters")),
     "frozen_params": (COUNT, _("Frozen parameters")),
@@ -47,7 +58,7 @@ QUANTITIES = {
     "peak_gpu_mem_gb": (GB, _("Peak memory (GB)")),
     "attempts": (COUNT, _("Attempts")),
     "curve_area": (LOSS, _("Mean val. loss over log tokens")),
-    "steps_to_target": (STEP, _("Steps to target")),
+    "steps_to_target": (COUNT, _("Steps to target")),
     "tokens_to_target": (COUNT, _("Tokens to target")),
     "gpu_hours_to_target": (HOURS, _("GPU-hours to target")),
     "trainable_share": (PERCENT, _("Trainable, of baseline")),
@@ -61,9 +72,9 @@ QUANTITIES = {
     "spread": (PERCENT, _("SD of a pair")),
     "spread_source": (TEXT, _("Spread from")),
     "assumed_gap": (TEXT, _("True value assumed")),
-    "seeds_needed": (STEP, _("Seeds for 80 % power")),
-    "seeds_needed_cautious": (STEP, _("With a larger spread")),
-    "seeds_needed_holm": (STEP, _("With Holm, at worst")),
+    "seeds_needed": (COUNT, _("Seeds for 80 % power")),
+    "seeds_needed_cautious": (COUNT, _("With a larger spread")),
+    "seeds_needed_holm": (COUNT, _("With Holm, at worst")),
     "key": (TEXT, _("Key")),
     "kind": (TEXT, _("Kind")),
     "declared": (TEXT, _("Declared reason")),
@@ -157,19 +168,25 @@ class Table:
     @property
     def for_readers(self) -> Table:
         """The table without the columns that only programs read."""
-        kept = [i for i, column in enumerate(self.columns) if not column.is_plain]
-        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
-        return replace(self, columns=tuple(self.columns[i] for i in kept), rows=rows)
+        return self.only([not column.is_plain for column in self.columns])
+
+    def without_gaps(self, kept: int) -> Table:
+        """The table without columns, but the first ones, of which no row has a value."""
+        has_value = [any(cell.value is not None for cell in cells) for cells in zip(*self.rows, strict=True)]
+        return self.only([i < kept or is_known for i, is_known in enumerate(has_value)]) if self.rows else self
+
+    def only(self, kept: Sequence[bool]) -> Table:
+        """Return the table with some of its columns."""
+        rows = tuple(tuple(compress(row, kept)) for row in self.rows)
+        return replace(self, columns=tuple(compress(self.columns, kept)), rows=rows)
 
 
 def show(cell: Cell, kind: str, language: str) -> str:
     """Return a cell as a reader sees it."""
     value = cell.value
-    if value is None:
-        return DASH
     if isinstance(value, str):
         return translated(value, language) or DASH
-    if math.isnan(value):
+    if value is None or math.isnan(value):
         return DASH
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
@@ -181,28 +198,30 @@ def show(cell: Cell, kind: str, language: str) -> str:
     return cell.prefix + shown
 
 
+def number(value: float, *, digits: int = 5, signed: bool = False) -> str:
+    """Return a value of any metric with so many digits, with a real minus sign and thousands divided."""
+    if not math.isfinite(value):
+        return DASH if math.isnan(value) else "∞" if value > 0 else "−∞"
+    value += 0.0  # no negative zero
+    sign, size = "+" if signed and value else "", abs(value)
+    if size and not 1e-4 <= size < 1e9:
+        return f"{value:{sign}.{digits - 1}e}".replace("-", "−", 1)
+    decimals = max(digits - 1 - math.floor(math.log10(size)), 0) if size else 0
+    return f"{value:{sign},.{decimals}f}".replace("-", "−")
+
+
 def _number(value: float, kind: str) -> str:
-    if kind in (COUNT, STEP):
-        return f"{round(value):,}"
-    if kind == LOSS:
-        return f"{value:.4f}"
-    if kind == PPL:
-        return f"{value:.2f}" if value < 10_000 else f"{value:.3g}"
-    if kind == PERCENT:
-        return f"{100 * value:.1f} %"
-    if kind == GAP:
-        shown = f"{100 * value:+.1f} %".replace("-", "−")
+    if kind in (PERCENT, GAP):
+        shown = f"{100 * value:{'+' if kind == GAP else ''}.1f} %".replace("-", "−")
         return shown if shown.strip("+−") != "0.0 %" else "0.0 %"
-    if kind == HOURS:
-        return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
-    if kind == RATE:
-        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    assert kind == GB, kind
-    return f"{value:.2f}"
+    if kind in (METRIC, DELTA):
+        return number(value) if kind == METRIC else number(value, digits=3, signed=True)
+    least, most, digits = _DIGITS[kind]
+    return format(value, digits if least <= value < most else ".3g")
 
 
-def grid(table: Table, language: str) -> tuple[list[str], list[list[str]], str]:
-    """Return headers, rows and alignment letters as shown, turned where the table says so."""
+def grid(table: Table, language: str) -> tuple[list[list[str]], list[str], str]:
+    """Return rows, headers and alignment letters as shown, turned where the table says so."""
     heads = [say(column.header, language) for column in table.columns]
     rows = [
         [show(cell, column.kind, language) for cell, column in zip(row, table.columns, strict=True)]
@@ -210,13 +229,9 @@ def grid(table: Table, language: str) -> tuple[list[str], list[list[str]], str]:
     ]
     align = "".join("l" if column.kind == TEXT else "r" for column in table.columns)
     if not table.is_turned:
-        return heads, rows, align
-    turned = (
-        [[head, *column] for head, column in zip(heads[1:], list(zip(*rows, strict=True))[1:], strict=False)]
-        if rows
-        else [[head] for head in heads[1:]]
-    )
-    return [heads[0], *(row[0] for row in rows)], turned, "l" + "r" * len(rows)
+        return rows, heads, align
+    first, *others = ([*line] for line in zip(heads, *rows, strict=True))
+    return others, first, "l" + "r" * len(rows)
 
 
 def cut(made: Sequence[Table], widest: int) -> list[Table]:
@@ -230,42 +245,35 @@ def cut(made: Sequence[Table], widest: int) -> list[Table]:
             found.append(table)
             continue
         for name in names:
-            kept = [i for i, column in enumerate(table.columns) if i == 0 or column.section == name]
-            piece = Table(
-                f"{table.key}_{name}",
-                tuple(table.columns[i] for i in kept),
-                tuple(tuple(row[i] for i in kept) for row in table.rows),
-                remarks=table.remarks if name == names[0] else (),
-            )
+            piece = table.only([i == 0 or column.section == name for i, column in enumerate(table.columns)])
             keys = {column.key for column in piece.columns}
             if not any(keys <= {column.key for column in other.columns} for other in made if other is not table):
-                found.append(piece)
+                remarks = table.remarks if name == names[0] else ()
+                found.append(replace(piece, key=f"{table.key}_{name}", remarks=remarks))
     return found
 
 
-def raw(table: Table) -> tuple[list[str], list[list[float | int | str | None]]]:
-    """Return keys and values for machines: one row a record, a column ``<key>_sd`` where a spread is known,
+def raw(table: Table) -> dict[str, list[float | int | str | None]]:
+    """Return the values for machines by the key of their column, in ``<key>_sd`` their spread where one is known;
     sentences in English.
     """
-    with_sd = [any(row[i].sd is not None for row in table.rows) for i in range(len(table.columns))]
-    heads: list[str] = []
-    for column, spread in zip(table.columns, with_sd, strict=True):
-        heads += [column.key, f"{column.key}_sd"] if spread else [column.key]
-    rows: list[list[float | int | str | None]] = []
-    for row in table.rows:
-        cells: list[float | int | str | None] = []
-        for cell, spread in zip(row, with_sd, strict=True):
-            cells.append(_plain(cell))
-            if spread:
-                cells.append(cell.sd)
-        rows.append(cells)
-    return heads, rows
+    found: dict[str, list[float | int | str | None]] = {}
+    for i, column in enumerate(table.columns):
+        found[column.key] = [_plain(row[i]) for row in table.rows]
+        spreads = [row[i].sd for row in table.rows]
+        if any(spread is not None for spread in spreads):
+            found[f"{column.key}_sd"] = [*spreads]
+    return found
+
+
+def records(table: Table) -> list[dict[str, float | int | str | None]]:
+    """Return a record of values for machines for each row."""
+    found = raw(table)
+    return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
 
 
 def _plain(cell: Cell) -> float | int | str | None:
     value = cell.value
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
-    if cell.prefix:
-        return f"{cell.prefix}{value}"
-    return value
+    return f"{cell.prefix}{value}" if cell.prefix else value

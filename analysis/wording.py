@@ -9,25 +9,11 @@ from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Hypothesis
 
 from . import tables
-from .judging.evidence import COUNT_METRICS
-from .judging.verdicts import (
-    EXACT,
-    INCONCLUSIVE,
-    MET,
-    NO_DATA,
-    NOT_MET,
-    PAIRED,
-    POINT,
-    REFUTED,
-    SUPPORTED,
-    TRIAL,
-    UNDECIDABLE,
-    VOID,
-    WELCH,
-    Verdict,
-)  # fmt: skip
+from .judging.evidence import COUNT_METRICS, Value
+from .judging.scales import RATIO, scale_of
+from .judging.verdicts import EXACT, MET, METHODS, NOT_MET, OUTCOMES, PAIRED, POINT, TRIAL, Verdict
 from .report import Report
-from .tables import EMPTY, Cell, Table, column
+from .tables import Cell, Table, column
 
 METRIC_WORDS = {
     "final_val_ppl": _("final validation PPL"),
@@ -39,18 +25,14 @@ METRIC_WORDS = {
     "speed": _("training speed"),
     "gpu_hours": _("GPU-hours"),
 }
-"""What each metric of a hypothesis is called."""
-OUTCOME_WORDS = {
-    SUPPORTED: _("supported"), REFUTED: _("refuted"), INCONCLUSIVE: _("inconclusive"),
-    MET: _("met (one seed)"), NOT_MET: _("not met (one seed)"),
-    VOID: _("void"), UNDECIDABLE: _("undecidable"), NO_DATA: _("no data"),
-}  # fmt: skip
-"""How a report calls what a verdict can be."""
-METHOD_WORDS = {
-    PAIRED: _("paired t"), WELCH: _("Welch's t"), EXACT: _("exact count"), POINT: _("point estimate"),
-    TRIAL: _("median of the speed trial, sign test"),
-}  # fmt: skip
-"""How a report calls the method of an interval."""
+"""What each metric of the built-in trainer's runs is called."""
+
+
+def metric(h: Hypothesis) -> Sentence:
+    """Return what a hypothesis compares."""
+    if not h.is_told:
+        return METRIC_WORDS[h.metric]
+    return _("best {metric}", h.metric) if h.at == "best" else _("last {metric}", h.metric)
 
 
 def claim(h: Hypothesis, labels: Mapping[str, str]) -> str:
@@ -64,22 +46,32 @@ def claim(h: Hypothesis, labels: Mapping[str, str]) -> str:
     )
 
 
-def metric(h: Hypothesis) -> Sentence:
-    """Return the metric's name."""
-    return METRIC_WORDS[h.metric]
-
-
 def rule(h: Hypothesis) -> Sentence:
     """Return the decision rule in words."""
-    if h.relation == "reduction":
-        return _("reduction between {low} and {high}", percent(h.bounds[0]), percent(h.bounds[1]))
+    first, last = h.bounds[0], h.bounds[-1]
+    if h.relation in ("reduction", "increase"):
+        is_less = h.relation == "reduction"
+        if math.isinf(last):
+            bound = _bound(h, first)
+            return _("reduction of at least {bound}", bound) if is_less else _("increase of at least {bound}", bound)
+        low, high = _bound(h, first), _bound(h, last)
+        if is_less:
+            return _("reduction between {low} and {high}", low, high)
+        return _("increase between {low} and {high}", low, high)
     if h.relation == "ratio_at_least":
         if h.margin:
-            return _("ratio at least {bound}, conceding {margin}", f"{h.bounds[0]:g}", percent(h.margin))
-        return _("ratio at least {bound}", f"{h.bounds[0]:g}")
+            return _("ratio at least {bound}, conceding {margin}", f"{first:g}", percent(h.margin))
+        return _("ratio at least {bound}", f"{first:g}")
     if h.relation == "at_most_above":
-        return _("at most {bound} above", percent(h.bounds[0]))
-    return _("differs by less than {bound}", percent(h.bounds[0]))
+        return _("at most {bound} above", _bound(h, first))
+    if h.relation == "at_most_below":
+        return _("at most {bound} below", _bound(h, first))
+    return _("differs by less than {bound}", _bound(h, first))
+
+
+def _bound(h: Hypothesis, share: float) -> str:
+    """Return a bound of the rule: in percent, or in the metric's own units as the study has it."""
+    return percent(share) if scale_of(h) is RATIO else f"{share:,g}".replace("-", "−")
 
 
 def percent(share: float, *, signed: bool = False) -> str:
@@ -94,23 +86,26 @@ def percent(share: float, *, signed: bool = False) -> str:
     return shown.replace("-", "−") + " %"
 
 
-def in_rule_units(h: Hypothesis, ratio: float) -> str:
-    """Return a ratio as the rule counts: a reduction, a plain ratio, or a signed difference in percent."""
-    if h.relation == "reduction":
-        return percent(1 - ratio)
+def in_rule_units(h: Hypothesis, estimate: float) -> str:
+    """Return a ratio or difference as the rule counts: a reduction, a plain ratio, or a signed difference (of a ratio
+    in percent).
+    """
+    scale = scale_of(h)
     if h.relation == "ratio_at_least":
-        return f"{ratio:.3f}" if math.isfinite(ratio) else "∞"
-    return percent(ratio - 1, signed=True)
+        return f"{estimate:.3f}" if math.isfinite(estimate) else "∞"
+    beyond = estimate - scale.equal
+    if scale is not RATIO:
+        is_less = h.relation == "reduction"
+        return tables.number(-beyond if is_less else beyond, digits=3, signed=not is_less)
+    return percent(1 - estimate) if h.relation == "reduction" else percent(beyond, signed=True)
 
 
 def interval(verdict: Verdict) -> tuple[str, str] | None:
     """Return the bounds in the rule's units, the smaller first."""
     if verdict.interval is None:
         return None
-    low, high = verdict.interval
     h = verdict.hypothesis
-    if h.relation == "reduction":
-        low, high = high, low
+    low, high = sorted(verdict.interval, reverse=h.relation == "reduction")
     return in_rule_units(h, low), in_rule_units(h, high)
 
 
@@ -127,40 +122,44 @@ def interval_words(verdict: Verdict) -> Sentence | None:
         bounds[1],
         verdict.count,
         units,
-        METHOD_WORDS[verdict.method],
+        METHODS[verdict.method],
     )
 
 
 def sentence(verdict: Verdict, labels: Mapping[str, str]) -> Sentence:
     """Return what was seen, in one sentence."""
     h = verdict.hypothesis
-    arms = {"group": labels.get(h.group, h.group), "against": labels.get(h.against, h.against)}
-    if verdict.ratio is None:
-        return _("The {metric} of {group} and {against} can't be compared.", metric=metric(h), **arms)
+    fields: dict[str, str] = {
+        "metric": metric(h),
+        "group": labels.get(h.group, h.group),
+        "against": labels.get(h.against, h.against),
+        "a": _value(h, verdict.group),
+        "b": _value(h, verdict.against),
+    }
+    estimate, equal = verdict.estimate, scale_of(h).equal
+    if estimate is None:
+        return _("The {metric} of {group} and {against} can't be compared.", **fields)
     if verdict.method == TRIAL:
-        return _(
-            "In the interleaved speed trial {group} trained at {ratio} times the speed of {against}.",
-            ratio=f"{verdict.ratio:.3f}", **arms,
-        )  # fmt: skip
-    fields = {
-        "metric": metric(h), **arms,
-        "a": _value(h, [v.raw for v in verdict.group]), "b": _value(h, [v.raw for v in verdict.against]),
-    }  # fmt: skip
-    gap = verdict.ratio - 1
-    if gap == 0:
+        fields["ratio"] = f"{estimate:.3f}"
+        return _("In the interleaved speed trial {group} trained at {ratio} times the speed of {against}.", **fields)
+    beyond = abs(estimate - equal)
+    fields["percent"] = percent(beyond) if scale_of(h) is RATIO else tables.number(beyond, digits=3)
+    if estimate == equal:
         return _("The {metric} of {group} equals that of {against} ({a} against {b}).", **fields)
-    fields["percent"] = percent(abs(gap))
-    if gap > 0:
+    if estimate > equal:
         return _("The {metric} of {group} is {percent} above that of {against} ({a} against {b}).", **fields)
     return _("The {metric} of {group} is {percent} below that of {against} ({a} against {b}).", **fields)
 
 
-def _value(h: Hypothesis, values: Sequence[float]) -> str:
-    if not values:
+def _value(h: Hypothesis, values: Sequence[Value]) -> str:
+    scale = scale_of(h)
+    if not values or (scale is RATIO and any(value.raw <= 0 for value in values)):
         return tables.DASH
-    if any(map(math.isinf, values)):
-        return "∞"
-    mean = math.exp(math.fsum(map(math.log, values)) / len(values))
+    mean = scale.mean([value.raw for value in values])
+    if math.isinf(mean):
+        return "∞" if mean > 0 else "−∞"
+    if h.is_told:
+        return tables.number(mean)
     if h.metric in COUNT_METRICS or h.metric == "speed":
         return f"{mean:,.0f}"
     return f"{mean:.4f}" if h.metric.endswith("loss") else f"{mean:.2f}" if mean >= 1 else f"{mean:.3g}"
@@ -174,16 +173,14 @@ def statement(verdict: Verdict, report: Report) -> list[Sentence]:
 
 def reasons(verdict: Verdict, report: Report) -> list[Sentence]:
     """Return why, and what else belongs into the verdict's own lines."""
-    found = [verdict.reason] if verdict.reason else []
-    found += [*verdict.alarms, *verdict.notes]
+    found = [*([verdict.reason] if verdict.reason else []), *verdict.alarms, *verdict.notes]
     if verdict.method == EXACT and verdict.hypothesis.metric == "trainable_params":
-        runs = report.groups.get(verdict.hypothesis.group, ())
-        shares = [(r.parameters.frozen_share, r.parameters.frozen_share_without_embedding) for r in runs]
-        if shares and shares[0][0] and shares[0][1]:
+        counts = report.groups[verdict.hypothesis.group][0].parameters
+        if counts.frozen_share and counts.frozen_share_without_embedding:
             said = _(
                 "{share} of all parameters are frozen, {without} of those outside the embeddings; "
                 "the declared quantity decides",
-                percent(shares[0][0]), percent(shares[0][1]),
+                percent(counts.frozen_share), percent(counts.frozen_share_without_embedding),
             )  # fmt: skip
             found.append(said)
     return found
@@ -207,20 +204,15 @@ def verdict_table(report: Report) -> Table:
     rows = []
     for verdict in report.verdicts:
         bounds = interval(verdict)
-        estimate = in_rule_units(verdict.hypothesis, verdict.ratio) if verdict.ratio is not None else None
-        rows.append(
-            (
-                Cell(verdict.hypothesis.id),
-                Cell(OUTCOME_WORDS[verdict.outcome]),
-                Cell(estimate),
-                Cell(f"{bounds[0]} … {bounds[1]}") if bounds else EMPTY,
-                Cell(rule(verdict.hypothesis)),
-                Cell(
-                    verdict.count
-                    if (verdict.count and verdict.method not in (EXACT, POINT)) or verdict.outcome in (MET, NOT_MET)
-                    else None
-                ),
-            )
+        is_counted = verdict.outcome in (MET, NOT_MET) or (verdict.count and verdict.method not in (EXACT, POINT))
+        cells = (
+            verdict.hypothesis.id,
+            OUTCOMES[verdict.outcome],
+            in_rule_units(verdict.hypothesis, verdict.estimate) if verdict.estimate is not None else None,
+            f"{bounds[0]} … {bounds[1]}" if bounds else None,
+            rule(verdict.hypothesis),
+            verdict.count if is_counted else None,
         )
+        rows.append(tuple(map(Cell, cells)))
     remark = level_remark(report)
     return Table("verdicts", tuple(columns), tuple(rows), remarks=(remark,) if remark else ())

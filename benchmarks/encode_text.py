@@ -20,6 +20,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from oelm_jobs.agent.host.devices import cores
 from oelm_jobs.data import maker, tokenizer
 from oelm_jobs.data.corpus import NOVELS_PATH
 from oelm_jobs.data.token_folder import END_OF_TEXT
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, action="append")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    counts = options.processes or sorted({1, tokenizer.usable_cpus()})
+    counts = options.processes or sorted({1, cores()})
     rates: dict[str, list[float]] = {"tiktoken alone": []} | {f"oelm-data, {count} processes": [] for count in counts}
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "stories.txt"

@@ -153,12 +153,15 @@ def run_case(case: str, folder: Path) -> None:
         assert columns is not None and log.not_understood == 0
         size = path.stat().st_size
     else:
-        from oelm_jobs.analysis import build
+        from oelm_jobs.analysis import figures
         from oelm_jobs.analysis.output import writing
         from oelm_jobs.analysis.reading import loading
+        from oelm_jobs.analysis.report import build
 
         study, runs = loading.load_folders([folder], [], None, at=1.8e9)
-        writing.write(build(study, runs), folder / "out", summary=None, made_at=1.8e9, plot=case == "plots")
+        report = build(study, runs)
+        drawn = figures.draw(report, "en", folder / "out")[0] if case == "plots" else []
+        writing.write(report, folder / "out", drawn, summary=None, made_at=1.8e9)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rate = f", {size / 1e6 / wall:.0f} MB/s ({size / 1e6 / cpu:.0f} MB per CPU second)" if size else ""

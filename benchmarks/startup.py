@@ -31,7 +31,7 @@ for i in range(count):
     run = Run(name=f"g{i % 3}-s{i}", study="s", group=f"g{i % 3}", label="g", seed=i, tag="", target="local",
               run_dir=str(root / "models" / "checkpoints" / "s" / f"exp_g{i % 3}-s{i}"), gpus=1, port=None,
               global_batch=16, factors={},
-              train={"max_steps": 1000, "seq_len": 64}, max_retries=0, fingerprint="f" * 64)
+              settings={"max_steps": 1000, "seq_len": 64}, max_retries=0, fingerprint="f" * 64)
     control = rundir.control(run.run_dir, "")
     control.mkdir(parents=True)
     identity = processes.identify(1).to_json()

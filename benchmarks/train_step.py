@@ -35,14 +35,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from train.config import TrainConfig, to_flags
 from train.environment import describe_hardware
-from train.flops import flops_per_token, peak_flops
+from train.flops import flops_per_token
 from train.optimizer import Precision
+from train.peak_rates import mfu
 from train.speed_trial import median_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = TrainConfig(d_model=128, num_layers=4, num_heads=4, d_ff=512, seq_len=128, batch_size=16, dropout=0.0)
 OURS, THEIRS = "oelm-jobs", "nanoGPT"
-STEP_LINE = {OURS: re.compile(r"^Step +\d+ \|"), THEIRS: re.compile(r"^iter \d+: loss")}
+STEP_LINE = re.compile(r"^Step +\d+ \||^iter \d+: loss")
 FOREVER = 1_000_000
 
 
@@ -54,6 +55,8 @@ class Side:
     command: Sequence[str]
     folder: Path
     env: dict[str, str]
+    steps_per_line: int = 1
+    """It logs every so many steps; a GPU has to be waited for each time."""
     process: subprocess.Popen[str] | None = None
     wall_s: list[float] = field(default_factory=list)
     """Seconds per step, one value a turn."""
@@ -65,19 +68,19 @@ class Side:
             self.command, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    def turn(self, steps: int, counted: bool = True) -> None:
-        """Let the process run until it has made one step that does not count and ``steps`` that do, then stop it."""
+    def turn(self, lines: int, counted: bool = True) -> None:
+        """Let the process run until it has logged one line that does not count and ``lines`` that do, then stop it."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
-        self._next_step()
+        self._next_line()
         wall, cpu = time.perf_counter(), self._cpu_s()
-        for _ in range(steps):
-            self._next_step()
+        for _ in range(lines):
+            self._next_line()
         wall, cpu = time.perf_counter() - wall, self._cpu_s() - cpu
         self.process.send_signal(signal.SIGSTOP)
         if counted:
-            self.wall_s.append(wall / steps)
-            self.cpu_s.append(cpu / steps)
+            self.wall_s.append(wall / lines / self.steps_per_line)
+            self.cpu_s.append(cpu / lines / self.steps_per_line)
 
     def peak_memory_mb(self, device: str) -> float:
         """Return the most memory that the process had: of a GPU what PyTorch took and keeps, else of the host."""
@@ -94,12 +97,12 @@ class Side:
             self.process.kill()
             self.process.wait()
 
-    def _next_step(self) -> None:
+    def _next_line(self) -> None:
         assert self.process is not None and self.process.stdout is not None
         said = []
         for line in self.process.stdout:
             said.append(line)
-            if STEP_LINE[self.name].match(line):
+            if STEP_LINE.match(line):
                 return
         raise SystemExit(f"{self.name} ended early:\n{''.join(said[-20:])}")
 
@@ -110,31 +113,38 @@ class Side:
 
 
 def write_data(folder: Path, vocab_size: int) -> None:
-    """Write token files with word-like frequencies, and the vocabulary's size in the form that nanoGPT reads."""
+    """Write token files with word-like frequencies."""
     folder.mkdir(parents=True)
     weights = 1.0 / np.arange(1, vocab_size + 1)
     source = np.random.default_rng(0)
     for name, count in (("train", 500_000), ("val", 5_000)):
         source.choice(vocab_size, size=count, p=weights / weights.sum()).astype("<u2").tofile(folder / f"{name}.bin")
-    (folder / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": vocab_size}))
 
 
-def our_side(config: TrainConfig, folder: Path, env: dict[str, str]) -> Side:
+def our_side(config: TrainConfig, folder: Path, env: dict[str, str], name: str = OURS, steps_per_line: int = 1) -> Side:
     config = replace(
         config,
         max_steps=FOREVER,
         warmup_steps=2000,
-        log_interval=1,
+        log_interval=steps_per_line,
         val_interval=FOREVER,
         save_interval=FOREVER,
         data_path=str(folder / "data" / "bench" / "train.bin"),
-        out_dir=str(folder / "run"),
+        out_dir=str(folder / name.replace(" ", "_")),
     )
-    return Side(OURS, [sys.executable, "-m", "train", *to_flags(config)], ROOT, env)
+    return Side(name, [sys.executable, "-m", "train", *to_flags(config)], ROOT, env, steps_per_line)
 
 
-def their_side(config: TrainConfig, folder: Path, checkout: Path, env: dict[str, str], device: str) -> Side:
-    """nanoGPT's train.py with the same sizes; without its biases, which ours has, and without an evaluation."""
+def their_side(
+    config: TrainConfig, folder: Path, checkout: Path, env: dict[str, str], device: str, steps_per_line: int = 1
+) -> Side:
+    """nanoGPT's train.py with the same sizes; without its biases, which ours has, and without an evaluation.
+
+    On a CPU it has the vocabulary as it is; on a GPU its own, GPT-2's made larger for the GPU's sake, if it is GPT-2's.
+    """
+    if device == "cpu" or config.vocab_size != 50257:
+        meta = pickle.dumps({"vocab_size": config.vocab_size})
+        (folder / "data" / "bench" / "meta.pkl").write_bytes(meta)
     for name in ("train.py", "model.py", "configurator.py"):
         shutil.copy(checkout / name, folder / name)
     settings = {
@@ -149,13 +159,13 @@ def their_side(config: TrainConfig, folder: Path, checkout: Path, env: dict[str,
         "n_embd": config.d_model,
         "dropout": config.dropout,
         "gradient_accumulation_steps": 1,
-        "log_interval": 1,
+        "log_interval": steps_per_line,
         "eval_interval": FOREVER,
         "eval_iters": 1,
         "max_iters": FOREVER,
     }
     command = [sys.executable, "-u", "train.py", *(f"--{key}={value}" for key, value in settings.items())]
-    return Side(THEIRS, command, folder, env)
+    return Side(THEIRS, command, folder, env, steps_per_line)
 
 
 def environment(threads: int, device: str) -> dict[str, str]:
@@ -169,20 +179,20 @@ def precision(device: str) -> str:
 
 
 def measure(sides: Sequence[Side], rounds: int, seconds: float) -> int:
-    """Let the sides take turns; return the steps of a turn."""
+    """Let the sides take turns; return the lines of a turn."""
     for side in sides:
         side.start()
         side.turn(3, counted=False)
     for side in sides:
         side.turn(2)
-    steps = max(1, round(seconds / min(side.wall_s[0] for side in sides)))
+    lines = max(1, round(seconds / min(side.wall_s[0] * side.steps_per_line for side in sides)))
     for side in sides:
         side.wall_s.clear()
         side.cpu_s.clear()
     for number in range(rounds):
         for side in sides if number % 2 else list(reversed(sides)):
-            side.turn(steps)
-    return steps
+            side.turn(lines)
+    return lines
 
 
 def report(config: TrainConfig, sides: Sequence[Side], steps: int, device: str) -> None:
@@ -194,10 +204,11 @@ def report(config: TrainConfig, sides: Sequence[Side], steps: int, device: str) 
     for side in sides:
         wall, cpu = statistics.median(side.wall_s), statistics.median(side.cpu_s)
         speed = f"{tokens / wall:8,.0f} tokens/s, {flops / wall / 1e9:6.1f} GFLOP/s"
-        peak = peak_flops(describe_hardware(torch.device(device))["name"], precision(device))
-        mfu = f", MFU {100 * flops / wall / peak:.1f} %" if peak else ""
+        name = describe_hardware(torch.device(device))["name"]
+        used = mfu(config, tokens / wall, 1, name, precision(device))
+        share = f", MFU {100 * used:.1f} %" if used else ""
         memory = f"peak memory {side.peak_memory_mb(device):6,.0f} MB"
-        print(f"  {side.name:<10} {1e3 * wall:8.1f} ms wall, {1e3 * cpu:8.1f} ms CPU a step, {speed}{mfu}, {memory}")
+        print(f"  {side.name:<10} {1e3 * wall:8.1f} ms wall, {1e3 * cpu:8.1f} ms CPU a step, {speed}{share}, {memory}")
     if len(sides) < 2:
         return
     ours, theirs = sides

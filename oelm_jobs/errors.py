@@ -2,6 +2,7 @@
 
 OelmError
 ├── UsageError            invalid command-line usage
+│   └── NoSuchTarget      the target is not, or no longer, in a targets file
 ├── ConfigurationError    invalid study, target or data file (names file, key, value and what would be right)
 │   └── UnfairError       the groups would differ in more than the factors
 ├── PreflightError        the target can't run this as it stands; nothing was queued
@@ -10,6 +11,7 @@ OelmError
 │   ├── CodeGone          the code was removed there before the submission named it; nothing was started
 │   ├── NotReached        not reachable now: another try may succeed, and nothing was done there
 │   └── UnknownAnswer     it may or may not have accepted: never resubmit on this alone
+│       └── AnswerLost    the connection broke before its answer came
 ├── LocalError            this machine refuses: a full disk, a missing permission
 ├── StoreError            the client's own index can't be used
 │   └── DamagedStore      it can't even be read: it has to be made again

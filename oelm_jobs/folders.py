@@ -15,6 +15,8 @@ from .errors import LocalError, UsageError
 
 NAME = "oelm-jobs"
 MAC = Path("Library") / "Application Support"
+COMMANDS = Path(".oelm") / "studies"
+"""Folder in a project for the studies that ``oelm run`` makes of commands."""
 
 
 def config_folder() -> Path:
@@ -68,21 +70,45 @@ def _folder(variable: str, below_home: Path) -> Path:
 
 
 def find_project(start: Path) -> Path:
-    """Return the nearest folder at or above ``start`` that has studies in ``jobs/``.
+    """Return the nearest folder at or above ``start`` that has studies.
 
     Raises:
         UsageError: There is none.
     """
     start = start.resolve()
-    for folder in (start, *start.parents):
-        if any((folder / "jobs").glob("*.toml")):
-            return folder
+    if found := _project(start):
+        return found
     raise UsageError(
         _("no project here: neither {folder} nor a folder above it has a study in jobs/*.toml", str(start)),
-        hint=_("go to your project's folder; a study file is described in the README under 'Add a study'"),
+        hint=_(
+            "go to your project's folder, or run a script where it lies: oelm run -- python SCRIPT; a study file is"
+            " described in the README under 'Add a study'"
+        ),
     )
 
 
+def program_folder(start: Path) -> Path:
+    """Return the folder that a program in ``start`` belongs to: the project, else the git checkout, else ``start``.
+
+    Raises:
+        UsageError: It holds more than a program.
+    """
+    start = start.resolve()
+    checkout = next((folder for folder in (start, *start.parents) if (folder / ".git").exists()), None)
+    found = _project(start) or checkout or start
+    if found in (home().resolve(), Path(found.anchor)):
+        raise UsageError(
+            _("{folder} is no program's folder: all files in it would be taken for code", str(found)),
+            hint=_("make a folder for the program, and go there"),
+        )
+    return found
+
+
+def _project(start: Path) -> Path | None:
+    return next((folder for folder in (start, *start.parents) if study_files(folder)), None)
+
+
 def study_files(project: Path) -> list[Path]:
-    """Return the project's study files, sorted by name."""
-    return sorted(path for path in (project / "jobs").glob("*.toml") if path.name != "targets.toml")
+    """Return the project's study files: the user's own, then those of commands (``oelm run``), each sorted by name."""
+    own = sorted(path for path in (project / "jobs").glob("*.toml") if path.name != "targets.toml")
+    return own + sorted((project / COMMANDS).glob("*.toml"))

@@ -25,8 +25,9 @@ SCALARS = (str, int, float, bool, type(None))
 def data_frame(results: Iterable[object] | StoredRun | View | Plan | Outcome[Any]) -> pd.DataFrame:
     """Return a data frame with a row for each result and a column for each of its values; needs pandas.
 
-    A run's progress has columns of its own, what is within a result columns with both names (``final_loss``), and a
-    result about a run those of its study, group, seed and name (``run``). What is neither number nor text is left out.
+    A run's progress has columns of its own, what is within a result columns with both names (``final_loss``), what a
+    script told its last values and the best by their goal (``accuracy_last``, ``accuracy_best``), and a result about a
+    run those of its study, group, seed and name (``run``). What is neither number nor text is left out.
 
     Args:
         results: Runs (a view, a plan, ``report.runs``), what was done with them (an outcome, ``project.submit``'s
@@ -63,4 +64,8 @@ def _row(result: Any) -> dict[str, object]:
             row[key] = str(value)
         elif is_dataclass(value):
             row |= {f"{key}_{inner}": part for inner, part in _row(value).items()}
+    for name, series in (found.get("series") or {}).items():
+        row[f"{name}_last"] = series.last.value
+        if best := series.best(goal) if (goal := found["goals"].get(name)) else None:
+            row[f"{name}_best"] = best.value
     return row

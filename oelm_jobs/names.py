@@ -12,28 +12,24 @@ from .agent.sentences import _
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Names of studies, groups, hypotheses and tags."""
-SPEED_TRIAL = "speed_trial"
+SPEED_TRIAL = rundir.SPEED_TRIAL
 """Name (and group) of a study's speed trial, which is a run like any other but trains nothing."""
 MAX_SEED = 2**63 - 1
 _SEED_ENDING = re.compile(r"-s\d+$")
 
 
-def why_not(name: object, *, also_refused: str = "") -> str:
-    """Return why a value can't be a name; empty where it can.
-
-    Args:
-        also_refused: What it may not begin with.
-    """
-    if isinstance(name, str) and NAME.fullmatch(name) and not (also_refused and name.startswith(also_refused)):
-        return ""
-    if also_refused:
-        return _("letters, digits, _ and - only, at most 64, not beginning with {prefix!r}", also_refused)
-    return _("letters, digits, _ and - only, at most 64")
+def why_not(name: object) -> str:
+    """Return why a value can't be a name; empty where it can."""
+    is_name = isinstance(name, str) and NAME.fullmatch(name)
+    return "" if is_name else _("letters, digits, _ and - only, at most 64")
 
 
 def why_not_study(name: object) -> str:
     """Return why a value can't be a study's name; empty where it can."""
-    return why_not(name, also_refused=rundir.TRAIN_PREFIX)
+    prefix = rundir.TRAIN_PREFIX
+    if str(name).startswith(prefix):
+        return _("letters, digits, _ and - only, at most 64, not beginning with {prefix!r}", prefix)
+    return why_not(name)
 
 
 def why_not_group(name: object) -> str:
@@ -70,7 +66,8 @@ def what_is_wrong(known: Mapping[str, object]) -> str:
     come from a study file and a submission.
     """
     group, seed, tag = known.get("group"), known.get("seed"), known.get("tag")
-    is_seed = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= MAX_SEED
+    is_seed = type(seed) is int and 0 <= seed <= MAX_SEED
+    is_hash = re.fullmatch(r"[0-9A-Za-z]{0,128}", str(known.get("fingerprint", "?")))
     reasons = {
         "study": why_not_study(known.get("study")),
         "group": why_not_group(group),
@@ -78,9 +75,7 @@ def what_is_wrong(known: Mapping[str, object]) -> str:
         "tag": "" if tag == "" else why_not(tag),
         "label": why_not_line(known.get("label")),
         "token": "" if inside.TOKEN.fullmatch(str(known.get("token", ""))) else _("is no token of a submission"),
-        "fingerprint": ""
-        if re.fullmatch(r"[0-9A-Za-z]{0,128}", str(known.get("fingerprint", "?")))
-        else _("is no hash"),
+        "fingerprint": "" if is_hash else _("is no hash"),
         "run_dir": "" if inside.is_absolute(str(known.get("run_dir", ""))) else _("must be an absolute path"),
     }
     for key, reason in reasons.items():
@@ -90,15 +85,4 @@ def what_is_wrong(known: Mapping[str, object]) -> str:
     if known.get("run") not in (run_name(str(group), None, str(tag)), run_name(str(group), seed, str(tag))):
         name = str(known.get("run"))[:100]
         return _("run = {name!r}: is not what a run of this group, seed and tag is called", name)
-    return _wrong_configuration(known) or (records.RUN.why_not(known) or "").lstrip(".")
-
-
-def _wrong_configuration(known: Mapping[str, object]) -> str:
-    """Return the first missing or invalid number among those that a run's progress is computed from."""
-    train = known.get("train")
-    values = train if isinstance(train, Mapping) else {}
-    numbers = {key: values.get(key) for key in ("max_steps", "seq_len")} | {"global_batch": known.get("global_batch")}
-    for key, value in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            return _("{key} = {value!r}: must be a whole number above zero", key, str(value)[:100])
-    return ""
+    return (records.SPEC.wrong(known) or records.RUN.shape.wrong(known) or "").lstrip(".")

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import visible
 from .agent.sentences import _
 from .agent.states import Checkpoints
 from .errors import UsageError
-from .folders import find_project
+from .folders import find_project, program_folder
 from .runs.observe import Scope, View, refresh
-from .runs.select import names_of, select, select_one
+from .runs.select import select, select_one
 from .store import Store, index_path
 from .stored_run import StoredRun
 
 if TYPE_CHECKING:
+    from .agent.record_types import Left
     from .checks.finding import Finding
-    from .data.check import Need
     from .outcome import Outcome
     from .reporting import StudyReport
     from .runs.control import Cancelled
@@ -59,13 +59,17 @@ class Project(AbstractContextManager["Project"]):
     Args:
         folder: The project or a folder in it; without it the current one.
         say: Is told what is worth knowing besides results; by default it is printed on stderr.
+        is_any: Where no project lies, the git checkout or the folder itself will do (for ``plan_command``).
 
     Raises:
         UsageError: No project lies there.
     """
 
-    def __init__(self, folder: Path | str | None = None, *, say: Callable[[str], None] = visible.notice) -> None:
-        self.folder = find_project(Path.cwd() if folder is None else Path(folder))
+    def __init__(
+        self, folder: Path | str | None = None, *, say: Callable[[str], None] = visible.notice, is_any: bool = False
+    ) -> None:
+        start = Path.cwd() if folder is None else Path(folder)
+        self.folder = program_folder(start) if is_any else find_project(start)
         self.say = say
         _OPEN.add(self)
         self._stores: dict[int, threading.local] = {}
@@ -81,12 +85,11 @@ class Project(AbstractContextManager["Project"]):
         """Close the index and all connections; both are opened again when they are used again. What another thread
         reads from the index at that moment it reads to its end.
         """
-        from .connections import close_all
-
         self._stores.pop(os.getpid(), None)  # closes each that nobody uses; sqlite crashes where one is closed in use
         _OPEN.discard(self)
-        if all(other.folder != self.folder for other in list(_OPEN)):
-            close_all(self.folder)
+        connections = sys.modules.get(f"{__package__}.connections")  # not loaded, there is none to close
+        if connections is not None and all(other.folder != self.folder for other in list(_OPEN)):
+            connections.close_all(self.folder)
 
     @property
     def store(self) -> Store:
@@ -191,22 +194,70 @@ class Project(AbstractContextManager["Project"]):
         from .study.plan import Mode, make_plan
         from .study.resolve import with_settings
 
-        chosen, place = self._study(study), self._target(target)
-        wanted: dict[str, Any] = {
-            "groups": groups,
-            "seeds": tuple(dict.fromkeys(map(index, seeds))),
-            "tag": tag,
-            "overrides": settings or {},
-            "mode": Mode(mode),
-            "stop_on_failure": stop_on_failure,
-        }
+        chosen, place, how = self._study(study), self._target(target), Mode(mode)
+        numbers = tuple(dict.fromkeys(map(index, seeds)))
         if offline:
-            plan = make_plan(self.folder, chosen, unreached(place, self.folder), **wanted)
-            return replace(where_they_lie(plan, self.runs(), self.say), place=place)
-        connection = connect(place, self.folder)
-        data_hash = preflight.data_hash(connection, self.folder, with_settings(chosen, settings or {}))
-        plan = make_plan(self.folder, chosen, connection.resolved, **wanted, data_hash=data_hash)
+            there, data_hash = unreached(place, self.folder), ""
+        else:
+            connection = connect(place, self.folder)
+            data_hash = preflight.data_hash(connection, self.folder, with_settings(chosen, settings or {}))
+            there = connection.resolved
+        plan = make_plan(
+            self.folder, chosen, there, groups=groups, seeds=numbers, tag=tag, overrides=settings, mode=how,
+            stop_on_failure=stop_on_failure, data_hash=data_hash,
+        )  # fmt: skip
+        if offline:
+            plan = where_they_lie(plan, self.runs(), self.say)
         return replace(plan, place=place)
+
+    def plan_command(
+        self,
+        command: Sequence[str],
+        target: Target | str = "local",
+        *,
+        settings: Mapping[str, Sequence[str]] | None = None,
+        gpus: int = 1,
+        num_seeds: int = 1,
+        data: Sequence[str] = (),
+        save: str = "",
+        tag: str = "",
+        mode: Mode | str = "parallel",
+        offline: bool = False,
+        sending: Progress | None = None,
+    ) -> Plan:
+        """Resolve a command into runs, one for each combination of values and each seed.
+
+        Its study is kept in ``.oelm/studies``, where other methods and commands find it; with values that are new, or
+        more seeds, the same command adds to it.
+
+        Args:
+            command: Words; ``{lr}`` is the value of setting ``lr``, ``{seed}`` the seed.
+            settings: The values of each setting, as text.
+            num_seeds: How many runs each combination has.
+            data: Files and folders that the program reads, as it calls them.
+            save: Name of a file in ``jobs/`` to keep the study in.
+            tag, mode: As for ``plan``.
+            offline: As for ``plan``; nothing is written.
+            sending: Data that the target lacks are sent there first, and it is told of that.
+
+        Raises:
+            UsageError: Command and settings don't go together.
+            ConfigurationError: They make no study, or its file can't be written.
+            Others: As for ``plan``.
+        """
+        from .study import implicit
+
+        made = implicit.make(self.folder, command, settings or {}, gpus=gpus, num_seeds=num_seeds, data=data, save=save)
+        if sending is not None and not offline:
+            self.send_data(target, made.study, progress=sending)
+        planned = self.plan(
+            made.study, target, groups=made.groups, seeds=made.seeds, tag=tag, mode=mode, offline=offline
+        )
+        if not offline:
+            implicit.keep(made)
+            if not save and not planned.target.share:
+                implicit.out_of_git(self.folder, made.study.name)
+        return planned
 
     def submit(self, plan: Plan, again: Again | str = "resume") -> list[Submitted]:
         """Submit a plan's runs, each at most once; return what became of each.
@@ -233,8 +284,7 @@ class Project(AbstractContextManager["Project"]):
         place = self._place(plan)
         if place.host and (path := self.remember(place)):
             self.say(_("target {target} is remembered in {path}", place.name, str(path)))
-        connection = connect(place, self.folder)
-        return submission.submit(plan, connection, self.store, how, say=self.say)
+        return submission.submit(plan, connect(place, self.folder), self.store, how, say=self.say)
 
     def preview(self, plan: Plan) -> list[PlannedRun]:
         """Return what a plan's runs would do: their commands, and how long they should take where that is known."""
@@ -246,16 +296,22 @@ class Project(AbstractContextManager["Project"]):
         """Return the launch scripts of a plan as they would be sent."""
         from .code import snapshot
         from .connections import connect
-        from .scripts import jobs
+        from .scripts.jobs import Scripts
 
+        code = snapshot.take(self.folder, is_script=plan.study.program is not None)
         connection = connect(self._place(plan), self.folder)
-        code = snapshot.take(self.folder)
-        return [job.script for job in jobs.preview(plan, plan.runs, code, connection)]
+        made = Scripts(plan=plan, connection=connection, snapshot=code, is_sent=False)
+        return [job.script for job in made.render(plan.runs)]
 
     def _place(self, plan: Plan) -> Target:
         return plan.place or self.target(plan.target.name)
 
     # Where runs stand -------------------------------------------------------------------------------------------------
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was submitted from here, as far as the index knows."""
+        return not index_path().exists() or not self.store.knows(self.folder)
 
     def runs(self, *names: Named, study: Study | str | None = None) -> list[StoredRun]:
         """Return runs as they were last seen, without asking anybody; all of the project's without names.
@@ -263,12 +319,9 @@ class Project(AbstractContextManager["Project"]):
         Raises:
             UsageError: A name or the study names nothing that was submitted.
         """
-        if not index_path().exists() and not names and study is None:
+        if not names and study is None and self.is_empty:
             return []
-        named = names_of(names)
-        if names and not named:  # an empty plan or view means no run, not all of them
-            return []
-        return select(self.store, self.folder, named, _study_name(study))
+        return select(self.store, self.folder, names, study)
 
     def run(self, name: Named, study: Study | str | None = None) -> StoredRun:
         """Return the one run of a name, as it was last seen.
@@ -276,10 +329,7 @@ class Project(AbstractContextManager["Project"]):
         Raises:
             UsageError: It names none, or several.
         """
-        named = names_of([name])
-        if len(named) != 1:
-            raise UsageError(_("{count} runs where one is meant", len(named)))
-        return select_one(self.store, self.folder, named[0], _study_name(study))
+        return select_one(self.store, self.folder, name, study)
 
     def refresh(self, *names: Named, study: Study | str | None = None, hosts: bool = False) -> View:
         """Ask the targets where runs stand, once each and side by side.
@@ -290,9 +340,8 @@ class Project(AbstractContextManager["Project"]):
             hosts: Ask the targets about their devices, queues and disks, too.
         """
         runs = self.runs(*names, study=study)
-        scope = Scope.STOPPED if names else Scope.MOVING
         asked = {run.target for run in runs} if hosts else ()
-        return refresh(self.store, self.folder, runs, scope=scope, hosts=asked)
+        return refresh(self.store, self.folder, runs, scope=Scope.STOPPED if names else Scope.MOVING, hosts=asked)
 
     def watch(self, *names: Named, study: Study | str | None = None, hosts: bool = False) -> Iterator[View]:
         """Yield where runs stand every two seconds, for ever; runs that are submitted meanwhile appear."""
@@ -313,15 +362,10 @@ class Project(AbstractContextManager["Project"]):
             timeout_s: Return after so many seconds all the same.
             show: Is given every look.
         """
-        from .runs.watch import Over, views
+        from .runs.watch import until_over, views
 
-        is_over, until = Over(), time.monotonic() + timeout_s
-        for view in views(lambda: refresh(self.store, self.folder, self.runs(*names, study=study))):
-            if show is not None:
-                show(view)
-            if is_over(view) or time.monotonic() >= until:
-                return view
-        raise AssertionError("watching never ends")
+        looks = views(lambda: refresh(self.store, self.folder, self.runs(*names, study=study)))
+        return until_over(looks, timeout_s, show)
 
     def logs(self, run: Named, *, lines: int = 50, study: Study | str | None = None, supervisor: bool = False) -> str:
         """Return the last lines of a run's log.
@@ -410,16 +454,38 @@ class Project(AbstractContextManager["Project"]):
         remote = {name for name, target in targets.items() if target.host and target.slurm is None}
         known = iter(refresh(self.store, self.folder, [run for run in runs if run.target not in remote]).runs)
         runs = [run if run.target in remote else next(known) for run in runs]
-        done: dict[tuple[str, str], Fetched] = {}
+        done: list[Fetched] = []
 
         def bring(target: str) -> None:
             theirs = [run for run in runs if run.target == target]
-            for one in fetch(self.folder, theirs, progress or Untold(self.say), checkpoints=which, again=verify):
-                done[one.run.study, one.run.name] = one
+            done.extend(fetch(self.folder, theirs, progress or Untold(self.say), checkpoints=which, again=verify))
 
         errors = each_target((run.target for run in runs), bring)
-        fetched = tuple(done[run.study, run.name] for run in runs if (run.study, run.name) in done)
-        return Outcome(done=fetched, unreachable=errors)
+        order = {(run.study, run.name): number for number, run in enumerate(runs)}
+        done.sort(key=lambda one: order[one.run.study, one.run.name])
+        return Outcome(done=tuple(done), unreachable=errors)
+
+    def wandb_sync(self, fetched: Iterable[Fetched]) -> list[str]:
+        """Return the argv of W&B's own command that sends what runs which are over have kept for it while they were
+        offline; empty where there is nothing.
+
+        Raises:
+            LocalError: It is not installed here.
+        """
+        from .transfer.trackers import wandb_sync
+
+        return wandb_sync(one.run_dir for one in fetched if one.state.is_final)
+
+    def to_mlflow(self, fetched: Iterable[Fetched]) -> str:
+        """Export fetched runs to MLflow, those that were exported before as far as they have come since; return the URI
+        of where they are, which is the user's MLFLOW_TRACKING_URI or MLflow's own default.
+
+        Raises:
+            LocalError: MLflow is not installed here, or does not take them.
+        """
+        from .exporting import to_mlflow
+
+        return to_mlflow(one.run_dir for one in fetched if one.run_dir.is_dir())
 
     def send_data(
         self,
@@ -429,7 +495,7 @@ class Project(AbstractContextManager["Project"]):
         settings: Mapping[str, str] | None = None,
         progress: Progress | None = None,
     ) -> list[str]:
-        """Send a study's token files to a target where it lacks them; return the paths there of those sent.
+        """Send a study's data to a target where it lacks them; return the paths there of what was sent.
 
         Raises:
             PreflightError: The project lacks them, they won't do, or the target holds others under their names.
@@ -439,9 +505,8 @@ class Project(AbstractContextManager["Project"]):
         from .transfer.fetch import Untold
         from .transfer.send import send_data
 
-        chosen, place = self._study(study), self._target(target)
-        trained = with_settings(chosen, settings or {})
-        return send_data(self.folder, place, trained, progress or Untold(self.say))
+        trained = with_settings(self._study(study), settings or {})
+        return send_data(self.folder, self._target(target), trained, progress or Untold(self.say))
 
     def clean(
         self,
@@ -469,6 +534,7 @@ class Project(AbstractContextManager["Project"]):
         only: Sequence[str] = (),
         folders: Sequence[Path | str] = (),
         mapping: Sequence[str] = (),
+        columns: Sequence[str] = (),
         output: Path | str | None = None,
         target_loss: float | None = None,
     ) -> StudyReport:
@@ -476,8 +542,8 @@ class Project(AbstractContextManager["Project"]):
         from .reporting import report_on
 
         return report_on(
-            self.folder, study, only=only, folders=folders, mapping=mapping, output=output, target_loss=target_loss,
-            warn=self.say,
+            self.folder, study, only=only, folders=folders, mapping=mapping, columns=columns, output=output,
+            target_loss=target_loss, warn=self.say,
         )  # fmt: skip
 
     def lock(self, study: Study | str | None = None) -> Path:
@@ -492,14 +558,14 @@ class Project(AbstractContextManager["Project"]):
 
     # The index and the targets ----------------------------------------------------------------------------------------
 
-    def left_behind(self, runs: Iterable[StoredRun]) -> list[tuple[StoredRun, Mapping[str, str]]]:
-        """Return what runs that started over on another target have left behind: ``target`` and ``run_dir``."""
+    def left_behind(self, runs: Iterable[StoredRun]) -> list[tuple[StoredRun, Left]]:
+        """Return what runs that started over on another target have left behind."""
         if not (moved := self.store.runs_that_left(self.folder)):
             return []
         from .runs.moving import left_by
 
         asked = {(run.study, run.name) for run in runs}
-        return list(left_by(self.folder, [run for run in moved if (run.study, run.name) in asked]))
+        return left_by(self.folder, [run for run in moved if (run.study, run.name) in asked])
 
     def survey(self) -> Survey:
         """Ask the targets which runs of which project lie there and where they stand."""
@@ -533,17 +599,16 @@ class Project(AbstractContextManager["Project"]):
 
         return rebuild.adopt(self.store, self.folder, found, owner, self.say)
 
-    def token_files(self, folder: Path) -> list[tuple[str, Need]]:
-        """Return by file name what the project's studies require of the token files in a folder."""
+    def token_files(self, folder: Path) -> list[tuple[str, Study]]:
+        """Return the names of the token files in a folder, each with a study of the project that trains on it."""
         from .connections import connect
-        from .data.check import need_of
         from .study.files import read_studies
         from .study.resolve import token_files
         from .targets.files import LOCAL
 
         own = connect(LOCAL, self.folder).resolved
         return [
-            (path.name, need_of(study))
+            (path.name, study)
             for study in read_studies(self.folder, self.say)
             for path in map(Path, token_files(own, study))
             if path.parent.resolve() == folder.resolve()
@@ -570,8 +635,7 @@ class Project(AbstractContextManager["Project"]):
         from .runs import terminal
 
         folder = terminal.study_folder(self._study(study), target, self.runs()) if study is not None else ""
-        free = terminal.free_port(port)
-        return (*terminal.tensorboard(self.folder, self.target(target), folder, free), free)
+        return terminal.tensorboard(self.folder, self.target(target), folder, port)
 
     def examine(self, target: str = "local") -> list[Finding]:
         """Check that a target can run the project's studies: Python, torch, devices, leases, disk, data, ports."""
@@ -583,7 +647,3 @@ class Project(AbstractContextManager["Project"]):
 def _need_names(names: Sequence[Named], study: Study | str | None, everything: bool) -> None:
     if not names and study is None and not everything:
         raise UsageError(_("name a study, a group or a run"), hint=_("or give --all; oelm-status lists them"))
-
-
-def _study_name(study: Study | str | None) -> str | None:
-    return study if study is None or isinstance(study, str) else study.name

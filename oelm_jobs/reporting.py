@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from .agent.sentences import _
+from .agent.sentences import Sentence, _
 from .agent.states import State
 from .analysis import power
 from .analysis.audit import lock
 from .analysis.audit.lock import Lock
+from .analysis.figures import draw
 from .analysis.findings import AuditFinding
 from .analysis.judging.verdicts import Verdict
 from .analysis.output import writing
 from .analysis.reading import loading
 from .analysis.reading.loaded_run import LoadedRun
+from .analysis.reading.run_state import NO_RECORD
 from .analysis.report import Report, build
 from .checks import preflight
 from .connections import connect
@@ -28,6 +30,8 @@ from .study.files import load_study
 from .study.resolve import plan_runs
 from .targets.files import LOCAL
 
+Drawn = tuple[list[tuple[Path, bytes]], list[Sentence]]
+"""Files of figures, and remarks."""
 GOING_ON = (State.QUEUED, State.RUNNING)
 WITHOUT_END = (State.QUEUED, State.UNKNOWN)
 """States of a run by its files where these tell neither an end nor that it is at work."""
@@ -55,12 +59,14 @@ class StudyReport:
     target_loss: float | None
     made_at: float
     """Unix seconds."""
+    _drawn: dict[object, Drawn] = field(default_factory=dict, init=False, repr=False)
+    """Its figures by language and style."""
 
     @cached_property
     def report(self) -> Report:
         """Findings of the audit, verdicts on the hypotheses, and tables."""
         trials, remarks = loading.load_trials(self.project, self.study, self.runs)
-        built: Report = build(
+        return build(
             self.study,
             [*self.runs, *self.strangers],
             trials=trials,
@@ -69,19 +75,16 @@ class StudyReport:
             lock=self.lock,
             planned=self.planned,
         )
-        return built
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """What the data say about each hypothesis."""
-        found: tuple[Verdict, ...] = self.report.verdicts
-        return found
+        return self.report.verdicts
 
     @property
     def findings(self) -> tuple[AuditFinding, ...]:
         """What limits the comparison, by severity."""
-        found: tuple[AuditFinding, ...] = self.report.findings
-        return found
+        return self.report.findings
 
     @property
     def is_over(self) -> bool:
@@ -91,8 +94,7 @@ class StudyReport:
     @property
     def signature(self) -> tuple[object, ...]:
         """Changes with the files that the report rests on."""
-        found: tuple[object, ...] = loading.signature(self.runs)
-        return found
+        return loading.signature(self.runs)
 
     def show(self, form: str = "text", *, language: str = "en", style: Path | None = None) -> str:
         """Return the report as ``text``, ``markdown``, ``json``, ``html``, ``latex`` or ``csv``.
@@ -100,15 +102,12 @@ class StudyReport:
         Args:
             style: A matplotlib style for the figures of a page; else the project's own.
         """
-        if form == "html":
-            style = style or self._own_style
-        shown: str = writing.show(self.report, form, language, self.made_at, style=style)
-        return shown
+        figures = self._draw(language, style)[0] if form == "html" else ()
+        return writing.show(self.report, form, language, self.made_at, figures)
 
     def show_power(self, form: str = "text", *, language: str = "en") -> str:
         """Return how many seeds each hypothesis needs."""
-        shown: str = writing.show_table(power.table(self.report), form, language)
-        return shown
+        return writing.show_table(power.table(self.report), form, language)
 
     def write(
         self, *, plot: bool = False, language: str = "en", style: Path | None = None, refresh_s: int = 0
@@ -125,16 +124,20 @@ class StudyReport:
         """
         if self.folder is None:
             raise UsageError(_("this report has no folder for its files"), hint=_("give --output DIR"))
-        written: tuple[list[Path], Sequence[str]] = writing.write(
-            self.report, self.folder, summary=self.summary, made_at=self.made_at, language=language, plot=plot,
-            style=style or self._own_style, refresh_s=refresh_s,
+        figures, remarks = self._draw(language, style) if plot else ([], [])
+        files = writing.write(
+            self.report, self.folder, figures,
+            summary=self.summary, made_at=self.made_at, language=language, refresh_s=refresh_s,
         )  # fmt: skip
-        return written
+        return files, remarks
 
-    @property
-    def _own_style(self) -> Path | None:
-        found: Path | None = loading.user_style(self.project) if self.project is not None else None
-        return found
+    def _draw(self, language: str, style: Path | None) -> Drawn:
+        """Return the figures, which are drawn once, and remarks about what could not be."""
+        if style is None and self.project is not None:
+            style = loading.user_style(self.project)
+        if (language, style) not in self._drawn:
+            self._drawn[language, style] = draw(self.report, language, self.folder or Path(), style)
+        return self._drawn[language, style]
 
 
 def report_on(
@@ -144,6 +147,7 @@ def report_on(
     only: Sequence[str] = (),
     folders: Sequence[Path | str] = (),
     mapping: Sequence[str] = (),
+    columns: Sequence[str] = (),
     output: Path | str | None = None,
     target_loss: float | None = None,
     warn: Callable[[str], None] = lambda message: None,
@@ -156,6 +160,8 @@ def report_on(
         only: Names of groups or runs.
         folders: Read these instead of the study's runs; old results or a log alone will do.
         mapping: ``GROUP=DIR``: read that folder as a run of the group.
+        columns: ``METRIC=COLUMN``: the folders hold tables with these columns (``step`` among the metrics, where no
+            usual name tells it).
         output: Where the files go; else the study's folder in ``experiments``, or nowhere for a selection.
         target_loss: Count steps, tokens and GPU-hours to this validation loss.
         warn: Is told which study files are invalid.
@@ -172,7 +178,7 @@ def report_on(
     if project is not None and (study or not is_named):
         asked = study if isinstance(study, Study) else load_study(project, study, warn=warn)
     if is_named:
-        chosen, runs = loading.load_folders(places, mapping, asked)
+        chosen, runs = loading.load_folders(places, mapping, asked, columns=columns)
     else:
         assert project is not None and asked is not None
         chosen = asked
@@ -188,7 +194,8 @@ def report_on(
         folder, summary = loading.output_folder(project, asked), loading.summary_path(project, asked)
     return StudyReport(
         project=project, study=chosen, runs=runs, strangers=strangers, lock=locked, planned=asked,
-        folders=places, folder=folder, summary=summary, target_loss=target_loss, made_at=loading.now(),
+        folders=() if columns else places, folder=folder, summary=summary, target_loss=target_loss,
+        made_at=loading.now(),
     )  # fmt: skip
 
 
@@ -202,7 +209,7 @@ def lock_rules(project: Path, study: Study | str | None, warn: Callable[[str], N
         UsageError: It was locked before.
     """
     report = report_on(project, study, warn=warn)
-    path: Path = loading.lock_path(project, report.study)
+    path = loading.lock_path(project, report.study)
     if report.lock is not None:
         raise UsageError(
             _("study {study} was locked before: {path}", report.study.name, str(path)),
@@ -219,7 +226,7 @@ def _fingerprints(project: Path, study: Study, warn: Callable[[str], None]) -> d
     """Return the fingerprints of the study's runs; empty while the data aren't here."""
     try:
         data_hash = preflight.data_hash(connect(LOCAL, project), project, study)
-        runs = plan_runs(study, LOCAL, str(project), data_hash=data_hash)
+        runs = plan_runs(study, replace(LOCAL, root=str(project)), data_hash=data_hash)
     except OelmError as error:
         warn(_("The lock has no fingerprints of runs: {why}", str(error)))
         return {}
@@ -239,7 +246,8 @@ def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[Lo
     for run in runs:
         seen = known.get(run.name)
         if seen is not None:
-            run = _by_clock_here(run, seen)
+            if run.started_at is not None:  # locks go by our clock
+                run = replace(run, started_at=run.started_at - seen.progress.get("clock_ahead_s", 0.0))
             is_elsewhere = seen.run_dir != str(run.path)
             is_older = bool(run.fingerprint and seen.fingerprint and run.fingerprint != seen.fingerprint)
             if run.status in WITHOUT_END or (is_elsewhere and is_older):
@@ -251,22 +259,10 @@ def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[Lo
         if seen.name not in here and seen.group in study.groups and is_there and not Path(seen.run_dir).exists():
             run = LoadedRun(
                 name=seen.name, group=seen.group, label=study.groups[seen.group].label, seed=seen.seed,
-                path=Path(seen.run_dir), study=study.name, tag=seen.tag, last_step=_whole(seen.progress.get("step")),
+                path=Path(seen.run_dir), study=study.name, tag=seen.tag, last_step=seen.progress.get("step"),
             )  # fmt: skip
             found.append(_as_seen(run, seen, is_elsewhere=True))
     return sorted(found, key=lambda run: str(run.path.name))
-
-
-def _by_clock_here(run: LoadedRun, seen: StoredRun) -> LoadedRun:
-    """Return a run with its start corrected for the difference of its target's clock, since locks go by ours."""
-    ahead_s = seen.progress.get("clock_ahead_s")
-    if run.started_at is None or not isinstance(ahead_s, (int, float)):
-        return run
-    return replace(run, started_at=run.started_at - ahead_s)
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _as_seen(run: LoadedRun, seen: StoredRun, *, is_elsewhere: bool) -> LoadedRun:
@@ -274,6 +270,8 @@ def _as_seen(run: LoadedRun, seen: StoredRun, *, is_elsewhere: bool) -> LoadedRu
     if seen.state is State.DONE and is_elsewhere:
         there = _("DONE on {target}: oelm-fetch brings it", seen.target)
         return replace(run, status=State.UNKNOWN, reason=there)
-    if seen.state in (State.FAILED, State.CANCELLED) or (seen.state in GOING_ON and is_elsewhere):
+    # What waits its turn has no record here before it begins.
+    waits = seen.state is State.QUEUED and run.reason == NO_RECORD
+    if seen.state in (State.FAILED, State.CANCELLED) or (seen.state in GOING_ON and is_elsewhere) or waits:
         return replace(run, status=seen.state.value, reason=seen.reason)
     return run

@@ -13,17 +13,20 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .agent.sentences import _
 from .agent.states import State
 from .errors import DamagedStore, StoreError
 from .folders import state_folder
+from .programs import length
 from .stored_run import COLUMNS, STATES, StoredRun, kept, stored
 
 if TYPE_CHECKING:
+    from .agent.record_types import ProgramRecord
     from .agent.run_record import RunRecord
     from .spec.study import Run
 
@@ -50,8 +53,8 @@ MIGRATIONS: list[str] = [
 INTENT, ACCEPTED, REFUSED, UNKNOWN = "intent", "accepted", "refused", "unknown"
 """What is known of a submission's answer."""
 
-SPEC = ("train", "global_batch", "extended_from", "left")
-"""What is kept here of a run's record, which lies in its run directory."""
+SAME = ("study", "group", "label", "seed", "tag", "run_dir", "fingerprint")
+"""Columns that a run and its record have under the same names."""
 
 BUSY_S = 30.0
 """How long a writer waits for the others."""
@@ -59,12 +62,24 @@ CACHE_KIB = 65_536
 """Memory for pages: a transaction over ten thousand runs that outgrows it writes before it commits."""
 
 
+class OpenSubmission(NamedTuple):
+    """A submission whose answer isn't known."""
+
+    token: str
+    root: str
+    """The target's, as it was then."""
+    maker: str
+    """Identity of the process that made it, as JSON."""
+    made_at: float
+    """Unix seconds; renewed while its maker is at it."""
+
+
 def index_path() -> Path:
     """Return the file of the user's index."""
     return state_folder() / "runs.sqlite3"
 
 
-class Store:
+class Store(AbstractContextManager["Store"]):
     """The open index; a context manager."""
 
     def __init__(self, path: Path | None = None) -> None:
@@ -80,9 +95,6 @@ class Store:
             self._migrate()
         except (OSError, sqlite3.Error) as error:
             raise self._error(error) from error
-
-    def __enter__(self) -> Store:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -108,14 +120,13 @@ class Store:
     def _migrate(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
-            raise StoreError(
-                _(
-                    "{path}: written by a newer oelm-jobs (schema {version}, this one knows {known})",
-                    str(self.path),
-                    version,
-                    len(MIGRATIONS),
-                )
+            message = _(
+                "{path}: written by a newer oelm-jobs (schema {version}, this one knows {known})",
+                str(self.path),
+                version,
+                len(MIGRATIONS),
             )
+            raise StoreError(message)
         if version == len(MIGRATIONS):
             return
         with self._writing():
@@ -149,6 +160,7 @@ class Store:
         maker: str,
         runs: Sequence[Run],
         decide: Callable[[StoredRun], Run | None],
+        study_file: str = "",
     ) -> list[Run]:
         """Commit the intent to submit runs before anything is sent; return the runs that this submission has got.
 
@@ -156,15 +168,15 @@ class Store:
             maker: Identity of this process as JSON, by which others see whether it still lives.
             decide: Returns a run that is stored already as it is to be submitted, or None to leave it alone; called
                 under the write lock, so that of concurrent submissions one gets each run.
+            study_file: Absolute path of the study's file, where its name alone doesn't tell it.
         """
-        from msgspec.json import encode  # here: a status starts without it
-
         taken, rows = [], []
+        file = {"study_file": study_file} if study_file else {}
         with self._writing():
-            first = self._db.execute("SELECT coalesce(max(position), 0) + 1 FROM run").fetchone()[0]
-            studies = {run.study for run in runs}
             known = {
-                (row["study"], row["name"]): row for study in studies for row in self._rows(project, study, columns="*")
+                (row["study"], row["name"]): row
+                for study in {run.study for run in runs}
+                for row in self._query("SELECT * FROM run WHERE project = ? AND study = ?", (str(project), study))
             }
             for run in runs:
                 previous = dict(known.get((run.study, run.name), ()))
@@ -174,20 +186,10 @@ class Store:
                         continue
                     run = chosen
                 taken.append(run)
-                spec = {"train": run.train, "global_batch": run.global_batch, "extended_from": run.extended_from}
-                if run.left:
-                    spec["left"] = run.left
-                rows.append(
-                    (str(project), run.study, run.name, run.group, run.label, run.seed, run.tag, target, run.run_dir,
-                     run.fingerprint, first + len(taken), token, encode(spec).decode(), State.PLANNED, time.time(),
-                     json.dumps({**previous, "previous": ""}) if previous else "")
-                )  # fmt: skip
-            self._db.executemany(
-                """INSERT OR REPLACE INTO run (project, study, name, "group", label, seed, tag, target, run_dir,
-                   fingerprint, position, token, spec, state, queued_at, previous)
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-                rows,
-            )
+                row = {"name": run.name, "token": token, "state": State.PLANNED, "queued_at": time.time()}
+                row["spec"] = _spec(run, {**_own(run.settings, _of_script(run), run.code), **file})
+                rows.append((run, {**row, "previous": json.dumps({**previous, "previous": ""}) if previous else ""}))
+            self._add(project, target, rows, "REPLACE")
             if taken:
                 self._db.execute(
                     "INSERT INTO submission VALUES (?, ?, ?, ?, ?, ?, ?, '')",
@@ -195,32 +197,26 @@ class Store:
                 )
         return taken
 
-    def answer(
-        self, token: str, answer: str, *, states: Mapping[str, tuple[State, str]] | None = None, handle: str = ""
-    ) -> None:
+    def answer(self, token: str, answer: str, *, states: Mapping[str, tuple[State, str]] | None = None) -> None:
         """Record a submission's outcome, and the states (by run directory) of its runs about which nothing was known.
 
         Runs of a refused submission are again what they were before it, where they were something.
         """
         with self._writing():
-            self._db.execute("UPDATE submission SET answer = ?, handle = ? WHERE token = ?", (answer, handle, token))
+            self._db.execute("UPDATE submission SET answer = ? WHERE token = ?", (answer, token))
             if answer == REFUSED:
                 for (previous,) in self._db.execute("SELECT previous FROM run WHERE token = ?", (token,)).fetchall():
-                    values = json.loads(previous or "{}")
-                    if values:
-                        columns = ", ".join(f'"{column}"' for column in values)
-                        places = ", ".join("?" * len(values))
-                        self._db.execute(
-                            f"INSERT OR REPLACE INTO run ({columns}) VALUES ({places})", [*values.values()]
-                        )
+                    if previous:
+                        self._insert([json.loads(previous)])
             if answer == ACCEPTED:
-                self._db.execute("UPDATE run SET previous = '' WHERE token = ?", (token,))
+                self._db.execute("UPDATE run SET previous = '' WHERE token = ? AND previous <> ''", (token,))
+            alike: dict[tuple[State, str, str], list[str]] = {}
+            for run_dir, (state, reason) in (states or {}).items():
+                alike.setdefault((state, reason, kept(reason, {})), []).append(run_dir)
             self._db.executemany(
-                "UPDATE run SET state = ?, reason = ?, progress = ? WHERE token = ? AND run_dir = ? AND state = ?",
-                [
-                    (state, reason, kept(reason, {}), token, run_dir, State.PLANNED)
-                    for run_dir, (state, reason) in (states or {}).items()
-                ],
+                """UPDATE run SET state = ?, reason = ?, progress = ? WHERE token = ? AND state = ?
+                   AND run_dir IN (SELECT value FROM json_each(?))""",
+                [(*known, token, State.PLANNED, json.dumps(run_dirs)) for known, run_dirs in alike.items()],
             )
 
     def accept(self, token: str, run_dirs: Sequence[str]) -> None:
@@ -232,10 +228,10 @@ class Store:
                 [(State.QUEUED, token, run_dir, State.PLANNED) for run_dir in run_dirs],
             )
 
-    def open_submissions(self, project: Path) -> list[sqlite3.Row]:
-        """Return the submissions (token, target, root, maker, made_at) whose answer isn't known."""
-        query = "SELECT token, target, root, maker, made_at FROM submission WHERE project = ? AND answer IN (?, ?)"
-        return list(self._query(query, (str(project), INTENT, UNKNOWN)))
+    def open_submissions(self, project: Path) -> list[OpenSubmission]:
+        """Return the submissions whose answer isn't known."""
+        query = "SELECT token, root, maker, made_at FROM submission WHERE project = ? AND answer IN (?, ?)"
+        return [OpenSubmission(*row) for row in self._query(query, (str(project), INTENT, UNKNOWN))]
 
     def oldest_unanswered(self, root: str) -> tuple[str, float] | None:
         """Return (project, time) of the oldest submission of any project to a root whose answer isn't known; None where
@@ -247,18 +243,27 @@ class Store:
 
     # Reading and observing --------------------------------------------------------------------------------------------
 
-    def _rows(self, project: Path, study: str | None, *, columns: str = COLUMNS) -> Iterator[sqlite3.Row]:
-        query = f"SELECT {columns} FROM run WHERE project = ? AND (? IS NULL OR study = ?) ORDER BY position"
-        return self._query(query, (str(project), study, study))
+    def _runs(self, condition: str, *values: object) -> list[StoredRun]:
+        query = f"SELECT {COLUMNS} FROM run {condition} ORDER BY position"
+        return [stored(row) for row in self._query(query, values)]
 
     def run(self, project: Path, study: str, name: str) -> StoredRun | None:
         """Return one run."""
-        query = f"SELECT {COLUMNS} FROM run WHERE project = ? AND study = ? AND name = ?"
-        return next((stored(row) for row in self._query(query, (str(project), study, name))), None)
+        found = self._runs("WHERE project = ? AND study = ? AND name = ?", str(project), study, name)
+        return found[0] if found else None
+
+    def knows(self, project: Path) -> bool:
+        """Tell whether a project has runs."""
+        return next(self._query("SELECT 1 FROM run WHERE project = ? LIMIT 1", (str(project),)), None) is not None
 
     def runs(self, project: Path, study: str | None = None) -> list[StoredRun]:
         """Return a project's runs in the order of their submission."""
-        return [stored(row) for row in self._rows(project, study)]
+        return self._runs("WHERE project = ? AND (? IS NULL OR study = ?)", str(project), study, study)
+
+    def states(self, project: Path, study: str) -> dict[str, State]:
+        """Return where a study's runs stand, by name."""
+        query = "SELECT name, state FROM run WHERE project = ? AND study = ?"
+        return {name: STATES.get(state, State.UNKNOWN) for name, state in self._query(query, (str(project), study))}
 
     def runs_of(self, token: str) -> dict[str, State]:
         """Return the states of a submission's runs, by run directory."""
@@ -266,35 +271,27 @@ class Store:
         return {run_dir: STATES.get(state, State.UNKNOWN) for run_dir, state in self._query(query, (token,))}
 
     def runs_that_left(self, project: Path) -> list[StoredRun]:
-        """Return a project's runs that have left files on other targets, without reading all runs."""
-        query = f"SELECT {COLUMNS} FROM run WHERE project = ? AND spec LIKE '%\"left\":%' ORDER BY position"
-        return [run for run in map(stored, self._query(query, (str(project),))) if run.spec.get("left")]
+        """Return a project's runs that have left files on other targets, without reading all runs; what can't be
+        understood is left out.
+        """
+        found = self._runs("WHERE project = ? AND spec LIKE '%\"left\":%'", str(project))
+        return [run for run in map(StoredRun.without_misread, found) if run.left]
 
-    def states(self, project: Path, study: str) -> dict[str, State]:
-        """Return the states of a study's runs, by name."""
-        query = "SELECT name, state FROM run WHERE project = ? AND study = ?"
-        return {name: STATES.get(state, State.UNKNOWN) for name, state in self._query(query, (str(project), study))}
+    def observe(self, runs: Iterable[StoredRun], *, unchanged: Iterable[StoredRun] = ()) -> None:
+        """Record runs as their target has just told of them, except those that were submitted again meanwhile.
 
-    def observe(
-        self,
-        runs: Iterable[tuple[StoredRun, State, str, Mapping[str, object]]],
-        at: float,
-        *,
-        unchanged: Iterable[StoredRun] = (),
-    ) -> None:
-        """Record what a target answered about runs, except those that were submitted again meanwhile."""
+        Args:
+            unchanged: Of these it told nothing new.
+        """
         with self._writing():
             self._db.executemany(
                 """UPDATE run SET state = ?, reason = ?, progress = ?, observed_at = ?
                    WHERE project = ? AND study = ? AND name = ? AND token = ?""",
-                [
-                    (state, reason, kept(reason, progress), at, run.project, run.study, run.name, run.token)
-                    for run, state, reason, progress in runs
-                ],
+                [(run.state, run.reason, kept(run.reason, run.progress), *_when_and_which(run)) for run in runs],
             )
             self._db.executemany(
                 "UPDATE run SET observed_at = ? WHERE project = ? AND study = ? AND name = ? AND token = ?",
-                [(at, run.project, run.study, run.name, run.token) for run in unchanged],
+                map(_when_and_which, unchanged),
             )
 
     def replace_runs(self, project: Path, target: str, records: Sequence[RunRecord], gone: Iterable[str] = ()) -> None:
@@ -311,24 +308,66 @@ class Store:
                 "DELETE FROM run WHERE project = ? AND target = ? AND study = ? AND name = ? AND state <> ?",
                 [(str(project), before, known.study, known.run, State.PLANNED) for before in gone for known in records],
             )
-            self._add(project, target, records)
+            self._add(project, target, map(_of_record, records), "IGNORE")
 
     def add_runs(self, project: Path, target: str, records: Sequence[RunRecord]) -> None:
         """Add runs from records found on a target; runs that the project has already are not changed."""
         with self._writing():
-            self._add(project, target, records)
+            self._add(project, target, map(_of_record, records), "IGNORE")
 
-    def _add(self, project: Path, target: str, records: Sequence[RunRecord]) -> None:
+    def _add(
+        self, project: Path, target: str, runs: Iterable[tuple[Run | RunRecord, dict[str, object]]], over: str
+    ) -> None:
+        """Insert runs, each with what else its row holds; one that is there is replaced, or stays (``IGNORE``)."""
         first = self._db.execute("SELECT coalesce(max(position), 0) + 1 FROM run").fetchone()[0]
-        for position, known in enumerate(records, start=first):
-            content = known.to_json()
-            spec = json.dumps({key: content[key] for key in SPEC if key in content})
-            self._db.execute(
-                """INSERT OR IGNORE INTO run (project, study, name, "group", label, seed, tag, target, run_dir,
-                   fingerprint, position, token, spec, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-                (str(project), known.study, known.run, known.group, known.label, known.seed, known.tag, target,
-                 known.run_dir, known.fingerprint, position, known.token, spec, State.UNKNOWN),
-            )  # fmt: skip
+        rows = []
+        for position, (run, more) in enumerate(runs, start=first):
+            row = {"project": str(project), "target": target, "position": position, **more}
+            rows.append({**row, **{key: getattr(run, key) for key in SAME}})
+        self._insert(rows, over)
+
+    def _insert(self, rows: Sequence[Mapping[str, object]], over: str = "REPLACE") -> None:
+        """Insert rows that have the same columns in the same order."""
+        if rows:
+            columns, places = (", ".join(map(form.format, rows[0])) for form in ('"{}"', "?"))
+            values = [tuple(row.values()) for row in rows]
+            self._db.executemany(f"INSERT OR {over} INTO run ({columns}) VALUES ({places})", values)
+
+
+_when_and_which = attrgetter("observed_at", "project", "study", "name", "token")
+
+
+def _of_record(known: RunRecord) -> tuple[RunRecord, dict[str, object]]:
+    """Return a run that a record tells of, with what its row holds besides; where it stands isn't known yet."""
+    return known, {
+        "name": known.run, "token": known.token, "state": State.UNKNOWN,
+        "spec": _spec(known, _own(known.train, known.program, known.train_code)),
+    }  # fmt: skip
+
+
+def _of_script(run: Run) -> ProgramRecord | None:
+    if run.program is None:
+        return None
+    from .programs import script  # here: few need it
+
+    return script.kept(run)
+
+
+def _own(settings: Mapping[str, object], program: ProgramRecord | None, code: str) -> dict[str, object]:
+    """Return what is kept of a program."""
+    if program is None:
+        return {"train": settings}
+    kept = {key: program.get(key) for key in length.KEPT}
+    goal = (program.get("metrics") or {}).get("goal")  # of a record alone there is more
+    return {"program": {**kept, "metrics": {"goal": goal}}, "code": code}
+
+
+def _spec(run: Run | RunRecord, own: Mapping[str, object]) -> str:
+    """Return what is kept here of a run's configuration, of which the record lies in its run directory."""
+    from msgspec.json import encode  # here: a status starts without it
+
+    spec = {**own, "global_batch": run.global_batch, "extended_from": run.extended_from}
+    return encode({**spec, "left": run.left} if run.left else spec).decode()
 
 
 def set_aside() -> Path | None:

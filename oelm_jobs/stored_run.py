@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .agent import reasons, records, schema, verbs
 from .agent.schema import Number, Table
-from .agent.sentences import Sentence, _, encoded
+from .agent.sentences import Sentence, _, encoded, joined
 from .agent.states import State
 from .errors import StoreError
+from .programs import length
+
+if TYPE_CHECKING:
+    from .agent import messages
+    from .agent.record_types import Extended, Left, Spec
+
+    class RunProgress(messages.Progress, total=False):
+        """What a target answers of a run."""
+
+        clock_ahead_s: float
+        """How far its clock, by which it tells times, is ahead of the one here."""
+
 
 MAX_REASON = 4000
 """Characters of a reason; whatever lies in an index that somebody else has written to."""
@@ -42,8 +54,8 @@ class StoredRun(NamedTuple):
     """What makes it scientifically itself."""
     token: str
     """Token of its newest submission."""
-    spec: Mapping[str, Any]
-    """What its record says of its configuration: ``train``, ``global_batch``, ``extended_from``, ``left``."""
+    spec: Spec
+    """What its record says of its configuration."""
     state: State
     """Where it stood when last seen."""
     reason: str
@@ -52,36 +64,77 @@ class StoredRun(NamedTuple):
     """When it was submitted, Unix seconds."""
     observed_at: float | None
     """When the target last answered for it, Unix seconds; None before the first answer."""
-    progress: Mapping[str, Any]
+    progress: RunProgress
     """Step, loss, rate and the like as the probe answered."""
+
+    @property
+    def is_script(self) -> bool:
+        """Whether it executes a program of the user's own."""
+        return "program" in self.spec
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What its program is given."""
+        return self.spec["program"]["settings"] if self.is_script else self.spec["train"]
+
+    @property
+    def misread(self) -> StoreError | None:
+        """Why its configuration can't be understood; None where it can be, and as long as nobody has read it."""
+        return getattr(self.spec, "misread", None)
+
+    @property
+    def max_steps(self) -> int | None:
+        """How many steps it takes; None where a script doesn't say."""
+        steps = (self.spec["program"] if self.is_script else self.spec["train"]).get(length.KEY)
+        return None if steps is None else int(steps)
+
+    @property
+    def extended_from(self) -> Extended | None:
+        """The run that it continues; None where it continues none."""
+        return self.spec.get("extended_from")
+
+    @property
+    def left(self) -> Sequence[Left]:
+        """What it has left on other targets."""
+        return self.spec.get("left") or ()
+
+    @property
+    def code(self) -> str:
+        """Hash of a script's code; empty where that isn't known."""
+        return str(self.spec.get("code") or "")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """How many tokens a step takes."""
+        return length.tokens_per_step(self.settings, self.spec["global_batch"])
+
+    def without_misread(self) -> StoredRun:
+        """Return the run to show: where its configuration can't be understood, its reason says so in place of that."""
+        try:
+            len(self.spec)
+        except StoreError as error:
+            return self._replace(spec=_NOTHING, reason=joined((self.reason, str(error))))
+        return self
 
 
 class Reason(Sentence):
     """A reason whose code and values are read when they are first asked for."""
 
-    _read: Callable[[], Mapping[str, Any]]
+    beside: Callable[[], Mapping[str, object]]
+    """Returns what stands beside it: ``code`` and ``values``, as they came."""
 
     @classmethod
-    def of(cls, text: str, read: Callable[[], Mapping[str, Any]]) -> Reason:
-        """Return a reason.
-
-        Args:
-            read: Returns what stands beside it: ``code`` and ``values``, as they came.
-        """
+    def of(cls, text: str, beside: Callable[[], Mapping[str, object]]) -> Reason:
+        """Return a reason with what reads what stands beside it."""
         made = str.__new__(cls, text)
-        made._read = read
+        made.beside = beside
         return made
-
-    @property
-    def beside(self) -> Mapping[str, Any]:
-        """What stands beside it."""
-        return self._read()
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("template", "values", "code"):
             raise AttributeError(name)
         text = self[:]
-        known = reasons.read({**self.beside, "reason": text})
+        known = reasons.read({**self.beside(), "reason": text})
         if isinstance(known, Sentence):
             self.template, self.values, self.code = known.template, known.values, known.code
         else:  # what stands there can't be them
@@ -89,40 +142,38 @@ class Reason(Sentence):
         return getattr(self, name)
 
 
-def beside(reason: str) -> Mapping[str, Any]:
-    """Return what stands beside a reason: ``code`` and ``values``; nothing where it has none."""
-    return reason.beside if isinstance(reason, Reason) else encoded(reason)
-
-
 COLUMNS = ", ".join(f'"{field}"' for field in StoredRun._fields)
 """The fields of a run, as columns of its table."""
 
 
-def kept(reason: str, progress: Mapping[str, Any]) -> str:
+def kept(reason: str, progress: Mapping[str, object]) -> str:
     """Return a run's progress as it is stored, with what stands beside its reason."""
-    return json.dumps({**progress, **beside(reason)})
+    beside = reason.beside() if isinstance(reason, Reason) else encoded(reason)
+    return json.dumps({**progress, **beside})
 
 
 def stored(row: Sequence[Any]) -> StoredRun:
     """Return the run in a row of COLUMNS."""
     *same, spec, state, reason, queued_at, observed_at, progress = row
+    # SQLite keeps what it was given, whatever its columns are declared for.
+    queued_at, observed_at = (at if type(at) is float else None for at in (queued_at, observed_at))
     state = STATES.get(state, State.UNKNOWN)
     if type(reason) is not str or len(reason) > MAX_REASON:
         reason = str(reason)[:MAX_REASON]
     later = _Progress(progress)
     if type(progress) is str and '"code":' in progress:
         reason = Reason.of(reason, later.beside)
-    return StoredRun._make((*same, _Spec(spec), state, reason, queued_at, observed_at, later))
+    return StoredRun._make((*same, _Spec(spec, same), state, reason, queued_at, observed_at, later))
 
 
-class _Later(Mapping[str, Any]):
+class _Later(Mapping[str, object]):
     """A JSON object that is parsed when it is first read: a status of ten thousand runs never does."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._known: dict[str, Any] | None = None
+        self._known: dict[str, object] | None = None
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, object]:
         if self._known is None:
             try:
                 known = schema.loads(self._text)
@@ -136,12 +187,16 @@ class _Later(Mapping[str, Any]):
         """Return why a value can't be what was stored; None where it can."""
         raise NotImplementedError
 
-    def _otherwise(self, wrong: str) -> dict[str, Any]:
+    def _otherwise(self, wrong: str) -> dict[str, object]:
         """Return what replaces a value that can't be what was stored."""
-        raise NotImplementedError
+        return {}
 
     def __getitem__(self, key: str) -> Any:
         return self._read()[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """As a dictionary's; Mapping's own raises and catches an error for each key that isn't there."""
+        return self._read().get(key, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._read())
@@ -149,11 +204,12 @@ class _Later(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._read())
 
-    def __eq__(self, other: object) -> bool:
-        return self._read() == other
-
     def __repr__(self) -> str:
         return self._text
+
+    def is_text(self, text: str) -> bool:
+        """Tell whether this is the text that is stored."""
+        return self._text == text
 
 
 class _Progress(_Later):
@@ -161,9 +217,9 @@ class _Progress(_Later):
     the reason is stored in it, too.
     """
 
-    _beside: Mapping[str, Any] = {}
+    _beside: Mapping[str, object] = {}
 
-    def beside(self) -> Mapping[str, Any]:
+    def beside(self) -> Mapping[str, object]:
         """Return what stands beside the reason."""
         self._read()
         return self._beside
@@ -173,22 +229,37 @@ class _Progress(_Later):
             self._beside = {key: known.pop(key) for key in reasons.BESIDE if key in known}
         return _PROGRESS_IS(known)
 
-    def _otherwise(self, wrong: str) -> dict[str, Any]:
-        return {}
-
 
 class _Spec(_Later):
     """A run's configuration as recorded."""
 
+    misread: StoreError | None = None
+
+    def __init__(self, text: str, same: Sequence[Any]) -> None:
+        super().__init__(text)
+        self._same = same
+
     def _why_not(self, known: Any) -> str | None:
         return _SPEC_IS(known)
 
-    def _otherwise(self, wrong: str) -> dict[str, Any]:
-        raise StoreError(
-            _("the index has a run whose configuration can't be understood: spec{where}", wrong),
+    def _otherwise(self, wrong: str) -> dict[str, object]:
+        run = "{1}/{2}".format(*self._same)
+        self.misread = StoreError(
+            _("what the index has of the configuration of {run} can't be understood: spec{where}", run, wrong),
             hint=_("make the index again from the run directories: oelm-status --rebuild"),
         )
+        raise self.misread
 
 
-_PROGRESS_IS = schema.compiled(Table({}, {**verbs.PROGRESS, "clock_ahead_s": Number()}))
-_SPEC_IS = schema.compiled(records.SPEC)
+def is_as_stored(run: StoredRun, reason: str, progress: Mapping[str, object]) -> bool:
+    """Tell whether reason and progress are those that the index has of a run. Their texts are compared: to read what it
+    has of ten thousand runs takes longer than all else of a status.
+    """
+    known = run.progress
+    return run.reason == reason and isinstance(known, _Later) and known.is_text(kept(reason, progress))
+
+
+_NOTHING: Spec = {"program": {"settings": {}}, "global_batch": 0}
+"""The configuration of a script that says nothing."""
+_PROGRESS_IS = Table({}, {**verbs.PROGRESS, "clock_ahead_s": Number()}).wrong
+_SPEC_IS = records.SPEC.wrong

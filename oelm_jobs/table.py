@@ -7,6 +7,7 @@ needed.
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -40,9 +41,8 @@ def cut(content: str, columns: int) -> str:
     """Cut text to a number of terminal columns, with an ellipsis for what is cut off."""
     if width(content) <= columns:
         return content
-    while content and width(content) >= columns:
-        content = content[:-1]
-    return content + "…"
+    up_to_each = itertools.accumulate(map(width, content))
+    return content[: sum(taken < columns for taken in up_to_each)] + "…"
 
 
 def text(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "", *, within: int | None = None) -> str:
@@ -57,23 +57,20 @@ def text(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "",
     for row in body:
         row.extend([""] * (count - len(row)))
     heads = [[visible.line(str(header)) for header in headers]]
-    widths = [[width(cell) for cell in row] for row in body]
-    below = [max((row[i] for row in widths), default=0) for i in range(count)]
     if within is not None:
+        below = [max(map(width, column)) for column in zip([""] * count, *body, strict=True)]
         heads = _folded(heads[0], below, within - len(GAP) * (count - 1))
-    table = [*heads, *body]
-    widths[:0] = [[width(cell) for cell in row] for row in heads]
-    columns = [max(row[i] for row in widths) for i in range(count)]
-    right = [i < len(align) and align[i] == "r" for i in range(count)]
-    lines = []
-    for row, taken in zip(table, widths, strict=True):
-        cells = [
-            " " * (columns[i] - taken[i]) + row[i] if right[i] else row[i] + " " * (columns[i] - taken[i])
-            for i in range(count)
-        ]
-        lines.append(GAP.join(cells).rstrip())
-    lines.insert(len(heads), GAP.join("-" * column for column in columns))
-    return "\n".join(lines)
+    columns = []
+    for letter, *cells in zip(align.ljust(count, "l"), *heads, *body, strict=True):
+        taken = [width(cell) for cell in cells]
+        most = max(taken)
+        padded = []
+        for cell, own in zip(cells, taken, strict=True):
+            blank = " " * (most - own)
+            padded.append(blank + cell if letter == "r" else cell + blank)
+        padded.insert(len(heads), "-" * most)
+        columns.append(padded)
+    return "\n".join(GAP.join(cells).rstrip() for cells in zip(*columns, strict=True))
 
 
 def _folded(headers: Sequence[str], below: Sequence[int], within: int) -> list[list[str]]:
@@ -101,13 +98,13 @@ def markdown(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str =
 
     escaped = [[plain(cell) for cell in row] for row in rows]
     heads = [plain(header) for header in headers]
-    return str(tabulate(escaped, heads, tablefmt="github", disable_numparse=True, colalign=_colalign(align, heads)))
+    sides = ["right" if letter == "r" else "left" for letter in align.ljust(len(heads), "l")]
+    return str(tabulate(escaped, heads, tablefmt="github", disable_numparse=True, colalign=sides))
 
 
 def latex(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "") -> str:
     """Return a booktabs table (``\\usepackage{booktabs}``) with special characters escaped."""
-    letters = "".join(align[i] if i < len(align) else "l" for i in range(len(headers)))
-    lines = [f"\\begin{{tabular}}{{{letters}}}", "\\toprule"]
+    lines = [f"\\begin{{tabular}}{{{align.ljust(len(headers), 'l')}}}", "\\toprule"]
     lines.append(" & ".join(tex(str(header)) for header in headers) + " \\\\")
     lines.append("\\midrule")
     lines.extend(" & ".join(tex(str(cell)) for cell in row) + " \\\\" for row in rows)
@@ -117,12 +114,10 @@ def latex(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = ""
 
 def csv(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> str:
     """Return comma-separated values with Unix line ends; None becomes an empty field."""
-    out = io.StringIO()
     import csv as _csv
 
-    writer = _csv.writer(out, lineterminator="\n")
-    writer.writerow(headers)
-    writer.writerows([["" if cell is None else cell for cell in row] for row in rows])
+    out = io.StringIO()
+    _csv.writer(out, lineterminator="\n").writerows([headers, *rows])
     return out.getvalue()
 
 
@@ -136,7 +131,3 @@ _TEX = {
     "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "–": "--", "—": "---", "±": "$\\pm$", "×": "$\\times$",
     "≥": "$\\geq$", "≤": "$\\leq$", "−": "$-$", "<": "$<$", ">": "$>$", "²": "$^2$", "·": "$\\cdot$",
 }  # fmt: skip
-
-
-def _colalign(align: str, headers: Sequence[str]) -> list[str]:
-    return ["right" if i < len(align) and align[i] == "r" else "left" for i in range(len(headers))]

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import math
+import os
+import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .agent.sentences import _
 from .encodings import conversion, name_encoding
 from .errors import ConfigurationError, valid_choices
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 T = TypeVar("T")
 _REQUIRED: Any = object()
@@ -60,9 +60,71 @@ def tables(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigurationError(_("{path}: can't be read: {why}", str(path), str(error))) from error
     try:
-        return dict(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return _loads(text)
+    except (ValueError, RecursionError) as error:  # what is no TOML is a ValueError
         raise ConfigurationError(_("{path}: not valid TOML: {why}", str(path), str(error))) from error
+
+
+@contextmanager
+def changing(path: Path) -> Iterator[dict[str, Any]]:
+    """Let one command at a time change a file that the toolkit writes; yield its content, empty where there is none.
+
+    Raises:
+        ConfigurationError: It can't be read or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)  # of several commands at once none may lose what another adds
+            yield tables(path) if path.exists() else {}
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise ConfigurationError(_("{path}: can't be written: {why}", str(path), str(error))) from error
+
+
+def as_text(value: Any) -> str:
+    """Return a value as TOML: a JSON string, number or list of them is one, but for DEL as it is."""
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{as_text(key)} = {as_text(each)}" for key, each in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def document(tables: Mapping[str, Any]) -> str:
+    """Return a file's content: values, then a table for each that isn't empty."""
+    lines = _lines({key: value for key, value in tables.items() if not isinstance(value, Mapping)})
+    for name, table in tables.items():
+        if isinstance(table, Mapping) and table:
+            lines += ["", f"[{_key(name)}]", *_lines(table)]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(table: Mapping[str, Any]) -> list[str]:
+    return [f"{_key(key)} = {as_text(value)}" for key, value in table.items()]
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else as_text(name)
+
+
+def value_of(text: str) -> Any:
+    """Return the number, text, list or truth value that a text is in TOML; the text itself where it is none."""
+    try:
+        value = _loads(f"value = {text}")["value"] if text.isprintable() and "#" not in text else text
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return text
+    return text if isinstance(value, dict) else value
+
+
+def _loads(text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):  # here: a status of a project without targets files reads none
+        import tomllib
+    else:
+        import tomli as tomllib
+    return dict(tomllib.loads(text))
 
 
 class Section:

@@ -8,6 +8,7 @@ is shown, not obeyed.
 from __future__ import annotations
 
 import codecs
+import io
 import re
 import sys
 from collections.abc import Callable
@@ -21,15 +22,16 @@ _FORMAT = (
 """
 _CONTROL = "\x00-\x1f\x7f-\x9f\ud800-\udfff"
 """C0, DEL and C1 (ISO 6429), and halves of pairs, which can't be written at all."""
-_IN_A_LINE = re.compile(f"[{_CONTROL}{_FORMAT}]")
-_IN_A_TEXT = re.compile(f"(?![\\n\\t])[{_CONTROL}{_FORMAT}]")
-_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
+# Not compiled here: every command imports this module, and few print such a character.
+_IN_A_LINE = f"[{_CONTROL}{_FORMAT}]"
+_IN_A_TEXT = f"(?![\\n\\t]){_IN_A_LINE}"
+_COLOUR = r"(\x1b\[[0-9;]*m)"
 """What click.style puts around words (Select Graphic Rendition)."""
 
 
 def text(content: str) -> str:
     """Return text with control and invisible characters as escapes; newlines and tabs stay."""
-    return content if _is_plain(content) else _IN_A_TEXT.sub(_escape, content)
+    return content if _is_plain(content) else re.sub(_IN_A_TEXT, _escape, content)
 
 
 def message(content: str) -> str:
@@ -52,19 +54,19 @@ def coloured(content: str) -> str:
     """Return text in which only colours are left as escape sequences; its foreign parts have been through ``line`` or
     ``text``.
     """
-    return "".join(part if number % 2 else text(part) for number, part in enumerate(_COLOUR.split(content)))
+    return "".join(part if number % 2 else text(part) for number, part in enumerate(re.split(_COLOUR, content)))
 
 
 def in_json(document: str) -> str:
     """Return an equal JSON document in which control and invisible characters are escapes; newlines stay."""
     import json  # here, like others: every command imports this module
 
-    return _IN_A_TEXT.sub(lambda found: json.dumps(found.group())[1:-1].replace("\x7f", "\\u007f"), document)
+    return re.sub(_IN_A_TEXT, lambda found: json.dumps(found.group())[1:-1].replace("\x7f", "\\u007f"), document)
 
 
 def line(content: str) -> str:
     """Return text as one line: newlines and tabs become escapes, too."""
-    return content if _is_plain(content) else _IN_A_LINE.sub(_escape, content)
+    return content if _is_plain(content) else re.sub(_IN_A_LINE, _escape, content)
 
 
 def _is_plain(content: str) -> bool:
@@ -72,19 +74,14 @@ def _is_plain(content: str) -> bool:
 
 
 def _escape(found: re.Match[str]) -> str:
-    code = ord(found.group())
-    named = {9: "\\t", 10: "\\n", 13: "\\r"}
-    if code in named:
-        return named[code]
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return found.group().encode("unicode_escape").decode()
 
 
 class Stream:
     """Text that arrives in pieces of bytes, cut anywhere: within a character, an escape sequence or a line end."""
 
     def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._after_return = False
+        self._decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
 
     def piece(self, content: bytes, *, final: bool = False) -> str:
         """Return the text that can be shown now; a carriage return begins a new line, so that nothing is overwritten.
@@ -92,9 +89,4 @@ class Stream:
         Args:
             final: Whether nothing follows.
         """
-        shown = self._decoder.decode(content, final)
-        if self._after_return and shown:
-            shown = shown.removeprefix("\n")
-            self._after_return = False
-        self._after_return = shown.endswith("\r") or (self._after_return and not shown)
-        return text(shown.replace("\r\n", "\n").replace("\r", "\n"))
+        return text(self._decoder.decode(content, final))

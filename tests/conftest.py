@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -14,9 +15,12 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs.agent import reasons
-from tests.support import REPOSITORY, TINY_STUDY, end_all, write_tokens
+from tests.support import REPOSITORY, TINY_STUDY, end_all, stand_in_for_python, write_tokens
 
 pytest.register_assert_rewrite("tests.versions")
+
+collect_ignore = ["programs"]
+"""What is run by name alone, by `make test-programs`: it needs programs that others wrote, in their own environment."""
 
 # A shell's background job ignores these, and so would all that is started here (sigaction(2)).
 for number in (signal.SIGINT, signal.SIGHUP):
@@ -27,15 +31,21 @@ for number in (signal.SIGINT, signal.SIGHUP):
 SLOW_FIXTURES = {"oelm", "installed", "editable", "sdist", "trainers", "shared"}
 """What asks for one of these starts commands, servers, a cluster, a build or training: slow without its own mark."""
 
-FIRST = ("slurm", "ssh", "train")
-"""Folders whose files take the longest: begun first, no process is left alone with one of them at the end."""
+WAIT, COMPUTE = ("slurm", "ssh"), ("train", "tests")
+"""Folders whose own files take the longest: begun first, no process is left alone with one of them at the end; what
+waits for servers and clusters in turn with what computes, for which it leaves the processors.
+"""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow by what it asks for, before ``-m`` chooses; put what takes longest first."""
-    folders = {item: item.path.parent.name for item in items}
-    items.sort(key=lambda item: FIRST.index(folders[item]) if folders[item] in FIRST else len(FIRST))
+    place: dict[Path, float] = {}
+    for folders, first in ((WAIT, 0.0), (COMPUTE, 0.5)):
+        files = dict.fromkeys(item.path for item in items if item.path.parent.name in folders)
+        ordered = sorted(files, key=lambda path: folders.index(path.parent.name))
+        place |= {path: first + number for number, path in enumerate(ordered)}
+    items.sort(key=lambda item: place.get(item.path, math.inf))
     for item in items:
         if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
@@ -66,6 +76,15 @@ def project(tmp_path: Path) -> Iterator[Path]:
     write_tokens(root / "data" / "tiny" / "val.bin", 800, 64)
     yield root
     end_all(root)
+
+
+@pytest.fixture
+def quick(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That project, where a stand-in for training takes TRAINER_STEP_S for a step: for tests of all but training."""
+    python = stand_in_for_python(project.parent / "stand-in" / "python")
+    (project / "jobs" / "targets.toml").write_text(f"[local]\nkind = 'local'\npython = '{python}'\n")
+    monkeypatch.setenv("TRAINER_STEP_S", "0.01")
+    return project
 
 
 @pytest.fixture

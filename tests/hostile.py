@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -19,7 +21,7 @@ import pytest
 
 from oelm_jobs import connections
 from oelm_jobs.agent import __main__ as agent
-from oelm_jobs.agent import schema, verbs
+from oelm_jobs.agent import verbs
 from oelm_jobs.code import snapshot
 from oelm_jobs.connections import PlacedTree, Route, remote
 from oelm_jobs.connections.openssh import OpenSSHConnection, PlainSSHConnection
@@ -132,7 +134,7 @@ class Server:
         said = json.loads(json.dumps(agent.answer(verb, copy.deepcopy(request))))
         self.asked.add(verb)
         told = {key: each for key, each in said.items() if key != "values"}
-        assert schema.compiled(verbs.SENTENCES)(said.get("values", [])) is None
+        assert verbs.SENTENCES.wrong(said.get("values", [])) is None
         believed = copy.deepcopy(told)
         assert verbs.wrong_answer(verb, request, believed) is None
         self.unknown_keys |= {f"{verb}{where}" for where in _lost(told, believed)}
@@ -171,19 +173,20 @@ class World:
 
     def put_back(self) -> None:
         """Make everything as it was."""
-        os.chdir(self.place.parent)
-        shutil.rmtree(self.place)
-        shutil.copytree(self.place.with_name("kept"), self.place, symlinks=True)
+        kept = f"{self.place.with_name('kept')}/"
+        argv = ["rsync", "--archive", "--checksum", "--delete", kept, f"{self.place}/"]
+        subprocess.run(argv, cwd=self.place.parent, check=True)
         os.chdir(self.project)
 
     def outside(self) -> dict[str, bytes]:
         """Return what nobody may touch: all but the state folder, and what fetching is for."""
+        parts = ("state", "server", "leases", "project/models", "project/.oelm")
+        may_change = tuple(str(self.place / part) for part in parts)
         found = {}
-        for path in sorted(self.place.rglob("*")):
-            name = path.relative_to(self.place).as_posix()
-            may_change = name.startswith(("state/", "server/", "leases/", "project/models", "project/.oelm"))
-            if not may_change and not path.is_dir():
-                found[name] = path.read_bytes()
+        for folder, folders, names in os.walk(self.place):
+            folders[:] = [name for name in folders if not f"{folder}/{name}".startswith(may_change)]
+            paths = [f"{folder}/{name}" for name in names]
+            found |= {path: Path(path).read_bytes() for path in paths if not path.startswith(may_change)}
         return found
 
     def run(self, name: str, *words: str, change: Change = honest) -> tuple[int, str, str]:
@@ -200,6 +203,7 @@ class World:
                 code = 0
             except SystemExit as ending:
                 code = int(ending.code or 0)
+        gc.collect(1)  # the error and its frames hold the index open; the end of a real process would close it
         connections.close_all()
         return code, out.text(), err.text()
 

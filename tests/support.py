@@ -105,14 +105,17 @@ MOST_PATIENCE_S = float(os.environ.get("TEST_PATIENCE_S", "inf"))
 
 
 def wait_until(condition: Callable[[], Any], what: str, patience_s: float = 240.0) -> Any:
-    """Return the condition's first true value; fail when it stays false."""
+    """Return the condition's first true value; fail when it stays false.
+
+    Where asking takes long (a command, say), it is asked less often: what is waited for needs the processor, too.
+    """
     patience_s = min(patience_s, MOST_PATIENCE_S)
     deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
+    while (asked := time.monotonic()) < deadline:
         value = condition()
         if value:
             return value
-        time.sleep(0.05)
+        time.sleep(min(0.5, max(0.05, time.monotonic() - asked)))
     raise AssertionError(f"waited {patience_s} s in vain for {what}")
 
 
@@ -148,6 +151,22 @@ def stand_in_for_python(path: Path, options: str = "") -> str:
     return str(path)
 
 
+STEP = "        progress.step += 1\n"
+"""A line of train/loop.py: a step was made."""
+
+
+def after_each_step(project: Path, line: str) -> None:
+    """Give the project's trainer a line of Python that follows each step."""
+    loop = project / "train" / "loop.py"
+    assert loop.read_text().count(STEP) == 1
+    loop.write_text(loop.read_text().replace(STEP, f"{STEP}        {line}\n"))
+
+
+def pause_after_each_step(project: Path) -> None:
+    """Give the project's trainer a pause after each step, of as many seconds as TEST_STEP_S says."""
+    after_each_step(project, "time.sleep(float(__import__('os').environ.get('TEST_STEP_S', '0')))")
+
+
 def outcome_of(status: str, reason: str = "") -> list[str]:
     """Return a command that ends at once and leaves the outcome record of a trainer."""
     program = (
@@ -168,7 +187,7 @@ def make_run(root: Path, name: str, **changes: Any) -> Run:
     values: dict[str, Any] = {
         "name": name, "study": "s", "group": name, "label": name, "seed": 42, "tag": "", "target": "local",
         "run_dir": str(root / f"exp_{name}"), "gpus": 1, "port": None, "global_batch": 4, "factors": {},
-        "train": {"max_steps": 1, "seq_len": 1}, "max_retries": 0, "fingerprint": "f" * 64,
+        "settings": {"max_steps": 1, "seq_len": 1}, "max_retries": 0, "fingerprint": "f" * 64,
     }  # fmt: skip
     return Run(**{**values, **changes})
 
@@ -198,8 +217,9 @@ def launch_runs(
     """Launch runs as a submission of ``token``; sequential where ``after`` is given as True."""
     sequential, requests, before = extra.pop("sequential", False), [], None
     for run, command in runs:
-        script = script_of(root, run, command, token, **extra, after=before if sequential else None)
-        requests.append({"run_dir": run.run_dir, "token": token, "script": script})
+        gpus, after = list(run.gpus) if isinstance(run.gpus, tuple) else run.gpus, before if sequential else None
+        script = script_of(root, run, command, token, **extra, after=after)
+        requests.append({"run_dir": run.run_dir, "token": token, "script": script, "gpus": gpus, "after": after})
         before = run.run_dir
     return launch.launch({"root": str(root), "token": token, "runs": requests})
 
@@ -233,7 +253,7 @@ def launch_script(
     command: Sequence[str],
     **program: Any,
 ) -> str:
-    """Return a run's launch script; ``program`` is what templates.Program takes."""
+    """Return a run's launch script; ``program`` is what templates.Installed takes."""
     return slurm_script(project, target, [run], [record], commands=[command], header=[], **program)
 
 
@@ -247,9 +267,9 @@ def slurm_script(
     header: Sequence[str],
     **program: Any,
 ) -> str:
-    """Return the script of one run or of an array; ``program`` is what templates.Program takes."""
-    content = templates.Content(
-        program=templates.Program(**{**program, "supervisor": tuple(program["supervisor"])}),
+    """Return the script of one run or of an array; ``program`` is what templates.Installed takes."""
+    content = templates.ScriptContent(
+        program=templates.Installed(**{**program, "supervisor": tuple(program["supervisor"])}),
         runs=tuple(runs),
         record=records_text(records, commands),
         command=tuple(commands[0]) if len(runs) == 1 else (),

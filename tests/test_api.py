@@ -94,6 +94,7 @@ def test_a_study_goes_from_plan_to_results(project: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_threads_share_a_project(project: Path) -> None:
     with Project(project, say=lambda message: None) as mine:
         mine.submit(mine.plan("tiny"))
@@ -107,6 +108,7 @@ def test_threads_share_a_project(project: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_a_look_at_runs_leaves_alone_what_another_thread_is_submitting(project: Path) -> None:
     seen: list[State] = []
 
@@ -284,6 +286,8 @@ def test_an_empty_view_means_no_run(project: Path) -> None:
         assert mine.runs(none) == [] and mine.cancel(none, confirm=ended.extend).done == () and ended == []
         assert mine.clean(none, confirm=lambda files, code: bool(ended.append(files))).files == ()
         assert ended == [[]]
+        with pytest.raises(UsageError, match="^0 runs where one is meant$"):
+            mine.run(none)
 
 
 def store_runs(mine: Project, *groups: str) -> None:

@@ -15,23 +15,20 @@ from typing import Any
 import pytest
 
 from oelm_jobs.agent import processes
-from tests.support import end_all, random_moment, read, wait_until
+from tests.support import after_each_step, end_all, random_moment, read, stand_in_for_python, wait_until
 
 pytestmark = pytest.mark.slow
 
-LONG = [
-    ("max_steps = 12", "max_steps = 100000"),
-    ("log_interval = 2", "log_interval = 100"),
-    ("save_interval = 6", "save_interval = 100"),
-]
 TWO_RANKS = [('label = "Group A: GPT-Base", ', 'label = "Group A: GPT-Base", gpus = 2, ')]
 
 
-def edit(project: Path, *changes: tuple[str, str]) -> None:
+def lengthen(project: Path, *changes: tuple[str, str]) -> None:
+    """Let runs go on for long, without a hurry that takes the processors from others; change more of the study."""
     path = project / "jobs" / "tiny.toml"
-    for old, new in changes:
+    for old, new in (("max_steps = 12", "max_steps = 100000"), *changes):
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
+    after_each_step(project, "time.sleep(0.02)")
 
 
 def run_dir(project: Path) -> Path:
@@ -64,7 +61,7 @@ def started(oelm, project: Path) -> None:
 
 @pytest.mark.parametrize("victim", ["rank", "torchrun"])
 def test_a_killed_process_fails_its_attempt_and_the_next_one_resumes(oelm, project: Path, victim: str) -> None:
-    edit(project, *LONG, *TWO_RANKS, ("max_retries = 0", "max_retries = 1"))
+    lengthen(project, *TWO_RANKS, ("max_retries = 0", "max_retries = 1"))
     started(oelm, project)
     ranks = pids_of(project, "rank")
     assert len(ranks) == 2
@@ -81,7 +78,7 @@ def test_a_killed_process_fails_its_attempt_and_the_next_one_resumes(oelm, proje
 
 
 def test_a_killed_supervisor_frees_the_devices_and_submitting_again_resumes(oelm, project: Path) -> None:
-    edit(project, *LONG)
+    lengthen(project)
     started(oelm, project)
     ranks = pids_of(project, "rank")
     claim = processes.Identity.from_json(read(run_dir(project) / ".oelm" / "claim"))
@@ -98,7 +95,7 @@ def test_a_killed_supervisor_frees_the_devices_and_submitting_again_resumes(oelm
 
 
 def test_a_run_of_which_nobody_knows_is_not_submitted_again(oelm, project: Path) -> None:
-    edit(project, *LONG)
+    lengthen(project)
     oelm("submit", "--study", "tiny", "--group", "gpt_base")
     ranks = wait_until(lambda: pids_of(project, "rank"), "its rank")
     claim = processes.Identity.from_json(read(run_dir(project) / ".oelm" / "claim"))
@@ -113,7 +110,7 @@ def test_a_run_of_which_nobody_knows_is_not_submitted_again(oelm, project: Path)
 
 @pytest.mark.parametrize("left", [64 << 10, 0])
 def test_a_full_disk_keeps_the_old_checkpoint_and_is_named(oelm, project: Path, left: int) -> None:
-    edit(project, *LONG, ("d_model = 16", "d_model = 128"))
+    lengthen(project, ("d_model = 16", "d_model = 128"))
     models = project / "models"
     models.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(models)], check=True)
@@ -160,7 +157,8 @@ def test_a_broken_target_is_named_in_the_runs_reason(oelm, project: Path, values
 
 
 def test_a_set_up_may_use_variables_that_are_not_set(oelm, project: Path) -> None:
-    target(project, setup=['echo "prompt is $PS1 and $CONDA_THING"', "export OELM_TEST=1"])
+    python = stand_in_for_python(project.parent / "python")
+    target(project, python=python, setup=['echo "prompt is $PS1 and $CONDA_THING"', "export OELM_TEST=1"])
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--target", "odd", "--wait")
     assert status(oelm)["state"] == "DONE"
 
@@ -177,9 +175,9 @@ def test_unreadable_data_is_named_before_anything_is_queued(oelm, project: Path)
     assert done.returncode == 2 and "65535" in done.stderr and "nothing was queued" in done.stderr
 
 
-def test_a_heartbeat_from_the_future_breaks_nothing(oelm, project: Path) -> None:
+def test_a_heartbeat_from_the_future_breaks_nothing(oelm, quick: Path) -> None:
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--wait")
-    heartbeat = run_dir(project) / "heartbeat.json"
+    heartbeat = run_dir(quick) / "heartbeat.json"
     heartbeat.write_text(json.dumps({**read(heartbeat), "time": time.time() + 3600}))
     assert "DONE" in oelm("status", "--rebuild").stdout
 
@@ -193,7 +191,7 @@ KILLED_AT = {
 
 
 @pytest.mark.parametrize("point", KILLED_AT)
-def test_a_client_killed_at_any_point_neither_loses_nor_doubles_a_run(oelm, project: Path, point: str) -> None:
+def test_a_client_killed_at_any_point_neither_loses_nor_doubles_a_run(oelm, quick: Path, point: str) -> None:
     module, _, name = KILLED_AT[point].rpartition(".")
     module, _, owner = module.rpartition(".")
     program = (
@@ -202,16 +200,16 @@ def test_a_client_killed_at_any_point_neither_loses_nor_doubles_a_run(oelm, proj
         f"setattr(m.{owner}, {name!r}, die)\n"
         "from oelm_jobs.cli.submit import main\nmain(['--study', 'tiny', '--group', 'gpt_base'])"
     )
-    killed = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, timeout=300)
+    killed = subprocess.run([sys.executable, "-c", program], cwd=quick, capture_output=True, timeout=300)
     assert killed.returncode == -signal.SIGKILL
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--wait")
     assert status(oelm)["state"] == "DONE"
-    assert len(read(run_dir(project) / "experiment_result.json")["attempts"]) == 1
-    assert (run_dir(project) / "training.log").read_text().count("Total parameters") == 1
+    assert len(read(run_dir(quick) / "experiment_result.json")["attempts"]) == 1
+    assert (run_dir(quick) / "training.log").read_text().count("Started") == 1
 
 
 @pytest.mark.parametrize("started_runs", [0, 1])
-def test_a_launcher_killed_half_way_loses_nothing(oelm, project: Path, started_runs: int) -> None:
+def test_a_launcher_killed_half_way_loses_nothing(oelm, quick: Path, started_runs: int) -> None:
     program = (
         "import os, signal, sys\n"
         "from oelm_jobs.agent.host import launch\n"
@@ -225,17 +223,17 @@ def test_a_launcher_killed_half_way_loses_nothing(oelm, project: Path, started_r
         "from oelm_jobs.agent.__main__ import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
-    (project.parent / "launcher.py").write_text(program)
+    (quick.parent / "launcher.py").write_text(program)
     client = (
         "import sys\n"
         "from oelm_jobs.connections import local\n"
-        f"local.AGENT = [sys.executable, {str(project.parent / 'launcher.py')!r}]\n"
+        f"local.AGENT = [sys.executable, {str(quick.parent / 'launcher.py')!r}]\n"
         "from oelm_jobs.cli.submit import main\nmain(['--study', 'tiny'])"
     )
-    cut = subprocess.run([sys.executable, "-c", client], cwd=project, capture_output=True, text=True, timeout=300)
+    cut = subprocess.run([sys.executable, "-c", client], cwd=quick, capture_output=True, text=True, timeout=300)
     assert cut.returncode == 3 and "oelm-status" in cut.stderr, cut.stderr
     oelm("submit", "--study", "tiny", "--wait")
-    results = [read(path) for path in project.glob("models/checkpoints/tiny/*/experiment_result.json")]
+    results = [read(path) for path in quick.glob("models/checkpoints/tiny/*/experiment_result.json")]
     assert [result["status"] for result in results] == ["DONE"] * 3
     assert [len(result["attempts"]) for result in results] == [1] * 3
 
@@ -281,12 +279,33 @@ def test_the_home_folder_of_a_user_whom_nobody_knows_is_named(oelm, project: Pat
 
 
 def test_an_agent_without_a_home_refuses_and_says_what_to_set(tmp_path: Path) -> None:
-    from oelm_jobs.agent import bootstrap
+    from oelm_jobs.connections import wire
 
     header = json.dumps({"nonce": "n0", "trees": [], "verb": "probe", "reads": True})
     request = json.dumps({"run_dirs": []})
     words = "".join(f"{len(frame)}\n{frame}" for frame in (header, request))
-    done = without_a_home(tmp_path, sys.executable, "-S", bootstrap.__file__, input=words, cwd=tmp_path)
+    done = without_a_home(tmp_path, sys.executable, "-S", "-c", wire._program().decode(), input=words, cwd=tmp_path)
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert "HOME is not set" in said[-1]["error"] and said[-1]["refused"], done.stderr
     assert not list(tmp_path.glob("~*"))
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "is_refused"),
+    [("SlurmError", "no", True), ("HalfDone", "no", False), ("ValueError", "ValueError: no", False)],
+)
+def test_only_what_certainly_did_nothing_is_told_as_refused(error: str, said: str, is_refused: bool) -> None:
+    program = f"""
+from oelm_jobs.agent import bootstrap
+from oelm_jobs.agent.slurm.commands import HalfDone, SlurmError
+def work(*request):
+    raise {error}("no")
+bootstrap.work = work
+bootstrap.main()
+"""
+    header = json.dumps({"nonce": "n0"})
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=f"{len(header)}\n{header}", capture_output=True, text=True
+    )
+    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert (told[-1]["error"], told[-1]["refused"]) == (said, is_refused), done.stderr

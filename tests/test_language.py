@@ -30,21 +30,22 @@ MARKS = {"_", "Sentence"}
 UNREAD_CALLS = {
     "AssertionError", "AttributeError",  # never said
     "add_argument", "ArgumentParser",  # the agent's own command line, which programs call
-    "endswith", "findall", "fullmatch", "match", "partition", "removeprefix", "replace", "search", "split",
-    "startswith", "sub",  # looked for, not printed
+    "endswith", "findall", "fullmatch", "match", "partition", "removeprefix", "replace", "search", "search_runs",
+    "split", "startswith", "sub",  # looked for, not printed
     "execute", "executemany",  # SQL
     "add_column", "field", "metavar",
 }  # fmt: skip
 """Functions whose text arguments nobody reads."""
 UNREAD = re.compile(
-    r"CREATE |ALTER |SELECT |INSERT |UPDATE |DELETE |PRAGMA |BEGIN "  # SQL in variables
+    r"CREATE |ALTER |SELECT |WHERE |INSERT |UPDATE |DELETE |PRAGMA |BEGIN "  # SQL in variables
     r"|import |from \S+ import |exec |echo ⟦x⟧|if ! |(?:el)?if \[ |-c \"|\[ ! |mkdir "  # commands
     r"|oelm-data demo$|oelm-data make TEXT"
     r"|command -v |printf |Submitted batch job "
     r"|# |Not submitted: "  # comments in files that are written: they stay in the language of the files around them
     r"|%Y-|setup = |\{?\"[a-z]+\": |⟦x⟧ h ⟦x⟧ min$|⟦x⟧ here$|Application Support$"  # formats, names
-    r"|[A-Z ]+$|.*\(\?"  # marks in what others print, and patterns
-    r"|oelm-submit --study ⟦x⟧ --target ⟦x⟧ --send-data$|pip install wandb$|wandb login$|bash, rsync$"  # to be typed
+    r"|--key value$|[A-Z ]+$|.*\(\?"  # marks in what others print, and patterns
+    r"|oelm-submit --study ⟦x⟧ --target ⟦x⟧ --send-data$|pip install (?:wandb|mlflow)$|wandb login$"  # to be typed
+    r"|bash, rsync$"
     r"|(?:not running|still ending|signal ⟦x⟧|node failure|another process of the run has ended)$"
     r"|the request ended in the middle|… cut here"  # said before the agent is there; within a recorded diff
 )
@@ -52,7 +53,10 @@ UNREAD = re.compile(
 PLACEHOLDER = "⟦x⟧"
 """Stands for what is filled in; the catalogue leaves it as it is."""
 
-IN_LOGS = ("processes.py", "start.py", "supervise.py", "host/host.py", "slurm/job.py", "__main__.py")
+IN_LOGS = (
+    "processes.py", "start.py", "supervise.py", "host/host.py", "run/admission.py", "run/script.py", "run/work.py",
+    "slurm/job.py", "__main__.py", "oelm_run.py",
+)  # fmt: skip
 """Modules of the agent whose words go into logs, which are English."""
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from oelm_jobs.train import config as trainer
 
 from tests.support import REPOSITORY
 from tools import layers
@@ -89,6 +90,24 @@ def test_the_agent_uses_the_standard_library_only() -> None:
                     assert each.split(".")[0] in (*sys.stdlib_module_names, "agent"), f"{path} imports {each}"
 
 
+def test_mypy_knows_what_lies_in_the_package_once_installed() -> None:
+    typed = REPOSITORY / "tools" / "typed"
+    wanted = {
+        each: f"from {each.partition('.')[2]} import *\n"
+        for package in (f"oelm_jobs.{folder}." for folder in layers.BESIDE)
+        for name in modules()
+        if not name.startswith(package)
+        for each in imported(name)
+        if each.startswith(package)
+    }
+    found = {
+        ".".join(path.relative_to(typed).with_suffix("").parts): path.read_text(encoding="utf-8")
+        for path in typed.rglob("*.pyi")
+        if path.name != "__init__.pyi"
+    }
+    assert found == wanted, "each has that line as its file in tools/typed; then remove .mypy_cache, which remembers"
+
+
 def test_the_picture_of_the_layers_is_that_of_the_code() -> None:
     assert layers.PICTURE.read_text(encoding="utf-8") == layers.picture(), "draw it anew: python tools/layers.py"
 
@@ -101,12 +120,26 @@ def test_all_of_the_agent_travels() -> None:
     assert sent == {f"agent/{path.relative_to(top).as_posix()}" for path in top.rglob("*.py")} | {"__main__.py"}
 
 
+def test_one_package_of_the_client_knows_the_flags_of_the_trainer() -> None:
+    words = {"seed", "resume", "position"}  # of the toolkit, too
+    elsewhere = {"oelm_jobs.cli.data": {"vocab_size"}}  # an option of its own
+    for name, path in modules().items():
+        is_client = name.startswith("oelm_jobs.") and part_of(name, "oelm_jobs") not in ("agent", "analysis", "train")
+        if not is_client or name.startswith("oelm_jobs.programs"):
+            continue
+        of_trainer = {each for each in imported(name) if part_of(each, "oelm_jobs") == "train"}
+        assert of_trainer <= {"oelm_jobs.train", "oelm_jobs.train.vocabulary"}, name
+        constants = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        named = constants & (trainer.FIELDS.keys() - words - elsewhere.get(name, set()))
+        assert not named, f"{name} names flags of the trainer: {named}"
+
+
 @pytest.mark.parametrize("arguments", [["status", "--help"], ["status"], ["submit", "--help"], ["report", "--help"]])
 def test_heavy_libraries_are_not_imported_at_start(arguments: list[str], project: Path) -> None:
     program = (
         f"import sys; sys.argv = ['oelm-{arguments[0]}', *{arguments[1:]!r}]\n"
         f"from oelm_jobs.cli.{arguments[0]} import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "try:\n    main.main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'matplotlib', 'scipy', 'fabric', 'submitit', 'numpy', 'pandas'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,11 +33,14 @@ def test_the_readme_has_commands() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_every_command_of_the_readme_runs(oelm, project: Path) -> None:
     """In the README's order, in a project whose default study has the README's groups and trains for seconds."""
     (project / "jobs" / "tiny.toml").unlink()
     (project / "jobs" / "qk_freeze.toml").write_text("default = true\n" + TINY_STUDY)
     (project / "jobs" / "qk_init.toml").write_text(TINY_STUDY)
+    shutil.copytree(REPOSITORY / "jobs" / "examples", project / "jobs" / "examples")
+    (project / "train.py").write_text("import sys; print('step 1: loss 2.31', sys.argv)\n")
     oelm("submit", "--wait")
     for command in filter(runnable, [*IN_BLOCKS, *IN_TEXT]):
         words = shlex.split(command, comments=True)
@@ -62,7 +66,7 @@ def test_every_option_that_the_readme_names_exists(command: str) -> None:
     known = {option for param in main.params for option in param.opts} | {"--help"}
     for sub in getattr(main, "commands", {}).values():
         known |= {option for param in sub.params for option in param.opts}
-    for word in words:
+    for word in words[: words.index("--")] if "--" in words else words:
         if word.startswith("-"):
             assert word.partition("=")[0] in known, f"{command}: {word}"
 
@@ -87,6 +91,14 @@ def test_the_study_that_the_readme_shows_is_the_demo() -> None:
     assert shown is not None
     assert shown.group(1) == (REPOSITORY / "jobs" / "demo.toml").read_text()
     assert read_study(REPOSITORY / "jobs" / "demo.toml").groups
+
+
+def test_both_kinds_of_study_on_the_first_screen_can_be_read(tmp_path: Path) -> None:
+    trained, program = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)[:2]
+    for name, text in (("trained", trained), ("program", program)):
+        (tmp_path / f"{name}.toml").write_text(text)
+    assert read_study(tmp_path / "trained.toml").program is None
+    assert read_study(tmp_path / "program.toml").program is not None
 
 
 def test_the_readme_mentions_every_command() -> None:

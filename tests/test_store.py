@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import sqlite3
 import subprocess
@@ -17,10 +18,13 @@ from oelm_jobs import store as stores
 from oelm_jobs.agent.reasons import because, codes, told
 from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.agent.states import State
+from oelm_jobs.cli import view
 from oelm_jobs.errors import StoreError, UsageError
+from oelm_jobs.programs import script
 from oelm_jobs.runs import locations, observe
 from oelm_jobs.runs.select import select, select_one
-from oelm_jobs.store import ACCEPTED, REFUSED, Store
+from oelm_jobs.spec.program import Metrics, Program
+from oelm_jobs.store import ACCEPTED, REFUSED, SAME, Store
 from tests.support import make_run
 
 WRITER = """
@@ -60,7 +64,27 @@ def test_a_run_is_given_to_one_submission(tmp_path: Path) -> None:
         assert intend(store, *runs, token="t2") == ["b"]
         assert {run.name: run.token for run in store.runs(Path("/p"))} == {"a": "t1", "b": "t2"}
         assert intend(store, runs[0], token="t3", again=True) == ["a"]
-        assert [row["token"] for row in store.open_submissions(Path("/p"))] == ["t1", "t2", "t3"]
+        assert [one.token for one in store.open_submissions(Path("/p"))] == ["t1", "t2", "t3"]
+
+
+def test_others_wait_for_the_index_while_no_record_of_a_script_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = Metrics(lines=("{loss}",), goal={"loss": "minimize", "lr": "maximize"})
+    program = Program(stages=(), length="steps", metrics=metrics)
+    run = dataclasses.replace(make_run(tmp_path, "a"), program=program, settings={"lr": 1.0, "steps": 9}, code="c")
+    record = RunRecord.of(
+        {**{key: getattr(run, key) for key in SAME}, "program": script.record(run), "train_code": "c"}
+    )
+    monkeypatch.setattr(script, "record", lambda run: pytest.fail("a record was made"))
+    with Store(tmp_path / "s") as store:
+        assert intend(store, run) == ["a"]
+        (sent,) = store.runs(Path("/p"))
+        store.add_runs(Path("/q"), "box", [record])
+        (found,) = store.runs(Path("/q"))
+    for one in (sent, found):
+        assert (one.is_script, one.settings, one.max_steps, one.code) == (True, {"lr": 1.0, "steps": 9}, 9, "c")
+        assert view.columns([one])[view.METRIC] == "loss"
 
 
 def test_an_observation_of_an_older_submission_changes_nothing(tmp_path: Path) -> None:
@@ -69,7 +93,8 @@ def test_an_observation_of_an_older_submission_changes_nothing(tmp_path: Path) -
         intend(store, run, token="t1")
         before = store.runs(Path("/p"))[0]
         intend(store, run, token="t2", again=True)
-        store.observe([(before, State.FAILED, "old news", {})], 1.0, unchanged=[before])
+        news = before._replace(state=State.FAILED, reason="old news", observed_at=1.0)
+        store.observe([news], unchanged=[news])
         (run,) = store.runs(Path("/p"))
         assert (run.state, run.observed_at) == (State.PLANNED, None)
 
@@ -79,7 +104,7 @@ def test_an_answer_that_says_nothing_new_is_news_of_now(tmp_path: Path) -> None:
     with Store(tmp_path / "s") as store:
         intend(store, make_run(tmp_path, "a"), token="t1")
         (run,) = store.runs(Path("/p"))
-        store.observe([(run, State.QUEUED, "waiting", {"place": 1})], 1000.0)
+        store.observe([run._replace(state=State.QUEUED, reason="waiting", progress={"place": 1}, observed_at=1000.0)])
         (run,) = store.runs(Path("/p"))
         assert run.progress == {"place": 1}
         answer = {"time": 5.0, "runs": {run.run_dir: {"state": "QUEUED", "reason": "waiting", "place": 1}}}
@@ -94,7 +119,7 @@ def test_an_end_that_was_known_is_not_forgotten(tmp_path: Path) -> None:
     with Store(tmp_path / "s") as store:
         intend(store, make_run(tmp_path, "a"), token="t1")
         (run,) = store.runs(Path("/p"))
-        store.observe([(run, State.DONE, "", {"step": 9})], 1000.0)
+        store.observe([run._replace(state=State.DONE, reason="", progress={"step": 9}, observed_at=1000.0)])
         (run,) = store.runs(Path("/p"))
         answer = {"time": 5.0, "runs": {run.run_dir: {"state": "UNKNOWN", "reason": "no trace of it", "absent": True}}}
         assert observe._remember(store, [run], answer) == [run]
@@ -108,11 +133,17 @@ def test_a_reason_is_kept_with_its_code_and_values(tmp_path: Path) -> None:
         intend(store, make_run(tmp_path, "a"), token="t1")
         store.answer("t1", ACCEPTED, states={str(tmp_path / "exp_a"): (State.QUEUED, "")})
         (run,) = store.runs(Path("/p"))
-        store.observe([(run, State.FAILED, said, {"step": 9})], 1000.0)
+        store.observe([run._replace(state=State.FAILED, reason=said, progress={"step": 9}, observed_at=1000.0)])
         (run,) = store.runs(Path("/p"))
         assert run.reason == "its job ended without an end record (exit code 0:9): submit again to resume"
         assert codes(run.reason) == codes(said) and run.progress == {"step": 9}
-        store.observe([(run, State.FAILED, "as an earlier version said it", {"step": 9})], 1000.0)
+        store.observe(
+            [
+                run._replace(
+                    state=State.FAILED, reason="as an earlier version said it", progress={"step": 9}, observed_at=1000.0
+                )
+            ]
+        )
         (run,) = store.runs(Path("/p"))
         assert type(run.reason) is str and run.reason == "as an earlier version said it"
         row = {"state": "FAILED", "step": 9, **told(because("reboot"))}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from oelm_jobs.errors import TargetError
-from oelm_jobs.transfer import sync
+from oelm_jobs.transfer import fetch, sync
 from oelm_jobs.transfer.staging import Staging
 
 CONTENT = b"weights"
@@ -55,3 +56,20 @@ def test_a_listed_file_of_the_right_size_with_other_content_is_damaged(tmp_path:
     (tmp_path / "a.pt").write_bytes(CONTENT)
     (tmp_path / "b.pt").write_bytes(b"Weights")
     assert sync.verify(tmp_path).damaged == ("b.pt",)
+
+
+def test_a_listed_name_that_no_file_can_have_is_damaged(tmp_path: Path) -> None:
+    names = ("loop.pt", "round/a.pt", "n" * 300)
+    listed = [{"name": name, "size": 7, "sha256": hashlib.sha256(CONTENT).hexdigest()} for name in names]
+    (tmp_path / "MANIFEST.json").write_text(json.dumps({"files": listed}))
+    for name in ("loop.pt", "round"):
+        (tmp_path / name).symlink_to(name)
+    assert sync.verify(tmp_path).damaged == names
+
+
+def test_a_target_that_does_not_say_where_a_run_lies_is_refused(tmp_path: Path) -> None:
+    run: Any = SimpleNamespace(target="box", name="a")
+    row: Any = {"files": [{"name": "a", "size": 1, "sha256": "0" * 64, "grows": False}], "left": [], "final": False}
+    nothing: Any = None
+    with pytest.raises(TargetError, match="box says that a lies in"):
+        fetch._Fetch(nothing, [], nothing, nothing, False)._compare(fetch._Run(run, tmp_path), row, {})

@@ -129,6 +129,7 @@ def test_a_notice_from_below_the_commands_is_in_their_language(capsys: pytest.Ca
     assert capsys.readouterr().err == "太久没有收到任何数据\n"
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_log_on_a_terminal_steers_nothing_and_a_pipe_gets_it_byte_for_byte(oelm, project: Path) -> None:
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--wait")
     log = project / "models" / "checkpoints" / "tiny" / "exp_gpt_base" / "training.log"

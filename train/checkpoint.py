@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import threading
 import time
 import zipfile
@@ -17,12 +16,11 @@ from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple
 
 import torch
 
-from .config import TrainConfig
 from .errors import CheckpointError, DiskFull, TrainError, is_disk_full
-from .estimate import checkpoint_disk_bytes
 from .sentences import _
 
 BEST = "best_model.pt"
+WRITING_THREAD = "checkpoint"
 _NAME = re.compile(r"checkpoint_(\d+)\.pt")
 
 
@@ -49,14 +47,12 @@ def load_checkpoint(path: str) -> Dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-        if damaged is not None:
-            raise CheckpointError(_("{path} is damaged: the checksum of {part} differs", path, damaged))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
+        loaded = torch.load(path, map_location="cpu", weights_only=True) if damaged is None else None
     except Exception as error:  # zipfile, pickle and torch fail in many ways on a torn file
         why = f"{type(error).__name__}: {error}"
         raise CheckpointError(_("{path} is torn or no checkpoint ({why})", path, why)) from None
+    if damaged is not None:
+        raise CheckpointError(_("{path} is damaged: the checksum of {part} differs", path, damaged))
     if not isinstance(loaded, dict) or "model" not in loaded or "config" not in loaded:
         raise CheckpointError(_("{path} is not a checkpoint of this trainer", path))
     return loaded
@@ -69,18 +65,15 @@ def newest_good_checkpoint(out_dir: str, say: Callable[[str], None]) -> Tuple[Op
         CheckpointError: there are checkpoints, but none can be read: starting over would hide that.
     """
     candidates = list_checkpoints(out_dir)
+    count = len(candidates)
     for _step, path in candidates:
         try:
             return path, load_checkpoint(path)
         except CheckpointError as error:
             say(f"Skipping a checkpoint: {error}")
-    if candidates:
+    if count:
         raise CheckpointError(
-            _(
-                "none of the {count} checkpoints in {folder} can be read; --resume none starts over",
-                len(candidates),
-                out_dir,
-            )
+            _("none of the {count} checkpoints in {folder} can be read; --resume none starts over", count, out_dir)
         )
     return None, None
 
@@ -157,43 +150,40 @@ def _remove(path: str) -> None:
 class CheckpointWriter:
     """Writes checkpoints of one folder in the background, one at a time, and deletes those past their time.
 
-    ``save`` copies the state (a fraction of a second) and returns; an error of the write is raised by the next call.
+    Without ``out_dir`` nothing is kept. ``save`` copies the state (a fraction of a second) and returns; an error of the
+    write is raised by the next call.
     """
 
-    def __init__(self, out_dir: str, keep_last: int, keep_every: int) -> None:
-        self._out_dir = out_dir
+    def __init__(self, out_dir: Optional[str], keep_last: int, keep_every: int) -> None:
+        self._out_dir = out_dir or ""
         self._keep_last = keep_last
         self._keep_every = keep_every
         self._thread: Optional[threading.Thread] = None
-        self._error: Optional[Exception] = None
+        self.error: Optional[Exception] = None
+        """What the last write failed with, which nobody has heard of yet."""
         self.blocked_s = 0.0
         """Seconds for which training stood still: copying, and waiting for the write before."""
 
-    @property
-    def failed(self) -> bool:
-        return self._error is not None
-
     def save(self, name: str, content: Dict[str, Any]) -> None:
         """Copy ``content`` and begin to write it under ``name``; waits for the write before. Raises its error."""
+        if not self._out_dir:
+            return
+        self.finish()
         start = time.perf_counter()
-        self._wait()
         copied = copy_to_cpu(content)
-        self._thread = threading.Thread(target=self._write, args=(name, copied), name="checkpoint")
+        self._thread = threading.Thread(target=self._write, args=(name, copied), name=WRITING_THREAD)
         self._thread.start()
         self.blocked_s += time.perf_counter() - start
 
     def finish(self) -> None:
         """Wait until all is written. Raises the error of the last write."""
-        start = time.perf_counter()
-        self._wait()
-        self.blocked_s += time.perf_counter() - start
-
-    def _wait(self) -> None:
         if self._thread is not None:
+            start = time.perf_counter()
             self._thread.join()
             self._thread = None
-        if self._error is not None:
-            error, self._error = self._error, None
+            self.blocked_s += time.perf_counter() - start
+        if self.error is not None:
+            error, self.error = self.error, None
             raise error
 
     def _write(self, name: str, content: Dict[str, Any]) -> None:
@@ -203,7 +193,7 @@ class CheckpointWriter:
             if match:
                 self._prune(int(match.group(1)))
         except Exception as error:  # whatever it is: nobody else hears of it in this thread
-            self._error = error
+            self.error = error
 
     def _prune(self, newest: int) -> None:
         """Delete checkpoints that neither ``keep_last`` nor ``keep_every`` asks for, the oldest first.
@@ -217,10 +207,3 @@ class CheckpointWriter:
         for step, path in reversed(older[self._keep_last :]):
             if not self._keep_every or step % self._keep_every:
                 _remove(path)
-
-
-def disk_forecast(out_dir: str, config: TrainConfig) -> str:
-    """Return a sentence on the disk that a run's checkpoints will take and the disk that is free."""
-    need, free = checkpoint_disk_bytes(config), shutil.disk_usage(out_dir).free
-    warning = " - not enough: lower --keep_last or --keep_every" if need > free else ""
-    return f"Disk: checkpoints need up to {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free{warning}"

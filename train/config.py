@@ -15,13 +15,15 @@ import hashlib
 import json
 import math
 import os
+import re
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .sentences import _
 
 KINDS = ("scientific", "execution", "path", "logging")
+ALL_LAYERS = "all"
 
 
 class ConfigError(ValueError):
@@ -46,12 +48,20 @@ class TrainConfig:
 
     model_type: str = _option("gpt", "scientific", "gpt: Q/K drawn like all weights; oelm: by qk_init", ("gpt", "oelm"))
     freeze_qk: bool = _option(False, "scientific", "never train the query and key projections (oelm only)")
+    freeze_q: bool = _option(False, "scientific", "never train the query projections alone (oelm only)")
+    freeze_k: bool = _option(False, "scientific", "never train the key projections alone (oelm only)")
     freeze_ffn: bool = _option(False, "scientific", "never train the feed-forward layers")
+    freeze_layers: str = _option(ALL_LAYERS, "scientific", "freeze in these layers alone, counted from 0, as in 0-2,5")
+    freeze_from_step: int = _option(0, "scientific", "train for so many steps first what is frozen from then on")
     qk_init: str = _option(
         "orthogonal_head",
         "scientific",
         "how oelm draws Q/K: row-orthonormal per head or per matrix, N(0, 0.02^2), or N(0, 1/d_model)",
         ("orthogonal_head", "orthogonal", "normal", "normal_scaled"),
+    )
+    qk_norm: bool = _option(False, "scientific", "divide each head's queries and keys by their root mean square")
+    position: str = _option(
+        "learned", "scientific", "learned: a vector for each place; rope: queries and keys rotated", ("learned", "rope")
     )
     d_model: int = _option(512, "scientific", "width of the residual stream")
     num_layers: int = _option(6, "scientific", "transformer blocks")
@@ -69,6 +79,7 @@ class TrainConfig:
     beta1: float = _option(0.9, "scientific", "AdamW's decay of the first moment")
     beta2: float = _option(0.95, "scientific", "AdamW's decay of the second moment")
     seed: int = _option(42, "scientific", "decides initial weights, data order and dropout")
+    data_seed: Optional[int] = _option(None, "scientific", "decides the data order in place of seed", type=int)
     val_interval: int = _option(1_000, "scientific", "steps between validations; the last step always validates")
     val_batches: int = _option(100, "scientific", "global batches per validation; the last one uses the whole file")
     use_amp: bool = _option(True, "scientific", "bf16 (or fp16 with scaling) on GPUs; CPUs compute in fp32 either way")
@@ -77,7 +88,14 @@ class TrainConfig:
     gradient_accumulation_steps: int = _option(1, "execution", "micro-steps per optimizer step")
     num_workers: int = _option(2, "execution", "batches prepared ahead by a background thread on GPUs; 0: none")
     compile: str = _option(
-        "auto", "execution", "torch.compile; auto: on GPUs when the run is long enough", ("auto", "true", "false")
+        "auto", "execution", "torch.compile; auto: on GPUs that can, in long runs", ("auto", "true", "false")
+    )
+    deterministic: str = _option(
+        "auto",
+        "execution",
+        "GPU kernels that repeat to the bit; auto: if there are some for every operation; true: or don't run; "
+        "false: the fastest",
+        ("auto", "true", "false"),
     )
     log_interval: int = _option(100, "execution", "steps between log lines")
     save_interval: int = _option(5_000, "execution", "steps between checkpoints; the last step always saves")
@@ -99,14 +117,22 @@ class TrainConfig:
 
 FIELDS = {f.name: f for f in fields(TrainConfig)}
 
+LATER = ("freeze_q", "freeze_k", "freeze_layers", "freeze_from_step", "qk_norm", "position", "data_seed")
+"""Keys that came after results were published. At its default such a key is neither recorded nor hashed, so that runs
+from before it are still known as the same ones.
+"""
+UNRECORDED = (*LATER, "deterministic")
+"""Those, and a key of execution that came after them: it is not recorded at its default either."""
+
 # The order in which a person reads a command: what it is, how big, how much at a time, how long, where.
 # fmt: off
 _READING_ORDER = (
-    "model_type", "freeze_qk", "freeze_ffn", "qk_init", "d_model", "num_layers", "num_heads", "d_ff", "seq_len",
-    "vocab_size", "dropout", "batch_size", "gradient_accumulation_steps", "max_steps", "warmup_steps", "max_lr",
-    "min_lr", "weight_decay", "grad_clip", "beta1", "beta2", "seed", "val_interval", "val_batches", "log_interval",
-    "save_interval", "keep_last", "keep_every", "use_amp", "compile", "num_workers", "data_path", "val_data_path",
-    "out_dir", "resume", "use_tensorboard", "use_wandb", "wandb_project", "wandb_run_name",
+    "model_type", "freeze_qk", "freeze_q", "freeze_k", "freeze_ffn", "freeze_layers", "freeze_from_step", "qk_init",
+    "qk_norm", "position", "d_model", "num_layers", "num_heads", "d_ff", "seq_len", "vocab_size", "dropout",
+    "batch_size", "gradient_accumulation_steps", "max_steps", "warmup_steps", "max_lr", "min_lr", "weight_decay",
+    "grad_clip", "beta1", "beta2", "seed", "data_seed", "val_interval", "val_batches", "log_interval",
+    "save_interval", "keep_last", "keep_every", "use_amp", "compile", "deterministic", "num_workers", "data_path",
+    "val_data_path", "out_dir", "resume", "use_tensorboard", "use_wandb", "wandb_project", "wandb_run_name",
 )
 _AT_LEAST_ONE = (
     "d_model", "num_layers", "num_heads", "d_ff", "seq_len", "vocab_size", "max_steps", "batch_size",
@@ -114,13 +140,16 @@ _AT_LEAST_ONE = (
 )
 _NOT_NEGATIVE = (
     "warmup_steps", "weight_decay", "grad_clip", "min_lr", "max_lr", "num_workers", "keep_last", "keep_every", "seed",
+    "data_seed", "freeze_from_step",
 )
 # fmt: on
 assert sorted(_READING_ORDER) == sorted(FIELDS), "every flag has its place in the reading order"
-_PLACE = {name: place for place, name in enumerate(_READING_ORDER)}
 
-_TRUE = ("true", "1", "yes", "on")
-_FALSE = ("false", "0", "no", "off")
+_SORTED = json.JSONEncoder(sort_keys=True)
+_ALSO_SWITCHES = ("compile", "deterministic")
+"""Fields that are on, off, or left to the trainer."""
+_LAYERS = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
+_SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 @lru_cache(maxsize=None)
@@ -144,8 +173,18 @@ def from_dict(values: Mapping[str, object]) -> TrainConfig:
 
 
 def to_dict(config: TrainConfig) -> Dict[str, Any]:
-    """Return the configuration as primitives, in declaration order."""
-    return asdict(config)
+    """Return the configuration as primitives, in declaration order, as it is recorded."""
+    return recorded(asdict(config))
+
+
+def recorded(values: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return a configuration's values as they are recorded and hashed: without those in UNRECORDED at their default."""
+    return {key: value for key, value in values.items() if key not in UNRECORDED or value != FIELDS[key].default}
+
+
+def in_full(values: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return a record's values with those in UNRECORDED that it lacks."""
+    return {**{key: FIELDS[key].default for key in UNRECORDED}, **values}
 
 
 def global_batch(config: TrainConfig, world_size: int) -> int:
@@ -156,8 +195,12 @@ def global_batch(config: TrainConfig, world_size: int) -> int:
 def scientific_hash(config: TrainConfig, global_batch: int) -> str:
     """Return a hash of what makes the run scientifically itself, as far as the trainer's flags say it."""
     values = {name: getattr(config, name) for name in keys_of_kind("scientific")}
-    values["global_batch"] = global_batch
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return hashed({**recorded(values), "global_batch": global_batch})
+
+
+def hashed(content: object) -> str:
+    """Return the SHA-256 of a value's JSON, keys sorted."""
+    return hashlib.sha256(_SORTED.encode(content).encode()).hexdigest()
 
 
 def validate(config: TrainConfig) -> List[str]:
@@ -166,47 +209,85 @@ def validate(config: TrainConfig) -> List[str]:
     Raises:
         ConfigError: a value or a combination that can't run.
     """
+
+    def require(key: str, holds: bool, message: str) -> None:
+        if not holds:
+            raise ConfigError(key, getattr(config, key), message)
+
     for name, f in FIELDS.items():
         _typed(name, getattr(config, name))
-        if f.metadata["choices"] and getattr(config, name) not in f.metadata["choices"]:
-            raise ConfigError(name, getattr(config, name), _choose(f.metadata["choices"]))
+        if f.metadata["choices"]:
+            require(name, getattr(config, name) in f.metadata["choices"], _choose(f.metadata["choices"]))
     for name in _AT_LEAST_ONE:
-        _require(config, name, getattr(config, name) >= 1, _("must be at least 1"))
+        require(name, getattr(config, name) >= 1, _("must be at least 1"))
     for name in _NOT_NEGATIVE:
-        _require(config, name, getattr(config, name) >= 0, _("must not be negative"))
+        require(name, (getattr(config, name) or 0) >= 0, _("must not be negative"))
     for name in ("dropout", "beta1", "beta2"):
-        _require(config, name, 0 <= getattr(config, name) < 1, _("must be at least 0 and below 1"))
-    _require(config, "seed", config.seed < 2**63, _("must be below 2^63"))
-    in_16_bits = _("must be at most 65536: tokens are stored in 16 bits")
-    _require(config, "vocab_size", config.vocab_size <= 65_536, in_16_bits)
+        require(name, 0 <= getattr(config, name) < 1, _("must be at least 0 and below 1"))
+    for name in ("seed", "data_seed"):
+        require(name, (getattr(config, name) or 0) < 2**63, _("must be below 2^63"))
+    require("vocab_size", config.vocab_size <= 65_536, _("must be at most 65536: tokens are stored in 16 bits"))
     if config.d_model % config.num_heads:
         most = min(config.d_model, 1024)  # a slip of the keyboard may be any number
         choices = _choose(str(n) for n in range(1, most + 1) if config.d_model % n == 0)
         wrong = _("must divide d_model = {d_model}; {choices}", config.d_model, choices)
         raise ConfigError("num_heads", config.num_heads, wrong)
-    most_lr = _("must be at most max_lr = {max_lr}", config.max_lr)
-    _require(config, "min_lr", config.min_lr <= config.max_lr, most_lr)
+    require("min_lr", config.min_lr <= config.max_lr, _("must be at most max_lr = {max_lr}", config.max_lr))
     if config.model_type == "gpt":
-        _require(config, "freeze_qk", not config.freeze_qk, _("only model_type oelm freezes Q/K; valid here: false"))
-        _require(
-            config,
-            "qk_init",
-            config.qk_init in ("normal", FIELDS["qk_init"].default),
-            _("model_type gpt draws Q/K like its other weights; qk_init needs model_type oelm"),
-        )
-    return _warnings(config)
-
-
-def _warnings(config: TrainConfig) -> List[str]:
+        for name in ("freeze_qk", "freeze_q", "freeze_k"):
+            require(name, not getattr(config, name), _("only model_type oelm freezes Q/K; valid here: false"))
+        like_others = _("model_type gpt draws Q/K like its other weights; qk_init needs model_type oelm")
+        require("qk_init", config.qk_init in ("normal", FIELDS["qk_init"].default), like_others)
+    if config.position == "rope":
+        width = config.d_model // config.num_heads
+        require("position", width % 2 == 0, _("rotates pairs: d_model / num_heads = {width} must be even", width))
+    _require_one_meaning(config, require)
     found = []
     if config.warmup_steps >= config.max_steps:
-        found.append(
-            f"warm-up ({config.warmup_steps} steps) is as long as the run ({config.max_steps}): "
-            f"the learning rate never comes down from its peak"
-        )
+        long = f"warm-up ({config.warmup_steps} steps) is as long as the run ({config.max_steps})"
+        found.append(f"{long}: the learning rate never comes down from its peak")
     if not config.out_dir:
         found.append("no out_dir: no checkpoint, metrics or result will be kept")
     return found
+
+
+def _require_one_meaning(config: TrainConfig, require: Callable[[str, bool, str], None]) -> None:
+    """Refuse what contradicts itself in freezing, and a second way to say the same: it would pass for another run."""
+    for name in ("freeze_q", "freeze_k"):
+        both = _("freeze_qk = true freezes both already; valid here: false")
+        require(name, not (config.freeze_qk and getattr(config, name)), both)
+    pair = _("with freeze_q = true these are both: give freeze_qk = true in place of the two")
+    require("freeze_k", not (config.freeze_q and config.freeze_k), pair)
+    nothing = _("nothing is frozen: give freeze_qk, freeze_q, freeze_k or freeze_ffn as well")
+    is_any = config.freeze_qk or config.freeze_q or config.freeze_k or config.freeze_ffn
+    if config.freeze_layers != ALL_LAYERS:
+        require("freeze_layers", is_any, nothing)
+        ranges, last = layer_ranges(config.freeze_layers), config.num_layers - 1
+        require("freeze_layers", ranges[-1][1] <= last, _("the last of {count} layers is {last}", last + 1, last))
+        require("freeze_layers", ranges != [(0, last)], _("these are all layers: leave it out"))
+    if config.freeze_from_step:
+        require("freeze_from_step", is_any, nothing)
+        never = _("must be below max_steps = {max_steps}, or nothing is ever frozen", config.max_steps)
+        require("freeze_from_step", config.freeze_from_step < config.max_steps, never)
+
+
+def layer_ranges(text: str) -> List[Tuple[int, int]]:
+    """Return the first and last layer of each range that a text like ``0-2,5`` names, in order and joined.
+
+    Raises:
+        ConfigError: The text is none like that.
+    """
+    matches = [_LAYERS.fullmatch(part.strip()) for part in text.split(",")]
+    named = sorted((int(match.group(1)), int(match.group(2) or match.group(1))) for match in matches if match)
+    if len(named) < len(matches) or any(first > last for first, last in named):
+        raise ConfigError("freeze_layers", text, _("give layers counted from 0, as in 0-2,5, or all"))
+    ranges = named[:1]
+    for first, last in named[1:]:
+        if first <= ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], max(last, ranges[-1][1]))
+        else:
+            ranges.append((first, last))
+    return ranges
 
 
 def from_flags(argv: Sequence[str]) -> TrainConfig:
@@ -227,7 +308,8 @@ def from_flags(argv: Sequence[str]) -> TrainConfig:
         for name in keys_of_kind(kind):
             meta, default = FIELDS[name].metadata, FIELDS[name].default
             hint = "|".join(meta["choices"]) if meta["choices"] else "true|false" if meta["type"] is bool else None
-            optional: Dict[str, Any] = {"nargs": "?", "const": "true"} if _is_switch(name) else {}
+            may_stand_alone = meta["type"] is bool or name in (*_ALSO_SWITCHES, "resume")  # which means true
+            optional: Dict[str, Any] = {"nargs": "?", "const": "true"} if may_stand_alone else {}
             section.add_argument(
                 f"--{name}",
                 default=argparse.SUPPRESS,
@@ -254,12 +336,7 @@ def to_flags(config: Union[TrainConfig, Mapping[str, Any]]) -> List[str]:
     """
     values: Mapping[str, Any] = to_dict(config) if isinstance(config, TrainConfig) else config
     given = {_known(key): value for key, value in values.items() if value is not None}
-    return [word for name in sorted(given, key=_PLACE.__getitem__) for word in (f"--{name}", _spell(given[name]))]
-
-
-def _is_switch(name: str) -> bool:
-    """Tell whether the bare flag means true."""
-    return FIELDS[name].metadata["type"] is bool or name in ("compile", "resume")
+    return [word for name in _READING_ORDER if name in given for word in (f"--{name}", _spell(given[name]))]
 
 
 def _known(key: str) -> str:
@@ -283,38 +360,34 @@ def _typed(key: str, value: object) -> Any:
     wanted, default = FIELDS[name].metadata["type"], FIELDS[name].default
     if value is None and default is None:
         return None
-    if name == "compile" and isinstance(value, bool):
+    if name in _ALSO_SWITCHES and isinstance(value, bool):
         return _spell(value)
     if name == "resume" and str(value).lower() in ("true", "false"):
         return "auto" if str(value).lower() == "true" else "none"
+    if name == "freeze_layers" and isinstance(value, str) and value != default:
+        return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in layer_ranges(value))
     if wanted is bool:
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.lower() in _TRUE + _FALSE:
-            return value.lower() in _TRUE
+        found = _SWITCH.get(value.lower()) if isinstance(value, str) else value
+        if isinstance(found, bool):
+            return found
         raise ConfigError(name, value, _choose(("true", "false")))
     if wanted is str:
         if isinstance(value, str) and value:
             return value
         raise ConfigError(name, value, _("must be text"))
-    if isinstance(value, bool):
-        raise ConfigError(name, value, _MUST_BE[wanted])
+    number: Any = value
     if isinstance(value, str):
         try:
-            value = float(value) if wanted is float or "e" in value.lower() else int(value)
+            number = float(value) if wanted is float or "e" in value.lower() else int(value)
         except ValueError:
-            raise ConfigError(name, value, _MUST_BE[wanted]) from None
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or (wanted is int and value != int(value)):
+            number = None
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
+    if not is_number or (wanted is int and number != int(number)):
         raise ConfigError(name, value, _MUST_BE[wanted])
-    return wanted(value)
+    return wanted(number)
 
 
 _MUST_BE = {int: _("must be a whole number"), float: _("must be a number")}
-
-
-def _require(config: TrainConfig, key: str, holds: bool, message: str) -> None:
-    if not holds:
-        raise ConfigError(key, getattr(config, key), message)
 
 
 def _choose(choices: Iterable[str]) -> str:

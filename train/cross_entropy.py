@@ -5,12 +5,14 @@ Shapes: N tokens, D d_model, V vocabulary, P padded vocabulary (P >= V).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import Tensor
 
+from .estimate import CPU_STRIP_ELEMENTS, GPU_STRIP_ELEMENTS
 from .linear import autocast, product
 
 IGNORED = -1
@@ -28,8 +30,28 @@ class _Tiles:
     """Width of a tile."""
 
 
-_CPU_TILES = _Tiles(strip_elements=1 << 24, columns=4096)
-_GPU_TILES = _Tiles(strip_elements=1 << 26, columns=1 << 16)  # a GPU would rather have few large products
+_CPU_TILES = _Tiles(strip_elements=CPU_STRIP_ELEMENTS, columns=4096)
+_GPU_TILES = _Tiles(strip_elements=GPU_STRIP_ELEMENTS, columns=1 << 16)  # a GPU would rather have few large products
+
+Softmax = Callable[[Tensor], Tuple[Tensor, Tensor]]
+"""Makes of logits [n, V], of any precision, their softmax [n, V] in that precision and log-sum-exp [n] in fp32."""
+
+
+def softmax(logits: Tensor) -> Tuple[Tensor, Tensor]:
+    """Softmax and log-sum-exp by PyTorch's own kernels, in as few passes over the logits as they allow."""
+    largest, where = logits.max(1, keepdim=True)
+    whole = torch.softmax(logits, 1, dtype=torch.float32)  # a GPU converts fp16 on the way, bf16 before
+    lse = largest.float() - whole.gather(1, where).log_()  # the largest probability is 1 / sum(exp(x - largest))
+    return whole.to(logits.dtype), lse[:, 0]
+
+
+def softmax_to_compile(logits: Tensor) -> Tuple[Tensor, Tensor]:
+    """Do the same in steps that torch.compile joins into one kernel, which reads the logits and writes the softmax."""
+    wide = logits.float()
+    largest = wide.amax(1, keepdim=True)
+    powers = (wide - largest).exp()
+    total = powers.sum(1, keepdim=True)
+    return (powers / total).to(logits.dtype), (largest + total.log())[:, 0]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -43,7 +65,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, scale: float, by: Softmax
+    ) -> Tensor:
         """x [N, D], weight [P, D], targets [N] -> scale * mean cross-entropy, a scalar in fp32."""
         want_x, want_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         scale = scale / max(1, targets.numel())
@@ -53,22 +77,29 @@ class _LinearCrossEntropy(torch.autograd.Function):
         loss = x.new_zeros((), dtype=torch.float32)
         for rows in _strips(x.shape[0], vocab_size, x.device):
             strip, goal = x_low[rows], targets[rows]
-            tiles, lses = _softmax_tiles(strip, weight_low, vocab_size, keep=want_x or want_weight)
+            tiles, lses = _softmax_tiles(strip, weight_low, vocab_size, by, keep=want_x or want_weight)
             lse = torch.logsumexp(lses, 1)  # [n]
             goal_weight = weight_low[goal]  # [n, D]
             loss += (lse - (strip * goal_weight).sum(1, dtype=torch.float32)).sum()
-            # d loss / d logits = scale * (softmax - one_hot); a tile's softmax times its factor is the whole's.
-            factors = (lses - lse[:, None]).exp_().mul_(scale)  # [n, tiles]
+            # d loss / d logits = scale * (softmax - one_hot); a tile's softmax times its share is the whole's.
+            shares = (lses - lse[:, None]).exp_()  # [n, tiles]
+            factors = shares * scale
             if grad_x is not None:
-                torch.mul(goal_weight, -scale, out=grad_x[rows])
+                torch.mul(goal_weight.to(grad_x.dtype), -scale, out=grad_x[rows])
             for number, (columns, tile) in enumerate(tiles):
-                factor = factors[:, number : number + 1]
+                share, factor = shares[:, number : number + 1], factors[:, number : number + 1]
                 if grad_x is not None:
                     grad_x[rows].addcmul_(product(tile, weight_low[columns].t()), factor.to(grad_x.dtype))
-                if grad_weight is not None:
-                    _add_product(grad_weight[columns], tile.t(), (strip * factor).to(tile.dtype))
+                if grad_weight is None:
+                    continue
+                if tile.dtype == grad_weight.dtype:
+                    grad_weight[columns].addmm_(tile.t(), strip * factor)
+                else:
+                    size = _balance(strip.shape[0])
+                    summed = tile.t() @ (strip * (share * size)).to(tile.dtype)
+                    grad_weight[columns].add_(summed, alpha=scale / size)
             if grad_weight is not None:
-                grad_weight.index_add_(0, goal, strip.to(grad_weight.dtype), alpha=-scale)
+                _add_to_rows(grad_weight, goal, strip.to(grad_weight.dtype), -scale)
         ctx.grads = (grad_x, grad_weight)
         return loss * scale
 
@@ -80,30 +111,44 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if grads[0].device.type != "cpu" or grads[0].item() != 1.0:
             grad_x = None if grad_x is None else grad_x.mul_(grads[0])
             grad_weight = None if grad_weight is None else grad_weight.mul_(grads[0])
-        return grad_x, grad_weight, None, None, None
+        return grad_x, grad_weight, None, None, None, None
 
 
-def linear_cross_entropy(x: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, scale: float = 1.0) -> Tensor:
+def linear_cross_entropy(
+    x: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, scale: float = 1.0, by: Softmax = softmax
+) -> Tensor:
     """Return ``scale`` times the mean cross-entropy (nats) of x [N, D] @ weight[:vocab_size].T against targets [N].
 
     ``weight`` [P, D] may have padding rows behind ``vocab_size``; they take no part and get a gradient of zero.
+    ``by`` makes the softmax except where a CPU computes in fp32.
     """
-    return _LinearCrossEntropy.apply(x, weight, targets, vocab_size, scale)  # type: ignore[no-any-return,no-untyped-call]
+    return _LinearCrossEntropy.apply(x, weight, targets, vocab_size, scale, by)  # type: ignore[no-any-return,no-untyped-call]
 
 
 @torch.no_grad()
-def token_losses(x: Tensor, weight: Tensor, targets: Tensor, vocab_size: int) -> Tensor:
+def token_losses(x: Tensor, weight: Tensor, targets: Tensor, vocab_size: int, by: Softmax = softmax) -> Tensor:
     """Return the cross-entropy (nats) of every token [N] in fp32, zero where the target is ``IGNORED``."""
     x_low, weight_low = autocast(x, weight)
     losses = torch.empty(x.shape[0], dtype=torch.float32, device=x.device)
     for rows in _strips(x.shape[0], vocab_size, x.device):
-        _, lses = _softmax_tiles(x_low[rows], weight_low, vocab_size, keep=False)
+        _, lses = _softmax_tiles(x_low[rows], weight_low, vocab_size, by, keep=False)
         chosen = (x_low[rows] * weight_low[targets[rows].clamp(min=0)]).sum(1, dtype=torch.float32)
         losses[rows] = torch.logsumexp(lses, 1) - chosen
     return losses.masked_fill_(targets == IGNORED, 0.0)
 
 
-def _softmax_tiles(x: Tensor, weight: Tensor, vocab_size: int, keep: bool) -> Tuple[List[Tuple[slice, Tensor]], Tensor]:
+def _add_to_rows(total: Tensor, rows: Tensor, values: Tensor, factor: float) -> None:
+    """Add ``factor`` times values [n, D] to the rows [n] of a total [P, D]; a row may be named more than once."""
+    if torch.are_deterministic_algorithms_enabled():
+        # A GPU's index_add_ does the same then, but some versions of PyTorch wait for the GPU to check the row numbers.
+        torch.ops.aten._index_put_impl_(total, [rows], values * factor, True, True)
+    else:
+        total.index_add_(0, rows, values, alpha=factor)
+
+
+def _softmax_tiles(
+    x: Tensor, weight: Tensor, vocab_size: int, by: Softmax, keep: bool
+) -> Tuple[List[Tuple[slice, Tensor]], Tensor]:
     """Return the tiles of a strip, each softmaxed by itself, and each row's log-sum-exp in every tile.
 
     x [n, D], weight [P, D] -> [(columns, [n, width])], [n, tiles] in fp32; without ``keep`` the tiles are not kept.
@@ -124,10 +169,9 @@ def _softmax_tiles(x: Tensor, weight: Tensor, vocab_size: int, keep: bool) -> Tu
             torch.softmax(tile, 1, out=tile)  # row by row, so in place is safe
             lses[:, number] = largest - tile.amax(1).log_()  # the largest probability is 1 / sum(exp(x - largest))
         else:
-            logits = (x @ weight[start:padded].t()).float()
+            logits = x @ weight[start:padded].t()
             logits[:, end - start :] = float("-inf")
-            lses[:, number] = torch.logsumexp(logits, 1)
-            tile = torch.softmax(logits, 1).to(x.dtype)
+            tile, lses[:, number] = by(logits)
             end = padded
         if keep:
             tiles.append((slice(start, end), tile))
@@ -148,12 +192,13 @@ def _workspace(rows: int, columns: int, number: int) -> Tensor:
     return _buffers[number][:size].view(rows, columns)
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add a @ b to ``total`` in place; in fp32 also where the operands are of lower precision."""
-    if a.dtype == total.dtype:
-        total.addmm_(a, b)
-    else:
-        total += a @ b
+def _balance(num_rows: int) -> float:
+    """Return the power of two that makes a sum over N rows as large as one over 256: what fp16 can hold.
+
+    fp16 ends at 65,504 and loses digits below 6e-5, and the mean over a batch of 524,288 tokens would be far below: so
+    nothing is scaled before a product, and no sum overflows as long as x is below 255.
+    """
+    return math.ldexp(1.0, 8 - (num_rows - 1).bit_length())
 
 
 def _strips(num_rows: int, vocab_size: int, device: torch.device) -> List[slice]:

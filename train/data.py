@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import fewest_tokens
+from .config import TrainConfig, fewest_tokens, global_batch
 from .cross_entropy import IGNORED
+from .distributed import World
 from .errors import DataError
 from .seeds import draw_offsets
 from .sentences import _
@@ -140,12 +141,10 @@ def _scan(file: TokenFile) -> Tuple[str, int]:
     digest = hashlib.sha256()
     largest = 0
     with open(file.path, "rb") as stream:
-        while True:
-            block = stream.read(_HASH_BLOCK_BYTES)
-            if not block:
-                return digest.hexdigest(), largest
+        while block := stream.read(_HASH_BLOCK_BYTES):
             digest.update(block)
             largest = max(largest, int(np.frombuffer(block, dtype="<u2").max()))
+    return digest.hexdigest(), largest
 
 
 def _read_manifest(data_path: str) -> Optional[Dict]:  # type: ignore[type-arg]
@@ -162,41 +161,22 @@ def _read_manifest(data_path: str) -> Optional[Dict]:  # type: ignore[type-arg]
     return manifest
 
 
-@dataclass(frozen=True)
-class Slicing:
-    """How a global batch is cut: micro-batch number ``m * world_size + rank`` is a rank's m-th of a step."""
-
-    batch_size: int
-    """Sequences per micro-batch."""
-    micro_steps: int
-    """Micro-batches per rank and step."""
-    rank: int
-    """This process."""
-    world_size: int
-    """All processes."""
-
-    @property
-    def global_batch(self) -> int:
-        return self.batch_size * self.micro_steps * self.world_size
-
-    def numbers(self) -> List[int]:
-        """Return the numbers of this rank's micro-batches within the global batch."""
-        return [m * self.world_size + self.rank for m in range(self.micro_steps)]
+def micro_batches(config: TrainConfig, world: World) -> List[int]:
+    """Return which micro-batches of the global batch are this process's: its m-th of a step is number
+    ``m * world.size + world.rank``.
+    """
+    return [m * world.size + world.rank for m in range(config.gradient_accumulation_steps)]
 
 
 class TrainingBatches:
     """The micro-batches of one rank, step after step; on a GPU prepared ahead in pinned memory by one thread."""
 
-    def __init__(
-        self, file: TokenFile, seed: int, seq_len: int, slicing: Slicing, device: torch.device, ahead: int
-    ) -> None:
+    def __init__(self, file: TokenFile, config: TrainConfig, world: World) -> None:
         self._file = file
-        self._seed = seed
-        self._seq_len = seq_len
-        self._slicing = slicing
-        self._device = device
+        self._config = config
+        self._world = world
         # Gathering a batch takes a CPU run microseconds; a thread would only take its core away.
-        self._ahead = ahead if device.type == "cuda" else 0
+        self._ahead = config.num_workers if world.device.type == "cuda" else 0
 
     def steps(self, first: int, last: int) -> Iterator[List[Tensor]]:
         """Yield for each step in [first, last] the rank's micro-batches, each [batch_size, seq_len + 1], int64.
@@ -238,16 +218,17 @@ class TrainingBatches:
 
     def host_batches(self, step: int) -> List[Tensor]:
         """Return the rank's micro-batches of a step, each [batch_size, seq_len + 1], int16 holding uint16's bits."""
-        offsets = draw_offsets(
-            self._seed, step, self._slicing.global_batch, self._file.num_tokens - self._seq_len
-        ).reshape(-1, self._slicing.batch_size)
-        span = np.arange(self._seq_len + 1)
-        numbers = self._slicing.numbers()
+        config, count = self._config, global_batch(self._config, self._world.size)
+        seed = config.seed if config.data_seed is None else config.data_seed
+        offsets = draw_offsets(seed, step, count, self._file.num_tokens - config.seq_len)
+        offsets = offsets.reshape(-1, config.batch_size)
+        span = np.arange(config.seq_len + 1)
+        numbers = micro_batches(config, self._world)
         # PyTorch had no uint16 before 2.3; the bits travel as int16, at a quarter of int64's traffic.
         return [torch.from_numpy(self._file.tokens[offsets[n][:, None] + span].view(np.int16)) for n in numbers]
 
     def _to_device(self, batch: Tensor) -> Tensor:
-        return batch.to(self._device, non_blocking=True).long() & 0xFFFF
+        return batch.to(self._world.device, non_blocking=True).long() & 0xFFFF
 
 
 def validation_batch(file: TokenFile, seq_len: int, first: int, last: int) -> Tuple[Tensor, Tensor]:

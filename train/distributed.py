@@ -1,4 +1,4 @@
-"""Communication between the processes of a run apart from gradients, and the device of each process.
+"""Communication between the processes of a run, apart from gradients.
 
 Gradients are left to DistributedDataParallel. Messages go over gloo on the CPU, also on GPU runs: they are a few bytes,
 and asking a GPU would stall it.
@@ -6,15 +6,17 @@ and asking a GPU would stall it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
-from typing import Any, List, Optional, Sequence
+from typing import Any, Callable, Iterator, List, Optional, Sequence
 
 import torch
 import torch.distributed as dist
 
-from .errors import NoGpu, PeerLost, TrainError, is_peer_lost
-from .sentences import _
+from .device import choose
+from .errors import PeerLost, TrainError, is_peer_lost
+from .peers import Watch, end_at_once
 
 
 @dataclass(frozen=True)
@@ -25,20 +27,18 @@ class World:
     """This process, from 0."""
     size: int
     """Number of processes."""
-    local_rank: int
-    """This process among those on its host."""
     device: torch.device
     """What it computes on."""
-    group: Optional[Any]
+    group: Optional[Any] = None
     """The gloo group for messages; None in a run of one process."""
+    gradients: Optional[Any] = None
+    """The group in which gradients go round: NCCL's on GPUs."""
+    watch: Optional[Watch] = None
+    """What notices that another process has ended."""
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
-
-    def agree(self, code: int) -> int:
-        """Return the largest code over all processes. Collective."""
-        return int(self.largest(float(code)))
 
     def largest(self, value: float) -> float:
         """Return the largest value over all processes. Collective."""
@@ -53,85 +53,86 @@ class World:
             dist.all_reduce(tensor, op=operation or dist.ReduceOp.SUM, group=self.group)
         return [float(value) for value in tensor.tolist()]
 
-    def from_main(self, value: Any) -> Any:
-        """Return rank 0's value (anything picklable) on every process. Collective."""
-        if self.size == 1:
-            return value
-        box = [value]
-        with _peer_errors():
-            dist.broadcast_object_list(box, src=0, group=self.group)
+    def everyones(self, value: Any) -> List[Any]:
+        """Return every process's value (anything picklable), by rank. Collective."""
+        values: List[Any] = [value]
+        if self.size > 1:
+            values = [None] * self.size
+            with _peer_errors():
+                dist.all_gather_object(values, value, group=self.group)
+        return values
+
+    def from_main(self, make: Callable[[], Any]) -> Any:
+        """Return on every process what ``make`` returns on rank 0 (anything picklable). Collective.
+
+        Raises:
+            TrainError: it raised that on rank 0.
+        """
+        box: List[Any] = [None]
+        if self.is_main:
+            try:
+                box[0] = make()
+            except TrainError as error:
+                box[0] = error
+        if self.size > 1:
+            with _peer_errors():
+                dist.broadcast_object_list(box, src=0, group=self.group)
+        if isinstance(box[0], TrainError):
+            raise box[0]
         return box[0]
 
-    def close(self) -> None:
-        """Leave the process groups."""
-        if self.size > 1 and dist.is_initialized():
-            dist.destroy_process_group()
+    def warn(self) -> None:
+        """Tell the other processes that this one has failed."""
+        if self.watch is not None:
+            self.watch.warn()
+
+    def close(self, failed: bool = False) -> None:
+        """Leave the process groups, together with the others; of several that failed, end this one at once."""
+        if self.watch is None:
+            return
+        if failed:
+            end_at_once(1)
+        self.watch.leave()
+        dist.destroy_process_group()
 
 
-class _peer_errors:
+@contextlib.contextmanager
+def _peer_errors() -> Iterator[None]:
     """Turn gloo's errors about a vanished peer into ``PeerLost``."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: Optional[BaseException], trace: Any) -> None:
-        if error is not None and is_peer_lost(error):
-            raise PeerLost() from error
-
-
-def leased_gpus() -> int:
-    """Return how many GPUs this host's processes were given by who started them; 0 where that is not known, and with
-    OELM_STAND_IN_GPUS, which says that the GPUs of this host are only stood in for.
-    """
-    given = os.environ.get("OELM_LEASED_GPUS", "")
-    return int(given) if given.isdigit() and not os.environ.get("OELM_STAND_IN_GPUS") else 0
-
-
-def _why_none() -> str:
-    """Return what torch says of why it sees no GPU, or fewer than there are."""
-    version = f"torch {torch.__version__}"
-    if torch.version.cuda is None and getattr(torch.version, "hip", None) is None:
-        return _("{torch} is a build for the CPU alone", version)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    build = f"{version} for CUDA {torch.version.cuda}"
-    if visible is not None:
-        build += f", CUDA_VISIBLE_DEVICES={visible}"
     try:
-        torch.zeros(1, device="cuda")
-    except Exception as error:
-        return _("{build} says {error}", build, str(error).splitlines()[0])
-    return build
+        yield
+    except RuntimeError as error:
+        if is_peer_lost(error):
+            raise PeerLost() from error
+        raise
 
 
-def join() -> World:
+def join(lost: Callable[[], None] = lambda: None) -> World:
     """Read torchrun's environment, choose the device and meet the other processes; alone without torchrun.
 
+    Args:
+        lost: What to do before this process is ended because another one has ended, and it did not notice by itself.
+
     Raises:
-        NoGpu: the run was given GPUs (OELM_LEASED_GPUS), and torch sees none or fewer.
-        TrainError: this host has fewer GPUs than processes.
+        NoGpu, TrainError: A process can't have its device; all processes of the run raise what the first has found.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cpu")
-    seen, given = torch.cuda.device_count() if torch.cuda.is_available() else 0, leased_gpus()
-    if seen < given:
-        if seen:
-            raise NoGpu(_("torch sees {seen} GPU only, {given} given to this run: {why}", seen, given, _why_none()))
-        raise NoGpu(_("torch sees no GPU, {given} given to this run: {why}", given, _why_none()))
-    if seen:
-        if local_rank >= seen:
-            raise TrainError(
-                _(
-                    "process {rank} of this host has no GPU: {seen} visible; start torchrun with "
-                    "--nproc_per_node {seen} or free more GPUs",
-                    local_rank,
-                    seen,
-                )
-            )
-        device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)
+    chosen: Any = None
+    try:
+        chosen = choose(int(os.environ.get("LOCAL_RANK", "0")))
+    except TrainError as error:
+        chosen = error
+    everyones = [chosen]
+    if size > 1:
+        # Gloo needs no GPU: a process without one can say so here, and nobody waits for it.
+        dist.init_process_group("gloo")
+        everyones = [None] * size
+        dist.all_gather_object(everyones, chosen)
+    for found in everyones:
+        if isinstance(found, TrainError):
+            raise found
+    device: torch.device = chosen
     if size == 1:
-        return World(0, 1, local_rank, device, None)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    group = dist.new_group(backend="gloo") if device.type == "cuda" else dist.group.WORLD
-    return World(rank, size, local_rank, device, group)
+        return World(0, 1, device)
+    gradients = dist.new_group(backend="nccl") if device.type == "cuda" else dist.group.WORLD
+    return World(rank, size, device, dist.group.WORLD, gradients, Watch(rank, size, lost))

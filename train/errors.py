@@ -4,7 +4,7 @@ Only ``run`` catches them: it writes the outcome and prints one line.
 
     TrainError (error)
       DataError          a token file is missing, too short or not what its manifest says
-      NoGpu              GPUs were given to the run, and torch sees none or fewer
+      NoGpu              there are GPUs, and torch can't use them
       CheckpointError    nothing to resume from, or a checkpoint of another run
       DiskFull           no room for a checkpoint; the older ones are untouched
       PeerLost           another process of the run has ended
@@ -30,7 +30,7 @@ class DataError(TrainError):
 
 
 class NoGpu(TrainError):
-    """The run was given GPUs and can't see them: on the CPU it would waste a night, and the GPUs."""
+    """There are GPUs that can't be used: on the CPU the run would waste a night, and the GPUs."""
 
 
 class CheckpointError(TrainError):
@@ -74,10 +74,13 @@ def is_disk_full(error: BaseException) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error of PyTorch or Python says that memory ran out, on a GPU or on the host."""
-    # torch.cuda.OutOfMemoryError is a RuntimeError with this text; the CPU's allocator has no class of its own.
+    # torch.cuda.OutOfMemoryError is a RuntimeError with the first of these; the CPU's allocator and the libraries that
+    # allocate for themselves (cuBLAS, cuDNN, cuSOLVER) have no class of their own. cuBLAS can't begin without memory.
+    signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "ALLOCATION_FAILED", "cudaErrorMemoryAllocation")
     text = str(error)
+    is_start = "CUBLAS_STATUS_NOT_INITIALIZED" in text and "cublasCreate" in text
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+        isinstance(error, RuntimeError) and (is_start or any(sign in text for sign in signs))
     )
 
 

@@ -12,12 +12,11 @@ import sys
 from dataclasses import replace
 from typing import Any, Dict, List, Optional, Tuple
 
-import torch
-
 from . import config as configuration
 from .checkpoint import load_checkpoint
 from .config import ConfigError, TrainConfig
 from .data import default_val_path, open_tokens
+from .device import choose
 from .distributed import World
 from .errors import DataError, TrainError
 from .model import Transformer
@@ -45,9 +44,10 @@ def evaluate(path: str, data_path: Optional[str], batch_size: Optional[int], win
 
     Raises:
         CheckpointError, DataError: a file is missing or not what it should be.
+        NoGpu: there is a GPU that can't be used.
     """
+    device = choose()
     model, config, progress = load_model(path)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = data_path or config.val_data_path or default_val_path(config.data_path)
     file = open_tokens(where, config.seq_len)
     if int(file.tokens.max()) >= config.vocab_size:
@@ -55,8 +55,7 @@ def evaluate(path: str, data_path: Optional[str], batch_size: Optional[int], win
     if batch_size:
         config = replace(config, batch_size=batch_size)
     last = min(windows or file.windows(config.seq_len), file.windows(config.seq_len))
-    world = World(0, 1, 0, device, None)
-    measured = measure(model.to(device), file, config, world, Precision(config, device), 0, last)
+    measured = measure(model.to(device), file, config, World(0, 1, device), Precision(config, device), 0, last)
     assert measured is not None
     return int(progress["step"]), measured
 

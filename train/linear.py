@@ -6,7 +6,7 @@ Shapes: I inputs, O outputs, D d_model; [..., I] may have any leading dimensions
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -22,34 +22,36 @@ def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def project_qkv(x: Tensor, qk: Tensor, v: Tensor) -> Tensor:
-    """Project x [..., D] with qk [2D, D] and v [D, D] to [..., 3D] in one product, frozen or not."""
-    if qk.requires_grad:
-        return linear(x, torch.cat((qk, v)))
-    return _FrozenQKProjection.apply(*autocast(x, qk, v))  # type: ignore[no-any-return,no-untyped-call]
+def project_qkv(x: Tensor, *weights: Tensor) -> Tensor:
+    """Project x [..., D] with matrices [rows, D], some of them frozen, to [..., sum of rows] in one product."""
+    if not torch.is_grad_enabled() or all(weight.requires_grad for weight in weights):
+        return linear(x, torch.cat(weights))
+    return _PartlyFrozenProjection.apply(*autocast(x, *weights))  # type: ignore[no-any-return,no-untyped-call]
 
 
-class _FrozenQKProjection(torch.autograd.Function):
-    """``x @ [Wqk; Wv]^T`` as one product forwards; backwards the product for Wqk's gradient does not take place.
+class _PartlyFrozenProjection(torch.autograd.Function):
+    """``x @ [W1; W2; …]^T`` as one product forwards; backwards the products for frozen weights' gradients don't take
+    place.
 
-    The gradient to x passes through Wqk all the same: freezing a weight doesn't stop what flows through it.
+    The gradient to x passes through all of them: freezing a weight doesn't stop what flows through it.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, qk: Tensor, v: Tensor) -> Tensor:
-        """x [..., D], qk [2D, D], v [D, D] -> [..., 3D]."""
-        packed = torch.cat((qk, v))
+    def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
+        """x [..., D], weights [rows, D] each -> [..., sum of rows]."""
+        packed = torch.cat(weights)
         ctx.save_for_backward(x, packed)
+        ctx.rows = [weight.shape[0] for weight in weights]
         return product(x, packed)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tuple[Optional[Tensor], ...]:
         x, packed = ctx.saved_tensors
-        grad = grads[0]
-        d = packed.shape[1]
-        grad_x = product(grad, packed.t()) if ctx.needs_input_grad[0] else None
-        grad_v = grad[..., 2 * d :].reshape(-1, d).t() @ x.reshape(-1, d) if ctx.needs_input_grad[2] else None
-        return grad_x, None, grad_v
+        found: List[Optional[Tensor]] = [product(grads[0], packed.t()) if ctx.needs_input_grad[0] else None]
+        for part, is_trained in zip(torch.split(grads[0], ctx.rows, -1), ctx.needs_input_grad[1:]):
+            flat = part.reshape(-1, part.shape[-1])  # [tokens, rows]
+            found.append(flat.t() @ x.reshape(-1, x.shape[-1]) if is_trained else None)
+        return tuple(found)
 
 
 class _OneDNNLinear(torch.autograd.Function):

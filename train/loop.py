@@ -11,6 +11,7 @@ import math
 import signal
 import statistics
 import time
+from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional
 
 import torch
@@ -18,18 +19,23 @@ from torch import Tensor
 
 from . import checkpoint, state
 from .data import TrainingBatches
+from .environment import describe_hardware
 from .errors import Diverged
 from .optimizer import learning_rate
-from .records import Records, step_line, validation_line
+from .peak_rates import mfu
+from .records import Records, speed_line, step_line, validation_line
 from .sentences import _
 from .stepping import Stepper
-from .validation import Measurement, combine, interval_windows, measure
+from .treatment import note_freezing
+from .validation import Measurement, combine, measure
 
 GO_ON, STOP, FAILED = 0, 1, 2
 """What a process may say after a step; the largest over all processes counts."""
 
 DIVERGED_NATS = 2.0
 """A mean loss this far above ln(vocab_size), that of guessing, in two records in a row means divergence."""
+LEAST_SCALE = 2.0**-10
+"""fp16's loss scale begins at 2^16 and is halved at each step whose gradients are not finite, which is left out."""
 
 
 class Interruption:
@@ -46,36 +52,27 @@ class Interruption:
         self.came = True
 
 
+@dataclass(eq=False)
 class Trainer:
-    """Trains a model from where ``progress`` stands; ``train`` returns whether the run is complete."""
+    """Trains a model from where a resumption stands; ``train`` returns whether the run is complete."""
 
-    def __init__(
-        self,
-        parts: state.Parts,
-        records: Records,
-        stepper: Stepper,
-        resumption: state.Resumption,
-        interruption: Interruption,
-        tell_trackers: Callable[[Dict[str, Any]], None],
-    ) -> None:
-        self.parts = parts
-        self.config, self.world, self.model, self.val_file = parts.config, parts.world, parts.model, parts.val_file
-        self.records = records
-        self.stepper = stepper
-        self.treatment = resumption.treatment
-        self.progress = resumption.progress
-        self.tell_trackers = tell_trackers
-        self.slicing = stepper.slicing
-        config, world = parts.config, parts.world
-        self.batches = TrainingBatches(
-            parts.train_file, config.seed, config.seq_len, self.slicing, world.device, config.num_workers
-        )
-        self.interruption = interruption
-        self.writer: Optional[checkpoint.CheckpointWriter] = None
-        if world.is_main and records.out_dir:
-            self.writer = checkpoint.CheckpointWriter(records.out_dir, config.keep_last, config.keep_every)
+    parts: state.Parts
+    records: Records
+    stepper: Stepper
+    resumption: state.Resumption
+    interruption: Interruption
+    tell_trackers: Callable[[Dict[str, Any]], None]
+
+    def __post_init__(self) -> None:
+        parts = self.parts
+        config, world = self.config, self.world = parts.config, parts.world
+        self.model, self.val_file, self.progress = parts.model, parts.val_file, self.resumption.progress
+        self.batches = TrainingBatches(parts.train_file, config, world)
+        self.step_tokens = parts.global_batch * config.seq_len
+        self.writer = checkpoint.CheckpointWriter(self.records.out_dir, config.keep_last, config.keep_every)
         sums = self.progress.loss_sums or [0.0] * world.size
-        stepper.loss_sum.fill_(sums[world.rank])
+        self.stepper.loss_sum.fill_(sums[world.rank])
+        self._device_name = describe_hardware(world.device)["name"]
         self._step_seconds: List[float] = []
         self._window_s = 0.0
         self._window_steps = 0
@@ -88,50 +85,71 @@ class Trainer:
             Diverged: the gradient or the loss is not finite, or the loss is far above that of guessing.
             DiskFull, TrainError: a checkpoint could not be written.
         """
-        config, progress = self.config, self.progress
+        self._beat(always=True)
         self.model.train()
         gc.collect()
         gc.freeze()
         gc.disable()  # collections at random steps make processes wait for one another
+        try:
+            complete = self._make_steps()
+        except Diverged:  # the state is for a look at it, under a name that is never resumed from
+            self._save(f"diverged_{self.progress.step}.pt")
+            self.writer.finish()
+            raise
+        self.writer.finish()
+        self._settle_times()
+        self._beat(always=True)
+        self.records.sync()
+        gc.enable()
+        return complete
+
+    def _make_steps(self) -> bool:
+        config, progress = self.config, self.progress
         if self._stop_wanted():  # the signal came while data were read or the network built
-            return self._finish(complete=False)
+            return False
         if not progress.validated:  # a signal cut the validation of this very step short
             self.records.say(step_line(progress.step, progress.last["loss"], progress.last["lr"]))
             complete = self._validate()
             self._save()
             if not complete:
-                return self._finish(complete=False)
+                return False
         for batches in self.batches.steps(progress.step + 1, config.max_steps):
+            if progress.step == config.freeze_from_step > 0:
+                self._freeze()
             self._step(batches)
             if progress.step % 1000 == 0:
                 gc.collect()
             stop = self._stop_wanted()
-            is_last = progress.step == config.max_steps
-            validation_due = is_last or progress.step % config.val_interval == 0
-            if is_last or validation_due or progress.step % config.log_interval == 0 or progress.step == 1:
+            validation_due = self._validation_due()
+            if validation_due or progress.step % config.log_interval == 0 or progress.step == 1:
                 self._record()
-            if self.records.heartbeat_due():
-                self._beat()
+            self._beat()
             if validation_due and (stop or not self._validate()):
                 stop, progress.validated = True, False
                 self.records.add_metrics(progress.last)
-            if stop or is_last or progress.step % config.save_interval == 0:
+            if stop or progress.step == config.max_steps or progress.step % config.save_interval == 0:
                 self._save()
             if stop:
-                return self._finish(complete=False)
-        return self._finish(complete=True)
+                return False
+        return True
+
+    def _freeze(self) -> None:
+        """Freeze what is to be frozen from this step on, and record that. Collective."""
+        self.stepper.freeze()
+        treatment = self.resumption.treatment
+        note_freezing(treatment, self.model, self.parts.optimizer, self.config)
+        self.records.write("treatment.json", treatment)
+        held = sum(layer["total"] - layer["trainable"] for layer in self.model.layers())
+        self.records.say(f"Frozen after step {self.progress.step}: {held:,} parameters")
 
     def _step(self, batches: List[Tensor]) -> None:
         """Make one optimizer step on this rank's micro-batches [batch_size, seq_len + 1]."""
         progress = self.progress
         start = time.perf_counter()
-        try:
-            self.stepper.step(progress.step + 1, batches)
-        except Diverged as error:
-            self._diverge(str(error))
+        self.stepper.step(progress.step + 1, batches)
         seconds = time.perf_counter() - start
         progress.step += 1
-        progress.tokens += self.slicing.global_batch * self.config.seq_len
+        progress.tokens += self.step_tokens
         progress.loss_steps += 1
         progress.train_s += seconds
         self._step_seconds.append(seconds)
@@ -140,13 +158,9 @@ class Trainer:
 
     def _stop_wanted(self) -> bool:
         """Agree over all processes whether to stop; raise what a background write failed with."""
-        code = STOP if self.interruption.came else GO_ON
-        if self.writer is not None and self.writer.failed:
-            code = FAILED
-        agreed = self.world.agree(code)
+        agreed = self.world.largest(FAILED if self.writer.error else STOP if self.interruption.came else GO_ON)
         if agreed == FAILED:
-            if self.writer is not None:
-                self.writer.finish()  # raises
+            self.writer.finish()  # raises where it failed
             raise SystemExit(1)  # rank 0 has the reason
         return agreed == STOP
 
@@ -160,7 +174,8 @@ class Trainer:
         progress.train_s += waited
         loss = self.world.total([loss_sum])[0] / self.world.size / progress.loss_steps
         lr = learning_rate(config, progress.step)
-        tokens = self._window_steps * self.slicing.global_batch * config.seq_len
+        speed = self._window_steps * self.step_tokens / self._window_s if self._window_s else None
+        precision = self.parts.precision.name
         record = {
             "step": progress.step,
             "tokens": progress.tokens,
@@ -168,7 +183,8 @@ class Trainer:
             "loss": loss,
             "lr": lr,
             "grad_norm": self.stepper.newest_norm(),
-            "tokens_per_s": tokens / self._window_s if self._window_s else None,
+            "tokens_per_s": speed,
+            "mfu": mfu(config, speed, self.world.size, self._device_name, precision, progress.step) if speed else None,
             "gpu_mem_gb": peak_gpu_mem_gb(self.world.device),
         }
         progress.last = {key: value for key, value in record.items() if value is not None}
@@ -181,9 +197,12 @@ class Trainer:
         self.tell_trackers(progress.last)
         self._hot_records = self._hot_records + 1 if loss > math.log(config.vocab_size) + DIVERGED_NATS else 0
         if not math.isfinite(loss):
-            self._diverge(_("loss is {loss} at step {step}", str(loss), progress.step))
+            raise Diverged(_("loss is {loss} at step {step}", str(loss), progress.step))
+        scaler = self.parts.precision.scaler
+        if scaler is not None and scaler.get_scale() < LEAST_SCALE:  # no step was applied for a long time
+            raise Diverged(_("gradients are not finite in fp16 by step {step}, whatever their scale", progress.step))
         if self._hot_records >= 2:
-            self._diverge(_("loss is {loss:.2f} at step {step}, far above guessing", loss, progress.step))
+            raise Diverged(_("loss is {loss:.2f} at step {step}, far above guessing", loss, progress.step))
 
     def _validation_due(self) -> bool:
         step = self.progress.step
@@ -193,11 +212,12 @@ class Trainer:
         """Measure validation loss, on the whole file at the last step; return False if a signal cut it short."""
         config, progress = self.config, self.progress
         start = time.perf_counter()
-        windows = interval_windows(config, self.val_file, self.slicing.global_batch)
+        whole = self.val_file.windows(config.seq_len)
+        windows = min(config.val_batches * self.parts.global_batch, whole)
         at_interval = self._measure(0, windows)
         measured = at_interval
         if at_interval is not None and progress.step == config.max_steps and not at_interval.is_full:
-            rest = self._measure(windows, self.val_file.windows(config.seq_len))
+            rest = self._measure(windows, whole)
             measured = combine(at_interval, rest, self.val_file) if rest is not None else None
         progress.val_s += time.perf_counter() - start
         if at_interval is None or measured is None:
@@ -205,34 +225,34 @@ class Trainer:
         found = {"val_loss": measured.loss, "val_tokens": measured.num_tokens, "val_full": measured.is_full}
         progress.last = dict(progress.last, time=time.time(), **found)
         self.records.say(validation_line(measured.loss))
+        if "mfu" in progress.last:
+            self.records.say(speed_line(progress.last["tokens_per_s"], progress.last["mfu"]))
         self.records.add_metrics(progress.last)
         self.tell_trackers(progress.last)
         if not math.isfinite(measured.loss):
-            self._diverge(_("validation loss is {loss} at step {step}", str(measured.loss), progress.step))
+            raise Diverged(_("validation loss is {loss} at step {step}", str(measured.loss), progress.step))
         if progress.step == config.max_steps:
             progress.final = dict(step=progress.step, loss=progress.last.get("loss"), **found)
         # Like is compared with like: the same sequences at every step, also at the last.
         if not progress.best or at_interval.loss < progress.best["val_loss"]:
             progress.best = {"step": progress.step, "val_loss": at_interval.loss}
-            if self.writer is not None:
-                content = state.best_content(self.model, config, progress.step, at_interval.loss)
-                self.writer.save(checkpoint.BEST, content)
+            content = state.best_content(self.model, config, progress.step, at_interval.loss)
+            self.writer.save(checkpoint.BEST, content)
         progress.validated = True
         return True
 
     def _measure(self, first: int, last: int) -> Optional[Measurement]:
         def should_stop() -> bool:
-            if self.records.heartbeat_due():
-                self._beat()
-            return self.world.agree(STOP if self.interruption.came else GO_ON) == STOP
+            self._beat()
+            return self._stop_wanted()
 
+        parts, whole = self.parts, self.stepper.compiled
         return measure(
-            self.model, self.val_file, self.config, self.world, self.parts.precision, first, last, should_stop
+            self.model, self.val_file, parts.config, parts.world, parts.precision, first, last, should_stop, whole
         )
 
-    def _beat(self) -> None:
-        last = self.progress.last
-        self.records.beat(self.progress.step, self.config.max_steps, last.get("loss"), last.get("tokens_per_s"))
+    def _beat(self, always: bool = False) -> None:
+        self.records.beat(self.progress.step, self.config.max_steps, self.progress.last, always)
 
     def _save(self, name: str = "") -> None:
         """Hand a checkpoint of this step to the writer. Collective."""
@@ -240,37 +260,18 @@ class Trainer:
         own = float(self.stepper.loss_sum)
         sums = [own if rank == self.world.rank else 0.0 for rank in range(self.world.size)]
         progress.loss_sums = self.world.total(sums)  # adding zeros changes no bits
-        if self.writer is None:
-            return
         self._settle_times()
         self.records.sync()
-        content = state.checkpoint_content(self.parts, progress, self.treatment)
+        content = state.checkpoint_content(self.parts, progress, self.resumption.treatment)
         self.writer.save(name or checkpoint.checkpoint_name(progress.step), content)
 
     def _settle_times(self) -> None:
         progress = self.progress
-        if self.writer is not None:
-            progress.checkpoint_s += self.writer.blocked_s
-            self.writer.blocked_s = 0.0
+        progress.checkpoint_s += self.writer.blocked_s
+        self.writer.blocked_s = 0.0
         steady = self._step_seconds[min(10, len(self._step_seconds) // 2) :]
         if steady:
-            progress.tokens_per_s = self.slicing.global_batch * self.config.seq_len / statistics.median(steady)
-
-    def _finish(self, complete: bool) -> bool:
-        if self.writer is not None:
-            self.writer.finish()
-        self._settle_times()
-        self._beat()
-        self.records.sync()
-        gc.enable()
-        return complete
-
-    def _diverge(self, reason: str) -> None:
-        """Save the state for a look at it, under a name that is never resumed from, and raise."""
-        self._save(f"diverged_{self.progress.step}.pt")
-        if self.writer is not None:
-            self.writer.finish()
-        raise Diverged(reason)
+            progress.tokens_per_s = self.step_tokens / statistics.median(steady)
 
 
 def peak_gpu_mem_gb(device: torch.device) -> Optional[float]:

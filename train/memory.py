@@ -43,9 +43,8 @@ def available_bytes(device: torch.device) -> int:
 
 def advice(config: TrainConfig, device: torch.device) -> str:
     """Return a sentence for a run that is out of memory: the batch size to try, with the same global batch."""
-    element_bytes = 2 if config.use_amp and device.type == "cuda" else 4
     room = available_bytes(device)
-    size = estimate.fitting_batch_size(config, room, element_bytes)
+    size = estimate.fitting_batch_size(config, room, device.type == "cuda")
     if size is None and config.batch_size > 1:  # the estimate was wrong: at least it was too much
         size = max(n for n in range(1, config.batch_size) if config.batch_size % n == 0)
     if size is None:

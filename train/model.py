@@ -1,4 +1,4 @@
-"""The network: a pre-norm GPT with learned positions and tied embeddings, and OELM, its twin with other Q/K.
+"""The network: a pre-norm GPT with learned or rotary positions and tied embeddings, and OELM, its twin with other Q/K.
 
 Shapes, here and in every comment:
 
@@ -11,41 +11,18 @@ Shapes, here and in every comment:
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import CausalSelfAttention, rotation_table
 from .config import TrainConfig
-from .cross_entropy import linear_cross_entropy, token_losses
+from .cross_entropy import Softmax, linear_cross_entropy, softmax, token_losses
+from .freezing import freezing, is_qk
 from .initialization import initialize
-from .linear import linear, project_qkv
-
-
-class CausalSelfAttention(nn.Module):
-    """Multi-head attention in which a token sees itself and what stands before it; no biases.
-
-    Q and K are one parameter ``qk`` [2D, D] (Q's rows first), V is another, so that freezing the first leaves the
-    second to train. Frozen Q/K are parameters without gradient, never buffers: DDP would broadcast those every step.
-    """
-
-    def __init__(self, config: TrainConfig) -> None:
-        super().__init__()
-        self.num_heads = config.num_heads
-        self.dropout = config.dropout
-        self.qk = nn.Parameter(torch.empty(2 * config.d_model, config.d_model))
-        self.v = nn.Parameter(torch.empty(config.d_model, config.d_model))
-        self.out = nn.Linear(config.d_model, config.d_model, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        B, T, D = x.shape
-        qkv = project_qkv(x, self.qk, self.v)  # [B, T, 3D]
-        q, k, v = qkv.view(B, T, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each [B, H, T, K]
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)  # [B, H, T, K]
-        y = linear(y.transpose(1, 2).reshape(B, T, D), self.out.weight)
-        return F.dropout(y, self.dropout, self.training)
+from .linear import linear
 
 
 class FeedForward(nn.Module):
@@ -65,15 +42,15 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention, then feed-forward, each on a normalised copy of the residual stream and added to it."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, splits_qk: bool) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.d_model)
-        self.attn = CausalSelfAttention(config)
+        self.attn = CausalSelfAttention(config, splits_qk)
         self.norm2 = nn.LayerNorm(config.d_model)
         self.ffn = FeedForward(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, rotation: Optional[Tensor] = None) -> Tensor:
+        x = x + self.attn(self.norm1(x), rotation)
         x = x + self.ffn(self.norm2(x))
         return x
 
@@ -85,34 +62,47 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.tokens = nn.Parameter(torch.empty(padded_vocab_size(config.vocab_size), config.d_model))  # [P, D], tied
-        self.positions = nn.Parameter(torch.empty(config.seq_len, config.d_model))  # [T, D]
-        self.blocks = nn.ModuleList([Block(config) for _ in range(config.num_layers)])
+        self.positions = None  # [T, D]
+        if config.position == "learned":
+            self.positions = nn.Parameter(torch.empty(config.seq_len, config.d_model))
+        self._freezing = freezing(config)
+        self.blocks = nn.ModuleList([Block(config, self._freezing.splits(i)) for i in range(config.num_layers)])
         self.norm = nn.LayerNorm(config.d_model)
+        self.softmax: Softmax = softmax
+        """That of the output head; whoever compiles the blocks puts a compiled one here."""
         initialize(self, config)
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            block.ffn.requires_grad_(not config.freeze_ffn)
-        for _, qk in self.qk_parameters():
-            qk.requires_grad_(not config.freeze_qk)
+        if not self._freezing.after:
+            self.freeze()
+
+    def freeze(self) -> None:
+        """Take no gradients any more of what the configuration freezes."""
+        for name, parameter in self.named_parameters():
+            if self._freezing.covers(name):
+                parameter.requires_grad_(False)
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """Token ids [B, T] -> normalised residual stream [B, T, D]."""
-        x = F.embedding(tokens, self.tokens) + self.positions[: tokens.shape[1]]
-        x = F.dropout(x, self.config.dropout, self.training)
+        config, length = self.config, tokens.shape[1]
+        x, rotation = F.embedding(tokens, self.tokens), None
+        if self.positions is None:
+            rotation = rotation_table(length, config.d_model // config.num_heads, x.device)
+        else:
+            x = x + self.positions[:length]
+        x = F.dropout(x, config.dropout, self.training)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, rotation)
         normalised: Tensor = self.norm(x)
         return normalised
 
     def forward(self, tokens: Tensor, targets: Tensor, scale: float = 1.0) -> Tensor:
         """Return ``scale`` times the mean cross-entropy (nats) over [B, T] targets; a scalar."""
         x = self.hidden(tokens).flatten(0, 1)  # [BT, D]
-        return linear_cross_entropy(x, self.tokens, targets.flatten(), self.config.vocab_size, scale)
+        return linear_cross_entropy(x, self.tokens, targets.flatten(), self.config.vocab_size, scale, self.softmax)
 
     def losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy (nats) of each target [B, T], without gradient; ignored targets give zero."""
         x = self.hidden(tokens).flatten(0, 1)
-        return token_losses(x, self.tokens, targets.flatten(), self.config.vocab_size).view_as(targets)
+        return token_losses(x, self.tokens, targets.flatten(), self.config.vocab_size, self.softmax).view_as(targets)
 
     def logits(self, tokens: Tensor, last: Optional[int] = None) -> Tensor:
         """Return the logits [B, T, V], or [B, last, V] of the last positions alone."""
@@ -121,26 +111,28 @@ class Transformer(nn.Module):
         return F.linear(x, self.tokens[: self.config.vocab_size])
 
     def qk_parameters(self) -> Iterator[Tuple[str, nn.Parameter]]:
-        """Yield the name and the parameter [2D, D] of each layer's Q/K projection."""
-        return ((name, p) for name, p in self.named_parameters() if name.endswith(".attn.qk"))
+        """Yield the names and parameters of each layer's Q/K projection: one [2D, D], or two [D, D]."""
+        return ((name, p) for name, p in self.named_parameters() if is_qk(name))
+
+    def layers(self) -> List[Dict[str, Any]]:
+        """Return name, size and trained size of each parameter; padding rows of the vocabulary are not counted."""
+        found = []
+        for name, parameter in self.named_parameters():
+            size = self.config.vocab_size * self.config.d_model if name == "tokens" else parameter.numel()
+            found.append({"name": name, "total": size, "trainable": size if parameter.requires_grad else 0})
+        return found
 
     def count_parameters(self) -> Dict[str, int]:
-        """Return the numbers of parameters by kind; padding rows of the vocabulary are not counted."""
-        sizes = {name: self.parameter_size(name, p) for name, p in self.named_parameters()}
-        trainable = {name for name, p in self.named_parameters() if p.requires_grad}
-        total = sum(sizes.values())
-        num_trainable = sum(sizes[name] for name in trainable)
+        """Return the numbers of parameters by kind."""
+        sizes = {layer["name"]: layer["total"] for layer in self.layers()}
+        total, trainable = sum(sizes.values()), sum(layer["trainable"] for layer in self.layers())
         return {
             "total": total,
-            "trainable": num_trainable,
-            "frozen": total - num_trainable,
+            "trainable": trainable,
+            "frozen": total - trainable,
             "qk": sum(sizes[name] for name, _ in self.qk_parameters()),
-            "embedding": sizes["tokens"] + sizes["positions"],
+            "embedding": sizes["tokens"] + sizes.get("positions", 0),
         }
-
-    def parameter_size(self, name: str, parameter: Tensor) -> int:
-        """Return the number of elements of a parameter that exist in the mathematical model."""
-        return self.config.vocab_size * self.config.d_model if name == "tokens" else parameter.numel()
 
 
 def padded_vocab_size(vocab_size: int) -> int:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any, ContextManager, List, Tuple
+from typing import Any, ContextManager, List
 
 import torch
 from torch import nn
 
+from . import device as device_module
 from .config import TrainConfig
 
 
@@ -34,13 +35,18 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
         {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
     ]
     # Fused AdamW came to CPUs with PyTorch 2.4; before, it is accepted there and fails at the first step.
-    fused = all(p.is_cuda for p in trainable) or torch_version() >= (2, 4)
+    version = tuple(int(part) for part in str(torch.__version__).split(".")[:2])
+    fused = all(p.is_cuda for p in trainable) or version >= (2, 4)
     return torch.optim.AdamW(groups, lr=config.max_lr, betas=(config.beta1, config.beta2), fused=fused)
 
 
-def torch_version() -> Tuple[int, ...]:
-    """Return PyTorch's major and minor version."""
-    return tuple(int(part) for part in str(torch.__version__).split(".")[:2])
+def leave_out_frozen(optimizer: torch.optim.Optimizer) -> None:
+    """Take parameters without gradient out of an optimizer, with their state: weight decay would shrink them."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not parameter.requires_grad:
+                optimizer.state.pop(parameter, None)
+        group["params"] = [p for p in group["params"] if p.requires_grad]
 
 
 def trainable_parameters(optimizer: torch.optim.Optimizer) -> List[nn.Parameter]:
@@ -57,9 +63,9 @@ class Precision:
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = True
             torch.backends.cudnn.allow_tf32 = True
-            bf16 = torch.cuda.is_bf16_supported()
-            tensor_cores = torch.cuda.get_device_capability(device)[0] >= 8
-            self.name = ("bf16" if bf16 else "fp16") if config.use_amp else ("tf32" if tensor_cores else "fp32")
+            torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False  # partial sums could overflow
+            is_new = device_module.computes_in_bf16(device)  # and in tf32
+            self.name = ("bf16" if is_new else "fp16") if config.use_amp else ("tf32" if is_new else "fp32")
         self.scaler: Any = None
         if self.name == "fp16":
             made_by = getattr(torch.amp, "GradScaler", None)  # from PyTorch 2.3

@@ -66,18 +66,16 @@ class Records:
             self._metrics.write(json.dumps(as_json(record)) + "\n")
             self._metrics.flush()
 
-    def heartbeat_due(self) -> bool:
-        """Tell whether the last heartbeat is old enough for the next."""
-        return self.out_dir is not None and time.monotonic() - self._beat_at >= HEARTBEAT_INTERVAL_S
+    def beat(self, step: int, max_steps: int, last: Dict[str, Any], always: bool = False) -> None:
+        """Write heartbeat.json, unless the last one is young enough.
 
-    def beat(self, step: int, max_steps: int, loss: Optional[float], tokens_per_s: Optional[float]) -> None:
-        """Write heartbeat.json."""
-        if self.out_dir is None:
-            return
-        self._beat_at = time.monotonic()
-        record: Dict[str, Any] = {"step": step, "max_steps": max_steps, "loss": loss, "tokens_per_s": tokens_per_s}
-        record.update(time=time.time(), attempt=self.attempt or None)
-        write_json(os.path.join(self.out_dir, "heartbeat.json"), record)
+        Args:
+            last: The newest record of metrics.
+        """
+        if always or time.monotonic() - self._beat_at >= HEARTBEAT_INTERVAL_S:
+            self._beat_at = time.monotonic()
+            record = {"step": step, "max_steps": max_steps, **{key: last.get(key) for key in ("loss", "tokens_per_s")}}
+            self.write("heartbeat.json", {**record, "time": time.time(), "attempt": self.attempt or None})
 
     def write(self, name: str, record: Dict[str, Any]) -> None:
         """Write a JSON file of the run directory whole or not at all."""
@@ -100,6 +98,11 @@ def step_line(step: int, loss: float, lr: float) -> str:
 def validation_line(loss: float) -> str:
     """Return the log line of a validation; it belongs to the step line above it."""
     return f"  Validation | Loss: {loss:.4f} | PPL: {perplexity(loss):.2f}"
+
+
+def speed_line(tokens_per_s: float, mfu: float) -> str:
+    """Return the log line of how fast the steps before the step line above were made."""
+    return f"  Speed | {tokens_per_s:,.0f} tokens/s | MFU: {100 * mfu:.1f} %"
 
 
 def perplexity(loss: float) -> float:

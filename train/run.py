@@ -5,35 +5,32 @@ This is the only place that catches errors; it turns them into an outcome, one l
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import shutil
+import threading
 import time
 import traceback
 from dataclasses import asdict
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
 from . import checkpoint, environment, memory, state
 from . import config as configuration
+from .compiling import wants_compile
 from .config import TrainConfig
-from .data import DataRecord, TokenFile, default_val_path, open_tokens, verify
+from .data import default_val_path, open_tokens, verify
 from .distributed import World, join
-from .errors import (
-    CheckpointError,
-    DiskFull,
-    OutOfMemory,
-    PeerLost,
-    TrainError,
-    is_disk_full,
-    is_out_of_memory,
-    is_peer_lost,
-)
+from .errors import DiskFull, OutOfMemory, PeerLost, TrainError, is_disk_full, is_out_of_memory, is_peer_lost
+from .estimate import checkpoint_disk_bytes
 from .loop import Interruption, Trainer, peak_gpu_mem_gb
 from .model import Transformer
 from .optimizer import Precision, build_optimizer
+from .peak_rates import mfu
 from .records import Records, complain, write_outcome
 from .sentences import _
-from .stepping import Stepper, wants_compile
+from .stepping import Stepper
 from .trackers import Trackers
 from .treatment import complete_treatment, describe_treatment
 
@@ -41,17 +38,63 @@ EXIT_COMPLETED, EXIT_FAILED, EXIT_RESUMABLE = 0, 1, 75
 """Exit codes for a person's shell, besides 2 for a wrong configuration; torchrun turns them into 1, so programs read
 outcome.json.
 """
+CAUSE_S = 1.0
+"""So long a process with a worse idea of the cause waits for one with a better to record it."""
 
 
-class Outcome:
-    """outcome.json in the making: facts are added as they become known, so that an early end has what there is.
+def main(config: TrainConfig, warnings: List[str]) -> int:
+    """Run one attempt and return its exit code. Every process of the run calls this."""
+    interruption = Interruption()
+    attempt: Optional[_Attempt] = None
 
-    Rank 0 writes it, or the process that alone knows why the run failed.
+    def lost_another() -> None:
+        if attempt is not None:
+            attempt.fail(PeerLost())
+
+    try:
+        world = join(lost_another)
+    except (TrainError, RuntimeError) as error:
+        complain(str(error))
+        if isinstance(error, TrainError):
+            # The run ended before its parts were there; every process writes the same.
+            write_outcome(config.out_dir, error.status, str(error), {"step": 0, "time": time.time()})
+        return EXIT_FAILED
+    memory.keep_freed_memory()
+    code = EXIT_FAILED
+    try:
+        records = Records(config.out_dir if world.is_main else None, quiet=not world.is_main)
+        attempt = _Attempt(config, world, records, interruption)
+    except OSError as error:
+        complain(f"can't write to {config.out_dir}: {error.strerror}")
+        world.close(failed=True)
+        return code
+    try:
+        code = attempt.run(warnings)
+    except Exception as error:  # the outcome names what nobody foresaw, too
+        attempt.fail(error)
+    finally:
+        if code == EXIT_FAILED:
+            world.warn()
+        attempt.trackers.close()  # which may take its time
+        world.close(failed=code == EXIT_FAILED)
+    return code
+
+
+class _Attempt:
+    """The parts of one attempt, built in order; an early end is recorded with what there is by then.
+
+    Rank 0 writes outcome.json, or the process that alone knows why the run failed.
     """
 
-    def __init__(self, records: Records, config: TrainConfig, world: World) -> None:
-        self._out_dir = config.out_dir
-        self._world = world
+    def __init__(self, config: TrainConfig, world: World, records: Records, interruption: Interruption) -> None:
+        self.config = config
+        self.world = world
+        self.records = records
+        self.interruption = interruption
+        self.progress: Optional[state.Progress] = None
+        self.trackers = Trackers(records.say)
+        self._failing = threading.Lock()  # the thread that watches other processes may find a failure, too
+        self._failed = False
         self.facts: Dict[str, Any] = {
             "max_steps": config.max_steps,
             "world_size": world.size,
@@ -60,140 +103,99 @@ class Outcome:
             "versions": environment.describe_versions(records.out_dir),
             "config": configuration.to_dict(config),
         }
+        """What outcome.json says besides the progress."""
 
-    def write(self, status: str, reason: str, progress: Optional[state.Progress]) -> None:
-        """Write the file."""
-        record: Dict[str, Any] = {"step": 0}
-        if progress is not None:
-            record["exact"] = not progress.inexact
-            final = progress.final or {
-                key: progress.last[key]
-                for key in ("step", "val_loss", "val_tokens", "val_full", "loss")
-                if key in progress.last
-            }
-            record.update(step=progress.step, tokens=progress.tokens, final=final or None, best=progress.best or None)
-            record.update(tokens_per_s=progress.tokens_per_s or None, train_s=progress.train_s, val_s=progress.val_s)
-            record.update(checkpoint_s=progress.checkpoint_s, peak_gpu_mem_gb=peak_gpu_mem_gb(self._world.device))
-        write_outcome(self._out_dir, status, reason, {**record, **self.facts, "time": time.time()})
-
-
-def main(config: TrainConfig, warnings: List[str]) -> int:
-    """Run one attempt and return its exit code. Every process of the run calls this."""
-    out_dir = config.out_dir
-    interruption = Interruption()
-    try:
-        world = join()
-    except (TrainError, RuntimeError) as error:
-        complain(str(error))
-        if isinstance(error, TrainError):
-            # The run ended before its parts were there; every process writes the same.
-            write_outcome(out_dir, error.status, str(error), {"step": 0, "time": time.time()})
-        return EXIT_FAILED
-    memory.keep_freed_memory()
-    try:
-        records = Records(out_dir if world.is_main else None, quiet=not world.is_main)
-    except OSError as error:
-        complain(f"can't write to {out_dir}: {error.strerror}")
-        world.close()
-        return EXIT_FAILED
-    outcome = Outcome(records, config, world)
-    session = _Session(config, world, records, outcome, interruption)
-    try:
+    def run(self, warnings: List[str]) -> int:
+        """Train to the end or to a signal; return the exit code."""
+        config, world, records = self.config, self.world, self.records
         for warning in warnings:
             records.say(f"Warning: {warning}")
-        complete = session.run()
-        status = "completed" if complete else "resumable"
-        step = session.progress.step if session.progress is not None else 0
-        reason = "" if complete else _("stopped by a signal at step {step}, which can be resumed", step)
-        outcome.write(status, reason, session.progress)
-        records.say("Training complete" if complete else f"Stopped: {reason}")
-        return EXIT_COMPLETED if complete else EXIT_RESUMABLE
-    except Exception as error:  # the outcome names what nobody foresaw, too
-        failure = session.explain(error)
-        _report(failure, error, world, records, outcome, session.progress)
-        return EXIT_FAILED
-    finally:
-        session.close()
-
-
-def _report(
-    failure: TrainError,
-    error: BaseException,
-    world: World,
-    records: Records,
-    outcome: Outcome,
-    progress: Optional[state.Progress],
-) -> None:
-    """Print how an attempt failed, once: by the process with the cause, not by those that only lost it."""
-    if isinstance(failure, PeerLost):
-        if world.is_main:
-            time.sleep(1.0)  # the process with the cause may be writing it
-            if records.out_dir and os.path.exists(os.path.join(records.out_dir, ".oelm", "outcome.json")):
-                return
-            outcome.write(failure.status, str(failure), progress)
-        return
-    same_everywhere = not isinstance(failure, OutOfMemory) and isinstance(error, TrainError)
-    if same_everywhere and not world.is_main:
-        return  # all processes found the same; rank 0 says it
-    if not isinstance(error, TrainError) and failure.status == "error":
-        traceback.print_exception(type(error), error, error.__traceback__)
-    complain(f"{'' if world.size == 1 else f'process {world.rank}: '}{failure}")
-    records.note(f"Stopped ({failure.status}): {failure}")
-    outcome.write(failure.status, str(failure), progress)
-
-
-class _Session:
-    """The parts of one attempt, built in order; what is built so far serves the error report."""
-
-    def __init__(
-        self, config: TrainConfig, world: World, records: Records, outcome: Outcome, interruption: Interruption
-    ) -> None:
-        self.config = config
-        self.world = world
-        self.records = records
-        self.outcome = outcome
-        self.interruption = interruption
-        self.model: Optional[Transformer] = None
-        self.progress: Optional[state.Progress] = None
-        self.trackers: Optional[Trackers] = None
-
-    def run(self) -> bool:
-        """Train to the end or to a signal; return whether the run is complete."""
-        config, world, records = self.config, self.world, self.records
-        train_file, val_file, data = self._open_data()
-        self.outcome.facts["data"] = asdict(data)
+        train_file = open_tokens(config.data_path, config.seq_len)
+        val_file = open_tokens(config.val_data_path or default_val_path(config.data_path), config.seq_len)
+        data, warnings = world.from_main(lambda: verify(train_file, val_file, config.vocab_size))
+        for warning in warnings:
+            records.say(f"Warning: {warning}")
+        self.facts["data"] = asdict(data)
         random.seed(config.seed)
-        model = self.model = Transformer(config)
+        model = Transformer(config)
         model.to(world.device)
         optimizer = build_optimizer(model, config)
         precision = Precision(config, world.device)
-        counts = model.count_parameters()
-        self.outcome.facts.update(parameters=counts, precision=precision.name)
+        self.facts.update(parameters=model.count_parameters(), precision=precision.name)
         parts = state.Parts(config, world, model, optimizer, precision, data, train_file, val_file)
         resumption = self._resume(parts)
         progress = self.progress = resumption.progress
-        self.outcome.facts.update(resumed_from=resumption.from_step)
+        self.facts.update(resumed_from=resumption.from_step)
         self._announce(parts, resumption)
         records.write("treatment.json", resumption.treatment)
         if world.is_main:
-            self.trackers = Trackers(config, records.out_dir, records.say)
+            self.trackers.open(config, records.out_dir)
         compiled = wants_compile(config, world.device.type)
         if compiled:
             records.say("Compiling the blocks with torch.compile")
         stepper = Stepper(config, world, model, optimizer, precision, compiled)
+        self.facts.update(deterministic=stepper.repeats, compiled=stepper.compiled)
+        if stepper.why_eager:
+            records.say(f"Not compiled, so slower: {stepper.why_eager}")
+        self._note_compilation(stepper.compiled)
         if not stepper.repeats:
-            records.say("Steps don't repeat to the bit: this GPU's kernels add in no fixed order")
+            records.say("Steps don't repeat to the bit: kernels of this GPU add in no fixed order")
             if resumption.from_step is not None:
                 progress.inexact.append("kernels add in no fixed order")
-        tell_trackers = self.trackers.add if self.trackers is not None else lambda record: None
-        trainer = Trainer(parts, records, stepper, resumption, self.interruption, tell_trackers)
-        records.beat(progress.step, config.max_steps, progress.last.get("loss"), progress.last.get("tokens_per_s"))
-        complete = trainer.train()
-        if complete and world.is_main:
+        if not Trainer(parts, records, stepper, resumption, self.interruption, self.trackers.add).train():
+            reason = _("stopped by a signal at step {step}, which can be resumed", progress.step)
+            self._end("resumable", reason)
+            records.say(f"Stopped: {reason}")
+            return EXIT_RESUMABLE
+        if world.is_main:
             records.write("treatment.json", complete_treatment(resumption.treatment, model, config))
-        return complete
+        self._end("completed", "")
+        records.say("Training complete")
+        return EXIT_COMPLETED
 
-    def explain(self, error: Exception) -> TrainError:
+    def _note_compilation(self, compiled: bool) -> None:
+        """Note whether blocks are compiled; a run that was otherwise before is not exact from here."""
+        progress = self.progress
+        assert progress is not None
+        if progress.compiled not in (None, compiled):
+            progress.inexact.append("compiled then or now, but not both")
+            self.records.say(f"Not exact: {progress.inexact[-1]}")
+        progress.compiled = compiled
+
+    def fail(self, error: Exception) -> None:
+        """Record how the attempt failed: by the first cause, not by what other processes met because of it."""
+        with self._failing:
+            failure, world = self._explained(error), self.world
+            is_lost, is_same = isinstance(failure, PeerLost), isinstance(error, TrainError)
+            if self._failed or (is_lost and not world.is_main):
+                return
+            self._failed = True
+            # What is a TrainError is mostly found by all processes at once, and rank 0's to say.
+            is_others = is_lost or (is_same and not world.is_main)
+            if is_others and self._is_recorded(2 * CAUSE_S if is_lost else CAUSE_S):
+                return
+            if not is_lost:
+                if not is_same and failure.status == "error":
+                    traceback.print_exception(type(error), error, error.__traceback__)
+                complain(f"{'' if world.size == 1 else f'process {world.rank}: '}{failure}")
+                self.records.note(f"Stopped ({failure.status}): {failure}")
+            if world.size == 1 or not self._is_recorded(0.0):
+                self._end(failure.status, str(failure))
+
+    def _is_recorded(self, patience_s: float) -> bool:
+        """Tell whether outcome.json is there, or comes within some seconds."""
+        out_dir, deadline = self.config.out_dir, time.monotonic() + patience_s
+        while out_dir:
+            with contextlib.suppress(OSError):
+                # Listed, because NFS may remember for half a minute that a name was not there (nfs(5), lookupcache).
+                if "outcome.json" in os.listdir(os.path.join(out_dir, ".oelm")):
+                    return True
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.05)
+        return False
+
+    def _explained(self, error: Exception) -> TrainError:
         """Return the error as one that a person can act on."""
         if isinstance(error, TrainError):
             return error
@@ -205,56 +207,45 @@ class _Session:
             return PeerLost()
         return TrainError(f"{type(error).__name__}: {error}")
 
-    def close(self) -> None:
-        if self.trackers is not None:
-            self.trackers.close()
-        self.world.close()
-
-    def _open_data(self) -> Tuple[TokenFile, TokenFile, DataRecord]:
-        """Map both files; rank 0 reads and checks them, the others hear what it found. Collective."""
-        config = self.config
-        train_file = open_tokens(config.data_path, config.seq_len)
-        val_file = open_tokens(config.val_data_path or default_val_path(config.data_path), config.seq_len)
-        found: Any = None
-        if self.world.is_main:
-            try:
-                found = verify(train_file, val_file, config.vocab_size)
-            except TrainError as error:
-                found = error
-        found = self.world.from_main(found)
-        if isinstance(found, TrainError):
-            raise found
-        record, warnings = found
-        for warning in warnings:
-            self.records.say(f"Warning: {warning}")
-        return train_file, val_file, record
+    def _end(self, status: str, reason: str) -> None:
+        """Write outcome.json."""
+        record: Dict[str, Any] = {"step": 0}
+        progress = self.progress
+        if progress is not None:
+            record["exact"] = not progress.inexact
+            final = progress.final or {
+                key: progress.last[key]
+                for key in ("step", "val_loss", "val_tokens", "val_full", "loss")
+                if key in progress.last
+            }
+            record.update(step=progress.step, tokens=progress.tokens, final=final or None, best=progress.best or None)
+            record.update(tokens_per_s=progress.tokens_per_s or None, train_s=progress.train_s, val_s=progress.val_s)
+            record.update(checkpoint_s=progress.checkpoint_s, peak_gpu_mem_gb=peak_gpu_mem_gb(self.world.device))
+            name, precision = self.facts["hardware"]["name"], self.facts["precision"]
+            record.update(mfu=mfu(self.config, progress.tokens_per_s, self.world.size, name, precision) or None)
+        write_outcome(self.config.out_dir, status, reason, {**record, **self.facts, "time": time.time()})
 
     def _resume(self, parts: state.Parts) -> state.Resumption:
         """Restore the checkpoint that ``--resume`` asks for, or begin. Collective."""
-        config, world = self.config, self.world
+        config, out_dir = self.config, self.config.out_dir or ""
         path: Optional[str] = None
         loaded: Optional[Dict[str, Any]] = None
+
+        def newest() -> Optional[str]:
+            nonlocal loaded
+            found, loaded = checkpoint.newest_good_checkpoint(out_dir, self.records.say)
+            return found
+
         if config.resume not in ("auto", "none"):
-            path, loaded = config.resume, checkpoint.load_checkpoint(config.resume)
-        elif config.resume == "auto" and config.out_dir:
-            found: Any = None
-            if world.is_main:
-                try:
-                    path, loaded = checkpoint.newest_good_checkpoint(config.out_dir, self.records.say)
-                    found = path
-                except CheckpointError as error:
-                    found = error
-            found = world.from_main(found)
-            if isinstance(found, CheckpointError):
-                raise found
-            if found is not None and loaded is None:
-                path, loaded = found, checkpoint.load_checkpoint(found)
-        elif config.resume == "none" and config.out_dir and world.is_main:
-            self._set_aside(config.out_dir)
-        if path is not None and loaded is not None:
-            return state.restore(loaded, path, parts)
-        treatment = describe_treatment(parts.model, parts.optimizer, config)
-        return state.Resumption(state.Progress(), treatment, None, [])
+            path = config.resume
+        elif out_dir and config.resume == "auto":
+            path = self.world.from_main(newest)
+        elif out_dir and self.world.is_main:
+            self._set_aside(out_dir)
+        if path is None:
+            treatment = describe_treatment(parts.model, parts.optimizer, config)
+            return state.Resumption(state.Progress(), treatment, None, [])
+        return state.restore(loaded or checkpoint.load_checkpoint(path), path, parts)
 
     def _set_aside(self, out_dir: str) -> None:
         """Move what an older run left in the folder into one of its own: results are never deleted."""
@@ -276,26 +267,25 @@ class _Session:
 
     def _announce(self, parts: state.Parts, resumption: state.Resumption) -> None:
         """Write the head of the log: what runs, where, on which devices and data, and how large it is."""
-        say, config, world, data = self.records.say, self.config, self.world, parts.data
-        counts = self.outcome.facts["parameters"]
-        versions, hardware = self.outcome.facts["versions"], self.outcome.facts["hardware"]
+        say, config, data = self.records.say, self.config, parts.data
+        versions, hardware, counts = self.facts["versions"], self.facts["hardware"], self.facts["parameters"]
         say(f"Device: {hardware['device']} ({hardware['name']}) on {hardware['host']}, {parts.precision.name}")
         say(f"Versions: Python {versions['python']}, PyTorch {versions['torch']}, revision {versions['revision']}")
-        say(f"Configuration: {json.dumps(configuration.to_dict(config))}")
-        batch = self.outcome.facts["global_batch"]
+        say(f"Configuration: {json.dumps(self.facts['config'])}")
         say(
-            f"Batch: {batch} sequences of {config.seq_len} tokens a step = {config.batch_size} x {world.size} "
-            f"processes x {config.gradient_accumulation_steps} micro-steps"
+            f"Batch: {parts.global_batch} sequences of {config.seq_len} tokens a step = {config.batch_size} x "
+            f"{self.world.size} processes x {config.gradient_accumulation_steps} micro-steps"
         )
         say(f"Data: {data.train_tokens:,} training and {data.val_tokens:,} validation tokens {data.tokenizer}".rstrip())
         for entry in resumption.treatment["layers"]:
             say(f"  {entry['name']:<32} {entry['total']:>12,} {'trained' if entry['trainable'] else 'frozen'}")
-        total = counts["total"]
-        say(f"Total parameters: {total:,}")
-        say(f"Trainable parameters: {counts['trainable']:,} ({100 * counts['trainable'] / total:.1f}%)")
-        say(f"Frozen parameters: {counts['frozen']:,} ({100 * counts['frozen'] / total:.1f}%)")
+        say(f"Total parameters: {counts['total']:,}")
+        for kind in ("trainable", "frozen"):
+            say(f"{kind.capitalize()} parameters: {counts[kind]:,} ({100 * counts[kind] / counts['total']:.1f}%)")
         if self.records.out_dir:
-            say(checkpoint.disk_forecast(self.records.out_dir, config))
+            need, free = checkpoint_disk_bytes(config), shutil.disk_usage(self.records.out_dir).free
+            warning = " - not enough: lower --keep_last or --keep_every" if need > free else ""
+            say(f"Disk: checkpoints need up to {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free{warning}")
         if resumption.from_step is not None:
             say(f"Resumed from step {resumption.from_step}")
             for reason in resumption.inexact:

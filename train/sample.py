@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import List, Optional
+from typing import List
 
 import torch
 from torch import Tensor
@@ -38,11 +38,6 @@ def generate(
     return tokens[start:]
 
 
-def _read_vocabulary(path: Optional[str], data_path: str, size: int) -> Optional[Vocabulary]:
-    found = path or find_merges(data_path)
-    return Vocabulary(found, size) if found and size >= 257 else None
-
-
 def main(argv: List[str]) -> int:
     """Print samples; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m train.sample", description="Write text from a checkpoint.")
@@ -57,7 +52,8 @@ def main(argv: List[str]) -> int:
     arguments = parser.parse_args(argv)
     try:
         model, config, _ = load_model(arguments.checkpoint)
-        vocabulary = _read_vocabulary(arguments.vocab, config.data_path, config.vocab_size)
+        merges = arguments.vocab or find_merges(config.data_path)
+        vocabulary = Vocabulary(merges, config.vocab_size) if merges and config.vocab_size >= 257 else None
     except (TrainError, ConfigError, OSError) as error:
         complain(str(error))
         return 1

@@ -8,14 +8,16 @@ Validation, checkpoints and compilation are not measured.
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import math
 import os
 import random
+import re
 import statistics
 import sys
 import time
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
@@ -24,6 +26,7 @@ from torch import Tensor
 
 from . import config as configuration
 from . import order_statistics
+from .compiling import wants_compile
 from .config import ConfigError, TrainConfig
 from .data import TrainingBatches, open_tokens
 from .distributed import World, join
@@ -33,9 +36,10 @@ from .flops import flops_per_token
 from .memory import advice, keep_freed_memory
 from .model import Transformer
 from .optimizer import Precision, build_optimizer
+from .peak_rates import mfu
 from .records import complain, write_json, write_outcome
 from .sentences import _
-from .stepping import Stepper, wants_compile
+from .stepping import Stepper
 
 MIN_ROUNDS = 15
 WARMUP_STEPS = 5
@@ -54,12 +58,10 @@ class Arm:
     """Makes its steps."""
     batches: Iterator[List[Tensor]]
     """Its data, the same for all arms."""
-    flops: float
-    """Counted FLOPs of a step per token."""
 
 
 def read_arms(specifications: Sequence[str], common: TrainConfig) -> Dict[str, TrainConfig]:
-    """Return configurations by arm from texts like ``oelm_freeze:model_type=oelm,freeze_qk=true``.
+    """Return configurations by arm from texts like ``oelm_freeze:model_type=oelm,freeze_qk=true,freeze_layers=0,2``.
 
     Raises:
         ConfigError: fewer than two arms, a name twice, an unknown key, or a value that can't be.
@@ -67,31 +69,39 @@ def read_arms(specifications: Sequence[str], common: TrainConfig) -> Dict[str, T
     arms: Dict[str, TrainConfig] = {}
     for specification in specifications:
         name, _colon, settings = specification.partition(":")
-        pairs = [item.partition("=") for item in settings.split(",") if item]
+        pairs = [item.partition("=") for item in re.split(r",(?=[\w-]+=)", settings) if item]
         if not name or name in arms or any(not equals for _key, equals, _value in pairs):
             raise ConfigError("arm", specification, _("write NAME:key=value,key=value, each name once"))
         values = dict(configuration.to_dict(common), **{key.replace("-", "_"): value for key, _equals, value in pairs})
         arms[name] = configuration.from_dict(values)
         configuration.validate(arms[name])
+        if arms[name].deterministic != common.deterministic:
+            together = _("must be the same for all arms: it holds for a whole process")
+            raise ConfigError("deterministic", arms[name].deterministic, together)
     if len(arms) < 2:
         raise ConfigError("arm", len(arms), _("a trial needs at least two arms"))
     return arms
 
 
 def build_arm(name: str, config: TrainConfig, world: World) -> Arm:
-    """Build an arm's model, optimizer and data. Collective."""
+    """Build an arm's model, optimizer and data. Collective.
+
+    An arm that freezes after some steps is timed as it is from then on: before, it is like one that trains.
+    """
+    config = replace(config, freeze_from_step=0)
     model = Transformer(config).to(world.device)
     optimizer, precision = build_optimizer(model, config), Precision(config, world.device)
     compiled = wants_compile(config, world.device.type)
     stepper = Stepper(config, world, model.train(), optimizer, precision, compiled)
+    if stepper.why_eager and world.is_main:
+        print(f"{name}: not compiled, so slower: {stepper.why_eager}")
     file = open_tokens(config.data_path, config.seq_len)
-    batches = TrainingBatches(file, config.seed, config.seq_len, stepper.slicing, world.device, config.num_workers)
-    return Arm(name, stepper, batches.steps(1, 1 << 40), flops_per_token(config))
+    return Arm(name, stepper, TrainingBatches(file, config, world).steps(1, 1 << 40))
 
 
 def time_steps(arm: Arm, count: int, first: int, world: World) -> float:
     """Make ``count`` steps; return the seconds of the slowest process. Collective."""
-    world.agree(0)  # start together
+    world.largest(0)  # start together
     _synchronize(world.device)
     start = time.perf_counter()
     for step in range(first, first + count):
@@ -133,16 +143,15 @@ def compare(a: Sequence[float], b: Sequence[float]) -> Dict[str, Any]:
     The interval is that of order statistics, which assumes nothing about the noise.
     """
     ratios = [theirs / mine for mine, theirs in zip(a, b)]
-    low, high = median_interval(ratios)
-    return {"median_ratio": statistics.median(ratios), "ci95": [low, high], "ratios": ratios}
+    return {"median_ratio": statistics.median(ratios), "ci95": [*median_interval(ratios)], "ratios": ratios}
 
 
-def median_interval(values: Sequence[float], confidence: float = 0.95) -> Tuple[float, float]:
-    """Return the narrowest symmetric pair of order statistics that covers the median with that confidence, the extremes
+def median_interval(values: Sequence[float]) -> Tuple[float, float]:
+    """Return the narrowest symmetric pair of order statistics that covers the median with 95 % confidence, the extremes
     where none does.
     """
     ordered = sorted(values)
-    found = order_statistics.bounds(ordered, (1 - confidence) / 2, partial(order_statistics.sign_tail, len(ordered)))
+    found = order_statistics.bounds(ordered, 0.025, partial(order_statistics.sign_tail, len(ordered)))
     return found or (ordered[0], ordered[-1])
 
 
@@ -150,36 +159,32 @@ def trial_record(
     configs: Dict[str, TrainConfig], control: str, found: Dict[str, List[float]], count: int, world: World
 ) -> Dict[str, Any]:
     """Return the content of speed_trial.json: all ordered pairs of arms, and the control."""
-    names = list(configs)
+    flops = {name: flops_per_token(config) for name, config in configs.items()}
     tokens = {name: configuration.global_batch(c, world.size) * c.seq_len for name, c in configs.items()}
+    precision, hardware = Precision(configs[control], world.device).name, describe_hardware(world.device)
+    speeds = {name: tokens[name] / statistics.median(found[name]) for name in configs}
     return {
         "version": 1,
         "time": time.time(),
-        "rounds": len(found[names[0]]),
+        "rounds": len(found[control]),
         "steps_per_round": count,
         "world_size": world.size,
-        "precision": Precision(configs[names[0]], world.device).name,
-        "hardware": describe_hardware(world.device),
+        "precision": precision,
+        "hardware": hardware,
         "versions": describe_versions(None),
         "arms": {
             name: {
-                "config": configuration.to_dict(configs[name]),
+                "config": configuration.to_dict(config),
                 "step_s": statistics.median(found[name]),
-                "tokens_per_s": tokens[name] / statistics.median(found[name]),
-                "flops_per_token": flops_per_token(configs[name]),
+                "tokens_per_s": speeds[name],
+                "flops_per_token": flops[name],
+                "mfu": mfu(config, speeds[name], world.size, hardware["name"], precision),
             }
-            for name in names
+            for name, config in configs.items()
         },
         "comparisons": [
-            {
-                "group": a,
-                "against": b,
-                "flop_ratio": flops_per_token(configs[b]) / flops_per_token(configs[a]),
-                **compare(found[a], found[b]),
-            }
-            for a in names
-            for b in names
-            if a != b
+            {"group": a, "against": b, "flop_ratio": flops[b] / flops[a], **compare(found[a], found[b])}
+            for a, b in itertools.permutations(configs, 2)
         ],
         "control": {"group": control, **compare(found[_twin(control)], found[control])},
     }
@@ -204,7 +209,7 @@ def main(argv: List[str]) -> int:
     parser.add_argument("--rounds", type=int, default=21, help=f"paired rounds, at least {MIN_ROUNDS} (default: 21)")
     parser.add_argument("--seconds", type=float, default=1.0, help="time of a measurement, about (default: 1)")
     arguments, others = parser.parse_known_args(argv)
-    world, common = None, TrainConfig()
+    world, common, code = None, TrainConfig(), 1
     try:
         if arguments.rounds < MIN_ROUNDS:
             raise ConfigError("rounds", arguments.rounds, _("must be at least {least}", MIN_ROUNDS))
@@ -224,26 +229,28 @@ def main(argv: List[str]) -> int:
                 told = {key: record[key] for key in ("world_size", "precision", "hardware", "versions")}
                 write_outcome(common.out_dir, "completed", "", told)
             _show(record)
-        return 0
+        code = 0
     except (ConfigError, TrainError) as error:
         if os.environ.get("RANK", "0") == "0":
             complain(str(error))
-        return 2 if isinstance(error, ConfigError) else 1
-    except RuntimeError as error:
+        code = 2 if isinstance(error, ConfigError) else 1
+    except Exception as error:
         if world is None or not is_out_of_memory(error):
-            raise
-        reason = advice(common, world.device)
-        complain(reason)
-        write_outcome(common.out_dir, "oom", reason, {})
-        return 1
+            traceback.print_exc()  # now: one process of several is ended at once below
+        else:
+            reason = advice(common, world.device)
+            complain(reason)
+            write_outcome(common.out_dir, "oom", reason, {})
     finally:
         if world is not None:
-            world.close()
+            world.close(failed=code != 0)
+    return code
 
 
 def _show(record: Dict[str, Any]) -> None:
     for name, arm in record["arms"].items():
-        print(f"{name}: {1e3 * arm['step_s']:.1f} ms a step, {arm['tokens_per_s']:,.0f} tokens/s")
+        share = f", MFU {100 * arm['mfu']:.1f} %" if arm["mfu"] else ""
+        print(f"{name}: {1e3 * arm['step_s']:.1f} ms a step, {arm['tokens_per_s']:,.0f} tokens/s{share}")
     for entry in record["comparisons"]:
         low, high = entry["ci95"]
         print(
@@ -253,7 +260,6 @@ def _show(record: Dict[str, Any]) -> None:
     low, high = record["control"]["ci95"]
     name, ratio = record["control"]["group"], record["control"]["median_ratio"]
     print(f"control {name} / {name}: {ratio:.4f} (95 % interval {low:.4f} … {high:.4f})")
-    print(json.dumps({"rounds": record["rounds"], "steps_per_round": record["steps_per_round"]}))
 
 
 if __name__ == "__main__":

@@ -12,17 +12,21 @@ from typing import Any, Dict, List, Optional
 import torch
 
 from . import config as configuration
+from .compiling import wants_compile
 from .config import TrainConfig
 from .data import DataRecord, TokenFile
 from .distributed import World
 from .environment import describe_hardware
 from .errors import CheckpointError
 from .model import Transformer
-from .optimizer import Precision
+from .optimizer import Precision, leave_out_frozen
 from .sentences import _
-from .stepping import wants_compile
 
 VERSION = 1
+ARITHMETIC = {"fp16": 3, "bf16": 3, "tf32": 2}
+"""Version of a step's arithmetic, by precision (1 where none is named): raised with every change of a step's bits, so
+that an older run which goes on says that it isn't exact.
+"""
 
 
 @dataclass
@@ -53,6 +57,8 @@ class Progress:
     """Seconds for which checkpoints held training up, over all attempts."""
     tokens_per_s: float = 0.0
     """Median over the steady steps of the newest attempt that had some."""
+    compiled: Optional[bool] = None
+    """Whether the newest attempt's blocks were compiled; None before the first."""
     inexact: List[str] = field(default_factory=list)
     """Why, since some earlier resumption, the run can't equal the uninterrupted one to the bit; empty if it does."""
 
@@ -103,20 +109,23 @@ def checkpoint_content(parts: Parts, progress: Progress, treatment: Dict[str, An
         "treatment": treatment,
         "config": configuration.to_dict(parts.config),
         "data": asdict(parts.data),
-        "world": _describe_world(parts.world),
+        "world": _describe_world(parts),
         "global_batch": parts.global_batch,
         "fingerprint": configuration.scientific_hash(parts.config, parts.global_batch),
     }
 
 
-def _describe_world(world: World) -> Dict[str, Any]:
+def _describe_world(parts: Parts) -> Dict[str, Any]:
     """Return what the exact result of a step depends on besides configuration and data."""
+    world, precision = parts.world, parts.precision.name
     return {
         "size": world.size,
         "device": world.device.type,
         "name": describe_hardware(world.device)["name"],
         "threads": torch.get_num_threads() if world.device.type == "cpu" else 0,
         "torch": str(torch.__version__),
+        "precision": precision,
+        "arithmetic": ARITHMETIC.get(precision, 1),
     }
 
 
@@ -140,12 +149,20 @@ def restore(loaded: Dict[str, Any], path: str, parts: Parts) -> Resumption:
         raise CheckpointError(_("{path} holds weights alone; a run resumes from a checkpoint_<step>.pt", path))
     config, world, scaler = parts.config, parts.world, parts.precision.scaler
     _refuse_another_run(loaded, path, parts)
+    if loaded["progress"]["step"] > config.freeze_from_step:
+        parts.model.freeze()
+        leave_out_frozen(parts.optimizer)
     parts.model.load_state_dict(loaded["model"])
+    for group, own in zip(loaded["optimizer"]["param_groups"], parts.optimizer.param_groups):
+        group["fused"] = own["fused"]  # which this device and PyTorch decide, not those of the checkpoint
     parts.optimizer.load_state_dict(loaded["optimizer"])
     if scaler is not None and loaded["scaler"]:
         scaler.load_state_dict(loaded["scaler"])
     progress = Progress(**loaded["progress"])
-    inexact = _reasons_for_inexactness(loaded, config, world)
+    if progress.compiled is None:  # a checkpoint of an older version, which did as it was told
+        then = replace(config, compile=loaded["config"]["compile"], max_steps=loaded["config"]["max_steps"])
+        progress.compiled = wants_compile(then, loaded["world"]["device"])
+    inexact = _reasons_for_inexactness(loaded, parts)
     progress.inexact += [reason for reason in inexact if reason not in progress.inexact]
     if len(progress.loss_sums) != world.size:
         # The mean over processes stays what it was: the whole sum, scaled, on the first.
@@ -159,7 +176,7 @@ def restore(loaded: Dict[str, Any], path: str, parts: Parts) -> Resumption:
 def _refuse_another_run(loaded: Dict[str, Any], path: str, parts: Parts) -> None:
     """Raise CheckpointError unless the checkpoint is of this very run, or of this run with fewer steps planned."""
     config, data = parts.config, parts.data
-    then, now = dict(loaded["config"]), configuration.to_dict(config)
+    then, now = configuration.in_full(loaded["config"]), configuration.in_full(configuration.to_dict(config))
     beside = {
         _("global batch"): (loaded["global_batch"], parts.global_batch),
         _("training data"): (loaded["data"]["train_sha256"][:12], data.train_sha256[:12]),
@@ -183,9 +200,9 @@ def _refuse_another_run(loaded: Dict[str, Any], path: str, parts: Parts) -> None
         )  # fmt: skip
 
 
-def _reasons_for_inexactness(loaded: Dict[str, Any], config: TrainConfig, world: World) -> List[str]:
-    now = _describe_world(world)
-    then = {**now, **loaded["world"]}  # older checkpoints tell less
+def _reasons_for_inexactness(loaded: Dict[str, Any], parts: Parts) -> List[str]:
+    config, now = parts.config, _describe_world(parts)
+    then = {**now, "arithmetic": 1, **loaded["world"]}  # older checkpoints tell less
     before, planned = loaded["config"], loaded["config"]["max_steps"]
     reasons = []
     if then["size"] != now["size"]:
@@ -199,9 +216,14 @@ def _reasons_for_inexactness(loaded: Dict[str, Any], config: TrainConfig, world:
             reasons.append(f"{then['name']} then, {now['name']} now: its kernels round differently")
         if then["threads"] != now["threads"]:
             reasons.append(f"{then['threads']} threads then, {now['threads']} now: sums are cut differently")
-        earlier = replace(config, compile=before["compile"], max_steps=planned)
-        if wants_compile(earlier, then["device"]) is not wants_compile(config, now["device"]):
-            reasons.append("compiled then or now, but not both")
+        if now["device"] == "cuda" and (before.get("deterministic") == "false") is not (
+            config.deterministic == "false"
+        ):
+            reasons.append("deterministic kernels then or now, but not both")
+        if then["precision"] != now["precision"]:
+            reasons.append(f"{then['precision']} then, {now['precision']} now")
+        elif then["arithmetic"] != now["arithmetic"]:
+            reasons.append("another version of this trainer then, which computes otherwise")
     if then["torch"] != now["torch"]:
         reasons.append(f"PyTorch {then['torch']} then, {now['torch']} now")
     if planned != config.max_steps:

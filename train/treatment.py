@@ -10,7 +10,8 @@ from typing import Any, Dict, List
 
 import torch
 
-from .config import TrainConfig
+from .config import LATER, TrainConfig, to_dict
+from .freezing import freezing
 from .initialization import orthogonality_error
 from .model import Transformer
 from .optimizer import trainable_parameters
@@ -18,33 +19,33 @@ from .optimizer import trainable_parameters
 
 def describe_treatment(model: Transformer, optimizer: torch.optim.Optimizer, config: TrainConfig) -> Dict[str, Any]:
     """Return the content of treatment.json at the start of a run: before its first step."""
-    held = {id(p) for p in trainable_parameters(optimizer)}
-    groups = {}
-    for group, names in _groups(model, config).items():
-        parameters = [p for name, p in model.named_parameters() if name in names]
-        groups[group] = {
-            "requires_grad": all(p.requires_grad for p in parameters),
-            "in_optimizer": all(id(p) in held for p in parameters),
-            "sha256_start": _hash(model, names),
-        }
+    groups = {
+        group: {**_training(model, optimizer, names), "sha256_start": _hash(model, names)}
+        for group, names in _groups(model, config).items()
+    }
+    width = config.d_model // config.num_heads
     return {
         "version": 1,
         "model_type": config.model_type,
         "freeze_qk": config.freeze_qk,
         "freeze_ffn": config.freeze_ffn,
         "qk_init": config.qk_init if config.model_type == "oelm" else "normal",
+        **{key: value for key, value in to_dict(config).items() if key in LATER},
         "parameters": model.count_parameters(),
         "groups": groups,
-        "qk_orthogonality_error": max(orthogonality_error(p, config.num_heads) for _, p in model.qk_parameters()),
-        "layers": [
-            {
-                "name": name,
-                "total": model.parameter_size(name, p),
-                "trainable": model.parameter_size(name, p) if p.requires_grad else 0,
-            }
-            for name, p in model.named_parameters()
-        ],
+        "qk_orthogonality_error": max(orthogonality_error(p, width) for _, p in model.qk_parameters()),
+        "layers": model.layers(),
     }
+
+
+def note_freezing(
+    treatment: Dict[str, Any], model: Transformer, optimizer: torch.optim.Optimizer, config: TrainConfig
+) -> None:
+    """Add to the record of the start what has just been frozen, and the hashes of the weights as they are now."""
+    for group, names in _groups(model, config).items():
+        entry, now = treatment["groups"][group], _training(model, optimizer, names)
+        if entry["requires_grad"] and not now["requires_grad"]:
+            entry.update(now, frozen_from_step=config.freeze_from_step, sha256_frozen=_hash(model, names))
 
 
 def complete_treatment(start: Dict[str, Any], model: Transformer, config: TrainConfig) -> Dict[str, Any]:
@@ -55,14 +56,22 @@ def complete_treatment(start: Dict[str, Any], model: Transformer, config: TrainC
 
 
 def _groups(model: Transformer, config: TrainConfig) -> Dict[str, List[str]]:
-    """Return the names of the parameters in each group; ffn is one of its own where it is frozen."""
+    """Return the names of the parameters in each entry of treatment.json."""
+    frozen = freezing(config)
     groups: Dict[str, List[str]] = {"qk": [], "other": []}
-    if config.freeze_ffn:
-        groups["ffn"] = []
     for name, _ in model.named_parameters():
-        group = "qk" if name.endswith(".attn.qk") else "ffn" if config.freeze_ffn and ".ffn." in name else "other"
-        groups[group].append(name)
-    return groups
+        groups.setdefault(frozen.group(name), []).append(name)
+    return {group: names for group, names in groups.items() if names}
+
+
+def _training(model: Transformer, optimizer: torch.optim.Optimizer, names: List[str]) -> Dict[str, bool]:
+    """Return whether parameters take gradients and are the optimizer's."""
+    held = {id(p) for p in trainable_parameters(optimizer)}
+    parameters = [p for name, p in model.named_parameters() if name in names]
+    return {
+        "requires_grad": all(p.requires_grad for p in parameters),
+        "in_optimizer": all(id(p) in held for p in parameters),
+    }
 
 
 @torch.no_grad()

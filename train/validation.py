@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Callable, Optional
 
 import torch
+from torch import Tensor
 
 from .config import TrainConfig
+from .cross_entropy import IGNORED
 from .data import TokenFile, validation_batch
 from .distributed import World
 from .model import Transformer
@@ -30,11 +32,6 @@ class Measurement:
     """Whether that is the whole validation file."""
 
 
-def interval_windows(config: TrainConfig, file: TokenFile, global_batch: int) -> int:
-    """Return how many windows a validation at an interval reads: ``val_batches`` global batches, or the whole file."""
-    return min(config.val_batches * global_batch, file.windows(config.seq_len))
-
-
 @torch.no_grad()
 def measure(
     model: Transformer,
@@ -45,14 +42,17 @@ def measure(
     first: int,
     last: int,
     should_stop: Optional[Callable[[], bool]] = None,
+    whole_batches: bool = False,
 ) -> Optional[Measurement]:
     """Return the loss over windows [first, last), the same on all processes; None if ``should_stop`` said so.
 
     Collective. Groups of ``batch_size`` windows go round the processes; sums are kept in double precision.
-    ``should_stop`` is collective too and asked after every group.
+    ``should_stop`` is collective too and asked after every group. ``whole_batches`` fills up the last group with
+    windows that don't count: compiled blocks would be compiled again for a smaller one.
     """
     model.eval()
-    losses, count = 0.0, 0
+    # The sum stays on the device until the end: a GPU would be waited for after every group.
+    losses, count = torch.zeros((), dtype=torch.float64, device=world.device), 0
     starts = list(range(first, last, config.batch_size))
     try:
         for turn in range(0, len(starts), world.size):
@@ -61,15 +61,22 @@ def measure(
             if turn + world.rank >= len(starts):
                 continue
             start = starts[turn + world.rank]
-            tokens, targets = validation_batch(file, config.seq_len, start, min(start + config.batch_size, last))
+            end = start + config.batch_size
+            tokens, targets = validation_batch(file, config.seq_len, start, end if whole_batches else min(end, last))
+            targets[last - start :] = IGNORED
             with precision.autocast():
-                found = model.losses(tokens.to(world.device), targets.to(world.device))
-            losses += float(found.double().sum())
+                found = model.losses(_sent(tokens, world.device), _sent(targets, world.device))
+            losses += found.double().sum()
             count += int((targets >= 0).sum())
     finally:
         model.train()
-    losses, tokens_seen = world.total([losses, float(count)])
-    return Measurement(losses / tokens_seen, int(tokens_seen), first == 0 and last == file.windows(config.seq_len))
+    loss, tokens_seen = world.total([float(losses), float(count)])
+    return Measurement(loss / tokens_seen, int(tokens_seen), first == 0 and last == file.windows(config.seq_len))
+
+
+def _sent(batch: Tensor, device: torch.device) -> Tensor:
+    """Return a batch on a device, without waiting for what that still has to do."""
+    return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch.to(device)
 
 
 def combine(a: Measurement, b: Measurement, file: TokenFile) -> Measurement:

@@ -1,7 +1,7 @@
 """Read and write text in GPT-2's vocabulary, whole or cut to its first entries, for samples.
 
-Small, slow and without dependencies; data sets are encoded by ``oelm-data``. Byte-pair encoding by merge ranks:
-Sennrich et al. 2016, over bytes as in Radford et al. 2019.
+Small, slow and without dependencies; data sets are encoded by ``oelm-data``, which takes the ranks from here. Byte-pair
+encoding by merge ranks: Sennrich et al. 2016, over bytes as in Radford et al. 2019.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Vocabulary:
                     entries.append(bytes(byte_of[character] for character in "".join(words)))
         self.end_of_text = size - 1
         self._bytes: List[bytes] = entries[: size - 1]
-        self._rank: Dict[bytes, int] = {entry: rank for rank, entry in enumerate(self._bytes)}
+        self.rank: Dict[bytes, int] = {entry: rank for rank, entry in enumerate(self._bytes)}
+        """Id of each entry; pairs are merged in this order."""
 
     def encode(self, text: str) -> List[int]:
         """Return the ids of a text; ``<|endoftext|>`` in it is one id."""
@@ -49,13 +50,13 @@ class Vocabulary:
     def _merge(self, parts: List[bytes]) -> List[int]:
         """Merge the pair of lowest rank until no pair is an entry."""
         while len(parts) > 1:
-            ranks = [self._rank.get(parts[i] + parts[i + 1], len(self._rank)) for i in range(len(parts) - 1)]
+            ranks = [self.rank.get(parts[i] + parts[i + 1], len(self.rank)) for i in range(len(parts) - 1)]
             best = min(ranks)
-            if best == len(self._rank):
+            if best == len(self.rank):
                 break
             at = ranks.index(best)
             parts[at : at + 2] = [parts[at] + parts[at + 1]]
-        return [self._rank[part] for part in parts]
+        return [self.rank[part] for part in parts]
 
 
 def find_merges(data_path: str) -> Optional[str]:

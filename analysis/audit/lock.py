@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,12 +19,16 @@ import msgspec
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import UsageError
-from oelm_jobs.spec.study import Study
+from oelm_jobs.programs import built_in
+from oelm_jobs.spec.study import Hypothesis, Study
 
 from ..printed import date
 from ..reading.loaded_run import LoadedRun
 
 VERSION = 1
+
+_UNSAID = [("scale", "ratio"), ("is_told", False), ("at", "last"), ("goal", "minimize")]
+"""What a rule is unless it says otherwise; locks don't hold it, as those from before it could be said don't."""
 
 
 class Lock(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,8 +41,8 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
     locked_at: float
     """Unix seconds."""
     plan: dict[str, Any]
-    """``question``, ``factors``, ``seeds``, ``global_batch``, ``train``, ``groups``, ``unequal``, ``hypotheses``, as
-    plain data.
+    """``question``, ``factors``, ``seeds``, ``global_batch``, ``train``, ``groups``, ``unequal``, ``hypotheses`` and,
+    of a script, ``program``, as plain data.
     """
     plan_sha256: str
     """What shows that the plan wasn't edited."""
@@ -59,16 +64,27 @@ def plan_of(study: Study) -> dict[str, Any]:
         "factors": list(study.factors),
         "seeds": list(study.seeds),
         "global_batch": study.global_batch,
-        "train": dict(study.train),
+        "train": dict(study.settings) if study.program else built_in.recorded(study.settings),
         "groups": {name: group.values for name, group in study.groups.items()},
         "unequal": dict(study.declared),
         "hypotheses": {
-            h.id: {key: value for key, value in asdict(h).items() if key not in ("id", "claim")}
+            h.id: {key: value for key, value in _rule(h).items() if (key, value) not in _UNSAID}
             for h in study.hypotheses
         },
     }
+    if study.program is not None:
+        metrics = asdict(study.program.metrics)
+        del metrics["measured"]
+        plan["program"] = {"stages": [asdict(stage) for stage in study.program.stages], "metrics": metrics}
     plain: dict[str, Any] = json.loads(json.dumps(plan))
     return plain
+
+
+def _rule(h: Hypothesis) -> dict[str, Any]:
+    """Return what a hypothesis says of how it is decided; JSON has no number for an infinite bound."""
+    bounds = [bound if math.isfinite(bound) else str(bound) for bound in h.bounds]
+    said = ("id", "claim", "measured")
+    return {key: value for key, value in {**asdict(h), "bounds": bounds}.items() if key not in said}
 
 
 def content(study: Study, runs: Sequence[LoadedRun], fingerprints: Mapping[str, str], locked_at: float) -> bytes:
@@ -124,11 +140,8 @@ def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Sent
     """List what isn't as it was locked: rules, seeds, configuration, and runs of other fingerprints."""
     now = plan_of(study)
     found = [_locked_late(lock.started)] if lock.started else []
-    for name in ("hypotheses", "groups", "train", "unequal"):
-        found += _changes(name, lock.plan.get(name, {}), now[name])
-    for name in ("question", "factors", "global_batch"):
-        if lock.plan.get(name) != now[name]:
-            found.append(_changed(name, lock.plan.get(name), now[name]))
+    compared = ("hypotheses", "groups", "train", "unequal", "question", "factors", "global_batch", "program")
+    found += _changes("", *({name: plan[name] for name in compared if name in plan} for plan in (lock.plan, now)))
     planned = set(lock.seeds)
     added = sorted(({run.seed for run in runs if run.seed is not None and not run.tag} | set(study.seeds)) - planned)
     if added:
@@ -174,16 +187,11 @@ def _changes(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
             found.append(_("{what} = {before} was removed", what, _short(before[key])))
         elif key not in before:
             found.append(_("{what} = {after} was added", what, _short(after[key])))
+        elif isinstance(before[key], dict) and isinstance(after[key], dict):
+            found += _changes(what, before[key], after[key])
         elif before[key] != after[key]:
-            if isinstance(before[key], dict) and isinstance(after[key], dict):
-                found += _changes(what, before[key], after[key])
-            else:
-                found.append(_changed(what, before[key], after[key]))
+            found.append(_("{what} was {before} and is {after}", what, _short(before[key]), _short(after[key])))
     return found
-
-
-def _changed(what: str, before: Any, after: Any) -> Sentence:
-    return _("{what} was {before} and is {after}", what, _short(before), _short(after))
 
 
 def _short(value: Any) -> str:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,43 +27,42 @@ SHAPES = {
 }  # fmt: skip
 """How a report calls the shape of a schedule."""
 
-SHAPE = ("d_model", "num_layers", "d_ff", "seq_len")
+SHAPE = ("d_model", "num_layers", "d_ff", "seq_len", "position")
 """Train keys that the number of parameters follows from."""
 
-Runs = Mapping[str, Sequence[LoadedRun]]
 
-
-def from_curves(runs: Runs, study: Study) -> list[AuditFinding]:
+def from_curves(groups: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[AuditFinding]:
     """Return what the runs' own records show to be unequal."""
-    findings = learning_rates(runs, study)
-    findings += steps(runs, study)
-    findings += validation_intervals(runs)
-    findings += unknown_batches(runs)
-    findings += totals(runs, study)
-    findings += copies(runs)
-    return findings
+    runs = [run for members in groups.values() for run in members]
+    return [
+        *learning_rates(runs, study),
+        *steps(runs, study),
+        *validation_intervals(runs),
+        *unknown_batches(runs),
+        *totals(runs, study),
+        *copies(runs),
+    ]
 
 
-def learning_rates(runs: Runs, study: Study) -> list[AuditFinding]:
+def learning_rates(runs: Sequence[LoadedRun], study: Study) -> Iterator[AuditFinding]:
     """Compare every run's learning rates with those of the first run that has some, and describe both schedules where
     they differ.
     """
-    seen = [
-        run for members in runs.values() for run in members if run.curve is not None and np.isfinite(run.curve.lr).any()
-    ]
-    if len(seen) < 2:
-        return []
-    differing = [run for run in seen[1:] if _rates_differ(seen[0], run)]
-    if not differing:
-        return []
-    members = (seen[0], *differing)
+    seen = _with_rates(runs)
+    members = [run for run in seen if run is seen[0] or _rates_differ(seen[0], run)]
+    if len(members) < 2:
+        return
     is_between = not any(a.group == b.group and _rates_differ(a, b) for a, b in itertools.combinations(members, 2))
     declared = _declared(study, "max_lr", "min_lr", "warmup_steps", "max_steps") if is_between else ""
     groups = tuple(dict.fromkeys(run.group for run in members))
     statement = _("the learning rates were not the same: {schedules}", [_describe(run) for run in members])
     if declared:
         statement = _("{what}, as declared: {reason}", statement, declared)
-    return [AuditFinding(severity=DECLARED if declared else UNFAIR, text=statement, groups=groups, key="learning_rate")]
+    yield AuditFinding(severity=DECLARED if declared else UNFAIR, text=statement, groups=groups, key="learning_rate")
+
+
+def _with_rates(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
+    return [run for run in runs if run.curve is not None and np.isfinite(run.curve.lr).any()]
 
 
 def _declared(study: Study, *keys: str) -> str:
@@ -73,8 +73,8 @@ def _declared(study: Study, *keys: str) -> str:
 
 def rates_differ(a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> bool:
     """Tell whether two arms were trained at different learning rates."""
-    seen = [run for run in (*a, *b) if run.curve is not None and np.isfinite(run.curve.lr).any()]
-    return any(_rates_differ(seen[0], run) for run in seen[1:]) if len(seen) > 1 else False
+    seen = _with_rates([*a, *b])
+    return any(_rates_differ(seen[0], run) for run in seen[1:])
 
 
 def _rates_differ(a: LoadedRun, b: LoadedRun) -> bool:
@@ -89,9 +89,7 @@ def _rates_differ(a: LoadedRun, b: LoadedRun) -> bool:
         known = np.isfinite(curve.lr) & (curve.lr >= 0)
         tables.append((curve.step[known].astype(float), curve.lr[known]))
     (xa, ya), (xb, yb) = tables
-    if len(xa) < 2 or len(xb) < 2:
-        return False
-    points = xa[(xa >= xb[0]) & (xa <= xb[-1])]
+    points = xa[(xa >= xb[0]) & (xa <= xb[-1])] if min(len(xa), len(xb)) > 1 else ()
     if not len(points):
         return False
     left, right = np.interp(points, xa, ya), np.interp(points, xb, yb)
@@ -120,123 +118,99 @@ def _rounded(value: float) -> float:
     return round(value, 2 - math.floor(math.log10(value))) if value >= 1 else value
 
 
-def steps(runs: Runs, study: Study) -> list[AuditFinding]:
+def steps(runs: Sequence[LoadedRun], study: Study) -> Iterator[AuditFinding]:
     """Return unequal numbers of steps of ended runs, and runs that overshot their plan or their schedule."""
-    findings = []
-    ended = [
-        run
-        for members in runs.values()
-        for run in members
-        if run.last_step is not None and (run.finished or run.source == "log")
-    ]
-    if len({run.last_step for run in ended}) > 1 and not _declared(study, "max_steps"):
-        shown = tuple(f"{run.name} {run.last_step:,}" for run in ended)
+    ended = [run for run in runs if run.finished or run.source == "log"]
+    reached = {run.name: run.last_step for run in ended if run.last_step is not None}
+    if (shown := _unequal(reached)) and not _declared(study, "max_steps"):
         said = _("the runs ended at different steps ({steps}): losses are compared at common steps", shown)
-        findings.append(warning(said, key="steps"))
+        yield warning(said, key="steps")
     for run in ended:
-        planned = run.max_steps
+        planned, last = run.max_steps, reached.get(run.name, 0)
         if planned is None and run.curve is not None:
             schedule = fit(run.curve.step, run.curve.lr)
             if schedule is not None and schedule.end is not None and schedule.shape in ("cosine", "linear"):
                 planned = round(_rounded(schedule.end))
-        assert run.last_step is not None
-        if planned is not None and run.last_step > planned * 1.02 + 1:
-            steps = {"run": run.name, "planned": f"{planned:,}", "reached": f"{run.last_step:,}"}
+        if planned is not None and last > planned * 1.02 + 1:
+            words = {"run": run.name, "planned": f"{planned:,}", "reached": f"{last:,}"}
             said = (
-                _("{run} was planned with {planned} steps and trained for {reached}", **steps)
+                _("{run} was planned with {planned} steps and trained for {reached}", **words)
                 if run.max_steps is not None
-                else _("the schedule of {run} ends near step {planned}, it was trained until {reached}", **steps)
+                else _("the schedule of {run} ends near step {planned}, it was trained until {reached}", **words)
             )
-            findings.append(warning(said, run.group, key="overshoot"))
-    return findings
+            yield warning(said, run.group, key="overshoot")
 
 
-def validation_intervals(runs: Runs) -> list[AuditFinding]:
+def _unequal(values: Mapping[str, int]) -> tuple[str, ...]:
+    """Return each name with its value where the values aren't all the same, else nothing."""
+    return tuple(f"{name} {value:,}" for name, value in values.items()) if len(set(values.values())) > 1 else ()
+
+
+def validation_intervals(runs: Sequence[LoadedRun]) -> Iterator[AuditFinding]:
     """Return unequal intervals between validations: "best" of more validations is lower by chance."""
     found: dict[str, int] = {}
-    for group, members in runs.items():
-        for run in members:
-            if run.validations is not None and len(run.validations.step) > 2 and "val_interval" not in run.train:
-                found[group] = round(float(np.median(np.diff(run.validations.step))))
-                break
-    if len(set(found.values())) < 2:
-        return []
-    shown = tuple(f"{group} {interval:,}" for group, interval in found.items())
-    said = _(
-        "validations came at different intervals ({intervals} steps): the best of more of them is lower by chance",
-        shown,
-    )
-    return [warning(said, key="val_interval")]
+    for run in runs:
+        table = run.series.get(run.main) or run.validations
+        if table is not None and len(table.step) > 2 and (run.is_script or "val_interval" not in run.train):
+            found.setdefault(run.group, round(float(np.median(np.diff(table.step)))))
+    if shown := _unequal(found):
+        said = _(
+            "validations came at different intervals ({intervals} steps): the best of more of them is lower by chance",
+            shown,
+        )
+        yield warning(said, key="val_interval")
 
 
-def unknown_batches(runs: Runs) -> list[AuditFinding]:
+def unknown_batches(runs: Sequence[LoadedRun]) -> Iterator[AuditFinding]:
     """Return unequal numbers of GPUs where nothing says how many sequences a step had."""
-    known = {
-        run.group: run.world_size
-        for members in runs.values()
-        for run in members
-        if run.world_size and run.global_batch is None
-    }
-    if len(set(known.values())) < 2:
-        return []
-    shown = tuple(f"{group} {size}" for group, size in known.items())
-    said = _(
-        "the number of GPUs differs ({sizes}) and nothing says how many sequences a step had: with the same "
-        "batch per GPU the arms saw different numbers of tokens",
-        shown,
-    )
-    return [warning(said, *known, key="global_batch")]
+    known = {run.group: run.world_size for run in runs if run.world_size and run.global_batch is None}
+    if shown := _unequal(known):
+        said = _(
+            "the number of GPUs differs ({sizes}) and nothing says how many sequences a step had: with the same "
+            "batch per GPU the arms saw different numbers of tokens",
+            shown,
+        )
+        yield warning(said, *known, key="global_batch")
 
 
-def totals(runs: Runs, study: Study) -> list[AuditFinding]:
+def totals(runs: Sequence[LoadedRun], study: Study) -> Iterator[AuditFinding]:
     """Return unequal total parameter counts: the arms are then not the same model with a different treatment, unless
     the model's shape is what the study asks about.
     """
-    if _declared(study, *SHAPE):
-        return []
-    found = {group: run.parameters.total for group, members in runs.items() for run in members if run.parameters.total}
-    if len(set(found.values())) < 2:
-        return []
-    shown = tuple(f"{group} {total:,}" for group, total in found.items())
-    said = _("the arms have different numbers of parameters in all ({totals})", shown)
-    return [warning(said, key="total_params")]
+    found = {run.group: run.parameters.total for run in runs if run.parameters.total}
+    if (shown := _unequal(found)) and not _declared(study, *SHAPE):
+        yield warning(_("the arms have different numbers of parameters in all ({totals})", shown), key="total_params")
 
 
-def copies(runs: Runs) -> list[AuditFinding]:
-    """Return runs whose validation losses are all the same: across groups the factor had no effect at all, or files
-    were copied.
+def copies(runs: Sequence[LoadedRun]) -> Iterator[AuditFinding]:
+    """Return runs whose validation losses (of scripts: values of the main metric) are all the same: across groups the
+    factor had no effect at all, or files were copied.
     """
     seen: dict[bytes, LoadedRun] = {}
-    findings = []
-    for run in (run for members in runs.values() for run in members):
-        if run.validations is None or len(run.validations.step) < 3 or not np.isfinite(run.validations.loss).all():
+    for run in runs:
+        told, table = run.series.get(run.main), run.validations
+        step, values = (told.step, told.value) if told else (table.step, table.loss) if table else (None, None)
+        if step is None or values is None or len(step) < 3 or not np.isfinite(values).all():
             continue
-        content = run.validations.step.tobytes() + run.validations.loss.tobytes()
-        other = seen.setdefault(content, run)
+        other = seen.setdefault(step.tobytes() + values.tobytes(), run)
         if other is not run:
-            severity = VOID if other.group != run.group else WARNING
-            groups = (other.group, run.group) if other.group != run.group else (run.group,)
+            groups = tuple(dict.fromkeys((other.group, run.group)))
             said = _(
                 "{a} and {b} have the same validation losses to the last digit: copies, or a factor without any effect",
                 other.name, run.name,
             )  # fmt: skip
-            findings.append(
-                AuditFinding(
-                    severity=severity,
-                    text=said,
-                    groups=groups,
-                    key="copies",
-                    is_doubt=True,
-                    is_between=severity == VOID,
-                )
-            )
-    return findings
+            if told is not None:
+                said = _(
+                    "{a} and {b} told the same {metric} to the last digit: copies, or a factor without any effect",
+                    other.name, run.name, run.main,
+                )  # fmt: skip
+            found = AuditFinding(severity=WARNING, text=said, groups=groups, key="copies", is_doubt=True)
+            yield found if len(groups) == 1 else replace(found, severity=VOID, is_between=True)
 
 
 def tuning(runs: Sequence[LoadedRun], study: Study) -> list[AuditFinding]:
     """Return unequal numbers of configurations tried: the arm that was tuned more has an advantage."""
     tried = {group: 1 + len({run.tag for run in runs if run.group == group and run.tag}) for group in study.groups}
-    if len(set(tried.values())) < 2:
-        return []
-    shown = tuple(f"{group} {count}" for group, count in tried.items())
-    return [warning(_("the arms were not tuned equally; configurations tried: {counts}", shown), key="tuning")]
+    shown = _unequal(tried)
+    said = _("the arms were not tuned equally; configurations tried: {counts}", shown)
+    return [warning(said, key="tuning")] if shown else []

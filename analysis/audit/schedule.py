@@ -57,11 +57,13 @@ def fit(step: Ints, lr: Floats) -> Schedule | None:
     u, v = x[after], y[after]
     if len(u) < 4:  # the log ends in or right after the warm-up
         return found
-    best: tuple[float, str, float | None, float | None] = (_rms(v - peak, peak), "constant", None, None)
-    best = min(best, _decaying("cosine", u, v, peak, start), _decaying("linear", u, v, peak, start), key=lambda c: c[0])
+    fits = [
+        (_rms(v - peak, peak), "constant", None, None),
+        *(_decaying(shape, u, v, peak, start) for shape in ("cosine", "linear")),
+    ]
     if start > 0:
-        best = min(best, (_rms(v - peak * np.sqrt(start / u), peak), "inverse_sqrt", None, None), key=lambda c: c[0])
-    error, shape, end, minimum = best
+        fits.append((_rms(v - peak * np.sqrt(start / u), peak), "inverse_sqrt", None, None))
+    error, shape, end, minimum = min(fits, key=lambda fitted: fitted[0])
     return found if error > GOOD_FIT else replace(found, shape=shape, end=end, minimum=minimum)
 
 
@@ -107,9 +109,8 @@ def _decaying(
         low, high = (low, b) if at(a)[0] <= at(b)[0] else (a, high)
     end = (low + high) / 2
     error, minimum = at(end)
-    is_seen = span >= 0.5 * (end - start)
-    if shape == "linear" and end >= last * 0.999:
-        is_seen = False  # a line that is still falling shows where it would reach zero, not where it ends
+    # A line that is still falling shows where it would reach zero, not where it ends.
+    is_seen = span >= 0.5 * (end - start) and (shape == "cosine" or end < last * 0.999)
     return error, shape, end if is_seen else None, minimum if is_seen else None
 
 

@@ -33,25 +33,11 @@ def draw(
         elif language == "zh":
             language = "en"
             remarks.append(_("no font with Chinese characters is installed: the figures are in English"))
-        arms = _arms(report)
-        for name, make in FIGURES.items():
+        arms = drawing.arms(report.groups, report.labels)
+        for name, make in (FIGURES if report.goals is None else OF_SCRIPTS).items():
             figure = make(report, arms, lambda text: say(text, language))
             files += drawing.save(figure, folder / f"{name}.png")
     return files, remarks
-
-
-def _arms(report: Report) -> list[DrawnArm]:
-    labels = report.labels
-    return [
-        DrawnArm(
-            labels[name],
-            runs,
-            drawing.colour(i),
-            drawing.DASHES[i % len(drawing.DASHES)],
-            drawing.MARKERS[i % len(drawing.MARKERS)],
-        )
-        for i, (name, runs) in enumerate(report.groups.items())
-    ]
 
 
 FIGURES: dict[str, Callable[[Report, Sequence[DrawnArm], Say], Figure]] = {
@@ -64,3 +50,8 @@ FIGURES: dict[str, Callable[[Report, Sequence[DrawnArm], Say], Figure]] = {
     "loss_vs_parameters": bars.efficiency,
 }
 """File stem and maker of each figure, in the order of a report."""
+OF_SCRIPTS: dict[str, Callable[[Report, Sequence[DrawnArm], Say], Figure]] = {
+    "metrics": curves.metrics,
+    "verdicts": forest.forest,
+}
+"""The same of reports on what scripts tell."""

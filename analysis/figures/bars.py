@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from oelm_jobs import table
 from oelm_jobs.agent.sentences import Sentence, _
 
-from .. import summaries
-from ..reading.loaded_run import LoadedRun
+from ..reading.loaded_run import LoadedRun, finished
 from ..report import Report
 from . import drawing
 from .drawing import DrawnArm, Say
@@ -41,60 +40,36 @@ FROZEN = _Part(_("frozen"), "#E69F00", is_frozen=True)
 
 def parameters(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     """Draw stacked bars of the parameters of each group; frozen parts are hatched."""
-    known = [(arm, next((run.parameters for run in arm.runs if run.parameters.total), None)) for arm in arms]
-    shown = [(arm, counts) for arm, counts in known if counts is not None and counts.total]
-    figure, grid = drawing.new(9.0, 1.5 + 0.62 * max(len(shown), 1))
-    axes = grid[0][0]
-    axes.set_title(say_(drawing.TITLES["parameter_distribution"]), pad=26)
+    shown = []
+    for arm in arms:
+        counts = next((run.parameters for run in arm.runs if run.parameters.total), None)
+        if counts is not None:
+            shown.append((arm, counts, counts.total or 0))
+    figure, axes = drawing.panel(
+        9.0, 1.5 + 0.62 * max(len(shown), 1), say_(drawing.TITLES["parameter_distribution"]), pad=26
+    )
     if not shown:
-        drawing.nothing(axes, say_)
-        return figure
+        return drawing.nothing(figure, axes, say_)
     used: dict[_Part, Any] = {}
-    size_of, unit = _unit([counts.total or 0 for _arm, counts in shown])
-    longest = max(counts.total or 0 for _arm, counts in shown) / size_of
-    for row, (_arm, counts) in enumerate(shown):
+    size_of, unit = _unit([total for *_arm, total in shown])
+    longest = max(total for *_arm, total in shown) / size_of
+    for row, (_arm, counts, _total) in enumerate(shown):
         left = 0.0
         for part, count in _parts(counts):
             size = count / size_of
-            bar = axes.barh(
-                row,
-                size,
-                left=left,
-                height=0.6,
-                color=part.colour,
-                edgecolor="white",
-                linewidth=0.8,
-                hatch="////" if part.is_frozen else "",
-            )
+            look: dict[str, Any] = {"color": part.colour, "hatch": "////" if part.is_frozen else ""}
+            bar = axes.barh(row, size, left=left, height=0.6, edgecolor="white", linewidth=0.8, **look)
             used.setdefault(part, bar)
             if size > 0.07 * longest:
-                axes.text(
-                    left + size / 2,
-                    row,
-                    f"{size:.3g}",
-                    ha="center",
-                    va="center",
-                    fontsize=9,
-                    color="white" if part is QK else "black",
-                    bbox={"facecolor": part.colour, "edgecolor": "none", "pad": 1.0} if part.is_frozen else None,
-                )
+                look = {"ha": "center", "color": "white" if part is QK else "black"}
+                ground = part.colour if part.is_frozen else ""
+                drawing.value(axes, left + size / 2, row, f"{size:.3g}", on=ground, pad=1.0, **look)
             left += size
         note = f"{left:.4g}"
         if counts.trainable is not None:
             note += f"  ({say_(TRAINABLE.name)} {counts.trainable / size_of:.4g})"
-        axes.text(
-            left + 0.012 * longest,
-            row,
-            note,
-            va="center",
-            fontsize=9,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-        )
-    axes.set_yticks(range(len(shown)), [drawing.cut(arm.label) for arm, _ in shown])
-    axes.invert_yaxis()
-    axes.set_xlim(0, longest * 1.3)
-    axes.grid(axis="y", visible=False)
-    axes.set_xlabel(say_(_("Parameters ({unit})", unit)))
+        drawing.value(axes, left + 0.012 * longest, row, note, on="white")
+    drawing.name_bars(axes, [arm.label for arm, *_counts in shown], longest * 1.3, say_(_("Parameters ({unit})", unit)))
     axes.legend(
         list(used.values()),
         [say_(part.name) for part in used],
@@ -130,35 +105,21 @@ def speed(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     """Draw tokens per second and GPU: every run a point, the mean a bar; the label names the hardware, on which
     comparability depends.
     """
-    shown = [(arm, [run for run in arm.runs if run.tokens_per_s_per_gpu]) for arm in arms]
-    shown = [(arm, runs) for arm, runs in shown if runs]
-    figure, grid = drawing.new(8.6, 1.4 + 0.6 * max(len(shown), 1))
-    axes = grid[0][0]
-    axes.set_title(say_(drawing.TITLES["speed"]))
+    shown = [(arm, runs) for arm in arms if (runs := [run for run in arm.runs if run.tokens_per_s_per_gpu])]
+    figure, axes = drawing.panel(8.6, 1.4 + 0.6 * max(len(shown), 1), say_(drawing.TITLES["speed"]))
     if not shown:
-        drawing.nothing(axes, say_)
-        return figure
+        return drawing.nothing(figure, axes, say_)
     top = max(run.tokens_per_s_per_gpu or 0.0 for _, runs in shown for run in runs)
     for row, (arm, runs) in enumerate(shown):
         rates = [run.tokens_per_s_per_gpu or 0.0 for run in runs]
         mean = sum(rates) / len(rates)
+        look: dict[str, Any] = {"color": arm.colour, "marker": arm.marker, "markersize": 6, "markeredgecolor": "white"}
         axes.barh(row, mean, height=0.5, color=arm.colour, alpha=0.35)
-        axes.plot(
-            rates,
-            [row] * len(rates),
-            linestyle="",
-            marker=arm.marker,
-            color=arm.colour,
-            markersize=6,
-            markeredgecolor="white",
-        )
-        axes.text(top * 1.03, row, f"{mean:,.0f}", va="center", fontsize=9)
-    axes.set_yticks(range(len(shown)), [f"{drawing.cut(arm.label)}\n{_hardware(runs)}" for arm, runs in shown])
-    axes.invert_yaxis()
-    axes.set_xlim(0, top * 1.15)
-    axes.grid(axis="y", visible=False)
+        axes.plot(rates, [row] * len(rates), linestyle="", **look)
+        drawing.value(axes, top * 1.03, row, f"{mean:,.0f}")
+    names = [f"{arm.label}\n{_hardware(runs)}" for arm, runs in shown]
+    drawing.name_bars(axes, names, top * 1.15, say_(_("Tokens per second and GPU")))
     axes.xaxis.set_major_formatter(drawing.short_count)
-    axes.set_xlabel(say_(_("Tokens per second and GPU")))
     return figure
 
 
@@ -169,34 +130,29 @@ def _hardware(runs: Sequence[LoadedRun]) -> str:
 
 def efficiency(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     """Draw final validation loss against trainable parameters: every run a point, a dash at the mean of a group."""
-    figure, grid = drawing.new(7.2, 4.4)
+    figure, axes = drawing.panel(7.2, 4.4, say_(drawing.TITLES["loss_vs_parameters"]))
     figure.subplots_adjust(left=0.12, right=0.72, bottom=0.13, top=0.9)
-    axes = grid[0][0]
-    axes.set_title(say_(drawing.TITLES["loss_vs_parameters"]))
     ends = []
     size_of, unit = _unit([run.parameters.trainable or 0 for arm in arms for run in arm.runs])
     for arm in arms:
         points = [
             (run.parameters.trainable / size_of, run.final.loss)
-            for run in summaries.finished(arm.runs)
+            for run in finished(arm.runs)
             if run.parameters.trainable and run.final is not None and math.isfinite(run.final.loss)
         ]
         if points:
-            look = {"linestyle": "", "color": arm.colour, "zorder": 3}
+            look: dict[str, Any] = {"linestyle": "", "color": arm.colour, "zorder": 3}
             axes.plot(
                 *zip(*points, strict=True), marker=arm.marker, markersize=8, alpha=0.85, markeredgecolor="white", **look
             )
             mean = sum(p[1] for p in points) / len(points)
             if len(points) > 1:
                 axes.plot(points[0][0], mean, marker="_", markersize=18, markeredgewidth=2, **look)
-            ends.append((points[0][0], mean, f"{drawing.cut(arm.label)}  {mean:.4f}", arm.colour))
-    failed = tuple(drawing.cut(arm.label) for arm in arms if any(run.diverged for run in arm.runs))
-    if failed:
-        said = say_(_("diverged and not shown: runs of {groups}", failed))
-        figure.text(0.02, 0.0, said, fontsize=8, color="#555555", va="top")
+            ends.append((points[0][0], mean, f"{arm.label}  {mean:.4f}", arm.colour))
+    if failed := [arm.label for arm in arms if any(run.diverged for run in arm.runs)]:
+        drawing.remark(figure, say_(_("diverged and not shown: runs of {groups}", failed)))
     if not ends:
-        drawing.nothing(axes, say_)
-        return figure
+        return drawing.nothing(figure, axes, say_)
     axes.margins(0.15)
     axes.set_xlabel(say_(_("Trainable parameters ({unit})", unit)))
     axes.set_ylabel(say_(_("Loss (nats per token)")))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), (
 """Line styles by group: a second sign besides colour, for print."""
 MARKERS = "osD^vPX*"
 """Markers by group."""
+LABEL = 9
+"""Points of the letters of a curve's label."""
 TITLES = {
     "val_ppl_comparison": _("Validation perplexity"),
     "parameter_distribution": _("Parameters of each group"),
@@ -37,6 +40,7 @@ TITLES = {
     "speed": _("Training speed"),
     "verdicts": _("Verdicts"),
     "loss_vs_parameters": _("Loss against trainable parameters"),
+    "metrics": _("Metrics"),
 }
 """Title of each figure, by its file's stem."""
 STYLE = Path(__file__).with_name("report.mplstyle")
@@ -66,6 +70,7 @@ class DrawnArm:
     """How the figures show a group."""
 
     label: str
+    """Its label, cut to what there is room for."""
     runs: tuple[LoadedRun, ...]
     colour: str
     dashes: Any
@@ -107,17 +112,18 @@ def cjk_font() -> str | None:
     from matplotlib import font_manager
 
     manager = font_manager.fontManager
-    for is_searched in (False, True):
-        if is_searched:
-            for path in sorted(font_manager.findSystemFonts()):
-                if _CJK_FILE.search(Path(path).name):
-                    with suppress(OSError, RuntimeError):  # a font file that FreeType can't read
-                        manager.addfont(path)
-        installed = {font.name for font in manager.ttflist}
-        found = next((name for name in CJK if name in installed), None)
-        if found is not None:
-            return found
-    return None
+
+    def installed() -> str | None:
+        names = {font.name for font in manager.ttflist}
+        return next((name for name in CJK if name in names), None)
+
+    if found := installed():
+        return found
+    for path in sorted(font_manager.findSystemFonts()):
+        if _CJK_FILE.search(Path(path).name):
+            with suppress(OSError, RuntimeError):  # a font file that FreeType can't read
+                manager.addfont(path)
+    return installed()
 
 
 def colour(position: int) -> str:
@@ -125,8 +131,15 @@ def colour(position: int) -> str:
     import matplotlib
 
     colours = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"]
-    chosen = colours[position % len(colours)]
-    return chosen if str(chosen).startswith("#") else f"#{chosen}"
+    return str(colours[position % len(colours)])
+
+
+def arms(groups: Mapping[str, tuple[LoadedRun, ...]], labels: Mapping[str, str]) -> list[DrawnArm]:
+    """Return how the groups are shown."""
+    return [
+        DrawnArm(cut(labels[name]), runs, colour(i), DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)])
+        for i, (name, runs) in enumerate(groups.items())
+    ]
 
 
 def save(figure: Figure, path: Path) -> list[tuple[Path, bytes]]:
@@ -134,33 +147,65 @@ def save(figure: Figure, path: Path) -> list[tuple[Path, bytes]]:
     salt).
     """
     made = []
-    for suffix in (".png", ".svg"):
+    for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
         out = io.BytesIO()
-        metadata: dict[str, Any] = {"Software": None} if suffix == ".png" else {"Date": None, "Creator": None}
         figure.savefig(out, format=suffix[1:], metadata=metadata, bbox_inches="tight", pad_inches=0.12)
         made.append((path.with_suffix(suffix), out.getvalue()))
     return made
 
 
-def new(width: float, height: float, columns: int = 1, rows: int = 1, **grid: Any) -> tuple[Figure, Any]:
-    """Return a figure (inches) and its grid of axes."""
+def new(width: float, height: float) -> Figure:
+    """Return an empty figure (inches)."""
     from matplotlib.figure import Figure as MatplotlibFigure
 
-    figure = MatplotlibFigure(figsize=(width, height))
-    return figure, figure.subplots(rows, columns, squeeze=False, **grid)
+    return MatplotlibFigure(figsize=(width, height))
 
 
-def nothing(axes: Axes, say_: Say) -> None:
-    """Write into the axes that there are no values yet."""
+def panel(width: float, height: float, title: str, **look: Any) -> tuple[Figure, Axes]:
+    """Return a figure (inches) of a single panel, and its axes."""
+    figure = new(width, height)
+    axes = figure.subplots()
+    axes.set_title(title, **look)
+    return figure, axes
+
+
+def nothing(figure: Figure, axes: Axes, say_: Say) -> Figure:
+    """Write into the axes that there are no values yet; return their figure."""
     axes.set_axis_off()
     said = say_(_("nothing to show yet"))
     axes.text(0.5, 0.5, said, ha="center", va="center", transform=axes.transAxes, color="#666666")
+    return figure
+
+
+def value(axes: Axes, x: float, y: float, shown: str, *, on: str = "", pad: float = 1.5, **look: Any) -> None:
+    """Write a value, on a ground of a colour where one is named."""
+    ground = {"facecolor": on, "edgecolor": "none", "pad": pad} if on else None
+    axes.text(x, y, shown, va="center", fontsize=9, bbox=ground, **look)
+
+
+def remark(figure: Figure, said: str, *, x: float = 0.02, va: str = "top") -> None:
+    """Write a remark below a figure."""
+    figure.text(x, 0.0, said, fontsize=8, color="#555555", va=va)
+
+
+def name_bars(axes: Axes, names: Sequence[str], right: float, quantity: str) -> None:
+    """Finish axes of horizontal bars: their names, the first one on top, and what they measure from 0 to ``right``."""
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, right)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(quantity)
+
+
+def known(x: Any, y: Any) -> tuple[Any, Any]:
+    """Return the points of which both coordinates are finite."""
+    kept = np.isfinite(x) & np.isfinite(y)
+    return x[kept], y[kept]
 
 
 def thin(x: Any, y: Any) -> tuple[Any, Any]:
     """Return means over equal numbers of neighbours so that about POINTS remain; short curves unchanged."""
-    known = np.isfinite(x) & np.isfinite(y)
-    x, y = x[known], y[known]
+    x, y = known(x, y)
     if len(x) <= POINTS:
         return x, y
     size = -(-len(x) // POINTS)
@@ -169,20 +214,18 @@ def thin(x: Any, y: Any) -> tuple[Any, Any]:
     return np.add.reduceat(x.astype(float), starts) / counts, np.add.reduceat(y, starts) / counts
 
 
-def smooth(y: Any, share: float = 0.02) -> Any:
-    """Return a centred running mean over a share of the points (five at least), narrower towards the ends so that
-    nothing is invented there.
+def smooth(y: Any) -> Any:
+    """Return a centred running mean over 2 % of the points (five at least), narrower towards the ends so that nothing
+    is invented there.
     """
-    half = max(int(len(y) * share / 2), 2)
+    half = max(int(len(y) * 0.02 / 2), 2)
     sums = np.concatenate([[0.0], np.cumsum(y)])
     at = np.arange(len(y))
     reach = np.minimum(half, np.minimum(at, len(y) - 1 - at))
     return (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)
 
 
-def label_ends(
-    axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, size: float = 9, beside: float = 1.025
-) -> None:
+def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, beside: float = 1.025) -> None:
     """Write labels at the height of (x, y), right of the axes or at another share of their width (``beside``), moved
     apart where they would overlap, with thin leaders.
 
@@ -191,24 +234,23 @@ def label_ends(
     if not ends:
         return
     height = axes.get_window_extent().height / axes.figure.dpi * 72  # points
-    spacing = 1.35 * size * max(1 + label.count("\n") for _, _, label, _ in ends) / height
+    spacing = 1.35 * LABEL * max(1 + label.count("\n") for _, _, label, _ in ends) / height
     to_axes = axes.transData + axes.transAxes.inverted()
-    wanted = []
-    for x, y, label, tint in ends:
-        _, at = to_axes.transform((x, y))
-        wanted.append((float(min(max(at, 0.0), 1.0)) if np.isfinite(at) else 1.0, x, y, label, tint))
-    wanted.sort(key=lambda item: item[0])
-    heights = spread([item[0] for item in wanted], spacing)
-    for (_, x, y, label, tint), place in zip(wanted, heights, strict=True):
+
+    def height_of(end: tuple[float, float, str, str]) -> float:
+        at = float(to_axes.transform(end[:2])[1])
+        return min(max(at, 0.0), 1.0) if math.isfinite(at) else 1.0
+
+    rising = sorted(ends, key=height_of)
+    for (x, y, label, tint), place in zip(rising, spread([*map(height_of, rising)], spacing), strict=True):
         axes.annotate(
             label,
             xy=(x, y),
-            xycoords="data",
             xytext=(beside, place),
             textcoords="axes fraction",
             va="center",
             ha="left",
-            fontsize=size,
+            fontsize=LABEL,
             color=tint,
             annotation_clip=False,
             arrowprops={
@@ -228,19 +270,21 @@ def cut(label: str, longest: int = 32) -> str:
     return label if len(label) <= longest else f"{label[: longest - 13]}…{label[-12:]}"
 
 
-def place_panels(
-    figure: Figure, panels: Sequence[Axes], labels: Sequence[str], *, panel: float = 4.4, height: float = 3.5
-) -> None:
-    """Put panels of a fixed size (inches) side by side with room for the labels right of each, and size the figure to
+def place_panels(figure: Figure, panels: Sequence[Axes], labels: Sequence[str]) -> None:
+    """Put panels of a fixed size (inches) in rows of two with room for the labels right of each, and size the figure to
     them.
     """
+    columns = 2
     room = 0.35 + 0.078 * max((table.width(label) for label in labels), default=0)  # inches of a column at 9 points
-    left, bottom, top = 0.75, 0.65, 0.4
-    step = left + panel + room
-    wide, high = step * len(panels), bottom + height + top
+    left, bottom, top, width, height = 0.75, 0.65, 0.4, 4.4, 3.5
+    step, rise = left + width + room, bottom + height + top
+    rows = -(-len(panels) // columns)
+    wide, high = step * min(len(panels), columns), rise * rows
     figure.set_size_inches(wide, high)
     for i, axes in enumerate(panels):
-        axes.set_position(((i * step + left) / wide, bottom / high, panel / wide, height / high))
+        row, place = divmod(i, columns)
+        low = (rows - 1 - row) * rise + bottom
+        axes.set_position(((place * step + left) / wide, low / high, width / wide, height / high))
 
 
 def spread(places: Sequence[float], spacing: float) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from oelm_jobs.train.flops import training_flops
 
@@ -12,27 +12,28 @@ from ..reading.loaded_run import LoadedRun
 
 
 def incomparable(a: Sequence[LoadedRun], b: Sequence[LoadedRun]) -> Sentence | None:
-    """Return why end-to-end speeds of two arms can't be compared: other GPU model, count or host, or any of them
-    unknown.
+    """Return why end-to-end speeds of two arms can't be compared: shared GPUs, other GPU model, count or host, or any
+    of them unknown.
     """
-    seen: dict[Sentence, tuple[set[str], set[str]]] = {}
-    for position, arm in enumerate((a, b)):
-        for run in arm:
-            for what, value in (
-                (_("number of GPUs"), run.world_size),
-                (_("GPU model"), run.hardware.get("name")),
-                (_("host"), run.hardware.get("host")),
-            ):
-                seen.setdefault(what, (set(), set()))[position].add(str(value) if value else "–")
-    for what, (left, right) in seen.items():
+    if any(run.per_gpu > 1 for run in (*a, *b)):
+        return _("several runs could have each GPU at a time (per_gpu of the target)")
+    facts: tuple[tuple[Sentence, Callable[[LoadedRun], object]], ...] = (
+        (_("number of GPUs"), lambda run: run.world_size),
+        (_("GPU model"), lambda run: run.hardware.get("name")),
+        (_("host"), lambda run: run.hardware.get("host")),
+    )
+    for what, fact in facts:
+        left, right = ({str(fact(run) or "–") for run in arm} for arm in (a, b))
         if left != right or len(left) > 1:
             return _unequal(what, left, right)
         if left == {"–"}:
             return _("the {what} of the runs isn't known", what)
-    for key in ("batch_size", "gradient_accumulation_steps", "compile"):
-        known = [{str(run.train[key]) for run in arm if key in run.train} for arm in (a, b)]
-        if known[0] and known[1] and len(known[0] | known[1]) > 1:
-            return _unequal(key, known[0], known[1])
+    for key in ("batch_size", "gradient_accumulation_steps", "compile", "deterministic"):
+        left, right = ({str(run.train[key]) for run in arm if key in run.train} for arm in (a, b))
+        if left and right and len(left | right) > 1:
+            return _unequal(key, left, right)
+    if {run.compiled for run in (*a, *b)} >= {True, False}:
+        return _("some of the runs were compiled and some could not be")
     return None
 
 
@@ -55,7 +56,7 @@ def flop_bound(run: LoadedRun, trained: LoadedRun) -> float | None:
     if not frozen or not total or trained.parameters.frozen != 0 or len(sizes) < len(shape):
         return None
     d, layers, ff, length = sizes
-    products = total - length * d - layers * (ff + d + 4 * d) - 2 * d
+    positions = 0 if trained.train.get("position") == "rope" else length * d
+    products = total - positions - layers * (ff + d + 4 * d) - 2 * d
     attention = layers * d * length
-    ratio: float = training_flops(products, 0, attention) / training_flops(products, frozen, attention)
-    return ratio
+    return training_flops(products, 0, attention) / training_flops(products, frozen, attention)

@@ -1,17 +1,17 @@
 """Decide hypotheses from intervals at Holm's levels.
 
-Every rule is a region for log(group / against). A hypothesis is *supported* where the interval of two one-sided
-bounds lies inside the region, *refuted* where it (of a rule with two sides: that of half the error on each) lies
-outside, *inconclusive* where it contains a margin; with fewer than two seeds the point estimate says *met* or *not
-met* and nothing more. For each hypothesis one of the two claims is true, so Holm's procedure on the smaller p value
-keeps the rate of any false verdict (directional errors: Shaffer 1980).
+Every rule is a region for log(group / against), or for group − against. A hypothesis is *supported* where the interval
+of two one-sided bounds lies inside the region, *refuted* where it (of a rule with two sides: that of half the error on
+each) lies outside, *inconclusive* where it contains a margin; with fewer than two seeds the point estimate says *met*
+or *not met* and nothing more. For each hypothesis one of the two claims is true, so Holm's procedure on the smaller p
+value keeps the rate of any false verdict (directional errors: Shaffer 1980).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Hypothesis
@@ -19,36 +19,48 @@ from oelm_jobs.spec.study import Hypothesis
 from .. import statistics
 from ..reading.loaded_run import LoadedRun
 from .evidence import COUNT_METRICS, Evidence, Value, gather
+from .scales import RATIO, region, scale_of
 
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
 MET, NOT_MET = "met (one seed)", "not met (one seed)"
 VOID, UNDECIDABLE, NO_DATA = "void", "undecidable", "no data"
-OUTCOMES = (SUPPORTED, REFUTED, INCONCLUSIVE, MET, NOT_MET, VOID, UNDECIDABLE, NO_DATA)
-"""What a verdict can be."""
+OUTCOMES = {
+    SUPPORTED: _("supported"), REFUTED: _("refuted"), INCONCLUSIVE: _("inconclusive"),
+    MET: _("met (one seed)"), NOT_MET: _("not met (one seed)"),
+    VOID: _("void"), UNDECIDABLE: _("undecidable"), NO_DATA: _("no data"),
+}  # fmt: skip
+"""What a verdict can be, and how a report calls it."""
 
 EXACT, PAIRED, WELCH, POINT, TRIAL = "exact", "paired", "welch", "point", "trial"
+METHODS = {
+    PAIRED: _("paired t"), WELCH: _("Welch's t"), EXACT: _("exact count"), POINT: _("point estimate"),
+    TRIAL: _("median of the speed trial, sign test"),
+}  # fmt: skip
+"""How it was come by, and how a report calls that."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """A hypothesis with what the data say about it; ratios are group / against."""
+    """A hypothesis with what the data say about it, on its scale: group / against, or group − against."""
 
     hypothesis: Hypothesis
     """The claim and its rule."""
     outcome: str
     """One of OUTCOMES."""
     method: str = ""
-    """``exact``, ``paired`` (t), ``welch`` (t), ``point`` or ``trial`` (the interleaved speed trial)."""
+    """One of METHODS; empty without data."""
     region: tuple[float, float] = (0.0, math.inf)
-    """Ratios that satisfy the rule."""
+    """Ratios or differences that satisfy the rule."""
     ratio: float | None = None
-    """The estimate: geometric mean over seeds; None where there is none."""
+    """The estimate: ratio of geometric means over seeds; None where there is none."""
+    difference: float | None = None
+    """The estimate on the scale of differences: that of the means."""
     interval: tuple[float, float] | None = None
-    """Two one-sided bounds of the ratio at ``level`` each; None without two seeds."""
+    """Two one-sided bounds of it at ``level`` each; None without two seeds."""
     level: float | None = None
     """One-sided level of the interval after Holm's adjustment."""
     sd: float | None = None
-    """Standard deviation of the log ratio of a pair (Welch: of a difference of independent runs)."""
+    """Standard deviation of the log ratio, or of the difference, of a pair (Welch: of independent runs)."""
     count: int = 0
     """Pairs; without pairing the smaller number of seeds of the two arms."""
     p_supported: float | None = None
@@ -60,13 +72,18 @@ class Verdict:
     against: tuple[Value, ...] = ()
     """Values of the other arm."""
     step: int | None = None
-    """Step that losses are compared at."""
+    """Step that losses, and what a script tells, are compared at."""
     reason: Sentence | None = None
     """Why the outcome is what it is."""
     alarms: tuple[Sentence, ...] = ()
     """Remarks that a reader must not miss: unfairness, a rule that isn't the locked one."""
     notes: tuple[Sentence, ...] = ()
     """Further remarks to print with it: interim runs, left-out seeds, an improvement that broke the rule."""
+
+    @property
+    def estimate(self) -> float | None:
+        """The ratio or the difference."""
+        return self.ratio if scale_of(self.hypothesis) is RATIO else self.difference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,232 +104,202 @@ class Circumstances:
     """Log ratio of the interleaved speed trial."""
 
 
-def region(hypothesis: Hypothesis) -> tuple[float, float]:
-    """Return the ratios group / against that satisfy the rule; "within 5 %" is 1/1.05 to 1.05 (ln 1.05 = 0.0488 both
-    ways).
-    """
-    first = hypothesis.bounds[0]
-    if hypothesis.relation == "reduction":
-        return 1 - hypothesis.bounds[1], 1 - first
-    if hypothesis.relation == "equivalent_within":
-        return 1 / (1 + first), 1 + first
-    if hypothesis.relation == "at_most_above":
-        return 0.0, 1 + first
-    if hypothesis.relation == "ratio_at_least":
-        return first - hypothesis.margin, math.inf
-    raise ValueError(f"{hypothesis.id}: relation {hypothesis.relation!r} has no rule")
-
-
 def judge(
     hypotheses: Sequence[Hypothesis],
     runs: Mapping[str, Sequence[LoadedRun]],
     circumstances: Mapping[str, Circumstances],
 ) -> tuple[Verdict, ...]:
     """Return one verdict a hypothesis, in their order; ``circumstances`` are by the hypothesis's id."""
-    drafts = [_Draft.make(h, runs, circumstances.get(h.id, Circumstances())) for h in hypotheses]
-    tested = [draft for draft in drafts if draft.estimate is not None]
+    drafts = [_draft(h, runs, circumstances.get(h.id, Circumstances())) for h in hypotheses]
+    tested = [(verdict, estimate) for verdict, estimate in drafts if estimate is not None]
     p_values = []
-    for draft in tested:
-        low, high = log_region(region(draft.hypothesis))
-        assert draft.estimate is not None
-        p_values.append(min(draft.estimate.p_inside(low, high), draft.estimate.p_outside(low, high)))
-    levels = statistics.holm_levels(p_values, [1 - draft.hypothesis.level for draft in tested])
-    alpha = {draft.hypothesis.id: level for draft, level in zip(tested, levels, strict=True)}
-    return tuple(_decide(draft, alpha.get(draft.hypothesis.id)) for draft in drafts)
+    for verdict, estimate in tested:
+        low, high = scale_of(verdict.hypothesis).margins(verdict.region)
+        p_values.append(min(estimate.p_inside(low, high), estimate.p_outside(low, high)))
+    levels = iter(statistics.holm_levels(p_values, [1 - verdict.hypothesis.level for verdict, _estimate in tested]))
+    return tuple(
+        verdict if estimate is None else _tested(verdict, estimate, next(levels)) for verdict, estimate in drafts
+    )
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """A hypothesis with its values, before Holm's level is known."""
-
-    hypothesis: Hypothesis
-    circumstances: Circumstances
-    evidence: Evidence
-    estimate: statistics.Estimate | None
-    notes: tuple[Sentence, ...] = field(default=())
-
-    @classmethod
-    def make(cls, hypothesis: Hypothesis, runs: Mapping[str, Sequence[LoadedRun]], around: Circumstances) -> _Draft:
-        if hypothesis.metric == "speed" and around.trial is not None:
-            return cls(hypothesis, around, Evidence(at_end=True), around.trial)
-        evidence = gather(hypothesis, runs, may_pair=around.may_pair)
-        if evidence.missing or hypothesis.metric in COUNT_METRICS or around.undecidable or around.void:
-            return cls(hypothesis, around, evidence, None)
-        a, b = [v.log for v in evidence.group], [v.log for v in evidence.against]
-        if min(len(a), len(b)) < 2 or not all(map(math.isfinite, a + b)):
-            return cls(hypothesis, around, evidence, None)
-        estimate = (
-            statistics.paired([x - y for x, y in zip(a, b, strict=True)])
-            if evidence.is_paired
-            else statistics.welch(a, b)
-        )
-        if estimate.sd < 1e-12:  # copies of one run, however many folders there are
-            note = _(
-                "{count} seeds gave the same result to the last digit: copies, or a seed without effect; "
-                "taken as one seed",
-                estimate.count,
-            )
-            return cls(hypothesis, around, evidence, None, (note,))
-        return cls(hypothesis, around, evidence, estimate)
-
-
-def _decide(draft: _Draft, alpha: float | None) -> Verdict:
-    hypothesis, around, evidence = draft.hypothesis, draft.circumstances, draft.evidence
-    inside = region(hypothesis)
+def _draft(
+    hypothesis: Hypothesis, runs: Mapping[str, Sequence[LoadedRun]], around: Circumstances
+) -> tuple[Verdict, statistics.Estimate | None]:
+    """Return the verdict where no test is needed for it, else what is known before one, and what is to be tested."""
+    trial = around.trial if hypothesis.metric == "speed" and not hypothesis.is_told else None
+    evidence = Evidence() if trial is not None else gather(hypothesis, runs, may_pair=around.may_pair)
     base = Verdict(
         hypothesis=hypothesis,
         outcome=NO_DATA,
-        region=inside,
+        region=region(hypothesis),
         group=evidence.group,
         against=evidence.against,
         step=evidence.step,
+        reason=evidence.missing,
         alarms=around.alarms,
-        notes=(*around.notes, *evidence.notes, *draft.notes),
+        notes=(*around.notes, *evidence.notes),
     )
     if evidence.missing:
-        if around.void:
-            return replace(base, outcome=VOID, reason=around.void)
-        return replace(base, reason=evidence.missing)
-    if around.trial is not None and draft.estimate is around.trial:
-        base = replace(base, method=TRIAL)
-    else:
-        base = replace(base, ratio=_ratio(evidence), count=min(len(evidence.group), len(evidence.against)))
+        return (replace(base, outcome=VOID, reason=around.void) if around.void else base), None
+    if trial is None:
+        count = min(len(evidence.group), len(evidence.against))
+        base = _estimated(replace(base, count=count), _estimate(hypothesis, evidence))
     if around.void:
-        return replace(base, outcome=VOID, method=POINT, reason=around.void)
+        return replace(base, outcome=VOID, method=POINT, reason=around.void), None
     if around.undecidable:
-        return replace(base, outcome=UNDECIDABLE, method=POINT, reason=around.undecidable)
-    if hypothesis.metric in COUNT_METRICS:
-        return _exact(base)
-    if draft.estimate is None or alpha is None:
-        return _point(base, evidence)
-    return _tested(base, draft.estimate, alpha)
+        return replace(base, outcome=UNDECIDABLE, method=POINT, reason=around.undecidable), None
+    if trial is not None:
+        return replace(base, method=TRIAL), trial
+    if hypothesis.metric in COUNT_METRICS and not hypothesis.is_told:
+        return _exact(base), None
+    scale = scale_of(hypothesis)
+    if scale is RATIO and (runs_below := _not_positive(evidence)):
+        reason = _(
+            "{metric} is zero or negative in {runs}, of which no ratio means anything: compare it with scale = "
+            '"difference"',
+            hypothesis.metric,
+            runs_below,
+        )
+        return replace(base, outcome=UNDECIDABLE, method=POINT, reason=reason), None
+    a, b = ([scale.linear(value.raw) for value in arm] for arm in (evidence.group, evidence.against))
+    if base.count < 2 or not all(map(math.isfinite, a + b)):
+        return _point(base), None
+    if evidence.is_paired:
+        base, estimate = replace(base, method=PAIRED), statistics.paired([x - y for x, y in zip(a, b, strict=True)])
+    else:
+        base, estimate = replace(base, method=WELCH), statistics.welch(a, b)
+    if estimate.sd > 1e-12 * (1 if scale is RATIO else max(map(abs, a + b))):
+        return base, estimate
+    note = _(
+        "{count} seeds gave the same result to the last digit: copies, or a seed without effect; taken as one seed",
+        estimate.count,
+    )
+    return _point(replace(base, notes=(*base.notes, note))), None
 
 
 def _exact(base: Verdict) -> Verdict:
-    assert base.ratio is not None
-    low, high = base.region
-    holds = (
-        low <= base.ratio <= high
-        or math.isclose(base.ratio, low, rel_tol=1e-12)
-        or math.isclose(base.ratio, high, rel_tol=1e-12)
-    )
-    return replace(
-        base,
-        outcome=SUPPORTED if holds else REFUTED,
-        method=EXACT,
-        count=0,
-        reason=_("an exact count, decided without statistics"),
-    )
+    holds = _holds(base)
+    reason = _("an exact count, decided without statistics")
+    return replace(base, outcome=SUPPORTED if holds else REFUTED, method=EXACT, count=0, reason=reason)
 
 
-def _point(base: Verdict, evidence: Evidence) -> Verdict:
+def _point(base: Verdict) -> Verdict:
     """Decide without a spread: one seed, or a diverged seed (which makes the mean infinite)."""
-    low, high = base.region
-    failed = [v.run for v in evidence.group if math.isinf(v.raw)]
-    failed_against = [v.run for v in evidence.against if math.isinf(v.raw)]
-    if failed_against:
-        return replace(
-            base,
-            outcome=INCONCLUSIVE,
-            ratio=None,
-            method=POINT,
-            reason=_(
-                "{runs}, of the arm compared with, diverged: nothing is shown for or against the claim",
-                tuple(failed_against),
-            ),
-            notes=(*base.notes, *(_("{run} diverged and counts as a failure of its arm", run) for run in failed)),
-        )
-    assert base.ratio is not None
-    met = low <= base.ratio <= high
-    if failed:
-        outcome = REFUTED if len(evidence.group) > 1 else NOT_MET
-        return replace(
-            base,
-            outcome=outcome,
-            ratio=math.inf,
-            method=POINT,
-            reason=_("{runs} diverged, which counts as a failure of the arm", tuple(failed)),
-        )
-    base = replace(
-        base,
-        outcome=MET if met else NOT_MET,
-        method=POINT,
-        count=1,
-        reason=_("by the point estimate: one seed, seed variance unknown"),
+    base = replace(base, method=POINT)
+    h = base.hypothesis
+    failed, failed_against = (
+        tuple(value.run for value in arm if math.isinf(value.raw)) for arm in (base.group, base.against)
     )
-    return _improved(base) if not met else base
+    if failed_against:
+        reason = _(
+            "{runs}, of the arm compared with, diverged: nothing is shown for or against the claim", failed_against
+        )
+        if h.is_told:
+            reason = _(
+                "{runs}, of the arm compared with, diverged or ended without a finite {metric}: nothing is shown for "
+                "or against the claim",
+                failed_against,
+                h.metric,
+            )
+        notes = (*base.notes, *(_("{run} diverged and counts as a failure of its arm", run) for run in failed))
+        return replace(_estimated(base, None), outcome=INCONCLUSIVE, reason=reason, notes=notes)
+    if failed:
+        reason = _("{runs} diverged, which counts as a failure of the arm", failed)
+        if h.is_told:
+            reason = _(
+                "{runs} diverged or ended without a finite {metric}, which counts as a failure of the arm",
+                failed,
+                h.metric,
+            )
+        return replace(base, outcome=REFUTED if len(base.group) > 1 else NOT_MET, reason=reason)
+    reason = _("by the point estimate: one seed, seed variance unknown")
+    return _improved(replace(base, outcome=MET if _holds(base) else NOT_MET, count=1, reason=reason))
+
+
+def _holds(base: Verdict) -> bool:
+    """Tell whether the estimate satisfies the rule; one that is a margin but for rounding does."""
+    assert base.estimate is not None
+    low, high = base.region
+    return low <= base.estimate <= high or any(
+        math.isclose(base.estimate, margin, rel_tol=1e-12) for margin in base.region
+    )
 
 
 def _tested(base: Verdict, estimate: statistics.Estimate, alpha: float) -> Verdict:
-    low, high = log_region(base.region)
+    scale = scale_of(base.hypothesis)
+    low, high = scale.margins(base.region)
     lower, upper = estimate.interval(alpha)
     inside = lower > low and upper < high
     if not inside:  # either bound alone refutes, so each gets half of the error
         alpha /= max(statistics.outside_tests(low, high), 1)
         lower, upper = estimate.interval(alpha)
-    outside = upper < low or lower > high
-    outcome = SUPPORTED if inside else REFUTED if outside else INCONCLUSIVE
+    outcome, reason = INCONCLUSIVE, _("the interval holds the rule's margin: more seeds are needed")
+    if inside:
+        outcome, reason = SUPPORTED, _("the interval lies inside the rule")
+    elif upper < low or lower > high:
+        outcome, reason = REFUTED, _("the interval lies outside the rule")
+    elif base.method == TRIAL:
+        reason = _("the interval holds the rule's margin: a longer trial is needed")
     verdict = replace(
-        base,
+        _estimated(base, scale.told(estimate.mean)),
         outcome=outcome,
-        method=base.method or (PAIRED if estimate.method == "paired" else WELCH),
-        ratio=math.exp(estimate.mean),
-        interval=(math.exp(lower), math.exp(upper)),
+        interval=(scale.told(lower), scale.told(upper)),
         level=1 - alpha,
         sd=estimate.sd,
         count=estimate.count,
         p_supported=estimate.p_inside(low, high),
         p_refuted=estimate.p_outside(low, high),
-        reason=_reason(outcome, base.method),
+        reason=reason,
     )
     return _improved(verdict) if outcome == REFUTED else verdict
-
-
-def _reason(outcome: str, method: str) -> Sentence:
-    if outcome == INCONCLUSIVE and method == TRIAL:
-        return _("the interval holds the rule's margin: a longer trial is needed")
-    return {
-        SUPPORTED: _("the interval lies inside the rule"),
-        REFUTED: _("the interval lies outside the rule"),
-        INCONCLUSIVE: _("the interval holds the rule's margin: more seeds are needed"),
-    }[outcome]
 
 
 def _improved(verdict: Verdict) -> Verdict:
     """Note where a two-sided rule is broken by an improvement, with the one-sided result."""
     h = verdict.hypothesis
-    if (
-        h.relation != "equivalent_within"
-        or h.metric == "speed"
-        or verdict.ratio is None
-        or verdict.ratio >= verdict.region[0]
-    ):
+    assert verdict.estimate is not None
+    if h.relation != "equivalent_within" or not h.goal or (h.metric == "speed" and not h.is_told):
         return verdict
-    bound = verdict.interval[1] if verdict.interval else verdict.ratio
-    note = _(
-        "the two-sided rule is broken by an improvement; the one-sided claim (at most {above} above) {one_sided}",
-        _percent(h.bounds[0]),
-        _("holds") if bound < verdict.region[1] else _("is open"),
-    )
+    low, high = verdict.region
+    lower, upper = verdict.interval or (verdict.estimate, verdict.estimate)
+    amount = f"{100 * h.bounds[0]:.3g} %" if scale_of(h) is RATIO else f"{h.bounds[0]:.3g}"
+    if h.goal == "minimize" and verdict.estimate < low:
+        note = _(
+            "the two-sided rule is broken by an improvement; the one-sided claim (at most {above} above) {one_sided}",
+            amount,
+            _("holds") if upper < high else _("is open"),
+        )
+    elif h.goal == "maximize" and verdict.estimate > high:
+        note = _(
+            "the two-sided rule is broken by an improvement; the one-sided claim (at most {below} below) {one_sided}",
+            amount,
+            _("holds") if lower > low else _("is open"),
+        )
+    else:
+        return verdict
     return replace(verdict, notes=(*verdict.notes, note))
 
 
-def _ratio(evidence: Evidence) -> float | None:
-    """Return the ratio of geometric means; for pairs that is the geometric mean of the pairs' ratios."""
-    if not evidence.group or not evidence.against:
+def _estimated(verdict: Verdict, estimate: float | None) -> Verdict:
+    """Return the verdict with an estimate on its scale."""
+    if scale_of(verdict.hypothesis) is RATIO:
+        return replace(verdict, ratio=estimate)
+    return replace(verdict, difference=estimate)
+
+
+def _not_positive(evidence: Evidence) -> tuple[str, ...]:
+    """Return the runs whose value is zero or negative."""
+    return tuple(value.run for value in (*evidence.group, *evidence.against) if -math.inf < value.raw <= 0)
+
+
+def _estimate(hypothesis: Hypothesis, evidence: Evidence) -> float | None:
+    """Return the ratio of geometric means (for pairs that is the geometric mean of the pairs' ratios), or the
+    difference of means; None where values can't be compared, or what failed is not simply infinitely more.
+    """
+    scale = scale_of(hypothesis)
+    if scale is RATIO and _not_positive(evidence):
         return None
-    a = math.fsum(v.log for v in evidence.group) / len(evidence.group)
-    b = math.fsum(v.log for v in evidence.against) / len(evidence.against)
-    if math.isinf(b):
-        return None
-    return math.exp(a - b) if a - b < 700 else math.inf
-
-
-def log_region(bounds: tuple[float, float]) -> tuple[float, float]:
-    """Return the logarithms of a region's margins."""
-    low, high = bounds
-    return math.log(low) if low > 0 else -math.inf, math.log(high) if math.isfinite(high) else math.inf
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    a, b = (
+        math.fsum(scale.linear(value.raw) for value in arm) / len(arm) for arm in (evidence.group, evidence.against)
+    )
+    return None if math.isinf(b) or a == -math.inf else scale.told(a - b)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from oelm_jobs.agent.sentences import Sentence, _
 
+from .. import wording
+from ..judging.verdicts import Verdict
 from ..printed import date
 from ..report import Report
 
@@ -35,3 +39,13 @@ def locked(report: Report) -> str:
 def made(made_at: float) -> Sentence:
     """Return when the report was made."""
     return _("Made {date}", date(made_at))
+
+
+def rule(verdict: Verdict) -> Sentence:
+    """Return the rule that a verdict goes by."""
+    return _("rule: {rule}", wording.rule(verdict.hypothesis))
+
+
+def changes(names: Sequence[str]) -> Sentence:
+    """Return the heading of the changes that the code of these runs had."""
+    return _("Code of {run}: changes against its revision", names)

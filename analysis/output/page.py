@@ -7,16 +7,15 @@ are.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from oelm_jobs.agent.sentences import _
 from oelm_jobs.language import translated
 
 from .. import findings, tables, wording
 from ..figures.drawing import TITLES
-from ..judging.verdicts import MET, NOT_MET, REFUTED, SUPPORTED
+from ..judging.verdicts import MET, NOT_MET, OUTCOMES, REFUTED, SUPPORTED
 from ..printed import say
 from ..reading.loaded_run import LoadedRun
 from ..report import Report
@@ -28,20 +27,23 @@ WIDEST = 12
 """Columns of a table that a desktop's window shows side by side."""
 _TONES = {SUPPORTED: "good", MET: "good", REFUTED: "bad", NOT_MET: "bad"}
 _KINDS = {"scientific": _("scientific"), "execution": _("execution")}
-_PROVENANCE = (
-    "run",
-    "status",
-    "revision",
-    "snapshot",
-    "train_code",
-    "target",
-    "hardware",
-    "host",
-    "versions",
-    "precision",
-    "data",
-    "fingerprint",
-)
+PROVENANCE: dict[str, Callable[[LoadedRun], str | None]] = {
+    "run": lambda run: run.name,
+    "status": lambda run: run.told_status,
+    "revision": lambda run: _revision(run.provenance.get("revision", "")),
+    "snapshot": lambda run: run.provenance.get("snapshot", "")[:12],
+    "train_code": lambda run: run.provenance.get("train_code", "")[:12],
+    "target": lambda run: run.provenance.get("target"),
+    "hardware": lambda run: _words(
+        run.world_size and not run.is_script and f"{run.world_size} ×", run.hardware.get("name")
+    ),
+    "host": lambda run: run.hardware.get("host"),
+    "versions": lambda run: ", ".join(f"{of} {said}" for of, said in sorted(run.versions.items()) if of != "revision"),
+    "precision": lambda run: run.precision,
+    "data": lambda run: _words(*(str(run.data.get(key) or "")[:12] for key in ("train_sha256", "val_sha256"))),
+    "fingerprint": lambda run: run.fingerprint[:12],
+}
+"""What is told of each run's origin: code, hardware, versions, data."""
 
 
 def as_html(
@@ -54,9 +56,6 @@ def as_html(
     import jinja2
     from markupsafe import Markup
 
-    def words(text: str) -> str:
-        return say(text, language)
-
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -64,42 +63,32 @@ def as_html(
         keep_trailing_newline=True,
     )
     drawn = [
-        {"name": path.stem, "title": words(TITLES[path.stem]), "svg": Markup(_svg(content, path.stem))}
+        {"name": path.stem, "title": TITLES[path.stem], "svg": Markup(_svg(content, path.stem))}
         for path, content in figures
         if path.suffix == ".svg"
     ]
-    levels = wording.level_remark(report)
-    sections = [
-        ("audit", words(headings.AUDIT)),
-        ("verdicts", words(headings.VERDICTS)),
-        ("tables", words(_("Tables"))),
-    ]
-    sections += [("figures", words(_("Figures")))] if drawn else []
-    sections += [(name, words(tables.TITLES[name])) for name in ("differences", "provenance")]
+    titles = {"audit": headings.AUDIT, "verdicts": headings.VERDICTS, "tables": _("Tables")}
+    titles |= {"figures": _("Figures")} if drawn else {}
+    titles |= {name: tables.TITLES[name] for name in ("differences", "provenance")}
     return environment.get_template("page.html").render(
         language="zh-Hans" if language == "zh" else language,
-        title=words(headings.title(report)),
-        question=words(headings.question(report)),
-        locked=words(headings.locked(report)),
-        made=words(headings.made(made_at)),
-        interim=words(headings.INTERIM) if report.is_interim else "",
+        made=headings.made(made_at),
         refresh_s=refresh_s,
-        sections=sections,
-        say=words,
+        say=lambda text: say(text, language),
+        show=lambda cell, column: show(cell, column.kind, language),
+        sortable=lambda cell: _sortable(cell, language),
         headings=headings,
+        wording=wording,
         marks=findings.MARKS,
+        outcomes=OUTCOMES,
+        tones=_TONES,
         report=report,
-        titles=dict(sections),
-        verdicts=_verdicts(report, language),
-        levels=say(levels, language) if levels is not None else "",
-        tables=[_table(table, language) for table in tables.cut([t.for_readers for t in report.tables], WIDEST)],
+        titles=titles,
+        tables=tables.cut([t.for_readers for t in report.tables], WIDEST),
         figures=drawn,
-        differences=_table(differences(report), language),
-        provenance=_table(provenance(report.runs), language),
-        diffs=[
-            {"summary": words(_("Code of {run}: changes against its revision", tuple(names))), "diff": diff}
-            for diff, names in _diffs(report.runs).items()
-        ],
+        differences=differences(report),
+        provenance=provenance(report.runs) if report.goals is None else provenance(report.runs).without_gaps(2),
+        diffs=_diffs(report.runs),
         css=Markup((HERE / "page.css").read_text("utf-8")),
         js=Markup((HERE / "page.js").read_text("utf-8")),
     )
@@ -120,80 +109,34 @@ def _revision(name: str) -> str:
     return commit[:12] + sign + state
 
 
+def _words(*words: object) -> str:
+    """Return those that are known, with blanks between them."""
+    return " ".join(str(word) for word in words if word)
+
+
 def differences(report: Report) -> Table:
     """Return the configuration keys that aren't the same for all runs, factors first; nothing that is the same."""
-    groups = list(report.study.groups)
-    columns = (
-        column("key"),
-        column("kind"),
-        *(Column(g, tables.TEXT, g) for g in groups),
-        column("declared"),
-    )
-    rows = []
+    groups = report.study.groups
+    columns = (column("key"), column("kind"), *(Column(g, tables.TEXT, g) for g in groups), column("declared"))
+    rows: list[tuple[str | None, ...]] = []
     for factor in report.study.factors:
-        values = [report.study.groups[name].factors.get(factor) for name in groups]
-        rows.append(
-            (
-                Cell(factor),
-                Cell(_("factor")),
-                *(Cell(None if v is None else str(v)) for v in values),
-                Cell(None),
-            )
-        )
+        values = [group.factors.get(factor) for group in groups.values()]
+        rows.append((factor, _("factor"), *(None if value is None else str(value) for value in values), None))
+    owner = {run.name: run.group for run in report.runs}
     for d in report.differences:
         if d.key == "out_dir":
             continue
-        by_group: dict[str, list[str]] = {name: [] for name in groups}
-        owner = {run.name: run.group for run in report.runs}
+        by_group: dict[str, dict[str, None]] = {name: {} for name in groups}
         for name, value in d.values.items():
-            by_group.setdefault(name if name in by_group else owner.get(name, name), []).append(str(value))
-        cells = [Cell(" / ".join(dict.fromkeys(by_group[name])) or None) for name in groups]
-        rows.append((Cell(d.key), Cell(_KINDS[d.kind]), *cells, Cell(d.reason or None)))
-    return Table("differences", columns, tuple(rows))
+            by_group.setdefault(name if name in by_group else owner.get(name, name), {})[str(value)] = None
+        rows.append((d.key, _KINDS[d.kind], *(" / ".join(by_group[name]) or None for name in groups), d.reason or None))
+    return Table("differences", columns, tuple(tuple(map(Cell, row)) for row in rows))
 
 
 def provenance(runs: Sequence[LoadedRun]) -> Table:
-    """Return where each run came from: code, hardware, versions, data."""
-    columns = tuple(map(column, _PROVENANCE))
-    rows = []
-    for run in runs:
-        hashes = [str(run.data[key])[:12] for key in ("train_sha256", "val_sha256") if run.data.get(key)]
-        known = [f"{key} {value}" for key, value in sorted(run.versions.items()) if key != "revision"]
-        values = (
-            run.name,
-            run.told_status,
-            _revision(run.provenance.get("revision", "")),
-            run.provenance.get("snapshot", "")[:12],
-            run.provenance.get("train_code", "")[:12],
-            run.provenance.get("target"),
-            " ".join(filter(None, (f"{run.world_size} ×" if run.world_size else "", run.hardware.get("name", "")))),
-            run.hardware.get("host"),
-            ", ".join(known),
-            run.precision,
-            " ".join(hashes),
-            run.fingerprint[:12],
-        )
-        rows.append(tuple(Cell(value or None) for value in values))
-    return Table("provenance", columns, tuple(rows))
-
-
-def _table(table: Table, language: str) -> dict[str, Any]:
-    right = [column.kind != tables.TEXT for column in table.columns]
-    return {
-        "key": table.key,
-        "title": say(table.title, language),
-        "heads": [
-            {"text": say(column.header, language), "right": r} for column, r in zip(table.columns, right, strict=True)
-        ],
-        "rows": [
-            [
-                {"text": show(cell, column.kind, language), "value": _sortable(cell, language), "right": r}
-                for cell, column, r in zip(row, table.columns, right, strict=True)
-            ]
-            for row in table.rows
-        ],
-        "remarks": [say(remark, language) for remark in table.remarks],
-    }
+    """Return where each run came from."""
+    rows = (tuple(Cell(told(run) or None) for told in PROVENANCE.values()) for run in runs)
+    return Table("provenance", tuple(map(column, PROVENANCE)), tuple(rows))
 
 
 def _sortable(cell: Cell, language: str) -> str:
@@ -203,24 +146,6 @@ def _sortable(cell: Cell, language: str) -> str:
     if isinstance(value, float):
         return "" if value != value else "Infinity" if value == float("inf") else repr(value)
     return translated(str(value), language)
-
-
-def _verdicts(report: Report, language: str) -> list[dict[str, Any]]:
-    made = []
-    for verdict in report.verdicts:
-        seen, *others = wording.statement(verdict, report)
-        lines = [_("rule: {rule}", wording.rule(verdict.hypothesis)), *others]
-        made.append(
-            {
-                "id": verdict.hypothesis.id,
-                "outcome": say(wording.OUTCOME_WORDS[verdict.outcome], language),
-                "tone": _TONES.get(verdict.outcome, "open"),
-                "claim": verdict.hypothesis.claim,
-                "sentence": say(seen, language),
-                "lines": [{"text": say(line, language), "alarm": line in verdict.alarms} for line in lines],
-            }
-        )
-    return made
 
 
 _ID = re.compile(r'(\bid="|xlink:href="#|href="#|url\(#)')

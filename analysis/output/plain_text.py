@@ -10,6 +10,7 @@ from oelm_jobs import table as plain
 from oelm_jobs.agent.sentences import _, joined
 
 from .. import findings, tables, wording
+from ..judging.verdicts import OUTCOMES
 from ..printed import say
 from ..report import Report
 from ..tables import Table, grid, raw
@@ -31,32 +32,27 @@ def as_text(report: Report, language: str, made_at: float) -> str:
     """Return the whole report for a terminal: audit first where it found something, then verdicts, then tables."""
     parts = [head(report, language, made_at), audit(report, language), verdicts(report, language)]
     parts += [_table(table, language) for table in _readable(report) if table.key.startswith(PRINTED)]
-    notes = reading_notes(report, language)
-    return "\n\n".join(part for part in (*parts, notes) if part) + "\n"
+    if report.reading_notes:
+        parts.append("\n".join([_heading(headings.NOTES, language), *_items(report.reading_notes, language)]))
+    return "\n\n".join(parts) + "\n"
 
 
 def head(report: Report, language: str, made_at: float) -> str:
     """Return title, question and date."""
-    lines = [say(headings.title(report), language)]
-    lines += [say(line, language) for line in (headings.question(report), headings.locked(report)) if line]
-    lines.append(say(headings.made(made_at), language))
-    return "\n".join(lines)
+    lines = [headings.title(report), headings.question(report), headings.locked(report), headings.made(made_at)]
+    return "\n".join(say(line, language) for line in lines if line)
 
 
 def audit(report: Report, language: str) -> str:
     """Return what the audit found as a list, deviations from the lock included."""
-    lines = []
-    if report.is_interim:
-        lines.append(say(headings.INTERIM, language))
+    lines = [say(headings.INTERIM, language)] if report.is_interim else []
     if report.limits:
-        lines.append(_heading(headings.AUDIT, language))
         marked = (_("{what}: {details}", findings.MARKS[f.severity], f.text) for f in report.limits)
-        lines += [_item(say(text, language)) for text in marked]
+        lines += [_heading(headings.AUDIT, language), *_items(marked, language)]
     else:
         lines.append(say(headings.CLEAN, language))
     if report.deviations:
-        lines += ["", _heading(headings.DEVIATIONS, language)]
-        lines += [_item(say(deviation, language)) for deviation in report.deviations]
+        lines += ["", _heading(headings.DEVIATIONS, language), *_items(report.deviations, language)]
     return "\n".join(lines)
 
 
@@ -65,13 +61,13 @@ def verdicts(report: Report, language: str) -> str:
     lines = [_heading(headings.VERDICTS, language)]
     for verdict in report.verdicts:
         h = verdict.hypothesis
-        outcome = say(wording.OUTCOME_WORDS[verdict.outcome], language).upper()
+        outcome = say(OUTCOMES[verdict.outcome], language).upper()
         lines.append(say(_("{hypothesis}  {outcome}  ({rule})", h.id, outcome, wording.rule(h)), language))
         body = [*([h.claim] if h.claim else []), *wording.statement(verdict, report)]
         lines += [_wrap(say(line, language), "    ", "      ") for line in body]
     remark = wording.level_remark(report)
     if remark is not None:
-        lines += ["", _wrap(say(remark, language), "", "")]
+        lines += ["", _wrap(say(remark, language))]
     if not report.verdicts:
         lines.append(say(headings.NO_HYPOTHESES, language))
     return "\n".join(lines)
@@ -83,17 +79,13 @@ def comparison(report: Report, language: str) -> str:
 
 
 def _readable(report: Report) -> list[Table]:
-    """Return the tables, those cut that would be too wide to read; a turned one has few columns."""
-    shown = [t.for_readers for t in report.tables]
-    return [piece for t in shown for piece in ([t] if t.is_turned else tables.cut([t], WIDEST))]
+    """Return the tables, those cut that would be too wide to read."""
+    return _pieces([table.for_readers for table in report.tables], WIDEST)
 
 
-def reading_notes(report: Report, language: str) -> str:
-    """Return what was odd about the files."""
-    if not report.reading_notes:
-        return ""
-    notes = (_item(say(note, language)) for note in report.reading_notes)
-    return "\n".join([_heading(headings.NOTES, language), *notes])
+def _pieces(shown: Iterable[Table], widest: int) -> list[Table]:
+    """Return the tables, those cut that are too wide; a turned one has few columns."""
+    return [piece for table in shown for piece in ([table] if table.is_turned else tables.cut([table], widest))]
 
 
 def as_markdown(report: Report, language: str, made_at: float) -> str:
@@ -116,7 +108,7 @@ def as_markdown(report: Report, language: str, made_at: float) -> str:
     if report.deviations:
         lines += section(headings.DEVIATIONS, *items(report.deviations))
     table = wording.verdict_table(report)
-    shown = _markdown(table, language) if report.verdicts else say(headings.NO_HYPOTHESES, language)
+    shown = plain.markdown(*grid(table, language)) if report.verdicts else say(headings.NO_HYPOTHESES, language)
     lines += section(headings.VERDICTS, shown)
     for verdict in report.verdicts:
         body = say(joined(wording.statement(verdict, report)), language)
@@ -124,7 +116,7 @@ def as_markdown(report: Report, language: str, made_at: float) -> str:
     lines += ["", *(_escape(say(remark, language)) for remark in table.remarks)]
     lines += [""] if table.remarks else []
     for table in _readable(report):
-        lines += section(table.title, _markdown(table, language))
+        lines += section(table.title, plain.markdown(*grid(table, language)))
         lines += [*(say(remark, language) + "  " for remark in table.remarks), ""] if table.remarks else []
     if report.reading_notes:
         lines += section(headings.NOTES, *items(report.reading_notes))
@@ -137,16 +129,11 @@ def as_latex(report: Report, language: str, made_at: float) -> str:
     A table that is wider than the text is shrunk to it; wide ones are turned or cut before.
     """
     needs = _("needs \\usepackage{{booktabs,graphicx}}; letters other than Latin need XeLaTeX or LuaLaTeX and a font")
-    lines = [
-        f"% {say(headings.title(report), language)}",
-        f"% {say(headings.made(made_at), language)}",
-        f"% {say(needs, language)}",
-    ]
-    lines += [f"% {say(finding.text, language)}" for finding in report.limits]
+    comments = [headings.title(report), headings.made(made_at), needs, *(finding.text for finding in report.limits)]
+    lines = [f"% {say(comment, language)}" for comment in comments]
     shown = [t.for_readers for t in report.tables]
     turned = [t if len(t.rows) > 4 or len(t.rows) >= len(t.columns) else replace(t, is_turned=True) for t in shown]
-    pieces = [piece for t in turned for piece in ([t] if t.is_turned else tables.cut([t], WIDEST_TEX))]
-    for table in (wording.verdict_table(report), *pieces):
+    for table in (wording.verdict_table(report), *_pieces(turned, WIDEST_TEX)):
         caption = " ".join([say(table.title, language) + ".", *(say(remark, language) for remark in table.remarks)])
         lines += [
             "",
@@ -163,7 +150,7 @@ def as_latex(report: Report, language: str, made_at: float) -> str:
 
 def _tabular(table: Table, language: str) -> str:
     """Return a table that is as wide as the text at most, with long headings on several lines."""
-    headers, rows, align = grid(table, language)
+    rows, headers, align = grid(table, language)
     lines = plain.latex(rows, headers, align).split("\n")
     heads = [_heading_cell(header, side) for header, side in zip(headers, align, strict=True)]
     lines[2] = " & ".join(heads) + r" \\"  # behind \begin{tabular} and \toprule
@@ -187,32 +174,23 @@ def _tex(escaped: str) -> str:
 
 def as_csv(table: Table) -> str:
     """Return a table for machines: keys as headers, plain numbers, missing values empty."""
-    heads, rows = raw(table)
-    return plain.csv(rows, heads)
+    columns = raw(table)
+    return plain.csv(zip(*columns.values(), strict=True), [*columns])
 
 
 def one(table: Table, language: str, form: str) -> str:
-    """Return a single table as text, Markdown, LaTeX or CSV, with its remarks (but in CSV)."""
-    if form == "csv":
-        return as_csv(table).removesuffix("\n")
+    """Return a single table as text, Markdown or LaTeX, with its remarks."""
     remarks = [say(remark, language) for remark in table.remarks]
     if form == "markdown":
-        return "\n".join([_markdown(table, language), "", *remarks])
+        return "\n".join([plain.markdown(*grid(table, language)), "", *remarks])
     if form == "latex":
         return "\n".join([*(f"% {remark}" for remark in remarks), _tabular(table, language)])
     return _table(table, language)
 
 
 def _table(table: Table, language: str) -> str:
-    headers, rows, align = grid(table, language)
-    lines = [_heading(table.title, language), plain.text(rows, headers, align, within=WRAP)]
-    lines += [_wrap(say(remark, language), "", "") for remark in table.remarks]
-    return "\n".join(lines)
-
-
-def _markdown(table: Table, language: str) -> str:
-    headers, rows, align = grid(table, language)
-    return plain.markdown(rows, headers, align)
+    remarks = [_wrap(say(remark, language)) for remark in table.remarks]
+    return "\n".join([_heading(table.title, language), plain.text(*grid(table, language), within=WRAP), *remarks])
 
 
 def _heading(title: str, language: str) -> str:
@@ -220,11 +198,11 @@ def _heading(title: str, language: str) -> str:
     return f"{shown}\n{'=' * plain.width(shown)}"
 
 
-def _item(line: str) -> str:
-    return _wrap(line, "- ", "  ")
+def _items(texts: Iterable[str], language: str) -> list[str]:
+    return [_wrap(say(text, language), "- ", "  ") for text in texts]
 
 
-def _wrap(line: str, first: str, then: str) -> str:
+def _wrap(line: str, first: str = "", then: str = "") -> str:
     if plain.width(line) != len(line):  # Chinese has no blanks to break at: left to the terminal
         return first + line
     return textwrap.fill(

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import math
-import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from oelm_jobs import table as plain
+from oelm_jobs import visible
 
 from .. import wording
 from ..findings import UNFAIR, VOID, WARNING
+from ..judging.scales import RATIO, scale_of
 from ..judging.verdicts import Verdict
 from ..printed import date, say
 from ..reading.loaded_run import LoadedRun, Point
 from ..report import Report
-from ..tables import raw
+from ..tables import records
 
 VERSION = 1
 """Of both files; rises when a key changes its meaning or goes away."""
@@ -30,21 +32,14 @@ def results(report: Report, language: str, made_at: float) -> dict[str, Any]:
         **_head(report, made_at),
         "locked_at": date(report.locked_at) if report.locked_at is not None else None,
         "findings": [
-            {
-                "severity": f.severity,
-                "text": say(f.text, language),
-                "groups": list(f.groups),
-                "key": f.key,
-                "metrics": list(f.metrics),
-            }
+            {**_named(f, "severity"), "text": say(f.text, language), **_named(f, "groups", "key", "metrics")}
             for f in report.findings
         ],
-        "deviations": [say(deviation, language) for deviation in report.deviations],
+        "deviations": _said(report.deviations, language),
         "verdicts": [_verdict(verdict, report, language) for verdict in report.verdicts],
-        "tables": {table.key: _records(*raw(table)) for table in report.tables},
+        "tables": {table.key: records(table) for table in report.tables},
         "differences": [
-            {"key": d.key, "kind": d.kind, "values": dict(d.values), "reason": d.reason, "unfair": d.is_unfair}
-            for d in report.differences
+            {**_named(d, "key", "kind", "values", "reason"), "unfair": d.is_unfair} for d in report.differences
         ],
         "runs": [_run(run, group, language) for group, members in report.groups.items() for run in members],
     }
@@ -62,37 +57,33 @@ def _head(report: Report, made_at: float) -> dict[str, Any]:
 
 def summary(report: Report, language: str, made_at: float) -> dict[str, Any]:
     """Return one short record of a study: a line a group, a verdict a hypothesis."""
-    heads, rows = raw(report.tables[0])
-    records = _records(heads, rows)
+    groups = zip(report.groups, records(report.tables[0]), strict=True)
+    limits = [finding.text for finding in report.findings if finding.severity in (VOID, UNFAIR, WARNING)]
     return {
         **_head(report, made_at),
-        "groups": {
-            name: {"label": record.pop("group"), **record} for name, record in zip(report.groups, records, strict=True)
-        },
+        "groups": {name: {"label": record.pop("group"), **record} for name, record in groups},
         "hypotheses": {verdict.hypothesis.id: _brief(verdict, report, language) for verdict in report.verdicts},
-        "limits": [say(f.text, language) for f in report.findings if f.severity in (VOID, UNFAIR, WARNING)],
-        "deviations": [say(deviation, language) for deviation in report.deviations],
+        "limits": _said(limits, language),
+        "deviations": _said(report.deviations, language),
     }
 
 
 def verdicts_csv(report: Report) -> str:
     """Return a line a hypothesis with plain numbers; what isn't known is empty."""
-    keys = (
-        "id", "verdict", "metric", "group", "against", "ratio", "ratio_low", "ratio_high", "one_sided_level", "method",
-        "count", "p_supported", "p_refuted", "step", "rule", "sentence",
-    )  # fmt: skip
     records = [_clean(_verdict(verdict, report, "en")) for verdict in report.verdicts]
-    return plain.csv([[record[key] for key in keys] for record in records], keys)
+    results = ["ratio", "ratio_low", "ratio_high"]
+    if any("difference" in record for record in records):
+        results += ["difference", "difference_low", "difference_high"]
+    keys = (
+        "id", "verdict", "metric", "group", "against", *results, "one_sided_level", "method", "count", "p_supported",
+        "p_refuted", "step", "rule", "sentence",
+    )  # fmt: skip
+    return plain.csv([[record.get(key) for key in keys] for record in records], keys)
 
 
 def dumps(record: dict[str, Any]) -> str:
     """Return JSON that is the same for the same content: keys in their order, indented, one date line."""
-    made = json.dumps(_clean(record), ensure_ascii=False, indent=1, allow_nan=False)
-    # JSON doesn't escape DEL and the C1 control characters, which terminals interpret.
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", made) + "\n"
-
-
-_CONTROL = re.compile(r"[\x7f-\x9f]")
+    return visible.in_json(json.dumps(_clean(record), ensure_ascii=False, indent=1, allow_nan=False)) + "\n"
 
 
 def _brief(verdict: Verdict, report: Report, language: str) -> dict[str, Any]:
@@ -102,104 +93,86 @@ def _brief(verdict: Verdict, report: Report, language: str) -> dict[str, Any]:
         "verdict": verdict.outcome,
         "claim": say(wording.claim(h, report.labels), language),
         "rule": say(wording.rule(h), language),
-        "estimate": wording.in_rule_units(h, verdict.ratio) if verdict.ratio is not None else None,
+        "estimate": wording.in_rule_units(h, verdict.estimate) if verdict.estimate is not None else None,
         "interval": say(words, language) if words else None,
         "sentence": say(wording.sentence(verdict, report.labels), language),
-        "reasons": [say(reason, language) for reason in wording.reasons(verdict, report)],
+        "reasons": _said(wording.reasons(verdict, report), language),
     }
 
 
 def _verdict(verdict: Verdict, report: Report, language: str) -> dict[str, Any]:
     h = verdict.hypothesis
+    low, high = verdict.interval or (None, None)
+    result = {"ratio": verdict.estimate, "ratio_low": low, "ratio_high": high}
+    if scale_of(h) is not RATIO:
+        result = {
+            **dict.fromkeys(result),
+            "difference": verdict.estimate,
+            "difference_low": low,
+            "difference_high": high,
+        }
     return {
         "id": h.id,
         **_brief(verdict, report, language),
-        "metric": h.metric,
-        "group": h.group,
-        "against": h.against,
-        "relation": h.relation,
-        "bounds": list(h.bounds),
-        "margin": h.margin,
+        **_named(h, "metric", "group", "against", "relation", "bounds", "margin"),
+        **(_named(h, "scale", "at", "goal") if h.is_told or scale_of(h) is not RATIO else {}),
         "declared_level": h.level,
         "method": verdict.method,
-        "ratio": verdict.ratio,
-        "ratio_low": verdict.interval[0] if verdict.interval else None,
-        "ratio_high": verdict.interval[1] if verdict.interval else None,
-        "region": list(verdict.region),
+        **result,
+        "region": verdict.region,
         "one_sided_level": verdict.level,
         "count": verdict.count,
-        "sd_log_ratio": verdict.sd,
-        "p_supported": verdict.p_supported,
-        "p_refuted": verdict.p_refuted,
-        "step": verdict.step,
+        "sd_log_ratio" if scale_of(h) is RATIO else "sd_difference": verdict.sd,
+        **_named(verdict, "p_supported", "p_refuted", "step"),
         "values": {
-            "group": [{"seed": v.seed, "run": v.run, "value": v.raw} for v in verdict.group],
-            "against": [{"seed": v.seed, "run": v.run, "value": v.raw} for v in verdict.against],
+            arm: [{"seed": value.seed, "run": value.run, "value": value.raw} for value in values]
+            for arm, values in (("group", verdict.group), ("against", verdict.against))
         },
     }
 
 
 def _run(run: LoadedRun, group: str, language: str) -> dict[str, Any]:
-    p = run.parameters
+    steps = [] if run.validations is None else run.validations.step.tolist()
     return {
         "run": run.name,
         "group": group,
-        "seed": run.seed,
-        "tag": run.tag,
-        "source": run.source,
-        "status": run.status,
-        "reason": run.reason,
-        "max_steps": run.max_steps,
-        "last_step": run.last_step,
+        **_named(run, "seed", "tag", "source", "status", "reason", "max_steps", "last_step"),
         "final": _point(run.final),
         "best": _point(run.best),
-        "validations": None
-        if run.validations is None
-        else {
-            "count": len(run.validations.step),
-            "first_step": int(run.validations.step[0]),
-            "last_step": int(run.validations.step[-1]),
-        },
-        "parameters": {
-            "total": p.total,
-            "trainable": p.trainable,
-            "frozen": p.frozen,
-            "qk": p.qk,
-            "embedding": p.embedding,
-        },
-        "world_size": run.world_size,
-        "global_batch": run.global_batch,
-        "tokens_per_s": run.tokens_per_s,
-        "elapsed_hours": run.elapsed_hours,
-        "gpu_hours": run.gpu_hours,
-        "peak_gpu_mem_gb": run.peak_gpu_mem_gb,
-        "attempts": run.attempts,
-        "fingerprint": run.fingerprint,
-        "factors": dict(run.factors),
-        "train": dict(run.train),
-        "hardware": dict(run.hardware),
-        "versions": dict(run.versions),
-        "data": dict(run.data),
-        "precision": run.precision,
-        "provenance": dict(run.provenance),
-        "notes": [say(note, language) for note in run.notes],
-    }
+        "validations": {"count": len(steps), "first_step": steps[0], "last_step": steps[-1]} if steps else None,
+        **({"metrics": {name: _series(run, name) for name in run.series}} if run.series else {}),
+        "parameters": vars(run.parameters),
+        **_named(run, "world_size", "global_batch", "tokens_per_s", "elapsed_hours", "gpu_hours", "peak_gpu_mem_gb",
+                 "attempts", "fingerprint", "factors", "train", "hardware", "versions", "data", "precision",
+                 "provenance"),
+        "notes": _said(run.notes, language),
+    }  # fmt: skip
+
+
+def _series(run: LoadedRun, name: str) -> dict[str, Any]:
+    series, goal = run.series[name], run.goals.get(name, "")
+    best = series.best(goal) if goal else None
+    found = {"count": len(series.step), "last": vars(series.last)}
+    return {**found, "goal": goal, "best": vars(best) if best is not None else None} if goal else found
 
 
 def _point(point: Point | None) -> dict[str, Any] | None:
-    return (
-        None
-        if point is None
-        else {"step": point.step, "val_loss": point.loss, "val_ppl": point.ppl, "whole_file": point.full}
-    )
+    if point is None:
+        return None
+    return {"step": point.step, "val_loss": point.loss, "val_ppl": point.ppl, "whole_file": point.full}
 
 
-def _records(heads: list[str], rows: list[list[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(heads, row, strict=True)) for row in rows]
+def _named(record: object, *names: str) -> dict[str, Any]:
+    """Return those values of a record that have its names for them in JSON, too."""
+    return {name: getattr(record, name) for name in names}
+
+
+def _said(texts: Iterable[str], language: str) -> list[str]:
+    return [say(text, language) for text in texts]
 
 
 def _clean(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): _clean(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_clean(item) for item in value]

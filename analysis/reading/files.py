@@ -7,6 +7,9 @@ there.
 
 from __future__ import annotations
 
+import stat
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -19,20 +22,18 @@ from .loaded_run import Parameters
 
 NAN = float("nan")
 Step = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-Number = float | str
-"""A float, or ``"nan"`` and ``"inf"``, which JSON can't say."""
 
 
 class Metric(msgspec.Struct, frozen=True, gc=False):
-    """A line of metrics.jsonl."""
+    """A line of metrics.jsonl; read without ``strict``, since ``"nan"`` and ``"inf"`` stand for what JSON can't say."""
 
     step: Step
     tokens: float = NAN
     time: float = NAN
-    loss: Number = NAN
+    loss: float = NAN
     lr: float = NAN
     tokens_per_s: float = NAN
-    val_loss: Number | None = None
+    val_loss: float | None = None
     val_full: bool = False
 
 
@@ -48,7 +49,7 @@ class End(msgspec.Struct, frozen=True):
     """The ``final`` and ``best`` entries of an outcome."""
 
     step: Step = 0
-    val_loss: Number | None = None
+    val_loss: float | None = None
     val_full: bool = False
 
 
@@ -82,20 +83,42 @@ class Outcome(Told, frozen=True):
     hardware: dict[str, Any] = {}
     versions: dict[str, Any] = {}
     precision: str = ""
+    compiled: bool | None = None
     config: dict[str, Any] = {}
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """An entry of a result's ``attempts``."""
+    """An entry of a result's ``attempts``; of one that goes on, start.json knows the first four."""
 
     number: int = 0
     started_at: float | None = None
+    per_gpu: int = 1
+    inexact_resume: bool = False
     wall_s: float | None = None
     devices: list[Any] = []
 
 
-class Result(Told, frozen=True):
-    """experiment_result.json."""
+class Metrics(msgspec.Struct, frozen=True):
+    """Where a script tells its metrics."""
+
+    lines: list[str] = []
+    """Patterns of lines of its log."""
+    files: list[str] = []
+    """Patterns of names of files, in the run directory or in the working folder."""
+    goal: dict[str, str] = {}
+    """``minimize`` or ``maximize``, by metric."""
+
+
+class Program(msgspec.Struct, frozen=True):
+    """What run.json says of a script; of the built-in trainer nothing."""
+
+    max_steps: Step | None = None
+    settings: dict[str, Any] = {}
+    metrics: Metrics = Metrics()
+
+
+class Planned(Told, frozen=True):
+    """run.json; the result says the same of the run, and adds how it ended."""
 
     study: str = ""
     run: str = ""
@@ -103,50 +126,29 @@ class Result(Told, frozen=True):
     label: str = ""
     seed: int | None = None
     tag: str = ""
+    target: str = ""
+    world_size: int | None = None
+    global_batch: int | None = None
+    factors: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    fingerprint: str = ""
+    snapshot: str = ""
+    revision: str = ""
+    train_code: str = ""
+    name: str = ""
+    diff: str = ""
+    program: Program | None = None
+
+
+class Result(Planned, frozen=True):
+    """experiment_result.json."""
+
     status: str = ""
     attempts: list[Attempt] = []
     elapsed_hours: float | None = None
     gpu_hours: float | None = None
-    fingerprint: str = ""
-    snapshot: str = ""
-    revision: str = ""
-    target: str = ""
-    world_size: int | None = None
-    global_batch: int | None = None
-    train_code: str = ""
     started_at: float | None = None
-    factors: dict[str, Any] = {}
-    train: dict[str, Any] = {}
     outcome: Outcome | None = None
-
-
-class Planned(msgspec.Struct, frozen=True):
-    """run.json."""
-
-    study: str = ""
-    run: str = ""
-    name: str = ""
-    group: str = ""
-    label: str = ""
-    seed: int | None = None
-    tag: str = ""
-    target: str = ""
-    world_size: int | None = None
-    global_batch: int | None = None
-    factors: dict[str, Any] = {}
-    train: dict[str, Any] = {}
-    fingerprint: str = ""
-    snapshot: str = ""
-    revision: str = ""
-    train_code: str = ""
-    diff: str = ""
-
-
-class Start(msgspec.Struct, frozen=True):
-    """start.json."""
-
-    number: int = 0
-    started_at: float | None = None
 
 
 class EndRecord(Told, frozen=True):
@@ -171,22 +173,35 @@ def cut_off(name: str) -> Sentence:
     return _("the last line of {name} is cut off and was left out", name)
 
 
-def read(path: Path, form: type[F]) -> tuple[F | None, Sentence | None]:
+def record_cut_off(name: str) -> Sentence:
+    """Return the note on a last record that is shorter than its length says."""
+    return _("the last record of {name} is cut off and was left out", name)
+
+
+def is_cut_off(note: Sentence) -> bool:
+    """Tell whether a note is one of these."""
+    return note.template in (cut_off("").template, record_cut_off("").template)
+
+
+def read(
+    path: Path, form: type[F], decode: Callable[[bytes], Any] = msgspec.json.decode
+) -> tuple[F | None, Sentence | None]:
     """Return the file's content (None where it is absent or not understood) and a note on what was wrong with it."""
     try:
-        if path.stat().st_size > LARGEST_JSON:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # reading a FIFO would wait for a writer for ever
+            return None, not_understood(path.name, _("it is no file"))
+        if found.st_size > LARGEST_JSON:
             return None, not_understood(path.name, _("larger than 64 MiB"))
-        data = path.read_bytes()
+        content = _without_nulls(decode(path.read_bytes()))
     except (FileNotFoundError, NotADirectoryError):
         return None, None
     except OSError as error:
         return None, not_understood(path.name, error.strerror or _("unreadable"))
-    try:
-        content = _without_nulls(msgspec.json.decode(data))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         return None, not_understood(path.name, _first_line(error))
     try:
-        return msgspec.convert(content, form), None
+        return msgspec.convert(content, form, strict=False), None
     except msgspec.ValidationError as error:
         return _fields(content, form), not_understood(path.name, _first_line(error))
 
@@ -205,27 +220,10 @@ def _fields(content: Any, form: type[F]) -> F | None:
     kept = {}
     for name, kind in known.items():
         if name in content:
-            try:
-                kept[name] = msgspec.convert(content[name], kind)
-            except msgspec.ValidationError:
-                continue
-    try:
-        return form(**kept)
-    except TypeError:
-        return None
+            with suppress(msgspec.ValidationError):
+                kept[name] = msgspec.convert(content[name], kind, strict=False)
+    return form(**kept)
 
 
-def _first_line(error: BaseException) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def number(value: Number | None) -> float | None:
-    """Return a float, with the strings that stand for what JSON can't say as the floats they mean; other strings as
-    NaN.
-    """
-    if value is None or isinstance(value, (int, float)):
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        return NAN

@@ -18,26 +18,21 @@ from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import UsageError
 
-from . import metrics, run_directory, run_files
-from .files import cut_off, not_understood
+from . import files, metrics, run_directory, run_files
+from .columns import Column
 from .loaded_run import DIVERGED, Curve, LoadedRun, Parameters, Point, Validations
-from .log_patterns import FRACTIONS, KEYS, WORDS
+from .log_lines import fact
+from .log_patterns import KEYS, WORDS
 from .logs import Log
 from .numbers import is_finite, positive
 from .run_state import NO_RECORD
 
 LOG_NAMES = (rundir.LOG, "train.log")
 LOG_PATTERNS = ("*.log", "*.out", "*.err", "logs/*.log", "logs/*.out", "logs/*.err")
-RESULT_NAMES = (
-    rundir.RESULT,
-    "timing_stats.json",
-    "results.json",
-    "config.json",
-    "args.json",
-    "run_config.json",
-)
-LARGEST_RESULT = 16 << 20
-"""Bytes; a larger result file isn't one."""
+RESULT_NAMES = (rundir.RESULT, "timing_stats.json", "results.json", "config.json", "args.json", "run_config.json")
+HOURS = ("elapsed_hours", "total_hours", "total_time_hours", "hours")
+SECONDS = ("elapsed_seconds", "total_time", "total_seconds", "total_time_s", "training_time", "elapsed_s")
+"""Keys under which result files state how long a run took."""
 
 _SEED = re.compile(r"[-_.]?s(?:eed)?[-_]?(\d{1,6})(?=$|[-_.])", re.IGNORECASE)
 _STATES = {
@@ -76,18 +71,6 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def not_read(path: Path) -> tuple[list[str], list[str]]:
-    """Return the names of the folders directly below a path that ``find_runs`` doesn't read: those without a run, and
-    runs that are passed over because the path itself is one.
-    """
-    if not path.is_dir():
-        return [], []
-    below = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
-    if not is_run(path):
-        return [child.name for child in below if not is_run(child)], []
-    return [], [child.name for child in below if child.name != "logs" and is_run(child)]
-
-
 def is_run(folder: Path) -> bool:
     """Tell whether a folder holds a run, the toolkit's or an old one."""
     return run_files.exists(folder) or bool(log_files(folder)) or (folder / rundir.RESULT).is_file()
@@ -109,9 +92,12 @@ def log_files(folder: Path) -> list[Path]:
 def load(path: Path, *, now: float, groups: Sequence[str], first_seed: int | None, group: str = "") -> LoadedRun:
     """Read one folder (or log file); ``group`` is what the user says it is, otherwise its name decides."""
     if path.is_dir() and run_files.exists(path):
-        run = run_directory.load(path, now=now, groups=tuple(groups), first_seed=first_seed)
-        return _renamed(run, group) if group else run
-    return _old(path, list(groups), first_seed, group)
+        run = run_directory.load(path, now=now, groups=groups, first_seed=first_seed)
+        if not group or (group == run.group and not run.study):
+            return run
+        # The user's word overrides the record, also about the study.
+        return replace(run, group=group, label=run.label if group == run.group else "", tag="", study="")
+    return _old(path, group or group_of(path, groups))
 
 
 def group_of(path: Path, groups: Sequence[str]) -> str:
@@ -127,71 +113,73 @@ def group_of(path: Path, groups: Sequence[str]) -> str:
     return _SEED.sub("", name) or name
 
 
-def _renamed(run: LoadedRun, group: str) -> LoadedRun:
-    if group == run.group and not run.study:
-        return run
-    # The user's word overrides the record, also about the study.
-    return replace(run, group=group, label=run.label if group == run.group else "", tag="", study="")
+def seed_of(path: Path) -> int | None:
+    """Return the seed that a folder's or file's name tells; None where it tells none."""
+    named = _SEED.search(path.stem if path.is_file() else path.resolve().name)
+    return int(named[1]) if named else None
 
 
-def _old(path: Path, groups: Sequence[str], first_seed: int | None, group: str) -> LoadedRun:
+def _old(path: Path, group: str) -> LoadedRun:
     notes: list[Sentence] = []
-    files = [path] if path.is_file() else log_files(path)
+    is_file = path.is_file()
+    logs = [path] if is_file else log_files(path)
     log = Log()
-    for file in files:
+    for file in logs:
         try:
             log.read(file)
         except OSError as error:
-            notes.append(not_understood(file.name, error.strerror or _("unreadable")))
-    name = ", ".join(file.name for file in files[:3]) + (" …" if len(files) > 3 else "")
-    if not files:
+            notes.append(files.not_understood(file.name, error.strerror or _("unreadable")))
+    name = ", ".join(file.name for file in logs[:3]) + (" …" if len(logs) > 3 else "")
+    if not logs:
         notes.append(_("there is no log"))
     notes += _log_notes(log, name)
-    results = {} if path.is_file() else _results(path, notes)
-    facts = {key: _value(key, word) for key, word in log.facts.items()}
-    config = {key: value for key, value in facts.items() if key in KEYS and value is not None}
+    results = {} if is_file else _results(path, notes)
+    config = {key: value for key, value in log.facts.items() if key in KEYS}
     stated = {key: _setting(key, value) for key, value in results.items() if key in KEYS}
     config |= {key: value for key, value in stated.items() if value is not None}
-    world, sequences = config.pop("world_size", None), config.pop("global_batch", None)
+    status, reason = _status(results, log, config.get("max_steps"))
+    world, sequences, seed = (config.pop(key, None) for key in ("world_size", "global_batch", "seed"))
     if sequences is None and world and config.get("batch_size"):
         sequences = world * config["batch_size"] * (config.get("gradient_accumulation_steps") or 1)
     per_step = sequences * config["seq_len"] if sequences and config.get("seq_len") else math.nan
-    curve, validations = _curve(log, per_step), _validations(log, per_step)
+    trained, validated = log.train.finish(), log.val.finish()
+    curve = Curve(**trained, **_unlogged(trained, per_step)) if trained else None
+    validations = None
+    if validated:
+        full = np.zeros(len(validated["step"]), dtype=np.bool_)
+        validations = Validations(**validated, **_unlogged(validated, per_step), full=full)
     metrics.note_columns(log.train, notes, name)
     final, best = run_directory.end_points(validations)
-    status, reason = _status(results, log)
-    last_trained = int(curve.step[-1]) if curve is not None else 0
     # Finite losses after a NaN mean that the weights are sound, or that training resumed from before it.
     if log.is_nan_at_end or DIVERGED in codes(reason):
         reason = because(DIVERGED)
-        final = Point(step=last_trained, loss=math.inf)
-    last = [int(table.step[-1]) for table in (curve, validations) if table is not None]
-    seed = config.pop("seed", None)
-    named = _SEED.search(path.stem if path.is_file() else path.resolve().name)
-    hours = _hours(results)
+        final = Point(step=int(curve.step[-1]) if curve is not None else 0, loss=math.inf)
+    plain = path.stem if is_file else path.resolve().name
+    seconds = _number(results, *SECONDS)
+    hours = _number(results, *HOURS) or (seconds / 3600 if seconds else None)
     return LoadedRun(
-        name=path.stem if path.is_file() else rundir.run_name(path.resolve().name),
-        group=group or group_of(path, groups),
+        name=plain if is_file else rundir.run_name(plain),
+        group=group,
         label="",
-        seed=seed if isinstance(seed, int) else int(named[1]) if named else None,
+        seed=seed if isinstance(seed, int) else seed_of(path),
         path=path,
         source="log",
         status=status,
         reason=reason,
         max_steps=config.get("max_steps"),
-        last_step=max(last) if last else None,
+        last_step=max((int(table.step[-1]) for table in (curve, validations) if table is not None), default=None),
         curve=curve,
         validations=validations,
         final=final,
         best=best,
-        parameters=_parameters(facts, results, config),
+        parameters=_parameters(log.facts, results, config),
         world_size=world,
         global_batch=sequences,
         tokens_per_s=_number(results, "tokens_per_s", "tokens_per_second", "throughput") or metrics.steady_speed(curve),
         elapsed_hours=hours,
         gpu_hours=hours * world if hours is not None and world else None,
         peak_gpu_mem_gb=_number(results, "peak_gpu_mem_gb", "peak_memory_gb"),
-        checkpoint_bytes=None if path.is_file() else _checkpoint_bytes(path),
+        checkpoint_bytes=None if is_file else _checkpoint_bytes(path),
         train=config,
         notes=tuple(notes),
     )
@@ -216,7 +204,7 @@ def _log_notes(log: Log, files_read: str) -> list[Sentence]:
                 count(log.disagreeing), name,
             ),
         ),
-        (log.is_truncated, cut_off(name)),
+        (log.is_truncated, files.cut_off(name)),
         (log.encoding, _("{name} is {encoding} text and was read as such", name, log.encoding)),
         (log.not_finite, _("{count} lines of {name} tell a loss that isn't finite", count(log.not_finite), name)),
         (not log.train.added and not log.val.added, _("{name} holds no record of a step", name)),
@@ -224,55 +212,21 @@ def _log_notes(log: Log, files_read: str) -> list[Sentence]:
     return [note for applies, note in notes if applies]
 
 
-def _curve(log: Log, tokens_per_step: float) -> Curve | None:
-    columns = log.train.finish()
-    if columns is None:
-        return None
-    nothing = np.full(len(columns["step"]), math.nan)
-    return Curve(
-        step=columns["step"],
-        tokens=columns["step"] * tokens_per_step,
-        loss=columns["loss"],
-        lr=columns["lr"],
-        tokens_per_s=columns["tokens_per_s"],
-        time=nothing,
-    )
-
-
-def _validations(log: Log, tokens_per_step: float) -> Validations | None:
-    columns = log.val.finish()
-    if columns is None:
-        return None
-    count = len(columns["step"])
-    return Validations(
-        step=columns["step"],
-        tokens=columns["step"] * tokens_per_step,
-        loss=columns["loss"],
-        full=np.zeros(count, dtype=np.bool_),
-        time=np.full(count, math.nan),
-    )
+def _unlogged(columns: Mapping[str, Column], tokens_per_step: float) -> dict[str, Column]:
+    """Return the columns that no log has."""
+    step = columns["step"]
+    return {"tokens": step * tokens_per_step, "time": np.full(len(step), math.nan)}
 
 
 def _results(folder: Path, notes: list[Sentence]) -> dict[str, Any]:
     """Return the plain values of the small result files, those of nested tables included; earlier files win."""
     found: dict[str, Any] = {}
     for name in RESULT_NAMES:
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            if path.stat().st_size > LARGEST_RESULT:
-                notes.append(not_understood(name, _("larger than 16 MiB")))
-                continue
-            content = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            notes.append(not_understood(name, str(error).splitlines()[0] or type(error).__name__))
-            continue
-        if isinstance(content, dict):
-            for key, value in _flat(content).items():
-                found.setdefault(key, value)
-        else:
-            notes.append(not_understood(name, _("not an object")))
+        content, note = files.read(folder / name, dict, json.loads)  # which knows the NaN that Python writes
+        if note:
+            notes.append(note)
+        for key, value in _flat(content or {}).items():
+            found.setdefault(key, value)
     return found
 
 
@@ -287,41 +241,27 @@ def _flat(content: Mapping[str, Any], depth: int = 2) -> dict[str, Any]:
     return found
 
 
-def _status(results: Mapping[str, Any], log: Log) -> tuple[str, str]:
+def _status(results: Mapping[str, Any], log: Log, planned: float | None) -> tuple[str, str]:
     stated = str(results.get("status", "")).lower()
     if stated in _STATES:
         return _STATES[stated], "" if _STATES[stated] == State.DONE else stated
-    planned = results.get("max_steps", log.facts.get("max_steps"))
     reached = max(log.train.last_added_step, log.val.last_added_step)
-    if log.is_complete or (planned is not None and str(planned).isdigit() and reached >= int(planned) > 0):
+    if "complete" in log.facts or (planned and 0 < planned <= reached):
         return State.DONE, ""
     return State.UNKNOWN, NO_RECORD if reached < 0 else ""
 
 
-def _hours(results: Mapping[str, Any]) -> float | None:
-    hours = _number(results, "elapsed_hours", "total_hours", "total_time_hours", "hours")
-    if hours is not None:
-        return hours
-    seconds = _number(
-        results, "elapsed_seconds", "total_time", "total_seconds", "total_time_s", "training_time", "elapsed_s"
-    )
-    return seconds / 3600 if seconds is not None else None
-
-
 def _number(results: Mapping[str, Any], *keys: str) -> float | None:
-    for key in keys:
-        value = positive(results.get(key))
-        if value is not None:
-            return value
-    return None
+    return next((value for key in keys if (value := positive(results.get(key))) is not None), None)
 
 
 def _parameters(facts: Mapping[str, Any], results: Mapping[str, Any], config: Mapping[str, Any]) -> Parameters:
     counts: dict[str, int | None] = {}
-    for ours, theirs in (("total", "total_params"), ("trainable", "trainable_params"), ("frozen", "frozen_params")):
-        value = facts.get(theirs, results.get(theirs, results.get(theirs.replace("params", "parameters"))))
-        counts[ours] = int(value) if is_finite(value) and value >= 0 else None
-    total, trainable, frozen = counts["total"], counts["trainable"], counts["frozen"]
+    for kind in ("total", "trainable", "frozen"):
+        key = f"{kind}_params"
+        value = facts.get(key, results.get(key, results.get(f"{kind}_parameters")))
+        counts[kind] = int(value) if is_finite(value) and value >= 0 else None
+    total, trainable, frozen = counts.values()
     if frozen is None and total is not None and trainable is not None:
         frozen = total - trainable
     if trainable is None and total is not None and frozen is not None:
@@ -331,20 +271,9 @@ def _parameters(facts: Mapping[str, Any], results: Mapping[str, Any], config: Ma
     return Parameters(total=total, trainable=trainable, frozen=frozen, embedding=embedding)
 
 
-def _value(key: str, word: str) -> Any:
-    try:
-        if key in FRACTIONS:
-            return float(word)
-        if key in WORDS or key == "complete":
-            return word == "true" if word in ("true", "false") else word
-        return int(word)
-    except ValueError:
-        return None
-
-
 def _setting(key: str, value: Any) -> Any:
     """Return a configuration's value from a result file; None where it isn't of the key's kind."""
-    value = _value(key, value) if isinstance(value, str) else value
+    value = fact(key, value) if isinstance(value, str) else value
     return value if key in WORDS or is_finite(value) else None
 
 

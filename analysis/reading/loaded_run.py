@@ -34,37 +34,35 @@ def perplexity(loss: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
-    """What the trainer logged while training; columns of equal length, the step strictly increasing."""
-
-    step: Ints
-    """Optimizer steps done."""
-    tokens: Floats
-    """Tokens seen."""
-    loss: Floats
-    """Mean training loss since the record before."""
-    lr: Floats
-    """Learning rate."""
-    tokens_per_s: Floats
-    """Training steps only, all GPUs together."""
-    time: Floats
-    """Unix seconds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Validations:
-    """Every validation; columns of equal length, the step strictly increasing."""
+class Records:
+    """Columns of equal length, the step strictly increasing."""
 
     step: Ints
     """Optimizer steps done."""
     tokens: Floats
     """Tokens trained on until then."""
     loss: Floats
-    """Validation loss; not finite where the run diverged."""
-    full: NDArray[np.bool_]
-    """True where the whole validation file was used."""
+    """Loss; not finite where the run diverged."""
     time: Floats
     """Unix seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve(Records):
+    """What the trainer logged while training; the loss is the mean since the record before."""
+
+    lr: Floats
+    """Learning rate."""
+    tokens_per_s: Floats
+    """Training steps only, all GPUs together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validations(Records):
+    """Every validation."""
+
+    full: NDArray[np.bool_]
+    """True where the whole validation file was used."""
 
     @property
     def curve(self) -> Validations:
@@ -92,6 +90,45 @@ class Point:
     def ppl(self) -> float:
         """Perplexity; infinite where the loss is too large for a float."""
         return perplexity(self.loss)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One value of a metric."""
+
+    step: int
+    """The step that it was told at."""
+    value: float
+    """It, in the metric's own unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """All values of one metric; there is at least one."""
+
+    step: Ints
+    """Strictly increasing."""
+    value: Floats
+    """As the program told them, NaN and infinity included."""
+    is_counted: bool = False
+    """True where no step is told: the values are numbered from 1."""
+
+    @property
+    def last(self) -> Reading:
+        """The last value."""
+        return Reading(step=int(self.step[-1]), value=float(self.value[-1]))
+
+    def best(self, goal: str) -> Reading | None:
+        """Return the first of the best finite values; None where none is finite.
+
+        Args:
+            goal: ``minimize`` or ``maximize``.
+        """
+        finite = [row for row, value in enumerate(self.value.tolist()) if math.isfinite(value)]
+        if not finite:
+            return None
+        row = (max if goal == "maximize" else min)(finite, key=lambda row: float(self.value[row]))
+        return Reading(step=int(self.step[row]), value=float(self.value[row]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +178,15 @@ class TensorGroup:
     """Hash of the tensors before the first step."""
     sha256_end: str = ""
     """Hash after the last step; empty while the run isn't finished."""
+    frozen_from_step: int = 0
+    """The steps after which it was frozen; 0 where it was from the start, or never."""
+    sha256_frozen: str = ""
+    """Hash of the tensors then."""
+
+    @property
+    def changed(self) -> bool | None:
+        """Whether training changed the tensors; None where no hash of the end is known."""
+        return self.sha256_end != self.sha256_start if self.sha256_end else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,10 +211,24 @@ class Treatment:
     """What was asked for."""
     qk_init: str = ""
     """How the Q/K projections were drawn."""
+    freeze_q: bool = False
+    """Whether queries alone were to be frozen."""
+    freeze_k: bool = False
+    """Whether keys alone were."""
+    freeze_layers: str = "all"
+    """In which layers."""
+    freeze_from_step: int = 0
+    """After how many steps."""
+    qk_norm: bool = False
+    """Whether queries and keys are divided by their root mean square."""
+    position: str = "learned"
+    """How the model knows places."""
     parameters: Parameters = Parameters()
     """Counts."""
     groups: Mapping[str, TensorGroup] = field(default_factory=dict)
-    """``qk``, ``other`` and, where the feed-forward was frozen, ``ffn``."""
+    """``qk`` (or ``q`` and ``k``, where one of them alone was frozen), ``qk_trained`` (in layers that freezing leaves
+    out), ``ffn`` (where it was frozen) and ``other``.
+    """
     layers: tuple[Layer, ...] = ()
     """Counts by part of the model."""
 
@@ -193,6 +253,12 @@ class LoadedRun:
     """Tag of its name."""
     source: str = "rundir"
     """``rundir`` (a run directory of the toolkit) or ``log`` (a log alone)."""
+    is_script: bool = False
+    """True where it ran a program of the user's own."""
+    is_inexact: bool = False
+    """True where such a program went on from a checkpoint: nothing shows that its result is that of a run without a
+    stop.
+    """
     status: str = State.UNKNOWN
     """A state (agent.states.State), or UNKNOWN where no record says."""
     reason: str = ""
@@ -205,6 +271,10 @@ class LoadedRun:
     """Training records."""
     validations: Validations | None = None
     """Validation records."""
+    series: Mapping[str, Series] = field(default_factory=dict)
+    """What a script told of itself, by metric; empty for the built-in trainer, which has the two tables above."""
+    goals: Mapping[str, str] = field(default_factory=dict)
+    """``minimize`` or ``maximize``, by metric; the first one is the main metric."""
     final: Point | None = None
     """The last validation."""
     best: Point | None = None
@@ -239,12 +309,16 @@ class LoadedRun:
     """What was done to the factor."""
     hardware: Mapping[str, str] = field(default_factory=dict)
     """``device``, ``name`` (model), ``host``."""
+    per_gpu: int = 1
+    """So many runs could have its GPUs at a time: more than 1 void what is said of its speed."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """python, torch, numpy, revision and more."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """Hashes and token counts of the data."""
     precision: str = ""
     """``fp32``, ``bf16`` …; empty where unknown."""
+    compiled: bool | None = None
+    """Whether its network was compiled; None where unknown."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     """``revision``, ``snapshot``, ``train_code``, ``target``, ``diff`` (against the revision); those that are known."""
     notes: tuple[Sentence, ...] = ()
@@ -252,8 +326,17 @@ class LoadedRun:
 
     @property
     def diverged(self) -> bool:
-        """True where the trainer gave up on a loss that isn't finite, or the last validation isn't finite."""
+        """True where the trainer gave up on a loss that isn't finite, or the last validation isn't finite; of a script:
+        the last value of its main metric.
+        """
+        if (main := self.series.get(self.main)) is not None and not math.isfinite(main.last.value):
+            return True
         return DIVERGED in codes(self.reason) or (self.final is not None and not math.isfinite(self.final.loss))
+
+    @property
+    def main(self) -> str:
+        """Name of a script's main metric; empty where it has none."""
+        return next(iter(self.goals), "")
 
     @property
     def finished(self) -> bool:
@@ -268,9 +351,7 @@ class LoadedRun:
     @property
     def tokens_per_s_per_gpu(self) -> float | None:
         """Speed of one GPU."""
-        if self.tokens_per_s is None or not self.world_size:
-            return None
-        return self.tokens_per_s / self.world_size
+        return self.tokens_per_s / self.world_size if self.tokens_per_s is not None and self.world_size else None
 
 
 def told_apart(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
@@ -279,3 +360,8 @@ def told_apart(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
     """
     count = Counter(run.name for run in runs)
     return [replace(run, name=f"{run.name} ({run.path})") if count[run.name] > 1 else run for run in runs]
+
+
+def finished(runs: Sequence[LoadedRun]) -> Sequence[LoadedRun]:
+    """Return the runs that came to their end or diverged (a log can't say and counts); all of them where none has."""
+    return [run for run in runs if run.finished or run.diverged or run.source == "log"] or runs

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from oelm_jobs.agent import rundir
@@ -14,18 +16,13 @@ from oelm_jobs.errors import UsageError, valid_choices
 from oelm_jobs.names import SPEED_TRIAL
 from oelm_jobs.spec.study import Study
 
-from . import files, folders, reference, replicates, run_directory, trials
+from . import files, folders, reference, replicates, run_directory, tabular, trials
 from .loaded_run import LoadedRun, told_apart
 
 TRIAL = "speed_trial.json"
 """Name of the interleaved speed trial's file."""
 _TRIAL_FOLDER = rundir.TRAIN_PREFIX + SPEED_TRIAL
 """Name of its run directory, before a seed or a tag."""
-
-
-def load_study_runs(study: Study, folder: Path, *, at: float | None = None) -> list[LoadedRun]:
-    """Read a study's run directories below ``models/checkpoints`` (or in its own folder there), by name."""
-    return study_runs(study, folder, at=at)[0]
 
 
 def study_runs(study: Study, folder: Path, *, at: float | None = None) -> tuple[list[LoadedRun], list[LoadedRun]]:
@@ -35,65 +32,64 @@ def study_runs(study: Study, folder: Path, *, at: float | None = None) -> tuple[
     Whose a run is, its record says, not which study is the default today; what has no record is of the study in whose
     folder it lies. The second list holds runs of other studies that lie where this one's do.
     """
-    at = now(at)
+    moment = now(at)
+    groups, first = tuple(study.groups), study.seeds[0] if study.seeds else None
     own, strangers = [], []
     for place in (folder, folder / study.name):
         if not place.is_dir():
             continue
-        paths = sorted(path for path in place.glob(f"{rundir.TRAIN_PREFIX}*") if path.is_dir() and not _is_trial(path))
+        named = sorted(place.glob(f"{rundir.TRAIN_PREFIX}*"))
+        paths = [path for path in named if path.is_dir() and not path.name.startswith(_TRIAL_FOLDER)]
         is_its_own = place.name == study.name or study.is_default
-        of_study, others = replicates.divide(study, load_directories(paths, study=study, at=at))
+        found = [run_directory.load(path, now=moment, groups=groups, first_seed=first) for path in paths]
+        of_study, others = replicates.divide(study, found)
         own += [run for run in of_study if run.study or is_its_own]
         strangers += others if is_its_own else []
     return sorted(own, key=lambda run: (run.path.name, str(run.path))), strangers
 
 
-def _is_trial(path: Path) -> bool:
-    return path.name.startswith(_TRIAL_FOLDER)
-
-
-def load_directories(paths: Iterable[Path], *, study: Study, at: float | None = None) -> list[LoadedRun]:
-    """Read run directories."""
-    moment = now(at)
-    groups = tuple(study.groups)
-    first = study.seeds[0] if study.seeds else None
-    return [run_directory.load(path, now=moment, groups=groups, first_seed=first) for path in paths]
-
-
 def load_folders(
-    paths: Sequence[Path], mapping: Sequence[str], study: Study | None, *, at: float | None = None
+    paths: Sequence[Path],
+    mapping: Sequence[str],
+    study: Study | None,
+    *,
+    columns: Sequence[str] = (),
+    at: float | None = None,
 ) -> tuple[Study, list[LoadedRun]]:
     """Read folders that the user names, the toolkit's or old ones, and return the study to report on with the runs.
 
-    ``mapping`` holds ``group=DIR`` words; such folders need not be among ``paths``. Without a study the reference
+    ``mapping`` holds ``group=DIR`` words; such folders need not be among ``paths``. Where ``columns`` are named
+    (``metric=column``), the runs are tables. Without a study the reference
     hypotheses H1 to H4 are asked about as many of their groups as there are.
 
     Raises:
         UsageError: A folder isn't there, holds no run, or a mapping is off.
     """
     moment = now(at)
+    named = tabular.columns_of(columns) if columns else {}
+    find = partial(tabular.find_runs, columns=named) if named else folders.find_runs
     mapped: dict[Path, str] = {}
     for word in mapping:
         group, sign, folder = word.partition("=")
         if not sign or not group or not folder:
             raise UsageError(_("--map {word}: give GROUP=DIR", word), hint=_("for example: --map gpt_base=old/run1"))
         if study is not None and group not in study.groups:
+            choices = valid_choices(group, study.groups)
             raise UsageError(
-                _(
-                    "--map {word}: study {study} has no group {group!r}; {choices}",
-                    word,
-                    study.name,
-                    group,
-                    valid_choices(group, study.groups),
-                )
+                _("--map {word}: study {study} has no group {group!r}; {choices}", word, study.name, group, choices)
             )
-        mapped |= dict.fromkeys(folders.find_runs([Path(folder)]), group)
-    found = list(dict.fromkeys([*folders.find_runs(paths), *mapped]))
-    known = tuple(study.groups) if study is not None else tuple(reference.GROUPS)
+        mapped |= dict.fromkeys(find([Path(folder)]), group)
+    found = list(dict.fromkeys([*(find(paths) if paths else ()), *mapped]))
+    known = tuple(study.groups if study is not None else reference.GROUPS)
     first = study.seeds[0] if study is not None else None
-    runs = [
-        folders.load(path, now=moment, groups=known, first_seed=first, group=mapped.get(path, "")) for path in found
-    ]
+    runs: list[LoadedRun] = []
+    for path in found:
+        group = mapped.get(path, "")
+        runs += (
+            tabular.load(path, named, known, group)
+            if named
+            else [folders.load(path, now=moment, groups=known, first_seed=first, group=group)]
+        )
     runs = told_apart(runs)
     return study or reference.study_of(runs), runs
 
@@ -101,23 +97,27 @@ def load_folders(
 def left_out(paths: Sequence[Path]) -> list[Sentence]:
     """Return which folders below the ones that the user named are not in the report, and why."""
     found = []
-    for path in paths:
-        without, passed_over = folders.not_read(path)
-        if without:
-            said = _(
-                "these folders of {folder} hold no run (no log, no metrics.jsonl) and were left out: {names}",
-                str(path),
-                replicates.few(without),
-            )
-            found.append(said)
-        if passed_over:
-            said = _(
+    for path in filter(Path.is_dir, paths):
+        is_read = folders.is_run(path)
+        below = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
+        # Below a run, which is read without what lies there, other runs are worth a word; else what is no run.
+        names = [child.name for child in below if folders.is_run(child) is is_read]
+        shown = replicates.few([name for name in names if name != "logs" or not is_read])
+        said = (
+            _(
                 "{folder} holds a log and was read as one run; these folders of it hold runs, too, and were left out: "
                 "{names}",
                 str(path),
-                replicates.few(passed_over),
+                shown,
             )
-            found.append(said)
+            if is_read
+            else _(
+                "these folders of {folder} hold no run (no log, no metrics.jsonl) and were left out: {names}",
+                str(path),
+                shown,
+            )
+        )
+        found += [said] if shown else []
     return found
 
 
@@ -127,15 +127,13 @@ def selection(study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> 
     Raises:
         UsageError: A name fits no run.
     """
-    known = {run.name for run in runs} | {run.group for run in runs}
     wanted = {name: {name, str(Path(name).resolve())} for name in names}
-    marks = {id(run): {run.name, run.group, run.path.name, str(run.path.resolve())} for run in runs}
+    known_by = [(run, {run.name, run.group, run.path.name, str(run.path.resolve())}) for run in runs]
     for name, words in wanted.items():
-        if not any(words & own for own in marks.values()):
-            raise UsageError(
-                _("{name!r} names no group or run that is here; {choices}", name, valid_choices(name, known))
-            )
-    kept = [run for run in runs if any(words & marks[id(run)] for words in wanted.values())]
+        if not any(words & own for _run, own in known_by):
+            choices = valid_choices(name, {known for run in runs for known in (run.name, run.group)})
+            raise UsageError(_("{name!r} names no group or run that is here; {choices}", name, choices))
+    kept = [run for run, own in known_by if any(words & own for words in wanted.values())]
     groups = {name: group for name, group in study.groups.items() if any(run.group == name for run in kept)}
     asked = tuple(h for h in study.hypotheses if h.group in groups and h.against in groups)
     return replace(study, groups=groups, hypotheses=asked), kept
@@ -145,19 +143,18 @@ def load_trials(
     project: Path | None, study: Study, runs: Sequence[LoadedRun]
 ) -> tuple[list[trials.Trial], list[Sentence]]:
     """Read the speed trials of a study: beside its summary, beside its run directories, and inside them."""
-    places = [] if project is None else [summary_path(project, study).parent]
+    places: list[Path] = []
     if project is not None:
         base = project / "models" / "checkpoints"
-        places += [place / _TRIAL_FOLDER for place in (base, base / study.name)]
+        places += [summary_path(project, study).parent, base / _TRIAL_FOLDER, base / study.name / _TRIAL_FOLDER]
     for run in runs:
-        beside = run.path.parent
-        places += [beside, beside / _TRIAL_FOLDER] + ([run.path] if run.path.is_dir() else [])
+        places += [run.path.parent, run.path.parent / _TRIAL_FOLDER, run.path]
     kept: list[Path] = []
     foreign: list[Path] = []
     for place in dict.fromkeys(places):
-        record = files.read(rundir.control(place, rundir.RUN), files.Planned)[0] or files.Planned()
-        is_foreign = record.study not in ("", study.name) and not reference.is_made_up(study)
-        (foreign if is_foreign else kept).append(place / TRIAL)
+        record, _note = files.read(rundir.control(place, rundir.RUN), files.Planned)
+        is_own = record is None or record.study in ("", study.name) or reference.is_made_up(study)
+        (kept if is_own else foreign).append(place / TRIAL)
     found, notes = trials.load_trials(kept)
     others = tuple(str(path) for path in foreign if path.exists())
     said = _("{files} belongs to another study than {wanted} by its record and doesn't count here", others, study.name)
@@ -169,12 +166,10 @@ def signature(runs: Sequence[LoadedRun]) -> tuple[object, ...]:
     seen: list[object] = []
     for run in runs:
         names = (rundir.METRICS, rundir.RESULT, rundir.LOG) if run.path.is_dir() else ("",)
-        for path in (run.path / name if name else run.path for name in names):
-            try:
+        for path in map(run.path.joinpath, names):
+            with suppress(OSError):
                 stat = path.stat()
                 seen.append((str(path), stat.st_size, stat.st_mtime_ns))
-            except OSError:
-                continue
         seen.append((run.name, run.status))
     return tuple(seen)
 
@@ -196,8 +191,7 @@ def output_folder(project: Path, study: Study) -> Path:
 
 def summary_path(project: Path, study: Study) -> Path:
     """Return where a study's summary goes."""
-    folder = project / "experiments"
-    return (folder if study.is_default else folder / study.name) / f"{study.name}_summary.json"
+    return output_folder(project, study).with_name(f"{study.name}_summary.json")
 
 
 def user_style(project: Path) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 from . import log_patterns as patterns
 from . import numbers
@@ -53,22 +54,21 @@ def clean(raw: bytes) -> str:
 
 def read_line(line: str) -> ParsedLine | None:
     """Return what a cleaned line says about a step; None where it isn't about one."""
-    if patterns.PROGRESS_BAR.search(line):
-        return _with_mention(ParsedLine(is_progress=True), line)
-    if "oss" not in line and "OSS" not in line:
+    is_progress = patterns.PROGRESS_BAR.search(line) is not None
+    if not is_progress and "oss" not in line and "OSS" not in line:
         return None
-    start = record_start(line)
-    parsed = _record(line, start) if start is not None else None
-    if parsed is not None:
-        return replace(parsed, is_not_finite=patterns.NOT_FINITE.search(line) is not None)
-    is_alike = any((first := head.search(line)) and loss.search(line, first.end()) for head, loss in patterns.SIMILAR)
-    mention = _with_mention(ParsedLine(is_odd=is_alike), line)
-    return mention if mention.is_not_finite else ODD if is_alike else None
-
-
-def _with_mention(parsed: ParsedLine, line: str) -> ParsedLine:
-    match = patterns.NOT_FINITE.search(line)
-    return parsed if match is None else replace(parsed, is_not_finite=True, not_finite_loss=_name(match))
+    start = None if is_progress else record_start(line)
+    record = _record(line, start) if start is not None else None
+    bad = patterns.NOT_FINITE.search(line)
+    if record is not None:
+        return replace(record, is_not_finite=bad is not None)
+    is_odd = not is_progress and any(
+        (first := head.search(line)) and loss.search(line, first.end()) for head, loss in patterns.SIMILAR
+    )
+    if not (is_progress or is_odd or bad):
+        return None
+    name = _name(bad) if bad is not None else ""
+    return ParsedLine(is_progress=is_progress, is_odd=is_odd, is_not_finite=bad is not None, not_finite_loss=name)
 
 
 def _name(match: re.Match[str]) -> str:
@@ -77,10 +77,8 @@ def _name(match: re.Match[str]) -> str:
 
 def states_finite(line: str, loss: str) -> bool:
     """Tell whether a line that is no record says that the loss of this name is a number now."""
-    if patterns.OLDER_LOSS.search(line):
-        return False
-    values = [numbers.real(match[2]) for match in patterns.LOSS_VALUE.finditer(line) if _name(match) == loss]
-    return any(value is not None and math.isfinite(value) for value in values)
+    said = (numbers.real(match[2]) for match in patterns.LOSS_VALUE.finditer(line) if _name(match) == loss)
+    return patterns.OLDER_LOSS.search(line) is None and any(map(numbers.is_finite, said))
 
 
 def record_start(line: str) -> int | None:
@@ -98,8 +96,7 @@ def record_start(line: str) -> int | None:
     plain = patterns.BRACKETS.sub("[]", prefix)
     if patterns.PROSE.search(plain) or patterns.RETELLING.search(prefix):
         return None
-    is_validation = head[0][0] in "vVeE"
-    if not is_validation and patterns.ABOUT_VALIDATION.search(prefix):
+    if head[0][0] not in "vVeE" and patterns.ABOUT_VALIDATION.search(prefix):
         return None
     last = re.search(r"[^\W\d_]+$", prefix)
     return head.start() if last is None or patterns.LEVEL.fullmatch(last[0]) else None
@@ -108,48 +105,37 @@ def record_start(line: str) -> int | None:
 def _record(line: str, start: int) -> ParsedLine | None:
     is_validation = "val" in line[start:].lower()
     if is_validation and (match := patterns.VALIDATION_AT_STEP.fullmatch(line, start)):
-        step = match[1] if match[1] is not None else match[2]
-        inner = patterns.TRAINING_LOSS.search(match[4])
-        if inner and inner[1] is None:
-            return UNREADABLE
-        return _sound(
-            step=step, val_loss=match[3], val_ppl=_first(patterns.PPL, match[4]), train_loss=inner[1] if inner else None
-        )
+        before, behind, loss, rest = match.groups()
+        train_loss = _first(patterns.TRAINING_LOSS, rest)
+        return _sound(step=before or behind, val_loss=loss, ppl=_first(patterns.PPL, rest), train_loss=train_loss)
     if match := patterns.TRAINING.fullmatch(line, start):
-        inner = patterns.VALIDATION_LOSS.search(match[3]) if is_validation else None
-        if inner and inner[1] is None:
-            return UNREADABLE
-        return _sound(
-            step=match[1], train_loss=match[2], lr=_first(patterns.LR, match[3]), rate=_first(patterns.RATE, match[3]),
-            val_loss=inner[1] if inner else None,
-        )  # fmt: skip
+        step, loss, rest = match.groups()
+        lr, rate = _first(patterns.LR, rest), _first(patterns.RATE, rest)
+        val_loss = _first(patterns.VALIDATION_LOSS, rest) if is_validation else None
+        return _sound(step=step, train_loss=loss, lr=lr, rate=rate, val_loss=val_loss)
     if is_validation and (match := patterns.VALIDATION.fullmatch(line, start)):
-        at = patterns.AFTER_STEP.search(match[2])
-        return _sound(step=at[1] if at else None, val_loss=match[1], val_ppl=_first(patterns.PPL, match[2]))
+        loss, rest = match.groups()
+        return _sound(step=_first(patterns.AFTER_STEP, rest), val_loss=loss, ppl=_first(patterns.PPL, rest))
     return None
 
 
 Span = tuple[int, int]
 
 
-def record_places(line: str) -> tuple[Span, Span, Span | None, Span | None]:
+def record_places(line: str, offset: int) -> tuple[Span, ...]:
     """Return where step, loss, learning rate and tokens per second stand in a line that ``read_line`` takes for a
-    training record without a validation.
+    training record without a validation; what it doesn't say has an empty place. The line begins at ``offset``.
 
     Nothing above asks which digit a digit is: lines that differ in nothing else are records of the same places. What
     the digits there mean, ``read_record`` says.
     """
     match = patterns.TRAINING.fullmatch(line, record_start(line) or 0)
     assert match is not None
-    rest = match.start(3)
-
-    def place(found: re.Match[str] | None) -> Span | None:
-        if found is None:
-            return None
-        first, last = found.span(found.lastindex or 0)
-        return first + rest, last + rest
-
-    return match.span(1), match.span(2), place(patterns.LR.search(match[3])), place(patterns.RATE.search(match[3]))
+    spans = [match.span(1), match.span(2)]
+    for found in (patterns.LR.search(match[3]), patterns.RATE.search(match[3])):
+        first, last = found.span(found.lastindex or 0) if found is not None else (0, 0)
+        spans.append((first + match.start(3), last + match.start(3)))
+    return tuple((first + offset, last + offset) for first, last in spans)
 
 
 def read_record(step: str, loss: str, lr: str, rate: str) -> tuple[int, float, float, float] | None:
@@ -162,77 +148,58 @@ def read_record(step: str, loss: str, lr: str, rate: str) -> tuple[int, float, f
     return found, value, speed, _rate(rate, loss) if rate else math.nan
 
 
-def read_facts(line: str) -> dict[str, str]:
+def read_facts(line: str) -> dict[str, Any]:
     """Return configuration keys and counts that a line states, ``complete`` where it says that training is; empty
     where none.
     """
-    if not patterns.MAYBE_FACT.search(line):
-        return {"complete": "yes"} if patterns.COMPLETE.search(line) else {}
-    found = {}
-    for match in patterns.PARAMETER_COUNT.finditer(line):
-        count = numbers.integer(match[2])
-        if count is not None:
-            found[f"{match[1].lower()}_params"] = str(count)
-    for match in patterns.FACT.finditer(line):
-        key = next(name for name in patterns.KEYS if match[name] is not None)
-        value = _plain(key, match["value"].lower())
-        if value is not None:
-            found[key] = value
-    gpus = patterns.GPUS.search(line)
-    if gpus:
-        found.setdefault("world_size", gpus[1])
+    found: dict[str, Any] = {}
+    if patterns.MAYBE_FACT.search(line):
+        for match in patterns.PARAMETER_COUNT.finditer(line):
+            found[f"{match[1].lower()}_params"] = numbers.integer(match[2])
+        for match in patterns.FACT.finditer(line):
+            key = next(name for name in patterns.KEYS if match[name] is not None)
+            found[key] = fact(key, match["value"].lower())
+        if gpus := patterns.GPUS.search(line):
+            found.setdefault("world_size", int(gpus[1]))
     if patterns.COMPLETE.search(line):
-        found["complete"] = "yes"
-    return found
+        found["complete"] = True
+    return {key: value for key, value in found.items() if value is not None}
 
 
-def _sound(
-    *,
-    step: str | None = None,
-    train_loss: str | None = None,
-    lr: str = "",
-    rate: str = "",
-    val_loss: str | None = None,
-    val_ppl: str = "",
-) -> ParsedLine:
-    """Return the record, or an odd one where a number is unclear or can't be: cross-entropy isn't negative, nor is a
-    step.
+def fact(key: str, word: str) -> Any:
+    """Return the value of a configuration key; None where it is unclear."""
+    if key in patterns.WORDS:
+        return {"true": True, "false": False}.get(word, word)
+    return numbers.real(word) if key in patterns.FRACTIONS else numbers.integer(word)
+
+
+def _sound(*, rate: str | None = None, ppl: str | None = None, **words: str | None) -> ParsedLine:
+    """Return the record that has these words in its fields, or an odd one where a number is unclear or can't be:
+    cross-entropy isn't negative, nor is a step.
     """
-    found = numbers.integer(step) if step is not None else None
-    losses = [numbers.real(loss) if loss is not None else None for loss in (train_loss, val_loss)]
-    speed = numbers.real(lr) if lr else math.nan
-    if speed is None or (found is None) is not (step is None):
+    values: dict[str, Any] = {
+        field: numbers.integer(word) if field == "step" else numbers.real(word)
+        for field, word in words.items()
+        if word is not None
+    }
+    if None in values.values():
         return UNREADABLE
-    if any(value is None and word is not None for value, word in zip(losses, (train_loss, val_loss), strict=True)):
-        return UNREADABLE
-    if any(value is not None and value < 0 for value in losses) or (found is not None and found < 0):
+    if any(values.get(field, 0) < 0 for field in ("step", "train_loss", "val_loss")):
         return ODD
-    ppl = numbers.real(val_ppl) if val_ppl else math.nan
-    return ParsedLine(
-        step=found,
-        train_loss=losses[0],
-        lr=speed,
-        tokens_per_s=_rate(rate, train_loss or "") if rate else math.nan,
-        val_loss=losses[1],
-        val_ppl=math.nan if ppl is None else ppl,
-    )
+    if rate:
+        values["tokens_per_s"] = _rate(rate, words["train_loss"] or "")
+    if ppl and (printed := numbers.real(ppl)) is not None:
+        values["val_ppl"] = printed
+    return ParsedLine(**values)
 
 
-def _first(pattern: re.Pattern[str], rest: str) -> str:
+def _first(pattern: re.Pattern[str], rest: str) -> str | None:
+    """Return what a pattern's group holds; all of the match, which is no number, where it has no number to hold."""
     match = pattern.search(rest)
-    return str(match[match.lastindex or 0]) if match else ""
+    return match[match.lastindex or 0] if match else None
 
 
 def _rate(word: str, loss: str) -> float:
     """Return tokens per second: commas divide thousands, but beside a loss with a decimal comma nobody knows."""
-    is_point = "," not in loss or "." in loss
-    value = numbers.real(word, grouped=is_point)
+    value = numbers.real(word, grouped="," not in loss or "." in loss)
     return math.nan if value is None else value
-
-
-def _plain(key: str, word: str) -> str | None:
-    """Return a stated value with its thousands undivided and a decimal point; None where it is unclear."""
-    if "," not in word and word.count(".") < 2:
-        return word
-    value = numbers.real(word) if key in patterns.FRACTIONS else numbers.integer(word)
-    return None if value is None else str(value)

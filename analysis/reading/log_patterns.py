@@ -6,65 +6,25 @@ Repetitions are bounded, so that no line takes long to match.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from .numbers import NUMBER, NUMERAL
 
-
-@dataclass(frozen=True)
-class Dialect:
-    """One form of log, with a line of each kind as an example."""
-
-    training: str
-    validation: str
-    """Without a step of its own it belongs to the training record above it."""
-    training_pattern: bytes = b""
-    """Groups: step, loss, learning rate. Empty where only the general form reads it."""
-    validation_start: bytes = b""
-    """What stands before the loss; its only group is the step, if it has one."""
-    validation_ppl: bytes = b""
-    """What stands between loss and PPL."""
-
-
-DIALECTS = (
-    Dialect(
-        "Step    300 | Loss: 5.6583 | PPL: 286.66 | LR: 4.50e-05",
-        "  Validation | Loss: 1.4793 | PPL: 4.39",
-        rb"Step +(\d+) \| Loss: ([\d.]+) \| PPL: [\d.]+ \| LR: ([\d.e-]+)",
-        rb"  Validation \| Loss: ",
-        rb" \| PPL: ",
-    ),
-    Dialect(
-        "Step    300 | Loss: 5.6583 | PPL: 286.66",
-        "[Step 1000] Validation - Loss: 3.7200, PPL: 41.26",
-        rb"Step +(\d+) \| Loss: ([\d.]+)(?: \| PPL: [\d.]+)?()",
-        rb"\[Step (\d+)\] Validation - Loss: ",
-        rb", PPL: ",
-    ),
-    Dialect(
-        "Step 100 | loss=5.12 | ppl=167.3",
-        "Eval step 1000 | loss=3.9 | ppl=49.4",
-        rb"Step +(\d+) \| loss=([\d.]+)(?: \| ppl=[\d.]+)?(?: \| lr=([\d.e-]+))?",
-        rb"Eval step +(\d+) \| loss=",
-        rb" \| ppl=",
-    ),
-    # nanoGPT
-    Dialect("iter 1990: loss 3.8853, time 1096.65ms", "step 2000: train loss 4.0390, val loss 4.0427"),
-)
-"""The logs that users have; each may have a logger's time before every line."""
+# The dialects that users have -----------------------------------------------------------------------------------------
 
 _TIME = rb"(?:\d{4}-\d\d-\d\d[^\n|]*?)??"
-_EXACT = [dialect for dialect in DIALECTS if dialect.training_pattern]
-TRAINING_LINES = tuple(
-    re.compile(time + dialect.training_pattern + rb"\n|([^\n]*)\n") for time in (b"", _TIME) for dialect in _EXACT
+"""What a logger may put before every line."""
+_TRAINING = (
+    rb"Step +(\d+) \| Loss: ([\d.]+) \| PPL: [\d.]+ \| LR: ([\d.e-]+)",
+    rb"Step +(\d+) \| Loss: ([\d.]+)(?: \| PPL: [\d.]+)?()",
+    rb"Step +(\d+) \| loss=([\d.]+)(?: \| ppl=[\d.]+)?(?: \| lr=([\d.e-]+))?",
 )
+TRAINING_LINES = tuple(re.compile(time + dialect + rb"\n|([^\n]*)\n") for time in (b"", _TIME) for dialect in _TRAINING)
 """For each dialect, without and with a time: step, loss, LR, or any other line."""
 VALIDATION_LINE = re.compile(
-    _TIME
-    + rb"(?:" + rb"|".join(dialect.validation_start for dialect in _EXACT) + rb")(\d+\.\d+)"
-    + rb"(?:" + rb"|".join(dialect.validation_ppl for dialect in _EXACT) + rb")(\d+(?:\.\d+)?)"
-)  # fmt: skip
-"""A validation of any of them: step or step, loss, PPL."""
+    _TIME + rb"(?:  Validation \| Loss: |\[Step (\d+)\] Validation - Loss: |Eval step +(\d+) \| loss=)(\d+\.\d+)"
+    rb"(?: \| PPL: |, PPL: | \| ppl=)(\d+(?:\.\d+)?)"
+)
+"""A validation of any of them: step or step (without one it is of the training record above it), loss, PPL."""
 
 # Records in general ---------------------------------------------------------------------------------------------------
 
@@ -192,5 +152,5 @@ FACT = re.compile(
 """A configuration key with its value."""
 MAYBE_FACT = re.compile(r"[=:\d]")
 """What every line with a fact has."""
-GPUS = re.compile(r"\b(?:using|on|with)\s+(\d+)\s+(?:gpus?|processes|devices)\b", re.IGNORECASE)
+GPUS = re.compile(r"\b(?:using|on|with)\s+(\d{1,9})\s+(?:gpus?|processes|devices)\b", re.IGNORECASE)
 COMPLETE = re.compile(r"\btraining\s+(?:is\s+)?(?:complete[d]?|finished|done)\b", re.IGNORECASE)

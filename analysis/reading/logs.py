@@ -12,10 +12,10 @@ import gc
 import math
 import operator
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -38,9 +38,10 @@ LONGEST_SHAPE = 512
 _LINE_END = re.compile(rb"\r{1,9}\n")
 """Text that is written through two layers which both end lines as Windows does has two carriage returns."""
 _DIGITS = bytes.maketrans(b"0123456789", b"0" * 10)
-_Shape = tuple[Span, Span, Span | None, Span | None] | bool
+_Shape = tuple[Span, ...] | bool
 """Where a record's numbers stand; for a line that is no record and states nothing, whether it looks like one."""
 
+_Column = Sequence[float]
 _Row = tuple[bytes, bytes, bytes, bytes]
 """Step, loss and LR of a training record, or any other line."""
 
@@ -53,8 +54,10 @@ class Log:
     """step, loss, lr, tokens_per_s."""
     val: Columns = field(default_factory=lambda: Columns(keep_lowest="loss"))
     """step, loss."""
-    facts: dict[str, str] = field(default_factory=dict)
-    """Keys of the configuration and parameter counts that the log states, the last one wins."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Keys of the configuration and parameter counts that the log states, the last one wins; ``complete`` where it
+    says that training is.
+    """
     lines: int = 0
     """Lines in all, progress bars not counted."""
     overwritten: int = 0
@@ -67,8 +70,6 @@ class Log:
     """Validations whose PPL isn't exp(loss)."""
     is_truncated: bool = False
     """True where the last line has no newline (it is left out)."""
-    is_complete: bool = False
-    """True where the log says that training is complete."""
     is_nan_at_end: bool = False
     """True where the last loss of any line isn't finite: training, validation, or one that is only mentioned."""
     not_finite: int = 0
@@ -99,38 +100,27 @@ class Log:
                 gc.enable()
 
     def _blocks(self, stream: BinaryIO) -> Iterator[bytes]:
-        """Yield the file a block at a time, as UTF-8 where it is in characters of 16 or 32 bits."""
+        """Return the file a block at a time, as UTF-8 where it is in characters of 16 or 32 bits."""
         sample = stream.read(SAMPLE_BYTES)
         stream.seek(0)
         is_wide = b"\0" in sample or sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         encoding = name_encoding(sample) if is_wide else ""
+        blocks = iter(lambda: stream.read(BLOCK), b"")
         if not encoding.startswith("UTF-"):
-            while block := stream.read(BLOCK):
-                yield block
-            return
+            return blocks
         self.encoding = encoding
-        decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
-        while block := stream.read(BLOCK):
-            yield decoder.decode(block).encode()
-        yield decoder.decode(b"", final=True).encode()
+        return (text.encode() for text in codecs.iterdecode(blocks, encoding, errors="replace"))
 
     def _read(self, blocks: Iterable[bytes]) -> None:
         rest = b""
         is_skipping = False  # inside a line that is too long to be one
         for piece in blocks:
             block = rest + piece
-            cut = block.rfind(b"\n")
-            if cut < 0:
-                block, lost = _tail(block)
-                self.overwritten += lost
-                if len(block) > LONGEST_LINE:
-                    block, is_skipping = b"", True
-                rest = block
-                continue
-            rest, lost = _tail(block[cut + 1 :])
+            end = block.rfind(b"\n") + 1
+            whole = block[:end]
+            rest, lost = _tail(block[end:])
             self.overwritten += lost
-            whole = block[: cut + 1]
-            if is_skipping:
+            if is_skipping and whole:
                 whole = whole[whole.find(b"\n") + 1 :]
                 self.lines += 1
                 self.not_understood += 1
@@ -145,8 +135,9 @@ class Log:
             block = self._visible(block)
         found: list[_Row] = self._quick.findall(block)
         others = [i for i, row in enumerate(found) if row[3]]
-        if len(others) > 0.2 * len(found):
-            self._choose(block)
+        if len(others) > 0.2 * len(found):  # another dialect: the one that matches most lines of the block's beginning
+            sample = block[: block.find(b"\n", 20_000) + 1] or block
+            self._quick = min(TRAINING_LINES, key=lambda pattern: sum(bool(row[3]) for row in pattern.findall(sample)))
             found = self._quick.findall(block)
             others = [i for i, row in enumerate(found) if row[3]]
         start = 0
@@ -173,11 +164,6 @@ class Log:
         self._add_plain(found[start:])
         self._step = step if found and found[-1][3] else self._step
         self._flush()
-
-    def _choose(self, block: bytes) -> None:
-        """Choose the dialect that matches most lines at the beginning of a block."""
-        sample = block[: block.find(b"\n", 20_000) + 1] or block
-        self._quick = min(TRAINING_LINES, key=lambda pattern: sum(bool(row[3]) for row in pattern.findall(sample)))
 
     def _visible(self, block: bytes) -> bytes:
         """Return the block with only what a terminal would show at the end of each line."""
@@ -207,7 +193,8 @@ class Log:
             losses = [float(row[1]) for row in rows]
             self._note_losses(losses[-1])  # the fast path takes digits only: infinite means too large for a float
             rates = [float(row[2]) if row[2] else math.nan for row in rows]
-            self._add_train(steps, losses, rates, left_out=left_out)
+            self._add_train(steps, losses, rates, math.nan, left_out=left_out)
+            self._step = steps[-1]
         except (ValueError, OverflowError):  # such as 1.2.3: read line by line to count the bad one
             self.lines -= len(rows)
             for step, loss, rate, _ in rows:
@@ -216,11 +203,8 @@ class Log:
     def _join(self) -> None:
         """Add the training records that were read one by one, together: arrays of one row are slow."""
         if self._pending:
-            steps, losses, rates, speeds = zip(*self._pending, strict=True)
+            self._add_train(*zip(*self._pending, strict=True))
             self._pending = []
-            step = self._step  # a validation may have named a later one
-            self._add_train(list(steps), list(losses), list(rates), list(speeds))
-            self._step = step
 
     def _flush(self) -> None:
         self._join()
@@ -241,15 +225,12 @@ class Log:
             self._new_line(raw, shape)
             return
         self.lines += 1
-        if isinstance(known, bool):
-            self.not_understood += 1
-            self.alike += known
-            return
-        words = [raw[place[0] : place[1]].decode() if place is not None else "" for place in known]
-        record = read_record(*words)
+        record = None
+        if not isinstance(known, bool):
+            record = read_record(*[raw[first:last].decode() for first, last in known])
         if record is None or record[0] > LARGEST_STEP:
             self.not_understood += 1
-            self.alike += 1
+            self.alike += known is not False
             return
         self._step = record[0]
         self._note_losses(record[1])
@@ -266,7 +247,6 @@ class Log:
         facts = read_facts(line) if parsed is None else {}
         if facts:
             self.facts.update(facts)
-            self.is_complete = self.is_complete or "complete" in facts
         elif parsed is None:
             self.not_understood += 1
         else:
@@ -286,33 +266,28 @@ class Log:
             and line.isascii()
             and line.encode() == raw.strip(b" \t\r")
         ):
-            offset = raw.index(line[:1].encode())
-            self._shapes[shape] = tuple(
-                None if place is None else (place[0] + offset, place[1] + offset) for place in record_places(line)
-            )  # type: ignore[assignment]  # four, as there are of record_places
+            self._shapes[shape] = record_places(line, raw.index(line[:1].encode()))
 
     def _add_parsed(self, parsed: ParsedLine) -> None:
         step = parsed.step if parsed.step is not None else self._step
-        is_record = parsed.train_loss is not None or parsed.val_loss is not None
-        is_sound = is_record and 0 <= step <= LARGEST_STEP
+        losses = [loss for loss in (parsed.train_loss, parsed.val_loss) if loss is not None]
+        is_sound = bool(losses) and 0 <= step <= LARGEST_STEP
         if parsed.is_not_finite:
             self._note_losses(math.nan)
             self._not_finite_loss = parsed.not_finite_loss
         elif is_sound:
-            self._note_losses(*(loss for loss in (parsed.train_loss, parsed.val_loss) if loss is not None))
+            self._note_losses(*losses)
         if parsed.is_progress:
             self.lines -= 1
             self.overwritten += 1
             return
         if not is_sound:
             self.not_understood += 1
-            self.alike += parsed.is_odd or is_record
+            self.alike += parsed.is_odd or bool(losses)
             return
+        self._step = step
         if parsed.train_loss is not None:
-            self._step = step
             self._pending.append((step, parsed.train_loss, parsed.lr, parsed.tokens_per_s))
-        elif parsed.step is not None:
-            self._step = step
         if parsed.val_loss is not None:
             self._waiting.append((step, parsed.val_loss, parsed.val_ppl))
 
@@ -323,18 +298,10 @@ class Log:
         self._not_finite_loss = ""
 
     def _add_train(
-        self,
-        steps: list[int],
-        losses: list[float],
-        rates: list[float],
-        speeds: list[float] | None = None,
-        *,
-        left_out: int = 0,
+        self, steps: _Column, losses: _Column, rates: _Column, speeds: _Column | float, *, left_out: int = 0
     ) -> None:
-        self._step = steps[-1]
         rows = {"step": np.array(steps, dtype=np.int64), "loss": np.array(losses), "lr": np.array(rates)}
-        rows["tokens_per_s"] = np.full(len(steps), math.nan) if speeds is None else np.array(speeds)
-        self.train.add(rows, left_out=left_out)
+        self.train.add({**rows, "tokens_per_s": np.full(len(steps), speeds)}, left_out=left_out)
 
 
 def _tail(piece: bytes) -> tuple[bytes, int]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from oelm_jobs.agent.sentences import Sentence, _
 
 from . import files
-from .columns import Columns
+from .columns import Column, Columns
 from .loaded_run import Curve, Validations
 
 CHUNK = 8 << 20
@@ -21,34 +20,38 @@ CHUNK = 8 << 20
 LONGEST_LINE = 1 << 20
 """Bytes; a longer line is no record."""
 
+TRAINING = {name: name for name in ("step", "tokens", "loss", "lr", "tokens_per_s", "time")}
+VALIDATION = {"step": "step", "tokens": "tokens", "loss": "val_loss", "full": "val_full", "time": "time"}
+"""For each column the field of a record that it is made of."""
 
-def read(path: Path, notes: list[Sentence]) -> tuple[Curve | None, Validations | None, Sentence | None]:
-    """Return the training records and the validations of metrics.jsonl, and the note that its last line is cut off;
-    append to ``notes`` what was not understood, that note included.
-    """
+_decoder = msgspec.json.Decoder(files.Metric, strict=False)
+_NO_RECORD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def read(path: Path, notes: list[Sentence]) -> tuple[Curve | None, Validations | None]:
+    """Return the training records and the validations of metrics.jsonl; append to ``notes`` what was not understood."""
     train, val = Columns(), Columns(keep_lowest="loss")
     not_understood = 0
+    rest = b""
     try:
-        stream = path.open("rb")
+        with path.open("rb") as stream:
+            while block := stream.read(CHUNK) + stream.readline(LONGEST_LINE):
+                lines, _end, rest = block.rpartition(b"\n")
+                records, bad = _decode(lines)
+                not_understood += bad
+                train.add(_columns(records, TRAINING))
+                val.add(_columns([record for record in records if record.val_loss is not None], VALIDATION))
     except FileNotFoundError:
-        return None, None, None
+        return None, None
     except OSError as error:
         notes.append(files.not_understood(path.name, error.strerror or _("unreadable")))
-        return None, None, None
-    with stream:
-        for lines in _whole_lines(stream):
-            records, bad = _decode(lines)
-            not_understood += bad
-            _add(records, train, val)
-        is_cut_off = stream.tell() > 0 and stream.seek(-1, os.SEEK_END) >= 0 and stream.read(1) != b"\n"
-    cut_off = files.cut_off(path.name) if is_cut_off else None
-    if cut_off is not None:
-        notes.append(cut_off)
+    if rest:
+        notes.append(files.cut_off(path.name))
     if not_understood:
         notes.append(_("{count} lines of {name} were not understood", not_understood, path.name))
     note_columns(train, notes, path.name)
     trained, validated = train.finish(), val.finish()
-    return Curve(**trained) if trained else None, Validations(**validated) if validated else None, cut_off
+    return Curve(**trained) if trained else None, Validations(**validated) if validated else None
 
 
 def note_columns(train: Columns, notes: list[Sentence], name: str) -> None:
@@ -62,82 +65,34 @@ def note_columns(train: Columns, notes: list[Sentence], name: str) -> None:
             train.restarts,
         )
         notes.append(said)
-    if columns is not None and train.last_added_step < int(columns["step"][-1]):
+    if columns is not None and train.last_added_step < (reached := int(columns["step"][-1])):
         said = _(
             "{name} ends at step {step}, an earlier attempt had reached {reached}",
             name,
             f"{train.last_added_step:,}",
-            f"{int(columns['step'][-1]):,}",
+            f"{reached:,}",
         )
         notes.append(said)
     if train.stride > 1:
         notes.append(_("{name} is very long: one record in {stride} was kept", name, train.stride))
 
 
-def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield blocks of whole lines of at most CHUNK bytes; a last line without a newline is left out."""
-    rest = b""
-    while block := stream.read(CHUNK):
-        cut = block.rfind(b"\n")
-        if cut < 0:
-            rest = (rest + block)[-(LONGEST_LINE + 1) :]
-            continue
-        yield rest + block[: cut + 1]
-        rest = block[cut + 1 :]
-
-
-_decoder = msgspec.json.Decoder(files.Metric)
-
-
 def _decode(lines: bytes) -> tuple[list[files.Metric], int]:
+    """Return the records, and how many lines are none."""
     try:
         return _decoder.decode_lines(lines), 0
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _NO_RECORD:
         records, bad = [], 0
-        for line in lines.split(b"\n"):
-            if not line.strip():
-                continue
+        for line in filter(bytes.strip, lines.split(b"\n")):
             try:
                 records.append(_decoder.decode(line))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            except _NO_RECORD:
                 bad += 1
         return records, bad
 
 
-def _add(records: list[files.Metric], train: Columns, val: Columns) -> None:
-    if not records:
-        return
-    step = np.array([r.step for r in records], dtype=np.int64)
-    tokens = np.array([r.tokens for r in records], dtype=np.float64)
-    time = np.array([r.time for r in records], dtype=np.float64)
-    train.add(
-        {
-            "step": step,
-            "tokens": tokens,
-            "loss": _floats([r.loss for r in records]),
-            "lr": np.array([r.lr for r in records], dtype=np.float64),
-            "tokens_per_s": np.array([r.tokens_per_s for r in records], dtype=np.float64),
-            "time": time,
-        }
-    )
-    rows = [i for i, r in enumerate(records) if r.val_loss is not None]
-    if rows:
-        val.add(
-            {
-                "step": step[rows],
-                "tokens": tokens[rows],
-                "loss": _floats([records[i].val_loss for i in rows]),
-                "full": np.array([records[i].val_full for i in rows], dtype=np.bool_),
-                "time": time[rows],
-            }
-        )
-
-
-def _floats(values: list[Any]) -> Any:
-    try:
-        return np.array(values, dtype=np.float64)
-    except ValueError:
-        return np.array([files.number(value) for value in values], dtype=np.float64)
+def _columns(records: Sequence[files.Metric], fields: Mapping[str, str]) -> dict[str, Column]:
+    return {column: np.array(list(map(attrgetter(field), records))) for column, field in fields.items()}
 
 
 def steady_speed(curve: Curve | None) -> float | None:

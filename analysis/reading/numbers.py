@@ -57,9 +57,7 @@ def real(word: str, *, grouped: bool = False) -> float | None:
 
 def integer(word: str) -> int | None:
     """Return a whole number, thousands divided or not: ``44896768``, ``44,896,768``, ``44.896.768``; else None."""
-    if word.isdecimal():
-        return int(word)
-    if _COMMA_GROUPS.fullmatch(word):
+    if "," in word and _COMMA_GROUPS.fullmatch(word):
         word = word.replace(",", "")
     elif word.count(".") > 1 and _POINT_GROUPS.fullmatch(word):
         word = word.replace(".", "")

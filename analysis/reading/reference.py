@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,12 @@ GROUPS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Label and factors of the reference groups."""
 
-_RULES: tuple[tuple[str, str, str, str, tuple[float, ...], float], ...] = (
-    ("H1", "trainable_params", "oelm_no_freeze", "reduction", (0.10, 0.20), 0.0),
-    ("H2", "final_val_ppl", "oelm_no_freeze", "equivalent_within", (0.05,), 0.0),
-    ("H3", "speed", "oelm_no_freeze", "ratio_at_least", (1.0,), 0.02),
-    ("H4", "final_val_ppl", "gpt_base", "at_most_above", (0.10,), 0.0),
-)
-HYPOTHESES = tuple(
-    Hypothesis(
-        id=name, metric=metric, group="oelm_freeze", against=against, relation=relation, bounds=bounds, margin=margin
-    )
-    for name, metric, against, relation, bounds, margin in _RULES
+_claim = partial(Hypothesis, group="oelm_freeze")
+HYPOTHESES = (
+    _claim(id="H1", metric="trainable_params", against="oelm_no_freeze", relation="reduction", bounds=(0.10, 0.20)),
+    _claim(id="H2", metric="final_val_ppl", against="oelm_no_freeze", relation="equivalent_within", bounds=(0.05,)),
+    _claim(id="H3", metric="speed", against="oelm_no_freeze", relation="ratio_at_least", bounds=(1.0,), margin=0.02),
+    _claim(id="H4", metric="final_val_ppl", against="gpt_base", relation="at_most_above", bounds=(0.10,)),
 )
 """The reference study's claims."""
 
@@ -44,18 +40,11 @@ def study_of(runs: Sequence[LoadedRun]) -> Study:
     """Return a study of the runs' groups; with a reference group among them all three and their hypotheses belong to
     it.
     """
-    names = list(dict.fromkeys(run.group for run in runs))
-    wanted = [*GROUPS, *(name for name in names if name not in GROUPS)] if set(names) & set(GROUPS) else names
-    groups = {
-        name: Group(
-            name=name,
-            label=GROUPS[name][0] if name in GROUPS else name,
-            factors=GROUPS[name][1] if name in GROUPS else {},
-            gpus=1,
-            port=None,
-        )
-        for name in wanted
-    }
+    is_reference = any(run.group in GROUPS for run in runs)
+    groups = {}
+    for name in dict.fromkeys([*(GROUPS if is_reference else ()), *(run.group for run in runs)]):
+        label, factors = GROUPS.get(name, (name, {}))
+        groups[name] = Group(name=name, label=label, factors=factors, gpus=1, port=None)
     seeds = tuple(sorted({run.seed for run in runs if run.seed is not None}))
     batches = {run.global_batch for run in runs if run.global_batch}
     return Study(
@@ -66,9 +55,9 @@ def study_of(runs: Sequence[LoadedRun]) -> Study:
         factors=("model_type", "freeze_qk"),
         seeds=seeds,
         global_batch=batches.pop() if len(batches) == 1 else 0,
-        train={},
+        settings={},
         groups=groups,
         unequal={},
-        hypotheses=HYPOTHESES if set(names) & set(GROUPS) else (),
+        hypotheses=HYPOTHESES if is_reference else (),
         max_retries=0,
     )

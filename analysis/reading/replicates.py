@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +18,10 @@ from oelm_jobs.spec.study import Study
 
 from ..findings import AuditFinding, warning
 from . import reference
-from .loaded_run import Curve, LoadedRun, Validations
+from .loaded_run import LoadedRun, Records
+
+if TYPE_CHECKING:
+    from .loaded_run import Floats, Ints
 
 LEAST_RECORDS = 6
 """Losses that agree to the last digit between two seeds only where one is a copy of the other; a validation, which is
@@ -57,7 +61,7 @@ def settle(study: Study, runs: Sequence[LoadedRun]) -> Settled:
     """Return the runs that count for a study: its own, and of what was copied one."""
     own, strangers = divide(study, runs)
     findings = [warning(said) for said in passed_over(study, strangers)]
-    kept: list[LoadedRun] = []
+    copies: set[int] = set()
     disputes: list[Dispute] = []
     arms: dict[tuple[str, str], list[LoadedRun]] = {}
     for run in own:
@@ -69,20 +73,25 @@ def settle(study: Study, runs: Sequence[LoadedRun]) -> Settled:
             if other is None:
                 chosen.append(run)
                 continue
+            copies.add(id(run))
             said = _(
                 "{copy} holds nothing that {run} doesn't hold (group {group}, seed {seed}): a copy, left out",
                 str(run.path),
                 str(other.path),
                 group,
-                _seed(other),
+                "–" if other.seed is None else str(other.seed),
             )
+            if None not in (run.seed, other.seed) and run.seed != other.seed:
+                said = _(
+                    "{run} tells the same as {other} to the last digit (group {group}, seeds {seeds}): a copy, or the "
+                    "seed changes nothing; left out",
+                    str(run.path), str(other.path), group, [str(run.seed), str(other.seed)],
+                )  # fmt: skip
             findings.append(warning(said, group, key="copy_left_out"))
-        kept += chosen
         disputes += _disputes(group, tag, chosen)
     findings += [warning(d.statement, d.group, key="two_results") for d in disputes]
-    places = {id(run): position for position, run in enumerate(runs)}
-    kept.sort(key=lambda run: places[id(run)])
-    return Settled(runs=tuple(kept), findings=tuple(findings), disputes=tuple(disputes))
+    kept = tuple(run for run in own if id(run) not in copies)
+    return Settled(runs=kept, findings=tuple(findings), disputes=tuple(disputes))
 
 
 def divide(study: Study, runs: Sequence[LoadedRun]) -> tuple[list[LoadedRun], list[LoadedRun]]:
@@ -95,15 +104,12 @@ def divide(study: Study, runs: Sequence[LoadedRun]) -> tuple[list[LoadedRun], li
 
 def passed_over(study: Study, strangers: Sequence[LoadedRun]) -> list[Sentence]:
     """Return what is said of runs of other studies."""
-    by_study: dict[str, list[str]] = {}
-    for run in strangers:
-        by_study.setdefault(run.study, []).append(run.name)
     return [
         _(
             "passed over, since the record of each says that it belongs to study {study}, not {wanted}: {runs}",
-            other, study.name, few(names),
+            other, study.name, few([run.name for run in strangers if run.study == other]),
         )
-        for other, names in by_study.items()
+        for other in dict.fromkeys(run.study for run in strangers)
     ]  # fmt: skip
 
 
@@ -121,22 +127,18 @@ def _preference(run: LoadedRun) -> tuple[bool, int, int, int, str]:
 
 
 def _count(run: LoadedRun) -> int:
-    """Return how many losses a run recorded, a validation as two."""
+    """Return how many losses or other metrics a run recorded, a validation as two."""
     validations = 0 if run.validations is None else len(run.validations.step)
-    return 2 * validations + (0 if run.curve is None else len(run.curve.step))
-
-
-def _seed(run: LoadedRun) -> str:
-    return "–" if run.seed is None else str(run.seed)
+    told = sum(len(series.step) for series in run.series.values())
+    return 2 * validations + (0 if run.curve is None else len(run.curve.step)) + told
 
 
 def _is_copy(whole: LoadedRun, part: LoadedRun) -> bool:
     """Tell whether a run holds nothing that another of its group doesn't: a copy, an older state of it, an empty
     folder; of another seed only where what was recorded is enough to tell.
     """
-    if whole.seed == part.seed:
-        return _holds(whole, part)
-    return _count(part) >= LEAST_RECORDS and _holds(whole, part) and _agree(whole.curve, part.curve)
+    is_told = whole.seed == part.seed or (_count(part) >= LEAST_RECORDS and _agree(whole.curve, part.curve))
+    return is_told and _holds(whole, part) and _tell_the_same(whole, part)
 
 
 def _holds(whole: LoadedRun, part: LoadedRun) -> bool:
@@ -152,14 +154,27 @@ def _holds(whole: LoadedRun, part: LoadedRun) -> bool:
     return part.validations is None or _agree(whole.validations, part.validations)
 
 
-def _agree(whole: Curve | Validations | None, part: Curve | Validations | None) -> bool:
+def _tell_the_same(whole: LoadedRun, part: LoadedRun) -> bool:
+    """Tell whether all that a script's run told of itself another one told, too."""
+    return all(
+        (other := whole.series.get(name)) is not None and _stand_in(other.step, other.value, series.step, series.value)
+        for name, series in part.series.items()
+    )
+
+
+def _agree(whole: Records | None, part: Records | None) -> bool:
     """Tell whether all losses of one table stand in the other one, at the same steps."""
     if whole is None or part is None:
         return whole is part
-    at = np.searchsorted(whole.step, part.step)
-    if at[-1] >= len(whole.step) or not np.array_equal(whole.step[at], part.step):
+    return _stand_in(whole.step, whole.loss, part.step, part.loss)
+
+
+def _stand_in(steps: Ints, values: Floats, part_steps: Ints, part_values: Floats) -> bool:
+    """Tell whether all values of one table stand in another one, at the same steps."""
+    at = np.searchsorted(steps, part_steps)
+    if at[-1] >= len(steps) or not np.array_equal(steps[at], part_steps):
         return False
-    return bool(np.array_equal(whole.loss[at], part.loss, equal_nan=True))
+    return bool(np.array_equal(values[at], part_values, equal_nan=True))
 
 
 def _disputes(group: str, tag: str, runs: Sequence[LoadedRun]) -> list[Dispute]:
@@ -171,11 +186,11 @@ def _disputes(group: str, tag: str, runs: Sequence[LoadedRun]) -> list[Dispute]:
     ]
     if len(with_result) < 2:
         return []
-    if any(run.seed is None for run in with_result):
+    unknown = [run.path for run in with_result if run.seed is None]
+    if unknown:
         paths = tuple(str(run.path) for run in with_result)
-        unknown = next(run.path for run in with_result if run.seed is None)
-        named = unknown.with_name(f"{unknown.stem}-s42{unknown.suffix}")
-        command = shlex.join(["mv", str(unknown), str(named)])
+        named = unknown[0].with_name(f"{unknown[0].stem}-s42{unknown[0].suffix}")
+        command = shlex.join(["mv", str(unknown[0]), str(named)])
         statement = _(
             "group {group} has several results ({runs}) and not all tell their seed: they may be one seed, run again; "
             "what rests on the group is undecidable; put the seed into the folder's name: {command}",

@@ -5,17 +5,19 @@ The names of the files are those that the agent writes (``oelm_jobs.agent.rundir
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from oelm_jobs.agent import rundir
+from oelm_jobs.agent.run import remarks
 from oelm_jobs.agent.sentences import Sentence
+from oelm_jobs.agent.states import State
 
-from . import files, metrics, numbers
-from .loaded_run import Curve, Parameters, Treatment, Validations
+from . import files, metrics, series
+from .loaded_run import Curve, Series, Treatment, Validations
 
 STALE_S = 300.0
 """Seconds without a heartbeat after which a run without an end record isn't called running."""
@@ -32,22 +34,49 @@ class RunFiles:
     outcome: files.Outcome = field(default_factory=files.Outcome)
     """The result's own, or that of the trainer where the result has none."""
     heartbeat: files.Heartbeat | None = None
-    start: files.Start | None = None
+    start: files.Attempt | None = None
     end: files.EndRecord | None = None
     treatment: Treatment | None = None
     curve: Curve | None = None
     validations: Validations | None = None
+    series: Mapping[str, Series] = field(default_factory=dict)
+    """Metrics of a script."""
     now: float = 0.0
     """Unix seconds when it was looked at."""
     notes: tuple[Sentence, ...] = ()
     """What was not understood."""
-    cut_off: Sentence | None = None
-    """The one of these notes that says that the last line of the metrics is cut off."""
+
+    @property
+    def stated(self) -> files.Planned:
+        """What the result states of the run, else what its plan does."""
+        names = files.Planned.__struct_fields__
+        return files.Planned(**{name: getattr(self.result, name) or getattr(self.planned, name) for name in names})
 
     @property
     def attempts(self) -> list[files.Attempt]:
         """The attempts that ended."""
         return self.result.attempts or (self.end.attempts if self.end else [])
+
+    @property
+    def starts(self) -> int:
+        """How often it was started."""
+        return max(len(self.attempts), self.start.number if self.start else 0)
+
+    @property
+    def has_gpus(self) -> bool:
+        """True where an attempt was given another device than slots of processors."""
+        labels = [str(label) for attempt in self.attempts for label in attempt.devices]
+        return any(label.rpartition("/")[2].partition(":")[0] != "cpu" for label in labels)
+
+    @property
+    def is_inexact(self) -> bool:
+        """True where it went on from a checkpoint and nothing shows that its result is that of a run without a stop."""
+        return any(attempt.inexact_resume for attempt in (*self.attempts, *([self.start] if self.start else [])))
+
+    @property
+    def per_gpu(self) -> int:
+        """How many runs could have its GPUs at a time."""
+        return max(attempt.per_gpu for attempt in [files.Attempt(), self.start or files.Attempt(), *self.attempts])
 
     @property
     def is_alive(self) -> bool:
@@ -71,28 +100,11 @@ class RunFiles:
         return self.result.why if self.result.reason or self.end is None else self.end.why
 
     @property
-    def parameters(self) -> Parameters:
-        """Parameter counts."""
-        counts = self.outcome.parameters
-        return self.treatment.parameters if counts == Parameters() and self.treatment is not None else counts
-
-    @property
-    def train(self) -> dict[str, Any]:
-        """The resolved configuration."""
-        return self.result.train or self.planned.train or self.outcome.config
-
-    @property
-    def max_steps(self) -> int | None:
-        """Planned steps."""
-        return self.outcome.max_steps or (self.heartbeat and self.heartbeat.max_steps) or whole(
-            self.train.get("max_steps"), None
-        )  # fmt: skip
-
-    @property
     def last_step(self) -> int | None:
         """The largest step that a file names."""
         steps = [self.outcome.step, self.heartbeat.step if self.heartbeat else None]
-        steps += [int(table.step[-1]) for table in (self.curve, self.validations) if table is not None]
+        told = (self.curve, self.validations, *(series for series in self.series.values() if not series.is_counted))
+        steps += [int(table.step[-1]) for table in told if table is not None]
         return max((step for step in steps if step is not None), default=None)
 
     @property
@@ -120,11 +132,7 @@ class RunFiles:
         """Hours times devices: as stated, else those of the attempts."""
         if self.result.gpu_hours is not None:
             return self.result.gpu_hours
-        parts = [
-            attempt.wall_s * len(attempt.devices)
-            for attempt in self.attempts
-            if attempt.wall_s is not None and attempt.devices
-        ]
+        parts = [a.wall_s * len(a.devices) for a in self.attempts if a.wall_s is not None and a.devices]
         return sum(parts) / 3600 if parts else None
 
 
@@ -142,37 +150,31 @@ def read(path: Path, *, now: float) -> RunFiles:
         return content
 
     result = record(path / rundir.RESULT, files.Result) or files.Result()
-    planned = record(rundir.control(path, rundir.RUN), files.Planned) or files.Planned()
-    outcome = result.outcome or record(rundir.control(path, rundir.OUTCOME), files.Outcome) or files.Outcome()
-    heartbeat = record(path / rundir.HEARTBEAT, files.Heartbeat)
-    start = record(rundir.control(path, rundir.START), files.Start)
-    end = record(rundir.control(path, rundir.END), files.EndRecord)
-    treatment = record(path / rundir.TREATMENT, Treatment)
-    curve, validations, cut_off = metrics.read(path / rundir.METRICS, notes)
-    return RunFiles(
+    found = RunFiles(
         result=result,
-        planned=planned,
-        outcome=outcome,
-        heartbeat=heartbeat,
-        start=start,
-        end=end,
-        treatment=treatment,
-        curve=curve,
-        validations=validations,
+        planned=record(rundir.control(path, rundir.RUN), files.Planned) or files.Planned(),
+        outcome=result.outcome or record(rundir.control(path, rundir.OUTCOME), files.Outcome) or files.Outcome(),
+        heartbeat=record(path / rundir.HEARTBEAT, files.Heartbeat),
+        start=record(rundir.control(path, rundir.START), files.Attempt),
+        end=record(rundir.control(path, rundir.END), files.EndRecord),
+        treatment=record(path / rundir.TREATMENT, Treatment),
         now=now,
-        notes=tuple(notes),
-        cut_off=cut_off,
     )
+    if found.stated.program is not None:
+        is_over = found.state == State.DONE and not found.goes_on  # what is killed leaves half a row
+        declared = found.stated.program.metrics
+        told = series.read_series(path, declared, notes, attempts=found.starts, is_over=is_over)
+        output = remarks.of_output(path)
+        notes += [output] if isinstance(output, Sentence) else []
+        return replace(found, series=told, notes=tuple(notes))
+    curve, validations = metrics.read(path / rundir.METRICS, notes)
+    return replace(found, curve=curve, validations=validations, notes=tuple(notes))
 
 
 def exists(path: Path) -> bool:
     """Tell whether the toolkit's files (not just a log) are there."""
     signs = (path / rundir.METRICS, rundir.control(path, rundir.RUN), rundir.control(path, rundir.OUTCOME))
-    return any(sign.exists() for sign in signs) or (
-        (files.read(path / rundir.RESULT, files.Result)[0] or files.Result()).run != ""
-    )
-
-
-def whole(value: Any, otherwise: int | None) -> int | None:
-    """Return a configuration's value as a whole number, ``otherwise`` where it is none."""
-    return int(value) if numbers.is_finite(value) else otherwise
+    if any(sign.exists() for sign in signs):
+        return True
+    result, _note = files.read(path / rundir.RESULT, files.Result)
+    return result is not None and result.run != ""

@@ -3,16 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from oelm_jobs.agent.sentences import Sentence, _
 
 from .. import statistics
 from . import files
 from .numbers import positive
+
+
+class Rounds(msgspec.Struct, frozen=True):
+    """Speeds of two arms side by side."""
+
+    ratios: list[float] = []
+    """One a paired round."""
+
+    @property
+    def estimate(self) -> statistics.Estimate | None:
+        """The median log ratio; None where there are fewer than two rounds, or one has a ratio that can't be."""
+        is_sound = len(self.ratios) > 1 and all(map(positive, self.ratios))
+        return statistics.median(list(map(math.log, self.ratios))) if is_sound else None
+
+
+class Comparison(Rounds, frozen=True, kw_only=True):
+    """An entry of ``comparisons``."""
+
+    group: str
+    against: str
+    flop_ratio: float | None = None
+
+
+class Record(msgspec.Struct, frozen=True):
+    """speed_trial.json."""
+
+    comparisons: list[Comparison] = []
+    control: Rounds = Rounds()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +56,9 @@ class Trial:
     """Median log ratio over the paired rounds."""
     control: statistics.Estimate | None
     """The same of an arm against itself: near 0, or the trial is disturbed."""
-    bound: float | None = None
+    bound: float | None
     """Largest ratio that the counted operations allow; None where the file doesn't say."""
-    path: Path = Path()
+    path: Path
     """The file."""
 
     @property
@@ -46,42 +75,24 @@ def load_trials(paths: Sequence[Path]) -> tuple[list[Trial], list[Sentence]]:
     trials: list[Trial] = []
     notes: list[Sentence] = []
     for path in paths:
-        content, note = files.read(path, dict)
+        record, note = files.read(path, Record)
         if note:
             notes.append(note)
-        if content is None:
+        if record is None:
             continue
-        found = [replace(trial, path=path) for trial in _comparisons(content)]
+        found = [
+            Trial(
+                group=entry.group,
+                against=entry.against,
+                estimate=estimate,
+                control=record.control.estimate,
+                bound=positive(entry.flop_ratio),
+                path=path,
+            )
+            for entry in record.comparisons
+            if (estimate := entry.estimate) is not None
+        ]
         if not found:
             notes.append(files.not_understood(path.name, _("no paired rounds")))
         trials += found
     return trials, notes
-
-
-def _comparisons(content: Mapping[str, Any]) -> list[Trial]:
-    control = _estimate(content.get("control"))
-    listed = content.get("comparisons")
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else [content]
-    trials = []
-    for entry in entries:
-        estimate = _estimate(entry)
-        if estimate is not None and entry.get("group") and entry.get("against"):
-            trials.append(
-                Trial(
-                    group=str(entry["group"]), against=str(entry["against"]), estimate=estimate,
-                    control=_estimate(entry.get("control")) or control,
-                    bound=positive(entry.get("flop_ratio")),
-                )
-            )  # fmt: skip
-    return trials
-
-
-def _estimate(entry: Any) -> statistics.Estimate | None:
-    """Return the median log ratio of an entry's ``ratios`` (one a paired round)."""
-    if not isinstance(entry, dict):
-        return None
-    ratios = entry.get("ratios")
-    if not isinstance(ratios, list) or len(ratios) < 2:
-        return None
-    known = [ratio for ratio in map(positive, ratios) if ratio is not None]
-    return statistics.median([math.log(ratio) for ratio in known]) if len(known) == len(ratios) else None

@@ -20,15 +20,9 @@ import threading
 from typing import Any, Dict, List, Optional
 
 if "keep" not in globals():  # where it is sent, their text comes before this one's (connections/wire.py)
-    if __package__:
-        from .privacy import confine, enter
-        from .sentences import _, encoded
-        from .trees import is_kept, keep
-    else:
-        sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        from agent.privacy import confine, enter  # type: ignore[import-not-found,no-redef]
-        from agent.sentences import _, encoded  # type: ignore[import-not-found,no-redef]
-        from agent.trees import is_kept, keep  # type: ignore[import-not-found,no-redef]
+    from .privacy import confine, enter
+    from .sentences import _, encoded
+    from .trees import is_kept, keep
 
 ALIVE_S = 5.0
 """How often a verb that takes its time says that it is at work."""
@@ -90,14 +84,12 @@ def home_folder() -> str:
     """
     found = os.path.expanduser("~")
     if not os.path.isabs(found):
-        raise Homeless(
-            _(
-                "no home folder is known on {host}: HOME is not set, and user {user} is not in its user database; let"
-                " the login set HOME",
-                os.uname().nodename,
-                os.getuid(),
-            )
-        )
+        words = _(
+            "no home folder is known on {host}: HOME is not set, and user {user} is not in its user database; let the"
+            " login set HOME",
+            os.uname().nodename, os.getuid(),
+        )  # fmt: skip
+        raise Homeless(words)
     return found
 
 
@@ -127,10 +119,10 @@ class Memory:
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Return how to import a module of the agent (importlib's protocol for finders)."""
-        for file, package in ((name.replace(".", "/") + ".py", False), (name.replace(".", "/") + "/__init__.py", True)):
+        for ending in (".py", "/__init__.py"):
+            file, loader = name.replace(".", "/") + ending, self  # type: str, Any
             if file in self._sources:
-                loader = self  # type: Any
-                return self._spec(name, loader, origin=file, is_package=package)
+                return self._spec(name, loader, origin=file, is_package=ending != ".py")
         return None
 
     def create_module(self, spec: Any) -> None:
@@ -139,17 +131,6 @@ class Memory:
     def exec_module(self, module: Any) -> None:
         """Run the module's source."""
         exec(compile(self._sources[module.__spec__.origin], module.__spec__.origin, "exec"), module.__dict__)
-
-
-def enter_root(header: Dict[str, Any], home: str) -> None:
-    """Let nobody read what is written who may not, and see that the root may be used."""
-    share = header.get("share", "")
-    confine(share)
-    try:
-        enter(resolve(header["root"], home), share, [resolve(path, home) for path in header.get("also", ())])
-    except OSError:  # a full disk, say: a request that only reads may be about that
-        if not header["reads"]:
-            raise
 
 
 def receive_blob(stream: Any) -> bytes:
@@ -211,9 +192,14 @@ def receive_tree(folder: str, name: str, files: Dict[str, bytes], stream: Any, s
 
 
 def work(speaker: Speaker, stream: Any, header: Dict[str, Any]) -> Dict[str, Any]:
-    """Do what a request asks for and return its answer."""
+    """Do what a request asks for and return its answer; nobody reads what is written who may not."""
     home = home_folder()
-    enter_root(header, home)
+    confine(header["share"])
+    try:
+        enter(resolve(header["root"], home), header["share"], [resolve(path, home) for path in header["also"]])
+    except OSError:  # a full disk, say: a request that only reads may be about that
+        if not header["reads"]:
+            raise
     words = receive(stream) if header["reads"] else b""
     in_memory = fetch_trees(header, home, stream, speaker)
     if not header["verb"]:
@@ -248,11 +234,11 @@ def too_old(version: Any) -> str:
         return ""
     import shutil
 
-    newer: List[str] = [path for path in (shutil.which("python3.%d" % n) for n in range(30, 7, -1)) if path]
+    newer = next(filter(None, (shutil.which("python3.%d" % n) for n in range(30, 7, -1))), "")
     version = sys.version.split()[0]
     if not newer:
         return _("Python {version} is too old for oelm-jobs, which needs 3.8", version)
-    return _("Python {version} is too old for oelm-jobs, which needs 3.8; there is {newer}", version, newer[0])
+    return _("Python {version} is too old for oelm-jobs, which needs 3.8; there is {newer}", version, newer)
 
 
 def main() -> None:
@@ -278,8 +264,8 @@ def main() -> None:
                 words = _("{kind}: {error}", type(error).__name__, words)
             traceback.print_exc()
             speaker.say(error=words, refused=bool(getattr(error, "is_refusal", False)), **encoded(words))
-            return
-        speaker.say(answer=answer, home=os.path.expanduser("~"))
+        else:
+            speaker.say(answer=answer, home=os.path.expanduser("~"))
     except Cut:
         sys.exit("the request ended in the middle; nothing was done")
 

@@ -46,13 +46,18 @@ def path_in(folder: Union[str, Path], name: str) -> Path:
     path = Path(os.path.realpath(str(folder)))
     for part in parts[:-1]:
         path = path / part
-        _check(path)
+        with contextlib.suppress(FileNotFoundError):
+            mode = os.lstat(str(path)).st_mode
+            if stat.S_ISLNK(mode):
+                raise Outside(_("{path} is a link that leads elsewhere", str(path)))
+            if not stat.S_ISDIR(mode):
+                raise Outside(_("{path} is no folder", str(path)))
     return path / parts[-1]
 
 
 def is_plain(name: str) -> bool:
     """Tell whether a relative name goes down only: no step upwards, no empty step, nothing absolute."""
-    return bool(name) and "\0" not in name and all(part not in ("", ".", "..") for part in name.split("/"))
+    return bool(name) and "\0" not in name and {"", ".", ".."}.isdisjoint(name.split("/"))
 
 
 def is_absolute(path: str) -> bool:
@@ -145,13 +150,8 @@ def run_dir(path: Any) -> str:
     """
     name = os.path.basename(path) if isinstance(path, str) and is_absolute(path) else ""
     if not name.startswith(rundir.TRAIN_PREFIX) or name == rundir.TRAIN_PREFIX:
-        raise Outside(
-            _(
-                "{path!r} is no run directory: those are absolute and called {prefix}NAME",
-                path,
-                rundir.TRAIN_PREFIX,
-            )
-        )
+        what = _("{path!r} is no run directory: those are absolute and called {prefix}NAME", path, rundir.TRAIN_PREFIX)
+        raise Outside(what)
     return str(path)
 
 
@@ -198,19 +198,3 @@ def _parent(folder: Union[str, Path], name: str, make: bool) -> Iterator[Tuple[i
         yield handle, path
     finally:
         os.close(handle)
-
-
-def _check(path: Path) -> None:
-    """Refuse a folder on the way that is a link, or is none.
-
-    Raises:
-        Outside: So it is.
-    """
-    try:
-        mode = os.lstat(str(path)).st_mode
-    except FileNotFoundError:
-        return
-    if stat.S_ISLNK(mode):
-        raise Outside(_("{path} is a link that leads elsewhere", str(path)))
-    if not stat.S_ISDIR(mode):
-        raise Outside(_("{path} is no folder", str(path)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Sequence, Tuple, TypedDict, Union
 
-from .record_types import Because, LeftFile
+from .record_types import Because, ResultFile
 
 # Parts ------------------------------------------------------------------------------------------------------------
 
@@ -30,13 +30,19 @@ class Progress(TypedDict, total=False):
     val_loss: Optional[float]
     tokens_per_s: Optional[float]
     heartbeat_at: Optional[float]
+    metrics: Optional[Dict[str, Union[float, str]]]
+    """Last values of a script; what JSON has no number for is ``nan``, ``inf`` or ``-inf``."""
 
 
-class RunRow(Progress, Because):
-    """Where a run stands."""
+class Stand(TypedDict):
+    """State of a run."""
 
     state: str
     reason: Optional[str]
+
+
+class RunRow(Progress, Because, Stand):
+    """Where a run stands."""
 
 
 class DeviceRow(TypedDict):
@@ -131,7 +137,12 @@ class Accounting(TypedDict):
     qualities: List[Dict[str, str]]
 
 
-class Site(Accounting):
+class _SiteMay(TypedDict, total=False):
+    kill_wait_s: float
+    """From Slurm's SIGTERM to its SIGKILL."""
+
+
+class Site(Accounting, _SiteMay):
     """What bears on submissions to a cluster."""
 
     version: str
@@ -145,13 +156,18 @@ class Site(Accounting):
     """Tasks."""
 
 
-class Tested(TypedDict, total=False):
-    """What sbatch would make of a job: one of the first four."""
+class Unsent(TypedDict, total=False):
+    """Why sbatch took no script: one of these."""
 
-    starts_in_s: float
     refused: str
     limit: str
     unknown: str
+
+
+class Tested(Unsent, total=False):
+    """What sbatch would make of a job: when it would start, or why it would not."""
+
+    starts_in_s: float
     options: List[str]
     """The long options that it knows, where it does not know one."""
 
@@ -169,6 +185,7 @@ class Trial(TypedDict, total=False):
     cuda: bool
     gpus: int
     trainer_error: str
+    compiling: str
     slurm_error: str
 
 
@@ -224,7 +241,14 @@ class _CheckpointsMay(TypedDict, total=False):
 # A plain host -----------------------------------------------------------------------------------------------------
 
 
-class LaunchRun(TypedDict):
+class _LaunchRunMay(TypedDict, total=False):
+    """What it asks for devices, and the run directory of the run before it in its lane, both as in its record."""
+
+    gpus: Union[int, List[int]]
+    after: Optional[str]
+
+
+class LaunchRun(_LaunchRunMay):
     """A run to start, and the token of its submission."""
 
     run_dir: str
@@ -232,7 +256,11 @@ class LaunchRun(TypedDict):
     script: str
 
 
-class LaunchRequest(Submission, _CodeMay):
+class CodeRequest(Submission, _CodeMay):
+    """A submission of runs of some code."""
+
+
+class LaunchRequest(CodeRequest):
     """The runs of one submission, in the order of their lane."""
 
     runs: List[LaunchRun]
@@ -256,22 +284,28 @@ class ProbeRequest(RunDirs, total=False):
     root: str
 
 
-class _PollMay(TypedDict, total=False):
-    disk_free: int
+class _HostMay(TypedDict, total=False):
     lease_error: str
-    devices: List[DeviceRow]
-    queue: List[TicketRow]
     limit: str
     junk: List[str]
-    queue_age_s: float
     site: Site
 
 
-class PollAnswer(_PollMay):
-    """Where runs stand, by run directory, and where asked for the devices, the line and the disk of the host."""
-
+class _Host(_HostMay):
     host: str
     time: float
+
+
+class _PollMay(TypedDict, total=False):
+    disk_free: int
+    devices: List[DeviceRow]
+    queue: List[TicketRow]
+    queue_age_s: float
+
+
+class PollAnswer(_Host, _PollMay):
+    """Where runs stand, by run directory, and where asked for the devices, the line and the disk of the host."""
+
     runs: Dict[str, RunRow]
 
 
@@ -288,14 +322,12 @@ class LogRequest(_LogMay):
     name: str
 
 
-class LogAnswer(TypedDict):
+class LogAnswer(Stand):
     """The piece (base64), and where the run stood before it was read."""
 
     content: str
     offset: int
     size: int
-    state: str
-    reason: Optional[str]
 
 
 # Slurm --------------------------------------------------------------------------------------------------------------
@@ -314,19 +346,25 @@ class Script(_ScriptMay):
     run_dirs: List[str]
 
 
-class SlurmSubmitRequest(Submission, _CodeMay):
+class SlurmSubmitRequest(CodeRequest):
     """The scripts of one submission."""
 
     jobs: List[Script]
 
 
-class Sent(TypedDict, total=False):
-    """What became of a script: one of these."""
+class Sent(Unsent, total=False):
+    """What became of a script: its job's id, or why it has none."""
 
     id: str
-    refused: str
-    unknown: str
-    limit: str
+
+
+_KeptMay = TypedDict("_KeptMay", {"try": int}, total=False)
+
+
+class Kept(Sent, _KeptMay, total=False):
+    """That, as it is kept: with the number of the try that found no room, and the time."""
+
+    time: float
 
 
 class SlurmSubmitAnswer(Accepted):
@@ -396,6 +434,32 @@ class DataAnswer(TypedDict):
     """By path."""
 
     files: Dict[str, TokenFile]
+
+
+class _EachMay(TypedDict, total=False):
+    each: bool
+
+
+class ContentRequest(Root, _EachMay):
+    """Files and folders that are hashed; ``each``: what is in folders is told one by one."""
+
+    files: List[str]
+
+
+class Content(TypedDict, total=False):
+    """What a file or a folder holds, or why that isn't known."""
+
+    size: int
+    sha256: str
+    files: Dict[str, str]
+    arriving: str
+    error: str
+
+
+class ContentAnswer(TypedDict):
+    """By path."""
+
+    files: Dict[str, Content]
 
 
 class ExpectRequest(TypedDict):
@@ -468,13 +532,11 @@ class _HeldMay(TypedDict, total=False):
     absent: Optional[bool]
 
 
-class Held(_HeldMay):
+class Held(_HeldMay, Stand):
     """What a run directory holds."""
 
-    state: str
-    reason: Optional[str]
     files: List[Announced]
-    left: List[LeftFile]
+    left: List[ResultFile]
     gone: List[str]
     final: bool
     origin: str
@@ -510,11 +572,16 @@ class RemoveRequest(TypedDict):
     runs: List[Removable]
 
 
-class Removed(TypedDict):
-    """What was removed of a run, and why the rest was kept."""
+class Freed(TypedDict):
+    """What was removed, and the bytes that it took."""
 
     removed: List[str]
     freed: int
+
+
+class Removed(Freed):
+    """What was removed of a run, and why the rest was kept."""
+
     kept: Dict[str, str]
 
 
@@ -544,53 +611,35 @@ class DiscardRequest(SnapshotsRequest):
     names: List[str]
 
 
-class DiscardAnswer(TypedDict):
-    """Those that were removed."""
-
-    removed: List[str]
-    freed: int
-
-
 # Doctor -------------------------------------------------------------------------------------------------------------
 
 
-class _ExamineMay(TypedDict, total=False):
-    checkpoint_root: str
+class _ExamineMay(_CheckpointsMay, total=False):
     code: str
-    environment: Optional[Dict[str, str]]
     files: Optional[List[str]]
     slurm: Optional[bool]
     jobs: Optional[Dict[str, str]]
 
 
-class ExamineRequest(Root, _ExamineMay):
+class ExamineRequest(Root, SlurmTrialRequest, _ExamineMay):
     """What is tried on a target."""
 
-    python: str
-    setup: List[str]
-    trial: str
     ports: List[int]
 
 
 class _ExamineAnswerMay(TypedDict, total=False):
     lease_folder: str
-    lease_error: str
-    limit: str
-    junk: List[str]
     lease_privacy: str
     lease_room: int
     lease_files: int
-    site: Site
     site_error: str
     tests: Dict[str, Tested]
 
 
-class ExamineAnswer(_ExamineAnswerMay):
+class ExamineAnswer(_Host, _ExamineAnswerMay):
     """What there is on a target."""
 
     agent_python: str
-    host: str
-    time: float
     user: str
     root: str
     devices: List[DeviceRow]

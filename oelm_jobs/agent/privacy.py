@@ -77,13 +77,12 @@ def enter(root: str, share: str, also: Sequence[str] = (), *, make: bool = True)
         if not os.access(control, os.W_OK | os.X_OK):
             _refuse_stranger(control, share)
         for folder in also:
-            os.makedirs(folder, exist_ok=True)
             _share_folder(folder, found.st_gid)
     elif share:
         _share(root, control, found, also)
     elif found.st_mode & 0o077:
         os.chmod(control, 0o700)
-    _ignore(control)
+    ignore(control)
 
 
 def _refuse_stranger(folder: str, share: str) -> None:
@@ -95,28 +94,20 @@ def _refuse_stranger(folder: str, share: str) -> None:
     with contextlib.suppress(OSError):
         found = os.stat(folder)
         if share and found.st_mode & GROUP_BITS == GROUP_BITS and not os.access(folder, os.W_OK | os.X_OK):
-            raise NotOurs(
-                _(
-                    "{folder} is shared with group {group}, of which you are no member",
-                    folder,
-                    _group(found.st_gid),
-                )
-            )
+            group = group_name(found.st_gid)
+            raise NotOurs(_("{folder} is shared with group {group}, of which you are no member", folder, group))
 
 
-def _ignore(control: str) -> None:
+def ignore(control: str) -> None:
     """Keep the control folder out of git, whatever the project's own .gitignore says."""
-    with contextlib.suppress(OSError):
-        handle = os.open(os.path.join(control, ".gitignore"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        os.write(handle, b"*\n")
-        os.close(handle)
+    with contextlib.suppress(OSError), open(os.path.join(control, ".gitignore"), "x", encoding="ascii") as file:
+        file.write("*\n")
 
 
 def _share(root: str, control: str, found: Any, also: Sequence[str]) -> None:
     """Open this user's root to its folder's group; done once, what lies there already included."""
     group = os.stat(root).st_gid
     for folder in also:
-        os.makedirs(folder, exist_ok=True)
         _share_folder(folder, group)
     if stat.S_IMODE(found.st_mode) == stat.S_ISGID | 0o770 and found.st_gid == group:
         return
@@ -131,12 +122,16 @@ def _share(root: str, control: str, found: Any, also: Sequence[str]) -> None:
     try:
         os.chown(control, -1, group)
     except PermissionError:
-        raise NotOurs(_("{folder} belongs to group {group}, of which you are no member", root, _group(group))) from None
+        name = group_name(group)
+        raise NotOurs(_("{folder} belongs to group {group}, of which you are no member", root, name)) from None
     os.chmod(control, stat.S_ISGID | 0o770)
 
 
 def _share_folder(folder: str, group: int) -> None:
-    """Open a folder to its group, and let what is made in it belong to that; another user's stays as it is."""
+    """Open a folder, made where there is none, to its group, and let what is made in it belong to that; another user's
+    stays as it is.
+    """
+    os.makedirs(folder, exist_ok=True)
     found = os.stat(folder)
     if found.st_uid == os.geteuid() and (found.st_mode & GROUP_BITS != GROUP_BITS or found.st_gid != group):
         with contextlib.suppress(PermissionError):
@@ -162,35 +157,39 @@ def is_ours(found: Any, folder: str) -> bool:
     Args:
         folder: Where a file can be made to see whose it becomes.
     """
-    return bool(found.st_uid == os.geteuid()) or found.st_uid == _becomes(folder)
-
-
-def _becomes(folder: str) -> int:
-    """Return the user to whom a new file in a folder belongs; -1 where none can be made."""
+    if found.st_uid == os.geteuid():
+        return True
     path = os.path.join(folder, ".whose-%d-%d" % (os.getpid(), threading.get_ident()))
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError:
-        return -1
+        return False
     try:
-        return int(os.fstat(handle).st_uid)
+        return bool(os.fstat(handle).st_uid == found.st_uid)
     finally:
         os.close(handle)
         os.unlink(path)
 
 
-def owner(path: str) -> str:
-    """Return who a file belongs to, by name where it has one."""
+def user_name(uid: int) -> str:
+    """Return a user's login name, or the number of one without."""
     import pwd
 
-    uid = os.stat(path).st_uid
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return _("user {number}", uid)
+        return str(uid)
 
 
-def _group(gid: int) -> str:
+def _owner(path: str) -> str:
+    """Return who a file belongs to."""
+    uid = os.stat(path).st_uid
+    name = user_name(uid)
+    return name if name != str(uid) else _("user {number}", uid)
+
+
+def group_name(gid: int) -> str:
+    """Return a group's name, or the number of one without."""
     import grp
 
     try:
@@ -202,17 +201,10 @@ def _group(gid: int) -> str:
 def _whose(root: str) -> str:
     """Say whose a root is and what can be done."""
     path = os.path.join(root, CONTROL)
-    while True:
-        try:
-            who = owner(path)
-            break
-        except OSError:
-            path = os.path.dirname(path) or "/"
-    return _(
-        '{root} is {who}\'s: set share = "group" in the target, of both of you, or choose another root',
-        root,
-        who,
-    )
+    while not os.path.exists(path):
+        path = os.path.dirname(path) or "/"
+    who = _owner(path)
+    return _('{root} is {who}\'s: set share = "group" in the target, of both of you, or choose another root', root, who)
 
 
 def another(run_dir: str) -> str:
@@ -221,9 +213,7 @@ def another(run_dir: str) -> str:
         found = os.stat(run_dir)
     except OSError:
         return ""  # what is wrong with it is said where it is used
-    if found.st_uid == os.geteuid() or is_ours(found, os.path.dirname(run_dir)):
-        return ""
-    return owner(run_dir)
+    return "" if is_ours(found, os.path.dirname(run_dir)) else _owner(run_dir)
 
 
 def not_anothers(run_dirs: Sequence[str]) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Optional, cast
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, cast
 
 from . import privacy, records, rundir
-from .host import lease, lease_folder, rules, tickets
+from .host import rules
 from .reasons import because, told
 from .rules import first
-from .run.progress import progress
+from .run.progress import add_progress
 from .states import TOLD, State
 
 if TYPE_CHECKING:
@@ -33,24 +34,37 @@ def probe(request: messages.ProbeRequest) -> messages.PollAnswer:
         ``host``, ``time``, ``runs`` (run directory to its state), and where asked for ``disk_free`` (bytes) and what
         lease.table answers, empty with ``lease_error`` where its folder or nvidia-smi is in disorder.
     """
-    host, at, queue = os.uname().nodename, time.time(), _queue()
-    runs = {run_dir: state_or_unknown(run_dir, queue) for run_dir in request["run_dirs"]}
+    host, at, line = os.uname().nodename, time.time(), functools.lru_cache(maxsize=None)(_line)
+    runs = {run_dir: state_or_unknown(run_dir, line) for run_dir in request["run_dirs"]}
     answer: messages.PollAnswer = {"host": host, "time": at, "runs": runs}
     if request.get("root"):
+        from .host import lease  # here, like others: most looks need nothing of leases, and a probe's start-up counts
+
         answer["disk_free"] = rundir.disk_free(os.path.expanduser(request["root"]))
         try:
             table = lease.table()
         except OSError as error:  # it hides no runs
             table, answer["lease_error"] = {"devices": [], "queue": [], "limit": "", "junk": []}, str(error)
-        answer["devices"], answer["queue"] = table["devices"], table["queue"]
-        answer["limit"], answer["junk"] = table["limit"], table["junk"]
+        answer = {**answer, **table}
     return answer
 
 
-def state_or_unknown(run_dir: str, queue: Optional[Dict[str, int]] = None) -> messages.RunRow:
+def _line() -> Dict[str, int]:
+    """Return this user's waiting runs' places in the host's line; none where the folder of it can't be used."""
+    from .host import tickets
+
+    me = privacy.user_name(os.getuid())
+    try:
+        waiting = tickets.waiting()
+    except OSError:  # runs say why when they need it
+        return {}
+    return {ticket.run_dir: place for place, ticket in enumerate(waiting, start=1) if ticket.user == me}
+
+
+def state_or_unknown(run_dir: str, line: Callable[[], Mapping[str, int]] = _line) -> messages.RunRow:
     """Return a run's state; records that make no sense are one run's trouble, not everybody's."""
     try:
-        row = state(run_dir, queue)
+        row = state(run_dir, line)
         if row["state"] in TOLD:
             return row
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
@@ -63,11 +77,11 @@ def _unknown(reason: str, **more: Any) -> messages.RunRow:
     return cast("messages.RunRow", {"state": State.UNKNOWN, **told(reason), "token": "", **more})
 
 
-def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> messages.RunRow:
+def state(run_dir: str, line: Callable[[], Mapping[str, int]] = _line) -> messages.RunRow:
     """Return state, reason and progress of one run.
 
     Args:
-        queue: Run directory to its place in the host's line; looked up where None.
+        line: Returns run directories' places in the host's line; asked where the run waits.
 
     Raises:
         ValueError: Its records make no sense.
@@ -80,7 +94,7 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> messages.RunR
     is_held = rundir.is_locked(control + rundir.CLAIM)
     start = records.START.read(run_dir) or {}
     if start.get("job"):
-        from .slurm import state as slurm_state  # here, because few hosts have Slurm and a probe's start-up counts
+        from .slurm import state as slurm_state
 
         return cast("messages.RunRow", slurm_state.of_run(run_dir))
     facts = rules.Facts(
@@ -88,22 +102,12 @@ def state(run_dir: str, queue: Optional[Dict[str, int]] = None) -> messages.RunR
         start=start,
         end=records.END.read(run_dir),
         claim=records.CLAIM.read(run_dir),
-        traces=rules.Traces(run_dir, lambda: _queue() if queue is None else queue),
+        traces=rules.Traces(run_dir, line),
     )
     row = first(rules.ON_HOST, facts) or rules.no_trace(facts)
     if row["state"] != State.QUEUED:
-        row.update(progress(run_dir))
+        add_progress(row, run_dir)
     return cast("messages.RunRow", row)
-
-
-def _queue() -> Dict[str, int]:
-    """Return this user's waiting runs' places in the host's line; none where the folder of it can't be used."""
-    me = lease_folder.user_name(os.getuid())
-    try:
-        line = tickets.waiting()
-    except OSError:  # runs say why when they need it
-        return {}
-    return {ticket.run_dir: place for place, ticket in enumerate(line, start=1) if ticket.user == me}
 
 
 def log(request: messages.LogRequest) -> messages.LogAnswer:
@@ -151,11 +155,5 @@ def _offset_of_last(file: Any, size: int, lines: int) -> int:
     begin = max(0, size - MAX_LOG_BYTES)
     file.seek(begin)
     content = file.read(size - begin)
-    position = len(content)
-    if content.endswith(b"\n"):
-        position -= 1
-    for _ in range(lines):
-        position = content.rfind(b"\n", 0, position)
-        if position < 0:
-            return begin
-    return int(begin + position + 1)
+    before, *last = content[: len(content) - content.endswith(b"\n")].rsplit(b"\n", lines)
+    return begin + len(before) + 1 if len(last) == lines else begin

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, Iterable, Iterator, List, Optional, Set, Union
-
-if TYPE_CHECKING:
-    from .record_types import Process
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Union
 
 ATTEMPT_VARIABLE, RUN_DIR_VARIABLE = "OELM_ATTEMPT", "OELM_RUN_DIR"
 """Environment variables by which a run's processes are known, whatever session they moved to."""
@@ -44,9 +40,9 @@ class Identity:
     host: str
     """Host name."""
 
-    def to_json(self) -> Process:
+    def to_json(self) -> Dict[str, object]:
         """Return the identity as a JSON object."""
-        return {"pid": self.pid, "start_time": self.start_time, "boot_id": self.boot_id, "host": self.host}
+        return asdict(self)
 
     @staticmethod
     def from_json(value: Any) -> "Optional[Identity]":
@@ -80,7 +76,7 @@ def boot_id() -> str:
         with open(path, encoding="ascii") as file:
             return file.read().strip()
     except OSError:
-        return _output(["sysctl", "-n", "kern.bootsessionuuid"]) or "unknown"
+        return output(["sysctl", "-n", "kern.bootsessionuuid"]) or "unknown"
 
 
 def start_time_of(pid: int) -> str:
@@ -95,7 +91,7 @@ def start_time_of(pid: int) -> str:
         except OSError:
             return ""
         return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
-    state, _, started = _output(["ps", "-o", "state=,lstart=", "-p", str(pid)]).partition(" ")
+    state, _, started = output(["ps", "-o", "state=,lstart=", "-p", str(pid)]).partition(" ")
     return "" if state.startswith("Z") else started.strip()
 
 
@@ -121,30 +117,33 @@ def of_run(run_dir: Union[str, Path], attempt: str = "") -> List[Identity]:
     markers = [RUN_DIR_VARIABLE + "=" + str(run_dir)] + ([ATTEMPT_VARIABLE + "=" + attempt] if attempt else [])
     end = b"\0" if LINUX else b" "  # ps(1) of macOS puts blanks between variables, and values may hold some
     wanted = [end + os.fsencode(marker) + end for marker in markers]
-    found = []
-    for pid, environment in _environments():
-        if all(marker in end + environment + end for marker in wanted):
-            identity = identify(pid)
-            if identity.start_time:
-                found.append(identity)
-    return found
+    return _living(
+        pid
+        for pid, environment in _environments()
+        if pid != os.getpid() and all(marker in end + environment + end for marker in wanted)
+    )
+
+
+def _living(pids: Iterable[int]) -> List[Identity]:
+    return [identity for identity in map(identify, pids) if identity.start_time]
 
 
 def _environments() -> "Iterator[tuple[int, bytes]]":
     """Yield (pid, environment) of every process that may be read."""
     if LINUX:
-        for name in os.listdir("/proc"):
-            if name.isdigit() and int(name) != os.getpid():
-                try:
-                    with open("/proc/%s/environ" % name, "rb") as file:
-                        yield int(name), file.read()
-                except OSError:
-                    continue
+        yield from _in_proc("environ")
         return
-    for line in _output(["ps", "-axEww", "-o", "pid=,command="]).splitlines():
+    for line in output(["ps", "-axEww", "-o", "pid=,command="]).splitlines():
         pid, _, rest = line.strip().partition(" ")
-        if pid.isdigit() and int(pid) != os.getpid():
+        if pid.isdigit():
             yield int(pid), os.fsencode(rest)
+
+
+def _in_proc(name: str) -> "Iterator[tuple[int, bytes]]":
+    """Yield (pid, content of its file of that name below /proc) of every process that may be read."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open("/proc/%s/%s" % (pid, name), "rb") as file:
+            yield int(pid), file.read()
 
 
 def descendants_of(pid: int) -> List[Identity]:
@@ -159,33 +158,32 @@ def descendants_of(pid: int) -> List[Identity]:
     while left:
         mine = children.pop(left.pop(), [])
         left += mine
-        found += [identity for identity in map(identify, mine) if identity.start_time]
-    return found
+        found += mine
+    return _living(found)
 
 
 def _parents() -> "Iterator[tuple[int, int]]":
     """Yield (pid, its parent's pid) of every process."""
     if LINUX:
-        for name in os.listdir("/proc"):
-            if name.isdigit():
-                try:
-                    with open("/proc/%s/stat" % name, "rb") as file:
-                        yield int(name), int(file.read().rpartition(b")")[2].split()[1])
-                except (OSError, IndexError):
-                    continue
+        for pid, stat in _in_proc("stat"):
+            rest = stat.rpartition(b")")[2].split()
+            if len(rest) > 1:  # it may be gone by now
+                yield pid, int(rest[1])
         return
-    for line in _output(["ps", "-axo", "pid=,ppid="]).splitlines():
+    for line in output(["ps", "-axo", "pid=,ppid="]).splitlines():
         fields = line.split()
         yield int(fields[0]), int(fields[1])
 
 
-def _output(argv: List[str]) -> str:
+def output(argv: List[str], timeout_s: float = 10.0) -> str:
+    """Return a command's output, which depends on nobody's locale or time zone; empty where it is missing or does not
+    answer.
+    """
     import subprocess  # here, because a probe on Linux never needs it and everybody waits for a probe
 
-    # Start times are compared as text, so they must not depend on who asks.
-    plain = dict(os.environ, LC_ALL="C", TZ="UTC0")
+    plain, nowhere = dict(os.environ, LC_ALL="C", TZ="UTC0"), subprocess.DEVNULL
     try:
-        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=plain, timeout=10)
+        done = subprocess.run(argv, stdin=nowhere, stdout=subprocess.PIPE, stderr=nowhere, env=plain, timeout=timeout_s)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return os.fsdecode(done.stdout).strip()
@@ -213,37 +211,86 @@ def send(identities: Iterable[Identity], number: int) -> None:
 
 def _reap() -> None:
     """Reap orphans that became this process's children."""
-    while True:
-        try:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                return
-        except ChildProcessError:
-            return
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def living(run_dir: Union[str, Path], spared: Iterable[Identity] = ()) -> List[Identity]:
+    """Return the processes of a run but this one and those that are spared.
+
+    Descendants, too: a process may have dropped the environment by which it is known.
+    """
+    found = {*of_run(run_dir), *descendants_of(os.getpid())} - set(spared)
+    return sorted((p for p in found if p.pid != os.getpid()), key=lambda identity: identity.pid)
+
+
+SHELLS = {"sh", "ash", "bash", "dash", "ksh", "zsh", "fish", "csh", "tcsh"}
+READERS = {"tee", "ts"}
+"""Programs that end on a signal, or wait, without passing it on, and those behind a program in a pipe of theirs."""
+
+
+def leading(found: Iterable[Identity]) -> List[Identity]:
+    """Return of a run's processes those that a stop is for: none that another one has started, which passes it on in
+    its own way, unless that is a shell, and none that ends with what it reads from.
+    """
+    parents, pids = dict(_parents()), {identity.pid for identity in found}
+    above = {pid: parents.get(pid) for pid in pids}
+    shells = {pid for pid in pids & set(above.values()) if _names_of(pid) & SHELLS}
+    led = [identity for identity in found if _is_led(above[identity.pid], above, shells)]
+    return [identity for identity in led if not _names_of(identity.pid) & READERS]
+
+
+def _is_led(pid: Optional[int], above: Mapping[int, Optional[int]], shells: Set[int]) -> bool:
+    """Tell whether only shells are between a process and the top."""
+    while pid in above:
+        if pid not in shells:
+            return False
+        pid = above[pid]
+    return True
+
+
+def _names_of(pid: int) -> Set[str]:
+    """Return what a process is called: a script that names its interpreter in its first line is known by both names."""
+    if not LINUX:
+        return {os.path.basename(output(["ps", "-o", "comm=", "-p", str(pid)])).lstrip("-")}
+    found: Set[str] = set()
+    with contextlib.suppress(OSError):  # it has ended, or is another user's
+        found.add(os.path.basename(os.readlink("/proc/%d/exe" % pid)))
+    with contextlib.suppress(OSError), open("/proc/%d/comm" % pid, encoding="utf-8", errors="replace") as file:
+        found.add(file.read().strip())
+    return found
 
 
 def end_run(
-    run_dir: Union[str, Path], deadline: float, say: Callable[[str], None], *, spared: Collection[Identity] = ()
+    run_dir: Union[str, Path],
+    deadline: float,
+    say: Callable[[str], None],
+    *,
+    spared: Iterable[Identity] = (),
+    asked: Optional[Set[int]] = None,
 ) -> None:
     """End every process of a run but this one: SIGTERM, then SIGKILL at the deadline (``time.monotonic()``); reap what
     became ours, and return once none is left.
 
     Args:
         spared: What may live on.
+        asked: Process ids that had SIGTERM before. Where they are given, the others get it only as ``leading`` says.
     """
-    asked: Set[int] = set()
+    from signal import SIGKILL, SIGTERM  # here: whoever only looks for processes ends none
+
+    is_known, asked = asked is not None, asked or set()
     while True:
         _reap()
-        # Descendants, too: a process may have dropped the environment by which it is known.
-        found = {*of_run(run_dir), *descendants_of(os.getpid())} - set(spared)
-        alive = sorted((p for p in found if p.pid != os.getpid()), key=lambda identity: identity.pid)
+        alive = living(run_dir, spared)
         if not alive:
             return
         late = time.monotonic() >= deadline
-        for identity in alive:
+        for identity in leading(alive) if is_known and not late else alive:
             if identity.pid not in asked or late:
                 say("ending process %d of this run with %s" % (identity.pid, "SIGKILL" if late else "SIGTERM"))
                 asked.add(identity.pid)
-                send([identity], signal.SIGKILL if late else signal.SIGTERM)
+                send([identity], SIGKILL if late else SIGTERM)
         time.sleep(0.1)
 
 
@@ -254,5 +301,7 @@ def kill_attempt(run_dir: Union[str, Path], attempt: str) -> None:
     Args:
         attempt: As ``OELM_ATTEMPT`` names it; empty before there was one.
     """
+    from signal import SIGKILL
+
     own = of_run(run_dir, attempt=attempt) if attempt else []
-    send([p for p in own + descendants_of(os.getpid()) if p.pid != os.getpid()], signal.SIGKILL)
+    send([p for p in own + descendants_of(os.getpid()) if p.pid != os.getpid()], SIGKILL)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, Dict, FrozenSet, Mapping
 
-from . import schema
 from .schema import Anything, Maybe, Table, Text
 from .sentences import Sentence, decoded, encoded, shown
 
@@ -38,6 +37,28 @@ TEMPLATES: Dict[str, str] = {
     "disk_full": _("disk full: {how}"),
     "port_taken": _("port {port} was taken by another program"),
     "rendezvous_taken": _("port of the rendezvous was taken by another program"),
+    "own_port_taken": _(
+        "a port that it asks for is taken by another program: let its command take a free one as {{port}}"
+    ),
+    "in_stage": _("stage {stage}: {why}"),
+    "had_to_be_killed": _("{why}; it did not end in its time after SIGTERM and was killed"),
+    "half_written": _("{why}; {files} is half written, and nothing goes on from there"),
+    "half_written_again": _("{why}; {files} is half written: the next attempt goes on from where this one did"),
+    "wants_terminal": _("it asks for input, and nobody is there to answer"),
+    "files_missing": _("it ended with exit code 0 and left no {files} in its run directory or the folder work there"),
+    "too_short": _("it ended with exit code 0 at step {step} of {length}"),
+    "no_step": _("it ended with exit code 0, and nothing it left says at which step"),
+    "ended_at_once": _("it ended after {seconds:.1f} s with exit code 0 and left nothing: no output, no file"),
+    "in_background": _("its command ended while what it had started went on in the background, which was ended"),
+    "prints_much": _("it has printed {size}"),
+    "passed_over": _("{what}, {size} of which live reading has passed over (the report reads all)"),
+    "changed_outside": _(
+        "{files} changed while it ran, which others share: let it write by relative names or to {{run_dir}}"
+    ),
+    "unreadable": _("what can't be read is not among its results: {files}"),
+    "left_none": _("it left no {files} in its run directory or the folder work there"),
+    "not_its_own": _("{why}; {path} is shared and can only be read: let it write by relative names or to {{run_dir}}"),
+    "disk_nearly_full": _("its disk has {size} left"),
     "not_started": _("cannot start {program}: {error}"),
     "stopped_outside": _("stopped from outside after a checkpoint"),
     "cancelled": _("cancelled"),
@@ -59,8 +80,10 @@ TEMPLATES: Dict[str, str] = {
     "ended_by_slurm": _("ended by Slurm, which started the job again (preemption or node failure)"),
     # What a supervisor waits for
     "waiting_for_run": _("waiting for {run} to end"),
+    "waiting_for_turn": _("waiting behind other runs of its submission"),
     "waiting_behind": _("waiting behind {run} of {user} (place {place})"),
     "waiting_for": _("waiting for {what}"),
+    "waiting_for_limit": _("waiting until fewer than {most} runs of yours have devices here (max_parallel)"),
     "of_permitted": _("{devices} of {limit}"),
     "gpu": _("1 GPU"),
     "gpus": _("{count} GPUs"),
@@ -153,12 +176,12 @@ FORMER_WORDS = (
     ("diverged", "diverged"),
 )
 """How reasons begin that have no code, being an earlier version's or a log's, and the codes that they would have."""
-BESIDE: Dict[str, object] = {
+BESIDE: Dict[str, Maybe] = {
     "code": Maybe(Text(most=500)),
     "values": Maybe(Anything(depth=100, values=1000, text=2000, is_table=True)),
 }
 """What stands beside a reason: bounds of its code and of its values."""
-_is_bounded = schema.compiled(Table(BESIDE))
+_BOUNDS = Table(BESIDE)
 
 
 def because(code: str, /, **values: Any) -> str:
@@ -181,7 +204,7 @@ def told(text: str) -> Dict[str, object]:
 def read(record: Mapping[str, object]) -> str:
     """Return the reason in a row or record; word for word where it has no code."""
     text, code, values = str(record.get("reason") or ""), record.get("code"), record.get("values")
-    if not code or _is_bounded({"code": code, "values": values}) is not None:
+    if not code or _BOUNDS.wrong({"code": code, "values": values}) is not None:
         return text
     return decoded(text, code, values, TEMPLATES)
 

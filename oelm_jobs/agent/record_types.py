@@ -5,27 +5,111 @@ For type checkers alone: nothing imports this module when it runs.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, TypedDict
+from typing import Any, Dict, List, Optional, TypedDict, Union
+
+Word = Union[str, List[str]]
+"""A word of a command: text, or texts and names of placeholders in turn (text, name, text, …, text)."""
 
 
-class Process(TypedDict, total=False):
-    """A process (processes.Identity)."""
+class StageRecord(TypedDict):
+    """A command of a run's own program."""
 
-    pid: int
-    start_time: str
-    boot_id: str
-    host: str
+    name: str
+    """Empty where there is one command alone."""
+    words: List[Word]
 
 
-class ClaimRecord(Process, total=False):
-    """claim: who executes a run."""
+class MetricsRecord(TypedDict, total=False):
+    """Where a program's metrics are read."""
+
+    lines: List[str]
+    """Patterns of lines in the log."""
+    files: List[str]
+    """Patterns of files."""
+    goal: Dict[str, str]
+    """``minimize`` or ``maximize`` for each metric that is judged by, the main one first."""
+
+
+class ProgramRecord(TypedDict, total=False):
+    """run.json, ``program``: what a run executes in place of the built-in trainer."""
+
+    stages: List[StageRecord]
+    resume: List[Word]
+    """What {resume} stands for once there is a checkpoint."""
+    checkpoint: str
+    """Pattern of its checkpoints, looked for in the run directory and then in the working folder."""
+    best: str
+    """Pattern of what fetch and clean call its best checkpoint, likewise."""
+    length: Optional[str]
+    """Name of the setting that says how long a run is."""
+    max_steps: Optional[float]
+    """Its value."""
+    stop_s: float
+    """Time for a checkpoint after SIGTERM."""
+    cpus: int
+    """CPU slots that it leases where it asks for no GPU."""
+    data: List[List[str]]
+    """Pairs of where the program looks for data, and where they lie."""
+    settings: Dict[str, Any]
+    settings_file: Optional[str]
+    """Kind of the file that {settings_file} names (``json``, ``yaml``, ``toml``), and so its suffix."""
+    settings_text: Optional[str]
+    """Its content."""
+    files: List[str]
+    """Patterns of what must exist at the end."""
+    metrics: MetricsRecord
+
+
+class Left(TypedDict):
+    """What a run that moved to another target has left on one."""
+
+    target: str
+    run_dir: str
+    token: str
+    """Of its newest submission there."""
+
+
+class Extended(TypedDict, total=False):
+    """The run that one of more steps goes on from."""
+
+    max_steps: Optional[float]
+    fingerprint: str
+    before: Optional["Extended"]
+    """What that one went on from."""
+
+
+class Spec(TypedDict, total=False):
+    """What the client's index keeps of a run's record (records.SPEC)."""
+
+    train: Dict[str, Any]
+    """Settings of the built-in trainer; absent of a script."""
+    program: ProgramRecord
+    """Of a script; absent of the built-in trainer."""
+    code: str
+    """Hash of a script's code."""
+    global_batch: int
+    extended_from: Optional[Extended]
+    left: List[Left]
+    study_file: str
+    """Of a study that was named by the path of its file."""
+
+
+class ClaimRecord(TypedDict, total=False):
+    """claim: who executes a run (processes.Identity, and this)."""
 
     token: Optional[str]
+    boot_id: str
+    keeper: bool
+    """That process holds it for a run that was not started yet."""
+    after: Optional[str]
+    """Run directory of the one before it in its lane, where a keeper holds it."""
 
 
 class JobStart(TypedDict, total=False):
-    """Which start of which Slurm job; empty on a plain host."""
+    """Which start of which Slurm job; on a plain host how its GPUs are shared."""
 
+    per_gpu: int
+    """So many runs could have each of its GPUs at a time, where it did not have them alone."""
     job: Optional[str]
     """Slurm's id."""
     restart: int
@@ -41,6 +125,10 @@ class Started(JobStart, total=False):
     devices: Optional[List[str]]
     host: str
     port: Optional[int]
+    resumed_from: str
+    """The checkpoint that a program of the user's own was given, by its name in the run directory; absent without."""
+    inexact_resume: bool
+    """There where nobody knows whether its result is that of a run which was never interrupted."""
 
 
 class Because(TypedDict, total=False):
@@ -97,8 +185,10 @@ class WaitingRecord(Told, total=False):
     time: float
 
 
-class HeartbeatRecord(TypedDict, total=False):
-    """heartbeat.json, by the trainer: nobody has checked its numbers."""
+class HeartbeatRecord(Told, total=False):
+    """heartbeat.json, by the trainer, of a script by the supervisor, whose reason is a remark: nobody has checked its
+    numbers.
+    """
 
     attempt: Optional[str]
     step: Any
@@ -106,6 +196,7 @@ class HeartbeatRecord(TypedDict, total=False):
     loss: Any
     tokens_per_s: Any
     time: Any
+    metrics: Any
 
 
 class OutcomeRecord(Told, total=False):
@@ -117,8 +208,8 @@ class OutcomeRecord(Told, total=False):
     resumed_from: Any
 
 
-class ResultFile(TypedDict):
-    """A file of a run that is over."""
+class ResultFile(TypedDict, total=False):
+    """A file of a run that is over, or one that was not fetched."""
 
     name: str
     size: int
@@ -139,14 +230,6 @@ class FetchedFile(TypedDict, total=False):
     seen: List[int]
 
 
-class LeftFile(TypedDict, total=False):
-    """A file that was not fetched."""
-
-    name: str
-    size: int
-    sha256: str
-
-
 class FetchedRecord(TypedDict, total=False):
     """fetched.json"""
 
@@ -156,5 +239,5 @@ class FetchedRecord(TypedDict, total=False):
     run_dir: str
     origin: str
     files: Dict[str, FetchedFile]
-    left: List[LeftFile]
+    left: List[ResultFile]
     removed: Dict[str, str]

@@ -10,27 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Generic, Optional, TypeVar, Union
 
 from . import rundir, schema
-from .schema import Anything, Each, Either, Map, Maybe, Number, Table, Text
-from .verbs import ABSOLUTE, COUNT, HASH, INDICES, MAYBE_HASH, NAME, OPTIONAL_PATH, SIZE, STATE
+from .schema import Anything, Each, Either, Flag, Map, Maybe, Number, Row, Table, Text
+from .verbs import ABSOLUTE, COUNT, HASH, INDICES, MAYBE_HASH, NAME, OPTIONAL_PATH, SCRIPT, SIZE, STATE
 
 if TYPE_CHECKING:
-    from .record_types import (
-        ClaimRecord,
-        EndRecord,
-        FetchedRecord,
-        HeartbeatRecord,
-        ManifestRecord,
-        OutcomeRecord,
-        StartRecord,
-        WaitingRecord,
-    )
+    from . import record_types as types
     from .run_record import RunRecord
+    from .verbs import Shapes
 
 POSITIVE = Number(1, 2**53, whole=True)
 FREE = Anything(is_table=True)
 WORDS = Text(most=65_536, may_be_odd=True)
 LABELS = Each(WORDS, 4096)
 WHEN = Maybe(Number())
+TOKEN = Maybe(Text(most=128))
 
 EXTENDED = Table(
     {"max_steps": POSITIVE, "fingerprint": Text(most=128)},
@@ -39,19 +32,41 @@ EXTENDED = Table(
 )
 LEFT = Each(Table({"target": Text(most=256), "run_dir": ABSOLUTE, "token": Text(most=128)}), 100)
 """What a run that moved to another target has left on others."""
-SPEC = Table(
-    {"train": Table({"max_steps": POSITIVE, "seq_len": POSITIVE}, keeps=True), "global_batch": POSITIVE},
-    {"extended_from": Maybe(EXTENDED), "left": Maybe(LEFT)},
-    keeps=True,
+_SPEC = {"extended_from": Maybe(EXTENDED), "left": Maybe(LEFT), "study_file": Maybe(ABSOLUTE)}
+_GOAL = Maybe(Table({}, {"goal": Maybe(FREE)}, keeps=True))
+_OF_SCRIPT = Table({"settings": FREE}, {"max_steps": Maybe(Number(0)), "metrics": _GOAL}, keeps=True)
+SPEC = Either(
+    (
+        Table({"program": _OF_SCRIPT}, _SPEC, keeps=True),
+        Table(
+            {"train": Table({"max_steps": POSITIVE, "seq_len": POSITIVE}, keeps=True), "global_batch": POSITIVE},
+            _SPEC,
+            keeps=True,
+        ),
+    )
 )
-"""What the client's index keeps of a run's record."""
+"""What the client's index keeps of a run's record: of one with a script, or of the built-in trainer's."""
 
 ATTEMPT = Table(
     {},
-    {"number": COUNT, "token": Maybe(Text(most=128)), "devices": Maybe(LABELS), "started_at": WHEN, "ended_at": WHEN,
-     "wall_s": WHEN, "job": Maybe(Text(most=64)), "state": Maybe(STATE), "reason": Maybe(WORDS)},
+    {"number": COUNT, "token": TOKEN, "devices": Maybe(LABELS), "started_at": WHEN, "ended_at": WHEN, "wall_s": WHEN,
+     "job": Maybe(Text(most=64)), "state": Maybe(STATE), "reason": Maybe(WORDS)},
     keeps=True,
 )  # fmt: skip
+
+WORD = Either((WORDS, Each(WORDS, 1000)))
+PATTERN = Text(pattern=r"[^/\0][^\0]*|")
+PATTERNS = Each(WORDS, 1000)
+PROGRAM = Table(
+    {"stages": Each(Table({"name": Text(), "words": Each(WORD, 100_000)}, keeps=True), 1000)},
+    {"resume": Each(WORD, 10_000), "checkpoint": PATTERN, "best": PATTERN, "length": Maybe(Text()),
+     "max_steps": Maybe(Number(0)), "stop_s": Number(0, 86_400), "cpus": COUNT,
+     "data": Each(Row((Text(), ABSOLUTE)), 1000), "settings": FREE,
+     "settings_file": Maybe(Text(most=16, pattern="[a-z]+")), "settings_text": Maybe(SCRIPT),
+     "files": PATTERNS, "metrics": Table({}, {"lines": PATTERNS, "files": PATTERNS, "goal": FREE}, keeps=True)},
+    keeps=True,
+)  # fmt: skip
+"""What a run executes in place of the built-in trainer."""
 
 
 Content = TypeVar("Content")
@@ -63,23 +78,24 @@ class Kind(Generic[Content]):
     def __init__(
         self,
         name: str,
-        shape: Table,
+        may: Shapes,
+        must: Optional[Shapes] = None,
         *,
         folder: str = rundir.CONTROL + "/",
         make: Optional[Callable[[Dict[str, Any]], Content]] = None,
     ) -> None:
-        self.name = name
-        """Of the file."""
-        self._path = "/" + folder + name
-        self.shape = shape
-        self._make = make
-        self._check: Optional[schema.Check] = None
+        """Describe a kind of record.
 
-    def why_not(self, content: Any) -> Optional[str]:
-        """Return where content is no such record, and why; None where it is one."""
-        if self._check is None:  # a command reads few of the kinds
-            self._check = schema.compiled(self.shape)
-        return self._check(content)
+        Args:
+            name: Of the file.
+            may: Shapes of what it may hold, by key; what it has besides is kept.
+            must: Shapes of what it holds.
+            make: Makes of the object what readers get.
+        """
+        self.name = name
+        self._path = "/" + folder + name
+        self.shape = Table(must or {}, may, keeps=True)
+        self._make = make
 
     def read(self, run_dir: Union[str, Path]) -> Optional[Content]:
         """Return a run's record; None where rundir.read_json finds nothing.
@@ -91,7 +107,7 @@ class Kind(Generic[Content]):
         content: Any = rundir.read_json(str(run_dir) + self._path)
         if content is None:
             return None
-        wrong = self.why_not(content)
+        wrong = self.shape.wrong(content)
         if wrong is not None:
             raise schema.Misfit(self.name + wrong)
         return self._make(content) if self._make is not None else content
@@ -112,76 +128,51 @@ def _run_record(content: Dict[str, Any]) -> RunRecord:
 
 RUN: Kind[RunRecord] = Kind(
     rundir.RUN,
-    Table(
-        {},
-        {"token": Text(most=128), "study": Text(), "run": Text(), "group": Text(), "label": Text(), "tag": Text(),
-         "seed": Number(whole=True), "target": Text(), "project": Maybe(OPTIONAL_PATH), "run_dir": ABSOLUTE,
-         "fingerprint": Text(most=128), "train": FREE, "factors": FREE, "global_batch": POSITIVE,
-         "gpus": Either((COUNT, INDICES)), "port": Maybe(COUNT), "after": Maybe(ABSOLUTE), "max_retries": COUNT,
-         "extended_from": Maybe(EXTENDED), "left": Maybe(LEFT), "fate": Maybe(OPTIONAL_PATH)},
-        keeps=True,
-    ),
+    {"token": Text(most=128), "study": Text(), "run": Text(), "group": Text(), "label": Text(), "tag": Text(),
+     "seed": Number(whole=True), "target": Text(), "project": Maybe(OPTIONAL_PATH), "run_dir": ABSOLUTE,
+     "fingerprint": Text(most=128), "train": FREE, "factors": FREE, "global_batch": COUNT,
+     "gpus": Either((COUNT, INDICES)), "port": Maybe(COUNT), "after": Maybe(ABSOLUTE), "max_retries": COUNT,
+     "extended_from": Maybe(EXTENDED), "left": Maybe(LEFT), "fate": Maybe(OPTIONAL_PATH),
+     "program": Maybe(PROGRAM)},
     make=_run_record,
 )  # fmt: skip
 """run.json"""
-START: Kind[StartRecord] = Kind(
+START: Kind[types.StartRecord] = Kind(
     rundir.START,
-    Table(
-        {},
-        {"number": COUNT, "token": Maybe(Text(most=128)), "devices": Maybe(LABELS), "started_at": WHEN,
-         "job": Maybe(Text(most=64)), "boot_id": Maybe(Text()), "before": Maybe(Each(ATTEMPT, 10_000)),
-         "port": Maybe(COUNT)},
-        keeps=True,
-    ),
+    {"number": COUNT, "token": TOKEN, "devices": Maybe(LABELS), "started_at": WHEN, "job": Maybe(Text(most=64)),
+     "boot_id": Maybe(Text()), "before": Maybe(Each(ATTEMPT, 10_000)), "port": Maybe(COUNT)},
 )  # fmt: skip
 """start.json"""
-END: Kind[EndRecord] = Kind(
+END: Kind[types.EndRecord] = Kind(
     rundir.END,
-    Table(
-        {"state": STATE},
-        {"token": Maybe(Text(most=128)), "reason": Maybe(WORDS), "ended_at": WHEN, "attempts": Each(ATTEMPT, 10_000),
-         "fingerprint": Maybe(Text(most=128))},
-        keeps=True,
-    ),
+    {"token": TOKEN, "reason": Maybe(WORDS), "ended_at": WHEN, "attempts": Each(ATTEMPT, 10_000),
+     "fingerprint": Maybe(Text(most=128))},
+    {"state": STATE},
 )  # fmt: skip
 """end.json"""
-WAITING: Kind[WaitingRecord] = Kind(
-    rundir.WAITING,
-    Table({}, {"token": Maybe(Text(most=128)), "reason": Maybe(WORDS)}, keeps=True),
-)
+WAITING: Kind[types.WaitingRecord] = Kind(rundir.WAITING, {"token": TOKEN, "reason": Maybe(WORDS)})
 """waiting.json"""
-CLAIM: Kind[ClaimRecord] = Kind(
-    rundir.CLAIM,
-    Table({}, {"token": Maybe(Text(most=128)), "boot_id": Maybe(Text())}, keeps=True),
+CLAIM: Kind[types.ClaimRecord] = Kind(
+    rundir.CLAIM, {"token": TOKEN, "boot_id": Maybe(Text()), "keeper": Maybe(Flag()), "after": Maybe(ABSOLUTE)}
 )
 """claim"""
-HEARTBEAT: Kind[HeartbeatRecord] = Kind(
-    rundir.HEARTBEAT,
-    Table({}, {"attempt": Maybe(Text(most=256))}, keeps=True),
-    folder="",
+HEARTBEAT: Kind[types.HeartbeatRecord] = Kind(
+    rundir.HEARTBEAT, {"attempt": Maybe(Text(most=256)), "reason": Maybe(WORDS)}, folder=""
 )
 """heartbeat.json; each number that makes no sense is one that is not known."""
-OUTCOME: Kind[OutcomeRecord] = Kind(
-    rundir.OUTCOME,
-    Table({}, {"attempt": Maybe(Text(most=256)), "status": Maybe(Text()), "reason": Maybe(WORDS)}, keeps=True),
+OUTCOME: Kind[types.OutcomeRecord] = Kind(
+    rundir.OUTCOME, {"attempt": Maybe(Text(most=256)), "status": Maybe(Text()), "reason": Maybe(WORDS)}
 )
 """outcome.json, likewise."""
-MANIFEST: Kind[ManifestRecord] = Kind(
-    rundir.MANIFEST,
-    Table({"files": Each(Table({"name": NAME, "size": SIZE, "sha256": HASH}, keeps=True))}, keeps=True),
-    folder="",
+MANIFEST: Kind[types.ManifestRecord] = Kind(
+    rundir.MANIFEST, {}, {"files": Each(Table({"name": NAME, "size": SIZE, "sha256": HASH}, keeps=True))}, folder=""
 )
 """MANIFEST.json"""
-FETCHED: Kind[FetchedRecord] = Kind(
+FETCHED: Kind[types.FetchedRecord] = Kind(
     rundir.FETCHED,
-    Table(
-        {},
-        {"target": Text(), "host": Text(), "run_dir": Text(), "origin": Text(most=256),
-         "files": Map(
-             Table({"size": SIZE, "sha256": HASH}, {"seen": Each(Number(whole=True), 2)}, keeps=True), keys=NAME),
-         "left": Each(Table({"name": NAME}, {"size": SIZE, "sha256": MAYBE_HASH})),
-         "removed": Map(Text(most=128), keys=NAME)},
-        keeps=True,
-    ),
+    {"target": Text(), "host": Text(), "run_dir": Text(), "origin": Text(most=256),
+     "files": Map(Table({"size": SIZE, "sha256": HASH}, {"seen": Each(Number(whole=True), 2)}, keeps=True), keys=NAME),
+     "left": Each(Table({"name": NAME}, {"size": SIZE, "sha256": MAYBE_HASH})),
+     "removed": Map(Text(most=128), keys=NAME)},
 )  # fmt: skip
 """fetched.json, which the client writes beside what it has fetched."""

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 Asks = TypeVar("Asks", bound=Mapping[str, object])
 Answers = TypeVar("Answers", bound=Mapping[str, object])
 
+VERBS: Dict[str, Verb[Any, Any]] = {}
+"""All verbs, by name."""
+
 
 class Verb(str, Generic[Asks, Answers]):
     """A verb: its name, by which it travels, with the types of its request and answer."""
@@ -22,8 +25,8 @@ class Verb(str, Generic[Asks, Answers]):
     """Whether it is answered in the client's own process where the target is this machine."""
 
     def __new__(cls, name: str, module: str, reads: bool = False, is_quick: bool = False) -> Verb[Asks, Answers]:
-        """Return the verb."""
-        verb = super().__new__(cls, name)
+        """Return the verb, and enter it in VERBS."""
+        VERBS[name] = verb = super().__new__(cls, name)
         verb.module, verb.reads, verb.is_quick = module, reads, is_quick
         return verb
 
@@ -36,29 +39,23 @@ PROBE: Verb[m.ProbeRequest, m.PollAnswer] = Verb("probe", "probe", reads=True, i
 LOG: Verb[m.LogRequest, m.LogAnswer] = Verb("log", "probe", reads=True, is_quick=True)
 FIND: Verb[m.FindRequest, m.FindAnswer] = Verb("find", "transfer.find", reads=True)
 DATA: Verb[m.DataRequest, m.DataAnswer] = Verb("data", "transfer.tokens", reads=True, is_quick=True)
+CONTENT: Verb[m.ContentRequest, m.ContentAnswer] = Verb("content", "transfer.contents", reads=True, is_quick=True)
 EXPECT: Verb[m.ExpectRequest, m.ExpectAnswer] = Verb("expect", "transfer.tokens", reads=True)
 ACCEPT: Verb[m.AcceptRequest, m.AcceptAnswer] = Verb("accept", "transfer.tokens")
 INVENTORY: Verb[m.InventoryRequest, m.InventoryAnswer] = Verb("inventory", "transfer.inventory", reads=True)
 RELEASE: Verb[m.ReleaseRequest, m.Nothing] = Verb("release", "transfer.inventory", reads=True)
 REMOVE: Verb[m.RemoveRequest, m.RemoveAnswer] = Verb("remove", "transfer.inventory")
 SNAPSHOTS: Verb[m.SnapshotsRequest, m.SnapshotsAnswer] = Verb("snapshots", "transfer.clean", reads=True)
-DISCARD: Verb[m.DiscardRequest, m.DiscardAnswer] = Verb("discard", "transfer.clean")
+DISCARD: Verb[m.DiscardRequest, m.Freed] = Verb("discard", "transfer.clean")
 EXAMINE: Verb[m.ExamineRequest, m.ExamineAnswer] = Verb("examine", "checks.examine", reads=True)
 SLURM_SUBMIT: Verb[m.SlurmSubmitRequest, m.SlurmSubmitAnswer] = Verb("slurm_submit", "slurm.submit")
 SLURM_SETTLE: Verb[m.Submission, m.SlurmSettleAnswer] = Verb("slurm_settle", "slurm.submit", reads=True)
 SLURM_POLL: Verb[m.SlurmPollRequest, m.PollAnswer] = Verb("slurm_poll", "slurm.state", reads=True)
 SLURM_CANCEL: Verb[m.SlurmCancelRequest, m.Cancelled] = Verb("slurm_cancel", "slurm.cancel")
 SLURM_ARCHIVE: Verb[m.RunDirs, m.Moved] = Verb("slurm_archive", "slurm.cancel")
-SLURM_TRIAL: Verb[m.SlurmTrialRequest, m.SlurmTrialAnswer] = Verb("slurm_trial", "checks.slurm_trial", reads=True)
-
-VERBS: Dict[str, Verb[Any, Any]] = {
-    verb: verb
-    for verb in (
-        LAUNCH, SETTLE, CANCEL, ARCHIVE, PROBE, LOG, FIND, DATA, EXPECT, ACCEPT, INVENTORY, RELEASE, REMOVE, SNAPSHOTS,
-        DISCARD, EXAMINE, SLURM_SUBMIT, SLURM_SETTLE, SLURM_POLL, SLURM_CANCEL, SLURM_ARCHIVE, SLURM_TRIAL,
-    )
-}  # fmt: skip
-"""By name."""
+SLURM_TRIAL: Verb[m.SlurmTrialRequest, m.SlurmTrialAnswer] = Verb(
+    "slurm_trial", "checks.slurm_trial", reads=True, is_quick=True
+)
 
 
 def may_repeat(name: str) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Dict, Mapping, NamedTuple, Optional, Sequence, Union
+
+if TYPE_CHECKING:
+    from .record_types import Extended, Left, ProgramRecord
 
 
 class RunRecord(NamedTuple):
@@ -44,10 +47,10 @@ class RunRecord(NamedTuple):
     """Run directory of the run before it in its lane."""
     stop_on_failure: bool = False
     max_retries: int = 0
-    extended_from: Optional[Mapping[str, Any]] = None
-    """``max_steps`` and ``fingerprint`` of the run that it continues, and ``before``: what that continued."""
-    left: Optional[Sequence[Mapping[str, str]]] = None
-    """What it has left on other targets: ``target``, ``run_dir`` and ``token`` of each."""
+    extended_from: "Optional[Extended]" = None
+    """The run that it continues."""
+    left: "Optional[Sequence[Left]]" = None
+    """What it has left on other targets."""
     share: Optional[str] = None
     scheduler: Optional[str] = None
     """``slurm``, or None."""
@@ -56,6 +59,8 @@ class RunRecord(NamedTuple):
     requeue: Optional[bool] = None
     fate: Optional[str] = None
     """File of its job's fate; empty where nobody submitted the script."""
+    program: "Optional[ProgramRecord]" = None
+    """What it executes; None for the built-in trainer, by ``command``."""
     command: Optional[Sequence[str]] = None
     queued_at: Optional[float] = None
     """When it was first submitted, Unix seconds."""

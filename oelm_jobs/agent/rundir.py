@@ -6,14 +6,13 @@ docs/run-directory.md is the reader's version of this module. Standard library o
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import math
 import os
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Union
+from typing import Any, BinaryIO, Dict, Iterable, List, Mapping, Optional, Set, Union
 
 from .processes import Identity
 from .sentences import _
@@ -31,6 +30,8 @@ NEVER_SENT = _("the client ended before it was sent")
 """Why a run whose submission was settled was not accepted, where nobody knows better."""
 LAUNCHED = "launched"
 """Line of the supervisor's log from which on it is about the newest launch."""
+SPEED_TRIAL = "speed_trial"
+"""Group of a study's run that trains nothing: it times arms in turn."""
 TRAIN_PREFIX = "exp_"
 """What a run directory's name begins with; the run's name follows."""
 ORIGIN = "origin"
@@ -38,13 +39,39 @@ ORIGIN = "origin"
 
 CLAIM_FD = 99
 """File descriptor on which the launcher hands a held claim to the launch script and so to the supervisor."""
+MANY = 20
+"""From so many run directories on their folder is listed, which may be large."""
 MAX_JSON_BYTES = 8 << 20
 """Control files are small; a larger one is not ours."""
+PIECE_BYTES = 1 << 16
+"""So much is read at once: making room for the largest takes longer than reading a small one."""
 
 
 def control(run_dir: Union[str, Path], name: str) -> Path:
     """Return the path of a control file."""
     return Path("%s/%s/%s" % (run_dir, CONTROL, name))  # one look at the text instead of three
+
+
+def that_may_exist(run_dirs: Iterable[str]) -> Set[str]:
+    """Return those of run directories that may be there, by one look at their folder where many lie in one: of new runs
+    none is.
+    """
+    by_folder: Dict[str, List[str]] = {}
+    for run_dir in run_dirs:
+        by_folder.setdefault(os.path.dirname(run_dir), []).append(run_dir)
+    found: Set[str] = set()
+    for folder, theirs in by_folder.items():
+        names = None
+        if len(theirs) >= MANY:
+            try:
+                # Small, since a disk of macOS takes a name in other letters for the same.
+                names = {name.lower() for name in os.listdir(folder)}
+            except FileNotFoundError:
+                names = set()
+            except OSError:  # what can't be listed may still be there
+                pass
+        found.update(each for each in theirs if names is None or os.path.basename(each).lower() in names)
+    return found
 
 
 def run_name(run_dir: str) -> str:
@@ -58,7 +85,7 @@ def log_line(words: str) -> str:
     return "%s %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), words)
 
 
-def read_json(path: Union[str, Path]) -> Optional[Dict[str, Any]]:
+def read_json(path: Union[str, Path], most_bytes: int = MAX_JSON_BYTES) -> Optional[Dict[str, Any]]:
     """Return the object in ``path``; None where it is absent, unreadable, too large or not an object."""
     try:
         # A FIFO in a folder that others write to must not make anybody wait (fifo(7)).
@@ -66,8 +93,11 @@ def read_json(path: Union[str, Path]) -> Optional[Dict[str, Any]]:
     except OSError:
         return None
     try:
-        content = os.read(handle, MAX_JSON_BYTES + 1)
-        value = json.loads(content) if len(content) <= MAX_JSON_BYTES else None
+        pieces = [os.read(handle, PIECE_BYTES)]
+        while len(pieces[-1]) == PIECE_BYTES and len(pieces) * PIECE_BYTES <= most_bytes:
+            pieces.append(os.read(handle, PIECE_BYTES))
+        content = b"".join(pieces)
+        value = json.loads(content) if len(content) <= most_bytes else None
     except (OSError, ValueError, RecursionError):
         return None
     finally:
@@ -75,16 +105,15 @@ def read_json(path: Union[str, Path]) -> Optional[Dict[str, Any]]:
     return value if isinstance(value, dict) else None
 
 
-def write_text(path: Path, text: str, *, durable: bool = True, mode: int = 0o666) -> None:
+def write_bytes(path: Path, content: bytes, *, durable: bool = True, mode: int = 0o666) -> None:
     """Replace ``path`` atomically: a reader sees the old content or the new, and (durable) so does one after a power
     loss. Who may read it is the umask's to say.
     """
     temporary = path.with_name(".%s.%d.%d" % (path.name, os.getpid(), time.monotonic_ns()))
     handle = os.open(str(temporary), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        # What is half a character in a name (os.fsdecode) is an escape in JSON.
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
@@ -95,6 +124,12 @@ def write_text(path: Path, text: str, *, durable: bool = True, mode: int = 0o666
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str, *, durable: bool = True, mode: int = 0o666) -> None:
+    """Replace ``path`` atomically with text."""
+    # What is half a character in a name (os.fsdecode) is an escape in JSON.
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), durable=durable, mode=mode)
 
 
 def is_text(name: str) -> bool:
@@ -119,7 +154,7 @@ def create(path: Path, content: Mapping[str, object], *, durable: bool = True) -
     temporary = path.with_name(".%s.%s.%d.%d" % (path.name, os.uname().nodename, os.getpid(), time.monotonic_ns()))
     try:
         with open(str(temporary), "w", encoding="utf-8") as file:
-            json.dump(content, file)
+            file.write(json.dumps(content))  # json.dump takes many times as long
             file.flush()
             if durable:
                 os.fsync(file.fileno())
@@ -144,6 +179,11 @@ def mark_origin(run_dir: Union[str, Path], token: str) -> None:
         return
     with contextlib.suppress(FileExistsError), open(str(control(run_dir, ORIGIN)), "x", encoding="ascii") as file:
         file.write(token + "\n")
+
+
+def origin(run_dir: Union[str, Path]) -> str:
+    """Return the submission that a run directory began with; empty where none is named."""
+    return tail(control(run_dir, ORIGIN), 256).decode("utf-8", "replace").strip()
 
 
 def merged(shared: Dict[str, object], own: Dict[str, object]) -> Dict[str, object]:
@@ -194,12 +234,13 @@ def lock(path: Path, *, patience_s: float = 0.0) -> int:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return handle
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES) or time.monotonic() >= deadline:
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() >= deadline:
                 os.close(handle)
-                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise Busy(str(path)) from None
-                raise
+                raise Busy(str(path)) from None
+        except OSError:
+            os.close(handle)
+            raise
         time.sleep(0.02)
 
 
@@ -218,20 +259,42 @@ def is_locked(path: Union[str, Path]) -> bool:
         os.close(handle)
 
 
-def write_claim(handle: int, token: str, identity: Identity) -> None:
-    """Write into a held claim who holds it."""
-    content = json.dumps(dict(identity.to_json(), token=token)).encode() + b"\n"
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, content, 0)
+def write_claim(handle: int, token: str, identity: Identity, **more: object) -> None:
+    """Write into a held claim who holds it; whoever reads it meanwhile finds the one before, or this one.
+
+    Args:
+        more: ``keeper``, where that process holds it for a run that was not started yet, and ``after``, the run
+            directory of the one before it in its lane.
+    """
+    content = json.dumps(dict(identity.to_json(), token=token, **more)).encode() + b"\n"
+    os.pwrite(handle, content.ljust(os.fstat(handle).st_size), 0)
+    os.ftruncate(handle, len(content))
 
 
 # Append-only files ----------------------------------------------------------------------------------------------------
 
 
+def end_line(log: BinaryIO) -> None:
+    """End the last line of a log, open for reading and appending, that its writer was killed in; on a full disk the
+    next writer goes on in it.
+    """
+    size = log.seek(0, os.SEEK_END)
+    log.seek(max(0, size - 1))
+    if log.read(1) not in (b"", b"\n"):
+        with contextlib.suppress(OSError):
+            os.write(log.fileno(), b"\n")
+    log.seek(0, os.SEEK_END)
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file; a FIFO that a program has put in its place makes nobody wait (fifo(7))."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def tail(path: Union[str, Path], max_bytes: int = 4096) -> bytes:
     """Return the last ``max_bytes`` of a file, from the first whole line on; empty where there is none."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_at_once) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - max_bytes))
             content = file.read(max_bytes)

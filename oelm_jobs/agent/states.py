@@ -5,11 +5,15 @@ from __future__ import annotations
 import enum
 
 
-class State(str, enum.Enum):
-    """Where a run stands; the order is that in which a run goes through its states.
+class Word(str, enum.Enum):
+    """An enumeration whose members are their text wherever text is written: in JSON, in a database, in words."""
 
-    A member is the text of its name wherever text is written: in JSON, in a database, in words.
-    """
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class State(Word):
+    """Where a run stands; the order is that in which a run goes through its states."""
 
     PLANNED = "PLANNED"
     """Known to the client's index alone: its submission has no answer yet."""
@@ -26,9 +30,6 @@ class State(str, enum.Enum):
         """True where nothing more happens unless somebody submits again."""
         return self in FINAL
 
-    def __str__(self) -> str:
-        return self.value
-
 
 FINAL = (State.DONE, State.FAILED, State.CANCELLED)
 """States of a run that is over."""
@@ -36,7 +37,7 @@ TOLD = tuple(state for state in State if state is not State.PLANNED)
 """States that an agent tells and a run's records hold."""
 
 
-class Checkpoints(str, enum.Enum):
+class Checkpoints(Word):
     """Which of a run's checkpoints are fetched."""
 
     NONE = "none"
@@ -45,6 +46,3 @@ class Checkpoints(str, enum.Enum):
     LATEST = "latest"
     """The one of the highest step."""
     ALL = "all"
-
-    def __str__(self) -> str:
-        return self.value

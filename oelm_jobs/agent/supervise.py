@@ -10,7 +10,6 @@ processes do.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -20,19 +19,21 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple, cast
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set, Tuple, cast
 
-from . import privacy, processes, records, rundir, schema
+from . import privacy, processes, records, rundir
 from .host import lease
 from .host.host import Host
-from .reasons import because, told
-from .run import judge, place, result, waiting
+from .reasons import because
+from .run import admission, judge, metrics, place, result, waiting
 from .run.place import Place, Refused, Stopped, Superseded, Verdict
+from .run.program import Ended, Program, Trainer
+from .run.script import Script
 from .run_record import RunRecord
 from .states import State
 
 if TYPE_CHECKING:
-    from .record_types import Attempt, OutcomeRecord, StartRecord
+    from .record_types import Attempt, StartRecord
 
 RETRY_DELAY_S = 2.0
 """Pause before a crashed command is started again."""
@@ -54,6 +55,7 @@ class Supervisor:
         self.token = record.token
         self.stop_signal: Optional[int] = None
         self.place = _place(record, self.say)
+        self.program = _program(record, command, self.say)
         self._interruptible = False  # True while a raised Stopped loses neither a process nor a record
         self._mark = ""  # OELM_ATTEMPT of the attempt under way
         self._on_record = 0  # attempts that the end record of an earlier execution has
@@ -66,32 +68,6 @@ class Supervisor:
         """Narrate into supervisor.log (stderr of this process, which the script puts there)."""
         with contextlib.suppress(OSError):  # a full disk or a closed terminal must not end what is watched over
             print(rundir.log_line(text), end="", file=sys.stderr, flush=True)
-
-    def refusal(self) -> str:
-        """Return why this run directory must not be entered; empty when it may."""
-        try:
-            known = records.RUN.read(self.run_dir)
-        except schema.Misfit as error:
-            return "holds a record that can't be understood: %s" % error
-        if known and known.study and known.study != self.record.study:
-            return "holds run %s of study %s" % (known.run, known.study)
-        ours, theirs = self.record.fingerprint, known.fingerprint if known else ""
-        if known and not (ours and theirs):
-            # Rendered before the data could be hashed, and run by hand: the keys say whether it is the same run.
-            own = ("data_path", "val_data_path", "out_dir", "batch_size")
-            before, after = known.train, self.record.train
-            changed = sorted(key for key in after if key not in own and before.get(key) != after[key])
-            if changed or known.global_batch != self.record.global_batch:
-                return "holds a run of another configuration (differs in %s)" % ", ".join(changed or ["global_batch"])
-            ours = theirs = ours or theirs
-            self.record = self.record._replace(fingerprint=ours)
-        extended = self.record.extended_from
-        continued = extended["fingerprint"] if extended else None
-        if ours and theirs and ours != theirs and theirs != continued:
-            return "holds a run of another configuration (%s, not %s)" % (theirs[:12], ours[:12])
-        if extended and not any(self.run_dir.glob("checkpoint_*.pt")):
-            return "has no checkpoint to go on from (oelm-clean frees them): submit --rerun to start over"
-        return ""
 
     def history(self) -> List[Attempt]:
         """Return the attempts so far."""
@@ -139,7 +115,10 @@ class Supervisor:
             signal.signal(number, signal.SIG_IGN)
 
     def _run_claimed(self) -> int:
-        refusal = self.refusal()
+        refusal, fingerprint = admission.refusal(self.record, self.program.can_go_on)
+        if fingerprint != self.record.fingerprint:
+            self.record = self.record._replace(fingerprint=fingerprint)
+            self.program = _program(self.record, self.command, self.say)
         if refusal:
             self.say("refused: %s %s" % (self.run_dir, refusal))
             return EXIT_REFUSED
@@ -152,7 +131,7 @@ class Supervisor:
         waiting.clear(self.run_dir)  # of a supervisor that was lost
         rundir.mark_origin(self.run_dir, self.token)  # a script that nobody launched, or that Slurm has started
         queued_at = self._queued_at()
-        entered = self.record._replace(command=self.command, queued_at=queued_at)
+        entered = self.record._replace(command=self.command or None, queued_at=queued_at)
         rundir.write_json(rundir.control(self.run_dir, rundir.RUN), entered.to_json())
         result.reserve(self.run_dir)
         processes.become_subreaper()
@@ -173,7 +152,8 @@ class Supervisor:
                 self._end_survivors(time.monotonic() + SURVIVOR_GRACE_S)
                 self.place.acquire(arrived_at)
             finally:
-                waiting.clear(self.run_dir)
+                if self.place.is_mine():  # else a successor waits, and says so there
+                    waiting.clear(self.run_dir)
             self._interruptible, acquired = False, True
             verdict = self._attempts(attempts)
         except Stopped:
@@ -267,84 +247,128 @@ class Supervisor:
     def _attempt(self, before: List[Attempt]) -> Tuple[Attempt, Verdict]:
         """Start the command once and see it through; return the attempt's record and the verdict on it."""
         number = 1 + max([int(attempt["number"]) for attempt in before], default=0)
-        argv, port = self.place.argv(self.command, number, self._lost_ports)
+        port = self.program.prepare(self.place, number, self._lost_ports)
         self._mark = "%s:%d" % (self.token, number)
-        environment = dict(processes.plain_environment(), **self.place.environment())
-        environment[processes.ATTEMPT_VARIABLE] = self._mark
-        environment.update({processes.RUN_DIR_VARIABLE: str(self.run_dir), "PYTHONUNBUFFERED": "1"})
-        me = processes.identify(os.getpid()).to_json()
-        start = cast("StartRecord", dict(me, number=number, token=self.token, port=port, **self.place.start_record()))
-        start["started_at"] = time.time()
-        start["devices"] = devices = self.place.devices()
+        environment = {**processes.plain_environment(), **self.place.environment(), "PYTHONUNBUFFERED": "1"}
+        environment.update({processes.ATTEMPT_VARIABLE: self._mark, processes.RUN_DIR_VARIABLE: str(self.run_dir)})
+        devices, me = self.place.devices(), processes.identify(os.getpid()).to_json()
+        attempt = dict(me, number=number, token=self.token, port=port, **self.place.start_record())
+        attempt.update(self.program.start_record())
+        start = cast("StartRecord", dict(attempt, started_at=time.time(), devices=devices))
         if before[self._on_record :]:  # should this execution be lost, too, they are on no other record
             start["before"] = before[self._on_record :]
         rundir.write_json(rundir.control(self.run_dir, rundir.START), start)
         began = time.monotonic()
-        with open(str(self.run_dir / rundir.LOG), "ab") as log:
+        verdict: Optional[Verdict] = None
+        code: Optional[int] = None
+        with open(str(self.run_dir / rundir.LOG), "ab+") as log:
+            if self.program.is_script:
+                rundir.end_line(log)
             traces = judge.Traces(self.run_dir, start, log.tell())
-            try:
-                child = subprocess.Popen(
-                    argv,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                why = because("not_started", program=argv[0], error=str(error))
-                verdict = Verdict(State.FAILED, why, cause=place.CRASH)
-                return _record(start, {}, began, verdict, None)
-        self.say("attempt %d: process %d on %s" % (number, child.pid, ", ".join(devices)))
-        survivors_until = 0.0
+            while verdict is None:
+                command = self.program.next(traces)
+                if command is None:
+                    verdict = Verdict(State.DONE, "")
+                    break
+                try:
+                    child = subprocess.Popen(
+                        command.argv,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        env={**environment, **command.environment},
+                        cwd=command.folder,
+                        start_new_session=True,
+                    )
+                except OSError as error:
+                    why = because("not_started", program=command.argv[0], error=str(error))
+                    verdict, code = Verdict(State.FAILED, why, cause=place.CRASH), None
+                    break
+                what = "attempt %d%s" % (number, ", stage " + command.stage if command.stage else "")
+                self.say("%s: process %d on %s" % (what, child.pid, ", ".join(devices)))
+                verdict = self._see_through(child, before)
+                code = child.returncode
+        return result.ended_attempt(start, self.program.outcome(), began, verdict, code), verdict
+
+    def _see_through(self, child: "subprocess.Popen[bytes]", before: List[Attempt]) -> Optional[Verdict]:
+        """Wait for a command's end, or bring it about; return how the attempt ended, None where it goes on."""
+        began, killed, survivors_until = time.monotonic(), False, 0.0
+        asked: Optional[Set[int]] = set() if self.program.is_script else None
+        left: List[processes.Identity] = []
         try:
             self._interruptible = True
             if self.stop_signal is not None:
                 raise Stopped
-            child.wait()
+            self._wait(child)
             self._interruptible = False
         except Stopped:
             self._interruptible = False
-            survivors_until = self._stop(child)
+            survivors_until, killed = self._stop(child, asked)
         self._check_claim()
-        self._end_survivors(max(survivors_until, time.monotonic() + SURVIVOR_GRACE_S))
-        outcome, code = traces.outcome(), child.returncode
-        verdict = judge.judge(traces, outcome, code, stop_signal=self.stop_signal, place=self.place, before=before)
-        return _record(start, outcome, began, verdict, code)
+        seconds = time.monotonic() - began
+        has_ended_itself = self.program.is_script and self.stop_signal is None and child.returncode == 0
+        if has_ended_itself:
+            left = self._left_running()
+        self._end_survivors(max(survivors_until, time.monotonic() + SURVIVOR_GRACE_S), asked)
+        killed = killed or (bool(survivors_until) and time.monotonic() >= survivors_until)
+        how = Ended(child.returncode, seconds, None if has_ended_itself else self.stop_signal, killed)
+        return self.program.ended(how, left, self.place, before)
 
-    def _stop(self, child: "subprocess.Popen[bytes]") -> float:
-        """Pass a stop on, leave time for a checkpoint, then end what is left; return when that time is over."""
+    def _wait(self, child: "subprocess.Popen[bytes]") -> None:
+        """Wait for a command's end, looking at its progress meanwhile where that is wanted."""
+        if not self.program.is_script:
+            child.wait()
+            return
+
+        def look() -> None:
+            self._interruptible = False
+            self.program.look()
+            self._interruptible = True
+            if self.stop_signal is not None:
+                raise Stopped
+
+        metrics.watch(child, look)
+
+    def _left_running(self) -> List[processes.Identity]:
+        """Return what a command that ended by itself has left running, apart from what is about to end, too."""
+        until = time.monotonic() + SURVIVOR_GRACE_S
+        left = processes.living(self.run_dir, self._from_setup)
+        while left and time.monotonic() < until:
+            time.sleep(0.1)
+            left = [identity for identity in left if identity.is_alive()]
+        return left
+
+    def _stop(self, child: "subprocess.Popen[bytes]", asked: Optional[Set[int]]) -> Tuple[float, bool]:
+        """Pass a stop on and leave time for a checkpoint; return when that time is over, and whether it was needed up.
+
+        Args:
+            asked: Gets the ids of the processes that the stop was passed on to, where a script's are to have it once.
+        """
         number = self.stop_signal or signal.SIGTERM
         self.say("%s: passing it on" % signal.Signals(number).name)
+        alive = processes.living(self.run_dir, self._from_setup) if asked is not None else []
         deadline = time.monotonic() + self.place.pass_stop(child.pid, number)
-        while child.poll() is None and time.monotonic() < deadline:
-            try:
-                child.wait(max(0.01, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                continue
-        if child.poll() is None:
+        if asked is not None:
+            others = [] if self.place.has_asked_all() else processes.leading(alive)
+            processes.send([process for process in others if process.pid != child.pid], signal.SIGTERM)
+            asked.update(process.pid for process in (alive if self.place.has_asked_all() else others))
+            asked.add(child.pid)
+        try:
+            child.wait(max(0.01, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
             self.say("no end in the time for a checkpoint: killing")
             child.kill()
             child.wait()
-        return deadline
+            return deadline, True
+        return deadline, False
 
-    def _end_survivors(self, deadline: float) -> None:
+    def _end_survivors(self, deadline: float, asked: Optional[Set[int]] = None) -> None:
         """End what is left of an attempt, but what set-up lines left running."""
-        processes.end_run(self.run_dir, deadline, self.say, spared=self._from_setup)
+        processes.end_run(self.run_dir, deadline, self.say, spared=self._from_setup, asked=asked)
 
 
-def _record(
-    start: StartRecord, outcome: OutcomeRecord, began: float, verdict: Verdict, code: Optional[int]
-) -> Tuple[Attempt, Verdict]:
-    """Return the record of an attempt that is over, and the verdict on it."""
-    attempt = result.of_start(start)
-    if outcome:
-        attempt["steps"] = int(outcome.get("step") or 0) - int(outcome.get("resumed_from") or 0)
-    attempt.update(cast("Attempt", {"state": verdict.state, **told(verdict.reason), "cause": verdict.cause}))
-    attempt["ended_at"] = time.time()
-    # The monotonic clock measures: a wall clock may be set back meanwhile.
-    attempt.update({"wall_s": round(time.monotonic() - began, 3), "exit_code": code})
-    return attempt, verdict
+def _program(record: RunRecord, command: List[str], say: Callable[[str], None]) -> Program:
+    return Script(record, os.getcwd(), say) if record.program else Trainer(Path(record.run_dir), command)
 
 
 def _place(record: RunRecord, say: Any) -> Place:
@@ -373,15 +397,10 @@ def choose(content: Dict[str, Any]) -> RunRecord:
 
 
 def main(argv: List[str]) -> int:
-    """Read the run's record (stdin, JSON) and its command (arguments after ``--``, or the record's), and see the run
-    through.
+    """Read the run's record (stdin, JSON) and its command (arguments after ``--``, or the record's; the value of its
+    ``--master_port`` is a preference), and see the run through.
     """
-    parser = argparse.ArgumentParser(prog="supervise", description=__doc__)
-    parser.add_argument(
-        "command", nargs=argparse.REMAINDER, help="-- COMMAND; the value of its --master_port is a preference"
-    )
-    command = parser.parse_args(argv).command
-    command = command[1:] if command[:1] == ["--"] else command
+    command = argv[1:] if argv[:1] == ["--"] else argv
     content = json.load(sys.stdin)
     devnull = os.open(os.devnull, os.O_RDONLY)
     os.dup2(devnull, 0)

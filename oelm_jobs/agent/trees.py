@@ -13,7 +13,7 @@ import hashlib
 import os
 import stat
 import time
-from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 if "_" not in globals():  # where it is sent, its text comes before this one's (connections/wire.py)
     from .sentences import _
@@ -59,10 +59,62 @@ def is_kept(folder: str, name: str) -> bool:
         found = os.stat(place)
     except OSError:
         return False
+    if os.path.exists(_mark(place)):
+        return False
     if time.time() - found.st_mtime > USED_S:
         with contextlib.suppress(OSError), held(folder):
             os.utime(place)
     return os.path.isdir(place)
+
+
+def files_of(place: str) -> Optional[List[str]]:
+    """Return the names of a tree's files, whose content is read again; None where they are no longer what its name
+    stands for. What something else has put there is passed over.
+
+    On a disk that keeps no times or modes (WSL's of Windows, CIFS, FAT) nobody can tell, and what is there counts.
+
+    Raises:
+        OSError: One can't be read.
+    """
+    paths = [os.path.join(folder, name) for folder, _, names in os.walk(place) for name in names]
+    found = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # a run's own, which it has just removed
+            found[os.path.relpath(path, place)] = os.lstat(path)
+    stored = sorted(name for name, look in found.items() if _is_stored(look))
+    modes = {found[name].st_mode for name in stored}
+    if not stored or (len(modes) == 1 and modes.pop() & stat.S_IWUSR):
+        return stored or sorted(name for name, look in found.items() if stat.S_ISREG(look.st_mode))
+    rows = []  # type: List[Row]
+    for name in stored:
+        with open(os.path.join(place, name), "rb") as file:
+            sha256 = hashlib.sha256(file.read()).hexdigest()
+        rows.append((name, bool(found[name].st_mode & stat.S_IXUSR), sha256))
+    if name_of(rows) == os.path.basename(place):
+        return stored
+    # CIFS shows what can only be read as executable, too, whatever it was made as.
+    files = sorted(name for name, look in found.items() if stat.S_ISREG(look.st_mode) and not name.endswith(".pyc"))
+    return stored if files == stored and all(executable for _, executable, _ in rows) else None
+
+
+def _is_stored(found: os.stat_result) -> bool:
+    """Tell by the look of a file in a tree whether it is one of the tree's, unchanged since."""
+    return stat.S_ISREG(found.st_mode) and found.st_mtime_ns == STORED_NS
+
+
+def condemn(place: str) -> None:
+    """Have a damaged tree sent again when it is next asked for; until then it stays, since others may be at work in it.
+
+    Raises:
+        OSError: That can't be written.
+    """
+    with open(_mark(place), "w"):
+        pass
+
+
+def _mark(place: str) -> str:
+    """Return the path of the file that says that a tree is damaged."""
+    return "%s/.%s.damaged" % (os.path.dirname(place), os.path.basename(place))
 
 
 @contextlib.contextmanager
@@ -75,13 +127,10 @@ def held(folder: str, *, alone: bool = False) -> Iterator[bool]:
     """
     path = os.path.join(os.path.dirname(folder), LOCK)
     handle = None
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            is_held = _lock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        except OSError:
-            is_held = False
-        yield is_held
+        yield handle is not None and _lock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
     finally:
         if handle is not None:
             os.close(handle)
@@ -121,8 +170,8 @@ def keep(folder: str, tree: str, rows: Sequence[Row], contents: Callable[[List[i
         raise Damaged(_("what arrived is not what was sent: a list of files that has another hash"))
     os.makedirs(folder, exist_ok=True)
     with held(folder):
-        stores = _Stores(os.path.join(os.path.dirname(folder), STORE))
-        sources = [stores.find(executable, sha256) for _, executable, sha256 in rows]
+        store = _Store(os.path.join(os.path.dirname(folder), STORE))
+        sources = [store.find(executable, sha256) for _, executable, sha256 in rows]
         read = contents([number for number, source in enumerate(sources) if source is None])
         temporary = os.path.join(folder, ".%s.%s.%d.%.6f" % (tree, os.uname()[1], os.getpid(), time.time()))
         os.mkdir(temporary)
@@ -135,10 +184,18 @@ def keep(folder: str, tree: str, rows: Sequence[Row], contents: Callable[[List[i
                     os.makedirs(above, exist_ok=True)
                     made.add(above)
                 # What was stored a moment ago may be gone: others may be at work where there are no locks.
-                if source is None or not stores.link(source, path, executable, sha256):
-                    write_new(path, _checked(read(number), name, sha256), executable)
-                    stores.add(path, executable, sha256)
-            os.rename(temporary, os.path.join(folder, tree))
+                if source is None or not store.link(source, path, executable, sha256):
+                    content = read(number)
+                    if hashlib.sha256(content).hexdigest() != sha256:
+                        raise Damaged(_("{name} changed while it was sent: submit again", name))
+                    store.write(path, content, executable, sha256)
+            place = os.path.join(folder, tree)
+            if os.path.exists(_mark(place)):
+                with contextlib.suppress(OSError):
+                    os.rename(place, temporary + ".gone")
+            os.rename(temporary, place)
+            with contextlib.suppress(OSError):
+                os.unlink(_mark(place))
         except BaseException:
             import shutil
 
@@ -181,60 +238,33 @@ def sweep(folder: str, age_s: float) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _checked(content: bytes, name: str, sha256: str) -> bytes:
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise Damaged(_("{name} changed while it was sent: submit again", name))
-    return content
-
-
-def write_new(path: str, content: bytes, executable: bool) -> None:
-    """Write a file that is never changed; who may read it is the umask's to say."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o555 if executable else 0o444)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-    os.utime(path, ns=(STORED_NS, STORED_NS))
-
-
-class _Stores:
-    """Stored files: this user's, which can be linked to, and others', which can be copied."""
+class _Store:
+    """This user's stored files."""
 
     def __init__(self, place: str) -> None:
-        self._place = place
-        self._own = str(os.geteuid())
+        self._folder = os.path.join(place, str(os.geteuid()))
         self._umask = os.umask(0o077)
         os.umask(self._umask)
-        try:
-            others = sorted(name for name in os.listdir(place) if name != self._own)
-        except OSError:
-            others = []
-        self._users = [self._own, *others]
-        self._made: Set[str] = set()
+        with contextlib.suppress(OSError):
+            os.makedirs(self._folder, exist_ok=True)
 
-    def _path(self, user: str, executable: bool, sha256: str) -> str:
-        return "%s/%s/%s/%s%s" % (self._place, user, sha256[:2], sha256[2:], "x" if executable else "")
+    def _path(self, executable: bool, sha256: str) -> str:
+        return "%s/%s%s" % (self._folder, sha256, "x" if executable else "")
 
     def find(self, executable: bool, sha256: str) -> Optional[str]:
         """Return where a content is stored, unchanged since; None where it isn't."""
-        for user in self._users:
-            path = self._path(user, executable, sha256)
-            try:
-                found = os.lstat(path)
-            except OSError:
-                continue
-            if stat.S_ISREG(found.st_mode) and found.st_mtime_ns == STORED_NS:
-                mode = (0o555 if executable else 0o444) & ~self._umask
-                if user != self._own or stat.S_IMODE(found.st_mode) == mode:
-                    return path
+        path, mode = self._path(executable, sha256), (0o555 if executable else 0o444) & ~self._umask
+        with contextlib.suppress(OSError):
+            found = os.lstat(path)
+            if _is_stored(found) and stat.S_IMODE(found.st_mode) == mode:
+                return path
         return None
 
     def link(self, source: str, path: str, executable: bool, sha256: str) -> bool:
         """Make ``path`` of a stored file: a second name for it, or a copy; False where that can't be done now."""
-        if source.startswith("%s/%s/" % (self._place, self._own)):
-            try:
-                os.link(source, path)
-                return True
-            except OSError:  # too many links, or a file system without them
-                pass
+        with contextlib.suppress(OSError):  # too many links, or a file system without them
+            os.link(source, path)
+            return True
         try:
             with open(source, "rb") as file:
                 content = file.read()
@@ -242,21 +272,25 @@ class _Stores:
             return False
         if hashlib.sha256(content).hexdigest() != sha256:
             return False
-        write_new(path, content, executable)
-        self.add(path, executable, sha256)
+        self.write(path, content, executable, sha256)
         return True
 
-    def add(self, path: str, executable: bool, sha256: str) -> None:
-        """Store a file that was just written, in place of a damaged one; done without where it can't be."""
-        stored = self._path(self._own, executable, sha256)
-        above = os.path.dirname(stored)
+    def write(self, path: str, content: bytes, executable: bool, sha256: str) -> None:
+        """Write a file that is never changed, and store it, in place of a damaged one; who may read it is the umask's
+        to say.
+
+        Raises:
+            OSError: It can't be written. Where it can't be stored, that is done without.
+        """
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o555 if executable else 0o444)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.utime(path, ns=(STORED_NS, STORED_NS))
+        stored = self._path(executable, sha256)
         with contextlib.suppress(OSError):
-            if above not in self._made:
-                os.makedirs(above, exist_ok=True)
-                self._made.add(above)
             try:
                 os.link(path, stored)
             except FileExistsError:
-                if self.find(executable, sha256) != stored:
+                if self.find(executable, sha256) is None:
                     os.unlink(stored)
                     os.link(path, stored)

@@ -5,13 +5,15 @@ A key that is not here does not exist for the other side: what a module comes to
 
 from __future__ import annotations
 
-import functools
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from . import reasons, rundir, schema
 from .schema import Anything, Each, Either, Flag, Map, Maybe, Number, Row, Table, Text
 from .sentences import _
 from .states import TOLD, Checkpoints, State
+
+if TYPE_CHECKING:
+    Shapes = Mapping[str, schema.Shape]
 
 # What there is ----------------------------------------------------------------------------------------------------
 
@@ -36,12 +38,15 @@ ENVIRONMENT = Map(Text(most=131_072), 1000)
 RUN_DIRS = Each(ABSOLUTE)
 RUN_TOKENS = Each(Row((ABSOLUTE, Text(most=128))))
 
-PROGRESS: Dict[str, Any] = {
+METRIC_NAME = Text(most=200)
+METRIC = Either((Number(), Text(among=("nan", "inf", "-inf"))))
+MOST_METRICS = 100
+PROGRESS: Shapes = {
     "token": Maybe(Text(most=128)), "devices": Maybe(Each(LINE, 4096)), "started_at": Maybe(TIME),
     "ended_at": Maybe(TIME), "attempt": Maybe(COUNT), "place": Maybe(COUNT), "absent": Maybe(Flag()),
     "job": Maybe(JOB), "starts_at": Maybe(TIME), "step": Maybe(COUNT), "max_steps": Maybe(COUNT),
     "loss": Maybe(Number()), "val_loss": Maybe(Number()), "tokens_per_s": Maybe(Number(0)),
-    "heartbeat_at": Maybe(TIME),
+    "heartbeat_at": Maybe(TIME), "metrics": Maybe(Map(METRIC, MOST_METRICS, METRIC_NAME)),
 }  # fmt: skip
 """What is said of a run besides its state and reason."""
 STANDS = Table({"state": STATE, "reason": Maybe(WORDS)}, {**PROGRESS, **reasons.BESIDE})
@@ -56,7 +61,7 @@ TICKET = Table(
     {"user": LINE, "run": LINE, "run_dir": Text(is_prose=True)},
     {"time": Number(), "token": LINE, "request": Either((COUNT, INDICES)), "devices": INDICES},
 )
-LEASES = {"devices": Each(DEVICE, 4096), "queue": Each(TICKET), "limit": WORDS, "junk": Each(WORDS)}
+LEASES: Shapes = {"devices": Each(DEVICE, 4096), "queue": Each(TICKET), "limit": WORDS, "junk": Each(WORDS)}
 
 FIELDS = Each(Map(WORDS, 64), 100_000)
 """A table of sacctmgr's."""
@@ -74,10 +79,11 @@ SITE = Table(
      "qualities": Each(Table({"name": LINE}, {
          "flags": WORDS, "maxsubmitjobsperuser": LINE, "maxsubmitjobsperaccount": LINE, "grpsubmitjobs": LINE,
          "maxtres": WORDS, "maxtresperuser": WORDS, "maxtresperaccount": WORDS, "grptres": WORDS})),
-     "is_enforced": Flag(), "is_limited": Flag(), "max_array": COUNT}
+     "is_enforced": Flag(), "is_limited": Flag(), "max_array": COUNT},
+    {"kill_wait_s": Number(0)},
 )  # fmt: skip
-HOST = {"host": LINE, "time": TIME}
-ON_A_CLUSTER = {"site": SITE, "disk_free": SIZE, **LEASES}
+HOST: Shapes = {"host": LINE, "time": TIME}
+ON_A_CLUSTER: Shapes = {"site": SITE, "disk_free": SIZE, **LEASES}
 
 NAME = Text(most=1024, pattern=r"[^\0]+")
 LEFT = Table({"name": NAME, "size": SIZE, "sha256": MAYBE_HASH})
@@ -90,7 +96,7 @@ HELD = Table(
      "final": Flag(), "origin": Text(most=256)},
     {"path": PATH, "absent": Maybe(Flag())},
 )  # fmt: skip
-BESIDE = {"manifest": Maybe(Anything(is_table=True)), "manifest_error": WORDS}
+BESIDE: Shapes = {"manifest": Maybe(Anything(is_table=True)), "manifest_error": WORDS}
 TOKEN_FILE = Either(
     (
         Table(
@@ -100,7 +106,7 @@ TOKEN_FILE = Either(
         Table({**BESIDE, "error": WORDS}),
     )
 )
-TRIED = {"starts_in_s": Number(0), "refused": WORDS, "limit": WORDS, "unknown": WORDS}
+TRIED: Shapes = {"starts_in_s": Number(0), "refused": WORDS, "limit": WORDS, "unknown": WORDS}
 QUOTA = Table(
     {"mount": PATH, "paths": Each(PATH, 16), "group": LINE, "used": SIZE, "limit": SIZE, "files": SIZE,
      "files_limit": SIZE}
@@ -115,7 +121,7 @@ MOVED = Table({"moved": Map(PATH), "busy": Each(ABSOLUTE)})
 
 # Verbs ------------------------------------------------------------------------------------------------------------
 
-ANSWERS: Dict[str, Any] = {
+ANSWERS: Shapes = {
     "": Table({}),
     "launch": Table({**SUBMITTED, "runs": Map(Text(among=("started", "busy")))}),
     "settle": Table({**ANSWERED, "runs": Each(ABSOLUTE)}),
@@ -123,6 +129,9 @@ ANSWERS: Dict[str, Any] = {
     "archive": MOVED,
     "find": Table({"runs": Each(FOUND)}),  # each is judged for itself (records)
     "data": Table({"files": Map(TOKEN_FILE)}),
+    "content": Table({"files": Map(Either((
+        Table({"size": SIZE, "sha256": HASH}, {"files": Map(HASH, keys=NAME), "arriving": PATH}),
+        Table({"error": WORDS}))))}),
     "expect": Either(
         (Table({"staging": ABSOLUTE, "link": NAME, "free": SIZE, "rsync": Text()}), Table({"error": WORDS}))
     ),
@@ -132,10 +141,7 @@ ANSWERS: Dict[str, Any] = {
     "remove": Table({"runs": Map(Table({"removed": Each(NAME), "freed": SIZE, "kept": Map(WORDS, keys=NAME)}))}),
     "snapshots": Table({"unused": TREES, "freed": SIZE, "note": WORDS}),
     "discard": Table({"removed": TREES, "freed": SIZE}),
-    "log": Table(
-        {"content": BASE64, "offset": SIZE, "size": SIZE, "state": STATE,
-         "reason": Maybe(WORDS)}
-    ),
+    "log": Table({"content": BASE64, "offset": SIZE, "size": SIZE, "state": STATE, "reason": Maybe(WORDS)}),
     "probe": Table({**HOST, "runs": Map(STANDS)}, {"disk_free": SIZE, "lease_error": WORDS, **LEASES}),
     "examine": Table(
         {"agent_python": LINE, **HOST, "user": LINE, "root": PATH, "devices": Each(DEVICE, 4096), "queue": Each(TICKET),
@@ -144,7 +150,7 @@ ANSWERS: Dict[str, Any] = {
              Table({"setup_error": WORDS, "line": Text(is_prose=True), "is_broken": Flag()}),
              Table({"error": WORDS}),
              Table({"python": LINE, "wandb": Flag(), "torch": LINE, "cuda": Flag(), "gpus": COUNT},
-                   {"trainer_error": WORDS, "slurm_error": WORDS}),
+                   {"trainer_error": WORDS, "compiling": WORDS, "slurm_error": WORDS}),
              Map(Flag(), most=0))),
          "bash": Text(), "rsync": Text(), "ends_processes": Flag(), "wandb_login": Flag(),
          "ports_taken": Each(COUNT, 10_000), "data": Map(TOKEN_FILE)},
@@ -164,12 +170,14 @@ ANSWERS: Dict[str, Any] = {
     "slurm_trial": Table({"slurm_error": WORDS}),
 }  # fmt: skip
 
-ROOT = {"root": PATH}
-SUBMISSION = {"root": PATH, "token": TOKEN}
-UNUSED = {"checkpoint_root": OPTIONAL_PATH, "young_s": Number(0)}
-REQUESTS: Dict[str, Any] = {
+ROOT: Shapes = {"root": PATH}
+SUBMISSION: Shapes = {"root": PATH, "token": TOKEN}
+UNUSED: Shapes = {"checkpoint_root": OPTIONAL_PATH, "young_s": Number(0)}
+REQUESTS: Dict[str, Table] = {
     "launch": Table(
-        {**SUBMISSION, "runs": Each(Table({"run_dir": ABSOLUTE, "token": TOKEN, "script": SCRIPT}))},
+        {**SUBMISSION, "runs": Each(Table(
+            {"run_dir": ABSOLUTE, "token": TOKEN, "script": SCRIPT},
+            {"gpus": Either((COUNT, INDICES)), "after": Maybe(ABSOLUTE)}))},
         {"environment": Maybe(ENVIRONMENT), "snapshot": Maybe(TREE)},
     ),
     "settle": Table(SUBMISSION),
@@ -177,8 +185,9 @@ REQUESTS: Dict[str, Any] = {
     "archive": Table({"run_dirs": RUN_DIRS}),
     "find": Table(ROOT, {"checkpoint_root": OPTIONAL_PATH}),
     "data": Table({**ROOT, "files": Each(PATH, 1000)}, {"whole": Maybe(Flag())}),
+    "content": Table({**ROOT, "files": Each(PATH, 1000)}, {"each": Flag()}),
     "expect": Table({"folder": ABSOLUTE, "name": TOKEN, "link": Flag()}),
-    "accept": Table({"staging": ABSOLUTE, "folder": ABSOLUTE, "files": Map(HASH, 1000, keys=NAME)}),
+    "accept": Table({"staging": ABSOLUTE, "folder": ABSOLUTE, "files": Map(HASH, keys=NAME)}),
     "inventory": Table(
         {"runs": Each(Table({"run_dir": ABSOLUTE}, {"have": Maybe(Map(HASH, keys=NAME))})),
          "checkpoints": Text(among=tuple(each.value for each in Checkpoints))}
@@ -222,7 +231,7 @@ MESSAGE = Table(
     keeps=True,
 )  # fmt: skip
 """What bootstrap says in a frame, but for the answer in it; hello, ready and alive are said by being there."""
-COMMON: Dict[str, Any] = {
+COMMON: Shapes = {
     "clusters": Text(most=1024),
     "login_shell": Flag(),
     "own": Maybe(Table({"root": PATH, "share": Text(most=64), "also": Each(PATH, 16)})),
@@ -253,6 +262,7 @@ ASKED: Dict[str, Asked] = {
     "inventory": Asked("runs", "runs", "run_dir"),
     "remove": Asked("runs", "runs", "run_dir"),
     "data": Asked("files", "files"),
+    "content": Asked("files", "files"),
     "examine": Asked("data", "files"),
     "slurm_submit": Asked("jobs", "jobs", "position"),
 }
@@ -279,21 +289,6 @@ WANTED: Dict[str, Tuple[Wanted, ...]] = {
 }  # fmt: skip
 
 
-@functools.lru_cache(maxsize=None)
-def _answer(verb: str) -> schema.Check:
-    return schema.compiled(ANSWERS[verb])
-
-
-@functools.lru_cache(maxsize=None)
-def _of_message() -> schema.Check:
-    return schema.compiled(MESSAGE)
-
-
-def wrong_message(message: Any) -> Optional[str]:
-    """Return where a message is none of bootstrap's, and why; None where it is."""
-    return _of_message()(message)
-
-
 def check_request(verb: str, request: Any) -> None:
     """See to it that a request is one; what it has besides is dropped from it.
 
@@ -301,31 +296,16 @@ def check_request(verb: str, request: Any) -> None:
         schema.Misfit: It isn't; nothing was done.
     """
     shape = REQUESTS[verb]
-    wrong = schema.compiled(Table(shape.must, dict(shape.may, **COMMON)))(request)
+    wrong = Table(shape.must, {**shape.may, **COMMON}).wrong(request)
     if wrong is not None:
         raise schema.Misfit(_("the request is not understood: {verb}{where}", verb, wrong))
-
-
-@functools.lru_cache(maxsize=None)
-def _found() -> schema.Check:
-    return schema.compiled(FOUND)
-
-
-def fits_find(record: Dict[str, Any]) -> bool:
-    """Tell whether a run's record can be part of an answer."""
-    return _found()(record) is None
-
-
-@functools.lru_cache(maxsize=None)
-def _stands() -> schema.Check:
-    return schema.compiled(STANDS)
 
 
 def cut_answer(verb: str, answer: Dict[str, Any]) -> Dict[str, Any]:
     """Return an answer as the client takes it: prose no longer than agreed, and one run's records that make no sense
     that run's trouble alone.
     """
-    if _answer(verb)(answer) is None:
+    if ANSWERS[verb].wrong(answer) is None:
         return answer
     fitting = dict(schema.cut(ANSWERS[verb], answer))
     if verb in ("probe", "slurm_poll"):
@@ -334,10 +314,10 @@ def cut_answer(verb: str, answer: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _understood(row: Dict[str, Any]) -> Dict[str, Any]:
-    wrong = _stands()(row)
+    wrong = STANDS.wrong(row)
     if wrong is not None:  # of a reason that is too long the beginning is told, and that alone
         row = {key: value for key, value in row.items() if key not in reasons.BESIDE}
-        wrong = _stands()(row)
+        wrong = STANDS.wrong(row)
     if wrong is None:
         return row
     why = reasons.because("not_understood", folder=rundir.CONTROL)
@@ -359,7 +339,7 @@ def wrong_answer(verb: str, request: Mapping[str, Any], answer: Any) -> Optional
             answer[asked.about] = {key: given[key] for key in wanted if not is_given_up}
         except KeyError as error:
             return _("{verb}.{about}.{key} is missing", verb, asked.about, error.args[0])
-    wrong = _answer(verb)(answer)
+    wrong = ANSWERS[verb].wrong(answer)
     for more in WANTED.get(verb, ()) if wrong is None else ():
         if bool(request.get(more.word)) is more.is_held and more.unless not in answer:
             wrong = wrong or next((_(".{key} is missing", key) for key in more.keys if key not in answer), None)

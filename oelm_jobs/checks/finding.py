@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
 
+from ..agent.states import Word
 
-class Grade(str, enum.Enum):
+
+class Grade(Word):
     """How good a finding is."""
 
     GOOD = "good"
@@ -14,9 +15,6 @@ class Grade(str, enum.Enum):
     """It works, but."""
     BAD = "bad"
     """A run would fail."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True, kw_only=True)

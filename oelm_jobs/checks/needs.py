@@ -6,17 +6,17 @@ Preflight refuses what is bad of it, doctor shows all of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..agent.sentences import _
 from ..data import check as data_check
 from ..data.token_folder import how_to_make
+from ..folders import COMMANDS
+from ..programs import built_in
 from ..spec.study import Run, Study
 from ..spec.target import Target
-from ..train import config as trainer
-from ..train import estimate
 from .finding import Finding, bad, good, warning
 
 if TYPE_CHECKING:
@@ -40,14 +40,12 @@ def data(
         make = f"oelm-submit --study {study.name} --target {target.name} --send-data"
     for path in paths:
         row = rows[path]
-        if fault := data_check.fault(path, row, data_check.need_of(study)):
-            found = _("{path}: {why}", path, fault.found)
-            mend = fault.mend or _("make or send it: {command}", make)
-            return bad(what, found, mend)
+        if fault := data_check.fault(path, row, study):
+            mend = fault.hint or _("make or send it: {command}", make)
+            return bad(what, _("{path}: {why}", path, str(fault)), mend)
         tokens += row["size"] // 2
     if not rows[paths[0]]["manifest"]:
-        found = _("{folder} has no manifest: its content can't be checked", str(folder))
-        return warning(what, found)
+        return warning(what, _("{folder} has no manifest: its content can't be checked", str(folder)))
     return good(what, _("{count:,} tokens agree with their manifest", tokens))
 
 
@@ -94,13 +92,11 @@ def devices(
             has,
         )
         mend = _("change gpus of the group in {path}, or give another --target", str(study.path))
+        if study.path.match(str(COMMANDS / "*")):
+            mend = _("give the command another --gpus or --target")
         return bad(what, found, mend)
     most = max(run.world_size for run in runs)
     return good(what, _("at most {most} of {count} at a time", most, len(rows)))
-
-
-def _config(run: Run) -> trainer.TrainConfig:
-    return trainer.from_dict({key: value for key, value in run.train.items() if value is not None})
 
 
 def _one_of_each(runs: Sequence[Run]) -> list[Run]:
@@ -111,29 +107,17 @@ def _one_of_each(runs: Sequence[Run]) -> list[Run]:
     return list(first.values())
 
 
-def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[messages.DeviceRow]) -> list[Finding]:
+def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[messages.DeviceRow]) -> Iterator[Finding]:
     """Compare the estimate for the largest run with the GPUs' memory, where that is known.
 
     An estimate that is off by less than half must not forbid a run: it is bad only beyond that, on the largest GPU.
     """
     sizes = [row["memory_mb"] for row in rows if row["memory_mb"]]
     if not sizes:
-        return []
+        return
     what = _("memory for {study}", study.name)
-    need, largest = max(
-        ((estimate.training_bytes(_config(run)), run) for run in _one_of_each(runs)), key=lambda pair: pair[0]
-    )
+    need, largest = max(((built_in.memory_bytes(run), run) for run in _one_of_each(runs)), key=lambda pair: pair[0])
     if need > 1.5 * max(sizes) * 2**20:
-        config = _config(largest)
-        smaller = estimate.fitting_batch_size(config, max(sizes) * 2**20)
-        mend = _("use a smaller model")
-        if smaller is not None:
-            accumulation = config.gradient_accumulation_steps * config.batch_size // smaller
-            mend = _(
-                "gradient_accumulation_steps = {number} in [train] makes batches of {size} that would fit",
-                accumulation,
-                smaller,
-            )
         found = _(
             "run {run} would need about {need:.0f} GB on each GPU; the largest of {target} has {memory:.0f} GB",
             largest.name,
@@ -141,7 +125,8 @@ def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[mes
             target.name,
             max(sizes) / 1024,
         )
-        return [bad(what, found, mend)]
+        yield bad(what, found, built_in.how_to_fit(largest, max(sizes) * 2**20))
+        return
     found = _(
         "about {need:.1f} GB for group {group}; the smallest GPU has {memory:.0f} GB",
         need / 1e9,
@@ -149,15 +134,15 @@ def memory(study: Study, target: Target, runs: Sequence[Run], rows: Sequence[mes
         min(sizes) / 1024,
     )
     if need > min(sizes) * 2**20:
-        mend = _("raise gradient_accumulation_steps in {path}", str(study.path))
-        return [warning(what, found, mend)]
-    return [good(what, found)]
+        yield warning(what, found, built_in.how_to_use_less_memory(study))
+    else:
+        yield good(what, found)
 
 
 def disk(study: Study, target: Target, runs: Sequence[Run], free: int) -> Finding:
     """Compare what the runs' checkpoints take at most with the bytes that are free for them."""
     trained = [run for run in runs if run.trial is None]
-    each = {run.group: estimate.checkpoint_disk_bytes(_config(run)) for run in _one_of_each(trained)}
+    each = {run.group: built_in.checkpoint_bytes(run) for run in _one_of_each(trained)}
     need = sum(each[run.group] for run in trained)
     what = _("disk for {study}", study.name)
     if need > free:
@@ -169,23 +154,34 @@ def disk(study: Study, target: Target, runs: Sequence[Run], free: int) -> Findin
             free / 1e9,
             target.checkpoint_root or target.root,
         )
-        mend = _("lower keep_last or keep_every in [train] of {path}, or make room (oelm-clean)", str(study.path))
-        return bad(what, found, mend)
+        return bad(what, found, built_in.how_to_use_less_disk(study))
     found = _("all its checkpoints take up to {need:.2f} GB, {free:.1f} GB are free", need / 1e9, free / 1e9)
     return good(what, found)
 
 
-def wandb(study: Study, target: Target, answer: messages.ExamineAnswer) -> list[Finding]:
+def wandb(study: Study, target: Target, answer: messages.ExamineAnswer) -> Iterator[Finding]:
     """Judge whether W&B will take what runs report, where the study asks for it."""
-    if not study.train.get("use_wandb") or "torch" not in answer["trial"]:
-        return []
+    if not built_in.uses_wandb(study) or "torch" not in answer["trial"]:
+        return
     what = _("W&B of {study}", study.name)
-    if not answer["trial"]["wandb"]:
-        found = _("not installed; runs go on without")
-        return [warning(what, found, "pip install wandb")]
     online = os.environ.get("WANDB_MODE") == "online" and "WANDB_MODE" in target.env
-    if online and not answer["wandb_login"] and "WANDB_API_KEY" not in target.env:
-        found = _("WANDB_MODE is online, nobody is logged in")
-        return [bad(what, found, "wandb login")]
-    found = _("online") if online else _("offline; oelm-fetch brings its folders home")
-    return [good(what, found)]
+    if not answer["trial"]["wandb"]:
+        yield warning(what, _("not installed; runs go on without"), "pip install wandb")
+    elif online and not answer["wandb_login"] and "WANDB_API_KEY" not in target.env:
+        yield bad(what, _("WANDB_MODE is online, nobody is logged in"), "wandb login")
+    else:
+        yield good(what, _("online") if online else _("offline; oelm-fetch --sync wandb sends what runs leave"))
+
+
+def compiling(study: Study, runs: Sequence[Run], trial: messages.Trial) -> Iterator[Finding]:
+    """Judge whether runs that would be compiled there can be."""
+    if "compiling" not in trial:
+        return
+    wanted = [run for run in _one_of_each(runs) if built_in.wants_compile(run, "cuda" if trial["cuda"] else "cpu")]
+    what, why = _("torch.compile for {study}", study.name), trial["compiling"]
+    if wanted and not why:
+        yield good(what, _("compiler and headers are there"))
+    elif wanted:
+        mend = _("install it there, or set compile in [train] of {path} to false", str(study.path))
+        grade = bad if any(map(built_in.must_compile, wanted)) else warning
+        yield grade(what, _("can't be had there: {why}; runs are slower without", why), mend)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +19,13 @@ from ..connections import Connection, interpreter, unreached
 from ..data import check as data_check
 from ..data import token_folder
 from ..errors import DataError, PreflightError
+from ..programs import built_in
 from ..schedulers import allowed_environment
 from ..scripts import templates
 from ..spec.study import Run, Study
 from ..spec.target import Target
 from ..study.plan import Plan
-from ..study.resolve import token_files
+from ..study.resolve import data_paths, token_files
 from ..targets.files import LOCAL
 from . import needs, site
 from .finding import Finding, bad
@@ -43,21 +44,21 @@ def data_hash(connection: Connection, project: Path, study: Study) -> str:
     Raises:
         PreflightError: One won't do, as data_check says, or holds other data than the project's.
     """
+    if study.program is not None:
+        return _content_hash(connection, project, study)
     target = connection.target
     paths = token_files(connection.resolved, study)
     here = token_files(unreached(LOCAL, project), study)
-    request: messages.DataRequest = {"root": connection.root, "files": list(paths)}
+    request: messages.DataRequest = {"root": connection.resolved.root, "files": list(paths)}
     rows = connection.call(registry.DATA, request, timeout_s=1800)["files"]
-    named = (study.train["data_path"], study.train.get("val_data_path") or study.train["data_path"])
-    need, hashes = data_check.need_of(study), []
-    for path, mine, name in zip(paths, map(Path, here), named, strict=True):
-        is_own = not target.host and paths == here
-        if fault := data_check.fault(path, rows[path], need):
-            where = path if is_own else f"{target.name}: {path}"
-            folder = Path(str(name)).parent
-            make = _how_to_make(mine) if is_own else _how_to_have(target, mine, folder)
-            found = _("{path}: {why}", where, fault.found)
-            raise PreflightError(joined([found, NOTHING]), hint=fault.mend or make)
+    named = [*built_in.data(study).values()] * 2  # the validation file, where none is named, lies beside the other
+    hashes = []
+    is_own = not target.host and paths == here
+    for path, mine, name in zip(paths, map(Path, here), named, strict=False):
+        if fault := data_check.fault(path, rows[path], study):
+            found = _("{path}: {why}", path if is_own else f"{target.name}: {path}", str(fault))
+            have = _how_to_have(None if is_own else target, mine, Path(str(name)).parent)
+            raise PreflightError(joined([found, NOTHING]), hint=fault.hint or have)
         known = "" if is_own else _listed_here(mine)
         if known and known != rows[path]["sha256"]:
             found = _("{target}: {path} holds other data than {own} of this project", target.name, path, str(mine))
@@ -73,20 +74,60 @@ def data_hash(connection: Connection, project: Path, study: Study) -> str:
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
-def _how_to_make(path: Path) -> str:
-    return _("make it: {command}", token_folder.how_to_make(path.parent))
+def _content_hash(connection: Connection, project: Path, study: Study) -> str:
+    """Return the hash over what a study's script reads, by the names that it has for them."""
+    assert study.program is not None
+    target, there = connection.target, connection.resolved
+    paths = data_paths(there, study)
+    request: messages.ContentRequest = {"root": there.root, "files": paths}
+    rows = connection.call(registry.CONTENT, request, timeout_s=1800)["files"] if paths else {}
+    here = data_paths(unreached(LOCAL, project), study)
+    digest = hashlib.sha256()
+    for name, path, mine in zip(study.program.data, paths, here, strict=True):
+        is_own = not target.host and path == mine
+        where = path if is_own else f"{target.name}: {path}"
+        if "error" in rows[path]:
+            found = _("{path}: {why}", where, rows[path]["error"])
+            mend = _how_to_bring(target, name, None if is_own else Path(mine))
+            raise PreflightError(joined([found, NOTHING]), hint=mend)
+        if staging := rows[path].get("arriving"):
+            found = _("{path}: not all that was sent is there", where)
+            mend = _("the same command with --send-data goes on with it; or remove {path} there", staging)
+            raise PreflightError(joined([found, NOTHING]), hint=mend)
+        digest.update(f"{name}\n{rows[path]['sha256']}\n".encode())
+    return digest.hexdigest()
 
 
-def _how_to_have(target: Target, mine: Path, folder: Path) -> str:
-    """Say what to do about a token file that a target lacks."""
-    if target.host:
+def _how_to_bring(target: Target, name: str, mine: Path | None) -> str:
+    """Say what to do about data of a script that a target lacks.
+
+    Args:
+        name: What the program calls them.
+        mine: Where they lie here; None where the target reads the project's own.
+    """
+    if mine is None:
+        return _('bring it there, or name another place in data of target "{target}"', target.name)
+    ways = [_("the same command with --send-data sends it")]
+    if not mine.exists():
+        ways = [_("put it at {path}", str(mine)), _("then the same command with --send-data")]
+    if not name.startswith("/"):
+        ways.append(_('or name where it lies there: data = {{ "{folder}" = "/..." }} in the targets file', name))
+    return joined(ways)
+
+
+def _how_to_have(target: Target | None, mine: Path, folder: Path) -> str:
+    """Say what to do about a token file that a target lacks; None where it reads the project's own."""
+    if target is not None and target.host:
         return _(
             "send the project's: the same command with --send-data; or name the folder that holds it there:"
             ' data = {{ "{folder}" = "/..." }} in the targets file',
             str(folder),
         )
+    make = _("make it: {command}", token_folder.how_to_make(mine.parent))
+    if target is None:
+        return make
     if not mine.is_file():
-        return joined([_how_to_make(mine), _("then the same command with --send-data")])
+        return joined([make, _("then the same command with --send-data")])
     return _(
         "the project has it: the same command with --send-data copies it there; or let runs read it in {own}:"
         ' data = {{ "{folder}" = "{own}" }} in the targets file',
@@ -115,32 +156,26 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: messages.PollAnswer) -
     Raises:
         PreflightError: The first of the findings that is bad.
     """
-    for finding in _findings(plan, runs, answer):
-        if finding.is_bad:
-            raise PreflightError(joined([finding.found, NOTHING]), hint=finding.mend)
-
-
-def _findings(plan: Plan, runs: Sequence[Run], answer: messages.PollAnswer) -> Iterator[Finding]:
-    """Yield what there is to say of the target for the runs, what costs least to mend first."""
     study, target = plan.study, plan.target
+    found: list[Finding] = []  # what costs least to mend first
     if answer.get("lease_error"):
-        found = _("target {target}: {error}", target.name, answer["lease_error"])
-        yield bad(_("leases"), found)
+        found.append(bad(_("leases"), _("target {target}: {error}", target.name, answer["lease_error"])))
     python = os.path.expanduser(target.python)
     if target.kind == "local" and python and not target.setup and shutil.which(python) is None:
-        yield bad(
-            _("python"),
-            _("target {target}: python = {value!r} is no program on this machine", target.name, target.python),
-            _("give the path of the interpreter that has torch, or set-up lines that put it on PATH"),
-        )
+        why = _("target {target}: python = {value!r} is no program on this machine", target.name, target.python)
+        mend = _("give the path of the interpreter that has torch, or set-up lines that put it on PATH")
+        found.append(bad(_("python"), why, mend))
     rows = [row for row in answer["devices"] if target.may_lease(row["label"])]
-    if target.slurm is not None:
-        for finding in site.judge(target, answer["site"], {run.world_size for run in runs}):
-            yield replace(finding, found=_("{target}: {why}", target.name, finding.found))
+    if target.slurm is None:
+        found.append(needs.devices(study, target, runs, rows, answer.get("limit", "")))
     else:
-        yield needs.devices(study, target, runs, rows, answer.get("limit", ""))
-    yield from needs.memory(study, target, runs, rows)
-    yield needs.disk(study, target, runs, answer["disk_free"])
+        for finding in site.judge(target, answer["site"], {run.world_size for run in runs}):
+            found.append(replace(finding, found=_("{target}: {why}", target.name, finding.found)))
+    if study.program is None:
+        found += [*needs.memory(study, target, runs, rows), needs.disk(study, target, runs, answer["disk_free"])]
+    for finding in found:
+        if finding.is_bad:
+            raise PreflightError(joined([finding.found, NOTHING]), hint=finding.mend)
 
 
 def out_of_reach(plan: Plan, connection: Connection) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..agent.sentences import _, joined
-from ..errors import TargetError, UnknownAnswer
+from ..errors import TargetError, UnknownAnswer, few
 from .common import command, confirm, end_with, narrate, open_project, put_json, say
 
 if TYPE_CHECKING:
@@ -34,16 +34,12 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
 
     with open_project() as project:
         is_all = not names and study is None
-        alive: list[StoredRun] = []
 
         def ask(runs: Sequence[StoredRun]) -> None:
-            alive.extend(runs)
             if is_all and not runs:
                 narrate(_("No run of this project is under way."))
-            called = titles(runs)
             if len(runs) > 1:
-                listed = ", ".join(called[run.study, run.name] for run in runs[:8]) + (", …" if len(runs) > 8 else "")
-                confirm(_("Cancel {count} runs ({runs})?", len(runs), listed), yes=yes)
+                confirm(_("Cancel {count} runs ({runs})?", len(runs), few([*titles(runs).values()])), yes=yes)
             working = sum(run.state is State.RUNNING for run in runs)
             if working and sys.stderr.isatty():
                 narrate(_("Waiting until {count} runs have written a checkpoint", working))
@@ -52,12 +48,11 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     argv = ["oelm-cancel", *names, *(["--study", study] if study else []), *(["--all"] if everything else [])]
     for error in found.unreachable.values():
         _say_what_was_done(error, again=shlex.join(argv))
-    shown = [one for one in found.done if not is_all or one.run in alive]
+    shown = [one for one in found.done if not is_all or not one.run.state.is_final]
+    called = titles([one.run for one in shown])
     if as_json:
         rows = [{"study": one.run.study, "run": one.run.name, "answer": one.answer} for one in shown]
-        unreachable = {name: str(error) for name, error in found.unreachable.items()}
-        put_json({"version": 1, "runs": rows, "unreachable": unreachable})
-    called = titles([one.run for one in shown])
+        put_json({"version": 1, "runs": rows, "unreachable": found.unreachable})
     for one in shown if not as_json else ():
         say(_("{run}: {what}", called[one.run.study, one.run.name], one.answer))
     end_with(found.unreachable)

@@ -36,38 +36,24 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
         where = [one.run.target for one in files if one.files] + [one.target for one in code if one.names]
         if not where or dry_run:
             return False
-        size, code_size = sum(one.size for one in files), sum(one.size for one in code)
-        mb = {"size": size / 1e6, "code_size": code_size / 1e6}
-        if not any(one.names for one in code):
-            what = _("{size:,.1f} MB of checkpoints", **mb)
-        elif size:
-            what = _("{size:,.1f} MB of checkpoints and {code_size:,.1f} MB of code", **mb)
-        else:
-            what = _("{code_size:,.1f} MB of code", **mb)
+        what = []
+        if any(one.files for one in files):
+            what.append(_("{size:,.1f} MB of checkpoints", sum(one.size for one in files) / 1e6))
+        if any(one.names for one in code):
+            what.append(_("{size:,.1f} MB of code", sum(one.size for one in code) / 1e6))
         confirm(_("Remove {what} from {targets}?", what, list(dict.fromkeys(where))), yes=yes)
         return True
 
     with open_project() as project:
         cleaned = project.clean(*names, study=study, everything=everything, confirm=ask)
     if as_json:
+        gone = {(each.run.study, each.run.name): sorted(each.names) for each in cleaned.removed}
         rows = [
-            {
-                "run": one.run.name,
-                "removable": sorted(one.files),
-                "bytes": one.size,
-                "note": one.note,
-                "removed": next((sorted(r.names) for r in cleaned.removed if r.run == one.run), []),
-            }
+            {"run": one.run.name, **_as_json(one, sorted(one.files), gone.get((one.run.study, one.run.name), ()))}
             for one in cleaned.files
         ]
         snapshots = [
-            {
-                "target": one.target,
-                "removable": list(one.names),
-                "bytes": one.size,
-                "note": one.note,
-                "removed": list(cleaned.discarded.get(one.target, ((), 0))[0]),
-            }
+            {"target": one.target, **_as_json(one, one.names, cleaned.discarded.get(one.target, ((), 0))[0])}
             for one in cleaned.code
         ]
         put_json({"version": 1, "executed": not dry_run, "runs": rows, "snapshots": snapshots})
@@ -80,12 +66,14 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
     end_with(cleaned.unreachable)
 
 
+def _as_json(one: Removable | Unused, names: Sequence[str], removed: Sequence[str]) -> dict[str, object]:
+    return {"removable": names, "bytes": one.size, "note": one.note, "removed": removed}
+
+
 def _announce(found: Sequence[Removable], code: Sequence[Unused]) -> None:
     """Print what may be removed, and why something stays."""
     for one in found:
-        what = _("nothing to remove")
-        if one.files:
-            what = _("{files} ({size:,.1f} MB)", one.files, one.size / 1e6)
+        what = _("{files} ({size:,.1f} MB)", sorted(one.files), one.size / 1e6) if one.files else _("nothing to remove")
         say(_("{run} on {target}: {what}", one.run.name, one.run.target, joined((what, one.note))))
     for each in code:
         if each.names:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import copy
-import gc
 import io
 import os
 import sys
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from .. import language, visible
+from .. import __version__, language, visible
 from ..agent.sentences import _
 from ..errors import OelmError, TargetError, UsageError, valid_choices
 from ..language import translated, translated_help
@@ -30,7 +30,10 @@ EXIT_INTERNAL, EXIT_SYSTEM, EXIT_INTERRUPTED, EXIT_PIPE = 70, 74, 130, 141
 def say(text: str = "", **style: Any) -> None:
     """Print a result on stdout, in the chosen language; ``style`` as for click.style, dropped for a pipe."""
     message = visible.text(translated(text))
-    click.echo(click.style(message, **style) if style else message)
+    if style:
+        click.echo(click.style(message, **style))
+    else:  # there is nothing to take away for a pipe, for which click looks at the terminal each time
+        print(message, flush=True)
 
 
 def narrate(text: str) -> None:
@@ -46,10 +49,10 @@ def put(text: str, *, nl: bool = True) -> None:
 
 
 def put_json(value: object, *, indent: int | None = 1) -> None:
-    """Print a value as JSON on stdout."""
+    """Print a value as JSON on stdout; paths and errors are their text."""
     import json
 
-    click.echo(visible.in_json(json.dumps(value, indent=indent)))
+    click.echo(visible.in_json(json.dumps(value, indent=indent, default=str)))
 
 
 class Ending(click.Command):
@@ -59,38 +62,65 @@ class Ending(click.Command):
     included.
     """
 
-    def main(  # type: ignore[override]  # click overloads it, and takes complete_var by position, too
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        standalone_mode: bool = True,
-        **extra: Any,
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        """Make the command, with the options that every command has behind its own."""
+        super().__init__(*args, **{"context_settings": CONTEXT, **settings})
+        for option in (
+            click.option(
+                "--lang",
+                metavar="|".join(language.LANGUAGES),
+                expose_value=False,
+                help=_("Language of all text (or OELM_LANG)."),
+            ),
+            click.option("--debug", is_flag=True, expose_value=False, help=_("Show the traceback of an error.")),
+            click.version_option(__version__, prog_name="oelm-jobs", help=_("Show the version and exit.")),
+        ):
+            option(self)
+
+    def __call__(self, *args: Any, **extra: Any) -> Any:
+        """Run the command as the program that it is: this process ends with it.
+
+        What it has made is not taken apart piece by piece, which takes a tenth of a short command's time.
+        """
+        try:
+            return super().__call__(*args, **extra)
+        except SystemExit as ended:
+            if not args and isinstance(ended.code, int):
+                atexit._run_exitfuncs()
+                with contextlib.suppress(OSError):  # then the interpreter ends it, and says so
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    os._exit(ended.code)
+            raise
+
+    def main(  # type: ignore[override]  # click overloads it
+        self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **extra: Any
     ) -> Any:
         """Run the command; in standalone mode exit, with the error's code."""
         argv = list(sys.argv[1:] if args is None else args)
-        if not standalone_mode:
-            return super().main(argv, prog_name, standalone_mode=False, **extra)
+        own = argv[: argv.index("--")] if "--" in argv else argv  # what follows may be a program's (oelm run)
         name = self.name or "oelm"
-        # What a command makes lives until it ends: looking for garbage among it, now and at the exit, finds none.
-        gc.set_threshold(100_000)
-        atexit.register(gc.freeze)
+        extra = {"prog_name": name, **extra, "standalone_mode": False}
+        if not standalone_mode:
+            return super().main(argv, **extra)
+        with_traceback = _("run it again with --debug for the traceback: {command} --debug", name)
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of a small alphabet is no reason to fail
         try:
-            _choose_language(argv)
-            code = super().main(argv, prog_name or name, standalone_mode=False, **extra) or 0
+            _choose_language(own)
+            code = super().main(argv, **extra) or 0
             sys.stdout.flush()  # here, where a full disk behind a pipe can still be named
             sys.exit(code)
         except OelmError as error:
-            _fail(name, str(error), error.exit_code, error.hint, argv)
+            _fail(name, str(error), error.exit_code, error.hint, own)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             sys.exit(0)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else name
-            _fail(name, _of_click(error), 2, _("help: {command} --help", path), argv)
-        except click.ClickException as error:
-            _fail(name, _of_click(error), error.exit_code, "", argv)
+            with language.of_click():
+                what = error.format_message()
+            _fail(name, what, 2, _("help: {command} --help", path), own)
         except (KeyboardInterrupt, click.Abort):
             narrate(_("\n{command}: interrupted", name))
             sys.exit(EXIT_INTERRUPTED)
@@ -100,25 +130,22 @@ class Ending(click.Command):
         except OSError as error:
             _discard_stdout()
             what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
-            _fail(name, what, EXIT_SYSTEM, _with_traceback(name), argv)
+            _fail(name, what, EXIT_SYSTEM, with_traceback, own)
         except Exception as error:
             what = _("internal error: {kind}: {words}", type(error).__name__, str(error))
-            _fail(name, what, EXIT_INTERNAL, _with_traceback(name), argv)
+            _fail(name, what, EXIT_INTERNAL, with_traceback, own)
 
-    def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
-    ) -> click.Context:
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Parse the arguments, or print the help that they ask for."""
         with language.of_click():
-            return super().make_context(info_name, args, parent, **extra)
+            return super().make_context(*args, **extra)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what the command does, paragraph by paragraph."""
-        paragraphs = [" ".join(paragraph.split()) for paragraph in (self.help or "").split("\n\n")]
-        for paragraph in paragraphs:
+        for paragraph in (self.help or "").split("\n\n"):
             formatter.write_paragraph()
             with formatter.indentation():
-                formatter.write_text(translated_help(paragraph))
+                formatter.write_text(translated_help(" ".join(paragraph.split())))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options."""
@@ -137,27 +164,20 @@ class EndingGroup(Ending, click.Group):
 
     command_class = Ending
 
-    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command, with the shared options."""
-        _add_shared_options(cmd)
-        super().add_command(cmd, name)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, *args: Any) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the arguments name, and the others."""
         with language.of_click():
-            return super().resolve_command(ctx, args)
+            return super().resolve_command(*args)
+
+    def overview(self) -> Mapping[str, str]:
+        """Return the line of each command."""
+        return {name: (command.help or "").split("\n\n")[0] for name, command in self.commands.items()}
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, then the commands."""
         super().format_options(ctx, formatter)
-        rows = []
-        for name in self.list_commands(ctx):
-            command = self.get_command(ctx, name)
-            help_text = (command.help or "").split("\n\n")[0] if command else ""
-            rows.append((name, translated_help(" ".join(help_text.split()))))
         with formatter.section(translated_help("Commands")):
+            rows = [(name, translated_help(" ".join(line.split()))) for name, line in self.overview().items()]
             formatter.write_dl(rows)
 
 
@@ -168,27 +188,17 @@ def _discard_stdout() -> None:
 
 def _choose_language(argv: list[str]) -> None:
     """Set the language before anything is parsed, so that help and usage errors are in it, too."""
-    wanted = os.environ.get("OELM_LANG", "")
+    wanted = os.environ.get("OELM_LANG") or "en"
+    if wanted in language.LANGUAGES:
+        language.choose(wanted)
     for position, argument in enumerate(argv):
         if argument == "--lang" and position + 1 < len(argv):
             wanted = argv[position + 1]
         elif argument.startswith("--lang="):
             wanted = argument.partition("=")[2]
-    own = os.environ.get("OELM_LANG", "")
-    language.choose(wanted if wanted in language.LANGUAGES else own if own in language.LANGUAGES else "en")
-    if wanted and wanted not in language.LANGUAGES:
-        choices = valid_choices(wanted, language.LANGUAGES)
-        raise UsageError(_("--lang {language}: {choices}", wanted, choices))
-
-
-def _of_click(error: click.ClickException) -> str:
-    """Return an error of click's, which is in the chosen language already."""
-    with language.of_click():
-        return error.format_message()
-
-
-def _with_traceback(name: str) -> str:
-    return _("run it again with --debug for the traceback: {command} --debug", name)
+    if wanted not in language.LANGUAGES:
+        raise UsageError(_("--lang {language}: {choices}", wanted, valid_choices(wanted, language.LANGUAGES)))
+    language.choose(wanted)
 
 
 def _fail(name: str, what: str, code: int, hint: str, argv: list[str]) -> NoReturn:
@@ -202,54 +212,21 @@ def _fail(name: str, what: str, code: int, hint: str, argv: list[str]) -> NoRetu
     sys.exit(code)
 
 
-def _add_shared_options(made: click.Command) -> None:
-    """Add, behind its own, the options that every command has."""
-    from .. import __version__
-
-    def nothing() -> None: ...
-
-    for option in (
-        click.option(
-            "--lang",
-            metavar="|".join(language.LANGUAGES),
-            expose_value=False,
-            help=_("Language of all text (or OELM_LANG)."),
-        ),
-        click.option("--debug", is_flag=True, expose_value=False, help=_("Show the traceback of an error.")),
-        click.version_option(__version__, prog_name="oelm-jobs", help=_("Show the version and exit.")),
-    ):
-        option(nothing)
-    made.params += nothing.__click_params__  # type: ignore[attr-defined]  # the options above put it there
+def command(name: str) -> Callable[[Callable[..., Any]], Ending]:
+    """Make a command called ``name``."""
+    return click.command(name, cls=Ending)
 
 
-def command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a command called ``name`` (Ending) that takes ``--lang``, ``--debug`` and ``--version``."""
+def open_project(*, is_any: bool = False) -> Project:
+    """Return the project that the current folder belongs to; it narrates.
 
-    def decorate(function: Callable[..., Any]) -> click.Command:
-        made = click.command(name, cls=Ending, context_settings=CONTEXT, **attributes)(function)
-        _add_shared_options(made)
-        return made
-
-    return decorate
-
-
-def group(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], click.Group]:
-    """Make a click group called ``name``, likewise; ``@main.command()`` adds a command to it."""
-
-    def decorate(function: Callable[..., Any]) -> click.Group:
-        made = click.group(name, cls=EndingGroup, context_settings=CONTEXT, **attributes)(function)
-        _add_shared_options(made)
-        return made
-
-    return decorate
-
-
-def open_project() -> Project:
-    """Return the project that the current folder belongs to; it narrates."""
+    Args:
+        is_any: Where there is none, the git checkout or the folder itself will do.
+    """
     from ..project import Project
 
     try:
-        return Project(say=narrate)
+        return Project(say=narrate, is_any=is_any)
     except FileNotFoundError:
         raise UsageError(_("the current folder has been removed"), hint=_("go to your project's folder")) from None
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shlex
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..agent.sentences import _
+from ..agent.sentences import _, joined
 from ..errors import UsageError
 from ..folders import expanded
-from ..language import translated
-from .common import group, narrate, open_project, put_json, say
+from .common import EndingGroup, narrate, open_project, put_json, say
+from .progress import Meter
 
 if TYPE_CHECKING:
-    from ..data.check import Need
     from ..data.maker import Made, Report
     from ..data.token_folder import Manifest
+    from ..project import Project
 
 
 class _Path(click.Path):
@@ -34,30 +34,26 @@ class _Path(click.Path):
 PATH = _Path(path_type=Path)
 
 
-def vocab(default: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add ``--vocab``."""
-    return click.option(
-        "--vocab",
-        "vocab_size",
-        type=int,
-        metavar="N",
-        default=default,
-        show_default=True,
-        help=_("Entries of the vocabulary: 50257 is GPT-2's own, less truncates it (at least 257)."),
-    )
-
-
+vocab = functools.partial(
+    click.option,
+    "--vocab",
+    "vocab_size",
+    type=int,
+    metavar="N",
+    show_default=True,
+    help=_("Entries of the vocabulary: 50257 is GPT-2's own, less truncates it (at least 257)."),
+)
 in_json = click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
 force = click.option("--force", is_flag=True, help=_("Replace other data in the output folder."))
 
 
-@group("oelm-data")
+@click.group("oelm-data", cls=EndingGroup)
 def main() -> None:
     """Make train.bin and val.bin from text, and check them."""
 
 
 @main.command()
-@vocab(1024)
+@vocab(default=1024)
 @click.option("--output", type=PATH, metavar="DIR", help=_("Folder to make.  [default: data/demo in the project]"))
 @force
 @in_json
@@ -65,16 +61,19 @@ def demo(vocab_size: int, output: Path | None, force: bool, as_json: bool) -> No
     """Make a small data folder of the embedded novels, in seconds and without a network."""
     from ..data import maker
 
-    folder = output or _from_here(_project_or_here() / "data" / "demo")
+    if output is None:
+        here, project = Path.cwd(), _project()
+        output = (project.folder if project else here) / "data" / "demo"
+        output = output.relative_to(here) if output.is_relative_to(here) else output
     with _progress() as report:
-        made = maker.demo(folder, vocab_size=vocab_size, force=force, report=report)
-    _print(folder, made, as_json=as_json)
+        made = maker.demo(output, vocab_size=vocab_size, force=force, report=report)
+    _print_made(output, made, as_json=as_json)
 
 
 @main.command()
 @click.argument("sources", nargs=-1, required=True, type=PATH, metavar="SOURCE...")
 @click.option("--output", required=True, type=PATH, metavar="DIR", help=_("Folder to make."))
-@vocab(50257)
+@vocab(default=50257)
 @click.option(
     "--field",
     metavar="NAME",
@@ -127,7 +126,7 @@ def make(sources: tuple[Path, ...], output: Path, as_json: bool, **options: Any)
 
     with _progress() as report:
         made = maker.make(sources, output, report=report, **options)
-    _print(output, made, as_json=as_json)
+    _print_made(output, made, as_json=as_json)
 
 
 @main.command()
@@ -138,83 +137,46 @@ def check(folder: Path, as_json: bool) -> None:
     from ..data import check as data_check
     from ..data import token_folder
 
-    manifest = data_check.check(folder, _needs(folder))
-    if as_json:
-        _print_json(folder, manifest)
-        return
-    if manifest is None:
-        manifest_name = token_folder.MANIFEST
-        narrate(_("{path} has no {file}: only the lengths could be checked", str(folder), manifest_name))
-    else:
-        _describe(folder, manifest)
-    say(_("{path}: sound", str(folder)))
+    project = _project()
+    manifest = data_check.check(folder, project.token_files(folder) if project else [])
+    if manifest is None and not as_json:
+        narrate(_("{path} has no {file}: only the lengths could be checked", str(folder), token_folder.MANIFEST))
+    _print(folder, manifest, as_json=as_json)
+    if not as_json:
+        say(_("{path}: sound", str(folder)))
 
 
-def _needs(folder: Path) -> list[tuple[str, Need]]:
-    """Return by file name what the project's studies require of token files in a folder; empty outside of a project."""
+def _project() -> Project | None:
+    """Return the project of the current folder; None outside of one."""
     try:
-        return open_project().token_files(folder)
+        return open_project()
     except UsageError:
-        return []
-
-
-def _project_or_here() -> Path:
-    """Return the project's folder; outside of a project the current one."""
-    try:
-        return open_project().folder
-    except UsageError:
-        return Path.cwd()
-
-
-def _from_here(path: Path) -> Path:
-    """Return a path as it is shown: relative where it lies in the current folder."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        return None
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Report]:
-    """Show a bar on stderr where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
     labels = {"hash": _("reading for hashes"), "encode": _("encoding")}
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        tasks = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(translated(labels[stage]), total=total)
-            progress.update(tasks[stage], completed=done)
-
-        yield report
+    with Meter() as meter:
+        yield lambda stage, total, more: meter.go_on(labels[stage], total, more)
 
 
-def _print_json(folder: Path, manifest: Manifest | None) -> None:
-    import msgspec
-
-    put_json({"version": 1, "folder": str(folder), "manifest": msgspec.to_builtins(manifest)})
-
-
-def _print(folder: Path, made: Made, *, as_json: bool) -> None:
-    if as_json:
-        _print_json(folder, made.manifest)
-        return
-    if made.up_to_date:
+def _print_made(folder: Path, made: Made, *, as_json: bool) -> None:
+    if made.up_to_date and not as_json:
         check_it = shlex.join(["oelm-data", "check", str(folder)])
         narrate(
             _("{path} is up to date ({command} verifies its hashes, --force makes it again)", str(folder), check_it)
         )
-    _describe(folder, made.manifest)
+    _print(folder, made.manifest, as_json=as_json)
+
+
+def _print(folder: Path, manifest: Manifest | None, *, as_json: bool) -> None:
+    if as_json:
+        import msgspec
+
+        put_json({"version": 1, "folder": str(folder), "manifest": msgspec.to_builtins(manifest)})
+    elif manifest is not None:
+        _describe(folder, manifest)
 
 
 def _describe(folder: Path, manifest: Manifest) -> None:
@@ -224,15 +186,8 @@ def _describe(folder: Path, manifest: Manifest) -> None:
         of = _("{name} and {count} more", names[0], len(names) - 1)
     say(_("{path}: {tokenizer} tokens of {source}", str(folder), manifest.tokenizer.name, of))
     for name, file in manifest.files.items():
-        say(
-            _(
-                "  {file:<10}{tokens:>13,} tokens {documents:>11,} documents {size:>9.1f} MB",
-                name,
-                file.tokens,
-                file.documents,
-                file.size / 1e6,
-            )
-        )
+        amount = _("{tokens:>13,} tokens {documents:>11,} documents", file.tokens, file.documents)
+        say(_("  {file:<10}{amount} {size:>9.1f} MB", name, amount, file.size / 1e6))
     split, duplicates = manifest.split, manifest.duplicates
     if split.unit == "source":
         say(_("  validation: {sources}", [source.name for source in split.source]))
@@ -241,16 +196,12 @@ def _describe(folder: Path, manifest: Manifest) -> None:
     elif split.val_fraction is not None:
         say(_("  validation: {share:.3g} of the text, the last part of each file", split.val_fraction))
     if duplicates is not None:
-        say(
-            _(
-                "  duplicates: {count:,} of {all:,} validation documents are in the training text too; "
-                "{others:,} training documents repeat another",
-                duplicates.val_in_train,
-                manifest.files["val.bin"].documents,
-                duplicates.within_train,
-            )
-        )
-    if (odd := manifest.oddities) is not None and odd.not_finite:
+        copied, everything = duplicates.val_in_train, manifest.files["val.bin"].documents
+        what = _("{count:,} of {all:,} validation documents are in the training text too", copied, everything)
+        others = _("{count:,} training documents repeat another", duplicates.within_train)
+        say(_("  duplicates: {what}", joined((what, others))))
+    odd = manifest.oddities
+    if odd is not None and odd.not_finite:
         say(_("  read all the same: {count:,} JSON lines with NaN or an infinite number in them", odd.not_finite))
     if odd is not None and odd.surrogates:
         say(_("  read all the same: {count:,} texts with halves of characters, which became U+FFFD", odd.surrogates))

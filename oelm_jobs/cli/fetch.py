@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..agent.sentences import _, joined
 from ..agent.states import Checkpoints
-from ..errors import NotReached, RunFailed, UsageError
-from ..language import chosen
+from ..errors import NotReached, OelmError, RunFailed, UsageError
 from .common import command, end_with, narrate, open_project, put_json, say
 
 if TYPE_CHECKING:
@@ -35,16 +36,23 @@ WATCH_S = 10.0
 )
 @click.option("--verify", is_flag=True, help=_("Hash what is here already anew, too."))
 @click.option("--report", is_flag=True, help=_("Make the report when all has arrived."))
+@click.option(
+    "--sync",
+    type=click.Choice(["wandb", "mlflow"]),
+    help=_(
+        "Send what runs that are over have kept for W&B while they were offline (wandb sync), or export runs to MLflow."
+    ),
+)
 @click.option("--watch", is_flag=True, help=_("Go on until every run is over, fetching checkpoints as they are made."))
 @click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
 def main(
     names: tuple[str, ...],
     study: str | None,
-    checkpoints: str,
-    verify: bool,
     report: bool,
+    sync: str | None,
     watch: bool,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Fetch runs and verify every file: finished ones, and what runs that still train have made so far.
 
@@ -60,12 +68,10 @@ def main(
     with open_project() as project:
         while True:
             with Meter(_("fetching")) as meter:
-                found = project.fetch(*names, study=study, checkpoints=checkpoints, verify=verify, progress=meter)
+                found = project.fetch(*names, study=study, progress=meter, **how)
             fetched, errors = found.done, found.unreachable
             if as_json:
-                content: dict[str, object] = {"version": 1, "runs": [_as_json(one) for one in fetched]}
-                content["unreachable"] = {name: str(error) for name, error in errors.items()}
-                put_json(content)
+                put_json({"version": 1, "runs": [_as_json(one) for one in fetched], "unreachable": errors})
             called = titles([one.run for one in fetched])
             for one in fetched if not as_json else ():
                 if not watch or one.new_files or (one.state.is_final and one.run_dir not in told):
@@ -80,11 +86,23 @@ def main(
             for error in lost.values():
                 narrate(joined((str(error), _("trying again"))))
             time.sleep(WATCH_S)
+        to_send = project.wandb_sync(fetched) if sync == "wandb" else None
+        if sync == "mlflow" and fetched:
+            narrate(_("{count} runs are in MLflow: {place}", len(fetched), project.to_mlflow(fetched)))
     if not fetched:
         narrate(_("No run yet. Submit some: oelm-submit"))
-    if report:
-        for name in dict.fromkeys(one.run.study for one in fetched):
-            _report(project.folder, name, quiet=as_json)
+    if to_send is not None:
+        _send(to_send, [called[one.run.study, one.run.name] for one in fetched if not one.state.is_final])
+    files = {one.run.study: one.run.spec.get("study_file", one.run.study) for one in fetched if report}
+    for name, file in files.items():
+        from .report import main as make_report
+
+        try:
+            with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+                click.get_current_context().invoke(make_report, study=file, plot=True)
+        except OelmError as error:
+            said = _("the report of study {study} could not be made: {why}", name, str(error))
+            raise RunFailed(said, hint=error.hint) from error
     damaged = [called[one.run.study, one.run.name] for one in fetched if one.damaged]
     if damaged:
         raise RunFailed(
@@ -93,21 +111,27 @@ def main(
         )
 
 
+def _send(argv: Sequence[str], living: Sequence[str]) -> None:
+    """Let W&B's own command send what was fetched; it asks for a login where it needs one.
+
+    Raises:
+        RunFailed: It did not succeed.
+    """
+    if living:
+        narrate(_("W&B is sent what these runs have for it when they are over: {runs}", living))
+    if not argv:
+        narrate(_("There is nothing to send to W&B."))
+    elif code := subprocess.run(argv, stdout=sys.stderr).returncode:
+        raise RunFailed(
+            _("wandb sync ended with exit code {code}", code),
+            hint=_("its own words are above; try again: what has arrived is not sent twice"),
+        )
+
+
 def _as_json(one: Fetched) -> dict[str, object]:
-    return {
-        "study": one.run.study,
-        "run": one.run.name,
-        "state": str(one.state),
-        "run_dir": str(one.run_dir),
-        "files": one.files,
-        "bytes": one.size,
-        "new_files": one.new_files,
-        "new_bytes": one.new_bytes,
-        "verified": one.complete,
-        "damaged": list(one.damaged),
-        "left": list(one.left),
-        "note": one.note,
-    }
+    keys = ("state", "run_dir", "files", "new_files", "new_bytes", "damaged", "left", "note")
+    same = {key: getattr(one, key) for key in keys}
+    return {"study": one.run.study, "run": one.run.name, **same, "bytes": one.size, "verified": one.complete}
 
 
 def _show(name: str, one: Fetched) -> None:
@@ -123,12 +147,3 @@ def _show(name: str, one: Fetched) -> None:
         if not one.complete:
             what = joined((what, _("it is {state}, this is what there is so far", one.state)))
     say(_("{run}: {what}", name, what))
-
-
-def _report(root: Path, study: str, *, quiet: bool) -> None:
-    """Make a study's report as oelm-report does; its output goes to stderr where stdout is for a program."""
-    argv = [sys.executable, "-c", "from oelm_jobs.cli.report import main; main()", "--study", study, "--plot"]
-    argv += ["--lang", chosen()]
-    done = subprocess.run(argv, cwd=root, stdout=sys.stderr if quiet else None)
-    if done.returncode:
-        raise RunFailed(_("the report of study {study} could not be made (exit code {code})", study, done.returncode))

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import visible
+from ..agent.reasons import detailed
 from ..agent.sentences import _
 from ..agent.states import State
 from .common import command, narrate, open_project, put, put_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..runs.logs import Piece
     from ..stored_run import StoredRun
 
@@ -34,25 +37,29 @@ def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None
     """
     with open_project() as project:
         chosen = project.run(run, study=study)
-        write = _Objects(chosen) if as_json else _Shown() if sys.stdout.isatty() else _Bytes()
+        found = project.follow(chosen, lines=lines, supervisor=supervisor, until_over=follow)
         try:
-            for piece in project.follow(chosen, lines=lines, supervisor=supervisor, until_over=follow):
-                write.piece(piece)
+            piece = write_log(found, _Objects(chosen) if as_json else None)
         except KeyboardInterrupt:
             return
-    state, reason = piece.state, piece.reason
-    write.end(state, reason)
-    if piece.begin + len(piece.content) == 0 and not as_json:
-        why = piece.why_empty
-        narrate(_("{run} is {state} and has written nothing yet ({why})", chosen.name, state, why))
-        if not supervisor and state not in (State.PLANNED, State.QUEUED):  # whose reason is the supervisor's word
+    if as_json:
+        return
+    if piece.begin + len(piece.content) == 0:
+        narrate(_("{run} is {state} and has written nothing yet ({why})", chosen.name, piece.state, piece.why_empty))
+        if not supervisor and piece.state not in (State.PLANNED, State.QUEUED):  # whose reason is the supervisor's word
             argv = ["oelm-logs", run, *(["--study", study] if study else []), "--supervisor"]
             narrate(_("  what was said before its training: {command}", shlex.join(argv)))
-    elif follow and not as_json:
-        if reason:
-            narrate(_("{run} is {state}: {why}", chosen.name, state, reason))
-        else:
-            narrate(_("{run} is {state}", chosen.name, state))
+    elif follow:
+        narrate(detailed(_("{run} is {state}", chosen.name, piece.state), piece.reason))
+
+
+def write_log(pieces: Iterable[Piece], write: _Bytes | None = None) -> Piece:
+    """Print a log as it comes; return its last piece."""
+    write = write or (_Shown() if sys.stdout.isatty() else _Bytes())
+    for piece in pieces:
+        write.piece(piece)
+    write.end(piece)
+    return piece
 
 
 class _Bytes:
@@ -62,8 +69,7 @@ class _Bytes:
         sys.stdout.buffer.write(piece.content)
         sys.stdout.buffer.flush()
 
-    def end(self, state: State, reason: str) -> None:
-        pass
+    def end(self, last: Piece) -> None: ...
 
 
 class _Shown(_Bytes):
@@ -75,7 +81,7 @@ class _Shown(_Bytes):
     def piece(self, piece: Piece) -> None:
         put(self._stream.piece(piece.content), nl=False)
 
-    def end(self, state: State, reason: str) -> None:
+    def end(self, last: Piece) -> None:
         put(self._stream.piece(b"", final=True), nl=False)
 
 
@@ -98,7 +104,7 @@ class _Objects(_Bytes):
     def _write(self, line: bytes) -> None:
         put_json({**self._run, "offset": self._begin, "line": line.decode("utf-8", "replace")}, indent=None)
 
-    def end(self, state: State, reason: str) -> None:
+    def end(self, last: Piece) -> None:
         if self._open:
             self._write(self._open)
-        put_json({**self._run, "state": str(state), "reason": reason}, indent=None)
+        put_json({**self._run, "state": last.state, "reason": last.reason}, indent=None)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 
 import click
 
 from ..agent.sentences import _
-from ..language import translated, translated_help
-from .common import CONTEXT, EndingGroup
+from .common import EndingGroup
 
 COMMANDS = {
+    "run": _("Run a command of your own as it stands."),
     "submit": _("Put runs where the GPUs are."),
     "status": _("Show where runs stand."),
     "logs": _("Print a run's log."),
@@ -36,12 +37,11 @@ class _Commands(EndingGroup):
         command: click.Command = importlib.import_module(f"oelm_jobs.cli.{cmd_name}").main
         return command
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section(translated_help("Commands")):
-            formatter.write_dl([(name, translated(line)) for name, line in COMMANDS.items()])
+    def overview(self) -> Mapping[str, str]:
+        return COMMANDS
 
 
-@click.group("oelm", cls=_Commands, context_settings=CONTEXT)
+@click.group("oelm", cls=_Commands)
 def main() -> None:
     """Run a few groups of training experiments on GPUs that are somewhere else, and get an answer that holds.
 

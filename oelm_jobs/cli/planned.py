@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from .. import Mode, visible
 from ..agent.host import permitted
+from ..agent.reasons import detailed
 from ..agent.sentences import _
 from .common import narrate, put, put_json, say
 from .view import duration
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from ..project import Project
     from ..study.plan import Plan
     from ..submit.preview import PlannedRun
+
+
+PLACEHOLDERS = re.compile(r"[\w@%+=:,./-]*({[\w.]+}[\w@%+=:,./-]*)+")
+"""A word with placeholders, and nothing in it that a shell would take for something else."""
 
 
 def show(project: Project, plan: Plan, *, script: bool, as_json: bool) -> None:
@@ -37,44 +44,25 @@ def show(project: Project, plan: Plan, *, script: bool, as_json: bool) -> None:
         for number, each in enumerate(project.preview(plan), start=1):
             _show_run(number, each, before, by_slurm=plan.target.slurm is not None)
             before = each.run.name if plan.mode is Mode.SEQUENTIAL else ""
-    narrate(
-        _(
-            "\nNothing was submitted. Without --dry-run, this is; with --script, the complete launch scripts are "
-            "printed."
-        )
-    )
+    narrate(_("\nNothing was submitted; that is done without --dry-run."))
 
 
 def _as_json(plan: Plan, runs: Sequence[PlannedRun]) -> dict[str, object]:
+    keys = ("group", "label", "seed", "gpus", "world_size", "global_batch", "run_dir")
     rows = [
         {
             "run": each.run.name,
-            "group": each.run.group,
-            "label": each.run.label,
-            "seed": each.run.seed,
-            "gpus": list(each.run.gpus) if isinstance(each.run.gpus, tuple) else each.run.gpus,
-            "world_size": each.run.world_size,
-            "global_batch": each.run.global_batch,
-            "batch_size": each.run.train["batch_size"],
-            "accumulation": each.run.train["gradient_accumulation_steps"],
-            "command": list(each.command),
-            "run_dir": each.run.run_dir,
+            **{key: getattr(each.run, key) for key in keys},
+            **(each.division._asdict() if each.division else {}),
+            "command": each.commands[0] if len(each.commands) == 1 else each.commands,
             "start_s": each.start_s,
             "duration_s": each.duration_s,
         }
         for each in runs
     ]
-    differences = [
-        {"key": d.key, "kind": d.kind, "values": dict(d.values), "reason": d.reason} for d in plan.differences
-    ]
-    content = {
-        "version": 1,
-        "study": plan.study.name,
-        "target": plan.target.name,
-        "mode": str(plan.mode),
-        "executed": False,
-    }
-    return {**content, "runs": rows, "differences": differences}
+    differences = [asdict(each) for each in plan.differences]
+    about = {"version": 1, "study": plan.study.name, "target": plan.target.name, "mode": plan.mode, "executed": False}
+    return {**about, "runs": rows, "differences": differences}
 
 
 def _show_head(plan: Plan) -> None:
@@ -87,42 +75,41 @@ def _show_head(plan: Plan) -> None:
     limit = permitted.description() if plan.target.kind == "local" else ""
     if limit:
         say(_("  held to   {limit}", limit))
-    modes = {
-        Mode.SEQUENTIAL: _("one after the other, in this order"),
-        Mode.PARALLEL: _("each as soon as it has its devices"),
-    }
-    say(_("  mode      {mode}: {words}", str(plan.mode), modes[plan.mode]))
+    is_lane = plan.mode is Mode.SEQUENTIAL
+    order = _("one after the other, in this order") if is_lane else _("each as soon as it has its devices")
+    say(_("  mode      {mode}: {words}", str(plan.mode), order))
     for each in plan.differences:
         values = ", ".join(f"{group} {value}" for group, value in each.values.items())
-        if each.reason:
-            say(_("  unequal   {key} ({values}): {reason}", each.key, values, each.reason))
-        else:
-            say(_("  unequal   {key} ({values})", each.key, values))
+        say(detailed(_("  unequal   {key} ({values})", each.key, values), each.reason))
+
+
+def _quoted(word: str) -> str:
+    """Return a word as a shell would take it, with placeholders as they are."""
+    return word if PLACEHOLDERS.fullmatch(word) else shlex.quote(word)
 
 
 def _show_run(number: int, planned: PlannedRun, before: str, *, by_slurm: bool) -> None:
     run = planned.run
     say()
     say(_("{number}. {run}  {label}, seed {seed}", number, run.name, run.label, run.seed), bold=True)
-    gpus, world_size, accumulation = run.gpus, run.world_size, run.train["gradient_accumulation_steps"]
-    if isinstance(gpus, tuple):
-        which = _("GPUs {gpus}", gpus)
+    gpus, world_size = run.gpus, run.world_size
+    if not gpus:
+        which = _("{count} CPU slots", run.cpus) if run.cpus > 1 else _("1 CPU slot")
+        say(_("   devices   {which}", which))
     else:
-        which = _("any {count} GPUs", gpus) if gpus > 1 else _("any {count} GPU", gpus)
-    given = _("as Slurm gives them") if by_slurm else _("CPU slots where there is none")
-    say(_("   devices   {which} ({given}); world size {world_size}", which, given, world_size))
-    processes = _("{count} processes", world_size) if world_size > 1 else _("{count} process", world_size)
-    if accumulation > 1:
-        processes = _("{processes} x {count} accumulated", processes, accumulation)
-    say(
-        _(
-            "   batch     {all} sequences per step = {own} per GPU (--batch_size) x {processes}",
-            run.global_batch,
-            run.train["batch_size"],
-            processes,
-        )
-    )
-    say(_("   command   {command}", shlex.join(planned.command)))
+        if isinstance(gpus, tuple):
+            which = _("GPUs {gpus}", gpus)
+        else:
+            which = _("any {count} GPUs", gpus) if gpus > 1 else _("any {count} GPU", gpus)
+        given = _("as Slurm gives them") if by_slurm else _("CPU slots where there is none")
+        say(_("   devices   {which} ({given}); world size {world_size}", which, given, world_size))
+    if planned.division is not None:
+        processes = _("{count} processes", world_size) if world_size > 1 else _("{count} process", world_size)
+        if planned.division.accumulation > 1:
+            processes = _("{processes} x {count} accumulated", processes, planned.division.accumulation)
+        say(_("   batch     {all} sequences per step = {own}", run.global_batch, planned.division.per_gpu(processes)))
+    for command in planned.commands:
+        say(_("   command   {command}", " ".join(map(_quoted, command))))
     say(_("   output    {path}", run.run_dir))
     begin = _("when Slurm lets it") if by_slurm else _("when its devices are free")
     if before:
@@ -130,7 +117,5 @@ def _show_run(number: int, planned: PlannedRun, before: str, *, by_slurm: bool) 
     if planned.start_s:
         begin = _("{when}, in about {duration}", begin, duration(planned.start_s))
     say(_("   start     {when}", begin))
-    measured = _("not known: no run of this group was measured here")
-    if planned.duration_s:
-        measured = _("about {duration}", duration(planned.duration_s))
-    say(_("   duration  {duration}", measured))
+    measured = _("about {duration}", duration(planned.duration_s)) if planned.duration_s else ""
+    say(_("   duration  {duration}", measured or _("not known: no run of this group was measured here")))

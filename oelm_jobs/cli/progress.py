@@ -1,13 +1,15 @@
-"""Show a transfer's progress: a line rewritten on a terminal, a line now and then elsewhere."""
+"""Show the progress of transfers and of making data: a line rewritten on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
+from contextlib import AbstractContextManager
 
 import click
 
 from .. import visible
+from ..agent.reasons import detailed
 from ..agent.sentences import _
 from ..language import translated
 from .common import narrate
@@ -16,30 +18,33 @@ from .view import duration
 REDRAW_S, TELL_S = 0.2, 15.0
 
 
-class Meter:
-    """Shows the files and bytes transferred, on stderr; a context manager that restores the terminal."""
+class Meter(AbstractContextManager["Meter"]):
+    """Shows how many bytes are done, on stderr; a context manager that restores the terminal."""
 
-    def __init__(self, verb: str) -> None:
-        self._verb = verb
-        self._is_terminal = sys.stderr.isatty()
-        self._files = self._size = self._done = 0
-        self._begun = self._shown = time.monotonic()
-        self._has_line = False
-
-    def __enter__(self) -> Meter:
-        return self
+    def __init__(self, verb: str = "") -> None:
+        self._verb, self._is_terminal, self._has_line = verb, sys.stderr.isatty(), False
+        self._start("", 0)
 
     def __exit__(self, *_: object) -> None:
         self.end()
 
     def begin(self, files: int, size: int) -> None:
         """Begin a transfer of so many files and bytes."""
-        self._files, self._size, self._done = files, size, 0
+        self._start(_("{verb} {files} files", self._verb, files), size)
+
+    def _start(self, what: str, size: int) -> None:
+        self._what, self._size, self._done = what, size, 0
         self._begun = time.monotonic()
         self._shown = self._begun if not self._is_terminal else 0.0
 
+    def go_on(self, what: str, size: int, more: int) -> None:
+        """Count more bytes of something that are done, of ``size`` in all."""
+        if what != self._what:
+            self._start(what, size)
+        self.advance(more)
+
     def advance(self, size: int) -> None:
-        """Count bytes that have arrived."""
+        """Count bytes that are done."""
         self._done += size
         now = time.monotonic()
         if now - self._shown >= (REDRAW_S if self._is_terminal else TELL_S):
@@ -52,18 +57,13 @@ class Meter:
         narrate(text)
 
     def _show(self, now: float) -> None:
-        rate = self._done / max(now - self._begun, 1e-3)
-        text = _(
-            "{verb} {files} files: {done:,.0f} of {size:,.0f} MB ({share} %), {rate:,.1f} MB/s",
-            self._verb,
-            self._files,
-            self._done / 1e6,
-            self._size / 1e6,
-            100 * self._done // max(self._size, 1),
-            rate / 1e6,
-        )
-        if rate and self._done < self._size:
-            text = _("{words}, {duration} left", text, duration((self._size - self._done) / rate))
+        done, size, elapsed_s = self._done / 1e6, self._size / 1e6, now - self._begun
+        share = 100 * self._done // max(self._size, 1)
+        text = detailed(self._what, _("{done:,.0f} of {size:,.0f} MB ({share} %)", done, size, share))
+        if done and elapsed_s >= REDRAW_S:  # the first bytes of a stage may come with its beginning
+            text = _("{words}, {rate:,.1f} MB/s", text, done / elapsed_s)
+            if done < size:
+                text = _("{words}, {duration} left", text, duration((size - done) * elapsed_s / done))
         if self._is_terminal:
             click.echo(f"\r\x1b[K{visible.text(translated(text))}", err=True, nl=False)
             self._has_line = True

@@ -18,7 +18,6 @@ from .common import command, narrate, open_project, put
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..project import Project
     from ..reporting import StudyReport
 
 FORMATS = ("text", "markdown", "json", "html", "latex", "csv")
@@ -54,6 +53,15 @@ WATCH_S = 10
 )
 @click.option("--map", "mapping", multiple=True, metavar="GROUP=DIR", help=_("Read DIR as a run of GROUP; repeatable."))
 @click.option(
+    "--columns",
+    multiple=True,
+    metavar="METRIC=COLUMN,...",
+    help=_(
+        "The folders of --from hold tables (CSV, JSON, TensorBoard's events) with these columns, for example "
+        "step=Step,val_loss=eval_loss; repeatable."
+    ),
+)
+@click.option(
     "--target-loss", type=float, metavar="LOSS", help=_("Count steps, tokens and GPU-hours to this validation loss.")
 )
 @click.option("--power", is_flag=True, help=_("Say how many seeds each hypothesis needs, and write nothing."))
@@ -76,6 +84,7 @@ def main(
     as_json: bool,
     folders: tuple[Path, ...],
     mapping: tuple[str, ...],
+    columns: tuple[str, ...],
     target_loss: float | None,
     power: bool,
     locking: bool,
@@ -92,6 +101,8 @@ def main(
     more = _more_folders(names, folders)
     names, folders = tuple(name for name in names if Path(name) not in more), (*folders, *more)
     is_named = bool(folders or mapping)
+    if columns and not is_named:
+        raise UsageError(_("--columns is about folders"), hint=_("name them: --from DIR"))
     if locking:
         _lock(study, is_named=is_named)
         return
@@ -99,9 +110,8 @@ def main(
     def read() -> StudyReport:
         from .. import report_on
 
-        project = _project(is_named=is_named)
         return report_on(
-            project.folder if project is not None else None, study, only=names, folders=folders, mapping=mapping,
+            _project(is_named=is_named), study, only=names, folders=folders, mapping=mapping, columns=columns,
             output=output, target_loss=target_loss, warn=narrate,
         )  # fmt: skip
 
@@ -110,11 +120,10 @@ def main(
         _watch(read, write)
         return
     report = read()
-    if power:
-        _put(report.show_power(form, language=chosen()), form)
-        return
-    _put(report.show(form, language=chosen(), style=style), form)
-    write(report)
+    text = report.show_power(form, language=chosen()) if power else report.show(form, language=chosen(), style=style)
+    put(visible.text(text), nl=False)  # it quotes logs and records that may come from anywhere
+    if not power:
+        write(report)
 
 
 def _more_folders(names: tuple[str, ...], folders: tuple[Path, ...]) -> list[Path]:
@@ -127,10 +136,10 @@ def _more_folders(names: tuple[str, ...], folders: tuple[Path, ...]) -> list[Pat
     ]
 
 
-def _project(*, is_named: bool) -> Project | None:
-    """Return the project of the current folder; None outside of one, where folders are named."""
+def _project(*, is_named: bool) -> Path | None:
+    """Return the folder of the current project; None outside of one, where folders are named."""
     try:
-        return open_project()
+        return open_project().folder
     except UsageError:
         if not is_named:
             raise
@@ -145,11 +154,6 @@ def _write(report: StudyReport, *, plot: bool, style: Path | None, refresh_s: in
     for remark in remarks:
         narrate(remark)
     narrate(_("{count} files in {folder}", len(files), str(report.folder)))
-
-
-def _put(text: str, form: str) -> None:
-    """Print a report in one form; it quotes logs and records that may come from anywhere."""
-    put(visible.in_json(text) if form == "json" else visible.text(text), nl=False)
 
 
 def _lock(study: str | None, *, is_named: bool) -> None:

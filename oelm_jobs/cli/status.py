@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ..agent.sentences import _
-from .common import command, narrate, open_project, put, put_json
+from ..errors import Nonsense, UsageError, few, valid_choices
+from .common import command, narrate, open_project, put, put_json, split_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from ..agent.record_types import Left
     from ..project import Project
-    from ..runs.observe import View
     from ..runs.rebuild import Holding
     from ..stored_run import StoredRun
 
@@ -52,13 +51,16 @@ def main(
     A terminal that is too narrow gets fewer columns and notes that are cut; a pipe or a file gets everything. Where
     this project has no run, the targets are asked whose runs they hold.
     """
-    from ..errors import Nonsense
+    from dataclasses import replace
+
     from . import view
 
     wanted = _states(states)
     with open_project() as project:
         elsewhere, nonsense = _look_elsewhere(project, rebuild=rebuild, adopt=adopt)
-        views = (_only(each, wanted) for each in project.watch(*names, study=study, hosts=gpus))
+        views = project.watch(*names, study=study, hosts=gpus)
+        if wanted:
+            views = (replace(each, runs=tuple(run for run in each.runs if run.state in wanted)) for each in views)
         if watch:
             screen = contextlib.nullcontext() if as_json else view.screen()
             with contextlib.suppress(KeyboardInterrupt), screen as show:
@@ -70,38 +72,37 @@ def main(
     if as_json:
         content = view.as_json(shown)
         if elsewhere:
-            content = {**content, "elsewhere": [_as_json(one) for one in elsewhere]}
+            content["elsewhere"] = [_as_json(one) for one in elsewhere]
         if left:
-            content = {**content, "left": [_left_as_json(run, place) for run, place in left]}
+            content["left"] = [
+                {"study": run.study, "name": run.name, "target": place["target"], "run_dir": place["run_dir"]}
+                for run, place in left
+            ]
         put_json(content)
     elif shown.runs or shown.unreachable or shown.hosts:
         put(view.render(shown, width=view.terminal_width()))
+    elif wanted:
+        narrate(_("No run is in that state."))
+    elif elsewhere:
+        narrate(_("This project has no run here yet."))
     else:
-        none = _("No run yet. Submit some: oelm-submit")
-        if elsewhere:
-            none = _("This project has no run here yet.")
-        narrate(_("No run is in that state.") if wanted else none)
+        narrate(_("No run yet. Submit some: oelm-submit"))
     _tell_of(left)
     for message in (*nonsense, *shown.nonsense):
         raise Nonsense(message)
-
-
-def _only(view: View, wanted: set[str]) -> View:
-    from dataclasses import replace
-
-    return replace(view, runs=tuple(run for run in view.runs if run.state in wanted)) if wanted else view
+    misread = [run.misread for run in shown.runs if run.misread]
+    for error in misread[:-1]:
+        narrate(str(error))
+    for error in misread[-1:]:
+        raise error
 
 
 def _states(values: tuple[str, ...]) -> set[str]:
     from ..agent.states import State
-    from ..errors import UsageError, valid_choices
-    from .common import split_names
 
     wanted = {value.upper() for value in split_names(values)}
-    for value in wanted:
-        if value not in State.__members__:
-            choices = valid_choices(value, State.__members__)
-            raise UsageError(_("--state {state}: {choices}", value, choices))
+    for value in wanted.difference(State.__members__):
+        raise UsageError(_("--state {state}: {choices}", value, valid_choices(value, State.__members__)))
     return wanted
 
 
@@ -110,16 +111,14 @@ def _look_elsewhere(project: Project, *, rebuild: bool, adopt: str | None) -> tu
     targets the index does not have; return them, and the targets whose answers were invalid.
     """
     is_asked = rebuild or adopt is not None
-    if not is_asked and project.runs():
+    if not is_asked and not project.is_empty:
         return [], ()
     found = project.rebuild() if is_asked else project.survey()
     for message in found.passed_over:
         narrate(message)
     for name, reason in found.unreachable.items():
-        if is_asked:
-            narrate(_("target {target} can't be asked, its runs stay as they were: {why}", name, reason))
-        else:
-            narrate(_("target {target} can't be asked, what lies there is not known: {why}", name, reason))
+        what = _("its runs stay as they were") if is_asked else _("what lies there is not known")
+        narrate(_("target {target} can't be asked, {what}: {why}", name, what, reason))
     left = [holding for holding in found.holdings if not (is_asked and holding.is_own)]
     if adopt is not None:
         taken = project.adopt(found, adopt)
@@ -131,49 +130,30 @@ def _look_elsewhere(project: Project, *, rebuild: bool, adopt: str | None) -> tu
         left = [holding for holding in left if (holding.target, holding.project) not in keys]
     several = len({holding.project for holding in left if holding.is_elsewhere and not holding.is_own}) > 1
     for holding in left:
-        named = [holding.owner] if several or not holding.is_elsewhere else []
-        values = {"target": holding.target, "runs": _runs(holding)}
-        if holding.is_own:
-            narrate(_("{target} holds {runs}; bring them into the index: oelm-status --rebuild", **values))
-        else:
-            values["command"] = shlex.join(["oelm-status", "--adopt", *named])
-            narrate(_("{target} holds {runs}; take them over: {command}", **values))
+        what = _("bring them into the index: oelm-status --rebuild")
+        if not holding.is_own:
+            named = [holding.owner] if several or not holding.is_elsewhere else []
+            what = _("take them over: {command}", shlex.join(["oelm-status", "--adopt", *named]))
+        narrate(_("{target} holds {runs}; {what}", holding.target, _runs(holding), what))
     return left, found.nonsense
 
 
-def _left_as_json(run: StoredRun, place: Mapping[str, str]) -> dict[str, str]:
-    return {"study": run.study, "name": run.name, "target": place["target"], "run_dir": place["run_dir"]}
-
-
-def _tell_of(left: list[tuple[StoredRun, Mapping[str, str]]]) -> None:
-    from ..errors import few
-
-    for target in dict.fromkeys(place["target"] for _run, place in left):
-        theirs = [(run, place) for run, place in left if place["target"] == target]
-        listed = few([f"{run.study}/{run.name} in {place['run_dir']}" for run, place in theirs])
-        if len(theirs) == 1:
-            narrate(
-                _("{target} still holds what 1 run left there when it started over elsewhere: {runs}", target, listed)
-            )
-        else:
-            narrate(
-                _(
-                    "{target} still holds what {count} runs left there when they started over elsewhere: {runs}",
-                    target,
-                    len(theirs),
-                    listed,
-                )
-            )
+def _tell_of(left: list[tuple[StoredRun, Left]]) -> None:
+    by_target: dict[str, list[str]] = {}
+    for run, place in left:
+        by_target.setdefault(place["target"], []).append(f"{run.study}/{run.name} in {place['run_dir']}")
+    for target, runs in by_target.items():
+        what = _("what {count} runs left there when they started over elsewhere", len(runs))
+        if len(runs) == 1:
+            what = _("what 1 run left there when it started over elsewhere")
+        narrate(_("{target} still holds {what}: {runs}", target, what, few(runs)))
 
 
 def _runs(holding: Holding) -> str:
     """Return ``2 runs of project /p: tiny/gpt_base RUNNING, tiny/oelm_freeze DONE``."""
-    from ..errors import few
-
     whose = _("this project") if holding.is_own else _("project {path}", holding.owner)
     listed = [
-        " ".join(filter(None, (f"{known.study}/{known.run}", holding.states.get(known.run_dir, ""))))
-        for known in holding.records
+        f"{known.study}/{known.run} {holding.states.get(known.run_dir, '')}".rstrip() for known in holding.records
     ]
     if len(listed) == 1:
         return _("1 run of {whose}: {runs}", whose, listed)
@@ -182,12 +162,7 @@ def _runs(holding: Holding) -> str:
 
 def _as_json(holding: Holding) -> dict[str, object]:
     runs = [
-        {
-            "study": known.study,
-            "name": known.run,
-            "run_dir": known.run_dir,
-            "state": holding.states.get(known.run_dir),
-        }
-        for known in holding.records
+        {"study": one.study, "name": one.run, "run_dir": one.run_dir, "state": holding.states.get(one.run_dir)}
+        for one in holding.records
     ]
     return {"target": holding.target, "project": holding.project, "is_own": holding.is_own, "runs": runs}

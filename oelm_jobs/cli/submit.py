@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..agent.sentences import _
 from ..errors import RunFailed, UsageError
-from .common import command, confirm, narrate, open_project, put_json, say, split_names
-from .where import Where, where_options
+from .common import EXIT_INTERRUPTED, command, confirm, narrate, open_project, put_json, say, split_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ..project import Project
-    from ..spec.study import Study
     from ..spec.target import Target
     from ..study.plan import Plan
     from ..submit.submission import Submitted
@@ -31,7 +26,13 @@ if TYPE_CHECKING:
 @click.option(
     "--group", "--groups", "groups", multiple=True, metavar="NAME", help=_("Only this group; repeatable, or a,b,c.")
 )
-@where_options
+@click.option("--target", "name", metavar="NAME", help=_("Where to run.  [default: local]"))
+@click.option("--remote", is_flag=True, help=_("The one remote target of the targets files."))
+@click.option("--host", default="", metavar="HOST", help=_("A machine behind SSH, in no targets file."))
+@click.option("--user", default="", metavar="USER", help=_("With --host: the login name there."))
+@click.option("--port", default=0, type=click.IntRange(0, 65535), metavar="N", help=_("With --host: its SSH port."))
+@click.option("--root", default="", metavar="DIR", help=_("With --host: folder for runs.  [default: oelm]"))
+@click.option("--setup", multiple=True, metavar="LINE", help=_("With --host: a shell line to run first; repeatable."))
 @click.option(
     "--mode",
     type=click.Choice(["sequential", "parallel"]),
@@ -61,14 +62,13 @@ if TYPE_CHECKING:
     "--dry-run", is_flag=True, help=_("Show what would be done; needs no data, GPU or network, leaves nothing behind.")
 )
 @click.option("--script", is_flag=True, help=_("With --dry-run: print the launch scripts alone, ready to paste."))
-@click.option("--send-data", is_flag=True, help=_("Send the study's token files where the target lacks them."))
+@click.option("--send-data", is_flag=True, help=_("Send the study's data where the target lacks them."))
 @click.option("--wait", is_flag=True, help=_("Stay and show progress; exit code 1 when a run failed."))
 @click.option("--yes", is_flag=True, help=_("Don't ask before runs are archived."))
 @click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
 def main(
     study: str | None,
     groups: tuple[str, ...],
-    where: Where,
     mode: str,
     seeds: str | None,
     num_seeds: int | None,
@@ -83,6 +83,7 @@ def main(
     wait: bool,
     yes: bool,
     as_json: bool,
+    **where: Any,
 ) -> None:
     """Submit a study's runs.
 
@@ -94,44 +95,62 @@ def main(
     if rerun and extend:
         raise UsageError(_("--rerun and --extend exclude each other"))
     with open_project() as project:
-        from .. import Again, Mode
+        chosen, target = project.study(study), _target(project, **where)
+        names, changes, numbers = split_names(groups), _settings(settings), _seeds(seeds, num_seeds, chosen.seeds)
+        if send_data and not dry_run:
+            from .progress import Meter
 
-        chosen = project.study(study)
-        target = where.target(project)
-        plan = partial(
-            project.plan, chosen, target, groups=split_names(groups), seeds=_seeds(seeds, num_seeds, chosen.seeds),
-            tag=tag, settings=_settings(settings), mode=Mode(mode), stop_on_failure=stop_on_failure,
+            with Meter(_("sending")) as meter:
+                project.send_data(target, chosen, settings=changes, progress=meter)
+        planned = project.plan(
+            chosen, target, groups=names, seeds=numbers, tag=tag, settings=changes, mode=mode,
+            stop_on_failure=stop_on_failure, offline=dry_run,
         )  # fmt: skip
-
         if dry_run:
             from .planned import show
 
-            show(project, plan(offline=True), script=script, as_json=as_json)
+            show(project, planned, script=script, as_json=as_json)
+            narrate(_("--script prints the complete launch scripts."))
             return
-        if send_data:
-            _send_data(project, target, chosen, _settings(settings))
-        planned = plan(offline=False)
         if rerun:
-            states = {run.name: run.state for run in project.runs() if run.study == chosen.name}
-            over = [run.name for run in planned.runs if run.name in states and states[run.name].is_final]
-            if over:
-                confirm(_("Move what {runs} made to .archive and start over?", over), yes=yes)
-        submitted = project.submit(planned, Again.RERUN if rerun else Again.EXTEND if extend else Again.RESUME)
-        _show_submitted(planned, submitted, as_json=as_json and not wait, tell=narrate if as_json else say)
+            confirm_archiving(project, planned, yes=yes)
+        submitted = project.submit(planned, "rerun" if rerun else "extend" if extend else "resume")
+        show_submitted(planned, submitted, as_json=as_json and not wait, tell=narrate if as_json else say)
         if wait:
-            _wait(project, planned, as_json=as_json)
+            wait_for(project, planned, as_json=as_json)
 
 
-def _send_data(project: Project, target: Target, study: Study, settings: Mapping[str, str]) -> None:
-    """Send the token files that the target lacks, with progress."""
-    from .progress import Meter
+def _target(project: Project, *, name: str | None, remote: bool, host: str, **of_host: Any) -> Target:
+    """Return the target that the options name.
 
-    with Meter(_("sending")) as meter:
-        sent = project.send_data(target, study, settings=settings, progress=meter)
-    if sent:
-        narrate(_("sent to {target}: {files}", target.name, sent))
-    else:
-        narrate(_("{target} has the data already", target.name))
+    Raises:
+        UsageError: There is none, or the options contradict each other.
+    """
+    if name == "":
+        raise UsageError(_("--target was given no name"), hint=_("leave it out to mean local"))
+    if host:
+        if name:
+            raise UsageError(_("--target and --host exclude each other"))
+        return project.host(host, **of_host)
+    for option, value in of_host.items():
+        if value:
+            raise UsageError(
+                _("--{option} goes with --host", option),
+                hint=_("what a target of a targets file needs is written there"),
+            )
+    if name or not remote:
+        target = project.target(name or "local")
+        if remote and not target.host:
+            raise UsageError(_("--remote: target {target} is this machine", target.name))
+        return target
+    remotes = [target for target in project.targets().values() if target.host]
+    if len(remotes) == 1:
+        return remotes[0]
+    why = _("no targets file knows one")
+    if remotes:
+        names = [target.name for target in remotes]
+        why = _("the targets files know {targets}: name one with --target", names)
+    raise UsageError(_("--remote: which machine? {why}", why), hint=_("or give --host HOST [--user USER]"))
 
 
 def _seeds(listed: str | None, number: int | None, own: tuple[int, ...]) -> tuple[int, ...]:
@@ -139,12 +158,11 @@ def _seeds(listed: str | None, number: int | None, own: tuple[int, ...]) -> tupl
         raise UsageError(_("--seeds and --num-seeds exclude each other"))
     if listed is not None:
         try:
-            seeds = tuple(dict.fromkeys(int(part) for part in listed.split(",")))
+            return tuple(int(part) for part in listed.split(","))
         except ValueError:
             raise UsageError(
                 _("--seeds {seeds}: give whole numbers with commas between them, as in 42,43,44", listed)
             ) from None
-        return seeds
     if number is not None:
         more = (seed for seed in range(own[0], own[0] + number + len(own)) if seed not in own)
         return (*own, *more)[:number]
@@ -161,16 +179,22 @@ def _settings(settings: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
-def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool, tell: Callable[[str], None]) -> None:
+def confirm_archiving(project: Project, plan: Plan, *, yes: bool) -> None:
+    """Ask before runs of a plan that are over are moved aside; without a terminal ``--yes`` must have been given."""
+    planned = {run.name for run in plan.runs}
+    known = [run for run in project.runs() if run.study == plan.study.name and run.name in planned]
+    over = [run.name for run in project.refresh(*known).runs if run.state.is_final] if known else []
+    if over:
+        confirm(_("Move what {runs} made to .archive and start over?", over), yes=yes)
+
+
+def show_submitted(
+    plan: Plan, submitted: list[Submitted], *, as_json: bool = False, tell: Callable[[str], None] = say
+) -> None:
+    """Print what became of each run of a submission."""
     if as_json:
         runs = [
-            {
-                "run": s.run.name,
-                "state": str(s.state),
-                "submitted": not s.note,
-                "note": s.note,
-                "run_dir": s.run.run_dir,
-            }
+            {"run": s.run.name, "state": s.state, "submitted": not s.note, "note": s.note, "run_dir": s.run.run_dir}
             for s in submitted
         ]
         put_json({"version": 1, "study": plan.study.name, "target": plan.target.name, "runs": runs})
@@ -179,15 +203,18 @@ def _show_submitted(plan: Plan, submitted: list[Submitted], *, as_json: bool, te
         if difference.reason:
             narrate(_("unequal by declaration: {key}: {reason}", difference.key, difference.reason))
     for item in submitted:
-        if item.note:
-            tell(_("{run}: left alone, {why}", item.run.name, item.note))
-        else:
-            tell(_("{run}: submitted to {target}", item.run.name, plan.target.name))
+        done = _("{run}: submitted to {target}", item.run.name, plan.target.name)
+        tell(_("{run}: left alone, {why}", item.run.name, item.note) if item.note else done)
     if any(not item.note for item in submitted):
         narrate(_("Runs go on without this terminal. Watch them: oelm-status --watch"))
 
 
-def _wait(project: Project, plan: Plan, *, as_json: bool) -> None:
+def wait_for(project: Project, plan: Plan, *, as_json: bool = False) -> None:
+    """Show where a plan's runs stand until they are over.
+
+    Raises:
+        RunFailed: One is not done.
+    """
     from ..agent.states import State
     from . import view
 
@@ -198,7 +225,7 @@ def _wait(project: Project, plan: Plan, *, as_json: bool) -> None:
         narrate(
             _("\nNo longer waiting; the runs go on. Come back with: oelm-status --watch; end them with: oelm-cancel")
         )
-        raise SystemExit(130) from None
+        raise SystemExit(EXIT_INTERRUPTED) from None
     if as_json:
         put_json(view.as_json(last))
     failed = [run.name for run in last.runs if run.state is not State.DONE]

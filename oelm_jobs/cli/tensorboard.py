@@ -23,7 +23,7 @@ SSH_FAILED = 255
 def main(target: str, study: str | None, port: int | None) -> None:
     """Show the runs of TARGET in TensorBoard, which runs there and is seen here; Ctrl-C ends it.
 
-    Runs write its files where their study says use_tensorboard = true.
+    The built-in trainer writes its files where the study says use_tensorboard = true, other programs where they do.
     """
     project = open_project()
     argv, end, local = project.tensorboard(target, study, port or PORT)

@@ -7,9 +7,9 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,25 +26,32 @@ if TYPE_CHECKING:
     from ..stored_run import StoredRun
 
 HEADERS = (_("run"), _("state"), _("step"), _("loss"), _("val ppl"), _("tokens/s"), _("ETA"), _("note"))
-ALIGN = "llrrrrrl"
-EXPENDABLE = (_("tokens/s"), _("val ppl"), _("loss"))
+METRIC = _("metric")
+OF_SCRIPTS = (_("run"), _("state"), _("step"), METRIC, _("ETA"), _("note"))
+"""The columns of runs of scripts: one for the main metric, headed by its name."""
+LEFT = (_("run"), _("state"), _("note"))
+"""Columns of text."""
+EXPENDABLE = (_("tokens/s"), _("val ppl"), _("loss"), METRIC)
 """What a narrow terminal does without, in this order, before notes are cut below NOTE_COLUMNS."""
 NOTE_COLUMNS = 36
 """So much of a note says what is going on."""
 MANY_RUNS = 50
 """Above so many runs a table counts states per group, unless it has a terminal's height to keep to."""
-KEPT_FIRST = (
-    State.RUNNING,
-    State.FAILED,
-    State.UNKNOWN,
-    State.QUEUED,
-    State.PLANNED,
-    State.CANCELLED,
-    State.DONE,
-)
-"""Which runs stay in view where a terminal has no room for all."""
+COLOURS = {
+    State.RUNNING: "cyan",
+    State.FAILED: "red",
+    State.UNKNOWN: "magenta",
+    State.QUEUED: "",
+    State.PLANNED: "",
+    State.CANCELLED: "yellow",
+    State.DONE: "green",
+}
+"""The colour of each state's lines, in the order in which runs stay in view where a terminal has no room for all."""
+KEPT_FIRST = list(COLOURS)
 SUSPENDED, IN_JOB = "suspended", "in_job"
 """Codes of the reasons of a run whose job Slurm has suspended, and of one that is in another job than its own."""
+TELL_S = 15.0
+"""Seconds between two lines about the progress of a run."""
 STALE_S = 120.0
 """A heartbeat older than this is named in the note."""
 
@@ -65,11 +72,25 @@ def duration(seconds: float) -> str:
 
 def eta_seconds(run: StoredRun) -> float | None:
     """Return the expected remaining seconds of a running run."""
-    rate, step = _rate(run), finite(run.progress.get("step"))
+    step = finite(run.progress.get("step"))
+    if run.is_script:
+        return _eta_of_script(run, step)
+    rate = _rate(run)
     if run.state is not State.RUNNING or SUSPENDED in codes(run.reason) or not rate or step is None:
         return None
-    tokens_per_step = float(run.spec["global_batch"]) * float(run.spec["train"]["seq_len"])
-    return max(0.0, (float(run.spec["train"]["max_steps"]) - step) * tokens_per_step / rate)
+    assert run.max_steps is not None  # the trainer always says
+    return max(0.0, (run.max_steps - step) * run.tokens_per_step / rate)
+
+
+def _eta_of_script(run: StoredRun, step: float | None) -> float | None:
+    """Return the remaining seconds of a script by its pace since it began; None of one that went on from a checkpoint,
+    since nobody knows from which step.
+    """
+    beat, start = map(finite, (run.progress.get("heartbeat_at"), run.progress.get("started_at")))
+    is_first = run.state is State.RUNNING and SUSPENDED not in codes(run.reason) and run.progress.get("attempt") == 1
+    if not is_first or not step or not run.max_steps or beat is None or start is None or beat <= start:
+        return None
+    return max(0.0, (run.max_steps - step) * (beat - start) / step)
 
 
 def _rate(run: StoredRun) -> float | None:
@@ -83,18 +104,21 @@ def _rate(run: StoredRun) -> float | None:
 def _note(run: StoredRun, now: float) -> str:
     progress, parts = run.progress, []
     now += finite(progress.get("clock_ahead_s")) or 0.0  # by the target's clock, as its times are
-    job = _("job {job}", progress["job"]) if progress.get("job") and not run.state.is_final else ""
-    if IN_JOB in codes(run.reason):
-        job = ""
+    why = codes(run.reason)
+    is_named = progress.get("job") and not run.state.is_final and IN_JOB not in why
+    job = _("job {job}", progress["job"]) if is_named else ""
     if run.state is State.RUNNING:
-        if SUSPENDED in codes(run.reason):  # what hinders it is not to be cut off
+        if SUSPENDED in why:  # what hinders it is not to be cut off
             parts.append(run.reason)
         # The heartbeat may be an older attempt's.
-        signs = [sign for key in ("heartbeat_at", "started_at") if (sign := finite(progress.get(key))) is not None]
+        times = progress.get("heartbeat_at"), progress.get("started_at")
+        signs = [sign for sign in map(finite, times) if sign is not None]
         if signs and now - max(signs) > STALE_S:
             parts.append(_("no sign of progress for {duration}", duration(now - max(signs))))
-        if progress.get("devices"):
-            parts.append(_("on {devices}", _condensed(progress["devices"])))
+        if progress.get("metrics") == {} and progress.get("step") is None:
+            parts.append(_("nothing has fitted the study's patterns so far"))
+        if devices := progress.get("devices"):
+            parts.append(_("on {devices}", _condensed(devices)))
         parts.append(job)  # before what its supervisor says, which may be long
         if (progress.get("attempt") or 1) > 1:
             parts.append(_("attempt {number}", progress["attempt"]))
@@ -122,34 +146,42 @@ def _condensed(devices: Sequence[str]) -> list[str]:
     return [f"{kind}:{first}" if first == last else f"{kind}:{first}-{last}" for kind, first, last in found]
 
 
-def row(run: StoredRun, now: float) -> tuple[str, ...]:
-    """Return a run's row of the table, safe for a terminal; what isn't known is a dash."""
-    progress = run.progress
-    step, loss, val = (finite(progress.get(key)) for key in ("step", "loss", "val_loss"))
-    rate, eta = _rate(run), eta_seconds(run)
-    steps = run.spec["train"]["max_steps"]
-    return (
-        visible.line(run.name),
-        str(run.state),
-        "–" if step is None else f"{step:.0f}/{steps}",
-        "–" if loss is None else f"{loss:.3f}",
-        "–" if val is None else f"{math.exp(min(val, 700)):.2f}",
-        "–" if rate is None else f"{rate:,.0f}",
-        "–" if eta is None else duration(eta),
-        visible.line(_note(run, now)),
-    )
+def columns(runs: Sequence[StoredRun]) -> Mapping[str, str]:
+    """Return the columns for runs, each with what heads it: those of scripts where all are, without the metric where
+    none declares one.
+    """
+    if not all(run.is_script for run in runs):
+        return {name: translated(name) for name in HEADERS}
+    mains = {_main_metric(run) for run in runs} - {""}
+    titles: dict[str, str] = {name: translated(name) for name in OF_SCRIPTS if mains or name is not METRIC}
+    return {**titles, METRIC: visible.line(*mains)} if len(mains) == 1 else titles
 
 
-def colour(line: str, state: State) -> str:
-    """Return the line in its state's colour; click drops the colour off a terminal."""
-    colours = {
-        State.RUNNING: "cyan",
-        State.DONE: "green",
-        State.FAILED: "red",
-        State.CANCELLED: "yellow",
-        State.UNKNOWN: "magenta",
+def _main_metric(run: StoredRun) -> str:
+    """Return the name of a script's main metric; empty where it has none."""
+    metrics = run.spec["program"].get("metrics") or {}
+    return next(iter(metrics.get("goal") or {}), "")
+
+
+def row(run: StoredRun, now: float, names: Iterable[str] = HEADERS) -> tuple[str, ...]:
+    """Return a run's cells of these columns, safe for a terminal; what isn't known is a dash."""
+    progress, eta, steps = run.progress, eta_seconds(run), run.max_steps
+    step, loss, val = map(finite, (progress.get("step"), progress.get("loss"), progress.get("val_loss")))
+    rate = None if run.is_script else _rate(run)
+    told = (progress.get("metrics") or {}).get(_main_metric(run)) if run.is_script else None
+    value = finite(told)
+    cells: dict[str, str] = {
+        "run": visible.line(run.name),
+        "state": str(run.state),
+        "step": "–" if step is None else f"{step:.0f}/{steps}" if steps else f"{step:.0f}",
+        "loss": "–" if loss is None else f"{loss:.3f}",
+        "val ppl": "–" if val is None else f"{math.exp(min(val, 700)):.2f}",
+        "tokens/s": "–" if rate is None else f"{rate:,.0f}",
+        METRIC: visible.line(str(told or "–")) if value is None else f"{value:.5g}",
+        "ETA": "–" if eta is None else duration(eta),
+        "note": visible.line(_note(run, now)),
     }
-    return click.style(line, fg=colours[state]) if state in colours else line
+    return tuple(cells[name] for name in names)
 
 
 def terminal_width() -> int | None:
@@ -169,15 +201,15 @@ def render(view: View, *, width: int | None = None, height: int | None = None) -
         height: Lines that all may take; the last of the runs' says how many had no room.
     """
     about = []
-    for name, answer in view.hosts.items():
+    if view.hosts:
         from . import hosts
 
-        about.append(hosts.render(name, answer, width))
+        about = [hosts.render(name, answer, width) for name, answer in view.hosts.items()]
     for name, reason in view.unreachable.items():
-        ages = [max(0.0, view.at - run.observed_at) for run in view.runs if run.target == name and run.observed_at]
+        seen_at = max((run.observed_at or 0.0 for run in view.runs if run.target == name), default=0.0)
         age = _("nothing is known of its runs")
-        if ages:
-            age = _("what it said {duration} ago stands", duration(min(ages)))
+        if seen_at:
+            age = _("what it said {duration} ago stands", duration(max(0.0, view.at - seen_at)))
         said = _("target {target} can't be asked ({why}); {age}", name, reason, age)
         about.append(click.style(visible.line(translated(said)), fg="magenta"))
     shown: Sequence[StoredRun] = view.runs
@@ -215,42 +247,51 @@ def _in_view(runs: Sequence[StoredRun], lines: int) -> Sequence[StoredRun]:
 
 
 def _table(runs: Sequence[StoredRun], now: float, width: int | None) -> str:
-    rows = [row(run, now) for run in runs]
-    names: Sequence[str] = HEADERS
+    runs = [run.without_misread() for run in runs]
+    titles = columns(runs)
+    rows = [row(run, now, titles) for run in runs]
+    names = list(titles)
     if width is not None:
-        names, rows = _fit(rows, width)
-    align = "".join(ALIGN[HEADERS.index(name)] for name in names)
-    lines = table.text(rows, [translated(name) for name in names], align).splitlines()
+        names, rows = _fit(titles, rows, width)
+    align = "".join("l" if name in LEFT else "r" for name in names)
+    lines = table.text(rows, [titles[name] for name in names], align).splitlines()
     if width is not None:
         lines = [table.cut(line, width) for line in lines]  # where even the names are too long
-    head = len(lines) - len(runs)
-    return "\n".join(lines[:head] + [colour(line, run.state) for line, run in zip(lines[head:], runs, strict=True)])
+    for position, run in enumerate(runs, start=len(lines) - len(runs)):
+        if colour := COLOURS[run.state]:
+            lines[position] = click.style(lines[position], fg=colour)
+    return "\n".join(lines)
 
 
-def _fit(rows: Sequence[tuple[str, ...]], width: int) -> tuple[list[str], list[tuple[str, ...]]]:
+def _fit(
+    titles: Mapping[str, str], rows: Sequence[tuple[str, ...]], width: int
+) -> tuple[list[str], list[tuple[str, ...]]]:
     """Return names and rows of the columns that fit into a width; notes get what the others leave."""
+    known = list(titles)
     taken = {
-        name: max(table.width(cell) for cell in (translated(name), *column))
-        for name, *column in zip(HEADERS, *rows, strict=True)
+        name: max(table.width(cell) for cell in (titles[name], *column))
+        for name, *column in zip(known, *rows, strict=True)
     }
-    names: list[str] = list(HEADERS)
+    names = [*known]
 
     def room() -> int:
         return width - sum(taken[name] + len(table.GAP) for name in names[:-1])
 
     for name in EXPENDABLE:
-        if room() < min(taken["note"], NOTE_COLUMNS):
+        if name in names and room() < min(taken["note"], NOTE_COLUMNS):
             names.remove(name)
-    kept = [HEADERS.index(name) for name in names[:-1]]
+    kept = [known.index(name) for name in names[:-1]]
     return names, [(*(row[position] for position in kept), table.cut(row[-1], max(room(), 1))) for row in rows]
 
 
 def _counts(runs: Sequence[StoredRun]) -> str:
     states = [state for state in State if any(run.state is state for run in runs)]
-    rows = []
-    for group in dict.fromkeys(run.group for run in runs):
-        count = Counter(run.state for run in runs if run.group == group)
-        rows.append((group, str(sum(count.values())), *(str(count[state] or "–") for state in states)))
+    groups: dict[str, Counter[State]] = {}
+    for run in runs:
+        groups.setdefault(run.group, Counter())[run.state] += 1
+    rows = [
+        (group, str(count.total()), *(str(count[state] or "–") for state in states)) for group, count in groups.items()
+    ]
     headers = (translated(_("group")), translated(_("runs")), *(str(state) for state in states))
     return table.text(rows, headers, "l" + "r" * (len(states) + 1))
 
@@ -261,36 +302,33 @@ def as_json(view: View) -> dict[str, object]:
     runs = []
     for run in view.runs:
         values: dict[str, object] = {key: getattr(run, key) for key in keys}
-        values.update(state=str(run.state), queued_at=run.queued_at, observed_at=run.observed_at, **encoded(run.reason))
-        values.update(max_steps=run.spec["train"]["max_steps"], eta_s=eta_seconds(run), progress=dict(run.progress))
+        values.update(state=run.state, queued_at=run.queued_at, observed_at=run.observed_at, **encoded(run.reason))
+        known = run.without_misread()
+        values.update(max_steps=known.max_steps, eta_s=eta_seconds(known), progress=dict(run.progress))
         runs.append(values)
     hosts: dict[str, dict[str, object]] = {}
     of_host = ("devices", "queue", "limit", "junk", "lease_error", "disk_free")
     for name, answer in view.hosts.items():
-        known: Mapping[str, object] = answer
-        hosts[name] = {key: known[key] for key in of_host if key in known}
+        hosts[name] = {key: value for key, value in answer.items() if key in of_host}
         if "site" in answer:
             hosts[name]["partitions"] = answer["site"]["partitions"]
     content = {"version": 1, "time": view.at, "runs": runs, "unreachable": dict(view.unreachable)}
     return {**content, "hosts": hosts} if hosts else content
 
 
-def screen() -> AbstractContextManager[Callable[[View], None]]:
-    """Return what shows views one after the other: redrawn in place on a terminal, else a line per change."""
-    return _Screen() if sys.stdout.isatty() else _Lines()
+@contextmanager
+def screen() -> Iterator[Callable[[View], None]]:
+    """Show views one after the other: redrawn in place on a terminal, without flicker, else a line per change."""
+    if not sys.stdout.isatty():
+        seen: dict[tuple[str, str], tuple[State, float]] = {}
+        yield lambda view: _print_changes(view, seen)
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
 
-
-class _Screen(AbstractContextManager["Callable[[View], None]"]):
-    """Redraws one table in place, without flicker."""
-
-    def __enter__(self) -> Callable[[View], None]:
-        from rich.console import Console
-        from rich.live import Live
-        from rich.text import Text
-
-        console = Console()
-        self._live = Live(console=console, auto_refresh=False, transient=False)
-        self._live.__enter__()
+    console = Console()
+    with Live(console=console, auto_refresh=False, transient=False) as live:
 
         def show(view: View) -> None:
             width, height = console.size
@@ -298,38 +336,25 @@ class _Screen(AbstractContextManager["Callable[[View], None]"]):
             excess = len(text.wrap(console, width)) - height  # sentences may take several lines
             if excess > 0:
                 text = Text.from_ansi(render(view, width=width, height=height - excess))
-            self._live.update(text, refresh=True)
+            live.update(text, refresh=True)
 
-        return show
-
-    def __exit__(self, *details: Any) -> None:
-        self._live.__exit__(*details)
+        yield show
 
 
-class _Lines(AbstractContextManager["Callable[[View], None]"]):
-    """Prints a line when a run's state changes, and its progress now and then."""
-
-    EVERY_S = 15.0
-
-    def __enter__(self) -> Callable[[View], None]:
-        self._seen: dict[tuple[str, str], tuple[State, float]] = {}
-        return self._show
-
-    def __exit__(self, *details: Any) -> None:
-        return None
-
-    def _show(self, view: View) -> None:
-        now = time.monotonic()
-        for run in view.runs:
-            key = (run.study, run.name)
-            state, at = self._seen.get(key, (None, -math.inf))
-            if run.state is not state or (run.state is State.RUNNING and now - at >= self.EVERY_S):
-                self._seen[key] = (run.state, now)
-                put(line(run, view.at))
+def _print_changes(view: View, seen: dict[tuple[str, str], tuple[State, float]]) -> None:
+    """Print a line for each run whose state has changed, and the progress of the others now and then."""
+    now = time.monotonic()
+    for run in view.runs:
+        state, at = seen.get((run.study, run.name), (None, -math.inf))
+        if run.state is not state or (run.state is State.RUNNING and now - at >= TELL_S):
+            seen[run.study, run.name] = (run.state, now)
+            put(line(run, view.at))
 
 
 def line(run: StoredRun, now: float) -> str:
     """Return a run's state as one line of prose, for logs."""
-    name, state, *cells, note = row(run, now)
-    named = [f"{translated(header)} {cell}" for header, cell in zip(HEADERS[2:-1], cells, strict=True) if cell != "–"]
+    run = run.without_misread()
+    titles = columns([run])
+    name, state, *cells, note = row(run, now, titles)
+    named = [f"{title} {cell}" for title, cell in zip([*titles.values()][2:-1], cells, strict=True) if cell != "–"]
     return "  ".join(part for part in (f"{name:<16}", f"{state:<9}", ", ".join(named), note) if part.strip())

@@ -19,15 +19,20 @@ CODE_SUFFIXES = (
     ".yaml", ".yml",
 )  # fmt: skip
 NOT_CODE = frozenset(
-    {".hg", ".svn", ".venv", "venv", "env", "node_modules", "wandb", ".mypy_cache", ".ruff_cache", ".pytest_cache",
-     "build", "dist"}
-)  # fmt: skip
+    {".hg", ".svn", ".venv", "venv", "node_modules", "wandb", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+)
 """Folders that are left out where no git says what belongs to the project."""
+ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta")
+"""One of these is in every environment of Python's, whatever its name: left out where no git says."""
+BUILT = ("build", "dist")
+"""Folders of which only code comes along, by its ending, where no git says."""
 NEVER = frozenset({".git", ".oelm", "__pycache__"})
 """Folders that are left out always."""
 RUN_MARKS = (rundir.RUN, rundir.CLAIM, rundir.SCRIPT, rundir.ORIGIN)
 """One of these is among the control files of every run directory."""
 GIT_TIMEOUT_S = 60.0
+OF_HOOKS = ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE")
+"""Variables that are about another checkout where a hook of git has started this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,6 @@ class Listing:
     """Paths within the project."""
     tracked: frozenset[str]
     """Those that git keeps; empty without git."""
-    is_git: bool
     empty_modules: tuple[str, ...] = ()
     """Submodules that are not checked out here."""
     outputs: frozenset[str] = frozenset()
@@ -47,9 +51,7 @@ class Listing:
 
 def git(project: Path, *arguments: str) -> bytes | None:
     """Return a git command's output; None where it fails, or there is no git or no checkout."""
-    # Where this process was started by a hook of git, its variables are about that checkout.
-    environment = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_INDEX_FILE")}
-    environment.pop("GIT_WORK_TREE", None)
+    environment = {name: value for name, value in os.environ.items() if name not in OF_HOOKS}
     argv = ["git", "-C", str(project), *arguments]
     try:
         done = subprocess.run(argv, capture_output=True, timeout=GIT_TIMEOUT_S, env=environment)
@@ -66,20 +68,18 @@ def list_files(project: Path) -> Listing:
     if not _add_checkout(project, "", found, tracked, empty):
         found = dict.fromkeys(name for name, _ in plain_files(project))
     names = tuple(name for name in found if not NEVER.intersection(name.split("/")))
-    return Listing(names=names, tracked=frozenset(tracked), is_git=bool(tracked or empty) or _is_git(project),
-                   empty_modules=tuple(empty), outputs=frozenset(_outputs(project, names)))  # fmt: skip
-
-
-def _is_git(project: Path) -> bool:
-    return git(project, "rev-parse", "--git-dir") is not None
+    return Listing(names=names, tracked=frozenset(tracked), empty_modules=tuple(empty),
+                   outputs=frozenset(_outputs(project, names)))  # fmt: skip
 
 
 def _add_checkout(project: Path, below: str, found: dict[str, None], tracked: set[str], empty: list[str]) -> bool:
     """Add the files of the checkout in the folder ``below``, and of those in it; False where there is none."""
     folder = project / below
     kept = git(folder, "ls-files", "-z", "--stage")
+    if kept is None:
+        return False
     others = git(folder, "ls-files", "-z", "--others", "--exclude-standard")
-    if kept is None or others is None or not (kept or others):
+    if others is None or not (kept or others):
         return False
     inner = []
     for row in kept.split(b"\0"):
@@ -137,9 +137,14 @@ def plain_files(folder: Path) -> Iterable[tuple[str, Path]]:
     """Yield (path within the folder, file) of all files that are not obviously something else than code."""
     out = NOT_CODE | NEVER
     for place, folders, names in os.walk(folder):
+        if Path(place) != folder and any(mark in names or mark in folders for mark in ENVIRONMENT_MARKS):
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if name not in out and not name.endswith(".egg-info")]
         if Path(place) == folder / "models":
             folders[:] = [name for name in folders if name != "checkpoints"]
         for name in names:
             path = Path(place) / name
-            yield path.relative_to(folder).as_posix(), path
+            inner = path.relative_to(folder).as_posix()
+            if name.lower().endswith(CODE_SUFFIXES) or not set(BUILT).intersection(inner.split("/")[:-1]):
+                yield inner, path

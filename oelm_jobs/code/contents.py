@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..agent import rundir
 from ..agent.sentences import Sentence
 from ..folders import state_folder
 from . import credentials
@@ -46,7 +47,6 @@ class Contents:
         self._path = state_folder() / "contents" / f"{name}.json"
         self._known: dict[str, object] = {}
         self._seen: dict[str, object] = {}
-        self._has_new = False
         self._room = HELD_BYTES
         with contextlib.suppress(OSError, ValueError, RecursionError):
             content = json.loads(self._path.read_bytes())
@@ -70,19 +70,15 @@ class Contents:
         sha256, secret = hashlib.sha256(content).hexdigest(), credentials.why_by_content(content)
         if time.time() - max(found.st_mtime, found.st_ctime) > RECENT_S:
             self._seen[path] = [*look, sha256, secret]
-            self._has_new = True
             return Content(sha256, secret)
         self._room -= len(content)
         return Content(sha256, secret, content if self._room >= 0 else None)
 
     def save(self) -> None:
         """Save what was read; files that weren't asked for this time are forgotten."""
-        if not self._has_new and len(self._seen) == len(self._known):
+        if self._seen == self._known:
             return
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.{time.monotonic_ns()}")
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                json.dump({"version": VERSION, "files": self._seen}, file)
-            temporary.replace(self._path)
+            content = json.dumps({"version": VERSION, "files": self._seen})
+            rundir.write_text(self._path, content, durable=False, mode=0o600)

@@ -7,11 +7,13 @@ its content, so equal code is kept once, and it is never changed.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..agent import trees
@@ -60,7 +62,7 @@ class Tree:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Left:
+class LeftOut:
     """A file that was left out although it belongs to the project."""
 
     name: str
@@ -78,14 +80,16 @@ class Snapshot(Tree):
     """The project's code as it is."""
 
     train_code: str
-    """Hash over ``train/`` alone: the code that counts for a comparison."""
+    """Hash over the code that counts for a comparison: ``train/`` alone, or all that a script may read."""
+    counting: Mapping[str, str] = field(default_factory=dict)
+    """That code: name to hash of each file."""
     passed_over: str = ""
     """Why a folder ``train/`` of the project is not in it; empty where it is, or there is none."""
     revision: str = ""
     """git's commit, with ``-dirty`` where files differ from it; empty without git."""
     diff: str = ""
     """How tracked files differ from that commit, cut where it is long: the snapshot itself holds them whole."""
-    left: tuple[Left, ...] = ()
+    left: tuple[LeftOut, ...] = ()
     """What was left out and should be known: secrets, tracked files, submodules that aren't there."""
     largest: tuple[str, int] = ("", 0)
     """Name and bytes of its largest file."""
@@ -93,22 +97,33 @@ class Snapshot(Tree):
     """Files that nobody but their owner may read here."""
 
 
-def take(project: Path) -> Snapshot:
+NOT_READ = ("jobs", "templates", "tests", "docs")
+"""Folders of a project whose files change no run of a script."""
+
+
+def take(project: Path, *, is_script: bool = False) -> Snapshot:
     """Take a snapshot of the project's code as it is now.
 
     A project without a trainer in ``train/`` gets the installed one, in the place of what else it calls so. Links to
     files are followed, links to folders are not, except for a ``train`` that lies elsewhere.
 
+    Args:
+        is_script: It is for a program of the user's own: no trainer is put in, and what git tracks comes along from
+            folders of input and output, too.
+
     Raises:
         ConfigurationError: A file can't be read.
     """
     listing = checkout.list_files(project)
+    if is_script:
+        small = {name for name in listing.tracked & listing.outputs if not name.startswith(checkout.CHECKPOINTS)}
+        listing = replace(listing, outputs=listing.outputs - small)
     top = f"{project}/"
     paths = [(name, top + name) for name in listing.names if name not in listing.outputs]
     if (project / "train" / "__main__.py").is_file() and (project / "train").is_symlink():
         paths += [(f"train/{name}", str(path)) for name, path in checkout.plain_files(project / "train")]
     passed_over = ""
-    if not _has_trainer(paths):
+    if not is_script and not _has_trainer(paths):
         if any(name.startswith("train/") for name, _ in paths):
             passed_over = _("{path} is not the trainer: runs use the installed one", f"{top}train")
         paths = [(name, path) for name, path in paths if not name.startswith("train/")] + _installed_trainer()
@@ -119,7 +134,7 @@ def take(project: Path) -> Snapshot:
         if not credentials.why_by_name(name)
     ]
     left += [_left(name, _("is a submodule that is not checked out here"), listing) for name in listing.empty_modules]
-    files, rows, own_alone, size, largest = [], [], [], 0, ("", 0)
+    files, rows, looks = [], [], dict[str, os.stat_result]()
     held: dict[str, bytes] = {}
     for name, path in sorted(dict(paths).items()):
         secret = credentials.why_by_name(name)
@@ -145,24 +160,32 @@ def take(project: Path) -> Snapshot:
         rows.append((name, bool(found.st_mode & 0o111), content.sha256))
         if content.held is not None:
             held[name] = content.held
-        size += found.st_size
-        largest = max(largest, (name, found.st_size), key=lambda each: each[1])
-        if not found.st_mode & 0o077:
-            own_alone.append(name)
+        looks[name] = found
     contents.save()
+    counting = [row for row in rows if _counts(row[0], is_script=is_script)]
     return Snapshot(
         files=tuple(files),
         rows=tuple(rows),
         hash=trees.name_of(rows),
-        size=size,
+        size=sum(found.st_size for found in looks.values()),
         held=held,
         passed_over=passed_over,
-        train_code=trees.name_of(row for row in rows if row[0].startswith("train/") and row[0].endswith(".py")),
+        train_code=trees.name_of(counting),
+        counting={name: sha256 for name, _executable, sha256 in counting},
         left=tuple(left),
-        largest=largest,
-        own_alone=tuple(own_alone),
-        **(_version(project, {each.name for each in left if each.is_secret}) if listing.is_git else {}),
+        largest=max(
+            ((name, found.st_size) for name, found in looks.items()), key=lambda each: each[1], default=("", 0)
+        ),
+        own_alone=tuple(name for name, found in looks.items() if not found.st_mode & 0o077),
+        **_version(project, {each.name for each in left if each.is_secret}),
     )
+
+
+def _counts(name: str, *, is_script: bool) -> bool:
+    """Tell whether a file counts for a comparison."""
+    if not is_script:
+        return name.startswith("train/") and name.endswith(".py")
+    return name.endswith((*checkout.CODE_SUFFIXES, ".json")) and name.partition("/")[0] not in NOT_READ
 
 
 def _unreadable(path: Path | str, error: OSError) -> ConfigurationError:
@@ -180,12 +203,13 @@ def _unfit(name: str, found: os.stat_result) -> str:
     return _("is larger than {size} MB", MAX_FILE_BYTES >> 20) if found.st_size > MAX_FILE_BYTES else ""
 
 
-def _left(name: str, reason: str, listing: checkout.Listing, *, is_secret: bool = False) -> Left:
-    return Left(name=name, reason=reason, is_secret=is_secret, is_tracked=name in listing.tracked)
+def _left(name: str, reason: str, listing: checkout.Listing, *, is_secret: bool = False) -> LeftOut:
+    return LeftOut(name=name, reason=reason, is_secret=is_secret, is_tracked=name in listing.tracked)
 
 
+@functools.cache
 def agent() -> Tree:
-    """Return the agent as a folder that ``python FOLDER VERB`` runs."""
+    """Return the agent as a folder that ``python FOLDER VERB`` runs; read once, as this process's own code was."""
     from .. import agent as package
 
     top = Path(str(package.__file__)).parent
@@ -194,7 +218,7 @@ def agent() -> Tree:
 
 
 def tree(files: Iterable[tuple[str, Path]]) -> Tree:
-    """Return files as a tree.
+    """Return files as a tree that holds their contents.
 
     Raises:
         OSError: One can't be read.
@@ -205,7 +229,8 @@ def tree(files: Iterable[tuple[str, Path]]) -> Tree:
         (name, os.access(path, os.X_OK), hashlib.sha256(content).hexdigest())
         for (name, path), content in zip(found, contents, strict=True)
     ]
-    return Tree(files=tuple(found), rows=tuple(rows), hash=trees.name_of(rows), size=sum(map(len, contents)))
+    held = {name: content for (name, _), content in zip(found, contents, strict=True)}
+    return Tree(files=tuple(found), rows=tuple(rows), hash=trees.name_of(rows), size=sum(map(len, contents)), held=held)
 
 
 def keep(tree: Tree, folder: Path) -> Path:
@@ -218,17 +243,13 @@ def _has_trainer(paths: Iterable[tuple[str, str]]) -> bool:
     """Tell whether ``train/`` holds a trainer: it can be run, and knows of the file that says how a run ended, or of
     the toolkit. Others call their own packages and their data so, too.
     """
-    code = {name: path for name, path in paths if name.startswith("train/") and name.endswith(".py")}
-    return "train/__main__.py" in code and any(_mentions(path, TRAINER_MARKS) for path in code.values())
-
-
-def _mentions(path: str, marks: Iterable[bytes]) -> bool:
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError:
-        return False
-    return any(mark in content for mark in marks)
+    code = {name: Path(path) for name, path in paths if name.startswith("train/") and name.endswith(".py")}
+    for path in code.values() if "train/__main__.py" in code else ():
+        with contextlib.suppress(OSError):
+            content = path.read_bytes()
+            if any(mark in content for mark in TRAINER_MARKS):
+                return True
+    return False
 
 
 def _installed_trainer() -> list[tuple[str, str]]:

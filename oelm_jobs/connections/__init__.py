@@ -7,9 +7,9 @@ import posixpath
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
 
 from ..agent.registry import Answers, Asks, Verb
 from ..folders import expanded
@@ -22,8 +22,7 @@ AGENT_FOLDER = ".oelm/agent"
 """Where the agents lie below a target's root, each under its hash."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Route:
+class Route(NamedTuple):
     """How rsync reaches a target."""
 
     shell: tuple[str, ...]
@@ -32,8 +31,7 @@ class Route:
     """What it puts before the colon."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlacedTree:
+class PlacedTree(NamedTuple):
     """A tree and the folder (absolute, or below ``~``) that is to hold it under its hash."""
 
     tree: Tree
@@ -50,14 +48,6 @@ class Connection(Protocol):
     @property
     def resolved(self) -> Target:
         """The target with every path absolute, as it is there.
-
-        Raises:
-            TargetError: It can't be reached.
-        """
-
-    @property
-    def root(self) -> str:
-        """The target's root as an absolute path there.
 
         Raises:
             TargetError: It can't be reached.
@@ -124,47 +114,42 @@ _LOCK = threading.RLock()
 
 def connect(target: Target, project: Path) -> Connection:
     """Return this process's connection to a target, made on first use."""
-
-    def made() -> Connection:
-        if not target.host:
-            from .local import LocalConnection
-
-            return LocalConnection(target, project)
-        if target.connection == "openssh":
-            from .openssh import OpenSSHConnection
-
-            return OpenSSHConnection(target)
-        from .early import EarlySocket
-
-        early = EarlySocket(target)
-        from .fabric import FabricConnection
-
-        return FabricConnection(target, early)
-
-    return _known_or(made, target, (target.name, project, False))
+    return _known(target, project, for_transfer=False)
 
 
 def connect_for_transfer(target: Target, project: Path) -> Connection:
     """Return the connection for a command that transfers files with rsync. rsync uses the OpenSSH client, so the
     requests do, too: that saves fabric's start-up and a second kind of login.
     """
-    if not target.host or target.connection == "openssh":
-        return connect(target, project)
-
-    def made() -> Connection:
-        from .openssh import PlainSSHConnection
-
-        return PlainSSHConnection(target)
-
-    return _known_or(made, target, (target.name, project, True))
+    return _known(target, project, for_transfer=bool(target.host) and target.connection != "openssh")
 
 
-def _known_or(made: Callable[[], Connection], target: Target, key: tuple[str, Path, bool]) -> Connection:
+def _known(target: Target, project: Path, *, for_transfer: bool) -> Connection:
+    key = (target.name, project, for_transfer)
     with _LOCK:
         known = _open.get(key)
         if known is None or known.target != target:
-            known = _open[key] = made()
+            known = _open[key] = _made(target, project, for_transfer=for_transfer)
         return known
+
+
+def _made(target: Target, project: Path, *, for_transfer: bool) -> Connection:
+    if not target.host:
+        from .local import LocalConnection
+
+        return LocalConnection(target, project)
+    if for_transfer or target.connection == "openssh":
+        from . import sshconfig
+        from .openssh import OpenSSHConnection, PlainSSHConnection
+
+        is_plain = for_transfer and not sshconfig.look_up(target).proxy
+        return PlainSSHConnection(target) if is_plain else OpenSSHConnection(target)
+    from . import early
+
+    socket = early.begin(target)
+    from .fabric import FabricConnection
+
+    return FabricConnection(target, socket)
 
 
 def close_all(project: Path | None = None) -> None:
@@ -193,15 +178,30 @@ def unreached(target: Target, project: Path) -> Target:
     """Return a target with its paths as they are known without connecting: relative ones are placed below ``~``."""
     if not target.host:
         return connect(target, project).resolved
+    return with_paths(target, lambda path: path if path.startswith(("/", "~")) else posixpath.join("~", path), "~")
 
-    def shown(path: str) -> str:
-        return path if not path or path.startswith(("/", "~")) else posixpath.join("~", path)
 
+class Own(TypedDict):
+    """A target's root and who may use it, as privacy.enter takes them."""
+
+    root: str
+    share: str
+    also: list[str]
+
+
+def own(target: Target) -> Own:
+    """Return a target's root and who may use it."""
+    elsewhere = [target.checkpoint_root] if target.checkpoint_root else []
+    return {"root": target.root or "~", "share": target.share, "also": elsewhere}
+
+
+def with_paths(target: Target, place: Callable[[str], str], root: str) -> Target:
+    """Return a target with its paths placed by a function; ``root`` stands for a root that it does not name."""
     return replace(
         target,
-        root=shown(target.root or "~"),
-        checkpoint_root=shown(target.checkpoint_root),
-        data={folder: shown(path) for folder, path in target.data.items()},
+        root=place(target.root or root),
+        checkpoint_root=place(target.checkpoint_root) if target.checkpoint_root else "",
+        data={folder: place(path) for folder, path in target.data.items()},
     )
 
 

@@ -44,7 +44,7 @@ def believed(target: str, verb: Verb[Any, Answers], request: Mapping[str, object
     if wrong is not None:
         raise nonsense(target, verb, wrong)
     for sentence in said if isinstance(said, list) else ():
-        if _of_sentences()([sentence]) is None:
+        if verbs.SENTENCES.wrong([sentence]) is None:
             _retell(answer, *sentence)
     return cast("Answers", dict(answer))
 
@@ -58,11 +58,6 @@ def _retell(answer: Any, place: Sequence[Any], code: str, values: Any) -> None:
             part[last] = decoded(part[last], code, values, TEMPLATES)
     except (LookupError, TypeError, ValueError):
         pass
-
-
-@functools.cache
-def _of_sentences() -> schema.Check:
-    return schema.compiled(verbs.SENTENCES)
 
 
 def nonsense(target: str, verb: str, wrong: str) -> TargetError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 
 from ..spec.target import Target
 from . import sshconfig
@@ -23,30 +24,24 @@ def open_socket(hostname: str, port: int, timeout_s: float) -> socket.socket:
     return made
 
 
-class EarlySocket:
-    """A socket that is being connected in the background."""
+def begin(target: Target) -> Callable[[], socket.socket | None]:
+    """Begin to connect in the background; return a function that gives the socket, once, and None where there is none
+    (any more).
+    """
+    made: list[socket.socket] = []
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._socket: socket.socket | None = None
-        self._thread = threading.Thread(target=self._connect, daemon=True)
-        self._thread.start()
-
-    def _connect(self) -> None:
+    def connect() -> None:
         # What goes wrong here is found out again, and told, when the connection is really made.
         with contextlib.suppress(Exception):
-            settings = sshconfig.look_up(self._target)
-            if not settings.proxy_jump and not settings.proxy_command and not settings.beyond:
-                self._socket = open_socket(settings.hostname, settings.port, settings.connect_timeout_s)
+            settings = sshconfig.look_up(target)
+            if not settings.proxy and not settings.beyond:
+                made.append(open_socket(settings.hostname, settings.port, settings.connect_timeout_s))
 
-    def take(self) -> socket.socket | None:
-        """Return the socket, once; None where there is none (any more)."""
-        self._thread.join()
-        taken, self._socket = self._socket, None
-        return taken
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
 
-    def close(self) -> None:
-        """Give it up."""
-        taken = self.take()
-        if taken is not None:
-            taken.close()
+    def take() -> socket.socket | None:
+        thread.join()
+        return made.pop() if made else None
+
+    return take

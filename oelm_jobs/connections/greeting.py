@@ -46,72 +46,74 @@ def command(python: str) -> str:
     return _COMMAND + shlex.quote(python)
 
 
-def greet(channel: Channel, patience: Callable[[], float]) -> int:
-    """Wait for the greeting on a channel that runs ``command``; return how many bytes were printed before it.
+class Heard:
+    """What a channel prints, between whose parts anything may stand."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self.noise = 0
+        """How many bytes came before what was looked for."""
+        self.text = bytearray()
+        """What has come and not been taken."""
+
+    def more(self, patience: Callable[[], float]) -> bool:
+        """Wait for more text; return False at the end.
+
+        Raises:
+            Broken: Nothing came for too long.
+        """
+        piece = self._channel.read(patience())
+        self.text += piece
+        return bool(piece)
+
+    def skip_to(self, mark: bytes, patience: Callable[[], float]) -> bool:
+        """Drop the text up to a mark, and the mark; return whether it came before the end.
+
+        Raises:
+            Broken: Nothing came for too long.
+            TargetError: Too much came.
+        """
+        while (at := self.text.find(mark)) < 0:
+            passed = max(0, len(self.text) - TOLD_BYTES)
+            self.noise += passed
+            del self.text[:passed]
+            if self.noise > MAX_NOISE_BYTES:
+                raise TargetError(
+                    _("the login shell there prints more than 1 MB before anything runs"),
+                    hint=_("let its start-up files (~/.bashrc, ~/.cshrc) print nothing where there is no terminal"),
+                )
+            if not self.more(patience):
+                return False
+        self.noise += at
+        del self.text[: at + len(mark)]
+        return True
+
+
+def greet(channel: Channel, patience: Callable[[], float]) -> Heard:
+    """Wait for the greeting on a channel that runs ``command``; return what is heard from then on.
 
     Raises:
         Broken: The connection broke off, or nobody said anything.
         TargetError: Something else runs there. It was sent nothing but the first line.
     """
-    heard = _Heard(channel)
+    heard = Heard(channel)
     with contextlib.suppress(Broken):  # what has ended already is told by its exit code
         channel.write(FIRST_LINE, patience())
     try:
-        is_greeted = heard.listen(patience)
+        is_greeted = heard.skip_to(_GREETING, patience)
     except Broken as silence:
         # It is slow, gone, or waits for more: the end of its input tells.
         try:
             channel.close_input()
-            is_greeted = heard.listen(lambda: AFTER_END_S)
+            is_greeted = heard.skip_to(_GREETING, lambda: AFTER_END_S)
         except Broken:
             raise silence from None
         if is_greeted:
             raise line_missed() from None
     if not is_greeted:
         code, said = channel.end()
-        raise _instead(code, said or last_line(heard.text))
-    return heard.before
-
-
-class _Heard:
-    """What a channel prints before the greeting."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self.before = 0
-        """How many bytes came before the greeting."""
-        self.text = b""
-        """The last of them."""
-
-    def listen(self, patience: Callable[[], float]) -> bool:
-        """Read on; return whether the greeting came before the end.
-
-        Raises:
-            Broken: Nothing came for too long.
-            TargetError: Too much came.
-        """
-        while True:
-            at = self.text.find(_GREETING)
-            if at >= 0:
-                self.before += at
-                return True
-            passed = max(0, len(self.text) - TOLD_BYTES)
-            self.before += passed
-            self.text = self.text[passed:]
-            if self.before > MAX_NOISE_BYTES:
-                raise too_noisy()
-            piece = self._channel.read(patience())
-            if not piece:
-                return False
-            self.text += piece
-
-
-def too_noisy() -> TargetError:
-    """Return the error about a login shell that never stops printing."""
-    return TargetError(
-        _("the login shell there prints more than 1 MB before anything runs"),
-        hint=_("let its start-up files (~/.bashrc, ~/.cshrc) print nothing where there is no terminal"),
-    )
+        raise _instead(code, said or last_line(bytes(heard.text)))
+    return heard
 
 
 def line_missed() -> TargetError:

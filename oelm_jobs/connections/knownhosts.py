@@ -6,25 +6,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import enum
 import fnmatch
-import hashlib
-import hmac
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import paramiko
+
 REVOKED, AUTHORITY = "@revoked", "@cert-authority"
-
-
-class KeyStanding(enum.Enum):
-    """What the files say about a key."""
-
-    KNOWN = "known"
-    UNKNOWN = "unknown"
-    CHANGED = "changed"
-    REVOKED = "revoked"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +30,8 @@ class Line:
     """The public key as it is sent."""
 
 
-def lines_about(names: Sequence[str], files: Iterable[str]) -> list[Line]:
-    """Return the files' lines about a host that has these names; invalid lines are skipped."""
-    wanted = [name.lower() for name in names]
+def lines_about(name: str, files: Iterable[str]) -> list[Line]:
+    """Return the files' lines about a host of this name; invalid lines are skipped."""
     found = []
     for file in files:
         try:
@@ -56,7 +45,7 @@ def lines_about(names: Sequence[str], files: Iterable[str]) -> list[Line]:
             marker = fields.pop(0) if fields and fields[0].startswith("@") else ""
             if len(fields) < 3 or fields[0].startswith("#") or marker not in ("", REVOKED, AUTHORITY):
                 continue
-            if not any(_names(fields[0], name) for name in wanted):
+            if not _names(fields[0], name.lower()):
                 continue
             try:
                 key = base64.b64decode(fields[2], validate=True)
@@ -71,35 +60,15 @@ def lines_about(names: Sequence[str], files: Iterable[str]) -> list[Line]:
 def _names(field: str, name: str) -> bool:
     """Tell whether a line's first field names a host: by its hash, or by patterns of which no negated one matches."""
     if field.startswith("|"):
-        parts = field.split("|")
         try:
-            salt, digest = base64.b64decode(parts[2]), base64.b64decode(parts[3])
-        except (IndexError, binascii.Error, ValueError):
+            return bool(paramiko.HostKeys.hash_host(name, field) == field)
+        except (AssertionError, IndexError, ValueError):
             return False
-        return parts[1] == "1" and hmac.compare_digest(hmac.new(salt, name.encode(), hashlib.sha1).digest(), digest)
     is_meant = False
     for pattern in field.lower().split(","):
-        if _matches(pattern.removeprefix("!"), name):
+        # With * and ? alone: brackets are part of names with a port.
+        if re.fullmatch(fnmatch.translate(pattern.removeprefix("!").replace("[", "[[]")), name):
             if pattern.startswith("!"):
                 return False
             is_meant = True
     return is_meant
-
-
-def _matches(pattern: str, name: str) -> bool:
-    """Match with ``*`` and ``?`` alone: brackets are part of names with a port."""
-    return bool(re.fullmatch(fnmatch.translate(pattern.replace("[", "[[]")), name))
-
-
-def judge(lines: Iterable[Line], key: bytes) -> tuple[KeyStanding, str]:
-    """Return what the lines about a host say about the key that it presents, and in which file."""
-    others = ""
-    verdict = (KeyStanding.UNKNOWN, "")
-    for line in lines:
-        if line.marker == REVOKED and line.key == key:
-            return KeyStanding.REVOKED, line.file
-        if not line.marker and line.key == key:
-            verdict = (KeyStanding.KNOWN, line.file)
-        elif not line.marker:
-            others = others or line.file
-    return (KeyStanding.CHANGED, others) if others and verdict[0] is KeyStanding.UNKNOWN else verdict

@@ -6,17 +6,16 @@ import importlib
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..agent import privacy, reasons, trees, verbs
+from ..agent import privacy, reasons, verbs
 from ..agent.__main__ import REFUSED
 from ..agent.registry import VERBS, Answers, Asks, Verb
 from ..agent.sentences import _
 from ..errors import TargetError, UnknownAnswer
 from ..folders import expanded
-from . import interpreter
+from . import interpreter, own, with_paths
 from .answers import believed, read
 
 if TYPE_CHECKING:
@@ -47,27 +46,16 @@ class LocalConnection:
         def below(path: str) -> str:
             return str((project / expanded(path)).resolve())
 
-        self.root = below(target.root or ".")
-        self.resolved = replace(
-            target,
-            root=self.root,
-            checkpoint_root=below(target.checkpoint_root) if target.checkpoint_root else "",
-            data={folder: below(path) for folder, path in target.data.items()},
-        )
-
-    @property
-    def _own(self) -> dict[str, Any]:
-        """Who may use the root, as arguments of privacy.enter."""
-        elsewhere = self.resolved.checkpoint_root
-        return {"root": self.root, "share": self.target.share, "also": [elsewhere] if elsewhere else []}
+        self.resolved = with_paths(target, below, ".")
 
     def keep_tree(self, tree: Tree, folder: str) -> str:
         """Copy ``tree`` to ``folder/<hash>``; return that path."""
+        from ..agent import trees  # here: a look at runs sends none
         from ..code import snapshot
 
         try:
             with privacy.confined(self.target.share):
-                privacy.enter(**self._own)
+                privacy.enter(**own(self.resolved))
                 return str(snapshot.keep(tree, Path(folder)))
         except (privacy.NotOurs, trees.Damaged) as error:
             raise TargetError(_("{target}: {why}", self.target.name, str(error))) from error
@@ -86,15 +74,20 @@ class LocalConnection:
         name = self.target.name
         if VERBS[verb].is_quick and not clusters:
             module = importlib.import_module(f"oelm_jobs.agent.{VERBS[verb].module}")
-            with privacy.confined(self.target.share):  # of token files it remembers the hashes
-                answer = verbs.cut_answer(verb, getattr(module, verb)(dict(request)))
+            try:
+                with privacy.confined(self.target.share):  # of token files it remembers the hashes
+                    answer = verbs.cut_answer(verb, getattr(module, verb)(dict(request)))
+            except Exception as error:
+                if not getattr(error, "is_refusal", False):
+                    raise
+                raise TargetError(_("{target}: {why}", name, str(error))) from error
             return believed(name, verb, request, answer)
         import subprocess
 
         try:
             done = subprocess.run(
                 [*AGENT, verb],
-                input=json.dumps({**request, "clusters": clusters, "own": self._own}).encode(),
+                input=json.dumps({**request, "clusters": clusters, "own": own(self.resolved)}).encode(),
                 capture_output=True,
                 timeout=timeout_s,
                 cwd="/",  # a project may hold a folder called oelm_jobs

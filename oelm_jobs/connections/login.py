@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import socket
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ import paramiko
 from paramiko.agent import AgentSSH
 
 from ..agent.sentences import _
-from ..errors import TargetError
 from . import knownhosts, sshconfig
-from .knownhosts import KeyStanding
+from .openssh import may_ask
 
 # What goes wrong is raised as well; without a handler logging prints it, with the tracebacks of paramiko's threads.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -38,24 +37,11 @@ class SecondFactor(Beyond):
     """The host asks for more than a key, which a person has to enter."""
 
 
-class HostKey(Exception):
-    """Carries the error about a host key through paramiko."""
-
-    def __init__(self, error: TargetError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def may_ask() -> bool:
-    """Tell whether there is a terminal on which the user can be asked."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
-
-
-def beyond(settings: sshconfig.Settings) -> str:
+def beyond(settings: sshconfig.Settings, known: list[knownhosts.Line]) -> str:
     """Return what in the host's entry or known hosts only the OpenSSH client supports; empty where nothing does."""
     if settings.beyond:
         return _("{option} of ~/.ssh/config is beyond paramiko", settings.beyond)
-    for line in about(settings):
+    for line in known:
         if line.marker == knownhosts.AUTHORITY:
             return _(
                 "{path} has a certificate authority for {host}, which is beyond paramiko", line.file, settings.alias
@@ -67,30 +53,44 @@ def about(settings: sshconfig.Settings) -> list[knownhosts.Line]:
     """Return the known-hosts lines about a host; as in ssh, the name without the port is used where there is none with
     it.
     """
-    found = knownhosts.lines_about([settings.key_name], settings.known_hosts)
-    if any(not line.marker for line in found) or settings.host_key_alias or settings.port == 22:
+    found = knownhosts.lines_about(settings.key_name, settings.known_hosts)
+    if any(not line.marker for line in found) or settings.key_name != f"[{settings.hostname}]:{settings.port}":
         return found
-    return [*found, *knownhosts.lines_about([settings.hostname], settings.known_hosts)]
+    return [*found, *knownhosts.lines_about(settings.hostname, settings.known_hosts)]
 
 
 class Client(paramiko.SSHClient):  # type: ignore[misc]  # paramiko ships no types
     """paramiko's client with OpenSSH's order of keys; it never prompts."""
 
-    def __init__(self, settings: sshconfig.Settings) -> None:
+    def __init__(self, settings: sshconfig.Settings, known: list[knownhosts.Line]) -> None:
         super().__init__()
-        self._settings = settings
-        self._known = about(settings)
-        self.set_missing_host_key_policy(_Judge(settings, self._known))
+        self._settings, self._known = settings, known
+        self.set_missing_host_key_policy(self)
         self._untried: list[str] = []
         """What the OpenSSH client could have tried besides."""
         self._encrypted = ""
         """A key file that needs a passphrase."""
 
+    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
+        """Judge the key that a host presents. paramiko's own list is not used: it has one of each type and no markers.
+
+        Raises:
+            TargetError: It isn't known.
+        """
+        fingerprint = f"{key.get_name()} {key.fingerprint}"
+        plain = [line for line in self._known if not line.marker]
+        if any(line.marker == knownhosts.REVOKED and line.key == key.asbytes() for line in self._known):
+            raise sshconfig.revoked_host(self._settings, fingerprint)
+        if plain and not any(line.key == key.asbytes() for line in plain):
+            raise sshconfig.changed_host(self._settings, fingerprint, file=plain[0].file)
+        if not plain:
+            raise sshconfig.unknown_host(self._settings, fingerprint)
+
     def transport(self, sock: Any, **options: Any) -> paramiko.Transport:
         """Return a transport limited to the user's algorithms, which asks for types of host keys that are known."""
         disabled = {
             kind: [name for name in getattr(paramiko.Transport, f"_preferred_{kind}") if name not in allowed]
-            for kind, allowed in self._settings.algorithms
+            for kind, allowed in self._settings.algorithms.items()
         }
         made = paramiko.Transport(sock, **{**options, "disabled_algorithms": disabled})
         kinds = {line.kind for line in self._known if not line.marker}
@@ -104,14 +104,11 @@ class Client(paramiko.SSHClient):  # type: ignore[misc]  # paramiko ships no typ
         transport = self.get_transport()
         assert transport is not None
         error: Exception = paramiko.AuthenticationException(_("no key was accepted"))
-        for load in self._keys():
+        for key in self._keys():
             try:
-                key = load()
                 if transport.auth_publickey(username, key):
                     raise SecondFactor(_("{host} wants a second factor", self._settings.alias))
                 return
-            except paramiko.PasswordRequiredException:
-                continue
             except paramiko.BadAuthenticationType as refused:
                 error = paramiko.AuthenticationException(
                     _("keys are not accepted ({types})", str(refused.allowed_types))
@@ -147,44 +144,39 @@ class Client(paramiko.SSHClient):  # type: ignore[misc]  # paramiko ships no typ
             self._untried += [_("the passphrase of {path}", self._encrypted)] if self._encrypted else []
             self._untried += [_("a password")] if {"password", "keyboard-interactive"} & set(ways) else []
 
-    def _keys(self) -> list[Any]:
-        """Return functions that give the keys to try, in order."""
+    def _keys(self) -> Iterator[Any]:
+        """Yield the keys to try, in order."""
         files = self._settings.identity_files
         public = {content for path in files if (content := _public(path))}
         held = _agent_keys(self._settings)
-        agent_keys = [key for key in held if not any(part in key.get_name() for part in UNUSABLE)]
-        if len(agent_keys) < len(held):
+        usable = [key for key in held if not any(part in key.get_name() for part in UNUSABLE)]
+        if len(usable) < len(held):
             self._untried.append(_("a key of the agent that is of no kind that paramiko knows"))
-        known = [key for key in agent_keys if key.get_base64() in public]
-        others = [] if self._settings.identities_only else [key for key in agent_keys if key not in known]
+        known = [key for key in usable if key.get_base64() in public]
         in_agent = {key.get_base64() for key in known}
         certified = {path for path in files if Path(f"{path}-cert.pub").is_file()}
         left = [path for path in files if _public(path) not in in_agent]
-        self._untried += [
-            _("the certificate beside {path}", path) for path in files if path in certified and path not in left
-        ]
-        return [
-            *((lambda key=key: key) for key in known + others),
-            *(
-                (lambda path=path, bare=bare: self._load(path, bare))
-                for path in left
-                for bare in ((False, True) if path in certified else (True,))
-            ),
-        ]
+        self._untried += [_("the certificate beside {path}", path) for path in files if path in certified - set(left)]
+        yield from known
+        yield from () if self._settings.identities_only else (key for key in usable if key not in known)
+        for path in left:
+            for bare in (False, True) if path in certified else (True,):
+                if (key := self._load(path, bare)) is not None:
+                    yield key
 
     def _load(self, path: str, bare: bool) -> Any:
-        """Return a key, ``bare`` or with the certificate beside it."""
+        """Return a key, ``bare`` or with the certificate beside it; None where it can't be used."""
         try:
             key = paramiko.PKey.from_path(path)
-            key.public_blob = None if bare else key.public_blob
-            return key
         except Exception as error:
             # cryptography says TypeError ("key is password-protected") where paramiko does not translate it
             if "password" in str(error).lower() or "encrypted" in str(error).lower():
                 self._encrypted = self._encrypted or path
             elif not isinstance(error, OSError):
                 self._untried.append(_("{path}, which paramiko can't read", path))
-            raise paramiko.PasswordRequiredException(str(error)) from error
+            return None
+        key.public_blob = None if bare else key.public_blob
+        return key
 
 
 def _public(path: str) -> str:
@@ -216,20 +208,3 @@ def _agent_keys(settings: sshconfig.Settings) -> list[Any]:
     with contextlib.suppress(Exception):  # one that is gone, or talks nonsense, has no keys
         return list(_Agent(path).get_keys()) if path else []
     return []
-
-
-class _Judge(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]  # as above
-    """Accepts known host keys only. paramiko's own list is not used: it keeps one key of each type and no markers."""
-
-    def __init__(self, settings: sshconfig.Settings, known: list[knownhosts.Line]) -> None:
-        self._settings, self._known = settings, known
-
-    def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
-        verdict, file = knownhosts.judge(self._known, key.asbytes())
-        fingerprint = f"{key.get_name()} {key.fingerprint}"
-        if verdict is KeyStanding.REVOKED:
-            raise HostKey(sshconfig.revoked_host(self._settings, fingerprint))
-        if verdict is KeyStanding.CHANGED:
-            raise HostKey(sshconfig.changed_host(self._settings, fingerprint, file))
-        if verdict is KeyStanding.UNKNOWN:
-            raise HostKey(sshconfig.unknown_host(self._settings, fingerprint))

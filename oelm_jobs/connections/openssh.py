@@ -6,6 +6,7 @@ A master that the user has open already (ControlPath in ~/.ssh/config) is used, 
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -29,48 +30,51 @@ LOGIN_S, ASK_S = 40.0, 150.0
 END_S = 15.0
 
 
+def may_ask() -> bool:
+    """Tell whether there is a terminal on which the user can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 class OpenSSHConnection(RemoteConnection):
     """Another machine, reached through ``ssh`` and a master connection."""
 
-    def __init__(self, target: Target, keep_s: int = KEEP_MASTER_S) -> None:
-        """Initialise; connects on first use.
-
-        Args:
-            keep_s: How long a master that is made outlives its last command.
-        """
+    def __init__(self, target: Target) -> None:
+        """Initialise; connects on first use."""
         super().__init__(target)
         self._control = ""
-        self._keep_s = keep_s
+        self._keep_s = KEEP_MASTER_S if target.connection == "openssh" else KEEP_PLAIN_S
 
     # The master -------------------------------------------------------------------------------------------------------
 
     def _settings(self) -> sshconfig.Settings:
         return sshconfig.look_up(self.target)
 
-    def _argv(self, control: str, *, interactive: bool = False) -> list[str]:
+    def _argv(self, *options: str, interactive: bool = False) -> list[str]:
         """Return ssh's argv up to the host."""
-        return ["ssh", *sshconfig.safety(self._settings(), interactive=interactive), "-o", f"ControlPath={control}",
-                *sshconfig.login_options(self.target)]  # fmt: skip
+        safety = sshconfig.safety(self._settings(), interactive=interactive)
+        return ["ssh", *safety, *options, *sshconfig.login_options(self.target)]
 
-    def _own_path(self) -> str:
-        import hashlib
-
-        settings = self._settings()
-        name = f"{settings.alias} {settings.user}@{settings.hostname}:{settings.port} {settings.proxy_jump}"
-        return str(control_folder() / hashlib.sha256(name.encode()).hexdigest()[:12])
-
-    def _is_up(self, control: str) -> bool:
-        argv = [*self._argv(control), "-O", "check", "--", self.target.host]
-        return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S).returncode == 0
-
-    def _master(self) -> str:
-        """Return the socket of a live master connection, making one where there is none.
+    def _through(self, *options: str, interactive: bool = False) -> list[str]:
+        """Return the argv up to the host of an ``ssh`` that goes through a live master, made where there is none.
 
         Raises:
             NotReached: Not just now.
             TargetError: The host's key or the user's was refused.
         """
-        return self._open_master() or self._log_in(self._own_path())
+        self._control = self._control or self._open_master() or self._log_in(self._own_path())
+        shared = ("-o", f"ControlPath={self._control}", "-o", "ControlMaster=no")
+        return self._argv(*shared, *options, interactive=interactive)
+
+    def _own_path(self) -> str:
+        import hashlib
+
+        settings = self._settings()
+        name = f"{settings.alias} {settings.user}@{settings.hostname}:{settings.port} {settings.proxy}"
+        return str(control_folder() / hashlib.sha256(name.encode()).hexdigest()[:12])
+
+    def _is_up(self, control: str) -> bool:
+        argv = [*self._argv("-o", f"ControlPath={control}"), "-O", "check", "--", self.target.host]
+        return _quietly(argv).returncode == 0
 
     def _open_master(self) -> str:
         """Return the socket of a live master connection; empty where there is none."""
@@ -80,62 +84,52 @@ class OpenSSHConnection(RemoteConnection):
                 return control
         return ""
 
-    def is_logged_in(self) -> bool:
-        """Tell whether a master connection is open, so that the user won't be prompted."""
-        return bool(self._open_master())
-
     def _log_in(self, control: str) -> str:
-        # Nobody is asked where nobody sits; a question there would hang for ever.
-        interactive = sys.stdin.isatty() and sys.stderr.isatty()
+        """Make a master connection; return its socket, ``control``."""
+        interactive = may_ask()  # a question where nobody sits would hang for ever
         # -N and -f first: behind SessionType=default they would be refused, behind ForkAfterAuthentication=no unheard.
-        argv = ["ssh", "-N", "-f", *self._argv(control, interactive=interactive)[1:], "-o", "ControlMaster=yes",
-                 "-o", f"ControlPersist={self._keep_s}", "--", self.target.host]  # fmt: skip
-        if Path(control).exists():
-            Path(control).unlink(missing_ok=True)  # a dead master's; ssh would not replace it
+        made = ("-o", f"ControlPath={control}", "-o", "ControlMaster=yes", "-o", f"ControlPersist={self._keep_s}")
+        argv = ["ssh", "-N", "-f", *self._argv(*made, interactive=interactive)[1:], "--", self.target.host]
+        Path(control).unlink(missing_ok=True)  # a dead master's; ssh would not replace it
         import tempfile
 
         # A file, not a pipe: the master keeps it open for as long as it lives. Questions go to the terminal.
-        with tempfile.TemporaryFile() as said:
-            login = subprocess.Popen(
-                argv,
-                stdin=None if interactive else subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-                start_new_session=not interactive,
-            )
+        with tempfile.TemporaryFile() as told:
             try:
-                code = login.wait(ASK_S if interactive else LOGIN_S)
+                code = subprocess.run(
+                    argv,
+                    stdin=None if interactive else subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=told,
+                    start_new_session=not interactive,
+                    timeout=ASK_S if interactive else LOGIN_S,
+                ).returncode
             except subprocess.TimeoutExpired:
-                login.kill()
-                login.wait()
-                raise NotReached(_("{host} did not let this login in in time", self.target.name)) from None
-            except BaseException:
-                login.kill()
-                raise
-            said.seek(0)
-            words_said = said.read(1 << 20).decode("utf-8", "replace")
+                raise NotReached(_("{host} did not let this login in in time", self.target.host)) from None
+            told.seek(0)
+            said = told.read(1 << 20).decode("utf-8", "replace")
         if code == 0 or self._is_up(control):  # another command of this user may have been faster
             return control
-        raise self._explain(words_said, interactive)
-
-    def _explain(self, said: str, interactive: bool) -> TargetError:
         error = sshconfig.explain(self._settings(), said)
+        if isinstance(error, NotReached) and self._settings().proxy:
+            # Where a master is to persist, ssh throws away what a ProxyCommand says of its failure.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                tried = _quietly([*self._argv("-o", "ControlPath=none"), "--", self.target.host, "exit"])
+                if tried.returncode:
+                    error = sshconfig.explain(self._settings(), tried.stderr.decode("utf-8", "replace"))
         if not interactive and "permission denied" in said.lower():
             error.hint = _(
                 "a passphrase or a second factor can be asked for on a terminal only: log in there once with"
                 " oelm shell {target}; the login then serves all commands for {n} minutes",
                 self.target.name,
-                KEEP_MASTER_S // 60,
+                self._keep_s // 60,
             )
-        return error
+        raise error
 
     # The connection ---------------------------------------------------------------------------------------------------
 
     def _open(self, line: str) -> Channel:
-        if not self._control:
-            self._control = self._master()
-        argv = [*self._argv(self._control), "-o", "ControlMaster=no", "-T", "--", self.target.host, line]
-        return SSHProcess(argv)
+        return SSHProcess([*self._through("-T"), "--", self.target.host, line])
 
     def _drop(self) -> None:
         self._control = ""
@@ -144,28 +138,17 @@ class OpenSSHConnection(RemoteConnection):
         """Do nothing: the master stays open for the next command."""
         self._drop()
 
-    def log_out(self) -> None:
-        """End the master connection that this object made."""
-        control = self._own_path()
-        if Path(control).exists():
-            argv = [*self._argv(control), "-O", "exit", "--", self.target.host]
-            subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S)
-        self._drop()
-
     def route(self) -> Route:
         """Return how rsync reaches the target: through the same master."""
-        self._control = self._control or self._master()
-        return self._route([*self._argv(self._control), "-o", "ControlMaster=no"])
+        return self._route(self._through())
 
     def terminal(self, line: str, *options: str) -> list[str]:
         """Return ssh's argv; on a terminal it may ask for a passphrase, and that login then serves all commands."""
-        self._control = self._control or self._master()
-        return [*self._argv(self._control, interactive=True), "-o", "ControlMaster=no", *options, "--",
-                self.target.host, line]  # fmt: skip
+        return [*self._through(*options, interactive=True), "--", self.target.host, line]
 
     def forward(self, port: int, there: int) -> list[str]:
         """Forward a port of this machine's loopback through the master; return the argv that ends it."""
-        self._control = self._control or self._master()
+        self._through()
 
         def argv(act: str) -> list[str]:
             # Without the user's configuration: the forwards of the host's entry would be asked for, too, and the
@@ -173,7 +156,7 @@ class OpenSSHConnection(RemoteConnection):
             return ["ssh", "-F", "/dev/null", "-o", f"ControlPath={self._control}", "-O", act,
                     "-L", f"127.0.0.1:{port}:127.0.0.1:{there}", "--", self.target.host]  # fmt: skip
 
-        done = subprocess.run(argv("forward"), stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S)
+        done = _quietly(argv("forward"))
         if done.returncode:
             raise TargetError(
                 _("{target}: port {port} can't be forwarded: {why}", self.target.name, port, last_line(done.stderr))
@@ -182,7 +165,7 @@ class OpenSSHConnection(RemoteConnection):
 
 
 class PlainSSHConnection(OpenSSHConnection):
-    """Another machine, reached through one ``ssh`` for each command, as rsync reaches it; it never prompts.
+    """A machine that stands alone, reached through one ``ssh`` for each command, as rsync reaches it; it never prompts.
 
     The first one is started at once: it logs in while Python still imports, and stays for a moment as the master of
     those that follow.
@@ -198,9 +181,8 @@ class PlainSSHConnection(OpenSSHConnection):
 
     def _shell(self) -> list[str]:
         """Return ssh's argv up to the host, with which it makes a master connection where there is none."""
-        shared = {"ControlMaster": "auto", "ControlPath": f"{control_folder()}/%C", "ControlPersist": str(KEEP_PLAIN_S)}
-        options = [word for key, value in shared.items() for word in ("-o", f"{key}={value}")]
-        return ["ssh", *sshconfig.safety(self._settings()), *options, *sshconfig.login_options(self.target)]
+        shared = ("ControlMaster=auto", f"ControlPath={control_folder()}/%C", f"ControlPersist={KEEP_PLAIN_S}")
+        return self._argv(*(word for option in shared for word in ("-o", option)))
 
     def _open(self, line: str) -> Channel:
         early, self._early = self._early, None
@@ -216,22 +198,7 @@ class PlainSSHConnection(OpenSSHConnection):
         """Return how rsync reaches the target."""
         return self._route(self._shell())
 
-    def terminal(self, line: str, *options: str) -> list[str]:
-        """Return ssh's argv; on a terminal it may ask for a passphrase."""
-        return plain_terminal(self.target, line, *options)
 
-    def forward(self, port: int, there: int) -> list[str]:
-        """Forward a port through a master of its own; return the argv that ends it."""
-        return OpenSSHConnection(self.target, KEEP_PLAIN_S).forward(port, there)
-
-
-def plain_shell(target: Target, *, interactive: bool = False) -> list[str]:
-    """Return the argv of an ``ssh`` that logs in by itself; it uses a master that the user has open, but makes none."""
-    settings = sshconfig.look_up(target)
-    return ["ssh", *sshconfig.safety(settings, interactive=interactive), "-o", "ControlMaster=no",
-            *sshconfig.login_options(target)]  # fmt: skip
-
-
-def plain_terminal(target: Target, line: str, *options: str) -> list[str]:
-    """Return the argv of such an ``ssh`` that runs a line of shell on this terminal, where it may prompt."""
-    return [*plain_shell(target, interactive=True), *options, "--", target.host, line]
+def _quietly(argv: list[str]) -> subprocess.CompletedProcess[bytes]:
+    # Without a terminal: the ssh of a host on the way is told of no BatchMode, and would ask there.
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=END_S, start_new_session=True)

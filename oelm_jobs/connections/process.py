@@ -21,6 +21,17 @@ END_S = 15.0
 """How long a process may take to end once its output has."""
 
 
+def end(process: subprocess.Popen[bytes], patience_s: float = 2.0) -> None:
+    """End a process that still runs."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
 class SSHProcess:
     """One ``ssh`` process."""
 
@@ -108,12 +119,6 @@ class SSHProcess:
 
     def close(self) -> None:
         """End the process; what it runs there finds its channel closed."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(2.0)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        end(self._process)
         for stream in self._streams:
             stream.close()

@@ -20,11 +20,11 @@ from ..agent.registry import Answers, Asks, Verb, may_repeat
 from ..agent.sentences import _
 from ..errors import AnswerLost, NotReached, TargetError
 from ..spec.target import Target
-from . import AGENT_FOLDER, PlacedTree, Route, interpreter
+from . import AGENT_FOLDER, Own, PlacedTree, Route, interpreter, own, with_paths
 from .answers import believed
 from .channel import Channel
 from .greeting import command
-from .wire import Interrupted, Own, Reply, converse
+from .wire import Interrupted, Reply, converse
 
 if TYPE_CHECKING:
     from ..code.snapshot import Tree
@@ -46,8 +46,6 @@ class RemoteConnection:
         self._home = ""
         self._resolved: Target | None = None
         self._is_noisy = False
-        self.round_trips = 0
-        """Commands that were run there."""
 
     # Given by each way ------------------------------------------------------------------------------------------------
 
@@ -64,18 +62,6 @@ class RemoteConnection:
         """Drop a connection that can't be relied on any more."""
         raise NotImplementedError
 
-    def route(self) -> Route:
-        """Return how rsync reaches the target by the same rules."""
-        raise NotImplementedError
-
-    def terminal(self, line: str, *options: str) -> list[str]:
-        """Return the argv of a local command that runs a line of shell there, on this terminal."""
-        raise NotImplementedError
-
-    def forward(self, port: int, there: int) -> list[str]:
-        """Forward a port of this machine's loopback to one there; return the argv of the command that ends it."""
-        raise NotImplementedError
-
     def _route(self, shell: Sequence[str]) -> Route:
         """Return the route over a remote shell, wrapped by quiet.py where the login shell there prints something."""
         if self._is_noisy:
@@ -83,10 +69,6 @@ class RemoteConnection:
         host = self.target.host
         host = f"[{host}]" if ":" in host and not host.startswith("[") else host  # an IPv6 address (rsync(1))
         return Route(shell=tuple(shell), host=host)
-
-    def close(self) -> None:
-        """Close the connection."""
-        raise NotImplementedError
 
     # Where things lie -------------------------------------------------------------------------------------------------
 
@@ -103,9 +85,9 @@ class RemoteConnection:
 
     def resolve(self, path: str) -> str:
         """Return a path of the targets file as an absolute path there."""
-        if not path or path.startswith("/"):
-            return posixpath.normpath(path) if path else ""
-        return posixpath.normpath(posixpath.join(self.home, path.removeprefix("~/").removeprefix("~") or "."))
+        if not path.startswith("/"):
+            path = posixpath.join(self.home, path.removeprefix("~/").removeprefix("~"))
+        return posixpath.normpath(path)
 
     @property
     def resolved(self) -> Target:
@@ -115,23 +97,8 @@ class RemoteConnection:
             TargetError: It can't be reached.
         """
         if self._resolved is None:
-            self._resolved = replace(
-                self.target,
-                root=self.resolve(self.target.root or "~"),
-                checkpoint_root=self.resolve(self.target.checkpoint_root),
-                data={folder: self.resolve(path) for folder, path in self.target.data.items()},
-                home=self.home,
-            )
+            self._resolved = replace(with_paths(self.target, self.resolve, "~"), home=self.home)
         return self._resolved
-
-    @property
-    def root(self) -> str:
-        """The target's root there.
-
-        Raises:
-            TargetError: It can't be reached.
-        """
-        return self.resolved.root
 
     @property
     def python(self) -> str:
@@ -145,8 +112,8 @@ class RemoteConnection:
         """Place ``tree`` in ``folder/<hash>`` there, whole and at most once; return that path."""
         from ..code.snapshot import agent
 
-        place = f"{folder}/{tree.hash}"
-        if (tree.hash, folder) != (agent().hash, f"{self.root}/{AGENT_FOLDER}"):  # every request brings the agent
+        place, own_folder = f"{folder}/{tree.hash}", f"{self.resolved.root}/{AGENT_FOLDER}"
+        if (tree.hash, folder) != (agent().hash, own_folder):  # every request brings the agent
             self._converse("", {}, [PlacedTree(tree=tree, folder=folder)], 120.0)
         return place
 
@@ -165,54 +132,54 @@ class RemoteConnection:
 
         from ..code.snapshot import agent  # not before a channel is being opened: it takes a while
 
-        reads = may_repeat(verb)
-        root = self._resolved.root if self._resolved else self.target.root or "~"
-        own = PlacedTree(tree=agent(), folder=posixpath.join(root, AGENT_FOLDER))
-        also = (self.target.checkpoint_root,) if self.target.checkpoint_root else ()
+        about = own(self._resolved or self.target)
+        needed = [PlacedTree(tree=agent(), folder=posixpath.join(about["root"], AGENT_FOLDER)), *places]
         begun, number = time.monotonic(), 0
         while True:
             number += 1
             try:
-                reply = self._ask(verb, request, Own(root, self.target.share, also), [own, *places], reads, timeout_s)
-            except NotReached:
-                if number == TRIES or time.monotonic() - begun > PATIENCE_S:
-                    raise
+                reply = self._ask(verb, request, needed, about, timeout_s)
+            except NotReached as error:
+                failure = error
             except Interrupted as broken:
                 self._drop_unused()
-                if broken.sent and not reads:
+                if broken.sent and not may_repeat(verb):
                     raise AnswerLost(
                         _("{target}: no answer to {verb}: {why}", self.target.name, verb, str(broken))
                     ) from broken
-                if number == TRIES or time.monotonic() - begun > PATIENCE_S:
-                    raise NotReached(_("{target}: {why}", self.target.name, str(broken))) from broken
+                failure = NotReached(self._named(broken))
             else:
                 self._home = self._home or reply.home
                 self._is_noisy = self._is_noisy or reply.is_noisy
                 return reply.answer
+            if number == TRIES or time.monotonic() - begun > PATIENCE_S:
+                raise failure
             time.sleep(random.uniform(0.3, 1.0) * number)  # many clients that were cut together come back apart
 
     def _ask(
-        self,
-        verb: str,
-        request: Mapping[str, object],
-        own: Own,
-        places: Sequence[PlacedTree],
-        reads: bool,
-        timeout_s: float,
+        self, verb: str, request: Mapping[str, object], places: Sequence[PlacedTree], about: Own, timeout_s: float
     ) -> Reply:
-        with self._lock:
-            channel = self._open(command(self.target.python or "python3"))
-            self._under_way += 1
-            self.round_trips += 1
         try:
-            return converse(channel, verb, request, places, own=own, reads=reads, timeout_s=timeout_s)
+            with self._lock:
+                channel = self._open(command(self.target.python or "python3"))
+                self._under_way += 1
         except TargetError as error:
-            error.args = (_("{target}: {why}", self.target.name, str(error)),)
+            if self.target.name != self.target.host:  # which it names
+                error.args = (self._named(error),)
+            raise
+        try:
+            return converse(channel, verb, request, places, own=about, timeout_s=timeout_s)
+        except TargetError as error:
+            error.args = (self._named(error),)
             raise
         finally:
             channel.close()
             with self._lock:
                 self._under_way -= 1
+
+    def _named(self, error: Exception) -> str:
+        """Return what an error says, with the target's name in front."""
+        return _("{target}: {why}", self.target.name, str(error))
 
     def _drop_unused(self) -> None:
         """Drop the connection, unless other threads' requests are under way on it: they may be acts, and what ails one

@@ -15,15 +15,14 @@ from ..agent.sentences import _, joined
 from ..errors import NotReached, TargetError
 from ..folders import expanded, home
 from ..spec.target import Target
+from .channel import last_line
 
 CONNECT_TIMEOUT_S = 10
 """How long a host may take to accept a connection, where ~/.ssh/config says nothing."""
 FAST_CIPHER = "aes128-gcm@openssh.com"
-"""Twice as fast as OpenSSH's first choice where the processor knows AES; see ciphers()."""
+"""Twice as fast as OpenSSH's first choice where the processors know AES, as all do that train or submit."""
 
-SESSION = (
-    ("RemoteCommand", "none"), ("SessionType", "default"), ("StdinNull", "no"), ("ForkAfterAuthentication", "no"),
-)  # fmt: skip
+SESSION = {"RemoteCommand": "none", "SessionType": "default", "StdinNull": "no", "ForkAfterAuthentication": "no"}
 """What a host's entry may say of every session, undone. Clients before OpenSSH 8.7 don't know them all, and an unknown
 option ends them: ``ssh -G`` tells which ones it knows. (IgnoreUnknown on the command line would take the user's own
 away.)"""
@@ -37,9 +36,13 @@ OTHER_LOGINS = {"gssapi-with-mic": "gssapiauthentication", "hostbased": "hostbas
 BEYOND = {
     "CertificateFile": ("",), "PKCS11Provider": ("",), "KnownHostsCommand": ("",), "RevokedHostKeys": ("",),
     "PubkeyAuthentication": ("", "yes", "true"), "BindAddress": ("",), "BindInterface": ("",),
-    "AddressFamily": ("", "any"), "ProxyUseFdpass": ("", "no"),
+    "AddressFamily": ("", "any"),
 }  # fmt: skip
 """Options that decide how a host is reached and that paramiko can't follow, with the values that ask for nothing."""
+
+
+_AFTER_PROXY = re.compile(r"(?m)^(kex_exchange_identification: |Connection closed by UNKNOWN port ).*$")
+"""What ssh says after a ProxyCommand that ended has told why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,33 +67,22 @@ class Settings:
     """Files of known host keys that exist."""
     forgets_keys: bool
     """Whether no file is named that could remember a host's key (``UserKnownHostsFile /dev/null``)."""
-    host_key_alias: str
-    """Name under which the host's key is known; empty means its own."""
-    proxy_jump: tuple[str, ...]
-    """Hosts on the way, the first one first."""
-    proxy_command: str
-    """Line of shell whose stdin and stdout lead to the host."""
+    key_name: str
+    """What the host is called in files of known hosts."""
+    proxy: str
+    """How it is reached through other hosts: ProxyJump or ProxyCommand; empty where directly."""
     connect_timeout_s: int
     """How long connecting may take."""
-    ciphers: tuple[str, ...]
-    """Ciphers in order of preference."""
     control_path: str
     """Socket of a master connection that the user may have open; empty where none is configured."""
-    algorithms: tuple[tuple[str, tuple[str, ...]], ...]
-    """By paramiko's word for their kind, the algorithms that the user allows."""
+    algorithms: Mapping[str, tuple[str, ...]]
+    """By paramiko's word for their kind, the algorithms that the user allows, in order of preference."""
     other_logins: tuple[str, ...]
     """Ways to log in that the user allows and paramiko is not used for, as servers call them."""
     beyond: str
     """An option that decides and that paramiko can't follow; empty where there is none."""
-    session: tuple[tuple[str, str], ...]
+    session: Mapping[str, str]
     """Options that give sessions back to the command line, of those that this client knows."""
-
-    @property
-    def key_name(self) -> str:
-        """What the host is called in files of known hosts."""
-        if self.host_key_alias:
-            return self.host_key_alias
-        return self.hostname if self.port == 22 else f"[{self.hostname}]:{self.port}"
 
 
 def login_options(target: Target) -> list[str]:
@@ -123,8 +115,7 @@ def resolve(alias: str, options: tuple[str, ...] = ()) -> Settings:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise TargetError(_("ssh -G {host}: {why}", alias, str(error))) from error
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = said[-1] if said else _("exit code {n}", done.returncode)
+        why = last_line(done.stderr) or _("exit code {n}", done.returncode)
         raise TargetError(_("ssh -G {host}: {why}", alias, why))
     found: dict[str, list[str]] = {}
     for line in done.stdout.decode("utf-8", "replace").splitlines():
@@ -139,7 +130,8 @@ def resolve(alias: str, options: tuple[str, ...] = ()) -> Settings:
     tokens = {"h": hostname, "n": alias, "p": port, "r": user, "k": first("hostkeyalias") or hostname}
 
     def path(value: str) -> str:
-        return _path(_expand(value, tokens))
+        value = _expand(value, tokens)
+        return str(expanded(value)) if value else ""
 
     agent = found.get("identityagent", ["SSH_AUTH_SOCK"])[0]
     return Settings(
@@ -156,21 +148,15 @@ def resolve(alias: str, options: tuple[str, ...] = ()) -> Settings:
             for file in _files(map(path, first(key).split()))
         ),
         forgets_keys=set(first("userknownhostsfile").split()) <= {"/dev/null"},
-        host_key_alias=first("hostkeyalias"),
-        proxy_jump=tuple(hop for hop in first("proxyjump").split(",") if hop),
-        proxy_command=_expand(first("proxycommand"), tokens),
+        key_name=first("hostkeyalias") or (hostname if port == "22" else f"[{hostname}]:{port}"),
+        proxy=first("proxyjump") or first("proxycommand"),
         connect_timeout_s=int(first("connecttimeout")) if first("connecttimeout").isdigit() else CONNECT_TIMEOUT_S,
-        ciphers=tuple(first("ciphers").split(",")) if first("ciphers") else (),
         control_path=path(first("controlpath")),
-        algorithms=tuple((kind, tuple(first(key).split(","))) for kind, key in ALGORITHMS.items() if first(key)),
+        algorithms={kind: tuple(first(key).split(",")) for kind, key in ALGORITHMS.items() if first(key)},
         other_logins=tuple(way for way, key in OTHER_LOGINS.items() if first(key) == "yes"),
         beyond=next((option for option, usual in BEYOND.items() if first(option.lower()) not in usual), ""),
-        session=tuple((option, value) for option, value in SESSION if option.lower() in found),
+        session={option: value for option, value in SESSION.items() if option.lower() in found},
     )
-
-
-def _path(value: str) -> str:
-    return str(expanded(value)) if value else ""
 
 
 def _expand(value: str, tokens: Mapping[str, str]) -> str:
@@ -223,89 +209,53 @@ def safety(settings: Settings, *, interactive: bool = False) -> list[str]:
         "ClearAllForwardings": "yes",
         "Tunnel": "no",
         "RequestTTY": "no",  # -t overrules it
-        **dict(settings.session),
+        **settings.session,
     }
-    if ciphers := _ciphers(settings):
-        options["Ciphers"] = ciphers
+    ciphers = settings.algorithms.get("ciphers", ("",))
+    if ciphers[0].startswith("chacha20") and FAST_CIPHER in ciphers:
+        # OpenSSH's own order, which is for processors that don't know AES; what the user chose is left alone.
+        options["Ciphers"] = ",".join(dict.fromkeys((FAST_CIPHER, *ciphers)))
     return [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-
-
-def _ciphers(settings: Settings) -> str:
-    """Return the user's ciphers, the one that this processor does in hardware first; empty to leave the order alone.
-
-    OpenSSH prefers chacha20, for processors that don't know AES; only its own order is changed, never a choice.
-    """
-    if not settings.ciphers or not settings.ciphers[0].startswith("chacha20") or not _knows_aes():
-        return ""
-    if FAST_CIPHER not in settings.ciphers:
-        return ""
-    return ",".join([FAST_CIPHER, *(cipher for cipher in settings.ciphers if cipher != FAST_CIPHER)])
-
-
-@functools.lru_cache(maxsize=1)
-def _knows_aes() -> bool:
-    import platform
-
-    if platform.system() == "Darwin":
-        return True  # every Mac since 2010
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.lower().startswith(("flags", "features")):
-                return "aes" in line.split()
-    except OSError:
-        pass
-    return False
 
 
 # What went wrong ---------------------------------------------------------------------------------------------------
 
 
-def unknown_host(settings: Settings, fingerprint: str) -> TargetError:
-    """Return the error about a host whose key isn't known."""
+def unknown_host(settings: Settings, fingerprint: str, other: str = "") -> TargetError:
+    """Return the error about a host whose key isn't known; ``other`` names one on the way, if it is that one."""
     options = ["-o", "UserKnownHostsFile=~/.ssh/known_hosts", "-o", "StrictHostKeyChecking=ask"]
     by_hand = " ".join(["ssh", *(options if settings.forgets_keys else []), _by_hand(settings)])
     hint: str = _("compare it with what its administrators say, then log in once by hand: {command}", by_hand)
     if settings.forgets_keys:
         forget = _("and take UserKnownHostsFile /dev/null for it out of ~/.ssh/config, which keeps it from being known")
         hint = joined([hint, forget])
-    if not fingerprint:
-        return TargetError(_("the host key of {host} isn't known here", settings.alias), hint=hint)
-    return TargetError(_("the host key of {host} isn't known here: {key}", settings.alias, fingerprint), hint=hint)
+    return _refused_key(_("the host key of {host} isn't known here", other or settings.alias), fingerprint, "", hint)
 
 
-def revoked_host(settings: Settings, fingerprint: str) -> TargetError:
-    """Return the error about a host whose key the user's files mark as revoked."""
-    revoked = (
-        _("the host key of {host} IS REVOKED: {key}", settings.alias, fingerprint)
-        if fingerprint
-        else _("the host key of {host} IS REVOKED", settings.alias)
+def revoked_host(settings: Settings, fingerprint: str, other: str = "") -> TargetError:
+    """Return the error about a host whose key the user's files mark as revoked; ``other`` as above."""
+    hint = _(
+        "ask its administrators; the line is marked @revoked in the files of known hosts, or stands in RevokedHostKeys"
     )
-    return TargetError(
-        joined([revoked, _("somebody who has stolen it may be listening in")]),
-        hint=_(
-            "ask its administrators; the line is marked @revoked in the files of known hosts, or stands in"
-            " RevokedHostKeys"
-        ),
-    )
+    risk = _("somebody who has stolen it may be listening in")
+    return _refused_key(_("the host key of {host} IS REVOKED", other or settings.alias), fingerprint, risk, hint)
 
 
-def changed_host(settings: Settings, fingerprint: str, file: str = "") -> TargetError:
-    """Return the error about a host whose key is not the known one, which is in ``file``."""
-    files = file or (settings.known_hosts[0] if settings.known_hosts else "~/.ssh/known_hosts")
-    changed = (
-        _("the host key of {host} HAS CHANGED: it is {key}", settings.alias, fingerprint)
-        if fingerprint
-        else _("the host key of {host} HAS CHANGED", settings.alias)
+def changed_host(settings: Settings, fingerprint: str, other: str = "", file: str = "") -> TargetError:
+    """Return the error about a host whose key is not the known one, which is in ``file``; ``other`` as above."""
+    hint = _(
+        "if its administrators confirm the new key: ssh-keygen -f '{path}' -R '{name}' && ssh {login}",
+        file or (*settings.known_hosts, "~/.ssh/known_hosts")[0],
+        other or settings.key_name,
+        _by_hand(settings),
     )
-    return TargetError(
-        joined([changed, _("somebody may be listening in, or the server was set up anew")]),
-        hint=_(
-            "if its administrators confirm the new key: ssh-keygen -f '{path}' -R '{name}' && ssh {login}",
-            files,
-            settings.key_name,
-            _by_hand(settings),
-        ),
-    )
+    risk = _("somebody may be listening in, or the server was set up anew")
+    return _refused_key(_("the host key of {host} HAS CHANGED", other or settings.alias), fingerprint, risk, hint)
+
+
+def _refused_key(what: str, fingerprint: str, risk: str, hint: str) -> TargetError:
+    shown = _("it is {key}", fingerprint) if fingerprint else ""
+    return TargetError(joined([what, shown, risk]), hint=hint)
 
 
 def login_refused(settings: Settings, said: str) -> TargetError:
@@ -321,44 +271,36 @@ def login_refused(settings: Settings, said: str) -> TargetError:
 
 
 def _by_hand(settings: Settings) -> str:
-    own = resolve(settings.alias) if settings.alias else settings
-    more = [*(["-l", settings.user] if own.user != settings.user else [])]
+    own = resolve(settings.alias)
+    more = ["-l", settings.user] if own.user != settings.user else []
     more += ["-p", str(settings.port)] if own.port != settings.port else []
     return " ".join([*more, settings.alias])
 
 
 def explain(settings: Settings, said: str) -> TargetError:
     """Return the error for what the OpenSSH client printed on stderr."""
-    lower = said.lower()
-    if "revoked host key detected" in lower or "was revoked and you have requested strict" in lower:
-        return revoked_host(settings, _fingerprint(said))
-    if "revoked" in lower and "host key verification failed" in lower:
-        return revoked_host(settings, _fingerprint(said))
+    lower, why = said.lower(), last_line(_AFTER_PROXY.sub("", said).encode()) or last_line(said.encode())
+    fingerprint = next((word.rstrip(".") for word in said.split() if word.startswith("SHA256:")), "")
+    named = re.search(r"host key (?:is known )?for (\S+) (?:has changed|was revoked|and you)", said, re.IGNORECASE)
+    other = named[1] if named and named[1] not in (settings.key_name, settings.hostname) else ""
     if "host identification has changed" in lower:
-        return changed_host(settings, _fingerprint(said))
+        return changed_host(settings, fingerprint, other)
     if "host key verification failed" in lower or "host key is known for" in lower:
-        return unknown_host(settings, _fingerprint(said))
+        if "revoked" in lower:
+            return revoked_host(settings, fingerprint, other)
+        if settings.proxy and not named:  # the host itself is named: it is asked for with strict checking
+            other = _("a host on the way to {host}", settings.alias)
+        return unknown_host(settings, fingerprint, other)
     if "permission denied" in lower or "too many authentication failures" in lower:
-        return login_refused(settings, _telling(said))
+        return login_refused(settings, why)
     if "unable to negotiate with" in lower:
         return TargetError(
-            _("{host} can't be talked to: {why}", settings.alias, _telling(said)),
+            _("{host} can't be talked to: {why}", settings.alias, why),
             hint=_(
                 "if it is to be trusted with an old algorithm, allow that for this host in ~/.ssh/config, as in"
                 " KexAlgorithms +diffie-hellman-group14-sha1"
             ),
         )
     if "could not resolve hostname" in lower or "bad configuration option" in lower:
-        return TargetError(_telling(said), hint=_("is it an alias in ~/.ssh/config?"))
-    why = _telling(said) or _("ssh gave no reason")
-    return NotReached(_("{host} can't be reached: {why}", settings.alias, why))
-
-
-def _fingerprint(said: str) -> str:
-    return next((word.rstrip(".") for word in said.split() if word.startswith("SHA256:")), "")
-
-
-def _telling(said: str) -> str:
-    from .channel import last_line
-
-    return last_line(said.encode())
+        return TargetError(why, hint=_("is it an alias in ~/.ssh/config?"))
+    return NotReached(_("{host} can't be reached: {why}", settings.alias, why or _("ssh gave no reason")))

@@ -10,19 +10,20 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import agent
 from ..agent import reasons, schema, verbs
+from ..agent.registry import may_repeat
 from ..agent.sentences import _
 from ..errors import Nonsense, TargetError, UnknownAnswer
-from . import PlacedTree
+from . import Own, PlacedTree
 from .answers import MAX_ANSWER_BYTES
 from .channel import Broken, Channel
-from .greeting import LINE_MISSED, MAX_NOISE_BYTES, greet, line_missed, too_noisy
+from .greeting import LINE_MISSED, Heard, greet, line_missed
 
 if TYPE_CHECKING:
     from ..code.snapshot import Tree
@@ -44,18 +45,6 @@ class Interrupted(Exception):
     def __init__(self, message: str, sent: bool) -> None:
         super().__init__(message)
         self.sent = sent
-
-
-@dataclass(frozen=True)
-class Own:
-    """A target's root and who may use it (agent/privacy.py)."""
-
-    root: str
-    """Absolute, or below the home folder there."""
-    share: str
-    """Who else may use it: a target's ``share``."""
-    also: tuple[str, ...] = ()
-    """Folders of run directories that lie elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,17 +94,15 @@ def converse(
     request: Mapping[str, object],
     places: Sequence[PlacedTree],
     *,
-    own: Own = Own("~", ""),
-    reads: bool,
+    own: Own,
     timeout_s: float,
 ) -> Reply:
     """Send one request over a channel that runs ``command``; return the agent's reply.
 
     Args:
         verb: Empty where trees alone are to be placed.
-        own: Whose the root there is.
+        own: Where the root there is and who may use it, as ``connections.own`` gives it.
         places: Trees that must be there, the agent's own first.
-        reads: Whether the request changes nothing: it is then sent without waiting for the agent to be ready.
 
     Raises:
         Interrupted: The connection broke off.
@@ -123,10 +110,11 @@ def converse(
         TargetError: It was certainly not carried out.
         UnknownAnswer: It may have been carried out.
     """
+    reads = may_repeat(verb)  # then it is sent without waiting for the agent to be ready
     deadline = time.monotonic() + timeout_s
     nonce = os.urandom(16).hex()
     trees = [{"folder": place.folder, "hash": place.tree.hash} for place in places]
-    header = {"nonce": nonce, "verb": verb, "reads": reads, "trees": trees, **asdict(own)}
+    header = {"nonce": nonce, "verb": verb, "reads": reads, "trees": trees, **own}
     wanted: Tree | None = None
     payload = json.dumps(request).encode("ascii")
     sent = False
@@ -135,11 +123,7 @@ def converse(
     def patience() -> float:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise Broken(
-                _("{verb} took longer than {n:.0f} s", verb, timeout_s)
-                if verb
-                else _("sending took longer than {n:.0f} s", timeout_s)
-            )
+            raise Broken(_("{verb} took longer than {n:.0f} s", verb or _("sending"), timeout_s))
         return min(IDLE_S, left)
 
     def send(content: bytes) -> None:
@@ -154,17 +138,18 @@ def converse(
         send(_frame(hashlib.sha256(blob).hexdigest().encode()) + _frame(blob))
 
     try:
-        noise = [greet(channel, patience)]
+        heard = greet(channel, patience)
         greeted = False
         with contextlib.suppress(Broken):  # where Python did not start its end is told below, by its exit code
             send(_frame(_program()) + _frame(json.dumps(header).encode("ascii")) + (_frame(payload) if reads else b""))
-        for message in _messages(channel, nonce, patience, noise):
+        for message in _messages(heard, nonce, patience):
             greeted = True
             if "need" in message:
                 wanted = lacking.pop(message["need"], None)
                 if wanted is None:
                     raise schema.Misfit(_(".need = {hash}: is no tree that it may lack", message["need"]))
-                is_whole = wanted.size <= WHOLE_BYTES
+                # Where nothing can be written the agent answers from memory, and needs all of itself for that.
+                is_whole = wanted is places[0].tree or wanted.size <= WHOLE_BYTES
                 rows = json.dumps({"whole": is_whole, "rows": wanted.rows}).encode("ascii")
                 send_blob(zlib.compress(rows, 6))
                 if is_whole:
@@ -183,7 +168,9 @@ def converse(
             elif "error" in message:
                 raise _failed(verb, message, sent)
             elif "answer" in message:
-                return _reply(message, noise[0] > 0)
+                if "home" not in message:
+                    raise schema.Misfit(_(".home is missing"))
+                return Reply(answer=message["answer"], home=message["home"], is_noisy=heard.noise > 0)
         code, said = channel.end()
     except schema.Misfit as error:
         raise (UnknownAnswer if sent else Nonsense)(_("answers nonsense: message{where}", str(error))) from error
@@ -204,12 +191,6 @@ def _chosen(tree: Tree, numbers: Sequence[int]) -> list[int]:
     if wanted and wanted[-1] >= len(tree.files):
         raise schema.Misfit(_(".lacks = {value}: must lie between 0 and {high}", wanted[-1], len(tree.files) - 1))
     return wanted
-
-
-def _reply(message: Mapping[str, Any], is_noisy: bool) -> Reply:
-    if "home" not in message:
-        raise schema.Misfit(_(".home is missing"))
-    return Reply(answer=message["answer"], home=message["home"], is_noisy=is_noisy)
 
 
 def _failed(verb: str, message: Mapping[str, Any], sent: bool) -> TargetError:
@@ -238,44 +219,26 @@ def _ended(code: int, said: str, greeted: bool, sent: bool) -> TargetError:
     return TargetError(_("Python there ended before it read the request: {why}", why))
 
 
-def _messages(channel: Channel, nonce: str, patience: Any, noise: list[int]) -> Iterator[dict[str, Any]]:
-    """Yield the agent's messages; other output between them is skipped and counted in ``noise[0]``."""
-    mark, buffer = f"\n{nonce} ".encode(), bytearray()
-    while True:
-        at = buffer.find(mark)
-        passed = at if at >= 0 else max(0, len(buffer) - len(mark))
-        noise[0] += passed
-        del buffer[:passed]
-        if at >= 0:
-            line, newline, _rest = bytes(buffer[len(mark) : len(mark) + 16]).partition(b"\n")
-            if newline:
-                size, begin = int(line) if line.isdigit() else -1, len(mark) + len(line) + 1
-                if not 0 <= size <= MAX_ANSWER_BYTES:
-                    raise schema.Misfit(_(": {size} bytes are no size of one", line.decode("ascii", "replace")))
-                while len(buffer) < begin + size:
-                    piece = channel.read(patience())
-                    if not piece:
-                        return
-                    buffer += piece
-                yield _message(bytes(buffer[begin : begin + size]))
-                del buffer[: begin + size]
-                continue
-        if noise[0] > MAX_NOISE_BYTES:
-            raise too_noisy()
-        piece = channel.read(patience())
-        if not piece:
-            return
-        buffer += piece
-
-
-def _message(content: bytes) -> dict[str, object]:
-    """Parse a message; its answer is not checked yet.
+def _messages(heard: Heard, nonce: str, patience: Callable[[], float]) -> Iterator[dict[str, Any]]:
+    """Yield the agent's messages, whose answers are not checked yet; other output between them is skipped.
 
     Raises:
-        schema.Misfit: It is none.
+        schema.Misfit: One is none.
     """
-    message = schema.loads(content)
-    wrong = verbs.wrong_message(message)
-    if wrong is not None:
-        raise schema.Misfit(wrong)
-    return dict(message)
+    while heard.skip_to(f"\n{nonce} ".encode(), patience):
+        while heard.text.find(b"\n", 0, 16) < 0 and len(heard.text) < 16:
+            if not heard.more(patience):
+                return
+        line = bytes(heard.text[:16]).partition(b"\n")[0]
+        size, begin = int(line) if line.isdigit() else -1, len(line) + 1
+        if not 0 <= size <= MAX_ANSWER_BYTES:
+            raise schema.Misfit(_(": {size} bytes are no size of one", line.decode("ascii", "replace")))
+        while len(heard.text) < begin + size:
+            if not heard.more(patience):
+                return
+        message = schema.loads(bytes(heard.text[begin : begin + size]))
+        del heard.text[: begin + size]
+        wrong = verbs.MESSAGE.wrong(message)
+        if wrong is not None:
+            raise schema.Misfit(wrong)
+        yield dict(message)

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..agent.rundir import sync_folder
 from ..agent.sentences import _
 
 SCRATCH_PREFIX = ".oelm-data-"
@@ -26,39 +27,34 @@ def scratch_folder(output: Path) -> Iterator[Path]:
     base = output if output.is_dir() else output.parent
     base.mkdir(parents=True, exist_ok=True)
     for left in base.glob(f"{SCRATCH_PREFIX}*"):
-        with _locked(left, wait=False) as ended:
-            if ended:
+        with _locked(left) as has_ended:
+            if has_ended:
                 shutil.rmtree(left, ignore_errors=True)
-    while True:
-        scratch = base / f"{SCRATCH_PREFIX}{secrets.token_hex(4)}"  # not mkdtemp: its mode 0700 would stay
-        scratch.mkdir()
-        with _locked(scratch, wait=True) as held:
-            if not held:
-                continue  # another maker took it for a dead one's before the lock was held
-            try:
-                yield scratch
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-            return
+    made = base / f".{secrets.token_hex(4)}{SCRATCH_PREFIX}"  # not mkdtemp: its mode 0700 would stay
+    made.mkdir()
+    with _locked(made):
+        # Before it is locked, it has a name by which nobody takes it for a dead maker's.
+        scratch = made.rename(base / f"{SCRATCH_PREFIX}{secrets.token_hex(4)}")
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold a folder's lock; yield whether the folder exists and is locked (with ``wait`` also: exists on a disk without
-    locks).
-    """
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold a folder's lock; yield whether it is held: not where another process has it, or where there are no locks."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
         yield False
         return
+    is_held = False
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            locked = True
-        except OSError:
-            locked = wait
-        yield locked and folder.exists()
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_held = True
+        yield is_held
     finally:
         os.close(handle)
 
@@ -75,8 +71,7 @@ def publish(scratch: Path, output: Path, names: Sequence[str], *, replace: bool)
         except OSError:
             pass  # another maker was faster
         else:
-            sync_folder(output.parent)
-            return
+            return sync_folder(output.parent)
     if not replace and (held := [name for name in names if (output / name).exists()]):
         raise FileExistsError(
             errno.EEXIST, _("appeared while this was made; look at it and run again"), output / held[0]
@@ -88,20 +83,3 @@ def publish(scratch: Path, output: Path, names: Sequence[str], *, replace: bool)
     for name in names:
         (scratch / name).replace(output / name)
     sync_folder(output)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a new file and wait until the disk has it."""
-    with open(path, "xb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in a folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

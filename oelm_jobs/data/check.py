@@ -5,7 +5,6 @@ doctor.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,8 @@ import msgspec
 from ..agent.sentences import _
 from ..agent.transfer import tokens
 from ..errors import DataError
+from ..programs import built_in
 from ..spec.study import Study
-from ..train import config as trainer
 from .token_folder import MANIFEST, TRAIN, VAL, Manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -23,125 +22,89 @@ if TYPE_CHECKING:
 
 AGAIN = _("make it again with --force")
 WRITTEN_AS = {
-    "uint32": _("32-bit numbers"),
-    "int64": _("64-bit numbers"),
-    "float32": _("floating-point numbers"),
-    "uint8": _("8-bit numbers"),
-    "text": _("plain text"),
-    "npy": _("an array in numpy's own format"),
-    "zip": _("a zip archive"),
-    "gzip": _("a compressed file"),
-    "zstd": _("a compressed file"),
-    "xz": _("a compressed file"),
-    "parquet": _("a parquet file"),
-    "lfs": _("a Git LFS pointer"),
+    "uint32": (_("32-bit numbers"), ""),
+    "int64": (_("64-bit numbers"), ""),
+    "float32": (_("floating-point numbers"), ""),
+    "uint8": (_("8-bit numbers"), ""),
+    "npy": (_("an array in numpy's own format"), ""),
+    "text": (_("plain text"), _("token ids are made of it by: oelm-data make")),
+    "parquet": (_("a parquet file"), _("token ids are made of it by: oelm-data make")),
+    "zip": (_("a zip archive"), _("unpack it")),
+    "gzip": (_("a compressed file"), _("unpack it")),
+    "zstd": (_("a compressed file"), _("unpack it")),
+    "xz": (_("a compressed file"), _("unpack it")),
+    "lfs": (_("a Git LFS pointer"), _("git lfs pull brings the file itself")),
 }
-"""What the agent's names for other contents mean (agent/transfer/samples.py)."""
-_MENDS = {
-    "text": _("token ids are made of it by: oelm-data make"),
-    "parquet": _("token ids are made of it by: oelm-data make"),
-    "zip": _("unpack it"),
-    "gzip": _("unpack it"),
-    "zstd": _("unpack it"),
-    "xz": _("unpack it"),
-    "lfs": _("git lfs pull brings the file itself"),
-}
+"""What the agent's names for other contents mean (agent/transfer/samples.py), and the mend; empty for ids that are to
+be written as 16-bit numbers.
+"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Need:
-    """A study's requirements for its token files."""
-
-    study: str
-    path: Path
-    """Its file."""
-    vocab_size: int
-    seq_len: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """Why a token file can't be used."""
-
-    found: str
-    mend: str = ""
-    """Empty where the file is not there: whether it can be made or sent, the caller knows."""
-
-
-def need_of(study: Study) -> Need:
-    """Return a study's requirements for its token files."""
-    values = {key: int(study.train[key]) for key in ("vocab_size", "seq_len")}
-    return Need(study=study.name, path=study.path, **values)
-
-
-def fault(path: str, row: TokenFile, need: Need | None = None) -> Fault | None:
-    """Return the first fault of a token file; None where it can be used.
+def fault(path: str, row: TokenFile, study: Study | None = None) -> DataError | None:
+    """Return the first fault of a token file, with a hint unless it isn't there (whether it can be made or sent, the
+    caller knows); None where the file can be used.
 
     Args:
         row: What the agent said of it (agent/transfer/tokens.py).
-        need: What else a study asks of it.
+        study: One that is to train on it.
     """
     if "error" in row:
-        return Fault(found=row["error"])
+        return DataError(row["error"])
     size, kind = row["size"], row["written_as"]
     try:
-        manifest = manifest_of(row)
+        manifest = _manifest_of(row)
     except DataError as error:
-        return Fault(found=str(error), mend=error.hint)
+        return error
     listed = manifest.files.get(Path(path).name) if manifest is not None else None
     if kind and (listed is None or listed.sha256 != row["sha256"]):  # samples may err; what made the ids doesn't
-        mend = _MENDS.get(
-            kind, _("write ids as 16-bit numbers: numpy.asarray(ids, '<u2').tofile({name!r})", Path(path).name)
-        )
-        return Fault(found=_("holds {what}, not uint16 token ids", WRITTEN_AS.get(kind, kind)), mend=mend)
+        what, mend = WRITTEN_AS.get(kind, (kind, ""))
+        mend = mend or _("write ids as 16-bit numbers: numpy.asarray(ids, '<u2').tofile({name!r})", Path(path).name)
+        return DataError(_("holds {what}, not uint16 token ids", what), hint=mend)
     if size == 0 or size % 2:
-        return Fault(found=_("{n} bytes are not uint16 token ids", size), mend=AGAIN)
-    last = manifest.tokenizer.vocab_size - 1 if manifest is not None else None
-    if listed is not None and (listed.size != size or size != 2 * listed.tokens):
-        return Fault(
-            found=_("has {size} bytes, its manifest says {said} ({n} tokens)", size, listed.size, listed.tokens),
-            mend=AGAIN,
-        )
-    if listed is not None and last is not None and row.get("largest", 0) > last:
-        return _too_large(row, last, AGAIN)
-    if listed is not None and listed.sha256 != row["sha256"]:
-        return Fault(
-            found=_("was changed: its sha256 is {found}, its manifest says {said}", row["sha256"], listed.sha256),
-            mend=AGAIN,
-        )
-    return _unfit(row, manifest if listed is not None else None, need) if need is not None else None
+        return DataError(_("{n} bytes are not uint16 token ids", size), hint=AGAIN)
+    if manifest is None or listed is None:
+        return _unfit(row, None, study) if study is not None else None
+    if listed.size != size or size != 2 * listed.tokens:
+        found = _("has {size} bytes, its manifest says {said} ({n} tokens)", size, listed.size, listed.tokens)
+        return DataError(found, hint=AGAIN)
+    if row.get("largest", 0) >= manifest.tokenizer.vocab_size:
+        return _too_large(row, manifest.tokenizer.vocab_size, AGAIN)
+    if listed.sha256 != row["sha256"]:
+        found = _("was changed: its sha256 is {found}, its manifest says {said}", row["sha256"], listed.sha256)
+        return DataError(found, hint=AGAIN)
+    return _unfit(row, manifest, study) if study is not None else None
 
 
-def _unfit(row: TokenFile, manifest: Manifest | None, need: Need) -> Fault | None:
+def _unfit(row: TokenFile, manifest: Manifest | None, study: Study) -> DataError | None:
     """Return why a sound file doesn't meet a study's requirements."""
+    vocab_size, seq_len, fewest = built_in.token_needs(study)
     mend = _("set vocab_size in [train] to the data's")
-    if manifest is not None and manifest.tokenizer.vocab_size > need.vocab_size:
+    if manifest is not None and manifest.tokenizer.vocab_size > vocab_size:
         made = manifest.tokenizer.vocab_size
-        found = _("made with {n} token ids, but {path} says vocab_size = {size}", made, str(need.path), need.vocab_size)
-        return Fault(found=found, mend=mend)
-    if row.get("largest", 0) >= need.vocab_size:
-        return _too_large(row, need.vocab_size - 1, mend)
-    count, fewest = row["size"] // 2, trainer.fewest_tokens(need.seq_len)
+        found = _("made with {n} token ids, but {path} says vocab_size = {size}", made, str(study.path), vocab_size)
+        return DataError(found, hint=mend)
+    if row.get("largest", 0) >= vocab_size:
+        return _too_large(row, vocab_size, mend)
+    count = row["size"] // 2
     if count < fewest:
-        return Fault(
-            found=_(
-                "holds {n} tokens, and study {study} needs at least {least} (seq_len = {length})",
-                count,
-                need.study,
-                fewest,
-                need.seq_len,
-            ),
-            mend=_("make it of more text, or lower seq_len in {path}", str(need.path)),
+        found = _(
+            "holds {n} tokens, and study {study} needs at least {least} (seq_len = {length})",
+            count,
+            study.name,
+            fewest,
+            seq_len,
         )
+        return DataError(found, hint=_("make it of more text, or lower seq_len in {path}", str(study.path)))
     return None
 
 
-def _too_large(row: TokenFile, last: int, mend: str) -> Fault:
+def _too_large(row: TokenFile, vocab_size: int, mend: str) -> DataError:
     at, largest = row.get("at", 0), row["largest"]
-    return Fault(found=_("token {n} is {id}, and the vocabulary's last id is {last}", at, largest, last), mend=mend)
+    found = _("token {n} is {id}, and the vocabulary's last id is {last}", at, largest, vocab_size - 1)
+    return DataError(found, hint=mend)
 
 
-def manifest_of(row: TokenFile) -> Manifest | None:
+def _manifest_of(row: TokenFile) -> Manifest | None:
     """Return the manifest beside a token file; None where there is none.
 
     Raises:
@@ -161,12 +124,12 @@ def manifest_of(row: TokenFile) -> Manifest | None:
     return manifest
 
 
-def check(folder: Path, needs: Sequence[tuple[str, Need]] = ()) -> Manifest | None:
+def check(folder: Path, needs: Sequence[tuple[str, Study]] = ()) -> Manifest | None:
     """Read a token folder whole and verify it against its manifest, or by itself where it has none; return the
     manifest.
 
     Args:
-        needs: Names of files in the folder and what studies ask of them.
+        needs: Names of files in the folder, each with a study that trains on it.
 
     Raises:
         DataError: Names the first file that is missing or won't do, and why.
@@ -174,17 +137,17 @@ def check(folder: Path, needs: Sequence[tuple[str, Need]] = ()) -> Manifest | No
     manifest = read_manifest(folder)
     if not folder.is_dir():
         raise DataError(_("{path} is no folder", str(folder)), hint=_("oelm-data demo makes data/demo"))
-    named = [name for name, _need in needs]
+    named = [name for name, _study in needs]
     if manifest is not None and (missing := {TRAIN, VAL} - set(manifest.files) - set(named)):
         raise DataError(
             _("{path} says nothing of {files}", str(folder / MANIFEST), sorted(missing)),
             hint=_("make the data again with --force"),
         )
     usual = list(manifest.files) if manifest is not None else [TRAIN, VAL] if not named else []
-    asked: list[tuple[str, Need | None]] = [*((name, None) for name in usual), *needs]
-    rows = tokens.look([str(folder / name) for name in dict.fromkeys(name for name, _need in asked)])
-    for name, need in asked:
+    asked: list[tuple[str, Study | None]] = [*((name, None) for name in usual), *needs]
+    rows = tokens.look([str(folder / name) for name in dict.fromkeys([*usual, *named])])
+    for name, study in asked:
         path = str(folder / name)
-        if (found := fault(path, rows[path], need)) is not None:
-            raise DataError(_("{path}: {why}", path, found.found), hint=found.mend)
+        if (found := fault(path, rows[path], study)) is not None:
+            raise DataError(_("{path}: {why}", path, str(found)), hint=found.hint)
     return manifest

@@ -29,7 +29,7 @@ _CHAPTER = re.compile(r"(?m)^(?= *(?:CHAPTER|Chapter) +[IVXLC\d]+\.?\s*$)")
 _VALIDATION_NAME = re.compile(r"(?:^|[-_.])(?:val|valid|validation|dev)(?:[-_.]|$)", re.IGNORECASE)
 
 
-class Piece(NamedTuple):
+class DocumentPiece(NamedTuple):
     """A document, or a piece of a long one."""
 
     text: str
@@ -107,11 +107,8 @@ def cut_tail(file: TextFile, fraction: float) -> tuple[TextFile, TextFile]:
         size = file.path.stat().st_size
         with open(file.path, "rb") as stream:
             stream.seek(int((1 - fraction) * size))
-            if file.kind == "jsonl":
-                stream.readline()
-                cut = stream.tell()
-            elif is_separated(file):
-                cut = _after(stream, END_OF_TEXT.encode())
+            if is_separated(file):
+                cut = _after(stream, b"\n" if file.kind == "jsonl" else END_OF_TEXT.encode())
             else:
                 cut = _after_blank(stream)
     return replace(file, stop=cut), replace(file, start=cut)
@@ -145,7 +142,7 @@ def read_documents(
     field: str = "text",
     advance: Advance = lambda _: None,
     oddities: Oddities | None = None,
-) -> Iterator[Piece]:
+) -> Iterator[DocumentPiece]:
     """Yield the documents of a file, blanks at their ends removed, empty ones left out.
 
     Args:
@@ -169,7 +166,7 @@ def read_documents(
     return cut_documents(read_text(file, advance))
 
 
-def cut_documents(chunks: Iterable[str]) -> Iterator[Piece]:
+def cut_documents(chunks: Iterable[str]) -> Iterator[DocumentPiece]:
     """Yield the documents of a text that arrives in chunks of any size, holding one piece and one chunk in memory."""
     rest, first = "", True
     for chunk in chunks:
@@ -188,7 +185,7 @@ def cut_documents(chunks: Iterable[str]) -> Iterator[Piece]:
     yield from _cut_pieces(rest, first, ended=True)
 
 
-def _cut_pieces(text: str, first: bool, *, ended: bool) -> Iterator[Piece]:
+def _cut_pieces(text: str, first: bool, *, ended: bool) -> Iterator[DocumentPiece]:
     """Yield a document's pieces; to the last one more text may have to be appended.
 
     Where the first piece ends depends on the document alone, not on how it was read: its hash decides the split.
@@ -204,6 +201,6 @@ def _cut_pieces(text: str, first: bool, *, ended: bool) -> Iterator[Piece]:
         # The search stops short of the look-ahead's end: a separator may have begun there.
         cut = _HARMLESS_CUT.search(text, start + PIECE_CHARS, start + PIECE_CHARS + LOOKAHEAD_CHARS - len(END_OF_TEXT))
         stop = cut.start() if cut else start + PIECE_CHARS
-        yield Piece(text[start:stop], first, False)
+        yield DocumentPiece(text[start:stop], first, False)
         start, first = stop, False
-    yield Piece(text[start:], first, True)
+    yield DocumentPiece(text[start:], first, True)

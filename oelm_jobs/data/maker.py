@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from ..agent.host.devices import cores
+from ..agent.rundir import write_text
 from ..agent.sentences import _, joined
 from ..errors import DataError
 from . import corpus, tokenizer
-from .atomic import publish, scratch_folder, write_durably
+from .atomic import publish, scratch_folder
 from .text_files import TextFile
 from .token_folder import (
     END_OF_TEXT,
@@ -42,7 +45,7 @@ MANY_FILES = 100
 """From this many plain texts on, whole texts are validation rather than the tail of each."""
 
 Report = Callable[[str, int, int], None]
-"""Told the stage (``hash``, ``encode``), the bytes done and the bytes in all."""
+"""Told the stage (``hash``, ``encode``), its bytes in all and how many more are done."""
 
 
 class Made(NamedTuple):
@@ -97,12 +100,10 @@ def make(
     if unit not in ("auto", "document", "tail"):
         raise DataError(_("no split by {unit!r}; valid: auto, document, tail", unit))
     if not 0 < val_fraction < 1:
-        raise DataError(
-            _(
-                "a validation share of {share} can't be; valid: more than 0, less than 1 (for instance 0.05)",
-                val_fraction,
-            )
+        wrong = _(
+            "a validation share of {share} can't be; valid: more than 0, less than 1 (for instance 0.05)", val_fraction
         )
+        raise DataError(wrong)
     with explained(output):
         train, val = corpus.split_by_name(corpus.find_files(sources))
         if validation:
@@ -120,7 +121,7 @@ def make(
             split = Split(unit=unit, val_fraction=val_fraction)
         named = field if any(file.kind in ("jsonl", "parquet") for file in [*train, *val]) else None
         recipe = _Recipe(train=train, validation=val, split=split, field=named, vocab_size=vocab_size)
-        return _make(recipe, output, processes=processes or tokenizer.usable_cpus(), force=force, report=report)
+        return _make(recipe, output, processes=processes or cores(), force=force, report=report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,20 +169,21 @@ class _Recipe:
 
 def _make(recipe: _Recipe, output: Path, *, processes: int, force: bool, report: Report) -> Made:
     with explained(output):
-        before = _states(recipe.files)
+        before = [file.path.stat() for file in recipe.files]
         total = sum(state.st_size for state in before)
-        wanted = _manifest(recipe, _counter("hash", total, report))
+        wanted = _manifest(recipe, partial(report, "hash", total))
         if not force and (present := _present(output, wanted)):
             return Made(present, True)
         output = output.resolve()  # a link to another disk stays one
-        with scratch_folder(output) as scratch, _Writer(scratch / TRAIN) as train, _Writer(scratch / VAL) as val:
-            writers = {TRAIN: train, VAL: val}
+        with scratch_folder(output) as scratch, open(scratch / TRAIN, "xb") as train, open(scratch / VAL, "xb") as val:
+            writers = {TRAIN: _Writer(train), VAL: _Writer(val)}
             oddities = Oddities()
-            batches = _batches(recipe, writers, oddities, _counter("encode", total, report))
+            batches = _batches(recipe, writers, oddities, partial(report, "encode", total))
             processes = min(processes, 1 + total // BYTES_PER_PROCESS)
             for name, tokens in tokenizer.encode_batches(batches, recipe.vocab_size, processes=processes):
                 writers[name].write(tokens)
-            for file, old, new in zip(recipe.files, before, _states(recipe.files), strict=True):
+            for file, old in zip(recipe.files, before, strict=True):
+                new = file.path.stat()
                 if (old.st_size, old.st_mtime_ns) != (new.st_size, new.st_mtime_ns):
                     raise DataError(
                         _("{path} was changed while it was read", str(file.path)),
@@ -190,11 +192,11 @@ def _make(recipe: _Recipe, output: Path, *, processes: int, force: bool, report:
             made = msgspec.structs.replace(
                 wanted,
                 files={name: writer.finish() for name, writer in writers.items()},
-                duplicates=_count_duplicates(train.hashes, val.hashes),
+                duplicates=_count_duplicates(writers[TRAIN].hashes, writers[VAL].hashes),
                 oddities=oddities if oddities != Oddities() else None,
             )
             _refuse_empty(made)
-            write_durably(scratch / MANIFEST, msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
+            write_text(scratch / MANIFEST, msgspec.json.format(msgspec.json.encode(made), indent=1).decode() + "\n")
             publish(scratch, output, (TRAIN, VAL, MANIFEST), replace=force)
     return Made(made, False)
 
@@ -248,17 +250,11 @@ def _batches(
 class _Writer:
     """Writes one file of ids, counting and hashing; keeps 8 bytes for each document (17 MB for TinyStories)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, stream: BinaryIO) -> None:
         self.hashes = array("Q")
         self._digest = hashlib.sha256()
         self._size = 0
-        self._stream = open(path, "xb")  # noqa: SIM115  # closed by __exit__
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
+        self._stream = stream
 
     def write(self, tokens: bytes) -> None:
         self._stream.write(tokens)
@@ -288,36 +284,17 @@ def _count_duplicates(train: array[int], val: array[int]) -> Duplicates:
     )
 
 
-def _states(files: Iterable[TextFile]) -> list[os.stat_result]:
-    return [file.path.stat() for file in files]
-
-
-def _counter(stage: str, total: int, report: Report) -> Callable[[int], None]:
-    done = 0
-
-    def advance(more: int) -> None:
-        nonlocal done
-        done += more
-        report(stage, done, total)
-
-    return advance
-
-
 def _refuse_empty(made: Manifest) -> None:
     for name, kind in ((TRAIN, _("training")), (VAL, _("validation"))):
         if not made.files[name].tokens:
+            hint = _("name more text, or validation text with --val, or use --split tail")
+            if made.split.unit == "source":
+                hint = _("name more text")
             documents = sum(file.documents for file in made.files.values())
-            hint = (
-                _("name more text")
-                if made.split.unit == "source"
-                else _("name more text, or validation text with --val, or use --split tail")
-            )
-            raise DataError(
-                _("no {kind} text is left: the sources hold {n} document", kind, documents)
-                if documents == 1
-                else _("no {kind} text is left: the sources hold {n} documents", kind, documents),
-                hint=hint,
-            )
+            found = _("no {kind} text is left: the sources hold {n} documents", kind, documents)
+            if documents == 1:
+                found = _("no {kind} text is left: the sources hold {n} document", kind, documents)
+            raise DataError(found, hint=hint)
 
 
 def _present(output: Path, wanted: Manifest) -> Manifest | None:

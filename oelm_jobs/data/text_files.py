@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..agent.sentences import _
+from ..agent.transfer import samples
 from ..encodings import conversion, name_encoding
 from ..errors import DataError, valid_choices
 from .token_folder import Oddities
@@ -90,7 +91,11 @@ def read_jsonl(file: TextFile, field: str, advance: Advance, oddities: Oddities)
     import msgspec
 
     decoder = msgspec.json.Decoder()
-    offset = file.start
+    begin = offset = file.start
+
+    def where() -> str:
+        return _("{path}: the line at byte {offset}", str(file.path), begin)
+
     with open(file.path, "rb") as stream:
         stream.seek(offset)
         while (file.stop is None or offset < file.stop) and (line := stream.readline()):
@@ -109,40 +114,17 @@ def read_jsonl(file: TextFile, field: str, advance: Advance, oddities: Oddities)
                     encoding = name_encoding(line) if begin == 0 else ""
                     if encoding.startswith("UTF"):
                         raise _other_encoding(file.path, line, 0, line[0]) from None
-                    raise DataError(
-                        _("{path}: the line at byte {offset} is not JSON: {why}", str(file.path), begin, str(error))
-                    ) from None
+                    raise DataError(_("{where} is not JSON: {why}", where(), str(error))) from None
             if not isinstance(record, dict):
-                raise DataError(
-                    _(
-                        "{path}: the line at byte {offset} is no object: {what}",
-                        str(file.path),
-                        begin,
-                        line[:40].decode(errors="replace"),
-                    )
-                )
+                raise DataError(_("{where} is no object: {what}", where(), line[:40].decode(errors="replace")))
             if field not in record:
                 raise DataError(
-                    _(
-                        "{path}: the line at byte {offset} has no field {field!r}; {choices}",
-                        str(file.path),
-                        begin,
-                        field,
-                        valid_choices(field, record),
-                    ),
+                    _("{where} has no field {field!r}; {choices}", where(), field, valid_choices(field, record)),
                     hint=_("choose one with --field"),
                 )
             text = _text_of(record[field])
             if text is None:
-                raise DataError(
-                    _(
-                        "{path}: the line at byte {offset}, field {field!r}, is no text but {type}",
-                        str(file.path),
-                        begin,
-                        field,
-                        type(record[field]).__name__,
-                    )
-                )
+                raise _no_text(_("{where}, field {field!r}", where(), field), record[field])
             yield _whole_characters(text, oddities)
 
 
@@ -186,6 +168,10 @@ def _text_of(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _no_text(where: str, value: object) -> DataError:
+    return DataError(_("{where}, is no text but {type}", where, type(value).__name__))
+
+
 def read_parquet(file: TextFile, field: str, advance: Advance) -> Iterator[str]:
     """Yield the text of each row.
 
@@ -212,28 +198,13 @@ def read_parquet(file: TextFile, field: str, advance: Advance) -> Iterator[str]:
             try:
                 values = batch.column(0).to_pylist()
             except UnicodeDecodeError as error:
-                raise DataError(
-                    _(
-                        "{path}: column {field!r} is not UTF-8 text near row {row}: {why}",
-                        str(file.path),
-                        field,
-                        row,
-                        str(error),
-                    )
-                ) from None
+                where = _("{path}: row {row}, column {field!r}", str(file.path), row, field)
+                raise DataError(_("{where}, or near it: not UTF-8 text: {why}", where, str(error))) from None
             for index, value in enumerate(values, start=row):
                 if file.start <= index < stop:
                     text = _text_of(value)
                     if text is None:
-                        raise DataError(
-                            _(
-                                "{path}: row {row}, column {field!r}, is no text but {type}",
-                                str(file.path),
-                                index,
-                                field,
-                                type(value).__name__,
-                            )
-                        )
+                        raise _no_text(_("{path}: row {row}, column {field!r}", str(file.path), index, field), value)
                     yield text
             row += len(values)
             done = int((min(row, stop) - file.start) * bytes_per_row)
@@ -258,9 +229,8 @@ def open_parquet(path: Path):  # type: ignore[no-untyped-def]  # pyarrow ships n
         # A buffer of its own keeps a row group that is as large as the file out of memory.
         return pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=CHUNK_BYTES)
     except pyarrow.ArrowInvalid as error:
-        with open(path, "rb") as stream:
-            pointer = stream.read(23) == b"version https://git-lfs"
-        hint = _("it is a Git LFS pointer: git lfs pull brings the file itself") if pointer else ""
+        is_pointer = samples.written_as(str(path)) == "lfs"
+        hint = _("it is a Git LFS pointer: git lfs pull brings the file itself") if is_pointer else ""
         raise DataError(
             _("{path} is not a parquet file: {why}", str(path), str(error).splitlines()[0]), hint=hint
         ) from None

@@ -60,26 +60,25 @@ def _left_alone(run: StoredRun, view: View) -> str:
 
 
 def cancel(store: Store, project: Path, runs: Sequence[StoredRun]) -> dict[tuple[str, str], str]:
-    """End runs with all their processes; return by study and run name what was done.
+    """End runs of one target with all their processes; return by study and run name what was done.
 
     A submission that is on its way is waited for: what it starts a moment later would live on.
 
     Raises:
-        TargetError: A target can't be reached; its runs are as they were.
+        TargetError: The target can't be reached; its runs are as they were.
     """
     runs = _arrived(store, project, runs)
+    sent = [run for run in runs if run.state is not State.PLANNED]
     done: dict[tuple[str, str], str] = {
         (run.study, run.name): _("is being submitted by another command; try again")
         for run in runs
         if run.state is State.PLANNED
     }
-    alive = [run for run in runs if run.state is not State.PLANNED]
-    for name in dict.fromkeys(run.target for run in alive):
-        theirs = [run for run in alive if run.target == name]
-        host = scheduler_of(load_target(project, name), project)
-        answers = host.cancel({run.run_dir: run.token for run in theirs})
-        done.update({(run.study, run.name): ANSWERS.get(answers[run.run_dir], answers[run.run_dir]) for run in theirs})
-    refresh(store, project, alive, scope=Scope.ALL)
+    if sent:
+        host = scheduler_of(load_target(project, sent[0].target), project)
+        answers = host.cancel({run.run_dir: run.token for run in sent})
+        done |= {(run.study, run.name): ANSWERS.get(answers[run.run_dir], answers[run.run_dir]) for run in sent}
+        refresh(store, project, sent, scope=Scope.ALL)
     return done
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ..agent import rundir
 from ..agent.reasons import codes
 from ..agent.sentences import _
 from ..errors import ConfigurationError
+from ..programs import description
 from ..stored_run import StoredRun
 from ..study.plan import Plan
 from ..transfer import sync
@@ -31,34 +34,43 @@ def where_they_lie(plan: Plan, stored: Sequence[StoredRun], say: Callable[[str],
     others = [run for run in stored if run.target == plan.target.name and run.study != plan.study.name]
     taken = {run.run_dir for run in others if not never_was(run)}
 
-    def study_in(run_dir: Path) -> str:
-        # What was fetched from elsewhere lies in directories of this machine, too.
-        return "" if plan.target.host else sync.study_in(run_dir)
+    def both_places(run_dir: str) -> tuple[str, str]:
+        folder, name = run_dir.rpartition("/")[::2]
+        folder = folder.removesuffix("/" + plan.study.name)
+        return f"{folder}/{name}", f"{folder}/{plan.study.name}/{name}"
 
-    def is_it(run_dir: str, place: Path) -> bool:
+    places = {run.name: both_places(run.run_dir) for run in plan.runs}
+    # What was fetched from elsewhere lies in directories of this machine, too.
+    here = set() if plan.target.host else rundir.that_may_exist(itertools.chain.from_iterable(places.values()))
+
+    def study_in(run_dir: str) -> str:
+        return sync.study_in(Path(run_dir)) if run_dir in here else ""
+
+    def is_it(run_dir: str, place: str) -> bool:
         # A dry run has not asked where the home folder of a target is.
-        return run_dir.endswith(str(place)[1:]) if str(place).startswith("~/") else run_dir == str(place)
+        return run_dir.endswith(place[1:]) if place.startswith("~/") else run_dir == place
 
-    def is_taken(run_dir: Path) -> bool:
+    def is_taken(run_dir: str) -> bool:
         return any(is_it(other, run_dir) for other in taken) or study_in(run_dir) not in ("", plan.study.name)
 
     runs = []
     for run in plan.runs:
-        there = Path(run.run_dir)
-        folder = there.parent.parent if there.parent.name == plan.study.name else there.parent
-        both = [folder / there.name, folder / plan.study.name / there.name]
+        there = run.run_dir
+        both = places[run.name]
         own = [place for place in both if run.name in known and is_it(known[run.name].run_dir, place)]
         if own := own or [place for place in both if study_in(place) == plan.study.name]:
             there = own[0]
         elif is_taken(there):
             there = both[1]
-            say(_("{run_dir} holds a run of another study: {run} lies in {folder}", run.run_dir, run.name, str(there)))
+            say(_("{run_dir} holds a run of another study: {run} lies in {folder}", run.run_dir, run.name, there))
         if is_taken(there):
             raise ConfigurationError(
-                _("{run_dir} holds a run of another study", str(there)),
+                _("{run_dir} holds a run of another study", there),
                 hint=_("give these runs a name of their own: --tag NAME"),
             )
-        runs.append(replace(run, run_dir=str(there), train={**run.train, "out_dir": str(there)}))
+        if there != run.run_dir:
+            run = replace(run, run_dir=there, settings={**run.settings, **description.of(run).placed(there)})
+        runs.append(run)
     return replace(plan, runs=tuple(runs))
 
 
@@ -69,18 +81,12 @@ def _check_letters(plan: Plan, submitted: Sequence[str]) -> None:
     Raises:
         ConfigurationError: There is one.
     """
-    names = dict.fromkeys([*submitted, *(run.name for run in plan.runs)])
-    alike: dict[str, str] = {}
-    for name in names:
+    alike = {name.lower(): name for name in reversed(submitted)}
+    for name in (run.name for run in plan.runs):
         other = alike.setdefault(name.lower(), name)
         if other != name and name not in submitted:
             raise ConfigurationError(
-                _(
-                    "runs {run} and {other} differ in upper and lower case alone: a disk of macOS would keep one of"
-                    " them",
-                    other,
-                    name,
-                ),
+                _("runs {run} and {other} differ in upper and lower case alone: macOS keeps one", other, name),
                 hint=_("rename the group, or give these runs a name of their own: --tag NAME"),
             )
 

@@ -6,7 +6,7 @@ import base64
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,39 +54,6 @@ class Piece:
         return self.reason or _("its training hasn't started")
 
 
-def read_log(project: Path, run: StoredRun, name: str, *, offset: int | None, lines: int, wait_s: float = 0.0) -> Piece:
-    """Return a piece of one of a run's logs, with the run's state as its files say.
-
-    Args:
-        offset: Where to begin in bytes; None means ``lines`` lines before the end.
-        wait_s: How long the target may wait for more to be written.
-
-    Raises:
-        TargetError: It can't be asked, or sends another piece.
-    """
-    connection = connect(load_target(project, run.target), project)
-    request: messages.LogRequest = {
-        "run_dir": run.run_dir,
-        "name": name,
-        "offset": offset,
-        "lines": lines,
-        "wait_s": wait_s,
-    }
-    answer = connection.call(registry.LOG, request, timeout_s=60 + wait_s)
-    begin, size = answer["offset"], answer["size"]
-    meant = range(max(0, size - probe.MAX_LOG_BYTES), size + 1) if offset is None else (min(size, offset),)
-    if begin not in meant:
-        wrong = _("log.offset = {offset}: was asked for from {begin} of {size} on", begin, meant[0], size)
-        raise nonsense(run.target, "log", wrong)
-    return Piece(
-        content=base64.b64decode(answer["content"]),
-        begin=begin,
-        size=size,
-        state=State(answer["state"]),
-        reason=answer["reason"] or "",
-    )
-
-
 def pieces(
     store: Store,
     project: Path,
@@ -111,7 +78,7 @@ def pieces(
     end, odd, is_lost = math.inf, 0, False
     while True:
         try:
-            piece = _look(store, project, run, name, offset, lines, wait_s)
+            piece = _look(store, project, run, name, offset=offset, lines=lines, wait_s=wait_s)
         except NotReached as error:
             if not follow:
                 raise
@@ -146,13 +113,40 @@ def pieces(
 
 
 def _look(
-    store: Store, project: Path, run: StoredRun, name: str, offset: int | None, lines: int, wait_s: float
+    store: Store, project: Path, run: StoredRun, name: str, *, offset: int | None, lines: int, wait_s: float
 ) -> Piece:
-    """Return the next piece of a log; on Slurm with the run's state as the queue has it."""
+    """Return a piece of a log, with the run's state as its files say; on Slurm as the queue has it.
+
+    Args:
+        offset: Where to begin in bytes; None means ``lines`` lines before the end.
+        wait_s: How long the target may wait for more to be written.
+
+    Raises:
+        TargetError: It can't be asked, or sends another piece.
+    """
+    target = load_target(project, run.target)
     current = None
-    if run.state is State.PLANNED or load_target(project, run.target).slurm is not None:
+    if run.state is State.PLANNED or target.slurm is not None:
         # The state is asked before the log: what a run wrote before it was over is then never missed.
         current = refresh(store, project, [run]).runs[0]
         wait_s = min(wait_s, SLURM_WAIT_S)
-    piece = read_log(project, run, name, offset=offset, lines=lines, wait_s=wait_s)
-    return replace(piece, state=current.state, reason=current.reason) if current else piece
+    request: messages.LogRequest = {
+        "run_dir": run.run_dir,
+        "name": name,
+        "offset": offset,
+        "lines": lines,
+        "wait_s": wait_s,
+    }
+    answer = connect(target, project).call(registry.LOG, request, timeout_s=60 + wait_s)
+    begin, size = answer["offset"], answer["size"]
+    meant = range(max(0, size - probe.MAX_LOG_BYTES), size + 1) if offset is None else (min(size, offset),)
+    if begin not in meant:
+        wrong = _("log.offset = {offset}: was asked for from {begin} of {size} on", begin, meant[0], size)
+        raise nonsense(run.target, "log", wrong)
+    return Piece(
+        content=base64.b64decode(answer["content"]),
+        begin=begin,
+        size=size,
+        state=current.state if current else State(answer["state"]),
+        reason=current.reason if current else answer["reason"] or "",
+    )

@@ -6,7 +6,7 @@ stay where they are; its record says since then what it has left where, so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from ..transfer.home import home_of
 
 if TYPE_CHECKING:
     from ..agent import messages
-    from ..agent.run_record import RunRecord
+    from ..agent.record_types import Left
 
 
 def in_place(plan: Plan, connection: Connection, stored: Iterable[StoredRun]) -> frozenset[str]:
@@ -43,11 +43,9 @@ def in_place(plan: Plan, connection: Connection, stored: Iterable[StoredRun]) ->
     return frozenset(run.name for run in alike if (run.run_dir, run.token) in there)
 
 
-def left(known: StoredRun, run: Run, *, moves: bool) -> tuple[Mapping[str, str], ...]:
-    """Return what a run that is submitted again leaves on other targets: ``target``, ``run_dir`` and ``token`` of its
-    newest submission there.
-    """
-    places = [dict(place) for place in known.spec.get("left") or ()]
+def left(known: StoredRun, run: Run, *, moves: bool) -> tuple[Left, ...]:
+    """Return what a run that is submitted again leaves on other targets."""
+    places = list(known.left)
     if moves:
         places.append({"target": known.target, "run_dir": known.run_dir, "token": known.token})
     return tuple(place for place in places if (place["target"], place["run_dir"]) != (run.target, run.run_dir))
@@ -61,21 +59,16 @@ def set_copy_aside(project: Path, known: StoredRun) -> Path | None:
     return sync.set_aside(home) if sync.record(home).get("run_dir") == known.run_dir else None
 
 
-def superseded(found: Iterable[RunRecord]) -> set[tuple[str, str, str]]:
-    """Return target, run directory and token of what the runs of records have left."""
-    return {(place["target"], place["run_dir"], place["token"]) for record in found for place in record.left or ()}
-
-
-def left_by(project: Path, runs: Sequence[StoredRun]) -> list[tuple[StoredRun, dict[str, str]]]:
+def left_by(project: Path, runs: Sequence[StoredRun]) -> list[tuple[StoredRun, Left]]:
     """Return what runs have left on other targets, but for what is known to lie there no more."""
     targets = load_targets(project)
-    found = []
+    found: list[tuple[StoredRun, Left]] = []
     for run in runs:
-        for place in run.spec.get("left") or ():
+        for place in run.left:
             target = targets.get(place["target"])
             if target is not None and not target.host:
                 there = records.RUN.read_if_sound(place["run_dir"])
                 if there is None or there.token != place["token"]:
                     continue
-            found.append((run, dict(place)))
+            found.append((run, place))
     return found

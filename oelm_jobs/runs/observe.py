@@ -15,21 +15,22 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..agent import processes
 from ..agent.reasons import BESIDE, because, codes
 from ..agent.rundir import finite
-from ..agent.sentences import _
+from ..agent.sentences import _, joined
 from ..agent.states import State
 from ..errors import Nonsense, TargetError
 from ..store import ACCEPTED, REFUSED, Store
-from ..stored_run import Reason, StoredRun, beside
+from ..stored_run import Reason, StoredRun, is_as_stored
 
 if TYPE_CHECKING:
     from ..agent.messages import PollAnswer
     from ..schedulers import Scheduler
     from ..spec.target import Target
+    from ..stored_run import RunProgress
 
 
 RECENT = 50
@@ -47,7 +48,7 @@ SENDING: set[str] = set()
 """Tokens of the submissions that threads of this process are at."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class View:
     """Runs as they stand, and how good that knowledge is."""
 
@@ -95,10 +96,8 @@ def refresh(
     failed |= silent
     observed: dict[tuple[str, str], StoredRun] = {}
     for name, theirs in settled.items():
-        if name not in failed:
-            answer = answers.get(name)
-            for known in _remember(store, theirs, answer) if answer else theirs:
-                observed[known.study, known.name] = known
+        for known in _remember(store, theirs, answers[name]) if name in answers else theirs:
+            observed[known.study, known.name] = known
     return View(
         runs=tuple(observed.get((run.study, run.name), run) for run in runs),
         unreachable={name: str(error) for name, error in failed.items()},
@@ -145,16 +144,27 @@ def _may_be_started_by_hand(run: StoredRun) -> bool:
     return run.state in (State.FAILED, State.CANCELLED) and NOT_SUBMITTED not in codes(run.reason)
 
 
-def side_by_side(ask: Callable[[str], None], names: Sequence[str]) -> None:
-    """Ask several targets at once: one that does not answer must not keep the others waiting."""
-    if len(names) < 2:
-        for name in names:
-            ask(name)
-        return
-    from concurrent.futures import ThreadPoolExecutor
+def side_by_side(ask: Callable[[str], None], names: Collection[str]) -> Failed:
+    """Ask several targets at once, since one that does not answer must not keep the others waiting; return those that
+    couldn't be asked.
+    """
+    failed: Failed = {}
 
-    with ThreadPoolExecutor(min(16, len(names))) as pool:
-        list(pool.map(ask, names))
+    def attempt(name: str) -> None:
+        try:
+            ask(name)
+        except TargetError as error:
+            failed[name] = error
+
+    if len(names) > 1:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(min(16, len(names))) as pool:
+            list(pool.map(attempt, names))
+    else:
+        for name in names:
+            attempt(name)
+    return failed
 
 
 def _settle(store: Store, project: Path, targets: Mapping[str, Target], wanted: Wanted) -> tuple[Wanted, Failed]:
@@ -164,16 +174,12 @@ def _settle(store: Store, project: Path, targets: Mapping[str, Target], wanted: 
     settled: Wanted = {}
     failed: Failed = {}
     for name, runs in wanted.items():
+        if name not in targets:
+            gone = _("target {name!r} is in no targets file any more", name)
+            failed[name] = TargetError(joined((gone, _("if it was renamed, oelm-status --rebuild finds its runs"))))
+            continue
+        is_open = any(run.state is State.PLANNED for run in runs)
         try:
-            if name not in targets:
-                raise TargetError(
-                    _(
-                        "target {name!r} is in no targets file any more; if it was renamed, oelm-status --rebuild finds"
-                        " its runs",
-                        name,
-                    )
-                )
-            is_open = any(run.state is State.PLANNED for run in runs)
             settled[name] = _settle_target(store, project, targets[name], runs) if is_open else runs
         except TargetError as error:
             failed[name] = error
@@ -187,17 +193,17 @@ def _settle_target(store: Store, project: Path, target: Target, runs: Sequence[S
         TargetError: It can't be asked.
     """
     planned = {run.token for run in runs if run.state is State.PLANNED}
-    for row in store.open_submissions(project):
-        maker = processes.Identity.from_json(json.loads(row["maker"]))
-        if row["token"] not in planned or row["token"] in SENDING or _is_under_way(maker, row["made_at"]):
+    for submission in store.open_submissions(project):
+        token, maker = submission.token, processes.Identity.from_json(json.loads(submission.maker))
+        if token not in planned or token in SENDING or _is_under_way(maker, submission.made_at):
             continue
-        known = store.runs_of(row["token"])  # also those that nobody asks about now: it is settled once, for all
+        known = store.runs_of(token)  # also those that nobody asks about now: it is settled once, for all
         open_ones = [run_dir for run_dir, state in known.items() if state is State.PLANNED]
-        answer = scheduler_of(target, project).settle(row["token"], row["root"], open_ones)
+        answer = scheduler_of(target, project).settle(token, submission.root, open_ones)
         states = dict.fromkeys(answer.accepted, (State.QUEUED, ""))
         states |= {run_dir: (State.FAILED, because(NOT_SUBMITTED, why=why)) for run_dir, why in answer.refused.items()}
         is_accepted = answer.accepted or len(open_ones) < len(known)
-        store.answer(row["token"], ACCEPTED if is_accepted else REFUSED, states=states)
+        store.answer(token, ACCEPTED if is_accepted else REFUSED, states=states)
     found = [store.run(project, run.study, run.name) for run in runs]
     return [run for run in found if run is not None]
 
@@ -207,19 +213,14 @@ def _poll(
 ) -> tuple[dict[str, PollAnswer], Failed]:
     """Ask targets side by side where runs stand; return their answers, and those that couldn't be asked."""
     answers: dict[str, PollAnswer] = {}
-    failed: Failed = {}
 
     def ask(name: str) -> None:
         asked = {run.run_dir: run.token for run in settled[name] if run.state is not State.PLANNED}
         ended = [run.run_dir for run in settled[name] if run.state.is_final]
-        try:
-            if asked or name in hosts:
-                answers[name] = scheduler_of(targets[name], project).poll(asked, ended=ended, host=name in hosts)
-        except TargetError as error:
-            failed[name] = error
+        if asked or name in hosts:
+            answers[name] = scheduler_of(targets[name], project).poll(asked, ended=ended, host=name in hosts)
 
-    side_by_side(ask, list(settled))
-    return answers, failed
+    return answers, side_by_side(ask, settled)
 
 
 def scheduler_of(target: Target, project: Path) -> Scheduler:
@@ -251,18 +252,19 @@ def _remember(store: Store, runs: list[StoredRun], answer: PollAnswer) -> list[S
         known = {key: row.pop(key) for key in BESIDE if key in row}
         if known.get("code"):
             reason = Reason.of(reason, functools.partial(dict, known))
-        if row.get("absent") and NOT_SUBMITTED in codes(run.reason):
-            continue  # it never got there, which is known better here
-        if state is State.UNKNOWN and run.state.is_final:
-            continue  # what was known of its end is not forgotten because nobody can be asked again
-        progress = {key: value for key, value in row.items() if value is not None}
+        progress = cast("RunProgress", {key: value for key, value in row.items() if value is not None})
         if ahead_s:  # what it says of times is by its own clock
             progress["clock_ahead_s"] = ahead_s
-        if (run.state, run.reason, run.progress) != (state, reason, progress) or beside(run.reason) != beside(reason):
-            changed.append((run, state, reason, progress))
+        stands = run._replace(state=state, reason=reason, progress=progress, observed_at=now)
+        if state is not run.state or not is_as_stored(run, reason, progress):
+            if row.get("absent") and NOT_SUBMITTED in codes(run.reason):
+                continue  # it never got there, which is known better here
+            if state is State.UNKNOWN and run.state.is_final:
+                continue  # what was known of its end is not forgotten because nobody can be asked again
+            changed.append(stands)
         elif now - (run.observed_at or 0.0) > UNCHANGED_S:
-            same.append(run)
-        seen[run.study, run.name] = run._replace(state=state, reason=reason, progress=progress, observed_at=now)
+            same.append(stands)
+        seen[run.study, run.name] = stands
     if changed or same:
-        store.observe(changed, now, unchanged=same)
+        store.observe(changed, unchanged=same)
     return [seen.get((run.study, run.name), run) for run in runs]

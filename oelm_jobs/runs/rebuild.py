@@ -7,10 +7,10 @@ index has it already: the index is what remembers that a run was taken over, and
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import names
 from ..agent import registry
@@ -19,14 +19,13 @@ from ..agent.sentences import _
 from ..agent.states import State
 from ..connections import Connection, connect
 from ..errors import Nonsense, TargetError, UsageError, few, valid_choices
-from ..folders import expanded
+from ..folders import expanded, study_files
 from ..names import SPEED_TRIAL
 from ..schedulers import scheduler
 from ..spec.target import Target
 from ..store import Store
 from ..study.files import read_studies
 from ..transfer import sync
-from . import moving
 from .observe import Scope, refresh, side_by_side
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class Holding:
     @property
     def is_elsewhere(self) -> bool:
         """True where no project lies under that path on this machine any more: it was moved, or it is another's."""
-        return not any((Path(self.project) / "jobs").glob("*.toml")) if self.project else True
+        return not self.project or not study_files(Path(self.project))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,46 +79,57 @@ class Survey:
     """What was found and isn't believed, in words."""
 
 
+class _Found(NamedTuple):
+    """A run's record on a target."""
+
+    target: str
+    owner: str
+    """Path of the project that it belongs to; empty where that isn't known."""
+    record: RunRecord
+    state: State | None
+    """Where it stands; None where that was not asked."""
+
+
 def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
     """Ask targets, side by side, which runs of which project lie there and where they stand."""
-    found: dict[str, list[Holding]] = {}
-    failed: dict[str, TargetError] = {}
+    found: dict[str, list[_Found]] = {}
     passed_over: list[str] = []
     by_name = {target.name: target for target in targets}
+    stored = store.runs(project)
     # A target that is in no file any more was renamed, for all that is known: its runs are looked for everywhere.
-    known = {
-        (run.target if run.target in by_name else "", run.run_dir, run.study, run.name) for run in store.runs(project)
-    }
+    known = {(run.target if run.target in by_name else "", run.run_dir, run.study, run.name) for run in stored}
 
     def ask(name: str) -> None:
-        try:
-            connection = connect(by_name[name], project)
-            resolved = connection.resolved
-            request: messages.FindRequest = {"root": resolved.root, "checkpoint_root": resolved.checkpoint_root}
-            records = connection.call(registry.FIND, request, timeout_s=600)["runs"]
-            believed, odd = _believed(name, records)
-            passed_over.extend(odd)
-            is_ours = resolved.root == str(project)
-            owners: dict[str, list[RunRecord]] = {}
-            for record in believed:
-                keys = [(where, record.run_dir, record.study, record.run) for where in (name, "")]
-                own = is_ours or not known.isdisjoint(keys)
-                owners.setdefault(str(project) if own else record.project, []).append(record)
-            holdings = [
-                Holding(target=name, project=owner, records=tuple(theirs), is_own=owner == str(project))
-                for owner, theirs in owners.items()
-            ]
-            found[name] = [_with_states(connection, holding) for holding in holdings]
-        except TargetError as error:
-            failed[name] = error
+        connection = connect(by_name[name], project)
+        resolved = connection.resolved
+        request: messages.FindRequest = {"root": resolved.root, "checkpoint_root": resolved.checkpoint_root}
+        believed, odd = _believed(name, connection.call(registry.FIND, request, timeout_s=600)["runs"])
+        passed_over.extend(odd)
+        states = _states(connection, believed)
+        found[name] = []
+        for record in believed:
+            keys = [(where, record.run_dir, record.study, record.run) for where in (name, "")]
+            is_own = resolved.root == str(project) or not known.isdisjoint(keys)
+            owner = str(project) if is_own else record.project
+            found[name].append(_Found(name, owner, record, states.get(record.run_dir)))
 
-    side_by_side(ask, list(by_name))
-    everything = [holding for name in by_name for holding in found.get(name, ())]
-    indexed = {(run.target, run.study, run.name) for run in store.runs(project)}
-    holdings = [_only_here(holding, everything, by_name, indexed) for holding in everything]
-    holdings = [_without_superseded(holding, holdings) for holding in holdings]
+    failed = side_by_side(ask, by_name)
+    everything = [each for name in by_name for each in found.get(name, ())]
+    indexed = [(run.study, run.name, run.target) for run in stored]
+    holdings: dict[tuple[str, str], list[_Found]] = {}
+    for each in _without_what_was_left(_without_others(everything, project, by_name, indexed)):
+        holdings.setdefault((each.target, each.owner), []).append(each)
     return Survey(
-        holdings=tuple(sorted((h for h in holdings if h.records), key=lambda h: not h.is_own)),
+        holdings=tuple(
+            Holding(
+                target=target,
+                project=owner,
+                records=tuple(each.record for each in theirs),
+                states={each.record.run_dir: each.state for each in theirs if each.state is not None},
+                is_own=owner == str(project),
+            )
+            for (target, owner), theirs in sorted(holdings.items(), key=lambda item: item[0][1] != str(project))
+        ),
         unreachable={name: str(error) for name, error in failed.items()},
         nonsense=tuple(str(error) for error in failed.values() if isinstance(error, Nonsense)),
         passed_over=tuple(passed_over),
@@ -145,72 +155,61 @@ def _believed(target: str, records: Sequence[Mapping[str, object]]) -> tuple[lis
     return list(found.values()), odd
 
 
-def _with_states(connection: Connection, holding: Holding) -> Holding:
-    """Return a holding with where its runs stand; without, where the target can't say."""
-    asked = {record.run_dir: record.token for record in holding.records}
+def _states(connection: Connection, records: Sequence[RunRecord]) -> dict[str, State]:
+    """Return where runs stand, by run directory; nothing where the target can't say."""
+    asked = {record.run_dir: record.token for record in records}
     try:
-        rows = scheduler(connection).poll(asked)["runs"]
+        rows = scheduler(connection).poll(asked)["runs"] if asked else {}
     except TargetError:
-        return holding
-    return replace(holding, states={run_dir: State(rows[run_dir]["state"]) for run_dir in asked})
+        return {}
+    return {run_dir: State(rows[run_dir]["state"]) for run_dir in asked}
 
 
-def _only_here(
-    holding: Holding,
-    everything: Sequence[Holding],
-    targets: Mapping[str, Target],
-    indexed: Collection[tuple[str, str, str]],
-) -> Holding:
-    """Return a holding without the runs of another target here: this machine and the cluster behind its sbatch may
+def _without_others(
+    found: Sequence[_Found], project: Path, targets: Mapping[str, Target], indexed: Iterable[tuple[str, str, str]]
+) -> list[_Found]:
+    """Return what was found without the runs of another target here: this machine and the cluster behind its sbatch may
     share a root, and then a run is the one's that its record names; what was fetched is another's, too, as long as
-    that, or the index (by target, study and name), knows of it.
+    that, or the index (study, name and target), knows of it.
     """
-    elsewhere = {
-        (other.target, record.run_dir, record.token)
-        for other in everything
-        if other.target != holding.target
-        for record in other.records
-    }
+    places = {(each.target, each.record.run_dir, each.record.token) for each in found}
+    targets_of: dict[tuple[str, str], set[str]] = {}
+    for study, name, target in (*indexed, *((each.record.study, each.record.run, each.target) for each in found)):
+        targets_of.setdefault((study, name), set()).add(target)
 
-    names_elsewhere = {(study, name) for target, study, name in indexed if target != holding.target}
-    for other in everything:
-        if other.target != holding.target:
-            names_elsewhere |= {(record.study, record.run) for record in other.records}
-
-    def is_anothers(record: RunRecord) -> bool:
-        is_known = (record.study, record.run) in names_elsewhere and not targets[holding.target].host
+    def is_anothers(target: str, owner: str, record: RunRecord) -> bool:
+        is_known = targets_of[record.study, record.run] != {target} and not targets[target].host
         if is_known and sync.record(Path(record.run_dir)):
             return True
-        if record.target == holding.target or record.target not in targets:
+        if record.target == target or record.target not in targets:
             return False
-        return holding.is_own or (record.target, record.run_dir, record.token) in elsewhere
+        return owner == str(project) or (record.target, record.run_dir, record.token) in places
 
-    return replace(holding, records=tuple(record for record in holding.records if not is_anothers(record)))
-
-
-def _without_superseded(holding: Holding, everything: Sequence[Holding]) -> Holding:
-    """Return a holding without what its project's runs left there when they started over on another target."""
-    found = [record for other in everything if other.project == holding.project for record in other.records]
-    old = moving.superseded(found)
-    kept = [r for r in holding.records if (holding.target, r.run_dir, r.token) not in old]
-    return replace(holding, records=tuple(kept))
+    return [each for each in found if not is_anothers(each.target, each.owner, each.record)]
 
 
-class _Order:
-    """Where a run's record stands among others: by study, tag, seed, and the study's order of groups where its file
-    still has them.
+def _without_what_was_left(found: Sequence[_Found]) -> list[_Found]:
+    """Return what was found without what a project's runs left when they started over on another target."""
+    left = {
+        (each.owner, place["target"], place["run_dir"], place["token"])
+        for each in found
+        for place in each.record.left or ()
+    }
+    return [each for each in found if (each.owner, each.target, each.record.run_dir, each.record.token) not in left]
+
+
+def _order(project: Path, warn: Callable[[str], None] = lambda text: None) -> Callable[[RunRecord], tuple[object, ...]]:
+    """Return the key that sorts records by study, tag, seed, and the study's order of groups where its file still has
+    them.
     """
+    groups = {study.name: [SPEED_TRIAL, *study.groups] for study in read_studies(project, warn)}
 
-    def __init__(self, project: Path, warn: Callable[[str], None] = lambda text: None) -> None:
-        self._groups = {
-            study.name: {name: place for place, name in enumerate(study.groups)}
-            for study in read_studies(project, warn)
-        }
+    def place(known: RunRecord) -> tuple[object, ...]:
+        order = groups.get(known.study, [SPEED_TRIAL])
+        at = order.index(known.group) if known.group in order else len(order)
+        return known.study, known.tag, known.seed, at, known.group
 
-    def __call__(self, known: RunRecord) -> tuple[object, ...]:
-        group = known.group
-        place = -1 if group == SPEED_TRIAL else self._groups.get(known.study, {}).get(group, len(group))
-        return known.study, known.tag, known.seed, place, group
+    return place
 
 
 def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
@@ -220,8 +219,7 @@ def rebuild(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
     """
     found = survey(store, project, targets)
     odd: list[str] = []
-    order = _Order(project, odd.append)
-    own = _one_of_each(store, project, found, odd.append)
+    order, own = _order(project, odd.append), _one_of_each(store, project, found, odd.append)
     gone = {run.target for run in store.runs(project)} - {target.name for target in targets}
     for target in targets:
         if target.name not in found.unreachable:
@@ -269,64 +267,42 @@ def adopt(
         UsageError: There is no such project, or several that could be meant.
     """
     others = [holding for holding in found.holdings if not holding.is_own]
-    chosen = sorted(_owned_by(owner, others) if owner else _moved(others), key=_none_lives)
+    chosen = _meant(owner, others)
+    # Of two runs of one name the one that lives is taken.
+    chosen.sort(key=lambda holding: not any(map(holding.lives, holding.records)))
     own = {(run.study, run.name) for run in store.runs(project)}
-    taken = []
+    order, taken = _order(project), []
     for holding in chosen:
         left = [record for record in holding.records if (record.study, record.run) in own]
         records = [record for record in holding.records if (record.study, record.run) not in own]
         if left:
             listed = few([f"{record.study}/{record.run}" for record in left])
-            say(
-                _(
-                    "not taken over from {target}, since this project has runs of these names: {runs}",
-                    holding.target,
-                    listed,
-                )
-            )
+            why = _("since this project has runs of these names")
+            say(_("not taken over from {target}, {why}: {runs}", holding.target, why, listed))
         if records:
-            store.add_runs(project, holding.target, sorted(records, key=_Order(project)))
+            store.add_runs(project, holding.target, sorted(records, key=order))
             own |= {(record.study, record.run) for record in records}
             taken.append(Holding(target=holding.target, project=holding.project, records=tuple(records)))
     refresh(store, project, store.runs(project), scope=Scope.ALL)
     return taken
 
 
-def _none_lives(holding: Holding) -> bool:
-    """Sort key: of two runs of one name the one that lives is taken."""
-    return not any(map(holding.lives, holding.records))
-
-
-def _owned_by(owner: str, others: Sequence[Holding]) -> list[Holding]:
-    wanted = str(expanded(owner)) if owner.startswith("~") else owner.rstrip("/") or "/"
-    chosen = [holding for holding in others if holding.owner == wanted]
-    if not chosen:
-        known = [holding.owner for holding in others]
-        choices = valid_choices(owner, known)
-        raise UsageError(_("no run of project {project} was found on any target; {choices}", owner, choices))
-    return chosen
-
-
-def _moved(others: Sequence[Holding]) -> list[Holding]:
-    """Return the holdings of the only project that can have become this one.
+def _meant(owner: str, others: Sequence[Holding]) -> list[Holding]:
+    """Return the holdings of a project; without its path those of the only one that can have become this one.
 
     Raises:
-        UsageError: There are several, or all are projects here.
+        UsageError: There are none of it; or there are several, or all are projects here.
     """
-    moved = [holding for holding in others if holding.is_elsewhere]
-    projects = sorted({holding.owner for holding in moved})
-    if len(projects) > 1:
-        raise UsageError(
-            _("runs of {count} projects lie on the targets: {projects}", len(projects), few(projects)),
-            hint=_("name the one whose runs are meant: oelm-status --adopt {project}", shlex.quote(projects[0])),
-        )
-    if not moved and others:
-        projects = sorted({holding.owner for holding in others})
-        raise UsageError(
-            _("what lies on the targets belongs to projects on this machine: {projects}", few(projects)),
-            hint=_(
-                "to take it over from one all the same, name it: oelm-status --adopt {project}",
-                shlex.quote(projects[0]),
-            ),
-        )
-    return moved
+    wanted = str(expanded(owner)) if owner.startswith("~") else owner.rstrip("/") or "/"
+    chosen = [holding for holding in others if (holding.owner == wanted if owner else holding.is_elsewhere)]
+    projects = sorted({holding.owner for holding in chosen or others})
+    if owner and not chosen:
+        choices = valid_choices(owner, projects)
+        raise UsageError(_("no run of project {project} was found on any target; {choices}", owner, choices))
+    if len(projects) > 1 or (projects and not chosen):
+        why = _("what lies on the targets belongs to projects on this machine: {projects}", few(projects))
+        if chosen:
+            why = _("runs of {count} projects lie on the targets: {projects}", len(projects), few(projects))
+        hint = _("name the one whose runs are meant: oelm-status --adopt {project}", shlex.quote(projects[0]))
+        raise UsageError(why, hint=hint)
+    return chosen

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..agent.reasons import detailed
 from ..agent.sentences import _
 from ..errors import UsageError, few, valid_choices
 from ..store import Store
 from ..stored_run import StoredRun
 
+if TYPE_CHECKING:
+    from ..spec.study import Study
 
-def names_of(meant: Iterable[Any]) -> list[str]:
+
+def _names_of(meant: Iterable[Any]) -> list[str]:
     """Return what names each of the runs that are meant: by names, as runs, or by what holds runs (a view, a plan).
 
     Raises:
@@ -23,9 +27,9 @@ def names_of(meant: Iterable[Any]) -> list[str]:
         if isinstance(one, str):
             found.append(one)
         elif hasattr(one, "runs"):
-            found += names_of(one.runs)
+            found += _names_of(one.runs)
         elif hasattr(one, "run"):
-            found += names_of([one.run])
+            found += _names_of([one.run])
         elif hasattr(one, "study") and hasattr(one, "name"):
             found.append(f"{one.study}/{one.name}")
         else:
@@ -33,25 +37,26 @@ def names_of(meant: Iterable[Any]) -> list[str]:
     return found
 
 
-def select(store: Store, project: Path, names: Sequence[str], study: str | None = None) -> list[StoredRun]:
-    """Return the project's runs by names of studies, groups or runs; all of them without names.
+def select(store: Store, project: Path, meant: Sequence[Any], study: Study | str | None = None) -> list[StoredRun]:
+    """Return those of the project's runs that are meant: by names of studies, groups or runs, as runs, or by what holds
+    runs; all of them where nothing is named. What holds none means none.
 
     A group's first run has the group's own name, which stands for all of them: ``STUDY/RUN`` is that run alone.
 
     Raises:
         UsageError: A name or the study names nothing.
+        TypeError: Something names no run.
     """
-    runs = store.runs(project)
-    if study is not None:
-        studies = {run.study for run in runs}
-        if study not in studies:
-            choices = valid_choices(study, studies)
-            raise UsageError(
-                _("no run of study {study!r} was submitted here; {choices}", study, choices),
-                hint=_("submit it: oelm-submit --study {study}", study),
-            )
-        runs = [run for run in runs if run.study == study]
-    if not names:
+    names = _names_of(meant)
+    wanted = study if study is None or isinstance(study, str) else study.name
+    runs = store.runs(project, wanted)
+    if wanted is not None and not runs:
+        choices = valid_choices(wanted, [run.study for run in store.runs(project)])
+        raise UsageError(
+            _("no run of study {study!r} was submitted here; {choices}", wanted, choices),
+            hint=_("submit it: oelm-submit --study {study}", wanted),
+        )
+    if not meant:
         return runs
     called: dict[str, list[StoredRun]] = {}
     for run in runs:
@@ -61,25 +66,25 @@ def select(store: Store, project: Path, names: Sequence[str], study: str | None 
     for name in names:
         found = called.get(name, ())
         if not found:
-            known = {run.name for run in runs} | {run.group for run in runs} | {run.study for run in runs}
-            choices = valid_choices(name, known)
+            choices = valid_choices(name, [known for known in called if "/" not in known])
             raise UsageError(
                 _("{name!r} names no study, group or run that was submitted here; {choices}", name, choices),
-                hint=_("all of them: oelm-status") if known else _("what lies on the targets: oelm-status"),
+                hint=_("all of them: oelm-status") if runs else _("what lies on the targets: oelm-status"),
             )
         chosen.update((run.study, run.name) for run in found)
     return [run for run in runs if (run.study, run.name) in chosen]
 
 
-def select_one(store: Store, project: Path, name: str, study: str | None = None) -> StoredRun:
-    """Return the one run of a name.
+def select_one(store: Store, project: Path, meant: Any, study: Study | str | None = None) -> StoredRun:
+    """Return the one run that is meant.
 
     Raises:
-        UsageError: It names none, or several.
+        UsageError: There is none, or there are several.
     """
-    found = select(store, project, [name], study)
-    exact = [run for run in found if run.name == name] or found
-    if len(exact) > 1:
+    found = select(store, project, [meant], study)
+    exact = [run for run in found if run.name == meant] or found
+    if len(exact) != 1:
         names = few([f"{run.study}/{run.name}" for run in exact])
-        raise UsageError(_("{name!r} names {count} runs: {runs}", name, len(exact), names), hint=_("name one of them"))
+        what = detailed(_("{count} runs where one is meant", len(exact)), names)
+        raise UsageError(what, hint=_("name one of them") if exact else "")
     return exact[0]

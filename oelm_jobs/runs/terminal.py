@@ -52,12 +52,13 @@ def shell(project: Path, target: Target) -> list[str]:
     return connect(target, project).terminal(line, "-t")
 
 
-def tensorboard(project: Path, target: Target, study_folder: str, port: int) -> tuple[list[str], list[str]]:
-    """Lead ``port`` of this machine to a target; return the words of a command that shows its runs there, and of one
-    that ends the forwarding afterwards (empty where nothing has to be ended).
+def tensorboard(project: Path, target: Target, study_folder: str, preferred: int) -> tuple[list[str], list[str], int]:
+    """Lead a port of this machine to a target; return the words of a command that shows its runs there, of one that
+    ends the forwarding afterwards (empty where nothing has to be ended), and the port.
 
     Args:
         study_folder: Folder of run directories below the target's checkpoint folder; empty for all studies.
+        preferred: The port, if it is free.
 
     Raises:
         TargetError: It can't be reached.
@@ -65,6 +66,7 @@ def tensorboard(project: Path, target: Target, study_folder: str, port: int) -> 
     there = unreached(target, project)
     folder = there.checkpoint_root or f"{there.root}/models/checkpoints"
     folder = f"{folder}/{study_folder}" if study_folder else folder
+    port = _free_port(preferred)
     remote = port if not target.host else random.randint(20000, 60000)
     connection = connect(target, project)
     python = _home(interpreter(target))
@@ -72,7 +74,8 @@ def tensorboard(project: Path, target: Target, study_folder: str, port: int) -> 
     login = " -l" if target.login_shell else ""
     line = _as_bash("\n".join([*target.setup, board]) + "\n", f"exec bash -c 'exec bash{login} <(SCRIPT)'")
     end = connection.forward(port, remote) if target.host else []
-    return connection.terminal(line, "-tt"), end  # -tt: without a terminal there the program would outlive this command
+    # -tt: without a terminal there the program would outlive this command.
+    return connection.terminal(line, "-tt"), end, port
 
 
 def study_folder(study: Study, target: str, known: Iterable[StoredRun]) -> str:
@@ -85,14 +88,12 @@ def study_folder(study: Study, target: str, known: Iterable[StoredRun]) -> str:
     return study.name if has_own else ""
 
 
-def free_port(preferred: int) -> int:
+def _free_port(preferred: int) -> int:
     """Return ``preferred`` if it is free on this machine's loopback, else one that is."""
-    for port in (preferred, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise AssertionError("the kernel always has a port")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", preferred))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

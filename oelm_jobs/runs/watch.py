@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from ..agent.states import State
@@ -12,6 +12,8 @@ from .observe import View
 
 INTERVAL_S = 2.0
 """Between two looks."""
+PATIENCE_S = 60.0
+"""A run that has been unknown to its target for so long is not waited for."""
 
 
 def views(look: Callable[[], View], interval_s: float = INTERVAL_S) -> Iterator[View]:
@@ -34,22 +36,23 @@ def views(look: Callable[[], View], interval_s: float = INTERVAL_S) -> Iterator[
         time.sleep(interval_s)
 
 
-class Over:
-    """Tells when nothing more will happen to runs: each is final, or has long been unknown to its target."""
+def until_over(looks: Iterable[View], timeout_s: float, show: Callable[[View], None] | None) -> View:
+    """Return the first view in which nothing more will happen to any run: each is final, or has long been unknown to
+    its target; or that of the moment when the time is over.
 
-    PATIENCE_S = 60.0
-
-    def __init__(self) -> None:
-        self._unknown_since: dict[tuple[str, str], float] = {}
-
-    def __call__(self, view: View) -> bool:
-        """Return whether all runs of a view, newer than the one before, are over."""
-        now, unknown = time.monotonic(), {}
+    Args:
+        show: Is given every look.
+    """
+    until = time.monotonic() + timeout_s
+    unknown: dict[tuple[str, str], float] = {}
+    for view in looks:
+        if show is not None:
+            show(view)
+        now, before, unknown = time.monotonic(), unknown, {}
         for run in view.runs:
             if run.state is State.UNKNOWN and run.target not in view.unreachable:
-                key = (run.study, run.name)
-                unknown[key] = self._unknown_since.get(key, now)
-        self._unknown_since = unknown
-        return all(
-            run.state.is_final or now - unknown.get((run.study, run.name), now) >= self.PATIENCE_S for run in view.runs
-        )
+                unknown[run.study, run.name] = before.get((run.study, run.name), now)
+        long_unknown = {key for key, since in unknown.items() if now - since >= PATIENCE_S}
+        if now >= until or all(run.state.is_final or (run.study, run.name) in long_unknown for run in view.runs):
+            return view
+    raise AssertionError("watching never ends")

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import abc
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..agent.sentences import _
+from ..errors import CodeGone, TargetError
 
 if TYPE_CHECKING:
     from ..agent import messages
     from ..connections import Connection
     from ..spec.target import Target
 
-CODE_GONE = _("the code is not there any more: another command has removed it")
 
-
-@dataclass(frozen=True, kw_only=True)
-class LaunchScript:
+class LaunchScript(NamedTuple):
     """One script of a submission: a run, or an array of runs where Slurm decides."""
 
     run_dirs: tuple[str, ...]
     """Absolute paths on the target."""
-    token: str
-    """Token of its submission."""
     script: str
     """The launch script."""
     position: int
@@ -35,20 +32,19 @@ class LaunchScript:
     """Position of the job that must have ended before."""
     snapshot: str | None = None
     """Name of the code that it runs there, the same for all of a submission."""
+    gpus: int | tuple[int, ...] = 1
+    """What its run, or each of them, asks for: any so many GPUs, or these."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """A scheduler's answer to a submission."""
 
     accepted: tuple[str, ...]
     """Run directories that will be run."""
     busy: tuple[str, ...] = ()
     """Run directories that a live execution has claimed already."""
-    refused: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = MappingProxyType({})
     """Run directories that will certainly not be run, with the target's reasons."""
-    handle: str = ""
-    """What the target calls the submission; for people."""
 
 
 def allowed_environment(target: Target) -> dict[str, str]:
@@ -62,9 +58,13 @@ def silent(text: str) -> None:
     """Default progress callback; does nothing."""
 
 
-class Scheduler(Protocol):
-    """Decides when runs start."""
+class Scheduler(abc.ABC):
+    """Decides when runs start, at the other end of a connection."""
 
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @abc.abstractmethod
     def submit(
         self,
         jobs: Sequence[LaunchScript],
@@ -84,6 +84,7 @@ class Scheduler(Protocol):
             UnknownAnswer: It may run; ``settle`` finds out.
         """
 
+    @abc.abstractmethod
     def settle(self, token: str, root: str, run_dirs: Sequence[str]) -> Answer:
         """Find out which runs of a submission were accepted, and keep the others, which the answer names, from ever
         being accepted later.
@@ -96,6 +97,7 @@ class Scheduler(Protocol):
             TargetError: It can't be found out now.
         """
 
+    @abc.abstractmethod
     def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> messages.PollAnswer:
         """Return the probe's answer about runs, and about the host, in one round trip (agent/probe.py).
 
@@ -108,14 +110,32 @@ class Scheduler(Protocol):
         """
 
     def archive(self, run_dirs: Sequence[str]) -> None:
-        """Move whole run directories aside, so that their runs can start over.
+        """Rename run directories to ``.archive/<name>-<time>`` beside them, so that their runs can start over.
 
         Raises:
             TargetError: One is in use; none was moved.
         """
+        busy = self._archive({"run_dirs": list(run_dirs)})["busy"]
+        if busy:
+            raise TargetError(_("still in use, nothing was archived: {run_dirs}", busy), hint=_("end it: oelm-cancel"))
 
+    @abc.abstractmethod
+    def _archive(self, request: messages.RunDirs) -> messages.Moved:
+        """Let the agent move run directories."""
+
+    @abc.abstractmethod
     def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:
         """End runs (run directory to token) with all their processes; return the outcome by run directory."""
+
+    def _check_begun(self, answer: messages.Accepted, token: str) -> None:
+        """Raise an error where the agent's answer is that a submission was not begun."""
+        from ..agent import snapshots  # here: a look at runs sends no code
+
+        if answer["answer"] == snapshots.LACKING:
+            gone = _("the code is not there any more: another command has removed it")
+            raise CodeGone(_("{target}: {why}", self._connection.target.name, gone))
+        if answer["answer"] == "settled":
+            raise TargetError(_("submission {token} had been given up", token))
 
 
 def scheduler(connection: Connection) -> Scheduler:

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..agent import registry, rundir, snapshots
-from ..agent.sentences import _
-from ..connections import Connection, as_agent_reads
-from ..errors import CodeGone, TargetError
-from . import CODE_GONE, Answer, LaunchScript, allowed_environment, silent
+from ..agent import registry, rundir
+from ..agent.host import permitted
+from ..connections import as_agent_reads
+from . import Answer, LaunchScript, Scheduler, allowed_environment, silent
 
 if TYPE_CHECKING:
     from ..agent import messages
 
 
-class LeaseScheduler:
+class LeaseScheduler(Scheduler):
     """Submission to a host whose devices are leased, over a connection."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
 
     def submit(
         self,
@@ -29,32 +25,34 @@ class LeaseScheduler:
         accepted: Callable[[Sequence[str]], None] = lambda run_dirs: None,
     ) -> Answer:
         """Start the launch scripts there, detached; each waits for its lane and its lease."""
-        runs: list[messages.LaunchRun] = [
-            {"run_dir": job.run_dirs[0], "token": job.token, "script": job.script} for job in jobs
-        ]
+        target = self._connection.target
+        lists = {permitted.OF_TARGET: target.gpus, permitted.AVOIDED: target.avoid, permitted.PREFERRED: target.prefer}
+        limits = {name: ",".join(map(str, indices)) for name, indices in lists.items() if indices}
+        if target.max_parallel:
+            limits[permitted.MAX_PARALLEL] = str(target.max_parallel)
+        if target.per_gpu > 1:
+            limits[permitted.PER_GPU] = str(target.per_gpu)
         request: messages.LaunchRequest = {
-            "root": self._connection.root,
+            "root": self._connection.resolved.root,
             "token": token,
-            "runs": runs,
+            "runs": [
+                {
+                    "run_dir": job.run_dirs[0],
+                    "token": token,
+                    "script": job.script,
+                    "gpus": job.gpus if isinstance(job.gpus, int) else list(job.gpus),
+                    "after": None if job.after is None else jobs[job.after].run_dirs[0],
+                }
+                for job in jobs
+            ],
             "snapshot": jobs[0].snapshot,
-            "environment": self._environment(),
+            "environment": {**allowed_environment(target), **limits},
         }
         answer = self._connection.call(registry.LAUNCH, request, timeout_s=60 + 0.2 * len(jobs))
-        if answer["answer"] == snapshots.LACKING:
-            raise CodeGone(_("{target}: {why}", self._connection.target.name, CODE_GONE))
-        if answer["answer"] == "settled":
-            raise TargetError(_("submission {token} had been given up", token))
-        states = answer["runs"]
-        run_dirs = [run["run_dir"] for run in runs]
-        started = tuple(run_dir for run_dir in run_dirs if states.get(run_dir, "started") == "started")
-        busy = tuple(run_dir for run_dir in run_dirs if states.get(run_dir) == "busy")
-        return Answer(accepted=started, busy=busy, handle=token)
-
-    def _environment(self) -> dict[str, str]:
-        """Return the variables that runs get from this client, and the GPUs that they are limited to."""
-        target = self._connection.target
-        found = allowed_environment(target)
-        return {**found, "OELM_GPUS": ",".join(map(str, target.gpus))} if target.gpus else found
+        self._check_begun(answer, token)
+        busy = tuple(job.run_dirs[0] for job in jobs if answer["runs"].get(job.run_dirs[0]) == "busy")
+        started = tuple(job.run_dirs[0] for job in jobs if job.run_dirs[0] not in busy)
+        return Answer(accepted=started, busy=busy)
 
     def settle(self, token: str, root: str, run_dirs: Sequence[str]) -> Answer:
         """Ask whether the launch arrived; if it hasn't by now, it is kept from ever taking effect."""
@@ -71,14 +69,8 @@ class LeaseScheduler:
         request: messages.ProbeRequest = {"run_dirs": list(runs), "root": root}
         return self._connection.call(registry.PROBE, request)
 
-    def archive(self, run_dirs: Sequence[str]) -> None:
-        """Rename run directories to ``.archive/<name>-<time>`` beside them."""
-        request: messages.RunDirs = {"run_dirs": list(run_dirs)}
-        answer = self._connection.call(registry.ARCHIVE, request)
-        if answer["busy"]:
-            raise TargetError(
-                _("still in use, nothing was archived: {run_dirs}", answer["busy"]), hint=_("end it: oelm-cancel")
-            )
+    def _archive(self, request: messages.RunDirs) -> messages.Moved:
+        return self._connection.call(registry.ARCHIVE, request)
 
     def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:
         """End runs; returns when their claims and leases are free."""

@@ -10,21 +10,21 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..agent import __main__ as agent
-from ..agent import inside, privacy, registry, rundir, schema, snapshots, trees
+from ..agent import inside, privacy, registry, rundir, schema, trees
 from ..agent.host import launch
 from ..agent.registry import Answers, Asks, Verb
 from ..agent.sentences import Sentence, _, joined
 from ..agent.slurm import commands as slurm_commands
 from ..agent.slurm import submit as slurm_submit
 from ..agent.slurm import words as slurm_words
-from ..connections import Connection, as_agent_reads
+from ..connections import as_agent_reads, own
 from ..connections.answers import believed
-from ..errors import AnswerLost, CodeGone, NotReached, PreflightError, TargetError, UnknownAnswer
+from ..errors import AnswerLost, NotReached, PreflightError, TargetError, UnknownAnswer
 from ..targets.sbatch import named_in, options_of, without_slurm
-from . import CODE_GONE, Answer, LaunchScript, allowed_environment, silent
+from . import Answer, LaunchScript, Scheduler, allowed_environment, silent
 
 if TYPE_CHECKING:
     from ..agent import messages
@@ -33,10 +33,6 @@ ROOM_POLL_S = float(os.environ.get("OELM_ROOM_POLL_S", "20"))
 """How often it is tried again where the cluster takes no more jobs of this user for now."""
 COMMANDS = ("squeue", "scontrol", "sbatch")
 """The commands of Slurm's whose trouble on a target has a hint."""
-LIMIT: Final = "limit"
-REFUSED: Final = "refused"
-UNKNOWN: Final = "unknown"
-ID: Final = "id"
 REFUSALS = (
     slurm_commands.SlurmError, launch.NotWritable, inside.Outside, privacy.NotOurs, trees.Busy, schema.Misfit, OSError
 )  # fmt: skip
@@ -50,12 +46,8 @@ def _is_of_slurm(text: object) -> bool:
     return text.values.get("command") in COMMANDS or any(map(_is_of_slurm, text.values.values()))
 
 
-class SlurmScheduler:
+class SlurmScheduler(Scheduler):
     """Submission to Slurm over a connection."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._options = options_of(connection.target)
 
     def _call(self, verb: Verb[Asks, Answers], request: Asks, timeout_s: float = 120.0) -> Answers:
         """Let the agent answer; on this machine in this process.
@@ -72,23 +64,27 @@ class SlurmScheduler:
                 if not error.hint and _is_of_slurm(str(error)):
                     error.hint = without_slurm(target)
                 raise
+        with self._here():
+            answer = agent.answer(verb, dict(request))
+        return believed(target.name, verb, request, answer)
+
+    @contextlib.contextmanager
+    def _here(self) -> Iterator[None]:
+        """Do what a verb does in this process: with umask and group set for what it writes (agent/privacy.py).
+
+        Raises:
+            TargetError: It did nothing.
+            UnknownAnswer: What was done is not known.
+        """
+        target = self._connection.resolved
         try:
-            with self._own():
-                answer = agent.answer(verb, dict(request))
+            with privacy.confined(target.share):
+                privacy.enter(**own(target), make=False)
+                yield
         except slurm_commands.HalfDone as error:
             raise UnknownAnswer(_("{target}: {why}", target.name, str(error))) from error
         except REFUSALS as error:
             raise TargetError(_("{target}: {why}", target.name, str(error))) from error
-        return believed(target.name, verb, request, answer)
-
-    @contextlib.contextmanager
-    def _own(self) -> Iterator[None]:
-        """Set umask and group for what is written on this machine (agent/privacy.py)."""
-        target = self._connection.resolved
-        with privacy.confined(target.share):
-            also = [target.checkpoint_root] if target.checkpoint_root else []
-            privacy.enter(target.root, target.share, also, make=False)
-            yield
 
     # Submission -------------------------------------------------------------------------------------------------------
 
@@ -114,16 +110,16 @@ class SlurmScheduler:
             except TargetError as error:
                 if answers and isinstance(error, (NotReached, AnswerLost)):
                     trouble = _("{error}; tried again until it answers", str(error))
-                elif any(ID in answer or UNKNOWN in answer for answer in answers.values()):
+                elif any("id" in answer or "unknown" in answer for answer in answers.values()):
                     raise UnknownAnswer(str(error), hint=error.hint) from error  # some of them run already
                 else:
                     raise
-            waiting = [job for job in jobs if LIMIT in answers[job.position]]
+            waiting = [job for job in jobs if "limit" in answers[job.position]]
             if not waiting and not trouble:
                 return self._read(jobs, answers)
-            accepted([run_dir for job in jobs if ID in answers[job.position] for run_dir in job.run_dirs])
+            accepted([run_dir for job in jobs if "id" in answers[job.position] for run_dir in job.run_dirs])
             notice = trouble or _(
-                "{target} takes no more jobs of yours for now ({why})", name, answers[waiting[0].position][LIMIT]
+                "{target} takes no more jobs of yours for now ({why})", name, answers[waiting[0].position]["limit"]
             )
             if notice != said:
                 runs = sum(len(job.run_dirs) for job in waiting)
@@ -139,39 +135,35 @@ class SlurmScheduler:
         Args:
             answers: What is known of them: those that were accepted or refused are only named.
         """
+        target = self._connection.target
         request: messages.SlurmSubmitRequest = {
-            "root": self._connection.root,
+            "root": self._connection.resolved.root,
             "token": token,
             "jobs": [
                 {
                     "position": job.position,
                     "name": job.name,
-                    "script": "" if {ID, REFUSED} & answers.get(job.position, {}).keys() else job.script,
+                    "script": "" if {"id", "refused"} & answers.get(job.position, {}).keys() else job.script,
                     "run_dirs": list(job.run_dirs),
                     "after": job.after,
                 }
                 for job in jobs
             ],
             "snapshot": jobs[0].snapshot,
-            "environment": allowed_environment(self._connection.target),
+            "environment": allowed_environment(target),
         }
-        name, clusters = self._connection.target.name, self._connection.target.clusters
-        if self._connection.target.host:
+        if target.host:
             timeout_s = 60 + len(jobs) * 2.0 + slurm_submit.SBATCH_TIMEOUT_S + slurm_submit.PATIENCE_S
             answer = self._connection.call(registry.SLURM_SUBMIT, request, timeout_s=timeout_s)
         else:
             from .submitit_sender import send
 
-            with _asking(clusters):
+            with _asking(target.clusters), self._here():
                 try:
-                    with self._own():
-                        answer = slurm_submit.slurm_submit(request, send)
-                except (launch.NotWritable, inside.Outside, privacy.NotOurs, trees.Busy) as error:
-                    raise TargetError(_("{target}: {why}", name, str(error))) from error
-        if answer["answer"] == snapshots.LACKING:
-            raise CodeGone(_("{target}: {why}", name, CODE_GONE))
-        if answer["answer"] == "settled":
-            raise TargetError(_("submission {token} had been given up", token))
+                    answer = slurm_submit.slurm_submit(request, send)
+                except OSError as error:  # a full disk, say: sbatch may have some of them
+                    raise slurm_commands.HalfDone(str(error)) from error
+        self._check_begun(answer, token)
         return {int(position): row for position, row in answer["jobs"].items()}
 
     def _read(self, jobs: Sequence[LaunchScript], answers: Mapping[int, messages.Sent]) -> Answer:
@@ -182,29 +174,29 @@ class SlurmScheduler:
             TargetError: Nobody was there to take them.
             UnknownAnswer: Of one it isn't known.
         """
-        name = self._connection.target.name
-        unknown = [str(answers[job.position][UNKNOWN]) for job in jobs if UNKNOWN in answers[job.position]]
-        if unknown:
-            raise UnknownAnswer(_("{target}: whether Slurm took it is not known: {why}", name, unknown[0]))
-        accepted = [job for job in jobs if ID in answers[job.position]]
+        target = self._connection.target
+        for job in jobs:
+            if "unknown" in answers[job.position]:
+                why = answers[job.position]["unknown"]
+                raise UnknownAnswer(_("{target}: whether Slurm took it is not known: {why}", target.name, why))
+        accepted = [job for job in jobs if "id" in answers[job.position]]
         refused = {
-            run_dir: str(answers[job.position][REFUSED])
+            run_dir: answers[job.position]["refused"]
             for job in jobs
-            if REFUSED in answers[job.position]
+            if "refused" in answers[job.position]
             for run_dir in job.run_dirs
         }
         if refused and not accepted:
             message = next(iter(refused.values()))
-            named = named_in(self._connection.target, message)
-            change = _("change {option} in sbatch of target {target}", named, name) if named else ""
-            hint = joined([change, _("check it: oelm-doctor {target}", name)])
+            named = named_in(target, message)
+            change = _("change {option} in sbatch of target {target}", named, target.name) if named else ""
+            hint = joined([change, _("check it: oelm-doctor {target}", target.name)])
             is_silent = slurm_words.NO_CONTROLLER.search(message)
-            error = _("{target}: sbatch: {why}", name, message)
+            error = _("{target}: sbatch: {why}", target.name, message)
             raise (TargetError if is_silent else PreflightError)(error, hint=hint)
         return Answer(
             accepted=tuple(run_dir for job in accepted for run_dir in job.run_dirs),
             refused=refused,
-            handle=",".join(str(answers[job.position][ID]) for job in accepted),
         )
 
     def settle(self, token: str, root: str, run_dirs: Sequence[str]) -> Answer:
@@ -227,19 +219,13 @@ class SlurmScheduler:
             "checkpoint_root": target.checkpoint_root,
             "runs": [list(pair) for pair in runs.items()],
             "ended": list(ended),
-            "interval_s": self._options.poll_s,
+            "interval_s": options_of(target).poll_s,
             "host": host,
         }
         return self._call(registry.SLURM_POLL, request)
 
-    def archive(self, run_dirs: Sequence[str]) -> None:
-        """Rename run directories to ``.archive/<name>-<time>`` beside them."""
-        request: messages.RunDirs = {"run_dirs": list(run_dirs)}
-        answer = self._call(registry.SLURM_ARCHIVE, request)
-        if answer["busy"]:
-            raise TargetError(
-                _("still in use, nothing was archived: {run_dirs}", answer["busy"]), hint=_("end it: oelm-cancel")
-            )
+    def _archive(self, request: messages.RunDirs) -> messages.Moved:
+        return self._call(registry.SLURM_ARCHIVE, request)
 
     def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:
         """Cancel jobs and wait until their processes are gone."""

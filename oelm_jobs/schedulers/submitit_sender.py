@@ -24,19 +24,34 @@ from ..agent.slurm import variables
 from ..agent.slurm import words as slurm_words
 
 READABLY = """\
-import subprocess, sys
+import os, select, sys
+pipes = dict(os.pipe() for _ in (1, 2))
+kept, poll = {end: b"" for end in pipes}, select.poll()
+ends = [(os.POSIX_SPAWN_DUP2, writing, number) for number, writing in enumerate(pipes.values(), 1)]
 try:
-    done = subprocess.run(sys.argv[1:], capture_output=True)
+    child = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=ends, setsigdef=(13, 25))
 except OSError as error:
     print("sbatch can't be run: %s" % error.strerror, file=sys.stderr)
     sys.exit(127)
-for stream, output in ((sys.stdout, done.stdout), (sys.stderr, done.stderr)):
+for reading, writing in pipes.items():
+    os.close(writing)
+    poll.register(reading)
+while pipes:
+    for end, _ in poll.poll():
+        piece = os.read(end, 65536)
+        kept[end] += piece
+        if not piece:
+            poll.unregister(end)
+            del pipes[end]
+for stream, output in zip((sys.stdout, sys.stderr), kept.values()):
     stream.buffer.write(output.decode("utf-8", "replace")[-10000:].encode("utf-8", "replace"))
     stream.flush()
-sys.exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
+status = os.waitpid(child, 0)[1]
+sys.exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status))
 """
 """Runs a command and passes its output on in UTF-8, in one piece: submitit ends a command whose output it can't decode,
-and that of a site's own programs is not always UTF-8.
+and that of a site's own programs is not always UTF-8. Without subprocess, whose import takes longer than sbatch does;
+as that does, SIGPIPE and SIGXFSZ, which Python ignores, are given back.
 """
 
 

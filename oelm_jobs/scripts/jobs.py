@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import cached_property
+from operator import attrgetter
 
 from ..agent import rundir, snapshots
 from ..agent.run_record import RunRecord
@@ -14,192 +16,172 @@ from ..agent.slurm import submit as slurm_submit
 from ..code.snapshot import Snapshot, agent
 from ..connections import AGENT_FOLDER, Connection, interpreter
 from ..errors import ConfigurationError
+from ..programs import built_in
+from ..programs import script as own_script
 from ..schedulers import LaunchScript
 from ..spec.study import Run
-from ..spec.target import Target
 from ..study.plan import Mode, Plan
-from ..study.resolve import command
 from ..targets import sbatch
 from ..targets.sbatch import MAX_ARRAY
-from .templates import Content, Program, script
+from .templates import Installed, ScriptContent, script
 
 BY_HAND = "by-hand"
 """Token of scripts that nobody submits."""
+OF_RUN = (
+    "study", "group", "label", "seed", "tag", "target", "run_dir", "fingerprint", "world_size", "global_batch", "port",
+    "max_retries", "extended_from",
+)  # fmt: skip
+"""Fields that a record has from its run as they are."""
+_of_run = attrgetter(*OF_RUN)
 
 
-def _record(plan: Plan, run: Run, token: str, snapshot: Snapshot, after: str | None) -> RunRecord:
-    """Return a run's record, which goes to the target as ``run.json``."""
-    return RunRecord(
-        token=token,
-        study=run.study,
-        run=run.name,
-        group=run.group,
-        label=run.label,
-        seed=run.seed,
-        tag=run.tag,
-        target=run.target,
-        project=str(plan.project),
-        run_dir=run.run_dir,
-        fingerprint=run.fingerprint,
-        snapshot=snapshot.hash,
-        revision=snapshot.revision,
-        diff=snapshot.diff,
-        train_code=snapshot.train_code,
-        factors=dict(run.factors),
-        train=dict(run.train),
-        world_size=run.world_size,
-        global_batch=run.global_batch,
-        gpus=list(run.gpus) if isinstance(run.gpus, tuple) else run.gpus,
-        port=run.port,
-        after=after,
-        stop_on_failure=plan.stop_on_failure,
-        max_retries=run.max_retries,
-        extended_from=run.extended_from,
-        left=list(run.left) or None,
-        share=plan.target.share or None,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Scripts:
+    """The scripts of a submission, each made when it is asked for."""
 
+    plan: Plan
+    connection: Connection
+    snapshot: Snapshot
+    token: str = BY_HAND
+    max_array: int = MAX_ARRAY
+    """Most runs of an array."""
+    is_sent: bool = True
+    """False where nothing is sent: on this machine they run the code in the project's folder as it is."""
 
-def render(
-    plan: Plan, runs: Sequence[Run], token: str, snapshot: Snapshot, connection: Connection, *, max_array: int
-) -> list[LaunchScript]:
-    """Return what is to be sent: a script for each run, or for each array of runs where Slurm decides.
+    def render(self, runs: Sequence[Run]) -> list[LaunchScript]:
+        """Return a script for each run; under Slurm several runs that don't wait for each other share one.
 
-    Args:
-        max_array: Most runs of an array.
-
-    Raises:
-        ConfigurationError: The target's options don't fit the runs, or a template is broken.
-    """
-    program = _sent(plan, snapshot, connection.python)
-    return _jobs(plan, connection.target, runs, token, snapshot, program, max_array=max_array)
-
-
-def preview(
-    plan: Plan, runs: Sequence[Run], snapshot: Snapshot, connection: Connection, *, token: str = BY_HAND
-) -> list[LaunchScript]:
-    """Return scripts of which nothing is sent: on this machine they run the code in the project's folder as it is.
-
-    Raises:
-        ConfigurationError: As ``render``.
-    """
-    if plan.target.host:
-        sends = f"Not submitted: oelm-submit --target {plan.target.name} sends this, and the code it names."
-        program = replace(_sent(plan, snapshot, interpreter(plan.target)), note=sends)
-    else:
-        program = Program(
-            python=connection.python,
-            supervisor=(sys.executable, "-m", "oelm_jobs.agent"),  # where the toolkit is installed, whatever trains
-            code=str(plan.project),
-            note="Not submitted: this runs the code in its folder as it is; oelm-submit runs a snapshot of it.",
-        )
-    return _jobs(plan, connection.target, runs, token, snapshot, program, is_sent=False)
-
-
-def check_scripts(
-    plan: Plan, runs: Sequence[Run], token: str, snapshot: Snapshot, connection: Connection, *, max_array: int
-) -> None:
-    """Print the scripts of two runs of each size, which is as many as an array needs, and throw them away: what can't
-    be printed is found before a submission is stored, at the same cost for a thousand runs.
-
-    Raises:
-        ConfigurationError: As ``render``.
-    """
-    sizes: dict[int, list[Run]] = {}
-    for run in runs:
-        sizes.setdefault(run.world_size, []).append(run)
-    render(plan, [run for same in sizes.values() for run in same[:2]], token, snapshot, connection, max_array=max_array)
-
-
-def _sent(plan: Plan, snapshot: Snapshot, python: str) -> Program:
-    """Return agent and code as they lie on the target once they are sent."""
-    return Program(
-        python=python,
-        supervisor=(python, f"{plan.root}/{AGENT_FOLDER}/{agent().hash}"),
-        code=f"{plan.root}/{rundir.CONTROL}/{snapshots.FOLDER}/{snapshot.hash}",
-    )
-
-
-def _jobs(
-    plan: Plan,
-    target: Target,
-    runs: Sequence[Run],
-    token: str,
-    snapshot: Snapshot,
-    program: Program,
-    *,
-    is_sent: bool = True,
-    max_array: int = MAX_ARRAY,
-) -> list[LaunchScript]:
-    """Return the scripts of runs; under Slurm several that don't wait for each other share one.
-
-    Args:
-        target: The plan's as its file describes it, which is what templates see.
-    """
-    lane = [None, *(run.run_dir for run in runs)] if plan.mode is Mode.SEQUENTIAL else [None] * len(runs)
-    records = {run.name: _record(plan, run, token, snapshot, after) for run, after in zip(runs, lane, strict=False)}
-    if plan.target.slurm is None:
-        batches = [
-            sbatch.Batch(runs=(run,), position=position, name=run.name, after=None) for position, run in enumerate(runs)
+        Raises:
+            ConfigurationError: The target's options don't fit the runs, or a template is broken.
+        """
+        is_lane = self.plan.mode is Mode.SEQUENTIAL
+        before = [None, *(run.run_dir for run in runs)] if is_lane else [None] * len(runs)
+        after = {run.name: run_dir for run, run_dir in zip(runs, before, strict=False)}
+        if self.plan.target.slurm is None:
+            batches = [
+                sbatch.Batch(
+                    runs=(run,), position=position, name=run.name, after=position - 1 if is_lane and position else None
+                )
+                for position, run in enumerate(runs)
+            ]
+        else:
+            _check_dependency(self.plan, runs)
+            some = [self._record(run, after[run.name]) for run in runs[:10]]
+            largest = 2 * max((len(json.dumps(record.to_json())) for record in some), default=0)
+            batches = sbatch.batches(runs, self.token, sequential=is_lane, limit=self.max_array, run_bytes=largest)
+        # Templates see the target as its file describes it.
+        return [
+            LaunchScript(
+                run_dirs=tuple(run.run_dir for run in batch.runs),
+                script=script(self.plan.project, self.connection.target, self._content(batch, after)),
+                position=batch.position,
+                name=batch.name,
+                after=batch.after,
+                snapshot=self.snapshot.hash if self.is_sent else None,
+                gpus=batch.runs[0].gpus,
+            )
+            for batch in batches
         ]
-    else:
-        _check_dependency(plan, runs)
-        largest = 2 * max((len(json.dumps(records[run.name].to_json())) for run in runs[:10]), default=0)
-        batches = sbatch.batches(
-            runs, token, sequential=plan.mode is Mode.SEQUENTIAL, limit=max_array, run_bytes=largest
-        )
-    return [
-        LaunchScript(
-            run_dirs=tuple(run.run_dir for run in batch.runs),
-            token=token,
-            script=script(plan.project, target, _content(plan, batch, token, records, program, is_sent=is_sent)),
-            position=batch.position,
-            name=batch.name,
-            after=batch.after,
-            snapshot=snapshot.hash if is_sent else None,
-        )
-        for batch in batches
-    ]
 
+    def check(self, runs: Sequence[Run]) -> None:
+        """Print the scripts of two runs of each size, which is as many as an array needs, and throw them away: what
+        can't be printed is found before a submission is stored, at the same cost for a thousand runs.
 
-def _content(
-    plan: Plan,
-    batch: sbatch.Batch,
-    token: str,
-    records: Mapping[str, RunRecord],
-    program: Program,
-    *,
-    is_sent: bool,
-) -> Content:
-    """Return what the script of a batch is printed from."""
-    several = [records[run.name] for run in batch.runs]
-    header: list[str] = []
-    if plan.target.slurm is not None:
-        folder, fate = plan.root, ""
-        if is_sent:
-            folder = f"{plan.root}/{rundir.CONTROL}/{slurm_submit.FOLDER}"
-            fate = str(slurm_submit.file_of(plan.root, token, batch.position, slurm_submit.FATE))
-        stem = f"{token}.{batch.position}"
-        header = sbatch.header(plan.target, batch.runs, name=batch.name, folder=folder, stem=stem)
-        own = {"scheduler": "slurm", **sbatch.supervision(plan.target), "fate": fate}
-        several = [record._replace(**own) for record in several]
-    commands = [tuple(command(run, program.python)) for run in batch.runs]
-    return Content(
-        program=program,
-        runs=tuple(batch.runs),
-        record=records_text([record.to_json() for record in several], commands),
-        command=commands[0] if len(commands) == 1 else (),
-        header=tuple(header),
-    )
+        Raises:
+            ConfigurationError: As ``render``.
+        """
+        sizes: dict[int, list[Run]] = {}
+        for run in runs:
+            sizes.setdefault(run.world_size, []).append(run)
+        self.render([run for same in sizes.values() for run in same[:2]])
+
+    @cached_property
+    def _program(self) -> Installed:
+        """Agent and code, as they lie on the target once they are sent."""
+        root, target = self.plan.root, self.plan.target
+        if not self.is_sent and not target.host:
+            return Installed(
+                python=self.connection.python,
+                supervisor=(sys.executable, "-m", "oelm_jobs.agent"),  # where the toolkit is installed, whatever trains
+                code=str(self.plan.project),
+                note="Not submitted: this runs the code in its folder as it is; oelm-submit runs a snapshot of it.",
+            )
+        python = self.connection.python if self.is_sent else interpreter(target)
+        sends = f"Not submitted: oelm-submit --target {target.name} sends this, and the code it names."
+        return Installed(
+            python=python,
+            supervisor=(python, f"{root}/{AGENT_FOLDER}/{agent().hash}"),
+            code=f"{root}/{rundir.CONTROL}/{snapshots.FOLDER}/{self.snapshot.hash}",
+            note="" if self.is_sent else sends,
+        )
+
+    def _content(self, batch: sbatch.Batch, after: Mapping[str, str | None]) -> ScriptContent:
+        """Return what the script of a batch is printed from.
+
+        Args:
+            after: Run directory that a run waits for, by the run's name.
+        """
+        header: list[str] = []
+        records = [self._record(run, after[run.name]) for run in batch.runs]
+        slurm = self.plan.target.slurm
+        if slurm is not None:
+            folder, fate = self.plan.root, ""
+            if self.is_sent:
+                folder = f"{folder}/{rundir.CONTROL}/{slurm_submit.FOLDER}"
+                fate = str(slurm_submit.file_of(self.plan.root, self.token, batch.position, slurm_submit.FATE))
+            stem = f"{self.token}.{batch.position}"
+            header = sbatch.header(self.plan.target, batch.runs, name=batch.name, folder=folder, stem=stem)
+            warning_s = sbatch.warning_s(self.plan.target, batch.runs[0])
+            records = [
+                record._replace(
+                    scheduler="slurm", warning_s=warning_s, max_timeouts=slurm.max_timeouts,
+                    requeue=slurm.requeue, fate=fate,
+                )
+                for record in records
+            ]  # fmt: skip
+        python = self._program.python
+        commands = [tuple(built_in.command(run, python)) for run in batch.runs if run.program is None]
+        return ScriptContent(
+            program=self._program,
+            runs=tuple(batch.runs),
+            record=records_text([record.to_json() for record in records], commands),
+            command=commands[0] if len(commands) == 1 else (),
+            header=tuple(header),
+        )
+
+    def _record(self, run: Run, after: str | None) -> RunRecord:
+        """Return a run's record, which goes to the target as ``run.json``, without what it has from its job."""
+        return RunRecord(
+            **dict(zip(OF_RUN, _of_run(run), strict=True)),
+            token=self.token,
+            run=run.name,
+            project=str(self.plan.project),
+            snapshot=self.snapshot.hash,
+            revision=self.snapshot.revision,
+            diff=self.snapshot.diff,
+            train_code=self.snapshot.train_code,
+            factors=dict(run.factors),
+            train=dict(run.settings) if run.program is None else {},
+            program=own_script.record(run) if run.program is not None else None,
+            gpus=list(run.gpus) if isinstance(run.gpus, tuple) else run.gpus,
+            after=after,
+            stop_on_failure=self.plan.stop_on_failure,
+            left=list(run.left) or None,
+            share=self.plan.target.share or None,
+        )
 
 
 def records_text(records: Sequence[Mapping[str, object]], commands: Sequence[Sequence[str]]) -> str:
     """Return records as a script holds them: one, or those of an array, whose tasks pick theirs by their index and find
-    their command in it.
+    their command in it (or their program: then there are no commands).
     """
     if len(records) == 1:
         return json.dumps(records[0], ensure_ascii=False, indent=1)
-    with_commands = [{**record, "command": list(argv)} for record, argv in zip(records, commands, strict=True)]
+    with_commands = (
+        [{**record, "command": list(argv)} for record, argv in zip(records, commands, strict=True)]
+        if commands
+        else records
+    )
     shared, rests = sbatch.shared_part(with_commands)
     lines = ",\n".join(map(json.JSONEncoder(ensure_ascii=False).encode, rests))
     return f'{{"shared": {json.dumps(shared, ensure_ascii=False)},\n"runs": [\n{lines}\n]}}'

@@ -10,7 +10,6 @@ import functools
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import jinja2.nodes
@@ -49,7 +48,7 @@ def environment(project: Path) -> jinja2.Environment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Program:
+class Installed:
     """What a launch script runs, and where."""
 
     python: str
@@ -63,10 +62,10 @@ class Program:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Content:
+class ScriptContent:
     """What a launch script is printed from, besides its target."""
 
-    program: Program
+    program: Installed
     runs: tuple[Run, ...]
     """One, or those of an array."""
     record: str
@@ -77,15 +76,6 @@ class Content:
     """Options of sbatch, one a line."""
 
 
-def script(project: Path, target: Target, content: Content) -> str:
-    """Return a launch script.
-
-    Raises:
-        ConfigurationError: A template of the project is broken (names file and line).
-    """
-    return _print(project, target, content, run=content.runs[0])
-
-
 def trial(project: Path, target: Target) -> str:
     """Return a script that begins as the target's launch scripts do, and then tries the interpreter
     (agent/checks/trial.py); empty where the target's template has no block for the command that could be replaced.
@@ -93,25 +83,33 @@ def trial(project: Path, target: Target) -> str:
     Raises:
         ConfigurationError: A template of the project is broken (names file and line).
     """
-    nothing = Content(program=Program(python="", supervisor=(), code="/"), runs=(), record="", command=())
-    text = _print(project, target, nothing, TRIAL, run=None, base=_template(target))
+    nothing = ScriptContent(program=Installed(python="", supervisor=(), code="/"), runs=(), record="", command=())
+    text = script(project, target, nothing, TRIAL)
     return text if "$OELM_TRIAL_REACHED" in text else ""
 
 
-def _template(target: Target) -> str:
-    return target.template or TEMPLATES[target.kind]
+def script(project: Path, target: Target, content: ScriptContent, over: str = "") -> str:
+    """Return a launch script.
 
+    Args:
+        over: Template that puts something else in the place of blocks of the target's own.
 
-def _print(project: Path, target: Target, content: Content, template: str = "", **values: Any) -> str:
-    name = _template(target)
-    given = {**vars(content.program), **vars(content)}
-    del given["program"]
-    values.update({key: list(each) if isinstance(each, tuple) else each for key, each in given.items()})
-    values.update(target=target, claim_fd=rundir.CLAIM_FD, launched=rundir.LAUNCHED)
-    values.update(umask="007" if target.share else "077")
+    Raises:
+        ConfigurationError: A template of the project is broken (names file and line).
+    """
+    name = target.template or TEMPLATES[target.kind]
     try:
         _check_blocks(project, name)
-        return environment(project).get_template(template or name).render(**values)
+        template = environment(project).get_template(over or name)
+        return template.render(
+            {**vars(content.program), **vars(content)},
+            base=name,
+            run=content.runs[0] if content.runs else None,
+            target=target,
+            umask="007" if target.share else "077",
+            claim_fd=rundir.CLAIM_FD,
+            launched=rundir.LAUNCHED,
+        )
     except jinja2.TemplateNotFound as error:
         raise ConfigurationError(
             _(
@@ -136,7 +134,14 @@ def _check_blocks(project: Path, name: str) -> None:
         ConfigurationError: A block that the parent doesn't have.
         jinja2.TemplateError: It isn't there, or broken.
     """
-    known, tree = _inherited(project, name), _parsed(project, name)
+    if not (project / "templates").is_dir():  # the toolkit's own fit together
+        return
+    tree, known = _parsed(project, name), set[str]()
+    parent = tree.find(jinja2.nodes.Extends)
+    while parent is not None and isinstance(parent.template, jinja2.nodes.Const):
+        above = _parsed(project, str(parent.template.value))
+        known.update(block.name for block in above.find_all(jinja2.nodes.Block))
+        parent = above.find(jinja2.nodes.Extends)
     called = {call.attr for call in tree.find_all(jinja2.nodes.Getattr) if getattr(call.node, "name", "") == "self"}
     for block in tree.body if known else ():
         if isinstance(block, jinja2.nodes.Block) and block.name not in known | called:
@@ -149,17 +154,6 @@ def _check_blocks(project: Path, name: str) -> None:
                     valid_choices(block.name, known),
                 )
             )
-
-
-def _inherited(project: Path, name: str) -> set[str]:
-    """Return the blocks that a template's parents have; none where it has no parent."""
-    found: set[str] = set()
-    parent = _parsed(project, name).find(jinja2.nodes.Extends)
-    while parent is not None and isinstance(parent.template, jinja2.nodes.Const):
-        tree = _parsed(project, str(parent.template.value))
-        found.update(block.name for block in tree.find_all(jinja2.nodes.Block))
-        parent = tree.find(jinja2.nodes.Extends)
-    return found
 
 
 def _parsed(project: Path, name: str) -> jinja2.nodes.Template:

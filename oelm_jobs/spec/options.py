@@ -1,14 +1,14 @@
-"""What a target's options of sbatch ask for, read once: nodes, partitions, time, GPUs.
+"""A target's settings for Slurm, and what its options of sbatch ask for, read once: nodes, partitions, time, GPUs.
 
 Source: sbatch(1). Options are passed on as they are; this is what the toolkit itself understands of them.
 """
 
 from __future__ import annotations
 
-import math
+import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 GPU_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "gres", "tres-per-node", "tres-per-task")
 """Options that say which GPUs a job gets; without any, the toolkit asks for as many as the run has processes."""
@@ -17,91 +17,80 @@ PLACEHOLDER = "{gpus}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What the options ask for."""
+class Slurm:
+    """A target's settings for Slurm."""
 
-    nodes: int
-    """Nodes that a run spreads over: as many as the options say, or follow from them."""
-    partitions: tuple[str, ...]
-    """Partitions that are named; none where the site chooses."""
-    gpu_types: tuple[tuple[str, str], ...]
-    """(Option, GPU type that it names), as ``pro6000`` in ``pro6000:1`` and in ``gpu:pro6000:1``."""
-    no_gpus: bool
-    """Whether they say that a job gets none."""
-    time: str | None
-    """The time limit as it is written; None where there is none."""
-    account: str
-    qos: str
-    constraint: str
-    """These three as they are written; empty where there is none."""
+    sbatch: Mapping[str, str | None] = field(default_factory=dict)
+    """Long options of sbatch, word for word, in the file's order; None for a switch."""
+    login_shell: bool = False
+    """Whether scripts run in a login shell, which is where clusters make ``module`` known."""
+    requeue: bool = True
+    """Whether a run that was preempted or reached its time limit starts again by itself."""
+    warning_s: int = 120
+    """So long before its time limit a run is told to write a checkpoint; 0 for never."""
+    max_timeouts: int = 100
+    """How often one job may start again after its time limit."""
+    max_parallel: int = 0
+    """Most runs of an array at a time; 0 for as many as the cluster gives."""
+    poll_s: float = 30.0
+    """How old the queue that commands share may be."""
 
+    def word(self, option: str) -> str:
+        """Return an option's value as it is written; empty where there is none."""
+        return self.sbatch.get(option) or ""
 
-def read(options: Mapping[str, str | None]) -> Asked:
-    """Return what long options of sbatch ask for."""
-    nodes = _nodes(options)
-    gpus = {option: str(options[option]) for option in GPU_OPTIONS if options.get(option)}
-    filled = {option: value.replace(PLACEHOLDER, "1") for option, value in gpus.items()}
-    return Asked(
-        nodes=nodes,
-        partitions=tuple(name for name in (options.get("partition") or "").split(",") if name),
-        gpu_types=tuple((option, name) for option, value in gpus.items() for name in _types(option, value)),
-        no_gpus=bool(filled) and not count_gpus(filled, nodes),
-        time=options.get("time"),
-        account=options.get("account") or "",
-        qos=options.get("qos") or "",
-        constraint=options.get("constraint") or "",
-    )
+    @functools.cached_property
+    def nodes(self) -> int:
+        """Nodes that a run spreads over: as many as the options say, or follow from them."""
 
+        def number(option: str) -> int:
+            words = self.word(option)
+            return sum(count for _type, count in _gpus("gpus", words)) if PLACEHOLDER not in words else 0
 
-def _nodes(options: Mapping[str, str | None]) -> int:
-    def number(option: str) -> int:
-        words = options.get(option) or ""
-        return _count(words) if words and PLACEHOLDER not in words else 0
+        if number("nodes"):
+            return number("nodes")
+        for whole, part in (("gpus", "gpus-per-node"), ("ntasks", "ntasks-per-node")):
+            if number(whole) and number(part) and number(whole) % number(part) == 0:
+                return number(whole) // number(part)
+        from ..agent.slurm import step  # here: a status reads these settings, too
 
-    if number("nodes"):
-        return number("nodes")
-    for whole, part in (("gpus", "gpus-per-node"), ("ntasks", "ntasks-per-node")):
-        if number(whole) and number(part) and number(whole) % number(part) == 0:
-            return number(whole) // number(part)
-    return max(1, _listed(options.get("nodelist") or ""))
+        try:
+            return max(1, sum(name != "" for name in step.expand(self.word("nodelist"))))
+        except ValueError:  # it can't be read
+            return 1
 
+    @property
+    def partitions(self) -> list[str]:
+        """Partitions that are named; none where the site chooses."""
+        return [name for name in self.word("partition").split(",") if name]
 
-def _listed(names: str) -> int:
-    """Return how many nodes ``n[1-3,7],m1`` names, all of which Slurm grants; 0 where that can't be read."""
-    found = 0
-    if not re.fullmatch(r"([^\[\],]|,|\[\d+(-\d+)?(,\d+(-\d+)?)*\])*", names):
-        return 0
-    for name in re.split(r",(?![^\[]*\])", names):
-        ranges = [each.split(",") for each in re.findall(r"\[([^\]]*)\]", name)]
-        bounds = [[part.partition("-") for part in each] for each in ranges]
-        sizes = [sum(int(last or first) - int(first) + 1 for first, _, last in each) for each in bounds]
-        found += math.prod(sizes) if name else 0
-    return found
+    @property
+    def gpu_types(self) -> list[tuple[str, str]]:
+        """(Option, GPU type that it names), as ``pro6000`` in ``pro6000:1`` and in ``gpu:pro6000:1``."""
+        return [(option, name) for option in GPU_OPTIONS for name, _ in _gpus(option, self.word(option)) if name]
+
+    @property
+    def no_gpus(self) -> bool:
+        """Whether the options say that a job gets none."""
+        numbers = [number for option in GPU_OPTIONS for _type, number in _gpus(option, self.word(option))]
+        return any(self.word(option) for option in GPU_OPTIONS) and not any(numbers)
 
 
 def count_gpus(options: Mapping[str, str | None], nodes: int) -> int:
     """Return how many GPUs options ask for over all nodes; 0 where they ask for none or can't tell."""
-    if options.get("gpus"):
-        return _count(str(options["gpus"]))
-    if options.get("gpus-per-node"):
-        return _count(str(options["gpus-per-node"])) * nodes
-    for option in ("gpus-per-task", "tres-per-task"):
-        found = _gpus_in(str(options.get(option) or ""), is_plain=option == "gpus-per-task")
+    tasks = _tasks(options, nodes)
+    for option, times in (
+        ("gpus", 1),
+        ("gpus-per-node", nodes),
+        ("gpus-per-task", tasks),
+        ("tres-per-task", tasks),
+        ("gres", nodes),
+        ("tres-per-node", nodes),
+    ):
+        found = sum(number for _type, number in _gpus(option, options.get(option) or ""))
         if found:
-            return found * _tasks(options, nodes)
-    for option in ("gres", "tres-per-node"):
-        found = _gpus_in(str(options.get(option) or ""), is_plain=False)
-        if found:
-            return found * nodes
+            return found * times
     return 0
-
-
-def _gpus_in(words: str, *, is_plain: bool) -> int:
-    """Return how many GPUs an option's value names, which holds nothing else (``2``, ``a100:2``) or may hold other
-    resources besides (``gpu:2,shard:8``).
-    """
-    parts = words.replace("gres/", "").replace("gres:", "").split(",")
-    return sum(_count(part) for part in parts if (is_plain and part) or re.match(r"gpu\b", part))
 
 
 def _tasks(options: Mapping[str, str | None], nodes: int) -> int:
@@ -112,38 +101,27 @@ def _tasks(options: Mapping[str, str | None], nodes: int) -> int:
     return nodes * (int(per_node) if per_node.isdigit() else 1)
 
 
-def _count(words: str) -> int:
-    """Return the number in ``2``, ``a100:2``, ``gpu:a100:2(S:0)``; 1 where none stands there."""
-    return sum(
-        int(match[1]) if (match := re.search(r"(?:^|[:=])(\d+)$", part.partition("(")[0])) else 1
-        for part in words.split(",")
-        if part
-    )
-
-
-def _types(option: str, words: str) -> list[str]:
-    """Return the GPU types that an option names (``pro6000`` in ``pro6000:1`` and in ``gpu:pro6000:1``)."""
+def _gpus(option: str, words: str) -> list[tuple[str, int]]:
+    """Return type and number of the GPUs in each part of an option's value (``2``, ``a100:2``, ``gpu:a100:2(S:0)``): no
+    type is empty, no number is 1. What else ``gres`` and the like ask for is left out.
+    """
     found = []
-    for part in re.sub(r"\([^)]*\)", "", words).split(","):
-        fields = part.split(":")
-        if option in ("gres", "tres-per-node", "tres-per-task"):
-            fields = fields[1:] if fields[0] in ("gpu", "gres/gpu") else []
-        if fields and not fields[0].isdigit() and fields[0] not in ("", PLACEHOLDER):
-            found.append(fields[0])
+    for part in filter(None, re.sub(r"\([^)]*\)", "", words).split(",")):
+        fields = re.split("[:=]", part.replace("gres/", "").replace("gres:", ""))
+        if option.startswith(("gres", "tres")) and fields.pop(0) != "gpu":
+            continue
+        number = int(fields.pop()) if fields and fields[-1].isdecimal() else 1
+        found.append((fields[0] if fields and fields[0] != PLACEHOLDER else "", number))
     return found
 
 
 def seconds(words: str) -> float | None:
     """Return a time of sbatch's or sinfo's in seconds (``90`` is minutes, ``1-12:00:00``); None where it is none."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", words.strip())
-    if not match:
+    if not re.fullmatch(r"(\d+-)?\d+(:\d+){0,2}", words.strip()):
         return None
-    days, *rest = (int(part) if part is not None else None for part in match.groups())
-    parts = [part for part in rest if part is not None]
-    if days is not None:  # D-H, D-H:M, D-H:M:S
-        hours, minutes, secs = [*parts, 0, 0][:3]
-    elif len(parts) == 3:
-        hours, minutes, secs = parts
-    else:  # M, M:S
-        hours, (minutes, secs) = 0, [*parts, 0][:2]
-    return float((days or 0) * 86400 + hours * 3600 + minutes * 60 + secs)
+    days, dash, clock = words.strip().rpartition("-")
+    parts = [int(part) for part in clock.split(":")]
+    if not dash and len(parts) < 3:  # M, M:S; otherwise D-H, D-H:M, D-H:M:S, H:M:S
+        parts = [0, *parts]
+    hours, minutes, secs = [*parts, 0, 0][:3]
+    return float(int(days or 0) * 86400 + hours * 3600 + minutes * 60 + secs)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..agent.sentences import _
+from .program import Program
+
+if TYPE_CHECKING:
+    from ..agent.record_types import Extended, Left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +30,11 @@ class Group:
     """Preferred port of torchrun; a free one is taken where it is None or in use."""
     declared: Mapping[str, object] = field(default_factory=dict)
     """Train keys besides that this group sets: tuned for each group, or declared unequal with a reason."""
+    cpus: int = 1
+    """Of a script without GPUs: how many CPU slots its runs ask for."""
 
     @property
-    def values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, object]:
         """Every train key that this group sets."""
         return {**self.declared, **self.factors}
 
@@ -38,8 +44,11 @@ class Group:
         return self.gpus if isinstance(self.gpus, int) else len(self.gpus)
 
 
-RELATIONS = ("reduction", "equivalent_within", "ratio_at_least", "at_most_above")
+RELATIONS = ("reduction", "increase", "equivalent_within", "at_most_above", "at_most_below", "ratio_at_least")
 """Decision rules that a hypothesis can declare."""
+
+SCALES = ("ratio", "difference")
+"""What is made of the values of two arms: group / against, or group − against in the metric's own units."""
 
 METRICS = (
     "final_val_ppl",
@@ -51,22 +60,24 @@ METRICS = (
     "speed",
     "gpu_hours",
 )
-"""Quantities that a hypothesis can be about."""
+"""Quantities of the built-in trainer's runs that a hypothesis can be about."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hypothesis:
     """A claim about two groups with the rule that decides it.
 
-    Rules: ``reduction = [low, high]`` (1 − group/against lies inside), ``equivalent_within = x`` (differs by less than
-    the fraction x, both ways), ``at_most_above = x`` (at most the fraction x above, one-sided), ``ratio_at_least = r``
-    (group/against ≥ r − margin).
+    Rules: ``reduction = [low, high]`` (1 − group/against lies inside), ``increase = [low, high]`` (group/against − 1
+    does), ``equivalent_within = x`` (differs by less than the fraction x, both ways), ``at_most_above = x`` and
+    ``at_most_below = x`` (at most the fraction x above or below, one-sided), ``ratio_at_least = r`` (group/against ≥
+    r − margin). On the scale of differences the numbers are in the metric's own units, and there is no
+    ``ratio_at_least``.
     """
 
     id: str
     """``H1`` and so on."""
     metric: str
-    """One of METRICS."""
+    """One of METRICS, or one that the study's own program tells (``is_told``)."""
     group: str
     """The arm that the claim is about."""
     against: str
@@ -74,13 +85,25 @@ class Hypothesis:
     relation: str
     """One of RELATIONS."""
     bounds: tuple[float, ...]
-    """``(low, high)`` for reduction, one number otherwise."""
+    """``(low, high)`` for reduction and increase, of which high may be infinite; one number otherwise."""
     margin: float = 0.0
     """What ``ratio_at_least`` concedes, as a fraction."""
     level: float = 0.95
     """Confidence of the one-sided bound."""
     claim: str = ""
     """The claim in words, where the study gives it."""
+    scale: str = "ratio"
+    """One of SCALES."""
+    is_told: bool = False
+    """True where the metric is one that the study's own program tells by step, whatever its name."""
+    at: str = "last"
+    """The value of such a metric that counts: ``last`` or ``best``."""
+    goal: str = "minimize"
+    """Which values are better: ``minimize`` or ``maximize``; empty where the study doesn't say."""
+    measured: str = ""
+    """On how much of the validation data such a metric is measured: ``sampled``, ``full``, or empty where the study
+    doesn't say.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +133,11 @@ class Study:
     seeds: tuple[int, ...]
     """The first one's runs carry the bare group name."""
     global_batch: int
-    """Sequences per step, the same for every group."""
-    train: Mapping[str, Any]
-    """Every scientific and execution key of the trainer, defaults filled in, without factors and derived keys."""
+    """Sequences per step, the same for every group; 0 where a script has its own."""
+    settings: Mapping[str, Any]
+    """What groups have in common, without factors and what is derived: of the built-in trainer every scientific and
+    execution key, defaults filled in; of a script what the study says.
+    """
     groups: Mapping[str, Group]
     """By name, in the file's order."""
     unequal: Mapping[str, str]
@@ -125,6 +150,8 @@ class Study:
     """Validation loss (nats) to which time and tokens are counted; the report picks one where it is None."""
     speed_trial: SpeedTrial | None = None
     """How the arms of the speed hypothesis are timed side by side before training; None: they are not."""
+    program: Program | None = None
+    """The script that runs execute; None for the built-in trainer."""
     tuned: tuple[str, ...] = ()
     """Train keys that were tuned for each group with equal budgets; they may differ."""
 
@@ -159,11 +186,11 @@ class Run:
     port: int | None
     """Preferred port of torchrun."""
     global_batch: int
-    """Sequences per step."""
+    """Sequences per step; 0 where a script has its own."""
     factors: Mapping[str, object]
     """The group's factors."""
-    train: Mapping[str, Any]
-    """Every key of the trainer as it will be, paths as the target sees them."""
+    settings: Mapping[str, Any]
+    """What its program is given: of the trainer every key, with paths as the target sees them."""
     max_retries: int
     """How often a crash is retried."""
     fingerprint: str
@@ -172,10 +199,18 @@ class Run:
     """Of a speed trial: how long it measures; None for a training."""
     arms: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Of a speed trial: the factors of each arm, which take turns on the same devices; empty for a training."""
-    extended_from: Mapping[str, object] | None = None
-    """What a run of more steps goes on from: ``max_steps``, ``fingerprint``, and what that one went on from."""
-    left: tuple[Mapping[str, str], ...] = ()
-    """What it leaves on other targets: ``target``, ``run_dir`` and ``token`` of its newest submission there."""
+    extended_from: Extended | None = None
+    """What a longer run goes on from."""
+    program: Program | None = None
+    """The script that it executes; None for the built-in trainer."""
+    data: tuple[tuple[str, str], ...] = ()
+    """Of a script: what data it calls by a relative path, and where they lie on the target."""
+    cpus: int = 1
+    """Of a script without GPUs: how many CPU slots it asks for."""
+    code: str = ""
+    """Of a script that is being submitted: hash of its code."""
+    left: tuple[Left, ...] = ()
+    """What it leaves on other targets."""
 
     @property
     def world_size(self) -> int:

@@ -1,41 +1,13 @@
-"""Dataclasses of targets."""
+"""Targets."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .options import Asked
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slurm:
-    """A target's settings for Slurm."""
-
-    sbatch: Mapping[str, str | None] = field(default_factory=dict)
-    """Long options of sbatch, word for word, in the file's order; None for a switch."""
-    login_shell: bool = False
-    """Whether scripts run in a login shell, which is where clusters make ``module`` known."""
-    requeue: bool = True
-    """Whether a run that was preempted or reached its time limit starts again by itself."""
-    warning_s: int = 120
-    """So long before its time limit a run is told to write a checkpoint; 0 for never."""
-    max_timeouts: int = 100
-    """How often one job may start again after its time limit."""
-    max_parallel: int = 0
-    """Most runs of an array at a time; 0 for as many as the cluster gives."""
-    poll_s: float = 30.0
-    """How old the queue that commands share may be."""
-
-    @functools.cached_property
-    def asked(self) -> Asked:
-        """What the options ask for."""
-        from . import options  # here: a status starts without it
-
-        return options.read(self.sbatch)
+    from .options import Slurm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +40,14 @@ class Target:
     """Folder of the run directories; ``<root>/models/checkpoints`` where empty."""
     gpus: tuple[int, ...] = ()
     """The only GPUs that runs may lease there; all where empty."""
+    avoid: tuple[int, ...] = ()
+    """GPUs that runs never lease there."""
+    prefer: tuple[int, ...] = ()
+    """GPUs that runs lease first where they are free."""
+    per_gpu: int = 1
+    """So many runs may have each GPU there at a time, of those that allow it."""
+    max_parallel: int = 0
+    """Most runs of the user's that have devices there at a time; 0 for any number (of a cluster: see Slurm)."""
     gpus_per_run: int = 0
     """A quota: every run takes so many GPUs, whatever its group says, with the same global batch; 0 for none."""
     template: str = ""
@@ -87,8 +67,9 @@ class Target:
     @property
     def clusters(self) -> str:
         """The site's cluster that Slurm's commands address (sbatch(1), --clusters); empty for their own."""
-        return (self.slurm.sbatch.get("clusters") or "") if self.slurm is not None else ""
+        return self.slurm.word("clusters") if self.slurm is not None else ""
 
     def may_lease(self, label: str) -> bool:
         """Tell whether runs may lease the device that leases call ``label`` (``gpu:0``, ``cpu:0``)."""
-        return not self.gpus or not label.startswith("gpu:") or label in {f"gpu:{index}" for index in self.gpus}
+        kind, _, index = label.partition(":")
+        return kind != "gpu" or (int(index) not in self.avoid and (not self.gpus or int(index) in self.gpus))

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..agent.sentences import _
+from ..agent.states import Word
+from ..errors import ConfigurationError
+from ..programs import description, script
 from ..spec.study import Run, Study
 from ..spec.target import Target
 from . import fairness
 from .fairness import Difference
-from .resolve import plan_runs, scientific
+from .resolve import plan_runs
 
 
-class Mode(str, enum.Enum):
+class Mode(Word):
     """When the runs of a submission begin."""
 
     SEQUENTIAL = "sequential"
     """Each waits for the one before it."""
     PARALLEL = "parallel"
     """Each as soon as it has its devices."""
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +35,13 @@ class Plan:
     target: Target
     """Where it goes, with every path as it is there."""
     mode: Mode
-    stop_on_failure: bool
+    stop_on_failure: bool = False
     """Whether a failed run keeps the ones behind it in its lane from starting."""
     runs: tuple[Run, ...]
     """In the order of their lane."""
-    differences: tuple[Difference, ...]
+    differences: tuple[Difference, ...] = ()
     """What differs between the groups besides the factors, all of it declared or harmless."""
-    data_hash: str
+    data_hash: str = ""
     """Hash over the token files; empty where a plan is made without them."""
     place: Target | None = None
     """The target as it was given, to which connections are made; None for that of the targets files."""
@@ -73,22 +73,20 @@ def make_plan(
 
     Raises:
         UsageError: A group or an override doesn't exist.
+        ConfigurationError: A script's command names a file that the project doesn't have, or one stands where its data
+            want a folder.
         UnfairError: The groups would differ in more than the study declares.
     """
-    runs = plan_runs(
-        study, target, target.root, groups=groups, seeds=seeds, tag=tag, overrides=overrides, data_hash=data_hash
-    )
+    if study.program is not None and (why := script.why_not_there(project, study)):
+        raise ConfigurationError(_("{path}: [program] command: {why}", str(study.path), why))
+    if study.program is not None and (why := script.why_no_folder(project, study)):
+        raise ConfigurationError(_("{path}: [program] data: {why}", str(study.path), why))
+    runs = plan_runs(study, target, groups=groups, seeds=seeds, tag=tag, overrides=overrides, data_hash=data_hash)
     one_of = {run.group: run for run in runs if run.trial is None}  # seeds change nothing that is compared
-    arms = [
-        fairness.Arm(
-            group=run.group,
-            run=run.name,
-            scientific=scientific(run.train, run.global_batch),
-            execution={"world_size": run.world_size, "batch_size": run.train["batch_size"]},
-        )
-        for run in one_of.values()
-    ]
-    differences = fairness.check(arms, factors=study.factors, unequal=study.declared)
+    compared = description.of(study).compared
+    arms = [fairness.Arm(group=run.group, run=run.name, keys=compared(run)) for run in one_of.values()]
+    kinds = fairness.kinds(study.program)
+    differences = fairness.check(arms, factors=study.factors, unequal=study.declared, kinds=kinds)
     return Plan(
         project=project,
         study=study,

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..agent.sentences import _, joined
 from ..agent.states import State
+from ..code import listings
 from ..errors import ConfigurationError
+from ..programs import built_in, description, length
 from ..runs import moving
 from ..runs.locations import never_was
 from ..spec.study import Run
 from ..stored_run import StoredRun
 from ..study.plan import Plan
-from ..study.resolve import fingerprint
-from ..transfer.clean import has_no_checkpoint
 from ..transfer.home import home_of
+
+if TYPE_CHECKING:
+    from ..agent.record_types import Extended
 
 
 class Again(enum.Enum):
@@ -88,15 +91,24 @@ class Facts:
         return self.run.name in self.in_place
 
     @property
+    def changed(self) -> list[str] | None:
+        """Names of files of its code that have changed since it was submitted; None where that isn't known."""
+        return listings.changed(self.known.code, self.run.code)
+
+    @property
     def has_checkpoint(self) -> bool:
         """Whether there may be a checkpoint of it: oelm-clean hasn't removed them all."""
+        from ..transfer.clean import has_no_checkpoint  # here: new runs, and most others, are decided without
+
         return not has_no_checkpoint(self.plan.project, self.known)
 
     @property
     def is_same_data(self) -> bool:
         """Whether it trained on the data that are there now, with fewer steps than the planned run."""
-        train = {**self.run.train, "max_steps": self.known.spec["train"]["max_steps"]}
-        now = fingerprint(train, self.run.global_batch, self.plan.data_hash)
+        about = description.of(self.run)
+        key = about.length_key(self.run)
+        shorter = {**self.run.settings, key: self.known.settings[key]}
+        now = about.fingerprint(replace(self.run, settings=shorter), self.plan.data_hash)
         return not self.known.fingerprint or now == self.known.fingerprint
 
 
@@ -108,18 +120,11 @@ def decide(facts: Facts, again: Again) -> Take | Leave:
     """
     known, run = facts.known, facts.run
     if (known.group, known.seed, known.tag) != (run.group, run.seed, run.tag):
+        planned, before = (
+            _("group {group}, seed {seed}, tag {tag!r}", one.group, one.seed, one.tag) for one in (run, known)
+        )
         raise ConfigurationError(
-            _(
-                "{run} would name two runs: group {group}, seed {seed}, tag {tag!r};"
-                " and, submitted before, group {known_group}, seed {known_seed}, tag {known_tag!r}",
-                run.name,
-                run.group,
-                run.seed,
-                run.tag,
-                known.group,
-                known.seed,
-                known.tag,
-            ),
+            _("{run} would name two runs: {one}; and, submitted before, {other}", run.name, planned, before),
             hint=_("give these runs another name: --tag NAME"),
         )
     elsewhere = known.target != run.target
@@ -127,11 +132,11 @@ def decide(facts: Facts, again: Again) -> Take | Leave:
     if known.state is State.PLANNED:
         return Leave(reason=_("is being submitted by another command"))
     if never_was(known):
-        return Take(run=_with_what_it_left(known, run))
+        return _take(known, run)
     if not known.state.is_final:
         return Leave(reason=_under_way(known, elsewhere=elsewhere, again=again))
     if facts.is_gone:
-        return Take(run=_with_what_it_left(known, run), gone=known.state)
+        return _take(known, run, gone=known.state)
     if elsewhere and known.state is State.DONE and again is not Again.RERUN:
         return Leave(reason=_("is done on target {target}", known.target))
     differs = bool(known.fingerprint) and known.fingerprint != run.fingerprint
@@ -140,23 +145,40 @@ def decide(facts: Facts, again: Again) -> Take | Leave:
         if changes or (differs and again is not Again.RERUN):
             raise _another_configuration(known, run, changes)
         # Archived, since something may lie there from before it was elsewhere.
-        return Take(run=_with_what_it_left(known, run, moves=True), archives=True, moved_from=known)
+        return _take(known, run, archives=True, moved_from=known)
     if again is Again.RERUN:
-        return Take(run=_with_what_it_left(known, run), archives=True)
+        return _take(known, run, archives=True)
     if changes or differs:
-        extended_from: Mapping[str, Any] | None = _extension(facts, changes, again)
-    elif known.state is State.DONE:
-        return Leave(reason=_("is done"))
-    else:  # an extension that was cancelled goes on as one
-        extended_from = known.spec.get("extended_from") or None
-    return Take(run=_with_what_it_left(known, run, extended_from=extended_from))
+        return _take(known, replace(run, extended_from=_extension(facts, changes, again)))
+    if known.state is State.DONE:
+        return Leave(reason=_done_with_other_code(facts) if has_other_code(known, run) else _("is done"))
+    # An extension that was cancelled goes on as one.
+    return _take(known, replace(run, extended_from=known.extended_from))
 
 
-def _with_what_it_left(
-    known: StoredRun, run: Run, *, moves: bool = False, extended_from: Mapping[str, object] | None = None
-) -> Run:
-    """Return the run as it is stored and sent; what it left on other targets stays in sight."""
-    return replace(run, left=moving.left(known, run, moves=moves), extended_from=extended_from)
+def has_other_code(known: StoredRun, run: Run) -> bool:
+    """Tell whether a run of a script was submitted with other code before."""
+    return bool(known.code and run.code) and known.code != run.code
+
+
+def _done_with_other_code(facts: Facts) -> str:
+    changed = facts.changed
+    if changed is None:
+        return _("is done, with other code: --rerun starts it over, --tag NAME makes another run")
+    return _("is done; these files changed: {files} (--rerun starts it over, --tag NAME makes another run)", changed)
+
+
+def _take(
+    known: StoredRun,
+    run: Run,
+    *,
+    archives: bool = False,
+    moved_from: StoredRun | None = None,
+    gone: State | None = None,
+) -> Take:
+    """Take a run; what it left on other targets stays in sight."""
+    left = moving.left(known, run, moves=moved_from is not None)
+    return Take(run=replace(run, left=left), archives=archives, moved_from=moved_from, gone=gone)
 
 
 def _under_way(known: StoredRun, *, elsewhere: bool, again: Again) -> str:
@@ -168,15 +190,16 @@ def _under_way(known: StoredRun, *, elsewhere: bool, again: Again) -> str:
     return joined([stands, _("oelm-cancel ends it") if again is not Again.RESUME else ""])
 
 
-def _extension(facts: Facts, changes: dict[str, str], again: Again) -> dict[str, Any]:
+def _extension(facts: Facts, changes: dict[str, str], again: Again) -> Extended:
     """Return what a run of more steps goes on from.
 
     Raises:
         ConfigurationError: It isn't one, or isn't meant to be.
     """
     known, run = facts.known, facts.run
-    is_longer = run.train["max_steps"] > known.spec["train"]["max_steps"]
-    if again is not Again.EXTEND or set(changes) != {"max_steps"} or not is_longer:
+    key = description.of(run).length_key(run)
+    is_longer = set(changes) == {key} and run.settings[key] > known.settings[key]
+    if again is not Again.EXTEND or not is_longer:
         raise _another_configuration(known, run, changes, may_extend=is_longer)
     if not facts.is_same_data:
         raise _another_configuration(known, run, {})
@@ -185,18 +208,15 @@ def _extension(facts: Facts, changes: dict[str, str], again: Again) -> dict[str,
             _("{run} has no checkpoint on {target} to go on from: oelm-clean freed them", run.name, known.target),
             hint=_("archive it there and start over: --rerun"),
         )
-    return {
-        "max_steps": known.spec["train"]["max_steps"],
-        "fingerprint": known.fingerprint,
-        "before": known.spec.get("extended_from"),
-    }
+    return {length.KEY: known.max_steps, "fingerprint": known.fingerprint, "before": known.extended_from}
 
 
 def _changes(known: StoredRun, run: Run) -> dict[str, str]:
     """Return what differs scientifically between a stored run and a planned one, by key, as a message."""
-    before = {**known.spec.get("train", {}), "global_batch": known.spec.get("global_batch")}
-    after = {**run.train, "global_batch": run.global_batch}
-    own = ("batch_size", "out_dir", "data_path", "val_data_path")
+    in_full = dict if run.program else built_in.in_full
+    before = {**in_full(known.settings), "global_batch": known.spec.get("global_batch")}
+    after = {**in_full(run.settings), "global_batch": run.global_batch}
+    own = description.of(run).of_the_place(run)
     keys = sorted(key for key in after if key in before and key not in own and before[key] != after[key])
     return {key: _("{key} was {before}, is {after}", key, str(before[key]), str(after[key])) for key in keys}
 
@@ -204,18 +224,14 @@ def _changes(known: StoredRun, run: Run) -> dict[str, str]:
 def _another_configuration(
     known: StoredRun, run: Run, changes: dict[str, str], *, may_extend: bool = False
 ) -> ConfigurationError:
-    is_longer = may_extend and set(changes) == {"max_steps"}
+    known_then = {"global_batch", *known.settings}
+    about = description.of(run)
+    added = [] if run.program else [key for key in about.scientific(run) if key not in known_then]
+    other = _("{keys} did not exist then", added) if added else about.OTHERWISE
+    differences = joined(changes.values()) or other
+    longer = _("to train the finished run further: --extend") if may_extend else ""
+    anew = _("give these runs a name of their own: --tag NAME; or archive the old one and start over: --rerun")
     return ConfigurationError(
-        _(
-            "{run_dir} holds run {run} of another configuration: {differences}",
-            known.run_dir,
-            run.name,
-            joined(changes.values()) or _("other data"),
-        ),
-        hint=joined(
-            [
-                _("to train the finished run further: --extend") if is_longer else "",
-                _("give these runs a name of their own: --tag NAME; or archive the old one and start over: --rerun"),
-            ]
-        ),
+        _("{run_dir} holds run {run} of another configuration: {differences}", known.run_dir, run.name, differences),
+        hint=joined([longer, anew]),
     )

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from ..agent.rundir import finite
 from ..connections import interpreter
+from ..programs import built_in, description
 from ..spec.study import Run
 from ..stored_run import StoredRun
 from ..study.plan import Mode, Plan
-from ..study.resolve import command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +18,10 @@ class PlannedRun:
     """A run that nobody has submitted yet."""
 
     run: Run
-    command: tuple[str, ...]
-    """Argv of its training there."""
+    commands: tuple[tuple[str, ...], ...]
+    """Argv of each of its stages there; of a script with what only an attempt knows in braces."""
+    division: built_in.Division | None
+    """How it divides its global batch; None where that is a script's own affair."""
     start_s: float | None
     """Expected seconds until it begins; None where that isn't known."""
     duration_s: float | None
@@ -41,10 +43,17 @@ def preview(plan: Plan, known: Iterable[StoredRun]) -> list[PlannedRun]:
     found: list[PlannedRun] = []
     start: float | None = 0.0
     for run in plan.runs:
-        tokens = int(run.train["max_steps"]) * run.global_batch * int(run.train["seq_len"])
-        seconds = tokens / rates[run.group] if run.group in rates else None
-        argv = tuple(command(run, python))
-        found.append(PlannedRun(run=run, command=argv, start_s=start, duration_s=seconds))
+        is_known = run.program is None and run.group in rates
+        seconds = built_in.tokens(run) / rates[run.group] if is_known else None
+        found.append(
+            PlannedRun(
+                run=run,
+                commands=tuple(map(tuple, description.of(run).commands(run, python))),
+                division=built_in.division(run) if run.program is None else None,
+                start_s=start,
+                duration_s=seconds,
+            )
+        )
         if plan.mode is Mode.SEQUENTIAL:
             start = None if start is None or seconds is None else start + seconds
     return found

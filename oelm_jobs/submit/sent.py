@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..agent.sentences import _
-from ..code.snapshot import Left, Snapshot
+from ..code.snapshot import LeftOut, Snapshot
 from ..spec.target import Target
 
 LARGE_BYTES = 10_000_000
@@ -29,10 +29,11 @@ def words(code: Snapshot, target: Target) -> Iterator[str]:
             "warning: a snapshot of {size} MB is large for code; what git ignores (.gitignore) is not sent",
             _mb(code.size),
         )
-    for left in _by_reason([each for each in code.left if each.is_secret and each.is_tracked]):
-        yield _("warning: tracked by git, but left out since it {why}: {names}", left[0].reason, _names(left))
-    for left in _by_reason([each for each in code.left if not (each.is_secret and each.is_tracked)]):
-        yield _("left out since it {why}: {names}", left[0].reason, _names(left))
+    secret = [each for each in code.left if each.is_secret and each.is_tracked]
+    for why, names in _by_reason(secret):
+        yield _("warning: tracked by git, but left out since it {why}: {names}", why, names)
+    for why, names in _by_reason([each for each in code.left if not (each.is_secret and each.is_tracked)]):
+        yield _("left out since it {why}: {names}", why, names)
     if target.share and code.own_alone:
         yield _(
             "warning: the group of {target}'s root may read what you alone may read here: {names}",
@@ -45,15 +46,9 @@ def _mb(size: int) -> str:
     return f"{size / 1e6:,.1f}" if size >= 50_000 else f"{size / 1e6:.3f}"
 
 
-def _by_reason(left: Sequence[Left]) -> list[list[Left]]:
-    found: dict[str, list[Left]] = {}
-    for each in left:
-        found.setdefault(each.reason, []).append(each)
-    return list(found.values())
-
-
-def _names(left: Sequence[Left]) -> list[str]:
-    return _listed([each.name for each in left])
+def _by_reason(left: Sequence[LeftOut]) -> Iterator[tuple[str, list[str]]]:
+    for reason in dict.fromkeys(each.reason for each in left):
+        yield reason, _listed([each.name for each in left if each.reason == reason])
 
 
 def _listed(names: Sequence[str]) -> list[str]:

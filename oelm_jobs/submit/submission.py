@@ -9,30 +9,31 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ..agent import processes, rundir, snapshots
 from ..agent.reasons import because
 from ..agent.sentences import _
 from ..agent.states import State
 from ..checks import preflight, site
-from ..code import snapshot
+from ..code import listings, snapshot
 from ..connections import AGENT_FOLDER, Connection
 from ..errors import CodeGone, UnknownAnswer
+from ..folders import study_files
 from ..runs import moving
 from ..runs.locations import where_they_lie
 from ..runs.observe import NOT_SUBMITTED, SENDING, Scope, refresh
-from ..schedulers import Answer, LaunchScript, Scheduler, silent
+from ..schedulers import Scheduler, silent
 from ..schedulers import scheduler as scheduler_of
-from ..scripts.jobs import check_scripts, render
+from ..scripts.jobs import Scripts
 from ..spec.study import Run
 from ..store import ACCEPTED, REFUSED, UNKNOWN, Store
 from ..stored_run import StoredRun
 from ..study.plan import Plan
 from ..targets.sbatch import MAX_ARRAY
 from . import sent
-from .decide import Again, Facts, Leave, Take, decide
+from .decide import Again, Facts, Leave, Take, decide, has_other_code
 
 CODE_TRIES = 3
 """So often the code is sent for one submission."""
@@ -66,6 +67,10 @@ def submit(
         ConfigurationError: A run directory holds another configuration.
         UnknownAnswer: The launch may or may not have arrived; ``oelm-status`` finds out.
     """
+    code = snapshot.take(plan.project, is_script=plan.study.program is not None)
+    if plan.study.program is not None:
+        listings.remember(code.train_code, code.counting)
+        plan = replace(plan, runs=tuple(replace(run, code=code.train_code) for run in plan.runs))
     scheduler = scheduler_of(connection)
     stored = store.runs(plan.project)
     plan = where_they_lie(plan, stored, say)
@@ -82,15 +87,15 @@ def submit(
     wanted = [run for run in plan.runs if run.name not in seen or isinstance(decision_on(seen[run.name]), Take)]
     answer = (view.hosts.get(target) or scheduler.poll({}, host=True)) if wanted else None
     token = f"oelm-{secrets.token_hex(8)}"
-    code = snapshot.take(plan.project)
     if code.passed_over:
         say(code.passed_over)
     max_array = site.array_limit(plan.target, answer["site"]) if answer and "site" in answer else MAX_ARRAY
+    scripts = Scripts(plan=plan, connection=connection, snapshot=code, token=token, max_array=max_array)
     if answer is not None:
         if plan.target.slurm is not None and (message := preflight.out_of_reach(plan, connection)):
             say(message)
         preflight.check_target(plan, wanted, answer)
-        check_scripts(plan, wanted, token, code, connection, max_array=max_array)
+        scripts.check(wanted)
     decisions: dict[str, Take | Leave] = {}
 
     def binding(known: StoredRun) -> Run | None:
@@ -99,30 +104,42 @@ def submit(
 
     SENDING.add(token)  # another thread that sees the intent must not take it for one that was given up
     try:
-        taken = store.intend(
-            plan.project,
-            target,
-            plan.root,
-            token,
-            json.dumps(processes.identify(os.getpid()).to_json()),
-            plan.runs,
-            binding,
-        )
+        study_file = "" if plan.study.path in study_files(plan.project) else str(plan.study.path)
+        maker = json.dumps(processes.identify(os.getpid()).to_json())
+        taken = store.intend(plan.project, target, plan.root, token, maker, plan.runs, binding, study_file)
         takes = [each if isinstance(each := decisions.get(run.name), Take) else Take(run=run) for run in taken]
         for take in takes:
             if message := _starts_over(take):
                 say(message)
+        for message in _other_code(takes, seen):
+            say(message)
         notes = {name: each.reason for name, each in decisions.items() if isinstance(each, Leave)}
         if takes:
             for message in sent.words(code, plan.target):
                 say(message)
-            notes |= _send(plan, connection, scheduler, store, takes, token, code, say=say, max_array=max_array)
+            notes |= _send(scripts, scheduler, store, takes, say)
     finally:
         SENDING.discard(token)
     states = store.states(plan.project, study)
     return [
         Submitted(run=run, state=states.get(run.name, State.UNKNOWN), note=notes.get(run.name, "")) for run in plan.runs
     ]
+
+
+def _other_code(takes: Sequence[Take], seen: Mapping[str, StoredRun]) -> Iterator[str]:
+    """Yield what to say of runs that go on with other code than before."""
+    going_on: dict[tuple[str, str], list[str]] = {}
+    for take in takes:
+        known = seen.get(take.run.name)
+        is_new = known is None or take.archives or take.moved_from is not None or take.gone is not None
+        if known is not None and not is_new and has_other_code(known, take.run):
+            going_on.setdefault((known.code, take.run.code), []).append(take.run.name)
+    for (before, now), names in going_on.items():
+        changed = listings.changed(before, now)
+        if changed is None:
+            yield _("{runs}: other code than before", names)
+        else:
+            yield _("{runs}: other code than before; changed: {files}", names, changed)
 
 
 def _starts_over(take: Take) -> str:
@@ -143,24 +160,16 @@ def _starts_over(take: Take) -> str:
 
 
 def _send(
-    plan: Plan,
-    connection: Connection,
-    scheduler: Scheduler,
-    store: Store,
-    takes: Sequence[Take],
-    token: str,
-    code: snapshot.Snapshot,
-    *,
-    say: Callable[[str], None],
-    max_array: int,
+    made: Scripts, scheduler: Scheduler, store: Store, takes: Sequence[Take], say: Callable[[str], None]
 ) -> dict[str, str]:
     """Put code and runs on the target and remember its answer; return why runs were not accepted, by run name."""
+    plan, connection, code, token = made.plan, made.connection, made.snapshot, made.token
     runs = [take.run for take in takes]
     folder = f"{plan.root}/{rundir.CONTROL}/{snapshots.FOLDER}"
     try:
         connection.keep_tree(snapshot.agent(), f"{plan.root}/{AGENT_FOLDER}")
         connection.keep_tree(code, folder)
-        scripts = render(plan, runs, token, code, connection, max_array=max_array)
+        scripts = made.render(runs)
         for take in takes:
             aside = moving.set_copy_aside(plan.project, take.moved_from) if take.moved_from is not None else None
             if aside:
@@ -168,7 +177,14 @@ def _send(
         archived = [take.run.run_dir for take in takes if take.archives]
         if archived:  # last: what can fail before has not moved anything yet
             scheduler.archive(archived)
-        answer = _submit(scheduler, scripts, token, say, store, again=lambda: connection.keep_tree(code, folder))
+        for tries_left in reversed(range(CODE_TRIES)):
+            try:
+                answer = scheduler.submit(scripts, token, say, lambda run_dirs: store.accept(token, run_dirs))
+                break
+            except CodeGone:  # it was removed there since it was sent
+                if not tries_left:
+                    raise
+                connection.keep_tree(code, folder)
     except UnknownAnswer as error:
         store.answer(token, UNKNOWN)
         error.hint = error.hint or _("whether it arrived is found out by: oelm-status")
@@ -181,27 +197,7 @@ def _send(
         raise
     states = dict.fromkeys((*answer.accepted, *answer.busy), (State.QUEUED, ""))
     states |= {run_dir: (State.FAILED, because(NOT_SUBMITTED, why=why)) for run_dir, why in answer.refused.items()}
-    store.answer(token, ACCEPTED, states=states, handle=answer.handle)
+    store.answer(token, ACCEPTED, states=states)
     notes = dict.fromkeys(answer.busy, _("a live execution has its claim already"))
     notes |= {run_dir: _("was not accepted: {why}", reason) for run_dir, reason in answer.refused.items()}
     return {run.name: notes[run.run_dir] for run in runs if run.run_dir in notes}
-
-
-def _submit(
-    scheduler: Scheduler,
-    scripts: Sequence[LaunchScript],
-    token: str,
-    say: Callable[[str], None],
-    store: Store,
-    again: Callable[[], object],
-) -> Answer:
-    """Submit scripts; where the code was removed there since it was sent, send that again first."""
-    tries = 0
-    while True:
-        try:
-            return scheduler.submit(scripts, token, say, lambda run_dirs: store.accept(token, run_dirs))
-        except CodeGone:
-            tries += 1
-            if tries == CODE_TRIES:
-                raise
-            again()

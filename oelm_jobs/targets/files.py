@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
-import json
-import os
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .. import names, tomlfile
+from ..agent import rundir
 from ..agent.sentences import _
 from ..errors import ConfigurationError, NoSuchTarget, UsageError, valid_choices
 from ..folders import config_folder
-from ..spec.target import Slurm, Target
+from ..spec.target import Target
 
 KINDS = ("local", "ssh", "slurm")
 """Kinds of targets that this version can use."""
@@ -26,6 +23,7 @@ DEFAULT_ROOT = "oelm"
 """Root on another machine where none is given; below the home folder there."""
 REMEMBERED = "remembered.toml"
 """File beside the user's targets.toml, written by the toolkit: targets that were given on a command line."""
+HEADER = "# Written by oelm-submit --host. Add what a targets file may hold, or delete a table; it stays so.\n"
 _HOST = re.compile(r"[A-Za-z0-9_.:%\[\]-]+")
 _USER = re.compile(r"[A-Za-z0-9_.\\@+-]+")
 _NAME = re.compile(r"[\w\[][\w.@:%\[\]\\+-]{0,127}")
@@ -94,86 +92,93 @@ def _read_target(name: str, table: tomlfile.Section) -> Target:
             raise table.error(
                 "env", _("give names of environment variables; their values are never written down"), value=variable
             )
-    reach = {} if kind == "local" else read_reach(table, required=kind == "ssh")
+    reach = {} if kind == "local" else _read_reach(table, required=kind == "ssh")
+    leased = _read_leased(table) if kind != "slurm" else {}
+    is_limited = "gpus_per_run" in table
+    gpus_per_run = table.take("gpus_per_run", int, 0)
+    if is_limited and gpus_per_run < 1:
+        raise table.error("gpus_per_run", _("must be at least 1"), value=gpus_per_run)
+    slurm = None
+    if kind == "slurm":
+        from .sbatch import read_slurm  # here, because a status reads this file and few targets are Slurm's
+
+        slurm = read_slurm(table, is_remote=bool(reach.get("host")))
     target = Target(
         name=name,
         kind=kind,
-        root=read_path(table, "root", DEFAULT_ROOT if reach.get("host") else ""),
-        python=read_path(table, "python"),
+        root=_read_path(table, "root", DEFAULT_ROOT if reach.get("host") else ""),
+        python=_read_path(table, "python"),
         setup=table.take_list("setup", str, ()),
-        data={key: read_path(data, key) for key in data.keys_left()},
-        checkpoint_root=read_path(table, "checkpoint_root"),
+        data={key: _read_path(data, key) for key in data.keys_left()},
+        checkpoint_root=_read_path(table, "checkpoint_root"),
         env=env,
-        gpus=_read_gpus(table) if kind != "slurm" else (),
-        gpus_per_run=_read_gpus_per_run(table),
+        gpus_per_run=gpus_per_run,
         template=table.take("template", str, ""),
-        share=table.take("share", str, "", choices=("group",)) if "share" in table else "",
-        slurm=_read_slurm(table, bool(reach.get("host"))) if kind == "slurm" else None,
+        share=table.take("share", str, "", choices=("group",)),
+        slurm=slurm,
+        **leased,
         **reach,
     )
     table.finish()
     return target
 
 
-def _read_slurm(table: tomlfile.Section, is_remote: bool) -> Slurm:
-    from .sbatch import read_slurm  # here, because a status reads this file and few targets are Slurm's
+def _read_leased(table: tomlfile.Section) -> dict[str, Any]:
+    """Take the keys that say which devices of a plain host runs lease, and how many at a time.
 
-    return read_slurm(table, is_remote=is_remote)
+    Raises:
+        ConfigurationError: One can't be what it says.
+    """
+    found: dict[str, Any] = {}
+    for key in ("gpus", "avoid", "prefer"):
+        indices = found[key] = tuple(sorted(table.take_list(key, int, ())))
+        if len(set(indices)) != len(indices) or min(indices, default=0) < 0:
+            raise table.error(key, _("give indices of GPUs, each once, as in [0, 1]"), value=list(indices))
+    both = sorted(set(found["avoid"]) & {*found["gpus"], *found["prefer"]})
+    if both:
+        raise table.error("avoid", _("gpus or prefer names {gpus}, too", both), value=list(found["avoid"]))
+    for key, otherwise in (("max_parallel", 0), ("per_gpu", 1)):
+        is_given, most = key in table, 64 if key == "per_gpu" else 1_000_000
+        found[key] = table.take(key, int, otherwise)
+        if is_given and not 1 <= found[key] <= most:
+            raise table.error(key, _("valid: {low} to {high}", 1, most), value=found[key])
+    return found
 
 
-def _read_gpus(table: tomlfile.Section) -> tuple[int, ...]:
-    gpus = table.take_list("gpus", int, ())
-    if len(set(gpus)) != len(gpus) or min(gpus, default=0) < 0:
-        raise table.error("gpus", _("give the indices that runs may use, each once, as in [0, 1]"), value=list(gpus))
-    return tuple(sorted(gpus))
-
-
-def _read_gpus_per_run(table: tomlfile.Section) -> int:
-    is_given = "gpus_per_run" in table
-    number = table.take("gpus_per_run", int, 0)
-    if is_given and number < 1:
-        raise table.error("gpus_per_run", _("must be at least 1"), value=number)
-    return number
-
-
-def read_reach(table: tomlfile.Section, *, required: bool) -> dict[str, Any]:
+def _read_reach(table: tomlfile.Section, *, required: bool) -> dict[str, Any]:
     """Take the keys that say how another machine is reached: host, user, port, connection.
 
     Raises:
         ConfigurationError: One is missing or can't be what it says.
     """
-    host = table.take("host", str) if required else table.take("host", str, "")
     found = {
-        "host": host,
+        "host": table.take("host", str) if required else table.take("host", str, ""),
         "user": table.take("user", str, ""),
         "port": table.take("port", int, 0),
-        "connection": table.take("connection", str, CONNECTIONS[0], choices=CONNECTIONS),
     }
     for key, value in found.items():
-        wrong = _wrong_reach(key, value)
-        if wrong:
+        if wrong := _wrong_reach(key, value):
             raise table.error(key, wrong, value=value)
-    return found
+    return {**found, "connection": table.take("connection", str, CONNECTIONS[0], choices=CONNECTIONS)}
 
 
 def _wrong_reach(key: str, value: Any) -> str:
     """Return why a host, user or port can't be one; they become words of ssh's command line."""
     if key == "port":
         return "" if 0 <= value <= 65535 else _("valid: {low} to {high}", 1, 65535)
-    if value and (value.startswith("-") or not {"host": _HOST, "user": _USER}.get(key, _USER).fullmatch(value)):
-        return _("an alias of ~/.ssh/config, a name or an address") if key == "host" else _("a login name")
-    return ""
+    if not value or (not value.startswith("-") and (_HOST if key == "host" else _USER).fullmatch(value)):
+        return ""
+    return _("an alias of ~/.ssh/config, a name or an address") if key == "host" else _("a login name")
 
 
-def read_path(table: tomlfile.Section, key: str, default: str = "") -> str:
+def _read_path(table: tomlfile.Section, key: str, default: str = "") -> str:
     """Take a path on a target (absolute, or below the home folder there).
 
     Raises:
         ConfigurationError: It begins like an option, or holds characters that no path should.
     """
     path = table.take(key, str, default)
-    wrong = names.why_not_path(path)
-    if wrong:
+    if wrong := names.why_not_path(path):
         raise table.error(key, wrong, value=path)
     return path
 
@@ -187,12 +192,10 @@ def adhoc(host: str, *, user: str = "", port: int = 0, root: str = "", setup: tu
     Raises:
         UsageError: One of them can't be what it says.
     """
-    for key, value in (("host", host), ("user", user), ("port", port)):
-        wrong = _wrong_reach(key, value)
-        if wrong or (key == "host" and not host):
-            raise UsageError(_("--{option} {value!r}: {why}", key, value, wrong or _("is missing")))
-    if wrong := names.why_not_path(root):
-        raise UsageError(_("--{option} {value!r}: {why}", "root", root, wrong))
+    why = "" if host else _("is missing")
+    for key, value in (("host", host), ("user", user), ("port", port), ("root", root)):
+        if wrong := why or (names.why_not_path(root) if key == "root" else _wrong_reach(key, value)):
+            raise UsageError(_("--{option} {value!r}: {why}", key, value, wrong))
     name = (f"{user}@" if user else "") + host + (f":{port}" if port else "")
     return Target(
         name=name, kind="ssh", host=host, user=user, port=port, root=root or DEFAULT_ROOT, python="", setup=setup
@@ -240,37 +243,12 @@ def remember(project: Path, target: Target) -> Path | None:
     path = config_folder() / REMEMBERED
     if known == target:
         return None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)  # of several commands at once none may lose another's target
-            tables = tomlfile.tables(path) if path.is_file() else {}
-            if known is not None and target.name not in tables:
-                return None  # it is described in a file of the user's, which wins
-            given = {"kind": "ssh", "host": target.host, "user": target.user, "port": target.port}
-            given |= {"root": target.root, "setup": list(target.setup)}
-            own = {**tables.get(target.name, {}), **given}
-            tables[target.name] = {key: value for key, value in own.items() if value}
-            lines = [
-                "# Written by oelm-submit --host. Add what a targets file may hold, or delete a table; it stays so."
-            ]
-            for name, table in tables.items():
-                lines += ["", f"[{json.dumps(name, ensure_ascii=False)}]"]
-                lines += [f"{key} = {_toml(value)}" for key, value in table.items()]
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise ConfigurationError(_("{path}: can't be written: {why}", str(path), str(error))) from error
+    with tomlfile.changing(path) as tables:
+        if known is not None and target.name not in tables:
+            return None  # it is described in a file of the user's, which wins
+        given = {"kind": "ssh", "host": target.host, "user": target.user, "port": target.port}
+        given |= {"root": target.root, "setup": list(target.setup)}
+        own = {**tables.get(target.name, {}), **given}
+        tables[target.name] = {key: value for key, value in own.items() if value}
+        rundir.write_text(path, HEADER + tomlfile.document(tables), durable=False)
     return path
-
-
-def _toml(value: Any) -> str:
-    """Return a value as TOML: a JSON string, number or list of them is one."""
-    if isinstance(value, Mapping):
-        inner = ", ".join(f"{json.dumps(key, ensure_ascii=False)} = {_toml(each)}" for key, each in value.items())
-        return f"{{ {inner} }}"
-    return json.dumps(value, ensure_ascii=False)

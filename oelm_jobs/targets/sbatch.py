@@ -7,37 +7,36 @@ and resume rest on is refused.
 from __future__ import annotations
 
 import datetime
+import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from .. import tomlfile
 from ..agent.sentences import _
+from ..agent.slurm.commands import RECORDS_S
 from ..errors import ConfigurationError
-from ..spec.options import GPU_OPTIONS, PLACEHOLDER, count_gpus
+from ..spec.options import GPU_OPTIONS, PLACEHOLDER, Slurm, count_gpus
 from ..spec.study import Run
-from ..spec.target import Slurm, Target
+from ..spec.target import Target
 
 OWNED = {
     "job-name": _("it holds the submission's token"),
-    "output": _("a run's words go to its own folder: oelm-logs shows them"),
-    "error": _("a run's words go to its own folder: oelm-logs shows them"),
+    **dict.fromkeys(("output", "error"), _("a run's words go to its own folder: oelm-logs shows them")),
     "input": _("the script reads its own record"),
     "open-mode": _("logs are appended to over all starts of a job"),
     "array": _("arrays are made for seeds and sweeps; max_parallel of the target limits how many run at a time"),
     "signal": _("warning_s of the target says how long before its end a run is warned"),
-    "requeue": _("requeue of the target says it"),
-    "no-requeue": _("requeue of the target says it"),
+    **dict.fromkeys(("requeue", "no-requeue"), _("requeue of the target says it")),
     "chdir": _("a run works in its snapshot of the code; root of the target says where that lies"),
     "wrap": _("the script is the toolkit's"),
-    "parsable": _("sbatch's answer is read by the toolkit"),
-    "quiet": _("sbatch's answer is read by the toolkit"),
+    **dict.fromkeys(("parsable", "quiet"), _("sbatch's answer is read by the toolkit")),
     "wait": _("oelm-submit --wait waits"),
     "test-only": _("oelm-submit --dry-run shows a plan"),
-    "help": _("is no option of a job"),
-    "usage": _("is no option of a job"),
-    "version": _("is no option of a job"),
+    **dict.fromkeys(("help", "usage", "version"), _("is no option of a job")),
 }
 """Options that a target can't set, with the reason."""
 OF_TARGET = frozenset(
@@ -66,6 +65,8 @@ MAX_ARRAY = 1000
 """Tasks of an array where the cluster's own limit isn't known: MaxArraySize is 1001 by default."""
 MAX_SCRIPT_BYTES = 3_500_000
 """slurmctld takes scripts of up to 4 MiB (slurm.conf(5), max_script_size)."""
+LONGEST_WARNING_S = 65535
+"""sbatch takes no more (sbatch(1), --signal)."""
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
 _SAFE = re.compile(r"[A-Za-z0-9_./:,=@%+\[\]*&|()!-]+")
 
@@ -86,28 +87,11 @@ def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
     for key in options.keys_left():
         name = key.replace("_", "-").removeprefix("--")
         value = options.take_any(key)
-        if len(name) == 1:
-            long = SHORT.get(name)
-            raise options.error(
-                key, _("give the long name: {name}", long) if long else _("give the long name"), value=value
-            )
-        if name.replace("-", "_") in OF_TARGET:
-            raise options.error(key, _("is a key of the target itself: write it above this table"), value=value)
         if name in GPU_OPTIONS and isinstance(value, list):
             raise _pinned(options, key, value)
-        if name in OWNED:
-            raise options.error(key, _("is the toolkit's own: {why}", OWNED[name]), value=value)
-        if isinstance(value, (datetime.date, datetime.time)):
-            raise options.error(key, _('put it in quotes: {key} = "{value}"', key, str(value)), value=str(value))
-        if name == "dependency" and "singleton" in str(value):
-            why = _("means nothing here, as job names are unique: max_parallel of the target limits how many run")
-            raise options.error(key, why, value=value)
-        if name == "clusters" and (not re.fullmatch(r"[\w.-]+", str(value)) or value in (True, "all")):
-            raise options.error(key, _("give one: each cluster is a target of its own"), value=value)
-        if name == "nodes" and not re.fullmatch(r"[1-9]\d*", str(value)):
-            raise options.error(key, _("give one number: a run's processes are divided over its nodes"), value=value)
-        if not _NAME.fullmatch(name) or not isinstance(value, (str, int, float)) or "\n" in str(value):
-            raise options.error(key, _("give long options of sbatch with a text, a number, or true"), value=value)
+        if why := _why_not(key, name, value):
+            is_time = isinstance(value, (datetime.date, datetime.time))
+            raise options.error(key, why, value=str(value) if is_time else value)
         if value is not False:
             words[name] = None if value is True else str(value)
     slurm = Slurm(
@@ -119,10 +103,36 @@ def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
         max_parallel=table.take("max_parallel", int, 0),
         poll_s=table.take("poll_s", float, 30.0),
     )
-    for key, least in (("warning_s", 0), ("max_timeouts", 0), ("max_parallel", 0), ("poll_s", 0)):
-        if getattr(slurm, key) < least:
+    for key in ("warning_s", "max_timeouts", "max_parallel", "poll_s"):
+        if getattr(slurm, key) < 0:
             raise table.error(key, _("must not be negative"), value=getattr(slurm, key))
     return slurm
+
+
+def _why_not(key: str, name: str, value: Any) -> str:
+    """Return why an option can't be set to a value; empty where it can.
+
+    Args:
+        key: As the file writes it.
+        name: As sbatch does, without the dashes in front.
+    """
+    if len(name) == 1:
+        return _("give the long name: {name}", SHORT[name]) if name in SHORT else _("give the long name")
+    if name.replace("-", "_") in OF_TARGET:
+        return _("is a key of the target itself: write it above this table")
+    if name in OWNED:
+        return _("is the toolkit's own: {why}", OWNED[name])
+    if isinstance(value, (datetime.date, datetime.time)):
+        return _('put it in quotes: {key} = "{value}"', key, str(value))
+    if name == "dependency" and "singleton" in str(value):
+        return _("means nothing here, as job names are unique: max_parallel of the target limits how many run")
+    if name == "clusters" and (not re.fullmatch(r"[\w.-]+", str(value)) or value in (True, "all")):
+        return _("give one: each cluster is a target of its own")
+    if name == "nodes" and not re.fullmatch(r"[1-9]\d*", str(value)):
+        return _("give one number: a run's processes are divided over its nodes")
+    if not _NAME.fullmatch(name) or not isinstance(value, (str, int, float)) or "\n" in str(value):
+        return _("give long options of sbatch with a text, a number, or true")
+    return ""
 
 
 def _pinned(table: tomlfile.Section, key: str, value: Any) -> ConfigurationError:
@@ -165,14 +175,14 @@ def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem:
     lines["comment"] = name  # where a site's plugin gives jobs names of its own, it is found by this
     lines["open-mode"] = "append"
     lines["requeue" if slurm.requeue else "no-requeue"] = None
-    if slurm.warning_s:
-        lines["signal"] = f"B:USR1@{slurm.warning_s}"
+    if warned_s := warning_s(target, runs[0]):
+        lines["signal"] = f"B:USR1@{warned_s}"
     if len(runs) > 1:
         lines["array"] = f"0-{len(runs) - 1}" + (f"%{slurm.max_parallel}" if slurm.max_parallel else "")
-    nodes = slurm.asked.nodes
+    nodes = slurm.nodes
     per_node = runs[0].world_size // nodes
     lines["nodes"] = str(nodes)  # without it Slurm may spread GPUs over as many as it likes (sbatch(1), --nodes)
-    if not any(option in given for option in GPU_OPTIONS):
+    if per_node and not any(option in given for option in GPU_OPTIONS):
         lines["gres"] = f"gpu:{per_node}"
     match = re.fullmatch(r"([^,:]+:)?\d+", given.get("gpus") or "")
     if match and nodes > 1:  # and divide them, or tasks that have one each, unevenly
@@ -181,7 +191,7 @@ def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem:
     if tasks.isdigit() and nodes > 1 and int(tasks) % nodes == 0 and "ntasks-per-gpu" not in given:
         lines["ntasks-per-node"] = str(int(tasks) // nodes)
     if not any(option in given for option in CPU_OPTIONS):
-        lines["cpus-per-task"] = str(per_node)
+        lines["cpus-per-task"] = str(per_node or runs[0].cpus)
     lines.update(given)
     return [f"--{option}" if value is None else f"--{option}={quote(value)}" for option, value in lines.items()]
 
@@ -212,15 +222,19 @@ def without_slurm(target: Target) -> str:
     )
 
 
-def supervision(target: Target) -> dict[str, Any]:
-    """Return what a run's record says of how its job is supervised."""
-    slurm = options_of(target)
-    return {"warning_s": slurm.warning_s, "max_timeouts": slurm.max_timeouts, "requeue": slurm.requeue}
+def warning_s(target: Target, run: Run) -> int:
+    """Return how long before its time limit a run is warned: as its target says, or earlier where its program has more
+    time than that to stop; 0 for never.
+    """
+    given = options_of(target).warning_s
+    if not given or run.program is None:
+        return given
+    return min(max(given, math.ceil(run.program.stop_s + RECORDS_S)), LONGEST_WARNING_S)
 
 
 def _filled(target: Target, run: Run) -> dict[str, str | None]:
     """Return the target's options with the placeholder filled in, after a look at the GPUs that they ask for."""
-    nodes = options_of(target).asked.nodes
+    nodes = options_of(target).nodes
     if run.world_size % nodes:
         raise ConfigurationError(
             _(
@@ -234,6 +248,8 @@ def _filled(target: Target, run: Run) -> dict[str, str | None]:
         )
     given: dict[str, str | None] = {}
     for option, value in options_of(target).sbatch.items():
+        if not run.world_size and (option in GPU_OPTIONS or option.startswith("gpu-") or option.endswith("-per-gpu")):
+            continue  # sbatch refuses some of them where no GPU is asked for, or counts cores by them
         number = run.world_size if option == "gpus" else run.world_size // nodes
         given[option] = value.replace(PLACEHOLDER, str(number)) if value is not None else None
     asked = count_gpus(given, nodes)
@@ -319,26 +335,28 @@ def shared_part(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], l
     """
     shared: dict[str, object] = {}
     rests: list[dict[str, object]] = [{} for _ in records]
-    for key in dict.fromkeys(key for record in records for key in record):
-        if any(key not in record for record in records):
+    for key in dict.fromkeys(itertools.chain.from_iterable(records)):
+        try:
+            values = list(map(itemgetter(key), records))
+        except KeyError:  # not all have it
             for rest, record in zip(rests, records, strict=True):
                 if key in record:
                     rest[key] = record[key]
             continue
-        value = records[0][key]
-        values = [record[key] for record in records]
+        value = values[0]
         if _are_equal(values):
             shared[key] = value
         elif all(isinstance(other, dict) and other.keys() == value.keys() for other in values):
-            own = [k for k in value if not _are_equal([other[k] for other in values])]
+            own = [k for k in value if not _are_equal(list(map(itemgetter(k), values)))]
             shared[key] = {k: v for k, v in value.items() if k not in own}
             for rest, other in zip(rests, values, strict=True):
                 rest[key] = {k: other[k] for k in own}
         elif all(isinstance(other, list) and len(other) == len(value) for other in values):
             places = [place for place, words in enumerate(zip(*values, strict=True)) if not _are_equal(words)]
             shared[key] = [None if place in places else word for place, word in enumerate(value)]
+            named = [(str(place), place) for place in places]
             for rest, other in zip(rests, values, strict=True):
-                rest[key] = {str(place): other[place] for place in places}
+                rest[key] = {name: other[place] for name, place in named}
         else:
             for rest, other in zip(rests, values, strict=True):
                 rest[key] = other

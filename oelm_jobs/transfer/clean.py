@@ -8,7 +8,6 @@ Of a run that isn't done the newest checkpoint stays: submitting it again resume
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..agent import records, registry, trees
-from ..agent.run import result
+from ..agent.run.saved import Saved
 from ..agent.sentences import _, joined
 from ..agent.states import State
 from ..connections import Connection, connect
@@ -26,7 +25,7 @@ from ..store import Store
 from ..stored_run import StoredRun
 from ..targets.files import load_target
 from .home import home_of, lies_at_home
-from .sync import record, write_record
+from .sync import is_whole, record, write_record
 
 if TYPE_CHECKING:
     from ..agent import messages
@@ -74,12 +73,8 @@ class Unused:
     """Why more stay than need to; empty where nothing is in doubt."""
 
 
-def removable(project: Path, runs: Sequence[StoredRun]) -> list[Removable]:
-    """Return what may be removed; hashes the copies at home."""
-    return [_removable(project, run) for run in runs]
-
-
-def _removable(project: Path, run: StoredRun) -> Removable:
+def removable(project: Path, run: StoredRun) -> Removable:
+    """Return what may be removed of a run; hashes the copies at home."""
     home = home_of(project, run)
     if lies_at_home(load_target(project, run.target), run, home):
         return Removable(run=run, files={}, note=_("is in the project, there is no second copy"))
@@ -89,20 +84,17 @@ def _removable(project: Path, run: StoredRun) -> Removable:
         return Removable(run=run, files={}, note=_("never started: there is nothing of it"))
     known = record(home)
     manifest = records.MANIFEST.read_if_sound(home)
+    saved = Saved.of(records.RUN.read_if_sound(home))
     if not known or known.get("run_dir") != run.run_dir or (manifest is None and run.state is State.DONE):
         return Removable(run=run, files={}, note=_("was not fetched since it ended: oelm-fetch"))
-    checkpoints = _checkpoints(known, manifest)
-    gone = known.get("removed", {})
-    checkpoints = {name: entry for name, entry in checkpoints.items() if gone.get(name) != entry[1]}
-    here = {
-        name: entry
-        for name, entry in checkpoints.items()
-        if name in known.get("files", {}) and _is_whole(home / name, *entry)
-    }
-    kept = _newest(checkpoints) if run.state is not State.DONE else ""
-    files = {name: entry for name, entry in here.items() if name != kept}
-    notes = [_("{file} stays: the run resumes from it", kept)] if kept else []
-    absent = sorted(set(checkpoints) - set(here) - {kept})
+    gone, fetched = known.get("removed", {}), known.get("files", {})
+    every = _checkpoints(known, manifest, saved)
+    checkpoints = {name: entry for name, entry in every.items() if gone.get(name) != entry[1]}
+    here = {name: entry for name, entry in checkpoints.items() if name in fetched and is_whole(home / name, *entry)}
+    kept = saved.latest(checkpoints) if run.state is not State.DONE else []
+    files = {name: entry for name, entry in here.items() if name not in kept}
+    notes = [_("{file} stays: the run resumes from it", sorted(kept))] if kept else []
+    absent = sorted(set(checkpoints) - set(here) - set(kept))
     if absent:
         notes += [
             _("not here, verified, so they stay: {files}", absent),
@@ -111,7 +103,7 @@ def _removable(project: Path, run: StoredRun) -> Removable:
     return Removable(run=run, files=files, note=joined(notes))
 
 
-def _checkpoints(known: FetchedRecord, manifest: ManifestRecord | None) -> dict[str, tuple[int, str]]:
+def _checkpoints(known: FetchedRecord, manifest: ManifestRecord | None, saved: Saved) -> dict[str, tuple[int, str]]:
     """Return name to size and hash of a run's checkpoints, from its manifest; without one, from what was fetched (no
     hash for what was not).
     """
@@ -120,7 +112,7 @@ def _checkpoints(known: FetchedRecord, manifest: ManifestRecord | None) -> dict[
     else:
         found = {file["name"]: (file["size"], "") for file in known.get("left", []) if "size" in file}
         found |= {name: (file["size"], file["sha256"]) for name, file in known.get("files", {}).items()}
-    return {name: entry for name, entry in found.items() if name.endswith(".pt")}
+    return {name: entry for name, entry in found.items() if saved.checkpoint_of(name)}
 
 
 def has_no_checkpoint(project: Path, run: StoredRun) -> bool:
@@ -132,55 +124,31 @@ def has_no_checkpoint(project: Path, run: StoredRun) -> bool:
     end = records.END.read_if_sound(home) or {}
     if known.get("run_dir") != run.run_dir or end.get("token") != run.token:
         return False
-    steps = {name: entry for name, entry in _checkpoints(known, manifest).items() if name.startswith("checkpoint_")}
+    saved = Saved.of(records.RUN.read_if_sound(home))
+    steps = {name: entry for name, entry in _checkpoints(known, manifest, saved).items() if saved.is_resumed(name)}
     return bool(steps) and all(known.get("removed", {}).get(name) == entry[1] for name, entry in steps.items())
 
 
-def _is_whole(path: Path, size: int, digest: str) -> bool:
-    try:
-        return not path.is_symlink() and path.stat().st_size == size and result.sha256(path) == digest
-    except OSError:
-        return False
-
-
-def _newest(names: Mapping[str, object]) -> str:
-    numbered = [(int(match[1]), name) for name in names if (match := re.fullmatch(r"checkpoint_(\d+)\.pt", name))]
-    return max(numbered)[1] if numbered else ""
-
-
-def _remember(home: Path, removed: Mapping[str, str]) -> None:
-    """Record at home what was removed there."""
-    known = record(home)
-    write_record(home, {**known, "removed": {**known.get("removed", {}), **removed}})
-
-
-def remove(project: Path, wanted: Sequence[Removable]) -> list[Removed]:
-    """Remove files, each only while it equals the copy here.
+def remove(project: Path, target: str, wanted: Sequence[Removable]) -> list[Removed]:
+    """Remove files from a target, each only while it equals the copy here, and record at home what is gone.
 
     Raises:
-        TargetError: A target can't be reached; what it was not asked about stays.
+        TargetError: It can't be reached; everything stays.
     """
+    connection = connect(load_target(project, target), project)
+    request: messages.RemoveRequest = {
+        "runs": [{"run_dir": one.run.run_dir, "files": dict(one.files)} for one in wanted]
+    }
+    answers = connection.call(registry.REMOVE, request, timeout_s=600)["runs"]
     done = []
-    for name in dict.fromkeys(one.run.target for one in wanted if one.files):
-        theirs = [one for one in wanted if one.run.target == name and one.files]
-        connection = connect(load_target(project, name), project)
-        request: messages.RemoveRequest = {
-            "runs": [{"run_dir": one.run.run_dir, "files": dict(one.files)} for one in theirs]
-        }
-        answers = connection.call(registry.REMOVE, request, timeout_s=600)["runs"]
-        for one in theirs:
-            answer = answers.get(one.run.run_dir)
-            if not isinstance(answer, dict):
-                raise TargetError(_("{target}: no answer about {run}", name, one.run.name))
-            _remember(home_of(project, one.run), {n: one.files[n][1] for n in answer["removed"] if n in one.files})
-            done.append(
-                Removed(
-                    run=one.run,
-                    names=tuple(answer["removed"]),
-                    freed=int(answer["freed"]),
-                    kept=dict(answer["kept"]),
-                )
-            )
+    for one in wanted:
+        answer, home = answers[one.run.run_dir], home_of(project, one.run)
+        known = record(home)
+        gone = {name: one.files[name][1] for name in answer["removed"] if name in one.files}
+        write_record(home, {**known, "removed": {**known.get("removed", {}), **gone}})
+        done.append(
+            Removed(run=one.run, names=tuple(answer["removed"]), freed=answer["freed"], kept=dict(answer["kept"]))
+        )
     return done
 
 
@@ -195,12 +163,8 @@ def unused(project: Path, store: Store, name: str) -> Unused:
     """
     connection, request, note = _request(project, store, name)
     answer = connection.call(registry.SNAPSHOTS, request, timeout_s=600)
-    return Unused(
-        target=name,
-        names=tuple(answer["unused"]),
-        size=int(answer["freed"]),
-        note=joined([answer["note"], note]),
-    )
+    note = joined([answer["note"], note])
+    return Unused(target=name, names=tuple(answer["unused"]), size=answer["freed"], note=note)
 
 
 def discard(project: Path, store: Store, wanted: Unused) -> tuple[tuple[str, ...], int]:
@@ -212,27 +176,22 @@ def discard(project: Path, store: Store, wanted: Unused) -> tuple[tuple[str, ...
     connection, request, _ = _request(project, store, wanted.target)
     discarded: messages.DiscardRequest = {**request, "names": list(wanted.names)}
     answer = connection.call(registry.DISCARD, discarded, timeout_s=600)
-    return tuple(answer["removed"]), int(answer["freed"])
+    return tuple(answer["removed"]), answer["freed"]
 
 
 def _request(project: Path, store: Store, name: str) -> tuple[Connection, messages.SnapshotsRequest, str]:
     """Return a target's connection, the request about its snapshots, and why some of them stay in any case."""
     connection = connect(load_target(project, name), project)
     target = connection.resolved
-    request: messages.SnapshotsRequest = {
-        "root": target.root,
-        "checkpoint_root": target.checkpoint_root,
-        "young_s": 0.0,
-    }
-    oldest = store.oldest_unanswered(target.root)
-    if oldest is None:
-        return connection, request, ""
-    whose, made_at = oldest
-    request["young_s"] = max(0.0, time.time() - made_at) + 2 * trees.USED_S
+    oldest, young_s, note = store.oldest_unanswered(target.root), 0.0, ""
+    if oldest is not None:
+        whose, made_at = oldest
+        young_s = max(0.0, time.time() - made_at) + 2 * trees.USED_S
+        note = _("what a submission of {project} may need stays: its answer isn't known (oelm-status)", whose)
     return (
         connection,
-        request,
-        _("what a submission of {project} may need stays: its answer isn't known (oelm-status)", whose),
+        {"root": target.root, "checkpoint_root": target.checkpoint_root, "young_s": young_s},
+        note,
     )
 
 
@@ -262,7 +221,7 @@ def clean(
     Args:
         confirm: Is given what would go and why the rest stays; nothing goes unless it returns True.
     """
-    files = removable(project, runs)
+    files = [removable(project, run) for run in runs]
     code: list[Unused] = []
     targets = list(dict.fromkeys(run.target for run in runs))
     errors = each_target(targets, lambda name: code.append(unused(project, store, name)))
@@ -271,14 +230,13 @@ def clean(
 
     def free(name: str) -> None:
         if theirs := [one for one in files if one.run.target == name and one.files]:
-            removed.extend(remove(project, theirs))
+            removed.extend(remove(project, name, theirs))
         for one in code:
             if one.target == name and one.names:
                 discarded[name] = discard(project, store, one)
 
     if confirm(files, code):
-        where = {one.run.target for one in files if one.files} | {one.target for one in code if one.names}
-        errors.update(each_target([name for name in targets if name in where], free))
+        errors.update(each_target(targets, free))
     return Cleaned(
         files=tuple(files), code=tuple(code), removed=tuple(removed), discarded=discarded, unreachable=errors
     )

@@ -10,7 +10,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,7 +28,7 @@ from .sync import Item
 
 if TYPE_CHECKING:
     from ..agent import messages
-    from ..agent.record_types import FetchedRecord, LeftFile
+    from ..agent.record_types import FetchedRecord, ResultFile
 
 ROUNDS = 4
 """How often files that change under way are looked at again in one fetch."""
@@ -95,32 +95,21 @@ def fetch(
     checkpoints: Checkpoints = Checkpoints.BEST,
     again: bool = False,
 ) -> list[Fetched]:
-    """Fetch runs and verify them.
+    """Fetch runs of one target and verify them.
 
     Args:
         checkpoints: Which come along.
         again: Hash what is here anew, too.
 
     Raises:
-        TargetError: A target can't be reached or asked; what has arrived is kept for the next time.
+        TargetError: The target can't be reached or asked; what has arrived is kept for the next time.
         LocalError: The disk here is full, or can't be written.
     """
-    done: dict[tuple[str, str], Fetched] = {}
-    for name in dict.fromkeys(run.target for run in runs):
-        connection = connect_for_transfer(load_target(project, name), project)
-        theirs = []
-        for run in runs:
-            if run.target != name:
-                continue
-            home = home_of(project, run)
-            if lies_at_home(connection.target, run, home):
-                done[run.study, run.name] = _in_place(run, home)
-            else:
-                theirs.append((run, home))
-        if theirs:
-            for fetched in _Fetch(connection, theirs, progress, checkpoints, again).all():
-                done[fetched.run.study, fetched.run.name] = fetched
-    return [done[run.study, run.name] for run in runs]
+    connection = connect_for_transfer(load_target(project, runs[0].target), project)
+    homes = [(run, home_of(project, run)) for run in runs]
+    theirs = [_Run(run, home) for run, home in homes if not lies_at_home(connection.target, run, home)]
+    fetched = {one.run_dir: one for one in _Fetch(connection, theirs, progress, checkpoints, again).all()}
+    return [fetched.get(home) or _in_place(run, home) for run, home in homes]
 
 
 def _in_place(run: StoredRun, home: Path) -> Fetched:
@@ -144,46 +133,48 @@ class _Run:
 
     run: StoredRun
     home: Path
-    row: messages.Held
+    row: messages.Held = field(init=False)
     """The target's answer about it."""
-    record: FetchedRecord
-    here: list[Item]
-    wanted: list[Item]
+    record: FetchedRecord = field(init=False)
+    """Of what was fetched before."""
+    here: list[Item] = field(init=False)
+    wanted: list[Item] = field(init=False)
     new_files: int = 0
     new_bytes: int = 0
+    outcome: Fetched | None = None
+    """None before its first round; while files are damaged there is another one."""
+
+    def count(self, item: Item) -> None:
+        """Count a file that has come."""
+        self.here.append(item)
+        self.new_files += 1
+        self.new_bytes += item.size
 
 
+@dataclass
 class _Fetch:
     """The fetch of one target's runs."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        runs: Sequence[tuple[StoredRun, Path]],
-        progress: Progress,
-        checkpoints: Checkpoints,
-        again: bool,
-    ) -> None:
-        self._connection = connection
-        self._runs = list(runs)
-        self._progress = progress
-        self._checkpoints = checkpoints
-        self._again = again
-        self._rsync = ""
-        self._new: dict[Path, tuple[int, int]] = {}
+    connection: Connection
+    runs: Sequence[_Run]
+    progress: Progress
+    checkpoints: Checkpoints
+    again: bool
+    rsync: str = ""
+    """Path of the command there."""
 
     def all(self) -> list[Fetched]:
         """Fetch until nothing that was asked for changes any more, at most ROUNDS times."""
-        done: dict[Path, Fetched] = {}
         for _round in range(ROUNDS):
-            open_runs = [(run, home) for run, home in self._runs if home not in done or done[home].damaged]
-            if not open_runs:
+            looks = [look for look in self.runs if look.outcome is None or look.outcome.damaged]
+            if not looks:
                 break
-            looks = self._ask(open_runs)
+            self._ask(looks)
             self._bring([look for look in looks if look.wanted])
-            done.update({look.home: self._settle(look) for look in looks})
+            for look in looks:
+                look.outcome = self._settle(look)
             self._release(looks)
-        return [done[home] for _, home in self._runs]
+        return [look.outcome for look in self.runs if look.outcome is not None]
 
     def _release(self, looks: Sequence[_Run]) -> None:
         """Release checkpoints for which the target keeps a second name during this fetch."""
@@ -194,72 +185,69 @@ class _Fetch:
         }
         if held:
             request: messages.ReleaseRequest = {"runs": held}
-            self._connection.call(registry.RELEASE, request)
+            self.connection.call(registry.RELEASE, request)
 
     # Asking -----------------------------------------------------------------------------------------------------------
 
-    def _ask(self, runs: Sequence[tuple[StoredRun, Path]]) -> list[_Run]:
+    def _ask(self, looks: Sequence[_Run]) -> None:
         """Ask what the runs hold and compare it with what is here."""
-        requests: list[messages.Had] = []
-        for run, home in runs:
-            known = sync.record(home).get("files", {})
-            have = {
+        have: dict[str, dict[str, str]] = {}
+        for look in looks:
+            known = {} if self.again else sync.record(look.home).get("files", {})
+            have[look.run.run_dir] = {
                 name: entry["sha256"]
                 for name, entry in known.items()
-                if not self._again and (home / name).is_file() and entry.get("seen") == sync.seen(home / name)
+                if (look.home / name).is_file() and entry.get("seen") == sync.seen(look.home / name)
             }
-            requests.append({"run_dir": run.run_dir, "have": have})
-        request: messages.InventoryRequest = {"runs": requests, "checkpoints": self._checkpoints.value}
-        answer = self._connection.call(registry.INVENTORY, request, timeout_s=3600)
-        self._rsync = answer["rsync"]
-        return [self._compare(run, home, answer["runs"][run.run_dir]) for run, home in runs]
+        request: messages.InventoryRequest = {
+            "runs": [{"run_dir": run_dir, "have": files} for run_dir, files in have.items()],
+            "checkpoints": self.checkpoints.value,
+        }
+        answer = self.connection.call(registry.INVENTORY, request, timeout_s=3600)
+        self.rsync = answer["rsync"]
+        for look in looks:
+            self._compare(look, answer["runs"][look.run.run_dir], have[look.run.run_dir])
 
-    def _compare(self, run: StoredRun, home: Path, row: messages.Held) -> _Run:
-        look = _Run(run=run, home=home, row=row, record=sync.record(home), here=[], wanted=[])
+    def _compare(self, look: _Run, row: messages.Held, have: Mapping[str, str]) -> None:
+        look.row, look.record, look.here, look.wanted = row, sync.record(look.home), [], []
         if _is_nothing(row):  # nor is what lies at home of another one yet
-            return look
-        if not inside.is_absolute(row["path"]):
+            return
+        if not inside.is_absolute(row.get("path", "")):
+            place = json.dumps(row.get("path", ""))
             raise TargetError(
-                _("{target} says that {run} lies in {path}: refused", run.target, run.name, json.dumps(row["path"]))
+                _("{target} says that {run} lies in {path}: refused", look.run.target, look.run.name, place)
             )
-        self._check_home(look)
-        known = look.record.get("files", {})
+        if look.home.is_dir() and any(look.home.iterdir()):
+            self._check_home(look)
         for item in sync.items(row["files"]):
-            is_here = sync.is_here(home, item, known.get(item.name, {}), again=self._again)
+            # By the record, where that is still about this run; else it is read.
+            is_known = bool(look.record) and have.get(item.name) == item.sha256
+            is_here = is_known or sync.is_whole(look.home / item.name, item.size, item.sha256)
             (look.here if is_here else look.wanted).append(item)
-        return look
 
     def _check_home(self, look: _Run) -> None:
-        """Check that the folder at home holds this run, or nothing.
+        """Check that the folder at home holds this run; move what it was before it was started over out of its way.
 
         Raises:
             TargetError: It is another run, which was not fetched but trained here.
         """
-        if not look.home.is_dir() or not any(look.home.iterdir()):
-            return
-        if not look.record:
-            theirs = rundir.read_json(rundir.control(look.home, rundir.RUN)) or {}  # whatever it is, it is not ours
-            if (str(look.home), theirs.get("token")) in _left(look.run):
-                place = sync.set_aside(look.home)
-                self._progress.say(
-                    _("{run} was started over; what it was here before is in {path}", look.run.name, str(place))
-                )
-            elif theirs and theirs.get("run_dir") != look.run.run_dir:
-                raise TargetError(
-                    _(
-                        "{path} holds a run that was not fetched from {target}",
-                        str(look.home),
-                        self._connection.target.name,
-                    ),
-                    hint=_("move it away first: mv '{path}' '{path}-old'", str(look.home)),
-                )
-            return
-        if look.record.get("origin") != look.row["origin"]:
+        trained: Mapping[str, object] = {}
+        if look.record:
+            is_older = look.record.get("origin") != look.row["origin"]
+        else:
+            trained = rundir.read_json(rundir.control(look.home, rundir.RUN)) or {}  # whatever it is, it is not ours
+            is_older = (str(look.home), trained.get("token")) in _left(look.run)
+        if is_older:
             place = sync.set_aside(look.home)
-            self._progress.say(
-                _("{run} was started over; what was fetched before is in {path}", look.run.name, str(place))
-            )
             look.record = {}
+            self.progress.say(
+                _("{run} was started over; what was here of it before is in {path}", look.run.name, str(place))
+            )
+        elif trained and trained.get("run_dir") != look.run.run_dir:
+            raise TargetError(
+                _("{path} holds a run that was not fetched from {target}", str(look.home), look.run.target),
+                hint=_("move it away first: mv '{path}' '{path}-old'", str(look.home)),
+            )
 
     # Bringing ---------------------------------------------------------------------------------------------------------
 
@@ -274,15 +262,15 @@ class _Fetch:
     def _bring_into(self, folder: Path, looks: Sequence[_Run]) -> None:
         large = [(look, item) for look in looks for item in look.wanted if item.content is None]
         if large:
-            if not self._rsync and self._connection.target.host:
+            if not self.rsync and self.connection.target.host:
                 raise TargetError(
-                    _("there is no rsync command on {target}", self._connection.target.name),
+                    _("there is no rsync command on {target}", self.connection.target.name),
                     hint=_("install it there, or ask its administrators to"),
                 )
-            staging = Staging(folder.resolve(), self._progress.say)
+            staging = Staging(folder.resolve(), self.progress.say)
             try:
                 arrivals = [(look, staging.arrival(look.row["path"], look.home, item)) for look, item in large]
-                self._progress.begin(len(arrivals), sum(arrival.item.size for _, arrival in arrivals))
+                self.progress.begin(len(arrivals), sum(arrival.item.size for _, arrival in arrivals))
                 self._transfer(staging, arrivals)
             finally:
                 staging.close()
@@ -291,45 +279,37 @@ class _Fetch:
             for item in sorted(look.wanted, key=_last_first):
                 if item.content is not None:
                     sync.place_content(look.home, item)
-                    self._count(look, item)
+                    look.count(item)
 
     def _transfer(self, staging: Staging, arrivals: Sequence[tuple[_Run, Arrival]]) -> None:
         """Transfer files, going on after broken connections as long as there is progress."""
-        open_ones, tries = list(arrivals), 0
-        while open_ones:
-            before = sum(arrival.read for _, arrival in arrivals)
+        tries = 0
+        while open_ones := [(look, arrival) for look, arrival in arrivals if not arrival.is_placed]:
+            before, broken = sum(arrival.read for _, arrival in arrivals), None
             try:
-                route = self._connection.route()
                 staging.transfer(
                     [arrival for _, arrival in open_ones],
-                    route.shell if route else None,
-                    route.host if route else "",
-                    self._rsync if route else "",
-                    self._progress.advance,
+                    self.connection.route(),
+                    self.rsync,
+                    self.connection.target.name,
+                    self.progress.advance,
                 )
-                broken = None
             except NotReached as error:
                 broken = error
             for look, arrival in open_ones:
                 if arrival.is_whole:
                     place_arrival(arrival)
-                    self._count(look, arrival.item)
+                    look.count(arrival.item)
                 elif arrival.is_wrong:
-                    self._progress.advance(-arrival.read)
+                    self.progress.advance(-arrival.read)
                     arrival.start_over()
-            open_ones = [(look, arrival) for look, arrival in open_ones if not arrival.is_placed]
             if broken is None:
                 return
             tries = 0 if sum(arrival.read for _, arrival in arrivals) > before else tries + 1
             if tries >= TRIES:
                 raise broken
-            self._progress.say(_("{why}; going on where it broke off", str(broken)))
+            self.progress.say(_("{why}; going on where it broke off", str(broken)))
             time.sleep(random.uniform(0.5, 1.5) * max(1, tries))
-
-    def _count(self, look: _Run, item: Item) -> None:
-        look.here.append(item)
-        files, size = self._new.get(look.home, (0, 0))
-        self._new[look.home] = files + 1, size + item.size
 
     # Saying -----------------------------------------------------------------------------------------------------------
 
@@ -343,11 +323,11 @@ class _Fetch:
         files = dict(look.record.get("files", {}))
         for name, item in here.items():
             files[name] = {"size": item.size, "sha256": item.sha256, "seen": sync.seen(look.home / name)}
-        gone: list[LeftFile] = [{"name": name} for name in look.row["gone"] if name not in files]
+        gone: list[ResultFile] = [{"name": name} for name in look.row["gone"] if name not in files]
         content: FetchedRecord = {
             "version": 1,
             "target": look.run.target,
-            "host": self._connection.target.host,
+            "host": self.connection.target.host,
             "run_dir": look.run.run_dir,
             "origin": look.row["origin"],
             "files": {name: entry for name, entry in files.items() if (look.home / name).is_file()},
@@ -357,16 +337,15 @@ class _Fetch:
         before: Mapping[str, object] = look.record
         if here and content != {key: before.get(key) for key in content}:
             sync.write_record(look.home, content)
-        new_files, new_bytes = self._new.get(look.home, (0, 0))
         return Fetched(
             run=look.run,
             run_dir=look.home,
-            state=State(look.row["state"]) if self._connection.target.slurm is None else look.run.state,
-            new_files=new_files,
-            new_bytes=new_bytes,
+            state=State(look.row["state"]) if self.connection.target.slurm is None else look.run.state,
+            new_files=look.new_files,
+            new_bytes=look.new_bytes,
             files=len(here),
             size=sum(item.size for item in look.here),
-            complete=bool(look.row["final"]) and not damaged,
+            complete=look.row["final"] and not damaged,
             damaged=damaged,
             left=tuple(file["name"] for file in look.row["left"]),
         )
@@ -374,7 +353,7 @@ class _Fetch:
 
 def _left(run: StoredRun) -> set[tuple[str, str]]:
     """Return where a run that moved to another target lay before: run directory and token."""
-    return {(place["run_dir"], place["token"]) for place in run.spec.get("left") or ()}
+    return {(place["run_dir"], place["token"]) for place in run.left}
 
 
 def _is_nothing(row: messages.Held) -> bool:

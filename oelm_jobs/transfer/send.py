@@ -1,12 +1,15 @@
-"""Send a study's token files to a target: only what is missing there, checked at the other end.
+"""Send a study's data to a target: only what is missing there, checked at the other end.
 
 A target on this machine whose root is another folder is sent to in the same way.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,118 +21,177 @@ from ..data import token_folder
 from ..errors import NotReached, PreflightError, TargetError
 from ..spec.study import Study
 from ..spec.target import Target
-from ..study.resolve import token_files
+from ..study.resolve import data_paths, token_files
 from ..targets.files import LOCAL
 from . import fetch
-from .rsync import NETWORK_CODES, Transfer, upload_folder
-from .staging import IDLE_S
+from .rsync import Transfer, watch
 
 if TYPE_CHECKING:
     from ..agent import messages
+
+    Lacking = dict[tuple[str, str], dict[str, str]]
+    """By folder here and folder there: the name of each file below them and its SHA-256, in the order in which they are
+    to appear.
+    """
 
 TRIES = 5
 
 
 def send_data(project: Path, target: Target, study: Study, progress: fetch.Progress) -> list[str]:
-    """Send a study's token files, with their manifest, to a target where it lacks them; return the names sent.
+    """Send a study's data to a target where it lacks them, and say so; return the paths there of what was sent.
+
+    Token files go with their manifest. Of a folder that is there in part, the rest is sent. Another command that sends
+    data of the project is waited for.
 
     Raises:
         PreflightError: The project lacks them, they won't do, or the target holds others under their names.
         TargetError: The target can't be reached; what has arrived is gone on with next time.
     """
     connection = connect_for_transfer(target, project)
-    own = connect(LOCAL, project)
+    lock = os.open(project, os.O_RDONLY)
+    try:
+        _wait_for_others(lock, progress.say)
+        look = _lacking_tokens if study.program is None else _lacking
+        lacking, sent = look(connect(LOCAL, project), connection, study)
+        for (source, place), files in lacking.items():
+            _send(connection, Path(source), place, files, progress)
+    finally:
+        os.close(lock)
+    what = _("sent to {target}: {files}", target.name, sent)
+    progress.say(what if sent else _("{target} has the data already", target.name))
+    return sent
+
+
+def _wait_for_others(lock: int, say: Callable[[str], None]) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(_("another command sends data of this project; waiting for it"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:  # there are no locks on this file system: what two have mixed is sent again, by its hash
+        pass
+
+
+def _lacking_tokens(own: Connection, connection: Connection, study: Study) -> tuple[Lacking, list[str]]:
+    """Return which token files a target lacks, and their paths there."""
     here = token_files(own.resolved, study)
-    about_here: messages.DataRequest = {"root": own.root, "files": list(here)}
-    rows = own.call(registry.DATA, about_here)["files"]
-    hashes = {}
+    about_here: messages.DataRequest = {"root": own.resolved.root, "files": list(here)}
+    own_rows = own.call(registry.DATA, about_here)["files"]
     for path in here:
-        if fault := data_check.fault(path, rows[path], data_check.need_of(study)):
-            hint = fault.mend or _("make it: {command}", token_folder.how_to_make(Path(path).parent))
-            raise PreflightError(_("{path}: {why}; nothing was sent", path, fault.found), hint=hint)
-        hashes[Path(path)] = str(rows[path]["sha256"])
+        if fault := data_check.fault(path, own_rows[path], study):
+            hint = fault.hint or _("make it: {command}", token_folder.how_to_make(Path(path).parent))
+            raise PreflightError(_("{path}: {why}; nothing was sent", path, str(fault)), hint=hint)
     there = token_files(connection.resolved, study)
-    about_there: messages.DataRequest = {"root": connection.root, "files": list(there)}
+    about_there: messages.DataRequest = {"root": connection.resolved.root, "files": list(there)}
     rows = connection.call(registry.DATA, about_there, timeout_s=1800)["files"]
-    folders: dict[tuple[str, str], dict[str, str]] = {}
-    for mine, theirs in zip(map(Path, here), there, strict=True):
-        row = rows[theirs]
-        if "error" not in row and row["sha256"] == hashes[mine]:
-            continue
-        if "error" not in row:
-            raise PreflightError(
-                _(
-                    "{target}: {path} holds other data than {other}; it was not overwritten",
-                    target.name,
-                    theirs,
-                    str(mine),
-                ),
-                hint=_("remove or rename it there, or name another folder in data of the target"),
-            )
-        folders.setdefault((str(mine.parent), str(Path(theirs).parent)), {})[mine.name] = hashes[mine]
-    sent: list[str] = []
-    for (source, place), files in folders.items():
-        manifest = Path(source) / token_folder.MANIFEST
+    lacking: Lacking = {}
+    for mine, theirs in zip(here, there, strict=True):
+        digest = own_rows[mine]["sha256"]
+        if "error" in rows[theirs]:
+            lacking.setdefault(_folders(mine, theirs), {})[Path(mine).name] = digest
+        elif rows[theirs]["sha256"] != digest:
+            raise _taken(connection.target.name, theirs, mine)
+    for (source, _place), files in lacking.items():
+        manifest = Path(source, token_folder.MANIFEST)
         if manifest.is_file():
             # Last: what it describes is there by then.
             files[token_folder.MANIFEST] = token_folder.hash_tokens(manifest)
-        _send(connection, Path(source), place, files, progress)
-        sent += [f"{place}/{name}" for name in files]
-    return sent
+    return lacking, [f"{place}/{name}" for (_source, place), files in lacking.items() for name in files]
+
+
+def _lacking(own: Connection, connection: Connection, study: Study) -> tuple[Lacking, list[str]]:
+    """Return what a target lacks of the files and folders that a script reads, and which of them, as paths there."""
+    here, there = (data_paths(side.resolved, study) for side in (own, connection))
+    own_rows, rows = _contents(own, here), _contents(connection, there)
+    for mine, theirs in zip(here, there, strict=True):
+        if "error" in own_rows[mine] and "error" in rows[theirs]:
+            why = _("{path}: {why}; nothing was sent", mine, own_rows[mine]["error"])
+            raise PreflightError(why, hint=_("name what is here in data, or bring it there by hand: rsync -a"))
+    lacking: Lacking = {}
+    sent: list[str] = []
+    for mine, theirs in zip(here, there, strict=True):
+        if "error" in own_rows[mine]:  # the target alone has it
+            continue
+        wanted, has = _files(own_rows[mine]), _files(rows[theirs])
+        for name, digest in has.items():
+            if wanted.get(name) != digest:
+                raise _taken(connection.target.name, _below(theirs, name), _below(mine, name if name in wanted else ""))
+        missing = {name: digest for name, digest in wanted.items() if name not in has}
+        if "" in missing:
+            if Path(mine).name != Path(theirs).name:
+                why = _("{target}: {path} would get another name there, {place}", connection.target.name, mine, theirs)
+                raise PreflightError(why, hint=_("bring it there by hand, or map its folder in data of the target"))
+            lacking.setdefault(_folders(mine, theirs), {})[Path(mine).name] = missing[""]
+        elif missing or rows[theirs].keys() & {"error", "arriving"}:
+            lacking.setdefault((mine, theirs), {}).update(missing)
+        if missing or "error" in rows[theirs]:
+            sent.append(theirs)
+    return lacking, sent
+
+
+def _contents(connection: Connection, paths: Sequence[str]) -> Mapping[str, messages.Content]:
+    request: messages.ContentRequest = {"root": connection.resolved.root, "files": list(paths), "each": True}
+    return connection.call(registry.CONTENT, request, timeout_s=1800)["files"] if paths else {}
+
+
+def _files(row: messages.Content) -> dict[str, str]:
+    """Return the hash of each file that a path holds, by its name below it: a file's own is empty."""
+    return {} if "error" in row else row.get("files", {"": row["sha256"]})
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}/{name}" if name else path
+
+
+def _folders(mine: str, theirs: str) -> tuple[str, str]:
+    return str(Path(mine).parent), str(Path(theirs).parent)
 
 
 def _send(connection: Connection, source: Path, place: str, files: Mapping[str, str], progress: fetch.Progress) -> None:
     """Send files of one folder and have the agent check and place them."""
-    name = "".join(digest[:4] for digest in files.values())[:16]
+    # By its place alone: what was left there of files that have changed since is taken up, too.
+    name, target = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:16], connection.target.name
     wish: messages.ExpectRequest = {"folder": place, "name": name, "link": bool(connection.target.host)}
     expected = connection.call(registry.EXPECT, wish)
     if "error" in expected:
         raise PreflightError(
-            _(
-                "{target}: nothing can be written at {path}: {why}; nothing was sent",
-                connection.target.name,
-                place,
-                expected["error"],
-            ),
+            _("{target}: nothing can be written at {path}: {why}; nothing was sent", target, place, expected["error"]),
             hint=_("make the folder there, or name another in data of the target"),
         )
     if not expected["rsync"]:
         raise PreflightError(
-            _("there is no rsync command on {target}; nothing was sent", connection.target.name),
+            _("there is no rsync command on {target}; nothing was sent", target),
             hint=_("install it there, or ask its administrators to"),
         )
     if expected["link"] != f".oelm-incoming-{name}":
-        raise TargetError(_("{target} expects the data at {path!r}: refused", connection.target.name, expected["link"]))
+        raise TargetError(_("{target} expects the data at {path!r}: refused", target, expected["link"]))
     sizes = {file: (source / file).stat().st_size for file in files}
-    size = sum(sizes.values())
-    if size > int(expected["free"]):
+    size, free = sum(sizes.values()), expected["free"]
+    if size > free:
+        lacks = _("{path} has {free:.1f} GB free, the data need {size:.1f} GB", place, free / 1e9, size / 1e9)
         raise PreflightError(
-            _(
-                "{target}: {path} has {free:.1f} GB free, the data need {size:.1f} GB; nothing was sent",
-                connection.target.name,
-                place,
-                expected["free"] / 1e9,
-                size / 1e9,
-            ),
+            _("{target}: {why}; nothing was sent", target, lacks),
             hint=_("make room there, or name another folder in data of the target"),
         )
     request: messages.AcceptRequest = {"staging": expected["staging"], "folder": place, "files": dict(files)}
     for _try in range(2):
-        _transfer(connection, source, sizes, expected, progress)
+        if sizes:
+            _transfer(connection, source, sizes, expected, progress)
         answer = connection.call(registry.ACCEPT, request, timeout_s=1800)
         if answer["taken"]:
-            raise PreflightError(
-                _(
-                    "{target}: {path} holds another {files}; not overwritten",
-                    connection.target.name,
-                    place,
-                    answer["taken"],
-                ),
-                hint=_("remove or rename it there, or name another folder in data of the target"),
-            )
+            taken = answer["taken"][0]
+            raise _taken(target, f"{place}/{taken}", f"{source}/{taken}")
         if not answer["damaged"]:
             return
+        sizes = {file: sizes[file] for file in sizes if file in answer["damaged"]}  # the others are in place
     raise TargetError(_("{files} arrived damaged twice; was it changed while it was sent?", answer["damaged"]))
+
+
+def _taken(target: str, path: str, mine: str) -> PreflightError:
+    return PreflightError(
+        _("{target}: {path} holds other data than {other}; it was not overwritten", target, path, mine),
+        hint=_("remove or rename it there, or name another folder in data of the target"),
+    )
 
 
 def _transfer(
@@ -145,42 +207,19 @@ def _transfer(
         NotReached: The connection broke once too often; what has arrived stays.
         TargetError: rsync can't do it at all.
     """
+    top = source.resolve()
+    has_links = any(os.path.realpath(top / name) != str(top / name) for name in sizes)
     for number in range(1, TRIES + 1):
         route = connection.route()
         progress.begin(len(sizes), sum(sizes.values()))  # anew: rsync counts in what had arrived before
-        transfer = Transfer(
-            upload_folder(source),
-            f"{route.host}:{expected['link']}/" if route else f"{expected['staging']}/",
-            list(sizes),
-            shell=route.shell if route else None,
-            remote=expected["rsync"] if route else "",
-        )
-        said, code, idle = "", 0, ""
+        there = f"{route.host}:{expected['link']}/" if route else f"{expected['staging']}/"
+        # An absolute source, so that a colon in it isn't taken for a host.
+        transfer = Transfer(f"{top}/", there, list(sizes), route, expected["rsync"], has_links=has_links)
         try:
-            idle = _watch(transfer, progress.advance)
-        finally:
-            code, said = transfer.end()
-        if code == 0:
+            watch(transfer, connection.target.name, transfer.moved, progress.advance)
             return
-        why = idle or said or _("rsync exit code {n}", code)
-        if code not in NETWORK_CODES and not idle:
-            raise TargetError(_("rsync to {target}: {why}", connection.target.name, why))
-        if number == TRIES:
-            raise NotReached(_("the transfer to {target} broke off: {why}", connection.target.name, why))
-        progress.say(_("the transfer broke off ({why}); going on where it was", why))
-        time.sleep(float(number))
-
-
-def _watch(transfer: Transfer, advance: Callable[[int], None]) -> str:
-    """Wait for a transfer, reporting progress; return early, with the reason, when nothing moves any more."""
-    done, last, moved_at = 0, 0, time.monotonic()
-    while not transfer.is_over():
-        moved = transfer.moved()
-        if moved != last:
-            step = moved - last if moved > last else moved  # the next file begins at zero
-            done, last, moved_at = done + step, moved, time.monotonic()
-            advance(step)
-        elif time.monotonic() - moved_at > IDLE_S:
-            return _("nothing moved for {n:.0f} s", IDLE_S)
-        time.sleep(0.1)
-    return ""
+        except NotReached as error:
+            if number == TRIES:
+                raise
+            progress.say(_("{why}; going on where it broke off", str(error)))
+            time.sleep(float(number))

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,15 +20,13 @@ from pathlib import Path
 
 from ..agent import inside, processes, rundir
 from ..agent.sentences import _
+from ..connections import Route
 from ..errors import LocalError, NotReached, TargetError
-from .rsync import NETWORK_CODES, SOME_FAILED, Transfer
+from .rsync import PIECE_BYTES, SOME_FAILED, Transfer, watch
 from .sync import Item, kept_inside
 
 STAGING = ".oelm-fetch"
 """Folder beside run directories for what has not arrived whole."""
-IDLE_S = 60.0
-"""Without a byte for so long a transfer is ended and begun anew."""
-PIECE_BYTES = 1 << 20
 
 
 @dataclass
@@ -137,6 +136,7 @@ class Staging:
             TargetError: A link is in its place.
         """
         self.path = folder / STAGING
+        self._orphan = self.path / "rsync.json"
         try:
             with kept_inside():
                 self._lock = inside.open_below(folder, f"{STAGING}/lock", os.O_RDWR | os.O_CREAT)
@@ -150,22 +150,15 @@ class Staging:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._end_orphan()
 
-    @property
-    def _orphan(self) -> Path:
-        return self.path / "rsync.json"
-
     def _end_orphan(self) -> None:
         """End the rsync that a killed fetch left: two must not write the same file."""
         identity = processes.Identity.from_json(rundir.read_json(self._orphan))
-        if identity is not None and identity.is_alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(identity.pid, 15)
+        if identity is not None:
             deadline = time.monotonic() + 5
             while identity.is_alive():
-                if time.monotonic() > deadline:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(identity.pid, 9)
-                time.sleep(0.02)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(identity.pid, signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
+                time.sleep(0.1)
         self._orphan.unlink(missing_ok=True)
 
     def arrival(self, run_dir: str, home: Path, item: Item) -> Arrival:
@@ -202,16 +195,17 @@ class Staging:
     def transfer(
         self,
         arrivals: Sequence[Arrival],
-        shell: Sequence[str] | None,
-        host: str,
+        route: Route | None,
         remote: str,
+        target: str,
         advance: Callable[[int], None],
     ) -> None:
         """Have rsync bring files into staging, hashing them as they arrive.
 
         Args:
-            shell: Words of the remote shell; None where the target is this machine.
+            route: To the target; None where it is this machine.
             remote: Path of rsync there.
+            target: Its name.
             advance: Called with the number of bytes that have arrived and been hashed.
 
         Raises:
@@ -220,37 +214,25 @@ class Staging:
             TargetError: rsync can't do it at all.
         """
         self._check_room(arrivals)
-        there = host or _("the target")
-        source = f"{host}:/" if shell else "/"
-        transfer = Transfer(
-            source, f"{self.path / 'files'}/", [a.source.lstrip("/") for a in arrivals], shell=shell, remote=remote
-        )
+        names = [arrival.name for arrival in arrivals]
+        transfer = Transfer(f"{route.host}:/" if route else "/", f"{self.path}/files/", names, route, remote)
         rundir.write_json(self._orphan, processes.identify(transfer.process.pid).to_json(), durable=False)
-        idle_since, code, said = time.monotonic(), 0, ""
         buffer = memoryview(bytearray(PIECE_BYTES))
+
+        def follow() -> int:
+            return sum(arrival.follow(buffer) for arrival in arrivals if arrival.read < arrival.item.size)
+
         try:
-            while not transfer.is_over():
-                moved = sum(arrival.follow(buffer) for arrival in arrivals if arrival.read < arrival.item.size)
-                advance(moved)
-                if moved:
-                    idle_since = time.monotonic()
-                elif time.monotonic() - idle_since > IDLE_S:
-                    raise NotReached(_("nothing came from {target} for {n:.0f} s", there, IDLE_S))
-                if moved < PIECE_BYTES:
-                    time.sleep(0.02)  # the processor is rsync's and ssh's until there is a piece
-        finally:
-            code, said = transfer.end()
-            self._orphan.unlink(missing_ok=True)
-            for arrival in arrivals:
-                while moved := arrival.follow(buffer):
-                    advance(moved)
-        if code in NETWORK_CODES:
-            why = said or _("rsync exit code {n}", code)
-            raise NotReached(_("the transfer from {target} broke off: {why}", there, why))
-        if code not in (0, *SOME_FAILED):
+            watch(transfer, target, follow, advance, SOME_FAILED)
+        except NotReached:
+            raise
+        except TargetError:
             self._check_room(arrivals)  # somebody else may have filled it meanwhile
-            why = said or _("exit code {n}", code)
-            raise TargetError(_("rsync from {target}: {why}", there, why), hint=_mend(said))
+            raise
+        finally:
+            self._orphan.unlink(missing_ok=True)
+            while step := follow():
+                advance(step)
 
     def _check_room(self, arrivals: Sequence[Arrival]) -> None:
         """Check that the disk here has room for what is still to come.
@@ -286,12 +268,6 @@ def _text(path: Path) -> str:
             return file.read(256).decode("ascii", "replace")
     except OSError:
         return ""
-
-
-def _mend(said: str) -> str:
-    if "is your shell clean" in said or "protocol version mismatch" in said:
-        return _("the login shell there prints something where there is no terminal: make its start-up files quiet")
-    return ""
 
 
 def place_arrival(arrival: Arrival) -> None:

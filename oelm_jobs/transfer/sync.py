@@ -27,11 +27,10 @@ from ..errors import TargetError
 
 if TYPE_CHECKING:
     from ..agent.messages import Announced
-    from ..agent.record_types import FetchedFile, FetchedRecord, ResultFile
+    from ..agent.record_types import FetchedRecord
 
 CONTROLS = frozenset(f"{rundir.CONTROL}/{name}" for name in (*inventory.SENT_WHOLE, rundir.SUPERVISOR_LOG))
 """Control files that come along."""
-UNSEEN = "".join(map(chr, [0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF]))
 UNNAMEABLE = (errno.ENAMETOOLONG, errno.EILSEQ)
 """What is said of a name that a disk can't hold (macOS refuses some text)."""
 
@@ -63,11 +62,9 @@ class Verified:
     size: int
     """Their bytes."""
     damaged: tuple[str, ...]
-    """Listed files that are missing or differ."""
+    """Listed files that are missing, but for those that were not fetched as asked, or differ."""
     has_manifest: bool
     """False before a run is over."""
-    elsewhere: tuple[str, ...] = ()
-    """Listed files that were not fetched, as asked."""
 
 
 # What is at home ------------------------------------------------------------------------------------------------------
@@ -97,56 +94,34 @@ def verify(run_dir: Path) -> Verified:
         return Verified(files=0, size=0, damaged=(rundir.MANIFEST,), has_manifest=True)
     entries = manifest["files"] if manifest else []
     left = {file["name"] for file in record(run_dir).get("left", [])}
-    damaged, elsewhere = [], []
+    damaged = []
     for entry in entries:
-        name = str(entry["name"])
-        if name in left and not os.path.lexists(run_dir / name):
-            elsewhere.append(name)
-        elif not _is_listed(run_dir, name, entry):
-            damaged.append(name)
+        path = run_dir / entry["name"]
+        if entry["name"] in left and not os.path.lexists(path):
+            continue
+        # In this order: a link that leads to itself can't be resolved.
+        if not is_whole(path, entry["size"], entry["sha256"]) or not path.resolve().is_relative_to(run_dir.resolve()):
+            damaged.append(entry["name"])
     return Verified(
         files=len(entries),
-        size=sum(int(entry["size"]) for entry in entries),
+        size=sum(entry["size"] for entry in entries),
         damaged=tuple(damaged),
         has_manifest=manifest is not None,
-        elsewhere=tuple(elsewhere),
     )
 
 
-def _is_listed(run_dir: Path, name: str, entry: ResultFile) -> bool:
-    """Tell whether a file matches its manifest's entry and lies inside the run directory."""
-    path = run_dir / name
+def is_whole(path: Path, size: int, digest: str) -> bool:
+    """Tell whether a file is a plain one of this size and content, which is read anew."""
     try:
-        is_inside = not path.is_symlink() and path.resolve().is_relative_to(run_dir.resolve())
-        if not is_inside or not path.is_file() or path.stat().st_size != entry["size"]:
-            return False
-        return result.sha256(path) == entry["sha256"]
+        is_plain = not path.is_symlink() and path.is_file() and path.stat().st_size == size
+        return is_plain and result.sha256(path) == digest
     except OSError:  # no disk has such a name, or it can't be read
         return False
 
 
-def is_here(run_dir: Path, item: Item, known: FetchedFile, *, again: bool = False) -> bool:
-    """Tell whether a file is at home as announced.
-
-    Args:
-        known: The record's entry for it; a file that looks as it did when it was verified is believed.
-        again: Hash it all the same.
-    """
-    path = run_dir / item.name
-    try:
-        found = path.lstat()
-    except OSError:
-        return False
-    if path.is_symlink() or not path.is_file() or found.st_size != item.size:
-        return False
-    if not again and known.get("sha256") == item.sha256 and known.get("seen") == [found.st_size, found.st_mtime_ns]:
-        return True
-    return result.sha256(path) == item.sha256
-
-
 def seen(path: Path) -> list[int]:
     """Return the part of a file's stat by which it is recognised as unchanged."""
-    found = path.stat()
+    found = path.lstat()
     return [found.st_size, found.st_mtime_ns]
 
 
@@ -160,15 +135,11 @@ def set_aside(run_dir: Path) -> Path:
 
 
 def safe_name(name: str) -> bool:
-    """Tell whether an announced name can only lie inside the run directory, and is no hidden one but a control file's:
-    other names are a hostile server's. ``.git`` or ``.envrc`` there would give orders to programs of the user's, and a
-    disk that takes ``.OELM`` for ``.oelm`` would let the record of what was fetched be replaced.
+    """Tell whether an announced name can only lie inside the run directory, and is that of a result or of a control
+    file: other names are a hostile server's. ``.git`` or ``.envrc`` there would give orders to programs of the user's,
+    and a disk that takes ``.OELM`` for ``.oelm`` would let the record of what was fetched be replaced.
     """
-    if not inside.is_plain(name):
-        return False
-    # Some disks (HFS+) take a name with characters that can't be seen for the one without them.
-    hidden = any(part.lstrip(UNSEEN).startswith(".") for part in name.split("/"))
-    return not hidden or name in CONTROLS
+    return inside.is_plain(name) and (result.is_result(name) or name in CONTROLS)
 
 
 @contextlib.contextmanager
@@ -218,19 +189,12 @@ def items(rows: Sequence[Announced]) -> Iterator[Item]:
     """Return the files of an inventory as items.
 
     Raises:
-        TargetError: One would lie outside of its run directory, or is not described as agreed.
+        TargetError: One would lie outside of its run directory, or is announced twice.
     """
     names = set()
     for row in rows:
-        try:
-            name, size, digest = str(row["name"]), int(row["size"]), str(row["sha256"])
-            content = base64.b64decode(row["content"], validate=True) if "content" in row else None
-            grows, source = bool(row["grows"]), str(row.get("source", ""))
-        except (KeyError, TypeError, ValueError) as error:
-            raise TargetError(
-                _("the target announces a file in words that aren't understood: {why}", str(error))
-            ) from error
-        if not safe_name(name) or size < 0:
+        name, source = row["name"], row.get("source", "")
+        if not safe_name(name):
             raise TargetError(
                 _("the target announces {name}: refused, it isn't inside the run directory", json.dumps(name))
             )
@@ -241,4 +205,7 @@ def items(rows: Sequence[Announced]) -> Iterator[Item]:
             raise TargetError(
                 _("the target announces {name} under {other}: refused", json.dumps(name), json.dumps(source))
             )
-        yield Item(name=name, size=size, sha256=digest, grows=grows, content=content, source=source)
+        content = base64.b64decode(row["content"]) if "content" in row else None
+        yield Item(
+            name=name, size=row["size"], sha256=row["sha256"], grows=row["grows"], content=content, source=source
+        )

@@ -58,7 +58,7 @@ def ask(run_dir: Path, is_held: bool) -> dict[str, Any]:
     handle = os.open(claim, os.O_RDWR) if is_held and claim.exists() else None
     if handle is not None:
         fcntl.flock(handle, fcntl.LOCK_EX)
-    row = probe.state(str(run_dir), {str(run_dir): 3})
+    row = probe.state(str(run_dir), lambda: {str(run_dir): 3})
     if handle is not None:
         os.close(handle)
     if "step" in row:

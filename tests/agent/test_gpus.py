@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -105,22 +106,36 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture
-def waiter(tmp_path: Path):
-    """Ask for devices in a process of its own; return what it has said so far, as a function."""
-    made: list[subprocess.Popen[bytes]] = []
+@dataclass(frozen=True)
+class Waiter:
+    """A process that asks for devices; called, it returns what it has said so far."""
 
-    def ask(request: object, at: float, name: str) -> Callable[[], str]:
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    def __call__(self) -> str:
+        return self.output.read_text()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def waiter(tmp_path: Path) -> Iterator[Callable[[object, float, str], Waiter]]:
+    """Ask for devices in a process of its own, which ends with the test."""
+    made: list[Waiter] = []
+
+    def ask(request: object, at: float, name: str) -> Waiter:
         output = tmp_path / f"{name}.out"
-        words = [sys.executable, "-c", WAITER, repr(request), str(at), name]
+        argv = [sys.executable, "-c", WAITER, repr(request), str(at), name]
         with open(output, "wb") as file:
-            made.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=file, stderr=file))
-        return output.read_text
+            made.append(Waiter(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=file, stderr=file), output))
+        return made[-1]
 
     yield ask
-    for process in made:
-        process.kill()
-        process.communicate()
+    for waiting in made:
+        waiting.end()
 
 
 def test_who_asks_for_a_broken_gpu_waits_lets_others_go_first_and_goes_on_when_it_is_mended(gpus: Path, waiter) -> None:
@@ -133,6 +148,7 @@ def test_who_asks_for_a_broken_gpu_waits_lets_others_go_first_and_goes_on_when_i
     wait_until(lambda: "has ['gpu:1']" in other(), "a later run to have the healthy one")
     both = waiter(2, now - 4, "both")
     wait_until(lambda: "waiting for 2 GPUs; gpu:0 can't be used" in both(), "who can't be served before, either")
+    both.end()  # of those who queue anew the one that notices first comes first, and it would wait for the other GPU
     gpus.write_text(whole)
     wait_until(lambda: "has ['gpu:0']" in exact(), "the mended one")
 
@@ -161,6 +177,7 @@ def replace_with(program: Path, content: str) -> None:
     new.rename(program)
 
 
+@pytest.mark.usefixtures("quick")
 def test_what_is_out_of_order_is_shown_by_status_and_doctor(oelm, project: Path, gpus: Path) -> None:
     gpus.write_text(row(0, "GPU-aaaa-0", *3 * ["[GPU requires reset]"]) + row(1, "GPU-aabb-1"))
     oelm("submit", "--study", "tiny", "--group", "gpt_base", "--wait")
@@ -171,6 +188,7 @@ def test_what_is_out_of_order_is_shown_by_status_and_doctor(oelm, project: Path,
     assert "FAILS   devices" in looked and "gpu:0 can't be used: nvidia-smi says [GPU requires reset]" in looked
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_nvidia_smi_that_fails_hides_no_runs_and_doctor_says_where_to_look(
     oelm, project: Path, gpus: Path, tmp_path: Path
 ) -> None:
@@ -268,6 +286,7 @@ def test_a_request_beyond_the_limit_names_the_limit(gpus: Path, monkeypatch: pyt
         lease.acquire(1, queued_at=1.0, token="a", run="a", run_dir="/a")
 
 
+@pytest.mark.usefixtures("quick")
 def test_plan_submit_and_status_say_what_holds_a_local_run(
     oelm, project: Path, gpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,8 +304,10 @@ def test_plan_submit_and_status_say_what_holds_a_local_run(
     assert "held to CUDA_VISIBLE_DEVICES=1" in oelm("doctor", check=False).stdout
 
 
-def test_no_limit_is_named_where_there_is_none() -> None:
-    assert permitted.description({}) == "" and permitted.travelling({}) == {}
+def test_no_limit_is_named_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (permitted.CUDA, permitted.AT_SUBMISSION, permitted.OF_TARGET, *permitted.OF_JOB):
+        monkeypatch.delenv(name, raising=False)
+    assert permitted.description() == "" and permitted.travelling({}) == {}
 
 
 # What torch can't see -------------------------------------------------------------------------------------------------
@@ -306,6 +327,7 @@ def test_a_leased_gpu_that_torch_cant_see_is_a_failure_at_once(
     assert "torch sees no GPU" in rows[0]["reason"]
 
 
+@pytest.mark.slow
 def test_the_trainers_words_for_a_gpu_it_cant_see_are_those_that_the_supervisor_knows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -144,6 +144,9 @@ def test_an_agent_writes_and_removes_nothing_under_names_that_lead_out(folder: P
     with pytest.raises(inside.Outside):
         tokens.accept({"staging": str(staging), "folder": str(folder), "files": {"train.bin": digest, name: digest}})
     assert not (folder / "train.bin").exists(), "all or nothing"
+    for other in (victim.parent, folder, folder / "x" / ".oelm-incoming-x"):
+        with pytest.raises(inside.Outside):
+            tokens.accept({"staging": str(other), "folder": str(folder), "files": {}})
     with pytest.raises(inside.Outside):
         tokens.expect({"folder": str(folder), "name": "../../outside/x", "link": False})
     assert [path.name for path in victim.parent.iterdir()] == ["file"] and victim.read_text() == "keep"

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs.agent.host import lease, lease_folder, tickets
-from tests.support import end_all, launch_runs, make_run, needs, sleeping, stand_in_for_nvidia_smi, wait_until
+from tests.support import end_all, launch_runs, make_run, needs, sleeping, stand_in_for_nvidia_smi, state, wait_until
 
 HOLDER = """
 import os, sys, time
 from oelm_jobs.agent.host import lease, lease_folder, tickets
+lease.FOREIGN_POLL_S = 0.5
 request = eval(sys.argv[1])
 held = lease.acquire(request, queued_at=float(sys.argv[2]), token=sys.argv[3], run=sys.argv[3],
                      run_dir=os.path.join(os.path.dirname(sys.argv[4]), sys.argv[3]),
@@ -83,8 +84,9 @@ def holders(tmp_path: Path):
 
 @pytest.mark.slow
 def test_exact_indices_and_counts_are_granted_all_or_nothing(four_gpus, holders) -> None:
-    first = holders((0, 1), 1.0, "a")
-    wait_until(lambda: first.devices == "gpu:0,gpu:1", "a's GPUs")
+    first = holders((1, 3), 1.0, "a")
+    wait_until(lambda: first.devices, "a's GPUs")
+    assert first.devices == "gpu:1,gpu:3"
     second = holders(3, 2.0, "b")
     wait_until(lambda: "waiting for 3 GPUs" in second.output.read_text(), "b to wait")
     third = holders(1, 3.0, "c")
@@ -142,7 +144,7 @@ def test_what_arrives_after_the_clock_was_set_back_stands_behind(four_gpus, hold
     run = make_run(tmp_path, "c")
     try:
         launch_runs(tmp_path, [(run, sleeping())])
-        wait_until(lambda: [ticket.run for ticket in tickets.waiting()] == ["b", "c"], "c to stand behind b")
+        wait_until(lambda: state(run)["reason"].startswith("waiting behind b of "), "c to stand behind b")
     finally:
         end_all(tmp_path)
 
@@ -200,6 +202,23 @@ def test_a_hundred_racing_processes_never_share_a_device(four_gpus, holders, tmp
         else:
             assert owner.pop(device) == name
     assert not owner
+
+
+@pytest.mark.slow
+def test_of_runs_that_start_at_the_same_moment_never_more_have_devices_than_max_parallel(
+    four_gpus, holders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OELM_MAX_PARALLEL", "2")
+    # Each asks for a GPU of its own kind, and who was queued last starts first.
+    racers = [holders((i % 4,), 1.0 - i * 1e-3, f"r{i:03d}", seconds=0.05) for i in range(24)]
+    for racer in racers:
+        assert racer.process.wait(240) == 0, racer.output.read_text()
+    having = 0
+    lines = (tmp_path / "journal").read_text().splitlines()
+    for line in lines:
+        having += 1 if line[0] == "+" else -1
+        assert having <= 2, lines
+    assert len(lines) == 48
 
 
 OTHER_USERS = """

@@ -23,6 +23,8 @@ ATTEMPT = {
 }  # fmt: skip
 REASON = told(because("details", what=because("killed", signal="SIGKILL"), details="its last line"))
 KINDS = [each for each in vars(records).values() if isinstance(each, records.Kind)]
+IN_SIGHT = (rundir.MANIFEST, rundir.HEARTBEAT)
+"""Those that lie beside the control folder."""
 BYTES = (b"", b"\0\0", b"{", b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", b'{"number": NaN}', b"9" * 10_000)
 """What isn't even JSON."""
 
@@ -41,7 +43,14 @@ def sound(run_dir: Path) -> dict[str, dict[str, Any]]:
         rundir.END: {"state": "FAILED", "token": "t", **REASON, "ended_at": 2.0, "attempts": [ATTEMPT]},
         rundir.CLAIM: {**identity, "token": "t"},
         rundir.WAITING: {"token": "t", "time": 1.0, **REASON},
-        rundir.HEARTBEAT: {"attempt": "t-1", "step": 1, "max_steps": 10, "loss": 1.0, "time": 2.0},
+        rundir.HEARTBEAT: {
+            "attempt": "t-1",
+            "step": 1,
+            "max_steps": 10,
+            "loss": 1.0,
+            "time": 2.0,
+            "metrics": {"acc": 0.5, "val_loss": "nan"},
+        },
         rundir.OUTCOME: {"attempt": "t-1", "status": "completed", "reason": ""},
         rundir.MANIFEST: {"files": [{"name": "training.log", "size": 7, "sha256": "0" * 64}]},
     }
@@ -74,7 +83,7 @@ def test_a_record_that_makes_no_sense_is_one_runs_trouble(
             path = run_dir / each if each == rundir.MANIFEST else rundir.control(run_dir, each)
             if is_over or each != rundir.END or each == name:
                 path.write_text(json.dumps(content))
-    path = bad / name if name == rundir.MANIFEST else rundir.control(bad, name)
+    path = bad / name if name in IN_SIGHT else rundir.control(bad, name)
     dirs = [str(good), str(bad)]
     known = said("probe", {"run_dirs": dirs})["runs"][str(good)]
     for content in odd(sound(bad)[name]):

@@ -169,6 +169,7 @@ def origin_of(run: Run) -> str:
     return rundir.control(run.run_dir, rundir.ORIGIN).read_text()
 
 
+@pytest.mark.slow
 def test_a_run_directory_names_the_submission_that_began_it_whoever_starts_its_script(root: Path) -> None:
     launched, by_hand, older = (make_run(root, name) for name in "abc")
     launch_runs(root, [(launched, sleeping())])
@@ -225,3 +226,33 @@ def test_a_records_type_knows_what_its_shape_checks(kind: records.Kind[Any]) -> 
     known = RunRecord._fields if kind is records.RUN else TYPES[kind].__annotations__
     assert {*kind.shape.must, *kind.shape.may} <= set(known)
     assert set(records.ATTEMPT.may) <= set(record_types.Attempt.__annotations__)
+
+
+PROGRAM = {
+    "stages": [{"name": "train", "words": ["python", "train.py", ["--out_dir=", "run_dir", ""], ["", "resume", ""]]}],
+    "resume": ["--init_from=resume"], "checkpoint": "ckpt.pt", "best": "ckpt.pt", "length": "max_iters",
+    "max_steps": 2000, "stop_s": 60.0, "data": [["data/chars", "/data/chars"]], "settings": {"max_iters": 2000},
+    "settings_file": None, "settings_text": None, "files": [],
+    "metrics": {"lines": ["iter {step}: loss {loss}"], "files": [], "goal": {"loss": "minimize"}},
+}  # fmt: skip
+
+
+def test_a_record_of_a_program_of_ones_own_is_read_as_it_was_written_and_is_absent_elsewhere(tmp_path: Path) -> None:
+    rundir.control(tmp_path, "").mkdir()
+    for program in (PROGRAM, None):
+        record = RunRecord(run="a", run_dir=str(tmp_path), program=program)  # type: ignore[arg-type]
+        rundir.write_json(rundir.control(tmp_path, rundir.RUN), record.to_json())
+        known = records.RUN.read(tmp_path)
+        assert known is not None and known.program == program
+        assert ("program" in known.to_json()) is (program is not None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("stages", None), ("checkpoint", "/etc/passwd"), ("stop_s", -1), ("data", [["data"]]), ("resume", [{}])],
+)
+def test_a_record_of_a_program_that_makes_no_sense_is_none(tmp_path: Path, key: str, value: object) -> None:
+    rundir.control(tmp_path, "").mkdir()
+    content = {"run_dir": str(tmp_path), "program": {**PROGRAM, key: value}}
+    rundir.write_json(rundir.control(tmp_path, rundir.RUN), content)
+    assert records.RUN.read_if_sound(tmp_path) is None

@@ -242,6 +242,7 @@ def test_a_folder_that_another_user_made_well_is_used(shared: Shared) -> None:
     assert "has gpu:0" in shared.by(ALICE, "acquire(1)")
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_lease_folder_that_cant_be_used_hides_no_runs(
     oelm, project: Path, shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,12 +397,13 @@ def test_somebody_elses_ticket_for_ones_own_run_is_not_taken_for_its_place(share
     false = shared.start(MALLORY, POSTS.format(time="time.time()", request=1, run_dir="/ours", devices=()))
     wait_until(lambda: "posted" in said(false), "the false ticket")
     assert [ticket.user for ticket in tickets.waiting()] == [MALLORY]
-    assert probe._queue() == {}
+    assert probe._line() == {}
 
 
 # Who has it -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_lock_held_without_a_ticket_is_shown_with_its_holder(
     oelm, project: Path, shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:

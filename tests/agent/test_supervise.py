@@ -34,7 +34,9 @@ from tests.support import (
 
 
 def supervisor_of(run) -> processes.Identity:
-    identity = processes.Identity.from_json(read(rundir.control(run.run_dir, rundir.CLAIM)))
+    claim = Path(rundir.control(run.run_dir, rundir.CLAIM))
+    wait_until(claim.read_text, "the claim to name its holder, who writes it after it has begun")
+    identity = processes.Identity.from_json(read(claim))
     assert identity is not None
     return identity
 
@@ -245,6 +247,7 @@ def test_cancel_ends_descendants_that_dropped_their_environment(root: Path) -> N
     assert processes.start_time_of(hidden) == ""
 
 
+@pytest.mark.slow
 def test_a_supervisor_that_hangs_is_ended_with_all_it_started(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cancel, "PATIENCE_S", 1.0)
     run = make_run(root, "a")
@@ -257,6 +260,7 @@ def test_a_supervisor_that_hangs_is_ended_with_all_it_started(root: Path, monkey
     assert state(run)["state"] == "CANCELLED"
 
 
+@pytest.mark.slow
 def test_a_cancel_between_claim_and_start_is_not_lost(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start, claimed = launch._start, threading.Event()
 
@@ -338,6 +342,7 @@ def test_a_queued_run_is_cancelled_before_it_starts(root: Path) -> None:
     assert state(runs[0])["state"] == "RUNNING"
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_is_lost_and_its_survivors_are_ended_by_the_next_attempt(root: Path) -> None:
     run = make_run(root, "a")
     program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
@@ -572,6 +577,19 @@ def test_what_an_older_launch_said_is_not_taken_for_the_newest(root: Path) -> No
     wait_until(lambda: state(run)["reason"] == "ended before training started", "its end without a word")
 
 
+def test_a_launch_closes_no_descriptor_of_the_process_that_it_is_called_in(root: Path) -> None:
+    run = make_run(root, "a")
+    receiver, sender = os.pipe()
+    try:
+        taken = [os.dup(sender) for _ in range(rundir.CLAIM_FD)]  # the claim's own number is among them
+        launch_runs(root, [(run, outcome_of("completed"))])
+        assert [os.write(handle, b".") for handle in taken] == [1] * len(taken)
+    finally:
+        for handle in (*taken, receiver, sender):
+            os.close(handle)
+    wait_for_state(run, "DONE")
+
+
 def test_a_submission_may_have_more_runs_than_low_descriptors(root: Path) -> None:
     runs = [make_run(root, f"r{i}") for i in range(130)]
     script = "#!/bin/bash\nexec sleep 600\n"
@@ -579,7 +597,7 @@ def test_a_submission_may_have_more_runs_than_low_descriptors(root: Path) -> Non
     answer = launch.launch({"root": str(root), "token": "t", "runs": requests})
     assert set(answer["runs"].values()) == {"started"}
     assert all(rundir.is_locked(rundir.control(run.run_dir, rundir.CLAIM)) for run in runs)
-    assert len({supervisor_of(run).pid for run in runs}) == 130
+    assert all(supervisor_of(run).is_alive() for run in runs)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import json
 import math
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def study(
         factors=("model_type", "freeze_qk"),
         seeds=seeds,
         global_batch=16,
-        train={"d_model": 128},
+        settings={"d_model": 128},
         groups={
             key: Group(
                 name=key,
@@ -316,3 +317,85 @@ def old_log(
                 }.get(dialect, f"  Validation | Loss: {val:.4f} | PPL: {ppl:.2f}")
             )
     return "\n".join(out) + "\n"
+
+
+SCORES = {"val_loss": "minimize", "accuracy": "maximize"}
+"""What the made-up script tells and is judged by, the main metric first."""
+
+
+def script_study(*hypotheses: Hypothesis, seeds: tuple[int, ...] = (1, 2, 3), name: str = "rates") -> Study:
+    """Return a study of a script of two learning rates."""
+    arms = {"low": {"lr": 3e-4}, "high": {"lr": 1e-3}}
+    return replace(
+        study(seeds=seeds, hypotheses=hypotheses, name=name),
+        question="Which learning rate does it want?",
+        factors=("lr",),
+        groups={
+            key: Group(name=key, label=f"{key.capitalize()} rate", factors=factors, gpus=1, port=None)
+            for key, factors in arms.items()
+        },
+    )
+
+
+def make_script_run(
+    root: Path,
+    group: str,
+    seed: int,
+    loss: float,
+    accuracy: float,
+    *,
+    steps: int = 2000,
+    interval: int = 100,
+    status: str = "DONE",
+    inexact: bool = False,
+    goal: Mapping[str, str] = SCORES,
+    device: str = "gpu:0",
+) -> Path:
+    """Write the run directory of a script whose last validation is as given."""
+    name = group if seed == 1 else f"{group}-s{seed}"
+    folder = root / f"exp_{name}"
+    folder.mkdir(parents=True)
+    chance = random.Random(f"{group} {seed}")
+    rows = ["step,train_loss,val_loss,accuracy"]
+    for step in range(10, steps + 1, 10):
+        left = math.exp(-step / (steps / 5)) - math.exp(-5)
+        train = f"{loss - 0.1 + 2 * left + chance.gauss(0, 0.05):.5f}"
+        is_validation = step % interval == 0 or step == steps
+        noise = chance.gauss(0, 0.004) if step != steps else 0.0
+        told = f"{loss + 2 * left + noise:.5f},{accuracy - 0.6 * left + noise:.5f}" if is_validation else ","
+        rows.append(f"{step},{train},{told}")
+    (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
+    planned = {
+        "version": 1, "study": "rates", "run": name, "group": group, "label": "", "seed": seed, "tag": "",
+        "factors": {"lr": 3e-4 if group == "low" else 1e-3}, "world_size": 1, "global_batch": 0, "target": "local",
+        "fingerprint": sha(f"fingerprint {name}"), "revision": "abc1234",
+        "program": {
+            "stages": [{"name": "", "words": ["python", "train.py"]}], "length": "max_iters", "max_steps": steps,
+            "settings": {"lr": 3e-4 if group == "low" else 1e-3, "max_iters": steps},
+            "metrics": {"lines": [], "files": ["metrics.csv"], "goal": dict(goal)},
+        },
+    }  # fmt: skip
+    record(folder, ".oelm/run.json", planned)
+    attempt = {"number": 1, "state": status, "reason": "", "started_at": START, "ended_at": START + 60, "wall_s": 60.0,
+               "devices": [device]}  # fmt: skip
+    again = {**attempt, "number": 2, "resumed_from": "ckpt.pt", "inexact_resume": True}
+    if status == "RUNNING":
+        record(folder, ".oelm/start.json", {"number": 1, "started_at": START})
+        record(folder, "heartbeat.json", {"step": steps, "time": START, "metrics": {}})
+        return folder
+    result = {**planned, "status": status, "reason": "", "started_at": START, "ended_at": START + 60,
+              "elapsed_hours": 1 / 60, "gpu_hours": 1 / 60, "attempts": [attempt, *([again] if inexact else [])],
+              "outcome": {}}  # fmt: skip
+    record(folder, "experiment_result.json", result)
+    return folder
+
+
+def script_runs(root: Path, **options: Any) -> list[LoadedRun]:
+    """Write and load three seeds of both groups; the higher rate is better by 0.05 nats and 2 points."""
+    ends = {"low": [(1.52, 0.61), (1.55, 0.60), (1.50, 0.615)], "high": [(1.47, 0.63), (1.495, 0.622), (1.455, 0.634)]}
+    paths = [
+        make_script_run(root, group, seed, *values, **options)
+        for group, arm in ends.items()
+        for seed, values in enumerate(arm, start=1)
+    ]
+    return [run_directory.load(path, now=START, groups=tuple(ends), first_seed=1) for path in paths]

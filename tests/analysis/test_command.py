@@ -11,9 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from oelm_jobs.analysis import figures
 
+from oelm_jobs import reporting
 from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.agent.states import State
 from oelm_jobs.store import Store
@@ -112,8 +115,22 @@ def test_a_run_whose_files_tell_no_end_stands_as_its_target_was_last_seen_to_hav
     record = {**words, "run_dir": f"/far/{run_dir.name}", "fingerprint": "", "token": "t"}
     with Store() as store:
         store.replace_runs(place, "box", [RunRecord.of(record)])
-        store.observe([(run, state, reason, {}) for run in store.runs(place)], time.time())
+        store.observe([run._replace(state=state, reason=reason) for run in store.runs(place)])
     assert f"interim: gpt_base-s43 {shown}" in report(place, SOURCE_DATE_EPOCH=LATER).stdout
+
+
+def test_a_run_that_waits_its_turn_on_this_machine_is_queued_though_it_has_no_record_yet(place: Path) -> None:
+    run_dir = place / "models" / "checkpoints" / "exp_gpt_base-s43"
+    shutil.rmtree(run_dir)
+    (run_dir / ".oelm").mkdir(parents=True)
+    words = {"study": "tiny", "run": "gpt_base-s43", "group": "gpt_base", "label": "", "seed": 43, "tag": ""}
+    with Store() as store:
+        store.replace_runs(
+            place, "local", [RunRecord.of({**words, "run_dir": str(run_dir), "fingerprint": "", "token": "t"})]
+        )
+        (run,) = store.runs(place)
+        store.observe([run._replace(state=State.QUEUED, reason="waiting for gpt_base to end")])
+    assert "gpt_base-s43 QUEUED (waiting for gpt_base to end)" in report(place).stdout
 
 
 def test_runs_that_are_elsewhere_alone_make_a_report_interim(place: Path) -> None:
@@ -124,7 +141,8 @@ def test_runs_that_are_elsewhere_alone_make_a_report_interim(place: Path) -> Non
             for name in names]  # fmt: skip
     with Store() as store:
         store.replace_runs(place, "box", list(map(RunRecord.of, rows)))
-        store.observe([(run, names[run.name][0], "", names[run.name][1]) for run in store.runs(place)], time.time())
+        runs = [(run, *names[run.name]) for run in store.runs(place)]
+        store.observe([run._replace(state=state, progress=progress) for run, state, progress in runs])
     said = " ".join(report(place, SOURCE_DATE_EPOCH=LATER).stdout.split())
     assert "INTERIM" in said and "gpt_base-s90 RUNNING" in said
     assert "gpt_base-s91 UNKNOWN (DONE on box: oelm-fetch brings it)" in said
@@ -141,7 +159,7 @@ def test_files_of_this_machine_are_newer_than_what_was_seen_of_them(place: Path)
         store.replace_runs(
             place, "local", [RunRecord.of({**words, "run_dir": str(run_dir), "fingerprint": "", "token": "t"})]
         )
-        store.observe([(run, State.RUNNING, "", {}) for run in store.runs(place)], time.time())
+        store.observe([run._replace(state=State.RUNNING) for run in store.runs(place)])
     assert "gpt_base-s43 UNKNOWN (no heartbeat) 200/400" in report(place, SOURCE_DATE_EPOCH=LATER).stdout
 
 
@@ -157,6 +175,24 @@ def test_output_takes_everything_elsewhere(place: Path) -> None:
     report(place, "--output", "mine")
     assert (place / "mine" / "comparison_table.txt").is_file() and (place / "mine" / "tiny_summary.json").is_file()
     assert not (place / "experiments").exists()
+
+
+def test_the_page_that_is_shown_and_the_files_share_figures_that_are_drawn_once(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def draw(*arguments: Any) -> Any:
+        drawn.append(arguments)
+        return figures.draw(*arguments)
+
+    monkeypatch.setattr(reporting, "draw", draw)
+    found = reporting.report_on(place, "tiny")
+    page = found.show("html")
+    files, _ = found.write(plot=True)
+    assert len(drawn) == 1 and found.folder is not None
+    assert (found.folder / "report.html").read_text(encoding="utf-8") == page and "<svg" in page
+    assert found.folder / "verdicts.png" in files
 
 
 @pytest.mark.parametrize("arguments", [("--json",), ("--format", "json")])
@@ -429,3 +465,20 @@ def wait_for(condition: object, seconds: float = 60) -> None:
             return
         time.sleep(0.1)
     raise AssertionError("it never came to be")
+
+
+def test_tables_with_named_columns_are_reported_by_group(tmp_path: Path) -> None:
+    for name, last in (("base-s1", 2.0), ("base-s2", 2.1), ("new-s1", 1.5), ("new-s2", 1.6)):
+        folder = tmp_path / "out" / name
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").write_text(f"epoch,Iter,loss,eval\n0,10,3.5,\n0,10,,3.0\n1,20,,{last}\n")
+    columns = ("--columns", "step=Iter,val_loss=eval")
+    done = report(tmp_path, "--from", "out", *columns, "--json")
+    runs = json.loads(done.stdout)["runs"]
+    told = {run["run"]: run["metrics"]["val_loss"]["last"] for run in runs}
+    assert told["new-s2"] == {"step": 20, "value": 1.6}
+    assert [run["group"] for run in runs] == ["base", "base", "new", "new"]
+    assert "2.05" in report(tmp_path, "--from", "out", *columns).stdout
+    done = report(tmp_path, "--from", "out", "--columns", "val_loss=evil", check=False)
+    assert done.returncode == 2 and "did you mean 'eval'?" in done.stderr
+    assert report(tmp_path, *columns, check=False).returncode == 2

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import build, findings
+from oelm_jobs.analysis import findings
 from oelm_jobs.analysis.judging import verdicts
 from oelm_jobs.analysis.output import writing
+from oelm_jobs.analysis.report import build
 
 from oelm_jobs.cli.report import main
 from tests.support import REPOSITORY
@@ -35,7 +36,7 @@ def test_every_option_that_is_named_exists() -> None:
 
 def test_every_file_that_is_named_is_written(tmp_path: Path) -> None:
     report = build(synthetic.study(), synthetic.make_arms(tmp_path / "runs", {"gpt_base": [3.8]}))
-    files, _ = writing.write(report, tmp_path, summary=tmp_path / "<study>_summary.json", made_at=0.0)
+    files = writing.write(report, tmp_path, summary=tmp_path / "<study>_summary.json", made_at=0.0)
     named = set(re.findall(r"`([a-z_<>]+\.(?:txt|md|html|tex|csv))`", PAGE)) | {"analysis_results.json"}
     assert len(named) > 6 and named <= {path.name for path in files}
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from oelm_jobs.agent.checks import trial
-from oelm_jobs.checks import doctor, site
+from oelm_jobs.checks import doctor, needs, site
 from oelm_jobs.checks.finding import Finding, Grade
 from oelm_jobs.scripts import templates
-from oelm_jobs.spec.target import Slurm, Target
+from oelm_jobs.spec.options import Slurm
+from oelm_jobs.spec.target import Target
+from oelm_jobs.study.files import read_study
+from oelm_jobs.study.resolve import plan_runs
 from tests.support import REPOSITORY, launch_script, make_run
 
 # The set-up -----------------------------------------------------------------------------------------------------------
@@ -147,9 +151,26 @@ def cluster(**row: Any) -> dict[str, Any]:
     }
 
 
-def remarks(options: dict[str, str], there: dict[str, Any], processes: int = 1, **slurm: Any) -> dict[str, Finding]:
+def remarks(
+    options: dict[str, str], there: dict[str, Any], processes: int = 1, stop_s: float = 0.0, **slurm: Any
+) -> dict[str, Finding]:
     target = Target(name="c", kind="slurm", root="", python="", slurm=Slurm(sbatch=options, **slurm))
-    return {remark.what: remark for remark in site.judge(target, there, [processes])}
+    return {remark.what: remark for remark in site.judge(target, there, [processes], stop_s)}
+
+
+def test_a_time_to_stop_that_slurm_does_not_leave_is_told() -> None:
+    there = {**cluster(), "kill_wait_s": 30.0}
+    assert "time to stop" not in remarks({}, there, stop_s=30) and "time to stop" not in remarks(
+        {}, cluster(), stop_s=60
+    )
+    told = remarks({}, there, stop_s=60)["time to stop"]
+    assert told.verdict == Grade.WARNING and "60 s" in told.found and "30 s (KillWait)" in told.found
+    assert "oelm-cancel" in told.mend and "GraceTime" in told.mend
+
+
+def test_programs_without_gpus_need_a_partition_with_none() -> None:
+    there = cluster(gres=[])
+    assert remarks({}, there, processes=1)["gpus"].is_bad and not remarks({}, there, processes=0)["gpus"].is_bad
 
 
 @pytest.mark.parametrize(
@@ -179,6 +200,7 @@ def test_more_gpus_than_the_limits_ever_give_are_refused(
         assert found["quota"].verdict == Grade.BAD and f"are {most}" in found["quota"].found
         assert "quota" not in remarks(named, there, processes=most)
         assert "quota" not in remarks({**named, "gres": "none"}, there, processes=4), "it wants none"
+        assert "quota" in remarks({**named, "gpus-per-socket": "2"}, there, processes=4), "it wants some"
         assert "quota" not in remarks(named, {**there, "is_limited": False}, processes=4), "nobody keeps to them"
         assert remarks({}, there, processes=4)["quota"].verdict == Grade.WARNING, "the site may choose others"
 
@@ -304,9 +326,9 @@ def test_a_warning_that_leaves_no_time_to_train_is_odd(options: dict[str, str], 
 def test_equal_words_of_sbatch_are_said_once() -> None:
     target = Target(name="c", kind="slurm", root="", python="", slurm=Slurm())
     refused = {"refused": "Invalid qos"}
-    both = site.tried(target, {"2": refused, "1": refused})
+    both = list(site.tried(target, {"2": refused, "1": refused}))
     assert [(remark.found, remark.verdict) for remark in both] == [("Invalid qos", Grade.BAD)]
-    unequal = site.tried(target, {"1": {"starts_in_s": 90000.0}, "2": refused, "4": {"limit": "x"}})
+    unequal = list(site.tried(target, {"1": {"starts_in_s": 90000.0}, "2": refused, "4": {"limit": "x"}}))
     assert [remark.verdict for remark in unequal] == [Grade.GOOD, Grade.BAD, Grade.WARNING]
     assert (
         "a job of 1 process: would start at 20" in unequal[0].found
@@ -323,3 +345,37 @@ def test_the_agent_is_named_by_the_path_that_scripts_have_for_it(
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     monkeypatch.setitem(vars(trial), "__file__", str(tmp_path / "link" / "hash" / "agent" / "checks" / "trial.py"))
     assert trial.agent_folder() == str(tmp_path / "link" / "hash")
+
+
+def test_a_project_of_scripts_alone_may_do_without_torch(tmp_path: Path) -> None:
+    answer: Any = {"trial": {"error": "No module named 'torch'"}, "devices": []}
+    target = Target(name="t", kind="local", root="", python="")
+    grades = [
+        [each.verdict for each in doctor._interpreter(answer, target, "", trains=trains)] for trains in (True, False)
+    ]
+    assert grades == [[Grade.BAD], [Grade.WARNING]]
+    works: Any = {"torch": "2", "python": "3.11", "cuda": "", "trainer_error": "no train"}
+    found = doctor._interpreter({**answer, "trial": works}, target, "", trains=False)
+    assert [each.verdict for each in found] == [Grade.GOOD], "its train/ is none of the runs'"
+
+
+def test_what_compiling_lacks_matters_to_runs_that_would_be_compiled(project: Path) -> None:
+    target = Target(name="t", kind="local", root="", python="")
+    study = read_study(project / "jobs" / "tiny.toml")
+
+    def grades(settings: dict[str, object], trial: Any) -> list[Grade]:
+        changed = replace(study, settings={**study.settings, **settings})
+        return [each.verdict for each in needs.compiling(changed, plan_runs(changed, target), trial)]
+
+    lacks, has, older = (
+        {"cuda": True, "compiling": "no C compiler (gcc)"},
+        {"cuda": True, "compiling": ""},
+        {"cuda": True},
+    )
+    long = {"max_steps": 10_000}
+    assert grades({**long, "compile": "auto"}, lacks) == [Grade.WARNING], "they go on eagerly"
+    assert grades({**long, "compile": "auto"}, has) == [Grade.GOOD]
+    assert grades({**long, "compile": "auto"}, {**lacks, "cuda": False}) == []
+    assert grades({"compile": "auto"}, lacks) == [], "too short to be compiled"
+    assert grades({"compile": "true"}, {**lacks, "cuda": False}) == [Grade.BAD]
+    assert grades({**long, "compile": "false"}, lacks) == grades({**long, "compile": "true"}, older) == []

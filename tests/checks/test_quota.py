@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs.agent.checks import quota
+from oelm_jobs.agent.host import lease_folder
 
 QUOTA = """\
 Disk quotas for user me (uid 1000):
@@ -50,22 +51,20 @@ def test_what_lustre_prints_is_read_over_broken_lines() -> None:
     assert quota.read_lustre("Permission denied.\n", "/lustre") is None
 
 
-def test_a_path_belongs_to_the_file_system_mounted_last_above_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mounts = tmp_path / "mounts"
+def test_a_path_belongs_to_the_file_system_mounted_last_above_it(tmp_path: Path) -> None:
+    mounts = tmp_path / "mountinfo"
     mounts.write_text(
-        "/dev/root / ext4 rw 0 0\n/dev/sda1 /home ext4 rw 0 0\nnas:/a\\040b /home/me nfs4 rw 0 0\n"
-        "mds@tcp:/scr /scratch lustre rw 0 0\n"
+        "21 1 8:1 / / rw - ext4 /dev/root rw\n22 21 8:2 / /home rw shared:1 - ext4 /dev/sda1 rw\n"
+        "23 22 0:40 / /home/me rw - nfs4 nas:/a\\040b rw\n24 21 0:41 / /scratch rw - lustre mds@tcp:/scr rw\n"
     )
-    monkeypatch.setattr(quota, "MOUNTS", str(mounts))
     for path, found in (
         ("/home/me/x", ("nas:/a b", "/home/me", "nfs4")),
         ("/home/meadow", ("/dev/sda1", "/home", "ext4")),
         ("/scratch", ("mds@tcp:/scr", "/scratch", "lustre")),
         ("/srv", ("/dev/root", "/", "ext4")),
     ):
-        assert quota._mount_of(path) == found
+        mount = lease_folder.mount_of(path, str(mounts))
+        assert mount is not None and (mount.source, mount.place, mount.kind) == found
 
 
 @pytest.mark.parametrize(

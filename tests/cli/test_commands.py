@@ -29,7 +29,8 @@ from tests.support import stand_in_for_nvidia_smi
         (["status", "--state", "runing"], ["did you mean 'RUNNING'?"]),
         (["status", "nothing"], ["'nothing' names no study, group or run"]),
         (["logs", "nothing"], ["'nothing' names no study, group or run"]),
-        (["cancel"], ["name a study, a group or a run"]),
+        (["cancel"], ["name a study, a group or a run", "--all"]),
+        (["clean"], ["name a study, a group or a run", "--all"]),
     ],
 )
 def test_a_wrong_word_is_named_with_the_right_ones(oelm, arguments: list[str], expected: list[str]) -> None:
@@ -41,6 +42,7 @@ def test_a_wrong_word_is_named_with_the_right_ones(oelm, arguments: list[str], e
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("quick")
 def test_json_stands_alone_on_stdout_also_after_a_wait(oelm, project: Path) -> None:
     done = oelm("submit", "--study", "tiny", "--group", "gpt_base", "--json", "--wait")
     assert [run["state"] for run in json.loads(done.stdout)["runs"]] == ["DONE"]
@@ -175,3 +177,25 @@ def test_the_language_of_an_error_about_the_language_is_the_users_own(oelm, monk
     monkeypatch.setenv("OELM_LANG", "zh")
     done = oelm("status", "--lang", "xx", check=False)
     assert done.returncode == 2 and "可选" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_the_language_may_be_chosen_before_a_subcommand_and_behind_it(oelm, position: int) -> None:
+    words = ["status"]
+    words[position:position] = ["--lang", "zh"]
+    assert "还没有运行" in oelm("main", *words).stderr
+
+
+def test_a_folder_of_targets_alone_is_no_project(oelm, project: Path) -> None:
+    (project / "inner" / "jobs").mkdir(parents=True)
+    (project / "inner" / "jobs" / "targets.toml").write_text("")
+    assert oelm("submit", "--study", "tiny", "--dry-run", cwd=project / "inner").returncode == 0
+
+
+def test_a_command_ends_its_process_once_all_is_said_and_done(project: Path) -> None:
+    program = "import atexit; from oelm_jobs.cli.status import main; atexit.register(print, 'done at the end'); main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program + "\nprint('never')", "--help"], cwd=project, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage:") and done.stdout.endswith("\ndone at the end\n")

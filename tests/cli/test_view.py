@@ -26,6 +26,7 @@ from oelm_jobs.runs.observe import View
 from oelm_jobs.runs.watch import views
 from oelm_jobs.store import ACCEPTED, Store
 from oelm_jobs.stored_run import StoredRun
+from oelm_jobs.stored_run import stored as read_row
 from tests.support import REPOSITORY, make_run
 
 NOW = 1_000_000.0
@@ -91,6 +92,12 @@ def test_a_run_without_a_sign_since_its_start_is_called_silent(beat: float | Non
     assert "no sign of progress for 3 min" in note
 
 
+@pytest.mark.parametrize(("step", "told"), [(None, {}), (5, {}), (None, {"acc": 0.5}), (None, None)])
+def test_a_script_whose_patterns_have_fitted_nothing_is_said_to_be_so(step: int | None, told: object) -> None:
+    note = cells(stored("r", State.RUNNING, **{**TRAINING, "step": step, "metrics": told}))["note"]
+    assert ("nothing has fitted the study's patterns so far" in note) is (step is None and told == {})
+
+
 def test_a_job_is_named_once_and_before_long_words() -> None:
     assert cells(stored("r", State.RUNNING, "in job 87_1", job="87_1"))["note"] == "in job 87_1"
     long = cells(stored("r", State.RUNNING, "before training: module load x", job="87_1"))["note"]
@@ -118,6 +125,66 @@ def test_devices_in_a_row_are_put_together() -> None:
     note = cells(stored("r", State.RUNNING, devices=devices[:5]))["note"]
     assert note == "on n1/gpu:0-2, n1/gpu:5, n2/gpu:6"
     assert cells(stored("r", State.RUNNING, devices=devices[4:]))["note"] == "on n2/gpu:6, n2/cpu"
+
+
+# Scripts --------------------------------------------------------------------------------------------------------------
+
+
+def script(name: str, state: State, goal: dict[str, str] | None = None, **progress: Any) -> StoredRun:
+    spec = {"program": {"settings": {}, "max_steps": 2000, "metrics": {"goal": goal or {}}}, "global_batch": 1}
+    return stored(name, state, **progress)._replace(spec=spec)
+
+
+ACCURACY = {"accuracy": "maximize", "val_loss": "minimize"}
+
+
+def test_runs_of_scripts_show_their_main_metric_by_its_name() -> None:
+    told = {"step": 500, "started_at": NOW - 105, "heartbeat_at": NOW - 5, "attempt": 1}
+    runs = [
+        script("a", State.RUNNING, ACCURACY, **told, metrics={"accuracy": 0.912345, "val_loss": 1.5}),
+        script("b", State.RUNNING, ACCURACY, **told, metrics={"accuracy": "nan"}),
+        script("c", State.QUEUED, ACCURACY),
+    ]
+    lines = [re.split(r" {2,}", line.strip()) for line in looked_at(runs)]
+    assert lines[1] == ["run", "state", "step", "accuracy", "ETA", "note"]
+    assert lines[3][:5] == ["a", "RUNNING", "500/2000", "0.91234", "5 min"]
+    assert lines[4][3] == "nan" and lines[5][2:5] == ["–", "–", "–"]
+    assert view.line(runs[0], NOW).split("  ")[-1] == "step 500/2000, accuracy 0.91234, ETA 5 min"
+
+
+def test_scripts_without_a_goal_and_of_several_metrics_have_their_columns() -> None:
+    titles = [re.split(r" {2,}", looked_at(runs)[1].strip()) for runs in (
+        [script("a", State.DONE, metrics={"x": 1.0})],
+        [script("a", State.DONE, {"x": "minimize"}), script("b", State.DONE, {"y": "minimize"})],
+        [script("a", State.DONE, {"x": "minimize"}), stored("b", State.DONE)],
+        [script("a", State.DONE, {"note\x1b[31m": "minimize"})],
+    )]  # fmt: skip
+    assert titles[0] == ["run", "state", "step", "ETA", "note"]
+    assert titles[1] == ["run", "state", "step", "metric", "ETA", "note"]
+    assert titles[2] == [*view.HEADERS]
+    assert titles[3][3].startswith("note") and "\x1b" not in titles[3][3] and len(titles[3]) == 6
+
+
+@pytest.mark.parametrize("metrics", ["3", '{"goal": [1]}', '{"goal": 5}'])
+def test_metrics_of_the_index_that_make_no_sense_are_said_to_make_none(metrics: str) -> None:
+    run = script("a", State.DONE)
+    spec = f'{{"program": {{"settings": {{}}, "metrics": {metrics}}}, "global_batch": 0}}'
+    row = (*run[: run._fields.index("spec")], spec, "DONE", "", NOW, NOW, "{}")
+    assert "can't be understood: spec" in view.line(read_row(row), NOW)
+
+
+def test_a_script_that_went_on_from_a_checkpoint_has_no_expected_end() -> None:
+    told = {"step": 500, "started_at": NOW - 105, "heartbeat_at": NOW - 5}
+    assert view.eta_seconds(script("a", State.RUNNING, ACCURACY, **told, attempt=1)) == pytest.approx(300)
+    assert view.eta_seconds(script("a", State.RUNNING, ACCURACY, **told, attempt=2)) is None
+    assert view.eta_seconds(script("a", State.DONE, ACCURACY, **told, attempt=1)) is None
+
+
+def test_a_narrow_terminal_loses_a_scripts_metric_before_its_reason() -> None:
+    runs = [script("a", State.QUEUED, ACCURACY)._replace(reason=NEVER)]
+    lines = looked_at(runs, width=60)
+    assert re.split(r" {2,}", lines[1])[:4] == ["run", "state", "step", "ETA"] and lines[3].endswith("…")
+    assert all(table.width(line) <= 60 for line in lines[1:])
 
 
 # Narrow terminals -----------------------------------------------------------------------------------------------------

@@ -57,6 +57,39 @@ def test_a_trainer_that_lies_elsewhere_is_kept_and_data_that_git_does_not_ignore
     assert not {name for name in names if name.endswith((".pt", ".bin"))}
 
 
+def files_of(project: Path) -> set[str]:
+    """Return what a snapshot for a script holds."""
+    return {name for name, _ in snapshot.take(project, is_script=True).files}
+
+
+def test_a_scripts_folder_keeps_what_it_calls_train_and_gets_no_trainer(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "loop.py").write_text("def fit(): ...\n")
+    (tmp_path / "main.py").write_text("import train.loop\n")
+    assert files_of(tmp_path) == {"main.py", "train/loop.py"}
+    assert snapshot.take(tmp_path, is_script=True).passed_over == ""
+
+
+def test_code_of_a_plain_folder_comes_along_whatever_its_folder_is_called_but_no_environment(tmp_path: Path) -> None:
+    code = {f"{folder}/net.py" for folder in ("models", "data", "build", "dist", "env", "lib/build")}
+    environment = {"py310/lib/site.py", "py310/pyvenv.cfg", "conda/conda-meta/history", "conda/lib/site.py"}
+    for name in (*code, *environment, "build/net.o", "data/rows.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n")
+    assert files_of(tmp_path) == code
+
+
+def test_of_a_scripts_checkout_all_comes_along_that_git_tracks_but_weights(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    tracked = {"build/net.py", "models/config.json", "data/prompts.txt"}
+    for name in (*tracked, "data/rows.bin", "models/checkpoints/old/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n")
+    git(tmp_path, "add", ".")
+    (tmp_path / "data" / "rows.csv").write_text("1\n")
+    assert files_of(tmp_path) == tracked
+
+
 @pytest.mark.parametrize(
     "files",
     [
@@ -136,6 +169,7 @@ SECRET_NAMES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_git", [True, False])
 def test_what_holds_keys_or_passwords_never_comes_along(project: Path, tmp_path: Path, with_git: bool) -> None:
     if with_git:

@@ -19,17 +19,9 @@ from oelm_jobs.agent import snapshots, trees
 from oelm_jobs.agent.host import launch
 from oelm_jobs.agent.transfer import clean
 from oelm_jobs.code import snapshot
-from tests.support import read, stand_in_for_python, wait_until
+from tests.support import read, wait_until
 
 Oelm = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def quick(project: Path, tmp_path: Path) -> Path:
-    """The project, with a stand-in for training; files that git ignores are none of its code."""
-    python = stand_in_for_python(tmp_path / "bin" / "python")
-    (project / "jobs" / "targets.toml").write_text(f"[local]\nkind = 'local'\npython = '{python}'\n")
-    return project
 
 
 def folder(project: Path) -> Path:
@@ -59,7 +51,7 @@ def test_the_code_of_what_is_over_goes_and_that_of_a_run_that_is_not_stays(
 ) -> None:
     (quick / "large.txt").write_text("x" * 3_000_000)
     over = submit(oelm, quick, "gpt_base", "--wait")
-    monkeypatch.setenv("TRAINER_STEP_S", "600")
+    monkeypatch.setenv("TRAINER_STEP_S", "5")
     needed = submit(oelm, quick, "oelm_freeze")
     run_dir = quick / "models" / "checkpoints" / "exp_oelm_freeze"
     run_dir = run_dir if run_dir.exists() else quick / "models" / "checkpoints" / "tiny" / "exp_oelm_freeze"
@@ -88,12 +80,11 @@ def test_the_code_of_what_is_over_goes_and_that_of_a_run_that_is_not_stays(
 def test_the_code_of_runs_that_wait_in_line_or_were_started_by_hand_stays(
     oelm: Oelm, quick: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TRAINER_STEP_S", "600")
+    monkeypatch.setenv("TRAINER_STEP_S", "3")
     made = submit(oelm, quick, "gpt_base", "--seeds", "42,43")
     assert unused(oelm) == []
     oelm("cancel", "gpt_base", "--yes")
     assert unused(oelm) == [made]
-    monkeypatch.setenv("TRAINER_STEP_S", "600")
     script = next(quick.glob("models/checkpoints/**/exp_gpt_base/.oelm/launch.sh"))
     for path in quick.glob(".oelm/submissions/*"):
         path.unlink()
@@ -114,7 +105,7 @@ def gone_before(project: Path, times: int) -> subprocess.CompletedProcess[str]:
         "def submit(self, jobs, *more):\n"
         "    if left[0]:\n"
         "        left[0] -= 1\n"
-        "        shutil.rmtree(f'{self._connection.root}/.oelm/snapshots/{jobs[0].snapshot}')\n"
+        "        shutil.rmtree(f'{self._connection.resolved.root}/.oelm/snapshots/{jobs[0].snapshot}')\n"
         "    return real(self, jobs, *more)\n"
         "m.LeaseScheduler.submit = submit\n"
         "from oelm_jobs.cli.submit import main; main(['--study', 'tiny', '--group', 'gpt_base', '--wait'])"

@@ -65,6 +65,7 @@ def test_keys_that_a_later_version_adds_are_ignored_and_those_of_an_older_one_su
     assert data_check.check(folder) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 1}', b"\xff", b'{"version": "x"}'])
 def test_a_manifest_that_cannot_be_read_is_an_error_that_names_it(folder: Path, content: bytes) -> None:
     (folder / "manifest.json").write_bytes(content)

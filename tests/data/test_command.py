@@ -110,7 +110,7 @@ def test_help_costs_no_numpy() -> None:
     program = (
         "import sys; sys.argv = ['oelm-data', 'make', '--help']\n"
         "from oelm_jobs.cli.data import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "try:\n    main.main()\nexcept SystemExit:\n    pass\n"
         "assert not {'numpy', 'tiktoken', 'rich', 'pyarrow', 'torch'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

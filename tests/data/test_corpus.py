@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from oelm_jobs.data import corpus
-from oelm_jobs.data.corpus import Piece, cut_documents, cut_tail, find_files, read_documents, split_by_name
+from oelm_jobs.data.corpus import DocumentPiece, cut_documents, cut_tail, find_files, read_documents, split_by_name
 from oelm_jobs.data.text_files import TextFile
 from oelm_jobs.data.token_folder import END_OF_TEXT, Oddities
 from oelm_jobs.data.tokenizer import encode
@@ -20,7 +20,7 @@ from oelm_jobs.errors import DataError
 from tests.data.stories import STORIES, write_parquet, write_stories
 
 
-def joined(pieces: list[Piece]) -> list[str]:
+def joined(pieces: list[DocumentPiece]) -> list[str]:
     """Put the pieces of each document together, checking that their marks fit."""
     documents: list[str] = []
     open_ = False

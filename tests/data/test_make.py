@@ -231,7 +231,7 @@ def test_the_new_folder_has_the_rights_that_mkdir_would_give(tmp_path: Path) -> 
 def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
     source = write_stories(tmp_path / "a.txt", STORIES)
 
-    def report(stage: str, done: int, total: int) -> None:
+    def report(stage: str, total: int, more: int) -> None:
         if stage == "encode" and source.stat().st_size == total:
             with open(source, "a") as stream:
                 stream.write("more")
@@ -256,7 +256,7 @@ def test_an_error_of_the_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeyp
 def test_data_that_appear_meanwhile_are_not_overwritten(tmp_path: Path) -> None:
     source, out = write_stories(tmp_path / "in" / "a.txt", STORIES), tmp_path / "out"
 
-    def report(stage: str, done: int, total: int) -> None:
+    def report(stage: str, total: int, more: int) -> None:
         if stage == "encode":
             out.mkdir(exist_ok=True)
             (out / "val.bin").write_bytes(b"mine")

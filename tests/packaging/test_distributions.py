@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from oelm_jobs.cli.main import COMMANDS
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDERS = {"oelm_jobs": "oelm_jobs"} | {name: f"oelm_jobs/{name}" for name in ("train", "analysis", "templates")}
 """Where the checkout's folders lie once installed."""
@@ -177,11 +179,26 @@ def test_every_console_script_starts(installed: Installed, tmp_path: Path) -> No
     assert {script: error.strip().splitlines()[-1:] for script, error in failed.items() if error} == {}
 
 
+def test_every_command_has_its_dashed_name() -> None:
+    """As the README and the help of ``oelm`` say of all of them."""
+    entries = setup_cfg()["options.entry_points"]["console_scripts"].strip().splitlines()
+    dashed = [f"oelm-{name} = oelm_jobs.cli.{name}:main" for name in COMMANDS]
+    assert entries == ["oelm = oelm_jobs.cli.main:main", *dashed]
+
+
 def test_every_import_of_the_package_is_a_declared_dependency() -> None:
     """What the code imports and setup.cfg does not name would be missing on a fresh machine."""
     requirements = setup_cfg()["options"]["install_requires"].strip().splitlines()
     declared = {re.match(r"[\w-]+", line.strip()).group().lower() for line in requirements}  # type: ignore[union-attr]
-    optional = {"pandas", "pyarrow", "torch", "wandb", "tensorboard", "tomllib"}  # tomllib: tomli before Python 3.11
+    optional = {
+        "mlflow",
+        "pandas",
+        "pyarrow",
+        "torch",
+        "wandb",
+        "tensorboard",
+        "tomllib",
+    }  # tomllib: tomli before Python 3.11
     own = {"oelm_jobs", "train", "analysis", "agent"}  # on a server the agent is a package of its own
     missing: dict[str, set[str]] = {}
     for path, _ in source_files():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs.agent.slurm import profile as slurm_profile
+from oelm_jobs.folders import config_folder
 from oelm_jobs.runs import observe
 from oelm_jobs.store import Store
 from tests.slurm import testbed
@@ -144,19 +146,30 @@ def no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def write_target(path: Path, sbatch: dict[str, Any] | None = None, **keys: Any) -> None:
+    """Write a targets file with the target ``cluster``; ``sbatch`` holds options, other keys are the target's (None for
+    none).
+    """
+    values = {"kind": "slurm", "python": sys.executable, "poll_s": 0, **keys}
+    lines = ["[cluster]", *(f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None)]
+    lines += ["[cluster.sbatch]"]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in {"time": 30, **(sbatch or {})}.items()]
+    path.write_text("\n".join(lines) + "\n")
+
+
 @pytest.fixture
 def target(project: Path) -> Callable[..., None]:
-    """Write the project's target ``cluster``; ``sbatch`` holds options, other keys are the target's (None for none)."""
-
-    def write(sbatch: dict[str, Any] | None = None, **keys: Any) -> None:
-        values = {"kind": "slurm", "python": sys.executable, "poll_s": 0, **keys}
-        lines = ["[cluster]", *(f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None)]
-        lines += ["[cluster.sbatch]"]
-        lines += [f"{key} = {json.dumps(value)}" for key, value in {"time": 30, **(sbatch or {})}.items()]
-        (project / "jobs" / "targets.toml").write_text("\n".join(lines) + "\n")
-
+    """Write the project's target ``cluster``, and write it anew: ``target({"time": 1}, poll_s=5)``."""
+    write = functools.partial(write_target, project / "jobs" / "targets.toml")
     write()
     return write
+
+
+@pytest.fixture
+def own_cluster(cluster: Testbed) -> None:
+    """The shared cluster, as target ``cluster`` of the user's own targets file."""
+    config_folder().mkdir(parents=True)
+    write_target(config_folder() / "targets.toml")
 
 
 @pytest.fixture

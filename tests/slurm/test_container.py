@@ -27,7 +27,7 @@ def container(tmp_path: Path, cluster: Testbed) -> Callable[..., str]:
     """
     hidden = {
         "scontrol": "mount --bind /dev/null /usr/bin/scontrol",
-        "conf": f"mount -t tmpfs none {cluster.place}",
+        "conf": f"mount -t tmpfs none {cluster.place} && unset SLURM_CONF",
         "": "true",
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import sys
@@ -36,24 +37,18 @@ def test_three_groups_are_trained_watched_and_compared(oelm, project: Path, targ
     assert "H1" in oelm("report", "--study", "tiny").stdout
 
 
-LONG = [
-    ("max_steps = 12", "max_steps = 100000"),
-    ("log_interval = 2", "log_interval = 100"),
-    ("save_interval = 6", "save_interval = 100"),
-]
+@pytest.fixture
+def long(project: Path, target, stand_in: str) -> None:
+    """Runs of the stand-in trainer that don't end by themselves."""
+    study = project / "jobs" / "tiny.toml"
+    study.write_text(study.read_text().replace("max_steps = 12", "max_steps = 100000"))
+    target(python=stand_in, setup=["export TRAINER_STEP_S=0.1"])
 
 
-def lengthen(project: Path, *more: tuple[str, str]) -> None:
-    path = project / "jobs" / "tiny.toml"
-    for old, new in (*LONG, *more):
-        assert old in path.read_text()
-        path.write_text(path.read_text().replace(old, new))
-
-
+@pytest.mark.usefixtures("long")
 def test_cancel_ends_pending_and_running_runs_and_submitting_again_resumes(
-    oelm, project: Path, target, cluster: Testbed, wait_for, states
+    oelm, project: Path, cluster: Testbed, wait_for, states
 ) -> None:
-    lengthen(project)
     oelm("submit", "--study", "tiny", "--target", "cluster")
     wait_for("gpt_base", "RUNNING")
     assert states()["oelm_freeze"]["state"] == "QUEUED"
@@ -75,10 +70,10 @@ def test_cancel_ends_pending_and_running_runs_and_submitting_again_resumes(
     assert states()["gpt_base"]["attempt"] == 2
 
 
+@pytest.mark.usefixtures("long")
 def test_a_cancelled_run_whose_script_somebody_starts_by_hand_is_seen_and_can_be_cancelled(
-    oelm, project: Path, target, cluster: Testbed, wait_for
+    oelm, project: Path, cluster: Testbed, wait_for
 ) -> None:
-    lengthen(project)
     oelm("submit", "--study", "tiny", "--target", "cluster", "--group", "gpt_base")
     wait_until((run_dir(project) / "heartbeat.json").exists, "a step")
     oelm("cancel", "gpt_base")
@@ -110,7 +105,11 @@ def test_the_doctor_knows_the_cluster(oelm, project: Path, target, cluster: Test
     assert not cluster.run("squeue", "-h")
 
 
-def test_the_doctor_lets_sbatch_judge_what_jobs_ask_for(oelm, project: Path, target, cluster: Testbed) -> None:
+def test_the_doctor_lets_sbatch_judge_what_jobs_ask_for(
+    oelm, project: Path, tmp_path: Path, target, cluster: Testbed
+) -> None:
+    target = functools.partial(target, python=stand_in_for_python(tmp_path / "python", "-S"))  # which imports no torch
+
     def findings() -> dict[str, list[dict[str, str]]]:
         found: dict[str, list[dict[str, str]]] = {}
         for finding in json.loads(oelm("doctor", "cluster", "--json", check=False).stdout)["findings"]:

@@ -13,8 +13,9 @@ from oelm_jobs.agent import rundir
 from oelm_jobs.code import snapshot
 from oelm_jobs.connections import connect
 from oelm_jobs.errors import ConfigurationError
-from oelm_jobs.scripts import jobs, templates
-from oelm_jobs.scripts.jobs import check_scripts
+from oelm_jobs.scripts import templates
+from oelm_jobs.scripts.jobs import Scripts
+from oelm_jobs.spec.program import Program, Stage
 from oelm_jobs.spec.study import Run
 from oelm_jobs.spec.target import Target
 from oelm_jobs.study.files import load_study
@@ -77,6 +78,26 @@ def test_the_toolkit_asks_for_what_nobody_named(tmp_path: Path) -> None:
     ]  # fmt: skip
     lines = header(read_target(tmp_path, {"gres": "none"}, requeue=False, warning_s=0), [make_run(tmp_path, "a")])
     assert "--no-requeue" in lines and "--gres=none" in lines and not [w for w in lines if "signal" in w]
+
+
+def test_a_program_without_gpus_asks_for_cores_alone(tmp_path: Path) -> None:
+    given = {"gres": "gpu:a5000:{gpus}", "mem-per-gpu": "8G", "cpus-per-gpu": 4, "gpu-bind": "single:1", "time": 10}
+    lines = header(read_target(tmp_path, given), [make_run(tmp_path, "a", gpus=0, cpus=2)])
+    assert not [line for line in lines if "gpu" in line] and lines[-2:] == ["--cpus-per-task=2", "--time=10"]
+
+
+@pytest.mark.parametrize(
+    ("warning_s", "stop_s", "warned_s"),
+    [(120, 30, 120), (120, 300.5, 311), (60, 60, 70), (0, 300, 0), (120, 8e4, 65535)],
+)
+def test_a_run_is_warned_so_early_that_its_program_has_its_time_to_stop(
+    tmp_path: Path, warning_s: int, stop_s: float, warned_s: int
+) -> None:
+    program = Program(stages=(Stage(name="", words=()),), stop_s=stop_s)
+    target, run = read_target(tmp_path, {}, warning_s=warning_s), make_run(tmp_path, "a", program=program)
+    told = [line for line in header(target, [run]) if "signal" in line]
+    assert told == ([f"--signal=B:USR1@{warned_s}"] if warned_s else [])
+    assert sbatch.warning_s(target, run) == warned_s, "its record says so, too"
 
 
 def test_arrays_have_a_limit_where_the_target_names_one(tmp_path: Path) -> None:
@@ -194,9 +215,9 @@ def test_a_quota_replaces_the_groups_gpus_with_the_same_global_batch(project: Pa
     )
     loaded = load_study(project, "tiny")
     quota = make_plan(project, loaded, targets.load_target(project, "c"), groups=["gpt_base"]).runs[0]
-    assert (quota.gpus, quota.global_batch, quota.train["batch_size"]) == (1, 4, 4)
+    assert (quota.gpus, quota.global_batch, quota.settings["batch_size"]) == (1, 4, 4)
     free = make_plan(project, loaded, targets.load_target(project, "d"), groups=["gpt_base"]).runs[0]
-    assert (free.gpus, free.global_batch, free.train["batch_size"]) == (2, 4, 2), "by number, not by index"
+    assert (free.gpus, free.global_batch, free.settings["batch_size"]) == (2, 4, 2), "by number, not by index"
 
 
 @pytest.mark.parametrize("keys", [{"gpus": [0, 1]}, {"sbatch": {"gpus": [0]}}, {"sbatch": {"gres": [0]}}])
@@ -210,12 +231,13 @@ def test_a_thousand_runs_are_checked_by_the_scripts_of_two(project: Path, monkey
     target = read_target(project, {"nodes": 2})
     made = make_plan(project, load_study(project, "tiny"), target, seeds=range(1000), mode="parallel")
     printed: list[int] = []
-    monkeypatch.setattr(jobs, "render", lambda plan, runs, *rest, **more: printed.append(len(runs)))
-    check_scripts(made, made.runs, "t", snapshot.take(project), connect(target, project), max_array=1000)
+    scripts = Scripts(plan=made, connection=connect(target, project), snapshot=snapshot.take(project))
+    monkeypatch.setattr(Scripts, "render", lambda self, runs: printed.append(len(runs)))
+    scripts.check(made.runs)
     assert len(made.runs) == 3000 and printed == [2]
     monkeypatch.undo()
     with pytest.raises(ConfigurationError, match="can't be divided over nodes = 2"):
-        check_scripts(made, made.runs, "t", snapshot.take(project), connect(target, project), max_array=1000)
+        scripts.check(made.runs)
 
 
 def script(target: Target, runs: list[Run], tmp_path: Path) -> str:

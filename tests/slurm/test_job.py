@@ -4,10 +4,14 @@ by recorded words, without a cluster.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,12 +23,14 @@ from oelm_jobs.agent import processes
 from oelm_jobs.agent.host import lease
 from oelm_jobs.agent.run import place
 from oelm_jobs.agent.run_record import RunRecord
+from oelm_jobs.agent.slurm import cancel as slurm_cancel
 from oelm_jobs.agent.slurm import claim as slurm_claim
 from oelm_jobs.agent.slurm import commands as slurm_commands
 from oelm_jobs.agent.slurm import job as slurm_job
 from oelm_jobs.agent.slurm import step as slurm_step
 from oelm_jobs.agent.slurm.commands import SlurmError
 from tests.slurm.recorded import NAME, TOKEN, fails, prints
+from tests.support import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
 
@@ -68,6 +74,36 @@ def test_a_successor_of_a_node_that_may_be_cut_off_waits_until_it_must_have_noti
     monkeypatch.setattr(time, "sleep", slept.append)
     job.acquire(0.0)
     assert slept == ([2 * slurm_claim.FENCE_S] if waits else [])
+
+
+@pytest.mark.slow
+def test_who_lost_its_claim_while_it_waited_leaves_what_its_successor_waits_for(tmp_path: Path) -> None:
+    folder = tmp_path / "exp_a"
+    control = folder / ".oelm"
+    control.mkdir(parents=True)
+    claimed = {**dataclasses.asdict(owner(name="a", token="t")), "identity": {"pid": 7, "host": "n9"}}
+    (control / "slurm-claim.1").write_text(json.dumps(claimed))
+    record = {"scheduler": "slurm", "token": "t", "run": "a", "run_dir": str(folder), "world_size": 1}
+    program = (
+        "import sys\nfrom oelm_jobs.agent.slurm import job as slurm_job\nslurm_job.SlurmJob.look_s = 1.0\n"
+        "from oelm_jobs.agent.supervise import main\n"
+        "sys.exit(main(['--', sys.executable, '-c', 'import time; time.sleep(600)']))"
+    )
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "a", "SLURMD_NODENAME": "n1", "SLURM_RESTART_COUNT": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **job}
+    ) as child:
+        assert child.stdin is not None
+        child.stdin.write(json.dumps(record).encode())
+        child.stdin.close()
+        try:
+            wait_until((control / "waiting.json").exists, "it to wait until the node before must have noticed")
+            (control / "slurm-claim.3").write_text(json.dumps({**claimed, "restart": 2}))
+            (control / "waiting.json").write_text("the successor's")
+            assert child.wait(300) == 75
+        finally:
+            child.kill()
+    assert (control / "waiting.json").read_text() == "the successor's"
 
 
 # Torchrun over nodes --------------------------------------------------------------------------------------------------
@@ -374,6 +410,30 @@ def test_a_checkpoint_has_the_time_that_the_cluster_leaves(
     assert slurm_run(tmp_path, monkeypatch).pass_stop(4711, TERM) == grace_s
 
 
+@pytest.mark.parametrize(("shown", "grace_s"), [("RUNNING", 300.0), ("COMPLETING", 110.0), (None, 110.0)])
+def test_a_program_has_the_time_that_it_asks_for_unless_slurm_ends_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str | None, grace_s: float
+) -> None:
+    monkeypatch.setattr(slurm_commands, "kill_wait", lambda: 120.0)
+    monkeypatch.setattr(os, "kill", lambda pid, signum: None)
+    shows(monkeypatch, {"JobState": shown} if shown else None)
+    assert slurm_run(tmp_path, monkeypatch, program={"stop_s": 300.0}).pass_stop(4711, TERM) == grace_s
+
+
+@pytest.mark.parametrize(("stop_s", "asked"), [(0.0, 0), (20.0, 0), (60.0, 3)])
+def test_however_many_runs_are_cancelled_slurm_is_asked_once_how_long_it_waits_and_only_where_programs_need_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instead: Put, stop_s: float, asked: int
+) -> None:
+    calls, cancels = tmp_path / "calls", tmp_path / "cancels"
+    instead("scontrol", prints("KillWait                = 30 sec\n", calls))
+    instead("scancel", prints("", cancels))
+    monkeypatch.setattr(place, "stop_grace", lambda record, seconds: stop_s)
+    living = {f"/exp_{number}": [slurm_commands.Job(str(number), None, NAME, "RUNNING")] for number in range(3)}
+    assert len(slurm_cancel._ask_supervisors(living)) == asked
+    assert (calls.read_text() if calls.exists() else "") == ("show config\n" if stop_s else "")
+    assert (cancels.read_text() if cancels.exists() else "") == ("--batch --signal=TERM 0 1 2\n" if asked else "")
+
+
 @pytest.mark.parametrize(
     ("shown", "state"),
     [
@@ -416,3 +476,29 @@ def test_a_requeue_by_a_command_that_is_not_there_is_given_up_soon(
     monkeypatch.setattr(slurm_job, "REQUEUE_PAUSE_S", 0.0)
     assert "can't be run" in slurm_run(tmp_path, monkeypatch).go_on_later()
     assert [argv[1] for argv in tried].count("requeue") == slurm_job.REQUEUE_TRIES
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_program_of_ones_own_is_told_its_nodes_and_a_port_and_is_started_on_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: int
+) -> None:
+    job = slurm_run(tmp_path, monkeypatch, world_size=4)
+    job._hosts = [f"n{number + 1}" for number in range(nodes)]
+    job._devices = [f"n{number % nodes + 1}/gpu:{number // nodes}" for number in range(4)]
+    ground = job.ground(2)
+    taken = job.ground(3, avoided=(ground.port,))
+    assert (ground.gpus, ground.nodes, ground.host) == ((4, 1, "localhost") if nodes == 1 else (2, 2, "n1"))
+    assert ground.rendezvous == "7.0.2" and ground.port != taken.port
+    argv = job.spread(["bash", "x.sh"])
+    assert argv[-2:] == ["bash", "x.sh"] and ("srun" in argv) is (nodes == 2)
+
+
+@pytest.mark.parametrize(("shown", "asked"), [({"JobState": "CANCELLED"}, True), ({"JobState": "RUNNING"}, False)])
+def test_whether_slurm_has_asked_all_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: dict[str, str], asked: bool
+) -> None:
+    monkeypatch.setattr(os, "kill", lambda pid, signum: None)
+    shows(monkeypatch, shown)
+    job = slurm_run(tmp_path, monkeypatch)
+    job.pass_stop(4711, TERM)
+    assert job.has_asked_all() is asked

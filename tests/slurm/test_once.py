@@ -46,12 +46,14 @@ def starts(project: Path) -> int:
     return (run_dir(project) / "training.log").read_text().count("Started")
 
 
-def last(project: Path, *, steps: int, step_s: float, line: str = "true") -> None:
-    """Let the run take its time."""
-    study, targets = project / "jobs" / "tiny.toml", project / "jobs" / "targets.toml"
-    study.write_text(study.read_text().replace("max_steps = 12", f"max_steps = {steps}"))
-    setup = f'poll_s = 0\nsetup = ["export TRAINER_STEP_S={step_s}", "{line}"]'
+def hold(project: Path, line: str = "true") -> Path:
+    """Let the run, whose set-up has a line more, go on until the file that is returned is gone."""
+    held, targets = project / "holds" / run_dir(project).name, project / "jobs" / "targets.toml"
+    held.parent.mkdir()
+    held.touch()
+    setup = f'poll_s = 0\nsetup = ["export TRAINER_HOLD={held.parent}", "{line}"]'
     targets.write_text(targets.read_text().replace("poll_s = 0", setup))
+    return held
 
 
 def script_of(project: Path) -> Path:
@@ -130,7 +132,7 @@ def test_a_controller_that_is_down_is_a_certain_no(
 def test_status_says_that_the_controller_is_down_and_keeps_what_was_known(
     oelm, submit, project: Path, cluster: Testbed, wait_for
 ) -> None:
-    last(project, steps=300, step_s=0.05)
+    held = hold(project)
     submit()
     wait_for("gpt_base", "RUNNING")
     cluster.kill("slurmctld", signal.SIGTERM)
@@ -141,6 +143,7 @@ def test_status_says_that_the_controller_is_down_and_keeps_what_was_known(
     finally:
         cluster.start_daemon("slurmctld", ["slurmctld", "-D"])
     wait_until(lambda: not cluster.call("squeue").returncode, "the controller")
+    held.unlink()
     wait_for("gpt_base", "DONE")
     assert starts(project) == 1
 
@@ -180,7 +183,7 @@ def test_a_client_killed_at_any_point_neither_loses_nor_doubles_a_run(
 def test_the_script_runs_by_hand_and_again_and_one_execution_gets_the_run(
     submit, project: Path, cluster: Testbed, wait_for, states, line: str
 ) -> None:
-    last(project, steps=200, step_s=0.1, line=line)
+    held = hold(project, line)
     submit()
     wait_for("gpt_base", "RUNNING")
     wait_until(lambda: (run_dir(project) / "training.log").exists(), "training")
@@ -188,6 +191,7 @@ def test_the_script_runs_by_hand_and_again_and_one_execution_gets_the_run(
     wait_until(lambda: cluster.job(again)["JobState"] == "FAILED", "the second execution to give way")
     assert cluster.job(again)["ExitCode"] == "75:0"
     assert states()["gpt_base"]["state"] == "RUNNING"
+    held.unlink()
     wait_for("gpt_base", "DONE")
     done = cluster.run(SBATCH, "--parsable", str(script_of(project))).strip()
     wait_until(lambda: cluster.job(done)["JobState"] == "COMPLETED", "a third one to find it done")

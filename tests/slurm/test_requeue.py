@@ -19,7 +19,7 @@ import pytest
 
 from oelm_jobs.agent import processes
 from tests.slurm.testbed import Testbed
-from tests.support import read, wait_until
+from tests.support import pause_after_each_step, read, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -30,15 +30,11 @@ CHANGES = [
     ("val_interval = 6", "val_interval = 200"),
     ("save_interval = 6", "save_interval = 50"),
 ]
-STEP = "        progress.step += 1\n"
 
 
 def slow_down(project: Path) -> None:
-    """Give the project's trainer a pause after each step, of as many seconds as TEST_STEP_S says."""
-    path = project / "train" / "loop.py"
-    assert path.read_text().count(STEP) == 1
-    pause = f"{STEP}        time.sleep(float(__import__('os').environ.get('TEST_STEP_S', '0')))\n"
-    path.write_text(path.read_text().replace(STEP, pause))
+    """Let the study's trainer take its time for many steps."""
+    pause_after_each_step(project)
     study = project / "jobs" / "tiny.toml"
     for old, new in CHANGES:
         assert old in study.read_text()

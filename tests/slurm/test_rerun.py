@@ -44,7 +44,7 @@ def start_over_and_fetch(run: Callable[..., Any], project: Path) -> None:
     run(*SUBMIT, "--rerun", "--yes", "--wait")
     done = run("fetch", "--checkpoints", "all")
     assert "DAMAGED" not in done.stdout and "verified" in done.stdout
-    assert "gpt_base was started over; what was fetched before is in" in done.stderr
+    assert "gpt_base was started over; what was here of it before is in" in done.stderr
     [aside] = old_copies(project)
     assert str(aside) in done.stderr
     assert {path.name: path.read_bytes() for path in aside.glob("[!.]*.*")} == before, "nothing of it is overwritten"

@@ -14,8 +14,14 @@ from typing import Any
 import pytest
 
 from oelm_jobs.agent import rundir
+from oelm_jobs.agent.host import launch
 from oelm_jobs.agent.slurm import submit as submission
 from oelm_jobs.agent.slurm.commands import SlurmError
+from oelm_jobs.connections.local import LocalConnection
+from oelm_jobs.errors import UnknownAnswer
+from oelm_jobs.schedulers import LaunchScript, scheduler
+from oelm_jobs.spec.options import Slurm
+from oelm_jobs.spec.target import Target
 from tests.slurm.recorded import NAME, NO_CONTROLLER, TOKEN, prints, queue_line
 from tests.support import wait_until
 
@@ -90,6 +96,30 @@ def test_of_two_commands_that_send_the_same_script_at_once_one_does(
     assert sorted(next(iter(answer)) for answer in answers) == ["id", "unknown"], "who comes second does not know"
     assert "7" in [answer.get("id") for answer in answers]
     assert submission.slurm_submit(request(tmp_path), send)["jobs"]["0"]["id"] == "7" and len(sent) == 1
+
+
+def test_where_scripts_can_not_be_written_no_submission_has_begun(tmp_path: Path) -> None:
+    (tmp_path / ".oelm").mkdir()
+    (tmp_path / ".oelm" / "slurm").touch()
+    with pytest.raises(launch.NotWritable, match="nothing can be written below"):
+        submission.slurm_submit(request(tmp_path))
+    assert not launch.submission_file(str(tmp_path), TOKEN).exists()
+
+
+def test_an_answer_that_can_not_be_kept_on_this_machine_leaves_it_unknown_what_was_sent(
+    tmp_path: Path, instead: Put
+) -> None:
+    """As on a full disk: sbatch has the job."""
+    instead("srun", "exit 0")
+    instead("sbatch", f"touch {tmp_path}/sent; echo Submitted batch job 7")
+    root = tmp_path / "root"
+    (run,) = request(root)["jobs"]
+    submission.file_of(str(root), TOKEN, 0, ".answer.json").mkdir(parents=True)  # nothing replaces a folder
+    there = Target(name="here", kind="slurm", root=str(root), python="python", slurm=Slurm())
+    script = LaunchScript(run_dirs=tuple(run["run_dirs"]), script=run["script"], position=0, name=NAME)
+    with pytest.raises(UnknownAnswer):
+        scheduler(LocalConnection(there, tmp_path)).submit([script], TOKEN)
+    assert (tmp_path / "sent").exists()
 
 
 @pytest.mark.parametrize(
@@ -196,8 +226,8 @@ def test_nothing_is_settled_while_slurm_can_not_be_asked(tmp_path: Path, instead
             submission.slurm_submit(request(tmp_path), lost)
     else:
         content = {"token": TOKEN, "time": 1.0, "jobs": request(tmp_path)["jobs"]}
-        submission.submission_file(str(tmp_path), TOKEN).parent.mkdir(parents=True)
-        rundir.write_json(submission.submission_file(str(tmp_path), TOKEN), content)
+        launch.submission_file(str(tmp_path), TOKEN).parent.mkdir(parents=True)
+        rundir.write_json(launch.submission_file(str(tmp_path), TOKEN), content)
     instead("squeue", NO_CONTROLLER)
     with pytest.raises(SlurmError, match="connect failure"):
         submission.slurm_settle({"root": str(tmp_path), "token": TOKEN})

@@ -32,9 +32,10 @@ def test_of_the_other_version(bench: Bench, scenario: Callable[[Bench], None]) -
 
 
 def test_a_job_of_a_client_that_was_killed_over_sbatch_does_nothing_once_the_run_was_submitted_again(
-    bench: Bench, tmp_path: Path, cluster: Testbed, instead
+    bench: Bench, tmp_path: Path, cluster: Testbed, instead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its sbatch outlives the client and is served after the second one's."""
+    monkeypatch.setenv("OELM_LOOK_FOR_S", "1")
     sent, go_on, accepted = (tmp_path / name for name in ("sent", "go-on", "accepted"))
     wait = f"echo $$ >> {sent}; until [ -e {go_on} ]; do sleep 0.1; done"
     instead("sbatch", f'{wait}; $real "$@"; code=$?; echo $code >> {accepted}; exit $code')

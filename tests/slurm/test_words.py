@@ -24,7 +24,8 @@ from oelm_jobs.agent.slurm import tasks as slurm_tasks
 from oelm_jobs.agent.slurm.commands import Job
 from oelm_jobs.checks import site
 from oelm_jobs.checks.finding import Finding, Grade
-from oelm_jobs.spec.target import Slurm, Target
+from oelm_jobs.spec.options import Slurm
+from oelm_jobs.spec.target import Target
 from tests.slurm.recorded import ENDED, LATER, NAME, READ, STARTED, SUBMITTED, TOKEN, account, fails, prints
 
 pytestmark = pytest.mark.usefixtures("no_cluster")
@@ -469,7 +470,7 @@ def remarks(default_time: str = "1:00:00", **options: str) -> list[Finding]:
         "qualities": [], "max_array": 1001, "is_enforced": True, "is_limited": True,
     }  # fmt: skip
     target = Target(name="c", kind="slurm", root="/r", python="python3", slurm=Slurm(sbatch=dict(options)))
-    return site.judge(target, known)
+    return list(site.judge(target, known))
 
 
 def test_a_default_time_that_runs_get_is_named_and_is_odd_where_it_is_short() -> None:

@@ -261,6 +261,7 @@ class Testbed:
         options = [
             "--no-defaults",
             f"--datadir={folder}",
+            f"--tmpdir={self.place}",  # whoever starts removes the temporary tables of all others in a shared one
             "--user=root",
         ]
         is_new = not folder.exists()

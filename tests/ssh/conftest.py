@@ -17,7 +17,9 @@ import pytest
 
 from oelm_jobs import connections
 from oelm_jobs.cli import view
-from oelm_jobs.connections import sshconfig
+from oelm_jobs.connections import Connection, sshconfig
+from oelm_jobs.connections.openssh import OpenSSHConnection
+from oelm_jobs.folders import config_folder
 from oelm_jobs.runs import observe
 from oelm_jobs.store import Store
 from tests.ssh.testbed import COMMANDS, Client, Host, Network
@@ -73,6 +75,14 @@ def box(new_host: Callable[..., Host], client: Client) -> Host:
     return host
 
 
+@pytest.fixture
+def own_box(box: Host) -> Host:
+    """That host, as target ``box`` of the user's own targets file."""
+    config_folder().mkdir(parents=True)
+    add_target(config_folder() / "targets.toml", "box")
+    return box
+
+
 @contextlib.contextmanager
 def ssh_agent(place: Path) -> Iterator[None]:
     """Run an agent without keys that listens at ``place``, whose socket is there before it does."""
@@ -90,8 +100,20 @@ def ssh_agent(place: Path) -> Iterator[None]:
         agent.wait()
 
 
+def log_out(connection: Connection) -> None:
+    """End the master connection that a connection has made or would use."""
+    assert isinstance(connection, OpenSSHConnection)
+    words = ["ssh", "-F", "/dev/null", "-o", f"ControlPath={connection._own_path()}", "-O", "exit", "--", "box"]
+    subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+
+
 def write_target(project: Path, name: str = "box", **values: object) -> None:
     """Add a target to a project: the suite's own python and root ``oelm`` unless given."""
+    add_target(project / "jobs" / "targets.toml", name, **values)
+
+
+def add_target(path: Path, name: str, **values: object) -> None:
+    """Add such a target to a targets file."""
     values = {"kind": "ssh", "host": name, "root": "oelm", "python": sys.executable, **values}
     lines = [f"[{name}]"]
     for key, value in values.items():
@@ -100,7 +122,7 @@ def write_target(project: Path, name: str = "box", **values: object) -> None:
             lines.append(f"{key} = {{ {inner} }}")
         else:
             lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
-    with (project / "jobs" / "targets.toml").open("a") as file:
+    with path.open("a") as file:
         file.write("\n".join(lines) + "\n")
 
 

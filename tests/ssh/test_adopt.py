@@ -15,12 +15,11 @@ from typing import Any
 import pytest
 
 from oelm_jobs.connections import connect, connect_for_transfer, sockets
-from oelm_jobs.connections.openssh import OpenSSHConnection
 from oelm_jobs.runs import terminal
 from oelm_jobs.store import Store
 from oelm_jobs.study.files import load_study
 from oelm_jobs.targets.files import load_target
-from tests.ssh.conftest import Rig, write_target
+from tests.ssh.conftest import Rig, log_out, write_target
 from tests.ssh.test_fetch import fetched, train
 from tests.ssh.testbed import Host
 from tests.support import TINY_STUDY, wait_until
@@ -190,8 +189,7 @@ def test_a_socket_folder_that_somebody_else_made_is_worked_around(
             target = load_target(rig.project, name)
             for connection in (connect(target, rig.project), connect_for_transfer(target, rig.project)):
                 assert connection.call("probe", {"run_dirs": []})["runs"] == {}
-                if isinstance(connection, OpenSSHConnection):
-                    connection.log_out()
+                log_out(connection)
         if usual.is_dir():
             assert not list(usual.iterdir()), "nothing of ours lies where others can reach it"
         shutil.rmtree(folder)

@@ -17,9 +17,8 @@ import pytest
 from oelm_jobs import connections
 from oelm_jobs.agent.sentences import Sentence
 from oelm_jobs.connections import openssh
-from oelm_jobs.connections.openssh import OpenSSHConnection
 from oelm_jobs.errors import NotReached, TargetError
-from tests.ssh.conftest import ssh_agent
+from tests.ssh.conftest import log_out, ssh_agent
 from tests.ssh.test_hosts import ASK, EVERY, be_impatient, on_a_terminal, reach, works
 from tests.ssh.testbed import Account, Client, Host, run
 
@@ -99,7 +98,7 @@ def test_a_certificate_that_is_named_lets_in_through_openssh_and_that_is_said_on
     client.knows(certified, IdentityFile=f"{tmp_path}/mine", CertificateFile=f"{tmp_path}/elsewhere.pub")
     connection = reach("fabric")
     assert works(connection)
-    launch = {"root": connection.root, "token": "t", "runs": []}
+    launch = {"root": connection.resolved.root, "token": "t", "runs": []}
     assert connection.call("launch", launch) is not None, "what acts goes on, too"
     connection.close()
     assert works(connection)
@@ -158,7 +157,7 @@ def test_a_second_factor_is_asked_for_on_a_terminal_and_once_given_serves_those_
     assert works(reach("fabric"))
     assert host.logins() == 1 and capfd.readouterr().err.count(GOES_ON) == 1
     connections.close_all()
-    OpenSSHConnection(reach("openssh").target).log_out()
+    log_out(reach("openssh"))
 
 
 # Keys of the host -----------------------------------------------------------------------------------------------------
@@ -181,7 +180,7 @@ def test_a_host_is_believed_by_its_authority(
     other = make_key(tmp_path / "other")
     client.known_hosts.write_text(f"@cert-authority [{host.address}]:* {public(other)}\n")
     if way == "fabric":  # a master that is open is not asked for its key again
-        connections.connect(reach(way).target, Path("/"))._instead.log_out()  # type: ignore[attr-defined]
+        log_out(reach(way))
         connections.close_all()
         with pytest.raises(TargetError, match="isn't known here"):
             works(reach(way))
@@ -282,11 +281,12 @@ def test_a_proxy_command_is_a_line_of_shell_with_all_its_tokens(
     assert told.read_text() == f"127.0.0.1 {box.port} alice box 100%\n"
 
 
-def test_a_proxy_command_that_fails_is_told_in_its_own_words(box: Host, client: Client) -> None:
+@pytest.mark.parametrize("way", EVERY)
+def test_a_proxy_command_that_fails_is_told_in_its_own_words(box: Host, client: Client, way: str) -> None:
     client.config.write_text("")
     client.knows(box, ProxyCommand="sh -c 'echo no tunnel today >&2; exit 3'")
     with pytest.raises(NotReached, match="can't be reached: no tunnel today"):
-        works(reach("fabric"))
+        works(reach(way))
 
 
 ALGORITHMS = {

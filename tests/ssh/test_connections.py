@@ -56,10 +56,10 @@ def tree(folder: Path, files: dict[str, bytes]) -> snapshot.Tree:
 
 
 def test_root_and_paths_are_absolute(connection: Connection) -> None:
-    assert connection.root.startswith("/") and connection.root.endswith("/work")
+    assert connection.resolved.root.startswith("/") and connection.resolved.root.endswith("/work")
     there = replace(connection.target, data={"data/x": "shared/x", "y": "/abs/y"}, checkpoint_root="big/runs")
-    resolved = connections.connect(there, Path(connection.root).parent).resolved
-    base = connection.root.removesuffix("/work")
+    resolved = connections.connect(there, Path(connection.resolved.root).parent).resolved
+    base = connection.resolved.root.removesuffix("/work")
     assert resolved.data == {"data/x": f"{base}/shared/x", "y": "/abs/y"}
     assert resolved.checkpoint_root == f"{base}/big/runs"
 
@@ -67,8 +67,8 @@ def test_root_and_paths_are_absolute(connection: Connection) -> None:
 def test_a_tree_is_placed_whole_once_and_read_only(connection: Connection, tmp_path: Path) -> None:
     sent = tree(tmp_path / "tree", {"a.sh": b"#!/bin/sh\n", "deep/b.bin": bytes(range(256)), "deep/实验.txt": b"x"})
     for _ in range(2):
-        place = Path(connection.keep_tree(sent, f"{connection.root}/trees"))
-        assert place == Path(connection.root, "trees", sent.hash)
+        place = Path(connection.keep_tree(sent, f"{connection.resolved.root}/trees"))
+        assert place == Path(connection.resolved.root, "trees", sent.hash)
         assert (place / "deep" / "b.bin").read_bytes() == bytes(range(256))
         assert (place / "deep" / "实验.txt").read_bytes() == b"x"
         assert stat.S_IMODE((place / "a.sh").stat().st_mode) == 0o500
@@ -85,10 +85,10 @@ def test_of_a_large_tree_only_what_changed_is_sent_again(
     sent: list[int] = []
     pack = wire.pack
     monkeypatch.setattr(wire, "pack", lambda tree, numbers: pack(tree, [sent.append(n) or n for n in numbers]))
-    first = Path(connection.keep_tree(tree(tmp_path / "tree", files), f"{connection.root}/trees"))
+    first = Path(connection.keep_tree(tree(tmp_path / "tree", files), f"{connection.resolved.root}/trees"))
     files["part7/777.py"] = b"changed = True\n"
     sent.clear()
-    second = Path(connection.keep_tree(tree(tmp_path / "tree", files), f"{connection.root}/trees"))
+    second = Path(connection.keep_tree(tree(tmp_path / "tree", files), f"{connection.resolved.root}/trees"))
     assert len(sent) == (0 if connection.target.kind == "local" else 1)
     assert (second / "part7" / "777.py").read_bytes() == files["part7/777.py"]
     assert (first / "part7" / "777.py").read_bytes() == b"# 777\n" * 20
@@ -96,26 +96,26 @@ def test_of_a_large_tree_only_what_changed_is_sent_again(
 
 
 def test_the_agent_answers_about_runs_and_host(connection: Connection) -> None:
-    answer = connection.call("probe", {"run_dirs": ["/nowhere"], "root": connection.root})
+    answer = connection.call("probe", {"run_dirs": ["/nowhere"], "root": connection.resolved.root})
     assert answer["runs"]["/nowhere"]["state"] == "UNKNOWN"
     assert answer["disk_free"] > 0 and answer["devices"]
 
 
 def test_names_and_contents_arrive_as_they_are(connection: Connection) -> None:
     for name in AWKWARD:
-        folder = Path(connection.root, name)
+        folder = Path(connection.resolved.root, name)
         folder.mkdir(parents=True)
         (folder / "training.log").write_bytes(name.encode())
         answer = connection.call("log", {"run_dir": str(folder), "name": "training.log", "offset": 0})
         assert base64.b64decode(answer["content"]).decode() == name
-    assert set(os.listdir(connection.root)) - {".oelm"} == set(AWKWARD)
+    assert set(os.listdir(connection.resolved.root)) - {".oelm"} == set(AWKWARD)
 
 
 def test_an_answer_may_be_large(connection: Connection) -> None:
-    Path(connection.root).mkdir(parents=True, exist_ok=True)
+    Path(connection.resolved.root).mkdir(parents=True, exist_ok=True)
     content = os.urandom(1 << 20)
-    Path(connection.root, "training.log").write_bytes(content)
-    answer = connection.call("log", {"run_dir": connection.root, "name": "training.log", "offset": 0})
+    Path(connection.resolved.root, "training.log").write_bytes(content)
+    answer = connection.call("log", {"run_dir": connection.resolved.root, "name": "training.log", "offset": 0})
     assert base64.b64decode(answer["content"]) == content
 
 
@@ -127,7 +127,7 @@ def test_a_request_may_be_large(connection: Connection) -> None:
 def test_an_act_that_certainly_did_nothing_is_told_from_one_that_may_have(
     connection: Connection, tmp_path: Path
 ) -> None:
-    assert connection.root
+    assert connection.resolved.root
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(TargetError) as refused:
         connection.call("launch", {"root": str(tmp_path / "file"), "token": "t", "runs": []})
@@ -149,7 +149,7 @@ def test_what_the_agent_says_arrives_as_sentences(connection: Connection, tmp_pa
     assert why.template.startswith("{path!r} is no run directory") and why.values["path"] == "/x"
     sent = replace(tree(tmp_path / "tree", {"a.py": b"x\n"}), hash="0" * 16)
     with pytest.raises(TargetError) as damaged:
-        connection.keep_tree(sent, f"{connection.root}/trees")
+        connection.keep_tree(sent, f"{connection.resolved.root}/trees")
     assert said(damaged.value).template.startswith("what arrived is not what was sent")
     run_dir = tmp_path / "exp_a"
     (run_dir / ".oelm").mkdir(parents=True)
@@ -175,15 +175,13 @@ def test_it_can_be_used_again_after_it_was_closed(connection: Connection) -> Non
 
 
 def test_rsync_gets_there_by_the_same_rules(connection: Connection, tmp_path: Path) -> None:
-    folder = Path(connection.root, AWKWARD[2])
+    folder = Path(connection.resolved.root, AWKWARD[2])
     folder.mkdir(parents=True)
     (folder / "file").write_bytes(b"content")
     route = connection.route()
     source = f"{route.host}:/" if route else "/"
     (tmp_path / "to here").mkdir()
-    transfer = Transfer(
-        source, f"{tmp_path}/to here/", [f"{folder}/file".lstrip("/")], shell=route.shell if route else None
-    )
+    transfer = Transfer(source, f"{tmp_path}/to here/", [f"{folder}/file".lstrip("/")], route)
     transfer.process.wait(300)
     assert transfer.end()[0] == 0
     assert (tmp_path / "to here" / f"{folder}/file".lstrip("/")).read_bytes() == b"content"
@@ -196,19 +194,19 @@ def test_rsync_takes_an_address_with_colons_for_a_host(box: Host, client: Client
     target = replace(targets.adhoc("fd00::7", root="work"), connection="openssh" if way == "openssh" else "fabric")
     connect = connections.connect_for_transfer if way == "plain ssh" else connections.connect
     made = connect(target, tmp_path)
-    folder = Path(made.root)
+    folder = Path(made.resolved.root)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "file").write_bytes(b"content")
     route = made.route()
     assert route is not None
-    transfer = Transfer(f"{route.host}:/", f"{tmp_path}/here/", [f"{folder}/file".lstrip("/")], shell=route.shell)
+    transfer = Transfer(f"{route.host}:/", f"{tmp_path}/here/", [f"{folder}/file".lstrip("/")], route)
     transfer.process.wait(60)
     assert transfer.end() == (0, "")
     assert (tmp_path / "here" / f"{folder}/file".lstrip("/")).read_bytes() == b"content"
 
 
 def test_a_line_of_shell_runs_on_the_terminal(connection: Connection) -> None:
-    assert connection.root
+    assert connection.resolved.root
     words = connection.terminal("cd /; pwd")
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
     assert done.stdout == "/\n"

@@ -70,13 +70,13 @@ def all_works(way: str, ports: list[int], tmp_path: Path) -> None:
     connection = reach(way)
     assert works(connection)
     assert not any(map(is_held, ports)), "a port of the user's is held"
-    Path(connection.root).mkdir(exist_ok=True)
-    Path(connection.root, "file").write_bytes(b"content")
+    Path(connection.resolved.root).mkdir(exist_ok=True)
+    Path(connection.resolved.root, "file").write_bytes(b"content")
     route = connection.route()
     assert route is not None
     (tmp_path / way).mkdir()
-    name = f"{connection.root}/file".lstrip("/")
-    transfer = Transfer(f"{route.host}:/", f"{tmp_path / way}/", [name], shell=route.shell)
+    name = f"{connection.resolved.root}/file".lstrip("/")
+    transfer = Transfer(f"{route.host}:/", f"{tmp_path / way}/", [name], route)
     transfer.process.wait(300)
     code, said = transfer.end()
     assert code == 0, said

@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 
 from oelm_jobs import Checkpoints, connections
+from oelm_jobs.agent import registry
+from oelm_jobs.connections.answers import believed
 from oelm_jobs.errors import NotReached, TargetError
 from oelm_jobs.store import Store
 from oelm_jobs.transfer import fetch, rsync, sync
@@ -317,7 +319,7 @@ def test_a_stopped_sender_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch)
     """rsync's own --timeout does not notice: the sender is there, it just does not move."""
     train(rig, size=1 << 20)
     rig.wait_for("gpt_base", "DONE")
-    monkeypatch.setattr("oelm_jobs.transfer.staging.IDLE_S", 1.5)
+    monkeypatch.setattr("oelm_jobs.transfer.rsync.IDLE_S", 1.5)
     monkeypatch.setattr(fetch, "TRIES", 1)
     stuck, real = rig.host.place / "stuck", rig.host.place / "real"
     shutil.copy("/usr/bin/rsync", real)
@@ -328,7 +330,7 @@ def test_a_stopped_sender_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch)
     rig.host.inside("mount", "--bind", str(stuck), "/usr/bin/rsync")
     with Store() as store:
         runs = store.runs(rig.project)
-    with pytest.raises(NotReached, match="nothing came"):
+    with pytest.raises(NotReached, match="nothing moved"):
         fetch.fetch(rig.project, runs, Silent(), checkpoints=Checkpoints.ALL)
     assert not list(rig.home_dir().glob("*.pt"))
 
@@ -349,17 +351,25 @@ def test_a_name_that_leads_out_of_the_run_directory_is_refused(name: str) -> Non
         list(sync.items([{"name": name, "size": 1, "sha256": "0" * 64, "grows": False}]))
 
 
+GOOD = {"name": "a", "size": 1, "sha256": "0" * 64, "grows": False}
+
+
+def announced(row: dict[str, Any]) -> Any:
+    """Return the answer of a target that announces a file, as far as it is believed."""
+    held = {"state": "DONE", "reason": None, "files": [row], "left": [], "gone": [], "final": True, "origin": ""}
+    request: Any = {"runs": [{"run_dir": "/r/exp_a", "have": {}}], "checkpoints": "none"}
+    return believed("box", registry.INVENTORY, request, {"rsync": "", "runs": {"/r/exp_a": held}})
+
+
 @pytest.mark.parametrize(
     "row",
-    [
-        {}, {"name": "a"}, {"name": "a", "size": "x", "sha256": "", "grows": False},
-        {"name": "a", "size": -1, "sha256": "", "grows": False},
-        {"name": "a", "size": 1, "sha256": "", "grows": False, "content": "no base64!"},
-    ],
+    [{}, {"name": "a"}, {**GOOD, "size": "x"}, {**GOOD, "size": -1}, {**GOOD, "sha256": ""},
+     {**GOOD, "content": "no base64!"}],
 )  # fmt: skip
 def test_a_file_that_is_not_described_as_agreed_is_refused(row: dict[str, Any]) -> None:
+    assert [item.name for item in sync.items(announced(GOOD)["runs"]["/r/exp_a"]["files"])] == ["a"]
     with pytest.raises(TargetError):
-        list(sync.items([row]))
+        announced(row)
 
 
 def test_a_file_that_is_announced_twice_is_refused() -> None:
@@ -466,7 +476,8 @@ def test_clean_removes_what_is_at_home_verified_and_says_how_much(rig: Rig) -> N
     spoilt = rig.home_dir("oelm_freeze") / "best_model.pt"
     spoilt.write_bytes(spoilt.read_bytes()[:-1] + b"?")
     unasked = rig.oelm("clean", "--all", check=False)
-    assert unasked.returncode == 2 and "--yes" in unasked.stderr and "MB" in unasked.stdout
+    assert unasked.returncode == 2 and "--yes" in unasked.stderr
+    assert "gpt_base on box: best_model.pt, checkpoint_" in unasked.stdout, unasked.stdout
     assert len(list(rig.run_dir().glob("*.pt"))) == 3
     done = rig.oelm("clean", "--all", "--yes")
     assert "freed" in done.stdout and "best_model.pt" in done.stdout

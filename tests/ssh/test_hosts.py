@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -22,13 +23,12 @@ import pytest
 from oelm_jobs import connections
 from oelm_jobs.agent import bootstrap
 from oelm_jobs.connections import Connection, fabric, remote, sshconfig, wire
-from oelm_jobs.connections.openssh import OpenSSHConnection
 from oelm_jobs.errors import NotReached, TargetError, UnknownAnswer
 from oelm_jobs.schedulers.slurm import SlurmScheduler
-from oelm_jobs.spec.target import Slurm
+from oelm_jobs.spec.options import Slurm
 from oelm_jobs.targets import files as targets
 from oelm_jobs.transfer.rsync import Transfer
-from tests.ssh.conftest import ssh_agent
+from tests.ssh.conftest import log_out, ssh_agent
 from tests.ssh.testbed import Account, Client, Host, Proxy
 
 REMOTE = ["fabric", "openssh"]
@@ -42,7 +42,8 @@ def reach(way: str, alias: str = "box", **changes: object) -> Connection:
 
 
 def works(connection: Connection) -> bool:
-    return connection.call("probe", {"run_dirs": ["/x"], "root": connection.root})["runs"]["/x"]["state"] == "UNKNOWN"
+    runs = connection.call("probe", {"run_dirs": ["/x"], "root": connection.resolved.root})["runs"]
+    return runs["/x"]["state"] == "UNKNOWN"
 
 
 # Shells and interpreters ----------------------------------------------------------------------------------------------
@@ -63,14 +64,14 @@ def test_any_login_shell_will_do_noisy_or_not(
         (host.home() / start_file).write_text(NOISE if shell != "/bin/csh" else NOISE.replace(" >&2", ""))
     connection = reach(way)
     assert works(connection)
-    folder = Path(connection.root, "实验 ü")
+    folder = Path(connection.resolved.root, "实验 ü")
     folder.mkdir()
     (folder / "training.log").write_bytes(b"x")
     assert connection.call("log", {"run_dir": str(folder), "name": "training.log", "offset": 0})["size"] == 1
     # rsync speaks a protocol of its own on the same channel: the noise is taken out of its way, too.
     route = connection.route()
     assert route is not None
-    transfer = Transfer(f"{route.host}:/", f"{tmp_path}/", [f"{folder}/training.log".lstrip("/")], shell=route.shell)
+    transfer = Transfer(f"{route.host}:/", f"{tmp_path}/", [f"{folder}/training.log".lstrip("/")], route)
     transfer.process.wait(300)
     code, said = transfer.end()
     assert code == 0, said
@@ -118,10 +119,10 @@ def test_a_full_disk_does_not_hide_itself(box: Host, way: str) -> None:
     root.mkdir()
     box.inside("mount", "-t", "tmpfs", "-o", "size=4k,nr_inodes=2", "tmpfs", str(root))
     connection = reach(way)
-    answer = connection.call("probe", {"run_dirs": [], "root": connection.root})
+    answer = connection.call("probe", {"run_dirs": [], "root": connection.resolved.root})
     assert answer["disk_free"] < 8192
     with pytest.raises(TargetError, match="No space left") as refused:
-        connection.call("launch", {"root": connection.root, "token": "t", "runs": []})
+        connection.call("launch", {"root": connection.resolved.root, "token": "t", "runs": []})
     assert not isinstance(refused.value, UnknownAnswer)
 
 
@@ -323,10 +324,22 @@ def test_many_at_once_get_past_the_limits_of_a_server(
         assert all(pool.map(ask, range(8)))
 
 
+@pytest.mark.parametrize("way", EVERY)
+def test_an_error_names_the_target_and_its_host(
+    box: Host, client: Client, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_impatient(monkeypatch)
+    box.stop()
+    with pytest.raises(NotReached) as refused:
+        works(reach(way, name="cluster"))
+    assert re.match(r"cluster: .*\b(box|127\.0\.0\.1)\b", str(refused.value)), str(refused.value)
+    assert str(refused.value).count("cluster") == 1
+
+
 # Bastions and second factors ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", REMOTE)
+@pytest.mark.parametrize("way", EVERY)
 def test_two_bastions_are_passed_in_their_order(new_host: Callable[..., Host], client: Client, way: str) -> None:
     """Each host has a network of its own that only the one before it can reach."""
     first = new_host("first", networked=True)
@@ -342,6 +355,32 @@ def test_two_bastions_are_passed_in_their_order(new_host: Callable[..., Host], c
     assert route is not None
     done = subprocess.run([*route.shell, route.host, "hostname"], capture_output=True, text=True, timeout=300)
     assert done.stdout == "last\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], "a host on the way to box isn't known"),
+        (["NAME OTHER"], "NAME HAS CHANGED"),
+        (["@revoked NAME KEY", "NAME KEY"], "NAME IS REVOKED"),
+    ],
+)
+@pytest.mark.parametrize("way", EVERY)
+def test_a_bastion_whose_key_is_refused_is_named(
+    new_host: Callable[..., Host], client: Client, way: str, lines: list[str], expected: str
+) -> None:
+    bastion, box = new_host("bastion"), new_host("box")
+    client.knows(box, ProxyJump="bastion")
+    known = client.known_hosts.read_text()
+    client.knows(bastion)
+    name = f"[{bastion.address}]:{bastion.port}"
+    words = {"NAME": name, "KEY": bastion.public_key, "OTHER": box.public_key}
+    for word, meant in words.items():
+        lines = [line.replace(word, meant) for line in lines]
+    client.known_hosts.write_text(known + "".join(f"{line}\n" for line in lines))
+    with pytest.raises(TargetError, match=re.escape(expected.replace("NAME", name))) as refused:
+        works(reach(way))
+    assert not isinstance(refused.value, NotReached)
 
 
 def on_a_terminal(words: list[str], answers: dict[str, str], patience_s: float = 60.0) -> str:
@@ -376,6 +415,15 @@ ASK = (
 )
 
 
+def test_whether_an_unknown_bastion_is_trusted_is_asked_once(new_host: Callable[..., Host], client: Client) -> None:
+    client.knows(new_host("box"), ProxyJump="bastion")
+    known = client.known_hosts.read_text()
+    client.knows(new_host("bastion"))
+    client.known_hosts.write_text(known)
+    screen = on_a_terminal([sys.executable, "-c", ASK], {"(yes/no": "no"})
+    assert screen.count("can't be established") == 1 and "a host on the way to box isn't known" in screen, screen
+
+
 def test_a_second_factor_is_asked_once_for_all_commands(new_host: Callable[..., Host], client: Client) -> None:
     host = new_host("box", accounts=[Account("alice", password="one time code")], second_factor=True)
     client.knows(host)
@@ -398,8 +446,7 @@ def test_a_second_factor_is_asked_once_for_all_commands(new_host: Callable[..., 
         assert host.logins() == 1
         assert all("one time code" not in path.read_text(errors="replace") for path in text_files(client, host))
     finally:
-        assert isinstance(connection, OpenSSHConnection)
-        connection.log_out()
+        log_out(connection)
 
 
 def text_files(client: Client, host: Host) -> list[Path]:
@@ -454,4 +501,4 @@ class Says:
 )
 def test_an_answer_that_is_not_the_agents_is_refused(answer: Callable[[str], bytes], expected: str) -> None:
     with pytest.raises(TargetError, match=expected):
-        wire.converse(Says(answer), "probe", {}, [], reads=True, timeout_s=5)
+        wire.converse(Says(answer), "probe", {}, [], own={}, timeout_s=5)

@@ -15,15 +15,19 @@ from tests.ssh.test_fetch import train
 from tests.support import wait_until
 
 SUBMIT = ("submit", "--study", "tiny", "--group", "gpt_base", "--target")
+STEPS = 2000
 
 
 def stop_in_the_middle(rig: Rig) -> None:
-    """Train on the host, and cancel between two checkpoints and the end."""
-    train(rig, pace="0.02", steps=5000)
+    """Train on the host, and cancel between two checkpoints and the end; what comes later trains at once."""
+    train(rig, pace="0.02", steps=STEPS)
     wait_until((rig.run_dir() / "heartbeat.json").exists, "a step", 120)
     assert "cancelled" in rig.oelm("cancel", "gpt_base").stdout
     rig.wait_for("gpt_base", "CANCELLED")
     assert list(rig.run_dir().glob("checkpoint_*.pt"))
+    rig.host.stop()
+    rig.host.environment.update(TRAINER_STEP_S="0")
+    rig.host.start(rig.client.public_key)
 
 
 def python_of(rig: Rig) -> str:
@@ -53,10 +57,10 @@ def test_a_run_that_goes_to_another_target_starts_over_there_and_nothing_of_it_i
     stop_in_the_middle(rig)
     rig.oelm("fetch", "--checkpoints", "all")
     before, there = content(rig.home_dir()), content(rig.run_dir())
-    rig.edit(("max_steps = 5000", "max_steps = 5001"))
+    rig.edit((f"max_steps = {STEPS}", f"max_steps = {STEPS + 1}"))
     refused = rig.oelm(*SUBMIT, "here", check=False)
     assert refused.returncode == 2 and f"{rig.run_dir()} holds run gpt_base of another" in refused.stderr
-    rig.edit(("max_steps = 5001", "max_steps = 5000"))
+    rig.edit((f"max_steps = {STEPS + 1}", f"max_steps = {STEPS}"))
     moved = rig.oelm(*SUBMIT, "here")
     assert "gpt_base was CANCELLED on target box and starts over on here" in moved.stderr
     assert f"what it left there is in {rig.run_dir()}" in moved.stderr
@@ -83,7 +87,7 @@ def test_a_run_that_goes_to_another_target_starts_over_there_and_nothing_of_it_i
     [old] = (rig.run_dir().parent / ".archive").glob("exp_gpt_base-*")
     assert content(old).items() >= {name: there[name] for name in there if name.endswith(".pt")}.items()
     fetched = rig.oelm("fetch", "--checkpoints", "all")
-    assert "verified" in fetched.stdout and "what it was here before is in" in fetched.stderr
+    assert "verified" in fetched.stdout and "what was here of it before is in" in fetched.stderr
     asides = [content(place) for place in (rig.home_dir().parent / ".archive").glob("exp_gpt_base-*")]
     assert here in asides and before in asides
     assert left(rig) == [], "what was moved away here is not there any more"

@@ -166,7 +166,7 @@ def test_a_run_of_the_same_name_is_refused_for_certain_and_says_whose_it_is(lab:
 
 
 def test_the_code_of_another_users_run_is_removed_by_nobody(lab: Lab) -> None:
-    (lab.host.home("bob") / ".bashrc").write_text("export TRAINER_STEP_S=600\n")
+    (lab.host.home("bob") / ".bashrc").write_text("export TRAINER_STEP_S=5\n")
     lab.submit("alice", "shared", "--send-data")
     lab.done("alice", "gpt_base")
     lab.submit("bob", "shared", "--tag", "b")  # with the same code, which is alice's

@@ -13,7 +13,7 @@ import pytest
 
 from oelm_jobs import connections
 from oelm_jobs.targets import files as targets
-from oelm_jobs.transfer import send
+from oelm_jobs.transfer import rsync, send
 from tests.ssh.conftest import Rig, stand_in, write_target
 from tests.ssh.test_hosts import on_a_terminal
 from tests.ssh.testbed import Proxy
@@ -50,7 +50,7 @@ def program(project: Path) -> list[str]:
 def test_what_was_cut_goes_on_where_it_was(rig: Rig, far: Proxy) -> None:
     far.up_limit = SIZE * 3 // 4
     screen = on_a_terminal(program(rig.project), {})
-    assert "going on where it was" in screen and "submitted to far" in screen, screen
+    assert "going on where it broke off" in screen and "submitted to far" in screen, screen
     assert arrived(rig) and arrived(rig, "val.bin")
     assert far.sent < 1.2 * SIZE, "what had arrived was not sent again"
     assert re.search(r"sending 2 files: .* of 17 MB", screen), screen
@@ -78,12 +78,11 @@ def test_the_meter_keeps_to_the_truth_over_tries_and_a_transfer_that_stands_stil
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """rsync tells how far a file is, what had arrived before included."""
-    tries = [([400, 800], 12), ([800, 800, 800, 800, 800], -15), ([900, 1000], 0)]
+    tries = [([400, 400], 12), ([800, 0, 0, 0, 0], -15), ([900, 100], 0)]
 
-    class Transfer:
+    class Transfer(rsync.Transfer):
         def __init__(self, *words: object, **more: object) -> None:
             self._left, self._code = tries.pop(0)
-            self._left = list(self._left)
 
         def is_over(self) -> bool:
             return not self._left
@@ -95,7 +94,8 @@ def test_the_meter_keeps_to_the_truth_over_tries_and_a_transfer_that_stands_stil
             return self._code, ""
 
     monkeypatch.setattr(send, "Transfer", Transfer)
-    monkeypatch.setattr(send, "IDLE_S", 0.15)
+    monkeypatch.setattr(rsync, "IDLE_S", 0.15)
+    monkeypatch.setattr(rsync, "LOOK_S", 0.1)
     connection = connections.connect_for_transfer(targets.load_target(rig.project, "box"), rig.project)
     told = Told()
     send._transfer(connection, rig.project, {"train.bin": 1000}, {"link": "x", "rsync": ""}, told)

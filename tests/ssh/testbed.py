@@ -355,6 +355,8 @@ class Proxy:
                 self.connections += 1
                 far = socket.create_connection((self._host.address, self._host.port))
                 self._pairs.append((near, far))
+                if self.refuse:  # since it was accepted
+                    self.cut()
                 for source, sink, name in ((near, far, "up_limit"), (far, near, "down_limit")):
                     threading.Thread(target=self._pump, args=(source, sink, name), daemon=True).start()
 

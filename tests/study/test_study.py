@@ -16,11 +16,15 @@ from oelm_jobs import folders
 from oelm_jobs.agent.sentences import Sentence
 from oelm_jobs.errors import ConfigurationError, UnfairError, UsageError
 from oelm_jobs.language import translated
+from oelm_jobs.programs import built_in
+from oelm_jobs.programs.built_in import command
 from oelm_jobs.study import files as study
 from oelm_jobs.study.plan import make_plan
-from oelm_jobs.study.resolve import command, plan_runs, target_path
+from oelm_jobs.study.resolve import plan_runs, target_path, with_settings
 from oelm_jobs.targets import files as targets
 from tests.support import REPOSITORY, TINY_STUDY
+
+AT_R = replace(targets.LOCAL, root="/r")
 
 
 def written(tmp_path: Path, text: str, name: str = "tiny") -> Path:
@@ -66,7 +70,7 @@ def test_what_is_off_in_a_study_is_named(tmp_path: Path, old: str, new: str, exp
 def test_what_the_trainer_refuses_is_said_in_other_languages_too() -> None:
     with pytest.raises(trainer.ConfigError) as raised:
         trainer.validate(trainer.from_dict({"d_model": 16, "num_heads": 3}))
-    assert translated(study.said(raised.value), "zh") == "必须整除 d_model = 16；可选：1、2、4、8、16"
+    assert translated(built_in.said(raised.value), "zh") == "必须整除 d_model = 16；可选：1、2、4、8、16"
 
 
 def test_an_error_about_a_file_keeps_what_can_be_translated_apart_from_what_the_user_wrote(tmp_path: Path) -> None:
@@ -90,8 +94,8 @@ def test_names_that_a_shell_or_a_path_would_misread_are_refused(tmp_path: Path, 
 def test_the_reference_study_is_the_default_and_resolves_as_documented() -> None:
     reference = study.load_study(REPOSITORY)
     assert reference.name == "qk_freeze" and reference.is_default
-    runs = plan_runs(reference, targets.LOCAL, "/root/of/target")
-    assert [(run.name, run.gpus, run.port, run.train["batch_size"]) for run in runs] == [
+    runs = plan_runs(reference, replace(targets.LOCAL, root="/root/of/target"))
+    assert [(run.name, run.gpus, run.port, run.settings["batch_size"]) for run in runs] == [
         ("speed_trial", (0, 1, 2, 3), 29502, 4),
         ("gpt_base", (0, 1), 29500, 8),
         ("oelm_no_freeze", (2, 3), 29501, 8),
@@ -102,18 +106,20 @@ def test_the_reference_study_is_the_default_and_resolves_as_documented() -> None
 
 def test_later_seeds_take_any_gpus_and_names_of_their_own() -> None:
     reference = study.load_study(REPOSITORY)
-    runs = plan_runs(reference, targets.LOCAL, "/r", groups=["oelm_freeze"], seeds=[42, 43], tag="lr")
+    runs = plan_runs(reference, AT_R, groups=["oelm_freeze"], seeds=[42, 43], tag="lr")
     assert [(run.name, run.gpus) for run in runs] == [("oelm_freeze-lr", (0, 1, 2, 3)), ("oelm_freeze-s43-lr", 4)]
     demo = study.load_study(REPOSITORY, "demo")
-    assert plan_runs(demo, targets.LOCAL, "/r")[1].run_dir == "/r/models/checkpoints/demo/exp_gpt_base"
+    for root, before in (("/r", "/r"), ("/", "")):
+        run = plan_runs(demo, replace(targets.LOCAL, root=root))[1]
+        assert run.run_dir == f"{before}/models/checkpoints/demo/exp_gpt_base"
 
 
 def test_the_fingerprint_depends_on_science_alone() -> None:
     reference = study.load_study(REPOSITORY)
 
     def prints(root: str = "/r", **options: object) -> list[str]:
-        options = {"data_hash": "d", **options}
-        return [run.fingerprint for run in plan_runs(reference, targets.LOCAL, root, **options)]  # type: ignore[arg-type]
+        options, target = {"data_hash": "d", **options}, replace(targets.LOCAL, root=root)
+        return [run.fingerprint for run in plan_runs(reference, target, **options)]  # type: ignore[arg-type]
 
     assert len(set(prints())) == 4
     assert prints() == prints(root="/elsewhere") == prints(tag="t", overrides={"log_interval": "7"})
@@ -122,16 +128,24 @@ def test_the_fingerprint_depends_on_science_alone() -> None:
     assert prints() != prints(seeds=[43])
 
 
+def test_a_setting_may_be_a_number_too() -> None:
+    reference = study.load_study(REPOSITORY)
+    told = with_settings(reference, {"global_batch": "64", "max_steps": "10"})
+    assert with_settings(reference, {"global_batch": 64, "max_steps": 10}) == told != reference
+    with pytest.raises(UsageError, match="global_batch=True: must be a whole number"):
+        with_settings(reference, {"global_batch": True})
+
+
 def test_set_needs_a_tag_and_a_key_that_exists() -> None:
     reference = study.load_study(REPOSITORY)
     with pytest.raises(UsageError, match="other runs than the study's own"):
-        plan_runs(reference, targets.LOCAL, "/r", overrides={"max_steps": "10"})
+        plan_runs(reference, AT_R, overrides={"max_steps": "10"})
     with pytest.raises(UsageError, match="did you mean 'max_steps'"):
-        plan_runs(reference, targets.LOCAL, "/r", tag="t", overrides={"max_stps": "10"})
+        plan_runs(reference, AT_R, tag="t", overrides={"max_stps": "10"})
     with pytest.raises(UsageError, match="whole number"):
-        plan_runs(reference, targets.LOCAL, "/r", tag="t", overrides={"max_steps": "ten"})
+        plan_runs(reference, AT_R, tag="t", overrides={"max_steps": "ten"})
     with pytest.raises(UsageError, match="no group 'oelm_freez'.*did you mean 'oelm_freeze'"):
-        plan_runs(reference, targets.LOCAL, "/r", groups=["oelm_freez"])
+        plan_runs(reference, AT_R, groups=["oelm_freez"])
 
 
 DECLARING = TINY_STUDY.replace(
@@ -143,13 +157,13 @@ DECLARING = TINY_STUDY.replace(
 def test_groups_set_what_is_tuned_or_declared_unequal(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, study.read_study(written(tmp_path, DECLARING)), targets.LOCAL)
     runs = {run.group: run for run in plan.runs}
-    assert (runs["gpt_base"].train["max_lr"], runs["gpt_base"].train["weight_decay"]) == (1e-3, 0.2)
-    assert runs["oelm_freeze"].train["max_lr"] == 3e-4, "the study's own"
+    assert (runs["gpt_base"].settings["max_lr"], runs["gpt_base"].settings["weight_decay"]) == (1e-3, 0.2)
+    assert runs["oelm_freeze"].settings["max_lr"] == 3e-4, "the study's own"
     assert runs["gpt_base"].factors == {"model_type": "gpt"}
     reasons = {difference.key: difference.reason for difference in plan.differences if not difference.is_unfair}
     assert reasons["weight_decay"] == "as published" and "equal budgets" in reasons["max_lr"]
     with pytest.raises(UsageError, match="groups set it themselves \\(gpt_base\\)"):
-        plan_runs(plan.study, targets.LOCAL, "/r", tag="t", overrides={"max_lr": "1"})
+        plan_runs(plan.study, AT_R, tag="t", overrides={"max_lr": "1"})
 
 
 def test_the_arms_of_a_speed_trial_keep_what_their_groups_set(tmp_path: Path) -> None:
@@ -158,8 +172,8 @@ def test_the_arms_of_a_speed_trial_keep_what_their_groups_set(tmp_path: Path) ->
         arm, arm + ", dropout = 0.5", 1
     )
     text = text.replace("seeds = [42]", "seeds = [42]\nspeed_trial = { rounds = 15, seconds = 0.3 }")
-    trial = plan_runs(study.read_study(written(tmp_path, text)), targets.LOCAL, "/r")[0]
-    assert "dropout" not in trial.train
+    trial = plan_runs(study.read_study(written(tmp_path, text)), AT_R)[0]
+    assert "dropout" not in trial.settings
     assert sorted(values["dropout"] for values in trial.arms.values()) == [0.0, 0.5]
 
 
@@ -174,7 +188,7 @@ def test_seed_zero_is_a_seed_and_world_sizes_differ_only_by_declaration(tmp_path
 def test_a_scientific_difference_blocks_unless_it_is_declared() -> None:
     from oelm_jobs.study.fairness import Arm, check
 
-    arms = [Arm(group=g, run=g, scientific={"max_lr": lr}, execution={}) for g, lr in (("a", 1e-3), ("b", 3e-4))]
+    arms = [Arm(group=g, run=g, keys={"max_lr": lr}) for g, lr in (("a", 1e-3), ("b", 3e-4))]
     with pytest.raises(UnfairError, match="max_lr"):
         check(arms, factors=(), unequal={})
     assert [d.reason for d in check(arms, factors=(), unequal={"max_lr": "tuned"})] == ["tuned"]
@@ -224,22 +238,23 @@ def test_a_folder_without_studies_is_no_project(tmp_path: Path) -> None:
 
 def test_data_paths_follow_the_targets_mapping() -> None:
     target = targets.Target(name="t", kind="local", root="/r", python="", data={"data/tiny_stories": "/shared/ts"})
-    assert target_path(target, "/r", "data/tiny_stories/train.bin") == "/shared/ts/train.bin"
-    assert target_path(target, "/r", "data/other/train.bin") == "/r/data/other/train.bin"
-    assert target_path(target, "/r", "/abs/train.bin") == "/abs/train.bin"
+    assert target_path(target, "data/tiny_stories/train.bin") == "/shared/ts/train.bin"
+    assert target_path(target, "data/other/train.bin") == "/r/data/other/train.bin"
+    assert target_path(target, "/abs/train.bin") == "/abs/train.bin"
+    assert target_path(replace(target, root="/"), "data/other/train.bin") == "/data/other/train.bin"
 
 
 def test_the_speed_trial_times_both_arms_of_its_hypothesis_at_the_real_world_size() -> None:
     reference = study.load_study(REPOSITORY)
-    trial = plan_runs(reference, targets.LOCAL, "/r")[0]
+    trial = plan_runs(reference, AT_R)[0]
     words = " ".join(command(trial, "python"))
     assert "--nproc_per_node 4" in words and "-m train.speed_trial --rounds 21 --seconds 1" in words
     assert "--arm oelm_freeze:model_type=oelm,freeze_qk=true" in words
     assert "--arm oelm_no_freeze:model_type=oelm,freeze_qk=false" in words
     assert trial.run_dir == "/r/models/checkpoints/exp_speed_trial"
-    alone = plan_runs(reference, targets.LOCAL, "/r", groups=["oelm_freeze"])
+    alone = plan_runs(reference, AT_R, groups=["oelm_freeze"])
     assert [run.name for run in alone] == ["oelm_freeze"], "one arm alone can't be compared"
-    assert "speed_trial" not in [run.name for run in plan_runs(reference, targets.LOCAL, "/r", seeds=[43])]
+    assert "speed_trial" not in [run.name for run in plan_runs(reference, AT_R, seeds=[43])]
 
 
 @pytest.mark.parametrize(
@@ -263,10 +278,10 @@ def test_the_initialisation_study_crosses_every_init_with_freezing_and_has_a_con
         {"qk_init": "orthogonal_head", "freeze_qk": True},
         {"qk_init": "normal_scaled", "freeze_qk": True},
     ]
-    runs = plan_runs(crossed, targets.LOCAL, "/r", data_hash="d")
+    runs = plan_runs(crossed, AT_R, data_hash="d")
     assert len(runs) == len({run.fingerprint for run in runs}) == 8 * len(crossed.seeds)
-    reference = study.load_study(REPOSITORY).train
-    differing = {key for key in reference if key in crossed.train and crossed.train[key] != reference[key]}
+    reference = study.load_study(REPOSITORY).settings
+    differing = {key for key in reference if key in crossed.settings and crossed.settings[key] != reference[key]}
     assert differing == {"max_steps"}, "the reference model on the reference data, trained for less long"
 
 
@@ -274,6 +289,35 @@ def test_the_initialisation_study_plans_without_data_or_gpu(oelm, project: Path)
     shutil.copy(REPOSITORY / "jobs" / "qk_init.toml", project / "jobs")
     done = oelm("submit", "--study", "qk_init", "--dry-run", "--group", "scaled_frozen", "--seeds", "42")
     assert "--model_type oelm --freeze_qk true --qk_init normal_scaled" in done.stdout
+
+
+@pytest.mark.parametrize(("name", "last_layer"), [("qk_generality", 5), ("qk_generality_demo", 3)])
+def test_the_generality_study_asks_of_every_younger_key_and_each_pair_differs_in_freezing_alone(
+    name: str, last_layer: int
+) -> None:
+    asked = study.load_study(REPOSITORY, name)
+    assert set(asked.factors) == {"freeze_qk", *trainer.LATER}
+    used = {key for group in asked.groups.values() for key in group.factors}
+    assert used == set(asked.factors), "each is varied"
+    for question in asked.hypotheses[:4]:
+        frozen, trained = (asked.groups[name].factors for name in (question.group, question.against))
+        assert {**frozen, "freeze_qk": False} == trained and frozen["freeze_qk"] is True
+    halves = [asked.groups[name].factors["freeze_layers"] for name in ("lower_frozen", "upper_frozen")]
+    assert halves == [f"0-{last_layer // 2}", f"{last_layer // 2 + 1}-{last_layer}"]
+    runs = plan_runs(asked, AT_R, data_hash="d")
+    assert len(runs) == len({run.fingerprint for run in runs}) == 13 * len(asked.seeds)
+    for run in runs:
+        told = {key for key in trainer.LATER if key in run.settings}
+        assert told == set(run.factors) - {"freeze_qk"}, "a younger key at its default is not recorded"
+
+
+def test_a_contradiction_in_a_group_names_file_group_and_key(tmp_path: Path) -> None:
+    text = TINY_STUDY.replace(
+        'factors = ["model_type", "freeze_qk"]', 'factors = ["model_type", "freeze_qk", "freeze_k"]'
+    )
+    text = text.replace("freeze_qk = true", "freeze_qk = true, freeze_k = true")
+    with pytest.raises(ConfigurationError, match=r"groups\.oelm_freeze.*freeze_k.*freezes both already"):
+        study.read_study(written(tmp_path, text))
 
 
 def test_a_byte_order_mark_in_front_of_a_study_or_targets_file_is_no_part_of_it(project: Path) -> None:
@@ -298,6 +342,7 @@ def test_a_study_file_in_another_encoding_is_named_with_its_conversion(
         assert f"iconv -f {named} -t UTF-8 " in caught.value.hint
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_study_file_that_is_off_stops_only_those_who_name_it(oelm, project: Path) -> None:  # type: ignore[no-untyped-def]
     tiny = project / "jobs" / "tiny.toml"
     tiny.write_text("default = true\n" + tiny.read_text())

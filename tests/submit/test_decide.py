@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import ConfigurationError
+from oelm_jobs.programs import script
+from oelm_jobs.spec.program import Program, Stage
 from oelm_jobs.spec.study import Run
 from oelm_jobs.stored_run import StoredRun
-from oelm_jobs.submit.decide import Again, Leave, Take, decide
+from oelm_jobs.submit.decide import Again, Facts, Leave, Take, decide
 from tests.support import make_run
 
 TRAIN = {"max_steps": 10, "max_lr": 0.1, "batch_size": 2, "out_dir": "/r/a"}
@@ -31,7 +34,7 @@ class Found:
 
 
 def planned(**changes: Any) -> Run:
-    return make_run(Path("/r"), "a", **{"train": TRAIN, "fingerprint": "f1", **changes})
+    return make_run(Path("/r"), "a", **{"settings": TRAIN, "fingerprint": "f1", **changes})
 
 
 def stored(state: State, **changes: Any) -> StoredRun:
@@ -119,7 +122,7 @@ def test_what_a_run_has_left_before_is_not_forgotten_when_it_goes_on() -> None:
 @pytest.mark.parametrize("target", ["local", "b"])
 def test_another_configuration_is_refused_unless_it_starts_over(target: str) -> None:
     known = stored(State.FAILED, target=target)
-    run = planned(train={**TRAIN, "max_lr": 0.2}, fingerprint="f2")
+    run = planned(settings={**TRAIN, "max_lr": 0.2}, fingerprint="f2")
     with pytest.raises(ConfigurationError, match=r"max_lr was 0\.1, is 0\.2"):
         decided(known, run=run)
     assert taken(decided(known, Again.RERUN, run)).archives
@@ -130,12 +133,29 @@ def test_other_data_are_refused_though_the_configuration_is_the_same() -> None:
         decided(stored(State.FAILED), run=planned(fingerprint="f2"))
 
 
+def test_a_run_from_before_a_key_existed_is_told_so() -> None:
+    with pytest.raises(ConfigurationError, match="another configuration: dropout did not exist then"):
+        decided(stored(State.FAILED), run=planned(settings={**TRAIN, "dropout": 0.1}, fingerprint="f2"))
+
+
+def test_a_younger_key_was_at_its_default_where_a_run_does_not_record_it() -> None:
+    normed = {**TRAIN, "qk_norm": True}
+    with pytest.raises(ConfigurationError, match="another configuration: qk_norm was False, is True$"):
+        decided(stored(State.FAILED), run=planned(settings=normed, fingerprint="f2"))
+    known = stored(State.FAILED, spec={"train": normed, "global_batch": planned().global_batch})
+    with pytest.raises(ConfigurationError, match="another configuration: qk_norm was True, is False$"):
+        decided(known, run=planned(fingerprint="f2"))
+    longer = planned(settings={**normed, "max_steps": 20}, fingerprint="f2")
+    with pytest.raises(ConfigurationError, match="qk_norm was False, is True"):
+        decided(stored(State.DONE), Again.EXTEND, longer)
+
+
 def test_another_group_of_that_name_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="would name two runs"):
         decided(stored(State.DONE, seed=7))
 
 
-LONGER = {"train": {**TRAIN, "max_steps": 20}, "fingerprint": "f2"}
+LONGER = {"settings": {**TRAIN, "max_steps": 20}, "fingerprint": "f2"}
 
 
 def test_a_finished_run_is_extended_when_that_is_asked_for() -> None:
@@ -158,7 +178,19 @@ def test_a_run_that_can_not_go_on_is_not_extended(found: dict[str, bool], messag
 def test_fewer_steps_or_another_key_besides_are_no_extension() -> None:
     for train in ({**TRAIN, "max_steps": 5}, {**TRAIN, "max_steps": 20, "max_lr": 0.2}):
         with pytest.raises(ConfigurationError, match="another configuration"):
-            decided(stored(State.DONE), Again.EXTEND, planned(train=train, fingerprint="f2"))
+            decided(stored(State.DONE), Again.EXTEND, planned(settings=train, fingerprint="f2"))
+
+
+def test_a_script_whose_length_is_no_whole_number_is_extended_by_what_its_study_says() -> None:
+    program = Program(stages=(Stage(name="", words=("train",)),), length="epochs")
+    shorter, longer = (planned(program=program, settings={"epochs": epochs}) for epochs in (2.5, 2.75))
+    spec = {"program": {"settings": dict(shorter.settings), "max_steps": 2.5}, "global_batch": shorter.global_batch}
+    known = stored(State.DONE, spec=spec, fingerprint=script.fingerprint(shorter, "data"))
+    plan: Any = SimpleNamespace(data_hash="data")
+    assert Facts(plan, known, longer, ()).is_same_data
+    assert taken(decided(known, Again.EXTEND, longer)).run.extended_from is not None
+    with pytest.raises(ConfigurationError, match=r"epochs was 2\.5, is 2\.25"):
+        decided(known, Again.EXTEND, planned(program=program, settings={"epochs": 2.25}))
 
 
 def test_an_extension_that_was_cancelled_goes_on_as_one() -> None:

@@ -39,3 +39,11 @@ def trainers() -> Iterator[Trainers]:
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+@pytest.fixture
+def algorithms() -> Iterator[None]:
+    """Leave PyTorch's global choice of algorithms as it was."""
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from tests.train.support import VOCAB_SIZE, write_tokens
+from train.config import TrainConfig
 from train.cross_entropy import IGNORED
-from train.data import Slicing, TrainingBatches, default_val_path, open_tokens, validation_batch, verify
+from train.data import TrainingBatches, default_val_path, micro_batches, open_tokens, validation_batch, verify
+from train.distributed import World
 from train.errors import DataError
 from train.seeds import draw_offsets, splitmix64, stream_seed
 
@@ -20,11 +22,12 @@ from train.seeds import draw_offsets, splitmix64, stream_seed
 def step_batches(path: Path, batch_size: int, micro_steps: int, world_size: int, step: int) -> torch.Tensor:
     """The sequences of a step over all ranks, in the order of the global batch."""
     file = open_tokens(str(path), 16)
+    config = TrainConfig(seed=42, seq_len=16, batch_size=batch_size, gradient_accumulation_steps=micro_steps)
     parts: dict[int, torch.Tensor] = {}
     for rank in range(world_size):
-        slicing = Slicing(batch_size, micro_steps, rank, world_size)
-        batches = TrainingBatches(file, 42, 16, slicing, torch.device("cpu"), 0)
-        parts.update(zip(slicing.numbers(), next(batches.steps(step, step)), strict=True))
+        world = World(rank, world_size, torch.device("cpu"))
+        batches = TrainingBatches(file, config, world)
+        parts.update(zip(micro_batches(config, world), next(batches.steps(step, step)), strict=True))
     return torch.cat([parts[number] for number in sorted(parts)])
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from tests.train.support import (
 from train import estimate, memory
 from train.checkpoint import BEST, CheckpointWriter, list_checkpoints, load_checkpoint, write_atomically
 from train.config import TrainConfig, to_flags
-from train.errors import CheckpointError, DiskFull, TrainError
+from train.errors import CheckpointError, DiskFull, TrainError, is_out_of_memory
 
 pytestmark = pytest.mark.slow
 
@@ -97,6 +99,18 @@ def test_a_torn_checkpoint_is_skipped_for_the_one_before(
     assert outcome(tiny)["resumed_from"] == 20
     found = load_checkpoint(str(path))["model"]
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_checkpoint_with_a_flipped_byte_is_called_damaged_before_anything_of_it_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint_1.pt"
+    torch.save({"model": {"weight": torch.zeros(4)}, "config": {}}, path)
+    with zipfile.ZipFile(path) as archive:
+        content = path.read_bytes()
+        pickled = archive.read("checkpoint_1/data.pkl")
+    at = content.index(pickled) + len(pickled) // 2
+    path.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
+    with pytest.raises(CheckpointError, match="the checksum of checkpoint_1/data.pkl differs"):
+        load_checkpoint(str(path))
 
 
 def test_if_no_checkpoint_can_be_read_the_run_does_not_start_over_silently(
@@ -196,9 +210,11 @@ def test_out_of_memory_names_a_batch_size_with_the_same_global_batch(tiny: Train
 
 def test_the_batch_size_named_is_the_largest_divisor_that_fits() -> None:
     config = TrainConfig(batch_size=32)
-    room = (estimate.static_bytes(config) + 10 * estimate.sequence_bytes(config, 4)) / estimate.HEADROOM
-    assert estimate.fitting_batch_size(config, room + 1, 4) == 8
-    assert estimate.fitting_batch_size(config, 1e9, 4) is None
+    eight = replace(config, batch_size=8, gradient_accumulation_steps=4)
+    room = estimate.training_bytes(eight, on_gpu=False) / estimate.HEADROOM
+    assert estimate.fitting_batch_size(config, room + 1, on_gpu=False) == 8
+    assert estimate.fitting_batch_size(config, room - 1, on_gpu=False) == 4
+    assert estimate.fitting_batch_size(config, 1e8, on_gpu=False) is None
     assert "the model is too large" in memory.advice(replace(config, batch_size=1), torch.device("cpu"))
 
 
@@ -209,6 +225,42 @@ def test_a_rank_that_loses_its_peer_ends_and_says_so(tiny: TrainConfig, trainers
     _, errors = processes[0].communicate(timeout=120)
     assert processes[0].returncode == 1, errors
     assert outcome(tiny)["status"] == "error" and "another process" in outcome(tiny)["reason"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "reason"),
+    [
+        ("killed", "error", "another process of the run has ended"),
+        ("assert", "error", "RuntimeError: CUDA error: an assert"),
+        ("memory", "oom", "out of memory at --batch_size 4"),
+    ],
+)
+def test_processes_that_wait_for_a_gpu_end_with_the_one_that_failed_and_its_reason(
+    fault: str, status: str, reason: str, tiny: TrainConfig, trainers: Trainers
+) -> None:
+    processes = trainers.start(tiny, 3, env={"OELM_TEST_FAULT": fault}, module="tests.train.faulty")
+    ended = [Ended(process) for process in processes]
+    assert [process.code for process in ended] == [1, -signal.SIGKILL if fault == "killed" else 1, 1]
+    left = outcome(tiny)
+    assert left["status"] == status and left["reason"].startswith(reason), left
+    assert left["step"] == 6
+    assert "process 0" not in ended[0].err and "process 2" not in ended[2].err, "they had no cause of their own"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
+    ],
+)
+def test_memory_that_runs_out_is_known_by_what_each_library_says(words: str) -> None:
+    assert is_out_of_memory(RuntimeError(words)) and not is_out_of_memory(ValueError(words))
+    assert not is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling cublasSgemm"))
 
 
 def test_metrics_on_a_full_disk_end_the_run_by_the_same_name(tiny: TrainConfig) -> None:

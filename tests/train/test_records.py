@@ -79,6 +79,7 @@ def test_a_run_leaves_every_file_of_the_contract(tiny: TrainConfig, capsys: pyte
     assert "attempt" not in left and "resumed_from" not in left and "peak_gpu_mem_gb" not in left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arm", ["gpt", "no_freeze", "freeze", "freeze_ffn"])
 def test_the_treatment_is_proved_by_hashes_at_start_and_end(arm: str, tiny: TrainConfig) -> None:
     config = replace(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support import needs
 from tests.train.support import (
@@ -24,14 +25,15 @@ from tests.train.support import (
     train_here,
     wait_until,
 )
-from train import loop, run
+from train import loop, run, state
 from train.checkpoint import BEST, list_checkpoints, load_checkpoint
 from train.config import TrainConfig, to_flags
 from train.data import verify
+from train.linear import prefers_onednn
 
 pytestmark = pytest.mark.slow
 
-LONG = {"max_steps": 600, "save_interval": 7, "log_interval": 5, "val_interval": 40}
+LONG = {"max_steps": 300, "save_interval": 7, "log_interval": 5, "val_interval": 40}
 
 
 def final_state(config: TrainConfig) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def kill_after(trainers: Trainers, config: TrainConfig, world_size: int, step: i
 @pytest.mark.parametrize(("kills", "changes"), [
     ((5,), {}),
     ((30, 80), {"batch_size": 2, "gradient_accumulation_steps": 2}),
-    ((20, 60, 100), {"save_interval": 1, "val_interval": 5}),  # mostly within the write of a checkpoint
+    ((20, 60, 100), {"save_interval": 1, "val_interval": 5}),  # mostly within a checkpoint's write
 ])  # fmt: skip
 def test_a_killed_run_ends_like_one_never_killed(
     kills: tuple[int, ...], changes: dict[str, int], tiny: TrainConfig, tmp_path: Path, trainers: Trainers
@@ -107,7 +109,9 @@ def test_ranks_with_accumulation_and_dropout_survive_a_kill_to_the_bit(
     world_size: int, tiny: TrainConfig, tmp_path: Path, trainers: Trainers
 ) -> None:
     # From three on, the order of a sum counts: it must not depend on how long the processes have been running.
-    config = replace(tiny, **LONG, batch_size=2, gradient_accumulation_steps=2, dropout=0.2, freeze_qk=False)
+    # A step of several processes takes ten times as long as one of one: the kill comes in the middle of fewer, too.
+    several = {**LONG, "max_steps": 100, "batch_size": 2, "gradient_accumulation_steps": 2}
+    config = replace(tiny, **several, dropout=0.2, freeze_qk=False)
     whole = replace(config, out_dir=str(tmp_path / "whole"))
     assert trainers.run(whole, world_size).code == 0
     kill_after(trainers, config, world_size, 30, signal.SIGKILL)
@@ -231,17 +235,45 @@ def test_what_makes_other_bits_is_said_when_a_run_goes_on(
         ({"threads": 7}, "7 threads then, 1 now"),
         ({"torch": "2.0.1"}, "PyTorch 2.0.1 then, "),
         ({"device": "cuda"}, "cuda then, cpu now"),
+        ({"precision": "bf16"}, "bf16 then, fp32 now"),
+        ({"arithmetic": 0}, "another version of this trainer then"),
     ]:
         torch.save({**ours, "world": {**ours["world"], **changes}}, path)
         assert train_here(replace(tiny, resume=str(path))) == 0
         assert f"Not exact: {words}" in capsys.readouterr().out
         assert outcome(tiny)["exact"] is False
-    torch.save({**ours, "config": {**ours["config"], "compile": "true"}}, path)
+    older = {key: value for key, value in ours["progress"].items() if key != "compiled"}  # of an older version
+    torch.save({**ours, "progress": older, "config": {**ours["config"], "compile": "true"}}, path)
     assert train_here(replace(tiny, resume=str(path))) == 0
     assert "Not exact: compiled then or now, but not both" in capsys.readouterr().out
     torch.save({**ours, "world": {key: ours["world"][key] for key in ("size", "device", "torch")}}, path)
     assert train_here(replace(tiny, resume=str(path))) == 0, "a checkpoint of an older version"
     assert outcome(tiny)["exact"] is True
+
+
+def test_how_adamw_is_computed_is_this_devices_affair_not_the_checkpoints(tiny: TrainConfig) -> None:
+    assert train_here(replace(tiny, keep_last=0)) == 0
+    path, whole = Path(str(tiny.out_dir)) / "checkpoint_10.pt", final_state(tiny)
+    content = load_checkpoint(str(path))
+    for group in content["optimizer"]["param_groups"]:
+        group["fused"] = not group["fused"]
+    torch.save(content, path)
+    assert train_here(replace(tiny, resume=str(path))) == 0
+    assert_equal(final_state(tiny)["optimizer"], whole["optimizer"])
+
+
+def test_on_a_gpu_deterministic_kernels_then_or_now_alone_make_other_bits(
+    tiny: TrainConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = state._describe_world
+    monkeypatch.setattr(state, "_describe_world", lambda *arguments: dict(real(*arguments), device="cuda"))
+    assert train_here(replace(tiny, keep_last=0, max_steps=10)) == 0
+    path = str(Path(str(tiny.out_dir)) / "checkpoint_10.pt")
+    words = "Not exact: deterministic kernels then or now, but not both"
+    for flag, other in (("auto", False), ("true", False), ("false", True)):
+        assert train_here(replace(tiny, max_steps=10, resume=path, deterministic=flag)) == 0
+        assert (words in capsys.readouterr().out) is other
+        assert outcome(tiny)["exact"] is not other
 
 
 def test_the_number_of_processes_changes_nothing_beyond_rounding(
@@ -328,6 +360,42 @@ def test_a_named_checkpoint_is_resumed_from(
     assert_equal(final_state(branch)["model"], final_state(tiny)["model"])
     assert train_here(replace(branch, resume=str(Path(str(tiny.out_dir)) / "best_model.pt"))) == 1
     assert "holds weights alone" in capsys.readouterr().err
+
+
+class Products(TorchDispatchMode):
+    """Notes the products of matrices in fp32, the ones that a GPU's library makes where there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[str, list[tuple[int, ...]]]] = []
+        self.goes_on = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, tensors = func.overloadpacket.__name__, [each for each in args if isinstance(each, torch.Tensor)]
+        is_product = name in ("mm", "addmm", "addmm_", "bmm", "linear", "_linear_pointwise") or "attention" in name
+        if self.goes_on and is_product and tensors[0].dtype == torch.float32:
+            self.made.append((name, [tuple(each.shape) for each in tensors]))
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_fresh_run_and_a_resumed_one_make_the_same_products_in_the_same_order(
+    tiny: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, found = loop.Trainer._step, []
+    prefers_onednn(torch.ones(1))  # which tries it once in a process
+
+    def step_and_leave_off(trainer: Any, batches: Any) -> None:
+        step(trainer, batches)
+        products.goes_on = False
+
+    monkeypatch.setattr(loop.Trainer, "_step", step_and_leave_off)
+    fresh = replace(tiny, keep_last=0)
+    resumed = replace(tiny, out_dir=str(tmp_path / "resumed"), resume=f"{tiny.out_dir}/checkpoint_10.pt")
+    for config in (fresh, resumed):
+        with Products() as products:
+            assert train_here(config) == 0
+        found.append(products.made)
+    assert found[0] == found[1] and len(found[0]) > 20
 
 
 def test_a_compiled_run_killed_ends_like_one_never_killed(

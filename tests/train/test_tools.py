@@ -127,6 +127,18 @@ def test_a_trial_takes_place_at_the_real_world_size(tiny: TrainConfig, trainers:
     assert "control trained / trained: " in ended[0].out and ended[1].out == ""
 
 
+@pytest.mark.slow
+def test_what_nobody_foresaw_in_a_trial_of_several_processes_is_told(
+    tiny: TrainConfig, tmp_path: Path, trainers: Trainers
+) -> None:
+    (tmp_path / "file").write_text("")
+    config = replace(tiny, out_dir=str(tmp_path / "file" / "trial"))
+    arms = ["--arm", "a:model_type=oelm,freeze_qk=true", "--arm", "b:freeze_qk=false"]
+    extra = [*arms, "--rounds", "15", "--seconds", "0.02"]
+    ended = [Ended(process) for process in trainers.start(config, 2, module="train.speed_trial", extra=extra)]
+    assert ended[0].code == 1 and "NotADirectoryError" in ended[0].err
+
+
 def test_a_trial_without_enough_memory_names_a_batch_size(
     tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +160,8 @@ def test_a_trial_with_too_few_arms_or_rounds_is_refused(tiny: TrainConfig, capsy
     for wrong in (["a:x=1", "b:seed=2"], ["a:seed", "b:seed=2"], ["a:seed=1", "a:seed=2"]):
         with pytest.raises(ConfigError):
             read_arms(wrong, tiny)
+    with pytest.raises(ConfigError, match="deterministic = false: must be the same for all arms"):
+        read_arms(["a:deterministic=false", "b:"], tiny)
     assert read_arms(["a:d-model=64", "b:"], tiny)["b"] == tiny
     assert configuration.to_dict(read_arms(["a:d-model=64", "b:"], tiny)["a"])["d_model"] == 64
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-import getpass
 import os
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, cast
+from typing import TYPE_CHECKING, BinaryIO, Callable, Dict, cast
 
-from .. import rundir
+from .. import privacy, rundir
 from ..host import lease, lease_folder, ports
+from ..run.variables import wandb_login
 from ..transfer import tokens
 from . import quota, trial
 
@@ -42,17 +43,17 @@ def examine(request: messages.ExamineRequest) -> messages.ExamineAnswer:
     root = os.path.expanduser(request["root"])
     checkpoints = os.path.expanduser(request.get("checkpoint_root") or root)
     answer: Dict[str, object] = {"agent_python": sys.version.split()[0], "host": os.uname().nodename}
-    answer.update(user=_user(), time=time.time(), root=root)
+    answer.update(user=privacy.user_name(os.getuid()), time=time.time(), root=root)
     try:
         where = lease_folder.folder()
         answer["lease_folder"], answer["lease_privacy"] = str(where), lease_folder.privacy(where)
         answer["lease_room"], answer["lease_files"] = lease_folder.room(where)
-        answer.update(lease.table(where))
+        answer.update(lease.table())
     except OSError as error:
         answer.update(lease_error=str(error), devices=[], queue=[])
     answer.update(checkpoints=checkpoints, disk_free=rundir.disk_free(checkpoints))
-    answer["writable"] = _writable(root) or (_writable(checkpoints) if checkpoints != root else "")
-    answer["locks"] = "" if answer["writable"] else _locks(checkpoints)
+    answer["writable"] = _trouble(root, _write) or (_trouble(checkpoints, _write) if checkpoints != root else "")
+    answer["locks"] = "" if answer["writable"] else _trouble(checkpoints, _lock)
     answer["quotas"] = quota.quotas([root, checkpoints, os.path.expanduser("~")])
     code = os.path.expanduser(request.get("code") or root)
     python = os.path.expanduser(request["python"])
@@ -61,7 +62,7 @@ def examine(request: messages.ExamineRequest) -> messages.ExamineAnswer:
     answer["trial"] = trial.attempt(request["trial"], request["setup"], python, folder, question=question)
     answer["bash"], answer["rsync"] = shutil.which("bash") or "", shutil.which("rsync") or ""
     answer["ends_processes"] = _ends_processes()
-    answer["wandb_login"] = _wandb_login()
+    answer["wandb_login"] = wandb_login(os.environ)
     answer["ports_taken"] = [port for port in request["ports"] if not ports.port_is_free(port)]
     files = {path: os.path.expanduser(path) for path in request.get("files") or []}
     rows = tokens.data({"root": root, "files": list(files.values()), "whole": True})["files"]
@@ -79,36 +80,25 @@ def examine(request: messages.ExamineRequest) -> messages.ExamineAnswer:
     return cast("messages.ExamineAnswer", answer)
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return str(os.getuid())
-
-
-def _writable(root: str) -> str:
-    """Return why nothing can be written below ``root``; empty where it can."""
-    probe = os.path.join(root, rundir.CONTROL, ".writable-%d" % os.getpid())
+def _trouble(root: str, act: Callable[[BinaryIO], object]) -> str:
+    """Return why something can't be done with a new file below ``root``; empty where it can."""
+    probe = os.path.join(root, rundir.CONTROL, ".probe-%d" % os.getpid())
     try:
         os.makedirs(os.path.dirname(probe), exist_ok=True)
         with open(probe, "wb") as file:
-            file.write(b"x" * 4096)
+            act(file)
         os.unlink(probe)
     except OSError as error:
         return str(error)
     return ""
 
 
-def _locks(root: str) -> str:
-    """Return why files below ``root`` can't be locked (some network file systems); empty where they can."""
-    probe = os.path.join(root, rundir.CONTROL, ".lock-%d" % os.getpid())
-    try:
-        with open(probe, "wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(probe)
-    except OSError as error:
-        return str(error)
-    return ""
+def _write(file: BinaryIO) -> None:
+    file.write(b"x" * 4096)
+
+
+def _lock(file: BinaryIO) -> None:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # some network file systems can't
 
 
 def _ends_processes() -> bool:
@@ -117,21 +107,9 @@ def _ends_processes() -> bool:
         return False
     value = ""
     for path in ["/etc/systemd/logind.conf", *sorted(map(str, Path("/etc/systemd/logind.conf.d").glob("*.conf")))]:
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                for line in file:
-                    key, _, setting = line.partition("=")
-                    value = setting.strip().lower() if key.strip() == "KillUserProcesses" else value
-        except OSError:
-            continue
-    return value in ("yes", "true", "1", "on") and not os.path.exists("/var/lib/systemd/linger/" + _user())
-
-
-def _wandb_login() -> bool:
-    """Tell whether Weights & Biases would find a key."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return "api.wandb.ai" in Path("~/.netrc").expanduser().read_text(encoding="utf-8", errors="replace")
-    except (OSError, RuntimeError):  # nobody says where this user's home is
-        return False
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, setting = line.partition("=")
+                value = setting.strip().lower() if key.strip() == "KillUserProcesses" else value
+    lingers = os.path.exists("/var/lib/systemd/linger/" + privacy.user_name(os.getuid()))
+    return value in ("yes", "true", "1", "on") and not lingers

@@ -4,15 +4,13 @@ may have neither Slurm's commands nor its socket.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import time
 from typing import TYPE_CHECKING
 
-from .. import rundir
 from ..slurm import commands as slurm_commands
+from ..slurm import profile
 from . import trial
 
 if TYPE_CHECKING:
@@ -41,12 +39,10 @@ def slurm_trial(request: messages.SlurmTrialRequest) -> messages.SlurmTrialAnswe
     python = os.path.expanduser(request["python"])
     asked = json.dumps([request["trial"], python, trial.agent_folder()])
     path = slurm_commands.cache_file("trial-" + hashlib.sha256(asked.encode("utf-8", "replace")).hexdigest()[:12])
-    known = rundir.read_json(path) if path is not None else None
-    if known and 0 <= time.time() - float(known["time"]) < KNOWN_S:
+    if profile.recall(path, KNOWN_S):
         return {"slurm_error": ""}
     slurm_commands.settings()
     found = trial.attempt(request["trial"], request["setup"], python, "/", question=trial.OF_SLURM, timeout_s=TIMEOUT_S)
-    if path is not None and found.get("slurm_error") == "":
-        with contextlib.suppress(OSError):
-            rundir.write_json(path, {"time": time.time()}, durable=False)
+    if found.get("slurm_error") == "":
+        profile.keep(path, {})
     return {"slurm_error": str(found.get("slurm_error") or "")}

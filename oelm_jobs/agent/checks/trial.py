@@ -30,9 +30,14 @@ try:
     import train.run
 except Exception as error:
     found["trainer_error"] = "%s: %s" % (type(error).__name__, error)
+try:
+    from train.compiling import lacking
+    found["compiling"] = ", ".join(lacking(torch.device("cuda" if torch.version.cuda else "cpu")))
+except ImportError:  # the project's own train/ may do without
+    pass
 print(json.dumps(found))
 """
-"""What the target's interpreter is asked, in the folder of the code: whether it could train."""
+"""What the target's interpreter is asked, in the folder of the code: whether it could train, and compile."""
 OF_SLURM = """
 import json, os, sys
 found = globals().get("found", {})
@@ -93,6 +98,7 @@ def attempt(
         return {}
     variables = {"OELM_TRIAL": question or QUESTION, "OELM_TRIAL_PYTHON": python, "OELM_TRIAL_FOLDER": folder}
     variables["OELM_TRIAL_AGENT"] = agent_folder()
+    home = os.path.expanduser("~")  # where a command over ssh begins, whatever folder this one was given in
     # Files, not pipes: what a set-up line leaves running would keep a pipe open. And not with -c, which would source
     # ~/.bashrc here (Debian's bash below sshd), and not for a run.
     with contextlib.ExitStack() as files:
@@ -107,6 +113,7 @@ def attempt(
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
+                cwd=home if os.path.isdir(home) else "/",
                 env=dict(os.environ, OELM_TRIAL_REACHED=REACHED_WORDS, **variables),
                 start_new_session=True,
             )

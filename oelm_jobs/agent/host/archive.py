@@ -33,7 +33,6 @@ def archive(request: messages.RunDirs) -> messages.Moved:
     privacy.not_anothers(run_dirs)
     claims: Dict[str, int] = {}
     busy: List[str] = []
-    moved: Dict[str, str] = {}
     try:
         for run_dir in run_dirs:
             if not os.path.isdir(run_dir):
@@ -43,12 +42,10 @@ def archive(request: messages.RunDirs) -> messages.Moved:
                 claims[run_dir] = rundir.lock(rundir.control(run_dir, rundir.CLAIM), patience_s=2.0)
             except rundir.Busy:
                 busy.append(run_dir)
-        for run_dir in claims if not busy else ():
-            moved[run_dir] = move_aside(run_dir)
+        return {"moved": {run_dir: move_aside(run_dir) for run_dir in claims if not busy}, "busy": busy}
     finally:
         for handle in claims.values():
             os.close(handle)
-    return {"moved": moved, "busy": busy}
 
 
 def move_aside(run_dir: str) -> str:

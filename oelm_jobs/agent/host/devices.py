@@ -43,11 +43,6 @@ class Device:
     """What CUDA calls what runs may have of it, where that is not all of it: a MIG instance."""
 
     @property
-    def visible_name(self) -> str:
-        """Its name in CUDA_VISIBLE_DEVICES."""
-        return self.cuda_name or self.key[len("gpu-") :]
-
-    @property
     def is_gpu(self) -> bool:
         """False for a CPU slot."""
         return self.key.startswith("gpu-")
@@ -80,8 +75,12 @@ def of_host() -> List[Device]:
     found = [] if permitted.hides_all() else _gpus()
     if found:
         return permitted.of(found)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [Device("cpu-%d" % index, index, _("CPU core")) for index in range(cores)]
+    return [Device("cpu-%d" % index, index, _("CPU core")) for index in range(cores())]
+
+
+def cores() -> int:
+    """Return how many cores this process may use (Slurm and containers allow fewer than the machine has)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> List[Device]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import pwd
 import re
 import stat
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import List, Optional, Union
 
 from .. import rundir
+from ..privacy import user_name
 from ..sentences import _
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -88,23 +88,12 @@ def _wrong_with(path: Path) -> str:
     return ""
 
 
-def user_name(uid: int) -> str:
-    """Return a user's login name, or the number of one without."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
 def kind_of(mode: int) -> str:
     """Return what kind a file is."""
-    kinds = (
-        (stat.S_ISLNK, _("a link")),
-        (stat.S_ISDIR, _("a folder")),
-        (stat.S_ISFIFO, _("a FIFO")),
-        (stat.S_ISREG, _("a file")),
-    )
-    return next((kind for test, kind in kinds if test(mode)), _("a special file"))
+    kinds = {
+        stat.S_IFLNK: _("a link"), stat.S_IFDIR: _("a folder"), stat.S_IFIFO: _("a FIFO"), stat.S_IFREG: _("a file"),
+    }  # fmt: skip
+    return kinds.get(stat.S_IFMT(mode), _("a special file"))
 
 
 def described(path: Union[str, Path]) -> str:
@@ -129,9 +118,12 @@ def printable(text: str, most: int) -> str:
 # Locks ----------------------------------------------------------------------------------------------------------------
 
 
-def lock(path: Path) -> int:
+def lock(path: Path, kind: int = fcntl.LOCK_EX) -> int:
     """Lock a file of the folder, which may be another user's: flock(2) needs no right to write, and minds no kind of
     file. Return the descriptor.
+
+    Args:
+        kind: ``fcntl.LOCK_SH`` for a lock that others may have as well.
 
     Raises:
         rundir.Busy: Another process holds it.
@@ -152,7 +144,7 @@ def lock(path: Path) -> int:
         except OSError:
             raise _not_lockable(path) from None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(handle), os.lstat(str(path))):
                 return handle
         except FileNotFoundError:
@@ -227,7 +219,9 @@ def holders_of(path: Path) -> Optional[List[int]]:
     try:
         there = os.lstat(str(path))
         with open("/proc/locks", encoding="ascii", errors="replace") as file:
-            found = re.findall(r"^\d+: FLOCK +\S+ +\S+ +(-?\d+) +(\w+):(\w+):(\d+) ", file.read(), re.MULTILINE)
+            # A keeper alone has thousands of locks: what is about other files is not looked at.
+            lines = [line for line in file if ":%d " % there.st_ino in line]
+        found = re.findall(r"^\d+: FLOCK +\S+ +\S+ +(-?\d+) +(\w+):(\w+):(\d+) ", "".join(lines), re.MULTILINE)
     except OSError:
         return None
     of_inode = [(pid, major, minor) for pid, major, minor, inode in found if int(inode) == there.st_ino]
@@ -259,14 +253,14 @@ def privacy(path: Path, own_table: str = "/proc/self/mountinfo", first_table: st
         first_table: Those of the host's first process, which root can read, and others seldom.
     """
     whole = os.path.realpath(str(path))
-    own = _mount_of(whole, own_table)
+    own = mount_of(whole, own_table)
     if own is None or own.place == "/":
         return ""
-    everybodys = _mount_of(whole, first_table)
+    everybodys = mount_of(whole, first_table)
     if everybodys is not None:
         is_private = (everybodys.device, everybodys.root) != (own.device, own.root)
     else:
-        root = _mount_of("/", own_table)
+        root = mount_of("/", own_table)
         parts, me = own.root.split("/"), (str(os.getuid()), user_name(os.getuid()))
         is_private = (
             any(part.startswith("systemd-private-") or part in ("tmp-inst", "tmp.inst") for part in parts)
@@ -280,33 +274,31 @@ def privacy(path: Path, own_table: str = "/proc/self/mountinfo", first_table: st
     return _("{folder} is mounted for you alone ({source})", own.place, source)
 
 
-class _Mount:
+class Mount:
     """A line of mountinfo (proc(5))."""
 
     def __init__(self, line: str) -> None:
-        before, _, after = line.partition(" - ")
-        fields = before.split(" ")
-        self.device, self.root = fields[2], _unescaped(fields[3])
-        self.place = _unescaped(fields[4])
-        self.is_shared = any(field.startswith("shared:") for field in fields[6:])
-        self.is_slave = any(field.startswith("master:") for field in fields[6:])
-        self.kind = after.split(" ")[0]
+        # Blanks and the like stand there as octal numbers.
+        before, after = (
+            [re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field) for field in half.split(" ")]
+            for half in line.split(" - ", 1)
+        )
+        self.device, self.root, self.place = before[2:5]
+        self.is_shared = any(field.startswith("shared:") for field in before[6:])
+        self.is_slave = any(field.startswith("master:") for field in before[6:])
+        self.kind, self.source = after[:2]
 
 
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
-
-
-def _mount_of(path: str, table: str) -> Optional[_Mount]:
-    """Return the mount of a path by a process's mount table; None where that can't be read."""
+def mount_of(path: str, table: str = "/proc/self/mountinfo") -> Optional[Mount]:
+    """Return the mount of a path, which need not exist, by a process's mount table; None where that can't be read."""
     try:
         with open(table, encoding="utf-8", errors="surrogateescape") as file:
-            mounts: List[_Mount] = [_Mount(line) for line in file if line.count(" ") >= 6]
+            mounts = [Mount(line) for line in file if " - " in line]
     except OSError:
         return None
-    above = [m for m in mounts if m.place == "/" or path == m.place or path.startswith(m.place + "/")]
-    longest = max((len(mount.place) for mount in above), default=0)
-    return next((mount for mount in reversed(above) if len(mount.place) == longest), None)
+    above = [m for m in mounts if path == m.place or path.startswith(m.place.rstrip("/") + "/")]
+    # Of two at one place the later is seen.
+    return max(reversed(above), key=lambda mount: len(mount.place), default=None)
 
 
 def room(path: Path) -> "tuple[int, int]":

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from dataclasses import replace
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Dict, List, Mapping, Sequence
 
+from .. import processes
 from ..sentences import _
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ AT_SUBMISSION = "OELM_VISIBLE_DEVICES"
 """CUDA_VISIBLE_DEVICES as it was where a run was submitted: set-up lines may set another one, which frees no GPU."""
 OF_TARGET = "OELM_GPUS"
 """Indices that the target's ``gpus`` names."""
+AVOIDED, PREFERRED = "OELM_AVOIDED_GPUS", "OELM_PREFERRED_GPUS"
+"""Indices that its ``avoid`` and ``prefer`` name."""
+MAX_PARALLEL, PER_GPU = "OELM_MAX_PARALLEL", "OELM_PER_GPU"
+"""Its ``max_parallel`` and ``per_gpu``."""
 OF_JOB = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 """Indices of what Slurm granted to the step or job that this process is in."""
 LISTING_TIMEOUT_S = 30.0
@@ -32,48 +36,50 @@ def travelling(environment: Mapping[str, str]) -> Dict[str, str]:
     return {AT_SUBMISSION: environment[CUDA]} if CUDA in environment else {}
 
 
-def limits(environment: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
+def limits() -> Dict[str, str]:
     """Return the variables that limit runs to some of the host's GPUs, with their values."""
-    known = os.environ if environment is None else environment
-    found = {name: known[name] for name in (AT_SUBMISSION, CUDA) if name in known}
+    found = {name: os.environ[name] for name in (AT_SUBMISSION, CUDA) if name in os.environ}
     if found.get(AT_SUBMISSION) == found.get(CUDA):
         found.pop(AT_SUBMISSION, None)
-    if known.get(OF_TARGET):
-        found[OF_TARGET] = known[OF_TARGET]
-    of_job = next((name for name in OF_JOB if known.get(name)), "")
-    return dict(found, **{of_job: known[of_job]}) if of_job else found
+    first_of_job = next((name for name in OF_JOB if os.environ.get(name)), "")
+    found.update({name: os.environ[name] for name in (OF_TARGET, AVOIDED, first_of_job) if os.environ.get(name)})
+    return found
 
 
-def description(environment: Optional[Mapping[str, str]] = None) -> str:
+def description() -> str:
     """Return the limits for people, as in ``CUDA_VISIBLE_DEVICES=0,1``; empty where there are none."""
-    described = [_described(name, value) for name, value in limits(environment).items()]
+    described = [_described(name, value) for name, value in limits().items()]
     return _("{limits}", described) if described else ""
 
 
 def _described(name: str, value: str) -> str:
     if name == OF_TARGET:
         return _("gpus of the target={gpus}", value)
+    if name == AVOIDED:
+        return _("avoid of the target={gpus}", value)
     if name == AT_SUBMISSION:
         return _("{variable} at submission={gpus}", CUDA, value)
     return "%s=%s" % (name, value)
 
 
-def hides_all(environment: Optional[Mapping[str, str]] = None) -> bool:
+def hides_all() -> bool:
     """Tell whether CUDA_VISIBLE_DEVICES hides all GPUs: empty, -1, or Slurm's NoDevFiles."""
     return any(
         value.split(",")[0].strip() in ("", "-1", "NoDevFiles")
-        for name, value in limits(environment).items()
+        for name, value in limits().items()
         if name in (CUDA, AT_SUBMISSION)
     )
 
 
-def of(gpus: Sequence[Device], environment: Optional[Mapping[str, str]] = None) -> List[Device]:
+def of(gpus: Sequence[Device]) -> List[Device]:
     """Return the GPUs of a host that runs may have, in order of their indices; possibly none."""
     kept = list(gpus)
-    for name, value in limits(environment).items():
+    for name, value in limits().items():
         if name in (CUDA, AT_SUBMISSION):
             named = {device.key: device for device in _as_cuda(value, gpus)}
-            kept = [_narrower(device, named[device.key]) for device in kept if device.key in named]
+            kept = [device if device.cuda_name else named[device.key] for device in kept if device.key in named]
+        elif name == AVOIDED:
+            kept = [device for device in kept if device.index not in _indices(value)]
         else:
             indices = _indices(value)
             # In a cgroup nvidia-smi lists the job's GPUs alone and counts them from 0: nothing is left to be held to.
@@ -82,8 +88,15 @@ def of(gpus: Sequence[Device], environment: Optional[Mapping[str, str]] = None) 
     return sorted(kept, key=lambda device: device.index)
 
 
-def _narrower(one: Device, other: Device) -> Device:
-    return one if one.cuda_name else other
+def preferred() -> List[int]:
+    """Return the indices of the GPUs that runs should have first."""
+    return _indices(os.environ.get(PREFERRED, ""))
+
+
+def number(name: str, otherwise: int) -> int:
+    """Return the number that a variable of the target's holds."""
+    value = os.environ.get(name, "")
+    return int(value) if value.isdigit() and value.isascii() else otherwise
 
 
 def _indices(value: str) -> List[int]:
@@ -134,20 +147,10 @@ def _mig_instance(entry: str) -> "tuple[str, str]":
     if old:
         return entry, old[1]
     found, parent = [], ""
-    for line in _listing().splitlines():
+    for line in processes.output(["nvidia-smi", "-L"], LISTING_TIMEOUT_S).splitlines():
         uuid = re.search(r"\(UUID: ([^)\s]+)\)", line)
         if uuid and line.startswith("GPU "):
             parent = uuid[1]
         elif uuid and uuid[1].lower().startswith(entry.lower()):
             found.append((uuid[1], parent))
     return found[0] if len(found) == 1 else ("", "")
-
-
-def _listing() -> str:
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "-L"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=LISTING_TIMEOUT_S
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.decode("utf-8", "replace")

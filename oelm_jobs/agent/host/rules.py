@@ -87,6 +87,11 @@ class Facts(NamedTuple):
         return claimed or ended or self.start.get("token") or ""
 
     @property
+    def is_kept(self) -> bool:
+        """True where a keeper took the claim, and has not started the run."""
+        return bool(self.claim and self.claim.get("keeper"))
+
+    @property
     def has_started(self) -> bool:
         """True where the newest attempt is one of this submission."""
         return self.start.get("token") == self.token
@@ -113,10 +118,14 @@ def training(facts: Facts) -> Optional[Row]:
 
 
 def waiting(facts: Facts) -> Optional[Row]:
-    """Its supervisor lives: it waits for devices or its turn, sets up, or is between two attempts."""
-    if not facts.is_held:
-        return None
-    reason = facts.traces.waits_for(facts.token) or facts.traces.said()
+    """Its keeper or supervisor lives: it waits for its turn or devices, sets up, or is between two attempts."""
+    if not facts.is_held or (facts.is_kept and facts.traces.is_cancelled()):
+        return None  # a keeper that is stopped holds what it will never start
+    if facts.is_kept:
+        before = facts.claim.get("after") if facts.claim else None
+        reason = because("waiting_for_run", run=rundir.run_name(before)) if before else because("waiting_for_turn")
+    else:
+        reason = facts.traces.waits_for(facts.token) or facts.traces.said()
     return facts.row(State.QUEUED, reason, place=facts.traces.place())
 
 
@@ -130,23 +139,19 @@ def own_end(facts: Facts) -> Optional[Row]:
 
 def rebooted(facts: Facts) -> Optional[Row]:
     """Its attempt began before the host was started again."""
-    if not facts.start or not facts.has_started or facts.start.get("boot_id") == facts.traces.boot_id():
-        return None
-    return facts.row(State.FAILED, because("submit_again", why=because("reboot")))
+    is_before = facts.has_started and facts.start.get("boot_id") != facts.traces.boot_id()
+    return facts.row(State.FAILED, because("submit_again", why=because("reboot"))) if is_before else None
 
 
 def living_on(facts: Facts) -> Optional[Row]:
     """Its supervisor was lost, and processes of the attempt live."""
-    if not facts.start or not facts.has_started or not facts.traces.lives_on():
-        return None
-    return facts.row(State.UNKNOWN, because("lives_on"))
+    return facts.row(State.UNKNOWN, because("lives_on")) if facts.has_started and facts.traces.lives_on() else None
 
 
 def lost(facts: Facts) -> Optional[Row]:
     """Its supervisor was lost, and the attempt with it."""
-    if not facts.start or not facts.has_started:
-        return None
-    return facts.row(State.FAILED, because("submit_again", why=because("supervisor_lost")))
+    why = because("submit_again", why=because("supervisor_lost"))
+    return facts.row(State.FAILED, why) if facts.has_started else None
 
 
 def cancelled(facts: Facts) -> Optional[Row]:
@@ -156,17 +161,17 @@ def cancelled(facts: Facts) -> Optional[Row]:
 
 def rebooted_before(facts: Facts) -> Optional[Row]:
     """The host was started again before an attempt began."""
-    if not facts.claim or facts.claim.get("boot_id") == facts.traces.boot_id():
-        return None
-    return facts.row(State.FAILED, because("rebooted_before_training"))
+    is_before = facts.claim and facts.claim.get("boot_id") != facts.traces.boot_id()
+    return facts.row(State.FAILED, because("rebooted_before_training")) if is_before else None
 
 
 def lost_waiting(facts: Facts) -> Optional[Row]:
-    """Its supervisor was lost while it waited; one that ends by itself says so."""
+    """Its keeper or supervisor was lost while it waited; one that ends by itself says so."""
     traces = facts.traces
-    if not facts.claim or not (traces.waited_for(facts.token) or FORMERLY_WAITING.match(traces.said())):
-        return None
-    return facts.row(State.FAILED, because("lost_waiting"))
+    has_waited = facts.claim and (
+        facts.is_kept or traces.waited_for(facts.token) or FORMERLY_WAITING.match(traces.said())
+    )
+    return facts.row(State.FAILED, because("lost_waiting")) if has_waited else None
 
 
 def ended_before_training(facts: Facts) -> Optional[Row]:

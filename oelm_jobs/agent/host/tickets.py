@@ -15,9 +15,10 @@ import stat
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, List, Optional, Tuple, Union
+from typing import List, Optional, Tuple, Union
 
-from .. import processes
+from .. import privacy, processes, schema
+from ..schema import Each, Either, Number, Table, Text
 from . import lease_folder
 
 Request = Union[int, Tuple[int, ...]]
@@ -31,7 +32,15 @@ LATEST_S = 4 * 3600.0
 """And so long after it: who comes when the clock was set back by less stands behind all who wait. By a ticket of the
 future nobody pushes those who come after it further back than half of this.
 """
-MAX_BYTES, MAX_TEXT, MAX_INDEX = 1 << 16, 4096, 9999
+MAX_BYTES = 1 << 16
+OWN = "own-"
+"""How the folder of a user's own line is called, with the user's number behind it."""
+INDICES = Each(Number(0, 9999, whole=True))
+CONTENT = Table(
+    {"time": Number(0, 1e10), "token": Text(), "user": Text(), "run": Text(), "run_dir": Text(), "devices": INDICES,
+     "request": Either((Number(1, 9999, whole=True), INDICES))},
+    {"of": Text(among=("", "gpu", "cpu")), "per_gpu": Number(1, 64, whole=True)},
+)  # fmt: skip
 NAME = re.compile(r"(ticket|lease)-(\d{10}\.\d{6})-([\w.-]{1,100})-\d{1,10}\.json", re.ASCII)
 
 
@@ -59,6 +68,8 @@ class Ticket:
     """Granted device indices; empty while it waits."""
     of: str = ""
     """What it asks for devices of, ``gpu`` or ``cpu``; empty where an older version did not say."""
+    per_gpu: int = 1
+    """So many runs may have each of its GPUs at a time."""
 
     @property
     def kind(self) -> str:
@@ -91,8 +102,6 @@ class Found:
 
     ticket: Ticket
     path: Path
-    uid: int
-    """Owner of its file."""
     is_alive: bool
     """False for the lease of a lost supervisor of whose run processes live on: they may be computing."""
 
@@ -111,7 +120,8 @@ def read(path: Path) -> Optional[Found]:
         raise Junk(lease_folder.described(path)) from None
     try:
         there = os.fstat(handle)
-        ticket = _parsed(path.name, os.read(handle, MAX_BYTES + 1), there) if stat.S_ISREG(there.st_mode) else None
+        content = os.read(handle, MAX_BYTES + 1) if stat.S_ISREG(there.st_mode) else b""
+        ticket = _parsed(path.name, content, there, path.parent.name.startswith(OWN))
         if ticket is None:
             raise Junk(lease_folder.described(path))
         is_alive = lease_folder.is_held(handle) and not _is_held_by_others(path, there.st_uid)
@@ -121,7 +131,7 @@ def read(path: Path) -> Optional[Found]:
         with contextlib.suppress(OSError):  # gone already, or another user's: it is dead all the same
             path.unlink()
         return None
-    return Found(replace(ticket, user=lease_folder.user_name(there.st_uid)), path, there.st_uid, is_alive)
+    return Found(replace(ticket, user=privacy.user_name(there.st_uid)), path, is_alive)
 
 
 def _is_held_by_others(path: Path, uid: int) -> bool:
@@ -140,47 +150,57 @@ def _has_survivors(ticket: Ticket, uid: int) -> bool:
     return any(processes.user_of(process.pid) == uid for process in processes.of_run(ticket.run_dir))
 
 
-def _parsed(name: str, content: bytes, there: os.stat_result) -> Optional[Ticket]:
-    """Parse a ticket; None where anything in it is invalid."""
+def _parsed(name: str, content: bytes, there: os.stat_result, is_own: bool) -> Optional[Ticket]:
+    """Parse a ticket; None where anything in it is invalid.
+
+    Args:
+        is_own: Nobody else can write where it lies: its time is as old as its run's submission.
+    """
     match = NAME.fullmatch(name)
     if match is None or len(content) > MAX_BYTES:
         return None
     try:
-        value: Any = json.loads(content)
-    except (ValueError, RecursionError):
+        value = schema.loads(content)
+    except schema.Misfit:
         return None
-    if not isinstance(value, dict):
+    if CONTENT.wrong(value) is not None or not "".join(map(str, value.values())).isprintable():
         return None
-    request: Any
-    devices: Any
-    at, request, devices = value.get("time"), value.get("request"), value.get("devices")
-    texts: List[Any] = [value.get(key) for key in ("token", "user", "run", "run_dir")]
-    if not all(isinstance(text, str) and len(text) <= MAX_TEXT and text.isprintable() for text in texts):
-        return None
-    if not (_is_count(request) or (_are_indices(request) and request)) or not _are_indices(devices):
-        return None
-    if isinstance(at, bool) or not isinstance(at, (int, float)) or not 0 <= at < 1e10:  # NaN is no less, either
-        return None
+    for key in ("request", "devices"):
+        if isinstance(value[key], list):
+            value[key] = tuple(value[key])
+    ticket = Ticket(**value)
     # A lease's file is made when the waiting is over, and its time is no place in line.
-    if not devices and not there.st_ctime - EARLIEST_S <= at <= there.st_ctime + LATEST_S:
+    is_in_reach = is_own or there.st_ctime - EARLIEST_S <= ticket.time <= there.st_ctime + LATEST_S
+    is_what_it_is_called = (ticket.kind, "%017.6f" % ticket.time, ticket.token) == match.groups()
+    return ticket if ticket.request and is_what_it_is_called and (ticket.devices or is_in_reach) else None
+
+
+def own_line(where: Path) -> Optional[Path]:
+    """Return (and make) the folder of this user's own line: users take turns, so that of one user's runs the first
+    alone stands in the host's line. None where there can't be one: another user has taken its name, or the disk is
+    full.
+    """
+    path = where / (OWN + str(os.getuid()))
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        found = os.lstat(str(path))
+    except OSError:
         return None
-    of = value.get("of", "")
-    if of not in ("", "gpu", "cpu"):
-        return None
-    asked: Request = tuple(request) if isinstance(request, list) else request
-    token, user, run, run_dir = texts
-    ticket = Ticket(float(at), token, asked, user, run, run_dir, tuple(devices), of)
-    return ticket if (ticket.kind, "%017.6f" % ticket.time, token) == match.groups() else None
+    return path if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() else None
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_INDEX
-
-
-def _are_indices(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(i, int) and not isinstance(i, bool) and 0 <= i <= MAX_INDEX for i in value
-    )
+def own_leases(where: Path) -> int:
+    """Return how many leases this user's live processes hold."""
+    count = 0
+    for name in names(where, "lease"):
+        with contextlib.suppress(OSError):
+            handle = os.open(str(where / name), lease_folder.OPENING)
+            try:
+                count += os.fstat(handle).st_uid == os.getuid() and lease_folder.is_held(handle)
+            finally:
+                os.close(handle)
+    return count
 
 
 def names(where: Path, kind: str) -> List[str]:
@@ -195,23 +215,22 @@ def find(kind: str, where: Path) -> Tuple[List[Found], List[str]]:
     for name in names(where, kind):
         try:
             known = read(where / name)
+            found += [known] if known is not None else []
         except Junk as error:
             junk.append(str(error))
-            continue
-        found += [known] if known is not None else []
     return found, junk
 
 
-def waiting(where: Optional[Path] = None) -> List[Ticket]:
+def waiting() -> List[Ticket]:
     """Return the tickets of waiting processes, in order of arrival."""
-    return [known.ticket for known in find("ticket", where or lease_folder.folder())[0]]
+    return [known.ticket for known in find("ticket", lease_folder.folder())[0]]
 
 
-def arrival(now: float, where: Optional[Path] = None) -> float:
+def arrival(now: float) -> float:
     """Return the place in the queue (Unix seconds) of what arrives now: behind all who wait, also after the clock was
     set back.
     """
-    return within_reach(max([now, *(ticket.time + 1e-6 for ticket in waiting(where))]), now)
+    return within_reach(max([now, *(ticket.time + 1e-6 for ticket in waiting())]), now)
 
 
 def within_reach(at: float, now: float) -> float:
@@ -219,15 +238,19 @@ def within_reach(at: float, now: float) -> float:
     return min(max(at, now - EARLIEST_S / 2), now + LATEST_S / 2)
 
 
-def ahead_of(ticket: Ticket, where: Path) -> Optional[Tuple[Ticket, Path, int]]:
-    """Return the nearest live ticket ahead that competes for devices, its file and this ticket's place in the queue."""
+def ahead_of(ticket: Ticket, where: Path, nth: int = 1) -> Optional[Tuple[Ticket, Path, int]]:
+    """Return the nearest live ticket ahead that competes for devices (or the nth one), its file and the place in the
+    queue behind it.
+    """
     ahead = [name for name in names(where, "ticket") if name < ticket.file_name]
     for place in range(len(ahead), 0, -1):
         path = where / ahead[place - 1]
         with contextlib.suppress(Junk):
             other = read(path)
             if other is not None and other.ticket.conflicts_with(ticket):
-                return other.ticket, path, place + 1
+                nth -= 1
+                if not nth:
+                    return other.ticket, path, place + 1
     return None
 
 
@@ -255,3 +278,10 @@ def post(ticket: Ticket, where: Path) -> Tuple[int, Path]:
                 temporary.unlink()
         raise OSError(error.errno, error.strerror, str(where)) from error
     return handle, path
+
+
+def withdraw(handle: int, path: Path) -> None:
+    """Remove a ticket that this process has posted."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+    os.close(handle)

@@ -13,7 +13,7 @@ from ..reasons import because, detailed
 PEER_LOST = "another process of the run has ended"
 """The trainer's reason where not the process that writes its record failed, but another one (train/errors.py)."""
 NO_GPU_WORDS = "given to this run: torch"
-"""What the trainer's reason holds where it was given GPUs that it can't see (train/distributed.py): it is not tried
+"""What the trainer's reason holds where it was given GPUs that it can't see (train/device.py): it is not tried
 again, since nothing will be different then.
 """
 LOG_LINES = 400
@@ -58,9 +58,7 @@ def first_failure(lines: List[str]) -> str:
     failures = re.findall(
         r"time *: (\S+)\n *host *: (\S+)\n *rank *: (\d+) .*\n *exitcode *: (-?\d+)", "\n".join(lines)
     )
-    if not failures:
-        return ""
-    at_first = min(failures)[0]
+    at_first = min(failures)[0] if failures else ""
     telling = [failure for failure in failures if failure[0] == at_first and failure[3] not in ("1", "-15")]
     if not telling:
         return ""

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Collection, Dict, List, Optional, Protocol, Tu
 
 from ..reasons import because
 from ..states import State
+from .words import Ground
 
 if TYPE_CHECKING:
     from ..record_types import Attempt, JobStart, OutcomeRecord, StartRecord
+    from ..run_record import RunRecord
 
 CRASH, TIMEOUT, PREEMPTION, NODE_FAILURE = "crash", "timeout", "preemption", "node failure"
 REQUEUE, CANCEL, PORT = "requeue", "cancel", "port"
@@ -35,7 +37,7 @@ class Verdict:
     state: State
     """DONE, FAILED, CANCELLED, or QUEUED where the run goes on in a later start of its job."""
     reason: str
-    """In words; empty for DONE."""
+    """In words; for DONE no more than a remark."""
     retry: bool = False
     """Whether another attempt may follow at once."""
     cause: str = ""
@@ -55,8 +57,14 @@ def stopped(state: State, why: str, outcome: OutcomeRecord, *, cause: str, resum
     return Verdict(state, reason if resumes else because("submit_again", why=reason), cause=cause, why=why)
 
 
+def stop_grace(record: Optional[RunRecord], seconds: float) -> float:
+    """Return how long a run has for a checkpoint after SIGTERM: what its own program asks for, else so many seconds."""
+    program = record.program if record else None
+    return float(program.get("stop_s") or seconds) if program else seconds
+
+
 class Place(Protocol):
-    """A plain host, or a Slurm job."""
+    """A plain host, or a Slurm job; what has a body here is a plain host's."""
 
     signals: Tuple[int, ...]
     """What asks the supervisor to end its run."""
@@ -72,7 +80,10 @@ class Place(Protocol):
         """
 
     def is_mine(self) -> bool:
-        """False once another execution has rightfully taken the run over."""
+        """False once another execution has rightfully taken the run over; the kernel keeps a plain host's claim for as
+        long as this process lives.
+        """
+        return True
 
     def is_cancelled(self) -> bool:
         """True where a cancel came before this execution began."""
@@ -105,12 +116,24 @@ class Place(Protocol):
 
     def start_record(self) -> JobStart:
         """Return what start.json and the attempt's record say besides."""
+        return {}
 
     def argv(self, command: List[str], number: int, avoided: Collection[int] = ()) -> "Tuple[List[str], Optional[int]]":
         """Return (words to start an attempt with, its port, which is none of the avoided ones)."""
 
+    def ground(self, number: int, avoided: Collection[int] = ()) -> Ground:
+        """Return what a program of the user's own has to know of where attempt ``number`` runs."""
+
+    def spread(self, argv: List[str]) -> List[str]:
+        """Return words that start a command once on each of the run's nodes."""
+        return argv
+
     def pass_stop(self, pid: int, number: int) -> float:
         """Pass a stop on to the command; return the seconds that it has for a checkpoint."""
+
+    def has_asked_all(self) -> bool:
+        """Tell whether the last stop has reached every process of the run, and not the command alone."""
+        return False
 
     def judge_stop(self, number: int, attempts: List[Attempt], outcome: OutcomeRecord) -> Verdict:
         """Say what a stop by signal ``number`` means for the run.
@@ -122,11 +145,13 @@ class Place(Protocol):
 
     def judge_end(self, attempts: List[Attempt], outcome: OutcomeRecord) -> Optional[Verdict]:
         """Say what it means that the command ended after a checkpoint though this process had no signal (arguments as
-        in judge_stop); None where nothing is known of it.
+        in judge_stop); None where nothing is known of it, as where only its own user stops a run.
         """
+        return None
 
     def retries_used(self, attempts: List[Attempt]) -> int:
         """Return how many crashes count against the budget already, before this execution's first attempt."""
+        return 0
 
     def go_on_later(self) -> str:
         """Have the run started again later, after a verdict of QUEUED; return why that can't be, if it can't."""
@@ -135,4 +160,5 @@ class Place(Protocol):
         """Give up the devices; harmless when called again."""
 
     def leave(self) -> None:
-        """Give up the claim: all records are written."""
+        """Give up the claim, where no kernel frees it: all records are written."""
+        return

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import stat
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Optional, Tuple, cast
 
 from .. import reasons, records, rundir
+from ..sentences import joined
 from ..states import State
+from . import remarks, work
 
 if TYPE_CHECKING:
-    from ..record_types import Attempt, StartRecord
+    from ..record_types import Attempt, OutcomeRecord, StartRecord
     from ..run_record import RunRecord
+    from .place import Verdict
 
 RECORD_KEYS = (
     "study", "run", "group", "label", "seed", "tag", "fingerprint", "snapshot", "revision", "train_code", "target",
     "world_size", "global_batch", "factors", "train", "extended_from",
 )  # fmt: skip
 """What a result repeats of the run's record."""
-STARTED = ("number", "token", "started_at", "devices", "host", "port", "job", "restart", "nodes")
+STARTED = (
+    "number", "token", "started_at", "devices", "per_gpu", "host", "port", "job", "restart", "nodes", "resumed_from",
+    "inexact_resume",
+)  # fmt: skip
 """What an attempt's record repeats of its start."""
 
 
@@ -29,6 +38,12 @@ RESERVE = "reserve"
 """Control file that keeps room on the disk, so that a run which filled it can still record its end."""
 RESERVE_BYTES = 64 << 10
 """An end record with all its attempts, and what a file system needs to replace one file by another."""
+
+
+UNSEEN = dict.fromkeys([0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF])
+"""Characters that can't be seen, for str.translate."""
+ORDERS = (rundir.CONTROL, ".git", ".envrc", ".direnv", ".vscode", ".idea")
+"""How hidden names begin that give orders to programs of whoever enters a folder."""
 
 
 def reserve(run_dir: Path) -> None:
@@ -64,9 +79,7 @@ def attempts_so_far(
     on_record = len(attempts)
     if start and all(attempt.get("number") != start.get("number") for attempt in attempts):
         attempts += start.get("before") or []
-        lost = lost_attempt(run_dir, start, why_lost(start), lived=lived)
-        lost["state"] = end_state
-        attempts.append(lost)
+        attempts.append(lost_attempt(run_dir, start, why_lost(start), end_state=end_state, lived=lived))
     return attempts, on_record
 
 
@@ -76,10 +89,32 @@ def of_start(start: StartRecord) -> Attempt:
     return cast("Attempt", {name: known[name] for name in STARTED if name in known})
 
 
-def lost_attempt(run_dir: Path, start: StartRecord, reason: str, *, lived: bool = False) -> Attempt:
+def ended_attempt(
+    start: StartRecord, outcome: OutcomeRecord, began: float, verdict: Verdict, code: Optional[int]
+) -> Attempt:
+    """Return the record of an attempt that is over.
+
+    Args:
+        outcome: What the program's records say of it.
+        began: When it began (``time.monotonic()``).
+        code: Its exit code; None where it was not started.
+    """
+    attempt = of_start(start)
+    if outcome:
+        attempt["steps"] = int(outcome.get("step") or 0) - int(outcome.get("resumed_from") or 0)
+    attempt.update(cast("Attempt", {"state": verdict.state, **reasons.told(verdict.reason), "cause": verdict.cause}))
+    attempt["ended_at"] = time.time()
+    # The monotonic clock measures: a wall clock may be set back meanwhile.
+    attempt.update({"wall_s": round(time.monotonic() - began, 3), "exit_code": code})
+    return attempt
+
+
+def lost_attempt(
+    run_dir: Path, start: StartRecord, reason: str, *, end_state: State = State.FAILED, lived: bool = False
+) -> Attempt:
     """Return the record of an attempt that started and left no end (arguments as in attempts_so_far)."""
     attempt = of_start(start)
-    attempt.update(cast("Attempt", {"state": State.FAILED, **reasons.told(reason)}))
+    attempt.update(cast("Attempt", {"state": end_state, **reasons.told(reason)}))
     began_at, now = rundir.finite(start.get("started_at")), time.time()
     if began_at is not None:
         # Clocks differ between nodes and file servers, or were set back.
@@ -94,6 +129,8 @@ def _last_sign(run_dir: Path, start: StartRecord) -> float:
     is_its = beat.get("attempt") == "%s:%s" % (start.get("token"), start.get("number"))
     signs = [rundir.finite(beat.get("time")) or 0.0 if is_its else 0.0]
     written = [run_dir / rundir.LOG, run_dir / rundir.METRICS, rundir.control(run_dir, rundir.OUTCOME)]
+    if (run_dir / work.FOLDER).is_dir():
+        written += [path for _name, path in result_files(run_dir)]
     for path in (*written, *run_dir.glob("*.pt")):
         with contextlib.suppress(OSError):
             signs.append(path.stat().st_mtime)
@@ -113,26 +150,33 @@ def write(
     """
     use_reserve(run_dir)
     _drop_manifest(run_dir)
+    unreadable: List[str] = []
+    for name, path in result_files(run_dir, unreadable.append):
+        if not os.access(str(path), os.R_OK):
+            unreadable.append(name)
+    reason = joined((reason, remarks.of_unreadable(unreadable)))
     now = time.time()
     hours = sum(float(attempt.get("wall_s") or 0.0) for attempt in attempts) / 3600
     gpu_hours = sum(float(a.get("wall_s") or 0.0) * len(a.get("devices") or ()) for a in attempts) / 3600
     known = record.to_json() if record else {}
-    content: Dict[str, object] = {"version": 1}
-    content.update({name: known.get(name) for name in RECORD_KEYS})
-    content.update(
-        status=state,
+    content: Dict[str, object] = {
+        "version": 1,
+        **{name: known.get(name) for name in RECORD_KEYS},
+        "status": state,
         **reasons.told(reason),
-        attempts=attempts,
-        queued_at=queued_at,
-        started_at=attempts[0].get("started_at") if attempts else None,
-        ended_at=now,
-        elapsed_hours=round(hours, 6),
-        gpu_hours=round(gpu_hours, 6),
-        outcome=rundir.read_json(rundir.control(run_dir, rundir.OUTCOME)) or {},
-    )
+        "attempts": attempts,
+        "queued_at": queued_at,
+        "started_at": attempts[0].get("started_at") if attempts else None,
+        "ended_at": now,
+        "elapsed_hours": round(hours, 6),
+        "gpu_hours": round(gpu_hours, 6),
+        "outcome": rundir.read_json(rundir.control(run_dir, rundir.OUTCOME)) or {},
+    }
     rundir.write_json(run_dir / rundir.RESULT, content)
     files = [
-        {"name": name, "size": path.stat().st_size, "sha256": sha256(path)} for name, path in result_files(run_dir)
+        {"name": name, "size": path.stat().st_size, "sha256": sha256(path)}
+        for name, path in result_files(run_dir)
+        if name not in unreadable
     ]
     rundir.write_json(run_dir / rundir.MANIFEST, {"version": 1, "files": files})
     _write_end(run_dir, record, state, reason, attempts)
@@ -165,25 +209,63 @@ def _write_end(run_dir: Path, record: Optional[RunRecord], state: State, reason:
     rundir.write_json(rundir.control(run_dir, rundir.END), end)
 
 
-def result_files(run_dir: Path) -> "Iterator[tuple[str, Path]]":
+def result_files(run_dir: Path, refused: Callable[[str], object] = lambda name: None) -> "Iterator[tuple[str, Path]]":
     """Yield (name relative to the run directory, path) of every result file in sorted order; control and temporary
     files are none, nor is what no record can name.
+
+    Args:
+        refused: Called with the names of folders that can't be looked into.
     """
-    for folder, folders, names in os.walk(str(run_dir)):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    placed = work.placed(run_dir)
+
+    def skip(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            refused(os.path.relpath(error.filename, str(run_dir)))
+
+    for folder, folders, names in os.walk(str(run_dir), onerror=skip):
+        above = Path(folder).relative_to(run_dir).as_posix()
+        prefix = "" if above == "." else above + "/"
+        folders[:] = sorted(name for name in folders if name != work.CACHE and is_result(prefix + name + "/"))
         for name in sorted(names):
-            path = Path(folder) / name
-            relative = path.relative_to(run_dir).as_posix()
-            if name.startswith(".") or relative == rundir.MANIFEST or not rundir.is_text(relative):
+            relative = prefix + name
+            if not is_result(relative) or relative == rundir.MANIFEST or not rundir.is_text(relative):
                 continue
-            if path.is_file() and not path.is_symlink():
-                yield relative, path
+            path = Path(folder) / name
+            within = relative[len(work.FOLDER) + 1 :] if prefix.startswith(work.FOLDER + "/") else ""
+            if within in placed and work.is_as_placed(str(run_dir / work.FOLDER), within, placed[within]):
+                continue
+            try:
+                if stat.S_ISREG(os.lstat(str(path)).st_mode):
+                    yield relative, path
+            except OSError as error:
+                skip(error)
 
 
-def sha256(path: Path) -> str:
-    """Return the file's SHA-256 in hexadecimal, reading it in pieces."""
-    digest = hashlib.sha256()
+def is_result(name: str) -> bool:
+    """Tell whether a file with this name in the run directory can be a result: no hidden one that gives orders to other
+    programs (``.git``, ``.envrc``), nor one right in the run directory, where files are hidden while they are written.
+    The name of a folder ends with a slash.
+    """
+    # Some disks (HFS+) take a name with characters that can't be seen for the one without them.
+    parts = name.casefold().translate(UNSEEN).split("/")
+    is_being_written = len(parts) == 1 and parts[0].startswith(".")
+    return not is_being_written and not any(part.startswith(ORDERS) for part in parts)
+
+
+def sha256(path: Path, length: Optional[int] = None) -> str:
+    """Return the SHA-256 in hexadecimal of a file, or of so many bytes at its beginning, reading it in pieces.
+
+    Raises:
+        OSError: It can't be read, or is shorter.
+    """
+    digest, left = hashlib.sha256(), sys.maxsize if length is None else length
     with open(str(path), "rb") as file:
-        for piece in iter(lambda: file.read(1 << 20), b""):
+        while left:
+            piece = file.read(min(1 << 20, left))
+            if not piece:
+                break
             digest.update(piece)
+            left -= len(piece)
+    if length is not None and left:
+        raise OSError(errno.ENODATA, os.strerror(errno.ENODATA), str(path))
     return digest.hexdigest()

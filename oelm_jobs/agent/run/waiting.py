@@ -31,6 +31,6 @@ def read(run_dir: Union[str, Path], token: str, since: float = 0.0) -> str:
     Args:
         since: When that execution began, Unix seconds.
     """
-    record = records.WAITING.read_if_sound(run_dir)
-    is_its = record is not None and record.get("token") == token and (rundir.finite(record.get("time")) or 0.0) >= since
-    return reasons.read(record) if record is not None and is_its else ""
+    record = records.WAITING.read_if_sound(run_dir) or {}
+    is_its = record.get("token") == token and (rundir.finite(record.get("time")) or 0.0) >= since
+    return reasons.read(record) if is_its else ""

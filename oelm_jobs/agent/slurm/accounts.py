@@ -5,16 +5,16 @@ Source: sacct(1).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import time
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
-from .. import reasons, rundir
+from .. import reasons
 from ..sentences import _, encoded
 from . import words as slurm_words
 from .commands import Job, NotRun, SlurmError, cache_file, call, seconds
+from .profile import keep, recall
 
 FORMAT = "JobID,State,ExitCode,Submit,Start,End,NodeList,JobName"
 CHUNK = 500
@@ -55,7 +55,7 @@ def jobs(ids: Iterable[str], since: float) -> Optional[List[Job]]:
         HalfAnswered: It did for some of them.
     """
     failed = is_silent()
-    if failed and failed.get("none"):
+    if failed.get("none"):
         return None
     if failed:
         raise SlurmError(reasons.read(dict(failed, reason=failed["words"])))
@@ -63,22 +63,19 @@ def jobs(ids: Iterable[str], since: float) -> Optional[List[Job]]:
     found: List[Job] = []
     begun = time.monotonic()
     for first in range(0, len(wanted), CHUNK):
-        chunk = ",".join(wanted[first : first + CHUNK])
         if time.monotonic() - begun > PATIENCE_S:
             raise HalfAnswered(_("sacct takes more than {seconds:.0f} s", PATIENCE_S), found)
         try:
-            code, out, err = ask(since, "--duplicates", "--jobs=" + chunk)
-            if code != 0 and NONE_KEPT.search(err):
-                gave_no_answer("", none=True)
-                return None
-            if code != 0:
-                raise SlurmError(slurm_words.said(err, "sacct", code))
+            code, out, err = ask(since, "--duplicates", "--jobs=" + ",".join(wanted[first : first + CHUNK]))
+            trouble = slurm_words.said(err, "sacct", code) if code != 0 else ""
+            keeps_none = code != 0 and bool(NONE_KEPT.search(err))
         except SlurmError as error:
-            is_none = isinstance(error, NotRun)
-            gave_no_answer(str(error), none=is_none)
-            if is_none:
+            trouble, keeps_none = str(error), isinstance(error, NotRun)
+        if trouble:
+            gave_no_answer(trouble, none=keeps_none)
+            if keeps_none:
                 return None
-            raise HalfAnswered(str(error), found) from error
+            raise HalfAnswered(trouble, found)
         found += read(out)
     return found
 
@@ -96,22 +93,16 @@ def ask(since: float, *options: str) -> Tuple[int, str, str]:
     return call([*argv, *options], TIMEOUT_S)
 
 
-def is_silent(command: str = "sacct") -> Optional[Dict[str, Any]]:
-    """Return what was remembered when a command last had no answer of accounting, for a while; None where it may be
+def is_silent(command: str = "sacct") -> Dict[str, Any]:
+    """Return what was remembered when a command last had no answer of accounting, for a while; empty where it may be
     asked.
     """
-    path = cache_file(command)
-    failed = rundir.read_json(path) if path else None
-    return failed if failed and 0 <= time.time() - float(failed["time"]) < PAUSE_S else None
+    return recall(cache_file(command), PAUSE_S)
 
 
 def gave_no_answer(words: str, *, none: bool = False, command: str = "sacct") -> None:
     """Remember that accounting did not answer a command, or (``none``) that the cluster keeps no accounts."""
-    path = cache_file(command)
-    if path is not None:
-        with contextlib.suppress(OSError):
-            content = {"time": time.time(), "words": words, "none": none, **encoded(words)}
-            rundir.write_json(path, content, durable=False)
+    keep(cache_file(command), {"words": words, "none": none, **encoded(words)})
 
 
 def read(text: str) -> List[Job]:
@@ -139,10 +130,4 @@ def read(text: str) -> List[Job]:
 
 def tasks(text: str) -> List[int]:
     """Return the indices in ``3`` or ``[2-7%3]`` or ``[1,3,5-7:2]`` as squeue and sacct write them."""
-    found: List[int] = []
-    for part in text.strip("[]").partition("%")[0].split(","):
-        bounds, _, step = part.partition(":")
-        first, _, last = bounds.partition("-")
-        if first.isdigit():
-            found += range(int(first), int(last or first) + 1, int(step or 1))
-    return found
+    return [int(number) for number in slurm_words.numbers(text.strip("[]").partition("%")[0])]

@@ -181,14 +181,11 @@ def take_for_archive(run_dir: str) -> Optional[Claim]:
         commands.SlurmError: Whether it does can't be found out.
     """
     number, before = newest(run_dir)
-    if number and before is None:
+    ended = _ended(before, None) if number else Ended(True)
+    if ended.is_untold:
+        raise commands.SlurmError(ended.why)
+    if not ended.has_ended:
         return None
-    if before is not None and not before.released:
-        ended = _ended(before, None)
-        if ended.is_untold:
-            raise commands.SlurmError(ended.why)
-        if not ended.has_ended:
-            return None
     owner = Owner(ARCHIVING, 0, "", "", processes.identify(os.getpid()), time.time())
     rundir.control(run_dir, "").mkdir(exist_ok=True)
     is_mine = rundir.create(rundir.control(run_dir, PREFIX + str(number + 1)), asdict(owner))

@@ -7,7 +7,6 @@ an interval: its output is kept in the user's cache folder, under a lock.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import os
 import re
@@ -36,6 +35,8 @@ QUEUE_TIMEOUT_S = 40.0
 """Outer deadline of what slurmctld answers."""
 CLUSTER_AGE_S, CLUSTER_TIMEOUT_S = 86400.0, 5.0
 """How long a login node's cluster is remembered, and the deadline of asking for it."""
+RECORDS_S = 10.0
+"""What is kept of KillWait or the warning time for records and the requeue."""
 FOREIGN_SETTINGS = ("SQUEUE_", "SACCT_", "SINFO_", "SCONTROL_", "SCANCEL_")
 """Environment variables by which a user's own settings would change what these commands print."""
 AS_READ = {"LC_ALL": "C", "SLURM_TIME_FORMAT": "%s", "SLURM_BITSTR_LEN": "0"}
@@ -173,6 +174,18 @@ def call(argv: Sequence[str], timeout_s: float, variables: Mapping[str, str] = A
     return child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
 
+def said_by(argv: Sequence[str], timeout_s: float) -> str:
+    """Run a command of Slurm's that only looks; return what it prints.
+
+    Raises:
+        SlurmError: It fails, isn't there, or gave no answer in time.
+    """
+    code, out, err = call(argv, timeout_s)
+    if code != 0:
+        raise SlurmError(slurm_words.said(err, argv[0], code))
+    return out
+
+
 # The queue ------------------------------------------------------------------------------------------------------------
 
 
@@ -215,10 +228,7 @@ def queue(*options: str) -> List[Job]:
     Raises:
         SlurmError: It does not answer.
     """
-    code, out, err = call([*QUEUE, *options], QUEUE_TIMEOUT_S)
-    if code != 0:
-        raise SlurmError(slurm_words.said(err, "squeue", code))
-    return read_queue(out)
+    return read_queue(said_by([*QUEUE, *options], QUEUE_TIMEOUT_S))
 
 
 def my_queue(interval_s: float) -> Tuple[float, List[Job]]:
@@ -230,79 +240,55 @@ def my_queue(interval_s: float) -> Tuple[float, List[Job]]:
     """
     path = cache_file("queue")
     with _locked(path):
-        known = rundir.read_json(path) if path else None
-        if known and 0 <= time.time() - float(known["time"]) < interval_s:
-            return float(known["time"]), read_queue(str(known["text"]))
-        now = time.time()
-        code, out, err = call([*QUEUE, "--me"], QUEUE_TIMEOUT_S)
-        if code != 0:
-            raise SlurmError(slurm_words.said(err, "squeue", code))
-        if path is not None:
-            with contextlib.suppress(OSError):  # a full home folder must not keep anybody from looking
-                rundir.write_json(path, {"time": now, "text": out}, durable=False)
-        return now, read_queue(out)
+        known = profile.recall(path, interval_s)
+        if not known:
+            known = {"time": time.time(), "text": said_by([*QUEUE, "--me"], QUEUE_TIMEOUT_S)}
+            profile.keep(path, known)
+        return float(known["time"]), read_queue(str(known["text"]))
 
 
 def forget_queue() -> None:
     """Make the next look at the queue a fresh one: something was submitted or cancelled."""
-    path = cache_file("queue")
-    if path is not None:
-        with contextlib.suppress(OSError):
-            path.unlink()
+    with contextlib.suppress(OSError):
+        cache_file("queue").unlink()
 
 
-def cache_file(what: str) -> Optional[Path]:
-    """Return this user's file for something about this cluster, the same on all its login nodes; None where no folder
-    can be made.
-    """
-    folder = profile.cache_folder()
-    if folder is None:
-        return None
+def cache_file(what: str) -> Path:
+    """Return this user's file for something about this cluster, the same on all its login nodes."""
     # Clusters may share home folders, and even names of login nodes.
-    known = _cluster(folder, *(os.environ.get(name, "") for name in ("SLURM_CONF", "SLURM_CLUSTERS")))
-    return profile.cache_file(folder, what, *(known or _this_host()))
+    return profile.cache_file(what, *(_cluster_of(os.environ.get("SLURM_CLUSTERS", "")) or _this_host()))
 
 
 def _this_host() -> Tuple[str, str]:
     return os.uname().nodename, processes.boot_id()
 
 
-@functools.lru_cache(maxsize=None)
-def _cluster(folder: Path, configuration: str, clusters: str) -> Tuple[str, ...]:
-    """Return the name and the controller of the cluster that this host is a login node of, asked once a day; empty
-    where nobody says.
+def _cluster_of(clusters: str) -> Tuple[str, ...]:
+    """Return the name and the controller of the cluster that this host is a login node of, asked once a day, with the
+    ``clusters`` that the environment names; empty where nobody says.
     """
-    path = profile.cache_file(folder, "cluster", configuration, clusters, *_this_host())
-    known = rundir.read_json(path) or {}
-    if not 0 <= time.time() - float(known.get("time") or 0) < CLUSTER_AGE_S:
+    return _cluster(profile.cache_file("cluster", os.environ.get("SLURM_CONF", ""), clusters, *_this_host()), clusters)
+
+
+@functools.lru_cache(maxsize=None)
+def _cluster(path: Path, clusters: str) -> Tuple[str, ...]:
+    known = profile.recall(path, CLUSTER_AGE_S)
+    if not known:
         try:
             shown = settings(CLUSTER_TIMEOUT_S)
         except SlurmError:
             return ()
-        known = {"time": time.time(), "name": shown.get("ClusterName", ""), "host": shown.get("SlurmctldHost[0]", "")}
-        with contextlib.suppress(OSError):
-            rundir.write_json(path, known, durable=False)
+        known = {"name": shown.get("ClusterName", ""), "host": shown.get("SlurmctldHost[0]", "")}
+        profile.keep(path, known)
     return (str(known["name"]), str(known["host"]), clusters) if known.get("name") else ()
 
 
 @contextlib.contextmanager
-def _locked(path: Optional[Path]) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     """Hold the cache's lock, which only saves work: where it can't be had, go on without."""
     handle = None
-    if path is not None:
-        with contextlib.suppress(OSError):
-            handle = os.open(str(path.with_suffix(".lock")), os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + QUEUE_TIMEOUT_S
-    while handle is not None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                break
-            time.sleep(0.02)
-        except OSError:
-            break
+    with contextlib.suppress(OSError, rundir.Busy):
+        handle = rundir.lock(path.with_suffix(".lock"), patience_s=QUEUE_TIMEOUT_S)
     try:
         yield
     finally:
@@ -325,22 +311,20 @@ def show_job(job_id: str, timeout_s: float = 15.0) -> Dict[str, str]:
     return rows[0]
 
 
-def show_partitions(timeout_s: float = 15.0) -> List[Dict[str, str]]:
-    """Return what slurmctld knows of the partitions, as scontrol names it (PartitionName, QoS, MaxTime, …).
+def qualities_of_partitions(timeout_s: float = 15.0) -> Dict[str, str]:
+    """Return each partition's quality of service; empty for one without.
 
     Raises:
-        SlurmError: It does not answer.
+        SlurmError: slurmctld does not answer.
     """
-    return _show("PartitionName", ["partition"], timeout_s)
+    rows = _show("PartitionName", ["partition"], timeout_s)
+    return {row["PartitionName"]: row.get("QoS", "") for row in rows}
 
 
 def _show(first: str, words: Sequence[str], timeout_s: float) -> List[Dict[str, str]]:
     """Return the entities that ``scontrol show WORDS`` prints, one a line that begins with the key ``first``."""
-    code, out, err = call(["scontrol", "--oneliner", "show", *words], timeout_s)
-    if code != 0:
-        raise SlurmError(slurm_words.said(err, "scontrol", code))
     rows = []
-    for line in out.splitlines():
+    for line in said_by(["scontrol", "--oneliner", "show", *words], timeout_s).splitlines():
         if not line.startswith(first + "="):
             continue
         found: Dict[str, str] = {}
@@ -356,14 +340,24 @@ def settings(timeout_s: float = QUEUE_TIMEOUT_S) -> Dict[str, str]:
     Raises:
         SlurmError: slurmctld does not answer.
     """
-    code, out, err = call(["scontrol", "show", "config"], timeout_s)
-    if code != 0:
-        raise SlurmError(slurm_words.said(err, "scontrol", code))
+    out = said_by(["scontrol", "show", "config"], timeout_s)
     found: Dict[str, str] = {}
     shown = out.partition("Configuration data as of ")[2] or out
     for name, value in re.findall(r"^(\w\S*) *= ?(.*)$", shown, re.MULTILINE):
         found.setdefault(name, value.strip())
     return found
+
+
+def kill_wait(config: Optional[Mapping[str, str]] = None) -> float:
+    """Return the seconds from Slurm's SIGTERM to its SIGKILL (slurm.conf(5), KillWait); 0 where it does not say.
+
+    Args:
+        config: What ``settings`` has returned; asked for where it is not given.
+    """
+    with contextlib.suppress(SlurmError):
+        words = (settings(5.0) if config is None else config).get("KillWait", "").split()
+        return float(words[0]) if words and words[0].isdigit() else 0.0
+    return 0.0
 
 
 def cluster_name() -> str:
@@ -380,8 +374,6 @@ def about(clusters: str) -> None:
     This host's own is reached without accounting, by which Slurm knows the others.
     """
     os.environ.pop("SLURM_CLUSTERS", None)  # the profile's, or the terminal's
-    folder = profile.cache_folder()
-    own = _cluster(folder, os.environ.get("SLURM_CONF", ""), "") if folder is not None else ()
-    if own[:1] != (clusters,):
+    if _cluster_of("")[:1] != (clusters,):
         os.environ["SLURM_CLUSTERS"] = clusters
         os.environ.pop("SLURM_CLUSTER_NAME", None)  # of the job, on another one, in which this may run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, NamedTuple, Optional
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, NamedTuple, Optional
 
 from .. import privacy, reasons, records, rundir
 from ..run import failure, waiting
@@ -15,7 +15,7 @@ from .tasks import Task, output_of, was_started
 if TYPE_CHECKING:
     from ..record_types import Attempt, EndRecord, StartRecord
 
-Row = Dict[str, Any]
+Row = Dict[str, object]
 """Where a run stands, as probe answers it: ``state``, ``reason`` and what else is known."""
 
 
@@ -118,7 +118,7 @@ class Facts(NamedTuple):
     owner: Callable[[], Optional[Job]] = lambda: None
     """Returns the job in squeue that has the run's claim; called only where a rule needs it."""
 
-    answer: Mapping[str, Any] = {}
+    answer: Mapping[str, object] = {}
     """sbatch's answer."""
     is_end_known: bool = False
     """Whether the client knows the run's end, so that nobody is asked for it."""
@@ -169,7 +169,7 @@ class Facts(NamedTuple):
         number = str(self.answer["id"])
         return number if self.task.task is None else "%s_%d" % (number, self.task.task)
 
-    def row(self, state: str, reason: str = "", **more: Any) -> Row:
+    def row(self, state: str, reason: str = "", **more: object) -> Row:
         """Return a row that names submission and job."""
         row: Row = {"token": self.token} if self.job is None else {"job": self.job.id, "token": self.token}
         if self.job_id is not None:
@@ -196,6 +196,6 @@ def row_of_end(end: EndRecord) -> Row:
     }
 
 
-def shown_of_start(start: StartRecord) -> Dict[str, Any]:
+def shown_of_start(start: StartRecord) -> Row:
     """Return what a row shows of a start record."""
     return {"devices": start.get("devices"), "started_at": start.get("started_at"), "attempt": start.get("number")}

@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Collection, Dict, List, Optional, Tuple
 
 from .. import processes, rundir
-from ..host import host, lease
+from ..host import host, launch, lease, permitted
 from ..reasons import because
 from ..run import failure, place, waiting
+from ..run.words import Ground
 from ..run_record import RunRecord
+from ..sentences import _
 from ..states import State
 from . import claim as slurm_claim
 from . import commands, step
 from . import words as slurm_words
-from .submit import FATE, submission_file
+from .submit import FATE
 from .variables import JOB_NAME_VARIABLE
 
 if TYPE_CHECKING:
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 
 TERM_GRACE_S = 20.0
 """Least time for a checkpoint after SIGTERM: Slurm kills after KillWait, 30 s by default."""
-WARNING_MARGIN_S = 10.0
-"""What is kept of KillWait or the warning time for records and the requeue."""
 END_SLACK_S = 120.0
 """A warning may come a minute early (sbatch(1), --signal); nearer to the end than this it is one of the time limit."""
 RESTARTED_BY = (("PREEMPTION", place.PREEMPTION), ("NODE FAIL", place.NODE_FAILURE))
@@ -72,8 +72,11 @@ class SlurmJob:
         self._claim: Optional[slurm_claim.Claim] = None
         self._devices: List[str] = []
         self._gpus_per_node = 0
+        program = record.program
+        self._cores = max(1, program.get("cpus") or 1) if program and not record.world_size else 0  # without GPUs
         self._requeued = False  # True where Slurm itself starts the job again
         self._goes_on = False
+        self._has_asked_all = False
 
     # The claim --------------------------------------------------------------------------------------------------------
 
@@ -127,7 +130,7 @@ class SlurmJob:
         """What the submission's own file says, however often Slurm has started the job since."""
         fate = self._record.fate or ""
         root = os.path.dirname(os.path.dirname(os.path.dirname(fate)))
-        made = rundir.read_json(submission_file(root, self._record.token)) if fate else None
+        made = rundir.read_json(launch.submission_file(root, self._record.token)) if fate else None
         return rundir.finite((made or {}).get("time")) or time.time()
 
     def wait_for_turn(self) -> float:
@@ -149,30 +152,42 @@ class SlurmJob:
         wanted = self._record.world_size
         per_node, rest = divmod(wanted, len(self._hosts))
         if rest:
-            raise lease.ImpossibleRequest(
-                "%d processes can't be divided over the job's %d nodes: change nodes in sbatch of the target"
-                % (wanted, len(self._hosts))
+            why = _(
+                "{count} processes can't be divided over the job's {nodes} nodes: change nodes in sbatch of the target",
+                wanted,
+                len(self._hosts),
             )
-        gpus = step.visible_gpus()
+            raise lease.ImpossibleRequest(why)
+        gpus = [] if self._cores else step.visible_gpus()
         if gpus and len(gpus) < per_node:
-            raise lease.ImpossibleRequest(
-                "the job got %d GPUs on %s for %d processes: set gpus_per_run of the target, or ask for more in sbatch"
-                % (len(gpus), self._node, per_node)
+            why = _(
+                "the job got {count} GPUs on {node} for {processes} processes: set gpus_per_run of the target, or ask"
+                " for more in sbatch",
+                len(gpus),
+                self._node,
+                per_node,
             )
+            raise lease.ImpossibleRequest(why)
         self._gpus_per_node = per_node if gpus else 0
+        indices = [str(index) for index in range(self._cores or per_node)]
+        places = [gpus[:per_node] or indices, *(indices for _node in self._hosts[1:])]
         kind = "gpu" if gpus else "cpu"
-        first = gpus[:per_node] or [str(index) for index in range(per_node)]
-        named = [(self._hosts[0], index) for index in first]
-        named += [(node, str(index)) for node in self._hosts[1:] for index in range(per_node)]
-        self._devices = ["%s/%s:%s" % (node, kind, index) for node, index in named]
+        self._devices = [
+            "%s/%s:%s" % (node, kind, index) for node, there in zip(self._hosts, places) for index in there
+        ]
 
     def devices(self) -> List[str]:
         """Return labels such as ``n1/gpu:0``."""
         return self._devices
 
     def environment(self) -> Dict[str, str]:
-        """Slurm has set what confines the job's processes; say how many GPUs they must see on each node."""
-        return {lease.GPUS_VARIABLE: str(self._gpus_per_node)}
+        """Slurm has set what confines the job's processes; say how many GPUs they must see on each node. Where it
+        confines nothing, a program without GPUs sees none all the same.
+        """
+        found = {lease.GPUS_VARIABLE: str(self._gpus_per_node)}
+        if self._cores:
+            found.update({permitted.CUDA: "", "OMP_NUM_THREADS": str(self._cores)})
+        return found
 
     def start_record(self) -> JobStart:
         """Name the job's incarnation."""
@@ -182,48 +197,73 @@ class SlurmJob:
 
     def argv(self, command: List[str], number: int, avoided: Collection[int] = ()) -> Tuple[List[str], Optional[int]]:
         """Give torchrun a rendezvous of this attempt's own, and a task on every node."""
-        rendezvous = "%d.%d.%d" % (self._number, self.restart, number)
-        return step.words(command, self._hosts, self._number, rendezvous, avoided)
+        return step.words(command, self._hosts, self._number, self._rendezvous(number), avoided)
+
+    def _rendezvous(self, number: int) -> str:
+        return "%d.%d.%d" % (self._number, self.restart, number)
+
+    def ground(self, number: int, avoided: Collection[int] = ()) -> Ground:
+        """Return the first node's name and a port of the job's own."""
+        nodes = len(self._hosts)
+        host = self._hosts[0] if nodes > 1 else "localhost"
+        port = step.free_port(self._number, avoided)
+        gpus = 0 if self._cores else len(self._devices) // nodes
+        return Ground(gpus, host, port, nodes, self._rendezvous(number))
+
+    def spread(self, argv: List[str]) -> List[str]:
+        """Start a command by srun where the job has several nodes."""
+        return [*step.on_each(len(self._hosts)), *argv] if len(self._hosts) > 1 else argv
 
     def pass_stop(self, pid: int, number: int) -> float:
         """Ask for a checkpoint, unless Slurm's own SIGTERM has asked every process of the job already: a second one
         makes torchrun give its ranks up.
         """
         if number == signal.SIGUSR1:
-            grace = max(TERM_GRACE_S, (self._record.warning_s or 0.0) - WARNING_MARGIN_S)
+            grace = max(TERM_GRACE_S, (self._record.warning_s or 0.0) - commands.RECORDS_S)
         else:
-            grace = max(TERM_GRACE_S, kill_wait() - WARNING_MARGIN_S)
-            if self._slurm_ends_it():
+            grace = max(TERM_GRACE_S, commands.kill_wait() - commands.RECORDS_S)
+            shown = self._shown(5.0)
+            if shown and (self._starts_again(shown) or "RUNNING" not in shown.get("JobState", "")):
+                self._has_asked_all = True
                 return grace
+            if shown:  # Slurm lets the job go on, and kills nothing
+                grace = place.stop_grace(self._record, grace)
         if len(self._hosts) > 1:
             with contextlib.suppress(commands.SlurmError):
                 if commands.call(["scancel", "--signal=TERM", self.job], 15.0)[0] == 0:
+                    self._has_asked_all = True
                     return grace
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         return grace
 
-    def _slurm_ends_it(self) -> bool:
+    def has_asked_all(self) -> bool:
+        """Tell whether Slurm has passed the last stop on."""
+        return self._has_asked_all
+
+    def _shown(self, timeout_s: float) -> Dict[str, str]:
+        """Return what slurmctld knows of the job; empty where it does not answer."""
         try:
-            shown = commands.show_job(self.job, 5.0)
+            return commands.show_job(self.job, timeout_s)
         except commands.SlurmError:
-            return False
-        return int(shown.get("Restarts") or 0) > self.restart or "RUNNING" not in shown.get("JobState", "")
+            return {}
+
+    def _starts_again(self, shown: Dict[str, str]) -> bool:
+        """Tell whether Slurm counts one start more than this."""
+        return int(shown.get("Restarts") or 0) > self.restart
 
     def judge_stop(self, number: int, attempts: List[Attempt], outcome: OutcomeRecord) -> place.Verdict:
         """Tell a cancel from what Slurm, or this supervisor itself, follows with another start of the job."""
-        if self.is_cancelled():
-            return place.stopped(State.CANCELLED, because("cancelled"), outcome, cause=place.CANCEL)
-        cause = self._cause(number)
-        if cause == place.CANCEL:
-            return place.stopped(State.CANCELLED, because("cancelled_by_scancel"), outcome, cause=cause)
-        if not cause:
-            why = because("stopped", signal=signal.Signals(number).name)
+        is_cancelled = self.is_cancelled()
+        cause = place.CANCEL if is_cancelled else self._cause(number)
+        if cause in (place.CANCEL, ""):
+            why = because("cancelled" if is_cancelled else "cancelled_by_scancel")
+            if not cause:
+                why = because("stopped", signal=signal.Signals(number).name)
             return place.stopped(State.CANCELLED, why, outcome, cause=place.CANCEL)
-        if cause == place.TIMEOUT:
-            refusal = self._no_more_timeouts(attempts, outcome)
-            if refusal:
-                return place.Verdict(State.FAILED, refusal, cause=cause)
+        refusal = self._no_more_timeouts(attempts, outcome) if cause == place.TIMEOUT else ""
+        if refusal:
+            return place.Verdict(State.FAILED, refusal, cause=cause)
         why = because(STOPPED_BY[cause])
         if not self._requeued and self._record.requeue is False:
             return place.stopped(State.FAILED, why, outcome, cause=cause, resumes=False)
@@ -245,7 +285,7 @@ class SlurmJob:
         except commands.SlurmError as error:
             self._say("Slurm does not say why it stopped the job (%s)" % error)
             return place.TIMEOUT if warned else ""
-        self._requeued = int(shown.get("Restarts") or 0) > self.restart
+        self._requeued = self._starts_again(shown)
         if self._requeued:
             said = failure.slurmstepds_note(shown.get("StdOut", ""))
             return next((cause for mark, cause in RESTARTED_BY if mark in said), place.REQUEUE)
@@ -301,19 +341,13 @@ class SlurmJob:
                 words = slurm_words.last(err, "scontrol") or "exit code %d" % code
                 # A controller that is restarted or hung takes no job's time, either.
                 refusals += not slurm_words.SILENCE.search(slurm_words.last(err, "scontrol"))
-            if self._was_requeued():  # the answer was lost, or the SIGTERM that follows it ended scontrol
-                return ""
+            shown = self._shown(10.0)
+            if self._starts_again(shown) or shown.get("JobState") == "PENDING":
+                return ""  # the answer was lost, or the SIGTERM that follows it ended scontrol
             self._say("scontrol requeue: %s" % words)
             time.sleep(REQUEUE_PAUSE_S)
         self._goes_on = False
         return words
-
-    def _was_requeued(self) -> bool:
-        try:
-            shown = commands.show_job(self.job, 10.0)
-        except commands.SlurmError:
-            return False
-        return int(shown.get("Restarts") or 0) > self.restart or shown.get("JobState") == "PENDING"
 
     def release(self) -> None:
         """Slurm takes the devices back when the job ends."""
@@ -322,26 +356,13 @@ class SlurmJob:
         """Release the claim; an output of the job's own in which Slurm said nothing is not kept."""
         if self._claim is not None:
             self._claim.release()
-        path = self._own_output()
-        if path and not self._goes_on:
+        fate, task = self._record.fate or "", self.job.partition("_")[2]
+        if fate.endswith(FATE) and not self._goes_on:  # of a script that somebody submitted
+            path = fate[: -len(FATE)] + ("_%s.log" % task if task else ".log")
             with contextlib.suppress(OSError):
                 if os.path.getsize(path) == 0:
                     os.unlink(path)
 
-    def _own_output(self) -> str:
-        """Return the file of what Slurm itself says of the job; empty for a script that nobody submitted."""
-        fate = self._record.fate or ""
-        task = self.job.partition("_")[2]
-        return fate[: -len(FATE)] + ("_%s.log" % task if task else ".log") if fate.endswith(FATE) else ""
-
 
 def _made_steps(outcome: OutcomeRecord) -> bool:
     return int(outcome.get("step") or 0) > int(outcome.get("resumed_from") or 0)
-
-
-def kill_wait() -> float:
-    """Return the seconds from Slurm's SIGTERM to its SIGKILL (slurm.conf(5), KillWait); 0 where it does not say."""
-    with contextlib.suppress(commands.SlurmError):
-        words = commands.settings(5.0).get("KillWait", "").split()
-        return float(words[0]) if words and words[0].isdigit() else 0.0
-    return 0.0

@@ -7,7 +7,7 @@ Absence from squeue is an end only where accounting confirms it, or is known to 
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Optional
 
 from ..reasons import because, codes, detailed, read, told
 from ..rules import first
@@ -301,7 +301,7 @@ def _with_code(what: str, facts: Facts) -> str:
     return because("with_exit_code", what=what, code=facts.exit_code) if is_told else what
 
 
-def _shown(facts: Facts) -> Dict[str, Any]:
+def _shown(facts: Facts) -> Row:
     """Return what the row of an ended job shows of the run's newest attempt: progress is the run's, whichever
     submission made it.
     """

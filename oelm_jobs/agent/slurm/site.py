@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import re
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Tuple, cast
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, cast
 
-from .. import rundir
-from . import accounts, commands, submit, variables
+from .. import privacy
+from . import accounts, commands, profile, submit, variables
 from . import words as slurm_words
 from .commands import SlurmError
 
@@ -28,6 +27,8 @@ PARTITION_FORMAT = "%R|%P|%a|%l|%L|%D|%G|%f"
 """sinfo's fields: name, again with ``*`` where default, up or down, time limit, default time, nodes, GPUs, features."""
 UP = ("up", "down", "drain", "inact")
 """What sinfo says of a partition, and no greeting does (sinfo(1), %a)."""
+JOBS = "jobs"
+"""What jobs in the queue are called among the resources that are limited."""
 UNITS_MIB = {"": 1.0, "K": 2.0**-10, "M": 1.0, "G": 2.0**10, "T": 2.0**20, "P": 2.0**30}
 """What follows an amount of memory; plain numbers are MiB."""
 ACCOUNT_FIELDS = "account,partition,qos,defaultqos,maxsubmitjobs,grpsubmitjobs,maxwall,maxtres,grptres"
@@ -59,15 +60,22 @@ def site(*, max_age_s: float = 0.0) -> Site:
     if tasks:
         size = min(size, int(tasks[1]))
     enforced = set(config.get("AccountingStorageEnforce", "").split(","))
-    return {
+    found: Site = {
         "version": config.get("SLURM_VERSION", ""),
         "cluster": config.get("ClusterName", ""),
         "partitions": listed.result(),
-        **known,
+        "users": known["users"],
+        "accounts": known["accounts"],
+        "groups": known["groups"],
+        "qualities": known["qualities"],
         "is_enforced": bool({"associations", "limits", "qos", "safe", "wckeys"} & enforced),
         "is_limited": bool({"limits", "safe"} & enforced),
         "max_array": size,
     }
+    kill_wait_s = commands.kill_wait(config)
+    if kill_wait_s:
+        found["kill_wait_s"] = kill_wait_s
+    return found
 
 
 def test_only(script: str) -> Tested:
@@ -96,32 +104,24 @@ def accounting(max_age_s: float) -> Accounting:
     accounting does not answer.
     """
     path = commands.cache_file("accounting")
-    known = rundir.read_json(path) if path else None
-    if known and 0 <= time.time() - float(known["time"]) < max_age_s:
+    known = profile.recall(path, max_age_s)
+    if known:
         return cast("Accounting", known["found"])
     cluster = commands.cluster_name()  # one slurmdbd may serve several
     here = ["cluster=" + cluster] if cluster else []
+    me = privacy.user_name(os.getuid())  # whom Slurm takes this for, whatever LOGNAME says
     asked = {
-        "users": (["user", "where", "name=" + _user()], "user,defaultaccount"),
-        "accounts": (["association", "where", "user=" + _user(), *here], ACCOUNT_FIELDS),
+        "users": (["user", "where", "name=" + me], "user,defaultaccount"),
+        "accounts": (["association", "where", "user=" + me, *here], ACCOUNT_FIELDS),
         "groups": (["association", "where", "user=", *here], GROUP_FIELDS),
         "qualities": (["qos"], QUALITY_FIELDS),
     }
     with ThreadPoolExecutor(len(asked)) as pool:
         rows = {name: pool.submit(_table, words, fields) for name, (words, fields) in asked.items()}
         found = {name: row.result() for name, row in rows.items()}
-    if path is not None and None not in found.values():  # what was not answered is asked again
-        with contextlib.suppress(OSError):
-            rundir.write_json(path, {"time": time.time(), "found": found}, durable=False)
+    if None not in found.values():  # what was not answered is asked again
+        profile.keep(path, {"found": found})
     return cast("Accounting", {name: rows or [] for name, rows in found.items()})
-
-
-def _user() -> str:
-    """Return whom Slurm takes this for, whatever LOGNAME says."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
 
 
 def partitions() -> List[Partition]:
@@ -130,14 +130,13 @@ def partitions() -> List[Partition]:
     Raises:
         SlurmError: slurmctld does not answer.
     """
-    code, out, err = commands.call(
-        ["sinfo", "--noheader", "--all", "--format=" + PARTITION_FORMAT], commands.QUEUE_TIMEOUT_S
-    )
-    if code != 0:
-        raise SlurmError(slurm_words.said(err, "sinfo", code))
+    argv = ["sinfo", "--noheader", "--all", "--format=" + PARTITION_FORMAT]
     qualities: Dict[str, str] = {}
-    with contextlib.suppress(SlurmError):
-        qualities = {row["PartitionName"]: row.get("QoS", "") for row in commands.show_partitions()}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(commands.qualities_of_partitions)
+        out = commands.said_by(argv, commands.QUEUE_TIMEOUT_S)
+        with contextlib.suppress(SlurmError):
+            qualities = asked.result()
     found: Dict[str, Partition] = {}
     for line in out.splitlines():
         fields = line.split("|", 7)
@@ -151,20 +150,16 @@ def partitions() -> List[Partition]:
              "default_time": default, "nodes": 0, "gres": [], "features": [], "qos": qualities.get(name, "")},
         )  # fmt: skip
         row["nodes"] += int(nodes) if nodes.isdigit() else 0
-        row["gres"] += [word for word in parse_gres(gres) if word not in row["gres"]]
-        row["features"] += [w for w in features.split(",") if w not in ("", "(null)") and w not in row["features"]]
+        plain = re.sub(r"\([^)]*\)", "", gres)  # gpu:a5000:4 of gpu:a5000:4(S:0-1); none of (null)
+        for listed, words in ((row["gres"], plain), (row["features"], features.replace("(null)", ""))):
+            listed += [word for word in words.split(",") if word and word not in listed]
     return list(found.values())
-
-
-def parse_gres(words: str) -> List[str]:
-    """Return ``gpu:a5000:4`` and the like from sinfo's ``gpu:a5000:4(S:0-1),shard:8``."""
-    plain = re.sub(r"\([^)]*\)", "", words)
-    return [part for part in plain.split(",") if part]
 
 
 def limits(known: Accounting, *, account: str, qos: str, partition: str, partition_qos: str) -> Dict[str, float]:
     """Return how much of each resource (``parse_resources``) one job may get at most under all that is limited, for
-    itself, its user, its account or all in a quality of service; what nobody limits is not in it.
+    itself, its user, its account or all in a quality of service, and how many JOBS this user may have in the queue,
+    each task of an array for one; what nobody limits is not in it.
 
     Of several places that limit the same, the first counts: the partition's quality of service, the job's (the other
     way round where that has the flag OverPartQOS), the user's association, the account's and its parents'
@@ -177,48 +172,24 @@ def limits(known: Accounting, *, account: str, qos: str, partition: str, partiti
         partition: Its partition.
         partition_qos: That one's quality of service.
     """
-    order, above = _levels(known, account=account, qos=qos, partition=partition, partition_qos=partition_qos)
-    of_groups = {**_least(above, "grptres"), **_first(order, "grptres")}
-    of_jobs = {**_first(above, "maxtres"), **_first(order, "maxtres")}
-    tables = [of_groups, of_jobs, _first(order, "maxtresperuser"), _first(order, "maxtresperaccount")]
-    return {name: min(table[name] for table in tables if name in table) for table in tables for name in table}
-
-
-def most_jobs(known: Accounting, *, account: str, qos: str, partition: str, partition_qos: str) -> Optional[int]:
-    """Return how many jobs this user may have in the queue, each task of an array for one (arguments and order of
-    limits as in ``limits``); None where nobody says.
-    """
-    order, above = _levels(known, account=account, qos=qos, partition=partition, partition_qos=partition_qos)
-    of_user = [
-        *(row.get("maxsubmitjobsperuser", "") for row in order),
-        *(row.get("maxsubmitjobs", "") for row in above[:1]),
-    ]
-    of_account = [row.get("maxsubmitjobsperaccount", "") for row in order]
-    of_group = [row.get("grpsubmitjobs", "") for row in order]
-    if not any(words.isdigit() for words in of_group):  # those of accounts hold on every level
-        numbers = [int(words) for row in above for words in [row.get("grpsubmitjobs", "")] if words.isdigit()]
-        of_group = [str(min(numbers))] if numbers else []
-    firsts = [next((int(words) for words in each if words.isdigit()), None) for each in (of_user, of_account, of_group)]
-    return min((number for number in firsts if number is not None), default=None)
-
-
-def _levels(
-    known: Accounting, *, account: str, qos: str, partition: str, partition_qos: str
-) -> Tuple[List[Dict[str, str]], List[Dict[str, str]]]:
-    """Return whose limits a job is under: qualities of service, the first to count before the others; and the user's
-    association, its account's, and those of that one's parents.
-    """
     classes = {row["name"]: row for row in known["qualities"]}
     order = [classes[name] for name in (partition_qos, qos) if name in classes]
     if "OverPartQOS" in classes.get(qos, {}).get("flags", ""):
         order.reverse()
-    mine = association(known["accounts"], account, partition)
-    above = [mine] if mine else []
+    above = [association(known["accounts"], account, partition)]
     parents = {row["account"]: row for row in known["groups"]}
     while account in parents:
         above.append(parents[account])
         account = parents.pop(account)["parentname"]
-    return order, above
+    of_accounts = _least([_first([row], "grptres", "grpsubmitjobs") for row in above])
+    return _least(
+        [
+            {**of_accounts, **_first(order, "grptres", "grpsubmitjobs")},
+            _first([*order, *above], "maxtres", "maxsubmitjobsperuser", "maxsubmitjobs"),
+            _first(order, "maxtresperuser"),
+            _first(order, "maxtresperaccount", "maxsubmitjobsperaccount"),
+        ]
+    )
 
 
 def association(rows: Sequence[Dict[str, str]], account: str, partition: str) -> Dict[str, str]:
@@ -229,21 +200,18 @@ def association(rows: Sequence[Dict[str, str]], account: str, partition: str) ->
     return found.get(partition) or found.get("") or {}
 
 
-def _first(rows: Sequence[Mapping[str, str]], field: str) -> Dict[str, float]:
-    """Return the resources that a field of rows limits, each as the first row does."""
+def _first(rows: Sequence[Mapping[str, str]], *fields: str) -> Dict[str, float]:
+    """Return what fields of rows limit, each as the first row does that limits it; a plain number is one of JOBS."""
     found: Dict[str, float] = {}
     for row in reversed(rows):
-        found.update(parse_resources(row.get(field, "")))
+        for words in (row.get(field, "") for field in fields):
+            found.update({JOBS: float(words)} if words.isdigit() else parse_resources(words))
     return found
 
 
-def _least(rows: Sequence[Mapping[str, str]], field: str) -> Dict[str, float]:
-    """Return the resources that a field of rows limits, each as the strictest row does."""
-    found: Dict[str, float] = {}
-    for row in rows:
-        for resource, amount in parse_resources(row.get(field, "")).items():
-            found[resource] = min(amount, found.get(resource, amount))
-    return found
+def _least(tables: Sequence[Mapping[str, float]]) -> Dict[str, float]:
+    """Return what any of some tables limits, as the strictest does."""
+    return {name: min(table[name] for table in tables if name in table) for table in tables for name in table}
 
 
 def parse_resources(words: str) -> Dict[str, float]:

@@ -4,7 +4,6 @@ the queue without a word) and asks the rules. Changes nothing.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import time
@@ -12,9 +11,9 @@ from typing import TYPE_CHECKING, AbstractSet, Dict, List, Mapping, Optional, Se
 
 from .. import reasons, records, rundir
 from ..rules import first
-from ..run.progress import progress
+from ..run.progress import add_progress
 from ..states import State
-from . import accounts, commands, rules, submit, waiting
+from . import accounts, commands, profile, rules, submit, waiting
 from .commands import Job, SlurmError
 from .facts import Facts, Files, Row, read_written, row_of_end, shown_of_start
 from .tasks import Listed, Task, find_tasks, that_counts
@@ -145,7 +144,7 @@ def states(
         rows.update(_unlisted(root, silent, jobs, ended))
     for run_dir, row in rows.items():
         if row.get("attempt") is not None:  # the trainer has started
-            row.update(progress(run_dir))
+            add_progress(row, run_dir)
     return rows
 
 
@@ -199,15 +198,12 @@ def _is_beyond_limits(job: Job) -> bool:
     """True where a job that waits for a limit asks for more than it could get if nobody else had any; found out once a
     minute, however many commands watch.
     """
-    path, now = commands.cache_file("limits"), time.time()
-    known = (rundir.read_json(path) if path else None) or {}
-    known = {name: row for name, row in known.items() if 0 <= now - float(row["time"]) < JUDGED_BY_AGE_S}
-    if job.id not in known:
-        known[job.id] = {"time": now, "is_beyond": _judge_limits(job)}
-        if path is not None:
-            with contextlib.suppress(OSError):
-                rundir.write_json(path, known, durable=False)
-    return bool(known[job.id]["is_beyond"])
+    path = commands.cache_file("beyond")
+    known = profile.recall(path, JUDGED_BY_AGE_S) or {"jobs": {}}
+    if job.id not in known["jobs"]:
+        known["jobs"][job.id] = _judge_limits(job)
+        profile.keep(path, known)
+    return bool(known["jobs"][job.id])
 
 
 def _judge_limits(job: Job) -> bool:
@@ -215,7 +211,7 @@ def _judge_limits(job: Job) -> bool:
 
     try:
         shown = commands.show_job(job.id)
-        qualities = {row["PartitionName"]: row.get("QoS", "") for row in commands.show_partitions()}
+        qualities = commands.qualities_of_partitions()
     except SlurmError:
         return False
     asked = site.parse_resources(shown.get("ReqTRES") or shown.get("TRES", ""))  # 22.05: TRES

@@ -9,6 +9,7 @@ from typing import Collection, List, Optional, Sequence, Tuple
 
 from ..host import ports
 from ..sentences import _
+from . import words as slurm_words
 
 OF_TASKS = (
     "SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_NTASKS_PER_GPU", "SLURM_NTASKS_PER_TRES", "SLURM_GPU_BIND",
@@ -47,17 +48,8 @@ def expand(listed: str) -> List[str]:
     found: List[str] = []
     for name in re.split(r",(?![^\[]*\])", listed):
         parts = re.split(r"\[([^\]]*)\]", name)  # every second one is what stood in brackets
-        choices = [_numbers(part) if place % 2 else [part] for place, part in enumerate(parts)]
+        choices = [slurm_words.numbers(part) if place % 2 else [part] for place, part in enumerate(parts)]
         found += ["".join(chosen) for chosen in itertools.product(*choices)]
-    return found
-
-
-def _numbers(ranges: str) -> List[str]:
-    """Return the numbers in ``01-03,7``, as wide as they are written."""
-    found: List[str] = []
-    for part in ranges.split(","):
-        first, _, last = part.partition("-")
-        found += ["%0*d" % (len(first), number) for number in range(int(first), int(last or first) + 1)]
     return found
 
 
@@ -76,10 +68,7 @@ def words(
     port: Optional[int] = None
     endpoint = "localhost:0"
     if len(nodes) > 1:
-        # Derived from the job, so that jobs that share a node rarely meet; this process is on the first node.
-        port = FIRST_PORT + job % PORTS
-        while port in avoided or not ports.port_is_free(port):
-            port += 1
+        port = free_port(job, avoided)
         endpoint = "%s:%d" % (nodes[0], port)
     made = list(command)
     if "--master_port" in made[:-1]:
@@ -91,10 +80,20 @@ def words(
         at = made.index("--nproc_per_node")
         per_node = int(made[at + 1]) // len(nodes)
         made[at : at + 2] = ["--nnodes", str(len(nodes)), "--nproc_per_node", str(per_node)]
-    return [*_step(len(nodes)), *made], port
+    return [*on_each(len(nodes)), *made], port
 
 
-def _step(nodes: int) -> List[str]:
+def free_port(job: int, avoided: Collection[int] = ()) -> int:
+    """Return a port that is free on this node, the job's first one; it is derived from the job, so that jobs that share
+    a node rarely meet.
+    """
+    port = FIRST_PORT + job % PORTS
+    while port in avoided or not ports.port_is_free(port):
+        port += 1
+    return port
+
+
+def on_each(nodes: int) -> List[str]:
     """Return the words that start a command once on each node, with all that the job has there."""
     step = ["srun", "--kill-on-bad-exit=1", "--input=none", "--mpi=none", "--export=ALL"]
     step += ["--nodes=%d" % nodes, "--ntasks=%d" % nodes, "--ntasks-per-node=1"]

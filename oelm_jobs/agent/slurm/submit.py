@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, cast
 
-from .. import inside, privacy, processes, reasons, rundir, snapshots
-from ..host.launch import NotWritable
+from .. import inside, processes, reasons, rundir, snapshots
+from ..host import launch
 from ..sentences import _, encoded
 from . import accounts, commands
 from .commands import MARK, NotRun, SlurmError
@@ -48,15 +48,17 @@ Sender = Callable[[str, Sequence[str]], Tuple[int, str, str]]
 
 
 def folder(root: str) -> Path:
-    """Return (and make) the folder of scripts, answers and output."""
+    """Return (and make) the folder of scripts, answers and output.
+
+    Raises:
+        launch.NotWritable: It can't be made.
+    """
     path = Path(root) / rundir.CONTROL / FOLDER
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise launch.NotWritable(root, error) from error
     return path
-
-
-def submission_file(root: str, token: str) -> Path:
-    """Return the path of a submission's file."""
-    return Path(root) / rundir.CONTROL / "submissions" / (token + ".json")
 
 
 def file_of(root: str, token: str, position: int, ending: str) -> Path:
@@ -84,60 +86,33 @@ def slurm_submit(request: messages.SlurmSubmitRequest, send: Sender = sbatch) ->
             to one of ``{"id": …}``, ``{"refused": words}``, ``{"unknown": words}``, ``{"limit": words}`` (no room now:
             ask again).
     """
-    with snapshots.needed(request["root"], request.get("snapshot") or "") as is_there:
-        return _submit(request, send, is_there)
-
-
-def _submit(request: messages.SlurmSubmitRequest, send: Sender, is_there: bool) -> messages.SlurmSubmitAnswer:
-    root, token = request["root"], request["token"]
-    jobs = request["jobs"]
-    for job in jobs:
-        for run_dir in job["run_dirs"]:
-            inside.run_dir(run_dir)
-    if not is_there and not submission_file(root, inside.token(token)).exists():
-        return {"answer": snapshots.LACKING, "jobs": {}}
-    made = privacy.take_run_dirs(root, [run_dir for job in jobs for run_dir in job["run_dirs"]])
-    content = {"version": 1, "token": token, "time": time.time(), "scheduler": "slurm"}
-    content["jobs"] = [{name: job[name] for name in ("position", "name", "run_dirs")} for job in jobs]
-    if request.get("snapshot"):
-        content["snapshot"] = request["snapshot"]
-    try:
-        is_first = _begin(root, token, content)
-    except OSError as error:
-        raise NotWritable(_("nothing can be written below {root}: {why}", root, str(error))) from error
-    if not is_first and (rundir.read_json(submission_file(root, token)) or {}).get("settled"):
-        privacy.leave_run_dirs(made)
-        return {"answer": "settled", "jobs": {}}
-    os.environ.update(request.get("environment") or {})
-    answers: Dict[int, Dict[str, Any]] = {}
-    for job in jobs:
-        position = int(job["position"])
-        answers[position] = _send(root, token, job, answers, send)
+    root, token, jobs = request["root"], request["token"], request["jobs"]
+    run_dirs = [inside.run_dir(run_dir) for job in jobs for run_dir in job["run_dirs"]]
+    kept = [{name: job[name] for name in ("position", "name", "run_dirs")} for job in jobs]
+    answers: Dict[int, messages.Sent] = {}
+    with snapshots.needed(root, request.get("snapshot") or "") as is_there:
+        folder(root)
+        refused = launch.begin(request, run_dirs, is_there, time=time.time(), scheduler="slurm", jobs=kept)
+        if refused and refused != "repeated":
+            return {"answer": refused, "jobs": {}}
+        os.environ.update(request.get("environment") or {})
+        for job in jobs:
+            answers[job["position"]] = _send(root, token, job, answers, send)
     commands.forget_queue()
-    said = {str(position): cast("messages.Sent", answer) for position, answer in answers.items()}
-    return {"answer": "accepted", "jobs": said}
-
-
-def _begin(root: str, token: str, content: Dict[str, Any]) -> bool:
-    """Make a submission's file, and the folders around; False where it is there."""
-    inside.token(token)
-    folder(root)
-    path = submission_file(root, token)
-    path.parent.mkdir(exist_ok=True)
-    return rundir.create(path, content)
+    return {"answer": "accepted", "jobs": {str(position): answer for position, answer in answers.items()}}
 
 
 def _send(
-    root: str, token: str, job: Mapping[str, Any], answers: Dict[int, Dict[str, Any]], send: Sender
-) -> Dict[str, Any]:
+    root: str, token: str, job: messages.Script, answers: Mapping[int, messages.Sent], send: Sender
+) -> messages.Sent:
     """Send one script unless it was sent; return its answer."""
-    position = int(job["position"])
+    position, after = job["position"], job.get("after")
     known = answer_of(root, token, position)
     if known is not None and "limit" not in known:
         return known
     if any("limit" in answer for answer in answers.values()):
         return {"limit": _("waits for the ones before it")}
-    before = answers.get(job["after"]) if job.get("after") is not None else None
+    before = answers.get(after) if after is not None else None
     if before is not None and "id" not in before:
         words = (
             _("not sent: the run before it was not accepted")
@@ -145,7 +120,7 @@ def _send(
             else _("not sent: what became of the run before it is not known")
         )
         return _remember(root, token, position, {"refused": words})
-    number = int((known or {}).get("try", 0)) + 1
+    number = known.get("try", 0) + 1 if known is not None else 1
     sent = {"time": time.time(), "maker": processes.identify(os.getpid()).to_json()}
     # Not durable, like the script and the answer: after a power loss the job is looked for, or given up for good.
     if not rundir.create(file_of(root, token, position, ".sent.%d" % number), sent, durable=False):
@@ -155,12 +130,13 @@ def _send(
     with contextlib.suppress(OSError):  # a night of waiting for room is thousands of tries
         file_of(root, token, position, ".sent.%d" % (number - 2)).unlink()
     script = file_of(root, token, position, ".sh")
-    for run_dir in job["run_dirs"]:
+    for run_dir in rundir.that_may_exist(job["run_dirs"]):
         with contextlib.suppress(OSError):
             rundir.control(run_dir, rundir.CANCEL).unlink()
     rundir.write_text(script, job["script"], mode=0o777, durable=False)
-    options = ["--dependency=" + _joined(str(before["id"]), job["script"])] if before else []
+    options = ["--dependency=" + _joined(before["id"], job["script"])] if before else []
     begun = time.time()
+    answer: Dict[str, str]
     try:
         code, out, err = send(str(script), options)
     except NotRun as error:
@@ -178,26 +154,28 @@ def _send(
         found = look_for(job["name"], begun, PATIENCE_S)
         if found:
             answer = {"id": found}
-    return _remember(root, token, position, dict(answer, **({"try": number} if "limit" in answer else {})))
+    kept = cast("messages.Kept", answer)
+    if "limit" in kept:
+        kept["try"] = number
+    return _remember(root, token, position, kept)
 
 
-def _sent_by_another(root: str, token: str, job: Mapping[str, Any]) -> Dict[str, Any]:
+def _sent_by_another(root: str, token: str, job: messages.Script) -> messages.Sent:
     """Return what to say of a script whose sending has begun and has no answer: ask again while its maker lives; else
     its job is looked for.
     """
-    position = int(job["position"])
     try:
-        sent_at = _sent_at(root, token, position)
+        sent_at = _sent_at(root, token, job["position"])
     except SlurmError:
         return {"limit": _("another command is sending it")}
     found = _find(root, token, job, sent_at, sent_at)
     return found or {"unknown": _("the command that was sending it has ended without an answer")}
 
 
-def _find(root: str, token: str, job: Mapping[str, Any], sent_at: float, since: float) -> Optional[Dict[str, Any]]:
+def _find(root: str, token: str, job: messages.Script, sent_at: float, since: float) -> Optional[messages.Sent]:
     """Look for the job of a script that was sent, and remember it as the answer; None where there is none."""
     found = look_for(job["name"], since, max(0.0, sent_at + PATIENCE_S - time.time()))
-    return _remember(root, token, int(job["position"]), {"id": found}, at=sent_at) if found else None
+    return _remember(root, token, job["position"], {"id": found}, at=sent_at) if found else None
 
 
 def _joined(before: str, script: str) -> str:
@@ -217,32 +195,27 @@ def look_for(name: str, since: float, patience_s: float) -> Optional[str]:
         if time.monotonic() >= deadline:
             break
         time.sleep(LOOK_S)
-    return _in_accounting(name, since)
-
-
-def _in_accounting(name: str, since: float) -> Optional[str]:
-    try:
+    with contextlib.suppress(SlurmError):
         _code, out, _err = accounts.ask(since, "--name=" + name)
-    except SlurmError:
-        return None
-    rows = [row for row in accounts.read(out) if row.name == name]
-    return rows[-1].id.partition("_")[0] if rows else None
+        rows = [row for row in accounts.read(out) if row.name == name]
+        return rows[-1].id.partition("_")[0] if rows else None
+    return None
 
 
-def answer_of(root: str, token: str, position: int) -> Optional[Dict[str, Any]]:
+def answer_of(root: str, token: str, position: int) -> Optional[messages.Kept]:
     """Return what became of a script; None where no answer is known."""
     answer = rundir.read_json(file_of(root, token, position, ".answer.json"))
     if answer is not None and "code" in answer:
         beside = {key: answer.pop(key, None) for key in reasons.BESIDE}
         answer.update((kind, reasons.read(dict(beside, reason=answer[kind]))) for kind in WHY if kind in answer)
-    return answer
+    return cast("Optional[messages.Kept]", answer)
 
 
-def _remember(root: str, token: str, position: int, answer: Dict[str, Any], at: float = 0.0) -> Dict[str, Any]:
+def _remember(root: str, token: str, position: int, answer: messages.Kept, at: float = 0.0) -> messages.Kept:
     """Keep an answer, and when it was given (or the script sent, where it is found out later)."""
-    content = dict(answer, time=at or time.time())
+    content: Dict[str, object] = {**answer, "time": at or time.time()}
     for kind in WHY:
-        content.update(encoded(answer.get(kind, "")))
+        content.update(encoded(str(content.get(kind, ""))))
     rundir.write_json(file_of(root, token, position, ".answer.json"), content, durable=False)
     return answer
 
@@ -265,22 +238,22 @@ def slurm_settle(request: messages.Submission) -> messages.SlurmSettleAnswer:
     """
     root, token = os.path.expanduser(request["root"]), request["token"]
     content = {"version": 1, "token": token, "time": time.time(), "settled": True, "scheduler": "slurm", "jobs": []}
-    if _begin(root, token, content):
+    if launch.take(root, token, content):
         return {"answer": "settled", "runs": [], "refused": {}}
-    known = rundir.read_json(submission_file(root, token)) or {}
+    known = rundir.read_json(launch.submission_file(root, token)) or {}
     runs: List[str] = []
     refused: Dict[str, str] = {}
     for job in known.get("jobs", []):
         if _settle_job(root, token, job, float(known.get("time", 0))):
             runs += job["run_dirs"]
         else:
-            words = (answer_of(root, token, int(job["position"])) or {}).get("refused", "")
-            refused.update(dict.fromkeys(job["run_dirs"], str(words)))
+            answer = answer_of(root, token, job["position"])
+            refused.update(dict.fromkeys(job["run_dirs"], (answer or {}).get("refused", "")))
     return {"answer": "accepted" if runs else "settled", "runs": runs, "refused": refused}
 
 
-def _settle_job(root: str, token: str, job: Mapping[str, Any], since: float) -> bool:
-    position = int(job["position"])
+def _settle_job(root: str, token: str, job: messages.Script, since: float) -> bool:
+    position = job["position"]
     answer = answer_of(root, token, position) or {}
     if "id" in answer or "refused" in answer:
         return "id" in answer
@@ -333,7 +306,7 @@ def waiting_records(root: str) -> Dict[str, Dict[str, object]]:
     A run that begins writes the record itself (run.json); until then the script is the only place that holds it.
     """
     newest: Dict[str, Tuple[float, str, int, int]] = {}
-    for path in submission_file(root, "").parent.glob("*.json"):
+    for path in launch.submission_file(root, "").parent.glob("*.json"):
         content = rundir.read_json(path) or {}
         for job in content.get("jobs", ()) if content.get("scheduler") == "slurm" else ():
             if "refused" in (answer_of(root, str(content["token"]), int(job["position"])) or {"refused": ""}):
@@ -356,7 +329,9 @@ def waiting_records(root: str) -> Dict[str, Dict[str, object]]:
 
 def _made_at(root: str, token: Any) -> float:
     """Return when a submission was made; 0 where this root has none of that token."""
-    made = rundir.read_json(submission_file(root, token)) if token and inside.TOKEN.fullmatch(str(token)) else None
+    made = (
+        rundir.read_json(launch.submission_file(root, token)) if token and inside.TOKEN.fullmatch(str(token)) else None
+    )
     return float(rundir.finite((made or {}).get("time")) or 0)
 
 

@@ -7,9 +7,10 @@ a site or a user has renamed is still found.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from .. import rundir
+from ..host import launch
 from . import claim, submit
 from .commands import MARK, Job
 
@@ -48,7 +49,7 @@ def find_tasks(root: str, wanted: Iterable[Tuple[str, str]]) -> Dict[str, Option
     wanted = list(wanted)
     found: Dict[Tuple[str, str], Task] = {}
     for token in sorted({token for _, token in wanted}):
-        content = rundir.read_json(submit.submission_file(root, token)) or {}
+        content = rundir.read_json(launch.submission_file(root, token)) or {}
         for job in content.get("jobs", []):
             is_array, position, name = len(job["run_dirs"]) > 1, int(job["position"]), str(job["name"])
             answer = submit.answer_of(root, token, position) or {}
@@ -65,13 +66,11 @@ class Listed:
     """Jobs that squeue or sacct lists: of ten thousand, each run's own are found at once."""
 
     def __init__(self, jobs: Iterable[Job]) -> None:
-        self._by_key: Dict[Tuple[str, Optional[int]], List[Job]] = {}
+        self._by_key: Dict[str, Dict[Optional[int], List[Job]]] = {}
         self._by_id: Dict[str, List[Job]] = {}
-        self._keys: Set[str] = set()
         for job in jobs:
             for key in {job.name, *job.marks}:
-                self._by_key.setdefault((key, job.task), []).append(job)
-                self._keys.add(key)
+                self._by_key.setdefault(key, {}).setdefault(job.task, []).append(job)
             self._by_id.setdefault(job.id, []).append(job)
             if job.task is not None:
                 self._by_id.setdefault(job.id.partition("_")[0], []).append(job)
@@ -80,7 +79,7 @@ class Listed:
         """Return a task's jobs: those that its submission's mark is on, in the name or in the comment; where a site
         takes both away, that of its id and of its time, or of the name that it had when it last claimed the run.
         """
-        found = self._by_key.get((_key(task), task.task))
+        found = self._by_key.get(_key(task), {}).get(task.task)
         if found or not task.job:
             return list(found or ())
         number = task.job if task.task is None else "%s_%d" % (task.job, task.task)
@@ -92,7 +91,7 @@ class Listed:
 
     def has_any(self, task: Task) -> bool:
         """Tell whether a task's job, or another task of its array, is listed."""
-        return _key(task) in self._keys or bool(task.job and self._by_time(task, task.job))
+        return _key(task) in self._by_key or bool(task.job and self._by_time(task, task.job))
 
     def _by_time(self, task: Task, number: str, name: str = "") -> List[Job]:
         """Return the jobs of an id that were submitted when the task was, or are called ``name``; a requeue is another

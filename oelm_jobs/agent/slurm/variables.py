@@ -39,9 +39,10 @@ def set_aside(script: str) -> List[str]:
     """Return the variables that sbatch may not get with a script: those that would override what it states (sbatch(1):
     a variable wins over a line of the script), and those of a job or run in which this process runs.
     """
+    # Not "^": of a script of a thousand runs every character would be tried.
     stated = {
         VARIABLES.get(option, "SBATCH_" + option.upper().replace("-", "_"))
-        for option in re.findall(r"^#SBATCH --([a-z0-9-]+)", script, re.MULTILINE)
+        for option in re.findall(r"\n#SBATCH --([a-z0-9-]+)", "\n" + script)
     }
     for same in ALTERNATIVES:
         if stated.intersection(same):

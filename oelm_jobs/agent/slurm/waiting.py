@@ -10,7 +10,15 @@ import re
 
 from ..reasons import because
 
-WAITING = {
+HELD = {
+    "JobHeldUser": "held_by_user",
+    "JobHeldAdmin": "held_by_admin",
+    "JobHoldMaxRequeue": "started_too_often",
+    "launch_failed_requeued_held": "not_launched",
+    "job_requeued_in_held_state": "held_since_requeue",
+}
+"""What waits for ``scontrol release``."""
+KNOWN = {
     "": "waits_for_turn",
     "Priority": "waits_for_turn",
     "Resources": "waits_for_nodes",
@@ -21,25 +29,13 @@ WAITING = {
     "Reservation": "waits_for_reservation",
     "Licenses": "waits_for_licenses",
     "Nodes required for job are DOWN": "waits_for_its_nodes",
-}
-"""What time alone clears: Slurm's words, and the codes of reasons.py."""
-HELD = {
-    "JobHeldUser": "held_by_user",
-    "JobHeldAdmin": "held_by_admin",
-    "JobHoldMaxRequeue": "started_too_often",
-    "launch_failed_requeued_held": "not_launched",
-    "job_requeued_in_held_state": "held_since_requeue",
-}
-"""What waits for ``scontrol release``."""
-PEOPLE = {
-    **HELD,
     "PartitionDown": "partition_down",
     "PartitionInactive": "partition_inactive",
     "ReqNodeNotAvail": "node_not_available",
     "NodeDown": "node_down",
     "PartitionNodeLimit": "too_few_nodes",
 }
-"""What waits for somebody."""
+"""What time clears, or somebody: Slurm's words, and the codes of reasons.py."""
 NEVER = {
     "PartitionTimeLimit": "time_above_limit",
     "PartitionConfig": "not_in_partition",
@@ -111,14 +107,10 @@ def explain(word: str, may_clear: bool) -> str:
         return because("cannot_start", why=because(never), name=name)
     if name in HELD:
         return because("held", what=because(HELD[name]), name=name)
-    if name == "ReqNodeNotAvail":
-        details = [part.strip() for part in word.split(",")]
-        return because("named", what=because(PEOPLE[name]), name=", ".join(details))
-    if name in PEOPLE:
-        return because("named", what=because(PEOPLE[name]), name=name)
     if _MINUTES.match(name) and "Run" not in name:  # those of running jobs come back as these end
         return because("minutes_used_up", name=name)
-    if name in WAITING:
-        known = because(WAITING[name])
-        return because("named", what=known, name=name) if name and " " not in name else known
+    if name in KNOWN:
+        what = because(KNOWN[name])
+        details = [part.strip() for part in word.split(",")] if name == "ReqNodeNotAvail" else [name]
+        return because("named", what=what, name=", ".join(details)) if name and " " not in name else what
     return because("waits_for_limit" if "Limit" in name or "Max" in name or "Grp" in name else "waits", name=name)

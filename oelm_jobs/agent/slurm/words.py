@@ -72,16 +72,10 @@ def all_of(words: str) -> str:
     return told if len(told) <= MOST else "… " + told[-MOST:]
 
 
-def job_ids(out: str) -> List[str]:
-    """Return the jobs that sbatch says it made. A number alone, as it prints with --parsable, may be anybody's
-    word: a wrapper's, a greeting's.
-    """
-    return list(dict.fromkeys(SUBMITTED.findall(out)))
-
-
 def read_answer(code: int, out: str, err: str) -> Dict[str, str]:
     """Say what sbatch's words mean: an id, a certain no (refused), no room now (limit), or that it isn't known."""
-    ids = job_ids(out)
+    # A number alone, as sbatch prints with --parsable, may be anybody's word: a wrapper's, a greeting's.
+    ids = list(dict.fromkeys(SUBMITTED.findall(out)))
     if code == 0 and len(ids) == 1:
         return {"id": ids[0]}
     if code == 0:
@@ -107,3 +101,15 @@ def read_answer(code: int, out: str, err: str) -> Dict[str, str]:
 def is_hearsay(code: int, err: str) -> bool:
     """True where a refusal is the word of a site's wrapper alone: what it keeps back of sbatch's can't be told."""
     return code not in NOT_RUN_CODES and not own(err, "sbatch")
+
+
+def numbers(ranges: str) -> List[str]:
+    """Return the numbers in ``01-03,7`` or ``1-7:2``, as wide as they are written."""
+    found: List[str] = []
+    for part in ranges.split(","):
+        bounds, _, stride = part.partition(":")
+        first, _, last = bounds.partition("-")
+        if first.isdigit():
+            chosen = range(int(first), int(last or first) + 1, int(stride or 1))
+            found += ["%0*d" % (len(first), number) for number in chosen]
+    return found

@@ -13,7 +13,7 @@ import re
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .. import privacy, probe, records, rundir, trees
 from ..sentences import _
@@ -50,17 +50,12 @@ def snapshots(request: messages.SnapshotsRequest) -> messages.SnapshotsAnswer:
         ``unused``: their names; ``freed``: bytes that removing them would free; ``note``: why some can't be judged,
             empty where all could be.
     """
-    root = str(request["root"])
-    folder = os.path.join(root, rundir.CONTROL, FOLDER)
-    found = _unused(root, str(request.get("checkpoint_root") or ""), float(request.get("young_s") or 0))
-    return {
-        "unused": found.names,
-        "freed": _size(os.path.join(folder, name) for name in found.names),
-        "note": found.note,
-    }
+    folder = os.path.join(request["root"], rundir.CONTROL, FOLDER)
+    names, note = _unused(folder, request)
+    return {"unused": names, "freed": _size([os.path.join(folder, name) for name in names]), "note": note}
 
 
-def discard(request: messages.DiscardRequest) -> messages.DiscardAnswer:
+def discard(request: messages.DiscardRequest) -> messages.Freed:
     """Remove snapshots, each only while nobody needs it, and the files that no other one has.
 
     Args:
@@ -72,29 +67,22 @@ def discard(request: messages.DiscardRequest) -> messages.DiscardAnswer:
     Raises:
         trees.Busy: Somebody is submitting just now; nothing was removed.
     """
-    root, young_s = str(request["root"]), float(request.get("young_s") or 0)
-    folder = os.path.join(root, rundir.CONTROL, FOLDER)
+    folder = os.path.join(request["root"], rundir.CONTROL, FOLDER)
     with trees.held(folder, alone=True) as is_held:
-        found = _unused(root, str(request.get("checkpoint_root") or ""), young_s if is_held else max(young_s, BLIND_S))
-        names = [name for name in found.names if name in request["names"]]
+        blind_s = 0.0 if is_held else BLIND_S
+        names = [name for name in _unused(folder, request, blind_s)[0] if name in request["names"]]
         places = [os.path.join(folder, name) for name in names]
         freed = _size(places)
         for place in places:
             trees.remove(place)
-        trees.sweep(folder, 0.0 if is_held else BLIND_S)
+        trees.sweep(folder, blind_s)
     return {"removed": names, "freed": freed}
 
 
-class _Found(NamedTuple):
-    names: List[str]
-    note: str
-
-
-def _unused(root: str, checkpoint_root: str, young_s: float) -> _Found:
-    """Return this user's snapshots that nobody needs."""
-    folder = os.path.join(root, rundir.CONTROL, FOLDER)
+def _unused(folder: str, request: messages.SnapshotsRequest, least_s: float = 0.0) -> Tuple[List[str], str]:
+    """Return this user's snapshots of some age that nobody needs, and why some can't be judged."""
     candidates: Set[str] = set()
-    now = time.time()
+    root, now, young_s = request["root"], time.time(), max(request.get("young_s") or 0.0, least_s)
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             place = os.path.join(folder, name)
@@ -102,18 +90,21 @@ def _unused(root: str, checkpoint_root: str, young_s: float) -> _Found:
             is_one = _NAME.fullmatch(name) and stat.S_ISDIR(look.st_mode) and privacy.is_ours(look, folder)
             if is_one and now - look.st_mtime >= young_s:
                 candidates.add(name)
-    wanted, note = _wanted(root, checkpoint_root, candidates) if candidates else (set(), "")
-    return _Found(sorted(candidates - wanted), note)
+    if not candidates:
+        return [], ""
+    top = request.get("checkpoint_root") or os.path.join(root, "models", "checkpoints")
+    wanted, note = _wanted(root, top, candidates)
+    return sorted(candidates - wanted), note
 
 
-def _wanted(root: str, checkpoint_root: str, candidates: Set[str]) -> Tuple[Set[str], str]:
+def _wanted(root: str, top: str, candidates: Set[str]) -> Tuple[Set[str], str]:
     """Return the snapshots that unfinished runs and submissions name, and why some can't be judged."""
     uses, wanted = _submissions(root)
-    for run_dir, use in _runs(checkpoint_root or os.path.join(root, "models", "checkpoints")):
+    for run_dir, use in _runs(top):
         uses[run_dir] = max(use, uses.get(run_dir, use))
     asked: Dict[str, Use] = {}
     for run_dir, use in uses.items():
-        name = use.snapshot or _in_script(run_dir)
+        name = use.snapshot or _in_script(rundir.control(run_dir, rundir.SCRIPT))
         if name and name not in candidates:
             continue
         if privacy.another(run_dir):
@@ -168,9 +159,7 @@ def _of_job(root: str, token: str, at: float, name: str, job: Dict[str, Any]) ->
         return None
     if "refused" in answer:
         return {}
-    if not name:
-        held = slurm_submit.records_of(slurm_submit.file_of(root, token, position, ".sh"))
-        name = str(held[0].get("snapshot") or "") if held else ""
+    name = name or _in_script(slurm_submit.file_of(root, token, position, ".sh"))
     return {str(run_dir): Use(at, token, name, True) for run_dir in job["run_dirs"]}
 
 
@@ -187,25 +176,24 @@ def _runs(top: str) -> Iterator[Tuple[str, Use]]:
         folders[:] = [name for name in folders if not name.startswith(".")]
 
 
-def _in_script(run_dir: str) -> str:
-    """Return the snapshot that a run's launch script names; empty where that isn't known."""
+def _in_script(path: Path) -> str:
+    """Return the snapshot that a launch script names; empty where that isn't known."""
     from ..slurm.submit import records_of
 
-    held = records_of(rundir.control(run_dir, rundir.SCRIPT))
+    held = records_of(path)
     return str(held[0].get("snapshot") or "") if held else ""
 
 
 def _states(root: str, asked: Dict[str, Use]) -> Tuple[Dict[str, messages.RunRow], str]:
     """Return the states of this user's runs, without those that can't be asked about."""
-    of_slurm = {run_dir: use for run_dir, use in asked.items() if use.is_slurm}
-    states = {run_dir: probe.state_or_unknown(run_dir, {}) for run_dir in asked if run_dir not in of_slurm}
+    states = {run_dir: probe.state_or_unknown(run_dir, dict) for run_dir, use in asked.items() if not use.is_slurm}
+    runs = [(run_dir, use.token) for run_dir, use in asked.items() if use.is_slurm]
     note = ""
-    if of_slurm:
+    if runs:
         from ..slurm import commands as slurm_commands
         from ..slurm import state as slurm_state
 
         try:
-            runs = [(run_dir, use.token) for run_dir, use in of_slurm.items()]
             states.update(slurm_state.slurm_poll({"root": root, "runs": runs, "interval_s": 0.0})["runs"])
         except slurm_commands.SlurmError as error:
             note = _("jobs can't be asked about: {why}", str(error))
@@ -218,18 +206,12 @@ def _is_over(row: Optional[messages.RunRow]) -> bool:
 
 def _is_over_there(run_dir: str) -> bool:
     """Tell whether another user's run is over, by its own records."""
-    try:
-        end = records.END.read(run_dir)
-        return (
-            end is not None
-            and end["state"] in FINAL
-            and not rundir.is_locked(str(rundir.control(run_dir, rundir.CLAIM)))
-        )
-    except (OSError, ValueError):
-        return False
+    end = records.END.read_if_sound(run_dir)
+    is_over = end is not None and end["state"] in FINAL
+    return is_over and not rundir.is_locked(rundir.control(run_dir, rundir.CLAIM))
 
 
-def _size(places: Any) -> int:
+def _size(places: Sequence[str]) -> int:
     """Return the bytes that removing trees would free: those of files that only they and the store have."""
     found: Dict[Tuple[int, int], List[int]] = {}
     for top in places:

@@ -13,6 +13,8 @@ from typing import Any, Dict, List, Optional
 
 from .. import rundir
 
+NAME = "hashes.json"
+"""File in a control folder that remembers the hashes of a root's token files, or of a run's checkpoints."""
 PIECE_BYTES = 1 << 20
 
 
@@ -90,16 +92,3 @@ def _largest(piece: bytes, known: int) -> "tuple[int, int]":
         ids.byteswap()
     largest = max(ids, default=-1)
     return (largest, ids.index(largest)) if largest > known else (known, -1)
-
-
-def prefix_sha256(path: str, length: int) -> Optional[str]:
-    """Return the SHA-256 of a file's first ``length`` bytes; None where it is shorter."""
-    digest, left = hashlib.sha256(), length
-    with open(path, "rb") as file:
-        while left:
-            piece = file.read(min(PIECE_BYTES, left))
-            if not piece:
-                return None
-            digest.update(piece)
-            left -= len(piece)
-    return digest.hexdigest()

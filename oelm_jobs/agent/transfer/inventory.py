@@ -8,14 +8,13 @@ import base64
 import contextlib
 import hashlib
 import os
-import re
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, Iterable, List, Optional
+from typing import TYPE_CHECKING, Dict, Optional, Tuple
 
 from .. import inside, probe, records, rundir, schema
-from ..run import result
+from ..run import result, saved, work
 from ..sentences import _
 from ..slurm import claim as slurm_claim
 from ..slurm.facts import read_written
@@ -26,13 +25,13 @@ if TYPE_CHECKING:
     from .. import messages
     from ..record_types import ManifestRecord
 
-BEST_NAME = "best_model.pt"
 SENT_WHOLE = (rundir.RUN, rundir.SCRIPT, rundir.START, rundir.OUTCOME, rundir.END)
 """Control files that come along: the report reads them."""
 MAX_INLINE_BYTES = 256 << 10
 """Smaller files that are replaced while a run trains travel in the answer: between a look and a transfer they would
 have changed."""
-HASHES = "hashes.json"
+MOST_INLINE_BYTES = 4 << 20
+"""So much of a program's own files travels there in all: they may be written anew at any time."""
 HELD = "held"
 """Control folder of second names for checkpoints on their way: the trainer may replace or remove the first one."""
 HELD_S = 6 * 3600.0
@@ -53,10 +52,8 @@ def inventory(request: messages.InventoryRequest) -> messages.InventoryAnswer:
         where it is to be had under another name), ``left`` (files that weren't asked for), ``gone`` (listed in the
         manifest, but removed).
     """
-    answers = {}
     which = Checkpoints(request["checkpoints"])
-    for run in request["runs"]:
-        answers[run["run_dir"]] = _look(run["run_dir"], run.get("have") or {}, which)
+    answers = {run["run_dir"]: _look(run["run_dir"], run.get("have") or {}, which) for run in request["runs"]}
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/bin", "/usr/bin", "/opt/homebrew/bin"])
     return {"runs": answers, "rsync": shutil.which("rsync", path=path) or ""}
 
@@ -69,8 +66,9 @@ def _look(run_dir: str, have: Dict[str, str], which: Checkpoints) -> messages.He
             "state": state, "reason": reason, "files": [], "left": [], "gone": [], "final": False, "origin": "",
             "absent": True,
         }  # fmt: skip
-    origin = rundir.tail(rundir.control(run_dir, rundir.ORIGIN), 256).decode("utf-8", "replace").strip()
+    origin = rundir.origin(run_dir)
     manifest = records.MANIFEST.read_if_sound(run_dir)
+    checkpoints = saved.Saved.of(records.RUN.read_if_sound(run_dir))
     # The manifest counts if the newest attempt has an end record, which is written after it.
     final = manifest is not None and row.get("ended_at") is not None
     answer: messages.Held = {
@@ -78,39 +76,43 @@ def _look(run_dir: str, have: Dict[str, str], which: Checkpoints) -> messages.He
         "origin": origin, "final": final,
     }  # fmt: skip
     if final and manifest is not None:
-        _add_listed(run_dir, manifest, which, answer)
+        _add_listed(run_dir, manifest, checkpoints, which, answer)
         _add_inline(run_dir, rundir.MANIFEST, have, answer)
     else:
-        _add_living(run_dir, have, which, answer)
+        _add_living(run_dir, have, checkpoints, which, answer)
     for name in SENT_WHOLE:
         _add_inline(run_dir, rundir.CONTROL + "/" + name, have, answer)
     _add_growing(run_dir, rundir.CONTROL + "/" + rundir.SUPERVISOR_LOG, answer)
     return answer
 
 
-def _add_listed(run_dir: str, manifest: ManifestRecord, which: Checkpoints, answer: messages.Held) -> None:
+def _add_listed(
+    run_dir: str, manifest: ManifestRecord, checkpoints: saved.Saved, which: Checkpoints, answer: messages.Held
+) -> None:
     """Add the files in the manifest of a finished run."""
     entries = {str(entry["name"]): entry for entry in manifest["files"]}
     there = {name for name in entries if _size(run_dir + "/" + name) == entries[name]["size"]}
     answer["gone"] = sorted(set(entries) - there)
-    wanted = _wanted(there, which)
+    wanted = set(checkpoints.wanted(there, which))
     for name in sorted(there):
+        size, digest = entries[name]["size"], entries[name]["sha256"]
         if name in wanted:
-            entry = entries[name]
-            answer["files"].append({"name": name, "size": entry["size"], "sha256": entry["sha256"], "grows": False})
+            answer["files"].append({"name": name, "size": size, "sha256": digest, "grows": False})
         else:
-            answer["left"].append({"name": name, "size": entries[name]["size"], "sha256": entries[name]["sha256"]})
+            answer["left"].append({"name": name, "size": size, "sha256": digest})
 
 
-def _add_living(run_dir: str, have: Dict[str, str], which: Checkpoints, answer: messages.Held) -> None:
+def _add_living(
+    run_dir: str, have: Dict[str, str], checkpoints: saved.Saved, which: Checkpoints, answer: messages.Held
+) -> None:
     """Add the files of a run that still trains or ended without a manifest; an older manifest is ignored."""
-    memory = hashes.Memory(rundir.control(run_dir, HASHES))
+    memory = hashes.Memory(rundir.control(run_dir, hashes.NAME))
     found = {name: str(path) for name, path in result.result_files(Path(run_dir))}
-    wanted = _wanted(found, which)
+    wanted, room = set(checkpoints.wanted(found, which)), MOST_INLINE_BYTES
     for name in sorted(found):
         if name not in wanted:
             answer["left"].append({"name": name, "size": _size(found[name]) or 0, "sha256": ""})
-        elif name.endswith(".pt"):
+        elif checkpoints.checkpoint_of(name):
             try:
                 source = _hold(run_dir, name)
                 size, digest = _size(run_dir + "/" + source), memory.sha256(run_dir + "/" + source)
@@ -122,6 +124,8 @@ def _add_living(run_dir: str, have: Dict[str, str], which: Checkpoints, answer: 
                 answer["files"].append(row)
         elif name.endswith(".json") and "/" not in name:
             _add_inline(run_dir, name, have, answer)
+        elif name.startswith(work.FOLDER + "/") and _size(found[name]) in range(room + 1):
+            room -= _add_inline(run_dir, name, have, answer)
         else:
             _add_growing(run_dir, name, answer)
     memory.save()
@@ -166,30 +170,30 @@ def release(request: messages.ReleaseRequest) -> messages.Nothing:
     return {}
 
 
-def _add_inline(run_dir: str, name: str, have: Dict[str, str], answer: messages.Held) -> None:
+def _add_inline(run_dir: str, name: str, have: Dict[str, str], answer: messages.Held) -> int:
+    """Add a file with its content, unless the client has that; return how many bytes travel in the answer."""
     try:
         with open(run_dir + "/" + name, "rb") as file:
             content = file.read(MAX_INLINE_BYTES + 1)
     except OSError:
-        return
+        return 0
     if len(content) > MAX_INLINE_BYTES:
         _add_growing(run_dir, name, answer)
-        return
+        return 0
     digest = hashlib.sha256(content).hexdigest()
     row: messages.Announced = {"name": name, "size": len(content), "sha256": digest, "grows": False}
-    if have.get(name) != digest:
+    is_new = have.get(name) != digest
+    if is_new:
         row["content"] = base64.b64encode(content).decode("ascii")
     answer["files"].append(row)
+    return len(content) if is_new else 0
 
 
 def _add_growing(run_dir: str, name: str, answer: messages.Held) -> None:
     path = run_dir + "/" + name
-    try:
+    with contextlib.suppress(OSError):
         size = os.path.getsize(path)
-        digest = hashes.prefix_sha256(path, size)
-    except OSError:
-        return
-    if digest is not None:
+        digest = result.sha256(Path(path), size)
         answer["files"].append({"name": name, "size": size, "sha256": digest, "grows": True})
 
 
@@ -198,20 +202,16 @@ def _is_what_was_fetched(run_dir: str, name: str, size: int, digest: str) -> boo
     and this file, else by the file's own hash (a lost node, say, leaves an older manifest or none).
     """
     path, manifest_path = run_dir + "/" + name, run_dir + "/" + rundir.MANIFEST
-    if _size(path) != size or name != os.path.basename(name):
+    if _size(path) != size:
         return False
-    try:
+    with contextlib.suppress(OSError, schema.Misfit):
         is_older = os.stat(path).st_mtime_ns <= os.stat(manifest_path).st_mtime_ns
-        if is_older and read_written(run_dir).has_ended:
-            manifest = records.MANIFEST.read_if_sound(run_dir)
-            if manifest and {"name": name, "size": size, "sha256": digest} in manifest["files"]:
-                return True
-    except (OSError, schema.Misfit):
-        pass
-    try:
+        manifest = records.MANIFEST.read_if_sound(run_dir) if is_older and read_written(run_dir).has_ended else None
+        if manifest and {"name": name, "size": size, "sha256": digest} in manifest["files"]:
+            return True
+    with contextlib.suppress(OSError):
         return result.sha256(Path(path)) == digest
-    except OSError:
-        return False
+    return False
 
 
 def _size(path: str) -> Optional[int]:
@@ -219,23 +219,6 @@ def _size(path: str) -> Optional[int]:
         return os.path.getsize(path) if os.path.isfile(path) and not os.path.islink(path) else None
     except OSError:
         return None
-
-
-def _wanted(names: Iterable[str], which: Checkpoints) -> List[str]:
-    """Return the files to fetch: all but checkpoints, and those of the checkpoints that are asked for."""
-    names = list(names)
-    checkpoints = [name for name in names if name.endswith(".pt")]
-    chosen = checkpoints if which is Checkpoints.ALL else []
-    if which is Checkpoints.BEST:
-        chosen = [name for name in checkpoints if name == BEST_NAME]
-    elif which is Checkpoints.LATEST:
-        numbered = [(int(match.group(1)), name) for name in checkpoints for match in [_step(name)] if match]
-        chosen = [max(numbered)[1]] if numbered else []
-    return [name for name in names if name not in checkpoints or name in chosen]
-
-
-def _step(name: str) -> "Optional[re.Match[str]]":
-    return re.match(r"checkpoint_(\d+)\.pt$", name)
 
 
 def remove(request: messages.RemoveRequest) -> messages.RemoveAnswer:
@@ -250,37 +233,36 @@ def remove(request: messages.RemoveRequest) -> messages.RemoveAnswer:
     Raises:
         inside.Outside: A name leads out of its run directory; nothing was removed.
     """
-    answers = {}
     for run in request["runs"]:
         for name in run["files"]:
             inside.path_in(inside.run_dir(run["run_dir"]), name)
-    for run in request["runs"]:
-        run_dir = run["run_dir"]
-        answer: messages.Removed = {"removed": [], "freed": 0, "kept": {}}
-        answers[run_dir] = answer
-        if os.path.lexists(rundir.control(run_dir, rundir.FETCHED)):  # both machines see one disk: no second copy
-            answer["kept"] = dict.fromkeys(run["files"], _("it is the client's own copy"))
-            continue
-        if not slurm_claim.is_free(run_dir):
-            answer["kept"] = dict.fromkeys(run["files"], _("a Slurm job has the run"))
-            continue
+    return {"runs": {run["run_dir"]: _remove(run["run_dir"], run["files"]) for run in request["runs"]}}
+
+
+def _remove(run_dir: str, files: Dict[str, Tuple[int, str]]) -> messages.Removed:
+    removed: messages.Removed = {"removed": [], "freed": 0, "kept": {}}
+    why = ""
+    if os.path.lexists(rundir.control(run_dir, rundir.FETCHED)):  # both machines see one disk: no second copy
+        why = _("it is the client's own copy")
+    elif not slurm_claim.is_free(run_dir):
+        why = _("a Slurm job has the run")
+    else:
         try:
             claim = rundir.lock(rundir.control(run_dir, rundir.CLAIM), patience_s=2.0)
         except (rundir.Busy, OSError):
-            answer["kept"] = dict.fromkeys(run["files"], _("the run is alive or gone"))
-            continue
-        try:
-            for name, (size, digest) in run["files"].items():
+            why = _("the run is alive or gone")
+    if why:
+        return {**removed, "kept": dict.fromkeys(files, why)}
+    try:
+        for name, (size, digest) in files.items():
+            try:
                 if not _is_what_was_fetched(run_dir, name, size, digest):
-                    answer["kept"][name] = _("is not what was fetched")
-                    continue
-                try:
-                    os.unlink(run_dir + "/" + name)
-                except OSError as error:
-                    answer["kept"][name] = error.strerror or str(error)
-                    continue
-                answer["removed"].append(name)
-                answer["freed"] += size
-        finally:
-            os.close(claim)
-    return {"runs": answers}
+                    raise OSError(_("is not what was fetched"))
+                inside.remove(run_dir, name)
+                removed["removed"].append(name)
+                removed["freed"] += size
+            except (OSError, inside.Outside) as error:
+                removed["kept"][name] = getattr(error, "strerror", None) or str(error)
+    finally:
+        os.close(claim)
+    return removed

@@ -1,14 +1,16 @@
-"""Report token files on their host, and move those that were sent to their final names."""
+"""Report token files on their host, and move data that were sent to their final names."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from .. import inside, privacy, rundir
+from ..run import result
 from ..sentences import _
 from . import hashes, samples
 
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
     from .. import messages
 
 MANIFEST = "manifest.json"
-HASHES = "hashes.json"
-"""File in the root's control folder that remembers the hashes of token files."""
+INCOMING = ".oelm-incoming-"
+"""How the names of folders begin in which what is sent lies until all of it is there."""
 
 
 def data(request: messages.DataRequest) -> messages.DataAnswer:
@@ -29,7 +31,7 @@ def data(request: messages.DataRequest) -> messages.DataAnswer:
     Returns:
         ``files``: as ``look`` returns them.
     """
-    memory = hashes.Memory(rundir.control(request["root"], HASHES))
+    memory = hashes.Memory(rundir.control(request["root"], hashes.NAME))
     answers = look(request["files"], memory, whole=bool(request.get("whole")))
     memory.save()
     return {"files": answers}
@@ -105,9 +107,7 @@ def expect(request: messages.ExpectRequest) -> messages.ExpectAnswer:
     Raises:
         inside.Outside: The name can't be part of a folder's.
     """
-    import shutil
-
-    link = ".oelm-incoming-" + inside.token(request["name"])
+    link = INCOMING + inside.token(request["name"])
     staging = os.path.join(request["folder"], link)
     try:
         os.makedirs(staging, exist_ok=True)
@@ -127,7 +127,8 @@ def accept(request: messages.AcceptRequest) -> messages.AcceptAnswer:
     """Move sent files to their final names, each only if its hash is the announced one.
 
     Args:
-        request: ``staging`` and ``folder`` (absolute), ``files``: name to SHA-256, in the order in which they appear.
+        request: ``staging`` and ``folder`` (absolute), ``files``: name below it to SHA-256, in the order in which they
+            appear.
 
     Returns:
         ``placed``: names that are in place now; ``damaged``: names whose content is another; ``taken``: names under
@@ -137,26 +138,30 @@ def accept(request: messages.AcceptRequest) -> messages.AcceptAnswer:
         inside.Outside: A name leads out of the folder; nothing was placed.
     """
     staging, folder = request["staging"], request["folder"]
+    link = os.path.basename(staging)
+    if staging != os.path.join(folder, link) or not link.startswith(INCOMING):
+        raise inside.Outside(_("{name!r} is no name of a file below {folder}", staging, folder))
     answer: messages.AcceptAnswer = {"placed": [], "damaged": [], "taken": []}
     places = {name: (inside.path_in(staging, name), inside.path_in(folder, name)) for name in request["files"]}
     for name, wanted in request["files"].items():
         source, place = map(str, places[name])
         if os.path.exists(place):
-            same = hashes.prefix_sha256(place, os.path.getsize(place)) == wanted
+            same = result.sha256(Path(place)) == wanted
             (answer["placed"] if same else answer["taken"]).append(name)
             continue
         is_plain = os.path.isfile(source) and not os.path.islink(source)
-        if not is_plain or hashes.prefix_sha256(source, os.path.getsize(source)) != wanted:
+        if not is_plain or result.sha256(Path(source)) != wanted:
             answer["damaged"].append(name)
             with contextlib.suppress(OSError):
                 os.unlink(source)
             continue
         privacy.settle(source)
-        os.rename(source, place)
+        inside.replace((staging, name), folder, name)
         answer["placed"].append(name)
-    rundir.sync_folder(Path(folder))
+    for parent in {place.parent for _source, place in places.values()}:
+        rundir.sync_folder(parent)
     if not answer["damaged"]:
+        shutil.rmtree(staging, ignore_errors=True)
         with contextlib.suppress(OSError):
-            os.rmdir(staging)
-            os.unlink(os.path.join(os.path.expanduser("~"), os.path.basename(staging)))
+            os.unlink(os.path.join(os.path.expanduser("~"), link))
     return answer

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oelm_jobs.analysis import build
 from oelm_jobs.analysis.audit import schedule, treatment
 from oelm_jobs.analysis.reading import loading
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun, Parameters
-from oelm_jobs.analysis.report import Report
+from oelm_jobs.analysis.report import Report, build
 
 from .. import synthetic
 from ..synthetic import load, make_run, old_log
@@ -259,9 +258,35 @@ def test_speed_on_another_number_of_gpus_is_undecidable(tmp_path: Path) -> None:
     assert outcomes(report)["H2"] == "not met (one seed)"
 
 
+@pytest.mark.parametrize("groups", [("oelm_freeze",), tuple(CLEAN)])
+def test_speed_on_gpus_that_several_runs_could_have_is_undecidable(tmp_path: Path, groups: tuple[str, ...]) -> None:
+    runs = {run.group: run for run in arms(tmp_path)}
+    for group in groups:
+        attempts = json.loads((runs[group].path / "experiment_result.json").read_text())["attempts"]
+        shared = [{**attempt, "per_gpu": 2} for attempt in attempts]
+        runs[group] = edit(runs[group].path, "experiment_result.json", attempts=shared)
+    report = build(synthetic.study(), [*runs.values()])
+    assert outcomes(report)["H3"] == "undecidable"
+    why = next(str(v.reason) for v in report.verdicts if v.hypothesis.id == "H3")
+    assert why.startswith("several runs could have each GPU at a time")
+    assert outcomes(report)["H2"] == "not met (one seed)"
+
+
 @pytest.mark.parametrize("hardware", [{"name": "RTX 4090"}, {"host": "other"}])
 def test_speed_on_other_hardware_is_undecidable(tmp_path: Path, hardware: dict[str, str]) -> None:
     assert outcomes(build(synthetic.study(), arms(tmp_path, oelm_freeze={"hardware": hardware})))["H3"] == "undecidable"
+
+
+def test_the_speed_of_compiled_and_of_eager_runs_is_undecidable(tmp_path: Path) -> None:
+    runs = arms(tmp_path)
+    for run in tuple(runs):
+        is_compiled = run.group != "oelm_freeze"
+        runs[runs.index(run)] = edit(run.path, "experiment_result.json", outcome__compiled=is_compiled)
+    report = build(synthetic.study(), runs)
+    why = next(str(v.reason) for v in report.verdicts if v.hypothesis.id == "H3")
+    assert (outcomes(report)["H3"], why) == ("undecidable", "some of the runs were compiled and some could not be")
+    assert any("compiled is not the same" in text for text in found(report, "warning"))
+    assert not found(report, "unfair") and outcomes(report)["H2"] == "not met (one seed)"
 
 
 def test_other_data_are_unfair(tmp_path: Path) -> None:
@@ -322,6 +347,13 @@ def test_a_run_without_a_validation_is_no_clean_audit(tmp_path: Path, content: s
     said = found(build(*loading.load_folders([tmp_path / "mine"], [], None)), "warning")
     assert "mine left no validation and takes part in no comparison" in said
     assert "there is no group but mine: nothing is compared" in said
+
+
+def test_a_program_whose_metrics_nobody_declared_is_said_to_have_told_none(tmp_path: Path) -> None:
+    run = replace(synthetic.script_runs(tmp_path)[0], series={}, goals={})
+    said = found(build(synthetic.script_study(), [run]), "warning")
+    assert "low told no metric: [metrics] of the study says where the program writes them" in said
+    assert not any("validation" in text for text in said)
 
 
 def test_runs_of_no_group_are_named_with_how_their_files_were_read(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from oelm_jobs.study.fairness import Arm
 FACTORS = ("model_type", "freeze_qk")
 
 
-def arm(group: str, run: str = "", execution: dict[str, object] | None = None, **scientific: object) -> Arm:
-    return Arm(group=group, run=run or group, scientific=scientific, execution=execution or {})
+def arm(group: str, run: str = "", **keys: object) -> Arm:
+    return Arm(group=group, run=run or group, keys=keys)
 
 
 def test_equal_arms_have_no_differences() -> None:
@@ -41,8 +41,8 @@ def test_a_declared_scientific_difference_is_returned_with_its_reason() -> None:
 
 def test_execution_differences_void_what_depends_on_them() -> None:
     arms = [
-        arm("a", execution={"world_size": 2, "port": 1, "batch_size": 8}),
-        arm("b", execution={"world_size": 4, "port": 2, "batch_size": 4}),
+        arm("a", world_size=2, port=1, batch_size=8),
+        arm("b", world_size=4, port=2, batch_size=4),
     ]
     found = {d.key: d.voids for d in fairness.check(arms, factors=FACTORS, unequal={})}
     assert found == {"batch_size": ("speed", "gpu_hours"), "port": (), "world_size": ("speed", "gpu_hours")}
@@ -79,6 +79,7 @@ def test_values_are_compared_as_a_configuration_means_them(left: object, right: 
 def test_the_split_of_keys_is_that_of_the_trainer() -> None:
     for kind in trainer.KINDS:
         for key in trainer.keys_of_kind(kind):
-            scientific, execution = fairness.split({key: 1})
-            expected = (False, False) if key in fairness.IGNORED_KEYS else (kind == "scientific", kind != "scientific")
-            assert (bool(scientific), bool(execution)) == expected, key
+            found = fairness.differences([arm("a", **{key: 1}), arm("b", **{key: 2})], factors=(), unequal={})
+            kinds = ["scientific" if kind == "scientific" else "execution"]
+            expected = [] if key in fairness.BUILT_IN.ignored else kinds
+            assert [difference.kind for difference in found] == expected, key

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import build
 from oelm_jobs.analysis.audit import lock
 from oelm_jobs.analysis.output import plain_text
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
+from oelm_jobs.analysis.report import build
 
 from oelm_jobs.errors import UsageError
 
@@ -77,7 +77,7 @@ def test_a_verdict_by_another_rule_than_the_locked_one_says_so_in_its_own_line(t
 
 def test_a_changed_configuration_and_a_new_excuse_are_listed(tmp_path: Path) -> None:
     changed = replace(
-        synthetic.study(seeds=(42, 43), unequal={"max_lr": "why not"}), train={"d_model": 256}, global_batch=32
+        synthetic.study(seeds=(42, 43), unequal={"max_lr": "why not"}), settings={"d_model": 256}, global_batch=32
     )
     found = " ".join(said(locked(tmp_path, []), changed, []))
     assert (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,10 +17,11 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from oelm_jobs.analysis import build, figures
+from oelm_jobs.analysis import figures
 from oelm_jobs.analysis.figures import drawing
 from oelm_jobs.analysis.printed import say
-from oelm_jobs.analysis.report import Report
+from oelm_jobs.analysis.reading.loaded_run import LoadedRun, Series
+from oelm_jobs.analysis.report import Report, build
 
 from oelm_jobs.errors import UsageError
 
@@ -79,7 +82,8 @@ STATES = [ordinary, one_seed, nothing, diverged, many, unequal_ends]
 
 def drawn(report: Report, name: str, language: str = "en") -> Figure:
     with drawing.style(None):
-        return figures.FIGURES[name](report, figures._arms(report), lambda text: say(text, language))
+        arms = drawing.arms(report.groups, report.labels)
+        return (figures.FIGURES | figures.OF_SCRIPTS)[name](report, arms, lambda text: say(text, language))
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)
@@ -130,6 +134,19 @@ def test_a_validation_on_the_whole_file_is_a_marker_and_no_step_of_the_curve(tmp
         assert len(markers) == 6 and all(list(line.get_xdata()) == [end] for line in markers)
 
 
+@pytest.mark.parametrize("loss", ['"inf"', '"-inf"', "800.0"])
+def test_a_validation_whose_perplexity_no_axis_can_hold_leaves_the_figures_as_they_are(
+    tmp_path: Path, loss: str
+) -> None:
+    runs = make_arms(tmp_path, LOSSES)
+    whole = drawn(build(synthetic.study(seeds=(42, 43)), runs), "val_ppl_comparison").axes[0].get_ylim()
+    with (runs[-1].path / "metrics.jsonl").open("a") as out:
+        out.write(f'{{"step": 420, "loss": {loss}, "val_loss": {loss}}}\n')
+    report = build(synthetic.study(seeds=(42, 43)), [*runs[:-1], load(runs[-1].path)])
+    assert drawn(report, "val_ppl_comparison").axes[0].get_ylim() == pytest.approx(whole, rel=0.01)
+    assert figures.draw(report, "en", tmp_path, None)[0]
+
+
 def test_a_diverged_seed_is_named_in_the_figures_that_can_not_show_it(tmp_path: Path) -> None:
     runs = make_arms(tmp_path, {"gpt_base": [3.88, 3.9], "oelm_freeze": [3.95]})
     runs.append(load(make_run(tmp_path, "oelm_freeze", 43, status="FAILED", reason="diverged")))
@@ -151,6 +168,55 @@ def _is_in_sight(one: object, axes: object) -> bool:
             if one in (tick.label1, tick.label2):
                 return bool(low <= tick.get_loc() <= high)
     return True
+
+
+def told_by_scripts(**values: tuple[Sequence[int], Sequence[Sequence[float]]]) -> Report:
+    """Return a report of two arms of scripts: of each metric the steps, and each arm's values."""
+    runs = [
+        LoadedRun(
+            name=group, group=group, label="", seed=1, path=Path(group), source="files", is_script=True, status="DONE",
+            series={
+                name: Series(step=np.array(steps), value=np.array(arms[arm], dtype=float))
+                for name, (steps, arms) in values.items()
+            },
+        )
+        for arm, group in enumerate(("low", "high"))
+    ]  # fmt: skip
+    return build(synthetic.script_study(seeds=(1,)), runs)
+
+
+@pytest.mark.parametrize("first", [4.2, 1.0])
+def test_a_start_that_leaves_room_for_the_rest_of_a_metric_is_shown_whole(first: float) -> None:
+    steps = range(0, 350, 50)
+    told = [[first, 3.4, 3.16, 3.0, 2.9, 2.88, 2.84], [first, 2.95, 2.71, 2.6, 2.55, 2.5, 2.51]]
+    (axes,) = drawn(told_by_scripts(val_loss=(steps, told)), "metrics").axes
+    low, high = axes.get_ylim()
+    assert low < min(map(min, told)) and high > max(map(max, told))
+
+
+def test_a_steep_start_of_a_metric_is_cut_off_as_it_would_squeeze_what_is_compared() -> None:
+    told = [[300.0, 3.3, 3.2, 3.1, 3.0, 2.9], [300.0, 3.0, 2.9, 2.8, 2.7, 2.6]]
+    (axes,) = drawn(told_by_scripts(val_loss=([0, 100, 200, 300, 400, 500], told)), "metrics").axes
+    low, high = axes.get_ylim()
+    assert low < 2.6 and 3.2 < high < 4
+
+
+def test_a_smoothed_metric_has_the_limits_of_what_is_drawn() -> None:
+    noise = np.resize([1.0, -1.0], 500)
+    (axes,) = drawn(told_by_scripts(loss=(range(500), [2 + noise, 1 + noise])), "metrics").axes
+    smoothed = [line.get_ydata() for line in axes.lines if line.get_linestyle() != "None"]
+    inner = np.concatenate([values[20:-20] for values in smoothed])
+    assert np.ptp(inner) < 1.5 and axes.get_ylim()[1] <= 3.3 and len(smoothed) == 2
+
+
+def test_a_metric_is_drawn_whose_runs_share_no_step_and_one_that_is_equal_everywhere_is_not() -> None:
+    report = told_by_scripts(epoch=([1, 2], [[1, 2], [1, 2]]), loss=([1, 2], [[3, 2], [2, 1]]))
+    high = report.runs[1]
+    high = replace(high, series={**high.series, "test": Series(step=np.array([200]), value=np.array([0.4]))})
+    low = report.runs[0]
+    low = replace(low, series={**low.series, "test": Series(step=np.array([100]), value=np.array([0.5]))})
+    figure = drawn(build(synthetic.script_study(seeds=(1,)), [low, high]), "metrics")
+    assert [axes.get_title(loc="left") or axes.get_title() for axes in figure.axes] == ["loss", "test"]
 
 
 @pytest.mark.parametrize("state", [nothing, diverged], ids=lambda state: state.__name__)
@@ -178,9 +244,10 @@ def test_files_tell_nothing_of_date_version_or_machine(usual: tuple[Report, Path
 def test_another_process_draws_the_same_bytes(usual: tuple[Report, Path, list[tuple[Path, bytes]]]) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.analysis import synthetic\n"
-        "from oelm_jobs.analysis import build, figures; from oelm_jobs.analysis.reading import loading\n"
+        "from oelm_jobs.analysis import figures; from oelm_jobs.analysis.report import build\n"
+        "from oelm_jobs.analysis.reading import loading\n"
         "study = synthetic.study(seeds=(42, 43))\n"
-        "runs = loading.load_study_runs(study, Path(sys.argv[1]), at=synthetic.START)\n"
+        "runs, _ = loading.study_runs(study, Path(sys.argv[1]), at=synthetic.START)\n"
         "[sys.stdout.buffer.write(content) for _, content in figures.draw(build(study, runs), 'en', Path('x'))[0]]"
     )
     done = subprocess.run(
@@ -196,6 +263,13 @@ def test_a_style_file_of_the_user_replaces_ours(
     style.write_text("axes.facecolor: ff00ff\n")
     mine = figures.draw(usual[0], "en", tmp_path, style)[0]
     assert b"ff00ff" in mine[1][1] and b"ff00ff" not in usual[2][1][1]
+
+
+def test_a_style_file_may_give_colours_by_name(tmp_path: Path) -> None:
+    style = tmp_path / "mine.mplstyle"
+    style.write_text('axes.prop_cycle: cycler("color", ["red", "0072B2"])\n')
+    with drawing.style(style):
+        assert [drawing.colour(i) for i in range(3)] == ["red", "#0072B2", "red"]
 
 
 def test_a_style_file_that_is_none_is_an_error(tmp_path: Path) -> None:

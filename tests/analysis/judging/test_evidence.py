@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import build, summaries
-from oelm_jobs.analysis.judging.evidence import common_step, gather, loss_at
+from oelm_jobs.analysis import summaries
+from oelm_jobs.analysis.judging.evidence import COUNT_METRICS, LOSS_METRICS, RATE_METRICS, common_step, gather, loss_at
 from oelm_jobs.analysis.output import writing
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
+from oelm_jobs.analysis.report import build
 
-from oelm_jobs.spec.study import Hypothesis
+from oelm_jobs.spec.study import METRICS, Hypothesis
 
 from .. import synthetic
 from ..synthetic import load, make_run
@@ -33,7 +34,7 @@ def arms(tmp_path: Path, **options: object) -> dict[str, list[LoadedRun]]:
 
 def test_the_primary_end_point_is_the_final_step_on_the_whole_file(tmp_path: Path) -> None:
     found = gather(hypothesis("final_val_ppl"), arms(tmp_path), may_pair=True)
-    assert (found.step, found.at_end, found.is_paired) == (400, True, True)
+    assert (found.step, found.is_paired) == (400, True)
     assert found.group[0].raw == pytest.approx(math.exp(3.9)) and found.notes == ()
 
 
@@ -42,9 +43,16 @@ def test_the_best_is_a_secondary_end_point_and_says_so(tmp_path: Path) -> None:
     assert found.group[0].raw == pytest.approx(3.9) and "secondary" in str(found.notes[0])
 
 
+def test_the_best_of_a_run_that_only_states_its_end_is_its_end(tmp_path: Path) -> None:
+    runs = arms(tmp_path)
+    runs["gpt_base"] = [replace(runs["gpt_base"][0], validations=None, best=None)]
+    found = gather(hypothesis("best_val_loss"), runs, may_pair=True)
+    assert (found.against[0].raw, found.step) == (pytest.approx(3.8), 400)
+
+
 def test_runs_of_different_lengths_are_compared_at_the_last_common_step(tmp_path: Path) -> None:
     found = gather(hypothesis("final_val_loss"), arms(tmp_path, steps=800, val_interval=200), may_pair=True)
-    assert found.step == 400 and not found.at_end
+    assert found.step == 400
     assert "ends: oelm_freeze 800, gpt_base 400" in str(found.notes[0])
 
 
@@ -104,6 +112,12 @@ def test_gpu_hours_are_compared_as_ratios(tmp_path: Path) -> None:
     runs = arms(tmp_path, speed=20_000.0)
     found = gather(hypothesis("gpu_hours"), runs, may_pair=True)
     assert found.group[0].raw / found.against[0].raw == pytest.approx(2.0)
+
+
+def test_every_metric_that_a_hypothesis_can_be_about_is_read_off_something(tmp_path: Path) -> None:
+    assert sorted([*LOSS_METRICS, *COUNT_METRICS, *RATE_METRICS]) == sorted(METRICS)
+    with pytest.raises(KeyError):
+        gather(hypothesis("watts"), arms(tmp_path), may_pair=True)
 
 
 def test_a_run_without_a_rate_is_left_out_and_named(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oelm_jobs.analysis import build, power
+from oelm_jobs.analysis import power
 from oelm_jobs.analysis.judging import speed
 from oelm_jobs.analysis.reading import loading
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun, Parameters
-from oelm_jobs.analysis.report import Report
+from oelm_jobs.analysis.report import Report, build
 
 from .. import synthetic
 from ..synthetic import make_arms
@@ -76,6 +76,16 @@ def test_a_trial_whose_control_is_off_decides_nothing(tmp_path: Path) -> None:
 def test_a_trial_without_a_control_says_so(tmp_path: Path) -> None:
     trial(tmp_path, ROUNDS)
     assert "has no A/A control" in h3(report(tmp_path))[2]
+
+
+def test_a_trial_decides_though_the_rounds_of_other_groups_in_it_can_not_be(tmp_path: Path) -> None:
+    trial(tmp_path, ROUNDS, [1.0, 1.001, 0.999])
+    path = tmp_path / "speed_trial.json"
+    content = json.loads(path.read_text())
+    content["comparisons"][0]["flop_ratio"] = 0
+    other = {"group": "oelm_no_freeze", "against": "gpt_base", "ratios": [0.0, -1.0, "nan"]}
+    path.write_text(json.dumps({**content, "comparisons": [other, *content["comparisons"]]}))
+    assert h3(report(tmp_path))[:2] == ("supported", "trial")
 
 
 def test_a_trial_without_rounds_is_named_and_passed_over(tmp_path: Path) -> None:
@@ -156,6 +166,7 @@ def test_the_bound_of_a_spread_covers_the_true_one_four_times_in_five() -> None:
     assert np.mean([power.sd_bound(float(s), 2) >= 1 for s in seen]) == pytest.approx(0.8, abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_plan_uses_the_spread_that_was_seen_and_says_where_it_is_from(tmp_path: Path) -> None:
     losses = {
         "gpt_base": [3.88, 3.90, 3.87],
@@ -172,6 +183,7 @@ def test_the_plan_uses_the_spread_that_was_seen_and_says_where_it_is_from(tmp_pa
     assert str(next(row for key, row in rows.items() if key[0] == "H3")[2].value) == "assumed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["rundir", "log"])
 def test_the_plan_pairs_seeds_only_where_the_runs_could_be_paired(tmp_path: Path, source: str) -> None:
     runs = [replace(run, source=source) for run in make_arms(tmp_path, {g: x[:1] for g, x in LOSSES.items()})]

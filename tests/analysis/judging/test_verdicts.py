@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oelm_jobs.analysis import build, wording
-from oelm_jobs.analysis.judging.evidence import Value
-from oelm_jobs.analysis.judging.verdicts import Circumstances, Verdict, judge, region
+from oelm_jobs.analysis import statistics, wording
+from oelm_jobs.analysis.judging import scales
+from oelm_jobs.analysis.judging.scales import region
+from oelm_jobs.analysis.judging.verdicts import Circumstances, Verdict, judge
 from oelm_jobs.analysis.output import plain_text, writing
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun, Parameters, Point
-from oelm_jobs.analysis.report import Report
+from oelm_jobs.analysis.report import Report, build
 
+from oelm_jobs.agent.sentences import Sentence
 from oelm_jobs.spec.study import Hypothesis
 
 from .. import synthetic
@@ -174,6 +176,15 @@ def test_exact_counts_take_no_part_in_holm() -> None:
     assert alone.level == beside.level == pytest.approx(0.95)
 
 
+def test_a_void_comparison_takes_no_part_in_holm() -> None:
+    runs = {"a": [run("a", i, 2.0) for i in range(3)], "b": [run("b", i, 2.0 + i / 1000) for i in range(3)]}
+    trial = statistics.median([0.01, 0.012, 0.011])
+    void = Circumstances(void=Sentence("the factor was never varied"), trial=trial)
+    found = judge([H2, H3], runs, {"H2": Circumstances(may_pair=True), "H3": void})
+    assert [verdict.outcome for verdict in found] == ["supported", "void"]
+    assert found[0].level == pytest.approx(0.95)
+
+
 def test_interval_and_verdict_come_from_the_same_adjusted_level() -> None:
     runs = {name: [run(name, i, x) for i, x in enumerate(losses)]
             for name, losses in (("a", [2.0, 2.0, 2.0]), ("b", [2.02, 2.035, 2.028]))}  # fmt: skip
@@ -296,4 +307,19 @@ def test_a_run_that_was_not_trained_as_its_group_says_voids_the_verdicts_resting
 
 
 def test_values_of_a_metric_are_on_the_log_scale() -> None:
-    assert Value(seed=1, run="a", raw=math.e).log == pytest.approx(1.0)
+    assert scales.RATIO.linear(math.e) == pytest.approx(1.0) and scales.RATIO.told(1.0) == pytest.approx(math.e)
+
+
+@pytest.mark.parametrize("losses", [[650.0, 10.0], [720.0, 720.0], [1e300, 2.0]], ids=str)
+@pytest.mark.parametrize("is_baseline", [False, True])
+def test_a_loss_whose_perplexity_no_float_holds_stops_no_report(
+    tmp_path: Path, losses: list[float], is_baseline: bool
+) -> None:
+    arms = {"gpt_base": losses, "oelm_freeze": [3.7, 3.8]}
+    if not is_baseline:
+        arms = {"gpt_base": [3.7, 3.8], "oelm_freeze": losses}
+    report = build(synthetic.study(seeds=(42, 43)), synthetic.make_arms(tmp_path, arms))
+    for form in ("text", "json", "html"):
+        assert writing.show(report, form, "en", synthetic.START)
+    said = plain_text.verdicts(report, "en")
+    assert "nan" not in said and report.verdicts[3].outcome in ("inconclusive", "refuted"), said

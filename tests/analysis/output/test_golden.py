@@ -17,10 +17,10 @@ from pathlib import Path
 from string import Formatter
 
 import pytest
-from oelm_jobs.analysis import build, tables
+from oelm_jobs.analysis import figures, tables
 from oelm_jobs.analysis.output import plain_text, results, writing
 from oelm_jobs.analysis.reading import loading
-from oelm_jobs.analysis.report import Report
+from oelm_jobs.analysis.report import Report, build
 
 from tests.support import REPOSITORY, needs
 
@@ -35,7 +35,7 @@ AT = 1_700_100_000.0
 def study_report() -> Report:
     """Three groups, two seeds, one of them interrupted, as the toolkit leaves them."""
     study = synthetic.study(seeds=(42, 43), unequal={"world_size": "group C takes the whole server"})
-    return build(study, loading.load_study_runs(study, FOLDERS / "demo", at=AT))
+    return build(study, loading.study_runs(study, FOLDERS / "demo", at=AT)[0])
 
 
 def old_report() -> Report:
@@ -74,7 +74,7 @@ def compare(name: str, made: str) -> None:
 
 
 def test_the_named_files_are_written_and_the_summary_beside_them(tmp_path: Path) -> None:
-    files, _ = writing.write(study_report(), tmp_path / "analysis", summary=tmp_path / "demo_summary.json", made_at=AT)
+    files = writing.write(study_report(), tmp_path / "analysis", summary=tmp_path / "demo_summary.json", made_at=AT)
     names = {path.name for path in files}
     assert names >= {
         "comparison_table.txt",
@@ -114,7 +114,8 @@ def test_a_report_made_again_differs_in_its_date_alone(tmp_path: Path) -> None:
     made = []
     for i, at in enumerate((AT, AT + 86_400)):
         folder = tmp_path / str(i)
-        files, _ = writing.write(study_report(), folder, summary=folder / "s.json", made_at=at, plot=True)
+        drawn, _ = figures.draw(study_report(), "en", folder)
+        files = writing.write(study_report(), folder, drawn, summary=folder / "s.json", made_at=at)
         made.append({path.name: path.read_bytes() for path in files})
     assert made[0].keys() == made[1].keys() and len(made[0]) > 20
     for name, content in made[0].items():

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oelm_jobs.analysis import build, figures
+from oelm_jobs.analysis import figures
 from oelm_jobs.analysis.output.page import as_html
+from oelm_jobs.analysis.report import build
 
 from tests.support import needs
 

@@ -49,8 +49,18 @@ def test_the_lines_of_the_reference_are_read(tmp_path: Path) -> None:
     log = read(tmp_path, REFERENCE)
     assert rows(log) == [(300, 5.6583, 4.5e-5)]
     assert validations(log) == [(300, 1.4793)]
-    assert log.facts == {"total_params": "44896768", "trainable_params": "41751040", "frozen_params": "3145728"}
+    assert log.facts == {"total_params": 44_896_768, "trainable_params": 41_751_040, "frozen_params": 3_145_728}
     assert log.not_understood == 0
+
+
+def test_the_speed_beneath_a_validation_is_no_record(tmp_path: Path) -> None:
+    log = read(
+        tmp_path,
+        REFERENCE + "  Speed | 251,000 tokens/s | MFU: 43.1 %\nStep    400 | Loss: 5.5 | PPL: 244.69 | LR: 6e-05\n",
+    )
+    assert rows(log) == [(300, 5.6583, 4.5e-5), (400, 5.5, 6e-5)]
+    assert validations(log) == [(300, 1.4793)]
+    assert log.alike == 0
 
 
 @pytest.mark.parametrize(
@@ -155,8 +165,8 @@ def test_facts_of_the_configuration_are_read_from_chatter(tmp_path: Path) -> Non
         tmp_path,
         "World size: 4\nNamespace(batch_size=8, seq_len=512, freeze_qk=True, max_lr=0.0003)\nTraining complete!\n",
     )
-    assert log.facts["world_size"] == "4" and log.facts["batch_size"] == "8" and log.facts["freeze_qk"] == "true"
-    assert log.facts["max_lr"] == "0.0003" and log.is_complete
+    assert log.facts["world_size"] == 4 and log.facts["batch_size"] == 8 and log.facts["freeze_qk"] is True
+    assert log.facts["max_lr"] == 0.0003 and log.facts["complete"] is True
 
 
 @pytest.mark.parametrize(

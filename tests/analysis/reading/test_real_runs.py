@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import build
 from oelm_jobs.analysis.audit import treatment
 from oelm_jobs.analysis.output import writing
-from oelm_jobs.analysis.reading import loading
+from oelm_jobs.analysis.report import build
 
 from .. import synthetic
 
@@ -37,7 +36,7 @@ def test_real_runs_make_a_report_that_finds_them_comparable() -> None:
     study = synthetic.study(
         seeds=(42, 43), name=json.loads((FOLDERS[0] / "experiment_result.json").read_text())["study"]
     )
-    report = build(study, loading.load_directories(FOLDERS, study=study, at=synthetic.START))
+    report = build(study, list(map(synthetic.load, FOLDERS)))
     assert [str(f.text) for f in report.findings if f.severity in ("void", "unfair")] == []
     verdicts = {v.hypothesis.id: v for v in report.verdicts}
     assert verdicts["H1"].method == "exact" and verdicts["H1"].outcome == "refuted"

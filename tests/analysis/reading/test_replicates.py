@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import build
 from oelm_jobs.analysis.audit import lock
 from oelm_jobs.analysis.reading import loading, replicates
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
-from oelm_jobs.analysis.report import Report
+from oelm_jobs.analysis.report import Report, build
 
 from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.agent.states import State
@@ -160,7 +159,9 @@ def test_a_copy_under_the_name_of_another_seed_is_no_seed_of_its_own(tmp_path: P
         (tmp_path / name).mkdir()
         (tmp_path / name / "training.log").write_text(old_log(seed=1))
     _, runs = loading.load_folders([tmp_path], [], None)
-    assert len(replicates.settle(synthetic.study(), runs).runs) == 1
+    settled = replicates.settle(synthetic.study(), runs)
+    assert len(settled.runs) == 1
+    assert "seeds 43, 42): a copy, or the seed changes nothing" in str(settled.findings[0].text)
     (tmp_path / "gpt_base-s43" / "training.log").write_text(old_log(seed=2))
     _, runs = loading.load_folders([tmp_path], [], None)
     assert len(replicates.settle(synthetic.study(), runs).runs) == 2
@@ -290,7 +291,8 @@ def test_a_lock_goes_by_the_clock_here_where_that_of_the_target_was_seen_to_diff
     record = {**words, "run": "gpt_base", "run_dir": "/far/exp_gpt_base"}
     with Store() as store:
         store.replace_runs(place, "box", [RunRecord.of(record)])
-        store.observe([(r, State.DONE, "", {"clock_ahead_s": ahead_s}) for r in store.runs(place)], time.time())
+        (run,) = store.runs(place)
+        store.observe([run._replace(state=State.DONE, progress={"clock_ahead_s": ahead_s}, observed_at=time.time())])
     shutil.move(place / "models", place / "away")
     began_at = synthetic.START - ahead_s
     report(place, "--lock", SOURCE_DATE_EPOCH=str(int(began_at) + (600 if ahead_s > 0 else -600)))
@@ -310,7 +312,7 @@ def test_a_run_that_is_at_work_elsewhere_had_begun_before_the_lock(place: Path) 
         store.replace_runs(
             place, "box", [RunRecord.of({**words, "run": "gpt_base-s90", "run_dir": "/far/exp_gpt_base-s90"})]
         )
-        store.observe([(run, State.RUNNING, "", {}) for run in store.runs(place)], time.time())
+        store.observe([run._replace(state=State.RUNNING, observed_at=time.time()) for run in store.runs(place)])
     report(place, "--lock")
     assert "gpt_base-s90" in json.loads((place / "experiments" / "tiny_lock.json").read_text())["started"]
 
@@ -318,9 +320,9 @@ def test_a_run_that_is_at_work_elsewhere_had_begun_before_the_lock(place: Path) 
 def trial(folder: Path, ratio: float, name: str = "") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     rounds = [ratio * (1 + i * 8 % 21 / 1000) for i in range(21)]
-    content = {"group": "oelm_freeze", "against": "oelm_no_freeze", "ratios": rounds}
+    comparison = {"group": "oelm_freeze", "against": "oelm_no_freeze", "ratios": rounds}
     path = folder / "speed_trial.json"
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps({"comparisons": [comparison]}))
     if name:
         synthetic.record(folder, ".oelm/run.json", {"study": name, "run": "speed_trial", "group": "speed_trial"})
     return path

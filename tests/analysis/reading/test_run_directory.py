@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
-from oelm_jobs.analysis.reading import loading, run_directory
+from oelm_jobs.analysis.reading import loading, metrics, run_directory
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 
 from oelm_jobs.agent.reasons import because, told
@@ -125,6 +129,45 @@ def test_a_half_written_last_line_is_ignored(tmp_path: Path) -> None:
     ]
 
 
+class FailingDisk(io.FileIO):
+    """A file of which a disk can't read what lies behind byte 400."""
+
+    def readinto(self, buffer: Any) -> int:
+        if self.tell() >= 400:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().readinto(memoryview(buffer)[: 400 - self.tell()]) or 0
+
+
+def test_a_read_error_in_the_middle_of_the_metrics_is_told_and_the_records_before_it_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(tmp_path, "gpt_base")
+    whole, real = load(folder), Path.open
+    assert whole.curve is not None
+
+    def opened(path: Path, *words: Any, **options: Any) -> Any:
+        if path.name == "metrics.jsonl":
+            return io.BufferedReader(FailingDisk(path), 64)
+        return real(path, *words, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(metrics, "CHUNK", 32)
+    run = load(folder)
+    assert run.curve is not None and 0 < len(run.curve.step) < len(whole.curve.step)
+    assert run.curve.loss.tolist() == whole.curve.loss.tolist()[: len(run.curve.step)]
+    assert [str(note) for note in run.notes] == ["metrics.jsonl was not understood: Input/output error"]
+    assert (run.status, run.final) == (whole.status, whole.final)  # which the result states
+
+
+def test_a_seed_of_zero_is_a_seed(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "gpt_base", 43)
+    result = json.loads((folder / "experiment_result.json").read_text())
+    del result["train"]["seed"]
+    synthetic.record(folder, "experiment_result.json", {**result, "seed": 0})
+    (folder / ".oelm/run.json").unlink()
+    assert load(folder).seed == 0
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -154,6 +197,13 @@ def test_a_damaged_result_is_named_and_the_metrics_still_count(tmp_path: Path, c
     run = load(folder)
     assert "experiment_result.json was not understood" in notes(run)
     assert run.final is not None and run.final.step == 400
+
+
+def test_a_pipe_in_place_of_a_result_is_named_and_nobody_waits_for_a_writer(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "gpt_base")
+    (folder / "experiment_result.json").unlink()
+    os.mkfifo(folder / "experiment_result.json")
+    assert "experiment_result.json was not understood: it is no file" in notes(load(folder))
 
 
 def test_one_field_of_a_wrong_type_does_not_cost_the_others(tmp_path: Path) -> None:
@@ -195,7 +245,7 @@ def test_names_say_group_seed_and_tag(name: str, expected: tuple[str, int, str])
 
 
 def test_a_study_without_any_run_directory_has_no_runs(tmp_path: Path) -> None:
-    assert loading.load_study_runs(synthetic.study(), tmp_path / "nothing") == []
+    assert loading.study_runs(synthetic.study(), tmp_path / "nothing") == ([], [])
 
 
 def test_a_thousand_columns_are_thinned_evenly_and_keep_their_ends(tmp_path: Path) -> None:

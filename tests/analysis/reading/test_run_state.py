@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from oelm_jobs.analysis.reading import metrics, run_directory, run_state
-from oelm_jobs.analysis.reading.files import Attempt, EndRecord, Heartbeat, Outcome, Planned, Result, Start
+from oelm_jobs.analysis.reading.files import Attempt, EndRecord, Heartbeat, Outcome, Planned, Result
 from oelm_jobs.analysis.reading.run_files import STALE_S, RunFiles
 
 from oelm_jobs.agent.sentences import Sentence
@@ -26,23 +26,23 @@ def files(**said: Any) -> RunFiles:
 
 CASES: dict[str, list[tuple[RunFiles, str, str]]] = {
     "a newer attempt reports": [
-        (files(end=ONE_ENDED, start=Start(number=2), heartbeat=FRESH), "RUNNING", ""),
+        (files(end=ONE_ENDED, start=Attempt(number=2), heartbeat=FRESH), "RUNNING", ""),
         (
-            files(result=Result(status="DONE", attempts=[Attempt(number=1)]), start=Start(number=2), heartbeat=FRESH),
+            files(result=Result(status="DONE", attempts=[Attempt(number=1)]), start=Attempt(number=2), heartbeat=FRESH),
             "RUNNING",
             "",
         ),
     ],
     "a newer attempt fell silent": [
-        (files(end=ONE_ENDED, start=Start(number=2), heartbeat=OLD), "UNKNOWN", "no heartbeat"),
-        (files(end=ONE_ENDED, start=Start(number=2)), "UNKNOWN", "no heartbeat"),
+        (files(end=ONE_ENDED, start=Attempt(number=2), heartbeat=OLD), "UNKNOWN", "no heartbeat"),
+        (files(end=ONE_ENDED, start=Attempt(number=2)), "UNKNOWN", "no heartbeat"),
     ],
     "the trainer knows why it failed": [
         (files(end=ONE_ENDED, outcome=Outcome(status="diverged")), "FAILED", "diverged"),
         (files(outcome=Outcome(status="oom", reason="CUDA out of memory")), "FAILED", "oom"),
     ],
     "the end is recorded": [
-        (files(end=ONE_ENDED, start=Start(number=1), heartbeat=FRESH), "FAILED", "error"),
+        (files(end=ONE_ENDED, start=Attempt(number=1), heartbeat=FRESH), "FAILED", "error"),
         (files(end=ONE_ENDED, result=Result(status="DONE")), "DONE", "error"),
         (files(result=Result(status="CANCELLED"), outcome=Outcome(status="diverged")), "CANCELLED", ""),
         (files(result=Result(status="FAILED", reason="disk full"), outcome=Outcome(status="error")), "FAILED",
@@ -57,7 +57,7 @@ CASES: dict[str, list[tuple[RunFiles, str, str]]] = {
     "the trainer reports": [(files(heartbeat=FRESH, planned=PLANNED), "RUNNING", "")],
     "the trainer fell silent": [
         (files(heartbeat=OLD, planned=PLANNED), "UNKNOWN", "no heartbeat"),
-        (files(start=Start(number=1), planned=PLANNED), "UNKNOWN", "no heartbeat"),
+        (files(start=Attempt(number=1), planned=PLANNED), "UNKNOWN", "no heartbeat"),
     ],
     "it was planned only": [(files(planned=PLANNED), "QUEUED", "")],
     "nothing is recorded": [(files(), "UNKNOWN", "no record")],

@@ -1,0 +1,1 @@
+"""What programs may import in their runs: this folder stands at the end of their PYTHONPATH."""

@@ -1,0 +1,1 @@
+"""What runs execute, described: settings, what makes a run itself, commands, estimates."""

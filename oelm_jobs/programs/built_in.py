@@ -1,0 +1,338 @@
+"""Describe the built-in trainer: its keys and their kinds, what groups may set, its command, what it needs.
+
+Nothing else in the toolkit imports the trainer's configuration or names its flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from .. import names, tomlfile
+from ..agent.sentences import _, decoded
+from ..spec.study import Group, Run, Study
+from ..train import compiling, estimate
+from ..train import config as trainer
+from ..train.sentences import encoded
+from . import length
+
+DERIVED = ("batch_size", "seed", "out_dir", "resume")
+"""Keys that the toolkit sets itself."""
+FIXED = ("data_path", "val_data_path", "vocab_size")
+"""Keys that are the same for all groups of a study, whatever is declared: all see the same tokens."""
+KEYS = tuple(trainer.FIELDS)
+"""All keys of the trainer."""
+FACTORS = tuple(key for key in trainer.keys_of_kind("scientific") if key not in DERIVED)
+"""Keys that groups may differ in."""
+SCIENTIFIC = trainer.keys_of_kind("scientific")
+"""Keys that decide the result."""
+EXECUTION = frozenset(trainer.FIELDS) - frozenset(SCIENTIFIC)
+"""Keys that leave the sequence of updates as it is: micro-batch times world size times accumulation is the global
+batch, which is scientific.
+"""
+OF_THE_STEP = frozenset({"batch_size", "compile", "deterministic", "gradient_accumulation_steps", "num_workers"})
+"""Keys that say how a step is cut, which its speed depends on."""
+REPLICATION = frozenset({"seed", "data_path", "val_data_path"})
+"""Keys that no comparison looks at: the seed is the replication, and of data the hash counts, not the path."""
+
+OTHERWISE = _("other data")
+"""What may differ where no key does."""
+BESIDES = ("global_batch",)
+"""What a command may set of a study besides its settings."""
+ALWAYS_TOLD = ("model_type", "freeze_qk", "d_model", "num_layers", "num_heads", "d_ff", "seq_len", "batch_size",
+               "max_steps", "seed", "data_path", "out_dir")  # fmt: skip
+"""What a command states even where it is the trainer's default: what a reader looks for first."""
+LEFT_OUT = {key: field.default for key, field in trainer.FIELDS.items() if key not in ALWAYS_TOLD}
+"""What a command does not state: the trainer's other defaults."""
+recorded, in_full = trainer.recorded, trainer.in_full
+"""Settings without younger keys at their default, as they are recorded, and back again."""
+FIRST_PORT = 29500
+"""torchrun's own default; preferred where a study names no port."""
+
+
+# Reading a study file -------------------------------------------------------------------------------------------------
+
+
+def read_value(section: tomlfile.Section, key: str) -> Any:
+    """Take a key from a table of a study file and convert it to the trainer's type.
+
+    Raises:
+        ConfigurationError: The value is none for that key.
+    """
+    value = section.take_any(key)
+    wanted = trainer.FIELDS[key].metadata["type"]
+    is_other = isinstance(value, str) is not (wanted is str) or (wanted is int and isinstance(value, float))
+    if is_other and not (wanted is str and isinstance(value, bool)):  # compile = true is the trainer's to read
+        raise section.error(key, _("must be {what}", tomlfile.KINDS[wanted]), value=value)
+    try:
+        return _typed(key, value)
+    except trainer.ConfigError as error:
+        raise section.error(key, said(error), value=value) from None
+
+
+def read_settings(section: tomlfile.Section, factors: Sequence[str]) -> dict[str, object]:
+    """Take what groups have in common from ``[train]``, defaults filled in, without factors and derived keys.
+
+    Raises:
+        ConfigurationError: A key is none, or not to be set there, or its value is none for it.
+    """
+    settable = [key for key in KEYS if key not in DERIVED and key not in factors]
+    settings = {key: trainer.FIELDS[key].default for key in settable}
+    for key in section.keys_left():
+        if key in DERIVED:
+            raise section.error(key, _("is derived by the toolkit (batch_size from global_batch, seed from seeds)"))
+        if key in factors:
+            raise section.error(key, _("is a factor: set it in the groups"))
+        if key in settable:
+            settings[key] = value = read_value(section, key)
+            if key in trainer.keys_of_kind("path") and (reason := names.why_not_path(str(value))):
+                raise section.error(key, reason, value=value)
+    section.finish(settable)
+    return settings
+
+
+def check_group(table: tomlfile.Section, global_batch: int, shared: Mapping[str, object], group: Group) -> None:
+    """Refuse a group whose settings don't go together.
+
+    Raises:
+        ConfigurationError: Names the key.
+    """
+    settings = {**shared, **group.values}
+    if why := _why_not_divided(global_batch, group.world_size, settings):
+        value = list(group.gpus) if isinstance(group.gpus, tuple) else group.gpus
+        raise table.error("gpus", why, value=value)
+    size = _per_process(global_batch, group.world_size, settings)
+    try:
+        trainer.validate(trainer.from_dict({**settings, "seed": 0, "batch_size": size}))
+    except trainer.ConfigError as error:
+        raise table.error(error.key, said(error), value=error.value) from None
+
+
+def why_not_run(study: Study, run: Run) -> str:
+    """Return why a run can't have so many devices; empty where it can."""
+    return _why_not_divided(study.global_batch, run.world_size, {**study.settings, **study.groups[run.group].values})
+
+
+def _why_not_divided(global_batch: int, world_size: int, settings: Mapping[str, Any]) -> str:
+    """Return why a batch can't be divided over processes and micro-steps; empty where it can."""
+    accumulation = int(settings["gradient_accumulation_steps"])
+    if global_batch % (world_size * accumulation) == 0:
+        return ""
+    return _(
+        "global_batch = {global_batch} can't be divided over {world_size} processes x"
+        " gradient_accumulation_steps = {accumulation}; valid products: {products}",
+        global_batch,
+        world_size,
+        accumulation,
+        [n for n in range(1, min(global_batch, 1024) + 1) if global_batch % n == 0],
+    )
+
+
+def _per_process(global_batch: int, world_size: int, settings: Mapping[str, Any]) -> int:
+    return global_batch // (world_size * int(settings["gradient_accumulation_steps"]))
+
+
+def said(error: trainer.ConfigError) -> str:
+    """Return what the trainer has against a value, as a sentence of the toolkit."""
+    known = encoded(error.message)
+    return decoded(error.message, known.get("code"), known.get("values"), {})
+
+
+def _typed(key: str, value: object) -> Any:
+    return getattr(trainer.from_dict({key: value}), key)
+
+
+# Settings of runs -----------------------------------------------------------------------------------------------------
+
+
+def with_setting(study: Study, key: str, value: str) -> Study:
+    """Return a study with a setting changed, as ``why_not_set`` allows it."""
+    if key == "global_batch":
+        return replace(study, global_batch=int(value))
+    return replace(study, settings={**study.settings, key: _typed(key, value)})
+
+
+def why_not_set(study: Study, key: str, value: str) -> str:
+    """Return why what is set can't be a text; empty where it can."""
+    if key == "global_batch":
+        return "" if str(value).isdecimal() and int(value) >= 1 else _("must be a whole number above zero")
+    try:
+        trainer.validate(trainer.from_dict({**study.settings, key: value, "seed": 0}))
+    except trainer.ConfigError as error:
+        why = said(error)
+        return why if error.key == key else _("{key} = {value} {why}", error.key, str(error.value), why)
+    return names.why_not_path(value) if key in trainer.keys_of_kind("path") else ""
+
+
+def data(study: Study) -> dict[str, str]:
+    """Return the token files that a study names, by key."""
+    return {key: str(path) for key in ("data_path", "val_data_path") if (path := study.settings.get(key))}
+
+
+def settings_of(study: Study, run: Run, data_there: Mapping[str, str]) -> dict[str, Any]:
+    """Return every key of a run as its trainer gets it and records it: without younger ones at their default.
+
+    Args:
+        data_there: The token files by key, as the target sees them.
+    """
+    own = {"seed": run.seed, **placed(run.run_dir), "resume": "auto"}
+    settings = {**study.settings, **data_there, **study.groups[run.group].values, **own}
+    settings["batch_size"] = _per_process(study.global_batch, run.world_size, settings)
+    return recorded(settings)
+
+
+def placed(run_dir: str) -> dict[str, str]:
+    """Return the settings that follow from a run's directory."""
+    return {"out_dir": run_dir}
+
+
+def scientific(run: Run) -> dict[str, object]:
+    """Return the keys that make a run scientifically itself, seed included."""
+    settings = run.settings
+    keys = {key: settings[key] for key in SCIENTIFIC if key in settings}
+    keys["global_batch"] = run.global_batch
+    return keys
+
+
+def fingerprint(run: Run, data_hash: str) -> str:
+    """Return the hash of what makes a run scientifically itself: not paths, GPUs, ports, target or code."""
+    return trainer.hashed({**scientific(run), "data": data_hash})
+
+
+def trial_fingerprint(like: Run, arms: Mapping[str, Mapping[str, object]]) -> str:
+    """Return the fingerprint of a speed trial: that of the run whose devices it takes, with its arms."""
+    return trainer.hashed([like.fingerprint, arms, like.world_size])
+
+
+def compared(run: Run) -> dict[str, object]:
+    """Return the keys by which groups are compared before anything runs."""
+    keys = {"world_size": run.world_size, "batch_size": run.settings["batch_size"]}
+    return {**in_full(scientific(run)), **keys}
+
+
+def of_the_place(run: Run) -> tuple[str, ...]:
+    """Return the keys that may change where a run goes on: they follow from devices and folders."""
+    return ("batch_size", "out_dir", "data_path", "val_data_path")
+
+
+def length_key(run: Run) -> str:
+    """Return the key that says how long a run is."""
+    return length.KEY
+
+
+# Its command ----------------------------------------------------------------------------------------------------------
+
+
+def command(run: Run, python: str) -> list[str]:
+    """Return the run's command: torchrun with one process per device, then the trainer with what isn't its default."""
+    launcher = [python, "-m", "torch.distributed.run", "--nproc_per_node", str(run.world_size)]
+    launcher += ["--master_port", str(run.port or FIRST_PORT)]
+    told = {key: value for key, value in run.settings.items() if value != LEFT_OUT.get(key)}
+    if run.trial is not None:
+        arms = ["--rounds", str(run.trial.rounds), "--seconds", f"{run.trial.seconds:g}"]
+        for name, factors in run.arms.items():
+            settings = [word.lstrip("-") for word in trainer.to_flags(factors)]
+            pairs = [f"{key}={value}" for key, value in zip(settings[::2], settings[1::2], strict=True)]
+            arms += ["--arm", f"{name}:{','.join(pairs)}"]
+        return [*launcher, "-m", "train.speed_trial", *arms, *trainer.to_flags(told)]
+    return [*launcher, "-m", "train", *trainer.to_flags(told)]
+
+
+def commands(run: Run, python: str) -> list[list[str]]:
+    """Return the run's only command."""
+    return [command(run, python)]
+
+
+class Division(NamedTuple):
+    """How a global batch is divided."""
+
+    batch_size: int
+    """Sequences per process and micro-step."""
+    accumulation: int
+    """Micro-steps per step."""
+
+    def per_gpu(self, processes: str) -> str:
+        """Return in words what each of these processes has of a step."""
+        return _("{count} per GPU (--batch_size) x {processes}", self.batch_size, processes)
+
+
+def division(run: Run) -> Division:
+    """Return how a run divides its global batch over processes and micro-steps."""
+    return Division(run.settings["batch_size"], run.settings["gradient_accumulation_steps"])
+
+
+# What it needs --------------------------------------------------------------------------------------------------------
+
+
+class TokenNeeds(NamedTuple):
+    """What a study wants of its token files."""
+
+    vocab_size: int
+    seq_len: int
+    fewest: int
+    """Tokens that a file holds at least."""
+
+
+def token_needs(study: Study) -> TokenNeeds:
+    """Return what a study wants of its token files."""
+    seq_len = int(study.settings["seq_len"])
+    return TokenNeeds(int(study.settings["vocab_size"]), seq_len, trainer.fewest_tokens(seq_len))
+
+
+def tokens(run: Run) -> int:
+    """Return how many tokens a run trains on."""
+    return int(run.settings[length.KEY]) * length.tokens_per_step(run.settings, run.global_batch)
+
+
+def uses_wandb(study: Study) -> bool:
+    """Tell whether a study's runs report to Weights & Biases."""
+    return bool(study.settings.get("use_wandb"))
+
+
+def wants_compile(run: Run, device: str) -> bool:
+    """Tell whether a run would be compiled on a kind of device (cuda, cpu)."""
+    return compiling.wants_compile(_config(run), device)
+
+
+def must_compile(run: Run) -> bool:
+    """Tell whether a run fails where it can't be compiled."""
+    return _config(run).compile == "true"
+
+
+def memory_bytes(run: Run) -> int:
+    """Return about how much memory one process takes on a GPU."""
+    return estimate.training_bytes(_config(run))
+
+
+def checkpoint_bytes(run: Run) -> int:
+    """Return the most that a run's checkpoints take on disk."""
+    return estimate.checkpoint_disk_bytes(_config(run))
+
+
+def how_to_fit(run: Run, available: float) -> str:
+    """Say what would make a run fit into so many bytes of a GPU."""
+    config = _config(run)
+    smaller = estimate.fitting_batch_size(config, available)
+    if smaller is None:
+        return _("use a smaller model")
+    accumulation = config.gradient_accumulation_steps * config.batch_size // smaller
+    return _(
+        "gradient_accumulation_steps = {number} in [train] makes batches of {size} that would fit",
+        accumulation,
+        smaller,
+    )
+
+
+def how_to_use_less_memory(study: Study) -> str:
+    """Say what makes a study's runs take less of a GPU's memory."""
+    return _("raise gradient_accumulation_steps in {path}", str(study.path))
+
+
+def how_to_use_less_disk(study: Study) -> str:
+    """Say what makes a study's checkpoints take less of a disk."""
+    return _("lower keep_last or keep_every in [train] of {path}, or make room (oelm-clean)", str(study.path))
+
+
+def _config(run: Run) -> trainer.TrainConfig:
+    return trainer.from_dict({key: value for key, value in run.settings.items() if value is not None})

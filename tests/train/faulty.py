@@ -1,0 +1,51 @@
+"""Train with a fault on rank 1 alone, which OELM_TEST_FAULT names, for tests of what the other processes then do."""
+
+from __future__ import annotations
+
+import functools
+import os
+import select
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from train import __main__ as command
+from train import distributed, loop, run
+from train.errors import NoGpu
+
+
+def has_no_device(local_rank: int) -> torch.device:
+    raise NoGpu("the second GPU is broken")
+
+
+def has_no_compiler(function: Any, **_: Any) -> Any:
+    raise RuntimeError("no compiler on rank 1")
+
+
+def fail_at_step_7(trainer: loop.Trainer, batches: Any) -> None:
+    if trainer.progress.step != 6:
+        return make_step(trainer, batches)
+    if not is_faulty:
+        select.select([], [], [])  # as a process does that waits for a GPU, which waits for another process
+    if fault == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED" if fault == "memory" else "CUDA error: an assert")
+
+
+make_step = loop.Trainer._step
+
+if __name__ == "__main__":
+    compilers = ThreadPoolExecutor(1)  # its thread waits for work for ever, as that of torch.compile does
+    compilers.submit(int)
+    fault, is_faulty = os.environ["OELM_TEST_FAULT"], os.environ["RANK"] == "1"
+    if fault == "device" and is_faulty:
+        distributed.choose = has_no_device
+    if fault == "compiler":
+        run.wants_compile = lambda *_: True
+        torch.compile = has_no_compiler if is_faulty else functools.partial(torch.compile, backend="eager")
+    if fault in ("killed", "memory", "assert"):
+        loop.Trainer._step = fail_at_step_7  # type: ignore[method-assign]
+    sys.exit(command.main())

@@ -1,0 +1,1 @@
+from analysis.judging.verdicts import *

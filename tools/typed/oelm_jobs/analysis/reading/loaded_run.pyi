@@ -1,0 +1,1 @@
+from analysis.reading.loaded_run import *

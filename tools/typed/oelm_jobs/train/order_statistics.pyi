@@ -1,0 +1,1 @@
+from train.order_statistics import *
