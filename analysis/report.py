@@ -59,6 +59,11 @@ class Report:
         return tuple(run for members in self.groups.values() for run in members)
 
     @property
+    def is_on_cpus(self) -> bool:
+        """True where no run is known to have used a GPU, and one to have used none."""
+        return on_cpus(self.runs)
+
+    @property
     def is_interim(self) -> bool:
         """True where a group lacks finished runs."""
         return any(finding.key == "interim" for finding in self.findings)
@@ -117,6 +122,8 @@ def build(
         made += [summaries.parameters(groups, named), summaries.efficiency(groups, named, target_loss)]
         layers = summaries.layers(groups)
         made += [layers] if layers is not None else []
+    if on_cpus([run for members in groups.values() for run in members]):
+        made = [table.of_processes for table in made]
     return Report(
         study=study,
         groups=groups,
@@ -129,6 +136,11 @@ def build(
         locked_at=lock.locked_at if lock is not None else None,
         goals=goals,
     )
+
+
+def on_cpus(runs: Sequence[LoadedRun]) -> bool:
+    """Tell whether no run is known to have used a GPU, and one to have used none."""
+    return {run.is_on_cpus for run in runs if run.hardware} == {True}
 
 
 def grouped(study: Study, runs: Sequence[LoadedRun]) -> dict[str, tuple[LoadedRun, ...]]:

@@ -90,6 +90,13 @@ QUANTITIES = {
     "fingerprint": (TEXT, _("Fingerprint")),
 }
 """How the cells of each quantity are shown, and its heading, by its key."""
+OF_PROCESSES = {
+    "gpus": _("Processes per run"),
+    "tokens_per_s_per_gpu": _("Tokens/s per process"),
+    "gpu_hours": _("Process-hours"),
+    "gpu_hours_to_target": _("Process-hours to target"),
+}
+"""Headings of quantities where runs used no GPU: each of their processes stands for one."""
 TITLES = {
     "comparison": _("Comparison of the groups"),
     "comparison_result": _("Comparison of the groups: results"),
@@ -169,6 +176,11 @@ class Table:
     def for_readers(self) -> Table:
         """The table without the columns that only programs read."""
         return self.only([not column.is_plain for column in self.columns])
+
+    @property
+    def of_processes(self) -> Table:
+        """The table in the words for runs without GPUs."""
+        return replace(self, columns=tuple(replace(c, header=OF_PROCESSES.get(c.key, c.header)) for c in self.columns))
 
     def without_gaps(self, kept: int) -> Table:
         """The table without columns, but the first ones, of which no row has a value."""

@@ -224,6 +224,8 @@ class Trainer:
             return False
         found = {"val_loss": measured.loss, "val_tokens": measured.num_tokens, "val_full": measured.is_full}
         progress.last = dict(progress.last, time=time.time(), **found)
+        if measured is not at_interval:  # the end of the curve, beside the end result
+            progress.last["val_loss_sampled"] = at_interval.loss
         self.records.say(validation_line(measured.loss))
         if "mfu" in progress.last:
             self.records.say(speed_line(progress.last["tokens_per_s"], progress.last["mfu"]))

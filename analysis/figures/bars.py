@@ -36,6 +36,8 @@ QK = _Part(_("Q/K"), "#0072B2")
 QK_FROZEN = _Part(_("Q/K, frozen"), "#E69F00", is_frozen=True)
 TRAINABLE = _Part(_("trainable"), "#56B4E9")
 FROZEN = _Part(_("frozen"), "#E69F00", is_frozen=True)
+MEAN = 18
+"""Points of the dash at a mean."""
 
 
 def parameters(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
@@ -102,8 +104,8 @@ def _parts(counts: Any) -> list[tuple[_Part, int]]:
 
 
 def speed(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
-    """Draw tokens per second and GPU: every run a point, the mean a bar; the label names the hardware, on which
-    comparability depends.
+    """Draw tokens per second and GPU, or process on CPUs: every run a point, the mean a bar; the label names the
+    hardware, on which comparability depends.
     """
     shown = [(arm, runs) for arm in arms if (runs := [run for run in arm.runs if run.tokens_per_s_per_gpu])]
     figure, axes = drawing.panel(8.6, 1.4 + 0.6 * max(len(shown), 1), say_(drawing.TITLES["speed"]))
@@ -118,14 +120,22 @@ def speed(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
         axes.plot(rates, [row] * len(rates), linestyle="", **look)
         drawing.value(axes, top * 1.03, row, f"{mean:,.0f}")
     names = [f"{arm.label}\n{_hardware(runs)}" for arm, runs in shown]
-    drawing.name_bars(axes, names, top * 1.15, say_(_("Tokens per second and GPU")))
+    quantity = _("Tokens per second and GPU")
+    if report.is_on_cpus:
+        is_single = all(run.world_size == 1 for _arm, runs in shown for run in runs)
+        quantity = _("Tokens per second") if is_single else _("Tokens per second and process")
+    drawing.name_bars(axes, names, top * 1.15, say_(quantity))
     axes.xaxis.set_major_formatter(drawing.short_count)
     return figure
 
 
 def _hardware(runs: Sequence[LoadedRun]) -> str:
-    seen = sorted({f"{run.world_size or '–'} × {drawing.cut(run.hardware.get('name') or '–')}" for run in runs})
-    return ", ".join(seen)
+    return ", ".join(sorted({_devices(run) for run in runs}))
+
+
+def _devices(run: LoadedRun) -> str:
+    name = drawing.cut(run.hardware.get("name") or "–")
+    return name if run.is_on_cpus and run.world_size == 1 else f"{run.world_size or '–'} × {name}"
 
 
 def efficiency(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
@@ -147,7 +157,7 @@ def efficiency(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
             )
             mean = sum(p[1] for p in points) / len(points)
             if len(points) > 1:
-                axes.plot(points[0][0], mean, marker="_", markersize=18, markeredgewidth=2, **look)
+                axes.plot(points[0][0], mean, marker="_", markersize=MEAN, markeredgewidth=2, **look)
             ends.append((points[0][0], mean, f"{arm.label}  {mean:.4f}", arm.colour))
     if failed := [arm.label for arm in arms if any(run.diverged for run in arm.runs)]:
         drawing.remark(figure, say_(_("diverged and not shown: runs of {groups}", failed)))
@@ -167,14 +177,16 @@ def _label_columns(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) ->
     """
     left, right = axes.get_xlim()
     width = axes.get_window_extent().width / axes.figure.dpi  # inches
+    clearance = MEAN / 2 + 1
     columns: dict[int, list[tuple[float, float, str, str]]] = {}
     for end in ends:
         columns.setdefault(round((end[0] - left) / (right - left) * 40), []).append(end)
     inner, outer = sorted(columns)[:-1], max(columns)
     room = {at: (following - at) / 40 * width for at, following in zip(inner, sorted(columns)[1:], strict=True)}
     if any(room[at] < 0.3 + 0.078 * max(table.width(end[2]) for end in columns[at]) for at in inner):
-        drawing.label_ends(axes, ends)
+        drawing.label_ends(axes, ends, clearance=clearance)
         return
-    drawing.label_ends(axes, columns[outer])
+    drawing.label_ends(axes, columns[outer], clearance=clearance)
     for at in inner:
-        drawing.label_ends(axes, columns[at], beside=(columns[at][0][0] - left) / (right - left) + 0.035)
+        beside = (columns[at][0][0] - left) / (right - left) + (clearance / 72 + 0.07) / width
+        drawing.label_ends(axes, columns[at], beside=beside, clearance=clearance)

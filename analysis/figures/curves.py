@@ -26,31 +26,44 @@ MOST_PANELS = 8
 """Metrics of scripts that are drawn."""
 FEW = 100
 """A curve of more points is smoothed where it is of a metric that nothing is judged by."""
+BOTH_KINDS = _("lines: validations on a part of the file; markers: the final one on the whole file")
+SMOOTHED = _("metrics without a goal: a running mean over 2 % of the points")
 STEEP = 4.0
 """The first quarter of curves is cut off where it makes the axis longer by more than this factor."""
 
 
 def val_ppl(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
-    """Draw validation PPL over steps and over tokens: geometric mean, range over seeds, every seed's end point."""
+    """Draw validation PPL over steps, and over tokens where a step isn't the same number of tokens for all: geometric
+    mean, range over seeds, every seed's end point.
+    """
+    columns = [("step", _("Step"), _("Validation perplexity over steps"))]
+    per_step = _tokens_per_step(report.runs)
+    if len(per_step) > 1:
+        columns.append(("tokens", _("Tokens"), _("Validation perplexity over tokens")))
+    elif per_step:
+        columns = [
+            ("step", _("Step (of {count} tokens)", f"{per_step.pop():,.0f}"), drawing.TITLES["val_ppl_comparison"])
+        ]
     figure = drawing.new(12.5, 4.6)
-    left, right = figure.subplots(1, 2)
     panels = []
-    for axes, column, label, title in (
-        (left, "step", _("Step"), _("Validation perplexity over steps")),
-        (right, "tokens", _("Tokens"), _("Validation perplexity over tokens")),
-    ):
+    for axes, (column, label, title) in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
         axes.set_title(say_(title))
         drawn = [(arm, found, _end_label(arm, found, say_)) for arm in arms if (found := _curves(arm, column))]
         panels.append((axes, label, drawn))
-    drawing.place_panels(figure, (left, right), [name for *_panel, drawn in panels for *_arm, name in drawn])
-    is_apart = False
+    left = panels[0][0]
+    drawing.place_panels(
+        figure, [panel[0] for panel in panels], [name for *_panel, drawn in panels for *_arm, name in drawn]
+    )
+    remarks: list[Sentence] = []
     for axes, label, drawn in panels:
         if not drawn:
             drawing.nothing(figure, axes, say_)
             continue
         curves = [curve for _arm, found, _name in drawn for curve in found]
         low, high = _window(curves)
-        is_apart = is_apart or any(curve.is_apart for curve in curves)
+        if axes is left:
+            remarks += [BOTH_KINDS] if any(curve.is_apart for curve in curves) else []
+            remarks += _left_out([(curve.x, curve.y) for curve in curves], high)
         axes.set_yscale("log")
         axes.set_ylim(low, high)
         ends = []
@@ -64,9 +77,28 @@ def val_ppl(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
         axes.xaxis.set_major_formatter(drawing.short_count)
         drawing.plain_ticks(axes.yaxis, low, high)
         drawing.label_ends(axes, ends)
-    apart = _("lines: validations on a part of the file; markers: the final one on the whole file")
-    _remark(figure, left, arms, apart if is_apart else None, say_)
+    _remark(figure, left, arms, remarks, say_)
     return figure
+
+
+def _tokens_per_step(runs: Sequence[LoadedRun]) -> set[float]:
+    """Return how many tokens a step is, to a thousandth, in all runs that tell it."""
+    found: set[float] = set()
+    for run in runs:
+        if run.validations is not None:
+            step, tokens = drawing.known(run.validations.step.astype(float), run.validations.tokens)
+            found.update(np.round(tokens[step > 0] / step[step > 0], 3).tolist())
+    return found
+
+
+def _left_out(curves: Sequence[tuple[Any, Any]], high: float) -> list[Sentence]:
+    """Return a remark where the starts of curves lie above the axis."""
+    above = [float(x[y > high].max()) for x, y in curves if (y > high).any()]
+    return (
+        [_("values above {limit} (up to step {step}) are not shown", f"{high:,.3g}", f"{max(above):,.0f}")]
+        if above
+        else []
+    )
 
 
 def _draw(
@@ -91,11 +123,11 @@ def _draw(
                   markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
 
 
-def _remark(figure: Figure, panel: Any, arms: Sequence[DrawnArm], more: Sentence | None, say_: Say) -> None:
+def _remark(figure: Figure, panel: Any, arms: Sequence[DrawnArm], more: Sequence[Sentence], say_: Say) -> None:
     """Say below a panel what bands are, where there are some, and more."""
     said = [_("band: range over seeds")] if any(len(arm.runs) > 1 for arm in arms) else []
-    said += [more] if more is not None else []
-    drawing.remark(figure, "; ".join(map(say_, said)), x=panel.get_position().x0, va="baseline")
+    said += more
+    drawing.remark(figure, "\n".join(map(say_, said)), x=panel.get_position().x0)
 
 
 @dataclass(frozen=True)
@@ -114,7 +146,7 @@ class _Curve:
     @property
     def is_apart(self) -> bool:
         """True where the end isn't a point of the curve."""
-        return bool(self.end[0] != self.x[-1])
+        return bool(self.end != (self.x[-1], self.y[-1]))
 
 
 def _curves(arm: DrawnArm, column: str) -> list[_Curve]:
@@ -201,7 +233,9 @@ def _lines(arms: Sequence[DrawnArm], say_: Say, column: str, title: Sentence, ax
     if is_loss:
         low = min(float(y.min()) for _x, y in drawn)
         high = max(float(y[x >= 0.05 * x[-1]].max()) for x, y in drawn)
-        axes.set_ylim(low - 0.03 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3)
+        limit = high + 0.05 * (high - low) + 1e-3
+        axes.set_ylim(low - 0.03 * (high - low) - 1e-3, limit)
+        drawing.remark(figure, "".join(map(say_, _left_out(drawn, limit))), x=axes.get_position().x0)
     else:
         axes.set_ylim(bottom=0)
         axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
@@ -240,7 +274,7 @@ def metrics(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
         [_told_label(arm, found, name, say_) for arm, found in panel] for name, panel in zip(names, drawn, strict=True)
     ]
     drawing.place_panels(figure, panels, [label for panel in labels for label in panel])
-    is_smoothed = False
+    remarks: dict[Sentence, None] = {}
     for axes, name, panel, ends_labels in zip(panels, names, drawn, labels, strict=True):
         axes.set_title(drawing.cut(say_(name), 48))
         if not panel:
@@ -250,22 +284,29 @@ def metrics(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
         shown: list[tuple[Any, Any]] = []
         for (arm, found), label in zip(panel, ends_labels, strict=True):
             is_rough = name not in goals and any(len(x) > FEW for x, _y in found)
-            is_smoothed = is_smoothed or is_rough
+            remarks |= {SMOOTHED: None} if is_rough else {}
             own = [(x, drawing.smooth(y)) for x, y in found] if is_rough else found
             shown += own
             x, rows = _over_seeds(own)
             end = float(x[-1]), float(np.nanmean(rows[:, -1]))
             _draw(axes, arm, x, rows, [end] if is_rough else [(x[-1], y[-1]) for x, y in found])
             ends.append((*end, label, arm.colour))
-        axes.set_ylim(*_told_limits(shown))
+        low, high = _told_limits(shown)
+        axes.set_ylim(low, high)
+        remarks |= dict.fromkeys(_cut_off(name, shown, low, high))
         axes.set_xlim(left=0)
         axes.set_xlabel(say_(_("Value") if _is_counted(report, name) else _("Step")))
         axes.set_ylabel(drawing.cut(say_(name)))
         axes.xaxis.set_major_formatter(drawing.short_count)
         drawing.label_ends(axes, ends)
-    smoothed = _("metrics without a goal: a running mean over 2 % of the points")
-    _remark(figure, panels[0], arms, smoothed if is_smoothed else None, say_)
+    _remark(figure, panels[0], arms, [*remarks], say_)
     return figure
+
+
+def _cut_off(name: str, curves: Sequence[tuple[Any, Any]], low: float, high: float) -> list[Sentence]:
+    """Return a remark where the starts of a metric's curves lie outside of the axis."""
+    outside = [float(x[(y < low) | (y > high)].max()) for x, y in curves if ((y < low) | (y > high)).any()]
+    return [_("{metric} up to step {step} is not shown", name, f"{max(outside):,.0f}")] if outside else []
 
 
 def _told_limits(curves: Sequence[tuple[Any, Any]]) -> tuple[float, float]:

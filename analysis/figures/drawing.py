@@ -32,6 +32,8 @@ MARKERS = "osD^vPX*"
 """Markers by group."""
 LABEL = 9
 """Points of the letters of a curve's label."""
+CLEARANCE = 5
+"""Points between the middle of a marker and the leader of a label."""
 TITLES = {
     "val_ppl_comparison": _("Validation perplexity"),
     "parameter_distribution": _("Parameters of each group"),
@@ -183,9 +185,9 @@ def value(axes: Axes, x: float, y: float, shown: str, *, on: str = "", pad: floa
     axes.text(x, y, shown, va="center", fontsize=9, bbox=ground, **look)
 
 
-def remark(figure: Figure, said: str, *, x: float = 0.02, va: str = "top") -> None:
+def remark(figure: Figure, said: str, *, x: float = 0.02) -> None:
     """Write a remark below a figure."""
-    figure.text(x, 0.0, said, fontsize=8, color="#555555", va=va)
+    figure.text(x, 0.0, said, fontsize=8, color="#555555", va="top", linespacing=1.4)
 
 
 def name_bars(axes: Axes, names: Sequence[str], right: float, quantity: str) -> None:
@@ -225,14 +227,23 @@ def smooth(y: Any) -> Any:
     return (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, beside: float = 1.025) -> None:
+def label_ends(
+    axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, beside: float = 1.025, clearance: float = CLEARANCE
+) -> None:
     """Write labels at the height of (x, y), right of the axes or at another share of their width (``beside``), moved
-    apart where they would overlap, with thin leaders.
+    apart where they would overlap, with thin leaders that begin right of all markers of that place: a mean may lie on
+    another group's marker.
 
-    ``ends`` are x, y in data units, label, colour. Limits and scales of the axes must be final.
+    Args:
+        ends: x, y in data units, label, colour. Limits and scales of the axes must be final.
+        clearance: Points that a leader keeps from the middle of markers.
     """
+    from matplotlib import transforms
+
     if not ends:
         return
+    near = 0.03 * abs(axes.get_xlim()[1] - axes.get_xlim()[0])
+    right_of = axes.transData + transforms.ScaledTranslation(clearance / 72, 0, axes.figure.dpi_scale_trans)
     height = axes.get_window_extent().height / axes.figure.dpi * 72  # points
     spacing = 1.35 * LABEL * max(1 + label.count("\n") for _, _, label, _ in ends) / height
     to_axes = axes.transData + axes.transAxes.inverted()
@@ -245,7 +256,8 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, bes
     for (x, y, label, tint), place in zip(rising, spread([*map(height_of, rising)], spacing), strict=True):
         axes.annotate(
             label,
-            xy=(x, y),
+            xy=(max(other[0] for other in ends if 0 <= other[0] - x <= near), y),
+            xycoords=right_of,
             xytext=(beside, place),
             textcoords="axes fraction",
             va="center",
@@ -258,7 +270,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, bes
                 "color": tint,
                 "linewidth": 0.6,
                 "shrinkA": 0,
-                "shrinkB": 2,
+                "shrinkB": 0,
                 "alpha": 0.7,
                 "relpos": (0, 0.5),
             },

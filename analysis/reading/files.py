@@ -35,6 +35,7 @@ class Metric(msgspec.Struct, frozen=True, gc=False):
     tokens_per_s: float = NAN
     val_loss: float | None = None
     val_full: bool = False
+    val_loss_sampled: float = NAN
 
 
 class Heartbeat(msgspec.Struct, frozen=True):

@@ -146,8 +146,8 @@ def _old(path: Path, group: str) -> LoadedRun:
     curve = Curve(**trained, **_unlogged(trained, per_step)) if trained else None
     validations = None
     if validated:
-        full = np.zeros(len(validated["step"]), dtype=np.bool_)
-        validations = Validations(**validated, **_unlogged(validated, per_step), full=full)
+        full, unknown = np.zeros(len(validated["step"]), dtype=np.bool_), np.full(len(validated["step"]), math.nan)
+        validations = Validations(**validated, **_unlogged(validated, per_step), full=full, sampled=unknown)
     metrics.note_columns(log.train, notes, name)
     final, best = run_directory.end_points(validations)
     # Finite losses after a NaN mean that the weights are sound, or that training resumed from before it.

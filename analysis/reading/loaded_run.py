@@ -63,16 +63,25 @@ class Validations(Records):
 
     full: NDArray[np.bool_]
     """True where the whole validation file was used."""
+    sampled: Floats
+    """Loss on the usual part of the file where the whole was used as well, else NaN."""
 
     @property
     def curve(self) -> Validations:
-        """The validations that make one curve: those on a part of the file where there are some, without the last one
-        on the whole file. That one is lower or higher for reasons other than training.
+        """The validations that make one curve: those on a part of the file where there are some, since the whole file's
+        loss is lower or higher for reasons other than training.
         """
-        if self.full.all() or not self.full.any():
+        is_both = self.full & (self.sampled == self.sampled)
+        if is_both.any():
+            kept = ~self.full | is_both
+        elif self.full.all() or not self.full.any():
             return self
-        kept = ~self.full
-        return Validations(**{field.name: getattr(self, field.name)[kept] for field in fields(self)})
+        else:  # a run from before the last step was told on the part as well
+            kept = ~self.full
+        columns = {field.name: getattr(self, field.name)[kept] for field in fields(self)}
+        both = is_both[kept]
+        columns["loss"][both], columns["full"][both] = columns["sampled"][both], False
+        return Validations(**columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,6 +356,11 @@ class LoadedRun:
     def told_status(self) -> str:
         """Its status, and in parentheses why."""
         return _("{status} ({reason})", self.status, self.reason) if self.reason else self.status
+
+    @property
+    def is_on_cpus(self) -> bool:
+        """True where it is known to have used no GPU."""
+        return self.hardware.get("device") == "cpu"
 
     @property
     def tokens_per_s_per_gpu(self) -> float | None:

@@ -21,7 +21,14 @@ LONGEST_LINE = 1 << 20
 """Bytes; a longer line is no record."""
 
 TRAINING = {name: name for name in ("step", "tokens", "loss", "lr", "tokens_per_s", "time")}
-VALIDATION = {"step": "step", "tokens": "tokens", "loss": "val_loss", "full": "val_full", "time": "time"}
+VALIDATION = {
+    "step": "step",
+    "tokens": "tokens",
+    "loss": "val_loss",
+    "full": "val_full",
+    "sampled": "val_loss_sampled",
+    "time": "time",
+}
 """For each column the field of a record that it is made of."""
 
 _decoder = msgspec.json.Decoder(files.Metric, strict=False)

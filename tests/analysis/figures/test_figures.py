@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,9 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation, Text
 from oelm_jobs.analysis import figures
 from oelm_jobs.analysis.figures import drawing
 from oelm_jobs.analysis.printed import say
@@ -121,17 +125,82 @@ def words_of(figure: Figure) -> list[str]:
 def test_labels_tell_arms_apart_that_differ_in_the_fourth_digit(tmp_path: Path) -> None:
     report = build(synthetic.study(), make_arms(tmp_path, {"gpt_base": [5.1721], "oelm_freeze": [5.1727]}))
     values = [label.split()[-1] for label in words_of(drawn(report, "val_ppl_comparison")) if "Group" in label]
-    assert values == ["176.28", "176.39"] * 2
+    assert values == ["176.28", "176.39"]
 
 
 def test_a_validation_on_the_whole_file_is_a_marker_and_no_step_of_the_curve(tmp_path: Path) -> None:
     figure = drawn(ordinary(tmp_path), "val_ppl_comparison")
     assert any("markers: the final one on the whole file" in label for label in words_of(figure))
-    for axes, end in zip(figure.axes, (400, 400 * 16 * 64), strict=True):
-        lines = [line for line in axes.lines if line.get_linestyle() != "None"]
-        markers = [line for line in axes.lines if line.get_linestyle() == "None"]
-        assert len(lines) == 3 and all(max(line.get_xdata()) == end * 3 / 4 for line in lines)
-        assert len(markers) == 6 and all(list(line.get_xdata()) == [end] for line in markers)
+    lines, markers = lines_and_markers(figure.axes[0])
+    assert len(lines) == 3 and all(max(line.get_xdata()) == 300 for line in lines)
+    assert len(markers) == 6 and all(list(line.get_xdata()) == [400] for line in markers)
+
+
+def test_a_last_step_that_is_told_on_the_usual_part_as_well_ends_the_curve_there(tmp_path: Path) -> None:
+    runs = make_arms(tmp_path, LOSSES)
+    for run in runs:
+        *before, last = (run.path / "metrics.jsonl").read_text().splitlines()
+        ended = json.dumps(json.loads(last) | {"val_loss_sampled": 3.5})
+        (run.path / "metrics.jsonl").write_text("\n".join([*before, ended, ""]))
+    figure = drawn(build(synthetic.study(seeds=(42, 43)), [load(run.path) for run in runs]), "val_ppl_comparison")
+    lines, markers = lines_and_markers(figure.axes[0])
+    assert [(line.get_xdata()[-1], line.get_ydata()[-1]) for line in lines] == [(400, pytest.approx(math.exp(3.5)))] * 3
+    assert sorted(float(line.get_ydata()[0]) for line in markers) == pytest.approx(
+        sorted(math.exp(loss) for losses in LOSSES.values() for loss in losses)
+    )
+
+
+def lines_and_markers(axes: Axes) -> tuple[list[Line2D], list[Line2D]]:
+    lines = [line for line in axes.lines if line.get_linestyle() != "None"]
+    return lines, [line for line in axes.lines if line not in lines]
+
+
+def test_tokens_have_a_panel_of_their_own_only_where_steps_are_not_the_same_number_of_tokens(tmp_path: Path) -> None:
+    equal = drawn(ordinary(tmp_path / "equal"), "val_ppl_comparison")
+    assert [axes.get_xlabel() for axes in equal.axes] == ["Step (of 1,024 tokens)"]
+    runs = [load(make_run(tmp_path, "gpt_base")), load(make_run(tmp_path, "oelm_freeze", global_batch=32))]
+    unequal = drawn(build(synthetic.study(), runs), "val_ppl_comparison")
+    assert [axes.get_xlabel() for axes in unequal.axes] == ["Step", "Tokens"]
+
+
+@pytest.mark.parametrize("name", ["val_ppl_comparison", "training_loss"])
+def test_a_start_that_is_cut_off_is_told(tmp_path: Path, name: str) -> None:
+    figure = drawn(build(synthetic.study(), [load(make_run(tmp_path, "gpt_base", steps=2000))]), name)
+    above = [
+        x
+        for line in figure.axes[0].lines
+        for x, y in zip(*line.get_data(), strict=True)
+        if y > figure.axes[0].get_ylim()[1]
+    ]
+    said = [found for words in words_of(figure) if (found := re.search(r"\(up to step (\d+)\) are not shown", words))]
+    assert above and [int(found[1]) for found in said] == [max(above)]
+
+
+def test_a_leader_begins_right_of_every_marker_at_its_place(tmp_path: Path) -> None:
+    crossed = {"gpt_base": [3.80, 3.90], "oelm_no_freeze": [3.8502, 3.8501]}  # the mean of one is the other's marker
+    figure = drawn(build(synthetic.study(seeds=(42, 43)), make_arms(tmp_path, crossed)), "val_ppl_comparison")
+    FigureCanvasAgg(figure).draw()
+    axes = figure.axes[0]
+    _lines, markers = lines_and_markers(axes)
+    right = max(
+        axes.transData.transform((marker.get_xdata()[0], marker.get_ydata()[0]))[0]
+        + marker.get_markersize() / 2 * figure.dpi / 72
+        for marker in markers
+    )
+    leaders = [one for one in axes.texts if isinstance(one, Annotation)]
+    assert len(leaders) == 2
+    for one in leaders:
+        begun = one._get_xy(figure.canvas.get_renderer(), one.xy, one.xycoords)  # type: ignore[attr-defined]
+        assert begun[0] >= right
+
+
+def test_runs_without_gpus_are_not_told_in_gpus(tmp_path: Path) -> None:
+    runs = [load(make_run(tmp_path / device, "gpt_base", hardware={"device": device})) for device in ("cpu", "cuda")]
+    for run, words in zip(runs, ("Tokens per second", "Tokens per second and GPU"), strict=True):
+        report = build(synthetic.study(), [run])
+        assert drawn(report, "speed").axes[0].get_xlabel() == words
+        headings = {each.header for table in report.tables for each in table.columns}
+        assert any("GPU" in str(one) for one in headings - {"Peak memory (GB)"}) is ("GPU" in words), headings
 
 
 @pytest.mark.parametrize("loss", ['"inf"', '"-inf"', "800.0"])
