@@ -45,7 +45,8 @@ UNREAD = re.compile(
     r"|%Y-|setup = |\{?\"[a-z]+\": |⟦x⟧ h ⟦x⟧ min$|⟦x⟧ here$|Application Support$"  # formats, names
     r"|--key value$|[A-Z ]+$|.*\(\?"  # marks in what others print, and patterns
     r"|oelm-submit --study ⟦x⟧ --target ⟦x⟧ --send-data$|pip install (?:wandb|mlflow)$|wandb login$"  # to be typed
-    r"|bash, rsync$"
+    r"|⟦x⟧ -m pip install$|⟦x⟧ torch --index-url"
+    r"|bash, rsync$|No module named 'torch'$"
     r"|(?:not running|still ending|signal ⟦x⟧|node failure|another process of the run has ended)$"
     r"|the request ended in the middle|… cut here"  # said before the agent is there; within a recorded diff
 )

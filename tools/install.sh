@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a virtual environment and installs this checkout into it, editable.
+# Makes a virtual environment and installs this checkout into it, editable and with what the trainer needs.
 #
 #   tools/install.sh VENV [EXTRA...]        e.g. tools/install.sh .venv test
 #
@@ -8,7 +8,7 @@ set -eu
 
 venv=$1
 shift
-extras=$(echo "$*" | tr ' ' ',')
+extras=$(echo "train $*" | tr ' ' ',')
 say() { printf '%s\n' "oelm-jobs: $*" >&2; }
 cd "$(dirname "$0")/.."
 
@@ -58,5 +58,5 @@ install_torch() {
 TORCH_VERSION=${TORCH_VERSION:-2.13.0}
 "$venv/bin/python" -c 'import torch' 2>/dev/null || install_torch
 
-say "installing oelm-jobs${extras:+ and what its tests need}"
-pip install --editable ".${extras:+[$extras]}"
+say "installing oelm-jobs${1:+ and what its tests need}"
+pip install --editable ".[${extras%,}]"

@@ -207,9 +207,7 @@ def _interpreter(
     """
     trial = answer["trial"]
     if "error" in trial:
-        mend = _(
-            "install torch there, or name the interpreter (python) or the set-up lines (setup) in the targets file"
-        )
+        mend = needs.how_to_have_torch(target, answer["devices"])
         yield bad("torch", trial["error"], mend) if trains else warning("torch", trial["error"], mend)
     if "torch" not in trial:
         return

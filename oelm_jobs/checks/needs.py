@@ -1,4 +1,4 @@
-"""What runs need of a target: token files, devices, memory, disk, W&B.
+"""What runs need of a target: torch, token files, devices, memory, disk, W&B.
 
 Preflight refuses what is bad of it, doctor shows all of it.
 """
@@ -6,11 +6,15 @@ Preflight refuses what is bad of it, doctor shows all of it.
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..agent.sentences import _
+from ..agent.sentences import _, joined
+from ..connections import interpreter
 from ..data import check as data_check
 from ..data.token_folder import how_to_make
 from ..folders import COMMANDS
@@ -21,6 +25,30 @@ from .finding import Finding, bad, good, warning
 
 if TYPE_CHECKING:
     from ..agent import messages
+
+
+NO_TORCH = "No module named 'torch'"
+"""What Python says of torch that isn't there."""
+
+
+def how_to_have_torch(target: Target, devices: Sequence[messages.DeviceRow]) -> str:
+    """Say what to do about a target whose interpreter has no torch.
+
+    Args:
+        devices: What the target has; empty where that isn't known.
+    """
+    python = interpreter(target)
+    if target.host or python != sys.executable:
+        return _(
+            "install torch there, or name the interpreter (python) or the set-up lines (setup) in the targets file"
+        )
+    name = "python" if shutil.which("python") == python else shlex.quote(python)
+    pip = f"{name} -m pip install"
+    mend = _("install it: {command}", f"{pip} 'oelm-jobs[train]'")
+    if sys.platform != "linux" or not devices or any(row["label"].startswith("gpu") for row in devices):
+        return mend
+    cpu = f"{pip} torch --index-url https://download.pytorch.org/whl/cpu"
+    return joined([mend, _("or, without a GPU, its CPU build, which is much smaller: {command}", cpu)])
 
 
 def free_bytes(answer: messages.ExamineAnswer) -> int:

@@ -6,14 +6,17 @@ Each failure names the command that mends it, and comes before anything is queue
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..agent import registry
+from ..agent.checks import trial
 from ..agent.sentences import _, joined
 from ..connections import Connection, interpreter, unreached
 from ..data import check as data_check
@@ -34,6 +37,11 @@ if TYPE_CHECKING:
     from ..agent import messages
 
 NOTHING = _("nothing was queued")
+HAS_TORCH = f"""
+import importlib.util, json
+print(json.dumps({{}} if importlib.util.find_spec("torch") else {{"error": {needs.NO_TORCH!r}}}))
+"""
+"""What an interpreter is asked; to import torch would take seconds."""
 
 
 def data_hash(connection: Connection, project: Path, study: Study) -> str:
@@ -166,6 +174,8 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: messages.PollAnswer) -
         mend = _("give the path of the interpreter that has torch, or set-up lines that put it on PATH")
         found.append(bad(_("python"), why, mend))
     rows = [row for row in answer["devices"] if target.may_lease(row["label"])]
+    if study.program is None and (lacks := without_torch(plan.project, target, answer["devices"])) is not None:
+        found.append(lacks)
     if target.slurm is None:
         found.append(needs.devices(study, target, runs, rows, answer.get("limit", "")))
     else:
@@ -176,6 +186,24 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: messages.PollAnswer) -
     for finding in found:
         if finding.is_bad:
             raise PreflightError(joined([finding.found, NOTHING]), hint=finding.mend)
+
+
+def without_torch(project: Path, target: Target, devices: Sequence[messages.DeviceRow]) -> Finding | None:
+    """Return what to say where the trainer would not find torch; None where it does, and where only a run can tell:
+    on other hosts, and with an interpreter that a cluster's jobs get from elsewhere.
+    """
+    python = interpreter(target)
+    is_own = python == sys.executable
+    if target.host or (target.slurm is not None and not is_own):
+        return None
+    if is_own and importlib.util.find_spec("torch") is not None:
+        return None
+    script = templates.trial(project, target)
+    said = trial.attempt(script, list(target.setup), python, "/", question=HAS_TORCH)
+    if said.get("error") != needs.NO_TORCH:
+        return None
+    words = _("target {target}: {python} has no torch, which the built-in trainer needs", target.name, python)
+    return bad("torch", words, needs.how_to_have_torch(target, devices))
 
 
 def out_of_reach(plan: Plan, connection: Connection) -> str:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import ast
 import configparser
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import venv
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from oelm_jobs import __version__
 from oelm_jobs.cli.main import COMMANDS
+from tests.support import write_tokens
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDERS = {"oelm_jobs": "oelm_jobs"} | {name: f"oelm_jobs/{name}" for name in ("train", "analysis", "templates")}
@@ -85,30 +90,110 @@ def wheel(sdist: Path) -> Path:
     return built
 
 
+def applies(requirement: Requirement, extra: str = "") -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def with_dependencies(requirements: Iterable[str]) -> dict[str, metadata.Distribution]:
+    """Return the distributions that pip would install for these requirements, as the suite's environment has them."""
+    found: dict[str, metadata.Distribution] = {}
+    wanted = [(Requirement(text), "") for text in requirements]
+    while wanted:
+        requirement, extra = wanted.pop()
+        if not applies(requirement, extra):
+            continue
+        name = canonicalize_name(requirement.name)
+        if name in found and not requirement.extras:
+            continue
+        found[name] = metadata.distribution(name)
+        needed = [Requirement(text) for text in found[name].requires or ()]
+        wanted += [(each, extra) for each in needed for extra in ("", *requirement.extras)]
+    return found
+
+
 class Installed:
-    """A virtual environment of its own that sees the dependencies of the one that runs the tests."""
+    """A virtual environment of its own with what the distribution asks for and nothing else. ``PACKAGED_CLIENT`` names
+    one into which pip has installed the wheel (tools/dist.sh).
+    """
 
     def __init__(self, folder: Path, *pip_install: str | Path) -> None:
-        venv.create(folder, with_pip=False)
         self.bin = folder / "bin"
         self.python = self.bin / "python"
+        if pip_install:
+            venv.create(folder, with_pip=False)
         ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
         self.site_packages = Path(run(self.python, "-c", ask, cwd=folder).stdout.strip())
-        # A .pth file adds the outer packages but reads none of their .pth files: an editable oelm-jobs stays out there.
-        (self.site_packages / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        if not pip_install:
+            return
+        self._link(with_dependencies(["setuptools", "wheel"]))  # which pip builds an editable one with
         options = ("--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed", "--quiet")
         pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", self.python)
         run(*pip, "install", *options, *pip_install, cwd=folder)
+        (itself,) = metadata.distributions(name="oelm-jobs", path=[str(self.site_packages)])
+        self._link(with_dependencies(itself.requires or ()))
+
+    def _link(self, distributions: dict[str, metadata.Distribution]) -> None:
+        """Put links to installed distributions into this environment: copies would take a minute."""
+        for distribution in distributions.values():
+            for top in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
+                if not (self.site_packages / top).exists():
+                    (self.site_packages / top).symlink_to(str(distribution.locate_file(top)))
 
 
 @pytest.fixture(scope="session")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    return Installed(tmp_path_factory.mktemp("wheel") / "venv", wheel)
+def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """The client: the wheel without extras."""
+    if folder := os.environ.get("PACKAGED_CLIENT"):
+        return Installed(Path(folder).absolute())
+    return Installed(tmp_path_factory.mktemp("wheel") / "venv", request.getfixturevalue("wheel"))
 
 
 @pytest.fixture(scope="session")
 def editable(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(tmp_path_factory.mktemp("editable") / "venv", "--editable", checkout)
+
+
+PROGRAM = """
+factors = ["rate"]
+seeds = [1]
+[program]
+command = "python climb.py {settings}"
+[metrics]
+lines = ["step {step}: loss {loss}"]
+goal = { loss = "minimize" }
+[groups]
+low = { rate = 1 }
+high = { rate = 2 }
+[hypotheses]
+H1 = { metric = "loss", group = "high", against = "low", reduction = [0.1, 1.0] }
+"""
+TRAINER = """
+factors = ["model_type"]
+seeds = [1]
+[train]
+data_path = "data/tiny/train.bin"
+vocab_size = 64
+seq_len = 16
+global_batch = 4
+max_steps = 4
+[groups]
+gpt = { model_type = "gpt" }
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with a study of each kind, and the data of both."""
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "climb.toml").write_text(PROGRAM)
+    (tmp_path / "jobs" / "trainer.toml").write_text(TRAINER)
+    (tmp_path / "climb.py").write_text(
+        "import sys\nrate = int(sys.argv[1].partition('=')[2])\n"
+        "for step in range(1, 6):\n    print(f'step {step}: loss {5 / step / rate}')\n"
+    )
+    for name in ("train", "val"):
+        write_tokens(tmp_path / "data" / "tiny" / f"{name}.bin", 800, 64)
+    return tmp_path
 
 
 def test_every_package_of_the_tree_is_listed() -> None:
@@ -172,11 +257,47 @@ def test_an_installation_finds_the_folders_of_the_top_level(
         assert not [name for name in ("train", "analysis", "templates") if (environment.site_packages / name).exists()]
 
 
-def test_every_console_script_starts(installed: Installed, tmp_path: Path) -> None:
+def test_every_console_script_of_the_client_starts(installed: Installed, tmp_path: Path) -> None:
     entries = setup_cfg()["options.entry_points"]["console_scripts"].strip().splitlines()
     scripts = [entry.split(" = ")[0] for entry in entries]
     failed = {script: run(installed.bin / script, "--help", cwd=tmp_path, check=False).stderr for script in scripts}
     assert {script: error.strip().splitlines()[-1:] for script, error in failed.items() if error} == {}
+
+
+def test_the_client_runs_a_program_and_reports_on_it_without_torch(installed: Installed, project: Path) -> None:
+    assert run(installed.python, "-c", "import torch", cwd=project, check=False).returncode == 1
+    run(installed.bin / "oelm-submit", "--study", "climb", "--wait", cwd=project)
+    status = run(installed.bin / "oelm-status", "--study", "climb", cwd=project).stdout
+    assert status.count("DONE") == 2
+    report = run(installed.bin / "oelm-report", "--study", "climb", "--plot", cwd=project).stdout
+    assert "MET (ONE SEED)" in report
+    assert list((project / "experiments" / "climb").rglob("*.png"))
+
+
+def test_the_client_refuses_to_train_without_torch_before_anything_is_queued(
+    installed: Installed, project: Path
+) -> None:
+    done = run(installed.bin / "oelm-submit", "--study", "trainer", cwd=project, check=False)
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2 and "Traceback" not in said
+    assert "has no torch, which the built-in trainer needs; nothing was queued" in said
+    assert "-m pip install 'oelm-jobs[train]'" in said
+    listed = json.loads(run(installed.bin / "oelm-status", "--json", cwd=project).stdout)
+    assert listed["runs"] == [] and not (project / "models").exists()
+    doctor = run(installed.bin / "oelm-doctor", cwd=project, check=False)
+    assert doctor.returncode and "No module named 'torch'" in doctor.stdout
+    assert "-m pip install 'oelm-jobs[train]'" in " ".join(doctor.stdout.split())
+
+
+@pytest.mark.parametrize(("extra", "asked"), [("", False), ("train", True), ("all", True)])
+def test_torch_comes_with_the_extras_that_say_so(installed: Installed, extra: str, asked: bool) -> None:
+    (itself,) = metadata.distributions(name="oelm-jobs", path=[str(installed.site_packages)])
+    requirements = [Requirement(text) for text in itself.requires or ()]
+    extras = {extra}
+    for each in requirements:
+        if each.name == "oelm-jobs" and applies(each, extra):
+            extras |= each.extras
+    assert ("torch" in {each.name for each in requirements if any(applies(each, one) for one in extras)}) == asked
 
 
 def test_every_command_has_its_dashed_name() -> None:
@@ -190,15 +311,7 @@ def test_every_import_of_the_package_is_a_declared_dependency() -> None:
     """What the code imports and setup.cfg does not name would be missing on a fresh machine."""
     requirements = setup_cfg()["options"]["install_requires"].strip().splitlines()
     declared = {re.match(r"[\w-]+", line.strip()).group().lower() for line in requirements}  # type: ignore[union-attr]
-    optional = {
-        "mlflow",
-        "pandas",
-        "pyarrow",
-        "torch",
-        "wandb",
-        "tensorboard",
-        "tomllib",
-    }  # tomllib: tomli before Python 3.11
+    optional = {"mlflow", "pandas", "pyarrow", "torch", "wandb", "tomllib"}  # extras; tomli before Python 3.11
     own = {"oelm_jobs", "train", "analysis", "agent"}  # on a server the agent is a package of its own
     missing: dict[str, set[str]] = {}
     for path, _ in source_files():
@@ -215,3 +328,17 @@ def test_every_import_of_the_package_is_a_declared_dependency() -> None:
             if unknown:
                 missing.setdefault(str(path.relative_to(REPOSITORY)), set()).update(unknown)
     assert missing == {}
+
+
+def test_the_version_is_said_in_one_place(wheel: Path, sdist: Path) -> None:
+    """All else takes it from there; the changelog's newest section is about it."""
+    assert setup_cfg()["metadata"]["version"] == "attr: oelm_jobs.__version__"
+    assert wheel.name.startswith(f"oelm_jobs-{__version__}-") and sdist.name == f"oelm_jobs-{__version__}.tar.gz"
+    sections = re.findall(
+        r"^## \[(.*)\] - (unreleased|\d{4}-\d\d-\d\d)$", (REPOSITORY / "CHANGELOG.md").read_text(), re.M
+    )
+    assert sections and sections[0][0] == __version__
+
+
+def test_an_index_would_take_both(wheel: Path, sdist: Path) -> None:
+    run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist, cwd=wheel.parent)

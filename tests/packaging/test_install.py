@@ -68,7 +68,7 @@ def test_without_a_gpu_the_cpu_build_of_pips_own_sources_comes_first(machine: Pa
     code, said, calls = run(INSTALL, machine, str(machine.parent / "venv"), TORCH_VERSION="9.9.9")
     assert code == 0, said
     assert torch_calls(calls) == ["torch==9.9.9+cpu"]
-    assert calls[-1].endswith("install --editable .")
+    assert calls[-1].endswith("install --editable .[train]")
     assert "making the virtual environment" in said and "CPU build" in said
 
 
@@ -103,7 +103,7 @@ def test_an_environment_that_is_there_is_kept_and_torch_in_it_is_not_installed_a
     _, said, calls = run(INSTALL, machine, str(machine.parent / "venv"), "test", HAS_TORCH="1")
     assert (machine.parent / "venv" / "mine").exists()
     assert torch_calls(calls) == []
-    assert calls[-1].endswith("install --editable .[test]")
+    assert calls[-1].endswith("install --editable .[train,test]")
     assert "what its tests need" in said
 
 
