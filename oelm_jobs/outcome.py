@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from .errors import NoSuchTarget, TargetError
+from .errors import NoSuchTarget, StoreError, TargetError
 
 Each = TypeVar("Each")
 
@@ -19,6 +19,8 @@ class Outcome(Generic[Each]):
     """For each run of the targets that could be asked."""
     unreachable: Mapping[str, TargetError] = field(default_factory=dict)
     """Target to the error that kept the operation from it."""
+    misread: Mapping[str, StoreError] = field(default_factory=dict)
+    """``STUDY/RUN`` to why what the index has of it can't be understood; it was left alone."""
 
 
 def each_target(names: Iterable[str], act: Callable[[str], None]) -> dict[str, TargetError]:

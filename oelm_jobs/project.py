@@ -20,7 +20,7 @@ from .agent.states import Checkpoints
 from .errors import UsageError
 from .folders import find_project, program_folder
 from .runs.observe import Scope, View, refresh
-from .runs.select import select, select_one
+from .runs.select import select, select_one, understood
 from .store import Store, index_path
 from .stored_run import StoredRun
 
@@ -399,6 +399,8 @@ class Project(AbstractContextManager["Project"]):
         from .runs.logs import pieces
 
         chosen = self.run(run, study)
+        if chosen.misnamed is not None:
+            raise chosen.misnamed
         name = f"{rundir.CONTROL}/{rundir.SUPERVISOR_LOG}" if supervisor else rundir.LOG
         return pieces(self.store, self.folder, chosen, name, lines=lines, follow=until_over, say=self.say)
 
@@ -418,7 +420,9 @@ class Project(AbstractContextManager["Project"]):
         from .runs import control
 
         _need_names(names, study, everything)
-        return control.cancel_all(self.store, self.refresh(*names, study=study), self.folder, confirm)
+        runs, misread = understood(self.runs(*names, study=study), whole=False)
+        view = refresh(self.store, self.folder, runs, scope=Scope.STOPPED if names else Scope.MOVING)
+        return replace(control.cancel_all(self.store, view, self.folder, confirm), misread=misread)
 
     # Results ----------------------------------------------------------------------------------------------------------
 
@@ -443,7 +447,8 @@ class Project(AbstractContextManager["Project"]):
         from .connections import connect_for_transfer
 
         which = Checkpoints(checkpoints)
-        runs, targets = self.runs(*names, study=study), self.targets()
+        runs, misread = understood(self.runs(*names, study=study))
+        targets = self.targets()
         for name in dict.fromkeys(run.target for run in runs):
             if name in targets and targets[name].host:
                 connect_for_transfer(targets[name], self.folder)  # logs in while the rest is imported
@@ -463,7 +468,7 @@ class Project(AbstractContextManager["Project"]):
         errors = each_target((run.target for run in runs), bring)
         order = {(run.study, run.name): number for number, run in enumerate(runs)}
         done.sort(key=lambda one: order[one.run.study, one.run.name])
-        return Outcome(done=tuple(done), unreachable=errors)
+        return Outcome(done=tuple(done), unreachable=errors, misread=misread)
 
     def wandb_sync(self, fetched: Iterable[Fetched]) -> list[str]:
         """Return the argv of W&B's own command that sends what runs which are over have kept for it while they were
@@ -525,7 +530,8 @@ class Project(AbstractContextManager["Project"]):
         from .transfer import clean
 
         _need_names(names, study, everything)
-        return clean.clean(self.folder, self.store, self.refresh(*names, study=study).runs, confirm)
+        runs, misread = understood(self.refresh(*names, study=study).runs)
+        return replace(clean.clean(self.folder, self.store, runs, confirm), misread=misread)
 
     def report(
         self,

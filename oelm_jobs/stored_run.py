@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .agent import reasons, records, schema, verbs
+from .agent import inside, reasons, records, schema, verbs
 from .agent.schema import Number, Table
 from .agent.sentences import Sentence, _, encoded, joined
 from .agent.states import State
@@ -76,6 +76,18 @@ class StoredRun(NamedTuple):
     def settings(self) -> Mapping[str, Any]:
         """What its program is given."""
         return self.spec["program"]["settings"] if self.is_script else self.spec["train"]
+
+    @property
+    def misnamed(self) -> StoreError | None:
+        """Why the index can't be right about which run this is or where it lies; None where it can."""
+        from .names import why_not_study  # here: a status does without
+
+        is_name = not why_not_study(self.study) and inside.is_plain(self.name) and "/" not in self.name
+        if is_name and inside.is_absolute(self.run_dir):
+            return None
+        wrong = _("the index has a run {run!r} of study {study!r} in {run_dir!r}: no submission can have named it so",
+                  self.name, self.study, self.run_dir)  # fmt: skip
+        return StoreError(wrong, hint=_MEND)
 
     @property
     def misread(self) -> StoreError | None:
@@ -246,7 +258,7 @@ class _Spec(_Later):
         run = "{1}/{2}".format(*self._same)
         self.misread = StoreError(
             _("what the index has of the configuration of {run} can't be understood: spec{where}", run, wrong),
-            hint=_("make the index again from the run directories: oelm-status --rebuild"),
+            hint=_MEND,
         )
         raise self.misread
 
@@ -261,5 +273,6 @@ def is_as_stored(run: StoredRun, reason: str, progress: Mapping[str, object]) ->
 
 _NOTHING: Spec = {"program": {"settings": {}}, "global_batch": 0}
 """The configuration of a script that says nothing."""
+_MEND = _("make the index again from the run directories: oelm-status --rebuild")
 _PROGRESS_IS = Table({}, {**verbs.PROGRESS, "clock_ahead_s": Number()}).wrong
 _SPEC_IS = records.SPEC.wrong

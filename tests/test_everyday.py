@@ -227,6 +227,32 @@ def test_a_record_of_the_index_that_makes_no_sense_is_one_runs_trouble(oelm, pro
     assert "12/12" in oelm("status", "--rebuild").stdout and not oelm("status").stderr
 
 
+def test_the_other_runs_are_served_where_a_record_of_the_index_makes_no_sense(oelm, quick: Path) -> None:
+    oelm("submit", "--study", "tiny", "--groups", "gpt_base,oelm_freeze", "--wait")
+    with Store() as store:
+        store._db.execute("UPDATE run SET spec = '{}' WHERE name = 'gpt_base'")
+    fetched = oelm("fetch", "--report", check=False)
+    wrong = "what the index has of the configuration of tiny/gpt_base can't be understood: spec"
+    assert fetched.returncode == 2 and fetched.stderr.count(wrong) == 1 and "--rebuild" in fetched.stderr
+    assert fetched.stdout.startswith("oelm_freeze: ") and "Report of study tiny" in fetched.stdout
+    assert list(json.loads(oelm("fetch", "--json", check=False).stdout)["misread"]) == ["tiny/gpt_base"]
+    cleaned = oelm("clean", "--all", "--dry-run", check=False)
+    assert cleaned.returncode == 2 and wrong in cleaned.stderr and cleaned.stdout.startswith("oelm_freeze on local: ")
+    cancelled = oelm("cancel", "gpt_base")
+    assert cancelled.stdout == "gpt_base: is DONE already\n", "its configuration is of no account here"
+
+
+def test_a_run_of_which_the_index_cannot_say_where_it_lies_is_named_and_left_alone(oelm, quick: Path) -> None:
+    oelm("submit", "--study", "tiny", "--groups", "gpt_base,oelm_freeze", "--wait")
+    with Store() as store:
+        store._db.execute("UPDATE run SET run_dir = 'nowhere', state = 'RUNNING' WHERE name = 'gpt_base'")
+    wrong = "the index has a run 'gpt_base' of study 'tiny' in 'nowhere': no submission can have named it so"
+    for command in (["fetch"], ["clean", "--all", "--dry-run"], ["cancel", "--study", "tiny"], ["logs", "gpt_base"]):
+        done = oelm(*command, check=False)
+        assert done.returncode == 2 and wrong in done.stderr and "--rebuild" in done.stderr, (command, done.stderr)
+        assert command[0] == "logs" or done.stdout.startswith("oelm_freeze"), done.stdout
+
+
 def test_a_script_started_by_hand_after_a_cancel_is_seen(oelm, project: Path) -> None:
     edit(project, "max_steps = 12", "max_steps = 100000")
     oelm(*GPT)

@@ -52,10 +52,10 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     called = titles([one.run for one in shown])
     if as_json:
         rows = [{"study": one.run.study, "run": one.run.name, "answer": one.answer} for one in shown]
-        put_json({"version": 1, "runs": rows, "unreachable": found.unreachable})
+        put_json({"version": 1, "runs": rows, "unreachable": found.unreachable, "misread": found.misread})
     for one in shown if not as_json else ():
         say(_("{run}: {what}", called[one.run.study, one.run.name], one.answer))
-    end_with(found.unreachable)
+    end_with([*found.misread.values(), *found.unreachable.values()])
 
 
 def _say_what_was_done(error: TargetError, *, again: str) -> None:

@@ -56,14 +56,16 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
             {"target": one.target, **_as_json(one, one.names, cleaned.discarded.get(one.target, ((), 0))[0])}
             for one in cleaned.code
         ]
-        put_json({"version": 1, "executed": not dry_run, "runs": rows, "snapshots": snapshots})
+        put_json(
+            {"version": 1, "executed": not dry_run, "runs": rows, "snapshots": snapshots, "misread": cleaned.misread}
+        )
     for done in cleaned.removed if not as_json else ():
         for name, reason in done.kept.items():
             narrate(_("{run}: {file} stays: {why}", done.run.name, name, reason))
     if (cleaned.removed or cleaned.discarded) and not as_json:
         freed = sum(done.freed for done in cleaned.removed) + sum(size for __, size in cleaned.discarded.values())
         say(_("freed {size:,.1f} MB", freed / 1e6))
-    end_with(cleaned.unreachable)
+    end_with([*cleaned.misread.values(), *cleaned.unreachable.values()])
 
 
 def _as_json(one: Removable | Unused, names: Sequence[str], removed: Sequence[str]) -> dict[str, object]:

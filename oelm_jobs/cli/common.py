@@ -8,14 +8,14 @@ import copy
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from .. import __version__, language, visible
 from ..agent.sentences import _
-from ..errors import OelmError, TargetError, UsageError, valid_choices
+from ..errors import OelmError, UsageError, valid_choices
 from ..language import translated, translated_help
 
 if TYPE_CHECKING:
@@ -239,12 +239,13 @@ def split_names(values: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
-def end_with(errors: Mapping[str, TargetError]) -> None:
-    """Print all but the last of several targets' errors and raise that one; do nothing without errors."""
-    for number, error in enumerate(errors.values(), start=1):
-        if number == len(errors):
-            raise error
+def end_with(errors: Iterable[OelmError]) -> None:
+    """Print all but the last of several runs' or targets' errors and raise that one; do nothing without errors."""
+    known = list(errors)
+    for error in known[:-1]:
         narrate(str(error))
+    for error in known[-1:]:
+        raise error
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -71,7 +71,8 @@ def main(
                 found = project.fetch(*names, study=study, progress=meter, **how)
             fetched, errors = found.done, found.unreachable
             if as_json:
-                put_json({"version": 1, "runs": [_as_json(one) for one in fetched], "unreachable": errors})
+                rows = [_as_json(one) for one in fetched]
+                put_json({"version": 1, "runs": rows, "unreachable": errors, "misread": found.misread})
             called = titles([one.run for one in fetched])
             for one in fetched if not as_json else ():
                 if not watch or one.new_files or (one.state.is_final and one.run_dir not in told):
@@ -79,8 +80,8 @@ def main(
                 if one.state.is_final:
                     told.add(one.run_dir)
             lost = {name: error for name, error in errors.items() if isinstance(error, NotReached)}
-            if not watch or len(lost) < len(errors):  # what another try does not mend is not tried again
-                end_with(errors)
+            if errors and (not watch or len(lost) < len(errors)):  # what another try does not mend is not tried again
+                end_with([*found.misread.values(), *errors.values()])
             if not watch or (not lost and all(one.state.is_final or one.note for one in fetched)):
                 break
             for error in lost.values():
@@ -89,11 +90,12 @@ def main(
         to_send = project.wandb_sync(fetched) if sync == "wandb" else None
         if sync == "mlflow" and fetched:
             narrate(_("{count} runs are in MLflow: {place}", len(fetched), project.to_mlflow(fetched)))
-    if not fetched:
+    if not fetched and not found.misread:
         narrate(_("No run yet. Submit some: oelm-submit"))
     if to_send is not None:
         _send(to_send, [called[one.run.study, one.run.name] for one in fetched if not one.state.is_final])
     files = {one.run.study: one.run.spec.get("study_file", one.run.study) for one in fetched if report}
+    trouble: list[OelmError] = [*found.misread.values()]
     for name, file in files.items():
         from .report import main as make_report
 
@@ -102,13 +104,12 @@ def main(
                 click.get_current_context().invoke(make_report, study=file, plot=True)
         except OelmError as error:
             said = _("the report of study {study} could not be made: {why}", name, str(error))
-            raise RunFailed(said, hint=error.hint) from error
+            trouble.append(RunFailed(said, hint=error.hint))
     damaged = [called[one.run.study, one.run.name] for one in fetched if one.damaged]
     if damaged:
-        raise RunFailed(
-            _("damaged: {runs}", damaged),
-            hint=_("archive and start over: oelm-submit --rerun (oelm-logs {run})", damaged[0]),
-        )
+        mend = _("archive and start over: oelm-submit --rerun (oelm-logs {run})", damaged[0])
+        trouble.append(RunFailed(_("damaged: {runs}", damaged), hint=mend))
+    end_with(trouble)
 
 
 def _send(argv: Sequence[str], living: Sequence[str]) -> None:

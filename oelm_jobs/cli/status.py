@@ -10,7 +10,7 @@ import click
 
 from ..agent.sentences import _
 from ..errors import Nonsense, UsageError, few, valid_choices
-from .common import command, narrate, open_project, put, put_json, split_names
+from .common import command, end_with, narrate, open_project, put, put_json, split_names
 
 if TYPE_CHECKING:
     from ..agent.record_types import Left
@@ -90,11 +90,7 @@ def main(
     _tell_of(left)
     for message in (*nonsense, *shown.nonsense):
         raise Nonsense(message)
-    misread = [run.misread for run in shown.runs if run.misread]
-    for error in misread[:-1]:
-        narrate(str(error))
-    for error in misread[-1:]:
-        raise error
+    end_with(run.misread for run in shown.runs if run.misread)
 
 
 def _states(values: tuple[str, ...]) -> set[str]:

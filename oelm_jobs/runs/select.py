@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..agent.reasons import detailed
 from ..agent.sentences import _
-from ..errors import UsageError, few, valid_choices
+from ..errors import StoreError, UsageError, few, valid_choices
 from ..store import Store
 from ..stored_run import StoredRun
 
@@ -88,3 +88,19 @@ def select_one(store: Store, project: Path, meant: Any, study: Study | str | Non
         what = detailed(_("{count} runs where one is meant", len(exact)), names)
         raise UsageError(what, hint=_("name one of them") if exact else "")
     return exact[0]
+
+
+def understood(runs: Iterable[StoredRun], *, whole: bool = True) -> tuple[list[StoredRun], dict[str, StoreError]]:
+    """Part runs into those that the index can be believed about, and why not the others, by ``STUDY/RUN``.
+
+    Args:
+        whole: Also about their configurations.
+    """
+    sound, misread = [], {}
+    for run in runs:
+        error = run.misnamed or (run.without_misread() and run.misread if whole else None)
+        if error is None:
+            sound.append(run)
+        else:
+            misread[f"{run.study}/{run.name}"] = error
+    return sound, misread

@@ -19,7 +19,7 @@ from ..agent.run.saved import Saved
 from ..agent.sentences import _, joined
 from ..agent.states import State
 from ..connections import Connection, connect
-from ..errors import TargetError
+from ..errors import StoreError, TargetError
 from ..outcome import each_target
 from ..store import Store
 from ..stored_run import StoredRun
@@ -208,6 +208,8 @@ class Cleaned:
     """Target to the names of snapshots that were removed there, and their bytes."""
     unreachable: Mapping[str, TargetError] = field(default_factory=dict)
     """Target to the error that kept the operation from it."""
+    misread: Mapping[str, StoreError] = field(default_factory=dict)
+    """``STUDY/RUN`` to why what the index has of it can't be understood; it was left alone."""
 
 
 def clean(
@@ -221,10 +223,15 @@ def clean(
     Args:
         confirm: Is given what would go and why the rest stays; nothing goes unless it returns True.
     """
-    files = [removable(project, run) for run in runs]
+    files: list[Removable] = []
     code: list[Unused] = []
+
+    def look(name: str) -> None:
+        files.extend(removable(project, run) for run in runs if run.target == name)
+        code.append(unused(project, store, name))
+
     targets = list(dict.fromkeys(run.target for run in runs))
-    errors = each_target(targets, lambda name: code.append(unused(project, store, name)))
+    errors = each_target(targets, look)
     removed: list[Removed] = []
     discarded: dict[str, tuple[tuple[str, ...], int]] = {}
 

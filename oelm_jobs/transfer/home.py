@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .. import names
-from ..agent import inside
-from ..agent.sentences import _
-from ..errors import StoreError
 from ..spec.target import Target
 from ..stored_run import StoredRun
 from ..study.resolve import run_directory
@@ -21,17 +17,10 @@ def home_of(project: Path, run: StoredRun) -> Path:
     where they are.
 
     Raises:
-        StoreError: The index has a run of a name that no study can have given it.
+        StoreError: What the index has of its names can't be right.
     """
-    if names.why_not_study(run.study) or not inside.is_plain(run.name) or "/" in run.name:
-        raise StoreError(
-            _(
-                "the index has a run of study {study!r} called {run!r}: no study can have named it so",
-                run.study,
-                run.name,
-            ),
-            hint=_("make the index again from the run directories: oelm-status --rebuild"),
-        )
+    if run.misnamed is not None:
+        raise run.misnamed
     folder = project / "models" / "checkpoints"
     bare, own = (run_directory(place, run.name) for place in (folder, folder / run.study))
     there = Path(run.run_dir)
