@@ -171,7 +171,6 @@ class Store(AbstractContextManager["Store"]):
             study_file: Absolute path of the study's file, where its name alone doesn't tell it.
         """
         taken, rows = [], []
-        file = {"study_file": study_file} if study_file else {}
         with self._writing():
             known = {
                 (row["study"], row["name"]): row
@@ -187,7 +186,7 @@ class Store(AbstractContextManager["Store"]):
                     run = chosen
                 taken.append(run)
                 row = {"name": run.name, "token": token, "state": State.PLANNED, "queued_at": time.time()}
-                row["spec"] = _spec(run, {**_own(run.settings, _of_script(run), run.code), **file})
+                row["spec"] = _spec(run, _own(run.settings, _of_script(run), run.code), study_file)
                 rows.append((run, {**row, "previous": json.dumps({**previous, "previous": ""}) if previous else ""}))
             self._add(project, target, rows, "REPLACE")
             if taken:
@@ -341,7 +340,7 @@ def _of_record(known: RunRecord) -> tuple[RunRecord, dict[str, object]]:
     """Return a run that a record tells of, with what its row holds besides; where it stands isn't known yet."""
     return known, {
         "name": known.run, "token": known.token, "state": State.UNKNOWN,
-        "spec": _spec(known, _own(known.train, known.program, known.train_code)),
+        "spec": _spec(known, _own(known.train, known.program, known.train_code), known.study_file),
     }  # fmt: skip
 
 
@@ -362,12 +361,13 @@ def _own(settings: Mapping[str, object], program: ProgramRecord | None, code: st
     return {"program": {**kept, "metrics": {"goal": goal}}, "code": code}
 
 
-def _spec(run: Run | RunRecord, own: Mapping[str, object]) -> str:
+def _spec(run: Run | RunRecord, own: Mapping[str, object], study_file: str | None) -> str:
     """Return what is kept here of a run's configuration, of which the record lies in its run directory."""
     from msgspec.json import encode  # here: a status starts without it
 
     spec = {**own, "global_batch": run.global_batch, "extended_from": run.extended_from}
-    return encode({**spec, "left": run.left} if run.left else spec).decode()
+    more = {"left": run.left, "study_file": study_file}
+    return encode({**spec, **{key: value for key, value in more.items() if value}}).decode()
 
 
 def set_aside() -> Path | None:

@@ -132,7 +132,8 @@ RUN: Kind[RunRecord] = Kind(
      "seed": Number(whole=True), "target": Text(), "project": Maybe(OPTIONAL_PATH), "run_dir": ABSOLUTE,
      "fingerprint": Text(most=128), "train": FREE, "factors": FREE, "global_batch": COUNT,
      "gpus": Either((COUNT, INDICES)), "port": Maybe(COUNT), "after": Maybe(ABSOLUTE), "max_retries": COUNT,
-     "extended_from": Maybe(EXTENDED), "left": Maybe(LEFT), "fate": Maybe(OPTIONAL_PATH),
+     "extended_from": Maybe(EXTENDED), "left": Maybe(LEFT),
+     "study_file": Maybe(ABSOLUTE), "fate": Maybe(OPTIONAL_PATH),
      "program": Maybe(PROGRAM)},
     make=_run_record,
 )  # fmt: skip

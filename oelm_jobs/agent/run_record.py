@@ -51,6 +51,8 @@ class RunRecord(NamedTuple):
     """The run that it continues."""
     left: "Optional[Sequence[Left]]" = None
     """What it has left on other targets."""
+    study_file: Optional[str] = None
+    """Path of its study's file on the machine that submitted it, where the study's name alone doesn't tell it."""
     share: Optional[str] = None
     scheduler: Optional[str] = None
     """``slurm``, or None."""

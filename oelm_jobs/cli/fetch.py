@@ -94,14 +94,14 @@ def main(
         narrate(_("No run yet. Submit some: oelm-submit"))
     if to_send is not None:
         _send(to_send, [called[one.run.study, one.run.name] for one in fetched if not one.state.is_final])
-    files = {one.run.study: one.run.spec.get("study_file", one.run.study) for one in fetched if report}
+    files = {one.run.study: one.run.spec.get("study_file") or "" for one in fetched if report}
     trouble: list[OelmError] = [*found.misread.values()]
     for name, file in files.items():
         from .report import main as make_report
 
         try:
             with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-                click.get_current_context().invoke(make_report, study=file, plot=True)
+                click.get_current_context().invoke(make_report, study=file if Path(file).is_file() else name, plot=True)
         except OelmError as error:
             said = _("the report of study {study} could not be made: {why}", name, str(error))
             trouble.append(RunFailed(said, hint=error.hint))

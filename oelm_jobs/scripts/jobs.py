@@ -167,6 +167,7 @@ class Scripts:
             after=after,
             stop_on_failure=self.plan.stop_on_failure,
             left=list(run.left) or None,
+            study_file=self.plan.study_file or None,
             share=self.plan.target.share or None,
         )
 

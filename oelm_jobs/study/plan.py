@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ..agent.sentences import _
 from ..agent.states import Word
 from ..errors import ConfigurationError
+from ..folders import study_files
 from ..programs import description, script
 from ..spec.study import Run, Study
 from ..spec.target import Target
@@ -50,6 +52,11 @@ class Plan:
     def root(self) -> str:
         """Absolute path on the target."""
         return self.target.root
+
+    @cached_property
+    def study_file(self) -> str:
+        """Absolute path of the study's file where its name alone doesn't tell it, else empty."""
+        return "" if self.study.path in study_files(self.project) else str(self.study.path)
 
 
 def make_plan(

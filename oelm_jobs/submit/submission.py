@@ -20,7 +20,6 @@ from ..checks import preflight, site
 from ..code import listings, snapshot
 from ..connections import AGENT_FOLDER, Connection
 from ..errors import CodeGone, UnknownAnswer
-from ..folders import study_files
 from ..runs import moving
 from ..runs.locations import where_they_lie
 from ..runs.observe import NOT_SUBMITTED, SENDING, Scope, refresh
@@ -104,9 +103,8 @@ def submit(
 
     SENDING.add(token)  # another thread that sees the intent must not take it for one that was given up
     try:
-        study_file = "" if plan.study.path in study_files(plan.project) else str(plan.study.path)
         maker = json.dumps(processes.identify(os.getpid()).to_json())
-        taken = store.intend(plan.project, target, plan.root, token, maker, plan.runs, binding, study_file)
+        taken = store.intend(plan.project, target, plan.root, token, maker, plan.runs, binding, plan.study_file)
         takes = [each if isinstance(each := decisions.get(run.name), Take) else Take(run=run) for run in taken]
         for take in takes:
             if message := _starts_over(take):

@@ -156,13 +156,22 @@ def test_arms_whose_code_differs_are_unfair_unless_that_is_declared(mine: Projec
 
 
 @pytest.mark.slow
-def test_a_study_that_was_named_by_its_path_is_fetched_and_reported_on(mine: Project) -> None:
+def test_a_study_that_was_named_by_its_path_is_fetched_and_reported_on(
+    mine: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = mine.folder / "studies" / "elsewhere.toml"
     path.parent.mkdir()
     path.write_text(STUDY.replace("default = true", ""))
     mine.submit(mine.plan(str(path), mode="parallel"))
     mine.wait(timeout_s=120)
-    argv = argv_of("fetch", "--report")
-    done = subprocess.run(argv, cwd=mine.folder, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, done.stderr
-    assert (mine.folder / "experiments" / "elsewhere" / "analysis" / "report.html").exists()
+    report, argv = mine.folder / "experiments" / "elsewhere" / "analysis" / "report.html", argv_of("fetch", "--report")
+    for state in ("", str(tmp_path / "another")):
+        if state:  # the index is lost, and made again from the run directories
+            report.unlink()
+            monkeypatch.setenv("OELM_STATE_DIR", state)
+            Project(mine.folder).rebuild()
+        done = subprocess.run(
+            argv, cwd=mine.folder, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
+        )
+        assert done.returncode == 0, done.stderr
+        assert report.exists()
