@@ -77,6 +77,8 @@ def watch(place: Path, count: int) -> None:
         for pid in [*waiting, *pids.values()]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL if pid in waiting else signal.SIGTERM)
+        while any(map(rundir.is_locked, held)):  # they write until they have ended
+            time.sleep(0.1)
 
 
 def memory_mb(pid: int, word: str) -> float:
