@@ -170,6 +170,7 @@ class Project(AbstractContextManager["Project"]):
         mode: Mode | str = "sequential",
         stop_on_failure: bool = False,
         offline: bool = False,
+        sending: Progress | None = None,
     ) -> Plan:
         """Resolve a study into runs, and see that their comparison is fair.
 
@@ -181,6 +182,8 @@ class Project(AbstractContextManager["Project"]):
             mode: ``Mode.SEQUENTIAL`` (each run waits for the one before it) or ``Mode.PARALLEL``.
             stop_on_failure: A failed run cancels the ones behind it.
             offline: Ask the target nothing; such a plan is to be looked at, not submitted.
+            sending: Data that the target lacks are sent there once the comparison is seen to be fair, and it is told
+                of that.
 
         Raises:
             UsageError: A group or a setting does not exist, or a seed is out of range.
@@ -196,19 +199,22 @@ class Project(AbstractContextManager["Project"]):
 
         chosen, place, how = self._study(study), self._target(target), Mode(mode)
         numbers = tuple(dict.fromkeys(map(index, seeds)))
+
+        def resolved(there: Target, data_hash: str = "") -> Plan:
+            return make_plan(
+                self.folder, chosen, there, groups=groups, seeds=numbers, tag=tag, overrides=settings, mode=how,
+                stop_on_failure=stop_on_failure, data_hash=data_hash,
+            )  # fmt: skip
+
         if offline:
-            there, data_hash = unreached(place, self.folder), ""
-        else:
-            connection = connect(place, self.folder)
-            data_hash = preflight.data_hash(connection, self.folder, with_settings(chosen, settings or {}))
-            there = connection.resolved
-        plan = make_plan(
-            self.folder, chosen, there, groups=groups, seeds=numbers, tag=tag, overrides=settings, mode=how,
-            stop_on_failure=stop_on_failure, data_hash=data_hash,
-        )  # fmt: skip
-        if offline:
-            plan = where_they_lie(plan, self.runs(), self.say)
-        return replace(plan, place=place)
+            plan = where_they_lie(resolved(unreached(place, self.folder)), self.runs(), self.say)
+            return replace(plan, place=place)
+        if sending is not None:
+            resolved(unreached(place, self.folder))  # what would be refused sends nothing
+            self.send_data(place, chosen, settings=settings, progress=sending)
+        connection = connect(place, self.folder)
+        data_hash = preflight.data_hash(connection, self.folder, with_settings(chosen, settings or {}))
+        return replace(resolved(connection.resolved, data_hash), place=place)
 
     def plan_command(
         self,
@@ -236,9 +242,8 @@ class Project(AbstractContextManager["Project"]):
             num_seeds: How many runs each combination has.
             data: Files and folders that the program reads, as it calls them.
             save: Name of a file in ``jobs/`` to keep the study in.
-            tag, mode: As for ``plan``.
+            tag, mode, sending: As for ``plan``.
             offline: As for ``plan``; nothing is written.
-            sending: Data that the target lacks are sent there first, and it is told of that.
 
         Raises:
             UsageError: Command and settings don't go together.
@@ -248,11 +253,10 @@ class Project(AbstractContextManager["Project"]):
         from .study import implicit
 
         made = implicit.make(self.folder, command, settings or {}, gpus=gpus, num_seeds=num_seeds, data=data, save=save)
-        if sending is not None and not offline:
-            self.send_data(target, made.study, progress=sending)
         planned = self.plan(
-            made.study, target, groups=made.groups, seeds=made.seeds, tag=tag, mode=mode, offline=offline
-        )
+            made.study, target, groups=made.groups, seeds=made.seeds, tag=tag, mode=mode, offline=offline,
+            sending=sending,
+        )  # fmt: skip
         if not offline:
             implicit.keep(made)
             if not save and not planned.target.share:

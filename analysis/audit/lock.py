@@ -73,9 +73,8 @@ def plan_of(study: Study) -> dict[str, Any]:
         },
     }
     if study.program is not None:
-        metrics = asdict(study.program.metrics)
-        del metrics["measured"]
-        plan["program"] = {"stages": [asdict(stage) for stage in study.program.stages], "metrics": metrics}
+        stages = [asdict(stage) for stage in study.program.stages]
+        plan["program"] = {"stages": stages, "metrics": asdict(study.program.metrics)}
     plain: dict[str, Any] = json.loads(json.dumps(plan))
     return plain
 
@@ -139,6 +138,8 @@ def read(path: Path) -> Lock | None:
 def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Sentence]:
     """List what isn't as it was locked: rules, seeds, configuration, and runs of other fingerprints."""
     now = plan_of(study)
+    if "program" in now and "measured" not in lock.plan.get("program", {}).get("metrics", {}):
+        del now["program"]["metrics"]["measured"]  # a lock from before it was locked
     found = [_locked_late(lock.started)] if lock.started else []
     compared = ("hypotheses", "groups", "train", "unequal", "question", "factors", "global_batch", "program")
     found += _changes("", *({name: plan[name] for name in compared if name in plan} for plan in (lock.plan, now)))

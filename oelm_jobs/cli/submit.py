@@ -94,18 +94,16 @@ def main(
         raise UsageError(_("--script goes with --dry-run"))
     if rerun and extend:
         raise UsageError(_("--rerun and --extend exclude each other"))
+    from .progress import Meter
+
     with open_project() as project:
         chosen, target = project.study(study), _target(project, **where)
         names, changes, numbers = split_names(groups), _settings(settings), _seeds(seeds, num_seeds, chosen.seeds)
-        if send_data and not dry_run:
-            from .progress import Meter
-
-            with Meter(_("sending")) as meter:
-                project.send_data(target, chosen, settings=changes, progress=meter)
-        planned = project.plan(
-            chosen, target, groups=names, seeds=numbers, tag=tag, settings=changes, mode=mode,
-            stop_on_failure=stop_on_failure, offline=dry_run,
-        )  # fmt: skip
+        with Meter(_("sending")) as meter:
+            planned = project.plan(
+                chosen, target, groups=names, seeds=numbers, tag=tag, settings=changes, mode=mode,
+                stop_on_failure=stop_on_failure, offline=dry_run, sending=meter if send_data else None,
+            )  # fmt: skip
         if dry_run:
             from .planned import show
 

@@ -72,7 +72,7 @@ def test_hypotheses_of_a_study_file_are_judged_by_what_its_runs_told(study: Stud
     assert [verdict.hypothesis.goal for verdict in found.verdicts] == ["minimize", "maximize", "", "minimize"]
 
 
-def test_what_a_study_says_of_its_validation_data_stands_in_its_verdicts_and_not_in_its_lock(
+def test_what_a_study_says_of_its_validation_data_stands_in_its_verdicts_and_its_lock(
     study: Study, tmp_path: Path
 ) -> None:
     said = STUDY.replace("goal = {", 'sampled = ["val_loss", "train_loss"]\nfull = ["accuracy"]\ngoal = {')
@@ -82,7 +82,15 @@ def test_what_a_study_says_of_its_validation_data_stands_in_its_verdicts_and_not
     found = build(declared, synthetic.script_runs(tmp_path / "runs"))
     notes = [" ".join(verdict.notes) for verdict in found.verdicts]
     assert "val_loss was measured on a part of" in notes[0] and "accuracy was measured on all of" in notes[1]
-    assert lock.plan_of(declared) == lock.plan_of(study)
+    locked = lock.Lock(version=1, study="rates", locked_at=0.0, plan=lock.plan_of(declared), plan_sha256="")
+    study.path.write_text(said.replace('sampled = ["val_loss", "train_loss"]', 'sampled = ["train_loss"]'))
+    later = [str(each) for each in lock.deviations(locked, files.read_study(study.path), [])]
+    assert later == ['program.metrics.measured.val_loss = "sampled" was removed']
+    study.path.write_text(said.replace('"val_loss", "train_loss"]\nfull = [', '"train_loss"]\nfull = ["val_loss", '))
+    later = [str(each) for each in lock.deviations(locked, files.read_study(study.path), [])]
+    assert later == ['program.metrics.measured.val_loss was "sampled" and is "full"']
+    del locked.plan["program"]["metrics"]["measured"]
+    assert lock.deviations(locked, declared, []) == [], "a lock from before this was locked"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from oelm_jobs.errors import ConfigurationError, PreflightError
 from oelm_jobs.project import Project
 from oelm_jobs.targets.files import load_target
 from oelm_jobs.transfer import send
+from tests.cli.test_run import argv_of
 from tests.support import end_all, wait_until
 
 STUDY = """
@@ -79,6 +81,13 @@ def test_a_file_where_data_want_a_folder_is_named_before_anything_is_queued(mine
         file.write(f"data = {{ {mapped} }}\n")
     with pytest.raises(ConfigurationError, match=r"data: .*words.csv is a file, and words.csv/of/austen wants"):
         mine.plan(target="scratch")
+
+
+def test_nothing_is_sent_of_a_comparison_that_would_be_refused(mine: Project, root: Path) -> None:
+    (mine.folder / "jobs" / "mine.toml").write_text(STUDY + "high = { lr = 0.6, gpus = 1 }\n")
+    argv = argv_of("submit", "--target", "scratch", "--send-data")
+    done = subprocess.run(argv, cwd=mine.folder, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 2 and "unequal" in done.stderr and not (root / "data").exists(), done.stderr
 
 
 @pytest.mark.slow
