@@ -69,6 +69,19 @@ def _folder(variable: str, below_home: Path) -> Path:
     return home() / (MAC if sys.platform == "darwin" else below_home) / NAME
 
 
+def check_home(folder: Path) -> None:
+    """Refuse a folder that holds more than a project: the home folder, or the root of all.
+
+    Raises:
+        UsageError: It is one.
+    """
+    if folder in (home().resolve(), Path(folder.anchor)):
+        raise UsageError(
+            _("{folder} is no program's folder: all files in it would be taken for code", str(folder)),
+            hint=_("make a folder for the program, and go there"),
+        )
+
+
 def find_project(start: Path) -> Path:
     """Return the nearest folder at or above ``start`` that has studies.
 
@@ -81,8 +94,8 @@ def find_project(start: Path) -> Path:
     raise UsageError(
         _("no project here: neither {folder} nor a folder above it has a study in jobs/*.toml", str(start)),
         hint=_(
-            "go to your project's folder, or run a script where it lies: oelm run -- python SCRIPT; a study file is"
-            " described in the README under 'Add a study'"
+            "go to your project's folder, or make one here: oelm init; a command runs as it stands, where it lies:"
+            " oelm run -- python SCRIPT"
         ),
     )
 
@@ -96,11 +109,7 @@ def program_folder(start: Path) -> Path:
     start = start.resolve()
     checkout = next((folder for folder in (start, *start.parents) if (folder / ".git").exists()), None)
     found = _project(start) or checkout or start
-    if found in (home().resolve(), Path(found.anchor)):
-        raise UsageError(
-            _("{folder} is no program's folder: all files in it would be taken for code", str(found)),
-            hint=_("make a folder for the program, and go there"),
-        )
+    check_home(found)
     return found
 
 

@@ -60,7 +60,7 @@ def tables(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigurationError(_("{path}: can't be read: {why}", str(path), str(error))) from error
     try:
-        return _loads(text)
+        return loads(text)
     except (ValueError, RecursionError) as error:  # what is no TOML is a ValueError
         raise ConfigurationError(_("{path}: not valid TOML: {why}", str(path), str(error))) from error
 
@@ -97,29 +97,35 @@ def document(tables: Mapping[str, Any]) -> str:
     lines = _lines({key: value for key, value in tables.items() if not isinstance(value, Mapping)})
     for name, table in tables.items():
         if isinstance(table, Mapping) and table:
-            lines += ["", f"[{_key(name)}]", *_lines(table)]
+            lines += ["", f"[{bare_key(name)}]", *_lines(table)]
     return "\n".join(lines) + "\n"
 
 
 def _lines(table: Mapping[str, Any]) -> list[str]:
-    return [f"{_key(key)} = {as_text(value)}" for key, value in table.items()]
+    return [f"{bare_key(key)} = {as_text(value)}" for key, value in table.items()]
 
 
-def _key(name: str) -> str:
+def bare_key(name: str) -> str:
+    """Return a name as TOML writes a key: in quotes where it needs them."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else as_text(name)
 
 
 def value_of(text: str) -> Any:
     """Return the number, text, list or truth value that a text is in TOML; the text itself where it is none."""
     try:
-        value = _loads(f"value = {text}")["value"] if text.isprintable() and "#" not in text else text
+        value = loads(f"value = {text}")["value"] if text.isprintable() and "#" not in text else text
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         return text
     return text if isinstance(value, dict) else value
 
 
-def _loads(text: str) -> dict[str, Any]:
+def loads(text: str) -> dict[str, Any]:
+    """Return the content of a TOML text.
+
+    Raises:
+        ValueError: It is none.
+    """
     if sys.version_info >= (3, 11):  # here: a status of a project without targets files reads none
         import tomllib
     else:

@@ -256,3 +256,11 @@ def confirm(question: str, *, yes: bool) -> None:
         raise UsageError(_("{question} Nobody can be asked here.", question), hint=_("give --yes to confirm"))
     if not click.confirm(visible.text(translated(question)), err=True):
         raise UsageError(_("not confirmed; nothing was done"))
+
+
+def ask(question: str, **settings: Any) -> str:
+    """Return what the user answers on a terminal, which the caller has seen to be one; ``settings`` as for
+    click.prompt.
+    """
+    with language.of_click():
+        return str(click.prompt(visible.text(translated(question)), err=True, **settings))

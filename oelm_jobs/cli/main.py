@@ -11,6 +11,7 @@ from ..agent.sentences import _
 from .common import EndingGroup
 
 COMMANDS = {
+    "init": _("Make a project: a study, targets, .gitignore."),
     "run": _("Run a command of your own as it stands."),
     "submit": _("Put runs where the GPUs are."),
     "status": _("Show where runs stand."),

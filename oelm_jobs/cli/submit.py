@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 @command("oelm-submit")
 @click.option(
-    "--study", metavar="NAME", help=_("Study in jobs/ (or a .toml file); without it, the one with default = true.")
+    "--study",
+    metavar="NAME",
+    help=_("Study in jobs/ (or a .toml file); without it, the only one, or the one with default = true."),
 )
 @click.option(
     "--group", "--groups", "groups", multiple=True, metavar="NAME", help=_("Only this group; repeatable, or a,b,c.")

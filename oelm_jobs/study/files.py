@@ -39,7 +39,8 @@ def read_studies(project: Path, warn: Callable[[str], None] = lambda _: None) ->
 
 
 def load_study(project: Path, name: str | None = None, warn: Callable[[str], None] = lambda _: None) -> Study:
-    """Return the study called ``name`` (or in the file ``name``); without a name, the one with ``default = true``.
+    """Return the study called ``name`` (or in the file ``name``); without a name, the only one in ``jobs/``, or the one
+    with ``default = true``.
 
     Args:
         warn: Called with one line about each invalid file that is skipped.
@@ -50,6 +51,9 @@ def load_study(project: Path, name: str | None = None, warn: Callable[[str], Non
     """
     files = study_files(project)
     if name is None:
+        own = [path for path in files if path.parent.name == "jobs"] or files
+        if len(own) == 1:
+            return read_study(own[0])
         studies = read_studies(project, warn)
         defaults = [study for study in studies if study.is_default]
         if len(defaults) == 1:

@@ -84,7 +84,7 @@ def make(
     if shared := {key: tomlfile.value_of(several[0]) for key, several in values.items() if len(several) == 1}:
         tables["settings"] = shared
     groups = _groups(values, gpus)
-    path = _place(project, _name(command), {**tables, "groups": groups}, save)
+    path = _place(project, name_of(command), {**tables, "groups": groups}, save)
     before = tomlfile.tables(path) if path.exists() else {}
     tables["groups"] = _named(groups, before.get("groups", {}), path.stem)
     study = read_tables(tomlfile.Section(path, "", _together(before, tables)))
@@ -171,7 +171,7 @@ def _as_file(command: Sequence[str]) -> str | list[str]:
         return list(command)
 
 
-def _name(command: Sequence[str]) -> str:
+def name_of(command: Sequence[str]) -> str:
     """Return a name for a command's study: that of its script, module or program."""
     scripts = [word for word in command if word.endswith((".py", ".sh"))]
     modules = [after.rpartition(".")[2] for word, after in itertools.pairwise(command) if word == "-m"]

@@ -46,18 +46,27 @@ def load_targets(project: Path) -> dict[str, Target]:
     """
     found = {"local": LOCAL}
     for path in target_files(project):
-        top = tomlfile.read(path)
-        for name in top.keys_left():
-            if not _NAME.fullmatch(name):  # it is written into scripts and onto terminals
-                raise ConfigurationError(
-                    _(
-                        "{path}: {name!r} can't be a target's name: letters, digits and . _ @ : % + - only, at most"
-                        " 128",
-                        str(path),
-                        name,
-                    )
+        found |= read_targets(tomlfile.read(path))
+    return found
+
+
+def read_targets(top: tomlfile.Section) -> dict[str, Target]:
+    """Return the targets of one file by name.
+
+    Raises:
+        ConfigurationError: It is off.
+    """
+    found: dict[str, Target] = {}
+    for name in top.keys_left():
+        if not _NAME.fullmatch(name):  # it is written into scripts and onto terminals
+            raise ConfigurationError(
+                _(
+                    "{path}: {name!r} can't be a target's name: letters, digits and . _ @ : % + - only, at most 128",
+                    str(top.path),
+                    name,
                 )
-            found[name] = _read_target(name, top.take_section(name))
+            )
+        found[name] = _read_target(name, top.take_section(name))
     return found
 
 

@@ -17,7 +17,6 @@ from tests.support import stand_in_for_nvidia_smi
     ("arguments", "expected"),
     [
         (["submit", "--study", "tinny"], ["no study 'tinny'", "did you mean 'tiny'?"]),
-        (["submit"], ["no study", "has default = true", "--study: tiny"]),
         (["submit", "--study", "tiny", "--group", "oelm_freez"], ["did you mean 'oelm_freeze'?"]),
         (["submit", "--study", "tiny", "--target", "bxo"], ["no target 'bxo'", "valid: local"]),
         (["submit", "--study", "tiny", "--target", ""], ["--target was given no name", "leave it out to mean local"]),
@@ -40,6 +39,20 @@ def test_a_wrong_word_is_named_with_the_right_ones(oelm, arguments: list[str], e
     for part in expected:
         assert part in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_of_several_studies_one_is_named_and_a_single_one_is_meant_without_a_word(oelm, project: Path) -> None:
+    only = oelm("submit", "--dry-run")
+    assert "study tiny" in only.stdout and "tiny" not in only.stderr
+    implicit = project / ".oelm" / "studies" / "train.toml"
+    implicit.parent.mkdir(parents=True)
+    implicit.write_text((project / "jobs" / "tiny.toml").read_text())
+    assert "study tiny" in oelm("submit", "--dry-run").stdout, "what oelm run made is none of those in jobs/"
+    (project / "jobs" / "other.toml").write_text((project / "jobs" / "tiny.toml").read_text())
+    done = oelm("submit", "--dry-run", check=False)
+    assert done.returncode == 2
+    for part in ("no study", "has default = true", "--study: other, tiny"):
+        assert part in done.stderr
 
 
 @pytest.mark.usefixtures("quick")

@@ -199,7 +199,7 @@ def project(tmp_path: Path) -> Path:
 def test_every_package_of_the_tree_is_listed() -> None:
     listed = set(setup_cfg()["options"]["packages"].split())
     held = {place.rpartition("/")[0].replace("/", ".") for path, place in source_files() if path.suffix == ".py"}
-    assert held == listed
+    assert held | {"oelm_jobs.jobs"} == listed  # which holds the examples, and no module
 
 
 def test_the_wheel_holds_every_source_file_and_only_oelm_jobs(wheel: Path) -> None:
@@ -207,6 +207,17 @@ def test_the_wheel_holds_every_source_file_and_only_oelm_jobs(wheel: Path) -> No
     assert {name.split("/")[0].partition("-")[0] for name in held} == {"oelm_jobs"}
     assert {place for _, place in source_files()} - held == set()
     assert not [name for name in held if name.endswith(".pyc") or "__pycache__" in name]
+
+
+def test_the_wheel_carries_the_studies_that_init_makes_and_the_examples(wheel: Path) -> None:
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("oelm_jobs/jobs/")}
+    listed = run("git", "ls-files", "jobs", cwd=REPOSITORY).stdout.split()
+    assert held == {f"oelm_jobs/{name}" for name in listed if name != "jobs/targets.toml"}
+
+
+def test_an_installation_makes_a_project_of_an_empty_folder(installed: Installed, tmp_path: Path) -> None:
+    run(installed.bin / "oelm", "init", "--study", "reference", cwd=tmp_path)
+    assert "study qk_freeze" in run(installed.bin / "oelm", "submit", "--dry-run", cwd=tmp_path).stdout
 
 
 def test_the_wheel_carries_the_text_and_its_licence(wheel: Path) -> None:

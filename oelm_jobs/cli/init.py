@@ -1,0 +1,147 @@
+"""``oelm init``: make a project, in an empty folder or an existing repository."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..agent.sentences import _, joined
+from ..errors import UsageError, few
+from ..folders import check_home, study_files
+from .common import ask, command, narrate, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ..scaffold.files import Written
+    from ..scaffold.targets import Proposal
+
+KINDS = {
+    "reference": _("the reference experiment: GPT against OELM, by the built-in trainer"),
+    "script": _("a program of your own, whatever it is written with"),
+}
+"""What a study may be about."""
+
+
+@command("oelm-init")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".", metavar="[FOLDER]")
+@click.option("--study", "kind", type=click.Choice(list(KINDS)), help=_("What is compared; else it is asked."))
+@click.option(
+    "--command",
+    "text",
+    metavar="TEXT",
+    help=_('The command of one run, as you type it: --command "python train.py --lr 1e-3". Goes with --study script.'),
+)
+def main(folder: Path, kind: str | None, text: str | None) -> None:
+    """Make a project of a folder: a study, a file of targets, lines for .gitignore.
+
+    Targets are what ~/.ssh/config and, on a cluster, sinfo know. Nothing that exists is overwritten: in a project it
+    adds what is missing.
+    """
+    from ..scaffold import command as of_command
+    from ..scaffold import examples, files, targets
+
+    if text is not None and kind == "reference":
+        raise UsageError(_("--command goes with --study script"))
+    check_home(folder.resolve())
+    there = [path.stem for path in study_files(folder) if path.parent.name == "jobs"]
+    kind = kind or ("script" if text is not None else "" if there else _ask_kind())
+    studies: dict[str, str] = {}
+    lacking = ""
+    if kind == "script":
+        text = text if text is not None else _ask_command()
+        new = of_command.study(text, folder)
+        studies, lacking = {new.name: new.text}, new.lacking
+    elif kind == "reference":
+        studies = {Path(name).stem: examples.text(name) for name in examples.REFERENCE}
+    proposal = targets.propose()
+    wanted = [*files.IGNORED, *(files.DATA if kind == "reference" else ())]
+    made = [
+        *(files.make(folder, f"jobs/{name}.toml", content) for name, content in studies.items()),
+        *(files.kept(f"jobs/{name}.toml") for name in there if name not in studies),
+        files.make(folder, "jobs/targets.toml", proposal.text),
+        files.ignore(folder, wanted),
+    ]
+    for one in made:
+        say(_line(one, proposal))
+        if one.fate is files.Fate.MADE and one.path.name == "targets.toml":
+            for remark in proposal.remarks:
+                narrate(remark)
+    if lacking:
+        narrate(_("Not there yet: {why}", lacking))
+    narrate("")
+    for line in _next(folder, kind, [*studies, *there], text or ""):
+        narrate(line)
+
+
+def _ask_kind() -> str:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            _("What is to be compared? Nobody can be asked here."),
+            hint=_("give --study reference, or --study script --command TEXT"),
+        )
+    narrate(_("What is to be compared?"))
+    for name, what in KINDS.items():
+        narrate(_("  {name:<10} {what}", name, what))
+    return ask(_("Study"), type=click.Choice(list(KINDS)), default="script")
+
+
+def _ask_command() -> str:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            _("Which command? Nobody can be asked here."), hint=_('give it: --command "python train.py --lr 1e-3"')
+        )
+    return ask(_("The command of one run, as you type it"))
+
+
+def _line(one: Written, proposal: Proposal) -> str:
+    """Return what became of a file."""
+    from ..scaffold.files import Fate
+
+    if one.fate is Fate.KEPT:
+        return _("kept   {path}, which is there already", str(one.path))
+    if one.lines:
+        return _("added  {path}: {lines}", str(one.path), list(one.lines))
+    if one.path.name != "targets.toml":
+        return _("made   {path}", str(one.path))
+    ready = _("ready to use: {targets}", list(proposal.ready))
+    commented = _("in comments, from ~/.ssh/config: {targets}", few(proposal.commented)) if proposal.commented else ""
+    return _("made   {path}: {what}", str(one.path), joined((ready, commented)))
+
+
+def _next(folder: Path, kind: str, studies: list[str], text: str) -> Iterator[str]:
+    """Yield the commands that come next."""
+    where = "" if folder.resolve() == Path.cwd() else shlex.quote(str(folder))
+    study = f" --study {studies[0]}" if len(study_files(folder)) > 1 else ""
+    yield _("Next, after cd {folder}:", where) if where else _("Next:")
+    if kind == "reference":
+        rows = {
+            "oelm data demo": _("the demo's data, in seconds"),
+            "oelm submit --study demo --wait": _("its three groups, about three minutes on two cores"),
+            "oelm report --study demo --plot": _("what became of them"),
+            "oelm submit --dry-run": _("the plan of the reference experiment, which takes GPUs"),
+            "oelm data make TEXT... --output data/tiny_stories": _("its data, of the texts of TinyStories"),
+        }
+    else:
+        rows = {
+            f"oelm submit{study} --dry-run": _("what would run"),
+            f"oelm submit{study} --wait": _("run it here; elsewhere with --target NAME"),
+            f"oelm report{study}": _("compare its groups"),
+        }
+    yield from _table(rows)
+    yield _("Without a study:")
+    yield from _table(
+        {
+            f"oelm run -- {text or 'python train.py'}": _("any command as it stands"),
+            "oelm report --from old_runs/": _("compare runs that you have: no training, no server"),
+        }
+    )
+
+
+def _table(rows: Mapping[str, str]) -> Iterator[str]:
+    width = max(map(len, rows))
+    return (_("  {command}   {what}", typed.ljust(width), what) for typed, what in rows.items())

@@ -1,0 +1,227 @@
+"""``oelm init``: what it makes works, what exists stays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from oelm_jobs.errors import UsageError
+from oelm_jobs.scaffold import command, examples, files, targets
+from oelm_jobs.study.files import load_study, read_study
+from oelm_jobs.targets.files import load_targets
+from tests.support import end_all
+
+Oelm = Callable[..., subprocess.CompletedProcess[str]]
+
+SCRIPT = "import sys\nfor step in range(3):\n    print(f'step {step}: loss {3 - step} {sys.argv[1:]}', flush=True)\n"
+CONFIG = """
+Include more/*.conf
+Host box gpu?? !gpu99 "with blank"
+    HostName 10.0.0.1
+Host github.com
+    User git
+Match host x
+    User me
+host=login.example.org
+    User = me
+Host *
+    ForwardAgent no
+"""
+
+
+def with_sinfo(place: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
+    """Put a script of these lines first on PATH as sinfo."""
+    program = place / "bin" / "sinfo"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\n{lines}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder, on a machine without a cluster, of somebody who knows a host."""
+    user = tmp_path / "user"
+    (user / ".ssh").mkdir(parents=True)
+    (user / ".ssh" / "config").write_text("Host box\n")
+    monkeypatch.setenv("HOME", str(user))
+    with_sinfo(user, monkeypatch, "exit 0")
+    place = tmp_path / "mine"
+    place.mkdir()
+    yield place
+    end_all(place)
+
+
+@pytest.fixture
+def here(folder: Path) -> Oelm:
+    def run(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-c", "from oelm_jobs.cli.main import main; main()", *arguments]
+        done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+        assert not check or done.returncode == 0, done.stderr + done.stdout
+        return done
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_command_becomes_a_study_that_runs(here: Oelm, folder: Path) -> None:
+    (folder / "train.py").write_text(SCRIPT)
+    made = here("init", "--command", "python train.py --lr 1e-3 --seed 7 --name=a")
+    assert made.stdout.splitlines() == [
+        "made   jobs/train.toml",
+        "made   jobs/targets.toml: ready to use: local; in comments, from ~/.ssh/config: box",
+        f"added  .gitignore: {', '.join(files.IGNORED)}",
+    ]
+    for line in ("oelm submit --dry-run ", "oelm run -- python train.py --lr 1e-3", "oelm report --from old_runs/"):
+        assert f"  {line}" in made.stderr
+    assert "--lr 0.001 --seed 7 --name=a" in here("submit", "--dry-run").stdout
+    assert "DONE" in here("submit", "--wait").stdout
+    assert "['--lr', '0.001', '--seed', '7', '--name=a']" in here("logs", "base").stdout
+    assert "base" in here("report").stdout
+
+
+@pytest.mark.slow
+def test_the_reference_experiment_comes_with_its_plan_and_the_commands_for_its_data(here: Oelm, folder: Path) -> None:
+    made = here("init", "--study", "reference")
+    assert {path.name for path in (folder / "jobs").iterdir()} == {"qk_freeze.toml", "demo.toml", "targets.toml"}
+    for line in ("oelm data demo ", "oelm submit --study demo --wait", "oelm data make TEXT..."):
+        assert f"  {line}" in made.stderr
+    planned = here("submit", "--dry-run")
+    assert "study qk_freeze" in planned.stdout and planned.stdout.count("-m train") == 4
+    assert "study demo" in here("submit", "--study", "demo", "--dry-run").stdout
+
+
+@pytest.mark.slow
+def test_what_exists_is_named_and_left(here: Oelm, folder: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    (folder / ".gitignore").write_text("*.pyc\nmodels/")
+    (folder / "jobs").mkdir()
+    (folder / "jobs" / "train.toml").write_text("mine = 1\n")
+    said = here("init", "--command", "python train.py").stdout
+    assert "kept   jobs/train.toml" in said and "added  .gitignore: /.oelm/, /experiments/analysis/" in said
+    assert (folder / "jobs" / "train.toml").read_text() == "mine = 1\n"
+    assert (folder / ".gitignore").read_text().startswith("*.pyc\nmodels/\n# what oelm-jobs makes\n/.oelm/\n")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert here("init").stdout.count("kept ") == 3, "with a study there is nothing to ask"
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "--study"),
+        (["--study", "script"], "--command"),
+        (["--study", "reference", "--command", "x"], "--study script"),
+        (["--command", "python train.py --lr {lr}"], "{lr}"),
+        (["--command", "python 'train.py"], "quotes"),
+        (["--command", ""], "--command"),
+    ],
+)
+def test_where_nobody_can_be_asked_the_option_is_named_and_nothing_is_made(
+    here: Oelm, folder: Path, arguments: list[str], named: str
+) -> None:
+    done = here("init", *arguments, check=False)
+    assert done.returncode == 2 and named in done.stderr, done.stderr
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.slow
+def test_a_home_folder_is_no_project_and_one_that_is_closed_is_named(here: Oelm, folder: Path) -> None:
+    refused = here("init", os.environ["HOME"], "--study", "reference", check=False)
+    assert refused.returncode == 2 and "is no program's folder" in refused.stderr
+    (folder / "jobs").write_text("")
+    refused = here("init", "--study", "reference", check=False)
+    assert refused.returncode == 74 and "jobs" in refused.stderr and "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "written", "factor"),
+    [
+        ("python train.py", "python train.py", {}),
+        ("python train.py --steps 5 --lr=3e-4", "python train.py --steps 5 --lr={lr}", {"lr": 3e-4}),
+        ("torchrun train.py n=2 optim.lr=1 x=y", "torchrun train.py n=2 optim.lr={optim.lr} x=y", {"optim.lr": 1}),
+        ("python train.py --seed {seed} --port 80", "python train.py --seed {seed} --port 80", {}),
+        ('python train.py --name "a b"', ["python", "train.py", "--name", "a b"], {}),
+        ("A=1 python train.py > $HOME/log", ["sh", "-c", "A=1 python train.py > $HOME/log"], {}),
+    ],
+)
+def test_a_number_of_a_command_becomes_a_factor_and_all_else_stays(
+    tmp_path: Path, typed: str, written: str | list[str], factor: dict[str, object]
+) -> None:
+    made = command.study(typed, tmp_path)
+    name, text = made.name, made.text
+    assert name == "train" and ("train.py" in made.lacking) is (not typed.startswith("A=1"))
+    files.make(tmp_path, f"jobs/{name}.toml", text)
+    study = load_study(tmp_path)
+    assert study.factors == tuple(factor) and study.groups["base"].factors == factor
+    words = written.split() if isinstance(written, str) else written
+    assert study.program is not None and len(study.program.stages[0].words) == len(words)
+    assert f"command = {written!r}".replace("'", '"') in text
+    switched_on = text.replace("# other", "other").replace("# lines", "lines").replace("# goal", "goal")
+    files.make(
+        tmp_path, "jobs/on.toml", switched_on.replace("# [hyp", "[hyp").replace("# H1", "H1") if factor else text
+    )
+    assert len(read_study(tmp_path / "jobs" / "on.toml").groups) == 1 + bool(factor)
+
+
+def test_a_command_without_words_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="which command"):
+        command.study("  ", tmp_path)
+
+
+def test_hosts_are_those_that_the_users_file_calls_by_name(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.conf").write_text("Host inner\nInclude config\n")
+    config = tmp_path / "config"
+    config.write_text(CONFIG)
+    assert targets.hosts(config) == ["inner", "box", "login.example.org"]
+    assert targets.hosts(tmp_path / "none") == []
+
+
+SINFO = """
+echo 'debug|debug|up|30:00|30:00|2|(null)|(null)'
+echo 'gpu|gpu*|up|2-00:00:00|1:00:00|4|gpu:a100:4(S:0-1),gpu:v100:2|(null)'
+echo 'old|old|drain|infinite|n/a|1|gpu:2|(null)'
+echo 'long|long|up|infinite|n/a|1|gpu:2|(null)'
+"""
+
+
+def test_partitions_are_ready_to_use_and_hosts_stand_in_comments_that_can_be_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_sinfo(tmp_path, monkeypatch, SINFO)
+    config = tmp_path / "config"
+    config.write_text("Host box gpu local\nHost login.example.org\n")
+    proposal = targets.propose(config)
+    assert proposal.ready == ("local", "gpu-a100", "gpu-v100", "debug", "long")
+    assert proposal.commented == ("box", "gpu", "login.example.org")
+    files.make(tmp_path, "jobs/targets.toml", proposal.text)
+    found = load_targets(tmp_path)
+    assert {name: target.slurm.sbatch for name, target in found.items() if target.slurm} == {
+        "gpu-a100": {"partition": "gpu", "gpus": "a100:1", "time": "2-00:00:00"},
+        "gpu-v100": {"partition": "gpu", "gpus": "v100:1", "time": "2-00:00:00"},
+        "debug": {"partition": "debug", "time": "30:00"},
+        "long": {"partition": "long", "gpus": "1"},
+    }
+    head, _, hosts = proposal.text.partition(targets.OF_HOSTS)
+    (tmp_path / "jobs" / "targets.toml").write_text(head + hosts.replace("# ", ""))
+    assert load_targets(tmp_path)["login.example.org"].kind == "ssh"
+
+
+def test_a_slurm_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_sinfo(tmp_path, monkeypatch, "echo 'sinfo: error: no controller' >&2; exit 1")
+    proposal = targets.propose(tmp_path / "none")
+    assert proposal.ready == ("local",) and "no controller" in proposal.remarks[0]
+
+
+def test_the_examples_that_come_along_are_studies() -> None:
+    found = sorted(examples.folder().glob("**/*.toml"))
+    assert len(found) > 8
+    for path in found:
+        assert path.name == "targets.toml" or read_study(path).groups
