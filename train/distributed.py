@@ -7,16 +7,19 @@ and asking a GPU would stall it.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 import torch.distributed as dist
 
 from .device import choose
+from .environment import describe_hardware
 from .errors import PeerLost, TrainError, is_peer_lost
 from .peers import Watch, end_at_once
+from .sentences import _
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,20 @@ class World:
     """The group in which gradients go round: NCCL's on GPUs."""
     watch: Optional[Watch] = None
     """What notices that another process has ended."""
+    cards: Tuple[str, ...] = ()
+    """Model names of what the processes compute on, by rank; empty in a run of one process."""
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    def hardware(self) -> Dict[str, Any]:
+        """Return ``describe_hardware`` of this process's device, named after all of the run's where they differ."""
+        found = describe_hardware(self.device)
+        if len(set(self.cards)) > 1:
+            counts = [(name, len(list(alike))) for name, alike in itertools.groupby(self.cards)]
+            found["name"] = " + ".join(f"{count} x {name}" for name, count in counts)
+        return found
 
     def largest(self, value: float) -> float:
         """Return the largest value over all processes. Collective."""
@@ -114,7 +127,8 @@ def join(lost: Callable[[], None] = lambda: None) -> World:
         lost: What to do before this process is ended because another one has ended, and it did not notice by itself.
 
     Raises:
-        NoGpu, TrainError: A process can't have its device; all processes of the run raise what the first has found.
+        NoGpu, TrainError: A process can't have its device, or some have GPUs and others none; all processes of the
+            run raise what the first has found.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     chosen: Any = None
@@ -122,17 +136,29 @@ def join(lost: Callable[[], None] = lambda: None) -> World:
         chosen = choose(int(os.environ.get("LOCAL_RANK", "0")))
     except TrainError as error:
         chosen = error
-    everyones = [chosen]
-    if size > 1:
-        # Gloo needs no GPU: a process without one can say so here, and nobody waits for it.
-        dist.init_process_group("gloo")
-        everyones = [None] * size
-        dist.all_gather_object(everyones, chosen)
-    for found in everyones:
+    if size == 1:
+        if isinstance(chosen, TrainError):
+            raise chosen
+        return World(0, 1, chosen)
+    # Gloo needs no GPU: a process without one can say so here, and nobody waits for it.
+    dist.init_process_group("gloo")
+    everyones: List[Any] = [None] * size
+    name = "" if isinstance(chosen, TrainError) else describe_hardware(chosen)["name"]
+    dist.all_gather_object(everyones, (chosen, name))
+    for found, _name in everyones:
         if isinstance(found, TrainError):
             raise found
+    for other, (found, name) in enumerate(everyones):
+        first, first_name = everyones[0]
+        if found.type != first.type:  # they would wait for each other in groups of different kinds
+            raise TrainError(
+                _(
+                    "process {rank} computes on {name} ({kind}), process 0 on {first_name} ({first_kind}): "
+                    "give every process a GPU, or none (CUDA_VISIBLE_DEVICES=)",
+                    other, name, found.type, first_name, first.type,
+                )
+            )  # fmt: skip
     device: torch.device = chosen
-    if size == 1:
-        return World(0, 1, device)
     gradients = dist.new_group(backend="nccl") if device.type == "cuda" else dist.group.WORLD
-    return World(rank, size, device, dist.group.WORLD, gradients, Watch(rank, size, lost))
+    cards = tuple(name for _found, name in everyones)
+    return World(rank, size, device, dist.group.WORLD, gradients, Watch(rank, size, lost), cards)

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from . import checkpoint, state
 from .data import TrainingBatches
-from .environment import describe_hardware
 from .errors import Diverged
 from .optimizer import learning_rate
 from .peak_rates import mfu
@@ -72,7 +71,7 @@ class Trainer:
         self.writer = checkpoint.CheckpointWriter(self.records.out_dir, config.keep_last, config.keep_every)
         sums = self.progress.loss_sums or [0.0] * world.size
         self.stepper.loss_sum.fill_(sums[world.rank])
-        self._device_name = describe_hardware(world.device)["name"]
+        self._device_name = world.hardware()["name"]
         self._step_seconds: List[float] = []
         self._window_s = 0.0
         self._window_steps = 0

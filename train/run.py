@@ -99,7 +99,7 @@ class _Attempt:
             "max_steps": config.max_steps,
             "world_size": world.size,
             "global_batch": configuration.global_batch(config, world.size),
-            "hardware": environment.describe_hardware(world.device),
+            "hardware": world.hardware(),
             "versions": environment.describe_versions(records.out_dir),
             "config": configuration.to_dict(config),
         }

@@ -30,7 +30,7 @@ from .compiling import wants_compile
 from .config import ConfigError, TrainConfig
 from .data import TrainingBatches, open_tokens
 from .distributed import World, join
-from .environment import describe_hardware, describe_versions
+from .environment import describe_versions
 from .errors import TrainError, is_out_of_memory
 from .flops import flops_per_token
 from .memory import advice, keep_freed_memory
@@ -161,7 +161,7 @@ def trial_record(
     """Return the content of speed_trial.json: all ordered pairs of arms, and the control."""
     flops = {name: flops_per_token(config) for name, config in configs.items()}
     tokens = {name: configuration.global_batch(c, world.size) * c.seq_len for name, c in configs.items()}
-    precision, hardware = Precision(configs[control], world.device).name, describe_hardware(world.device)
+    precision, hardware = Precision(configs[control], world.device).name, world.hardware()
     speeds = {name: tokens[name] / statistics.median(found[name]) for name in configs}
     return {
         "version": 1,

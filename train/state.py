@@ -16,7 +16,6 @@ from .compiling import wants_compile
 from .config import TrainConfig
 from .data import DataRecord, TokenFile
 from .distributed import World
-from .environment import describe_hardware
 from .errors import CheckpointError
 from .model import Transformer
 from .optimizer import Precision, leave_out_frozen
@@ -121,7 +120,7 @@ def _describe_world(parts: Parts) -> Dict[str, Any]:
     return {
         "size": world.size,
         "device": world.device.type,
-        "name": describe_hardware(world.device)["name"],
+        "name": world.hardware()["name"],
         "threads": torch.get_num_threads() if world.device.type == "cpu" else 0,
         "torch": str(torch.__version__),
         "precision": precision,

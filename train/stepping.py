@@ -34,6 +34,7 @@ class Stepper:
     """Whether to compile the blocks; then whether they are."""
 
     def __post_init__(self) -> None:
+        self._require_one_precision()
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.world.device)
         """Sum of this process's mean losses since it was last set to zero."""
         self._numbers = micro_batches(self.config, self.world)
@@ -101,6 +102,24 @@ class Stepper:
             self._norm_copied.synchronize()
         return None if self._norm is None else float(self._norm)
 
+    def _require_one_precision(self) -> None:
+        """Refuse processes each of whose cards is computed on in its own precision. Collective.
+
+        Raises:
+            TrainError: names the first that differs; all processes raise the same.
+        """
+        names = self.world.everyones(self.precision.name)
+        for rank, name in enumerate(names):
+            if name != names[0]:
+                raise TrainError(
+                    _(
+                        "process {rank} would compute in {name} on {card}, process 0 in {first} on {first_card}: a "
+                        "run's GPUs must be alike; choose them by the target's gpus or avoid, Slurm's gres or "
+                        "constraint, or CUDA_VISIBLE_DEVICES",
+                        rank, name, self.world.cards[rank], names[0], self.world.cards[0],
+                    )
+                )  # fmt: skip
+
     def _compile(self) -> str:
         """Compile the blocks; return why that isn't possible, empty where it is. Collective.
 
@@ -115,7 +134,7 @@ class Stepper:
             if is_out_of_memory(error):
                 raise
             why = compiling.why_not(error, self.world.device)
-        why = next(filter(None, self.world.everyones(why)), "")
+        why = self._first(why)
         if not why:
             return ""
         if self.config.compile == "true":
@@ -125,7 +144,8 @@ class Stepper:
         return why
 
     def _insist_on_repeatability(self) -> bool:
-        """Make GPU kernels deterministic; return False, and leave them as they are, if one of them has no such form.
+        """Make GPU kernels deterministic; return False, and leave them as they are, if one of them has no such form on
+        the GPU of some process. Collective.
 
         (https://pytorch.org/docs/stable/notes/randomness.html)
 
@@ -136,20 +156,25 @@ class Stepper:
         if deterministic is not None:
             deterministic.fill_uninitialized_memory = False  # meant for finding errors, and costs time
         torch.use_deterministic_algorithms(True)
+        why = ""
         try:
             self._pass_without_effect()
         except RuntimeError as error:
             if "deterministic" not in str(error):
                 raise
-            if self.config.deterministic == "true":
-                why = str(error).splitlines()[0]
-                raise TrainError(
-                    _("--deterministic true can't be kept, auto goes on without it: {why}", why)
-                ) from error
-            torch.use_deterministic_algorithms(False)
-            self.optimizer.zero_grad(set_to_none=True)
-            return False
-        return True
+            why = str(error).splitlines()[0]
+        why = self._first(why)
+        if not why:
+            return True
+        if self.config.deterministic == "true":
+            raise TrainError(_("--deterministic true can't be kept, auto goes on without it: {why}", why))
+        torch.use_deterministic_algorithms(False)
+        self.optimizer.zero_grad(set_to_none=True)
+        return False
+
+    def _first(self, why: str) -> str:
+        """Return the words of the first process that has some; empty where none has. Collective."""
+        return next(filter(None, self.world.everyones(why)), "")
 
     def _pass_without_effect(self) -> None:
         """Go forward and backward once over made-up tokens, and discard the gradient."""

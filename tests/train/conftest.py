@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
-from tests.train.support import TINY, Trainers, write_tokens
+from tests.train.support import TINY, PassesForTwo, Trainers, write_tokens
 from train.config import TrainConfig
+from train.distributed import World
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +41,14 @@ def trainers() -> Iterator[Trainers]:
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[World]:
+    """A process group of this process alone that passes for two, so that DDP is used as it would be."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    yield PassesForTwo(0, 2, torch.device("cpu"), dist.group.WORLD)
+    dist.destroy_process_group()
 
 
 @pytest.fixture

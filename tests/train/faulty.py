@@ -13,8 +13,10 @@ from typing import Any
 import torch
 
 from train import __main__ as command
-from train import distributed, loop, run
+from train import distributed, environment, loop, run
+from train.config import TrainConfig
 from train.errors import NoGpu
+from train.optimizer import Precision
 
 
 def has_no_device(local_rank: int) -> torch.device:
@@ -23,6 +25,10 @@ def has_no_device(local_rank: int) -> torch.device:
 
 def has_no_compiler(function: Any, **_: Any) -> Any:
     raise RuntimeError("no compiler on rank 1")
+
+
+def precision_of_a_gpu(config: TrainConfig, device: torch.device) -> Precision:
+    return Precision(config, torch.device("cuda", 0))
 
 
 def fail_at_step_7(trainer: loop.Trainer, batches: Any) -> None:
@@ -43,6 +49,12 @@ if __name__ == "__main__":
     fault, is_faulty = os.environ["OELM_TEST_FAULT"], os.environ["RANK"] == "1"
     if fault == "device" and is_faulty:
         distributed.choose = has_no_device
+    if fault == "GPU on one" and is_faulty:
+        distributed.choose = lambda _: torch.device("meta")
+    if fault == "older card":
+        environment.cpu_name = lambda: "Tesla V100" if is_faulty else "A100"
+        torch.cuda.get_device_capability = lambda _=None: (7, 0) if is_faulty else (8, 0)
+        run.Precision = precision_of_a_gpu  # type: ignore[misc, assignment]  # in place of a class
     if fault == "compiler":
         run.wants_compile = lambda *_: True
         torch.compile = has_no_compiler if is_faulty else functools.partial(torch.compile, backend="eager")

@@ -18,6 +18,7 @@ import numpy as np
 
 from train import run
 from train.config import TrainConfig, to_flags
+from train.distributed import World
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCAB_SIZE = 61
@@ -106,6 +107,13 @@ class Trainers:
     def run(self, config: TrainConfig, world_size: int = 1, env: dict[str, str] | None = None) -> Ended:
         """Start, wait, and return how rank 0 ended."""
         return self.run_all(config, world_size, env)[0]
+
+
+class PassesForTwo(World):
+    """A process alone that says of another one what it says of itself."""
+
+    def everyones(self, value: Any) -> list[Any]:
+        return [value] * self.size
 
 
 class Ended:

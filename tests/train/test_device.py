@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -48,6 +49,12 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str | None]]:
         return told
 
     return stand_in
+
+
+def start_two(fault: str, config: TrainConfig, trainers: Trainers) -> list[Ended]:
+    """Run two processes of which the second has a fault of ``faulty``."""
+    processes = trainers.start(config, 2, env={"OELM_TEST_FAULT": fault}, module="tests.train.faulty")
+    return [Ended(process) for process in processes]
 
 
 class NoProducts(TorchDispatchMode):
@@ -157,7 +164,32 @@ def test_a_gpu_that_cannot_compute_is_named_with_what_torch_says_of_it(gpu: Call
 
 @pytest.mark.slow
 def test_a_process_without_its_device_ends_all_with_its_words(tiny: TrainConfig, trainers: Trainers) -> None:
-    processes = trainers.start(tiny, 2, env={"OELM_TEST_FAULT": "device"}, module="tests.train.faulty")
-    ended = [Ended(process) for process in processes]
+    ended = start_two("device", tiny, trainers)
     assert [process.code for process in ended] == [1, 1]
     assert outcome(tiny)["reason"] == "the second GPU is broken"
+
+
+@pytest.mark.slow
+def test_cards_that_would_compute_in_different_precisions_are_refused_by_rank_and_name(
+    tiny: TrainConfig, trainers: Trainers
+) -> None:
+    ended = start_two("older card", tiny, trainers)
+    reason = (
+        "process 1 would compute in fp16 on Tesla V100, process 0 in bf16 on A100: a run's GPUs must be alike; choose "
+        "them by the target's gpus or avoid, Slurm's gres or constraint, or CUDA_VISIBLE_DEVICES"
+    )
+    assert [process.code for process in ended] == [1, 1]
+    assert outcome(tiny)["reason"] == reason and outcome(tiny)["step"] == 0
+    assert outcome(tiny)["hardware"]["name"] == "1 x A100 + 1 x Tesla V100"
+    assert f"train: process 0: {reason}\n" in ended[0].err and reason not in ended[1].err
+
+
+@pytest.mark.slow
+def test_a_run_of_which_some_processes_have_no_gpu_is_refused(tiny: TrainConfig, trainers: Trainers) -> None:
+    ended = start_two("GPU on one", tiny, trainers)
+    assert [process.code for process in ended] == [1, 1]
+    assert re.fullmatch(
+        r"process 1 computes on .* \(meta\), process 0 on .* \(cpu\): "
+        r"give every process a GPU, or none \(CUDA_VISIBLE_DEVICES=\)",
+        outcome(tiny)["reason"],
+    )

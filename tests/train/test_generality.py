@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.support import needs
@@ -292,14 +290,6 @@ def test_freezing_from_a_step_on_follows_a_plain_loop(name: str) -> None:
     for (key, own), (_, theirs) in zip(model.named_parameters(), plain.named_parameters(), strict=True):
         assert torch.allclose(own, theirs, atol=2e-5), key
         assert key not in frozen or torch.equal(own, kept[key])
-
-
-@pytest.fixture
-def group(tmp_path: Path) -> Iterator[World]:
-    """A process group of this process alone that passes for two, so that DDP is used as it would be."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
-    yield World(0, 2, CPU, dist.group.WORLD)
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("name", ["pair", "q"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.train.support import metrics, outcome, train_here
-from train import environment, loop
+from train import distributed
 from train.config import TrainConfig
 from train.flops import flops_per_token
 from train.peak_rates import mfu, peak_flops
@@ -84,8 +84,7 @@ def test_a_run_on_a_known_card_tells_its_mfu_in_log_metrics_and_result(
     def on_a_t4(*arguments: Any) -> dict[str, str]:
         return {"device": "cpu", "name": "Tesla T4", "host": "here"}
 
-    monkeypatch.setattr(environment, "describe_hardware", on_a_t4)
-    monkeypatch.setattr(loop, "describe_hardware", on_a_t4)
+    monkeypatch.setattr(distributed, "describe_hardware", on_a_t4)
     assert train_here(replace(tiny, max_steps=8)) == 0
     for record in metrics(tiny).values():
         assert record["mfu"] == pytest.approx(record["tokens_per_s"] * flops_per_token(tiny) / 8.1e12)

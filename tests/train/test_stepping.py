@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch._dynamo.backends.distributed import DDPOptimizer
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -38,14 +36,6 @@ def build(config: TrainConfig, world: World = ALONE) -> tuple[Transformer, Stepp
 def micro_batches(config: TrainConfig, step: int) -> list[Tensor]:
     shape = (config.gradient_accumulation_steps, config.batch_size, config.seq_len + 1)
     return list(torch.randint(VOCAB_SIZE, shape, generator=torch.Generator().manual_seed(step)))
-
-
-@pytest.fixture
-def group(tmp_path: Path) -> Iterator[World]:
-    """A process group of this process alone that passes for two, so that DDP is used as it would be."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
-    yield World(0, 2, CPU, dist.group.WORLD)
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
