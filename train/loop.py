@@ -146,14 +146,26 @@ class Trainer:
         progress = self.progress
         start = time.perf_counter()
         self.stepper.step(progress.step + 1, batches)
-        seconds = time.perf_counter() - start
         progress.step += 1
         progress.tokens += self.step_tokens
         progress.loss_steps += 1
-        progress.train_s += seconds
-        self._step_seconds.append(seconds)
-        self._window_s += seconds
         self._window_steps += 1
+        self._step_seconds.append(0.0)
+        self._add_to_step(time.perf_counter() - start)
+
+    def _loss_sum(self) -> float:
+        """Return the sum of losses, for which a GPU finishes what it has to do: that time is the newest step's."""
+        start = time.perf_counter()
+        loss_sum = float(self.stepper.loss_sum)
+        if self._step_seconds:
+            self._add_to_step(time.perf_counter() - start)
+        return loss_sum
+
+    def _add_to_step(self, seconds: float) -> None:
+        """Count time as the newest step's."""
+        self.progress.train_s += seconds
+        self._step_seconds[-1] += seconds
+        self._window_s += seconds
 
     def _stop_wanted(self) -> bool:
         """Agree over all processes whether to stop; raise what a background write failed with."""
@@ -166,12 +178,7 @@ class Trainer:
     def _record(self) -> None:
         """Write the mean loss since the last record to log, metrics and trackers. Collective."""
         config, progress = self.config, self.progress
-        waited = time.perf_counter()
-        loss_sum = float(self.stepper.loss_sum)  # waits for a GPU to finish the step
-        waited = time.perf_counter() - waited
-        self._window_s += waited
-        progress.train_s += waited
-        loss = self.world.total([loss_sum])[0] / self.world.size / progress.loss_steps
+        loss = self.world.total([self._loss_sum()])[0] / self.world.size / progress.loss_steps
         lr = learning_rate(config, progress.step)
         speed = self._window_steps * self.step_tokens / self._window_s if self._window_s else None
         precision = self.parts.precision.name
@@ -258,7 +265,7 @@ class Trainer:
     def _save(self, name: str = "") -> None:
         """Hand a checkpoint of this step to the writer. Collective."""
         progress = self.progress
-        own = float(self.stepper.loss_sum)
+        own = self._loss_sum()
         sums = [own if rank == self.world.rank else 0.0 for rank in range(self.world.size)]
         progress.loss_sums = self.world.total(sums)  # adding zeros changes no bits
         self._settle_times()
