@@ -133,13 +133,20 @@ class Trainer:
         return True
 
     def _freeze(self) -> None:
-        """Freeze what is to be frozen from this step on, and record that. Collective."""
+        """Freeze what is to be frozen from this step on, and record that. Collective.
+
+        Compiled blocks are compiled anew for it, which is no step's time.
+        """
+        was_compiled = self.stepper.compiled
         self.stepper.freeze()
+        self.progress.compiled = self.stepper.compiled
         treatment = self.resumption.treatment
         note_freezing(treatment, self.model, self.parts.optimizer, self.config)
         self.records.write("treatment.json", treatment)
         held = sum(layer["total"] - layer["trainable"] for layer in self.model.layers())
         self.records.say(f"Frozen after step {self.progress.step}: {held:,} parameters")
+        if was_compiled and not self.stepper.compiled:
+            self.records.say(f"Not compiled any more, so slower: {self.stepper.why_eager}")
 
     def _step(self, batches: List[Tensor]) -> None:
         """Make one optimizer step on this rank's micro-batches [batch_size, seq_len + 1]."""

@@ -134,7 +134,7 @@ class _Attempt:
         if compiled:
             records.say("Compiling the blocks with torch.compile")
         stepper = Stepper(config, world, model, optimizer, precision, compiled)
-        self.facts.update(deterministic=stepper.repeats, compiled=stepper.compiled)
+        self.facts.update(deterministic=stepper.repeats)
         if stepper.why_eager:
             records.say(f"Not compiled, so slower: {stepper.why_eager}")
         self._note_compilation(stepper.compiled)
@@ -212,7 +212,7 @@ class _Attempt:
         record: Dict[str, Any] = {"step": 0}
         progress = self.progress
         if progress is not None:
-            record["exact"] = not progress.inexact
+            record.update(exact=not progress.inexact, compiled=progress.compiled)
             final = progress.final or {
                 key: progress.last[key]
                 for key in ("step", "val_loss", "val_tokens", "val_full", "loss")

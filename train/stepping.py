@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from dataclasses import dataclass
-from typing import Any, ContextManager, List, Optional
+from typing import Any, Callable, ContextManager, List, Optional
 
 import torch
 from torch import Tensor, nn
@@ -45,28 +45,37 @@ class Stepper:
         self._wrapped: nn.Module = self.model
         self.repeats = not self._on_gpu or (self.config.deterministic != "false" and self._insist_on_repeatability())
         """Whether the same step gives the same bits each time."""
-        self.why_eager = self._compile() if self.compiled else ""
+        self.why_eager = ""
         """Why the blocks are not compiled although they should be; empty otherwise."""
-        self.compiled = self.compiled and not self.why_eager
+        if self.compiled:
+            self._compile(compiling.compile_model)
         self._wrap()
 
     def freeze(self) -> None:
-        """Train no more what the configuration freezes after some steps: this is the time. Collective."""
+        """Train no more what the configuration freezes after some steps: this is the time. Collective.
+
+        Raises:
+            TrainError: the blocks can't be compiled anew, and the configuration says that they must be.
+        """
         self.model.freeze()
         leave_out_frozen(self.optimizer)
         self._parameters = trainable_parameters(self.optimizer)
+        self._unwrap()
         if self.compiled:
-            compiling.compile_anew(self.model)
+            self._compile(compiling.compile_anew)
         self._wrap()
+
+    def _unwrap(self) -> None:
+        """Undo ``_wrap``: gradients would be waited for that don't come any more."""
+        if isinstance(self._wrapped, nn.parallel.DistributedDataParallel):
+            # The hooks go with the reducer, which goes with its last reference; the wrapper may live on in a cycle.
+            del self._wrapped.reducer, self._wrapped.logger
+        self._wrapped = self.model
 
     def _wrap(self) -> None:
         """Have the gradients of what is trained now go round the processes, if there are several."""
         if self.world.size == 1:
             return
-        if isinstance(self._wrapped, nn.parallel.DistributedDataParallel):
-            # It would wait for gradients that don't come any more. Its hooks go with its reducer, which goes with its
-            # last reference; the wrapper itself may live on in a cycle.
-            del self._wrapped.reducer, self._wrapped.logger
         device_ids = [self.world.device.index] if self._on_gpu else None
         self._wrapped = nn.parallel.DistributedDataParallel(
             self.model, device_ids=device_ids, process_group=self.world.gradients, gradient_as_bucket_view=True
@@ -120,28 +129,31 @@ class Stepper:
                     )
                 )  # fmt: skip
 
-    def _compile(self) -> str:
-        """Compile the blocks; return why that isn't possible, empty where it is. Collective.
+    def _compile(self, prepare: Callable[[Transformer], None]) -> None:
+        """Compile the blocks, in a pass that is no step; leave them eager and note why if a process can't. Collective.
+
+        Args:
+            prepare: Has them compiled at their first call.
 
         Raises:
-            TrainError: it isn't, and the configuration says that they must be.
+            TrainError: one can't, and the configuration says that they must be.
         """
         why = ""
         try:
-            compiling.compile_model(self.model)
+            prepare(self.model)
             self._pass_without_effect()
         except Exception as error:  # of compilers, Triton, or one that nobody foresaw
             if is_out_of_memory(error):
                 raise
             why = compiling.why_not(error, self.world.device)
-        why = self._first(why)
-        if not why:
-            return ""
+        self.why_eager = self._first(why)
+        self.compiled = not self.why_eager
+        if self.compiled:
+            return
         if self.config.compile == "true":
-            raise TrainError(_("--compile true can't be kept, auto goes on without it: {why}", why))
+            raise TrainError(_("--compile true can't be kept, auto goes on without it: {why}", self.why_eager))
         compiling.leave_eager(self.model)
         self.optimizer.zero_grad(set_to_none=True)
-        return why
 
     def _insist_on_repeatability(self) -> bool:
         """Make GPU kernels deterministic; return False, and leave them as they are, if one of them has no such form on

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from tests.train.support import metrics, outcome, train_here
-from train import loop
+from train import loop, run
 from train.config import TrainConfig
+from train.model import Transformer
 from train.stepping import Stepper
 
 LAUNCH_S, STEP_S = 1.0, 10.0
@@ -99,3 +104,58 @@ def test_a_steps_time_holds_all_waiting_for_it_whoever_asks_for_its_result(
     assert ended["train_s"] == pytest.approx(gpu.now_s)
     assert metrics(config)[24]["tokens_per_s"] == pytest.approx(tokens / step_s, rel=0.01)
     assert gpu.syncs == syncs, "nothing else waits for the GPU"
+
+
+@pytest.fixture
+def compiler(gpu: SlowGpu, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Have runs compiled, which takes hours, until they freeze something: from then on by the ``later`` put here."""
+    compiler: dict[str, Any] = {"frozen": False, "count": 0, "later": lambda: None}
+    freeze = Transformer.freeze
+
+    def compiled(graph: Any, inputs: Any) -> Any:
+        if compiler["frozen"]:
+            compiler["later"]()
+        compiler["count"] += 1
+        gpu.now_s += 3600.0
+        return graph.forward
+
+    def frozen(model: Transformer) -> None:
+        freeze(model)
+        compiler["frozen"] = True
+
+    monkeypatch.setattr(run, "wants_compile", lambda *_: True)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=compiled))
+    monkeypatch.setattr(Transformer, "freeze", frozen)
+    return compiler
+
+
+@pytest.mark.slow
+def test_compiling_anew_for_what_freezes_later_is_no_steps_time(
+    tiny: TrainConfig, gpu: SlowGpu, compiler: dict[str, Any]
+) -> None:
+    config = replace(tiny, freeze_from_step=8, log_interval=1, max_steps=16, val_interval=16)
+    before: list[int] = []
+    compiler["later"] = lambda: before.append(compiler["count"])
+    assert train_here(config) == 0
+    assert before and before[0] > 0, "it is compiled before and after"
+    assert outcome(config)["compiled"] is True
+    assert outcome(config)["train_s"] == pytest.approx(16 * (LAUNCH_S + STEP_S))
+
+
+@pytest.mark.slow
+def test_a_run_that_cannot_compile_what_freezes_later_says_so_and_goes_on_eagerly(
+    tiny: TrainConfig, tmp_path: Path, compiler: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("no kernels for this")
+
+    compiler["later"] = fail
+    config = replace(tiny, freeze_from_step=8, max_steps=16)
+    assert train_here(config) == 0
+    assert capsys.readouterr().out.count("Not compiled any more, so slower: RuntimeError: no kernels for this\n") == 1
+    assert outcome(config)["compiled"] is False and outcome(config)["exact"] is True
+    must = replace(config, compile="true", out_dir=str(tmp_path / "must"))
+    compiler["frozen"] = False
+    assert train_here(must) == 1
+    reason = "--compile true can't be kept, auto goes on without it: RuntimeError: no kernels for this"
+    assert (outcome(must)["reason"], outcome(must)["step"]) == (reason, 8)
