@@ -33,7 +33,7 @@ def keep_freed_memory() -> None:
 def available_bytes(device: torch.device) -> int:
     """Return the memory that a process could have on a device if it began anew."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
+        free, _total = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -42,7 +42,17 @@ def available_bytes(device: torch.device) -> int:
 
 
 def advice(config: TrainConfig, device: torch.device) -> str:
-    """Return a sentence for a run that is out of memory: the batch size to try, with the same global batch."""
+    """Return a sentence for a run that is out of memory: the batch size to try, with the same global batch.
+
+    It raises nothing: a device whose memory ran out may not answer any more, and there may be no memory for words.
+    """
+    try:
+        return _advice(config, device)
+    except Exception:
+        return _("out of memory at --batch_size {batch_size}", config.batch_size)
+
+
+def _advice(config: TrainConfig, device: torch.device) -> str:
     room = available_bytes(device)
     size = estimate.fitting_batch_size(config, room, device.type == "cuda")
     if size is None and config.batch_size > 1:  # the estimate was wrong: at least it was too much

@@ -208,7 +208,16 @@ class _Attempt:
         return TrainError(f"{type(error).__name__}: {error}")
 
     def _end(self, status: str, reason: str) -> None:
-        """Write outcome.json."""
+        """Write outcome.json; what can't be told beside the reason, as of a GPU that answers no more, is left out."""
+        try:
+            facts = {**self._reached(), **self.facts}
+        except Exception as error:
+            complain(f"outcome.json says less: {type(error).__name__}: {error}")
+            facts = {"step": self.progress.step if self.progress is not None else 0, **self.facts}
+        write_outcome(self.config.out_dir, status, reason, {**facts, "time": time.time()})
+
+    def _reached(self) -> Dict[str, Any]:
+        """Return what outcome.json says of how far the attempt has come, and how fast."""
         record: Dict[str, Any] = {"step": 0}
         progress = self.progress
         if progress is not None:
@@ -223,7 +232,7 @@ class _Attempt:
             record.update(checkpoint_s=progress.checkpoint_s, peak_gpu_mem_gb=peak_gpu_mem_gb(self.world.device))
             name, precision = self.facts["hardware"]["name"], self.facts["precision"]
             record.update(mfu=mfu(self.config, progress.tokens_per_s, self.world.size, name, precision) or None)
-        write_outcome(self.config.out_dir, status, reason, {**record, **self.facts, "time": time.time()})
+        return record
 
     def _resume(self, parts: state.Parts) -> state.Resumption:
         """Restore the checkpoint that ``--resume`` asks for, or begin. Collective."""

@@ -208,6 +208,32 @@ def test_out_of_memory_names_a_batch_size_with_the_same_global_batch(tiny: Train
     assert ended.stderr == f"train: {left['reason']}\n"
 
 
+def run_out_of_memory(*_: object) -> None:
+    raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.mark.parametrize("broken", ["train.memory.available_bytes", "train.estimate.fitting_batch_size"])
+def test_out_of_memory_is_recorded_where_there_is_no_telling_what_would_fit(
+    broken: str, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("train.loop.Trainer._step", run_out_of_memory)
+    monkeypatch.setattr(broken, run_out_of_memory)
+    assert train_here(tiny) == 1
+    assert (outcome(tiny)["status"], outcome(tiny)["reason"]) == ("oom", "out of memory at --batch_size 4")
+    assert capsys.readouterr().err == "train: out of memory at --batch_size 4\n"
+
+
+def test_an_end_is_recorded_where_a_gpu_answers_no_more(
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("train.loop.Trainer._step", run_out_of_memory)
+    monkeypatch.setattr("train.run.peak_gpu_mem_gb", run_out_of_memory)
+    assert train_here(tiny) == 1
+    left = outcome(tiny)
+    assert (left["status"], left["step"], left["global_batch"]) == ("oom", 0, 4)
+    assert "outcome.json says less: RuntimeError: CUDA out of memory" in capsys.readouterr().err
+
+
 def test_the_batch_size_named_is_the_largest_divisor_that_fits() -> None:
     config = TrainConfig(batch_size=32)
     eight = replace(config, batch_size=8, gradient_accumulation_steps=4)
