@@ -7,6 +7,7 @@ and asking a GPU would stall it.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import itertools
 import os
 from dataclasses import dataclass
@@ -20,6 +21,11 @@ from .environment import describe_hardware
 from .errors import PeerLost, TrainError, is_peer_lost
 from .peers import Watch, end_at_once
 from .sentences import _
+
+PATIENCE = datetime.timedelta(hours=6)
+"""So long processes wait for one another's messages: for one that hashes data, reads or writes a large checkpoint on a
+slow disk, or compiles. What ends a run whose process is gone is ``peers``, within seconds.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,13 @@ class World:
             counts = [(name, len(list(alike))) for name, alike in itertools.groupby(self.cards)]
             found["name"] = " + ".join(f"{count} x {name}" for name, count in counts)
         return found
+
+    def meet(self) -> None:
+        """Wait until all processes have come here. Collective.
+
+        It belongs behind what one process does alone and slowly: where gradients go round, NCCL waits ten minutes only.
+        """
+        self.largest(0.0)
 
     def largest(self, value: float) -> float:
         """Return the largest value over all processes. Collective."""
@@ -160,5 +173,6 @@ def join(lost: Callable[[], None] = lambda: None) -> World:
             )  # fmt: skip
     device: torch.device = chosen
     gradients = dist.new_group(backend="nccl") if device.type == "cuda" else dist.group.WORLD
+    messages = dist.new_group(backend="gloo", timeout=PATIENCE)
     cards = tuple(name for _found, name in everyones)
-    return World(rank, size, device, dist.group.WORLD, gradients, Watch(rank, size, lost), cards)
+    return World(rank, size, device, messages, gradients, Watch(rank, size, lost), cards)

@@ -252,7 +252,7 @@ class Trainer:
         if not progress.best or at_interval.loss < progress.best["val_loss"]:
             progress.best = {"step": progress.step, "val_loss": at_interval.loss}
             content = state.best_content(self.model, config, progress.step, at_interval.loss)
-            self.writer.save(checkpoint.BEST, content)
+            self._write(checkpoint.BEST, content)
         progress.validated = True
         return True
 
@@ -278,7 +278,12 @@ class Trainer:
         self._settle_times()
         self.records.sync()
         content = state.checkpoint_content(self.parts, progress, self.resumption.treatment)
-        self.writer.save(name or checkpoint.checkpoint_name(progress.step), content)
+        self._write(name or checkpoint.checkpoint_name(progress.step), content)
+
+    def _write(self, name: str, content: Dict[str, Any]) -> None:
+        """Have rank 0 write a file, for which it may have to wait until the one before is written. Collective."""
+        self.writer.save(name, content)
+        self.world.meet()
 
     def _settle_times(self) -> None:
         progress = self.progress

@@ -101,7 +101,7 @@ def build_arm(name: str, config: TrainConfig, world: World) -> Arm:
 
 def time_steps(arm: Arm, count: int, first: int, world: World) -> float:
     """Make ``count`` steps; return the seconds of the slowest process. Collective."""
-    world.largest(0)  # start together
+    world.meet()
     _synchronize(world.device)
     start = time.perf_counter()
     for step in range(first, first + count):

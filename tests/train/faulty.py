@@ -7,13 +7,15 @@ import os
 import select
 import signal
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from train import __main__ as command
-from train import distributed, environment, loop, run
+from train import checkpoint, distributed, environment, loop, run
 from train.config import TrainConfig
 from train.errors import NoGpu
 from train.optimizer import Precision
@@ -41,7 +43,25 @@ def fail_at_step_7(trainer: loop.Trainer, batches: Any) -> None:
     raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED" if fault == "memory" else "CUDA error: an assert")
 
 
-make_step = loop.Trainer._step
+def write_slowly(path: str, content: dict[str, Any]) -> None:
+    """Take as long for the first checkpoint as the other process needs to begin a step too early, or two seconds."""
+    early, mark = Path(path).with_name("early"), Path(path).with_name("writing")
+    mark.touch()
+    deadline = time.monotonic() + 2.0
+    while path.endswith("checkpoint_1.pt") and not early.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    mark.unlink()
+    write(path, content)
+
+
+def note_an_early_step(trainer: loop.Trainer, batches: Any) -> None:
+    out_dir = Path(str(trainer.config.out_dir))
+    if trainer.progress.step == 2 and (out_dir / "writing").exists():
+        (out_dir / "early").touch()
+    make_step(trainer, batches)
+
+
+make_step, write = loop.Trainer._step, checkpoint.write_atomically
 
 if __name__ == "__main__":
     compilers = ThreadPoolExecutor(1)  # its thread waits for work for ever, as that of torch.compile does
@@ -58,6 +78,10 @@ if __name__ == "__main__":
     if fault == "compiler":
         run.wants_compile = lambda *_: True
         torch.compile = has_no_compiler if is_faulty else functools.partial(torch.compile, backend="eager")
+    if fault == "slow disk" and not is_faulty:
+        checkpoint.write_atomically = write_slowly
+    if fault == "slow disk" and is_faulty:
+        loop.Trainer._step = note_an_early_step  # type: ignore[method-assign]
     if fault in ("killed", "memory", "assert"):
         loop.Trainer._step = fail_at_step_7  # type: ignore[method-assign]
     sys.exit(command.main())

@@ -83,6 +83,18 @@ def test_on_several_ranks_a_full_disk_ends_all_of_them(tiny: TrainConfig, traine
     assert "Traceback" not in ended[0].err + ended[1].err
 
 
+def test_while_one_process_waits_for_its_disk_no_other_waits_where_gradients_go_round(
+    tiny: TrainConfig, trainers: Trainers
+) -> None:
+    # NCCL would give up there after ten minutes; a message is waited for by the hour.
+    config = replace(tiny, save_interval=1, max_steps=4)
+    processes = trainers.start(config, 2, env={"OELM_TEST_FAULT": "slow disk"}, module="tests.train.faulty")
+    ended = [Ended(process) for process in processes]
+    assert [process.code for process in ended] == [0, 0], ended[0].err
+    assert [step for step, _ in list_checkpoints(str(tiny.out_dir))] == [4, 3]
+    assert not (run_folder(tiny) / "early").exists()
+
+
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "flipped"])
 def test_a_torn_checkpoint_is_skipped_for_the_one_before(
     damage: str, tiny: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
