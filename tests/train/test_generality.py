@@ -437,8 +437,22 @@ def test_a_compiled_run_freezes_at_its_step_and_goes_on_to_the_bit(
     assert ended.code == 0 and "Frozen after step 8" in ended.out, ended.err
     entry = read_json(Path(str(config.out_dir)) / "treatment.json")["groups"]["qk"]
     assert entry["sha256_start"] != entry["sha256_frozen"] == entry["sha256_end"]
+    assert_goes_on(config, 1, tmp_path, trainers)
+
+
+@pytest.mark.slow
+def test_compiled_processes_go_on_to_the_bit(tiny: TrainConfig, tmp_path: Path, trainers: Trainers) -> None:
+    needs("g++")
+    config = replace(tiny, compile="true", keep_last=0, batch_size=2)
+    assert trainers.run(config, 2).code == 0
+    assert_goes_on(config, 2, tmp_path, trainers)
+
+
+def assert_goes_on(config: TrainConfig, world_size: int, tmp_path: Path, trainers: Trainers) -> None:
+    """Assert that a compiled run which is over ends in the same bits when it goes on from its tenth step."""
     after = replace(config, out_dir=str(tmp_path / "after"), resume=f"{config.out_dir}/checkpoint_10.pt")
-    assert trainers.run(after).code == 0 and outcome(after)["exact"] is True
+    assert trainers.run(after, world_size).code == 0
+    assert outcome(after)["exact"] is outcome(after)["compiled"] is True
     ends = [load_checkpoint(f"{each.out_dir}/checkpoint_24.pt") for each in (config, after)]
     assert_equal(ends[0]["model"], ends[1]["model"])
     assert_equal(ends[0]["optimizer"], ends[1]["optimizer"])
