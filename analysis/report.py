@@ -11,7 +11,7 @@ from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Hypothesis, Study
 from oelm_jobs.study import fairness
 
-from . import findings, summaries, told
+from . import findings, repeated, summaries, told
 from .audit import configurations, observations, treatment
 from .audit.lock import Lock, deviations, rule_deviations
 from .findings import AuditFinding
@@ -70,13 +70,14 @@ class Report:
 
     @property
     def limits(self) -> tuple[AuditFinding, ...]:
-        """The findings but those on how files were read."""
-        return tuple(finding for finding in self.findings if finding.severity != findings.NOTE)
+        """The findings but those on how files were read; what is the same of several runs is one."""
+        return repeated.once([one for one in self.findings if one.severity != findings.NOTE], self.groups)
 
     @property
     def reading_notes(self) -> tuple[Sentence, ...]:
-        """What was odd about the files."""
-        return tuple(finding.text for finding in self.findings if finding.severity == findings.NOTE)
+        """What was odd about the files; what is the same of several runs is one."""
+        notes = [one for one in self.findings if one.severity == findings.NOTE]
+        return tuple(one.text for one in repeated.once(notes, self.groups))
 
 
 def build(

@@ -6,6 +6,7 @@ Learning rates, steps and losses as they were recorded are compared in ``observa
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from oelm_jobs.programs import built_in
 from oelm_jobs.spec.study import Study
 from oelm_jobs.study import fairness
 
+from .. import repeated
 from ..findings import DECLARED, NOTE, UNFAIR, WARNING, AuditFinding, warning
 from ..reading import reference
 from ..reading.loaded_run import LoadedRun, perplexity
@@ -58,7 +60,7 @@ def from_configurations(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -
     """Return findings on configurations, records and values of the study's runs."""
     listed = [run for members in runs.values() for run in members]
     findings = [
-        *(_difference(d) for d in differences(listed, study) if d.is_unfair or d.reason or d.voids),
+        *(_difference(d, runs) for d in differences(listed, study) if d.is_unfair or d.reason or d.voids),
         *interim(runs, study),
         *implausible(listed),
         *uncompared(listed, study),
@@ -94,8 +96,15 @@ def beyond(groups: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audi
     ]
 
 
-def _difference(d: fairness.Difference) -> AuditFinding:
-    values = tuple(f"{name} {_short(value)}" for name, value in d.values.items())
+def _difference(d: fairness.Difference, groups: Mapping[str, Sequence[LoadedRun]]) -> AuditFinding:
+    values: tuple[str, ...] = tuple(f"{name} {_short(value)}" for name, value in d.values.items())
+    if len(values) > repeated.MOST:
+        by_value: dict[str, list[str]] = {}
+        for name, value in d.values.items():
+            by_value.setdefault(_short(value), []).append(name)
+        common, *rare = sorted(by_value.items(), key=lambda pair: -len(pair[1]))
+        listed = [_("{value}: {runs}", value, repeated.named(runs, groups)) for value, runs in rare]
+        values = (*listed, _("{value}: all {count} others", common[0], len(common[1])))
     if d.is_unfair:
         severity, text = UNFAIR, _("{key} is not the same: {values}", d.key, values)
     elif d.reason:
@@ -115,7 +124,14 @@ def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> Iterator[A
             yield warning(_("interim: group {group} has no runs", group), group, key="interim")
             continue
         unfinished = [run for run in members if not run.finished and not run.diverged and run.source != "log"]
-        if unfinished:
+        if len(unfinished) > repeated.MOST:
+            counts = Counter(run.status for run in unfinished)
+            said = _(
+                "interim: {count} of {runs} runs of group {group} have not finished: {states}",
+                len(unfinished), len(members), group, [f"{count} {status}" for status, count in counts.items()],
+            )  # fmt: skip
+            yield warning(said, group, key="interim")
+        elif unfinished:
             states = [_("{run} {status}{progress}", run.name, run.told_status, _progress(run)) for run in unfinished]
             yield warning(_("interim: {runs}", states), group, key="interim")
         seen = {run.seed for run in members}
