@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from oelm_jobs.agent.reasons import codes
-from oelm_jobs.agent.sentences import _
+from oelm_jobs.agent.sentences import _, joined
 from oelm_jobs.programs import built_in
 from oelm_jobs.spec.study import Study
 from oelm_jobs.study import fairness
@@ -97,14 +97,14 @@ def beyond(groups: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[Audi
 
 
 def _difference(d: fairness.Difference, groups: Mapping[str, Sequence[LoadedRun]]) -> AuditFinding:
-    values: tuple[str, ...] = tuple(f"{name} {_short(value)}" for name, value in d.values.items())
+    values: str | tuple[str, ...] = tuple(f"{name} {_short(value)}" for name, value in d.values.items())
     if len(values) > repeated.MOST:
         by_value: dict[str, list[str]] = {}
         for name, value in d.values.items():
             by_value.setdefault(_short(value), []).append(name)
         common, *rare = sorted(by_value.items(), key=lambda pair: -len(pair[1]))
         listed = [_("{value}: {runs}", value, repeated.named(runs, groups)) for value, runs in rare]
-        values = (*listed, _("{value}: all {count} others", common[0], len(common[1])))
+        values = joined([*listed, _("{value}: all {count} others", common[0], len(common[1]))])
     if d.is_unfair:
         severity, text = UNFAIR, _("{key} is not the same: {values}", d.key, values)
     elif d.reason:

@@ -71,6 +71,6 @@ def test_of_ninety_runs_a_value_that_differs_names_the_few(tmp_path: Any) -> Non
     report = build(synthetic.study(seeds=tuple(range(42, 50)), hypotheses=()), runs)
     (said,) = [one.text for one in report.limits if one.key == "gpu_model"]
     assert said == (
-        "gpu_model is not the same (RTX 3090: gpt_base, oelm_freeze, RTX A5000: all 14 others): speed and hours can't"
+        "gpu_model is not the same (RTX 3090: gpt_base, oelm_freeze; RTX A5000: all 14 others): speed and hours can't"
         " be compared"
     )
