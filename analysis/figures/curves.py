@@ -260,11 +260,7 @@ def metrics(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     """Draw what scripts tell over steps, a panel for each metric, those first that the study judges by: mean, range
     over seeds, every seed's end point.
     """
-    judged = {h.metric for h in report.study.hypotheses}
-    goals = [name for name, goal in (report.goals or {}).items() if goal or name in judged]
-    told = dict.fromkeys(name for run in report.runs for name in run.series)
-    others = [name for name in told if name not in goals and not _is_counter(report.runs, name)]
-    names = [*(name for name in goals if name in told), *others][:MOST_PANELS]
+    goals, names = told(report)
     figure = drawing.new(8.6, 4.4)
     panels = list(figure.subplots(max(len(names), 1), squeeze=False)[:, 0])
     if not names:
@@ -301,6 +297,15 @@ def metrics(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
         drawing.label_ends(axes, ends)
     _remark(figure, panels[0], arms, [*remarks], say_)
     return figure
+
+
+def told(report: Report) -> tuple[list[str], list[str]]:
+    """Return the metrics that have a goal or are judged, and those that are drawn, these first."""
+    judged = {h.metric for h in report.study.hypotheses}
+    goals = [name for name, goal in (report.goals or {}).items() if goal or name in judged]
+    every = dict.fromkeys(name for run in report.runs for name in run.series)
+    others = [name for name in every if name not in goals and not _is_counter(report.runs, name)]
+    return goals, [*(name for name in goals if name in every), *others][:MOST_PANELS]
 
 
 def _cut_off(name: str, curves: Sequence[tuple[Any, Any]], low: float, high: float) -> list[Sentence]:

@@ -205,12 +205,12 @@ def known(x: Any, y: Any) -> tuple[Any, Any]:
     return x[kept], y[kept]
 
 
-def thin(x: Any, y: Any) -> tuple[Any, Any]:
-    """Return means over equal numbers of neighbours so that about POINTS remain; short curves unchanged."""
+def thin(x: Any, y: Any, points: int = POINTS) -> tuple[Any, Any]:
+    """Return means over equal numbers of neighbours so that about so many points remain; short curves unchanged."""
     x, y = known(x, y)
-    if len(x) <= POINTS:
+    if len(x) <= points:
         return x, y
-    size = -(-len(x) // POINTS)
+    size = -(-len(x) // points)
     starts = np.arange(0, len(x), size)
     counts = np.diff(np.append(starts, len(x)))
     return np.add.reduceat(x.astype(float), starts) / counts, np.add.reduceat(y, starts) / counts

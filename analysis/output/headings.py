@@ -14,11 +14,13 @@ from ..report import Report
 AUDIT = _("What limits this comparison")
 CLEAN = _("The audit found nothing that limits the comparison.")
 DEVIATIONS = _("Deviations from the locked plan")
+FILTER = _("Show rows with …")
 INTERIM = _("INTERIM: not every planned run has finished; nothing here is final.")
 NO_DIFFERENCES = _("All runs have the same configuration.")
 NO_HYPOTHESES = _("The study declares no hypotheses.")
 NOTES = _("How the files were read")
 VERDICTS = _("Verdicts")
+ZOOM = _("Every run's curve: drag to zoom in, double-click to see all")
 
 
 def title(report: Report) -> Sentence:
@@ -44,6 +46,11 @@ def made(made_at: float) -> Sentence:
 def rule(verdict: Verdict) -> Sentence:
     """Return the rule that a verdict goes by."""
     return _("rule: {rule}", wording.rule(verdict.hypothesis))
+
+
+def rows(count: int) -> Sentence:
+    """Return what stands for a folded table."""
+    return _("{count} rows", f"{count:,}")
 
 
 def changes(names: Sequence[str]) -> Sentence:

@@ -20,9 +20,15 @@ from ..printed import say
 from ..reading.loaded_run import LoadedRun
 from ..report import Report
 from ..tables import Cell, Column, Table, column, show
-from . import headings
+from . import headings, plots
 
 HERE = Path(__file__).parent
+ZOOMING = HERE / "uplot"
+"""uPlot 1.6.32 (https://github.com/leeoniya/uPlot, MIT), which draws the curves that a reader zooms into."""
+FOLDED = 24
+"""A table of more rows is folded."""
+FILTERED = 8
+"""One of more rows can be filtered."""
 WIDEST = 12
 """Columns of a table that a desktop's window shows side by side."""
 _TONES = {SUPPORTED: "good", MET: "good", REFUTED: "bad", NOT_MET: "bad"}
@@ -67,6 +73,7 @@ def as_html(
         for path, content in figures
         if path.suffix == ".svg"
     ]
+    zoomed = plots.plots(report, lambda text: say(text, language)) if drawn else {}
     titles = {"audit": headings.AUDIT, "verdicts": headings.VERDICTS, "tables": _("Tables")}
     titles |= {"figures": _("Figures")} if drawn else {}
     titles |= {name: tables.TITLES[name] for name in ("differences", "provenance")}
@@ -89,9 +96,16 @@ def as_html(
         differences=differences(report),
         provenance=provenance(report.runs) if report.goals is None else provenance(report.runs).without_gaps(2),
         diffs=_diffs(report.runs),
-        css=Markup((HERE / "page.css").read_text("utf-8")),
-        js=Markup((HERE / "page.js").read_text("utf-8")),
+        plots=zoomed,
+        folded=FOLDED,
+        filtered=FILTERED,
+        css=Markup(_source(HERE / "page.css", *([ZOOMING / "uPlot.min.css"] if zoomed else []))),
+        js=Markup(_source(*([ZOOMING / "uPlot.iife.min.js"] if zoomed else []), HERE / "page.js")),
     )
+
+
+def _source(*paths: Path) -> str:
+    return "\n".join(path.read_text("utf-8") for path in paths)
 
 
 def _diffs(runs: Sequence[LoadedRun]) -> dict[str, list[str]]:

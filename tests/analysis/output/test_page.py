@@ -54,6 +54,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of 27 runs, without figures."""
+    folder = tmp_path_factory.mktemp("many")
+    runs = make_arms(folder / "runs", {group: [3.9 + i / 100 for i in range(9)] for group in LOSSES})
+    path = folder / "report.html"
+    path.write_text(as_html(build(synthetic.study(seeds=tuple(range(42, 51))), runs), "en", 0.0), encoding="utf-8")
+    return path
+
+
 def edit(folder: Path, **train: object) -> Path:
     result = json.loads((folder / "experiment_result.json").read_text())
     result["train"] |= train
@@ -66,7 +76,7 @@ def run(page: Path, script: str, *options: str) -> Any:
     probe = page.with_name("probe.html")
     ending = (
         "<script>window.errors=[];addEventListener('error',e=>errors.push(e.message));"
-        f"addEventListener('load',()=>{{let r;try{{r=(()=>{{{script}}})()}}catch(e){{r='failed: '+e}}"
+        f"addEventListener('load',async()=>{{let r;try{{r=await(async()=>{{{script}}})()}}catch(e){{r='failed: '+e}}"
         "const out=document.createElement('pre');out.id='probe';out.textContent=JSON.stringify({r,errors});"
         "document.body.append(out)})</script></body>"
     )
@@ -187,6 +197,42 @@ def test_missing_values_stay_at_the_end_whichever_way_a_table_is_sorted(page: Pa
         b=heads[i].querySelector('button'); b.click(); const up=read(); b.click(); return [up, read()]""",
     )
     assert seen[0][-1] == seen[1][-1] == "–" and seen[0][0] == seen[1][1]
+
+
+def test_a_table_of_many_runs_is_folded_and_shows_the_rows_that_are_asked_for(many: Path) -> None:
+    seen = run(
+        many,
+        """const t=document.querySelector('#table-runs_result,#table-runs'), fold=t.closest('details');
+        const input=fold.querySelector('input');
+        const before=[fold.open, fold.querySelector('summary').textContent]; fold.open=true;
+        input.value='freeze-s45 DONE'; input.dispatchEvent(new Event('input'));
+        const rows=[...t.tBodies[0].rows].filter(r=>!r.hidden).map(r=>r.cells[0].textContent);
+        return {before, rows, count:fold.querySelector('output').textContent,
+        groups:document.querySelector('#table-comparison,#table-comparison_result').closest('details')}""",
+    )
+    assert seen["before"] == [False, "27 rows"] and seen["groups"] is None
+    assert seen["rows"] == ["oelm_no_freeze-s45", "oelm_freeze-s45"] and seen["count"] == "2 / 27"
+
+
+def test_a_reader_zooms_into_the_curves_of_all_runs(page: Path) -> None:
+    seen = run(
+        page,
+        """const details=document.querySelector('#figure-training_loss').nextElementSibling; details.open=true;
+        const later=()=>new Promise(done=>setTimeout(done,100)); await later();
+        const over=details.querySelector('.u-over'), said=details.querySelector('output');
+        const send=(kind,x,to=over)=>{const box=over.getBoundingClientRect(); to.dispatchEvent(new MouseEvent(kind,
+        {bubbles:true,button:0,movementX:9,clientX:box.left+x*box.width,clientY:box.top+box.height/2}))};
+        const at=async x=>{send('mouseenter',x); send('mousemove',x); await later(); return said.textContent};
+        const before=await at(0.02);
+        send('mousedown',0.5); await later(); send('mousemove',0.9,document); send('mousemove',0.9); await later();
+        send('mouseup',0.9,document); await later();
+        const after=await at(0.02);
+        const boxes=[...details.querySelectorAll('label')].map(l=>l.textContent);
+        return {before, after, boxes}""",
+    )
+    steps = [int(re.findall(r"Step (\d+)", seen[when])[0]) for when in ("before", "after")]
+    assert steps[0] <= 40 and steps[1] >= 180, seen
+    assert seen["boxes"] == ["Group A: GPT-Base", "Group B: OELM-NoFreeze", "Group C: OELM-Freeze"]
 
 
 @pytest.mark.parametrize("width", [360, 1400])
