@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,16 @@ from tests.ssh.testbed import Client, Network
 from tests.support import needs, stand_in_for_python, wait_until
 
 ROOMS = itertools.count()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to the report of a test that failed what the cluster knows: once the test is over, its jobs are gone."""
+    report = yield
+    cluster = getattr(item, "funcargs", {}).get("cluster")
+    if report.when == "call" and report.failed and isinstance(cluster, Testbed):
+        report.sections.append(("What Slurm knows", cluster.told()))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,15 +45,26 @@ def start_of(project: Path, name: str = "gpt_base") -> dict[str, Any]:
     return read(path)
 
 
+GROUPS = ("gpt_base", "oelm_no_freeze", "oelm_freeze")
+
+
+def held(project: Path, *names: str) -> Path:
+    """Make the folder whose files keep runs of these names from going on after their first checkpoint; return it."""
+    folder = project / "hold"
+    folder.mkdir()
+    for name in names:
+        (folder / f"exp_{name}").touch()
+    return folder
+
+
 # Arrays ---------------------------------------------------------------------------------------------------------------
 
 
 def test_seeds_and_groups_are_one_array_with_a_limit_on_how_many_run(
     submit, project: Path, cluster: Testbed, wait_for, states, oelm
 ) -> None:
-    pace = project / "pace"
-    pace.write_text("0.2")
-    submit("--num-seeds", "3", steps=60, max_parallel=2, setup=[f"export TRAINER_STEP_S=$(cat {pace})"])
+    hold = held(project, *(f"{group}{seed}" for group in GROUPS for seed in ("", "-s43", "-s44")))
+    submit("--num-seeds", "3", max_parallel=2, setup=[f"export TRAINER_HOLD={hold}"])
     wait_until(lambda: sum(row["state"] == "RUNNING" for row in states().values()) == 2, "two of them to run")
     rows = states()
     assert len(rows) == 9 and len({row["job"].partition("_")[0] for row in rows.values()}) == 1, "one sbatch"
@@ -60,13 +72,13 @@ def test_seeds_and_groups_are_one_array_with_a_limit_on_how_many_run(
     assert len(queued) == 7 and "JobArrayTaskLimit" in rows[queued[0]]["reason"]
     running = [name for name, row in rows.items() if row["state"] == "RUNNING"]
     cancelled = [running[0], queued[-1]]
-    pace.write_text("0")
     said = oelm("cancel", "--yes", *(f"tiny/{name}" for name in cancelled)).stdout
     assert said == "".join(f"{name}: cancelled\n" for name in cancelled)
     rows = states()
     assert {rows[name]["state"] for name in cancelled} == {"CANCELLED"}
     assert not [name for name, row in rows.items() if row["state"] == "CANCELLED" and name not in cancelled]
     others = [name for name in rows if name not in cancelled]
+    shutil.rmtree(hold)
     wait_until(lambda: all(states()[name]["state"] == "DONE" for name in others), "the others")
     for name in others:
         result = read(run_dir(project, name) / "experiment_result.json")
@@ -74,13 +86,15 @@ def test_seeds_and_groups_are_one_array_with_a_limit_on_how_many_run(
 
 
 def test_one_task_of_an_array_is_requeued_and_goes_on(submit, project: Path, cluster: Testbed, wait_for) -> None:
-    submit("--groups", "gpt_base,oelm_freeze", steps=40, step_s=0.1)
+    hold = held(project, "oelm_freeze")
+    submit("--groups", "gpt_base,oelm_freeze", setup=[f"export TRAINER_HOLD={hold}"])
     wait_for("oelm_freeze", "RUNNING")
     wait_until((run_dir(project, "oelm_freeze") / "heartbeat.json").exists, "a step")
     job = start_of(project, "oelm_freeze")["job"]
     cluster.run("scontrol", "requeue", job)
     wait_for("oelm_freeze", "QUEUED")
     wait_until(lambda: cluster.job(job).get("JobState") == "PENDING", "it to be pending")
+    shutil.rmtree(hold)
     cluster.release(job)
     for name, number in (("oelm_freeze", 2), ("gpt_base", 1)):
         wait_for(name, "DONE")

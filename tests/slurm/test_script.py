@@ -113,7 +113,7 @@ def test_a_program_that_never_stops_is_ended_when_its_time_is_over(cluster: Test
 def test_a_program_that_was_preempted_goes_on_and_its_end_is_no_second_preemption(
     cluster: Testbed, tmp_path: Path
 ) -> None:
-    program = counting("--pause=0.2", "--steps=60", "--die-at=40", "--always")
+    program = counting("--pause=0.2", "--steps=100", "--die-at=80", "--always")
     job = submit(cluster, tmp_path, "a", program, "--requeue", "-p low", "-w n1")
     run = make_run(tmp_path, "a")
     wait_until(lambda: "iter 7:" in log(run), "a step behind a checkpoint")
@@ -124,4 +124,4 @@ def test_a_program_that_was_preempted_goes_on_and_its_end_is_no_second_preemptio
     record = end(tmp_path, "a")
     assert [attempt["state"] for attempt in record["attempts"]] == ["QUEUED", "FAILED"]
     assert record["attempts"][1]["cause"] == "crash"
-    assert record["reason"] == "exit code 1: ValueError: on purpose at 40"
+    assert record["reason"] == "exit code 1: ValueError: on purpose at 80"

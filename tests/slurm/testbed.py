@@ -211,10 +211,18 @@ class Testbed:
             self.kill(name, signal.SIGTERM if name in ("database", "slurmdbd", "munged") else signal.SIGKILL)
 
     def end_jobs(self) -> None:
-        """Cancel every job, and wait until their processes are gone."""
+        """Cancel every job, and wait until their processes are gone and nothing of the nodes is counted as used."""
         for kill in ((), ("--signal=KILL", "--full")):
             self.run("scancel", "--user=" + self.run("id", "-un").strip(), *kill, check=False)
         wait(lambda: not self.run("squeue", "-h", check=False).strip(), "the queue to be empty", 40)
+        if self._any_in_use():
+            # A controller that was started anew may count a GPU for good that a job had before the node registered:
+            # an exclusive job of a later test, which asks for all of them, would wait for it in vain.
+            self.run("scontrol", "reconfigure")
+            wait(lambda: not self._any_in_use(), "nothing to be counted as used", 40)
+
+    def _any_in_use(self) -> bool:
+        return "AllocTRES=" in self.run("scontrol", "-o", "show", "node").replace("AllocTRES= ", "")
 
     # Daemons ----------------------------------------------------------------------------------------------------------
 
@@ -337,6 +345,11 @@ class Testbed:
         """Return what slurmctld knows of a job."""
         words = self.run("scontrol", "-o", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def told(self) -> str:
+        """Return what slurmctld knows of jobs and nodes, and what it has logged last."""
+        shown = [self.run("scontrol", "show", kind, check=False) for kind in ("job", "node")]
+        return "".join([*shown, *(self.place / "slurmctld.log").read_text().splitlines(keepends=True)[-60:]])
 
     def release(self, job: str) -> None:
         """Let a requeued job start now (Slurm makes it wait for two minutes)."""
