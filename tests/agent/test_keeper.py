@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -327,6 +328,29 @@ def test_who_waits_far_behind_takes_next_to_no_memory_and_goes_on_as_the_same_pr
     assert journal(root) == [run.name for run in done], "each once, in their order"
     assert [claim_of(run)["pid"] for run in runs] == pids
     assert read(rundir.control(done[-1].run_dir, rundir.END))["token"] == f"t{len(runs) - 1}"
+
+
+@pytest.mark.slow
+def test_however_often_its_wait_begins_anew_it_holds_no_more_than_at_first(root: Path) -> None:
+    runs = runs_of(root, 8)
+    one_by_one(root, runs)
+    last, counts = runs[-1], []
+    for ahead in range(len(runs) - 1 - lease.FAR, 1, -1):
+        # It waits for the third one ahead of it; with that cancelled, for another.
+        of_it = f"-t{ahead}-"
+        wait_until(lambda word=of_it: any(word in path for path in files_of(last)), f"it to wait for r{ahead:03d}")
+        counts.append(len(files_of(last)))
+        cancel.cancel({"run_dirs": [runs[ahead].run_dir]})
+    assert len(counts) == 3 and len(set(counts)) == 1, counts
+
+
+def files_of(run: Run) -> list[str]:
+    """Return what the descriptors lead to of the program in which a run waits far behind; none while it is another."""
+    folder = Path(f"/proc/{claim_of(run)['pid']}/fd")
+    with contextlib.suppress(FileNotFoundError):  # a descriptor that was there
+        found = [os.readlink(path) for path in folder.iterdir()]
+        return found if program_of(run) == "flock" else []
+    return []
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ from . import lease_folder
 COMMAND = ("flock", "--shared", "--no-fork")
 """util-linux's, from 2.30 on; others don't know all of it, and then this process waits itself."""
 TRY_TIMEOUT_S = 10.0
+WAITED_VARIABLE = "OELM_WAITED_FD"
+"""Variable of the program that goes on: the descriptor of the file that was waited for."""
 
 
 def wait(path: Path, *, stdin: bytes, kept: Iterable[int], environment: Mapping[str, str]) -> None:
@@ -47,7 +49,8 @@ def wait(path: Path, *, stdin: bytes, kept: Iterable[int], environment: Mapping[
         for each in (handle, *kept):
             os.set_inheritable(each, True)
         # By its descriptor: flock would make a file anew that was removed meanwhile.
-        os.execvpe(COMMAND[0], [*COMMAND, "/proc/self/fd/%d" % handle, *argv], {**os.environ, **environment})
+        environment = {**os.environ, **environment, WAITED_VARIABLE: str(handle)}
+        os.execvpe(COMMAND[0], [*COMMAND, "/proc/self/fd/%d" % handle, *argv], environment)
     except (OSError, AttributeError, subprocess.TimeoutExpired):  # no such program, or no Linux
         pass
     finally:
@@ -59,3 +62,14 @@ def wait(path: Path, *, stdin: bytes, kept: Iterable[int], environment: Mapping[
         for each in (handle, content):
             if each >= 0:
                 os.close(each)
+
+
+def close_waited() -> None:
+    """Close what a wait has left open here: the descriptor of the file, and the one by which flock had its lock."""
+    handle = int(os.environ.pop(WAITED_VARIABLE, "-1"))
+    with contextlib.suppress(OSError):  # this process has not waited, and closes nothing
+        waited = os.fstat(handle)
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # that of the listing itself
+                if os.path.samestat(os.fstat(int(name)), waited):
+                    os.close(int(name))

@@ -42,6 +42,7 @@ class Host(place.Place):
         self._held: Optional[lease.Lease] = None
         self._port_lock: Optional[int] = None
         self._is_handed = False
+        flock.close_waited()
         self._served_fd = int(os.environ.pop(keeper.SERVED_VARIABLE, "-1"))
         if self._served_fd >= 0:
             os.set_inheritable(self._served_fd, False)
