@@ -590,6 +590,18 @@ def test_a_launch_closes_no_descriptor_of_the_process_that_it_is_called_in(root:
     wait_for_state(run, "DONE")
 
 
+def test_a_launch_script_is_the_one_shell_of_a_start_that_reads_bash_env(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(root, "a")
+    read_by = tmp_path / "read_by"
+    (tmp_path / "env").write_text(f'echo "$0" >> {read_by}\n')
+    monkeypatch.setenv("BASH_ENV", str(tmp_path / "env"))
+    launch_runs(root, [(run, outcome_of("completed"))])
+    wait_for_state(run, "DONE")
+    assert read_by.read_text().split() == [str(rundir.control(run.run_dir, rundir.SCRIPT))]
+
+
 def test_a_submission_may_have_more_runs_than_low_descriptors(root: Path) -> None:
     runs = [make_run(root, f"r{i}") for i in range(130)]
     script = "#!/bin/bash\nexec sleep 600\n"

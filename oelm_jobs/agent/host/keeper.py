@@ -114,7 +114,8 @@ def start(run: Held, environment: Dict[str, str]) -> "subprocess.Popen[bytes]":
     with open(str(control / rundir.SUPERVISOR_LOG), "ab", buffering=0) as log:
         log.write(rundir.log_line(rundir.LAUNCHED).encode())
         process = subprocess.Popen(
-            ["bash", "-c", moved, str(control / rundir.SCRIPT)],
+            # In POSIX mode it leaves BASH_ENV to the script's own shell (bash(1), "Invocation").
+            ["bash", "--posix", "-c", moved, str(control / rundir.SCRIPT)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
