@@ -39,7 +39,7 @@ $(VENV)/.test-installed: $(PACKAGING)
 
 # Runs that are done are left alone, so that it can be interrupted and run again.
 demo: $(VENV)/.installed
-	@tools/demo.sh "$(VENV)"
+	@"$(VENV)/bin/oelm" demo .
 
 # The same study through an SSH server on loopback, and on a two-node Slurm with stand-in GPUs: as root.
 demo-ssh demo-slurm: $(VENV)/.test-installed

@@ -47,7 +47,11 @@ def test_importing_the_package_loads_nothing_of_it() -> None:
 
 def test_commands_use_nothing_else() -> None:
     allowed = {"", "agent", "cli", "encodings", "errors", "folders", "language", "project", "table", "visible"}
-    besides = {"oelm_jobs.cli.data": {"data"}, "oelm_jobs.cli.init": {"scaffold"}}
+    besides = {
+        "oelm_jobs.cli.data": {"data"},
+        "oelm_jobs.cli.init": {"scaffold"},
+        "oelm_jobs.cli.demo": {"data", "demo", "scaffold"},
+    }
     for name in layers.modules():
         if layers.part_of(name, "oelm_jobs") == "cli":
             used = {layers.part_of(each, "oelm_jobs") for each in layers.imported(name, for_types=False)}

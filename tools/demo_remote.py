@@ -64,7 +64,7 @@ def main(kind: str, venv: Path) -> int:
         lines = ["[demo]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
         (project / "jobs" / "targets.toml").write_text("\n".join(lines) + "\n")
         environment = {**os.environ, **variables, "OELM_STATE_DIR": str(place / "state")}
-        argv = [str(REPOSITORY / "tools" / "demo.sh"), str(venv), "demo"]
+        argv = [str(venv / "bin" / "oelm"), "demo", ".", "--target", "demo"]
         code = subprocess.run(argv, cwd=project, env=environment).returncode
     print(f"The project, with its results and its report, is {project}; all else of the demo lies beside it.")
     return code

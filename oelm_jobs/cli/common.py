@@ -264,3 +264,9 @@ def ask(question: str, **settings: Any) -> str:
     """
     with language.of_click():
         return str(click.prompt(visible.text(translated(question)), err=True, **settings))
+
+
+def columns(rows: Mapping[str, str]) -> list[str]:
+    """Return lines with what is to be typed, or a name, on the left, and what it is for on the right."""
+    width = max(map(len, rows))
+    return [_("  {command}   {what}", typed.ljust(width), what) for typed, what in rows.items()]

@@ -65,9 +65,9 @@ def demo(vocab_size: int, output: Path | None, force: bool, as_json: bool) -> No
         here, project = Path.cwd(), _project()
         output = (project.folder if project else here) / "data" / "demo"
         output = output.relative_to(here) if output.is_relative_to(here) else output
-    with _progress() as report:
+    with progress() as report:
         made = maker.demo(output, vocab_size=vocab_size, force=force, report=report)
-    _print_made(output, made, as_json=as_json)
+    print_made(output, made, as_json=as_json)
 
 
 @main.command()
@@ -124,9 +124,9 @@ def make(sources: tuple[Path, ...], output: Path, as_json: bool, **options: Any)
     """
     from ..data import maker
 
-    with _progress() as report:
+    with progress() as report:
         made = maker.make(sources, output, report=report, **options)
-    _print_made(output, made, as_json=as_json)
+    print_made(output, made, as_json=as_json)
 
 
 @main.command()
@@ -155,13 +155,15 @@ def _project() -> Project | None:
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Report]:
+def progress() -> Iterator[Report]:
+    """Show how far the making of data is."""
     labels = {"hash": _("reading for hashes"), "encode": _("encoding")}
     with Meter() as meter:
         yield lambda stage, total, more: meter.go_on(labels[stage], total, more)
 
 
-def _print_made(folder: Path, made: Made, *, as_json: bool) -> None:
+def print_made(folder: Path, made: Made, *, as_json: bool) -> None:
+    """Say what was made, or that it was there."""
     if made.up_to_date and not as_json:
         check_it = shlex.join(["oelm-data", "check", str(folder)])
         narrate(

@@ -12,10 +12,10 @@ import click
 from ..agent.sentences import _, joined
 from ..errors import UsageError, few
 from ..folders import check_home, study_files
-from .common import ask, command, narrate, say
+from .common import ask, columns, command, narrate, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from ..scaffold.files import Written
     from ..scaffold.targets import Proposal
@@ -132,16 +132,11 @@ def _next(folder: Path, kind: str, studies: list[str], text: str) -> Iterator[st
             f"oelm submit{study} --wait": _("run it here; elsewhere with --target NAME"),
             f"oelm report{study}": _("compare its groups"),
         }
-    yield from _table(rows)
+    yield from columns(rows)
     yield _("Without a study:")
-    yield from _table(
+    yield from columns(
         {
             f"oelm run -- {text or 'python train.py'}": _("any command as it stands"),
             "oelm report --from old_runs/": _("compare runs that you have: no training, no server"),
         }
     )
-
-
-def _table(rows: Mapping[str, str]) -> Iterator[str]:
-    width = max(map(len, rows))
-    return (_("  {command}   {what}", typed.ljust(width), what) for typed, what in rows.items())

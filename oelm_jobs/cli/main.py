@@ -12,6 +12,7 @@ from .common import EndingGroup
 
 COMMANDS = {
     "init": _("Make a project: a study, targets, .gitignore."),
+    "demo": _("Train three small groups and write the report, in three minutes."),
     "run": _("Run a command of your own as it stands."),
     "submit": _("Put runs where the GPUs are."),
     "status": _("Show where runs stand."),

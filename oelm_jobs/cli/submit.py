@@ -14,6 +14,7 @@ from .common import EXIT_INTERRUPTED, command, confirm, narrate, open_project, p
 
 if TYPE_CHECKING:
     from ..project import Project
+    from ..runs.observe import View
     from ..spec.target import Target
     from ..study.plan import Plan
     from ..submit.submission import Submitted
@@ -209,8 +210,13 @@ def show_submitted(
         narrate(_("Runs go on without this terminal. Watch them: oelm-status --watch"))
 
 
-def wait_for(project: Project, plan: Plan, *, as_json: bool = False) -> None:
+def wait_for(
+    project: Project, plan: Plan, *, as_json: bool = False, also: Callable[[View], None] = lambda view: None
+) -> None:
     """Show where a plan's runs stand until they are over.
+
+    Args:
+        also: Is given every look, too.
 
     Raises:
         RunFailed: One is not done.
@@ -220,7 +226,13 @@ def wait_for(project: Project, plan: Plan, *, as_json: bool = False) -> None:
 
     try:
         with nullcontext() if as_json else view.screen() as show:
-            last = project.wait(*plan.runs, show=show)
+
+            def look(seen: View) -> None:
+                also(seen)
+                if show is not None:
+                    show(seen)
+
+            last = project.wait(*plan.runs, show=look)
     except KeyboardInterrupt:
         narrate(
             _("\nNo longer waiting; the runs go on. Come back with: oelm-status --watch; end them with: oelm-cancel")
