@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from .reporting import StudyReport as StudyReport
     from .reporting import report_on as report_on
     from .runs.control import Cancelled as Cancelled
+    from .runs.forget import Forgotten as Forgotten
     from .runs.observe import View as View
     from .runs.rebuild import Survey as Survey
+    from .runs.select import Selection as Selection
     from .spec.study import Run as Run
     from .spec.study import Study as Study
     from .spec.target import Target as Target
@@ -40,12 +42,14 @@ _HOME = {
     "Cleaned": "transfer.clean",
     "Fetched": "transfer.fetch",
     "Finding": "checks.finding",
+    "Forgotten": "runs.forget",
     "Mode": "study.plan",
     "Outcome": "outcome",
     "Plan": "study.plan",
     "PlannedRun": "submit.preview",
     "Project": "project",
     "Run": "spec.study",
+    "Selection": "runs.select",
     "State": "agent.states",
     "StoredRun": "stored_run",
     "Study": "spec.study",

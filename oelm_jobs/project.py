@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 
 from . import visible
 from .agent.sentences import _
-from .agent.states import Checkpoints
+from .agent.states import Checkpoints, State
 from .errors import UsageError
 from .folders import find_project, program_folder
 from .runs.observe import Scope, View, refresh
+from .runs.select import Only as Only
+from .runs.select import Selection as Selection
 from .runs.select import select, select_one, understood
 from .store import Store, index_path
 from .stored_run import StoredRun
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .outcome import Outcome
     from .reporting import StudyReport
     from .runs.control import Cancelled
+    from .runs.forget import Forgotten as Forgotten
     from .runs.logs import Piece
     from .runs.rebuild import Holding, Survey
     from .spec.study import Run, Study
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
     from .transfer.clean import Cleaned, Removable, Unused
     from .transfer.fetch import Fetched, Progress
 
-    Named = str | StoredRun | Run | Plan | View | Submitted | Fetched | Cancelled
+    Named = str | StoredRun | Run | Plan | View | Selection | Submitted | Fetched | Cancelled
     """What names runs: a study, a group, a run (``STUDY/RUN`` where its name is not unique), a run itself, or what
     another method has returned.
     """
@@ -335,6 +338,34 @@ class Project(AbstractContextManager["Project"]):
         """
         return select_one(self.store, self.folder, name, study)
 
+    def select(
+        self,
+        *names: Named,
+        study: Study | str | None = None,
+        seeds: Iterable[int | range] = (),
+        tags: Iterable[str] = (),
+        states: Iterable[State | str] = (),
+    ) -> Selection:
+        """Return those of the runs that names mean which have one of some seeds and tags and are in one of some states;
+        other methods take it for a name. For states the targets are asked.
+
+        Args:
+            tags: Or patterns of them.
+
+        Raises:
+            UsageError: A name, a seed or a tag is none that was submitted.
+        """
+        only = Only(
+            seeds=[seed if isinstance(seed, range) else range(seed, seed + 1) for seed in seeds],
+            tags=list(tags),
+            states=[State(state) for state in states],
+        )
+        everything = self.runs(study=study)
+        found: Sequence[StoredRun] = self.runs(*names, study=study)
+        if only.states:
+            found = refresh(self.store, self.folder, found, scope=Scope.STOPPED).runs
+        return Selection(runs=only.of(found), out_of=len(everything))
+
     def refresh(self, *names: Named, study: Study | str | None = None, hosts: bool = False) -> View:
         """Ask the targets where runs stand, once each and side by side.
 
@@ -427,6 +458,38 @@ class Project(AbstractContextManager["Project"]):
         runs, misread = understood(self.runs(*names, study=study), whole=False)
         view = refresh(self.store, self.folder, runs, scope=Scope.STOPPED if names else Scope.MOVING)
         return replace(control.cancel_all(self.store, view, self.folder, confirm), misread=misread)
+
+    def forget(
+        self,
+        *names: Named,
+        study: Study | str | None = None,
+        everything: bool = False,
+        why: str = "",
+        delete: bool = False,
+        confirm: Callable[[Sequence[StoredRun]], None] = lambda runs: None,
+    ) -> Outcome[Forgotten]:
+        """Take runs that are over out of the index, reports and later submissions; the study's ledger keeps a line of
+        each. What they made is moved to ``.archive``, on their targets and here.
+
+        Args:
+            everything: All runs of the project, where none are named.
+            why: For the ledger.
+            delete: Remove what they made from their targets, instead.
+            confirm: Is given the runs that would be forgotten; what it raises keeps them.
+
+        Raises:
+            UsageError: One isn't over; nothing was done.
+            TargetError: Whether one is over can't be found out, or its files can't be removed; nothing was done.
+        """
+        from .runs import forget
+
+        _need_names(names, study, everything)
+        runs, misread = understood(self.runs(*names, study=study))
+        view = refresh(self.store, self.folder, runs, scope=Scope.ALL)
+        done = forget.forget(
+            self.store, self.folder, view, why=why, delete=delete, confirm=confirm, say=self.say
+        )  # fmt: skip
+        return replace(done, misread=misread)
 
     # Results ----------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from . import ledger
 from .agent.sentences import Sentence, _
 from .agent.states import State
 from .analysis import power
@@ -22,7 +23,7 @@ from .analysis.reading.run_state import NO_RECORD
 from .analysis.report import Report, build
 from .checks import preflight
 from .connections import connect
-from .errors import OelmError, UsageError
+from .errors import OelmError, UsageError, few
 from .spec.study import Study
 from .store import Store, index_path
 from .stored_run import StoredRun
@@ -70,11 +71,22 @@ class StudyReport:
             self.study,
             [*self.runs, *self.strangers],
             trials=trials,
-            remarks=[*remarks, *loading.left_out(self.folders)],
+            remarks=[*remarks, *loading.left_out(self.folders), *self._forgotten()],
             target_loss=self.target_loss or self.study.target_loss,
             lock=self.lock,
             planned=self.planned,
         )
+
+    def _forgotten(self) -> list[Sentence]:
+        """Return a remark on what was taken out of the study's results."""
+        known = ledger.read(self.project, self.study.name) if self.project is not None and not self.folders else []
+        entries = [entry for entry in known if entry.event == ledger.FORGOTTEN]
+        if not entries:
+            return []
+        runs = few([ledger.summary(entry) for entry in entries])
+        if len(entries) == 1:
+            return [_("1 run of this study was forgotten and counts for nothing here: {runs}", runs)]
+        return [_("{count} runs of this study were forgotten and count for nothing here: {runs}", len(entries), runs)]
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:

@@ -293,6 +293,24 @@ class Store(AbstractContextManager["Store"]):
                 map(_when_and_which, unchanged),
             )
 
+    def forget(
+        self, project: Path, runs: Iterable[StoredRun], record: Callable[[Sequence[StoredRun]], None]
+    ) -> list[StoredRun]:
+        """Remove runs, each unless it was submitted again since it was seen; return those that were there.
+
+        Args:
+            record: Is given them before, under the write lock; what it raises keeps them.
+        """
+        with self._writing():
+            tokens = {(run.study, run.name): run.token for run in self.runs(project) if run.state is not State.PLANNED}
+            known = [run for run in runs if tokens.get((run.study, run.name)) == run.token]
+            record(known)
+            self._db.executemany(
+                "DELETE FROM run WHERE project = ? AND study = ? AND name = ? AND token = ?",
+                [(str(project), run.study, run.name, run.token) for run in known],
+            )
+        return known
+
     def replace_runs(self, project: Path, target: str, records: Sequence[RunRecord], gone: Iterable[str] = ()) -> None:
         """Replace the index of a project's runs on a target by the records found there; submissions in flight stay.
 

@@ -179,8 +179,8 @@ class World:
         os.chdir(self.project)
 
     def outside(self) -> dict[str, bytes]:
-        """Return what nobody may touch: all but the state folder, and what fetching is for."""
-        parts = ("state", "server", "leases", "project/models", "project/.oelm")
+        """Return what nobody may touch: all but the state folder, and what fetching and the ledger are for."""
+        parts = ("state", "server", "leases", "project/models", "project/experiments", "project/.oelm")
         may_change = tuple(str(self.place / part) for part in parts)
         found = {}
         for folder, folders, names in os.walk(self.place):

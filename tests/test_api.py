@@ -21,9 +21,9 @@ from tests.support import REPOSITORY
 from tools import layers
 
 EXPORTED = {
-    "Again", "Cancelled", "Checkpoints", "Cleaned", "Fetched", "Finding", "Mode", "Outcome", "Plan", "PlannedRun",
-    "Project", "Run", "State", "StoredRun", "Study", "StudyReport", "Submitted", "Survey", "Target", "View",
-    "data_frame", "report_on",
+    "Again", "Cancelled", "Checkpoints", "Cleaned", "Fetched", "Finding", "Forgotten", "Mode", "Outcome", "Plan",
+    "PlannedRun", "Project", "Run", "Selection", "State", "StoredRun", "Study", "StudyReport", "Submitted", "Survey",
+    "Target", "View", "data_frame", "report_on",
 }  # fmt: skip
 
 
@@ -96,6 +96,12 @@ def test_a_study_goes_from_plan_to_results(project: Path) -> None:
         assert not again.note
         (cancelled,) = mine.cancel("tiny/gpt_base").done
         assert cancelled.run.name == "gpt_base" and mine.runs("gpt_base")[0].state is State.CANCELLED
+        chosen = mine.select("tiny", seeds=[42], states=["CANCELLED"])
+        assert [run.name for run in chosen.runs] == ["gpt_base"] and chosen.out_of == 1
+        assert mine.select("gpt_*", states=[State.DONE]).runs == () == mine.fetch(mine.select(states=["DONE"])).done
+        (forgotten,) = mine.forget(chosen, why="a try").done
+        assert (forgotten.entry.why, forgotten.entry.state) == ("a try", "CANCELLED") and forgotten.ledger.exists()
+        assert mine.runs() == []
 
 
 @pytest.mark.slow

@@ -42,6 +42,8 @@ COMMANDS = {
     "send": ("submit", "--study", "tiny", "--target", "box", "--seeds", "43", "--send-data"),
     "fetch what is not over": ("fetch", "oelm_freeze", "--checkpoints", "all"),
     "clean": ("clean", "--all", "--yes"),
+    "forget": ("forget", "oelm_freeze", "--yes"),
+    "forget and remove": ("forget", "gpt_base", "--delete", "--yes"),
     "doctor": ("doctor", "box"),
     "settle": ("status",),
     "status of a cluster": ("status", "gpt_base-s50", "--gpus"),
@@ -51,6 +53,7 @@ COMMANDS = {
         *("submit", "--study", "tiny", "--target", "cluster"),
         *("--seeds", "50", "--group", "gpt_base", "--rerun", "--yes"),
     ),
+    "forget on a cluster": ("forget", "gpt_base-s50", "--yes"),
     "doctor of a cluster": ("doctor", "cluster"),
 }
 """What is tried, each against every kind of lie."""
@@ -316,6 +319,7 @@ BEFORE: dict[str, Callable[[World], None]] = {
     "send": lose_data,
     "clean": leave_code_behind,
     "rerun on a cluster": end_on_the_cluster,
+    "forget on a cluster": end_on_the_cluster,
 }
 """What happens before some of the commands."""
 
@@ -337,6 +341,8 @@ def check(world: World, name: str, change: Callable[[str, Any], Any]) -> str:
     code, out, err = world.run("status", "--json")
     assert code == 0, f"and then the index can't be read: {err}"
     names = ("gpt_base", "oelm_freeze", "oelm_no_freeze")
+    if "forget" in command:  # which the one that it names may be
+        names = tuple(each for each in names if each not in command)
     if not set(names) <= {
         run["name"] for run in json.loads(out)["runs"]
     }:  # what is not said to be there is not rebuilt

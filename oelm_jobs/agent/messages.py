@@ -207,15 +207,33 @@ class Submission(Root):
     token: str
 
 
-class Moved(TypedDict):
+class _MovedMay(TypedDict, total=False):
+    removed: List[str]
+    """Of those moved the ones of which nothing is left; there where that was asked for."""
+
+
+class Moved(_MovedMay):
     """Run directories that were moved aside, to where; and those that could not be."""
 
     moved: Dict[str, str]
     busy: List[str]
+    gpu_hours: Dict[str, float]
+    """What the attempts of those moved took."""
+
+
+class _ArchiveMay(TypedDict, total=False):
+    below: Sequence[str]
+    """Folders: what is moved aside is removed, each only if it lies below one of them."""
 
 
 class RunDirs(TypedDict):
     """A request about run directories."""
+
+    run_dirs: Sequence[str]
+
+
+class ArchiveRequest(_ArchiveMay):
+    """A request to move run directories aside."""
 
     run_dirs: Sequence[str]
 

@@ -34,7 +34,7 @@ class Verb(str, Generic[Asks, Answers]):
 LAUNCH: Verb[m.LaunchRequest, m.LaunchAnswer] = Verb("launch", "host.launch")
 SETTLE: Verb[m.Submission, m.SettleAnswer] = Verb("settle", "host.launch", reads=True)
 CANCEL: Verb[m.RunDirs, m.Cancelled] = Verb("cancel", "host.cancel")
-ARCHIVE: Verb[m.RunDirs, m.Moved] = Verb("archive", "host.archive")
+ARCHIVE: Verb[m.ArchiveRequest, m.Moved] = Verb("archive", "host.archive")
 PROBE: Verb[m.ProbeRequest, m.PollAnswer] = Verb("probe", "probe", reads=True, is_quick=True)
 LOG: Verb[m.LogRequest, m.LogAnswer] = Verb("log", "probe", reads=True, is_quick=True)
 FIND: Verb[m.FindRequest, m.FindAnswer] = Verb("find", "transfer.find", reads=True)
@@ -52,7 +52,7 @@ SLURM_SUBMIT: Verb[m.SlurmSubmitRequest, m.SlurmSubmitAnswer] = Verb("slurm_subm
 SLURM_SETTLE: Verb[m.Submission, m.SlurmSettleAnswer] = Verb("slurm_settle", "slurm.submit", reads=True)
 SLURM_POLL: Verb[m.SlurmPollRequest, m.PollAnswer] = Verb("slurm_poll", "slurm.state", reads=True)
 SLURM_CANCEL: Verb[m.SlurmCancelRequest, m.Cancelled] = Verb("slurm_cancel", "slurm.cancel")
-SLURM_ARCHIVE: Verb[m.RunDirs, m.Moved] = Verb("slurm_archive", "slurm.cancel")
+SLURM_ARCHIVE: Verb[m.ArchiveRequest, m.Moved] = Verb("slurm_archive", "slurm.cancel")
 SLURM_TRIAL: Verb[m.SlurmTrialRequest, m.SlurmTrialAnswer] = Verb(
     "slurm_trial", "checks.slurm_trial", reads=True, is_quick=True
 )

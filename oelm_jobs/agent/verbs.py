@@ -117,7 +117,7 @@ TREE = Text(most=16, pattern="[0-9a-f]{16}")
 TREES = Each(TREE)
 FOUND = Anything(depth=200, is_table=True)
 DONE = Text(among=("cancelled", "not running", "still ending"))
-MOVED = Table({"moved": Map(PATH), "busy": Each(ABSOLUTE)})
+MOVED = Table({"moved": Map(PATH), "busy": Each(ABSOLUTE), "gpu_hours": Map(Number(0))}, {"removed": Each(ABSOLUTE)})
 
 # Verbs ------------------------------------------------------------------------------------------------------------
 
@@ -171,6 +171,7 @@ ANSWERS: Shapes = {
 }  # fmt: skip
 
 ROOT: Shapes = {"root": PATH}
+ARCHIVED = Table({"run_dirs": RUN_DIRS}, {"below": Each(PATH, 16)})
 SUBMISSION: Shapes = {"root": PATH, "token": TOKEN}
 UNUSED: Shapes = {"checkpoint_root": OPTIONAL_PATH, "young_s": Number(0)}
 REQUESTS: Dict[str, Table] = {
@@ -182,7 +183,7 @@ REQUESTS: Dict[str, Table] = {
     ),
     "settle": Table(SUBMISSION),
     "cancel": Table({"run_dirs": RUN_DIRS}),
-    "archive": Table({"run_dirs": RUN_DIRS}),
+    "archive": ARCHIVED,
     "find": Table(ROOT, {"checkpoint_root": OPTIONAL_PATH}),
     "data": Table({**ROOT, "files": Each(PATH, 1000)}, {"whole": Maybe(Flag())}),
     "content": Table({**ROOT, "files": Each(PATH, 1000)}, {"each": Flag()}),
@@ -217,7 +218,7 @@ REQUESTS: Dict[str, Table] = {
         {"checkpoint_root": OPTIONAL_PATH, "ended": RUN_DIRS, "interval_s": Number(0), "host": Flag()},
     ),
     "slurm_cancel": Table({**ROOT, "runs": RUN_TOKENS}),
-    "slurm_archive": Table({"run_dirs": RUN_DIRS}),
+    "slurm_archive": ARCHIVED,
     "slurm_trial": Table(
         {"python": PATH, "setup": Each(SCRIPT, 10_000), "trial": SCRIPT}, {"environment": Maybe(ENVIRONMENT)}
     ),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..agent.sentences import _, joined
 from ..errors import TargetError, UnknownAnswer, few
 from .common import command, confirm, end_with, narrate, open_project, put_json, say
+from .selection import by_runs, choose, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,12 +20,11 @@ if TYPE_CHECKING:
 
 
 @command("oelm-cancel")
-@click.argument("names", nargs=-1, metavar="[STUDY|GROUP|RUN]...")
-@click.option("--study", metavar="NAME", help=_("Only this study."))
+@by_runs
 @click.option("--all", "everything", is_flag=True, help=_("Every run of this project that isn't over."))
 @click.option("--yes", is_flag=True, help=_("Don't ask."))
 @click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
-def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool, as_json: bool) -> None:
+def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool, as_json: bool, **only: Any) -> None:
     """Cancel runs.
 
     They write a checkpoint first; submitting them again goes on from there. Cancelling a run that is over does nothing.
@@ -33,7 +33,8 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
     from .view import titles
 
     with open_project() as project:
-        is_all = not names and study is None
+        chosen = choose(project, names, study, only)
+        is_all = not chosen and study is None
 
         def ask(runs: Sequence[StoredRun]) -> None:
             if is_all and not runs:
@@ -44,8 +45,8 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, yes: bool,
             if working and sys.stderr.isatty():
                 narrate(_("Waiting until {count} runs have written a checkpoint", working))
 
-        found = project.cancel(*names, study=study, everything=everything, confirm=ask)
-    argv = ["oelm-cancel", *names, *(["--study", study] if study else []), *(["--all"] if everything else [])]
+        found = project.cancel(*chosen, study=study, everything=everything, confirm=ask)
+    argv = ["oelm-cancel", *words(names, study, only), *(["--all"] if everything else [])]
     for error in found.unreachable.values():
         _say_what_was_done(error, again=shlex.join(argv))
     shown = [one for one in found.done if not is_all or not one.run.state.is_final]

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..agent.sentences import _, joined
 from .common import command, confirm, end_with, narrate, open_project, put_json, say
+from .selection import by_runs, choose
 
 if TYPE_CHECKING:
     from ..transfer.clean import Removable, Unused
 
 
 @command("oelm-clean")
-@click.argument("names", nargs=-1, metavar="[STUDY|GROUP|RUN]...")
-@click.option("--study", metavar="NAME", help=_("Only this study."))
+@by_runs
 @click.option("--all", "everything", is_flag=True, help=_("Every run of this project."))
 @click.option("--dry-run", is_flag=True, help=_("Say what would go, and leave it."))
 @click.option("--yes", is_flag=True, help=_("Don't ask."))
 @click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
-def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+def main(
+    names: tuple[str, ...],
+    study: str | None,
+    everything: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **only: Any,
+) -> None:
     """Remove from targets checkpoints whose copy here is verified once more, and code that nobody needs any more; logs
     and results stay there.
 
@@ -45,7 +53,8 @@ def main(names: tuple[str, ...], study: str | None, everything: bool, dry_run: b
         return True
 
     with open_project() as project:
-        cleaned = project.clean(*names, study=study, everything=everything, confirm=ask)
+        chosen = choose(project, names, study, only)
+        cleaned = project.clean(*chosen, study=study, everything=everything, confirm=ask)
     if as_json:
         gone = {(each.run.study, each.run.name): sorted(each.names) for each in cleaned.removed}
         rows = [

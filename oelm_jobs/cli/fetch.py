@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from ..agent.sentences import _, joined
 from ..agent.states import Checkpoints
 from ..errors import NotReached, OelmError, RunFailed, UsageError
 from .common import command, end_with, narrate, open_project, put_json, say
+from .selection import by_runs, choose
 
 if TYPE_CHECKING:
     from ..transfer.fetch import Fetched
@@ -25,8 +26,7 @@ WATCH_S = 10.0
 
 
 @command("oelm-fetch")
-@click.argument("names", nargs=-1, metavar="[STUDY|GROUP|RUN]...")
-@click.option("--study", metavar="NAME", help=_("Only this study."))
+@by_runs
 @click.option(
     "--checkpoints",
     type=click.Choice([each.value for each in Checkpoints]),
@@ -52,7 +52,9 @@ def main(
     sync: str | None,
     watch: bool,
     as_json: bool,
-    **how: Any,
+    checkpoints: str,
+    verify: bool,
+    **only: Any,
 ) -> None:
     """Fetch runs and verify every file: finished ones, and what runs that still train have made so far.
 
@@ -65,10 +67,12 @@ def main(
     if watch and as_json:
         raise UsageError(_("--watch and --json exclude each other"))
     told: set[Path] = set()
+    tell: Callable[[str], None] = narrate
     with open_project() as project:
         while True:
+            chosen, tell = choose(project, names, study, only, tell=tell), lambda text: None
             with Meter(_("fetching")) as meter:
-                found = project.fetch(*names, study=study, progress=meter, **how)
+                found = project.fetch(*chosen, study=study, checkpoints=checkpoints, verify=verify, progress=meter)
             fetched, errors = found.done, found.unreachable
             if as_json:
                 rows = [_as_json(one) for one in fetched]
@@ -90,7 +94,7 @@ def main(
         to_send = project.wandb_sync(fetched) if sync == "wandb" else None
         if sync == "mlflow" and fetched:
             narrate(_("{count} runs are in MLflow: {place}", len(fetched), project.to_mlflow(fetched)))
-    if not fetched and not found.misread:
+    if not fetched and not chosen and not found.misread:
         narrate(_("No run yet. Submit some: oelm-submit"))
     if to_send is not None:
         _send(to_send, [called[one.run.study, one.run.name] for one in fetched if not one.state.is_final])

@@ -18,6 +18,7 @@ COMMANDS = {
     "status": _("Show where runs stand."),
     "logs": _("Print a run's log."),
     "cancel": _("End runs."),
+    "forget": _("Take runs out of what counts, with a line of why."),
     "fetch": _("Bring results home, verified."),
     "clean": _("Free a target's disk of what is at home."),
     "report": _("Tables, verdicts and figures."),

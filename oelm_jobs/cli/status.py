@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..agent.sentences import _
-from ..errors import Nonsense, UsageError, few, valid_choices
-from .common import command, end_with, narrate, open_project, put, put_json, split_names
+from ..errors import Nonsense, few
+from .common import command, end_with, narrate, open_project, put, put_json
+from .selection import by_runs
 
 if TYPE_CHECKING:
     from ..agent.record_types import Left
@@ -20,11 +21,7 @@ if TYPE_CHECKING:
 
 
 @command("oelm-status")
-@click.argument("names", nargs=-1, metavar="[STUDY|GROUP|RUN]...")
-@click.option("--study", metavar="NAME", help=_("Only this study."))
-@click.option(
-    "--state", "states", multiple=True, metavar="STATE", help=_("Only runs in this state; repeatable, or a,b,c.")
-)
+@by_runs
 @click.option("--gpus", is_flag=True, help=_("The targets' devices, queues and disks, too."))
 @click.option("--watch", is_flag=True, help=_("Redraw until interrupted."))
 @click.option("--rebuild", is_flag=True, help=_("Make the index of runs again from the run directories first."))
@@ -39,12 +36,12 @@ if TYPE_CHECKING:
 def main(
     names: tuple[str, ...],
     study: str | None,
-    states: tuple[str, ...],
     gpus: bool,
     watch: bool,
     rebuild: bool,
     adopt: str | None,
     as_json: bool,
+    **only: Any,
 ) -> None:
     """Show where runs stand: state, progress, losses, rate and the expected rest.
 
@@ -53,14 +50,15 @@ def main(
     """
     from dataclasses import replace
 
+    from ..project import Only
     from . import view
 
-    wanted = _states(states)
+    wanted = Only(**only)
     with open_project() as project:
         elsewhere, nonsense = _look_elsewhere(project, rebuild=rebuild, adopt=adopt)
         views = project.watch(*names, study=study, hosts=gpus)
         if wanted:
-            views = (replace(each, runs=tuple(run for run in each.runs if run.state in wanted)) for each in views)
+            views = (replace(each, runs=wanted.of(each.runs)) for each in views)
         if watch:
             screen = contextlib.nullcontext() if as_json else view.screen()
             with contextlib.suppress(KeyboardInterrupt), screen as show:
@@ -82,7 +80,7 @@ def main(
     elif shown.runs or shown.unreachable or shown.hosts:
         put(view.render(shown, width=view.terminal_width()))
     elif wanted:
-        narrate(_("No run is in that state."))
+        narrate(_("No run is one of those."))
     elif elsewhere:
         narrate(_("This project has no run here yet."))
     else:
@@ -91,15 +89,6 @@ def main(
     for message in (*nonsense, *shown.nonsense):
         raise Nonsense(message)
     end_with(run.misread for run in shown.runs if run.misread)
-
-
-def _states(values: tuple[str, ...]) -> set[str]:
-    from ..agent.states import State
-
-    wanted = {value.upper() for value in split_names(values)}
-    for value in wanted.difference(State.__members__):
-        raise UsageError(_("--state {state}: {choices}", value, valid_choices(value, State.__members__)))
-    return wanted
 
 
 def _look_elsewhere(project: Project, *, rebuild: bool, adopt: str | None) -> tuple[list[Holding], tuple[str, ...]]:

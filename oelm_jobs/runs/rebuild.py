@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .. import names
+from .. import ledger, names
 from ..agent import registry
 from ..agent.run_record import RunRecord
 from ..agent.sentences import _
@@ -91,7 +91,9 @@ class _Found(NamedTuple):
 
 
 def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
-    """Ask targets, side by side, which runs of which project lie there and where they stand."""
+    """Ask targets, side by side, which runs of which project lie there and where they stand; what this project has
+    forgotten stays so.
+    """
     found: dict[str, list[_Found]] = {}
     passed_over: list[str] = []
     by_name = {target.name: target for target in targets}
@@ -114,7 +116,13 @@ def survey(store: Store, project: Path, targets: Sequence[Target]) -> Survey:
             found[name].append(_Found(name, owner, record, states.get(record.run_dir)))
 
     failed = side_by_side(ask, by_name)
-    everything = [each for name in by_name for each in found.get(name, ())]
+    forgotten = ledger.tokens(ledger.read_all(project))
+    everything = [
+        each
+        for name in by_name
+        for each in found.get(name, ())
+        if each.owner != str(project) or (each.record.study, each.record.run, each.record.token) not in forgotten
+    ]
     indexed = [(run.study, run.name, run.target) for run in stored]
     holdings: dict[tuple[str, str], list[_Found]] = {}
     for each in _without_what_was_left(_without_others(everything, project, by_name, indexed)):

@@ -109,18 +109,27 @@ class Scheduler(abc.ABC):
             TargetError: The target can't be asked.
         """
 
-    def archive(self, run_dirs: Sequence[str]) -> None:
-        """Rename run directories to ``.archive/<name>-<time>`` beside them, so that their runs can start over.
+    def archive(self, run_dirs: Sequence[str], *, remove: bool = False) -> messages.Moved:
+        """Rename run directories to ``.archive/<name>-<time>`` beside them, so that their runs can start over; return
+        where those that were there are now, and what they took.
+
+        Args:
+            remove: Remove them there. Those that don't lie below the target's folders for runs are refused.
 
         Raises:
             TargetError: One is in use; none was moved.
         """
-        busy = self._archive({"run_dirs": list(run_dirs)})["busy"]
-        if busy:
+        request: messages.ArchiveRequest = {"run_dirs": list(run_dirs)}
+        if remove:
+            place = self._connection.resolved
+            request["below"] = [folder for folder in (place.root, place.checkpoint_root) if folder]
+        answer = self._archive(request)
+        if busy := answer["busy"]:
             raise TargetError(_("still in use, nothing was archived: {run_dirs}", busy), hint=_("end it: oelm-cancel"))
+        return answer
 
     @abc.abstractmethod
-    def _archive(self, request: messages.RunDirs) -> messages.Moved:
+    def _archive(self, request: messages.ArchiveRequest) -> messages.Moved:
         """Let the agent move run directories."""
 
     @abc.abstractmethod

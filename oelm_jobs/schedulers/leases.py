@@ -69,7 +69,7 @@ class LeaseScheduler(Scheduler):
         request: messages.ProbeRequest = {"run_dirs": list(runs), "root": root}
         return self._connection.call(registry.PROBE, request)
 
-    def _archive(self, request: messages.RunDirs) -> messages.Moved:
+    def _archive(self, request: messages.ArchiveRequest) -> messages.Moved:
         return self._connection.call(registry.ARCHIVE, request)
 
     def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:

@@ -224,7 +224,7 @@ class SlurmScheduler(Scheduler):
         }
         return self._call(registry.SLURM_POLL, request)
 
-    def _archive(self, request: messages.RunDirs) -> messages.Moved:
+    def _archive(self, request: messages.ArchiveRequest) -> messages.Moved:
         return self._call(registry.SLURM_ARCHIVE, request)
 
     def cancel(self, runs: Mapping[str, str]) -> Mapping[str, str]:

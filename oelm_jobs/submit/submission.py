@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .. import ledger
 from ..agent import processes, rundir, snapshots
 from ..agent.reasons import because
 from ..agent.sentences import _
@@ -105,7 +106,13 @@ def submit(
     try:
         maker = json.dumps(processes.identify(os.getpid()).to_json())
         taken = store.intend(plan.project, target, plan.root, token, maker, plan.runs, binding, plan.study_file)
-        takes = [each if isinstance(each := decisions.get(run.name), Take) else Take(run=run) for run in taken]
+        still_there = _forgotten_there(plan) if len(decisions) < len(plan.runs) else frozenset()
+        takes = [
+            each
+            if isinstance(each := decisions.get(run.name), Take)
+            else Take(run=run, archives=(run.name, run.run_dir) in still_there)
+            for run in taken
+        ]
         for take in takes:
             if message := _starts_over(take):
                 say(message)
@@ -122,6 +129,13 @@ def submit(
     return [
         Submitted(run=run, state=states.get(run.name, State.UNKNOWN), note=notes.get(run.name, "")) for run in plan.runs
     ]
+
+
+def _forgotten_there(plan: Plan) -> frozenset[tuple[str, str]]:
+    """Return name and run directory of forgotten runs whose files stayed where they were: they are no new run's."""
+    known = ledger.read(plan.project, plan.study.name)
+    stays = [entry for entry in known if (entry.target, entry.files) == (plan.target.name, ledger.STAYS)]
+    return frozenset((entry.run, entry.run_dir) for entry in stays)
 
 
 def _other_code(takes: Sequence[Take], seen: Mapping[str, StoredRun]) -> Iterator[str]:

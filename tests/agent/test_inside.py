@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -168,6 +170,29 @@ def test_what_is_no_run_directory_is_neither_moved_nor_run_in(folder: Path, path
         with pytest.raises(inside.Outside):
             attempt()
     assert sorted(folder.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("move", [archive.archive, slurm_cancel.slurm_archive])
+def test_only_what_lies_below_the_root_is_removed(
+    folder: Path, move: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oelm_jobs.agent.slurm.commands.cluster_name", lambda: "")
+    root, outside = folder / "root", folder / "rooted" / "exp_a"
+    inner = root / "models" / "exp_a"
+    for place in (inner, outside):
+        place.mkdir(parents=True)
+        (place / "best.pt").write_text("keep")
+    (root / "exp_link").symlink_to(outside)
+    (root / "elsewhere").symlink_to(outside.parent)
+    for victim in (outside, root / "exp_link", root / "elsewhere" / "exp_a"):
+        with pytest.raises(inside.Outside, match="nothing of it is removed"):
+            move({"run_dirs": [str(inner), str(victim)], "below": [str(root)]})
+    assert (outside / "best.pt").exists() and (inner / "best.pt").exists()
+    (inner / "data").symlink_to(outside)
+    (folder / "link").symlink_to(root)  # the root itself may be one
+    answer = move({"run_dirs": [str(inner)], "below": [str(folder / "link")]})
+    assert answer["removed"] == [str(inner)] and list((root / "models" / ".archive").iterdir()) == []
+    assert (outside / "best.pt").read_text() == "keep", "what a link leads to stays"
 
 
 @pytest.mark.parametrize("token", ["../../outside/t", "", "-t", "a/b", 7])

@@ -30,6 +30,11 @@ from tests.support import stand_in_for_nvidia_smi
         (["logs", "nothing"], ["'nothing' names no study, group or run"]),
         (["cancel"], ["name a study, a group or a run", "--all"]),
         (["clean"], ["name a study, a group or a run", "--all"]),
+        (["forget"], ["name a study, a group or a run", "--all"]),
+        (["forget", "nothing*"], ["'nothing*' names no study, group or run"]),
+        (["cancel", "--seed", "3-1"], ["--seed 3-1: give numbers and ranges", "42,45-47"]),
+        (["fetch", "--seed", "x"], ["--seed x: give numbers and ranges"]),
+        (["cancel", "--state", "runing"], ["did you mean 'RUNNING'?"]),
     ],
 )
 def test_a_wrong_word_is_named_with_the_right_ones(oelm, arguments: list[str], expected: list[str]) -> None:

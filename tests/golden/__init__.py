@@ -39,7 +39,7 @@ def ask_agent(verb: str, request: Mapping[str, Any]) -> subprocess.CompletedProc
     )  # fmt: skip
 
 
-ADDED = ("code", "values")
+ADDED = ("code", "values", "gpu_hours")
 """Keys that what is said may have besides."""
 
 

@@ -138,7 +138,8 @@ def test_moving_aside_needs_no_flock_and_gives_way_to_who_may_live(
     said = {"answer": slurm_claim.Ended(False, "job 1 executes this run")}
     monkeypatch.setattr(slurm_claim, "job_has_ended", lambda owner: said["answer"])
     mine = take(run_dir, elsewhere(owner()))
-    assert slurm_cancel.slurm_archive({"run_dirs": [run_dir]}) == {"moved": {}, "busy": [run_dir]}
+    busy = {"moved": {}, "busy": [run_dir], "gpu_hours": {}}
+    assert slurm_cancel.slurm_archive({"run_dirs": [run_dir]}) == busy
     said["answer"] = slurm_claim.Ended(None, "squeue: no", is_untold=True)
     with pytest.raises(slurm_commands.SlurmError, match="squeue: no"):
         slurm_cancel.slurm_archive({"run_dirs": [run_dir]})

@@ -10,7 +10,7 @@ import stat
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Optional, Tuple, cast
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, Iterator, List, Optional, Tuple, cast
 
 from .. import reasons, records, rundir
 from ..sentences import joined
@@ -81,6 +81,15 @@ def attempts_so_far(
         attempts += start.get("before") or []
         attempts.append(lost_attempt(run_dir, start, why_lost(start), end_state=end_state, lived=lived))
     return attempts, on_record
+
+
+def gpu_hours(attempts: Iterable[Attempt]) -> float:
+    """Return the hours of GPUs that attempts took; slots of processors are none."""
+    seconds = 0.0
+    for attempt in attempts:
+        gpus = [label for label in attempt.get("devices") or () if not label.rpartition("/")[2].startswith("cpu:")]
+        seconds += len(gpus) * (rundir.finite(attempt.get("wall_s")) or 0.0)
+    return round(seconds / 3600, 6)
 
 
 def of_start(start: StartRecord) -> Attempt:

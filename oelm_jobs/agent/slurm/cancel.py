@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Set
 
-from .. import inside, records, rundir, schema
+from .. import privacy, records, rundir, schema
 from ..host import archive
 from ..run import place
 from . import claim as slurm_claim
@@ -149,33 +149,36 @@ def _wait_for_end(ids: Set[str], asked: Dict[str, float]) -> Set[str]:
         pause = min(2 * pause, LONGEST_LOOK_S)
 
 
-def slurm_archive(request: messages.RunDirs) -> messages.Moved:
+def slurm_archive(request: messages.ArchiveRequest) -> messages.Moved:
     """Move run directories aside, all or none (agent/host/archive.py); a living job's claim keeps its run in place.
 
     Args:
-        request: ``run_dirs``.
+        request: As of archive.
 
     Returns:
-        As archive: ``moved`` and ``busy``.
+        As archive.
 
     Raises:
         SlurmError: Whether an owner lives can't be found out.
-        inside.Outside: One is no run directory; nothing was moved.
+        inside.Outside: As archive; nothing was moved.
+        privacy.NotOurs: One is to be removed and another user's; nothing was moved.
     """
-    run_dirs = [inside.run_dir(run_dir) for run_dir in request["run_dirs"]]
+    run_dirs = archive.check(request)
+    if request.get("below") is not None:
+        privacy.not_anothers(run_dirs)
     claims: Dict[str, slurm_claim.Claim] = {}
-    moved: Dict[str, str] = {}
+    answer: messages.Moved = {"moved": {}, "busy": [], "gpu_hours": {}}
     try:
         for run_dir in run_dirs:
             if os.path.isdir(run_dir):
                 claim = slurm_claim.take_for_archive(run_dir)
                 if claim is None:
-                    return {"moved": {}, "busy": [run_dir]}
+                    return {**answer, "busy": [run_dir]}
                 claims[run_dir] = claim
         for run_dir in claims:
-            moved[run_dir] = archive.move_aside(run_dir)
+            archive.move_aside(run_dir, answer)
     finally:
         for run_dir, claim in claims.items():
-            if run_dir not in moved:
+            if run_dir not in answer["moved"]:
                 claim.release()
-    return {"moved": moved, "busy": []}
+    return archive.removed(request, answer)

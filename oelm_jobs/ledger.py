@@ -1,0 +1,210 @@
+"""The ledger of a study: a line for each run that was taken out of its results, and why (docs/run-directory.md).
+
+It is written before the index forgets a run and never rewritten, so that what was tried and thrown away can be counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .agent import rundir, schema, verbs
+from .agent.record_types import Left
+from .agent.records import LEFT
+from .agent.schema import Maybe, Number, Table, Text
+from .agent.sentences import _, joined
+from .errors import LocalError
+from .stored_run import StoredRun
+
+NAME = "ledger.jsonl"
+FORGOTTEN = "forgotten"
+"""What became of a run: ``oelm-forget`` took it out of the index."""
+ARCHIVED, REMOVED, NONE, STAYS = "archived", "removed", "none", "stays"
+"""What was done with its files: moved beside where they were, or removed; there were none; they are where they were,
+since the target could not be asked.
+"""
+MOST_BYTES = 64 << 20
+"""More than so much of a ledger is not read: whatever it is, no command has written it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A line of a ledger."""
+
+    version: int = 1
+    event: str = FORGOTTEN
+    time: float
+    """When, Unix seconds, by the clock of the machine that wrote it."""
+    study: str
+    run: str
+    """Its name."""
+    group: str
+    seed: int
+    tag: str
+    fingerprint: str
+    token: str
+    """Of its newest submission: of two lines about one the later counts."""
+    target: str
+    run_dir: str
+    """Where it lay there."""
+    state: str
+    reason: str
+    metric: str | None
+    """Name of its main metric; None where it told none."""
+    value: float | str | None
+    """The last one; ``nan`` and the like are text."""
+    step: int | None
+    """The last that it told."""
+    gpu_hours: float | None
+    """Over all attempts; None where the target could not be asked."""
+    why: str
+    """In the user's words."""
+    files: str
+    """What was done with them."""
+    place: str = ""
+    """Where they are on the target, if they were moved."""
+    copy: str = ""
+    """Where a copy that was fetched is on this machine, if it was moved."""
+    left: tuple[Left, ...] = ()
+    """What it had left on other targets, where it stays."""
+
+    def to_json(self) -> str:
+        """Return the line."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+_WORDS = Text(most=65_536, may_be_odd=True)
+_PATH = Text(may_be_odd=True)
+_SHAPE = Table(
+    {"event": Text(most=64), "time": Number(), "study": Text(), "run": Text(), "token": Text(most=128)},
+    {"version": verbs.COUNT, "group": Text(), "seed": Number(whole=True), "tag": Text(), "fingerprint": Text(most=128),
+     "target": Text(), "run_dir": _PATH, "state": Text(), "reason": _WORDS,
+     "metric": Maybe(verbs.METRIC_NAME), "value": Maybe(verbs.METRIC), "step": Maybe(Number()),
+     "gpu_hours": Maybe(Number(0)), "why": _WORDS, "files": Text(most=64), "place": _PATH,
+     "copy": _PATH, "left": LEFT},
+    keeps=True,
+)  # fmt: skip
+_DEFAULTS: dict[str, Any] = {
+    "group": "", "seed": 0, "tag": "", "fingerprint": "", "target": "", "run_dir": "", "state": "", "reason": "",
+    "metric": None, "value": None, "step": None, "gpu_hours": None, "why": "", "files": NONE,
+}  # fmt: skip
+
+
+def path_of(project: Path, study: str) -> Path:
+    """Return the file of a study's ledger."""
+    return project / "experiments" / study / NAME
+
+
+def entry_of(run: StoredRun, *, why: str, files: str, **more: Any) -> Entry:
+    """Return the line about a run as it was last seen.
+
+    Args:
+        more: Other fields.
+    """
+    name, value = _main_metric(run)
+    return Entry(
+        time=time.time(), study=run.study, run=run.name, group=run.group, seed=run.seed, tag=run.tag,
+        fingerprint=run.fingerprint, token=run.token, target=run.target, run_dir=run.run_dir, state=str(run.state),
+        reason=str(run.reason), metric=name, value=value, step=run.progress.get("step"),
+        why=why, files=files, left=tuple(run.left), **{"gpu_hours": None, **more},
+    )  # fmt: skip
+
+
+def _main_metric(run: StoredRun) -> tuple[str | None, float | str | None]:
+    """Return name and last value of what a run is judged by, else of its loss."""
+    known: Mapping[str, Any] = run.progress
+    if run.is_script:
+        told = known.get("metrics") or {}
+        goal = (run.spec["program"].get("metrics") or {}).get("goal") or {}
+        return next(((name, told[name]) for name in (*goal, *told) if name in told), (None, None))
+    return next(((name, known[name]) for name in ("val_loss", "loss") if known.get(name) is not None), (None, None))
+
+
+def summary(entry: Entry) -> str:
+    """Return what an entry says, in words: ``gpt_base (DONE, val_loss 3.5 at step 12, 0.4 GPU-hours; wrong data)``."""
+    parts = [entry.state]
+    if entry.metric is not None:
+        shown = f"{entry.value:.4g}" if isinstance(entry.value, (int, float)) else str(entry.value)
+        told = _("{metric} {value}", entry.metric, shown)
+        parts.append(told if entry.step is None else _("{told} at step {step}", told, entry.step))
+    if entry.gpu_hours:
+        parts.append(_("{hours} GPU-hours", f"{entry.gpu_hours:.3g}"))
+    facts = _("{names}", parts)
+    return _("{run} ({facts})", entry.run, joined((facts, entry.why)))
+
+
+def append(project: Path, study: str, entries: Sequence[Entry]) -> None:
+    """Add lines to a study's ledger, which is made where there is none; they are on the disk when this returns.
+
+    Raises:
+        LocalError: They can't be written.
+    """
+    path = path_of(project, study)
+    lines = "".join(entry.to_json() + "\n" for entry in entries).encode("utf-8", "backslashreplace")
+    try:
+        is_new = not path.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            with contextlib.suppress(OSError):  # on a file system without locks one write is mostly one piece, too
+                fcntl.flock(file, fcntl.LOCK_EX)
+            rundir.end_line(file)  # that of a writer that was killed
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        for folder in (path.parent, path.parent.parent, project) if is_new else ():
+            rundir.sync_folder(folder)
+    except OSError as error:
+        raise LocalError(_("{path}: can't be written: {why}", str(path), error.strerror or str(error))) from error
+
+
+def read(project: Path, study: str) -> list[Entry]:
+    """Return what a study's ledger says, of each submission the last; what is no line of a ledger is passed over."""
+    found: dict[tuple[str, str], Entry] = {}
+    try:
+        with path_of(project, study).open("rb") as file:
+            lines = file.read(MOST_BYTES).splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        entry = _entry(line)
+        if entry is not None:
+            found[entry.run, entry.token] = entry
+    return list(found.values())
+
+
+def _entry(line: bytes) -> Entry | None:
+    try:
+        content = schema.loads(line)
+    except (schema.Misfit, ValueError):
+        return None
+    if _SHAPE.wrong(content) is not None:
+        return None
+    known = {name: value for name, value in {**_DEFAULTS, **content}.items() if name in _FIELDS}
+    entry = Entry(**known)
+    return replace(entry, left=tuple(entry.left))
+
+
+_FIELDS = {field.name for field in fields(Entry)}
+
+
+def read_all(project: Path) -> list[Entry]:
+    """Return what the ledgers of all studies of a project say."""
+    studies = sorted(path.parent.name for path in (project / "experiments").glob(f"*/{NAME}"))
+    return [entry for study in studies for entry in read(project, study)]
+
+
+def tokens(entries: Iterable[Entry]) -> set[tuple[str, str, str]]:
+    """Return study, run and token of what was forgotten, and of what it had left elsewhere."""
+    return {
+        (entry.study, entry.run, token)
+        for entry in entries
+        if entry.event == FORGOTTEN
+        for token in (entry.token, *(place["token"] for place in entry.left))
+    }

@@ -1,0 +1,30 @@
+"""Commands about some of the runs: by seed, tag, state and pattern, the same in all, and said before they act."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+def test_commands_take_the_runs_that_options_choose_and_say_which(oelm, project: Path) -> None:
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--num-seeds", "2", "--mode", "parallel")
+    oelm("submit", "--study", "tiny", "--group", "gpt_base", "--tag", "lr1", "--wait")
+    fetched = oelm("fetch", "--seed", "43-50", "--json")
+    assert [run["run"] for run in json.loads(fetched.stdout)["runs"]] == ["gpt_base-s43"]
+    assert "1 of 3 runs: gpt_base-s43" in fetched.stderr
+    shown = json.loads(oelm("status", "gpt_base", "--tag", "lr*", "--json").stdout)
+    assert [run["name"] for run in shown["runs"]] == ["gpt_base-lr1"]
+    assert "2 of 3 runs: gpt_base-s43, gpt_base-lr1" in oelm("clean", "gpt_base-*", "--dry-run").stderr
+    nothing = oelm("cancel", "gpt_base*", "--state", "RUNNING,QUEUED")
+    assert "None of 3 runs is meant." in nothing.stderr and nothing.stdout == ""
+    assert oelm("fetch", "--state", "FAILED").stdout == "", "none is not all"
+    unknown = oelm("forget", "tiny", "--tag", "lr2", "--yes", check=False)
+    assert unknown.returncode == 2 and "--tag lr2: no such run; did you mean 'lr1'?" in unknown.stderr
+    forgotten = oelm("forget", "--tag", "lr1", "--yes")
+    assert (
+        "gpt_base-lr1: forgotten" in forgotten.stdout and len(json.loads(oelm("status", "--json").stdout)["runs"]) == 2
+    )
