@@ -15,6 +15,8 @@ from .errors import LocalError, UsageError
 
 NAME = "oelm-jobs"
 MAC = Path("Library") / "Application Support"
+REMEMBERED = "remembered.toml"
+"""File beside the user's targets.toml, written by the toolkit: targets that were given on a command line."""
 COMMANDS = Path(".oelm") / "studies"
 """Folder in a project for the studies that ``oelm run`` makes of commands."""
 
@@ -28,6 +30,11 @@ def state_folder() -> Path:
     """Return the user's state folder of the toolkit; ``OELM_STATE_DIR`` names another one."""
     named = os.environ.get("OELM_STATE_DIR")
     return Path(named) if named else _folder("XDG_STATE_HOME", Path(".local") / "state")
+
+
+def index_path() -> Path:
+    """Return the file of the user's index of runs."""
+    return state_folder() / "runs.sqlite3"
 
 
 def home() -> Path:
@@ -121,3 +128,10 @@ def study_files(project: Path) -> list[Path]:
     """Return the project's study files: the user's own, then those of commands (``oelm run``), each sorted by name."""
     own = sorted(path for path in (project / "jobs").glob("*.toml") if path.name != "targets.toml")
     return own + sorted((project / COMMANDS).glob("*.toml"))
+
+
+def target_files(project: Path) -> list[Path]:
+    """Return the targets files that exist: remembered ones, the user's, then the project's, whose tables win."""
+    user = config_folder()
+    paths = (user / REMEMBERED, user / "targets.toml", project / "jobs" / "targets.toml")
+    return [path for path in paths if path.is_file()]

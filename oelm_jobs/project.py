@@ -18,12 +18,12 @@ from . import visible
 from .agent.sentences import _
 from .agent.states import Checkpoints, State
 from .errors import UsageError
-from .folders import find_project, program_folder
+from .folders import find_project, index_path, program_folder
 from .runs.observe import Scope, View, refresh
 from .runs.select import Only as Only
 from .runs.select import Selection as Selection
 from .runs.select import select, select_one, understood
-from .store import Store, index_path
+from .store import Store
 from .stored_run import StoredRun
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ from .analysis.report import Report, build
 from .checks import preflight
 from .connections import connect
 from .errors import OelmError, UsageError, few
+from .folders import index_path
 from .spec.study import Study
-from .store import Store, index_path
+from .store import Store
 from .stored_run import StoredRun
 from .study.files import load_study
 from .study.resolve import plan_runs

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from .agent.sentences import _
 from .agent.states import State
 from .errors import DamagedStore, StoreError
-from .folders import state_folder
+from .folders import index_path
 from .programs import length
 from .stored_run import COLUMNS, STATES, StoredRun, kept, stored
 
@@ -72,11 +72,6 @@ class OpenSubmission(NamedTuple):
     """Identity of the process that made it, as JSON."""
     made_at: float
     """Unix seconds; renewed while its maker is at it."""
-
-
-def index_path() -> Path:
-    """Return the file of the user's index."""
-    return state_folder() / "runs.sqlite3"
 
 
 class Store(AbstractContextManager["Store"]):

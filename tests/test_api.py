@@ -48,6 +48,7 @@ def test_importing_the_package_loads_nothing_of_it() -> None:
 def test_commands_use_nothing_else() -> None:
     allowed = {"", "agent", "cli", "encodings", "errors", "folders", "language", "project", "table", "visible"}
     besides = {
+        "oelm_jobs.cli.complete": {"completing"},
         "oelm_jobs.cli.data": {"data"},
         "oelm_jobs.cli.init": {"scaffold"},
         "oelm_jobs.cli.demo": {"data", "demo", "scaffold"},

@@ -8,6 +8,7 @@ set -eu
 # command        Debian package
 list='
 chromium         chromium
+fish             fish
 g++              g++
 git              git
 ip               iproute2
@@ -25,6 +26,7 @@ slurmdbd         slurmdbd
 ssh              openssh-client
 sshd             openssh-server
 tcsh             tcsh
+zsh              zsh
 '
 
 PATH=$PATH:/usr/sbin:/sbin # where Debian keeps sshd, also for users

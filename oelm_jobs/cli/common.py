@@ -19,10 +19,14 @@ from ..errors import OelmError, UsageError, valid_choices
 from ..language import translated, translated_help
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ..project import Project
 
 visible.translate = translated
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+ASKED = "_OELM_COMPLETE"
+"""Environment variable with which a shell asks how a command line may go on (``complete``), whatever its value."""
 EXIT_INTERNAL, EXIT_SYSTEM, EXIT_INTERRUPTED, EXIT_PIPE = 70, 74, 130, 141
 """Exit codes besides those of errors.py; all are described in docs/commands.md."""
 
@@ -106,6 +110,8 @@ class Ending(click.Command):
         with_traceback = _("run it again with --debug for the traceback: {command} --debug", name)
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of a small alphabet is no reason to fail
+        if ASKED in os.environ:
+            self._complete(name)
         try:
             _choose_language(own)
             code = super().main(argv, **extra) or 0
@@ -134,6 +140,25 @@ class Ending(click.Command):
         except Exception as error:
             what = _("internal error: {kind}: {words}", type(error).__name__, str(error))
             _fail(name, what, EXIT_INTERNAL, with_traceback, own)
+
+    def _complete(self, name: str) -> NoReturn:
+        """Answer a shell that completes a command line, in which nothing may appear that it didn't ask for."""
+        with contextlib.suppress(Exception), contextlib.redirect_stderr(None):
+            from .complete import answer
+
+            with contextlib.suppress(UsageError):
+                _choose_language([])
+            if found := answer(self, name):
+                put(found)
+            sys.stdout.flush()
+        sys.exit(0)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Return the options that begin so, in the chosen language."""
+        found = click.Command.shell_complete(self, ctx, incomplete)  # a group's would import all of its commands
+        for item in found:
+            item.help = translated_help(item.help or "")
+        return found
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Parse the arguments, or print the help that they ask for."""
@@ -172,6 +197,17 @@ class EndingGroup(Ending, click.Group):
     def overview(self) -> Mapping[str, str]:
         """Return the line of each command."""
         return {name: (command.help or "").split("\n\n")[0] for name, command in self.commands.items()}
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Return the commands and options that begin so."""
+        from click.shell_completion import CompletionItem
+
+        commands = [
+            CompletionItem(name, help=translated_help(" ".join(line.split())))
+            for name, line in self.overview().items()
+            if name.startswith(incomplete)
+        ]
+        return [*commands, *super().shell_complete(ctx, incomplete)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, then the commands."""

@@ -10,13 +10,14 @@ from .. import visible
 from ..agent.sentences import _
 from ..errors import RunFailed
 from ..language import translated
+from . import complete
 from .common import command, open_project, put, put_json
 
 MARKS = {"good": (_("ok"), "green"), "warning": (_("warning"), "yellow"), "bad": (_("FAILS"), "red")}
 
 
 @command("oelm-doctor")
-@click.argument("target", default="local")
+@click.argument("target", default="local", shell_complete=complete.targets)
 @click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
 def main(target: str, as_json: bool) -> None:
     """Check that TARGET can run this project's studies: Python, torch, devices, leases, disk, data, ports.

@@ -12,6 +12,7 @@ from .. import visible
 from ..agent.reasons import detailed
 from ..agent.sentences import _
 from ..agent.states import State
+from . import complete
 from .common import command, narrate, open_project, put, put_json
 
 if TYPE_CHECKING:
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
 
 
 @command("oelm-logs")
-@click.argument("run")
+@click.argument("run", shell_complete=complete.runs)
 @click.option(
     "-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help=_("How many of the last lines.")
 )
 @click.option("-f", "--follow", is_flag=True, help=_("Go on until the run is over."))
 @click.option("--supervisor", is_flag=True, help=_("The supervisor's own log: waiting, attempts, signals."))
-@click.option("--study", metavar="NAME", help=_("The run's study, where its name is not unique."))
+@click.option(
+    "--study", metavar="NAME", shell_complete=complete.studies, help=_("The run's study, where its name is not unique.")
+)
 @click.option("--json", "as_json", is_flag=True, help=_("Print JSON: an object for each line, then the state."))
 def main(run: str, lines: int, follow: bool, supervisor: bool, study: str | None, as_json: bool) -> None:
     """Print a run's log.

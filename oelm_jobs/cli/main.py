@@ -26,6 +26,7 @@ COMMANDS = {
     "data": _("Make train.bin and val.bin from text."),
     "shell": _("Open a shell on a target, as runs have it."),
     "tensorboard": _("Show a target's runs in TensorBoard."),
+    "completion": _("Print what makes a shell complete all this."),
 }
 """Command to its line in the overview."""
 

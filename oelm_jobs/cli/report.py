@@ -13,6 +13,7 @@ from .. import visible
 from ..agent.sentences import _
 from ..errors import UsageError
 from ..language import chosen
+from . import complete
 from .common import command, narrate, open_project, put
 
 if TYPE_CHECKING:
@@ -26,9 +27,12 @@ WATCH_S = 10
 
 
 @command("oelm-report")
-@click.argument("names", nargs=-1, metavar="[GROUP|RUN]...")
+@click.argument("names", nargs=-1, metavar="[GROUP|RUN]...", shell_complete=complete.runs_and_groups)
 @click.option(
-    "--study", metavar="NAME", help=_("Report on this study (a name in jobs/, or a file); else the default study.")
+    "--study",
+    metavar="NAME",
+    shell_complete=complete.studies,
+    help=_("Report on this study (a name in jobs/, or a file); else the default study."),
 )
 @click.option("--plot", is_flag=True, help=_("Draw the figures, too (PNG and SVG)."))
 @click.option(

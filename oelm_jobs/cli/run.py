@@ -14,6 +14,7 @@ from ..agent.reasons import detailed
 from ..agent.sentences import _
 from ..agent.states import State
 from ..errors import RunFailed, UsageError
+from . import complete
 from .common import EXIT_INTERRUPTED, command, narrate, open_project
 from .logs import write_log
 from .progress import Meter
@@ -25,8 +26,15 @@ if TYPE_CHECKING:
 
 
 @command("oelm-run")
-@click.argument("words", nargs=-1, metavar=_("-- COMMAND..."), type=click.UNPROCESSED)
-@click.option("--target", default="local", show_default=True, metavar="NAME", help=_("Where to run."))
+@click.argument("words", nargs=-1, shell_complete=complete.files, metavar=_("-- COMMAND..."), type=click.UNPROCESSED)
+@click.option(
+    "--target",
+    default="local",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=complete.targets,
+    help=_("Where to run."),
+)
 @click.option("--gpus", type=click.IntRange(0), default=1, show_default=True, metavar="N", help=_("GPUs of each run."))
 @click.option(
     "--set",
@@ -46,6 +54,7 @@ if TYPE_CHECKING:
 @click.option(
     "--data",
     multiple=True,
+    shell_complete=complete.files,
     metavar="PATH",
     help=_("A file or folder that the program reads and that is no code, as it calls it; repeatable."),
 )

@@ -10,6 +10,7 @@ import click
 
 from ..agent.sentences import _
 from ..errors import UsageError, few, valid_choices
+from . import complete
 from .common import narrate, split_names
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def by_runs(function: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             metavar="STATE",
             callback=_states,
+            shell_complete=complete.states,
             help=_("Only runs in this state; repeatable, or a,b,c."),
         ),
         click.option(
@@ -43,8 +45,8 @@ def by_runs(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--seed", "--seeds", "seeds", multiple=True, metavar="N,N-N", callback=_seeds, help=_("Only these seeds.")
         ),
-        click.option("--study", metavar="NAME", help=_("Only this study.")),
-        click.argument("names", nargs=-1, metavar=NAMES),
+        click.option("--study", metavar="NAME", shell_complete=complete.studies, help=_("Only this study.")),
+        click.argument("names", nargs=-1, metavar=NAMES, shell_complete=complete.runs),
     ):
         function = add(function)
     return function

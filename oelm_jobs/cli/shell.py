@@ -7,11 +7,12 @@ import sys
 
 import click
 
+from . import complete
 from .common import command, open_project
 
 
 @command("oelm-shell")
-@click.argument("target", default="local")
+@click.argument("target", default="local", shell_complete=complete.targets)
 def main(target: str) -> None:
     """Open a shell on TARGET with its set-up applied, in its root.
 

@@ -10,6 +10,7 @@ import click
 
 from ..agent.sentences import _
 from ..errors import RunFailed, UsageError
+from . import complete
 from .common import EXIT_INTERRUPTED, command, confirm, narrate, open_project, put_json, say, split_names
 
 if TYPE_CHECKING:
@@ -24,12 +25,21 @@ if TYPE_CHECKING:
 @click.option(
     "--study",
     metavar="NAME",
+    shell_complete=complete.studies,
     help=_("Study in jobs/ (or a .toml file); without it, the only one, or the one with default = true."),
 )
 @click.option(
-    "--group", "--groups", "groups", multiple=True, metavar="NAME", help=_("Only this group; repeatable, or a,b,c.")
+    "--group",
+    "--groups",
+    "groups",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete.groups,
+    help=_("Only this group; repeatable, or a,b,c."),
 )
-@click.option("--target", "name", metavar="NAME", help=_("Where to run.  [default: local]"))
+@click.option(
+    "--target", "name", metavar="NAME", shell_complete=complete.targets, help=_("Where to run.  [default: local]")
+)
 @click.option("--remote", is_flag=True, help=_("The one remote target of the targets files."))
 @click.option("--host", default="", metavar="HOST", help=_("A machine behind SSH, in no targets file."))
 @click.option("--user", default="", metavar="USER", help=_("With --host: the login name there."))
@@ -51,7 +61,12 @@ if TYPE_CHECKING:
     help=_("The study's seeds, continued upward to N of them."),
 )
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help=_("Set a train key for these runs; needs --tag.")
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=complete.settings,
+    help=_("Set a train key for these runs; needs --tag."),
 )
 @click.option("--tag", default="", metavar="TAG", help=_("Name these runs apart from the study's own."))
 @click.option("--rerun", is_flag=True, help=_("Archive runs that are over, and start them over."))

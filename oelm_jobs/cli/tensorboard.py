@@ -8,6 +8,7 @@ import click
 
 from ..agent.sentences import _
 from ..errors import RunFailed, TargetError
+from . import complete
 from .common import command, narrate, open_project, say
 
 PORT = 6006
@@ -17,8 +18,8 @@ SSH_FAILED = 255
 
 
 @command("oelm-tensorboard")
-@click.argument("target", default="local")
-@click.option("--study", metavar="NAME", help=_("Only this study's runs."))
+@click.argument("target", default="local", shell_complete=complete.targets)
+@click.option("--study", metavar="NAME", shell_complete=complete.studies, help=_("Only this study's runs."))
 @click.option("--port", type=click.IntRange(1, 65535), metavar="N", help=_("Port on this machine.  [default: 6006]"))
 def main(target: str, study: str | None, port: int | None) -> None:
     """Show the runs of TARGET in TensorBoard, which runs there and is seen here; Ctrl-C ends it.

@@ -16,9 +16,9 @@ from ..train import compiling, estimate
 from ..train import config as trainer
 from ..train.sentences import encoded
 from . import length
+from .settable import BESIDES as BESIDES
+from .settable import DERIVED as DERIVED
 
-DERIVED = ("batch_size", "seed", "out_dir", "resume")
-"""Keys that the toolkit sets itself."""
 FIXED = ("data_path", "val_data_path", "vocab_size")
 """Keys that are the same for all groups of a study, whatever is declared: all see the same tokens."""
 KEYS = tuple(trainer.FIELDS)
@@ -38,8 +38,6 @@ REPLICATION = frozenset({"seed", "data_path", "val_data_path"})
 
 OTHERWISE = _("other data")
 """What may differ where no key does."""
-BESIDES = ("global_batch",)
-"""What a command may set of a study besides its settings."""
 ALWAYS_TOLD = ("model_type", "freeze_qk", "d_model", "num_layers", "num_heads", "d_ff", "seq_len", "batch_size",
                "max_steps", "seed", "data_path", "out_dir")  # fmt: skip
 """What a command states even where it is the trainer's default: what a reader looks for first."""

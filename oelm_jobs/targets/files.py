@@ -12,7 +12,7 @@ from .. import names, tomlfile
 from ..agent import rundir
 from ..agent.sentences import _
 from ..errors import ConfigurationError, NoSuchTarget, UsageError, valid_choices
-from ..folders import config_folder
+from ..folders import REMEMBERED, config_folder, target_files
 from ..spec.target import Target
 
 KINDS = ("local", "ssh", "slurm")
@@ -21,21 +21,12 @@ CONNECTIONS = ("fabric", "openssh")
 """Ways to reach another machine."""
 DEFAULT_ROOT = "oelm"
 """Root on another machine where none is given; below the home folder there."""
-REMEMBERED = "remembered.toml"
-"""File beside the user's targets.toml, written by the toolkit: targets that were given on a command line."""
 HEADER = "# Written by oelm-submit --host. Add what a targets file may hold, or delete a table; it stays so.\n"
 _HOST = re.compile(r"[A-Za-z0-9_.:%\[\]-]+")
 _USER = re.compile(r"[A-Za-z0-9_.\\@+-]+")
 _NAME = re.compile(r"[\w\[][\w.@:%\[\]\\+-]{0,127}")
 LOCAL = Target(name="local", kind="local", root="", python="")
 """This machine; there without any file."""
-
-
-def target_files(project: Path) -> list[Path]:
-    """Return the targets files that exist: remembered ones, the user's, then the project's, whose tables win."""
-    user = config_folder()
-    paths = (user / REMEMBERED, user / "targets.toml", project / "jobs" / "targets.toml")
-    return [path for path in paths if path.is_file()]
 
 
 def load_targets(project: Path) -> dict[str, Target]:

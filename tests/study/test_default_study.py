@@ -11,7 +11,8 @@ import pytest
 
 from oelm_jobs.agent import rundir
 from oelm_jobs.agent.run_record import RunRecord
-from oelm_jobs.store import Store, index_path
+from oelm_jobs.folders import index_path
+from oelm_jobs.store import Store
 from oelm_jobs.transfer.home import home_of
 from tests.support import TINY_STUDY, read
 
