@@ -46,7 +46,17 @@ class UsageError(OelmError):
 
 
 class ConfigurationError(OelmError):
-    """Invalid content in a file that the user wrote."""
+    """Invalid content in a file that the user wrote.
+
+    Attributes:
+        place: Names of the tables and the key that it is about; empty where it is about none.
+        line: The line in the file; 0 where it is not known.
+        errors: Where it says several at once, each of them, in the file's order.
+    """
+
+    place: tuple[str, ...] = ()
+    line: int = 0
+    errors: tuple[ConfigurationError, ...] = ()
 
 
 class UnfairError(ConfigurationError):
@@ -130,6 +140,13 @@ def valid_choices(value: str, choices: Iterable[str]) -> str:
     if near:
         return _("did you mean {nearest!r}? valid: {choices}", near[0], few(known))
     return _("valid: {choices}", few(known))
+
+
+def nearest(value: str, choices: Iterable[str]) -> str:
+    """Return the choice that is spelt most like a value; empty where none is like it."""
+    import difflib
+
+    return next(iter(difflib.get_close_matches(value, sorted(set(choices)), n=1)), "")
 
 
 def few(names: Sequence[str]) -> str:

@@ -198,10 +198,11 @@ class Project(AbstractContextManager["Project"]):
         from .connections import connect, unreached
         from .runs.locations import where_they_lie
         from .study.plan import Mode, make_plan
-        from .study.resolve import with_settings
+        from .study.resolve import asked
 
         chosen, place, how = self._study(study), self._target(target), Mode(mode)
         numbers = tuple(dict.fromkeys(map(index, seeds)))
+        changed = asked(chosen, groups=groups, seeds=numbers, tag=tag, overrides=settings)  # before a target is asked
 
         def resolved(there: Target, data_hash: str = "") -> Plan:
             return make_plan(
@@ -216,7 +217,7 @@ class Project(AbstractContextManager["Project"]):
             resolved(unreached(place, self.folder))  # what would be refused sends nothing
             self.send_data(place, chosen, settings=settings, progress=sending)
         connection = connect(place, self.folder)
-        data_hash = preflight.data_hash(connection, self.folder, with_settings(chosen, settings or {}))
+        data_hash = preflight.data_hash(connection, self.folder, changed)
         return replace(resolved(connection.resolved, data_hash), place=place)
 
     def plan_command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import math
 import os
@@ -10,12 +11,13 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .agent.sentences import _
+from .agent.sentences import Sentence, _
 from .encodings import conversion, name_encoding
-from .errors import ConfigurationError, valid_choices
+from .errors import ConfigurationError, nearest, valid_choices
 
 T = TypeVar("T")
 _REQUIRED: Any = object()
@@ -36,7 +38,8 @@ def read(path: Path) -> Section:
     Raises:
         ConfigurationError: It can't be read or is not TOML (names the line).
     """
-    return Section(path, "", tables(path))
+    text = _text(path)
+    return Section(path, "", _tables(path, text), text=text)
 
 
 def tables(path: Path) -> dict[str, Any]:
@@ -45,10 +48,14 @@ def tables(path: Path) -> dict[str, Any]:
     Raises:
         ConfigurationError: As ``read``.
     """
+    return _tables(path, _text(path))
+
+
+def _text(path: Path) -> str:
     if path.exists() and not path.is_file():  # reading a FIFO would wait for a writer for ever
         raise ConfigurationError(_("{path}: can't be read: it is no file", str(path)))
     try:
-        text = path.read_text(encoding="utf-8-sig")  # editors of Windows put a byte order mark in front
+        return path.read_text(encoding="utf-8-sig")  # editors of Windows put a byte order mark in front
     except UnicodeDecodeError as error:
         encoding = name_encoding(error.object if error.object[:1] in b"\xff\xfe" else error.object[error.start :])
         if not encoding:
@@ -59,6 +66,9 @@ def tables(path: Path) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise ConfigurationError(_("{path}: can't be read: {why}", str(path), str(error))) from error
+
+
+def _tables(path: Path, text: str) -> dict[str, Any]:
     try:
         return loads(text)
     except (ValueError, RecursionError) as error:  # what is no TOML is a ValueError
@@ -133,14 +143,41 @@ def loads(text: str) -> dict[str, Any]:
     return dict(tomllib.loads(text))
 
 
-class Section:
-    """One table of a file; keys are taken one by one, and those left at the end are unknown."""
+@dataclass
+class _File:
+    """What the tables of a file have in common."""
 
-    def __init__(self, path: Path, name: str, values: Mapping[str, object]) -> None:
+    text: str
+    errors: list[ConfigurationError] = field(default_factory=list)
+    lacking: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
+    """What is missing, by its place, and the keys that would do."""
+
+    def line_of(self, place: tuple[str, ...]) -> int:
+        """Return the line of a key; 0 where that can't be told."""
+        from .tomllines import line_of  # here: most files are right
+
+        return line_of(self.text, place)
+
+
+class Section:
+    """One table of a file; keys are taken one by one, and those left at the end are unknown.
+
+    What is wrong is noted, and reading goes on with a harmless value in its place: ``all_at_once`` says it all at the
+    end. What is derived from such a value is not told as wrong itself.
+    """
+
+    def __init__(self, path: Path, name: str, values: Mapping[str, object], *, text: str = "") -> None:
+        """Make the table.
+
+        Args:
+            text: The file's, in which errors find their lines.
+        """
         self.path = path
         self.name = name
         self._values = dict(values)
         self._known: list[str] = []
+        self._place: tuple[str, ...] = (name,) if name else ()
+        self._file = _File(text)
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -149,33 +186,132 @@ class Section:
         """Return the keys not yet taken, in the file's order."""
         return list(self._values)
 
-    def error(self, key: str, message: str, *, value: Any = _REQUIRED) -> ConfigurationError:
-        """Return an error about ``key`` that names the file, the table and the value."""
-        where = f"[{self.name}] " if self.name else ""
-        shown = "" if value is _REQUIRED else f" = {value!r}"
-        return ConfigurationError(_("{path}: {where}{key}{value}: {why}", str(self.path), where, key, shown, message))
+    def beside(self, *keys: str) -> Section:
+        """Return a table of the same file, by the keys that lead to it from here, for errors about what it holds."""
+        table = self
+        for key in keys:
+            table = table.below(key, {})
+        return table
 
-    def take(self, key: str, kind: type[T], default: T = _REQUIRED, *, choices: Iterable[str] = ()) -> T:
-        """Return the value of ``key`` (whole numbers count as numbers).
+    def below(self, key: str, values: Mapping[str, object]) -> Section:
+        """Return a table that stands in this one as ``key``."""
+        table = Section(self.path, f"{self.name}.{key}" if self.name else key, values)
+        table._place, table._file = (*self._place, key), self._file
+        return table
+
+    # What is wrong ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_right(self) -> bool:
+        """Whether nothing is wrong in the file so far."""
+        return not self._file.errors
+
+    def is_wrong(self, key: str) -> bool:
+        """Tell whether something is wrong with ``key`` so far."""
+        return any(error.place == (*self._place, key) for error in self._file.errors)
+
+    def error(self, key: str, message: str, *, value: Any = _REQUIRED, at: str = "") -> ConfigurationError:
+        """Return an error about ``key`` that names the file, the line, the table and the value.
+
+        Args:
+            at: The key in the file, where ``key`` is a description.
+        """
+        where = f"[{self.name}] " if self.name else ""
+        shown = "" if value is _REQUIRED or isinstance(value, Mapping) else f" = {value!r}"
+        place = (*self._place, at or key)
+        line = self._file.line_of(place)
+        if line:
+            what = _("{path}:{line}: {where}{key}{value}: {why}", str(self.path), line, where, key, shown, message)
+        else:
+            what = _("{path}: {where}{key}{value}: {why}", str(self.path), where, key, shown, message)
+        error = ConfigurationError(what)
+        error.place, error.line = place, line
+        return error
+
+    def wrong(self, key: str, message: str, *, value: Any = _REQUIRED, at: str = "", hint: str = "") -> None:
+        """Note an error about ``key``, unless one is noted already."""
+        error = self.error(key, message, value=value, at=at)
+        error.hint = hint
+        self._note(error)
+
+    def wrong_items(self, key: str, wrong: Iterable[tuple[Any, str]]) -> bool:
+        """Note an error about each of these items of the list ``key``; return whether there is none."""
+        errors = [self.error(key, message, value=item) for item, message in wrong]
+        if errors and all(other.place != errors[0].place for other in self._file.errors):
+            self._file.errors += errors
+        return not errors
+
+    def lacks(self, key: str, message: str, *, instead: Iterable[str] = ()) -> None:
+        """Note that ``key`` is missing; where ``finish`` finds it misspelt, that alone is told.
+
+        Args:
+            instead: Keys that would do as well.
+        """
+        self.wrong(key, message)
+        place = (*self._place, key)
+        self._file.lacking[place] = (key, *instead)
+
+    def _note(self, error: ConfigurationError) -> None:
+        if not error.place or all(other.place != error.place for other in self._file.errors):
+            self._file.errors.append(error)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note the error that ends what is done within, and go on behind it."""
+        try:
+            yield
+        except ConfigurationError as error:
+            self._note(error)
+
+    @contextmanager
+    def all_at_once(self) -> Iterator[None]:
+        """Read a file within.
 
         Raises:
-            ConfigurationError: It is missing without a default, of another type, or not among ``choices``.
+            ConfigurationError: Says all that is wrong in it.
+        """
+        with self.noting():
+            yield
+        if len(self._file.errors) == 1:
+            raise self._file.errors[0]
+        if self._file.errors:
+            found = sorted(self._file.errors, key=lambda error: error.line or sys.maxsize)
+            begin = _("{path}: {count} errors", str(self.path), len(found))
+            error = ConfigurationError(
+                functools.reduce(lambda a, b: _("{a}\n{b}", a, b), map(_without_path, found), begin)
+            )
+            error.errors = tuple(found)
+            error.hint = next((each.hint for each in found if each.hint), "")
+            raise error
+
+    # Taking keys ------------------------------------------------------------------------------------------------------
+
+    def take(self, key: str, kind: type[T], default: T = _REQUIRED, *, choices: Iterable[str] = ()) -> T:
+        """Return the value of ``key`` (whole numbers count as numbers); the default, or an empty one, where it is
+        missing without a default, of another type, or not among ``choices``, which is noted.
         """
         self._known.append(key)
+        choices = list(choices)
+        instead = kind() if default is _REQUIRED else default
         if key not in self._values:
             if default is _REQUIRED:
-                raise self.error(key, _("is missing; give {what}", KINDS[kind]))
-            return default
+                valid = valid_choices("", choices)
+                self.lacks(
+                    key, _("is missing; {choices}", valid) if choices else _("is missing; give {what}", KINDS[kind])
+                )
+            return instead
         value = self._values.pop(key)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.error(key, _("must be {what}", KINDS[kind]), value=value)
+            self.wrong(key, _("must be {what}", KINDS[kind]), value=value)
+            return instead
         if isinstance(value, float) and not math.isfinite(value):
-            raise self.error(key, _("must be finite"), value=value)
-        allowed = list(choices)
-        if allowed and value not in allowed:
-            raise self.error(key, valid_choices(str(value), allowed), value=value)
+            self.wrong(key, _("must be finite"), value=value)
+            return instead
+        if choices and value not in choices:
+            self.wrong(key, valid_choices(str(value), choices), value=value)
+            return instead
         return value
 
     def take_any(self, key: str) -> Any:
@@ -184,24 +320,36 @@ class Section:
         return self._values.pop(key)
 
     def take_list(self, key: str, kind: type[T], default: Iterable[T] = _REQUIRED) -> tuple[T, ...]:
-        """Return a list whose items are all of one type."""
+        """Return a list whose items are all of one type; those that aren't are left out, which is noted."""
         values = self.take(key, list, _REQUIRED if default is _REQUIRED else list(default))
-        for item in values:
-            if not isinstance(item, kind) or (kind is int and isinstance(item, bool)):
-                raise self.error(key, _("every item must be {what}", KINDS[kind]), value=item)
-        return tuple(values)
+        wrong = [item for item in values if not isinstance(item, kind) or (kind is int and isinstance(item, bool))]
+        self.wrong_items(key, ((item, _("every item must be {what}", KINDS[kind])) for item in wrong))
+        return tuple(item for item in values if not any(item is each for each in wrong))
 
     def take_section(self, key: str, *, required: bool = False) -> Section:
         """Return the table ``key``; an empty one where it is absent."""
         values = self.take(key, dict, _REQUIRED if required else {})
-        return Section(self.path, f"{self.name}.{key}" if self.name else key, values)
+        return self.below(key, values)
 
     def finish(self, also_known: Iterable[str] = ()) -> None:
-        """Raise an error about keys that weren't taken.
-
-        Raises:
-            ConfigurationError: Names the first, with the nearest valid spelling.
+        """Note the keys that weren't taken, each with the nearest valid spelling; what is missing for being misspelt
+        is no error of its own.
         """
+        known = [*self._known, *also_known]
         for key, value in self._values.items():
-            known = [*self._known, *also_known]
-            raise self.error(key, _("unknown key; {choices}", valid_choices(key, known)), value=value)
+            self.wrong(key, _("unknown key; {choices}", valid_choices(key, known)), value=value)
+            meant = nearest(key, known)
+            for place, names in self._file.lacking.items():
+                if meant in names and place[:-1] == self._place:
+                    self._file.errors[:] = [error for error in self._file.errors if error.place != place]
+
+
+def _without_path(error: ConfigurationError) -> str:
+    """Return what one of several errors in a file says, which has been named before."""
+    said = error.args[0]
+    if not isinstance(said, Sentence) or not error.place:
+        return str(said)
+    where, key, shown, why = (said.values[name] for name in ("where", "key", "value", "why"))
+    if not error.line:
+        return _("{where}{key}{value}: {why}", where, key, shown, why)
+    return _("line {line}: {where}{key}{value}: {why}", error.line, where, key, shown, why)

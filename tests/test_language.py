@@ -214,7 +214,6 @@ def test_help_is_whole() -> None:
         ("logs", [], "缺少参数 'RUN'."),
         ("logs", ["a", "b", "c"], "多余的参数：b c"),
         ("logs", ["a", "-n"], "选项 '-n' 需要 1 个值。"),
-        ("data", ["mak"], "没有命令 'mak'。 是不是想用 'make'？"),
         ("report", ["--style", "no-such"], "'--style' 的值无效：路径 'no-such' 不存在。"),
     ],
 )

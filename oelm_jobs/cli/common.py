@@ -189,10 +189,15 @@ class EndingGroup(Ending, click.Group):
 
     command_class = Ending
 
-    def resolve_command(self, *args: Any) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that the arguments name, and the others."""
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name, and the others; a wrong one is named with the nearest."""
+        if not ctx.resilient_parsing and not args[0].startswith("-") and args[0] not in self.overview():
+            what = _("no command {name!r}; {choices}", args[0], valid_choices(args[0], self.overview()))
+            raise UsageError(what, hint=_("help: {command} --help", ctx.command_path))
         with language.of_click():
-            return super().resolve_command(*args)
+            return super().resolve_command(ctx, args)
 
     def overview(self) -> Mapping[str, str]:
         """Return the line of each command."""

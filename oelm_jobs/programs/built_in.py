@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .. import names, tomlfile
 from ..agent.sentences import _, decoded
+from ..errors import nearest
 from ..spec.study import Group, Run, Study
 from ..train import compiling, estimate
 from ..train import config as trainer
@@ -70,41 +71,38 @@ def read_value(section: tomlfile.Section, key: str) -> Any:
 
 
 def read_settings(section: tomlfile.Section, factors: Sequence[str]) -> dict[str, object]:
-    """Take what groups have in common from ``[train]``, defaults filled in, without factors and derived keys.
-
-    Raises:
-        ConfigurationError: A key is none, or not to be set there, or its value is none for it.
-    """
+    """Take what groups have in common from ``[train]``, defaults filled in, without factors and derived keys."""
     settable = [key for key in KEYS if key not in DERIVED and key not in factors]
     settings = {key: trainer.FIELDS[key].default for key in settable}
     for key in section.keys_left():
         if key in DERIVED:
-            raise section.error(key, _("is derived by the toolkit (batch_size from global_batch, seed from seeds)"))
-        if key in factors:
-            raise section.error(key, _("is a factor: set it in the groups"))
-        if key in settable:
-            settings[key] = value = read_value(section, key)
-            if key in trainer.keys_of_kind("path") and (reason := names.why_not_path(str(value))):
-                raise section.error(key, reason, value=value)
-    section.finish(settable)
+            section.wrong(key, _("is derived by the toolkit (batch_size from global_batch, seed from seeds)"))
+            section.take_any(key)
+        elif key in factors:
+            section.wrong(key, _("is a factor: set it in the groups"))
+            section.take_any(key)
+        elif key in settable:
+            with section.noting():
+                settings[key] = value = read_value(section, key)
+                if key in trainer.keys_of_kind("path") and (reason := names.why_not_path(str(value))):
+                    section.wrong(key, reason, value=value)
+    meant = {nearest(key, KEYS) for key in section.keys_left()} - {""}  # one that groups set, say
+    section.finish([*settable, *meant])
     return settings
 
 
 def check_group(table: tomlfile.Section, global_batch: int, shared: Mapping[str, object], group: Group) -> None:
-    """Refuse a group whose settings don't go together.
-
-    Raises:
-        ConfigurationError: Names the key.
-    """
+    """Note why a group's settings don't go together."""
     settings = {**shared, **group.values}
     if why := _why_not_divided(global_batch, group.world_size, settings):
         value = list(group.gpus) if isinstance(group.gpus, tuple) else group.gpus
-        raise table.error("gpus", why, value=value)
+        table.wrong("gpus", why, value=value)
+        return
     size = _per_process(global_batch, group.world_size, settings)
     try:
         trainer.validate(trainer.from_dict({**settings, "seed": 0, "batch_size": size}))
     except trainer.ConfigError as error:
-        raise table.error(error.key, said(error), value=error.value) from None
+        table.wrong(error.key, said(error), value=error.value)
 
 
 def why_not_run(study: Study, run: Run) -> str:

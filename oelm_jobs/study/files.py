@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from .. import names, tomlfile
 from ..agent.sentences import _
-from ..errors import ConfigurationError, UsageError, valid_choices
+from ..errors import ConfigurationError, UsageError, nearest, valid_choices
 from ..folders import study_files
 from ..programs import built_in
 from ..spec.program import Metrics
@@ -16,6 +16,9 @@ from ..spec.study import METRICS, RELATIONS, SCALES, Group, Hypothesis, SpeedTri
 from . import program_file
 
 Number = TypeVar("Number", int, float)
+KEYS = ("question", "default", "factors", "seeds", "max_retries", "target_loss", "tuned", "unequal", "train", "program",
+        "stages", "settings", "metrics", "groups", "hypotheses", "speed_trial")  # fmt: skip
+"""What a study file may hold."""
 BESIDES = ("world_size", "gpu_model", "host", "port", "torch_version", "train_code", "precision", "data")
 """What may be declared unequal besides train keys."""
 
@@ -91,49 +94,66 @@ def read_tables(top: tomlfile.Section) -> Study:
     Raises:
         ConfigurationError: As ``read_study``.
     """
+    study = None
+    with top.all_at_once():
+        study = _read(top)
+    assert study is not None, "what it lacks is noted"
+    return study
+
+
+def _read(top: tomlfile.Section) -> Study | None:
+    """Read a study file, noting what is wrong; what is returned is no study then."""
     path = top.path
     _check_name(top, _("the file's name"), path.stem, names.why_not_study(path.stem))
     factors = top.take_list("factors", str)
     is_script = "program" in top
     if not is_script and "train" not in top:
-        raise top.error("train", _("is missing: give its keys, or [program] for a program of one's own"))
-    for factor in factors if not is_script else ():
-        if factor not in built_in.FACTORS:
-            choices = valid_choices(factor, built_in.FACTORS)
-            wrong = _("no scientific train key that groups can differ in; {choices}", choices)
-            raise top.error("factors", wrong, value=factor)
+        why = _("is missing: give its keys, or [program] for a program of one's own")
+        top.lacks("train", why, instead=("program",))
+        for key in set(KEYS).intersection(top.keys_left()):
+            top.take_any(key)
+        top.finish(KEYS)
+        return None  # whose keys the others are, nobody knows
+    if not is_script:
+        top.wrong_items("factors", ((key, _why_no_factor(key)) for key in factors if key not in built_in.FACTORS))
     seeds = top.take_list("seeds", int, (42,))
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) > names.MAX_SEED:
-        raise top.error("seeds", _("give at least one seed, each once, from 0 to 2^63 - 1"), value=list(seeds))
+        top.wrong("seeds", _("give at least one seed, each once, from 0 to 2^63 - 1"), value=list(seeds))
+        seeds = (42,)
     tuned = top.take_list("tuned", str, ())
-    for key in tuned:
-        if key in factors:
-            raise top.error("tuned", _("is a factor, which groups set"), value=key)
-        if key not in built_in.SCIENTIFIC and not is_script:
-            raise top.error("tuned", _("names no scientific train key"), value=key)
+    top.wrong_items("tuned", ((key, _("is a factor, which groups set")) for key in tuned if key in factors))
+    if not is_script:
+        strange = [key for key in tuned if key not in built_in.SCIENTIFIC]
+        top.wrong_items("tuned", ((key, _("names no scientific train key")) for key in strange))
     unequal = _read_unequal(top.take_section("unequal"), [] if is_script else [*built_in.KEYS, *BESIDES])
     if is_script:
         if "train" in top:
-            raise top.error(
-                "train", _("there is [program], too: [train] is the built-in trainer's, so give one of both")
-            )
+            why = _("there is [program], too: [train] is the built-in trainer's, so give one of both")
+            top.wrong("train", why)
+            top.take_any("train")
         program = program_file.read_program(top, seeds)
         settings = program_file.read_settings(top.take_section("settings"), program, factors)
         global_batch, declared = 0, [key for key in (*tuned, *unequal) if key not in BESIDES]
     else:
         program = None
-        section = top.take_section("train", required=True)
+        section = top.take_section("train")
         global_batch = section.take("global_batch", int)
         if global_batch < 1:
-            raise section.error("global_batch", _("must be a whole number above zero"), value=global_batch)
+            section.wrong("global_batch", _("must be a whole number above zero"), value=global_batch)
         settings = built_in.read_settings(section, factors)
         declared = [key for key in (*tuned, *unequal) if key in settings and key not in built_in.FIXED]
-    groups = _read_groups(top.take_section("groups", required=True), factors, declared, is_script=is_script)
-    if program is None:
-        for group in groups.values():
-            built_in.check_group(tomlfile.Section(path, f"groups.{group.name}", {}), global_batch, settings, group)
-    else:
-        program_file.check(top, program, settings, groups.values(), factors, declared)
+    are_known = not any(map(top.is_wrong, ("factors", "tuned", "unequal", "train")))
+    groups = _read_groups(
+        top.take_section("groups", required=True), factors, declared, is_script=is_script, are_known=are_known
+    )
+    if not groups:
+        top.wrong("groups", _("give at least one group"))
+    if top.is_right:  # else a group may lack what is wrong above
+        if program is None:
+            for group in groups.values():
+                built_in.check_group(top.beside("groups", group.name), global_batch, settings, group)
+        else:
+            program_file.check(top, program, settings, groups.values(), factors, declared)
     study = Study(
         name=path.stem,
         path=path,
@@ -153,19 +173,24 @@ def read_tables(top: tomlfile.Section) -> Study:
         program=program,
     )
     if study.speed_trial and program is not None:
-        raise top.error("speed_trial", _("is the built-in trainer's: a script is timed by its own runs"))
-    if study.speed_trial and all(hypothesis.metric != "speed" for hypothesis in study.hypotheses):
-        raise top.error("speed_trial", _("needs a hypothesis with metric = 'speed', whose groups it times"))
-    top.finish()
+        top.wrong("speed_trial", _("is the built-in trainer's: a script is timed by its own runs"))
+    if study.speed_trial and all(hypothesis.metric not in ("speed", "") for hypothesis in study.hypotheses):
+        top.wrong("speed_trial", _("needs a hypothesis with metric = 'speed', whose groups it times"))
+    top.finish(KEYS)
     return study
+
+
+def _why_no_factor(key: str) -> str:
+    choices = valid_choices(key, built_in.FACTORS)
+    return _("no scientific train key that groups can differ in; {choices}", choices)
 
 
 def _read_speed_trial(section: tomlfile.Section) -> SpeedTrial:
     trial = SpeedTrial(rounds=section.take("rounds", int, 21), seconds=section.take("seconds", float, 1.0))
     if trial.rounds < 15:
-        raise section.error("rounds", _("must be at least 15: fewer pairs decide nothing"), value=trial.rounds)
+        section.wrong("rounds", _("must be at least 15: fewer pairs decide nothing"), value=trial.rounds)
     if trial.seconds <= 0:
-        raise section.error("seconds", _("must be above zero"), value=trial.seconds)
+        section.wrong("seconds", _("must be above zero"), value=trial.seconds)
     section.finish()
     return trial
 
@@ -174,20 +199,20 @@ def _take_line(section: tomlfile.Section, key: str, default: str) -> str:
     """Take text that is printed and written into scripts: one line without control characters."""
     text = section.take(key, str, default)
     if reason := names.why_not_line(text):
-        raise section.error(key, reason, value=text)
+        section.wrong(key, reason, value=text)
     return text
 
 
 def _take_from_zero(section: tomlfile.Section, key: str, kind: type[Number]) -> Number:
     number = section.take(key, kind, kind(0))
     if number < 0:
-        raise section.error(key, _("must not be negative"), value=number)
+        section.wrong(key, _("must not be negative"), value=number)
     return number
 
 
 def _check_name(section: tomlfile.Section, what: str, name: str, reason: str) -> None:
     if reason:
-        raise section.error(what, reason, value=name)
+        section.wrong(what, reason, value=name, at=name)
 
 
 def _read_groups(
@@ -196,7 +221,13 @@ def _read_groups(
     declared: Sequence[str],
     *,
     is_script: bool,
+    are_known: bool,
 ) -> dict[str, Group]:
+    """Take the groups.
+
+    Args:
+        are_known: Whether what the study says of its factors is right: else nobody knows what groups may set.
+    """
     read_value = program_file.read_value if is_script else built_in.read_value
     groups: dict[str, Group] = {}
     no_factor = _(
@@ -206,24 +237,34 @@ def _read_groups(
     )
     for name in section.keys_left():
         _check_name(section, _("a group's name"), name, names.why_not_group(name))
-        if name == names.SPEED_TRIAL:
-            raise section.error(name, _("is what the study's speed trial is called"))
         table = section.take_section(name)
+        if name == names.SPEED_TRIAL:
+            section.wrong(name, _("is what the study's speed trial is called"))
         label = _take_line(table, "label", name)
         port = table.take("port", int, 0) or None
         if port is not None and not 1024 <= port <= 65535:
-            raise table.error("port", _("valid: {low} to {high}", 1024, 65535), value=port)
+            table.wrong("port", _("valid: {low} to {high}", 1024, 65535), value=port)
         gpus = _read_gpus(table, may_be_none=is_script) if "gpus" in table else 1
         cpus = table.take("cpus", int, 1) if is_script else 1
         if cpus < 1 or (gpus and cpus != 1):
-            raise table.error("cpus", _("give a number of CPU slots, with gpus = 0"), value=cpus)
-        values = {key: read_value(table, key) for key in table.keys_left() if key in (*factors, *declared)}
+            table.wrong("cpus", _("give a number of CPU slots, with gpus = 0"), value=cpus)
+        values = {}
         for key in table.keys_left():
-            if key in built_in.FIXED and not is_script:
-                raise table.error(key, _("is the same for all groups of a study: set it in [train]"))
-            if is_script or (key in built_in.KEYS and key not in built_in.DERIVED):
-                raise table.error(key, no_factor)
-        table.finish([*factors, *declared, "gpus"])
+            if key in (*factors, *declared):
+                with table.noting():
+                    values[key] = read_value(table, key)
+        for key in table.keys_left():
+            if not are_known:
+                table.take_any(key)
+            elif key in built_in.FIXED and not is_script:
+                table.wrong(key, _("is the same for all groups of a study: set it in [train]"))
+                table.take_any(key)
+            elif is_script or (key in built_in.KEYS and key not in built_in.DERIVED):
+                meant = nearest(key, [*factors, *declared, "label", "gpus", "port", *(["cpus"] if is_script else [])])
+                table.wrong(key, _("{why}; did you mean {nearest!r}?", no_factor, meant) if meant else no_factor)
+                table.take_any(key)
+        of_trainer = {nearest(key, built_in.KEYS) for key in table.keys_left()} - {""}
+        table.finish([*factors, *declared, "gpus", *of_trainer])
         groups[name] = Group(
             name=name,
             label=label,
@@ -233,8 +274,6 @@ def _read_groups(
             declared={key: value for key, value in values.items() if key not in factors},
             cpus=cpus,
         )
-    if not groups:
-        raise section.error("groups", _("give at least one group"))
     return groups
 
 
@@ -245,7 +284,8 @@ def _read_gpus(table: tomlfile.Section, *, may_be_none: bool) -> int | tuple[int
     are_indices = isinstance(value, list) and all(type(index) is int and index >= 0 for index in value)
     if are_indices and value and len(set(value)) == len(value):
         return tuple(sorted(value))
-    raise table.error("gpus", _("give a number of GPUs (2), or their indices, each once ([0, 1])"), value=value)
+    table.wrong("gpus", _("give a number of GPUs (2), or their indices, each once ([0, 1])"), value=value)
+    return 1
 
 
 def _read_unequal(section: tomlfile.Section, known: Sequence[str]) -> dict[str, str]:
@@ -255,7 +295,7 @@ def _read_unequal(section: tomlfile.Section, known: Sequence[str]) -> dict[str, 
         if not known or key in known:
             unequal[key] = section.take(key, str)
             if not unequal[key].strip():
-                raise section.error(key, _("give the reason for the difference"))
+                section.wrong(key, _("give the reason for the difference"))
     section.finish(known)
     return unequal
 
@@ -276,18 +316,22 @@ def _read_hypotheses(
         table = section.take_section(name)
         arms = {key: table.take(key, str, choices=groups) for key in ("group", "against")}
         if arms["group"] == arms["against"]:
-            raise table.error("against", _("a group can't be compared with itself"), value=arms["against"])
+            table.wrong("against", _("a group can't be compared with itself"), value=arms["against"])
         relations = [key for key in table.keys_left() if key in RELATIONS]
         if len(relations) != 1:
-            raise table.error("rule", _("give exactly one of {rules}", RELATIONS))
+            table.lacks("rule", _("give exactly one of {rules}", RELATIONS), instead=RELATIONS)
+            for key in relations:
+                table.take_any(key)
         metric = table.take("metric", str, choices=choices)
+        if not metric and "at" in table:
+            table.take_any("at")  # whether it has a place here depends on the metric
         is_told = metric in told
         scale = table.take("scale", str, "ratio", choices=SCALES)
         hypothesis = Hypothesis(
             id=name,
             metric=metric,
-            relation=relations[0],
-            bounds=_read_bounds(table, relations[0], scale),
+            relation=next(iter(relations), ""),
+            bounds=_read_bounds(table, relations[0], scale) if len(relations) == 1 else (),
             margin=_take_from_zero(table, "margin", float),
             level=table.take("level", float, 0.95),
             claim=table.take("claim", str, ""),
@@ -299,12 +343,12 @@ def _read_hypotheses(
             **arms,
         )
         if not 0.5 < hypothesis.level < 1:
-            raise table.error("level", _("valid: above 0.5 and below 1"), value=hypothesis.level)
+            table.wrong("level", _("valid: above 0.5 and below 1"), value=hypothesis.level)
         if scale == "difference" and hypothesis.metric == "speed" and not is_told:
-            raise table.error("scale", _("speeds are compared as a ratio"), value=scale)
+            table.wrong("scale", _("speeds are compared as a ratio"), value=scale)
         if hypothesis.at == "best" and not hypothesis.goal:
             why = _('needs to know what is better: [metrics] goal = {{ {metric} = "minimize" }} or "maximize"', metric)
-            raise table.error("at", why, value="best")
+            table.wrong("at", why, value="best")
         table.finish(RELATIONS)
         found.append(hypothesis)
     return tuple(found)
@@ -316,14 +360,14 @@ def _read_bounds(table: tomlfile.Section, relation: str, scale: str) -> tuple[fl
         numbers = [b for b in bounds if isinstance(b, (int, float)) and not isinstance(b, bool)]
         if len(bounds) != 2 or len(numbers) != 2 or not numbers[0] < numbers[1]:
             units = _("fractions") if scale == "ratio" else _("differences in the metric's units")
-            raise table.error(relation, _("give [low, high] as {units}, low below high", units), value=list(bounds))
-        return (float(numbers[0]), float(numbers[1]))
+            table.wrong(relation, _("give [low, high] as {units}, low below high", units), value=list(bounds))
+        return tuple(map(float, numbers))
     bound = table.take(relation, float)
     if bound <= 0:
-        raise table.error(relation, _("must be above zero"), value=bound)
+        table.wrong(relation, _("must be above zero"), value=bound)
     if relation == "at_most_below" and scale == "ratio" and bound >= 1:
-        raise table.error(relation, _("must be below 1, which is a fraction"), value=bound)
+        table.wrong(relation, _("must be below 1, which is a fraction"), value=bound)
     if relation == "ratio_at_least" and scale != "ratio":
         others = [name for name in RELATIONS if name != relation]
-        raise table.error(relation, _("is about a ratio; for a difference give one of {rules}", others))
+        table.wrong(relation, _("is about a ratio; for a difference give one of {rules}", others))
     return (bound,)

@@ -21,8 +21,7 @@ MOST_STOP_S = 86_400
 def read_program(top: tomlfile.Section, seeds: Sequence[int]) -> Program:
     """Take [program], [[stages]] and [metrics]; what they say of settings is checked by ``check``.
 
-    Raises:
-        ConfigurationError: Names table, key, value and what would be right.
+    What depends on several keys is looked at once each of them is right.
     """
     section = top.take_section("program", required=True)
     program = Program(
@@ -41,49 +40,55 @@ def read_program(top: tomlfile.Section, seeds: Sequence[int]) -> Program:
         metrics=_metrics(top.take_section("metrics")),
     )
     section.finish()
-    used = program.names()
     if not 0 <= program.stop_s <= MOST_STOP_S:
-        raise section.error("stop_s", _("valid: {low} to {high}", 0, MOST_STOP_S), value=program.stop_s)
+        section.wrong("stop_s", _("valid: {low} to {high}", 0, MOST_STOP_S), value=program.stop_s)
+    if not top.is_right:
+        return program
+    used = program.names()
     if program.booleans == "flag" and program.spelling not in ("--key=value", "--key value"):
-        raise section.error("booleans", _("a flag needs settings = {choices}", SPELLINGS[:2]), value="flag")
+        section.wrong("booleans", _("a flag needs settings = {choices}", SPELLINGS[:2]), value="flag")
     if program.resume and "resume" not in used:
-        raise section.error("resume", _("no command has a place for it: {{resume}}"))
+        section.wrong("resume", _("no command has a place for it: {{resume}}"))
     if "resume" in used and not program.resume:
-        raise section.error("resume", _("is missing: a command has {{resume}}"))
+        section.wrong("resume", _("is missing: a command has {{resume}}"))
     if not program.checkpoint and (program.resume or "checkpoint" in used):
-        raise section.error("checkpoint", _("is missing: nobody would know from what to go on"))
+        section.wrong("checkpoint", _("is missing: nobody would know from what to go on"))
     if ("settings_file" in used) is not (program.spelling in FILE_KINDS) or {"settings", "settings_file"} <= used:
         why = _("{{settings_file}} goes with {kinds}, {{settings}} with {spellings}", FILE_KINDS, SPELLINGS)
-        raise section.error("settings", why, value=program.spelling)
+        section.wrong("settings", why, value=program.spelling)
     if len(seeds) > 1 and not program.takes_seed:
         why = _(
             "the program takes no seed: give {{seed}} in its command, or seed = … in [program]; else one seed alone"
         )
-        raise top.error("seeds", why, value=list(seeds))
+        top.wrong("seeds", why, value=list(seeds))
     return program
 
 
 def _stages(top: tomlfile.Section, section: tomlfile.Section) -> tuple[Stage, ...]:
     if "stages" not in top:
         if "command" not in section:
-            raise section.error(
-                "command", _("is missing; give the command of a run, or [[stages]] with a command each")
-            )
+            section.lacks("command", _("is missing; give the command of a run, or [[stages]] with a command each"))
+            return ()
         return (Stage(name="", words=_words(section, "command")),)
     if "command" in section:
-        raise section.error("command", _("there are [[stages]], too: give one of both"))
+        section.wrong("command", _("there are [[stages]], too: give one of both"))
+        section.take_any("command")
     found: list[Stage] = []
     for table in top.take_list("stages", dict):
-        stage = tomlfile.Section(top.path, "stages", table)
+        stage = top.below("stages", table)
         name = stage.take("name", str)
         if reason := names.why_not(name):
-            raise stage.error("name", reason, value=name)
+            stage.wrong("name", reason, value=name)
         if name in (each.name for each in found):
-            raise stage.error("name", _("is the name of two stages"), value=name)
-        found.append(Stage(name=name, words=_words(stage, "command")))
+            stage.wrong("name", _("is the name of two stages"), value=name)
+        if "command" in stage:
+            found.append(Stage(name=name, words=_words(stage, "command")))
+        else:
+            stage.lacks("command", _("is missing; give {what}", tomlfile.KINDS[str]))
+            found.append(Stage(name=name, words=()))
         stage.finish()
     if not found:
-        raise top.error("stages", _("give at least one"))
+        top.wrong("stages", _("give at least one"))
     return tuple(found)
 
 
@@ -93,20 +98,22 @@ def _words(section: tomlfile.Section, key: str, default: tuple[Word, ...] | None
     value = section.take_any(key)
     is_list = isinstance(value, list) and all(isinstance(each, str) for each in value)
     if not (isinstance(value, str) or is_list):
-        raise section.error(key, _("must be text, or a list of words"), value=value)
+        section.wrong(key, _("must be text, or a list of words"), value=value)
+        return ()
     try:
         found = words.read(value)
     except words.BadWords as error:
-        raise section.error(key, str(error), value=value) from None
+        section.wrong(key, str(error), value=value)
+        return ()
     if not found:
-        raise section.error(key, _("must not be empty"), value=value)
+        section.wrong(key, _("must not be empty"), value=value)
     return found
 
 
 def _pattern(section: tomlfile.Section, key: str, text: str) -> str:
     """Return a pattern of a path below the run directory or the working folder."""
     if text.startswith(("/", "~")) or ".." in text.split("/") or not text.isprintable():
-        raise section.error(key, _("must be a path below the run's folder"), value=text)
+        section.wrong(key, _("must be a path below the run's folder"), value=text)
     return text
 
 
@@ -115,7 +122,7 @@ def _data(section: tomlfile.Section) -> tuple[str, ...]:
     for path in paths:
         is_odd = path.startswith("~") or ".." in path.split("/") or path.strip("./") == ""
         if reason := _("must be a path in the project, or an absolute one") if is_odd else names.why_not_path(path):
-            raise section.error("data", reason, value=path)
+            section.wrong("data", reason, value=path)
     return tuple(path if path.startswith("/") else path.removeprefix("./").rstrip("/") for path in paths)
 
 
@@ -126,7 +133,7 @@ def _metrics(section: tomlfile.Section) -> Metrics:
         try:
             found += line_patterns.compile_line(line).names
         except line_patterns.BadPattern as error:
-            raise section.error("lines", str(error)) from None
+            section.wrong("lines", str(error))
     files = tuple(_pattern(section, "files", path) for path in section.take_list("files", str, ()))
     goals = section.take_section("goal")
     goal = {name: goals.take(name, str, choices=GOALS) for name in goals.keys_left()}
@@ -136,13 +143,13 @@ def _metrics(section: tomlfile.Section) -> Metrics:
         for name in section.take_list(kind, str, ()):
             if name not in (*goal, *told):
                 why = _("neither goal nor a line names it; {choices}", valid_choices(name, [*goal, *told]))
-                raise section.error(kind, why, value=name)
+                section.wrong(kind, why, value=name)
             if measured.setdefault(name, kind) != kind:
-                raise section.error(kind, _("is said to be {kind}, too", measured[name]), value=name)
+                section.wrong(kind, _("is said to be {kind}, too", measured[name]), value=name)
     section.finish()
     if strange := [name for name in goal if lines and not files and name not in told]:
         why = _("no line tells it; {choices}", valid_choices(strange[0], told))
-        raise goals.error(strange[0], why, value=goal[strange[0]])
+        goals.wrong(strange[0], why, value=goal[strange[0]])
     return Metrics(lines=lines, files=files, goal=goal, names=told, measured=measured)
 
 
@@ -164,18 +171,16 @@ def read_value(section: tomlfile.Section, key: str) -> Any:
 
 
 def read_settings(section: tomlfile.Section, program: Program, factors: Iterable[str]) -> dict[str, object]:
-    """Take what groups have in common from [settings].
-
-    Raises:
-        ConfigurationError: A name or a value is none, or not to be set there.
-    """
+    """Take what groups have in common from [settings]."""
     settings: dict[str, object] = {}
     for key in section.keys_left():
         if key in factors:
-            raise section.error(key, _("is a factor: set it in the groups"))
-        if key == program.seed:
-            raise section.error(key, _("takes the seed: set it in seeds"))
-        settings[key] = read_value(section, key)
+            section.wrong(key, _("is a factor: set it in the groups"))
+        elif key == program.seed:
+            section.wrong(key, _("takes the seed: set it in seeds"))
+        else:
+            with section.noting():
+                settings[key] = read_value(section, key)
     return settings
 
 
@@ -187,16 +192,14 @@ def check(
     factors: Sequence[str],
     declared: Sequence[str],
 ) -> None:
-    """Refuse what a program's commands and the study's settings don't agree on.
+    """Note what a program's commands and the study's settings don't agree on: a placeholder that is unknown, a setting
+    that is nowhere, a group that lacks a factor.
 
     Args:
         factors: Settings that every group sets.
         declared: Settings that are tuned or may differ.
-
-    Raises:
-        ConfigurationError: A placeholder is unknown, a setting is nowhere, or a group lacks a factor.
     """
-    section = tomlfile.Section(top.path, "program", {})
+    section = top.beside("program")
     used, everywhere = program.names(), set[str]()
     takes_all = used & {"settings", "settings_file"}
     own = {program.seed} - {""}
@@ -204,26 +207,27 @@ def check(
         have = {**settings, **group.values}
         everywhere |= {*have, *own}
         if lacking := [key for key in factors if key not in group.factors]:
-            where = tomlfile.Section(top.path, f"groups.{group.name}", {})
-            raise where.error(lacking[0], _("is missing: it is a factor, which every group sets"))
+            for name in lacking:
+                top.beside("groups", group.name).wrong(name, _("is missing: it is a factor, which every group sets"))
+            continue
         for key, placed, others in (
             ("command", used, {*script.BY_CLIENT, *script.BY_AGENT}),
             ("resume", placeholders(program.resume), {"checkpoint", "seed", "run_dir"}),
         ):
             known = {*have, *own, *others}
             if unknown := sorted(placed - known):
-                where = tomlfile.Section(top.path, f"groups.{group.name}", {})
                 if any(unknown[0] in other.values for other in groups):
-                    raise where.error(unknown[0], _("is missing: the command has a place for it"))
+                    top.beside("groups", group.name).wrong(unknown[0], _("is missing: the command has a place for it"))
+                    continue
                 choices = valid_choices(unknown[0], sorted(known))
-                raise section.error(key, _("unknown placeholder {{{name}}}; {choices}", unknown[0], choices))
+                section.wrong(key, _("unknown placeholder {{{name}}}; {choices}", unknown[0], choices))
         if shadowed := sorted(used & {*have} & {*script.BY_CLIENT, *script.BY_AGENT}):
             why = _(
                 "a setting has the name of what {{{name}}} stands for: the command can't place it by name", shadowed[0]
             )
-            raise section.error("command", why)
+            section.wrong("command", why)
         if lost := [key for key in (*have, *own) if key not in used and not takes_all]:
-            raise section.error(
+            section.wrong(
                 "command",
                 _(
                     "setting {name} is nowhere in it: give {{{name}}}, or {{settings}} for all that have no place",
@@ -231,14 +235,14 @@ def check(
                 ),
             )
         if program.spelling in FILE_KINDS and (clash := words.why_not_nested({*have, *own} - used)):
-            raise section.error("settings", clash, value=program.spelling)
+            section.wrong("settings", clash, value=program.spelling)
     for key, named in (("length", [program.length]), ("execution", sorted(program.execution)), ("", declared)):
         if strange := [name for name in named if name and name not in everywhere]:
             choices = valid_choices(strange[0], sorted(everywhere))
             if not key:
-                raise top.error(_("tuned, or [unequal]"), _("no such setting; {choices}", choices), value=strange[0])
-            raise section.error(key, _("no such setting; {choices}", choices), value=strange[0])
+                top.wrong(_("tuned, or [unequal]"), _("no such setting; {choices}", choices), value=strange[0])
+            section.wrong(key, _("no such setting; {choices}", choices), value=strange[0])
     for group in groups:
         value = {**settings, **group.values}.get(program.length)
         if program.length and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
-            raise section.error("length", _("must be a setting above zero, of every group"), value=program.length)
+            section.wrong("length", _("must be a setting above zero, of every group"), value=program.length)

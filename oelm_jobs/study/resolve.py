@@ -37,11 +37,12 @@ def with_settings(study: Study, overrides: Mapping[str, str]) -> Study:
         about = description.of(study)
         settable = [*study.settings, *about.BESIDES]
         setting = [group.name for group in study.groups.values() if key in group.declared]
+        of_groups = [*study.factors, *(key for group in study.groups.values() for key in group.declared)]
         why: str
         if key in study.factors:
             why = _("is a factor, which groups set")
         elif key not in settable:
-            why = valid_choices(key, settable)
+            why = valid_choices(key, [*settable, *of_groups])  # the nearest may be one that only groups set
         elif setting:
             why = _("groups set it themselves ({names})", setting)
         else:
@@ -50,6 +51,37 @@ def with_settings(study: Study, overrides: Mapping[str, str]) -> Study:
             raise UsageError(_("--set {key}={value}: {why}", key, value, why))
         study = about.with_setting(study, key, value)
     return study
+
+
+def asked(
+    study: Study,
+    *,
+    groups: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    tag: str = "",
+    overrides: Mapping[str, str] | None = None,
+) -> Study:
+    """Return the study as a command changes it, after a look at all that the command names: a wrong word is told before
+    anybody looks for data or asks a target.
+
+    Raises:
+        UsageError: A group or a key doesn't exist, a seed is out of range, a tag is off, or overrides lack one.
+    """
+    for name in groups:
+        if name not in study.groups:
+            choices = valid_choices(name, study.groups)
+            raise UsageError(_("study {study} has no group {group!r}; {choices}", study.name, name, choices))
+    if any(not 0 <= seed <= names.MAX_SEED for seed in seeds):
+        raise UsageError(_("--seeds {seeds}: seeds go from 0 to 2^63 - 1", ",".join(map(str, seeds))))
+    if tag and (reason := names.why_not(tag)):
+        raise UsageError(_("--{option} {value!r}: {why}", "tag", tag, reason))
+    changed = with_settings(study, overrides or {})
+    if overrides and not tag:
+        raise UsageError(
+            _("--set changes the configuration, so these are other runs than the study's own"),
+            hint=_("give them a name of their own: --tag NAME"),
+        )
+    return changed
 
 
 def plan_runs(
@@ -72,23 +104,10 @@ def plan_runs(
         data_hash: Hash of the token files; without it the runs have no fingerprint.
 
     Raises:
-        UsageError: A group doesn't exist, a seed is out of range, a tag is off, or overrides lack one.
-        ConfigurationError: An override is off.
+        UsageError: As ``asked``.
+        ConfigurationError: A run can't be as it is asked for.
     """
-    for name in groups:
-        if name not in study.groups:
-            choices = valid_choices(name, study.groups)
-            raise UsageError(_("study {study} has no group {group!r}; {choices}", study.name, name, choices))
-    if any(not 0 <= seed <= names.MAX_SEED for seed in seeds):
-        raise UsageError(_("--seeds {seeds}: seeds go from 0 to 2^63 - 1", ",".join(map(str, seeds))))
-    if tag and (reason := names.why_not(tag)):
-        raise UsageError(_("--{option} {value!r}: {why}", "tag", tag, reason))
-    if overrides and not tag:
-        raise UsageError(
-            _("--set changes the configuration, so these are other runs than the study's own"),
-            hint=_("give them a name of their own: --tag NAME"),
-        )
-    study = with_settings(study, overrides or {})
+    study = asked(study, groups=groups, seeds=seeds, tag=tag, overrides=overrides)
     folder = Path(target.checkpoint_root or Path(target.root, "models", "checkpoints"))
     if not study.is_default:
         folder = folder / study.name

@@ -11,7 +11,7 @@ from typing import Any
 from .. import names, tomlfile
 from ..agent import rundir
 from ..agent.sentences import _
-from ..errors import ConfigurationError, NoSuchTarget, UsageError, valid_choices
+from ..errors import NoSuchTarget, UsageError, valid_choices
 from ..folders import REMEMBERED, config_folder, target_files
 from ..spec.target import Target
 
@@ -45,19 +45,15 @@ def read_targets(top: tomlfile.Section) -> dict[str, Target]:
     """Return the targets of one file by name.
 
     Raises:
-        ConfigurationError: It is off.
+        ConfigurationError: Says all that is wrong in it.
     """
     found: dict[str, Target] = {}
-    for name in top.keys_left():
-        if not _NAME.fullmatch(name):  # it is written into scripts and onto terminals
-            raise ConfigurationError(
-                _(
-                    "{path}: {name!r} can't be a target's name: letters, digits and . _ @ : % + - only, at most 128",
-                    str(top.path),
-                    name,
-                )
-            )
-        found[name] = _read_target(name, top.take_section(name))
+    with top.all_at_once():
+        for name in top.keys_left():
+            if not _NAME.fullmatch(name):  # it is written into scripts and onto terminals
+                why = _("can't be a target's name: letters, digits and . _ @ : % + - only, at most 128")
+                top.wrong(repr(name), why, at=name)
+            found[name] = _read_target(name, top.take_section(name))
     return found
 
 
@@ -84,12 +80,13 @@ def _read_target(name: str, table: tomlfile.Section) -> Target:
     kind = table.take("kind", str, choices=KINDS)
     for key in table.keys_left():
         if "password" in key.lower() or "passphrase" in key.lower():
-            raise table.error(key, _("no password belongs in a file: use a key and an agent"))
+            table.wrong(key, _("no password belongs in a file: use a key and an agent"))
+            table.take_any(key)
     data = table.take_section("data")
     env = table.take_list("env", str, ())
     for variable in env:
         if not variable.isidentifier():
-            raise table.error(
+            table.wrong(
                 "env", _("give names of environment variables; their values are never written down"), value=variable
             )
     reach = {} if kind == "local" else _read_reach(table, required=kind == "ssh")
@@ -97,7 +94,7 @@ def _read_target(name: str, table: tomlfile.Section) -> Target:
     is_limited = "gpus_per_run" in table
     gpus_per_run = table.take("gpus_per_run", int, 0)
     if is_limited and gpus_per_run < 1:
-        raise table.error("gpus_per_run", _("must be at least 1"), value=gpus_per_run)
+        table.wrong("gpus_per_run", _("must be at least 1"), value=gpus_per_run)
     slurm = None
     if kind == "slurm":
         from .sbatch import read_slurm  # here, because a status reads this file and few targets are Slurm's
@@ -119,38 +116,31 @@ def _read_target(name: str, table: tomlfile.Section) -> Target:
         **leased,
         **reach,
     )
-    table.finish()
+    if kind:  # else nobody knows what it may hold
+        table.finish()
     return target
 
 
 def _read_leased(table: tomlfile.Section) -> dict[str, Any]:
-    """Take the keys that say which devices of a plain host runs lease, and how many at a time.
-
-    Raises:
-        ConfigurationError: One can't be what it says.
-    """
+    """Take the keys that say which devices of a plain host runs lease, and how many at a time."""
     found: dict[str, Any] = {}
     for key in ("gpus", "avoid", "prefer"):
         indices = found[key] = tuple(sorted(table.take_list(key, int, ())))
         if len(set(indices)) != len(indices) or min(indices, default=0) < 0:
-            raise table.error(key, _("give indices of GPUs, each once, as in [0, 1]"), value=list(indices))
+            table.wrong(key, _("give indices of GPUs, each once, as in [0, 1]"), value=list(indices))
     both = sorted(set(found["avoid"]) & {*found["gpus"], *found["prefer"]})
     if both:
-        raise table.error("avoid", _("gpus or prefer names {gpus}, too", both), value=list(found["avoid"]))
+        table.wrong("avoid", _("gpus or prefer names {gpus}, too", both), value=list(found["avoid"]))
     for key, otherwise in (("max_parallel", 0), ("per_gpu", 1)):
         is_given, most = key in table, 64 if key == "per_gpu" else 1_000_000
         found[key] = table.take(key, int, otherwise)
         if is_given and not 1 <= found[key] <= most:
-            raise table.error(key, _("valid: {low} to {high}", 1, most), value=found[key])
+            table.wrong(key, _("valid: {low} to {high}", 1, most), value=found[key])
     return found
 
 
 def _read_reach(table: tomlfile.Section, *, required: bool) -> dict[str, Any]:
-    """Take the keys that say how another machine is reached: host, user, port, connection.
-
-    Raises:
-        ConfigurationError: One is missing or can't be what it says.
-    """
+    """Take the keys that say how another machine is reached: host, user, port, connection."""
     found = {
         "host": table.take("host", str) if required else table.take("host", str, ""),
         "user": table.take("user", str, ""),
@@ -158,7 +148,7 @@ def _read_reach(table: tomlfile.Section, *, required: bool) -> dict[str, Any]:
     }
     for key, value in found.items():
         if wrong := _wrong_reach(key, value):
-            raise table.error(key, wrong, value=value)
+            table.wrong(key, wrong, value=value)
     return {**found, "connection": table.take("connection", str, CONNECTIONS[0], choices=CONNECTIONS)}
 
 
@@ -172,14 +162,10 @@ def _wrong_reach(key: str, value: Any) -> str:
 
 
 def _read_path(table: tomlfile.Section, key: str, default: str = "") -> str:
-    """Take a path on a target (absolute, or below the home folder there).
-
-    Raises:
-        ConfigurationError: It begins like an option, or holds characters that no path should.
-    """
+    """Take a path on a target (absolute, or below the home folder there)."""
     path = table.take(key, str, default)
     if wrong := names.why_not_path(path):
-        raise table.error(key, wrong, value=path)
+        table.wrong(key, wrong, value=path)
     return path
 
 

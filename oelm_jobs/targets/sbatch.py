@@ -75,24 +75,20 @@ _SAFE = re.compile(r"[A-Za-z0-9_./:,=@%+\[\]*&|()!-]+")
 
 
 def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
-    """Take the keys of a target that only Slurm has.
-
-    Raises:
-        ConfigurationError: An option is the toolkit's own, no long option, or no text, number or switch.
-    """
+    """Take the keys of a target that only Slurm has."""
     if "gpus" in table:
-        raise _pinned(table, "gpus", table.take_any("gpus"))
+        _pinned(table, "gpus", table.take_any("gpus"))
     options = table.take_section("sbatch")
     words: dict[str, str | None] = {}
     for key in options.keys_left():
         name = key.replace("_", "-").removeprefix("--")
         value = options.take_any(key)
         if name in GPU_OPTIONS and isinstance(value, list):
-            raise _pinned(options, key, value)
-        if why := _why_not(key, name, value):
+            _pinned(options, key, value)
+        elif why := _why_not(key, name, value):
             is_time = isinstance(value, (datetime.date, datetime.time))
-            raise options.error(key, why, value=str(value) if is_time else value)
-        if value is not False:
+            options.wrong(key, why, value=str(value) if is_time else value)
+        elif value is not False:
             words[name] = None if value is True else str(value)
     slurm = Slurm(
         sbatch=words,
@@ -105,7 +101,7 @@ def read_slurm(table: tomlfile.Section, *, is_remote: bool) -> Slurm:
     )
     for key in ("warning_s", "max_timeouts", "max_parallel", "poll_s"):
         if getattr(slurm, key) < 0:
-            raise table.error(key, _("must not be negative"), value=getattr(slurm, key))
+            table.wrong(key, _("must not be negative"), value=getattr(slurm, key))
     return slurm
 
 
@@ -135,11 +131,10 @@ def _why_not(key: str, name: str, value: Any) -> str:
     return ""
 
 
-def _pinned(table: tomlfile.Section, key: str, value: Any) -> ConfigurationError:
-    """Return the error about GPUs that are named by their indices."""
-    error = table.error(key, _("Slurm chooses the GPUs, a target says only how many"), value=value)
-    error.hint = _("gpus_per_run = N in the target gives every run N of them")
-    return error
+def _pinned(table: tomlfile.Section, key: str, value: Any) -> None:
+    """Note an error about GPUs that are named by their indices."""
+    hint = _("gpus_per_run = N in the target gives every run N of them")
+    table.wrong(key, _("Slurm chooses the GPUs, a target says only how many"), value=value, hint=hint)
 
 
 # The header -----------------------------------------------------------------------------------------------------------

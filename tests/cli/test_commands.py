@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,12 @@ from tests.support import stand_in_for_nvidia_smi
         (["submit", "--study", "tiny", "--group", "oelm_freez"], ["did you mean 'oelm_freeze'?"]),
         (["submit", "--study", "tiny", "--target", "bxo"], ["no target 'bxo'", "valid: local"]),
         (["submit", "--study", "tiny", "--target", ""], ["--target was given no name", "leave it out to mean local"]),
+        (["submit", "--study", "tiny", "--tag", "x", "--set", "freez_qk=true"], ["did you mean 'freeze_qk'?"]),
+        (["submit", "--study", "tiny", "--grup", "gpt_base"], ["--grup", "--group"]),
+        (["main", "statsu"], ["no command 'statsu'; did you mean 'status'?", "oelm --help"]),
+        (["main", "submit", "--grup", "gpt_base"], ["--grup", "--group"]),
+        (["data", "chek"], ["no command 'chek'; did you mean 'check'?"]),
+        (["data", "--lang", "zh", "chek"], ["没有命令 'chek'；是不是 'check'？"]),
         (["submit", "--study", "tiny", "--tag", "x", "--set", "d_model=31"], ["num_heads = 2 must divide d_model"]),
         (["submit", "--study", "tiny", "--set", "max_steps=5"], ["--tag NAME"]),
         (["submit", "--study", "tiny", "--seeds", "a"], ["whole numbers"]),
@@ -91,6 +98,19 @@ def test_missing_data_is_named_before_anything_is_queued(oelm, project: Path) ->
         and "oelm-data" in done.stderr
     )
     assert "No run yet" in oelm("status").stderr
+
+
+def test_a_wrong_word_is_told_before_what_is_missing(oelm, project: Path) -> None:
+    shutil.rmtree(project / "data")
+    for words, expected in (
+        (["--group", "gpt_bas"], "did you mean 'gpt_base'?"),
+        (["--tag", "x", "--set", "max_step=5"], "did you mean 'max_steps'?"),
+        (["--set", "max_step=5"], "did you mean 'max_steps'?"),
+        (["--group", "gpt_bas", "--send-data"], "did you mean 'gpt_base'?"),
+        (["--seeds=-1"], "seeds go from 0"),
+    ):
+        done = oelm("submit", "--study", "tiny", *words, check=False)
+        assert done.returncode == 2 and expected in done.stderr and "no such file" not in done.stderr
 
 
 def test_more_devices_than_the_machine_has_are_refused_before_anything_is_queued(oelm, project: Path) -> None:

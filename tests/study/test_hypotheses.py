@@ -18,7 +18,9 @@ TOLD = Metrics(goal={"val_loss": "minimize", "accuracy": "maximize"}, names=("va
 def read(told: Metrics | None, **keys: object) -> Hypothesis:
     groups = {name: Group(name=name, label=name, factors={}, gpus=1, port=None) for name in ("a", "b")}
     section = tomlfile.Section(Path("jobs/s.toml"), "hypotheses", {"H": {"group": "b", "against": "a", **keys}})
-    return files._read_hypotheses(section, groups, told)[0]
+    with section.all_at_once():
+        return files._read_hypotheses(section, groups, told)[0]
+    raise AssertionError("what is wrong is raised")
 
 
 def test_a_metric_that_the_script_tells_has_the_direction_that_the_study_declares() -> None:

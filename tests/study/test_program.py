@@ -460,7 +460,7 @@ def test_another_seed_is_refused_where_the_program_takes_none(tmp_path: Path) ->
         (ARGPARSE, "[program]", 'tuned = ["lr"]\n[program]', ["tuned = 'lr'", "is a factor"]),
         (ARGPARSE, "widths =", "seed =", ["a setting has the name", "{seed}"]),
         (NANOGPT, "high = { learning_rate = 1e-3 }", "high = {}", ["[groups.high] learning_rate", "it is a factor"]),
-        (ARGPARSE, "[program]", "[programm]", ["train", "[program]"]),
+        (ARGPARSE, "[program]", "[programm]", ["programm: unknown key", "did you mean 'program'?"]),
         (ARGPARSE, "command =", "comand =", ["command", "is missing"]),
         (ARGPARSE, "[program]", "[speed_trial]\n[program]", ["speed_trial"]),
         (ARGPARSE, "[program]", "[[stages]]\nname = 'a'\ncommand = 'b'\n[program]", ["command", "[[stages]]"]),

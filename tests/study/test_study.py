@@ -22,6 +22,7 @@ from oelm_jobs.study import files as study
 from oelm_jobs.study.plan import make_plan
 from oelm_jobs.study.resolve import plan_runs, target_path, with_settings
 from oelm_jobs.targets import files as targets
+from oelm_jobs.tomllines import line_of
 from tests.support import REPOSITORY, TINY_STUDY
 
 AT_R = replace(targets.LOCAL, root="/r")
@@ -65,6 +66,91 @@ def test_what_is_off_in_a_study_is_named(tmp_path: Path, old: str, new: str, exp
         study.read_study(path)
     for part in [str(path), *expected]:
         assert part in str(raised.value)
+
+
+def test_all_that_is_wrong_in_a_study_is_said_at_once_with_its_lines(tmp_path: Path) -> None:
+    text = TINY_STUDY
+    for old, new in (
+        ("max_retries = 0", "max_retries = -1"),
+        ("d_model = 16", "d_modl = 16"),
+        ("max_steps = 12", 'max_steps = "x"'),
+        ('label = "Group A: GPT-Base",', 'lable = "x", gpus = "a",'),
+        ('metric = "speed"', 'metric = "sped"'),
+        ("equivalent_within", "equivalent_withn"),
+    ):
+        text = text.replace(old, new, 1)
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigurationError) as raised:
+        study.read_study(path)
+    first, *rest = str(raised.value).splitlines()
+    assert first == f"{path}: 7 errors"
+    assert [line.split(":")[:2] for line in rest] == [
+        ["line 5", " max_retries = -1"],
+        ["line 10", " [train] d_modl = 16"],
+        ["line 16", " [train] max_steps = 'x'"],
+        ["line 23", " [groups.gpt_base] gpus = 'a'"],
+        ["line 23", " [groups.gpt_base] lable = 'x'"],
+        ["line 28", " [hypotheses.H2] equivalent_withn = 0.05"],
+        ["line 29", " [hypotheses.H3] metric = 'sped'"],
+    ]
+    assert [error.line for error in raised.value.errors] == [5, 10, 16, 23, 23, 28, 29]
+    assert raised.value.errors[1].place == ("train", "d_modl")
+    assert "第 10 行" in translated(str(raised.value), "zh") and "7 处错误" in translated(str(raised.value), "zh")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("[groups]", "[gruops]", ":22: gruops: unknown key; did you mean 'groups'?"),
+        ("[train]", "[trian]", ":6: trian: unknown key; did you mean 'train'?"),
+        ("factors =", "factor =", ":3: factor = ['model_type', 'freeze_qk']: unknown key; did you mean 'factors'?"),
+        ("global_batch", "global_bach", ":9: [train] global_bach = 4: unknown key; did you mean 'global_batch'?"),
+        ("equivalent_within", "equivalent_withn", "did you mean 'equivalent_within'?"),
+    ],
+)
+def test_what_is_misspelt_is_not_said_to_be_missing_too(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        study.read_study(written(tmp_path, TINY_STUDY.replace(old, new, 1)))
+    assert expected in str(raised.value) and "missing" not in str(raised.value)
+    assert raised.value.errors == () and "\n" not in str(raised.value)
+
+
+def test_a_misspelt_key_is_likened_to_factors_too(tmp_path: Path) -> None:
+    for old, new in (("dropout = 0.0", "freez_qk = true"), ('model_type = "gpt" }', 'modl_type = "gpt" }')):
+        with pytest.raises(ConfigurationError, match="did you mean '(freeze_qk|model_type)'"):
+            study.read_study(written(tmp_path, TINY_STUDY.replace(old, new, 1)))
+    tiny = study.read_study(written(tmp_path, TINY_STUDY))
+    with pytest.raises(UsageError, match="did you mean 'freeze_qk'"):
+        with_settings(tiny, {"freez_qk": "true"})
+
+
+def test_all_that_is_wrong_in_a_targets_file_is_said_at_once(tmp_path: Path) -> None:
+    written(
+        tmp_path,
+        '[a]\nkind = "shh"\nport = 99999999\n["b.c"]\nkind = "slurm"\nhost = "-x"\nsbach = {}\n'
+        '[z]\nkind = "slurm"\n[z.sbatch]\nJ = 1\nwrap = "s"\n',
+        "targets",
+    )
+    with pytest.raises(ConfigurationError) as raised:
+        targets.load_targets(tmp_path)
+    said = [error.place for error in raised.value.errors]
+    assert said == [
+        ("a", "kind"),
+        ("a", "port"),
+        ("b.c", "host"),
+        ("b.c", "sbach"),
+        ("z", "sbatch", "J"),
+        ("z", "sbatch", "wrap"),
+    ]
+    assert [error.line for error in raised.value.errors] == [2, 3, 6, 7, 11, 12]
+
+
+def test_the_line_of_a_key_is_not_that_of_a_text_which_looks_like_it() -> None:
+    text = (
+        'a = """\nkey = 1\n"""\n[t] # "x"\nkey = 2\n[t."u.v"]\n"k e" = 3\n[[many]]\nn = 1\n[[many]]\nn = 2\nx.y = 4\n'
+    )
+    places = [("key",), ("t", "key"), ("t", "u.v", "k e"), ("many", "n"), ("many", "x", "y"), ("t", "absent")]
+    assert [line_of(text, place) for place in places] == [0, 5, 7, 0, 12, 4]
 
 
 def test_what_the_trainer_refuses_is_said_in_other_languages_too() -> None:
