@@ -16,7 +16,9 @@ from pathlib import Path
 
 from .agent.sentences import Sentence, _
 
-LANGUAGES = ("en", "zh")
+NAMES = {"en": "English", "zh": "中文"}
+"""What each language is called in itself."""
+LANGUAGES = tuple(NAMES)
 DOMAIN = "oelm_jobs"
 """What gettext calls the catalogues of this project."""
 LOCALE = Path(__file__).with_name("locale")

@@ -45,6 +45,14 @@ def cut(content: str, columns: int) -> str:
     return content[: sum(taken < columns for taken in up_to_each)] + "…"
 
 
+def cut_within(text: str, columns: int) -> str:
+    """Return text cut to columns in its middle, with an ellipsis where something is left out."""
+    if width(text) <= columns:
+        return text
+    end = text[len(text) - (columns - 1) // 2 :]
+    return cut(text, columns - len(end)) + end
+
+
 def text(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "", *, within: int | None = None) -> str:
     """Return an aligned table for a terminal, its headers and a rule first, without trailing spaces or newline.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import codecs
 import contextlib
 import copy
 import io
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,6 +26,24 @@ if TYPE_CHECKING:
     from ..project import Project
 
 visible.translate = translated
+PLAINLY = "oelm-plainly"
+"""What is done with characters that a stream's encoding lacks (codecs.register_error). All is written through such a
+stream: click's own would take UTF-8 where ASCII was asked for.
+"""
+LIKE = {
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "×": "x",
+    "·": ".",
+    "…": "~",
+    "“": '"',
+    "”": '"',
+    "‘": "'",
+    "’": "'",
+    "≥": ">",
+    "≤": "<",
+}
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 ASKED = "_OELM_COMPLETE"
 """Environment variable with which a shell asks how a command line may go on (``complete``), whatever its value."""
@@ -31,32 +51,58 @@ EXIT_INTERNAL, EXIT_SYSTEM, EXIT_INTERRUPTED, EXIT_PIPE = 70, 74, 130, 141
 """Exit codes besides those of errors.py; all are described in docs/commands.md."""
 
 
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """Return ASCII that looks like the character which can't be encoded, else its escape."""
+    assert isinstance(error, UnicodeEncodeError)
+    found = error.object[error.start : error.end]
+    return "".join(LIKE.get(each) or each.encode("unicode_escape").decode() for each in found), error.end
+
+
+codecs.register_error(PLAINLY, _plainly)
+
+
 def say(text: str = "", **style: Any) -> None:
     """Print a result on stdout, in the chosen language; ``style`` as for click.style, dropped for a pipe."""
     message = visible.text(translated(text))
     if style:
-        click.echo(click.style(message, **style))
+        click.echo(click.style(message, **style), file=sys.stdout)
     else:  # there is nothing to take away for a pipe, for which click looks at the terminal each time
         print(message, flush=True)
 
 
 def narrate(text: str) -> None:
     """Print progress on stderr, in the chosen language; only results go to stdout."""
-    click.echo(visible.message(translated(text)), err=True)
+    click.echo(visible.message(translated(text)), file=sys.stderr)
 
 
 def put(text: str, *, nl: bool = True) -> None:
     """Print text on stdout that is in its language already. Only colours are left as escape sequences, so foreign parts
     must have been through ``visible`` before they were coloured.
     """
-    click.echo(visible.coloured(text), nl=nl)
+    click.echo(visible.coloured(text), file=sys.stdout, nl=nl)
 
 
 def put_json(value: object, *, indent: int | None = 1) -> None:
     """Print a value as JSON on stdout; paths and errors are their text."""
     import json
 
-    click.echo(visible.in_json(json.dumps(value, indent=indent, default=str)))
+    click.echo(visible.in_json(json.dumps(value, indent=indent, default=str)), file=sys.stdout)
+
+
+class _Formatter(click.HelpFormatter):
+    """Help as wide as the terminal also where that is narrow: click takes fifty columns at least."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.width = min(self.width, shutil.get_terminal_size().columns - 1)
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """Write terms and what they mean, which has half of the width at least."""
+        super().write_dl(list(rows), min(col_max, max(self.width // 3, 10)), col_spacing)
+
+
+class _Context(click.Context):
+    formatter_class = _Formatter
 
 
 class Ending(click.Command):
@@ -65,6 +111,8 @@ class Ending(click.Command):
     A traceback is shown only with ``--debug``. ``--lang`` and OELM_LANG choose the language of everything, help
     included.
     """
+
+    context_class = _Context
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         """Make the command, with the options that every command has behind its own."""
@@ -108,8 +156,9 @@ class Ending(click.Command):
         if not standalone_mode:
             return super().main(argv, **extra)
         with_traceback = _("run it again with --debug for the traceback: {command} --debug", name)
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of a small alphabet is no reason to fail
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors=PLAINLY)  # a terminal of a small alphabet is no reason to fail
         if ASKED in os.environ:
             self._complete(name)
         try:
@@ -120,7 +169,7 @@ class Ending(click.Command):
         except OelmError as error:
             _fail(name, str(error), error.exit_code, error.hint, own)
         except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message())
+            put(error.format_message())
             sys.exit(0)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else name
@@ -239,17 +288,28 @@ def _choose_language(argv: list[str]) -> None:
             wanted = argument.partition("=")[2]
     if wanted not in language.LANGUAGES:
         raise UsageError(_("--lang {language}: {choices}", wanted, valid_choices(wanted, language.LANGUAGES)))
+    if wanted != "en" and not _can_show(language.NAMES[wanted]):
+        wanted = "en"
     language.choose(wanted)
+
+
+def _can_show(text: str) -> bool:
+    """Tell whether stdout's encoding has the characters of a text; pipes in tests and elsewhere may name none."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (LookupError, UnicodeEncodeError):
+        return False
+    return True
 
 
 def _fail(name: str, what: str, code: int, hint: str, argv: list[str]) -> NoReturn:
     if "--debug" in argv and isinstance(sys.exc_info()[1], Exception):
         import traceback
 
-        click.echo(visible.text(traceback.format_exc()), err=True)
+        click.echo(visible.text(traceback.format_exc()), file=sys.stderr)
     for begin, said in ((f"{name}: ", what), ("  ", hint)):
         if said:  # what follows a newline is still this command's error, and looks it
-            click.echo(begin + visible.message(translated(said)), err=True)
+            click.echo(begin + visible.message(translated(said)), file=sys.stderr)
     sys.exit(code)
 
 

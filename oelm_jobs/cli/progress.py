@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from contextlib import AbstractContextManager
 
 import click
 
-from .. import visible
+from .. import table, visible
 from ..agent.reasons import detailed
 from ..agent.sentences import _
 from ..language import translated
@@ -65,7 +66,8 @@ class Meter(AbstractContextManager["Meter"]):
             if done < size:
                 text = _("{words}, {duration} left", text, duration((size - done) * elapsed_s / done))
         if self._is_terminal:
-            click.echo(f"\r\x1b[K{visible.text(translated(text))}", err=True, nl=False)
+            line = table.cut(visible.text(translated(text)), shutil.get_terminal_size().columns - 1)
+            click.echo(f"\r\x1b[K{line}", err=True, nl=False)  # one that takes two lines could not be rewritten
             self._has_line = True
         else:
             narrate(text)

@@ -35,6 +35,8 @@ EXPENDABLE = (_("tokens/s"), _("val ppl"), _("loss"), METRIC)
 """What a narrow terminal does without, in this order, before notes are cut below NOTE_COLUMNS."""
 NOTE_COLUMNS = 36
 """So much of a note says what is going on."""
+SHORTEST_NAME = 12
+"""No terminal is so narrow that less of a run's name is shown."""
 MANY_RUNS = 50
 """Above so many runs a table counts states per group, unless it has a terminal's height to keep to."""
 COLOURS = {
@@ -280,8 +282,18 @@ def _fit(
     for name in EXPENDABLE:
         if name in names and room() < min(taken["note"], NOTE_COLUMNS):
             names.remove(name)
-    kept = [known.index(name) for name in names[:-1]]
-    return names, [(*(row[position] for position in kept), table.cut(row[-1], max(room(), 1))) for row in rows]
+    # A run's state is what all look for: names give way to it, in their middle, where runs of a group are alike.
+    first = max(taken["run"] + min(room(), 0), SHORTEST_NAME)
+    taken["run"] = min(taken["run"], first)
+    kept = [known.index(name) for name in names[1:-1]]
+    return names, [
+        (
+            table.cut_within(row[0], first),
+            *(row[position] for position in kept),
+            table.cut(row[-1], max(room(), 1)),
+        )
+        for row in rows
+    ]
 
 
 def _counts(runs: Sequence[StoredRun]) -> str:

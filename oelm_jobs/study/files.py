@@ -97,7 +97,7 @@ def read_tables(top: tomlfile.Section) -> Study:
     study = None
     with top.all_at_once():
         study = _read(top)
-    assert study is not None, "what it lacks is noted"
+    assert study is not None  # else what it lacks was noted, and raised
     return study
 
 

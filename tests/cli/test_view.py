@@ -211,6 +211,13 @@ def test_a_narrow_terminal_loses_columns_before_reasons(width: int, columns: lis
         assert lines[3].endswith("…") == (width < 200)
 
 
+def test_a_long_name_gives_way_to_the_state_in_its_middle() -> None:
+    names = ["oelm_freeze_with_a_long_name-s43-first", "oelm_freeze_with_a_long_name-s43-second"]
+    lines = looked_at([stored(name, State.FAILED, NEVER) for name in names], width=40)
+    assert all("FAILED" in line and table.width(line) <= 40 for line in lines[3:])
+    assert lines[3].startswith("oelm_") and "s43-first " in lines[3] and "43-second " in lines[4]
+
+
 def test_columns_stay_where_no_note_needs_their_room() -> None:
     assert "tokens/s" in looked_at([stored("gpt_base", State.RUNNING, **TRAINING)], width=90)[1]
 
