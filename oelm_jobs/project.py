@@ -267,6 +267,14 @@ class Project(AbstractContextManager["Project"]):
                 implicit.out_of_git(self.folder, made.study.name)
         return planned
 
+    def ran_before(self, plan: Plan) -> list[StoredRun]:
+        """Return runs of studies that have no file any more which a plan would run anew: its study's file may only have
+        been renamed. Its key ``name`` says what it is called; nothing is guessed.
+        """
+        from .runs import renamed
+
+        return renamed.ran_before(plan, self.runs())
+
     def submit(self, plan: Plan, again: Again | str = "resume") -> list[Submitted]:
         """Submit a plan's runs, each at most once; return what became of each.
 

@@ -25,6 +25,7 @@ from .checks import preflight
 from .connections import connect
 from .errors import OelmError, UsageError, few
 from .folders import index_path
+from .runs import renamed
 from .spec.study import Study
 from .store import Store
 from .stored_run import StoredRun
@@ -197,6 +198,8 @@ def report_on(
         chosen = asked
         runs, strangers = loading.study_runs(asked, project / "models" / "checkpoints")
         runs = _as_last_seen(project, asked, runs)
+        if not runs:
+            _say_of_others(project, asked, warn)
     locked = lock.read(loading.lock_path(project, asked)) if project is not None and asked is not None else None
     if only:
         chosen, runs = loading.selection(chosen, runs, only)
@@ -210,6 +213,23 @@ def report_on(
         folders=() if columns else places, folder=folder, summary=summary, target_loss=target_loss,
         made_at=loading.now(),
     )  # fmt: skip
+
+
+def _say_of_others(project: Path, study: Study, warn: Callable[[str], None]) -> None:
+    """Say which studies have runs and no file any more: one without runs may be one of them, renamed."""
+    if not index_path().exists():
+        return
+    with Store() as store:
+        others = dict.fromkeys(run.study for run in renamed.without_file(project, store.runs(project)))
+    for other in others:
+        warn(
+            _(
+                'If {path} is study {study} renamed, write name = "{name}" into it: its runs stay its own.',
+                str(study.path),
+                other,
+                other,
+            )
+        )
 
 
 def lock_rules(project: Path, study: Study | str | None, warn: Callable[[str], None]) -> Path:

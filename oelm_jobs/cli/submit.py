@@ -82,7 +82,7 @@ if TYPE_CHECKING:
 @click.option("--script", is_flag=True, help=_("With --dry-run: print the launch scripts alone, ready to paste."))
 @click.option("--send-data", is_flag=True, help=_("Send the study's data where the target lacks them."))
 @click.option("--wait", is_flag=True, help=_("Stay and show progress; exit code 1 when a run failed."))
-@click.option("--yes", is_flag=True, help=_("Don't ask before runs are archived."))
+@click.option("--yes", is_flag=True, help=_("Don't ask before runs are archived, or run anew."))
 @click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
 def main(
     study: str | None,
@@ -130,6 +130,7 @@ def main(
             return
         if rerun:
             confirm_archiving(project, planned, yes=yes)
+        confirm_anew(project, planned, yes=yes)
         submitted = project.submit(planned, "rerun" if rerun else "extend" if extend else "resume")
         show_submitted(planned, submitted, as_json=as_json and not wait, tell=narrate if as_json else say)
         if wait:
@@ -202,6 +203,25 @@ def confirm_archiving(project: Project, plan: Plan, *, yes: bool) -> None:
     over = [run.name for run in project.refresh(*known).runs if run.state.is_final] if known else []
     if over:
         confirm(_("Move what {runs} made to .archive and start over?", over), yes=yes)
+
+
+def confirm_anew(project: Project, plan: Plan, *, yes: bool) -> None:
+    """Ask before what a study that has no file any more has run is run anew: the file may only have been renamed."""
+    known = project.ran_before(plan)
+    for study in dict.fromkeys(run.study for run in known):
+        count, path = sum(run.study == study for run in known), str(plan.study.path)
+        narrate(
+            _(
+                'If {path} is study {study} renamed, write name = "{name}" into it: its runs stay its own.',
+                path,
+                study,
+                study,
+            )
+        )
+        what = _(
+            "{count} of {all} runs were run as study {study}, which has no file any more.", count, len(plan.runs), study
+        )
+        confirm(_("{what} Run them anew as study {name}?", what, plan.study.name), yes=yes)
 
 
 def show_submitted(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ KEYS = ("question", "default", "factors", "seeds", "max_retries", "target_loss",
 """What a study file may hold."""
 BESIDES = ("world_size", "gpu_model", "host", "port", "torch_version", "train_code", "precision", "data")
 """What may be declared unequal besides train keys."""
+_HAS_NAME = re.compile(rb"^\s*[\"']?name[\"']?\s*=", re.MULTILINE)
 
 
 # Finding --------------------------------------------------------------------------------------------------------------
@@ -62,18 +64,49 @@ def load_study(project: Path, name: str | None = None, warn: Callable[[str], Non
         if len(defaults) == 1:
             return defaults[0]
         none = _("no study") if len(studies) == len(files) else _("no study that can be read")
-        found = [f"jobs/{study.name}.toml" for study in defaults] or none
+        found = [f"jobs/{study.path.name}" for study in defaults] or none
         raise UsageError(
             _("{what} in {path} has default = true", found, str(project / "jobs")),
             hint=_("name one with --study: {studies}", [path.stem for path in files]),
         )
     if name.endswith(".toml"):
         return read_study(Path(name).resolve())
-    for path in files:
-        if path.stem == name:
+    called = names_in(files)
+    for path in sorted(files, key=lambda path: called[path] != name):
+        if name in (called[path], path.stem):
+            _check_alone(path, called)
             return read_study(path)
-    choices = valid_choices(name, [path.stem for path in files])
+    choices = valid_choices(name, called.values())
     raise UsageError(_("no study {study!r} in {path}; {choices}", name, str(project / "jobs"), choices))
+
+
+def names_in(files: Iterable[Path]) -> dict[Path, str]:
+    """Return what the studies in files are called: by their key ``name``, else after their files."""
+    return {path: _name_in(path) for path in files}
+
+
+def _name_in(path: Path) -> str:
+    try:
+        if _HAS_NAME.search(path.read_bytes()):
+            return str(tomlfile.tables(path).get("name", path.stem))
+    except (OSError, ConfigurationError):  # said where it is read
+        pass
+    return path.stem
+
+
+def _check_alone(path: Path, called: Mapping[Path, str]) -> None:
+    """See that no other file's study has the name that one has by its key, or that takes the file's.
+
+    Raises:
+        ConfigurationError: One has.
+    """
+    others = [other for other in called if other != path and called[other] == called[path]]
+    for other in others:
+        if called[path] != path.stem or called[other] != other.stem:
+            raise ConfigurationError(
+                _("{path}: name = {name!r}: is also the study in {other}", str(path), called[path], str(other)),
+                hint=_("whose runs are meant can't be told: give one of them another name"),
+            )
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
@@ -104,7 +137,9 @@ def read_tables(top: tomlfile.Section) -> Study:
 def _read(top: tomlfile.Section) -> Study | None:
     """Read a study file, noting what is wrong; what is returned is no study then."""
     path = top.path
-    _check_name(top, _("the file's name"), path.stem, names.why_not_study(path.stem))
+    name = top.take("name", str, path.stem)
+    what = "name" if name != path.stem else _("the file's name")
+    _check_name(top, what, name, names.why_not_study(name))
     factors = top.take_list("factors", str)
     is_script = "program" in top
     if not is_script and "train" not in top:
@@ -155,7 +190,7 @@ def _read(top: tomlfile.Section) -> Study | None:
         else:
             program_file.check(top, program, settings, groups.values(), factors, declared)
     study = Study(
-        name=path.stem,
+        name=name,
         path=path,
         question=_take_line(top, "question", ""),
         is_default=top.take("default", bool, False),

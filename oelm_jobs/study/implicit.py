@@ -258,4 +258,5 @@ def _together(before: Tables, tables: Tables) -> dict[str, Any]:
     """Return a study file's content with what a command line adds."""
     groups = {**before.get("groups", {})}
     groups |= {name: group for name, group in tables["groups"].items() if name not in groups}
-    return {**tables, "seeds": sorted({*before.get("seeds", ()), *tables["seeds"]}), "groups": groups}
+    kept = {"name": before["name"]} if "name" in before else {}  # its file was renamed
+    return {**kept, **tables, "seeds": sorted({*before.get("seeds", ()), *tables["seeds"]}), "groups": groups}
