@@ -12,13 +12,13 @@ from oelm_jobs.spec.study import Hypothesis, Study
 from oelm_jobs.study import fairness
 
 from . import findings, repeated, summaries, told
-from .audit import configurations, observations, treatment
+from .audit import arms, configurations, observations, treatment
 from .audit.lock import Lock, deviations, rule_deviations
 from .findings import AuditFinding
 from .judging import speed
 from .judging.evidence import COUNT_METRICS, LOSS_METRICS
 from .judging.verdicts import Circumstances, Verdict, judge
-from .reading import replicates
+from .reading import reference, replicates
 from .reading.loaded_run import LoadedRun, told_apart
 from .reading.trials import Trial
 from .tables import Table
@@ -102,6 +102,7 @@ def build(
     found = treatment.audit(own, {name: group.factors for name, group in study.groups.items()})
     found += configurations.from_configurations(own, study)
     found += observations.from_curves(own, study)
+    found += arms.of_settings(own, study) if reference.is_made_up(study) else ()
     found += configurations.beyond(groups, study)
     found += observations.tuning(runs, study)
     found += [*settled.findings, *(findings.warning(remark) for remark in remarks)]

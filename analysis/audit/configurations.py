@@ -20,7 +20,7 @@ from oelm_jobs.study import fairness
 
 from .. import repeated
 from ..findings import DECLARED, NOTE, UNFAIR, WARNING, AuditFinding, warning
-from ..reading import reference
+from ..reading import foreign, reference
 from ..reading.loaded_run import LoadedRun, perplexity
 
 CHANGED = "changed_outside"
@@ -140,7 +140,10 @@ def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> Iterator[A
             said = _("group {group} has runs of seeds that the study does not plan ({seeds})", group, extra)
             yield warning(said, group, key="seeds")
         absent = tuple(str(seed) for seed in study.seeds if seed not in seen)
-        if absent and None not in seen:
+        if absent and None not in seen and all(map(foreign.is_one, members)):
+            said = _("seeds are missing: group {group} has no run of seed {seeds}", group, absent)
+            yield warning(said, group, key="seeds")
+        elif absent and None not in seen:
             yield warning(_("interim: group {group} has no run of seed {seeds}", group, absent), group, key="interim")
 
 
@@ -186,11 +189,14 @@ def unchecked(runs: Sequence[LoadedRun]) -> Iterator[AuditFinding]:
     logs = [run for run in runs if run.source == "log" and (run.final is not None or run.series)]
     if not logs or len({run.group for run in runs}) < 2:
         return
-    what = [_("data")]
-    if any(run.global_batch is None for run in logs):
+    told = {key for run in logs if foreign.is_one(run) for key in run.train}
+    what = [] if any("data" in key for key in told) else [_("data")]
+    if any(run.global_batch is None for run in logs) and not any("batch" in key for key in told):
         what.append(_("sequences per step"))
     if any("max_lr" not in run.train and (run.curve is None or not np.isfinite(run.curve.lr).any()) for run in logs):
-        what.append(_("learning rates"))
+        what += [] if any(map(foreign.RATE.fullmatch, told)) else [_("learning rates")]
+    if not what:
+        return
     names = tuple(run.name for run in logs)
     said = _("logs alone don't tell whether {what} were the same: {runs}", tuple(what), names)
     yield warning(said, key="unchecked")

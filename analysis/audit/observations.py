@@ -15,6 +15,7 @@ from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Study
 
 from ..findings import DECLARED, UNFAIR, VOID, WARNING, AuditFinding, warning
+from ..reading import foreign
 from ..reading.loaded_run import LoadedRun
 from .schedule import fit
 
@@ -53,7 +54,8 @@ def learning_rates(runs: Sequence[LoadedRun], study: Study) -> Iterator[AuditFin
     if len(members) < 2:
         return
     is_between = not any(a.group == b.group and _rates_differ(a, b) for a, b in itertools.combinations(members, 2))
-    declared = _declared(study, "max_lr", "min_lr", "warmup_steps", "max_steps") if is_between else ""
+    asked = (key for key in study.factors if foreign.SCHEDULE.fullmatch(key))
+    declared = _declared(study, "max_lr", "min_lr", "warmup_steps", "max_steps", *asked) if is_between else ""
     groups = tuple(dict.fromkeys(run.group for run in members))
     statement = _("the learning rates were not the same: {schedules}", [_describe(run) for run in members])
     if declared:
@@ -122,7 +124,8 @@ def steps(runs: Sequence[LoadedRun], study: Study) -> Iterator[AuditFinding]:
     """Return unequal numbers of steps of ended runs, and runs that overshot their plan or their schedule."""
     ended = [run for run in runs if run.finished or run.source == "log"]
     reached = {run.name: run.last_step for run in ended if run.last_step is not None}
-    if (shown := _unequal(reached)) and not _declared(study, "max_steps"):
+    asked = (key for key in study.factors if foreign.LENGTH.fullmatch(key))
+    if (shown := _unequal(reached)) and not _declared(study, "max_steps", *asked):
         said = _("the runs ended at different steps ({steps}): losses are compared at common steps", shown)
         yield warning(said, key="steps")
     for run in ended:

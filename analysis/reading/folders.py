@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,18 @@ from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import UsageError
 
-from . import files, metrics, run_directory, run_files
+from . import files, foreign, metrics, run_directory, run_files
 from .columns import Column
 from .loaded_run import DIVERGED, Curve, LoadedRun, Parameters, Point, Validations
 from .log_lines import fact
 from .log_patterns import KEYS, WORDS
 from .logs import Log
+from .naming import group_of, seed_of
 from .numbers import is_finite, positive
 from .run_state import NO_RECORD
 
+DEPTH = 4
+"""Folders below one that is named in which runs are looked for."""
 LOG_NAMES = (rundir.LOG, "train.log")
 LOG_PATTERNS = ("*.log", "*.out", "*.err", "logs/*.log", "logs/*.out", "logs/*.err")
 RESULT_NAMES = (rundir.RESULT, "timing_stats.json", "results.json", "config.json", "args.json", "run_config.json")
@@ -34,7 +37,6 @@ HOURS = ("elapsed_hours", "total_hours", "total_time_hours", "hours")
 SECONDS = ("elapsed_seconds", "total_time", "total_seconds", "total_time_s", "training_time", "elapsed_s")
 """Keys under which result files state how long a run took."""
 
-_SEED = re.compile(r"[-_.]?s(?:eed)?[-_]?(\d{1,6})(?=$|[-_.])", re.IGNORECASE)
 _STATES = {
     **dict.fromkeys(("completed", "complete", "success", "done", "finished"), State.DONE),
     **dict.fromkeys(("failed", "error", "oom", DIVERGED, "timeout"), State.FAILED),
@@ -44,7 +46,7 @@ _STATES = {
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """Return the run folders (or log files) at or directly below the given paths, in order.
+    """Return the run folders (or log files) at or below the given paths, in order; what lies below a run is its own.
 
     Raises:
         UsageError: A path doesn't exist, or nothing that looks like a run lies there.
@@ -57,23 +59,38 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
                 hint=_("give a folder with a training.log, or one of run folders"),
             )
         if path.is_file() or is_run(path):
-            found.append(path)
+            found += foreign.files_that_are_runs(path) or [path]
             continue
-        below = [child for child in sorted(path.iterdir()) if child.is_dir() and is_run(child)]
+        below = list(runs_below(path, DEPTH))
         if not below:
             raise UsageError(
-                _("--from {path}: neither this folder nor one directly below it holds a run", str(path)),
+                _("--from {path}: neither this folder nor one below it holds a run", str(path)),
                 hint=_(
-                    "a run folder has a training.log, another *.log, *.out or *.err, or the toolkit's metrics.jsonl"
+                    "a run folder has a log (training.log, *.log, *.out, *.err) or a table of metrics by step (*.csv,"
+                    " *.jsonl, trainer_state.json, TensorBoard's events); --columns names the columns of other tables"
                 ),
             )
         found += below
     return list(dict.fromkeys(found))
 
 
+def runs_below(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield the run folders below a folder, in order."""
+    try:
+        inner = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    except OSError:  # it is closed to this user
+        return
+    for child in inner:
+        if is_run(child):
+            yield child
+        elif depth > 1:
+            yield from runs_below(child, depth - 1)
+
+
 def is_run(folder: Path) -> bool:
-    """Tell whether a folder holds a run, the toolkit's or an old one."""
-    return run_files.exists(folder) or bool(log_files(folder)) or (folder / rundir.RESULT).is_file()
+    """Tell whether a folder holds a run, the toolkit's, an old one, or another program's."""
+    is_own = run_files.exists(folder) or bool(log_files(folder)) or (folder / rundir.RESULT).is_file()
+    return is_own or foreign.is_run(folder)
 
 
 def log_files(folder: Path) -> list[Path]:
@@ -98,25 +115,6 @@ def load(path: Path, *, now: float, groups: Sequence[str], first_seed: int | Non
         # The user's word overrides the record, also about the study.
         return replace(run, group=group, label=run.label if group == run.group else "", tag="", study="")
     return _old(path, group or group_of(path, groups))
-
-
-def group_of(path: Path, groups: Sequence[str]) -> str:
-    """Return the known group whose name the folder's name contains (the longest), else the folder's own name without
-    ``exp_``.
-    """
-    name = (path.stem if path.is_file() else path.resolve().name).lower()
-    name = rundir.run_name(name)
-    plain = re.sub(r"[^a-z0-9]", "", name)
-    for known in sorted(groups, key=len, reverse=True):
-        if re.sub(r"[^a-z0-9]", "", known.lower()) in plain:
-            return known
-    return _SEED.sub("", name) or name
-
-
-def seed_of(path: Path) -> int | None:
-    """Return the seed that a folder's or file's name tells; None where it tells none."""
-    named = _SEED.search(path.stem if path.is_file() else path.resolve().name)
-    return int(named[1]) if named else None
 
 
 def _old(path: Path, group: str) -> LoadedRun:

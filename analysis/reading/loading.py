@@ -16,7 +16,7 @@ from oelm_jobs.errors import UsageError, valid_choices
 from oelm_jobs.names import SPEED_TRIAL
 from oelm_jobs.spec.study import Study
 
-from . import files, folders, reference, replicates, run_directory, tabular, trials
+from . import files, folders, foreign, naming, reference, replicates, run_directory, run_files, tabular, trials
 from .loaded_run import LoadedRun, told_apart
 
 TRIAL = "speed_trial.json"
@@ -82,16 +82,39 @@ def load_folders(
     found = list(dict.fromkeys([*(find(paths) if paths else ()), *mapped]))
     known = tuple(study.groups if study is not None else reference.GROUPS)
     first = study.seeds[0] if study is not None else None
+    is_reference = any(
+        naming.group_of(path, known) in reference.GROUPS or mapped.get(path) in reference.GROUPS for path in found
+    )
     runs: list[LoadedRun] = []
     for path in found:
         group = mapped.get(path, "")
-        runs += (
-            tabular.load(path, named, known, group)
-            if named
-            else [folders.load(path, now=moment, groups=known, first_seed=first, group=group)]
-        )
+        if named:
+            runs += tabular.load(path, named, known, group)
+        elif _is_foreign(path, study, is_reference=is_reference):
+            root = next((root for root in paths if path.resolve().is_relative_to(root.resolve())), path)
+            run = foreign.load(path, root, known)
+            runs.append(replace(run, group=group) if group else run)
+        else:
+            runs.append(folders.load(path, now=moment, groups=known, first_seed=first, group=group))
     runs = told_apart(runs)
+    if study is None and not is_reference and any(map(foreign.is_one, runs)) and not named:
+        runs, keys = foreign.grouped(runs, fixed=tuple(mapped))
+        return foreign.study_of(reference.NAME, runs, keys), runs
     return study or reference.study_of(runs), runs
+
+
+def _is_foreign(path: Path, study: Study | None, *, is_reference: bool) -> bool:
+    """Tell whether a run is read by its tables and settings: not the toolkit's own, nor one of the reference experiment
+    or of a study that left a log, which tells more of those.
+    """
+    if path.is_file():
+        return foreign.is_table(path)
+    is_known = is_reference or study is not None
+    has_log = bool(folders.log_files(path)) or (path / rundir.RESULT).is_file()
+    marks = (rundir.CONTROL, rundir.HEARTBEAT, rundir.TREATMENT, rundir.RESULT, rundir.LOG)
+    # Others call their metrics metrics.jsonl, too: the toolkit's own never lie there alone.
+    is_own = run_files.exists(path) and (is_known or any((path / mark).exists() for mark in marks))
+    return foreign.is_run(path) and not is_own and not (has_log and is_known)
 
 
 def left_out(paths: Sequence[Path]) -> list[Sentence]:
@@ -101,8 +124,8 @@ def left_out(paths: Sequence[Path]) -> list[Sentence]:
         is_read = folders.is_run(path)
         below = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
         # Below a run, which is read without what lies there, other runs are worth a word; else what is no run.
-        names = [child.name for child in below if folders.is_run(child) is is_read]
-        shown = replicates.few([name for name in names if name != "logs" or not is_read])
+        names = [child.name for child in below if _is_left_out(child, is_read=is_read)]
+        shown = replicates.few(names)
         said = (
             _(
                 "{folder} holds a log and was read as one run; these folders of it hold runs, too, and were left out: "
@@ -112,13 +135,23 @@ def left_out(paths: Sequence[Path]) -> list[Sentence]:
             )
             if is_read
             else _(
-                "these folders of {folder} hold no run (no log, no metrics.jsonl) and were left out: {names}",
+                "these folders of {folder} hold no run (no log, no table of metrics by step) and were left out: "
+                "{names}",
                 str(path),
                 shown,
             )
         )
         found += [said] if shown else []
     return found
+
+
+def _is_left_out(folder: Path, *, is_read: bool) -> bool:
+    """Tell whether a folder below one that was named is not in the report, though it holds runs below a run, or because
+    it holds none.
+    """
+    if is_read:
+        return folders.is_run(folder) and not foreign.PART.fullmatch(folder.name)
+    return not folders.is_run(folder) and next(folders.runs_below(folder, folders.DEPTH - 1), None) is None
 
 
 def selection(study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> tuple[Study, list[LoadedRun]]:

@@ -12,8 +12,8 @@ from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.errors import UsageError, valid_choices
 
 from . import event_files, metric_files, series
-from .folders import group_of, seed_of
 from .loaded_run import LoadedRun, Series
+from .naming import group_of, seed_of
 from .run_state import NO_RECORD
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 STUDY = "demo"
 KILLED = "gpt_base"
 """The group whose run loses its process."""
-SAMPLE = ("--prompt", "She", "--max_new_tokens", "60")
+PROMPT = ("She", "was")
+SAMPLE = ("--prompt", " ".join(PROMPT), "--max_new_tokens", "60")
 
 
 @command("oelm-demo")
@@ -72,7 +73,7 @@ def main(folder: Path, target: str) -> None:
         for remark in remarks:
             narrate(remark)
         narrate(_("{count} files in {folder}", len(written), str(report.folder)))
-    _step(_("What each group writes after 'She'"))
+    _step(_("What each group writes after {words!r}", " ".join(PROMPT)))
     _sample(folder, [run.group for run in planned.runs])
     for line in _where(folder, target):
         narrate(line)

@@ -310,7 +310,7 @@ def test_every_bad_input_has_its_line_in_the_report(tmp_path: Path) -> None:
         "Last validated before the last step: oelm_no_freeze 9,800, half 9,000",
         "validations came at different intervals",
         "other says that it belongs to study study_of_other, not study_of_mine",
-        "hold no run (no log, no metrics.jsonl) and were left out: notes",
+        "hold no run (no log, no table of metrics by step) and were left out: notes",
         "logs alone don't tell whether data, sequences per step were the same",
     ):
         assert line in said, line
