@@ -97,7 +97,7 @@ def changing(path: Path) -> Iterator[dict[str, Any]]:
 def as_text(value: Any) -> str:
     """Return a value as TOML: a JSON string, number or list of them is one, but for DEL as it is."""
     if isinstance(value, Mapping):
-        inner = ", ".join(f"{as_text(key)} = {as_text(each)}" for key, each in value.items())
+        inner = ", ".join(f"{bare_key(key)} = {as_text(each)}" for key, each in value.items())
         return f"{{ {inner} }}" if inner else "{}"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 

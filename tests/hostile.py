@@ -195,7 +195,7 @@ class World:
 
         connections.close_all()
         self.server.change, self.server.heard = change, []
-        command = importlib.import_module(f"oelm_jobs.cli.{name}").main
+        command = importlib.import_module(f"oelm_jobs.cli.{name.replace('-', '_')}").main
         out, err = Terminal(), Terminal()
         with redirect_stdout(out), redirect_stderr(err), _no_input():
             try:

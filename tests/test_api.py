@@ -50,6 +50,7 @@ def test_commands_use_nothing_else() -> None:
     besides = {
         "oelm_jobs.cli.complete": {"completing"},
         "oelm_jobs.cli.data": {"data"},
+        "oelm_jobs.cli.import_script": {"importing"},
         "oelm_jobs.cli.init": {"scaffold"},
         "oelm_jobs.cli.demo": {"data", "demo", "scaffold"},
     }

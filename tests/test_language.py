@@ -195,7 +195,7 @@ def test_a_marked_sentence_is_a_template_that_its_values_fit() -> None:
 
 
 def test_help_is_whole() -> None:
-    commands = [importlib.import_module(f"oelm_jobs.cli.{name}").main for name in COMMANDS]
+    commands = [importlib.import_module(f"oelm_jobs.cli.{name.replace('-', '_')}").main for name in COMMANDS]
     below = [command for group in commands if isinstance(group, click.Group) for command in group.commands.values()]
     for command in [*commands, *below]:
         with language.of_click():
@@ -219,7 +219,7 @@ def test_help_is_whole() -> None:
 )
 def test_click_speaks_chinese(name: str, argv: list[str], expected: str) -> None:
     with pytest.raises(click.UsageError) as caught:
-        importlib.import_module(f"oelm_jobs.cli.{name}").main.main(argv, standalone_mode=False)
+        importlib.import_module(f"oelm_jobs.cli.{name.replace('-', '_')}").main.main(argv, standalone_mode=False)
     with language.of_click():
         assert caught.value.format_message() == expected
 

@@ -62,7 +62,7 @@ def test_every_option_that_the_readme_names_exists(command: str) -> None:
         return
     name = words[0].partition("-")[2] or words[1]
     assert name in COMMANDS, command
-    main = importlib.import_module(f"oelm_jobs.cli.{name}").main
+    main = importlib.import_module(f"oelm_jobs.cli.{name.replace('-', '_')}").main
     known = {option for param in main.params for option in param.opts} | {"--help"}
     for sub in getattr(main, "commands", {}).values():
         known |= {option for param in sub.params for option in param.opts}

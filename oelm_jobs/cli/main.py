@@ -24,6 +24,7 @@ COMMANDS = {
     "report": _("Tables, verdicts and figures."),
     "doctor": _("Check a target before it costs a night."),
     "data": _("Make train.bin and val.bin from text."),
+    "import-script": _("Propose a study for shell scripts."),
     "shell": _("Open a shell on a target, as runs have it."),
     "tensorboard": _("Show a target's runs in TensorBoard."),
     "completion": _("Print what makes a shell complete all this."),
@@ -38,7 +39,7 @@ class _Commands(EndingGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"oelm_jobs.cli.{cmd_name}").main
+        command: click.Command = importlib.import_module(f"oelm_jobs.cli.{cmd_name.replace('-', '_')}").main
         return command
 
     def overview(self) -> Mapping[str, str]:

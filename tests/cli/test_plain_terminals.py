@@ -18,7 +18,7 @@ from oelm_jobs.cli.main import COMMANDS
 
 @pytest.mark.parametrize("name", ["main", *COMMANDS])
 def test_help_fits_forty_columns(name: str) -> None:
-    main = importlib.import_module(f"oelm_jobs.cli.{name}").main
+    main = importlib.import_module(f"oelm_jobs.cli.{name.replace('-', '_')}").main
     for chosen in ("zh", "en"):  # English stays
         shown = CliRunner().invoke(main, ["--help", "--lang", chosen], env={"COLUMNS": "40"}).output
         too_long = [line for line in shown.splitlines() if len(line) > 40]

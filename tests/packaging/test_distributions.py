@@ -314,7 +314,7 @@ def test_torch_comes_with_the_extras_that_say_so(installed: Installed, extra: st
 def test_every_command_has_its_dashed_name() -> None:
     """As the README and the help of ``oelm`` say of all of them."""
     entries = setup_cfg()["options.entry_points"]["console_scripts"].strip().splitlines()
-    dashed = [f"oelm-{name} = oelm_jobs.cli.{name}:main" for name in COMMANDS]
+    dashed = [f"oelm-{name} = oelm_jobs.cli.{name.replace('-', '_')}:main" for name in COMMANDS]
     assert entries == ["oelm = oelm_jobs.cli.main:main", *dashed]
 
 

@@ -1,0 +1,112 @@
+"""Read the options of sbatch and srun, in headers and on command lines. Source: sbatch(1), srun(1)."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..targets.sbatch import SHORT
+
+MOST_TASKS = 10_000
+"""Of an array."""
+_SWITCHES = frozenset(
+    {
+        "contiguous", "exact", "exclusive", "get-user-env", "help", "hold", "ignore-pbs", "kill-on-bad-exit", "label",
+        "no-kill", "no-requeue", "overcommit", "overlap", "oversubscribe", "parsable", "preserve-env", "pty", "quiet",
+        "reboot", "requeue", "spread-job", "test-only", "unbuffered", "use-min-nodes", "usage", "verbose", "version",
+        "wait", "whole",
+    }
+)  # fmt: skip
+"""Options without a value, or with one behind = only."""
+_SHORT_SWITCHES = {"H": "hold", "K": "kill-on-bad-exit", "O": "overcommit", "Q": "quiet", "W": "wait", "k": "no-kill",
+                   "l": "label", "s": "oversubscribe", "u": "unbuffered", "v": "verbose"}  # fmt: skip
+_OTHERS_WORDS = re.compile(r"#(PBS|BSUB|\$ -|COBALT|OAR|PJM)\b|#\$ -")
+
+
+@dataclass
+class Header:
+    """The options that a script's ``#SBATCH`` lines give."""
+
+    options: dict[str, str] = field(default_factory=dict)
+    """By their long names; a switch has an empty value."""
+    lines: dict[str, int] = field(default_factory=dict)
+    strange: list[tuple[int, str]] = field(default_factory=list)
+    """Lines that can't be read, and those of other schedulers."""
+
+    def line(self, option: str) -> int:
+        """Return the line of an option; the first one where it is none of the header's."""
+        return self.lines.get(option, 1)
+
+
+def read(text: str) -> Header:
+    """Return a script's header, which ends at its first command."""
+    header = Header()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip() and not line.startswith("#"):
+            break
+        if _OTHERS_WORDS.match(line):
+            header.strange.append((number, line))
+        if not line.startswith("#SBATCH"):
+            continue
+        try:
+            words = shlex.split(line[len("#SBATCH") :], comments=True)
+        except ValueError:
+            words = ["?"]
+        options, rest = parse(words)
+        if rest:
+            header.strange.append((number, line))
+        else:
+            header.options.update(options)
+            header.lines.update(dict.fromkeys(options, number))
+    return header
+
+
+def parse(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the options that words begin with, by their long names, and the words behind them."""
+    found: dict[str, str] = {}
+    place = 0
+    while place < len(words) and words[place].startswith("-") and words[place] != "-":
+        word = words[place]
+        place += 1
+        if word == "--":
+            break
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            if not equals and name not in _SWITCHES and place < len(words):
+                value = words[place]
+                place += 1
+        elif word[1] in _SHORT_SWITCHES and word[1] not in ("s",):
+            name, value = _SHORT_SWITCHES[word[1]], ""
+        else:
+            name, value = SHORT.get(word[1], word[1]), word[2:].removeprefix("=")
+            if not value and place < len(words) and word[1] != "s":
+                value = words[place]
+                place += 1
+        found[name] = value
+    return found, list(words[place:])
+
+
+def indices(array: str) -> list[int] | None:
+    """Return the indices of ``--array``: none of an empty one, None where they can't be read."""
+    found: list[int] = []
+    for part in array.partition("%")[0].split(",") if array else ():
+        shape = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9})(?::(\d{1,9}))?)?\s*", part)
+        if not shape:
+            return None
+        first, last, step = int(shape[1]), int(shape[2] or shape[1]), int(shape[3] or 1)
+        if not step or (last - first) // step > MOST_TASKS:
+            return None
+        found += range(first, last + 1, step)
+    return None if not array else found
+
+
+def variables(options: Mapping[str, str]) -> dict[str, str]:
+    """Return what Slurm sets in a job's environment as its options say."""
+    places = (
+        ("SLURM_JOB_NAME", "job-name"), ("SLURM_JOB_PARTITION", "partition"), ("SLURM_NNODES", "nodes"),
+        ("SLURM_JOB_NUM_NODES", "nodes"), ("SLURM_NTASKS", "ntasks"), ("SLURM_NTASKS_PER_NODE", "ntasks-per-node"),
+        ("SLURM_CPUS_PER_TASK", "cpus-per-task"),
+    )  # fmt: skip
+    return {variable: options[option] for variable, option in places if options.get(option)}

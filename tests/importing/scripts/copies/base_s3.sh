@@ -1,0 +1,7 @@
+#!/bin/bash
+source ~/envs/qk/bin/activate
+cd ~/projects/qk
+
+python main.py --model gpt-small \
+    --epochs 10 --warmup 100 \
+    --seed 3 --save results/base_s3
