@@ -13,7 +13,7 @@ unexport PIP_TARGET PIP_PREFIX PIP_USER PYTHONHOME
 # Several processes on few cores: OpenMP threads only spin.
 export OMP_NUM_THREADS = 1
 
-.PHONY: help install demo demo-ssh demo-slurm check check-gpu test test-programs lint dist clean
+.PHONY: help install demo demo-ssh demo-slurm check check-gpu test test-programs lint docs dist clean
 
 help:
 	@echo "make demo     install into $(VENV), make data, train three small groups, write the report"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-programs   studies of programs that others wrote: transformers, Lightning, accelerate, Hydra, W&B (1 GB)"
 	@echo "make check-gpu   the trainer on this machine's GPUs: right, and how fast (NANOGPT=… for a checkout to compare with)"
 	@echo "make lint     ruff and mypy"
+	@echo "make docs     build the documentation into build/docs"
 	@echo "make dist     build sdist and wheel, try both in fresh environments (docs/release.md)"
 	@echo "make install  install into $(VENV)"
 	@echo "make clean    remove build artefacts and caches (never runs, data or $(VENV))"
@@ -76,6 +77,9 @@ lint: $(VENV)/.test-installed
 	@"$(VENV)/bin/ruff" check .
 	@"$(VENV)/bin/ruff" format --check --quiet .
 	@"$(VENV)/bin/mypy"
+
+docs: $(VENV)/.test-installed
+	@"$(VENV)/bin/python" -m mkdocs build
 
 dist: $(VENV)/.test-installed
 	@tools/dist.sh "$(VENV)"

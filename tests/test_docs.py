@@ -1,0 +1,126 @@
+"""The documentation can't lie: the site builds strictly, its commands and options exist, its files can be read."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from oelm_jobs import tomlfile
+from oelm_jobs.cli.main import COMMANDS
+from oelm_jobs.study.files import read_study
+from oelm_jobs.targets.files import read_targets
+from tests.support import REPOSITORY
+
+DOCS = REPOSITORY / "docs"
+PAGES = [*sorted(DOCS.glob("tutorial*.md")), *sorted((DOCS / "howto").glob("*.md"))]
+"""Pages that a reader types from."""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the code blocks of a page that are in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def named(page: Path) -> str:
+    """Return a page's path below docs/, by which tests are called."""
+    return str(page.relative_to(DOCS))
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the words of each command of the toolkit that a page's console blocks have."""
+    typed = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    words = [shlex.split(line, comments=True) for line in typed]
+    return [some for some in words if re.fullmatch(r"oelm(-[a-z]+)?", some[0])]
+
+
+def parse(words: list[str]) -> None:
+    """Have click read a command line as the command would, without running it.
+
+    Raises:
+        click.UsageError: There is no such command or option, or an option's value is none of its choices.
+    """
+    name, arguments = (words[0][5:], words[1:]) if "-" in words[0] else (words[1], words[2:])
+    if name not in COMMANDS:
+        raise click.UsageError(f"no command oelm-{name}")
+    command: click.Command = importlib.import_module(f"oelm_jobs.cli.{name}").main
+    if isinstance(command, click.Group):
+        if arguments[0] not in command.commands:
+            raise click.UsageError(f"no command oelm-{name} {arguments[0]}")
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    context = click.Context(command)
+    values, _, _ = command.make_parser(context).parse_args(arguments)
+    for param in command.params:
+        value = values.get(param.name or "")
+        if isinstance(param.type, click.Choice) and isinstance(value, str):
+            param.type.convert(value, param, context)
+
+
+def test_what_does_not_exist_is_noticed() -> None:
+    for line in ("oelm frobnicate", "oelm-submit --grp x", "oelm submit --mode quickly", "oelm data mke x"):
+        with pytest.raises(click.UsageError):
+            parse(shlex.split(line))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_command_and_option_of_a_page_exists(page: Path) -> None:
+    for words in commands(page):
+        try:
+            parse(words)
+        except click.UsageError as error:
+            pytest.fail(f"{shlex.join(words)}: {error.format_message()}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_study_and_targets_file_of_a_page_can_be_read(page: Path, tmp_path: Path) -> None:
+    for number, text in enumerate(blocks(page, "toml")):
+        path = tmp_path / f"shown{number}.toml"
+        path.write_text(text, encoding="utf-8")
+        content = tomlfile.tables(path)
+        if "groups" in content and "factors" in content:
+            assert read_study(path).groups
+        elif content and all(isinstance(value, dict) and "kind" in value for value in content.values()):
+            assert read_targets(tomlfile.read(path))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_script_of_a_page_has_the_form_of_its_language(page: Path) -> None:
+    for text in blocks(page, "python"):
+        compile(text, str(page), "exec")
+    for text in blocks(page, "bash"):
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly(tmp_path: Path) -> None:
+    """No link, anchor or picture that leads nowhere, no page that no menu leads to."""
+    if importlib.util.find_spec("material") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs mkdocs-material (the docs extra)")
+    site = tmp_path / "site"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mkdocs",
+            "build",
+            "--strict",
+            "--site-dir",
+            str(site),
+        ],  # --quiet would count no warnings
+        cwd=REPOSITORY,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (site / "index.html").exists()
+    elsewhere = re.findall(r'(?:src|<link[^>]*href)="(https?://[^"]+)"', (site / "index.html").read_text("utf-8"))
+    assert not elsewhere, "the site loads something from another machine"
