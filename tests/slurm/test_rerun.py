@@ -137,3 +137,27 @@ def test_requeues_and_lost_supervisors_keep_the_submissions_time_and_count_their
     assert lost["wall_s"] >= last - lost["started_at"] - 0.01 > 0
     assert known["elapsed_hours"] == pytest.approx(sum(a["wall_s"] for a in known["attempts"]) / 3600, abs=1e-5)
     assert known["gpu_hours"] == pytest.approx(known["elapsed_hours"], abs=1e-5)
+
+
+def test_a_run_is_forgotten_once_its_job_is_over_also_one_that_never_began(
+    oelm, project: Path, tmp_path: Path, target, cluster: Testbed, stand_in: str, states
+) -> None:
+    root = tmp_path / "scratch"
+    target({"begin": "now+1hour"}, python=stand_in, root=str(root))
+    oelm(*SUBMIT, "--send-data")
+    refused = oelm("forget", "gpt_base", "--delete", "--yes", check=False)
+    assert refused.returncode == 2 and "tiny/gpt_base is QUEUED" in refused.stderr
+    assert "end it first: oelm-cancel tiny/gpt_base" in refused.stderr
+    oelm("cancel", "gpt_base")
+    assert "gpt_base: forgotten" in oelm("forget", "gpt_base", "--yes").stdout
+    oelm("status", "--rebuild")
+    assert states() == {}, "the script of a job that never began brings nothing back"
+    target(python=stand_in, root=str(root))
+    oelm(*SUBMIT, "--wait")
+    oelm("fetch")
+    assert "its files on cluster are removed" in oelm("forget", "gpt_base", "--delete", "--yes").stdout
+    there = root / "models" / "checkpoints" / "tiny"
+    assert not list(there.glob("exp_*")) and len(old_copies(project)) == 1, "the copy at home stays"
+    oelm("status", "--rebuild")
+    assert states() == {}
+    end_all(root)
