@@ -43,7 +43,7 @@ class Command:
 
 
 def of_one_program(found: Found) -> list[Command]:
-    """Return the commands of the program that is started most often; what else is started is named.
+    """Return the commands of the program that is started in most ways; what else is started is named.
 
     Raises:
         DataError: A sweep of Hydra's is too long.
@@ -52,7 +52,8 @@ def of_one_program(found: Found) -> list[Command]:
     if not commands:
         return []
     heads = _variants(commands)
-    count = Counter(heads[command.program.head] for command in commands)
+    different = {(command.program, tuple(command.arguments.values())): command for command in commands}
+    count = Counter(heads[command.program.head] for command in different.values())
     best = max(count.values())
     main = next(head for head in heads.values() if count[head] == best)
     for command in commands:

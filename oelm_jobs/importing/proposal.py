@@ -18,8 +18,9 @@ from ..language import translated
 from ..programs import script, words
 from ..spec.study import Study
 from ..study.files import read_tables
-from . import checking, places, shell
+from . import checking, places, secrets, shell
 from .commands import Command, of_one_program
+from .expansion import as_written
 from .found import Found, Left, Place
 from .joining import Joined, Undeclared, join
 
@@ -140,7 +141,12 @@ def propose(paths: Sequence[Path], project: Path, name: str = "") -> Proposal:
         scripts=tuple(shown),
         headline=_headline(joined, len(scripts), study),
         starts=tuple(
-            Start(place=command.started.place, words=command.started.words, run=run, target=target)
+            Start(
+                place=command.started.place,
+                words=secrets.without([as_written(word) for word in command.started.words]),
+                run=run,
+                target=target,
+            )
             for command, run, target in zip(members, runs, of_command, strict=True)
         ),
         undeclared=tuple(joined.undeclared),

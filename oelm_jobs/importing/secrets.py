@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _KEY = r"(?:api|access|secret|private|wandb|openai|hf|comet|neptune)[_-]?key(?:_id)?"
 _TOKEN = r"(?:.*[_-])?(?:auth|access|hub|hf|api|github|gh|wandb|user)[_-]?token|token"
@@ -28,10 +29,25 @@ def is_value(text: str) -> bool:
     return _LOOKS.search(text) is not None
 
 
+def without(words: Sequence[str]) -> tuple[str, ...]:
+    """Return a command's words with dots in place of secrets."""
+    found: list[str] = []
+    is_next = False
+    for word in words:
+        name, equals, _value = word.partition("=")
+        if is_next and not word.startswith("-"):
+            word = "…"
+        elif equals and (is_name(name) if name.startswith("-") else is_variable(name)):
+            word = f"{name}=…"
+        found.append(_LOOKS.sub("…", word))
+        is_next = word.startswith("-") and not equals and is_name(word)
+    return tuple(found)
+
+
 def hidden(line: str) -> str:
     """Return a line of a script with dots in place of secrets."""
 
-    def without(found: re.Match[str]) -> str:
+    def shown(found: re.Match[str]) -> str:
         name = found[1].lstrip("-")
         is_one = is_variable(name) if found[2] == "=" and not found[1].startswith("-") else is_name(name)
         is_one = is_one and (found[2] == "=" or found[1].startswith("-"))
@@ -40,5 +56,5 @@ def hidden(line: str) -> str:
     line = _LOGIN.sub(r"\1 …", line)
     previous = ""
     while previous != line:
-        previous, line = line, _GIVEN.sub(without, line)
+        previous, line = line, _GIVEN.sub(shown, line)
     return _LOOKS.sub("…", line)

@@ -17,7 +17,7 @@ from .expansion import is_known, unknown
 from .found import Found, Place, Started, read
 from .state import ASSIGNMENT
 
-MOST_STEPS = 400_000
+MOST_STEPS = 100_000
 """Commands of a script that are looked at, those of loops each time."""
 MOST_CALLS = 16
 """Scripts and functions that call each other."""
@@ -265,6 +265,9 @@ class Shell(BuiltIns):
                 expansion.number(node.then, self._scope, "")
         assert isinstance(node, syntax.While)
         condition = node.condition[0] if len(node.condition) == 1 else None
+        if isinstance(condition, syntax.Simple) and condition.words[:1] and condition.words[0].startswith("IFS="):
+            self._variables["IFS"] = expansion.text(condition.words[0][4:], self._scope)
+            condition = syntax.Simple(condition.line, condition.words[1:], condition.redirections)
         if isinstance(condition, syntax.Simple) and condition.words[:1] == ("read",):
             return self._read_lines(node, condition)
         if isinstance(condition, syntax.Simple) and condition.words[:1] in (("true",), (":",), ("1",)):

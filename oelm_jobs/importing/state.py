@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..agent.sentences import _
+from ..errors import DataError
 from . import expansion, syntax
 from .expansion import MARK, Scope, Value, as_written, is_known, unknown
 from .found import MOST_BYTES, Found, Place
@@ -111,6 +113,10 @@ class State:
             self._variables[name] = several
             return
         text = expansion.text(value, self._scope)
+        if len(text) > MOST_BYTES:
+            raise DataError(
+                _("{path}:{line}: a variable grows beyond {n:,} characters", self._path, self._line, MOST_BYTES)
+            )
         if key is not None:
             self._assign_item(name, key, text)
         elif found["adds"]:
