@@ -71,7 +71,8 @@ def files_of(place: str) -> Optional[List[str]]:
     """Return the names of a tree's files, whose content is read again; None where they are no longer what its name
     stands for. What something else has put there is passed over.
 
-    On a disk that keeps no times or modes (WSL's of Windows, CIFS, FAT) nobody can tell, and what is there counts.
+    On a disk that keeps no modes (WSL's of Windows, CIFS, FAT) nobody can tell what is executable, and of what is there
+    only a single file can be judged.
 
     Raises:
         OSError: One can't be read.
@@ -82,19 +83,26 @@ def files_of(place: str) -> Optional[List[str]]:
         with contextlib.suppress(FileNotFoundError):  # a run's own, which it has just removed
             found[os.path.relpath(path, place)] = os.lstat(path)
     stored = sorted(name for name, look in found.items() if _is_stored(look))
-    modes = {found[name].st_mode for name in stored}
-    if not stored or (len(modes) == 1 and modes.pop() & stat.S_IWUSR):
-        return stored or sorted(name for name, look in found.items() if stat.S_ISREG(look.st_mode))
+    # CIFS shows what can only be read as executable, too, whatever it was made as.
+    files = sorted(name for name, look in found.items() if stat.S_ISREG(look.st_mode) and not name.endswith(".pyc"))
+    names = stored or files  # a disk may keep no times
+    modes = {found[name].st_mode for name in names}
+    are_alike = len(modes) == 1 and bool(max(modes) & stat.S_IWUSR)
+    if stored and are_alike:
+        return stored
     rows = []  # type: List[Row]
-    for name in stored:
+    for name in names:
         with open(os.path.join(place, name), "rb") as file:
             sha256 = hashlib.sha256(file.read()).hexdigest()
         rows.append((name, bool(found[name].st_mode & stat.S_IXUSR), sha256))
-    if name_of(rows) == os.path.basename(place):
-        return stored
-    # CIFS shows what can only be read as executable, too, whatever it was made as.
-    files = sorted(name for name, look in found.items() if stat.S_ISREG(look.st_mode) and not name.endswith(".pyc"))
-    return stored if files == stored and all(executable for _, executable, _ in rows) else None
+    are_executable = all(executable for _, executable, _ in rows)
+    looks = [rows]
+    if are_executable or not stored:
+        looks += [[(name, guess, sha256) for name, _, sha256 in rows] for guess in (True, False)]
+    if any(name_of(look) == os.path.basename(place) for look in looks):
+        return names
+    is_unknown = files == names and (are_executable or (are_alike and not stored))
+    return names if is_unknown and len(names) > 1 else None
 
 
 def _is_stored(found: os.stat_result) -> bool:

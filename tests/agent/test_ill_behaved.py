@@ -115,6 +115,20 @@ def test_code_that_was_changed_on_the_target_is_said_and_sent_again_before_it_is
     assert log(second) == "2\n"
 
 
+@pytest.mark.parametrize("files", [{"main.py": "print(1)\n"}, FILES], ids=["the only one", "all"])
+@pytest.mark.parametrize("is_touched", [True, False])
+def test_code_of_which_every_file_was_rewritten_is_noticed(root: Path, files: dict[str, str], is_touched: bool) -> None:
+    code, run = snapshot(root, **files), make_run(root, "a")
+    for path in code.iterdir():  # as root can write into what can only be read
+        path.chmod(0o644)
+        path.write_text(path.read_text().replace("1", "2") + "\n")
+        path.chmod(0o444)
+        if not is_touched:
+            os.utime(path, ns=(trees.STORED_NS, trees.STORED_NS))
+    start(code, run, program("python", "-S", "main.py"), snapshot=code.name)
+    assert (over(run)["state"], log(run)) == ("FAILED", "")
+
+
 @pytest.mark.parametrize(
     ("mode", "at"),
     [(0o777, trees.STORED_NS), (0o555, trees.STORED_NS), (0o444, 10**18)],
