@@ -44,6 +44,7 @@ TEMPLATES: Dict[str, str] = {
     "had_to_be_killed": _("{why}; it did not end in its time after SIGTERM and was killed"),
     "half_written": _("{why}; {files} is half written, and nothing goes on from there"),
     "half_written_again": _("{why}; {files} is half written: the next attempt goes on from where this one did"),
+    "not_kept": _("no copy of {file} was kept, over which it may have written: {why}"),
     "wants_terminal": _("it asks for input, and nobody is there to answer"),
     "files_missing": _("it ended with exit code 0 and left no {files} in its run directory or the folder work there"),
     "too_short": _("it ended with exit code 0 at step {step} of {length}"),

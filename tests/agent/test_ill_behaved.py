@@ -364,6 +364,24 @@ def test_a_copy_is_kept_only_until_an_attempt_has_left_a_whole_one(code: Path) -
     assert not (rundir.control(run.run_dir, saved.KEPT)).exists()
 
 
+def test_where_a_copy_would_leave_little_room_none_is_kept_and_that_is_said(
+    code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(code.parent, "a")
+    site = tmp_path / "site"
+    site.mkdir()
+    full = "import os\nreal = os.statvfs\n"
+    full += "os.statvfs = lambda path: os.statvfs_result((4096, 4096, 10**7, 10**5, 10**5, 9, 9, 9, 0, 255))\n"
+    (site / "sitecustomize.py").write_text(full)  # 0.4 GB are free
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    record = program("bash", "-c", "echo 5 > w.json; exit 1", checkpoint="w.json", resume=["it"])
+    for token in ("t1", "t2"):
+        start(code, run, record, token=token)
+        wait_until(lambda token=token: state(run)["token"] == token and over(run), "its end")
+    said = "no copy of work/w.json was kept, over which it may have written: No space left on device"
+    assert said in over(run)["reason"]
+
+
 def test_of_several_checkpoints_no_copy_is_kept(tmp_path: Path) -> None:
     (tmp_path / ".oelm").mkdir()
     for name in ("a-5.json", "a-10.json"):

@@ -7,6 +7,7 @@ The built-in trainer's have names of their own; a program of the user's own says
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, NamedTupl
 
 from .. import rundir
 from ..states import Checkpoints
-from . import result, work
+from . import remarks, result, work
 
 if TYPE_CHECKING:
     from ..run_record import RunRecord
@@ -191,11 +192,13 @@ def keep(run_dir: Path, pattern: str, name: str) -> None:
     file: the program may write over it and be cut off.
 
     Raises:
-        OSError: It can't be copied, for lack of room, say.
+        OSError: It can't be copied, or that would leave little room to the program.
     """
     folder, copy = rundir.control(run_dir, KEPT), rundir.control(run_dir, KEPT + ".new")
     if not stat.S_ISREG(os.lstat(str(run_dir / name)).st_mode) or len(files(run_dir, pattern)) > 1:
         return
+    if rundir.disk_free(str(run_dir)) - os.path.getsize(str(run_dir / name)) < remarks.LITTLE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     try:
         shutil.copy2(str(run_dir / name), str(copy))
     except BaseException:

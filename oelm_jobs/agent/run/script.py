@@ -66,6 +66,7 @@ class Script(Program):
         self._folder = ""
         self._variables: Dict[str, str] = {}
         self._resumed_from = ""
+        self._not_kept = ""  # why there is no copy of that
         self._gone_on_from: Dict[str, int] = {}
         self._checkpoints: Dict[str, int] = {}
         self._outside: Dict[str, Tuple[int, int]] = {}
@@ -127,12 +128,15 @@ class Script(Program):
         if put_back:
             self._say("%s is again what it was when the run last went on from it" % put_back)
         self._resumed_from = self._to_resume(self._stage())
+        self._not_kept = ""
         if self._resumed_from:
             self._say("going on from %s" % self._resumed_from)
             try:
                 saved.keep(self._run_dir, pattern, self._resumed_from)
             except OSError as error:
-                self._say("no copy of %s is kept: %s" % (self._resumed_from, error))
+                why = error.strerror or str(error)
+                self._not_kept = because("not_kept", file=self._resumed_from, why=why)
+                self._say(self._not_kept)
         self._began_step, self._checkpoints = self._step(), self._seen()
         environment = {**processes.plain_environment(), **place.environment()}
         self._variables = variables.of_program(self._record, environment)
@@ -289,7 +293,8 @@ class Script(Program):
             lacking += [each for each in files if not work.named(self._run_dir, each)]
         lacks = because("left_none", files=lacking) if lacking else ""
         changed = remarks.of_changes(self._outside, work.outside(self._record, self._code))
-        return replace(verdict, reason=joined((reason, lacks, changed)))
+        not_kept = self._not_kept if verdict.state != State.DONE else ""
+        return replace(verdict, reason=joined((reason, not_kept, lacks, changed)))
 
     def _failed(self, how: Ended) -> Verdict:
         """Say why a program that gave up did so."""
