@@ -6,6 +6,7 @@ state.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -94,10 +95,14 @@ def find_project(start: Path) -> Path:
 
     Raises:
         UsageError: There is none.
+        LocalError: There is a folder for studies that may not be read.
     """
     start = start.resolve()
     if found := _project(start):
         return found
+    for jobs in (folder / "jobs" for folder in (start, *start.parents)):
+        if jobs.is_dir() and not os.access(jobs, os.R_OK | os.X_OK):
+            raise LocalError(_("{path}: can't be read: {why}", str(jobs), os.strerror(errno.EACCES)))
     raise UsageError(
         _("no project here: neither {folder} nor a folder above it has a study in jobs/*.toml", str(start)),
         hint=_(

@@ -18,6 +18,7 @@ from ..agent.sentences import _
 from ..errors import RunFailed
 from ..folders import check_home
 from ..language import chosen
+from . import complete
 from .common import columns, command, narrate, put, say
 from .data import print_made, progress
 from .submit import show_submitted, wait_for
@@ -37,7 +38,14 @@ SAMPLE = ("--prompt", " ".join(PROMPT), "--max_new_tokens", "60")
 
 @command("oelm-demo")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="oelm-demo", metavar="[FOLDER]")
-@click.option("--target", default="local", show_default=True, metavar="NAME", help=_("Where to train."))
+@click.option(
+    "--target",
+    default="local",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=complete.targets,
+    help=_("Where to train."),
+)
 def main(folder: Path, target: str) -> None:
     """Train three small groups of the reference experiment, and write the report: in about three minutes on two cores.
 

@@ -14,7 +14,7 @@ from oelm_jobs.train import config as trainer
 
 from oelm_jobs import folders
 from oelm_jobs.agent.sentences import Sentence
-from oelm_jobs.errors import ConfigurationError, UnfairError, UsageError
+from oelm_jobs.errors import ConfigurationError, LocalError, UnfairError, UsageError
 from oelm_jobs.language import translated
 from oelm_jobs.programs import built_in
 from oelm_jobs.programs.built_in import command
@@ -456,3 +456,12 @@ def test_what_is_no_file_in_the_folder_of_studies_is_named_and_never_waited_for(
     said: list[str] = []
     assert [found.name for found in study.read_studies(project, said.append)] == ["tiny"]
     assert len(said) == 4 and all("can't be read" in words for words in said)
+
+
+def test_a_folder_of_studies_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "jobs").mkdir()
+    with pytest.raises(UsageError, match="no project here"):
+        folders.find_project(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read all
+    with pytest.raises(LocalError, match=r"jobs: can't be read: Permission denied"):
+        folders.find_project(tmp_path)
