@@ -39,7 +39,7 @@ def commands(page: Path) -> list[list[str]]:
     """Return the words of each command of the toolkit that a page's console blocks have."""
     typed = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
     words = [shlex.split(line, comments=True) for line in typed]
-    return [some for some in words if re.fullmatch(r"oelm(-[a-z]+)?", some[0])]
+    return [some for some in words if re.fullmatch(r"oelm(-[a-z-]+)?", some[0])]
 
 
 def parse(words: list[str]) -> None:
@@ -51,7 +51,7 @@ def parse(words: list[str]) -> None:
     name, arguments = (words[0][5:], words[1:]) if "-" in words[0] else (words[1], words[2:])
     if name not in COMMANDS:
         raise click.UsageError(f"no command oelm-{name}")
-    command: click.Command = importlib.import_module(f"oelm_jobs.cli.{name}").main
+    command: click.Command = importlib.import_module(f"oelm_jobs.cli.{name.replace('-', '_')}").main
     if isinstance(command, click.Group):
         if arguments[0] not in command.commands:
             raise click.UsageError(f"no command oelm-{name} {arguments[0]}")
@@ -105,16 +105,9 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
     if importlib.util.find_spec("material") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("needs mkdocs-material (the docs extra)")
     site = tmp_path / "site"
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict"]  # --quiet would count no warnings
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mkdocs",
-            "build",
-            "--strict",
-            "--site-dir",
-            str(site),
-        ],  # --quiet would count no warnings
+        [*build, "--site-dir", str(site)],
         cwd=REPOSITORY,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
