@@ -18,7 +18,7 @@ from oelm_jobs import tomlfile
 from oelm_jobs.cli.main import COMMANDS
 from oelm_jobs.study.files import read_study
 from oelm_jobs.targets.files import read_targets
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, wait_until
 
 DOCS = REPOSITORY / "docs"
 PAGES = [*sorted(DOCS.glob("tutorial*.md")), *sorted((DOCS / "howto").glob("*.md"))]
@@ -97,6 +97,42 @@ def test_every_script_of_a_page_has_the_form_of_its_language(page: Path) -> None
         compile(text, str(page), "exec")
     for text in blocks(page, "bash"):
         subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+def runs_here(line: str) -> bool:
+    """Say whether a command of the tutorial can run in a test: no other machine, no training of minutes, no git."""
+    if not line.startswith(("oelm ", "mv ")) or re.search(r"oelm demo|frozen (?!--dry-run)", line):
+        return False
+    return not re.search(r"\b(box|cluster|server)\b", line) or ("submit" in line and "--dry-run" in line)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_tutorial_that_can_run_here_does(oelm, root: Path) -> None:
+    """In the page's order, with the files that it shows."""
+    mine = root / "mine"
+    mine.mkdir()
+    ran = 0
+    page = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+    for language, text in re.findall(r"^```(\w+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        if language == "python":
+            (mine / "train.py").write_text(text)
+        elif language == "toml" and "[groups]" in text:
+            (mine / "jobs" / ("rates.toml" if "[program]" in text else "frozen.toml")).write_text(text)
+        elif language == "toml":
+            with (mine / "jobs" / "targets.toml").open("w" if "[local]" in text else "a") as file:
+                file.write(text)
+        for line in filter(runs_here, re.findall(r"^\$ (.*)$", text, re.MULTILINE)):
+            words = shlex.split(line)
+            if words[0] == "mv":
+                (mine / words[1]).rename(mine / words[2])
+                continue
+            # Before runs are forgotten a reader is asked on the terminal.
+            oelm("main", *words[1:], *(["--yes"] if words[1] == "forget" else []), cwd=mine)
+            ran += 1
+            if words[1] == "submit" and "long" in words:
+                checkpoint = mine / "models/checkpoints/rates/exp_high-long/work/last.txt"
+                wait_until(checkpoint.exists, "a checkpoint to go on from")
+    assert ran > 20
 
 
 @pytest.mark.slow
