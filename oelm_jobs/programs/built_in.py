@@ -150,15 +150,30 @@ def with_setting(study: Study, key: str, value: str) -> Study:
 
 
 def why_not_set(study: Study, key: str, value: str) -> str:
-    """Return why what is set can't be a text; empty where it can."""
+    """Return why what is set can't be a text, whatever the group; empty where it can."""
     if key == "global_batch":
         return "" if str(value).isdecimal() and int(value) >= 1 else _("must be a whole number above zero")
-    try:
-        trainer.validate(trainer.from_dict({**study.settings, key: value, "seed": 0}))
-    except trainer.ConfigError as error:
+    errors = [_error({**study.settings, **group.values, key: value}) for group in study.groups.values()]
+    error = errors[0]
+    if error is not None and len(set(map(str, errors))) == 1:
         why = said(error)
         return why if error.key == key else _("{key} = {value} {why}", error.key, str(error.value), why)
     return names.why_not_path(value) if key in trainer.keys_of_kind("path") else ""
+
+
+def why_not_together(study: Study, group: Group) -> str:
+    """Return why a group's settings don't go with those that are set of the study; empty where they do."""
+    error = _error({**study.settings, **group.values})
+    return "" if error is None else _("{key} = {value}: {why}", error.key, str(error.value), said(error))
+
+
+def _error(settings: Mapping[str, object]) -> trainer.ConfigError | None:
+    """Return what the trainer has against settings, whatever the seed."""
+    try:
+        trainer.validate(trainer.from_dict({**settings, "seed": 0}))
+    except trainer.ConfigError as error:
+        return error
+    return None
 
 
 def data(study: Study) -> dict[str, str]:

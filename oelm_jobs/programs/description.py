@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ..spec.study import Run, Study
+from ..spec.study import Group, Run, Study
 from . import built_in, script
 
 
@@ -18,6 +18,8 @@ class Description(Protocol):
     def data(self, study: Study, /) -> dict[str, str]: ...
 
     def why_not_set(self, study: Study, key: str, value: str, /) -> str: ...
+
+    def why_not_together(self, study: Study, group: Group, /) -> str: ...
 
     def with_setting(self, study: Study, key: str, value: str, /) -> Study: ...
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import tomlfile
 from ..agent.sentences import _
 from ..spec.program import FILE_KINDS, Program, Word
-from ..spec.study import Run, Study
+from ..spec.study import Group, Run, Study
 from ..train.config import hashed
 from . import words
 
@@ -77,6 +77,11 @@ def why_not_set(study: Study, key: str, value: str) -> str:
     if _kind(found) is not _kind(before) or why_not_value(found):
         return _("must be of the kind that it has in the study: {value}", repr(before))
     return _("must be above zero") if key == _program(study).length and found <= 0 else ""
+
+
+def why_not_together(study: Study, group: Group) -> str:
+    """Return why a group's settings don't go with the study's; the script alone knows that."""
+    return ""
 
 
 def _kind(value: object) -> type:

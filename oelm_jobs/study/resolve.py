@@ -65,7 +65,8 @@ def asked(
     anybody looks for data or asks a target.
 
     Raises:
-        UsageError: A group or a key doesn't exist, a seed is out of range, a tag is off, or overrides lack one.
+        UsageError: A group or a key doesn't exist, a seed is out of range, a tag is off, or overrides lack one or
+            don't suit a group.
     """
     for name in groups:
         if name not in study.groups:
@@ -81,6 +82,12 @@ def asked(
             _("--set changes the configuration, so these are other runs than the study's own"),
             hint=_("give them a name of their own: --tag NAME"),
         )
+    for group in study.groups.values() if overrides else ():
+        if (not groups or group.name in groups) and (why := description.of(study).why_not_together(changed, group)):
+            raise UsageError(
+                _("--set does not suit group {group}: {why}", group.name, why),
+                hint=_("choose the groups that it suits: --group NAME"),
+            )
     return changed
 
 

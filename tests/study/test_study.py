@@ -234,6 +234,20 @@ def test_set_needs_a_tag_and_a_key_that_exists() -> None:
         plan_runs(reference, AT_R, groups=["oelm_freez"])
 
 
+def test_a_setting_needs_to_suit_the_groups_that_run_and_no_others() -> None:
+    reference = study.load_study(REPOSITORY)
+    assert "freeze_qk" in reference.factors and "freeze_from_step" not in reference.factors
+    late = {"freeze_from_step": "2000", "freeze_layers": "0-2"}
+    runs = plan_runs(reference, AT_R, groups=["oelm_freeze"], tag="late", overrides=late)
+    assert {(run.settings["freeze_from_step"], run.settings["freeze_layers"]) for run in runs} == {(2000, "0-2")}
+    with pytest.raises(UsageError, match="group .*: freeze_from_step = 2000: nothing is frozen") as caught:
+        plan_runs(reference, AT_R, tag="late", overrides={"freeze_from_step": "2000"})
+    assert "--group" in caught.value.hint
+    for value, why in (("-1", "must not be negative"), ("200000", "must be below max_steps"), ("soon", "whole number")):
+        with pytest.raises(UsageError, match=f"^--set .*{value}: .*{why}"):
+            plan_runs(reference, AT_R, groups=["oelm_freeze"], tag="late", overrides={"freeze_from_step": value})
+
+
 DECLARING = TINY_STUDY.replace(
     "[train]", 'tuned = ["max_lr"]\n[unequal]\nweight_decay = "as published"\n[train]', 1
 ).replace('model_type = "gpt" }', 'model_type = "gpt", max_lr = 1e-3, weight_decay = 0.2 }')
