@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
-from .config import ConfigError, from_flags, validate
+from .config import ConfigError, from_flags
+from .limits import validate
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The trainer's configuration: every flag with its default, kind and checks, and its form on a command line.
+"""The trainer's configuration: every flag with its default and kind, and its form on a command line.
 
 Standard library only and quick to import, because the toolkit reads it at submit time.
 
@@ -18,7 +18,7 @@ import os
 import re
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .sentences import _
 
@@ -134,14 +134,6 @@ _READING_ORDER = (
     "save_interval", "keep_last", "keep_every", "use_amp", "compile", "deterministic", "num_workers", "data_path",
     "val_data_path", "out_dir", "resume", "use_tensorboard", "use_wandb", "wandb_project", "wandb_run_name",
 )
-_AT_LEAST_ONE = (
-    "d_model", "num_layers", "num_heads", "d_ff", "seq_len", "vocab_size", "max_steps", "batch_size",
-    "gradient_accumulation_steps", "log_interval", "val_interval", "val_batches", "save_interval",
-)
-_NOT_NEGATIVE = (
-    "warmup_steps", "weight_decay", "grad_clip", "min_lr", "max_lr", "num_workers", "keep_last", "keep_every", "seed",
-    "data_seed", "freeze_from_step",
-)
 # fmt: on
 assert sorted(_READING_ORDER) == sorted(FIELDS), "every flag has its place in the reading order"
 
@@ -169,7 +161,7 @@ def from_dict(values: Mapping[str, object]) -> TrainConfig:
     Raises:
         ConfigError: a key is unknown (the nearest spelling is named) or a value has the wrong type.
     """
-    return TrainConfig(**{_known(key): _typed(key, value) for key, value in values.items()})
+    return TrainConfig(**{_known(key): typed(key, value) for key, value in values.items()})
 
 
 def to_dict(config: TrainConfig) -> Dict[str, Any]:
@@ -201,74 +193,6 @@ def scientific_hash(config: TrainConfig, global_batch: int) -> str:
 def hashed(content: object) -> str:
     """Return the SHA-256 of a value's JSON, keys sorted."""
     return hashlib.sha256(_SORTED.encode(content).encode()).hexdigest()
-
-
-def validate(config: TrainConfig) -> List[str]:
-    """Check that the values make sense alone and together; return warnings, one sentence each.
-
-    Raises:
-        ConfigError: a value or a combination that can't run.
-    """
-
-    def require(key: str, holds: bool, message: str) -> None:
-        if not holds:
-            raise ConfigError(key, getattr(config, key), message)
-
-    for name, f in FIELDS.items():
-        _typed(name, getattr(config, name))
-        if f.metadata["choices"]:
-            require(name, getattr(config, name) in f.metadata["choices"], _choose(f.metadata["choices"]))
-    for name in _AT_LEAST_ONE:
-        require(name, getattr(config, name) >= 1, _("must be at least 1"))
-    for name in _NOT_NEGATIVE:
-        require(name, (getattr(config, name) or 0) >= 0, _("must not be negative"))
-    for name in ("dropout", "beta1", "beta2"):
-        require(name, 0 <= getattr(config, name) < 1, _("must be at least 0 and below 1"))
-    for name in ("seed", "data_seed"):
-        require(name, (getattr(config, name) or 0) < 2**63, _("must be below 2^63"))
-    require("vocab_size", config.vocab_size <= 65_536, _("must be at most 65536: tokens are stored in 16 bits"))
-    if config.d_model % config.num_heads:
-        most = min(config.d_model, 1024)  # a slip of the keyboard may be any number
-        choices = _choose(str(n) for n in range(1, most + 1) if config.d_model % n == 0)
-        wrong = _("must divide d_model = {d_model}; {choices}", config.d_model, choices)
-        raise ConfigError("num_heads", config.num_heads, wrong)
-    require("min_lr", config.min_lr <= config.max_lr, _("must be at most max_lr = {max_lr}", config.max_lr))
-    if config.model_type == "gpt":
-        for name in ("freeze_qk", "freeze_q", "freeze_k"):
-            require(name, not getattr(config, name), _("only model_type oelm freezes Q/K; valid here: false"))
-        like_others = _("model_type gpt draws Q/K like its other weights; qk_init needs model_type oelm")
-        require("qk_init", config.qk_init in ("normal", FIELDS["qk_init"].default), like_others)
-    if config.position == "rope":
-        width = config.d_model // config.num_heads
-        require("position", width % 2 == 0, _("rotates pairs: d_model / num_heads = {width} must be even", width))
-    _require_one_meaning(config, require)
-    found = []
-    if config.warmup_steps >= config.max_steps:
-        long = f"warm-up ({config.warmup_steps} steps) is as long as the run ({config.max_steps})"
-        found.append(f"{long}: the learning rate never comes down from its peak")
-    if not config.out_dir:
-        found.append("no out_dir: no checkpoint, metrics or result will be kept")
-    return found
-
-
-def _require_one_meaning(config: TrainConfig, require: Callable[[str, bool, str], None]) -> None:
-    """Refuse what contradicts itself in freezing, and a second way to say the same: it would pass for another run."""
-    for name in ("freeze_q", "freeze_k"):
-        both = _("freeze_qk = true freezes both already; valid here: false")
-        require(name, not (config.freeze_qk and getattr(config, name)), both)
-    pair = _("with freeze_q = true these are both: give freeze_qk = true in place of the two")
-    require("freeze_k", not (config.freeze_q and config.freeze_k), pair)
-    nothing = _("nothing is frozen: give freeze_qk, freeze_q, freeze_k or freeze_ffn as well")
-    is_any = config.freeze_qk or config.freeze_q or config.freeze_k or config.freeze_ffn
-    if config.freeze_layers != ALL_LAYERS:
-        require("freeze_layers", is_any, nothing)
-        ranges, last = layer_ranges(config.freeze_layers), config.num_layers - 1
-        require("freeze_layers", ranges[-1][1] <= last, _("the last of {count} layers is {last}", last + 1, last))
-        require("freeze_layers", ranges != [(0, last)], _("these are all layers: leave it out"))
-    if config.freeze_from_step:
-        require("freeze_from_step", is_any, nothing)
-        never = _("must be below max_steps = {max_steps}, or nothing is ever frozen", config.max_steps)
-        require("freeze_from_step", config.freeze_from_step < config.max_steps, never)
 
 
 def layer_ranges(text: str) -> List[Tuple[int, int]]:
@@ -354,7 +278,7 @@ def _known(key: str) -> str:
     raise ConfigError("", None, _("unknown flag --{flag}; python -m train --help lists all", key))
 
 
-def _typed(key: str, value: object) -> Any:
+def typed(key: str, value: object) -> Any:
     """Return the value in the field's own type; text is read, numbers are never rounded."""
     name = _known(key)
     wanted, default = FIELDS[name].metadata["type"], FIELDS[name].default
@@ -370,7 +294,7 @@ def _typed(key: str, value: object) -> Any:
         found = _SWITCH.get(value.lower()) if isinstance(value, str) else value
         if isinstance(found, bool):
             return found
-        raise ConfigError(name, value, _choose(("true", "false")))
+        raise ConfigError(name, value, choice_of(("true", "false")))
     if wanted is str:
         if isinstance(value, str) and value:
             return value
@@ -390,7 +314,8 @@ def _typed(key: str, value: object) -> Any:
 _MUST_BE = {int: _("must be a whole number"), float: _("must be a number")}
 
 
-def _choose(choices: Iterable[str]) -> str:
+def choice_of(choices: Iterable[str]) -> str:
+    """Return what is said of a value that is none of several."""
     return _("choose one of {choices}", list(choices))
 
 

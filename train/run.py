@@ -5,7 +5,6 @@ This is the only place that catches errors; it turns them into an outcome, one l
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -163,37 +162,44 @@ class _Attempt:
         progress.compiled = compiled
 
     def fail(self, error: Exception) -> None:
-        """Record how the attempt failed: by the first cause, not by what other processes met because of it."""
+        """Record how the attempt failed: by the first cause, not by what other processes met because of it.
+
+        Who knows the cause records it at once. Rank 0 speaks for all of what all find, as they do most ``TrainError``s,
+        and of a process that is gone without a word; who has only that to say gives the cause time to be recorded.
+        """
         with self._failing:
-            failure, world = self._explained(error), self.world
-            is_lost, is_same = isinstance(failure, PeerLost), isinstance(error, TrainError)
-            if self._failed or (is_lost and not world.is_main):
+            failure = self._explained(error)
+            is_lost = isinstance(failure, PeerLost)
+            if self._failed or (is_lost and not self.world.is_main):
                 return
             self._failed = True
-            # What is a TrainError is mostly found by all processes at once, and rank 0's to say.
-            is_others = is_lost or (is_same and not world.is_main)
-            if is_others and self._is_recorded(2 * CAUSE_S if is_lost else CAUSE_S):
+            if is_lost and self._is_recorded(2 * CAUSE_S):
+                return
+            if isinstance(error, TrainError) and not self.world.is_main and self._is_recorded(CAUSE_S):
                 return
             if not is_lost:
-                if not is_same and failure.status == "error":
-                    traceback.print_exception(type(error), error, error.__traceback__)
-                complain(f"{'' if world.size == 1 else f'process {world.rank}: '}{failure}")
-                self.records.note(f"Stopped ({failure.status}): {failure}")
-            if world.size == 1 or not self._is_recorded(0.0):
+                self._tell(error, failure)
+            if not self._is_recorded():
                 self._end(failure.status, str(failure))
 
-    def _is_recorded(self, patience_s: float) -> bool:
-        """Tell whether outcome.json is there, or comes within some seconds."""
-        out_dir, deadline = self.config.out_dir, time.monotonic() + patience_s
-        while out_dir:
-            with contextlib.suppress(OSError):
-                # Listed, because NFS may remember for half a minute that a name was not there (nfs(5), lookupcache).
-                if "outcome.json" in os.listdir(os.path.join(out_dir, ".oelm")):
-                    return True
+    def _tell(self, error: Exception, failure: TrainError) -> None:
+        """Print how the attempt failed, with a traceback where nobody foresaw it."""
+        if failure is not error and failure.status == "error":
+            traceback.print_exception(type(error), error, error.__traceback__)
+        complain(f"{'' if self.world.size == 1 else f'process {self.world.rank}: '}{failure}")
+        self.records.note(f"Stopped ({failure.status}): {failure}")
+
+    def _is_recorded(self, patience_s: float = 0.0) -> bool:
+        """Tell whether a process has written outcome.json, or does so within some seconds."""
+        if not self.config.out_dir:
+            return False
+        folder, deadline = os.path.join(self.config.out_dir, ".oelm"), time.monotonic() + patience_s
+        # Listed, because NFS may remember for half a minute that a name was not there (nfs(5), lookupcache).
+        while not os.path.isdir(folder) or "outcome.json" not in os.listdir(folder):
             if time.monotonic() >= deadline:
-                break
+                return False
             time.sleep(0.05)
-        return False
+        return True
 
     def _explained(self, error: Exception) -> TrainError:
         """Return the error as one that a person can act on."""

@@ -33,6 +33,7 @@ from .distributed import World, join
 from .environment import describe_versions
 from .errors import TrainError, is_out_of_memory
 from .flops import flops_per_token
+from .limits import validate
 from .memory import advice, keep_freed_memory
 from .model import Transformer
 from .optimizer import Precision, build_optimizer
@@ -74,7 +75,7 @@ def read_arms(specifications: Sequence[str], common: TrainConfig) -> Dict[str, T
             raise ConfigError("arm", specification, _("write NAME:key=value,key=value, each name once"))
         values = dict(configuration.to_dict(common), **{key.replace("-", "_"): value for key, _equals, value in pairs})
         arms[name] = configuration.from_dict(values)
-        configuration.validate(arms[name])
+        validate(arms[name])
         if arms[name].deterministic != common.deterministic:
             together = _("must be the same for all arms: it holds for a whole process")
             raise ConfigError("deterministic", arms[name].deterministic, together)

@@ -15,6 +15,7 @@ from ..errors import nearest
 from ..spec.study import Group, Run, Study
 from ..train import compiling, estimate
 from ..train import config as trainer
+from ..train.limits import validate
 from ..train.sentences import encoded
 from . import length
 from .settable import BESIDES as BESIDES
@@ -100,7 +101,7 @@ def check_group(table: tomlfile.Section, global_batch: int, shared: Mapping[str,
         return
     size = _per_process(global_batch, group.world_size, settings)
     try:
-        trainer.validate(trainer.from_dict({**settings, "seed": 0, "batch_size": size}))
+        validate(trainer.from_dict({**settings, "seed": 0, "batch_size": size}))
     except trainer.ConfigError as error:
         table.wrong(error.key, said(error), value=error.value)
 
@@ -170,7 +171,7 @@ def why_not_together(study: Study, group: Group) -> str:
 def _error(settings: Mapping[str, object]) -> trainer.ConfigError | None:
     """Return what the trainer has against settings, whatever the seed."""
     try:
-        trainer.validate(trainer.from_dict({**settings, "seed": 0}))
+        validate(trainer.from_dict({**settings, "seed": 0}))
     except trainer.ConfigError as error:
         return error
     return None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from oelm_jobs.train import config as trainer
+from oelm_jobs.train.limits import validate
 
 from oelm_jobs import folders
 from oelm_jobs.agent.sentences import Sentence
@@ -155,7 +156,7 @@ def test_the_line_of_a_key_is_not_that_of_a_text_which_looks_like_it() -> None:
 
 def test_what_the_trainer_refuses_is_said_in_other_languages_too() -> None:
     with pytest.raises(trainer.ConfigError) as raised:
-        trainer.validate(trainer.from_dict({"d_model": 16, "num_heads": 3}))
+        validate(trainer.from_dict({"d_model": 16, "num_heads": 3}))
     assert translated(built_in.said(raised.value), "zh") == "必须整除 d_model = 16；可选：1、2、4、8、16"
 
 

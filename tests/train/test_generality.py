@@ -32,12 +32,12 @@ from train.config import (
     scientific_hash,
     to_dict,
     to_flags,
-    validate,
 )
 from train.data import TrainingBatches, open_tokens
 from train.distributed import World
 from train.flops import flops_per_token
 from train.freezing import freezing
+from train.limits import validate
 from train.model import Transformer, padded_vocab_size
 from train.optimizer import build_optimizer, trainable_parameters
 from train.speed_trial import build_arm, read_arms
@@ -199,7 +199,7 @@ def test_compiled_and_under_autocast_the_network_is_the_same(name: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = gradients(model, model(tokens, targets))
     for block in model.blocks:
-        block.forward = torch.compile(block.forward, backend="aot_eager")  # type: ignore[method-assign]
+        block.forward = torch.compile(block.forward, backend="aot_eager")  # type: ignore[method-assign]  # in its place
     found = gradients(model, model(tokens, targets))
     assert found.keys() == rounded.keys() == exact.keys()
     for key, gradient in exact.items():
@@ -278,7 +278,7 @@ def test_freezing_from_a_step_on_follows_a_plain_loop(name: str) -> None:
         stepper.step(step, batches)
         whole = torch.cat(batches)
         optimizer.zero_grad()
-        plain_loss(plain, whole[:, :-1], whole[:, 1:]).backward()  # type: ignore[no-untyped-call]
+        plain_loss(plain, whole[:, :-1], whole[:, 1:]).backward()  # type: ignore[no-untyped-call]  # not typed in torch
         for key, parameter in plain.named_parameters():
             if step > 3 and key in frozen:
                 parameter.grad = None
