@@ -120,7 +120,7 @@ def write_atomically(path: str, content: Dict[str, Any]) -> None:
     try:
         with open(partial, "wb", buffering=1 << 20) as stream:
             recorder = _Recorder(stream)
-            torch.save(content, recorder)  # type: ignore[arg-type]
+            torch.save(content, recorder)  # type: ignore[arg-type]  # write and flush are enough for torch
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, path)

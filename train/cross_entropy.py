@@ -122,7 +122,7 @@ def linear_cross_entropy(
     ``weight`` [P, D] may have padding rows behind ``vocab_size``; they take no part and get a gradient of zero.
     ``by`` makes the softmax except where a CPU computes in fp32.
     """
-    return _LinearCrossEntropy.apply(x, weight, targets, vocab_size, scale, by)  # type: ignore[no-any-return,no-untyped-call]
+    return _LinearCrossEntropy.apply(x, weight, targets, vocab_size, scale, by)  # type: ignore[no-any-return,no-untyped-call]  # not typed in torch
 
 
 @torch.no_grad()

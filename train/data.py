@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -147,7 +147,7 @@ def _scan(file: TokenFile) -> Tuple[str, int]:
     return digest.hexdigest(), largest
 
 
-def _read_manifest(data_path: str) -> Optional[Dict]:  # type: ignore[type-arg]
+def _read_manifest(data_path: str) -> Optional[Dict[str, Any]]:
     path = os.path.join(os.path.dirname(data_path), "manifest.json")
     if not os.path.isfile(path):
         return None

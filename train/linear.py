@@ -18,7 +18,7 @@ from .environment import cpu_name
 def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     """Return x [..., I] @ weight [O, I].T + bias [O]."""
     if prefers_onednn(x):
-        return _OneDNNLinear.apply(x, weight, bias)  # type: ignore[no-any-return,no-untyped-call]
+        return _OneDNNLinear.apply(x, weight, bias)  # type: ignore[no-any-return,no-untyped-call]  # not typed in torch
     return F.linear(x, weight, bias)
 
 
@@ -26,7 +26,7 @@ def project_qkv(x: Tensor, *weights: Tensor) -> Tensor:
     """Project x [..., D] with matrices [rows, D], some of them frozen, to [..., sum of rows] in one product."""
     if not torch.is_grad_enabled() or all(weight.requires_grad for weight in weights):
         return linear(x, torch.cat(weights))
-    return _PartlyFrozenProjection.apply(*autocast(x, *weights))  # type: ignore[no-any-return,no-untyped-call]
+    return _PartlyFrozenProjection.apply(*autocast(x, *weights))  # type: ignore[no-any-return,no-untyped-call]  # not typed in torch
 
 
 class _PartlyFrozenProjection(torch.autograd.Function):

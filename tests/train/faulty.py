@@ -81,7 +81,7 @@ if __name__ == "__main__":
     if fault == "slow disk" and not is_faulty:
         checkpoint.write_atomically = write_slowly
     if fault == "slow disk" and is_faulty:
-        loop.Trainer._step = note_an_early_step  # type: ignore[method-assign]
+        loop.Trainer._step = note_an_early_step  # type: ignore[method-assign]  # in its place
     if fault in ("killed", "memory", "assert"):
-        loop.Trainer._step = fail_at_step_7  # type: ignore[method-assign]
+        loop.Trainer._step = fail_at_step_7  # type: ignore[method-assign]  # in its place
     sys.exit(command.main())

@@ -99,7 +99,7 @@ def test_a_module_imports_nothing_of_the_toolkit_and_its_own_by_relative_names(p
         if isinstance(node, ast.ImportFrom) and node.level == 0:
             names = [node.module or ""]
         tops = {name.split(".")[0] for name in names}
-        assert not tops & {"oelm_jobs", "train", "analysis", "templates"}, f"line {node.lineno}"  # type: ignore[attr-defined]
+        assert not tops & {"oelm_jobs", "train", "analysis", "templates"}, names
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
@@ -194,7 +194,7 @@ def test_python_3_8_with_the_pytorch_that_it_has_trains_and_resumes_to_the_bit(
     for out_dir, step in ((whole.out_dir, None), (config.out_dir, 30), (config.out_dir, None)):
         processes = trainers.start(replace(config, out_dir=out_dir), 2, python=interpreter)
         if step is not None:
-            wait_until(lambda: max(metrics(config), default=0) >= 30 or processes[0].poll() is not None, "step 30")  # noqa: B023
+            wait_until(lambda: max(metrics(config), default=0) >= 30 or processes[0].poll() is not None, "step 30")  # noqa: B023 - called at once
             for process in processes:
                 process.kill()
         ended = [Ended(process) for process in processes]

@@ -9,7 +9,7 @@ import torch
 
 from tests.support import needs
 from tests.train.support import TINY, VOCAB_SIZE
-from train.cross_entropy import linear_cross_entropy, softmax, softmax_to_compile
+from train.cross_entropy import Softmax, linear_cross_entropy, softmax, softmax_to_compile
 from train.distributed import World
 from train.model import Transformer
 from train.optimizer import Precision, build_optimizer
@@ -22,13 +22,13 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(
     ("dtype", "rounding"), [(torch.float32, 1e-7), (torch.bfloat16, 2.0**-9), (torch.float16, 2.0**-11)]
 )
-def test_softmax_and_log_sum_exp_are_rounded_once(by: object, dtype: torch.dtype, rounding: float) -> None:
+def test_softmax_and_log_sum_exp_are_rounded_once(by: Softmax, dtype: torch.dtype, rounding: float) -> None:
     logits = 4 * torch.randn(50, 300, generator=torch.Generator().manual_seed(0))
     logits[0], logits[1, :4], logits[2, 7] = 5.0, torch.tensor([900.0, 900.0, -900.0, 0.0]), 60_000.0
     logits[:, 290:] = float("-inf")  # padding of the vocabulary
     logits = logits.to(dtype)
     exact = logits.double()
-    found, lse = by(logits)  # type: ignore[operator]
+    found, lse = by(logits)
     assert found.dtype == dtype and lse.dtype == torch.float32
     assert torch.allclose(found.double(), exact.softmax(1), rtol=2 * rounding, atol=1e-7)
     assert torch.count_nonzero(found[:, 290:]) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -106,7 +105,10 @@ def test_the_output_head_takes_what_is_estimated(
     batch_size: int, use_amp: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(CONFIG, d_model=512, seq_len=16, vocab_size=8192, batch_size=batch_size, use_amp=use_amp)
-    lower: Callable[..., Any] = lambda *tensors: tuple(t.half() if use_amp else t for t in tensors)  # noqa: E731
+
+    def lower(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(tensor.half() if use_amp else tensor for tensor in tensors)
+
     monkeypatch.setattr(cross_entropy, "autocast", lower)
     x = torch.empty(batch_size * 16, 512, device="meta", requires_grad=True)
     weight = torch.empty(8192, 512, device="meta", requires_grad=True)

@@ -78,7 +78,7 @@ def rotary_matrix(place: int, width: int) -> Tensor:
 
 def gradients(model: Transformer, loss: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # not typed in torch
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -359,7 +359,7 @@ def test_compiled_blocks_compute_the_same_loss() -> None:
     tokens, targets = batch(SMALL)
     exact = gradients(model, model(tokens, targets))
     for block in model.blocks:
-        block.forward = torch.compile(block.forward, backend="aot_eager")  # type: ignore[method-assign]
+        block.forward = torch.compile(block.forward, backend="aot_eager")  # type: ignore[method-assign]  # in its place
     found = gradients(model, model(tokens, targets))
     assert found.keys() == exact.keys()
     for name, gradient in found.items():

@@ -165,9 +165,9 @@ def test_tensorboard_reads_what_was_recorded(tiny: TrainConfig) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     assert train_here(replace(tiny, max_steps=4, use_tensorboard=True)) == 0
-    events = EventAccumulator(f"{tiny.out_dir}/tensorboard")  # type: ignore[no-untyped-call]
-    events.Reload()  # type: ignore[no-untyped-call]
-    losses = {event.step: event.value for event in events.Scalars("val_loss")}  # type: ignore[no-untyped-call]
+    events = EventAccumulator(f"{tiny.out_dir}/tensorboard")  # type: ignore[no-untyped-call]  # not typed in TensorBoard
+    events.Reload()  # type: ignore[no-untyped-call]  # not typed in TensorBoard
+    losses = {event.step: event.value for event in events.Scalars("val_loss")}  # type: ignore[no-untyped-call]  # not typed in TensorBoard
     assert losses[4] == pytest.approx(metrics(tiny)[4]["val_loss"])
 
 

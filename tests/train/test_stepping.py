@@ -58,7 +58,7 @@ def test_steps_follow_a_plain_loop_over_whole_batches(frozen: bool) -> None:
         whole = torch.cat(batches)
         loss = plain_loss(plain, whole[:, :-1], whole[:, 1:])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # not typed in torch
         norm = torch.nn.utils.clip_grad_norm_([*decayed, *others], config.grad_clip)
         for parameters in optimizer.param_groups:
             parameters["lr"] = learning_rate(config, step)
@@ -183,7 +183,7 @@ class Meta:
 
         def to(tensor: Tensor, *args: object, **kwargs: object) -> Tensor:
             if args[:1] != ("cpu",):
-                return real(tensor, *args, **kwargs)  # type: ignore[call-overload, no-any-return]
+                return real(tensor, *args, **kwargs)  # type: ignore[call-overload, no-any-return]  # passed on as it came
             assert tensor.dim() == 0 and kwargs == {"non_blocking": True}
             return torch.zeros(())
 

@@ -95,7 +95,7 @@ class Straight:
             if w["attn.qk"].requires_grad:
                 qkv = linear(h, torch.cat((w["attn.qk"], w["attn.v"])))
             else:
-                qkv = FrozenQK.apply(h, w["attn.qk"], w["attn.v"])  # type: ignore[no-untyped-call]
+                qkv = FrozenQK.apply(h, w["attn.qk"], w["attn.v"])  # type: ignore[no-untyped-call]  # not typed in torch
             q, k, v = qkv.view(B, T, 3, config.num_heads, -1).permute(2, 0, 3, 1, 4)
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + linear(y.transpose(1, 2).reshape(B, T, d), w["attn.out.weight"])
@@ -117,7 +117,7 @@ class Straight:
             batch = torch.from_numpy(tokens[windows(config, step, tokens.size)].astype(np.int64))
             targets = batch[:, 1:].flatten()
             loss = linear_cross_entropy(self.hidden(batch[:, :-1]), self.p["tokens"], targets, config.vocab_size, 1.0)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # not typed in torch
             progress = (step - config.warmup_steps) / (config.max_steps - config.warmup_steps)
             cosine = config.min_lr + 0.5 * (config.max_lr - config.min_lr) * (1 + math.cos(math.pi * progress))
             for group in optimizer.param_groups:

@@ -29,9 +29,9 @@ def prepare_ahead(fails_at: int, error: BaseException) -> None:
             raise error
         return gather(self, step)
 
-    torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[assignment, method-assign]
-    TrainingBatches.__init__ = made  # type: ignore[method-assign]
-    TrainingBatches.host_batches = gathered  # type: ignore[method-assign]
+    torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[assignment, method-assign]  # in its place
+    TrainingBatches.__init__ = made  # type: ignore[method-assign]  # in its place
+    TrainingBatches.host_batches = gathered  # type: ignore[method-assign]  # in its place
 
 
 if __name__ == "__main__":
