@@ -106,7 +106,7 @@ def examine(project: Path, target: Target) -> list[Finding]:
         found.append(needs.data(study, target, answer["data"], files[study.name], own=own))
         if study.name in runs:
             found.append(needs.disk(study, there, runs[study.name], needs.free_bytes(answer)))
-            found += needs.compiling(study, runs[study.name], answer["trial"])
+            found += needs.compiling(study, target, runs[study.name], answer["trial"])
         found += needs.wandb(study, target, answer)
     if target.slurm is not None:
         return [*found, *_cluster(answer, target, studies)]

@@ -201,13 +201,17 @@ def wandb(study: Study, target: Target, answer: messages.ExamineAnswer) -> Itera
         yield good(what, _("online") if online else _("offline; oelm-fetch --sync wandb sends what runs leave"))
 
 
-def compiling(study: Study, runs: Sequence[Run], trial: messages.Trial) -> Iterator[Finding]:
-    """Judge whether runs that would be compiled there can be."""
+def compiling(study: Study, target: Target, runs: Sequence[Run], trial: messages.Trial) -> Iterator[Finding]:
+    """Judge whether runs that would be compiled there can be; a login node without a GPU doesn't know."""
     if "compiling" not in trial:
         return
-    wanted = [run for run in _one_of_each(runs) if built_in.wants_compile(run, "cuda" if trial["cuda"] else "cpu")]
+    is_elsewhere = target.slurm is not None and not trial["cuda"]
+    device = "cuda" if trial["cuda"] or is_elsewhere else "cpu"
+    wanted = [run for run in _one_of_each(runs) if built_in.wants_compile(run, device)]
     what, why = _("torch.compile for {study}", study.name), trial["compiling"]
-    if wanted and not why:
+    if wanted and is_elsewhere:
+        yield good(what, _("only known on a compute node; the log of a run says what is missing"))
+    elif wanted and not why:
         yield good(what, _("compiler and headers are there"))
     elif wanted:
         mend = _("install it there, or set compile in [train] of {path} to false", str(study.path))

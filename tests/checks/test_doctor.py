@@ -363,9 +363,9 @@ def test_what_compiling_lacks_matters_to_runs_that_would_be_compiled(project: Pa
     target = Target(name="t", kind="local", root="", python="")
     study = read_study(project / "jobs" / "tiny.toml")
 
-    def grades(settings: dict[str, object], trial: Any) -> list[Grade]:
+    def grades(settings: dict[str, object], trial: Any, there: Target = target) -> list[Grade]:
         changed = replace(study, settings={**study.settings, **settings})
-        return [each.verdict for each in needs.compiling(changed, plan_runs(changed, target), trial)]
+        return [each.verdict for each in needs.compiling(changed, there, plan_runs(changed, target), trial)]
 
     lacks, has, older = (
         {"cuda": True, "compiling": "no C compiler (gcc)"},
@@ -378,4 +378,7 @@ def test_what_compiling_lacks_matters_to_runs_that_would_be_compiled(project: Pa
     assert grades({**long, "compile": "auto"}, {**lacks, "cuda": False}) == []
     assert grades({"compile": "auto"}, lacks) == [], "too short to be compiled"
     assert grades({"compile": "true"}, {**lacks, "cuda": False}) == [Grade.BAD]
+    cluster = replace(target, slurm=Slurm())
+    for settings in ({**long, "compile": "auto"}, {"compile": "true"}):
+        assert grades(settings, {**lacks, "cuda": False}, cluster) == [Grade.GOOD], "a login node can't tell"
     assert grades({**long, "compile": "false"}, lacks) == grades({**long, "compile": "true"}, older) == []
