@@ -158,21 +158,30 @@ def join(lost: Callable[[], None] = lambda: None) -> World:
     everyones: List[Any] = [None] * size
     name = "" if isinstance(chosen, TrainError) else describe_hardware(chosen)["name"]
     dist.all_gather_object(everyones, (chosen, name))
-    for found, _name in everyones:
-        if isinstance(found, TrainError):
-            raise found
-    for other, (found, name) in enumerate(everyones):
-        first, first_name = everyones[0]
-        if found.type != first.type:  # they would wait for each other in groups of different kinds
+    _require_one_kind(everyones)
+    gradients = dist.new_group(backend="nccl") if chosen.type == "cuda" else dist.group.WORLD
+    messages = dist.new_group(backend="gloo", timeout=PATIENCE)
+    cards = tuple(name for _device, name in everyones)
+    return World(rank, size, chosen, messages, gradients, Watch(rank, size, lost), cards)
+
+
+def _require_one_kind(everyones: Sequence[Tuple[Any, str]]) -> None:
+    """Raise the first error among the devices that the processes have, or if some are GPUs and others not: they would
+    wait for each other in groups of different kinds.
+
+    Args:
+        everyones: Each process's device and its name, or the error that it met in place of one.
+    """
+    for device, _name in everyones:
+        if isinstance(device, TrainError):
+            raise device
+    first, first_name = everyones[0]
+    for rank, (device, name) in enumerate(everyones):
+        if device.type != first.type:
             raise TrainError(
                 _(
                     "process {rank} computes on {name} ({kind}), process 0 on {first_name} ({first_kind}): "
                     "give every process a GPU, or none (CUDA_VISIBLE_DEVICES=)",
-                    other, name, found.type, first_name, first.type,
+                    rank, name, device.type, first_name, first.type,
                 )
             )  # fmt: skip
-    device: torch.device = chosen
-    gradients = dist.new_group(backend="nccl") if device.type == "cuda" else dist.group.WORLD
-    messages = dist.new_group(backend="gloo", timeout=PATIENCE)
-    cards = tuple(name for _found, name in everyones)
-    return World(rank, size, device, messages, gradients, Watch(rank, size, lost), cards)

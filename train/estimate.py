@@ -13,8 +13,6 @@ from .freezing import freezing
 
 HEADROOM = 0.9
 """The allocator's fragmentation and the libraries' workspaces take the rest of a device's memory."""
-
-
 GPU_STRIP_ELEMENTS, CPU_STRIP_ELEMENTS = 1 << 27, 1 << 24
 """Logits that exist at once."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import threading
 import time
@@ -115,7 +114,6 @@ class _Attempt:
         for warning in warnings:
             records.say(f"Warning: {warning}")
         self.facts["data"] = asdict(data)
-        random.seed(config.seed)
         model = Transformer(config)
         model.to(world.device)
         optimizer = build_optimizer(model, config)
