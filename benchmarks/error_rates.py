@@ -61,22 +61,22 @@ def main(draws: int) -> None:
     """Print the rates."""
     print(f"false verdicts at a nominal {100 * ALPHA:g} %, {draws:,} draws each{'before':>24}{'now':>24}")
     for seeds, spread in ((3, 0.3), (3, 3.0), (8, 10.0), (8, 100.0)):
-        line = rates(lambda rng, n=seeds, s=spread: refuted(rng, n, s, MARGIN), draws)  # type: ignore[misc]
+        line = rates(lambda rng, n=seeds, s=spread: refuted(rng, n, s, MARGIN), draws)
         print(f"refuting 'within x', {seeds} pairs, spread {spread:g} x".ljust(54), line)
     for counts, spread in (((2, 2), 10.0), ((2, 3), 0.3), ((2, 8), 0.5), ((3, 8), 0.5), ((5, 8), 0.3)):
-        line = rates(lambda rng, n=counts, s=spread: above(rng, n, s, 0.0), draws)  # type: ignore[misc]
+        line = rates(lambda rng, n=counts, s=spread: above(rng, n, s, 0.0), draws)
         print(f"means of {counts[0]} and {counts[1]} seeds, spreads 1 to {spread:g}".ljust(54), line)
     for rounds, correlation in ((15, 0.0), (15, 0.3), (21, 0.0), (21, 0.3), (21, 0.5), (41, 0.3)):
-        line = rates(lambda rng, n=rounds, r=correlation: faster(rng, n, r, 0.0), draws)  # type: ignore[misc]
+        line = rates(lambda rng, n=rounds, r=correlation: faster(rng, n, r, 0.0), draws)
         print(f"{rounds} rounds, lag-1 correlation {correlation:g}".ljust(54), line)
     print("what is there is found")
     line = rates(lambda rng: refuted(rng, 5, 0.5, 2 * MARGIN), draws)
     print("refuting 'within x', 5 pairs, spread 0.5 x, true 2 x".ljust(54), line)
     for counts in ((3, 5), (5, 8)):
-        line = rates(lambda rng, n=counts: above(rng, n, 1.0, 2.0), draws)  # type: ignore[misc]
+        line = rates(lambda rng, n=counts: above(rng, n, 1.0, 2.0), draws)
         print(f"means of {counts[0]} and {counts[1]} seeds, true 2 spreads".ljust(54), line)
     for rounds in (15, 21):
-        line = rates(lambda rng, n=rounds: faster(rng, n, 0.0, 1.0), draws)  # type: ignore[misc]
+        line = rates(lambda rng, n=rounds: faster(rng, n, 0.0, 1.0), draws)
         print(f"{rounds} independent rounds, true 1 spread".ljust(54), line)
 
 

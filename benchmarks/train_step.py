@@ -90,7 +90,7 @@ class Side:
             rows = [row.split(",") for row in subprocess.check_output(query, text=True).splitlines()]
             return sum(float(used) for pid, used in rows if int(pid) == self.process.pid)
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024  # type: ignore[union-attr]
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status).group(1)) / 1024
 
     def end(self) -> None:
         if self.process is not None and self.process.poll() is None:

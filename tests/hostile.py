@@ -219,7 +219,7 @@ class Terminal(io.TextIOWrapper):
 
     def text(self) -> str:
         self.flush()
-        return self.buffer.getvalue().decode()  # type: ignore[attr-defined,no-any-return]
+        return self.buffer.getvalue().decode()
 
 
 @contextmanager

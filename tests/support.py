@@ -236,7 +236,7 @@ def wait_for_state(run: Run, *wanted: str, patience_s: float = 240.0) -> dict[st
         lambda: row if (row := state(run))["state"] in wanted else None,
         f"{run.name} to be {wanted}: {state(run)}",
         patience_s,
-    )  # type: ignore[no-any-return]
+    )
 
 
 def shell(command: Sequence[str]) -> str:

@@ -239,7 +239,7 @@ def test_seeds_are_whole_numbers_in_range_and_count_once(project: Path) -> None:
         with pytest.raises(UsageError, match="0 to 2"):
             mine.plan("tiny", seeds=[-1], offline=True)
         with pytest.raises(TypeError):
-            mine.plan("tiny", seeds=["42"], offline=True)  # type: ignore[list-item]
+            mine.plan("tiny", seeds=["42"], offline=True)
 
 
 @pytest.mark.slow
@@ -266,7 +266,7 @@ def test_runs_are_named_by_what_other_methods_return(project: Path) -> None:
         with pytest.raises(UsageError, match="'tiny/gpt_base' names no study"):
             mine.runs(plan)
         with pytest.raises(TypeError, match="int names no run"):
-            mine.runs(3)  # type: ignore[arg-type]
+            mine.runs(3)
         assert list(data_frame(plan)["run"]) == ["gpt_base"]
 
 

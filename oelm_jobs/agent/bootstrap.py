@@ -221,7 +221,7 @@ def work(speaker: Speaker, stream: Any, header: Dict[str, Any]) -> Dict[str, Any
 
     threading.Thread(target=stay_alive, daemon=True).start()
     try:
-        from agent.__main__ import answer  # type: ignore[import-not-found]
+        from agent.__main__ import answer  # type: ignore[import-not-found]  # its name on a target
 
         return dict(answer(header["verb"], request))
     finally:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..agent.sentences import _
 from ..agent.transfer import samples
@@ -212,7 +213,7 @@ def read_parquet(file: TextFile, field: str, advance: Advance) -> Iterator[str]:
             told = done
 
 
-def open_parquet(path: Path):  # type: ignore[no-untyped-def]  # pyarrow ships no types
+def open_parquet(path: Path) -> Any:  # a ParquetFile; pyarrow ships no types
     """Open a parquet file.
 
     Raises:

@@ -73,7 +73,7 @@ def holders(tmp_path: Path):
     made: list[Holder] = []
 
     def make(*arguments: object, **options: float) -> Holder:
-        made.append(Holder(tmp_path, *arguments, **options))  # type: ignore[arg-type]
+        made.append(Holder(tmp_path, *arguments, **options))
         return made[-1]
 
     yield make

@@ -240,7 +240,7 @@ PROGRAM = {
 def test_a_record_of_a_program_of_ones_own_is_read_as_it_was_written_and_is_absent_elsewhere(tmp_path: Path) -> None:
     rundir.control(tmp_path, "").mkdir()
     for program in (PROGRAM, None):
-        record = RunRecord(run="a", run_dir=str(tmp_path), program=program)  # type: ignore[arg-type]
+        record = RunRecord(run="a", run_dir=str(tmp_path), program=program)
         rundir.write_json(rundir.control(tmp_path, rundir.RUN), record.to_json())
         known = records.RUN.read(tmp_path)
         assert known is not None and known.program == program

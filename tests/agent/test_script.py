@@ -78,7 +78,7 @@ def log(run: Run) -> str:
 
 
 def attempts(run: Run) -> list[dict[str, Any]]:
-    return read(Path(run.run_dir) / rundir.RESULT)["attempts"]  # type: ignore[no-any-return]  # JSON
+    return read(Path(run.run_dir) / rundir.RESULT)["attempts"]
 
 
 def supervisor(run: Run) -> int:

@@ -73,7 +73,7 @@ class Shared:
             cwd="/",
             env=self.environment,
         )
-        process.said = lambda: Path(output.name).read_text()  # type: ignore[attr-defined]
+        process.said = lambda: Path(output.name).read_text()
         self.processes.append(process)
         return process
 
@@ -81,7 +81,7 @@ class Shared:
         """Let a user run a program to its end; return what it said."""
         process = self.start(user, program)
         process.communicate(timeout=300)
-        return str(process.said())  # type: ignore[attr-defined]
+        return str(process.said())
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
 
 
 def said(process: subprocess.Popen[str]) -> str:
-    return str(process.said())  # type: ignore[attr-defined]
+    return str(process.said())
 
 
 # Junk -----------------------------------------------------------------------------------------------------------------

@@ -267,7 +267,7 @@ def test_a_cancel_between_claim_and_start_is_not_lost(root: Path, monkeypatch: p
     def late(*arguments: object) -> None:
         claimed.set()
         time.sleep(1.0)
-        start(*arguments)  # type: ignore[arg-type]
+        start(*arguments)
 
     monkeypatch.setattr(launch, "_start", late)
     run = make_run(root, "a")

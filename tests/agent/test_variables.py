@@ -57,7 +57,7 @@ def record(run_dir: Path, **changes: str) -> RunRecord:
     (run_dir / rundir.CONTROL).mkdir(parents=True, exist_ok=True)
     known = {"study": "rates", "run": "low-s43", "group": "low", "token": "t1", "run_dir": str(run_dir), **changes}
     rundir.mark_origin(run_dir, known["token"])
-    return RunRecord(**known)  # type: ignore[arg-type]  # all of them are text
+    return RunRecord(**known)
 
 
 def mode(run_dir: Path, **environment: str) -> str | None:

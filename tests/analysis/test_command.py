@@ -461,7 +461,7 @@ def wait_for(condition: object, seconds: float = 60) -> None:
     """Wait until something is true; fail loudly when it never is."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if condition():  # type: ignore[operator]
+        if condition():
             return
         time.sleep(0.1)
     raise AssertionError("it never came to be")

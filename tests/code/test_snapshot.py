@@ -99,7 +99,7 @@ def test_of_a_scripts_checkout_all_comes_along_that_git_tracks_but_weights(tmp_p
     ],
 )
 def test_what_somebody_else_calls_train_does_not_replace_the_trainer(
-    oelm,  # type: ignore[no-untyped-def]
+    oelm,
     project: Path,
     files: dict[str, str],
 ) -> None:

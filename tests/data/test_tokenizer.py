@@ -88,7 +88,7 @@ def test_a_vocabulary_that_cannot_be_made_is_refused_with_the_valid_range(vocab_
         encode("x", vocab_size)
 
 
-def test_damaged_ranks_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_damaged_ranks_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     damaged = tmp_path / "gpt2-vocab.bpe"
     damaged.write_bytes(tokenizer.RANKS_PATH.read_bytes()[:-10])
     monkeypatch.setattr(tokenizer, "RANKS_PATH", damaged)
@@ -106,7 +106,7 @@ def test_several_processes_answer_in_order_and_as_one_does() -> None:
 def test_reading_runs_at_most_one_batch_per_process_ahead() -> None:
     read = 0
 
-    def batches():  # type: ignore[no-untyped-def]
+    def batches():
         nonlocal read
         for read in range(1, 21):
             yield read, "text"
@@ -116,7 +116,7 @@ def test_reading_runs_at_most_one_batch_per_process_ahead() -> None:
 
 
 def test_a_killed_process_is_an_error_not_a_hang() -> None:
-    def batches():  # type: ignore[no-untyped-def]
+    def batches():
         yield 0, "first"
         (child,) = wait_for_encoders(os.getpid(), 1)
         child.send_signal(signal.SIGKILL)

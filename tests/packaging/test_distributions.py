@@ -321,7 +321,7 @@ def test_every_command_has_its_dashed_name() -> None:
 def test_every_import_of_the_package_is_a_declared_dependency() -> None:
     """What the code imports and setup.cfg does not name would be missing on a fresh machine."""
     requirements = setup_cfg()["options"]["install_requires"].strip().splitlines()
-    declared = {re.match(r"[\w-]+", line.strip()).group().lower() for line in requirements}  # type: ignore[union-attr]
+    declared = {re.match(r"[\w-]+", line.strip()).group().lower() for line in requirements}
     declared |= {"yaml"} if "pyyaml" in declared else set()
     optional = {"mlflow", "pandas", "pyarrow", "torch", "wandb", "tomllib"}  # extras; tomli before Python 3.11
     own = {"oelm_jobs", "train", "analysis", "agent"}  # on a server the agent is a package of its own

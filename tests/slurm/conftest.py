@@ -229,7 +229,7 @@ def wait_for(states: Callable[[], dict[str, dict[str, Any]]]) -> Callable[..., d
             return dict(last) if last["state"] in wanted else None
 
         try:
-            return wait_until(look, f"{run} to be {' or '.join(wanted)}", patience_s)  # type: ignore[no-any-return]
+            return wait_until(look, f"{run} to be {' or '.join(wanted)}", patience_s)
         except AssertionError as error:
             raise AssertionError(f"{error}; it is {last.get('state')}: {last.get('reason')}") from None
 

@@ -47,7 +47,7 @@ def end(root: Path, name: str) -> dict[str, Any]:
             return record if record["state"] != "QUEUED" else None
         return None
 
-    return wait_until(over, "its end")  # type: ignore[no-any-return]  # JSON
+    return wait_until(over, "its end")
 
 
 def test_a_command_with_the_nodes_number_is_started_on_each_node_and_others_once(

@@ -55,7 +55,7 @@ def new_host(tmp_path: Path, client: Client) -> Iterator[Callable[..., Host]]:
         if networked or inside:
             networks.append(Network(inside.network if inside else None))
             values["network"] = networks[-1]
-        host = Host(place=tmp_path / f"host-{name}", name=name, **values)  # type: ignore[arg-type]
+        host = Host(place=tmp_path / f"host-{name}", name=name, **values)
         made.append(host)
         host.start(client.public_key)
         return host

@@ -204,8 +204,8 @@ def test_a_shell_reads_the_profile_where_runs_do(box: Host, project: Path, login
 def test_tensorboard_is_seen_through_a_forwarded_port(box: Host, project: Path, way: str) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(box.home() / "oelm/models/checkpoints/tiny/exp_gpt_base/tensorboard") as writer:  # type: ignore[no-untyped-call]
-        writer.add_scalar("val_loss", 3.5, 10)  # type: ignore[no-untyped-call]
+    with SummaryWriter(box.home() / "oelm/models/checkpoints/tiny/exp_gpt_base/tensorboard") as writer:
+        writer.add_scalar("val_loss", 3.5, 10)
     write_target(project, connection=way)
     words = [sys.executable, "-u", "-c", "from oelm_jobs.cli.tensorboard import main; main()", "box", "--study", "tiny"]
     board = subprocess.Popen(words, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -206,7 +206,7 @@ def test_the_fingerprint_depends_on_science_alone() -> None:
 
     def prints(root: str = "/r", **options: object) -> list[str]:
         options, target = {"data_hash": "d", **options}, replace(targets.LOCAL, root=root)
-        return [run.fingerprint for run in plan_runs(reference, target, **options)]  # type: ignore[arg-type]
+        return [run.fingerprint for run in plan_runs(reference, target, **options)]
 
     assert len(set(prints())) == 4
     assert prints() == prints(root="/elsewhere") == prints(tag="t", overrides={"log_interval": "7"})
@@ -386,7 +386,7 @@ def test_the_initialisation_study_crosses_every_init_with_freezing_and_has_a_con
     assert differing == {"max_steps"}, "the reference model on the reference data, trained for less long"
 
 
-def test_the_initialisation_study_plans_without_data_or_gpu(oelm, project: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_initialisation_study_plans_without_data_or_gpu(oelm, project: Path) -> None:
     shutil.copy(REPOSITORY / "jobs" / "qk_init.toml", project / "jobs")
     done = oelm("submit", "--study", "qk_init", "--dry-run", "--group", "scaled_frozen", "--seeds", "42")
     assert "--model_type oelm --freeze_qk true --qk_init normal_scaled" in done.stdout
@@ -444,7 +444,7 @@ def test_a_study_file_in_another_encoding_is_named_with_its_conversion(
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_study_file_that_is_off_stops_only_those_who_name_it(oelm, project: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_study_file_that_is_off_stops_only_those_who_name_it(oelm, project: Path) -> None:
     tiny = project / "jobs" / "tiny.toml"
     tiny.write_text("default = true\n" + tiny.read_text())
     (project / "jobs" / "broken.toml").write_text("question = \n")

@@ -27,14 +27,14 @@ def locked(
         lock.content(
             synthetic.study(seeds=seeds, **options), runs, {"gpt_base": synthetic.sha("fingerprint gpt_base")}, at
         )
-    )  # type: ignore[arg-type]
+    )
     found = lock.read(path)
     assert found is not None
     return found
 
 
 def said(found: lock.Lock, study: object, runs: list[LoadedRun]) -> list[str]:
-    return list(map(str, lock.deviations(found, study, runs)))  # type: ignore[arg-type]
+    return list(map(str, lock.deviations(found, study, runs)))
 
 
 def test_an_unchanged_plan_has_no_deviations(tmp_path: Path) -> None:

@@ -93,13 +93,13 @@ def drawn(report: Report, name: str, language: str = "en") -> Figure:
 @pytest.mark.parametrize("name", figures.FIGURES)
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
 def test_no_text_lies_on_other_text(tmp_path: Path, state: object, name: str) -> None:
-    figure = drawn(state(tmp_path), name)  # type: ignore[operator]
+    figure = drawn(state(tmp_path), name)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
     boxes = []
     for axes in figure.axes:
-        texts = [*axes.texts, axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]  # type: ignore[attr-defined]
+        texts = [*axes.texts, axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]
         texts += axes.get_xticklabels() + axes.get_yticklabels() if axes.axison else []
         legend = axes.get_legend()
         texts += legend.get_texts() if legend is not None else []
@@ -190,7 +190,7 @@ def test_a_leader_begins_right_of_every_marker_at_its_place(tmp_path: Path) -> N
     leaders = [one for one in axes.texts if isinstance(one, Annotation)]
     assert len(leaders) == 2
     for one in leaders:
-        begun = one._get_xy(figure.canvas.get_renderer(), one.xy, one.xycoords)  # type: ignore[attr-defined]
+        begun = one._get_xy(figure.canvas.get_renderer(), one.xy, one.xycoords)
         assert begun[0] >= right
 
 
@@ -226,12 +226,12 @@ def test_a_diverged_seed_is_named_in_the_figures_that_can_not_show_it(tmp_path: 
 
 def test_points_of_loss_and_parameters_have_their_labels_beside_them(tmp_path: Path) -> None:
     (axes,) = drawn(ordinary(tmp_path), "loss_vs_parameters").axes
-    assert [one.xyann[0] < 1 for one in axes.texts] == [False, False, True]  # type: ignore[attr-defined]
+    assert [one.xyann[0] < 1 for one in axes.texts] == [False, False, True]
 
 
 def _is_in_sight(one: object, axes: object) -> bool:
     """Tick labels outside of the axes' limits exist, but aren't drawn."""
-    for axis in (axes.xaxis, axes.yaxis):  # type: ignore[attr-defined]
+    for axis in (axes.xaxis, axes.yaxis):
         low, high = sorted(axis.get_view_interval())
         for tick in axis.get_major_ticks():
             if one in (tick.label1, tick.label2):
@@ -290,7 +290,7 @@ def test_a_metric_is_drawn_whose_runs_share_no_step_and_one_that_is_equal_everyw
 
 @pytest.mark.parametrize("state", [nothing, diverged], ids=lambda state: state.__name__)
 def test_every_state_of_a_study_has_all_figures_as_png_and_svg(tmp_path: Path, state: object) -> None:
-    files, remarks = figures.draw(state(tmp_path / "runs"), "en", tmp_path)  # type: ignore[operator]
+    files, remarks = figures.draw(state(tmp_path / "runs"), "en", tmp_path)
     assert [path.name for path, _ in files] == [
         f"{name}.{suffix}" for name in figures.FIGURES for suffix in ("png", "svg")
     ]

@@ -28,7 +28,7 @@ def hypothesis(metric: str) -> Hypothesis:
 def arms(tmp_path: Path, **options: object) -> dict[str, list[LoadedRun]]:
     return {
         "gpt_base": [load(make_run(tmp_path, "gpt_base", final_loss=3.8))],
-        "oelm_freeze": [load(make_run(tmp_path, "oelm_freeze", final_loss=3.9, **options))],  # type: ignore[arg-type]
+        "oelm_freeze": [load(make_run(tmp_path, "oelm_freeze", final_loss=3.9, **options))],
     }
 
 

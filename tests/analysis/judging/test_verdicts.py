@@ -34,12 +34,12 @@ def run(group: str, seed: int, loss: float, **more: object) -> LoadedRun:
         "last_step": 100,
         **more,
     }
-    return LoadedRun(name=f"{group}-s{seed}", group=group, label=group, seed=seed, path=Path(group), **facts)  # type: ignore[arg-type]
+    return LoadedRun(name=f"{group}-s{seed}", group=group, label=group, seed=seed, path=Path(group), **facts)
 
 
 def verdict(h: Hypothesis, b: list[float], a: list[float], *, may_pair: bool = True, **around: object) -> Verdict:
     runs = {"a": [run("a", i, x) for i, x in enumerate(a)], "b": [run("b", i, x) for i, x in enumerate(b)]}
-    return judge([h], runs, {h.id: Circumstances(may_pair=may_pair, **around)})[0]  # type: ignore[arg-type]
+    return judge([h], runs, {h.id: Circumstances(may_pair=may_pair, **around)})[0]
 
 
 def test_within_five_percent_means_the_margin_ln_1_05_both_ways() -> None:
