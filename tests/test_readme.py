@@ -32,6 +32,13 @@ def test_the_readme_has_commands() -> None:
     assert len(IN_BLOCKS) >= 5 and len(IN_TEXT) >= 15
 
 
+def test_every_installed_command_has_a_line_in_the_docs() -> None:
+    lines = (REPOSITORY / "docs" / "commands.md").read_text(encoding="utf-8")
+    installed = re.findall(r"^    (oelm\S*) = oelm_jobs", (REPOSITORY / "setup.cfg").read_text(), re.MULTILINE)
+    assert len(installed) == len(COMMANDS) + 1
+    assert [name for name in installed if not re.search(rf"^\| `{name}[ `]", lines, re.MULTILINE)] == []
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_every_command_of_the_readme_runs(oelm, project: Path) -> None:
