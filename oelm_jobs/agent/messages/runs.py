@@ -1,0 +1,171 @@
+"""Runs: where they stand, their logs, their start on a plain host, their end."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Optional, Sequence, TypedDict, Union
+
+from ..record_types import Because
+from .target import DeviceRow, Root, TicketRow, _EnvironmentMay, _Host
+
+
+class Progress(TypedDict, total=False):
+    """What is said of a run besides its state."""
+
+    token: Optional[str]
+    devices: Optional[List[str]]
+    started_at: Optional[float]
+    ended_at: Optional[float]
+    attempt: Optional[int]
+    place: Optional[int]
+    absent: Optional[bool]
+    job: Optional[str]
+    starts_at: Optional[float]
+    step: Optional[int]
+    max_steps: Optional[int]
+    loss: Optional[float]
+    val_loss: Optional[float]
+    tokens_per_s: Optional[float]
+    heartbeat_at: Optional[float]
+    metrics: Optional[Dict[str, Union[float, str]]]
+    """Last values of a script; what JSON has no number for is ``nan``, ``inf`` or ``-inf``."""
+
+
+class Stand(TypedDict):
+    """State of a run."""
+
+    state: str
+    reason: Optional[str]
+
+
+class RunRow(Progress, Because, Stand):
+    """Where a run stands."""
+
+
+class _ArchiveMay(TypedDict, total=False):
+    below: Sequence[str]
+    """Folders: what is moved aside is removed, each only if it lies below one of them."""
+
+
+class RunDirs(TypedDict):
+    """A request about run directories."""
+
+    run_dirs: Sequence[str]
+
+
+class ArchiveRequest(_ArchiveMay):
+    """A request to move run directories aside."""
+
+    run_dirs: Sequence[str]
+
+
+class ProbeRequest(RunDirs, total=False):
+    """``root``: the host is asked about, too."""
+
+    root: str
+
+
+class _PollMay(TypedDict, total=False):
+    disk_free: int
+    devices: List[DeviceRow]
+    queue: List[TicketRow]
+    queue_age_s: float
+
+
+class PollAnswer(_Host, _PollMay):
+    """Where runs stand, by run directory, and where asked for the devices, the line and the disk of the host."""
+
+    runs: Dict[str, RunRow]
+
+
+class _LogMay(TypedDict, total=False):
+    offset: Optional[int]
+    lines: Optional[int]
+    wait_s: Optional[float]
+
+
+class LogRequest(_LogMay):
+    """A piece of one of a run's logs, from an offset on or so many lines before its end."""
+
+    run_dir: str
+    name: str
+
+
+class LogAnswer(Stand):
+    """The piece (base64), and where the run stood before it was read."""
+
+    content: str
+    offset: int
+    size: int
+
+
+class Accepted(TypedDict):
+    """Whether a submission was: accepted, repeated, settled or lacking (its code is gone)."""
+
+    answer: str
+
+
+class Submission(Root):
+    """A request about a submission."""
+
+    token: str
+
+
+class _CodeMay(_EnvironmentMay, total=False):
+    snapshot: Optional[str]
+
+
+class CodeRequest(Submission, _CodeMay):
+    """A submission of runs of some code."""
+
+
+class _LaunchRunMay(TypedDict, total=False):
+    """What it asks for devices, and the run directory of the run before it in its lane, both as in its record."""
+
+    gpus: Union[int, List[int]]
+    after: Optional[str]
+
+
+class LaunchRun(_LaunchRunMay):
+    """A run to start, and the token of its submission."""
+
+    run_dir: str
+    token: str
+    script: str
+
+
+class LaunchRequest(CodeRequest):
+    """The runs of one submission, in the order of their lane."""
+
+    runs: List[LaunchRun]
+
+
+class LaunchAnswer(Accepted):
+    """By run directory: started or busy."""
+
+    runs: Dict[str, str]
+
+
+class SettleAnswer(Accepted):
+    """The accepted run directories."""
+
+    runs: List[str]
+
+
+class _MovedMay(TypedDict, total=False):
+    removed: List[str]
+    """Of those moved the ones of which nothing is left; there where that was asked for."""
+
+
+class Moved(_MovedMay):
+    """Run directories that were moved aside, to where; and those that could not be."""
+
+    moved: Dict[str, str]
+    busy: List[str]
+    gpu_hours: Dict[str, float]
+    """What the attempts of those moved took."""
+
+
+class Cancelled(TypedDict):
+    """What was done, by run directory: cancelled, not running or still ending."""
+
+    runs: Dict[str, str]
