@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..agent import registry, rundir, snapshots
 from ..agent.sentences import _, joined
 from ..code import snapshot
-from ..connections import PlacedTree, connect, interpreter, unreached
+from ..connections import Connection, PlacedTree, connect, interpreter, unreached
 from ..errors import ConfigurationError, OelmError
 from ..folders import study_files
 from ..schedulers import allowed_environment
@@ -25,7 +25,7 @@ from ..spec.study import Run, Study
 from ..spec.target import Target
 from ..study.files import read_study
 from ..study.plan import Mode, Plan
-from ..study.resolve import plan_runs, token_files
+from ..study.resolve import data_paths, plan_runs, token_files
 from ..targets.files import LOCAL
 from ..targets.sbatch import without_slurm
 from . import needs, site
@@ -43,7 +43,7 @@ PROFILE_WORDS = re.compile(r"\b(module|ml|spack|conda|mamba|micromamba): |conda 
 
 
 def examine(project: Path, target: Target) -> list[Finding]:
-    """Look at everything that a run on ``target`` needs, in one round trip.
+    """Look at everything that a run on ``target`` needs, in one round trip; what scripts read is hashed in another.
 
     Raises:
         TargetError: The target can't be reached at all.
@@ -108,6 +108,7 @@ def examine(project: Path, target: Target) -> list[Finding]:
             found.append(needs.disk(study, there, runs[study.name], needs.free_bytes(answer)))
             found += needs.compiling(study, target, runs[study.name], answer["trial"])
         found += needs.wandb(study, target, answer)
+    found += _script_data(project, connection, [study for study in studies if study.program and study.program.data])
     if target.slurm is not None:
         return [*found, *_cluster(answer, target, studies)]
     found += [*_host_rules(answer, target), *_devices(answer)]
@@ -119,6 +120,19 @@ def examine(project: Path, target: Target) -> list[Finding]:
             if study.program is None:
                 found += needs.memory(study, target, runs[study.name], answer["devices"])
     return [*found, *_ports(ports, answer["ports_taken"])]
+
+
+def _script_data(project: Path, connection: Connection, studies: Sequence[Study]) -> Iterator[Finding]:
+    """Say of each study whether what its script reads is there."""
+    there = {study.name: data_paths(connection.resolved, study) for study in studies}
+    if not there:
+        return
+    every = sorted({path for paths in there.values() for path in paths})
+    request: messages.ContentRequest = {"root": connection.resolved.root, "files": every}
+    rows = connection.call(registry.CONTENT, request, timeout_s=1800)["files"]
+    for study in studies:
+        own = data_paths(unreached(LOCAL, project), study)
+        yield needs.script_data(study, connection.target, rows, there[study.name], own=own)
 
 
 @contextlib.contextmanager

@@ -77,6 +77,23 @@ def data(
     return good(what, _("{count:,} tokens agree with their manifest", tokens))
 
 
+def script_data(
+    study: Study, target: Target, rows: Mapping[str, messages.Content], paths: Sequence[str], *, own: Sequence[str]
+) -> Finding:
+    """Judge the files and folders that a study's script reads where the target has them; ``own`` are the project's."""
+    what, size = _("data of {study}", study.name), 0
+    for path, mine in zip(paths, own, strict=True):
+        mend = _("put it there")
+        if target.host or path != mine:
+            mend = _("send it: {command}", f"oelm-submit --study {study.name} --target {target.name} --send-data")
+        if "error" in rows[path]:
+            return bad(what, _("{path}: {why}", path, rows[path]["error"]), mend)
+        if "arriving" in rows[path]:
+            return bad(what, _("{path}: not all that was sent is there", path), mend)
+        size += rows[path]["size"]
+    return good(what, _("{size:,.1f} MB in {paths}", size / 1e6, list(paths)))
+
+
 def devices(
     study: Study,
     target: Target,

@@ -91,6 +91,18 @@ def test_nothing_is_sent_of_a_comparison_that_would_be_refused(mine: Project, ro
 
 
 @pytest.mark.slow
+def test_doctor_says_whether_what_a_script_reads_is_there(mine: Project, root: Path) -> None:
+    def said() -> tuple[str, str, str]:
+        (found,) = (each for each in mine.examine("scratch") if str(each.what) == "data of mine")
+        return str(found.verdict), str(found.found), str(found.mend)
+
+    send = "send it: oelm-submit --study mine --target scratch --send-data"
+    assert said() == ("bad", f"{root}/data/books: no such file", send)
+    mine.send_data("scratch")
+    assert said() == ("good", f"0.0 MB in {root}/data/books, {root}/words.csv", "")
+
+
+@pytest.mark.slow
 def test_files_and_folders_are_sent_where_they_are_lacking_and_the_script_finds_them(mine: Project, root: Path) -> None:
     with pytest.raises(
         PreflightError, match=rf"scratch: {root}/data/books: no such file; nothing was queued"
