@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -98,12 +99,12 @@ def encode_batches(
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
             for key, text in batches:
                 if len(waiting) < processes:
-                    waiting.append((key, pool.submit(encode, text, vocab_size)))
+                    waiting.append((key, _begun(pool, text, vocab_size)))
                     continue
                 done, encoded = waiting.popleft()
                 tokens = encoded.result()
                 # before the tokens are written, so that it works meanwhile
-                waiting.append((key, pool.submit(encode, text, vocab_size)))
+                waiting.append((key, _begun(pool, text, vocab_size)))
                 yield done, tokens
             for done, encoded in waiting:
                 yield done, encoded.result()
@@ -112,6 +113,14 @@ def encode_batches(
             _("an encoding process ended early: it was killed, or could not start"),
             hint=_("its own message is above if it had one; with little memory, use --processes 1"),
         ) from error
+
+
+def _begun(pool: ProcessPoolExecutor, text: str, vocab_size: int) -> Future[bytes]:
+    """Hand a batch to a process, which may have to be started."""
+    try:
+        return pool.submit(encode, text, vocab_size)
+    except OSError as error:  # one that ends at this moment takes the pipes along that another is started with
+        raise BrokenProcessPool(str(error)) from error
 
 
 def _end_with_parent() -> None:

@@ -300,8 +300,7 @@ def test_every_bad_input_has_its_line_in_the_report(tmp_path: Path) -> None:
     done = report(tmp_path, "--from", str(bad_folders(tmp_path / "old")))
     said = " ".join(done.stdout.split())
     for line in (
-        "empty: training.log holds no record of a step",
-        "binary: training.log holds no record of a step",
+        "binary, empty: training.log holds no record of a step",
         "lines of training.log are no records (0 of them look like one",
         "empty left no validation and takes part in no comparison",
         "half: the last line of training.log is cut off and was left out",

@@ -92,6 +92,7 @@ def test_damaged_ranks_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path) ->
     damaged = tmp_path / "gpt2-vocab.bpe"
     damaged.write_bytes(tokenizer.RANKS_PATH.read_bytes()[:-10])
     monkeypatch.setattr(tokenizer, "RANKS_PATH", damaged)
+    tokenizer.encoding.cache_clear()  # another test may have made it of sound ones
     with pytest.raises(DataError, match="damaged"):
         encode("x", 300)
 
@@ -127,6 +128,15 @@ def test_a_killed_process_is_an_error_not_a_hang() -> None:
     with pytest.raises(DataError, match="ended early") as caught:
         list(encode_batches(batches(), 300, processes=2))
     assert "--processes 1" in caught.value.hint
+
+
+def test_a_process_that_ends_while_another_is_started_is_the_same_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def submit(*_: object) -> None:
+        raise OSError("handle is closed")
+
+    monkeypatch.setattr(tokenizer.ProcessPoolExecutor, "submit", submit)
+    with pytest.raises(DataError, match="ended early"):
+        list(encode_batches([(0, "first")], 300, processes=2))
 
 
 def wait_for_encoders(parent: int, count: int) -> list[psutil.Process]:
