@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -118,6 +117,8 @@ def _look_elsewhere(project: Project, *, rebuild: bool, adopt: str | None) -> tu
         what = _("bring them into the index: oelm-status --rebuild")
         if not holding.is_own:
             named = [holding.owner] if several or not holding.is_elsewhere else []
+            import shlex  # here, because few looks at the status need it
+
             what = _("take them over: {command}", shlex.join(["oelm-status", "--adopt", *named]))
         narrate(_("{target} holds {runs}; {what}", holding.target, _runs(holding), what))
     return left, found.nonsense
