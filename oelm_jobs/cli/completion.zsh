@@ -1,7 +1,7 @@
 #compdef COMMANDS
 # Completion of oelm's commands for zsh. In ~/.zshrc: eval "$(oelm completion zsh)"
 _oelm_complete() {
-    local kind word about line="${(j: :)words[1,CURRENT-1]} $PREFIX"
+    local row kind word about line="${(j: :)words[1,CURRENT-1]} $PREFIX"
     local -a rows bare open described
     rows=("${(@f)$(COMP_LINE=$line _OELM_COMPLETE=zsh "${words[1]/#\~/$HOME}" 2>/dev/null </dev/null)}")
     for row in $rows; do

@@ -129,6 +129,9 @@ def _train(project: Project, planned: Plan, *, is_here: bool) -> None:
 
     try:
         wait_for(project, planned, also=look)
+    except SystemExit:  # Ctrl-C, which leaves the runs going on: what became of them isn't known yet
+        fault = None
+        raise
     finally:
         if fault is not None and fault.killed is not None:
             _step(_("What became of the run whose process was killed"))

@@ -89,7 +89,7 @@ def parse(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def indices(array: str) -> list[int] | None:
-    """Return the indices of ``--array``: none of an empty one, None where they can't be read."""
+    """Return the indices of ``--array``; None where it is empty or can't be read."""
     found: list[int] = []
     for part in array.partition("%")[0].split(",") if array else ():
         shape = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9})(?::(\d{1,9}))?)?\s*", part)

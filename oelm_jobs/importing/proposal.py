@@ -174,7 +174,7 @@ def write(proposal: Proposal) -> list[Path]:
             existing = tomlfile.tables(proposal.targets_path) if proposal.targets_path.exists() else {}
             if taken := [name for name in proposal.targets if name in existing]:
                 raise ConfigurationError(_("{path}: another command has made it meanwhile", f"[{taken[0]}]"))
-            old = proposal.targets_path.read_text(encoding="utf-8") if existing else ""
+            old = proposal.targets_path.read_text(encoding="utf-8") if proposal.targets_path.exists() else ""
             text = f"{old.rstrip()}\n\n" if old.strip() else ""
             rundir.write_text(proposal.targets_path, f"{text}{proposal.targets_text}", durable=False)
             written.append(proposal.targets_path)

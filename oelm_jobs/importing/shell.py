@@ -520,8 +520,6 @@ class Shell(BuiltIns):
         child = self._child(path, text[0], arguments=arguments, exported=before, line=text[1])
         child.run_file(options) if options is not None else child.run_text()
 
-    # Command substitution ---------------------------------------------------------------------------------------------
-
 
 def without_array(options: Mapping[str, str] | None) -> dict[str, str] | None:
     """Return sbatch's options without the array, which seeds and groups are now."""

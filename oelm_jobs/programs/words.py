@@ -29,7 +29,7 @@ def read(command: str | Sequence[str]) -> tuple[Word, ...]:
     """Return the words of a command; a list is words.
 
     Raises:
-        BadWords: It isn't closed, is empty, is a shell's, or has a brace that is none of a placeholder.
+        BadWords: It isn't closed, is a shell's, or has a brace that is none of a placeholder.
     """
     if isinstance(command, str):
         try:

@@ -29,4 +29,4 @@ def ran_before(plan: Plan, stored: Iterable[StoredRun]) -> list[StoredRun]:
     own = {run.name for run in stored if run.study == plan.study.name}
     new = {(run.name, run.fingerprint) for run in plan.runs if run.name not in own and run.fingerprint}
     alike = [run for run in stored if (run.name, run.fingerprint) in new and run.study != plan.study.name]
-    return without_file(plan.project, alike)
+    return without_file(plan.project, alike) if alike else []

@@ -87,6 +87,14 @@ def test_nothing_is_written_over_and_tables_go_behind_those_that_are_there(folde
         proposal.write(made)
 
 
+def test_a_targets_file_that_holds_remarks_alone_keeps_them(folder: Path) -> None:
+    targets = folder / "jobs" / "targets.toml"
+    targets.parent.mkdir()
+    targets.write_text("# where I am let in: ask the admins for gpu7\n")
+    proposal.write(propose(folder, "#SBATCH -p gpu\n#SBATCH --gres=gpu:1\n" + TRAIN))
+    assert targets.read_text().startswith("# where I am let in: ask the admins for gpu7\n\n[gpu]\n")
+
+
 def test_no_secret_is_written_or_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "export HF_TOKEN=hunter2hunter2\nwandb login 0123456789abcdef\n"
     propose(folder, text + "python train.py --seed 1 --hub_token hunter3hunter3 $X\n")
