@@ -370,7 +370,7 @@ class Project(AbstractContextManager["Project"]):
             states=[State(state) for state in states],
         )
         everything = self.runs(study=study)
-        found: Sequence[StoredRun] = self.runs(*names, study=study)
+        found: Sequence[StoredRun] = self.runs(*names, study=study) if names else everything
         if only.states:
             found = refresh(self.store, self.folder, found, scope=Scope.STOPPED).runs
         return Selection(runs=only.of(found), out_of=len(everything))

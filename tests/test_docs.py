@@ -1,4 +1,4 @@
-"""The documentation can't lie: the site builds strictly, its commands and options exist, its files can be read."""
+"""The site builds strictly; commands, options and files of the tutorial and the how-to pages exist."""
 
 from __future__ import annotations
 

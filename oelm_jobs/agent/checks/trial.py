@@ -33,7 +33,7 @@ except Exception as error:
 try:
     from train.compiling import lacking
     found["compiling"] = ", ".join(lacking(torch.device("cuda" if torch.version.cuda else "cpu")))
-except ImportError:  # the project's own train/ may do without
+except Exception:  # the project's own train/ may do without, and a sick card may not answer
     pass
 print(json.dumps(found))
 """

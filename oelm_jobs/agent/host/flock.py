@@ -21,7 +21,8 @@ WAITED_VARIABLE = "OELM_WAITED_FD"
 
 def wait(path: Path, *, stdin: bytes, kept: Iterable[int], environment: Mapping[str, str]) -> None:
     """Become flock(1) until the lock of a file is released, and then this program again, with the same arguments and
-    pid. Return where that can't be done, with nothing changed. Whatever signal comes meanwhile ends the process.
+    pid. Return where that can't be done, with nothing changed but what stdin holds. Whatever signal
+    comes meanwhile ends the process.
 
     Args:
         stdin: What the program reads again.
