@@ -18,7 +18,7 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```console\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 IN_BLOCKS = [line[2:] for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")]
 IN_TEXT = list(re.findall(r"`((?:oelm|python -m train)[^`\n]*)`", README))
-ELSEWHERE = ("git ", "make ", "pip ", "oelm demo")
+ELSEWHERE = ("git ", "make ", "pip ", "oelm demo", "oelm-demo")
 """Commands that a fresh clone or environment runs (`make demo` and `make test` themselves), not a test inside it."""
 
 
