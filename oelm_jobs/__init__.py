@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .runs.forget import Forgotten as Forgotten
     from .runs.observe import View as View
     from .runs.rebuild import Survey as Survey
-    from .runs.select import Selection as Selection
+    from .runs.selection import Selection as Selection
     from .spec.study import Run as Run
     from .spec.study import Study as Study
     from .spec.target import Target as Target
@@ -49,7 +49,7 @@ _HOME = {
     "PlannedRun": "submit.preview",
     "Project": "project",
     "Run": "spec.study",
-    "Selection": "runs.select",
+    "Selection": "runs.selection",
     "State": "agent.states",
     "StoredRun": "stored_run",
     "Study": "spec.study",

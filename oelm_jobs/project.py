@@ -20,8 +20,6 @@ from .agent.states import Checkpoints, State
 from .errors import UsageError
 from .folders import find_project, index_path, program_folder
 from .runs.observe import Scope, View, refresh
-from .runs.select import Only as Only
-from .runs.select import Selection as Selection
 from .runs.select import select, select_one, understood
 from .store import Store
 from .stored_run import StoredRun
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from .runs.forget import Forgotten as Forgotten
     from .runs.logs import Piece
     from .runs.rebuild import Holding, Survey
+    from .runs.selection import Selection
     from .spec.study import Run, Study
     from .spec.target import Target
     from .study.plan import Mode, Plan
@@ -335,7 +334,7 @@ class Project(AbstractContextManager["Project"]):
         Raises:
             UsageError: A name or the study names nothing that was submitted.
         """
-        if not names and study is None and self.is_empty:
+        if not names and study is None and not index_path().exists():
             return []
         return select(self.store, self.folder, names, study)
 
@@ -364,6 +363,8 @@ class Project(AbstractContextManager["Project"]):
         Raises:
             UsageError: A name, a seed or a tag is none that was submitted.
         """
+        from .runs.selection import Only, Selection
+
         only = Only(
             seeds=[seed if isinstance(seed, range) else range(seed, seed + 1) for seed in seeds],
             tags=list(tags),

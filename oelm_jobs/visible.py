@@ -31,7 +31,7 @@ _COLOUR = r"(\x1b\[[0-9;]*m)"
 
 def text(content: str) -> str:
     """Return text with control and invisible characters as escapes; newlines and tabs stay."""
-    return content if _is_plain(content) else re.sub(_IN_A_TEXT, _escape, content)
+    return content if _is_plain(content.replace("\n", "").replace("\t", "")) else re.sub(_IN_A_TEXT, _escape, content)
 
 
 def message(content: str) -> str:
@@ -70,7 +70,10 @@ def line(content: str) -> str:
 
 
 def _is_plain(content: str) -> bool:
-    return content.isascii() and content.isprintable()
+    """True where nothing needs an escape, which is cheap to say of nearly all text: what is printable for Python are
+    none of the characters above but the last of them, tags and variation selectors.
+    """
+    return content.isprintable() and (content.isascii() or max(content) < "\U000e0000")
 
 
 def _escape(found: re.Match[str]) -> str:

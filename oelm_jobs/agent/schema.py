@@ -24,8 +24,6 @@ if TYPE_CHECKING:
             """Return where a value does not fit and why; None where it fits."""
 
 
-_HALF = re.compile("[\ud800-\udfff]")
-"""Halves of pairs, which no file, database or terminal takes."""
 SHOWN = 60
 """So much of a value is shown."""
 
@@ -65,7 +63,7 @@ class Text(NamedTuple):
             return _wrong(value, _("does not look as agreed"))
         if "\0" in value and not is_prose and not may_be_odd:
             return _wrong(value, _("holds NUL"))
-        if not value.isascii() and not may_be_odd and _HALF.search(value):
+        if not value.isascii() and not may_be_odd and _has_half(value):
             return _wrong(value, _("holds half a character"))
         return None
 
@@ -286,6 +284,15 @@ def shortened(value: Any) -> str:
     return _("an object of {count}", len(value)) if isinstance(value, dict) else type(value).__name__
 
 
+def _has_half(text: str) -> bool:
+    """True where text holds half of a pair, which no file, database or terminal takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def _wrong(value: Any, problem: str) -> str:
     return _(" = {value}: {problem}", shortened(value), problem)
 
@@ -293,7 +300,8 @@ def _wrong(value: Any, problem: str) -> str:
 def cut(shape: Optional[Shape], value: Any) -> Any:
     """Return a value with the prose in it cut to what its shape allows, and without halves of characters there."""
     if isinstance(shape, Text) and shape.is_prose and isinstance(value, str):
-        value = _HALF.sub("\ufffd", value) if _HALF.search(value) else value  # which stays a sentence if it was one
+        if _has_half(value):  # else it stays a sentence if it was one
+            value = re.sub("[\ud800-\udfff]", "\ufffd", value)
         return value if len(value) <= shape.most else value[: shape.most - 1] + "…"
     if isinstance(shape, Maybe):
         return cut(shape.shape, value)

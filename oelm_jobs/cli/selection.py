@@ -15,7 +15,8 @@ from .common import narrate, split_names
 
 if TYPE_CHECKING:
     from ..agent.states import State
-    from ..project import Project, Selection
+    from ..project import Project
+    from ..runs.selection import Selection
     from ..stored_run import StoredRun
 
 NAMES = "[STUDY|GROUP|RUN]..."

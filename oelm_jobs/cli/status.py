@@ -47,17 +47,14 @@ def main(
     A terminal that is too narrow gets fewer columns and notes that are cut; a pipe or a file gets everything. Where
     this project has no run, the targets are asked whose runs they hold.
     """
-    from dataclasses import replace
-
-    from ..project import Only
     from . import view
 
-    wanted = Only(**only)
     with open_project() as project:
         elsewhere, nonsense = _look_elsewhere(project, rebuild=rebuild, adopt=adopt)
         views = project.watch(*names, study=study, hosts=gpus)
-        if wanted:
-            views = (replace(each, runs=wanted.of(each.runs)) for each in views)
+        is_narrowed = any(only.values())
+        if is_narrowed:
+            views = (each.only(**only) for each in views)
         if watch:
             screen = contextlib.nullcontext() if as_json else view.screen()
             with contextlib.suppress(KeyboardInterrupt), screen as show:
@@ -78,7 +75,7 @@ def main(
         put_json(content)
     elif shown.runs or shown.unreachable or shown.hosts:
         put(view.render(shown, width=view.terminal_width()))
-    elif wanted:
+    elif is_narrowed:
         narrate(_("No run is one of those."))
     elif elsewhere:
         narrate(_("This project has no run here yet."))

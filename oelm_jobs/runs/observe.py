@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -61,6 +61,18 @@ class View:
     """When this was put together, Unix seconds."""
     hosts: Mapping[str, PollAnswer] = field(default_factory=dict)
     """Target to its devices, queue and free disk (agent/probe.py), where they were asked for."""
+
+    def only(
+        self, *, seeds: Collection[range] = (), tags: Collection[str] = (), states: Collection[State] = ()
+    ) -> View:
+        """Return the view of those of its runs that have one of the seeds and tags and are in one of the states.
+
+        Raises:
+            UsageError: None of them has one of the seeds, or one of the tags, in whatever state it is.
+        """
+        from .selection import Only  # here, since a look at all runs narrows nothing
+
+        return replace(self, runs=Only(seeds=seeds, tags=tags, states=states).of(self.runs))
 
 
 class Scope(enum.Enum):

@@ -1,4 +1,4 @@
-"""Select runs of the store by names of studies, groups or runs, by patterns, seeds, tags and states.
+"""Select runs of the store by names of studies, groups or runs, or by patterns of them.
 
 One rule for all commands: a name means every run that is called so or whose group or study is, in whichever study; and
 ``STUDY/RUN`` means that run alone. Where a command is about one run, a name that several have to do with means the one
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent.reasons import detailed
 from ..agent.sentences import _
-from ..agent.states import State
 from ..errors import StoreError, UsageError, few, valid_choices
 from ..store import Store
 from ..stored_run import StoredRun
@@ -24,54 +22,7 @@ from ..stored_run import StoredRun
 if TYPE_CHECKING:
     from ..spec.study import Study
 
-_IS_PATTERN = re.compile(r"[*?\[]")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Only:
-    """Narrows a choice of runs; what is empty narrows nothing."""
-
-    seeds: Collection[range] = ()
-    tags: Collection[str] = ()
-    """Or patterns of them."""
-    states: Collection[State] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.seeds or self.tags or self.states)
-
-    def of(self, runs: Iterable[StoredRun]) -> tuple[StoredRun, ...]:
-        """Return those of runs that have one of the seeds, one of the tags and are in one of the states.
-
-        Raises:
-            UsageError: None of them has one of the seeds, or one of the tags, in whatever state it is.
-        """
-        runs = tuple(runs)
-        for seeds in self.seeds:
-            if runs and not any(run.seed in seeds for run in runs):
-                known = few([*map(str, sorted({run.seed for run in runs}))])
-                what = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]}-{seeds[-1]}"
-                raise UsageError(_("--seed {seed}: no such run; valid: {choices}", what, known))
-        for tag in self.tags:
-            if runs and not any(fnmatch.fnmatchcase(run.tag, tag) for run in runs):
-                choices = valid_choices(tag, {run.tag for run in runs if run.tag})
-                raise UsageError(_("--tag {tag}: no such run; {choices}", tag, choices))
-        return tuple(run for run in runs if self._takes(run))
-
-    def _takes(self, run: StoredRun) -> bool:
-        return (
-            (not self.seeds or any(run.seed in seeds for seeds in self.seeds))
-            and (not self.tags or any(fnmatch.fnmatchcase(run.tag, tag) for tag in self.tags))
-            and (not self.states or run.state in self.states)
-        )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Selection:
-    """Runs that were chosen; none of them means none, wherever runs are named."""
-
-    runs: tuple[StoredRun, ...]
-    out_of: int
-    """How many there are to choose from, in the study or in the project."""
+_PATTERN = r"[*?\[]"
 
 
 def _names_of(meant: Iterable[Any]) -> list[str]:
@@ -124,7 +75,7 @@ def select(store: Store, project: Path, meant: Sequence[Any], study: Study | str
     chosen: set[tuple[str, str]] = set()
     for name in names:
         found = called.get(name, [])
-        if not found and _IS_PATTERN.search(name):
+        if not found and re.search(_PATTERN, name):
             found = [run for known in called if fnmatch.fnmatchcase(known, name) for run in called[known]]
         if not found:
             choices = valid_choices(name, [known for known in called if ("/" in known) == ("/" in name)])

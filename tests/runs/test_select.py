@@ -9,7 +9,8 @@ import pytest
 
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import UsageError
-from oelm_jobs.runs.select import Only, select, select_one
+from oelm_jobs.runs.select import select, select_one
+from oelm_jobs.runs.selection import Only
 from oelm_jobs.store import Store
 from tests.support import make_run
 
