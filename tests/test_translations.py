@@ -13,6 +13,18 @@ from tools import translations
 
 COMMAND_LINE = re.compile(r"`[^`]*`|\b(?:apt|brew|pip|git|ssh-keygen|oelm-[a-z]+|sbatch|python) [^；，。（）]*")
 """What stays English in a translation: words to type."""
+ANOTHER_WORD = {
+    "文件夹": "目录",
+    "你": "您",
+    "训练器": "训练程序",
+    "因子": "因素",
+    "目标": "目标机",
+    "忘掉": "忘记",
+    "词汇表": "词表",
+    "每次运行": "每个运行",
+}
+"""One word for one idea: what isn't said in Chinese, and what is said in its place."""
+OTHER_MEANINGS = re.compile("目标(?:机|函数|词元|步数|值)")
 
 
 @pytest.mark.parametrize("code", [code for code in language.LANGUAGES if code != "en"])
@@ -47,6 +59,20 @@ def test_translations_are_whole() -> None:
         assert not re.search(r"[a-z]{2,},? [a-z]{2,} [a-z]{2,}", prose), (english, chinese)
         letters = re.findall(r"[A-Za-z]{2,}", COMMAND_LINE.sub("", re.sub(r"[{][^{}]*[}]", "", english)))
         assert is_click or _has_chinese(chinese) or len(letters) < 3, english
+
+
+def test_chinese_has_one_word_for_one_idea() -> None:
+    for english, chinese, _is_click in chinese_sentences():
+        others = [word for word in ANOTHER_WORD if word in OTHER_MEANINGS.sub("", chinese)]
+        assert not others, (english, chinese, [ANOTHER_WORD[word] for word in others])
+
+
+def test_chinese_is_set_as_chinese() -> None:
+    """Full-width punctuation, and a blank between Chinese and Latin letters or digits."""
+    for english, chinese, _is_click in chinese_sentences():
+        text = re.sub(r"[{][^{}]*[}]", "_", chinese)
+        assert not re.search("[一-鿿] ?[,;:!?]|[,;!?] ?[一-鿿]|[，。；：？！（）] (?! )", text), (english, chinese)
+        assert not re.search("[一-鿿][A-Za-z0-9]|[A-Za-z0-9%][一-鿿]", text), (english, chinese)
 
 
 def _has_chinese(text: str) -> bool:
