@@ -1,11 +1,11 @@
-"""The README can't lie: every command in it that can run here is run, every option and file that it names exists."""
+"""The README and the pages behind it can't lie: what can run here is run, options and files that they name exist."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,21 +15,28 @@ from oelm_jobs.study.files import read_study
 from tests.support import REPOSITORY, TINY_STUDY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```console\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+HOWTO = REPOSITORY / "docs" / "howto"
+PAGES = [README, *((HOWTO / f"{name}.md").read_text(encoding="utf-8") for name in ("everyday", "trainer", "target"))]
+"""The README, and the pages that go on from it with the reference experiment, in the order in which they are read."""
+BLOCKS = [block for page in PAGES for block in re.findall(r"^```console\n(.*?)^```", page, re.MULTILINE | re.DOTALL)]
 IN_BLOCKS = [line[2:] for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")]
-IN_TEXT = list(re.findall(r"`((?:oelm|python -m train)[^`\n]*)`", README))
+IN_TEXT = [text for page in PAGES for text in re.findall(r"`((?:oelm|python -m train)[^`\n]*)`", page)]
 ELSEWHERE = ("git ", "make ", "pip ", "oelm demo", "oelm-demo")
 """Commands that a fresh clone or environment runs (`make demo` and `make test` themselves), not a test inside it."""
 
 
 def runnable(command: str) -> bool:
     """Say whether a command can run in a test: no placeholder in capitals, nothing endless, no other machine."""
-    elsewhere = re.search(r"\b[A-Z]{2,}\b|--watch|box|cluster|gpu43|oelm-clean|old_runs", command)
+    elsewhere = re.search(r"\b[A-Z]{2,}\b|--watch|box|cluster|gpu43|oelm[ -]clean", command)
     return not elsewhere and not command.startswith(ELSEWHERE)
 
 
-def test_the_readme_has_commands() -> None:
-    assert len(IN_BLOCKS) >= 5 and len(IN_TEXT) >= 15
+def test_the_pages_have_commands() -> None:
+    assert len(IN_BLOCKS) >= 10 and len(IN_TEXT) >= 30
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 200
 
 
 def test_every_installed_command_has_a_line_in_the_docs() -> None:
@@ -39,17 +46,26 @@ def test_every_installed_command_has_a_line_in_the_docs() -> None:
     assert [name for name in installed if not re.search(rf"^\| `{name}[ `]", lines, re.MULTILINE)] == []
 
 
+def write_old_runs(folder: Path) -> None:
+    """Write two runs as another program leaves them; the learning rate of one fell, that of the other did not."""
+    for width, ended_at in ((64, 1e-4), (256, 1e-3)):
+        run = folder / f"width{width}"
+        run.mkdir(parents=True)
+        (run / "config.json").write_text(json.dumps({"width": width, "seed": 1}))
+        (run / "metrics.csv").write_text(f"step,val_loss,lr\n10,3.5,1e-3\n20,3.1,{ended_at}\n")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
-def test_every_command_of_the_readme_runs(oelm, project: Path) -> None:
-    """In the README's order, in a project whose default study has the README's groups and trains for seconds."""
+def test_every_command_of_the_readme_and_its_pages_runs(oelm, project: Path) -> None:
+    """In their order, in a project whose default study has the reference experiment's groups and trains for seconds."""
     (project / "jobs" / "tiny.toml").unlink()
     (project / "jobs" / "qk_freeze.toml").write_text("default = true\n" + TINY_STUDY)
     (project / "jobs" / "qk_init.toml").write_text(TINY_STUDY)
-    shutil.copytree(REPOSITORY / "jobs" / "examples", project / "jobs" / "examples")
     (project / "train.py").write_text("import sys; print('step 1: loss 2.31', sys.argv)\n")
+    write_old_runs(project / "old_runs")
     oelm("submit", "--wait")
-    for command in filter(runnable, [*IN_BLOCKS, *IN_TEXT]):
+    for command in filter(runnable, dict.fromkeys([*IN_BLOCKS, *IN_TEXT])):
         words = shlex.split(command, comments=True)
         if not words[0].startswith("oelm") or (len(words) == 1 and "-" not in words[0]):
             continue
@@ -58,12 +74,14 @@ def test_every_command_of_the_readme_runs(oelm, project: Path) -> None:
             arguments.append("--yes")  # which a reader is asked on a terminal
         done = oelm(name, *arguments, check=False)
         assert done.returncode == 0 or (name == "data" and "demo" not in arguments), f"{command}: {done.stderr}"
+        if "old_runs/" in arguments:
+            assert "your arms ended at different learning rates" in done.stdout
         if name == "submit" and "--dry-run" not in arguments:
             oelm("submit", "--wait", check=False)
 
 
 @pytest.mark.parametrize("command", [text for text in sorted({*IN_BLOCKS, *IN_TEXT}) if text.startswith("oelm")])
-def test_every_option_that_the_readme_names_exists(command: str) -> None:
+def test_every_option_that_the_pages_name_exists(command: str) -> None:
     words = shlex.split(command, comments=True)
     if words == ["oelm"]:
         return
@@ -79,7 +97,9 @@ def test_every_option_that_the_readme_names_exists(command: str) -> None:
 
 
 def test_every_link_and_picture_of_the_readme_exists() -> None:
-    for path in re.findall(r"\]\(([^)#]+)\)", README):
+    paths = re.findall(r"\]\(([^)#]+)|src=\"([^\"]+)", README)
+    assert len(paths) > 20
+    for path in map("".join, paths):
         assert path.startswith("http") or (REPOSITORY / path).exists(), path
 
 
@@ -93,8 +113,8 @@ def test_every_place_and_command_that_contributing_names_exists() -> None:
     assert set(re.findall(r"\bmake ([a-z]+)\b", text)) <= set(targets)
 
 
-def test_the_study_that_the_readme_shows_is_the_demo() -> None:
-    shown = re.search(r"## Add a study\n.*?```toml\n(.*?)```", README, re.DOTALL)
+def test_the_study_that_the_page_on_the_trainer_shows_is_the_demo() -> None:
+    shown = re.search(r"```toml\n(.*?)```", (HOWTO / "trainer.md").read_text(encoding="utf-8"), re.DOTALL)
     assert shown is not None
     assert shown.group(1) == (REPOSITORY / "jobs" / "demo.toml").read_text()
     assert read_study(REPOSITORY / "jobs" / "demo.toml").groups
