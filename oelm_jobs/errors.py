@@ -25,6 +25,30 @@ from collections.abc import Iterable, Sequence
 
 from .agent.sentences import _
 
+# Exit codes of commands; docs/reference has what is said of them here (tools/reference).
+EXIT_DONE = 0
+"""Done."""
+EXIT_BAD = 1
+"""The command worked and the result is bad: a run that was waited for is not DONE, a fetched file is damaged,
+``oelm-doctor`` found something that would make a run fail.
+"""
+EXIT_REFUSED = 2
+"""Nothing was done: the command line, a study, a target, the data or the index is invalid, or the target can't run it;
+the error names what would be right.
+"""
+EXIT_TARGET = 3
+"""A target can't be reached or sends an invalid answer; known states stay (``oelm-status`` shows them with their age,
+and exits with 0 where a target can't be reached).
+"""
+EXIT_INTERNAL = 70
+"""An error of the toolkit itself: ``--debug`` shows the traceback."""
+EXIT_SYSTEM = 74
+"""This machine refused: a full disk, a missing permission."""
+EXIT_INTERRUPTED = 130
+"""Interrupted (Ctrl-C); what was submitted goes on."""
+EXIT_PIPE = 141
+"""The reader of the output has gone (``oelm-status | head``)."""
+
 
 class OelmError(Exception):
     """Root of the tree.
@@ -34,7 +58,7 @@ class OelmError(Exception):
         exit_code: What the process exits with.
     """
 
-    exit_code = 2
+    exit_code = EXIT_REFUSED
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -70,7 +94,7 @@ class PreflightError(OelmError):
 class TargetError(OelmError):
     """The target can't be reached, refuses or fails."""
 
-    exit_code = 3
+    exit_code = EXIT_TARGET
 
 
 class Nonsense(TargetError):
@@ -100,7 +124,7 @@ class AnswerLost(UnknownAnswer):
 class LocalError(OelmError):
     """This machine refuses: a full disk, a missing permission."""
 
-    exit_code = 74
+    exit_code = EXIT_SYSTEM
 
 
 class StoreError(OelmError):
@@ -114,7 +138,7 @@ class DamagedStore(StoreError):
 class RunFailed(OelmError):
     """A run that was waited for failed."""
 
-    exit_code = 1
+    exit_code = EXIT_BAD
 
 
 class DataError(OelmError):

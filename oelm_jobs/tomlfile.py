@@ -20,7 +20,8 @@ from .encodings import conversion, name_encoding
 from .errors import ConfigurationError, nearest, valid_choices
 
 T = TypeVar("T")
-_REQUIRED: Any = object()
+REQUIRED: Any = object()
+"""In place of a default: there is none."""
 KINDS = {
     bool: _("true or false"),
     int: _("a whole number"),
@@ -195,7 +196,7 @@ class Section:
 
     def below(self, key: str, values: Mapping[str, object]) -> Section:
         """Return a table that stands in this one as ``key``."""
-        table = Section(self.path, f"{self.name}.{key}" if self.name else key, values)
+        table = type(self)(self.path, f"{self.name}.{key}" if self.name else key, values)
         table._place, table._file = (*self._place, key), self._file
         return table
 
@@ -210,14 +211,14 @@ class Section:
         """Tell whether something is wrong with ``key`` so far."""
         return any(error.place == (*self._place, key) for error in self._file.errors)
 
-    def error(self, key: str, message: str, *, value: Any = _REQUIRED, at: str = "") -> ConfigurationError:
+    def error(self, key: str, message: str, *, value: Any = REQUIRED, at: str = "") -> ConfigurationError:
         """Return an error about ``key`` that names the file, the line, the table and the value.
 
         Args:
             at: The key in the file, where ``key`` is a description.
         """
         where = f"[{self.name}] " if self.name else ""
-        shown = "" if value is _REQUIRED or isinstance(value, Mapping) else f" = {value!r}"
+        shown = "" if value is REQUIRED or isinstance(value, Mapping) else f" = {value!r}"
         place = (*self._place, at or key)
         line = self._file.line_of(place)
         if line:
@@ -228,7 +229,7 @@ class Section:
         error.place, error.line = place, line
         return error
 
-    def wrong(self, key: str, message: str, *, value: Any = _REQUIRED, at: str = "", hint: str = "") -> None:
+    def wrong(self, key: str, message: str, *, value: Any = REQUIRED, at: str = "", hint: str = "") -> None:
         """Note an error about ``key``, unless one is noted already."""
         error = self.error(key, message, value=value, at=at)
         error.hint = hint
@@ -286,15 +287,15 @@ class Section:
 
     # Taking keys ------------------------------------------------------------------------------------------------------
 
-    def take(self, key: str, kind: type[T], default: T = _REQUIRED, *, choices: Iterable[str] = ()) -> T:
+    def take(self, key: str, kind: type[T], default: T = REQUIRED, *, choices: Iterable[str] = ()) -> T:
         """Return the value of ``key`` (whole numbers count as numbers); the default, or an empty one, where it is
         missing without a default, of another type, or not among ``choices``, which is noted.
         """
         self._known.append(key)
         choices = list(choices)
-        instead = kind() if default is _REQUIRED else default
+        instead = kind() if default is REQUIRED else default
         if key not in self._values:
-            if default is _REQUIRED:
+            if default is REQUIRED:
                 valid = valid_choices("", choices)
                 self.lacks(
                     key, _("is missing; {choices}", valid) if choices else _("is missing; give {what}", KINDS[kind])
@@ -319,16 +320,16 @@ class Section:
         self._known.append(key)
         return self._values.pop(key)
 
-    def take_list(self, key: str, kind: type[T], default: Iterable[T] = _REQUIRED) -> tuple[T, ...]:
+    def take_list(self, key: str, kind: type[T], default: Iterable[T] = REQUIRED) -> tuple[T, ...]:
         """Return a list whose items are all of one type; those that aren't are left out, which is noted."""
-        values = self.take(key, list, _REQUIRED if default is _REQUIRED else list(default))
+        values = self.take(key, list, REQUIRED if default is REQUIRED else list(default))
         wrong = [item for item in values if not isinstance(item, kind) or (kind is int and isinstance(item, bool))]
         self.wrong_items(key, ((item, _("every item must be {what}", KINDS[kind])) for item in wrong))
         return tuple(item for item in values if not any(item is each for each in wrong))
 
     def take_section(self, key: str, *, required: bool = False) -> Section:
         """Return the table ``key``; an empty one where it is absent."""
-        values = self.take(key, dict, _REQUIRED if required else {})
+        values = self.take(key, dict, REQUIRED if required else {})
         return self.below(key, values)
 
     def finish(self, also_known: Iterable[str] = ()) -> None:

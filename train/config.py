@@ -52,16 +52,23 @@ class TrainConfig:
     freeze_k: bool = _option(False, "scientific", "never train the key projections alone (oelm only)")
     freeze_ffn: bool = _option(False, "scientific", "never train the feed-forward layers")
     freeze_layers: str = _option(ALL_LAYERS, "scientific", "freeze in these layers alone, counted from 0, as in 0-2,5")
-    freeze_from_step: int = _option(0, "scientific", "train for so many steps first what is frozen from then on")
+    freeze_from_step: int = _option(
+        0, "scientific", "train for so many steps first what is then frozen; a speed trial times the steps after"
+    )
     qk_init: str = _option(
         "orthogonal_head",
         "scientific",
         "how oelm draws Q/K: row-orthonormal per head or per matrix, N(0, 0.02^2), or N(0, 1/d_model)",
         ("orthogonal_head", "orthogonal", "normal", "normal_scaled"),
     )
-    qk_norm: bool = _option(False, "scientific", "divide each head's queries and keys by their root mean square")
+    qk_norm: bool = _option(
+        False, "scientific", "divide each head's queries and keys by their root mean square; nothing is learned in it"
+    )
     position: str = _option(
-        "learned", "scientific", "learned: a vector for each place; rope: queries and keys rotated", ("learned", "rope")
+        "learned",
+        "scientific",
+        "learned: a vector for each place; rope: queries and keys rotated (base 10,000), without parameters",
+        ("learned", "rope"),
     )
     d_model: int = _option(512, "scientific", "width of the residual stream")
     num_layers: int = _option(6, "scientific", "transformer blocks")
@@ -73,7 +80,7 @@ class TrainConfig:
     max_steps: int = _option(100_000, "scientific", "optimizer steps; the learning-rate schedule ends here")
     warmup_steps: int = _option(2_000, "scientific", "steps over which the learning rate rises to max_lr")
     max_lr: float = _option(3e-4, "scientific", "learning rate after the warm-up")
-    min_lr: float = _option(3e-5, "scientific", "learning rate at the last step")
+    min_lr: float = _option(3e-5, "scientific", "learning rate at the last step; at most max_lr")
     weight_decay: float = _option(0.1, "scientific", "decoupled weight decay of matrices and embeddings")
     grad_clip: float = _option(1.0, "scientific", "largest gradient norm; 0 turns clipping off")
     beta1: float = _option(0.9, "scientific", "AdamW's decay of the first moment")

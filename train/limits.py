@@ -17,6 +17,19 @@ _NOT_NEGATIVE = (
     "data_seed", "freeze_from_step",
 )
 # fmt: on
+_BELOW_ONE = ("dropout", "beta1", "beta2")
+_SEEDS = ("seed", "data_seed")
+
+
+def bounds(key: str) -> str:
+    """Return what a number may be, as in ``at least 1``, for documentation; empty where it may be any."""
+    if key == "vocab_size":
+        return "1 to 65536"
+    if key in _SEEDS:
+        return "0 to 2^63 - 1"
+    if key in _BELOW_ONE:
+        return "at least 0, below 1"
+    return "at least 1" if key in _AT_LEAST_ONE else "at least 0" if key in _NOT_NEGATIVE else ""
 
 
 def validate(config: TrainConfig) -> List[str]:
@@ -38,9 +51,9 @@ def validate(config: TrainConfig) -> List[str]:
         require(name, getattr(config, name) >= 1, _("must be at least 1"))
     for name in _NOT_NEGATIVE:
         require(name, (getattr(config, name) or 0) >= 0, _("must not be negative"))
-    for name in ("dropout", "beta1", "beta2"):
+    for name in _BELOW_ONE:
         require(name, 0 <= getattr(config, name) < 1, _("must be at least 0 and below 1"))
-    for name in ("seed", "data_seed"):
+    for name in _SEEDS:
         require(name, (getattr(config, name) or 0) < 2**63, _("must be below 2^63"))
     require("vocab_size", config.vocab_size <= 65_536, _("must be at most 65536: tokens are stored in 16 bits"))
     if config.d_model % config.num_heads:

@@ -41,8 +41,12 @@ SURVIVOR_GRACE_S = 2.0
 """Time for what is left of an attempt after its command has ended."""
 PORT_TRIES = 5
 """So often another port is tried where a stranger took the one before; it costs nothing of the retries."""
-EXIT_BUSY, EXIT_REFUSED, EXIT_FAILED = 75, 78, 1
-"""Exit codes of the supervisor: claimed by another, not to be run here, run failed."""
+EXIT_FAILED = 1
+"""FAILED or CANCELLED."""
+EXIT_BUSY = 75
+"""Another execution has the claim."""
+EXIT_REFUSED = 78
+"""Not to be run here."""
 
 
 class Supervisor:

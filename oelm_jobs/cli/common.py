@@ -17,7 +17,17 @@ import click
 
 from .. import __version__, language, visible
 from ..agent.sentences import _
-from ..errors import OelmError, UsageError, valid_choices
+from ..errors import (
+    EXIT_DONE,
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    EXIT_PIPE,
+    EXIT_REFUSED,
+    EXIT_SYSTEM,
+    OelmError,
+    UsageError,
+    valid_choices,
+)
 from ..language import translated, translated_help
 
 if TYPE_CHECKING:
@@ -47,8 +57,6 @@ LIKE = {
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 ASKED = "_OELM_COMPLETE"
 """Environment variable with which a shell asks how a command line may go on (``complete``), whatever its value."""
-EXIT_INTERNAL, EXIT_SYSTEM, EXIT_INTERRUPTED, EXIT_PIPE = 70, 74, 130, 141
-"""Exit codes besides those of errors.py; all are described in docs/commands.md."""
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:
@@ -163,7 +171,7 @@ class Ending(click.Command):
             self._complete(name)
         try:
             _choose_language(own)
-            code = super().main(argv, **extra) or 0
+            code = super().main(argv, **extra) or EXIT_DONE
             sys.stdout.flush()  # here, where a full disk behind a pipe can still be named
             sys.exit(code)
         except OelmError as error:
@@ -175,7 +183,7 @@ class Ending(click.Command):
             path = error.ctx.command_path if error.ctx else name
             with language.of_click():
                 what = error.format_message()
-            _fail(name, what, 2, _("help: {command} --help", path), own)
+            _fail(name, what, EXIT_REFUSED, _("help: {command} --help", path), own)
         except (KeyboardInterrupt, click.Abort):
             narrate(_("\n{command}: interrupted", name))
             sys.exit(EXIT_INTERRUPTED)

@@ -13,9 +13,9 @@ import click
 from ..agent.reasons import detailed
 from ..agent.sentences import _
 from ..agent.states import State
-from ..errors import RunFailed, UsageError
+from ..errors import EXIT_INTERRUPTED, RunFailed, UsageError
 from . import complete
-from .common import EXIT_INTERRUPTED, command, narrate, open_project
+from .common import command, narrate, open_project
 from .logs import write_log
 from .progress import Meter
 from .submit import confirm_archiving, show_submitted, wait_for

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..agent.sentences import _
-from ..errors import RunFailed, UsageError
+from ..errors import EXIT_INTERRUPTED, RunFailed, UsageError
 from . import complete
-from .common import EXIT_INTERRUPTED, command, confirm, narrate, open_project, put_json, say, split_names
+from .common import command, confirm, narrate, open_project, put_json, say, split_names
 
 if TYPE_CHECKING:
     from ..project import Project

@@ -21,19 +21,23 @@ class Slurm:
     """A target's settings for Slurm."""
 
     sbatch: Mapping[str, str | None] = field(default_factory=dict)
-    """Long options of sbatch, word for word, in the file's order; None for a switch."""
+    """Long options of ``sbatch``, word for word; ``true`` for a switch. ``{gpus}`` in a value stands for the number of
+    GPUs. Absent: one node, one GPU and one core for each process.
+    """
     login_shell: bool = False
-    """Whether scripts run in a login shell, which is where clusters make ``module`` known."""
+    """Whether scripts and ``oelm shell`` read the profile, as ``bash -l`` does, in which many clusters define
+    ``module``; Slurm's commands [do, too](../slurm.md#the-target).
+    """
     requeue: bool = True
     """Whether a run that was preempted or reached its time limit starts again by itself."""
     warning_s: int = 120
-    """So long before its time limit a run is told to write a checkpoint; 0 for never."""
+    """Seconds before its time limit at which a run writes a checkpoint and requeues itself; 0 for never."""
     max_timeouts: int = 100
     """How often one job may start again after its time limit."""
     max_parallel: int = 0
     """Most runs of an array at a time; 0 for as many as the cluster gives."""
     poll_s: float = 30.0
-    """How old the queue that commands share may be."""
+    """Seconds for which one answer of ``squeue`` is used by all commands."""
 
     def word(self, option: str) -> str:
         """Return an option's value as it is written; empty where there is none."""

@@ -21,17 +21,19 @@ class Group:
     name: str
     """Unique within the study; letters, digits, ``_`` and ``-``."""
     label: str
-    """What tables and figures call it."""
+    """What tables and figures call the group; absent: its name."""
     factors: Mapping[str, object]
     """The study's factors that this group sets."""
     gpus: int | tuple[int, ...]
-    """Any so many GPUs, or exactly these indices (honoured for the study's first seed)."""
+    """How many GPUs each run of the group takes, any of them (``2``), or which ones (``[0, 1]``; further seeds may have
+    others); absent: 1. Where a machine has no GPU each is a CPU slot. ``0``, of a program: none, but CPU slots.
+    """
     port: int | None
-    """Preferred port of torchrun; a free one is taken where it is None or in use."""
+    """Port that the run's processes meet at, 1024 to 65535; a free one where it is absent or taken."""
     declared: Mapping[str, object] = field(default_factory=dict)
     """Train keys besides that this group sets: tuned for each group, or declared unequal with a reason."""
     cpus: int = 1
-    """Of a script without GPUs: how many CPU slots its runs ask for."""
+    """Of a program with ``gpus = 0``: how many CPU slots each run takes (on Slurm: cores)."""
 
     @property
     def values(self) -> dict[str, object]:
@@ -44,40 +46,56 @@ class Group:
         return self.gpus if isinstance(self.gpus, int) else len(self.gpus)
 
 
-RELATIONS = ("reduction", "increase", "equivalent_within", "at_most_above", "at_most_below", "ratio_at_least")
-"""Decision rules that a hypothesis can declare."""
+REDUCTION = "reduction"
+"""``[low, high]``: 1 − group / against lies inside; ``high`` may be ``inf``."""
+INCREASE = "increase"
+"""``[low, high]``: group / against − 1 lies inside; ``high`` may be ``inf``."""
+EQUIVALENT_WITHIN = "equivalent_within"
+"""The group differs by less than this fraction, both ways."""
+AT_MOST_ABOVE = "at_most_above"
+"""The group is at most this fraction above (one-sided)."""
+AT_MOST_BELOW = "at_most_below"
+"""The group is at most this fraction below (one-sided)."""
+RATIO_AT_LEAST = "ratio_at_least"
+"""group / against is at least this number − ``margin``."""
+RELATIONS = (REDUCTION, INCREASE, EQUIVALENT_WITHIN, AT_MOST_ABOVE, AT_MOST_BELOW, RATIO_AT_LEAST)
+"""Decision rules that a hypothesis can declare, one each. On the scale of differences the numbers are in the metric's
+own units, and there is no ``ratio_at_least``.
+"""
 
 SCALES = ("ratio", "difference")
 """What is made of the values of two arms: group / against, or group − against in the metric's own units."""
 
-METRICS = (
-    "final_val_ppl",
-    "final_val_loss",
-    "best_val_ppl",
-    "best_val_loss",
-    "trainable_params",
-    "total_params",
-    "speed",
-    "gpu_hours",
-)
+FINAL_VAL_PPL = "final_val_ppl"
+"""Perplexity at the last step, on the whole validation file."""
+FINAL_VAL_LOSS = "final_val_loss"
+"""Loss at the last step, on the whole validation file, in nats per token."""
+BEST_VAL_PPL = "best_val_ppl"
+"""Lowest perplexity of all validations; a secondary end point."""
+BEST_VAL_LOSS = "best_val_loss"
+"""Lowest loss of all validations; a secondary end point."""
+TRAINABLE_PARAMS = "trainable_params"
+"""Parameters that are trained: an exact count, which needs no statistics."""
+TOTAL_PARAMS = "total_params"
+"""All parameters: an exact count, which needs no statistics."""
+SPEED = "speed"
+"""Tokens per second, by the speed trial where there is one; on equal hardware alone."""
+GPU_HOURS = "gpu_hours"
+"""Time times GPUs, over all attempts of a run; on equal hardware alone."""
+METRICS = (FINAL_VAL_PPL, FINAL_VAL_LOSS, BEST_VAL_PPL, BEST_VAL_LOSS, TRAINABLE_PARAMS, TOTAL_PARAMS, SPEED, GPU_HOURS)
 """Quantities of the built-in trainer's runs that a hypothesis can be about."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hypothesis:
-    """A claim about two groups with the rule that decides it.
-
-    Rules: ``reduction = [low, high]`` (1 − group/against lies inside), ``increase = [low, high]`` (group/against − 1
-    does), ``equivalent_within = x`` (differs by less than the fraction x, both ways), ``at_most_above = x`` and
-    ``at_most_below = x`` (at most the fraction x above or below, one-sided), ``ratio_at_least = r`` (group/against ≥
-    r − margin). On the scale of differences the numbers are in the metric's own units, and there is no
-    ``ratio_at_least``.
-    """
+    """A claim about two groups with the rule of RELATIONS that decides it."""
 
     id: str
     """``H1`` and so on."""
     metric: str
-    """One of METRICS, or one that the study's own program tells (``is_told``)."""
+    """What is compared: of the built-in trainer a metric of the table below; of a program one that ``goal`` or a
+    pattern of ``lines`` names, or ``gpu_hours``.
+    """
     group: str
     """The arm that the claim is about."""
     against: str
@@ -89,15 +107,19 @@ class Hypothesis:
     margin: float = 0.0
     """What ``ratio_at_least`` concedes, as a fraction."""
     level: float = 0.95
-    """Confidence of the one-sided bound."""
+    """Confidence of the one-sided bound, above 0.5 and below 1; all verdicts of a study hold together at it."""
     claim: str = ""
-    """The claim in words, where the study gives it."""
+    """The claim in words, for the report."""
     scale: str = "ratio"
-    """One of SCALES."""
+    """What is made of the two values: ``"ratio"`` (group / against), or ``"difference"`` (group − against, in the
+    metric's own units; for metrics that may be zero or negative).
+    """
     is_told: bool = False
     """True where the metric is one that the study's own program tells by step, whatever its name."""
     at: str = "last"
-    """The value of such a metric that counts: ``last`` or ``best``."""
+    """Of a metric that a program tells: the value that counts, the last one or (by ``goal``) the best one, which is a
+    secondary end point.
+    """
     goal: str = "minimize"
     """Which values are better: ``minimize`` or ``maximize``; empty where the study doesn't say."""
     measured: str = ""
@@ -111,9 +133,9 @@ class SpeedTrial:
     """How long a speed trial measures."""
 
     rounds: int
-    """Paired rounds, at least 15."""
+    """How often all arms are timed in turn; at least 15."""
     seconds: float
-    """Length of one measurement of one arm, about, in seconds."""
+    """About how long each arm is measured in a round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,39 +143,45 @@ class Study:
     """One file in ``jobs/``."""
 
     name: str
-    """The file's name without ``.toml``."""
+    """What the study is called, everywhere and for good: a file that is renamed later gives the name that it had."""
     path: Path
     """Where it was read."""
     question: str
-    """What the study asks, in one sentence."""
+    """What the study asks, in one sentence; plan and report begin with it."""
     is_default: bool
-    """True for the study that commands mean when none is named."""
+    """Whether commands mean this study where none is named. A project's only study needs no such line."""
     factors: tuple[str, ...]
-    """The train keys that the question is about: groups set them."""
+    """The settings that the question is about (of the trainer: scientific keys): groups set them and differ in them."""
     seeds: tuple[int, ...]
-    """The first one's runs carry the bare group name."""
+    """Each group is run once with each, from 0 on. Runs of the first one are called as the group is, others
+    ``GROUP-sSEED``; runs of two groups with the same seed are a pair.
+    """
     global_batch: int
-    """Sequences per step, the same for every group; 0 where a script has its own."""
+    """Sequences per optimizer step, the same for every group; the batch of each process follows from it."""
     settings: Mapping[str, Any]
-    """What groups have in common, without factors and what is derived: of the built-in trainer every scientific and
-    execution key, defaults filled in; of a script what the study says.
+    """What all groups have in common: in ``[train]`` keys of the [built-in trainer](trainer.md) and ``global_batch``,
+    in ``[settings]`` the names and types of the program's own.
     """
     groups: Mapping[str, Group]
-    """By name, in the file's order."""
+    """The arms that are compared, at least one: a table for each, by its name."""
     unequal: Mapping[str, str]
-    """Declared differences: key to reason."""
+    """Differences between groups that are declared: setting = reason, a text that the report prints."""
     hypotheses: tuple[Hypothesis, ...]
-    """In the file's order."""
+    """What is expected, before anybody has looked: a table for each claim, by its name."""
     max_retries: int
-    """How often a crashed run is started again by its supervisor."""
+    """How often a crashed run is started again, from its last checkpoint."""
     target_loss: float | None = None
-    """Validation loss (nats) to which time and tokens are counted; the report picks one where it is None."""
+    """Value of the main metric (of the trainer: validation loss, in nats) to which steps, tokens and GPU-hours are
+    counted; absent: the report picks one.
+    """
     speed_trial: SpeedTrial | None = None
-    """How the arms of the speed hypothesis are timed side by side before training; None: they are not."""
+    """How the arms of a hypothesis about ``speed`` are timed side by side on the same devices, before training; absent:
+    they are not.
+    """
     program: Program | None = None
-    """The script that runs execute; None for the built-in trainer."""
+    """A program of one's own, which runs execute in place of the built-in trainer: with it there is no ``[train]``."""
     tuned: tuple[str, ...] = ()
-    """Train keys that were tuned for each group with equal budgets; they may differ."""
+    """Settings that were tuned for each group with equal budgets: groups may differ in them."""
 
     @property
     def declared(self) -> dict[str, str]:

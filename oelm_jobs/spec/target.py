@@ -17,45 +17,58 @@ class Target:
     name: str
     """Its table's name in a targets file."""
     kind: str
-    """``local``, ``ssh`` or ``slurm``."""
-    root: str
-    """Where runs, snapshots and agents lie there; the project's own folder where empty (local only)."""
-    python: str
-    """The interpreter that runs supervisor and trainer; where empty, connections.interpreter says which."""
-    setup: tuple[str, ...] = ()
-    """Shell lines before anything runs (activate an environment, load modules)."""
-    data: Mapping[str, str] = field(default_factory=dict)
-    """Folder in the project to folder on the target."""
-    env: tuple[str, ...] = ()
-    """Names of environment variables that are passed on."""
+    """What decides when runs start: ``"local"`` (this machine) and ``"ssh"`` lease devices, ``"slurm"`` sends jobs."""
     host: str = ""
-    """Alias of ~/.ssh/config or host name; empty means this machine."""
+    """An alias of ``~/.ssh/config``, a name or an address; of a cluster its login node, absent where this machine has
+    ``sbatch``.
+    """
     user: str = ""
-    """Login name there; what ~/.ssh/config says where empty."""
+    """Login name there; absent: what ``~/.ssh/config`` says."""
     port: int = 0
-    """Port of its SSH server; what ~/.ssh/config says where 0."""
+    """Port of its SSH server; 0: what ``~/.ssh/config`` says."""
     connection: str = "fabric"
-    """How it is reached: ``fabric``, or ``openssh`` (one login for all commands, which second factors need)."""
+    """How it is reached: ``"openssh"`` logs in once for all commands, which second factors need."""
+    root: str
+    """Where runs and code lie there, below the home folder if it isn't absolute; of a cluster on a file system that
+    login and compute nodes share; of this machine the project's own folder where it is absent.
+    """
+    setup: tuple[str, ...] = ()
+    """Shell lines that run before anything else: activate an environment, load modules."""
+    python: str
+    """Interpreter of supervisor and trainer, 3.8 or newer; absent: ``python`` where ``setup`` has lines, else
+    ``python3`` behind SSH, and the toolkit's own on this machine.
+    """
+    data: Mapping[str, str] = field(default_factory=dict)
+    """Where data lie there: folder as the study calls it = folder on the target."""
+    env: tuple[str, ...] = ()
+    """Names of environment variables that runs get from the shell that submits; their values are never written down."""
     checkpoint_root: str = ""
-    """Folder of the run directories; ``<root>/models/checkpoints`` where empty."""
+    """Folder of the run directories; absent: ``ROOT/models/checkpoints``."""
     gpus: tuple[int, ...] = ()
-    """The only GPUs that runs may lease there; all where empty."""
+    """The only GPUs that runs may lease there, by index; absent: all."""
     avoid: tuple[int, ...] = ()
     """GPUs that runs never lease there."""
     prefer: tuple[int, ...] = ()
     """GPUs that runs lease first where they are free."""
     per_gpu: int = 1
-    """So many runs may have each GPU there at a time, of those that allow it."""
+    """So many runs, 1 to 64, may have each GPU at a time. With 2 or more no speed of a run is compared."""
     max_parallel: int = 0
-    """Most runs of the user's that have devices there at a time; 0 for any number (of a cluster: see Slurm)."""
+    """Most runs of yours that have devices there at a time; absent: any number. On a cluster: most runs of an array at
+    a time, 0 for as many as the cluster gives.
+    """
     gpus_per_run: int = 0
-    """A quota: every run takes so many GPUs, whatever its group says, with the same global batch; 0 for none."""
+    """A quota: every run takes so many GPUs, whatever its group says; the global batch stays the same."""
     template: str = ""
-    """Name of the template of its scripts in the project's ``templates/``; the kind's own where empty."""
+    """Template of the project's ``templates/`` for its scripts, in place of ``launch.sh.j2`` or ``slurm.sh.j2``. After
+    ``{% extends "slurm.sh.j2" %}`` it can override the blocks ``shebang``, ``intro``, ``header``, ``setup``,
+    ``command``.
+    """
     home: str = ""
     """The home folder there, once the target was reached; no file says it."""
     share: str = ""
-    """``group`` where the group of the root's folder may use the root, too; its owner alone where empty."""
+    """``"group"`` opens the root to the group of its folder, whatever the users' umasks are: set it in the targets file
+    of everybody who uses that root. Absent: only you can read what is written there.
+    """
     slurm: Slurm | None = None
     """Where Slurm decides when runs start."""
 

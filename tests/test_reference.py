@@ -1,0 +1,89 @@
+"""docs/reference says what the code says: every command, option, key and exit code, each with a meaning."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+
+from oelm_jobs import errors
+from tests.support import REPOSITORY
+from tools import reference
+from tools.reference import commands, keys, words
+
+READERS = ("study/files.py", "study/program_file.py", "targets/files.py", "targets/sbatch.py")
+"""Modules of oelm_jobs that read files of users."""
+
+
+def page(name: str) -> str:
+    return (reference.FOLDER / name).read_text(encoding="utf-8")
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    written = {path.name: path.read_text(encoding="utf-8") for path in reference.FOLDER.glob("*.md")}
+    assert written == reference.pages(), "write it anew: python -m tools.reference"
+
+
+def literals(path: Path) -> set[str]:
+    """Return the keys that a module takes from a table, where it names them."""
+    return {
+        argument.value
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call)
+        for argument in call.args[1 if isinstance(call.func, ast.Name) else 0 :][:1]
+        if re.fullmatch(r"_?(take|read|words|pattern).*", getattr(call.func, "attr", getattr(call.func, "id", "")))
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+    }
+
+
+@pytest.mark.parametrize("module", READERS)
+def test_every_key_that_is_read_has_its_line(module: str) -> None:
+    shown = page("study.md") + page("targets.md")
+    taken = literals(REPOSITORY / "oelm_jobs" / module)
+    assert len(taken) > 4
+    lacking = [key for key in taken if f"| `{key}` |" not in shown]
+    assert not lacking, "let an example in tools/reference/keys.py ask for them"
+
+
+def test_every_module_that_reads_keys_is_looked_at() -> None:
+    found = {
+        str(path.relative_to(REPOSITORY / "oelm_jobs"))
+        for path in (REPOSITORY / "oelm_jobs").rglob("*.py")
+        if re.search(r"\.take(_list|_section)?\(\"", path.read_text(encoding="utf-8"))
+    }
+    assert found == set(READERS)
+
+
+def test_every_exit_code_of_an_error_has_its_line() -> None:
+    found = [errors.OelmError]
+    for each in found:
+        found += each.__subclasses__()
+    assert len(found) > 10
+    for code in {each.exit_code for each in found}:
+        assert f"\n| {code} | " in page("commands.md").partition("## Exit codes")[2]
+
+
+def test_an_option_without_help_is_noticed() -> None:
+    @click.command()
+    @click.option("--loud")
+    def main(loud: str) -> None: ...
+
+    with pytest.raises(words.Meaningless, match="--loud"):
+        commands.section(main, "oelm-x", "##")
+
+
+def test_a_key_whose_field_says_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(keys.FILLED, ("program",), Silent)
+    with pytest.raises(words.Meaningless, match=r"\[program\].*Silent\.\w+ has no docstring"):
+        keys.study_page()
+
+
+@dataclass(frozen=True)
+class Silent:
+    """A class whose fields say nothing."""
+
+    spelling: str = ""
