@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MAX_REASON = 4000
 """Characters of a reason; whatever lies in an index that somebody else has written to."""
 STATES = {state.value: state for state in State}
+_PARSE = json.JSONDecoder().raw_decode
 
 
 class StoredRun(NamedTuple):
@@ -120,6 +121,10 @@ class StoredRun(NamedTuple):
         """How many tokens a step takes."""
         return length.tokens_per_step(self.settings, self.spec["global_batch"])
 
+    def seen(self, state: State, reason: str, progress: RunProgress, observed_at: float) -> StoredRun:
+        """Return the run as its target has just told of it; as _replace, in a third of the time."""
+        return StoredRun._make((*self[:_STATE], state, reason, self.queued_at, observed_at, progress))
+
     def without_misread(self) -> StoredRun:
         """Return the run to show: where its configuration can't be understood, its reason says so in place of that."""
         try:
@@ -154,21 +159,27 @@ class Reason(Sentence):
         return getattr(self, name)
 
 
+_STATE = StoredRun._fields.index("state")
 COLUMNS = ", ".join(f'"{field}"' for field in StoredRun._fields)
 """The fields of a run, as columns of its table."""
 
 
 def kept(reason: str, progress: Mapping[str, object]) -> str:
     """Return a run's progress as it is stored, with what stands beside its reason."""
+    return json.dumps(_kept(reason, progress))
+
+
+def _kept(reason: str, progress: Mapping[str, object]) -> dict[str, object]:
     beside = reason.beside() if isinstance(reason, Reason) else encoded(reason)
-    return json.dumps({**progress, **beside})
+    return {**progress, **beside}
 
 
 def stored(row: Sequence[Any]) -> StoredRun:
     """Return the run in a row of COLUMNS."""
     *same, spec, state, reason, queued_at, observed_at, progress = row
     # SQLite keeps what it was given, whatever its columns are declared for.
-    queued_at, observed_at = (at if type(at) is float else None for at in (queued_at, observed_at))
+    queued_at = queued_at if type(queued_at) is float else None
+    observed_at = observed_at if type(observed_at) is float else None
     state = STATES.get(state, State.UNKNOWN)
     if type(reason) is not str or len(reason) > MAX_REASON:
         reason = str(reason)[:MAX_REASON]
@@ -219,9 +230,12 @@ class _Later(Mapping[str, object]):
     def __repr__(self) -> str:
         return self._text
 
-    def is_text(self, text: str) -> bool:
-        """Tell whether this is the text that is stored."""
-        return self._text == text
+    def says(self, content: Mapping[str, object]) -> bool:
+        """Tell whether the text that is stored says just this; reads it, but doesn't ask whether it is sound."""
+        try:
+            return bool(_PARSE(self._text)[0] == content)
+        except (ValueError, TypeError, RecursionError):
+            return False
 
 
 class _Progress(_Later):
@@ -264,11 +278,11 @@ class _Spec(_Later):
 
 
 def is_as_stored(run: StoredRun, reason: str, progress: Mapping[str, object]) -> bool:
-    """Tell whether reason and progress are those that the index has of a run. Their texts are compared: to read what it
-    has of ten thousand runs takes longer than all else of a status.
+    """Tell whether reason and progress are those that the index has of a run. What it has is parsed and no more: to
+    look for what is wrong in it, of ten thousand runs, takes longer than all else of a status.
     """
     known = run.progress
-    return run.reason == reason and isinstance(known, _Later) and known.is_text(kept(reason, progress))
+    return run.reason == reason and isinstance(known, _Later) and known.says(_kept(reason, progress))
 
 
 _NOTHING: Spec = {"program": {"settings": {}}, "global_batch": 0}

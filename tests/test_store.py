@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -112,6 +113,24 @@ def test_an_answer_that_says_nothing_new_is_news_of_now(tmp_path: Path) -> None:
         (seen,) = observe._remember(store, [run], answer)
         (stored,) = store.runs(Path("/p"))
         assert stored.observed_at == seen.observed_at and (stored.observed_at or 0) >= begun
+
+
+@pytest.mark.parametrize(
+    ("kept", "is_news"),
+    [('{"place": 1, "code": "waits"}', False), ('{"place": 2}', True), ("{", True), ("[]", True), ("[" * 2000, True)],
+    ids=["the same", "another", "cut off", "no object", "too deep"],
+)  # fmt: skip
+def test_an_answer_is_stored_where_the_index_says_something_else(tmp_path: Path, kept: str, is_news: bool) -> None:
+    with Store(tmp_path / "s") as store:
+        intend(store, make_run(tmp_path, "a"), token="t1")
+        store._db.execute("UPDATE run SET state = 'QUEUED', reason = 'waiting', progress = ?, observed_at = ?",
+                          (kept, time.time()))  # fmt: skip
+        (run,) = store.runs(Path("/p"))
+        row = {"state": "QUEUED", "reason": "waiting", "code": "waits", "place": 1}
+        (seen,) = observe._remember(store, [run], {"time": time.time(), "runs": {run.run_dir: row}})
+        assert seen == run._replace(progress={"place": 1}, observed_at=ANY)
+        (stored,) = store.runs(Path("/p"))
+        assert (stored.observed_at != run.observed_at) == is_news
 
 
 def test_an_end_that_was_known_is_not_forgotten(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from ..agent.sentences import _, joined
 from ..agent.states import State
 from ..errors import Nonsense, TargetError
 from ..store import ACCEPTED, REFUSED, Store
-from ..stored_run import Reason, StoredRun, is_as_stored
+from ..stored_run import STATES, Reason, StoredRun, is_as_stored
 
 if TYPE_CHECKING:
     from ..agent.messages import PollAnswer
@@ -255,19 +255,20 @@ def _is_under_way(maker: processes.Identity | None, touched_at: float) -> bool:
 def _remember(store: Store, runs: list[StoredRun], answer: PollAnswer) -> list[StoredRun]:
     """Store what a target answered about its runs; return them as they stand then."""
     changed, same, seen, now = [], [], {}, time.time()  # by this machine's clock, which also tells an answer's age
+    answers = answer["runs"]
     ahead_s = round((finite(answer.get("time")) or now) - now, -1)
     for run in runs:
         if run.state is State.PLANNED:
             continue
-        row = dict(answer["runs"][run.run_dir])
-        state, reason = State(row.pop("state")), str(row.pop("reason") or "")
+        row = dict(answers[run.run_dir])
+        state, reason = STATES[cast("str", row.pop("state"))], str(row.pop("reason") or "")
         known = {key: row.pop(key) for key in BESIDE if key in row}
         if known.get("code"):
             reason = Reason.of(reason, functools.partial(dict, known))
         progress = cast("RunProgress", {key: value for key, value in row.items() if value is not None})
         if ahead_s:  # what it says of times is by its own clock
             progress["clock_ahead_s"] = ahead_s
-        stands = run._replace(state=state, reason=reason, progress=progress, observed_at=now)
+        stands = run.seen(state, reason, progress, now)
         if state is not run.state or not is_as_stored(run, reason, progress):
             if row.get("absent") and NOT_SUBMITTED in codes(run.reason):
                 continue  # it never got there, which is known better here
