@@ -18,13 +18,13 @@ from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import UsageError
 
-from . import files, foreign, metrics, run_directory, run_files
+from . import files, foreign, metrics, run_directory, run_files, settings
 from .columns import Column
 from .loaded_run import DIVERGED, Curve, LoadedRun, Parameters, Point, Validations
 from .log_lines import fact
 from .log_patterns import KEYS, WORDS
 from .logs import Log
-from .naming import group_of, seed_of
+from .naming import SEED, group_of, seed_of
 from .numbers import is_finite, positive
 from .run_state import NO_RECORD
 
@@ -33,6 +33,16 @@ DEPTH = 4
 LOG_NAMES = (rundir.LOG, "train.log")
 LOG_PATTERNS = ("*.log", "*.out", "*.err", "logs/*.log", "logs/*.out", "logs/*.err")
 RESULT_NAMES = (rundir.RESULT, "timing_stats.json", "results.json", "config.json", "args.json", "run_config.json")
+OUT, ERR = ".out", ".err"
+_PART = re.compile(
+    r"[-_.]?(?:\d{4}-\d\d-\d\d\S*|\d{4,}(?=_\d+$)|\d{4,})$|^\d+$"
+    r"|(?:^|[-_.])(?:slurm|job|part|rank|node|log|out|attempt|restart|train)[-_.]?\d+$"
+)
+"""How the name of a log ends that goes on from another: the number of a job, of a rank or a part, a date."""
+_OF_ANY = re.compile(
+    r"(?:train(?:ing)?|val|eval|test|main|log|output|out|std(?:out|err)|err(?:or)?|console|debug|nohup)?"
+)
+"""What the log of any run is called."""
 HOURS = ("elapsed_hours", "total_hours", "total_time_hours", "hours")
 SECONDS = ("elapsed_seconds", "total_time", "total_seconds", "total_time_s", "training_time", "elapsed_s")
 """Keys under which result files state how long a run took."""
@@ -59,7 +69,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
                 hint=_("give a folder with a training.log, or one of run folders"),
             )
         if path.is_file() or is_run(path):
-            found += foreign.files_that_are_runs(path) or [path]
+            found += files_that_are_runs(path) or [path]
             continue
         below = list(runs_below(path, DEPTH))
         if not below:
@@ -71,7 +81,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
                 ),
             )
         found += below
-    return list(dict.fromkeys(found))
+    return [path for path in dict.fromkeys(found) if not (path.suffix == ERR and path.with_suffix(OUT) in found)]
 
 
 def runs_below(folder: Path, depth: int) -> Iterator[Path]:
@@ -82,7 +92,7 @@ def runs_below(folder: Path, depth: int) -> Iterator[Path]:
         return
     for child in inner:
         if is_run(child):
-            yield child
+            yield from files_that_are_runs(child) or [child]
         elif depth > 1:
             yield from runs_below(child, depth - 1)
 
@@ -91,6 +101,24 @@ def is_run(folder: Path) -> bool:
     """Tell whether a folder holds a run, the toolkit's, an old one, or another program's."""
     is_own = run_files.exists(folder) or bool(log_files(folder)) or (folder / rundir.RESULT).is_file()
     return is_own or foreign.is_run(folder)
+
+
+def files_that_are_runs(folder: Path) -> list[Path]:
+    """Return the files of a folder where each is a run of its own: tables, or logs whose names tell groups or seeds
+    apart; none where they are parts of one run.
+    """
+    return foreign.files_that_are_runs(folder) or _logs_that_are_runs(folder)
+
+
+def _logs_that_are_runs(folder: Path) -> list[Path]:
+    logs = log_files(folder) if folder.is_dir() else []
+    is_one = run_files.exists(folder) or any((folder / name).is_file() for name in RESULT_NAMES)
+    if len(logs) < 2 or is_one or any(settings.files_of(folder)):
+        return []
+    by_stem = {path.with_suffix(""): path for path in logs}  # of a job's .err and .out the latter, which reads both
+    told = {(_PART.sub("", SEED.sub("", path.name)), seed_of(path)) for path in by_stem}
+    are_parts = any(_OF_ANY.fullmatch(name) and seed is None for name, seed in told)
+    return list(by_stem.values()) if len(told) > 1 and not are_parts else []
 
 
 def log_files(folder: Path) -> list[Path]:
@@ -120,7 +148,7 @@ def load(path: Path, *, now: float, groups: Sequence[str], first_seed: int | Non
 def _old(path: Path, group: str) -> LoadedRun:
     notes: list[Sentence] = []
     is_file = path.is_file()
-    logs = [path] if is_file else log_files(path)
+    logs = [*_beside(path), path] if is_file else log_files(path)
     log = Log()
     for file in logs:
         try:
@@ -181,6 +209,12 @@ def _old(path: Path, group: str) -> LoadedRun:
         train=config,
         notes=tuple(notes),
     )
+
+
+def _beside(path: Path) -> list[Path]:
+    """Return the .err of a job's .out."""
+    other = path.with_suffix(ERR)
+    return [other] if path.suffix == OUT and other.is_file() else []
 
 
 def _log_notes(log: Log, files_read: str) -> list[Sentence]:

@@ -118,10 +118,22 @@ def _is_foreign(path: Path, study: Study | None, *, is_reference: bool) -> bool:
 
 
 def left_out(paths: Sequence[Path]) -> list[Sentence]:
-    """Return which folders below the ones that the user named are not in the report, and why."""
+    """Return which folders below the ones that the user named are not in the report, and why; and which logs of several
+    in a folder were taken for parts of one run.
+    """
     found = []
     for path in filter(Path.is_dir, paths):
-        is_read = folders.is_run(path)
+        is_read = folders.is_run(path) and not folders.files_that_are_runs(path)
+        logs = folders.log_files(path) if is_read and not foreign.is_run(path) else []
+        if len({log.stem for log in logs}) > 1:
+            parts = replicates.few([log.name for log in logs])
+            said = _(
+                "the logs in {folder} were read as parts of one run: {names}; {option} takes each for one of its own",
+                str(path),
+                parts,
+                f"--from {logs[0].parent}/*{logs[0].suffix}",
+            )
+            found.append(said)
         below = [child for child in sorted(path.iterdir()) if child.is_dir() and not child.name.startswith(".")]
         # Below a run, which is read without what lies there, other runs are worth a word; else what is no run.
         names = [child.name for child in below if _is_left_out(child, is_read=is_read)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from oelm_jobs.agent import rundir
 
-_SEED = re.compile(r"[-_.]?s(?:eed)?[-_]?(\d{1,6})(?=$|[-_.])", re.IGNORECASE)
+SEED = re.compile(r"[-_.]?s(?:eed)?[-_]?(\d{1,6})(?=$|[-_.])", re.IGNORECASE)
 
 
 def group_of(path: Path, groups: Sequence[str]) -> str:
@@ -21,10 +21,10 @@ def group_of(path: Path, groups: Sequence[str]) -> str:
     for known in sorted(groups, key=len, reverse=True):
         if re.sub(r"[^a-z0-9]", "", known.lower()) in plain:
             return known
-    return _SEED.sub("", name) or name
+    return SEED.sub("", name) or name
 
 
 def seed_of(path: Path) -> int | None:
     """Return the seed that a folder's or file's name tells; None where it tells none."""
-    named = _SEED.search(path.stem if path.is_file() else path.resolve().name)
+    named = SEED.search(path.stem if path.is_file() else path.resolve().name)
     return int(named[1]) if named else None

@@ -156,6 +156,7 @@ ANSWERS: Shapes = {
          "ports_taken": Each(COUNT, 10_000), "data": Map(TOKEN_FILE)},
         {"lease_folder": PATH, "lease_error": WORDS, "limit": WORDS, "junk": Each(WORDS), "lease_privacy": WORDS,
          "lease_room": SIZE, "lease_files": Number(-1, 2**63 - 1, whole=True), "site": SITE, "site_error": WORDS,
+         "partitions": Each(LINE, 10_000),
          "tests": Map(Either(tuple(
              Table({kind: each}, {"options": Each(LINE, 1000)}) for kind, each in TRIED.items())))},
     ),

@@ -16,7 +16,7 @@ from ..agent import registry, rundir, snapshots
 from ..agent.sentences import _, joined
 from ..code import snapshot
 from ..connections import Connection, PlacedTree, connect, interpreter, unreached
-from ..errors import ConfigurationError, OelmError
+from ..errors import ConfigurationError, OelmError, few
 from ..folders import study_files
 from ..schedulers import allowed_environment
 from ..scripts.jobs import Scripts
@@ -264,6 +264,15 @@ def _room(answer: messages.ExamineAnswer) -> Iterator[Finding]:
 
 def _host_rules(answer: messages.ExamineAnswer, target: Target) -> Iterator[Finding]:
     """Say what a plain host does to processes and files that runs rest on."""
+    if target.host and (partitions := answer.get("partitions")):
+        names = few(partitions)
+        words = _("this host submits to a cluster ({partitions}): others mind what computes on a login node", names)
+        mend = _(
+            'let target {name} have kind = "slurm" and sbatch = {{ partition = "{partition}" }}, for its compute nodes',
+            target.name,
+            partitions[0],
+        )
+        yield warning("slurm", words, mend)
     if target.host and answer["ends_processes"]:
         words = _("this host ends what a user leaves running at logout (KillUserProcesses): runs would not survive it")
         mend = _("ssh {host} loginctl enable-linger, or ask its administrators for it", target.host)

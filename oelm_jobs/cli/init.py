@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from ..agent.sentences import _, joined
-from ..errors import UsageError, few
-from ..folders import check_home, study_files
-from .common import ask, columns, command, narrate, say
+from ..errors import UsageError, few, valid_choices
+from ..folders import check_home, home, study_files
+from ..language import translated
+from .common import ask, columns, command, narrate, say, split_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from ..scaffold.existing import Existing
     from ..scaffold.files import Written
     from ..scaffold.targets import Proposal
 
@@ -25,6 +27,8 @@ KINDS = {
     "script": _("a program of your own, whatever it is written with"),
 }
 """What a study may be about."""
+TARGETS = "jobs/targets.toml"
+NO_HOST = "none"
 
 
 @command("oelm-init")
@@ -36,20 +40,28 @@ KINDS = {
     metavar="TEXT",
     help=_('The command of one run, as you type it: --command "python train.py --lr 1e-3". Goes with --study script.'),
 )
-def main(folder: Path, kind: str | None, text: str | None) -> None:
+@click.option(
+    "--host",
+    "given",
+    multiple=True,
+    metavar="NAME,NAME",
+    help=_("Hosts that ssh reaches by that name and that become targets; nothing is connected to."),
+)
+def main(folder: Path, kind: str | None, text: str | None, given: tuple[str, ...]) -> None:
     """Make a project of a folder: a study, a file of targets, lines for .gitignore.
 
-    Targets are what ~/.ssh/config and, on a cluster, sinfo know. Nothing that exists is overwritten: in a project it
-    adds what is missing.
+    Targets are partitions that sinfo tells on a cluster, and those hosts of ~/.ssh/config that you name; nothing is
+    connected to. Nothing that exists is overwritten: in a project it adds what is missing.
     """
     from ..scaffold import command as of_command
-    from ..scaffold import examples, files, targets
+    from ..scaffold import examples, existing, files, targets
 
     if text is not None and kind == "reference":
         raise UsageError(_("--command goes with --study script"))
     check_home(folder.resolve())
+    found = existing.look(folder)
     there = [path.stem for path in study_files(folder) if path.parent.name == "jobs"]
-    kind = kind or ("script" if text is not None else "" if there else _ask_kind())
+    kind = kind or ("script" if text is not None else "" if there else _ask_kind(found))
     studies: dict[str, str] = {}
     lacking = ""
     if kind == "script":
@@ -58,12 +70,18 @@ def main(folder: Path, kind: str | None, text: str | None) -> None:
         studies, lacking = {new.name: new.text}, new.lacking
     elif kind == "reference":
         studies = {Path(name).stem: examples.text(name) for name in examples.REFERENCE}
-    proposal = targets.propose()
+    hosts = split_names(given)
+    is_new = not (folder / TARGETS).exists()
+    if is_new and not given:
+        hosts = _ask_hosts(targets.hosts(home() / ".ssh" / "config"))
+    proposal = targets.propose(chosen=hosts)
     wanted = [*files.IGNORED, *(files.DATA if kind == "reference" else ())]
     made = [
         *(files.make(folder, f"jobs/{name}.toml", content) for name, content in studies.items()),
         *(files.kept(f"jobs/{name}.toml") for name in there if name not in studies),
-        files.make(folder, "jobs/targets.toml", proposal.text),
+        files.make(folder, TARGETS, proposal.text)
+        if is_new
+        else files.added(TARGETS, targets.add(folder / TARGETS, hosts)),
         files.ignore(folder, wanted),
     ]
     for one in made:
@@ -74,15 +92,19 @@ def main(folder: Path, kind: str | None, text: str | None) -> None:
     if lacking:
         narrate(_("Not there yet: {why}", lacking))
     narrate("")
-    for line in _next(folder, kind, [*studies, *there], text or ""):
+    for line in _next(folder, kind, [*studies, *there], text or "", hosts, found):
         narrate(line)
 
 
-def _ask_kind() -> str:
+def _ask_kind(found: Existing) -> str:
     if not sys.stdin.isatty():
         raise UsageError(
             _("What is to be compared? Nobody can be asked here."),
             hint=_("give --study reference, or --study script --command TEXT"),
+        )
+    if found.scripts:
+        narrate(
+            _("There are scripts that start training: oelm import-script {paths} makes a study of them.", found.scripts)
         )
     narrate(_("What is to be compared?"))
     for name, what in KINDS.items():
@@ -96,6 +118,22 @@ def _ask_command() -> str:
             _("Which command? Nobody can be asked here."), hint=_('give it: --command "python train.py --lr 1e-3"')
         )
     return ask(_("The command of one run, as you type it"))
+
+
+def _ask_hosts(known: Sequence[str]) -> list[str]:
+    """Return those of the user's hosts that runs may go to; none where nobody can be asked."""
+    if not known or not sys.stdin.isatty():
+        return []
+
+    def checked(answer: str) -> str:
+        for name in split_names((answer,)) if answer != NO_HOST else ():
+            if name not in known:
+                raise click.BadParameter(translated(_("{name}: {choices}", name, valid_choices(name, known))))
+        return answer
+
+    narrate(_("~/.ssh/config names {hosts}. Nothing is connected to now.", few(known)))
+    answer = ask(_("Those that runs may go to, with commas between them"), default=NO_HOST, value_proc=checked)
+    return [] if answer == NO_HOST else split_names((answer,))
 
 
 def _line(one: Written, proposal: Proposal) -> str:
@@ -113,13 +151,18 @@ def _line(one: Written, proposal: Proposal) -> str:
     return _("made   {path}: {what}", str(one.path), joined((ready, commented)))
 
 
-def _next(folder: Path, kind: str, studies: list[str], text: str) -> Iterator[str]:
+def _next(
+    folder: Path, kind: str, studies: list[str], text: str, hosts: Sequence[str], found: Existing
+) -> Iterator[str]:
     """Yield the commands that come next."""
     where = "" if folder.resolve() == Path.cwd() else shlex.quote(str(folder))
     study = f" --study {studies[0]}" if len(study_files(folder)) > 1 else ""
     yield _("Next, after cd {folder}:", where) if where else _("Next:")
+    rows: dict[str, str] = {}
+    for host in hosts[:3]:
+        rows[f"oelm doctor {host}"] = _("connect, and see what runs there would lack")
     if kind == "reference":
-        rows = {
+        rows |= {
             "oelm data demo": _("the demo's data, in seconds"),
             "oelm submit --study demo --wait": _("its three groups, about three minutes on two cores"),
             "oelm report --study demo --plot": _("what became of them"),
@@ -127,16 +170,16 @@ def _next(folder: Path, kind: str, studies: list[str], text: str) -> Iterator[st
             "oelm data make TEXT... --output data/tiny_stories": _("its data, of the texts of TinyStories"),
         }
     else:
-        rows = {
+        rows |= {
             f"oelm submit{study} --dry-run": _("what would run"),
             f"oelm submit{study} --wait": _("run it here; elsewhere with --target NAME"),
             f"oelm report{study}": _("compare its groups"),
         }
     yield from columns(rows)
     yield _("Without a study:")
-    yield from columns(
-        {
-            f"oelm run -- {text or 'python train.py'}": _("any command as it stands"),
-            "oelm report --from old_runs/": _("compare runs that you have: no training, no server"),
-        }
-    )
+    rows = {f"oelm run -- {text or 'python train.py'}": _("any command as it stands")}
+    if found.scripts:
+        rows[f"oelm import-script {found.scripts}"] = _("a study of the scripts that are here")
+    old = found.results or "old_runs/"
+    rows[f"oelm report --from {old}"] = _("compare runs that you have: no training, no server")
+    yield from columns(rows)

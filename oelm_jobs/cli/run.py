@@ -85,10 +85,6 @@ def main(
     It needs no file: the code of the git checkout, or of the folder, goes along as it is now. Ctrl-C leaves the runs
     alone. The same command again goes on with what failed or was cancelled, and with --set KEY=VALUE adds runs.
     """
-    if not words:
-        raise UsageError(
-            _("which command?"), hint=_("give it behind --, as in: oelm run -- python train.py --seed {{seed}}")
-        )
     with open_project(is_any=True) as project:
         with Meter(_("sending")) as meter:
             planned = project.plan_command(

@@ -18,6 +18,8 @@ from ..language import translated
 from ..programs import script, words
 from ..spec.study import Study
 from ..study.files import read_tables
+from ..study.implicit import free_name
+from ..targets.files import append
 from . import checking, places, secrets, shell
 from .commands import Command, of_one_program
 from .expansion import as_written
@@ -123,7 +125,13 @@ def propose(paths: Sequence[Path], project: Path, name: str = "") -> Proposal:
     targets_path = jobs / "targets.toml"
     existing = tomlfile.tables(targets_path) if targets_path.exists() else {}
     tables, of_command = places.propose(members, existing, _constant(members), found)
-    path = jobs / f"{name or _name(members[0])}.toml"
+    free = free_name(project, name or _name(members[0]))
+    if name and free != name:
+        raise UsageError(
+            _("--{option} {value!r}: {why}", "name", name, _("oelm run has made a study of that name")),
+            hint=_("give another name: --name {name}", free),
+        )
+    path = jobs / f"{free}.toml"
     study_tables = _tables(joined)
     study = read_tables(tomlfile.Section(path, "", study_tables))
     notes = [*_notes(joined, members, of_command, project, study), *_against(study, project, joined, found)]
@@ -174,9 +182,7 @@ def write(proposal: Proposal) -> list[Path]:
             existing = tomlfile.tables(proposal.targets_path) if proposal.targets_path.exists() else {}
             if taken := [name for name in proposal.targets if name in existing]:
                 raise ConfigurationError(_("{path}: another command has made it meanwhile", f"[{taken[0]}]"))
-            old = proposal.targets_path.read_text(encoding="utf-8") if proposal.targets_path.exists() else ""
-            text = f"{old.rstrip()}\n\n" if old.strip() else ""
-            rundir.write_text(proposal.targets_path, f"{text}{proposal.targets_text}", durable=False)
+            append(proposal.targets_path, proposal.targets)
             written.append(proposal.targets_path)
         rundir.write_text(path, proposal.text, durable=False)
     return written

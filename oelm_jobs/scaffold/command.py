@@ -15,7 +15,7 @@ from ..programs import script, words
 from ..programs.script import BY_AGENT, BY_CLIENT
 from ..spec.program import placeholders
 from ..study.files import read_tables
-from ..study.implicit import FIRST_SEED, name_of
+from ..study.implicit import FILLED_IN, FIRST_SEED, free_name, name_of
 
 _RATE = re.compile(r"(?:.*[._-])?(?:lr|learning[_-]rate)")
 """What is compared where a command sets several numbers."""
@@ -95,7 +95,7 @@ def study(command: str, folder: Path) -> NewStudy:
         if one is not None:
             before = texts[one.place]
             texts[one.place] = f"{before[: len(before) - len(one.value)]}{{{one.name}}}"
-    name = name_of(_words(command) if is_shells else texts)
+    name = free_name(folder, name_of(_words(command) if is_shells else texts))
     text = TEMPLATE.format(
         factors=tomlfile.as_text([factor.name] if factor else []),
         seed=seed.value if seed else FIRST_SEED,
@@ -130,7 +130,7 @@ def _check(texts: Sequence[str]) -> None:
         raise UsageError(
             _("--command: {why}", str(error)), hint=_("write a brace that is meant as two: {{{{")
         ) from None
-    if unknown := sorted(named - {"seed", "run_dir", "gpus", "port"}):
+    if unknown := sorted(named - {*FILLED_IN}):
         raise UsageError(
             _("--command: nothing says what {{{name}}} is", unknown[0]),
             hint=_("write its value there, as you type it on a terminal; the study then says it of a group"),

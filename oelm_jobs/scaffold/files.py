@@ -49,6 +49,11 @@ def kept(name: str) -> Written:
     return Written(path=Path(name), fate=Fate.KEPT)
 
 
+def added(name: str, lines: Sequence[str]) -> Written:
+    """Return a file that has got more, or none."""
+    return Written(path=Path(name), fate=Fate.ADDED, lines=tuple(lines)) if lines else kept(name)
+
+
 def ignore(folder: Path, wanted: Sequence[str]) -> Written:
     """Add to .gitignore what it lacks."""
     path = folder / ".gitignore"

@@ -1,4 +1,6 @@
-"""Propose targets: what ``~/.ssh/config`` and, where this machine submits to a cluster, sinfo know."""
+"""Propose targets: what ``~/.ssh/config`` and, where this machine submits to a cluster, sinfo know. Nothing is
+connected to.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import tomlfile
 from ..agent.sentences import _
+from ..errors import ConfigurationError, UsageError
 from ..folders import home
-from ..targets.files import read_targets
+from ..targets.files import append, read_targets
 
 if TYPE_CHECKING:
     from ..agent.messages import Partition
@@ -32,10 +35,19 @@ kind = "local"                               # this machine: its GPUs, or one sl
 OF_CLUSTER = """
 # Partitions that sinfo lists on this machine, ready to use. Options of sbatch stand as they are.
 """
-OF_HOSTS = """
-# Hosts of ~/.ssh/config, each to be switched on by taking the "# " away. One that is a cluster's login node is
-# kind = "slurm" and needs sbatch = { partition = "…", gpus = "1", time = "12:00:00" }.
+_WHAT_HOSTS_NEED = """\
+# One that is a cluster's login node is kind = "slurm" and needs
+# sbatch = { partition = "…", gpus = "1", time = "12:00:00" }.
 # What runs need first goes into setup = ["source ~/venvs/torch/bin/activate"].
+"""
+OF_CHOSEN = f"""
+# Hosts that ssh reaches, ready to use.
+{_WHAT_HOSTS_NEED}"""
+OF_HOSTS = f"""
+# Hosts of ~/.ssh/config, each to be switched on by oelm init --host NAME, or by taking the "# " away.
+{_WHAT_HOSTS_NEED}"""
+OF_OTHERS = """
+# Other hosts of ~/.ssh/config, each to be switched on by oelm init --host NAME, or by taking the "# " away.
 """
 
 
@@ -52,24 +64,32 @@ class Proposal:
     """What could not be asked."""
 
 
-def propose(ssh_config: Path | None = None) -> Proposal:
+def propose(ssh_config: Path | None = None, chosen: Sequence[str] = ()) -> Proposal:
     """Return what this machine knows of places to run.
 
     Args:
         ssh_config: Without it the user's own.
+        chosen: Hosts that are targets at once; the others of the file stand in comments.
+
+    Raises:
+        UsageError: One can't be a target's name.
     """
     partitions, remarks = _partitions()
-    ready = _of_cluster(partitions)
+    of_cluster, of_hosts = _of_cluster(partitions), tables_of(chosen)
+    if taken := sorted(of_hosts.keys() & of_cluster.keys()):
+        raise UsageError(_("--host {host}: a partition of this machine's cluster has that name", taken[0]))
+    ready = {**of_cluster, **of_hosts}
     found = hosts(ssh_config or home() / ".ssh" / "config")
     commented = {name: {"kind": "ssh", "host": name} for name in found if name not in (LOCAL, *ready)}
     if len(commented) > MOST_HOSTS:
         remarks += (_("~/.ssh/config names {count} hosts; the first {most} are in it", len(commented), MOST_HOSTS),)
         commented = dict(list(commented.items())[:MOST_HOSTS])
     text = HEAD
-    if ready:
-        text += OF_CLUSTER + "\n".join(tomlfile.document({name: table}).lstrip("\n") for name, table in ready.items())
+    for head, tables in ((OF_CLUSTER, of_cluster), (OF_CHOSEN, of_hosts)):
+        if tables:
+            text += head + "\n".join(tomlfile.document({name: table}).lstrip("\n") for name, table in tables.items())
     if commented:
-        text += OF_HOSTS + "\n".join(
+        text += (OF_OTHERS if of_hosts else OF_HOSTS) + "\n".join(
             "".join(f"# {line}\n" for line in tomlfile.document({name: table}).split("\n") if line)
             for name, table in commented.items()
         )
@@ -121,6 +141,36 @@ def _gpus(gres: str) -> str:
 # Hosts ----------------------------------------------------------------------------------------------------------------
 
 
+def tables_of(chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return a target for each host, by its name.
+
+    Raises:
+        UsageError: One can't be a target's name.
+    """
+    found = {name: {"kind": "ssh", "host": name} for name in chosen}
+    for name, table in found.items():
+        if name == LOCAL or not _can_be_read(name, table):
+            raise UsageError(
+                _("--host {host}: can't be a target's name", name),
+                hint=_("give it a Host of its own in ~/.ssh/config, of letters, digits, dots and dashes"),
+            )
+    return found
+
+
+def add(path: Path, chosen: Sequence[str]) -> list[str]:
+    """Write hosts behind what a targets file has; return those that it lacked.
+
+    Raises:
+        UsageError: One can't be a target's name.
+        ConfigurationError: The file can't be read or written.
+    """
+    with tomlfile.changing(path) as before:
+        lacking = {name: table for name, table in tables_of(chosen).items() if name not in before}
+        if lacking:
+            append(path, lacking)
+    return list(lacking)
+
+
 def hosts(config: Path) -> list[str]:
     """Return the hosts that a file of ssh_config(5) calls by name, in its order; without patterns, and without those
     where git alone logs in.
@@ -163,8 +213,6 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 def _can_be_read(name: str, table: Mapping[str, Any]) -> bool:
     """Tell whether a targets file may hold a table."""
-    from ..errors import ConfigurationError
-
     try:
         read_targets(tomlfile.Section(Path("targets.toml"), "", {name: table}))
     except ConfigurationError:

@@ -85,7 +85,8 @@ def make(
         tables["settings"] = shared
     groups = _groups(values, gpus)
     path = _place(project, name_of(command), {**tables, "groups": groups}, save)
-    before = tomlfile.tables(path) if path.exists() else {}
+    earlier = next((each for each in (path, _unsaved(path)) if each.exists()), None)
+    before = tomlfile.tables(earlier) if earlier is not None else {}
     tables["groups"] = _named(groups, before.get("groups", {}), path.stem)
     study = read_tables(tomlfile.Section(path, "", _together(before, tables)))
     if why := script.why_not_there(project, study):
@@ -96,21 +97,26 @@ def make(
 
 
 def keep(implicit: Implicit) -> Path:
-    """Write a study's file, or add to it; return it.
+    """Write a study's file, or add to it; return it. One that is saved has what was kept under its name till then.
 
     Raises:
         ConfigurationError: It can't be written, or is another study's meanwhile.
     """
-    path = implicit.study.path
-    with tomlfile.changing(path) as before:
+    path, unsaved = implicit.study.path, _unsaved(implicit.study.path)
+    with contextlib.ExitStack() as changes:
+        before = changes.enter_context(tomlfile.changing(path))
+        is_saved_now = not before and unsaved.exists()
+        before = changes.enter_context(tomlfile.changing(unsaved)) if is_saved_now else before
         if path.parent.parent.name == rundir.CONTROL:
             privacy.ignore(str(path.parent.parent))
         if before and not _is_same(before, implicit.tables):
             why = _("another command has made it meanwhile")
             raise ConfigurationError(_("{path}: {why}", str(path), why), hint=_("run it again"))
         after = _together(before, implicit.tables)
-        if after != before:
+        if after != before or is_saved_now:
             rundir.write_text(path, HEADER + tomlfile.document(after), durable=False)
+        if is_saved_now:
+            unsaved.unlink()
     return path
 
 
@@ -124,6 +130,10 @@ def out_of_git(project: Path, study: str) -> None:
 
 
 def _check(command: Sequence[str], values: Mapping[str, Sequence[str]], num_seeds: int) -> None:
+    if not command:
+        raise UsageError(
+            _("which command?"), hint=_("give it behind --, as in: oelm run -- python train.py --seed {{seed}}")
+        )
     try:
         named = placeholders(words.read(command))
     except words.BadWords as error:
@@ -181,6 +191,12 @@ def name_of(command: Sequence[str]) -> str:
     return "run" if is_odd else name
 
 
+def free_name(project: Path, name: str) -> str:
+    """Return a name for a study in jobs/ that none of a command (``oelm run``) has: runs of both would lie together."""
+    choices = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+    return next(choice for choice in choices if not (project / COMMANDS / f"{choice}.toml").exists())
+
+
 def _place(project: Path, name: str, tables: Tables, save: str) -> Path:
     """Return the study's file: the one that the same command has made, or one that is free."""
     jobs = project / "jobs"
@@ -188,11 +204,12 @@ def _place(project: Path, name: str, tables: Tables, save: str) -> Path:
         path = jobs / f"{save}.toml"
         if reason := names.why_not_study(save) or (_("is the file of targets") if save == "targets" else ""):
             raise UsageError(_("--{option} {value!r}: {why}", "save", save, reason))
-        if path.exists() and not _is_same(tomlfile.tables(path), tables):
-            raise UsageError(
-                _("--save {name}: {path} is the study of another command", save, str(path)),
-                hint=_("give another name, or run that study: oelm-submit --study {study}", save),
-            )
+        for there in filter(Path.exists, (path, _unsaved(path))):
+            if not _is_same(tomlfile.tables(there), tables):
+                raise UsageError(
+                    _("--save {name}: {path} is the study of another command", save, str(there)),
+                    hint=_("give another name, or run that study: oelm-submit --study {study}", save),
+                )
         return path
     for number in itertools.count(1):
         path = jobs / (f"{name}.toml" if number == 1 else f"{name}-{number}.toml")
@@ -200,6 +217,11 @@ def _place(project: Path, name: str, tables: Tables, save: str) -> Path:
         if not path.exists() or _is_same(tomlfile.tables(path), tables):
             break
     return path
+
+
+def _unsaved(path: Path) -> Path:
+    """Return where a study of jobs/ is kept until it is saved; for one that isn't saved, a path where nothing lies."""
+    return path.parent.parent / COMMANDS / path.name
 
 
 def _groups(values: Mapping[str, Sequence[str]], gpus: int) -> dict[str, Tables]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,17 @@ def _read_path(table: tomlfile.Section, key: str, default: str = "") -> str:
     if wrong := names.why_not_path(path):
         table.wrong(key, wrong, value=path)
     return path
+
+
+def append(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write tables behind what a targets file has, whose remarks stay; the caller lets nobody else change it.
+
+    Raises:
+        OSError: It can't be read or written.
+    """
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    before = f"{old.rstrip()}\n\n" if old.strip() else ""
+    rundir.write_text(path, before + tomlfile.document(tables).lstrip("\n"), durable=False)
 
 
 # Targets given on a command line --------------------------------------------------------------------------------------

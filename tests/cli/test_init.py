@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs.errors import UsageError
-from oelm_jobs.scaffold import command, examples, files, targets
+from oelm_jobs.scaffold import command, examples, existing, files, targets
 from oelm_jobs.study.files import load_study, read_study
 from oelm_jobs.targets.files import load_targets
 from tests.support import end_all
@@ -121,6 +122,8 @@ def test_what_exists_is_named_and_left(here: Oelm, folder: Path) -> None:
         (["--command", "python train.py --lr {lr}"], "{lr}"),
         (["--command", "python 'train.py"], "quotes"),
         (["--command", ""], "--command"),
+        (["--study", "reference", "--host", "a/b"], "--host a/b"),
+        (["--study", "reference", "--host", "local"], "--host local"),
     ],
 )
 def test_where_nobody_can_be_asked_the_option_is_named_and_nothing_is_made(
@@ -147,6 +150,7 @@ def test_a_home_folder_is_no_project_and_one_that_is_closed_is_named(here: Oelm,
         ("python train.py --steps 5 --lr=3e-4", "python train.py --steps 5 --lr={lr}", {"lr": 3e-4}),
         ("torchrun train.py n=2 optim.lr=1 x=y", "torchrun train.py n=2 optim.lr={optim.lr} x=y", {"optim.lr": 1}),
         ("python train.py --seed {seed} --port 80", "python train.py --seed {seed} --port 80", {}),
+        ("torchrun --nnodes {nodes} train.py", "torchrun --nnodes {nodes} train.py", {}),
         ('python train.py --name "a b"', ["python", "train.py", "--name", "a b"], {}),
         ("A=1 python train.py > $HOME/log", ["sh", "-c", "A=1 python train.py > $HOME/log"], {}),
     ],
@@ -168,6 +172,79 @@ def test_a_number_of_a_command_becomes_a_factor_and_all_else_stays(
         tmp_path, "jobs/on.toml", switched_on.replace("# [hyp", "[hyp").replace("# H1", "H1") if factor else text
     )
     assert len(read_study(tmp_path / "jobs" / "on.toml").groups) == 1 + bool(factor)
+
+
+@pytest.mark.slow
+def test_hosts_that_are_named_are_ready_to_use_in_a_new_file_and_an_old_one(here: Oelm, folder: Path) -> None:
+    made = here("init", "--command", "python train.py", "--host", "box,other")
+    assert "ready to use: local, box, other\n" in made.stdout and "oelm doctor box " in made.stderr
+    assert {name: target.host for name, target in load_targets(folder).items() if target.host} == {
+        "box": "box", "other": "other",
+    }  # fmt: skip
+    before = (folder / "jobs" / "targets.toml").read_text()
+    assert "kept   jobs/targets.toml" in here("init", "--host", "box").stdout
+    assert "added  jobs/targets.toml: third" in here("init", "--host", "box,third").stdout
+    assert (folder / "jobs" / "targets.toml").read_text().startswith(before)
+    assert load_targets(folder)["third"].kind == "ssh"
+
+
+def answered(folder: Path, text: str) -> str:
+    """Return what ``oelm init`` says on a terminal where this is typed."""
+    primary, secondary = os.openpty()
+    argv = [sys.executable, "-c", "from oelm_jobs.cli.main import main; main()", "init"]
+    with subprocess.Popen(
+        argv, cwd=folder, stdin=secondary, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        os.close(secondary)
+        os.write(primary, text.encode())
+        said = process.communicate(timeout=300)[0].decode()
+    os.close(primary)
+    return said
+
+
+@pytest.mark.slow
+def test_on_a_terminal_hosts_are_offered_and_a_misspelt_one_is_asked_again(folder: Path) -> None:
+    said = answered(folder, "script\npython train.py\nbocks\nbox\n")
+    assert "~/.ssh/config names box. Nothing is connected to now." in said and "bocks: valid: box" in said
+    assert load_targets(folder)["box"].host == "box"
+    assert "~/.ssh/config names" not in answered(folder, ""), "the file is there"
+
+
+@pytest.mark.slow
+def test_without_an_answer_hosts_stand_in_comments(folder: Path) -> None:
+    answered(folder, "script\npython train.py\n\n")
+    assert "box" not in load_targets(folder) and "# [box]" in (folder / "jobs" / "targets.toml").read_text()
+
+
+def test_scripts_and_logs_that_are_here_are_found_by_where_most_of_them_lie(tmp_path: Path) -> None:
+    assert existing.look(tmp_path) == existing.Existing(scripts="", results="")
+    for name in ("scripts/deep/a.sh", "scripts/b.sbatch", "install.sh", ".venv/bin/x.sh", "old runs/a/train.log"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("make\n" if name == "install.sh" else "x=1 python train.py\n")
+    assert existing.look(tmp_path) == existing.Existing(scripts="scripts/", results="'old runs/'")
+    (tmp_path / "mine").mkdir()
+    for name in ("a.sh", "b.sh", "c.sbatch"):
+        (tmp_path / "mine" / name).write_text("srun python train.py\n")
+    assert existing.look(tmp_path / "mine").scripts == "*.sh *.sbatch"
+
+
+@pytest.mark.slow
+def test_init_names_the_commands_for_scripts_and_logs_that_are_here(here: Oelm, folder: Path) -> None:
+    for name in ("scripts/a.sh", "logs/a.log"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text("python train.py\n")
+    said = here("init", "--command", "python train.py").stderr
+    assert "  oelm import-script scripts/ " in said and "  oelm report --from logs/ " in said
+
+
+@pytest.mark.slow
+def test_a_study_is_not_called_as_one_that_oelm_run_has_made(here: Oelm, folder: Path) -> None:
+    (folder / "train.py").write_text(SCRIPT)
+    here("run", "--", "python", "train.py", "--lr", "1")
+    made = here("init", "--command", "python train.py --lr 1")
+    assert "made   jobs/train-2.toml" in made.stdout
+    assert "DONE" in here("submit", "--study", "train-2", "--wait").stdout
+    assert {row["study"] for row in json.loads(here("status", "--json").stdout)["runs"]} == {"train", "train-2"}
 
 
 def test_a_command_without_words_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from oelm_jobs import Project
 from oelm_jobs.agent.states import State
 from oelm_jobs.cli.run import _what_next
+from oelm_jobs.errors import UsageError
 from oelm_jobs.study.files import load_study
 from tests.support import end_all, wait_until
 
@@ -198,6 +199,16 @@ def test_a_study_that_is_saved_is_one_like_any_other(folder: Path, oelm: Oelm) -
     assert refused.returncode == 2 and "is the study of another command" in refused.stderr
 
 
+def test_a_study_that_is_saved_later_keeps_its_runs_and_is_one(folder: Path, oelm: Oelm) -> None:
+    command = ("--", *TRAIN, "--lr", "{lr}")
+    oelm("run", "--set", "lr=1,2", *command)
+    assert oelm("run", "--save", "train", "--set", "lr=2,3", *command).stdout.startswith("lr_2: left alone")
+    assert states(oelm) == {"train/lr_1": "DONE", "train/lr_2": "DONE", "train/lr_3": "DONE"}
+    assert not (folder / ".oelm" / "studies" / "train.toml").exists()
+    refused = oelm("run", "--save", "train", "--", *TRAIN, check=False)
+    assert refused.returncode == 2 and "is the study of another command" in refused.stderr
+
+
 def test_a_run_that_is_over_starts_over_where_that_is_asked_for(folder: Path, oelm: Oelm) -> None:
     oelm("run", "--", *TRAIN)
     assert "give --yes" in oelm("run", "--rerun", "--", *TRAIN, check=False).stderr
@@ -299,6 +310,11 @@ def test_the_api_does_the_same(folder: Path) -> None:
         project.submit(plan)
         assert {run.state for run in project.wait(plan).runs} == {State.DONE}
     assert os.fspath(plan.study.path) == f"{folder}/.oelm/studies/train.toml"
+
+
+def test_the_api_refuses_a_command_without_words(folder: Path) -> None:
+    with Project(folder, is_any=True) as project, pytest.raises(UsageError, match="which command"):
+        project.plan_command([])
 
 
 def test_what_a_reason_quotes_need_be_no_files_name(tmp_path: Path) -> None:

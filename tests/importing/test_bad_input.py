@@ -95,6 +95,15 @@ def test_a_targets_file_that_holds_remarks_alone_keeps_them(folder: Path) -> Non
     assert targets.read_text().startswith("# where I am let in: ask the admins for gpu7\n\n[gpu]\n")
 
 
+def test_a_study_is_not_called_as_one_that_oelm_run_has_made(folder: Path) -> None:
+    kept = folder / ".oelm" / "studies" / "train.toml"
+    kept.parent.mkdir(parents=True)
+    kept.write_text('[program]\ncommand = "python train.py"\n[groups]\ntrain = {}\n')
+    assert propose(folder, TRAIN).study.name == "train-2"
+    with pytest.raises(UsageError, match="oelm run has made a study of that name"):
+        proposal.propose([folder / "a.sh"], folder, "train")
+
+
 def test_no_secret_is_written_or_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "export HF_TOKEN=hunter2hunter2\nwandb login 0123456789abcdef\n"
     propose(folder, text + "python train.py --seed 1 --hub_token hunter3hunter3 $X\n")

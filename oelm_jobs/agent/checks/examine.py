@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Callable, Dict, cast
+from typing import TYPE_CHECKING, BinaryIO, Callable, Dict, List, cast
 
 from .. import privacy, rundir
 from ..host import lease, lease_folder, ports
@@ -37,7 +37,8 @@ def examine(request: messages.ExamineRequest) -> messages.ExamineAnswer:
         ``writable`` and ``locks`` (errors, or empty), ``quotas`` (of root, checkpoints and home, as quota.quotas
         answers), ``trial`` (as trial.attempt answers), ``bash`` and ``rsync`` (paths, or empty), ``ends_processes``
         (the host ends what a logout leaves), ``wandb_login``, ``ports_taken``, ``data`` (as tokens.data answers);
-        ``site`` (as slurm.site.site answers) or ``site_error``, ``tests`` (of ``jobs``, as its test_only answers).
+        ``site`` (as slurm.site.site answers) or ``site_error``, ``tests`` (of ``jobs``, as its test_only answers);
+        where runs don't go to Slurm and the host submits to a cluster, its ``partitions`` that take jobs.
     """
     os.environ.update(request.get("environment") or {})
     root = os.path.expanduser(request["root"])
@@ -77,7 +78,18 @@ def examine(request: messages.ExamineRequest) -> messages.ExamineAnswer:
             answer["tests"] = {size: slurm_site.test_only(script) for size, script in jobs.items()}
         except slurm_commands.SlurmError as error:
             answer["site_error"] = str(error)
+    elif shutil.which("sinfo") and (found := _partitions()):
+        answer["partitions"] = found
     return cast("messages.ExamineAnswer", answer)
+
+
+def _partitions() -> List[str]:
+    from ..slurm import commands, site
+
+    try:
+        return [row["name"] for row in site.partitions() if row["is_up"] and row["takes_jobs"]]
+    except commands.SlurmError:
+        return []
 
 
 def _trouble(root: str, act: Callable[[BinaryIO], object]) -> str:

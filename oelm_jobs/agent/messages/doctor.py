@@ -74,6 +74,7 @@ class _ExamineAnswerMay(TypedDict, total=False):
     lease_room: int
     lease_files: int
     site_error: str
+    partitions: List[str]
     tests: Dict[str, Tested]
 
 

@@ -84,8 +84,8 @@ def test_runs_below_a_folder_that_is_read_as_a_run_are_named(tmp_path: Path) -> 
     make(tmp_path, "old", "slurm-7.out")
     make(tmp_path / "old", "gpt_base")
     make(tmp_path / "old", "logs", "train.out")
-    (said,) = map(str, loading.left_out([tmp_path / "old"]))
-    assert said.endswith("left out: gpt_base")
+    parts, said = map(str, loading.left_out([tmp_path / "old"]))
+    assert said.endswith("left out: gpt_base") and "slurm-7.out" in parts
     assert loading.left_out([tmp_path / "old" / "gpt_base"]) == []
 
 
@@ -236,3 +236,43 @@ def test_numbers_in_quotes_count_as_numbers(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"batch_size": "8", "world_size": "2", "dropout": "0.1"}')
     run = folders.load(tmp_path, now=0.0, groups=(), first_seed=None)
     assert (run.global_batch, run.train["dropout"]) == (16, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("names", "runs"),
+    [
+        (["low_s1.log", "low_s2.log", "high_s1.log"], [("low", 1), ("low", 2), ("high", 1)]),
+        (["lr1e-3.log", "lr1e-4.log"], [("lr1e-3", None), ("lr1e-4", None)]),
+        (["lr0.1.log", "lr0.01.log"], [("lr0.1", None), ("lr0.01", None)]),
+        (["a-1234.out", "a-1234.err", "b-1235.out", "b-1235.err"], [("a-1234", None), ("b-1235", None)]),
+        (["logs/low.out", "logs/high.out"], [("low", None), ("high", None)]),
+        (["slurm-1.out", "slurm-2.out"], [("old", None)]),
+        (["gpt-1234.out", "gpt-1235.out"], [("old", None)]),
+        (["train.0.log", "train.1.log"], [("old", None)]),
+        (["gpt.log", "eval.log"], [("old", None)]),
+    ],
+)
+def test_logs_side_by_side_are_runs_where_their_names_tell_groups_or_seeds(
+    tmp_path: Path, names: list[str], runs: list[tuple[str, int | None]]
+) -> None:
+    for name in names:
+        make(tmp_path / Path("old", name).parent.parent, Path("old", name).parent.name, Path(name).name)
+    for folder in (tmp_path / "old", tmp_path):
+        assert sorted((run.group, run.seed) for run in load(folder)) == sorted(runs, key=str)
+    said = list(map(str, loading.left_out([tmp_path / "old"])))
+    assert bool(said) is (len(runs) == 1)
+    assert all("parts of one run" in each and "--from" in each for each in said)
+
+
+def test_a_folder_with_a_configuration_is_one_run_whatever_its_logs_are_called(tmp_path: Path) -> None:
+    folder = make(tmp_path, "old", "low.log", config={"lr": 1})
+    make(tmp_path, "old", "high.log")
+    assert [run.group for run in load(folder)] == ["old"]
+
+
+def test_the_errors_of_a_job_are_read_with_its_output(tmp_path: Path) -> None:
+    for name in ("low", "high"):
+        make(tmp_path, "old", f"{name}.out", "Step 1 | Loss: 2.0000 | LR: 1.00e-04\n")
+        make(tmp_path, "old", f"{name}.err", "Step 2 | Loss: 1.0000 | LR: 1.00e-04\n")
+    assert [run.last_step for run in load(tmp_path / "old")] == [2, 2]
+    assert len(load(*sorted((tmp_path / "old").iterdir()))) == 2
