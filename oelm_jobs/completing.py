@@ -8,12 +8,11 @@ What can't be read knows no names, or is the caller's to pass over.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from . import tomlfile
 from .folders import find_project, index_path, study_files, target_files
 
 MOST = 300
@@ -40,10 +39,10 @@ def runs(begin: str, study: str | None = None, *, studies: bool = True) -> list[
     project = _project()
     if "/" in begin:
         study, _, begin = begin.partition("/")
-        return [f"{study}/{name}" for name in _runs(project, begin, study)]
-    above = _studies_of_runs(project) if studies and not study else []
-    query = 'SELECT DISTINCT "group" FROM run WHERE project = ? AND (? IS NULL OR study = ?)'
-    return _beginning(begin, above, _query(query, str(project), study, study), _runs(project, begin, study))
+        return [f"{study}/{name}" for name in _runs(project, begin, [study])]
+    own = [study] if study else _studies_of_runs(project)
+    above = own if studies and not study else []
+    return _beginning(begin, above, _groups_of_runs(project, begin, own), _runs(project, begin, own))
 
 
 def groups(begin: str, study: str | None = None) -> list[str]:
@@ -67,6 +66,8 @@ def states(begin: str) -> list[str]:
 
 def targets(begin: str) -> list[str]:
     """Return the targets that begin so."""
+    from . import tomlfile  # here: the index is read without it
+
     found = ["local"]
     for path in target_files(_project()):
         with contextlib.suppress(Exception):  # the others' names may be known all the same
@@ -100,6 +101,8 @@ def _project() -> Path:
 
 def _study(name: str | None) -> dict[str, Any]:
     """Return the tables of a study; without a name those of the default study, or of the only one that there is."""
+    from . import tomlfile
+
     if name and name.endswith(".toml"):
         return tomlfile.tables(Path(name))
     paths = study_files(_project())
@@ -118,20 +121,40 @@ def _study(name: str | None) -> dict[str, Any]:
 # The index ------------------------------------------------------------------------------------------------------------
 
 
-def _runs(project: Path, begin: str, study: str | None) -> list[str]:
-    """Return the names of a project's runs that begin so, sorted; of too many the first and the last, so that what all
-    of them have in common is what those returned have in common.
+def _runs(project: Path, begin: str, studies: Iterable[str]) -> list[str]:
+    """Return the names of runs that begin so, sorted; of too many the first and the last, so that what all of them have
+    in common is what those returned have in common.
     """
-    condition = "WHERE project = ? AND (? IS NULL OR study = ?) AND name >= ? AND name < ?"
-    values = (str(project), study, study, begin, begin + _LAST)
-    found = _query(f"SELECT DISTINCT name FROM run {condition} ORDER BY name LIMIT {MOST}", *values)
-    if len(found) == MOST:
-        found += _query(f"SELECT max(name) FROM run {condition}", *values)
-    return list(dict.fromkeys(found))
+    condition = "WHERE project = ? AND study = ? AND name >= ? AND name < ?"  # as the primary key has them sorted
+    found: set[str] = set()
+    for study in studies:
+        values = (str(project), study, begin, begin + _LAST)
+        own = _query(f"SELECT name FROM run {condition} ORDER BY name LIMIT {MOST}", *values)
+        found.update(own, _query(f"SELECT max(name) FROM run {condition}", *values) if len(own) == MOST else ())
+    names = sorted(found)
+    return names if len(names) <= MOST else [*names[:MOST], names[-1]]
+
+
+def _groups_of_runs(project: Path, begin: str, studies: Sequence[str]) -> list[str]:
+    """Return the groups that begin so. A run's name begins with its group's: of ten thousand runs only those that are
+    called so need to be looked at.
+    """
+    if not begin:  # all need to be, which is done sooner in the order in which they lie
+        chosen = ", ".join("?" * len(studies))
+        query = f'SELECT DISTINCT "group" FROM run NOT INDEXED WHERE project = ? AND study IN ({chosen})'
+        return _query(query, str(project), *studies)
+    query = 'SELECT DISTINCT "group" FROM run WHERE project = ? AND study = ? AND name >= ? AND name < ?'
+    return [group for study in studies for group in _query(query, str(project), study, begin, begin + _LAST)]
 
 
 def _studies_of_runs(project: Path) -> list[str]:
-    return _query("SELECT DISTINCT study FROM run WHERE project = ?", str(project))
+    """Return the studies that have runs, each found behind the one before it and not among all runs."""
+    behind = "SELECT min(study) FROM run WHERE project = ?1"
+    query = (
+        f"WITH RECURSIVE found(study) AS ({behind} UNION ALL SELECT ({behind} AND study > found.study) FROM found"
+        " WHERE study IS NOT NULL) SELECT study FROM found WHERE study IS NOT NULL"
+    )
+    return _query(query, str(project))
 
 
 def _query(query: str, *values: str | None) -> list[str]:
