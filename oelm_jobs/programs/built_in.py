@@ -35,6 +35,8 @@ batch, which is scientific.
 """
 OF_THE_STEP = frozenset({"batch_size", "compile", "deterministic", "gradient_accumulation_steps", "num_workers"})
 """Keys that say how a step is cut, which its speed depends on."""
+_BATCH = "global_batch"
+"""What may be set of a study besides the trainer's own keys."""
 REPLICATION = frozenset({"seed", "data_path", "val_data_path"})
 """Keys that no comparison looks at: the seed is the replication, and of data the hash counts, not the path."""
 
@@ -143,23 +145,35 @@ def _typed(key: str, value: object) -> Any:
 # Settings of runs -----------------------------------------------------------------------------------------------------
 
 
-def with_setting(study: Study, key: str, value: str) -> Study:
-    """Return a study with a setting changed, as ``why_not_set`` allows it."""
-    if key == "global_batch":
-        return replace(study, global_batch=int(value))
-    return replace(study, settings={**study.settings, key: _typed(key, value)})
+def with_settings(study: Study, texts: Mapping[str, str]) -> Study:
+    """Return a study with settings changed, as ``why_not_set`` allows it."""
+    own = {key: _typed(key, value) for key, value in texts.items() if key != _BATCH}
+    batch = int(texts.get(_BATCH, study.global_batch))
+    return replace(study, global_batch=batch, settings={**study.settings, **own})
 
 
-def why_not_set(study: Study, key: str, value: str) -> str:
-    """Return why what is set can't be a text, whatever the group; empty where it can."""
-    if key == "global_batch":
-        return "" if str(value).isdecimal() and int(value) >= 1 else _("must be a whole number above zero")
-    errors = [_error({**study.settings, **group.values, key: value}) for group in study.groups.values()]
-    error = errors[0]
-    if error is not None and len(set(map(str, errors))) == 1:
+def why_not_set(study: Study, texts: Mapping[str, str]) -> dict[str, str]:
+    """Return why settings can't all be such texts, whatever the group, by the settings that are to blame."""
+    found: dict[str, str] = {}
+    batch = str(texts.get(_BATCH, 1))
+    if not (batch.isdecimal() and int(batch) >= 1):
+        found[_BATCH] = _("must be a whole number above zero")
+    for key, value in texts.items():
+        if key in trainer.keys_of_kind("path") and (why := names.why_not_path(value)):
+            found[key] = why
+    left = {key: value for key, value in texts.items() if key != _BATCH and key not in found}
+    while left and (error := _error_of_all(study, left)) is not None:
+        key = error.key if error.key in left else next(reversed(left))
         why = said(error)
-        return why if error.key == key else _("{key} = {value} {why}", error.key, str(error.value), why)
-    return names.why_not_path(value) if key in trainer.keys_of_kind("path") else ""
+        found[key] = why if error.key == key else _("{key} = {value} {why}", error.key, str(error.value), why)
+        del left[key]
+    return found
+
+
+def _error_of_all(study: Study, texts: Mapping[str, str]) -> trainer.ConfigError | None:
+    """Return what the trainer has against settings in every group alike."""
+    errors = [_error({**study.settings, **group.values, **texts}) for group in study.groups.values()]
+    return errors[0] if len(set(map(str, errors))) == 1 else None
 
 
 def why_not_together(study: Study, group: Group) -> str:

@@ -71,8 +71,13 @@ def why_not_value(value: object) -> str:
     return ""
 
 
-def why_not_set(study: Study, key: str, value: str) -> str:
-    """Return why a setting can't be a text; empty where it can."""
+def why_not_set(study: Study, texts: Mapping[str, str]) -> dict[str, str]:
+    """Return why settings can't be such texts, by setting."""
+    found = {key: _why_not_set(study, key, value) for key, value in texts.items()}
+    return {key: why for key, why in found.items() if why}
+
+
+def _why_not_set(study: Study, key: str, value: str) -> str:
     found, before = _read(study.settings[key], value), study.settings[key]
     if _kind(found) is not _kind(before) or why_not_value(found):
         return _("must be of the kind that it has in the study: {value}", repr(before))
@@ -89,9 +94,10 @@ def _kind(value: object) -> type:
     return float if type(value) is int else type(value)
 
 
-def with_setting(study: Study, key: str, value: str) -> Study:
-    """Return a study with a setting changed, as ``why_not_set`` allows it."""
-    return replace(study, settings={**study.settings, key: _read(study.settings[key], value)})
+def with_settings(study: Study, texts: Mapping[str, str]) -> Study:
+    """Return a study with settings changed, as ``why_not_set`` allows it."""
+    own = {key: _read(study.settings[key], value) for key, value in texts.items()}
+    return replace(study, settings={**study.settings, **own})
 
 
 def _read(before: object, text: str) -> Any:

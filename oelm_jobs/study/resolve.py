@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +29,29 @@ def run_name(study: Study, group: str, seed: int, tag: str = "") -> str:
 
 
 def with_settings(study: Study, overrides: Mapping[str, str]) -> Study:
-    """Return the study as ``--set`` changes it.
+    """Return the study as ``--set`` changes it; what is set is judged together.
 
     Raises:
-        UsageError: A key doesn't exist or a value is off.
+        UsageError: Keys don't exist or values are off; it says all of them.
     """
-    for key, value in overrides.items():
-        about = description.of(study)
-        settable = [*study.settings, *about.BESIDES]
+    about = description.of(study)
+    settable = [*study.settings, *about.BESIDES]
+    of_groups = [*study.factors, *(key for group in study.groups.values() for key in group.declared)]
+    wrong: dict[str, str] = {}
+    for key in overrides:
         setting = [group.name for group in study.groups.values() if key in group.declared]
-        of_groups = [*study.factors, *(key for group in study.groups.values() for key in group.declared)]
-        why: str
         if key in study.factors:
-            why = _("is a factor, which groups set")
+            wrong[key] = _("is a factor, which groups set")
         elif key not in settable:
-            why = valid_choices(key, [*settable, *of_groups])  # the nearest may be one that only groups set
+            wrong[key] = valid_choices(key, [*settable, *of_groups])  # the nearest may be one that only groups set
         elif setting:
-            why = _("groups set it themselves ({names})", setting)
-        else:
-            why = about.why_not_set(study, key, value)
-        if why:
-            raise UsageError(_("--set {key}={value}: {why}", key, value, why))
-        study = about.with_setting(study, key, value)
-    return study
+            wrong[key] = _("groups set it themselves ({names})", setting)
+    sound = {key: value for key, value in overrides.items() if key not in wrong}
+    wrong |= about.why_not_set(study, sound)
+    if wrong:
+        said = [_("--set {key}={value}: {why}", key, overrides[key], why) for key, why in wrong.items()]
+        raise UsageError(reduce(lambda a, b: _("{a}\n{b}", a, b), said))
+    return about.with_settings(study, sound)
 
 
 def asked(

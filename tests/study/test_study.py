@@ -235,6 +235,19 @@ def test_set_needs_a_tag_and_a_key_that_exists() -> None:
         plan_runs(reference, AT_R, groups=["oelm_freez"])
 
 
+def test_what_is_set_is_judged_together_and_all_that_is_wrong_is_told_at_once() -> None:
+    reference = study.load_study(REPOSITORY)
+    with pytest.raises(UsageError, match=r"--set num_heads=5: .*512"):
+        plan_runs(reference, AT_R, tag="t", overrides={"num_heads": "5"})
+    runs = plan_runs(reference, AT_R, tag="t", overrides={"num_heads": "5", "d_model": "320"})
+    assert {(run.settings["num_heads"], run.settings["d_model"]) for run in runs} == {(5, 320)}
+    wrong = {"max_stps": "1", "max_lr": "-1", "global_batch": "0", "warmup_steps": "few", "num_layers": "2"}
+    with pytest.raises(UsageError) as caught:
+        plan_runs(reference, AT_R, tag="t", overrides=wrong)
+    said = str(caught.value)
+    assert [f"--set {key}={value}: " in said for key, value in wrong.items()] == [True] * 4 + [False], said
+
+
 def test_a_setting_needs_to_suit_the_groups_that_run_and_no_others() -> None:
     reference = study.load_study(REPOSITORY)
     assert "freeze_qk" in reference.factors and "freeze_from_step" not in reference.factors
