@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import signal
+import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -181,14 +182,15 @@ class Staging:
             if _text(arrival.mark) != wanted:
                 arrival.start_over()
                 inside.write(staged.parent, arrival.mark.name, wanted.encode())
-            if staged.is_symlink() or (staged.exists() and not staged.is_file()):
+            there, here = _lies(staged), _lies(place)
+            if there is not None and not stat.S_ISREG(there.st_mode):
                 raise TargetError(
                     _("{path} is no plain file", str(staged)), hint=_("look at it, then remove {path}", str(self.path))
                 )
-            is_here = place.is_file() and not place.is_symlink() and place.stat().st_size <= item.size
-            if item.grows and not staged.exists() and is_here:
+            is_here = here is not None and stat.S_ISREG(here.st_mode) and here.st_size <= item.size
+            if item.grows and there is None and is_here:
                 arrival.begin_with(place)  # rsync sends what has been appended since
-            if staged.exists() and staged.stat().st_size > item.size and not item.grows:
+            if there is not None and there.st_size > item.size and not item.grows:
                 arrival.start_over()
         return arrival
 
@@ -259,6 +261,14 @@ class Staging:
         if files.is_dir() and not any(path.is_file() and not path.name.endswith(".for") for path in files.rglob("*")):
             shutil.rmtree(files, ignore_errors=True)
         os.close(self._lock)
+
+
+def _lies(path: Path) -> os.stat_result | None:
+    """Return what lies there, None for nothing; Path.exists would hide (since Python 3.14) that a name is no file's."""
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
 
 
 def _text(path: Path) -> str:
