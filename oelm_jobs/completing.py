@@ -149,12 +149,11 @@ def _groups_of_runs(project: Path, begin: str, studies: Sequence[str]) -> list[s
 
 def _studies_of_runs(project: Path) -> list[str]:
     """Return the studies that have runs, each found behind the one before it and not among all runs."""
-    behind = "SELECT min(study) FROM run WHERE project = ?1"
-    query = (
-        f"WITH RECURSIVE found(study) AS ({behind} UNION ALL SELECT ({behind} AND study > found.study) FROM found"
-        " WHERE study IS NOT NULL) SELECT study FROM found WHERE study IS NOT NULL"
-    )
-    return _query(query, str(project))
+    found: list[str] = []
+    query = "SELECT min(study) FROM run WHERE project = ? AND study > ?"
+    while behind := _query(query, str(project), found[-1] if found else ""):
+        found += behind
+    return found
 
 
 def _query(query: str, *values: str | None) -> list[str]:
@@ -164,6 +163,6 @@ def _query(query: str, *values: str | None) -> list[str]:
     address = f"file:{quote(str(index_path().absolute()))}?mode=ro"
     try:
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=BUSY_S)) as index:
-            return [str(name) for (name,) in index.execute(query, values)]
+            return [str(name) for (name,) in index.execute(query, values) if name is not None]
     except sqlite3.Error:
         return []
