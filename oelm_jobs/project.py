@@ -618,6 +618,7 @@ class Project(AbstractContextManager["Project"]):
         folders: Sequence[Path | str] = (),
         mapping: Sequence[str] = (),
         columns: Sequence[str] = (),
+        goals: Mapping[str, str] | None = None,
         output: Path | str | None = None,
         target_loss: float | None = None,
     ) -> StudyReport:
@@ -625,8 +626,8 @@ class Project(AbstractContextManager["Project"]):
         from .reporting import report_on
 
         return report_on(
-            self.folder, study, only=only, folders=folders, mapping=mapping, columns=columns, output=output,
-            target_loss=target_loss, warn=self.say,
+            self.folder, study, only=only, folders=folders, mapping=mapping, columns=columns, goals=goals,
+            output=output, target_loss=target_loss, warn=self.say,
         )  # fmt: skip
 
     def lock(self, study: Study | str | None = None) -> Path:

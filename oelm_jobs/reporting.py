@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -162,6 +162,7 @@ def report_on(
     folders: Sequence[Path | str] = (),
     mapping: Sequence[str] = (),
     columns: Sequence[str] = (),
+    goals: Mapping[str, str] | None = None,
     output: Path | str | None = None,
     target_loss: float | None = None,
     warn: Callable[[str], None] = lambda message: None,
@@ -176,6 +177,8 @@ def report_on(
         mapping: ``GROUP=DIR``: read that folder as a run of the group.
         columns: ``METRIC=COLUMN``: the folders hold tables with these columns (``step`` among the metrics, where no
             usual name tells it).
+        goals: Of metrics there, which way they are better: ``minimize`` or ``maximize``, the main one first; of others
+            the names decide.
         output: Where the files go; else the study's folder in ``experiments``, or nowhere for a selection.
         target_loss: Count steps, tokens and GPU-hours to this validation loss.
         warn: Is told which study files are invalid.
@@ -191,8 +194,12 @@ def report_on(
     strangers: list[LoadedRun] = []
     if project is not None and (study or not is_named):
         asked = study if isinstance(study, Study) else load_study(project, study, warn=warn)
+    if goals and (not is_named or (asked is not None and asked.program is not None)):
+        raise UsageError(
+            _("--goal is about folders without a study of a program"), hint=_("a study says it: goal in its [metrics]")
+        )
     if is_named:
-        chosen, runs = loading.load_folders(places, mapping, asked, columns=columns)
+        chosen, runs = loading.load_folders(places, mapping, asked, columns=columns, goals=goals)
     else:
         assert project is not None and asked is not None
         chosen = asked

@@ -16,7 +16,7 @@ import numpy as np
 
 from oelm_jobs.agent import rundir
 from oelm_jobs.agent.run.rows import step_name
-from oelm_jobs.agent.sentences import Sentence
+from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.agent.states import State
 from oelm_jobs.spec.study import Group, Study
 
@@ -25,14 +25,10 @@ from .loaded_run import Curve, LoadedRun, Series
 from .naming import group_of, seed_of
 from .run_state import NO_RECORD
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
-"""Of tables, those first that are believed first; TensorBoard's events come after all of them."""
 PART = re.compile(
     r"(?:lightning_|csv_|tb_)?logs|version_\d+|checkpoint-\d+|tensorboard|runs?|metrics|results|files|wandb"
 )
 """Folders of a run's own in which its tables may lie."""
-DEPTH = 4
-"""Folders below one that is named in which runs are looked for, and below a run in which tables are."""
 SAMPLE = 50
 """Rows among which a table has a column of steps."""
 OF_RUN = re.compile(
@@ -71,26 +67,19 @@ def files_that_are_runs(folder: Path) -> list[Path]:
     """
     if not folder.is_dir() or any(settings.files_of(folder)):
         return []
-    found = [path for path in sorted(folder.iterdir(), key=series.in_order) if path.is_file() and is_table(path)]
+    found = [path for path in sorted(folder.iterdir(), key=metric_files.in_order) if path.is_file() and is_table(path)]
     is_part = any(OF_RUN.match(path.stem) or event_files.is_events(path) for path in found)
     return found if len(found) > 1 and not is_part else []
 
 
-def tables(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
+def tables(folder: Path) -> Iterator[Path]:
     """Yield the tables of a run."""
-    try:
-        inner = sorted(folder.iterdir(), key=series.in_order)
-    except OSError:
-        return
-    yield from (path for path in inner if path.is_file() and is_table(path))
-    for path in inner if depth else ():
-        if path.is_dir() and not path.is_symlink() and PART.fullmatch(path.name):
-            yield from tables(path, depth - 1)
+    return metric_files.below(folder, is_table, lambda inner: PART.fullmatch(inner.name) is not None)
 
 
 def is_table(path: Path) -> bool:
     """Tell whether a file has rows of numbers by step."""
-    if path.stem in settings.NAMES or (path.suffix not in SUFFIXES and not event_files.is_events(path)):
+    if path.stem in settings.NAMES or not metric_files.is_table(path):
         return False
     try:
         return any(step_name(row) and len(row) > 1 for row in islice(metric_files.raw(path, []), SAMPLE))
@@ -98,22 +87,23 @@ def is_table(path: Path) -> bool:
         return False
 
 
-def load(path: Path, root: Path, groups: Sequence[str]) -> LoadedRun:
+def load(path: Path, root: Path, groups: Sequence[str], goals: Mapping[str, str]) -> LoadedRun:
     """Read a run: its settings, and all that its tables tell.
 
     Args:
         root: The folder that the user named, within which it lies; the run is called by its path in it.
         groups: Those that a name may mean, where settings don't tell the group.
+        goals: Which way metrics are better, where the user says it; of others their names decide.
     """
     notes: list[Sentence] = []
     told = {} if path.is_file() else settings.read(path, notes)
     seed = next((value for name, value in told.items() if SEEDS.fullmatch(name) and type(value) is int), None)
-    found: dict[str, Series] = {}
     own = [path] if path.is_file() else list(tables(path))
-    for kind in (*SUFFIXES, ""):
-        fitting = [table for table in own if table.suffix == kind or (not kind and table.suffix not in SUFFIXES)]
-        for metric, values in _read(metric_files.without_older_states(fitting), notes).items():
-            found.setdefault(metric, values)
+    found = series.of_tables(own, lambda metric: goals.get(metric) or guessed(metric) or None, notes)
+    guesses = _validations_first({name: goal for name in found if name not in goals and (goal := guessed(name))})
+    if guesses:
+        shown = [_("{metric}: {goal}", name, goal) for name, goal in guesses.items()]
+        notes.append(_("which way a metric is better was guessed from its name ({metrics}); --goal says it", shown))
     within = path.resolve().relative_to(root.resolve()).parts if path.resolve() != root.resolve() else ()
     name = rundir.run_name("-".join(within) or path.resolve().name)
     name = name.removesuffix(path.suffix) if path.is_file() else name
@@ -131,18 +121,10 @@ def load(path: Path, root: Path, groups: Sequence[str]) -> LoadedRun:
         last_step=last,
         curve=_curve(found),
         series=found,
-        goals=_goals(found),
+        goals=guesses,
         train={key: value for key, value in told.items() if not SEEDS.fullmatch(key)},
         notes=tuple(notes),
     )
-
-
-def _read(found: Sequence[Path], notes: list[Sentence]) -> dict[str, Series]:
-    """Return all metrics of tables that go on from each other."""
-    collected = series.Collected({})
-    for table in found:
-        collected.add(table.name, series.in_blocks(metric_files.rows(table, notes, is_over=True)), notes)
-    return collected.finish(", ".join(table.name for table in found[:3]), notes, None)
 
 
 def _curve(found: Mapping[str, Series]) -> Curve | None:
@@ -154,17 +136,20 @@ def _curve(found: Mapping[str, Series]) -> Curve | None:
     return Curve(step=rate.step, tokens=unknown, loss=unknown, time=unknown, lr=rate.value, tokens_per_s=unknown)
 
 
-def _goals(names: Mapping[str, Series]) -> dict[str, str]:
-    """Return the metrics whose name says what is better, those of validations first."""
-    found: dict[str, str] = {}
-    for name in names:
-        words = set(re.split(r"[^a-z0-9]+", name.lower()))
-        if words & {*MINIMIZED, *(f"{word}loss" for word in VALIDATION)}:
-            found[name] = "minimize"
-        elif words & {*MAXIMIZED}:
-            found[name] = "maximize"
-    is_validation = {name: bool(set(re.split(r"[^a-z0-9]+", name.lower())) & {*VALIDATION}) for name in found}
-    return dict(sorted(found.items(), key=lambda one: not is_validation[one[0]]))
+def guessed(metric: str) -> str:
+    """Return which way a metric is better by its name: ``minimize`` or ``maximize``; empty where it doesn't say."""
+    words = _words(metric)
+    if words & {*MINIMIZED, *(f"{word}loss" for word in VALIDATION)}:
+        return "minimize"
+    return "maximize" if words & {*MAXIMIZED} else ""
+
+
+def _validations_first(goals: Mapping[str, str]) -> dict[str, str]:
+    return dict(sorted(goals.items(), key=lambda one: not _words(one[0]) & {*VALIDATION}))
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z0-9]+", name.lower()))
 
 
 # Groups ---------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from oelm_jobs.agent import rundir
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.errors import UsageError, valid_choices
 from oelm_jobs.names import SPEED_TRIAL
+from oelm_jobs.spec.program import GOALS
 from oelm_jobs.spec.study import Study
 
 from . import files, folders, foreign, naming, reference, replicates, run_directory, run_files, tabular, trials
@@ -54,18 +55,19 @@ def load_folders(
     study: Study | None,
     *,
     columns: Sequence[str] = (),
+    goals: Mapping[str, str] | None = None,
     at: float | None = None,
 ) -> tuple[Study, list[LoadedRun]]:
     """Read folders that the user names, the toolkit's or old ones, and return the study to report on with the runs.
 
     ``mapping`` holds ``group=DIR`` words; such folders need not be among ``paths``. Where ``columns`` are named
-    (``metric=column``), the runs are tables. Without a study the reference
-    hypotheses H1 to H4 are asked about as many of their groups as there are.
+    (``metric=column``), the runs are tables. ``goals`` says of metrics which way they are better. Without a study the
+    reference hypotheses H1 to H4 are asked about as many of their groups as there are.
 
     Raises:
-        UsageError: A folder isn't there, holds no run, or a mapping is off.
+        UsageError: A folder isn't there, holds no run, a mapping is off, or no run tells a metric that has a goal.
     """
-    moment = now(at)
+    moment, said = now(at), goals or {}
     named = tabular.columns_of(columns) if columns else {}
     find = partial(tabular.find_runs, columns=named) if named else folders.find_runs
     mapped: dict[Path, str] = {}
@@ -89,18 +91,32 @@ def load_folders(
     for path in found:
         group = mapped.get(path, "")
         if named:
-            runs += tabular.load(path, named, known, group)
+            runs += tabular.load(path, named, known, said, group)
         elif _is_foreign(path, study, is_reference=is_reference):
             root = next((root for root in paths if path.resolve().is_relative_to(root.resolve())), path)
-            run = foreign.load(path, root, known)
+            run = foreign.load(path, root, known, said)
             runs.append(replace(run, group=group) if group else run)
         else:
             runs.append(folders.load(path, now=moment, groups=known, first_seed=first, group=group))
     runs = told_apart(runs)
+    runs = _with_goals(runs, said)
     if study is None and not is_reference and any(map(foreign.is_one, runs)) and not named:
         runs, keys = foreign.grouped(runs, fixed=tuple(mapped))
         return foreign.study_of(reference.NAME, runs, keys), runs
     return study or reference.study_of(runs), runs
+
+
+def _with_goals(runs: list[LoadedRun], goals: Mapping[str, str]) -> list[LoadedRun]:
+    """Return the runs, of whose metrics the user says which way they are better, the main one first."""
+    told = {name for run in runs for name in run.series}
+    for metric, goal in goals.items():
+        if metric not in told:
+            raise UsageError(
+                _("--goal {metric}: no run there tells it; {choices}", metric, valid_choices(metric, told))
+            )
+        if goal not in GOALS:
+            raise UsageError(_("--goal {metric}={goal}: {choices}", metric, goal, valid_choices(goal, GOALS)))
+    return [replace(run, goals={**goals, **run.goals, **goals}) for run in runs] if goals else runs
 
 
 def _is_foreign(path: Path, study: Study | None, *, is_reference: bool) -> bool:
@@ -167,19 +183,23 @@ def _is_left_out(folder: Path, *, is_read: bool) -> bool:
 
 
 def selection(study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> tuple[Study, list[LoadedRun]]:
-    """Return the runs whose name, group or folder is among ``names``, and the study as far as it is about their groups.
+    """Return the runs whose name, group or folder is among ``names``, and the study as far as it is about their groups,
+    or about one that is named and has no run yet.
 
     Raises:
-        UsageError: A name fits no run.
+        UsageError: A name fits no run and no group.
     """
     wanted = {name: {name, str(Path(name).resolve())} for name in names}
     known_by = [(run, {run.name, run.group, run.path.name, str(run.path.resolve())}) for run in runs]
     for name, words in wanted.items():
-        if not any(words & own for _run, own in known_by):
-            choices = valid_choices(name, {known for run in runs for known in (run.name, run.group)})
-            raise UsageError(_("{name!r} names no group or run that is here; {choices}", name, choices))
+        if name not in study.groups and not any(words & own for _run, own in known_by):
+            known = {*study.groups, *(known for run in runs for known in (run.name, run.group))}
+            raise UsageError(
+                _("{name!r} names no group or run that is here; {choices}", name, valid_choices(name, known))
+            )
     kept = [run for run, own in known_by if any(words & own for words in wanted.values())]
-    groups = {name: group for name, group in study.groups.items() if any(run.group == name for run in kept)}
+    meant = {*wanted, *(run.group for run in kept)}
+    groups = {name: group for name, group in study.groups.items() if name in meant}
     asked = tuple(h for h in study.hypotheses if h.group in groups and h.against in groups)
     return replace(study, groups=groups, hypotheses=asked), kept
 

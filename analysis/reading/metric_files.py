@@ -6,7 +6,8 @@ The step of a row is None where the file tells none.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from oelm_jobs.agent.run.rows import Table, json_object, numbers, step_name, whole
@@ -16,6 +17,10 @@ from . import event_files, files
 
 Row = tuple[int | None, dict[str, float]]
 """A step, and values by metric."""
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+"""Of tables, those first that are believed first; TensorBoard's events come after all of them."""
+DEPTH = 4
+"""Folders below a run's own in which tables are looked for."""
 LONGEST_LINE = 1 << 20
 """Bytes; a longer line is no row."""
 
@@ -41,6 +46,42 @@ def rows(
         if by_column:
             row = {by_column[column]: value for column, value in row.items() if column in by_column}
         yield step, row
+
+
+def is_table(path: Path) -> bool:
+    """Tell whether a file's name is that of a table."""
+    return path.suffix in SUFFIXES or event_files.is_events(path)
+
+
+def by_kind(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield the tables of each kind, those first that are believed first."""
+    for kind in (*SUFFIXES, ""):
+        found = [path for path in paths if path.suffix == kind or (not kind and path.suffix not in SUFFIXES)]
+        if found:
+            yield without_older_states(found)
+
+
+def below(
+    folder: Path,
+    fits: Callable[[Path], bool],
+    enters: Callable[[Path], bool] = lambda folder: True,
+    *,
+    depth: int = DEPTH,
+) -> Iterator[Path]:
+    """Yield the files that fit in a folder and in those below it which are entered; what can't be listed has none."""
+    try:
+        inner = sorted(folder.iterdir(), key=in_order)
+    except OSError:
+        return
+    yield from (path for path in inner if path.is_file() and fits(path))
+    for path in inner if depth else ():
+        if path.is_dir() and not path.is_symlink() and enters(path):
+            yield from below(path, fits, enters, depth=depth - 1)
+
+
+def in_order(path: Path) -> list[tuple[int, str]]:
+    """Return what sorts files by the numbers in their names."""
+    return [(int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d{1,12})", str(path))]
 
 
 def without_older_states(paths: Sequence[Path]) -> list[Path]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +37,7 @@ def read_series(
     """
     found: dict[str, Series] = {}
     for name, told in _sources(run_dir, metrics, notes, is_over):
-        collected = Collected(metrics.goal)
+        collected = Collected(metrics.goal.get)
         collected.add(name, told, notes)
         for metric, series in collected.finish(name, notes, attempts).items():
             found.setdefault(metric, series)
@@ -55,7 +54,7 @@ def _sources(
         rows = metric_files.rows(own, notes)
         yield own.name, in_blocks((step, {n: v for n, v in row.items() if n != "time"}) for step, row in rows)
     for pattern in metrics.files:
-        paths = metric_files.without_older_states(sorted(work.named(run_dir, pattern), key=in_order))
+        paths = metric_files.without_older_states(sorted(work.named(run_dir, pattern), key=metric_files.in_order))
         if not paths:
             notes.append(_("no file fits {pattern}", pattern))
         yield pattern, in_blocks(row for path in paths for row in metric_files.rows(path, notes, is_over=is_over))
@@ -63,9 +62,28 @@ def _sources(
         yield rundir.LOG, log_metrics.columns(run_dir / rundir.LOG, metrics.lines, notes)
 
 
-def in_order(path: Path) -> list[tuple[int, str]]:
-    """Return what sorts files by the numbers in their names."""
-    return [(int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d{1,12})", str(path))]
+def of_tables(
+    tables: Sequence[Path],
+    goal: Callable[[str], str | None],
+    notes: list[Sentence],
+    columns: Mapping[str, str] | None = None,
+) -> dict[str, Series]:
+    """Return the metrics of a run's tables: those of a kind go on from each other, and of kinds that tell a metric the
+    first counts.
+
+    Args:
+        goal: As for ``Collected``.
+        columns: As for ``metric_files.rows``.
+    """
+    found: dict[str, Series] = {}
+    for some in metric_files.by_kind(tables):
+        collected = Collected(goal)
+        for table in some:
+            collected.add(table.name, in_blocks(metric_files.rows(table, notes, columns, is_over=True)), notes)
+        names = ", ".join(table.name for table in some[:3])
+        for metric, told in collected.finish(names, notes, None).items():
+            found.setdefault(metric, told)
+    return found
 
 
 def in_blocks(rows: Iterable[Row]) -> Iterator[Told]:
@@ -100,8 +118,14 @@ def _as_arrays(found: Mapping[str, tuple[list[int], list[float]]]) -> Told:
 class Collected:
     """Values of any number of metrics from one place, in the order in which it tells them."""
 
-    def __init__(self, goals: Mapping[str, str]) -> None:
-        self._goals = goals
+    def __init__(self, goal: Callable[[str], str | None]) -> None:
+        """Make it.
+
+        Args:
+            goal: Returns which way a metric is better, ``minimize`` or ``maximize``, empty where nobody says; None for
+                one of which nothing odd is told.
+        """
+        self._goal = goal
         self._metrics: dict[str, _Values] = {}
 
     def add(self, place: str, told: Iterable[Told], notes: list[Sentence]) -> None:
@@ -110,18 +134,18 @@ class Collected:
             for block in told:
                 for name, (steps, values) in block.items():
                     if name not in self._metrics:
-                        self._metrics[name] = _Values(-1.0 if self._goals.get(name) == "maximize" else 1.0)
+                        self._metrics[name] = _Values(-1.0 if self._goal(name) == "maximize" else 1.0)
                     self._metrics[name].add(steps, values)
         except OSError as error:
             notes.append(files.not_understood(place, error.strerror or _("unreadable")))
 
     def finish(self, place: str, notes: list[Sentence], attempts: int | None) -> dict[str, Series]:
-        """Return the series; append to ``notes`` what was odd about those that have a goal."""
+        """Return the series; append to ``notes`` what was odd about them."""
         found = {}
         for name, values in self._metrics.items():
             said: list[Sentence] = []
             found[name] = values.finish(name, place, said, attempts)
-            notes += said if name in self._goals else []
+            notes += said if self._goal(name) is not None else []
         return found
 
 

@@ -11,15 +11,11 @@ from oelm_jobs.agent import rundir
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.errors import UsageError, valid_choices
 
-from . import event_files, metric_files, series
-from .loaded_run import LoadedRun, Series
+from . import metric_files, series
+from .loaded_run import LoadedRun
 from .naming import group_of, seed_of
 from .run_state import NO_RECORD
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
-"""Of tables, those first that are believed first; TensorBoard's events come after all of them."""
-DEPTH = 4
-"""Folders below a run's own in which tables are looked for."""
 _PART = re.compile(r"(?:lightning_|csv_|tb_)?logs|version_\d+|checkpoint-\d+|tensorboard|work|wandb|\..*")
 """Folders that trackers make inside of a run's."""
 OF_RUN = " - "
@@ -61,7 +57,7 @@ def find_runs(paths: Sequence[Path], columns: Mapping[str, str]) -> list[Path]:
         if path.is_file():
             found += [path] if _fits(path, columns, seen) else []
             continue
-        inner = sorted(path.iterdir(), key=series.in_order)
+        inner = sorted(path.iterdir(), key=metric_files.in_order)
         own = [child for child in inner if child.is_file() and _fits(child, columns, seen)]
         below = [child for child in inner if child.is_dir() and next(_tables(child, columns, seen), None)]
         runs = [child for child in below if not _PART.fullmatch(child.name)]
@@ -77,7 +73,7 @@ def find_runs(paths: Sequence[Path], columns: Mapping[str, str]) -> list[Path]:
 
 def _fits(path: Path, columns: Mapping[str, str], seen: dict[str, None]) -> bool:
     """Tell whether a file is a table with a column that was named; note in ``seen`` which it has."""
-    if path.suffix not in SUFFIXES and not event_files.is_events(path):
+    if not metric_files.is_table(path):
         return False
     wanted = tuple(column for metric, column in columns.items() if metric != "step")
     try:
@@ -90,18 +86,19 @@ def _fits(path: Path, columns: Mapping[str, str], seen: dict[str, None]) -> bool
     return False
 
 
-def _tables(folder: Path, columns: Mapping[str, str], seen: dict[str, None], depth: int = DEPTH) -> Iterator[Path]:
+def _tables(folder: Path, columns: Mapping[str, str], seen: dict[str, None]) -> Iterator[Path]:
     """Yield the tables in a folder and in those below it."""
-    inner = sorted(folder.iterdir(), key=series.in_order)
-    yield from (path for path in inner if path.is_file() and _fits(path, columns, seen))
-    for path in inner if depth else ():
-        if path.is_dir() and not path.is_symlink():
-            yield from _tables(path, columns, seen, depth - 1)
+    return metric_files.below(folder, lambda path: _fits(path, columns, seen))
 
 
-def load(path: Path, columns: Mapping[str, str], groups: Sequence[str], group: str = "") -> list[LoadedRun]:
-    """Read a run, or the runs of one table that W&B's page exported; ``group`` is what the user says it is, otherwise
-    its name decides.
+def load(
+    path: Path, columns: Mapping[str, str], groups: Sequence[str], goals: Mapping[str, str], group: str = ""
+) -> list[LoadedRun]:
+    """Read a run, or the runs of one table that W&B's page exported.
+
+    Args:
+        goals: Which way metrics are better, where the user says it.
+        group: What the user says it is; otherwise its name decides.
     """
     tables = [path] if path.is_file() else list(_tables(path, columns, {}))
     seen: dict[str, None] = {}
@@ -113,20 +110,22 @@ def load(path: Path, columns: Mapping[str, str], groups: Sequence[str], group: s
             if metric != "step" and name.endswith(OF_RUN + column):
                 found.setdefault(name[: -len(OF_RUN + column)], dict(columns))[metric] = name
     if not found:
-        return [_load(tables, path, path, columns, groups, group)]
-    return [_load(tables, path, Path(run.replace("/", "_")), own, groups, group) for run, own in found.items()]
+        return [_load(tables, path, path, columns, groups, goals, group)]
+    return [_load(tables, path, Path(run.replace("/", "_")), own, groups, goals, group) for run, own in found.items()]
 
 
 def _load(
-    tables: Sequence[Path], path: Path, named: Path, columns: Mapping[str, str], groups: Sequence[str], group: str
+    tables: Sequence[Path],
+    path: Path,
+    named: Path,
+    columns: Mapping[str, str],
+    groups: Sequence[str],
+    goals: Mapping[str, str],
+    group: str,
 ) -> LoadedRun:
     """Read one run, whose name, group and seed are those of ``named``."""
     notes: list[Sentence] = []
-    found: dict[str, Series] = {}
-    for kind in (*SUFFIXES, ""):
-        fitting = [table for table in tables if table.suffix == kind or (not kind and table.suffix not in SUFFIXES)]
-        for metric, told in _read(metric_files.without_older_states(fitting), columns, notes).items():
-            found.setdefault(metric, told)
+    found = series.of_tables(tables, lambda metric: goals.get(metric, ""), notes, columns)
     name = named.stem if named.is_file() else rundir.run_name(named.resolve().name)
     lacking = [f"{metric}={column}" for metric, column in columns.items() if metric != "step" and metric not in found]
     if lacking:
@@ -145,13 +144,3 @@ def _load(
         series={metric: found[metric] for metric in columns if metric in found},
         notes=tuple(notes),
     )
-
-
-def _read(tables: Sequence[Path], columns: Mapping[str, str], notes: list[Sentence]) -> dict[str, Series]:
-    """Return the series of tables that go on from each other."""
-    collected = series.Collected(dict.fromkeys(columns, ""))
-    for table in tables:
-        rows = metric_files.rows(table, notes, columns, is_over=True)
-        collected.add(table.name, series.in_blocks(rows), notes)
-    name = tables[0].name if len(tables) == 1 else ", ".join(table.name for table in tables[:3])
-    return collected.finish(name, notes, None)

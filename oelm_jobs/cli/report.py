@@ -66,6 +66,13 @@ WATCH_S = 10
     ),
 )
 @click.option(
+    "--goal",
+    "goals",
+    multiple=True,
+    metavar="METRIC=minimize|maximize",
+    help=_("Which way a metric of the folders of --from is better; repeatable, the main one first."),
+)
+@click.option(
     "--target-loss", type=float, metavar="LOSS", help=_("Count steps, tokens and GPU-hours to this validation loss.")
 )
 @click.option("--power", is_flag=True, help=_("Say how many seeds each hypothesis needs, and write nothing."))
@@ -89,6 +96,7 @@ def main(
     folders: tuple[Path, ...],
     mapping: tuple[str, ...],
     columns: tuple[str, ...],
+    goals: tuple[str, ...],
     target_loss: float | None,
     power: bool,
     locking: bool,
@@ -116,7 +124,8 @@ def main(
 
         return report_on(
             _project(is_named=is_named), study, only=names, folders=folders, mapping=mapping, columns=columns,
-            output=output, target_loss=target_loss, warn=narrate,
+            goals=dict(word.partition("=")[::2] for word in goals), output=output, target_loss=target_loss,
+            warn=narrate,
         )  # fmt: skip
 
     write = partial(_write, plot=plot or form == "html" or watch, style=style)

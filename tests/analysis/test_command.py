@@ -86,6 +86,15 @@ def test_the_default_study_is_reported_and_its_files_lie_in_experiments(place: P
     )
 
 
+def test_a_misspelt_group_or_run_is_an_error_and_a_group_without_runs_is_none(place: Path) -> None:
+    shutil.rmtree(place / "models")
+    for name in ("gpt_bse", "oelm_freeze-s43"):
+        done = report(place, name, check=False)
+        assert done.returncode == 2 and f"{name!r} names no group or run that is here" in done.stderr
+        assert "did you mean" in done.stderr and "valid: gpt_base, oelm_freeze, oelm_no_freeze" in done.stderr
+    assert "interim: group gpt_base has no runs" in report(place, "gpt_base").stdout
+
+
 def test_plot_adds_the_figures(place: Path) -> None:
     report(place, "--plot")
     folder = place / "experiments" / "analysis"

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from oelm_jobs.analysis.reading import foreign, loading, settings
+from oelm_jobs.analysis.reading import foreign, loading, series, settings
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 from oelm_jobs.analysis.report import Report, build
 
 from oelm_jobs.agent.sentences import Sentence
+from oelm_jobs.errors import UsageError
 
 Rows = list[dict[str, float]]
 
@@ -127,6 +128,38 @@ def test_groups_that_the_user_names_stay(tmp_path: Path) -> None:
     make(tmp_path / "b", rows(300), '{"lr": 2}')
     study, runs = loading.load_folders([], [f"mine={tmp_path / 'a'}", f"theirs={tmp_path / 'b'}"], None)
     assert [run.group for run in runs] == ["mine", "theirs"] == list(study.groups)
+
+
+def test_a_direction_is_guessed_from_a_name_and_said_so_unless_the_user_says_it(tmp_path: Path) -> None:
+    for name, better in (("a", 0.0), ("b", 1.0)):
+        told = [{"step": step, "val_acc": better + step / 100, "fitness": step} for step in range(1, 5)]
+        make(
+            tmp_path / name, [{key: float(value) for key, value in row.items()} for row in told], f'{{"lr": {better}}}'
+        )
+    guessed, report = load(tmp_path)
+    assert [run.goals for run in guessed] == [{"val_acc": "maximize"}] * 2
+    said = "which way a metric is better was guessed from its name (val_acc: maximize); --goal says it"
+    assert [str(note) for note in report.reading_notes] == [f"a, b: {said}"]
+    _study, runs = loading.load_folders([tmp_path], [], None, goals={"fitness": "minimize", "val_acc": "minimize"})
+    assert [(run.main, dict(run.goals), run.notes) for run in runs] == [
+        ("fitness", {"fitness": "minimize", "val_acc": "minimize"}, ())
+    ] * 2
+    for goals, why in (({"fitnes": "minimize"}, "did you mean 'fitness'"), ({"fitness": "max"}, "maximize, minimize")):
+        with pytest.raises(UsageError, match=f"--goal fitne.*{why}"):
+            loading.load_folders([tmp_path], [], None, goals=goals)
+
+
+def test_a_table_tells_what_is_odd_and_keeps_the_best_of_what_is_maximized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(series, "LIMIT", 64)
+    told = [{"step": float(step), "val_acc": 1.0 if step == 50 else step / 600} for step in range(1, 300)]
+    make(tmp_path / "a", [*told, {"step": 300.0, "val_acc": math.nan}])
+    make(tmp_path / "b", rows(300))
+    run = load(tmp_path)[0][0]
+    best = run.series["val_acc"].best("maximize")
+    assert best is not None and best.value == 1.0 and len(run.series["val_acc"].step) <= 64
+    assert any("val_acc in metrics.csv is not finite at 1 of" in note for note in run.notes)
 
 
 @pytest.mark.parametrize(

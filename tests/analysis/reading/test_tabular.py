@@ -45,10 +45,10 @@ def test_files_of_one_folder_are_runs_and_a_single_one_is_its_folder_s(tmp_path:
 
 
 def test_a_run_has_the_columns_under_the_names_of_their_metrics(tmp_path: Path) -> None:
-    (run,) = tabular.load(table(tmp_path / "new-s43.csv"), COLUMNS, ("base", "new"))
+    (run,) = tabular.load(table(tmp_path / "new-s43.csv"), COLUMNS, ("base", "new"), {})
     assert (run.name, run.group, run.seed, run.last_step) == ("new-s43", "new", 43, 2)
     assert run.series["val_loss"].value.tolist() == [3.0, 2.0] and set(run.series) == {"val_loss"}
-    (run,) = tabular.load(table(tmp_path / "a.csv", names="step,ev,x"), {"val_loss": "ev", "acc": "none"}, (), "b")
+    (run,) = tabular.load(table(tmp_path / "a.csv", names="step,ev,x"), {"val_loss": "ev", "acc": "none"}, (), {}, "b")
     assert run.group == "b" and run.series["val_loss"].step.tolist() == [1, 2]
     assert run.notes == ("a has no column for acc=none",)
 
@@ -58,7 +58,7 @@ def test_tables_of_one_run_go_on_from_each_other(tmp_path: Path) -> None:
         path = tmp_path / "lightning_logs" / f"version_{version}" / "metrics.csv"
         path.parent.mkdir(parents=True)
         path.write_text(f"it,ev\n{step},{version}\n")
-    (run,) = tabular.load(tmp_path, COLUMNS, ())
+    (run,) = tabular.load(tmp_path, COLUMNS, (), {})
     assert run.series["val_loss"].step.tolist() == [1, 30, 60]
     assert run.series["val_loss"].value.tolist() == [0.0, 2.0, 10.0]
 
@@ -72,8 +72,8 @@ def test_trainer_states_and_event_files_are_tables(tmp_path: Path) -> None:
         writer.add_scalar("ev", 1.5, 7)
     columns = {"val_loss": "ev"}
     hf, tb = tabular.find_runs([tmp_path], columns)
-    assert tabular.load(hf, columns, ())[0].series["val_loss"].last.step == 10
-    assert tabular.load(tb, columns, ())[0].series["val_loss"].last.value == 1.5
+    assert tabular.load(hf, columns, (), {})[0].series["val_loss"].last.step == 10
+    assert tabular.load(tb, columns, (), {})[0].series["val_loss"].last.value == 1.5
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ def test_several_runs_in_one_export_of_weights_and_biases_are_several_runs(tmp_p
     columns = {"val_loss": "eval/loss"}
     assert tabular.find_runs([tmp_path], columns) == [tmp_path]
     assert tabular.find_runs([path], columns) == [path]
-    loaded = tabular.load(path, columns, ("base", "new"))
-    assert [run.name for run in tabular.load(tmp_path, columns, ())] == [run.name for run in loaded]
+    loaded = tabular.load(path, columns, ("base", "new"), {})
+    assert [run.name for run in tabular.load(tmp_path, columns, (), {})] == [run.name for run in loaded]
     assert [(run.group, run.seed, run.series["val_loss"].last.value) for run in loaded] == [
         ("base", 1, 20.0), ("base", 2, 21.0), ("new", None, 22.0),
     ]  # fmt: skip
-    assert tabular.load(path, {"val_loss": "base-s2 - eval/loss"}, ())[0].series["val_loss"].last.step == 20
+    assert tabular.load(path, {"val_loss": "base-s2 - eval/loss"}, (), {})[0].series["val_loss"].last.step == 20
