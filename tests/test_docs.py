@@ -135,5 +135,6 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (site / "index.html").exists()
+    assert '<html lang="zh' in (site / "tutorial.zh" / "index.html").read_text("utf-8")
     elsewhere = re.findall(r'(?:src|<link[^>]*href)="(https?://[^"]+)"', (site / "index.html").read_text("utf-8"))
     assert not elsewhere, "the site loads something from another machine"
