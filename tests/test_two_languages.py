@@ -134,7 +134,8 @@ def test_readme_and_tutorial_are_there_in_chinese() -> None:
 @pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: page.name)
 def test_a_page_says_the_same_in_both_languages(page: Path) -> None:
     texts = [path.read_text(encoding="utf-8") for path in (page, TRANSLATED[page])]
-    assert list(differences(page, *texts)) == []
+    differ = "\n".join(differences(page, *texts))
+    assert not differ, f"change {page.name} and {TRANSLATED[page].name} together"
 
 
 @pytest.mark.parametrize(
