@@ -57,8 +57,8 @@ def parts(page: str) -> list[Part]:
 
 
 def prose(part: Part) -> str:
-    """Return the words of a part: code is a letter, of links there is what they are called."""
-    return re.sub("[*|[]", "", re.sub("<.*?>", " ", LINK.sub("", CODE.sub("x", part.text))))
+    """Return the words of a part: code is a letter, links are what they are called, tabs stand between cells."""
+    return re.sub("[*[]", "", re.sub(r"<.*?>| ?\| ?", "\t", LINK.sub("", CODE.sub("x", part.text))))
 
 
 def is_same_line(english: str, chinese: str) -> bool:
