@@ -11,7 +11,8 @@ import contextlib
 import functools
 import gettext
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .agent.sentences import Sentence, _
@@ -25,6 +26,7 @@ LOCALE = Path(__file__).with_name("locale")
 """Where they lie."""
 MAX_LENGTH = 20_000
 """Characters of a translation: what a target nests in sentences that name it twice would grow without end."""
+_TOUCH = "[一-鿿][A-Za-z0-9]|[A-Za-z0-9][一-鿿]"
 _chosen = "en"
 
 
@@ -50,7 +52,7 @@ def translated(text: str, language: str = "") -> str:
         return text
     values = {name: _value(value, wanted) for name, value in text.values.items()}
     try:
-        told = template.format(**values)
+        told = _filled(template, values)
     except (LookupError, TypeError, ValueError):  # values that a target made up
         return text
     return told if len(told) <= MAX_LENGTH else text
@@ -82,6 +84,18 @@ def of_click() -> Iterator[None]:
         del os.environ["LANGUAGE"]
         if language is not None:
             os.environ["LANGUAGE"] = language
+
+
+def _filled(template: str, values: Mapping[str, object]) -> str:
+    """Return a template with its values, and a blank where one of them makes Chinese touch Latin letters or digits."""
+    import string  # here: English does without
+
+    told = ""
+    for text, name, form, conversion in string.Formatter().parse(template):
+        field = "" if name is None else f"{{{name}{'!' + conversion if conversion else ''}:{form}}}"
+        for part in (text, field.format(**values)):
+            told += " " + part if re.fullmatch(_TOUCH, told[-1:] + part[:1]) else part
+    return told
 
 
 def _value(value: object, language: str) -> object:

@@ -110,18 +110,21 @@ class StudyReport:
         """Changes with the files that the report rests on."""
         return loading.signature(self.runs)
 
-    def show(self, form: str = "text", *, language: str = "en", style: Path | None = None) -> str:
+    def show(
+        self, form: str = "text", *, language: str = "en", style: Path | None = None, width: int | None = None
+    ) -> str:
         """Return the report as ``text``, ``markdown``, ``json``, ``html``, ``latex`` or ``csv``.
 
         Args:
             style: A matplotlib style for the figures of a page; else the project's own.
+            width: The columns of the terminal that text is for; without it tables are as wide as they are.
         """
         figures = self._draw(language, style)[0] if form == "html" else ()
-        return writing.show(self.report, form, language, self.made_at, figures)
+        return writing.show(self.report, form, language, self.made_at, figures, width)
 
-    def show_power(self, form: str = "text", *, language: str = "en") -> str:
-        """Return how many seeds each hypothesis needs."""
-        return writing.show_table(power.table(self.report), form, language)
+    def show_power(self, form: str = "text", *, language: str = "en", width: int | None = None) -> str:
+        """Return how many seeds each hypothesis needs; ``width`` as for ``show``."""
+        return writing.show_table(power.table(self.report), form, language, width)
 
     def write(
         self, *, plot: bool = False, language: str = "en", style: Path | None = None, refresh_s: int = 0

@@ -7,58 +7,37 @@ needed.
 from __future__ import annotations
 
 import io
-import itertools
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 from . import visible
+from .fitting import is_wide, width, wrap
 
 GAP = "  "
 """Between two columns of a text table."""
 
 NARROWEST = (12, 8, 1)
-"""To so many characters headers are folded, in this order, until a table fits."""
-
-_ANY_WIDE = re.compile(r"[^\x20-\x7e]")
-
-
-def width(cell: str) -> int:
-    """Return how many terminal columns a string takes: two for wide and full-width characters, none for combining
-    ones.
-    """
-    if not _ANY_WIDE.search(cell):
-        return len(cell)
-    columns = 0
-    for character in cell:
-        if unicodedata.combining(character) or unicodedata.category(character) in ("Cf", "Cc", "Mn", "Me"):
-            continue
-        columns += 2 if unicodedata.east_asian_width(character) in "WF" else 1
-    return columns
+"""To so many columns headers are folded, in this order, until a table fits."""
+NARROWEST_WIDE = 8
+"""Columns of a header that breaks anywhere: it isn't read from top to bottom."""
 
 
-def cut(content: str, columns: int) -> str:
-    """Cut text to a number of terminal columns, with an ellipsis for what is cut off."""
-    if width(content) <= columns:
-        return content
-    up_to_each = itertools.accumulate(map(width, content))
-    return content[: sum(taken < columns for taken in up_to_each)] + "…"
-
-
-def cut_within(text: str, columns: int) -> str:
-    """Return text cut to columns in its middle, with an ellipsis where something is left out."""
-    if width(text) <= columns:
-        return text
-    end = text[len(text) - (columns - 1) // 2 :]
-    return cut(text, columns - len(end)) + end
-
-
-def text(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "", *, within: int | None = None) -> str:
+def text(
+    rows: Iterable[Sequence[str]],
+    headers: Sequence[str],
+    align: str = "",
+    *,
+    within: int | None = None,
+    in_pieces: bool = False,
+) -> str:
     """Return an aligned table for a terminal, its headers and a rule first, without trailing spaces or newline.
 
     ``align`` has one letter a column, ``l`` or ``r``; missing letters mean left. Short rows are filled with empty
     cells; control characters in cells (newlines, escape sequences) are shown as escapes, so that a cell can't break
-    the table. Where it would take more than ``within`` columns, headers are folded to what stands below them.
+    the table.
+
+    Args:
+        within: Where it would take more columns of a terminal, headers are folded to what stands below them.
+        in_pieces: What has no room all the same follows below, each piece with the first column.
     """
     count = len(headers)
     body = [[visible.line(str(cell)) for cell in row][:count] for row in rows]
@@ -78,19 +57,32 @@ def text(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "",
             padded.append(blank + cell if letter == "r" else cell + blank)
         padded.insert(len(heads), "-" * most)
         columns.append(padded)
-    return "\n".join(GAP.join(cells).rstrip() for cells in zip(*columns, strict=True))
+    pieces = _pieces(columns, within) if in_pieces and within is not None else [columns]
+    return "\n\n".join("\n".join(GAP.join(cells).rstrip() for cells in zip(*piece, strict=True)) for piece in pieces)
+
+
+def _pieces(columns: Sequence[list[str]], within: int) -> list[list[list[str]]]:
+    """Return the columns in pieces that fit, the first column in each; one that never fits has its own."""
+    pieces: list[list[list[str]]] = []
+    room = 0
+    for column in columns[1:]:
+        needed = len(GAP) + width(column[0])
+        if not pieces or needed > room:
+            pieces.append([columns[0]])
+            room = within - width(columns[0][0])
+        pieces[-1].append(column)
+        room -= needed
+    return pieces or [list(columns)]
 
 
 def _folded(headers: Sequence[str], below: Sequence[int], within: int) -> list[list[str]]:
-    """Return header lines, the last one above the rule: broken at as few blanks as make columns of these widths fit."""
-    import textwrap
-
+    """Return header lines, the last one above the rule: broken at as few places as make columns of these widths fit."""
     folded = [[header] for header in headers]
     for narrowest in NARROWEST:
         if sum(max(cells, *map(width, lines)) for cells, lines in zip(below, folded, strict=True)) <= within:
             break
         folded = [
-            textwrap.wrap(header, max(cells, narrowest), break_long_words=False, break_on_hyphens=False) or [""]
+            wrap(header, max(cells, narrowest, NARROWEST_WIDE * is_wide(header)))
             for header, cells in zip(headers, below, strict=True)
         ]
     height = max(map(len, folded), default=0)

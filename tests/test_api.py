@@ -46,7 +46,19 @@ def test_importing_the_package_loads_nothing_of_it() -> None:
 
 
 def test_commands_use_nothing_else() -> None:
-    allowed = {"", "agent", "cli", "encodings", "errors", "folders", "language", "project", "table", "visible"}
+    allowed = {
+        "",
+        "agent",
+        "cli",
+        "encodings",
+        "errors",
+        "fitting",
+        "folders",
+        "language",
+        "project",
+        "table",
+        "visible",
+    }
     besides = {
         "oelm_jobs.cli.complete": {"completing"},
         "oelm_jobs.cli.data": {"data"},

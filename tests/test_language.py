@@ -251,6 +251,12 @@ def test_the_users_own_words_and_foreign_ones_stay() -> None:
     assert language.translated(failed) == "gpu1: a：squeue：slurmctld: no; such file"
 
 
+def test_chinese_and_latin_letters_stand_apart_whatever_is_filled_in() -> None:
+    for metric, expected in ((_("training speed"), "训练速度比 b 低"), ("val_loss", " val_loss 比 b 低")):
+        sentence = "The {metric} of {group} is {percent} below that of {against} ({a} against {b})."
+        assert f"a 的{expected}" in language.translated(_(sentence, metric, "a", "5 %", "b", "1", "2"))
+
+
 def test_sentences_in_sentences_are_translated() -> None:
     why = joined([_("nothing was cancelled there"), "", _("{what}: {details}", _("no such file"), ["a", "b"])])
     assert language.translated(_("[{number}]{wrong}", 1, _("no such file"))) == "[1]没有该文件"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from oelm_jobs import table
+from oelm_jobs import fitting
 from oelm_jobs.agent.sentences import Sentence, _
 
 from ..reading.loaded_run import LoadedRun, finished
@@ -183,7 +183,7 @@ def _label_columns(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) ->
         columns.setdefault(round((end[0] - left) / (right - left) * 40), []).append(end)
     inner, outer = sorted(columns)[:-1], max(columns)
     room = {at: (following - at) / 40 * width for at, following in zip(inner, sorted(columns)[1:], strict=True)}
-    if any(room[at] < 0.3 + 0.078 * max(table.width(end[2]) for end in columns[at]) for at in inner):
+    if any(room[at] < 0.3 + 0.078 * max(fitting.width(end[2]) for end in columns[at]) for at in inner):
         drawing.label_ends(axes, ends, clearance=clearance)
         return
     drawing.label_ends(axes, columns[outer], clearance=clearance)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oelm_jobs import table
+from oelm_jobs import fitting
 from oelm_jobs.agent.sentences import _
 from oelm_jobs.errors import UsageError
 
@@ -287,7 +287,7 @@ def place_panels(figure: Figure, panels: Sequence[Axes], labels: Sequence[str]) 
     them.
     """
     columns = 2
-    room = 0.35 + 0.078 * max((table.width(label) for label in labels), default=0)  # inches of a column at 9 points
+    room = 0.35 + 0.078 * max((fitting.width(label) for label in labels), default=0)  # inches of a column at 9 points
     left, bottom, top, width, height = 0.75, 0.65, 0.4, 4.4, 3.5
     step, rise = left + width + room, bottom + height + top
     rows = -(-len(panels) // columns)

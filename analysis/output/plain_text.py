@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 from dataclasses import replace
 
 from oelm_jobs import table as plain
 from oelm_jobs.agent.sentences import _, joined
+from oelm_jobs.fitting import width as columns_of
+from oelm_jobs.fitting import wrap
 
 from .. import findings, tables, wording
 from ..judging.verdicts import OUTCOMES
@@ -17,7 +18,7 @@ from ..tables import Table, grid, raw
 from . import headings
 
 WRAP = 100
-"""Columns of running text."""
+"""Columns of running text at most."""
 
 WIDEST = 12
 """Columns of a table in a terminal; wider ones are cut."""
@@ -28,46 +29,51 @@ PRINTED = ("comparison", "runs", "efficiency")
 """Tables that a terminal shows; the files have all of them."""
 
 
-def as_text(report: Report, language: str, made_at: float) -> str:
-    """Return the whole report for a terminal: audit first where it found something, then verdicts, then tables."""
-    parts = [head(report, language, made_at), audit(report, language), verdicts(report, language)]
-    parts += [_table(table, language) for table in _readable(report) if table.key.startswith(PRINTED)]
+def as_text(report: Report, language: str, made_at: float, width: int | None = None) -> str:
+    """Return the whole report for a terminal: audit first where it found something, then verdicts, then tables.
+
+    Args:
+        width: The terminal's columns; None for a file, whose tables are as wide as they are.
+    """
+    parts = [head(report, language, made_at, width), audit(report, language, width), verdicts(report, language, width)]
+    parts += [_table(table, language, width) for table in _readable(report) if table.key.startswith(PRINTED)]
     if report.reading_notes:
-        parts.append("\n".join([_heading(headings.NOTES, language), *_items(report.reading_notes, language)]))
+        parts.append("\n".join([_heading(headings.NOTES, language), *_items(report.reading_notes, language, width)]))
     return "\n\n".join(parts) + "\n"
 
 
-def head(report: Report, language: str, made_at: float) -> str:
+def head(report: Report, language: str, made_at: float, width: int | None = None) -> str:
     """Return title, question and date."""
     lines = [headings.title(report), headings.question(report), headings.locked(report), headings.made(made_at)]
-    return "\n".join(say(line, language) for line in lines if line)
+    return "\n".join(_wrap(say(line, language), width, "", "  ") for line in lines if line)
 
 
-def audit(report: Report, language: str) -> str:
+def audit(report: Report, language: str, width: int | None = None) -> str:
     """Return what the audit found as a list, deviations from the lock included."""
-    lines = [say(headings.INTERIM, language)] if report.is_interim else []
+    lines = [_wrap(say(headings.INTERIM, language), width)] if report.is_interim else []
     if report.limits:
         marked = (_("{what}: {details}", findings.MARKS[f.severity], f.text) for f in report.limits)
-        lines += [_heading(headings.AUDIT, language), *_items(marked, language)]
+        lines += [_heading(headings.AUDIT, language), *_items(marked, language, width)]
     else:
-        lines.append(say(headings.CLEAN, language))
+        lines.append(_wrap(say(headings.CLEAN, language), width))
     if report.deviations:
-        lines += ["", _heading(headings.DEVIATIONS, language), *_items(report.deviations, language)]
+        lines += ["", _heading(headings.DEVIATIONS, language), *_items(report.deviations, language, width)]
     return "\n".join(lines)
 
 
-def verdicts(report: Report, language: str) -> str:
+def verdicts(report: Report, language: str, width: int | None = None) -> str:
     """Return each hypothesis with verdict, sentence, rule, interval and reasons."""
     lines = [_heading(headings.VERDICTS, language)]
     for verdict in report.verdicts:
         h = verdict.hypothesis
         outcome = say(OUTCOMES[verdict.outcome], language).upper()
-        lines.append(say(_("{hypothesis}  {outcome}  ({rule})", h.id, outcome, wording.rule(h)), language))
+        title = say(_("{hypothesis}  {outcome}  ({rule})", h.id, outcome, wording.rule(h)), language)
+        lines.append(_wrap(title, width, "", "  "))
         body = [*([h.claim] if h.claim else []), *wording.statement(verdict, report)]
-        lines += [_wrap(say(line, language), "    ", "      ") for line in body]
+        lines += [_wrap(say(line, language), width, "    ", "      ") for line in body]
     remark = wording.level_remark(report)
     if remark is not None:
-        lines += ["", _wrap(say(remark, language))]
+        lines += ["", _wrap(say(remark, language), width)]
     if not report.verdicts:
         lines.append(say(headings.NO_HYPOTHESES, language))
     return "\n".join(lines)
@@ -163,7 +169,7 @@ def _tabular(table: Table, language: str) -> str:
 
 
 def _heading_cell(header: str, side: str) -> str:
-    words = [plain.tex(line) for line in textwrap.wrap(header, 11, break_long_words=False, break_on_hyphens=False)]
+    words = [plain.tex(line) for line in wrap(header, 11)]
     return f"\\shortstack[{side}]{{" + r" \\ ".join(words) + "}" if len(words) > 1 else plain.tex(header)
 
 
@@ -178,36 +184,33 @@ def as_csv(table: Table) -> str:
     return plain.csv(zip(*columns.values(), strict=True), [*columns])
 
 
-def one(table: Table, language: str, form: str) -> str:
-    """Return a single table as text, Markdown or LaTeX, with its remarks."""
+def one(table: Table, language: str, form: str, width: int | None = None) -> str:
+    """Return a single table as text, Markdown or LaTeX, with its remarks; ``width`` as for ``as_text``."""
     remarks = [say(remark, language) for remark in table.remarks]
     if form == "markdown":
         return "\n".join([plain.markdown(*grid(table, language)), "", *remarks])
     if form == "latex":
         return "\n".join([*(f"% {remark}" for remark in remarks), _tabular(table, language)])
-    return _table(table, language)
+    return _table(table, language, width)
 
 
-def _table(table: Table, language: str) -> str:
-    remarks = [_wrap(say(remark, language)) for remark in table.remarks]
-    return "\n".join([_heading(table.title, language), plain.text(*grid(table, language), within=WRAP), *remarks])
+def _table(table: Table, language: str, width: int | None = None) -> str:
+    remarks = [_wrap(say(remark, language), width) for remark in table.remarks]
+    shown = plain.text(*grid(table, language), within=width or WRAP, in_pieces=width is not None)
+    return "\n".join([_heading(table.title, language), shown, *remarks])
 
 
 def _heading(title: str, language: str) -> str:
     shown = say(title, language)
-    return f"{shown}\n{'=' * plain.width(shown)}"
+    return f"{shown}\n{'=' * columns_of(shown)}"
 
 
-def _items(texts: Iterable[str], language: str) -> list[str]:
-    return [_wrap(say(text, language), "- ", "  ") for text in texts]
+def _items(texts: Iterable[str], language: str, width: int | None) -> list[str]:
+    return [_wrap(say(text, language), width, "- ", "  ") for text in texts]
 
 
-def _wrap(line: str, first: str = "", then: str = "") -> str:
-    if plain.width(line) != len(line):  # Chinese has no blanks to break at: left to the terminal
-        return first + line
-    return textwrap.fill(
-        line, WRAP, initial_indent=first, subsequent_indent=then, break_long_words=False, break_on_hyphens=False
-    )
+def _wrap(line: str, width: int | None, first: str = "", then: str = "") -> str:
+    return "\n".join(wrap(line, min(width or WRAP, WRAP), first, then))
 
 
 def _escape(line: str) -> str:

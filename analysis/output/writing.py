@@ -56,29 +56,38 @@ def _encoded(content: str) -> bytes:
     return visible.text(content).encode("utf-8")
 
 
-def show(report: Report, form: str, language: str, made_at: float, figures: Sequence[tuple[Path, bytes]] = ()) -> str:
-    """Return the report in one form (``text``, ``markdown``, ``json``, ``latex``, ``html`` with the figures, ``csv``:
-    the comparison alone), ending in a newline.
+def show(
+    report: Report,
+    form: str,
+    language: str,
+    made_at: float,
+    figures: Sequence[tuple[Path, bytes]] = (),
+    width: int | None = None,
+) -> str:
+    """Return the report in one form (``text`` for a terminal of so many columns, ``markdown``, ``json``, ``latex``,
+    ``html`` with the figures, ``csv``: the comparison alone), ending in a newline.
     """
+    if form == "text":
+        return plain_text.as_text(report, language, made_at, width)
     if form == "html":
         return page.as_html(report, language, made_at, figures)
     if form == "json":
         return results.dumps(results.results(report, language, made_at))
     if form == "csv":
         return plain_text.as_csv(report.tables[0])
-    makers = {"text": plain_text.as_text, "markdown": plain_text.as_markdown, "latex": plain_text.as_latex}
+    makers = {"markdown": plain_text.as_markdown, "latex": plain_text.as_latex}
     if form not in makers:
         raise ValueError(f"no report has the form {form!r}")
     return makers[form](report, language, made_at)
 
 
-def show_table(table: Table, form: str, language: str) -> str:
-    """Return one table in one form, ending in a newline; HTML is shown as text."""
+def show_table(table: Table, form: str, language: str, width: int | None = None) -> str:
+    """Return one table in one form, ending in a newline; HTML is shown as text. ``width`` as for ``show``."""
     if form == "json":
         return results.dumps({"version": results.VERSION, table.key: records(table)})
     if form == "csv":
         return plain_text.as_csv(table)
-    return plain_text.one(table, language, form) + "\n"
+    return plain_text.one(table, language, form, width) + "\n"
 
 
 def put(path: Path, content: bytes) -> None:

@@ -8,7 +8,6 @@ import contextlib
 import copy
 import io
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -97,20 +96,11 @@ def put_json(value: object, *, indent: int | None = 1) -> None:
     click.echo(visible.in_json(json.dumps(value, indent=indent, default=str)), file=sys.stdout)
 
 
-class _Formatter(click.HelpFormatter):
-    """Help as wide as the terminal also where that is narrow: click takes fifty columns at least."""
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.width = min(self.width, shutil.get_terminal_size().columns - 1)
-
-    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
-        """Write terms and what they mean, which has half of the width at least."""
-        super().write_dl(list(rows), min(col_max, max(self.width // 3, 10)), col_spacing)
-
-
 class _Context(click.Context):
-    formatter_class = _Formatter
+    def make_formatter(self) -> click.HelpFormatter:
+        from .helptext import Formatter
+
+        return Formatter(width=self.terminal_width, max_width=self.max_content_width)
 
 
 class Ending(click.Command):
@@ -219,6 +209,8 @@ class Ending(click.Command):
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """Parse the arguments, or print the help that they ask for."""
+        if os.environ.get("NO_COLOR"):  # https://no-color.org
+            extra["color"] = False
         with language.of_click():
             return super().make_context(*args, **extra)
 

@@ -24,7 +24,7 @@ def main(target: str, as_json: bool) -> None:
 
     Exit code 1 when something would make a run fail.
     """
-    from ..table import width as columns
+    from ..fitting import width as columns
 
     with open_project() as project:
         found = project.examine(target)

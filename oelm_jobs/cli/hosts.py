@@ -8,6 +8,7 @@ import click
 
 from .. import table, visible
 from ..agent.sentences import _, joined
+from ..fitting import cut
 from ..language import translated
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def render(name: str, answer: PollAnswer, width: int | None = None) -> str:
     ):
         if rows:
             lines += table.text(rows, [translated(header) for header in headers], align).splitlines()
-    return "\n".join([lines[0], *(line if width is None else table.cut(line, width) for line in lines[1:])])
+    return "\n".join([lines[0], *(line if width is None else cut(line, width) for line in lines[1:])])
 
 
 def _device(row: DeviceRow) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import click
 from .. import visible
 from ..agent.sentences import _
 from ..errors import UsageError
+from ..fitting import wrap
 from ..language import translated
 from .common import command, narrate, put_json, say
 
@@ -73,9 +73,8 @@ def _show(made: Proposal, *, is_written: bool) -> None:
 
 
 def _wrapped(text: str, indent: str) -> None:
-    width = min(shutil.get_terminal_size().columns, 110)
-    for line in textwrap.wrap(visible.text(translated(text)), max(width - len(indent), 20)):
-        say(indent + line)
+    for line in wrap(visible.text(translated(text)), min(shutil.get_terminal_size().columns, 110), indent, indent):
+        say(line)
 
 
 def _as_json(made: Proposal, written: list[Path]) -> dict[str, object]:

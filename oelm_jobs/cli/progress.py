@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager
 
 import click
 
-from .. import table, visible
+from .. import visible
 from ..agent.reasons import detailed
 from ..agent.sentences import _
+from ..fitting import cut
 from ..language import translated
 from .common import narrate
 from .view import duration
@@ -66,7 +67,7 @@ class Meter(AbstractContextManager["Meter"]):
             if done < size:
                 text = _("{words}, {duration} left", text, duration((size - done) * elapsed_s / done))
         if self._is_terminal:
-            line = table.cut(visible.text(translated(text)), shutil.get_terminal_size().columns - 1)
+            line = cut(visible.text(translated(text)), shutil.get_terminal_size().columns - 1)
             click.echo(f"\r\x1b[K{line}", err=True, nl=False)  # one that takes two lines could not be rewritten
             self._has_line = True
         else:

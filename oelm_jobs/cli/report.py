@@ -15,6 +15,7 @@ from ..errors import UsageError
 from ..language import chosen
 from . import complete
 from .common import command, narrate, open_project, put
+from .view import terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +134,11 @@ def main(
         _watch(read, write)
         return
     report = read()
-    text = report.show_power(form, language=chosen()) if power else report.show(form, language=chosen(), style=style)
+    width = terminal_width()
+    if power:
+        text = report.show_power(form, language=chosen(), width=width)
+    else:
+        text = report.show(form, language=chosen(), style=style, width=width)
     put(visible.text(text), nl=False)  # it quotes logs and records that may come from anywhere
     if not power:
         write(report)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .. import table, visible
+from .. import fitting, table, visible
 from ..agent.reasons import codes
 from ..agent.rundir import finite
 from ..agent.sentences import _, encoded, joined
@@ -258,7 +258,7 @@ def _table(runs: Sequence[StoredRun], now: float, width: int | None) -> str:
     align = "".join("l" if name in LEFT else "r" for name in names)
     lines = table.text(rows, [titles[name] for name in names], align).splitlines()
     if width is not None:
-        lines = [table.cut(line, width) for line in lines]  # where even the names are too long
+        lines = [fitting.cut(line, width) for line in lines]  # where even the names are too long
     for position, run in enumerate(runs, start=len(lines) - len(runs)):
         if colour := COLOURS[run.state]:
             lines[position] = click.style(lines[position], fg=colour)
@@ -271,7 +271,7 @@ def _fit(
     """Return names and rows of the columns that fit into a width; notes get what the others leave."""
     known = list(titles)
     taken = {
-        name: max(table.width(cell) for cell in (titles[name], *column))
+        name: max(fitting.width(cell) for cell in (titles[name], *column))
         for name, *column in zip(known, *rows, strict=True)
     }
     names = [*known]
@@ -288,9 +288,9 @@ def _fit(
     kept = [known.index(name) for name in names[1:-1]]
     return names, [
         (
-            table.cut_within(row[0], first),
+            fitting.cut_within(row[0], first),
             *(row[position] for position in kept),
-            table.cut(row[-1], max(room(), 1)),
+            fitting.cut(row[-1], max(room(), 1)),
         )
         for row in rows
     ]

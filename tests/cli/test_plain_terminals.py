@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import re
@@ -10,9 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
+from oelm_jobs import fitting
 from oelm_jobs.cli.main import COMMANDS
 
 
@@ -21,10 +24,19 @@ def test_help_fits_forty_columns(name: str) -> None:
     main = importlib.import_module(f"oelm_jobs.cli.{name.replace('-', '_')}").main
     for chosen in ("zh", "en"):  # English stays
         shown = CliRunner().invoke(main, ["--help", "--lang", chosen], env={"COLUMNS": "40"}).output
-        too_long = [line for line in shown.splitlines() if len(line) > 40]
-        assert all(re.match(r"\S+: |  -| +\S+$", line) for line in too_long), (
-            too_long
-        )  # a term or word that has no break
+        too_long = [line for line in shown.splitlines() if fitting.width(line) > 40]
+        assert all(re.match(r"  -| +\S+$", line) for line in too_long), too_long  # a term or word that has no break
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_color_is_obeyed_on_a_terminal_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = importlib.import_module(f"oelm_jobs.cli.{name.replace('-', '_')}").main
+    for value, expected in (("1", "red"), ("", "\x1b[31mred\x1b[0m")):  # https://no-color.org: set and not empty
+        monkeypatch.setenv("NO_COLOR", value)
+        with main.make_context(name, [], resilient_parsing=True), io.StringIO() as terminal:
+            terminal.isatty = lambda: True
+            click.echo(click.style("red", fg="red"), terminal, nl=False)
+            assert terminal.getvalue() == expected
 
 
 def said(project: Path, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:

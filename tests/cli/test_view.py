@@ -17,7 +17,7 @@ from typing import Any
 import click
 import pytest
 
-from oelm_jobs import table
+from oelm_jobs import fitting
 from oelm_jobs.agent.reasons import because
 from oelm_jobs.agent.states import State
 from oelm_jobs.cli import hosts, view
@@ -184,7 +184,7 @@ def test_a_narrow_terminal_loses_a_scripts_metric_before_its_reason() -> None:
     runs = [script("a", State.QUEUED, ACCURACY)._replace(reason=NEVER)]
     lines = looked_at(runs, width=60)
     assert re.split(r" {2,}", lines[1])[:4] == ["run", "state", "step", "ETA"] and lines[3].endswith("…")
-    assert all(table.width(line) <= 60 for line in lines[1:])
+    assert all(fitting.width(line) <= 60 for line in lines[1:])
 
 
 # Narrow terminals -----------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_a_narrow_terminal_loses_columns_before_reasons(width: int, columns: lis
         [stored("gpt_base", State.QUEUED, NEVER), stored("other", State.RUNNING, **TRAINING)], width=width
     )
     assert re.split(r" {2,}", lines[1])[: len(columns)] == columns
-    assert all(table.width(line) <= width for line in lines[1:])
+    assert all(fitting.width(line) <= width for line in lines[1:])
     if width >= 70:
         assert "can't start: it asks for more than" in lines[3]
         assert lines[3].endswith("…") == (width < 200)
@@ -214,7 +214,7 @@ def test_a_narrow_terminal_loses_columns_before_reasons(width: int, columns: lis
 def test_a_long_name_gives_way_to_the_state_in_its_middle() -> None:
     names = ["oelm_freeze_with_a_long_name-s43-first", "oelm_freeze_with_a_long_name-s43-second"]
     lines = looked_at([stored(name, State.FAILED, NEVER) for name in names], width=40)
-    assert all("FAILED" in line and table.width(line) <= 40 for line in lines[3:])
+    assert all("FAILED" in line and fitting.width(line) <= 40 for line in lines[3:])
     assert lines[3].startswith("oelm_") and "s43-first " in lines[3] and "43-second " in lines[4]
 
 
@@ -225,8 +225,8 @@ def test_columns_stay_where_no_note_needs_their_room() -> None:
 @pytest.mark.parametrize("words", ["abcdef", "运行运行", "a运b行c"])
 def test_words_are_cut_by_columns(words: str) -> None:
     for columns in range(1, 10):
-        cut = table.cut(words, columns)
-        assert cut == words if table.width(words) <= columns else table.width(cut) <= columns and cut[-1] == "…"
+        cut = fitting.cut(words, columns)
+        assert cut == words if fitting.width(words) <= columns else fitting.width(cut) <= columns and cut[-1] == "…"
 
 
 # Low terminals --------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import gettext
 import io
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from string import Formatter
@@ -22,6 +23,7 @@ from oelm_jobs.analysis.output import plain_text, results, writing
 from oelm_jobs.analysis.reading import loading
 from oelm_jobs.analysis.report import Report, build
 
+from oelm_jobs import fitting
 from tests.support import REPOSITORY, needs
 
 from .. import synthetic
@@ -62,6 +64,19 @@ def test_a_report_is_what_it_was(name: str, form: str) -> None:
 @pytest.mark.parametrize("name", REPORTS)
 def test_a_chinese_report_is_what_it_was(name: str) -> None:
     compare(f"{name}.zh.txt", writing.show(REPORTS[name](), "text", "zh", AT))
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_report_fits_a_terminal_that_is_narrow(name: str, columns: int, language: str) -> None:
+    report = REPORTS[name]()
+    shown = writing.show(report, "text", language, AT, width=columns)
+    for line in shown.splitlines():
+        assert fitting.width(line) <= columns or len(re.split("  +", line.strip())) <= 2, line
+    said = plain_text.verdicts(report, language).split()
+    assert plain_text.verdicts(report, language, columns).split() == said or language == "zh", "no word is broken"
+    assert len(shown.split()) > len(said)
 
 
 def compare(name: str, made: str) -> None:
