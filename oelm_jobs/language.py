@@ -26,7 +26,6 @@ LOCALE = Path(__file__).with_name("locale")
 """Where they lie."""
 MAX_LENGTH = 20_000
 """Characters of a translation: what a target nests in sentences that name it twice would grow without end."""
-_TOUCH = "[一-鿿][A-Za-z0-9]|[A-Za-z0-9][一-鿿]"
 _chosen = "en"
 
 
@@ -63,6 +62,11 @@ def translated_help(text: str) -> str:
     return translated(Sentence.made(text, text, {}))
 
 
+def click_says(text: str) -> str:
+    """Return what click has put together of its own sentences, punctuated as the chosen language is."""
+    return text if _chosen == "en" else re.sub("([。？！：；]) +", r"\1", re.sub(r"\.(?=\s|$)", "。", text))
+
+
 @contextlib.contextmanager
 def of_click() -> Iterator[None]:
     """Let click speak the chosen language meanwhile.
@@ -87,14 +91,20 @@ def of_click() -> Iterator[None]:
 
 
 def _filled(template: str, values: Mapping[str, object]) -> str:
-    """Return a template with its values, and a blank where one of them makes Chinese touch Latin letters or digits."""
+    """Return a template with its values: a blank where one of them makes Chinese touch Latin letters or digits, and
+    none where Chinese follows Chinese.
+    """
     import string  # here: English does without
 
     told = ""
     for text, name, form, conversion in string.Formatter().parse(template):
         field = "" if name is None else f"{{{name}{'!' + conversion if conversion else ''}:{form}}}"
-        for part in (text, field.format(**values)):
-            told += " " + part if re.fullmatch(_TOUCH, told[-1:] + part[:1]) else part
+        for part in filter(None, (text, field.format(**values))):
+            if re.fullmatch("[一-鿿][A-Za-z0-9]|[A-Za-z0-9][一-鿿]", told[-1:] + part[0]):
+                told += " "
+            elif re.search("[一-鿿] [一-鿿]", told[-2:] + part[:2]):
+                told, part = told.rstrip(), part.lstrip()
+            told += part
     return told
 
 

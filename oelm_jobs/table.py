@@ -82,11 +82,19 @@ def _folded(headers: Sequence[str], below: Sequence[int], within: int) -> list[l
         if sum(max(cells, *map(width, lines)) for cells, lines in zip(below, folded, strict=True)) <= within:
             break
         folded = [
-            wrap(header, max(cells, narrowest, NARROWEST_WIDE * is_wide(header)))
+            _balanced(header, max(cells, narrowest, NARROWEST_WIDE)) if is_wide(header)
+            else wrap(header, max(cells, narrowest))
             for header, cells in zip(headers, below, strict=True)
-        ]
+        ]  # fmt: skip
     height = max(map(len, folded), default=0)
     return [list(line) for line in zip(*([""] * (height - len(lines)) + lines for lines in folded), strict=True)]
+
+
+def _balanced(header: str, columns: int) -> list[str]:
+    """Return a header that breaks anywhere in as few lines as make so many columns, alike in length."""
+    lines = wrap(header, columns)
+    narrower = [wrap(header, fewer) for fewer in range(columns // 2, columns)]
+    return next((each for each in narrower if len(each) == len(lines)), lines)
 
 
 def markdown(rows: Iterable[Sequence[str]], headers: Sequence[str], align: str = "") -> str:

@@ -208,10 +208,10 @@ def test_help_is_whole() -> None:
 @pytest.mark.parametrize(
     ("name", "argv", "expected"),
     [
-        ("submit", ["--sedes", "3"], "没有选项 '--sedes'。 是不是想用 '--seeds', '--set', '--yes'？"),
+        ("submit", ["--sedes", "3"], "没有选项 '--sedes'。是不是想用 '--seeds', '--set', '--yes'？"),
         ("submit", ["--mode", "both"], "'--mode' 的值无效：'both' 不在可选值之中：'sequential', 'parallel'。"),
         ("submit", ["--num-seeds", "0"], "'--num-seeds' 的值无效：0 超出范围 1<=x<=10000。"),
-        ("logs", [], "缺少参数 'RUN'."),
+        ("logs", [], "缺少参数 'RUN'。"),
         ("logs", ["a", "b", "c"], "多余的参数：b c"),
         ("logs", ["a", "-n"], "选项 '-n' 需要 1 个值。"),
         ("report", ["--style", "no-such"], "'--style' 的值无效：路径 'no-such' 不存在。"),
@@ -221,7 +221,7 @@ def test_click_speaks_chinese(name: str, argv: list[str], expected: str) -> None
     with pytest.raises(click.UsageError) as caught:
         importlib.import_module(f"oelm_jobs.cli.{name.replace('-', '_')}").main.main(argv, standalone_mode=False)
     with language.of_click():
-        assert caught.value.format_message() == expected
+        assert language.click_says(caught.value.format_message()) == expected
 
 
 @pytest.mark.parametrize("own", [None, "fr"])
@@ -251,10 +251,17 @@ def test_the_users_own_words_and_foreign_ones_stay() -> None:
     assert language.translated(failed) == "gpu1: a：squeue：slurmctld: no; such file"
 
 
-def test_chinese_and_latin_letters_stand_apart_whatever_is_filled_in() -> None:
-    for metric, expected in ((_("training speed"), "训练速度比 b 低"), ("val_loss", " val_loss 比 b 低")):
-        sentence = "The {metric} of {group} is {percent} below that of {against} ({a} against {b})."
-        assert f"a 的{expected}" in language.translated(_(sentence, metric, "a", "5 %", "b", "1", "2"))
+@pytest.mark.parametrize(
+    ("metric", "group", "expected"),
+    [
+        (_("training speed"), "a", "a 的训练速度比 b 低 5 %"),
+        ("val_loss", "a", "a 的 val_loss 比 b 低 5 %"),
+        ("val_loss", "大", "大的 val_loss 比 b 低 5 %"),
+    ],
+)
+def test_chinese_and_latin_letters_stand_apart_whatever_is_filled_in(metric: str, group: str, expected: str) -> None:
+    sentence = "The {metric} of {group} is {percent} below that of {against} ({a} against {b})."
+    assert expected in language.translated(_(sentence, metric, group, "5 %", "b", "1", "2"))
 
 
 def test_sentences_in_sentences_are_translated() -> None:

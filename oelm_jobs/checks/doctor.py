@@ -295,7 +295,7 @@ def _devices(answer: messages.ExamineAnswer) -> Iterator[Finding]:
     ]
     foreign = [d["label"] for d in devices if not d["run"] and not d["holder"] and d["memory_used_mb"] > 1000]
     names = sorted({device["name"] for device in devices})
-    words = _("{count} x {model}", len(devices), " / ".join(names)) if devices else _("none that runs may have")
+    words = _("{count} x {model}", len(devices), names) if devices else _("none that runs may have")
     if answer["limit"]:
         words = _("{devices}, held to {limit}", words, answer["limit"])
     mend = _("name GPUs that are there, or unset it")

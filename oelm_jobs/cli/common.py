@@ -172,7 +172,7 @@ class Ending(click.Command):
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else name
             with language.of_click():
-                what = error.format_message()
+                what = language.click_says(error.format_message())
             _fail(name, what, EXIT_REFUSED, _("help: {command} --help", path), own)
         except (KeyboardInterrupt, click.Abort):
             narrate(_("\n{command}: interrupted", name))

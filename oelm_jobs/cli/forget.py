@@ -46,7 +46,7 @@ def main(
     with open_project() as project:
 
         def ask(runs: Sequence[StoredRun]) -> None:
-            told = [f"{name} {run.state}" for name, run in zip(called(runs), runs, strict=True)]
+            told = [_("{run} ({facts})", name, str(run.state)) for name, run in zip(called(runs), runs, strict=True)]
             question = _("Forget {count} runs ({runs})?", len(runs), few(told))
             if len(runs) == 1:
                 question = _("Forget {run}?", told[0])

@@ -213,7 +213,7 @@ def test_nobody_forgets_without_being_asked(oelm: Oelm, project: Path, done: Pat
     assert nothing.returncode == 2 and "name a study, a group or a run" in nothing.stderr
     unasked = oelm("forget", "gpt_base", check=False)
     assert unasked.returncode == 2 and "give --yes to confirm" in unasked.stderr
-    assert "Forget gpt_base DONE?" in unasked.stderr
+    assert "Forget gpt_base (DONE)?" in unasked.stderr
     leader, follower = pty.openpty()
     program = "from oelm_jobs.cli.forget import main; main()"
     asked = subprocess.Popen([sys.executable, "-c", program, "gpt_base", "--delete"], cwd=project, stdin=follower,
