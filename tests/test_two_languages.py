@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import REPOSITORY
-from tests.test_translations import ANOTHER_WORD, OTHER_MEANINGS
+from tests.test_translations import ANOTHER_WORD, OTHER_MEANINGS, chinese_sentences
 
 MARK = re.compile(r"\.zh(-CN)?(?=\.md$)")
 """What the name of a Chinese page has before its ending."""
@@ -180,3 +180,14 @@ def test_a_chinese_page_has_the_words_and_the_type_of_the_screens(page: Path) ->
             assert not others, (text, [ANOTHER_WORD[word] for word in others])
             assert not re.search("[一-鿿] ?[,;:!?]|[,;!?] ?[一-鿿]|[，。；：？！（）] ", text), text
             assert not re.search("[一-鿿][A-Za-z0-9]|[A-Za-z0-9%][一-鿿]|[一-鿿]\n", text), text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_chinese_page_shows_of_screens_is_what_they_say(page: Path) -> None:
+    words = f"{CHINESE.pattern}+"  # of which what is filled in has some more
+    said = {piece for _, chinese, _ in chinese_sentences() for piece in re.findall(words, chinese)}
+    composed = re.compile(f"(?:{'|'.join(sorted(said, key=len, reverse=True))})+")
+    for part in parts(page.read_text(encoding="utf-8")):
+        if part.kind in ("```console", "```text"):
+            shown = "\n".join(piece for piece in pieces(part) if not piece.startswith("$ "))
+            assert [piece for piece in re.findall(words, shown) if not composed.fullmatch(piece)] == []
