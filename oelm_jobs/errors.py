@@ -30,7 +30,7 @@ EXIT_DONE = 0
 """Done."""
 EXIT_BAD = 1
 """The command worked and the result is bad: a run that was waited for is not DONE, a fetched file is damaged,
-``oelm-doctor`` found something that would make a run fail.
+``oelm-doctor`` found something that would make a run fail, or with ``--notify`` a test was not sent.
 """
 EXIT_REFUSED = 2
 """Nothing was done: the command line, a study, a target, the data or the index is invalid, or the target can't run it;

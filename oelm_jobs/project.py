@@ -721,11 +721,15 @@ class Project(AbstractContextManager["Project"]):
         folder = terminal.study_folder(self._study(study), target, self.runs()) if study is not None else ""
         return terminal.tensorboard(self.folder, self.target(target), folder, port)
 
-    def examine(self, target: str = "local") -> list[Finding]:
-        """Check that a target can run the project's studies: Python, torch, devices, leases, disk, data, ports."""
+    def examine(self, target: str = "local", *, notify: bool = False) -> list[Finding]:
+        """Check that a target can run the project's studies: Python, torch, devices, leases, disk, data, ports.
+
+        Args:
+            notify: Send a test of the notifications.
+        """
         from .checks import doctor
 
-        return doctor.examine(self.folder, self.target(target))
+        return doctor.examine(self.folder, self.target(target), notify=notify)
 
 
 def _need_names(names: Sequence[Named], study: Study | str | None, everything: bool) -> None:

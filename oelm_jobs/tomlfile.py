@@ -332,13 +332,17 @@ class Section:
         values = self.take(key, dict, REQUIRED if required else {})
         return self.below(key, values)
 
-    def finish(self, also_known: Iterable[str] = ()) -> None:
+    def finish(self, also_known: Iterable[str] = (), *, are_secret: bool = False) -> None:
         """Note the keys that weren't taken, each with the nearest valid spelling; what is missing for being misspelt
         is no error of its own.
+
+        Args:
+            are_secret: Their values may be, and are not shown.
         """
         known = [*self._known, *also_known]
         for key, value in self._values.items():
-            self.wrong(key, _("unknown key; {choices}", valid_choices(key, known)), value=value)
+            shown = REQUIRED if are_secret else value
+            self.wrong(key, _("unknown key; {choices}", valid_choices(key, known)), value=shown)
             meant = nearest(key, known)
             for place, names in self._file.lacking.items():
                 if meant in names and place[:-1] == self._place:

@@ -79,6 +79,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         _enter(made, patch)
         _stand_in_for_slurm(made, patch)
         reach(made.server, patch, _made(made.place / "bin"))
+        patch.setattr("oelm_jobs.agent.notify.declared.begin", lambda *given, **named: None)
         _furnish(made)
         # What is submitted from now on never starts.
         patch.setattr(
@@ -135,6 +136,8 @@ def _furnish(world: World) -> None:
     write_tokens(project / "data" / "tiny" / "train.bin", 400, 64)
     write_tokens(project / "data" / "tiny" / "val.bin", 200, 64)
     shutil.copytree(project / "data", root / "data")
+    configuration = _made(world.place / "config" / "oelm-jobs") / "config.toml"
+    configuration.write_text('[notify]\non = ["fail"]\ncommand = ["true"]\n')
     (world.place / "home" / ".bashrc").write_text("mine")
     (project / "precious.txt").write_text("mine")
     os.chdir(project)

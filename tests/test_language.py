@@ -46,6 +46,7 @@ UNREAD = re.compile(
     r"|--key value$|[A-Z ]+$|.*\(\?"  # marks in what others print, and patterns
     r"|oelm-submit --study ⟦x⟧ --target ⟦x⟧ --send-data$|pip install (?:wandb|mlflow)$|wandb login$"  # to be typed
     r"|⟦x⟧ -m pip install$|⟦x⟧ torch --index-url"
+    r"|HTTP ⟦x⟧|Bearer ⟦x⟧|application/json; "  # HTTP's own
     r"|bash, rsync$|No module named 'torch'$"
     r"|(?:not running|still ending|signal ⟦x⟧|node failure|another process of the run has ended)$"
     r"|the request ended in the middle|… cut here"  # said before the agent is there; within a recorded diff
@@ -56,9 +57,9 @@ PLACEHOLDER = "⟦x⟧"
 
 IN_LOGS = (
     "processes.py", "start.py", "supervise.py", "host/host.py", "run/admission.py", "run/script.py", "run/work.py",
-    "slurm/job.py", "__main__.py", "oelm_run.py",
+    "slurm/job.py", "__main__.py", "oelm_run.py", "notify/telling.py",
 )  # fmt: skip
-"""Modules of the agent whose words go into logs, which are English."""
+"""Modules of the agent whose words go into logs, or into messages from where no catalogue is: these are English."""
 
 
 def text_of(node: ast.AST) -> list[str]:

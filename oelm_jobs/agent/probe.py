@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
@@ -28,7 +29,8 @@ def probe(request: messages.ProbeRequest) -> messages.PollAnswer:
     """Answer where runs stand.
 
     Args:
-        request: ``run_dirs``; ``root``, where given, asks for the host's devices, its queue and the disk there, too.
+        request: ``run_dirs``; ``root``, where given, asks for the host's devices, its queue and the disk there, too;
+            ``tells`` is the root whose runs somebody is to watch over.
 
     Returns:
         ``host``, ``time``, ``runs`` (run directory to its state), and where asked for ``disk_free`` (bytes) and what
@@ -37,6 +39,12 @@ def probe(request: messages.ProbeRequest) -> messages.PollAnswer:
     host, at, line = os.uname().nodename, time.time(), functools.lru_cache(maxsize=None)(_line)
     runs = {run_dir: state_or_unknown(run_dir, line) for run_dir in request["run_dirs"]}
     answer: messages.PollAnswer = {"host": host, "time": at, "runs": runs}
+    tells = request.get("tells")
+    if tells and os.path.isdir(rundir.control(os.path.expanduser(tells), rundir.NOTIFY)):
+        from .notify import declared
+
+        with contextlib.suppress(Exception):  # nobody who looks suffers
+            declared.see_to(tells)
     if request.get("root"):
         from .host import lease  # here, like others: most looks need nothing of leases, and a probe's start-up counts
 

@@ -133,7 +133,7 @@ RUN: Kind[RunRecord] = Kind(
      "fingerprint": Text(most=128), "train": FREE, "factors": FREE, "global_batch": COUNT,
      "gpus": Either((COUNT, INDICES)), "port": Maybe(COUNT), "after": Maybe(ABSOLUTE), "max_retries": COUNT,
      "extended_from": Maybe(EXTENDED), "left": Maybe(LEFT),
-     "study_file": Maybe(ABSOLUTE), "fate": Maybe(OPTIONAL_PATH),
+     "study_file": Maybe(ABSOLUTE), "fate": Maybe(OPTIONAL_PATH), "notify": Maybe(ABSOLUTE),
      "program": Maybe(PROGRAM)},
     make=_run_record,
 )  # fmt: skip

@@ -57,6 +57,9 @@ SLURM_TRIAL: Verb[m.SlurmTrialRequest, m.SlurmTrialAnswer] = Verb(
     "slurm_trial", "checks.slurm_trial", reads=True, is_quick=True
 )
 
+NOTIFY: Verb[m.NotifyRequest, m.NotifyAnswer] = Verb("notify", "notify.asked")
+NOTIFY_TEST: Verb[m.NotifyTestRequest, m.NotifyTestAnswer] = Verb("notify_test", "notify.asked")
+
 
 def may_repeat(name: str) -> bool:
     """Tell whether a request may be sent twice; one without a verb only places trees, which may."""

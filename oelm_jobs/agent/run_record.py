@@ -61,6 +61,8 @@ class RunRecord(NamedTuple):
     requeue: Optional[bool] = None
     fate: Optional[str] = None
     """File of its job's fate; empty where nobody submitted the script."""
+    notify: Optional[str] = None
+    """Folder of what a job is to tell of it."""
     program: "Optional[ProgramRecord]" = None
     """What it executes; None for the built-in trainer, by ``command``."""
     command: Optional[Sequence[str]] = None

@@ -34,6 +34,8 @@ SPEED_TRIAL = "speed_trial"
 """Group of a study's run that trains nothing: it times arms in turn."""
 TRAIN_PREFIX = "exp_"
 """What a run directory's name begins with; the run's name follows."""
+NOTIFY = "notify"
+"""Folder of what is to be told of runs, in the root's control folder."""
 ORIGIN = "origin"
 """Control file that names the run directory's first submission: a run that was started over has another one."""
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set, Tupl
 from . import privacy, processes, records, rundir
 from .host import lease
 from .host.host import Host
+from .notify import in_job
 from .reasons import because
 from .run import admission, judge, metrics, place, result, waiting
 from .run.place import Place, Refused, Stopped, Superseded, Verdict
@@ -64,6 +65,7 @@ class Supervisor:
         self._mark = ""  # OELM_ATTEMPT of the attempt under way
         self._on_record = 0  # attempts that the end record of an earlier execution has
         self._lost_ports: List[int] = []  # taken by strangers between look and bind
+        self._teller = in_job.Teller(record)
         self._from_setup: List[processes.Identity] = []  # what set-up lines left running: it serves all attempts
 
     # Preparation ------------------------------------------------------------------------------------------------------
@@ -138,6 +140,7 @@ class Supervisor:
         entered = self.record._replace(command=self.command or None, queued_at=queued_at)
         rundir.write_json(rundir.control(self.run_dir, rundir.RUN), entered.to_json())
         result.reserve(self.run_dir)
+        self._teller.watch_for_stalls()
         processes.become_subreaper()
         self._from_setup = processes.descendants_of(os.getpid())
         for number in self.place.signals:
@@ -175,7 +178,10 @@ class Supervisor:
         processes.end_run(self.run_dir, time.monotonic() + SURVIVOR_GRACE_S, self.say)
         # The devices are free before files are hashed: hashing takes seconds, and others wait.
         self.place.release()
-        return self._conclude(verdict, attempts, queued_at)
+        code = self._conclude(verdict, attempts, queued_at)
+        if code or verdict.state != State.QUEUED:
+            self._teller.tell_of_end(is_stopped=self.stop_signal is not None)
+        return code
 
     def _attempts(self, attempts: List[Attempt]) -> Verdict:
         """Start the command until it completes, is stopped or has used its retries up; append each attempt."""

@@ -119,6 +119,22 @@ FOUND = Anything(depth=200, is_table=True)
 DONE = Text(among=("cancelled", "not running", "still ending"))
 MOVED = Table({"moved": Map(PATH), "busy": Each(ABSOLUTE), "gpu_hours": Map(Number(0))}, {"removed": Each(ABSOLUTE)})
 
+EVENTS = ("fail", "end", "stalled")
+"""What of a run may be told."""
+FORMS = ("json", "slack", "feishu", "wecom", "ntfy")
+"""In what form a webhook may be told."""
+VARIABLE = Text(most=256, pattern=r"[A-Za-z_][A-Za-z0-9_]*")
+WEBHOOK = Table(
+    {"form": Text(among=FORMS)},
+    {"url": Text(most=2000), "url_env": VARIABLE, "url_file": PATH, "token_env": VARIABLE, "token_file": PATH},
+)
+NOTIFY = Table(
+    {"on": Each(Text(among=EVENTS), len(EVENTS)), "stalled_after_s": Number(0)},
+    {"webhook": WEBHOOK, "mail": Text(most=320, pattern=r"[^\s<>,;@-][^\s<>,;@]*@[^\s<>,;@]+"),
+     "command": Each(Text(most=4096), 100)},
+)  # fmt: skip
+"""What is to be told of runs, and on which ways."""
+
 # Verbs ------------------------------------------------------------------------------------------------------------
 
 ANSWERS: Shapes = {
@@ -169,6 +185,8 @@ ANSWERS: Shapes = {
     "slurm_cancel": Table({"runs": Map(DONE)}),
     "slurm_archive": MOVED,
     "slurm_trial": Table({"slurm_error": WORDS}),
+    "notify": Table({"folder": ABSOLUTE, "wrong": Map(WORDS)}),
+    "notify_test": Table({"wrong": Map(WORDS), "sent": Map(WORDS), "unsent": Each(WORDS)}),
 }  # fmt: skip
 
 ROOT: Shapes = {"root": PATH}
@@ -202,7 +220,7 @@ REQUESTS: Dict[str, Table] = {
         {"run_dir": ABSOLUTE, "name": Text(among=(rundir.LOG, "%s/%s" % (rundir.CONTROL, rundir.SUPERVISOR_LOG)))},
         {"offset": Maybe(SIZE), "lines": Maybe(COUNT), "wait_s": Maybe(Number(0, 3600))},
     ),
-    "probe": Table({"run_dirs": RUN_DIRS}, {"root": OPTIONAL_PATH}),
+    "probe": Table({"run_dirs": RUN_DIRS}, {"root": OPTIONAL_PATH, "tells": OPTIONAL_PATH}),
     "examine": Table(
         {**ROOT, "python": PATH, "setup": Each(SCRIPT, 10_000), "trial": SCRIPT, "ports": Each(COUNT, 10_000)},
         {"checkpoint_root": OPTIONAL_PATH, "code": OPTIONAL_PATH, "environment": Maybe(ENVIRONMENT),
@@ -222,6 +240,14 @@ REQUESTS: Dict[str, Table] = {
     "slurm_archive": ARCHIVED,
     "slurm_trial": Table(
         {"python": PATH, "setup": Each(SCRIPT, 10_000), "trial": SCRIPT}, {"environment": Maybe(ENVIRONMENT)}
+    ),
+    "notify": Table(
+        {**ROOT, "study": TOKEN, "project": PATH, "target": LINE, "slurm": Flag(), "notify": NOTIFY,
+         "runs": Map(TOKEN)},
+        {"environment": Maybe(ENVIRONMENT)},
+    ),
+    "notify_test": Table(
+        {**ROOT, "notify": NOTIFY, "target": LINE, "sends": Flag()}, {"environment": Maybe(ENVIRONMENT)}
     ),
 }  # fmt: skip
 

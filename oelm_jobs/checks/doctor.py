@@ -29,6 +29,7 @@ from ..study.resolve import data_paths, plan_runs, token_files
 from ..targets.files import LOCAL
 from ..targets.sbatch import without_slurm
 from . import needs, site
+from . import notify as notifications
 from .finding import Finding, bad, good, warning
 
 if TYPE_CHECKING:
@@ -42,8 +43,11 @@ PROFILE_WORDS = re.compile(r"\b(module|ml|spack|conda|mamba|micromamba): |conda 
 """What a shell says that lacks what sites define in profiles."""
 
 
-def examine(project: Path, target: Target) -> list[Finding]:
+def examine(project: Path, target: Target, *, notify: bool = False) -> list[Finding]:
     """Look at everything that a run on ``target`` needs, in one round trip; what scripts read is hashed in another.
+
+    Args:
+        notify: Send a test of the notifications.
 
     Raises:
         TargetError: The target can't be reached at all.
@@ -109,6 +113,8 @@ def examine(project: Path, target: Target) -> list[Finding]:
             found += needs.compiling(study, target, runs[study.name], answer["trial"])
         found += needs.wandb(study, target, answer)
     found += _script_data(project, connection, [study for study in studies if study.program and study.program.data])
+    with _noted(found, target):
+        found += notifications.look(connection, studies, sends=notify)
     if target.slurm is not None:
         return [*found, *_cluster(answer, target, studies)]
     found += [*_host_rules(answer, target), *_devices(answer)]

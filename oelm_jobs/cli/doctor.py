@@ -18,8 +18,9 @@ MARKS = {"good": (_("ok"), "green"), "warning": (_("warning"), "yellow"), "bad":
 
 @command("oelm-doctor")
 @click.argument("target", default="local", shell_complete=complete.targets)
+@click.option("--notify", is_flag=True, help=_("Send a test of the notifications, and say what came back."))
 @click.option("--json", "as_json", is_flag=True, help=_("Print JSON."))
-def main(target: str, as_json: bool) -> None:
+def main(target: str, notify: bool, as_json: bool) -> None:
     """Check that TARGET can run this project's studies: Python, torch, devices, leases, disk, data, ports.
 
     Exit code 1 when something would make a run fail.
@@ -27,7 +28,7 @@ def main(target: str, as_json: bool) -> None:
     from ..fitting import width as columns
 
     with open_project() as project:
-        found = project.examine(target)
+        found = project.examine(target, notify=notify)
     if as_json:
         put_json({"version": 1, "target": target, "findings": [asdict(finding) for finding in found]})
     else:

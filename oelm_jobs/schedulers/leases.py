@@ -66,7 +66,7 @@ class LeaseScheduler(Scheduler):
         """Probe the host once for all runs."""
         target = as_agent_reads(self._connection)
         root = (target.checkpoint_root or target.root) if host else ""
-        request: messages.ProbeRequest = {"run_dirs": list(runs), "root": root}
+        request: messages.ProbeRequest = {"run_dirs": list(runs), "root": root, "tells": target.root}
         return self._connection.call(registry.PROBE, request)
 
     def _archive(self, request: messages.ArchiveRequest) -> messages.Moved:

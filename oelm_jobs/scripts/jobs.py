@@ -47,6 +47,8 @@ class Scripts:
     """Most runs of an array."""
     is_sent: bool = True
     """False where nothing is sent: on this machine they run the code in the project's folder as it is."""
+    notify: str = ""
+    """Folder on the target of what is to be told of them."""
 
     def render(self, runs: Sequence[Run]) -> list[LaunchScript]:
         """Return a script for each run; under Slurm several runs that don't wait for each other share one.
@@ -135,7 +137,7 @@ class Scripts:
             records = [
                 record._replace(
                     scheduler="slurm", warning_s=warning_s, max_timeouts=slurm.max_timeouts,
-                    requeue=slurm.requeue, fate=fate,
+                    requeue=slurm.requeue, fate=fate, notify=self.notify or None,
                 )
                 for record in records
             ]  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent.sentences import _
+from .notify import Notify
 from .program import Program
 
 if TYPE_CHECKING:
@@ -182,6 +183,10 @@ class Study:
     """A program of one's own, which runs execute in place of the built-in trainer: with it there is no ``[train]``."""
     tuned: tuple[str, ...] = ()
     """Settings that were tuned for each group with equal budgets: groups may differ in them."""
+    notify: Notify | None = None
+    """What is told of its runs, and how ([Notifications](../howto/notifications.md)); absent: what the user's own
+    ``config.toml`` says.
+    """
 
     @property
     def declared(self) -> dict[str, str]:

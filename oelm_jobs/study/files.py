@@ -14,11 +14,11 @@ from ..folders import study_files
 from ..programs import built_in
 from ..spec.program import Metrics
 from ..spec.study import METRICS, RELATIONS, SCALES, Group, Hypothesis, SpeedTrial, Study
-from . import program_file
+from . import notifying, program_file
 
 Number = TypeVar("Number", int, float)
 KEYS = ("question", "default", "factors", "seeds", "max_retries", "target_loss", "tuned", "unequal", "train", "program",
-        "stages", "settings", "metrics", "groups", "hypotheses", "speed_trial")  # fmt: skip
+        "stages", "settings", "metrics", "groups", "hypotheses", "speed_trial", "notify")  # fmt: skip
 """What a study file may hold."""
 BESIDES = ("world_size", "gpu_model", "host", "port", "torch_version", "train_code", "precision", "data")
 """What may be declared unequal besides train keys."""
@@ -206,6 +206,7 @@ def _read(top: tomlfile.Section) -> Study | None:
         speed_trial=_read_speed_trial(top.take_section("speed_trial")) if "speed_trial" in top else None,
         tuned=tuned,
         program=program,
+        notify=notifying.read_notify(top.take_section("notify")) if "notify" in top else None,
     )
     if study.speed_trial and program is not None:
         top.wrong("speed_trial", _("is the built-in trainer's: a script is timed by its own runs"))

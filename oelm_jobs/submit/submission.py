@@ -30,10 +30,12 @@ from ..scripts.jobs import Scripts
 from ..spec.study import Run
 from ..store import ACCEPTED, REFUSED, UNKNOWN, Store
 from ..stored_run import StoredRun
+from ..study import notifying
 from ..study.plan import Plan
 from ..targets.sbatch import MAX_ARRAY
 from . import sent
 from .decide import Again, Facts, Leave, Take, decide, has_other_code
+from .told import declare
 
 CODE_TRIES = 3
 """So often the code is sent for one submission."""
@@ -67,6 +69,7 @@ def submit(
         ConfigurationError: A run directory holds another configuration.
         UnknownAnswer: The launch may or may not have arrived; ``oelm-status`` finds out.
     """
+    notify = notifying.of_study(plan.study)  # what is off there is said before anything is done
     code = snapshot.take(plan.project, is_script=plan.study.program is not None)
     if plan.study.program is not None:
         listings.remember(code.train_code, code.counting)
@@ -119,10 +122,14 @@ def submit(
         for message in _other_code(takes, seen):
             say(message)
         notes = {name: each.reason for name, each in decisions.items() if isinstance(each, Leave)}
+        told = {run.run_dir: run.token for run in view.runs if run.target == target and not run.state.is_final}
+        told |= {take.run.run_dir: token for take in takes}
         if takes:
             for message in sent.words(code, plan.target):
                 say(message)
-            notes |= _send(scripts, scheduler, store, takes, say)
+            notes |= _send(scripts, scheduler, store, takes, say, lambda: declare(plan, connection, notify, told, say))
+        elif told:
+            declare(plan, connection, notify, told, say)
     finally:
         SENDING.discard(token)
     states = store.states(plan.project, study)
@@ -172,16 +179,25 @@ def _starts_over(take: Take) -> str:
 
 
 def _send(
-    made: Scripts, scheduler: Scheduler, store: Store, takes: Sequence[Take], say: Callable[[str], None]
+    made: Scripts,
+    scheduler: Scheduler,
+    store: Store,
+    takes: Sequence[Take],
+    say: Callable[[str], None],
+    have_told: Callable[[], str],
 ) -> dict[str, str]:
-    """Put code and runs on the target and remember its answer; return why runs were not accepted, by run name."""
+    """Put code and runs on the target and remember its answer; return why runs were not accepted, by run name.
+
+    Args:
+        have_told: Lets the target know what is to be told of them; returns the folder that holds it.
+    """
     plan, connection, code, token = made.plan, made.connection, made.snapshot, made.token
     runs = [take.run for take in takes]
     folder = f"{plan.root}/{rundir.CONTROL}/{snapshots.FOLDER}"
     try:
         connection.keep_tree(snapshot.agent(), f"{plan.root}/{AGENT_FOLDER}")
         connection.keep_tree(code, folder)
-        scripts = made.render(runs)
+        scripts = replace(made, notify=have_told()).render(runs)
         for take in takes:
             aside = moving.set_copy_aside(plan.project, take.moved_from) if take.moved_from is not None else None
             if aside:

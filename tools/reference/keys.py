@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 
 from oelm_jobs.spec import program, study
+from oelm_jobs.spec.notify import Notify, Webhook
 from oelm_jobs.spec.options import Slurm
 from oelm_jobs.spec.program import Metrics, Program, Stage
 from oelm_jobs.spec.study import Group, Hypothesis, SpeedTrial, Study
@@ -34,6 +35,10 @@ STUDIES = {
         a = { gpus = 1, d_ff = 1 }
         b = { d_ff = 2 }
         [speed_trial]
+        [notify]
+        on = ["stalled"]
+        stalled_after = "30m"
+        webhook = { form = "json", url = "http://localhost/" }
         [hypotheses]
         speed = { metric = "speed", group = "a", against = "b", ratio_at_least = 1.0 }
         """,
@@ -77,6 +82,8 @@ FILLED: Mapping[Place, type] = {
     ("groups", "NAME"): Group,
     ("hypotheses", "NAME"): Hypothesis,
     ("speed_trial",): SpeedTrial,
+    ("notify",): Notify,
+    ("notify", "webhook"): Webhook,
 }
 """What a table becomes."""
 FIELDS = {
@@ -88,6 +95,7 @@ FIELDS = {
     (("program",), "settings"): (Program, "spelling"),
     (("program",), "command"): (Stage, "words"),
     (("stages",), "command"): (Stage, "words"),
+    (("notify",), "stalled_after"): (Notify, "stalled_after_s"),
 }
 """The field of a key, where it isn't called as the key is."""
 TOLD: Mapping[Place, Mapping[str, str]] = {

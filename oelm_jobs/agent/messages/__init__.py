@@ -5,6 +5,7 @@ For type checkers alone: nothing imports this package when it runs.
 
 from .doctor import *
 from .files import *
+from .notify import *
 from .runs import *
 from .slurm import *
 from .target import *

@@ -59,9 +59,10 @@ class ArchiveRequest(_ArchiveMay):
 
 
 class ProbeRequest(RunDirs, total=False):
-    """``root``: the host is asked about, too."""
+    """``root``: the host is asked about, too; ``tells``: the root whose runs somebody is to watch over."""
 
     root: str
+    tells: str
 
 
 class _PollMay(TypedDict, total=False):

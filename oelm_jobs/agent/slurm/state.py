@@ -1,9 +1,10 @@
 """Where runs on a cluster stand: gathers the facts (squeue first, then the runs' own records, then sacct for what left
-the queue without a word) and asks the rules. Changes nothing.
+the queue without a word) and asks the rules. Changes nothing but what is to be told of them (notify).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
@@ -59,6 +60,7 @@ def slurm_poll(request: messages.SlurmPollRequest) -> messages.PollAnswer:
         rows = states(root, wanted, tasks, jobs, read_at, ended=frozenset(request.get("ended", ())))
         answer["runs"] = {run_dir: cast("messages.RunRow", row) for run_dir, row in rows.items()}
         answer["queue_age_s"] = max(0.0, time.time() - read_at)
+        _tell(root, wanted, rows)
     if request.get("host"):
         from . import site
 
@@ -66,6 +68,15 @@ def slurm_poll(request: messages.SlurmPollRequest) -> messages.PollAnswer:
         answer["site"], answer["disk_free"] = site.site(max_age_s=LIMITS_AGE_S), rundir.disk_free(checkpoints)
         answer["devices"], answer["queue"] = [], []
     return answer
+
+
+def _tell(root: str, wanted: Sequence[Tuple[str, str]], rows: Mapping[str, Row]) -> None:
+    """Have told what is to be told of it; nobody who looks suffers where that fails."""
+    if os.path.isdir(rundir.control(root, rundir.NOTIFY)):
+        from ..notify import polled
+
+        with contextlib.suppress(Exception):
+            polled.note(root, wanted, rows)
 
 
 def of_run(run_dir: str) -> Row:
