@@ -6,8 +6,8 @@ import posixpath
 from collections.abc import Sequence
 
 from ..agent.sentences import _
-from . import expansion, syntax
-from .expansion import is_known
+from . import expansion, nodes
+from .scope import is_known
 from .state import State
 
 HARMLESS = frozenset(
@@ -33,10 +33,10 @@ class Leave(Exception):
         self.what = what
 
 
-def is_harmless(body: Sequence[syntax.Node]) -> bool:
+def is_harmless(body: Sequence[nodes.Node]) -> bool:
     """Tell whether commands start, set and change nothing that a run needs."""
     for node in body:
-        if isinstance(node, syntax.Simple):
+        if isinstance(node, nodes.Simple):
             name = node.words[0] if node.words else ":"
             if name not in HARMLESS and name not in (
                 "exit",
@@ -49,13 +49,13 @@ def is_harmless(body: Sequence[syntax.Node]) -> bool:
                 "pushd",
             ):
                 return False
-        elif isinstance(node, syntax.AndOr):
+        elif isinstance(node, nodes.AndOr):
             if not is_harmless((node.first, *(each for _operator, each in node.rest))):
                 return False
-        elif isinstance(node, syntax.Pipeline):
+        elif isinstance(node, nodes.Pipeline):
             if not is_harmless(node.commands):
                 return False
-        elif isinstance(node, syntax.Group):
+        elif isinstance(node, nodes.Group):
             if not is_harmless(node.body):
                 return False
         else:
@@ -66,7 +66,7 @@ def is_harmless(body: Sequence[syntax.Node]) -> bool:
 class BuiltIns(State):
     """The commands by their names behind ``_do_``."""
 
-    def _do_cd(self, words: list[str], node: syntax.Simple) -> bool:
+    def _do_cd(self, words: list[str], node: nodes.Simple) -> bool:
         to = next((word for word in words[1:] if not word.startswith("-")), "~")
         if not is_known(to):
             self._leave(
@@ -80,40 +80,40 @@ class BuiltIns(State):
 
     _do_pushd = _do_cd
 
-    def _do_popd(self, words: list[str], node: syntax.Simple) -> bool:
+    def _do_popd(self, words: list[str], node: nodes.Simple) -> bool:
         self._folder = ""
         return True
 
-    def _do_exit(self, words: list[str], node: syntax.Simple) -> bool:
+    def _do_exit(self, words: list[str], node: nodes.Simple) -> bool:
         raise Leave("exit")
 
-    def _do_return(self, words: list[str], node: syntax.Simple) -> bool:
+    def _do_return(self, words: list[str], node: nodes.Simple) -> bool:
         raise Leave("return")
 
-    def _do_break(self, words: list[str], node: syntax.Simple) -> bool:
+    def _do_break(self, words: list[str], node: nodes.Simple) -> bool:
         raise Leave("break")
 
-    def _do_continue(self, words: list[str], node: syntax.Simple) -> bool:
+    def _do_continue(self, words: list[str], node: nodes.Simple) -> bool:
         raise Leave("continue")
 
-    def _do_shift(self, words: list[str], node: syntax.Simple) -> bool:
+    def _do_shift(self, words: list[str], node: nodes.Simple) -> bool:
         if self._scope.arguments is not None:
             number = int(words[1]) if len(words) > 1 and words[1].isdigit() else 1
             self._scope.arguments = self._scope.arguments[number:]
         return True
 
-    def _do_unset(self, words: list[str], node: syntax.Simple) -> bool:
+    def _do_unset(self, words: list[str], node: nodes.Simple) -> bool:
         for name in words[1:]:
             self._variables.pop(name, None)
             self._exported.discard(name)
         return True
 
-    def _do_let(self, words: list[str], node: syntax.Simple) -> bool:
+    def _do_let(self, words: list[str], node: nodes.Simple) -> bool:
         for each in words[1:]:
             expansion.number(each, self._scope, each)
         return True
 
-    def _do_read(self, words: list[str], node: syntax.Simple) -> bool:
+    def _do_read(self, words: list[str], node: nodes.Simple) -> bool:
         names = [word for word in words[1:] if not word.startswith("-")]
         here = next((each for each in node.redirections if each.operator == "<<<"), None)
         parts = (
@@ -126,12 +126,12 @@ class BuiltIns(State):
                 self._variables.pop(name, None)
         return True
 
-    def _source(self, node: syntax.Node) -> str:
+    def _source(self, node: nodes.Node) -> str:
         place = node.line - self._first_line
         lines = self._text.split("\n")
         return lines[place].strip() if 0 <= place < len(lines) else ""
 
-    def _write(self, node: syntax.Simple) -> bool:
+    def _write(self, node: nodes.Simple) -> bool:
         """Keep what a heredoc writes into a file; return whether it does."""
         text = next((each for each in node.redirections if each.operator in ("<<", "<<-")), None)
         goal = next((each for each in node.redirections if each.operator in (">", ">|")), None)

@@ -14,8 +14,8 @@ from ..spec.options import count_gpus
 from ..spec.program import SPELLINGS
 from . import arguments, launchers, roles, secrets
 from .arguments import Argument
-from .expansion import END, MARK, as_written, is_known
 from .found import MOST_COMMANDS, Found, Started
+from .scope import END, MARK, as_written, is_known
 
 _OURS = re.compile(
     r"CUDA_VISIBLE_DEVICES|NVIDIA_VISIBLE_DEVICES|HIP_VISIBLE_DEVICES|MASTER_(ADDR|PORT)|WORLD_SIZE|(LOCAL_|NODE_)?RANK|"

@@ -1,62 +1,19 @@
-"""Say what the words of a shell script stand for: variables, braces, arithmetic, quotes.
-
-What nobody can know before the script runs stays in a text as a mark between MARK and END, with its source inside.
-"""
+"""Say what the words of a shell script stand for: variables, braces, arithmetic, quotes."""
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from ..agent.sentences import _
-from . import arithmetic
-from .syntax import closing, closing_or
+from . import arithmetic, braces
+from .scope import END, MARK, MOST_WORDS, Scope, TooMany, Value, as_written, is_known, unknown
+from .tokens import closing, closing_or
 
-MARK, END = "\ue000", "\ue001"
-"""Characters of private use, around the source of what isn't known."""
-Value = str | list[str] | dict[str, str]
-MOST_WORDS = 10_000
-"""Words that one word of a script may stand for."""
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _PARAMETER = re.compile(r"[A-Za-z_]\w*|\d+|[@*#?$!-]")
 _ALL = re.compile(r'"\$(@|\{@[^}]*\}|\{\w+\[@\][^}]*\})"')
-_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?|([A-Za-z])\.\.([A-Za-z])")
-
-
-class TooMany(ValueError):
-    """A word stands for too many others."""
-
-
-def unknown(source: str) -> str:
-    """Return the mark of something that isn't known, written so in the script."""
-    return MARK + source.replace(MARK, "").replace(END, "") + END
-
-
-def is_known(text: str) -> bool:
-    """Tell whether all of a text is known."""
-    return MARK not in text
-
-
-def as_written(text: str) -> str:
-    """Return a text with what isn't known as the script has it."""
-    return text.replace(MARK, "").replace(END, "")
-
-
-@dataclass
-class Scope:
-    """What is known at a place of a script."""
-
-    variables: MutableMapping[str, Value]
-    arguments: list[str] | None
-    """Of the script or function, from the first; None where the script may have any."""
-    called: str
-    """What ``$0`` is: the script's path."""
-    substitute: Callable[[str], str] = field(default=lambda text: unknown(f"$({text})"))
-    """Returns the output of the text of a command."""
-    match: Callable[[str], list[str]] = field(default=lambda pattern: [])
-    """Returns the files that a pattern fits."""
 
 
 @dataclass
@@ -78,7 +35,7 @@ def words(raw: str, scope: Scope) -> list[str]:
         TooMany: There are more than MOST_WORDS.
     """
     found: list[str] = []
-    for each in _braces(raw):
+    for each in braces.expanded(raw):
         found += _fields(list(_pieces(each, scope)), scope)
         if len(found) > MOST_WORDS:
             raise TooMany
@@ -111,58 +68,6 @@ def array_items(raw: str) -> list[str]:
         word += raw[place:end]
         place = end
     return found + ([word] if word else [])
-
-
-# Braces ---------------------------------------------------------------------------------------------------------------
-
-
-def _braces(raw: str) -> Iterator[str]:
-    """Yield the words that a word with {a,b} or {1..3} stands for."""
-    place = 0
-    while place < len(raw):
-        sign = raw[place]
-        if sign in "\\'\"`" or raw[place : place + 2] in ("$(", "${", "$'"):
-            place = closing(raw, place)
-            continue
-        end = closing_or(raw, place) if sign == "{" else 0
-        if end:
-            items = _items(raw[place + 1 : end - 1])
-            if items is not None:
-                count = 0
-                for item in items:
-                    for inner in _braces(item) if "{" in item else (item,):
-                        for rest in _braces(raw[end:]):
-                            count += 1
-                            if count > MOST_WORDS:
-                                raise TooMany
-                            yield raw[:place] + inner + rest
-                return
-        place += 1
-    yield raw
-
-
-def _items(inner: str) -> list[str] | None:
-    if found := _RANGE.fullmatch(inner):
-        if found[4]:
-            first, last, step = ord(found[4]), ord(found[5]), 1
-        else:
-            first, last, step = int(found[1]), int(found[2]), abs(int(found[3] or 1)) or 1
-        if abs(last - first) // step > MOST_WORDS:
-            raise TooMany
-        numbers = range(first, last + 1, step) if last >= first else range(first, last - 1, -step)
-        if found[4]:
-            return [chr(number) for number in numbers]
-        is_padded = any(re.match(r"-?0\d", end) for end in found.group(1, 2))
-        width = max(len(found[1]), len(found[2])) if is_padded else 0
-        return [f"{number:0{width}d}" for number in numbers]
-    items, start, place = list[str](), 0, 0
-    while place < len(inner):
-        if inner[place] == ",":
-            items.append(inner[start:place])
-            start = place + 1
-        opens = inner[place] in "\\'\"`{" or inner[place : place + 2] in ("$(", "${")
-        place = (closing_or(inner, place) or place + 1) if opens else place + 1
-    return [*items, inner[start:]] if items else None
 
 
 # Pieces ---------------------------------------------------------------------------------------------------------------
@@ -474,6 +379,3 @@ def _blanks(value: str) -> list[str]:
     if was_blank:
         parts.append("")
     return parts
-
-
-TOO_MANY = _("a word of it stands for more than {n:,} others", MOST_WORDS)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..agent.sentences import _
 from ..errors import DataError
 from . import secrets
-from .expansion import END, MARK, as_written
+from .scope import END, MARK, as_written
 
 MOST_COMMANDS = 10_000
 """Commands that all scripts together may start."""

@@ -16,8 +16,8 @@ from ..spec.options import PLACEHOLDER
 from ..targets.files import read_targets
 from ..targets.sbatch import OWNED
 from .commands import Command
-from .expansion import as_written, is_known
 from .found import Found
+from .scope import as_written, is_known
 from .state import shell_line
 
 PARALLEL = "max_parallel"

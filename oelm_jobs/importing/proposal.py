@@ -22,9 +22,10 @@ from ..study.implicit import free_name
 from ..targets.files import append
 from . import checking, places, secrets, shell
 from .commands import Command, of_one_program
-from .expansion import as_written
 from .found import Found, Left, Place
-from .joining import Joined, Undeclared, join
+from .grouping import Undeclared
+from .joining import Joined, join
+from .scope import as_written
 
 SUFFIXES = (".sh", ".bash", ".sbatch", ".slurm", ".sub", ".job", ".zsh", ".batch", ".cmd")
 """Endings of scripts, of which a folder's are taken."""

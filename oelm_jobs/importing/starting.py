@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from ..agent.sentences import _
 from . import headers
-from .expansion import is_known
+from .scope import is_known
 
 if TYPE_CHECKING:
-    from . import syntax
+    from . import nodes
     from .shell import Shell
 
 STARTERS = frozenset(
@@ -38,7 +38,7 @@ _NO_RUN = ("pip", "venv", "ensurepip", "http.server", "json.tool", "pytest", "un
 _KEYS = re.compile(r"(C-m|Enter|KPEnter|C-j)")
 
 
-def start(shell: Shell, words: list[str], before: Mapping[str, str], node: syntax.Simple) -> None:
+def start(shell: Shell, words: list[str], before: Mapping[str, str], node: nodes.Simple) -> None:
     """Take down what a command starts, or name it as one that has no place in a study."""
     before = dict(before)
     while words:
@@ -100,7 +100,7 @@ def _of_env(words: list[str], before: dict[str, str]) -> list[str]:
     return words[place:]
 
 
-def _of_srun(shell: Shell, words: list[str], node: syntax.Simple) -> list[str]:
+def _of_srun(shell: Shell, words: list[str], node: nodes.Simple) -> list[str]:
     options, rest = headers.parse(words[1:])
     tasks = options.get("ntasks", "1")
     is_launched = any(posixpath.basename(word) in _LAUNCHERS or "torch.distributed" in word for word in rest[:4])
@@ -109,7 +109,7 @@ def _of_srun(shell: Shell, words: list[str], node: syntax.Simple) -> list[str]:
     return rest
 
 
-def _python(shell: Shell, words: list[str], before: Mapping[str, str], node: syntax.Simple) -> None:
+def _python(shell: Shell, words: list[str], before: Mapping[str, str], node: nodes.Simple) -> None:
     for place, word in enumerate(words[1:], start=1):
         if word in ("-c", "-") or word in ("-V", "--version", "-h", "--help"):
             shell.leave(node, _("starts no training that is known: left out"))
@@ -125,7 +125,7 @@ def _python(shell: Shell, words: list[str], before: Mapping[str, str], node: syn
         shell.leave(node, _("starts no training that is known: left out"))
 
 
-def _shell(shell: Shell, words: list[str], before: Mapping[str, str], node: syntax.Simple) -> None:
+def _shell(shell: Shell, words: list[str], before: Mapping[str, str], node: nodes.Simple) -> None:
     rest = words[1:]
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
@@ -156,7 +156,7 @@ def _call(
     arguments: list[str],
     before: Mapping[str, str],
     options: Mapping[str, str] | None,
-    node: syntax.Simple,
+    node: nodes.Simple,
 ) -> None:
     if shell.is_deep:
         shell.leave(node, _("scripts call each other without end: left out"))
@@ -166,7 +166,7 @@ def _call(
     shell.other(shell.real_path(path), text, arguments, before, options)
 
 
-def _tmux(shell: Shell, words: list[str], before: Mapping[str, str], node: syntax.Simple) -> None:
+def _tmux(shell: Shell, words: list[str], before: Mapping[str, str], node: nodes.Simple) -> None:
     rest = words[1:]
     while rest and rest[0].startswith("-"):
         rest = rest[2:] if rest[0][1:] in ("L", "S", "f") else rest[1:]
@@ -182,7 +182,7 @@ def _tmux(shell: Shell, words: list[str], before: Mapping[str, str], node: synta
             shell.inner(command[0] if len(command) == 1 else shlex.join(command), node, before)
 
 
-def _screen(shell: Shell, words: list[str], before: Mapping[str, str], node: syntax.Simple) -> None:
+def _screen(shell: Shell, words: list[str], before: Mapping[str, str], node: nodes.Simple) -> None:
     rest = words[1:]
     if "-X" in rest:
         text = rest[-1].replace("\\n", "\n").replace("^M", "\n")
@@ -195,7 +195,7 @@ def _screen(shell: Shell, words: list[str], before: Mapping[str, str], node: syn
         shell.inner(shlex.join(rest), node, before)
 
 
-def _ssh(shell: Shell, words: list[str], before: Mapping[str, str], node: syntax.Simple) -> None:
+def _ssh(shell: Shell, words: list[str], before: Mapping[str, str], node: nodes.Simple) -> None:
     rest = words[1:]
     user, port = "", ""
     while rest and rest[0].startswith("-"):
@@ -214,7 +214,7 @@ def _ssh(shell: Shell, words: list[str], before: Mapping[str, str], node: syntax
         shell.inner(command, node, {}, host=host)
 
 
-def _sbatch(shell: Shell, words: list[str], before: Mapping[str, str], node: syntax.Simple) -> None:
+def _sbatch(shell: Shell, words: list[str], before: Mapping[str, str], node: nodes.Simple) -> None:
     options, rest = headers.parse(words[1:])
     wrapped, exported = options.pop("wrap", ""), options.pop("export", "")
     given = dict(before)

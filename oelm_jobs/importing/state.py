@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ..agent.sentences import _
 from ..errors import DataError
-from . import expansion, syntax
-from .expansion import MARK, Scope, Value, as_written, is_known, unknown
+from . import expansion, nodes, syntax
 from .found import MOST_BYTES, Found, Place
+from .scope import END, MARK, MOST_WORDS, Scope, TooMany, Value, as_written, is_known, unknown
 
 ASSIGNMENT = re.compile(r"(?P<name>[A-Za-z_]\w*)(\[(?P<key>[^\]]*)\])?(?P<adds>\+?)=(?P<value>.*)", re.DOTALL)
 
@@ -46,7 +46,7 @@ class State:
         self._script = script or path
         self._variables: dict[str, Value] = dict(variables or {})
         self._exported = set(exported or ())
-        self._functions: dict[str, syntax.Body] = {}
+        self._functions: dict[str, nodes.Body] = {}
         self._options, self._host = options, host
         self._setup = list(setup)
         self._calls = calls
@@ -76,7 +76,7 @@ class State:
             found = sorted(each.relative_to(base).as_posix() for each in base.glob(pattern))
         except (OSError, ValueError, NotImplementedError):
             return []
-        return found[: expansion.MOST_WORDS]
+        return found[:MOST_WORDS]
 
     def _lines_of(self, path: str) -> list[str] | None:
         if path in self._files:
@@ -131,7 +131,7 @@ class State:
             old[expansion.text(key, self._scope)] = text
         elif isinstance(old, list):
             place = expansion.number(key, self._scope, key)
-            if place.isdigit() and int(place) <= expansion.MOST_WORDS:
+            if place.isdigit() and int(place) <= MOST_WORDS:
                 old.extend([""] * (int(place) + 1 - len(old)))
                 old[int(place)] = text
 
@@ -200,13 +200,13 @@ class State:
         body, problem = syntax.parse(text, self._line)
         if problem is None and len(body) == 1:
             node = body[0]
-            if isinstance(node, syntax.AndOr) and [each for each, _p in node.rest] == ["&&"]:
+            if isinstance(node, nodes.AndOr) and [each for each, _p in node.rest] == ["&&"]:
                 first, last = node.first.commands[0], node.rest[0][1].commands[0]
-                if isinstance(first, syntax.Simple) and isinstance(last, syntax.Simple) and last.words[:1] == ("pwd",):
+                if isinstance(first, nodes.Simple) and isinstance(last, nodes.Simple) and last.words[:1] == ("pwd",):
                     words = [each for raw in first.words for each in expansion.words(raw, self._scope)]
                     if words[:1] == ["cd"] and len(words) == 2 and is_known(words[1]):
                         return posixpath.normpath(posixpath.join(self._folder, words[1]))
-            if isinstance(node, syntax.Simple):
+            if isinstance(node, nodes.Simple):
                 words = [each for raw in node.words for each in expansion.words(raw, self._scope)]
                 if all(map(is_known, words)) and (output := self._output(words)) is not None:
                     return output
@@ -277,8 +277,8 @@ def _sequence(words: list[str]) -> str | None:
     if not step:
         return None
     values = range(first, last + (1 if step > 0 else -1), step)
-    if len(values) > expansion.MOST_WORDS:
-        raise expansion.TooMany
+    if len(values) > MOST_WORDS:
+        raise TooMany
     texts = [f"{value / scale:.{places}f}" if places else str(value // scale) for value in values]
     longest = max(map(len, texts), default=0) if width else 0
     return separator.join(text.zfill(longest) for text in texts)
@@ -289,7 +289,7 @@ def shell_line(words: Sequence[str]) -> str:
     found = []
     for word in words:
         if not is_known(word):
-            inner = re.sub(r'(["\\`])', r"\\\1", re.sub(f"{MARK}.*?{expansion.END}", "", word))
+            inner = re.sub(r'(["\\`])', r"\\\1", re.sub(f"{MARK}.*?{END}", "", word))
             plain = re.fullmatch(r"[\w./:=@%+,~-]*", inner) and re.fullmatch(r"[^\s()`\"']*", as_written(word))
             found.append(as_written(word) if plain else '"' + as_written(word).replace('"', '\\"') + '"')
         elif re.fullmatch(r"[\w./:=@%+,~-]+", word):

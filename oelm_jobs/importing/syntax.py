@@ -7,152 +7,30 @@ stay as they are written, quotes included; ``expansion`` says what they stand fo
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from ..agent.sentences import _
+from .nodes import (
+    AndOr,
+    Arithmetic,
+    Body,
+    Case,
+    Counting,
+    For,
+    Function,
+    Group,
+    If,
+    Node,
+    Pipeline,
+    Redirection,
+    Simple,
+    Unreadable,
+    While,
+)  # fmt: skip
+from .tokens import REDIRECTIONS, Tokens, closing_or
 
 MOST_NESTED = 50
 """Levels of commands within each other."""
-_OPERATORS = ("&>>", "<<<", "<<-", "&&", "||", ";;&", ";;", ";&", "<<", ">>", ">&", "<&", "&>", ">|", "<>", "|&",
-              "&", "|", ";", "<", ">", "(", ")")  # fmt: skip
-_REDIRECTIONS = frozenset({"<", ">", ">>", "<<", "<<-", "<<<", ">&", "<&", "&>", "&>>", ">|", "<>"})
-_ENDS = " \t\n;&|<>()"
-_OPENS_ARRAY = re.compile(r"[A-Za-z_]\w*(\[[^\]]*\])?\+?=")
 _NAME = re.compile(r"[A-Za-z_][\w-]*")
-
-
-class Unreadable(ValueError):
-    """A script's text can't be read on from a line."""
-
-    def __init__(self, line: int, why: str) -> None:
-        super().__init__(why)
-        self.line = line
-
-
-@dataclass(frozen=True)
-class Redirection:
-    """Where a command's input or output goes."""
-
-    operator: str
-    target: str
-    """A word, or of a heredoc its text."""
-    is_quoted: bool = False
-    """Of a heredoc: nothing in it is expanded."""
-
-
-@dataclass(frozen=True)
-class Simple:
-    """A command of words, with the assignments in front of it."""
-
-    line: int
-    words: tuple[str, ...]
-    redirections: tuple[Redirection, ...] = ()
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """``((…))`` as a command."""
-
-    line: int
-    text: str
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """Commands whose outputs are inputs; of one that is negated, ``!`` is in front."""
-
-    line: int
-    commands: tuple[Node, ...]
-    is_negated: bool = False
-
-
-@dataclass(frozen=True)
-class AndOr:
-    """Pipelines with ``&&`` and ``||`` between them."""
-
-    line: int
-    first: Pipeline
-    rest: tuple[tuple[str, Pipeline], ...]
-
-
-@dataclass(frozen=True)
-class For:
-    """``for NAME in WORDS``; without words it goes over the arguments."""
-
-    line: int
-    name: str
-    words: tuple[str, ...] | None
-    body: Body
-
-
-@dataclass(frozen=True)
-class Counting:
-    """``for ((first; while; then))``."""
-
-    line: int
-    first: str
-    condition: str
-    then: str
-    body: Body
-
-
-@dataclass(frozen=True)
-class While:
-    """``while`` and ``until``."""
-
-    line: int
-    condition: Body
-    body: Body
-    is_until: bool
-    redirections: tuple[Redirection, ...] = ()
-
-
-@dataclass(frozen=True)
-class If:
-    """``if`` with its conditions in turn; the last has none where there is an ``else``."""
-
-    line: int
-    branches: tuple[tuple[Body | None, Body], ...]
-
-
-@dataclass(frozen=True)
-class Case:
-    """``case WORD in``."""
-
-    line: int
-    word: str
-    clauses: tuple[tuple[tuple[str, ...], Body], ...]
-
-
-@dataclass(frozen=True)
-class Function:
-    """The definition of a function."""
-
-    line: int
-    name: str
-    body: Body
-
-
-@dataclass(frozen=True)
-class Group:
-    """``{ …; }``, or ``( … )``, which keeps its variables to itself."""
-
-    line: int
-    body: Body
-    is_subshell: bool
-    redirections: tuple[Redirection, ...] = ()
-
-
-Node = Simple | Arithmetic | Pipeline | AndOr | For | Counting | While | If | Case | Function | Group
-Body = tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    """``word``, ``operator``, ``newline`` or ``end``."""
-    text: str
-    line: int
 
 
 def parse(text: str, line: int = 1) -> tuple[Body, Unreadable | None]:
@@ -173,176 +51,8 @@ def parse(text: str, line: int = 1) -> tuple[Body, Unreadable | None]:
         return tuple(found), problem
 
 
-def closing(text: str, start: int) -> int:
-    """Return the place behind what begins at ``start``: a quoted text, ``$(…)``, ``${…}``, ``((…))`` or ``(…)``.
-
-    Raises:
-        ValueError: It isn't closed.
-    """
-    sign = text[start]
-    if sign == "\\":
-        return min(start + 2, len(text))
-    if sign == "'":
-        return text.index("'", start + 1) + 1
-    if sign == "`":
-        place = start + 1
-        while text[place : place + 1] != "`":
-            if place >= len(text):
-                raise ValueError(start)
-            place += 2 if text[place] == "\\" else 1
-        return place + 1
-    if sign == '"':
-        place = start + 1
-        while text[place : place + 1] != '"':
-            if place >= len(text):
-                raise ValueError(start)
-            opens = text[place] in "\\`" or text[place : place + 2] in ("$(", "${")
-            place = closing(text, place) if opens else place + 1
-        return place + 1
-    if sign == "$" and text[start + 1 : start + 2] == "'":
-        place = start + 2
-        while text[place : place + 1] != "'":
-            if place >= len(text):
-                raise ValueError(start)
-            place += 2 if text[place] == "\\" else 1
-        return place + 1
-    if sign == "$":
-        return closing(text, start + 1) if text[start + 1 : start + 2] in ("(", "{") else start + 1
-    other = {"(": ")", "{": "}"}[sign]
-    place = start + 1
-    while text[place : place + 1] != other:
-        if place >= len(text):
-            raise ValueError(start)
-        if text[place] == "#" and sign == "(" and text[place - 1] in " \t\n(;":
-            place = (text.find("\n", place) + 1) or len(text)
-            continue
-        opens = text[place] in "\\'\"`" or text[place : place + 2] in ("$(", "${", "$'") or text[place] == sign
-        place = closing(text, place) if opens else place + 1
-    return place + 1
-
-
-class _Reader:
-    """The text, its place, and the next token."""
-
-    def __init__(self, text: str, line: int) -> None:
-        self._text = text
-        self._place = 0
-        self._line = line
-        self._next: _Token | None = None
-        self._heredocs: list[tuple[str, bool, bool, int]] = []
-        self._bodies: dict[int, str] = {}
-        self._depth = 0
-
-    # Tokens -----------------------------------------------------------------------------------------------------------
-
-    def peek(self) -> _Token:
-        if self._next is None:
-            self._next = self._read()
-        return self._next
-
-    def take(self) -> _Token:
-        token = self.peek()
-        self._next = None
-        return token
-
-    def _read(self) -> _Token:
-        text = self._text
-        while True:
-            if text.startswith("\\\n", self._place):
-                self._place += 2
-                self._line += 1
-            elif text[self._place : self._place + 1] in (" ", "\t", "\r"):
-                self._place += 1
-            elif text.startswith("#", self._place):
-                end = text.find("\n", self._place)
-                self._place = len(text) if end < 0 else end
-            else:
-                break
-        line = self._line
-        if self._place >= len(text):
-            return _Token("end", "", line)
-        if text[self._place] == "\n":
-            self._place += 1
-            self._line += 1
-            self._read_heredocs()
-            return _Token("newline", "\n", line)
-        if not text.startswith(("<(", ">("), self._place):
-            for operator in _OPERATORS:
-                if text.startswith(operator, self._place):
-                    self._place += len(operator)
-                    return _Token("operator", operator, line)
-        return _Token("word", self._word(), line)
-
-    def _word(self) -> str:
-        text, start = self._text, self._place
-        place = start + (2 if text.startswith(("<(", ">("), start) else 0)
-        try:
-            if place > start:
-                place = closing(text, start + 1)
-            while place < len(text):
-                sign = text[place]
-                if sign in "\\'\"`$" or (sign == "(" and _OPENS_ARRAY.fullmatch(text[start:place])):
-                    place = closing(text, place)
-                elif sign in _ENDS:
-                    break
-                else:
-                    place += 1
-        except ValueError:
-            raise Unreadable(self._line, _("a quote or bracket that is opened here is never closed")) from None
-        self._place = place
-        word = text[start:place]
-        self._line += word.count("\n")
-        return word.replace("\\\n", "") if "'" not in word else re.sub(r"('[^']*')|\\\n", lambda m: m[1] or "", word)
-
-    def _read_heredocs(self) -> None:
-        for end, strips, _quoted, number in self._heredocs:
-            lines: list[str] = []
-            while True:
-                if self._place >= len(self._text):
-                    break
-                stop = self._text.find("\n", self._place)
-                stop = len(self._text) if stop < 0 else stop
-                line = self._text[self._place : stop]
-                self._place = min(stop + 1, len(self._text))
-                self._line += 1
-                line = line.lstrip("\t") if strips else line
-                if line == end:
-                    break
-                lines.append(line + "\n")
-            self._bodies[number] = "".join(lines)
-        self._heredocs.clear()
-
-    def skip_ends(self) -> None:
-        """Take newlines and what ends a command."""
-        while self.peek().kind == "newline" or (self.peek().kind, self.peek().text) in (
-            ("operator", ";"),
-            ("operator", "&"),
-        ):
-            self.take()
-
-    def _newlines(self) -> None:
-        while self.peek().kind == "newline":
-            self.take()
-
-    def _is_word(self, *texts: str) -> bool:
-        return self.peek().kind == "word" and self.peek().text in texts
-
-    def _is_operator(self, *texts: str) -> bool:
-        return self.peek().kind == "operator" and self.peek().text in texts
-
-    def _expect(self, text: str) -> None:
-        if self.peek().text != text or self.peek().kind == "end":
-            raise self._unexpected(text)
-        self.take()
-
-    def _unexpected(self, wanted: str = "") -> Unreadable:
-        token = self.peek()
-        found = _("the end of the script") if token.kind == "end" else repr(token.text)
-        if wanted:
-            return Unreadable(token.line, _("{wanted!r} is missing before {found}", wanted, found))
-        return Unreadable(token.line, _("{found} is not understood here", found))
-
-    # Commands ---------------------------------------------------------------------------------------------------------
+class _Reader(Tokens):
+    """The commands of a text."""
 
     def _body(self, *ends: str) -> Body:
         found: list[Node] = []
@@ -387,7 +97,7 @@ class _Reader:
         if token.kind == "operator" and token.text == "(":
             return self._parenthesis()
         if token.kind != "word":
-            if token.text in _REDIRECTIONS:
+            if token.text in REDIRECTIONS:
                 return self._simple()
             raise self._unexpected()
         read = {
@@ -420,7 +130,7 @@ class _Reader:
 
     def _redirections(self) -> tuple[Redirection, ...]:
         found: list[Redirection] = []
-        while self.peek().text in _REDIRECTIONS and self.peek().kind == "operator":
+        while self.peek().text in REDIRECTIONS and self.peek().kind == "operator":
             found.append(self._redirection())
         return tuple(found)
 
@@ -553,7 +263,7 @@ class _Reader:
         redirections: list[Redirection] = []
         while True:
             token = self.peek()
-            if token.kind == "operator" and token.text in _REDIRECTIONS:
+            if token.kind == "operator" and token.text in REDIRECTIONS:
                 if words and words[-1].isdigit() and self._text[: self._place - len(token.text)].endswith(words[-1]):
                     words.pop()  # 2> is no word and a >
                 redirections.append(self._redirection())
@@ -583,11 +293,3 @@ class _Reader:
             if token.kind != "newline":
                 words.append(token.text)
         return words
-
-
-def closing_or(text: str, start: int) -> int:
-    """Return the place behind a bracket that begins at ``start``; 0 where it isn't closed."""
-    try:
-        return closing(text, start)
-    except ValueError:
-        return 0

@@ -16,7 +16,7 @@ import pytest
 
 from oelm_jobs.cli.import_script import main
 from oelm_jobs.importing import proposal, shell
-from oelm_jobs.importing.expansion import END, MARK
+from oelm_jobs.importing.scope import END, MARK
 from oelm_jobs.programs import script
 from oelm_jobs.study.files import read_study
 from oelm_jobs.study.plan import make_plan
