@@ -67,9 +67,10 @@ def _show(made: Proposal, *, is_written: bool) -> None:
     if made.left:
         say()
         say(_("Not understood, or without a place in a study ({n:,})", len(made.left)), bold=True)
-        for each in made.left:
+        for each, following in zip(made.left, (*made.left[1:], None), strict=True):
             say(f"  {each.place}  {each.source}")
-            _wrapped(each.why, "      ")
+            if following is None or following.why != each.why:  # a reason is told once for lines that follow each other
+                _wrapped(each.why, "      ")
 
 
 def _wrapped(text: str, indent: str) -> None:

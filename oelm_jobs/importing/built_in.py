@@ -96,6 +96,13 @@ class BuiltIns(State):
     def _do_continue(self, words: list[str], node: nodes.Simple) -> bool:
         raise Leave("continue")
 
+    def _do_set(self, words: list[str], node: nodes.Simple) -> bool:
+        if "--" in words:
+            self._scope.arguments = words[words.index("--") + 1 :]
+        elif words[1:2] and words[1][:1] not in "-+":
+            self._scope.arguments = words[1:]
+        return True
+
     def _do_shift(self, words: list[str], node: nodes.Simple) -> bool:
         if self._scope.arguments is not None:
             number = int(words[1]) if len(words) > 1 and words[1].isdigit() else 1
@@ -132,9 +139,11 @@ class BuiltIns(State):
         return lines[place].strip() if 0 <= place < len(lines) else ""
 
     def _write(self, node: nodes.Simple) -> bool:
-        """Keep what a heredoc writes into a file; return whether it does."""
+        """Keep what a heredoc, echo or printf writes into a file; return whether one does."""
         text = next((each for each in node.redirections if each.operator in ("<<", "<<-")), None)
-        goal = next((each for each in node.redirections if each.operator in (">", ">|")), None)
+        goal = next((each for each in node.redirections if each.operator in (">", ">|", ">>")), None)
+        if goal is not None and node.words[:1] in (("echo",), ("printf",)):
+            return self._keep_printed(node, expansion.text(goal.target, self._scope), adds=goal.operator == ">>")
         if text is None or node.words[:1] not in (("cat",), ("tee",)):
             return False
         target = (
@@ -145,4 +154,14 @@ class BuiltIns(State):
         if target:
             content = text.target if text.is_quoted else expansion.document(text.target, self._scope)
             self._files[posixpath.normpath(expansion.text(target, self._scope))] = (content, node.line + 1)
+        return True
+
+    def _keep_printed(self, node: nodes.Simple, target: str, *, adds: bool) -> bool:
+        text = self._printed_by(node)
+        if text is None or not is_known(target):
+            return False
+        text += "\n" if node.words[0] == "echo" else ""
+        path = posixpath.normpath(target)
+        before = self._files[path][0] if adds and path in self._files else ""
+        self._files[path] = (before + text, node.line)
         return True

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..programs import script
+from ..programs import script, typed_flags
 from ..spec.study import Run, Study
 from ..study.resolve import plan_runs
 from ..targets.files import LOCAL
-from . import arguments, roles
+from . import arguments, roles, trainer
 from .commands import Command
 
 
@@ -24,9 +24,17 @@ def differing(
     found = []
     for command, group, seed in members:
         run = runs.get((group, seed if seed >= 0 else study.seeds[0]))
-        if run is None or not _is_same(command, run, replaced):
+        is_repeated = run is not None and (
+            _is_same(command, run, replaced) if run.program else _trains_alike(command, run, project)
+        )
+        if not is_repeated:
             found.append(command)
     return found
+
+
+def _trains_alike(command: Command, run: Run, project: Path) -> bool:
+    typed = trainer.read(command, project)
+    return typed is not None and typed_flags.is_repeated(typed, run)
 
 
 def _is_same(command: Command, run: Run, replaced: Mapping[str, str | None]) -> bool:

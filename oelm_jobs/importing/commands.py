@@ -19,7 +19,7 @@ from .scope import END, MARK, as_written, is_known
 
 _OURS = re.compile(
     r"CUDA_VISIBLE_DEVICES|NVIDIA_VISIBLE_DEVICES|HIP_VISIBLE_DEVICES|MASTER_(ADDR|PORT)|WORLD_SIZE|(LOCAL_|NODE_)?RANK|"
-    r"NPROC_PER_NODE|NNODES|GPUS_PER_NODE|SLURM_.*|PWD|IFS|OLDPWD|BASH_SOURCE"
+    r"NPROC_PER_NODE|NNODES|GPUS_PER_NODE|(SLURM|PBS|LSB|SGE)_.*|LS_SUBCWD|PWD|IFS|OLDPWD|BASH_SOURCE"
 )
 """Variables that the toolkit, Slurm or the shell sets."""
 _SHARED_FLAGS = 0.5
@@ -147,7 +147,7 @@ def _gpus(started: Started, program: launchers.Program) -> tuple[int, bool]:
     seen = started.environment.get("CUDA_VISIBLE_DEVICES")
     if seen is not None and is_known(seen):
         return (0 if seen in ("", "-1") else seen.count(",") + 1), True
-    counted = count_gpus(options, nodes)
+    counted = count_gpus(options, nodes) or started.gpus
     return (counted, True) if counted else (1, False)
 
 

@@ -7,6 +7,8 @@ import re
 
 from .keys import Key
 
+_NUMBER = re.compile(r"-?[\d.]+(e-?\d+)?", re.IGNORECASE)
+
 
 def templates(varying: list[Key], seeds: list[int]) -> dict[str, str]:
     """Return the arguments whose values are put together of others' and the seed, with the texts that do it."""
@@ -16,7 +18,7 @@ def templates(varying: list[Key], seeds: list[int]) -> dict[str, str]:
     simple = [key for key in varying if all(value is not None and len(value) == 1 for value in key.values)]
     for key in simple:
         texts = [value[0] for value in key.values if value]
-        if all(re.fullmatch(r"-?[\d.]+(e-?\d+)?", text, re.I) for text in texts):
+        if all(map(_NUMBER.fullmatch, texts)):
             continue
         parts = {
             other: [value[0] for value in other.values if value]
@@ -60,7 +62,7 @@ def _template(texts: list[str], parts: dict[Key, list[str]], seeds: list[str]) -
 def seed_taken_out(key: Key, seeds: list[int]) -> str:
     """Leave of each value what is the group's, where the rest is the seed's; return the text for both, else nothing."""
     texts = [value[0] if value and len(value) == 1 else "" for value in key.values]
-    if len(set(seeds)) < 2 or not all(texts):
+    if len(set(seeds)) < 2 or not all(texts) or all(map(_NUMBER.fullmatch, texts)):
         return ""
     cut = [re.sub(rf"(?<!\d){seed}(?!\d)", "\0", text) for text, seed in zip(texts, seeds, strict=True)]
     parts = [text.split("\0") for text in cut]

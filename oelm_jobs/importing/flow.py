@@ -10,6 +10,8 @@ from . import expansion, nodes
 from .built_in import HARMLESS, BuiltIns, Leave, is_harmless
 from .scope import TOO_MANY, TooMany, is_known, unknown
 
+_READERS = frozenset({"xargs", "parallel", "bash", "sh"})
+"""Commands that start what they read."""
 MOST_STEPS = 100_000
 """Commands of a script that are looked at, those of loops each time."""
 
@@ -83,6 +85,16 @@ class Flow(BuiltIns):
     def _pipeline(self, node: nodes.Pipeline) -> bool | None:
         status: bool | None = True
         names = [each.words[0] if isinstance(each, nodes.Simple) and each.words else "" for each in node.commands]
+        if len(names) > 1 and (names[-1] in _READERS or isinstance(node.commands[-1], nodes.While)):
+            text = self._printed_by(node.commands[0]) if len(names) == 2 else None
+            if text is None:
+                self._leave(self._source(node), _("what a pipe passes on isn't known"))
+                return None
+            self._piped = text.splitlines()
+            try:
+                return self._node(node.commands[1])
+            finally:
+                self._piped = None
         if names[0] in ("yes", "echo", "cat", "printf") and len(names) > 1 and names[1] not in HARMLESS:
             self._leave(self._source(node), _("what a pipe passes on isn't known"))
             return None
@@ -91,6 +103,7 @@ class Flow(BuiltIns):
         return None if status is None else status is not node.is_negated
 
     def _and_or(self, node: nodes.AndOr) -> bool | None:
+        before = len(self._found.started)
         status = self._node(node.first)
         for operator, each in node.rest:
             if status is None:
@@ -99,6 +112,8 @@ class Flow(BuiltIns):
                 status = None if operator == "&&" else True
             elif status is (operator == "&&"):
                 status = self._node(each)
+            elif operator == "||" and len(self._found.started) > before and not is_harmless(each.commands):
+                self._leave(self._source(node), _("what stands behind || is for where the program fails: left out"))
         return status
 
     def _for(self, node: nodes.For) -> bool | None:
@@ -112,6 +127,8 @@ class Flow(BuiltIns):
         if any(not is_known(each) for each in items):
             self._leave(self._source(node), _("what it goes over isn't known before it runs"))
             items = [each for each in items if is_known(each)] or items[:1]
+        if node.is_asked:
+            self._leave(self._source(node), _("it asks which one: each is taken"))
         for each in items:
             self._variables[node.name] = each
             if not self._round(node.body):
@@ -154,7 +171,12 @@ class Flow(BuiltIns):
                 self._leave(self._source(node), _("a loop without end: its commands are taken once"))
             return None
         while True:
+            before = len(self._found.started)
             status = self._run(node.condition)
+            if len(self._found.started) > before:
+                why = _("it starts again until it succeeds: max_retries of the study starts a run that failed again")
+                self._leave(self._source(node), why)
+                return None
             if status is None:
                 if not is_harmless(node.body):
                     self._leave(self._source(node), _("how often it goes round isn't known before it runs"))
@@ -168,14 +190,14 @@ class Flow(BuiltIns):
 
     def _read_lines(self, node: nodes.While, condition: nodes.Simple) -> bool | None:
         """Go through a loop over the lines of a heredoc or of a file that lies in the project."""
-        lines: list[str] | None = None
+        lines = self._piped
         for redirection in node.redirections:
             if redirection.operator in ("<<", "<<-"):
                 is_plain = redirection.is_quoted
                 text = redirection.target if is_plain else expansion.document(redirection.target, self._scope)
                 lines = text.splitlines()
             elif redirection.operator == "<":
-                lines = self._lines_of(expansion.text(redirection.target, self._scope))
+                lines = self._lines_from(redirection.target)
         if lines is None:
             self._leave(self._source(node), _("the lines that it reads aren't known before it runs"))
             return None
@@ -188,6 +210,13 @@ class Flow(BuiltIns):
             if not self._round(node.body):
                 break
         return True
+
+    def _lines_from(self, word: str) -> list[str] | None:
+        """Return the lines of a file, or of ``<(COMMAND)``; None where nobody knows them."""
+        if word.startswith("<("):
+            text = self._substitute(word[2:-1])
+            return text.splitlines() if is_known(text) else None
+        return self._lines_of(expansion.text(word, self._scope))
 
     def _if(self, node: nodes.If) -> bool | None:
         for condition, body in node.branches:

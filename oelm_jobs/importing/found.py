@@ -58,6 +58,8 @@ class Started:
     """Of sbatch, by their long names; None where it isn't submitted."""
     host: str = ""
     """Where ssh starts it."""
+    gpus: int | None = None
+    """What a header of another scheduler than Slurm asks for."""
 
 
 @dataclass

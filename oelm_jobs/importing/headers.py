@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..agent.sentences import _
 from ..targets.sbatch import SHORT
 
 MOST_TASKS = 10_000
@@ -22,7 +23,16 @@ _SWITCHES = frozenset(
 """Options without a value, or with one behind = only."""
 _SHORT_SWITCHES = {"H": "hold", "K": "kill-on-bad-exit", "O": "overcommit", "Q": "quiet", "W": "wait", "k": "no-kill",
                    "l": "label", "s": "oversubscribe", "u": "unbuffered", "v": "verbose"}  # fmt: skip
-_OTHERS_WORDS = re.compile(r"#(PBS|BSUB|\$ -|COBALT|OAR|PJM)\b|#\$ -")
+_OTHERS = {
+    "PBS": re.compile(r"#PBS\b(?:.*\s-[Jt]\s*(\d\S*))?"),
+    "LSF": re.compile(r"#BSUB\b(?:.*\s-J\s*[\"']?[^\s\[]*\[([^\]]+)\])?"),
+    "Grid Engine": re.compile(r"#\$ -(?:.*?\bt\s+(\d\S*))?"),
+    "Cobalt": re.compile(r"#COBALT\b()"), "OAR": re.compile(r"#OAR\b()"), "PJM": re.compile(r"#PJM\b()"),
+}  # fmt: skip
+"""Other schedulers' lines, with the indices of an array."""
+INDEX_VARIABLES = ("PBS_ARRAY_INDEX", "PBS_ARRAYID", "LSB_JOBINDEX", "SGE_TASK_ID")
+"""What they call a job's place in an array."""
+_OTHERS_GPUS = re.compile(r"(?:ngpus|gpus?|num)[=:](\d+)")
 
 
 @dataclass
@@ -32,8 +42,12 @@ class Header:
     options: dict[str, str] = field(default_factory=dict)
     """By their long names; a switch has an empty value."""
     lines: dict[str, int] = field(default_factory=dict)
-    strange: list[tuple[int, str]] = field(default_factory=list)
-    """Lines that can't be read, and those of other schedulers."""
+    strange: list[tuple[int, str, str]] = field(default_factory=list)
+    """Lines that can't be read, and those of other schedulers, with why."""
+    array: str = ""
+    """The indices that another scheduler's line gives."""
+    gpus: int | None = None
+    """What another scheduler's line asks for."""
 
     def line(self, option: str) -> int:
         """Return the line of an option; the first one where it is none of the header's."""
@@ -43,12 +57,18 @@ class Header:
 def read(text: str) -> Header:
     """Return a script's header, which ends at its first command."""
     header = Header()
+    is_over = has_heredoc = False
     for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip() and not line.startswith("#"):
-            break
-        if _OTHERS_WORDS.match(line):
-            header.strange.append((number, line))
+        has_heredoc = has_heredoc or "<<" in line
+        is_over = is_over or bool(line.strip() and not line.startswith("#"))
+        if not is_over:
+            _read_other(header, number, line)
         if not line.startswith("#SBATCH"):
+            continue
+        if is_over and has_heredoc:
+            continue
+        if is_over:
+            header.strange.append((number, line, _("sbatch doesn't read it: it stands behind the first command")))
             continue
         try:
             words = shlex.split(line[len("#SBATCH") :], comments=True)
@@ -56,11 +76,26 @@ def read(text: str) -> Header:
             words = ["?"]
         options, rest = parse(words)
         if rest:
-            header.strange.append((number, line))
+            header.strange.append((number, line, _("no option of sbatch that is known")))
         else:
             header.options.update(options)
             header.lines.update(dict.fromkeys(options, number))
     return header
+
+
+def _read_other(header: Header, number: int, line: str) -> None:
+    """Take an array and GPUs of another scheduler's line; the line is named where it says more."""
+    for scheduler, shape in _OTHERS.items():
+        if found := shape.match(line):
+            header.array = found[1] or header.array
+            header.lines.setdefault("array", number)
+            if gpus := _OTHERS_GPUS.search(line):
+                header.gpus = int(gpus[1])
+            if not found[1]:
+                why = _(
+                    "a line for {scheduler}, which no target speaks: sbatch of a target says it to Slurm", scheduler
+                )
+                header.strange.append((number, line, why))
 
 
 def parse(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -96,7 +131,7 @@ def indices(array: str) -> list[int] | None:
         if not shape:
             return None
         first, last, step = int(shape[1]), int(shape[2] or shape[1]), int(shape[3] or 1)
-        if not step or (last - first) // step > MOST_TASKS:
+        if not step or not 0 <= (last - first) // step <= MOST_TASKS:
             return None
         found += range(first, last + 1, step)
     return None if not array else found

@@ -63,7 +63,8 @@ def join(commands: list[Command], found: Found) -> Joined:
         others = [each for each in varying if each is not key]
         if roles.is_label(key.argument) and not is_same_within(key, others, commands):
             why = _("--{name} is left out: a run is named by its group and seed", key.argument.lstrip("-"))
-            found.leave(commands[0].started.place, " ".join(commands[0].started.words), why)
+            one = next(command for command, value in zip(commands, key.values, strict=True) if value is not None)
+            found.leave(one.started.place, " ".join(one.started.words), why)
             varying.remove(key)
             keys.remove(key)
             given[key.argument] = None

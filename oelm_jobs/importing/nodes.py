@@ -61,12 +61,13 @@ class AndOr:
 
 @dataclass(frozen=True)
 class For:
-    """``for NAME in WORDS``; without words it goes over the arguments."""
+    """``for NAME in WORDS``; without words it goes over the arguments. ``select`` asks for one of them."""
 
     line: int
     name: str
     words: tuple[str, ...] | None
     body: Body
+    is_asked: bool = False
 
 
 @dataclass(frozen=True)

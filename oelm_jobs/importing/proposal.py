@@ -20,7 +20,7 @@ from ..spec.study import Study
 from ..study.files import read_tables
 from ..study.implicit import free_name
 from ..targets.files import append
-from . import checking, places, secrets, shell
+from . import checking, places, secrets, shell, trainer
 from .commands import Command, of_one_program
 from .found import Found, Left, Place
 from .grouping import Undeclared
@@ -133,7 +133,7 @@ def propose(paths: Sequence[Path], project: Path, name: str = "") -> Proposal:
             hint=_("give another name: --name {name}", free),
         )
     path = jobs / f"{free}.toml"
-    study_tables = _tables(joined)
+    study_tables = _tables(joined, project, found)
     study = read_tables(tomlfile.Section(path, "", study_tables))
     notes = [*_notes(joined, members, of_command, project, study), *_against(study, project, joined, found)]
     left = sorted(found.left.values(), key=lambda each: (each.place.path, each.place.line))
@@ -192,9 +192,15 @@ def write(proposal: Proposal) -> list[Path]:
 # The study's file -----------------------------------------------------------------------------------------------------
 
 
-def _tables(joined: Joined) -> dict[str, Any]:
-    question = translated(_("What changes with {factors}?", joined.factors)) if joined.factors else ""
-    tables: dict[str, Any] = {"question": question, "factors": joined.factors}
+def _tables(joined: Joined, project: Path, found: Found) -> dict[str, Any]:
+    unequal = {each.name: _reason(each) for each in joined.undeclared}
+    sizes = {max(group.get("gpus", 1), 1) for group in joined.groups.values()}
+    of_sizes = {"world_size": translated(_("the scripts give groups different numbers of GPUs"))}
+    if of_trainer := trainer.tables(joined, project, unequal, found):
+        unequal = of_trainer.pop("unequal") | (of_sizes if len(sizes) > 1 else {})
+        unequal = {key: translated(why) for key, why in unequal.items()}
+        return {"question": _question(of_trainer["factors"]), **of_trainer, **({"unequal": unequal} if unequal else {})}
+    tables: dict[str, Any] = {"question": _question(joined.factors), "factors": joined.factors}
     if joined.has_seed:
         tables["seeds"] = joined.seeds
     program: dict[str, Any] = {"command": _as_file(joined.words)}
@@ -207,13 +213,16 @@ def _tables(joined: Joined) -> dict[str, Any]:
     if joined.settings:
         tables["settings"] = joined.settings
     tables["groups"] = joined.groups
-    unequal = {each.name: _reason(each) for each in joined.undeclared}
     unequal |= dict.fromkeys(joined.labels, translated(_("it only names runs")))
     if len({group.get("gpus", 1) for group in joined.groups.values()}) > 1:
-        unequal["world_size"] = translated(_("the scripts give groups different numbers of GPUs"))
+        unequal |= of_sizes
     if unequal:
         tables["unequal"] = unequal
     return tables
+
+
+def _question(factors: Sequence[str]) -> str:
+    return translated(_("What changes with {factors}?", factors)) if factors else ""
 
 
 def _reason(undeclared: Undeclared) -> str:
@@ -315,7 +324,9 @@ def _notes(
     if not joined.has_seed:
         notes.append(_("no command is told a seed, so each group is one run"))
     if joined.repeated:
-        notes.append(_("{n:,} commands are started again with the same words: each is one run", joined.repeated))
+        again = _("1 command is started again with the same words: it is one run")
+        more = _("{n:,} commands are started again with the same words: each is one run", joined.repeated)
+        notes.append(again if joined.repeated == 1 else more)
     by_word: dict[str, list[str]] = {}
     for argument, word in joined.replaced.items():
         if word is None:
@@ -337,7 +348,7 @@ def _notes(
                 keys,
             )
         )
-    if why := script.why_not_there(project, study):
+    if study.program and (why := script.why_not_there(project, study)):
         notes.append(_("the command: {why}", why))
     count = Counter(targets)
     if len(count) > 1:

@@ -19,7 +19,9 @@ from .state import ASSIGNMENT
 
 MOST_CALLS = 16
 """Scripts and functions that call each other."""
-_ENVIRONMENT = {"PWD": ".", "SLURM_SUBMIT_DIR": ".", "BASH_SOURCE": "", "IFS": " \t\n", "OLDPWD": "."}
+_ENVIRONMENT = {"BASH_SOURCE": "", "IFS": " \t\n"} | dict.fromkeys(
+    ("PWD", "OLDPWD", "SLURM_SUBMIT_DIR", "PBS_O_WORKDIR", "SGE_O_WORKDIR", "LS_SUBCWD"), "."
+)
 
 
 def explore(paths: Sequence[Path], project: Path) -> Found:
@@ -61,11 +63,11 @@ class Shell(Flow):
             given: Options on sbatch's command line, which win.
         """
         header = headers.read(self._text)
-        for line, source in header.strange:
-            self._leave(source, _("no option of sbatch that is known"), line)
+        for line, source, why in header.strange:
+            self._leave(source, why, line)
         is_job = bool(header.options) or given is not None
         options = {**header.options, **(given or {})} if is_job else None
-        array = (options or {}).get("array", "")
+        array = (options or {}).get("array", "") or header.array
         indices = headers.indices(array)
         if array and indices is None:
             self._leave(f"--array={array}", _("the array's indices can't be read"), header.line("array"))
@@ -81,11 +83,12 @@ class Shell(Flow):
             )
             shell._variables.update(self._variables)
             shell._exported |= self._exported
-            shell._calls = self._calls
+            shell._calls, shell._gpus = self._calls, header.gpus or self._gpus
             if index is not None and indices:
                 numbers = {"ID": index, "COUNT": len(indices), "MIN": min(indices), "MAX": max(indices)}
                 for name, value in numbers.items():
                     shell._variables[f"SLURM_ARRAY_TASK_{name}"] = str(value)
+                shell._variables.update(dict.fromkeys(headers.INDEX_VARIABLES, str(index)))
             for name, value_of in headers.variables(own or {}).items():
                 shell._variables.setdefault(name, value_of)
             shell.run_text()
@@ -121,7 +124,7 @@ class Shell(Flow):
     ) -> Shell:
         """Return a shell for another script, which sees what is exported; the same one's text sees all variables."""
         variables = {name: self._variables[name] for name in self._exported if name in self._variables}
-        return Shell(
+        made = Shell(
             self._found,
             self._project,
             path,
@@ -139,6 +142,8 @@ class Shell(Flow):
             line=line,
             steps=self._steps,
         )
+        made._gpus = self._gpus
+        return made
 
     # Simple commands --------------------------------------------------------------------------------------------------
 
@@ -179,7 +184,7 @@ class Shell(Flow):
         if built_in is not None:
             done: bool | None = built_in(words, node)
             return done
-        if name in SETUP:
+        if name in SETUP and words[1:2] != ["run"]:
             self._keep_setup(words)
             return True
         if name in HARMLESS and not (name == "env" and len(words) > 1):
@@ -201,6 +206,12 @@ class Shell(Flow):
         finally:
             self._scope.arguments = kept
             self._calls -= 1
+
+    def _start_within(self, node: nodes.Node) -> None:
+        first = node.commands[0] if isinstance(node, nodes.Pipeline) else node
+        words = list(first.words) if isinstance(first, nodes.Simple) else []
+        if any(word.endswith(".py") or posixpath.basename(word) in ("sbatch", "torchrun") for word in words):
+            self._node(first)
 
     def _do_eval(self, words: list[str], node: nodes.Simple) -> bool:
         if all(map(is_known, words)):
@@ -269,6 +280,21 @@ class Shell(Flow):
         is_made = any(posixpath.normpath(each) in self._files for each in (path, place))
         return self._path if is_made else place if (self._project / place).is_file() else posixpath.normpath(beside)
 
+    def lines_read(self, node: nodes.Simple) -> list[str] | None:
+        """Return what a command reads: of a pipe, a heredoc or a file; None where nobody knows."""
+        lines = self._piped
+        for each in node.redirections:
+            if each.operator in ("<<", "<<-", "<<<"):
+                text = each.target if each.operator == "<<<" else self.expanded(each.target, is_quoted=each.is_quoted)
+                lines = (expansion.text(text, self._scope) if each.operator == "<<<" else text).splitlines()
+            elif each.operator == "<":
+                lines = self._lines_from(each.target)
+        return lines
+
+    def lines_of(self, path: str) -> list[str] | None:
+        """Return the lines of a file of the project; None where nobody knows them."""
+        return self._lines_of(path)
+
     def leave(self, node: nodes.Simple, why: str) -> None:
         """Name a command that has no place in a study."""
         self._leave(self._source(node), why, node.line)
@@ -283,7 +309,9 @@ class Shell(Flow):
         return {**{name: value for name, value in exported.items() if isinstance(value, str)}, **before}
 
     def started(self, words: Sequence[str], before: Mapping[str, str], node: nodes.Simple, host: str = "") -> None:
-        """Take down a command."""
+        """Take down a command, and name what it reads that the script writes."""
+        for path in {part for word in words for part in (word, word.partition("=")[2])} & self._files.keys():
+            self.leave(node, _("it reads {path}, which the script writes: put that into the project", path))
         self._found.add(
             Started(
                 place=Place(path=self._path, line=node.line),
@@ -294,6 +322,7 @@ class Shell(Flow):
                 setup=tuple(self._setup),
                 options=self._options,
                 host=host or self._host,
+                gpus=self._gpus,
             )
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..agent.sentences import _
-from . import headers
+from . import headers, repeating
 from .scope import is_known
 
 if TYPE_CHECKING:
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from .shell import Shell
 
 STARTERS = frozenset(
-    {"accelerate", "apptainer", "colossalai", "composer", "deepspeed", "fairseq-hydra-train", "fairseq-train", "hatch",
-     "horovodrun", "julia", "lightning", "litgpt", "llamafactory-cli", "mpiexec", "mpirun", "numactl", "pipenv", "pixi",
-     "poetry", "Rscript", "singularity", "taskset", "torchrun", "tune", "uv", "xvfb-run"}
+    {"accelerate", "apptainer", "colossalai", "composer", "conda", "deepspeed", "fairseq-hydra-train",
+     "fairseq-train", "hatch", "horovodrun", "julia", "lightning", "litgpt", "llamafactory-cli", "mamba",
+     "micromamba", "mpiexec", "mpirun", "numactl", "pipenv", "pixi", "poetry", "Rscript", "singularity", "taskset",
+     "torchrun", "tune", "uv", "xvfb-run"}
 )  # fmt: skip
 """Programs that train, or start what does, besides Python's own."""
 PYTHON = re.compile(r"(.*/)?python[0-9.]*")
 _AROUND = {"nohup": 0, "time": 0, "exec": 0, "setsid": 0, "command": 0, "builtin": 0, "unbuffer": 0, "stdbuf": 0,
-           "caffeinate": 0, "nice": 0, "ionice": 0, "timeout": 1}  # fmt: skip
+           "caffeinate": 0, "coproc": 0, "nice": 0, "ionice": 0, "timeout": 1}  # fmt: skip
 """Programs that start the command behind them, and how many words of their own stand before it."""
 _VALUED = {"nice": "n", "ionice": "cn", "stdbuf": "", "timeout": "sk", "exec": "a"}
 _SHELLS = frozenset({"bash", "sh", "zsh", "dash"})
@@ -67,6 +68,10 @@ def start(shell: Shell, words: list[str], before: Mapping[str, str], node: nodes
         _ssh(shell, words, before, node)
     elif name == "sbatch":
         _sbatch(shell, words, before, node)
+    elif name in ("qsub", "bsub", "oarsub", "pjsub"):
+        shell.leave(node, _("submits to another scheduler than Slurm, which no target speaks: give the script itself"))
+    elif name in ("xargs", "parallel"):
+        _repeated(shell, name, words, before, node)
     elif PYTHON.fullmatch(words[0]):
         _python(shell, words, before, node)
     elif (text := shell.script_text(words[0])) is not None and not words[0].endswith(".py"):
@@ -144,9 +149,8 @@ def _shell(shell: Shell, words: list[str], before: Mapping[str, str], node: node
         else:
             _call(shell, rest[0], text, rest[1:], before, None, node)
         return
-    for each in node.redirections:
-        if each.operator in ("<<", "<<-", "<<<"):
-            shell.inner(shell.expanded(each.target, is_quoted=each.is_quoted), node, before)
+    if lines := shell.lines_read(node):
+        shell.inner("\n".join(lines), node, before)
 
 
 def _call(
@@ -212,6 +216,16 @@ def _ssh(shell: Shell, words: list[str], before: Mapping[str, str], node: nodes.
             command = shell.expanded(each.target, is_quoted=each.is_quoted)
     if command:
         shell.inner(command, node, {}, host=host)
+
+
+def _repeated(shell: Shell, name: str, words: list[str], before: Mapping[str, str], node: nodes.Simple) -> None:
+    known = all(map(is_known, words))
+    read = repeating.xargs if name == "xargs" else repeating.parallel
+    lines = read(words, shell.lines_read(node), shell.lines_of) if known else None
+    if lines is None:
+        shell.leave(node, _("for which words {program} starts a command isn't known before it runs", name))
+    for line in lines or ():
+        shell.inner(line, node, before)
 
 
 def _sbatch(shell: Shell, words: list[str], before: Mapping[str, str], node: nodes.Simple) -> None:

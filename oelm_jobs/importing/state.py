@@ -54,6 +54,8 @@ class State:
         self._folder = folder
         self._first_line = line
         self._steps = steps if steps is not None else [0]
+        self._piped: list[str] | None = None
+        self._gpus: int | None = None
         self._panes: dict[str, State] = {}
         self._scope = Scope(
             variables=self._variables,
@@ -206,11 +208,21 @@ class State:
                     words = [each for raw in first.words for each in expansion.words(raw, self._scope)]
                     if words[:1] == ["cd"] and len(words) == 2 and is_known(words[1]):
                         return posixpath.normpath(posixpath.join(self._folder, words[1]))
-            if isinstance(node, nodes.Simple):
-                words = [each for raw in node.words for each in expansion.words(raw, self._scope)]
-                if all(map(is_known, words)) and (output := self._output(words)) is not None:
-                    return output
+            if isinstance(node, nodes.Simple) and (output := self._printed_by(node)) is not None:
+                return output
+            self._start_within(node)
         return unknown(f"$({text})")
+
+    def _printed_by(self, node: nodes.Node) -> str | None:
+        """Return what a command prints; None where nobody knows."""
+        if not isinstance(node, nodes.Simple):
+            return None
+        words = [each for raw in node.words for each in expansion.words(raw, self._scope)]
+        return self._output(words) if words and all(map(is_known, words)) else None
+
+    def _start_within(self, node: nodes.Node) -> None:
+        """Take down what a command starts whose output is taken, as in ``JOB=$(sbatch a.sbatch)``."""
+        raise NotImplementedError
 
     def _output(self, words: list[str]) -> str | None:
         name, rest = (words[0], words[1:]) if words else ("", [])
@@ -230,11 +242,8 @@ class State:
             return value if is_known(value) else None
         if name == "seq":
             return _sequence(rest)
-        if name == "printf" and rest and re.fullmatch(r"[^%\\]*%(0?\d*d|s)[^%\\]*", rest[0]) and len(rest) == 2:
-            try:
-                return rest[0] % (int(rest[1]) if "d" in rest[0] else rest[1])
-            except (ValueError, TypeError):
-                return None
+        if name == "printf" and rest:
+            return _printed(rest[0], rest[1:])
         return self._line_of(name, rest)
 
     def _line_of(self, name: str, rest: list[str]) -> str | None:
@@ -250,6 +259,23 @@ class State:
             return None
         number = int(found[1])
         return lines[number - 1] if 0 < number <= len(lines) else ""
+
+
+def _printed(shape: str, values: Sequence[str]) -> str | None:
+    """Return what printf prints, which goes over its format until no value is left."""
+    shape = shape.replace("\\n", "\n").replace("\\t", "\t")
+    kinds = re.findall(r"%(?:0?\d*(d)|(s))", shape)
+    if "\\" in shape or shape.count("%") != len(kinds):
+        return None
+    rows = [values[first : first + len(kinds)] for first in range(0, len(values), len(kinds) or 1)] if kinds else []
+    try:
+        texts = [
+            shape % tuple(int(value) if kind[0] else value for kind, value in zip(kinds, row, strict=True))
+            for row in rows
+        ]
+    except ValueError:
+        return None
+    return "".join(texts) if rows else shape if not kinds else None
 
 
 def _sequence(words: list[str]) -> str | None:

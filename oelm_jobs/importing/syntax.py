@@ -162,7 +162,8 @@ class _Reader(Tokens):
             self._text = self._text[:place] + fill + self._text[place:]
 
     def _for(self) -> Node:
-        line = self.take().line
+        token = self.take()
+        line = token.line
         if self._is_operator("("):
             inner = self._parenthesis()
             parts = inner.text.split(";") if isinstance(inner, Arithmetic) else []
@@ -180,7 +181,7 @@ class _Reader(Tokens):
             words = []
             while self.peek().kind == "word":
                 words.append(self.take().text)
-        return For(line, name, None if words is None else tuple(words), self._loop_body())
+        return For(line, name, None if words is None else tuple(words), self._loop_body(), token.text == "select")
 
     def _loop_body(self) -> Body:
         self.skip_ends()
