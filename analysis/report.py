@@ -99,8 +99,9 @@ def build(
     runs = settled.runs
     groups = grouped(study, told_apart(runs))
     own = {name: groups[name] for name in study.groups}
+    differences = configurations.differences([run for members in own.values() for run in members], study)
     found = treatment.audit(own, {name: group.factors for name, group in study.groups.items()})
-    found += configurations.from_configurations(own, study)
+    found += configurations.from_configurations(own, study, differences)
     found += observations.from_curves(own, study)
     found += arms.of_settings(own, study) if reference.is_made_up(study) else ()
     found += configurations.beyond(groups, study)
@@ -133,7 +134,7 @@ def build(
         findings=tuple(sorted(found, key=lambda finding: findings.SEVERITIES.index(finding.severity))),
         verdicts=judge(study.hypotheses, deciding, around),
         tables=tuple(made),
-        differences=tuple(configurations.differences([run for members in own.values() for run in members], study)),
+        differences=tuple(differences),
         deviations=tuple(deviations(lock, planned or study, runs)) if lock is not None else (),
         locked_at=lock.locked_at if lock is not None else None,
         goals=goals,

@@ -119,8 +119,9 @@ class StudyReport:
             style: A matplotlib style for the figures of a page; else the project's own.
             width: The columns of the terminal that text is for; without it tables are as wide as they are.
         """
+        style = style or self._own_style()
         figures = self._draw(language, style)[0] if form == "html" else ()
-        return writing.show(self.report, form, language, self.made_at, figures, width)
+        return writing.show(self.report, form, language, self.made_at, figures, width, style)
 
     def show_power(self, form: str = "text", *, language: str = "en", width: int | None = None) -> str:
         """Return how many seeds each hypothesis needs; ``width`` as for ``show``."""
@@ -141,17 +142,19 @@ class StudyReport:
         """
         if self.folder is None:
             raise UsageError(_("this report has no folder for its files"), hint=_("give --output DIR"))
+        style = style or self._own_style()
         figures, remarks = self._draw(language, style) if plot else ([], [])
         files = writing.write(
             self.report, self.folder, figures,
-            summary=self.summary, made_at=self.made_at, language=language, refresh_s=refresh_s,
+            summary=self.summary, made_at=self.made_at, language=language, style=style, refresh_s=refresh_s,
         )  # fmt: skip
         return files, remarks
 
+    def _own_style(self) -> Path | None:
+        return loading.user_style(self.project) if self.project is not None else None
+
     def _draw(self, language: str, style: Path | None) -> Drawn:
         """Return the figures, which are drawn once, and remarks about what could not be."""
-        if style is None and self.project is not None:
-            style = loading.user_style(self.project)
         if (language, style) not in self._drawn:
             self._drawn[language, style] = draw(self.report, language, self.folder or Path(), style)
         return self._drawn[language, style]

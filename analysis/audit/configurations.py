@@ -56,11 +56,15 @@ def differences(runs: Sequence[LoadedRun], study: Study) -> list[fairness.Differ
     return fairness.differences([arm(run) for run in runs], factors=study.factors, unequal=study.declared, kinds=kinds)
 
 
-def from_configurations(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> list[AuditFinding]:
-    """Return findings on configurations, records and values of the study's runs."""
+def from_configurations(
+    runs: Mapping[str, Sequence[LoadedRun]], study: Study, found: Sequence[fairness.Difference]
+) -> list[AuditFinding]:
+    """Return findings on configurations, records and values of the study's runs, of which ``found`` are the
+    differences.
+    """
     listed = [run for members in runs.values() for run in members]
     findings = [
-        *(_difference(d, runs) for d in differences(listed, study) if d.is_unfair or d.reason or d.voids),
+        *(_difference(d, runs) for d in found if d.is_unfair or d.reason or d.voids),
         *interim(runs, study),
         *implausible(listed),
         *uncompared(listed, study),

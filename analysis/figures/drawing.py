@@ -136,6 +136,13 @@ def colour(position: int) -> str:
     return str(colours[position % len(colours)])
 
 
+def line_width() -> float:
+    """Return how wide curves are."""
+    import matplotlib
+
+    return float(matplotlib.rcParams["lines.linewidth"])
+
+
 def arms(groups: Mapping[str, tuple[LoadedRun, ...]], labels: Mapping[str, str]) -> list[DrawnArm]:
     """Return how the groups are shown."""
     return [

@@ -37,7 +37,7 @@ for (const details of document.querySelectorAll("details.zoom")) {
   }, { once: true });
 }
 function drawPlot(place) {
-  const { name, over, is_log, lines } = JSON.parse(place.nextElementSibling.textContent);
+  const { name, over, is_log, width, lines } = JSON.parse(place.nextElementSibling.textContent);
   const steps = [...new Set(lines.flatMap((line) => line.x))].sort((a, b) => a - b);
   const row = new Map(steps.map((step, i) => [step, i]));
   const columns = lines.map((line) => {
@@ -64,7 +64,7 @@ function drawPlot(place) {
     scales: { x: { time: false }, y: { distr: is_log ? 3 : 1 } },
     axes: [{ ...axis, label: over }, { ...axis, label: name, size: 70 }],
     cursor: { focus: { prox: 1e4 }, drag: { x: true, y: true, uni: 30 } }, focus: { alpha: 0.2 },
-    series: [{}, ...lines.map((line) => ({ label: line.run, stroke: line.colour, width: 1.5, spanGaps: true, points: { show: false } }))],
+    series: [{}, ...lines.map((line) => ({ label: line.run, stroke: line.colour, width, spanGaps: true, points: { show: false } }))],
     hooks: { setCursor: [tell], setSeries: [tell] },
   }, [steps, ...columns], place);
   const groups = document.createElement("p");

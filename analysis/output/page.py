@@ -53,11 +53,20 @@ PROVENANCE: dict[str, Callable[[LoadedRun], str | None]] = {
 
 
 def as_html(
-    report: Report, language: str, made_at: float, figures: Sequence[tuple[Path, bytes]] = (), *, refresh_s: int = 0
+    report: Report,
+    language: str,
+    made_at: float,
+    figures: Sequence[tuple[Path, bytes]] = (),
+    *,
+    style: Path | None = None,
+    refresh_s: int = 0,
 ) -> str:
-    """Return the page; ``figures`` are files as ``figures.draw`` returns them, of which the SVG ones are embedded.
+    """Return the page.
 
-    ``refresh_s`` makes browsers load the page again after so many seconds.
+    Args:
+        figures: Files as ``figures.draw`` returns them, of which the SVG ones are embedded.
+        style: The one that they were drawn with.
+        refresh_s: After so many seconds browsers load the page again; 0 for never.
     """
     import jinja2
     from markupsafe import Markup
@@ -73,7 +82,7 @@ def as_html(
         for path, content in figures
         if path.suffix == ".svg"
     ]
-    zoomed = plots.plots(report, lambda text: say(text, language)) if drawn else {}
+    zoomed = plots.plots(report, lambda text: say(text, language), style) if drawn else {}
     titles = {"audit": headings.AUDIT, "verdicts": headings.VERDICTS, "tables": _("Tables")}
     titles |= {"figures": _("Figures")} if drawn else {}
     titles |= {name: tables.TITLES[name] for name in ("differences", "provenance")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -39,25 +40,34 @@ class Plot(TypedDict):
     over: str
     """What the horizontal one does."""
     is_log: bool
+    width: float
+    """Of lines."""
     lines: list[Line]
 
 
-def plots(report: Report, say: Callable[[str], str]) -> dict[str, list[Plot]]:
+def plots(report: Report, say: Callable[[str], str], style: Path | None = None) -> dict[str, list[Plot]]:
     """Return the plots that belong to figures, by the figure's stem: of validation PPL and training loss, of scripts
     of each metric that the figure shows.
+
+    Args:
+        style: As for the figures, whose colours the curves have.
     """
-    with drawing.style(None):
+    from matplotlib.colors import to_hex
+
+    with drawing.style(style):
         arms = drawing.arms(report.groups, report.labels)
+        width = drawing.line_width()
 
     def plot(name: str, values: Callable[[LoadedRun], tuple[Any, Any]], *, is_log: bool = False) -> Plot:
         lines = [
-            Line(run=run.name, group=arm.label, colour=arm.colour, x=_short(x), y=_short(y))
+            # A browser knows neither "tab:blue" nor "0.5".
+            Line(run=run.name, group=arm.label, colour=to_hex(arm.colour), x=_short(x), y=_short(y))
             for arm in arms
             for run in arm.runs
             for x, y in [drawing.thin(*values(run), POINTS)]
             if len(x)
         ]
-        return Plot(name=name, over=say(_("Step")), is_log=is_log, lines=lines)
+        return Plot(name=name, over=say(_("Step")), is_log=is_log, width=width, lines=lines)
 
     if report.goals is not None:
         made = {"metrics": [plot(name, partial(_told, name)) for name in curves.told(report)[1]]}

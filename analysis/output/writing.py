@@ -23,6 +23,7 @@ def write(
     summary: Path | None,
     made_at: float,
     language: str = "en",
+    style: Path | None = None,
     refresh_s: int = 0,
 ) -> list[Path]:
     """Write the report's files into ``folder``, its figures and the summary; return what was written, in order.
@@ -38,7 +39,7 @@ def write(
         "analysis_results.json": show(report, "json", language, made_at),
         "report.md": show(report, "markdown", language, made_at),
         "tables.tex": show(report, "latex", language, made_at),
-        "report.html": page.as_html(report, language, made_at, figures, refresh_s=refresh_s),
+        "report.html": page.as_html(report, language, made_at, figures, style=style, refresh_s=refresh_s),
         **{f"{table.key}.csv": plain_text.as_csv(table) for table in report.tables},
         "verdicts.csv": results.verdicts_csv(report),
     }
@@ -63,14 +64,15 @@ def show(
     made_at: float,
     figures: Sequence[tuple[Path, bytes]] = (),
     width: int | None = None,
+    style: Path | None = None,
 ) -> str:
     """Return the report in one form (``text`` for a terminal of so many columns, ``markdown``, ``json``, ``latex``,
-    ``html`` with the figures, ``csv``: the comparison alone), ending in a newline.
+    ``html`` with the figures and their style, ``csv``: the comparison alone), ending in a newline.
     """
     if form == "text":
         return plain_text.as_text(report, language, made_at, width)
     if form == "html":
-        return page.as_html(report, language, made_at, figures)
+        return page.as_html(report, language, made_at, figures, style=style)
     if form == "json":
         return results.dumps(results.results(report, language, made_at))
     if form == "csv":
