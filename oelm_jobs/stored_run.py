@@ -91,6 +91,11 @@ class StoredRun(NamedTuple):
         return StoreError(wrong, hint=_MEND)
 
     @property
+    def is_nowhere(self) -> bool:
+        """Whether no target can be asked about it, since it can't lie where the index has it."""
+        return not inside.is_absolute(self.run_dir)
+
+    @property
     def misread(self) -> StoreError | None:
         """Why its configuration can't be understood; None where it can be, and as long as nobody has read it."""
         return getattr(self.spec, "misread", None)

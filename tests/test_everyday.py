@@ -251,6 +251,12 @@ def test_a_run_of_which_the_index_cannot_say_where_it_lies_is_named_and_left_alo
         done = oelm(*command, check=False)
         assert done.returncode == 2 and wrong in done.stderr and "--rebuild" in done.stderr, (command, done.stderr)
         assert command[0] == "logs" or done.stdout.startswith("oelm_freeze"), done.stdout
+    seen = oelm("status", "--json", check=False)
+    assert seen.returncode == 2 and wrong in seen.stderr
+    shown = json.loads(seen.stdout)
+    assert not shown["unreachable"] and {run["name"]: run["state"] for run in shown["runs"]} == {
+        "gpt_base": "RUNNING", "oelm_freeze": "DONE",
+    }  # fmt: skip
 
 
 def test_a_script_started_by_hand_after_a_cancel_is_seen(oelm, project: Path) -> None:

@@ -68,6 +68,7 @@ def from_configurations(
         *interim(runs, study),
         *implausible(listed),
         *uncompared(listed, study),
+        *told_otherwise(listed, study),
         *resumed(listed),
         *unchecked(listed),
     ]
@@ -168,6 +169,22 @@ def uncompared(runs: Sequence[LoadedRun], study: Study) -> Iterator[AuditFinding
             yield warning(said, group)
         else:
             yield warning(_("{runs} left no validation and takes part in no comparison", tuple(names)), group)
+
+
+def told_otherwise(runs: Sequence[LoadedRun], study: Study) -> Iterator[AuditFinding]:
+    """Return a warning for runs from before the study named patterns of metrics: theirs are read as it said then."""
+    if study.program is None:
+        return
+    metrics = study.program.metrics
+    now = {"lines": metrics.lines, "files": metrics.files}
+    before = [run for run in runs if any({*now[key]} - {*told} for key, told in run.told_by.items())]
+    if before:
+        said = _(
+            "[metrics] of the study came to name more since {runs} were submitted: what they told is read as it said "
+            "then (oelm-submit --rerun starts them over)",
+            tuple(run.name for run in before),
+        )
+        yield warning(said, *dict.fromkeys(run.group for run in before), key="metrics")
 
 
 def resumed(runs: Sequence[LoadedRun]) -> Iterator[AuditFinding]:

@@ -284,6 +284,8 @@ class LoadedRun:
     """What a script told of itself, by metric; empty for the built-in trainer, which has the two tables above."""
     goals: Mapping[str, str] = field(default_factory=dict)
     """``minimize`` or ``maximize``, by metric; the first one is the main metric."""
+    told_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Patterns of ``lines`` and ``files`` by which a script's metrics were found, as its study had them then."""
     final: Point | None = None
     """The last validation."""
     best: Point | None = None
@@ -299,7 +301,7 @@ class LoadedRun:
     elapsed_hours: float | None = None
     """Wall-clock hours from start to end."""
     gpu_hours: float | None = None
-    """Hours times GPUs, over all attempts."""
+    """Hours times GPUs, over all attempts; of a run without any, times the slots of processors that it had."""
     peak_gpu_mem_gb: float | None = None
     """Peak memory of one GPU."""
     checkpoint_bytes: int | None = None

@@ -128,12 +128,10 @@ class RunFiles:
         return float(np.max(known) - np.min(known)) / 3600 if len(known) > 1 else None
 
     @property
-    def gpu_hours(self) -> float | None:
-        """Hours times devices: as stated, else those of the attempts."""
-        if self.result.gpu_hours is not None:
-            return self.result.gpu_hours
+    def device_hours(self) -> float | None:
+        """Hours times devices, GPUs or slots of processors: those of the attempts, else of GPUs as stated."""
         parts = [a.wall_s * len(a.devices) for a in self.attempts if a.wall_s is not None and a.devices]
-        return sum(parts) / 3600 if parts else None
+        return sum(parts) / 3600 if parts else self.result.gpu_hours
 
 
 def read(path: Path, *, now: float) -> RunFiles:

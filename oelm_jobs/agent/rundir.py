@@ -82,6 +82,11 @@ def run_name(run_dir: str) -> str:
     return name[len(TRAIN_PREFIX) :] if name.startswith(TRAIN_PREFIX) else name
 
 
+def attempt_mark(token: object, number: object) -> str:
+    """Return what names an attempt: OELM_ATTEMPT of its processes, which its trainer writes into its records."""
+    return "%s:%s" % (token, number)
+
+
 def log_line(words: str) -> str:
     """Return words as the supervisor's log has them: with the time in front and a newline."""
     return "%s %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), words)

@@ -258,7 +258,7 @@ class Supervisor:
         """Start the command once and see it through; return the attempt's record and the verdict on it."""
         number = 1 + max([int(attempt["number"]) for attempt in before], default=0)
         port = self.program.prepare(self.place, number, self._lost_ports)
-        self._mark = "%s:%d" % (self.token, number)
+        self._mark = rundir.attempt_mark(self.token, number)
         environment = {**processes.plain_environment(), **self.place.environment(), "PYTHONUNBUFFERED": "1"}
         environment.update({processes.ATTEMPT_VARIABLE: self._mark, processes.RUN_DIR_VARIABLE: str(self.run_dir)})
         devices, me = self.place.devices(), processes.identify(os.getpid()).to_json()

@@ -10,7 +10,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,28 +164,32 @@ def check_target(plan: Plan, runs: Sequence[Run], answer: messages.PollAnswer) -
     Raises:
         PreflightError: The first of the findings that is bad.
     """
+    for finding in _of_target(plan, runs, answer):
+        if finding.is_bad:
+            raise PreflightError(joined([finding.found, NOTHING]), hint=finding.mend)
+
+
+def _of_target(plan: Plan, runs: Sequence[Run], answer: messages.PollAnswer) -> Iterator[Finding]:
+    """Yield what is found about a target, what costs least to mend first."""
     study, target = plan.study, plan.target
-    found: list[Finding] = []  # what costs least to mend first
     if answer.get("lease_error"):
-        found.append(bad(_("leases"), _("target {target}: {error}", target.name, answer["lease_error"])))
+        yield bad(_("leases"), _("target {target}: {error}", target.name, answer["lease_error"]))
     python = os.path.expanduser(target.python)
     if target.kind == "local" and python and not target.setup and shutil.which(python) is None:
         why = _("target {target}: python = {value!r} is no program on this machine", target.name, target.python)
         mend = _("give the path of the interpreter that has torch, or set-up lines that put it on PATH")
-        found.append(bad(_("python"), why, mend))
+        yield bad(_("python"), why, mend)
     rows = [row for row in answer["devices"] if target.may_lease(row["label"])]
     if study.program is None and (lacks := without_torch(plan.project, target, answer["devices"])) is not None:
-        found.append(lacks)
+        yield lacks
     if target.slurm is None:
-        found.append(needs.devices(study, target, runs, rows, answer.get("limit", "")))
+        yield needs.devices(study, target, runs, rows, answer.get("limit", ""))
     else:
         for finding in site.judge(target, answer["site"], {run.world_size for run in runs}):
-            found.append(replace(finding, found=_("{target}: {why}", target.name, finding.found)))
+            yield replace(finding, found=_("{target}: {why}", target.name, finding.found))
     if study.program is None:
-        found += [*needs.memory(study, target, runs, rows), needs.disk(study, target, runs, answer["disk_free"])]
-    for finding in found:
-        if finding.is_bad:
-            raise PreflightError(joined([finding.found, NOTHING]), hint=finding.mend)
+        yield from needs.memory(study, target, runs, rows)
+        yield needs.disk(study, target, runs, answer["disk_free"])
 
 
 def without_torch(project: Path, target: Target, devices: Sequence[messages.DeviceRow]) -> Finding | None:

@@ -84,7 +84,7 @@ def main(
     _tell_of(left)
     for message in (*nonsense, *shown.nonsense):
         raise Nonsense(message)
-    end_with(run.misread for run in shown.runs if run.misread)
+    end_with(error for run in shown.runs if (error := run.misnamed if run.is_nowhere else run.misread))
 
 
 def _look_elsewhere(project: Project, *, rebuild: bool, adopt: str | None) -> tuple[list[Holding], tuple[str, ...]]:

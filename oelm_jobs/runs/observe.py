@@ -227,8 +227,9 @@ def _poll(
     answers: dict[str, PollAnswer] = {}
 
     def ask(name: str) -> None:
-        asked = {run.run_dir: run.token for run in settled[name] if run.state is not State.PLANNED}
-        ended = [run.run_dir for run in settled[name] if run.state.is_final]
+        known = [run for run in settled[name] if not run.is_nowhere]
+        asked = {run.run_dir: run.token for run in known if run.state is not State.PLANNED}
+        ended = [run.run_dir for run in known if run.state.is_final]
         if asked or name in hosts:
             answers[name] = scheduler_of(targets[name], project).poll(asked, ended=ended, host=name in hosts)
 
@@ -258,7 +259,7 @@ def _remember(store: Store, runs: list[StoredRun], answer: PollAnswer) -> list[S
     answers = answer["runs"]
     ahead_s = round((finite(answer.get("time")) or now) - now, -1)
     for run in runs:
-        if run.state is State.PLANNED:
+        if run.state is State.PLANNED or run.is_nowhere:
             continue
         row = dict(answers[run.run_dir])
         state, reason = STATES[cast("str", row.pop("state"))], str(row.pop("reason") or "")

@@ -372,7 +372,7 @@ def make_script_run(
         "program": {
             "stages": [{"name": "", "words": ["python", "train.py"]}], "length": "max_iters", "max_steps": steps,
             "settings": {"lr": 3e-4 if group == "low" else 1e-3, "max_iters": steps},
-            "metrics": {"lines": [], "files": ["metrics.csv"], "goal": dict(goal)},
+            "metrics": {"lines": ["step {step}: loss {train_loss}"], "files": ["metrics.csv"], "goal": dict(goal)},
         },
     }  # fmt: skip
     record(folder, ".oelm/run.json", planned)

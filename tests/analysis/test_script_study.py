@@ -93,6 +93,15 @@ def test_what_a_study_says_of_its_validation_data_stands_in_its_verdicts_and_its
     assert lock.deviations(locked, declared, []) == [], "a lock from before this was locked"
 
 
+def test_metrics_that_a_study_names_only_after_its_runs_are_said_to_be_read_by_no_rule_of_theirs(
+    study: Study, tmp_path: Path
+) -> None:
+    study.path.write_text(STUDY.replace('files = ["metrics.csv"]', 'files = ["metrics.csv", "more.csv"]'))
+    found = build(files.read_study(study.path), synthetic.script_runs(tmp_path / "runs"))
+    (said,) = (str(finding.text) for finding in found.findings)
+    assert said.startswith("[metrics] of the study came to name more since ") and "--rerun starts them over" in said
+
+
 @pytest.mark.slow
 def test_before_any_run_the_report_is_that_of_a_script(study: Study) -> None:
     found = build(study, [])

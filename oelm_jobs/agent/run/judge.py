@@ -27,7 +27,7 @@ class Traces(NamedTuple):
     @property
     def mark(self) -> str:
         """OELM_ATTEMPT of its processes, which the trainer writes into its records."""
-        return "%s:%d" % (self.start["token"], self.start["number"])
+        return rundir.attempt_mark(self.start["token"], self.start["number"])
 
     def outcome(self) -> OutcomeRecord:
         """Return the trainer's record of this attempt; empty where it left none."""

@@ -23,7 +23,7 @@ def add_progress(row: Dict[str, Any], run_dir: str) -> None:
     heartbeat = records.HEARTBEAT.read_if_sound(run_dir) or {}
     row.update(_progress(run_dir, heartbeat))
     remark = reasons.read(heartbeat)
-    is_its = heartbeat.get("attempt") == "%s:%s" % (row.get("token"), row.get("attempt"))
+    is_its = heartbeat.get("attempt") == rundir.attempt_mark(row.get("token"), row.get("attempt"))
     if remark and is_its and row["state"] == State.RUNNING:
         row.update(reasons.told(joined((reasons.read(row), remark))))
 

@@ -87,7 +87,7 @@ def gpu_hours(attempts: Iterable[Attempt]) -> float:
     """Return the hours of GPUs that attempts took; slots of processors are none."""
     seconds = 0.0
     for attempt in attempts:
-        gpus = [label for label in attempt.get("devices") or () if not label.rpartition("/")[2].startswith("cpu:")]
+        gpus = [label for label in attempt.get("devices") or () if label.rpartition("/")[2].partition(":")[0] != "cpu"]
         seconds += len(gpus) * (rundir.finite(attempt.get("wall_s")) or 0.0)
     return round(seconds / 3600, 6)
 
@@ -135,7 +135,7 @@ def lost_attempt(
 def _last_sign(run_dir: Path, start: StartRecord) -> float:
     """Return when an attempt was last heard of, Unix seconds: by its heartbeat, or what it wrote last; 0 for never."""
     beat = records.HEARTBEAT.read_if_sound(run_dir) or {}
-    is_its = beat.get("attempt") == "%s:%s" % (start.get("token"), start.get("number"))
+    is_its = beat.get("attempt") == rundir.attempt_mark(start.get("token"), start.get("number"))
     signs = [rundir.finite(beat.get("time")) or 0.0 if is_its else 0.0]
     written = [run_dir / rundir.LOG, run_dir / rundir.METRICS, rundir.control(run_dir, rundir.OUTCOME)]
     if (run_dir / work.FOLDER).is_dir():
@@ -166,7 +166,6 @@ def write(
     reason = joined((reason, remarks.of_unreadable(unreadable)))
     now = time.time()
     hours = sum(float(attempt.get("wall_s") or 0.0) for attempt in attempts) / 3600
-    gpu_hours = sum(float(a.get("wall_s") or 0.0) * len(a.get("devices") or ()) for a in attempts) / 3600
     known = record.to_json() if record else {}
     content: Dict[str, object] = {
         "version": 1,
@@ -178,7 +177,7 @@ def write(
         "started_at": attempts[0].get("started_at") if attempts else None,
         "ended_at": now,
         "elapsed_hours": round(hours, 6),
-        "gpu_hours": round(gpu_hours, 6),
+        "gpu_hours": gpu_hours(attempts),
         "outcome": rundir.read_json(rundir.control(run_dir, rundir.OUTCOME)) or {},
     }
     rundir.write_json(run_dir / rundir.RESULT, content)

@@ -216,14 +216,14 @@ def test_a_table_of_many_runs_is_folded_and_shows_the_rows_that_are_asked_for(ma
 
 def test_curves_to_zoom_into_have_the_colours_of_the_users_style(tmp_path: Path) -> None:
     style = tmp_path / "mine.mplstyle"
-    style.write_text('axes.prop_cycle: cycler("color", ["tab:red", "0.5"])\nlines.linewidth: 3\n')
+    style.write_text('axes.prop_cycle: cycler("color", ["tab:red", "blue", "0.5"])\nlines.linewidth: 3\n')
     report = build(
         synthetic.study(seeds=(42,)), make_arms(tmp_path / "runs", {"gpt_base": [3.9], "oelm_freeze": [3.8]})
     )
     drawn = figures.draw(report, "en", tmp_path, style)[0]
     content = as_html(report, "en", 0.0, drawn, style=style)
     assert set(re.findall(r'"colour": "(.*?)"', content)) == {"#d62728", "#808080"}
-    assert set(re.findall(r'"width": (.*?),', content)) == {"3.0"}
+    assert set(re.findall(r'"width": ([0-9.]+)', content)) == {"3.0"}
     assert "#0072b2" in as_html(report, "en", 0.0, drawn)
 
 
