@@ -54,16 +54,17 @@ def cut_within(text: str, columns: int) -> str:
     return cut(text, columns - len(end)) + end
 
 
-def wrap(text: str, columns: int, first: str = "", then: str = "") -> list[str]:
+def wrap(text: str, columns: float, first: str = "", then: str = "") -> list[str]:
     """Return text in lines of at most so many columns; a longer word has a line of its own.
 
     Args:
         first: What the first line begins with.
         then: What the others begin with.
     """
-    lines, line, is_empty = [], first, True
-    for blank, piece in re.findall(rf"(\s*)({_PIECES})", text.strip()):
-        gap = "" if is_empty else re.sub(r"\s", " ", blank)
+    lines: list[str] = []
+    line, is_empty = first, True
+    for blank, piece in re.findall(rf"(\s*)({_PIECES})", text):
+        gap = re.sub(r"\s", " ", blank)
         if not is_empty and width(line) + len(gap) + width(piece) > columns:
             lines.append(line)
             line, gap = then, ""

@@ -98,11 +98,12 @@ def find_project(start: Path) -> Path:
         LocalError: There is a folder for studies that may not be read.
     """
     start = start.resolve()
-    if found := _project(start):
-        return found
-    for jobs in (folder / "jobs" for folder in (start, *start.parents)):
+    found = _project(start)
+    for jobs in (folder / "jobs" for folder in ([found] if found else [start, *start.parents])):
         if jobs.is_dir() and not os.access(jobs, os.R_OK | os.X_OK):
             raise LocalError(_("{path}: can't be read: {why}", str(jobs), os.strerror(errno.EACCES)))
+    if found:
+        return found
     raise UsageError(
         _("no project here: neither {folder} nor a folder above it has a study in jobs/*.toml", str(start)),
         hint=_(

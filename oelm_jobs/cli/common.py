@@ -7,6 +7,7 @@ import codecs
 import contextlib
 import copy
 import io
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -75,6 +76,28 @@ def say(text: str = "", **style: Any) -> None:
         click.echo(click.style(message, **style), file=sys.stdout)
     else:  # there is nothing to take away for a pipe, for which click looks at the terminal each time
         print(message, flush=True)
+
+
+def terminal_width() -> int | None:
+    """Return the width of the terminal on stdout; None for a pipe or a file, where nothing is cut or wrapped."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
+
+
+def say_wrapped(text: str, then: str = "") -> None:
+    """Print a result on stdout, on a terminal in lines that fit, of which all but the first begin with ``then``.
+
+    Not for what is to be copied: a command in two lines is two commands.
+    """
+    if (width := terminal_width()) is None:
+        say(text)
+        return
+    from ..fitting import wrap
+
+    for line in wrap(visible.text(translated(text)), width, then=then):
+        say(line)
 
 
 def narrate(text: str) -> None:
@@ -183,7 +206,13 @@ class Ending(click.Command):
         except OSError as error:
             _discard_stdout()
             what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
-            _fail(name, what, EXIT_SYSTEM, with_traceback, own)
+            hint = with_traceback
+            if error.filename and isinstance(error, PermissionError):
+                import shlex  # here: every command imports this module
+
+                place = os.path.dirname(os.path.abspath(error.filename))
+                hint = _("who may write there: {command}", shlex.join(["ls", "-ld", place, str(error.filename)]))
+            _fail(name, what, EXIT_SYSTEM, hint, own)
         except Exception as error:
             what = _("internal error: {kind}: {words}", type(error).__name__, str(error))
             _fail(name, what, EXIT_INTERNAL, with_traceback, own)
@@ -368,6 +397,13 @@ def ask(question: str, **settings: Any) -> str:
 
 
 def columns(rows: Mapping[str, str]) -> list[str]:
-    """Return lines with what is to be typed, or a name, on the left, and what it is for on the right."""
-    width = max(map(len, rows))
-    return [_("  {command}   {what}", typed.ljust(width), what) for typed, what in rows.items()]
+    """Return lines with what is to be typed, or a name, on the left, and what it is for on the right, or below it where
+    the terminal has no room for both.
+    """
+    from ..fitting import width
+
+    longest = max(map(len, rows))
+    lines: list[str] = [_("  {command}   {what}", typed.ljust(longest), what) for typed, what in rows.items()]
+    if max(width(translated(line)) for line in lines) <= (terminal_width() or math.inf):
+        return lines
+    return [line for typed, what in rows.items() for line in (f"  {typed}", _("      {what}", what))]

@@ -12,7 +12,7 @@ from .. import Mode, visible
 from ..agent.host import permitted
 from ..agent.reasons import detailed
 from ..agent.sentences import _
-from .common import narrate, put, put_json, say
+from .common import narrate, put, put_json, say, say_wrapped
 from .view import duration
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 PLACEHOLDERS = re.compile(r"[\w@%+=:,./-]*({[\w.]+}[\w@%+=:,./-]*)+")
 """A word with placeholders, and nothing in it that a shell would take for something else."""
+
+
+BESIDE = 13
+"""Columns before the second one of the plan's lines."""
 
 
 def show(project: Project, plan: Plan, *, script: bool, as_json: bool) -> None:
@@ -68,19 +72,24 @@ def _as_json(plan: Plan, runs: Sequence[PlannedRun]) -> dict[str, object]:
 def _show_head(plan: Plan) -> None:
     say(_("Plan of study {study}: not executed", plan.study.name), bold=True)
     if plan.study.question:
-        say(_("  question  {question}", plan.study.question))
-    say(_("  groups    {groups}", list(dict.fromkeys(run.group for run in plan.runs))))
-    say(_("  seeds     {seeds}", list(dict.fromkeys(run.seed for run in plan.runs))))
+        _fact(_("  question  {question}", plan.study.question))
+    _fact(_("  groups    {groups}", list(dict.fromkeys(run.group for run in plan.runs))))
+    _fact(_("  seeds     {seeds}", list(dict.fromkeys(run.seed for run in plan.runs))))
     say(_("  target    {target} ({path})", plan.target.name, plan.root))
     limit = permitted.description() if plan.target.kind == "local" else ""
     if limit:
-        say(_("  held to   {limit}", limit))
+        _fact(_("  held to   {limit}", limit))
     is_lane = plan.mode is Mode.SEQUENTIAL
     order = _("one after the other, in this order") if is_lane else _("each as soon as it has its devices")
-    say(_("  mode      {mode}: {words}", str(plan.mode), order))
+    _fact(_("  mode      {mode}: {words}", str(plan.mode), order))
     for each in plan.differences:
         values = ", ".join(f"{group} {value}" for group, value in each.values.items())
-        say(detailed(_("  unequal   {key} ({values})", each.key, values), each.reason))
+        _fact(detailed(_("  unequal   {key} ({values})", each.key, values), each.reason))
+
+
+def _fact(text: str) -> None:
+    """Print a line of two columns."""
+    say_wrapped(text, " " * BESIDE)
 
 
 def _quoted(word: str) -> str:
@@ -95,19 +104,19 @@ def _show_run(number: int, planned: PlannedRun, before: str, *, by_slurm: bool) 
     gpus, world_size = run.gpus, run.world_size
     if not gpus:
         which = _("{count} CPU slots", run.cpus) if run.cpus > 1 else _("1 CPU slot")
-        say(_("   devices   {which}", which))
+        _fact(_("   devices   {which}", which))
     else:
         if isinstance(gpus, tuple):
             which = _("GPUs {gpus}", gpus)
         else:
             which = _("any {count} GPUs", gpus) if gpus > 1 else _("any {count} GPU", gpus)
         given = _("as Slurm gives them") if by_slurm else _("CPU slots where there is none")
-        say(_("   devices   {which} ({given}); world size {world_size}", which, given, world_size))
+        _fact(_("   devices   {which} ({given}); world size {world_size}", which, given, world_size))
     if planned.division is not None:
         processes = _("{count} processes", world_size) if world_size > 1 else _("{count} process", world_size)
         if planned.division.accumulation > 1:
             processes = _("{processes} x {count} accumulated", processes, planned.division.accumulation)
-        say(_("   batch     {all} sequences per step = {own}", run.global_batch, planned.division.per_gpu(processes)))
+        _fact(_("   batch     {all} sequences per step = {own}", run.global_batch, planned.division.per_gpu(processes)))
     for command in planned.commands:
         say(_("   command   {command}", " ".join(map(_quoted, command))))
     say(_("   output    {path}", run.run_dir))
@@ -116,6 +125,6 @@ def _show_run(number: int, planned: PlannedRun, before: str, *, by_slurm: bool) 
         begin = _("after {run}", before)
     if planned.start_s:
         begin = _("{when}, in about {duration}", begin, duration(planned.start_s))
-    say(_("   start     {when}", begin))
+    _fact(_("   start     {when}", begin))
     measured = _("about {duration}", duration(planned.duration_s)) if planned.duration_s else ""
-    say(_("   duration  {duration}", measured or _("not known: no run of this group was measured here")))
+    _fact(_("   duration  {duration}", measured or _("not known: no run of this group was measured here")))

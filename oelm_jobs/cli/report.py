@@ -14,8 +14,7 @@ from ..agent.sentences import _
 from ..errors import UsageError
 from ..language import chosen
 from . import complete
-from .common import command, narrate, open_project, put
-from .view import terminal_width
+from .common import command, narrate, open_project, put, terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import click
 
 from ..agent.sentences import _
 from ..errors import Nonsense, few
-from .common import command, end_with, narrate, open_project, put, put_json
+from .common import command, end_with, narrate, open_project, put, put_json, terminal_width
 from .selection import by_runs
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def main(
             ]
         put_json(content)
     elif shown.runs or shown.unreachable or shown.hosts:
-        put(view.render(shown, width=view.terminal_width()))
+        put(view.render(shown, width=terminal_width()))
     elif is_narrowed:
         narrate(_("No run is one of those."))
     elif elsewhere:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ import click
 from .. import fitting, table, visible
 from ..agent.reasons import codes
 from ..agent.rundir import finite
-from ..agent.sentences import _, encoded, joined
+from ..agent.sentences import Sentence, _, encoded, joined
 from ..agent.states import State
 from ..language import translated
 from .common import put
@@ -64,12 +63,14 @@ def titles(runs: Sequence[StoredRun]) -> dict[tuple[str, str], str]:
     return {(run.study, run.name): run.name if times[run.name] == 1 else f"{run.study}/{run.name}" for run in runs}
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float) -> Sentence:
     """Return ``45 s``, ``12 min`` or ``5 h 20 min``."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return _("{seconds:.0f} s", seconds)
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 90:
+        return _("{minutes} min", minutes)
+    return _("{hours} h {minutes:02d} min", minutes // 60, minutes % 60)
 
 
 def eta_seconds(run: StoredRun) -> float | None:
@@ -180,18 +181,10 @@ def row(run: StoredRun, now: float, names: Iterable[str] = HEADERS) -> tuple[str
         "val ppl": "–" if val is None else f"{math.exp(min(val, 700)):.2f}",
         "tokens/s": "–" if rate is None else f"{rate:,.0f}",
         METRIC: visible.line(str(told or "–")) if value is None else f"{value:.5g}",
-        "ETA": "–" if eta is None else duration(eta),
+        "ETA": "–" if eta is None else translated(duration(eta)),
         "note": visible.line(_note(run, now)),
     }
     return tuple(cells[name] for name in names)
-
-
-def terminal_width() -> int | None:
-    """Return the width of the terminal on stdout; None for a pipe or a file, where nothing is cut."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or None
-    except (OSError, ValueError):
-        return None
 
 
 def render(view: View, *, width: int | None = None, height: int | None = None) -> str:

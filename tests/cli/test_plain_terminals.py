@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import json
 import os
@@ -16,7 +17,12 @@ import pytest
 from click.testing import CliRunner
 
 from oelm_jobs import fitting
+from oelm_jobs.agent.states import State
+from oelm_jobs.cli import common, init
 from oelm_jobs.cli.main import COMMANDS
+from oelm_jobs.errors import UsageError
+from tests.cli.test_view import remember
+from tests.support import needs
 
 
 @pytest.mark.parametrize("name", ["main", *COMMANDS])
@@ -37,6 +43,85 @@ def test_no_color_is_obeyed_on_a_terminal_too(name: str, monkeypatch: pytest.Mon
             terminal.isatty = lambda: True
             click.echo(click.style("red", fg="red"), terminal, nl=False)
             assert terminal.getvalue() == expected
+
+
+def test_a_line_of_two_columns_goes_on_below_the_second_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(common, "terminal_width", lambda: 40)
+    common.say_wrapped("  question  学习率加到三倍，损失会更低吗？ And is it lower in the end, too?", " " * 12)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all(fitting.width(line) <= 40 for line in lines)
+    assert lines[0].startswith("  question  学") and all(line.startswith(" " * 12 + line[12]) for line in lines[1:])
+    assert common.columns({"oelm status": "where the runs stand", "oelm report --study x": "compare its groups"}) == [
+        "  oelm status", "      where the runs stand", "  oelm report --study x", "      compare its groups",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_asks_names_the_option_that_answers_where_there_is_no_terminal(name: str) -> None:
+    module = importlib.import_module(f"oelm_jobs.cli.{name.replace('-', '_')}")
+    options = [option for param in module.main.params for option in param.opts]
+    asks = {"confirm(": "--yes", "_ask_kind(": "--study", "_ask_command(": "--command"}
+    source = inspect.getsource(module)
+    assert {asks[each] for each in asks if each in source} <= {*options}
+    assert not re.search(r"click\.(confirm|prompt)|getpass|\binput\(", source), "asked in common alone"
+
+
+def test_nobody_is_asked_without_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError) as refused:
+        common.confirm("Remove it?", yes=False)
+    assert "--yes" in refused.value.hint
+    monkeypatch.chdir(tmp_path)
+    for argv, flag in ([], "--study"), (["--study", "script"], "--command"):
+        done = CliRunner().invoke(init.main, argv)
+        assert done.exit_code == 2 and flag in done.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+EACH = """
+import importlib, json, sys
+for name, argv in json.loads(sys.argv[1]).items():
+    print(f"== {name}", file=sys.stderr)
+    try:
+        importlib.import_module(f"oelm_jobs.cli.{name.replace('-', '_')}").main.main(argv)
+    except SystemExit as ended:
+        print(f"exit code {ended.code}", file=sys.stderr)
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_that_may_not_be_written_is_named_by_what_writes_and_fails_nothing_else(project: Path) -> None:
+    remember(project, ["gpt_base"], State.DONE)
+    (project / "run.sh").write_text("python train.py --lr 1\n")
+    reads = {
+        "status": [],
+        "doctor": ["--help"],
+        "completion": ["bash"],
+        "import-script": ["run.sh"],
+        "cancel": ["--all"],
+    }
+    writes = {
+        "init": ["--study", "reference"], "demo": [], "run": ["--", "true"], "submit": ["--study", "tiny"],
+        "forget": ["gpt_base", "--yes"], "report": ["--study", "tiny"], "data": ["demo"],
+    }  # fmt: skip
+    argv = [sys.executable, "-c", EACH, json.dumps({**reads, **writes})]
+    if os.geteuid() == 0:
+        needs("setpriv")
+        argv = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *argv]
+    folders = [project / "jobs", project / "data", project]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        done = subprocess.run(argv, cwd=project, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    said = dict(part.split("\n", 1) for part in done.stderr.split("== ")[1:])
+    assert said.keys() == {**reads, **writes}.keys() and "Traceback" not in done.stderr, done.stderr
+    for name, words in said.items():
+        assert ("exit code 0" in words) == (name in reads), (name, words)
+        assert name in reads or ("Permission denied" in words and "--debug" not in words), (name, words)
 
 
 def said(project: Path, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
