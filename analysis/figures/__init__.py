@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oelm_jobs.agent.sentences import Sentence, _
+from oelm_jobs.fitting import is_wide
 
 from ..printed import say
 from ..report import Report
@@ -28,12 +29,19 @@ def draw(
     with drawing.style(style):
         import matplotlib
 
-        if language == "zh" and (font := drawing.cjk_font()):
+        labels = report.labels
+        has_chinese = is_wide("".join(labels.values()))
+        font = drawing.cjk_font() if language == "zh" or has_chinese else None
+        if font and language == "zh":
             matplotlib.rcParams["font.sans-serif"] = [font, *matplotlib.rcParams["font.sans-serif"]]
+        elif font:
+            matplotlib.rcParams["font.family"] = [*matplotlib.rcParams["font.family"], font]
         elif language == "zh":
             language = "en"
             remarks.append(_("no font with Chinese characters is installed: the figures are in English"))
-        arms = drawing.arms(report.groups, report.labels)
+        if has_chinese and not font:
+            labels = {name: name for name in labels}
+        arms = drawing.arms(report.groups, labels)
         for name, make in (FIGURES if report.goals is None else OF_SCRIPTS).items():
             figure = make(report, arms, lambda text: say(text, language))
             files += drawing.save(figure, folder / f"{name}.png")

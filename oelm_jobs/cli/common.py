@@ -393,7 +393,8 @@ def ask(question: str, **settings: Any) -> str:
     click.prompt.
     """
     with language.of_click():
-        return str(click.prompt(visible.text(translated(question)), err=True, **settings))
+        suffix = translated(_(": "))
+        return str(click.prompt(visible.text(translated(question)), err=True, prompt_suffix=suffix, **settings))
 
 
 def columns(rows: Mapping[str, str]) -> list[str]:

@@ -7,6 +7,7 @@ import math
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -390,3 +391,19 @@ def test_without_a_font_that_has_the_characters_chinese_figures_are_in_english_a
     said = [str(remark) for remark in remarks]
     assert said == ["no font with Chinese characters is installed: the figures are in English"]
     assert files == usual[2]
+
+
+def test_labels_in_chinese_are_drawn_in_english_figures_too(
+    usual: tuple[Report, Path, list[tuple[Path, bytes]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = {name: f"{name} 冻结" for name in usual[0].labels}
+    report = replace(usual[0], labels=labels)
+    monkeypatch.setattr(figures, "FIGURES", {"speed": figures.FIGURES["speed"]})
+    if drawing.cjk_font():
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            figures.draw(report, "en", Path("x"))
+        assert not [each for each in said if "missing from font" in str(each.message)]
+    monkeypatch.setattr(drawing, "cjk_font", lambda: None)
+    named = replace(report, labels={name: name for name in labels})
+    assert figures.draw(report, "en", Path("x")) == figures.draw(named, "en", Path("x"))
