@@ -14,11 +14,13 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from . import probe, records, rundir
 from .notify import declared as declarations
-from .notify.declared import LOCK, Declared
+from .notify import ways
+from .notify.declared import LOCK, SETTINGS, Declared
+from .notify.outbox import Outbox
 from .notify.telling import Row, Teller, by_records
 from .states import State
 
@@ -26,6 +28,8 @@ FIRST_S, PERIOD_S = 0.5, 5.0
 """Pause between two looks, at the beginning and later."""
 SHARE = 0.02
 """So much of a processor looking may take."""
+LEAVES_S = 2 * ways.PATIENCE_S
+"""So long one that watches has to leave it to the next; it may be sending."""
 JOB_S = 10.0
 """After so long a job begins no other try: what is left then is the login node's."""
 
@@ -51,25 +55,49 @@ def main() -> None:
 
 
 def watch(folder: Path) -> None:
-    """Watch over a study's runs until all are over and all is told; one process does."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.callback(os.close, rundir.lock(folder / LOCK, patience_s=2.0))
-        except (rundir.Busy, OSError):
-            return
-        teller, pause_s = Teller(), FIRST_S
-        while True:
-            found, began = declarations.read(folder), time.monotonic()
+    """Watch over a study's runs until all are over and all is told. One process does: of several the newest, which has
+    the environment of the newest submission; the one before leaves it to that.
+    """
+    version = _version(folder)
+    lock = _turn(folder, version)
+    if lock is None:
+        return
+    try:
+        teller, box, pause_s = Teller(), Outbox(folder), FIRST_S
+        while _version(folder) == version:
+            found, is_told = declarations.read(folder), False
             if found is None:
                 return
-            is_over = teller.look(found, _on_host)
-            looked_s = time.monotonic() - began
-            wait_s = found.outbox.send(found.notify)
-            if is_over and wait_s is None and found.close():
+            with contextlib.suppress(OSError):  # a full disk: what can't be noted yet is looked at again
+                is_over = teller.look(found, _on_host)
+                is_told = box.send(found.notify) is None and is_over
+            if is_told and found.close():
                 return
             pause_s = min(pause_s * 1.5, PERIOD_S)
-            limit_s = _shortest_stall_s(found)
-            time.sleep(max(min(pause_s, limit_s), looked_s / SHARE))
+            time.sleep(max(min(pause_s, _shortest_stall_s(found)), teller.looked_s / SHARE))
+    finally:
+        os.close(lock)
+
+
+def _version(folder: Path) -> "Tuple[int, int]":
+    """Return what tells the settings from those before and after."""
+    try:
+        found = os.stat(str(folder / SETTINGS))
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_mtime_ns
+
+
+def _turn(folder: Path, version: "Tuple[int, int]") -> Optional[int]:
+    """Return the lock of who watches, once the one before has left; None where it stays, or a newer one is there."""
+    deadline = time.monotonic() + LEAVES_S
+    while _version(folder) == version and time.monotonic() < deadline:
+        with contextlib.suppress(rundir.Busy):
+            try:
+                return rundir.lock(folder / LOCK, patience_s=0.5)
+            except OSError:
+                return None
+    return None
 
 
 def _shortest_stall_s(found: Declared) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
 
@@ -49,6 +49,8 @@ class Scripts:
     """False where nothing is sent: on this machine they run the code in the project's folder as it is."""
     notify: str = ""
     """Folder on the target of what is to be told of them."""
+    mail: Mapping[str, str] = field(default_factory=dict)
+    """Options by which Slurm sends mail about them."""
 
     def render(self, runs: Sequence[Run]) -> list[LaunchScript]:
         """Return a script for each run; under Slurm several runs that don't wait for each other share one.
@@ -132,7 +134,9 @@ class Scripts:
                 folder = f"{folder}/{rundir.CONTROL}/{slurm_submit.FOLDER}"
                 fate = str(slurm_submit.file_of(self.plan.root, self.token, batch.position, slurm_submit.FATE))
             stem = f"{self.token}.{batch.position}"
-            header = sbatch.header(self.plan.target, batch.runs, name=batch.name, folder=folder, stem=stem)
+            header = sbatch.header(
+                self.plan.target, batch.runs, name=batch.name, folder=folder, stem=stem, more=self.mail
+            )
             warning_s = sbatch.warning_s(self.plan.target, batch.runs[0])
             records = [
                 record._replace(

@@ -35,7 +35,7 @@ from ..study.plan import Plan
 from ..targets.sbatch import MAX_ARRAY
 from . import sent
 from .decide import Again, Facts, Leave, Take, decide, has_other_code
-from .told import declare
+from .told import Declared, declare
 
 CODE_TRIES = 3
 """So often the code is sent for one submission."""
@@ -184,12 +184,12 @@ def _send(
     store: Store,
     takes: Sequence[Take],
     say: Callable[[str], None],
-    have_told: Callable[[], str],
+    have_told: Callable[[], Declared],
 ) -> dict[str, str]:
     """Put code and runs on the target and remember its answer; return why runs were not accepted, by run name.
 
     Args:
-        have_told: Lets the target know what is to be told of them; returns the folder that holds it.
+        have_told: Lets the target know what is to be told of them.
     """
     plan, connection, code, token = made.plan, made.connection, made.snapshot, made.token
     runs = [take.run for take in takes]
@@ -197,7 +197,8 @@ def _send(
     try:
         connection.keep_tree(snapshot.agent(), f"{plan.root}/{AGENT_FOLDER}")
         connection.keep_tree(code, folder)
-        scripts = replace(made, notify=have_told()).render(runs)
+        told = have_told()
+        scripts = replace(made, notify=told.folder, mail=told.slurm_mail).render(runs)
         for take in takes:
             aside = moving.set_copy_aside(plan.project, take.moved_from) if take.moved_from is not None else None
             if aside:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from ..agent import messages, registry
 from ..agent.sentences import _
@@ -13,25 +15,37 @@ from ..spec.notify import Notify
 from ..study.plan import Plan
 
 
+class Declared(NamedTuple):
+    """What the target said."""
+
+    folder: str = ""
+    """Where it keeps what is to be told; empty where nothing is."""
+    slurm_mail: Mapping[str, str] = MappingProxyType({})
+    """Options of sbatch, by which Slurm sends the mail that can't be sent there."""
+
+
+MAIL_TYPES = {"fail": "FAIL", "end": "END"}
+"""What sbatch(1) calls it, under --mail-type."""
+
+
 def declare(
     plan: Plan, connection: Connection, notify: Notify, runs: Mapping[str, str], say: Callable[[str], None]
-) -> str:
-    """Let the target know what is to be told of runs; return the folder there that holds it, empty where nothing is.
-
-    No run suffers where that fails: it is said.
+) -> Declared:
+    """Let the target know what is to be told of runs. No run suffers where that fails: it is said.
 
     Args:
         runs: Run directory to the token of its submission, of those that are about to be submitted or under way.
         say: Is told on which ways nothing can be sent.
     """
     if not notify.ways and plan.study.notify is None:
-        return ""
+        return Declared()
+    is_slurm = plan.target.slurm is not None
     request: messages.NotifyRequest = {
         "root": connection.resolved.root,
         "study": plan.study.name,
         "project": str(plan.project),
         "target": plan.target.name,
-        "slurm": plan.target.slurm is not None,
+        "slurm": is_slurm,
         "notify": notify.to_json(),
         "runs": dict(runs),
         "environment": allowed_environment(plan.target),
@@ -40,7 +54,12 @@ def declare(
         answer = connection.call(registry.NOTIFY, request)
     except OelmError as error:
         say(_("notify: nothing will be told of these runs: {why}", str(error)))
-        return ""
-    for way, why in answer["wrong"].items():
+        return Declared()
+    wrong = dict(answer["wrong"])
+    types = [MAIL_TYPES[event] for event in notify.on if event in MAIL_TYPES]
+    if is_slurm and types and wrong.pop("mail", ""):
+        say(_("notify: there is no sendmail on {target}: Slurm sends the mail, of single runs alone", plan.target.name))
+        return Declared(answer["folder"], {"mail-user": notify.mail, "mail-type": ",".join([*types, "ARRAY_TASKS"])})
+    for way, why in wrong.items():
         say(_("notify: {way}: nothing can be sent from {target} as it is: {why}", way, plan.target.name, why))
-    return answer["folder"]
+    return Declared(answer["folder"])

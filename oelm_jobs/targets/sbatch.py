@@ -140,7 +140,9 @@ def _pinned(table: tomlfile.Section, key: str, value: Any) -> None:
 # The header -----------------------------------------------------------------------------------------------------------
 
 
-def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem: str) -> list[str]:
+def header(
+    target: Target, runs: Sequence[Run], *, name: str, folder: str, stem: str, more: Mapping[str, str] | None = None
+) -> list[str]:
     """Return the options of the job that executes ``runs`` (an array where there are several), one a line, quoted as
     sbatch reads them.
 
@@ -148,6 +150,7 @@ def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem:
         name: Job name.
         folder: Where the job's own output goes.
         stem: Beginning of that file's name.
+        more: Options that the target's own come before.
 
     Raises:
         ConfigurationError: The target's options ask for other GPUs than the runs have processes, or Slurm can't keep
@@ -169,6 +172,7 @@ def header(target: Target, runs: Sequence[Run], *, name: str, folder: str, stem:
     lines["output"] = stem + ("_%a.log" if len(runs) > 1 else ".log")
     lines["comment"] = name  # where a site's plugin gives jobs names of its own, it is found by this
     lines["open-mode"] = "append"
+    lines.update(more or {})
     lines["requeue" if slurm.requeue else "no-requeue"] = None
     if warned_s := warning_s(target, runs[0]):
         lines["signal"] = f"B:USR1@{warned_s}"

@@ -172,12 +172,17 @@ def test_a_run_that_is_submitted_again_is_told_again_and_one_that_is_gone_is_not
     assert len({path.name.partition(".")[0] for path in folder.glob("complete-*")}) == 2, "another digest"
 
 
-def test_new_settings_hold_for_runs_that_are_under_way_and_need_no_rerun(root: Path, receiver: Receiver) -> None:
-    run = make_run(root, "a")
-    folder = declare(root, [run], {"on": [], "webhook": {"form": "json", "url": "http://127.0.0.1:1/"}})
+def test_new_settings_and_variables_hold_for_runs_that_are_under_way_and_need_no_rerun(
+    root: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, webhook = make_run(root, "a"), {"webhook": {"form": "json", "url_env": "HOOK"}}
+    folder = declare(root, [run], {"on": [], **webhook})
     launch_runs(root, [(run, sleeping())])
     wait_for_state(run, "RUNNING")
-    declare(root, [], {"on": ["end"], **to(root, receiver.url)})
+    (before,) = wait_until(lambda: watchers(folder), "the watcher")
+    monkeypatch.setenv("HOOK", receiver.url)
+    declare(root, [], {"on": ["end"], **webhook})
+    wait_until(lambda: watchers(folder) not in ([], [before]), "it to leave to the one that has the variable")
     os.kill(read(rundir.control(run.run_dir, rundir.CLAIM))["pid"], signal.SIGTERM)
     wait_until(lambda: closed(folder), "all to be told")
     assert receiver.events() == [("end", "a"), ("complete", "")]
@@ -239,9 +244,13 @@ def test_tries_are_few_and_a_try_that_was_cut_short_is_not_made_again(
     assert box.put("fail", ["b"], lambda: message)
     plain = {path.stem for path in tmp_path.glob("fail-*.json") if "." not in path.stem}
     (name,) = plain - {path.name.partition(".")[0] for path in tmp_path.glob("fail-*.mail.*.json")}
+    elsewhere = {"time": time.time(), "host": "node7", "sent": False, "said": "no route"}
+    (tmp_path / f"{name}.mail.0.json").write_text(json.dumps(elsewhere))
+    monkeypatch.setattr(outbox, "PAUSES_S", (600.0,) * (outbox.TRIES - 1))
+    assert Outbox(tmp_path).next_s(settings) == 0, "what a node could not send is the next one's at once"
     begun = {"time": time.time() - outbox.LOST_S - 1, "host": os.uname().nodename}
     (tmp_path / f"{name}.mail.0.json").write_text(json.dumps(begun))
-    assert box.send(settings) is None and len(tried) == outbox.TRIES
+    assert Outbox(tmp_path).send(settings) is None and len(tried) == outbox.TRIES
 
 
 def test_settings_that_somebody_else_could_write_are_not_believed(root: Path) -> None:

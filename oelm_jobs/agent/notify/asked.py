@@ -30,7 +30,7 @@ def notify(request: messages.NotifyRequest) -> messages.NotifyAnswer:
 
     Returns:
         ``folder`` of it, which runs have on their record; ``wrong``: ways on which nothing can be sent from here, and
-        why.
+        why. Of Slurm's runs there is no mail then but Slurm's own.
 
     Raises:
         inside.Outside: A run has no run directory's path.
@@ -42,12 +42,16 @@ def notify(request: messages.NotifyRequest) -> messages.NotifyAnswer:
     folder = rundir.control(root, rundir.NOTIFY) / hashlib.sha256(owner.encode("utf-8", "replace")).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     os.chmod(str(folder), 0o700)  # in a shared root, too: a command in it is run as this user
+    how = dict(request["notify"])
+    wrong = {way: why for way in ways.WAYS if how.get(way) for why in [ways.trouble(way, how[way])] if why}
+    if request["slurm"] and "mail" in wrong:
+        del how["mail"]  # the client has Slurm send it
     known, now = declared.read(folder), time.time()
     before = dict(known.runs) if known else {}
     merged = {**before, **{run_dir: (token, now) for run_dir, token in runs.items()}}
     content = {
         "version": 1, "study": request["study"], "project": request["project"], "target": request["target"],
-        "slurm": request["slurm"], "notify": request["notify"], "runs": merged,
+        "slurm": request["slurm"], "notify": how, "runs": merged,
     }  # fmt: skip
     rundir.write_text(folder / declared.SETTINGS, json.dumps(content, ensure_ascii=False), mode=0o600)
     with contextlib.suppress(FileNotFoundError):
@@ -57,9 +61,7 @@ def notify(request: messages.NotifyRequest) -> messages.NotifyAnswer:
         found.outbox.forget({token for token, _since in found.runs.values()})
         if not found.is_slurm:
             declared.leave("watch", folder)
-    how = request["notify"]
-    wrong = {way: ways.trouble(way, how[way]) for way in ways.WAYS if how.get(way)}  # type: ignore[literal-required]
-    return {"folder": str(folder), "wrong": {way: why for way, why in wrong.items() if why}}
+    return {"folder": str(folder), "wrong": wrong}
 
 
 def notify_test(request: messages.NotifyTestRequest) -> messages.NotifyTestAnswer:

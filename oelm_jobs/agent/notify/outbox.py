@@ -12,7 +12,7 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from .. import processes, rundir
 from ..sentences import _
@@ -50,6 +50,8 @@ class Outbox:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._read: Dict[str, Tuple[float, forms.Message]] = {}  # they never change
+        self._settled: Set[Tuple[str, str]] = set()
 
     def put(self, event: str, of: Sequence[object], make: Callable[[], forms.Message]) -> bool:
         """Note a message that is to be sent, unless it is noted already; return whether it was not.
@@ -100,22 +102,23 @@ class Outbox:
         """Remove what was told of runs of other submissions than these."""
         for name, message in self._messages():
             if message.event != "complete" and message.facts.get("token") not in tokens:
-                for path in self._folder.glob(name + ".*"):
+                # The message first: without it nobody makes another try.
+                for path in [self._folder / (name + ENDING), *self._folder.glob(name + ".*")]:
                     with contextlib.suppress(OSError):
                         path.unlink()
 
-    def _messages(self) -> Iterator[Tuple[str, forms.Message]]:
-        found = []
-        for entry in sorted(os.listdir(self._folder)):
+    def _messages(self) -> List[Tuple[str, forms.Message]]:
+        """Return the messages with their names, the oldest first."""
+        for entry in os.listdir(self._folder):
             name = entry[: -len(ENDING)]
-            if entry.endswith(ENDING) and "-" in name and "." not in name:
+            if entry.endswith(ENDING) and "-" in name and "." not in name and name not in self._read:
                 content = rundir.read_json(self._folder / entry) or {}
                 facts = content.get("facts")
                 event, title, text = (str(content.get(field, "")) for field in ("event", "title", "text"))
                 message = forms.Message(event, title, text, facts if isinstance(facts, dict) else {})
-                found.append((rundir.finite(content.get("time")) or 0.0, name, message))
-        for _at, name, message in sorted(found, key=lambda each: each[:2]):
-            yield name, message
+                self._read[name] = rundir.finite(content.get("time")) or 0.0, message
+        found = sorted(self._read.items(), key=lambda item: (item[1][0], item[0]))
+        return [(name, message) for name, (_at, message) in found]
 
     @staticmethod
     def _ways(settings: Mapping[str, Any]) -> List[str]:
@@ -142,6 +145,8 @@ class Outbox:
 
     def _wait_s(self, name: str, way: str) -> Optional[float]:
         """Return in how many seconds a message may be tried on a way; None for never again."""
+        if (name, way) in self._settled:
+            return None
         tries = self._tries(name, way)
         if not tries:
             return 0.0
@@ -149,6 +154,7 @@ class Outbox:
         if last.is_under_way:
             return max(0.1, LOST_S - since)
         if last.is_sent is not False or len(tries) == TRIES:  # one that may have arrived is not made again
+            self._settled.add((name, way))
             return None
         is_elsewhere = last.host != os.uname().nodename  # what a compute node can't reach a login node may
         return 0.0 if is_elsewhere else max(0.0, PAUSES_S[len(tries) - 1] - since)
@@ -158,7 +164,7 @@ class Outbox:
         begun: Dict[str, object] = {"time": time.time(), **processes.identify(os.getpid()).to_json()}
         path = self._path(name, way, len(self._tries(name, way)))
         try:
-            if not rundir.create(path, begun):
+            if not (self._folder / (name + ENDING)).exists() or not rundir.create(path, begun):
                 return
         except OSError:  # a full disk: what is not on record might be sent for ever
             return

@@ -29,6 +29,8 @@ class Teller:
     def __init__(self) -> None:
         self._over: Dict[Tuple[str, str], Row] = {}
         self._signs: Dict[str, Tuple[object, float]] = {}
+        self.looked_s = 0.0
+        """How long the last look took."""
 
     def look(self, declared: Declared, row_of: Callable[[str, str], Optional[Row]]) -> bool:
         """Note what is to be told now; return whether all runs are over.
@@ -36,14 +38,15 @@ class Teller:
         Args:
             row_of: Returns where a run of a submission stands, by run directory and token; None where that isn't known.
         """
+        began = time.monotonic()
         wanted, now, waits, ended = set(declared.notify["on"]), time.time(), False, {}
         for run_dir, (token, since) in declared.runs.items():
             row = self._over.get((run_dir, token)) or row_of(run_dir, token)
             is_its = row is not None and row.get("token") in (token, None, "") and not row.get("absent")
             if row is not None and is_its and State(row["state"]).is_final:
                 if (run_dir, token) not in self._over:
-                    self._over[run_dir, token] = row
                     _note_end(declared, wanted, run_dir, token, row)
+                    self._over[run_dir, token] = row
                 ended[run_dir, token] = row
                 continue
             if is_its or now - since < GONE_S:
@@ -52,6 +55,7 @@ class Teller:
                 self._note_stall(declared, run_dir, token, row)
         if not waits and ended:
             declared.outbox.put("complete", sorted(ended), lambda: _digest(declared, ended))
+        self.looked_s = time.monotonic() - began
         return not waits
 
     def _note_stall(self, declared: Declared, run_dir: str, token: str, row: Row) -> None:
