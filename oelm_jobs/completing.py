@@ -100,7 +100,7 @@ def _project() -> Path:
 
 
 def _study(name: str | None) -> dict[str, Any]:
-    """Return the tables of a study; without a name those of the default study, or of the only one that there is."""
+    """Return the tables of a study; without a name those of the default study, or of the only one in ``jobs/``."""
     from . import tomlfile
 
     if name and name.endswith(".toml"):
@@ -108,8 +108,9 @@ def _study(name: str | None) -> dict[str, Any]:
     paths = study_files(_project())
     if name:
         return tomlfile.tables(next(path for path in paths if path.stem == name))
-    if len(paths) == 1:
-        return tomlfile.tables(paths[0])
+    own = [path for path in paths if path.parent.name == "jobs"] or paths  # as load_study has it
+    if len(own) == 1:
+        return tomlfile.tables(own[0])
     for path in paths:
         with contextlib.suppress(Exception):
             tables = tomlfile.tables(path)

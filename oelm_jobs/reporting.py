@@ -300,9 +300,12 @@ def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[Lo
                 run = _as_seen(run, seen, is_elsewhere=is_elsewhere)
         found.append(run)
     here = {run.name for run in runs}
+    read = project / "models" / "checkpoints"
     for seen in known.values():
         is_there = seen.progress or seen.state in GOING_ON  # not one that was never submitted
-        if seen.name not in here and seen.group in study.groups and is_there and not Path(seen.run_dir).exists():
+        place = Path(seen.run_dir)  # a server's may be seen here, too: through a home folder that both have
+        is_elsewhere = not place.exists() or not place.is_relative_to(read)
+        if seen.name not in here and seen.group in study.groups and is_there and is_elsewhere:
             run = LoadedRun(
                 name=seen.name, group=seen.group, label=study.groups[seen.group].label, seed=seen.seed,
                 path=Path(seen.run_dir), study=study.name, tag=seen.tag, last_step=seen.progress.get("step"),

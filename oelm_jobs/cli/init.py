@@ -157,6 +157,7 @@ def _next(
     """Yield the commands that come next."""
     where = "" if folder.resolve() == Path.cwd() else shlex.quote(str(folder))
     study = f" --study {studies[0]}" if len(study_files(folder)) > 1 else ""
+    there = f" --target {hosts[0]}" if hosts else ""
     yield _("Next, after cd {folder}:", where) if where else _("Next:")
     rows: dict[str, str] = {}
     for host in hosts[:3]:
@@ -171,8 +172,10 @@ def _next(
         }
     else:
         rows |= {
-            f"oelm submit{study} --dry-run": _("what would run"),
-            f"oelm submit{study} --wait": _("run it here; elsewhere with --target NAME"),
+            f"oelm submit{study}{there} --dry-run": _("what would run"),
+            f"oelm submit{study}{there} --wait": _("run it there; here without --target")
+            if there
+            else _("run it here; elsewhere with --target NAME"),
             f"oelm report{study}": _("compare its groups"),
         }
     yield from columns(rows)

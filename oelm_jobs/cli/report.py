@@ -157,9 +157,12 @@ def _project(*, is_named: bool) -> Path | None:
     """Return the folder of the current project; None outside of one, where folders are named."""
     try:
         return open_project().folder
-    except UsageError:
+    except UsageError as error:
         if not is_named:
-            raise
+            raise UsageError(
+                str(error),
+                hint=_("go to your project's folder; runs that you have need none: oelm report --from old_runs/"),
+            ) from None
         return None
 
 

@@ -30,6 +30,11 @@ from .scope import as_written
 SUFFIXES = (".sh", ".bash", ".sbatch", ".slurm", ".sub", ".job", ".zsh", ".batch", ".cmd")
 """Endings of scripts, of which a folder's are taken."""
 MOST_SCRIPTS = 2000
+METRICS = """
+# [metrics]    # what it prints, with names in place of numbers; the first metric of goal is the main one
+# lines = ["step {step}: loss {loss}"]
+# goal = { loss = "minimize" }
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +262,7 @@ def _text(tables: Mapping[str, Any], scripts: Sequence[str], left: Sequence[Left
         lines += [f"#   {each.place}  {each.source[:80]}" for each in left[:50]]
         lines += [f"#   and {len(left) - 50} more"] if len(left) > 50 else []
     clean = [re.sub(r"[^\t -\ud7ff\uf900-\ufffd]", "?", line) for line in lines]
-    return "\n".join(clean) + "\n" + tomlfile.document(tables)
+    return "\n".join(clean) + "\n" + tomlfile.document(tables) + (METRICS if "program" in tables else "")
 
 
 def _name(command: Command) -> str:

@@ -16,6 +16,7 @@ from .. import tomlfile
 from ..agent.sentences import _
 from ..errors import ConfigurationError, UsageError
 from ..folders import home
+from ..spec.options import PLACEHOLDER
 from ..targets.files import append, read_targets
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ OF_CLUSTER = """
 """
 _WHAT_HOSTS_NEED = """\
 # One that is a cluster's login node is kind = "slurm" and needs
-# sbatch = { partition = "…", gpus = "1", time = "12:00:00" }.
+# sbatch = { partition = "…", gpus = "{gpus}", time = "12:00:00" }.
 # What runs need first goes into setup = ["source ~/venvs/torch/bin/activate"].
 """
 OF_CHOSEN = f"""
@@ -131,11 +132,11 @@ def _of_cluster(partitions: Sequence[Partition]) -> dict[str, dict[str, Any]]:
 
 
 def _gpus(gres: str) -> str:
-    """Return one GPU as sbatch is asked for it (``a100:1``), of ``gpu:a100:4``; empty for what is none."""
+    """Return a run's GPUs as sbatch is asked for them (``a100:{gpus}``), of ``gpu:a100:4``; empty for what is none."""
     fields = gres.split(":")
     if fields[0] != "gpu":
         return ""
-    return f"{fields[1]}:1" if len(fields) > 2 else "1"
+    return f"{fields[1]}:{PLACEHOLDER}" if len(fields) > 2 else PLACEHOLDER
 
 
 # Hosts ----------------------------------------------------------------------------------------------------------------

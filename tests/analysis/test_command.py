@@ -146,7 +146,9 @@ def test_runs_that_are_elsewhere_alone_make_a_report_interim(place: Path) -> Non
     words = {"study": "tiny", "group": "gpt_base", "label": "", "tag": "", "token": "t"}
     names = {"gpt_base-s90": (State.RUNNING, {"step": 3}), "gpt_base-s91": (State.DONE, {"step": 400}),
              "gpt_base-s92": (State.FAILED, {}), "gpt_base-s43": (State.RUNNING, {"step": 500})}  # fmt: skip
-    rows = [{**words, "run": name, "seed": int(name[-2:]), "run_dir": f"/far/exp_{name}", "fingerprint": "f" * 64}
+    (place / "far" / "exp_gpt_base-s91").mkdir(parents=True)  # a home folder that both machines have
+    far = {name: f"{place if name.endswith('91') else ''}/far/exp_{name}" for name in names}
+    rows = [{**words, "run": name, "seed": int(name[-2:]), "run_dir": far[name], "fingerprint": "f" * 64}
             for name in names]  # fmt: skip
     with Store() as store:
         store.replace_runs(place, "box", list(map(RunRecord.of, rows)))

@@ -171,6 +171,11 @@ def test_nothing_that_is_broken_says_a_word_into_the_line(runs: Path, tmp_path: 
     assert offered("oelm-submit --study tiny --group gp") == ["gpt_base"]
     assert offered("oelm-submit --study broken --group g") == []
     assert offered("oelm-submit --study nothing --set m") == []
+    (runs / ".oelm" / "studies").mkdir(parents=True, exist_ok=True)
+    (runs / ".oelm" / "studies" / "mine.toml").write_text("[settings]\n")
+    (runs / "jobs" / "broken.toml").unlink()
+    assert offered("oelm-submit --group gp") == ["gpt_base"], "the only one in jobs is meant"
+    shutil.rmtree(runs / ".oelm" / "studies")
     (runs / "jobs" / "targets.toml").write_text("nonsense")
     assert offered("oelm-doctor ") == ["local"]
     assert offered('oelm-submit --set "max_l') == ["max_lr="]

@@ -281,10 +281,10 @@ def test_partitions_are_ready_to_use_and_hosts_stand_in_comments_that_can_be_tak
     files.make(tmp_path, "jobs/targets.toml", proposal.text)
     found = load_targets(tmp_path)
     assert {name: target.slurm.sbatch for name, target in found.items() if target.slurm} == {
-        "gpu-a100": {"partition": "gpu", "gpus": "a100:1", "time": "2-00:00:00"},
-        "gpu-v100": {"partition": "gpu", "gpus": "v100:1", "time": "2-00:00:00"},
+        "gpu-a100": {"partition": "gpu", "gpus": "a100:{gpus}", "time": "2-00:00:00"},
+        "gpu-v100": {"partition": "gpu", "gpus": "v100:{gpus}", "time": "2-00:00:00"},
         "debug": {"partition": "debug", "time": "30:00"},
-        "long": {"partition": "long", "gpus": "1"},
+        "long": {"partition": "long", "gpus": "{gpus}"},
     }
     head, _, hosts = proposal.text.partition(targets.OF_HOSTS)
     (tmp_path / "jobs" / "targets.toml").write_text(head + hosts.replace("# ", ""))
