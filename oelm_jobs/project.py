@@ -168,7 +168,7 @@ class Project(AbstractContextManager["Project"]):
         groups: Sequence[str] = (),
         seeds: Iterable[int] = (),
         tag: str = "",
-        settings: Mapping[str, str] | None = None,
+        settings: Mapping[str, str | Sequence[str]] | None = None,
         mode: Mode | str = "sequential",
         stop_on_failure: bool = False,
         offline: bool = False,
@@ -180,7 +180,7 @@ class Project(AbstractContextManager["Project"]):
             groups: Only these.
             seeds: Instead of the study's own; each counts once.
             tag: Names the runs apart from the study's own.
-            settings: Train keys for these runs; they need a tag.
+            settings: Train keys for these runs; they need a tag. Lists of values are swept, and name their runs.
             mode: ``Mode.SEQUENTIAL`` (each run waits for the one before it) or ``Mode.PARALLEL``.
             stop_on_failure: A failed run cancels the ones behind it.
             offline: Ask the target nothing; such a plan is to be looked at, not submitted.
@@ -214,7 +214,7 @@ class Project(AbstractContextManager["Project"]):
             return replace(plan, place=place)
         if sending is not None:
             resolved(unreached(place, self.folder))  # what would be refused sends nothing
-            self.send_data(place, chosen, settings=settings, progress=sending)
+            self.send_data(place, changed, progress=sending)
         connection = connect(place, self.folder)
         data_hash = preflight.data_hash(connection, self.folder, changed)
         return replace(resolved(connection.resolved, data_hash), place=place)

@@ -12,6 +12,7 @@ from .. import Mode, visible
 from ..agent.host import permitted
 from ..agent.reasons import detailed
 from ..agent.sentences import _
+from ..errors import few
 from .common import narrate, put, put_json, say, say_wrapped
 from .view import duration
 
@@ -75,6 +76,8 @@ def _show_head(plan: Plan) -> None:
         _fact(_("  question  {question}", plan.study.question))
     _fact(_("  groups    {groups}", list(dict.fromkeys(run.group for run in plan.runs))))
     _fact(_("  seeds     {seeds}", list(dict.fromkeys(run.seed for run in plan.runs))))
+    if tags := [*dict.fromkeys(run.tag for run in plan.runs if run.tag)]:
+        _fact(_("  tags      {tags}", few(tags)))
     say(_("  target    {target} ({path})", plan.target.name, plan.root))
     limit = permitted.description() if plan.target.kind == "local" else ""
     if limit:

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="KEY=VALUE",
     shell_complete=complete.settings,
-    help=_("Set a train key for these runs; needs --tag."),
+    help=_("Set a key for these runs; needs --tag. KEY=V,V and KEY=range(0,9,3) sweep it, and need none."),
 )
 @click.option("--tag", default="", metavar="TAG", help=_("Name these runs apart from the study's own."))
 @click.option("--rerun", is_flag=True, help=_("Archive runs that are over, and start them over."))
@@ -186,14 +186,22 @@ def _seeds(listed: str | None, number: int | None, own: tuple[int, ...]) -> tupl
     return ()
 
 
-def _settings(settings: tuple[str, ...]) -> dict[str, str]:
-    values = {}
+def _settings(settings: tuple[str, ...]) -> dict[str, str | list[str]]:
+    """Return what each key is set to, or the values over which it is swept."""
+    from .values import several  # here, since few commands set anything
+
+    values: dict[str, list[str]] = {}
     for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key or not value:
+        key, equals, text = setting.partition("=")
+        try:
+            found = several(text.strip())
+        except ValueError as error:
+            raise UsageError(_("--set {setting}: {why}", setting, str(error))) from None
+        if not equals or not key or not all(found):
             raise UsageError(_("--set {setting}: give KEY=VALUE, as in --set max_steps=1000", setting))
-        values[key.strip().replace("-", "_")] = value.strip()
-    return values
+        name = key.strip().replace("-", "_")
+        values[name] = list(dict.fromkeys([*values.get(name, ()), *found]))
+    return {key: found[0] if len(found) == 1 else found for key, found in values.items()}
 
 
 def confirm_archiving(project: Project, plan: Plan, *, yes: bool) -> None:

@@ -172,8 +172,11 @@ def why_not_set(study: Study, texts: Mapping[str, str]) -> dict[str, str]:
 
 def _error_of_all(study: Study, texts: Mapping[str, str]) -> trainer.ConfigError | None:
     """Return what the trainer has against settings in every group alike."""
-    errors = [_error({**study.settings, **group.values, **texts}) for group in study.groups.values()]
-    return errors[0] if len(set(map(str, errors))) == 1 else None
+    first, *others = study.groups.values()
+    error = _error({**study.settings, **first.values, **texts})
+    if error is None or any(str(_error({**study.settings, **group.values, **texts})) != str(error) for group in others):
+        return None
+    return error
 
 
 def why_not_together(study: Study, group: Group) -> str:

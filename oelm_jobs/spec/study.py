@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..agent.sentences import _
 from .notify import Notify
 from .program import Program
+from .sweep import Sweep
 
 if TYPE_CHECKING:
     from ..agent.record_types import Extended, Left
@@ -187,6 +188,8 @@ class Study:
     """What is told of its runs, and how ([Notifications](../howto/notifications.md)); absent: what the user's own
     ``config.toml`` says.
     """
+    sweep: Sweep | None = None
+    """What is swept: each group is run with each combination of values, which names its runs; absent: nothing."""
 
     @property
     def declared(self) -> dict[str, str]:

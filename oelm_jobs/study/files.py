@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,14 +12,15 @@ from .. import names, tomlfile
 from ..agent.sentences import _
 from ..errors import ConfigurationError, UsageError, nearest, valid_choices
 from ..folders import study_files
-from ..programs import built_in
+from ..programs import built_in, description
 from ..spec.program import Metrics
 from ..spec.study import METRICS, RELATIONS, SCALES, Group, Hypothesis, SpeedTrial, Study
-from . import notifying, program_file
+from . import notifying, program_file, sweep
+from .resolve import why_not_swept
 
 Number = TypeVar("Number", int, float)
 KEYS = ("question", "default", "factors", "seeds", "max_retries", "target_loss", "tuned", "unequal", "train", "program",
-        "stages", "settings", "metrics", "groups", "hypotheses", "speed_trial", "notify")  # fmt: skip
+        "stages", "settings", "metrics", "groups", "hypotheses", "speed_trial", "sweep", "notify")  # fmt: skip
 """What a study file may hold."""
 BESIDES = ("world_size", "gpu_model", "host", "port", "torch_version", "train_code", "precision", "data")
 """What may be declared unequal besides train keys."""
@@ -212,8 +214,31 @@ def _read(top: tomlfile.Section) -> Study | None:
         top.wrong("speed_trial", _("is the built-in trainer's: a script is timed by its own runs"))
     if study.speed_trial and all(hypothesis.metric not in ("speed", "") for hypothesis in study.hypotheses):
         top.wrong("speed_trial", _("needs a hypothesis with metric = 'speed', whose groups it times"))
+    if "sweep" in top:
+        study = _with_sweep(top, study)
     top.finish(KEYS)
     return study
+
+
+def _with_sweep(top: tomlfile.Section, study: Study) -> Study:
+    """Take the sweep, which is judged by what the study has; where that is wrong, nobody knows."""
+    if not top.is_right:
+        top.take_any("sweep")
+        return study
+    if study.speed_trial:
+        top.wrong("sweep", _("the arms of a sweep are not timed: give the speed trial a study of its own"))
+    about = description.of(study)
+
+    def why_not(setting: sweep.Setting) -> dict[str, str]:
+        if wrong := why_not_swept(study, setting):
+            return wrong
+        changed = about.with_settings(study, sweep.as_texts(setting))
+        for group in study.groups.values():
+            if why := about.why_not_together(changed, group):
+                return {[*setting][-1]: _("does not suit group {group}: {why}", group.name, why)}
+        return {}
+
+    return replace(study, sweep=sweep.read(top.take_section("sweep"), why_not))
 
 
 def _why_no_factor(key: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..spec.study import Run, Study
 from ..spec.target import Target
 from . import fairness
 from .fairness import Difference
-from .resolve import plan_runs
+from .resolve import Overrides, plan_runs
 
 
 class Mode(Word):
@@ -67,7 +67,7 @@ def make_plan(
     groups: Sequence[str] = (),
     seeds: Sequence[int] = (),
     tag: str = "",
-    overrides: Mapping[str, str] | None = None,
+    overrides: Overrides | None = None,
     mode: Mode = Mode.SEQUENTIAL,
     stop_on_failure: bool = False,
     data_hash: str = "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -16,6 +16,10 @@ from ..folders import expanded
 from ..programs import built_in, description
 from ..spec.study import Run, Study
 from ..spec.target import Target
+from . import sweep
+
+Overrides = Mapping[str, str | Sequence[str]]
+"""Settings that are changed, as text, or lists of texts, which are swept."""
 
 
 def run_directory(folder: Path, run_name: str) -> Path:
@@ -34,6 +38,18 @@ def with_settings(study: Study, overrides: Mapping[str, str]) -> Study:
     Raises:
         UsageError: Keys don't exist or values are off; it says all of them.
     """
+    _raise_all(why_not_set(study, overrides), overrides)
+    return description.of(study).with_settings(study, overrides)
+
+
+def _raise_all(wrong: Mapping[str, str], overrides: Mapping[str, str]) -> None:
+    if wrong:
+        said = [_("--set {key}={value}: {why}", key, overrides[key], why) for key, why in wrong.items()]
+        raise UsageError(reduce(lambda a, b: _("{a}\n{b}", a, b), said))
+
+
+def why_not_set(study: Study, overrides: Mapping[str, str]) -> dict[str, str]:
+    """Return why settings can't be changed together to these texts, by key."""
     about = description.of(study)
     settable = [*study.settings, *about.BESIDES]
     of_groups = [*study.factors, *(key for group in study.groups.values() for key in group.declared)]
@@ -47,11 +63,7 @@ def with_settings(study: Study, overrides: Mapping[str, str]) -> Study:
         elif setting:
             wrong[key] = _("groups set it themselves ({names})", setting)
     sound = {key: value for key, value in overrides.items() if key not in wrong}
-    wrong |= about.why_not_set(study, sound)
-    if wrong:
-        said = [_("--set {key}={value}: {why}", key, overrides[key], why) for key, why in wrong.items()]
-        raise UsageError(reduce(lambda a, b: _("{a}\n{b}", a, b), said))
-    return about.with_settings(study, sound)
+    return wrong | about.why_not_set(study, sound)
 
 
 def asked(
@@ -60,10 +72,10 @@ def asked(
     groups: Sequence[str] = (),
     seeds: Sequence[int] = (),
     tag: str = "",
-    overrides: Mapping[str, str] | None = None,
+    overrides: Overrides | None = None,
 ) -> Study:
     """Return the study as a command changes it, after a look at all that the command names: a wrong word is told before
-    anybody looks for data or asks a target.
+    anybody looks for data or asks a target. Lists of values become its sweep.
 
     Raises:
         UsageError: A group or a key doesn't exist, a seed is out of range, a tag is off, or overrides lack one or
@@ -77,19 +89,57 @@ def asked(
         raise UsageError(_("--seeds {seeds}: seeds go from 0 to 2^63 - 1", ",".join(map(str, seeds))))
     if tag and (reason := names.why_not(tag)):
         raise UsageError(_("--{option} {value!r}: {why}", "tag", tag, reason))
-    changed = with_settings(study, overrides or {})
-    if overrides and not tag:
+    alone = {key: value for key, value in (overrides or {}).items() if isinstance(value, str)}
+    lists = {key: value for key, value in (overrides or {}).items() if not isinstance(value, str)}
+    swept = study.sweep.parameters if study.sweep else {}
+    if clash := [key for key in alone if key in swept] or (list(lists) if swept else []):
+        value = alone.get(clash[0]) or ",".join(lists[clash[0]])
+        raise UsageError(
+            _("--set {key}={value}: {why}", clash[0], value, _("the study has a [sweep] of {keys}", list(swept)))
+        )
+    changed = with_settings(study, alone)
+    if lists:
+        grid = sweep.of_lists(lists)
+        for setting in sweep.settings(grid):
+            _raise_all(why_not_swept(changed, setting), sweep.as_texts(setting))
+        changed = replace(changed, sweep=grid)
+    if overrides and not tag and not lists:
         raise UsageError(
             _("--set changes the configuration, so these are other runs than the study's own"),
             hint=_("give them a name of their own: --tag NAME"),
         )
-    for group in study.groups.values() if overrides else ():
-        if (not groups or group.name in groups) and (why := description.of(study).why_not_together(changed, group)):
-            raise UsageError(
-                _("--set does not suit group {group}: {why}", group.name, why),
-                hint=_("choose the groups that it suits: --group NAME"),
-            )
+    for _tag, variant in variants(changed) if overrides else ():
+        for group in study.groups.values():
+            if (not groups or group.name in groups) and (why := description.of(study).why_not_together(variant, group)):
+                raise UsageError(
+                    _("--set does not suit group {group}: {why}", group.name, why),
+                    hint=_("choose the groups that it suits: --group NAME"),
+                )
     return changed
+
+
+def why_not_swept(study: Study, setting: sweep.Setting) -> dict[str, str]:
+    """Return why no group of a study can have a combination of values, by key."""
+    fixed = built_in.FIXED if study.program is None else ()
+    wrong: dict[str, str] = {
+        key: _("they name data, which all runs of a study share") for key in setting if key in fixed
+    }
+    return wrong or why_not_set(study, sweep.as_texts(setting))
+
+
+def variants(study: Study, tag: str = "") -> Iterator[tuple[str, Study]]:
+    """Yield the study for each combination that is swept, with what its runs are tagged; else the study alone.
+
+    The combinations are those that were judged before, where the study was read or the command was.
+    """
+    if study.sweep is None:
+        yield tag, study
+        return
+    about = description.of(study)
+    for setting in sweep.settings(study.sweep):
+        changed = about.with_settings(study, sweep.as_texts(setting))
+        typed = {key: changed.settings.get(key, changed.global_batch) for key in setting}
+        yield sweep.name(typed, tag), changed
 
 
 def plan_runs(
@@ -99,16 +149,18 @@ def plan_runs(
     groups: Sequence[str] = (),
     seeds: Sequence[int] = (),
     tag: str = "",
-    overrides: Mapping[str, str] | None = None,
+    overrides: Overrides | None = None,
     data_hash: str = "",
 ) -> list[Run]:
-    """Return the runs of a study on a target, in the order of groups within seeds.
+    """Return the runs of a study on a target, in the order of groups within seeds, and of these within combinations
+    that are swept. Of runs of a group and seed that are the same, whatever they are called, the first one is returned.
 
     Args:
         target: With every path as it is there.
         groups: All where empty.
         seeds: The study's where empty.
-        overrides: Train keys (or ``global_batch``) set for these runs alone, as text; a tag is then needed.
+        overrides: Train keys (or ``global_batch``) set for these runs alone, as text; a tag is then needed. Lists of
+            texts are swept, and need none.
         data_hash: Hash of the token files; without it the runs have no fingerprint.
 
     Raises:
@@ -120,44 +172,51 @@ def plan_runs(
     if not study.is_default:
         folder = folder / study.name
     runs = []
+    known: set[tuple[str, int, str]] = set()
     about = description.of(study)
     data_there = dict(zip(about.data(study), data_paths(target, study), strict=True))
     linked = tuple(pair for pair in data_there.items() if not pair[0].startswith("/")) if study.program else ()
-    for seed in seeds or study.seeds:
-        for group in study.groups.values():
-            if groups and group.name not in groups:
-                continue
-            name = run_name(study, group.name, seed, tag)
-            run_dir = str(run_directory(folder, name))
-            pinned = seed == study.seeds[0] and target.slurm is None  # Slurm grants GPUs by number
-            gpus = (group.gpus and target.gpus_per_run) or (group.gpus if pinned else group.world_size)
-            settings: dict[str, Any] = {}  # they follow from the rest, and so does the fingerprint from them
-            run = Run(
-                name=name,
-                study=study.name,
-                group=group.name,
-                label=group.label,
-                seed=seed,
-                tag=tag,
-                target=target.name,
-                run_dir=run_dir,
-                gpus=gpus,
-                port=group.port,
-                global_batch=study.global_batch,
-                factors=dict(group.factors),
-                settings=settings,
-                max_retries=study.max_retries,
-                fingerprint="",
-                program=study.program,
-                data=linked,
-                cpus=group.cpus,
-            )
-            if why := about.why_not_run(study, run):
-                raise ConfigurationError(_("{run}: {why}", name, why))
-            settings.update(about.settings_of(study, run, data_there))
-            if data_hash:  # nobody has seen the run yet, and to copy it takes longer than all else here
-                object.__setattr__(run, "fingerprint", about.fingerprint(run, data_hash))
-            runs.append(run)
+    for own_tag, variant in variants(study, tag):
+        for seed in seeds or study.seeds:
+            for group in study.groups.values():
+                if groups and group.name not in groups:
+                    continue
+                name = run_name(study, group.name, seed, own_tag)
+                run_dir = str(run_directory(folder, name))
+                pinned = seed == study.seeds[0] and target.slurm is None  # Slurm grants GPUs by number
+                gpus = (group.gpus and target.gpus_per_run) or (group.gpus if pinned else group.world_size)
+                settings: dict[str, Any] = {}  # they follow from the rest, and so does the fingerprint from them
+                run = Run(
+                    name=name,
+                    study=study.name,
+                    group=group.name,
+                    label=group.label,
+                    seed=seed,
+                    tag=own_tag,
+                    target=target.name,
+                    run_dir=run_dir,
+                    gpus=gpus,
+                    port=group.port,
+                    global_batch=variant.global_batch,
+                    factors=dict(group.factors),
+                    settings=settings,
+                    max_retries=study.max_retries,
+                    fingerprint="",
+                    program=study.program,
+                    data=linked,
+                    cpus=group.cpus,
+                )
+                if why := about.why_not_run(variant, run):
+                    raise ConfigurationError(_("{run}: {why}", name, why))
+                settings.update(about.settings_of(variant, run, data_there))
+                if study.sweep is not None:
+                    same = (group.name, seed, about.fingerprint(run, data_hash or "unknown"))
+                    if same in known:
+                        continue
+                    known.add(same)
+                if data_hash:  # nobody has seen the run yet, and to copy it takes longer than all else here
+                    object.__setattr__(run, "fingerprint", about.fingerprint(run, data_hash))
+                runs.append(run)
     trial = _speed_trial(study, runs)
     return [trial, *runs] if trial is not None else runs
 
@@ -165,9 +224,10 @@ def plan_runs(
 def _speed_trial(study: Study, runs: Sequence[Run]) -> Run | None:
     """Return the run that times the arms of the speed hypothesis on the devices of the first of them.
 
-    None where the study has no trial, or where not both arms are among the runs of the first seed.
+    None where the study has no trial or something is swept, or where not both arms are among the runs of the first
+    seed.
     """
-    if study.speed_trial is None:
+    if study.speed_trial is None or study.sweep is not None:
         return None
     claim = next(hypothesis for hypothesis in study.hypotheses if hypothesis.metric == "speed")
     first = {run.group: run for run in runs if run.seed == study.seeds[0]}

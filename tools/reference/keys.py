@@ -11,6 +11,7 @@ from oelm_jobs.spec.notify import Notify, Webhook
 from oelm_jobs.spec.options import Slurm
 from oelm_jobs.spec.program import Metrics, Program, Stage
 from oelm_jobs.spec.study import Group, Hypothesis, SpeedTrial, Study
+from oelm_jobs.spec.sweep import Parameter, Sweep
 from oelm_jobs.spec.target import Target
 from oelm_jobs.study.files import BESIDES, KEYS, read_tables
 from oelm_jobs.targets import sbatch
@@ -20,7 +21,7 @@ from .recording import Asked, Place, recorded
 from .words import NONE, NOTE, Meaningless, choices, code, documented, documented_values, prose, table, toml
 
 TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text", list: "list", dict: "table"}
-ITEMS = {int: "whole numbers", str: "texts", float: "numbers", object: "numbers", dict: "tables"}
+ITEMS = {int: "whole numbers", str: "texts", float: "numbers", object: "numbers", dict: "tables", list: "lists"}
 ANY = {"command": "text or list of words", "resume": "text or list of words", "gpus": "whole number or list of them"}
 """Types of keys that readers look at themselves."""
 
@@ -45,9 +46,13 @@ STUDIES = {
     "program": """
         factors = ["lr"]
         [program]
-        command = "p {lr} {seed} {resume}"
+        command = "p {lr} {d_ff} {seed} {resume}"
         resume = "r"
         checkpoint = "c"
+        [settings]
+        d_ff = 1
+        [sweep]
+        parameters.d_ff = { values = [1, 2] }
         [metrics]
         goal = { loss = "minimize" }
         [groups]
@@ -62,8 +67,14 @@ STUDIES = {
     ),
     "stages": """
         factors = ["lr"]
-        stages = [{ name = "s", command = "p {lr} {seed}" }]
+        stages = [{ name = "s", command = "p {lr} {d_ff} {seed}" }]
         [program]
+        [settings]
+        d_ff = 1
+        [sweep]
+        method = "random"
+        run_cap = 1
+        parameters.d_ff = { distribution = "int_uniform", min = 1, max = 2 }
         [groups]
         a = { lr = 1 }
         """,
@@ -71,7 +82,7 @@ STUDIES = {
 """Studies that let the reader ask for all keys that there are; what they name themselves differs in them."""
 FACTORS = ("d_ff", "lr")
 """Theirs."""
-FREE = ((("groups",)), (("hypotheses",)), ("metrics", "goal"))
+FREE = ((("groups",)), (("hypotheses",)), ("metrics", "goal"), ("sweep", "parameters"))
 """Tables of which the user says the keys."""
 FILLED: Mapping[Place, type] = {
     (): Study,
@@ -84,6 +95,8 @@ FILLED: Mapping[Place, type] = {
     ("speed_trial",): SpeedTrial,
     ("notify",): Notify,
     ("notify", "webhook"): Webhook,
+    ("sweep",): Sweep,
+    ("sweep", "parameters", "NAME"): Parameter,
 }
 """What a table becomes."""
 FIELDS = {
@@ -138,8 +151,9 @@ def study_keys() -> Iterator[tuple[Place, str, Asked]]:
     for text in STUDIES.values():
         record = recorded(read_tables, text)
         for (place, key), asked in record.keys.items():
-            if len(place) > 1 and place[:1] in FREE:
-                place = (place[0], "NAME", *place[2:])
+            for free in FREE:
+                if len(place) > len(free) and place[: len(free)] == free:
+                    place = (*free, "NAME", *place[len(free) + 1 :])
             if place not in FREE and key not in FACTORS:
                 found[place, key] = _both(found.get((place, key)), asked)
     tables, first = [*FILLED], ["name", *KEYS]
