@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import sys
 from pathlib import Path
@@ -163,6 +164,10 @@ def _next(
     for host in hosts[:3]:
         rows[f"oelm doctor {host}"] = _("connect, and see what runs there would lack")
     if kind == "reference":
+        if importlib.util.find_spec("torch") is None:
+            rows[f"{shlex.quote(sys.executable)} -m pip install 'oelm-jobs[train]'"] = _(
+                "torch, to train on this machine"
+            )
         rows |= {
             "oelm data demo": _("the demo's data, in seconds"),
             "oelm submit --study demo --wait": _("its three groups, about three minutes on two cores"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from oelm_jobs.agent.checks import trial
+from oelm_jobs.agent.checks import examine, trial
 from oelm_jobs.checks import doctor, needs, site
 from oelm_jobs.checks.finding import Finding, Grade
 from oelm_jobs.scripts import templates
@@ -382,3 +382,27 @@ def test_what_compiling_lacks_matters_to_runs_that_would_be_compiled(project: Pa
     for settings in ({**long, "compile": "auto"}, {"compile": "true"}):
         assert grades(settings, {**lacks, "cuda": False}, cluster) == [Grade.GOOD], "a login node can't tell"
     assert grades({**long, "compile": "false"}, lacks) == grades({**long, "compile": "true"}, older) == []
+
+
+# A login node that is taken for a host -------------------------------------------------------------------------------
+
+
+def test_a_host_that_submits_to_a_cluster_is_named_with_the_kind_that_it_should_be() -> None:
+    box = Target(name="box", kind="ssh", root="~/oelm", python="", host="box")
+    answer: Any = {"partitions": ["gpu", "debug"], "ends_processes": False, "locks": ""}
+    (found,) = doctor._host_rules(answer, box)
+    assert found.verdict is Grade.WARNING and "submits to a cluster (gpu, debug)" in str(found.found)
+    assert 'target box have kind = "slurm" and sbatch = { partition = "gpu" }' in str(found.mend)
+    assert list(doctor._host_rules({**answer, "partitions": []}, box)) == []
+    assert list(doctor._host_rules(answer, replace(box, kind="local", host=""))) == []
+
+
+def test_partitions_of_a_host_are_those_that_take_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = ["gpu|gpu*|up|1-00:00:00|n/a|2|gpu:4|(null)", "old|old|drain|infinite|n/a|1|(null)|(null)"]
+    program = tmp_path / "sinfo"
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{row}'\n" for row in rows))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert examine._partitions() == ["gpu"]
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert examine._partitions() == []
