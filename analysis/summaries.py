@@ -89,7 +89,7 @@ def comparison(
             tables.number(target or 0.0),
         )
         remarks.append(said)
-    made = made if goals is None else made.without_gaps(4)
+    made = made if goals is None else made.without_gaps(tables.KEPT["comparison"])
     return replace(made, is_turned=len(groups) <= 6, remarks=tuple(remarks))
 
 
@@ -152,7 +152,7 @@ def by_run(groups: Groups, goals: Goals | None) -> Table:
     remark = _("Last validated before the last step: {runs}.", earlier)
     columns = tuple(quantity[0] for quantity in quantities)
     made = Table("runs", columns, tuple(rows), remarks=(remark,) if earlier else ())
-    return made if goals is None else made.without_gaps(5)
+    return made if goals is None else made.without_gaps(tables.KEPT["runs"])
 
 
 def parameters(groups: Groups, labels: Mapping[str, str]) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 
@@ -129,6 +129,8 @@ class Cell:
 
 
 EMPTY = Cell(None)
+KEPT = {"comparison": 4, "runs": 5}
+"""How many of a table's first columns readers have whatever is known: which row it is, and how it stands."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +176,8 @@ class Table:
 
     @property
     def for_readers(self) -> Table:
-        """The table without the columns that only programs read."""
-        return self.only([not column.is_plain for column in self.columns])
+        """The table without the columns that only programs read, and those of which nothing is known."""
+        return self.only([not column.is_plain for column in self.columns]).without_gaps(KEPT.get(self.key, 1))
 
     @property
     def of_processes(self) -> Table:
@@ -244,6 +246,12 @@ def grid(table: Table, language: str) -> tuple[list[list[str]], list[str], str]:
         return rows, heads, align
     first, *others = ([*line] for line in zip(heads, *rows, strict=True))
     return others, first, "l" + "r" * len(rows)
+
+
+def for_readers(made: Iterable[Table]) -> list[Table]:
+    """Return the tables as readers have them; of which nothing is known is left out."""
+    shown = [table.for_readers for table in made]
+    return [table for table in shown if len(table.columns) > 1 or not table.rows]
 
 
 def cut(made: Sequence[Table], widest: int) -> list[Table]:

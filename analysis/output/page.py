@@ -100,7 +100,7 @@ def as_html(
         tones=_TONES,
         report=report,
         titles=titles,
-        tables=tables.cut([t.for_readers for t in report.tables], WIDEST),
+        tables=tables.cut(tables.for_readers(report.tables), WIDEST),
         figures=drawn,
         differences=differences(report),
         provenance=provenance(report.runs) if report.goals is None else provenance(report.runs).without_gaps(2),

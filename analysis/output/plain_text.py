@@ -86,7 +86,7 @@ def comparison(report: Report, language: str) -> str:
 
 def _readable(report: Report) -> list[Table]:
     """Return the tables, those cut that would be too wide to read."""
-    return _pieces([table.for_readers for table in report.tables], WIDEST)
+    return _pieces(tables.for_readers(report.tables), WIDEST)
 
 
 def _pieces(shown: Iterable[Table], widest: int) -> list[Table]:
@@ -137,7 +137,7 @@ def as_latex(report: Report, language: str, made_at: float) -> str:
     needs = _("needs \\usepackage{{booktabs,graphicx}}; letters other than Latin need XeLaTeX or LuaLaTeX and a font")
     comments = [headings.title(report), headings.made(made_at), needs, *(finding.text for finding in report.limits)]
     lines = [f"% {say(comment, language)}" for comment in comments]
-    shown = [t.for_readers for t in report.tables]
+    shown = tables.for_readers(report.tables)
     turned = [t if len(t.rows) > 4 or len(t.rows) >= len(t.columns) else replace(t, is_turned=True) for t in shown]
     for table in (wording.verdict_table(report), *_pieces(turned, WIDEST_TEX)):
         caption = " ".join([say(table.title, language) + ".", *(say(remark, language) for remark in table.remarks)])

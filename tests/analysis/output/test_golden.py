@@ -14,6 +14,7 @@ import json
 import os
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from string import Formatter
 
@@ -115,13 +116,20 @@ def test_csv_holds_plain_numbers_and_empty_fields_for_what_is_missing() -> None:
     assert old[0]["tokens_per_s_per_gpu"] == "" and old[0]["peak_gpu_mem_gb"] == ""
 
 
-def test_a_missing_value_is_a_dash_and_never_zero_in_every_form() -> None:
+def test_a_missing_value_is_a_dash_and_never_zero_in_every_form_and_what_no_run_has_takes_no_room() -> None:
     report = old_report()
     for form in ("text", "markdown", "latex"):
         made = writing.show(report, form, "en", AT)
-        line = next(line for line in made.splitlines() if line.lstrip("| ").startswith("Peak memory"))
-        cells = line.replace("|", " ").replace("&", " ").replace("\\\\", " ").split()[3:]
-        assert cells == ["–" if form != "latex" else "--"] * 3
+        line = next(line for line in made.splitlines() if line.lstrip("| ").startswith("Hours "))
+        cells = line.replace("|", " ").replace("&", " ").replace("\\\\", " ").split()[1:]
+        assert cells == [*["–" if form != "latex" else "--"] * 2, "6.20"] and "Peak memory" not in made
+    nothing = replace(
+        report,
+        tables=tuple(
+            replace(t, rows=((tables.Cell("a"), *[tables.EMPTY] * (len(t.columns) - 1)),)) for t in report.tables
+        ),
+    )
+    assert "What a loss costs" not in writing.show(nothing, "text", "en", AT)
 
 
 @pytest.mark.slow
