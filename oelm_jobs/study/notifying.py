@@ -60,7 +60,7 @@ def read_notify(section: tomlfile.Section) -> Notify:
         if stalled_after_s:
             why = _("means nothing unless on names 'stalled'")
         section.wrong("stalled_after", why)
-    webhook = _read_webhook(section.take_section("webhook")) if "webhook" in section else None
+    webhook = _take_webhook(section) if "webhook" in section else None
     mail = section.take("mail", str, "")
     if mail and verbs.NOTIFY.may["mail"].wrong(mail):
         section.wrong("mail", _("give one address, as in 'me@example.org'"), value=mail)
@@ -81,6 +81,16 @@ def _read_duration(section: tomlfile.Section, key: str) -> float:
     if text and (match is None or not float(match[1])):
         section.wrong(key, _("give a time with its unit, s, m, h or d, as in '30m'"), value=text)
     return float(match[1]) * UNITS_S[match[2]] if match else 0.0
+
+
+def _take_webhook(section: tomlfile.Section) -> Webhook | None:
+    """Take the table; what stands in its place may be an address, and is not shown."""
+    value = section.take_any("webhook")
+    if isinstance(value, dict):
+        return _read_webhook(section.below("webhook", value))
+    why = _("must be a table, as in webhook = {example}", '{ form = "slack", url_file = "~/slack" }')
+    section.wrong("webhook", why, hint=_advice("url_file"))
+    return None
 
 
 def _read_webhook(section: tomlfile.Section) -> Webhook:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from oelm_jobs.agent import probe, processes, rundir
-from oelm_jobs.agent.notify import asked, declared, outbox, ways
+from oelm_jobs.agent.notify import asked, declared, forms, outbox, ways
 from oelm_jobs.agent.notify.outbox import Outbox
 from oelm_jobs.agent.notify.telling import GONE_S, Teller
 from oelm_jobs.spec.study import Run
@@ -224,8 +224,6 @@ def test_a_run_is_none_the_worse_for_what_cant_be_sent_and_the_tries_are_on_reco
 def test_tries_are_few_and_a_try_that_was_cut_short_is_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from oelm_jobs.agent.notify import forms
-
     tried: list[str] = []
 
     def fails(way: str, how: Any, message: forms.Message) -> ways.Said:
@@ -262,3 +260,18 @@ def test_settings_that_somebody_else_could_write_are_not_believed(root: Path) ->
         place.chmod(mode)
         assert declared.read(folder) is None
         place.chmod(before)
+
+
+def test_what_was_not_sent_is_named_to_the_doctor(root: Path) -> None:
+    run = make_run(root, "a")
+    folder = declare(root, [run], {"command": ["true"]})
+    found = declared.read(folder)
+    assert found is not None
+    found.outbox.put("fail", ["a"], lambda: forms.Message("fail", "oelm-jobs: a FAILED", "", {"token": "t1"}))
+    (name,) = [path.stem for path in folder.glob("fail-*.json")]
+    for number in range(outbox.TRIES):
+        tried = {"time": time.time(), "host": "box", "sent": False, "said": "exit code 1"}
+        (folder / f"{name}.command.{number}.json").write_text(json.dumps(tried))
+    request: Any = {"root": str(root), "notify": found.notify, "target": "box", "sends": False}
+    answer = asked.notify_test(request)
+    assert answer == {"wrong": {}, "sent": {}, "unsent": ["oelm-jobs: a FAILED (command: exit code 1)"]}

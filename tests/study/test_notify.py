@@ -102,6 +102,7 @@ def test_all_that_is_wrong_is_said_at_once_with_its_line_and_the_nearest_key(tmp
         ('webhook = { form = "json", url = "http://me:T0PSECRET@localhost/" }', "an address is a secret"),
         ('webhook = { form = "ntfy", url = "https://ntfy.sh/T0PSECRET" }', "url_file = PATH"),
         ('webhook = { form = "ntfy", token = "T0PSECRET", url_env = "A" }', "token_file = PATH"),
+        ('webhook = "https://x.org/T0PSECRET"', "must be a table, as in webhook = { form"),
         ('mail = "-f@x"', "give one address"),
     ],
 )

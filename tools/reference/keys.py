@@ -22,7 +22,12 @@ from .words import NONE, NOTE, Meaningless, choices, code, documented, documente
 
 TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text", list: "list", dict: "table"}
 ITEMS = {int: "whole numbers", str: "texts", float: "numbers", object: "numbers", dict: "tables", list: "lists"}
-ANY = {"command": "text or list of words", "resume": "text or list of words", "gpus": "whole number or list of them"}
+ANY = {
+    "command": "text or list of words",
+    "resume": "text or list of words",
+    "gpus": "whole number or list of them",
+    "webhook": "table",
+}
 """Types of keys that readers look at themselves."""
 
 RULES = documented_values(study, study.RELATIONS)

@@ -79,13 +79,20 @@ class Outbox:
         until = time.monotonic() + patience_s
         for name, message in self._messages():
             for way in self._ways(settings):
-                if self._wait_s(name, way) == 0 and time.monotonic() < until:
-                    self._attempt(name, way, settings[way], message)
+                tries = self._tries(name, way) if (name, way) not in self._settled else []
+                if self._wait_s(name, way, tries) == 0 and time.monotonic() < until:
+                    # By the number of the tries that were seen: where somebody made one since, that name is taken.
+                    self._attempt(self._path(name, way, len(tries)), way, settings[way], message)
         return self.next_s(settings)
 
     def next_s(self, settings: Mapping[str, Any]) -> Optional[float]:
         """Return in how many seconds the next try is, None where nothing is left to be tried."""
-        waits = [self._wait_s(name, way) for name, _message in self._messages() for way in self._ways(settings)]
+        waits = [
+            self._wait_s(name, way, self._tries(name, way))
+            for name, _message in self._messages()
+            for way in self._ways(settings)
+            if (name, way) not in self._settled
+        ]
         return min((wait_s for wait_s in waits if wait_s is not None), default=None)
 
     def failures(self) -> List[Failure]:
@@ -94,7 +101,7 @@ class Outbox:
         for name, message in self._messages():
             for way in ways.WAYS:
                 tries = self._tries(name, way)
-                if tries and not tries[-1].is_sent and self._wait_s(name, way) is None:
+                if tries and not tries[-1].is_sent and self._wait_s(name, way, tries) is None:
                     found.append(Failure(message.title, way, tries[-1].why, tries[-1].at))
         return sorted(found, key=lambda failure: failure.at)
 
@@ -143,11 +150,10 @@ class Outbox:
             found.append(_Try(at, host, is_under_way, is_sent, why))
         return found
 
-    def _wait_s(self, name: str, way: str) -> Optional[float]:
+    def _wait_s(self, name: str, way: str, tries: List[_Try]) -> Optional[float]:
         """Return in how many seconds a message may be tried on a way; None for never again."""
         if (name, way) in self._settled:
             return None
-        tries = self._tries(name, way)
         if not tries:
             return 0.0
         last, since = tries[-1], max(0.0, time.time() - tries[-1].at)
@@ -159,12 +165,16 @@ class Outbox:
         is_elsewhere = last.host != os.uname().nodename  # what a compute node can't reach a login node may
         return 0.0 if is_elsewhere else max(0.0, PAUSES_S[len(tries) - 1] - since)
 
-    def _attempt(self, name: str, way: str, how: Any, message: forms.Message) -> None:
-        """Try to send a message on a way, unless somebody else does."""
+    def _attempt(self, path: Path, way: str, how: Any, message: forms.Message) -> None:
+        """Try to send a message on a way, unless somebody else does.
+
+        Args:
+            path: The try's file.
+        """
         begun: Dict[str, object] = {"time": time.time(), **processes.identify(os.getpid()).to_json()}
-        path = self._path(name, way, len(self._tries(name, way)))
+        is_there = (self._folder / (path.name.partition(".")[0] + ENDING)).exists()  # else it was forgotten
         try:
-            if not (self._folder / (name + ENDING)).exists() or not rundir.create(path, begun):
+            if not is_there or not rundir.create(path, begun):
                 return
         except OSError:  # a full disk: what is not on record might be sent for ever
             return
