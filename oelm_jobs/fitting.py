@@ -13,10 +13,10 @@ import unicodedata
 _ANY_WIDE = re.compile(r"[^\x20-\x7e]")
 _WIDE = "\u2e80-\u303e\u3041-\u33ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff01-\uff60\uffe0-\uffe6"
 """Characters between which a line may break (Unicode Standard Annex 14, class ID)."""
-_CLOSING, _OPENING = "，。；：？！、）”’》】…%,.;:?!)", "（“‘《【("
+_CLOSING, _OPENING = "，。；：？！、）”’》】…%,.;:?!)]", "（“‘《【(["
 """What begins no line, and what ends none."""
 # Not compiled here: every command imports this module, and few wrap anything.
-_PIECES = rf"[{_OPENING}]*(?:[{_WIDE}]|[^\s{_WIDE}]+)[{_CLOSING}]*"
+_PIECES = rf"[{re.escape(_OPENING)}]*(?:[{_WIDE}]|[^\s{_WIDE}]+)[{re.escape(_CLOSING)}]*"
 
 
 def is_wide(text: str) -> bool:

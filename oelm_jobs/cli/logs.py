@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 @command("oelm-logs")
 @click.argument("run", shell_complete=complete.runs)
 @click.option(
-    "-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help=_("How many of the last lines.")
+    "-n",
+    "--lines",
+    type=click.IntRange(0),
+    metavar="N",
+    default=50,
+    show_default=True,
+    help=_("How many of the last lines."),
 )
 @click.option("-f", "--follow", is_flag=True, help=_("Go on until the run is over."))
 @click.option("--supervisor", is_flag=True, help=_("The supervisor's own log: waiting, attempts, signals."))

@@ -34,6 +34,18 @@ def test_help_fits_forty_columns(name: str) -> None:
         assert all(re.match(r"  -| +\S+$", line) for line in too_long), too_long  # a term or word that has no break
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("取回结果（并校验）。", ["取回结果", "（并校", "验）。"]),
+        ("用 oelm-report --lock 锁定", ["用", "oelm-report", "--lock", "锁定"]),
+        ("种子数  [默认：1; x>=0]", ["种子数", "[默认：", "1; x>=0]"]),
+    ],
+)
+def test_chinese_breaks_between_characters_and_punctuation_stays_with_them(text: str, lines: list[str]) -> None:
+    assert fitting.wrap(text, 8) == lines
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_color_is_obeyed_on_a_terminal_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     main = importlib.import_module(f"oelm_jobs.cli.{name.replace('-', '_')}").main
