@@ -31,7 +31,7 @@ WINDOWS = {
     "phone": ("390,1400", "--blink-settings=preferredColorScheme=1"),
 }
 """Size of the window, and what the reader likes."""
-PAGES, PAGE_DPI, GAP = 3, 62, 6
+PAGES, PAGE_DPI, GAP = 4, 56, 6
 """Of the printed report so many pages stand side by side."""
 COLOURS = 256
 
