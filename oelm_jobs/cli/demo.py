@@ -15,7 +15,7 @@ import click
 
 from .. import visible
 from ..agent.sentences import _
-from ..errors import RunFailed
+from ..errors import PreflightError, RunFailed
 from ..folders import check_home
 from ..language import chosen
 from . import complete
@@ -62,6 +62,7 @@ def main(folder: Path, target: str) -> None:
     is_here = target == "local"
     failed: RunFailed | None = None
     with Project(folder, say=narrate) as project:
+        _check_torch(project, target)
         _step(_("Token files from six novels"))
         _make_data(folder)
         if not is_here:
@@ -92,6 +93,17 @@ def main(folder: Path, target: str) -> None:
 def _step(what: str) -> None:
     narrate("")
     narrate(_("== {what}", what))
+
+
+def _check_torch(project: Project, target: str) -> None:
+    """Refuse a target that can't train, before data are made and sent.
+
+    Raises:
+        PreflightError: It has no torch.
+    """
+    for finding in project.examine(target):
+        if finding.what == "torch" and finding.is_bad:
+            raise PreflightError(finding.found, hint=finding.mend)
 
 
 def _make_data(folder: Path) -> None:

@@ -54,6 +54,13 @@ def test_a_trainer_study_is_refused_where_its_interpreter_has_no_torch(oelm, bar
     assert Project(bare).runs() == [] and not (bare / "models").exists()
 
 
+@pytest.mark.slow
+def test_the_demo_makes_no_data_where_torch_is_missing(oelm, bare: Path) -> None:
+    done = oelm("demo", ".", "--target", "bare", check=False)
+    assert done.returncode == 2 and "install torch there" in done.stderr and "novels" not in done.stderr
+    assert not (bare / "data" / "demo").exists()
+
+
 def test_torch_that_the_set_up_brings_is_found(oelm, bare: Path) -> None:
     (bare.parent / "module" / "torch").mkdir(parents=True)
     (bare.parent / "module" / "torch" / "__init__.py").touch()
