@@ -104,6 +104,12 @@ def test_every_link_and_picture_of_the_readme_exists() -> None:
         assert path.startswith("http") or (REPOSITORY / path).exists(), path
 
 
+def test_the_readme_leads_to_every_page() -> None:
+    docs = REPOSITORY / "docs"
+    pages = {f"docs/{page.relative_to(docs)}" for page in docs.rglob("*.md") if not page.name.endswith(".zh.md")}
+    assert sorted(pages - set(re.findall(r"\]\(([^)#]+)", README))) == ["docs/index.md", "docs/release.md"]
+
+
 def test_every_place_and_command_that_contributing_names_exists() -> None:
     text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
     paths = re.findall(r"`((?:oelm_jobs|analysis|train|tests|tools)/[\w./]*)`|\]\(([^)#:]+)\)", text)
