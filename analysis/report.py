@@ -11,7 +11,7 @@ from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.spec.study import Hypothesis, Study
 from oelm_jobs.study import fairness
 
-from . import findings, repeated, summaries, told
+from . import findings, repeated, summaries, sweeps, told
 from .audit import arms, configurations, observations, treatment
 from .audit.lock import Lock, deviations, rule_deviations
 from .findings import AuditFinding
@@ -120,7 +120,13 @@ def build(
     named = labels(study, groups)
     is_of_scripts = study.program is not None or (bool(runs) and all(run.is_script or run.series for run in runs))
     goals = told.metrics(study, runs) if is_of_scripts else None
-    made = [summaries.comparison(groups, named, study.seeds, goals, target_loss), summaries.by_run(groups, goals)]
+    swept = sweeps.combinations(study, runs, goals)
+    found += sweeps.edges(swept, named, goals)
+    made = [
+        summaries.comparison(groups, named, study.seeds, goals, target_loss),
+        *sweeps.made(study, swept, named, goals),
+    ]
+    made += [summaries.by_run(groups, goals)]
     if goals is None:  # scripts tell nothing of parameters, nor of tokens
         made += [summaries.parameters(groups, named), summaries.efficiency(groups, named, target_loss)]
         layers = summaries.layers(groups)

@@ -126,7 +126,10 @@ def interim(runs: Mapping[str, Sequence[LoadedRun]], study: Study) -> Iterator[A
     for group in study.groups:
         members = runs.get(group, ())
         if not members:
-            yield warning(_("interim: group {group} has no runs", group), group, key="interim")
+            said = _("interim: group {group} has no runs", group)
+            if study.sweep is not None:
+                said = _("interim: group {group} has runs of the sweep alone, on which no verdict rests", group)
+            yield warning(said, group, key="interim")
             continue
         unfinished = [run for run in members if not run.finished and not run.diverged and run.source != "log"]
         if len(unfinished) > repeated.MOST:

@@ -1,0 +1,87 @@
+"""What a report says of a sweep: the best combination of each group, what each value gave, and where that ends."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from oelm_jobs.analysis import report, sweeps, tables
+
+from oelm_jobs.spec.study import Study
+from oelm_jobs.spec.sweep import Parameter, Sweep
+from oelm_jobs.study import sweep
+
+from .synthetic import load, make_run, study
+
+RATES, WARMUPS = (3e-4, 1e-3, 3e-3), (20, 40)
+SWEPT = Sweep(parameters={"max_lr": Parameter(values=RATES), "warmup_steps": Parameter(values=WARMUPS)})
+LOSS = {3e-4: 3.9, 1e-3: 3.7, 3e-3: 3.8}
+"""By the learning rate, of GPT; the lower ones are better with OELM."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> report.Report:
+    root, runs = tmp_path_factory.mktemp("runs"), []
+    for group, rate, warmup, seed in itertools.product(("gpt_base", "oelm_freeze"), RATES, WARMUPS, (42, 43)):
+        loss = (LOSS[rate] if group == "gpt_base" else 3 + 100 * rate) + warmup / 1000 + (seed - 42) / 100
+        values = {"max_lr": rate, "warmup_steps": warmup}
+        place = make_run(
+            root, group, seed, tag=sweep.name(values), train=values, final_loss=loss,
+            stop=200 if (rate, warmup, seed, group) == (3e-3, 40, 43, "gpt_base") else None,
+        )  # fmt: skip
+        runs.append(load(place))
+    return report.build(swept(), runs)
+
+
+def swept() -> Study:
+    whole = study(seeds=(42, 43))
+    groups = {name: whole.groups[name] for name in ("gpt_base", "oelm_freeze")}
+    return replace(whole, sweep=SWEPT, groups=groups, hypotheses=())
+
+
+def table(made: report.Report, key: str) -> list[dict[str, object]]:
+    (found,) = [each for each in made.tables if each.key == key]
+    return tables.records(found)
+
+
+def test_the_best_combination_of_each_group_has_its_uncertainty(made: report.Report) -> None:
+    gpt, oelm = table(made, "sweep")
+    assert (gpt["max_lr"], gpt["warmup_steps"], gpt["results"], gpt["combinations"]) == ("0.001", "20", 2, 6)
+    assert gpt["final_val_loss"] == pytest.approx(3.725) and gpt["final_val_loss_sd"] == pytest.approx(0.01 / 2**0.5)
+    assert (
+        gpt["interval"] == "[3.6615, 3.7885]"
+    )  # 3.725 ± 12.706 · 0.00707 / √2, Student's t with one degree of freedom
+    assert (oelm["max_lr"], oelm["warmup_steps"]) == ("0.0003", "20")
+    assert (gpt["without_result"], oelm["without_result"]) == (1, 0)
+
+
+def test_each_value_is_told_with_the_best_of_the_others(made: report.Report) -> None:
+    rows = table(made, "swept")
+    assert [(row["setting"], row["value"]) for row in rows] == [
+        ("max_lr", "0.0003"), ("max_lr", "0.001"), ("max_lr", "0.003"), ("warmup_steps", "20"), ("warmup_steps", "40")
+    ]  # fmt: skip
+    assert [row["gpt_base"] for row in rows] == pytest.approx([3.925, 3.725, 3.825, 3.725, 3.745])
+
+
+def test_a_best_value_at_the_edge_of_what_was_tried_is_named(made: report.Report) -> None:
+    said = [str(finding.text) for finding in made.findings if "best at" in finding.text]
+    assert said == [
+        "Group A: GPT-Base is best at warmup_steps = 20, the lowest that was tried: what lies beyond is not known",
+        "Group C: OELM-Freeze is best at max_lr = 0.0003, the lowest that was tried: what lies beyond is not known",
+        "Group C: OELM-Freeze is best at warmup_steps = 20, the lowest that was tried: what lies beyond is not known",
+    ]
+
+
+def test_runs_of_a_sweep_are_no_results_of_their_groups(made: report.Report) -> None:
+    said = [str(finding.text) for finding in made.findings if finding.key == "interim"]
+    assert (
+        said[0] == "interim: group gpt_base has runs of the sweep alone, on which no verdict rests" and len(said) == 2
+    )
+
+
+def test_a_study_without_a_sweep_has_no_such_tables(tmp_path: Path) -> None:
+    found = report.build(study(), [load(make_run(tmp_path, "gpt_base"))])
+    assert not {"sweep", "swept"} & {each.key for each in found.tables}
+    assert sweeps.combinations(study(), found.runs, None) == []
