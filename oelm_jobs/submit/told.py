@@ -61,5 +61,13 @@ def declare(
         say(_("notify: there is no sendmail on {target}: Slurm sends the mail, of single runs alone", plan.target.name))
         return Declared(answer["folder"], {"mail-user": notify.mail, "mail-type": ",".join([*types, "ARRAY_TASKS"])})
     for way, why in wrong.items():
-        say(_("notify: {way}: nothing can be sent from {target} as it is: {why}", way, plan.target.name, why))
+        say(
+            _(
+                "notify: {way}: nothing can be sent from {target} as it is: {why} (once mended, oelm-doctor {target}"
+                " --notify tries it)",
+                way,
+                plan.target.name,
+                why,
+            )
+        )
     return Declared(answer["folder"])

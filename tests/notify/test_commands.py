@@ -41,7 +41,6 @@ def test_a_study_is_told_as_its_file_says_and_the_secret_stays_in_its_file(
     said = oelm("submit", "--study", "tiny", "--group", "gpt_base", "--wait")
     assert f"notify: webhook: nothing can be sent from local as it is: {secret}: others may read it" in said.stderr
     what = "notify webhook (json)"
-    assert findings(oelm)[what][0] == "warning" and not receiver.posts, "nothing is posted unasked"
     secret.chmod(0o600)
     verdict, found = findings(oelm, "--notify")[what]
     assert verdict == "good" and found.startswith("a test was sent: HTTP 200")

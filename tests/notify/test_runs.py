@@ -264,7 +264,7 @@ def test_settings_that_somebody_else_could_write_are_not_believed(root: Path) ->
 
 def test_what_was_not_sent_is_named_to_the_doctor(root: Path) -> None:
     run = make_run(root, "a")
-    folder = declare(root, [run], {"command": ["true"]})
+    folder = declare(root, [run], {"command": ["touch", str(root / "told")]})
     found = declared.read(folder)
     assert found is not None
     found.outbox.put("fail", ["a"], lambda: forms.Message("fail", "oelm-jobs: a FAILED", "", {"token": "t1"}))
@@ -275,3 +275,6 @@ def test_what_was_not_sent_is_named_to_the_doctor(root: Path) -> None:
     request: Any = {"root": str(root), "notify": found.notify, "target": "box", "sends": False}
     answer = asked.notify_test(request)
     assert answer == {"wrong": {}, "sent": {}, "unsent": ["oelm-jobs: a FAILED (command: exit code 1)"]}
+    assert not (root / "told").exists(), "nothing is sent unasked"
+    assert asked.notify_test({**request, "sends": True})["sent"] == {"command": "exit code 0"}
+    assert (root / "told").exists()
