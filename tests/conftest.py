@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from oelm_jobs.agent import reasons
+from tests.objects import check_printed
 from tests.support import REPOSITORY, TINY_STUDY, end_all, stand_in_for_python, write_tokens
 
 pytest.register_assert_rewrite("tests.versions")
@@ -118,6 +119,7 @@ def oelm(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         argv = [sys.executable, "-c", f"from oelm_jobs.cli.{name} import main; main()", *arguments]
         done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
         assert not check or done.returncode == 0, done.stderr + done.stdout
+        check_printed(name, arguments, done.stdout)
         return done
 
     return run

@@ -11,17 +11,17 @@ import click
 import pytest
 
 from oelm_jobs import errors
+from oelm_jobs.cli import objects
+from oelm_jobs.cli.main import COMMANDS
+from tests.objects import why_not
 from tests.support import REPOSITORY
 from tools import reference
 from tools.reference import commands, keys, words
 
-READERS = (
-    "study/files.py", "study/notifying.py", "study/program_file.py", "study/sweep.py", "targets/files.py",
-    "targets/sbatch.py",
-)  # fmt: skip
+READERS = ("study/files.py", "study/notifying.py", "study/program_file.py", "targets/files.py", "targets/sbatch.py")
 """Modules of oelm_jobs that read files of users."""
-REFUSED = ("token",)
-"""Keys that are taken to be refused with advice."""
+REFUSED = {"token"}
+"""Keys that they take so that they can say why not."""
 
 
 def page(name: str) -> str:
@@ -50,7 +50,7 @@ def test_every_key_that_is_read_has_its_line(module: str) -> None:
     shown = page("study.md") + page("targets.md")
     taken = literals(REPOSITORY / "oelm_jobs" / module)
     assert len(taken) > 4
-    lacking = [key for key in taken if f"| `{key}` |" not in shown and key not in REFUSED]
+    lacking = [key for key in taken - REFUSED if f"| `{key}` |" not in shown]
     assert not lacking, "let an example in tools/reference/keys.py ask for them"
 
 
@@ -92,3 +92,20 @@ class Silent:
     """A class whose fields say nothing."""
 
     spelling: str = ""
+
+
+def test_every_command_that_prints_json_has_its_objects() -> None:
+    found = set()
+    for name in COMMANDS:
+        command = commands.command(name)
+        for each in [command, *getattr(command, "commands", {}).values()]:
+            found |= {name for param in each.params if "--json" in param.opts}
+    assert found == set(objects.PRINTED)
+
+
+def test_an_object_that_isnt_as_its_type_says_is_noticed() -> None:
+    line = {"version": 1, "study": "s", "run": "r", "offset": 0, "line": ""}
+    assert why_not(line, objects.LogLine) == ""
+    assert "more" in why_not({**line, "more": 1}, objects.LogLine)
+    assert "offset" in why_not({**line, "offset": "0"}, objects.LogLine)
+    assert "line" in why_not({key: line[key] for key in line if key != "line"}, objects.LogLine)

@@ -20,6 +20,7 @@ from oelm_jobs.agent.slurm import profile as slurm_profile
 from oelm_jobs.folders import config_folder
 from oelm_jobs.runs import observe
 from oelm_jobs.store import Store
+from tests.objects import check_printed
 from tests.slurm import testbed
 from tests.slurm.login import Login
 from tests.slurm.testbed import Testbed
@@ -270,6 +271,7 @@ def laptop(login: Login, project: Path, monkeypatch: pytest.MonkeyPatch) -> Call
             return subprocess.Popen(argv, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         done = subprocess.run(argv, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
         assert not check or done.returncode == 0, done.stderr + done.stdout
+        check_printed(name, arguments, done.stdout)
         return done
 
     return run

@@ -19,11 +19,12 @@ def pages() -> dict[str, str]:
     Raises:
         Meaningless: An option, a key or a field has no meaning in the code.
     """
-    from . import commands, keys, trainer
+    from . import commands, keys, objects, trainer
 
     return {
         "commands.md": commands.page(),
         "study.md": keys.study_page(),
         "targets.md": keys.targets_page(),
         "trainer.md": trainer.page(),
+        "json.md": objects.page(),
     }

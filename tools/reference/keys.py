@@ -279,9 +279,10 @@ def targets_page() -> str:
         [
             NOTE,
             TARGETS_HEAD,
-            table(("key", "of", "type", "default", "meaning"), rows),
+            table(("key", "kinds", "type", "default", "meaning"), rows),
             ON_SBATCH,
             table(("option", "why not"), refused),
+            ON_CONFIGURATION,
         ]
     )
 
@@ -363,6 +364,10 @@ or below `XDG_CONFIG_HOME`; `~/Library/Application Support/oelm-jobs` on macOS) 
 belongs in such a file: logins use keys and agents.
 
 `oelm-submit --host` writes the targets that it was given into `remembered.toml` of the configuration folder.
+"""
+ON_CONFIGURATION = """## Your own configuration
+
+`config.toml` of the same configuration folder may hold [`[notify]`](study.md#notify), for all studies that have none.
 """
 ON_SBATCH = """## `sbatch`
 

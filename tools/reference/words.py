@@ -9,7 +9,6 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,11 +23,22 @@ class Meaningless(Exception):
 def documented(where: ModuleType | type) -> dict[str, str]:
     """Return what stands below each constant of a module, or each field of a class and of its bases."""
     if isinstance(where, ModuleType):
-        return dict(_documented(ast.parse(inspect.getsource(where))))
+        return dict(_documented(_parsed(where)))
+    module = sys.modules[where.__module__]
+    classes = (node for node in ast.walk(_parsed(module)) if isinstance(node, ast.ClassDef))
+    node = next(node for node in classes if node.name == where.__name__)
+    # Of a TypedDict the bases are known to its source alone.
+    bases = [getattr(module, base.id, None) for base in node.bases if isinstance(base, ast.Name)]
     found: dict[str, str] = {}
-    for each in reversed([base for base in where.__mro__ if base is not object]):
-        found |= _of_class(each)
-    return found
+    for base in bases:
+        if isinstance(base, type) and base.__module__.startswith(("oelm_jobs", "tests")):
+            found |= documented(base)
+    return found | dict(_documented(node))
+
+
+@functools.cache
+def _parsed(module: ModuleType) -> ast.Module:
+    return ast.parse(inspect.getsource(module))
 
 
 def documented_values(where: ModuleType, values: Iterable[str]) -> dict[str, str]:
@@ -37,13 +47,6 @@ def documented_values(where: ModuleType, values: Iterable[str]) -> dict[str, str
     if lacking := [value for value in values if value not in said]:
         raise Meaningless(f"{where.__name__}: no constant with a docstring is {lacking[0]!r}")
     return {value: said[value] for value in values}
-
-
-@functools.cache
-def _of_class(which: type) -> dict[str, str]:
-    tree = ast.parse(Path(sys.modules[which.__module__].__file__ or "").read_text(encoding="utf-8"))
-    node = next(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == which.__name__)
-    return dict(_documented(node))
 
 
 def _documented(node: ast.Module | ast.ClassDef) -> Iterable[tuple[str, str]]:
@@ -63,7 +66,7 @@ def prose(text: str) -> str:
 def plain(text: str) -> str:
     """Return text of a terminal as a line of Markdown; options in it are code."""
     text = re.sub(r"[<*]", lambda found: {"<": "&lt;", "*": r"\*"}[found[0]], " ".join(text.split()))
-    return re.sub(r"(?<![\w-])(--[a-z][a-z-]*)", r"`\1`", text)
+    return re.sub(r'(?<![\w-])(--[a-z][a-z-]*(?: "[^"]*")?)', r"`\1`", text)
 
 
 def code(text: str) -> str:

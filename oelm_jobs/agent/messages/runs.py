@@ -12,20 +12,35 @@ class Progress(TypedDict, total=False):
     """What is said of a run besides its state."""
 
     token: Optional[str]
+    """Token of its newest submission there."""
     devices: Optional[List[str]]
+    """What its newest attempt has or had (``gpu:0``, ``cpu:1``; on a cluster with the node)."""
     started_at: Optional[float]
+    """When that attempt began."""
     ended_at: Optional[float]
+    """When it ended."""
     attempt: Optional[int]
+    """The attempt's number."""
     place: Optional[int]
+    """Its place in the host's line for devices, from 1."""
     absent: Optional[bool]
+    """Whether nothing of it is there."""
     job: Optional[str]
+    """Slurm's id of its job."""
     starts_at: Optional[float]
+    """When Slurm expects the job to start."""
     step: Optional[int]
+    """The last step that it told."""
     max_steps: Optional[int]
+    """How many steps it says that it takes."""
     loss: Optional[float]
+    """The newest training loss; null where it is no finite number."""
     val_loss: Optional[float]
+    """The newest validation loss."""
     tokens_per_s: Optional[float]
+    """The newest rate of training."""
     heartbeat_at: Optional[float]
+    """When it last told of itself."""
     metrics: Optional[Dict[str, Union[float, str]]]
     """Last values of a script; what JSON has no number for is ``nan``, ``inf`` or ``-inf``."""
 

@@ -23,29 +23,45 @@ class DeviceRow(TypedDict):
     """A device of a host, and who has it."""
 
     label: str
+    """``gpu:0``, ``cpu:0``."""
     name: str
+    """The model."""
     memory_mb: int
+    """Of a GPU."""
     memory_used_mb: int
+    """By whoever uses it."""
     utilisation: int
+    """Percent."""
     user: str
+    """Who leases it; empty where nobody does."""
     run: str
+    """The run that has it."""
     holder: str
+    """Who holds its lock without a ticket; else empty."""
     fault: str
+    """Why it is leased to nobody; else empty."""
 
 
 class _TicketMay(TypedDict, total=False):
     time: float
+    """When it was submitted."""
     token: str
+    """Token of its submission."""
     request: Union[int, Sequence[int]]
+    """How many devices it asks for, or which ones."""
     devices: Sequence[int]
+    """Those that it was given."""
 
 
 class TicketRow(_TicketMay):
     """A run that waits in a host's line."""
 
     user: str
+    """Whose it is."""
     run: str
+    """Its name."""
     run_dir: str
+    """Its folder there."""
 
 
 class LeaseTable(TypedDict):
@@ -61,16 +77,25 @@ class Partition(TypedDict):
     """A partition of a cluster, as sinfo writes it."""
 
     name: str
+    """Its name."""
     is_default: bool
+    """Whether jobs that name none go there."""
     is_up: bool
+    """Whether jobs start there."""
     takes_jobs: bool
-    """A drained one does not."""
+    """Whether it accepts jobs; a drained one does not."""
     max_time: str
+    """Longest time limit of a job."""
     default_time: str
+    """Time limit of a job that names none."""
     nodes: int
+    """How many it has."""
     gres: List[str]
+    """What its nodes have (``gpu:a5000:4``)."""
     features: List[str]
+    """Features of its nodes, which ``constraint`` may name."""
     qos: str
+    """Its quality of service; empty where it has none."""
 
 
 class Accounting(TypedDict):

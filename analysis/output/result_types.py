@@ -1,0 +1,249 @@
+"""The types of ``analysis_results.json``, which ``oelm-report --json`` prints.
+
+For type checkers, the tests and the reference (tools/reference): nothing imports this module when a command runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+Number = float | str | None
+"""Infinite ones are ``"inf"`` and ``"-inf"``, unknown ones null."""
+
+
+class FindingRow(TypedDict):
+    """Something that the audit found."""
+
+    severity: str
+    """``void``, ``unfair``, ``warning``, ``declared`` or ``note``."""
+    text: str
+    """What, in the chosen language."""
+    groups: list[str]
+    """Groups that it is about; empty for all."""
+    key: str
+    """The configuration's key, where it is about one."""
+    metrics: list[str]
+    """Metrics that it voids; empty for all (``unfair``) or none (other severities)."""
+
+
+class DifferenceRow(TypedDict):
+    """A key that isn't the same for all groups."""
+
+    key: str
+    """Its name."""
+    kind: str
+    """``scientific`` or ``execution``."""
+    values: dict[str, Any]
+    """Value by group."""
+    reason: str
+    """The reason that the study declares; empty where it declares none."""
+    unfair: bool
+    """Whether it is a scientific one that is not declared."""
+
+
+class ArmValue(TypedDict):
+    """What a run has of a metric."""
+
+    seed: int | None
+    """The run's seed; null where it isn't known."""
+    run: str
+    """The run's name."""
+    value: Number
+    """Its value."""
+
+
+class _VerdictMay(TypedDict, total=False):
+    scale: str
+    """``ratio`` or ``difference``; of metrics that a program tells, as the next two."""
+    at: str
+    """``last`` or ``best``."""
+    goal: str
+    """``minimize`` or ``maximize``; empty where the study doesn't say."""
+    difference: Number
+    """On the scale of differences: the estimate, in the metric's own units."""
+    difference_low: Number
+    """Its lower bound."""
+    difference_high: Number
+    """Its upper bound."""
+    sd_log_ratio: Number
+    """Standard deviation of the log ratio of a pair (unpaired: of independent runs)."""
+    sd_difference: Number
+    """The same of the difference."""
+
+
+class VerdictRow(_VerdictMay):
+    """A hypothesis with what the data say about it."""
+
+    id: str
+    """The hypothesis' name in the study."""
+    verdict: str
+    """[The verdict](../report.md#verdicts)."""
+    claim: str
+    """The claim in words, in the chosen language, as all sentences here."""
+    rule: str
+    """The rule in words."""
+    estimate: Number
+    """The estimate in the rule's units."""
+    interval: str | None
+    """The interval in words; null without two seeds."""
+    sentence: str
+    """The result in a sentence."""
+    reasons: list[str]
+    """Why the verdict is what it is."""
+    metric: str
+    """What is compared."""
+    group: str
+    """The claim's arm."""
+    against: str
+    """The other arm."""
+    relation: str
+    """The rule."""
+    bounds: list[Number]
+    """Its numbers."""
+    margin: float
+    """What ``ratio_at_least`` concedes."""
+    declared_level: float
+    """The level that the study declares."""
+    method: str
+    """How it was judged; empty without data."""
+    ratio: Number
+    """The estimate: group / against."""
+    ratio_low: Number
+    """Its lower bound."""
+    ratio_high: Number
+    """Its upper bound."""
+    region: list[Number]
+    """Ratios or differences that satisfy the rule, from and to."""
+    one_sided_level: Number
+    """Level of each bound, after Holm's adjustment."""
+    count: int
+    """Pairs; without pairing the smaller number of seeds of the two arms."""
+    p_supported: Number
+    """p value of the claim, not adjusted."""
+    p_refuted: Number
+    """p value of its opposite, not adjusted."""
+    step: int | None
+    """Step at which the values are compared."""
+    values: dict[str, list[ArmValue]]
+    """``group`` and ``against`` to what their runs have."""
+
+
+class PointRow(TypedDict):
+    """A validation."""
+
+    step: int
+    """Its step."""
+    val_loss: Number
+    """Loss, in nats per token."""
+    val_ppl: Number
+    """Perplexity."""
+    whole_file: bool | None
+    """Whether the whole validation file was used; null where that isn't known."""
+
+
+class ValidationsRow(TypedDict):
+    """The validations of a run."""
+
+    count: int
+    """How many."""
+    first_step: int
+    """Step of the first."""
+    last_step: int
+    """Step of the last."""
+
+
+class _RunMay(TypedDict, total=False):
+    metrics: dict[str, Any]
+    """Of a program: name of a metric to ``count``, ``last`` and, where it has a ``goal``, that and ``best``."""
+
+
+class ResultRun(_RunMay):
+    """A run."""
+
+    run: str
+    """Its name."""
+    group: str
+    """Its group's name."""
+    seed: int | None
+    """Its seed; null where it isn't known."""
+    tag: str
+    """Its tag; empty where it has none."""
+    source: str
+    """``rundir`` (a run directory of the toolkit) or ``log`` (a log alone)."""
+    status: str
+    """Where it stands."""
+    reason: str
+    """Why, in English."""
+    max_steps: int | None
+    """How many steps it takes."""
+    last_step: int | None
+    """The last step that it told."""
+    final: PointRow | None
+    """The validation at its last step."""
+    best: PointRow | None
+    """The best one."""
+    validations: ValidationsRow | None
+    """All of them; null where there is none."""
+    parameters: dict[str, Any]
+    """Counts of parameters."""
+    world_size: int | None
+    """Number of processes."""
+    global_batch: int | None
+    """Sequences per step."""
+    tokens_per_s: Number
+    """Median over steady steps."""
+    elapsed_hours: Number
+    """Over all attempts."""
+    gpu_hours: Number
+    """Over all attempts, times GPUs."""
+    peak_gpu_mem_gb: Number
+    """Most memory of a GPU."""
+    attempts: int | None
+    """How often it was started."""
+    fingerprint: str
+    """Hash of what makes it scientifically itself."""
+    factors: dict[str, Any]
+    """The group's factors."""
+    train: dict[str, Any]
+    """Its settings."""
+    hardware: dict[str, str]
+    """``device``, ``name`` (model), ``host``; those that are known."""
+    versions: dict[str, str]
+    """``python``, ``torch``, ``numpy``, ``revision`` and more."""
+    data: dict[str, Any]
+    """Hashes and token counts of its data."""
+    precision: str
+    """``fp32``, ``bf16`` and the like; empty where it isn't known."""
+    provenance: dict[str, str]
+    """``revision``, ``snapshot``, ``train_code``, ``target``, ``diff`` (against the revision); those that are known."""
+    notes: list[str]
+    """How its files were read, in the chosen language."""
+
+
+class Results(TypedDict):
+    """Everything that a report knows."""
+
+    version: int
+    """1; raised when a key changes its meaning or goes away."""
+    made_at: str
+    """When, as a date."""
+    study: str
+    """The study's name."""
+    question: str
+    """What it asks."""
+    interim: bool
+    """Whether runs are not over yet."""
+    locked_at: str | None
+    """When its rules were fixed, as a date; null where they weren't."""
+    findings: list[FindingRow]
+    """What limits the comparison."""
+    deviations: list[str]
+    """What differs from the rules that were fixed, in the chosen language."""
+    verdicts: list[VerdictRow]
+    """One for each hypothesis."""
+    tables: dict[str, list[dict[str, Any]]]
+    """The tables of the report: name to rows, each an object by column."""
+    differences: list[DifferenceRow]
+    """Keys that differ between groups, but for the factors."""
+    runs: list[ResultRun]
+    """The runs, group by group."""

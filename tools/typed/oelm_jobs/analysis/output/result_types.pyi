@@ -1,0 +1,1 @@
+from analysis.output.result_types import *
