@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oelm_jobs.agent.sentences import _
+from oelm_jobs.programs import built_in
 from oelm_jobs.spec.study import Study
 from oelm_jobs.study import sweep
 
@@ -50,7 +51,9 @@ def combinations(study: Study, runs: Sequence[LoadedRun], goals: Goals | None) -
     found: dict[tuple[str, str], list[LoadedRun]] = {}
     for run in runs:
         values = _values(run, keys)
-        if run.group in study.groups and values is not None and run.tag.endswith(sweep.name(values)):
+        if run.group not in study.groups or values is None:
+            continue
+        if run.tag.endswith((sweep.name(values), sweep.digest(values))):
             found.setdefault((run.group, run.tag), []).append(run)
     order = [*study.groups]
     return sorted(
@@ -61,7 +64,7 @@ def combinations(study: Study, runs: Sequence[LoadedRun], goals: Goals | None) -
 
 def _values(run: LoadedRun, keys: Sequence[str]) -> dict[str, Any] | None:
     """Return what a run has of the swept settings; None where its record lacks one."""
-    known = {**run.train, "global_batch": run.global_batch}
+    known = {"global_batch": run.global_batch, **(run.train if run.is_script else built_in.in_full(run.train))}
     return {key: known[key] for key in keys} if all(key in known for key in keys) else None
 
 
@@ -91,9 +94,14 @@ def _is_maximized(goals: Goals | None) -> bool:
 
 
 def best(found: Sequence[Combination], goals: Goals | None) -> dict[str, Combination]:
-    """Return each group's combination with the best mean; groups without results are not there."""
+    """Return each group's combination with the best mean; groups without results are not there. One that diverged or
+    lacks the result of a run comes behind those that are whole.
+    """
     sign = -1 if _is_maximized(goals) else 1
-    ranked = sorted((one for one in found if one.results), key=lambda one: sign * one.mean)
+    ranked = sorted(
+        (one for one in found if one.results),
+        key=lambda one: (not math.isfinite(one.mean), one.failed > 0, sign * one.mean),
+    )
     first = {one.group: one for one in reversed(ranked)}
     return {group: first[group] for group in dict.fromkeys(one.group for one in found) if group in first}
 
@@ -163,8 +171,8 @@ def edges(found: Sequence[Combination], labels: Mapping[str, str], goals: Goals 
     said = []
     for group, one in best(found, goals).items():
         for key, value in one.values.items():
-            tried = {other.values[key] for other in found if other.group == group}
-            if not _is_number(value) or len(tried) < 2 or not all(map(_is_number, tried)):
+            tried = [other.values[key] for other in found if other.group == group]
+            if not all(map(_is_number, tried)) or min(tried) == max(tried):
                 continue
             if value not in (min(tried), max(tried)):
                 continue

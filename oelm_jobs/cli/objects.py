@@ -84,6 +84,8 @@ class PlannedRun(_DivisionMay):
     """What tables call the group."""
     seed: int
     """Its seed."""
+    tag: str
+    """What sets it apart from the study's own: a name, a combination of a sweep, or both; empty for those."""
     gpus: int | list[int]
     """How many GPUs, or which ones."""
     world_size: int

@@ -53,7 +53,7 @@ def show(project: Project, plan: Plan, *, script: bool, as_json: bool) -> None:
 
 
 def _as_json(plan: Plan, runs: Sequence[PlannedRun]) -> dict[str, object]:
-    keys = ("group", "label", "seed", "gpus", "world_size", "global_batch", "run_dir")
+    keys = ("group", "label", "seed", "tag", "gpus", "world_size", "global_batch", "run_dir")
     rows = [
         {
             "run": each.run.name,

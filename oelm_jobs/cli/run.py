@@ -111,14 +111,19 @@ def main(
 
 
 def _values(settings: tuple[str, ...]) -> dict[str, list[str]]:
-    """Return the values of each setting: those between commas, or one in quotes or brackets, as TOML has it."""
+    """Return the values of each setting, as TOML has them."""
+    from .values import several
+
     values: dict[str, list[str]] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        several = [text] if text.startswith(("[", "{", '"', "'")) else text.split(",")
-        if not equals or not key or not all(several):
+        try:
+            found = several(text)
+        except ValueError as error:
+            raise UsageError(_("--set {setting}: {why}", setting, str(error))) from None
+        if not equals or not key or not all(found):
             raise UsageError(_("--set {setting}: give KEY=VALUE, or several values with commas between them", setting))
-        values[key] = list(dict.fromkeys([*values.get(key, ()), *several]))
+        values[key] = list(dict.fromkeys([*values.get(key, ()), *found]))
     return values
 
 

@@ -188,13 +188,13 @@ def _seeds(listed: str | None, number: int | None, own: tuple[int, ...]) -> tupl
 
 def _settings(settings: tuple[str, ...]) -> dict[str, str | list[str]]:
     """Return what each key is set to, or the values over which it is swept."""
-    from .values import several  # here, since few commands set anything
+    from .values import several, unquoted  # here, since few commands set anything
 
     values: dict[str, list[str]] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         try:
-            found = several(text.strip())
+            found = [unquoted(part) for part in several(text.strip())]
         except ValueError as error:
             raise UsageError(_("--set {setting}: {why}", setting, str(error))) from None
         if not equals or not key or not all(found):

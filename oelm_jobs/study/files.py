@@ -235,7 +235,7 @@ def _with_sweep(top: tomlfile.Section, study: Study) -> Study:
         changed = about.with_settings(study, sweep.as_texts(setting))
         for group in study.groups.values():
             if why := about.why_not_together(changed, group):
-                return {[*setting][-1]: _("does not suit group {group}: {why}", group.name, why)}
+                return {"": _("does not suit group {group}: {why}", group.name, why)}
         return {}
 
     return replace(study, sweep=sweep.read(top.take_section("sweep"), why_not))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..errors import ConfigurationError, UsageError, valid_choices
 from ..folders import expanded
 from ..programs import built_in, description
 from ..spec.study import Run, Study
+from ..spec.sweep import Sweep
 from ..spec.target import Target
 from . import sweep
 
@@ -89,20 +91,24 @@ def asked(
         raise UsageError(_("--seeds {seeds}: seeds go from 0 to 2^63 - 1", ",".join(map(str, seeds))))
     if tag and (reason := names.why_not(tag)):
         raise UsageError(_("--{option} {value!r}: {why}", "tag", tag, reason))
-    alone = {key: value for key, value in (overrides or {}).items() if isinstance(value, str)}
-    lists = {key: value for key, value in (overrides or {}).items() if not isinstance(value, str)}
-    swept = study.sweep.parameters if study.sweep else {}
-    if clash := [key for key in alone if key in swept] or (list(lists) if swept else []):
-        value = alone.get(clash[0]) or ",".join(lists[clash[0]])
-        raise UsageError(
-            _("--set {key}={value}: {why}", clash[0], value, _("the study has a [sweep] of {keys}", list(swept)))
-        )
+    lists = {key: [*map(str, value)] for key, value in (overrides or {}).items() if isinstance(value, (list, tuple))}
+    alone = {key: str(value) for key, value in (overrides or {}).items() if key not in lists}
+    if lists:  # what is set besides belongs to the names of these runs as well
+        named = [key for key in overrides or {} if key in lists or not _why_same(study, key)]
+        lists = {key: lists[key] if key in lists else [alone.pop(key)] for key in named}
     changed = with_settings(study, alone)
+    if study.sweep and lists:
+        key, said = next(iter(lists)), _("the study has a [sweep] of {keys}", [*study.sweep.parameters])
+        raise UsageError(_("--set {key}={value}: {why}", key, ",".join(lists[key]), said))
+    if study.sweep:
+        fixed = {key: changed.settings.get(key, changed.global_batch) for key in alone if key in study.sweep.parameters}
+        try:
+            changed = replace(changed, sweep=sweep.without(study.sweep, fixed))
+        except ValueError as error:
+            key = next(iter(fixed))
+            raise UsageError(_("--set {key}={value}: {why}", key, alone[key], str(error))) from None
     if lists:
-        grid = sweep.of_lists(lists)
-        for setting in sweep.settings(grid):
-            _raise_all(why_not_swept(changed, setting), sweep.as_texts(setting))
-        changed = replace(changed, sweep=grid)
+        changed = replace(changed, sweep=_grid(changed, lists))
     if overrides and not tag and not lists:
         raise UsageError(
             _("--set changes the configuration, so these are other runs than the study's own"),
@@ -118,13 +124,35 @@ def asked(
     return changed
 
 
+def _grid(study: Study, lists: Mapping[str, Sequence[str]]) -> Sweep:
+    """Return the sweep over lists of values that a command gives.
+
+    Raises:
+        UsageError: It has a value that can't be, or too many combinations.
+    """
+    count = math.prod(map(len, lists.values()))
+    if not 0 < count <= sweep.MOST:
+        key = max(lists, key=lambda key: len(lists[key])) if count else next(key for key in lists if not lists[key])
+        why = _("the lists make {count} combinations; valid: {low} to {high}", count, 1, sweep.MOST)
+        raise UsageError(_("--set {key}={value}: {why}", key, ",".join(lists[key][:3]), why))
+    grid = sweep.of_lists(lists)
+    for setting in sweep.settings(grid):
+        _raise_all(why_not_swept(study, setting), sweep.as_texts(setting))
+    return grid
+
+
 def why_not_swept(study: Study, setting: sweep.Setting) -> dict[str, str]:
     """Return why no group of a study can have a combination of values, by key."""
-    fixed = built_in.FIXED if study.program is None else ()
-    wrong: dict[str, str] = {
-        key: _("they name data, which all runs of a study share") for key in setting if key in fixed
-    }
+    wrong = {key: why for key in setting if (why := _why_same(study, key))}
     return wrong or why_not_set(study, sweep.as_texts(setting))
+
+
+def _why_same(study: Study, key: str) -> str:
+    """Return why runs don't differ in a setting; empty where they may."""
+    if study.program is None and key in built_in.FIXED:
+        return _("they name data, which all runs of a study share")
+    execution: Collection[str] = built_in.EXECUTION if study.program is None else study.program.execution
+    return _("it changes no result, so the runs would be the same one") if key in execution else ""
 
 
 def variants(study: Study, tag: str = "") -> Iterator[tuple[str, Study]]:
@@ -173,6 +201,7 @@ def plan_runs(
         folder = folder / study.name
     runs = []
     known: set[tuple[str, int, str]] = set()
+    called: set[str] = set()
     about = description.of(study)
     data_there = dict(zip(about.data(study), data_paths(target, study), strict=True))
     linked = tuple(pair for pair in data_there.items() if not pair[0].startswith("/")) if study.program else ()
@@ -214,6 +243,10 @@ def plan_runs(
                     if same in known:
                         continue
                     known.add(same)
+                    if name in called:
+                        why = _("two combinations have that name: sweep one of them in a study of its own")
+                        raise ConfigurationError(_("{run}: {why}", name, why))
+                    called.add(name)
                 if data_hash:  # nobody has seen the run yet, and to copy it takes longer than all else here
                     object.__setattr__(run, "fingerprint", about.fingerprint(run, data_hash))
                 runs.append(run)

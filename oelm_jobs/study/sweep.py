@@ -9,6 +9,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -21,6 +22,8 @@ MOST = 10_000
 """So many combinations are made at most."""
 DIGITS = 4
 """Of what is drawn so many significant digits count, so that a run's name tells its values exactly."""
+DIGEST = 12
+"""Hexadecimal digits of the hash in a name: among 10,000 of them two are equal once in five million sweeps."""
 PATIENCE = 1000
 """After so many draws in a row that were known or are skipped there is nothing else."""
 
@@ -63,12 +66,15 @@ def read(section: tomlfile.Section, why_not: Callable[[Setting], Mapping[str, st
             section.wrong("parameters", _("make {count} combinations: give a run_cap, at most {most}", count, MOST))
         elif not (chosen := settings(sweep)):
             section.wrong("skip", _("leaves no combination"))
-        elif method == "grid" and run_cap is None:
-            _say_what_skips_nothing(section, sweep, len(chosen))
+        elif method == "grid":
+            _say_what_skips_nothing(section, sweep)
         for setting in chosen if section.is_right else ():
             wrong = why_not(setting)
             for key, why in wrong.items():
-                tables.wrong(key, _("{value}: {why}", as_text(setting[key]), why))
+                if key in setting:
+                    tables.wrong(key, _("{value}: {why}", as_text(setting[key]), why))
+                else:
+                    section.wrong("parameters", _("{value}: {why}", _exact(dict(setting)), why))
             if wrong:
                 break
     return sweep
@@ -77,6 +83,12 @@ def read(section: tomlfile.Section, why_not: Callable[[Setting], Mapping[str, st
 def _parameter(table: tomlfile.Section, method: str) -> Parameter:
     if "values" in table:
         values = table.take("values", list)
+        strange = [value for value in values if not isinstance(value, (bool, int, float, str, list))]
+        if table.wrong_items("values", ((value, _("is no number, text, list or truth value")) for value in strange)):
+            texts = [value.casefold() for value in values if isinstance(value, str)]
+            if len(set(texts)) < len({value for value in values if isinstance(value, str)}):
+                why = _("two differ in capitals alone, and so would the folders of their runs")
+                table.wrong("values", why, value=values)
         if not values or len({_exact(value) for value in values}) != len(values):
             table.wrong("values", _("give at least one value, each once"), value=values)
         for key in [key for key in ("distribution", "min", "max") if key in table]:
@@ -108,13 +120,15 @@ def _zipped(section: tomlfile.Section, parameters: Mapping[str, Parameter]) -> t
     found: list[tuple[str, ...]] = []
     zipped = section.take_list("zip", list, ())
     for keys in zipped if section.is_right else ():  # else nobody knows what is swept
-        taken = [key for group in found for key in group]
-        strange = [key for key in keys if key not in parameters]
-        if strange:
+        taken = {key for group in found for key in group}
+        strange = [key for key in keys if isinstance(key, str) and key not in parameters]
+        if not all(isinstance(key, str) for key in keys):
+            section.wrong("zip", _("every item must be {what}", tomlfile.KINDS[str]), value=keys)
+        elif strange:
             section.wrong(
                 "zip", _("is not swept; {choices}", valid_choices(str(strange[0]), parameters)), value=strange[0]
             )
-        elif len(keys) < 2 or len({*keys, *taken}) != len(keys) + len(taken):
+        elif len(keys) < 2 or len({*keys} - taken) != len(keys):
             section.wrong("zip", _("give two settings or more, each once"), value=keys)
         elif any(parameters[key].distribution for key in keys):
             section.wrong("zip", _("needs values: what is drawn has no first one"), value=keys)
@@ -142,11 +156,9 @@ def _skipped(section: tomlfile.Section, parameters: Mapping[str, Parameter]) -> 
     return found
 
 
-def _say_what_skips_nothing(section: tomlfile.Section, sweep: Sweep, count: int) -> None:
+def _say_what_skips_nothing(section: tomlfile.Section, sweep: Sweep) -> None:
     for condition in sweep.skip:
-        others = tuple(other for other in sweep.skip if other is not condition)
-        rest = Sweep(parameters=sweep.parameters, zip=sweep.zip, skip=others)
-        if len(settings(rest)) == count and not any(_meets(condition, other) for other in others):
+        if not all(any(_may_meet(part, condition) for part in axis) for axis in _axes(sweep)):
             section.wrong("skip", _("{condition}: no combination has these values", _exact(condition)))
 
 
@@ -157,10 +169,7 @@ def settings(sweep: Sweep) -> list[dict[str, Any]]:
     """Return the combinations of a sweep, each once: of a grid in the file's order, the last setting moving fastest; of
     a random one in the order in which they are drawn.
     """
-    most = sweep.run_cap or MOST
-    chosen = _grid(sweep) if sweep.method == "grid" else _drawn(sweep)
-    kept = (setting for setting in chosen if not any(_meets(setting, condition) for condition in sweep.skip))
-    return list(itertools.islice(kept, most))
+    return list(itertools.islice(_grid(sweep) if sweep.method == "grid" else _drawn(sweep), sweep.run_cap or MOST))
 
 
 def _axes(sweep: Sweep) -> list[list[dict[str, Any]]]:
@@ -177,9 +186,19 @@ def _axes(sweep: Sweep) -> list[list[dict[str, Any]]]:
 
 
 def _grid(sweep: Sweep) -> Iterator[dict[str, Any]]:
-    for parts in itertools.product(*_axes(sweep)):
-        merged = {key: value for part in parts for key, value in part.items()}
-        yield {key: merged[key] for key in sweep.parameters}
+    """Yield combinations; what is skipped for its first values is not gone through."""
+    axes = _axes(sweep)
+
+    def below(place: int, before: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if any(_meets(before, condition) for condition in sweep.skip):
+            return
+        if place == len(axes):
+            yield {key: before[key] for key in sweep.parameters}
+            return
+        for part in axes[place]:
+            yield from below(place + 1, {**before, **part})
+
+    yield from below(0, {})
 
 
 def _drawn(sweep: Sweep) -> Iterator[dict[str, Any]]:
@@ -216,8 +235,13 @@ def _meets(setting: Setting, condition: Mapping[str, Any]) -> bool:
     return all(key in setting and _exact(setting[key]) == _exact(value) for key, value in condition.items())
 
 
+def _may_meet(setting: Setting, condition: Mapping[str, Any]) -> bool:
+    """Tell whether a condition holds for as many of its settings as are known."""
+    return _meets(setting, {key: value for key, value in condition.items() if key in setting})
+
+
 def _exact(value: Any) -> str:
-    return json.dumps(value, default=str)
+    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 # Naming ---------------------------------------------------------------------------------------------------------------
@@ -226,36 +250,41 @@ def _exact(value: Any) -> str:
 def name(setting: Setting, tag: str = "") -> str:
     """Return what runs of a combination are tagged with: ``max_lr_3e-4-warmup_steps_60``.
 
-    It depends on these values alone. Where they can't be told by letters and digits, or it would be too long, a hash of
-    them stands at its end.
+    It depends on these values alone, in whatever order. Where they can't be told by letters and digits, or it would be
+    too long, a hash of them stands at its end.
 
     Args:
         tag: Is put in front.
     """
-    words = [_word(value) for value in setting.values()]
-    parts = [f"{key}_{word}" if word else key for key, word in zip(setting, words, strict=True)]
+    words = {key: _word(setting[key]) for key in sorted(setting)}
+    parts = [f"{key}_{word}" if word else key for key, word in words.items()]
     made = re.sub(r"[^A-Za-z0-9_-]", "_", "-".join([*([tag] if tag else []), *parts]))
-    if all(words) and not names.why_not(made):
+    if all(words.values()) and not names.why_not(made):
         return made
-    return f"{made[:55].rstrip('_-')}-{hashlib.sha256(_exact(dict(setting)).encode()).hexdigest()[:8]}"
+    return f"{made[: 63 - DIGEST].rstrip('_-')}-{digest(setting)}"
+
+
+def digest(setting: Setting) -> str:
+    """Return the hash at the end of a name that can't tell its values, or not all of them."""
+    return hashlib.sha256(_exact({key: setting[key] for key in sorted(setting)}).encode()).hexdigest()[:DIGEST]
 
 
 def _word(value: Any) -> str:
-    """Return a value as letters and digits that no other one has; empty where there are none."""
+    """Return a value as letters and digits that no other one of its kind has; empty where there are none."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int) and value >= 0:
-        return str(value)
-    if isinstance(value, float) and value >= 0:
-        _sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
-        return f"{''.join(map(str, digits))}e{exponent}"
+    if isinstance(value, int):
+        return f"m{-value}" if value < 0 else str(value)
+    if isinstance(value, float):
+        sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+        return f"{'m' if sign else ''}{''.join(map(str, digits))}e{exponent}"
     is_plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value)
-    return str(value) if is_plain and value not in ("true", "false") else ""
+    return str(value) if is_plain else ""
 
 
 def as_text(value: Any) -> str:
     """Return a value as ``--set`` takes it."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def as_texts(setting: Setting) -> dict[str, str]:
@@ -266,3 +295,18 @@ def as_texts(setting: Setting) -> dict[str, str]:
 def of_lists(values: Mapping[str, Sequence[Any]]) -> Sweep:
     """Return the grid over lists of values."""
     return Sweep(parameters={key: Parameter(values=tuple(each)) for key, each in values.items()})
+
+
+def without(sweep: Sweep, fixed: Setting) -> Sweep | None:
+    """Return the sweep of the other settings where some are fixed; None where none is left.
+
+    Raises:
+        ValueError: One of them is swept together with another, which has no value then; says which.
+    """
+    for keys in sweep.zip:
+        if clash := [key for key in keys if key in fixed]:
+            raise ValueError(_("it is swept together with {others}", [key for key in keys if key not in clash]))
+    held = [condition for condition in sweep.skip if _may_meet(fixed, condition)]
+    rest = ({key: value for key, value in condition.items() if key not in fixed} for condition in held)
+    parameters = {key: parameter for key, parameter in sweep.parameters.items() if key not in fixed}
+    return replace(sweep, parameters=parameters, skip=tuple(filter(None, rest))) if parameters else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,3 +86,15 @@ def test_a_study_without_a_sweep_has_no_such_tables(tmp_path: Path) -> None:
     found = report.build(study(), [load(make_run(tmp_path, "gpt_base"))])
     assert not {"sweep", "swept"} & {each.key for each in found.tables}
     assert sweeps.combinations(study(), found.runs, None) == []
+
+
+@pytest.mark.parametrize("other", [(math.inf,), (math.nan, 0.1), (0.99, None)], ids=["diverged", "NaN", "one failed"])
+def test_a_combination_that_is_whole_comes_before_one_that_is_not(other: tuple[float | None, ...]) -> None:
+    goals = {"accuracy": "maximize"}
+    results = tuple(value for value in other if value is not None)
+    found = [
+        sweeps.Combination(group="g", tag="a", values={"betas": [0.9]}, results=(0.9, 0.91), failed=0),
+        sweeps.Combination(group="g", tag="b", values={"betas": [0.8]}, results=results, failed=other.count(None)),
+    ]
+    assert sweeps.best(found, goals)["g"].tag == "a"
+    assert sweeps.edges(found, {}, goals) == []  # lists have no order

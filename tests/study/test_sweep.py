@@ -103,13 +103,44 @@ def test_a_space_that_is_smaller_than_the_cap_is_drawn_whole() -> None:
 
 
 def test_runs_that_would_be_the_same_are_made_once(tmp_path: Path) -> None:
-    """How often something is logged makes no run another one."""
-    same = "[sweep]\nparameters.log_interval = { values = [1, 2] }\nparameters.max_lr = { values = [1e-3, 3e-4] }\n"
-    study = study_of(tmp_path, TINY_STUDY.split("[hypotheses")[0] + same)
+    study = study_of(tmp_path, TINY_STUDY)
     for data_hash in ("d", ""):
-        runs = plan_runs(study, AT_R, data_hash=data_hash)
-        assert len(runs) == 2 * len(study.groups)
-        assert {run.tag for run in runs} == {"log_interval_1-max_lr_1e-3", "log_interval_1-max_lr_3e-4"}
+        runs = plan_runs(study, AT_R, overrides={"max_lr": ["1e-3", "0.001", "3e-4"]}, data_hash=data_hash)
+        assert [run.tag for run in runs] == [tag for tag in ("max_lr_1e-3", "max_lr_3e-4") for _ in study.groups]
+
+
+def test_what_changes_no_result_is_not_swept(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--set log_interval=1: it changes no result"):
+        plan_runs(study_of(tmp_path, TINY_STUDY), AT_R, overrides={"log_interval": ["1", "2"]})
+    with pytest.raises(ConfigurationError, match=r"\[sweep.parameters\] log_interval: 1: it changes no result"):
+        study_of(
+            tmp_path, TINY_STUDY.split("[hypotheses")[0] + "[sweep]\nparameters.log_interval = { values = [1, 2] }\n"
+        )
+
+
+def test_a_swept_setting_can_be_fixed_by_a_command(tmp_path: Path) -> None:
+    text = TINY_STUDY.split("[hypotheses")[0]
+    study = study_of(tmp_path, text + GRID.replace("[sweep]", "[sweep]\nskip = [{ max_lr = 3e-4, warmup_steps = 1 }]"))
+    with pytest.raises(UsageError, match="other runs"):
+        plan_runs(study, AT_R, overrides={"max_lr": "3e-4"})
+    runs = plan_runs(study, AT_R, overrides={"max_lr": "3e-4"}, tag="low")
+    assert {(run.tag, run.settings["max_lr"]) for run in runs} == {("low-warmup_steps_0", 3e-4)}
+    runs = plan_runs(study, AT_R, overrides={"max_lr": "3e-4", "warmup_steps": "1"}, tag="best")
+    assert {(run.tag, run.settings["warmup_steps"]) for run in runs} == {("best", 1)}
+    with pytest.raises(UsageError, match="--set num_heads=2: it is swept together with d_model"):
+        plan_runs(study_of(tmp_path, text + RANDOM), AT_R, overrides={"num_heads": "2"}, tag="t")
+
+
+def test_a_grid_is_not_gone_through_where_it_is_skipped(tmp_path: Path) -> None:
+    wide = {f"k{number}": Parameter(values=tuple(range(10))) for number in range(12)}
+    skip = tuple({"k0": value} for value in range(9))
+    assert sweep.settings(Sweep(parameters=wide, run_cap=2, skip=skip)) == [
+        {**dict.fromkeys(wide, 0), "k0": 9, "k11": last} for last in (0, 1)
+    ]
+
+
+def test_names_do_not_depend_on_the_order_of_settings() -> None:
+    assert sweep.name({"a": 1, "b": -0.5}) == sweep.name({"b": -0.5, "a": 1}) == "a_1-b_m5e-1"
 
 
 def test_a_script_is_swept_too(tmp_path: Path) -> None:
@@ -123,16 +154,19 @@ def test_a_script_is_swept_too(tmp_path: Path) -> None:
     }
 
 
-VALUES = st.one_of(
-    st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text("ab01_-. é", max_size=80)
+KINDS = (
+    st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text("ab01_-. é", max_size=80),
+    st.lists(st.integers(), max_size=3),
+)  # fmt: skip
+"""Values of one setting are of one kind."""
+SETTINGS = st.tuples(st.sampled_from(KINDS), st.sampled_from(KINDS)).flatmap(
+    lambda kinds: st.lists(st.fixed_dictionaries({"max_lr": kinds[0], "optim.kind": kinds[1]}), max_size=20)
 )
 
 
-@given(
-    st.lists(st.fixed_dictionaries({"max_lr": VALUES, "optim.kind": VALUES}), max_size=20), st.just("t") | st.just("")
-)
+@given(SETTINGS, st.just("t") | st.just(""))
 def test_each_combination_has_a_name_that_no_other_one_has(settings: list[dict[str, object]], tag: str) -> None:
-    named = {json.dumps(each): sweep.name(each, tag) for each in settings}
+    named = {json.dumps(each, sort_keys=True): sweep.name(each, tag) for each in settings}
     assert len(set(named.values())) == len(named)
     assert all(sweep.names.why_not(name) == "" for name in named.values())
 
@@ -141,10 +175,12 @@ def test_lists_on_the_command_line_need_no_tag_and_take_one(tmp_path: Path) -> N
     study = study_of(tmp_path, TINY_STUDY)
     lists = {"max_lr": ["1e-3", "3e-4"], "max_steps": "2"}
     runs = plan_runs(study, AT_R, overrides=lists)
-    assert {run.tag for run in runs} == {"max_lr_1e-3", "max_lr_3e-4"} and {
+    assert {run.tag for run in runs} == {"max_lr_1e-3-max_steps_2", "max_lr_3e-4-max_steps_2"} and {
         run.settings["max_steps"] for run in runs
     } == {2}
-    assert {run.tag for run in plan_runs(study, AT_R, overrides=lists, tag="t")} == {"t-max_lr_1e-3", "t-max_lr_3e-4"}
+    assert {run.tag for run in plan_runs(study, AT_R, overrides=lists, tag="t")} == {
+        f"t-max_lr_{rate}-max_steps_2" for rate in ("1e-3", "3e-4")
+    }
     with pytest.raises(UsageError, match="did you mean 'max_lr'"):
         plan_runs(study, AT_R, overrides={"max_lrr": ["1", "2"]})
     with pytest.raises(UsageError, match="--set max_lr=-1: "):
@@ -152,9 +188,13 @@ def test_lists_on_the_command_line_need_no_tag_and_take_one(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="name data"):
         plan_runs(study, AT_R, overrides={"data_path": ["a", "b"]})
     swept = study_of(tmp_path, TINY_STUDY.split("[hypotheses")[0] + GRID)
-    for clash in ({"max_lr": "1e-3"}, {"min_lr": ["1e-5", "0"]}):
-        with pytest.raises(UsageError, match=r"the study has a \[sweep\] of max_lr, warmup_steps"):
-            plan_runs(swept, AT_R, overrides=clash)
+    with pytest.raises(UsageError, match=r"the study has a \[sweep\] of max_lr, warmup_steps"):
+        plan_runs(swept, AT_R, overrides={"min_lr": ["1e-5", "0"]})
+    many = {"max_lr": [str(number) for number in range(1, 201)], "warmup_steps": [str(number) for number in range(200)]}
+    with pytest.raises(UsageError, match="the lists make 40000 combinations"):
+        plan_runs(study, AT_R, overrides=many)
+    with pytest.raises(UsageError, match="the lists make 0 combinations"):
+        plan_runs(study, AT_R, overrides={"max_lr": []})
 
 
 @pytest.mark.parametrize(
@@ -172,6 +212,8 @@ def test_lists_on_the_command_line_need_no_tag_and_take_one(tmp_path: Path) -> N
         ),
         ("[16, 32]", "[16, 16]", ["[sweep.parameters.d_model] values = [16, 16]", "each once"]),
         ("[16, 32]", "[]", ["values = []", "at least one"]),
+        ("[16, 32]", "[16, 2024-01-01]", ["values = datetime.date(2024, 1, 1)", "no number"]),
+        ('["d_model", "num_heads"]', '[["d_model"], "num_heads"]', ["zip", "every item must be text"]),
         ("[16, 32]", "[16, 33]", ["d_model", "33"]),
         ("[2, 4]", "[2]", ["zip = ['d_model', 'num_heads']", "d_model 2, num_heads 1"]),
         (
