@@ -1,4 +1,4 @@
-"""The site builds strictly; commands, options and files of the tutorial and the how-to pages exist."""
+"""The site builds strictly; commands, options and files of its pages exist."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import pytest
 
 from oelm_jobs import tomlfile
 from oelm_jobs.cli.main import COMMANDS
+from oelm_jobs.study import sweep
 from oelm_jobs.study.files import read_study
 from oelm_jobs.targets.files import read_targets
-from tests.support import REPOSITORY, stand_in_for_python
+from tests.support import REPOSITORY, TINY_STUDY, stand_in_for_python
 from tests.tutorial import Reader
 
 DOCS = REPOSITORY / "docs"
-PAGES = [*sorted(DOCS.glob("tutorial*.md")), *sorted((DOCS / "howto").glob("*.md"))]
-"""Pages that a reader types from."""
+PAGES = sorted(DOCS.rglob("*.md"))
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -43,6 +43,13 @@ def commands(page: Path) -> list[list[str]]:
     return [some for some in words if re.fullmatch(r"oelm(-[a-z-]+)?", some[0])]
 
 
+def mentions(page: Path) -> list[list[str]]:
+    """Return the words of each command of the toolkit that a page's sentences and tables name."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    words = [shlex.split(text, comments=True) for text in re.findall(r"`(oelm[- ][^`\n]*)`", prose)]
+    return [some for some in words if not re.fullmatch(r"oelm-jobs|oelm[- ][A-Z]+", " ".join(some))]
+
+
 def parse(words: list[str]) -> None:
     """Have click read a command line as the command would, without running it.
 
@@ -53,7 +60,7 @@ def parse(words: list[str]) -> None:
     if name not in COMMANDS:
         raise click.UsageError(f"no command oelm-{name}")
     command: click.Command = importlib.import_module(f"oelm_jobs.cli.{name.replace('-', '_')}").main
-    if isinstance(command, click.Group):
+    if isinstance(command, click.Group) and arguments:
         if arguments[0] not in command.commands:
             raise click.UsageError(f"no command oelm-{name} {arguments[0]}")
         command, arguments = command.commands[arguments[0]], arguments[1:]
@@ -61,7 +68,8 @@ def parse(words: list[str]) -> None:
     values, _, _ = command.make_parser(context).parse_args(arguments)
     for param in command.params:
         value = values.get(param.name or "")
-        if isinstance(param.type, click.Choice) and isinstance(value, str):
+        is_placeholder = isinstance(value, str) and value.isupper()
+        if isinstance(param.type, click.Choice) and isinstance(value, str) and not is_placeholder:
             param.type.convert(value, param, context)
 
 
@@ -78,6 +86,13 @@ def test_every_command_and_option_of_a_page_exists(page: Path) -> None:
             parse(words)
         except click.UsageError as error:
             pytest.fail(f"{shlex.join(words)}: {error.format_message()}")
+    for words in mentions(page):
+        try:
+            parse(words)
+        except click.BadOptionUsage:  # an option that is named without its value
+            pass
+        except click.UsageError as error:
+            pytest.fail(f"{shlex.join(words)}: {error.format_message()}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -90,6 +105,18 @@ def test_every_study_and_targets_file_of_a_page_can_be_read(page: Path, tmp_path
             assert read_study(path).groups
         elif content and all(isinstance(value, dict) and "kind" in value for value in content.values()):
             assert read_targets(tomlfile.read(path))
+
+
+def test_the_sweep_that_is_shown_can_be_made_as_a_grid_too(tmp_path: Path) -> None:
+    shown = next(text for text in blocks(DOCS / "howto" / "sweeps.md", "toml") if text.startswith("[sweep]"))
+    drawn = re.search(r"\{ distribution = .*\}", shown)
+    assert drawn
+    as_grid = re.sub(r"run_cap = .*", "", shown.replace('"random"', '"grid"')).replace(drawn[0], "{ values = [1e-3] }")
+    for text, count in ((shown, 20), (as_grid, 3)):
+        path = tmp_path / "swept.toml"
+        path.write_text(TINY_STUDY + text, encoding="utf-8")
+        swept = read_study(path).sweep
+        assert swept and len(sweep.settings(swept)) == count, text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -110,7 +137,6 @@ def test_every_command_of_the_tutorial_that_needs_no_other_machine_runs(
     for role in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{role}_NAME", "reader")
         monkeypatch.setenv(f"GIT_{role}_EMAIL", "reader@example.org")
-    subprocess.run(["git", "init", "-q"], cwd=mine, check=True)
     python = stand_in_for_python(root / "bin" / "python")
     reader = Reader(mine, oelm, instead={'kind = "local"': f'kind = "local"\npython = "{python}"'})
     reader.read()
