@@ -65,7 +65,7 @@ class Supervisor:
         self._mark = ""  # OELM_ATTEMPT of the attempt under way
         self._on_record = 0  # attempts that the end record of an earlier execution has
         self._lost_ports: List[int] = []  # taken by strangers between look and bind
-        self._teller = in_job.Teller(record)
+        self._teller = in_job.JobTeller(record)
         self._from_setup: List[processes.Identity] = []  # what set-up lines left running: it serves all attempts
 
     # Preparation ------------------------------------------------------------------------------------------------------
@@ -140,11 +140,11 @@ class Supervisor:
         entered = self.record._replace(command=self.command or None, queued_at=queued_at)
         rundir.write_json(rundir.control(self.run_dir, rundir.RUN), entered.to_json())
         result.reserve(self.run_dir)
+        for number in self.place.signals:
+            signal.signal(number, self._on_stop)
         self._teller.watch_for_stalls()
         processes.become_subreaper()
         self._from_setup = processes.descendants_of(os.getpid())
-        for number in self.place.signals:
-            signal.signal(number, self._on_stop)
         if self.place.look_s:
             signal.signal(signal.SIGALRM, self._on_look)
             signal.setitimer(signal.ITIMER_REAL, self.place.look_s, self.place.look_s)

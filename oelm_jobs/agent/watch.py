@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from . import probe, records, rundir
 from .notify import declared as declarations
@@ -30,25 +30,28 @@ SHARE = 0.02
 """So much of a processor looking may take."""
 LEAVES_S = 2 * ways.PATIENCE_S
 """So long one that watches has to leave it to the next; it may be sending."""
-JOB_S = 10.0
-"""After so long a job begins no other try: what is left then is the login node's."""
+STALLS_S = 60.0
+"""Longest pause between two looks of a job at its own run."""
+LOGIN_S = 60.0
+"""After so long no other try is begun on a login node: what is left then is the next poll's."""
 
 
 def main() -> None:
-    """Do what the first line of stdin says: what, a study's folder, a run directory."""
-    what, folder, run_dir = json.loads(sys.stdin.readline())
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # Slurm sends them to all of a job; each way ends by itself
+    """Do what the first line of stdin says: what, a study's folder, and what more that takes."""
+    what, folder, *more = json.loads(sys.stdin.readline())
+    if what in ("job", "stalled"):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)  # Slurm sends them to all of a job; each way ends by itself
     if what == "watch":
         watch(Path(folder))
     elif what == "job":
-        in_job(Path(folder))
+        in_job(Path(folder), *more)
     elif what == "stalled":
         if os.fork():  # no descendant of the supervisor, which ends what its run leaves
             os._exit(0)
-        for_stalls(Path(folder), run_dir)
+        for_stalls(Path(folder), *more)
     else:
-        send(Path(folder))
+        polled(Path(folder), *more)
 
 
 # A plain host ---------------------------------------------------------------------------------------------------------
@@ -63,14 +66,15 @@ def watch(folder: Path) -> None:
     if lock is None:
         return
     try:
-        teller, box, pause_s = Teller(), Outbox(folder), FIRST_S
+        box, pause_s = Outbox(folder), FIRST_S
+        teller = Teller(box)
         while _version(folder) == version:
             found, is_told = declarations.read(folder), False
             if found is None:
                 return
             with contextlib.suppress(OSError):  # a full disk: what can't be noted yet is looked at again
                 is_over = teller.look(found, _on_host)
-                is_told = box.send(found.notify) is None and is_over
+                is_told = box.send(found.notify, patience_s=PERIOD_S) is None and is_over
             if is_told and found.close():
                 return
             pause_s = min(pause_s * 1.5, PERIOD_S)
@@ -115,25 +119,44 @@ def _on_host(run_dir: str, token: str) -> Optional[Row]:
 # A Slurm job ----------------------------------------------------------------------------------------------------------
 
 
-def in_job(folder: Path) -> None:
-    """Tell what the runs' own records say, at the end of one of them."""
+def in_job(folder: Path, run_dir: str, until: float, each_s: float) -> None:
+    """Tell of a run's end what its own records say; and where it was the last one, of all.
+
+    Args:
+        until: When the job goes, by the monotonic clock.
+        each_s: So long a try may take.
+    """
     found = declarations.read(folder)
-    if found is not None:
-        Teller().look(found, by_records)
-        found.outbox.send(found.notify, patience_s=JOB_S)
+    if found is None or run_dir not in found.runs:
+        return
+    box = Outbox(folder)
+    teller = Teller(box)
+    teller.look_at(found, run_dir, by_records)
+    box.send_own(found.notify, until=until, each_s=each_s)
+    # From the back: what was submitted last is mostly what isn't over, and the first such one is enough.
+    others = reversed(list(found.runs.items()))
+    if all(time.monotonic() < until and by_records(other, token) for other, (token, _since) in others):
+        teller.look(found, by_records)
+        box.send_own(found.notify, until=until, each_s=each_s)
 
 
-def for_stalls(folder: Path, run_dir: str) -> None:
-    """Tell of a run that makes no progress, until stdin is closed."""
-    teller = Teller()
+def for_stalls(folder: Path, run_dir: str, each_s: float) -> None:
+    """Tell of a run that makes no progress, until stdin is closed.
+
+    Args:
+        each_s: So long a try may take.
+    """
+    box = Outbox(folder)
+    teller = Teller(box)
     while True:
+        began = time.monotonic()
         found = declarations.read(folder)
         if found is None or run_dir not in found.runs or "stalled" not in found.notify["on"]:
             return
-        own = found._replace(runs={run_dir: found.runs[run_dir]})
-        teller.look(own, _in_job)
-        found.outbox.send(found.notify, patience_s=JOB_S)
-        ready, _, _ = select.select([sys.stdin], [], [], min(PERIOD_S, _shortest_stall_s(found)))
+        teller.look_at(found, run_dir, _in_job)
+        pause_s = max(min(STALLS_S, found.notify["stalled_after_s"] / 10), (time.monotonic() - began) / SHARE)
+        box.send_own(found.notify, until=float("inf"), each_s=each_s)
+        ready, _, _ = select.select([sys.stdin], [], [], pause_s)
         if ready:
             return
 
@@ -148,8 +171,35 @@ def _in_job(run_dir: str, token: str) -> Optional[Row]:
 # A login node ---------------------------------------------------------------------------------------------------------
 
 
-def send(folder: Path) -> None:
-    """Send what is due of a study whose runs are Slurm's, once."""
-    found = declarations.read(folder)
-    if found is not None:
-        found.outbox.send(found.notify)
+def polled(folder: Path, root: str, known: Sequence[Tuple[str, str, Row]]) -> None:
+    """Note what is to be told of a study whose runs are Slurm's, and send what is due, once; of several that a poll
+    starts one does.
+
+    Args:
+        known: Run directory, token and row of those that a poll has asked about.
+    """
+    try:
+        lock = rundir.lock(folder / LOCK)
+    except (rundir.Busy, OSError):
+        return
+    try:
+        found = declarations.read(folder)
+        if found is None or not found.is_slurm:
+            return
+        rows: Dict[Tuple[str, str], Optional[Row]] = {(run_dir, token): row for run_dir, token, row in known}
+        for run_dir, (token, _since) in found.runs.items():
+            if (run_dir, token) not in rows:
+                rows[run_dir, token] = by_records(run_dir, token)
+        left = [(run_dir, token) for run_dir, (token, _s) in found.runs.items() if rows[run_dir, token] is None]
+        if left:
+            from .slurm import commands, state
+
+            with contextlib.suppress(commands.SlurmError):  # then the next poll says where they stand
+                asked = state.rows_of(os.path.expanduser(root), left)
+                rows.update({(run_dir, token): asked.get(run_dir) for run_dir, token in left})
+        box = Outbox(folder)
+        is_over = Teller(box).look(found, lambda run_dir, token: rows.get((run_dir, token)))
+        if box.send(found.notify, patience_s=LOGIN_S) is None and is_over:
+            found.close()
+    finally:
+        os.close(lock)

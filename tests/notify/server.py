@@ -34,6 +34,8 @@ class Receiver:
     answer: bytes = b'{"code": 0, "errcode": 0, "msg": "success", "errmsg": "ok"}'
     holds: threading.Event | None = None
     """Until it is set nobody is answered."""
+    breaks_off: bool = False
+    """Whether an answer is shorter than it says."""
     posts: list[Post] = field(default_factory=list)
     port: int = 0
 
@@ -60,7 +62,7 @@ def receiving(address: str = "127.0.0.1", **values: Any) -> Iterator[Receiver]:
                 receiver.holds.wait(120)
             try:
                 self.send_response(receiver.status)
-                self.send_header("Content-Length", str(len(receiver.answer)))
+                self.send_header("Content-Length", str(len(receiver.answer) + receiver.breaks_off))
                 self.send_header("Location", "/elsewhere")
                 self.end_headers()
                 self.wfile.write(receiver.answer)

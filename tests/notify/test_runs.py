@@ -166,9 +166,9 @@ def test_a_run_that_is_submitted_again_is_told_again_and_one_that_is_gone_is_not
     wait_until(lambda: len(receiver.posts) == 3, "it to be told again")
     assert receiver.events() == [("fail", "a"), ("complete", ""), ("fail", "a")]
     row = probe.state_or_unknown
-    assert not Teller().look(found, lambda run_dir, token: row(run_dir, dict)), "one may still come"
+    assert not Teller(Outbox(folder)).look(found, lambda run_dir, token: row(run_dir, dict)), "one may still come"
     old = {run_dir: (token, since - GONE_S) for run_dir, (token, since) in found.runs.items()}
-    assert Teller().look(found._replace(runs=old), lambda run_dir, token: row(run_dir, dict))
+    assert Teller(Outbox(folder)).look(found._replace(runs=old), lambda run_dir, token: row(run_dir, dict))
     assert len({path.name.partition(".")[0] for path in folder.glob("complete-*")}) == 2, "another digest"
 
 
@@ -226,7 +226,7 @@ def test_tries_are_few_and_a_try_that_was_cut_short_is_not_made_again(
 ) -> None:
     tried: list[str] = []
 
-    def fails(way: str, how: Any, message: forms.Message) -> ways.Said:
+    def fails(way: str, how: Any, message: forms.Message, patience_s: float | None) -> ways.Said:
         tried.append(message.title)
         return ways.Said(False, "HTTP 500")
 
@@ -267,7 +267,7 @@ def test_what_was_not_sent_is_named_to_the_doctor(root: Path) -> None:
     folder = declare(root, [run], {"command": ["touch", str(root / "told")]})
     found = declared.read(folder)
     assert found is not None
-    found.outbox.put("fail", ["a"], lambda: forms.Message("fail", "oelm-jobs: a FAILED", "", {"token": "t1"}))
+    Outbox(folder).put("fail", ["a"], lambda: forms.Message("fail", "oelm-jobs: a FAILED", "", {"token": "t1"}))
     (name,) = [path.stem for path in folder.glob("fail-*.json")]
     for number in range(outbox.TRIES):
         tried = {"time": time.time(), "host": "box", "sent": False, "said": "exit code 1"}

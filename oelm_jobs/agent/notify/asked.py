@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, List
 from .. import inside, rundir
 from ..sentences import _
 from . import declared, telling, ways
+from .outbox import Outbox
 
 if TYPE_CHECKING:
     from .. import messages
@@ -58,7 +59,7 @@ def notify(request: messages.NotifyRequest) -> messages.NotifyAnswer:
         (folder / declared.CLOSED).unlink()
     found = declared.read(folder)
     if found is not None and merged:
-        found.outbox.forget({token for token, _since in found.runs.values()})
+        Outbox(folder).forget({token for token, _since in found.runs.values()})
         if not found.is_slurm:
             declared.leave("watch", folder)
     return {"folder": str(folder), "wrong": wrong}

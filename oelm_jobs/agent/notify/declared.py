@@ -7,16 +7,18 @@ import json
 import os
 import stat
 import subprocess
-import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
-from .. import processes, rundir, schema, verbs
+from .. import rundir, schema, verbs
 from . import ways
 from .outbox import Failure, Outbox
 
 SETTINGS, CLOSED, LOCK = "settings.json", "closed", "watch"
 """Files of one of them: what is to be told; there where all has been; locked by who watches over it."""
+PROGRAM = __name__.rsplit(".", 2)[0] + ".watch"
+"""Watches over runs, and tells of them."""
 SHAPE = schema.Table(
     {"study": verbs.TOKEN, "project": verbs.PATH, "target": verbs.LINE, "slurm": schema.Flag(), "notify": verbs.NOTIFY,
      "runs": schema.Map(schema.Row((verbs.TOKEN, verbs.TIME)))},
@@ -35,11 +37,6 @@ class Declared(NamedTuple):
     """``on``, ``stalled_after_s`` and the ways."""
     runs: Mapping[str, Tuple[str, float]]
     """Run directory to the token of its newest submission and when that was declared, Unix seconds."""
-
-    @property
-    def outbox(self) -> Outbox:
-        """The messages."""
-        return Outbox(self.folder)
 
     def close(self) -> bool:
         """Note that all is told, unless another submission has come meanwhile; return whether it was noted."""
@@ -71,15 +68,18 @@ def read(folder: Path) -> Optional[Declared]:
 
 
 def open_ones(root: str) -> Iterator[Path]:
-    """Yield the folders of which not all has been told."""
+    """Yield this user's folders of which not all has been told, and that nobody looks after."""
     top = str(rundir.control(os.path.expanduser(root), rundir.NOTIFY))
     try:
         names = os.listdir(top)
     except OSError:  # mostly there is none
         return
     for name in names:
-        if not os.path.exists("%s/%s/%s" % (top, name, CLOSED)):
-            yield Path(top) / name
+        folder = Path(top) / name
+        with contextlib.suppress(OSError):
+            is_own = os.lstat(str(folder)).st_uid == os.getuid()
+            if is_own and not (folder / CLOSED).exists() and not rundir.is_locked(folder / LOCK):
+                yield folder
 
 
 def see_to(root: str) -> None:
@@ -88,50 +88,50 @@ def see_to(root: str) -> None:
     """
     for folder in open_ones(root):
         found = read(folder)
-        if found is not None and not found.is_slurm and not rundir.is_locked(folder / LOCK):
+        if found is not None and not found.is_slurm:
             leave("watch", folder)
 
 
-def leave(what: str, folder: Path) -> None:
-    """Start such a program that lives on by itself."""
-    child = begin(what, folder)
-    if child is not None:
-        child.returncode = 0
+_left: "List[subprocess.Popen[bytes]]" = []
+"""What was left, to be reaped once it has ended: a client that looks on may live for days."""
 
 
-def begin(what: str, folder: Path, run_dir: str = "", listens: bool = False) -> "Optional[subprocess.Popen[bytes]]":
-    """Start the program that watches over runs (watch.py), tied to nobody; return it, None where it doesn't start.
+def leave(what: str, folder: Path, *more: object) -> None:
+    """Start such a program that lives on by itself.
 
     Args:
-        what: What it is to do.
-        listens: Whether it goes once its stdin is closed.
+        more: What else it is told.
     """
-    top = Path(__file__).parents[len(__name__.split(".")) - 1]
-    module = __name__.rsplit(".", 2)[0] + ".watch"
-    own = (processes.ATTEMPT_VARIABLE, processes.RUN_DIR_VARIABLE)
-    try:
-        child = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", ways.PROGRAM % module, str(top)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if name not in own},
-            cwd="/",
-            start_new_session=True,
-        )
+    _left[:] = [child for child in _left if child.poll() is None]
+    with contextlib.suppress(OSError), tempfile.TemporaryFile() as told:  # which nobody waits for to be read
+        told.write(_order(what, folder, *more))
+        told.seek(0)
+        _left.append(ways.start(PROGRAM, stdin=told))
+
+
+def begin(what: str, folder: Path, *more: object) -> "Optional[subprocess.Popen[bytes]]":
+    """Start such a program; return it, None where it doesn't start. Its stdin stays open.
+
+    Args:
+        what: What it is to do (watch.py).
+        more: What else it is told.
+    """
+    with contextlib.suppress(OSError):  # no notification is worth a run
+        child = ways.start(PROGRAM)
         assert child.stdin is not None
-        child.stdin.write(json.dumps([what, str(folder), run_dir]).encode() + b"\n")
+        child.stdin.write(_order(what, folder, *more))
         child.stdin.flush()
-    except OSError:  # no notification is worth a run
-        return None
-    if not listens:
-        child.stdin.close()
-    return child
+        return child
+    return None
+
+
+def _order(what: str, folder: Path, *more: object) -> bytes:
+    return json.dumps([what, str(folder), *more]).encode() + b"\n"
 
 
 def failures(root: str) -> List[Failure]:
     """Return what was not sent of the runs below a root, the newest last."""
     top = rundir.control(os.path.expanduser(root), rundir.NOTIFY)
     known = [read(folder) for folder in top.iterdir()] if top.is_dir() else []
-    found = [failure for each in known if each is not None for failure in each.outbox.failures()]
+    found = [failure for each in known if each is not None for failure in Outbox(each.folder).failures()]
     return sorted(found, key=lambda failure: failure.at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -14,9 +15,15 @@ if TYPE_CHECKING:
 
 TELL_S, TELL_STOPPED_S = 20.0, 5.0
 """So long a job waits until people are told of its end; where Slurm ends it, it has less."""
+TRY_S, TRY_STOPPED_S = 8.0, 3.0
+"""So long a try of a job's may take: one that its end cuts short may have arrived, and nobody makes it again."""
+FORK_S = 10.0
+"""So long a job waits for what watches over it to become nobody's child."""
+SPARE_S = 1.0
+"""So long before it goes the last try is over, and what became of it on record."""
 
 
-class Teller:
+class JobTeller:
     """Starts the processes that tell of a run, of one that is to be told of."""
 
     def __init__(self, record: RunRecord) -> None:
@@ -30,18 +37,25 @@ class Teller:
         """
         told = self._told()
         if told is not None and "stalled" in told.notify["on"]:
-            self._watcher = declared.begin("stalled", told.folder, self._run_dir, listens=True)
+            self._watcher = declared.begin("stalled", told.folder, self._run_dir, TRY_S)
             if self._watcher is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._watcher.wait(10)  # it has forked by then
+                try:
+                    self._watcher.wait(FORK_S)
+                except subprocess.TimeoutExpired:  # a process that comes later would be taken for the run's
+                    self._watcher.kill()
+                    self._watcher.wait()
 
     def tell_of_end(self, *, is_stopped: bool) -> None:
         """Have told how the run ended. What can't be sent in that time is the login node's to send."""
+        tell_s, try_s = (TELL_STOPPED_S, TRY_STOPPED_S) if is_stopped else (TELL_S, TRY_S)
+        until = time.monotonic() + tell_s
         told = self._told()
-        teller = declared.begin("job", told.folder) if told is not None else None
+        if told is None:
+            return
+        teller = declared.begin("job", told.folder, self._run_dir, until - SPARE_S, try_s)
         if teller is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                teller.wait(TELL_STOPPED_S if is_stopped else TELL_S)
+                teller.wait(max(0.0, until - time.monotonic()))
 
     def _told(self) -> Optional[declared.Declared]:
         return declared.read(Path(self._folder)) if self._folder else None

@@ -23,6 +23,8 @@ PAUSES_S = (5.0, 30.0, 120.0, 600.0)
 TRIES = len(PAUSES_S) + 1
 LOST_S = 4 * ways.PATIENCE_S
 """A try of which nothing is known after so long was cut short."""
+LEAST_S = 1.0
+"""In less no try is made: its program alone takes a part of that."""
 ENDING = ".json"
 
 
@@ -52,6 +54,7 @@ class Outbox:
         self._folder = folder
         self._read: Dict[str, Tuple[float, forms.Message]] = {}  # they never change
         self._settled: Set[Tuple[str, str]] = set()
+        self._own: Dict[str, forms.Message] = {}
 
     def put(self, event: str, of: Sequence[object], make: Callable[[], forms.Message]) -> bool:
         """Note a message that is to be sent, unless it is noted already; return whether it was not.
@@ -67,7 +70,10 @@ class Outbox:
         message = make()
         content = {"version": 1, "time": time.time(), **message._asdict()}
         content["facts"] = dict(message.facts)
-        return rundir.create(path, content)
+        if not rundir.create(path, content):
+            return False
+        self._own[name] = message
+        return True
 
     def send(self, settings: Mapping[str, Any], *, patience_s: float = float("inf")) -> Optional[float]:
         """Try what is due; return in how many seconds the next try is, None where nothing is left to be tried.
@@ -84,6 +90,20 @@ class Outbox:
                     # By the number of the tries that were seen: where somebody made one since, that name is taken.
                     self._attempt(self._path(name, way, len(tries)), way, settings[way], message)
         return self.next_s(settings)
+
+    def send_own(self, settings: Mapping[str, Any], *, until: float, each_s: float) -> None:
+        """Try what was put here, once: a job sends of its own run alone, and what it can't send is not its to repeat.
+
+        Args:
+            until: When all tries are over, by the monotonic clock; what none is left for isn't tried.
+            each_s: So long a try may take.
+        """
+        for name, message in self._own.items():
+            for way in self._ways(settings):
+                left_s = min(each_s, until - time.monotonic())
+                if left_s >= LEAST_S:
+                    self._attempt(self._path(name, way, 0), way, settings[way], message, left_s)
+        self._own.clear()
 
     def next_s(self, settings: Mapping[str, Any]) -> Optional[float]:
         """Return in how many seconds the next try is, None where nothing is left to be tried."""
@@ -165,11 +185,14 @@ class Outbox:
         is_elsewhere = last.host != os.uname().nodename  # what a compute node can't reach a login node may
         return 0.0 if is_elsewhere else max(0.0, PAUSES_S[len(tries) - 1] - since)
 
-    def _attempt(self, path: Path, way: str, how: Any, message: forms.Message) -> None:
+    def _attempt(
+        self, path: Path, way: str, how: Any, message: forms.Message, patience_s: Optional[float] = None
+    ) -> None:
         """Try to send a message on a way, unless somebody else does.
 
         Args:
             path: The try's file.
+            patience_s: So long it may take; ways.PATIENCE_S unless it is given.
         """
         begun: Dict[str, object] = {"time": time.time(), **processes.identify(os.getpid()).to_json()}
         is_there = (self._folder / (path.name.partition(".")[0] + ENDING)).exists()  # else it was forgotten
@@ -178,6 +201,6 @@ class Outbox:
                 return
         except OSError:  # a full disk: what is not on record might be sent for ever
             return
-        said = ways.send(way, how, message)
+        said = ways.send(way, how, message, patience_s)
         with contextlib.suppress(OSError):
             rundir.write_json(path, dict(begun, time=time.time(), sent=said.is_sent, said=said.words[:500]))

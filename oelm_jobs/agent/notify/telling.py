@@ -14,6 +14,7 @@ from ..run import result
 from ..states import State
 from . import forms
 from .declared import Declared
+from .outbox import Outbox
 
 GONE_S = 600.0
 """A run that nothing is seen of so long after it was declared is not waited for: it was not accepted, or removed."""
@@ -26,7 +27,8 @@ Row = Mapping[str, Any]
 class Teller:
     """What was seen of a study's runs, and what follows from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, box: Outbox) -> None:
+        self._box = box
         self._over: Dict[Tuple[str, str], Row] = {}
         self._signs: Dict[str, Tuple[object, float]] = {}
         self.looked_s = 0.0
@@ -39,24 +41,34 @@ class Teller:
             row_of: Returns where a run of a submission stands, by run directory and token; None where that isn't known.
         """
         began = time.monotonic()
-        wanted, now, waits, ended = set(declared.notify["on"]), time.time(), False, {}
-        for run_dir, (token, since) in declared.runs.items():
-            row = self._over.get((run_dir, token)) or row_of(run_dir, token)
-            is_its = row is not None and row.get("token") in (token, None, "") and not row.get("absent")
-            if row is not None and is_its and State(row["state"]).is_final:
-                if (run_dir, token) not in self._over:
-                    _note_end(declared, wanted, run_dir, token, row)
-                    self._over[run_dir, token] = row
-                ended[run_dir, token] = row
-                continue
-            if is_its or now - since < GONE_S:
-                waits = True
-            if row is not None and is_its and row["state"] == State.RUNNING and "stalled" in wanted:
-                self._note_stall(declared, run_dir, token, row)
-        if not waits and ended:
-            declared.outbox.put("complete", sorted(ended), lambda: _digest(declared, ended))
+        waiting = [run_dir for run_dir in declared.runs if not self.look_at(declared, run_dir, row_of)]
+        its = {(run_dir, token) for run_dir, (token, _since) in declared.runs.items()}
+        ended = {key: row for key, row in self._over.items() if key in its}
+        if not waiting and ended:
+            self._box.put("complete", sorted(ended), lambda: _digest(declared, ended))
         self.looked_s = time.monotonic() - began
-        return not waits
+        return not waiting
+
+    def look_at(self, declared: Declared, run_dir: str, row_of: Callable[[str, str], Optional[Row]]) -> bool:
+        """Note what is to be told of one of the runs now; return whether it is over, or gone."""
+        wanted, (token, since) = set(declared.notify["on"]), declared.runs[run_dir]
+        row = self._over.get((run_dir, token)) or row_of(run_dir, token)
+        if row is None:  # nobody has looked: that it is gone doesn't follow
+            return False
+        is_its = row.get("token") in (token, None, "") and not row.get("absent")
+        if is_its and State(row["state"]).is_final:
+            if (run_dir, token) not in self._over:
+                self._note_end(declared, wanted, run_dir, token, row)
+                self._over[run_dir, token] = row
+            return True
+        if is_its and row["state"] == State.RUNNING and "stalled" in wanted:
+            self._note_stall(declared, run_dir, token, row)
+        return not is_its and time.time() - since >= GONE_S
+
+    def _note_end(self, declared: Declared, wanted: Set[str], run_dir: str, token: str, row: Row) -> None:
+        event = "fail" if row["state"] == State.FAILED else "end"
+        if event in wanted or "end" in wanted:
+            self._box.put(event, [run_dir, token], lambda: _ended(declared, event, run_dir, row))
 
     def _note_stall(self, declared: Declared, run_dir: str, token: str, row: Row) -> None:
         """Note that a run makes no progress, once for each place where it stands still."""
@@ -67,7 +79,7 @@ class Teller:
             return
         still_s = now - since
         if still_s >= declared.notify["stalled_after_s"]:
-            declared.outbox.put("stalled", [run_dir, token, sign], lambda: _stalled(declared, run_dir, row, still_s))
+            self._box.put("stalled", [run_dir, token, sign], lambda: _stalled(declared, run_dir, row, still_s))
 
 
 def sign_of_progress(run_dir: str, row: Row) -> "List[object]":
@@ -102,12 +114,6 @@ def a_test(target: str) -> forms.Message:
 
 
 # Words ----------------------------------------------------------------------------------------------------------------
-
-
-def _note_end(declared: Declared, wanted: Set[str], run_dir: str, token: str, row: Row) -> None:
-    event = "fail" if row["state"] == State.FAILED else "end"
-    if event in wanted or "end" in wanted:
-        declared.outbox.put(event, [run_dir, token], lambda: _ended(declared, event, run_dir, row))
 
 
 def _ended(declared: Declared, event: str, run_dir: str, row: Row) -> forms.Message:

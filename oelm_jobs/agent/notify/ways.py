@@ -15,8 +15,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from .. import processes
 from ..sentences import _
@@ -30,65 +31,123 @@ CONNECT_S = 10.0
 MOST_SECRET_BYTES = 4096
 SENDMAIL_FOLDERS = "/usr/sbin:/usr/lib:/usr/local/sbin"
 """Where sendmail lies beside PATH (FHS 3.0, /usr/lib)."""
+SHARE = 5 / 6
+"""So much of what a way may take a server or a program has: the rest is for saying what became of it."""
 PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from %s import main; main()"
+BEGUN = b"begun\n"
+"""Said before anything goes out by which somebody may be told."""
 
 
 class NotSent(Exception):
-    """It was not sent, or nobody knows; the message says why and holds no secret."""
+    """It was not sent; the message says why and holds no secret."""
+
+
+class MayBeSent(Exception):
+    """It went out, and nobody knows whether it arrived; the message says why and holds no secret."""
 
 
 class Said(NamedTuple):
     """What became of a message on one way."""
 
-    is_sent: bool
+    is_sent: Optional[bool]
+    """None where nobody knows."""
     words: str
     """What came back, or why it was not sent."""
 
 
-def send(way: str, how: Any, message: forms.Message) -> Said:
-    """Send a message on a way, in a process of its own, which is ended with all that it started after PATIENCE_S.
+def start(module: str, *, stdin: Any = subprocess.PIPE, stdout: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
+    """Start a module's ``main`` as a program that is tied to nobody, and no process of a run.
+
+    Args:
+        stdin: A pipe, or the file that it reads.
+
+    Raises:
+        OSError: It doesn't start.
+    """
+    top = Path(__file__).parents[len(__name__.split(".")) - 1]
+    own = (processes.ATTEMPT_VARIABLE, processes.RUN_DIR_VARIABLE)
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", PROGRAM % module, str(top)],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=subprocess.DEVNULL,
+        env={name: value for name, value in os.environ.items() if name not in own},
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+def send(way: str, how: Any, message: forms.Message, patience_s: Optional[float] = None) -> Said:
+    """Send a message on a way, in a process of its own, which is ended with all that it started after a time.
 
     Args:
         how: What the settings say of the way.
+        patience_s: That time; PATIENCE_S unless it is given.
     """
-    top = Path(__file__).parents[len(__name__.split(".")) - 1]
-    own = (processes.ATTEMPT_VARIABLE, processes.RUN_DIR_VARIABLE)  # it is no process of a run
+    patience_s = PATIENCE_S if patience_s is None else patience_s
     try:
-        child = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", PROGRAM % __name__, str(top)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={name: value for name, value in os.environ.items() if name not in own},
-            cwd="/",
-            start_new_session=True,
-        )
+        child = start(__name__, stdout=subprocess.PIPE)
     except OSError as error:
         return Said(False, str(error))
+    why = ""
     try:
-        said, _err = child.communicate(json.dumps([way, how, message]).encode(), PATIENCE_S)
-        is_sent, words = json.loads(said)
-        return Said(bool(is_sent), str(words))
+        order = [way, how, message, time.monotonic() + patience_s * SHARE]
+        child.communicate(json.dumps(order).encode(), patience_s)
     except subprocess.TimeoutExpired:
-        return Said(False, _("no end within {seconds:.0f} s", PATIENCE_S))
-    except (OSError, ValueError, TypeError):
-        return Said(False, _("the program that sends it ended: exit code {code}", child.poll()))
-    finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
+        why = _("no end within {seconds:.0f} s", patience_s)
+    except OSError as error:
+        why = str(error)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    said, _err = child.communicate()  # all that came, also before the time was over
+    answer = said[len(BEGUN) :] if said.startswith(BEGUN) else said
+    try:
+        is_sent, words = json.loads(answer)
+        return Said(is_sent if is_sent is None else bool(is_sent), str(words))
+    except (ValueError, TypeError):
+        why = why or _("the program that sends it ended: exit code {code}", child.poll())
+        return Said(None, _unclear(why)) if said.startswith(BEGUN) else Said(False, why)
+
+
+def _unclear(why: str) -> str:
+    return _("{why}: whether it arrived is not known", why)
+
+
+class _Sending:
+    """What the program that sends knows of itself."""
+
+    def __init__(self, until: float) -> None:
+        self._until = until  # by the monotonic clock
+        self.is_begun = False
+
+    @property
+    def left_s(self) -> float:
+        """So long a server or a program may take."""
+        return max(0.1, self._until - time.monotonic())
+
+    def begins(self) -> None:
+        """Say that from now on it may arrive."""
+        self.is_begun = True
+        sys.stdout.write(BEGUN.decode())
+        sys.stdout.flush()
 
 
 def main() -> None:
     """Send the message that stdin names on the way that it names, and say on stdout what became of it."""
-    way, how, message = json.load(sys.stdin)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)  # whoever asks may ignore them, which what is started here would inherit
+    way, how, message, until = json.load(sys.stdin)
+    sending = _Sending(until)
+    said: List[Any]
     try:
-        words = _SENDERS[way](how, forms.Message(*message))
+        words = _SENDERS[way](how, forms.Message(*message), sending)
         said = [True, words]
     except NotSent as error:
         said = [False, str(error)]
+    except MayBeSent as error:
+        said = [None, _unclear(str(error))]
     except Exception as error:  # whose message may hold what is secret
-        said = [False, type(error).__name__]
+        said = [None if sending.is_begun else False, type(error).__name__]
     json.dump(said, sys.stdout)
 
 
@@ -109,7 +168,7 @@ def trouble(way: str, how: Any) -> str:
 # Webhooks -------------------------------------------------------------------------------------------------------------
 
 
-def _webhook(how: Mapping[str, Any], message: forms.Message) -> str:
+def _webhook(how: Mapping[str, Any], message: forms.Message, sending: _Sending) -> str:
     import http.client
     import urllib.error
     import urllib.request
@@ -122,23 +181,33 @@ def _webhook(how: Mapping[str, Any], message: forms.Message) -> str:
 
     url, token = _secrets(how)
     content, headers = forms.body(how["form"], message)
+    headers["Content-Length"] = str(len(content))
     headers["User-Agent"] = "oelm-jobs"
     if token:
         headers["Authorization"] = "Bearer " + token
     hidden = [secret for secret in (url, token) if secret]
+
+    def body() -> Iterator[bytes]:
+        sending.begins()  # the server is there, and is sent what it acts by
+        yield content
+
     try:
-        request = urllib.request.Request(url, data=content, headers=headers, method="POST")
-        with urllib.request.build_opener(Stays()).open(request, timeout=CONNECT_S) as answer:
-            code, said = answer.status, answer.read(2000)
+        request = urllib.request.Request(url, data=body(), headers=headers, method="POST")
+        with urllib.request.build_opener(Stays()).open(request, timeout=min(CONNECT_S, sending.left_s)) as answer:
+            code, said = answer.status, b""
+            with contextlib.suppress(OSError, http.client.HTTPException):  # it has said that it took it
+                said = answer.read(2000)
     except urllib.error.HTTPError as error:
         with contextlib.suppress(OSError, http.client.HTTPException):
             raise NotSent(_told(error.code, error.read(2000), hidden)) from None
         raise NotSent("HTTP %d" % error.code) from None
-    except urllib.error.URLError as error:
-        raise NotSent(_masked(str(getattr(error.reason, "strerror", "") or error.reason), hidden)) from None
-    except OSError as error:
-        raise NotSent(_masked(error.strerror or str(error), hidden)) from None
+    except OSError as error:  # URLError, too
+        reason = getattr(error, "reason", error)
+        why = _masked(str(getattr(reason, "strerror", "") or reason), hidden)
+        raise (MayBeSent if sending.is_begun else NotSent)(why) from None
     except (ValueError, http.client.HTTPException) as error:
+        if sending.is_begun:
+            raise MayBeSent(type(error).__name__) from None
         raise NotSent(_("its address can't be used: {why}", type(error).__name__)) from None
     refused = forms.refusal(how["form"], said)
     if refused:
@@ -220,7 +289,7 @@ def _content(name: str) -> str:
 # Mail and commands ----------------------------------------------------------------------------------------------------
 
 
-def _mail(address: str, message: forms.Message) -> str:
+def _mail(address: str, message: forms.Message, sending: _Sending) -> str:
     from email.message import EmailMessage
 
     mail = EmailMessage()
@@ -228,7 +297,7 @@ def _mail(address: str, message: forms.Message) -> str:
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's holiday note answers it
     mail.set_content(message.whole(1 << 20))
     # The address is read from the letter: it is in nobody's list of processes.
-    return _run([_sendmail(), "-t", "-oi"], mail.as_bytes(), {})
+    return _run([_sendmail(), "-t", "-oi"], mail.as_bytes(), {}, sending)
 
 
 def _sendmail() -> str:
@@ -238,16 +307,15 @@ def _sendmail() -> str:
     return found
 
 
-def _command(argv: List[str], message: forms.Message) -> str:
+def _command(argv: List[str], message: forms.Message, sending: _Sending) -> str:
     facts = forms.as_json(message)
     variables = {
         "OELM_" + name.upper(): str(facts[name])
         for name in ("event", "title", "study", "run", "state")
         if facts.get(name)
     }
-    return _run(
-        [_program(argv), *argv[1:]], json.dumps(facts, ensure_ascii=False).encode("utf-8", "replace"), variables
-    )
+    content = json.dumps(facts, ensure_ascii=False).encode("utf-8", "replace")
+    return _run([_program(argv), *argv[1:]], content, variables, sending)
 
 
 def _program(argv: List[str]) -> str:
@@ -258,13 +326,16 @@ def _program(argv: List[str]) -> str:
     return found
 
 
-def _run(argv: List[str], content: bytes, variables: Dict[str, str]) -> str:
+def _run(argv: List[str], content: bytes, variables: Dict[str, str], sending: _Sending) -> str:
     """Run a program that reads the message; return how it ended.
 
     Raises:
         NotSent: It failed.
+        MayBeSent: It didn't end in time.
     """
     with tempfile.TemporaryFile() as errors:
+        sending.begins()
+        left_s = sending.left_s
         try:
             done = subprocess.run(
                 argv,
@@ -273,10 +344,10 @@ def _run(argv: List[str], content: bytes, variables: Dict[str, str]) -> str:
                 stderr=errors,
                 env={**os.environ, **variables},
                 cwd=os.path.expanduser("~") if os.path.isdir(os.path.expanduser("~")) else "/",
-                timeout=PATIENCE_S - 5,
+                timeout=left_s,
             )
         except subprocess.TimeoutExpired:
-            raise NotSent(_("no end within {seconds:.0f} s", PATIENCE_S - 5)) from None
+            raise MayBeSent(_("no end within {seconds:.0f} s", left_s)) from None
         except OSError as error:
             raise NotSent(_("{program}: {why}", argv[0], error.strerror)) from None
         if done.returncode == 0:
@@ -288,4 +359,6 @@ def _run(argv: List[str], content: bytes, variables: Dict[str, str]) -> str:
     raise NotSent(_("{what}: {details}", how, last) if last else how)
 
 
-_SENDERS: Dict[str, Callable[[Any, forms.Message], str]] = {"webhook": _webhook, "mail": _mail, "command": _command}
+_SENDERS: Dict[str, Callable[[Any, forms.Message, _Sending], str]] = {
+    "webhook": _webhook, "mail": _mail, "command": _command
+}  # fmt: skip

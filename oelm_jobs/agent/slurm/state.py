@@ -52,12 +52,8 @@ def slurm_poll(request: messages.SlurmPollRequest) -> messages.PollAnswer:
     wanted = [(str(run_dir), str(token)) for run_dir, token in request["runs"]]
     answer: messages.PollAnswer = {"host": os.uname().nodename, "time": time.time(), "runs": {}}
     if wanted:
-        tasks = find_tasks(root, wanted)
-        newest = max((task.submitted_at for task in tasks.values() if task), default=0.0)
-        read_at, jobs = commands.my_queue(float(request.get("interval_s", INTERVAL_S)))
-        if read_at <= newest:
-            read_at, jobs = commands.my_queue(0.0)
-        rows = states(root, wanted, tasks, jobs, read_at, ended=frozenset(request.get("ended", ())))
+        interval_s, ended = float(request.get("interval_s", INTERVAL_S)), frozenset(request.get("ended", ()))
+        read_at, rows = _look(root, wanted, interval_s, ended)
         answer["runs"] = {run_dir: cast("messages.RunRow", row) for run_dir, row in rows.items()}
         answer["queue_age_s"] = max(0.0, time.time() - read_at)
         _tell(root, wanted, rows)
@@ -68,6 +64,27 @@ def slurm_poll(request: messages.SlurmPollRequest) -> messages.PollAnswer:
         answer["site"], answer["disk_free"] = site.site(max_age_s=LIMITS_AGE_S), rundir.disk_free(checkpoints)
         answer["devices"], answer["queue"] = [], []
     return answer
+
+
+def rows_of(root: str, wanted: Sequence[Tuple[str, str]]) -> Dict[str, Row]:
+    """Return where runs stand, by run directory.
+
+    Raises:
+        SlurmError: slurmctld does not answer.
+    """
+    return _look(root, wanted, INTERVAL_S, frozenset())[1]
+
+
+def _look(
+    root: str, wanted: Sequence[Tuple[str, str]], interval_s: float, ended: AbstractSet[str]
+) -> Tuple[float, Dict[str, Row]]:
+    """Return when the queue was read, and the rows."""
+    tasks = find_tasks(root, wanted)
+    newest = max((task.submitted_at for task in tasks.values() if task), default=0.0)
+    read_at, jobs = commands.my_queue(interval_s)
+    if read_at <= newest:
+        read_at, jobs = commands.my_queue(0.0)
+    return read_at, states(root, wanted, tasks, jobs, read_at, ended=ended)
 
 
 def _tell(root: str, wanted: Sequence[Tuple[str, str]], rows: Mapping[str, Row]) -> None:
