@@ -19,6 +19,9 @@ _NOT_NEGATIVE = (
 # fmt: on
 _BELOW_ONE = ("dropout", "beta1", "beta2")
 _SEEDS = ("seed", "data_seed")
+# Made once: a sweep of thousands of runs is judged within a second.
+_TOO_SMALL, _NEGATIVE = _("must be at least 1"), _("must not be negative")
+_NO_SHARE = _("must be at least 0 and below 1")
 
 
 def bounds(key: str) -> str:
@@ -45,14 +48,15 @@ def validate(config: TrainConfig) -> List[str]:
 
     for name, f in FIELDS.items():
         typed(name, getattr(config, name))
-        if f.metadata["choices"]:
-            require(name, getattr(config, name) in f.metadata["choices"], choice_of(f.metadata["choices"]))
+        choices = f.metadata["choices"]
+        if choices and getattr(config, name) not in choices:
+            raise ConfigError(name, getattr(config, name), choice_of(choices))
     for name in _AT_LEAST_ONE:
-        require(name, getattr(config, name) >= 1, _("must be at least 1"))
+        require(name, getattr(config, name) >= 1, _TOO_SMALL)
     for name in _NOT_NEGATIVE:
-        require(name, (getattr(config, name) or 0) >= 0, _("must not be negative"))
+        require(name, (getattr(config, name) or 0) >= 0, _NEGATIVE)
     for name in _BELOW_ONE:
-        require(name, 0 <= getattr(config, name) < 1, _("must be at least 0 and below 1"))
+        require(name, 0 <= getattr(config, name) < 1, _NO_SHARE)
     for name in _SEEDS:
         require(name, (getattr(config, name) or 0) < 2**63, _("must be below 2^63"))
     require("vocab_size", config.vocab_size <= 65_536, _("must be at most 65536: tokens are stored in 16 bits"))
