@@ -77,3 +77,8 @@ def test_chinese_is_set_as_chinese() -> None:
 
 def _has_chinese(text: str) -> bool:
     return bool(re.search("[一-鿿（）：；，、]", text))
+
+
+def test_no_sentence_sends_to_a_file_that_an_installation_lacks() -> None:
+    sentences = [str(message.id) for message in translations.collected() if message.id]
+    assert sentences and not [each for each in sentences if re.search(r"docs/|README|\.md\b", each)]

@@ -32,8 +32,9 @@ def look(connection: Connection, studies: Sequence[Study], *, sends: bool) -> It
     for notify in wanted.values():
         yield from _try(connection, notify, sends=sends)
     if sends and not wanted:
+        hint = _('write [notify] with mail = "ADDRESS" into jobs/NAME.toml or {path}', str(notifying.path()))
         words = _("neither a study nor {path} has [notify]", str(notifying.path()))
-        yield warning(_("notify"), words, _("docs/howto/notifications.md tells what it says"))
+        yield warning(_("notify"), words, hint)
 
 
 def _try(connection: Connection, notify: Notify, *, sends: bool) -> Iterator[Finding]:

@@ -10,8 +10,8 @@ import io
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
@@ -78,26 +78,37 @@ def say(text: str = "", **style: Any) -> None:
         print(message, flush=True)
 
 
-def terminal_width() -> int | None:
-    """Return the width of the terminal on stdout; None for a pipe or a file, where nothing is cut or wrapped."""
+def terminal_width(stream: TextIO | None = None) -> int | None:
+    """Return the width of the terminal on stdout, or another stream; None for a pipe or a file, where nothing is cut
+    or wrapped.
+    """
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+        return os.get_terminal_size((stream or sys.stdout).fileno()).columns or None
     except (OSError, ValueError):
         return None
 
 
-def say_wrapped(text: str, then: str = "") -> None:
+def say_wrapped(text: str, then: str = "", **style: Any) -> None:
     """Print a result on stdout, on a terminal in lines that fit, of which all but the first begin with ``then``.
 
     Not for what is to be copied: a command in two lines is two commands.
     """
-    if (width := terminal_width()) is None:
-        say(text)
-        return
+    for line in _fitting(text, terminal_width(), then):
+        say(line, **style)
+
+
+def narrate_wrapped(text: str) -> None:
+    """Print progress on stderr, on a terminal in lines that fit; not for what is to be copied."""
+    for line in _fitting(text, terminal_width(sys.stderr), ""):
+        narrate(line)
+
+
+def _fitting(text: str, width: int | None, then: str) -> list[str]:
+    if width is None:
+        return [text]
     from ..fitting import wrap
 
-    for line in wrap(visible.text(translated(text)), width, then=then):
-        say(line)
+    return wrap(visible.text(translated(text)), width, then=then)
 
 
 def narrate(text: str) -> None:
@@ -124,6 +135,20 @@ class _Context(click.Context):
         from .helptext import Formatter
 
         return Formatter(width=self.terminal_width, max_width=self.max_content_width)
+
+
+class _ReaderGone(Exception):
+    """Whoever read the output has gone (head). click would end a BrokenPipeError itself, with an exit code that says
+    something else.
+    """
+
+
+@contextlib.contextmanager
+def _readers_may_go() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise _ReaderGone from None
 
 
 class Ending(click.Command):
@@ -185,13 +210,11 @@ class Ending(click.Command):
         try:
             _choose_language(own)
             code = super().main(argv, **extra) or EXIT_DONE
-            sys.stdout.flush()  # here, where a full disk behind a pipe can still be named
+            with _readers_may_go():
+                sys.stdout.flush()  # here, where a full disk behind a pipe can still be named
             sys.exit(code)
         except OelmError as error:
             _fail(name, str(error), error.exit_code, error.hint, own)
-        except click.exceptions.NoArgsIsHelpError as error:
-            put(error.format_message())
-            sys.exit(0)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else name
             with language.of_click():
@@ -200,8 +223,8 @@ class Ending(click.Command):
         except (KeyboardInterrupt, click.Abort):
             narrate(_("\n{command}: interrupted", name))
             sys.exit(EXIT_INTERRUPTED)
-        except BrokenPipeError:
-            _discard_stdout()  # the reader of a pipe has gone (head)
+        except _ReaderGone:
+            _discard_stdout()
             sys.exit(EXIT_PIPE)
         except OSError as error:
             _discard_stdout()
@@ -240,8 +263,13 @@ class Ending(click.Command):
         """Parse the arguments, or print the help that they ask for."""
         if os.environ.get("NO_COLOR"):  # https://no-color.org
             extra["color"] = False
-        with language.of_click():
+        with language.of_click(), _readers_may_go():
             return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run what the arguments ask for."""
+        with _readers_may_go():
+            return super().invoke(ctx)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what the command does, paragraph by paragraph."""
@@ -263,9 +291,13 @@ class Ending(click.Command):
 
 
 class EndingGroup(Ending, click.Group):
-    """A group of such commands."""
+    """A group of such commands; alone it lists them."""
 
     command_class = Ending
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        """Make the group; it does nothing itself."""
+        super().__init__(*args, **{**settings, "invoke_without_command": True, "callback": _list_commands})
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -298,6 +330,13 @@ class EndingGroup(Ending, click.Group):
         with formatter.section(translated_help("Commands")):
             rows = [(name, translated_help(" ".join(line.split()))) for name, line in self.overview().items()]
             formatter.write_dl(rows)
+
+
+@click.pass_context
+def _list_commands(context: click.Context) -> None:
+    if context.invoked_subcommand is None:
+        with language.of_click():
+            put(context.get_help())
 
 
 def _discard_stdout() -> None:

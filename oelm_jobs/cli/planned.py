@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import sys
@@ -13,7 +14,7 @@ from ..agent.host import permitted
 from ..agent.reasons import detailed
 from ..agent.sentences import _
 from ..errors import few
-from .common import narrate, put, put_json, say, say_wrapped
+from .common import narrate, narrate_wrapped, put, put_json, say, say_wrapped
 from .view import duration
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ PLACEHOLDERS = re.compile(r"[\w@%+=:,./-]*({[\w.]+}[\w@%+=:,./-]*)+")
 """A word with placeholders, and nothing in it that a shell would take for something else."""
 
 
-BESIDE = 13
-"""Columns before the second one of the plan's lines."""
+BESIDE = 12
+"""Columns before the second one of the lines of a plan's head; a run's lines begin one column later."""
 
 
 def show(project: Project, plan: Plan, *, script: bool, as_json: bool) -> None:
@@ -49,7 +50,8 @@ def show(project: Project, plan: Plan, *, script: bool, as_json: bool) -> None:
         for number, each in enumerate(project.preview(plan), start=1):
             _show_run(number, each, before, by_slurm=plan.target.slurm is not None)
             before = each.run.name if plan.mode is Mode.SEQUENTIAL else ""
-    narrate(_("\nNothing was submitted; that is done without --dry-run."))
+    narrate("")
+    narrate_wrapped(_("Nothing was submitted; that is done without --dry-run."))
 
 
 def _as_json(plan: Plan, runs: Sequence[PlannedRun]) -> dict[str, object]:
@@ -71,7 +73,7 @@ def _as_json(plan: Plan, runs: Sequence[PlannedRun]) -> dict[str, object]:
 
 
 def _show_head(plan: Plan) -> None:
-    say(_("Plan of study {study}: not executed", plan.study.name), bold=True)
+    say_wrapped(_("Plan of study {study}: not executed", plan.study.name), "  ", bold=True)
     if plan.study.question:
         _fact(_("  question  {question}", plan.study.question))
     _fact(_("  groups    {groups}", list(dict.fromkeys(run.group for run in plan.runs))))
@@ -90,9 +92,9 @@ def _show_head(plan: Plan) -> None:
         _fact(detailed(_("  unequal   {key} ({values})", each.key, values), each.reason))
 
 
-def _fact(text: str) -> None:
-    """Print a line of two columns."""
-    say_wrapped(text, " " * BESIDE)
+def _fact(text: str, beside: int = BESIDE) -> None:
+    """Print a line of two columns, which goes on below the second one."""
+    say_wrapped(text, " " * beside)
 
 
 def _quoted(word: str) -> str:
@@ -101,25 +103,26 @@ def _quoted(word: str) -> str:
 
 
 def _show_run(number: int, planned: PlannedRun, before: str, *, by_slurm: bool) -> None:
+    fact = functools.partial(_fact, beside=BESIDE + 1)
     run = planned.run
     say()
-    say(_("{number}. {run}  {label}, seed {seed}", number, run.name, run.label, run.seed), bold=True)
+    say_wrapped(_("{number}. {run}  {label}, seed {seed}", number, run.name, run.label, run.seed), "   ", bold=True)
     gpus, world_size = run.gpus, run.world_size
     if not gpus:
         which = _("{count} CPU slots", run.cpus) if run.cpus > 1 else _("1 CPU slot")
-        _fact(_("   devices   {which}", which))
+        fact(_("   devices   {which}", which))
     else:
         if isinstance(gpus, tuple):
             which = _("GPUs {gpus}", gpus)
         else:
             which = _("any {count} GPUs", gpus) if gpus > 1 else _("any {count} GPU", gpus)
         given = _("as Slurm gives them") if by_slurm else _("CPU slots where there is none")
-        _fact(_("   devices   {which} ({given}); world size {world_size}", which, given, world_size))
+        fact(_("   devices   {which} ({given}); world size {world_size}", which, given, world_size))
     if planned.division is not None:
         processes = _("{count} processes", world_size) if world_size > 1 else _("{count} process", world_size)
         if planned.division.accumulation > 1:
             processes = _("{processes} x {count} accumulated", processes, planned.division.accumulation)
-        _fact(_("   batch     {all} sequences per step = {own}", run.global_batch, planned.division.per_gpu(processes)))
+        fact(_("   batch     {all} sequences per step = {own}", run.global_batch, planned.division.per_gpu(processes)))
     for command in planned.commands:
         say(_("   command   {command}", " ".join(map(_quoted, command))))
     say(_("   output    {path}", run.run_dir))
@@ -128,6 +131,6 @@ def _show_run(number: int, planned: PlannedRun, before: str, *, by_slurm: bool) 
         begin = _("after {run}", before)
     if planned.start_s:
         begin = _("{when}, in about {duration}", begin, duration(planned.start_s))
-    _fact(_("   start     {when}", begin))
+    fact(_("   start     {when}", begin))
     measured = _("about {duration}", duration(planned.duration_s)) if planned.duration_s else ""
-    _fact(_("   duration  {duration}", measured or _("not known: no run of this group was measured here")))
+    fact(_("   duration  {duration}", measured or _("not known: no run of this group was measured here")))

@@ -61,21 +61,24 @@ def choose(
     *,
     tell: Callable[[str], None] = narrate,
 ) -> tuple[str | Selection, ...]:
-    """Return what names the runs that are meant, to a method of the project; where names are patterns or options narrow
-    the choice, say first which runs these are.
+    """Return what names the runs that are meant, to a method of the project. Say first which runs these are where
+    options or patterns choose them, or names mean several.
 
     Args:
         only: ``seeds``, ``tags`` and ``states``, as by_runs gives them.
         tell: Is told which runs these are.
     """
-    if not any(only.values()) and not any(re.search(r"[*?\[]", name) for name in names):
-        return tuple(names)
+    is_plain = not any(only.values()) and not any(re.search(r"[*?\[]", name) for name in names)
+    if is_plain and not names and study is None:
+        return ()
     chosen = project.select(*names, study=study, **only)
+    if is_plain and len(chosen.runs) < 2:
+        return tuple(names)
     if chosen.runs:
         tell(_("{count} of {all} runs: {runs}", len(chosen.runs), chosen.out_of, few(called(chosen.runs))))
     else:
         tell(_("None of {all} runs is meant.", chosen.out_of))
-    return (chosen,)
+    return tuple(names) if is_plain else (chosen,)
 
 
 def called(runs: Sequence[StoredRun]) -> list[str]:

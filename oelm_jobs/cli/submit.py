@@ -11,7 +11,7 @@ import click
 from ..agent.sentences import _
 from ..errors import EXIT_INTERRUPTED, RunFailed, UsageError
 from . import complete
-from .common import command, confirm, narrate, open_project, put_json, say, split_names
+from .common import command, confirm, narrate, narrate_wrapped, open_project, put_json, say, split_names
 
 if TYPE_CHECKING:
     from ..project import Project
@@ -126,7 +126,7 @@ def main(
             from .planned import show
 
             show(project, planned, script=script, as_json=as_json)
-            narrate(_("--script prints the complete launch scripts."))
+            narrate_wrapped(_("--script prints the complete launch scripts."))
             return
         if rerun:
             confirm_archiving(project, planned, yes=yes)

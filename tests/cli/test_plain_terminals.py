@@ -16,9 +16,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from oelm_jobs import fitting
+from oelm_jobs import fitting, language
 from oelm_jobs.agent.states import State
-from oelm_jobs.cli import common, init
+from oelm_jobs.cli import common, init, submit
 from oelm_jobs.cli.main import COMMANDS
 from oelm_jobs.errors import UsageError
 from tests.cli.test_view import remember
@@ -134,6 +134,63 @@ def test_a_folder_that_may_not_be_written_is_named_by_what_writes_and_fails_noth
     for name, words in said.items():
         assert ("exit code 0" in words) == (name in reads), (name, words)
         assert name in reads or ("Permission denied" in words and "--debug" not in words), (name, words)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("main", ["submit", "--study", "tiny", "--num-seeds", "300", "--dry-run"]),
+        ("submit", ["--study", "tiny", "--num-seeds", "300", "--dry-run", "--script"]),
+        ("status", ["--json"]),
+        ("status", []),
+        ("completion", ["bash"]),
+        ("data", ["--help"]),
+    ],
+)
+def test_a_reader_who_has_gone_is_no_error_and_has_a_code_of_its_own(
+    project: Path, name: str, arguments: list[str]
+) -> None:
+    remember(project, [f"run{number}" for number in range(400)], State.DONE)
+    primary, secondary = os.pipe()
+    os.close(primary)
+    argv = [sys.executable, "-c", f"from oelm_jobs.cli.{name} import main; main()", *arguments]
+    with open(secondary, "wb") as nobody:
+        done = subprocess.run(argv, cwd=project, stdout=nobody, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.fixture
+def _english_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test has chosen is not what the next one speaks."""
+    monkeypatch.setattr(language, "_chosen", "en")
+
+
+@pytest.mark.usefixtures("_english_stays")
+@pytest.mark.parametrize("arguments", [[], ["--lang", "zh"], ["--debug"]])
+@pytest.mark.parametrize("name", ["main", "data"])
+def test_a_command_of_commands_alone_lists_them_whatever_else_is_said(name: str, arguments: list[str]) -> None:
+    main = importlib.import_module(f"oelm_jobs.cli.{name}").main
+    shown = CliRunner().invoke(main, arguments)
+    assert shown.exit_code == 0 and shown.stderr == ""
+    assert shown.stdout == CliRunner().invoke(main, [*arguments, "--help"]).stdout
+    assert ("用法" in shown.stdout) == ("zh" in arguments)
+
+
+@pytest.mark.usefixtures("_english_stays")
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_plan_fits_forty_columns_but_for_what_is_copied(
+    project: Path, lang: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(common, "terminal_width", lambda stream=None: 40)
+    plan = CliRunner().invoke(submit.main, ["--study", "tiny", "--num-seeds", "40", "--dry-run", "--lang", lang])
+    assert plan.exit_code == 0
+    lines = plan.output.splitlines()
+    assert not [line for line in lines if fitting.width(line) > 40 and not re.search("/|--", line)]
+    seeds = next(number for number, line in enumerate(lines) if re.search("42(, |、)43", line))
+    assert re.match(r"  \S.* 42\D", lines[seeds]) and re.match(r" {12}\d", lines[seeds + 1])
+    devices = next(number for number, line in enumerate(lines) if "GPU" in line and line.startswith("   "))
+    assert re.match(r"   \S", lines[devices]) and re.match(r" {13}\S", lines[devices + 1])
 
 
 def said(project: Path, name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
+
+from oelm_jobs import Project
+from oelm_jobs.agent.states import State
+from tests.cli.test_view import remember
 
 pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.mark.parametrize("argv", [["fetch"], ["cancel", "--yes"], ["forget", "--yes"]], ids=lambda argv: argv[0])
+@pytest.mark.parametrize("chosen", [["tiny"], ["--study", "tiny"]])
+def test_a_name_of_several_runs_is_told_before_anything_is_done(
+    project: Path, argv: list[str], chosen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    remember(project, ["gpt_base", "gpt_base-s43", "oelm_freeze"], State.DONE)
+    main = importlib.import_module(f"oelm_jobs.cli.{argv[0]}").main
+    with monkeypatch.context() as patch:
+        patch.setattr(Project, argv[0], lambda *arguments, **settings: click.get_current_context().exit(0))
+        said = CliRunner().invoke(main, [*argv[1:], *chosen])
+        single = CliRunner().invoke(main, [*argv[1:], "oelm_freeze"])
+    assert (said.exit_code, said.output) == (0, "3 of 3 runs: gpt_base, gpt_base-s43, oelm_freeze\n")
+    assert single.output == ""
 
 
 def test_commands_take_the_runs_that_options_choose_and_say_which(oelm, project: Path) -> None:
