@@ -30,6 +30,8 @@ SHARE = 0.02
 """So much of a processor looking may take."""
 LEAVES_S = 2 * ways.PATIENCE_S
 """So long one that watches has to leave it to the next; it may be sending."""
+DEAF_TO = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""What Slurm sends to all processes of a job; what tells of it ends by itself."""
 STALLS_S = 60.0
 """Longest pause between two looks of a job at its own run."""
 LOGIN_S = 60.0
@@ -40,8 +42,8 @@ def main() -> None:
     """Do what the first line of stdin says: what, a study's folder, and what more that takes."""
     what, folder, *more = json.loads(sys.stdin.readline())
     if what in ("job", "stalled"):
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, signal.SIG_IGN)  # Slurm sends them to all of a job; each way ends by itself
+        for number in DEAF_TO:
+            signal.signal(number, signal.SIG_IGN)
     if what == "watch":
         watch(Path(folder))
     elif what == "job":

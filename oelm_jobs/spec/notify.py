@@ -37,7 +37,7 @@ class Notify:
     """
     stalled_after_s: float = 0.0
     """For how long a run that tells no step and prints nothing counts as running, as in ``"30m"`` (``s``, ``m``,
-    ``h``, ``d``); goes with ``"stalled"``.
+    ``h``, ``d``), a minute at least; goes with ``"stalled"``.
     """
     webhook: Webhook | None = None
     """Where to post: a table."""

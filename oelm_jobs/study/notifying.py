@@ -17,6 +17,8 @@ from ..spec.study import Study
 CONFIGURATION = "config.toml"
 """The user's own configuration, beside targets.toml."""
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+LEAST_STALL_S = 60.0
+"""A run that says nothing for less is none that stands still."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([smhd])")
 
 
@@ -55,6 +57,8 @@ def read_notify(section: tomlfile.Section) -> Notify:
     on = section.take_list("on", str, ())
     section.wrong_items("on", ((each, valid_choices(each, verbs.EVENTS)) for each in on if each not in verbs.EVENTS))
     stalled_after_s = _read_duration(section, "stalled_after")
+    if 0 < stalled_after_s < LEAST_STALL_S:
+        section.wrong("stalled_after", _("give a minute at least"))
     if ("stalled" in on) is not bool(stalled_after_s) and not section.is_wrong("on"):
         why = _("is missing: after how long without progress a run counts as stalled, as in '30m'")
         if stalled_after_s:

@@ -35,7 +35,7 @@ from ..study.plan import Plan
 from ..targets.sbatch import MAX_ARRAY
 from . import sent
 from .decide import Again, Facts, Leave, Take, decide, has_other_code
-from .told import Declared, declare
+from .told import Told, declare
 
 CODE_TRIES = 3
 """So often the code is sent for one submission."""
@@ -184,7 +184,7 @@ def _send(
     store: Store,
     takes: Sequence[Take],
     say: Callable[[str], None],
-    have_told: Callable[[], Declared],
+    have_told: Callable[[], Told],
 ) -> dict[str, str]:
     """Put code and runs on the target and remember its answer; return why runs were not accepted, by run name.
 

@@ -15,7 +15,7 @@ from ..spec.notify import Notify
 from ..study.plan import Plan
 
 
-class Declared(NamedTuple):
+class Told(NamedTuple):
     """What the target said."""
 
     folder: str = ""
@@ -30,7 +30,7 @@ MAIL_TYPES = {"fail": "FAIL", "end": "END"}
 
 def declare(
     plan: Plan, connection: Connection, notify: Notify, runs: Mapping[str, str], say: Callable[[str], None]
-) -> Declared:
+) -> Told:
     """Let the target know what is to be told of runs. No run suffers where that fails: it is said.
 
     Args:
@@ -38,7 +38,7 @@ def declare(
         say: Is told on which ways nothing can be sent.
     """
     if not notify.ways and plan.study.notify is None:
-        return Declared()
+        return Told()
     is_slurm = plan.target.slurm is not None
     request: messages.NotifyRequest = {
         "root": connection.resolved.root,
@@ -54,12 +54,14 @@ def declare(
         answer = connection.call(registry.NOTIFY, request)
     except OelmError as error:
         say(_("notify: nothing will be told of these runs: {why}", str(error)))
-        return Declared()
+        return Told()
     wrong = dict(answer["wrong"])
     types = [MAIL_TYPES[event] for event in notify.on if event in MAIL_TYPES]
-    if is_slurm and types and wrong.pop("mail", ""):
-        say(_("notify: there is no sendmail on {target}: Slurm sends the mail, of single runs alone", plan.target.name))
-        return Declared(answer["folder"], {"mail-user": notify.mail, "mail-type": ",".join([*types, "ARRAY_TASKS"])})
+    mail: dict[str, str] = {}
+    if is_slurm and types and (why := wrong.pop("mail", "")):
+        words = _("notify: mail: {why} ({target}): Slurm sends it, of single runs alone", why, plan.target.name)
+        say(words)
+        mail = {"mail-user": notify.mail, "mail-type": ",".join([*types, "ARRAY_TASKS"])}
     for way, why in wrong.items():
         say(
             _(
@@ -70,4 +72,4 @@ def declare(
                 why,
             )
         )
-    return Declared(answer["folder"])
+    return Told(answer["folder"], mail)

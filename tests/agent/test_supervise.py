@@ -279,7 +279,7 @@ def test_a_cancel_between_claim_and_start_is_not_lost(root: Path, monkeypatch: p
     assert state(run)["state"] == "CANCELLED" and not processes.of_run(run.run_dir)
 
 
-@pytest.mark.parametrize("step", ["history", "judge_stop"])
+@pytest.mark.parametrize("step", ["watch_for_stalls", "history", "judge_stop"])
 def test_a_stop_that_comes_while_a_run_is_prepared_or_stopped_is_not_lost(root: Path, step: str) -> None:
     run = make_run(root, "a")
     rundir.control(run.run_dir, "").mkdir(parents=True)
@@ -287,6 +287,7 @@ def test_a_stop_that_comes_while_a_run_is_prepared_or_stopped_is_not_lost(root: 
     program = f"""
 import json, os, signal
 from oelm_jobs.agent.host import host; from oelm_jobs.agent import run_record, supervise
+from oelm_jobs.agent.notify import in_job
 
 def stopping(does):
     def wrapped(*arguments):
@@ -295,7 +296,10 @@ def stopping(does):
         return does(*arguments)
     return wrapped
 
-supervise.Supervisor.history = stopping(supervise.Supervisor.history)
+if {step!r} == "watch_for_stalls":
+    in_job.JobTeller.watch_for_stalls = stopping(in_job.JobTeller.watch_for_stalls)
+else:
+    supervise.Supervisor.history = stopping(supervise.Supervisor.history)
 if {step!r} == "judge_stop":
     host.Host.judge_stop = stopping(host.Host.judge_stop)
 record = run_record.RunRecord.of(json.loads({json.dumps(record)!r}))

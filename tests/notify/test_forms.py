@@ -138,6 +138,25 @@ def test_a_file_that_others_may_read_is_refused(receiver: Receiver, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    "said",
+    ["/hook/SECRET-7f3a9c?key=TOK%2BEN99", "no robot TOK+EN99", "SECRET-7f3a9c is closed", "key TOK%2BEN99"],
+)
+def test_a_part_of_an_address_that_a_server_repeats_is_not_told_either(said: str) -> None:
+    with receiving(status=403, answer=said.encode()) as receiver:
+        how = {"form": "json", "url": receiver.url + "?key=TOK%2BEN99"}
+        words = ways.send("webhook", how, FAILED).words
+    assert words.startswith("HTTP 403: ") and not any(part in words for part in ("SECRET", "TOK", "EN99"))
+
+
+def test_a_token_goes_to_no_other_machine_in_clear_text(tmp_path: Path) -> None:
+    token = str(secret_file(tmp_path / "token", "tk_abcdef"))
+    why = ways.trouble("webhook", {"form": "ntfy", "url": "http://ntfy.example.org/runs", "token_file": token})
+    assert why == "a token is sent to an address that begins with https:// alone"
+    for url in ("https://ntfy.example.org/runs", "http://localhost:80/runs", "http://127.0.0.1/runs"):
+        assert not ways.trouble("webhook", {"form": "ntfy", "url": url, "token_file": token})
+
+
+@pytest.mark.parametrize(
     ("how", "why"),
     [
         ({"url_file": "/no/such"}, "/no/such: can't be read: No such file or directory"),
@@ -180,6 +199,17 @@ def test_a_command_reads_the_message_and_has_it_in_variables(tmp_path: Path) -> 
     first, content = (tmp_path / "said").read_text().split("\n", 1)
     assert first == "to me fail a-s43 FAILED" and '"reason": "oom"' in content
     assert ways.send("command", ["/no/such"], FAILED) == (False, "/no/such: no such program here")
+
+
+def test_what_is_started_takes_signals_though_who_sends_ignores_them() -> None:
+    import signal
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        said = ways.send("command", ["sh", "-c", "kill -TERM $$; sleep 60"], FAILED, 20.0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert said == (False, "exit code -15")
 
 
 def test_a_message_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

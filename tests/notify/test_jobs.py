@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +15,10 @@ from typing import Any
 import pytest
 
 from oelm_jobs.agent import rundir, watch
-from oelm_jobs.agent.notify import asked, declared, forms, outbox, polled, ways
+from oelm_jobs.agent.notify import asked, declared, forms, in_job, outbox, polled, ways
 from oelm_jobs.agent.notify.outbox import Outbox
 from oelm_jobs.agent.notify.telling import GONE_S, Row, Teller, by_records
+from oelm_jobs.agent.run_record import RunRecord
 from oelm_jobs.agent.states import State
 from tests.support import make_run
 
@@ -151,3 +156,113 @@ def test_a_login_node_has_one_sender_for_a_study_and_closes_only_what_is_over(
     assert len(tried) == outbox.TRIES
     watch.polled(folder, str(root), [[run_dir, "t1", rows[run_dir]] for run_dir in runs])
     assert messages(folder) == ["complete", "fail", "fail", "fail"]
+
+
+# Who does it ----------------------------------------------------------------------------------------------------------
+
+
+def ask(root: Path, **more: Any) -> Any:
+    """Declare a run of a plain host, an hour ago by what is kept; return the answer."""
+    run = make_run(root, "h")
+    request: Any = {
+        "root": str(root), "study": "s", "project": "/p", "target": "c", "slurm": False, "notify": SETTINGS,
+        "runs": {run.run_dir: "t1"}, **more,
+    }  # fmt: skip
+    return asked.notify(request)
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Whose runs a process is started to watch over; none is."""
+    found: list[Path] = []
+    monkeypatch.setattr(declared, "leave", lambda what, folder: found.append(folder))
+    return found
+
+
+def test_hosts_and_targets_of_one_root_have_each_their_own_and_watch_over_no_others(
+    root: Path, started: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Path(ask(root)["folder"])
+    other_target = Path(ask(root, target="d")["folder"])
+    name = os.uname()
+    monkeypatch.setattr(os, "uname", lambda: type(name)(["Linux", "elsewhere", *name[2:]]))
+    there = Path(ask(root)["folder"])
+    assert len({here, other_target, there}) == 3
+    started.clear()
+    declared.see_to(str(root))
+    assert started == [there]
+
+
+def test_settings_that_can_not_be_believed_are_said_to_be_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "chmod", lambda path, mode: os.fchmod(os.open(path, os.O_RDONLY), 0o777))
+    answer = ask(root)
+    assert "others may write it, or it can't be read" in answer["wrong"]["command"]
+
+
+def test_one_that_watches_sends_in_parts_so_that_it_leaves_to_the_next_one(
+    root: Path, started: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, parts = Path(ask(root)["folder"]), []
+
+    def send(box: Outbox, settings: Any, *, patience_s: float = float("inf")) -> None:
+        parts.append(patience_s)
+        (folder / declared.SETTINGS).unlink()
+
+    monkeypatch.setattr(Outbox, "send", send)
+    monkeypatch.setattr(watch, "FIRST_S", 0.0)
+    watch.watch(folder)
+    assert parts == [watch.PERIOD_S] and 2 * (watch.PERIOD_S + ways.PATIENCE_S) <= 2 * watch.LEAVES_S
+
+
+def test_only_what_slurm_sends_its_signals_to_is_deaf_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: dict[str, Any] = {}
+    before = {number: signal.getsignal(number) for number in watch.DEAF_TO}
+    for what, name in (("watch", "watch"), ("job", "in_job"), ("polled", "polled")):
+        order = io.StringIO(json.dumps([what, "/f"]) + "\n")
+        monkeypatch.setattr(sys, "stdin", order)
+        monkeypatch.setattr(
+            watch, name, lambda *_given, what=what: heard.update({what: signal.getsignal(signal.SIGTERM)})
+        )
+        try:
+            watch.main()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    assert heard == {"watch": before[signal.SIGTERM], "job": signal.SIG_IGN, "polled": before[signal.SIGTERM]}
+
+
+def test_one_that_has_not_become_nobodys_child_in_time_is_done_without(
+    study: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, (run_dir, *_others) = study
+    content = rundir.read_json(folder / declared.SETTINGS) or {}
+    content["notify"] = {**SETTINGS, "on": ["stalled"], "stalled_after_s": 60.0}
+    rundir.write_text(folder / declared.SETTINGS, json.dumps(content), mode=0o600)
+    made: list[subprocess.Popen[bytes]] = []
+
+    def hangs(*_given: object) -> subprocess.Popen[bytes]:
+        made.append(subprocess.Popen(["sleep", "600"]))
+        return made[0]
+
+    monkeypatch.setattr(declared, "begin", hangs)
+    monkeypatch.setattr(in_job, "FORK_S", 0.01)
+    record = RunRecord.of({"run": "a", "run_dir": run_dir, "token": "t1", "notify": str(folder)})
+    in_job.JobTeller(record).watch_for_stalls()
+    assert made[0].returncode == -signal.SIGKILL
+
+
+def test_forgetting_lists_the_folder_no_more_often_for_many_messages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Outbox(tmp_path)
+    for number in range(5):
+        token = "kept" if number == 3 else "old"
+        box.put("end", [number], lambda token=token: forms.Message("end", "it", "", {"token": token}))  # type: ignore[misc]
+    for path in list(tmp_path.glob("end-*.json")):
+        path.with_name(path.stem + ".mail.0.json").touch()
+    listed: list[object] = []
+    list_folder = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or list_folder(path))
+    monkeypatch.setattr(Path, "glob", lambda *_given: pytest.fail("another listing"))
+    box.forget({"kept"})
+    assert len(listed) == 2 and len(list_folder(tmp_path)) == 2

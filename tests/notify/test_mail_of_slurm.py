@@ -18,7 +18,7 @@ from tests.notify.server import stand_in_for_sendmail
 from tests.support import make_run
 
 
-def ask(root: Path, on: tuple[str, ...], said: list[str], **options: Any) -> tuple[told.Declared, list[str]]:
+def ask(root: Path, on: tuple[str, ...], said: list[str], **options: Any) -> tuple[told.Told, list[str]]:
     """Return what a cluster answers, and the lines of a job's header."""
     target = Target(name="c", kind="slurm", root=str(root), python="", slurm=Slurm(**options))
     plan: Any = SimpleNamespace(
@@ -39,9 +39,15 @@ def test_slurm_sends_the_mail_where_there_is_no_sendmail(tmp_path: Path, monkeyp
     said: list[str] = []
     answer, lines = ask(tmp_path, ("fail", "end", "stalled"), said)
     assert {"--mail-user=me@example.org", "--mail-type=FAIL,END,ARRAY_TASKS"} <= set(lines)
-    assert said == ["notify: there is no sendmail on c: Slurm sends the mail, of single runs alone"]
+    assert said == ["notify: mail: there is no sendmail here (c): Slurm sends it, of single runs alone"]
     kept = declared.read(Path(answer.folder))
     assert kept is not None and "mail" not in kept.notify and kept.notify["command"] == ["true"]
+    said.clear()
+    (tmp_path / "bin" / "true").unlink()
+    answer, _ = ask(tmp_path, ("fail",), said)
+    assert answer.slurm_mail and [line.partition(": nothing")[0] for line in said[1:]] == ["notify: command"]
+    (tmp_path / "bin" / "true").symlink_to("/bin/true")
+    said.clear()
     _, lines = ask(tmp_path, ("fail",), said, sbatch={"mail-user": "you@example.org", "mail-type": "BEGIN"})
     assert {"--mail-user=you@example.org", "--mail-type=BEGIN"} <= set(lines), "the target's own options win"
     said.clear()

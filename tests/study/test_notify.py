@@ -93,6 +93,7 @@ def test_all_that_is_wrong_is_said_at_once_with_its_line_and_the_nearest_key(tmp
         ('on = ["stalled"]\nmail = "a@b.c"', "stalled_after: is missing: after how long without progress"),
         ('on = ["fail"]\nmail = "a@b.c"\nstalled_after = "1h"', "means nothing unless on names 'stalled'"),
         ('on = ["stalled"]\nmail = "a@b.c"\nstalled_after = "30"', "give a time with its unit, s, m, h or d"),
+        ('on = ["stalled"]\nmail = "a@b.c"\nstalled_after = "0.5m"', "stalled_after: give a minute at least"),
         ('on = ["fail"]', "nobody is told: give webhook, mail or command, or on = []"),
         ('webhook = { form = "json" }', "url_file: is missing: name what holds the address"),
         ('webhook = { form = "json", url_env = "A", url_file = "b" }', "url_env says it already: give one of them"),

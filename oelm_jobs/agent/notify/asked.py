@@ -39,7 +39,9 @@ def notify(request: messages.NotifyRequest) -> messages.NotifyAnswer:
     os.environ.update(request.get("environment") or {})
     runs = {inside.run_dir(run_dir): token for run_dir, token in request["runs"].items()}
     root = os.path.expanduser(request["root"])
-    owner = "\0".join((str(os.getuid()), request["project"], request["study"]))
+    # A plain host judges its own runs alone, by its own processes; of a cluster any login node does.
+    host = "" if request["slurm"] else os.uname().nodename
+    owner = "\0".join((str(os.getuid()), request["project"], request["study"], request["target"], host))
     folder = rundir.control(root, rundir.NOTIFY) / hashlib.sha256(owner.encode("utf-8", "replace")).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     os.chmod(str(folder), 0o700)  # in a shared root, too: a command in it is run as this user
@@ -52,13 +54,16 @@ def notify(request: messages.NotifyRequest) -> messages.NotifyAnswer:
     merged = {**before, **{run_dir: (token, now) for run_dir, token in runs.items()}}
     content = {
         "version": 1, "study": request["study"], "project": request["project"], "target": request["target"],
-        "slurm": request["slurm"], "notify": how, "runs": merged,
+        "host": host, "slurm": request["slurm"], "notify": how, "runs": merged,
     }  # fmt: skip
     rundir.write_text(folder / declared.SETTINGS, json.dumps(content, ensure_ascii=False), mode=0o600)
     with contextlib.suppress(FileNotFoundError):
         (folder / declared.CLOSED).unlink()
     found = declared.read(folder)
-    if found is not None and merged:
+    if found is None:  # what is kept isn't believed
+        why = _("{path}: others may write it, or it can't be read", str(folder / declared.SETTINGS))
+        wrong.update((way, why) for way in ways.WAYS if request["notify"].get(way))
+    elif merged:
         Outbox(folder).forget({token for token, _since in found.runs.values()})
         if not found.is_slurm:
             declared.leave("watch", folder)

@@ -21,7 +21,7 @@ PROGRAM = __name__.rsplit(".", 2)[0] + ".watch"
 """Watches over runs, and tells of them."""
 SHAPE = schema.Table(
     {"study": verbs.TOKEN, "project": verbs.PATH, "target": verbs.LINE, "slurm": schema.Flag(), "notify": verbs.NOTIFY,
-     "runs": schema.Map(schema.Row((verbs.TOKEN, verbs.TIME)))},
+     "runs": schema.Map(schema.Row((verbs.TOKEN, verbs.TIME))), "host": schema.Text()},
     keeps=True,
 )  # fmt: skip
 
@@ -32,6 +32,8 @@ class Declared(NamedTuple):
     folder: Path
     study: str
     target: str
+    host: str
+    """The plain host whose runs they are; empty of Slurm's."""
     is_slurm: bool
     notify: Mapping[str, Any]
     """``on``, ``stalled_after_s`` and the ways."""
@@ -64,7 +66,8 @@ def read(folder: Path) -> Optional[Declared]:
     if content is None or SHAPE.wrong(content) is not None:
         return None
     runs = {run_dir: (str(token), float(since)) for run_dir, (token, since) in content["runs"].items()}
-    return Declared(folder, content["study"], content["target"], content["slurm"], content["notify"], runs)
+    study, target, host = content["study"], content["target"], content["host"]
+    return Declared(folder, study, target, host, content["slurm"], content["notify"], runs)
 
 
 def open_ones(root: str) -> Iterator[Path]:
@@ -88,7 +91,7 @@ def see_to(root: str) -> None:
     """
     for folder in open_ones(root):
         found = read(folder)
-        if found is not None and not found.is_slurm:
+        if found is not None and found.host == os.uname().nodename:
             leave("watch", folder)
 
 

@@ -127,12 +127,15 @@ class Outbox:
 
     def forget(self, tokens: Set[str]) -> None:
         """Remove what was told of runs of other submissions than these."""
+        files: Dict[str, List[str]] = {}
+        for entry in os.listdir(self._folder):
+            files.setdefault(entry.partition(".")[0], []).append(entry)
         for name, message in self._messages():
             if message.event != "complete" and message.facts.get("token") not in tokens:
-                # The message first: without it nobody makes another try.
-                for path in [self._folder / (name + ENDING), *self._folder.glob(name + ".*")]:
+                # The message first, whose name is the shortest: without it nobody makes another try.
+                for entry in sorted(files.get(name, ()), key=len):
                     with contextlib.suppress(OSError):
-                        path.unlink()
+                        os.unlink(self._folder / entry)
 
     def _messages(self) -> List[Tuple[str, forms.Message]]:
         """Return the messages with their names, the oldest first."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -223,9 +224,14 @@ def _told(code: int, said: bytes, hidden: List[str]) -> str:
 
 def _masked(text: str, hidden: List[str]) -> str:
     """Return text with dots in place of secrets, and of the parts of an address that may be."""
-    from urllib.parse import urlsplit
+    from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
-    parts = [part for secret in hidden for part in (secret, urlsplit(secret).path, urlsplit(secret).query)]
+    parts = set(hidden)
+    for url in map(urlsplit, hidden):
+        values = [value for _name, value in parse_qsl(url.query)]
+        raw = [word.partition("=")[2] for word in url.query.split("&")]
+        parts.update([url.path, url.query, *url.path.split("/"), *values, *raw, url.username or "", url.password or ""])
+    parts |= {plain for part in parts for plain in (unquote(part), unquote_plus(part))}
     for part in sorted((part for part in parts if len(part) > 5), key=len, reverse=True):
         text = text.replace(part, "…")
     return text
@@ -250,9 +256,19 @@ def _secrets(how: Mapping[str, Any]) -> Tuple[str, str]:
     where = how.get("url_env") or how.get("url_file") or ""
     if not url.startswith(("https://", "http://")) or not _is_word(url):
         raise NotSent(_("{where} holds no address that begins with https://", where))
+    if token and url.startswith("http://") and not _is_own(url):
+        raise NotSent(_("a token is sent to an address that begins with https:// alone"))
     if token and not _is_word(token):
         raise NotSent(_("{where} holds no token", how.get("token_env") or how.get("token_file") or ""))
     return url, token
+
+
+def _is_own(url: str) -> bool:
+    """Tell whether an address is this machine's own."""
+    from urllib.parse import urlsplit
+
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or re.fullmatch(r"127\.\d+\.\d+\.\d+", host) is not None
 
 
 def _is_word(text: str) -> bool:
