@@ -127,7 +127,12 @@ def program_folder(start: Path) -> Path:
 
 
 def _project(start: Path) -> Path | None:
-    return next((folder for folder in (start, *start.parents) if study_files(folder)), None)
+    return next((folder for folder in (start, *start.parents) if study_files(folder) or example_files(folder)), None)
+
+
+def example_files(project: Path) -> list[Path]:
+    """Return the studies in ``jobs/examples``, which are named by their paths."""
+    return sorted((project / "jobs" / "examples").glob("*.toml"))
 
 
 def study_files(project: Path) -> list[Path]:

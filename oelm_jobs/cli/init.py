@@ -14,6 +14,7 @@ from ..agent.sentences import _, joined
 from ..errors import UsageError, few, valid_choices
 from ..folders import check_home, home, study_files
 from ..language import translated
+from ..scaffold import examples
 from .common import ask, columns, command, narrate, say, split_names
 
 if TYPE_CHECKING:
@@ -42,27 +43,36 @@ NO_HOST = "none"
     help=_('The command of one run, as you type it: --command "python train.py --lr 1e-3". Goes with --study script.'),
 )
 @click.option(
+    "--example",
+    type=click.Choice(examples.NAMES),
+    help=_("Copy this example, a study of a small program, to see how one is done."),
+)
+@click.option(
     "--host",
     "given",
     multiple=True,
     metavar="NAME,NAME",
     help=_("Hosts that ssh reaches by that name and that become targets; nothing is connected to."),
 )
-def main(folder: Path, kind: str | None, text: str | None, given: tuple[str, ...]) -> None:
+def main(folder: Path, kind: str | None, text: str | None, example: str | None, given: tuple[str, ...]) -> None:
     """Make a project of a folder: a study, a file of targets, lines for .gitignore.
 
     Targets are partitions that sinfo tells on a cluster, and those hosts of ~/.ssh/config that you name; nothing is
     connected to. Nothing that exists is overwritten: in a project it adds what is missing.
     """
     from ..scaffold import command as of_command
-    from ..scaffold import examples, existing, files, targets
+    from ..scaffold import existing, files, targets
 
+    if example is not None:
+        for option in ("--study",) * (kind is not None) + ("--command",) * (text is not None):
+            raise UsageError(_("--example and {option} exclude each other", option))
     if text is not None and kind == "reference":
         raise UsageError(_("--command goes with --study script"))
     check_home(folder.resolve())
     found = existing.look(folder)
     there = [path.stem for path in study_files(folder) if path.parent.name == "jobs"]
-    kind = kind or ("script" if text is not None else "" if there else _ask_kind(found))
+    kind = kind or ("script" if text is not None else "" if there or example else _ask_kind(found))
+    copied = examples.program(example) if example else {}
     studies: dict[str, str] = {}
     lacking = ""
     if kind == "script":
@@ -79,7 +89,12 @@ def main(folder: Path, kind: str | None, text: str | None, given: tuple[str, ...
     wanted = [*files.IGNORED, *(files.DATA if kind == "reference" else ())]
     made = [
         *(files.make(folder, f"jobs/{name}.toml", content) for name, content in studies.items()),
-        *(files.kept(f"jobs/{name}.toml") for name in there if name not in studies),
+        *(files.make(folder, name, content) for name, content in copied.items()),
+        *(
+            files.kept(path)
+            for path in (f"jobs/{name}.toml" for name in there if name not in studies)
+            if path not in copied
+        ),
         files.make(folder, TARGETS, proposal.text)
         if is_new
         else files.added(TARGETS, targets.add(folder / TARGETS, hosts)),
@@ -93,7 +108,7 @@ def main(folder: Path, kind: str | None, text: str | None, given: tuple[str, ...
     if lacking:
         narrate(_("Not there yet: {why}", lacking))
     narrate("")
-    for line in _next(folder, kind, [*studies, *there], text or "", hosts, found):
+    for line in _next(folder, kind, [*([example] if example else studies), *there], text or "", hosts, found, example):
         narrate(line)
 
 
@@ -153,16 +168,18 @@ def _line(one: Written, proposal: Proposal) -> str:
 
 
 def _next(
-    folder: Path, kind: str, studies: list[str], text: str, hosts: Sequence[str], found: Existing
+    folder: Path, kind: str, studies: list[str], text: str, hosts: Sequence[str], found: Existing, example: str | None
 ) -> Iterator[str]:
     """Yield the commands that come next."""
     where = "" if folder.resolve() == Path.cwd() else shlex.quote(str(folder))
-    study = f" --study {studies[0]}" if len(study_files(folder)) > 1 else ""
+    study = f" --study {studies[0]}" if example or len(study_files(folder)) > 1 else ""
     there = f" --target {hosts[0]}" if hosts else ""
     yield _("Next, after cd {folder}:", where) if where else _("Next:")
     rows: dict[str, str] = {}
     for host in hosts[:3]:
         rows[f"oelm doctor {host}"] = _("connect, and see what runs there would lack")
+    if example:
+        rows[f"head jobs/{example}.toml"] = _("what it shows, and what it needs")
     if kind == "reference":
         if importlib.util.find_spec("torch") is None:
             rows[f"{shlex.quote(sys.executable)} -m pip install 'oelm-jobs[train]'"] = _(

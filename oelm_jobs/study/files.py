@@ -11,7 +11,7 @@ from typing import TypeVar
 from .. import names, tomlfile
 from ..agent.sentences import _
 from ..errors import ConfigurationError, UsageError, nearest, valid_choices
-from ..folders import study_files
+from ..folders import example_files, study_files
 from ..programs import built_in, description
 from ..spec.program import Metrics
 from ..spec.study import METRICS, RELATIONS, SCALES, Group, Hypothesis, SpeedTrial, Study
@@ -67,9 +67,10 @@ def load_study(project: Path, name: str | None = None, warn: Callable[[str], Non
             return defaults[0]
         none = _("no study") if len(studies) == len(files) else _("no study that can be read")
         found = [f"jobs/{study.path.name}" for study in defaults] or none
+        examples = [f"jobs/examples/{path.name}" for path in example_files(project)]
         raise UsageError(
             _("{what} in {path} has default = true", found, str(project / "jobs")),
-            hint=_("name one with --study: {studies}", [path.stem for path in files]),
+            hint=_("name one with --study: {studies}", [path.stem for path in files] or examples),
         )
     if name.endswith(".toml"):
         return read_study(Path(name).resolve())

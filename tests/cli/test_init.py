@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from oelm_jobs.cli import init, submit
 from oelm_jobs.errors import UsageError
 from oelm_jobs.scaffold import command, examples, existing, files, targets
 from oelm_jobs.study.files import load_study, read_study
@@ -295,6 +298,43 @@ def test_a_slurm_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytes
     with_sinfo(tmp_path, monkeypatch, "echo 'sinfo: error: no controller' >&2; exit 1")
     proposal = targets.propose(tmp_path / "none")
     assert proposal.ready == ("local",) and "no controller" in proposal.remarks[0]
+
+
+@pytest.mark.parametrize("name", examples.NAMES)
+def test_an_example_is_copied_and_what_exists_stays(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(folder)
+    script = folder / "jobs" / "examples" / name / "train.py"
+    script.parent.mkdir(parents=True)
+    script.write_text("mine = 1\n")
+    made = CliRunner().invoke(init.main, ["--example", name])
+    assert made.exit_code == 0 and f"made   jobs/{name}.toml\n" in made.stdout
+    assert f"kept   jobs/examples/{name}/train.py" in made.stdout and script.read_text() == "mine = 1\n"
+    assert f"oelm submit --study {name} --dry-run" in made.stderr and f"head jobs/{name}.toml" in made.stderr
+    assert load_study(folder).name == name
+    first = (folder / "jobs" / f"{name}.toml").read_text().partition("\nquestion")[0]
+    assert first.endswith(f"#   oelm-submit --study {name}")
+    copied = {path.name for path in script.parent.iterdir()}
+    assert copied == {path.name for path in (examples.folder() / "examples" / name).glob("*.*")}
+
+
+def test_there_are_as_many_examples_as_are_named_and_a_wrong_name_tells_them(tmp_path: Path) -> None:
+    assert sorted(examples.NAMES) == sorted(path.stem for path in (examples.folder() / "examples").glob("*.toml"))
+    wrong = CliRunner().invoke(init.main, [str(tmp_path), "--example", "spiral"])
+    assert wrong.exit_code == 2 and all(name in wrong.stderr for name in examples.NAMES)
+    both = CliRunner().invoke(init.main, [str(tmp_path), "--example", "spirals", "--study", "script"])
+    assert both.exit_code == 2 and "--example and --study exclude each other" in both.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_examples_alone_is_a_project_whose_studies_are_named_by_their_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(examples.folder() / "examples", folder / "jobs" / "examples")
+    monkeypatch.chdir(folder)
+    planned = CliRunner().invoke(submit.main, ["--study", "jobs/examples/spirals.toml", "--dry-run"])
+    assert planned.exit_code == 0 and "study spirals" in planned.stdout
+    unnamed = CliRunner().invoke(submit.main, ["--dry-run"])
+    assert unnamed.exit_code == 2 and "--study: jobs/examples/hydra_app.toml, jobs/examples/nanogpt" in unnamed.stderr
 
 
 def test_the_examples_that_come_along_are_studies() -> None:

@@ -1,5 +1,6 @@
 """Make data/austen_char: the first characters of the embedded novels as uint16, and what each number stands for."""
 
+import importlib.util
 import lzma
 import pickle
 from pathlib import Path
@@ -9,7 +10,10 @@ import numpy as np
 PROJECT = Path(__file__).resolve().parents[3]
 CHARACTERS = 400_000
 
-with lzma.open(PROJECT / "oelm_jobs" / "text" / "austen.txt.xz", "rt", encoding="utf-8") as file:
+package = PROJECT / "oelm_jobs"
+if not package.is_dir():  # oelm-jobs is installed
+    package = Path(importlib.util.find_spec("oelm_jobs").origin).parent
+with lzma.open(package / "text" / "austen.txt.xz", "rt", encoding="utf-8") as file:
     text = file.read(CHARACTERS)
 characters = sorted(set(text))
 number = {character: place for place, character in enumerate(characters)}
