@@ -266,3 +266,40 @@ def test_forgetting_lists_the_folder_no_more_often_for_many_messages(
     monkeypatch.setattr(Path, "glob", lambda *_given: pytest.fail("another listing"))
     box.forget({"kept"})
     assert len(listed) == 2 and len(list_folder(tmp_path)) == 2
+
+
+def test_what_looks_for_stalls_reads_and_sends_of_its_own_run_alone_and_seldom(
+    study: tuple[Path, list[str]], tried: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, (run_dir, *_others) = study
+    content = rundir.read_json(folder / declared.SETTINGS) or {}
+    content["notify"] = {**SETTINGS, "on": ["end", "stalled"], "stalled_after_s": 7200.0}
+    rundir.write_text(folder / declared.SETTINGS, json.dumps(content), mode=0o600)
+    Outbox(folder).put("end", ["another"], lambda: forms.Message("end", "another's", "", {"token": "t1"}))
+    looked, pauses = [], []
+    monkeypatch.setattr(watch, "_in_job", lambda of, token: looked.append(of))
+    monkeypatch.setattr(Outbox, "send", lambda *_given, **_named: pytest.fail("all that is due is sent"))
+
+    def waits(_files: object, _1: object, _2: object, pause_s: float) -> tuple[list[int], list[int], list[int]]:
+        pauses.append(pause_s)
+        return [0] * (len(pauses) == 3), [], []
+
+    monkeypatch.setattr(watch.select, "select", waits)
+    watch.for_stalls(folder, run_dir, 8.0)
+    assert looked == [run_dir] * 3 and not tried
+    assert min(pauses) >= watch.STALLS_S
+
+
+def test_what_is_left_by_a_client_that_lives_on_is_reaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[subprocess.Popen[bytes]] = []
+
+    def start(module: str, *, stdin: Any) -> subprocess.Popen[bytes]:
+        made.append(subprocess.Popen(["true"], stdin=stdin))
+        return made[-1]
+
+    monkeypatch.setattr(ways, "start", start)
+    for _each in range(2):
+        declared.leave("watch", tmp_path)
+        os.waitid(os.P_PID, made[-1].pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(made[0].pid, os.WNOHANG)
