@@ -41,7 +41,9 @@ BEYOND = {
 """Options that decide how a host is reached and that paramiko can't follow, with the values that ask for nothing."""
 
 
-_AFTER_PROXY = re.compile(r"(?m)^(kex_exchange_identification: |Connection closed by UNKNOWN port ).*$")
+_AFTER_PROXY = re.compile(
+    r"(?m)^(kex_exchange_identification: |banner exchange: |Connection closed by UNKNOWN port ).*$"
+)
 """What ssh says after a ProxyCommand that ended has told why."""
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from oelm_jobs import connections
 from oelm_jobs.agent.sentences import Sentence
-from oelm_jobs.connections import openssh
+from oelm_jobs.connections import openssh, sshconfig
 from oelm_jobs.errors import NotReached, TargetError
 from tests.ssh.conftest import log_out, ssh_agent
 from tests.ssh.test_hosts import ASK, EVERY, be_impatient, on_a_terminal, reach, works
@@ -287,6 +287,21 @@ def test_a_proxy_command_that_fails_is_told_in_its_own_words(box: Host, client: 
     client.knows(box, ProxyCommand="sh -c 'echo no tunnel today >&2; exit 3'")
     with pytest.raises(NotReached, match="can't be reached: no tunnel today"):
         works(reach(way))
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "kex_exchange_identification: Connection closed by remote host",
+        "banner exchange: Connection to UNKNOWN port 65535: Broken pipe",
+        "Connection closed by UNKNOWN port 65535",
+    ],
+)
+def test_what_ssh_says_after_a_proxy_command_is_not_its_reason(box: Host, client: Client, after: str) -> None:
+    """Which of these it says depends on how fast the command ended."""
+    client.knows(box)
+    said = sshconfig.explain(sshconfig.resolve("box"), f"no tunnel today\r\n{after}\r\n")
+    assert str(said).endswith("can't be reached: no tunnel today")
 
 
 ALGORITHMS = {
