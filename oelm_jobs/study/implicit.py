@@ -149,12 +149,7 @@ def _check(command: Sequence[str], values: Mapping[str, Sequence[str]], num_seed
             _("the command has {{{name}}}, and nothing says what that is; {choices}", name, known),
             hint=_("give it a value, or several: --set {name}=VALUE,VALUE", name),
         )
-    for name, several in values.items():
-        if more := [text for text in several if text.startswith(("[", '"', "'")) and _are_several(text)]:
-            raise UsageError(
-                _("--set {setting}: is several values in quotes or brackets", f"{name}={more[0]}"),
-                hint=_("give each by itself: --set {name}=VALUE --set {name}=VALUE", name),
-            )
+    for name in values:
         if name not in named and "settings" not in named:
             raise UsageError(
                 _("--set {name}: the command has no place for it", name),
@@ -165,11 +160,6 @@ def _check(command: Sequence[str], values: Mapping[str, Sequence[str]], num_seed
             _("--num-seeds {number}: the command has no place for the seed", num_seeds),
             hint=_("write {{seed}} where it belongs, as in --seed {{seed}}"),
         )
-
-
-def _are_several(text: str) -> bool:
-    """Tell whether a text is no value of TOML, but would be several between commas."""
-    return tomlfile.value_of(text) == text and isinstance(tomlfile.value_of(f"[{text}]"), list)
 
 
 def _as_file(command: Sequence[str]) -> str | list[str]:
