@@ -6,7 +6,7 @@ VENV ?= .venv
 PROGRAMS_VENV ?= $(VENV)/programs
 PYTEST ?=
 # Twice as many as two cores: tests of servers and clusters mostly wait.
-PYTEST_PROCESSES ?= 6
+PYTEST_PROCESSES ?= 4
 PACKAGING = setup.cfg setup.py pyproject.toml tools/install.sh
 # An environment that is active or a pip setting of the user's must not lead installs elsewhere.
 unexport PIP_TARGET PIP_PREFIX PIP_USER PYTHONHOME
