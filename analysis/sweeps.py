@@ -44,8 +44,10 @@ class Combination:
 
 
 def combinations(study: Study, runs: Sequence[LoadedRun], goals: Goals | None) -> list[Combination]:
-    """Return what was run of a study's sweep, in the order of its groups."""
-    if study.sweep is None:
+    """Return what was run of a study's sweep, in the order of its groups; nothing where nobody says which values of the
+    main metric are better.
+    """
+    if study.sweep is None or (goals is not None and not next(iter(goals.values()), "")):
         return []
     keys = [*study.sweep.parameters]
     found: dict[tuple[str, str], list[LoadedRun]] = {}
@@ -206,7 +208,9 @@ def _order(value: Any) -> tuple[tuple[int, float], str]:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else sweep.as_text(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return sweep.as_text(value)
 
 
 def _is_number(value: Any) -> bool:

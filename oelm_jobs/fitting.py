@@ -15,7 +15,7 @@ _WIDE = "\u2e80-\u303e\u3041-\u33ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900
 """Characters between which a line may break (Unicode Standard Annex 14, class ID)."""
 _CLOSING, _OPENING = "，。；：？！、）”’》】…%,.;:?!)]", "（“‘《【(["
 """What begins no line, and what ends none."""
-# Not compiled here: every command imports this module, and few wrap anything.
+# Not compiled here: a look at the status imports this module, and wraps nothing.
 _PIECES = rf"[{re.escape(_OPENING)}]*(?:[{_WIDE}]|[^\s{_WIDE}]+)[{re.escape(_CLOSING)}]*"
 
 

@@ -127,7 +127,9 @@ class StoredRun(NamedTuple):
         return length.tokens_per_step(self.settings, self.spec["global_batch"])
 
     def seen(self, state: State, reason: str, progress: RunProgress, observed_at: float) -> StoredRun:
-        """Return the run as its target has just told of it; as _replace, in a third of the time."""
+        """Return the run as its target has just told of it; as ``_replace``, but by position, since a
+        status does it for each run.
+        """
         return StoredRun._make((*self[:_STATE], state, reason, self.queued_at, observed_at, progress))
 
     def without_misread(self) -> StoredRun:

@@ -84,10 +84,12 @@ def write_tokens(path: Path, count: int, vocab_size: int) -> None:
 
 
 def end_all(root: Path) -> None:
-    """End every run below ``root``."""
+    """End every run below ``root``, and who watches over one."""
     run_dirs = [str(path.parent) for path in root.rglob(rundir.CONTROL) if (path / rundir.CLAIM).exists()]
     if run_dirs:
         cancel.cancel({"run_dirs": run_dirs})
+    for settings in root.rglob(f"{rundir.CONTROL}/{rundir.NOTIFY}/*/settings.json"):  # who watches leaves then
+        settings.unlink(missing_ok=True)
 
 
 SEED = int(os.environ.get("TEST_SEED", "0"))

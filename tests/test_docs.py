@@ -134,6 +134,8 @@ def test_every_command_of_the_tutorial_that_needs_no_other_machine_runs(
     """In the page's order, with its files; what trains models is stood in for. tests/ssh, tests/slurm have the rest."""
     mine = root / "mine"
     mine.mkdir()
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     for role in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{role}_NAME", "reader")
         monkeypatch.setenv(f"GIT_{role}_EMAIL", "reader@example.org")

@@ -1,6 +1,6 @@
 """The types of ``analysis_results.json``, which ``oelm-report --json`` prints.
 
-For type checkers, the tests and the reference (tools/reference): nothing imports this module when a command runs.
+For the tests and the reference (tools/reference): nothing imports this module when a command runs.
 """
 
 from __future__ import annotations

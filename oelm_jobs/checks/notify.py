@@ -25,19 +25,22 @@ def look(connection: Connection, studies: Sequence[Study], *, sends: bool) -> It
         TargetError: The target can't be asked.
     """
     user = notifying.of_user()
-    wanted: dict[str, Notify] = {}  # by what they say: many studies say the same
+    wanted: dict[object, Notify] = {}  # by what they say: many studies say the same
     for notify in [user, *(study.notify for study in studies if study.notify is not None)]:
         if notify.ways:
-            wanted.setdefault(repr((notify.webhook, notify.mail, notify.command)), notify)
+            wanted.setdefault((notify.webhook, notify.mail, notify.command), notify)
+    unsent: dict[str, None] = {}  # of the whole root, in each answer
     for notify in wanted.values():
-        yield from _try(connection, notify, sends=sends)
+        yield from _try(connection, notify, unsent, sends=sends)
+    for words in unsent:
+        yield warning(_("notify"), _("was not sent: {what}", words))
     if sends and not wanted:
         hint = _('write [notify] with mail = "ADDRESS" into jobs/NAME.toml or {path}', str(notifying.path()))
         words = _("neither a study nor {path} has [notify]", str(notifying.path()))
         yield warning(_("notify"), words, hint)
 
 
-def _try(connection: Connection, notify: Notify, *, sends: bool) -> Iterator[Finding]:
+def _try(connection: Connection, notify: Notify, unsent: dict[str, None], *, sends: bool) -> Iterator[Finding]:
     target = connection.target
     request: messages.NotifyTestRequest = {
         "root": as_agent_reads(connection).root,
@@ -57,5 +60,4 @@ def _try(connection: Connection, notify: Notify, *, sends: bool) -> Iterator[Fin
             yield warning(what, _("nothing can be sent: {why}", answer["wrong"][way]), _("runs are none the worse"))
         else:
             yield good(what, _("there; oelm-doctor {target} --notify sends a test", target.name))
-    for words in answer["unsent"]:
-        yield warning(_("notify"), _("was not sent: {what}", words))
+    unsent.update(dict.fromkeys(answer["unsent"]))

@@ -63,9 +63,8 @@ def main(folder: Path, kind: str | None, text: str | None, example: str | None, 
     from ..scaffold import command as of_command
     from ..scaffold import existing, files, targets
 
-    if example is not None:
-        for option in ("--study",) * (kind is not None) + ("--command",) * (text is not None):
-            raise UsageError(_("--example and {option} exclude each other", option))
+    if example is not None and (kind is not None or text is not None):
+        raise UsageError(_("--example and {option} exclude each other", "--study" if kind is not None else "--command"))
     if text is not None and kind == "reference":
         raise UsageError(_("--command goes with --study script"))
     check_home(folder.resolve())

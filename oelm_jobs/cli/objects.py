@@ -1,6 +1,6 @@
 """The types of the JSON objects that commands print with ``--json``, by command in PRINTED.
 
-For type checkers, the tests and the reference (tools/reference): nothing imports this module when a command runs.
+For the tests and the reference (tools/reference): nothing imports this module when a command runs.
 """
 
 from __future__ import annotations

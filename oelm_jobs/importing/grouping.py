@@ -30,7 +30,7 @@ class Undeclared:
 
 
 def undeclared(key: Key, commands: Sequence[Command]) -> Undeclared:
-    usual = Counter(key.values).most_common(1)[0][0]
+    usual = key.usual
     odd = [place for place, value in enumerate(key.values) if value != usual]
     return Undeclared(
         places=tuple(dict.fromkeys(str(commands[place].started.place) for place in odd)),
@@ -50,11 +50,11 @@ def factors_of(commands: Sequence[Command], varying: list[Key], seeds: list[int]
     """Return the settings that loops and names declare, and as many others as tell the runs apart; and the rest."""
     found = [key for key in varying if _is_looped(key, commands) or _is_named(key, commands)]
     places = range(len(commands))
-    whole = len({(*(key.values[place] for key in varying), seeds[place] if seeds else 0) for place in places})
 
     def told(several: list[Key]) -> int:
         return len({(*(key.values[place] for key in several), seeds[place] if seeds else 0) for place in places})
 
+    whole = told(varying)
     while told(found) < whole:
         left = [key for key in varying if key not in found]
         found.append(max(left, key=lambda key: (told([*found, key]), -_evenness(key))))
@@ -82,16 +82,12 @@ def _is_named(key: Key, commands: Sequence[Command]) -> bool:
     called = [_name_of(command) for command in commands]
     if len(set(called)) < 2:
         return False
-    usual = Counter(key.values).most_common(1)[0][0]
+    usual = key.usual
     odd = [place for place, value in enumerate(key.values) if value != usual]
     marks: dict[int, bool] = {}
     for place in odd:
         value = key.values[place]
-        text = (
-            value[0]
-            if value
-            else next((part for part in sorted(re.split(r"[_.-]", key.name), key=len)[::-1]), key.name)
-        )
+        text = value[0] if value else sorted(re.split(r"[_.-]", key.name), key=len)[-1]
         shape = rf"(?<![\d.]){re.escape(text.lower())}(?![\d])"
         marks[place] = bool(text) and re.search(shape, called[place]) is not None
     usual_texts = [called[place] for place in range(len(commands)) if place not in odd]

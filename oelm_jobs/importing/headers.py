@@ -84,11 +84,12 @@ def read(text: str) -> Header:
 
 
 def _read_other(header: Header, number: int, line: str) -> None:
-    """Take an array and GPUs of another scheduler's line; the line is named where it says more."""
+    """Take an array and GPUs of another scheduler's line; the line is named where it gives no array."""
     for scheduler, shape in _OTHERS.items():
         if found := shape.match(line):
-            header.array = found[1] or header.array
-            header.lines.setdefault("array", number)
+            if found[1]:
+                header.array = found[1]
+                header.lines.setdefault("array", number)
             if gpus := _OTHERS_GPUS.search(line):
                 header.gpus = int(gpus[1])
             if not found[1]:

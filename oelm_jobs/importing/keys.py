@@ -40,6 +40,11 @@ class Key:
     """Whether its values stay text, as they are part of others."""
 
     @property
+    def usual(self) -> tuple[str, ...] | None:
+        """The value that most commands have."""
+        return Counter(self.values).most_common(1)[0][0]
+
+    @property
     def varies(self) -> bool:
         """Whether commands differ in it."""
         return len(set(self.values)) > 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -39,7 +38,7 @@ def names_of(
     ways = [[_text(key.values[each[0]]) for each in places] for key in labels]
     if all(len({stems[place] for place in each}) == 1 for each in places):
         ways.append([stems[each[0]] for each in places])
-    usual = {key: Counter(key.values).most_common(1)[0][0] for key in undeclared}
+    usual = {key: key.usual for key in undeclared}
     for way in ways:
         texts = list(way)
         for at, each in enumerate(places):

@@ -15,11 +15,11 @@ from .scope import MOST_WORDS, TooMany
 
 Lines = Callable[[str], "list[str] | None"]
 """Returns a file's lines; None where they aren't known."""
-_XARGS_VALUED = "aEeIiLlnPsd"
+_XARGS_VALUED = "aEILnPsd"
 _PARALLEL_VALUED = frozenset(
     {"-j", "--jobs", "-P", "--max-procs", "--joblog", "--delay", "--results", "--timeout", "--retries", "--tmpdir",
      "--memfree", "--load", "--nice", "--halt", "--tagstring", "-S", "--sshlogin", "--sshloginfile", "--workdir",
-     "--wd", "--env", "--basefile", "--return", "--shuf", "--limit"}
+     "--wd", "--env", "--basefile", "--return", "--limit"}
 )  # fmt: skip
 _SOURCE = re.compile(r":::\+?|::::\+?")
 _PLACE = re.compile(r"\{(\d*)(//|/\.|/|\.)?\}|\{#\}")
@@ -57,16 +57,16 @@ def xargs(words: Sequence[str], lines: list[str] | None, read: Lines) -> list[st
     if lines is None or not command:
         return None
     if mark:
-        return [_line([word.replace(mark, line.strip()) for word in command]) for line in lines if line.strip()]
+        return [shlex.join([word.replace(mark, line.strip()) for word in command]) for line in lines if line.strip()]
     if each_line:
         lines = [" ".join(lines[first : first + each_line]) for first in range(0, len(lines), each_line)]
-        return [f"{_line(command)} {line}" for line in lines if line.strip()]
+        return [f"{shlex.join(command)} {line}" for line in lines if line.strip()]
     try:
         items = [item for line in lines for item in shlex.split(line)]
     except ValueError:
         return None
     most = most or max(len(items), 1)
-    return [_line([*command, *items[first : first + most]]) for first in range(0, len(items), most)]
+    return [shlex.join([*command, *items[first : first + most]]) for first in range(0, len(items), most)]
 
 
 def parallel(words: Sequence[str], lines: list[str] | None, read: Lines) -> list[str] | None:
@@ -147,7 +147,3 @@ def _filled(text: str, row: Sequence[str], number: int) -> str:
         return shlex.quote(word) if len(chosen) == 1 else " ".join(map(shlex.quote, chosen))
 
     return _PLACE.sub(value, text)
-
-
-def _line(words: Sequence[str]) -> str:
-    return shlex.join(words)

@@ -310,7 +310,7 @@ class Shell(Flow):
 
     def started(self, words: Sequence[str], before: Mapping[str, str], node: nodes.Simple, host: str = "") -> None:
         """Take down a command, and name what it reads that the script writes."""
-        for path in {part for word in words for part in (word, word.partition("=")[2])} & self._files.keys():
+        for path in sorted({part for word in words for part in (word, word.partition("=")[2])} & self._files.keys()):
             self.leave(node, _("it reads {path}, which the script writes: put that into the project", path))
         self._found.add(
             Started(

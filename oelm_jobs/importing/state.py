@@ -225,7 +225,7 @@ class State:
         raise NotImplementedError
 
     def _output(self, words: list[str]) -> str | None:
-        name, rest = (words[0], words[1:]) if words else ("", [])
+        name, rest = words[0], words[1:]
         if name == "echo":
             return " ".join(rest)
         if name == "pwd":

@@ -37,7 +37,7 @@ def tables(joined: Joined, project: Path, reasons: Mapping[str, str], found: Fou
             why = _("--{name} is left out: the toolkit says it to a run itself", key)
             found.leave(command.started.place, " ".join(command.started.words), why)
     one_of = {group: each for each, group in reversed(typed)}
-    own = {name.replace("-", "_"): name for name in joined.factors}
+    own = {name.replace("-", "_") for name in joined.factors}
     factors = [key for key in varying if key in own and key in built_in.FACTORS]
     groups = {
         name: {**{key: one_of[name].values[key] for key in varying}, **_gpus(group)}

@@ -35,8 +35,7 @@ batch, which is scientific.
 """
 OF_THE_STEP = frozenset({"batch_size", "compile", "deterministic", "gradient_accumulation_steps", "num_workers"})
 """Keys that say how a step is cut, which its speed depends on."""
-_BATCH = "global_batch"
-"""What may be set of a study besides the trainer's own keys."""
+(_BATCH,) = BESIDES
 REPLICATION = frozenset({"seed", "data_path", "val_data_path"})
 """Keys that no comparison looks at: the seed is the replication, and of data the hash counts, not the path."""
 

@@ -259,7 +259,7 @@ def _remember(store: Store, runs: list[StoredRun], answer: PollAnswer) -> list[S
     answers = answer["runs"]
     ahead_s = round((finite(answer.get("time")) or now) - now, -1)
     for run in runs:
-        if run.state is State.PLANNED or run.is_nowhere:
+        if run.state is State.PLANNED or run.run_dir not in answers:  # nobody was asked about it
             continue
         row = dict(answers[run.run_dir])
         state, reason = STATES[cast("str", row.pop("state"))], str(row.pop("reason") or "")

@@ -238,8 +238,10 @@ def plan_runs(
                 if why := about.why_not_run(variant, run):
                     raise ConfigurationError(_("{run}: {why}", name, why))
                 settings.update(about.settings_of(variant, run, data_there))
+                if data_hash:  # nobody has seen the run yet, and to copy it takes longer than all else here
+                    object.__setattr__(run, "fingerprint", about.fingerprint(run, data_hash))
                 if study.sweep is not None:
-                    same = (group.name, seed, about.fingerprint(run, data_hash or "unknown"))
+                    same = (group.name, seed, run.fingerprint or about.fingerprint(run, "unknown"))
                     if same in known:
                         continue
                     known.add(same)
@@ -247,8 +249,6 @@ def plan_runs(
                         why = _("two combinations have that name: sweep one of them in a study of its own")
                         raise ConfigurationError(_("{run}: {why}", name, why))
                     called.add(name)
-                if data_hash:  # nobody has seen the run yet, and to copy it takes longer than all else here
-                    object.__setattr__(run, "fingerprint", about.fingerprint(run, data_hash))
                 runs.append(run)
     trial = _speed_trial(study, runs)
     return [trial, *runs] if trial is not None else runs

@@ -172,10 +172,15 @@ def settings(sweep: Sweep) -> list[dict[str, Any]]:
     return list(itertools.islice(_grid(sweep) if sweep.method == "grid" else _drawn(sweep), sweep.run_cap or MOST))
 
 
+def _together(sweep: Sweep) -> dict[str, tuple[str, ...]]:
+    """Return for each setting those that are swept together with it, itself among them."""
+    zipped = {key: keys for keys in sweep.zip for key in keys}
+    return {key: zipped.get(key, (key,)) for key in sweep.parameters}
+
+
 def _axes(sweep: Sweep) -> list[list[dict[str, Any]]]:
     """Return what is chosen independently: for each setting, or list of settings swept together, its values."""
-    together = {key: keys for keys in sweep.zip for key in keys}
-    axes = dict.fromkeys(together.get(key, (key,)) for key in sweep.parameters)
+    axes = dict.fromkeys(_together(sweep).values())
     return [
         [
             dict(zip(keys, values, strict=True))
@@ -205,8 +210,7 @@ def _drawn(sweep: Sweep) -> Iterator[dict[str, Any]]:
     """Yield combinations that are drawn, each once, until none is new; each setting from a stream of its own, so that
     another one's range changes nothing here.
     """
-    together = {key: keys for keys in sweep.zip for key in keys}
-    streams = {key: random.Random(f"{sweep.seed} {together.get(key, (key,))[0]}") for key in sweep.parameters}
+    streams = {key: random.Random(f"{sweep.seed} {keys[0]}") for key, keys in _together(sweep).items()}
     known: set[str] = set()
     in_vain = 0
     while in_vain < PATIENCE:

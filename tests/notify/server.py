@@ -77,11 +77,13 @@ def receiving(address: str = "127.0.0.1", **values: Any) -> Iterator[Receiver]:
         receiver.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
-        yield receiver
-        if receiver.holds is not None:
-            receiver.holds.set()
-        server.shutdown()
-        thread.join()
+        try:
+            yield receiver
+        finally:
+            if receiver.holds is not None:
+                receiver.holds.set()
+            server.shutdown()
+            thread.join()
 
 
 def secret_file(path: Path, text: str, mode: int = 0o600) -> Path:

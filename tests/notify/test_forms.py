@@ -86,9 +86,7 @@ def test_an_error_is_told_without_the_address_even_where_the_server_repeats_it(s
 def test_a_server_that_is_not_there_or_never_answers_costs_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    with receiving() as receiver:
-        pass
-    said = sent(receiver, "json")
+    said = sent(Receiver(port=1), "json")
     assert not said.is_sent and "refused" in said.words and "SECRET" not in said.words
     monkeypatch.setattr(ways, "PATIENCE_S", 3.0)
     with receiving(holds=threading.Event()) as receiver:

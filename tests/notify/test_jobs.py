@@ -194,7 +194,8 @@ def test_hosts_and_targets_of_one_root_have_each_their_own_and_watch_over_no_oth
 
 
 def test_settings_that_can_not_be_believed_are_said_to_be_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "chmod", lambda path, mode: os.fchmod(os.open(path, os.O_RDONLY), 0o777))
+    chmod = os.chmod
+    monkeypatch.setattr(os, "chmod", lambda path, mode: chmod(path, 0o777))
     answer = ask(root)
     assert "others may write it, or it can't be read" in answer["wrong"]["command"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Iterator, Mapping
 
 from oelm_jobs.spec import program, study
@@ -87,7 +86,7 @@ STUDIES = {
 """Studies that let the reader ask for all keys that there are; what they name themselves differs in them."""
 FACTORS = ("d_ff", "lr")
 """Theirs."""
-FREE = ((("groups",)), (("hypotheses",)), ("metrics", "goal"), ("sweep", "parameters"))
+FREE = (("groups",), ("hypotheses",), ("metrics", "goal"), ("sweep", "parameters"))
 """Tables of which the user says the keys."""
 FILLED: Mapping[Place, type] = {
     (): Study,
@@ -204,24 +203,9 @@ def _table(place: Place, keys: Mapping[str, Asked]) -> str:
 def _field(place: Place, key: str) -> tuple[type, str]:
     if (place, key) in FIELDS:
         return FIELDS[place, key]
-    if place in FILLED:
-        return FILLED[place], key
-    return _class_called("".join(part.title() for part in place[-1].split("_"))), key
-
-
-@functools.cache
-def _class_called(name: str) -> type:
-    """Return the dataclass of a table that is called as it is."""
-    import importlib
-    import pkgutil
-
-    from oelm_jobs import spec as package
-
-    for module in pkgutil.iter_modules(package.__path__):
-        found = getattr(importlib.import_module(f"{package.__name__}.{module.name}"), name, None)
-        if isinstance(found, type):
-            return found
-    raise Meaningless(f"oelm_jobs/spec has no class {name} whose fields say what the keys of that table mean")
+    if place not in FILLED:
+        raise Meaningless(f"{_heading(place)}: FILLED has no class whose fields say what its keys mean")
+    return FILLED[place], key
 
 
 def _meaning(place: Place, key: str) -> str:
@@ -271,7 +255,7 @@ def _may_be_none(place: Place, key: str, asked: Asked) -> bool:
 def targets_page() -> str:
     """Return the page of targets files."""
     rows = [
-        (code(key), _kinds(by), _type_of_target(key, by), _default_of_target(key, by), _meaning_of_target(key))
+        (code(key), _kinds(by), _type_of_target(key, by), _default_of_target(by), _meaning_of_target(key))
         for key, by in target_keys().items()
     ]
     refused = [(code(option), prose(str(why))) for option, why in sbatch.OWNED.items()]
@@ -311,10 +295,10 @@ def _type_of_target(key: str, by: Mapping[str, Asked]) -> str:
     return _type(key, next(iter(by.values())))
 
 
-def _default_of_target(key: str, by: Mapping[str, Asked]) -> str:
+def _default_of_target(by: Mapping[str, Asked]) -> str:
     if any(asked.is_required for asked in by.values()):
         return "required" if all(asked.is_required for asked in by.values()) else "required of ssh"
-    found = {kind: _default_in(key, asked) for kind, asked in by.items()}
+    found = {kind: _default_in(asked) for kind, asked in by.items()}
     behind = {told for kind, told in found.items() if kind in ("ssh", "slurm behind SSH")}
     here = {told for kind, told in found.items() if kind in ("local", "slurm")}
     if len(behind) == 1 and len(here) == 1 and behind != here:
@@ -322,7 +306,7 @@ def _default_of_target(key: str, by: Mapping[str, Asked]) -> str:
     return next(iter(found.values()))
 
 
-def _default_in(key: str, asked: Asked) -> str:
+def _default_in(asked: Asked) -> str:
     value = asked.default
     if value in (None, "", {}) or (asked.is_looked_for and not value) or value in ([], ()):
         return NONE

@@ -40,7 +40,7 @@ class Record:
         self.keys[place, key] = replace(self.keys.get((place, key), Asked()), **found)
 
 
-def recorded(read: Callable[[tomlfile.Section], object], text: str, *, stem: str = "NAME") -> Record:
+def recorded(read: Callable[[tomlfile.Section], object], text: str) -> Record:
     """Return which keys a reader asks for of a file with this text, whatever it has against the file."""
     record = Record()
 
@@ -65,7 +65,7 @@ def recorded(read: Callable[[tomlfile.Section], object], text: str, *, stem: str
             return found
 
     try:
-        read(Recording(Path(f"{stem}.toml"), "", tomlfile.loads(text), text=text))
+        read(Recording(Path("NAME.toml"), "", tomlfile.loads(text), text=text))
     except ConfigurationError as error:
         raise AssertionError(f"the example of tools/reference can't be read: {error}") from error
     return record

@@ -85,7 +85,9 @@ class Outbox:
         until = time.monotonic() + patience_s
         for name, message in self._messages():
             for way in self._ways(settings):
-                tries = self._tries(name, way) if (name, way) not in self._settled else []
+                if (name, way) in self._settled:
+                    continue
+                tries = self._tries(name, way)
                 if self._wait_s(name, way, tries) == 0 and time.monotonic() < until:
                     # By the number of the tries that were seen: where somebody made one since, that name is taken.
                     self._attempt(self._path(name, way, len(tries)), way, settings[way], message)
@@ -165,7 +167,7 @@ class Outbox:
             if content is None:
                 break
             at, host, is_sent = rundir.finite(content.get("time")) or 0.0, str(content.get("host")), content.get("sent")
-            is_under_way = is_sent is None and time.time() - at < LOST_S
+            is_under_way = "sent" not in content and time.time() - at < LOST_S
             if is_under_way and host == os.uname().nodename:
                 who = processes.Identity.from_json(content)
                 is_under_way = who is not None and who.is_alive()
