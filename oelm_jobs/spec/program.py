@@ -60,6 +60,11 @@ class Metrics:
     measured: Mapping[str, str] = field(default_factory=dict)
     """Metric to one of MEASURED, where the study says it."""
 
+    @property
+    def main(self) -> str:
+        """The metric that settings are chosen by; empty where none has a direction."""
+        return next(iter(self.goal), "")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Program:

@@ -183,13 +183,28 @@ class Study:
     program: Program | None = None
     """A program of one's own, which runs execute in place of the built-in trainer: with it there is no ``[train]``."""
     tuned: tuple[str, ...] = ()
-    """Settings that were tuned for each group with equal budgets: groups may differ in them."""
+    """Settings that are tuned for each group: with a ``[sweep]`` of them, whose combinations all groups are tried with
+    ([Tuning](../howto/tuning.md)); without one they were tuned elsewhere, with equal budgets, and groups set them.
+    """
+    confirm_seeds: tuple[int, ...] = ()
+    """Where settings are tuned by a ``[sweep]``: the seeds that the best combination of each group is run with to be
+    judged, none of them among ``seeds``, by which it is chosen.
+    """
+    judge_on: str = ""
+    """Data that nothing was chosen by: ``"test"``, of the trainer, is ``test.bin`` beside the training file; of a
+    program it is a metric that it tells, other than the main one. Absent: what is chosen by.
+    """
     notify: Notify | None = None
     """What is told of its runs, and how ([Notifications](../howto/notifications.md)); absent: what the user's own
     ``config.toml`` says.
     """
     sweep: Sweep | None = None
     """What is swept: each group is run with each combination of values, which names its runs; absent: nothing."""
+
+    @property
+    def is_tuning(self) -> bool:
+        """Whether its sweep chooses settings for each group: verdicts rest on the runs that confirm the choice."""
+        return bool(self.tuned) and self.sweep is not None
 
     @property
     def declared(self) -> dict[str, str]:

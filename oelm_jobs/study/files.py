@@ -15,11 +15,12 @@ from ..folders import example_files, study_files
 from ..programs import built_in, description
 from ..spec.program import Metrics
 from ..spec.study import METRICS, RELATIONS, SCALES, Group, Hypothesis, SpeedTrial, Study
-from . import notifying, program_file, sweep
+from . import notifying, program_file, sweep, tuning
 from .resolve import why_not_swept
 
 Number = TypeVar("Number", int, float)
-KEYS = ("question", "default", "factors", "seeds", "max_retries", "target_loss", "tuned", "unequal", "train", "program",
+KEYS = ("question", "default", "factors", "seeds", "confirm_seeds", "max_retries", "target_loss",
+        "tuned", "judge_on", "unequal", "train", "program",
         "stages", "settings", "metrics", "groups", "hypotheses", "speed_trial", "sweep", "notify")  # fmt: skip
 """What a study file may hold."""
 BESIDES = ("world_size", "gpu_model", "host", "port", "torch_version", "train_code", "precision", "data")
@@ -208,6 +209,8 @@ def _read(top: tomlfile.Section) -> Study | None:
         target_loss=top.take("target_loss", float, 0.0) or None,
         speed_trial=_read_speed_trial(top.take_section("speed_trial")) if "speed_trial" in top else None,
         tuned=tuned,
+        confirm_seeds=tuning.take_seeds(top, seeds),
+        judge_on=tuning.take_judge_on(top, program),
         program=program,
         notify=notifying.read_notify(top.take_section("notify")) if "notify" in top else None,
     )
@@ -217,12 +220,15 @@ def _read(top: tomlfile.Section) -> Study | None:
         top.wrong("speed_trial", _("needs a hypothesis with metric = 'speed', whose groups it times"))
     if "sweep" in top:
         study = _with_sweep(top, study)
+    if top.is_right:
+        tuning.check(top, study)
     top.finish(KEYS)
     return study
 
 
 def _with_sweep(top: tomlfile.Section, study: Study) -> Study:
     """Take the sweep, which is judged by what the study has; where that is wrong, nobody knows."""
+    tuning.check_groups(top, study)
     if not top.is_right:
         top.take_any("sweep")
         return study
