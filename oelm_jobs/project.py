@@ -466,7 +466,7 @@ class Project(AbstractContextManager["Project"]):
 
         _need_names(names, study, everything)
         runs, misread = understood(self.runs(*names, study=study), whole=False)
-        view = refresh(self.store, self.folder, runs, scope=Scope.STOPPED if names else Scope.MOVING)
+        view = refresh(self.store, self.folder, runs, scope=Scope.STOPPED if names else Scope.MOVING, anew=True)
         return replace(control.cancel_all(self.store, view, self.folder, confirm), misread=misread)
 
     def forget(
@@ -495,7 +495,7 @@ class Project(AbstractContextManager["Project"]):
 
         _need_names(names, study, everything)
         runs, misread = understood(self.runs(*names, study=study))
-        view = refresh(self.store, self.folder, runs, scope=Scope.ALL)
+        view = refresh(self.store, self.folder, runs, scope=Scope.ALL, anew=True)
         done = forget.forget(
             self.store, self.folder, view, why=why, delete=delete, confirm=confirm, say=self.say
         )  # fmt: skip

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -21,6 +18,8 @@ from ..train.vocabulary import Vocabulary
 from .token_folder import END_OF_TEXT
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     import tiktoken
 
 GPT2_VOCAB_SIZE = 50257
@@ -94,43 +93,89 @@ def encode_batches(
         for key, text in batches:
             yield key, encode(text, vocab_size)
         return
-    waiting: deque[tuple[Key, Future[bytes]]] = deque()
+    encoders: list[_Encoder] = []
+    waiting: deque[tuple[Key, _Encoder]] = deque()
     try:
-        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
-            for key, text in batches:
-                if len(waiting) < processes:
-                    waiting.append((key, _begun(pool, text, vocab_size)))
-                    continue
-                done, encoded = waiting.popleft()
-                tokens = encoded.result()
-                # before the tokens are written, so that it works meanwhile
-                waiting.append((key, _begun(pool, text, vocab_size)))
-                yield done, tokens
-            for done, encoded in waiting:
-                yield done, encoded.result()
-    except BrokenExecutor as error:
+        for key, text in batches:
+            if len(waiting) < processes:
+                encoders.append(encoder := _Encoder())
+                encoder.take(text, vocab_size)
+                waiting.append((key, encoder))
+                continue
+            done, encoder = waiting.popleft()
+            tokens = encoder.answer()
+            encoder.take(text, vocab_size)  # before the tokens are written, so that it works meanwhile
+            waiting.append((key, encoder))
+            yield done, tokens
+        for done, encoder in waiting:
+            yield done, encoder.answer()
+    except _Ended as error:
         raise DataError(
             _("an encoding process ended early: it was killed, or could not start"),
             hint=_("its own message is above if it had one; with little memory, use --processes 1"),
         ) from error
+    finally:
+        for encoder in encoders:
+            encoder.close()
 
 
-def _begun(pool: ProcessPoolExecutor, text: str, vocab_size: int) -> Future[bytes]:
-    """Hand a batch to a process, which may have to be started."""
-    try:
-        return pool.submit(encode, text, vocab_size)
-    except OSError as error:  # one that ends at this moment takes the pipes along that another is started with
-        raise BrokenProcessPool(str(error)) from error
+class _Ended(Exception):
+    """A process is gone, or could not be started."""
 
 
-def _end_with_parent() -> None:
-    """Let an encoding process end when its parent is gone, even killed; Ctrl-C, which reaches both, is the parent's."""
+class _Encoder:
+    """A process that encodes one text at a time.
+
+    The pools of the standard library can wait for ever where one of theirs is killed while another is started; a pipe
+    whose other end is gone says so.
+    """
+
+    def __init__(self) -> None:
+        """Start the process; raises _Ended."""
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        try:
+            self._process.start()
+        except OSError as error:
+            self._pipe.close()
+            raise _Ended(str(error)) from error
+        finally:
+            theirs.close()  # its end is the process's alone, so that it is gone with it
+
+    def take(self, text: str, vocab_size: int) -> None:
+        """Hand it a text; it has none. Raises _Ended."""
+        try:
+            self._pipe.send((text, vocab_size))
+        except OSError as error:
+            raise _Ended(str(error)) from error
+
+    def answer(self) -> bytes:
+        """Wait for the ids of its text; raises _Ended, or what went wrong in it."""
+        try:
+            answer: bytes | Exception = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise _Ended(str(error)) from error
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """Let it end, and wait until it has: after the text that it works on."""
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(pipe: Connection) -> None:
+    """Encode what comes through a pipe until its other end is closed, or its process gone, even killed; Ctrl-C, which
+    reaches both processes, is the other's.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            text, vocab_size = pipe.recv()
+            try:
+                answer: bytes | Exception = encode(text, vocab_size)
+            except Exception as error:  # whatever it is, the other process raises it
+                answer = error
+            pipe.send(answer)

@@ -93,6 +93,7 @@ def refresh(
     *,
     scope: Scope = Scope.MOVING,
     hosts: Collection[str] = (),
+    anew: bool = False,
 ) -> View:
     """Ask the targets about runs, once each and side by side, and store what they answer.
 
@@ -100,11 +101,13 @@ def refresh(
 
     Args:
         hosts: Names of targets that are asked about their devices, queue and disk in the same round trip.
+        anew: Let schedulers answer from now: who is about to act must not take for over what somebody has just started
+            by hand.
     """
     runs = list(runs)
     targets, wanted = _wanted(project, runs, scope, hosts)
     settled, failed = _settle(store, project, targets, wanted)
-    answers, silent = _poll(project, targets, settled, hosts)
+    answers, silent = _poll(project, targets, settled, hosts, anew=anew)
     failed |= silent
     observed: dict[tuple[str, str], StoredRun] = {}
     for name, theirs in settled.items():
@@ -221,7 +224,7 @@ def _settle_target(store: Store, project: Path, target: Target, runs: Sequence[S
 
 
 def _poll(
-    project: Path, targets: Mapping[str, Target], settled: Wanted, hosts: Collection[str]
+    project: Path, targets: Mapping[str, Target], settled: Wanted, hosts: Collection[str], *, anew: bool
 ) -> tuple[dict[str, PollAnswer], Failed]:
     """Ask targets side by side where runs stand; return their answers, and those that couldn't be asked."""
     answers: dict[str, PollAnswer] = {}
@@ -231,7 +234,8 @@ def _poll(
         asked = {run.run_dir: run.token for run in known if run.state is not State.PLANNED}
         ended = [run.run_dir for run in known if run.state.is_final]
         if asked or name in hosts:
-            answers[name] = scheduler_of(targets[name], project).poll(asked, ended=ended, host=name in hosts)
+            scheduler = scheduler_of(targets[name], project)
+            answers[name] = scheduler.poll(asked, ended=ended, host=name in hosts, anew=anew)
 
     return answers, side_by_side(ask, settled)
 

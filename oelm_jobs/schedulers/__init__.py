@@ -98,12 +98,15 @@ class Scheduler(abc.ABC):
         """
 
     @abc.abstractmethod
-    def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> messages.PollAnswer:
+    def poll(
+        self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False, anew: bool = False
+    ) -> messages.PollAnswer:
         """Return the probe's answer about runs, and about the host, in one round trip (agent/probe.py).
 
         Args:
             runs: Run directory to the token of its newest submission.
             ended: Those of them whose end is known: they are asked about for signs of life alone.
+            anew: Whether an answer of the scheduler's won't do that another command was given a moment ago.
 
         Raises:
             TargetError: The target can't be asked.

@@ -62,7 +62,9 @@ class LeaseScheduler(Scheduler):
             return Answer(accepted=tuple(run_dirs))
         return Answer(accepted=(), refused=dict.fromkeys(run_dirs, rundir.NEVER_SENT))
 
-    def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> messages.PollAnswer:
+    def poll(
+        self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False, anew: bool = False
+    ) -> messages.PollAnswer:
         """Probe the host once for all runs."""
         target = as_agent_reads(self._connection)
         root = (target.checkpoint_root or target.root) if host else ""

@@ -211,7 +211,9 @@ class SlurmScheduler(Scheduler):
 
     # Looking and ending -----------------------------------------------------------------------------------------------
 
-    def poll(self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False) -> messages.PollAnswer:
+    def poll(
+        self, runs: Mapping[str, str], *, ended: Collection[str] = (), host: bool = False, anew: bool = False
+    ) -> messages.PollAnswer:
         """Ask squeue, the runs' records and sacct, in this order and no more than needed (agent/slurm/state.py)."""
         target = as_agent_reads(self._connection)
         request: messages.SlurmPollRequest = {
@@ -219,7 +221,7 @@ class SlurmScheduler(Scheduler):
             "checkpoint_root": target.checkpoint_root,
             "runs": [list(pair) for pair in runs.items()],
             "ended": list(ended),
-            "interval_s": options_of(target).poll_s,
+            "interval_s": 0.0 if anew else options_of(target).poll_s,
             "host": host,
         }
         return self._call(registry.SLURM_POLL, request)

@@ -79,7 +79,7 @@ def submit(
     plan = where_they_lie(plan, stored, say)
     study, target = plan.study.name, plan.target.name
     stored = [run for run in stored if run.study == study]
-    view = refresh(store, plan.project, stored, scope=Scope.ALL, hosts=[target])
+    view = refresh(store, plan.project, stored, scope=Scope.ALL, hosts=[target], anew=True)
     in_place = moving.in_place(plan, connection, (run for run in view.runs if run.state.is_final))
     planned = {run.name: run for run in plan.runs}
 

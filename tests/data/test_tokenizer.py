@@ -130,13 +130,26 @@ def test_a_killed_process_is_an_error_not_a_hang() -> None:
     assert "--processes 1" in caught.value.hint
 
 
-def test_a_process_that_ends_while_another_is_started_is_the_same_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def submit(*_: object) -> None:
-        raise OSError("handle is closed")
+def test_a_process_that_cannot_be_started_is_the_same_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*_: object) -> None:
+        raise OSError("no more processes")
 
-    monkeypatch.setattr(tokenizer.ProcessPoolExecutor, "submit", submit)
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", start)
     with pytest.raises(DataError, match="ended early"):
         list(encode_batches([(0, "first")], 300, processes=2))
+
+
+def test_what_goes_wrong_in_a_process_is_told_as_it_is() -> None:
+    with pytest.raises(DataError, match="no vocabulary of 3 entries"):
+        list(encode_batches([(0, "first"), (1, "second")], 3, processes=2))
+
+
+def test_no_process_outlives_whoever_stops_reading() -> None:
+    answers = encode_batches(((number, "text") for number in range(9)), 300, processes=2)
+    next(answers)
+    children = wait_for_encoders(os.getpid(), 2)
+    answers.close()  # type: ignore[attr-defined]
+    assert not any(child.is_running() for child in children)
 
 
 def wait_for_encoders(parent: int, count: int) -> list[psutil.Process]:

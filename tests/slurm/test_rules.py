@@ -97,6 +97,8 @@ CASES: list[tuple[str, Rule, Facts, str, str]] = [
     ("LISTED", rules.has_ended, listed("RUNNING", start=START, end=end("FAILED", "NaN")), "FAILED", "NaN"),
     ("LISTED", rules.before_training, listed("RUNNING", starts_at=LATER, start=START, end=end("FAILED", "NaN")),
      "RUNNING", "before training"),
+    ("LISTED", rules.before_training, facts(job=job("RUNNING", id="8"), start=START, end=end("CANCELLED", "by hand")),
+     "RUNNING", "before training"),
     ("LISTED", rules.before_training, listed("RUNNING", files=Left(said="set-up")), "RUNNING",
      "before training: set-up"),
     ("UNLISTED", rules.done, facts(start=START, end=end("DONE"), owner=lambda: BY_HAND), "DONE", ""),

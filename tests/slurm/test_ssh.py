@@ -107,9 +107,10 @@ def test_a_cancelled_run_that_somebody_starts_by_hand_there_is_seen_by_who_names
     [script] = (login.home() / "oelm" / ".oelm" / "slurm").glob("*.sh")
     cluster.run("sbatch", str(script))
     assert json.loads(laptop("status", "gpt_base", "--json").stdout)["runs"][0]["state"] in ("QUEUED", "RUNNING")
+    write_target(project, login, python=stand_in, setup=["export TRAINER_STEP_S=0.1"], poll_s=300)
     assert laptop("cancel", "gpt_base").stdout == "gpt_base: cancelled\n"
     cluster.run("sbatch", str(script))
-    assert laptop("cancel", "gpt_base").stdout == "gpt_base: cancelled\n", "what the index calls over is asked about"
+    assert laptop("cancel", "gpt_base").stdout == "gpt_base: cancelled\n", "what the index calls over is asked anew"
     assert not cluster.run("squeue", "-h")
     login.stop()
     assert laptop("cancel", "gpt_base").stdout == "gpt_base: was CANCELLED when cluster last answered\n"

@@ -285,7 +285,11 @@ def _has_ended_here(facts: Facts) -> bool:
     job = facts.job
     if job is None or not facts.is_own_end:
         return False
-    return job.state == "COMPLETING" or _ended_at(facts) >= job.starts_at
+    if job.state == "COMPLETING":
+        return True
+    last = (facts.written.end.get("attempts") or [{}])[-1]
+    # squeue tells whole seconds: another job that starts in the second of an end would seem to have ended
+    return last.get("job") in (None, job.id) and _ended_at(facts) >= job.starts_at
 
 
 def _after(facts: Facts) -> str:
