@@ -1,4 +1,5 @@
-"""The ledger of a study: a line for each run that was taken out of its results, and why (docs/run-directory.md).
+"""The ledger of a study: a line for each run that was taken out of its results, and why, and one for each lock
+(docs/run-directory.md).
 
 It is written before the index forgets a run and never rewritten, so that what was tried and thrown away can be counted.
 """
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .agent import rundir, schema, verbs
 from .agent.record_types import Left
@@ -23,9 +24,12 @@ from .agent.sentences import _, joined
 from .errors import LocalError
 from .stored_run import StoredRun
 
+if TYPE_CHECKING:
+    from .spec.study import Study
+
 NAME = "ledger.jsonl"
-FORGOTTEN = "forgotten"
-"""What became of a run: ``oelm-forget`` took it out of the index."""
+FORGOTTEN, RERUN, LOCKED = "forgotten", "rerun", "locked"
+"""What a line is about: a run that ``oelm-forget`` took out of the index, one that was started over, a lock."""
 ARCHIVED, REMOVED, NONE, STAYS = "archived", "removed", "none", "stays"
 """What was done with its files: moved beside where they were, or removed; there were none; they are where they were,
 since the target could not be asked.
@@ -146,8 +150,17 @@ def append(project: Path, study: str, entries: Sequence[Entry]) -> None:
     Raises:
         LocalError: They can't be written.
     """
-    path = path_of(project, study)
-    lines = "".join(entry.to_json() + "\n" for entry in entries).encode("utf-8", "backslashreplace")
+    _append(path_of(project, study), [entry.to_json() for entry in entries])
+
+
+def append_lock(project: Path, study: str, lock: Mapping[str, Any]) -> None:
+    """Add a line with a lock, the object of its file, likewise."""
+    record = {"version": 1, "event": LOCKED, "time": time.time(), "study": study, "lock": lock}
+    _append(path_of(project, study), [json.dumps(record, ensure_ascii=False)])
+
+
+def _append(path: Path, texts: Sequence[str]) -> None:
+    lines = "".join(text + "\n" for text in texts).encode("utf-8", "backslashreplace")
     try:
         is_new = not path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +171,7 @@ def append(project: Path, study: str, entries: Sequence[Entry]) -> None:
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
-        for folder in (path.parent, path.parent.parent, project) if is_new else ():
+        for folder in path.parents[:3] if is_new else ():
             rundir.sync_folder(folder)
     except OSError as error:
         raise LocalError(_("{path}: can't be written: {why}", str(path), error.strerror or str(error))) from error
@@ -167,16 +180,37 @@ def append(project: Path, study: str, entries: Sequence[Entry]) -> None:
 def read(project: Path, study: str) -> list[Entry]:
     """Return what a study's ledger says, of each submission the last; what is no line of a ledger is passed over."""
     found: dict[tuple[str, str], Entry] = {}
-    try:
-        with path_of(project, study).open("rb") as file:
-            lines = file.read(MOST_BYTES).splitlines()
-    except OSError:
-        return []
-    for line in lines:
+    for line in _lines(project, study):
         entry = _entry(line)
         if entry is not None:
             found[entry.run, entry.token] = entry
     return list(found.values())
+
+
+def locks(project: Path, study: str) -> list[Mapping[str, Any]]:
+    """Return the locks that a study's ledger has, each as the object of its file, in the order of the lines."""
+    found = []
+    for line in _lines(project, study):
+        with contextlib.suppress(ValueError):
+            record = json.loads(line) if b'"locked"' in line else None
+            if isinstance(record, dict) and record.get("event") == LOCKED and isinstance(record.get("lock"), dict):
+                found.append(record["lock"])
+    return found
+
+
+def _lines(project: Path, study: str) -> list[bytes]:
+    try:
+        with path_of(project, study).open("rb") as file:
+            return file.read(MOST_BYTES).splitlines()
+    except OSError:
+        return []
+
+
+def lock_path(project: Path, study: Study) -> Path:
+    """Return where a study's lock lies: beside its summary, or where that was when another study was the default."""
+    name, folder = f"{study.name}_lock.json", project / "experiments"
+    here = (folder if study.is_default else folder / study.name) / name
+    return next((path for path in (here, folder / name, folder / study.name / name) if path.exists()), here)
 
 
 def _entry(line: bytes) -> Entry | None:

@@ -634,11 +634,22 @@ class Project(AbstractContextManager["Project"]):
         """Record a study's rules before training, so that a report lists later changes; return the file.
 
         Raises:
-            UsageError: It was locked before.
+            UsageError: It was locked before and has not changed, or its lock file was edited.
         """
-        from .reporting import lock_rules
+        from .locking import lock_rules
 
         return lock_rules(self.folder, study, self.say)
+
+    def ensure_locked(self, study: Study | str | None = None) -> str:
+        """Lock a study's rules where they aren't; return the hash of the lock.
+
+        Raises:
+            UsageError: The lock file was edited.
+            ConfigurationError: The study isn't as it was locked.
+        """
+        from .locking import ensure_locked
+
+        return ensure_locked(self.folder, study, self.say)
 
     # The index and the targets ----------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ from . import ledger
 from .agent.sentences import Sentence, _
 from .agent.states import State
 from .analysis import power
-from .analysis.audit import lock
-from .analysis.audit.lock import Lock
+from .analysis.audit import locks
+from .analysis.audit.locks import Locks
 from .analysis.figures import draw
 from .analysis.findings import AuditFinding
 from .analysis.judging.verdicts import Verdict
@@ -21,17 +21,13 @@ from .analysis.reading import loading
 from .analysis.reading.loaded_run import LoadedRun
 from .analysis.reading.run_state import NO_RECORD
 from .analysis.report import Report, build
-from .checks import preflight
-from .connections import connect
-from .errors import OelmError, UsageError, few
+from .errors import UsageError, few
 from .folders import index_path
 from .runs import renamed
 from .spec.study import Study
 from .store import Store
 from .stored_run import StoredRun
 from .study.files import load_study
-from .study.resolve import plan_runs
-from .targets.files import LOCAL
 
 Drawn = tuple[list[tuple[Path, bytes]], list[Sentence]]
 """Files of figures, and remarks."""
@@ -51,7 +47,7 @@ class StudyReport:
     runs: list[LoadedRun]
     strangers: list[LoadedRun]
     """Runs of other studies that lie where this one's do."""
-    lock: Lock | None
+    locks: Locks | None
     planned: Study | None
     """The whole study that the lock is about; None outside of a project."""
     folders: tuple[Path, ...]
@@ -75,7 +71,7 @@ class StudyReport:
             trials=trials,
             remarks=[*remarks, *loading.left_out(self.folders), *self._forgotten()],
             target_loss=self.target_loss or self.study.target_loss,
-            lock=self.lock,
+            lock=self.locks.newest if self.locks is not None else None,
             planned=self.planned,
         )
 
@@ -213,7 +209,7 @@ def report_on(
         runs = _as_last_seen(project, asked, runs)
         if not runs:
             _say_of_others(project, asked, warn)
-    locked = lock.read(loading.lock_path(project, asked)) if project is not None and asked is not None else None
+    locked = locks.load(project, asked) if project is not None and asked is not None else None
     if only:
         chosen, runs = loading.selection(chosen, runs, only)
     folder, summary = Path(output) if output is not None else None, None
@@ -222,7 +218,7 @@ def report_on(
     elif project is not None and asked is not None and not only and not is_named:
         folder, summary = loading.output_folder(project, asked), loading.summary_path(project, asked)
     return StudyReport(
-        project=project, study=chosen, runs=runs, strangers=strangers, lock=locked, planned=asked,
+        project=project, study=chosen, runs=runs, strangers=strangers, locks=locked, planned=asked,
         folders=() if columns else places, folder=folder, summary=summary, target_loss=target_loss,
         made_at=loading.now(),
     )  # fmt: skip
@@ -243,40 +239,6 @@ def _say_of_others(project: Path, study: Study, warn: Callable[[str], None]) -> 
                 other,
             )
         )
-
-
-def lock_rules(project: Path, study: Study | str | None, warn: Callable[[str], None]) -> Path:
-    """Record a study's rules before training, so that later changes are reported; return the file.
-
-    Args:
-        warn: Is told why fingerprints are missing, and which runs have begun.
-
-    Raises:
-        UsageError: It was locked before.
-    """
-    report = report_on(project, study, warn=warn)
-    path = loading.lock_path(project, report.study)
-    if report.lock is not None:
-        raise UsageError(
-            _("study {study} was locked before: {path}", report.study.name, str(path)),
-            hint=_("a report lists what changed since; to lock anew, remove the file on purpose"),
-        )
-    fingerprints = _fingerprints(project, report.study, warn)
-    writing.put(path, lock.content(report.study, report.runs, fingerprints, report.made_at))
-    if begun := [run.name for run in report.runs if lock.has_begun(run)]:
-        warn(_("These runs had begun before, which the report will say: {runs}", begun))
-    return path
-
-
-def _fingerprints(project: Path, study: Study, warn: Callable[[str], None]) -> dict[str, str]:
-    """Return the fingerprints of the study's runs; empty while the data aren't here."""
-    try:
-        data_hash = preflight.data_hash(connect(LOCAL, project), project, study)
-        runs = plan_runs(study, replace(LOCAL, root=str(project)), data_hash=data_hash)
-    except OelmError as error:
-        warn(_("The lock has no fingerprints of runs: {why}", str(error)))
-        return {}
-    return {run.name: run.fingerprint for run in runs}
 
 
 def _as_last_seen(project: Path, study: Study, runs: list[LoadedRun]) -> list[LoadedRun]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +17,13 @@ import msgspec
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import UsageError
-from oelm_jobs.programs import built_in
-from oelm_jobs.spec.study import Hypothesis, Study
+from oelm_jobs.spec.study import Study
 
 from ..printed import date
 from ..reading.loaded_run import LoadedRun
+from .plan import changes, hash_of, plan_changes, plan_of
 
 VERSION = 1
-
-_UNSAID = [("scale", "ratio"), ("is_told", False), ("at", "last"), ("goal", "minimize")]
-"""What a rule is unless it says otherwise; locks don't hold it, as those from before it could be said don't."""
 
 
 class Lock(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,15 +36,21 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
     locked_at: float
     """Unix seconds."""
     plan: dict[str, Any]
-    """``question``, ``factors``, ``seeds``, ``global_batch``, ``train``, ``groups``, ``unequal``, ``hypotheses`` and,
-    of a script, ``program``, as plain data.
-    """
+    """What plan.plan_of returned of the study then."""
     plan_sha256: str
     """What shows that the plan wasn't edited."""
     fingerprints: dict[str, str] = {}
     """Fingerprint of each run whose data was known, by name."""
     started: tuple[str, ...] = ()
     """Runs that had begun before, for which the lock guarantees nothing."""
+    code: str = ""
+    """Hash of the code that counts for a comparison, as runs record it."""
+    data: str = ""
+    """Hash over the data; empty where they weren't here."""
+    before: str = ""
+    """Hash of the lock that this one replaced; empty of the first."""
+    sha256: str = ""
+    """Hash of all the rest of the file, by which runs name the lock; of locks that don't state it, what it would be."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -57,36 +58,16 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(self.plan.get("seeds", ()))
 
 
-def plan_of(study: Study) -> dict[str, Any]:
-    """Return what is locked: everything of a study that bears on a verdict, as plain data."""
-    plan = {
-        "question": study.question,
-        "factors": list(study.factors),
-        "seeds": list(study.seeds),
-        "global_batch": study.global_batch,
-        "train": dict(study.settings) if study.program else built_in.recorded(study.settings),
-        "groups": {name: group.values for name, group in study.groups.items()},
-        "unequal": dict(study.declared),
-        "hypotheses": {
-            h.id: {key: value for key, value in _rule(h).items() if (key, value) not in _UNSAID}
-            for h in study.hypotheses
-        },
-    }
-    if study.program is not None:
-        stages = [asdict(stage) for stage in study.program.stages]
-        plan["program"] = {"stages": stages, "metrics": asdict(study.program.metrics)}
-    plain: dict[str, Any] = json.loads(json.dumps(plan))
-    return plain
-
-
-def _rule(h: Hypothesis) -> dict[str, Any]:
-    """Return what a hypothesis says of how it is decided; JSON has no number for an infinite bound."""
-    bounds = [bound if math.isfinite(bound) else str(bound) for bound in h.bounds]
-    said = ("id", "claim", "measured")
-    return {key: value for key, value in {**asdict(h), "bounds": bounds}.items() if key not in said}
-
-
-def content(study: Study, runs: Sequence[LoadedRun], fingerprints: Mapping[str, str], locked_at: float) -> bytes:
+def content(
+    study: Study,
+    runs: Sequence[LoadedRun],
+    fingerprints: Mapping[str, str],
+    locked_at: float,
+    *,
+    code: str = "",
+    data: str = "",
+    before: str = "",
+) -> bytes:
     """Return the lock file of a study as it is now."""
     plan = plan_of(study)
     record = {
@@ -94,11 +75,15 @@ def content(study: Study, runs: Sequence[LoadedRun], fingerprints: Mapping[str, 
         "study": study.name,
         "locked_at": locked_at,
         "locked": date(locked_at),
-        "plan_sha256": _hash(plan),
+        "plan_sha256": hash_of(plan),
         "plan": plan,
         "fingerprints": dict(fingerprints),
         "started": sorted(run.name for run in runs if has_begun(run)),
+        "code": code,
+        "data": data,
+        "before": before,
     }
+    record["sha256"] = hash_of(record)
     return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
 
 
@@ -114,35 +99,60 @@ def read(path: Path) -> Lock | None:
         UsageError: The file isn't a lock, or was changed after it was written.
     """
     try:
-        record = msgspec.json.decode(path.read_bytes(), type=Lock)
+        written = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
-        raise UsageError(
-            _("{path}: not a lock file: {error}", str(path), str(error)),
-            hint=_("restore it from version control, or remove it and lock again"),
-        ) from error
+    except OSError as error:
+        raise _no_lock(path, error) from error
+    try:
+        found: dict[str, Any] = msgspec.json.decode(written, type=dict)
+        record = of(found)
+    except msgspec.DecodeError as error:
+        raise _no_lock(path, error) from error
     if record.version != VERSION:
         raise UsageError(
             _("{path}: lock version {version} is unknown; valid: {valid}", str(path), record.version, VERSION),
             hint=_("use the release that wrote it"),
         )
-    if _hash(record.plan) != record.plan_sha256:
+    if not is_whole(found):
         raise UsageError(
-            _("{path}: the plan in it was edited after it was locked", str(path)),
+            _("{path}: was edited after it was locked: its content is not what its hash says", str(path)),
             hint=_("restore it from version control"),
         )
     return record
 
 
+def _no_lock(path: Path, error: Exception) -> UsageError:
+    return UsageError(
+        _("{path}: not a lock file: {error}", str(path), str(error)),
+        hint=_("restore it from version control, or remove it and lock again"),
+    )
+
+
+def of(found: Mapping[str, Any]) -> Lock:
+    """Return the lock in a lock file's object.
+
+    Raises:
+        msgspec.ValidationError: There is none.
+    """
+    return msgspec.structs.replace(msgspec.convert(found, Lock), sha256=sha256_of(found))
+
+
+def sha256_of(found: Mapping[str, Any]) -> str:
+    """Return the hash of a lock file's object."""
+    return hash_of({key: value for key, value in found.items() if key != "sha256"})
+
+
+def is_whole(found: Mapping[str, Any]) -> bool:
+    """Tell whether a lock file's object is what its hashes say; old ones have one of the plan alone."""
+    is_plan = hash_of(found["plan"]) == found["plan_sha256"]
+    return is_plan and found.get("sha256") in (None, sha256_of(found))
+
+
 def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Sentence]:
     """List what isn't as it was locked: rules, seeds, configuration, and runs of other fingerprints."""
-    now = plan_of(study)
-    if "program" in now and "measured" not in lock.plan.get("program", {}).get("metrics", {}):
-        del now["program"]["metrics"]["measured"]  # a lock from before it was locked
     found = [_locked_late(lock.started)] if lock.started else []
-    compared = ("hypotheses", "groups", "train", "unequal", "question", "factors", "global_batch", "program")
-    found += _changes("", *({name: plan[name] for name in compared if name in plan} for plan in (lock.plan, now)))
+    found += [change.said for change in plan_changes(lock.plan, plan_of(study))]
     planned = set(lock.seeds)
     added = sorted(({run.seed for run in runs if run.seed is not None and not run.tag} | set(study.seeds)) - planned)
     if added:
@@ -157,11 +167,20 @@ def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Sent
         found.append(_("seeds {seeds} of the locked plan are no longer in the study", tuple(map(str, dropped))))
     for run in runs:
         known = lock.fingerprints.get(run.name)
-        if known and run.fingerprint and run.fingerprint != known:
+        data = data_of(run)
+        if lock.data and data and data != lock.data:
+            found.append(_("{run} was run on other data than locked", run.name))
+        elif known and run.fingerprint and run.fingerprint != known:
             found.append(_("{run} was run with another configuration or other data than locked", run.name))
         if run.started_at is not None and run.started_at < lock.locked_at and run.name not in lock.started:
             found.append(_locked_late((run.name,)))
     return found
+
+
+def data_of(run: LoadedRun) -> str:
+    """Return the hash over the data that a run of the built-in trainer read; empty where its records don't say."""
+    files = [run.data.get(key) for key in ("train_sha256", "val_sha256")]
+    return hashlib.sha256("\n".join(map(str, files)).encode()).hexdigest() if all(files) else ""
 
 
 def _locked_late(runs: tuple[str, ...]) -> Sentence:
@@ -175,30 +194,6 @@ def rule_deviations(lock: Lock, study: Study) -> dict[str, Sentence]:
     for name, rule in plan_of(study)["hypotheses"].items():
         if name not in before:
             found[name] = _("DEVIATION: this hypothesis is not part of the locked plan")
-        elif changes := tuple(_changes("", before[name], rule)):
-            found[name] = _("DEVIATION: the rule is not the locked one: {changes}", changes)
+        elif differing := tuple(change.said for change in changes(before[name], rule)):
+            found[name] = _("DEVIATION: the rule is not the locked one: {changes}", differing)
     return found
-
-
-def _changes(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Sentence]:
-    found = []
-    for key in [*before, *(key for key in after if key not in before)]:
-        what = f"{name}.{key}" if name else key
-        if key not in after:
-            found.append(_("{what} = {before} was removed", what, _short(before[key])))
-        elif key not in before:
-            found.append(_("{what} = {after} was added", what, _short(after[key])))
-        elif isinstance(before[key], dict) and isinstance(after[key], dict):
-            found += _changes(what, before[key], after[key])
-        elif before[key] != after[key]:
-            found.append(_("{what} was {before} and is {after}", what, _short(before[key]), _short(after[key])))
-    return found
-
-
-def _short(value: Any) -> str:
-    shown = json.dumps(value, ensure_ascii=False)
-    return shown if len(shown) <= 100 else shown[:99] + "…"
-
-
-def _hash(plan: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(plan, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -13,6 +13,7 @@ from pathlib import Path
 from oelm_jobs.agent import rundir
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.errors import UsageError, valid_choices
+from oelm_jobs.ledger import lock_path as lock_path
 from oelm_jobs.names import SPEED_TRIAL
 from oelm_jobs.spec.program import GOALS
 from oelm_jobs.spec.study import Study
@@ -237,13 +238,6 @@ def signature(runs: Sequence[LoadedRun]) -> tuple[object, ...]:
                 seen.append((str(path), stat.st_size, stat.st_mtime_ns))
         seen.append((run.name, run.status))
     return tuple(seen)
-
-
-def lock_path(project: Path, study: Study) -> Path:
-    """Return where a study's lock lies: beside its summary, or where that was when another study was the default."""
-    name, folder = f"{study.name}_lock.json", project / "experiments"
-    here = summary_path(project, study).with_name(name)
-    return next((path for path in (here, folder / name, folder / study.name / name) if path.exists()), here)
 
 
 def output_folder(project: Path, study: Study) -> Path:
