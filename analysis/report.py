@@ -53,6 +53,9 @@ class Report:
     or empty; None for runs of the built-in trainer, and old logs.
     """
 
+    swept: tuple[sweeps.Combination, ...] = ()
+    """What was run with several values of settings, on which no verdict rests."""
+
     @property
     def runs(self) -> tuple[LoadedRun, ...]:
         """All runs, group by group."""
@@ -144,6 +147,7 @@ def build(
         deviations=tuple(deviations(lock, planned or study, runs)) if lock is not None else (),
         locked_at=lock.locked_at if lock is not None else None,
         goals=goals,
+        swept=tuple(swept),
     )
 
 

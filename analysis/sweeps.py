@@ -17,7 +17,7 @@ from .findings import AuditFinding, warning
 from .reading.loaded_run import LoadedRun, finished
 from .statistics import mean_sd, paired
 from .tables import Cell, Column, Table, column
-from .told import Goals
+from .told import Goals, Groups
 
 LEVEL = 0.95
 """Of the interval of a combination's mean."""
@@ -44,19 +44,20 @@ class Combination:
 
 
 def combinations(study: Study, runs: Sequence[LoadedRun], goals: Goals | None) -> list[Combination]:
-    """Return what was run of a study's sweep, in the order of its groups; nothing where nobody says which values of the
-    main metric are better.
+    """Return what was run of a study's sweep, or of lists that commands gave, in the order of its groups; nothing where
+    nobody says which values of the main metric are better.
     """
-    if study.sweep is None or (goals is not None and not next(iter(goals.values()), "")):
+    if goals is not None and not next(iter(goals.values()), ""):
         return []
-    keys = [*study.sweep.parameters]
+    runs = [run for run in runs if run.tag and run.group in study.groups]
+    if study.sweep is None:
+        keys, members = of_lists(study, runs)
+    else:
+        keys = [*study.sweep.parameters]
+        members = [run for run in runs if (values := _values(run, keys)) and _is_named(run.tag, values)]
     found: dict[tuple[str, str], list[LoadedRun]] = {}
-    for run in runs:
-        values = _values(run, keys)
-        if run.group not in study.groups or values is None:
-            continue
-        if run.tag.endswith((sweep.name(values), sweep.digest(values))):
-            found.setdefault((run.group, run.tag), []).append(run)
+    for run in members:
+        found.setdefault((run.group, run.tag), []).append(run)
     order = [*study.groups]
     return sorted(
         (_combination(group, tag, members, keys, goals) for (group, tag), members in found.items()),
@@ -64,9 +65,41 @@ def combinations(study: Study, runs: Sequence[LoadedRun], goals: Goals | None) -
     )
 
 
+def of_lists(study: Study, runs: Sequence[LoadedRun]) -> tuple[list[str], list[LoadedRun]]:
+    """Return what ``--set`` swept by lists of values, and these runs: those whose tag is the name of a combination of
+    settings which the study has, if one of them was run with several values. Lists of different settings make one
+    sweep, in which a run has the study's own value of what it wasn't given.
+    """
+    own = {"global_batch": study.global_batch, **study.settings}
+    fixed = (*study.factors, *(built_in.FIXED if study.program is None else ()))
+    settable = {key: value for key, value in own.items() if key not in fixed}
+    known = [{key: value for key, value in _settings(run).items() if key in settable} for run in runs]
+    told = [sweep.told_in(run.tag, of_run) for run, of_run in zip(runs, known, strict=True)]
+    keys = dict.fromkeys(key for each in told for key in each)
+    others = [{key: v for key, v in of_run.items() if v != own[key]} for of_run in known]
+    keys |= dict.fromkeys(
+        key for run, each in zip(runs, others, strict=True) if _is_named(run.tag, each) for key in each
+    )
+    members = [
+        (run, of_run) for run, each, of_run, changed in zip(runs, told, known, others, strict=True)
+        if each or _is_named(run.tag, changed) or _is_named(run.tag, {key: of_run.get(key) for key in keys})
+    ]  # fmt: skip
+    varied = [key for key in keys if len({sweep.as_text(of_run.get(key)) for _run, of_run in members}) > 1]
+    return varied, [run for run, _of_run in members if varied and _values(run, varied) is not None]
+
+
+def _is_named(tag: str, values: Mapping[str, Any]) -> bool:
+    """Tell whether a tag ends in the name of a combination."""
+    return bool(values) and tag.endswith((sweep.name(values), sweep.digest(values)))
+
+
+def _settings(run: LoadedRun) -> dict[str, Any]:
+    return {"global_batch": run.global_batch, **(run.train if run.is_script else built_in.in_full(run.train))}
+
+
 def _values(run: LoadedRun, keys: Sequence[str]) -> dict[str, Any] | None:
     """Return what a run has of the swept settings; None where its record lacks one."""
-    known = {"global_batch": run.global_batch, **(run.train if run.is_script else built_in.in_full(run.train))}
+    known = _settings(run)
     return {key: known[key] for key in keys} if all(key in known for key in keys) else None
 
 
@@ -130,11 +163,11 @@ def _best_table(found: Sequence[Combination], labels: Mapping[str, str], goals: 
                 Cell(sum(other.failed for other in tried)),
             )
         )
-    metric = _metric(goals)
+    result = metric(goals)
     columns = (
         column("group"),
         *(Column(key, tables.TEXT, key) for key in found[0].values),
-        metric,
+        result,
         column("interval"),
         column("results"),
         column("combinations"),
@@ -149,23 +182,35 @@ def _by_key(study: Study, found: Sequence[Combination], labels: Mapping[str, str
     """Return a table of the swept settings' values: the best combination with each, by group."""
     rows = []
     for key in found[0].values:
-        for _place, shown in sorted({_order(one.values[key]) for one in found}):
+        for _place, shown in sorted({order(one.values[key]) for one in found}):
             cells = []
             for group in study.groups:
                 of_value = [one for one in found if one.group == group and _shown(one.values[key]) == shown]
                 chosen = best(of_value, goals).get(group)
                 cells.append(Cell(*mean_sd(chosen.results)) if chosen else tables.EMPTY)
             rows.append((Cell(key), Cell(shown), *cells))
-    metric = _metric(goals)
+    result = metric(goals)
     columns = (
         column("setting"),
         column("value"),
-        *(Column(group, metric.kind, labels.get(group) or group) for group in study.groups),
+        *(Column(group, result.kind, labels.get(group) or group) for group in study.groups),
     )
-    remarks = [_("The cells are {metric}.", metric.header)]
+    remarks = [_("The cells are {metric}.", result.header)]
     if len(found[0].values) > 1:
         remarks.append(_("Of each value that of the best combination of the other settings."))
     return Table("swept", columns, tuple(rows), remarks=tuple(remarks))
+
+
+def shown(groups: Groups, found: Sequence[Combination], goals: Goals | None) -> dict[str, tuple[LoadedRun, ...]]:
+    """Return the groups that figures show: of a sweep's each one's best combination alone, in the group's place where
+    it has no other runs.
+    """
+    if not found:
+        return {name: tuple(runs) for name, runs in groups.items()}
+    chosen = {group: f"{group}-{one.tag}" for group, one in best(found, goals).items()}
+    swept = {f"{one.group}-{one.tag}" for one in found}
+    names = [name if runs else chosen.get(name, name) for name, runs in groups.items() if name not in swept]
+    return {name: tuple(groups[name]) for name in dict.fromkeys([*names, *chosen.values()]) if name in groups}
 
 
 def edges(found: Sequence[Combination], labels: Mapping[str, str], goals: Goals | None) -> list[AuditFinding]:
@@ -174,7 +219,7 @@ def edges(found: Sequence[Combination], labels: Mapping[str, str], goals: Goals 
     for group, one in best(found, goals).items():
         for key, value in one.values.items():
             tried = [other.values[key] for other in found if other.group == group]
-            if not all(map(_is_number, tried)) or min(tried) == max(tried):
+            if not all(map(is_number, tried)) or min(tried) == max(tried):
                 continue
             if value not in (min(tried), max(tried)):
                 continue
@@ -187,7 +232,8 @@ def edges(found: Sequence[Combination], labels: Mapping[str, str], goals: Goals 
     return said
 
 
-def _metric(goals: Goals | None) -> Column:
+def metric(goals: Goals | None) -> Column:
+    """Return the column of what combinations are compared by."""
     if goals is None:
         return column("final_val_loss")
     name = next(iter(goals), "")
@@ -201,10 +247,10 @@ def _interval(results: Sequence[float]) -> str | None:
     return f"[{tables.number(low)}, {tables.number(high)}]"
 
 
-def _order(value: Any) -> tuple[tuple[int, float], str]:
+def order(value: Any) -> tuple[tuple[int, float], str]:
     """Return what sorts a value among others, numbers first, and how it is shown."""
     shown = _shown(value)
-    return ((0, float(value)) if _is_number(value) else (1, 0.0)), shown
+    return ((0, float(value)) if is_number(value) else (1, 0.0)), shown
 
 
 def _shown(value: Any) -> str:
@@ -213,5 +259,6 @@ def _shown(value: Any) -> str:
     return sweep.as_text(value)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Tell whether a value has a place on a scale."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

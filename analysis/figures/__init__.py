@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.fitting import is_wide
 
+from .. import sweeps
 from ..printed import say
 from ..report import Report
-from . import bars, curves, drawing, forest
+from . import bars, curves, drawing, forest, swept
 from .drawing import DrawnArm, Say
 
 if TYPE_CHECKING:
@@ -41,8 +43,10 @@ def draw(
             remarks.append(_("no font with Chinese characters is installed: the figures are in English"))
         if has_chinese and not font:
             labels = {name: name for name in labels}
-        arms = drawing.arms(report.groups, labels)
-        for name, make in (FIGURES if report.goals is None else OF_SCRIPTS).items():
+            report = replace(report, labels=labels)
+        arms = drawing.arms(sweeps.shown(report.groups, report.swept, report.goals), labels)
+        makers = FIGURES if report.goals is None else OF_SCRIPTS
+        for name, make in {**makers, **(OF_SWEEPS if report.swept else {})}.items():
             figure = make(report, arms, lambda text: say(text, language))
             files += drawing.save(figure, folder / f"{name}.png")
     return files, remarks
@@ -63,3 +67,5 @@ OF_SCRIPTS: dict[str, Callable[[Report, Sequence[DrawnArm], Say], Figure]] = {
     "verdicts": forest.forest,
 }
 """The same of reports on what scripts tell."""
+OF_SWEEPS: dict[str, Callable[[Report, Sequence[DrawnArm], Say], Figure]] = {"sweep": swept.sweep}
+"""What comes behind them where settings were swept; the others then show the best combination of each group."""

@@ -43,6 +43,7 @@ TITLES = {
     "verdicts": _("Verdicts"),
     "loss_vs_parameters": _("Loss against trainable parameters"),
     "metrics": _("Metrics"),
+    "sweep": _("Sweep"),
 }
 """Title of each figure, by its file's stem."""
 STYLE = Path(__file__).with_name("report.mplstyle")

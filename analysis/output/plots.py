@@ -11,6 +11,7 @@ import numpy as np
 
 from oelm_jobs.agent.sentences import _
 
+from .. import sweeps
 from ..figures import curves, drawing
 from ..judging.evidence import LARGEST
 from ..reading.loaded_run import LoadedRun
@@ -55,7 +56,7 @@ def plots(report: Report, say: Callable[[str], str], style: Path | None = None) 
     from matplotlib.colors import to_hex
 
     with drawing.style(style):
-        arms = drawing.arms(report.groups, report.labels)
+        arms = drawing.arms(sweeps.shown(report.groups, report.swept, report.goals), report.labels)
         width = drawing.line_width()
 
     def plot(name: str, values: Callable[[LoadedRun], tuple[Any, Any]], *, is_log: bool = False) -> Plot:

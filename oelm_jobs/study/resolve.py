@@ -142,9 +142,15 @@ def _grid(study: Study, lists: Mapping[str, Sequence[str]]) -> Sweep:
 
 
 def why_not_swept(study: Study, setting: sweep.Setting) -> dict[str, str]:
-    """Return why no group of a study can have a combination of values, by key."""
+    """Return why no group of a study can have a combination of values, by key: where two can't stand together, by one
+    of them.
+    """
     wrong = {key: why for key in setting if (why := _why_same(study, key))}
-    return wrong or why_not_set(study, sweep.as_texts(setting))
+    wrong = wrong or why_not_set(study, sweep.as_texts(setting))
+    if len(wrong) < 2:
+        return wrong
+    alone = {key for key in wrong if key in why_not_set(study, sweep.as_texts({key: setting[key]}))}
+    return {key: why for key, why in wrong.items() if key in (alone or {next(iter(wrong))})}
 
 
 def _why_same(study: Study, key: str) -> str:

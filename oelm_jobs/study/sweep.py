@@ -25,7 +25,9 @@ DIGITS = 4
 DIGEST = 12
 """Hexadecimal digits of the hash in a name: among 10,000 of them two are equal once in five million sweeps."""
 PATIENCE = 1000
-"""After so many draws in a row that were known or are skipped there is nothing else."""
+"""After so many draws in a row that were known or are skipped there is little else."""
+COUNTED = 100 * MOST
+"""So many combinations at most are gone through for what chance did not meet."""
 
 Setting = Mapping[str, Any]
 """Values by what is swept."""
@@ -47,7 +49,12 @@ def read(section: tomlfile.Section, why_not: Callable[[Setting], Mapping[str, st
     if run_cap is None and method == "random":
         section.lacks("run_cap", _("is missing: give how many combinations are drawn"))
     tables = section.take_section("parameters", required=True)
-    parameters = {key: _parameter(tables.take_section(key), method) for key in tables.keys_left()}
+    parameters = {key: _parameter(tables.take_section(key)) for key in tables.keys_left()}
+    drawn = [key for key, parameter in parameters.items() if parameter.distribution]
+    if drawn and method == "grid" and section.is_right:
+        section.wrong(
+            "method", _('{keys} are drawn, which needs "random"; for a grid give values', drawn), value=method
+        )
     if not parameters:
         section.wrong("parameters", _("give at least one, as in {example}", "max_lr = { values = [1e-3, 3e-4] }"))
     sweep = Sweep(
@@ -80,7 +87,7 @@ def read(section: tomlfile.Section, why_not: Callable[[Setting], Mapping[str, st
     return sweep
 
 
-def _parameter(table: tomlfile.Section, method: str) -> Parameter:
+def _parameter(table: tomlfile.Section) -> Parameter:
     if "values" in table:
         values = table.take("values", list)
         strange = [value for value in values if not isinstance(value, (bool, int, float, str, list))]
@@ -104,9 +111,7 @@ def _parameter(table: tomlfile.Section, method: str) -> Parameter:
         return Parameter(values=(0,))
     distribution = table.take("distribution", str, choices=DISTRIBUTIONS)
     low, high = table.take("min", float), table.take("max", float)
-    if method != "random":
-        table.wrong("distribution", _('needs method = "random"; for a grid give values'), value=distribution)
-    elif not low < high:
+    if not low < high:
         table.wrong("max", _("must be above min, which is {low:g}", low), value=high)
     elif distribution == "log_uniform_values" and low <= 0:
         table.wrong("min", _("must be above zero, since ratios count"), value=low)
@@ -208,7 +213,8 @@ def _grid(sweep: Sweep) -> Iterator[dict[str, Any]]:
 
 def _drawn(sweep: Sweep) -> Iterator[dict[str, Any]]:
     """Yield combinations that are drawn, each once, until none is new; each setting from a stream of its own, so that
-    another one's range changes nothing here.
+    another one's range changes nothing here. Of what can be counted the rest follows in order: chance meets the last
+    ones late.
     """
     streams = {key: random.Random(f"{sweep.seed} {keys[0]}") for key, keys in _together(sweep).items()}
     known: set[str] = set()
@@ -221,6 +227,23 @@ def _drawn(sweep: Sweep) -> Iterator[dict[str, Any]]:
         if is_new:
             known.add(exact)
             yield setting
+    whole = _counted(sweep)
+    yield from (setting for setting in _grid(whole) if _exact(setting) not in known) if whole is not None else ()
+
+
+def _counted(sweep: Sweep) -> Sweep | None:
+    """Return the grid of all that a sweep may draw; None where that is too much to go through."""
+    ranges = {key: _range(parameter) for key, parameter in sweep.parameters.items()}
+    sizes = {keys[0]: len(ranges[keys[0]]) for keys in _together(sweep).values()}
+    if not all(ranges.values()) or math.prod(sizes.values()) > COUNTED:
+        return None
+    return replace(sweep, parameters={key: Parameter(values=tuple(values)) for key, values in ranges.items()})
+
+
+def _range(parameter: Parameter) -> Sequence[Any]:
+    """Return all values that may be drawn; none where these are real numbers."""
+    is_whole = parameter.distribution == "int_uniform"
+    return range(round(parameter.min), round(parameter.max) + 1) if is_whole else parameter.values
 
 
 def _draw(parameter: Parameter, stream: random.Random) -> Any:
@@ -262,10 +285,30 @@ def name(setting: Setting, tag: str = "") -> str:
     """
     words = {key: _word(setting[key]) for key in sorted(setting)}
     parts = [f"{key}_{word}" if word else key for key, word in words.items()]
-    made = re.sub(r"[^A-Za-z0-9_-]", "_", "-".join([*([tag] if tag else []), *parts]))
+    made = _plain("-".join([*([tag] if tag else []), *parts]))
     if all(words.values()) and not names.why_not(made):
         return made
     return f"{made[: 63 - DIGEST].rstrip('_-')}-{digest(setting)}"
+
+
+def told_in(tag: str, known: Setting) -> list[str]:
+    """Return the settings of a run that its tag tells as ``name`` does; none where that is no combination's, or a hash
+    stands for it.
+
+    Args:
+        known: All settings of the run.
+    """
+    parts = {key: _plain(f"{key}_{word}") for key, value in known.items() if (word := _word(value))}
+    found: list[str] = []
+    rest = f"-{tag}"
+    while ends := [key for key, part in parts.items() if rest.endswith(f"-{part}")]:
+        found.append(max(ends, key=lambda key: len(parts[key])))
+        rest = rest[: -len(parts.pop(found[-1])) - 1]
+    return found[::-1]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)
 
 
 def digest(setting: Setting) -> str:

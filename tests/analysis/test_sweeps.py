@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import report, sweeps, tables
+from oelm_jobs.analysis import figures, report, sweeps, tables
+from oelm_jobs.analysis.figures import drawing
+from oelm_jobs.analysis.figures import swept as drawn
 
 from oelm_jobs.spec.study import Study
 from oelm_jobs.spec.sweep import Parameter, Sweep
@@ -18,6 +20,7 @@ from .synthetic import load, make_run, study
 
 RATES, WARMUPS = (3e-4, 1e-3, 3e-3), (20, 40)
 SWEPT = Sweep(parameters={"max_lr": Parameter(values=RATES), "warmup_steps": Parameter(values=WARMUPS)})
+SETTINGS = {"d_model": 128, "max_lr": 1e-3, "warmup_steps": 40, "qk_init": "orthogonal_head"}
 LOSS = {3e-4: 3.9, 1e-3: 3.7, 3e-3: 3.8}
 """By the learning rate, of GPT; the lower ones are better with OELM."""
 
@@ -39,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> report.Report:
 def swept() -> Study:
     whole = study(seeds=(42, 43))
     groups = {name: whole.groups[name] for name in ("gpt_base", "oelm_freeze")}
-    return replace(whole, sweep=SWEPT, groups=groups, hypotheses=())
+    return replace(whole, settings=SETTINGS, sweep=SWEPT, groups=groups, hypotheses=())
 
 
 def table(made: report.Report, key: str) -> list[dict[str, object]]:
@@ -86,6 +89,46 @@ def test_a_study_without_a_sweep_has_no_such_tables(tmp_path: Path) -> None:
     found = report.build(study(), [load(make_run(tmp_path, "gpt_base"))])
     assert not {"sweep", "swept"} & {each.key for each in found.tables}
     assert sweeps.combinations(study(), found.runs, None) == []
+
+
+def test_lists_of_a_command_have_the_same_tables(made: report.Report, tmp_path: Path) -> None:
+    found = report.build(replace(swept(), sweep=None), [run for each in made.groups.values() for run in each])
+    assert table(found, "sweep") == table(made, "sweep") and table(found, "swept") == table(made, "swept")
+
+
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        ([{"max_lr": 1e-3}, {"max_lr": 3e-4}], [("max_lr", "0.0003"), ("max_lr", "0.001")]),
+        ([{"max_lr": 3e-4, "warmup_steps": each} for each in (3, 4)], [("warmup_steps", "3"), ("warmup_steps", "4")]),
+        ([{"qk_init": "a.b"}, {"qk_init": "orthogonal_head"}], [("qk_init", "a.b"), ("qk_init", "orthogonal_head")]),
+        ([{"max_lr": 3e-4}], []),
+    ],
+    ids=["two values", "one value besides", "a hash in the name", "one value alone"],
+)
+def test_what_a_command_swept_is_known_by_the_names(
+    tmp_path: Path, lists: list[dict[str, object]], expected: list[tuple[str, str]]
+) -> None:
+    whole = replace(study(hypotheses=()), settings=SETTINGS)
+    runs = [load(make_run(tmp_path, "gpt_base", tag=sweep.name(each), train=SETTINGS | each)) for each in lists]
+    runs += [load(make_run(tmp_path, "gpt_base", tag=tag, train=SETTINGS | {"max_lr": 5.0})) for tag in ("low", "d_1")]
+    found = report.build(whole, runs)
+    rows = table(found, "swept") if found.swept else []
+    assert [(row["setting"], row["value"]) for row in rows] == expected
+
+
+@pytest.mark.slow
+def test_the_figure_has_a_panel_for_each_setting_and_marks_the_best(made: report.Report, tmp_path: Path) -> None:
+    with drawing.style(None):
+        arms = drawing.arms(sweeps.shown(made.groups, made.swept, made.goals), made.labels)
+        figure = drawn.sweep(made, arms, str)
+    assert [arm.label.partition("-")[0] for arm in arms] == ["gpt_base", "oelm_freeze"]  # their best combinations
+    rates, warmups = figure.axes
+    assert (rates.get_title("left"), rates.get_xscale()) == ("max_lr", "log")  # 3e-4 to 3e-3
+    assert (warmups.get_title("left"), warmups.get_xscale()) == ("warmup_steps", "linear")
+    rings = [(line.get_xdata()[0], line.get_ydata()[0]) for line in rates.lines if line.get_markersize() == drawn.RING]
+    assert rings == [(1e-3, pytest.approx(3.725)), (3e-4, pytest.approx(3.055))]
+    assert {"sweep.png", "sweep.svg"} <= {path.name for path, _ in figures.draw(made, "en", tmp_path)[0]}
 
 
 @pytest.mark.parametrize("other", [(math.inf,), (math.nan, 0.1), (0.99, None)], ids=["diverged", "NaN", "one failed"])

@@ -102,6 +102,27 @@ def test_a_space_that_is_smaller_than_the_cap_is_drawn_whole() -> None:
     assert sorted(tuple(each.values()) for each in sweep.settings(few)) == [(1, 1), (1, 2), (2, 1), (2, 2)]
 
 
+def test_of_what_can_be_counted_none_is_left_to_chance() -> None:
+    numbers = Parameter(distribution="int_uniform", min=1, max=40)
+    parameters = {"a": numbers, "b": Parameter(values=tuple(range(50)))}
+    few = Sweep(method="random", run_cap=2000, parameters=parameters, skip=({"a": 3},))
+    chosen = [tuple(each.values()) for each in sweep.settings(few)]
+    assert sorted(chosen) == [(a, b) for a in range(1, 41) if a != 3 for b in range(50)]
+    assert chosen[:9] == [tuple(each.values()) for each in sweep.settings(replace(few, run_cap=9))]
+
+
+def test_one_cause_is_told_once(tmp_path: Path) -> None:
+    text = TINY_STUDY.split("[hypotheses")[0] + "[sweep]\n"
+    drawn = "{ distribution = 'uniform', min = 0.1, max = 0.2 }"
+    for parameters in (
+        f"parameters.max_lr = {drawn}\nparameters.min_lr = {drawn}",
+        "parameters.max_lr = { values = [1e-5] }\nparameters.min_lr = { values = [1e-4] }",
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            study_of(tmp_path, text + parameters)
+        assert "errors" not in str(caught.value)
+
+
 def test_runs_that_would_be_the_same_are_made_once(tmp_path: Path) -> None:
     study = study_of(tmp_path, TINY_STUDY)
     for data_hash in ("d", ""):
@@ -253,7 +274,7 @@ def test_what_is_wrong_in_a_sweep_is_named_with_its_place(
     [
         ("", "parameters: is missing"),
         ("parameters.max_lr = { values = [1e-3] }\nskip = [{ max_lr = 1e-3 }]", "leaves no combination"),
-        ("parameters.max_lr = { distribution = 'uniform', min = 0, max = 1 }", 'needs method = "random"'),
+        ("parameters.max_lr = { distribution = 'uniform', min = 0, max = 1 }", "max_lr are drawn, which needs"),
         ("parameters.data_path = { values = ['a', 'b'] }", "name data"),
         (f"parameters.max_steps = {{ values = {list(range(1, 201))} }}\nparameters.min_lr = {{ values = "
          f"{[number / 1e9 for number in range(100)]} }}", "make 20000 combinations: give a run_cap"),
