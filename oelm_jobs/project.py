@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .runs.selection import Selection
     from .spec.study import Run, Study
     from .spec.target import Target
+    from .study.blocks import DataHash
     from .study.plan import Mode, Plan
     from .submit.decide import Again
     from .submit.preview import PlannedRun
@@ -166,6 +167,7 @@ class Project(AbstractContextManager["Project"]):
         target: Target | str = "local",
         *,
         groups: Sequence[str] = (),
+        blocks: Sequence[str] = (),
         seeds: Iterable[int] = (),
         tag: str = "",
         settings: Mapping[str, str | Sequence[str]] | None = None,
@@ -178,6 +180,7 @@ class Project(AbstractContextManager["Project"]):
 
         Args:
             groups: Only these.
+            blocks: Only these.
             seeds: Instead of the study's own; each counts once.
             tag: Names the runs apart from the study's own.
             settings: Train keys for these runs; they need a tag. Lists of values are swept, and name their runs.
@@ -188,7 +191,7 @@ class Project(AbstractContextManager["Project"]):
                 of that.
 
         Raises:
-            UsageError: A group or a setting does not exist, or a seed is out of range.
+            UsageError: A group, a block or a setting does not exist, or a seed is out of range.
             UnfairError: The groups would differ in more than the study declares.
             PreflightError: The target lacks the study's data.
             TargetError: It can't be reached.
@@ -201,12 +204,13 @@ class Project(AbstractContextManager["Project"]):
 
         chosen, place, how = self._study(study), self._target(target), Mode(mode)
         numbers = tuple(dict.fromkeys(map(index, seeds)))
-        changed = asked(chosen, groups=groups, seeds=numbers, tag=tag, overrides=settings)  # before a target is asked
+        # Before a target is asked.
+        changed = asked(chosen, groups=groups, blocks=blocks, seeds=numbers, tag=tag, overrides=settings)
 
-        def resolved(there: Target, data_hash: str = "") -> Plan:
+        def resolved(there: Target, data_hash: DataHash = "") -> Plan:
             return make_plan(
-                self.folder, chosen, there, groups=groups, seeds=numbers, tag=tag, overrides=settings, mode=how,
-                stop_on_failure=stop_on_failure, data_hash=data_hash,
+                self.folder, chosen, there, groups=groups, blocks=blocks, seeds=numbers, tag=tag, overrides=settings,
+                mode=how, stop_on_failure=stop_on_failure, data_hash=data_hash,
             )  # fmt: skip
 
         if offline:
@@ -697,15 +701,17 @@ class Project(AbstractContextManager["Project"]):
     def token_files(self, folder: Path) -> list[tuple[str, Study]]:
         """Return the names of the token files in a folder, each with a study of the project that trains on it."""
         from .connections import connect
+        from .study import blocks
         from .study.files import read_studies
         from .study.resolve import token_files
         from .targets.files import LOCAL
 
         own = connect(LOCAL, self.folder).resolved
         return [
-            (path.name, study)
+            (path.name, within)
             for study in read_studies(self.folder, self.say)
-            for path in map(Path, token_files(own, study))
+            for within in blocks.each(study).values()
+            for path in map(Path, token_files(own, within))
             if path.parent.resolve() == folder.resolve()
         ]
 

@@ -23,6 +23,7 @@ from ..scripts.jobs import Scripts
 from ..scripts.templates import trial as trial_script
 from ..spec.study import Run, Study
 from ..spec.target import Target
+from ..study import blocks
 from ..study.files import read_study
 from ..study.plan import Mode, Plan
 from ..study.resolve import data_paths, plan_runs, token_files
@@ -82,7 +83,7 @@ def examine(project: Path, target: Target, *, notify: bool = False) -> list[Find
             words = _("not tried: the template of its scripts has no block called command")
             unmade.append(warning(_("set-up"), words))
     found += dict.fromkeys(unmade)  # what is wrong with a target shows in each of them
-    files = {study.name: token_files(there, study) for study in studies}
+    in_blocks = [within for study in studies for within in blocks.each(study).values()]
     ports = sorted({group.port for study in studies for group in study.groups.values() if group.port})
     request: messages.ExamineRequest = {
         "root": there.root,
@@ -94,7 +95,7 @@ def examine(project: Path, target: Target, *, notify: bool = False) -> list[Find
         "jobs": jobs,
         "environment": allowed_environment(target),
         "ports": ports,
-        "files": sorted({path for pair in files.values() for path in pair}),
+        "files": sorted({path for within in in_blocks for path in token_files(there, within)}),
         "slurm": target.slurm is not None,
     }
     begun = time.time()
@@ -106,13 +107,16 @@ def examine(project: Path, target: Target, *, notify: bool = False) -> list[Find
     interpreter_needs = _interpreter(answer, target, taken.passed_over, trains=bool(trained or not studies))
     found += [*_setup(answer["trial"], target), *interpreter_needs, *_room(answer)]
     for study in trained:
-        own = token_files(unreached(LOCAL, project), study)
-        found.append(needs.data(study, target, answer["data"], files[study.name], own=own))
+        for within in blocks.each(study).values():
+            own = token_files(unreached(LOCAL, project), within)
+            found.append(needs.data(within, target, answer["data"], token_files(there, within), own=own))
         if study.name in runs:
             found.append(needs.disk(study, there, runs[study.name], needs.free_bytes(answer)))
             found += needs.compiling(study, target, runs[study.name], answer["trial"])
         found += needs.wandb(study, target, answer)
-    found += _script_data(project, connection, [study for study in studies if study.program and study.program.data])
+    found += _script_data(
+        project, connection, [within for within in in_blocks if within.program and within.program.data]
+    )
     with _noted(found, target):
         found += notifications.look(connection, studies, sends=notify)
     if target.slurm is not None:
@@ -130,15 +134,15 @@ def examine(project: Path, target: Target, *, notify: bool = False) -> list[Find
 
 def _script_data(project: Path, connection: Connection, studies: Sequence[Study]) -> Iterator[Finding]:
     """Say of each study whether what its script reads is there."""
-    there = {study.name: data_paths(connection.resolved, study) for study in studies}
+    there = [data_paths(connection.resolved, study) for study in studies]
     if not there:
         return
-    every = sorted({path for paths in there.values() for path in paths})
+    every = sorted({path for paths in there for path in paths})
     request: messages.ContentRequest = {"root": connection.resolved.root, "files": every}
     rows = connection.call(registry.CONTENT, request, timeout_s=1800)["files"]
-    for study in studies:
+    for study, paths in zip(studies, there, strict=True):
         own = data_paths(unreached(LOCAL, project), study)
-        yield needs.script_data(study, connection.target, rows, there[study.name], own=own)
+        yield needs.script_data(study, connection.target, rows, paths, own=own)
 
 
 @contextlib.contextmanager

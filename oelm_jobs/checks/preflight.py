@@ -27,6 +27,8 @@ from ..schedulers import allowed_environment
 from ..scripts import templates
 from ..spec.study import Run, Study
 from ..spec.target import Target
+from ..study import blocks
+from ..study.blocks import DataHash
 from ..study.plan import Plan
 from ..study.resolve import data_paths, token_files
 from ..targets.files import LOCAL
@@ -44,14 +46,27 @@ print(json.dumps({{}} if importlib.util.find_spec("torch") else {{"error": {need
 """What an interpreter is asked; to import torch would take seconds."""
 
 
-def data_hash(connection: Connection, project: Path, study: Study) -> str:
-    """Check the study's token files where they are, and return the hash over both.
+def data_hash(connection: Connection, project: Path, study: Study) -> DataHash:
+    """Check the study's token files where they are, and return the hash over both, of each block its own.
 
     Files that agree with their manifest and are no younger are believed; others are read whole, once.
 
     Raises:
-        PreflightError: One won't do, as data_check says, or holds other data than the project's.
+        PreflightError: One won't do, as data_check says, or holds other data than the project's; or two blocks of the
+            built-in trainer hold the same.
     """
+    found = {name: _data_hash(connection, project, within) for name, within in blocks.each(study).items()}
+    for name, digest in found.items() if study.program is None else ():
+        if same := [other for other in found if other != name and found[other] == digest]:
+            what = _("blocks {one} and {other} of {path} hold the same data", name, same[0], str(study.path))
+            raise PreflightError(
+                joined([what, NOTHING]), hint=_("a block is a data set of its own: remove one of them")
+            )
+    return found if study.blocks else found[""]
+
+
+def _data_hash(connection: Connection, project: Path, study: Study) -> str:
+    """Return the hash of a study's data, or of one of its blocks."""
     if study.program is not None:
         return _content_hash(connection, project, study)
     target = connection.target

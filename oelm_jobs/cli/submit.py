@@ -68,6 +68,9 @@ if TYPE_CHECKING:
     shell_complete=complete.settings,
     help=_("Set a key for these runs; needs --tag. KEY=V,V and KEY=range(0,9,3) sweep it, and need none."),
 )
+@click.option(
+    "--block", "blocks", multiple=True, metavar="NAME", help=_("Only this block of the study; repeatable, or a,b,c.")
+)
 @click.option("--tag", default="", metavar="TAG", help=_("Name these runs apart from the study's own."))
 @click.option("--rerun", is_flag=True, help=_("Archive runs that are over, and start them over."))
 @click.option("--extend", is_flag=True, help=_("The study's max_steps was raised: train finished runs further."))
@@ -92,6 +95,7 @@ def main(
     num_seeds: int | None,
     settings: tuple[str, ...],
     tag: str,
+    blocks: tuple[str, ...],
     rerun: bool,
     extend: bool,
     stop_on_failure: bool,
@@ -119,8 +123,8 @@ def main(
         names, changes, numbers = split_names(groups), _settings(settings), _seeds(seeds, num_seeds, chosen.seeds)
         with Meter(_("sending")) as meter:
             planned = project.plan(
-                chosen, target, groups=names, seeds=numbers, tag=tag, settings=changes, mode=mode,
-                stop_on_failure=stop_on_failure, offline=dry_run, sending=meter if send_data else None,
+                chosen, target, groups=names, blocks=split_names(blocks), seeds=numbers, tag=tag, settings=changes,
+                mode=mode, stop_on_failure=stop_on_failure, offline=dry_run, sending=meter if send_data else None,
             )  # fmt: skip
         if dry_run:
             from .planned import show

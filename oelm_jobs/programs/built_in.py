@@ -21,10 +21,16 @@ from . import length
 from .settable import BESIDES as BESIDES
 from .settable import DERIVED as DERIVED
 
-FIXED = ("data_path", "val_data_path", "vocab_size")
+TRAINING_DATA = "data_path"
+VOCABULARY = "vocab_size"
+DATA = (TRAINING_DATA, "val_data_path")
+"""Keys that name token files."""
+FIXED = (*DATA, VOCABULARY)
 """Keys that are the same for all groups of a study, whatever is declared: all see the same tokens."""
 KEYS = tuple(trainer.FIELDS)
 """All keys of the trainer."""
+DEFAULTS = {key: field.default for key, field in trainer.FIELDS.items()}
+"""What they are where nothing is said."""
 FACTORS = tuple(key for key in trainer.keys_of_kind("scientific") if key not in DERIVED)
 """Keys that groups may differ in."""
 SCIENTIFIC = trainer.keys_of_kind("scientific")
@@ -93,18 +99,25 @@ def read_settings(section: tomlfile.Section, factors: Sequence[str]) -> dict[str
     return settings
 
 
-def check_group(table: tomlfile.Section, global_batch: int, shared: Mapping[str, object], group: Group) -> None:
-    """Note why a group's settings don't go together."""
+class Fault(NamedTuple):
+    """A key that doesn't go with the others."""
+
+    key: str
+    why: str
+    value: object
+
+
+def fault_of(global_batch: int, shared: Mapping[str, object], group: Group) -> Fault | None:
+    """Return what of a group's settings doesn't go with the others; None where all do."""
     settings = {**shared, **group.values}
     if why := _why_not_divided(global_batch, group.world_size, settings):
-        value = list(group.gpus) if isinstance(group.gpus, tuple) else group.gpus
-        table.wrong("gpus", why, value=value)
-        return
+        return Fault("gpus", why, list(group.gpus) if isinstance(group.gpus, tuple) else group.gpus)
     size = _per_process(global_batch, group.world_size, settings)
     try:
         validate(trainer.from_dict({**settings, "seed": 0, "batch_size": size}))
     except trainer.ConfigError as error:
-        table.wrong(error.key, said(error), value=error.value)
+        return Fault(error.key, said(error), error.value)
+    return None
 
 
 def why_not_run(study: Study, run: Run) -> str:
@@ -195,7 +208,7 @@ def _error(settings: Mapping[str, object]) -> trainer.ConfigError | None:
 
 def data(study: Study) -> dict[str, str]:
     """Return the token files that a study names, by key."""
-    return {key: str(path) for key in ("data_path", "val_data_path") if (path := study.settings.get(key))}
+    return {key: str(path) for key in DATA if (path := study.settings.get(key))}
 
 
 def settings_of(study: Study, run: Run, data_there: Mapping[str, str]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def why_not_set(study: Study, texts: Mapping[str, str]) -> dict[str, str]:
 
 def _why_not_set(study: Study, key: str, value: str) -> str:
     found, before = _read(study.settings[key], value), study.settings[key]
-    if _kind(found) is not _kind(before) or why_not_value(found):
+    if kind(found) is not kind(before) or why_not_value(found):
         return _("must be of the kind that it has in the study: {value}", repr(before))
     return _("must be above zero") if key == _program(study).length and found <= 0 else ""
 
@@ -89,7 +89,7 @@ def why_not_together(study: Study, group: Group) -> str:
     return ""
 
 
-def _kind(value: object) -> type:
+def kind(value: object) -> type:
     """Return what a value is, in which all numbers are of one kind."""
     return float if type(value) is int else type(value)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..agent.sentences import _
+from .block import Block
 from .notify import Notify
 from .program import Program
 from .sweep import Sweep
@@ -128,6 +129,10 @@ class Hypothesis:
     """On how much of the validation data such a metric is measured: ``sampled``, ``full``, or empty where the study
     doesn't say.
     """
+    holds: str = ""
+    """Of a study with ``[blocks]``, over which of them the claim is: ``"each"`` (every one shows it) or ``"mean"`` (the
+    mean over them shows it, each with the same weight).
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +205,10 @@ class Study:
     """
     sweep: Sweep | None = None
     """What is swept: each group is run with each combination of values, which names its runs; absent: nothing."""
+    blocks: Mapping[str, Block] = field(default_factory=dict)
+    """Data sets that each group is run on, a table for each, by its name ([Blocks](../howto/blocks.md)); absent: one,
+    which the settings name.
+    """
 
     @property
     def is_tuning(self) -> bool:
@@ -227,7 +236,9 @@ class Run:
     seed: int
     """Seed of initial weights, dropout and data order."""
     tag: str
-    """Told apart from the study's plain runs by it; empty for those."""
+    """Told apart from the study's plain runs by it; empty for those. In a block it begins with the block's name."""
+    block: str = ""
+    """The block's name; empty in a study without blocks."""
     target: str
     """The target's name."""
     run_dir: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -13,15 +13,17 @@ from ..agent.sentences import _
 from ..errors import ConfigurationError, UsageError, nearest, valid_choices
 from ..folders import example_files, study_files
 from ..programs import built_in, description
+from ..spec.block import Block
 from ..spec.program import Metrics
 from ..spec.study import METRICS, RELATIONS, SCALES, Group, Hypothesis, SpeedTrial, Study
-from . import notifying, program_file, sweep, tuning
+from . import block_file, notifying, program_file, sweep, tuning
 from .resolve import why_not_swept
 
 Number = TypeVar("Number", int, float)
 KEYS = ("question", "default", "factors", "seeds", "confirm_seeds", "max_retries", "target_loss",
         "tuned", "judge_on", "unequal", "train", "program",
-        "stages", "settings", "metrics", "groups", "hypotheses", "speed_trial", "sweep", "notify")  # fmt: skip
+        "stages", "settings", "metrics", "groups", "blocks", "hypotheses", "speed_trial", "sweep",
+        "notify")  # fmt: skip
 """What a study file may hold."""
 BESIDES = ("world_size", "gpu_model", "host", "port", "torch_version", "train_code", "precision", "data")
 """What may be declared unequal besides train keys."""
@@ -187,12 +189,16 @@ def _read(top: tomlfile.Section) -> Study | None:
     )
     if not groups:
         top.wrong("groups", _("give at least one group"))
+    blocks = {}
+    if "blocks" in top:
+        blocks = block_file.read(top.take_section("blocks"), settings, program, groups, factors)
     if top.is_right:  # else a group may lack what is wrong above
         if program is None:
-            for group in groups.values():
-                built_in.check_group(top.beside("groups", group.name), global_batch, settings, group)
+            block_file.check_groups(top, blocks, global_batch, settings, groups.values())
         else:
-            program_file.check(top, program, settings, groups.values(), factors, declared)
+            for block in blocks.values() or (Block(name=""),):
+                shared = {**settings, **block.settings}
+                program_file.check(top, program, shared, groups.values(), factors, declared)
     study = Study(
         name=name,
         path=path,
@@ -204,7 +210,10 @@ def _read(top: tomlfile.Section) -> Study | None:
         settings=settings,
         groups=groups,
         unequal=unequal,
-        hypotheses=_read_hypotheses(top.take_section("hypotheses"), groups, program.metrics if program else None),
+        hypotheses=_read_hypotheses(
+            top.take_section("hypotheses"), groups, program.metrics if program else None, blocks
+        ),
+        blocks=blocks,
         max_retries=_take_from_zero(top, "max_retries", int),
         target_loss=top.take("target_loss", float, 0.0) or None,
         speed_trial=_read_speed_trial(top.take_section("speed_trial")) if "speed_trial" in top else None,
@@ -222,6 +231,7 @@ def _read(top: tomlfile.Section) -> Study | None:
         study = _with_sweep(top, study)
     if top.is_right:
         tuning.check(top, study)
+        block_file.check(top, study)
     top.finish(KEYS)
     return study
 
@@ -369,7 +379,7 @@ def _read_unequal(section: tomlfile.Section, known: Sequence[str]) -> dict[str, 
 
 
 def _read_hypotheses(
-    section: tomlfile.Section, groups: Mapping[str, Group], metrics: Metrics | None
+    section: tomlfile.Section, groups: Mapping[str, Group], metrics: Metrics | None, blocks: Collection[str] = ()
 ) -> tuple[Hypothesis, ...]:
     """Take the hypotheses.
 
@@ -408,6 +418,7 @@ def _read_hypotheses(
             at=table.take("at", str, "last", choices=("last", "best")) if is_told else "last",
             goal=metrics.goal.get(metric, "") if metrics is not None and is_told else "minimize",
             measured=metrics.measured.get(metric, "") if metrics is not None else "",
+            holds=block_file.take_holds(table, blocks),
             **arms,
         )
         if not 0.5 < hypothesis.level < 1:

@@ -14,7 +14,9 @@ from ..folders import study_files
 from ..programs import description, script
 from ..spec.study import Run, Study
 from ..spec.target import Target
+from . import blocks as of_blocks
 from . import fairness
+from .blocks import DataHash
 from .fairness import Difference
 from .resolve import Overrides, plan_runs
 
@@ -43,7 +45,7 @@ class Plan:
     """In the order of their lane."""
     differences: tuple[Difference, ...] = ()
     """What differs between the groups besides the factors, all of it declared or harmless."""
-    data_hash: str = ""
+    data_hash: DataHash = ""
     """Hash over the token files; empty where a plan is made without them."""
     place: Target | None = None
     """The target as it was given, to which connections are made; None for that of the targets files."""
@@ -65,12 +67,13 @@ def make_plan(
     target: Target,
     *,
     groups: Sequence[str] = (),
+    blocks: Sequence[str] = (),
     seeds: Sequence[int] = (),
     tag: str = "",
     overrides: Overrides | None = None,
     mode: Mode = Mode.SEQUENTIAL,
     stop_on_failure: bool = False,
-    data_hash: str = "",
+    data_hash: DataHash = "",
 ) -> Plan:
     """Resolve a study into runs and check that their comparison is fair. Needs no data and no GPU.
 
@@ -79,21 +82,27 @@ def make_plan(
             (``connections.unreached``).
 
     Raises:
-        UsageError: A group or an override doesn't exist.
+        UsageError: A group, a block or an override doesn't exist.
         ConfigurationError: A script's command names a file that the project doesn't have, or one stands where its data
             want a folder.
         UnfairError: The groups would differ in more than the study declares.
     """
     if study.program is not None and (why := script.why_not_there(project, study)):
         raise ConfigurationError(_("{path}: [program] command: {why}", str(study.path), why))
-    if study.program is not None and (why := script.why_no_folder(project, study)):
-        raise ConfigurationError(_("{path}: [program] data: {why}", str(study.path), why))
-    runs = plan_runs(study, target, groups=groups, seeds=seeds, tag=tag, overrides=overrides, data_hash=data_hash)
-    one_of = {run.group: run for run in runs if run.trial is None}  # seeds change nothing that is compared
+    for within in of_blocks.each(study).values() if study.program is not None else ():
+        if why := script.why_no_folder(project, within):
+            raise ConfigurationError(_("{path}: [program] data: {why}", str(study.path), why))
+    runs = plan_runs(
+        study, target, groups=groups, blocks=blocks, seeds=seeds, tag=tag, overrides=overrides, data_hash=data_hash
+    )
     compared = description.of(study).compared
-    arms = [fairness.Arm(group=run.group, run=run.name, keys=compared(run)) for run in one_of.values()]
     kinds = fairness.kinds(study.program)
-    differences = fairness.check(arms, factors=study.factors, unequal=study.declared, kinds=kinds)
+    differences: list[Difference] = []
+    for block in dict.fromkeys(run.block for run in runs):  # of two blocks nothing is compared
+        one_of = {run.group: run for run in runs if run.trial is None and run.block == block}  # seeds change nothing
+        arms = [fairness.Arm(group=run.group, run=run.name, keys=compared(run)) for run in one_of.values()]
+        found = fairness.check(arms, factors=study.factors, unequal=study.declared, kinds=kinds)
+        differences += [each for each in found if each not in differences]
     return Plan(
         project=project,
         study=study,

@@ -32,7 +32,7 @@ def read_program(top: tomlfile.Section, seeds: Sequence[int]) -> Program:
         checkpoint=_pattern(section, "checkpoint", section.take("checkpoint", str, "")),
         best=_pattern(section, "best", section.take("best", str, "")),
         length=section.take("length", str, ""),
-        data=_data(section),
+        data=take_data(section),
         execution=frozenset(section.take_list("execution", str, ())),
         stop_s=section.take("stop_s", float, Program.stop_s),
         seed=section.take("seed", str, ""),
@@ -117,7 +117,8 @@ def _pattern(section: tomlfile.Section, key: str, text: str) -> str:
     return text
 
 
-def _data(section: tomlfile.Section) -> tuple[str, ...]:
+def take_data(section: tomlfile.Section) -> tuple[str, ...]:
+    """Take the files and folders that a program reads."""
     paths = section.take_list("data", str, ())
     for path in paths:
         is_odd = path.startswith("~") or ".." in path.split("/") or path.strip("./") == ""

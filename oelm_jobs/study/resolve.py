@@ -18,7 +18,9 @@ from ..programs import built_in, description
 from ..spec.study import Run, Study
 from ..spec.sweep import Sweep
 from ..spec.target import Target
+from . import blocks as of_blocks
 from . import sweep
+from .blocks import DataHash
 
 Overrides = Mapping[str, str | Sequence[str]]
 """Settings that are changed, as text, or lists of texts, which are swept."""
@@ -58,8 +60,11 @@ def why_not_set(study: Study, overrides: Mapping[str, str]) -> dict[str, str]:
     wrong: dict[str, str] = {}
     for key in overrides:
         setting = [group.name for group in study.groups.values() if key in group.declared]
+        own = [block.name for block in study.blocks.values() if key in block.settings]
         if key in study.factors:
             wrong[key] = _("is a factor, which groups set")
+        elif own:
+            wrong[key] = _("blocks set it themselves ({names})", own)
         elif key not in settable:
             wrong[key] = valid_choices(key, [*settable, *of_groups])  # the nearest may be one that only groups set
         elif setting:
@@ -72,31 +77,40 @@ def asked(
     study: Study,
     *,
     groups: Sequence[str] = (),
+    blocks: Sequence[str] = (),
     seeds: Sequence[int] = (),
     tag: str = "",
     overrides: Overrides | None = None,
 ) -> Study:
     """Return the study as a command changes it, after a look at all that the command names: a wrong word is told before
-    anybody looks for data or asks a target. Lists of values become its sweep.
+    anybody looks for data or asks a target. Lists of values become its sweep, and of its blocks those that are named
+    stay.
 
     Raises:
-        UsageError: A group or a key doesn't exist, a seed is out of range, a tag is off, or overrides lack one or
-            don't suit a group.
+        UsageError: A group, a block or a key doesn't exist, a seed is out of range, a tag is off, or overrides lack one
+            or don't suit a group.
     """
+    for name in blocks:
+        if name not in study.blocks:
+            choices = valid_choices(name, study.blocks)
+            raise UsageError(_("study {study} has no block {block!r}; {choices}", study.name, name, choices))
     for name in groups:
         if name not in study.groups:
             choices = valid_choices(name, study.groups)
             raise UsageError(_("study {study} has no group {group!r}; {choices}", study.name, name, choices))
     if any(not 0 <= seed <= names.MAX_SEED for seed in seeds):
         raise UsageError(_("--seeds {seeds}: seeds go from 0 to 2^63 - 1", ",".join(map(str, seeds))))
-    if tag and (reason := names.why_not(tag)):
-        raise UsageError(_("--{option} {value!r}: {why}", "tag", tag, reason))
+    for block in (study.blocks or ("",)) if tag else ():
+        if reason := names.why_not(of_blocks.tag(block, tag)) or names.why_not(tag):
+            raise UsageError(_("--{option} {value!r}: {why}", "tag", tag, reason))
     lists = {key: [*map(str, value)] for key, value in (overrides or {}).items() if isinstance(value, (list, tuple))}
     alone = {key: str(value) for key, value in (overrides or {}).items() if key not in lists}
     if lists:  # what is set besides belongs to the names of these runs as well
         named = [key for key in overrides or {} if key in lists or not _why_same(study, key)]
         lists = {key: lists[key] if key in lists else [alone.pop(key)] for key in named}
     changed = with_settings(study, alone)
+    if blocks:
+        changed = replace(changed, blocks={name: study.blocks[name] for name in study.blocks if name in blocks})
     if study.sweep and lists:
         key, said = next(iter(lists)), _("the study has a [sweep] of {keys}", [*study.sweep.parameters])
         raise UsageError(_("--set {key}={value}: {why}", key, ",".join(lists[key]), said))
@@ -114,7 +128,8 @@ def asked(
             _("--set changes the configuration, so these are other runs than the study's own"),
             hint=_("give them a name of their own: --tag NAME"),
         )
-    for _tag, variant in variants(changed) if overrides else ():
+    within = of_blocks.each(changed).values() if overrides else ()
+    for variant in (variant for block in within for _tag, variant in variants(block)):
         for group in study.groups.values():
             if (not groups or group.name in groups) and (why := description.of(study).why_not_together(variant, group)):
                 raise UsageError(
@@ -181,13 +196,15 @@ def plan_runs(
     target: Target,
     *,
     groups: Sequence[str] = (),
+    blocks: Sequence[str] = (),
     seeds: Sequence[int] = (),
     tag: str = "",
     overrides: Overrides | None = None,
-    data_hash: str = "",
+    data_hash: DataHash = "",
 ) -> list[Run]:
     """Return the runs of a study on a target, in the order of groups within seeds, and of these within combinations
-    that are swept. Of runs of a group and seed that are the same, whatever they are called, the first one is returned.
+    that are swept; blocks stand within seeds, so that they get on alike. Of runs of a group and seed that are the same,
+    whatever they are called, the first one is returned.
 
     Args:
         target: With every path as it is there.
@@ -195,13 +212,29 @@ def plan_runs(
         seeds: The study's where empty.
         overrides: Train keys (or ``global_batch``) set for these runs alone, as text; a tag is then needed. Lists of
             texts are swept, and need none.
+        blocks: All where empty.
         data_hash: Hash of the token files; without it the runs have no fingerprint.
 
     Raises:
         UsageError: As ``asked``.
         ConfigurationError: A run can't be as it is asked for.
     """
-    study = asked(study, groups=groups, seeds=seeds, tag=tag, overrides=overrides)
+    study = asked(study, groups=groups, blocks=blocks, seeds=seeds, tag=tag, overrides=overrides)
+    runs: list[Run] = []
+    for block, within in of_blocks.each(study).items():
+        made = _runs_within(within, target, block, groups, seeds, tag, of_blocks.hash_in(data_hash, block))
+        runs += made
+    if study.blocks:
+        order = [*(seeds or study.seeds)]
+        runs.sort(key=lambda run: order.index(run.seed))
+    trial = _speed_trial(study, runs)
+    return [trial, *runs] if trial is not None else runs
+
+
+def _runs_within(
+    study: Study, target: Target, block: str, groups: Sequence[str], seeds: Sequence[int], tag: str, data_hash: str
+) -> list[Run]:
+    """Return the runs of a study, or of one of its blocks, as ``plan_runs``."""
     folder = Path(target.checkpoint_root or Path(target.root, "models", "checkpoints"))
     if not study.is_default:
         folder = folder / study.name
@@ -211,7 +244,7 @@ def plan_runs(
     about = description.of(study)
     data_there = dict(zip(about.data(study), data_paths(target, study), strict=True))
     linked = tuple(pair for pair in data_there.items() if not pair[0].startswith("/")) if study.program else ()
-    for own_tag, variant in variants(study, tag):
+    for own_tag, variant in variants(study, of_blocks.tag(block, tag)):
         for seed in seeds or study.seeds:
             for group in study.groups.values():
                 if groups and group.name not in groups:
@@ -228,6 +261,7 @@ def plan_runs(
                     label=group.label,
                     seed=seed,
                     tag=own_tag,
+                    block=block,
                     target=target.name,
                     run_dir=run_dir,
                     gpus=gpus,
@@ -256,8 +290,7 @@ def plan_runs(
                         raise ConfigurationError(_("{run}: {why}", name, why))
                     called.add(name)
                 runs.append(run)
-    trial = _speed_trial(study, runs)
-    return [trial, *runs] if trial is not None else runs
+    return runs
 
 
 def _speed_trial(study: Study, runs: Sequence[Run]) -> Run | None:

@@ -22,6 +22,7 @@ from ..runs import moving
 from ..runs.locations import never_was
 from ..spec.study import Run
 from ..stored_run import StoredRun
+from ..study import blocks
 from ..study.plan import Plan
 from ..transfer.home import home_of
 
@@ -108,7 +109,8 @@ class Facts:
         about = description.of(self.run)
         key = about.length_key(self.run)
         shorter = {**self.run.settings, key: self.known.settings[key]}
-        now = about.fingerprint(replace(self.run, settings=shorter), self.plan.data_hash)
+        data_hash = blocks.hash_in(self.plan.data_hash, self.run.block)
+        now = about.fingerprint(replace(self.run, settings=shorter), data_hash)
         return not self.known.fingerprint or now == self.known.fingerprint
 
 

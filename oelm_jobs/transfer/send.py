@@ -21,6 +21,7 @@ from ..data import token_folder
 from ..errors import NotReached, PreflightError, TargetError
 from ..spec.study import Study
 from ..spec.target import Target
+from ..study import blocks
 from ..study.resolve import data_paths, token_files
 from ..targets.files import LOCAL
 from . import fetch
@@ -51,8 +52,14 @@ def send_data(project: Path, target: Target, study: Study, progress: fetch.Progr
     lock = os.open(project, os.O_RDONLY)
     try:
         _wait_for_others(lock, progress.say)
-        look = _lacking_tokens if study.program is None else _lacking
-        lacking, sent = look(connect(LOCAL, project), connection, study)
+        look, own = _lacking_tokens if study.program is None else _lacking, connect(LOCAL, project)
+        found = [look(own, connection, within) for within in blocks.each(study).values()]  # all, before any is sent
+        lacking: Lacking = {}
+        for files_in, _paths in found:
+            for folders, files in files_in.items():
+                before = {name: digest for name, digest in lacking.get(folders, {}).items() if name not in files}
+                lacking[folders] = {**before, **files}  # the manifest stays last
+        sent = [*dict.fromkeys(path for _files_in, paths in found for path in paths)]
         for (source, place), files in lacking.items():
             _send(connection, Path(source), place, files, progress)
     finally:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 
 from oelm_jobs.spec import program, study
+from oelm_jobs.spec.block import Block
 from oelm_jobs.spec.notify import Notify, Webhook
 from oelm_jobs.spec.options import Slurm
 from oelm_jobs.spec.program import Metrics, Program, Stage
@@ -69,6 +70,20 @@ STUDIES = {
         f"{rule} = {[0.1, 0.2] if '[low' in said else 0.1} }}"
         for rule, said in RULES.items()
     ),
+    "blocks": """
+        factors = ["lr"]
+        [program]
+        command = "p {lr} {seed}"
+        [groups]
+        c = { lr = 1 }
+        d = { lr = 2 }
+        [metrics]
+        goal = { loss = "minimize" }
+        [blocks]
+        b = { data = ["x"] }
+        [hypotheses]
+        h = { metric = "loss", group = "c", against = "d", at_most_above = 0.1 }
+        """,
     "stages": """
         factors = ["lr"]
         stages = [{ name = "s", command = "p {lr} {d_ff} {seed}" }]
@@ -86,7 +101,7 @@ STUDIES = {
 """Studies that let the reader ask for all keys that there are; what they name themselves differs in them."""
 FACTORS = ("d_ff", "lr")
 """Theirs."""
-FREE = (("groups",), ("hypotheses",), ("metrics", "goal"), ("sweep", "parameters"))
+FREE = (("groups",), ("blocks",), ("hypotheses",), ("metrics", "goal"), ("sweep", "parameters"))
 """Tables of which the user says the keys."""
 FILLED: Mapping[Place, type] = {
     (): Study,
@@ -95,6 +110,7 @@ FILLED: Mapping[Place, type] = {
     ("stages",): Stage,
     ("metrics",): Metrics,
     ("groups", "NAME"): Group,
+    ("blocks", "NAME"): Block,
     ("hypotheses", "NAME"): Hypothesis,
     ("speed_trial",): SpeedTrial,
     ("notify",): Notify,
@@ -141,6 +157,8 @@ def study_page() -> str:
         parts.append(f"## {_heading(place)}\n\n{_table(place, keys)}")
         if place == ("groups", "NAME"):
             parts.append(ON_GROUPS)
+        if place == ("blocks", "NAME"):
+            parts.append(ON_BLOCKS)
         if place == ("hypotheses", "NAME"):
             parts.append(ON_RULES + table(("rule", "type", "holds where"), rules))
             rows = [(code(name), said) for name, said in documented_values(study, study.METRICS).items()]
@@ -327,6 +345,9 @@ A study is a file `jobs/NAME.toml`. One of `[train]` trains models of the [built
 the value and what would be right there.
 """
 ON_GROUPS = """Besides, a group sets the study's `factors`, and what is `tuned` or declared in `[unequal]`.
+"""
+ON_BLOCKS = """Besides, a block sets what its runs have in place of the study's own: in a study with `[train]` keys of
+the trainer, `data_path` at least, in one with `[program]` settings. What groups set, it can't.
 """
 ON_RULES = """Exactly one of these rules stands in a hypothesis. The numbers are fractions of the other group's value;
 with `scale = "difference"` they are in the metric's own units, and there is no `ratio_at_least`.
