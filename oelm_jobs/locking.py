@@ -18,6 +18,7 @@ from .connections import connect
 from .errors import OelmError, UsageError, few
 from .reporting import report_on
 from .spec.study import Study
+from .study.blocks import DataHash, changed
 from .study.files import load_study
 from .study.resolve import plan_runs
 from .targets.files import LOCAL
@@ -66,7 +67,7 @@ def lock_rules(project: Path, study: Study | str | None, warn: Callable[[str], N
             changes.append(_("the seeds were {before} and are {after}", _shown(newest.seeds), _shown(study.seeds)))
         if newest.code and newest.code != code:
             changes.append(_("the code changed"))
-        if newest.data and data and newest.data != data:
+        if changed(newest.data, data):
             changes.append(_("the data changed"))
         if not changes and path.exists():
             raise UsageError(
@@ -90,7 +91,7 @@ def _shown(seeds: Sequence[int]) -> list[str]:
     return [*map(str, seeds)]
 
 
-def _fingerprints(project: Path, study: Study, warn: Callable[[str], None]) -> tuple[dict[str, str], str]:
+def _fingerprints(project: Path, study: Study, warn: Callable[[str], None]) -> tuple[dict[str, str], DataHash]:
     """Return the fingerprints of the study's runs, and the hash over its data; nothing while the data aren't here."""
     try:
         data_hash = preflight.data_hash(connect(LOCAL, project), project, study)

@@ -18,6 +18,7 @@ from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.agent.states import State
 from oelm_jobs.errors import UsageError
 from oelm_jobs.spec.study import Study
+from oelm_jobs.study.blocks import DataHash, hash_in, of_tag
 
 from ..printed import date
 from ..reading.loaded_run import LoadedRun
@@ -45,8 +46,8 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True):
     """Runs that had begun before, for which the lock guarantees nothing."""
     code: str = ""
     """Hash of the code that counts for a comparison, as runs record it."""
-    data: str = ""
-    """Hash over the data; empty where they weren't here."""
+    data: str | dict[str, str] = ""
+    """Hash over the data, of a study with blocks by block; empty where they weren't here."""
     before: str = ""
     """Hash of the lock that this one replaced; empty of the first."""
     sha256: str = ""
@@ -65,7 +66,7 @@ def content(
     locked_at: float,
     *,
     code: str = "",
-    data: str = "",
+    data: DataHash = "",
     before: str = "",
 ) -> bytes:
     """Return the lock file of a study as it is now."""
@@ -80,7 +81,7 @@ def content(
         "fingerprints": dict(fingerprints),
         "started": sorted(run.name for run in runs if has_begun(run)),
         "code": code,
-        "data": data,
+        "data": data if isinstance(data, str) else dict(data),
         "before": before,
     }
     record["sha256"] = hash_of(record)
@@ -154,7 +155,10 @@ def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Sent
     found = [_locked_late(lock.started)] if lock.started else []
     found += [change.said for change in plan_changes(lock.plan, plan_of(study))]
     planned = set(lock.seeds)
-    added = sorted(({run.seed for run in runs if run.seed is not None and not run.tag} | set(study.seeds)) - planned)
+    added = sorted(
+        ({run.seed for run in runs if run.seed is not None and not of_tag(study, run.tag)[1]} | set(study.seeds))
+        - planned
+    )
     if added:
         found.append(
             _(
@@ -167,8 +171,8 @@ def deviations(lock: Lock, study: Study, runs: Sequence[LoadedRun]) -> list[Sent
         found.append(_("seeds {seeds} of the locked plan are no longer in the study", tuple(map(str, dropped))))
     for run in runs:
         known = lock.fingerprints.get(run.name)
-        data = data_of(run)
-        if lock.data and data and data != lock.data:
+        data, locked = data_of(run), hash_in(lock.data, of_tag(study, run.tag)[0])
+        if locked and data and data != locked:
             found.append(_("{run} was run on other data than locked", run.name))
         elif known and run.fingerprint and run.fingerprint != known:
             found.append(_("{run} was run with another configuration or other data than locked", run.name))

@@ -17,6 +17,7 @@ from oelm_jobs import ledger
 from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.errors import ConfigurationError, UsageError
 from oelm_jobs.spec.study import Study
+from oelm_jobs.study import blocks
 
 from . import lock as lock_file
 from .lock import Lock
@@ -89,7 +90,7 @@ def _in_ledger(path: Path, lines: Sequence[Mapping[str, Any]]) -> tuple[list[Loc
     return found, remarks
 
 
-def in_force(project: Path, study: Study, data_hash: str = "") -> str:
+def in_force(project: Path, study: Study, data_hash: blocks.DataHash = "") -> str:
     """Return the hash of the lock that runs of a study are queued under; empty where nothing is locked.
 
     Args:
@@ -104,9 +105,9 @@ def in_force(project: Path, study: Study, data_hash: str = "") -> str:
     if locked is None:
         return ""
     faults = [change.as_fault for change in plan_changes(locked.plan, plan_of(study))]
-    if locked.data and data_hash and data_hash != locked.data:
+    for before, now in blocks.changed(locked.data, data_hash):
         faults.append(_("the data are other ones than were locked (hash {hash}, locked {locked})",
-                        data_hash[:12], locked.data[:12]))  # fmt: skip
+                        now[:12], before[:12]))  # fmt: skip
     if faults:
         said = faults[0]
         for fault in faults[1:]:

@@ -17,11 +17,11 @@ from oelm_jobs.study import sweep
 
 SEARCH = ("tuned", "sweep", "budget", "selection")
 """Keys of a plan that are about what is tried before anything is confirmed."""
-_UNSAID = [("scale", "ratio"), ("is_told", False), ("at", "last"), ("goal", "minimize")]
+_UNSAID = [("scale", "ratio"), ("is_told", False), ("at", "last"), ("goal", "minimize"), ("holds", "")]
 """What a rule is unless it says otherwise; locks don't hold it, as those from before it could be said don't."""
 COMPARED = (
-    "hypotheses", "groups", "train", "unequal", "question", "factors", "global_batch", "program", *SEARCH,
-    "confirm_seeds", "judge_on", "exclusions",
+    "hypotheses", "groups", "train", "unequal", "question", "factors", "global_batch", "program", "blocks",
+    *SEARCH, "confirm_seeds", "judge_on", "exclusions",
 )  # fmt: skip
 """Keys of a plan of which any change is one of the plan; seeds that are added are told apart."""
 EXCLUSIONS = {
@@ -83,6 +83,8 @@ def plan_of(study: Study) -> dict[str, Any]:
         "judge_on": getattr(study, "judge_on", ""),
         "exclusions": EXCLUSIONS,
     }
+    if study.blocks:
+        plan["blocks"] = {name: asdict(block) for name, block in study.blocks.items()}
     if study.program is not None:
         stages = [asdict(stage) for stage in study.program.stages]
         plan["program"] = {"stages": stages, "metrics": asdict(study.program.metrics)}

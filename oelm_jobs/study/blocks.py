@@ -37,6 +37,13 @@ def of_tag(study: Study, tagged: str) -> tuple[str, str]:
     return "", tagged
 
 
+def changed(before: DataHash, now: DataHash) -> list[tuple[str, str]]:
+    """Return the hashes of data that are known of both times and differ, each before and now."""
+    names = [""] if isinstance(now, str) else [*now]
+    pairs = [(hash_in(before, name), hash_in(now, name)) for name in names]
+    return [(one, other) for one, other in pairs if one and other and one != other]
+
+
 def hash_in(data_hash: DataHash, block: str) -> str:
     """Return the hash of a block's data; empty where it isn't known."""
     return data_hash if isinstance(data_hash, str) else data_hash.get(block, "")

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from oelm_jobs.analysis.audit import lock, locks
 
-from oelm_jobs.errors import PreflightError
+from oelm_jobs.errors import ConfigurationError, PreflightError
 from oelm_jobs.project import Project
 from tests.support import TINY_STUDY, end_all, write_tokens
 
@@ -73,6 +74,12 @@ def test_each_block_of_a_trainer_has_the_hash_of_its_own_data(project: Path) -> 
     only = mine.plan(blocks=["stories"], groups=["gpt_base"])
     assert [(run.name, run.fingerprint) for run in only.runs] == [("gpt_base-stories", plan.runs[3].fingerprint)]
     assert [name for name, _study in mine.token_files(project / "data" / "novels")] == ["train.bin", "val.bin"]
+    known = lock.read(mine.lock())
+    assert known is not None and known.data == plan.data_hash and [*known.plan["blocks"]] == ["novels", "stories"]
+    write_tokens(project / "data" / "stories" / "train.bin", 6000, 64)
+    changed = mine.plan(blocks=["stories"])
+    with pytest.raises(ConfigurationError, match="the data are other ones than were locked"):
+        locks.in_force(project, changed.study, changed.data_hash)
     write_tokens(project / "data" / "stories" / "train.bin", 4000, 64)
     with pytest.raises(
         PreflightError, match=r"blocks novels and stories of .*tiny.toml hold the same data; nothing was"
