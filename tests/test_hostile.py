@@ -24,7 +24,7 @@ from tests.slurm.recorded import prints
 from tests.support import TINY_STUDY, end_all, needs, stand_in_for_python, wait_until, write_tokens
 from tests.test_visible import HOSTILE
 
-EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("TEST_EXAMPLES", "10"))
 """Lies for each command; more of them find more."""
 
 COMMANDS = {

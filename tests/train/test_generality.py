@@ -412,16 +412,17 @@ def test_stopped_before_at_or_after_the_freeze_a_run_goes_on_to_the_bit(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("world_size", "freeze_from_step"), [(2, 40), (3, 8)])
-def test_processes_killed_before_or_after_the_freeze_end_like_ones_never_killed(
-    world_size: int, freeze_from_step: int, tiny: TrainConfig, tmp_path: Path, trainers: Trainers
+def test_processes_killed_before_and_after_the_freeze_end_like_ones_never_killed(
+    tiny: TrainConfig, tmp_path: Path, trainers: Trainers
 ) -> None:
+    world_size, freeze_from_step = 2, 30
     several = {**LONG, "max_steps": 60, "batch_size": 2, "gradient_accumulation_steps": 2}
     config = replace(tiny, **several, freeze_qk=False, freeze_k=True, freeze_from_step=freeze_from_step)
     whole = replace(config, out_dir=str(tmp_path / "whole"))
     ended = trainers.run(whole, world_size)
     assert ended.code == 0 and f"Frozen after step {freeze_from_step}" in ended.out, ended.err
-    kill_after(trainers, config, world_size, 15, signal.SIGKILL)
+    for step in (12, 45):
+        kill_after(trainers, config, world_size, step, signal.SIGKILL)
     assert trainers.run(config, world_size).code == 0
     assert outcome(config)["resumed_from"] > 0 and outcome(config)["exact"] is True
     assert_same_end(config, whole)
