@@ -12,7 +12,7 @@ from oelm_jobs.spec.study import Hypothesis
 from . import tables, wording
 from .judging.evidence import COUNT_METRICS
 from .judging.scales import RATIO, scale_of
-from .judging.verdicts import TRIAL, WELCH, Verdict
+from .judging.verdicts import EACH, MEANS_WELCH, TRIAL, WELCH, Verdict
 from .report import Report, may_pair
 from .statistics import outside_tests
 from .tables import EMPTY, Cell, Column, Table, column
@@ -107,7 +107,8 @@ def table(report: Report) -> Table:
     )
     chance = [
         v
-        for v in report.verdicts
+        for verdict in report.verdicts
+        for v in (verdict.blocks if verdict.method == EACH else (verdict,))
         if (v.hypothesis.metric not in COUNT_METRICS or v.hypothesis.is_told) and v.method != TRIAL
     ]
     rows = []
@@ -115,21 +116,23 @@ def table(report: Report) -> Table:
         h, scale = verdict.hypothesis, scale_of(verdict.hypothesis)
         low, high = scale.margins(verdict.region)
         sd, source, df = _spread(verdict, chance)
+        name = _("{hypothesis}, {block}", h.id, verdict.block) if verdict.block else h.id
         truths = [(true, Cell(wording.in_rule_units(h, scale.told(true)))) for true in _truths(verdict)]
         if sd is None:
             unknown = (EMPTY,) * (len(columns) - 4)
-            rows += [(Cell(h.id), EMPTY, Cell(source), assumed, *unknown) for _true, assumed in truths]
+            rows += [(Cell(name), EMPTY, Cell(source), assumed, *unknown) for _true, assumed in truths]
             continue
-        a, b = (report.groups.get(name, ()) for name in (h.group, h.against))
+        runs = report.parts[verdict.block].groups if verdict.block else report.groups
+        a, b = (runs.get(group, ()) for group in (h.group, h.against))
         # Future runs will share their data order; existing ones may not (old logs).
-        paired = verdict.method != WELCH and (not (a and b) or may_pair(a, b))
+        paired = verdict.method not in (WELCH, MEANS_WELCH) and (not (a and b) or may_pair(a, b))
         design = Design(low=low, high=high, alpha=1 - h.level, sd=sd, is_paired=paired)
         wide = replace(design, sd=sd_bound(sd, df)) if df else None
-        strict = replace(design, alpha=design.alpha / len(chance))
+        strict = replace(design, alpha=design.alpha / len({v.hypothesis.id for v in chance}))
         for true, assumed in truths:
             rows.append(
                 (
-                    Cell(h.id),
+                    Cell(name),
                     Cell(sd if scale is RATIO else tables.number(sd, digits=3)),
                     Cell(source),
                     assumed,
@@ -142,7 +145,12 @@ def table(report: Report) -> Table:
         "upper 80 % bound of what was seen. Fix the number of seeds before training (oelm-report --lock); "
         "adding seeds until a verdict appears inflates the error."
     )
-    return Table("power", columns, tuple(rows), remarks=(remark,))
+    together = _(
+        "Over several blocks: each row is about one block's own test. All of them support a claim about each block no "
+        "more often than the one with the least power does."
+    )
+    remarks = (remark, together) if any(verdict.block for verdict in chance) else (remark,)
+    return Table("power", columns, tuple(rows), remarks=remarks)
 
 
 def _seeds(design: Design | None, true: float) -> Cell:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from oelm_jobs.agent.sentences import Sentence, _
@@ -55,6 +55,12 @@ class Report:
 
     swept: tuple[sweeps.Combination, ...] = ()
     """What was run with several values of settings, on which no verdict rests."""
+    deciding: Mapping[str, Sequence[LoadedRun]] = field(default_factory=dict)
+    """The runs that verdicts rest on, by group."""
+    around: Mapping[str, Circumstances] = field(default_factory=dict)
+    """What limits each hypothesis beyond its numbers, by its id."""
+    parts: Mapping[str, Report] = field(default_factory=dict)
+    """Of a study with blocks the report of each by its name, with verdicts on it alone."""
 
     @property
     def runs(self) -> tuple[LoadedRun, ...]:
@@ -148,6 +154,8 @@ def build(
         locked_at=lock.locked_at if lock is not None else None,
         goals=goals,
         swept=tuple(swept),
+        deciding=deciding,
+        around=around,
     )
 
 

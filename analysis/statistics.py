@@ -88,7 +88,7 @@ class UnequalCounts(Estimate):
     (Cochran 1964, "Approximate significance levels of the Behrens-Fisher test", Biometrics 20).
     """
 
-    parts: tuple[tuple[float, int], tuple[float, int]]
+    parts: tuple[tuple[float, int], ...]
     """Of each arm: squared standard error of its mean, degrees of freedom."""
 
     def critical(self, alpha: float) -> float:
@@ -216,6 +216,40 @@ def welch(group: Sequence[float], against: Sequence[float]) -> Estimate:
     if error2 == 0 or (counts[0] == counts[1] and counts[0] > 2):
         return base
     return UnequalCounts(**vars(base), parts=(parts[0], parts[1]))
+
+
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
+    """Return the mean of independent estimates, each with the same weight: the variances of their values' means
+    combined.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if not estimates:
+        raise ValueError("a mean needs an estimate at least")
+    n = len(estimates)
+    parts = [(part / n**2, df) for estimate in estimates for part, df in _parts(estimate)]
+    error2 = sum(part for part, _ in parts)
+    df = error2**2 / sum(part**2 / freedom for part, freedom in parts) if error2 else sum(df for _, df in parts)
+    base = Estimate(
+        mean=math.fsum(estimate.mean for estimate in estimates) / n,
+        standard_error=math.sqrt(error2),
+        df=df,
+        sd=math.sqrt(math.fsum(estimate.sd**2 for estimate in estimates) / n),
+        count=min(estimate.count for estimate in estimates),
+        method="combined",
+    )
+    freedoms = {freedom for _, freedom in parts}
+    if not error2 or (len(freedoms) == 1 and 1 not in freedoms):
+        return base
+    return UnequalCounts(**vars(base), parts=tuple(parts))
+
+
+def _parts(estimate: Estimate) -> Sequence[tuple[float, int]]:
+    """Return the squared standard errors of the means that an estimate is made of, each with its degrees of freedom."""
+    if isinstance(estimate, UnequalCounts):
+        return estimate.parts
+    return [(estimate.standard_error**2, round(estimate.df))]
 
 
 def holm_levels(p_values: Sequence[float], alphas: Sequence[float]) -> list[float]:

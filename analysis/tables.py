@@ -32,6 +32,7 @@ _DIGITS = {
 QUANTITIES = {
     "group": (TEXT, _("Group")),
     "run": (TEXT, _("Run")),
+    "block": (TEXT, _("Block")),
     "seed": (TEXT, _("Seed")),
     "status": (TEXT, _("Status")),
     "seeds": (TEXT, _("Seeds")),
@@ -117,6 +118,7 @@ TITLES = {
     "parameters": _("Parameters"),
     "efficiency": _("What a loss costs"),
     "layers": _("Parameters by layer"),
+    "blocks": _("Blocks: the data sets that the groups were run on"),
     "verdicts": _("Hypotheses"),
     "power": _("Power"),
 }

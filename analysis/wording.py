@@ -6,12 +6,24 @@ import math
 from collections.abc import Mapping, Sequence
 
 from oelm_jobs.agent.sentences import Sentence, _
+from oelm_jobs.spec.block import MEAN
 from oelm_jobs.spec.study import Hypothesis
 
 from . import tables
 from .judging.evidence import COUNT_METRICS, Value
 from .judging.scales import RATIO, scale_of
-from .judging.verdicts import EXACT, MET, METHODS, NOT_MET, OUTCOMES, PAIRED, POINT, TRIAL, Verdict
+from .judging.verdicts import (
+    EXACT,
+    MEANS_PAIRED,
+    MET,
+    METHODS,
+    NOT_MET,
+    OUTCOMES,
+    PAIRED,
+    POINT,
+    TRIAL,
+    Verdict,
+)  # fmt: skip
 from .report import Report
 from .tables import Cell, Table, column
 
@@ -47,7 +59,13 @@ def claim(h: Hypothesis, labels: Mapping[str, str]) -> str:
 
 
 def rule(h: Hypothesis) -> Sentence:
-    """Return the decision rule in words."""
+    """Return the decision rule in words, and over which blocks it holds."""
+    if h.holds == MEAN:
+        return _("{rule}, in the mean over the blocks", _rule(h))
+    return _("{rule}, in each block", _rule(h)) if h.holds else _rule(h)
+
+
+def _rule(h: Hypothesis) -> Sentence:
     first, last = h.bounds[0], h.bounds[-1]
     if h.relation in ("reduction", "increase"):
         is_less = h.relation == "reduction"
@@ -114,7 +132,9 @@ def interval_words(verdict: Verdict) -> Sentence | None:
     bounds = interval(verdict)
     if bounds is None or verdict.level is None:
         return None
-    units = {TRIAL: _("paired rounds"), PAIRED: _("pairs")}.get(verdict.method, _("seeds per arm"))
+    units = {TRIAL: _("paired rounds"), PAIRED: _("pairs"), MEANS_PAIRED: _("seeds")}.get(
+        verdict.method, _("seeds per arm")
+    )
     return _(
         "{level} interval {low} to {high}, {count} {units}, {method}",
         percent(1 - 2 * (1 - verdict.level)),
@@ -137,6 +157,8 @@ def sentence(verdict: Verdict, labels: Mapping[str, str]) -> Sentence:
         "b": _value(h, verdict.against),
     }
     estimate, equal = verdict.estimate, scale_of(h).equal
+    if verdict.blocks:
+        return _over_all(verdict, fields)
     if estimate is None:
         return _("The {metric} of {group} and {against} can't be compared.", **fields)
     if verdict.method == TRIAL:
@@ -149,6 +171,31 @@ def sentence(verdict: Verdict, labels: Mapping[str, str]) -> Sentence:
     if estimate > equal:
         return _("The {metric} of {group} is {percent} above that of {against} ({a} against {b}).", **fields)
     return _("The {metric} of {group} is {percent} below that of {against} ({a} against {b}).", **fields)
+
+
+def _over_all(verdict: Verdict, fields: dict[str, str]) -> Sentence:
+    """Return what was seen over all blocks: of each of them, or of their mean."""
+    h, estimate = verdict.hypothesis, verdict.estimate
+    names: dict[str, list[str]] = {}
+    for block in verdict.blocks:
+        names.setdefault(block.outcome, []).append(block.block)
+    if h.holds != MEAN:
+        outcomes = [_("{outcome} in {blocks}", OUTCOMES[outcome], blocks) for outcome, blocks in names.items()]
+        return _("Over the blocks: {outcomes}.", outcomes)
+    if estimate is None:
+        return _("The {metric} of {group} and {against} can't be compared in the mean over the blocks.",
+                 fields["metric"], fields["group"], fields["against"])  # fmt: skip
+    return _(
+        "In the mean over {blocks} the {metric} of {group} is {change} that of {against}.",
+        [block.block for block in verdict.blocks], fields["metric"], fields["group"],
+        _change(h, estimate), fields["against"],
+    )  # fmt: skip
+
+
+def _change(h: Hypothesis, estimate: float) -> Sentence:
+    beyond = abs(estimate - scale_of(h).equal)
+    amount = percent(beyond) if scale_of(h) is RATIO else tables.number(beyond, digits=3)
+    return _("{amount} above", amount) if estimate >= scale_of(h).equal else _("{amount} below", amount)
 
 
 def _value(h: Hypothesis, values: Sequence[Value]) -> str:
@@ -168,13 +215,21 @@ def _value(h: Hypothesis, values: Sequence[Value]) -> str:
 def statement(verdict: Verdict, report: Report) -> list[Sentence]:
     """Return what is said of a verdict: what was seen, the interval where there is one, and why."""
     words = interval_words(verdict)
-    return [sentence(verdict, report.labels), *([words] if words else []), *reasons(verdict, report)]
+    own = [sentence(verdict, report.labels), *([words] if words else []), *reasons(verdict, report)]
+    return [*own, *(line for block in verdict.blocks for line in _of_block(block, report))]
+
+
+def _of_block(verdict: Verdict, report: Report) -> list[Sentence]:
+    """Return what is said of a verdict on one block, each line with its name."""
+    seen, *others = statement(verdict, report.parts.get(verdict.block, report))
+    first = _("{block}, {outcome}: {said}", verdict.block, OUTCOMES[verdict.outcome], seen)
+    return [first, *(_("{block}: {said}", verdict.block, said) for said in others)]
 
 
 def reasons(verdict: Verdict, report: Report) -> list[Sentence]:
     """Return why, and what else belongs into the verdict's own lines."""
     found = [*([verdict.reason] if verdict.reason else []), *verdict.alarms, *verdict.notes]
-    if verdict.method == EXACT and verdict.hypothesis.metric == "trainable_params":
+    if verdict.method == EXACT and verdict.hypothesis.metric == "trainable_params" and not verdict.blocks:
         counts = report.groups[verdict.hypothesis.group][0].parameters
         if counts.frozen_share and counts.frozen_share_without_embedding:
             said = _(
@@ -186,11 +241,23 @@ def reasons(verdict: Verdict, report: Report) -> list[Sentence]:
     return found
 
 
-def level_remark(report: Report) -> Sentence | None:
-    """Return why intervals have unequal levels; None where there are fewer than two."""
-    count = sum(verdict.interval is not None for verdict in report.verdicts)
-    if count < 2:
-        return None
+def level_remarks(report: Report) -> list[Sentence]:
+    """Return why intervals have unequal levels, where there are two or more, and what no level is kept for."""
+    found = []
+    if sum(verdict.level is not None for verdict in report.verdicts) > 1:
+        found.append(_holm(report))
+    if report.parts:
+        found.append(
+            _(
+                "What is said of a block alone is at the hypothesis' own level: together the verdicts over all blocks "
+                "hold, and not those of single blocks."
+            )
+        )
+    return found
+
+
+def _holm(report: Report) -> Sentence:
+    count = sum(verdict.level is not None for verdict in report.verdicts)
     return _(
         "The levels of the intervals are those of Holm's procedure over the {count} hypotheses with one: all verdicts "
         "together hold at the declared level.",
@@ -202,17 +269,17 @@ def verdict_table(report: Report) -> Table:
     """Return the verdicts as a table."""
     columns = map(column, ("hypothesis", "verdict", "estimate", "interval", "rule", "pairs"))
     rows = []
-    for verdict in report.verdicts:
+    for verdict in (each for one in report.verdicts for each in (one, *one.blocks)):
+        h = verdict.hypothesis
         bounds = interval(verdict)
         is_counted = verdict.outcome in (MET, NOT_MET) or (verdict.count and verdict.method not in (EXACT, POINT))
         cells = (
-            verdict.hypothesis.id,
+            _("{hypothesis}, {block}", h.id, verdict.block) if verdict.block else h.id,
             OUTCOMES[verdict.outcome],
-            in_rule_units(verdict.hypothesis, verdict.estimate) if verdict.estimate is not None else None,
+            in_rule_units(h, verdict.estimate) if verdict.estimate is not None else None,
             f"{bounds[0]} … {bounds[1]}" if bounds else None,
-            rule(verdict.hypothesis),
+            _rule(h) if verdict.block else rule(h),
             verdict.count if is_counted else None,
         )
         rows.append(tuple(map(Cell, cells)))
-    remark = level_remark(report)
-    return Table("verdicts", tuple(columns), tuple(rows), remarks=(remark,) if remark else ())
+    return Table("verdicts", tuple(columns), tuple(rows), remarks=tuple(level_remarks(report)))

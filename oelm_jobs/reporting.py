@@ -13,6 +13,7 @@ from .agent.states import State
 from .analysis import power
 from .analysis.audit import locks
 from .analysis.audit.locks import Locks
+from .analysis.blocks import build
 from .analysis.figures import draw
 from .analysis.findings import AuditFinding
 from .analysis.judging.verdicts import Verdict
@@ -20,7 +21,7 @@ from .analysis.output import writing
 from .analysis.reading import loading
 from .analysis.reading.loaded_run import LoadedRun
 from .analysis.reading.run_state import NO_RECORD
-from .analysis.report import Report, build
+from .analysis.report import Report
 from .errors import UsageError, few
 from .folders import index_path
 from .runs import renamed

@@ -19,7 +19,7 @@ from oelm_jobs.spec.study import Hypothesis
 from .. import statistics
 from ..reading.loaded_run import LoadedRun
 from .evidence import COUNT_METRICS, Evidence, Value, gather
-from .scales import RATIO, region, scale_of
+from .scales import RATIO, Scale, region, scale_of
 
 SUPPORTED, REFUTED, INCONCLUSIVE = "supported", "refuted", "inconclusive"
 MET, NOT_MET = "met (one seed)", "not met (one seed)"
@@ -32,9 +32,13 @@ OUTCOMES = {
 """What a verdict can be, and how a report calls it."""
 
 EXACT, PAIRED, WELCH, POINT, TRIAL = "exact", "paired", "welch", "point", "trial"
+EACH, MEANS_PAIRED, MEANS_WELCH, COMBINED = "each", "means_paired", "means_welch", "combined"
 METHODS = {
     PAIRED: _("paired t"), WELCH: _("Welch's t"), EXACT: _("exact count"), POINT: _("point estimate"),
-    TRIAL: _("median of the speed trial, sign test"),
+    TRIAL: _("median of the speed trial, sign test"), EACH: _("the test of each block"),
+    MEANS_PAIRED: _("paired t of each seed's mean over the blocks"),
+    MEANS_WELCH: _("Welch's t of each seed's mean over the blocks"),
+    COMBINED: _("the blocks' variances combined (Satterthwaite)"),
 }  # fmt: skip
 """How it was come by, and how a report calls that."""
 
@@ -79,6 +83,10 @@ class Verdict:
     """Remarks that a reader must not miss: unfairness, a rule that isn't the locked one."""
     notes: tuple[Sentence, ...] = ()
     """Further remarks to print with it: interim runs, left-out seeds, an improvement that broke the rule."""
+    block: str = ""
+    """The block that it is about alone; empty where it is about all there is."""
+    blocks: tuple[Verdict, ...] = ()
+    """What each block shows of it, where there are blocks."""
 
     @property
     def estimate(self) -> float | None:
@@ -110,19 +118,16 @@ def judge(
     circumstances: Mapping[str, Circumstances],
 ) -> tuple[Verdict, ...]:
     """Return one verdict a hypothesis, in their order; ``circumstances`` are by the hypothesis's id."""
-    drafts = [_draft(h, runs, circumstances.get(h.id, Circumstances())) for h in hypotheses]
-    tested = [(verdict, estimate) for verdict, estimate in drafts if estimate is not None]
-    p_values = []
-    for verdict, estimate in tested:
-        low, high = scale_of(verdict.hypothesis).margins(verdict.region)
-        p_values.append(min(estimate.p_inside(low, high), estimate.p_outside(low, high)))
-    levels = iter(statistics.holm_levels(p_values, [1 - verdict.hypothesis.level for verdict, _estimate in tested]))
+    drafts = [draft(h, runs, circumstances.get(h.id, Circumstances())) for h in hypotheses]
+    tests = [(verdict, estimate) for verdict, estimate in drafts if estimate is not None]
+    p_values = [min(least_errors(verdict, estimate)) for verdict, estimate in tests]
+    levels = iter(statistics.holm_levels(p_values, [1 - verdict.hypothesis.level for verdict, _estimate in tests]))
     return tuple(
-        verdict if estimate is None else _tested(verdict, estimate, next(levels)) for verdict, estimate in drafts
+        verdict if estimate is None else tested(verdict, estimate, next(levels)) for verdict, estimate in drafts
     )
 
 
-def _draft(
+def draft(
     hypothesis: Hypothesis, runs: Mapping[str, Sequence[LoadedRun]], around: Circumstances
 ) -> tuple[Verdict, statistics.Estimate | None]:
     """Return the verdict where no test is needed for it, else what is known before one, and what is to be tested."""
@@ -143,7 +148,7 @@ def _draft(
         return (replace(base, outcome=VOID, reason=around.void) if around.void else base), None
     if trial is None:
         count = min(len(evidence.group), len(evidence.against))
-        base = _estimated(replace(base, count=count), _estimate(hypothesis, evidence))
+        base = estimated(replace(base, count=count), _estimate(hypothesis, evidence))
     if around.void:
         return replace(base, outcome=VOID, method=POINT, reason=around.void), None
     if around.undecidable:
@@ -151,7 +156,7 @@ def _draft(
     if trial is not None:
         return replace(base, method=TRIAL), trial
     if hypothesis.metric in COUNT_METRICS and not hypothesis.is_told:
-        return _exact(base), None
+        return exact(base), None
     scale = scale_of(hypothesis)
     if scale is RATIO and (runs_below := _not_positive(evidence)):
         reason = _(
@@ -163,27 +168,38 @@ def _draft(
         return replace(base, outcome=UNDECIDABLE, method=POINT, reason=reason), None
     a, b = ([scale.linear(value.raw) for value in arm] for arm in (evidence.group, evidence.against))
     if base.count < 2 or not all(map(math.isfinite, a + b)):
-        return _point(base), None
+        return point(base), None
     if evidence.is_paired:
         base, estimate = replace(base, method=PAIRED), statistics.paired([x - y for x, y in zip(a, b, strict=True)])
     else:
         base, estimate = replace(base, method=WELCH), statistics.welch(a, b)
-    if estimate.sd > 1e-12 * (1 if scale is RATIO else max(map(abs, a + b))):
+    if has_spread(estimate, scale, (*base.group, *base.against)):
         return base, estimate
     note = _(
         "{count} seeds gave the same result to the last digit: copies, or a seed without effect; taken as one seed",
         estimate.count,
     )
-    return _point(replace(base, notes=(*base.notes, note))), None
+    return point(replace(base, notes=(*base.notes, note))), None
 
 
-def _exact(base: Verdict) -> Verdict:
+def has_spread(estimate: statistics.Estimate, scale: Scale, values: Sequence[Value]) -> bool:
+    """Tell whether values differ by more than rounding."""
+    return estimate.sd > 1e-12 * (1 if scale is RATIO else max(abs(value.raw) for value in values))
+
+
+def least_errors(verdict: Verdict, estimate: statistics.Estimate) -> tuple[float, float]:
+    """Return at which errors an estimate supports and refutes a claim: its p values."""
+    low, high = scale_of(verdict.hypothesis).margins(verdict.region)
+    return estimate.p_inside(low, high), estimate.p_outside(low, high)
+
+
+def exact(base: Verdict) -> Verdict:
     holds = _holds(base)
     reason = _("an exact count, decided without statistics")
     return replace(base, outcome=SUPPORTED if holds else REFUTED, method=EXACT, count=0, reason=reason)
 
 
-def _point(base: Verdict) -> Verdict:
+def point(base: Verdict) -> Verdict:
     """Decide without a spread: one seed, or a diverged seed (which makes the mean infinite)."""
     base = replace(base, method=POINT)
     h = base.hypothesis
@@ -202,7 +218,7 @@ def _point(base: Verdict) -> Verdict:
                 h.metric,
             )
         notes = (*base.notes, *(_("{run} diverged and counts as a failure of its arm", run) for run in failed))
-        return replace(_estimated(base, None), outcome=INCONCLUSIVE, reason=reason, notes=notes)
+        return replace(estimated(base, None), outcome=INCONCLUSIVE, reason=reason, notes=notes)
     if failed:
         reason = _("{runs} diverged, which counts as a failure of the arm", failed)
         if h.is_told:
@@ -225,13 +241,18 @@ def _holds(base: Verdict) -> bool:
     )
 
 
-def _tested(base: Verdict, estimate: statistics.Estimate, alpha: float) -> Verdict:
+def tested(base: Verdict, estimate: statistics.Estimate, alpha: float, shares: int = 1) -> Verdict:
+    """Return the verdict by a test at an error of ``alpha``.
+
+    Args:
+        shares: How many tests can refute the claim, each of which gets its share of the error.
+    """
     scale = scale_of(base.hypothesis)
     low, high = scale.margins(base.region)
     lower, upper = estimate.interval(alpha)
     inside = lower > low and upper < high
     if not inside:  # either bound alone refutes, so each gets half of the error
-        alpha /= max(statistics.outside_tests(low, high), 1)
+        alpha /= max(statistics.outside_tests(low, high), 1) * shares
         lower, upper = estimate.interval(alpha)
     outcome, reason = INCONCLUSIVE, _("the interval holds the rule's margin: more seeds are needed")
     if inside:
@@ -241,7 +262,7 @@ def _tested(base: Verdict, estimate: statistics.Estimate, alpha: float) -> Verdi
     elif base.method == TRIAL:
         reason = _("the interval holds the rule's margin: a longer trial is needed")
     verdict = replace(
-        _estimated(base, scale.told(estimate.mean)),
+        estimated(base, scale.told(estimate.mean)),
         outcome=outcome,
         interval=(scale.told(lower), scale.told(upper)),
         level=1 - alpha,
@@ -280,7 +301,7 @@ def _improved(verdict: Verdict) -> Verdict:
     return replace(verdict, notes=(*verdict.notes, note))
 
 
-def _estimated(verdict: Verdict, estimate: float | None) -> Verdict:
+def estimated(verdict: Verdict, estimate: float | None) -> Verdict:
     """Return the verdict with an estimate on its scale."""
     if scale_of(verdict.hypothesis) is RATIO:
         return replace(verdict, ratio=estimate)

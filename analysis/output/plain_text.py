@@ -25,7 +25,7 @@ WIDEST = 12
 WIDEST_TEX = 9
 """Columns of a LaTeX table."""
 
-PRINTED = ("comparison", "sweep", "swept", "runs", "efficiency")
+PRINTED = ("comparison", "sweep", "swept", "runs", "efficiency", "blocks")
 """Tables that a terminal shows; the files have all of them."""
 
 
@@ -71,8 +71,7 @@ def verdicts(report: Report, language: str, width: int | None = None) -> str:
         lines.append(_wrap(title, width, "", "  "))
         body = [*([h.claim] if h.claim else []), *wording.statement(verdict, report)]
         lines += [_wrap(say(line, language), width, "    ", "      ") for line in body]
-    remark = wording.level_remark(report)
-    if remark is not None:
+    for remark in wording.level_remarks(report):
         lines += ["", _wrap(say(remark, language), width)]
     if not report.verdicts:
         lines.append(say(headings.NO_HYPOTHESES, language))

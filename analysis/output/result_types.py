@@ -71,7 +71,7 @@ class _VerdictMay(TypedDict, total=False):
     """The same of the difference."""
 
 
-class VerdictRow(_VerdictMay):
+class _Judged(_VerdictMay):
     """A hypothesis with what the data say about it."""
 
     id: str
@@ -128,6 +128,24 @@ class VerdictRow(_VerdictMay):
     """``group`` and ``against`` to what their runs have."""
 
 
+class BlockRow(_Judged):
+    """A hypothesis with what the data of one block say about it."""
+
+    block: str
+    """The block's name."""
+
+
+class _OverBlocks(TypedDict, total=False):
+    holds: str
+    """``each`` or ``mean``: over which blocks the claim is. As the next one in a study with ``[blocks]`` alone."""
+    blocks: list[BlockRow]
+    """What each block alone shows; these do not hold together."""
+
+
+class VerdictRow(_Judged, _OverBlocks):
+    """A hypothesis with what the data say about it."""
+
+
 class PointRow(TypedDict):
     """A validation."""
 
@@ -153,6 +171,8 @@ class ValidationsRow(TypedDict):
 
 
 class _RunMay(TypedDict, total=False):
+    block: str
+    """The block that it is in; empty where it is in none. In a study with ``[blocks]`` alone."""
     metrics: dict[str, Any]
     """Of a program: name of a metric to ``count``, ``last`` and, where it has a ``goal``, that and ``best``."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from oelm_jobs import table as plain
 from oelm_jobs import visible
+from oelm_jobs.study.blocks import of_tag
 
 from .. import wording
 from ..findings import UNFAIR, VOID, WARNING
@@ -41,7 +42,11 @@ def results(report: Report, language: str, made_at: float) -> dict[str, Any]:
         "differences": [
             {**_named(d, "key", "kind", "values", "reason"), "unfair": d.is_unfair} for d in report.differences
         ],
-        "runs": [_run(run, group, language) for group, members in report.groups.items() for run in members],
+        "runs": [
+            {**_run(run, group, language), **_block(report, run)}
+            for group, members in report.groups.items()
+            for run in members
+        ],
     }
 
 
@@ -57,7 +62,7 @@ def _head(report: Report, made_at: float) -> dict[str, Any]:
 
 def summary(report: Report, language: str, made_at: float) -> dict[str, Any]:
     """Return one short record of a study: a line a group, a verdict a hypothesis."""
-    groups = zip(report.groups, records(report.tables[0]), strict=True)
+    groups = zip(report.groups, records(report.tables[0]), strict=True)  # of a block with its name
     limits = [finding.text for finding in report.findings if finding.severity in (VOID, UNFAIR, WARNING)]
     return {
         **_head(report, made_at),
@@ -101,6 +106,16 @@ def _brief(verdict: Verdict, report: Report, language: str) -> dict[str, Any]:
 
 
 def _verdict(verdict: Verdict, report: Report, language: str) -> dict[str, Any]:
+    found = _alone(verdict, report, language)
+    if not verdict.blocks:
+        return found
+    of_blocks = [
+        {"block": each.block, **_alone(each, report.parts.get(each.block, report), language)} for each in verdict.blocks
+    ]
+    return {**found, **_named(verdict.hypothesis, "holds"), "blocks": of_blocks}
+
+
+def _alone(verdict: Verdict, report: Report, language: str) -> dict[str, Any]:
     h = verdict.hypothesis
     low, high = verdict.interval or (None, None)
     result = {"ratio": verdict.estimate, "ratio_low": low, "ratio_high": high}
@@ -147,6 +162,11 @@ def _run(run: LoadedRun, group: str, language: str) -> dict[str, Any]:
                  "provenance"),
         "notes": _said(run.notes, language),
     }  # fmt: skip
+
+
+def _block(report: Report, run: LoadedRun) -> dict[str, str]:
+    """Return the block that a run is in, where the study has some."""
+    return {"block": of_tag(report.study, run.tag)[0]} if report.study.blocks else {}
 
 
 def _series(run: LoadedRun, name: str) -> dict[str, Any]:
