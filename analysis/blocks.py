@@ -11,6 +11,7 @@ from oelm_jobs.spec.study import Study
 from oelm_jobs.study import blocks
 
 from . import findings, report, tables
+from .audit.choice import Choice
 from .audit.lock import Lock, deviations
 from .findings import AuditFinding, warning
 from .judging import blocks as judging
@@ -36,12 +37,14 @@ def build(
     target_loss: float | None = None,
     lock: Lock | None = None,
     planned: Study | None = None,
+    choice: Choice | None = None,
 ) -> Report:
     """Build the report of a study from loaded runs, as ``report.build``; of one with blocks over all of them."""
     if not study.blocks:
         return report.build(
-            study, runs, trials=trials, remarks=remarks, target_loss=target_loss, lock=lock, planned=planned
-        )
+            study, runs, trials=trials, remarks=remarks, target_loss=target_loss, lock=lock, planned=planned,
+            choice=choice,
+        )  # fmt: skip
     own, strangers = replicates.divide(study, runs)
     divided = _divided(study, own)
     parts = {

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from oelm_jobs.agent.sentences import Sentence, _
+from oelm_jobs.names import CONFIRM
 from oelm_jobs.spec.study import Hypothesis, Study
 from oelm_jobs.study import fairness
+from oelm_jobs.study.tuning import as_judged
 
-from . import findings, repeated, summaries, sweeps, told
+from . import findings, repeated, summaries, sweeps, told, tuning, tuning_tables
 from .audit import arms, configurations, observations, treatment
+from .audit.choice import Choice
 from .audit.lock import Lock, deviations, rule_deviations
 from .findings import AuditFinding
 from .judging import speed
@@ -61,6 +64,8 @@ class Report:
     """What limits each hypothesis beyond its numbers, by its id."""
     parts: Mapping[str, Report] = field(default_factory=dict)
     """Of a study with blocks the report of each by its name, with verdicts on it alone."""
+    tuning: tuning.Tuning | None = None
+    """How a study that tunes was tuned; its groups have the runs that confirm what was chosen. None for others."""
 
     @property
     def runs(self) -> tuple[LoadedRun, ...]:
@@ -98,15 +103,21 @@ def build(
     target_loss: float | None = None,
     lock: Lock | None = None,
     planned: Study | None = None,
+    choice: Choice | None = None,
 ) -> Report:
     """Build the report of a study from loaded runs; never raises for what the runs hold.
 
     With a lock the verdicts rest on the locked seeds alone, and what changed since is listed; ``planned`` is the whole
-    study that the lock is about, where ``study`` is a selection of it.
+    study that the lock is about, where ``study`` is a selection of it. Those of a study that tunes rest on the runs
+    that confirm its ``choice``.
     """
     settled = replicates.settle(study, runs)
     runs = settled.runs
-    groups = grouped(study, told_apart(runs))
+    is_of_scripts = study.program is not None or (bool(runs) and all(run.is_script or run.series for run in runs))
+    goals = told.metrics(study, runs) if is_of_scripts else None
+    whole, study = study, as_judged(study)
+    tuned = tuning.look(whole, runs, goals, choice) if whole.is_tuning else None
+    groups = grouped(study, told_apart(runs), tuned)
     own = {name: groups[name] for name in study.groups}
     differences = configurations.differences([run for members in own.values() for run in members], study)
     found = treatment.audit(own, {name: group.factors for name, group in study.groups.items()})
@@ -114,26 +125,30 @@ def build(
     found += observations.from_curves(own, study)
     found += arms.of_settings(own, study) if reference.is_made_up(study) else ()
     found += configurations.beyond(groups, study)
-    found += observations.tuning(runs, study)
+    found += tuned.findings if tuned is not None else [*observations.tuning(runs, study), *tuning.declared(study)]
     found += [*settled.findings, *(findings.warning(remark) for remark in remarks)]
-    disputes = [dispute for dispute in settled.disputes if not dispute.tag]
+    disputes = [dispute for dispute in settled.disputes if dispute.tag == (CONFIRM if tuned is not None else "")]
     deciding = own
-    if lock is not None and lock.seeds:
-        seeds = (*lock.seeds, None)
+    locked = lock.seeds if lock is not None else ()
+    if lock is not None and tuned is not None:
+        locked = tuple(lock.plan.get("confirm_seeds", study.seeds))
+    if tuned is not None or locked:
+        seeds = (*(locked or study.seeds), None)
         deciding = {name: tuple(run for run in members if run.seed in seeds) for name, members in own.items()}
         disputes = [dispute for dispute in disputes if dispute.seed in seeds]
     around = {h.id: circumstances(h, study, deciding, found, trials, disputes) for h in study.hypotheses}
+    if tuned is not None:
+        around = {h.id: tuning.with_remarks(around[h.id], h, whole, tuned, goals) for h in study.hypotheses}
     if lock is not None:
         for name, note in rule_deviations(lock, study).items():
             around[name] = replace(around[name], alarms=(*around[name].alarms, note))
     named = labels(study, groups)
-    is_of_scripts = study.program is not None or (bool(runs) and all(run.is_script or run.series for run in runs))
-    goals = told.metrics(study, runs) if is_of_scripts else None
-    swept = sweeps.combinations(study, runs, goals)
+    swept = sweeps.combinations(whole, runs, goals)
     found += sweeps.edges(swept, named, goals)
     made = [
         summaries.comparison(groups, named, study.seeds, goals, target_loss),
-        *sweeps.made(study, swept, named, goals),
+        *(tuning_tables.made(tuned, named, goals) if tuned is not None else ()),
+        *sweeps.made(whole, swept, named, goals),
     ]
     made += [summaries.by_run(groups, goals)]
     if goals is None:  # scripts tell nothing of parameters, nor of tokens
@@ -143,19 +158,20 @@ def build(
     if on_cpus([run for members in groups.values() for run in members]):
         made = [table.of_processes for table in made]
     return Report(
-        study=study,
+        study=whole,
         groups=groups,
         labels=named,
         findings=tuple(sorted(found, key=lambda finding: findings.SEVERITIES.index(finding.severity))),
         verdicts=judge(study.hypotheses, deciding, around),
         tables=tuple(made),
         differences=tuple(differences),
-        deviations=tuple(deviations(lock, planned or study, runs)) if lock is not None else (),
+        deviations=tuple(deviations(lock, planned or whole, runs)) if lock is not None else (),
         locked_at=lock.locked_at if lock is not None else None,
         goals=goals,
         swept=tuple(swept),
         deciding=deciding,
         around=around,
+        tuning=tuned,
     )
 
 
@@ -164,13 +180,23 @@ def on_cpus(runs: Sequence[LoadedRun]) -> bool:
     return {run.is_on_cpus for run in runs if run.hardware} == {True}
 
 
-def grouped(study: Study, runs: Sequence[LoadedRun]) -> dict[str, tuple[LoadedRun, ...]]:
-    """Return runs by group, seeds in order; tagged runs and unknown groups stand at the end."""
+def grouped(
+    study: Study, runs: Sequence[LoadedRun], tuned: tuning.Tuning | None = None
+) -> dict[str, tuple[LoadedRun, ...]]:
+    """Return runs by group, seeds in order; tagged runs and unknown groups stand at the end. Of a study that tunes the
+    groups have the runs that confirm what was chosen, and no others.
+    """
+    confirming = {run.path for members in tuned.confirming.values() for run in members} if tuned is not None else ()
     found: dict[str, list[LoadedRun]] = {name: [] for name in study.groups}
     for run in sorted(runs, key=lambda run: (run.tag, run.group, run.seed is None, run.seed or 0, run.name)):
         name = f"{run.group}-{run.tag}" if run.tag else run.group
+        if run.path in confirming:
+            name = run.group
+        elif tuned is not None and name in study.groups:
+            name = f"{run.group} (not tuned)"
         # GROUP-TAG may be the name of another group: a tagged run isn't a seed of that one.
-        found.setdefault(f"{run.group} ({run.tag})" if run.tag and name in study.groups else name, []).append(run)
+        is_taken = run.tag and name in study.groups and run.path not in confirming
+        found.setdefault(f"{run.group} ({run.tag})" if is_taken else name, []).append(run)
     return {name: tuple(members) for name, members in found.items()}
 
 

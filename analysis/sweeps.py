@@ -54,7 +54,7 @@ def combinations(study: Study, runs: Sequence[LoadedRun], goals: Goals | None) -
         keys, members = of_lists(study, runs)
     else:
         keys = [*study.sweep.parameters]
-        members = [run for run in runs if (values := _values(run, keys)) and _is_named(run.tag, values)]
+        members = [run for run in runs if (values := values_of(run, keys)) and _is_named(run.tag, values)]
     found: dict[tuple[str, str], list[LoadedRun]] = {}
     for run in members:
         found.setdefault((run.group, run.tag), []).append(run)
@@ -85,7 +85,7 @@ def of_lists(study: Study, runs: Sequence[LoadedRun]) -> tuple[list[str], list[L
         if each or _is_named(run.tag, changed) or _is_named(run.tag, {key: of_run.get(key) for key in keys})
     ]  # fmt: skip
     varied = [key for key in keys if len({sweep.as_text(of_run.get(key)) for _run, of_run in members}) > 1]
-    return varied, [run for run, _of_run in members if varied and _values(run, varied) is not None]
+    return varied, [run for run, _of_run in members if varied and values_of(run, varied) is not None]
 
 
 def _is_named(tag: str, values: Mapping[str, Any]) -> bool:
@@ -97,7 +97,7 @@ def _settings(run: LoadedRun) -> dict[str, Any]:
     return {"global_batch": run.global_batch, **(run.train if run.is_script else built_in.in_full(run.train))}
 
 
-def _values(run: LoadedRun, keys: Sequence[str]) -> dict[str, Any] | None:
+def values_of(run: LoadedRun, keys: Sequence[str]) -> dict[str, Any] | None:
     """Return what a run has of the swept settings; None where its record lacks one."""
     known = _settings(run)
     return {key: known[key] for key in keys} if all(key in known for key in keys) else None
@@ -106,17 +106,17 @@ def _values(run: LoadedRun, keys: Sequence[str]) -> dict[str, Any] | None:
 def _combination(
     group: str, tag: str, runs: Sequence[LoadedRun], keys: Sequence[str], goals: Goals | None
 ) -> Combination:
-    results = [value for run in finished(runs) if (value := _result(run, goals)) is not None]
+    results = [value for run in finished(runs) if (value := result_of(run, goals)) is not None]
     return Combination(
         group=group,
         tag=tag,
-        values=_values(runs[0], keys) or {},
+        values=values_of(runs[0], keys) or {},
         results=tuple(results),
         failed=len(runs) - len(results),
     )
 
 
-def _result(run: LoadedRun, goals: Goals | None) -> float | None:
+def result_of(run: LoadedRun, goals: Goals | None) -> float | None:
     """Return a run's main metric at its end: of the built-in trainer the validation loss."""
     if goals is None:
         return run.final.loss if run.final is not None else None
@@ -155,7 +155,7 @@ def _best_table(found: Sequence[Combination], labels: Mapping[str, str], goals: 
         rows.append(
             (
                 Cell(labels.get(group) or group),
-                *(Cell(_shown(value)) for value in one.values.values()),
+                *(Cell(text_of(value)) for value in one.values.values()),
                 Cell(*mean_sd(one.results)),
                 Cell(_interval(one.results)),
                 Cell(len(one.results)),
@@ -182,13 +182,13 @@ def _by_key(study: Study, found: Sequence[Combination], labels: Mapping[str, str
     """Return a table of the swept settings' values: the best combination with each, by group."""
     rows = []
     for key in found[0].values:
-        for _place, shown in sorted({order(one.values[key]) for one in found}):
+        for _place, word in sorted({order(one.values[key]) for one in found}):
             cells = []
             for group in study.groups:
-                of_value = [one for one in found if one.group == group and _shown(one.values[key]) == shown]
+                of_value = [one for one in found if one.group == group and text_of(one.values[key]) == word]
                 chosen = best(of_value, goals).get(group)
                 cells.append(Cell(*mean_sd(chosen.results)) if chosen else tables.EMPTY)
-            rows.append((Cell(key), Cell(shown), *cells))
+            rows.append((Cell(key), Cell(word), *cells))
     result = metric(goals)
     columns = (
         column("setting"),
@@ -226,7 +226,7 @@ def edges(found: Sequence[Combination], labels: Mapping[str, str], goals: Goals 
             which = _("the lowest") if value == min(tried) else _("the highest")
             text = _(
                 "{group} is best at {key} = {value}, {which} that was tried: what lies beyond is not known",
-                labels.get(group) or group, key, _shown(value), which,
+                labels.get(group) or group, key, text_of(value), which,
             )  # fmt: skip
             said.append(warning(text, group, key=key))
     return said
@@ -249,11 +249,11 @@ def _interval(results: Sequence[float]) -> str | None:
 
 def order(value: Any) -> tuple[tuple[int, float], str]:
     """Return what sorts a value among others, numbers first, and how it is shown."""
-    shown = _shown(value)
-    return ((0, float(value)) if is_number(value) else (1, 0.0)), shown
+    return ((0, float(value)) if is_number(value) else (1, 0.0)), text_of(value)
 
 
-def _shown(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return a value as a reader has it."""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return sweep.as_text(value)

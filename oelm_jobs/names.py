@@ -14,6 +14,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Names of studies, groups, hypotheses and tags."""
 SPEED_TRIAL = rundir.SPEED_TRIAL
 """Name (and group) of a study's speed trial, which is a run like any other but trains nothing."""
+CONFIRM = "confirm"
+"""Tag of the runs that confirm what was tuned."""
 MAX_SEED = 2**63 - 1
 _SEED_ENDING = re.compile(r"-s\d+$")
 

@@ -27,6 +27,7 @@ from .stored_run import StoredRun
 if TYPE_CHECKING:
     from .agent.record_types import Left
     from .checks.finding import Finding
+    from .confirming import Confirmation
     from .outcome import Outcome
     from .reporting import StudyReport
     from .runs.control import Cancelled
@@ -269,6 +270,28 @@ class Project(AbstractContextManager["Project"]):
             if not save and not planned.target.share:
                 implicit.out_of_git(self.folder, made.study.name)
         return planned
+
+    def choose(self, study: Study | str | None = None) -> Confirmation:
+        """Return what the trials of a study that tunes choose for each group, or what was chosen before, which stays;
+        writes nothing. ``plan`` takes its ``study``, ``seeds`` and ``tag``.
+
+        Raises:
+            UsageError: The study tunes nothing, a trial isn't over, or a group has no result.
+        """
+        from .confirming import choose
+
+        return choose(self.folder, self._study(study), self.say)
+
+    def record(self, confirmation: Confirmation) -> None:
+        """Lock the study, where it isn't, and make a choice for good: before the first run that confirms it.
+
+        Raises:
+            UsageError: Another choice was recorded meanwhile, or the lock was edited.
+            ConfigurationError: The study isn't as it was locked.
+        """
+        from .confirming import record
+
+        record(self.folder, confirmation, self.say)
 
     def ran_before(self, plan: Plan) -> list[StoredRun]:
         """Return runs of studies that have no file any more which a plan would run anew: its study's file may only have

@@ -11,7 +11,8 @@ from . import ledger
 from .agent.sentences import Sentence, _
 from .agent.states import State
 from .analysis import power
-from .analysis.audit import locks
+from .analysis.audit import choice, locks
+from .analysis.audit.choice import Choice
 from .analysis.audit.locks import Locks
 from .analysis.blocks import build
 from .analysis.figures import draw
@@ -57,6 +58,8 @@ class StudyReport:
     """Where its files go; None where it is only shown (a selection, or folders without one)."""
     summary: Path | None
     target_loss: float | None
+    choice: Choice | None
+    """What was chosen by tuning; None where nothing was."""
     made_at: float
     """Unix seconds."""
     _drawn: dict[object, Drawn] = field(default_factory=dict, init=False, repr=False)
@@ -74,6 +77,7 @@ class StudyReport:
             target_loss=self.target_loss or self.study.target_loss,
             lock=self.locks.newest if self.locks is not None else None,
             planned=self.planned,
+            choice=self.choice,
         )
 
     def _forgotten(self) -> list[Sentence]:
@@ -211,6 +215,7 @@ def report_on(
         if not runs:
             _say_of_others(project, asked, warn)
     locked = locks.load(project, asked) if project is not None and asked is not None else None
+    known = choice.read(loading.choice_path(project, asked)) if project is not None and asked is not None else None
     if only:
         chosen, runs = loading.selection(chosen, runs, only)
     folder, summary = Path(output) if output is not None else None, None
@@ -221,7 +226,7 @@ def report_on(
     return StudyReport(
         project=project, study=chosen, runs=runs, strangers=strangers, locks=locked, planned=asked,
         folders=() if columns else places, folder=folder, summary=summary, target_loss=target_loss,
-        made_at=loading.now(),
+        choice=known, made_at=loading.now(),
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ WIDEST = 12
 WIDEST_TEX = 9
 """Columns of a LaTeX table."""
 
-PRINTED = ("comparison", "sweep", "swept", "runs", "efficiency", "blocks")
+PRINTED = ("comparison", "budget", "choice", "sweep", "swept", "runs", "efficiency", "blocks")
 """Tables that a terminal shows; the files have all of them."""
 
 

@@ -240,7 +240,67 @@ class ResultRun(_RunMay):
     """How its files were read, in the chosen language."""
 
 
-class Results(TypedDict):
+class TrialRow(TypedDict):
+    """A combination that is tried with a seed."""
+
+    run: str
+    """Its run's name."""
+    values: dict[str, Any]
+    """By setting."""
+    state: str
+    """``done``, ``failed``, ``going``, ``missing`` (not run to its end) or ``unknown`` (not known here)."""
+    result: Number
+    """What is chosen by; null where there is none."""
+
+
+class TunedGroup(TypedDict):
+    """How a group was tuned."""
+
+    trials: list[TrialRow]
+    """Those that the study plans, in their order."""
+    extra: list[str]
+    """Further runs of the group, with other values or seeds."""
+    steps: int | None
+    """Steps of all trials that are over."""
+    gpu_hours: Number
+    """Of all that was run."""
+    chosen: dict[str, Any] | None
+    """The values that were recorded; null before ``oelm-submit --confirm``."""
+    best_now: dict[str, Any] | None
+    """The values that the trials choose now."""
+    confirming: list[str]
+    """Runs that confirm them, on which verdicts rest."""
+    strange: list[str]
+    """Runs tagged as such with other values, on which none does."""
+
+
+class TuningRow(TypedDict):
+    """How a study was tuned ([Tuning](../howto/tuning.md))."""
+
+    recorded_at: str | None
+    """When the choice was recorded; null before."""
+    rule: str
+    """How is chosen, in English."""
+    seeds: list[int]
+    """By which is chosen."""
+    confirm_seeds: list[int]
+    """With which the choice is confirmed."""
+    judge_on: str
+    """Data that nothing was chosen by; empty where there are none."""
+    sound: bool
+    """Whether nothing is wrong with it."""
+    limits: list[str]
+    """What is, in the chosen language."""
+    groups: dict[str, TunedGroup]
+    """By group."""
+
+
+class _ResultsMay(TypedDict, total=False):
+    tuning: TuningRow
+    """How its settings were tuned by a sweep."""
+
+
+class Results(_ResultsMay):
     """Everything that a report knows."""
 
     version: int

@@ -15,6 +15,7 @@ from oelm_jobs import visible
 from oelm_jobs.study.blocks import of_tag
 
 from .. import wording
+from ..audit.choice import RULE
 from ..findings import UNFAIR, VOID, WARNING
 from ..judging.scales import RATIO, scale_of
 from ..judging.verdicts import Verdict
@@ -22,6 +23,7 @@ from ..printed import date, say
 from ..reading.loaded_run import LoadedRun, Point
 from ..report import Report
 from ..tables import records
+from ..tuning import Tuning
 
 VERSION = 1
 """Of both files; rises when a key changes its meaning or goes away."""
@@ -38,6 +40,7 @@ def results(report: Report, language: str, made_at: float) -> dict[str, Any]:
         ],
         "deviations": _said(report.deviations, language),
         "verdicts": [_verdict(verdict, report, language) for verdict in report.verdicts],
+        **({"tuning": _tuning(report, report.tuning, language)} if report.tuning is not None else {}),
         "tables": {table.key: records(table) for table in report.tables},
         "differences": [
             {**_named(d, "key", "kind", "values", "reason"), "unfair": d.is_unfair} for d in report.differences
@@ -47,6 +50,34 @@ def results(report: Report, language: str, made_at: float) -> dict[str, Any]:
             for group, members in report.groups.items()
             for run in members
         ],
+    }
+
+
+def _tuning(report: Report, tuned: Tuning, language: str) -> dict[str, Any]:
+    choice = tuned.choice
+    return {
+        "recorded_at": choice.chosen if choice is not None else None,
+        "rule": RULE,
+        "seeds": report.study.seeds,
+        "confirm_seeds": report.study.confirm_seeds,
+        "judge_on": report.study.judge_on,
+        "sound": not tuned.findings,
+        "limits": _said([found.text for found in tuned.findings], language),
+        "groups": {
+            effort.group: {
+                "trials": [
+                    {"run": one.name, "values": dict(one.candidate.values), "state": one.state, "result": one.result}
+                    for one in effort.trials
+                ],
+                "extra": [run.name for run in effort.extra],
+                **_named(effort, "steps", "gpu_hours"),
+                "chosen": choice.groups[effort.group].values if choice and effort.group in choice.groups else None,
+                "best_now": tuned.best[effort.group].values if effort.group in tuned.best else None,
+                "confirming": [run.name for run in tuned.confirming.get(effort.group, ())],
+                "strange": [run.name for run in tuned.strange if run.group == effort.group],
+            }
+            for effort in tuned.efforts
+        },
     }
 
 

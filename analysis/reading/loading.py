@@ -240,6 +240,11 @@ def signature(runs: Sequence[LoadedRun]) -> tuple[object, ...]:
     return tuple(seen)
 
 
+def choice_path(project: Path, study: Study) -> Path:
+    """Return where the record of a study's choice lies: beside its lock."""
+    return lock_path(project, study).with_name(f"{study.name}_choice.json")
+
+
 def output_folder(project: Path, study: Study) -> Path:
     """Return where a study's report goes: ``experiments/analysis`` for the default one,
     ``experiments/<study>/analysis`` for others.

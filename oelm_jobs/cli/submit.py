@@ -14,6 +14,7 @@ from . import complete
 from .common import command, confirm, narrate, narrate_wrapped, open_project, put_json, say, split_names
 
 if TYPE_CHECKING:
+    from ..confirming import Confirmation
     from ..project import Project
     from ..runs.observe import View
     from ..spec.target import Target
@@ -72,6 +73,12 @@ if TYPE_CHECKING:
     "--block", "blocks", multiple=True, metavar="NAME", help=_("Only this block of the study; repeatable, or a,b,c.")
 )
 @click.option("--tag", default="", metavar="TAG", help=_("Name these runs apart from the study's own."))
+@click.option(
+    "--confirm",
+    "confirming",
+    is_flag=True,
+    help=_("Once every trial of what is tuned is over: choose, lock, and run each group's best on confirm_seeds."),
+)
 @click.option("--rerun", is_flag=True, help=_("Archive runs that are over, and start them over."))
 @click.option("--extend", is_flag=True, help=_("The study's max_steps was raised: train finished runs further."))
 @click.option(
@@ -96,6 +103,7 @@ def main(
     settings: tuple[str, ...],
     tag: str,
     blocks: tuple[str, ...],
+    confirming: bool,
     rerun: bool,
     extend: bool,
     stop_on_failure: bool,
@@ -116,11 +124,18 @@ def main(
         raise UsageError(_("--script goes with --dry-run"))
     if rerun and extend:
         raise UsageError(_("--rerun and --extend exclude each other"))
+    of_trials = {"set": settings, "tag": tag, "seeds": seeds, "num-seeds": num_seeds, "extend": extend}
+    for option in [option for option, value in of_trials.items() if value and confirming]:
+        raise UsageError(_("--confirm and --{option} exclude each other", option))
     from .progress import Meter
 
     with open_project() as project:
         chosen, target = project.study(study), _target(project, **where)
         names, changes, numbers = split_names(groups), _settings(settings), _seeds(seeds, num_seeds, chosen.seeds)
+        confirmation = project.choose(chosen) if confirming else None
+        if confirmation is not None:
+            show_choice(confirmation, narrate if as_json or script else say)
+            chosen, numbers, tag = confirmation.study, confirmation.seeds, confirmation.tag
         with Meter(_("sending")) as meter:
             planned = project.plan(
                 chosen, target, groups=names, blocks=split_names(blocks), seeds=numbers, tag=tag, settings=changes,
@@ -135,10 +150,25 @@ def main(
         if rerun:
             confirm_archiving(project, planned, yes=yes)
         confirm_anew(project, planned, yes=yes)
+        if confirmation is not None:
+            project.record(confirmation)
         submitted = project.submit(planned, "rerun" if rerun else "extend" if extend else "resume")
         show_submitted(planned, submitted, as_json=as_json and not wait, tell=narrate if as_json else say)
         if wait:
             wait_for(project, planned, as_json=as_json)
+
+
+def show_choice(confirmation: Confirmation, tell: Callable[[str], None]) -> None:
+    """Print what was chosen for each group, and among what."""
+    choice = confirmation.choice
+    if confirmation.is_recorded:
+        tell(_("Chosen on {date}, by the best mean of {metric}:", choice.chosen, choice.metric))
+    else:
+        tell(_("Chosen by the best mean of {metric} over seeds {seeds}:", choice.metric, [*map(str, choice.seeds)]))
+    for group, one in choice.groups.items():
+        values = ", ".join(f"{key} = {value}" for key, value in one.values.items())
+        failed = sum(trial.state == "failed" for trial in one.trials)
+        tell(_("  {group}: {values}  ({count} trials, {failed} failed)", group, values, len(one.trials), failed))
 
 
 def _target(project: Project, *, name: str | None, remote: bool, host: str, **of_host: Any) -> Target:

@@ -103,6 +103,8 @@ def asked(
     for block in (study.blocks or ("",)) if tag else ():
         if reason := names.why_not(of_blocks.tag(block, tag)) or names.why_not(tag):
             raise UsageError(_("--{option} {value!r}: {why}", "tag", tag, reason))
+    if study.is_tuning and (why := _why_not_tried(study, seeds, tag)):
+        raise UsageError(why, hint=_("oelm-submit --confirm runs them once every trial is over"))
     lists = {key: [*map(str, value)] for key, value in (overrides or {}).items() if isinstance(value, (list, tuple))}
     alone = {key: str(value) for key, value in (overrides or {}).items() if key not in lists}
     if lists:  # what is set besides belongs to the names of these runs as well
@@ -137,6 +139,15 @@ def asked(
                     hint=_("choose the groups that it suits: --group NAME"),
                 )
     return changed
+
+
+def _why_not_tried(study: Study, seeds: Sequence[int], tag: str) -> str:
+    """Return why what is asked for is no trial of a study that tunes, but what confirms the choice."""
+    if tag == names.CONFIRM:
+        return _("--{option} {value!r}: {why}", "tag", tag, _("is what runs are called that confirm a choice"))
+    if kept := [str(seed) for seed in seeds if seed in study.confirm_seeds]:
+        return _("--seeds {seeds}: confirm_seeds, by which nothing may be chosen", ",".join(kept))
+    return ""
 
 
 def _grid(study: Study, lists: Mapping[str, Sequence[str]]) -> Sweep:

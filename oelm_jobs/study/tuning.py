@@ -1,14 +1,18 @@
-"""Read and check what a study says of tuning: seeds that confirm, and data to judge on."""
+"""Tuning: what a study says of it, the combinations that are tried, and the study that confirms what was chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from .. import names, tomlfile
 from ..agent.sentences import _
 from ..errors import valid_choices
 from ..spec.program import Program
 from ..spec.study import Study
+from .resolve import variants
 
 TEST = "test"
 """What the built-in trainer's runs can be judged on besides validation data."""
@@ -75,6 +79,9 @@ def check(top: tomlfile.Section, study: Study) -> None:
                 "is swept beside what is tuned: name it in tuned, since what is chosen for a group has a value of it"
             )
             top.beside("sweep", "parameters").wrong(key, why)
+    if study.blocks:
+        why = _("is not tuned within blocks: tune on each data set in a study of its own, and set what was chosen")
+        top.wrong("tuned", why, value=list(study.tuned))
     if study.program is not None:
         if not study.program.metrics.main:
             why = _('choosing needs to know what is better: [metrics] goal = {{ METRIC = "minimize" }} or "maximize"')
@@ -82,3 +89,41 @@ def check(top: tomlfile.Section, study: Study) -> None:
         if study.confirm_seeds and not study.program.takes_seed:
             why = _("its program takes no seed: give {{seed}} in its command, or seed = … in [program]")
             top.wrong("confirm_seeds", why, value=list(study.confirm_seeds))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A combination of values that every group is tried with."""
+
+    tag: str
+    """Tag of its runs."""
+    values: Mapping[str, Any]
+    """By what is swept."""
+
+
+def candidates(study: Study) -> list[Candidate]:
+    """Return the combinations that a study tries, in the order in which they run; equal ones once."""
+    assert study.sweep is not None
+    found: dict[str, Candidate] = {}
+    for tag, variant in variants(study):
+        values = {key: variant.settings.get(key, variant.global_batch) for key in study.sweep.parameters}
+        found.setdefault(json.dumps(values, sort_keys=True, default=str), Candidate(tag=tag, values=values))
+    return [*found.values()]
+
+
+def confirming(study: Study, chosen: Mapping[str, Mapping[str, Any]]) -> Study:
+    """Return the study in which each group has the values that were chosen for it, and nothing is swept: its runs of
+    the confirming seeds, tagged CONFIRM, decide.
+    """
+    groups = {
+        name: replace(group, declared={**group.declared, **chosen[name]}) if name in chosen else group
+        for name, group in study.groups.items()
+    }
+    return replace(study, groups=groups, sweep=None)
+
+
+def as_judged(study: Study) -> Study:
+    """Return the study as its verdicts see it: of one that tunes, its seeds are those that confirm, and its sweep is
+    over.
+    """
+    return replace(study, seeds=study.confirm_seeds, sweep=None) if study.is_tuning else study
