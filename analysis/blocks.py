@@ -52,8 +52,11 @@ def build(
         for name, within in blocks.each(study).items()
     }
     found = [warning(said) for said in (*replicates.passed_over(study, strangers), *remarks)]
-    same = _same_data(parts)
-    found += [AuditFinding(severity=findings.UNFAIR, text=said, key="data") for said in same]
+    alarms = _same_data(parts)
+    found += [AuditFinding(severity=findings.UNFAIR, text=said, key="data") for said in alarms]
+    if left := [name for name in (planned or study).blocks if name not in study.blocks]:
+        alarms.append(_("without {blocks}, which this report leaves out as asked: no verdict of the study", left))
+        found.append(warning(alarms[-1]))
     for name, part in parts.items():
         found += _named(name, part)
     every = dict(parts)
@@ -75,7 +78,7 @@ def build(
         },
         labels={**first.labels, **_labels(every)},
         findings=tuple(sorted(dict.fromkeys(found), key=lambda one: findings.SEVERITIES.index(one.severity))),
-        verdicts=tuple(replace(one, alarms=(*same, *one.alarms)) for one in judging.judge(study.hypotheses, within)),
+        verdicts=tuple(replace(one, alarms=(*alarms, *one.alarms)) for one in judging.judge(study.hypotheses, within)),
         tables=(*_tables(every), _of_blocks(study, parts)),
         differences=tuple(_once([each for part in parts.values() for each in part.differences])),
         deviations=tuple(deviations(lock, planned or study, own)) if lock is not None else (),

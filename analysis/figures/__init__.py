@@ -44,11 +44,14 @@ def draw(
         if has_chinese and not font:
             labels = {name: name for name in labels}
             report = replace(report, labels=labels)
-        arms = drawing.arms(sweeps.shown(report.groups, report.swept, report.goals), labels)
         makers = FIGURES if report.goals is None else OF_SCRIPTS
         for name, make in {**makers, **(OF_SWEEPS if report.swept else {})}.items():
-            figure = make(report, arms, lambda text: say(text, language))
-            files += drawing.save(figure, folder / f"{name}.png")
+            over_all = {"": report}
+            for block, part in (over_all if name == "verdicts" else report.parts or over_all).items():
+                arms = drawing.arms(sweeps.shown(part.groups, part.swept, part.goals), {**part.labels, **labels})
+                figure = make(part, arms, lambda text: say(text, language))
+                drawing.name_block(figure, block)
+                files += drawing.save(figure, folder / f"{drawing.stem(name, block)}.png")
     return files, remarks
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oelm_jobs import fitting
-from oelm_jobs.agent.sentences import _
+from oelm_jobs.agent.sentences import Sentence, _
 from oelm_jobs.errors import UsageError
 
 from ..reading.loaded_run import LoadedRun
@@ -45,7 +45,7 @@ TITLES = {
     "metrics": _("Metrics"),
     "sweep": _("Sweep"),
 }
-"""Title of each figure, by its file's stem."""
+"""Title of each figure, by its file's stem; behind that may stand a block."""
 STYLE = Path(__file__).with_name("report.mplstyle")
 """The style that is used where the user gives none."""
 CJK = (
@@ -162,6 +162,23 @@ def save(figure: Figure, path: Path) -> list[tuple[Path, bytes]]:
         figure.savefig(out, format=suffix[1:], metadata=metadata, bbox_inches="tight", pad_inches=0.12)
         made.append((path.with_suffix(suffix), out.getvalue()))
     return made
+
+
+def stem(name: str, block: str = "") -> str:
+    """Return what the files of a figure are called, of one for each block with its name."""
+    return f"{name}-{block}" if block else name
+
+
+def title(stem: str) -> Sentence:
+    """Return the title of the figure that files are called so for."""
+    name, _sign, block = stem.partition("-")
+    return _("{title}, {block}", TITLES[name], block) if block else TITLES[name]
+
+
+def name_block(figure: Figure, block: str) -> None:
+    """Write into a corner of a figure which block it is about, where there are some."""
+    if block:
+        figure.text(0.99, 0.985, block, ha="right", va="top", fontsize=10, fontweight="bold", color="#333333")
 
 
 def new(width: float, height: float) -> Figure:

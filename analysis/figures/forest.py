@@ -26,7 +26,7 @@ _TINTS = {SUPPORTED: "#0072B2", MET: "#0072B2", REFUTED: "#D55E00", NOT_MET: "#D
 
 def forest(report: Report, arms: Sequence[DrawnArm], say_: Say) -> Figure:
     """Draw one row per hypothesis, each on its own scale: the rule's region, interval, estimate, every pair."""
-    verdicts = report.verdicts
+    verdicts = [each for verdict in report.verdicts for each in (verdict, *verdict.blocks)]
     height = 0.6 + 1.15 * max(len(verdicts), 1)
     figure = drawing.new(8.6, height)
     rows = figure.subplots(max(len(verdicts), 1), squeeze=False)[:, 0]
@@ -99,7 +99,11 @@ def _forest_row(axes: Axes, verdict: Verdict, say_: Say) -> None:
     axes.xaxis.set_major_locator(ticker.MaxNLocator(6))
     grey: dict[str, Any] = {"fontsize": 8, "color": "#333333"}
     for y, said, look in (
-        (0.72, f"{h.id}  {say_(OUTCOMES[verdict.outcome])}", {"fontsize": 10, "fontweight": "bold", "color": tint}),
+        (
+            0.72,
+            f"{verdict.block or h.id}  {say_(OUTCOMES[verdict.outcome])}",
+            {"fontsize": 10, "fontweight": "bold", "color": tint},
+        ),
         (0.36, say_(wording.metric(h)), grey),
         (0.04, f"{h.group} {'/' if scale_of(h) is RATIO else '−'} {h.against}", grey),
     ):

@@ -14,7 +14,7 @@ from oelm_jobs.agent.sentences import _
 from oelm_jobs.language import translated
 
 from .. import findings, tables, wording
-from ..figures.drawing import TITLES
+from ..figures import drawing
 from ..judging.verdicts import MET, NOT_MET, OUTCOMES, REFUTED, SUPPORTED
 from ..printed import say
 from ..reading.loaded_run import LoadedRun
@@ -78,7 +78,7 @@ def as_html(
         keep_trailing_newline=True,
     )
     drawn = [
-        {"name": path.stem, "title": TITLES[path.stem], "svg": Markup(_svg(content, path.stem))}
+        {"name": path.stem, "title": drawing.title(path.stem), "svg": Markup(_svg(content, path.stem))}
         for path, content in figures
         if path.suffix == ".svg"
     ]

@@ -53,6 +53,12 @@ def plots(report: Report, say: Callable[[str], str], style: Path | None = None) 
     Args:
         style: As for the figures, whose colours the curves have.
     """
+    if report.parts:
+        return {
+            drawing.stem(name, block): each
+            for block, part in report.parts.items()
+            for name, each in plots(part, say, style).items()
+        }
     from matplotlib.colors import to_hex
 
     with drawing.style(style):

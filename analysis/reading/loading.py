@@ -17,6 +17,7 @@ from oelm_jobs.ledger import lock_path as lock_path
 from oelm_jobs.names import SPEED_TRIAL
 from oelm_jobs.spec.program import GOALS
 from oelm_jobs.spec.study import Study
+from oelm_jobs.study.blocks import of_tag
 
 from . import files, folders, foreign, naming, reference, replicates, run_directory, run_files, tabular, trials
 from .loaded_run import LoadedRun, told_apart
@@ -185,16 +186,22 @@ def _is_left_out(folder: Path, *, is_read: bool) -> bool:
 
 def selection(study: Study, runs: Sequence[LoadedRun], names: Sequence[str]) -> tuple[Study, list[LoadedRun]]:
     """Return the runs whose name, group or folder is among ``names``, and the study as far as it is about their groups,
-    or about one that is named and has no run yet.
+    or about one that is named and has no run yet. Where blocks are named, all else is about these.
 
     Raises:
-        UsageError: A name fits no run and no group.
+        UsageError: A name fits no run, no group and no block.
     """
+    if asked_blocks := {name: block for name, block in study.blocks.items() if name in names}:
+        study = replace(study, blocks=asked_blocks)
+        runs = [run for run in runs if of_tag(study, run.tag)[0]]
+        names = [name for name in names if name not in asked_blocks]
+        if not names:
+            return study, [*runs]
     wanted = {name: {name, str(Path(name).resolve())} for name in names}
     known_by = [(run, {run.name, run.group, run.path.name, str(run.path.resolve())}) for run in runs]
     for name, words in wanted.items():
         if name not in study.groups and not any(words & own for _run, own in known_by):
-            known = {*study.groups, *(known for run in runs for known in (run.name, run.group))}
+            known = {*study.groups, *study.blocks, *(known for run in runs for known in (run.name, run.group))}
             raise UsageError(
                 _("{name!r} names no group or run that is here; {choices}", name, valid_choices(name, known))
             )

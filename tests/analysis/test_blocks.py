@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from oelm_jobs.analysis import power
+from oelm_jobs.analysis import figures, power
 from oelm_jobs.analysis.blocks import build
 from oelm_jobs.analysis.output import writing
+from oelm_jobs.analysis.reading import loading
 from oelm_jobs.analysis.reading.loaded_run import LoadedRun
 from oelm_jobs.analysis.report import Report
 
+from oelm_jobs.errors import UsageError
 from oelm_jobs.spec.block import Block
 from oelm_jobs.spec.study import Hypothesis, Study
 
@@ -112,6 +114,17 @@ def test_runs_of_no_block_are_shown_and_named(study: Study, runs: list[LoadedRun
     assert rows == {run.name for run in (*runs, *plain)}
 
 
+def test_a_block_can_be_looked_at_alone_which_is_no_verdict_of_the_study(study: Study, runs: list[LoadedRun]) -> None:
+    chosen, kept = loading.selection(study, runs, ["novels"])
+    report = build(chosen, kept, planned=study)
+    assert [*report.parts] == ["novels"] and len(report.runs) == 6
+    assert "without stories, which this report leaves out as asked: no verdict of the study" in text_of(report)
+    chosen, kept = loading.selection(study, runs, ["novels", "gpt_base"])
+    assert {run.name for run in kept} == {f"gpt_base{seed}-novels" for seed in ("", "-s43", "-s44")}
+    with pytest.raises(UsageError, match="valid: .*novels"):
+        loading.selection(study, runs, ["novel"])
+
+
 def test_tables_and_json_name_the_block_of_each_row(study: Study, runs: list[LoadedRun]) -> None:
     report = build(study, runs)
     found = json.loads(writing.show(report, "json", "en", synthetic.START))
@@ -144,3 +157,16 @@ def test_a_study_without_blocks_is_reported_as_ever(study: Study, runs: list[Loa
     report = build(alone, [replace(run, tag="") for run in runs if run.tag == "novels"])
     assert not report.parts and report.verdicts[0].outcome == "supported"
     assert not any(word in writing.show(report, "json", "en", synthetic.START) for word in ('"block"', '"holds"'))
+
+
+@pytest.mark.slow
+def test_each_block_has_its_figures_and_one_has_all_verdicts(
+    study: Study, runs: list[LoadedRun], tmp_path: Path
+) -> None:
+    report = build(study, runs)
+    files, _remarks = figures.draw(report, "en", tmp_path)
+    stems = {path.stem for path, _content in files}
+    assert {"verdicts", "val_ppl_comparison-novels", "val_ppl_comparison-stories"} <= stems
+    assert "val_ppl_comparison" not in stems and "verdicts-novels" not in stems
+    page = writing.show(report, "html", "en", synthetic.START, files)
+    assert "Validation perplexity, stories" in page and page.count('class="zoom"') == 4
