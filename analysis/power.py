@@ -14,7 +14,7 @@ from .judging.evidence import COUNT_METRICS
 from .judging.scales import RATIO, scale_of
 from .judging.verdicts import EACH, MEANS_WELCH, TRIAL, WELCH, Verdict
 from .report import Report, may_pair
-from .statistics import outside_tests
+from .statistics import STRICT, outside_tests
 from .tables import EMPTY, Cell, Column, Table, column
 
 ASSUMED_SD = 0.02
@@ -39,7 +39,7 @@ class Design:
     sd: float
     """Standard deviation of a pair's difference (Welch: of a difference of independent runs)."""
     is_paired: bool
-    """Degrees of freedom n − 1, else 2 (n − 1)."""
+    """Degrees of freedom n − 1, else 2 (n − 1), of which strict bounds use n − 1."""
 
 
 def power(design: Design, true: float, seeds: int) -> float:
@@ -65,7 +65,10 @@ def power(design: Design, true: float, seeds: int) -> float:
     density = stats.chi.pdf(chi, df) * weights * (last - first) / 2
     is_inside = design.low < true < design.high
     alpha = design.alpha if is_inside else design.alpha / outside_tests(design.low, design.high)
-    half = stats.t.ppf(1 - alpha, df) * error * chi / math.sqrt(df)
+    of_bounds = (
+        df if design.is_paired or (alpha >= STRICT and seeds > 2) else seeds - 1
+    )  # as ``statistics.Welch`` has it
+    half = stats.t.ppf(1 - alpha, of_bounds) * error * chi / math.sqrt(df)
     if is_inside:
         top, bottom = ((margin - true) / error for margin in (design.high - half, design.low + half))
         right = stats.norm.cdf(top) - stats.norm.cdf(bottom)

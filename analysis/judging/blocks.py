@@ -116,6 +116,7 @@ def _draft(h: Hypothesis, blocks: Mapping[str, Within]) -> _Draft:
     if h.holds == MEAN:
         over_all, estimate = _of_mean(base, parts)
         errors = least_errors(over_all, estimate) if estimate is not None else None
+        over_all = replace(over_all, p_supported=errors[0], p_refuted=errors[1]) if errors is not None else over_all
         return _Draft(over_all=over_all, estimate=estimate, blocks=parts, p_values=errors)
     errors_within = [least_errors(verdict, estimate) for verdict, estimate in parts if estimate is not None]
     p_values = None

@@ -18,6 +18,7 @@ from oelm_jobs.spec.study import Hypothesis
 
 from .. import statistics
 from ..reading.loaded_run import LoadedRun
+from . import limits
 from .evidence import COUNT_METRICS, Evidence, Value, gather
 from .scales import RATIO, Scale, region, scale_of
 
@@ -120,7 +121,7 @@ def judge(
     """Return one verdict a hypothesis, in their order; ``circumstances`` are by the hypothesis's id."""
     drafts = [draft(h, runs, circumstances.get(h.id, Circumstances())) for h in hypotheses]
     tests = [(verdict, estimate) for verdict, estimate in drafts if estimate is not None]
-    p_values = [min(least_errors(verdict, estimate)) for verdict, estimate in tests]
+    p_values = [min(verdict.p_supported or 0.0, verdict.p_refuted or 0.0) for verdict, _estimate in tests]
     levels = iter(statistics.holm_levels(p_values, [1 - verdict.hypothesis.level for verdict, _estimate in tests]))
     return tuple(
         verdict if estimate is None else tested(verdict, estimate, next(levels)) for verdict, estimate in drafts
@@ -154,7 +155,7 @@ def draft(
     if around.undecidable:
         return replace(base, outcome=UNDECIDABLE, method=POINT, reason=around.undecidable), None
     if trial is not None:
-        return replace(base, method=TRIAL), trial
+        return _to_test(replace(base, method=TRIAL), trial), trial
     if hypothesis.metric in COUNT_METRICS and not hypothesis.is_told:
         return exact(base), None
     scale = scale_of(hypothesis)
@@ -166,6 +167,8 @@ def draft(
             runs_below,
         )
         return replace(base, outcome=UNDECIDABLE, method=POINT, reason=reason), None
+    if scale is RATIO and (near := limits.near_zero(hypothesis, evidence)):
+        return replace(base, outcome=UNDECIDABLE, method=POINT, reason=near), None
     a, b = ([scale.linear(value.raw) for value in arm] for arm in (evidence.group, evidence.against))
     if base.count < 2 or not all(map(math.isfinite, a + b)):
         return point(base), None
@@ -174,7 +177,7 @@ def draft(
     else:
         base, estimate = replace(base, method=WELCH), statistics.welch(a, b)
     if has_spread(estimate, scale, (*base.group, *base.against)):
-        return base, estimate
+        return _to_test(base, estimate), estimate
     note = _(
         "{count} seeds gave the same result to the last digit: copies, or a seed without effect; taken as one seed",
         estimate.count,
@@ -190,7 +193,12 @@ def has_spread(estimate: statistics.Estimate, scale: Scale, values: Sequence[Val
 def least_errors(verdict: Verdict, estimate: statistics.Estimate) -> tuple[float, float]:
     """Return at which errors an estimate supports and refutes a claim: its p values."""
     low, high = scale_of(verdict.hypothesis).margins(verdict.region)
-    return estimate.p_inside(low, high), estimate.p_outside(low, high)
+    return max(estimate.p_inside(low, high), estimate.least), max(estimate.p_outside(low, high), estimate.least)
+
+
+def _to_test(base: Verdict, estimate: statistics.Estimate) -> Verdict:
+    p_supported, p_refuted = least_errors(base, estimate)
+    return replace(base, p_supported=p_supported, p_refuted=p_refuted)
 
 
 def exact(base: Verdict) -> Verdict:
@@ -250,10 +258,13 @@ def tested(base: Verdict, estimate: statistics.Estimate, alpha: float, shares: i
     scale = scale_of(base.hypothesis)
     low, high = scale.margins(base.region)
     lower, upper = estimate.interval(alpha)
-    inside = lower > low and upper < high
+    inside = lower > low and upper < high and alpha >= estimate.least
     if not inside:  # either bound alone refutes, so each gets half of the error
         alpha /= max(statistics.outside_tests(low, high), 1) * shares
         lower, upper = estimate.interval(alpha)
+    if alpha < estimate.least:
+        base = replace(estimated(base, scale.told(estimate.mean)), p_supported=None, p_refuted=None, sd=estimate.sd)
+        return replace(base, outcome=UNDECIDABLE, count=estimate.count, reason=limits.not_kept(estimate, alpha))
     outcome, reason = INCONCLUSIVE, _("the interval holds the rule's margin: more seeds are needed")
     if inside:
         outcome, reason = SUPPORTED, _("the interval lies inside the rule")
@@ -268,8 +279,6 @@ def tested(base: Verdict, estimate: statistics.Estimate, alpha: float, shares: i
         level=1 - alpha,
         sd=estimate.sd,
         count=estimate.count,
-        p_supported=estimate.p_inside(low, high),
-        p_refuted=estimate.p_outside(low, high),
         reason=reason,
     )
     return _improved(verdict) if outcome == REFUTED else verdict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,9 +48,16 @@ def test_the_interleaved_trial_decides_speed(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_leaves_it_open_asks_for_rounds_and_not_for_seeds(tmp_path: Path) -> None:
-    trial(tmp_path, [0.96, 0.97, 0.98, 0.99, 1.0, 1.01, 1.02], [1.0, 1.001, 0.999])
+    trial(tmp_path, [0.96, 1.02, 0.97, 0.98, 1.01, 0.99, 1.0, 0.95, 1.03], [1.0, 1.001, 0.999])
     outcome, method, said = h3(report(tmp_path))
     assert (outcome, method) == ("inconclusive", "trial") and "a longer trial is needed" in said and "seeds" not in said
+
+
+def test_a_trial_whose_rounds_follow_each_other_decides_nothing_and_says_how_many_would(tmp_path: Path) -> None:
+    trial(tmp_path, [1.0 + i / 100 for i in range(15)], [1.0, 1.001, 0.999])
+    outcome, method, said = h3(report(tmp_path))
+    assert (outcome, method) == ("undecidable", "trial")
+    assert re.search(r"the 15 rounds are so correlated that they count as [12], .* about \d{2,3} rounds would", said)
 
 
 def test_the_trial_decides_where_end_to_end_speed_could_not(tmp_path: Path) -> None:
