@@ -24,7 +24,7 @@ from oelm_jobs.spec.study import Hypothesis
 
 LEVEL = 0.05
 """The error that each study claims at most: that any of its verdicts is wrong, or that a bound misses."""
-DRAWS = 3000
+DRAWS = 3200
 """Of a design in the suite: 7 % in place of LEVEL would be seen in 95 cases of 100."""
 DOUBT = 0.001
 """Of so many designs that hold LEVEL exactly one would be told apart by chance."""
