@@ -40,7 +40,7 @@ def near_zero(hypothesis: Hypothesis, evidence: Evidence) -> Sentence | None:
     return None
 
 
-def not_kept(estimate: statistics.Estimate, alpha: float, group: Sequence[Value], against: Sequence[Value]) -> Sentence:
+def not_kept(estimate: statistics.Estimate, alpha: float) -> Sentence:
     """Return why nothing is decided at an error that the estimate's bounds don't keep, and how many would do."""
     if isinstance(estimate, statistics.Median):
         effective = estimate.independent * estimate.count
@@ -54,12 +54,12 @@ def not_kept(estimate: statistics.Estimate, alpha: float, group: Sequence[Value]
             needed,
         )
     assert isinstance(estimate, statistics.Welch)  # what else keeps every level
-    fewer, more = sorted(df + 1 for _share, df in estimate.parts)
+    counts = [df + 1 for _part, df in estimate.parts]
     return _(
         "{fewer} seeds in one group and {more} in the other, unpaired, hold no error of {error}: {needed} seeds in each"
         " group would",
-        fewer,
-        more,
+        min(counts),
+        max(counts),
         f"{100 * alpha:.3g} %",
         FEWEST_SEEDS,
     )
